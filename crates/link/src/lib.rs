@@ -1,0 +1,11 @@
+//! Our own connections: how control plane, gateway and agent reach each other.
+//!
+//! Everything that speaks to another part holds a [`Channel`], a service from HTTP request to HTTP
+//! response. Whether an axum Router in the same process, a connection we dialled, or a connection the
+//! other side dialled and swapped roles on is behind it, the holder cannot tell; so one process or twenty
+//! is the same code.
+
+mod channel;
+pub mod frames;
+
+pub use channel::{Body, Channel, LinkError, in_process};

@@ -1,0 +1,245 @@
+//! The wire between control plane and agent (`/dtma/v1`): full desired state down, full observed state up.
+
+use crate::spec::{Lock, RevisionSpec};
+use crate::state::{Phase, Reason, Status};
+use crate::{
+    CredentialId, InstanceId, JobId, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of this wire. A control plane speaks this and the one before.
+pub const AGENT_PROTOCOL: u32 = 1;
+
+/// `POST /dtma/v1/sync`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SyncRequest {
+    /// Oldest and newest wire version the agent speaks.
+    pub protocol_min: u32,
+    /// See `protocol_min`.
+    pub protocol_max: u32,
+    /// The agent's program version.
+    pub agent_version: String,
+    /// The generation last applied. The answer is held while it is still the newest and nothing was observed.
+    pub generation: u64,
+    /// Everything observed.
+    pub observed: Observed,
+}
+
+/// The answer to a sync.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SyncResponse {
+    /// The wire version chosen.
+    pub protocol: u32,
+    /// Which toolbox the agent is.
+    pub toolbox: ToolboxId,
+    /// Everything desired; `None` when the generation sent is the newest.
+    pub desired: Option<Desired>,
+    /// Where the gateways' link listeners are, as `http://host:port`.
+    #[serde(default)]
+    pub links: Vec<String>,
+}
+
+/// All that should run on a toolbox. Instances that are not named here are to be stopped.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Desired {
+    /// Monotonic per toolbox; a lower one is ignored.
+    pub generation: u64,
+    /// When the secrets in it must be forgotten unless renewed.
+    pub lease_until: Timestamp,
+    /// What should run.
+    pub instances: Vec<DesiredInstance>,
+    /// What should be resolved.
+    pub jobs: Vec<ResolveJob>,
+    /// Digests of locks whose packages must be kept (the last revisions of every server).
+    pub keep_locks: Vec<String>,
+}
+
+/// One instance that should run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DesiredInstance {
+    /// The instance.
+    pub id: InstanceId,
+    /// Whose.
+    pub organization: OrganizationId,
+    /// Which server.
+    pub server: ServerId,
+    /// The server's name, for people.
+    pub server_name: Name,
+    /// Which revision.
+    pub revision: RevisionId,
+    /// The revision's number, for people.
+    pub revision_number: u32,
+    /// What to run.
+    pub spec: RevisionSpec,
+    /// Exactly which files to install; none for an image given by digest.
+    pub lock: Option<Lock>,
+    /// The secrets the spec refers to.
+    pub secrets: BTreeMap<CredentialId, Secret>,
+    /// `false`: prepare everything, but do not start yet (`recreate` waits for the old one to end).
+    pub run: bool,
+}
+
+/// A request to turn a package into a full lock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResolveJob {
+    /// The job.
+    pub id: JobId,
+    /// What runs; only its package is looked at.
+    pub runtime: crate::spec::Runtime,
+}
+
+/// Everything an agent observed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Observed {
+    /// About the toolbox.
+    pub toolbox: ToolboxReport,
+    /// About every instance it knows, until the control plane no longer desires it and it has ended.
+    pub instances: Vec<ObservedInstance>,
+    /// About every finished job that is still desired.
+    pub jobs: Vec<JobResult>,
+}
+
+/// What a toolbox is and can enforce.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ToolboxReport {
+    /// The engine: `process` for now.
+    pub engine: String,
+    /// Operating system and architecture, such as `linux-x86_64`.
+    pub platform: String,
+    /// Runtimes found and their versions, such as `node -> 20.20.2`.
+    pub runtimes: BTreeMap<String, String>,
+    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`.
+    pub enforcement: BTreeMap<String, Enforcement>,
+}
+
+/// Whether a host enforces a protection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Enforcement {
+    /// Enforced.
+    pub enforced: bool,
+    /// By what means, or why not.
+    pub detail: String,
+}
+
+/// What was observed of one instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObservedInstance {
+    /// The instance.
+    pub id: InstanceId,
+    /// Where it is and why.
+    pub status: Status<Phase>,
+    /// The server's process, in the host's numbering.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// Since when it has answered.
+    #[serde(default)]
+    pub ready_since: Option<Timestamp>,
+    /// How often it was started again after ending by itself.
+    #[serde(default)]
+    pub restarts: u32,
+    /// How it ended last, if it did.
+    #[serde(default)]
+    pub exit: Option<Exit>,
+    /// What it answered to the probe.
+    #[serde(default)]
+    pub mcp: Option<McpInfo>,
+    /// What it uses, when measured.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Exit {
+    /// The exit code, unless a signal ended it.
+    #[serde(default)]
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default)]
+    pub signal: Option<i32>,
+    /// When.
+    pub at: Timestamp,
+    /// The last lines it wrote to standard error, bounded.
+    #[serde(default)]
+    pub stderr_tail: String,
+}
+
+/// What a server said of itself when probed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct McpInfo {
+    /// Which protocol era it speaks.
+    pub era: Era,
+    /// The protocol version agreed on.
+    pub protocol_version: String,
+    /// Its own name, bounded; hostile text.
+    pub server_name: String,
+    /// Its own version, bounded; hostile text.
+    pub server_version: String,
+    /// How many tools it listed.
+    pub tools: u32,
+}
+
+/// The two eras of MCP: before and after sessions were removed (`docs/ARCHITECTURE.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Era {
+    /// 2024-11-05 to 2025-11-25: `initialize`, sessions.
+    Legacy,
+    /// 2026-07-28 and later: every request describes itself.
+    Modern,
+}
+
+/// What an instance uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Usage {
+    /// Resident memory of all its processes, in bytes.
+    pub memory_bytes: u64,
+    /// Processor time used since start, in milliseconds.
+    pub cpu_ms: u64,
+    /// How many processes.
+    pub processes: u32,
+    /// When it was measured.
+    pub at: Timestamp,
+}
+
+/// How a resolve job ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobResult {
+    /// The job.
+    pub id: JobId,
+    /// The lock, or why there is none.
+    pub outcome: Result<Lock, Failure>,
+}
+
+/// A failure with its code and a text for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The code.
+    pub reason: Reason,
+    /// For a person; bounded, without secrets.
+    pub message: String,
+}
+
+/// `GET /dtma/v1/instances/{id}/logs?tail&follow`: one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LogLine {
+    /// When the line was read.
+    pub at: Timestamp,
+    /// Where it came from.
+    pub stream: LogStream,
+    /// The text, bounded; hostile, to be escaped where it is shown.
+    pub text: String,
+}
+
+/// Where a log line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogStream {
+    /// The server's standard error.
+    Stderr,
+    /// Noise the server wrote to standard output, which is for the protocol only.
+    Stdout,
+    /// Toolyard about the instance: started, ready, exited, killed.
+    Toolyard,
+}

@@ -1,0 +1,209 @@
+//! Sessions, members, API keys, credentials, audit, `why`.
+
+use crate::access::{Action, KeyScope, Role};
+use crate::{ApiKeyId, AuditId, CredentialId, Name, OrganizationId, Secret, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
+
+/// Sign in with a password.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// The e-mail address.
+    pub email: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// Who is signed in, or which key is used.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Session {
+    /// `user` or `api_key`.
+    pub kind: String,
+    /// E-mail address, or the key's name.
+    pub display: String,
+    /// The organization.
+    pub organization: Name,
+    /// The role there.
+    pub role: Role,
+    /// What may be done, so that an interface can show only that.
+    pub actions: Vec<Action>,
+    /// When the session ends.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A member.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Member {
+    /// The person.
+    pub id: UserId,
+    /// The e-mail address.
+    pub email: String,
+    /// The role in this organization.
+    pub role: Role,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// When they last signed in.
+    #[serde(default)]
+    pub last_sign_in_at: Option<Timestamp>,
+}
+
+/// Add a member with a first password.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateMember {
+    /// The e-mail address.
+    pub email: String,
+    /// The role.
+    pub role: Role,
+    /// The first password, 12 to 128 characters.
+    pub password: Secret,
+}
+
+/// Change a member.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateMember {
+    /// Another role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Another password; ends the member's sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+}
+
+/// An API key, without the key itself.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ApiKey {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// Its name.
+    pub name: Name,
+    /// The first characters, to recognise it.
+    pub prefix: String,
+    /// Its role.
+    pub role: Role,
+    /// What it is narrowed to.
+    #[serde(default)]
+    pub scope: Option<KeyScope>,
+    /// Who made it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Timestamp,
+    /// When it ends; never when absent.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, to within half a minute.
+    #[serde(default)]
+    pub last_used_at: Option<Timestamp>,
+    /// When it was revoked.
+    #[serde(default)]
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// Make an API key.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateApiKey {
+    /// Its name.
+    pub name: Name,
+    /// Its role, at most the maker's own.
+    pub role: Role,
+    /// What it is narrowed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<KeyScope>,
+    /// Days until it ends; 90 when absent, 0 for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_days: Option<u32>,
+}
+
+/// A new key: the only time the key is shown.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CreatedApiKey {
+    /// About it.
+    #[serde(flatten)]
+    pub api_key: ApiKey,
+    /// The key: `ty_` and 64 hex digits (256 random bits).
+    pub key: String,
+}
+
+/// A credential, without its secret.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Credential {
+    /// Its id.
+    pub id: CredentialId,
+    /// Its name.
+    pub name: Name,
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+    /// Rises with each new secret.
+    pub version: u32,
+    /// The servers whose current revision refers to it.
+    pub used_by: Vec<Name>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its secret was last set.
+    pub updated_at: Timestamp,
+}
+
+/// Create a credential, or give one a new secret.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutCredential {
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The secret, at most 64 KiB.
+    pub secret: Secret,
+}
+
+/// A line of the audit log.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AuditRecord {
+    /// Its id.
+    pub id: AuditId,
+    /// When.
+    pub at: Timestamp,
+    /// Who, as `kind:id`.
+    pub actor: String,
+    /// Who, for people.
+    pub actor_display: String,
+    /// What was done, such as `server.create`.
+    pub action: String,
+    /// To what, such as `server/everything`.
+    pub target: String,
+    /// `done` or `refused`.
+    pub outcome: String,
+    /// More, without secrets.
+    pub detail: serde_json::Value,
+    /// The request id.
+    #[serde(default)]
+    pub request_id: Option<String>,
+}
+
+/// Why something is allowed or refused.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Why {
+    /// Who was asked about.
+    pub principal: String,
+    /// What they would do.
+    pub action: Action,
+    /// To what.
+    pub resource: String,
+    /// The decision.
+    pub allowed: bool,
+    /// The policies that decided, by name, and what they say.
+    pub because: Vec<String>,
+}
+
+/// An organization.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Organization {
+    /// Its id.
+    pub id: OrganizationId,
+    /// Its name.
+    pub name: Name,
+    /// When it was created.
+    pub created_at: Timestamp,
+}

@@ -1,0 +1,344 @@
+//! Servers, revisions, rollouts, toolsets, toolboxes.
+
+use crate::agent::{Exit, McpInfo, ToolboxReport, Usage};
+use crate::snapshot::ToolsetMember;
+use crate::spec::{EntryVersion, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy};
+use crate::state::{Phase, Reason, RolloutState, ToolboxState};
+use crate::{EntryName, InstanceId, Name, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId, ToolsetId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What to run, as a person says it: either a catalog entry, or a package or URL given directly.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateServer {
+    /// The server's name, unique among servers and toolsets; by default made from the entry's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// The catalog entry to deploy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<EntryName>,
+    /// Its version; the latest when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Which of the entry's packages or remotes, when it has several: `npm`, `pypi`, `oci` or `remote`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    /// A remote MCP server's URL, instead of an entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// How to speak to `url`; Streamable HTTP when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<RemoteTransport>,
+    /// The settings a later change may also make.
+    #[serde(flatten)]
+    pub settings: ServerSettings,
+    /// Where to run: a toolbox by name; any suitable one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toolbox: Option<Name>,
+    /// `false` to create it stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<bool>,
+}
+
+/// What a person can set on a server. An absent field leaves what was there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ServerSettings {
+    /// Values of the entry's inputs by name: environment variables, arguments, URL and header variables.
+    /// A value for an input marked secret is stored as a credential and never shown again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, Secret>,
+    /// Environment variables beyond the entry's inputs. For a secret, bind a credential instead.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// Environment variables to remove again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unset_environment: Vec<String>,
+    /// Credentials by input name or environment variable.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub credentials: BTreeMap<String, Name>,
+    /// Arguments after the entry's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Vec<String>>,
+    /// Limits of each instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// Host paths the server may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<Vec<PathGrant>>,
+    /// How a new revision replaces the old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// Milliseconds from start to the MCP answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout_ms: Option<u64>,
+    /// Milliseconds one call may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_timeout_ms: Option<u64>,
+    /// A tool call that must succeed before a revision is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_call: Option<ProbeCall>,
+    /// Milliseconds a rollout may take in all; 10 minutes when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout_timeout_ms: Option<u64>,
+}
+
+/// A change to a server; makes a new revision.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateServer {
+    /// Another version of the entry, or `latest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Settings to change.
+    #[serde(flatten)]
+    pub settings: ServerSettings,
+}
+
+/// Point back to an earlier revision.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackServer {
+    /// The revision's number; the one before the current when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u32>,
+}
+
+/// Copy a server under a new name.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CloneServer {
+    /// The copy's name.
+    pub name: Name,
+}
+
+/// A server.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Server {
+    /// Its id.
+    pub id: ServerId,
+    /// Its name.
+    pub name: Name,
+    /// The catalog entry it came from.
+    #[serde(default)]
+    pub entry: Option<EntryVersion>,
+    /// What kind of thing runs: `npm`, `pypi`, `oci` or `remote`.
+    pub kind: String,
+    /// Whether it should run.
+    pub enabled: bool,
+    /// A roll-up of what serves now.
+    pub phase: Phase,
+    /// Why, as a code.
+    pub reason: Reason,
+    /// Why, for a person.
+    #[serde(default)]
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When the next attempt is made, if one will be.
+    #[serde(default)]
+    pub next_attempt_at: Option<Timestamp>,
+    /// Number of the revision that serves, or is meant to.
+    pub revision: u32,
+    /// The id of the serving instance, when exactly one serves.
+    #[serde(default)]
+    pub instance_id: Option<InstanceId>,
+    /// Every instance that has not ended.
+    pub instances: Vec<Instance>,
+    /// The rollout under way, or the last one.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
+    /// Where it should run; any toolbox when absent.
+    #[serde(default)]
+    pub toolbox: Option<Name>,
+    /// The MCP URL's path on this Toolyard.
+    pub mcp_path: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Changes with every change; send it as `If-Match`.
+    pub etag: String,
+}
+
+/// One running copy.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Instance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its toolbox's name.
+    #[serde(default)]
+    pub toolbox: Option<Name>,
+    /// Its revision's number.
+    pub revision: u32,
+    /// Where it is.
+    pub phase: Phase,
+    /// Why, as a code.
+    pub reason: Reason,
+    /// Why, for a person.
+    #[serde(default)]
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When the next attempt is made.
+    #[serde(default)]
+    pub next_attempt_at: Option<Timestamp>,
+    /// The server's process in the host's numbering.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// Since when it answers.
+    #[serde(default)]
+    pub ready_since: Option<Timestamp>,
+    /// How often it was started again after ending by itself.
+    pub restarts: u32,
+    /// How it ended last.
+    #[serde(default)]
+    pub exit: Option<Exit>,
+    /// What it said of itself.
+    #[serde(default)]
+    pub mcp: Option<McpInfo>,
+    /// What it uses.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+}
+
+/// A revision.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Revision {
+    /// Its id.
+    pub id: RevisionId,
+    /// 1 for the first of its server.
+    pub number: u32,
+    /// What it runs.
+    pub spec: RevisionSpec,
+    /// Digest of its lock, once resolved.
+    #[serde(default)]
+    pub lock_digest: Option<String>,
+    /// Who made it.
+    pub created_by: String,
+    /// When.
+    pub created_at: Timestamp,
+    /// What changed, in words: `update`, `rollback to 3`.
+    pub change: String,
+}
+
+/// A rollout.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Rollout {
+    /// Its id.
+    pub id: RolloutId,
+    /// The server's name.
+    pub server: Name,
+    /// Where it is.
+    pub state: RolloutState,
+    /// Why, as a code.
+    pub reason: Reason,
+    /// Why, for a person.
+    #[serde(default)]
+    pub message: String,
+    /// The revision it came from.
+    #[serde(default)]
+    pub from_revision: Option<u32>,
+    /// The revision it goes to.
+    pub to_revision: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it must have ended.
+    pub deadline: Timestamp,
+    /// When it ended.
+    #[serde(default)]
+    pub ended_at: Option<Timestamp>,
+    /// What happened, step by step.
+    #[serde(default)]
+    pub log: Vec<RolloutStep>,
+}
+
+/// A step of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RolloutStep {
+    /// When.
+    pub at: Timestamp,
+    /// What, for a person.
+    pub message: String,
+}
+
+/// Make or replace a toolset.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutToolset {
+    /// Its name, unique among servers and toolsets.
+    pub name: Name,
+    /// Shown to clients.
+    #[serde(default)]
+    pub description: String,
+    /// Its servers, and which of their tools.
+    pub members: Vec<ToolsetMember>,
+}
+
+/// A toolset.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Toolset {
+    /// Its id.
+    pub id: ToolsetId,
+    /// Its name.
+    pub name: Name,
+    /// Shown to clients.
+    pub description: String,
+    /// Its servers, and which of their tools.
+    pub members: Vec<ToolsetMember>,
+    /// The MCP URL's path on this Toolyard.
+    pub mcp_path: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Changes with every change.
+    pub etag: String,
+}
+
+/// A toolbox.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Toolbox {
+    /// Its id.
+    pub id: ToolboxId,
+    /// Its name; `local` is the built-in one.
+    pub name: Name,
+    /// Where it is.
+    pub state: ToolboxState,
+    /// Why, as a code.
+    pub reason: Reason,
+    /// Why, for a person.
+    #[serde(default)]
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// When its agent was last heard.
+    #[serde(default)]
+    pub last_seen_at: Option<Timestamp>,
+    /// Its agent's version.
+    #[serde(default)]
+    pub agent_version: Option<String>,
+    /// What it is and can enforce.
+    pub report: ToolboxReport,
+    /// How many instances have not ended.
+    pub instances: u32,
+}
+
+/// Make a toolbox and a token for its agent.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnrollToolbox {
+    /// Its name.
+    pub name: Name,
+}
+
+/// A new toolbox with what its agent needs, shown once.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EnrolledToolbox {
+    /// The toolbox.
+    pub toolbox: Toolbox,
+    /// The agent's token.
+    pub token: String,
+    /// The command to run on the host.
+    pub command: String,
+}

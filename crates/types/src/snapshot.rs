@@ -1,0 +1,198 @@
+//! What the gateway knows: an immutable picture of everything it needs to serve a call, made by the
+//! control plane. No secrets: header credentials are leased separately.
+
+use crate::access::{KeyScope, Role};
+use crate::agent::Era;
+use crate::spec::RemoteTransport;
+use crate::state::{Phase, Reason};
+use crate::{ApiKeyId, InstanceId, Name, OrganizationId, RevisionId, ServerId, Timestamp, ToolboxId, ToolsetId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Everything the gateway needs, of all organizations.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Rises with every change.
+    pub version: u64,
+    /// When the control plane last vouched for it.
+    pub made_at: Timestamp,
+    /// By organization name.
+    pub organizations: HashMap<Name, Arc<OrganizationSnapshot>>,
+    /// API keys by the SHA-256 of the key, in hex.
+    pub keys: HashMap<String, Arc<KeyGrant>>,
+}
+
+/// One organization.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OrganizationSnapshot {
+    /// The organization.
+    pub id: OrganizationId,
+    /// Its name.
+    pub name: Name,
+    /// Its servers by name.
+    pub servers: BTreeMap<Name, Arc<ServerRoute>>,
+    /// Its toolsets by name. Servers and toolsets share one name space.
+    pub toolsets: BTreeMap<Name, Arc<ToolsetRoute>>,
+}
+
+/// An API key as the gateway needs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KeyGrant {
+    /// The key.
+    pub id: ApiKeyId,
+    /// Its name.
+    pub name: String,
+    /// Where it is good.
+    pub organization: OrganizationId,
+    /// That organization's name.
+    pub organization_name: Name,
+    /// Its role.
+    pub role: Role,
+    /// What it is narrowed to.
+    pub scope: Option<KeyScope>,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Where calls to a server go now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerRoute {
+    /// The server.
+    pub id: ServerId,
+    /// The revision that serves.
+    pub revision: Option<RevisionId>,
+    /// Where.
+    pub target: Target,
+    /// The server's phase, for the error when nothing serves.
+    pub phase: Phase,
+    /// Why.
+    pub reason: Reason,
+    /// Why, for a person.
+    pub message: String,
+    /// Longest time one call may take, in milliseconds.
+    pub call_timeout_ms: u64,
+}
+
+/// What answers for a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Nothing serves.
+    None,
+    /// Instances on toolboxes; any of them may take a call.
+    Instances(Vec<InstanceRoute>),
+    /// A remote server. Its URL and headers may hold credentials: they are leased by server id.
+    Remote {
+        /// The protocol.
+        transport: RemoteTransport,
+    },
+}
+
+/// A ready instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceRoute {
+    /// The instance.
+    pub id: InstanceId,
+    /// Where.
+    pub toolbox: ToolboxId,
+    /// Which era it speaks.
+    pub era: Era,
+}
+
+/// A toolset: which servers, and which of their tools.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolsetRoute {
+    /// The toolset.
+    pub id: ToolsetId,
+    /// Shown to clients as instructions.
+    pub description: String,
+    /// Its members, in order.
+    pub members: Vec<ToolsetMember>,
+}
+
+/// A server in a toolset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ToolsetMember {
+    /// The server.
+    pub server: Name,
+    /// Only these tools, as the server names them; `None` for all, also those it adds later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<String>>,
+}
+
+/// A remote server's address with its secrets filled in, good for a while.
+#[derive(Clone, Debug)]
+pub struct RemoteLease {
+    /// The complete URL.
+    pub url: crate::Secret,
+    /// The complete headers.
+    pub headers: Vec<(String, crate::Secret)>,
+    /// When to ask again.
+    pub until: Timestamp,
+}
+
+/// One call as recorded. Written in batches, apart from desired state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CallRecord {
+    /// When it began.
+    pub at: Timestamp,
+    /// Whose.
+    pub organization: OrganizationId,
+    /// Who called, as `kind:id`.
+    pub actor: String,
+    /// The server, when one was chosen.
+    pub server: Option<ServerId>,
+    /// The toolset it came through, if it did.
+    pub toolset: Option<ToolsetId>,
+    /// The MCP method.
+    pub method: String,
+    /// The tool, prompt or resource, as the server names it.
+    pub target: String,
+    /// How it ended.
+    pub outcome: CallOutcome,
+    /// How long it took, in microseconds.
+    pub duration_us: u64,
+    /// Bytes of the request body.
+    pub request_bytes: u64,
+    /// Bytes of the answer.
+    pub response_bytes: u64,
+    /// The request id.
+    pub request_id: String,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CallOutcome {
+    /// A result without `isError`.
+    Ok,
+    /// A result with `isError`.
+    ToolError,
+    /// A JSON-RPC error of the server.
+    ServerError,
+    /// Refused by the gateway.
+    Refused,
+    /// The server failed or cannot be reached.
+    UpstreamFailed,
+    /// The server did not answer in time.
+    Timeout,
+    /// The client went away or cancelled.
+    Cancelled,
+}
+
+impl CallOutcome {
+    /// As stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CallOutcome::Ok => "ok",
+            CallOutcome::ToolError => "tool_error",
+            CallOutcome::ServerError => "server_error",
+            CallOutcome::Refused => "refused",
+            CallOutcome::UpstreamFailed => "upstream_failed",
+            CallOutcome::Timeout => "timeout",
+            CallOutcome::Cancelled => "cancelled",
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What a revision says: everything needed to run a server, with secrets by reference only.
+
+use crate::{CredentialId, EntryName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A text with credentials in it, resolved only where it is used.
+///
+/// `Bearer {token}` with a secret token is `[Text("Bearer "), Credential(id)]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(transparent)]
+pub struct Value(pub Vec<Part>);
+
+/// A piece of a [`Value`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Plain text.
+    Text(String),
+    /// The secret of a credential.
+    Credential(CredentialId),
+}
+
+impl Value {
+    /// A value without secrets.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self(vec![Part::Text(text.into())])
+    }
+
+    /// A value that is one secret.
+    #[must_use]
+    pub fn credential(id: CredentialId) -> Self {
+        Self(vec![Part::Credential(id)])
+    }
+
+    /// The credentials it refers to.
+    pub fn credentials(&self) -> impl Iterator<Item = CredentialId> + '_ {
+        self.0.iter().filter_map(|part| match part {
+            Part::Credential(id) => Some(*id),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// The text with every credential replaced by `secret`'s answer; `None` if one has no answer.
+    pub fn render<'a>(&self, secret: impl Fn(CredentialId) -> Option<&'a str>) -> Option<String> {
+        let mut out = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Credential(id) => out.push_str(secret(*id)?),
+            }
+        }
+        Some(out)
+    }
+
+    /// For people: the text with every credential shown as `[secret]`.
+    #[must_use]
+    pub fn redacted(&self) -> String {
+        self.0
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => text.as_str(),
+                Part::Credential(_) => "[secret]",
+            })
+            .collect()
+    }
+}
+
+/// An immutable, resolved description of what to run. The lock is beside it, by digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RevisionSpec {
+    /// The catalog entry and version it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<EntryVersion>,
+    /// What runs.
+    pub runtime: Runtime,
+    /// Limits on each instance.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Host paths the server may see, beyond its package and its own directory.
+    #[serde(default)]
+    pub paths: Vec<PathGrant>,
+    /// How the change from the previous revision is made.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// Time from start to the MCP answer, in milliseconds.
+    #[serde(default = "default_start_timeout_ms")]
+    pub start_timeout_ms: u64,
+    /// Longest time one call may take, in milliseconds.
+    #[serde(default = "default_call_timeout_ms")]
+    pub call_timeout_ms: u64,
+    /// An optional tool call that must succeed before the revision counts as ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_call: Option<ProbeCall>,
+}
+
+fn default_start_timeout_ms() -> u64 {
+    60_000
+}
+
+fn default_call_timeout_ms() -> u64 {
+    300_000
+}
+
+/// A tool call used as a readiness probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ProbeCall {
+    /// The tool's name as the server gives it.
+    pub tool: String,
+    /// Its arguments.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub arguments: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A catalog entry at a version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EntryVersion {
+    /// The entry.
+    pub name: EntryName,
+    /// Its version.
+    pub version: String,
+}
+
+/// What runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Runtime {
+    /// A package from npm, run by Node.js over stdio.
+    Npm(Package),
+    /// A package from PyPI, run by Python over stdio.
+    Pypi(Package),
+    /// A container image, over stdio.
+    Oci(Package),
+    /// An MCP server somewhere else.
+    Remote(Remote),
+}
+
+impl Runtime {
+    /// The package, unless it is a remote.
+    #[must_use]
+    pub fn package(&self) -> Option<&Package> {
+        match self {
+            Runtime::Npm(package) | Runtime::Pypi(package) | Runtime::Oci(package) => Some(package),
+            Runtime::Remote(_) => None,
+        }
+    }
+
+    /// Every value in it that may hold a credential.
+    pub fn values(&self) -> Box<dyn Iterator<Item = &Value> + '_> {
+        match self {
+            Runtime::Npm(p) | Runtime::Pypi(p) | Runtime::Oci(p) => {
+                Box::new(p.arguments.iter().chain(p.environment.values()))
+            }
+            Runtime::Remote(remote) => Box::new(std::iter::once(&remote.url).chain(remote.headers.values())),
+        }
+    }
+}
+
+/// A package and how it is started. It is started directly, never through a shell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Package {
+    /// The name in its registry, or the image without its tag.
+    pub identifier: String,
+    /// The exact version; for an image its tag or digest. Empty for the newest at resolve time.
+    #[serde(default)]
+    pub version: String,
+    /// The executable in the package, when it is not the one named like the package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Arguments to it.
+    #[serde(default)]
+    pub arguments: Vec<Value>,
+    /// Its environment; nothing else but the configured list is passed on.
+    #[serde(default)]
+    pub environment: BTreeMap<String, Value>,
+}
+
+/// A remote MCP server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Remote {
+    /// The protocol.
+    pub transport: RemoteTransport,
+    /// Where.
+    pub url: Value,
+    /// Headers sent with every request.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Value>,
+}
+
+/// How a remote server is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RemoteTransport {
+    /// Streamable HTTP (2025-03-26 and later).
+    StreamableHttp,
+    /// HTTP with SSE (2024-11-05).
+    Sse,
+}
+
+/// Limits on one instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Limits {
+    /// Resident memory of all its processes together, in bytes.
+    pub memory_bytes: u64,
+    /// How many processes and threads at once.
+    pub processes: u32,
+    /// Share of processor time in thousandths of one core; zero for no limit.
+    #[serde(default)]
+    pub cpu_millis: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory_bytes: 1 << 30, processes: 256, cpu_millis: 0 }
+    }
+}
+
+/// A host path a server may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PathGrant {
+    /// The absolute path, the same inside and outside.
+    pub path: String,
+    /// Whether it may be written.
+    #[serde(default)]
+    pub writable: bool,
+}
+
+/// How a revision replaces the previous one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Start the new one, wait until it answers, switch, then stop the old one.
+    #[default]
+    Surge,
+    /// Prepare the new one, stop the old one, then start the new one.
+    Recreate,
+}
+
+/// The full, exact set of files a revision installs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Lock {
+    /// `sha256:` and the hex digest of `content`.
+    pub digest: String,
+    /// The exact version of the package that was asked for.
+    pub version: String,
+    /// npm: a `package-lock.json`; pypi: requirements with hashes.
+    pub content: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_renders_its_secret_only_when_it_has_one() {
+        let id = CredentialId::generate();
+        let value = Value(vec![Part::Text("Bearer ".into()), Part::Credential(id)]);
+        assert_eq!(value.render(|_| Some("s3cret")).as_deref(), Some("Bearer s3cret"));
+        assert_eq!(value.render(|_| None), None);
+        assert_eq!(value.redacted(), "Bearer [secret]");
+    }
+}
