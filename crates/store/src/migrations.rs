@@ -1,0 +1,107 @@
+//! The schema, brought up to date at start under a lock.
+//!
+//! A migration is a list of statements that both engines understand; `{blob}` and `{serial}` stand for the
+//! two types they spell differently. Released migrations are never edited. A release runs against the
+//! schema of the next one (expand, migrate, contract): `compatible_from` is the oldest program version that
+//! may still use this schema, and an older program refuses to start.
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
+use sea_orm_migration::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
+
+use crate::{Result, StoreError};
+
+/// Bumped together with any migration that an older program could not live with.
+const COMPATIBLE_FROM: &str = "0.1.0";
+const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
+const POSTGRES_MIGRATION_LOCK: i64 = 0x544f_4f4c_0000;
+
+const MIGRATIONS: &[(&str, &str)] = &[("m0001_base", include_str!("migrations/m0001_base.sql"))];
+
+struct Sql {
+    name: &'static str,
+    statements: &'static str,
+}
+
+impl MigrationName for Sql {
+    fn name(&self) -> &str {
+        self.name
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Sql {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let db = manager.get_connection();
+        let (blob, serial) = match db.get_database_backend() {
+            DbBackend::Postgres => ("BYTEA", "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
+            _ => ("BLOB", "INTEGER PRIMARY KEY AUTOINCREMENT"),
+        };
+        let sql = self.statements.replace("{blob}", blob).replace("{serial}", serial);
+        for statement in sql.split(";\n").map(str::trim).filter(|statement| !statement.is_empty()) {
+            db.execute_unprepared(statement).await?;
+        }
+        Ok(())
+    }
+}
+
+struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        MIGRATIONS
+            .iter()
+            .map(|&(name, statements)| Box::new(Sql { name, statements }) as Box<dyn MigrationTrait>)
+            .collect()
+    }
+}
+
+pub(crate) async fn run(db: &DatabaseConnection) -> Result<()> {
+    let tx = db.begin().await?;
+    if tx.get_database_backend() == DbBackend::Postgres {
+        let lock = "SELECT pg_advisory_xact_lock($1)";
+        tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, lock, [POSTGRES_MIGRATION_LOCK.into()]))
+            .await?;
+    }
+    refuse_newer_schema(&tx).await?;
+    Migrator::up(&tx, None).await?;
+    let statement = "INSERT INTO schema_info (id, compatible_from) VALUES (1, $1) \
+                     ON CONFLICT (id) DO UPDATE SET compatible_from = $1";
+    // A newer schema keeps its own word: this program passed the check above and adds nothing to it.
+    if schema_is_ours(&tx).await? {
+        let backend = tx.get_database_backend();
+        tx.execute_raw(Statement::from_sql_and_values(backend, statement, [COMPATIBLE_FROM.into()])).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn compatible_from<C: ConnectionTrait>(db: &C) -> Result<Option<String>> {
+    let exists = match db.get_database_backend() {
+        DbBackend::Postgres => "SELECT 1 AS one FROM information_schema.tables WHERE table_name = 'schema_info' AND table_schema = current_schema()",
+        _ => "SELECT 1 AS one FROM sqlite_master WHERE name = 'schema_info'",
+    };
+    let backend = db.get_database_backend();
+    if db.query_one_raw(Statement::from_string(backend, exists)).await?.is_none() {
+        return Ok(None);
+    }
+    let row = db
+        .query_one_raw(Statement::from_string(backend, "SELECT compatible_from FROM schema_info WHERE id = 1"))
+        .await?;
+    Ok(row.map(|row| row.try_get("", "compatible_from")).transpose()?)
+}
+
+async fn refuse_newer_schema<C: ConnectionTrait>(db: &C) -> Result<()> {
+    match compatible_from(db).await? {
+        Some(needed) if version(&needed) > version(PROGRAM_VERSION) => Err(StoreError::TooOld(needed)),
+        _ => Ok(()),
+    }
+}
+
+async fn schema_is_ours<C: ConnectionTrait>(db: &C) -> Result<bool> {
+    Ok(compatible_from(db).await?.is_none_or(|there| version(&there) <= version(COMPATIBLE_FROM)))
+}
+
+fn version(text: &str) -> Vec<u64> {
+    text.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+}

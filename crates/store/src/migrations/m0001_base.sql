@@ -1,0 +1,43 @@
+CREATE TABLE schema_info (id INTEGER PRIMARY KEY, compatible_from TEXT NOT NULL);
+CREATE TABLE outbox (sequence {serial}, organization_id TEXT, at BIGINT NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, data TEXT NOT NULL);
+CREATE INDEX outbox_at ON outbox (at);
+
+CREATE TABLE organizations (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at BIGINT NOT NULL);
+CREATE TABLE users (id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, password_hash TEXT NOT NULL, created_at BIGINT NOT NULL, last_sign_in_at BIGINT);
+CREATE TABLE memberships (organization_id TEXT NOT NULL REFERENCES organizations (id), user_id TEXT NOT NULL REFERENCES users (id), role TEXT NOT NULL, created_at BIGINT NOT NULL, PRIMARY KEY (organization_id, user_id));
+CREATE INDEX memberships_user ON memberships (user_id);
+CREATE TABLE sessions (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), user_id TEXT NOT NULL REFERENCES users (id), token_hash TEXT NOT NULL UNIQUE, created_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, last_seen_at BIGINT NOT NULL);
+CREATE INDEX sessions_user ON sessions (user_id);
+CREATE INDEX sessions_expires ON sessions (expires_at);
+CREATE TABLE api_keys (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), name TEXT NOT NULL, prefix TEXT NOT NULL, hash TEXT NOT NULL UNIQUE, role TEXT NOT NULL, scope TEXT, created_by TEXT NOT NULL, created_at BIGINT NOT NULL, expires_at BIGINT, last_used_at BIGINT, revoked_at BIGINT);
+CREATE INDEX api_keys_organization ON api_keys (organization_id, created_at);
+CREATE TABLE credentials (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), name TEXT NOT NULL, description TEXT NOT NULL, version INTEGER NOT NULL, sealed {blob} NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, UNIQUE (organization_id, name));
+CREATE TABLE audit (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL, at BIGINT NOT NULL, actor TEXT NOT NULL, actor_display TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL, request_id TEXT);
+CREATE INDEX audit_organization ON audit (organization_id, id);
+CREATE TABLE flags (name TEXT PRIMARY KEY, rule TEXT NOT NULL, updated_at BIGINT NOT NULL);
+CREATE TABLE idempotency (organization_id TEXT NOT NULL, key TEXT NOT NULL, request_hash TEXT NOT NULL, status INTEGER NOT NULL, response TEXT NOT NULL, created_at BIGINT NOT NULL, PRIMARY KEY (organization_id, key));
+
+CREATE TABLE catalog_sources (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), name TEXT NOT NULL, kind TEXT NOT NULL, url TEXT, enabled BOOLEAN NOT NULL, sync_state TEXT NOT NULL, sync_message TEXT NOT NULL, position TEXT NOT NULL, synced_at BIGINT, next_sync_at BIGINT, created_at BIGINT NOT NULL, UNIQUE (organization_id, name));
+CREATE TABLE catalog_entries (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), source_id TEXT NOT NULL REFERENCES catalog_sources (id), name TEXT NOT NULL, latest_version TEXT NOT NULL, title TEXT, description TEXT NOT NULL, categories TEXT NOT NULL, kinds TEXT NOT NULL, status TEXT NOT NULL, status_message TEXT, review TEXT NOT NULL, review_reason TEXT, verified_by TEXT, public BOOLEAN NOT NULL, rating_sum INTEGER NOT NULL, rating_count INTEGER NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, UNIQUE (organization_id, source_id, name));
+CREATE INDEX catalog_entries_name ON catalog_entries (organization_id, name);
+CREATE INDEX catalog_entries_updated ON catalog_entries (organization_id, updated_at);
+CREATE TABLE catalog_versions (entry_id TEXT NOT NULL REFERENCES catalog_entries (id) ON DELETE CASCADE, organization_id TEXT NOT NULL, version TEXT NOT NULL, document TEXT NOT NULL, status TEXT NOT NULL, status_message TEXT, latest BOOLEAN NOT NULL, published_at BIGINT, updated_at BIGINT NOT NULL, PRIMARY KEY (entry_id, version));
+CREATE TABLE catalog_ratings (organization_id TEXT NOT NULL, entry_id TEXT NOT NULL REFERENCES catalog_entries (id) ON DELETE CASCADE, actor TEXT NOT NULL, rating INTEGER NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (entry_id, actor));
+
+CREATE TABLE toolboxes (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), name TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, since BIGINT NOT NULL, token_hash TEXT UNIQUE, last_seen_at BIGINT, agent_version TEXT, report TEXT NOT NULL, generation BIGINT NOT NULL, created_at BIGINT NOT NULL, UNIQUE (organization_id, name));
+CREATE TABLE names (organization_id TEXT NOT NULL REFERENCES organizations (id), name TEXT NOT NULL, kind TEXT NOT NULL, PRIMARY KEY (organization_id, name));
+CREATE TABLE servers (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), name TEXT NOT NULL, kind TEXT NOT NULL, entry_name TEXT, entry_version TEXT, enabled BOOLEAN NOT NULL, deleted BOOLEAN NOT NULL, toolbox_id TEXT REFERENCES toolboxes (id), serving_revision_id TEXT, target_revision_id TEXT NOT NULL, rollout_timeout_ms BIGINT NOT NULL, version BIGINT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL);
+CREATE UNIQUE INDEX servers_name ON servers (organization_id, name) WHERE NOT deleted;
+CREATE INDEX servers_entry ON servers (organization_id, entry_name);
+CREATE TABLE locks (organization_id TEXT NOT NULL REFERENCES organizations (id), digest TEXT NOT NULL, version TEXT NOT NULL, content TEXT NOT NULL, created_at BIGINT NOT NULL, PRIMARY KEY (organization_id, digest));
+CREATE TABLE revisions (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), server_id TEXT NOT NULL REFERENCES servers (id), number INTEGER NOT NULL, spec TEXT NOT NULL, inputs TEXT NOT NULL, lock_digest TEXT, created_by TEXT NOT NULL, change TEXT NOT NULL, created_at BIGINT NOT NULL, UNIQUE (server_id, number));
+CREATE TABLE rollouts (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), server_id TEXT NOT NULL REFERENCES servers (id), from_revision_id TEXT, to_revision_id TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, log TEXT NOT NULL, started_at BIGINT NOT NULL, deadline BIGINT NOT NULL, ended_at BIGINT);
+CREATE INDEX rollouts_server ON rollouts (server_id, started_at);
+CREATE INDEX rollouts_state ON rollouts (state);
+CREATE TABLE instances (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), server_id TEXT NOT NULL REFERENCES servers (id), revision_id TEXT NOT NULL REFERENCES revisions (id), toolbox_id TEXT NOT NULL REFERENCES toolboxes (id), desired TEXT NOT NULL, phase TEXT NOT NULL, reason TEXT NOT NULL, message TEXT NOT NULL, since BIGINT NOT NULL, next_attempt_at BIGINT, pid BIGINT, ready_since BIGINT, restarts INTEGER NOT NULL, exit TEXT, mcp TEXT, created_at BIGINT NOT NULL, ended_at BIGINT);
+CREATE INDEX instances_server ON instances (server_id, ended_at);
+CREATE INDEX instances_toolbox ON instances (toolbox_id, ended_at);
+CREATE TABLE jobs (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), toolbox_id TEXT NOT NULL REFERENCES toolboxes (id), revision_id TEXT NOT NULL REFERENCES revisions (id), state TEXT NOT NULL, reason TEXT, message TEXT, created_at BIGINT NOT NULL, ended_at BIGINT);
+CREATE INDEX jobs_toolbox ON jobs (toolbox_id, state);
+CREATE INDEX jobs_revision ON jobs (revision_id);
+CREATE TABLE toolsets (id TEXT PRIMARY KEY, organization_id TEXT NOT NULL REFERENCES organizations (id), name TEXT NOT NULL, description TEXT NOT NULL, members TEXT NOT NULL, version BIGINT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, UNIQUE (organization_id, name));

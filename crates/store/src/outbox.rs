@@ -1,0 +1,124 @@
+//! The outbox: what happened, in commit order, for the loops and the live events.
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement};
+use toolyard_types::{OrganizationId, Timestamp};
+
+use crate::{Result, StoreError, SystemTx};
+
+/// The advisory lock that makes commit order and sequence order the same on Postgres.
+const POSTGRES_OUTBOX_LOCK: i64 = 0x544f_4f4c_0001;
+
+/// An event to be written.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    /// Whose; `None` for all.
+    pub organization: Option<OrganizationId>,
+    /// What happened.
+    pub kind: &'static str,
+    /// To what.
+    pub subject: String,
+    /// More, without secrets.
+    pub data: serde_json::Value,
+}
+
+/// An event as read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboxEvent {
+    /// Its place in the order of commits.
+    pub sequence: i64,
+    /// Whose; `None` for all.
+    pub organization: Option<OrganizationId>,
+    /// When.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: String,
+    /// To what.
+    pub subject: String,
+    /// More.
+    pub data: serde_json::Value,
+}
+
+pub(crate) async fn write(db: &DatabaseTransaction, events: &[NewEvent], now: Timestamp) -> Result<()> {
+    let backend = db.get_database_backend();
+    if backend == DbBackend::Postgres {
+        let lock = "SELECT pg_advisory_xact_lock($1)";
+        db.execute_raw(Statement::from_sql_and_values(backend, lock, [POSTGRES_OUTBOX_LOCK.into()])).await?;
+    }
+    for event in events {
+        let sql = "INSERT INTO outbox (organization_id, at, kind, subject, data) VALUES ($1, $2, $3, $4, $5)";
+        let values = [
+            event.organization.map(|id| id.to_string()).into(),
+            now.as_ms().into(),
+            event.kind.into(),
+            event.subject.clone().into(),
+            event.data.to_string().into(),
+        ];
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    }
+    if backend == DbBackend::Postgres {
+        db.execute_unprepared("NOTIFY toolyard_outbox").await?;
+    }
+    Ok(())
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    sequence: i64,
+    organization_id: Option<String>,
+    at: i64,
+    kind: String,
+    subject: String,
+    data: String,
+}
+
+impl SystemTx {
+    /// Events after `sequence`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn events_after(&self, sequence: i64, limit: u32) -> Result<Vec<OutboxEvent>> {
+        let sql = "SELECT sequence, organization_id, at, kind, subject, data FROM outbox \
+                   WHERE sequence > $1 ORDER BY sequence LIMIT $2";
+        let values = [sequence.into(), i64::from(limit).into()];
+        let statement = Statement::from_sql_and_values(self.db().get_database_backend(), sql, values);
+        let rows = Row::find_by_statement(statement).all(self.db()).await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// The newest sequence number; zero when there is none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn last_event(&self) -> Result<i64> {
+        let statement =
+            Statement::from_string(self.db().get_database_backend(), "SELECT MAX(sequence) AS newest FROM outbox");
+        let row = self.db().query_one_raw(statement).await?;
+        Ok(row.and_then(|row| row.try_get::<Option<i64>>("", "newest").ok().flatten()).unwrap_or(0))
+    }
+
+    /// Forgets events before `at`; the newest ones are kept for readers that reconnect.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn trim_events(&self, at: Timestamp) -> Result<u64> {
+        self.execute("DELETE FROM outbox WHERE at < $1", [at.as_ms().into()]).await
+    }
+}
+
+impl TryFrom<Row> for OutboxEvent {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self> {
+        let corrupt = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Corrupt {
+            what: format!("event {}", row.sequence),
+            source,
+        };
+        Ok(Self {
+            organization: row.organization_id.as_deref().map(str::parse).transpose().map_err(|e| corrupt(Box::new(e)))?,
+            data: serde_json::from_str(&row.data).map_err(|e| corrupt(Box::new(e)))?,
+            sequence: row.sequence,
+            at: Timestamp::from_ms(row.at),
+            kind: row.kind,
+            subject: row.subject,
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! Transactions: for an organization, or for a stated system reason.
+
+use std::ops::{Deref, DerefMut};
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait, Value,
+};
+use tokio::sync::watch;
+use toolyard_types::{Clock, OrganizationId, Timestamp};
+
+use crate::outbox::NewEvent;
+use crate::{Result, Store};
+
+/// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
+#[derive(Debug)]
+pub struct Tx {
+    db: DatabaseTransaction,
+    clock: Clock,
+    events: Vec<NewEvent>,
+    wake: watch::Sender<u64>,
+}
+
+impl Tx {
+    pub(crate) async fn begin(db: &DatabaseConnection, write: bool, store: &Store) -> Result<Self> {
+        // A writer takes SQLite's lock at once: two readers that both turn into writers would deadlock.
+        let mode = if write { SqliteTransactionMode::Immediate } else { SqliteTransactionMode::Deferred };
+        let options = match db.get_database_backend() {
+            DbBackend::Sqlite => {
+                TransactionOptions { sqlite_transaction_mode: Some(mode), isolation_level: None, access_mode: None }
+            }
+            _ => TransactionOptions::default(),
+        };
+        let db = db.begin_with_options(options).await?;
+        Ok(Self { db, clock: store.clock.clone(), events: Vec::new(), wake: store.wake.clone() })
+    }
+
+    /// The connection, for SeaORM's queries.
+    pub(crate) fn db(&self) -> &DatabaseTransaction {
+        &self.db
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Runs one statement of our own; `$1`, `$2`... are the values, in both engines.
+    pub(crate) async fn execute(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<u64> {
+        let statement = Statement::from_sql_and_values(self.db.get_database_backend(), sql, values);
+        Ok(self.db.execute_raw(statement).await?.rows_affected())
+    }
+
+    /// Notes an event, to be written when the transaction commits.
+    pub(crate) fn note(&mut self, event: NewEvent) {
+        self.events.push(event);
+    }
+
+    /// Writes the events and commits.
+    ///
+    /// # Errors
+    /// When the database refuses; then nothing of the transaction happened.
+    pub async fn commit(self) -> Result<()> {
+        let wrote = !self.events.is_empty();
+        if wrote {
+            crate::outbox::write(&self.db, &self.events, self.clock.now()).await?;
+        }
+        self.db.commit().await?;
+        if wrote {
+            self.wake.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        Ok(())
+    }
+}
+
+/// A transaction for one organization.
+#[derive(Debug)]
+pub struct OrgTx {
+    tx: Tx,
+    organization: OrganizationId,
+}
+
+impl OrgTx {
+    pub(crate) fn new(tx: Tx, organization: OrganizationId) -> Self {
+        Self { tx, organization }
+    }
+
+    /// The organization every row of this transaction belongs to.
+    #[must_use]
+    pub fn organization(&self) -> OrganizationId {
+        self.organization
+    }
+
+    /// Notes that something happened, for events and for the loops: `kind` such as `server.changed`,
+    /// `subject` such as `server/everything`.
+    pub fn event(&mut self, kind: &'static str, subject: impl Into<String>, data: serde_json::Value) {
+        let organization = Some(self.organization);
+        self.tx.note(NewEvent { organization, kind, subject: subject.into(), data });
+    }
+
+    /// Writes the events and commits.
+    ///
+    /// # Errors
+    /// When the database refuses; then nothing of the transaction happened.
+    pub async fn commit(self) -> Result<()> {
+        self.tx.commit().await
+    }
+}
+
+impl Deref for OrgTx {
+    type Target = Tx;
+    fn deref(&self) -> &Tx {
+        &self.tx
+    }
+}
+
+impl DerefMut for OrgTx {
+    fn deref_mut(&mut self) -> &mut Tx {
+        &mut self.tx
+    }
+}
+
+/// A transaction across organizations.
+#[derive(Debug)]
+pub struct SystemTx {
+    tx: Tx,
+}
+
+impl SystemTx {
+    pub(crate) fn new(tx: Tx) -> Self {
+        Self { tx }
+    }
+
+    /// Notes that something happened.
+    pub fn event(
+        &mut self,
+        organization: Option<OrganizationId>,
+        kind: &'static str,
+        subject: impl Into<String>,
+        data: serde_json::Value,
+    ) {
+        self.tx.note(NewEvent { organization, kind, subject: subject.into(), data });
+    }
+
+    /// Goes on with this transaction for one organization.
+    #[must_use]
+    pub fn into_org(self, organization: OrganizationId) -> OrgTx {
+        OrgTx::new(self.tx, organization)
+    }
+
+    /// Writes the events and commits.
+    ///
+    /// # Errors
+    /// When the database refuses; then nothing of the transaction happened.
+    pub async fn commit(self) -> Result<()> {
+        self.tx.commit().await
+    }
+}
+
+impl Deref for SystemTx {
+    type Target = Tx;
+    fn deref(&self) -> &Tx {
+        &self.tx
+    }
+}
+
+impl DerefMut for SystemTx {
+    fn deref_mut(&mut self) -> &mut Tx {
+        &mut self.tx
+    }
+}
