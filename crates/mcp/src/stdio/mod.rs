@@ -1,0 +1,480 @@
+//! A connection to one MCP server over a byte stream: one JSON-RPC message a line.
+//!
+//! What it does:
+//! - It owns the server's id space. Many callers share one server; each request gets an id and, where the
+//!   caller gave one, a progress token of the connection, and answers carry the caller's own again, byte for byte.
+//! - It owns the handshake, answers the server's `ping`, and cancels upstream when a caller drops its stream.
+//! - One task reads and one writes; both end when the connection is closed or its last clone is dropped.
+//!
+//! Bounds and what happens at each:
+//! - A line longer than `max_message_bytes` is skipped to its end in constant memory; the call it answers fails
+//!   with [`CallError::TooLong`] when its id can be read from the line's head or tail, or when only one call waits.
+//! - A caller that does not read loses notifications beyond [`CALL_BACKLOG`], never its response, and slows nobody else.
+//! - A server that does not read makes [`Connection::send`] fail with [`CallError::Busy`].
+//!
+//! What it deliberately does not do: translate between eras (the gateway does), restart the server, or log bodies.
+
+mod calls;
+mod handshake;
+mod reader;
+mod writer;
+
+use crate::envelope::{self, Kind, Message, ParseError};
+use crate::era::{self, Era, Handshake};
+use crate::json::{self, Edits};
+use bytes::Bytes;
+use calls::{Call, Calls, Event};
+pub use handshake::HandshakeError;
+use serde_json::value::RawValue;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// The default bound on one message, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// How many undelivered messages of one call are kept.
+pub const CALL_BACKLOG: usize = 64;
+/// How many calls may wait at once.
+pub const MAX_IN_FLIGHT: usize = 10_000;
+/// How many unsolicited messages a slow subscriber may fall behind.
+const UNSOLICITED_BACKLOG: usize = 64;
+/// The most pages of a list that are followed.
+const MAX_PAGES: usize = 100;
+/// The most items of a list that are kept.
+const MAX_ITEMS: usize = 10_000;
+
+/// How a connection behaves.
+#[derive(Debug)]
+pub struct Options {
+    /// The first id used. After taking over a running server, choose one that was never used before.
+    pub first_id: u64,
+    /// Takes lines that are not protocol, each cut to a bounded length; lines are dropped when it is full.
+    pub noise: mpsc::Sender<String>,
+    /// The longest message read; see [`MAX_MESSAGE_BYTES`].
+    pub max_message_bytes: usize,
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The connection ended.
+    #[error("the connection to the server ended")]
+    Closed,
+    /// Too much waits for the server already.
+    #[error("the server does not keep up with its calls")]
+    Busy,
+    /// The server answered more than is accepted.
+    #[error("the server's answer is longer than {limit_bytes} bytes")]
+    TooLong {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The server did not answer in time.
+    #[error("the server did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The call was cancelled by its caller or ended by the server without an answer.
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// The message to send is not one that may be sent.
+    #[error("the message cannot be sent")]
+    Invalid(#[from] ParseError),
+    /// The server answered with a JSON-RPC error.
+    #[error("the server answered error {code}: {message}")]
+    Server {
+        /// The JSON-RPC code.
+        code: i64,
+        /// The server's text, bounded and printable; hostile.
+        message: String,
+    },
+    /// The server's answer is not what the method promises; the text says how.
+    #[error("the server's answer cannot be used: {0}")]
+    Unexpected(&'static str),
+}
+
+/// A connection to one server. Cheap to clone; closed when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    _end: DropGuard,
+}
+
+#[derive(Debug)]
+struct Shared {
+    next_id: AtomicU64,
+    queue: writer::Queue,
+    calls: Mutex<Calls>,
+    handshake: Mutex<Option<Handshake>>,
+    unsolicited: broadcast::Sender<Bytes>,
+    noise: mpsc::Sender<String>,
+    /// The id of the connection's own `subscriptions/listen` to a modern server; zero for none.
+    listen_id: AtomicU64,
+    /// The server has sent at least one protocol message.
+    spoke: AtomicBool,
+    /// The connection began in the middle of the server's output.
+    resumed: AtomicBool,
+    /// The first line of noise, for the error when nothing but noise comes.
+    first_noise: Mutex<Option<String>>,
+    end: CancellationToken,
+    max_message_bytes: usize,
+}
+
+impl Shared {
+    /// A poisoned lock means that another task panicked between two complete updates; the table is still whole.
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handshake(&self) -> MutexGuard<'_, Option<Handshake>> {
+        self.handshake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.end.cancel();
+        self.calls().close();
+    }
+}
+
+impl Connection {
+    /// Opens a connection over the server's standard output and input and starts its two tasks.
+    pub fn open(
+        stdout: impl AsyncRead + Send + Unpin + 'static,
+        stdin: impl AsyncWrite + Send + Unpin + 'static,
+        options: Options,
+    ) -> Connection {
+        let end = CancellationToken::new();
+        let (queue, outgoing) = writer::queue();
+        let shared = Arc::new(Shared {
+            next_id: AtomicU64::new(options.first_id.max(1)),
+            queue,
+            calls: Mutex::default(),
+            handshake: Mutex::default(),
+            unsolicited: broadcast::Sender::new(UNSOLICITED_BACKLOG),
+            noise: options.noise,
+            listen_id: AtomicU64::new(0),
+            spoke: AtomicBool::new(false),
+            resumed: AtomicBool::new(false),
+            first_noise: Mutex::default(),
+            end: end.clone(),
+            max_message_bytes: options.max_message_bytes,
+        });
+        tokio::spawn(reader::run(shared.clone(), stdout));
+        tokio::spawn(writer::run(shared.clone(), outgoing, stdin));
+        Connection { handle: Arc::new(Handle { shared, _end: end.drop_guard() }) }
+    }
+
+    /// Finds out which era the server speaks and opens the conversation; see [`HandshakeError`].
+    ///
+    /// With nothing known, a modern probe gets about 1.5 s before `initialize` is sent.
+    ///
+    /// # Errors
+    /// When the server does not get ready within `timeout`.
+    pub async fn handshake(&self, known_era: Option<Era>, timeout: Duration) -> Result<Handshake, HandshakeError> {
+        handshake::run(self, known_era, timeout).await
+    }
+
+    /// Takes over a server that runs already: nothing is negotiated, a half-written line is ended first.
+    pub fn resume(&self, handshake: Handshake) {
+        self.shared().resumed.store(true, Ordering::Release);
+        // An empty message is a lone line break. A full queue is impossible on a fresh connection; on a closed one nothing is left to resume.
+        let _ = self.shared().queue.push(Bytes::new());
+        handshake::settle(self, handshake);
+    }
+
+    /// What the handshake gave, once it did.
+    #[must_use]
+    pub fn handshake_result(&self) -> Option<Handshake> {
+        self.shared().handshake().clone()
+    }
+
+    /// Every tool the server lists, each as its raw JSON; empty when the server has no tools at all.
+    ///
+    /// # Errors
+    /// When a page cannot be had or read.
+    pub async fn list_tools(&self, timeout: Duration) -> Result<Vec<Box<RawValue>>, CallError> {
+        let everything = async {
+            match self.list_all("tools/list", "tools", timeout).await {
+                Err(CallError::Server { code: era::code::METHOD_NOT_FOUND, .. }) if !self.declares("tools") => {
+                    Ok(Vec::new())
+                }
+                answer => answer,
+            }
+        };
+        tokio::time::timeout(timeout, everything).await.unwrap_or(Err(CallError::Timeout(timeout)))
+    }
+
+    /// Asks the server for `method` and gives the raw result. To a modern server the request describes itself.
+    ///
+    /// # Errors
+    /// When there is no result.
+    pub async fn request(&self, method: &str, params: Option<Bytes>, timeout: Duration) -> Result<Bytes, CallError> {
+        let params = self.own_params(params)?;
+        let stream = self.ask(method, params.as_deref(), true)?;
+        match tokio::time::timeout(timeout, stream.into_result()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(CallError::Timeout(timeout)),
+        }
+    }
+
+    /// Sends one raw JSON-RPC message of a caller.
+    ///
+    /// For a request the stream gives what belongs to the call, then the response with the caller's id, then
+    /// ends; dropping it earlier cancels the call at the server. For anything else it is empty.
+    ///
+    /// # Errors
+    /// When the message is none, or cannot be taken now.
+    pub fn send(&self, message: Bytes) -> Result<Stream, CallError> {
+        let message = Message::parse(message)?;
+        match message.kind() {
+            Kind::Request => self.send_request(&message),
+            Kind::Notification => self.send_notification(message),
+            Kind::Result | Kind::Error => self.send_answer(message),
+        }
+    }
+
+    /// Messages that belong to no call: changed lists, updated resources, log messages without an owner.
+    #[must_use]
+    pub fn unsolicited(&self) -> broadcast::Receiver<Bytes> {
+        self.shared().unsolicited.subscribe()
+    }
+
+    /// Closes the server's input and fails what waits.
+    pub fn close(&self) {
+        self.shared().close();
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn closed(&self) {
+        self.shared().end.cancelled().await;
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared().end.is_cancelled()
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    fn declares(&self, capability: &str) -> bool {
+        self.shared().handshake().as_ref().is_some_and(|handshake| handshake.has_capability(capability))
+    }
+
+    async fn list_all(&self, method: &str, key: &str, timeout: Duration) -> Result<Vec<Box<RawValue>>, CallError> {
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let params = cursor.take().map(|cursor| Bytes::from(format!(r#"{{"cursor":{cursor}}}"#)));
+            let result = self.request(method, params, timeout).await?;
+            bytes += result.len();
+            let page = era::member(&result, key).ok_or(CallError::Unexpected("a list without its items"))?;
+            let page: Vec<Box<RawValue>> =
+                serde_json::from_slice(&page).map_err(|_| CallError::Unexpected("a list that is no array"))?;
+            items.extend(page);
+            if items.len() > MAX_ITEMS || bytes > self.shared().max_message_bytes {
+                return Err(CallError::Unexpected("the list is too long"));
+            }
+            match era::string_member(&result, "nextCursor") {
+                Some(next) if !next.is_empty() => cursor = Some(json::quote(&next)),
+                _ => return Ok(items),
+            }
+        }
+        Err(CallError::Unexpected("the list has too many pages"))
+    }
+
+    /// The parameters of a request of our own, describing itself when the server is modern.
+    fn own_params(&self, params: Option<Bytes>) -> Result<Option<String>, CallError> {
+        let text = params
+            .map(|params| String::from_utf8(params.to_vec()).map_err(|_| CallError::Invalid(ParseError::Json)))
+            .transpose()?;
+        let version = match &*self.shared().handshake() {
+            Some(handshake) if handshake.era == Era::Modern => handshake.protocol_version.clone(),
+            _ => return Ok(text),
+        };
+        let text = text.unwrap_or_else(|| "{}".to_owned());
+        let malformed = |_| CallError::Invalid(ParseError::Envelope("`params` must be an object"));
+        let object = json::Object::scan(text.as_bytes(), 0..text.len()).map_err(malformed)?;
+        let mut edits = Edits::new();
+        edits.set(&object, "_meta", &format!("{{{}}}", era::own_meta_members(&version))).map_err(malformed)?;
+        let edited = edits.apply(&Bytes::copy_from_slice(text.as_bytes()));
+        String::from_utf8(edited.to_vec()).map(Some).map_err(|_| CallError::Invalid(ParseError::Json))
+    }
+
+    /// A request of the connection itself. `cancel` says whether giving up is told to the server.
+    fn ask(&self, method: &str, params: Option<&str>, cancel: bool) -> Result<Stream, CallError> {
+        let id = self.shared().next_id.fetch_add(1, Ordering::Relaxed);
+        let (call, events) = Call::own(id);
+        let request = envelope::request(&id.to_string(), method, params);
+        self.start(id, call, events, request, cancel)
+    }
+
+    fn send_request(&self, message: &Message) -> Result<Stream, CallError> {
+        if message.method() == "initialize" {
+            return Err(ParseError::Envelope("the server's connection is initialized already").into());
+        }
+        let id = self.shared().next_id.fetch_add(1, Ordering::Relaxed);
+        let token = message.progress_token().map_err(ParseError::from)?;
+        let upstream_id = id.to_string();
+        let mut edits = Edits::new();
+        if let Some(token) = token.clone() {
+            edits.replace(token, upstream_id.as_str());
+        }
+        message.edit_id(&mut edits, &upstream_id);
+        let caller_id = message.id().expect("a request has an id");
+        let (call, events) = Call::of_caller(caller_id, token.map(|span| message.bytes().slice(span)));
+        self.start(id, call, events, edits.apply(message.bytes()), true)
+    }
+
+    fn start(
+        &self,
+        id: u64,
+        call: Call,
+        events: mpsc::Receiver<Event>,
+        request: Bytes,
+        cancel: bool,
+    ) -> Result<Stream, CallError> {
+        let shared = self.shared().clone();
+        shared.calls().begin(id, call)?;
+        if let Err(error) = shared.queue.push(request) {
+            shared.calls().end(id);
+            return Err(error);
+        }
+        Ok(Stream { events: Some(events), call: Some((shared, id)), cancel })
+    }
+
+    fn send_notification(&self, message: Message) -> Result<Stream, CallError> {
+        match message.method() {
+            // The handshake is the connection's own.
+            "notifications/initialized" => {}
+            "notifications/cancelled" => self.cancel_for_caller(&message)?,
+            _ => self.shared().queue.push(message.into_bytes())?,
+        }
+        Ok(Stream::empty())
+    }
+
+    fn cancel_for_caller(&self, message: &Message) -> Result<(), CallError> {
+        let Some(params) = message.payload_object() else { return Ok(()) };
+        let Some(span) = params.get("requestId").map_err(ParseError::from)? else { return Ok(()) };
+        let Some((id, call)) = self.shared().calls().end_by_caller_id(message.text(span.clone())) else {
+            return Ok(());
+        };
+        let mut edits = Edits::new();
+        edits.replace(span, id.to_string());
+        let sent = self.shared().queue.push(edits.apply(message.bytes()));
+        call.finish(Err(CallError::Cancelled));
+        sent
+    }
+
+    fn send_answer(&self, message: Message) -> Result<Stream, CallError> {
+        // Only what the server asked and still waits for: a caller must not answer another caller's question.
+        let asked = message.raw_id().is_some_and(|id| self.shared().calls().take_question(id));
+        if asked {
+            self.shared().queue.push(message.into_bytes())?;
+        }
+        Ok(Stream::empty())
+    }
+}
+
+/// What comes back for one message: notifications and questions of the call, its response, then the end.
+#[derive(Debug)]
+pub struct Stream {
+    events: Option<mpsc::Receiver<Event>>,
+    /// Present until the call has ended.
+    call: Option<(Arc<Shared>, u64)>,
+    cancel: bool,
+}
+
+impl Stream {
+    fn empty() -> Self {
+        Self { events: None, call: None, cancel: false }
+    }
+
+    /// The next message; `None` after the response. An error ends the stream.
+    pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Waits for the response of a call of our own and takes its result out.
+    async fn into_result(mut self) -> Result<Bytes, CallError> {
+        while let Some(message) = self.next().await {
+            let message = Message::parse(message?)?;
+            match message.kind() {
+                Kind::Result => return message.payload().ok_or(CallError::Unexpected("an answer without a result")),
+                Kind::Error => return Err(server_error(&message)),
+                Kind::Request | Kind::Notification => {}
+            }
+        }
+        Err(CallError::Closed)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
+        let Some(events) = &mut self.events else { return Poll::Ready(None) };
+        let event = std::task::ready!(events.poll_recv(cx));
+        Poll::Ready(match event {
+            Some(Event::Message(message)) => Some(Ok(message)),
+            Some(Event::Last(answer)) => {
+                self.events = None;
+                self.call = None;
+                Some(answer)
+            }
+            None => {
+                self.events = None;
+                self.call.take().map(|_| Err(CallError::Closed))
+            }
+        })
+    }
+}
+
+impl futures_util::Stream for Stream {
+    type Item = Result<Bytes, CallError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(cx)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let Some((shared, id)) = self.call.take() else { return };
+        if shared.calls().end(id).is_some() && self.cancel {
+            let params = format!(r#"{{"requestId":{id},"reason":"the caller went away"}}"#);
+            // When the queue is full the server is stuck anyway; the call is forgotten on our side either way.
+            let _ = shared.queue.push(envelope::notification("notifications/cancelled", Some(&params)));
+        }
+    }
+}
+
+/// The JSON-RPC error in `message`, bounded and printable.
+fn server_error(message: &Message) -> CallError {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        #[serde(default)]
+        code: f64,
+        #[serde(default)]
+        message: String,
+    }
+    let body = message.payload().and_then(|raw| serde_json::from_slice::<Body>(&raw).ok());
+    let (code, text) = body.map_or((0, String::new()), |body| (whole(body.code), body.message));
+    let message = text.chars().filter(|c| !toolyard_types::name::is_hidden(*c)).take(500).collect();
+    CallError::Server { code, message }
+}
+
+/// JSON-RPC codes are whole and small; some servers write them as `-32601.0`.
+fn whole(code: f64) -> i64 {
+    format!("{code:.0}").parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

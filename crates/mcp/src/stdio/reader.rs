@@ -1,0 +1,303 @@
+//! The task that reads from the server: cuts lines, sorts messages, keeps noise apart.
+
+use super::{CallError, Shared};
+use crate::envelope::{self, Kind, Message};
+use crate::era::{code, meta};
+use crate::json::{self, Edits, Object};
+use bytes::{Buf, Bytes, BytesMut};
+use serde_json::value::RawValue;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// How much is read at once.
+const READ_BYTES: usize = 64 << 10;
+/// How much of an overlong line's head and tail is kept to find its id.
+const EDGE_BYTES: usize = 1024;
+/// How much of a line of noise is kept.
+const NOISE_BYTES: usize = 4096;
+
+/// Reads until the connection or the server's output ends.
+pub(super) async fn run(shared: Arc<Shared>, stdout: impl AsyncRead + Send + Unpin) {
+    let end = shared.end.clone();
+    tokio::select! {
+        () = end.cancelled() => {}
+        _ = read_all(&shared, stdout) => {}
+    }
+    shared.close();
+}
+
+async fn read_all(shared: &Shared, mut stdout: impl AsyncRead + Send + Unpin) -> std::io::Result<()> {
+    let mut lines = Lines::new(shared.max_message_bytes);
+    loop {
+        lines.buffer.reserve(READ_BYTES);
+        let read = stdout.read_buf(&mut lines.buffer).await?;
+        if read == 0 {
+            // A last line without its line break still counts.
+            if let Some(rest) = lines.rest() {
+                take_line(shared, rest);
+            }
+            return Ok(());
+        }
+        while let Some(line) = lines.next_line() {
+            match line {
+                Line::Whole(line) => take_line(shared, line),
+                Line::TooLong { head, tail } => fail_too_long(shared, &head, &tail),
+            }
+        }
+    }
+}
+
+enum Line {
+    Whole(Bytes),
+    TooLong { head: Bytes, tail: Bytes },
+}
+
+/// Cuts a byte stream into lines in bounded memory.
+struct Lines {
+    buffer: BytesMut,
+    /// How much of the buffer is known to hold no line break.
+    scanned: usize,
+    /// The head of an overlong line that is being skipped.
+    skipping: Option<Bytes>,
+    max: usize,
+}
+
+impl Lines {
+    fn new(max: usize) -> Self {
+        Self { buffer: BytesMut::new(), scanned: 0, skipping: None, max }
+    }
+
+    fn next_line(&mut self) -> Option<Line> {
+        let found = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n');
+        let Some(offset) = found else {
+            self.scanned = self.buffer.len();
+            self.skip_overlong();
+            return None;
+        };
+        let line = self.buffer.split_to(self.scanned + offset).freeze();
+        self.buffer.advance(1);
+        self.scanned = 0;
+        if let Some(head) = self.skipping.take() {
+            let tail = line.slice(line.len().saturating_sub(EDGE_BYTES)..);
+            return Some(Line::TooLong { head, tail });
+        }
+        if line.len() > self.max {
+            let head = line.slice(..line.len().min(EDGE_BYTES));
+            let tail = line.slice(line.len().saturating_sub(EDGE_BYTES)..);
+            return Some(Line::TooLong { head, tail });
+        }
+        Some(Line::Whole(line))
+    }
+
+    /// Forgets what is too long already, but for its head and its latest bytes.
+    fn skip_overlong(&mut self) {
+        let len = self.buffer.len();
+        let limit = if self.skipping.is_some() { READ_BYTES } else { self.max };
+        if len <= limit {
+            return;
+        }
+        if self.skipping.is_none() {
+            self.skipping = Some(Bytes::copy_from_slice(&self.buffer[..EDGE_BYTES.min(len)]));
+        }
+        // A fresh buffer gives the memory of the long one back.
+        self.buffer = BytesMut::from(&self.buffer[len - EDGE_BYTES.min(len)..]);
+        self.scanned = self.buffer.len();
+    }
+
+    fn rest(&mut self) -> Option<Bytes> {
+        (self.skipping.is_none() && !self.buffer.is_empty()).then(|| self.buffer.split().freeze())
+    }
+}
+
+fn take_line(shared: &Shared, line: Bytes) {
+    let start = line.iter().position(|byte| !byte.is_ascii_whitespace());
+    let Some(start) = start else { return };
+    let line = line.slice(start..);
+    if line[0] == b'[' && take_batch(shared, &line) {
+        return;
+    }
+    match Message::parse(line.clone()) {
+        Ok(message) => take_message(shared, &message),
+        Err(_) => take_noise(shared, &line),
+    }
+}
+
+/// Servers of 2025-03-26 may answer in batches, whether or not they were asked in one.
+fn take_batch(shared: &Shared, line: &Bytes) -> bool {
+    let Ok(parts) = serde_json::from_slice::<Vec<&RawValue>>(line) else { return false };
+    let messages: Result<Vec<_>, _> =
+        parts.iter().map(|part| Message::parse(Bytes::copy_from_slice(part.get().as_bytes()))).collect();
+    let Ok(messages) = messages else { return false };
+    messages.iter().for_each(|message| take_message(shared, message));
+    !messages.is_empty()
+}
+
+fn take_noise(shared: &Shared, line: &[u8]) {
+    // After a take-over the first line may be the end of one whose beginning somebody else read.
+    if shared.resumed.swap(false, Ordering::AcqRel) {
+        return;
+    }
+    let text = String::from_utf8_lossy(&line[..line.len().min(NOISE_BYTES)]).trim_end().to_owned();
+    if !shared.spoke.load(Ordering::Relaxed) {
+        let mut first = shared.first_noise.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert_with(|| text.clone());
+    }
+    // A full channel loses noise: it must never hold up the protocol.
+    let _ = shared.noise.try_send(text);
+}
+
+fn take_message(shared: &Shared, message: &Message) {
+    shared.spoke.store(true, Ordering::Relaxed);
+    shared.resumed.store(false, Ordering::Relaxed);
+    match message.kind() {
+        Kind::Result | Kind::Error => take_answer(shared, message),
+        Kind::Request => take_question(shared, message),
+        Kind::Notification => take_notification(shared, message),
+    }
+}
+
+fn take_answer(shared: &Shared, message: &Message) {
+    // An error without an id answers something the server could not read, such as the empty line that ends a
+    // half-written one at a take-over. What we send is valid, so it is no call's answer.
+    let Some(id) = message.id().and_then(|id| id.as_number()) else { return };
+    let Some(call) = shared.calls().end(id) else { return };
+    let answer = message.with_id(call.caller_id.raw());
+    call.finish(Ok(answer));
+}
+
+fn take_question(shared: &Shared, message: &Message) {
+    let Some(id) = message.raw_id() else { return };
+    if message.method() == "ping" {
+        let _ = shared.queue.push(envelope::result(id, "{}"));
+        return;
+    }
+    let mut calls = shared.calls();
+    let given = match calls.only_callers() {
+        Some((call_id, call)) if call.offer(message.bytes().clone()) => Some(call_id),
+        _ => None,
+    };
+    if let Some(call_id) = given {
+        calls.ask(id, call_id);
+        return;
+    }
+    drop(calls);
+    let why = "this question cannot be tied to one caller";
+    let _ = shared.queue.push(envelope::error(Some(id), code::METHOD_NOT_FOUND, why, None));
+}
+
+fn take_notification(shared: &Shared, message: &Message) {
+    match message.method() {
+        "notifications/progress" => take_progress(shared, message),
+        "notifications/cancelled" => take_cancelled(shared, message),
+        "notifications/message" => take_log(shared, message),
+        _ => take_other(shared, message),
+    }
+}
+
+fn take_progress(shared: &Shared, message: &Message) {
+    let Ok(Some(span)) = message.progress_token() else { return };
+    let Some(id) = envelope::lenient_number(message.text(span.clone())) else { return };
+    let calls = shared.calls();
+    // Progress of a call that has ended, or that asked for none, would confuse its caller.
+    let Some(call) = calls.get(id) else { return };
+    let Some(token) = &call.token else { return };
+    let mut edits = Edits::new();
+    edits.replace(span, String::from_utf8_lossy(token).into_owned());
+    call.offer(edits.apply(message.bytes()));
+}
+
+/// A modern server ends a subscription this way; a legacy one takes back a question.
+fn take_cancelled(shared: &Shared, message: &Message) {
+    let Some(params) = message.payload_object() else { return };
+    let Ok(Some(span)) = params.get("requestId") else { return };
+    let raw = message.text(span);
+    let mut calls = shared.calls();
+    if calls.take_question(raw) {
+        if let Some((_, call)) = calls.only_callers() {
+            call.offer(message.bytes().clone());
+        }
+        return;
+    }
+    let ended = envelope::lenient_number(raw).and_then(|id| calls.end(id));
+    drop(calls);
+    if let Some(call) = ended {
+        call.finish(Err(CallError::Cancelled));
+    }
+}
+
+/// A log message on a shared stream names no call; it is a caller's only when there is just one.
+fn take_log(shared: &Shared, message: &Message) {
+    let calls = shared.calls();
+    match calls.only_callers() {
+        Some((_, call)) => {
+            call.offer(message.bytes().clone());
+        }
+        None => publish(shared, message.bytes().clone()),
+    }
+}
+
+fn take_other(shared: &Shared, message: &Message) {
+    let Some((span, id)) = subscription(message) else {
+        return publish(shared, message.bytes().clone());
+    };
+    if id == shared.listen_id.load(Ordering::Relaxed) {
+        if message.method() != "notifications/subscriptions/acknowledged" {
+            publish(shared, message.bytes().clone());
+        }
+        return;
+    }
+    if let Some(call) = shared.calls().get(id) {
+        let mut edits = Edits::new();
+        edits.replace(span, call.caller_id.raw());
+        call.offer(edits.apply(message.bytes()));
+    }
+}
+
+fn subscription(message: &Message) -> Option<(json::Span, u64)> {
+    let meta: Object<'_> = message.meta().ok()??;
+    let span = meta.get(meta::SUBSCRIPTION_ID).ok()??;
+    let id = envelope::lenient_number(message.text(span.clone()))?;
+    Some((span, id))
+}
+
+fn publish(shared: &Shared, message: Bytes) {
+    // Nobody listening is fine.
+    let _ = shared.unsolicited.send(message);
+}
+
+fn fail_too_long(shared: &Shared, head: &[u8], tail: &[u8]) {
+    let limit_bytes = shared.max_message_bytes;
+    tracing::warn!(limit_bytes, "the server sent a message that is too long; it was skipped");
+    let mut calls = shared.calls();
+    let call = match id_in_head(head).or_else(|| id_in_tail(tail)) {
+        Some(id) => calls.end(id),
+        None => calls.end_only(),
+    };
+    drop(calls);
+    if let Some(call) = call {
+        call.finish(Err(CallError::TooLong { limit_bytes }));
+    }
+}
+
+/// The id when it comes before the long part: `{"jsonrpc":"2.0","id":7,"result":...`.
+fn id_in_head(head: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(head);
+    let before_result = text.split("\"result\"").next()?;
+    number_after_id(before_result)
+}
+
+/// The id when it comes after the long part: `...},"jsonrpc":"2.0","id":7}`.
+fn id_in_tail(tail: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(tail);
+    let (_, after) = text.rsplit_once("\"id\"")?;
+    let envelope_end = after.trim_end().strip_suffix('}')?;
+    let value = envelope_end.trim_start().strip_prefix(':')?;
+    envelope::lenient_number(value.split(',').next()?.trim())
+}
+
+fn number_after_id(text: &str) -> Option<u64> {
+    let (_, after) = text.split_once("\"id\"")?;
+    let value = after.trim_start().strip_prefix(':')?;
+    envelope::lenient_number(value.split([',', '}']).next()?.trim())
+}

@@ -1,0 +1,358 @@
+use super::*;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
+
+const LONG: Duration = Duration::from_secs(20);
+const LEGACY_RESULT: &str = r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"old","version":"1.0"},"x":1.0}"#;
+const MODERN_RESULT: &str = r#"{"resultType":"complete","supportedVersions":["2026-07-28","2025-11-25"],"capabilities":{"tools":{"listChanged":true}},"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"new","version":"2.0"}}}"#;
+
+/// The server's side of a connection, driven line by line by the test.
+struct Server {
+    lines: tokio::io::Lines<BufReader<ReadHalf<DuplexStream>>>,
+    out: WriteHalf<DuplexStream>,
+}
+
+impl Server {
+    async fn line(&mut self) -> String {
+        tokio::time::timeout(LONG, self.lines.next_line()).await.expect("in time").unwrap().expect("open")
+    }
+
+    async fn read(&mut self) -> Message {
+        Message::parse(Bytes::from(self.line().await)).unwrap()
+    }
+
+    async fn write(&mut self, line: impl AsRef<[u8]>) {
+        self.out.write_all(line.as_ref()).await.unwrap();
+        self.out.write_all(b"\n").await.unwrap();
+    }
+
+    async fn answer(&mut self, request: &Message, result: &str) {
+        self.write(envelope::result(request.raw_id().unwrap(), result)).await;
+    }
+}
+
+fn open(max_message_bytes: usize) -> (Connection, Server, mpsc::Receiver<String>) {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (stdout, stdin) = tokio::io::split(ours);
+    let (input, out) = tokio::io::split(theirs);
+    let (noise, noises) = mpsc::channel(16);
+    let connection = Connection::open(stdout, stdin, Options { first_id: 100, noise, max_message_bytes });
+    (connection, Server { lines: BufReader::new(input).lines(), out }, noises)
+}
+
+fn text(message: Option<Result<Bytes, CallError>>) -> String {
+    String::from_utf8(message.expect("a message").expect("no error").to_vec()).unwrap()
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+async fn next(stream: &mut Stream) -> Option<Result<Bytes, CallError>> {
+    tokio::time::timeout(LONG, stream.next()).await.expect("in time")
+}
+
+#[tokio::test]
+async fn a_result_arrives_byte_for_byte_under_the_callers_own_id() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let params = r#"{"name":"t","arguments":{"z":1.0,"a":1234567890123456789012345678901234567890},"later":[ 1 ]}"#;
+    let mut stream = connection
+        .send(Bytes::from(format!(r#"{{"jsonrpc":"2.0", "id":1.0,"method":"tools/call","params":{params}}}"#)))
+        .unwrap();
+    let request = server.read().await;
+    assert_eq!(request.payload().unwrap(), params);
+    let result = r#"{"unknown":true,"content":[],"n":1234567890123456789012345678901234567890,"f":1.0}"#;
+    server.answer(&request, result).await;
+    assert_eq!(text(next(&mut stream).await), format!(r#"{{"jsonrpc":"2.0","id":1.0,"result":{result}}}"#));
+    assert!(next(&mut stream).await.is_none());
+}
+
+#[tokio::test]
+async fn two_callers_with_equal_ids_and_tokens_do_not_mix() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let call = |name: &str, token: &str| {
+        bytes(&format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}","_meta":{{"progressToken":{token}}}}}}}"#
+        ))
+    };
+    let mut first = connection.send(call("a", "\"p\"")).unwrap();
+    let mut second = connection.send(call("b", "7.0")).unwrap();
+    let (a, b) = (server.read().await, server.read().await);
+    for (request, name) in [(&b, "b"), (&a, "a")] {
+        let token = request.text(request.progress_token().unwrap().unwrap()).to_owned();
+        server.write(format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progress":1,"progressToken":{token}}}}}"#)).await;
+        server.answer(request, &format!(r#"{{"from":"{name}"}}"#)).await;
+    }
+    let progress = |token: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progress":1,"progressToken":{token}}}}}"#
+        )
+    };
+    assert_eq!(text(next(&mut first).await), progress("\"p\""));
+    assert_eq!(text(next(&mut first).await), r#"{"jsonrpc":"2.0","id":1,"result":{"from":"a"}}"#);
+    assert_eq!(text(next(&mut second).await), progress("7.0"));
+    assert_eq!(text(next(&mut second).await), r#"{"jsonrpc":"2.0","id":1,"result":{"from":"b"}}"#);
+}
+
+#[tokio::test]
+async fn dropping_a_stream_cancels_at_the_server_with_its_id() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call"}"#)).unwrap();
+    let request = server.read().await;
+    drop(stream);
+    let cancelled = server.read().await;
+    assert_eq!(cancelled.method(), "notifications/cancelled");
+    let params = cancelled.payload_object().unwrap();
+    assert_eq!(cancelled.text(params.get("requestId").unwrap().unwrap()), request.raw_id().unwrap());
+}
+
+#[tokio::test]
+async fn a_callers_own_cancellation_reaches_the_server_under_its_id_and_ends_the_call() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call"}"#)).unwrap();
+    let request = server.read().await;
+    connection
+        .send(bytes(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"mine"}}"#))
+        .unwrap();
+    assert!(server.line().await.contains(&format!(r#""requestId":{}"#, request.raw_id().unwrap())));
+    assert_eq!(next(&mut stream).await, Some(Err(CallError::Cancelled)));
+}
+
+#[tokio::test]
+async fn noise_is_kept_apart_and_never_answered() {
+    let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
+    let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+    let request = server.read().await;
+    server.write("Listening on stdio").await;
+    server.write([0xff, 0xfe]).await;
+    server.write("{\"a\":1}").await;
+    server.answer(&request, "{}").await;
+    assert_eq!(text(next(&mut stream).await), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    assert_eq!(noise.recv().await.unwrap(), "Listening on stdio");
+    assert_eq!(noise.recv().await.unwrap(), "\u{fffd}\u{fffd}");
+    assert_eq!(noise.recv().await.unwrap(), "{\"a\":1}");
+    connection.close();
+    assert_eq!(server.lines.next_line().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn an_answer_of_100_mb_fails_its_call_and_the_next_one_works() {
+    let (connection, mut server, _noise) = open(1 << 20);
+    for id_first in [true, false] {
+        let mut big = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"big"}"#)).unwrap();
+        let mut other = connection.send(bytes(r#"{"jsonrpc":"2.0","id":2,"method":"other"}"#)).unwrap();
+        let (request, second) = (server.read().await, server.read().await);
+        let id = request.raw_id().unwrap().to_owned();
+        let (head, tail) = if id_first {
+            (format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"text":""#), "\"}}".to_owned())
+        } else {
+            (r#"{"result":{"text":""#.to_owned(), format!(r#""}},"jsonrpc":"2.0","id":{id}}}"#))
+        };
+        server.out.write_all(head.as_bytes()).await.unwrap();
+        let chunk = vec![b'x'; 1 << 20];
+        for _ in 0..100 {
+            server.out.write_all(&chunk).await.unwrap();
+        }
+        server.write(tail).await;
+        assert_eq!(next(&mut big).await, Some(Err(CallError::TooLong { limit_bytes: 1 << 20 })));
+        server.answer(&second, "{}").await;
+        assert_eq!(text(next(&mut other).await), r#"{"jsonrpc":"2.0","id":2,"result":{}}"#);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_loses_notifications_but_not_its_response() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let mut stream = connection
+        .send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"progressToken":1}}}"#))
+        .unwrap();
+    let request = server.read().await;
+    let id = request.raw_id().unwrap().to_owned();
+    for n in 0..3 * CALL_BACKLOG {
+        server.write(format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{id},"progress":{n}}}}}"#)).await;
+    }
+    server.answer(&request, "{}").await;
+    connection.request_is_taken(&mut server).await;
+    let mut seen = 0;
+    while let Some(message) = next(&mut stream).await {
+        seen += 1;
+        if text(Some(message)).contains("result") {
+            break;
+        }
+    }
+    assert_eq!(seen, CALL_BACKLOG + 1);
+}
+
+impl Connection {
+    /// Returns once everything the server has written so far was read.
+    async fn request_is_taken(&self, server: &mut Server) {
+        let mut stream = self.send(bytes(r#"{"jsonrpc":"2.0","id":"fence","method":"fence"}"#)).unwrap();
+        let request = server.read().await;
+        server.answer(&request, "{}").await;
+        next(&mut stream).await;
+    }
+}
+
+#[tokio::test]
+async fn a_legacy_server_is_recognised_by_any_error_and_initialized() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let script = async {
+        let probe = server.read().await;
+        assert_eq!(probe.method(), "server/discover");
+        server.write(envelope::error(probe.raw_id(), -32001, "not initialized", None)).await;
+        let initialize = server.read().await;
+        assert_eq!(initialize.method(), "initialize");
+        server.answer(&initialize, LEGACY_RESULT).await;
+        assert_eq!(server.read().await.method(), "notifications/initialized");
+    };
+    let (handshake, ()) = tokio::join!(connection.handshake(None, LONG), script);
+    let handshake = handshake.unwrap();
+    assert_eq!((handshake.era, handshake.protocol_version.as_str()), (Era::Legacy, "2025-06-18"));
+    assert_eq!((handshake.server_name.as_str(), &handshake.result), ("old", &bytes(LEGACY_RESULT)));
+    assert_eq!(connection.handshake_result(), Some(handshake));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_legacy_server_that_never_answers_the_probe_is_initialized_after_a_short_wait() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let script = async {
+        assert_eq!(server.read().await.method(), "server/discover");
+        let initialize = server.read().await;
+        server.answer(&initialize, LEGACY_RESULT).await;
+        assert_eq!(server.read().await.method(), "notifications/initialized");
+    };
+    let (handshake, ()) = tokio::join!(connection.handshake(None, LONG), script);
+    assert_eq!(handshake.unwrap().era, Era::Legacy);
+}
+
+#[tokio::test]
+async fn a_server_of_both_eras_counts_as_modern_and_is_subscribed_to() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let script = async {
+        let probe = server.read().await;
+        assert!(probe.meta().unwrap().unwrap().get(era::meta::PROTOCOL_VERSION).unwrap().is_some());
+        server.answer(&probe, MODERN_RESULT).await;
+        server.read().await
+    };
+    let (handshake, listen) = tokio::join!(connection.handshake(None, LONG), script);
+    let handshake = handshake.unwrap();
+    assert_eq!((handshake.era, handshake.server_version.as_str()), (Era::Modern, "2.0"));
+    assert_eq!(listen.method(), "subscriptions/listen");
+    let mut unsolicited = connection.unsolicited();
+    let changed = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{}}}}}}}"#,
+        listen.raw_id().unwrap()
+    );
+    server.write(&changed).await;
+    assert_eq!(unsolicited.recv().await.unwrap(), changed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_modern_server_is_recognised_after_initialize_was_refused() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let script = async {
+        let (probe, initialize) = (server.read().await, server.read().await);
+        server.answer(&probe, MODERN_RESULT).await;
+        server.write(envelope::error(initialize.raw_id(), -32601, "no such method", None)).await;
+    };
+    let (handshake, ()) = tokio::join!(connection.handshake(None, LONG), script);
+    assert_eq!(handshake.unwrap().era, Era::Modern);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_prints_only_garbage_is_named_as_such() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    server.write("Usage: server \u{1b}[31m--port").await;
+    let error = connection.handshake(None, Duration::from_secs(5)).await.unwrap_err();
+    assert_eq!(error, HandshakeError::NotMcp { sample: "Usage: server \\u{1b}[31m--port".into() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_times_out_and_one_that_ends_is_noticed() {
+    let (connection, server, _noise) = open(MAX_MESSAGE_BYTES);
+    let timeout = Duration::from_secs(5);
+    assert_eq!(connection.handshake(None, timeout).await.unwrap_err(), HandshakeError::Timeout(timeout));
+    drop(server);
+    connection.closed().await;
+    assert_eq!(connection.handshake(None, timeout).await.unwrap_err(), HandshakeError::Closed);
+}
+
+#[tokio::test]
+async fn a_taken_over_server_is_called_without_a_handshake() {
+    let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
+    connection.resume(Handshake::from_initialize(bytes(LEGACY_RESULT)).unwrap());
+    assert_eq!(server.line().await, "");
+    server.write(r#"lf of an old answer"}}"#).await;
+    server.write(r#"{"jsonrpc":"2.0","id":3,"result":{}}"#).await;
+    server.write("noise").await;
+    let listed = async {
+        let request = server.read().await;
+        server.answer(&request, r#"{"tools":[{"name":"a"}],"nextCursor":"2"}"#).await;
+        let request = server.read().await;
+        assert_eq!(request.payload().unwrap(), r#"{"cursor":"2"}"#);
+        server.answer(&request, r#"{"tools":[{"name":"b","x":1.0}]}"#).await;
+    };
+    let (tools, ()) = tokio::join!(connection.list_tools(LONG), listed);
+    let tools: Vec<_> = tools.unwrap().iter().map(|tool| tool.get().to_owned()).collect();
+    assert_eq!(tools, [r#"{"name":"a"}"#, r#"{"name":"b","x":1.0}"#]);
+    assert_eq!(noise.recv().await.unwrap(), "noise");
+}
+
+#[tokio::test]
+async fn a_question_of_the_server_goes_to_the_only_caller_and_its_answer_back() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let question = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}"#;
+    server.write(question).await;
+    assert!(server.line().await.contains("-32601"), "nobody is calling");
+    let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+    server.read().await;
+    server.write(question).await;
+    assert_eq!(text(next(&mut stream).await), question);
+    connection.send(bytes(r#"{"jsonrpc":"2.0","id":"other","result":{}}"#)).unwrap();
+    connection.send(bytes(r#"{"jsonrpc":"2.0","id":"q","result":{"action":"accept"}}"#)).unwrap();
+    assert_eq!(server.line().await, r#"{"jsonrpc":"2.0","id":"q","result":{"action":"accept"}}"#);
+}
+
+#[tokio::test]
+async fn the_servers_ping_is_answered_and_log_messages_find_the_only_caller() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    server.write(r#"{"jsonrpc":"2.0","id":5.0,"method":"ping"}"#).await;
+    assert_eq!(server.line().await, r#"{"jsonrpc":"2.0","id":5.0,"result":{}}"#);
+    let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
+    let mut unsolicited = connection.unsolicited();
+    server.write(log).await;
+    assert_eq!(unsolicited.recv().await.unwrap(), log);
+    let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+    server.read().await;
+    server.write(log).await;
+    assert_eq!(text(next(&mut stream).await), log);
+}
+
+#[tokio::test]
+async fn calls_fail_when_the_server_goes_and_after_the_last_clone_is_dropped() {
+    let (connection, server, _noise) = open(MAX_MESSAGE_BYTES);
+    let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+    drop(server);
+    assert_eq!(next(&mut stream).await, Some(Err(CallError::Closed)));
+    assert!(connection.is_closed());
+
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+    drop(connection);
+    assert_eq!(next(&mut stream).await, Some(Err(CallError::Closed)));
+    while server.lines.next_line().await.unwrap().is_some() {}
+}
+
+#[tokio::test]
+async fn a_message_over_several_lines_is_written_as_one() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let _stream = connection.send(bytes("{\"jsonrpc\":\"2.0\",\n\"id\":1,\r\n\"method\":\"m\"}")).unwrap();
+    assert_eq!(server.read().await.method(), "m");
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_refused() {
+    let (connection, _server, _noise) = open(MAX_MESSAGE_BYTES);
+    for bad in ["", "[]", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\"}", "{\"jsonrpc\":\"2.0\"}"] {
+        assert!(matches!(connection.send(bytes(bad)), Err(CallError::Invalid(_))), "{bad}");
+    }
+}
