@@ -9,10 +9,18 @@
 //! the commit: the order of sequence numbers is the order of commits, so a reader that continues after the
 //! last number it saw can never miss a late one.
 
+mod audit;
+mod catalog;
+mod identity;
 mod migrations;
 mod outbox;
 mod tx;
 
+pub use audit::NewAudit;
+pub use catalog::{
+    CatalogEntry, CatalogSource, CatalogVersion, CatalogVersionHead, PublicVersion, PublicVersionsQuery,
+};
+pub use identity::{Membership, NewApiKey, NewSession, SignedIn, User};
 pub use outbox::{NewEvent, OutboxEvent};
 pub use tx::{OrgTx, SystemTx, Tx};
 

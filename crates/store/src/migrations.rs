@@ -78,7 +78,9 @@ pub(crate) async fn run(db: &DatabaseConnection) -> Result<()> {
 
 async fn compatible_from<C: ConnectionTrait>(db: &C) -> Result<Option<String>> {
     let exists = match db.get_database_backend() {
-        DbBackend::Postgres => "SELECT 1 AS one FROM information_schema.tables WHERE table_name = 'schema_info' AND table_schema = current_schema()",
+        DbBackend::Postgres => {
+            "SELECT 1 AS one FROM information_schema.tables WHERE table_name = 'schema_info' AND table_schema = current_schema()"
+        }
         _ => "SELECT 1 AS one FROM sqlite_master WHERE name = 'schema_info'",
     };
     let backend = db.get_database_backend();

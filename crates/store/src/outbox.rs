@@ -113,7 +113,12 @@ impl TryFrom<Row> for OutboxEvent {
             source,
         };
         Ok(Self {
-            organization: row.organization_id.as_deref().map(str::parse).transpose().map_err(|e| corrupt(Box::new(e)))?,
+            organization: row
+                .organization_id
+                .as_deref()
+                .map(str::parse)
+                .transpose()
+                .map_err(|e| corrupt(Box::new(e)))?,
             data: serde_json::from_str(&row.data).map_err(|e| corrupt(Box::new(e)))?,
             sequence: row.sequence,
             at: Timestamp::from_ms(row.at),

@@ -3,14 +3,28 @@
 use std::ops::{Deref, DerefMut};
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait, Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait, Value,
 };
 use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId, Timestamp};
 
 use crate::outbox::NewEvent;
-use crate::{Result, Store};
+use crate::{Result, Store, StoreError};
+
+/// Reads what a column holds as one of our types; `what` names the column for the error.
+pub(crate) fn read<T>(what: &str, text: &str) -> Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    text.parse().map_err(|source: T::Err| StoreError::Corrupt { what: what.to_owned(), source: source.into() })
+}
+
+/// Reads a column that holds JSON; `what` names it for the error.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|source| StoreError::Corrupt { what: what.to_owned(), source: source.into() })
+}
 
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
@@ -40,6 +54,10 @@ impl Tx {
         &self.db
     }
 
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.db.get_database_backend() == DbBackend::Postgres
+    }
+
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -50,6 +68,26 @@ impl Tx {
     pub(crate) async fn execute(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<u64> {
         let statement = Statement::from_sql_and_values(self.db.get_database_backend(), sql, values);
         Ok(self.db.execute_raw(statement).await?.rows_affected())
+    }
+
+    /// The first row of a query of our own.
+    pub(crate) async fn one<R: FromQueryResult>(
+        &self,
+        sql: &str,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Option<R>> {
+        let statement = Statement::from_sql_and_values(self.db.get_database_backend(), sql, values);
+        Ok(R::find_by_statement(statement).one(&self.db).await?)
+    }
+
+    /// Every row of a query of our own; the query itself says how many at most.
+    pub(crate) async fn all<R: FromQueryResult>(
+        &self,
+        sql: &str,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<R>> {
+        let statement = Statement::from_sql_and_values(self.db.get_database_backend(), sql, values);
+        Ok(R::find_by_statement(statement).all(&self.db).await?)
     }
 
     /// Notes an event, to be written when the transaction commits.

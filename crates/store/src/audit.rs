@@ -1,0 +1,95 @@
+//! The audit log: who did what to which thing, and how it ended.
+
+use sea_orm::FromQueryResult;
+use toolyard_types::api::identity::AuditRecord;
+use toolyard_types::{AuditId, Timestamp};
+
+use crate::tx::{read, read_json};
+use crate::{OrgTx, Result, StoreError};
+
+/// A line to be written.
+#[derive(Clone, Debug)]
+pub struct NewAudit {
+    /// Who, as `kind:id`.
+    pub actor: String,
+    /// Who, for people.
+    pub actor_display: String,
+    /// What was done, such as `server.create`.
+    pub action: String,
+    /// To what, such as `server/everything`.
+    pub target: String,
+    /// Whether it was done, or refused.
+    pub done: bool,
+    /// More, without secrets.
+    pub detail: serde_json::Value,
+    /// The request id.
+    pub request_id: Option<String>,
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: String,
+    at: i64,
+    actor: String,
+    actor_display: String,
+    action: String,
+    target: String,
+    outcome: String,
+    detail: String,
+    request_id: Option<String>,
+}
+
+impl TryFrom<Row> for AuditRecord {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: read("audit.id", &row.id)?,
+            at: Timestamp::from_ms(row.at),
+            actor: row.actor,
+            actor_display: row.actor_display,
+            action: row.action,
+            target: row.target,
+            outcome: row.outcome,
+            detail: read_json("audit.detail", &row.detail)?,
+            request_id: row.request_id,
+        })
+    }
+}
+
+impl OrgTx {
+    /// Writes a line of the audit log, in the same transaction as what it tells of.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn audit(&mut self, line: &NewAudit) -> Result<()> {
+        let sql = "INSERT INTO audit (id, organization_id, at, actor, actor_display, action, target, outcome, detail, \
+                   request_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let values = [
+            AuditId::generate().to_string().into(),
+            self.organization().to_string().into(),
+            self.now().as_ms().into(),
+            line.actor.as_str().into(),
+            line.actor_display.as_str().into(),
+            line.action.as_str().into(),
+            line.target.as_str().into(),
+            if line.done { "done" } else { "refused" }.into(),
+            line.detail.to_string().into(),
+            line.request_id.clone().into(),
+        ];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// Lines before `before` (an id), newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn audit_records(&self, before: Option<AuditId>, limit: u32) -> Result<Vec<AuditRecord>> {
+        let sql = "SELECT id, at, actor, actor_display, action, target, outcome, detail, request_id FROM audit \
+                   WHERE organization_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+        // `g` sorts after every hex digit, so it is after every id.
+        let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
+        let values = [self.organization().to_string().into(), before.into(), i64::from(limit).into()];
+        self.all::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+}

@@ -1,0 +1,596 @@
+//! Organizations, users, memberships, sessions and API keys.
+//!
+//! Who somebody is must be found before their organization is known, so look-ups by e-mail address, session
+//! token and key are on [`SystemTx`]; everything else is inside one organization. Tokens and keys are
+//! stored only as SHA-256.
+
+use sea_orm::FromQueryResult;
+use toolyard_types::access::{KeyScope, Role};
+use toolyard_types::api::identity::{ApiKey, Member, Organization};
+use toolyard_types::snapshot::KeyGrant;
+use toolyard_types::{ApiKeyId, Name, OrganizationId, SessionId, Timestamp, UserId};
+
+use crate::tx::{read, read_json};
+use crate::{OrgTx, Result, StoreError, SystemTx};
+
+/// The most members or keys one list reads.
+const LIST_LIMIT: i64 = 1000;
+
+/// A person with what is needed to check a password.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Their id.
+    pub id: UserId,
+    /// Their e-mail address, lower case.
+    pub email: String,
+    /// Argon2id in PHC form.
+    pub password_hash: String,
+}
+
+/// A membership of a person.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    /// Where.
+    pub organization: OrganizationId,
+    /// Its name.
+    pub organization_name: Name,
+    /// As what.
+    pub role: Role,
+}
+
+/// A session with whom it belongs to.
+#[derive(Clone, Debug)]
+pub struct SignedIn {
+    /// The session.
+    pub session: SessionId,
+    /// The person.
+    pub user: UserId,
+    /// Their e-mail address.
+    pub email: String,
+    /// Where they are a member.
+    pub membership: Membership,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// When its use was last written.
+    pub last_seen_at: Timestamp,
+}
+
+/// A session to be written.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// Its id.
+    pub id: SessionId,
+    /// The person.
+    pub user: UserId,
+    /// SHA-256 of the token, in hex.
+    pub token_hash: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// An API key to be written.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// Its name.
+    pub name: Name,
+    /// The first characters, to recognise it.
+    pub prefix: String,
+    /// SHA-256 of the key, in hex.
+    pub hash: String,
+    /// Its role.
+    pub role: Role,
+    /// What it is narrowed to.
+    pub scope: Option<KeyScope>,
+    /// Who made it.
+    pub created_by: String,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+#[derive(FromQueryResult)]
+struct OrganizationRow {
+    id: String,
+    name: String,
+    created_at: i64,
+}
+
+impl TryFrom<OrganizationRow> for Organization {
+    type Error = StoreError;
+    fn try_from(row: OrganizationRow) -> Result<Self> {
+        Ok(Self {
+            id: read("organizations.id", &row.id)?,
+            name: read("organizations.name", &row.name)?,
+            created_at: Timestamp::from_ms(row.created_at),
+        })
+    }
+}
+
+#[derive(FromQueryResult)]
+struct UserRow {
+    id: String,
+    email: String,
+    password_hash: String,
+}
+
+#[derive(FromQueryResult)]
+struct MembershipRow {
+    organization_id: String,
+    organization_name: String,
+    role: String,
+}
+
+impl TryFrom<MembershipRow> for Membership {
+    type Error = StoreError;
+    fn try_from(row: MembershipRow) -> Result<Self> {
+        Ok(Self {
+            organization: read("memberships.organization_id", &row.organization_id)?,
+            organization_name: read("organizations.name", &row.organization_name)?,
+            role: read("memberships.role", &row.role)?,
+        })
+    }
+}
+
+#[derive(FromQueryResult)]
+struct SessionRow {
+    id: String,
+    user_id: String,
+    email: String,
+    organization_id: String,
+    organization_name: String,
+    role: String,
+    expires_at: i64,
+    last_seen_at: i64,
+}
+
+#[derive(FromQueryResult)]
+struct MemberRow {
+    id: String,
+    email: String,
+    role: String,
+    created_at: i64,
+    last_sign_in_at: Option<i64>,
+}
+
+impl TryFrom<MemberRow> for Member {
+    type Error = StoreError;
+    fn try_from(row: MemberRow) -> Result<Self> {
+        Ok(Self {
+            id: read("users.id", &row.id)?,
+            email: row.email,
+            role: read("memberships.role", &row.role)?,
+            created_at: Timestamp::from_ms(row.created_at),
+            last_sign_in_at: row.last_sign_in_at.map(Timestamp::from_ms),
+        })
+    }
+}
+
+#[derive(FromQueryResult)]
+struct KeyRow {
+    id: String,
+    name: String,
+    prefix: String,
+    role: String,
+    scope: Option<String>,
+    created_by: String,
+    created_at: i64,
+    expires_at: Option<i64>,
+    last_used_at: Option<i64>,
+    revoked_at: Option<i64>,
+}
+
+impl TryFrom<KeyRow> for ApiKey {
+    type Error = StoreError;
+    fn try_from(row: KeyRow) -> Result<Self> {
+        Ok(Self {
+            id: read("api_keys.id", &row.id)?,
+            name: read("api_keys.name", &row.name)?,
+            prefix: row.prefix,
+            role: read("api_keys.role", &row.role)?,
+            scope: row.scope.as_deref().map(|text| read_json("api_keys.scope", text)).transpose()?,
+            created_by: row.created_by,
+            created_at: Timestamp::from_ms(row.created_at),
+            expires_at: row.expires_at.map(Timestamp::from_ms),
+            last_used_at: row.last_used_at.map(Timestamp::from_ms),
+            revoked_at: row.revoked_at.map(Timestamp::from_ms),
+        })
+    }
+}
+
+#[derive(FromQueryResult)]
+struct GrantRow {
+    hash: String,
+    id: String,
+    name: String,
+    organization_id: String,
+    organization_name: String,
+    role: String,
+    scope: Option<String>,
+    expires_at: Option<i64>,
+}
+
+impl GrantRow {
+    fn into_grant(self) -> Result<(String, KeyGrant)> {
+        let grant = KeyGrant {
+            id: read("api_keys.id", &self.id)?,
+            name: self.name,
+            organization: read("api_keys.organization_id", &self.organization_id)?,
+            organization_name: read("organizations.name", &self.organization_name)?,
+            role: read("api_keys.role", &self.role)?,
+            scope: self.scope.as_deref().map(|text| read_json("api_keys.scope", text)).transpose()?,
+            expires_at: self.expires_at.map(Timestamp::from_ms),
+        };
+        Ok((self.hash, grant))
+    }
+}
+
+const GRANTS: &str = "SELECT k.hash, k.id, k.name, k.organization_id, o.name AS organization_name, k.role, k.scope, \
+                      k.expires_at FROM api_keys k JOIN organizations o ON o.id = k.organization_id \
+                      WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $1)";
+
+const KEYS: &str = "SELECT id, name, prefix, role, scope, created_by, created_at, expires_at, last_used_at, revoked_at \
+                    FROM api_keys WHERE organization_id = $1";
+
+impl SystemTx {
+    /// Every organization, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn organizations(&self) -> Result<Vec<Organization>> {
+        let sql = "SELECT id, name, created_at FROM organizations ORDER BY created_at, id";
+        self.all::<OrganizationRow>(sql, []).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// The organization of a name.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn organization_by_name(&self, name: &Name) -> Result<Option<Organization>> {
+        let sql = "SELECT id, name, created_at FROM organizations WHERE name = $1";
+        self.one::<OrganizationRow>(sql, [name.as_str().into()]).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// Makes an organization.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] when the name is taken.
+    pub async fn create_organization(&mut self, name: &Name) -> Result<Organization> {
+        let organization = Organization { id: OrganizationId::generate(), name: name.clone(), created_at: self.now() };
+        let values = [organization.id.to_string().into(), name.as_str().into(), organization.created_at.as_ms().into()];
+        self.execute("INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3)", values).await?;
+        self.event(
+            Some(organization.id),
+            "organization.created",
+            format!("organization/{name}"),
+            serde_json::json!({}),
+        );
+        Ok(organization)
+    }
+
+    /// The person of an e-mail address, which is compared in lower case.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
+        let sql = "SELECT id, email, password_hash FROM users WHERE email = $1";
+        let row = self.one::<UserRow>(sql, [email.to_lowercase().into()]).await?;
+        row.map(|row| Ok(User { id: read("users.id", &row.id)?, email: row.email, password_hash: row.password_hash }))
+            .transpose()
+    }
+
+    /// Where a person is a member, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn memberships(&self, user: UserId) -> Result<Vec<Membership>> {
+        let sql = "SELECT m.organization_id, o.name AS organization_name, m.role FROM memberships m \
+                   JOIN organizations o ON o.id = m.organization_id WHERE m.user_id = $1 \
+                   ORDER BY m.created_at, m.organization_id LIMIT $2";
+        let values = [user.to_string().into(), LIST_LIMIT.into()];
+        self.all::<MembershipRow>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// The session of a token's SHA-256, unless it has ended.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn session_by_token_hash(&self, token_hash: &str) -> Result<Option<SignedIn>> {
+        let sql = "SELECT s.id, s.user_id, u.email, s.organization_id, o.name AS organization_name, m.role, \
+                   s.expires_at, s.last_seen_at FROM sessions s \
+                   JOIN users u ON u.id = s.user_id \
+                   JOIN organizations o ON o.id = s.organization_id \
+                   JOIN memberships m ON m.organization_id = s.organization_id AND m.user_id = s.user_id \
+                   WHERE s.token_hash = $1 AND s.expires_at > $2";
+        let row = self.one::<SessionRow>(sql, [token_hash.into(), self.now().as_ms().into()]).await?;
+        row.map(SessionRow::into_signed_in).transpose()
+    }
+
+    /// Forgets sessions that have ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_ended_sessions(&self) -> Result<u64> {
+        self.execute("DELETE FROM sessions WHERE expires_at <= $1", [self.now().as_ms().into()]).await
+    }
+
+    /// The grant of a key's SHA-256, unless it was revoked or has ended.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn key_grant_by_hash(&self, hash: &str) -> Result<Option<KeyGrant>> {
+        let sql = format!("{GRANTS} AND k.hash = $2");
+        let row = self.one::<GrantRow>(&sql, [self.now().as_ms().into(), hash.into()]).await?;
+        Ok(row.map(GrantRow::into_grant).transpose()?.map(|(_, grant)| grant))
+    }
+
+    /// Every key that is good now, with its SHA-256, for the gateway's snapshot.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn key_grants(&self) -> Result<Vec<(String, KeyGrant)>> {
+        self.all::<GrantRow>(GRANTS, [self.now().as_ms().into()]).await?.into_iter().map(GrantRow::into_grant).collect()
+    }
+
+    /// Writes when keys were last used; an older time never replaces a newer one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn touch_api_keys(&self, uses: &[(ApiKeyId, Timestamp)]) -> Result<()> {
+        let sql = "UPDATE api_keys SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+        for (id, at) in uses {
+            self.execute(sql, [id.to_string().into(), at.as_ms().into()]).await?;
+        }
+        Ok(())
+    }
+}
+
+impl SessionRow {
+    fn into_signed_in(self) -> Result<SignedIn> {
+        Ok(SignedIn {
+            session: read("sessions.id", &self.id)?,
+            user: read("sessions.user_id", &self.user_id)?,
+            email: self.email,
+            membership: Membership {
+                organization: read("sessions.organization_id", &self.organization_id)?,
+                organization_name: read("organizations.name", &self.organization_name)?,
+                role: read("memberships.role", &self.role)?,
+            },
+            expires_at: Timestamp::from_ms(self.expires_at),
+            last_seen_at: Timestamp::from_ms(self.last_seen_at),
+        })
+    }
+}
+
+impl OrgTx {
+    /// The members, by e-mail address.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn members(&self) -> Result<Vec<Member>> {
+        let sql = "SELECT u.id, u.email, m.role, m.created_at, u.last_sign_in_at FROM memberships m \
+                   JOIN users u ON u.id = m.user_id WHERE m.organization_id = $1 ORDER BY u.email LIMIT $2";
+        let values = [self.organization().to_string().into(), LIST_LIMIT.into()];
+        self.all::<MemberRow>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// One member.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn member(&self, user: UserId) -> Result<Option<Member>> {
+        let sql = "SELECT u.id, u.email, m.role, m.created_at, u.last_sign_in_at FROM memberships m \
+                   JOIN users u ON u.id = m.user_id WHERE m.organization_id = $1 AND m.user_id = $2";
+        let values = [self.organization().to_string().into(), user.to_string().into()];
+        self.one::<MemberRow>(sql, values).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// Makes a person and their membership here.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] when the e-mail address is taken.
+    pub async fn create_member(&mut self, email: &str, password_hash: &str, role: Role) -> Result<Member> {
+        let (id, now) = (UserId::generate(), self.now());
+        let email = email.to_lowercase();
+        let sql = "INSERT INTO users (id, email, password_hash, created_at) VALUES ($1, $2, $3, $4)";
+        let values = [id.to_string().into(), email.clone().into(), password_hash.into(), now.as_ms().into()];
+        self.execute(sql, values).await?;
+        let sql = "INSERT INTO memberships (organization_id, user_id, role, created_at) VALUES ($1, $2, $3, $4)";
+        let organization = self.organization().to_string();
+        let values = [organization.into(), id.to_string().into(), role.as_str().into(), now.as_ms().into()];
+        self.execute(sql, values).await?;
+        self.event("member.changed", format!("member/{id}"), serde_json::json!({}));
+        Ok(Member { id, email, role, created_at: now, last_sign_in_at: None })
+    }
+
+    /// Gives a member another role; `false` when there is no such member.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_member_role(&mut self, user: UserId, role: Role) -> Result<bool> {
+        let sql = "UPDATE memberships SET role = $3 WHERE organization_id = $1 AND user_id = $2";
+        let values = [self.organization().to_string().into(), user.to_string().into(), role.as_str().into()];
+        let changed = self.execute(sql, values).await? > 0;
+        self.event("member.changed", format!("member/{user}"), serde_json::json!({}));
+        Ok(changed)
+    }
+
+    /// Gives a member another password and ends their sessions; `false` when there is no such member.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_member_password(&mut self, user: UserId, password_hash: &str) -> Result<bool> {
+        let sql = "UPDATE users SET password_hash = $3 WHERE id = $2 AND EXISTS \
+                   (SELECT 1 FROM memberships WHERE organization_id = $1 AND user_id = $2)";
+        let values = [self.organization().to_string().into(), user.to_string().into(), password_hash.into()];
+        let changed = self.execute(sql, values).await? > 0;
+        if changed {
+            self.execute("DELETE FROM sessions WHERE user_id = $1", [user.to_string().into()]).await?;
+        }
+        Ok(changed)
+    }
+
+    /// Removes a member and their sessions here, and the person when this was their last membership;
+    /// `false` when there is no such member.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_member(&mut self, user: UserId) -> Result<bool> {
+        let key = || [self.organization().to_string().into(), user.to_string().into()];
+        self.execute("DELETE FROM sessions WHERE organization_id = $1 AND user_id = $2", key()).await?;
+        let sql = "DELETE FROM memberships WHERE organization_id = $1 AND user_id = $2";
+        if self.execute(sql, key()).await? == 0 {
+            return Ok(false);
+        }
+        let sql = "DELETE FROM users WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM memberships WHERE user_id = $1)";
+        self.execute(sql, [user.to_string().into()]).await?;
+        self.event("member.changed", format!("member/{user}"), serde_json::json!({}));
+        Ok(true)
+    }
+
+    /// How many owners there are. Taken under the write lock of this transaction on SQLite; on Postgres the
+    /// rows are locked, so that two owners cannot demote each other at once.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn owners(&self) -> Result<usize> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            #[expect(dead_code, reason = "the row is counted, its content is not needed")]
+            user_id: String,
+        }
+        let lock = if self.is_postgres() { " FOR UPDATE" } else { "" };
+        let sql = format!("SELECT user_id FROM memberships WHERE organization_id = $1 AND role = 'owner'{lock}");
+        Ok(self.all::<Row>(&sql, [self.organization().to_string().into()]).await?.len())
+    }
+
+    /// Writes a session and the time of this sign-in.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn create_session(&self, session: &NewSession) -> Result<()> {
+        let now = self.now().as_ms();
+        let sql = "INSERT INTO sessions (id, organization_id, user_id, token_hash, created_at, expires_at, last_seen_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $5)";
+        let values = [
+            session.id.to_string().into(),
+            self.organization().to_string().into(),
+            session.user.to_string().into(),
+            session.token_hash.as_str().into(),
+            now.into(),
+            session.expires_at.as_ms().into(),
+        ];
+        self.execute(sql, values).await?;
+        let values = [session.user.to_string().into(), now.into()];
+        self.execute("UPDATE users SET last_sign_in_at = $2 WHERE id = $1", values).await?;
+        Ok(())
+    }
+
+    /// Moves a session's end.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn extend_session(&self, session: SessionId, expires_at: Timestamp) -> Result<()> {
+        let sql = "UPDATE sessions SET expires_at = $3, last_seen_at = $4 WHERE organization_id = $1 AND id = $2";
+        let values = [
+            self.organization().to_string().into(),
+            session.to_string().into(),
+            expires_at.as_ms().into(),
+            self.now().as_ms().into(),
+        ];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_session(&self, session: SessionId) -> Result<()> {
+        let values = [self.organization().to_string().into(), session.to_string().into()];
+        self.execute("DELETE FROM sessions WHERE organization_id = $1 AND id = $2", values).await?;
+        Ok(())
+    }
+
+    /// The API keys after `after` (an id), newest last, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn api_keys(&self, after: Option<ApiKeyId>, limit: u32) -> Result<Vec<ApiKey>> {
+        let sql = format!("{KEYS} AND id > $2 ORDER BY id LIMIT $3");
+        let after = after.map(|id| id.to_string()).unwrap_or_default();
+        let values = [self.organization().to_string().into(), after.into(), i64::from(limit).into()];
+        self.all::<KeyRow>(&sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// One API key.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>> {
+        let sql = format!("{KEYS} AND id = $2");
+        let values = [self.organization().to_string().into(), id.to_string().into()];
+        self.one::<KeyRow>(&sql, values).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// The keys of a name that are not revoked.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn active_api_keys_named(&self, name: &Name) -> Result<Vec<ApiKey>> {
+        let sql = format!("{KEYS} AND name = $2 AND revoked_at IS NULL ORDER BY id");
+        let values = [self.organization().to_string().into(), name.as_str().into()];
+        self.all::<KeyRow>(&sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Writes an API key.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] when the same key was stored before.
+    pub async fn create_api_key(&mut self, key: &NewApiKey) -> Result<ApiKey> {
+        let now = self.now();
+        let scope = key.scope.as_ref().map(|scope| serde_json::json!(scope).to_string());
+        let sql = "INSERT INTO api_keys (id, organization_id, name, prefix, hash, role, scope, created_by, created_at, \
+                   expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        let values = [
+            key.id.to_string().into(),
+            self.organization().to_string().into(),
+            key.name.as_str().into(),
+            key.prefix.as_str().into(),
+            key.hash.as_str().into(),
+            key.role.as_str().into(),
+            scope.into(),
+            key.created_by.as_str().into(),
+            now.as_ms().into(),
+            key.expires_at.map(Timestamp::as_ms).into(),
+        ];
+        self.execute(sql, values).await?;
+        self.event("api_key.changed", format!("api_key/{}", key.id), serde_json::json!({ "name": key.name }));
+        Ok(ApiKey {
+            id: key.id,
+            name: key.name.clone(),
+            prefix: key.prefix.clone(),
+            role: key.role,
+            scope: key.scope.clone(),
+            created_by: key.created_by.clone(),
+            created_at: now,
+            expires_at: key.expires_at,
+            last_used_at: None,
+            revoked_at: None,
+        })
+    }
+
+    /// Revokes an API key from now on; `false` when there is none or it was revoked before.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn revoke_api_key(&mut self, id: ApiKeyId) -> Result<bool> {
+        let sql = "UPDATE api_keys SET revoked_at = $3 WHERE organization_id = $1 AND id = $2 AND revoked_at IS NULL";
+        let values = [self.organization().to_string().into(), id.to_string().into(), self.now().as_ms().into()];
+        let revoked = self.execute(sql, values).await? > 0;
+        if revoked {
+            self.event("api_key.revoked", format!("api_key/{id}"), serde_json::json!({}));
+        }
+        Ok(revoked)
+    }
+}
