@@ -12,8 +12,19 @@
 mod audit;
 mod catalog;
 mod identity;
+mod instances;
+mod jobs;
+mod locks;
 mod migrations;
+mod names;
 mod outbox;
+mod probes;
+mod query;
+mod revisions;
+mod rollouts;
+mod servers;
+mod toolboxes;
+mod toolsets;
 mod tx;
 
 pub use audit::NewAudit;
@@ -21,7 +32,15 @@ pub use catalog::{
     CatalogEntry, CatalogSource, CatalogVersion, CatalogVersionHead, PublicVersion, PublicVersionsQuery,
 };
 pub use identity::{Membership, NewApiKey, NewSession, SignedIn, User};
+pub use instances::{InstanceRow, InstanceWish};
+pub use jobs::{JobRow, JobState};
 pub use outbox::{NewEvent, OutboxEvent};
+pub use probes::ProbeRow;
+pub use revisions::RevisionRow;
+pub use rollouts::RolloutRow;
+pub use servers::{ServerRef, ServerRow};
+pub use toolboxes::ToolboxRow;
+pub use toolsets::ToolsetRow;
 pub use tx::{OrgTx, SystemTx, Tx};
 
 use std::path::PathBuf;

@@ -15,7 +15,10 @@ const COMPATIBLE_FROM: &str = "0.1.0";
 const PROGRAM_VERSION: &str = env!("CARGO_PKG_VERSION");
 const POSTGRES_MIGRATION_LOCK: i64 = 0x544f_4f4c_0000;
 
-const MIGRATIONS: &[(&str, &str)] = &[("m0001_base", include_str!("migrations/m0001_base.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("m0001_base", include_str!("migrations/m0001_base.sql")),
+    ("m0002_servers", include_str!("migrations/m0002_servers.sql")),
+];
 
 struct Sql {
     name: &'static str,

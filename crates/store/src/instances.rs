@@ -1,0 +1,330 @@
+//! Instances: what each toolbox should run, and what its agent observed.
+
+use sea_orm::FromQueryResult;
+use toolyard_types::agent::{Exit, McpInfo};
+use toolyard_types::state::{Phase, Reason, Status};
+use toolyard_types::{InstanceId, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
+
+use crate::query::{NumberRow, count, json, parse, placeholders, to_i32, to_json};
+use crate::{OrgTx, Result, StoreError, SystemTx};
+
+/// What an instance should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceWish {
+    /// Be installed, and wait.
+    Prepare,
+    /// Run.
+    Run,
+    /// End.
+    Stop,
+}
+
+impl InstanceWish {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Run => "run",
+            Self::Stop => "stop",
+        }
+    }
+
+    fn read(text: &str) -> Self {
+        match text {
+            "prepare" => Self::Prepare,
+            "run" => Self::Run,
+            _ => Self::Stop,
+        }
+    }
+}
+
+/// An instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceRow {
+    /// Its id.
+    pub id: InstanceId,
+    /// Whose.
+    pub server: ServerId,
+    /// What it runs.
+    pub revision: RevisionId,
+    /// The rollout that made it.
+    pub rollout: RolloutId,
+    /// Where.
+    pub toolbox: ToolboxId,
+    /// What it should do.
+    pub desired: InstanceWish,
+    /// Where it is, as last observed.
+    pub status: Status<Phase>,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Since when it answers.
+    pub ready_since: Option<Timestamp>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// How it ended last.
+    pub exit: Option<Exit>,
+    /// What it said of itself.
+    pub mcp: Option<McpInfo>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was seen to have ended for good.
+    pub ended_at: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "id, server_id, revision_id, rollout_id, toolbox_id, desired, phase, reason, message, since, \
+                       next_attempt_at, pid, ready_since, restarts, exit, mcp, created_at, ended_at";
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: String,
+    server_id: String,
+    revision_id: String,
+    rollout_id: String,
+    toolbox_id: String,
+    desired: String,
+    phase: String,
+    reason: String,
+    message: String,
+    since: i64,
+    next_attempt_at: Option<i64>,
+    pid: Option<i64>,
+    ready_since: Option<i64>,
+    restarts: i32,
+    exit: Option<String>,
+    mcp: Option<String>,
+    created_at: i64,
+    ended_at: Option<i64>,
+}
+
+impl TryFrom<Row> for InstanceRow {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: parse("instances.id", &row.id)?,
+            server: parse("instances.server_id", &row.server_id)?,
+            revision: parse("instances.revision_id", &row.revision_id)?,
+            rollout: parse("instances.rollout_id", &row.rollout_id)?,
+            toolbox: parse("instances.toolbox_id", &row.toolbox_id)?,
+            desired: InstanceWish::read(&row.desired),
+            status: Status {
+                phase: parse("instances.phase", &row.phase)?,
+                reason: parse::<Reason>("instances.reason", &row.reason)?,
+                message: row.message,
+                since: Timestamp::from_ms(row.since),
+                next_attempt_at: row.next_attempt_at.map(Timestamp::from_ms),
+            },
+            pid: row.pid.map(|pid| count("instances.pid", pid)).transpose()?,
+            ready_since: row.ready_since.map(Timestamp::from_ms),
+            restarts: count("instances.restarts", i64::from(row.restarts))?,
+            exit: row.exit.map(|text| json("instances.exit", &text)).transpose()?,
+            mcp: row.mcp.map(|text| json("instances.mcp", &text)).transpose()?,
+            created_at: Timestamp::from_ms(row.created_at),
+            ended_at: row.ended_at.map(Timestamp::from_ms),
+        })
+    }
+}
+
+#[derive(FromQueryResult)]
+struct ToolboxCount {
+    toolbox_id: String,
+    number: i64,
+}
+
+impl OrgTx {
+    /// Writes a new instance.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn insert_instance(&self, instance: &InstanceRow) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO instances (organization_id, {COLUMNS}) VALUES \
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
+        );
+        let values = [
+            self.organization().to_string().into(),
+            instance.id.to_string().into(),
+            instance.server.to_string().into(),
+            instance.revision.to_string().into(),
+            instance.rollout.to_string().into(),
+            instance.toolbox.to_string().into(),
+            instance.desired.as_str().into(),
+            instance.status.phase.as_str().into(),
+            instance.status.reason.as_str().into(),
+            instance.status.message.clone().into(),
+            instance.status.since.as_ms().into(),
+            instance.status.next_attempt_at.map(Timestamp::as_ms).into(),
+            instance.pid.map(i64::from).into(),
+            instance.ready_since.map(Timestamp::as_ms).into(),
+            to_i32(instance.restarts).into(),
+            instance.exit.as_ref().map(to_json).into(),
+            instance.mcp.as_ref().map(to_json).into(),
+            instance.created_at.as_ms().into(),
+            instance.ended_at.map(Timestamp::as_ms).into(),
+        ];
+        self.execute(&sql, values).await?;
+        Ok(())
+    }
+
+    /// Writes what may change of an instance that has not ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn update_instance(&self, instance: &InstanceRow) -> Result<()> {
+        let sql = "UPDATE instances SET phase = $3, reason = $4, message = $5, since = $6, next_attempt_at = $7, \
+                   pid = $8, ready_since = $9, restarts = $10, exit = $11, mcp = $12, ended_at = $13, desired = $14 \
+                   WHERE organization_id = $1 AND id = $2 AND ended_at IS NULL";
+        let values = [
+            self.organization().to_string().into(),
+            instance.id.to_string().into(),
+            instance.status.phase.as_str().into(),
+            instance.status.reason.as_str().into(),
+            instance.status.message.clone().into(),
+            instance.status.since.as_ms().into(),
+            instance.status.next_attempt_at.map(Timestamp::as_ms).into(),
+            instance.pid.map(i64::from).into(),
+            instance.ready_since.map(Timestamp::as_ms).into(),
+            to_i32(instance.restarts).into(),
+            instance.exit.as_ref().map(to_json).into(),
+            instance.mcp.as_ref().map(to_json).into(),
+            instance.ended_at.map(Timestamp::as_ms).into(),
+            instance.desired.as_str().into(),
+        ];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// Writes only what an agent observed; what the instance should do is left as it is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn observe_instance(&self, instance: &InstanceRow) -> Result<()> {
+        let sql = "UPDATE instances SET phase = $3, reason = $4, message = $5, since = $6, next_attempt_at = $7, \
+                   pid = $8, ready_since = $9, restarts = $10, exit = $11, mcp = $12, ended_at = $13 \
+                   WHERE organization_id = $1 AND id = $2 AND ended_at IS NULL";
+        let values = [
+            self.organization().to_string().into(),
+            instance.id.to_string().into(),
+            instance.status.phase.as_str().into(),
+            instance.status.reason.as_str().into(),
+            instance.status.message.clone().into(),
+            instance.status.since.as_ms().into(),
+            instance.status.next_attempt_at.map(Timestamp::as_ms).into(),
+            instance.pid.map(i64::from).into(),
+            instance.ready_since.map(Timestamp::as_ms).into(),
+            to_i32(instance.restarts).into(),
+            instance.exit.as_ref().map(to_json).into(),
+            instance.mcp.as_ref().map(to_json).into(),
+            instance.ended_at.map(Timestamp::as_ms).into(),
+        ];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// Asks an instance to do something.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_instance_wish(&self, id: InstanceId, desired: InstanceWish) -> Result<()> {
+        let sql = "UPDATE instances SET desired = $3 WHERE organization_id = $1 AND id = $2 AND ended_at IS NULL";
+        let values = [self.organization().to_string().into(), id.to_string().into(), desired.as_str().into()];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// The instances of servers that have not ended, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn live_instances(&self, servers: &[ServerId]) -> Result<Vec<InstanceRow>> {
+        if servers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM instances WHERE organization_id = $1 AND ended_at IS NULL AND server_id IN ({}) ORDER BY id",
+            placeholders(2, servers.len())
+        );
+        let values = std::iter::once(self.organization().to_string().into())
+            .chain(servers.iter().map(|id| id.to_string().into()))
+            .collect::<Vec<_>>();
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Every instance that a rollout made, also ended ones.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn instances_of_rollout(&self, rollout: RolloutId) -> Result<Vec<InstanceRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM instances WHERE organization_id = $1 AND rollout_id = $2 ORDER BY id");
+        let values = [self.organization().to_string().into(), rollout.to_string().into()];
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// The instances on a toolbox that have not ended, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn instances_on(&self, toolbox: ToolboxId) -> Result<Vec<InstanceRow>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM instances WHERE organization_id = $1 AND toolbox_id = $2 AND ended_at IS NULL ORDER BY id"
+        );
+        let values = [self.organization().to_string().into(), toolbox.to_string().into()];
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// How many instances on each toolbox have not ended.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn instances_by_toolbox(&self) -> Result<Vec<(ToolboxId, u32)>> {
+        let sql = "SELECT toolbox_id, COUNT(*) AS number FROM instances \
+                   WHERE organization_id = $1 AND ended_at IS NULL GROUP BY toolbox_id";
+        let rows = self.rows::<ToolboxCount>(sql, [self.organization().to_string().into()]).await?;
+        rows.into_iter()
+            .map(|row| Ok((parse("instances.toolbox_id", &row.toolbox_id)?, count("instances", row.number)?)))
+            .collect()
+    }
+}
+
+#[derive(FromQueryResult)]
+struct OwnerRow {
+    organization_id: String,
+    server_id: String,
+}
+
+impl SystemTx {
+    /// Whose instance it is, of which server.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn instance_owner(&self, id: InstanceId) -> Result<Option<(OrganizationId, ServerId)>> {
+        let sql = "SELECT organization_id, server_id FROM instances WHERE id = $1";
+        let row = self.row::<OwnerRow>(sql, [id.to_string().into()]).await?;
+        row.map(|row| {
+            Ok((
+                parse("instances.organization_id", &row.organization_id)?,
+                parse("instances.server_id", &row.server_id)?,
+            ))
+        })
+        .transpose()
+    }
+
+    /// Forgets instances that ended before `at`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn trim_instances(&self, at: Timestamp, limit: u32) -> Result<u64> {
+        let sql = "DELETE FROM instances WHERE id IN \
+                   (SELECT id FROM instances WHERE ended_at IS NOT NULL AND ended_at < $1 \
+                   AND NOT EXISTS (SELECT 1 FROM rollouts WHERE rollouts.id = instances.rollout_id AND state = 'progressing') \
+                   ORDER BY ended_at LIMIT $2)";
+        self.execute(sql, [at.as_ms().into(), i64::from(limit).into()]).await
+    }
+
+    /// How many instances have not ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_live_instances(&self) -> Result<i64> {
+        let row = self.row::<NumberRow>("SELECT COUNT(*) AS number FROM instances WHERE ended_at IS NULL", []).await?;
+        Ok(row.map_or(0, |row| row.number))
+    }
+}

@@ -1,0 +1,103 @@
+//! Small helpers that every noun's queries share: run a statement, read what a column holds.
+
+use std::error::Error;
+use std::str::FromStr;
+
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
+use serde::de::DeserializeOwned;
+
+use crate::{Result, StoreError, Tx};
+
+impl Tx {
+    /// The rows of one statement.
+    pub(crate) async fn rows<T: FromQueryResult>(
+        &self,
+        sql: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<T>> {
+        let statement = Statement::from_sql_and_values(self.db().get_database_backend(), sql, values);
+        Ok(T::find_by_statement(statement).all(self.db()).await?)
+    }
+
+    /// The first row of one statement.
+    pub(crate) async fn row<T: FromQueryResult>(
+        &self,
+        sql: impl Into<String>,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Option<T>> {
+        let statement = Statement::from_sql_and_values(self.db().get_database_backend(), sql, values);
+        Ok(T::find_by_statement(statement).one(self.db()).await?)
+    }
+
+    /// `FOR UPDATE` where the engine knows it; SQLite has one writer, so it needs none.
+    pub(crate) fn for_update(&self) -> &'static str {
+        if self.db().get_database_backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" }
+    }
+}
+
+/// A row of one text column.
+#[derive(FromQueryResult)]
+pub(crate) struct TextRow {
+    pub(crate) text: String,
+}
+
+/// A row of one number.
+#[derive(FromQueryResult)]
+pub(crate) struct NumberRow {
+    pub(crate) number: i64,
+}
+
+/// Reads a text column into its type.
+pub(crate) fn parse<T>(what: &'static str, text: &str) -> Result<T>
+where
+    T: FromStr,
+    T::Err: Error + Send + Sync + 'static,
+{
+    text.parse().map_err(|source| corrupt(what, source))
+}
+
+/// Reads a nullable text column into its type.
+pub(crate) fn parse_option<T>(what: &'static str, text: Option<&str>) -> Result<Option<T>>
+where
+    T: FromStr,
+    T::Err: Error + Send + Sync + 'static,
+{
+    text.map(|text| parse(what, text)).transpose()
+}
+
+/// Reads a JSON column into its type.
+pub(crate) fn json<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|source| corrupt(what, source))
+}
+
+/// Writes a value for a JSON column.
+pub(crate) fn to_json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("our own types have string keys and serialise")
+}
+
+/// Reads a count column.
+pub(crate) fn count<T: TryFrom<i64>>(what: &'static str, number: i64) -> Result<T>
+where
+    T::Error: Error + Send + Sync + 'static,
+{
+    T::try_from(number).map_err(|source| corrupt(what, source))
+}
+
+/// Writes a number that our limits keep far below the largest.
+pub(crate) fn to_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Writes a small number into an INTEGER column.
+pub(crate) fn to_i32(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// `$from, $from+1, ...`: placeholders for `many` values.
+pub(crate) fn placeholders(from: usize, many: usize) -> String {
+    (from..from + many).map(|number| format!("${number}")).collect::<Vec<_>>().join(", ")
+}
+
+fn corrupt(what: &'static str, source: impl Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Corrupt { what: what.to_owned(), source: Box::new(source) }
+}

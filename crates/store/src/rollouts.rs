@@ -1,0 +1,214 @@
+//! Rollouts: a row is all that a rollout is, so it goes on after a restart of the control plane.
+
+use sea_orm::FromQueryResult;
+use toolyard_types::api::servers::RolloutStep;
+use toolyard_types::state::{Reason, RolloutState};
+use toolyard_types::{OrganizationId, RevisionId, RolloutId, ServerId, Timestamp};
+
+use crate::query::{json, parse, parse_option, placeholders, to_json};
+use crate::servers::{ServerRef, text};
+use crate::{OrgTx, Result, StoreError, SystemTx};
+
+/// A rollout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RolloutRow {
+    /// Its id.
+    pub id: RolloutId,
+    /// Whose.
+    pub server: ServerId,
+    /// The revision that served when it began.
+    pub from_revision: Option<RevisionId>,
+    /// The revision it goes to.
+    pub to_revision: RevisionId,
+    /// Where it is.
+    pub state: RolloutState,
+    /// Why.
+    pub reason: Reason,
+    /// Why, for a person.
+    pub message: String,
+    /// What happened.
+    pub log: Vec<RolloutStep>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it must have ended.
+    pub deadline: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl RolloutRow {
+    /// The most steps a log keeps; the newest are kept.
+    const MAX_STEPS: usize = 100;
+
+    /// Adds a step to the log.
+    pub fn step(&mut self, at: Timestamp, message: impl Into<String>) {
+        self.log.push(RolloutStep { at, message: message.into() });
+        if self.log.len() > Self::MAX_STEPS {
+            self.log.remove(0);
+        }
+    }
+}
+
+const COLUMNS: &str = "id, server_id, from_revision_id, to_revision_id, state, reason, message, log, started_at, \
+                       deadline, ended_at";
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: String,
+    server_id: String,
+    from_revision_id: Option<String>,
+    to_revision_id: String,
+    state: String,
+    reason: String,
+    message: String,
+    log: String,
+    started_at: i64,
+    deadline: i64,
+    ended_at: Option<i64>,
+}
+
+impl TryFrom<Row> for RolloutRow {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: parse("rollouts.id", &row.id)?,
+            server: parse("rollouts.server_id", &row.server_id)?,
+            from_revision: parse_option("rollouts.from_revision_id", row.from_revision_id.as_deref())?,
+            to_revision: parse("rollouts.to_revision_id", &row.to_revision_id)?,
+            state: parse("rollouts.state", &row.state)?,
+            reason: parse("rollouts.reason", &row.reason)?,
+            message: row.message,
+            log: json("rollouts.log", &row.log)?,
+            started_at: Timestamp::from_ms(row.started_at),
+            deadline: Timestamp::from_ms(row.deadline),
+            ended_at: row.ended_at.map(Timestamp::from_ms),
+        })
+    }
+}
+
+#[derive(FromQueryResult)]
+struct RefRow {
+    organization_id: String,
+    server_id: String,
+}
+
+impl OrgTx {
+    /// Writes a new rollout.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn insert_rollout(&self, rollout: &RolloutRow) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO rollouts (organization_id, {COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+        );
+        let values = [
+            self.organization().to_string().into(),
+            rollout.id.to_string().into(),
+            rollout.server.to_string().into(),
+            text(rollout.from_revision.as_ref()),
+            rollout.to_revision.to_string().into(),
+            rollout.state.as_str().into(),
+            rollout.reason.as_str().into(),
+            rollout.message.clone().into(),
+            to_json(&rollout.log).into(),
+            rollout.started_at.as_ms().into(),
+            rollout.deadline.as_ms().into(),
+            rollout.ended_at.map(Timestamp::as_ms).into(),
+        ];
+        self.execute(&sql, values).await?;
+        Ok(())
+    }
+
+    /// Writes where a rollout is. One that ended is never changed again.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when it has ended already.
+    pub async fn update_rollout(&self, rollout: &RolloutRow) -> Result<()> {
+        let sql = "UPDATE rollouts SET state = $3, reason = $4, message = $5, log = $6, ended_at = $7 \
+                   WHERE organization_id = $1 AND id = $2 AND state = 'progressing'";
+        let values = [
+            self.organization().to_string().into(),
+            rollout.id.to_string().into(),
+            rollout.state.as_str().into(),
+            rollout.reason.as_str().into(),
+            rollout.message.clone().into(),
+            to_json(&rollout.log).into(),
+            rollout.ended_at.map(Timestamp::as_ms).into(),
+        ];
+        if self.execute(sql, values).await? == 0 {
+            return Err(StoreError::Stale);
+        }
+        Ok(())
+    }
+
+    /// A rollout by id.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn rollout(&self, id: RolloutId) -> Result<Option<RolloutRow>> {
+        Ok(self.rollouts_by_id(&[id]).await?.pop())
+    }
+
+    /// Rollouts by id.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn rollouts_by_id(&self, ids: &[RolloutId]) -> Result<Vec<RolloutRow>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM rollouts WHERE organization_id = $1 AND id IN ({})",
+            placeholders(2, ids.len())
+        );
+        let values = std::iter::once(self.organization().to_string().into())
+            .chain(ids.iter().map(|id| id.to_string().into()))
+            .collect::<Vec<_>>();
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Forgets all but the newest `keep` rollouts of a server.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn trim_rollouts(&self, server: ServerId, keep: u32) -> Result<u64> {
+        let sql = "DELETE FROM rollouts WHERE organization_id = $1 AND server_id = $2 AND state <> 'progressing' \
+                   AND id NOT IN (SELECT id FROM rollouts WHERE server_id = $2 ORDER BY started_at DESC LIMIT $3) \
+                   AND id NOT IN (SELECT serving_rollout_id FROM servers WHERE id = $2 AND serving_rollout_id IS NOT NULL)";
+        let values = [self.organization().to_string().into(), server.to_string().into(), i64::from(keep).into()];
+        self.execute(sql, values).await
+    }
+}
+
+impl SystemTx {
+    /// Servers with a rollout under way, oldest rollout first.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn rollouts_under_way(&self, limit: u32) -> Result<Vec<ServerRef>> {
+        let sql =
+            "SELECT organization_id, server_id FROM rollouts WHERE state = 'progressing' ORDER BY started_at LIMIT $1";
+        server_refs(self.rows::<RefRow>(sql, [i64::from(limit).into()]).await?)
+    }
+
+    /// Servers that have more than `keep` rollouts.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_with_many_rollouts(&self, keep: u32, limit: u32) -> Result<Vec<ServerRef>> {
+        let sql = "SELECT organization_id, server_id FROM rollouts GROUP BY organization_id, server_id \
+                   HAVING COUNT(*) > $1 LIMIT $2";
+        server_refs(self.rows::<RefRow>(sql, [i64::from(keep).into(), i64::from(limit).into()]).await?)
+    }
+}
+
+fn server_refs(rows: Vec<RefRow>) -> Result<Vec<ServerRef>> {
+    rows.into_iter()
+        .map(|row| {
+            Ok(ServerRef {
+                organization: parse::<OrganizationId>("rollouts.organization_id", &row.organization_id)?,
+                server: parse("rollouts.server_id", &row.server_id)?,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,377 @@
+//! Servers: what should run, and which revision and rollout serve.
+//!
+//! Whoever changes anything about a server (its instances, its rollouts) locks its row first
+//! ([`OrgTx::lock_server`]), so that two loops, two replicas and a request never interleave.
+
+use sea_orm::FromQueryResult;
+use toolyard_types::{
+    CredentialId, EntryName, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId,
+};
+
+use crate::query::{NumberRow, TextRow, count, parse, parse_option, placeholders, to_i64};
+use crate::{OrgTx, Result, StoreError, SystemTx};
+
+/// A server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerRow {
+    /// Its id.
+    pub id: ServerId,
+    /// Its name.
+    pub name: Name,
+    /// `npm`, `pypi`, `oci` or `remote`.
+    pub kind: String,
+    /// The catalog entry it came from.
+    pub entry_name: Option<EntryName>,
+    /// And its version.
+    pub entry_version: Option<String>,
+    /// Whether it should run.
+    pub enabled: bool,
+    /// Whether it is being deleted.
+    pub deleted: bool,
+    /// Where it must run; any toolbox when absent.
+    pub toolbox: Option<ToolboxId>,
+    /// The revision that serves, or served last.
+    pub serving_revision: Option<RevisionId>,
+    /// The rollout whose instances serve; absent when nothing should.
+    pub serving_rollout: Option<RolloutId>,
+    /// The revision it should have.
+    pub target_revision: RevisionId,
+    /// The last rollout that was begun.
+    pub rollout: Option<RolloutId>,
+    /// How long a rollout may take.
+    pub rollout_timeout_ms: u64,
+    /// Rises with every change.
+    pub version: i64,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A server and whose it is, for loops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerRef {
+    /// Whose.
+    pub organization: OrganizationId,
+    /// Which.
+    pub server: ServerId,
+}
+
+const COLUMNS: &str = "id, name, kind, entry_name, entry_version, enabled, deleted, toolbox_id, serving_revision_id, \
+                       serving_rollout_id, target_revision_id, rollout_id, rollout_timeout_ms, version, created_at, updated_at";
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: String,
+    name: String,
+    kind: String,
+    entry_name: Option<String>,
+    entry_version: Option<String>,
+    enabled: bool,
+    deleted: bool,
+    toolbox_id: Option<String>,
+    serving_revision_id: Option<String>,
+    serving_rollout_id: Option<String>,
+    target_revision_id: String,
+    rollout_id: Option<String>,
+    rollout_timeout_ms: i64,
+    version: i64,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<Row> for ServerRow {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: parse("servers.id", &row.id)?,
+            name: parse("servers.name", &row.name)?,
+            kind: row.kind,
+            entry_name: parse_option("servers.entry_name", row.entry_name.as_deref())?,
+            entry_version: row.entry_version,
+            enabled: row.enabled,
+            deleted: row.deleted,
+            toolbox: parse_option("servers.toolbox_id", row.toolbox_id.as_deref())?,
+            serving_revision: parse_option("servers.serving_revision_id", row.serving_revision_id.as_deref())?,
+            serving_rollout: parse_option("servers.serving_rollout_id", row.serving_rollout_id.as_deref())?,
+            target_revision: parse("servers.target_revision_id", &row.target_revision_id)?,
+            rollout: parse_option("servers.rollout_id", row.rollout_id.as_deref())?,
+            rollout_timeout_ms: count("servers.rollout_timeout_ms", row.rollout_timeout_ms)?,
+            version: row.version,
+            created_at: Timestamp::from_ms(row.created_at),
+            updated_at: Timestamp::from_ms(row.updated_at),
+        })
+    }
+}
+
+#[derive(FromQueryResult)]
+struct RefRow {
+    organization_id: String,
+    id: String,
+}
+
+pub(crate) fn text<T: ToString>(value: Option<&T>) -> sea_orm::Value {
+    value.map(ToString::to_string).into()
+}
+
+impl OrgTx {
+    /// Writes a new server.
+    ///
+    /// # Errors
+    /// When the name is taken or the database fails.
+    pub async fn insert_server(&self, server: &ServerRow) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO servers (organization_id, {COLUMNS}) VALUES \
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+        );
+        let values = [
+            self.organization().to_string().into(),
+            server.id.to_string().into(),
+            server.name.to_string().into(),
+            server.kind.clone().into(),
+            text(server.entry_name.as_ref()),
+            server.entry_version.clone().into(),
+            server.enabled.into(),
+            server.deleted.into(),
+            text(server.toolbox.as_ref()),
+            text(server.serving_revision.as_ref()),
+            text(server.serving_rollout.as_ref()),
+            server.target_revision.to_string().into(),
+            text(server.rollout.as_ref()),
+            to_i64(server.rollout_timeout_ms).into(),
+            server.version.into(),
+            server.created_at.as_ms().into(),
+            server.updated_at.as_ms().into(),
+        ];
+        self.execute(&sql, values).await?;
+        Ok(())
+    }
+
+    /// Writes what may change of a server and raises its version.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when it was changed since it was read.
+    pub async fn update_server(&self, server: &mut ServerRow) -> Result<()> {
+        let now = self.now();
+        let sql = "UPDATE servers SET kind = $3, entry_name = $4, entry_version = $5, enabled = $6, deleted = $7, \
+                   toolbox_id = $8, serving_revision_id = $9, serving_rollout_id = $10, target_revision_id = $11, \
+                   rollout_id = $12, rollout_timeout_ms = $13, version = version + 1, updated_at = $14 \
+                   WHERE organization_id = $1 AND id = $2 AND version = $15";
+        let values = [
+            self.organization().to_string().into(),
+            server.id.to_string().into(),
+            server.kind.clone().into(),
+            text(server.entry_name.as_ref()),
+            server.entry_version.clone().into(),
+            server.enabled.into(),
+            server.deleted.into(),
+            text(server.toolbox.as_ref()),
+            text(server.serving_revision.as_ref()),
+            text(server.serving_rollout.as_ref()),
+            server.target_revision.to_string().into(),
+            text(server.rollout.as_ref()),
+            to_i64(server.rollout_timeout_ms).into(),
+            now.as_ms().into(),
+            server.version.into(),
+        ];
+        if self.execute(sql, values).await? == 0 {
+            return Err(StoreError::Stale);
+        }
+        server.version += 1;
+        server.updated_at = now;
+        Ok(())
+    }
+
+    /// A server by name, also one that is being deleted.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn server(&self, name: &Name) -> Result<Option<ServerRow>> {
+        let sql =
+            format!("SELECT {COLUMNS} FROM servers WHERE organization_id = $1 AND name = $2 ORDER BY deleted LIMIT 1");
+        let values = [self.organization().to_string().into(), name.to_string().into()];
+        self.row::<Row>(sql, values).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// A server by id.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn server_by_id(&self, id: ServerId) -> Result<Option<ServerRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM servers WHERE organization_id = $1 AND id = $2");
+        let values = [self.organization().to_string().into(), id.to_string().into()];
+        self.row::<Row>(sql, values).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// Reads a server so that nobody else changes it, its instances or its rollouts until this commits.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn lock_server(&self, id: ServerId) -> Result<Option<ServerRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM servers WHERE organization_id = $1 AND id = $2{}", self.for_update());
+        let values = [self.organization().to_string().into(), id.to_string().into()];
+        self.row::<Row>(sql, values).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// Servers by name after `after`, whose name or entry holds `search`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_page(&self, after: Option<&Name>, search: Option<&str>, limit: u32) -> Result<Vec<ServerRow>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM servers WHERE organization_id = $1 AND name > $2 \
+             AND (name LIKE $3 ESCAPE '!' OR COALESCE(entry_name, '') LIKE $3 ESCAPE '!') ORDER BY name LIMIT $4"
+        );
+        let values = [
+            self.organization().to_string().into(),
+            after.map_or(String::new(), ToString::to_string).into(),
+            like(search.unwrap_or_default()).into(),
+            i64::from(limit).into(),
+        ];
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// The servers with these names that are not being deleted.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn existing_servers(&self, names: &[Name]) -> Result<Vec<String>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT name AS text FROM servers WHERE organization_id = $1 AND NOT deleted AND name IN ({})",
+            placeholders(2, names.len())
+        );
+        let values = std::iter::once(self.organization().to_string().into())
+            .chain(names.iter().map(|name| name.to_string().into()))
+            .collect::<Vec<_>>();
+        Ok(self.rows::<TextRow>(sql, values).await?.into_iter().map(|row| row.text).collect())
+    }
+
+    /// Removes every row of a server whose instances have ended, and frees its name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn remove_server(&self, server: &ServerRow) -> Result<()> {
+        for table in ["jobs WHERE revision_id IN (SELECT id FROM revisions WHERE server_id = $2)"]
+            .into_iter()
+            .chain(["instances WHERE server_id = $2", "rollouts WHERE server_id = $2"])
+            .chain(["remote_probes WHERE server_id = $2", "revisions WHERE server_id = $2", "servers WHERE id = $2"])
+        {
+            let sql = format!("DELETE FROM {table} AND organization_id = $1");
+            self.execute(&sql, [self.organization().to_string().into(), server.id.to_string().into()]).await?;
+        }
+        self.free_name(&server.name).await
+    }
+
+    /// The names of servers with a kept revision that refers to the credential.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn servers_using_credential(&self, id: CredentialId) -> Result<Vec<String>> {
+        let sql = "SELECT DISTINCT servers.name AS text FROM servers JOIN revisions ON revisions.server_id = servers.id \
+                   WHERE servers.organization_id = $1 AND revisions.spec LIKE $2 ORDER BY 1 LIMIT 10";
+        let values = [self.organization().to_string().into(), format!("%{id}%").into()];
+        Ok(self.rows::<TextRow>(sql, values).await?.into_iter().map(|row| row.text).collect())
+    }
+
+    /// The id of a credential by name, also locking out its removal until this commits.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn credential_id(&self, name: &Name) -> Result<Option<CredentialId>> {
+        let sql = "SELECT id AS text FROM credentials WHERE organization_id = $1 AND name = $2";
+        let values = [self.organization().to_string().into(), name.to_string().into()];
+        self.row::<TextRow>(sql, values).await?.map(|row| parse("credentials.id", &row.text)).transpose()
+    }
+}
+
+impl SystemTx {
+    /// Whose server it is.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn server_organization(&self, id: ServerId) -> Result<Option<OrganizationId>> {
+        let sql = "SELECT organization_id AS text FROM servers WHERE id = $1";
+        let row = self.row::<TextRow>(sql, [id.to_string().into()]).await?;
+        row.map(|row| parse("servers.organization_id", &row.text)).transpose()
+    }
+
+    /// Servers that are being deleted.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn deleted_servers(&self, limit: u32) -> Result<Vec<ServerRef>> {
+        self.refs("SELECT organization_id, id FROM servers WHERE deleted ORDER BY id LIMIT $1", limit).await
+    }
+
+    /// Servers that should serve from toolboxes and have no living instance of the rollout that serves.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_without_instance(&self, limit: u32) -> Result<Vec<ServerRef>> {
+        let sql = "SELECT organization_id, id FROM servers WHERE enabled AND NOT deleted AND kind <> 'remote' \
+                   AND serving_rollout_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM instances \
+                   WHERE instances.rollout_id = servers.serving_rollout_id AND ended_at IS NULL AND desired <> 'stop') \
+                   ORDER BY updated_at LIMIT $1";
+        self.refs(sql, limit).await
+    }
+
+    /// Servers with living instances that belong to neither the serving rollout nor one under way.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_with_superseded(&self, limit: u32) -> Result<Vec<ServerRef>> {
+        let sql = "SELECT DISTINCT servers.organization_id AS organization_id, servers.id AS id FROM instances \
+                   JOIN servers ON servers.id = instances.server_id WHERE instances.ended_at IS NULL \
+                   AND instances.desired <> 'stop' AND (servers.deleted OR NOT servers.enabled \
+                   OR (instances.rollout_id <> COALESCE(servers.serving_rollout_id, '') AND NOT EXISTS \
+                   (SELECT 1 FROM rollouts WHERE rollouts.id = instances.rollout_id AND state = 'progressing'))) LIMIT $1";
+        self.refs(sql, limit).await
+    }
+
+    /// Remote servers that serve or are meant to.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn remote_servers(&self, limit: u32) -> Result<Vec<ServerRef>> {
+        let sql = "SELECT organization_id, id FROM servers WHERE kind = 'remote' AND enabled AND NOT deleted \
+                   ORDER BY id LIMIT $1";
+        self.refs(sql, limit).await
+    }
+
+    /// How many servers there are that are not being deleted.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_servers(&self) -> Result<i64> {
+        let row = self.row::<NumberRow>("SELECT COUNT(*) AS number FROM servers WHERE NOT deleted", []).await?;
+        Ok(row.map_or(0, |row| row.number))
+    }
+
+    async fn refs(&self, sql: &str, limit: u32) -> Result<Vec<ServerRef>> {
+        let rows = self.rows::<RefRow>(sql, [i64::from(limit).into()]).await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(ServerRef {
+                    organization: parse("servers.organization_id", &row.organization_id)?,
+                    server: parse("servers.id", &row.id)?,
+                })
+            })
+            .collect()
+    }
+}
+
+/// A LIKE pattern that holds `text` as it is.
+fn like(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for character in text.chars().take(200) {
+        if matches!(character, '%' | '_' | '!') {
+            pattern.push('!');
+        }
+        pattern.extend(character.to_lowercase());
+    }
+    pattern.push('%');
+    pattern
+}
