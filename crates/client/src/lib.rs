@@ -1,1 +1,189 @@
-//! placeholder
+//! A typed client of the public API, for the CLI and the tests.
+//!
+//! One method an operation would repeat the API a third time; instead a request is a method, a path and the
+//! types of `toolyard_types::api`, and every failure is an [`ApiError`] with the server's problem in it.
+
+mod mcp;
+
+pub use mcp::{McpError, ToolCall};
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toolyard_types::{Problem, Secret};
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The server refused, and said why.
+    #[error("{} ({})", .0.detail, .0.code.as_str())]
+    Problem(Box<Problem>),
+    /// The server answered something that is not the API.
+    #[error("{url} answered {status}, and not as Toolyard does")]
+    NotToolyard {
+        /// What was asked.
+        url: String,
+        /// What it answered.
+        status: StatusCode,
+    },
+    /// The server cannot be reached.
+    #[error("cannot reach {url}")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The answer is not what this version of the client understands.
+    #[error("cannot understand the answer of {url}")]
+    Answer {
+        /// What was asked.
+        url: String,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl ApiError {
+    /// The server's problem, when it gave one.
+    #[must_use]
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Problem(problem) => Some(problem),
+            _ => None,
+        }
+    }
+}
+
+/// A connection to one Toolyard as one principal.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    key: Option<Secret>,
+}
+
+impl Client {
+    /// A client of the Toolyard at `base` (`http://127.0.0.1:8080`), with an API key.
+    #[must_use]
+    pub fn new(http: reqwest::Client, base: &str, key: Option<Secret>) -> Self {
+        Self { http, base: base.trim_end_matches('/').to_owned(), key }
+    }
+
+    /// The base URL, without a slash at the end.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The API key.
+    #[must_use]
+    pub fn key(&self) -> Option<&Secret> {
+        self.key.as_ref()
+    }
+
+    /// `GET /api/v1{path}`.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {
+        self.send(Method::GET, path, None::<&()>).await
+    }
+
+    /// `GET /api/v1{path}` with a query.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn get_with<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ApiError> {
+        let url = self.url(path);
+        let request = self.request(Method::GET, &url).query(query);
+        read(url, request.send().await).await
+    }
+
+    /// `POST /api/v1{path}`.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ApiError> {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    /// Any method on `/api/v1{path}`, with a JSON body if given. An answer without content reads as `null`.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, ApiError> {
+        let url = self.url(path);
+        let mut request = self.request(method, &url);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        read(url, request.send().await).await
+    }
+
+    /// The body of `GET /api/v1{path}` as it arrives, without a time limit: logs and events.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn stream(&self, path: &str, query: &impl Serialize) -> Result<reqwest::Response, ApiError> {
+        let url = self.url(path);
+        let request = self.request(Method::GET, &url).query(query).timeout(Duration::from_secs(86_400));
+        match request.send().await {
+            Ok(answer) if answer.status().is_success() => Ok(answer),
+            other => Err(read::<serde_json::Value>(url.clone(), other).await.err().unwrap_or(ApiError::NotToolyard {
+                url,
+                status: StatusCode::OK,
+            })),
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}/api/v1{path}", self.base)
+    }
+
+    fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.key {
+            Some(key) => request.bearer_auth(key.expose()),
+            None => request,
+        }
+    }
+}
+
+/// A name as one segment of a path: `a/b` becomes `a%2Fb`.
+#[must_use]
+pub fn segment(name: &str) -> String {
+    percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
+async fn read<T: DeserializeOwned>(
+    url: String,
+    answer: Result<reqwest::Response, reqwest::Error>,
+) -> Result<T, ApiError> {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(source) => return Err(ApiError::Unreachable { url, source: source.without_url() }),
+    };
+    let status = answer.status();
+    let body = match answer.bytes().await {
+        Ok(body) => body,
+        Err(source) => return Err(ApiError::Unreachable { url, source: source.without_url() }),
+    };
+    if status.is_success() {
+        let text = if body.is_empty() { &b"null"[..] } else { &body[..] };
+        return serde_json::from_slice(text).map_err(|source| ApiError::Answer { url, source });
+    }
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => Err(ApiError::Problem(Box::new(problem))),
+        Err(_) => Err(ApiError::NotToolyard { url, status }),
+    }
+}

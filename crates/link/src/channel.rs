@@ -1,6 +1,7 @@
 //! The one shape of a connection.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use http::{Request, Response};
 use tower::util::{BoxCloneSyncService, ServiceExt};
@@ -31,4 +32,24 @@ pub type Channel = BoxCloneSyncService<Request<Body>, Response<Body>, LinkError>
 /// A channel to a Router in the same process: no socket, no copy.
 pub fn in_process(router: axum::Router) -> Channel {
     BoxCloneSyncService::new(router.into_service().map_err(|never: Infallible| match never {}))
+}
+
+/// A channel to the listener at `base` (`http://host:port`), over pooled connections that it dials itself.
+///
+/// # Errors
+/// When `base` is not such an address.
+pub fn dialled(base: &str) -> Result<Channel, http::uri::InvalidUri> {
+    let base: Arc<str> = base.trim_end_matches('/').into();
+    base.parse::<http::Uri>()?;
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http::<Body>();
+    Ok(BoxCloneSyncService::new(tower::service_fn(move |mut request: Request<Body>| {
+        let (client, base) = (client.clone(), base.clone());
+        async move {
+            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            let unreachable = |source| LinkError::Unreachable { peer: base.to_string(), source };
+            *request.uri_mut() = format!("{base}{path}").parse().map_err(|error| unreachable(Box::new(error) as _))?;
+            let answer = client.request(request).await.map_err(|error| unreachable(Box::new(error)))?;
+            Ok(answer.map(Body::new))
+        }
+    })))
 }

@@ -7,5 +7,7 @@
 
 mod channel;
 pub mod frames;
+mod swap;
 
-pub use channel::{Body, Channel, LinkError, in_process};
+pub use channel::{Body, Channel, LinkError, dialled, in_process};
+pub use swap::{DialError, LINK_PATH, Links, dial_and_serve};
