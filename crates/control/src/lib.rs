@@ -1,1 +1,199 @@
-//! placeholder
+//! The control plane as a library: what should run, who may do what, and the loops that make it so.
+//!
+//! - `http/` is thin: a handler extracts, calls one function of `app/` and shapes the answer. Every route is
+//!   registered together with its access (`http::guard`).
+//! - `app/` holds what can be done, a file per noun. Its functions take the [`Control`] and the `Caller`.
+//! - `auth/` finds out who is asking; the decision itself is in the `policy` crate.
+//! - `vault/` seals and opens secrets.
+//!
+//! [`Control`] owns every background task: they stop when its token is cancelled, and [`Control::shutdown`]
+//! waits for them.
+
+mod app;
+mod auth;
+pub mod error;
+mod http;
+mod vault;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use auth::{Caller, FirstSignIn};
+pub use error::{ControlError, Result};
+pub use http::openapi;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use toolyard_policy::Decider;
+use toolyard_store::Store;
+use toolyard_types::{Clock, Secret};
+pub use vault::{Vault, VaultError, VaultKeys};
+
+/// What the administrator and the first API key are made of at the first start.
+#[derive(Clone, Debug, Default)]
+pub struct Bootstrap {
+    /// The administrator's e-mail address; `admin@localhost` when absent.
+    pub admin_email: Option<String>,
+    /// The administrator's password; one is made and shown once when absent.
+    pub admin_password: Option<Secret>,
+    /// An API key with the owner's role; none when absent.
+    pub api_key: Option<Secret>,
+}
+
+/// What a control plane is started with.
+#[derive(Clone, Debug)]
+pub struct ControlOptions {
+    /// The store, opened.
+    pub store: Store,
+    /// Tells the time.
+    pub clock: Clock,
+    /// Where the key file is, or is made.
+    pub data_dir: PathBuf,
+    /// Where the vault's master key comes from.
+    pub vault_keys: VaultKeys,
+    /// For every outgoing request; knows CA bundle and proxy.
+    pub http_client: reqwest::Client,
+    /// `development`, `staging` or `production`.
+    pub environment: String,
+    /// `bare`, `systemd`, `container` or `cluster`.
+    pub deployment_target: String,
+    /// The URL people reach this Toolyard at, when it is known.
+    pub public_url: Option<String>,
+    /// Whether session cookies are sent over TLS only.
+    pub cookie_secure: bool,
+    /// How long a session lives after its last use.
+    pub session_ttl: Duration,
+    /// The registry to sync the catalog from; the official one when absent.
+    pub registry_url: Option<String>,
+    /// Whether `/v0.1` serves the public entries of our catalog.
+    pub serve_registry: bool,
+    /// Whether the catalog is synced from the registry.
+    pub registry_sync: bool,
+    /// For the first start.
+    pub bootstrap: Bootstrap,
+    /// Whether the built-in toolbox `local` exists.
+    pub local_toolbox: bool,
+    /// How many days call records are kept.
+    pub call_retention_days: u32,
+    /// Cancelled when everything should end.
+    pub shutdown: CancellationToken,
+}
+
+/// The control plane. Cheap to clone.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+struct Inner {
+    options: ControlOptions,
+    vault: Vault,
+    decider: Decider,
+    tasks: TaskTracker,
+    auth: auth::AuthState,
+    first_sign_in: std::sync::Mutex<Option<FirstSignIn>>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Opens the vault, makes the first organization, administrator and key if there are none, and starts the
+    /// background tasks.
+    ///
+    /// # Errors
+    /// When the key file cannot be used or the store fails.
+    pub async fn start(options: ControlOptions) -> Result<Self> {
+        let vault = Vault::open(&options.vault_keys, &options.data_dir)?;
+        let decider = Decider::new().map_err(ControlError::internal("reading the built-in policies"))?;
+        let auth = auth::AuthState::new(&options.clock);
+        let first_sign_in = auth::bootstrap::run(&options.store, &options.bootstrap).await?;
+        let control = Self(Arc::new(Inner {
+            options,
+            vault,
+            decider,
+            tasks: TaskTracker::new(),
+            auth,
+            first_sign_in: std::sync::Mutex::new(first_sign_in),
+        }));
+        control.spawn("auth upkeep", auth::upkeep(control.clone()));
+        Ok(control)
+    }
+
+    /// The public API: `/api/v1`, and the registry when it is served.
+    pub fn router(&self) -> axum::Router {
+        http::public_router(self)
+    }
+
+    /// The agents' API: `/dtma/v1`.
+    pub fn agent_router(&self) -> axum::Router {
+        http::agent_router(self)
+    }
+
+    /// The first administrator's sign-in, when this start made one with a password of its own; only once.
+    #[must_use]
+    pub fn take_first_sign_in(&self) -> Option<FirstSignIn> {
+        self.0.first_sign_in.lock().ok()?.take()
+    }
+
+    /// Stops the background tasks and waits for them, at most `deadline`; `false` when some did not end.
+    pub async fn shutdown(&self, deadline: Duration) -> bool {
+        self.0.options.shutdown.cancel();
+        self.0.tasks.close();
+        let ended = tokio::time::timeout(deadline, self.0.tasks.wait()).await.is_ok();
+        if let Err(error) = auth::flush_key_uses(self).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the last uses of API keys were not written");
+        }
+        ended
+    }
+
+    /// Starts a background task that this control plane waits for. The task must end when [`Control::stopping`]
+    /// is cancelled.
+    pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.spawn(async move {
+            task.await;
+            tracing::debug!(task = name, "background task ended");
+        });
+    }
+
+    /// Cancelled when everything should end.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.0.options.shutdown
+    }
+
+    /// What this control plane was started with.
+    pub(crate) fn options(&self) -> &ControlOptions {
+        &self.0.options
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.options.store
+    }
+
+    /// The clock.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.options.clock
+    }
+
+    /// The vault.
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+
+    /// The one decision function; the gateway uses the same.
+    #[must_use]
+    pub fn decider(&self) -> &Decider {
+        &self.0.decider
+    }
+
+    /// The client for outgoing requests.
+    pub(crate) fn http_client(&self) -> &reqwest::Client {
+        &self.0.options.http_client
+    }
+
+    pub(crate) fn auth(&self) -> &auth::AuthState {
+        &self.0.auth
+    }
+}

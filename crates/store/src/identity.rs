@@ -268,6 +268,15 @@ impl SystemTx {
         Ok(organization)
     }
 
+    /// Whether any organization has an owner.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn any_owner(&self) -> Result<bool> {
+        let sql = "SELECT organization_id, '' AS organization_name, role FROM memberships WHERE role = 'owner' LIMIT 1";
+        Ok(self.one::<MembershipRow>(sql, []).await?.is_some())
+    }
+
     /// The person of an e-mail address, which is compared in lower case.
     ///
     /// # Errors
@@ -530,6 +539,16 @@ impl OrgTx {
     pub async fn api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>> {
         let sql = format!("{KEYS} AND id = $2");
         let values = [self.organization().to_string().into(), id.to_string().into()];
+        self.one::<KeyRow>(&sql, values).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// The key of a SHA-256, also when it was revoked.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn api_key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>> {
+        let sql = format!("{KEYS} AND hash = $2");
+        let values = [self.organization().to_string().into(), hash.into()];
         self.one::<KeyRow>(&sql, values).await?.map(TryInto::try_into).transpose()
     }
 

@@ -181,6 +181,35 @@ impl SystemTx {
         self.tx.note(NewEvent { organization, kind, subject: subject.into(), data });
     }
 
+    /// Waits until no other transaction holds the lock of this name; held until this one ends. A SQLite
+    /// transaction that writes is alone anyway.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lock(&self, name: &str) -> Result<()> {
+        if self.is_postgres() {
+            self.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", [name.into()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock of this name if no other transaction holds it; `false` when one does. Held until this
+    /// transaction ends. On SQLite there is one process and it is always taken.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn try_lock(&self, name: &str) -> Result<bool> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            taken: bool,
+        }
+        if !self.is_postgres() {
+            return Ok(true);
+        }
+        let sql = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS taken";
+        Ok(self.one::<Row>(sql, [name.into()]).await?.is_some_and(|row| row.taken))
+    }
+
     /// Goes on with this transaction for one organization.
     #[must_use]
     pub fn into_org(self, organization: OrganizationId) -> OrgTx {

@@ -1,0 +1,83 @@
+//! What can be done, a file per noun.
+//!
+//! A function here takes the [`Control`], the [`Caller`] and typed input; it decides, does its work in one
+//! transaction together with its line of the audit log, and returns a type of the API. It knows nothing of
+//! HTTP, so the handlers, the loops and the tests reach the same code.
+
+use toolyard_policy::Resource;
+use toolyard_store::{NewAudit, OrgTx};
+use toolyard_types::access::Action;
+use toolyard_types::api::PageQuery;
+
+use crate::{Caller, Control, ControlError, Result};
+
+/// The page size when none is asked for.
+const PAGE: u32 = 100;
+/// The largest page.
+const LARGEST_PAGE: u32 = 500;
+
+/// Refuses what the caller may not do to this resource; the guard has decided only about the route.
+///
+/// # Errors
+/// `forbidden`, naming the rule.
+pub(crate) fn allow(control: &Control, caller: &Caller, action: Action, resource: &Resource) -> Result<()> {
+    let decision = control.decider().decide(caller, action, resource);
+    if decision.allowed {
+        return Ok(());
+    }
+    Err(ControlError::Forbidden {
+        detail: format!("`{}` is refused: {}", action.as_str(), decision.because.join("; ")),
+    })
+}
+
+/// Writes the audit line of something done, in the transaction that does it: `action` such as
+/// `server.create`, `target` such as `server/everything`. Never put a secret into `detail`.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn audit(
+    tx: &mut OrgTx,
+    caller: &Caller,
+    action: &str,
+    target: impl Into<String>,
+    detail: serde_json::Value,
+) -> Result<()> {
+    Ok(tx.audit(&audit_line(caller, action, target.into(), true, detail)).await?)
+}
+
+/// Writes the audit line of something refused, in a transaction of its own.
+pub(crate) async fn audit_refusal(control: &Control, caller: &Caller, action: &str, target: &str, why: &str) {
+    let line = audit_line(caller, action, target.to_owned(), false, serde_json::json!({ "why": why }));
+    let written = async {
+        let mut tx = control.store().org(caller.organization).await?;
+        tx.audit(&line).await?;
+        tx.commit().await
+    };
+    if let Err(error) = written.await {
+        tracing::error!(error = &error as &dyn std::error::Error, action, "a refusal is missing in the audit log");
+    }
+}
+
+fn audit_line(caller: &Caller, action: &str, target: String, done: bool, detail: serde_json::Value) -> NewAudit {
+    NewAudit {
+        actor: caller.actor.to_string(),
+        actor_display: caller.display.clone(),
+        action: action.to_owned(),
+        target,
+        done,
+        detail,
+        request_id: caller.request_id.clone(),
+    }
+}
+
+/// The page size asked for, within bounds.
+///
+/// # Errors
+/// `validation_failed` when it is out of them.
+pub(crate) fn page_limit(query: &PageQuery) -> Result<u32> {
+    match query.limit {
+        None => Ok(PAGE),
+        Some(limit) if (1..=LARGEST_PAGE).contains(&limit) => Ok(limit),
+        Some(_) => Err(ControlError::field("limit", format!("must be 1 to {LARGEST_PAGE}"))),
+    }
+}

@@ -1,0 +1,104 @@
+//! The first organization, its administrator and the bootstrap key.
+
+use toolyard_store::{NewApiKey, OrgTx, Store};
+use toolyard_types::access::Role;
+use toolyard_types::{ApiKeyId, Name, Secret};
+
+use super::password::Passwords;
+use super::token;
+use crate::{Bootstrap, Result};
+
+/// The organization that the first start makes.
+pub(crate) const DEFAULT_ORGANIZATION: &str = "default";
+const DEFAULT_EMAIL: &str = "admin@localhost";
+const BOOTSTRAP: &str = "bootstrap";
+const MADE_BY: &str = "system:bootstrap";
+
+/// How the administrator signs in for the first time. The password was made up and is shown only now.
+#[derive(Clone, Debug)]
+pub struct FirstSignIn {
+    /// The e-mail address.
+    pub email: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// Makes what is missing; running it again changes nothing.
+pub(crate) async fn run(store: &Store, bootstrap: &Bootstrap) -> Result<Option<FirstSignIn>> {
+    let administrator = prepare_administrator(store, bootstrap).await?;
+    let name = Name::new(DEFAULT_ORGANIZATION).expect("the default organization's name is a name");
+    let mut tx = store.system("make the first organization").await?;
+    tx.lock(BOOTSTRAP).await?;
+    let organization = match tx.organization_by_name(&name).await? {
+        Some(organization) => organization,
+        None => tx.create_organization(&name).await?,
+    };
+    let mut tx = tx.into_org(organization.id);
+    let mut first_sign_in = None;
+    if let Some(administrator) = administrator
+        && tx.owners().await? == 0
+    {
+        tx.create_member(&administrator.email, &administrator.password_hash, Role::Owner).await?;
+        first_sign_in = administrator.shown;
+    }
+    if let Some(key) = &bootstrap.api_key {
+        put_key(&mut tx, key).await?;
+    }
+    tx.commit().await?;
+    Ok(first_sign_in)
+}
+
+struct Administrator {
+    email: String,
+    password_hash: String,
+    shown: Option<FirstSignIn>,
+}
+
+/// Hashes the administrator's password before the transaction, which must stay short; nothing when there is an
+/// administrator already.
+async fn prepare_administrator(store: &Store, bootstrap: &Bootstrap) -> Result<Option<Administrator>> {
+    if store.system_read("look for an administrator").await?.any_owner().await? {
+        return Ok(None);
+    }
+    let email = bootstrap.admin_email.clone().unwrap_or_else(|| DEFAULT_EMAIL.to_owned());
+    let given = bootstrap.admin_password.clone();
+    if let Some(password) = &given {
+        super::password::check("bootstrap.admin_password", password)?;
+    }
+    let password = given.clone().unwrap_or_else(token::password);
+    let password_hash = Passwords::new().hash(&password).await?;
+    let shown = given.is_none().then(|| FirstSignIn { email: email.clone(), password });
+    Ok(Some(Administrator { email, password_hash, shown }))
+}
+
+/// Puts the bootstrap key in place of the one before. A key that somebody revoked stays revoked.
+async fn put_key(tx: &mut OrgTx, key: &Secret) -> Result<()> {
+    let hash = token::sha256_hex(key.expose());
+    let name = Name::new(BOOTSTRAP).expect("the bootstrap key's name is a name");
+    let known = tx.api_key_by_hash(&hash).await?;
+    for old in tx.active_api_keys_named(&name).await? {
+        if old.created_by == MADE_BY && known.as_ref().is_none_or(|known| known.id != old.id) {
+            tx.revoke_api_key(old.id).await?;
+        }
+    }
+    match known {
+        Some(known) if known.revoked_at.is_some() => {
+            tracing::warn!("the bootstrap API key was revoked and stays revoked; set another one");
+        }
+        Some(_) => {}
+        None => {
+            let new = NewApiKey {
+                id: ApiKeyId::generate(),
+                name,
+                prefix: token::shown_prefix(key.expose()),
+                hash,
+                role: Role::Owner,
+                scope: None,
+                created_by: MADE_BY.to_owned(),
+                expires_at: None,
+            };
+            tx.create_api_key(&new).await?;
+        }
+    }
+    Ok(())
+}

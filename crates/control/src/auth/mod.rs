@@ -1,0 +1,232 @@
+//! Who is asking: API keys, sessions, passwords.
+//!
+//! An API key or a session token is 256 random bits, so its SHA-256 is enough to store and to look up; a
+//! password is stretched with Argon2id. Every request reads the store: a revoked key or a removed member is
+//! refused at once, on every replica. The gateway, which has no store, gets keys with its snapshot.
+
+pub(crate) mod bootstrap;
+mod limit;
+pub(crate) mod password;
+pub(crate) mod token;
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, header};
+use toolyard_store::{SignedIn, Store};
+use toolyard_types::access::{Actor, Principal};
+use toolyard_types::snapshot::KeyGrant;
+use toolyard_types::{ApiKeyId, Clock, SessionId, Timestamp};
+
+pub use bootstrap::FirstSignIn;
+
+use crate::{Control, ControlError, Result};
+
+/// How often uses of keys are written, and ended sessions forgotten.
+const UPKEEP_PERIOD: Duration = Duration::from_secs(30);
+/// A session's end is moved at most this often, so that reading pages does not write.
+const EXTEND_EVERY: Duration = Duration::from_secs(60);
+/// No key or token is longer; a longer header is not looked at.
+const LONGEST_TOKEN: usize = 256;
+
+/// Who is asking, with the request it belongs to.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who, and with which power.
+    pub principal: Principal,
+    /// The request, for the log and the audit.
+    pub request_id: Option<String>,
+    /// The session, when signed in with one.
+    pub session: Option<SessionId>,
+    /// When the session or the key ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Caller {
+    /// Toolyard itself, for what a loop does in an organization.
+    #[must_use]
+    pub fn system(
+        part: &str,
+        organization: toolyard_types::OrganizationId,
+        organization_name: toolyard_types::Name,
+    ) -> Self {
+        let principal = Principal {
+            actor: Actor::System(part.to_owned()),
+            display: part.to_owned(),
+            organization,
+            organization_name,
+            role: toolyard_types::access::Role::Owner,
+            scope: None,
+        };
+        Self { principal, request_id: None, session: None, expires_at: None }
+    }
+}
+
+impl Deref for Caller {
+    type Target = Principal;
+    fn deref(&self) -> &Principal {
+        &self.principal
+    }
+}
+
+/// What authentication keeps in memory.
+pub(crate) struct AuthState {
+    pub(crate) passwords: password::Passwords,
+    pub(crate) sign_ins: limit::SignInLimit,
+    /// Last uses of keys that were not written yet; bounded by the number of keys.
+    key_uses: Mutex<HashMap<ApiKeyId, Timestamp>>,
+}
+
+impl AuthState {
+    pub(crate) fn new(clock: &Clock) -> Self {
+        Self {
+            passwords: password::Passwords::new(),
+            sign_ins: limit::SignInLimit::new(clock.clone()),
+            key_uses: Mutex::default(),
+        }
+    }
+
+    fn take_key_uses(&self) -> Vec<(ApiKeyId, Timestamp)> {
+        std::mem::take(&mut *self.key_uses.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    }
+}
+
+impl Control {
+    /// Notes that a key was used now; written every 30 seconds.
+    pub fn note_key_use(&self, key: ApiKeyId) {
+        let now = self.clock().now();
+        self.auth().key_uses.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
+    }
+}
+
+/// The name of the session cookie: with the `__Host-` prefix a browser accepts it only over TLS, for this
+/// host alone.
+pub(crate) fn cookie_name(secure: bool) -> &'static str {
+    if secure { "__Host-toolyard_session" } else { "toolyard_session" }
+}
+
+/// Finds out who is asking: an API key as bearer token, else the session cookie.
+///
+/// # Errors
+/// `unauthenticated` when neither is there or good.
+pub(crate) async fn authenticate(control: &Control, headers: &HeaderMap, request_id: Option<String>) -> Result<Caller> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().ok().filter(|text| text.len() <= LONGEST_TOKEN);
+        let key = text.and_then(bearer).ok_or_else(|| refuse("send `Authorization: Bearer <API key>`"))?;
+        return by_key(control, key, request_id).await;
+    }
+    match cookie(headers, cookie_name(control.options().cookie_secure)) {
+        Some(token) => by_session(control, token, request_id).await,
+        None => Err(refuse("sign in, or send `Authorization: Bearer <API key>`")),
+    }
+}
+
+fn refuse(detail: &str) -> ControlError {
+    ControlError::Unauthenticated(detail.to_owned())
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, key) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, value)| *key == name && value.len() <= LONGEST_TOKEN)
+        .map(|(_, value)| value)
+}
+
+async fn by_key(control: &Control, key: &str, request_id: Option<String>) -> Result<Caller> {
+    let tx = control.store().system_read("find whom an API key belongs to").await?;
+    let grant = tx.key_grant_by_hash(&token::sha256_hex(key)).await?;
+    drop(tx);
+    let grant = grant.ok_or_else(|| refuse("the API key is unknown, revoked or expired"))?;
+    control.note_key_use(grant.id);
+    let expires_at = grant.expires_at;
+    Ok(Caller { principal: key_principal(grant), request_id, session: None, expires_at })
+}
+
+pub(crate) fn key_principal(grant: KeyGrant) -> Principal {
+    Principal {
+        actor: Actor::ApiKey(grant.id),
+        display: grant.name,
+        organization: grant.organization,
+        organization_name: grant.organization_name,
+        role: grant.role,
+        scope: grant.scope,
+    }
+}
+
+async fn by_session(control: &Control, token: &str, request_id: Option<String>) -> Result<Caller> {
+    let tx = control.store().system_read("find whom a session belongs to").await?;
+    let found = tx.session_by_token_hash(&token::sha256_hex(token)).await?;
+    drop(tx);
+    let signed_in = found.ok_or_else(|| refuse("the session has ended; sign in again"))?;
+    let expires_at = extend(control, &signed_in).await?;
+    let principal = Principal {
+        actor: Actor::User(signed_in.user),
+        display: signed_in.email,
+        organization: signed_in.membership.organization,
+        organization_name: signed_in.membership.organization_name,
+        role: signed_in.membership.role,
+        scope: None,
+    };
+    Ok(Caller { principal, request_id, session: Some(signed_in.session), expires_at: Some(expires_at) })
+}
+
+/// Moves a session's end, because it is being used.
+async fn extend(control: &Control, signed_in: &SignedIn) -> Result<Timestamp> {
+    let now = control.clock().now();
+    if now.since(signed_in.last_seen_at) < EXTEND_EVERY {
+        return Ok(signed_in.expires_at);
+    }
+    let expires_at = now.plus(control.options().session_ttl);
+    let tx = control.store().org(signed_in.membership.organization).await?;
+    tx.extend_session(signed_in.session, expires_at).await?;
+    tx.commit().await?;
+    Ok(expires_at)
+}
+
+/// Writes uses of keys and forgets ended sessions, until everything ends.
+pub(crate) async fn upkeep(control: Control) {
+    let mut ticks = tokio::time::interval(UPKEEP_PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = control.stopping().cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = upkeep_once(&control).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "upkeep of sessions and keys is put off");
+        }
+    }
+}
+
+async fn upkeep_once(control: &Control) -> Result<()> {
+    flush_key_uses(control).await?;
+    delete_ended_sessions(control.store()).await
+}
+
+async fn delete_ended_sessions(store: &Store) -> Result<()> {
+    let tx = store.system("forget ended sessions of every organization").await?;
+    tx.delete_ended_sessions().await?;
+    Ok(tx.commit().await?)
+}
+
+/// Writes when keys were last used.
+pub(crate) async fn flush_key_uses(control: &Control) -> Result<()> {
+    let uses = control.auth().take_key_uses();
+    if uses.is_empty() {
+        return Ok(());
+    }
+    let tx = control.store().system("write last uses of API keys of every organization").await?;
+    tx.touch_api_keys(&uses).await?;
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,97 @@
+//! The edge of every API of ours: request id, span and access log, security headers, panics, compression.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tracing::Instrument;
+
+use super::problem;
+use crate::{Control, ControlError};
+
+/// The header that carries the request id, in and out.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const LONGEST_REQUEST_ID: usize = 64;
+
+/// The id of a request, for logs, audit and answers.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) Arc<str>);
+
+/// Puts the edge around a router.
+pub(super) fn around(control: &Control, router: Router<Control>) -> Router {
+    // `Router::layer` wraps what is there, so the last of these sees a request first. Compression is outside of
+    // the edge proper, which still rewrites the bodies of problems.
+    router
+        .with_state(control.clone())
+        .layer(ServiceBuilder::new().layer(CatchPanicLayer::custom(panicked)).layer(Extension(control.clone())))
+        .layer(from_fn(pass))
+        .layer(CompressionLayer::new().gzip(true).compress_when(is_json))
+}
+
+/// Only JSON is worth it, and only JSON may be held back to be compressed: streams must flow.
+fn is_json(_: StatusCode, _: Version, headers: &HeaderMap, _: &http::Extensions) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.starts_with("application/json") || kind.starts_with("application/problem+json")
+}
+
+async fn pass(mut request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = tracing::info_span!("request", request.id = %id.0, http.method = %method, http.path = %path);
+    request.extensions_mut().insert(id.clone());
+    async move {
+        let began = Instant::now();
+        let response = problem::finish(next.run(request).await, &id.0);
+        let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis());
+        tracing::info!(http.status = status, took_ms, "{method} {path} answered {status}");
+        with_headers(response, &id)
+    }
+    .instrument(span)
+    .await
+}
+
+/// Takes the id that a proxy or client gave when it is harmless, else makes one.
+fn request_id(headers: &HeaderMap) -> RequestId {
+    let sane = |text: &&str| {
+        (8..=LONGEST_REQUEST_ID).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    match headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane) {
+        Some(given) => RequestId(given.into()),
+        None => RequestId(toolyard_types::AuditId::generate().to_string().into()),
+    }
+}
+
+fn with_headers(mut response: Response, id: &RequestId) -> Response {
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        headers.insert(REQUEST_ID, value);
+    }
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A panic is a defect of ours: the caller gets a problem like any other, the log gets its message.
+fn panicked(payload: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    let message = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a message");
+    ControlError::internal("answering a request (it panicked)")(message.to_owned()).into_response()
+}

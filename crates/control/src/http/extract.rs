@@ -1,0 +1,172 @@
+//! Extractors of our own: bounded, and every rejection is a problem that says what would be right.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, RawPathParams, Request};
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt, Limited};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toolyard_types::Code;
+
+use crate::{Caller, ControlError};
+
+/// The largest request body.
+pub(crate) const LARGEST_BODY: usize = 1024 * 1024;
+
+/// A JSON body, as request and as answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ControlError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ControlError> {
+        check_content_type(request.headers())?;
+        parse(&read_body(request).await?).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
+    type Rejection = ControlError;
+
+    /// No body at all is `None`.
+    async fn from_request(request: Request, _state: &S) -> Result<Option<Self>, ControlError> {
+        let checked = check_content_type(request.headers());
+        let body = read_body(request).await?;
+        if body.is_empty() {
+            return Ok(None);
+        }
+        checked?;
+        parse(&body).map(|value| Some(Self(value)))
+    }
+}
+
+/// Reads a body of at most [`LARGEST_BODY`].
+pub(super) async fn read_body(request: Request) -> Result<Bytes, ControlError> {
+    match Limited::new(request.into_body(), LARGEST_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(ControlError::problem(Code::PayloadTooLarge, format!("a body may have at most {LARGEST_BODY} bytes")))
+        }
+        Err(_) => Err(ControlError::problem(Code::BadRequest, "the body ended too early")),
+    }
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), ControlError> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(ControlError::problem(Code::UnsupportedMediaType, "send the body with `Content-Type: application/json`"))
+}
+
+/// Reads JSON: bad syntax is `invalid_json` with line and column, a wrong type `validation_failed` with the
+/// path of the field.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        json_error(&path, error.inner())
+    })?;
+    reader.end().map_err(|error| json_error("", &error))?;
+    Ok(value)
+}
+
+fn json_error(path: &str, error: &serde_json::Error) -> ControlError {
+    if error.classify() == serde_json::error::Category::Data {
+        let text = error.to_string();
+        // The position says less than the path, and a `flatten` makes it wrong.
+        let message = text.split_once(" at line ").map_or(text.as_str(), |(message, _)| message);
+        let field = if path.is_empty() || path == "." { "body" } else { path };
+        return ControlError::field(field, shown(message));
+    }
+    let at = format!("line {}, column {}", error.line(), error.column());
+    ControlError::problem(Code::InvalidJson, format!("the body is not valid JSON at {at}"))
+}
+
+/// Query parameters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = ControlError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ControlError> {
+        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(rejection) => {
+                let text = chain(&rejection);
+                let (field, message) = text.split_once(": ").unwrap_or(("query", &text));
+                Err(ControlError::field(field, shown(message)))
+            }
+        }
+    }
+}
+
+/// Path parameters: one, or a tuple.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = ControlError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ControlError> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(value)) => Ok(Self(value)),
+            Err(rejection) => {
+                let text = rejection.body_text();
+                let message = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+                Err(ControlError::field("path", shown(message)))
+            }
+        }
+    }
+}
+
+/// The path's parameters by name, decoded.
+pub(super) async fn path_params(parts: &mut Parts) -> BTreeMap<String, String> {
+    match RawPathParams::from_request_parts(parts, &()).await {
+        Ok(params) => params.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        Err(_) => BTreeMap::new(),
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = ControlError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ControlError> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| {
+            ControlError::internal("finding the caller")("the route is public, so nobody was authenticated")
+        })
+    }
+}
+
+/// The innermost message of an error chain, which names the field.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = source.to_string();
+        next = source.source();
+    }
+    text
+}
+
+/// A parser's message with hostile input in it, made safe to show and bounded.
+fn shown(message: &str) -> String {
+    let mut text = String::new();
+    for c in message.chars().take(300) {
+        if toolyard_types::name::is_hidden(c) { text.extend(c.escape_unicode()) } else { text.push(c) }
+    }
+    text
+}

@@ -1,0 +1,35 @@
+//! Version and API document.
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use toolyard_types::api::system::Version;
+use utoipa_axum::routes;
+
+use super::extract::Json;
+use super::guard::{Access, Routes};
+use crate::Control;
+
+const TAG: &str = "system";
+
+pub(super) fn routes() -> Routes {
+    Routes::new().guarded(Access::Public, routes!(get_version)).guarded(Access::Public, routes!(get_openapi))
+}
+
+/// Tell the version, the environment and how Toolyard runs here.
+#[utoipa::path(get, path = "/api/v1/version", tag = TAG, responses((status = 200, body = Version)))]
+async fn get_version(State(control): State<Control>) -> Json<Version> {
+    let options = control.options();
+    Json(Version {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        environment: options.environment.clone(),
+        deployment_target: options.deployment_target.clone(),
+        api: "v1".to_owned(),
+        database: control.store().backend_name().to_owned(),
+    })
+}
+
+/// Get this API's description (OpenAPI 3.1).
+#[utoipa::path(get, path = "/api/v1/openapi.json", tag = TAG, responses((status = 200, body = serde_json::Value)))]
+async fn get_openapi() -> impl IntoResponse {
+    Json(super::openapi())
+}
