@@ -11,8 +11,12 @@
 
 pub mod envelope;
 pub mod era;
+mod error;
+pub mod http;
 pub mod json;
+mod probe;
 pub mod stdio;
 
 pub use envelope::{Id, Kind, Message, ParseError};
 pub use era::{Era, Handshake};
+pub use error::{CallError, HandshakeError};

@@ -1,8 +1,9 @@
 //! Which era a server speaks, found out on its stream.
 
-use super::{CallError, Connection, Stream};
-use crate::envelope::{self, Kind, Message};
-use crate::era::{self, Era, Handshake, code};
+use super::{CallError, Connection, HandshakeError, Stream};
+use crate::envelope::{self, Message};
+use crate::era::{Era, Handshake};
+use crate::probe::Probed;
 use bytes::Bytes;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -12,34 +13,6 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long `initialize` may still take once a late modern answer has come.
 const LATE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Why a server did not get ready.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HandshakeError {
-    /// The connection ended first.
-    #[error("the server closed its output before it answered")]
-    Closed,
-    /// It did not answer in time.
-    #[error("the server did not answer `initialize` within {0:?}")]
-    Timeout(Duration),
-    /// It wrote, but nothing that is MCP.
-    #[error("the server wrote to standard output, but no MCP message; its first line was `{sample}`")]
-    NotMcp {
-        /// The beginning of its first line, printable.
-        sample: String,
-    },
-    /// It answered with an error.
-    #[error("the server refused `initialize` with error {code}: {message}")]
-    Refused {
-        /// The JSON-RPC code.
-        code: i64,
-        /// Its text, bounded and printable; hostile.
-        message: String,
-    },
-    /// Its answer cannot be used; the text says how.
-    #[error("the server answered `initialize`, but {0}")]
-    Unusable(String),
-}
 
 pub(super) async fn run(
     connection: &Connection,
@@ -86,15 +59,9 @@ fn blame_noise(connection: &Connection, error: HandshakeError) -> HandshakeError
     first.map_or(error, |line| HandshakeError::NotMcp { sample: toolyard_types::name::printable(&line) })
 }
 
-/// What the answer to the modern probe says.
-enum Probed {
-    Modern(Handshake),
-    Legacy,
-}
-
 async fn probe(connection: &Connection, patience: Duration) -> Result<Handshake, HandshakeError> {
-    let params = format!(r#"{{"_meta":{{{}}}}}"#, era::own_meta_members(era::LATEST_MODERN));
-    let mut discover = connection.ask("server/discover", Some(&params), false).map_err(broken)?;
+    let params = crate::probe::params();
+    let mut discover = connection.ask("server/discover", Some(&params), false)?;
     match tokio::time::timeout(patience, discover.next()).await {
         Ok(answer) => match judge(answer)? {
             Probed::Modern(handshake) => Ok(handshake),
@@ -137,91 +104,27 @@ async fn late_answer(discover: &mut Stream) -> Option<Handshake> {
 }
 
 async fn initialize(connection: &Connection) -> Result<Handshake, HandshakeError> {
-    let params = format!(
-        r#"{{"protocolVersion":"{}","capabilities":{{}},"clientInfo":{}}}"#,
-        era::LATEST_LEGACY,
-        era::own_info()
-    );
-    let stream = connection.ask("initialize", Some(&params), false).map_err(broken)?;
-    let result = stream.into_result().await.map_err(broken)?;
+    let params = crate::probe::initialize_params();
+    let stream = connection.ask("initialize", Some(&params), false)?;
+    let result = stream.into_result().await?;
     let handshake = Handshake::from_initialize(result).map_err(HandshakeError::Unusable)?;
     let initialized = envelope::notification("notifications/initialized", None);
-    connection.shared().queue.push(initialized).map_err(broken)?;
+    connection.shared().queue.push(initialized)?;
     Ok(handshake)
 }
 
 fn judge(answer: Option<Result<Bytes, CallError>>) -> Result<Probed, HandshakeError> {
-    let bytes = answer.unwrap_or(Err(CallError::Closed)).map_err(broken)?;
-    let message = Message::parse(bytes).map_err(|error| broken(error.into()))?;
-    let payload = message.payload().unwrap_or_default();
-    if message.kind() == Kind::Result {
-        return Ok(Handshake::from_discover(payload).map_or(Probed::Legacy, Probed::Modern));
-    }
-    let CallError::Server { code: refused, .. } = super::server_error(&message) else { return Ok(Probed::Legacy) };
-    if !code::is_modern(refused) {
-        return Ok(Probed::Legacy);
-    }
-    match supported_versions(&payload) {
-        Some(versions) if era::negotiate_modern(versions.iter().map(String::as_str)).is_none() => {
-            if versions.iter().any(|version| era::LEGACY_VERSIONS.contains(&version.as_str())) {
-                return Ok(Probed::Legacy);
-            }
-            let shown: Vec<_> = versions.iter().take(8).map(|v| toolyard_types::name::printable(v)).collect();
-            Err(HandshakeError::Unusable(format!("it speaks only protocol versions {}", shown.join(", "))))
-        }
-        _ => Ok(Probed::Modern(undescribed())),
-    }
-}
-
-/// A modern server that answered the probe with a modern error has not described itself.
-fn undescribed() -> Handshake {
-    Handshake {
-        era: Era::Modern,
-        protocol_version: era::LATEST_MODERN.to_owned(),
-        result: Bytes::from_static(b"{}"),
-        server_name: String::new(),
-        server_version: String::new(),
-    }
-}
-
-fn supported_versions(error: &Bytes) -> Option<Vec<String>> {
-    let supported = era::member(&era::member(error, "data")?, "supported")?;
-    serde_json::from_slice(&supported).ok()
+    let answer = answer.unwrap_or(Err(CallError::Closed))?;
+    let message = Message::parse(answer).map_err(CallError::Invalid)?;
+    crate::probe::judge(&message)
 }
 
 /// Subscribes to what a modern server says of its own accord; it says nothing without.
 fn listen(connection: &Connection, handshake: &Handshake) {
-    let wanted: Vec<String> =
-        [("tools", "toolsListChanged"), ("prompts", "promptsListChanged"), ("resources", "resourcesListChanged")]
-            .iter()
-            .filter(|(capability, _)| declares_list_changed(handshake, capability))
-            .map(|(_, filter)| format!(r#""{filter}":true"#))
-            .collect();
-    if wanted.is_empty() {
-        return;
-    }
+    let Some(params) = crate::probe::listen_params(handshake) else { return };
     let shared = connection.shared();
     let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
     shared.listen_id.store(id, Ordering::Relaxed);
-    let params = format!(
-        r#"{{"_meta":{{{}}},"notifications":{{{}}}}}"#,
-        era::own_meta_members(&handshake.protocol_version),
-        wanted.join(",")
-    );
     // Without room in the queue there are no change notifications, and lists age out by their time to live.
     let _ = shared.queue.push(envelope::request(&id.to_string(), "subscriptions/listen", Some(&params)));
-}
-
-fn declares_list_changed(handshake: &Handshake, capability: &str) -> bool {
-    era::member(&handshake.capabilities(), capability)
-        .and_then(|value| era::member(&value, "listChanged"))
-        .is_some_and(|value| value == "true")
-}
-
-fn broken(error: CallError) -> HandshakeError {
-    match error {
-        CallError::Server { code, message } => HandshakeError::Refused { code, message },
-        CallError::Closed | CallError::Busy | CallError::Cancelled => HandshakeError::Closed,
-        other => HandshakeError::Unusable(other.to_string()),
-    }
 }

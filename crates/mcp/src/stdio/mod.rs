@@ -21,10 +21,10 @@ mod writer;
 
 use crate::envelope::{self, Kind, Message, ParseError};
 use crate::era::{self, Era, Handshake};
+pub use crate::error::{CallError, HandshakeError};
 use crate::json::{self, Edits};
 use bytes::Bytes;
 use calls::{Call, Calls, Event};
-pub use handshake::HandshakeError;
 use serde_json::value::RawValue;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,43 +57,6 @@ pub struct Options {
     pub noise: mpsc::Sender<String>,
     /// The longest message read; see [`MAX_MESSAGE_BYTES`].
     pub max_message_bytes: usize,
-}
-
-/// Why a call has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// The connection ended.
-    #[error("the connection to the server ended")]
-    Closed,
-    /// Too much waits for the server already.
-    #[error("the server does not keep up with its calls")]
-    Busy,
-    /// The server answered more than is accepted.
-    #[error("the server's answer is longer than {limit_bytes} bytes")]
-    TooLong {
-        /// The limit.
-        limit_bytes: usize,
-    },
-    /// The server did not answer in time.
-    #[error("the server did not answer within {0:?}")]
-    Timeout(Duration),
-    /// The call was cancelled by its caller or ended by the server without an answer.
-    #[error("the call was cancelled")]
-    Cancelled,
-    /// The message to send is not one that may be sent.
-    #[error("the message cannot be sent")]
-    Invalid(#[from] ParseError),
-    /// The server answered with a JSON-RPC error.
-    #[error("the server answered error {code}: {message}")]
-    Server {
-        /// The JSON-RPC code.
-        code: i64,
-        /// The server's text, bounded and printable; hostile.
-        message: String,
-    },
-    /// The server's answer is not what the method promises; the text says how.
-    #[error("the server's answer cannot be used: {0}")]
-    Unexpected(&'static str),
 }
 
 /// A connection to one server. Cheap to clone; closed when the last clone is dropped.
@@ -412,7 +375,7 @@ impl Stream {
             let message = Message::parse(message?)?;
             match message.kind() {
                 Kind::Result => return message.payload().ok_or(CallError::Unexpected("an answer without a result")),
-                Kind::Error => return Err(server_error(&message)),
+                Kind::Error => return Err(crate::error::server_error(&message)),
                 Kind::Request | Kind::Notification => {}
             }
         }
@@ -454,26 +417,6 @@ impl Drop for Stream {
             let _ = shared.queue.push(envelope::notification("notifications/cancelled", Some(&params)));
         }
     }
-}
-
-/// The JSON-RPC error in `message`, bounded and printable.
-fn server_error(message: &Message) -> CallError {
-    #[derive(serde::Deserialize)]
-    struct Body {
-        #[serde(default)]
-        code: f64,
-        #[serde(default)]
-        message: String,
-    }
-    let body = message.payload().and_then(|raw| serde_json::from_slice::<Body>(&raw).ok());
-    let (code, text) = body.map_or((0, String::new()), |body| (whole(body.code), body.message));
-    let message = text.chars().filter(|c| !toolyard_types::name::is_hidden(*c)).take(500).collect();
-    CallError::Server { code, message }
-}
-
-/// JSON-RPC codes are whole and small; some servers write them as `-32601.0`.
-fn whole(code: f64) -> i64 {
-    format!("{code:.0}").parse().unwrap_or(0)
 }
 
 #[cfg(test)]

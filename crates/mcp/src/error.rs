@@ -1,0 +1,124 @@
+//! Why a server has no answer.
+
+use crate::envelope::{self, Message, ParseError};
+use crate::era::code;
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The connection ended.
+    #[error("the connection to the server ended")]
+    Closed,
+    /// Too much waits for the server already.
+    #[error("the server does not keep up with its calls")]
+    Busy,
+    /// The server answered more than is accepted.
+    #[error("the server's answer is longer than {limit_bytes} bytes")]
+    TooLong {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The server did not answer in time.
+    #[error("the server did not answer within {0:?}")]
+    Timeout(Duration),
+    /// The call was cancelled by its caller or ended by the server without an answer.
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// The message to send is not one that may be sent.
+    #[error("the message cannot be sent")]
+    Invalid(#[from] ParseError),
+    /// The server answered with a JSON-RPC error.
+    #[error("the server answered error {code}: {message}")]
+    Server {
+        /// The JSON-RPC code.
+        code: i64,
+        /// The server's text, bounded and printable; hostile.
+        message: String,
+    },
+    /// The server's answer is not what the method promises; the text says how.
+    #[error("the server's answer cannot be used: {0}")]
+    Unexpected(&'static str),
+    /// A remote server cannot be reached; the log has the cause.
+    #[error("the remote server cannot be reached")]
+    Unreachable,
+    /// A remote server answered with an HTTP status instead of a message.
+    #[error("the remote server answered HTTP status {0}")]
+    Status(u16),
+}
+
+impl CallError {
+    /// A JSON-RPC error response to the request `id` (raw JSON) that says so.
+    #[must_use]
+    pub fn to_response(&self, id: &str) -> Bytes {
+        envelope::error(Some(id), code::INTERNAL_ERROR, &self.to_string(), None)
+    }
+}
+
+/// Why a server did not get ready.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// The connection ended first.
+    #[error("the server closed its output before it answered")]
+    Closed,
+    /// It did not answer in time.
+    #[error("the server did not answer `initialize` within {0:?}")]
+    Timeout(Duration),
+    /// It wrote, but nothing that is MCP.
+    #[error("the server wrote to standard output, but no MCP message; its first line was `{sample}`")]
+    NotMcp {
+        /// The beginning of its first line, printable.
+        sample: String,
+    },
+    /// It answered with an error.
+    #[error("the server refused `initialize` with error {code}: {message}")]
+    Refused {
+        /// The JSON-RPC code.
+        code: i64,
+        /// Its text, bounded and printable; hostile.
+        message: String,
+    },
+    /// Its answer cannot be used; the text says how.
+    #[error("the server answered `initialize`, but {0}")]
+    Unusable(String),
+    /// A remote server cannot be reached; the log has the cause.
+    #[error("the remote server cannot be reached")]
+    Unreachable,
+    /// A remote server answered with an HTTP status instead of a message.
+    #[error("the remote server answered HTTP status {0}")]
+    Status(u16),
+}
+
+impl From<CallError> for HandshakeError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Server { code, message } => Self::Refused { code, message },
+            CallError::Closed | CallError::Busy | CallError::Cancelled => Self::Closed,
+            CallError::Timeout(timeout) => Self::Timeout(timeout),
+            CallError::Unreachable => Self::Unreachable,
+            CallError::Status(status) => Self::Status(status),
+            other => Self::Unusable(other.to_string()),
+        }
+    }
+}
+
+/// The JSON-RPC error in `message`, bounded and printable.
+pub(crate) fn server_error(message: &Message) -> CallError {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        #[serde(default)]
+        code: f64,
+        #[serde(default)]
+        message: String,
+    }
+    let body = message.payload().and_then(|raw| serde_json::from_slice::<Body>(&raw).ok());
+    let (code, text) = body.map_or((0, String::new()), |body| (whole(body.code), body.message));
+    let message = text.chars().filter(|c| !toolyard_types::name::is_hidden(*c)).take(500).collect();
+    CallError::Server { code, message }
+}
+
+/// JSON-RPC codes are whole and small; some servers write them as `-32601.0`.
+fn whole(code: f64) -> i64 {
+    format!("{code:.0}").parse().unwrap_or(0)
+}

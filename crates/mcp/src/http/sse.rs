@@ -1,0 +1,174 @@
+//! Server-sent events, read in bounded memory.
+
+use crate::error::CallError;
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use std::time::Duration;
+
+/// The pause before a resumption when the server names none.
+const DEFAULT_RETRY: Duration = Duration::from_secs(1);
+/// The longest event id kept.
+const MAX_ID_BYTES: usize = 1024;
+
+/// One event with data.
+pub(super) struct Event {
+    pub(super) data: Bytes,
+}
+
+/// Takes events out of a body.
+pub(super) struct Sse {
+    body: Incoming,
+    lines: Lines,
+}
+
+impl Sse {
+    pub(super) fn new(body: Incoming, max_bytes: usize) -> Self {
+        Self { body, lines: Lines::new(max_bytes) }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    pub(super) async fn next(&mut self) -> Result<Option<Event>, CallError> {
+        loop {
+            if let Some(event) = self.lines.next_event()? {
+                return Ok(Some(event));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.lines.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(_)) => return Err(CallError::Closed),
+            }
+        }
+    }
+
+    /// The id of the last event that had one.
+    pub(super) fn last_id(&self) -> Option<&str> {
+        self.lines.last_id.as_deref()
+    }
+
+    /// The pause the server asks for before a resumption.
+    pub(super) fn retry(&self) -> Duration {
+        self.lines.retry
+    }
+
+    /// The same stream going on in another body.
+    pub(super) fn resumed(&mut self, body: Incoming) -> Self {
+        let mut lines = Lines::new(self.lines.max_bytes);
+        lines.last_id = self.lines.last_id.take();
+        lines.retry = self.lines.retry;
+        Self { body, lines }
+    }
+}
+
+struct Lines {
+    buffer: BytesMut,
+    scanned: usize,
+    data: BytesMut,
+    has_data: bool,
+    last_id: Option<String>,
+    retry: Duration,
+    max_bytes: usize,
+}
+
+impl Lines {
+    fn new(max_bytes: usize) -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            scanned: 0,
+            data: BytesMut::new(),
+            has_data: false,
+            last_id: None,
+            retry: DEFAULT_RETRY,
+            max_bytes,
+        }
+    }
+
+    fn next_event(&mut self) -> Result<Option<Event>, CallError> {
+        loop {
+            let Some(offset) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') else {
+                self.scanned = self.buffer.len();
+                self.check_size()?;
+                return Ok(None);
+            };
+            let mut line = self.buffer.split_to(self.scanned + offset);
+            self.buffer.advance(1);
+            self.scanned = 0;
+            if line.last() == Some(&b'\r') {
+                line.truncate(line.len() - 1);
+            }
+            if line.is_empty() {
+                if std::mem::take(&mut self.has_data) {
+                    return Ok(Some(Event { data: self.data.split().freeze() }));
+                }
+                continue;
+            }
+            self.take_field(&line);
+            self.check_size()?;
+        }
+    }
+
+    fn take_field(&mut self, line: &[u8]) {
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let value = line.get(colon + 1..).unwrap_or(b"");
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match &line[..colon] {
+            b"data" => {
+                if std::mem::replace(&mut self.has_data, true) {
+                    self.data.extend_from_slice(b"\n");
+                }
+                self.data.extend_from_slice(value);
+            }
+            b"id" if value.len() <= MAX_ID_BYTES && !value.contains(&0) => {
+                self.last_id = std::str::from_utf8(value).ok().map(str::to_owned);
+            }
+            b"retry" => {
+                let ms = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                self.retry = ms.map_or(self.retry, Duration::from_millis);
+            }
+            _ => {}
+        }
+    }
+
+    fn check_size(&self) -> Result<(), CallError> {
+        if self.data.len() + self.buffer.len() > self.max_bytes + (64 << 10) {
+            return Err(CallError::TooLong { limit_bytes: self.max_bytes });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(text: &str, chunk: usize) -> Vec<String> {
+        let mut lines = Lines::new(1 << 20);
+        let mut out = Vec::new();
+        for chunk in text.as_bytes().chunks(chunk) {
+            lines.buffer.extend_from_slice(chunk);
+            while let Some(event) = lines.next_event().unwrap() {
+                out.push(String::from_utf8(event.data.to_vec()).unwrap());
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn events_survive_any_chunking_comments_and_line_ends() {
+        let text = ": hi\n\nevent: message\ndata: {\"a\":1}\nid: 7\n\ndata:x\r\ndata: y\r\n\r\nretry: 5\n\ndata: cut";
+        for chunk in [1, 2, 7, 1000] {
+            assert_eq!(events(text, chunk), ["{\"a\":1}", "x\ny"]);
+        }
+    }
+
+    #[test]
+    fn an_endless_event_is_refused() {
+        let mut lines = Lines::new(10);
+        lines.buffer.extend_from_slice(&vec![b'x'; 70 << 10]);
+        assert!(matches!(lines.next_event(), Err(CallError::TooLong { limit_bytes: 10 })));
+    }
+}
