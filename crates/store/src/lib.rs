@@ -23,6 +23,8 @@ mod query;
 mod revisions;
 mod rollouts;
 mod servers;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod toolboxes;
 mod toolsets;
 mod tx;

@@ -20,6 +20,15 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0002_servers", include_str!("migrations/m0002_servers.sql")),
 ];
 
+/// Changes with the schema; names the template of test databases.
+#[cfg(feature = "testing")]
+pub(crate) fn fingerprint() -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    MIGRATIONS.hash(&mut hasher);
+    hasher.finish()
+}
+
 struct Sql {
     name: &'static str,
     statements: &'static str,

@@ -1,0 +1,126 @@
+//! Databases for tests: a SQLite file, or a Postgres database copied from a migrated template.
+//!
+//! Only with the feature `testing`. `TOOLYARD_TEST_POSTGRES_URL` names a Postgres where databases may be made
+//! (`scripts/postgres-test.sh start` prints one); without it the tests on Postgres fail instead of being skipped.
+
+use std::path::PathBuf;
+
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection};
+use toolyard_types::{Clock, Secret};
+
+use crate::{Location, Store};
+
+/// Which database a test runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// A SQLite file in a temporary directory.
+    Sqlite,
+    /// A database of its own on a Postgres.
+    Postgres,
+}
+
+/// A database that lives as long as this.
+#[derive(Debug)]
+pub struct TestDatabase {
+    location: Location,
+    dir: tempfile::TempDir,
+    drop_statement: Option<(String, String)>,
+}
+
+impl TestDatabase {
+    /// Makes an empty, migrated database.
+    pub async fn create(engine: Engine) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        match engine {
+            Engine::Sqlite => {
+                let location = Location::Sqlite(dir.path().join("toolyard.db"));
+                Self { location, dir, drop_statement: None }
+            }
+            Engine::Postgres => {
+                let admin_url = postgres_url();
+                let name = format!("t_{}", toolyard_types::AuditId::generate().to_string().replace('-', ""));
+                let template = template(&admin_url).await;
+                let admin = connect(&admin_url).await;
+                run(&admin, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
+                admin.close().await.expect("the connection closes");
+                let location = Location::Postgres(Secret::new(with_database(&admin_url, &name)));
+                let drop_statement = Some((admin_url, format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")));
+                Self { location, dir, drop_statement }
+            }
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// A directory that lives as long.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    /// Opens it.
+    pub async fn open(&self, clock: Clock) -> Store {
+        Store::open(&self.location, clock).await.expect("the test database opens")
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let Some((admin_url, statement)) = self.drop_statement.take() else { return };
+        // Its own thread and runtime: the test's runtime may be ending, and a drop cannot wait on it.
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let admin = connect(&admin_url).await;
+                admin.execute_unprepared(&statement).await.ok();
+                admin.close().await.ok();
+            });
+            std::io::Result::Ok(())
+        });
+        let _ = dropping.join();
+    }
+}
+
+/// Makes the template once for each schema, whichever test comes first.
+async fn template(admin_url: &str) -> String {
+    let name = format!("toolyard_template_{:016x}", crate::migrations::fingerprint());
+    let admin = connect(admin_url).await;
+    run(&admin, "SELECT pg_advisory_lock(7246129)").await;
+    let known = format!("SELECT 1 AS one FROM pg_database WHERE datname = '{name}'");
+    let statement = sea_orm::Statement::from_string(admin.get_database_backend(), known);
+    if admin.query_one_raw(statement).await.expect("Postgres answers").is_none() {
+        let fresh = format!("{name}_new");
+        run(&admin, &format!("DROP DATABASE IF EXISTS {fresh} WITH (FORCE)")).await;
+        run(&admin, &format!("CREATE DATABASE {fresh}")).await;
+        let location = Location::Postgres(Secret::new(with_database(admin_url, &fresh)));
+        Store::open(&location, Clock::system()).await.expect("the template is migrated").close().await;
+        run(&admin, &format!("ALTER DATABASE {fresh} RENAME TO {name}")).await;
+    }
+    admin.close().await.expect("the connection closes");
+    name
+}
+
+async fn connect(url: &str) -> DatabaseConnection {
+    let mut options = ConnectOptions::new(url);
+    options.max_connections(1).sqlx_logging(false);
+    Database::connect(options).await.expect("the test Postgres can be reached")
+}
+
+async fn run(db: &DatabaseConnection, statement: &str) {
+    db.execute_unprepared(statement).await.expect("the statement runs");
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests learn where their Postgres is; no setting of the program")]
+fn postgres_url() -> String {
+    std::env::var("TOOLYARD_TEST_POSTGRES_URL")
+        .expect("set TOOLYARD_TEST_POSTGRES_URL; `scripts/postgres-test.sh start` prints it")
+}
+
+fn with_database(url: &str, name: &str) -> String {
+    let (base, _) = url.rsplit_once('/').expect("a Postgres URL names a database");
+    format!("{base}/{name}")
+}
