@@ -1,1 +1,23 @@
-fn main() {}
+//! Chores of the repository: `cargo xtask <chore>`.
+
+mod edges;
+mod generated;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "cargo xtask <chore>
+
+  edges             compare the dependencies between our crates with what is allowed
+  generate          write the generated files (.env.example, reference pages, OpenAPI)
+  generate --check  fail when a generated file is out of date";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["edges"] => edges::check(),
+        ["generate"] => generated::write(),
+        ["generate", "--check"] => generated::check(),
+        _ => bail!("{USAGE}"),
+    }
+}

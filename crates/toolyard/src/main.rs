@@ -1,1 +1,7 @@
-fn main() {}
+//! Runs MCP servers in production, on machines you own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    toolyard::cli::main()
+}

@@ -1,0 +1,43 @@
+# The commands of the project; `make help` lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint fmt generate bench catalog-proof deny smoke clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+run: ## Check for what is missing, build, and start Toolyard on this machine
+	@scripts/check-tools.sh run
+	cargo build --release --package toolyard
+	@./target/release/toolyard serve
+
+build: ## Build the release binary, target/release/toolyard
+	@scripts/check-tools.sh build
+	cargo build --release --package toolyard
+
+test: ## Install what the tests need and run everything
+	@scripts/test.sh
+
+lint: ## Formatting, lints, crate edges, generated files
+	@scripts/lint.sh
+
+fmt: ## Format the code
+	cargo fmt --all
+
+generate: ## Write the generated files (.env.example, reference pages, OpenAPI)
+	cargo xtask generate
+
+bench: ## Measure the gateway against a direct connection; writes docs/reports/gateway-bench.md
+	@scripts/bench.sh
+
+catalog-proof: ## Start every curated npm and PyPI server for real; writes docs/reports/catalog-proof.md
+	@scripts/check-tools.sh run
+	cargo build --release --package toolyard
+	cargo xtask catalog-proof
+
+deny: ## Check licences, bans and sources of every dependency
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+
+smoke: ## Check this deployment target: bare, systemd, container or cluster
+	@scripts/smoke.sh

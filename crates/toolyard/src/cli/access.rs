@@ -1,0 +1,368 @@
+//! `toolyard login`, `credentials`, `keys`, `members`, `flags`, `audit`, `why`, `version`.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use toolyard_client::segment;
+use toolyard_types::access::{Action, KeyScope, Role};
+use toolyard_types::api::Page;
+use toolyard_types::api::identity::{
+    ApiKey, AuditRecord, CreateApiKey, CreateMember, CreatedApiKey, Credential, Member, PutCredential, Session,
+    UpdateMember, Why,
+};
+use toolyard_types::api::system::{Flag, FlagRule, Version};
+use toolyard_types::{Name, Secret};
+
+use super::Global;
+use super::context::{Context, Failure, Profile, connect, profile_path};
+use super::output::{self, Format};
+use super::servers::read_value;
+
+/// `toolyard login`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  toolyard login https://toolyard.example.com --key @key.txt")]
+pub struct LoginArgs {
+    /// The Toolyard.
+    address: String,
+    /// The API key: the key, @FILE, or - for standard input.
+    #[arg(long, default_value = "-")]
+    key: String,
+}
+
+/// `toolyard login`: checks the key, then remembers it in a file only its owner can read.
+pub async fn login(global: &Global, args: LoginArgs) -> Result<(), Failure> {
+    let key = read_value(&args.key)?;
+    let client = connect(&args.address, Some(key.clone()), global)?;
+    let session: Session = client.get("/session").await?;
+    let path = profile_path().ok_or_else(|| Failure::new("there is no home directory to remember the key in"))?;
+    let profile = Profile { url: args.address.clone(), api_key: key };
+    let text = serde_json::to_string_pretty(&profile).map_err(|error| Failure::new(error.to_string()))?;
+    write_private(&path, &text).map_err(|error| Failure::new(format!("cannot write `{}`: {error}", path.display())))?;
+    let fields = [("signed in as", session.display.clone()), ("role", session.role.to_string())];
+    output::print_fields(global.output, &session, &fields);
+    Ok(())
+}
+
+fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+/// `toolyard credentials ...`
+#[derive(Debug, Subcommand)]
+pub enum CredentialsCommand {
+    /// List credentials; secrets are never shown.
+    List,
+    /// Create a credential, or give it a new secret.
+    Set {
+        /// The credential.
+        name: Name,
+        /// The secret: @FILE, or - for standard input.
+        #[arg(long, default_value = "-")]
+        secret: String,
+        /// For people.
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// Delete a credential that no server uses.
+    Delete {
+        /// The credential.
+        name: Name,
+    },
+}
+
+/// `toolyard credentials ...`
+pub async fn credentials(context: &Context, command: CredentialsCommand) -> Result<(), Failure> {
+    let client = &context.client;
+    match command {
+        CredentialsCommand::List => {
+            let page: Page<Credential> = client.get_with("/credentials", &json!({ "limit": 500 })).await?;
+            output::print_list(context.format, &page.items, &["NAME", "VERSION", "USED BY", "UPDATED"], |credential| {
+                let users: Vec<&str> = credential.used_by.iter().map(Name::as_str).collect();
+                vec![
+                    credential.name.to_string(),
+                    credential.version.to_string(),
+                    users.join(","),
+                    credential.updated_at.to_string(),
+                ]
+            });
+        }
+        CredentialsCommand::Set { name, secret, description } => {
+            let body = PutCredential { description, secret: read_value(&secret)? };
+            let path = format!("/credentials/{}", segment(name.as_str()));
+            let credential: Credential = client.send(reqwest::Method::PUT, &path, Some(&body)).await?;
+            let fields = [("name", credential.name.to_string()), ("version", credential.version.to_string())];
+            output::print_fields(context.format, &credential, &fields);
+        }
+        CredentialsCommand::Delete { name } => remove(context, "/credentials", name.as_str()).await?,
+    }
+    Ok(())
+}
+
+/// `toolyard keys ...`
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// List API keys; the keys themselves are never shown.
+    List,
+    /// Make an API key and show it, once.
+    #[command(after_help = "Example:
+  toolyard keys create cursor --role developer --action tool:call --resource all")]
+    Create {
+        /// The key's name.
+        name: Name,
+        /// owner, admin, operator, developer or viewer.
+        #[arg(long, default_value = "developer")]
+        role: Role,
+        /// Only this action; repeat for several.
+        #[arg(long = "action")]
+        actions: Vec<Action>,
+        /// Only this server or toolset; repeat for several.
+        #[arg(long = "resource")]
+        resources: Vec<Name>,
+        /// Days until it ends; 0 for never.
+        #[arg(long, default_value_t = 90)]
+        days: u32,
+    },
+    /// Revoke an API key at once.
+    Revoke {
+        /// The key's id.
+        id: String,
+    },
+}
+
+/// `toolyard keys ...`
+pub async fn keys(context: &Context, command: KeysCommand) -> Result<(), Failure> {
+    let client = &context.client;
+    match command {
+        KeysCommand::List => {
+            let page: Page<ApiKey> = client.get_with("/keys", &json!({ "limit": 500 })).await?;
+            output::print_list(context.format, &page.items, &["ID", "NAME", "PREFIX", "ROLE", "EXPIRES", "STATE"], |key| {
+                let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
+                vec![
+                    key.id.to_string(),
+                    key.name.to_string(),
+                    key.prefix.clone(),
+                    key.role.to_string(),
+                    key.expires_at.map_or("never".into(), |at| at.to_string()),
+                    state.into(),
+                ]
+            });
+        }
+        KeysCommand::Create { name, role, actions, resources, days } => {
+            let created = create_key(context, name, role, actions, resources, days).await?;
+            let fields = [("name", created.api_key.name.to_string()), ("key", created.key.clone())];
+            output::print_fields(context.format, &created, &fields);
+        }
+        KeysCommand::Revoke { id } => remove(context, "/keys", &id).await?,
+    }
+    Ok(())
+}
+
+/// Makes an API key.
+pub async fn create_key(
+    context: &Context,
+    name: Name,
+    role: Role,
+    actions: Vec<Action>,
+    resources: Vec<Name>,
+    days: u32,
+) -> Result<CreatedApiKey, Failure> {
+    let narrowed = !actions.is_empty() || !resources.is_empty();
+    let scope = narrowed.then_some(KeyScope { actions, resources });
+    let body = CreateApiKey { name, role, scope, expires_in_days: Some(days) };
+    Ok(context.client.post("/keys", &body).await?)
+}
+
+/// `toolyard members ...`
+#[derive(Debug, Subcommand)]
+pub enum MembersCommand {
+    /// List members.
+    List,
+    /// Add a member with a first password.
+    Add {
+        /// The e-mail address.
+        email: String,
+        /// owner, admin, operator, developer or viewer.
+        #[arg(long, default_value = "developer")]
+        role: Role,
+        /// The first password: @FILE, or - for standard input.
+        #[arg(long, default_value = "-")]
+        password: String,
+    },
+    /// Change a member's role or password.
+    Update {
+        /// The member's id.
+        id: String,
+        /// Another role.
+        #[arg(long)]
+        role: Option<Role>,
+        /// Another password: @FILE, or - for standard input.
+        #[arg(long)]
+        password: Option<String>,
+    },
+    /// Remove a member.
+    Remove {
+        /// The member's id.
+        id: String,
+    },
+}
+
+/// `toolyard members ...`
+pub async fn members(context: &Context, command: MembersCommand) -> Result<(), Failure> {
+    let client = &context.client;
+    let member: Member = match command {
+        MembersCommand::List => {
+            let page: Page<Member> = client.get_with("/members", &json!({ "limit": 500 })).await?;
+            output::print_list(context.format, &page.items, &["ID", "EMAIL", "ROLE", "SINCE"], |member| {
+                vec![member.id.to_string(), member.email.clone(), member.role.to_string(), member.created_at.to_string()]
+            });
+            return Ok(());
+        }
+        MembersCommand::Add { email, role, password } => {
+            client.post("/members", &CreateMember { email, role, password: read_value(&password)? }).await?
+        }
+        MembersCommand::Update { id, role, password } => {
+            let password: Option<Secret> = password.as_deref().map(read_value).transpose()?;
+            let path = format!("/members/{}", segment(&id));
+            client.send(reqwest::Method::PATCH, &path, Some(&UpdateMember { role, password })).await?
+        }
+        MembersCommand::Remove { id } => return remove(context, "/members", &id).await,
+    };
+    let fields = [("id", member.id.to_string()), ("email", member.email.clone()), ("role", member.role.to_string())];
+    output::print_fields(context.format, &member, &fields);
+    Ok(())
+}
+
+/// `toolyard flags ...`
+#[derive(Debug, Subcommand)]
+pub enum FlagsCommand {
+    /// List feature flags.
+    List,
+    /// Change a flag's rule; without options the rule is removed.
+    Set {
+        /// The flag.
+        name: String,
+        /// On or off for everyone.
+        #[arg(long)]
+        everyone: Option<bool>,
+        /// On or off for an organization: NAME=true; repeat for several.
+        #[arg(long = "organization", value_name = "NAME=BOOL", value_parser = super::name_value)]
+        organizations: Vec<(String, String)>,
+        /// On for this share of organizations.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100))]
+        percentage: Option<u8>,
+    },
+}
+
+/// `toolyard flags ...`
+pub async fn flags(context: &Context, command: FlagsCommand) -> Result<(), Failure> {
+    let client = &context.client;
+    match command {
+        FlagsCommand::List => {
+            let page: Page<Flag> = client.get("/flags").await?;
+            output::print_list(context.format, &page.items, &["FLAG", "ENABLED", "DESCRIPTION"], |flag| {
+                vec![flag.name.clone(), flag.enabled.to_string(), flag.description.clone()]
+            });
+        }
+        FlagsCommand::Set { name, everyone, organizations, percentage } => {
+            let organization = |(name, on): (String, String)| {
+                let name = Name::new(name).map_err(|error| Failure::new(error.to_string()))?;
+                let on = on.parse().map_err(|_| Failure::new(format!("`{on}` must be true or false")))?;
+                Ok((name, on))
+            };
+            let organizations = organizations.into_iter().map(organization).collect::<Result<_, Failure>>()?;
+            let rule = FlagRule { everyone, organizations, percentage };
+            let path = format!("/flags/{}", segment(&name));
+            let flag: Flag = client.send(reqwest::Method::PUT, &path, Some(&rule)).await?;
+            output::print_fields(context.format, &flag, &[("flag", flag.name.clone()), ("enabled", flag.enabled.to_string())]);
+        }
+    }
+    Ok(())
+}
+
+/// `toolyard audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// How many lines at most, newest first.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+/// `toolyard audit`.
+pub async fn audit(context: &Context, args: AuditArgs) -> Result<(), Failure> {
+    let page: Page<AuditRecord> = context.client.get_with("/audit", &json!({ "limit": args.limit })).await?;
+    output::print_list(context.format, &page.items, &["AT", "WHO", "ACTION", "TARGET", "OUTCOME"], |record| {
+        vec![
+            record.at.to_string(),
+            record.actor_display.clone(),
+            record.action.clone(),
+            record.target.clone(),
+            record.outcome.clone(),
+        ]
+    });
+    Ok(())
+}
+
+/// `toolyard why`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  toolyard why tool:call --resource everything --member someone@example.com")]
+pub struct WhyArgs {
+    /// What would be done, such as `tool:call`.
+    action: Action,
+    /// The server or toolset it is about.
+    #[arg(long)]
+    resource: Option<Name>,
+    /// Ask about this member, by e-mail address; about oneself when absent.
+    #[arg(long, conflicts_with = "key")]
+    member: Option<String>,
+    /// Ask about this API key, by id.
+    #[arg(long)]
+    key: Option<String>,
+}
+
+/// `toolyard why`.
+pub async fn why(context: &Context, args: WhyArgs) -> Result<(), Failure> {
+    let query = json!({ "action": args.action, "resource": args.resource, "member": args.member, "key": args.key });
+    let why: Why = context.client.get_with("/why", &query).await?;
+    let decision = if why.allowed { "allowed" } else { "refused" };
+    let fields = [
+        ("who", why.principal.clone()),
+        ("action", why.action.as_str().to_owned()),
+        ("resource", why.resource.clone()),
+        ("decision", decision.to_owned()),
+        ("because", why.because.join("; ")),
+    ];
+    output::print_fields(context.format, &why, &fields);
+    Ok(())
+}
+
+/// `toolyard version`.
+pub async fn version(context: &Context) -> Result<(), Failure> {
+    let server: Option<Version> = context.client.get("/version").await.ok();
+    let program = env!("CARGO_PKG_VERSION");
+    let answer = json!({ "program": program, "server": server });
+    let mut fields = vec![("program", program.to_owned())];
+    if let Some(server) = &server {
+        let about = format!("{} ({}, {}, {})", server.version, server.environment, server.deployment_target, server.database);
+        fields.push(("server", about));
+    }
+    output::print_fields(context.format, &answer, &fields);
+    Ok(())
+}
+
+async fn remove(context: &Context, collection: &str, name: &str) -> Result<(), Failure> {
+    let path = format!("{collection}/{}", segment(name));
+    let _: Value = context.client.send(reqwest::Method::DELETE, &path, None::<&()>).await?;
+    if context.format == Format::Json {
+        output::print_json(&json!({ "name": name, "state": "removed" }));
+    } else {
+        output::print_line(&format!("removed {name}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! `toolyard catalog`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use toolyard_client::segment;
+use toolyard_types::api::Page;
+use toolyard_types::api::catalog::{
+    Category, CreateSource, Entry, EntryQuery, EntrySummary, EntryVersionSummary, PublishEntry, Published, RateEntry,
+    ReviewEntry, Source, UpdateEntry,
+};
+use toolyard_types::server_json::Input;
+use toolyard_types::{EntryName, FieldError, Name};
+
+use super::context::{Context, Failure};
+use super::output::{self, Format, safe};
+
+/// `toolyard catalog ...`
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Search the catalog.
+    Search(SearchArgs),
+    /// Show an entry with what it asks for.
+    Show {
+        /// The entry.
+        name: EntryName,
+        /// A version; the latest when absent.
+        #[arg(long = "entry-version", value_name = "VERSION")]
+        version: Option<String>,
+    },
+    /// List an entry's versions.
+    Versions {
+        /// The entry.
+        name: EntryName,
+    },
+    /// List the categories.
+    Categories,
+    /// Publish an entry of one's own, or submit it for review.
+    Publish {
+        /// A server.json file.
+        file: PathBuf,
+        /// A category; repeat for several.
+        #[arg(long = "category")]
+        categories: Vec<String>,
+        /// Show it at /v0.1/servers without a key.
+        #[arg(long)]
+        public: bool,
+        /// Only check it.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Approve or reject a submitted entry.
+    Review {
+        /// The entry.
+        name: EntryName,
+        /// Approve it.
+        #[arg(long, conflicts_with = "reject", required_unless_present = "reject")]
+        approve: bool,
+        /// Reject it, and why.
+        #[arg(long, value_name = "REASON")]
+        reject: Option<String>,
+    },
+    /// Mark an entry verified.
+    Verify {
+        /// The entry.
+        name: EntryName,
+        /// Take the mark away.
+        #[arg(long)]
+        undo: bool,
+    },
+    /// Rate an entry.
+    Rate {
+        /// The entry.
+        name: EntryName,
+        /// 1 to 5.
+        #[arg(value_parser = clap::value_parser!(u8).range(1..=5))]
+        rating: u8,
+    },
+    /// Places entries come from.
+    #[command(subcommand)]
+    Sources(SourcesCommand),
+}
+
+/// `toolyard catalog search`.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// Words to look for; everything when absent.
+    words: Vec<String>,
+    /// Only this category.
+    #[arg(long)]
+    category: Option<String>,
+    /// Only entries that can run so: npm, pypi, oci, remote.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only from this source.
+    #[arg(long)]
+    source: Option<String>,
+    /// Only verified ones.
+    #[arg(long)]
+    verified: bool,
+    /// relevance, name, updated, deployments or rating.
+    #[arg(long)]
+    sort: Option<String>,
+    /// How many at most.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+}
+
+/// `toolyard catalog sources ...`
+#[derive(Debug, Subcommand)]
+pub enum SourcesCommand {
+    /// List the sources.
+    List,
+    /// Add a source.
+    Add {
+        /// Its name.
+        name: Name,
+        /// `registry` (the registry API) or `file` (a JSON file's URL).
+        #[arg(long, default_value = "registry", value_parser = ["registry", "file"])]
+        kind: String,
+        /// Where.
+        #[arg(long)]
+        url: String,
+    },
+    /// Sync a source now.
+    Sync {
+        /// The source.
+        name: Name,
+    },
+    /// Remove a source and its entries.
+    Remove {
+        /// The source.
+        name: Name,
+    },
+}
+
+/// `toolyard catalog ...`
+pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    let client = &context.client;
+    match command {
+        Command::Search(args) => search(context, args).await?,
+        Command::Show { name, version } => {
+            let entry: Entry = client.get_with(&path(&name, ""), &json!({ "version": version })).await?;
+            print_entry(context.format, &entry);
+        }
+        Command::Versions { name } => {
+            let page: Page<EntryVersionSummary> = client.get(&path(&name, "/versions")).await?;
+            output::print_list(context.format, &page.items, &["VERSION", "LATEST", "STATUS"], |version| {
+                vec![version.version.clone(), if version.latest { "yes" } else { "" }.into(), version.status.clone()]
+            });
+        }
+        Command::Categories => {
+            let page: Page<Category> = client.get("/catalog/categories").await?;
+            output::print_list(context.format, &page.items, &["CATEGORY", "ENTRIES"], |category| {
+                vec![category.name.clone(), category.entries.to_string()]
+            });
+        }
+        Command::Publish { file, categories, public, dry_run } => {
+            let text = std::fs::read(&file).map_err(|e| Failure::new(format!("cannot read `{}`: {e}", file.display())))?;
+            let server = serde_json::from_slice(&text)
+                .map_err(|e| Failure::new(format!("`{}` is not JSON: {e}", file.display())))?;
+            let body = PublishEntry { server, categories, public, dry_run };
+            print_published(context.format, &client.post("/catalog/entries", &body).await?);
+        }
+        Command::Review { name, approve, reject } => {
+            let body = ReviewEntry { approve, reason: reject };
+            print_entry(context.format, &client.post(&path(&name, "/review"), &body).await?);
+        }
+        Command::Verify { name, undo } => {
+            let body = UpdateEntry { verified: Some(!undo), ..UpdateEntry::default() };
+            print_entry(context.format, &client.send(reqwest::Method::PATCH, &path(&name, ""), Some(&body)).await?);
+        }
+        Command::Rate { name, rating } => {
+            let body = RateEntry { rating };
+            print_entry(context.format, &client.send(reqwest::Method::PUT, &path(&name, "/rating"), Some(&body)).await?);
+        }
+        Command::Sources(command) => sources(context, command).await?,
+    }
+    Ok(())
+}
+
+fn path(name: &EntryName, rest: &str) -> String {
+    format!("/catalog/entries/{}{rest}", segment(name.as_str()))
+}
+
+async fn search(context: &Context, args: SearchArgs) -> Result<(), Failure> {
+    let query = EntryQuery {
+        search: (!args.words.is_empty()).then(|| args.words.join(" ")),
+        category: args.category,
+        kind: args.kind,
+        source: args.source,
+        verified: args.verified.then_some(true),
+        sort: args.sort,
+        limit: Some(args.limit),
+        ..EntryQuery::default()
+    };
+    let page: Page<EntrySummary> = context.client.get_with("/catalog/entries", &query).await?;
+    output::print_list(context.format, &page.items, &["NAME", "VERSION", "RUNS AS", "DESCRIPTION"], |entry| {
+        let text: String = entry.description.chars().take(70).collect();
+        vec![entry.name.to_string(), entry.version.clone(), entry.kinds.join(","), text]
+    });
+    Ok(())
+}
+
+async fn sources(context: &Context, command: SourcesCommand) -> Result<(), Failure> {
+    let client = &context.client;
+    let source: Source = match command {
+        SourcesCommand::List => {
+            let page: Page<Source> = client.get("/catalog/sources").await?;
+            output::print_list(context.format, &page.items, &["NAME", "KIND", "ENTRIES", "SYNC", "MESSAGE"], |source| {
+                vec![
+                    source.name.to_string(),
+                    source.kind.clone(),
+                    source.entries.to_string(),
+                    source.sync_state.clone(),
+                    source.sync_message.clone(),
+                ]
+            });
+            return Ok(());
+        }
+        SourcesCommand::Add { name, kind, url } => client.post("/catalog/sources", &CreateSource { name, kind, url }).await?,
+        SourcesCommand::Sync { name } => {
+            client.post(&format!("/catalog/sources/{}/sync", segment(name.as_str())), &json!({})).await?
+        }
+        SourcesCommand::Remove { name } => {
+            let path = format!("/catalog/sources/{}", segment(name.as_str()));
+            let _: Value = client.send(reqwest::Method::DELETE, &path, None::<&()>).await?;
+            output::print_fields(context.format, &json!({ "name": name, "state": "removed" }), &[("removed", name.to_string())]);
+            return Ok(());
+        }
+    };
+    let fields = [("name", source.name.to_string()), ("sync", format!("{} {}", source.sync_state, source.sync_message))];
+    output::print_fields(context.format, &source, &fields);
+    Ok(())
+}
+
+fn print_entry(format: Format, entry: &Entry) {
+    let summary = &entry.summary;
+    output::print_fields(
+        format,
+        entry,
+        &[
+            ("name", summary.name.to_string()),
+            ("title", summary.title.clone().unwrap_or_default()),
+            ("description", summary.description.clone()),
+            ("version", entry.server.version.clone()),
+            ("source", summary.source.clone()),
+            ("verified by", summary.verified_by.clone().unwrap_or_default()),
+            ("runs as", summary.kinds.join(", ")),
+            ("categories", summary.categories.join(", ")),
+            ("website", entry.server.website_url.clone().unwrap_or_default()),
+            ("inputs", inputs(entry).join("; ")),
+        ],
+    );
+}
+
+fn inputs(entry: &Entry) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut add = |name: &str, input: &Input| {
+        let required = if input.is_required { ", required" } else { "" };
+        let secret = if input.is_secret { ", secret" } else { "" };
+        let text = safe(input.description.as_deref().unwrap_or_default());
+        lines.push(format!("{}{required}{secret}: {text}", safe(name)));
+    };
+    for package in &entry.server.packages {
+        package.environment_variables.iter().for_each(|variable| add(&variable.name, &variable.input));
+        for argument in &package.package_arguments {
+            let name = argument.name.as_deref().or(argument.value_hint.as_deref()).unwrap_or("argument");
+            add(name, &argument.input);
+            argument.input.variables.iter().for_each(|(name, input)| add(name, input));
+        }
+    }
+    for remote in &entry.server.remotes {
+        remote.headers.iter().for_each(|header| add(&header.name, &header.input));
+        remote.variables.iter().for_each(|(name, input)| add(name, input));
+    }
+    lines
+}
+
+fn print_published(format: Format, published: &Published) {
+    let lines = |fields: &[FieldError]| -> String {
+        fields.iter().map(|field| format!("{}: {}", field.field, field.message)).collect::<Vec<_>>().join("; ")
+    };
+    let state = published.entry.as_ref().map_or("checked only".into(), |entry| entry.review.clone());
+    output::print_fields(
+        format,
+        published,
+        &[
+            ("state", state),
+            ("errors", lines(&published.validation.errors)),
+            ("warnings", lines(&published.validation.warnings)),
+            ("advice", lines(&published.validation.advice)),
+        ],
+    );
+}

@@ -1,0 +1,75 @@
+//! `toolyard config`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::output::{self, Format, cell};
+use super::{EXIT_CONFIG, SettingsArgs};
+use crate::config::{Loaded, docs, insecure_settings, load, process_environment};
+
+/// `toolyard config ...`
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell what is wrong with the configuration; exit code 78 when `serve` would refuse it.
+    Check(SettingsArgs),
+    /// Print every setting with where it came from; secrets are redacted.
+    Show(SettingsArgs),
+}
+
+/// Runs `toolyard config`.
+pub fn run(command: Command, format: Format) -> ExitCode {
+    let (args, show) = match &command {
+        Command::Check(args) => (args, false),
+        Command::Show(args) => (args, true),
+    };
+    let loaded = match load(&process_environment(), Path::new("."), &args.overrides()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            for problem in &error.0 {
+                output::fail(problem, EXIT_CONFIG);
+            }
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if show { print_settings(&loaded, format) } else { check(&loaded) }
+}
+
+fn check(loaded: &Loaded) -> ExitCode {
+    for warning in &loaded.warnings {
+        eprintln!("toolyard: warning: {warning}");
+    }
+    let refused = loaded.settings.refused();
+    for insecure in &refused {
+        eprintln!("toolyard: {insecure}");
+    }
+    if !refused.is_empty() {
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let later = insecure_settings(&loaded.settings).len();
+    let note = if later == 0 { String::new() } else { format!("; production would refuse {later} settings") };
+    output::print_line(&format!("the configuration for {} is valid{note}", loaded.settings.env));
+    ExitCode::SUCCESS
+}
+
+fn print_settings(loaded: &Loaded, format: Format) -> ExitCode {
+    let values = serde_json::to_value(&loaded.settings).unwrap_or_default();
+    let items: Vec<Value> = docs::fields()
+        .into_iter()
+        .map(|field| {
+            let value = match &values[&field.name] {
+                Value::Null => Value::Null,
+                _ if field.secret => Value::from("[redacted]"),
+                value => value.clone(),
+            };
+            let origin = loaded.origins.get(&field.name).map_or("default".into(), ToString::to_string);
+            json!({ "name": field.name, "value": value, "origin": origin })
+        })
+        .collect();
+    output::print_list(format, &items, &["SETTING", "VALUE", "FROM"], |item| {
+        vec![cell(&item["name"]), cell(&item["value"]), cell(&item["origin"])]
+    });
+    ExitCode::SUCCESS
+}

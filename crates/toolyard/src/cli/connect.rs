@@ -1,0 +1,238 @@
+//! `toolyard connect`: writes an MCP client's configuration, keeping a backup to go back to.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+use toolyard_types::Name;
+use toolyard_types::access::{Action, Role};
+
+use super::access::create_key;
+use super::context::{Context, Failure};
+use super::mcp::mcp_path;
+use super::output;
+use crate::config::process_environment;
+
+/// `toolyard connect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  toolyard connect all --client cursor
+  toolyard connect all --client claude-code --print
+  toolyard connect all --client vs-code --undo")]
+pub struct ConnectArgs {
+    /// A server or a toolset.
+    name: Name,
+    /// The client to configure.
+    #[arg(long, value_enum)]
+    client: McpClient,
+    /// Use this API key instead of making one for the client.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// The configuration file, when it is not in its usual place.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Print the configuration instead of writing it.
+    #[arg(long, conflicts_with = "undo")]
+    print: bool,
+    /// Put back the file as it was before the last `connect`.
+    #[arg(long)]
+    undo: bool,
+}
+
+/// MCP clients whose configuration is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum McpClient {
+    /// Claude Desktop (through its bundled stdio support and `npx mcp-remote`).
+    ClaudeDesktop,
+    /// Claude Code.
+    ClaudeCode,
+    /// Cursor.
+    Cursor,
+    /// Visual Studio Code.
+    VsCode,
+}
+
+impl McpClient {
+    fn key_name(self) -> &'static str {
+        match self {
+            Self::ClaudeDesktop => "claude-desktop",
+            Self::ClaudeCode => "claude-code",
+            Self::Cursor => "cursor",
+            Self::VsCode => "vs-code",
+        }
+    }
+
+    /// Where the client keeps its user configuration.
+    fn file(self, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+        let home = PathBuf::from(environment.get("HOME")?);
+        let config = if cfg!(target_os = "macos") {
+            home.join("Library/Application Support")
+        } else {
+            environment.get("XDG_CONFIG_HOME").map_or_else(|| home.join(".config"), PathBuf::from)
+        };
+        Some(match self {
+            Self::ClaudeDesktop => config.join("Claude/claude_desktop_config.json"),
+            Self::ClaudeCode => home.join(".claude.json"),
+            Self::Cursor => home.join(".cursor/mcp.json"),
+            Self::VsCode => config.join("Code/User/mcp.json"),
+        })
+    }
+
+    /// The field of the file that holds the servers.
+    fn section(self) -> &'static str {
+        if self == Self::VsCode { "servers" } else { "mcpServers" }
+    }
+
+    /// How the client wants a server with an address and a key written.
+    fn entry(self, url: &str, key: &str) -> Value {
+        let bearer = format!("Bearer {key}");
+        match self {
+            // Claude Desktop's file knows only commands. A header with a blank does not survive its
+            // argument handling on every system, so the value travels in the environment.
+            Self::ClaudeDesktop => json!({
+                "command": "npx",
+                "args": ["-y", "mcp-remote", url, "--header", "Authorization:${TOOLYARD_AUTHORIZATION}"],
+                "env": { "TOOLYARD_AUTHORIZATION": bearer },
+            }),
+            Self::Cursor => json!({ "url": url, "headers": { "Authorization": bearer } }),
+            Self::ClaudeCode | Self::VsCode => {
+                json!({ "type": "http", "url": url, "headers": { "Authorization": bearer } })
+            }
+        }
+    }
+}
+
+/// `toolyard connect`.
+pub async fn run(context: &Context, args: ConnectArgs) -> Result<(), Failure> {
+    let file = match &args.file {
+        Some(file) => file.clone(),
+        None => args
+            .client
+            .file(&process_environment())
+            .ok_or_else(|| Failure::new("there is no home directory; say where the file is with --file"))?,
+    };
+    if args.undo {
+        return undo(context, &file);
+    }
+    let url = context.link(&mcp_path(context, &args.name).await?);
+    let key = match args.key {
+        Some(key) => key,
+        None => client_key(context, args.client, &args.name).await?,
+    };
+    let server_name = format!("toolyard-{}", args.name);
+    let entry = args.client.entry(&url, &key);
+    if args.print {
+        output::print_json(&json!({ args.client.section(): { server_name: entry } }));
+        return Ok(());
+    }
+    let backup = write_entry(&file, args.client.section(), &server_name, entry)?;
+    let answer = json!({ "file": file, "backup": backup, "server": server_name, "url": url });
+    let fields = [
+        ("wrote", file.display().to_string()),
+        ("backup", backup.map_or("none, the file is new".into(), |path| path.display().to_string())),
+        ("server", server_name),
+        ("undo", format!("toolyard connect {} --client {} --undo", args.name, args.client.key_name())),
+    ];
+    output::print_fields(context.format, &answer, &fields);
+    Ok(())
+}
+
+/// A key that can do nothing but call what this client was connected to.
+async fn client_key(context: &Context, client: McpClient, name: &Name) -> Result<String, Failure> {
+    let mut key_name = format!("{}-{name}", client.key_name());
+    key_name.truncate(Name::MAX_LEN);
+    let key_name = Name::new(key_name.trim_end_matches('-')).map_err(|error| Failure::new(error.to_string()))?;
+    let created = create_key(context, key_name, Role::Developer, vec![Action::ToolCall], vec![name.clone()], 0).await?;
+    Ok(created.key)
+}
+
+fn backup_path(file: &Path) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".toolyard-backup");
+    file.with_file_name(name)
+}
+
+/// Marks a backup of a file that did not exist, so that undo removes it again.
+const NO_FILE: &str = "toolyard: there was no file\n";
+
+fn write_entry(file: &Path, section: &str, name: &str, entry: Value) -> Result<Option<PathBuf>, Failure> {
+    let old = match std::fs::read_to_string(file) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Failure::new(format!("cannot read `{}`: {error}", file.display()))),
+    };
+    let text = old.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or("{}");
+    let mut document: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
+        Failure::new(format!("`{}` is not plain JSON ({error}); it was left alone; use --print and add it by hand", file.display()))
+    })?;
+    match document.entry(section).or_insert_with(|| json!({})) {
+        Value::Object(servers) => servers.insert(name.to_owned(), entry),
+        _ => return Err(Failure::new(format!("`{section}` in `{}` is not an object; it was left alone", file.display()))),
+    };
+    let failed = |error: std::io::Error| Failure::new(format!("cannot write `{}`: {error}", file.display()));
+    if let Some(dir) = file.parent() {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+    }
+    write_private(&backup_path(file), old.as_deref().unwrap_or(NO_FILE)).map_err(failed)?;
+    let text = serde_json::to_string_pretty(&document).map_err(|error| Failure::new(error.to_string()))?;
+    write_private(file, &text).map_err(failed)?;
+    Ok(old.map(|_| backup_path(file)))
+}
+
+/// Writes beside the file and renames, so that a client never reads half a file; keeps an existing mode.
+fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(file).map_or(0o600, |meta| meta.permissions().mode());
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".toolyard-new");
+    let fresh = file.with_file_name(name);
+    std::fs::write(&fresh, text)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
+    std::fs::rename(&fresh, file)
+}
+
+fn undo(context: &Context, file: &Path) -> Result<(), Failure> {
+    let backup = backup_path(file);
+    let text = std::fs::read_to_string(&backup)
+        .map_err(|_| Failure::new(format!("there is no backup `{}` to go back to", backup.display())))?;
+    let failed = |error: std::io::Error| Failure::new(format!("cannot put back `{}`: {error}", file.display()));
+    if text == NO_FILE {
+        std::fs::remove_file(file).map_err(failed)?;
+    } else {
+        write_private(file, &text).map_err(failed)?;
+    }
+    std::fs::remove_file(&backup).map_err(failed)?;
+    output::print_fields(context.format, &json!({ "file": file, "state": "restored" }), &[("restored", file.display().to_string())]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connecting_keeps_what_was_there_and_undo_puts_it_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("mcp.json");
+        std::fs::write(&file, r#"{"theme":"dark","mcpServers":{"other":{"url":"x"}}}"#).expect("a file");
+        let before = std::fs::read_to_string(&file).expect("a file");
+        let entry = McpClient::Cursor.entry("http://t/mcp/default/toolsets/all", "ty_k");
+        write_entry(&file, "mcpServers", "toolyard-all", entry).expect("written");
+        let after: Value = serde_json::from_str(&std::fs::read_to_string(&file).expect("a file")).expect("JSON");
+        assert_eq!(after["theme"], "dark");
+        assert_eq!(after["mcpServers"]["other"]["url"], "x");
+        assert_eq!(after["mcpServers"]["toolyard-all"]["headers"]["Authorization"], "Bearer ty_k");
+        let text = std::fs::read_to_string(backup_path(&file)).expect("a backup");
+        assert_eq!(text, before);
+    }
+
+    #[test]
+    fn a_file_that_is_not_json_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("mcp.json");
+        std::fs::write(&file, "// comment\n{}").expect("a file");
+        assert!(write_entry(&file, "mcpServers", "x", json!({})).is_err());
+        assert_eq!(std::fs::read_to_string(&file).expect("a file"), "// comment\n{}");
+    }
+}

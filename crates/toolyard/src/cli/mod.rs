@@ -1,0 +1,300 @@
+//! The command line: every noun of the API, one file each.
+
+mod access;
+mod catalog;
+mod configuration;
+mod connect;
+mod context;
+mod mcp;
+mod output;
+mod servers;
+mod toolboxes;
+mod toolsets;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::config::Overrides;
+
+pub use context::{Context, Failure};
+pub use output::Format;
+
+/// Exit code of a configuration that must not be started with (sysexits' EX_CONFIG).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Toolyard runs MCP servers in production, on machines you own.
+#[derive(Debug, Parser)]
+#[command(name = "toolyard", version, max_term_width = 110, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  toolyard serve                                         start Toolyard on this machine
+  toolyard catalog search time                           find a server
+  toolyard deploy io.github.modelcontextprotocol/server-time --name time --wait
+  toolyard call time get_current_time '{\"timezone\":\"UTC\"}'
+  toolyard connect time --client cursor                  write the client's configuration
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.";
+
+/// Options of every command that asks a Toolyard.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The Toolyard to ask, such as `http://127.0.0.1:8080`.
+    #[arg(long, global = true, env = "TOOLYARD_URL", value_name = "URL", help_heading = "Connection")]
+    url: Option<String>,
+    /// The API key to ask with.
+    #[arg(long, global = true, env = "TOOLYARD_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "Connection")]
+    api_key: Option<String>,
+    /// A file of CA certificates (PEM) to trust besides the system's.
+    #[arg(long, global = true, env = "TOOLYARD_CA_FILE", value_name = "FILE", help_heading = "Connection")]
+    ca_file: Option<PathBuf>,
+    /// How to print.
+    #[arg(long, global = true, env = "TOOLYARD_OUTPUT", value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start Toolyard: control plane, gateway, console and this machine's toolbox.
+    Serve(ServeArgs),
+    /// Run only the agent of a toolbox.
+    Dtma(DtmaArgs),
+    /// Remember a URL and an API key for later commands.
+    Login(access::LoginArgs),
+    /// Find servers to deploy.
+    #[command(subcommand)]
+    Catalog(catalog::Command),
+    /// Deploy a server from the catalog, or register a remote one.
+    Deploy(Box<servers::DeployArgs>),
+    /// See and change servers.
+    #[command(subcommand)]
+    Servers(servers::Command),
+    /// Follow or cancel the change of a server.
+    #[command(subcommand)]
+    Rollout(servers::RolloutCommand),
+    /// List the tools of a server or toolset.
+    Tools(mcp::ToolsArgs),
+    /// Call a tool of a server or toolset.
+    Call(mcp::CallArgs),
+    /// Choose tools of several servers to serve at one URL.
+    #[command(subcommand)]
+    Toolsets(toolsets::Command),
+    /// Places where servers run.
+    #[command(subcommand)]
+    Toolboxes(toolboxes::Command),
+    /// Secrets that servers use.
+    #[command(subcommand)]
+    Credentials(access::CredentialsCommand),
+    /// API keys.
+    #[command(subcommand)]
+    Keys(access::KeysCommand),
+    /// People and their roles.
+    #[command(subcommand)]
+    Members(access::MembersCommand),
+    /// Feature flags.
+    #[command(subcommand)]
+    Flags(access::FlagsCommand),
+    /// Who did what.
+    Audit(access::AuditArgs),
+    /// Why something is allowed or refused.
+    Why(access::WhyArgs),
+    /// Write an MCP client's configuration, with a backup.
+    Connect(connect::ConnectArgs),
+    /// Check and show the server's configuration.
+    #[command(subcommand)]
+    Config(configuration::Command),
+    /// Print a shell's completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// The version of this program, and of the Toolyard it asks.
+    Version,
+    /// Hold one server process. Started by the agent, never by hand.
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
+    /// Print the generated files' contents.
+    #[command(hide = true)]
+    Generate {
+        /// `env-example`, `configuration`, `settings-schema`, `problems`, `openapi` or `cli`.
+        what: String,
+    },
+}
+
+/// Settings that can be given on the command line.
+#[derive(Clone, Debug, Args)]
+pub struct SettingsArgs {
+    /// Read this file instead of `toolyard.toml`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to keep everything.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Any setting, such as `--set session_hours=8`; see docs/reference/configuration.md.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_value)]
+    set: Vec<(String, String)>,
+}
+
+impl SettingsArgs {
+    fn overrides(&self) -> Overrides {
+        let mut set = self.set.clone();
+        set.extend(self.data_dir.iter().map(|dir| ("data_dir".to_owned(), dir.clone())));
+        Overrides { file: self.config.clone(), set }
+    }
+}
+
+/// `toolyard serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// Address of the console, the API and the gateway.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Address of the listener for agents.
+    #[arg(long, value_name = "ADDRESS")]
+    agent_listen: Option<String>,
+}
+
+impl ServeArgs {
+    fn overrides(&self) -> Overrides {
+        let mut overrides = self.settings.overrides();
+        overrides.set.extend(self.listen.iter().map(|address| ("listen".to_owned(), address.clone())));
+        overrides.set.extend(self.agent_listen.iter().map(|address| ("agent_listen".to_owned(), address.clone())));
+        overrides
+    }
+}
+
+/// `toolyard dtma`.
+#[derive(Clone, Debug, Args)]
+pub struct DtmaArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// The token that `toolyard toolboxes enroll` printed.
+    #[arg(long, value_name = "TOKEN", env = "TOOLYARD_TOKEN", hide_env_values = true)]
+    pub token: String,
+    /// What runs servers.
+    #[arg(long, value_name = "ENGINE", default_value = "process", value_parser = ["process"])]
+    pub engine: String,
+}
+
+impl DtmaArgs {
+    pub(crate) fn overrides(&self) -> Overrides {
+        self.settings.overrides()
+    }
+}
+
+/// `toolyard supervise`.
+#[derive(Clone, Debug, Args)]
+pub struct SuperviseArgs {
+    /// The instance's directory.
+    pub dir: PathBuf,
+}
+
+fn name_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE".into()),
+    }
+}
+
+/// Runs the program as its arguments say.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        // No runtime yet: the supervisor forks, and must be alone in its process.
+        Command::Supervise(args) => crate::supervise(&args.dir),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "toolyard", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Generate { what } => crate::generate::print(&what),
+        command => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(run(cli.global, command)),
+            Err(error) => output::fail(&format!("cannot start: {error}"), 1),
+        },
+    }
+}
+
+async fn run(global: Global, command: Command) -> ExitCode {
+    let done = match command {
+        Command::Serve(args) => return crate::serve::main(&args.overrides()).await,
+        Command::Dtma(args) => return crate::agent::main(&args).await,
+        Command::Config(command) => return configuration::run(command, global.output),
+        Command::Login(args) => access::login(&global, args).await,
+        command => match Context::new(&global) {
+            Ok(context) => ask(&context, command).await,
+            Err(failure) => Err(failure),
+        },
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(global.output),
+    }
+}
+
+async fn ask(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Catalog(command) => catalog::run(context, command).await,
+        Command::Deploy(args) => servers::deploy(context, *args).await,
+        Command::Servers(command) => servers::run(context, command).await,
+        Command::Rollout(command) => servers::rollout(context, command).await,
+        Command::Tools(args) => mcp::tools(context, args).await,
+        Command::Call(args) => mcp::call(context, args).await,
+        Command::Toolsets(command) => toolsets::run(context, command).await,
+        Command::Toolboxes(command) => toolboxes::run(context, command).await,
+        Command::Credentials(command) => access::credentials(context, command).await,
+        Command::Keys(command) => access::keys(context, command).await,
+        Command::Members(command) => access::members(context, command).await,
+        Command::Flags(command) => access::flags(context, command).await,
+        Command::Audit(args) => access::audit(context, args).await,
+        Command::Why(args) => access::why(context, args).await,
+        Command::Connect(args) => connect::run(context, args).await,
+        Command::Version => access::version(context).await,
+        Command::Serve(_)
+        | Command::Dtma(_)
+        | Command::Login(_)
+        | Command::Config(_)
+        | Command::Completions { .. }
+        | Command::Generate { .. }
+        | Command::Supervise(_) => unreachable!("handled before a context is made"),
+    }
+}
+
+/// The reference page of the command line.
+pub fn reference() -> String {
+    let mut out = String::from(
+        "# Command line\n\n<!-- Generated from the program's own help: `cargo xtask generate`. Do not edit. -->\n",
+    );
+    let mut command = Cli::command();
+    command.build();
+    describe(&mut command, &mut Vec::new(), &mut out);
+    out
+}
+
+fn describe(command: &mut clap::Command, path: &mut Vec<String>, out: &mut String) {
+    path.push(command.get_name().to_owned());
+    let help = command.render_long_help().to_string();
+    out.push_str(&format!("\n## `{}`\n\n```text\n{}\n```\n", path.join(" "), help.trim_end()));
+    for sub in command.get_subcommands_mut().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        describe(sub, path, out);
+    }
+    path.pop();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,105 @@
+//! Printing: tables for people, JSON for programs.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use toolyard_types::name::is_hidden;
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For programs; lists are `{"items": [...]}`.
+    Json,
+}
+
+/// Text of a server or a person, made safe for a terminal: invisible characters and controls escaped.
+pub fn safe(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
+/// Prints a value as JSON.
+pub fn print_json(value: &impl Serialize) {
+    let text = serde_json::to_string_pretty(value).expect("our answers serialise");
+    print_line(&text);
+}
+
+/// Prints a line; a reader that went away ends the program quietly.
+pub fn print_line(text: &str) {
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Prints a list: a table with `heads`, or `{"items": [...]}`.
+pub fn print_list<T: Serialize>(format: Format, items: &[T], heads: &[&str], row: impl Fn(&T) -> Vec<String>) {
+    if format == Format::Json {
+        return print_json(&json!({ "items": items }));
+    }
+    if items.is_empty() {
+        return print_line("nothing yet");
+    }
+    let rows: Vec<Vec<String>> = items.iter().map(|item| row(item).iter().map(|cell| safe(cell)).collect()).collect();
+    let width = |column: usize| {
+        rows.iter().map(|row| row[column].chars().count()).chain([heads[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    print_line(&line(heads.to_vec()));
+    for row in &rows {
+        print_line(&line(row.iter().map(String::as_str).collect()));
+    }
+}
+
+/// Prints one thing: `name: value` lines, or JSON.
+pub fn print_fields<T: Serialize>(format: Format, value: &T, fields: &[(&str, String)]) {
+    if format == Format::Json {
+        return print_json(value);
+    }
+    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
+    for (name, text) in fields.iter().filter(|(_, text)| !text.is_empty()) {
+        print_line(&format!("{:width$} {}", format!("{name}:"), safe(text)));
+    }
+}
+
+/// Says something about work under way, on standard error, when a person watches.
+pub fn progress(format: Format, text: &str) {
+    if format == Format::Table && std::io::stderr().is_terminal() {
+        eprintln!("{}", safe(text));
+    }
+}
+
+/// Says what went wrong and gives the exit code.
+pub fn fail(message: &str, code: u8) -> ExitCode {
+    eprintln!("toolyard: {}", safe(message));
+    ExitCode::from(code)
+}
+
+/// Any value as one table cell.
+pub fn cell(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::safe;
+
+    #[test]
+    fn hostile_text_cannot_steer_the_terminal() {
+        assert_eq!(safe("a\u{1b}[31mb\u{202e}c\nd"), "a\\u{1b}[31mb\\u{202e}c\\nd");
+    }
+}

@@ -1,0 +1,526 @@
+//! `toolyard deploy`, `servers` and `rollout`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use toolyard_client::segment;
+use toolyard_types::agent::{LogLine, LogStream};
+use toolyard_types::api::Page;
+use toolyard_types::api::servers::{
+    CloneServer, CreateServer, Instance, Revision, RollbackServer, Rollout, Server, ServerSettings, UpdateServer,
+};
+use toolyard_types::spec::{Limits, PathGrant, RemoteTransport, Strategy};
+use toolyard_types::state::{Phase, RolloutState};
+use toolyard_types::{EntryName, Name, Problem, Secret};
+
+use super::context::{Context, Failure};
+use super::output::{self, Format, safe};
+use super::name_value;
+
+/// `toolyard deploy`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  toolyard deploy io.github.modelcontextprotocol/server-time --name time --wait
+  toolyard deploy io.github.github/github-mcp-server --input GITHUB_PERSONAL_ACCESS_TOKEN=@token.txt --wait
+  toolyard deploy --url https://mcp.example.com/mcp --name example")]
+pub struct DeployArgs {
+    /// The catalog entry.
+    #[arg(required_unless_present = "url")]
+    entry: Option<EntryName>,
+    /// A remote MCP server's URL, instead of an entry.
+    #[arg(long, conflicts_with = "entry")]
+    url: Option<String>,
+    /// How to speak to --url.
+    #[arg(long, value_parser = ["streamable-http", "sse"], requires = "url")]
+    transport: Option<String>,
+    /// The server's name; made from the entry's when absent.
+    #[arg(long)]
+    name: Option<Name>,
+    /// The entry's version; the latest when absent.
+    #[arg(long = "entry-version", value_name = "VERSION")]
+    version: Option<String>,
+    /// Which of the entry's packages: npm, pypi, oci or remote.
+    #[arg(long)]
+    package: Option<String>,
+    /// The toolbox to run on; any suitable one when absent.
+    #[arg(long)]
+    toolbox: Option<Name>,
+    /// Create it without starting it.
+    #[arg(long)]
+    stopped: bool,
+    #[command(flatten)]
+    settings: SettingsFlags,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// Flags that set a server's settings.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SettingsFlags {
+    /// An input of the entry: NAME=VALUE, NAME=@FILE to read it from a file, NAME=- from standard input.
+    #[arg(long = "input", value_name = "NAME=VALUE", value_parser = name_value)]
+    inputs: Vec<(String, String)>,
+    /// An environment variable.
+    #[arg(long = "set-env", alias = "env", value_name = "NAME=VALUE", value_parser = name_value)]
+    set_env: Vec<(String, String)>,
+    /// Remove an environment variable.
+    #[arg(long = "unset-env", value_name = "NAME")]
+    unset_env: Vec<String>,
+    /// Bind a credential to an input or environment variable.
+    #[arg(long = "credential", value_name = "NAME=CREDENTIAL", value_parser = name_value)]
+    credentials: Vec<(String, String)>,
+    /// An argument after the entry's own; repeat for several.
+    #[arg(long = "arg", value_name = "ARGUMENT", allow_hyphen_values = true)]
+    arguments: Vec<String>,
+    /// Memory limit of an instance, such as 512M or 2G.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+    /// Limit of processes and threads of an instance.
+    #[arg(long, value_name = "N")]
+    processes: Option<u32>,
+    /// A host path the server may read, or PATH:rw to write too; repeat for several.
+    #[arg(long = "path", value_name = "PATH[:rw]")]
+    paths: Vec<String>,
+    /// How a new revision replaces the old.
+    #[arg(long, value_parser = ["surge", "recreate"])]
+    strategy: Option<String>,
+    /// Seconds from start to the MCP answer.
+    #[arg(long, value_name = "SECONDS")]
+    start_timeout: Option<u64>,
+    /// Seconds a rollout may take in all.
+    #[arg(long, value_name = "SECONDS")]
+    rollout_timeout: Option<u64>,
+}
+
+impl SettingsFlags {
+    fn settings(&self) -> Result<ServerSettings, Failure> {
+        let credentials = self.credentials.iter().map(|(input, credential)| {
+            let name = Name::new(credential.clone()).map_err(|error| Failure::new(error.to_string()))?;
+            Ok((input.clone(), name))
+        });
+        let limits = (self.memory.is_some() || self.processes.is_some()).then(|| {
+            let mut limits = Limits::default();
+            limits.memory_bytes = self.memory.unwrap_or(limits.memory_bytes);
+            limits.processes = self.processes.unwrap_or(limits.processes);
+            limits
+        });
+        let path = |text: &String| match text.strip_suffix(":rw") {
+            Some(path) => PathGrant { path: path.to_owned(), writable: true },
+            None => PathGrant { path: text.clone(), writable: false },
+        };
+        let inputs = self.inputs.iter().map(|(name, value)| Ok((name.clone(), read_value(value)?)));
+        Ok(ServerSettings {
+            inputs: inputs.collect::<Result<_, Failure>>()?,
+            environment: self.set_env.iter().cloned().collect::<BTreeMap<_, _>>(),
+            unset_environment: self.unset_env.clone(),
+            credentials: credentials.collect::<Result<_, Failure>>()?,
+            arguments: (!self.arguments.is_empty()).then(|| self.arguments.clone()),
+            limits,
+            paths: (!self.paths.is_empty()).then(|| self.paths.iter().map(path).collect()),
+            strategy: self.strategy.as_deref().map(|s| if s == "surge" { Strategy::Surge } else { Strategy::Recreate }),
+            start_timeout_ms: self.start_timeout.map(|seconds| seconds.saturating_mul(1000)),
+            rollout_timeout_ms: self.rollout_timeout.map(|seconds| seconds.saturating_mul(1000)),
+            ..ServerSettings::default()
+        })
+    }
+}
+
+/// A value given as text, `@FILE` or `-`; a newline at the end of a file is dropped.
+pub fn read_value(value: &str) -> Result<Secret, Failure> {
+    let text = if value == "-" {
+        std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?
+    } else if let Some(file) = value.strip_prefix('@') {
+        let path = PathBuf::from(file);
+        std::fs::read_to_string(&path).map_err(|error| Failure::new(format!("cannot read `{file}`: {error}")))?
+    } else {
+        return Ok(Secret::new(value));
+    };
+    Ok(Secret::new(text.strip_suffix('\n').unwrap_or(&text)))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match unit.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err("must be a number with K, M or G, such as 512M".into()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "must be a number with K, M or G, such as 512M".to_owned())?;
+    number.checked_mul(1 << shift).ok_or_else(|| "is too large".into())
+}
+
+/// Whether to wait for the change to end.
+#[derive(Clone, Debug, Args)]
+pub struct Wait {
+    /// Wait until the change ended; exit code 1 when it failed.
+    #[arg(long)]
+    wait: bool,
+    /// Seconds to wait at most.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    timeout: u64,
+}
+
+/// `toolyard servers ...`
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List servers.
+    List {
+        /// Only those whose name has this in it.
+        #[arg(long)]
+        search: Option<String>,
+        /// Only those in this phase.
+        #[arg(long)]
+        phase: Option<String>,
+    },
+    /// Show a server.
+    Show {
+        /// The server.
+        name: Name,
+    },
+    /// Change a server's settings; makes a new revision.
+    Update {
+        /// The server.
+        name: Name,
+        /// Another version of the entry, or `latest`.
+        #[arg(long = "entry-version", value_name = "VERSION")]
+        version: Option<String>,
+        #[command(flatten)]
+        settings: Box<SettingsFlags>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Start a stopped server.
+    Start(Target),
+    /// Stop a server; it stays deployed.
+    Stop(Target),
+    /// Replace a server's instances by new ones of the same revision.
+    Restart(Target),
+    /// Go back to an earlier revision.
+    Rollback {
+        /// The server.
+        name: Name,
+        /// The revision's number; the one before when absent.
+        #[arg(long)]
+        revision: Option<u32>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Copy a server under a new name.
+    Clone {
+        /// The server.
+        name: Name,
+        /// The copy's name.
+        copy: Name,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Stop a server and remove it.
+    Delete(Target),
+    /// List a server's revisions.
+    Revisions {
+        /// The server.
+        name: Name,
+    },
+    /// Print a server's log.
+    Logs {
+        /// The server.
+        name: Name,
+        /// How many lines from the end.
+        #[arg(long, default_value_t = 100)]
+        tail: u32,
+        /// Go on printing as lines arrive.
+        #[arg(long, short)]
+        follow: bool,
+    },
+}
+
+/// A server and whether to wait.
+#[derive(Clone, Debug, Args)]
+pub struct Target {
+    /// The server.
+    name: Name,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// `toolyard rollout ...`
+#[derive(Debug, Subcommand)]
+pub enum RolloutCommand {
+    /// Show the rollout under way, or the last one.
+    Status {
+        /// The server.
+        name: Name,
+    },
+    /// Stop the rollout; the old revision serves on.
+    Cancel {
+        /// The server.
+        name: Name,
+    },
+}
+
+/// `toolyard deploy`.
+pub async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Failure> {
+    let body = CreateServer {
+        name: args.name,
+        entry: args.entry,
+        version: args.version,
+        package: args.package,
+        url: args.url,
+        transport: args.transport.map(|text| match text.as_str() {
+            "sse" => RemoteTransport::Sse,
+            _ => RemoteTransport::StreamableHttp,
+        }),
+        settings: args.settings.settings()?,
+        toolbox: args.toolbox,
+        start: args.stopped.then_some(false),
+    };
+    let server: Server = context.client.post("/servers", &body).await?;
+    let wanted = if args.stopped { Wanted::Nothing } else { Wanted::Rollout };
+    finish(context, server, &args.wait, wanted).await
+}
+
+/// `toolyard servers ...`
+pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::List { search, phase } => list(context, search, phase).await,
+        Command::Show { name } => {
+            let server: Server = context.client.get(&path(&name, "")).await?;
+            print_server(context.format, &server);
+            Ok(())
+        }
+        Command::Update { name, version, settings, wait } => {
+            let body = UpdateServer { version, settings: settings.settings()? };
+            let server = context.client.send(reqwest::Method::PATCH, &path(&name, ""), Some(&body)).await?;
+            finish(context, server, &wait, Wanted::Rollout).await
+        }
+        Command::Start(target) => act(context, target, "/start", Wanted::Rollout).await,
+        Command::Stop(target) => act(context, target, "/stop", Wanted::Stopped).await,
+        Command::Restart(target) => act(context, target, "/restart", Wanted::Rollout).await,
+        Command::Rollback { name, revision, wait } => {
+            let server = context.client.post(&path(&name, "/rollback"), &RollbackServer { revision }).await?;
+            finish(context, server, &wait, Wanted::Rollout).await
+        }
+        Command::Clone { name, copy, wait } => {
+            let server = context.client.post(&path(&name, "/clone"), &CloneServer { name: copy }).await?;
+            finish(context, server, &wait, Wanted::Rollout).await
+        }
+        Command::Delete(target) => delete(context, target).await,
+        Command::Revisions { name } => revisions(context, &name).await,
+        Command::Logs { name, tail, follow } => logs(context, &name, tail, follow).await,
+    }
+}
+
+/// `toolyard rollout ...`
+pub async fn rollout(context: &Context, command: RolloutCommand) -> Result<(), Failure> {
+    let rollout: Rollout = match command {
+        RolloutCommand::Status { name } => context.client.get(&path(&name, "/rollout")).await?,
+        RolloutCommand::Cancel { name } => context.client.post(&path(&name, "/rollout/cancel"), &json!({})).await?,
+    };
+    print_rollout(context.format, &rollout);
+    Ok(())
+}
+
+fn path(name: &Name, rest: &str) -> String {
+    format!("/servers/{}{rest}", segment(name.as_str()))
+}
+
+async fn list(context: &Context, search: Option<String>, phase: Option<String>) -> Result<(), Failure> {
+    let mut servers = Vec::new();
+    let mut cursor = None;
+    loop {
+        let query = json!({ "limit": 500, "cursor": cursor, "search": search, "phase": phase });
+        let page: Page<Server> = context.client.get_with("/servers", &query).await?;
+        servers.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    output::print_list(context.format, &servers, &["NAME", "PHASE", "REASON", "REVISION", "KIND", "SINCE"], |server| {
+        vec![
+            server.name.to_string(),
+            server.phase.to_string(),
+            server.reason.to_string(),
+            server.revision.to_string(),
+            server.kind.clone(),
+            server.since.to_string(),
+        ]
+    });
+    Ok(())
+}
+
+async fn act(context: &Context, target: Target, rest: &str, wanted: Wanted) -> Result<(), Failure> {
+    let server = context.client.post(&path(&target.name, rest), &json!({})).await?;
+    finish(context, server, &target.wait, wanted).await
+}
+
+/// What `--wait` waits for.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    Nothing,
+    Rollout,
+    Stopped,
+}
+
+async fn finish(context: &Context, mut server: Server, wait: &Wait, wanted: Wanted) -> Result<(), Failure> {
+    if !wait.wait || wanted == Wanted::Nothing {
+        print_server(context.format, &server);
+        return Ok(());
+    }
+    let until = Instant::now() + Duration::from_secs(wait.timeout);
+    let mut said = 0;
+    while !is_over(&server, wanted) {
+        if Instant::now() > until {
+            return Err(Failure::new(format!("`{}` did not get there in {} seconds; it goes on", server.name, wait.timeout)));
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        server = context.client.get(&path(&server.name, "")).await?;
+        let steps = server.rollout.as_ref().map_or(&[][..], |rollout| &rollout.log);
+        for step in steps.iter().skip(said) {
+            output::progress(context.format, &format!("{}  {}", step.at, step.message));
+        }
+        said = steps.len().max(said);
+    }
+    match &server.rollout {
+        Some(rollout) if wanted == Wanted::Rollout && rollout.state != RolloutState::Done => {
+            let details = rollout.log.iter().map(|step| format!("{}  {}", step.at, step.message)).collect();
+            Err(Failure {
+                code: rollout.reason.to_string(),
+                message: format!("`{}` {}: {}", server.name, rollout.state, rollout.message),
+                details,
+            })
+        }
+        _ => {
+            print_server(context.format, &server);
+            Ok(())
+        }
+    }
+}
+
+fn is_over(server: &Server, wanted: Wanted) -> bool {
+    match wanted {
+        Wanted::Nothing => true,
+        Wanted::Stopped => server.phase == Phase::Stopped && server.instances.is_empty(),
+        Wanted::Rollout => server.rollout.as_ref().is_none_or(|rollout| rollout.state != RolloutState::Progressing),
+    }
+}
+
+async fn delete(context: &Context, target: Target) -> Result<(), Failure> {
+    let server_path = path(&target.name, "");
+    let _: Value = context.client.send(reqwest::Method::DELETE, &server_path, None::<&()>).await?;
+    let until = Instant::now() + Duration::from_secs(target.wait.timeout);
+    while target.wait.wait {
+        match context.client.get::<Server>(&server_path).await {
+            Ok(_) if Instant::now() > until => return Err(Failure::new("it is still being stopped")),
+            Ok(_) => tokio::time::sleep(Duration::from_millis(150)).await,
+            Err(error) if error.problem().is_some_and(is_gone) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let done = if target.wait.wait { "deleted" } else { "deleting" };
+    output::print_fields(context.format, &json!({ "name": target.name, "state": done }), &[(done, target.name.to_string())]);
+    Ok(())
+}
+
+fn is_gone(problem: &Problem) -> bool {
+    problem.code == toolyard_types::Code::NotFound
+}
+
+async fn revisions(context: &Context, name: &Name) -> Result<(), Failure> {
+    let page: Page<Revision> = context.client.get(&path(name, "/revisions")).await?;
+    output::print_list(context.format, &page.items, &["REVISION", "CHANGE", "BY", "AT", "LOCK"], |revision| {
+        vec![
+            revision.number.to_string(),
+            revision.change.clone(),
+            revision.created_by.clone(),
+            revision.created_at.to_string(),
+            revision.lock_digest.clone().unwrap_or_default(),
+        ]
+    });
+    Ok(())
+}
+
+async fn logs(context: &Context, name: &Name, tail: u32, follow: bool) -> Result<(), Failure> {
+    let answer = context.client.stream(&path(name, "/logs"), &json!({ "tail": tail, "follow": follow })).await?;
+    let mut chunks = answer.bytes_stream();
+    let mut buffer = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        buffer.extend_from_slice(&chunk.map_err(|_| Failure::new("the connection broke"))?);
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            print_log_line(context.format, &line);
+        }
+    }
+    Ok(())
+}
+
+fn print_log_line(format: Format, line: &[u8]) {
+    match serde_json::from_slice::<LogLine>(line) {
+        Ok(line) if format == Format::Table => {
+            let stream = match line.stream {
+                LogStream::Stderr => "stderr",
+                LogStream::Stdout => "stdout",
+                LogStream::Toolyard => "toolyard",
+            };
+            output::print_line(&format!("{}  {stream:8}  {}", line.at, safe(&line.text)));
+        }
+        _ => output::print_line(String::from_utf8_lossy(line).trim_end()),
+    }
+}
+
+fn print_server(format: Format, server: &Server) {
+    let instance = |instance: &Instance| {
+        let pid = instance.pid.map_or(String::new(), |pid| format!(", pid {pid}"));
+        let toolbox = instance.toolbox.as_ref().map_or("?", Name::as_str);
+        format!("{} on {toolbox}, revision {}, {}{pid}", instance.id, instance.revision, instance.phase)
+    };
+    let reason = if server.message.is_empty() { server.reason.to_string() } else { format!("{}: {}", server.reason, server.message) };
+    let instances: Vec<String> = server.instances.iter().map(instance).collect();
+    output::print_fields(
+        format,
+        server,
+        &[
+            ("name", server.name.to_string()),
+            ("phase", server.phase.to_string()),
+            ("reason", reason),
+            ("next attempt", server.next_attempt_at.map_or(String::new(), |at| at.to_string())),
+            ("revision", server.revision.to_string()),
+            ("entry", server.entry.as_ref().map_or(String::new(), |entry| format!("{} {}", entry.name, entry.version))),
+            ("instances", instances.join("; ")),
+            ("MCP path", server.mcp_path.clone()),
+        ],
+    );
+}
+
+fn print_rollout(format: Format, rollout: &Rollout) {
+    let from = rollout.from_revision.map_or("nothing".into(), |number| number.to_string());
+    let steps: Vec<String> = rollout.log.iter().map(|step| format!("{} {}", step.at, step.message)).collect();
+    output::print_fields(
+        format,
+        rollout,
+        &[
+            ("server", rollout.server.to_string()),
+            ("state", rollout.state.to_string()),
+            ("reason", format!("{} {}", rollout.reason, rollout.message)),
+            ("change", format!("revision {from} to {}", rollout.to_revision)),
+            ("steps", steps.join("; ")),
+        ],
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_read_with_their_unit() {
+        assert_eq!((size("512M"), size("2g"), size("1KiB"), size("7")), (Ok(512 << 20), Ok(2 << 30), Ok(1024), Ok(7)));
+        assert!(size("lots").is_err() && size("1T").is_err() && size("99999999999999999999").is_err());
+    }
+}

@@ -1,0 +1,113 @@
+//! `toolyard toolsets`.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use toolyard_client::segment;
+use toolyard_types::Name;
+use toolyard_types::api::Page;
+use toolyard_types::api::servers::{PutToolset, Toolset};
+use toolyard_types::snapshot::ToolsetMember;
+
+use super::context::{Context, Failure};
+use super::output;
+
+/// `toolyard toolsets ...`
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List toolsets.
+    List,
+    /// Show a toolset.
+    Show {
+        /// The toolset.
+        name: Name,
+    },
+    /// Make a toolset.
+    #[command(after_help = "Examples:
+  toolyard toolsets create all --servers everything,time
+  toolyard toolsets create safe --servers time --tool everything=echo --tool everything=add")]
+    Create(Members),
+    /// Replace a toolset's members.
+    Update(Members),
+    /// Remove a toolset; its servers stay.
+    Delete {
+        /// The toolset.
+        name: Name,
+    },
+}
+
+/// A toolset's contents.
+#[derive(Debug, Args)]
+pub struct Members {
+    /// The toolset.
+    name: Name,
+    /// Servers with all their tools, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<Name>,
+    /// One tool of a server: SERVER=TOOL; repeat for several.
+    #[arg(long = "tool", value_name = "SERVER=TOOL", value_parser = super::name_value)]
+    tools: Vec<(String, String)>,
+    /// Shown to clients.
+    #[arg(long, default_value = "")]
+    description: String,
+}
+
+impl Members {
+    fn body(self) -> Result<PutToolset, Failure> {
+        let mut members: Vec<ToolsetMember> =
+            self.servers.into_iter().map(|server| ToolsetMember { server, tools: None }).collect();
+        for (server, tool) in self.tools {
+            let server = Name::new(server).map_err(|error| Failure::new(error.to_string()))?;
+            match members.iter_mut().find(|member| member.server == server) {
+                Some(member) => member.tools.get_or_insert_default().push(tool),
+                None => members.push(ToolsetMember { server, tools: Some(vec![tool]) }),
+            }
+        }
+        Ok(PutToolset { name: self.name, description: self.description, members })
+    }
+}
+
+/// `toolyard toolsets ...`
+pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+    let client = &context.client;
+    match command {
+        Command::List => {
+            let page: Page<Toolset> = client.get_with("/toolsets", &json!({ "limit": 500 })).await?;
+            output::print_list(context.format, &page.items, &["NAME", "SERVERS", "MCP PATH"], |toolset| {
+                vec![toolset.name.to_string(), servers(toolset), toolset.mcp_path.clone()]
+            });
+        }
+        Command::Show { name } => print(context, &client.get(&path(&name)).await?),
+        Command::Create(members) => print(context, &client.post("/toolsets", &members.body()?).await?),
+        Command::Update(members) => {
+            let body = members.body()?;
+            print(context, &client.send(reqwest::Method::PUT, &path(&body.name), Some(&body)).await?);
+        }
+        Command::Delete { name } => {
+            let _: Value = client.send(reqwest::Method::DELETE, &path(&name), None::<&()>).await?;
+            output::print_fields(context.format, &json!({ "name": name, "state": "deleted" }), &[("deleted", name.to_string())]);
+        }
+    }
+    Ok(())
+}
+
+fn path(name: &Name) -> String {
+    format!("/toolsets/{}", segment(name.as_str()))
+}
+
+fn servers(toolset: &Toolset) -> String {
+    let member = |member: &ToolsetMember| match &member.tools {
+        Some(tools) => format!("{} ({})", member.server, tools.join(" ")),
+        None => member.server.to_string(),
+    };
+    toolset.members.iter().map(member).collect::<Vec<_>>().join(", ")
+}
+
+fn print(context: &Context, toolset: &Toolset) {
+    let fields = [
+        ("name", toolset.name.to_string()),
+        ("description", toolset.description.clone()),
+        ("servers", servers(toolset)),
+        ("MCP URL", context.link(&toolset.mcp_path)),
+    ];
+    output::print_fields(context.format, toolset, &fields);
+}

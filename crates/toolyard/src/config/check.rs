@@ -1,0 +1,117 @@
+//! What production refuses.
+
+use toolyard_types::Secret;
+
+use super::{Environment, Settings};
+
+/// A setting that is not safe in production: its name and why. Never its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Insecure {
+    /// The setting.
+    pub setting: &'static str,
+    /// Why, and what would be right.
+    pub why: &'static str,
+}
+
+impl std::fmt::Display for Insecure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "setting `{}`: {}", self.setting, self.why)
+    }
+}
+
+/// Every setting that is not safe in production, all at once. Empty for other environments' own use.
+pub fn insecure_settings(settings: &Settings) -> Vec<Insecure> {
+    let mut found = Vec::new();
+    let mut refuse = |bad: bool, setting, why| {
+        if bad {
+            found.push(Insecure { setting, why });
+        }
+    };
+    let https = settings.public_url.as_deref().is_some_and(|url| url.starts_with("https://"));
+    refuse(!https, "public_url", "must be set to an https address");
+    refuse(!settings.cookie_secure, "cookie_secure", "must be true");
+    refuse(!settings.agent_listen.ip().is_loopback(), "agent_listen", "must be a loopback address: it speaks plain HTTP");
+    refuse(!settings.require_isolation && settings.local_toolbox, "require_isolation", "must be true while servers run on this machine");
+    refuse(settings.catalog_private_sources, "catalog_private_sources", "must be false: sources could reach private networks");
+    refuse(settings.metrics_public && !settings.listen.ip().is_loopback(), "metrics_public", "must be false on a public listener");
+    let weak_key = |key: &Secret| !strong_key(key.expose());
+    refuse(
+        settings.bootstrap_api_key.as_ref().is_some_and(weak_key),
+        "bootstrap_api_key",
+        "must be `ty_` or `ty_bootstrap_` and at least 32 random characters; make one with `openssl rand -hex 32`",
+    );
+    refuse(
+        settings.bootstrap_admin_password.as_ref().is_some_and(|password| !strong_password(password.expose())),
+        "bootstrap_admin_password",
+        "must have at least 16 characters, not all of one kind repeated",
+    );
+    let verbose = |part: &str| part.contains("debug") || part.contains("trace");
+    refuse(settings.log.split(',').any(verbose), "log", "must not be debug or trace");
+    refuse(
+        settings.database_url.as_ref().is_some_and(|url| plain_remote_database(url.expose())),
+        "database_url",
+        "must use TLS (`sslmode=verify-full`) to a database on another host",
+    );
+    found
+}
+
+/// Whether a start must be refused.
+impl Settings {
+    /// The insecure settings that must stop the start: all of them in production, none elsewhere.
+    pub fn refused(&self) -> Vec<Insecure> {
+        if self.env == Environment::Production { insecure_settings(self) } else { Vec::new() }
+    }
+}
+
+/// A key with enough different characters after its prefix that it was likely made by a machine.
+///
+/// Counting distinct characters and runs catches the keys people type (`0123456789abcdef` repeated, one
+/// letter repeated); it does not prove randomness, nothing could.
+fn strong_key(key: &str) -> bool {
+    let Some(body) = key.strip_prefix("ty_") else { return false };
+    let body = body.strip_prefix("bootstrap_").unwrap_or(body);
+    let distinct = body.bytes().collect::<std::collections::BTreeSet<_>>().len();
+    let ascending = body.as_bytes().windows(2).filter(|pair| pair[1] == pair[0].wrapping_add(1)).count();
+    body.len() >= 32 && distinct >= 10 && ascending * 4 < body.len()
+}
+
+fn strong_password(password: &str) -> bool {
+    password.chars().count() >= 16 && password.chars().collect::<std::collections::BTreeSet<_>>().len() >= 6
+}
+
+fn plain_remote_database(url: &str) -> bool {
+    let local = ["@localhost", "@127.0.0.1", "@[::1]", "@/", "host=/"].iter().any(|mark| url.contains(mark));
+    !local && !url.contains("sslmode=verify-full") && !url.contains("sslmode=verify-ca")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(settings: &Settings) -> Vec<&'static str> {
+        settings.refused().into_iter().map(|insecure| insecure.setting).collect()
+    }
+
+    #[test]
+    fn production_names_every_insecure_setting_at_once() {
+        let mut settings = Settings::defaults(Environment::Production);
+        settings.bootstrap_api_key = Some(Secret::new("ty_bootstrap_0123456789abcdef0123456789abcdef"));
+        settings.bootstrap_admin_password = Some(Secret::new("short"));
+        settings.cookie_secure = false;
+        settings.log = "debug".into();
+        assert_eq!(names(&settings), ["public_url", "cookie_secure", "bootstrap_api_key", "bootstrap_admin_password", "log"]);
+        let text = settings.refused().iter().map(ToString::to_string).collect::<String>();
+        assert!(!text.contains("0123456789abcdef") && !text.contains("short"), "values are never shown: {text}");
+    }
+
+    #[test]
+    fn production_accepts_safe_settings_and_development_accepts_everything() {
+        let mut settings = Settings::defaults(Environment::Production);
+        settings.public_url = Some("https://toolyard.example.com".into());
+        settings.bootstrap_api_key = Some(Secret::new("ty_9f4c1b7ad2e85036c1f7a94b02d8e6375b1c0f9e8a7d6423"));
+        assert_eq!(names(&settings), Vec::<&str>::new());
+        settings.env = Environment::Development;
+        settings.public_url = None;
+        assert_eq!(names(&settings), Vec::<&str>::new());
+    }
+}

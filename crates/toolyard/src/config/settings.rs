@@ -1,0 +1,243 @@
+//! The one struct of settings.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use toolyard_types::Secret;
+
+/// Which kind of installation this is. Chooses defaults, and production refuses insecure settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Environment {
+    /// A laptop: `.env` is read, plain HTTP and weak bootstrap secrets are fine.
+    Development,
+    /// Like production, with insecure settings warned about instead of refused.
+    Staging,
+    /// Insecure settings are refused at start.
+    Production,
+}
+
+impl Environment {
+    /// As written in settings and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Staging => "staging",
+            Self::Production => "production",
+        }
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Environment {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "development" => Ok(Self::Development),
+            "staging" => Ok(Self::Staging),
+            "production" => Ok(Self::Production),
+            other => Err(format!(
+                "environment `{}` is none of development, staging, production",
+                toolyard_types::name::printable(other)
+            )),
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for log collectors.
+    Json,
+}
+
+/// Every setting of `toolyard serve` and `toolyard dtma`.
+///
+/// A field `data_dir` is `data_dir` in `toolyard.toml`, `TOOLYARD_DATA_DIR` in the environment and
+/// `--set data_dir=...` (or its own flag) on the command line.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Toolyard settings")]
+pub struct Settings {
+    /// Which kind of installation this is: `development`, `staging` or `production`. Set by `TOOLYARD_ENV`.
+    pub env: Environment,
+
+    /// Where Toolyard keeps its database, keys, packages and logs. Made if absent, readable by its user only.
+    #[schemars(with = "String")]
+    pub data_dir: PathBuf,
+
+    /// Address of the console, the API and the MCP gateway.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+
+    /// Address of the listener for agents. Loopback only, until agents are enrolled with mutual TLS.
+    #[schemars(with = "String")]
+    pub agent_listen: SocketAddr,
+
+    /// The address people and clients use, such as `https://toolyard.example.com`. Needed in production.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+
+    /// `postgres://...`; a SQLite file in the data directory when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("x-secret" = true))]
+    pub database_url: Option<Secret>,
+
+    /// The vault's master key, 32 bytes in hex or base64; a key file in the data directory when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("x-secret" = true))]
+    pub vault_key: Option<Secret>,
+
+    /// E-mail address of the first administrator, made at the first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap_admin_email: Option<String>,
+
+    /// The first administrator's password; one is made and printed once when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("x-secret" = true))]
+    pub bootstrap_admin_password: Option<Secret>,
+
+    /// An API key that is always valid, for automation that installs Toolyard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("x-secret" = true))]
+    pub bootstrap_api_key: Option<Secret>,
+
+    /// Session cookies are sent over HTTPS only.
+    pub cookie_secure: bool,
+
+    /// Hours a browser session lasts without use.
+    #[schemars(range(min = 1, max = 720))]
+    pub session_hours: u32,
+
+    /// What is logged, such as `info` or `info,toolyard_gateway=debug`.
+    pub log: String,
+
+    /// How log lines are written.
+    pub log_format: LogFormat,
+
+    /// Base URL of the MCP registry that the catalog can sync from.
+    pub registry_url: String,
+
+    /// Sync the catalog from the registry; the curated list needs no network.
+    pub registry_sync: bool,
+
+    /// Serve public catalog entries at `/v0.1/servers` without a key.
+    pub registry_serve: bool,
+
+    /// Catalog sources may have addresses in private networks.
+    pub catalog_private_sources: bool,
+
+    /// Run servers on this machine, as toolbox `local`.
+    pub local_toolbox: bool,
+
+    /// Refuse to run servers where this host cannot enforce isolation and limits.
+    pub require_isolation: bool,
+
+    /// First of the user ids that servers run as, when Toolyard runs as root.
+    #[schemars(range(min = 1000))]
+    pub server_uid_base: u32,
+
+    /// Names of Toolyard's own environment variables that servers may see too.
+    pub server_environment: Vec<String>,
+
+    /// A file of CA certificates (PEM) trusted besides the system's: by Toolyard, package clients and servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub ca_bundle: Option<PathBuf>,
+
+    /// Proxy for outgoing requests, as URL: for Toolyard, package clients and servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+
+    /// Hosts reached without the proxy, separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_proxy: Option<String>,
+
+    /// The Node.js executable.
+    pub node: String,
+
+    /// The npm executable.
+    pub npm: String,
+
+    /// The Python executable; the first suitable of the usual ones when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
+
+    /// Seconds a server outlives an agent that went away.
+    #[schemars(range(min = 1, max = 3600))]
+    pub orphan_grace_seconds: u32,
+
+    /// Seconds that requests under way get to finish at shutdown.
+    #[schemars(range(min = 0, max = 600))]
+    pub drain_seconds: u32,
+
+    /// Seconds the gateway serves from its last picture of the control plane before it refuses calls.
+    #[schemars(range(min = 5, max = 86400))]
+    pub snapshot_max_age_seconds: u32,
+
+    /// Days that call records are kept.
+    #[schemars(range(min = 1, max = 3650))]
+    pub call_retention_days: u32,
+
+    /// Prometheus metrics are served at `/metrics` without a key to everyone who reaches the listener.
+    pub metrics_public: bool,
+}
+
+impl Settings {
+    /// The defaults of an environment.
+    pub fn defaults(env: Environment) -> Self {
+        let hardened = env != Environment::Development;
+        Self {
+            env,
+            data_dir: PathBuf::from(if hardened { "/var/lib/toolyard" } else { ".toolyard" }),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            agent_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            public_url: None,
+            database_url: None,
+            vault_key: None,
+            bootstrap_admin_email: None,
+            bootstrap_admin_password: None,
+            bootstrap_api_key: None,
+            cookie_secure: hardened,
+            session_hours: 12,
+            log: "info".into(),
+            log_format: if hardened { LogFormat::Json } else { LogFormat::Text },
+            registry_url: "https://registry.modelcontextprotocol.io".into(),
+            registry_sync: false,
+            registry_serve: true,
+            catalog_private_sources: !hardened,
+            local_toolbox: true,
+            require_isolation: env == Environment::Production,
+            server_uid_base: 200_000,
+            server_environment: [
+                "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE",
+                "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE",
+            ]
+            .map(String::from)
+            .to_vec(),
+            ca_bundle: None,
+            proxy: None,
+            no_proxy: None,
+            node: "node".into(),
+            npm: "npm".into(),
+            python: None,
+            orphan_grace_seconds: 10,
+            drain_seconds: 10,
+            snapshot_max_age_seconds: 300,
+            call_retention_days: 30,
+            metrics_public: !hardened,
+        }
+    }
+}

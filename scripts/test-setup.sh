@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Installs what the tests need and is not there: Postgres and promtool (Debian packages), cargo-nextest, and
+# the MCP clients of other people that the end-to-end tests use, below $TOOLYARD_TEST_DIR/clients.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dir=${TOOLYARD_TEST_DIR:-/tmp/toolyard-test-$(id -u)}
+mkdir -p "$dir"
+
+packages=()
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || packages+=(postgresql)
+command -v promtool >/dev/null || packages+=(prometheus)
+command -v unshare >/dev/null || packages+=(util-linux)
+python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+if [ ${#packages[@]} -gt 0 ]; then
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    echo "test-setup: installing ${packages[*]}"
+    { apt-get update && apt-get install -y --no-install-recommends "${packages[@]}"; } >"$dir/apt.log" 2>&1 ||
+      { tail -20 "$dir/apt.log" >&2; exit 1; }
+  else
+    echo "test-setup: missing: ${packages[*]}; install them (on Debian: apt-get install ${packages[*]})" >&2
+    exit 1
+  fi
+fi
+cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
+
+# The clients, once for each set of versions.
+typescript="@modelcontextprotocol/sdk@1.32.2 @modelcontextprotocol/client@2.4.0"
+pythons="1.12.4 1.30.0 2.3.0"
+stamp="$typescript $pythons"
+if [ "$(cat "$dir/clients/stamp" 2>/dev/null)" != "$stamp" ]; then
+  echo "test-setup: installing MCP clients"
+  rm -rf "$dir/clients"
+  mkdir -p "$dir/clients/typescript"
+  (
+    cd "$dir/clients/typescript"
+    npm init --yes >/dev/null 2>&1
+    # shellcheck disable=SC2086
+    npm install --ignore-scripts --no-audit --no-fund --silent $typescript
+  )
+  for version in $pythons; do
+    python3 -m venv "$dir/clients/python-$version"
+    "$dir/clients/python-$version/bin/pip" install --quiet "mcp==$version"
+  done
+  echo "$stamp" >"$dir/clients/stamp"
+fi

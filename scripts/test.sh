@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Installs what the tests need, starts their Postgres, and runs everything: lints, then unit, integration and
+# end-to-end tests in one cargo profile. A skipped test is a failed one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export TOOLYARD_TEST_DIR=${TOOLYARD_TEST_DIR:-/tmp/toolyard-test-$(id -u)}
+scripts/check-tools.sh run
+scripts/test-setup.sh
+
+TOOLYARD_TEST_POSTGRES_URL=$(scripts/postgres-test.sh start)
+export TOOLYARD_TEST_POSTGRES_URL
+trap 'scripts/postgres-test.sh stop || true' EXIT
+
+if grep -rnE '#\[ignore|test\.skip' --include='*.rs' --include='*.ts' crates xtask bench; then
+  echo "test: the tests above are skipped; a skipped test is a failed one" >&2
+  exit 1
+fi
+
+scripts/lint.sh
+cargo nextest run --workspace --profile ci "$@"
