@@ -26,6 +26,9 @@ pub enum ControlError {
     /// Fields of the request are not valid.
     #[error("{}", summary(.0))]
     Invalid(Vec<FieldError>),
+    /// A catalog entry is not valid.
+    #[error("the entry is not valid: {}", summary(.0))]
+    EntryInvalid(Vec<FieldError>),
     /// Nobody is signed in, and no good key was sent.
     #[error("{0}")]
     Unauthenticated(String),
@@ -90,6 +93,7 @@ impl ControlError {
             Self::AlreadyExists(_) | Self::Store(StoreError::AlreadyExists) => Code::AlreadyExists,
             Self::Conflict(_) => Code::Conflict,
             Self::Invalid(_) => Code::ValidationFailed,
+            Self::EntryInvalid(_) => Code::EntryInvalid,
             Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::Forbidden { .. } => Code::Forbidden,
             Self::RateLimited { .. } => Code::RateLimited,
@@ -111,7 +115,7 @@ impl ControlError {
             told => told.to_string(),
         };
         let mut problem = Problem::new(self.code(), detail);
-        if let Self::Invalid(errors) = self {
+        if let Self::Invalid(errors) | Self::EntryInvalid(errors) = self {
             problem.errors.clone_from(errors);
         }
         problem

@@ -11,6 +11,7 @@
 
 mod app;
 mod auth;
+mod catalog;
 pub mod error;
 mod http;
 mod vault;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use auth::{Caller, FirstSignIn};
+pub use catalog::{SourceClient, entry_document};
 pub use error::{ControlError, Result};
 pub use http::openapi;
 use tokio_util::sync::CancellationToken;
@@ -53,6 +55,8 @@ pub struct ControlOptions {
     pub vault_keys: VaultKeys,
     /// For every outgoing request; knows CA bundle and proxy.
     pub http_client: reqwest::Client,
+    /// For catalog sources, whose addresses people type in.
+    pub source_client: SourceClient,
     /// `development`, `staging` or `production`.
     pub environment: String,
     /// `bare`, `systemd`, `container` or `cluster`.
@@ -89,6 +93,7 @@ struct Inner {
     decider: Decider,
     tasks: TaskTracker,
     auth: auth::AuthState,
+    catalog: catalog::CatalogState,
     first_sign_in: std::sync::Mutex<Option<FirstSignIn>>,
 }
 
@@ -115,9 +120,13 @@ impl Control {
             decider,
             tasks: TaskTracker::new(),
             auth,
+            catalog: catalog::CatalogState::default(),
             first_sign_in: std::sync::Mutex::new(first_sign_in),
         }));
+        catalog::sync::prepare(&control).await?;
         control.spawn("auth upkeep", auth::upkeep(control.clone()));
+        control.spawn("catalog changes", catalog::follow_changes(control.clone()));
+        control.spawn("catalog sync", catalog::sync::run(control.clone()));
         Ok(control)
     }
 
@@ -191,6 +200,10 @@ impl Control {
     /// The client for outgoing requests.
     pub(crate) fn http_client(&self) -> &reqwest::Client {
         &self.0.options.http_client
+    }
+
+    pub(crate) fn catalog(&self) -> &catalog::CatalogState {
+        &self.0.catalog
     }
 
     pub(crate) fn auth(&self) -> &auth::AuthState {

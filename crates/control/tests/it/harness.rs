@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use toolyard_control::{Bootstrap, Control, ControlOptions, VaultKeys};
+use toolyard_control::{Bootstrap, Control, ControlOptions, SourceClient, VaultKeys};
 pub(crate) use toolyard_store::testing::{Engine, TestDatabase};
 use toolyard_types::{Clock, Secret, Timestamp};
 use tower::ServiceExt;
@@ -161,6 +161,7 @@ async fn options(database: &TestDatabase, clock: Clock) -> ControlOptions {
         data_dir: database.dir(),
         vault_keys: VaultKeys::DataDir,
         http_client: reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client"),
+        source_client: SourceClient::new(reqwest::Client::builder(), true).expect("a client"),
         environment: "development".to_owned(),
         deployment_target: "bare".to_owned(),
         public_url: None,

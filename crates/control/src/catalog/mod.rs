@@ -1,0 +1,220 @@
+//! The catalog: what can be deployed, where it comes from, and how it is found.
+//!
+//! Entries come from sources: the list that comes with Toolyard (`built-in`), what people here publish
+//! (`own`), registries that speak the official API, and JSON files. A source's entries are its own; of
+//! several entries of one name the list shows one (see [`index`]). A loop keeps sources in step; searches are
+//! answered from an index in memory.
+//!
+//! The index is rebuilt after a change: at once when somebody here made it, so that they find what they
+//! published; beside the searches, which see the old one meanwhile, when a sync or another replica did.
+
+pub(crate) mod curated;
+pub(crate) mod entry;
+pub(crate) mod fetch;
+pub(crate) mod index;
+pub(crate) mod merge;
+pub(crate) mod sync;
+pub(crate) mod validate;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+use toolyard_store::{CatalogEntry, CatalogSource};
+use toolyard_types::server_json::ServerJson;
+use toolyard_types::{EntryName, OrganizationId};
+
+pub use fetch::SourceClient;
+
+use crate::{Control, ControlError, Result};
+use index::Index;
+
+/// How many organizations' indexes are kept; beyond that all are dropped and built again when asked for.
+const MAX_INDEXES: usize = 256;
+/// Between two rebuilds beside the searches.
+const REBUILD_PAUSE: Duration = Duration::from_millis(500);
+/// How often the outbox is read for changes made by other replicas.
+const POLL: Duration = Duration::from_secs(2);
+
+const FRESH: u8 = 0;
+const STALE: u8 = 1;
+const WRONG: u8 = 2;
+
+/// What the catalog keeps in memory.
+#[derive(Default)]
+pub(crate) struct CatalogState {
+    slots: Mutex<HashMap<OrganizationId, Arc<Slot>>>,
+    /// Wakes the sync loop.
+    pub(crate) wake: Notify,
+}
+
+#[derive(Default)]
+struct Slot {
+    index: ArcSwapOption<Index>,
+    freshness: AtomicU8,
+    building: tokio::sync::Mutex<()>,
+}
+
+impl CatalogState {
+    fn slot(&self, organization: OrganizationId) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.len() >= MAX_INDEXES && !slots.contains_key(&organization) {
+            slots.clear();
+        }
+        slots.entry(organization).or_default().clone()
+    }
+
+    /// The next search must see what was just written.
+    pub(crate) fn changed_here(&self, organization: OrganizationId) {
+        self.slot(organization).freshness.store(WRONG, Ordering::SeqCst);
+    }
+
+    /// A search soon should see what was written elsewhere.
+    fn changed_elsewhere(&self, organization: Option<OrganizationId>) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        for (of, slot) in &*slots {
+            if organization.is_none_or(|organization| organization == *of) {
+                slot.freshness.fetch_max(STALE, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// The search index of an organization.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn index(control: &Control, organization: OrganizationId) -> Result<Arc<Index>> {
+    let slot = control.catalog().slot(organization);
+    match (slot.index.load_full(), slot.freshness.load(Ordering::SeqCst)) {
+        (Some(index), FRESH) => return Ok(index),
+        (Some(index), STALE) => {
+            rebuild_beside(control, organization, slot);
+            return Ok(index);
+        }
+        _ => {}
+    }
+    let _building = slot.building.lock().await;
+    match slot.index.load_full() {
+        Some(index) if slot.freshness.load(Ordering::SeqCst) != WRONG => Ok(index),
+        _ => rebuild(control, organization, &slot).await,
+    }
+}
+
+fn rebuild_beside(control: &Control, organization: OrganizationId, slot: Arc<Slot>) {
+    let task = {
+        let control = control.clone();
+        async move {
+            // One at a time: whoever finds it taken is served by the one under way.
+            let Ok(_building) = slot.building.try_lock() else { return };
+            if slot.freshness.load(Ordering::SeqCst) == FRESH {
+                return;
+            }
+            if let Err(error) = rebuild(&control, organization, &slot).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the catalog index stays as it was");
+            }
+            tokio::select! {
+                () = control.stopping().cancelled() => {}
+                () = tokio::time::sleep(REBUILD_PAUSE) => {}
+            }
+        }
+    };
+    control.spawn("catalog index", task);
+}
+
+async fn rebuild(control: &Control, organization: OrganizationId, slot: &Slot) -> Result<Arc<Index>> {
+    // Before the read: a change during it makes the index stale again.
+    slot.freshness.store(FRESH, Ordering::SeqCst);
+    let built = build(control, organization).await;
+    match built {
+        Ok(index) => {
+            slot.index.store(Some(index.clone()));
+            Ok(index)
+        }
+        Err(error) => {
+            slot.freshness.fetch_max(STALE, Ordering::SeqCst);
+            Err(error)
+        }
+    }
+}
+
+async fn build(control: &Control, organization: OrganizationId) -> Result<Arc<Index>> {
+    let tx = control.store().org_read(organization).await?;
+    let (sources, entries) = (tx.catalog_sources().await?, tx.catalog_entries().await?);
+    drop(tx);
+    let built = tokio::task::spawn_blocking(move || Index::build(&sources, entries)).await;
+    built.map(Arc::new).map_err(ControlError::internal("building the catalog index"))
+}
+
+/// Marks indexes stale when the outbox tells of a change, until everything ends.
+pub(crate) async fn follow_changes(control: Control) {
+    let mut wakes = control.store().wakes();
+    let mut seen = None;
+    loop {
+        match changes(&control, seen).await {
+            Ok(newest) => seen = Some(newest),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "changes of the catalog are noticed late");
+                control.catalog().changed_elsewhere(None);
+            }
+        }
+        tokio::select! {
+            () = control.stopping().cancelled() => return,
+            _ = wakes.changed() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+}
+
+async fn changes(control: &Control, seen: Option<i64>) -> Result<i64> {
+    let tx = control.store().system_read("notice changes of every organization's catalog").await?;
+    let Some(mut seen) = seen else { return Ok(tx.last_event().await?) };
+    loop {
+        let events = tx.events_after(seen, 500).await?;
+        let Some(last) = events.last() else { return Ok(seen) };
+        seen = last.sequence;
+        for event in events.iter().filter(|event| event.kind == "catalog.changed") {
+            control.catalog().changed_elsewhere(event.organization);
+        }
+    }
+}
+
+/// The document to deploy an entry from, with its version: the latest one when none is named. The entry must
+/// be approved, and neither it nor the version deleted; a deprecated one may still be deployed.
+///
+/// # Errors
+/// `not_found` when there is no such entry or version.
+pub async fn entry_document(
+    control: &Control,
+    organization: OrganizationId,
+    name: &EntryName,
+    version: Option<&str>,
+) -> Result<(String, ServerJson)> {
+    let tx = control.store().org_read(organization).await?;
+    let sources = tx.catalog_sources().await?;
+    let shown = best(&sources, tx.catalog_entries_named(name.as_str()).await?);
+    let entry = shown.filter(|entry| entry.review == "approved").ok_or_else(|| no_entry(name))?;
+    let version = version.unwrap_or(&entry.latest_version);
+    let stored = tx.catalog_version(entry.id, version).await?.filter(|stored| stored.status != "deleted");
+    let stored = stored.ok_or_else(|| no_version(name, version))?;
+    let server = serde_json::from_str(&stored.document).map_err(ControlError::internal("reading a stored server.json"))?;
+    Ok((stored.version, server))
+}
+
+/// Of the entries of one name, the one that is shown; deleted ones never.
+pub(crate) fn best(sources: &[CatalogSource], entries: Vec<CatalogEntry>) -> Option<CatalogEntry> {
+    let alive = entries.into_iter().filter(|entry| entry.status != "deleted");
+    alive.min_by_key(|entry| index::precedence(sources, entry))
+}
+
+pub(crate) fn no_entry(name: &EntryName) -> ControlError {
+    ControlError::NotFound(format!("catalog entry `{name}`"))
+}
+
+pub(crate) fn no_version(name: &EntryName, version: &str) -> ControlError {
+    let version = toolyard_types::name::printable(version);
+    ControlError::NotFound(format!("version `{version}` of catalog entry `{name}`"))
+}
