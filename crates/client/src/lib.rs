@@ -94,13 +94,13 @@ impl Client {
         self.send(Method::GET, path, None::<&()>).await
     }
 
-    /// `GET /api/v1{path}` with a query.
+    /// `GET /api/v1{path}` with a query; fields that are `null` are left out.
     ///
     /// # Errors
     /// See [`ApiError`].
     pub async fn get_with<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ApiError> {
         let url = self.url(path);
-        let request = self.request(Method::GET, &url).query(query);
+        let request = self.request(Method::GET, &url).query(&pairs(query));
         read(url, request.send().await).await
     }
 
@@ -136,13 +136,13 @@ impl Client {
     /// See [`ApiError`].
     pub async fn stream(&self, path: &str, query: &impl Serialize) -> Result<reqwest::Response, ApiError> {
         let url = self.url(path);
-        let request = self.request(Method::GET, &url).query(query).timeout(Duration::from_secs(86_400));
+        let request = self.request(Method::GET, &url).query(&pairs(query)).timeout(Duration::from_secs(86_400));
         match request.send().await {
             Ok(answer) if answer.status().is_success() => Ok(answer),
-            other => Err(read::<serde_json::Value>(url.clone(), other).await.err().unwrap_or(ApiError::NotToolyard {
-                url,
-                status: StatusCode::OK,
-            })),
+            other => Err(read::<serde_json::Value>(url.clone(), other)
+                .await
+                .err()
+                .unwrap_or(ApiError::NotToolyard { url, status: StatusCode::OK })),
         }
     }
 
@@ -157,6 +157,19 @@ impl Client {
             None => request,
         }
     }
+}
+
+/// The fields of a query as text.
+fn pairs(query: &impl Serialize) -> Vec<(String, String)> {
+    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(query) else { return Vec::new() };
+    fields
+        .into_iter()
+        .filter_map(|(name, value)| match value {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some((name, text)),
+            other => Some((name, other.to_string())),
+        })
+        .collect()
 }
 
 /// A name as one segment of a path: `a/b` becomes `a%2Fb`.

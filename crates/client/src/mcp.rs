@@ -105,10 +105,12 @@ impl Client {
         if let Some(name) = name {
             request = request.header("mcp-name", name);
         }
-        let unreachable = |source: reqwest::Error| McpError::Unreachable { url: url.clone(), source: source.without_url() };
+        let unreachable =
+            |source: reqwest::Error| McpError::Unreachable { url: url.clone(), source: source.without_url() };
         let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
-        let events = answer.headers().get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let events =
+            answer.headers().get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let mut chunks = answer.bytes_stream();
         let mut buffer = Vec::new();
         while let Some(chunk) = chunks.next().await {
@@ -190,7 +192,8 @@ mod tests {
     #[test]
     fn a_problem_and_a_json_rpc_error_both_say_what_is_wrong() {
         let rpc = outcome(json!({"error":{"code":-32602,"message":"no tool"}}), "u").expect_err("refused");
-        let problem = outcome(json!({"status":401,"code":"unauthenticated","detail":"no key"}), "u").expect_err("refused");
+        let problem =
+            outcome(json!({"status":401,"code":"unauthenticated","detail":"no key"}), "u").expect_err("refused");
         assert_eq!((rpc.to_string(), problem.to_string()), ("no tool (-32602)".into(), "no key (401)".into()));
     }
 }

@@ -40,7 +40,8 @@ fn problems() -> String {
     );
     for code in Code::ALL {
         let name = code.as_str();
-        let _ = writeln!(out, "| <a id=\"{name}\"></a>`{name}` | {} | {} | {} |", code.status(), code.title(), code.help());
+        let _ =
+            writeln!(out, "| <a id=\"{name}\"></a>`{name}` | {} | {} | {} |", code.status(), code.title(), code.help());
     }
     out
 }

@@ -4,14 +4,7 @@ mod agent;
 pub mod cli;
 pub mod config;
 mod generate;
+mod local;
 mod net;
 mod serve;
 mod telemetry;
-
-use std::path::Path;
-use std::process::ExitCode;
-
-/// Holds one server process until it ended; see `toolyard_dtma::supervise`.
-fn supervise(dir: &Path) -> ExitCode {
-    toolyard_dtma::supervise::main(dir)
-}

@@ -17,8 +17,8 @@ pub fn http_client(settings: &Settings) -> Result<reqwest::Client, String> {
         .user_agent(concat!("toolyard/", env!("CARGO_PKG_VERSION")));
     if let Some(path) = &settings.ca_bundle {
         let pem = std::fs::read(path).map_err(|error| format!("setting `ca_bundle`: {error}"))?;
-        let certificates =
-            reqwest::Certificate::from_pem_bundle(&pem).map_err(|_| "setting `ca_bundle`: not a PEM file".to_owned())?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|_| "setting `ca_bundle`: not a PEM file".to_owned())?;
         builder = builder.tls_certs_merge(certificates);
     }
     if let Some(url) = &settings.proxy {
@@ -53,19 +53,13 @@ pub fn client_environment(settings: &Settings, process: &BTreeMap<String, String
     environment
 }
 
-/// The variables of `environment` that servers may see too.
-pub fn server_environment(settings: &Settings, environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let allowed = |name: &&String| settings.server_environment.contains(name);
-    environment.iter().filter(|(name, _)| allowed(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Environment;
 
     #[test]
-    fn the_ca_bundle_and_proxy_reach_package_clients_and_servers_but_settings_do_not() {
+    fn the_ca_bundle_and_proxy_reach_package_clients_but_settings_do_not() {
         let mut settings = Settings::defaults(Environment::Development);
         settings.ca_bundle = Some("/etc/ca.pem".into());
         settings.proxy = Some("http://proxy:3128".into());
@@ -76,9 +70,7 @@ mod tests {
         let clients = client_environment(&settings, &process);
         assert_eq!(clients["npm_config_registry"], "https://npm.example");
         assert!(!clients.contains_key("TOOLYARD_VAULT_KEY"));
-        let servers = server_environment(&settings, &clients);
-        assert_eq!(servers["NODE_EXTRA_CA_CERTS"], "/etc/ca.pem");
-        assert_eq!(servers["HTTPS_PROXY"], "http://proxy:3128");
-        assert!(!servers.contains_key("npm_config_registry"), "only the configured list reaches servers");
+        assert_eq!(clients["NODE_EXTRA_CA_CERTS"], "/etc/ca.pem");
+        assert_eq!(clients["HTTPS_PROXY"], "http://proxy:3128");
     }
 }

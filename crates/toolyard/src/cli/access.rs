@@ -141,17 +141,22 @@ pub async fn keys(context: &Context, command: KeysCommand) -> Result<(), Failure
     match command {
         KeysCommand::List => {
             let page: Page<ApiKey> = client.get_with("/keys", &json!({ "limit": 500 })).await?;
-            output::print_list(context.format, &page.items, &["ID", "NAME", "PREFIX", "ROLE", "EXPIRES", "STATE"], |key| {
-                let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
-                vec![
-                    key.id.to_string(),
-                    key.name.to_string(),
-                    key.prefix.clone(),
-                    key.role.to_string(),
-                    key.expires_at.map_or("never".into(), |at| at.to_string()),
-                    state.into(),
-                ]
-            });
+            output::print_list(
+                context.format,
+                &page.items,
+                &["ID", "NAME", "PREFIX", "ROLE", "EXPIRES", "STATE"],
+                |key| {
+                    let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
+                    vec![
+                        key.id.to_string(),
+                        key.name.to_string(),
+                        key.prefix.clone(),
+                        key.role.to_string(),
+                        key.expires_at.map_or("never".into(), |at| at.to_string()),
+                        state.into(),
+                    ]
+                },
+            );
         }
         KeysCommand::Create { name, role, actions, resources, days } => {
             let created = create_key(context, name, role, actions, resources, days).await?;
@@ -219,7 +224,12 @@ pub async fn members(context: &Context, command: MembersCommand) -> Result<(), F
         MembersCommand::List => {
             let page: Page<Member> = client.get_with("/members", &json!({ "limit": 500 })).await?;
             output::print_list(context.format, &page.items, &["ID", "EMAIL", "ROLE", "SINCE"], |member| {
-                vec![member.id.to_string(), member.email.clone(), member.role.to_string(), member.created_at.to_string()]
+                vec![
+                    member.id.to_string(),
+                    member.email.clone(),
+                    member.role.to_string(),
+                    member.created_at.to_string(),
+                ]
             });
             return Ok(());
         }
@@ -279,7 +289,11 @@ pub async fn flags(context: &Context, command: FlagsCommand) -> Result<(), Failu
             let rule = FlagRule { everyone, organizations, percentage };
             let path = format!("/flags/{}", segment(&name));
             let flag: Flag = client.send(reqwest::Method::PUT, &path, Some(&rule)).await?;
-            output::print_fields(context.format, &flag, &[("flag", flag.name.clone()), ("enabled", flag.enabled.to_string())]);
+            output::print_fields(
+                context.format,
+                &flag,
+                &[("flag", flag.name.clone()), ("enabled", flag.enabled.to_string())],
+            );
         }
     }
     Ok(())
@@ -349,7 +363,8 @@ pub async fn version(context: &Context) -> Result<(), Failure> {
     let answer = json!({ "program": program, "server": server });
     let mut fields = vec![("program", program.to_owned())];
     if let Some(server) = &server {
-        let about = format!("{} ({}, {}, {})", server.version, server.environment, server.deployment_target, server.database);
+        let about =
+            format!("{} ({}, {}, {})", server.version, server.environment, server.deployment_target, server.database);
         fields.push(("server", about));
     }
     output::print_fields(context.format, &answer, &fields);

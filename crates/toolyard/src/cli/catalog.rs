@@ -157,7 +157,8 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
             });
         }
         Command::Publish { file, categories, public, dry_run } => {
-            let text = std::fs::read(&file).map_err(|e| Failure::new(format!("cannot read `{}`: {e}", file.display())))?;
+            let text =
+                std::fs::read(&file).map_err(|e| Failure::new(format!("cannot read `{}`: {e}", file.display())))?;
             let server = serde_json::from_slice(&text)
                 .map_err(|e| Failure::new(format!("`{}` is not JSON: {e}", file.display())))?;
             let body = PublishEntry { server, categories, public, dry_run };
@@ -173,7 +174,10 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::Rate { name, rating } => {
             let body = RateEntry { rating };
-            print_entry(context.format, &client.send(reqwest::Method::PUT, &path(&name, "/rating"), Some(&body)).await?);
+            print_entry(
+                context.format,
+                &client.send(reqwest::Method::PUT, &path(&name, "/rating"), Some(&body)).await?,
+            );
         }
         Command::Sources(command) => sources(context, command).await?,
     }
@@ -208,29 +212,41 @@ async fn sources(context: &Context, command: SourcesCommand) -> Result<(), Failu
     let source: Source = match command {
         SourcesCommand::List => {
             let page: Page<Source> = client.get("/catalog/sources").await?;
-            output::print_list(context.format, &page.items, &["NAME", "KIND", "ENTRIES", "SYNC", "MESSAGE"], |source| {
-                vec![
-                    source.name.to_string(),
-                    source.kind.clone(),
-                    source.entries.to_string(),
-                    source.sync_state.clone(),
-                    source.sync_message.clone(),
-                ]
-            });
+            output::print_list(
+                context.format,
+                &page.items,
+                &["NAME", "KIND", "ENTRIES", "SYNC", "MESSAGE"],
+                |source| {
+                    vec![
+                        source.name.to_string(),
+                        source.kind.clone(),
+                        source.entries.to_string(),
+                        source.sync_state.clone(),
+                        source.sync_message.clone(),
+                    ]
+                },
+            );
             return Ok(());
         }
-        SourcesCommand::Add { name, kind, url } => client.post("/catalog/sources", &CreateSource { name, kind, url }).await?,
+        SourcesCommand::Add { name, kind, url } => {
+            client.post("/catalog/sources", &CreateSource { name, kind, url }).await?
+        }
         SourcesCommand::Sync { name } => {
             client.post(&format!("/catalog/sources/{}/sync", segment(name.as_str())), &json!({})).await?
         }
         SourcesCommand::Remove { name } => {
             let path = format!("/catalog/sources/{}", segment(name.as_str()));
             let _: Value = client.send(reqwest::Method::DELETE, &path, None::<&()>).await?;
-            output::print_fields(context.format, &json!({ "name": name, "state": "removed" }), &[("removed", name.to_string())]);
+            output::print_fields(
+                context.format,
+                &json!({ "name": name, "state": "removed" }),
+                &[("removed", name.to_string())],
+            );
             return Ok(());
         }
     };
-    let fields = [("name", source.name.to_string()), ("sync", format!("{} {}", source.sync_state, source.sync_message))];
+    let fields =
+        [("name", source.name.to_string()), ("sync", format!("{} {}", source.sync_state, source.sync_message))];
     output::print_fields(context.format, &source, &fields);
     Ok(())
 }

@@ -164,11 +164,19 @@ fn write_entry(file: &Path, section: &str, name: &str, entry: Value) -> Result<O
     };
     let text = old.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or("{}");
     let mut document: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
-        Failure::new(format!("`{}` is not plain JSON ({error}); it was left alone; use --print and add it by hand", file.display()))
+        Failure::new(format!(
+            "`{}` is not plain JSON ({error}); it was left alone; use --print and add it by hand",
+            file.display()
+        ))
     })?;
     match document.entry(section).or_insert_with(|| json!({})) {
         Value::Object(servers) => servers.insert(name.to_owned(), entry),
-        _ => return Err(Failure::new(format!("`{section}` in `{}` is not an object; it was left alone", file.display()))),
+        _ => {
+            return Err(Failure::new(format!(
+                "`{section}` in `{}` is not an object; it was left alone",
+                file.display()
+            )));
+        }
     };
     let failed = |error: std::io::Error| Failure::new(format!("cannot write `{}`: {error}", file.display()));
     if let Some(dir) = file.parent() {
@@ -203,7 +211,11 @@ fn undo(context: &Context, file: &Path) -> Result<(), Failure> {
         write_private(file, &text).map_err(failed)?;
     }
     std::fs::remove_file(&backup).map_err(failed)?;
-    output::print_fields(context.format, &json!({ "file": file, "state": "restored" }), &[("restored", file.display().to_string())]);
+    output::print_fields(
+        context.format,
+        &json!({ "file": file, "state": "restored" }),
+        &[("restored", file.display().to_string())],
+    );
     Ok(())
 }
 

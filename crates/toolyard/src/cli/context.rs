@@ -9,8 +9,8 @@ use serde_json::json;
 use toolyard_client::{ApiError, Client, McpError};
 use toolyard_types::Secret;
 
-use super::output::{self, Format};
 use super::Global;
+use super::output::{self, Format};
 use crate::config::process_environment;
 
 /// Why a command failed.
@@ -33,7 +33,9 @@ impl Failure {
     /// Prints it and gives exit code 1.
     pub fn report(&self, format: Format) -> ExitCode {
         if format == Format::Json {
-            output::print_json(&json!({ "error": { "code": self.code, "message": self.message, "details": self.details } }));
+            output::print_json(
+                &json!({ "error": { "code": self.code, "message": self.message, "details": self.details } }),
+            );
         }
         let code = output::fail(&self.message, 1);
         for detail in &self.details {
@@ -100,7 +102,8 @@ impl Context {
         let url = global.url.clone().filter(|url| !url.is_empty());
         let remembered = (!profile.url.is_empty()).then_some(profile.url);
         let url = url.or(remembered).unwrap_or_else(|| "http://127.0.0.1:8080".into());
-        let key = global.api_key.clone().map(Secret::new).or(Some(profile.api_key)).filter(|key| !key.expose().is_empty());
+        let key =
+            global.api_key.clone().map(Secret::new).or(Some(profile.api_key)).filter(|key| !key.expose().is_empty());
         Ok(Self { client: connect(&url, key, global)?, format: global.output })
     }
 
@@ -120,7 +123,8 @@ pub fn connect(url: &str, key: Option<Secret>, global: &Global) -> Result<Client
         .connect_timeout(Duration::from_secs(10))
         .user_agent(concat!("toolyard-cli/", env!("CARGO_PKG_VERSION")));
     if let Some(file) = &global.ca_file {
-        let pem = std::fs::read(file).map_err(|error| Failure::new(format!("cannot read `{}`: {error}", file.display())))?;
+        let pem =
+            std::fs::read(file).map_err(|error| Failure::new(format!("cannot read `{}`: {error}", file.display())))?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|_| Failure::new(format!("`{}` holds no PEM certificates", file.display())))?;
         builder = builder.tls_certs_merge(certificates);

@@ -50,7 +50,14 @@ pub struct Global {
     #[arg(long, global = true, env = "TOOLYARD_URL", value_name = "URL", help_heading = "Connection")]
     url: Option<String>,
     /// The API key to ask with.
-    #[arg(long, global = true, env = "TOOLYARD_API_KEY", hide_env_values = true, value_name = "KEY", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "TOOLYARD_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        help_heading = "Connection"
+    )]
     api_key: Option<String>,
     /// A file of CA certificates (PEM) to trust besides the system's.
     #[arg(long, global = true, env = "TOOLYARD_CA_FILE", value_name = "FILE", help_heading = "Connection")]
@@ -119,7 +126,7 @@ enum Command {
     Version,
     /// Hold one server process. Started by the agent, never by hand.
     #[command(hide = true)]
-    Supervise(SuperviseArgs),
+    Supervise,
     /// Print the generated files' contents.
     #[command(hide = true)]
     Generate {
@@ -191,13 +198,6 @@ impl DtmaArgs {
     }
 }
 
-/// `toolyard supervise`.
-#[derive(Clone, Debug, Args)]
-pub struct SuperviseArgs {
-    /// The instance's directory.
-    pub dir: PathBuf,
-}
-
 fn name_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -210,7 +210,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         // No runtime yet: the supervisor forks, and must be alone in its process.
-        Command::Supervise(args) => crate::supervise(&args.dir),
+        Command::Supervise => toolyard_dtma::supervise::main(),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "toolyard", &mut std::io::stdout());
             ExitCode::SUCCESS
@@ -264,7 +264,7 @@ async fn ask(context: &Context, command: Command) -> Result<(), Failure> {
         | Command::Config(_)
         | Command::Completions { .. }
         | Command::Generate { .. }
-        | Command::Supervise(_) => unreachable!("handled before a context is made"),
+        | Command::Supervise => unreachable!("handled before a context is made"),
     }
 }
 

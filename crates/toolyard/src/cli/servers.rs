@@ -18,8 +18,8 @@ use toolyard_types::state::{Phase, RolloutState};
 use toolyard_types::{EntryName, Name, Problem, Secret};
 
 use super::context::{Context, Failure};
-use super::output::{self, Format, safe};
 use super::name_value;
+use super::output::{self, Format, safe};
 
 /// `toolyard deploy`.
 #[derive(Clone, Debug, Args)]
@@ -132,7 +132,8 @@ impl SettingsFlags {
 /// A value given as text, `@FILE` or `-`; a newline at the end of a file is dropped.
 pub fn read_value(value: &str) -> Result<Secret, Failure> {
     let text = if value == "-" {
-        std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?
+        std::io::read_to_string(std::io::stdin())
+            .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?
     } else if let Some(file) = value.strip_prefix('@') {
         let path = PathBuf::from(file);
         std::fs::read_to_string(&path).map_err(|error| Failure::new(format!("cannot read `{file}`: {error}")))?
@@ -377,7 +378,10 @@ async fn finish(context: &Context, mut server: Server, wait: &Wait, wanted: Want
     let mut said = 0;
     while !is_over(&server, wanted) {
         if Instant::now() > until {
-            return Err(Failure::new(format!("`{}` did not get there in {} seconds; it goes on", server.name, wait.timeout)));
+            return Err(Failure::new(format!(
+                "`{}` did not get there in {} seconds; it goes on",
+                server.name, wait.timeout
+            )));
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
         server = context.client.get(&path(&server.name, "")).await?;
@@ -424,7 +428,11 @@ async fn delete(context: &Context, target: Target) -> Result<(), Failure> {
         }
     }
     let done = if target.wait.wait { "deleted" } else { "deleting" };
-    output::print_fields(context.format, &json!({ "name": target.name, "state": done }), &[(done, target.name.to_string())]);
+    output::print_fields(
+        context.format,
+        &json!({ "name": target.name, "state": done }),
+        &[(done, target.name.to_string())],
+    );
     Ok(())
 }
 
@@ -480,7 +488,11 @@ fn print_server(format: Format, server: &Server) {
         let toolbox = instance.toolbox.as_ref().map_or("?", Name::as_str);
         format!("{} on {toolbox}, revision {}, {}{pid}", instance.id, instance.revision, instance.phase)
     };
-    let reason = if server.message.is_empty() { server.reason.to_string() } else { format!("{}: {}", server.reason, server.message) };
+    let reason = if server.message.is_empty() {
+        server.reason.to_string()
+    } else {
+        format!("{}: {}", server.reason, server.message)
+    };
     let instances: Vec<String> = server.instances.iter().map(instance).collect();
     output::print_fields(
         format,

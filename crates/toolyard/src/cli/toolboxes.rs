@@ -38,15 +38,20 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::List => {
             let page: Page<Toolbox> = client.get("/toolboxes").await?;
-            output::print_list(context.format, &page.items, &["NAME", "STATE", "ENGINE", "INSTANCES", "LAST SEEN"], |toolbox| {
-                vec![
-                    toolbox.name.to_string(),
-                    toolbox.state.to_string(),
-                    toolbox.report.engine.clone(),
-                    toolbox.instances.to_string(),
-                    toolbox.last_seen_at.map_or("never".into(), |at| at.to_string()),
-                ]
-            });
+            output::print_list(
+                context.format,
+                &page.items,
+                &["NAME", "STATE", "ENGINE", "INSTANCES", "LAST SEEN"],
+                |toolbox| {
+                    vec![
+                        toolbox.name.to_string(),
+                        toolbox.state.to_string(),
+                        toolbox.report.engine.clone(),
+                        toolbox.instances.to_string(),
+                        toolbox.last_seen_at.map_or("never".into(), |at| at.to_string()),
+                    ]
+                },
+            );
         }
         Command::Show { name } => print(context, &client.get(&path(&name)).await?),
         Command::Enroll { name } => {
@@ -56,7 +61,11 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::Remove { name } => {
             let _: Value = client.send(reqwest::Method::DELETE, &path(&name), None::<&()>).await?;
-            output::print_fields(context.format, &json!({ "name": name, "state": "removed" }), &[("removed", name.to_string())]);
+            output::print_fields(
+                context.format,
+                &json!({ "name": name, "state": "removed" }),
+                &[("removed", name.to_string())],
+            );
         }
     }
     Ok(())

@@ -84,7 +84,11 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::Delete { name } => {
             let _: Value = client.send(reqwest::Method::DELETE, &path(&name), None::<&()>).await?;
-            output::print_fields(context.format, &json!({ "name": name, "state": "deleted" }), &[("deleted", name.to_string())]);
+            output::print_fields(
+                context.format,
+                &json!({ "name": name, "state": "deleted" }),
+                &[("deleted", name.to_string())],
+            );
         }
     }
     Ok(())

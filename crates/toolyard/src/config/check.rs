@@ -30,10 +30,26 @@ pub fn insecure_settings(settings: &Settings) -> Vec<Insecure> {
     let https = settings.public_url.as_deref().is_some_and(|url| url.starts_with("https://"));
     refuse(!https, "public_url", "must be set to an https address");
     refuse(!settings.cookie_secure, "cookie_secure", "must be true");
-    refuse(!settings.agent_listen.ip().is_loopback(), "agent_listen", "must be a loopback address: it speaks plain HTTP");
-    refuse(!settings.require_isolation && settings.local_toolbox, "require_isolation", "must be true while servers run on this machine");
-    refuse(settings.catalog_private_sources, "catalog_private_sources", "must be false: sources could reach private networks");
-    refuse(settings.metrics_public && !settings.listen.ip().is_loopback(), "metrics_public", "must be false on a public listener");
+    refuse(
+        !settings.agent_listen.ip().is_loopback(),
+        "agent_listen",
+        "must be a loopback address: it speaks plain HTTP",
+    );
+    refuse(
+        !settings.require_isolation && settings.local_toolbox,
+        "require_isolation",
+        "must be true while servers run on this machine",
+    );
+    refuse(
+        settings.catalog_private_sources,
+        "catalog_private_sources",
+        "must be false: sources could reach private networks",
+    );
+    refuse(
+        settings.metrics_public && !settings.listen.ip().is_loopback(),
+        "metrics_public",
+        "must be false on a public listener",
+    );
     let weak_key = |key: &Secret| !strong_key(key.expose());
     refuse(
         settings.bootstrap_api_key.as_ref().is_some_and(weak_key),
@@ -99,7 +115,10 @@ mod tests {
         settings.bootstrap_admin_password = Some(Secret::new("short"));
         settings.cookie_secure = false;
         settings.log = "debug".into();
-        assert_eq!(names(&settings), ["public_url", "cookie_secure", "bootstrap_api_key", "bootstrap_admin_password", "log"]);
+        assert_eq!(
+            names(&settings),
+            ["public_url", "cookie_secure", "bootstrap_api_key", "bootstrap_admin_password", "log"]
+        );
         let text = settings.refused().iter().map(ToString::to_string).collect::<String>();
         assert!(!text.contains("0123456789abcdef") && !text.contains("short"), "values are never shown: {text}");
     }

@@ -95,7 +95,13 @@ pub fn env_example() -> String {
     );
     for field in fields() {
         let secret = if field.secret { " Secret." } else { "" };
-        let _ = write!(out, "\n# {}{secret}\n#{}={}\n", field.help, field.variable(), default_of(&field, Environment::Development));
+        let _ = write!(
+            out,
+            "\n# {}{secret}\n#{}={}\n",
+            field.help,
+            field.variable(),
+            default_of(&field, Environment::Development)
+        );
     }
     out
 }

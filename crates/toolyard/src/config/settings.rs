@@ -220,10 +220,18 @@ impl Settings {
             catalog_private_sources: !hardened,
             local_toolbox: true,
             require_isolation: env == Environment::Production,
-            server_uid_base: 200_000,
+            server_uid_base: 2_100_000_000,
             server_environment: [
-                "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE",
-                "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE",
+                "HTTP_PROXY",
+                "HTTPS_PROXY",
+                "NO_PROXY",
+                "http_proxy",
+                "https_proxy",
+                "no_proxy",
+                "SSL_CERT_FILE",
+                "SSL_CERT_DIR",
+                "NODE_EXTRA_CA_CERTS",
+                "REQUESTS_CA_BUNDLE",
             ]
             .map(String::from)
             .to_vec(),

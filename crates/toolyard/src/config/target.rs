@@ -33,7 +33,10 @@ impl DeploymentTarget {
         if variable("KUBERNETES_SERVICE_HOST").is_some() {
             return Self::Cluster;
         }
-        if root.join(".dockerenv").exists() || root.join("run/.containerenv").exists() || variable("container").is_some() {
+        if root.join(".dockerenv").exists()
+            || root.join("run/.containerenv").exists()
+            || variable("container").is_some()
+        {
             return Self::Container;
         }
         if variable("INVOCATION_ID").is_some() || variable("NOTIFY_SOCKET").is_some() {

@@ -1,0 +1,57 @@
+//! What this machine gives an agent: programs, environment, user ids.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toolyard_dtma::{AgentOptions, PackageClients};
+use toolyard_link::Channel;
+use toolyard_types::{Clock, Secret};
+
+use crate::config::Settings;
+use crate::net;
+
+/// How many user ids servers may have.
+const SERVER_UIDS: u32 = 65_536;
+
+/// The options of an agent on this machine.
+///
+/// # Errors
+/// When this program's own file cannot be found.
+pub fn agent_options(
+    settings: &Settings,
+    environment: &BTreeMap<String, String>,
+    data_dir: PathBuf,
+    control: Channel,
+    token: Option<Secret>,
+) -> Result<AgentOptions, String> {
+    let supervisor_exe =
+        std::env::current_exe().map_err(|error| format!("cannot find this program's file: {error}"))?;
+    Ok(AgentOptions {
+        data_dir,
+        control,
+        token,
+        supervisor_exe,
+        clients: package_clients(settings, environment),
+        orphan_grace: Duration::from_secs(settings.orphan_grace_seconds.into()),
+        stop_wait: AgentOptions::DEFAULT_STOP_WAIT,
+        server_uids: settings.server_uid_base..=settings.server_uid_base.saturating_add(SERVER_UIDS - 1),
+        version: env!("CARGO_PKG_VERSION").into(),
+        clock: Clock::system(),
+    })
+}
+
+fn package_clients(settings: &Settings, environment: &BTreeMap<String, String>) -> PackageClients {
+    let python = match &settings.python {
+        Some(python) => vec![PathBuf::from(python)],
+        None => ["python3", "/usr/bin/python3", "/usr/local/bin/python3", "python"].map(PathBuf::from).to_vec(),
+    };
+    PackageClients {
+        npm: settings.npm.clone().into(),
+        node: settings.node.clone().into(),
+        python,
+        uv: "uv".into(),
+        environment: net::client_environment(settings, environment),
+        for_servers: settings.server_environment.clone(),
+    }
+}

@@ -1,0 +1,378 @@
+//! `toolyard serve`: control plane, gateway and the built-in toolbox, put together and kept until told to stop.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use http::{HeaderMap, StatusCode, header};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, VaultKeys};
+use toolyard_dtma::{Agent, Shutdown};
+use toolyard_gateway::{Gateway, GatewayOptions};
+use toolyard_link::{LINK_PATH, Links, in_process};
+use toolyard_store::{CallStore, Location, Store};
+use toolyard_types::{Clock, Code, Problem, Secret};
+
+use crate::agent::chain;
+use crate::cli::EXIT_CONFIG;
+use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
+use crate::{local, net, telemetry};
+
+/// How full the queue of call records may get; more are dropped and counted.
+const CALL_QUEUE: usize = 16_384;
+
+/// How a process was told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// `SIGTERM`: somebody restarts or upgrades us; servers stay for the next one, within the orphan grace.
+    Ourselves,
+    /// `SIGINT` (Ctrl-C): a person ends it; servers are stopped too.
+    Everything,
+}
+
+/// Waits for `SIGTERM` or `SIGINT`.
+pub async fn stop_signal() -> Stop {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => Stop::Ourselves,
+        _ = int.recv() => Stop::Everything,
+    }
+}
+
+/// Checks the configuration, runs, and gives the exit code.
+pub async fn main(overrides: &Overrides) -> ExitCode {
+    let environment = config::process_environment();
+    let loaded = match config::load(&environment, Path::new("."), overrides) {
+        Ok(loaded) => loaded,
+        Err(error) => return refuse(error.0.iter()),
+    };
+    let settings = loaded.settings;
+    let refused = settings.refused();
+    if !refused.is_empty() {
+        return refuse(refused.iter());
+    }
+    if let Err(problem) = telemetry::start_logs(&settings) {
+        return refuse([problem].iter());
+    }
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if settings.env == Environment::Staging {
+        config::insecure_settings(&settings)
+            .iter()
+            .for_each(|insecure| tracing::warn!("production refuses {insecure}"));
+    }
+    match run(&settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed { problem, code }) => {
+            eprintln!("toolyard: {problem}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn refuse(problems: impl Iterator<Item = impl std::fmt::Display>) -> ExitCode {
+    problems.for_each(|problem| eprintln!("toolyard: {problem}"));
+    ExitCode::from(EXIT_CONFIG)
+}
+
+struct Failed {
+    problem: String,
+    code: u8,
+}
+
+impl Failed {
+    fn from(error: &dyn std::error::Error) -> Self {
+        Self { problem: chain(error), code: 1 }
+    }
+}
+
+impl From<String> for Failed {
+    fn from(problem: String) -> Self {
+        Self { problem, code: 1 }
+    }
+}
+
+async fn run(settings: &Settings) -> Result<(), Failed> {
+    let clock = Clock::system();
+    let metrics = telemetry::start_metrics()?;
+    make_private(&settings.data_dir)?;
+    // Bound before anything is announced or started, so that a taken port changes nothing.
+    let listener = bind("listen", settings.listen).await?;
+    let agent_listener = bind("agent_listen", settings.agent_listen).await?;
+
+    let http_client = net::http_client(settings)?;
+    let location = location(settings);
+    let store = Store::open(&location, clock.clone()).await.map_err(|error| Failed::from(&error))?;
+    let first_key = first_key(settings, &store).await?;
+    let links = Links::default();
+    let stopping = CancellationToken::new();
+    let options = control_options(settings, store, &clock, http_client.clone(), first_key.clone(), &links, &stopping)?;
+    let control = Control::start(options).await.map_err(|error| Failed::from(&error))?;
+    control.set_links(vec![format!("http://{}", agent_listener.local_addr().map_err(|error| Failed::from(&error))?)]);
+
+    let agent = start_local_toolbox(settings, &control, &links).await?;
+    let (calls, records) = tokio::sync::mpsc::channel(CALL_QUEUE);
+    let call_store =
+        CallStore::open(&location, &settings.data_dir, clock.clone()).await.map_err(|error| Failed::from(&error))?;
+    let recorder = tokio::spawn(toolyard_control::record_calls(control.clone(), call_store, records));
+    let gateway = start_gateway(settings, &control, &links, &clock, calls, http_client);
+
+    let state = Parts {
+        control: control.clone(),
+        metrics,
+        public_metrics: settings.metrics_public,
+        stopping: stopping.clone(),
+    };
+    let public = public_router(state, &gateway);
+    let agents = agent_router(&control, &links);
+    let (drain, draining) = watch::channel(false);
+    let servers = [(listener, public), (agent_listener, agents)]
+        .map(|(listener, router)| tokio::spawn(serve(listener, router, draining.clone())));
+    announce(settings, &control, first_key.as_ref());
+
+    let stop = stop_signal().await;
+    tracing::info!(?stop, "stopping");
+    stopping.cancel();
+    let _ = drain.send(true);
+    let limit = Duration::from_secs(settings.drain_seconds.into());
+    let drained = tokio::time::timeout(limit, futures_util::future::join_all(servers)).await;
+    if drained.is_err() {
+        tracing::warn!(drain.seconds = settings.drain_seconds, "requests under way were cut off at the drain deadline");
+    }
+    drop(gateway);
+    if let Some(agent) = agent {
+        agent.shutdown(if stop == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave }).await;
+    }
+    let _ = tokio::time::timeout(limit, recorder).await;
+    control.shutdown(limit).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn make_private(dir: &Path) -> Result<(), Failed> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| format!("cannot make the data directory `{}`: {error}", dir.display()).into())
+}
+
+async fn bind(setting: &str, address: std::net::SocketAddr) -> Result<TcpListener, Failed> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("setting `{setting}`: cannot listen on {address}: {error}").into())
+}
+
+fn location(settings: &Settings) -> Location {
+    match &settings.database_url {
+        Some(url) => Location::Postgres(url.clone()),
+        None => Location::Sqlite(settings.data_dir.join("toolyard.db")),
+    }
+}
+
+/// The bootstrap key as configured; else, at a first start in development, one that is made and shown, so
+/// that the command line works at once.
+async fn first_key(settings: &Settings, store: &Store) -> Result<Option<Secret>, Failed> {
+    if settings.bootstrap_api_key.is_some() || settings.env != Environment::Development {
+        return Ok(None);
+    }
+    let tx = store.system_read("look for an administrator").await.map_err(|error| Failed::from(&error))?;
+    let first = !tx.any_owner().await.map_err(|error| Failed::from(&error))?;
+    Ok(first.then(toolyard_control::new_api_key))
+}
+
+fn control_options(
+    settings: &Settings,
+    store: Store,
+    clock: &Clock,
+    http_client: reqwest::Client,
+    first_key: Option<Secret>,
+    links: &Links,
+    stopping: &CancellationToken,
+) -> Result<ControlOptions, Failed> {
+    let environment = config::process_environment();
+    let target = DeploymentTarget::detect(|name| environment.get(name).cloned(), Path::new("/"));
+    let vault_keys = match &settings.vault_key {
+        Some(key) => VaultKeys::Given(key.clone()),
+        None => VaultKeys::File,
+    };
+    Ok(ControlOptions {
+        store,
+        clock: clock.clone(),
+        data_dir: settings.data_dir.clone(),
+        vault_keys,
+        http_client,
+        environment: settings.env.as_str().into(),
+        deployment_target: target.as_str().into(),
+        public_url: settings.public_url.clone(),
+        cookie_secure: settings.cookie_secure,
+        session_ttl: Duration::from_secs(u64::from(settings.session_hours) * 3600),
+        registry_url: Some(settings.registry_url.clone()),
+        serve_registry: settings.registry_serve,
+        registry_sync: settings.registry_sync,
+        private_sources: settings.catalog_private_sources,
+        bootstrap: Bootstrap {
+            admin_email: settings.bootstrap_admin_email.clone(),
+            admin_password: settings.bootstrap_admin_password.clone(),
+            api_key: settings.bootstrap_api_key.clone().or(first_key),
+        },
+        local_toolbox: settings.local_toolbox,
+        call_retention_days: settings.call_retention_days,
+        links: links.clone(),
+        shutdown: stopping.clone(),
+    })
+}
+
+async fn start_local_toolbox(settings: &Settings, control: &Control, links: &Links) -> Result<Option<Agent>, Failed> {
+    if !settings.local_toolbox {
+        return Ok(None);
+    }
+    let Some(toolbox) = control.local_toolbox().await.map_err(|error| Failed::from(&error))? else { return Ok(None) };
+    let channel = in_process(control.agent_router().layer(Extension(AgentIdentity(toolbox))));
+    let environment = config::process_environment();
+    let dir = settings.data_dir.join("toolbox");
+    let options = local::agent_options(settings, &environment, dir, channel, None)?;
+    let agent = Agent::start(options).await.map_err(|error| Failed::from(&error))?;
+    let missing: Vec<String> = agent
+        .report()
+        .enforcement
+        .iter()
+        .filter(|(_, enforcement)| !enforcement.enforced)
+        .map(|(name, enforcement)| format!("{name}: {}", enforcement.detail))
+        .collect();
+    for protection in &missing {
+        tracing::warn!("this host does not enforce {protection}");
+    }
+    if settings.require_isolation && !missing.is_empty() {
+        let problem = format!("setting `require_isolation`: this host does not enforce {}", missing.join("; "));
+        return Err(Failed { problem, code: EXIT_CONFIG });
+    }
+    links.insert(toolbox, in_process(agent.router()));
+    Ok(Some(agent))
+}
+
+fn start_gateway(
+    settings: &Settings,
+    control: &Control,
+    links: &Links,
+    clock: &Clock,
+    calls: tokio::sync::mpsc::Sender<toolyard_types::snapshot::CallRecord>,
+    http_client: reqwest::Client,
+) -> Gateway {
+    let _ = http_client;
+    let links = links.clone();
+    let leases = control.clone();
+    let decider = control.decider().clone();
+    Gateway::new(GatewayOptions {
+        snapshots: control.snapshots(),
+        toolboxes: Arc::new(move |toolbox| links.get(toolbox)),
+        leases: Arc::new(move |server| {
+            let control = leases.clone();
+            Box::pin(async move { control.lease_remote(server).await.map_err(|error| error.to_string()) })
+        }),
+        calls,
+        clock: clock.clone(),
+        allowed: Arc::new(move |principal, action, resource| {
+            decider.decide(principal, action, &resource.into()).allowed
+        }),
+        max_snapshot_age: Duration::from_secs(settings.snapshot_max_age_seconds.into()),
+        public_url: settings.public_url.clone(),
+    })
+}
+
+/// What the operations routes need.
+#[derive(Clone)]
+struct Parts {
+    control: Control,
+    metrics: PrometheusHandle,
+    public_metrics: bool,
+    stopping: CancellationToken,
+}
+
+fn public_router(parts: Parts, gateway: &Gateway) -> Router {
+    let operations = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(render_metrics))
+        .route("/", get(no_console))
+        .with_state(parts.clone());
+    operations.merge(gateway.router()).fallback_service(parts.control.router())
+}
+
+async fn ready(State(parts): State<Parts>) -> Response {
+    if parts.stopping.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+    }
+    match parts.control.ready().await {
+        Ok(()) => "ready\n".into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn render_metrics(State(parts): State<Parts>, headers: HeaderMap) -> Response {
+    if !parts.public_metrics && !parts.control.may_read_metrics(&headers).await {
+        let problem = Problem::new(Code::Unauthenticated, "metrics need an API key while `metrics_public` is false");
+        return problem_response(&problem);
+    }
+    parts.metrics.run_upkeep();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], parts.metrics.render()).into_response()
+}
+
+fn problem_response(problem: &Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = serde_json::to_vec(problem).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+}
+
+async fn no_console() -> &'static str {
+    "Toolyard is running. This build has no web console; use the command line (toolyard --help)\n\
+     or the API: /api/v1/openapi.json\n"
+}
+
+fn agent_router(control: &Control, links: &Links) -> Router {
+    let (accepting, links) = (control.clone(), links.clone());
+    let link = move |headers: HeaderMap, request: Request| async move {
+        match accepting.agent_identity(&headers).await {
+            Ok(AgentIdentity(toolbox)) => links.accept(toolbox, request),
+            Err(error) => error.into_response(),
+        }
+    };
+    Router::new().route(LINK_PATH, post(link)).fallback_service(control.agent_router())
+}
+
+async fn serve(listener: TcpListener, router: Router, mut draining: watch::Receiver<bool>) {
+    use axum::serve::ListenerExt;
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let drained = async move {
+        let _ = draining.wait_for(|draining| *draining).await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(drained).await {
+        tracing::error!(%error, "a listener failed");
+    }
+}
+
+fn announce(settings: &Settings, control: &Control, first_key: Option<&Secret>) {
+    let url = settings.public_url.clone().unwrap_or_else(|| format!("http://{}", settings.listen));
+    println!("Toolyard {} ({}) is ready at {url}", env!("CARGO_PKG_VERSION"), settings.env);
+    println!("  MCP clients connect to {url}/mcp/default/servers/NAME or .../toolsets/NAME");
+    if let Some(first) = control.take_first_sign_in() {
+        println!("  first sign-in, shown once: {} / {}", first.email, first.password.expose());
+    }
+    if let Some(key) = first_key {
+        println!("  for the command line, shown once:");
+        println!("    export TOOLYARD_URL={url} TOOLYARD_API_KEY={}", key.expose());
+    }
+}

@@ -1,0 +1,11 @@
+//! End to end: the real program, real MCP servers from npm and PyPI, clients that other people wrote.
+//!
+//! Each test starts its own `toolyard serve` on a data directory of its own. Postgres comes from
+//! `TOOLYARD_TEST_POSTGRES_URL`, other people's clients from `$TOOLYARD_TEST_DIR/clients`; `make test` provides
+//! both, and a test that misses one fails.
+
+mod clients;
+mod harness;
+mod main_job;
+mod operations;
+mod survival;
