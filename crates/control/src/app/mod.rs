@@ -4,10 +4,12 @@
 //! transaction together with its line of the audit log, and returns a type of the API. It knows nothing of
 //! HTTP, so the handlers, the loops and the tests reach the same code.
 
+pub(crate) mod catalog;
+
 use toolyard_policy::Resource;
 use toolyard_store::{NewAudit, OrgTx};
 use toolyard_types::access::Action;
-use toolyard_types::api::PageQuery;
+use toolyard_types::api::{Page, PageQuery};
 
 use crate::{Caller, Control, ControlError, Result};
 
@@ -80,4 +82,24 @@ pub(crate) fn page_limit(query: &PageQuery) -> Result<u32> {
         Some(limit) if (1..=LARGEST_PAGE).contains(&limit) => Ok(limit),
         Some(_) => Err(ControlError::field("limit", format!("must be 1 to {LARGEST_PAGE}"))),
     }
+}
+
+/// A page of at most `limit` from one more than that: the surplus tells that there is a next page.
+pub(crate) fn next_cursor<T>(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Page<T> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = items.len() > limit;
+    items.truncate(limit);
+    let next_cursor = if more { items.last().map(cursor) } else { None };
+    Page { items, next_cursor }
+}
+
+/// Reads a cursor that is an id.
+///
+/// # Errors
+/// `validation_failed` when it is none of ours.
+pub(crate) fn id_cursor<T: std::str::FromStr>(query: &PageQuery) -> Result<Option<T>> {
+    let read = |text: &String| {
+        text.parse().map_err(|_| ControlError::field("cursor", "is not a `next_cursor` of this list"))
+    };
+    query.cursor.as_ref().map(read).transpose()
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use toolyard_store::{CatalogEntry, CatalogSource};
+use toolyard_types::api::catalog::Category;
 use toolyard_types::{EntryId, Timestamp};
 
 const MAX_WORDS: usize = 8;
@@ -68,7 +69,9 @@ struct Item {
     id: EntryId,
     name: Box<str>,
     source: u16,
+    /// Its categories, then its kinds.
     labels: Box<[u16]>,
+    categories: usize,
     review: Review,
     shadowed: bool,
     verified: bool,
@@ -90,6 +93,8 @@ pub(crate) struct Index {
     terms: Vec<Term>,
     sources: Vec<String>,
     labels: Vec<String>,
+    /// The labels as the first entry spelled them.
+    spellings: Vec<String>,
 }
 
 impl Index {
@@ -115,15 +120,20 @@ impl Index {
                 }
             }
             let mut of_item = Vec::new();
-            for label in entry.categories.iter().chain(&entry.kinds).map(|label| label.to_lowercase()) {
+            for label in entry.categories.iter().chain(&entry.kinds) {
                 let next = u16::try_from(labels.len()).unwrap_or(u16::MAX);
-                of_item.push(*labels.entry(label).or_insert(next));
+                let label_at = *labels.entry(label.to_lowercase()).or_insert_with(|| {
+                    index.spellings.push(label.clone());
+                    next
+                });
+                of_item.push(label_at);
             }
             let source = sources.iter().position(|source| source.id == entry.source_id).unwrap_or(usize::MAX);
             index.items.push(Item {
                 id: entry.id,
                 source: u16::try_from(source).unwrap_or(u16::MAX),
                 labels: of_item.into(),
+                categories: entry.categories.len(),
                 review,
                 shadowed,
                 verified: entry.verified_by.is_some(),
@@ -179,6 +189,22 @@ impl Index {
             .collect();
         found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         found
+    }
+
+    /// The categories of what is shown, with how many entries have each, by name.
+    pub(crate) fn categories(&self) -> Vec<Category> {
+        let mut counts: BTreeMap<u16, u32> = BTreeMap::new();
+        for item in self.items.iter().filter(|item| item.review == Review::Approved && !item.shadowed) {
+            for &category in item.labels.get(..item.categories).unwrap_or_default() {
+                *counts.entry(category).or_default() += 1;
+            }
+        }
+        let shown = |(label, entries): (u16, u32)| {
+            Some(Category { name: self.spellings.get(usize::from(label))?.clone(), entries })
+        };
+        let mut categories: Vec<Category> = counts.into_iter().filter_map(shown).collect();
+        categories.sort_by(|a, b| a.name.cmp(&b.name));
+        categories
     }
 
     /// A score per entry: zero where a word of the search does not match.

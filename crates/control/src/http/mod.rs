@@ -1,10 +1,12 @@
 //! The HTTP API: thin handlers, a file per noun, every route with its access.
 
+mod catalog;
 mod edge;
 mod extract;
 mod guard;
 mod idempotency;
 mod problem;
+mod registry;
 mod system;
 
 use axum::Router;
@@ -18,7 +20,7 @@ use guard::Routes;
 
 /// Every route of the public API. A new noun adds a line here and a file beside.
 fn routes() -> Routes {
-    Routes::new().merge(system::routes())
+    Routes::new().merge(system::routes()).merge(catalog::routes()).merge(registry::routes())
 }
 
 /// The public API as a service.
