@@ -1,0 +1,596 @@
+//! The agent: what is desired comes in, instances are told what to reach, what is observed goes out.
+//!
+//! Two loops that share a table: `keep` plans and applies, `converse` speaks to the control plane. Neither
+//! waits for an instance; each instance has a task of its own (`instance`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use toolyard_link::Channel;
+use toolyard_types::agent::{Desired, DesiredInstance, Enforcement, Failure, JobResult, Observed, ToolboxReport};
+use toolyard_types::spec::{Lock, Runtime};
+use toolyard_types::state::{Phase, Reason};
+use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ServerId, ToolboxId};
+
+use crate::desired::DesiredFile;
+use crate::instance::{Instance, Slot};
+use crate::packages::{PackageClients, Runtimes, Store, platform};
+use crate::plan::{Action, Goal, Seen, View, plan};
+use crate::process::launch;
+use crate::uids::Uids;
+
+/// How often leases are looked at and garbage is collected when nothing changes.
+const TICK: Duration = Duration::from_secs(5);
+const COLLECT_EVERY: Duration = Duration::from_secs(60);
+/// Longest wait at start for servers that were taken over.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest time all servers together may take to stop.
+const STOP_ALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// An earlier agent may still be on its way out.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an agent needs.
+pub struct AgentOptions {
+    /// Where everything it keeps is: state, packages, instances.
+    pub data_dir: PathBuf,
+    /// The control plane.
+    pub control: Channel,
+    /// Sent to it as `Authorization: Bearer`.
+    pub token: Option<Secret>,
+    /// A program whose `supervise` argument runs [`crate::supervise::main`].
+    pub supervisor_exe: PathBuf,
+    /// The programs that install and run packages.
+    pub clients: PackageClients,
+    /// How long servers live on without an agent.
+    pub orphan_grace: Duration,
+    /// How long a server may take to end after its input was closed, and again after SIGTERM.
+    pub stop_wait: Duration,
+    /// User ids for servers, one each, when running as root.
+    pub server_uids: RangeInclusive<u32>,
+    /// The version reported to the control plane.
+    pub version: String,
+    /// The clock.
+    pub clock: Clock,
+}
+
+impl AgentOptions {
+    /// User ids that no distribution gives to people, services, containers or subordinate ranges.
+    pub const DEFAULT_SERVER_UIDS: RangeInclusive<u32> = 2_100_000_000..=2_100_065_535;
+    /// How long servers live on without an agent.
+    pub const DEFAULT_ORPHAN_GRACE: Duration = Duration::from_secs(10);
+    /// How long each step of stopping a server may take.
+    pub const DEFAULT_STOP_WAIT: Duration = Duration::from_secs(3);
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error("use the data directory `{path}`")]
+    DataDir {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another agent works in the same data directory.
+    #[error("another agent uses `{0}`")]
+    Locked(PathBuf),
+    /// The supervisor program does not work.
+    #[error("run the supervisor program")]
+    Supervisor(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// How an agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Servers stay with their supervisors; an agent that starts within the orphan grace goes on with them.
+    Leave,
+    /// Every server is stopped first.
+    StopAll,
+}
+
+/// A running agent. Dropping it is [`Shutdown::Leave`].
+pub struct Agent {
+    inner: Arc<Inner>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+    _lock: Flock<std::fs::File>,
+}
+
+/// What instances need of their agent.
+pub(crate) struct Context {
+    data_dir: PathBuf,
+    pub(crate) supervisor: PathBuf,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) orphan_grace: Duration,
+    pub(crate) stop_wait: Duration,
+    /// Paths named by the environment that is passed on, such as a certificate bundle.
+    pub(crate) shown_to_servers: Vec<PathBuf>,
+    enforcement: BTreeMap<String, Enforcement>,
+    clients: PackageClients,
+    uids: Mutex<Uids>,
+    desired: watch::Sender<Option<Arc<Desired>>>,
+}
+
+/// The table that the loops and the API share.
+pub(crate) struct Inner {
+    pub(crate) context: Arc<Context>,
+    pub(crate) control: Channel,
+    pub(crate) token: Option<Secret>,
+    pub(crate) version: String,
+    pub(crate) toolbox: watch::Sender<Option<ToolboxId>>,
+    pub(crate) links: watch::Sender<Vec<String>>,
+    /// Rises when something observed changed that the control plane waits for.
+    pub(crate) changed: watch::Sender<u64>,
+    report: ToolboxReport,
+    file: DesiredFile,
+    instances: Mutex<BTreeMap<InstanceId, Entry>>,
+    jobs: Mutex<BTreeMap<JobId, Job>>,
+    draining: std::sync::atomic::AtomicBool,
+}
+
+struct Entry {
+    slot: Arc<Slot>,
+    goal: watch::Sender<Goal>,
+    lock_digest: Option<String>,
+    _task: AbortOnDropHandle<()>,
+}
+
+struct Job {
+    outcome: Arc<Mutex<Option<Result<Lock, Failure>>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Agent {
+    /// Starts an agent: finds out what the host enforces, takes over servers that run already, and begins
+    /// to speak to the control plane.
+    ///
+    /// # Errors
+    /// When the data directory cannot be used, another agent uses it, or the supervisor program does not work.
+    pub async fn start(options: AgentOptions) -> Result<Agent, StartError> {
+        let data_dir = options.data_dir.clone();
+        let unusable = |source| StartError::DataDir { path: data_dir.clone(), source };
+        prepare_dirs(&data_dir).map_err(unusable)?;
+        let lock = lock_dir(&data_dir).await?;
+        let (context, report, file) = prepare(&options).await?;
+        let inner = Arc::new(Inner {
+            context: Arc::new(context),
+            control: options.control,
+            token: options.token,
+            version: options.version,
+            toolbox: watch::Sender::new(None),
+            links: watch::Sender::new(Vec::new()),
+            changed: watch::Sender::new(0),
+            report,
+            file,
+            instances: Mutex::default(),
+            jobs: Mutex::default(),
+            draining: std::sync::atomic::AtomicBool::new(false),
+        });
+        inner.take_over().await;
+        let keep = tokio::spawn(keep(Arc::clone(&inner)));
+        let converse = tokio::spawn(crate::sync::converse(Arc::clone(&inner)));
+        let tasks = [keep, converse].map(AbortOnDropHandle::new).into();
+        Ok(Agent { inner, _tasks: tasks, _lock: lock })
+    }
+
+    /// The DTMA API, version 1.
+    #[must_use]
+    pub fn router(&self) -> axum::Router {
+        crate::api::router(Arc::clone(&self.inner))
+    }
+
+    /// Which toolbox the control plane says this is; `None` until it was heard.
+    #[must_use]
+    pub fn toolbox(&self) -> watch::Receiver<Option<ToolboxId>> {
+        self.inner.toolbox.subscribe()
+    }
+
+    /// Where the gateways' link listeners are.
+    #[must_use]
+    pub fn links(&self) -> watch::Receiver<Vec<String>> {
+        self.inner.links.subscribe()
+    }
+
+    /// What this toolbox is and enforces.
+    #[must_use]
+    pub fn report(&self) -> &ToolboxReport {
+        &self.inner.report
+    }
+
+    /// Ends the agent. After [`Shutdown::StopAll`] nothing it started runs any more, unless a server could
+    /// not be stopped in time, which is logged.
+    pub async fn shutdown(self, mode: Shutdown) {
+        if mode == Shutdown::StopAll {
+            self.inner.stop_all().await;
+        }
+    }
+}
+
+fn prepare_dirs(data_dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(data_dir)?;
+    for name in ["instances", "packages", "probe"] {
+        let dir = data_dir.join(name);
+        std::fs::create_dir_all(&dir)?;
+        // Servers pass through here to what is theirs, but see no names.
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711))?;
+    }
+    Ok(())
+}
+
+async fn lock_dir(data_dir: &Path) -> Result<Flock<std::fs::File>, StartError> {
+    let path = data_dir.join("agent.lock");
+    let unusable = |source| StartError::DataDir { path: data_dir.to_owned(), source };
+    let mut file = std::fs::File::create(&path).map_err(unusable)?;
+    let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err(_) if tokio::time::Instant::now() >= deadline => return Err(StartError::Locked(data_dir.to_owned())),
+            Err((returned, _)) => file = returned,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, DesiredFile), StartError> {
+    let data_dir = &options.data_dir;
+    let unusable = |source| StartError::DataDir { path: data_dir.clone(), source };
+    let probed = launch::probe(&options.supervisor_exe, data_dir.join("probe")).await;
+    let mut enforcement = probed.map_err(|error| StartError::Supervisor(Box::new(error)))?;
+    let namespaces = enforcement.get("namespaces").is_some_and(|entry| entry.enforced);
+    let own_uid = enforcement.get("own_uid").is_some_and(|entry| entry.enforced);
+    // Bind mounts show a server what is its own wherever that lies; without them its user must get there.
+    if own_uid && !namespaces && !crate::process::open_to_all(data_dir) {
+        let detail = "the data directory lies below one that only its owner may pass".to_owned();
+        enforcement.insert("own_uid".into(), Enforcement { enforced: false, detail });
+    }
+    let usable = |path: &Path| !own_uid || namespaces || crate::process::open_to_all(path);
+    let runtimes = Runtimes::detect(&options.clients, usable).await;
+    let report = ToolboxReport {
+        engine: "process".into(),
+        platform: platform(),
+        runtimes: runtimes.versions(),
+        enforcement: enforcement.clone(),
+    };
+    let store = Store::open(data_dir.join("packages"), options.clients.clone(), runtimes).map_err(unusable)?;
+    let file = DesiredFile::open(data_dir).map_err(unusable)?;
+    let uids = Uids::open(data_dir.join("uids.json"), options.server_uids.clone());
+    let context = Context {
+        data_dir: data_dir.clone(),
+        supervisor: options.supervisor_exe.clone(),
+        store,
+        clock: options.clock.clone(),
+        orphan_grace: options.orphan_grace,
+        stop_wait: options.stop_wait,
+        shown_to_servers: paths_for_servers(&options.clients),
+        enforcement,
+        clients: options.clients.clone(),
+        uids: Mutex::new(uids),
+        desired: watch::Sender::new(file.load().map(Arc::new)),
+    };
+    Ok((context, report, file))
+}
+
+fn paths_for_servers(clients: &PackageClients) -> Vec<PathBuf> {
+    let values = clients.for_servers.iter().filter_map(|name| clients.environment.get(name));
+    values.map(PathBuf::from).filter(|path| path.is_absolute() && path.exists()).collect()
+}
+
+impl Context {
+    /// The directory of an instance.
+    pub(crate) fn instance_dir(&self, id: InstanceId) -> PathBuf {
+        self.data_dir.join("instances").join(id.to_string())
+    }
+
+    /// What is desired now.
+    pub(crate) fn desired(&self) -> Option<Arc<Desired>> {
+        self.desired.borrow().clone()
+    }
+
+    /// An instance as it is desired now.
+    pub(crate) fn desired_instance(&self, id: InstanceId) -> Option<DesiredInstance> {
+        self.desired()?.instances.iter().find(|instance| instance.id == id).cloned()
+    }
+
+    /// Waits until an instance is desired otherwise than `known`.
+    pub(crate) async fn desired_changed(&self, id: InstanceId, known: &DesiredInstance) {
+        let mut desired = self.desired.subscribe();
+        loop {
+            if desired.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            if self.desired_instance(id).is_some_and(|now| now != *known) {
+                return;
+            }
+        }
+    }
+
+    /// The secrets an instance needs.
+    ///
+    /// # Errors
+    /// When the lease on them has ended, or one is missing.
+    pub(crate) fn secrets(&self, instance: &DesiredInstance) -> Result<BTreeMap<CredentialId, Secret>, Failure> {
+        let mut needed = instance.spec.runtime.values().flat_map(toolyard_types::spec::Value::credentials).peekable();
+        if needed.peek().is_none() {
+            return Ok(BTreeMap::new());
+        }
+        if self.desired().is_some_and(|desired| desired.lease_until <= self.clock.now()) {
+            let message = "the lease on its credentials ended while the control plane was away".to_owned();
+            return Err(Failure { reason: Reason::CredentialExpired, message });
+        }
+        if needed.any(|id| !instance.secrets.contains_key(&id)) {
+            let message = "a required secret is not bound".to_owned();
+            return Err(Failure { reason: Reason::CredentialMissing, message });
+        }
+        Ok(instance.secrets.clone())
+    }
+
+    /// Whether this host enforces a protection.
+    pub(crate) fn enforces(&self, protection: &str) -> bool {
+        self.enforcement.get(protection).is_some_and(|entry| entry.enforced)
+    }
+
+    /// The user id of a server.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub(crate) fn uid_of(&self, server: ServerId) -> io::Result<u32> {
+        self.uids.lock().unwrap_or_else(PoisonError::into_inner).of(server)
+    }
+
+    /// What servers get of the package clients' environment.
+    pub(crate) fn environment_for_servers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let names = self.clients.for_servers.iter();
+        names.filter_map(|name| Some((name.as_str(), self.clients.environment.get(name)?.as_str())))
+    }
+}
+
+impl Inner {
+    /// Takes a desired state, unless it is older than the one known.
+    pub(crate) fn accept(&self, desired: Desired) {
+        let known = self.context.desired();
+        if known.as_ref().is_some_and(|known| known.generation > desired.generation) {
+            tracing::warn!(generation = desired.generation, "ignored a desired state older than the one known");
+            return;
+        }
+        self.remember(desired);
+    }
+
+    fn remember(&self, desired: Desired) {
+        if let Err(error) = self.file.save(&desired) {
+            tracing::error!(%error, "save the desired state; a reboot would bring back an older one");
+        }
+        self.context.desired.send_replace(Some(Arc::new(desired)));
+    }
+
+    /// Everything observed, as it is sent.
+    pub(crate) fn observed(&self) -> Observed {
+        let instances = self.instances().values().map(|entry| entry.slot.observed()).collect();
+        let outcome = |job: &Job| job.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let jobs = self.jobs();
+        let jobs = jobs.iter().filter_map(|(id, job)| Some(JobResult { id: *id, outcome: outcome(job)? })).collect();
+        Observed { toolbox: self.report.clone(), instances, jobs }
+    }
+
+    /// Notes which ends the control plane has been told of.
+    pub(crate) fn reported(&self, observed: &Observed) {
+        let instances = self.instances();
+        for told in &observed.instances {
+            if told.status.phase == Phase::Stopped
+                && let Some(entry) = instances.get(&told.id)
+            {
+                entry.slot.report_end();
+            }
+        }
+    }
+
+    /// What is known of an instance.
+    pub(crate) fn slot(&self, id: InstanceId) -> Option<Arc<Slot>> {
+        self.instances().get(&id).map(|entry| Arc::clone(&entry.slot))
+    }
+
+    fn instances(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Entry>> {
+        self.instances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<JobId, Job>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view(&self) -> View {
+        let instances = self.instances();
+        let instances = instances.iter().map(|(id, entry)| {
+            let (ended, reported) = entry.slot.ended();
+            (*id, Seen { goal: *entry.goal.borrow(), ended, reported })
+        });
+        View { instances: instances.collect(), jobs: self.jobs().keys().copied().collect() }
+    }
+
+    fn apply(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Create(id, goal) => {
+                if let Some(desired) = self.context.desired_instance(id) {
+                    self.create(desired, goal, None);
+                }
+            }
+            Action::Direct(id, goal) => {
+                if let Some(entry) = self.instances().get(&id) {
+                    entry.goal.send_replace(goal);
+                }
+            }
+            Action::Forget(id) => {
+                self.instances().remove(&id);
+                let dir = self.context.instance_dir(id);
+                tokio::task::spawn_blocking(move || remove_dir(&dir));
+                self.changed.send_modify(|count| *count += 1);
+            }
+            Action::Resolve(id) => {
+                let desired = self.context.desired();
+                let job = desired.as_ref().and_then(|desired| desired.jobs.iter().find(|job| job.id == id));
+                if let Some(job) = job {
+                    self.resolve(id, job.runtime.clone());
+                }
+            }
+            Action::Drop(id) => {
+                self.jobs().remove(&id);
+            }
+        }
+    }
+
+    fn create(self: &Arc<Self>, desired: DesiredInstance, goal: Goal, found: Option<launch::Running>) {
+        let id = desired.id;
+        let slot = Arc::new(Slot::new(id, self.context.clock.now(), self.changed.clone()));
+        let goal = watch::Sender::new(goal);
+        let lock_digest = desired.lock.as_ref().map(|lock| lock.digest.clone());
+        let instance = Instance::new(Arc::clone(&self.context), desired, Arc::clone(&slot), goal.subscribe());
+        let task = AbortOnDropHandle::new(tokio::spawn(instance.run(found)));
+        self.instances().insert(id, Entry { slot, goal, lock_digest, _task: task });
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    fn resolve(self: &Arc<Self>, id: JobId, runtime: Runtime) {
+        let outcome = Arc::new(Mutex::new(None));
+        let (inner, result) = (Arc::clone(self), Arc::clone(&outcome));
+        let task = tokio::spawn(async move {
+            let resolved = inner.context.store.resolve(&runtime).await;
+            if let Err(failure) = &resolved {
+                tracing::warn!(job.id = %id, reason = ?failure.reason, message = failure.message, "resolve");
+            }
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
+            inner.changed.send_modify(|count| *count += 1);
+        });
+        self.jobs().insert(id, Job { outcome, _task: AbortOnDropHandle::new(task) });
+    }
+
+    /// Goes on with servers whose supervisors are still there.
+    async fn take_over(self: &Arc<Self>) {
+        let Ok(entries) = std::fs::read_dir(self.context.data_dir.join("instances")) else { return };
+        let mut changed = self.changed.subscribe();
+        for dir in entries.flatten().map(|entry| entry.path()) {
+            let saved = std::fs::read(dir.join("instance.json")).unwrap_or_default();
+            let Ok(saved) = serde_json::from_slice::<DesiredInstance>(&saved) else { continue };
+            let Some(running) = launch::take_over(&dir).await else { continue };
+            tracing::info!(instance.id = %saved.id, pid = running.hello.pid, "took over a running server");
+            let desired = self.context.desired_instance(saved.id).unwrap_or(saved);
+            self.create(desired, Goal::Run, Some(running));
+        }
+        // The first thing the control plane hears must not be that servers which serve are pending.
+        let settled = async {
+            while self.instances().values().any(|entry| entry.slot.observed().status.phase == Phase::Pending) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(SETTLE_TIMEOUT, settled).await.is_err() {
+            tracing::warn!("some servers that were taken over have not settled yet");
+        }
+    }
+
+    async fn stop_all(&self) {
+        self.draining.store(true, std::sync::atomic::Ordering::SeqCst);
+        let mut changed = self.changed.subscribe();
+        for entry in self.instances().values() {
+            entry.goal.send_replace(Goal::Stop);
+        }
+        let all_ended = async {
+            while self.instances().values().any(|entry| !entry.slot.ended().0) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(STOP_ALL_TIMEOUT, all_ended).await.is_err() {
+            tracing::error!("some servers did not stop in time; their supervisors end them");
+        }
+    }
+
+    /// Forgets credentials whose lease has ended.
+    fn end_lease(&self) {
+        let Some(desired) = self.context.desired() else { return };
+        let ended = desired.lease_until <= self.context.clock.now();
+        if ended && desired.instances.iter().any(|instance| !instance.secrets.is_empty()) {
+            tracing::warn!("the lease on credentials ended; they are forgotten until the control plane is back");
+            let mut desired = Desired::clone(&desired);
+            desired.instances.iter_mut().for_each(|instance| instance.secrets.clear());
+            self.remember(desired);
+        }
+    }
+
+    async fn collect_garbage(self: &Arc<Self>) {
+        let Some(desired) = self.context.desired() else { return };
+        let inner = Arc::clone(self);
+        let collect = move || {
+            let root = inner.context.data_dir.join("instances");
+            let dirs: Vec<PathBuf> = std::fs::read_dir(root)
+                .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+                .unwrap_or_default();
+            let mut ids: BTreeSet<InstanceId> = desired.instances.iter().map(|instance| instance.id).collect();
+            let mut locks: BTreeSet<String> = desired.keep_locks.iter().cloned().collect();
+            locks.extend(desired.instances.iter().filter_map(|instance| Some(instance.lock.as_ref()?.digest.clone())));
+            for (id, entry) in inner.instances().iter() {
+                ids.insert(*id);
+                locks.extend(entry.lock_digest.clone());
+            }
+            for dir in dirs {
+                let id = dir.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok());
+                if id.is_none_or(|id| !ids.contains(&id)) {
+                    remove_dir(&dir);
+                }
+            }
+            inner.context.store.collect_garbage(&locks);
+        };
+        // A panic there is a bug to see in the log; the next round tries again.
+        if let Err(error) = tokio::task::spawn_blocking(collect).await {
+            tracing::error!(%error, "collect garbage");
+        }
+    }
+}
+
+fn remove_dir(dir: &Path) {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %dir.display(), %error, "remove an instance's directory");
+        }
+        _ => {}
+    }
+}
+
+/// Plans and applies whenever something changed.
+async fn keep(inner: Arc<Inner>) {
+    let mut changed = inner.changed.subscribe();
+    let mut desired = inner.context.desired.subscribe();
+    let mut collected = tokio::time::Instant::now();
+    let mut collect_soon = false;
+    loop {
+        changed.borrow_and_update();
+        let now_desired = desired.borrow_and_update().clone();
+        if !inner.draining.load(std::sync::atomic::Ordering::SeqCst) {
+            for action in plan(now_desired.as_deref(), &inner.view()) {
+                collect_soon |= matches!(action, Action::Forget(_));
+                inner.apply(action);
+            }
+        }
+        inner.end_lease();
+        if collect_soon || collected.elapsed() >= COLLECT_EVERY {
+            inner.collect_garbage().await;
+            (collected, collect_soon) = (tokio::time::Instant::now(), false);
+        }
+        tokio::select! {
+            result = changed.changed() => if result.is_err() { return },
+            result = desired.changed() => if result.is_err() { return },
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}

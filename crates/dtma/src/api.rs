@@ -1,0 +1,227 @@
+//! The DTMA API, version 1: what gateways and the control plane ask of a toolbox.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use toolyard_link::frames;
+use toolyard_mcp::stdio::{self, CallError, Connection};
+use toolyard_types::agent::LogLine;
+use toolyard_types::{Code, InstanceId, Problem};
+
+use crate::agent::Inner;
+use crate::process::log::{self, Follow};
+
+const MAX_MESSAGE_BYTES: usize = 8 << 20;
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(300);
+const LONGEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+const DEFAULT_TAIL: usize = 100;
+const LONGEST_TAIL: usize = 10_000;
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
+
+/// The routes.
+pub(crate) fn router(inner: Arc<Inner>) -> axum::Router {
+    axum::Router::new()
+        .route("/v1/instances/{id}/messages", post(messages))
+        .route("/v1/instances/{id}/events", get(events))
+        .route("/v1/instances/{id}/handshake", get(handshake))
+        .route("/v1/instances/{id}/logs", get(logs))
+        .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
+        .with_state(inner)
+}
+
+/// A failure, as problem+json.
+struct Refusal(Problem);
+
+impl Refusal {
+    fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Problem::new(code, detail))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.0)).into_response();
+        let kind = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        let code = match error {
+            CallError::Closed | CallError::Busy => Code::ServerNotReady,
+            CallError::Timeout(_) => Code::UpstreamTimeout,
+            CallError::Invalid(_) => Code::BadRequest,
+            _ => Code::UpstreamFailed,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+async fn messages(
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    message: Bytes,
+) -> Result<Response, Refusal> {
+    let connection = connection(&inner, &id)?;
+    let deadline = Instant::now() + deadline_of(&headers);
+    let mut stream = connection.send(message)?;
+    let late = || Refusal::new(Code::UpstreamTimeout, "the server did not answer in time");
+    // The first message decides the status; after it a failure can only break off the body.
+    let first = match tokio::time::timeout_at(deadline, stream.next()).await.map_err(|_| late())? {
+        Some(first) => frames::encode(&first?),
+        None => return Ok(framed(Body::empty())),
+    };
+    match stream.next().now_or_never() {
+        Some(None) => Ok(framed(Body::from(first))),
+        second => {
+            let second = second.flatten().map(encode);
+            let head = stream::iter([Some(Ok(first)), second].into_iter().flatten());
+            Ok(framed(Body::from_stream(head.chain(rest(stream, deadline)))))
+        }
+    }
+}
+
+fn encode(message: Result<Bytes, CallError>) -> Result<Bytes, CallError> {
+    message.map(|message| frames::encode(&message))
+}
+
+/// What comes after the first message. Dropping it cancels the call at the server.
+fn rest(stream: stdio::Stream, deadline: Instant) -> impl Stream<Item = Result<Bytes, CallError>> {
+    stream::unfold(Some(stream), move |stream| async move {
+        let mut stream = stream?;
+        match tokio::time::timeout_at(deadline, stream.next()).await {
+            Ok(message) => Some((encode(message?), Some(stream))),
+            Err(_) => Some((Err(CallError::Timeout(Duration::ZERO)), None)),
+        }
+    })
+}
+
+async fn events(State(inner): State<Arc<Inner>>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    let connection = connection(&inner, &id)?;
+    let messages = connection.unsolicited();
+    // The body must not keep the connection open: it ends when the server does.
+    let stream = stream::unfold((messages, connection), |(mut messages, connection)| async move {
+        loop {
+            tokio::select! {
+                message = messages.recv() => match message {
+                    Ok(message) => {
+                        let frame = Ok::<_, CallError>(frames::encode(&message));
+                        return Some((frame, (messages, connection)));
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                },
+                () = connection.closed() => return None,
+            }
+        }
+    });
+    Ok(framed(Body::from_stream(stream)))
+}
+
+async fn handshake(State(inner): State<Arc<Inner>>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    let missing = || Refusal::new(Code::ServerNotReady, "the server has not answered yet");
+    Ok(Json(connection(&inner, &id)?.handshake_result().ok_or_else(missing)?).into_response())
+}
+
+#[derive(Deserialize)]
+struct LogQuery {
+    tail: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn logs(
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, Refusal> {
+    let id = instance_id(&id)?;
+    inner.slot(id).ok_or_else(unknown)?;
+    let dir = inner.context.instance_dir(id);
+    let count = query.tail.unwrap_or(DEFAULT_TAIL).min(LONGEST_TAIL);
+    let read = tokio::task::spawn_blocking(move || log::tail(&dir, count)).await;
+    let broken = |error: &dyn std::fmt::Display| {
+        tracing::error!(%error, instance.id = %id, "read a log");
+        Refusal::new(Code::Internal, "the log cannot be read")
+    };
+    let (lines, follow) = read.map_err(|error| broken(&error))?.map_err(|error| broken(&error))?;
+    let head = ndjson(&lines);
+    let body = match query.follow {
+        false => Body::from(head),
+        true => Body::from_stream(stream::iter([Ok(head)]).chain(following(inner, id, follow))),
+    };
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// New lines as they are written, until the instance is forgotten.
+fn following(inner: Arc<Inner>, id: InstanceId, follow: Follow) -> impl Stream<Item = std::io::Result<Bytes>> {
+    stream::unfold(Some(follow), move |follow| {
+        let inner = Arc::clone(&inner);
+        async move {
+            let mut follow = follow?;
+            loop {
+                tokio::time::sleep(FOLLOW_EVERY).await;
+                let known = inner.slot(id).is_some();
+                let read = tokio::task::spawn_blocking(move || (follow.read(), follow)).await.ok()?;
+                follow = read.1;
+                match read.0 {
+                    Ok(lines) if lines.is_empty() && known => {}
+                    Ok(lines) if lines.is_empty() => return None,
+                    Ok(lines) => return Some((Ok(ndjson(&lines)), known.then_some(follow))),
+                    Err(error) => return Some((Err(error), None)),
+                }
+            }
+        }
+    })
+}
+
+fn ndjson(lines: &[LogLine]) -> Bytes {
+    let mut out = Vec::new();
+    for line in lines {
+        if serde_json::to_writer(&mut out, line).is_ok() {
+            out.push(b'\n');
+        }
+    }
+    out.into()
+}
+
+fn framed(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
+}
+
+fn connection(inner: &Inner, id: &str) -> Result<Connection, Refusal> {
+    let slot = inner.slot(instance_id(id)?).ok_or_else(unknown)?;
+    slot.connection().ok_or_else(|| {
+        let status = slot.observed().status;
+        let message = if status.message.is_empty() { String::new() } else { format!(": {}", status.message) };
+        Refusal::new(Code::ServerNotReady, format!("the instance is {}{message}", status.phase))
+    })
+}
+
+fn instance_id(id: &str) -> Result<InstanceId, Refusal> {
+    id.parse().map_err(|_| unknown())
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(Code::NotFound, "no such instance on this toolbox")
+}
+
+fn deadline_of(headers: &HeaderMap) -> Duration {
+    let given = headers.get("toolyard-deadline-ms").and_then(|value| value.to_str().ok()?.parse().ok());
+    given.map_or(DEFAULT_DEADLINE, Duration::from_millis).min(LONGEST_DEADLINE)
+}

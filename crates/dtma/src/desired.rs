@@ -1,0 +1,111 @@
+//! The last desired state on disk, so that a host comes back after a reboot without the control plane.
+//!
+//! Credentials in it are sealed with a key of this host (`host.key`, for its owner only) and leased: when
+//! the lease ends they are forgotten, on disk and in memory.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
+use serde::{Deserialize, Serialize};
+use toolyard_types::agent::Desired;
+use toolyard_types::{CredentialId, InstanceId, Secret};
+use zeroize::Zeroizing;
+
+type Secrets = BTreeMap<InstanceId, BTreeMap<CredentialId, Secret>>;
+
+const FILE: &str = "desired.json";
+const KEY_FILE: &str = "host.key";
+
+/// As written: everything but the secrets in the clear.
+#[derive(Serialize, Deserialize)]
+struct OnDisk {
+    desired: Desired,
+    nonce: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+/// Keeps the last desired state in a data directory.
+pub(crate) struct DesiredFile {
+    dir: PathBuf,
+    cipher: ChaCha20Poly1305,
+}
+
+impl DesiredFile {
+    /// Opens the file, making the host's key at the first time.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+        let key = host_key(&dir.join(KEY_FILE))?;
+        Ok(Self { dir: dir.to_owned(), cipher: ChaCha20Poly1305::new(Key::from_slice(&key[..])) })
+    }
+
+    /// The state last saved. One that cannot be read counts as none: the control plane sends it again.
+    pub(crate) fn load(&self) -> Option<Desired> {
+        let bytes = std::fs::read(self.dir.join(FILE)).ok()?;
+        let on_disk: OnDisk = match serde_json::from_slice(&bytes) {
+            Ok(on_disk) => on_disk,
+            Err(error) => {
+                tracing::warn!(%error, "the last desired state cannot be read; waiting for the control plane");
+                return None;
+            }
+        };
+        let mut desired = on_disk.desired;
+        match self.unseal(&on_disk.nonce, &on_disk.sealed, desired.generation) {
+            Some(mut secrets) => {
+                for instance in &mut desired.instances {
+                    instance.secrets = secrets.remove(&instance.id).unwrap_or_default();
+                }
+            }
+            None => tracing::warn!("the credentials of the last desired state cannot be unsealed on this host"),
+        }
+        Some(desired)
+    }
+
+    /// Saves a state whole, or not at all.
+    pub(crate) fn save(&self, desired: &Desired) -> io::Result<()> {
+        let mut desired = desired.clone();
+        let secrets: Secrets =
+            desired.instances.iter_mut().map(|instance| (instance.id, std::mem::take(&mut instance.secrets))).collect();
+        let plain = Zeroizing::new(serde_json::to_vec(&secrets)?);
+        let nonce: [u8; 12] = rand::random();
+        let aad = desired.generation.to_be_bytes();
+        let payload = Payload { msg: &plain, aad: &aad };
+        let sealed = self.cipher.encrypt(Nonce::from_slice(&nonce), payload);
+        let sealed = sealed.map_err(|_| io::Error::other("seal the credentials"))?;
+        let on_disk = OnDisk { desired, nonce: nonce.to_vec(), sealed };
+        write_whole(&self.dir.join(FILE), &serde_json::to_vec(&on_disk)?)
+    }
+
+    fn unseal(&self, nonce: &[u8], sealed: &[u8], generation: u64) -> Option<Secrets> {
+        let nonce: [u8; 12] = nonce.try_into().ok()?;
+        let payload = Payload { msg: sealed, aad: &generation.to_be_bytes() };
+        let plain = Zeroizing::new(self.cipher.decrypt(Nonce::from_slice(&nonce), payload).ok()?);
+        serde_json::from_slice(&plain).ok()
+    }
+}
+
+fn host_key(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
+    match std::fs::read(path).map(Zeroizing::new) {
+        Ok(bytes) => {
+            let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| io::Error::other("`host.key` is not a key"))?;
+            Ok(Zeroizing::new(key))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let key = Zeroizing::new(rand::random::<[u8; 32]>());
+            write_whole(path, &key[..])?;
+            Ok(key)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file for its owner only, so that a reader sees the old or the new one and nothing in between.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(beside, path)
+}

@@ -1,0 +1,736 @@
+//! One instance: from its goal to a server that answers, and back.
+//!
+//! One task per instance, one step after the other: install, start, probe, serve, and when it ends by
+//! itself wait and begin again. The goal may change at any step. What the task does is told in its
+//! [`Slot`]; nothing is told that was not observed.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use toolyard_mcp::era::Handshake;
+use toolyard_mcp::stdio::{CallError, Connection, HandshakeError, Options};
+use toolyard_types::agent::{DesiredInstance, Era, Exit, Failure, LogStream, McpInfo, ObservedInstance};
+use toolyard_types::spec::{Package, RevisionSpec, Value};
+use toolyard_types::state::{Phase, Reason, Status};
+use toolyard_types::{CredentialId, InstanceId, Secret, Timestamp};
+
+use crate::agent::Context;
+use crate::desired::write_whole;
+use crate::packages::Prepared;
+use crate::plan::Goal;
+use crate::process::launch::{self, Running};
+use crate::process::log::LogWriter;
+use crate::process::wire::{Ended, Isolation, Killed, StartOrder, ToAgent, ToSupervisor};
+
+const HEALTH_EVERY: Duration = Duration::from_secs(15);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
+const UNHEALTHY_AFTER: u32 = 3;
+const HEALTHY_AFTER: u32 = 2;
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+/// A server that ran this long has recovered: the next wait is short again.
+const RECOVERED_AFTER: Duration = Duration::from_secs(60);
+/// So many exits in a row without recovering are a crash loop.
+const CRASH_LOOP: u32 = 3;
+/// How long a server may live on after it closed its output, before it is stopped.
+const CLOSED_GRACE: Duration = Duration::from_secs(2);
+/// What a server may take to write one message.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// JSON-RPC: the method does not exist. A server without tools may say so.
+const METHOD_NOT_FOUND: i64 = -32601;
+
+/// What is known of an instance; shared between its task, the sync and the API.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    state: Mutex<State>,
+    /// Rises when something changed that the control plane waits for.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    observed: ObservedInstance,
+    connection: Option<Connection>,
+    ended: bool,
+    reported: bool,
+}
+
+impl Slot {
+    pub(crate) fn new(id: InstanceId, now: Timestamp, changed: watch::Sender<u64>) -> Self {
+        let observed = ObservedInstance {
+            id,
+            status: Status::new(Phase::Pending, Reason::Requested, "", now),
+            pid: None,
+            ready_since: None,
+            restarts: 0,
+            exit: None,
+            mcp: None,
+            usage: None,
+        };
+        Self { state: Mutex::new(State { observed, connection: None, ended: false, reported: false }), changed }
+    }
+
+    /// Everything observed.
+    pub(crate) fn observed(&self) -> ObservedInstance {
+        self.state().observed.clone()
+    }
+
+    /// The connection to the server, while it runs and has answered.
+    pub(crate) fn connection(&self) -> Option<Connection> {
+        self.state().connection.clone()
+    }
+
+    /// Whether it was stopped and nothing of it runs, and whether the control plane knows.
+    pub(crate) fn ended(&self) -> (bool, bool) {
+        let state = self.state();
+        (state.ended, state.reported)
+    }
+
+    /// Notes that the control plane has been told of the end.
+    pub(crate) fn report_end(&self) {
+        let mut state = self.state();
+        if state.ended && !state.reported {
+            state.reported = true;
+            drop(state);
+            self.wake();
+        }
+    }
+
+    /// A poisoned lock means a panic between two whole assignments; the state is still whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// What is kept about a server that answered, so that a restarted agent can go on with it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Answered {
+    handshake: Handshake,
+    tools: u32,
+    ready_since: Timestamp,
+    restarts: u32,
+}
+
+/// How serving ended.
+#[derive(Debug)]
+enum End {
+    /// It ended by itself, or was ended for what it did.
+    Exited(Ended),
+    /// It ended because its goal is another one.
+    Asked(Ended),
+    /// It was stopped because it did not get ready.
+    NotReady(Failure, Option<Ended>),
+    /// Its supervisor disappeared, and everything below it.
+    Lost,
+}
+
+/// The task of one instance.
+pub(crate) struct Instance {
+    context: Arc<Context>,
+    desired: DesiredInstance,
+    slot: Arc<Slot>,
+    goal: watch::Receiver<Goal>,
+    dir: PathBuf,
+    known_era: Option<Era>,
+    was_ready: bool,
+    failures: u32,
+}
+
+impl Instance {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        desired: DesiredInstance,
+        slot: Arc<Slot>,
+        goal: watch::Receiver<Goal>,
+    ) -> Self {
+        let dir = context.instance_dir(desired.id);
+        Self { context, desired, slot, goal, dir, known_era: None, was_ready: false, failures: 0 }
+    }
+
+    /// Runs until the task is aborted; `found` is a server that runs already.
+    pub(crate) async fn run(mut self, found: Option<Running>) {
+        if let Err(error) = self.save() {
+            tracing::error!(instance.id = %self.desired.id, %error, "write the instance's directory");
+        }
+        if let Some(running) = found {
+            let answered = self.load_answered();
+            self.serve_then_wait(running, answered).await;
+        }
+        loop {
+            let goal = *self.goal.borrow_and_update();
+            match goal {
+                Goal::Stop => {
+                    self.set(Phase::Stopped, Reason::Requested, "");
+                    self.slot.update(|state| state.ended = true);
+                    self.goal_changes().await;
+                    self.slot.update(|state| (state.ended, state.reported) = (false, false));
+                }
+                Goal::Prepare => self.prepare_only().await,
+                Goal::Run => self.attempt().await,
+            }
+        }
+    }
+
+    async fn goal_changes(&mut self) {
+        if self.goal.changed().await.is_err() {
+            // The agent is gone and will abort this task.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn prepare_only(&mut self) {
+        match self.prepare().await {
+            Some(Ok(_)) => {
+                self.set(Phase::Pending, Reason::Requested, "prepared");
+                self.goal_changes().await;
+            }
+            Some(Err(failure)) => self.failed(failure).await,
+            None => {}
+        }
+    }
+
+    async fn attempt(&mut self) {
+        let prepared = match self.prepare().await {
+            Some(Ok(prepared)) => prepared,
+            Some(Err(failure)) => return self.failed(failure).await,
+            None => return,
+        };
+        self.set(self.phase_while(Phase::Starting), Reason::AwaitingProbe, "");
+        let launched = match self.order(&prepared) {
+            Ok(order) => launch::launch(&self.context.supervisor, order).await,
+            Err(failure) => return self.failed(failure).await,
+        };
+        match launched {
+            Ok(running) => self.serve_then_wait(running, None).await,
+            Err(error) => {
+                let failure = Failure { reason: Reason::EngineUnavailable, message: chain(&error) };
+                self.failed(failure).await;
+            }
+        }
+    }
+
+    /// Installs what the lock names; `None` when the goal changed meanwhile.
+    async fn prepare(&mut self) -> Option<Result<Prepared, Failure>> {
+        if let Some(current) = self.context.desired_instance(self.desired.id) {
+            self.desired = current;
+        }
+        self.set(self.phase_while(Phase::Preparing), Reason::Installing, "");
+        let (context, desired) = (Arc::clone(&self.context), self.desired.clone());
+        let work = async move {
+            let Some(lock) = &desired.lock else {
+                let message = "the revision has no lock to install from";
+                return Err(Failure { reason: Reason::UnsupportedByEngine, message: message.into() });
+            };
+            context.store.prepare(&desired.spec.runtime, lock).await
+        };
+        tokio::select! {
+            result = work => Some(result),
+            () = self.goal_changes() => None,
+        }
+    }
+
+    fn order(&self, prepared: &Prepared) -> Result<StartOrder, Failure> {
+        let invalid = |message: &str| Failure { reason: Reason::ConfigInvalid, message: message.into() };
+        let spec = &self.desired.spec;
+        let package = spec.runtime.package().ok_or_else(|| invalid("there is no package to run"))?;
+        let secrets = self.context.secrets(&self.desired)?;
+        let mut argv: Vec<Secret> = prepared.argv.iter().map(|part| Secret::new(part.to_string_lossy())).collect();
+        for argument in &package.arguments {
+            argv.push(render(argument, &secrets)?);
+        }
+        let isolation = self.isolation(prepared, spec)?;
+        let environment = self.environment(prepared, package, &secrets, &isolation)?;
+        Ok(StartOrder {
+            instance: self.desired.id,
+            dir: self.dir.clone(),
+            argv,
+            environment,
+            isolation,
+            limits: spec.limits.clone(),
+            orphan_grace_ms: millis(self.context.orphan_grace),
+            stop_wait_ms: millis(self.context.stop_wait),
+            redact: secrets.into_values().collect(),
+        })
+    }
+
+    fn isolation(&self, prepared: &Prepared, spec: &RevisionSpec) -> Result<Isolation, Failure> {
+        let context = &self.context;
+        let unavailable =
+            |error: std::io::Error| Failure { reason: Reason::EngineUnavailable, message: error.to_string() };
+        let uid = match context.enforces("own_uid") {
+            true => Some(context.uid_of(self.desired.server).map_err(unavailable)?),
+            false => None,
+        };
+        let mut read_only = prepared.read_only.clone();
+        read_only.extend(context.shown_to_servers.iter().cloned());
+        let mut writable = Vec::new();
+        for grant in &spec.paths {
+            let path = PathBuf::from(&grant.path);
+            if !path.is_absolute() || !path.exists() {
+                let message = format!("path `{}` is not on this host", toolyard_types::name::printable(&grant.path));
+                return Err(Failure { reason: Reason::ConfigInvalid, message });
+            }
+            if grant.writable { &mut writable } else { &mut read_only }.push(path);
+        }
+        let (namespaces, landlock) = (context.enforces("namespaces"), context.enforces("landlock"));
+        Ok(Isolation { uid, namespaces, landlock, read_only, writable })
+    }
+
+    fn environment(
+        &self,
+        prepared: &Prepared,
+        package: &Package,
+        secrets: &BTreeMap<CredentialId, Secret>,
+        isolation: &Isolation,
+    ) -> Result<BTreeMap<String, Secret>, Failure> {
+        let home = self.dir.join("work");
+        let temporary = if isolation.namespaces { PathBuf::from("/tmp") } else { self.dir.join("tmp") };
+        let mut environment = BTreeMap::from([
+            ("PATH".to_owned(), Secret::new(format!("{}:/usr/local/bin:/usr/bin:/bin", prepared.path.display()))),
+            ("HOME".to_owned(), Secret::new(home.to_string_lossy())),
+            ("TMPDIR".to_owned(), Secret::new(temporary.to_string_lossy())),
+            ("LANG".to_owned(), Secret::new("C.UTF-8")),
+        ]);
+        let passed = self.context.environment_for_servers();
+        environment.extend(passed.map(|(name, value)| (name.to_owned(), Secret::new(value))));
+        for (name, value) in &package.environment {
+            environment.insert(name.clone(), render(value, secrets)?);
+        }
+        Ok(environment)
+    }
+
+    async fn serve_then_wait(&mut self, running: Running, answered: Option<Answered>) {
+        let end = self.serve(running, answered).await;
+        self.slot.update(|state| {
+            state.connection = None;
+            state.observed.pid = None;
+            state.observed.ready_since = None;
+            state.observed.usage = None;
+        });
+        self.note_exit(&end);
+        if matches!(end, End::Asked(_)) || *self.goal.borrow() != Goal::Run {
+            return;
+        }
+        self.slot.update(|state| state.observed.restarts = state.observed.restarts.saturating_add(1));
+        let failure = self.failure_of(&end);
+        self.failed(failure).await;
+    }
+
+    fn note_exit(&self, end: &End) {
+        let (End::Exited(ended) | End::Asked(ended) | End::NotReady(_, Some(ended))) = end else { return };
+        let Ended { code, signal, at, stderr_tail, .. } = ended.clone();
+        self.slot.update(|state| state.observed.exit = Some(Exit { code, signal, at, stderr_tail }));
+    }
+
+    fn failure_of(&self, end: &End) -> Failure {
+        let ended = match end {
+            End::NotReady(failure, _) => return failure.clone(),
+            End::Lost => {
+                let message = "the server's supervisor disappeared".to_owned();
+                return Failure { reason: Reason::Exited, message };
+            }
+            End::Exited(ended) | End::Asked(ended) => ended,
+        };
+        let (reason, message) = match (ended.killed, ended.code, ended.signal) {
+            (Some(Killed::Memory), ..) => (Reason::OutOfMemory, "it used more memory than its limit".to_owned()),
+            (Some(Killed::Processes), ..) => (Reason::Exited, "it had more processes than its limit".to_owned()),
+            (_, Some(code), _) => (Reason::Exited, format!("it ended by itself with exit code {code}")),
+            (_, _, Some(signal)) => (Reason::Exited, format!("it was ended by signal {signal}")),
+            _ => (Reason::Exited, "it ended".to_owned()),
+        };
+        let looping = reason == Reason::Exited && self.failures + 1 >= CRASH_LOOP;
+        Failure { reason: if looping { Reason::CrashLoop } else { reason }, message }
+    }
+
+    /// Says why it does not run, waits, and returns when it is time to try again or the goal changed.
+    async fn failed(&mut self, failure: Failure) {
+        self.failures = self.failures.saturating_add(1);
+        tracing::warn!(
+            instance.id = %self.desired.id, server.name = %self.desired.server_name,
+            reason = ?failure.reason, message = failure.message, "instance does not run"
+        );
+        self.note(&format!("does not run: {}", failure.message));
+        let permanent =
+            matches!(failure.reason, Reason::ConfigInvalid | Reason::UnsupportedByEngine | Reason::CredentialMissing);
+        let delay = delay_after(self.failures, &failure);
+        let now = self.context.clock.now();
+        let trying_again = failure.reason == Reason::Exited;
+        let phase = match (self.was_ready, trying_again) {
+            (true, _) => Phase::Degraded,
+            (false, true) => Phase::Starting,
+            (false, false) => Phase::Failed,
+        };
+        let mut status = Status::new(phase, failure.reason, failure.message, now);
+        status.next_attempt_at = (!permanent).then(|| now.plus(delay));
+        self.slot.update(|state| state.observed.status = status);
+        let wait = async { if permanent { std::future::pending().await } else { tokio::time::sleep(delay).await } };
+        let (context, desired) = (Arc::clone(&self.context), self.desired.clone());
+        tokio::select! {
+            () = wait => {}
+            () = context.desired_changed(desired.id, &desired) => {}
+            () = self.goal_changes() => {}
+        }
+    }
+
+    /// Speaks to a running server until it has ended.
+    async fn serve(&mut self, running: Running, answered: Option<Answered>) -> End {
+        let Running { hello, stdin, stdout, mut line } = running;
+        if let Some(ended) = hello.ended {
+            let _ = line.commands.send(ToSupervisor::Done).await;
+            return End::Exited(ended);
+        }
+        let (noise, mut noise_lines) = mpsc::channel(64);
+        let connection = match self.connect(stdin, stdout, noise) {
+            Ok(connection) => connection,
+            Err(error) => {
+                let _ = line.commands.send(ToSupervisor::Stop).await;
+                let failure = Failure { reason: Reason::EngineUnavailable, message: error.to_string() };
+                return self.wait_for_exit(&mut line, failure).await;
+            }
+        };
+        let unknown = answered.is_none();
+        self.slot.update(|state| {
+            state.observed.pid = Some(hello.pid);
+            if unknown && state.observed.status.phase == Phase::Pending {
+                state.observed.status.phase = Phase::Starting;
+                state.observed.status.reason = Reason::AwaitingProbe;
+            }
+        });
+        let started = Instant::now();
+        let mut health = Health::default();
+        let mut probing = answered.is_none();
+        if let Some(answered) = answered {
+            connection.resume(answered.handshake.clone());
+            self.ready(&connection, answered);
+        }
+        let mut probe = Box::pin(probe(connection.clone(), self.desired.spec.clone(), self.known_era));
+        let mut check: std::pin::Pin<Box<dyn Future<Output = bool> + Send>> =
+            Box::pin(health_check(connection.clone()));
+        let mut closed = Box::pin(closed_for(connection.clone(), CLOSED_GRACE));
+        let mut closed_seen = false;
+        let mut stopping = false;
+        let mut not_ready: Option<Failure> = None;
+        loop {
+            tokio::select! {
+                event = line.events.recv() => match event {
+                    Some(ToAgent::Usage(usage)) => self.slot.state().observed.usage = Some(usage),
+                    Some(ToAgent::Exited(ended)) => {
+                        let _ = line.commands.send(ToSupervisor::Done).await;
+                        if started.elapsed() >= RECOVERED_AFTER {
+                            self.failures = 0;
+                        }
+                        return match not_ready {
+                            _ if stopping => End::Asked(ended),
+                            Some(failure) if ended.killed == Some(Killed::Asked) => End::NotReady(failure, Some(ended)),
+                            _ => End::Exited(ended),
+                        };
+                    }
+                    Some(_) => {}
+                    None => return End::Lost,
+                },
+                Some(text) = noise_lines.recv() => {
+                    let _ = line.commands.try_send(ToSupervisor::Log { stream: LogStream::Stdout, text });
+                }
+                result = &mut probe, if probing => {
+                    probing = false;
+                    match result {
+                        Ok((handshake, tools)) => {
+                            let restarts = self.slot.observed().restarts;
+                            let answered = Answered { handshake, tools, ready_since: self.context.clock.now(), restarts };
+                            let text = format!("ready after {} ms", started.elapsed().as_millis());
+                            let _ = line.commands.try_send(ToSupervisor::Log { stream: LogStream::Toolyard, text });
+                            self.save_answered(&answered);
+                            self.ready(&connection, answered);
+                        }
+                        // It closed its output; why, its exit says in a moment, or `closed` gives up on it.
+                        Err(NotReady::Closed) => {}
+                        Err(NotReady::Failed(failure)) => {
+                            let text = format!("not ready: {}", failure.message);
+                            let _ = line.commands.send(ToSupervisor::Log { stream: LogStream::Toolyard, text }).await;
+                            not_ready = Some(failure);
+                            let _ = line.commands.send(ToSupervisor::Stop).await;
+                        }
+                    }
+                }
+                healthy = &mut check, if !probing && !stopping && not_ready.is_none() => {
+                    self.judge(health.note(healthy));
+                    check = Box::pin(health_check(connection.clone()));
+                }
+                () = &mut closed, if !closed_seen => {
+                    closed_seen = true;
+                    let message = "it closed its standard output".to_owned();
+                    not_ready.get_or_insert(Failure { reason: Reason::HandshakeFailed, message });
+                    let _ = line.commands.send(ToSupervisor::Stop).await;
+                }
+                () = self.goal_changes() => {
+                    if *self.goal.borrow() != Goal::Run {
+                        self.slot.update(|state| state.connection = None);
+                        self.set(Phase::Stopping, Reason::Requested, "");
+                        let _ = line.commands.send(ToSupervisor::Stop).await;
+                        (stopping, probing, closed_seen) = (true, false, true);
+                        connection.close();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn wait_for_exit(&self, line: &mut launch::Line, failure: Failure) -> End {
+        while let Some(event) = line.events.recv().await {
+            if let ToAgent::Exited(ended) = event {
+                let _ = line.commands.send(ToSupervisor::Done).await;
+                return End::NotReady(failure, Some(ended));
+            }
+        }
+        End::NotReady(failure, None)
+    }
+
+    fn connect(&self, stdin: OwnedFd, stdout: OwnedFd, noise: mpsc::Sender<String>) -> std::io::Result<Connection> {
+        let stdin = pipe::Sender::from_owned_fd(stdin)?;
+        let stdout = pipe::Receiver::from_owned_fd(stdout)?;
+        // Above every id an earlier agent can have used with this server, below what a JSON number keeps exactly.
+        let first_id = u64::try_from(self.context.clock.now().as_ms()).unwrap_or(0).saturating_mul(1000);
+        Ok(Connection::open(stdout, stdin, Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES }))
+    }
+
+    fn ready(&mut self, connection: &Connection, answered: Answered) {
+        let Answered { handshake, tools, ready_since, restarts } = answered;
+        self.known_era = Some(handshake.era);
+        self.was_ready = true;
+        let now = self.context.clock.now();
+        self.slot.update(|state| {
+            state.connection = Some(connection.clone());
+            state.observed.ready_since = Some(ready_since);
+            state.observed.restarts = restarts;
+            state.observed.mcp = Some(McpInfo {
+                era: handshake.era,
+                protocol_version: handshake.protocol_version,
+                server_name: handshake.server_name,
+                server_version: handshake.server_version,
+                tools,
+            });
+            state.observed.status = Status::new(Phase::Ready, Reason::Answered, "", now);
+        });
+    }
+
+    fn judge(&self, verdict: Option<bool>) {
+        match verdict {
+            Some(false) => self.set(Phase::Degraded, Reason::ProbeFailed, "it stopped answering"),
+            Some(true) => self.set(Phase::Ready, Reason::Answered, ""),
+            None => {}
+        }
+    }
+
+    /// A server that was ready and comes back is degraded, not new.
+    fn phase_while(&self, first: Phase) -> Phase {
+        if self.was_ready { Phase::Degraded } else { first }
+    }
+
+    fn set(&self, phase: Phase, reason: Reason, message: &str) {
+        let status = Status::new(phase, reason, message, self.context.clock.now());
+        self.slot.update(|state| {
+            if state.observed.status.differs_from(&status) {
+                state.observed.status = status;
+            }
+        });
+    }
+
+    /// What a restarted agent needs to know of the instance; without secrets.
+    fn save(&self) -> std::io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        for dir in [self.dir.clone(), self.dir.join("logs"), self.dir.join("root")] {
+            std::fs::create_dir_all(&dir)?;
+        }
+        std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o711))?;
+        std::fs::set_permissions(self.dir.join("logs"), std::fs::Permissions::from_mode(0o700))?;
+        let desired = DesiredInstance { secrets: BTreeMap::new(), ..self.desired.clone() };
+        write_whole(&self.dir.join("instance.json"), &serde_json::to_vec(&desired)?)
+    }
+
+    /// Writes a line of our own to the log while no supervisor does.
+    fn note(&self, text: &str) {
+        if let Ok(mut log) = LogWriter::open(&self.dir, Vec::new()) {
+            log.write(self.context.clock.now(), LogStream::Toolyard, text);
+        }
+    }
+
+    fn load_answered(&self) -> Option<Answered> {
+        serde_json::from_slice(&std::fs::read(self.dir.join("answered.json")).ok()?).ok()
+    }
+
+    fn save_answered(&self, answered: &Answered) {
+        let saved = serde_json::to_vec(answered)
+            .map_err(std::io::Error::from)
+            .and_then(|bytes| write_whole(&self.dir.join("answered.json"), &bytes));
+        if let Err(error) = saved {
+            tracing::warn!(instance.id = %self.desired.id, %error, "a restarted agent will have to probe again");
+        }
+    }
+}
+
+enum NotReady {
+    Closed,
+    Failed(Failure),
+}
+
+impl NotReady {
+    fn because(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Failed(crate::packages::failure(reason, message))
+    }
+}
+
+/// Handshake, tools, and the probe call if the revision has one.
+async fn probe(
+    connection: Connection,
+    spec: RevisionSpec,
+    known_era: Option<Era>,
+) -> Result<(Handshake, u32), NotReady> {
+    let limit = Duration::from_millis(spec.start_timeout_ms);
+    let late = || NotReady::because(Reason::StartTimeout, format!("it did not answer within {} ms", limit.as_millis()));
+    let work = async {
+        let handshake = connection.handshake(known_era, limit).await.map_err(|error| match error {
+            HandshakeError::Closed => NotReady::Closed,
+            HandshakeError::Timeout(_) => late(),
+            other => NotReady::because(Reason::HandshakeFailed, other.to_string()),
+        })?;
+        let tools = match connection.list_tools(limit).await {
+            Ok(tools) => u32::try_from(tools.len()).unwrap_or(u32::MAX),
+            Err(CallError::Server { code: METHOD_NOT_FOUND, .. }) => 0,
+            Err(error) => return Err(not_ready("tools/list", error)),
+        };
+        if let Some(call) = &spec.probe_call {
+            let params = serde_json::json!({ "name": call.tool, "arguments": call.arguments }).to_string();
+            let result = connection.request("tools/call", Some(Bytes::from(params)), limit).await;
+            let result = result.map_err(|error| not_ready("the probe call", error))?;
+            if is_error(&result) {
+                return Err(NotReady::because(
+                    Reason::ProbeFailed,
+                    format!("the probe call of `{}` failed", call.tool),
+                ));
+            }
+        }
+        Ok((handshake, tools))
+    };
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn not_ready(what: &str, error: CallError) -> NotReady {
+    match error {
+        CallError::Closed => NotReady::Closed,
+        CallError::Timeout(_) => NotReady::because(Reason::StartTimeout, format!("it did not answer {what} in time")),
+        other => NotReady::because(Reason::HandshakeFailed, format!("{what}: {other}")),
+    }
+}
+
+fn is_error(result: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct ToolResult {
+        #[serde(rename = "isError", default)]
+        is_error: bool,
+    }
+    serde_json::from_slice::<ToolResult>(result).is_ok_and(|result| result.is_error)
+}
+
+/// Waits for the time of the next check, then asks the server for a sign of life.
+async fn health_check(connection: Connection) -> bool {
+    tokio::time::sleep(HEALTH_EVERY).await;
+    let modern = connection.handshake_result().is_some_and(|handshake| handshake.era == Era::Modern);
+    let method = if modern { "tools/list" } else { "ping" };
+    match connection.request(method, None, HEALTH_TIMEOUT).await {
+        Ok(_) | Err(CallError::Server { .. } | CallError::Busy) => true,
+        Err(_) => false,
+    }
+}
+
+async fn closed_for(connection: Connection, grace: Duration) {
+    connection.closed().await;
+    tokio::time::sleep(grace).await;
+}
+
+/// Counts answers to health checks.
+#[derive(Debug, Default)]
+struct Health {
+    in_a_row: u32,
+    last: bool,
+    degraded: bool,
+}
+
+impl Health {
+    /// Notes one answer; says so when the verdict changes.
+    fn note(&mut self, healthy: bool) -> Option<bool> {
+        self.in_a_row = if healthy == self.last { self.in_a_row.saturating_add(1) } else { 1 };
+        self.last = healthy;
+        let turned = match self.degraded {
+            true => healthy && self.in_a_row >= HEALTHY_AFTER,
+            false => !healthy && self.in_a_row >= UNHEALTHY_AFTER,
+        };
+        self.degraded ^= turned;
+        turned.then_some(healthy)
+    }
+}
+
+fn delay_after(failures: u32, failure: &Failure) -> Duration {
+    let installing =
+        matches!(failure.reason, Reason::PackageNotFound | Reason::ChecksumMismatch | Reason::InstallFailed);
+    let first = if installing { FIRST_DELAY * 5 } else { FIRST_DELAY };
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(10));
+    doubled.min(LONGEST_DELAY)
+}
+
+fn render(value: &Value, secrets: &BTreeMap<CredentialId, Secret>) -> Result<Secret, Failure> {
+    let rendered = value.render(|id| secrets.get(&id).map(Secret::expose)).map(Secret::new);
+    rendered
+        .ok_or_else(|| Failure { reason: Reason::CredentialMissing, message: "a required secret is not bound".into() })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_silences_degrade_and_two_answers_repair() {
+        let mut health = Health::default();
+        assert_eq!([false, false, false].map(|healthy| health.note(healthy)), [None, None, Some(false)]);
+        assert_eq!([true, false, true, true].map(|healthy| health.note(healthy)), [None, None, None, Some(true)]);
+    }
+
+    #[test]
+    fn waits_grow_to_a_minute_and_no_further() {
+        let exited = Failure { reason: Reason::Exited, message: String::new() };
+        let delays = [1, 2, 3, 4, 7, 100].map(|failures| delay_after(failures, &exited).as_secs());
+        assert_eq!(delays, [1, 2, 4, 8, 60, 60]);
+    }
+}

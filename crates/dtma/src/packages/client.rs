@@ -1,0 +1,195 @@
+//! Running npm, uv and the interpreters: bounded in time and output, with an environment that is given.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+use toolyard_types::agent::Failure;
+use toolyard_types::state::Reason;
+
+use super::failure;
+
+const MAX_OUTPUT_BYTES: u64 = 64 << 20;
+const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The programs that install and run packages.
+#[derive(Clone, Debug)]
+pub struct PackageClients {
+    /// `npm`, or its path.
+    pub npm: PathBuf,
+    /// `node`, or its path.
+    pub node: PathBuf,
+    /// Python interpreters, best first.
+    pub python: Vec<PathBuf>,
+    /// `uv`, or its path; fetched into the store when it is not there.
+    pub uv: PathBuf,
+    /// The whole environment of package clients: `PATH`, `HOME`, proxy, certificates.
+    pub environment: BTreeMap<String, String>,
+    /// Names of those that servers get too. A value that is an existing path is shown to them, read-only.
+    pub for_servers: Vec<String>,
+}
+
+/// The interpreters found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Runtimes {
+    pub(crate) node: Option<Node>,
+    pub(crate) python: Option<Python>,
+}
+
+/// Node.js.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) executable: PathBuf,
+    pub(crate) version: String,
+}
+
+/// Python.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Python {
+    pub(crate) executable: PathBuf,
+    pub(crate) prefix: PathBuf,
+    pub(crate) version: String,
+}
+
+impl Runtimes {
+    /// Looks for interpreters; `usable` says whether a server could run one from where it is.
+    pub(crate) async fn detect(clients: &PackageClients, usable: impl Fn(&Path) -> bool) -> Self {
+        let script = "console.log(JSON.stringify({executable: process.execPath, version: process.version.slice(1)}))";
+        let node: Option<Node> = clients.ask(&clients.node, &["-e", script]).await;
+        let node = node.filter(|node| usable(&node.executable));
+        let script = "import json, os, sys; \
+            assert sys.version_info >= (3, 10); import venv; \
+            print(json.dumps({'executable': os.path.realpath(sys._base_executable), 'prefix': sys.base_prefix, \
+            'version': '%d.%d.%d' % sys.version_info[:3]}))";
+        let mut python = None;
+        for candidate in &clients.python {
+            let found: Option<Python> = clients.ask(candidate, &["-I", "-c", script]).await;
+            if let Some(found) = found.filter(|python| usable(&python.executable)) {
+                python = Some(found);
+                break;
+            }
+        }
+        Self { node, python }
+    }
+
+    /// For the toolbox's report.
+    pub(crate) fn versions(&self) -> BTreeMap<String, String> {
+        let node = self.node.iter().map(|node| ("node".to_owned(), node.version.clone()));
+        let python = self.python.iter().map(|python| ("python".to_owned(), python.version.clone()));
+        node.chain(python).collect()
+    }
+}
+
+/// What a client said.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) success: bool,
+    pub(super) stdout: Vec<u8>,
+    pub(super) stderr: String,
+}
+
+impl Output {
+    /// What it complained about, for a person: bounded, without addresses' passwords and tokens.
+    pub(super) fn complaint(&self) -> String {
+        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+        let text = lines[lines.len().saturating_sub(12)..].join("\n");
+        crate::process::log::bounded(without_secrets(&text), 800)
+    }
+}
+
+impl PackageClients {
+    async fn ask<T: for<'de> Deserialize<'de>>(&self, program: &Path, arguments: &[&str]) -> Option<T> {
+        let output = self.run(program, arguments, Path::new("/"), PROBE_TIMEOUT).await.ok()?;
+        output.success.then(|| serde_json::from_slice(&output.stdout).ok())?
+    }
+
+    /// Runs a client to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started or takes too long.
+    pub(super) async fn run(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        dir: &Path,
+        timeout: Duration,
+    ) -> Result<Output, Failure> {
+        let name = program.display();
+        let mut child = Command::new(self.find(program))
+            .args(arguments)
+            .current_dir(dir)
+            .env_clear()
+            .envs(&self.environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| failure(Reason::EngineUnavailable, format!("start `{name}`: {error}")))?;
+        let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
+        let stderr = child.stderr.take().expect("standard error was asked to be a pipe");
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let work = async {
+            let mut out_reader = stdout.take(MAX_OUTPUT_BYTES);
+            let mut err_reader = stderr.take(MAX_OUTPUT_BYTES);
+            let (a, b) = tokio::join!(out_reader.read_to_end(&mut out), err_reader.read_to_end(&mut err));
+            a.and(b)?;
+            child.wait().await
+        };
+        let status = match tokio::time::timeout(timeout, work).await {
+            Ok(Ok(status)) => status,
+            Ok(Err(error)) => return Err(failure(Reason::InstallFailed, format!("run `{name}`: {error}"))),
+            Err(_) => {
+                let message = format!("`{name}` did not end within {} s", timeout.as_secs());
+                return Err(failure(Reason::InstallFailed, message));
+            }
+        };
+        let stderr = String::from_utf8_lossy(&err).into_owned();
+        Ok(Output { success: status.success(), stdout: out, stderr })
+    }
+
+    /// Finds a program by the `PATH` the clients get, not by ours.
+    pub(super) fn find(&self, program: &Path) -> PathBuf {
+        if program.components().count() > 1 {
+            return program.to_owned();
+        }
+        let path = self.environment.get("PATH").map(String::as_str).unwrap_or_default();
+        let found = path.split(':').map(|dir| Path::new(dir).join(program)).find(|file| file.is_file());
+        found.unwrap_or_else(|| program.to_owned())
+    }
+}
+
+/// `text` with `user:password@` and query strings cut out of addresses, and lines about tokens left out.
+fn without_secrets(text: &str) -> String {
+    let telling = |line: &&str| {
+        let line = line.to_ascii_lowercase();
+        !["_auth", "password", "token", "authorization"].iter().any(|word| line.contains(word))
+    };
+    let lines = text.lines().filter(telling).map(|line| line.split(' ').map(clean_word).collect::<Vec<_>>().join(" "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn clean_word(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_holds_no_credentials() {
+        let stderr = "npm error 401 GET https://me:s3cret@packages.example/x?key=abc\nnpm error _authToken=zzz";
+        let output = Output { success: false, stdout: vec![], stderr: stderr.into() };
+        assert_eq!(output.complaint(), "npm error 401 GET https://packages.example/x");
+    }
+}

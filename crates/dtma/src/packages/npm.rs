@@ -1,0 +1,187 @@
+//! npm packages: a lock made and installed by npm, started as `node <script>`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use toolyard_types::agent::Failure;
+use toolyard_types::spec::{Lock, Package};
+use toolyard_types::state::Reason;
+
+use super::client::{Output, PackageClients};
+use super::failure;
+use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock};
+
+const QUIET: &[&str] = &["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--omit=dev"];
+
+/// A `package-lock.json` as far as we look into it.
+#[derive(Deserialize)]
+struct LockFile {
+    #[serde(default)]
+    packages: Map<String, Value>,
+}
+
+/// Makes the full lock of a package with npm, in the empty directory `scratch`.
+///
+/// # Errors
+/// When there is no such package or version, or npm fails.
+pub(super) async fn resolve(clients: &PackageClients, package: &Package, scratch: &Path) -> Result<Lock, Failure> {
+    check_name(&package.identifier)?;
+    check_version(&package.version)?;
+    let version = if package.version.is_empty() { "latest" } else { &package.version };
+    write_project(scratch, &json!({ (&package.identifier): version })).await?;
+    let mut arguments = vec!["install", "--package-lock-only", "--omit-lockfile-registry-resolved"];
+    arguments.extend(QUIET);
+    let output = clients.run(&clients.npm, &arguments, scratch, RESOLVE_TIMEOUT).await?;
+    check(&output)?;
+    let content = tokio::fs::read_to_string(scratch.join("package-lock.json")).await.map_err(unreadable)?;
+    let parsed = parse(&content)?;
+    let version = parsed.packages.get(&format!("node_modules/{}", package.identifier));
+    let version = version.and_then(|entry| entry.get("version")?.as_str()).unwrap_or_default().to_owned();
+    Ok(lock(version, content))
+}
+
+/// Installs exactly what `lock` names into the empty directory `dir`.
+///
+/// # Errors
+/// When the lock is not whole, a file is not the one it names, or npm fails.
+pub(super) async fn install(clients: &PackageClients, lock: &Lock, dir: &Path) -> Result<(), Failure> {
+    let parsed = parse(&lock.content)?;
+    let root = parsed.packages.get("").and_then(|root| root.get("dependencies")).cloned().unwrap_or_default();
+    write_project(dir, &root).await?;
+    tokio::fs::write(dir.join("package-lock.json"), &lock.content).await.map_err(unreadable)?;
+    let mut arguments = vec!["ci"];
+    arguments.extend(QUIET);
+    let output = clients.run(&clients.npm, &arguments, dir, INSTALL_TIMEOUT).await?;
+    check(&output)
+}
+
+/// The script to start, found in the package's own `package.json`.
+///
+/// # Errors
+/// When the package has no such executable.
+pub(super) fn script(dir: &Path, package: &Package) -> Result<PathBuf, Failure> {
+    let home = dir.join("node_modules").join(&package.identifier);
+    let text = std::fs::read(home.join("package.json")).map_err(unreadable)?;
+    let manifest: Value =
+        serde_json::from_slice(&text).map_err(|error| failure(Reason::InstallFailed, error.to_string()))?;
+    let short = package.identifier.rsplit('/').next().unwrap_or_default();
+    let wanted = package.command.as_deref();
+    let path = match manifest.get("bin") {
+        Some(Value::String(path)) if wanted.is_none_or(|wanted| wanted == short) => Some(path.as_str()),
+        Some(Value::Object(scripts)) => choose(scripts, wanted, short),
+        _ => None,
+    };
+    let Some(path) = path else {
+        let message = format!("package `{}` has no executable `{}`", package.identifier, wanted.unwrap_or(short));
+        return Err(failure(Reason::ConfigInvalid, message));
+    };
+    let script = std::fs::canonicalize(home.join(path)).map_err(unreadable)?;
+    let root = std::fs::canonicalize(dir).map_err(unreadable)?;
+    if script.starts_with(&root) {
+        return Ok(script);
+    }
+    Err(failure(Reason::ConfigInvalid, "the package's executable lies outside the package"))
+}
+
+fn choose<'a>(scripts: &'a Map<String, Value>, wanted: Option<&str>, short: &str) -> Option<&'a str> {
+    let named = |name: &str| scripts.get(name).and_then(Value::as_str);
+    match wanted {
+        Some(name) => named(name),
+        None => named(short).or_else(|| match scripts.len() {
+            1 => scripts.values().next().and_then(Value::as_str),
+            _ => None,
+        }),
+    }
+}
+
+fn parse(content: &str) -> Result<LockFile, Failure> {
+    let parsed: LockFile = serde_json::from_str(content)
+        .map_err(|error| failure(Reason::InstallFailed, format!("read the lock: {error}")))?;
+    for (path, entry) in parsed.packages.iter().filter(|(path, _)| !path.is_empty()) {
+        let bundled = entry.get("inBundle").is_some();
+        if !bundled && entry.get("integrity").and_then(Value::as_str).is_none_or(str::is_empty) {
+            let message = format!("the lock has no checksum for `{}`", toolyard_types::name::printable(path));
+            return Err(failure(Reason::InstallFailed, message));
+        }
+    }
+    Ok(parsed)
+}
+
+async fn write_project(dir: &Path, dependencies: &Value) -> Result<(), Failure> {
+    let project =
+        json!({ "name": "toolyard-store", "version": "0.0.0", "private": true, "dependencies": dependencies });
+    tokio::fs::write(dir.join("package.json"), project.to_string()).await.map_err(unreadable)
+}
+
+fn check(output: &Output) -> Result<(), Failure> {
+    if output.success {
+        return Ok(());
+    }
+    let code = |word: &str| output.stderr.contains(&format!("code {word}"));
+    let reason = if code("E404") || code("ETARGET") || code("ENOVERSIONS") {
+        Reason::PackageNotFound
+    } else if code("EINTEGRITY") {
+        Reason::ChecksumMismatch
+    } else {
+        Reason::InstallFailed
+    };
+    Err(failure(reason, output.complaint()))
+}
+
+fn unreadable(error: std::io::Error) -> Failure {
+    failure(Reason::InstallFailed, error.to_string())
+}
+
+/// Only names from the registry: no paths, addresses or aliases.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with(['.', '_', '-'])
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'))
+    };
+    let good = match name.strip_prefix('@') {
+        Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| plain(scope) && plain(name)),
+        None => plain(name),
+    };
+    if good && name.len() <= 214 {
+        return Ok(());
+    }
+    let message = format!("`{}` is not the name of an npm package", toolyard_types::name::printable(name));
+    Err(failure(Reason::ConfigInvalid, message))
+}
+
+/// An exact version or a tag: no ranges, paths or addresses.
+pub(super) fn check_version(version: &str) -> Result<(), Failure> {
+    if version.len() <= 100
+        && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '!'))
+    {
+        return Ok(());
+    }
+    let message = format!("`{}` is not an exact version", toolyard_types::name::printable(version));
+    Err(failure(Reason::ConfigInvalid, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_the_registry_are_taken() {
+        for good in ["left-pad", "@scope/name", "a.b_c"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "../x", "/etc", "file:x", "git+ssh://x", "@scope", "@a/b/c", "a b", "-g", "http://x/y.tgz"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+        assert!(check_version("1.0.0-rc.1+x").is_ok());
+        assert!(check_version("file:../x").is_err());
+        assert!(check_version("^1").is_err());
+    }
+
+    #[test]
+    fn a_lock_without_a_checksum_is_refused() {
+        let content = r#"{"packages":{"":{},"node_modules/a":{"version":"1.0.0"}}}"#;
+        assert_eq!(parse(content).err().map(|failure| failure.reason), Some(Reason::InstallFailed));
+    }
+}

@@ -1,0 +1,228 @@
+//! PyPI packages: a lock with hashes made and installed by uv, started as `<venv>/bin/python <script>`.
+
+use std::path::{Path, PathBuf};
+
+use toolyard_types::agent::Failure;
+use toolyard_types::spec::{Lock, Package};
+use toolyard_types::state::Reason;
+
+use super::client::{Output, PackageClients, Python};
+use super::failure;
+use super::npm::check_version;
+use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock};
+
+/// Makes the full lock of a package with uv.
+///
+/// # Errors
+/// When there is no such package or version, or uv fails.
+pub(super) async fn resolve(
+    clients: &PackageClients,
+    uv: &Path,
+    python: &Python,
+    package: &Package,
+    scratch: &Path,
+) -> Result<Lock, Failure> {
+    check_name(&package.identifier)?;
+    check_version(&package.version)?;
+    let requirement = match package.version.as_str() {
+        "" | "latest" => package.identifier.clone(),
+        version => format!("{}=={version}", package.identifier),
+    };
+    tokio::fs::write(scratch.join("requirements.in"), requirement).await.map_err(unreadable)?;
+    let interpreter = text(&python.executable)?;
+    let arguments = [
+        "pip",
+        "compile",
+        "--quiet",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--only-binary",
+        ":all:",
+        "--python",
+        interpreter,
+        "--output-file",
+        "requirements.txt",
+        "requirements.in",
+    ];
+    let output = clients.run(uv, &arguments, scratch, RESOLVE_TIMEOUT).await?;
+    check(&output)?;
+    let content = tokio::fs::read_to_string(scratch.join("requirements.txt")).await.map_err(unreadable)?;
+    let version = locked_version(&content, &package.identifier).unwrap_or_default();
+    Ok(lock(version, content))
+}
+
+/// Installs exactly what `lock` names into the empty directory `dir`.
+///
+/// # Errors
+/// When a file is not the one the lock names, or uv fails.
+pub(super) async fn install(
+    clients: &PackageClients,
+    uv: &Path,
+    python: &Python,
+    lock: &Lock,
+    dir: &Path,
+) -> Result<(), Failure> {
+    tokio::fs::write(dir.join("requirements.txt"), &lock.content).await.map_err(unreadable)?;
+    let interpreter = text(&python.executable)?;
+    let arguments = ["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter, "venv"];
+    check(&clients.run(uv, &arguments, dir, INSTALL_TIMEOUT).await?)?;
+    let arguments = [
+        "pip",
+        "sync",
+        "--quiet",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+        "--link-mode",
+        "copy",
+        "--compile-bytecode",
+        "--python",
+        "venv/bin/python",
+        "requirements.txt",
+    ];
+    check(&clients.run(uv, &arguments, dir, INSTALL_TIMEOUT).await?)
+}
+
+/// Fetches uv into `dir` with pip.
+///
+/// # Errors
+/// When pip fails.
+pub(super) async fn fetch_uv(clients: &PackageClients, python: &Python, dir: &Path) -> Result<(), Failure> {
+    let target = text(dir)?;
+    let arguments = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--only-binary",
+        ":all:",
+        "--target",
+        target,
+        "uv",
+    ];
+    let output = clients.run(&python.executable, &arguments, dir, INSTALL_TIMEOUT).await?;
+    match output.success {
+        true => Ok(()),
+        false => Err(failure(Reason::EngineUnavailable, format!("fetch uv: {}", output.complaint()))),
+    }
+}
+
+/// The interpreter and script to start.
+///
+/// # Errors
+/// When the package has no such executable.
+pub(super) fn script(dir: &Path, package: &Package) -> Result<(PathBuf, PathBuf), Failure> {
+    let venv = dir.join("venv");
+    let scripts = console_scripts(&venv, &package.identifier);
+    let chosen = match &package.command {
+        Some(command) => scripts.iter().find(|script| *script == command),
+        None => {
+            let same = |script: &&String| normalised(script) == normalised(&package.identifier);
+            scripts.iter().find(same).or(if scripts.len() == 1 { scripts.first() } else { None })
+        }
+    };
+    let Some(name) = chosen else {
+        let wanted = package.command.as_deref().unwrap_or(&package.identifier);
+        let message = format!("package `{}` has no executable `{wanted}`", package.identifier);
+        return Err(failure(Reason::ConfigInvalid, message));
+    };
+    Ok((venv.join("bin/python"), venv.join("bin").join(name)))
+}
+
+/// The console scripts a distribution declares.
+fn console_scripts(venv: &Path, identifier: &str) -> Vec<String> {
+    let Some(info) = dist_info(venv, identifier) else { return Vec::new() };
+    let text = std::fs::read_to_string(info.join("entry_points.txt")).unwrap_or_default();
+    let section = text.lines().map(str::trim).skip_while(|line| *line != "[console_scripts]").skip(1);
+    let lines = section.take_while(|line| !line.starts_with('['));
+    let names = lines.filter_map(|line| line.split_once('=').map(|(name, _)| name.trim().to_owned()));
+    names.filter(|name| !name.contains('/') && venv.join("bin").join(name).is_file()).collect()
+}
+
+fn dist_info(venv: &Path, identifier: &str) -> Option<PathBuf> {
+    let lib = std::fs::read_dir(venv.join("lib")).ok()?.flatten().next()?.path().join("site-packages");
+    let entries = std::fs::read_dir(lib).ok()?.flatten();
+    entries.map(|entry| entry.path()).find(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".dist-info"));
+        let name = name.and_then(|name| name.rsplit_once('-')).map(|(name, _)| normalised(name));
+        name.is_some_and(|name| name == normalised(identifier))
+    })
+}
+
+/// A name as PyPI compares them (PEP 503).
+fn normalised(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        match c {
+            '-' | '_' | '.' if out.ends_with('-') => {}
+            '-' | '_' | '.' => out.push('-'),
+            c => out.push(c.to_ascii_lowercase()),
+        }
+    }
+    out
+}
+
+fn locked_version(content: &str, identifier: &str) -> Option<String> {
+    content.lines().find_map(|line| {
+        let (name, rest) = line.split_once("==")?;
+        (normalised(name.trim()) == normalised(identifier))
+            .then(|| rest.split([' ', ';', '\\']).next().unwrap_or_default().to_owned())
+    })
+}
+
+fn check(output: &Output) -> Result<(), Failure> {
+    if output.success {
+        return Ok(());
+    }
+    let said = output.stderr.to_ascii_lowercase();
+    let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    let reason = if any(&["hash mismatch", "hashes do not match"]) {
+        Reason::ChecksumMismatch
+    } else if any(&["not found in the package registry", "there is no version of", "no matching distribution"]) {
+        Reason::PackageNotFound
+    } else {
+        Reason::InstallFailed
+    };
+    Err(failure(reason, output.complaint()))
+}
+
+fn text(path: &Path) -> Result<&str, Failure> {
+    path.to_str().ok_or_else(|| failure(Reason::EngineUnavailable, "a path is not UTF-8"))
+}
+
+fn unreadable(error: std::io::Error) -> Failure {
+    failure(Reason::InstallFailed, error.to_string())
+}
+
+/// Only names from the index: no paths, addresses or options.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.len() <= 200 && ends(name.chars().next()) && ends(name.chars().last()) && name.chars().all(inside) {
+        return Ok(());
+    }
+    let message = format!("`{}` is not the name of a PyPI package", toolyard_types::name::printable(name));
+    Err(failure(Reason::ConfigInvalid, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_read_from_the_lock_whatever_the_spelling() {
+        let content = "anyio==4.0.0 \\\n    --hash=sha256:aa\nmcp-server-time==2026.1.0 ; python_version > '3' \\\n";
+        assert_eq!(locked_version(content, "MCP_Server.Time").as_deref(), Some("2026.1.0"));
+    }
+
+    #[test]
+    fn only_names_of_the_index_are_taken() {
+        assert!(check_name("mcp-server-time").is_ok());
+        for bad in ["", "-e", "./x", "a @ https://x", "a[b]", "a==1", "a b"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The directories of the store: made whole, verified before use, collected when nobody needs them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use toolyard_types::agent::Failure;
+use toolyard_types::spec::{Lock, Runtime};
+use toolyard_types::state::Reason;
+
+use super::client::{Node, PackageClients, Python, Runtimes};
+use super::manifest::{Manifest, hex};
+use super::{failure, npm, pypi};
+
+pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(180);
+pub(super) const INSTALL_TIMEOUT: Duration = Duration::from_secs(900);
+/// Installs at once; they are heavy on disk and network, and the servers that run come first.
+const MAX_INSTALLS: usize = 2;
+
+/// A package that is installed, and how to start it.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    /// The program and its first arguments.
+    pub(crate) argv: Vec<PathBuf>,
+    /// What the server must see: its package and its interpreter.
+    pub(crate) read_only: Vec<PathBuf>,
+    /// Where the interpreter is, for `PATH`.
+    pub(crate) path: PathBuf,
+}
+
+/// What a directory of the store was made from.
+#[derive(Debug, Serialize, Deserialize)]
+struct Meta {
+    lock_digest: String,
+    manifest: Manifest,
+}
+
+/// The package store of an agent.
+#[derive(Debug)]
+pub(crate) struct Store {
+    dir: PathBuf,
+    clients: PackageClients,
+    runtimes: Runtimes,
+    installs: tokio::sync::Semaphore,
+    keys: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    uv: tokio::sync::Mutex<Option<PathBuf>>,
+    boot: String,
+}
+
+impl Store {
+    /// Opens the store in `dir` and throws away what an earlier agent left half-made.
+    pub(crate) fn open(dir: PathBuf, clients: PackageClients, runtimes: Runtimes) -> std::io::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        for entry in std::fs::read_dir(&dir)?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".scratch-") {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Ok(Self {
+            dir,
+            clients,
+            runtimes,
+            installs: tokio::sync::Semaphore::new(MAX_INSTALLS),
+            keys: Mutex::default(),
+            uv: tokio::sync::Mutex::default(),
+            boot,
+        })
+    }
+
+    /// Turns a package into a full lock.
+    ///
+    /// # Errors
+    /// When there is no such package, or it cannot be run here.
+    pub(crate) async fn resolve(&self, runtime: &Runtime) -> Result<Lock, Failure> {
+        let _turn = self.installs.acquire().await.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
+        let scratch = self.scratch()?;
+        match runtime {
+            Runtime::Npm(package) => {
+                self.node()?;
+                npm::resolve(&self.clients, package, scratch.path()).await
+            }
+            Runtime::Pypi(package) => {
+                let uv = self.uv().await?;
+                pypi::resolve(&self.clients, &uv, self.python()?, package, scratch.path()).await
+            }
+            Runtime::Oci(_) | Runtime::Remote(_) => Err(unsupported()),
+        }
+    }
+
+    /// Makes sure that exactly what `lock` names is installed and unchanged.
+    ///
+    /// # Errors
+    /// When it cannot be installed, or not be run here.
+    pub(crate) async fn prepare(&self, runtime: &Runtime, lock: &Lock) -> Result<Prepared, Failure> {
+        check_digest(lock)?;
+        let key = self.key(runtime, lock)?;
+        let turn = self.turn(&key);
+        let _turn = turn.lock().await;
+        let dir = self.dir.join(&key);
+        if !self.verify(&dir).await? {
+            self.install(runtime, lock, &dir).await?;
+        }
+        self.prepared(runtime, &dir.join("files"))
+    }
+
+    /// Removes what no lock in `keep` needs. Runs beside everything else: only whole directories go.
+    pub(crate) fn collect_garbage(&self, keep: &BTreeSet<String>) {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let broken = name.starts_with(".broken-");
+            if name.starts_with('.') && !broken || name == "tools" {
+                continue;
+            }
+            let meta = std::fs::read(entry.path().join("meta.json")).unwrap_or_default();
+            let digest = serde_json::from_slice::<LockDigest>(&meta).map(|meta| meta.lock_digest);
+            if digest.is_ok_and(|digest| keep.contains(&digest)) {
+                continue;
+            }
+            // Out of the way first, so that nobody finds half of it.
+            let away = self.dir.join(format!(".scratch-gone-{name}"));
+            if std::fs::rename(entry.path(), &away).is_ok() {
+                tracing::info!(package.key = name, "removing a package nothing needs any more");
+                let _ = std::fs::remove_dir_all(away);
+            }
+        }
+    }
+
+    fn key(&self, runtime: &Runtime, lock: &Lock) -> Result<String, Failure> {
+        let (kind, version) = match runtime {
+            Runtime::Npm(_) => ("node", &self.node()?.version),
+            Runtime::Pypi(_) => ("python", &self.python()?.version),
+            Runtime::Oci(_) | Runtime::Remote(_) => return Err(unsupported()),
+        };
+        let mut hasher = Sha256::new();
+        for part in [lock.digest.as_str(), platform().as_str(), kind, version] {
+            hasher.update(part);
+            hasher.update([0]);
+        }
+        Ok(hex(&hasher.finalize()))
+    }
+
+    fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut keys = self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        keys.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(keys.entry(key.to_owned()).or_default())
+    }
+
+    /// Whether `dir` is there and as it was made. A broken one is put aside; what runs from it keeps it.
+    async fn verify(&self, dir: &Path) -> Result<bool, Failure> {
+        let (dir, boot) = (dir.to_owned(), self.boot.clone());
+        let check = move || -> std::io::Result<bool> {
+            let Ok(meta) = std::fs::read(dir.join("meta.json")) else {
+                return put_aside(&dir).map(|()| false);
+            };
+            let Ok(meta) = serde_json::from_slice::<Meta>(&meta) else { return put_aside(&dir).map(|()| false) };
+            let files = dir.join("files");
+            let seen = std::fs::read_to_string(dir.join("verified")).is_ok_and(|seen| seen == boot);
+            let right = if seen { meta.manifest.looks_right(&files) } else { meta.manifest.is_right(&files) };
+            if !right.unwrap_or(false) {
+                tracing::warn!(path = %dir.display(), "an installed package has changed; it is installed again");
+                return put_aside(&dir).map(|()| false);
+            }
+            if !seen {
+                std::fs::write(dir.join("verified"), boot)?;
+            }
+            Ok(true)
+        };
+        let result = tokio::task::spawn_blocking(check).await;
+        result.map_err(|error| failure(Reason::Internal, error.to_string()))?.map_err(io_failure)
+    }
+
+    async fn install(&self, runtime: &Runtime, lock: &Lock, dir: &Path) -> Result<(), Failure> {
+        let _turn = self.installs.acquire().await.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
+        let scratch = self.scratch()?;
+        let files = scratch.path().join("files");
+        std::fs::create_dir(&files).map_err(io_failure)?;
+        match runtime {
+            Runtime::Npm(_) => npm::install(&self.clients, lock, &files).await?,
+            Runtime::Pypi(_) => {
+                let uv = self.uv().await?;
+                pypi::install(&self.clients, &uv, self.python()?, lock, &files).await?;
+            }
+            Runtime::Oci(_) | Runtime::Remote(_) => return Err(unsupported()),
+        }
+        let (digest, dir, boot) = (lock.digest.clone(), dir.to_owned(), self.boot.clone());
+        let finish = move || -> std::io::Result<()> {
+            let meta = Meta { lock_digest: digest, manifest: Manifest::of(&files)? };
+            std::fs::write(scratch.path().join("meta.json"), serde_json::to_vec(&meta)?)?;
+            std::fs::write(scratch.path().join("verified"), boot)?;
+            readable_by_all(scratch.path())?;
+            std::fs::rename(scratch.keep(), dir)
+        };
+        let result = tokio::task::spawn_blocking(finish).await;
+        result.map_err(|error| failure(Reason::Internal, error.to_string()))?.map_err(io_failure)
+    }
+
+    fn prepared(&self, runtime: &Runtime, files: &Path) -> Result<Prepared, Failure> {
+        match runtime {
+            Runtime::Npm(package) => {
+                let node = self.node()?;
+                let script = npm::script(files, package)?;
+                let bin = node.executable.parent().unwrap_or(Path::new("/usr/bin")).to_owned();
+                let prefix = bin.parent().unwrap_or(&bin).to_owned();
+                let argv = vec![node.executable.clone(), script];
+                Ok(Prepared { argv, read_only: vec![files.to_owned(), prefix], path: bin })
+            }
+            Runtime::Pypi(package) => {
+                let python = self.python()?;
+                let (interpreter, script) = pypi::script(files, package)?;
+                let bin = files.join("venv/bin");
+                let read_only = vec![files.to_owned(), python.prefix.clone()];
+                Ok(Prepared { argv: vec![interpreter, script], read_only, path: bin })
+            }
+            Runtime::Oci(_) | Runtime::Remote(_) => Err(unsupported()),
+        }
+    }
+
+    fn node(&self) -> Result<&Node, Failure> {
+        let missing = || failure(Reason::EngineUnavailable, "Node.js was not found on this host");
+        self.runtimes.node.as_ref().ok_or_else(missing)
+    }
+
+    fn python(&self) -> Result<&Python, Failure> {
+        let missing =
+            || failure(Reason::EngineUnavailable, "Python 3.10 or newer with `venv` was not found on this host");
+        self.runtimes.python.as_ref().ok_or_else(missing)
+    }
+
+    /// uv from the `PATH`, or fetched into the store by the first who needs it.
+    async fn uv(&self) -> Result<PathBuf, Failure> {
+        let mut known = self.uv.lock().await;
+        if let Some(uv) = &*known {
+            return Ok(uv.clone());
+        }
+        let tools = self.dir.join("tools");
+        let fetched = tools.join("bin/uv");
+        let installed = self.clients.find(&self.clients.uv);
+        let uv = if installed.is_file() {
+            installed
+        } else {
+            if !fetched.is_file() {
+                let scratch = self.scratch()?;
+                pypi::fetch_uv(&self.clients, self.python()?, scratch.path()).await?;
+                std::fs::rename(scratch.keep(), &tools).map_err(io_failure)?;
+            }
+            fetched
+        };
+        *known = Some(uv.clone());
+        Ok(uv)
+    }
+
+    fn scratch(&self) -> Result<tempfile::TempDir, Failure> {
+        tempfile::Builder::new().prefix(".scratch-").tempdir_in(&self.dir).map_err(io_failure)
+    }
+}
+
+#[derive(Deserialize)]
+struct LockDigest {
+    lock_digest: String,
+}
+
+/// A lock with its digest.
+pub(super) fn lock(version: String, content: String) -> Lock {
+    Lock { digest: digest(&content), version, content }
+}
+
+fn digest(content: &str) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(content)))
+}
+
+fn check_digest(lock: &Lock) -> Result<(), Failure> {
+    if lock.digest == digest(&lock.content) {
+        return Ok(());
+    }
+    Err(failure(Reason::ChecksumMismatch, "the lock is not the one its digest names"))
+}
+
+fn put_aside(dir: &Path) -> std::io::Result<()> {
+    let Some(name) = dir.file_name().filter(|_| dir.exists()) else { return Ok(()) };
+    let aside = dir.with_file_name(format!(".broken-{}", name.to_string_lossy()));
+    if aside.exists() {
+        std::fs::remove_dir_all(&aside)?;
+    }
+    std::fs::rename(dir, aside)
+}
+
+/// Servers run as users of their own and read what the agent's clients wrote.
+fn readable_by_all(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        open_mode(&dir, &std::fs::metadata(&dir)?, 0o555)?;
+        for entry in std::fs::read_dir(dir)?.flatten() {
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                dirs.push(entry.path());
+            } else if metadata.is_file() {
+                let executable = metadata.permissions().mode() & 0o100 != 0;
+                open_mode(&entry.path(), &metadata, if executable { 0o555 } else { 0o444 })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn open_mode(path: &Path, metadata: &std::fs::Metadata, add: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = metadata.permissions().mode();
+    if mode & add == add {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | add))
+}
+
+fn io_failure(error: std::io::Error) -> Failure {
+    failure(Reason::InstallFailed, format!("write the package store: {error}"))
+}
+
+fn unsupported() -> Failure {
+    failure(Reason::UnsupportedByEngine, "the process engine runs npm and PyPI packages only")
+}
+
+/// Operating system and architecture.
+pub(crate) fn platform() -> String {
+    format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
+}

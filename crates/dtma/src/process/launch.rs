@@ -1,0 +1,199 @@
+//! The agent's side of a supervisor: starting one, finding one that is already there, and speaking to it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::wire::{self, Hello, Incoming, Order, SOCKET_NAME, StartOrder, ToAgent, ToSupervisor};
+
+const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest socket path every unix takes.
+#[cfg(not(target_os = "linux"))]
+const MAX_SOCKET_PATH_BYTES: usize = 100;
+
+/// Why a server does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    /// The supervisor said so.
+    #[error("{0}")]
+    NotStarted(String),
+    /// The supervisor did not come up.
+    #[error("the supervisor did not answer")]
+    Supervisor(#[source] io::Error),
+}
+
+/// A running server and the line to its supervisor.
+#[derive(Debug)]
+pub(crate) struct Running {
+    /// What the supervisor said first.
+    pub(crate) hello: Hello,
+    /// Write end of the server's standard input.
+    pub(crate) stdin: OwnedFd,
+    /// Read end of the server's standard output.
+    pub(crate) stdout: OwnedFd,
+    /// The line to the supervisor.
+    pub(crate) line: Line,
+}
+
+/// The line to a supervisor. Dropping it leaves the server running for the orphan grace.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// What the supervisor tells; ends when the supervisor is gone.
+    pub(crate) events: mpsc::Receiver<ToAgent>,
+    /// What is asked of it. Full means a flood of log lines, which may lose some.
+    pub(crate) commands: mpsc::Sender<ToSupervisor>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// Starts a supervisor and through it a server.
+///
+/// # Errors
+/// When the supervisor cannot be started, or it cannot start the server.
+pub(crate) async fn launch(program: &Path, order: StartOrder) -> Result<Running, LaunchError> {
+    let (stream, incoming, first) = ask(program, Order::Start(Box::new(order))).await?;
+    running(stream, incoming, first)
+}
+
+/// Asks what this host enforces.
+///
+/// # Errors
+/// When the supervisor cannot be started.
+pub(crate) async fn probe(
+    program: &Path,
+    dir: PathBuf,
+) -> Result<std::collections::BTreeMap<String, toolyard_types::agent::Enforcement>, LaunchError> {
+    match ask(program, Order::Probe { dir }).await?.2 {
+        ToAgent::Probed(report) => Ok(report),
+        other => Err(LaunchError::NotStarted(format!("the supervisor answered a probe with {other:?}"))),
+    }
+}
+
+/// Connects to the supervisor of the instance in `dir`, if there is one.
+pub(crate) async fn take_over(dir: &Path) -> Option<Running> {
+    let dir = dir.to_owned();
+    let (stream, incoming, first) = tokio::task::spawn_blocking(move || {
+        let stream = connect_in(&dir)?;
+        hello(stream)
+    })
+    .await
+    .ok()?
+    .ok()?;
+    running(stream, incoming, first).ok()
+}
+
+async fn ask(program: &Path, order: Order) -> Result<(UnixStream, Incoming, ToAgent), LaunchError> {
+    let (ours, theirs) = UnixStream::pair().map_err(LaunchError::Supervisor)?;
+    let mut child = Command::new(program)
+        .arg("supervise")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .process_group(0)
+        .spawn()
+        .map_err(LaunchError::Supervisor)?;
+    // Reaped when it ends; it outlives this agent if need be, so it is never killed on drop.
+    tokio::spawn(async move { child.wait().await });
+    tokio::task::spawn_blocking(move || {
+        ours.set_write_timeout(Some(HELLO_TIMEOUT))?;
+        wire::send(&ours, &order, &[])?;
+        hello(ours)
+    })
+    .await
+    .map_err(|error| LaunchError::Supervisor(io::Error::other(error)))?
+    .map_err(LaunchError::Supervisor)
+}
+
+fn hello(stream: UnixStream) -> io::Result<(UnixStream, Incoming, ToAgent)> {
+    stream.set_read_timeout(Some(HELLO_TIMEOUT))?;
+    let mut incoming = Incoming::default();
+    let first = incoming.wait(&stream)?;
+    Ok((stream, incoming, first))
+}
+
+fn running(stream: UnixStream, mut incoming: Incoming, first: ToAgent) -> Result<Running, LaunchError> {
+    let hello = match first {
+        ToAgent::Hello(hello) => hello,
+        ToAgent::NotStarted { message } => return Err(LaunchError::NotStarted(message)),
+        other => return Err(LaunchError::NotStarted(format!("the supervisor began with {other:?}"))),
+    };
+    let mut fds = std::mem::take(&mut incoming.fds).into_iter();
+    let (Some(stdin), Some(stdout)) = (fds.next(), fds.next()) else {
+        return Err(LaunchError::NotStarted("the supervisor sent no pipes".into()));
+    };
+    let line = open_line(stream, incoming).map_err(LaunchError::Supervisor)?;
+    Ok(Running { hello, stdin, stdout, line })
+}
+
+fn open_line(stream: UnixStream, incoming: Incoming) -> io::Result<Line> {
+    stream.set_nonblocking(true)?;
+    let stream = tokio::net::UnixStream::from_std(stream)?;
+    let (event_sender, events) = mpsc::channel(64);
+    let (commands, command_receiver) = mpsc::channel(256);
+    let task = tokio::spawn(async move {
+        // An error means the supervisor is gone, which the end of the events says.
+        let _ = speak(stream, incoming, event_sender, command_receiver).await;
+    });
+    Ok(Line { events, commands, _task: AbortOnDropHandle::new(task) })
+}
+
+async fn speak(
+    stream: tokio::net::UnixStream,
+    mut incoming: Incoming,
+    events: mpsc::Sender<ToAgent>,
+    mut commands: mpsc::Receiver<ToSupervisor>,
+) -> io::Result<()> {
+    let (mut read, mut write) = stream.into_split();
+    let mut chunk = vec![0_u8; 16 << 10];
+    loop {
+        while let Some(event) = incoming.next()? {
+            if events.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            count = read.read(&mut chunk) => match count? {
+                0 => return Ok(()),
+                count => incoming.push(&chunk[..count])?,
+            },
+            command = commands.recv() => {
+                let Some(command) = command else { return Ok(()) };
+                let mut line = serde_json::to_vec(&command)?;
+                line.push(b'\n');
+                write.write_all(&line).await?;
+            }
+        }
+    }
+}
+
+/// Connects from a thread that stands in the instance's directory: the socket's full path may be longer
+/// than an address can be, and `/proc/self/fd` is closed to a process that is not dumpable.
+#[cfg(target_os = "linux")]
+fn connect_in(dir: &Path) -> io::Result<UnixStream> {
+    let dir = dir.to_owned();
+    let connect = move || -> io::Result<UnixStream> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+        nix::unistd::chdir(&dir)?;
+        UnixStream::connect(SOCKET_NAME)
+    };
+    let thread = std::thread::Builder::new().name("connect".into()).spawn(connect)?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the connecting thread broke")))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn connect_in(dir: &Path) -> io::Result<UnixStream> {
+    let path = dir.join(SOCKET_NAME);
+    if path.as_os_str().len() > MAX_SOCKET_PATH_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the data directory's path is too long for a socket"));
+    }
+    UnixStream::connect(path)
+}

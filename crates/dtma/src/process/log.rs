@@ -1,0 +1,264 @@
+//! An instance's log: two files of JSON lines, written by its supervisor only and read by the agent.
+//!
+//! Bounded in every direction: a line at [`MAX_LINE_BYTES`], a file at [`MAX_FILE_BYTES`], two files. Texts
+//! that the server was given as secrets are replaced before anything is written.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use toolyard_types::agent::{LogLine, LogStream};
+use toolyard_types::{Secret, Timestamp};
+
+/// The longest text of one line; more is cut off.
+pub(crate) const MAX_LINE_BYTES: usize = 8 << 10;
+/// A file is rotated when it has grown to this.
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
+/// A secret shorter than this is not looked for: it would black out half of every line.
+const MIN_REDACTED_BYTES: usize = 4;
+
+/// Where the log of the instance in `dir` is.
+pub(crate) fn current_file(dir: &Path) -> PathBuf {
+    dir.join("logs/current.jsonl")
+}
+
+fn previous_file(dir: &Path) -> PathBuf {
+    dir.join("logs/previous.jsonl")
+}
+
+/// Writes a log and rotates it.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    dir: PathBuf,
+    file: Option<File>,
+    size: u64,
+    redact: Vec<Secret>,
+}
+
+impl LogWriter {
+    /// Opens the log of the instance in `dir`, continuing what is there.
+    pub(crate) fn open(dir: &Path, redact: Vec<Secret>) -> io::Result<Self> {
+        std::fs::create_dir_all(dir.join("logs"))?;
+        let file = open_append(&current_file(dir))?;
+        let size = file.metadata()?.len();
+        let redact = redact.into_iter().filter(|secret| secret.expose().len() >= MIN_REDACTED_BYTES).collect();
+        Ok(Self { dir: dir.to_owned(), file: Some(file), size, redact })
+    }
+
+    /// Writes one line. A full disk loses lines, never the server.
+    pub(crate) fn write(&mut self, at: Timestamp, stream: LogStream, text: &str) {
+        let line = LogLine { at, stream, text: self.clean(text) };
+        let Ok(mut bytes) = serde_json::to_vec(&line) else { return };
+        bytes.push(b'\n');
+        if self.size + bytes.len() as u64 > MAX_FILE_BYTES {
+            self.rotate();
+        }
+        if let Some(file) = &mut self.file
+            && file.write_all(&bytes).is_ok()
+        {
+            self.size += bytes.len() as u64;
+        }
+    }
+
+    /// `text` without secrets and not longer than a line may be.
+    pub(crate) fn clean(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in &self.redact {
+            if text.contains(secret.expose()) {
+                text = text.replace(secret.expose(), "[redacted]");
+            }
+        }
+        bounded(text, MAX_LINE_BYTES)
+    }
+
+    fn rotate(&mut self) {
+        // A rename that fails leaves the file to be truncated: bounded comes before complete.
+        let _ = std::fs::rename(current_file(&self.dir), previous_file(&self.dir));
+        self.file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(current_file(&self.dir)).ok();
+        self.size = 0;
+    }
+}
+
+fn open_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// `text` cut at a character boundary, with a mark where it was cut.
+pub(crate) fn bounded(mut text: String, max_bytes: usize) -> String {
+    if text.len() > max_bytes {
+        let mut end = max_bytes;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+/// Splits a stream of bytes into lines without ever holding more than one line's bound.
+#[derive(Debug, Default)]
+pub(crate) struct LineSplitter {
+    line: Vec<u8>,
+    overflown: bool,
+}
+
+impl LineSplitter {
+    /// Adds bytes and calls `each` with every finished line, cut at [`MAX_LINE_BYTES`].
+    pub(crate) fn push(&mut self, bytes: &[u8], mut each: impl FnMut(&str)) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ended) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            let room = (MAX_LINE_BYTES + 1).saturating_sub(self.line.len());
+            self.overflown |= text.len() > room;
+            self.line.extend_from_slice(&text[..text.len().min(room)]);
+            if ended {
+                self.finish(&mut each);
+            }
+        }
+    }
+
+    /// Hands out what is left without a line end.
+    pub(crate) fn finish(&mut self, mut each: impl FnMut(&str)) {
+        if !self.line.is_empty() {
+            each(String::from_utf8_lossy(&self.line).trim_end_matches('\r'));
+        }
+        self.line.clear();
+        self.overflown = false;
+    }
+}
+
+/// The last `count` lines of the instance in `dir`, and where to read on from.
+pub(crate) fn tail(dir: &Path, count: usize) -> io::Result<(Vec<LogLine>, Follow)> {
+    let mut follow = Follow { dir: dir.to_owned(), file: None, rest: Vec::new() };
+    let mut lines = match File::open(previous_file(dir)) {
+        Ok(mut file) => parse(&read_bounded(&mut file)?),
+        Err(_) => Vec::new(),
+    };
+    lines.extend(follow.read()?);
+    let from = lines.len().saturating_sub(count);
+    Ok((lines.split_off(from), follow))
+}
+
+fn read_bounded(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(2 * MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn parse(bytes: &[u8]) -> Vec<LogLine> {
+    bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+/// A place in a growing log; survives rotation.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    dir: PathBuf,
+    file: Option<File>,
+    rest: Vec<u8>,
+}
+
+impl Follow {
+    /// The lines written since the last call.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(crate) fn read(&mut self) -> io::Result<Vec<LogLine>> {
+        let mut lines = Vec::new();
+        if let Some(file) = &mut self.file {
+            let bytes = read_bounded(file)?;
+            lines.extend(self.take(&bytes));
+        }
+        if self.rotated()
+            && let Ok(mut file) = File::open(current_file(&self.dir))
+        {
+            file.seek(SeekFrom::Start(0))?;
+            self.rest.clear();
+            let bytes = read_bounded(&mut file)?;
+            lines.extend(self.take(&bytes));
+            self.file = Some(file);
+        }
+        Ok(lines)
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Vec<LogLine> {
+        self.rest.extend_from_slice(bytes);
+        let end = self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let whole: Vec<u8> = self.rest.drain(..end).collect();
+        parse(&whole)
+    }
+
+    fn rotated(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let Some(file) = &self.file else { return true };
+        match (file.metadata(), std::fs::metadata(current_file(&self.dir))) {
+            (Ok(held), Ok(now)) => held.ino() != now.ino(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines_of(dir: &Path) -> Vec<String> {
+        tail(dir, 1_000_000).expect("a log").0.into_iter().map(|line| line.text).collect()
+    }
+
+    #[test]
+    fn a_log_is_bounded_by_rotation_and_keeps_the_newest_lines() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut log = LogWriter::open(dir.path(), vec![]).expect("a log");
+        let text = "x".repeat(1000);
+        for number in 0..5000 {
+            log.write(Timestamp::from_ms(0), LogStream::Stderr, &format!("{number} {text}"));
+        }
+        let size: u64 = std::fs::read_dir(dir.path().join("logs"))
+            .expect("logs")
+            .map(|entry| entry.expect("a file").metadata().expect("metadata").len())
+            .sum();
+        assert!(size <= 2 * MAX_FILE_BYTES, "{size}");
+        assert!(lines_of(dir.path()).last().expect("lines").starts_with("4999 "));
+    }
+
+    #[test]
+    fn a_secret_never_reaches_a_log() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut log = LogWriter::open(dir.path(), vec![Secret::new("hunter2")]).expect("a log");
+        log.write(Timestamp::from_ms(0), LogStream::Stderr, "the key is hunter2, really hunter2");
+        assert_eq!(lines_of(dir.path()), ["the key is [redacted], really [redacted]"]);
+    }
+
+    #[test]
+    fn an_endless_line_is_cut_and_the_next_one_is_whole() {
+        let mut splitter = LineSplitter::default();
+        let mut seen = Vec::new();
+        for _ in 0..100 {
+            splitter.push(&[b'y'; 1000], |line| seen.push(line.to_owned()));
+        }
+        splitter.push(b"\nnext\r\nla", |line| seen.push(line.to_owned()));
+        splitter.finish(|line| seen.push(line.to_owned()));
+        assert_eq!(seen.len(), 3);
+        assert_eq!(seen[0].len(), MAX_LINE_BYTES + 1);
+        assert_eq!(&seen[1..], ["next", "la"]);
+    }
+
+    #[test]
+    fn following_survives_a_rotation() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut log = LogWriter::open(dir.path(), vec![]).expect("a log");
+        log.write(Timestamp::from_ms(0), LogStream::Stderr, "before");
+        let (first, mut follow) = tail(dir.path(), 10).expect("a log");
+        assert_eq!(first.len(), 1);
+        log.write(Timestamp::from_ms(0), LogStream::Stderr, "old file");
+        log.rotate();
+        log.write(Timestamp::from_ms(0), LogStream::Stderr, "new file");
+        let texts: Vec<String> = follow.read().expect("lines").into_iter().map(|line| line.text).collect();
+        assert_eq!(texts, ["old file", "new file"]);
+    }
+}

@@ -1,0 +1,23 @@
+//! The `process` engine: each instance is a server process below a supervisor process of its own.
+
+#[cfg(target_os = "linux")]
+mod cgroup;
+pub(crate) mod launch;
+pub(crate) mod log;
+#[cfg(target_os = "linux")]
+mod sandbox;
+pub mod supervise;
+mod tree;
+pub(crate) mod wire;
+
+#[cfg(not(target_os = "linux"))]
+#[path = "cgroup_other.rs"]
+mod cgroup;
+#[cfg(target_os = "linux")]
+#[path = "platform_linux.rs"]
+mod platform;
+#[cfg(not(target_os = "linux"))]
+#[path = "platform_other.rs"]
+mod platform;
+
+pub(crate) use platform::open_to_all;

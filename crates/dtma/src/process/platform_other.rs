@@ -1,0 +1,99 @@
+//! What the supervisor needs of a unix that is not Linux: servers run, and nothing is promised beyond that.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use toolyard_types::agent::Enforcement;
+
+use super::wire::StartOrder;
+
+/// Nothing wakes us when a child ends, so we look.
+pub(super) const LONGEST_POLL: Duration = Duration::from_millis(200);
+
+/// The server's ends of its pipes.
+#[derive(Debug)]
+pub(super) struct ChildPipes {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// A server that has been started.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    /// Our child.
+    pub(super) child: Pid,
+    /// The server, the same here.
+    pub(super) server: Pid,
+    /// Never there: no process stands between.
+    pub(super) status: Option<OwnedFd>,
+}
+
+/// Takes this process out of its parent's session.
+pub(super) fn prepare_process() -> io::Result<()> {
+    let _ = nix::unistd::setsid();
+    Ok(())
+}
+
+/// There is no such protection here.
+pub(super) fn hide_memory() -> io::Result<()> {
+    Ok(())
+}
+
+/// There is no such descriptor here.
+pub(super) fn child_signal() -> Option<BorrowedFd<'static>> {
+    None
+}
+
+/// Nothing to clear.
+pub(super) fn clear_child_signal() {}
+
+/// A pipe.
+pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = io::pipe()?;
+    Ok((read.into(), write.into()))
+}
+
+/// Starts the server in a session of its own.
+///
+/// # Errors
+/// The step that went wrong, for a person.
+pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid)) -> Result<Spawned, String> {
+    let work = order.dir.join("work");
+    std::fs::create_dir_all(&work).map_err(|error| format!("make `{}`: {error}", work.display()))?;
+    let (program, arguments) = order.argv.split_first().ok_or("there is no program to start")?;
+    let mut command = Command::new(program.expose());
+    command.args(arguments.iter().map(|argument| argument.expose())).env_clear();
+    command.envs(order.environment.iter().map(|(name, value)| (name, value.expose()))).current_dir(work);
+    command.stdin(Stdio::from(pipes.stdin)).stdout(Stdio::from(pipes.stdout)).stderr(Stdio::from(pipes.stderr));
+    command.process_group(0);
+    let child = command.spawn().map_err(|error| format!("start `{}`: {error}", program.expose()))?;
+    let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|error| error.to_string())?);
+    join(pid);
+    Ok(Spawned { child: pid, server: pid, status: None })
+}
+
+/// The socket's file mode already keeps others out.
+pub(super) fn same_user(_stream: &UnixStream) -> bool {
+    true
+}
+
+/// Nothing is enforced here.
+pub(super) fn probe(_dir: &Path) -> BTreeMap<String, Enforcement> {
+    let not = || Enforcement { enforced: false, detail: "only on Linux".to_owned() };
+    ["own_uid", "namespaces", "landlock", "memory_limit", "process_limit", "cpu_limit"]
+        .map(|name| (name.to_owned(), not()))
+        .into()
+}
+
+/// Users are not changed here, so everything is as open as it is to us.
+pub(crate) fn open_to_all(_path: &Path) -> bool {
+    true
+}

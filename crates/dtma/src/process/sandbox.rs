@@ -1,0 +1,496 @@
+//! Starting one server, kept from everything that is not its own (Linux).
+//!
+//! In order: namespaces (mount, process, IPC; and a user namespace when we are not root), a minimal root
+//! made of bind mounts at the same absolute paths, a user of its own, no capabilities, no new privileges,
+//! Landlock to the same paths, then `execve`. The first process of the process namespace is ours: it
+//! reaps, tells how the server ended, and when it ends the kernel kills everything in the namespace.
+//!
+//! Runs in a process with one thread, so the children may allocate between `clone` and `execve`.
+
+use std::ffi::{CString, OsStr};
+use std::fs::Permissions;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, clone};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, fork, pivot_root, setgroups, setresgid, setresuid, setsid};
+
+use super::wire::{Isolation, StartOrder, read_to_end};
+
+/// System paths every server sees, read-only, when they exist.
+const SYSTEM: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+/// What a server needs of `/etc`, read-only, when it exists.
+const SYSTEM_CONFIGURATION: &[&str] = &[
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/crypto-policies",
+    "/etc/gai.conf",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/pki",
+    "/etc/protocols",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/etc/ssl",
+    "/etc/timezone",
+];
+const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
+
+/// The server's ends of its pipes.
+#[derive(Debug)]
+pub(super) struct ChildPipes {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// A server that has been started.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    /// Our child: the server, or the first process of its namespace.
+    pub(super) child: Pid,
+    /// The server in the host's numbering.
+    pub(super) server: Pid,
+    /// Where the first process of the namespace writes how the server ended.
+    pub(super) status: Option<OwnedFd>,
+}
+
+type Step<T> = Result<T, String>;
+
+/// Names the step that went wrong; the text crosses a process boundary.
+fn step<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> Step<T> {
+    result.map_err(|error| format!("{what}: {error}"))
+}
+
+fn step_at<T, E: std::fmt::Display>(what: &str, path: &Path, result: Result<T, E>) -> Step<T> {
+    result.map_err(|error| format!("{what} `{}`: {error}", path.display()))
+}
+
+/// Starts the server of `order`. `join` puts the new process into its control groups before it does anything.
+///
+/// # Errors
+/// The step that went wrong, for a person.
+pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid)) -> Step<Spawned> {
+    own_directories(order)?;
+    let (go_read, go_write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
+    let (setup_read, setup_write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
+    let (status_read, status_write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
+    let namespaces = order.isolation.namespaces;
+    let mut child_main = || -> isize {
+        let mut byte = [0_u8; 1];
+        let gone = !matches!(nix::unistd::read(&go_read, &mut byte), Ok(1));
+        if gone {
+            return 1;
+        }
+        let error = if namespaces {
+            init(order, &pipes, &setup_write, &status_write).unwrap_or_else(|error| error)
+        } else {
+            become_server(order, &pipes).unwrap_or_else(|error| error)
+        };
+        // Nobody is left to tell when this fails; the exit is seen anyway.
+        let _ = nix::unistd::write(&setup_write, error.as_bytes());
+        127
+    };
+    let child = if namespaces {
+        start_in_namespaces(&mut child_main)?
+    } else {
+        // SAFETY: this process has one thread, so the child may do what it likes.
+        match step("fork", unsafe { fork() })? {
+            ForkResult::Parent { child } => child,
+            ForkResult::Child => exit_now(child_main()),
+        }
+    };
+    join(child);
+    step("wake the child", nix::unistd::write(&go_write, b"g"))?;
+    drop((setup_write, status_write, pipes, go_read));
+    let error = read_to_end(setup_read, 4096);
+    if !error.is_empty() {
+        // The child ended by itself after it told.
+        let _ = nix::sys::wait::waitpid(child, None);
+        return Err(String::from_utf8_lossy(&error).into_owned());
+    }
+    let server = if namespaces { only_child_of(child) } else { child };
+    Ok(Spawned { child, server, status: namespaces.then_some(status_read) })
+}
+
+/// Tries the namespaces without starting anything.
+///
+/// # Errors
+/// Why this host does not allow them.
+pub(super) fn try_namespaces(dir: &Path) -> Step<()> {
+    let (read, write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
+    let isolation = Isolation { namespaces: true, ..Isolation::default() };
+    let mut child_main = || -> isize {
+        let result = map_users().and_then(|()| build_root(dir, &isolation));
+        match result {
+            Ok(()) => 0,
+            Err(error) => {
+                let _ = nix::unistd::write(&write, error.as_bytes());
+                1
+            }
+        }
+    };
+    let child = start_in_namespaces(&mut child_main)?;
+    drop(write);
+    let error = read_to_end(read, 4096);
+    let status = step("wait", nix::sys::wait::waitpid(child, None))?;
+    match status {
+        nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
+        _ if !error.is_empty() => Err(String::from_utf8_lossy(&error).into_owned()),
+        other => Err(format!("the first process ended as {other:?}")),
+    }
+}
+
+/// The Landlock version of this kernel; zero without it.
+pub(super) fn landlock_version() -> u32 {
+    // SAFETY: asks for the version only: no pointer, no size, flag 1 (LANDLOCK_CREATE_RULESET_VERSION).
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, 1_u32) };
+    u32::try_from(version).unwrap_or(0)
+}
+
+fn start_in_namespaces(child_main: &mut dyn FnMut() -> isize) -> Step<Pid> {
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
+    if !Uid::effective().is_root() {
+        flags |= CloneFlags::CLONE_NEWUSER;
+    }
+    let mut stack = vec![0_u8; 1 << 20];
+    // SAFETY: memory is copied, not shared (no CLONE_VM), and this process has one thread.
+    let child = unsafe { clone(Box::new(|| exit_now(child_main())), &mut stack, flags, Some(libc::SIGCHLD)) };
+    step("make namespaces", child)
+}
+
+/// Ends a child without running what the parent registered for its own exit.
+fn exit_now(code: isize) -> ! {
+    // SAFETY: _exit has no conditions.
+    unsafe { libc::_exit(i32::try_from(code).unwrap_or(1)) }
+}
+
+fn only_child_of(init: Pid) -> Pid {
+    super::tree::descendants(init.as_raw()).first().map_or(init, |pid| Pid::from_raw(*pid))
+}
+
+/// Gives the server the directories that are its own.
+fn own_directories(order: &StartOrder) -> Step<()> {
+    for name in ["work", "tmp"] {
+        let dir = order.dir.join(name);
+        step_at("make", &dir, std::fs::create_dir_all(&dir))?;
+        if let Some(uid) = order.isolation.uid {
+            step_at("own", &dir, std::os::unix::fs::lchown(&dir, Some(uid), Some(uid)))?;
+        }
+        step_at("protect", &dir, std::fs::set_permissions(&dir, Permissions::from_mode(0o700)))?;
+    }
+    Ok(())
+}
+
+/// The first process of the namespace. Returns only with an error.
+fn init(order: &StartOrder, pipes: &ChildPipes, setup: &OwnedFd, status: &OwnedFd) -> Step<String> {
+    die_with_parent();
+    map_users()?;
+    build_root(&order.dir, &order.isolation)?;
+    let setup_flags = step("setup pipe", setup.as_fd().try_clone_to_owned())?;
+    // SAFETY: as in `spawn`: one thread.
+    match step("fork", unsafe { fork() })? {
+        ForkResult::Child => {
+            let error = become_server(order, pipes).unwrap_or_else(|error| error);
+            let _ = nix::unistd::write(&setup_flags, error.as_bytes());
+            exit_now(127)
+        }
+        ForkResult::Parent { child } => {
+            keep_only(status);
+            reap_until(child, status)
+        }
+    }
+}
+
+/// Closes everything but `status`: a server whose input pipe we held open would never see it end.
+fn keep_only(status: &OwnedFd) {
+    let keep = libc::c_uint::try_from(status.as_raw_fd()).unwrap_or(libc::c_uint::MAX);
+    // SAFETY: nothing in this process uses another descriptor from here on. Standard streams are kept:
+    // the supervisor's are the null device.
+    unsafe {
+        if keep > 3 {
+            libc::syscall(libc::SYS_close_range, 3, keep - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, keep.saturating_add(1), libc::c_uint::MAX, 0);
+    }
+}
+
+fn reap_until(server: Pid, status: &OwnedFd) -> ! {
+    drop_capability_bounds();
+    loop {
+        let mut raw = 0;
+        // SAFETY: `raw` is ours for the call.
+        let pid = unsafe { libc::waitpid(-1, &raw mut raw, 0) };
+        if pid == server.as_raw() {
+            let _ = nix::unistd::write(status, &raw.to_ne_bytes());
+            exit_now(0);
+        }
+        if pid < 0 && nix::errno::Errno::last() != nix::errno::Errno::EINTR {
+            exit_now(1);
+        }
+    }
+}
+
+fn die_with_parent() {
+    // SAFETY: a plain number argument.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}
+
+/// In a user namespace of our own: we stay who we are.
+fn map_users() -> Step<()> {
+    let overflow = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    if !overflow.trim().is_empty() {
+        return Ok(());
+    }
+    let (uid, gid) = OUTER.with(std::cell::Cell::get);
+    // Our own files in /proc belong to root while we are not dumpable.
+    step("become dumpable", nix::sys::prctl::set_dumpable(true))?;
+    step("deny setgroups", std::fs::write("/proc/self/setgroups", "deny"))?;
+    step("map the user", std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")))?;
+    step("map the group", std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")))?;
+    step("become undumpable", nix::sys::prctl::set_dumpable(false))
+}
+
+thread_local! {
+    /// Who we are outside a user namespace; inside, before the map is written, we look like nobody.
+    static OUTER: std::cell::Cell<(u32, u32)> = const { std::cell::Cell::new((0, 0)) };
+}
+
+/// Remembers who we are; call once before anything is spawned.
+pub(super) fn remember_identity() {
+    OUTER.with(|outer| outer.set((Uid::effective().as_raw(), Gid::effective().as_raw())));
+}
+
+/// A bind mount to make.
+struct Bind {
+    path: PathBuf,
+    source: PathBuf,
+    writable: bool,
+}
+
+fn binds(dir: &Path, isolation: &Isolation) -> Vec<Bind> {
+    let same = |path: &Path, writable| Bind { path: path.to_owned(), source: path.to_owned(), writable };
+    let mut binds: Vec<Bind> =
+        SYSTEM.iter().chain(SYSTEM_CONFIGURATION).map(|path| same(Path::new(path), false)).collect();
+    binds.push(Bind { path: "/tmp".into(), source: dir.join("tmp"), writable: true });
+    binds.push(same(&dir.join("work"), true));
+    binds.extend(isolation.read_only.iter().map(|path| same(path, false)));
+    binds.extend(isolation.writable.iter().map(|path| same(path, true)));
+    // A parent first, so that it does not hide what is mounted below it.
+    binds.sort_by_key(|bind| bind.path.components().count());
+    binds
+}
+
+/// Makes a root with nothing in it but what the server may see, and moves there.
+fn build_root(dir: &Path, isolation: &Isolation) -> Step<()> {
+    let root = dir.join("root");
+    let none: Option<&str> = None;
+    step("own the mounts", mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))?;
+    step_at("make", &root, std::fs::create_dir_all(&root))?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    step_at("mount", &root, mount(Some("tmpfs"), &root, Some("tmpfs"), flags, Some("mode=0755,size=4m")))?;
+    for bind in binds(dir, isolation) {
+        bind_one(&root, &bind)?;
+    }
+    write_accounts(&root, dir, isolation)?;
+    make_devices(&root)?;
+    let proc = root.join("proc");
+    step_at("make", &proc, std::fs::create_dir_all(&proc))?;
+    step_at("mount", &proc, mount(Some("proc"), &proc, Some("proc"), flags | MsFlags::MS_NOEXEC, none))?;
+    step_at("enter", &root, chdir(&root))?;
+    step("pivot", pivot_root(".", "."))?;
+    step("leave the old root", umount2(".", MntFlags::MNT_DETACH))?;
+    step("enter", chdir("/"))?;
+    seal(Path::new("/"), false)
+}
+
+fn bind_one(root: &Path, bind: &Bind) -> Step<()> {
+    let Ok(metadata) = std::fs::symlink_metadata(&bind.source) else { return Ok(()) };
+    let target = inside(root, &bind.path);
+    if let Some(parent) = target.parent() {
+        step_at("make", parent, std::fs::create_dir_all(parent))?;
+    }
+    // `/lib -> usr/lib` stays a link; a linked file such as /etc/resolv.conf is shown as what it leads to.
+    let source = match std::fs::canonicalize(&bind.source) {
+        Ok(source) => source,
+        Err(_) => return Ok(()),
+    };
+    if metadata.is_symlink() && source.is_dir() {
+        if target.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        let link = step_at("read", &bind.source, std::fs::read_link(&bind.source))?;
+        return step_at("link", &target, symlink(link, &target));
+    }
+    make_mount_point(&target, source.is_dir())?;
+    let none: Option<&str> = None;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    step_at("bind", &source, mount(Some(&source), &target, none, flags, none))?;
+    if bind.writable { Ok(()) } else { seal(&target, true) }
+}
+
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn make_mount_point(target: &Path, directory: bool) -> Step<()> {
+    if target.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let made = if directory { std::fs::create_dir_all(target) } else { std::fs::write(target, b"") };
+    step_at("make", target, made)
+}
+
+/// Makes a mount read-only, without programs that change user and without devices.
+fn seal(target: &Path, recursive: bool) -> Step<()> {
+    let path = step("path", CString::new(target.as_os_str().as_encoded_bytes()))?;
+    // SAFETY: an all-zero mount_attr is valid: nothing set, nothing cleared.
+    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attributes.attr_set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: path and attributes live through the call and the size is that of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            &raw const attributes,
+            std::mem::size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    step_at("protect", target, Err(io::Error::last_os_error()))
+}
+
+/// Names for the user ids in the sandbox; runtimes ask for the name and home of their user.
+fn write_accounts(root: &Path, dir: &Path, isolation: &Isolation) -> Step<()> {
+    let (uid, gid) = isolation.uid.map_or_else(|| OUTER.with(std::cell::Cell::get), |uid| (uid, uid));
+    let home = dir.join("work");
+    let home = home.display();
+    let etc = root.join("etc");
+    step_at("make", &etc, std::fs::create_dir_all(&etc))?;
+    let mut passwd = String::from("root:x:0:0:root:/:/usr/sbin/nologin\n");
+    let mut group = String::from("root:x:0:\n");
+    if uid != 0 {
+        passwd.push_str(&format!("server:x:{uid}:{gid}:server:{home}:/usr/sbin/nologin\n"));
+        group.push_str(&format!("server:x:{gid}:\n"));
+    }
+    passwd.push_str("nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
+    group.push_str("nogroup:x:65534:\n");
+    step("write accounts", std::fs::write(etc.join("passwd"), passwd))?;
+    step("write accounts", std::fs::write(etc.join("group"), group))
+}
+
+fn make_devices(root: &Path) -> Step<()> {
+    let dev = root.join("dev");
+    let none: Option<&str> = None;
+    step_at("make", &dev, std::fs::create_dir_all(dev.join("shm")))?;
+    for name in DEVICES {
+        let (source, target) = (Path::new("/dev").join(name), dev.join(name));
+        make_mount_point(&target, false)?;
+        step_at("bind", &source, mount(Some(&source), &target, none, MsFlags::MS_BIND, none))?;
+    }
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
+        step_at("link", &dev.join(name), symlink(target, dev.join(name)))?;
+    }
+    let shm = dev.join("shm");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    step_at("mount", &shm, mount(Some("tmpfs"), &shm, Some("tmpfs"), flags, Some("mode=1777,size=64m")))
+}
+
+/// Turns this process into the server. Returns only with an error.
+fn become_server(order: &StartOrder, pipes: &ChildPipes) -> Step<String> {
+    step("session", setsid())?;
+    step("standard input", nix::unistd::dup2_stdin(&pipes.stdin))?;
+    step("standard output", nix::unistd::dup2_stdout(&pipes.stdout))?;
+    step("standard error", nix::unistd::dup2_stderr(&pipes.stderr))?;
+    step("limit core files", setrlimit(Resource::RLIMIT_CORE, 0, 0))?;
+    drop_capability_bounds();
+    if let Some(uid) = order.isolation.uid {
+        step("drop groups", setgroups(&[]))?;
+        let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+        step("change group", setresgid(group, group, group))?;
+        step("change user", setresuid(user, user, user))?;
+    }
+    if !order.isolation.namespaces {
+        die_with_parent();
+    }
+    let work = order.dir.join("work");
+    step_at("enter", &work, chdir(&work))?;
+    step("no new privileges", nix::sys::prctl::set_no_new_privs())?;
+    if order.isolation.landlock {
+        restrict_paths(&order.dir, &order.isolation)?;
+    }
+    reset_signals()?;
+    let argv = step("arguments", strings(order.argv.iter().map(|argument| argument.expose().to_owned())))?;
+    let pairs = order.environment.iter().map(|(name, value)| format!("{name}={}", value.expose()));
+    let environment = step("environment", strings(pairs))?;
+    let program = argv.first().ok_or("there is no program to start")?;
+    let error = nix::unistd::execve(program, &argv, &environment).unwrap_err();
+    Ok(format!("start `{}`: {error}", program.to_string_lossy()))
+}
+
+fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, std::ffi::NulError> {
+    texts.map(CString::new).collect()
+}
+
+fn drop_capability_bounds() {
+    for capability in 0..=63 {
+        // SAFETY: plain numbers; unknown capabilities and missing permission are answered by an error, and
+        // then there is nothing to drop.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+}
+
+fn reset_signals() -> Step<()> {
+    step("unblock signals", sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None))?;
+    // SAFETY: the default action runs no code of ours.
+    step("reset SIGPIPE", unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) })?;
+    Ok(())
+}
+
+/// Landlock, as far as the kernel knows it: the same paths as the minimal root.
+fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
+    use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules};
+    let abi = ABI::V3;
+    let mut readable: Vec<PathBuf> = vec!["/proc".into()];
+    let mut writable: Vec<PathBuf> = vec!["/dev".into()];
+    for bind in binds(dir, isolation) {
+        let path = if isolation.namespaces { bind.path } else { bind.source };
+        if bind.writable { &mut writable } else { &mut readable }.push(path);
+    }
+    if isolation.namespaces {
+        readable.extend(["/etc/passwd".into(), "/etc/group".into()]);
+    } else {
+        readable.extend(["/etc".into(), "/sys".into()]);
+    }
+    let ruleset = step("landlock", Ruleset::default().handle_access(AccessFs::from_all(abi)))?;
+    let ruleset = step("landlock", ruleset.create())?;
+    let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&readable, AccessFs::from_read(abi))))?;
+    let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&writable, AccessFs::from_all(abi))))?;
+    step("landlock", ruleset.restrict_self())?;
+    Ok(())
+}
+
+/// Whether every user may pass through all directories above `path` and read it.
+pub(crate) fn open_to_all(path: &Path) -> bool {
+    let Ok(path) = std::fs::canonicalize(path) else { return false };
+    let passable = |dir: &Path| std::fs::metadata(dir).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0);
+    path.ancestors().filter(|dir| *dir != OsStr::new("")).all(passable)
+}

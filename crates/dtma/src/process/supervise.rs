@@ -1,0 +1,525 @@
+//! The supervisor of one instance: a small process with one thread that owns the server.
+//!
+//! It starts the server, hands its pipes to the agent (so that no call passes through here), reads its
+//! standard error into the log, and outlives the agent by the orphan grace. Within it a restarted agent
+//! connects to the socket in the instance's directory and gets the same pipes; after it everything the
+//! server started is killed. It never restarts a server: that is the agent's decision.
+//!
+//! Invariants: when it ends, no descendant is left. Should it be killed itself, the namespace's first
+//! process dies with it and takes the rest along.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use toolyard_types::Clock;
+use toolyard_types::agent::LogStream;
+
+use super::cgroup::Cgroup;
+use super::log::{LineSplitter, LogWriter};
+use super::platform::{self, ChildPipes, Spawned};
+use super::tree;
+use super::wire::{self, Ended, Hello, Incoming, Killed, Order, SOCKET_NAME, StartOrder, ToAgent, ToSupervisor};
+
+const MEASURE_EVERY: Duration = Duration::from_secs(3);
+/// Where the kernel keeps no limit, we look more often: memory grows fast.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
+const AGENT_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+const TAIL_BYTES: usize = 4 << 10;
+
+/// Runs as a supervisor. The process must have one thread still, and a socket as standard input.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("supervise: {error} (it is started by an agent, never by hand)");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    let agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    agent.set_read_timeout(Some(ORDER_TIMEOUT))?;
+    agent.set_write_timeout(Some(AGENT_WRITE_TIMEOUT))?;
+    let mut incoming = Incoming::default();
+    match incoming.wait(&agent)? {
+        Order::Probe { dir } => wire::send(&agent, &ToAgent::Probed(platform::probe(&dir)), &[]),
+        Order::Start(order) => start(*order, AgentSide { stream: agent, incoming }),
+    }
+}
+
+struct AgentSide {
+    stream: UnixStream,
+    incoming: Incoming,
+}
+
+fn start(order: StartOrder, agent: AgentSide) -> io::Result<()> {
+    platform::prepare_process()?;
+    std::env::set_current_dir(&order.dir)?;
+    let listener = listen()?;
+    // Only now: a process that is not dumpable cannot look into its own /proc unless it is root.
+    platform::hide_memory()?;
+    let log = LogWriter::open(&order.dir, order.redact.clone())?;
+    let cgroup = Cgroup::create(&order.instance.to_string(), &order.limits);
+    match spawn(&order, &cgroup) {
+        Ok((server, pipes)) => {
+            let mut supervisor = Supervisor::new(order, log, cgroup, listener, server, pipes);
+            supervisor.greet(agent);
+            supervisor.run()
+        }
+        Err(message) => {
+            cgroup.remove();
+            let _ = std::fs::remove_file(SOCKET_NAME);
+            let message = log.clean(&message);
+            wire::send(&agent.stream, &ToAgent::NotStarted { message }, &[])
+        }
+    }
+}
+
+/// Listens in the current directory: its full path may be longer than a socket's address can be.
+fn listen() -> io::Result<UnixListener> {
+    match std::fs::remove_file(SOCKET_NAME) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(SOCKET_NAME)?;
+    std::fs::set_permissions(SOCKET_NAME, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Our ends of the server's pipes.
+struct Pipes {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+}
+
+fn spawn(order: &StartOrder, cgroup: &Cgroup) -> Result<(Spawned, Pipes), String> {
+    if order.limits.cpu_millis > 0 && !cgroup.limits_cpu() {
+        return Err("this host cannot limit processor time".into());
+    }
+    let pipe = || platform::pipe().map_err(|error| format!("pipe: {error}"));
+    let (stdin_read, stdin_write) = pipe()?;
+    let (stdout_read, stdout_write) = pipe()?;
+    let (stderr_read, stderr_write) = pipe()?;
+    let child = ChildPipes { stdin: stdin_read, stdout: stdout_write, stderr: stderr_write };
+    let spawned = platform::spawn(order, child, |pid| {
+        cgroup.add(pid.as_raw());
+    })?;
+    let _ = nix::fcntl::fcntl(&stderr_read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+    Ok((spawned, Pipes { stdin: Some(stdin_write), stdout: stdout_read, stderr: Some(stderr_read) }))
+}
+
+/// How far stopping has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    InputClosed { since: Instant },
+    Terminated { since: Instant },
+    Killed,
+}
+
+struct Supervisor {
+    order: StartOrder,
+    clock: Clock,
+    log: LogWriter,
+    lines: LineSplitter,
+    tail: String,
+    cgroup: Cgroup,
+    listener: UnixListener,
+    agent: Option<AgentSide>,
+    alone_since: Instant,
+    server: Spawned,
+    hello: Hello,
+    pipes: Pipes,
+    stopping: Stopping,
+    killed: Option<Killed>,
+    measured_at: Instant,
+    cpu_ms: u64,
+    done: bool,
+}
+
+impl Supervisor {
+    fn new(
+        order: StartOrder,
+        log: LogWriter,
+        cgroup: Cgroup,
+        listener: UnixListener,
+        server: Spawned,
+        pipes: Pipes,
+    ) -> Self {
+        let clock = Clock::system();
+        let pid = u32::try_from(server.server.as_raw()).unwrap_or(0);
+        let hello = Hello { pid, started_at: clock.now(), ended: None };
+        let mut supervisor = Self {
+            order,
+            clock,
+            log,
+            lines: LineSplitter::default(),
+            tail: String::new(),
+            cgroup,
+            listener,
+            agent: None,
+            alone_since: Instant::now(),
+            server,
+            hello,
+            pipes,
+            stopping: Stopping::No,
+            killed: None,
+            measured_at: Instant::now(),
+            cpu_ms: 0,
+            done: false,
+        };
+        supervisor.say(&format!("started process {pid}"));
+        supervisor
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        while !self.done {
+            let ready = self.wait()?;
+            if ready.stderr {
+                self.read_stderr();
+            }
+            if ready.agent {
+                self.hear_agent();
+            }
+            if ready.listener {
+                self.accept();
+            }
+            self.reap();
+            self.keep_time();
+        }
+        self.end();
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        let mut fds = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+        let wake = platform::child_signal();
+        let stderr_at = self.pipes.stderr.as_ref().map(|fd| push(&mut fds, fd.as_fd()));
+        let agent_at = self.agent.as_ref().map(|agent| push(&mut fds, agent.stream.as_fd()));
+        if let Some(wake) = wake {
+            push(&mut fds, wake);
+        }
+        match poll(&mut fds, self.timeout()) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        platform::clear_child_signal();
+        let any = |at: Option<usize>| at.and_then(|at| fds.get(at)?.any()).unwrap_or(false);
+        Ok(Ready { listener: any(Some(0)), stderr: any(stderr_at), agent: any(agent_at) })
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let next = if self.stopping != Stopping::No && self.hello.ended.is_none() {
+            Duration::from_millis(50)
+        } else if self.hello.ended.is_some() || self.agent.is_none() {
+            Duration::from_millis(100)
+        } else {
+            self.measure_every().saturating_sub(self.measured_at.elapsed())
+        };
+        PollTimeout::try_from(next.min(platform::LONGEST_POLL)).unwrap_or(PollTimeout::ZERO)
+    }
+
+    fn measure_every(&self) -> Duration {
+        let watched = !(self.cgroup.limits_memory() && self.cgroup.limits_processes());
+        if watched { WATCH_EVERY } else { MEASURE_EVERY }
+    }
+
+    fn keep_time(&mut self) {
+        if self.hello.ended.is_some() {
+            if self.agent.is_none() && self.alone_since.elapsed() >= self.grace() {
+                self.done = true;
+            }
+            return;
+        }
+        if self.agent.is_none() && self.alone_since.elapsed() >= self.grace() && self.stopping == Stopping::No {
+            self.say("no agent came back in time");
+            self.kill_now(Killed::Orphaned);
+        }
+        self.step_stopping();
+        if self.measured_at.elapsed() >= self.measure_every() {
+            self.measured_at = Instant::now();
+            self.measure();
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_millis(self.order.orphan_grace_ms)
+    }
+
+    fn measure(&mut self) {
+        let pids = self.processes();
+        let mut measured = tree::measure(&pids);
+        // Processes that ended took their time with them; what was used stays used.
+        self.cpu_ms = self.cpu_ms.max(measured.cpu_ms);
+        measured.cpu_ms = self.cpu_ms;
+        let limits = &self.order.limits;
+        let over_memory = !self.cgroup.limits_memory() && measured.memory_bytes > limits.memory_bytes;
+        let over_processes = !self.cgroup.limits_processes() && measured.threads > limits.processes;
+        if over_memory || self.cgroup.memory_kills() > 0 {
+            self.say(&format!("used more than {} bytes of memory", self.order.limits.memory_bytes));
+            self.kill_now(Killed::Memory);
+        } else if over_processes {
+            self.say(&format!("had more than {} processes and threads", self.order.limits.processes));
+            self.kill_now(Killed::Processes);
+        }
+        let usage = measured.usage(self.clock.now());
+        self.tell(&ToAgent::Usage(usage));
+    }
+
+    fn processes(&self) -> Vec<i32> {
+        let child = self.server.child.as_raw();
+        let mut pids = self.cgroup.processes().unwrap_or_else(|| {
+            let mut pids = tree::descendants(child);
+            pids.push(child);
+            pids
+        });
+        if self.server.status.is_some() {
+            // The namespace's first process is ours, not the server's.
+            pids.retain(|pid| *pid != child);
+        }
+        pids
+    }
+
+    fn step_stopping(&mut self) {
+        let wait = Duration::from_millis(self.order.stop_wait_ms);
+        match self.stopping {
+            Stopping::InputClosed { since } if since.elapsed() >= wait => {
+                self.say("did not end when its input was closed; sending SIGTERM");
+                self.signal(Signal::SIGTERM);
+                self.stopping = Stopping::Terminated { since: Instant::now() };
+            }
+            Stopping::Terminated { since } if since.elapsed() >= wait => {
+                self.say("did not end on SIGTERM; killing it");
+                self.kill_now(Killed::Asked);
+            }
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self) {
+        if self.stopping == Stopping::No && self.hello.ended.is_none() {
+            self.say("stopping");
+            self.killed.get_or_insert(Killed::Asked);
+            self.pipes.stdin = None;
+            self.stopping = Stopping::InputClosed { since: Instant::now() };
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        // It may have ended in between; then there is nothing to signal.
+        let _ = kill(self.server.server, signal);
+        let _ = killpg(self.server.server, signal);
+    }
+
+    fn kill_now(&mut self, why: Killed) {
+        self.killed.get_or_insert(why);
+        self.stopping = Stopping::Killed;
+        let _ = kill(self.server.child, Signal::SIGKILL);
+    }
+
+    /// Notices when the server has ended, then ends what it left behind.
+    fn reap(&mut self) {
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(status) => status,
+            };
+            if status.pid() == Some(self.server.child) && self.hello.ended.is_none() {
+                self.ended(status);
+            }
+        }
+    }
+
+    fn ended(&mut self, status: WaitStatus) {
+        self.kill_descendants();
+        self.read_stderr();
+        self.lines.finish(|_| {});
+        let (code, signal) = self.exit_of(status);
+        if self.cgroup.memory_kills() > 0 {
+            self.killed = Some(Killed::Memory);
+        }
+        let ended = Ended { code, signal, at: self.clock.now(), killed: self.killed, stderr_tail: self.tail.clone() };
+        self.say(&describe(&ended));
+        self.hello.ended = Some(ended.clone());
+        self.pipes.stdin = None;
+        self.cgroup.remove();
+        self.alone_since = Instant::now();
+        self.tell(&ToAgent::Exited(ended));
+    }
+
+    fn exit_of(&mut self, status: WaitStatus) -> (Option<i32>, Option<i32>) {
+        let mut raw = [0_u8; 4];
+        if let Some(pipe) = self.server.status.take()
+            && wire::read_some(&pipe, &mut raw).is_ok_and(|count| count == raw.len())
+            && let Ok(told) = WaitStatus::from_raw(self.server.server, i32::from_ne_bytes(raw))
+        {
+            return code_and_signal(told);
+        }
+        code_and_signal(status)
+    }
+
+    /// Kills until nothing is left; each pass may find what was forked during the last one.
+    fn kill_descendants(&self) {
+        let own = nix::unistd::getpid().as_raw();
+        for _ in 0..1000 {
+            let mut left = tree::descendants(own);
+            left.extend(self.cgroup.processes().unwrap_or_default());
+            left.retain(|pid| *pid != own);
+            if left.is_empty() {
+                return;
+            }
+            for pid in left {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn read_stderr(&mut self) {
+        let Some(stderr) = &self.pipes.stderr else { return };
+        let mut buffer = [0_u8; 32 << 10];
+        let count = match wire::read_some(stderr, &mut buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => 0,
+        };
+        if count == 0 {
+            self.pipes.stderr = None;
+        }
+        let (now, log, tail) = (self.clock.now(), &mut self.log, &mut self.tail);
+        let mut each = |line: &str| {
+            log.write(now, LogStream::Stderr, line);
+            add_to_tail(tail, &log.clean(line));
+        };
+        self.lines.push(&buffer[..count], &mut each);
+        if count == 0 {
+            self.lines.finish(&mut each);
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        self.log.write(self.clock.now(), LogStream::Toolyard, text);
+    }
+
+    fn accept(&mut self) {
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        let usable = stream.set_nonblocking(false).is_ok()
+            && stream.set_read_timeout(Some(AGENT_WRITE_TIMEOUT)).is_ok()
+            && stream.set_write_timeout(Some(AGENT_WRITE_TIMEOUT)).is_ok()
+            && platform::same_user(&stream);
+        if usable {
+            self.greet(AgentSide { stream, incoming: Incoming::default() });
+        }
+    }
+
+    /// Takes a new agent; the newest one counts, because the one before has died or soon will.
+    fn greet(&mut self, agent: AgentSide) {
+        let stdin = self.pipes.stdin.as_ref().unwrap_or(&self.pipes.stdout);
+        let fds = [stdin.as_fd(), self.pipes.stdout.as_fd()];
+        if wire::send(&agent.stream, &ToAgent::Hello(self.hello.clone()), &fds).is_ok() {
+            self.agent = Some(agent);
+        }
+    }
+
+    fn tell(&mut self, message: &ToAgent) {
+        let Some(agent) = &self.agent else { return };
+        if wire::send(&agent.stream, message, &[]).is_err() {
+            self.lose_agent();
+        }
+    }
+
+    fn lose_agent(&mut self) {
+        self.agent = None;
+        self.alone_since = Instant::now();
+    }
+
+    fn hear_agent(&mut self) {
+        let Some(agent) = &mut self.agent else { return };
+        let open = agent.incoming.read_from(&agent.stream).unwrap_or(false);
+        let mut messages = Vec::new();
+        while let Ok(Some(message)) = agent.incoming.next() {
+            messages.push(message);
+        }
+        for message in messages {
+            match message {
+                ToSupervisor::Stop => self.stop(),
+                ToSupervisor::Log { stream, text } => self.log.write(self.clock.now(), stream, &text),
+                ToSupervisor::Done => self.done = self.hello.ended.is_some(),
+            }
+        }
+        if !open {
+            self.lose_agent();
+        }
+    }
+
+    fn end(&mut self) {
+        self.kill_descendants();
+        self.cgroup.remove();
+        let _ = std::fs::remove_file(SOCKET_NAME);
+    }
+}
+
+struct Ready {
+    listener: bool,
+    stderr: bool,
+    agent: bool,
+}
+
+fn push<'a>(fds: &mut Vec<PollFd<'a>>, fd: std::os::fd::BorrowedFd<'a>) -> usize {
+    fds.push(PollFd::new(fd, PollFlags::POLLIN));
+    fds.len() - 1
+}
+
+fn add_to_tail(tail: &mut String, line: &str) {
+    tail.push_str(line);
+    tail.push('\n');
+    if tail.len() > TAIL_BYTES {
+        let mut from = tail.len() - TAIL_BYTES;
+        while !tail.is_char_boundary(from) {
+            from += 1;
+        }
+        tail.drain(..from);
+    }
+}
+
+fn code_and_signal(status: WaitStatus) -> (Option<i32>, Option<i32>) {
+    match status {
+        WaitStatus::Exited(_, code) => (Some(code), None),
+        WaitStatus::Signaled(_, signal, _) => (None, Some(signal as i32)),
+        _ => (None, None),
+    }
+}
+
+fn describe(ended: &Ended) -> String {
+    let how = match (ended.code, ended.signal) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(signal)) => format!("ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    };
+    let why = match ended.killed {
+        None => "",
+        Some(Killed::Asked) => ", as asked",
+        Some(Killed::Memory) => ": out of memory",
+        Some(Killed::Processes) => ": too many processes",
+        Some(Killed::Orphaned) => ": no agent came back",
+    };
+    format!("{how}{why}")
+}

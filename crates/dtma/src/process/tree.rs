@@ -1,0 +1,105 @@
+//! Processes of the host, as `/proc` shows them: descendants, and what they use.
+
+use toolyard_types::Timestamp;
+use toolyard_types::agent::Usage;
+
+/// A process as `/proc/<pid>/stat` shows it.
+#[derive(Clone, Copy, Debug)]
+struct Process {
+    pid: i32,
+    parent: i32,
+    zombie: bool,
+    threads: u32,
+    cpu_ticks: u64,
+}
+
+/// What a set of processes uses together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Measured {
+    /// Resident memory.
+    pub(crate) memory_bytes: u64,
+    /// Processor time, of those that live and of those they have waited for.
+    pub(crate) cpu_ms: u64,
+    /// Processes that are not zombies.
+    pub(crate) processes: u32,
+    /// Their threads.
+    pub(crate) threads: u32,
+}
+
+impl Measured {
+    /// As it is reported.
+    pub(crate) fn usage(self, at: Timestamp) -> Usage {
+        Usage { memory_bytes: self.memory_bytes, cpu_ms: self.cpu_ms, processes: self.processes, at }
+    }
+}
+
+/// Every descendant of `root`, without `root` and without zombies. Empty where there is no `/proc`.
+///
+/// A process that loses its parent falls to the nearest subreaper or the init of its namespace, both of
+/// which we are, so a chain of parents always leads back to `root`.
+pub(crate) fn descendants(root: i32) -> Vec<i32> {
+    let all = all_processes();
+    let mut found = Vec::new();
+    let mut parents = vec![root];
+    while let Some(parent) = parents.pop() {
+        for process in all.iter().filter(|process| process.parent == parent) {
+            parents.push(process.pid);
+            if !process.zombie {
+                found.push(process.pid);
+            }
+        }
+    }
+    found
+}
+
+/// What `pids` use together; those that are gone count nothing.
+pub(crate) fn measure(pids: &[i32]) -> Measured {
+    let mut total = Measured::default();
+    for process in pids.iter().filter_map(|pid| process(*pid)).filter(|process| !process.zombie) {
+        total.memory_bytes += resident_bytes(process.pid);
+        total.cpu_ms += process.cpu_ticks.saturating_mul(1000) / ticks_per_second();
+        total.processes += 1;
+        total.threads += process.threads;
+    }
+    total
+}
+
+fn all_processes() -> Vec<Process> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(process).collect()
+}
+
+fn process(pid: i32) -> Option<Process> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The command's name stands in parentheses and may hold anything, also parentheses.
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+    Some(Process {
+        pid,
+        parent: fields.get(1)?.parse().ok()?,
+        zombie: matches!(*fields.first()?, "Z" | "X"),
+        threads: u32::try_from(number(17)?).ok()?,
+        cpu_ticks: (11..=14).filter_map(number).sum(),
+    })
+}
+
+fn resident_bytes(pid: i32) -> u64 {
+    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm"))
+        .ok()
+        .and_then(|text| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0).saturating_mul(page_bytes())
+}
+
+fn page_bytes() -> u64 {
+    system_number(nix::unistd::SysconfVar::PAGE_SIZE, 4096)
+}
+
+fn ticks_per_second() -> u64 {
+    system_number(nix::unistd::SysconfVar::CLK_TCK, 100)
+}
+
+fn system_number(variable: nix::unistd::SysconfVar, otherwise: u64) -> u64 {
+    let value = nix::unistd::sysconf(variable).ok().flatten();
+    value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(otherwise)
+}

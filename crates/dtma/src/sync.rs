@@ -1,0 +1,133 @@
+//! The conversation with the control plane: everything observed up, everything desired down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use toolyard_link::Body;
+use toolyard_types::agent::{AGENT_PROTOCOL, Observed, SyncRequest, SyncResponse};
+use tower::ServiceExt;
+
+use crate::agent::Inner;
+
+/// The control plane holds an unchanged answer for about 25 s.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// What just changed often changes again at once; and an answer that is on its way is worth waiting for.
+const SETTLE: Duration = Duration::from_millis(20);
+const LEAST_PERIOD: Duration = Duration::from_millis(100);
+const FIRST_DELAY: Duration = Duration::from_millis(200);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+enum SyncError {
+    #[error("the control plane did not answer in time")]
+    Timeout,
+    #[error("reach the control plane")]
+    Link(#[from] toolyard_link::LinkError),
+    #[error("the control plane refused with status {status}: {detail}")]
+    Refused { status: StatusCode, detail: String },
+    #[error("read the control plane's answer")]
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("understand the control plane's answer")]
+    Parse(#[from] serde_json::Error),
+}
+
+/// Speaks to the control plane until the agent ends.
+pub(crate) async fn converse(inner: Arc<Inner>) {
+    let mut changed = inner.changed.subscribe();
+    let mut failures = 0_u32;
+    loop {
+        changed.borrow_and_update();
+        let observed = inner.observed();
+        let asked_at = tokio::time::Instant::now();
+        let answer = tokio::select! {
+            answer = sync(&inner, &observed) => answer,
+            () = changes(&mut changed) => continue,
+        };
+        match answer {
+            Ok(answer) => {
+                if failures > 0 {
+                    tracing::info!("the control plane answers again");
+                }
+                failures = 0;
+                inner.reported(&observed);
+                take(&inner, answer);
+                // A control plane that holds no answer must not make us turn in circles.
+                let pause = LEAST_PERIOD.saturating_sub(asked_at.elapsed());
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = changes(&mut changed) => changed.mark_changed(),
+                }
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                if failures == 1 {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "sync; servers keep running meanwhile");
+                }
+                metrics::counter!("toolyard_dtma_sync_failures_total").increment(1);
+                tokio::time::sleep(delay_after(failures)).await;
+            }
+        }
+    }
+}
+
+async fn changes(changed: &mut tokio::sync::watch::Receiver<u64>) {
+    if changed.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(SETTLE).await;
+}
+
+fn take(inner: &Inner, answer: SyncResponse) {
+    inner.toolbox.send_if_modified(|known| std::mem::replace(known, Some(answer.toolbox)) != Some(answer.toolbox));
+    inner.links.send_if_modified(|known| {
+        let differs = *known != answer.links;
+        *known = answer.links;
+        differs
+    });
+    if let Some(desired) = answer.desired {
+        inner.accept(desired);
+    }
+}
+
+async fn sync(inner: &Inner, observed: &Observed) -> Result<SyncResponse, SyncError> {
+    let request = SyncRequest {
+        protocol_min: AGENT_PROTOCOL,
+        protocol_max: AGENT_PROTOCOL,
+        agent_version: inner.version.clone(),
+        generation: inner.context.desired().map_or(0, |desired| desired.generation),
+        observed: observed.clone(),
+    };
+    let mut http = Request::builder()
+        .method(Method::POST)
+        .uri("/dtma/v1/sync")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(serde_json::to_vec(&request)?))
+        .expect("method, path and header are constants");
+    if let Some(token) = &inner.token
+        && let Ok(mut value) = http::HeaderValue::try_from(format!("Bearer {}", token.expose()))
+    {
+        value.set_sensitive(true);
+        http.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    let exchange = async {
+        let response = inner.control.clone().oneshot(http).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(SyncError::Read)?;
+        let body = body.to_bytes();
+        if !status.is_success() {
+            let detail = serde_json::from_slice::<toolyard_types::Problem>(&body).map(|problem| problem.detail);
+            return Err(SyncError::Refused { status, detail: detail.unwrap_or_default() });
+        }
+        Ok(serde_json::from_slice(&body)?)
+    };
+    tokio::time::timeout(TIMEOUT, exchange).await.unwrap_or(Err(SyncError::Timeout))
+}
+
+/// Grows to five seconds; a random part keeps agents from coming back all at once.
+fn delay_after(failures: u32) -> Duration {
+    let delay = FIRST_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(LONGEST_DELAY);
+    delay.mul_f64(rand::random_range(0.5..1.0))
+}

@@ -1,0 +1,142 @@
+//! Instances come, answer, crash, are taken over, and go.
+
+use serde_json::json;
+use toolyard_dtma::Shutdown;
+use toolyard_types::agent::{Era, LogStream};
+use toolyard_types::state::{Phase, Reason};
+
+use crate::world::{World, alive, dies, processes_with};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_resolved_installed_started_probed_called_and_stopped_with_nothing_left() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    let ready = world.phase(id, Phase::Ready).await;
+    let mcp = ready.mcp.expect("it answered");
+    assert_eq!((mcp.era, mcp.server_name.as_str()), (Era::Legacy, "toolyard-fixture"));
+    assert!(mcp.tools > 5 && ready.ready_since.is_some());
+    let pid = ready.pid.expect("it runs");
+    assert!(alive(pid));
+
+    assert_eq!(world.call(id, "echo", json!({ "message": "hi" })).await, "hi");
+    let grandchild: u32 = world.call(id, "fork", json!({})).await.parse().expect("a pid");
+    assert!(grandchild > 0);
+    assert!(world.log_text(id).await.contains("Stderr fixture ok starts"));
+    assert_eq!(world.control.tokens.lock().expect("tokens")[0].as_deref(), Some("Bearer agent-token"));
+
+    world.undesire(id);
+    let stopped = world.phase(id, Phase::Stopped).await;
+    assert_eq!(stopped.exit.expect("its exit was seen").code, Some(0));
+    world.gone(id).await;
+    assert!(!alive(pid));
+    assert_eq!(processes_with(&id.to_string()), Vec::<u32>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_modern_server_is_recognised() {
+    let world = World::new().await;
+    let id = world.deploy(&["modern"]).await;
+    let mcp = world.phase(id, Phase::Ready).await.mcp.expect("it answered");
+    assert_eq!((mcp.era, mcp.protocol_version.as_str()), (Era::Modern, "2026-07-28"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_agent_goes_on_with_the_same_process() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    let before = world.phase(id, Phase::Ready).await;
+    world.drop_agent();
+    world.start_agent().await;
+    let after = world.observed("taken over", id, |instance| instance.status.phase == Phase::Ready).await;
+    assert_eq!(after.pid, before.pid);
+    assert_eq!(after.ready_since, before.ready_since);
+    assert_eq!(world.call(id, "echo", json!({ "message": "again" })).await, "again");
+    world.undesire(id);
+    world.gone(id).await;
+    dies(before.pid.expect("a pid")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_agent_every_descendant_ends_after_the_grace() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["stubborn"]).await;
+    let pid = world.phase(id, Phase::Ready).await.pid.expect("a pid");
+    world.call(id, "fork", json!({})).await;
+    let all = processes_with(&id.to_string());
+    assert!(all.len() >= 2, "{all:?}");
+    world.drop_agent();
+    dies(pid).await;
+    for pid in all {
+        dies(pid).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_stops_all_leaves_nothing_running() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["stubborn"]).await;
+    let pid = world.phase(id, Phase::Ready).await.pid.expect("a pid");
+    world.agent().shutdown(Shutdown::StopAll).await;
+    assert!(!alive(pid));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_is_seen_and_the_server_is_started_again() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    let first = world.phase(id, Phase::Ready).await.pid;
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "crash", "arguments": { "code": 7 } } });
+    assert!(world.send(id, message).await.is_err());
+    let crashed = world.phase(id, Phase::Degraded).await;
+    assert_eq!(crashed.status.reason, Reason::Exited);
+    assert!(crashed.status.next_attempt_at.is_some());
+    assert_eq!(crashed.exit.expect("its exit").code, Some(7));
+    let again = world.observed("ready again", id, |i| i.status.phase == Phase::Ready && i.pid != first).await;
+    assert_eq!(again.restarts, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_exits_at_once_is_a_crash_loop_with_its_last_words() {
+    let world = World::new().await;
+    let id = world.deploy(&["exit-at-once", "3"]).await;
+    let failed = world.phase(id, Phase::Failed).await;
+    assert_eq!(failed.status.reason, Reason::CrashLoop);
+    let exit = failed.exit.expect("its exit");
+    assert_eq!(exit.code, Some(3));
+    assert!(exit.stderr_tail.contains("fatal: nothing to do"), "{}", exit.stderr_tail);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_never_answers_times_out() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["never-answer"], |instance| instance.spec.start_timeout_ms = 2500).await;
+    let failed = world.phase(id, Phase::Failed).await;
+    assert_eq!(failed.status.reason, Reason::StartTimeout);
+    assert!(failed.status.next_attempt_at.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_on_standard_output_is_a_failed_handshake_and_noise_is_only_logged() {
+    let world = World::new().await;
+    let garbage = world.deploy_with(&["garbage"], |instance| instance.spec.start_timeout_ms = 2500).await;
+    let noisy = world.deploy(&["noisy"]).await;
+    world.phase(noisy, Phase::Ready).await;
+    assert_eq!(world.call(noisy, "echo", json!({ "message": "clear" })).await, "clear");
+    let line = world.log(noisy).await.into_iter().find(|line| line.stream == LogStream::Stdout).expect("noise");
+    assert_eq!(line.text, "a banner on standard output");
+    let failed = world.phase(garbage, Phase::Failed).await;
+    assert_eq!(failed.status.reason, Reason::HandshakeFailed);
+    assert!(failed.status.message.contains("not JSON-RPC"), "{}", failed.status.message);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prepared_instance_starts_only_when_told() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| instance.run = false).await;
+    let prepared = world.observed("prepared", id, |instance| instance.status.message == "prepared").await;
+    assert_eq!((prepared.status.phase, prepared.pid), (Phase::Pending, None));
+    world.desire(|desired| desired.instances[0].run = true);
+    world.phase(id, Phase::Ready).await;
+    world.desire(|desired| desired.instances[0].run = false);
+    world.observed("stopped, still prepared", id, |i| i.status.message == "prepared" && i.pid.is_none()).await;
+}

@@ -1,0 +1,6 @@
+//! The agent with real processes, real package clients and a control plane played by the test.
+
+mod lifecycle;
+mod limits;
+mod packages;
+mod world;

@@ -1,0 +1,144 @@
+#!/usr/bin/env node
+// The fixture server. See fixture.rs for what its arguments mean.
+"use strict";
+const { spawn } = require("node:child_process");
+const fs = require("node:fs");
+const readline = require("node:readline");
+
+const [mode = "ok", value = "0"] = process.argv.slice(2);
+const modern = mode === "modern";
+const kept = [];
+
+function send(message) {
+  process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\n");
+}
+
+function text(content) {
+  const result = { content: [{ type: "text", text: String(content) }] };
+  return modern ? { resultType: "complete", ...result } : result;
+}
+
+const tools = {
+  echo: async ({ message }) => text(message),
+  sleep: async ({ ms }) => {
+    await new Promise((done) => setTimeout(done, ms));
+    return text("slept");
+  },
+  env: async ({ name }) => text(process.env[name] ?? "(unset)"),
+  whoami: async () => text(JSON.stringify({ uid: process.getuid(), gid: process.getgid(), pid: process.pid, cwd: process.cwd() })),
+  crash: async ({ code = 1 }) => process.exit(code),
+  big: async ({ bytes }) => text("x".repeat(bytes)),
+  huge: async ({ bytes }) => {
+    const chunk = "x".repeat(1 << 20);
+    process.stdout.write('{"jsonrpc":"2.0","id":999999,"result":"');
+    for (let sent = 0; sent < bytes; sent += chunk.length) {
+      if (!process.stdout.write(chunk)) await new Promise((done) => process.stdout.once("drain", done));
+    }
+    process.stdout.write('"}\n');
+    return text("sent");
+  },
+  // A grandchild in a session of its own, whose parent is gone: what a daemon does.
+  fork: async () => {
+    const script = "setsid sleep 1000 >/dev/null 2>&1 </dev/null & echo $!";
+    const shell = spawn("sh", ["-c", script], { detached: true, stdio: ["ignore", "pipe", "ignore"] });
+    let out = "";
+    for await (const chunk of shell.stdout) out += chunk;
+    return text(out.trim());
+  },
+  eat_memory: async ({ bytes }) => {
+    for (let eaten = 0; eaten < bytes; eaten += 16 << 20) {
+      kept.push(Buffer.alloc(16 << 20, 1));
+      await new Promise((done) => setImmediate(done));
+    }
+    return text("eaten");
+  },
+  many_processes: async ({ count }) => {
+    let failed = 0;
+    for (let started = 0; started < count; started++) {
+      try {
+        const child = spawn("sleep", ["1000"], { stdio: "ignore" });
+        child.on("error", () => failed++);
+        kept.push(child);
+      } catch {
+        failed++;
+      }
+    }
+    await new Promise((done) => setTimeout(done, 200));
+    return text(failed);
+  },
+  stderr_flood: async ({ lines }) => {
+    for (let line = 0; line < lines; line++) fs.writeSync(2, `flood ${line} ${"y".repeat(200)}\n`);
+    return text("flooded");
+  },
+  say: async ({ message }) => {
+    fs.writeSync(2, message + "\n");
+    return text("said");
+  },
+  read_file: async ({ path }) => text(fs.readFileSync(path, "utf8")),
+  list_dir: async ({ path }) => text(fs.readdirSync(path).join("\n")),
+  write_file: async ({ path, content }) => {
+    fs.writeFileSync(path, content);
+    return text("written");
+  },
+};
+
+const listed = Object.keys(tools).map((name) => ({ name, description: `fixture ${name}`, inputSchema: { type: "object" } }));
+const info = { name: "toolyard-fixture", version: "1.0.0" };
+
+async function answer({ id, method, params }) {
+  switch (method) {
+    case "server/discover":
+      if (!modern) break;
+      return send({
+        id,
+        result: { resultType: "complete", supportedVersions: ["2026-07-28"], capabilities: { tools: {} }, ttlMs: 0, cacheScope: "private",
+          _meta: { "io.modelcontextprotocol/serverInfo": info } },
+      });
+    case "initialize":
+      if (modern) break;
+      return send({ id, result: { protocolVersion: params.protocolVersion, capabilities: { tools: {} }, serverInfo: info } });
+    case "ping":
+      return send({ id, result: {} });
+    case "tools/list":
+      return send({ id, result: modern ? { resultType: "complete", tools: listed, ttlMs: 0, cacheScope: "private" } : { tools: listed } });
+    case "tools/call": {
+      const tool = tools[params.name];
+      if (!tool) return send({ id, error: { code: -32602, message: "unknown tool" } });
+      try {
+        return send({ id, result: await tool(params.arguments ?? {}) });
+      } catch (error) {
+        return send({ id, result: { ...text(error.message), isError: true } });
+      }
+    }
+  }
+  if (id !== undefined) send({ id, error: { code: -32601, message: "method not found" } });
+}
+
+function serve() {
+  const started = Date.now();
+  if (mode === "noisy") console.log("a banner on standard output");
+  const lines = readline.createInterface({ input: process.stdin });
+  lines.on("line", (line) => {
+    if (line.trim() === "" || mode === "never-answer") return;
+    if (mode === "deaf-after" && Date.now() - started > Number(value)) return;
+    if (mode === "garbage") return console.log("this is not JSON-RPC: " + line.length);
+    if (mode === "noisy") console.log("debug: got a line");
+    answer(JSON.parse(line));
+  });
+  if (mode === "stubborn") {
+    process.on("SIGTERM", () => {});
+    setInterval(() => {}, 1000);
+  } else {
+    lines.on("close", () => process.exit(0));
+  }
+}
+
+process.stderr.write(`fixture ${mode} starts\n`);
+if (mode === "exit-at-once") {
+  process.stderr.write("fatal: nothing to do\n");
+  process.exitCode = Number(value);
+} else if (mode === "slow-start") {
+  setTimeout(serve, Number(value));
+} else {
+  serve();
+}

@@ -1,0 +1,34 @@
+//! The fixture server: one npm package, `toolyard-fixture`, whose first argument says how it behaves.
+//!
+//! | argument | behaviour |
+//! | --- | --- |
+//! | none, `ok` | legacy era; tools `echo`, `sleep`, `env`, `crash`, `big`, `fork`, `eat_memory`, `many_processes`, `stderr_flood`, `read_file`, `write_file` |
+//! | `modern` | the same in the modern era |
+//! | `noisy` | as `ok`, with lines on standard output that are not protocol |
+//! | `garbage` | writes only what is not protocol |
+//! | `never-answer` | reads and says nothing |
+//! | `exit-at-once CODE` | writes a line to standard error and exits |
+//! | `slow-start MS` | as `ok`, after a while |
+//! | `stubborn` | as `ok`, but ignores the end of its input and SIGTERM |
+//! | `deaf-after MS` | as `ok`, until it stops answering |
+
+use crate::npm_registry::NpmPackage;
+
+/// The package's name.
+pub const NAME: &str = "toolyard-fixture";
+/// The package's only version.
+pub const VERSION: &str = "1.0.0";
+
+/// The package.
+#[must_use]
+pub fn package() -> NpmPackage {
+    let manifest = serde_json::json!({ "name": NAME, "version": VERSION, "bin": { NAME: "server.js" } });
+    NpmPackage {
+        name: NAME.into(),
+        version: VERSION.into(),
+        files: vec![
+            ("package.json".into(), manifest.to_string().into_bytes()),
+            ("server.js".into(), include_bytes!("fixture.js").to_vec()),
+        ],
+    }
+}
