@@ -11,8 +11,10 @@
 
 mod app;
 mod auth;
+mod calls;
 mod catalog;
 pub mod error;
+mod events;
 mod http;
 mod vault;
 
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use auth::{Caller, FirstSignIn};
+pub use calls::CallSink;
 pub use catalog::{SourceClient, entry_document};
 pub use error::{ControlError, Result};
 pub use http::openapi;
@@ -30,6 +33,9 @@ use toolyard_policy::Decider;
 use toolyard_store::Store;
 use toolyard_types::{Clock, Secret};
 pub use vault::{Vault, VaultError, VaultKeys};
+
+/// Streams of events open at once, on this replica.
+const EVENT_STREAMS: usize = 1000;
 
 /// What the administrator and the first API key are made of at the first start.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +99,10 @@ struct Inner {
     decider: Decider,
     tasks: TaskTracker,
     auth: auth::AuthState,
+    flags: app::flags::FlagState,
+    events: events::EventState,
+    event_streams: Arc<tokio::sync::Semaphore>,
+    calls: calls::CallState,
     catalog: catalog::CatalogState,
     first_sign_in: std::sync::Mutex<Option<FirstSignIn>>,
 }
@@ -114,16 +124,26 @@ impl Control {
         let decider = Decider::new().map_err(ControlError::internal("reading the built-in policies"))?;
         let auth = auth::AuthState::new(&options.clock);
         let first_sign_in = auth::bootstrap::run(&options.store, &options.bootstrap).await?;
+        let (calls, records) = calls::CallState::open(&options.store).await?;
         let control = Self(Arc::new(Inner {
             options,
             vault,
             decider,
             tasks: TaskTracker::new(),
             auth,
+            flags: app::flags::FlagState::default(),
+            events: events::EventState::new(),
+            event_streams: Arc::new(tokio::sync::Semaphore::new(EVENT_STREAMS)),
+            calls,
             catalog: catalog::CatalogState::default(),
             first_sign_in: std::sync::Mutex::new(first_sign_in),
         }));
+        events::prepare(&control).await?;
         catalog::sync::prepare(&control).await?;
+        control.spawn("events", events::follow(control.clone()));
+        control.spawn("trim", events::trim(control.clone()));
+        control.spawn("call records", calls::write(control.clone(), records));
+        control.spawn("call retention", calls::forget(control.clone()));
         control.spawn("auth upkeep", auth::upkeep(control.clone()));
         control.spawn("catalog changes", catalog::follow_changes(control.clone()));
         control.spawn("catalog sync", catalog::sync::run(control.clone()));
@@ -204,6 +224,23 @@ impl Control {
 
     pub(crate) fn catalog(&self) -> &catalog::CatalogState {
         &self.0.catalog
+    }
+
+    pub(crate) fn flags(&self) -> &app::flags::FlagState {
+        &self.0.flags
+    }
+
+    pub(crate) fn events(&self) -> &events::EventState {
+        &self.0.events
+    }
+
+    pub(crate) fn calls(&self) -> &calls::CallState {
+        &self.0.calls
+    }
+
+    /// A place for one more stream of events, which are bounded in number.
+    pub(crate) fn event_streams(&self) -> Result<tokio::sync::OwnedSemaphorePermit, tokio::sync::TryAcquireError> {
+        Arc::clone(&self.0.event_streams).try_acquire_owned()
     }
 
     pub(crate) fn auth(&self) -> &auth::AuthState {

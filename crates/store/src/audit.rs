@@ -4,7 +4,7 @@ use sea_orm::FromQueryResult;
 use toolyard_types::api::identity::AuditRecord;
 use toolyard_types::{AuditId, Timestamp};
 
-use crate::tx::{read, read_json};
+use crate::query::{json, parse};
 use crate::{OrgTx, Result, StoreError};
 
 /// A line to be written.
@@ -43,14 +43,14 @@ impl TryFrom<Row> for AuditRecord {
     type Error = StoreError;
     fn try_from(row: Row) -> Result<Self> {
         Ok(Self {
-            id: read("audit.id", &row.id)?,
+            id: parse("audit.id", &row.id)?,
             at: Timestamp::from_ms(row.at),
             actor: row.actor,
             actor_display: row.actor_display,
             action: row.action,
             target: row.target,
             outcome: row.outcome,
-            detail: read_json("audit.detail", &row.detail)?,
+            detail: json("audit.detail", &row.detail)?,
             request_id: row.request_id,
         })
     }
@@ -90,6 +90,6 @@ impl OrgTx {
         // `g` sorts after every hex digit, so it is after every id.
         let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
         let values = [self.organization().to_string().into(), before.into(), i64::from(limit).into()];
-        self.all::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 }

@@ -10,7 +10,7 @@ use toolyard_types::api::identity::{ApiKey, Member, Organization};
 use toolyard_types::snapshot::KeyGrant;
 use toolyard_types::{ApiKeyId, Name, OrganizationId, SessionId, Timestamp, UserId};
 
-use crate::tx::{read, read_json};
+use crate::query::{json, parse};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// The most members or keys one list reads.
@@ -100,8 +100,8 @@ impl TryFrom<OrganizationRow> for Organization {
     type Error = StoreError;
     fn try_from(row: OrganizationRow) -> Result<Self> {
         Ok(Self {
-            id: read("organizations.id", &row.id)?,
-            name: read("organizations.name", &row.name)?,
+            id: parse("organizations.id", &row.id)?,
+            name: parse("organizations.name", &row.name)?,
             created_at: Timestamp::from_ms(row.created_at),
         })
     }
@@ -125,9 +125,9 @@ impl TryFrom<MembershipRow> for Membership {
     type Error = StoreError;
     fn try_from(row: MembershipRow) -> Result<Self> {
         Ok(Self {
-            organization: read("memberships.organization_id", &row.organization_id)?,
-            organization_name: read("organizations.name", &row.organization_name)?,
-            role: read("memberships.role", &row.role)?,
+            organization: parse("memberships.organization_id", &row.organization_id)?,
+            organization_name: parse("organizations.name", &row.organization_name)?,
+            role: role("memberships.role", &row.role)?,
         })
     }
 }
@@ -157,9 +157,9 @@ impl TryFrom<MemberRow> for Member {
     type Error = StoreError;
     fn try_from(row: MemberRow) -> Result<Self> {
         Ok(Self {
-            id: read("users.id", &row.id)?,
+            id: parse("users.id", &row.id)?,
             email: row.email,
-            role: read("memberships.role", &row.role)?,
+            role: role("memberships.role", &row.role)?,
             created_at: Timestamp::from_ms(row.created_at),
             last_sign_in_at: row.last_sign_in_at.map(Timestamp::from_ms),
         })
@@ -184,11 +184,11 @@ impl TryFrom<KeyRow> for ApiKey {
     type Error = StoreError;
     fn try_from(row: KeyRow) -> Result<Self> {
         Ok(Self {
-            id: read("api_keys.id", &row.id)?,
-            name: read("api_keys.name", &row.name)?,
+            id: parse("api_keys.id", &row.id)?,
+            name: parse("api_keys.name", &row.name)?,
             prefix: row.prefix,
-            role: read("api_keys.role", &row.role)?,
-            scope: row.scope.as_deref().map(|text| read_json("api_keys.scope", text)).transpose()?,
+            role: role("api_keys.role", &row.role)?,
+            scope: row.scope.as_deref().map(|text| json("api_keys.scope", text)).transpose()?,
             created_by: row.created_by,
             created_at: Timestamp::from_ms(row.created_at),
             expires_at: row.expires_at.map(Timestamp::from_ms),
@@ -213,12 +213,12 @@ struct GrantRow {
 impl GrantRow {
     fn into_grant(self) -> Result<(String, KeyGrant)> {
         let grant = KeyGrant {
-            id: read("api_keys.id", &self.id)?,
+            id: parse("api_keys.id", &self.id)?,
             name: self.name,
-            organization: read("api_keys.organization_id", &self.organization_id)?,
-            organization_name: read("organizations.name", &self.organization_name)?,
-            role: read("api_keys.role", &self.role)?,
-            scope: self.scope.as_deref().map(|text| read_json("api_keys.scope", text)).transpose()?,
+            organization: parse("api_keys.organization_id", &self.organization_id)?,
+            organization_name: parse("organizations.name", &self.organization_name)?,
+            role: role("api_keys.role", &self.role)?,
+            scope: self.scope.as_deref().map(|text| json("api_keys.scope", text)).transpose()?,
             expires_at: self.expires_at.map(Timestamp::from_ms),
         };
         Ok((self.hash, grant))
@@ -239,7 +239,7 @@ impl SystemTx {
     /// When the database fails or a row cannot be read.
     pub async fn organizations(&self) -> Result<Vec<Organization>> {
         let sql = "SELECT id, name, created_at FROM organizations ORDER BY created_at, id";
-        self.all::<OrganizationRow>(sql, []).await?.into_iter().map(TryInto::try_into).collect()
+        self.rows::<OrganizationRow>(sql, []).await?.into_iter().map(TryInto::try_into).collect()
     }
 
     /// The organization of a name.
@@ -248,7 +248,7 @@ impl SystemTx {
     /// When the database fails or the row cannot be read.
     pub async fn organization_by_name(&self, name: &Name) -> Result<Option<Organization>> {
         let sql = "SELECT id, name, created_at FROM organizations WHERE name = $1";
-        self.one::<OrganizationRow>(sql, [name.as_str().into()]).await?.map(TryInto::try_into).transpose()
+        self.row::<OrganizationRow>(sql, [name.as_str().into()]).await?.map(TryInto::try_into).transpose()
     }
 
     /// Makes an organization.
@@ -274,7 +274,7 @@ impl SystemTx {
     /// When the database fails.
     pub async fn any_owner(&self) -> Result<bool> {
         let sql = "SELECT organization_id, '' AS organization_name, role FROM memberships WHERE role = 'owner' LIMIT 1";
-        Ok(self.one::<MembershipRow>(sql, []).await?.is_some())
+        Ok(self.row::<MembershipRow>(sql, []).await?.is_some())
     }
 
     /// The person of an e-mail address, which is compared in lower case.
@@ -283,8 +283,8 @@ impl SystemTx {
     /// When the database fails or the row cannot be read.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
         let sql = "SELECT id, email, password_hash FROM users WHERE email = $1";
-        let row = self.one::<UserRow>(sql, [email.to_lowercase().into()]).await?;
-        row.map(|row| Ok(User { id: read("users.id", &row.id)?, email: row.email, password_hash: row.password_hash }))
+        let row = self.row::<UserRow>(sql, [email.to_lowercase().into()]).await?;
+        row.map(|row| Ok(User { id: parse("users.id", &row.id)?, email: row.email, password_hash: row.password_hash }))
             .transpose()
     }
 
@@ -297,7 +297,7 @@ impl SystemTx {
                    JOIN organizations o ON o.id = m.organization_id WHERE m.user_id = $1 \
                    ORDER BY m.created_at, m.organization_id LIMIT $2";
         let values = [user.to_string().into(), LIST_LIMIT.into()];
-        self.all::<MembershipRow>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+        self.rows::<MembershipRow>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 
     /// The session of a token's SHA-256, unless it has ended.
@@ -311,7 +311,7 @@ impl SystemTx {
                    JOIN organizations o ON o.id = s.organization_id \
                    JOIN memberships m ON m.organization_id = s.organization_id AND m.user_id = s.user_id \
                    WHERE s.token_hash = $1 AND s.expires_at > $2";
-        let row = self.one::<SessionRow>(sql, [token_hash.into(), self.now().as_ms().into()]).await?;
+        let row = self.row::<SessionRow>(sql, [token_hash.into(), self.now().as_ms().into()]).await?;
         row.map(SessionRow::into_signed_in).transpose()
     }
 
@@ -329,7 +329,7 @@ impl SystemTx {
     /// When the database fails or the row cannot be read.
     pub async fn key_grant_by_hash(&self, hash: &str) -> Result<Option<KeyGrant>> {
         let sql = format!("{GRANTS} AND k.hash = $2");
-        let row = self.one::<GrantRow>(&sql, [self.now().as_ms().into(), hash.into()]).await?;
+        let row = self.row::<GrantRow>(&sql, [self.now().as_ms().into(), hash.into()]).await?;
         Ok(row.map(GrantRow::into_grant).transpose()?.map(|(_, grant)| grant))
     }
 
@@ -338,7 +338,11 @@ impl SystemTx {
     /// # Errors
     /// When the database fails or a row cannot be read.
     pub async fn key_grants(&self) -> Result<Vec<(String, KeyGrant)>> {
-        self.all::<GrantRow>(GRANTS, [self.now().as_ms().into()]).await?.into_iter().map(GrantRow::into_grant).collect()
+        self.rows::<GrantRow>(GRANTS, [self.now().as_ms().into()])
+            .await?
+            .into_iter()
+            .map(GrantRow::into_grant)
+            .collect()
     }
 
     /// Writes when keys were last used; an older time never replaces a newer one.
@@ -357,13 +361,13 @@ impl SystemTx {
 impl SessionRow {
     fn into_signed_in(self) -> Result<SignedIn> {
         Ok(SignedIn {
-            session: read("sessions.id", &self.id)?,
-            user: read("sessions.user_id", &self.user_id)?,
+            session: parse("sessions.id", &self.id)?,
+            user: parse("sessions.user_id", &self.user_id)?,
             email: self.email,
             membership: Membership {
-                organization: read("sessions.organization_id", &self.organization_id)?,
-                organization_name: read("organizations.name", &self.organization_name)?,
-                role: read("memberships.role", &self.role)?,
+                organization: parse("sessions.organization_id", &self.organization_id)?,
+                organization_name: parse("organizations.name", &self.organization_name)?,
+                role: role("memberships.role", &self.role)?,
             },
             expires_at: Timestamp::from_ms(self.expires_at),
             last_seen_at: Timestamp::from_ms(self.last_seen_at),
@@ -380,7 +384,7 @@ impl OrgTx {
         let sql = "SELECT u.id, u.email, m.role, m.created_at, u.last_sign_in_at FROM memberships m \
                    JOIN users u ON u.id = m.user_id WHERE m.organization_id = $1 ORDER BY u.email LIMIT $2";
         let values = [self.organization().to_string().into(), LIST_LIMIT.into()];
-        self.all::<MemberRow>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+        self.rows::<MemberRow>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 
     /// One member.
@@ -391,7 +395,7 @@ impl OrgTx {
         let sql = "SELECT u.id, u.email, m.role, m.created_at, u.last_sign_in_at FROM memberships m \
                    JOIN users u ON u.id = m.user_id WHERE m.organization_id = $1 AND m.user_id = $2";
         let values = [self.organization().to_string().into(), user.to_string().into()];
-        self.one::<MemberRow>(sql, values).await?.map(TryInto::try_into).transpose()
+        self.row::<MemberRow>(sql, values).await?.map(TryInto::try_into).transpose()
     }
 
     /// Makes a person and their membership here.
@@ -468,9 +472,9 @@ impl OrgTx {
             #[expect(dead_code, reason = "the row is counted, its content is not needed")]
             user_id: String,
         }
-        let lock = if self.is_postgres() { " FOR UPDATE" } else { "" };
+        let lock = self.for_update();
         let sql = format!("SELECT user_id FROM memberships WHERE organization_id = $1 AND role = 'owner'{lock}");
-        Ok(self.all::<Row>(&sql, [self.organization().to_string().into()]).await?.len())
+        Ok(self.rows::<Row>(&sql, [self.organization().to_string().into()]).await?.len())
     }
 
     /// Writes a session and the time of this sign-in.
@@ -521,15 +525,20 @@ impl OrgTx {
         Ok(())
     }
 
-    /// The API keys after `after` (an id), newest last, at most `limit`.
+    /// The API keys after `after` (an id), newest last, at most `limit`; only those `made_by` somebody, when given.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn api_keys(&self, after: Option<ApiKeyId>, limit: u32) -> Result<Vec<ApiKey>> {
-        let sql = format!("{KEYS} AND id > $2 ORDER BY id LIMIT $3");
+    pub async fn api_keys(&self, after: Option<ApiKeyId>, made_by: Option<&str>, limit: u32) -> Result<Vec<ApiKey>> {
+        let sql = format!("{KEYS} AND id > $2 AND created_by = COALESCE($4, created_by) ORDER BY id LIMIT $3");
         let after = after.map(|id| id.to_string()).unwrap_or_default();
-        let values = [self.organization().to_string().into(), after.into(), i64::from(limit).into()];
-        self.all::<KeyRow>(&sql, values).await?.into_iter().map(TryInto::try_into).collect()
+        let values = [
+            self.organization().to_string().into(),
+            after.into(),
+            i64::from(limit).into(),
+            made_by.map(str::to_owned).into(),
+        ];
+        self.rows::<KeyRow>(&sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 
     /// One API key.
@@ -539,7 +548,7 @@ impl OrgTx {
     pub async fn api_key(&self, id: ApiKeyId) -> Result<Option<ApiKey>> {
         let sql = format!("{KEYS} AND id = $2");
         let values = [self.organization().to_string().into(), id.to_string().into()];
-        self.one::<KeyRow>(&sql, values).await?.map(TryInto::try_into).transpose()
+        self.row::<KeyRow>(&sql, values).await?.map(TryInto::try_into).transpose()
     }
 
     /// The key of a SHA-256, also when it was revoked.
@@ -549,7 +558,7 @@ impl OrgTx {
     pub async fn api_key_by_hash(&self, hash: &str) -> Result<Option<ApiKey>> {
         let sql = format!("{KEYS} AND hash = $2");
         let values = [self.organization().to_string().into(), hash.into()];
-        self.one::<KeyRow>(&sql, values).await?.map(TryInto::try_into).transpose()
+        self.row::<KeyRow>(&sql, values).await?.map(TryInto::try_into).transpose()
     }
 
     /// The keys of a name that are not revoked.
@@ -559,7 +568,7 @@ impl OrgTx {
     pub async fn active_api_keys_named(&self, name: &Name) -> Result<Vec<ApiKey>> {
         let sql = format!("{KEYS} AND name = $2 AND revoked_at IS NULL ORDER BY id");
         let values = [self.organization().to_string().into(), name.as_str().into()];
-        self.all::<KeyRow>(&sql, values).await?.into_iter().map(TryInto::try_into).collect()
+        self.rows::<KeyRow>(&sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 
     /// Writes an API key.
@@ -612,4 +621,28 @@ impl OrgTx {
         }
         Ok(revoked)
     }
+}
+
+impl OrgTx {
+    /// Revokes the keys that somebody made and that have more power than `keep`; all of them without it.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn revoke_api_keys_made_by(&mut self, maker: &str, keep: Option<Role>) -> Result<usize> {
+        let sql = format!("{KEYS} AND created_by = $2 AND revoked_at IS NULL");
+        let rows = self.rows::<KeyRow>(sql, [self.organization().to_string().into(), maker.into()]).await?;
+        let mut revoked = 0;
+        for key in rows.into_iter().map(ApiKey::try_from).collect::<Result<Vec<_>>>()? {
+            // Roles are ordered from most to least power.
+            if keep.is_none_or(|keep| key.role < keep) {
+                self.revoke_api_key(key.id).await?;
+                revoked += 1;
+            }
+        }
+        Ok(revoked)
+    }
+}
+
+fn role(what: &str, text: &str) -> Result<Role> {
+    text.parse().map_err(|source: String| StoreError::Corrupt { what: what.to_owned(), source: source.into() })
 }

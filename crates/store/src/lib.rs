@@ -10,7 +10,11 @@
 //! last number it saw can never miss a late one.
 
 mod audit;
+mod calls;
 mod catalog;
+mod credentials;
+mod flags;
+mod idempotency;
 mod identity;
 mod instances;
 mod jobs;
@@ -30,9 +34,12 @@ mod toolsets;
 mod tx;
 
 pub use audit::NewAudit;
+pub use calls::{CallCursor, CallStore, StoredCall};
 pub use catalog::{
     CatalogEntry, CatalogSource, CatalogVersion, CatalogVersionHead, PublicVersion, PublicVersionsQuery,
 };
+pub use credentials::SealedCredential;
+pub use idempotency::Remembered;
 pub use identity::{Membership, NewApiKey, NewSession, SignedIn, User};
 pub use instances::{InstanceRow, InstanceWish};
 pub use jobs::{JobRow, JobState};
@@ -104,6 +111,7 @@ pub enum Location {
 pub struct Store {
     writer: DatabaseConnection,
     reader: DatabaseConnection,
+    location: Location,
     clock: Clock,
     wake: watch::Sender<u64>,
 }
@@ -127,13 +135,19 @@ impl Store {
             }
         };
         migrations::run(&writer).await?;
-        Ok(Self { writer, reader, clock, wake: watch::Sender::new(0) })
+        Ok(Self { writer, reader, location: location.clone(), clock, wake: watch::Sender::new(0) })
     }
 
     /// The clock given at the start.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Where it was opened.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// `sqlite` or `postgres`.

@@ -18,6 +18,7 @@ const POSTGRES_MIGRATION_LOCK: i64 = 0x544f_4f4c_0000;
 const MIGRATIONS: &[(&str, &str)] = &[
     ("m0001_base", include_str!("migrations/m0001_base.sql")),
     ("m0002_servers", include_str!("migrations/m0002_servers.sql")),
+    ("m0003_credential_uses", include_str!("migrations/m0003_credential_uses.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

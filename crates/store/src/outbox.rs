@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement};
 use toolyard_types::{OrganizationId, Timestamp};
 
-use crate::{Result, StoreError, SystemTx};
+use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// The advisory lock that makes commit order and sequence order the same on Postgres.
 const POSTGRES_OUTBOX_LOCK: i64 = 0x544f_4f4c_0001;
@@ -102,6 +102,19 @@ impl SystemTx {
     /// When the database fails.
     pub async fn trim_events(&self, at: Timestamp) -> Result<u64> {
         self.execute("DELETE FROM outbox WHERE at < $1", [at.as_ms().into()]).await
+    }
+}
+
+impl OrgTx {
+    /// Events of this organization, and those for all, after `sequence`, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn events_after(&self, sequence: i64, limit: u32) -> Result<Vec<OutboxEvent>> {
+        let sql = "SELECT sequence, organization_id, at, kind, subject, data FROM outbox \
+                   WHERE sequence > $1 AND (organization_id = $2 OR organization_id IS NULL) ORDER BY sequence LIMIT $3";
+        let values = [sequence.into(), self.organization().to_string().into(), i64::from(limit).into()];
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 }
 

@@ -90,7 +90,7 @@ impl OrgTx {
             revision.created_at.as_ms().into(),
         ];
         self.execute(&sql, values).await?;
-        Ok(())
+        self.note_credential_uses(revision.id, &revision.spec).await
     }
 
     /// A revision by id.

@@ -10,21 +10,7 @@ use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId, Timestamp};
 
 use crate::outbox::NewEvent;
-use crate::{Result, Store, StoreError};
-
-/// Reads what a column holds as one of our types; `what` names the column for the error.
-pub(crate) fn read<T>(what: &str, text: &str) -> Result<T>
-where
-    T: std::str::FromStr,
-    T::Err: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    text.parse().map_err(|source: T::Err| StoreError::Corrupt { what: what.to_owned(), source: source.into() })
-}
-
-/// Reads a column that holds JSON; `what` names it for the error.
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(what: &str, text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|source| StoreError::Corrupt { what: what.to_owned(), source: source.into() })
-}
+use crate::{Result, Store};
 
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
@@ -68,26 +54,6 @@ impl Tx {
     pub(crate) async fn execute(&self, sql: &str, values: impl IntoIterator<Item = Value>) -> Result<u64> {
         let statement = Statement::from_sql_and_values(self.db.get_database_backend(), sql, values);
         Ok(self.db.execute_raw(statement).await?.rows_affected())
-    }
-
-    /// The first row of a query of our own.
-    pub(crate) async fn one<R: FromQueryResult>(
-        &self,
-        sql: &str,
-        values: impl IntoIterator<Item = Value>,
-    ) -> Result<Option<R>> {
-        let statement = Statement::from_sql_and_values(self.db.get_database_backend(), sql, values);
-        Ok(R::find_by_statement(statement).one(&self.db).await?)
-    }
-
-    /// Every row of a query of our own; the query itself says how many at most.
-    pub(crate) async fn all<R: FromQueryResult>(
-        &self,
-        sql: &str,
-        values: impl IntoIterator<Item = Value>,
-    ) -> Result<Vec<R>> {
-        let statement = Statement::from_sql_and_values(self.db.get_database_backend(), sql, values);
-        Ok(R::find_by_statement(statement).all(&self.db).await?)
     }
 
     /// Notes an event, to be written when the transaction commits.
@@ -207,7 +173,7 @@ impl SystemTx {
             return Ok(true);
         }
         let sql = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS taken";
-        Ok(self.one::<Row>(sql, [name.into()]).await?.is_some_and(|row| row.taken))
+        Ok(self.row::<Row>(sql, [name.into()]).await?.is_some_and(|row| row.taken))
     }
 
     /// Goes on with this transaction for one organization.

@@ -4,7 +4,13 @@
 //! transaction together with its line of the audit log, and returns a type of the API. It knows nothing of
 //! HTTP, so the handlers, the loops and the tests reach the same code.
 
+pub(crate) mod audit;
 pub(crate) mod catalog;
+pub(crate) mod credentials;
+pub(crate) mod flags;
+pub(crate) mod identity;
+pub(crate) mod keys;
+pub(crate) mod members;
 
 use toolyard_policy::Resource;
 use toolyard_store::{NewAudit, OrgTx};
@@ -98,8 +104,7 @@ pub(crate) fn next_cursor<T>(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) 
 /// # Errors
 /// `validation_failed` when it is none of ours.
 pub(crate) fn id_cursor<T: std::str::FromStr>(query: &PageQuery) -> Result<Option<T>> {
-    let read = |text: &String| {
-        text.parse().map_err(|_| ControlError::field("cursor", "is not a `next_cursor` of this list"))
-    };
+    let read =
+        |text: &String| text.parse().map_err(|_| ControlError::field("cursor", "is not a `next_cursor` of this list"));
     query.cursor.as_ref().map(read).transpose()
 }

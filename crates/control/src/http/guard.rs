@@ -8,7 +8,7 @@
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, header};
 use toolyard_policy::Resource;
 use toolyard_types::access::Action;
 use toolyard_types::{Code, Name};
@@ -173,9 +173,4 @@ fn is_ours(origin: &str, host: Option<&str>, public_url: Option<&str>) -> bool {
     let Some(origin) = authority(origin) else { return false };
     host.is_some_and(|host| host.eq_ignore_ascii_case(&origin))
         || public_url.and_then(authority).is_some_and(|ours| ours.eq_ignore_ascii_case(&origin))
-}
-
-/// Whether a request with this method changes nothing.
-pub(super) fn creates(method: &Method) -> bool {
-    *method == Method::POST
 }

@@ -1,10 +1,17 @@
 //! The HTTP API: thin handlers, a file per noun, every route with its access.
 
+mod audit;
 mod catalog;
+mod credentials;
 mod edge;
+mod events;
 mod extract;
+mod flags;
 mod guard;
 mod idempotency;
+mod identity;
+mod keys;
+mod members;
 mod problem;
 mod registry;
 mod system;
@@ -17,10 +24,21 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::{Control, ControlError};
 use guard::Routes;
+pub(crate) use idempotency::KEPT as IDEMPOTENCY_KEPT;
 
 /// Every route of the public API. A new noun adds a line here and a file beside.
 fn routes() -> Routes {
-    Routes::new().merge(system::routes()).merge(catalog::routes()).merge(registry::routes())
+    Routes::new()
+        .merge(system::routes())
+        .merge(identity::routes())
+        .merge(members::routes())
+        .merge(keys::routes())
+        .merge(credentials::routes())
+        .merge(flags::routes())
+        .merge(audit::routes())
+        .merge(events::routes())
+        .merge(catalog::routes())
+        .merge(registry::routes())
 }
 
 /// The public API as a service.

@@ -1,0 +1,160 @@
+//! Credentials: secrets that servers get by reference.
+//!
+//! A secret comes in once and never goes out through the API. [`open_many`] is for what delivers secrets to the
+//! one server that has them: the agents' sync and the leases of remote servers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use toolyard_store::{OrgTx, StoreError};
+use toolyard_types::api::identity::{Credential, PutCredential};
+use toolyard_types::api::{Page, PageQuery};
+use toolyard_types::{CredentialId, Name, OrganizationId, Secret};
+
+use super::{audit, next_cursor, page_limit};
+use crate::vault::Place;
+use crate::{Caller, Control, ControlError, Result};
+
+const LARGEST_SECRET: usize = 64 * 1024;
+const LONGEST_DESCRIPTION: usize = 500;
+
+/// The credentials, without their secrets.
+pub(crate) async fn list(control: &Control, caller: &Caller, query: &PageQuery) -> Result<Page<Credential>> {
+    let limit = page_limit(query)?;
+    let tx = control.store().org_read(caller.organization).await?;
+    let items = tx.credentials(query.cursor.as_deref(), limit + 1).await?;
+    Ok(next_cursor(items, limit, |credential| credential.name.to_string()))
+}
+
+/// One credential, without its secret.
+pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Result<Credential> {
+    let tx = control.store().org_read(caller.organization).await?;
+    tx.credential_named(name).await?.ok_or_else(|| unknown(name))
+}
+
+/// Makes a credential, or gives one a new secret.
+pub(crate) async fn put(control: &Control, caller: &Caller, name: &Name, put: &PutCredential) -> Result<Credential> {
+    check(put)?;
+    let mut tx = control.store().org(caller.organization).await?;
+    let before = tx.credential_named(name).await?;
+    let action = if before.is_some() { "credential.update" } else { "credential.create" };
+    write(control, &mut tx, name, before, put.description.as_deref(), &put.secret).await?;
+    audit(&mut tx, caller, action, format!("credential/{name}"), json!({})).await?;
+    let after = tx.credential_named(name).await?.ok_or_else(|| unknown(name))?;
+    tx.commit().await?;
+    Ok(after)
+}
+
+/// Forgets a credential that no server uses.
+pub(crate) async fn delete(control: &Control, caller: &Caller, name: &Name) -> Result<()> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let credential = tx.credential_named(name).await?.ok_or_else(|| unknown(name))?;
+    if let Some(server) = credential.used_by.first() {
+        let others = credential.used_by.len() - 1;
+        let more = if others == 0 { String::new() } else { format!(" and {others} more") };
+        return Err(ControlError::Conflict(format!("credential `{name}` is used by server `{server}`{more}")));
+    }
+    tx.delete_credential(&credential).await?;
+    audit(&mut tx, caller, "credential.delete", format!("credential/{name}"), json!({})).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Stores the secret of a server's input under `name` (`{server}-{input}`), in the caller's transaction: a new
+/// credential, or a new version of the one of that name.
+///
+/// # Errors
+/// `validation_failed` when the secret is empty or too large; else when the store fails.
+pub(crate) async fn store_input_secret(
+    control: &Control,
+    tx: &mut OrgTx,
+    name: &Name,
+    secret: &Secret,
+) -> Result<CredentialId> {
+    check_secret(name.as_str(), secret)?;
+    let before = tx.credential_named(name).await?;
+    write(control, tx, name, before, None, secret).await
+}
+
+/// Opens the secrets of these credentials; one that does not exist is left out.
+///
+/// # Errors
+/// When the store fails, or a secret cannot be opened with the keys that are here.
+pub(crate) async fn open_many(
+    control: &Control,
+    organization: OrganizationId,
+    ids: &BTreeSet<CredentialId>,
+) -> Result<BTreeMap<CredentialId, Secret>> {
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let tx = control.store().org_read(organization).await?;
+    let sealed = tx.sealed_credentials(ids).await?;
+    drop(tx);
+    sealed
+        .into_iter()
+        .map(|sealed| {
+            let subject = subject(sealed.id);
+            let place = Place { organization, subject: &subject, version: sealed.version };
+            Ok((sealed.id, control.vault().unseal(&place, &sealed.envelope)?))
+        })
+        .collect()
+}
+
+/// Seals a secret for a new credential or the next version of a known one, and writes it.
+async fn write(
+    control: &Control,
+    tx: &mut OrgTx,
+    name: &Name,
+    before: Option<Credential>,
+    description: Option<&str>,
+    secret: &Secret,
+) -> Result<CredentialId> {
+    let (id, version) = match &before {
+        Some(credential) => (credential.id, credential.version.saturating_add(1)),
+        None => (CredentialId::generate(), 1),
+    };
+    let subject = subject(id);
+    let place = Place { organization: tx.organization(), subject: &subject, version };
+    let envelope = control.vault().seal(&place, secret);
+    let written = match &before {
+        Some(before) => {
+            let description = description.unwrap_or(&before.description);
+            tx.update_credential(before, description, version, envelope).await
+        }
+        None => tx.insert_credential(id, name, description.unwrap_or_default(), envelope).await,
+    };
+    match written {
+        Ok(()) => Ok(id),
+        Err(StoreError::AlreadyExists | StoreError::Stale) => {
+            Err(ControlError::Conflict(format!("credential `{name}` is being changed by somebody else")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What an envelope of this credential is sealed for.
+fn subject(id: CredentialId) -> String {
+    format!("credential/{id}")
+}
+
+fn unknown(name: &Name) -> ControlError {
+    ControlError::NotFound(format!("credential `{name}`"))
+}
+
+fn check(put: &PutCredential) -> Result<()> {
+    if put.description.as_ref().is_some_and(|text| text.chars().count() > LONGEST_DESCRIPTION) {
+        let message = format!("may have at most {LONGEST_DESCRIPTION} characters");
+        return Err(ControlError::field("description", message));
+    }
+    check_secret("secret", &put.secret)
+}
+
+fn check_secret(field: &str, secret: &Secret) -> Result<()> {
+    match secret.expose().len() {
+        0 => Err(ControlError::field(field, "a secret must not be empty")),
+        length if length > LARGEST_SECRET => {
+            Err(ControlError::field(field, format!("a secret may have at most {LARGEST_SECRET} bytes")))
+        }
+        _ => Ok(()),
+    }
+}

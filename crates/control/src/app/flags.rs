@@ -1,0 +1,171 @@
+//! Feature flags: which exist, what they are by default, and the rules set for them.
+//!
+//! A flag is enforced here on the server: a route behind it answers `feature_disabled`. The rules are kept in
+//! memory and read again when an event says that one changed, so a change is live within a second on every
+//! replica.
+
+use std::collections::BTreeMap;
+
+use arc_swap::ArcSwap;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use toolyard_types::api::Page;
+use toolyard_types::api::system::{Flag, FlagRule};
+use toolyard_types::{Code, Name, OrganizationId};
+
+use super::audit;
+use crate::{Caller, Control, ControlError, Result};
+
+const LARGEST_RULE: usize = 1000;
+
+/// A flag that the program knows.
+struct Definition {
+    name: &'static str,
+    description: &'static str,
+    /// In development, staging, production.
+    default: [bool; 3],
+}
+
+const FLAGS: &[Definition] = &[
+    Definition { name: "catalog_ratings", description: "people rate catalog entries", default: [true, true, true] },
+    Definition {
+        name: "catalog_submissions",
+        description: "people submit catalog entries of their own for review",
+        default: [true, true, true],
+    },
+    Definition { name: "server_clone", description: "servers can be cloned", default: [true, true, true] },
+];
+
+/// The rules in memory.
+#[derive(Default)]
+pub(crate) struct FlagState(ArcSwap<BTreeMap<String, FlagRule>>);
+
+/// Reads the rules into memory.
+pub(crate) async fn load(control: &Control) -> Result<()> {
+    let tx = control.store().system_read("read the rules of feature flags").await?;
+    control.flags().0.store(tx.flag_rules().await?.into());
+    Ok(())
+}
+
+/// Refuses when a flag is off for the caller's organization.
+///
+/// # Errors
+/// `feature_disabled`.
+pub(crate) fn require(control: &Control, caller: &Caller, name: &'static str) -> Result<()> {
+    let definition = FLAGS.iter().find(|flag| flag.name == name).expect("routes name flags of the table");
+    let rules = control.flags().0.load();
+    if enabled(control, definition, rules.get(name), caller.organization, &caller.organization_name) {
+        return Ok(());
+    }
+    Err(ControlError::problem(Code::FeatureDisabled, format!("feature `{name}` is switched off here")))
+}
+
+/// Every flag as it applies to the caller's organization.
+pub(crate) fn list(control: &Control, caller: &Caller) -> Page<Flag> {
+    let rules = control.flags().0.load();
+    Page::whole(FLAGS.iter().map(|flag| describe(control, caller, flag, rules.get(flag.name))).collect())
+}
+
+/// Sets a flag's rule; an empty rule takes it away.
+pub(crate) async fn set(control: &Control, caller: &Caller, name: &str, rule: FlagRule) -> Result<Flag> {
+    let definition = FLAGS
+        .iter()
+        .find(|flag| flag.name == name)
+        .ok_or_else(|| ControlError::NotFound(format!("feature flag `{}`", toolyard_types::name::printable(name))))?;
+    if rule.percentage.is_some_and(|share| share > 100) {
+        return Err(ControlError::field("percentage", "must be 0 to 100"));
+    }
+    if rule.organizations.len() > LARGEST_RULE {
+        return Err(ControlError::field("organizations", format!("may name at most {LARGEST_RULE}")));
+    }
+    let rule = (rule != FlagRule::default()).then_some(rule);
+    let mut tx = control.store().system("set the rule of a feature flag").await?;
+    tx.set_flag_rule(definition.name, rule.as_ref()).await?;
+    let mut tx = tx.into_org(caller.organization);
+    audit(&mut tx, caller, "flag.update", format!("flag/{name}"), json!({ "rule": rule })).await?;
+    tx.commit().await?;
+    load(control).await?;
+    Ok(describe(control, caller, definition, rule.as_ref()))
+}
+
+fn describe(control: &Control, caller: &Caller, flag: &Definition, rule: Option<&FlagRule>) -> Flag {
+    Flag {
+        name: flag.name.to_owned(),
+        description: flag.description.to_owned(),
+        enabled: enabled(control, flag, rule, caller.organization, &caller.organization_name),
+        default: default(control, flag),
+        rule: rule.cloned(),
+    }
+}
+
+fn enabled(
+    control: &Control,
+    flag: &Definition,
+    rule: Option<&FlagRule>,
+    organization: OrganizationId,
+    name: &Name,
+) -> bool {
+    decide(flag.name, rule, organization, name).unwrap_or_else(|| default(control, flag))
+}
+
+/// For one organization, else by percentage, else for everyone; `None` when the rule says nothing.
+fn decide(flag: &str, rule: Option<&FlagRule>, organization: OrganizationId, name: &Name) -> Option<bool> {
+    let rule = rule?;
+    let by_share = || rule.percentage.map(|share| bucket(flag, organization) < share);
+    rule.organizations.get(name).copied().or_else(by_share).or(rule.everyone)
+}
+
+fn default(control: &Control, flag: &Definition) -> bool {
+    let [development, staging, production] = flag.default;
+    match control.options().environment.as_str() {
+        "production" => production,
+        "staging" => staging,
+        _ => development,
+    }
+}
+
+/// Where an organization stands in 0..100 for a flag: always at the same place, at another one for each flag.
+fn bucket(flag: &str, organization: OrganizationId) -> u8 {
+    let digest = Sha256::digest(format!("{flag}\n{organization}").as_bytes());
+    let number = u16::from_be_bytes([digest[0], digest[1]]);
+    u8::try_from(number % 100).expect("a number below 100 fits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_rule_for_the_organization_beats_the_percentage_which_beats_everyone() {
+        let organization = OrganizationId::generate();
+        let rule = FlagRule {
+            everyone: Some(true),
+            organizations: BTreeMap::from([(name("acme"), true)]),
+            percentage: Some(0),
+        };
+        assert_eq!(decide("f", Some(&rule), organization, &name("acme")), Some(true));
+        assert_eq!(decide("f", Some(&rule), organization, &name("other")), Some(false));
+        let rule = FlagRule { percentage: None, ..rule };
+        assert_eq!(decide("f", Some(&rule), organization, &name("other")), Some(true));
+        assert_eq!(decide("f", None, organization, &name("other")), None);
+    }
+
+    #[test]
+    fn a_growing_percentage_keeps_the_organizations_it_had() {
+        let organizations: Vec<_> = (0..200).map(|_| OrganizationId::generate()).collect();
+        let on = |share: u8| {
+            let rule = FlagRule { percentage: Some(share), ..FlagRule::default() };
+            organizations
+                .iter()
+                .filter(|organization| decide("f", Some(&rule), **organization, &name("x")) == Some(true))
+                .collect::<Vec<_>>()
+        };
+        let (few, more) = (on(20), on(60));
+        assert!(few.iter().all(|organization| more.contains(organization)) && few.len() < more.len());
+        assert_eq!((on(0).len(), on(100).len()), (0, 200));
+    }
+}

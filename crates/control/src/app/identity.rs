@@ -1,0 +1,166 @@
+//! Signing in and out, and what the caller may do.
+
+use toolyard_store::{Membership, NewSession, User};
+use toolyard_types::access::{Action, Actor, Principal};
+use toolyard_types::api::identity::{Session, SignIn, Why};
+use toolyard_types::{ApiKeyId, Code, Name, Secret, SessionId, Timestamp, UserId};
+
+use super::allow;
+use crate::auth::{password, token};
+use crate::{Caller, Control, ControlError, Result};
+use toolyard_policy::Resource;
+
+/// A session that was just made.
+pub(crate) struct NewlySignedIn {
+    /// For the cookie.
+    pub(crate) token: Secret,
+    /// About it.
+    pub(crate) session: Session,
+}
+
+/// Checks e-mail address and password, and makes a session. A wrong address costs the same time as a wrong
+/// password, and both are answered alike.
+pub(crate) async fn sign_in(control: &Control, sign_in: &SignIn, request_id: Option<String>) -> Result<NewlySignedIn> {
+    control.auth().sign_ins.attempt(&sign_in.email)?;
+    if password::is_too_long(&sign_in.password) {
+        return Err(wrong());
+    }
+    let known = find(control, &sign_in.email).await?;
+    let hash = known.as_ref().map(|(user, _)| user.password_hash.clone());
+    let right = control.auth().passwords.verify(&sign_in.password, hash).await?;
+    let Some((user, membership)) = known else { return Err(wrong()) };
+    let caller = caller_of(&user, &membership, request_id);
+    if !right {
+        super::audit_refusal(control, &caller, "session.create", "session", "wrong password").await;
+        return Err(wrong());
+    }
+    control.auth().sign_ins.succeeded(&sign_in.email);
+    let token = token::random();
+    let expires_at = control.clock().now().plus(control.options().session_ttl);
+    let new = NewSession {
+        id: SessionId::generate(),
+        user: user.id,
+        token_hash: token::sha256_hex(token.expose()),
+        expires_at,
+    };
+    let mut tx = control.store().org(membership.organization).await?;
+    tx.create_session(&new).await?;
+    super::audit(&mut tx, &caller, "session.create", format!("session/{}", new.id), serde_json::json!({})).await?;
+    tx.commit().await?;
+    Ok(NewlySignedIn { token, session: describe(control, &caller.principal, Some(expires_at)) })
+}
+
+async fn find(control: &Control, email: &str) -> Result<Option<(User, Membership)>> {
+    let tx = control.store().system_read("find who signs in").await?;
+    let Some(user) = tx.user_by_email(email).await? else { return Ok(None) };
+    let membership = tx.memberships(user.id).await?.into_iter().next();
+    Ok(membership.map(|membership| (user, membership)))
+}
+
+fn wrong() -> ControlError {
+    ControlError::problem(Code::InvalidCredentials, "the e-mail address or the password is wrong")
+}
+
+fn caller_of(user: &User, membership: &Membership, request_id: Option<String>) -> Caller {
+    let principal = Principal {
+        actor: Actor::User(user.id),
+        display: user.email.clone(),
+        organization: membership.organization,
+        organization_name: membership.organization_name.clone(),
+        role: membership.role,
+        scope: None,
+    };
+    Caller { principal, request_id, session: None, expires_at: None }
+}
+
+/// Ends the caller's session; with a key there is none to end.
+pub(crate) async fn sign_out(control: &Control, caller: &Caller) -> Result<()> {
+    let Some(session) = caller.session else { return Ok(()) };
+    let mut tx = control.store().org(caller.organization).await?;
+    tx.delete_session(session).await?;
+    super::audit(&mut tx, caller, "session.delete", format!("session/{session}"), serde_json::json!({})).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Who the caller is.
+pub(crate) fn session(control: &Control, caller: &Caller) -> Session {
+    describe(control, caller, caller.expires_at)
+}
+
+fn describe(control: &Control, principal: &Principal, expires_at: Option<Timestamp>) -> Session {
+    Session {
+        kind: if matches!(principal.actor, Actor::ApiKey(_)) { "api_key" } else { "user" }.to_owned(),
+        display: principal.display.clone(),
+        organization: principal.organization_name.clone(),
+        role: principal.role,
+        actions: control.decider().allowed_actions(principal),
+        expires_at,
+    }
+}
+
+/// About whom `why` is asked.
+pub(crate) enum About {
+    /// The caller.
+    Caller,
+    /// A member, by id or e-mail address.
+    Member(String),
+    /// A key, by id or name.
+    Key(String),
+}
+
+/// Why somebody may or may not do something. About others one may ask who may see them.
+pub(crate) async fn why(
+    control: &Control,
+    caller: &Caller,
+    action: Action,
+    resource: &Resource,
+    about: &About,
+) -> Result<Why> {
+    let principal = match about {
+        About::Caller => caller.principal.clone(),
+        About::Member(member) => member_principal(control, caller, member).await?,
+        About::Key(key) => key_principal(control, caller, key).await?,
+    };
+    let decision = control.decider().decide(&principal, action, resource);
+    Ok(Why {
+        principal: principal.display,
+        action,
+        resource: resource.to_string(),
+        allowed: decision.allowed,
+        because: decision.because,
+    })
+}
+
+async fn member_principal(control: &Control, caller: &Caller, text: &str) -> Result<Principal> {
+    allow(control, caller, Action::MemberRead, &Resource::Organization)?;
+    let tx = control.store().org_read(caller.organization).await?;
+    let id = text.parse::<UserId>().ok();
+    let members = tx.members().await?;
+    let found = members.into_iter().find(|member| Some(member.id) == id || member.email.eq_ignore_ascii_case(text));
+    let member = found.ok_or_else(|| ControlError::NotFound("the member".to_owned()))?;
+    Ok(Principal {
+        actor: Actor::User(member.id),
+        display: member.email,
+        role: member.role,
+        scope: None,
+        ..caller.principal.clone()
+    })
+}
+
+async fn key_principal(control: &Control, caller: &Caller, text: &str) -> Result<Principal> {
+    let tx = control.store().org_read(caller.organization).await?;
+    let key = match text.parse::<ApiKeyId>() {
+        Ok(id) => tx.api_key(id).await?,
+        Err(_) => tx.active_api_keys_named(&Name::new(text)?).await?.pop(),
+    };
+    let key = key.ok_or_else(|| ControlError::NotFound("the API key".to_owned()))?;
+    let own = super::keys::is_own(caller, &key);
+    allow(control, caller, Action::KeyRead, &Resource::ApiKey { own })?;
+    Ok(Principal {
+        actor: Actor::ApiKey(key.id),
+        display: key.name.to_string(),
+        role: key.role,
+        scope: key.scope,
+        ..caller.principal.clone()
+    })
+}

@@ -1,0 +1,98 @@
+//! Sessions and `why`.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use toolyard_policy::Resource;
+use toolyard_types::access::Action;
+use toolyard_types::api::identity::{Session, SignIn, Why};
+use utoipa_axum::routes;
+
+use super::edge::RequestId;
+use super::extract::{Json, Query};
+use super::guard::{Access, Routes, same_origin};
+use crate::app::identity::{self, About};
+use crate::auth::cookie_name;
+use crate::{Caller, Control, ControlError, Result};
+
+const TAG: &str = "identity";
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .guarded(Access::Public, routes!(create_session))
+        .guarded(Access::SignedIn, routes!(get_session))
+        .guarded(Access::SignedIn, routes!(delete_session))
+        .guarded(Access::Action(Action::PolicyExplain), routes!(why))
+}
+
+/// Sign in with e-mail address and password; the session comes as a cookie.
+#[utoipa::path(post, path = "/api/v1/session", tag = TAG, request_body = SignIn,
+    responses((status = 201, body = Session)))]
+async fn create_session(
+    State(control): State<Control>,
+    axum::Extension(request_id): axum::Extension<RequestId>,
+    headers: HeaderMap,
+    Json(body): Json<SignIn>,
+) -> Result<Response> {
+    // A browser says where a request comes from; a page elsewhere must not sign somebody in here.
+    if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
+        same_origin(&headers, control.options().public_url.as_deref())?;
+    }
+    let signed_in = identity::sign_in(&control, &body, Some(request_id.0.to_string())).await?;
+    let age = control.options().session_ttl.as_secs();
+    let cookie = cookie(&control, signed_in.token.expose(), age)?;
+    Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(signed_in.session)).into_response())
+}
+
+/// Tell who is asking, and what they may do.
+#[utoipa::path(get, path = "/api/v1/session", tag = TAG, responses((status = 200, body = Session)))]
+async fn get_session(State(control): State<Control>, caller: Caller) -> Json<Session> {
+    Json(identity::session(&control, &caller))
+}
+
+/// Sign out.
+#[utoipa::path(delete, path = "/api/v1/session", tag = TAG, responses((status = 204)))]
+async fn delete_session(State(control): State<Control>, caller: Caller) -> Result<Response> {
+    identity::sign_out(&control, &caller).await?;
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie(&control, "", 0)?)]).into_response())
+}
+
+fn cookie(control: &Control, token: &str, max_age_seconds: u64) -> Result<HeaderValue> {
+    let secure = control.options().cookie_secure;
+    let flags = if secure { "; Secure" } else { "" };
+    let name = cookie_name(secure);
+    let text = format!("{name}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age_seconds}{flags}");
+    let mut value = HeaderValue::from_str(&text).map_err(ControlError::internal("making a session cookie"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What `why` is asked.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct WhyQuery {
+    /// The action, such as `server:deploy`.
+    action: Action,
+    /// The resource: `organization`, `server/NAME`, `toolset/NAME`; `organization` when absent.
+    resource: Option<String>,
+    /// About a member, by id or e-mail address.
+    member: Option<String>,
+    /// About an API key, by id or name.
+    key: Option<String>,
+}
+
+/// Ask why something is allowed or refused, to the caller, a member or a key.
+#[utoipa::path(get, path = "/api/v1/why", tag = TAG, params(WhyQuery), responses((status = 200, body = Why)))]
+async fn why(State(control): State<Control>, caller: Caller, Query(query): Query<WhyQuery>) -> Result<Json<Why>> {
+    let about = match (query.member, query.key) {
+        (None, None) => About::Caller,
+        (Some(member), None) => About::Member(member),
+        (None, Some(key)) => About::Key(key),
+        (Some(_), Some(_)) => return Err(ControlError::field("key", "ask about a member or a key, not both")),
+    };
+    let resource = query.resource.as_deref().unwrap_or("organization");
+    let resource: Resource = resource.parse().map_err(|message: String| ControlError::field("resource", message))?;
+    identity::why(&control, &caller, query.action, &resource, &about).await.map(Json)
+}

@@ -1,0 +1,381 @@
+//! Call records, apart from desired state: a SQLite file for each day, or daily partitions on Postgres.
+//!
+//! Records come in batches, are never changed, and leave a whole day at a time: a file is deleted or a
+//! partition dropped, so retention costs nothing and never touches the database of desired state. A day is a
+//! UTC day of the record's own time, so one written late lands where a reader looks for it. Only the newest
+//! days stay open; older files are opened for the read that needs them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, FromQueryResult, Statement};
+use tokio::sync::Mutex;
+use toolyard_types::snapshot::{CallOutcome, CallRecord};
+use toolyard_types::{OrganizationId, Timestamp};
+
+use crate::query::{count, parse, parse_option, to_i64};
+use crate::{Location, Result, StoreError};
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+/// Rows of one insert; 13 values each stay below both engines' limits of bound values.
+const ROWS_AT_ONCE: usize = 500;
+/// Day files kept open.
+const OPEN_DAYS: usize = 3;
+
+const TABLE: &str = "(id {serial}, at BIGINT NOT NULL, organization_id TEXT NOT NULL, actor TEXT NOT NULL, \
+                     server_id TEXT, toolset_id TEXT, method TEXT NOT NULL, target TEXT NOT NULL, \
+                     outcome TEXT NOT NULL, duration_us BIGINT NOT NULL, request_bytes BIGINT NOT NULL, \
+                     response_bytes BIGINT NOT NULL, request_id TEXT NOT NULL)";
+const COLUMNS: &str = "at, organization_id, actor, server_id, toolset_id, method, target, outcome, duration_us, \
+                       request_bytes, response_bytes, request_id";
+const COLUMN_COUNT: usize = 12;
+
+/// Where the next page of a list starts: after this record, towards the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallCursor {
+    /// When the last record of the page before began.
+    pub at: Timestamp,
+    /// Its place among the records of its day.
+    pub id: i64,
+}
+
+/// A record as read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredCall {
+    /// For the next page.
+    pub cursor: CallCursor,
+    /// The record.
+    pub record: CallRecord,
+}
+
+/// The call records. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct CallStore(Arc<Days>);
+
+#[derive(Debug)]
+enum Days {
+    Files { dir: PathBuf, open: Mutex<BTreeMap<i64, DatabaseConnection>> },
+    Partitions { db: DatabaseConnection, made: Mutex<std::collections::BTreeSet<i64>> },
+}
+
+impl CallStore {
+    /// Opens the records that belong to a store: `calls/` beside its SQLite file, or the same Postgres.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or Postgres does not answer.
+    pub async fn open(location: &Location) -> Result<Self> {
+        let days = match location {
+            Location::Sqlite(path) => {
+                let dir = path.parent().unwrap_or(Path::new(".")).join("calls");
+                tokio::fs::create_dir_all(&dir).await.map_err(|error| io(&dir, error))?;
+                Days::Files { dir, open: Mutex::default() }
+            }
+            Location::Postgres(url) => {
+                let mut options = ConnectOptions::new(url.expose());
+                options.max_connections(4).sqlx_logging(false);
+                let db = Database::connect(options).await?;
+                make_partitioned(&db).await?;
+                Days::Partitions { db, made: Mutex::default() }
+            }
+        };
+        Ok(Self(Arc::new(days)))
+    }
+
+    /// Writes records, those of one day in one transaction.
+    ///
+    /// # Errors
+    /// When the database fails; then some days may have been written and others not.
+    pub async fn insert(&self, records: &[CallRecord]) -> Result<()> {
+        let mut by_day: BTreeMap<i64, Vec<&CallRecord>> = BTreeMap::new();
+        for record in records {
+            by_day.entry(day_of(record.at)).or_default().push(record);
+        }
+        for (day, records) in by_day {
+            let db = self.writable(day).await?;
+            for chunk in records.chunks(ROWS_AT_ONCE) {
+                db.execute_raw(insert(db.get_database_backend(), chunk)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An organization's records from `since` on, newest first, after `cursor`, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn list(
+        &self,
+        organization: OrganizationId,
+        since: Timestamp,
+        cursor: Option<CallCursor>,
+        limit: u32,
+    ) -> Result<Vec<StoredCall>> {
+        match &*self.0 {
+            Days::Partitions { db, .. } => list(db, organization, since, cursor, limit).await,
+            Days::Files { dir, .. } => {
+                let newest = cursor.map_or(i64::MAX, |cursor| day_of(cursor.at));
+                let mut days = days_on_disk(dir).await?;
+                days.retain(|day| (day_of(since)..=newest).contains(day));
+                let mut found = Vec::new();
+                for day in days.into_iter().rev() {
+                    let Some(wanted) = limit.checked_sub(u32::try_from(found.len()).unwrap_or(u32::MAX)) else { break };
+                    if wanted == 0 {
+                        break;
+                    }
+                    let db = self.writable(day).await?;
+                    found.extend(list(&db, organization, since, cursor, wanted).await?);
+                }
+                Ok(found)
+            }
+        }
+    }
+
+    /// Forgets every day that ended before `at`; tells how many.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted or the database fails.
+    pub async fn forget_before(&self, at: Timestamp) -> Result<usize> {
+        match &*self.0 {
+            Days::Files { dir, open } => {
+                let mut days = days_on_disk(dir).await?;
+                days.retain(|day| *day < day_of(at));
+                for day in &days {
+                    if let Some(db) = open.lock().await.remove(day) {
+                        db.close().await?;
+                    }
+                    remove_day(dir, *day).await?;
+                }
+                Ok(days.len())
+            }
+            Days::Partitions { db, made } => {
+                let mut days = partitions(db).await?;
+                days.retain(|day| *day < day_of(at));
+                for day in &days {
+                    db.execute_unprepared(&format!("DROP TABLE IF EXISTS calls_{}", day_name(*day, ""))).await?;
+                    made.lock().await.remove(day);
+                }
+                Ok(days.len())
+            }
+        }
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        match &*self.0 {
+            Days::Files { open, .. } => {
+                for (_, db) in std::mem::take(&mut *open.lock().await) {
+                    let _ = db.close().await;
+                }
+            }
+            Days::Partitions { db, .. } => {
+                let _ = db.clone().close().await;
+            }
+        }
+    }
+
+    /// The database that holds a day, made when it is missing.
+    async fn writable(&self, day: i64) -> Result<DatabaseConnection> {
+        match &*self.0 {
+            Days::Files { dir, open } => {
+                let mut open = open.lock().await;
+                if let Some(db) = open.get(&day) {
+                    return Ok(db.clone());
+                }
+                let db = open_day(dir, day).await?;
+                open.insert(day, db.clone());
+                while open.len() > OPEN_DAYS {
+                    // A connection that somebody still reads from lives until they are done.
+                    open.pop_first();
+                }
+                Ok(db)
+            }
+            Days::Partitions { db, made } => {
+                let mut made = made.lock().await;
+                if !made.contains(&day) {
+                    make_partition(db, day).await?;
+                    made.insert(day);
+                }
+                Ok(db.clone())
+            }
+        }
+    }
+}
+
+fn day_of(at: Timestamp) -> i64 {
+    at.as_ms().div_euclid(DAY_MS)
+}
+
+/// `2026-11-22` with `-` as separator.
+fn day_name(day: i64, separator: &str) -> String {
+    let text = Timestamp::from_ms(day.saturating_mul(DAY_MS)).to_string();
+    text.chars().take(10).collect::<String>().replace('-', separator)
+}
+
+fn file(dir: &Path, day: i64) -> PathBuf {
+    dir.join(format!("{}.db", day_name(day, "-")))
+}
+
+async fn days_on_disk(dir: &Path) -> Result<Vec<i64>> {
+    let mut entries = tokio::fs::read_dir(dir).await.map_err(|error| io(dir, error))?;
+    let mut days = Vec::new();
+    while let Some(entry) = entries.next_entry().await.map_err(|error| io(dir, error))? {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(date) = name.strip_suffix(".db")
+            && let Ok(at) = Timestamp::parse(&format!("{date}T00:00:00Z"))
+        {
+            days.push(day_of(at));
+        }
+    }
+    days.sort_unstable();
+    Ok(days)
+}
+
+async fn remove_day(dir: &Path, day: i64) -> Result<()> {
+    let path = file(dir, day);
+    for suffix in ["", "-wal", "-shm"] {
+        let path = PathBuf::from(format!("{}{suffix}", path.display()));
+        match tokio::fs::remove_file(&path).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&path, error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn open_day(dir: &Path, day: i64) -> Result<DatabaseConnection> {
+    let url = format!("sqlite://{}?mode=rwc", file(dir, day).display());
+    let db = Database::connect(crate::sqlite_options(&url, 1)).await?;
+    let table = TABLE.replace("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT");
+    db.execute_unprepared(&format!("CREATE TABLE IF NOT EXISTS calls {table}")).await?;
+    db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id)").await?;
+    Ok(db)
+}
+
+async fn make_partitioned(db: &DatabaseConnection) -> Result<()> {
+    // The name of the lock is that of the table; `CREATE ... IF NOT EXISTS` alone may still collide.
+    let table = TABLE.replace("{serial}", "BIGSERIAL");
+    let statements = format!(
+        "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('calls', 0)); \
+         CREATE TABLE IF NOT EXISTS calls {table} PARTITION BY RANGE (at); \
+         CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id); END $$"
+    );
+    db.execute_unprepared(&statements).await?;
+    Ok(())
+}
+
+async fn make_partition(db: &DatabaseConnection, day: i64) -> Result<()> {
+    let (name, from) = (day_name(day, ""), day.saturating_mul(DAY_MS));
+    let statement = format!(
+        "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('calls', 0)); \
+         CREATE TABLE IF NOT EXISTS calls_{name} PARTITION OF calls FOR VALUES FROM ({from}) TO ({}); END $$",
+        from.saturating_add(DAY_MS)
+    );
+    db.execute_unprepared(&statement).await?;
+    Ok(())
+}
+
+async fn partitions(db: &DatabaseConnection) -> Result<Vec<i64>> {
+    let sql = "SELECT c.relname AS text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
+               JOIN pg_class p ON p.oid = i.inhparent \
+               WHERE p.relname = 'calls' AND p.relnamespace = to_regnamespace(current_schema())";
+    let statement = Statement::from_string(db.get_database_backend(), sql);
+    let rows = crate::query::TextRow::find_by_statement(statement).all(db).await?;
+    let day = |name: &str| {
+        let date = name.strip_prefix("calls_").filter(|date| date.len() == 8 && date.is_ascii())?;
+        let text = format!("{}-{}-{}T00:00:00Z", &date[..4], &date[4..6], &date[6..]);
+        Timestamp::parse(&text).ok().map(day_of)
+    };
+    Ok(rows.iter().filter_map(|row| day(&row.text)).collect())
+}
+
+fn insert(backend: DbBackend, records: &[&CallRecord]) -> Statement {
+    let row = |number: usize| {
+        let from = number * COLUMN_COUNT + 1;
+        format!("({})", crate::query::placeholders(from, COLUMN_COUNT))
+    };
+    let rows: Vec<String> = (0..records.len()).map(row).collect();
+    let sql = format!("INSERT INTO calls ({COLUMNS}) VALUES {}", rows.join(", "));
+    let values = records.iter().flat_map(|record| -> [sea_orm::Value; COLUMN_COUNT] {
+        [
+            record.at.as_ms().into(),
+            record.organization.to_string().into(),
+            record.actor.clone().into(),
+            record.server.map(|id| id.to_string()).into(),
+            record.toolset.map(|id| id.to_string()).into(),
+            record.method.clone().into(),
+            record.target.clone().into(),
+            record.outcome.as_str().into(),
+            to_i64(record.duration_us).into(),
+            to_i64(record.request_bytes).into(),
+            to_i64(record.response_bytes).into(),
+            record.request_id.clone().into(),
+        ]
+    });
+    Statement::from_sql_and_values(backend, sql, values)
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: i64,
+    at: i64,
+    organization_id: String,
+    actor: String,
+    server_id: Option<String>,
+    toolset_id: Option<String>,
+    method: String,
+    target: String,
+    outcome: String,
+    duration_us: i64,
+    request_bytes: i64,
+    response_bytes: i64,
+    request_id: String,
+}
+
+async fn list(
+    db: &DatabaseConnection,
+    organization: OrganizationId,
+    since: Timestamp,
+    cursor: Option<CallCursor>,
+    limit: u32,
+) -> Result<Vec<StoredCall>> {
+    let sql = format!(
+        "SELECT id, {COLUMNS} FROM calls WHERE organization_id = $1 AND at >= $2 AND (at < $3 OR (at = $3 AND id < $4)) \
+         ORDER BY at DESC, id DESC LIMIT $5"
+    );
+    let (at, id) = cursor.map_or((i64::MAX, i64::MAX), |cursor| (cursor.at.as_ms(), cursor.id));
+    let values = [organization.to_string().into(), since.as_ms().into(), at.into(), id.into(), i64::from(limit).into()];
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    Row::find_by_statement(statement).all(db).await?.into_iter().map(TryInto::try_into).collect()
+}
+
+impl TryFrom<Row> for StoredCall {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self> {
+        let at = Timestamp::from_ms(row.at);
+        let record = CallRecord {
+            at,
+            organization: parse("calls.organization_id", &row.organization_id)?,
+            actor: row.actor,
+            server: parse_option("calls.server_id", row.server_id.as_deref())?,
+            toolset: parse_option("calls.toolset_id", row.toolset_id.as_deref())?,
+            method: row.method,
+            target: row.target,
+            outcome: outcome(&row.outcome)?,
+            duration_us: count("calls.duration_us", row.duration_us)?,
+            request_bytes: count("calls.request_bytes", row.request_bytes)?,
+            response_bytes: count("calls.response_bytes", row.response_bytes)?,
+            request_id: row.request_id,
+        };
+        Ok(Self { cursor: CallCursor { at, id: row.id }, record })
+    }
+}
+
+fn outcome(text: &str) -> Result<CallOutcome> {
+    serde_json::from_value(serde_json::Value::from(text))
+        .map_err(|source| StoreError::Corrupt { what: "calls.outcome".to_owned(), source: Box::new(source) })
+}
+
+fn io(path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::Corrupt { what: path.display().to_string(), source: Box::new(source) }
+}

@@ -1,0 +1,239 @@
+//! Credentials: sealed secrets, and which servers use them.
+//!
+//! The store never sees a secret, only the vault's envelope. Which revision refers to which credential is
+//! written beside the revision, so that "who uses it" is an indexed question.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sea_orm::FromQueryResult;
+use toolyard_types::api::identity::Credential;
+use toolyard_types::spec::RevisionSpec;
+use toolyard_types::{CredentialId, Name, RevisionId, Timestamp};
+
+use crate::query::{count, parse, placeholders, to_i32};
+use crate::{OrgTx, Result, StoreError};
+
+/// A sealed secret with the version it was sealed for.
+#[derive(Clone, Debug)]
+pub struct SealedCredential {
+    /// The credential.
+    pub id: CredentialId,
+    /// The version it was sealed for.
+    pub version: u32,
+    /// The vault's envelope.
+    pub envelope: Vec<u8>,
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: String,
+    name: String,
+    description: String,
+    version: i32,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl TryFrom<Row> for Credential {
+    type Error = StoreError;
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: parse("credentials.id", &row.id)?,
+            name: parse("credentials.name", &row.name)?,
+            description: row.description,
+            version: count("credentials.version", i64::from(row.version))?,
+            used_by: Vec::new(),
+            created_at: Timestamp::from_ms(row.created_at),
+            updated_at: Timestamp::from_ms(row.updated_at),
+        })
+    }
+}
+
+#[derive(FromQueryResult)]
+struct SealedRow {
+    id: String,
+    version: i32,
+    sealed: Vec<u8>,
+}
+
+#[derive(FromQueryResult)]
+struct UseRow {
+    credential_id: String,
+    server: String,
+}
+
+const COLUMNS: &str = "id, name, description, version, created_at, updated_at";
+
+impl OrgTx {
+    /// Credentials by name after `after`, at most `limit`, with the servers that use them.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn credentials(&self, after: Option<&str>, limit: u32) -> Result<Vec<Credential>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM credentials WHERE organization_id = $1 AND name > $2 ORDER BY name LIMIT $3"
+        );
+        let values =
+            [self.organization().to_string().into(), after.unwrap_or_default().into(), i64::from(limit).into()];
+        let rows = self.rows::<Row>(sql, values).await?;
+        self.with_uses(rows.into_iter().map(TryInto::try_into).collect::<Result<_>>()?).await
+    }
+
+    /// One credential, with the servers that use it.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn credential_named(&self, name: &Name) -> Result<Option<Credential>> {
+        let sql = format!("SELECT {COLUMNS} FROM credentials WHERE organization_id = $1 AND name = $2");
+        let row = self.row::<Row>(sql, [self.organization().to_string().into(), name.as_str().into()]).await?;
+        let found: Vec<Credential> = row.map(TryInto::try_into).transpose()?.into_iter().collect();
+        Ok(self.with_uses(found).await?.pop())
+    }
+
+    async fn with_uses(&self, mut credentials: Vec<Credential>) -> Result<Vec<Credential>> {
+        if credentials.is_empty() {
+            return Ok(credentials);
+        }
+        let sql = format!(
+            "SELECT DISTINCT u.credential_id, s.name AS server FROM revision_credentials u \
+             JOIN servers s ON s.organization_id = u.organization_id AND NOT s.deleted \
+             AND (s.target_revision_id = u.revision_id OR s.serving_revision_id = u.revision_id) \
+             WHERE u.organization_id = $1 AND u.credential_id IN ({}) ORDER BY server",
+            placeholders(2, credentials.len())
+        );
+        let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];
+        values.extend(credentials.iter().map(|credential| credential.id.to_string().into()));
+        let mut uses: BTreeMap<String, Vec<Name>> = BTreeMap::new();
+        for row in self.rows::<UseRow>(sql, values).await? {
+            uses.entry(row.credential_id).or_default().push(parse("servers.name", &row.server)?);
+        }
+        for credential in &mut credentials {
+            credential.used_by = uses.remove(&credential.id.to_string()).unwrap_or_default();
+        }
+        Ok(credentials)
+    }
+
+    /// Writes a new credential of version 1.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] when the name is taken.
+    pub async fn insert_credential(
+        &mut self,
+        id: CredentialId,
+        name: &Name,
+        description: &str,
+        envelope: Vec<u8>,
+    ) -> Result<()> {
+        let sql = "INSERT INTO credentials (id, organization_id, name, description, version, sealed, created_at, \
+                   updated_at) VALUES ($1, $2, $3, $4, 1, $5, $6, $6)";
+        let values = [
+            id.to_string().into(),
+            self.organization().to_string().into(),
+            name.as_str().into(),
+            description.into(),
+            envelope.into(),
+            self.now().as_ms().into(),
+        ];
+        self.execute(sql, values).await?;
+        self.credential_changed(name, 1);
+        Ok(())
+    }
+
+    /// Gives a credential another secret; `version` is the one it was sealed for.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when somebody else changed it meanwhile.
+    pub async fn update_credential(
+        &mut self,
+        credential: &Credential,
+        description: &str,
+        version: u32,
+        envelope: Vec<u8>,
+    ) -> Result<()> {
+        let sql = "UPDATE credentials SET description = $4, version = $5, sealed = $6, updated_at = $7 \
+                   WHERE organization_id = $1 AND id = $2 AND version = $3";
+        let values = [
+            self.organization().to_string().into(),
+            credential.id.to_string().into(),
+            to_i32(credential.version).into(),
+            description.into(),
+            to_i32(version).into(),
+            envelope.into(),
+            self.now().as_ms().into(),
+        ];
+        if self.execute(sql, values).await? == 0 {
+            return Err(StoreError::Stale);
+        }
+        self.credential_changed(&credential.name, version);
+        Ok(())
+    }
+
+    /// Forgets a credential and its secret.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_credential(&mut self, credential: &Credential) -> Result<()> {
+        let values = [self.organization().to_string().into(), credential.id.to_string().into()];
+        self.execute("DELETE FROM credentials WHERE organization_id = $1 AND id = $2", values).await?;
+        self.event("credential.deleted", format!("credential/{}", credential.name), serde_json::json!({}));
+        Ok(())
+    }
+
+    fn credential_changed(&mut self, name: &Name, version: u32) {
+        self.event("credential.changed", format!("credential/{name}"), serde_json::json!({ "version": version }));
+    }
+
+    /// The sealed secrets of these credentials; unknown ones are left out.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn sealed_credentials(&self, ids: &BTreeSet<CredentialId>) -> Result<Vec<SealedCredential>> {
+        let mut found = Vec::with_capacity(ids.len());
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        for chunk in ids.chunks(500) {
+            let sql = format!(
+                "SELECT id, version, sealed FROM credentials WHERE organization_id = $1 AND id IN ({})",
+                placeholders(2, chunk.len())
+            );
+            let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];
+            values.extend(chunk.iter().map(|id| id.as_str().into()));
+            for row in self.rows::<SealedRow>(sql, values).await? {
+                found.push(SealedCredential {
+                    id: parse("credentials.id", &row.id)?,
+                    version: count("credentials.version", i64::from(row.version))?,
+                    envelope: row.sealed,
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The ids of credentials by name; unknown ones are left out.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn credential_ids(&self) -> Result<BTreeMap<Name, CredentialId>> {
+        #[derive(FromQueryResult)]
+        struct Pair {
+            id: String,
+            name: String,
+        }
+        let sql = "SELECT id, name FROM credentials WHERE organization_id = $1";
+        let rows = self.rows::<Pair>(sql, [self.organization().to_string().into()]).await?;
+        rows.into_iter()
+            .map(|row| Ok((parse("credentials.name", &row.name)?, parse("credentials.id", &row.id)?)))
+            .collect()
+    }
+
+    /// Notes which credentials a revision refers to; part of writing one.
+    pub(crate) async fn note_credential_uses(&self, revision: RevisionId, spec: &RevisionSpec) -> Result<()> {
+        let ids: BTreeSet<CredentialId> = spec.runtime.values().flat_map(|value| value.credentials()).collect();
+        for id in ids {
+            let sql = "INSERT INTO revision_credentials (organization_id, revision_id, credential_id) \
+                       VALUES ($1, $2, $3)";
+            let values = [self.organization().to_string().into(), revision.to_string().into(), id.to_string().into()];
+            self.execute(sql, values).await?;
+        }
+        Ok(())
+    }
+}
