@@ -1,1 +1,87 @@
-//! placeholder
+//! The MCP data plane: from a client's HTTP request to a server and the stream back.
+//!
+//! accept -> authenticate -> route -> policy -> upstream -> stream back; a record of the call goes into a bounded
+//! channel. Everything the path needs is in an immutable snapshot that the control plane makes; there is no
+//! database, no control-plane call and no unbounded lock on it, and a message is its bytes from end to end.
+//!
+//! - `/mcp/{org}/servers/{server}` serves one server under the names it gives, `/mcp/{org}/toolsets/{toolset}` many
+//!   under names of [`naming`]. Both speak both eras of the protocol on one URL.
+//! - Legacy sessions are sealed in their id, so that any replica serves any session.
+//! - The gateway never holds a server's connection: the toolbox's agent does, and the gateway's own HTTP client
+//!   for remote servers.
+//!
+//! Not here yet: questions a server asks in the middle of a call across eras, extensions such as tasks in
+//! toolsets, resumption of broken streams for legacy clients, and `subscribe` to single resources in toolsets.
+
+mod about;
+mod access;
+mod answer;
+mod bridge;
+mod call;
+mod catalog;
+mod endpoint;
+mod listen;
+pub mod naming;
+mod peer;
+mod problem;
+mod record;
+mod session;
+mod toolset;
+
+pub use access::Decide;
+pub use peer::{DEADLINE_HEADER, Lease, LeaseError, Toolboxes};
+
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use toolyard_types::Clock;
+use toolyard_types::snapshot::{CallRecord, Snapshot};
+
+/// Everything a gateway is given.
+pub struct GatewayOptions {
+    /// The picture to serve from; replaced whole by the control plane.
+    pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// How long the picture may be served after the control plane last vouched for it.
+    pub max_snapshot_age: Duration,
+    /// How a toolbox is reached.
+    pub toolboxes: Toolboxes,
+    /// How a remote server's address and headers are had.
+    pub lease: Lease,
+    /// How requests get to remote servers.
+    pub http: toolyard_mcp::http::Client,
+    /// The one decision function.
+    pub decide: Decide,
+    /// Where records of calls go; a full channel loses them, counted.
+    pub records: mpsc::Sender<CallRecord>,
+    /// The clock.
+    pub clock: Clock,
+    /// The longest request body.
+    pub max_body_bytes: usize,
+    /// The secret that seals sessions, the same on every replica.
+    pub session_key: [u8; 32],
+    /// How long a legacy session lasts.
+    pub session_max_age: Duration,
+    /// The host names served; `None` for any. A gateway on loopback lists `localhost`, `127.0.0.1`, `[::1]`.
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Web origins that may call, such as `https://app.example`. Loopback origins always may.
+    pub allowed_origins: Vec<String>,
+}
+
+/// The gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    core: Arc<endpoint::Core>,
+}
+
+impl Gateway {
+    /// Makes a gateway. The process's metrics recorder must be installed before.
+    #[must_use]
+    pub fn new(options: GatewayOptions) -> Self {
+        Self { core: endpoint::Core::new(options) }
+    }
+
+    /// The MCP endpoints.
+    pub fn router(&self) -> axum::Router {
+        endpoint::router(self.core.clone())
+    }
+}

@@ -1,0 +1,728 @@
+//! One message of a client, from its envelope to its answer.
+
+use crate::about;
+use crate::answer;
+use crate::bridge::{self, Rename, Speaker};
+use crate::catalog::{self, ListKind};
+use crate::endpoint::{self, Target, Visit};
+use crate::listen;
+use crate::peer::{Failure, Peer, Replies};
+use crate::record::Recording;
+use crate::session::{Session, SessionId};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::StatusCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use toolyard_mcp::era::{self, Era, code, meta};
+use toolyard_mcp::json::{self, Object, Span};
+use toolyard_mcp::{Kind, Message, envelope};
+use toolyard_types::access::Actor;
+use toolyard_types::snapshot::{CallOutcome, CallRecord, ServerRoute, ToolsetRoute};
+use toolyard_types::{Code, Name};
+
+/// How long a subscription may last before its client has to renew it.
+const LISTEN_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+/// The longest name or URI kept in a record.
+const MAX_RECORDED_CHARS: usize = 256;
+
+/// Whose message it is.
+#[derive(Clone, Debug)]
+pub(crate) enum Client {
+    /// A legacy client that sends `initialize`.
+    Opening,
+    /// A legacy client in its session.
+    Legacy { id: SessionId, session: Session },
+    /// A modern client; `wants_log` when it asked for log messages of this request.
+    Modern { wants_log: bool },
+}
+
+impl Client {
+    pub(crate) fn modern(message: &Message) -> Self {
+        let meta = message.meta().ok().flatten();
+        let level = meta.and_then(|meta| meta.get(meta::LOG_LEVEL).ok().flatten());
+        Self::Modern { wants_log: level.is_some() }
+    }
+
+    fn speaker(&self) -> Speaker<'_> {
+        match self {
+            Client::Modern { .. } => Speaker::Modern,
+            Client::Opening => Speaker::Legacy { capabilities: "{}", client_info: "{}" },
+            Client::Legacy { session, .. } => {
+                Speaker::Legacy { capabilities: &session.capabilities, client_info: &session.client_info }
+            }
+        }
+    }
+
+    fn era(&self) -> Era {
+        self.speaker().era()
+    }
+}
+
+/// One message and all that is needed to answer it.
+pub(crate) struct Call {
+    pub(crate) visit: Visit,
+    pub(crate) client: Client,
+    pub(crate) message: Message,
+    /// The client accepts nothing but a stream of events.
+    pub(crate) stream_only: bool,
+}
+
+/// How far a call got before its first byte of answer.
+enum Begun {
+    /// Answered by the gateway itself, or refused.
+    Answered(Answered),
+    /// Under way at a server.
+    Live(Box<Live>),
+    /// A stream of the gateway's own.
+    Stream(Response),
+}
+
+struct Answered {
+    message: Bytes,
+    status: StatusCode,
+    session: Option<String>,
+}
+
+/// A JSON-RPC error to be.
+struct Refused {
+    code: i64,
+    text: String,
+    data: Option<String>,
+    outcome: CallOutcome,
+}
+
+impl Refused {
+    fn new(code: i64, text: impl Into<String>) -> Self {
+        Self { code, text: text.into(), data: None, outcome: CallOutcome::Refused }
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        let outcome = match failure.code {
+            Code::UpstreamTimeout => CallOutcome::Timeout,
+            _ => CallOutcome::UpstreamFailed,
+        };
+        let data = format!(r#"{{"code":"{}"}}"#, failure.code.as_str());
+        Self { code: code::INTERNAL_ERROR, text: failure.detail, data: Some(data), outcome }
+    }
+}
+
+impl From<json::Malformed> for Refused {
+    fn from(_: json::Malformed) -> Self {
+        Self::new(code::INVALID_PARAMS, "`params` cannot be read: a key occurs twice or has the wrong type")
+    }
+}
+
+/// Where a request goes, and what its name is there.
+struct Way {
+    peer: Arc<Peer>,
+    route: Arc<ServerRoute>,
+    /// Where the exposed name lies, and the server's own.
+    rename: Option<(Span, String)>,
+    /// For the record: the tool, prompt or resource as the server names it.
+    target: String,
+}
+
+impl Call {
+    /// Answers over HTTP.
+    pub(crate) async fn answer(self) -> Response {
+        if self.message.kind() != Kind::Request {
+            self.take_in().await;
+            return StatusCode::ACCEPTED.into_response();
+        }
+        let stream_only = self.stream_only;
+        let is_modern = matches!(self.client, Client::Modern { .. });
+        let mut live = match self.begin().await {
+            Begun::Stream(response) => return response,
+            Begun::Answered(answered) => return answered.into_response(stream_only),
+            Begun::Live(live) => live,
+        };
+        match live.next().await {
+            Some(Step::Last(message)) if !stream_only => {
+                let status = if is_modern { modern_status(&message) } else { StatusCode::OK };
+                answer::json(status, message)
+            }
+            Some(Step::Last(message) | Step::Pass(message)) => answer::events(stream(message, live)),
+            // Cancelled by the client: there is no answer to give.
+            None => answer::events(futures_util::stream::empty()),
+        }
+    }
+
+    /// Answers with the response alone, for a batch.
+    pub(crate) async fn answer_whole(self) -> Option<Bytes> {
+        if self.message.kind() != Kind::Request {
+            self.take_in().await;
+            return None;
+        }
+        let id = self.message.id();
+        match self.begin().await {
+            Begun::Answered(answered) => Some(answered.message),
+            Begun::Stream(_) => {
+                id.map(|id| envelope::error(Some(id.raw()), code::METHOD_NOT_FOUND, "not in a batch", None))
+            }
+            Begun::Live(mut live) => loop {
+                match live.next().await? {
+                    Step::Pass(_) => {}
+                    Step::Last(message) => return Some(message),
+                }
+            },
+        }
+    }
+
+    /// Takes a message that wants no answer.
+    async fn take_in(self) {
+        let Client::Legacy { id: session, .. } = &self.client else { return };
+        match (self.message.kind(), self.message.method()) {
+            (Kind::Notification, "notifications/cancelled") => self.cancel(*session),
+            // The handshake with the server is not the client's.
+            (Kind::Notification, "notifications/initialized" | "notifications/roots/list_changed") => {}
+            _ => self.pass_on().await,
+        }
+    }
+
+    fn cancel(&self, session: SessionId) {
+        let requested = self.message.payload_object().and_then(|params| params.get("requestId").ok().flatten());
+        let Some(span) = requested else { return };
+        if let Some(token) = self.visit.core.cancellable.get(&(session, self.message.bytes().slice(span))) {
+            token.cancel();
+        }
+    }
+
+    /// Gives answers to a server's question, and notifications, to the one server behind the URL. Every instance
+    /// gets an answer: only the one that asked takes it.
+    async fn pass_on(&self) {
+        let Target::Server { route, .. } = &self.visit.target else { return };
+        for peer in self.visit.core.peers.all(route) {
+            if peer.era().await != Ok(Era::Legacy) {
+                continue;
+            }
+            let sent =
+                tokio::time::timeout(call_timeout(route), peer.send(self.message.bytes().clone(), call_timeout(route)));
+            if let Ok(Err(failure)) = sent.await {
+                tracing::debug!(why = failure.detail, "a client's message did not reach its server");
+            }
+        }
+    }
+
+    async fn begin(self) -> Begun {
+        let mut recording = self.recording();
+        let outcome = self.dispatch(&mut recording).await;
+        let refused = match outcome {
+            Ok(Reply::Local { result, session }) => {
+                let message = envelope::result(self.raw_id(), &String::from_utf8_lossy(&result));
+                recording.end(CallOutcome::Ok, message.len());
+                return Begun::Answered(Answered { message, status: StatusCode::OK, session });
+            }
+            Ok(Reply::Stream(response)) => {
+                recording.end(CallOutcome::Ok, 0);
+                return Begun::Stream(response);
+            }
+            Ok(Reply::Sent { replies, way, server, deadline }) => {
+                return Begun::Live(Box::new(Live::new(self, replies, way, server, deadline, recording)));
+            }
+            Err(refused) => refused,
+        };
+        let message = envelope::error(Some(self.raw_id()), refused.code, &refused.text, refused.data.as_deref());
+        recording.end(refused.outcome, message.len());
+        let is_modern = matches!(self.client, Client::Modern { .. });
+        let status = if is_modern { status_of_code(refused.code) } else { StatusCode::OK };
+        Begun::Answered(Answered { message, status, session: None })
+    }
+
+    async fn dispatch(&self, recording: &mut Recording) -> Result<Reply, Refused> {
+        let method = self.message.method();
+        let is_modern = matches!(self.client, Client::Modern { .. });
+        if is_modern && about::is_gone_in_modern(method) {
+            return Err(no_such_method(method));
+        }
+        if let Some(kind) = ListKind::of_method(method) {
+            return self.list(kind).await.map(Reply::local);
+        }
+        match (&self.client, method) {
+            (Client::Opening, _) => self.initialize().await,
+            (Client::Legacy { .. }, "ping") => Ok(Reply::local(Bytes::from_static(b"{}"))),
+            (Client::Modern { .. }, "server/discover") => Ok(Reply::local(about::discover_result(&self.visit).await?)),
+            (Client::Modern { .. }, "subscriptions/listen") if !self.server_is_modern().await? => {
+                Ok(Reply::Stream(listen::subscribe(self.visit.clone(), &self.message)?))
+            }
+            _ => self.forward(recording).await,
+        }
+    }
+
+    fn raw_id(&self) -> &str {
+        self.message.raw_id().expect("only requests are dispatched, and a request has an id")
+    }
+
+    fn recording(&self) -> Recording {
+        let visit = &self.visit;
+        let (server, toolset) = match &visit.target {
+            Target::Server { route, .. } => (Some(route.id), None),
+            Target::Toolset { route, .. } => (None, Some(route.id)),
+        };
+        let record = CallRecord {
+            at: visit.core.clock.now(),
+            organization: visit.organization.id,
+            actor: Actor::ApiKey(visit.grant.id).to_string(),
+            server,
+            toolset,
+            method: self.message.method().to_owned(),
+            target: String::new(),
+            outcome: CallOutcome::Cancelled,
+            duration_us: 0,
+            request_bytes: u64::try_from(self.message.bytes().len()).unwrap_or(u64::MAX),
+            response_bytes: 0,
+            request_id: visit.request_id.clone(),
+        };
+        Recording::begin(visit.core.meters.clone(), record, visit.began)
+    }
+
+    async fn initialize(&self) -> Result<Reply, Refused> {
+        let missing = || Refused::new(code::INVALID_PARAMS, "`initialize` needs `params.protocolVersion`");
+        let requested = self.message.payload_string("protocolVersion")?.ok_or_else(missing)?;
+        let version = era::negotiate_legacy(&requested);
+        let result = about::initialize_result(&self.visit, version).await?;
+        let params = self.message.payload_object().ok_or_else(missing)?;
+        let object = |key: &str, otherwise: &'static str| -> Result<&str, Refused> {
+            let span = params.get(key)?;
+            Ok(span.map(|span| self.message.text(span)).filter(|raw| raw.starts_with('{')).unwrap_or(otherwise))
+        };
+        let (capabilities, info) =
+            (object("capabilities", "{}")?, object("clientInfo", r#"{"name":"client","version":"0"}"#)?);
+        let core = &self.visit.core;
+        let session = Session::new(version, capabilities, info, core.clock.now());
+        let sealed = core.sessions.seal(&session, self.visit.grant.id, &self.visit.url);
+        Ok(Reply::Local { result, session: Some(sealed) })
+    }
+
+    async fn list(&self, kind: ListKind) -> Result<Bytes, Refused> {
+        let cursor = self.message.payload_object().and_then(|params| params.get("cursor").ok().flatten());
+        if cursor.is_some_and(|span| self.message.text(span) != "null") {
+            // Lists are given whole, so no cursor was ever handed out.
+            return Err(Refused::new(code::INVALID_PARAMS, "this cursor is not known"));
+        }
+        match &self.visit.target {
+            Target::Server { route, .. } => self.server_list(route, kind).await,
+            Target::Toolset { route, .. } => {
+                let view = self.visit.core.views.current(self.visit.place(route), kind).await;
+                Ok(self.joined(kind, &view.items, view.ttl_ms, true))
+            }
+        }
+    }
+
+    async fn server_list(&self, route: &ServerRoute, kind: ListKind) -> Result<Bytes, Refused> {
+        let peer = self.visit.core.peers.first(route)?;
+        let (server, list) = (peer.era().await?, catalog::list(&peer, kind).await?);
+        if let Some(whole) = &list.whole_result
+            && (self.client.era(), server) != (Era::Modern, Era::Legacy)
+        {
+            return Ok(if self.client.era() == server { whole.clone() } else { bridge::plain_result(whole) });
+        }
+        let items: Vec<_> = list.items.iter().map(|item| String::from_utf8_lossy(&item.raw)).collect();
+        let ttl_ms = if server == Era::Modern { list.ttl_ms } else { 0 };
+        Ok(self.joined(kind, &items.join(","), ttl_ms, list.private || server == Era::Legacy))
+    }
+
+    fn joined(&self, kind: ListKind, items: &str, ttl_ms: u64, private: bool) -> Bytes {
+        let key = kind.key();
+        if self.client.era() == Era::Legacy {
+            return Bytes::from(format!(r#"{{"{key}":[{items}]}}"#));
+        }
+        let scope = if private { "private" } else { "public" };
+        Bytes::from(format!(r#"{{"resultType":"complete","{key}":[{items}],"ttlMs":{ttl_ms},"cacheScope":"{scope}"}}"#))
+    }
+
+    async fn server_is_modern(&self) -> Result<bool, Refused> {
+        match &self.visit.target {
+            Target::Server { route, .. } => Ok(self.visit.core.peers.first(route)?.era().await? == Era::Modern),
+            Target::Toolset { .. } => Ok(false),
+        }
+    }
+
+    async fn forward(&self, recording: &mut Recording) -> Result<Reply, Refused> {
+        let way = self.way().await?;
+        recording.note(|record| {
+            record.server = Some(way.route.id);
+            record.target = way.target.chars().take(MAX_RECORDED_CHARS).collect();
+        });
+        let server = way.peer.era().await?;
+        let method = self.message.method();
+        if !about::is_carried(method, self.client.speaker(), server) {
+            return Err(no_such_method(method));
+        }
+        let rename = way.rename.as_ref().map(|(span, own)| Rename { span: span.clone(), own });
+        let message = bridge::to_server(&self.message, self.client.speaker(), server, rename)?;
+        let timeout = if method == "subscriptions/listen" { LISTEN_DEADLINE } else { call_timeout(&way.route) };
+        let deadline = Instant::now() + timeout;
+        let replies = match tokio::time::timeout_at(deadline, way.peer.send(message, timeout)).await {
+            Ok(replies) => replies?,
+            Err(_) => return Err(Failure::timeout(timeout).into()),
+        };
+        Ok(Reply::Sent { replies, way, server, deadline: (deadline, timeout) })
+    }
+
+    async fn way(&self) -> Result<Way, Refused> {
+        match &self.visit.target {
+            Target::Server { route, .. } => {
+                let target = self.named().unwrap_or_default();
+                let peer = self.visit.core.peers.choose(route)?;
+                Ok(Way { peer, route: route.clone(), rename: None, target })
+            }
+            Target::Toolset { route, .. } => self.toolset_way(route).await,
+        }
+    }
+
+    fn named(&self) -> Option<String> {
+        let key = match self.message.method() {
+            "tools/call" | "prompts/get" => "name",
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => "uri",
+            _ => return None,
+        };
+        self.message.payload_string(key).ok().flatten().map(std::borrow::Cow::into_owned)
+    }
+
+    async fn toolset_way(&self, route: &Arc<ToolsetRoute>) -> Result<Way, Refused> {
+        let params = self.message.payload_object();
+        let missing = |key: &str| Refused::new(code::INVALID_PARAMS, format!("`params.{key}` is missing"));
+        match self.message.method() {
+            "tools/call" | "prompts/get" => {
+                let kind = if self.message.method() == "tools/call" { ListKind::Tools } else { ListKind::Prompts };
+                let params = params.ok_or_else(|| missing("name"))?;
+                self.way_by_name(route, kind, &params).await
+            }
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+                let uri = self.message.payload_string("uri")?.ok_or_else(|| missing("uri"))?.into_owned();
+                let server = self.server_of_uri(route, &uri).await.ok_or_else(|| self.no_such_resource())?;
+                self.way_to(&server, None, uri)
+            }
+            "completion/complete" => {
+                let params = params.ok_or_else(|| missing("ref"))?;
+                let span = params.get("ref")?.ok_or_else(|| missing("ref"))?;
+                let reference = Object::scan(self.message.bytes(), span)?;
+                if let Some(uri) = self.string(&reference, "uri")? {
+                    let server = self.server_of_uri(route, &uri).await.ok_or_else(|| self.no_such_resource())?;
+                    return self.way_to(&server, None, uri);
+                }
+                self.way_by_name(route, ListKind::Prompts, &reference).await
+            }
+            other => Err(no_such_method(other)),
+        }
+    }
+
+    fn string(&self, object: &Object<'_>, key: &str) -> Result<Option<String>, Refused> {
+        let Some(span) = object.get(key)? else { return Ok(None) };
+        let text = json::string(&self.message.bytes()[span]).ok_or(json::Malformed)?;
+        Ok(Some(text.into_owned()))
+    }
+
+    async fn way_by_name(
+        &self,
+        route: &Arc<ToolsetRoute>,
+        kind: ListKind,
+        object: &Object<'_>,
+    ) -> Result<Way, Refused> {
+        let exposed = self.string(object, "name")?;
+        let exposed = exposed.ok_or_else(|| Refused::new(code::INVALID_PARAMS, "`params.name` is missing"))?;
+        let span = object.get("name")?.ok_or(json::Malformed)?;
+        let entry = self.visit.core.views.resolve(self.visit.place(route), kind, &exposed).await;
+        let entry = entry.ok_or_else(|| {
+            let shown = toolyard_types::name::printable(&exposed);
+            Refused::new(code::INVALID_PARAMS, format!("there is nothing named `{shown}` in this toolset"))
+        })?;
+        self.way_to(&entry.server, Some((span, entry.own.clone())), entry.own)
+    }
+
+    async fn server_of_uri(&self, route: &Arc<ToolsetRoute>, uri: &str) -> Option<Name> {
+        let (place, views) = (self.visit.place(route), &self.visit.core.views);
+        if let Some(entry) = views.resolve(place, ListKind::Resources, uri).await {
+            return Some(entry.server);
+        }
+        let templates = views.current(place, ListKind::Templates).await;
+        let exact = templates.entry(uri).map(|entry| entry.server.clone());
+        exact.or_else(|| templates.server_of_prefix(uri).cloned())
+    }
+
+    fn way_to(&self, server: &Name, rename: Option<(Span, String)>, target: String) -> Result<Way, Refused> {
+        let gone = || Failure::new(Code::ServerNotReady, format!("server `{server}` is no longer there"));
+        let route = self.visit.organization.servers.get(server).ok_or_else(gone)?.clone();
+        let peer = self.visit.core.peers.choose(&route)?;
+        Ok(Way { peer, route, rename, target })
+    }
+
+    fn no_such_resource(&self) -> Refused {
+        let code = if self.client.era() == Era::Modern { code::INVALID_PARAMS } else { code::RESOURCE_NOT_FOUND };
+        Refused::new(code, "there is no such resource in this toolset")
+    }
+}
+
+/// What dispatching a request came to.
+enum Reply {
+    /// The gateway knows the raw result itself.
+    Local { result: Bytes, session: Option<String> },
+    /// A stream of the gateway's own.
+    Stream(Response),
+    /// A server has it.
+    Sent { replies: Replies, way: Way, server: Era, deadline: (Instant, Duration) },
+}
+
+impl Reply {
+    fn local(result: Bytes) -> Self {
+        Self::Local { result, session: None }
+    }
+}
+
+impl Answered {
+    fn into_response(self, stream_only: bool) -> Response {
+        let response = if stream_only && self.status == StatusCode::OK {
+            let event = answer::event(&self.message);
+            answer::events(futures_util::stream::once(std::future::ready(event)))
+        } else {
+            answer::json(self.status, self.message)
+        };
+        match self.session {
+            Some(session) => endpoint::with_session(response, &session),
+            None => response,
+        }
+    }
+}
+
+fn no_such_method(method: &str) -> Refused {
+    let shown = toolyard_types::name::printable(method);
+    Refused::new(code::METHOD_NOT_FOUND, format!("there is no method `{shown}` here"))
+}
+
+fn call_timeout(route: &ServerRoute) -> Duration {
+    Duration::from_millis(route.call_timeout_ms.max(1))
+}
+
+/// The HTTP status the modern era gives to a JSON-RPC error.
+fn status_of_code(code: i64) -> StatusCode {
+    match code {
+        code::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
+        code if code::is_modern(code) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}
+
+fn modern_status(message: &Bytes) -> StatusCode {
+    let code = era::member(message, "error").and_then(|error| catalog::error_code(&error));
+    code.map_or(StatusCode::OK, status_of_code)
+}
+
+/// What comes next on a live call.
+pub(crate) enum Step {
+    /// A message before the response.
+    Pass(Bytes),
+    /// The response.
+    Last(Bytes),
+}
+
+/// A call under way at a server.
+///
+/// A modern client that goes away cancels its call. A legacy one does not: the call runs on to its end or its
+/// deadline, as the protocol asks, and only its result is lost.
+pub(crate) struct Live(Option<Running>);
+
+struct Running {
+    call: Call,
+    replies: Replies,
+    way: Way,
+    server: Era,
+    deadline: (Instant, Duration),
+    recording: Recording,
+    cancelled: Option<Cancellable>,
+}
+
+/// A legacy call's entry in the table of what a client can cancel.
+struct Cancellable {
+    token: CancellationToken,
+    key: (SessionId, Bytes),
+    core: Arc<endpoint::Core>,
+}
+
+impl Drop for Cancellable {
+    fn drop(&mut self) {
+        self.core.cancellable.remove(&self.key);
+    }
+}
+
+impl Live {
+    fn new(
+        call: Call,
+        replies: Replies,
+        way: Way,
+        server: Era,
+        deadline: (Instant, Duration),
+        recording: Recording,
+    ) -> Self {
+        let cancelled = match &call.client {
+            Client::Legacy { id, .. } => {
+                let key = (*id, Bytes::copy_from_slice(call.raw_id().as_bytes()));
+                let token = CancellationToken::new();
+                call.visit.core.cancellable.insert(key.clone(), token.clone());
+                Some(Cancellable { token, key, core: call.visit.core.clone() })
+            }
+            Client::Opening | Client::Modern { .. } => None,
+        };
+        Self(Some(Running { call, replies, way, server, deadline, recording, cancelled }))
+    }
+
+    /// The next message; `None` after the response and when the client cancelled.
+    pub(crate) async fn next(&mut self) -> Option<Step> {
+        loop {
+            let running = self.0.as_mut()?;
+            let reply = running.reply().await;
+            let step = match reply {
+                Heard::Cancelled => {
+                    // Dropped here, so that it does not run on.
+                    self.end();
+                    return None;
+                }
+                Heard::Message(message) => running.take(&message),
+                Heard::Failed(failure) => Some(Step::Last(running.fail(failure))),
+            };
+            match step {
+                None => {}
+                Some(Step::Pass(message)) => return Some(Step::Pass(message)),
+                Some(Step::Last(message)) => {
+                    self.end();
+                    return Some(Step::Last(message));
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let Some(running) = self.0.take() else { return };
+        if running.cancelled.is_none() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        // Its end is the deadline at the latest.
+        runtime.spawn(async move {
+            let mut live = Live(Some(running));
+            while let Some(Step::Pass(_)) = live.next().await {}
+        });
+    }
+}
+
+enum Heard {
+    Message(Message),
+    Failed(Failure),
+    Cancelled,
+}
+
+impl Running {
+    async fn reply(&mut self) -> Heard {
+        let (deadline, timeout) = self.deadline;
+        let next = tokio::time::timeout_at(deadline, self.replies.next());
+        let reply = match &self.cancelled {
+            None => next.await,
+            Some(cancelled) => tokio::select! {
+                biased;
+                () = cancelled.token.cancelled() => return Heard::Cancelled,
+                reply = next => reply,
+            },
+        };
+        match reply {
+            Err(_) => Heard::Failed(Failure::timeout(timeout)),
+            Ok(None) => {
+                Heard::Failed(Failure::new(Code::UpstreamFailed, "the server ended the call without an answer"))
+            }
+            Ok(Some(Err(failure))) => Heard::Failed(failure),
+            Ok(Some(Ok(bytes))) => match Message::parse(bytes) {
+                Ok(message) => Heard::Message(message),
+                Err(error) => Heard::Failed(Failure::new(Code::UpstreamFailed, error.to_string())),
+            },
+        }
+    }
+
+    /// What the client is to see of a message; `None` when nothing.
+    fn take(&mut self, message: &Message) -> Option<Step> {
+        match message.kind() {
+            Kind::Result | Kind::Error => Some(Step::Last(self.finish(message))),
+            Kind::Notification => self.may_see(message).then(|| Step::Pass(message.bytes().clone())),
+            Kind::Request if self.may_be_asked() => Some(Step::Pass(message.bytes().clone())),
+            Kind::Request => {
+                self.decline(message);
+                None
+            }
+        }
+    }
+
+    /// A modern client gets log messages only when it asked for them.
+    fn may_see(&self, message: &Message) -> bool {
+        match self.call.client {
+            Client::Modern { wants_log } => wants_log || message.method() != "notifications/message",
+            Client::Opening | Client::Legacy { .. } => true,
+        }
+    }
+
+    /// Only a legacy client can be asked, and only at a URL where its answer finds the way back.
+    fn may_be_asked(&self) -> bool {
+        matches!((&self.call.client, &self.call.visit.target), (Client::Legacy { .. }, Target::Server { .. }))
+    }
+
+    fn decline(&self, question: &Message) {
+        let why = "the client cannot be asked through this gateway";
+        let declined = envelope::error(question.raw_id(), code::METHOD_NOT_FOUND, why, None);
+        let (peer, timeout) = (self.way.peer.clone(), self.deadline.1);
+        tokio::spawn(async move { tokio::time::timeout(timeout, peer.send(declined, timeout)).await.map(|_| ()) });
+    }
+
+    fn finish(&mut self, message: &Message) -> Bytes {
+        let (client, method) = (self.call.client.era(), self.call.message.method());
+        if client == Era::Legacy && self.server == Era::Modern && bridge::asks_for_input(message) {
+            let text = "the server asks for more input, which a client of this protocol version cannot give here";
+            let answer = envelope::error(Some(self.call.raw_id()), code::INTERNAL_ERROR, text, None);
+            self.recording.end(CallOutcome::UpstreamFailed, answer.len());
+            return answer;
+        }
+        let answer = bridge::to_client(message, client, self.server, method);
+        self.recording.end(outcome(message, method), answer.len());
+        answer
+    }
+
+    fn fail(&mut self, failure: Failure) -> Bytes {
+        let refused = Refused::from(failure);
+        let answer = envelope::error(Some(self.call.raw_id()), refused.code, &refused.text, refused.data.as_deref());
+        self.recording.end(refused.outcome, answer.len());
+        answer
+    }
+}
+
+fn outcome(message: &Message, method: &str) -> CallOutcome {
+    if message.kind() == Kind::Error {
+        return CallOutcome::ServerError;
+    }
+    let failed = || {
+        let result = message.payload_object()?;
+        let span = result.get("isError").ok()??;
+        Some(message.text(span) == "true")
+    };
+    if method == "tools/call" && failed() == Some(true) { CallOutcome::ToolError } else { CallOutcome::Ok }
+}
+
+/// The rest of a live call as events, beginning with `first`.
+fn stream(first: Bytes, live: Box<Live>) -> impl futures_util::Stream<Item = Bytes> + Send {
+    futures_util::stream::unfold((Some(first), live), |(first, mut live)| async move {
+        if let Some(first) = first {
+            return Some((answer::event(&first), (None, live)));
+        }
+        let event = match tokio::time::timeout(answer::KEEP_ALIVE, live.next()).await {
+            Err(_) => answer::keep_alive(),
+            Ok(Some(Step::Pass(message) | Step::Last(message))) => answer::event(&message),
+            Ok(None) => return None,
+        };
+        Some((event, (None, live)))
+    })
+}

@@ -1,0 +1,341 @@
+//! The HTTP side: the order of checks, and which conversation a message belongs to.
+//!
+//! Order: origin and host, snapshot age, key, route, policy, media types, body, envelope; then the era. What
+//! fails before the body was read as a message is a problem+json; after that it is a JSON-RPC error.
+
+use crate::access::{self, Decisions, Doors, Subject};
+use crate::answer;
+use crate::call::{Call, Client};
+use crate::peer::Peers;
+use crate::problem::Refusal;
+use crate::record::Meters;
+use crate::session::{SessionId, Sessions};
+use crate::toolset::{Place, Views};
+use crate::{GatewayOptions, listen};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use bytes::Bytes;
+use dashmap::DashMap;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use toolyard_mcp::era::{self, code, meta};
+use toolyard_mcp::{Kind, Message, ParseError, envelope};
+use toolyard_types::access::Action;
+use toolyard_types::snapshot::{KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute};
+use toolyard_types::{Clock, Code, Name};
+
+const SESSION_ID: &str = "mcp-session-id";
+const VERSION: &str = "mcp-protocol-version";
+/// The longest request id taken over from the caller.
+const MAX_REQUEST_ID: usize = 64;
+
+/// What all requests share.
+pub(crate) struct Core {
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    max_snapshot_age: Duration,
+    max_body_bytes: usize,
+    doors: Doors,
+    decisions: Decisions,
+    pub(crate) clock: Clock,
+    pub(crate) sessions: Sessions,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) views: Arc<Views>,
+    pub(crate) meters: Arc<Meters>,
+    /// Calls of legacy clients that may be cancelled by a later message: session, and the raw request id.
+    pub(crate) cancellable: DashMap<(SessionId, Bytes), CancellationToken>,
+}
+
+impl Core {
+    pub(crate) fn new(options: GatewayOptions) -> Arc<Self> {
+        let peers = Arc::new(Peers::new(options.toolboxes, options.lease, options.http, options.clock.clone()));
+        Arc::new(Self {
+            snapshot: options.snapshot,
+            max_snapshot_age: options.max_snapshot_age,
+            max_body_bytes: options.max_body_bytes,
+            doors: Doors::new(options.allowed_hosts, options.allowed_origins),
+            decisions: Decisions::new(options.decide),
+            sessions: Sessions::new(&options.session_key, options.session_max_age, options.clock.clone()),
+            clock: options.clock,
+            views: Views::new(peers.clone()),
+            peers,
+            meters: Meters::new(options.records),
+            cancellable: DashMap::new(),
+        })
+    }
+}
+
+pub(crate) fn router(core: Arc<Core>) -> Router {
+    Router::new()
+        .route("/mcp/{org}/servers/{server}", any(server_endpoint))
+        .route("/mcp/{org}/toolsets/{toolset}", any(toolset_endpoint))
+        .with_state(core)
+}
+
+async fn server_endpoint(
+    State(core): State<Arc<Core>>,
+    Path(path): Path<(String, String)>,
+    request: Request<Body>,
+) -> Response {
+    serve(core, false, path, request).await
+}
+
+async fn toolset_endpoint(
+    State(core): State<Arc<Core>>,
+    Path(path): Path<(String, String)>,
+    request: Request<Body>,
+) -> Response {
+    serve(core, true, path, request).await
+}
+
+/// What an MCP URL stands for, in one snapshot.
+#[derive(Clone)]
+pub(crate) enum Target {
+    Server { name: Name, route: Arc<ServerRoute> },
+    Toolset { name: Name, route: Arc<ToolsetRoute> },
+}
+
+/// One admitted request: who, about what.
+#[derive(Clone)]
+pub(crate) struct Visit {
+    pub(crate) core: Arc<Core>,
+    pub(crate) grant: Arc<KeyGrant>,
+    pub(crate) organization: Arc<OrganizationSnapshot>,
+    pub(crate) target: Target,
+    pub(crate) version: u64,
+    /// The URL's path: what a session is bound to.
+    pub(crate) url: String,
+    pub(crate) request_id: String,
+    pub(crate) began: Instant,
+}
+
+impl Visit {
+    pub(crate) fn place<'a>(&'a self, route: &'a Arc<ToolsetRoute>) -> Place<'a> {
+        Place { organization: &self.organization, route, version: self.version }
+    }
+}
+
+async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), request: Request<Body>) -> Response {
+    let request_id = request_id(request.headers());
+    match admit(core, is_toolset, &path, &request, request_id.clone()) {
+        Err(refusal) => refusal.into_response(&request_id),
+        Ok(visit) => {
+            let answered = match *request.method() {
+                Method::POST => post(visit, request).await,
+                Method::GET => get(visit, request.headers()),
+                Method::DELETE => delete(&visit, request.headers()),
+                _ => Err(method_not_allowed()),
+            };
+            answered.unwrap_or_else(|refusal| refusal.into_response(&request_id))
+        }
+    }
+}
+
+fn method_not_allowed() -> Refusal {
+    Refusal::new(Code::MethodNotAllowed, "an MCP endpoint takes POST, and for older clients GET and DELETE")
+}
+
+fn admit(
+    core: Arc<Core>,
+    is_toolset: bool,
+    (organization, name): &(String, String),
+    request: &Request<Body>,
+    request_id: String,
+) -> Result<Visit, Refusal> {
+    let began = Instant::now();
+    let headers = request.headers();
+    core.doors.check(headers, request.uri().authority().map(http::uri::Authority::as_str))?;
+    let snapshot = core.snapshot.borrow().clone();
+    access::check_fresh(&snapshot, core.max_snapshot_age, &core.clock)?;
+    let grant = access::authenticate(headers, &snapshot, &core.clock)?;
+    core.peers.follow(&snapshot);
+    let not_found = || Refusal::new(Code::NotFound, "there is no such MCP endpoint for this key");
+    let organization = snapshot.organizations.get(organization.as_str()).ok_or_else(not_found)?;
+    if organization.id != grant.organization {
+        return Err(not_found());
+    }
+    let (target, subject) = if is_toolset {
+        let (name, route) = organization.toolsets.get_key_value(name.as_str()).ok_or_else(not_found)?;
+        (Target::Toolset { name: name.clone(), route: route.clone() }, Subject::Toolset(route.id))
+    } else {
+        let (name, route) = organization.servers.get_key_value(name.as_str()).ok_or_else(not_found)?;
+        (Target::Server { name: name.clone(), route: route.clone() }, Subject::Server(route.id))
+    };
+    let (Target::Server { name, .. } | Target::Toolset { name, .. }) = &target;
+    if !core.decisions.allows(&grant, Action::ToolCall, subject, name, snapshot.version) {
+        return Err(Refusal::new(Code::Forbidden, format!("this key may not call `{name}`")));
+    }
+    let organization = organization.clone();
+    let (url, version) = (request.uri().path().to_owned(), snapshot.version);
+    Ok(Visit { core, grant, organization, target, version, url, request_id, began })
+}
+
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+    match given {
+        Some(id) if !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(|b| b.is_ascii_graphic()) => {
+            id.to_owned()
+        }
+        _ => format!("{:016x}", rand::random::<u64>()),
+    }
+}
+
+fn get(visit: Visit, headers: &HeaderMap) -> Result<Response, Refusal> {
+    if header_text(headers, VERSION).is_some_and(era::is_modern_version) {
+        return Err(method_not_allowed());
+    }
+    if !accepts(headers, "text/event-stream") {
+        return Err(Refusal::new(Code::NotAcceptable, "the stream is `text/event-stream`"));
+    }
+    session(&visit, headers)?;
+    Ok(listen::stream(visit))
+}
+
+fn delete(visit: &Visit, headers: &HeaderMap) -> Result<Response, Refusal> {
+    if header_text(headers, VERSION).is_some_and(era::is_modern_version) {
+        return Err(method_not_allowed());
+    }
+    let Client::Legacy { id, .. } = session(visit, headers)? else { return Err(method_not_allowed()) };
+    visit.core.sessions.end(id);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn post(visit: Visit, request: Request<Body>) -> Result<Response, Refusal> {
+    let (parts, body) = request.into_parts();
+    check_media_types(&parts.headers)?;
+    let body = read_body(body, &parts.headers, visit.core.max_body_bytes).await?;
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Ok(batch(visit, &parts.headers, &body).await);
+    }
+    let message = match Message::parse(body) {
+        Ok(message) => message,
+        Err(error) => return Ok(unreadable(error)),
+    };
+    let client = match client(&visit, &parts.headers, &message)? {
+        Ok(client) => client,
+        Err(error) => return Ok(answer::json(StatusCode::BAD_REQUEST, error)),
+    };
+    Ok(Call { visit, client, message, stream_only: !accepts(&parts.headers, "application/json") }.answer().await)
+}
+
+/// Which conversation the message belongs to: `Err` inside is a JSON-RPC error for the client.
+fn client(visit: &Visit, headers: &HeaderMap, message: &Message) -> Result<Result<Client, Bytes>, Refusal> {
+    let Ok(described) = message.meta() else {
+        return Ok(Err(answer::error(message.raw_id(), code::INVALID_PARAMS, "`_meta` cannot be read", None)));
+    };
+    let described =
+        described.is_some_and(|meta| meta.get(meta::PROTOCOL_VERSION).is_ok_and(|version| version.is_some()));
+    let modern_header = header_text(headers, VERSION).is_some_and(era::is_modern_version);
+    if described || (modern_header && message.method() != "initialize") {
+        return Ok(crate::about::check_modern(headers, message).map(|()| Client::modern(message)));
+    }
+    if message.method() == "initialize" && message.kind() == Kind::Request {
+        return Ok(Ok(Client::Opening));
+    }
+    session(visit, headers).map(Ok)
+}
+
+/// The legacy session of a request.
+fn session(visit: &Visit, headers: &HeaderMap) -> Result<Client, Refusal> {
+    let id = header_text(headers, SESSION_ID)
+        .ok_or_else(|| Refusal::new(Code::BadRequest, "`Mcp-Session-Id` is missing: send `initialize` first"))?;
+    let (id, session) = (visit.core.sessions.open(id, visit.grant.id, &visit.url))
+        .ok_or_else(|| Refusal::new(Code::NotFound, "there is no such session here: send `initialize` again"))?;
+    if let Some(version) = header_text(headers, VERSION)
+        && !era::LEGACY_VERSIONS.contains(&version)
+    {
+        let shown = toolyard_types::name::printable(version);
+        return Err(Refusal::new(Code::BadRequest, format!("protocol version `{shown}` is not supported")));
+    }
+    Ok(Client::Legacy { id, session })
+}
+
+fn unreadable(error: ParseError) -> Response {
+    let code = if error == ParseError::Json { code::PARSE_ERROR } else { code::INVALID_REQUEST };
+    answer::json(StatusCode::BAD_REQUEST, answer::error(None, code, &error.to_string(), None))
+}
+
+/// Batches exist in 2025-03-26 only. They are answered whole.
+async fn batch(visit: Visit, headers: &HeaderMap, body: &Bytes) -> Response {
+    const MAX_BATCH: usize = 32;
+    let refuse =
+        |why: &str| answer::json(StatusCode::BAD_REQUEST, answer::error(None, code::INVALID_REQUEST, why, None));
+    let Ok(client) = session(&visit, headers) else {
+        return refuse("a batch needs a session of protocol version 2025-03-26");
+    };
+    if !matches!(&client, Client::Legacy { session, .. } if session.version == "2025-03-26") {
+        return refuse("batches exist only in protocol version 2025-03-26");
+    }
+    let Ok(parts) = serde_json::from_slice::<Vec<&serde_json::value::RawValue>>(body) else {
+        return unreadable(ParseError::Json);
+    };
+    if parts.is_empty() || parts.len() > MAX_BATCH {
+        return refuse("a batch holds 1 to 32 messages");
+    }
+    let answers = parts.iter().map(|part| {
+        let (visit, client) = (visit.clone(), client.clone());
+        async move {
+            match Message::parse(Bytes::copy_from_slice(part.get().as_bytes())) {
+                Ok(message) => Call { visit, client, message, stream_only: false }.answer_whole().await,
+                Err(error) => Some(envelope::error(None, code::INVALID_REQUEST, &error.to_string(), None)),
+            }
+        }
+    });
+    let answers: Vec<Bytes> = futures_util::future::join_all(answers).await.into_iter().flatten().collect();
+    if answers.is_empty() {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    let mut whole = b"[".to_vec();
+    whole.extend(answers.join(&b","[..]));
+    whole.push(b']');
+    answer::json(StatusCode::OK, Bytes::from(whole))
+}
+
+fn check_media_types(headers: &HeaderMap) -> Result<(), Refusal> {
+    let kind = header_text(headers, header::CONTENT_TYPE.as_str()).unwrap_or("");
+    if !kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json") {
+        return Err(Refusal::new(Code::UnsupportedMediaType, "a message is sent as `application/json`"));
+    }
+    if !accepts(headers, "application/json") && !accepts(headers, "text/event-stream") {
+        return Err(Refusal::new(Code::NotAcceptable, "accept `application/json` and `text/event-stream`"));
+    }
+    Ok(())
+}
+
+fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    let Some(accept) = header_text(headers, header::ACCEPT.as_str()) else { return true };
+    let family = kind.split('/').next().unwrap_or("");
+    accept.split(',').any(|range| {
+        let range = range.split(';').next().unwrap_or("").trim();
+        range == "*/*" || range.eq_ignore_ascii_case(kind) || range.strip_suffix("/*") == Some(family)
+    })
+}
+
+async fn read_body(body: Body, headers: &HeaderMap, max: usize) -> Result<Bytes, Refusal> {
+    let too_large = || Refusal::new(Code::PayloadTooLarge, format!("a message may have {max} bytes"));
+    let announced = header_text(headers, header::CONTENT_LENGTH.as_str()).and_then(|text| text.parse::<usize>().ok());
+    if announced.is_some_and(|announced| announced > max) {
+        return Err(too_large());
+    }
+    match http_body_util::Limited::new(body, max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Err(_) => Err(Refusal::new(Code::BadRequest, "the body broke off")),
+    }
+}
+
+pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+pub(crate) fn with_session(mut response: Response, id: &str) -> Response {
+    let value = HeaderValue::from_str(id).expect("a session id is Base64 text");
+    response.headers_mut().insert(SESSION_ID, value);
+    response
+}

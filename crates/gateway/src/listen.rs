@@ -1,0 +1,136 @@
+//! What servers say of their own accord, to the clients that listen: the GET stream of a legacy session, and
+//! `subscriptions/listen` where the server behind is not modern itself.
+//!
+//! Only changes pass: of lists, and of resources that were subscribed to. A list change of any server behind the
+//! URL is one change of the URL's list. The stream ends when a server it follows does, and clients open another.
+
+use crate::answer;
+use crate::endpoint::{Target, Visit};
+use crate::peer::Peer;
+use crate::toolset;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream::{SelectAll, StreamExt};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio_stream::wrappers::BroadcastStream;
+use toolyard_mcp::era::meta;
+use toolyard_mcp::json::{Malformed, Object};
+use toolyard_mcp::{Message, envelope};
+
+/// What a modern client can ask to be told, and the notification it gets.
+const KINDS: [(&str, &str); 3] = [
+    ("toolsListChanged", "notifications/tools/list_changed"),
+    ("promptsListChanged", "notifications/prompts/list_changed"),
+    ("resourcesListChanged", "notifications/resources/list_changed"),
+];
+const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+
+/// The GET stream of a legacy session.
+pub(crate) fn stream(visit: Visit) -> Response {
+    let followed = Followed::of(&visit);
+    answer::events(followed.events(answer::keep_alive(), |message| {
+        let wanted = message.method() == RESOURCE_UPDATED || is_list_change(message.method());
+        wanted.then(|| message.bytes().clone())
+    }))
+}
+
+/// The stream of `subscriptions/listen`: the acknowledgement, then changes under the client's id.
+pub(crate) fn subscribe(visit: Visit, request: &Message) -> Result<Response, Malformed> {
+    let id = request.raw_id().unwrap_or("null").to_owned();
+    let params = request.payload_object().ok_or(Malformed)?;
+    let asked = params.get("notifications")?.ok_or(Malformed)?;
+    let asked = Object::scan(request.bytes(), asked)?;
+    let wants = |kind: &str| Ok::<_, Malformed>(asked.get(kind)?.is_some_and(|span| request.text(span) == "true"));
+    let mut honoured = Vec::new();
+    for (kind, method) in KINDS {
+        if wants(kind)? {
+            honoured.push((kind, method));
+        }
+    }
+    let filter: Vec<String> = honoured.iter().map(|(kind, _)| format!(r#""{kind}":true"#)).collect();
+    let tag = format!(r#""_meta":{{"{}":{id}}}"#, meta::SUBSCRIPTION_ID);
+    let acknowledged = envelope::notification(
+        "notifications/subscriptions/acknowledged",
+        Some(&format!(r#"{{{tag},"notifications":{{{}}}}}"#, filter.join(","))),
+    );
+    let followed = Followed::of(&visit);
+    Ok(answer::events(followed.events(answer::event(&acknowledged), move |message| {
+        let (_, method) = *honoured.iter().find(|(_, method)| *method == message.method())?;
+        Some(envelope::notification(method, Some(&format!("{{{tag}}}"))))
+    })))
+}
+
+fn is_list_change(method: &str) -> bool {
+    KINDS.iter().any(|(_, changed)| *changed == method)
+}
+
+/// Changes of one server; `None` says that the server is no longer there.
+type Changes = Pin<Box<dyn futures_util::Stream<Item = Option<Bytes>> + Send>>;
+
+/// The servers a stream follows. It does not hold them: they end when the snapshot drops them.
+struct Followed(SelectAll<Changes>);
+
+impl Followed {
+    fn of(visit: &Visit) -> Self {
+        let peers: Vec<Arc<Peer>> = match &visit.target {
+            Target::Server { route, .. } => visit.core.peers.all(route),
+            Target::Toolset { route, .. } => toolset::members(visit.place(route))
+                .filter_map(|(_, route)| visit.core.peers.first(route).ok())
+                .collect(),
+        };
+        let mut all = SelectAll::new();
+        for peer in &peers {
+            // A client that falls behind misses changes; the next one tells it as much.
+            let missed = |change: Result<Bytes, _>| std::future::ready(change.ok().map(Some));
+            let changes = BroadcastStream::new(peer.changes()).filter_map(missed);
+            let stream: Changes = Box::pin(changes.chain(futures_util::stream::once(std::future::ready(None))));
+            all.push(stream);
+        }
+        Self(all)
+    }
+
+    /// The events: `first`, then what `shown` makes of each change, with comments in between.
+    fn events(
+        self,
+        first: Bytes,
+        shown: impl Fn(&Message) -> Option<Bytes> + Send + 'static,
+    ) -> impl futures_util::Stream<Item = Bytes> + Send {
+        futures_util::stream::unfold((self, Some(first), shown), |(mut followed, first, shown)| async move {
+            if let Some(first) = first {
+                return Some((first, (followed, None, shown)));
+            }
+            loop {
+                let event = match followed.next().await? {
+                    None => answer::keep_alive(),
+                    Some(message) => match shown(&message) {
+                        Some(message) => answer::event(&message),
+                        None => continue,
+                    },
+                };
+                return Some((event, (followed, None, shown)));
+            }
+        })
+    }
+
+    /// The next change, `Some(None)` when it is time for a comment, `None` when a server has gone.
+    async fn next(&mut self) -> Option<Option<Message>> {
+        loop {
+            let change = if self.0.is_empty() {
+                tokio::time::sleep(answer::KEEP_ALIVE).await;
+                return Some(None);
+            } else {
+                tokio::time::timeout(answer::KEEP_ALIVE, self.0.next()).await
+            };
+            match change {
+                Err(_) => return Some(None),
+                Ok(None | Some(None)) => return None,
+                Ok(Some(Some(message))) => {
+                    if let Ok(message) = Message::parse(message) {
+                        return Some(Some(message));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,556 @@
+//! The servers behind the gateway, and how a message gets to one.
+//!
+//! A [`Peer`] is one instance on a toolbox or one remote server. Its MCP connection belongs to the toolbox's
+//! agent, or for a remote to [`toolyard_mcp::http::Upstream`]; the peer keeps what the gateway learned of it:
+//! its handshake and its lists. A peer ends when the snapshot no longer names it and nobody uses it.
+
+use crate::catalog::{ListKind, Slots};
+use bytes::Bytes;
+use dashmap::DashMap;
+use futures_util::future::BoxFuture;
+use http::{HeaderName, HeaderValue, Request, Uri, header};
+use http_body_util::BodyExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use toolyard_link::{Body, Channel, frames};
+use toolyard_mcp::era::{self, Era, Handshake};
+use toolyard_mcp::{CallError, Kind, Message, envelope};
+use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
+use toolyard_types::{Clock, Code, InstanceId, Problem, ServerId, ToolboxId};
+use tower::ServiceExt;
+
+/// How the gateway reaches a toolbox now; `None` while there is no link.
+pub type Toolboxes = Arc<dyn Fn(ToolboxId) -> Option<Channel> + Send + Sync>;
+/// How the gateway gets a remote server's address and headers.
+pub type Lease = Arc<dyn Fn(ServerId) -> BoxFuture<'static, Result<RemoteLease, LeaseError>> + Send + Sync>;
+
+/// A remote server's lease cannot be had; the text is for the caller, without secrets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LeaseError(pub String);
+
+/// The deadline of a call on the DTMA API, in milliseconds from when the request arrives.
+pub const DEADLINE_HEADER: HeaderName = HeaderName::from_static("toolyard-deadline-ms");
+
+/// How long a question of the gateway's own to a server may take.
+const OWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest problem read from a toolbox.
+const MAX_PROBLEM_BYTES: usize = 64 << 10;
+/// The pauses between attempts to follow a server's changes.
+const WATCH_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Why a server gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    pub(crate) detail: String,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+
+    pub(crate) fn timeout(after: Duration) -> Self {
+        Self::new(Code::UpstreamTimeout, format!("the server did not answer within {} ms", after.as_millis()))
+    }
+
+    fn broke_off() -> Self {
+        Self::new(Code::UpstreamFailed, "the server ended the call without an answer")
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        let code = if matches!(error, CallError::Timeout(_)) { Code::UpstreamTimeout } else { Code::UpstreamFailed };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// Which server a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum PeerKey {
+    Instance(InstanceId),
+    Remote(ServerId),
+}
+
+/// One server behind the gateway.
+pub(crate) struct Peer {
+    pub(crate) slots: Slots,
+    link: Link,
+    handshake: tokio::sync::OnceCell<Handshake>,
+    changes: broadcast::Sender<Bytes>,
+    watched: AtomicBool,
+    /// Rises whenever a list anywhere changes; shared by all peers.
+    epoch: Arc<AtomicU64>,
+    end: CancellationToken,
+    _end: DropGuard,
+}
+
+enum Link {
+    Instance { toolbox: ToolboxId, era: Era, messages: Uri, events: Uri, handshake: Uri, toolboxes: Toolboxes },
+    Remote(RemoteLink),
+}
+
+struct RemoteLink {
+    server: ServerId,
+    lease: Lease,
+    client: toolyard_mcp::http::Client,
+    clock: Clock,
+    current: RwLock<Option<Leased>>,
+    renewing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Leased {
+    lease: RemoteLease,
+    upstream: toolyard_mcp::http::Upstream,
+}
+
+impl Peer {
+    fn new(link: Link, epoch: Arc<AtomicU64>) -> Arc<Self> {
+        let end = CancellationToken::new();
+        Arc::new(Self {
+            slots: Slots::default(),
+            link,
+            handshake: tokio::sync::OnceCell::new(),
+            changes: broadcast::Sender::new(64),
+            watched: AtomicBool::new(false),
+            epoch,
+            _end: end.clone().drop_guard(),
+            end,
+        })
+    }
+
+    /// Which era the server speaks.
+    pub(crate) async fn era(&self) -> Result<Era, Failure> {
+        match &self.link {
+            Link::Instance { era, .. } => Ok(*era),
+            Link::Remote(_) => Ok(self.handshake().await?.era),
+        }
+    }
+
+    /// What the server said of itself.
+    pub(crate) async fn handshake(&self) -> Result<&Handshake, Failure> {
+        self.handshake.get_or_try_init(|| self.ask_handshake()).await
+    }
+
+    async fn ask_handshake(&self) -> Result<Handshake, Failure> {
+        match &self.link {
+            Link::Instance { toolbox, handshake, toolboxes, .. } => {
+                let request = Request::get(handshake.clone()).body(Body::empty()).expect("a stored URI is valid");
+                let response = within(OWN_TIMEOUT, self.exchange(*toolbox, toolboxes, request)).await?;
+                let body = within(OWN_TIMEOUT, read_bounded(response.into_body(), 4 << 20)).await?;
+                serde_json::from_slice(&body)
+                    .map_err(|_| Failure::new(Code::UpstreamFailed, "the toolbox's answer cannot be read"))
+            }
+            Link::Remote(remote) => {
+                let upstream = remote.upstream().await?;
+                upstream
+                    .handshake(OWN_TIMEOUT)
+                    .await
+                    .map_err(|error| Failure::new(Code::UpstreamFailed, error.to_string()))
+            }
+        }
+    }
+
+    /// Sends one raw message; what comes back ends with the response, when it was a request.
+    pub(crate) async fn send(&self, message: Bytes, deadline: Duration) -> Result<Replies, Failure> {
+        match &self.link {
+            Link::Instance { toolbox, messages, toolboxes, .. } => {
+                let mut request = Request::new(Body::from(message));
+                *request.method_mut() = http::Method::POST;
+                *request.uri_mut() = messages.clone();
+                let headers = request.headers_mut();
+                headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+                headers.insert(DEADLINE_HEADER, HeaderValue::from(deadline_ms));
+                let response = self.exchange(*toolbox, toolboxes, request).await?;
+                Ok(Replies::Frames { body: response.into_body(), decoder: frames::Decoder::default() })
+            }
+            Link::Remote(remote) => {
+                let stream = remote.upstream().await?.send(message).await?;
+                Ok(Replies::Remote(Box::new(stream)))
+            }
+        }
+    }
+
+    /// A question of the gateway's own; gives the raw result.
+    pub(crate) async fn request(&self, method: &str, params: Option<String>) -> Result<Bytes, Asked> {
+        let era = self.era().await?;
+        let params = match (era, params) {
+            (Era::Legacy, params) => params,
+            (Era::Modern, params) => Some(with_own_meta(params.as_deref().unwrap_or("{}"))),
+        };
+        let request = envelope::request("\"toolyard\"", method, params.as_deref());
+        let exchange = async {
+            let mut replies = self.send(request, OWN_TIMEOUT).await?;
+            while let Some(reply) = replies.next().await {
+                let message = Message::parse(reply?).map_err(|_| Failure::broke_off())?;
+                match message.kind() {
+                    Kind::Result => return Ok(message.payload().unwrap_or_default()),
+                    Kind::Error => return Err(Asked::Refused(message.payload().unwrap_or_default())),
+                    Kind::Request | Kind::Notification => {}
+                }
+            }
+            Err(Failure::broke_off().into())
+        };
+        match tokio::time::timeout(OWN_TIMEOUT, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failure::timeout(OWN_TIMEOUT).into()),
+        }
+    }
+
+    /// Changes the server announces of its own accord, from now on.
+    pub(crate) fn changes(self: &Arc<Self>) -> broadcast::Receiver<Bytes> {
+        self.watch();
+        self.changes.subscribe()
+    }
+
+    /// Says that a list, here or behind another peer, is not what it was.
+    pub(crate) fn bump_epoch(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Follows the server's changes, so that its lists are dropped when they change. Started once.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        if !self.watched.swap(true, Ordering::AcqRel) {
+            tokio::spawn(watch(Arc::downgrade(self), self.end.clone()));
+        }
+    }
+
+    fn take_change(&self, message: Bytes) {
+        let Ok(parsed) = Message::parse(message.clone()) else { return };
+        for kind in ListKind::changed_by(parsed.method()) {
+            self.slots.invalidate(*kind);
+            self.bump_epoch();
+        }
+        // Nobody listening is fine.
+        let _ = self.changes.send(message);
+    }
+
+    async fn events(&self) -> Option<Events> {
+        match &self.link {
+            Link::Instance { toolbox, events, toolboxes, .. } => {
+                let request = Request::get(events.clone()).body(Body::empty()).ok()?;
+                let response = self.exchange(*toolbox, toolboxes, request).await.ok()?;
+                Some(Events::Frames(Replies::Frames {
+                    body: response.into_body(),
+                    decoder: frames::Decoder::default(),
+                }))
+            }
+            Link::Remote(remote) => Some(Events::Remote(remote.upstream().await.ok()?.unsolicited())),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        toolbox: ToolboxId,
+        toolboxes: &Toolboxes,
+        request: Request<Body>,
+    ) -> Result<http::Response<Body>, Failure> {
+        let channel = toolboxes(toolbox)
+            .ok_or_else(|| Failure::new(Code::UpstreamFailed, "the server's toolbox cannot be reached"))?;
+        let response = channel.oneshot(request).await.map_err(|error| {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a toolbox cannot be reached");
+            Failure::new(Code::UpstreamFailed, "the server's toolbox cannot be reached")
+        })?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = read_bounded(response.into_body(), MAX_PROBLEM_BYTES).await.unwrap_or_default();
+        Err(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => Failure::new(problem.code, problem.detail),
+            Err(_) => Failure::new(Code::UpstreamFailed, format!("the toolbox answered status {}", status.as_u16())),
+        })
+    }
+}
+
+/// Why a question of the gateway's own has no result.
+pub(crate) enum Asked {
+    /// There is no answer.
+    Failed(Failure),
+    /// The server answered with this raw JSON-RPC error.
+    Refused(Bytes),
+}
+
+impl From<Failure> for Asked {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+enum Events {
+    Frames(Replies),
+    Remote(broadcast::Receiver<Bytes>),
+}
+
+impl Events {
+    async fn next(&mut self) -> Option<Bytes> {
+        match self {
+            Events::Frames(replies) => replies.next().await?.ok(),
+            // What was missed may have been a change of any list; an end here drops them all.
+            Events::Remote(receiver) => receiver.recv().await.ok(),
+        }
+    }
+}
+
+async fn watch(peer: std::sync::Weak<Peer>, end: CancellationToken) {
+    let mut pause = WATCH_PAUSES.0;
+    loop {
+        let follow = async {
+            let mut events = peer.upgrade()?.events().await?;
+            while let Some(message) = events.next().await {
+                peer.upgrade()?.take_change(message);
+            }
+            Some(())
+        };
+        let followed = tokio::select! {
+            () = end.cancelled() => return,
+            followed = follow => followed.is_some(),
+        };
+        pause = if followed { WATCH_PAUSES.0 } else { (pause * 2).min(WATCH_PAUSES.1) };
+        let Some(peer) = peer.upgrade() else { return };
+        if followed {
+            // Changes may have been missed in between.
+            peer.slots.invalidate_all();
+            peer.bump_epoch();
+        }
+        drop(peer);
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+impl RemoteLink {
+    async fn upstream(&self) -> Result<toolyard_mcp::http::Upstream, Failure> {
+        if let Some(leased) = self.current() {
+            return Ok(leased.upstream);
+        }
+        let _renewing = self.renewing.lock().await;
+        if let Some(leased) = self.current() {
+            return Ok(leased.upstream);
+        }
+        let lease = within(OWN_TIMEOUT, async {
+            (self.lease)(self.server).await.map_err(|error| Failure::new(Code::UpstreamFailed, error.to_string()))
+        })
+        .await?;
+        let last = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let upstream = match last {
+            Some(last) if last.lease.url == lease.url && last.lease.headers == lease.headers => last.upstream,
+            _ => self.open(&lease)?,
+        };
+        let leased = Leased { lease, upstream: upstream.clone() };
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(leased);
+        Ok(upstream)
+    }
+
+    fn current(&self) -> Option<Leased> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().filter(|leased| leased.lease.until > self.clock.now()).cloned()
+    }
+
+    fn open(&self, lease: &RemoteLease) -> Result<toolyard_mcp::http::Upstream, Failure> {
+        let invalid = |what| Failure::new(Code::UpstreamFailed, format!("the remote server's {what} is not valid"));
+        let url: Uri = lease.url.expose().parse().map_err(|_| invalid("URL"))?;
+        let mut headers = http::HeaderMap::new();
+        for (name, value) in &lease.headers {
+            let name: HeaderName = name.parse().map_err(|_| invalid("header name"))?;
+            let mut value = HeaderValue::from_str(value.expose()).map_err(|_| invalid("header value"))?;
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        Ok(toolyard_mcp::http::Upstream::new(self.client.clone(), url, headers))
+    }
+}
+
+/// What comes back for one message.
+pub(crate) enum Replies {
+    Frames { body: Body, decoder: frames::Decoder },
+    Remote(Box<toolyard_mcp::http::Stream>),
+}
+
+impl Replies {
+    /// The next message; `None` at the end. May be given up and asked again.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
+        match self {
+            Replies::Frames { body, decoder } => loop {
+                match decoder.next_frame() {
+                    Ok(Some(message)) => return Some(Ok(message)),
+                    Ok(None) => {}
+                    Err(error) => return Some(Err(Failure::new(Code::UpstreamFailed, error.to_string()))),
+                }
+                match body.frame().await? {
+                    Ok(frame) => {
+                        if let Some(chunk) = frame.data_ref() {
+                            decoder.push(chunk);
+                        }
+                    }
+                    Err(_) => return Some(Err(Failure::broke_off())),
+                }
+            },
+            Replies::Remote(stream) => Some(stream.next().await?.map_err(Failure::from)),
+        }
+    }
+}
+
+async fn within<T>(timeout: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(Failure::timeout(timeout)))
+}
+
+async fn read_bounded(body: Body, max: usize) -> Result<Bytes, Failure> {
+    let body = http_body_util::Limited::new(body, max).collect().await;
+    body.map(http_body_util::Collected::to_bytes).map_err(|_| Failure::broke_off())
+}
+
+/// `params` of our own, describing themselves to a modern server.
+fn with_own_meta(params: &str) -> String {
+    let meta = format!(r#""_meta":{{{}}}"#, era::own_meta_members(era::LATEST_MODERN));
+    match params.strip_prefix('{').map(str::trim_start) {
+        Some("}") | None => format!("{{{meta}}}"),
+        Some(rest) => format!("{{{meta},{rest}"),
+    }
+}
+
+/// Every peer in use.
+pub(crate) struct Peers {
+    toolboxes: Toolboxes,
+    lease: Lease,
+    client: toolyard_mcp::http::Client,
+    clock: Clock,
+    peers: Arc<DashMap<PeerKey, Arc<Peer>>>,
+    epoch: Arc<AtomicU64>,
+    turn: AtomicUsize,
+    swept: AtomicU64,
+}
+
+impl Peers {
+    pub(crate) fn new(toolboxes: Toolboxes, lease: Lease, client: toolyard_mcp::http::Client, clock: Clock) -> Self {
+        Self {
+            toolboxes,
+            lease,
+            client,
+            clock,
+            peers: Arc::default(),
+            epoch: Arc::default(),
+            turn: AtomicUsize::new(0),
+            swept: AtomicU64::new(0),
+        }
+    }
+
+    /// Rises whenever any list changes.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// One peer that can take a call to the server: the next in turn whose toolbox is linked.
+    pub(crate) fn choose(&self, route: &ServerRoute) -> Result<Arc<Peer>, Failure> {
+        match &route.target {
+            Target::None => Err(not_ready(route)),
+            Target::Remote { .. } => Ok(self.remote(route.id)),
+            Target::Instances(instances) => {
+                let turn = if instances.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
+                let linked = (0..instances.len())
+                    .map(|offset| &instances[(turn.wrapping_add(offset)) % instances.len()])
+                    .find(|instance| instances.len() == 1 || (self.toolboxes)(instance.toolbox).is_some());
+                linked.or(instances.first()).map(|instance| self.instance(instance)).ok_or_else(|| not_ready(route))
+            }
+        }
+    }
+
+    /// Every peer of the server.
+    pub(crate) fn all(&self, route: &ServerRoute) -> Vec<Arc<Peer>> {
+        match &route.target {
+            Target::None => Vec::new(),
+            Target::Remote { .. } => vec![self.remote(route.id)],
+            Target::Instances(instances) => instances.iter().map(|instance| self.instance(instance)).collect(),
+        }
+    }
+
+    /// The peer whose lists stand for the server.
+    pub(crate) fn first(&self, route: &ServerRoute) -> Result<Arc<Peer>, Failure> {
+        match &route.target {
+            Target::Instances(instances) => {
+                instances.first().map(|instance| self.instance(instance)).ok_or_else(|| not_ready(route))
+            }
+            Target::None | Target::Remote { .. } => self.choose(route),
+        }
+    }
+
+    fn instance(&self, route: &InstanceRoute) -> Arc<Peer> {
+        let key = PeerKey::Instance(route.id);
+        if let Some(peer) = self.peers.get(&key) {
+            return peer.clone();
+        }
+        let uri = |what: &str| -> Uri {
+            format!("/v1/instances/{}/{what}", route.id).parse().expect("an id and a word make a URI")
+        };
+        let make = || {
+            let link = Link::Instance {
+                toolbox: route.toolbox,
+                era: route.era,
+                messages: uri("messages"),
+                events: uri("events"),
+                handshake: uri("handshake"),
+                toolboxes: self.toolboxes.clone(),
+            };
+            Peer::new(link, self.epoch.clone())
+        };
+        self.peers.entry(key).or_insert_with(make).clone()
+    }
+
+    fn remote(&self, server: ServerId) -> Arc<Peer> {
+        let key = PeerKey::Remote(server);
+        if let Some(peer) = self.peers.get(&key) {
+            return peer.clone();
+        }
+        let make = || {
+            let link = Link::Remote(RemoteLink {
+                server,
+                lease: self.lease.clone(),
+                client: self.client.clone(),
+                clock: self.clock.clone(),
+                current: RwLock::default(),
+                renewing: tokio::sync::Mutex::default(),
+            });
+            Peer::new(link, self.epoch.clone())
+        };
+        self.peers.entry(key).or_insert_with(make).clone()
+    }
+
+    /// Forgets peers that a new snapshot no longer names. Done once a version, beside the call that notices it.
+    pub(crate) fn follow(&self, snapshot: &Arc<Snapshot>) {
+        if self.swept.swap(snapshot.version, Ordering::AcqRel) == snapshot.version || self.peers.is_empty() {
+            return;
+        }
+        let (peers, snapshot) = (self.peers.clone(), snapshot.clone());
+        tokio::task::spawn_blocking(move || {
+            let named: std::collections::HashSet<PeerKey> = snapshot
+                .organizations
+                .values()
+                .flat_map(|organization| organization.servers.values())
+                .flat_map(|route| keys(route))
+                .collect();
+            peers.retain(|key, _| named.contains(key));
+        });
+    }
+}
+
+fn keys(route: &ServerRoute) -> Vec<PeerKey> {
+    match &route.target {
+        Target::None => Vec::new(),
+        Target::Remote { .. } => vec![PeerKey::Remote(route.id)],
+        Target::Instances(instances) => instances.iter().map(|instance| PeerKey::Instance(instance.id)).collect(),
+    }
+}
+
+fn not_ready(route: &ServerRoute) -> Failure {
+    let why = if route.message.is_empty() { route.reason.as_str() } else { &route.message };
+    Failure::new(Code::ServerNotReady, format!("the server is {}: {why}", route.phase))
+}

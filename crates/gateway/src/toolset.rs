@@ -1,0 +1,236 @@
+//! Toolsets: many servers behind one URL.
+//!
+//! A [`View`] is one kind of list of one toolset: the joined items under their exposed names, and the map from
+//! an exposed name to the server and the name it has there. Rules:
+//! - Tools and prompts are exposed as [`crate::naming`] says. Resources keep the URI the server gave; when two
+//!   members list the same URI, the first member in the toolset's order serves it and the other's is left out.
+//! - A member whose server fails costs its own items, nothing else.
+//! - A call through a view that is merely old goes on at once while a new view is made; a view made for another
+//!   member list or tool selection is never used.
+
+use crate::catalog::{self, FRESH, Item, ListKind};
+use crate::naming;
+use crate::peer::Peers;
+use dashmap::DashMap;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use toolyard_mcp::json;
+use toolyard_types::snapshot::{OrganizationSnapshot, ServerRoute, ToolsetMember, ToolsetRoute};
+use toolyard_types::{Name, ToolsetId};
+
+/// How long one member may take before a list goes out without it.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(8);
+/// How many views are kept.
+const MAX_VIEWS: usize = 10_000;
+
+/// What an exposed name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) server: Name,
+    pub(crate) own: String,
+}
+
+/// One kind of list of one toolset.
+pub(crate) struct View {
+    entries: HashMap<String, Entry>,
+    /// The literal beginnings of URI templates, longest first.
+    prefixes: Vec<(String, Name)>,
+    /// The joined raw items.
+    pub(crate) items: String,
+    pub(crate) ttl_ms: u64,
+    route: Arc<ToolsetRoute>,
+    version: u64,
+    epoch: u64,
+    made: Instant,
+    remaking: AtomicBool,
+}
+
+impl View {
+    pub(crate) fn entry(&self, exposed: &str) -> Option<&Entry> {
+        self.entries.get(exposed)
+    }
+
+    /// The server whose template the URI begins like.
+    pub(crate) fn server_of_prefix(&self, uri: &str) -> Option<&Name> {
+        self.prefixes.iter().find(|(prefix, _)| uri.starts_with(prefix)).map(|(_, server)| server)
+    }
+
+    fn is_for(&self, place: &Place<'_>) -> bool {
+        self.version == place.version || Arc::ptr_eq(&self.route, place.route) || self.route == *place.route
+    }
+
+    fn is_current(&self, place: &Place<'_>, epoch: u64) -> bool {
+        self.version == place.version && self.epoch == epoch && self.made.elapsed() < FRESH
+    }
+}
+
+/// One toolset as one snapshot has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) organization: &'a Arc<OrganizationSnapshot>,
+    pub(crate) route: &'a Arc<ToolsetRoute>,
+    pub(crate) version: u64,
+}
+
+/// The views in use.
+pub(crate) struct Views {
+    peers: Arc<Peers>,
+    views: DashMap<(ToolsetId, ListKind), Arc<View>>,
+}
+
+impl Views {
+    pub(crate) fn new(peers: Arc<Peers>) -> Arc<Self> {
+        Arc::new(Self { peers, views: DashMap::new() })
+    }
+
+    /// The view as it is now.
+    pub(crate) async fn current(&self, place: Place<'_>, kind: ListKind) -> Arc<View> {
+        let key = (place.route.id, kind);
+        if let Some(view) = self.views.get(&key)
+            && view.is_current(&place, self.peers.epoch())
+        {
+            return view.clone();
+        }
+        self.make(place, kind).await
+    }
+
+    /// What `exposed` stands for. A name an old view knows is answered from it while a new one is made.
+    pub(crate) async fn resolve(self: &Arc<Self>, place: Place<'_>, kind: ListKind, exposed: &str) -> Option<Entry> {
+        let kept = self.views.get(&(place.route.id, kind)).map(|view| view.clone());
+        if let Some(view) = kept
+            && view.is_for(&place)
+            && let Some(entry) = view.entry(exposed)
+        {
+            if !view.is_current(&place, self.peers.epoch()) && !view.remaking.swap(true, Ordering::AcqRel) {
+                self.clone().make_beside(place, kind);
+            }
+            return Some(entry.clone());
+        }
+        self.current(place, kind).await.entry(exposed).cloned()
+    }
+
+    fn make_beside(self: Arc<Self>, place: Place<'_>, kind: ListKind) {
+        let (organization, route, version) = (place.organization.clone(), place.route.clone(), place.version);
+        tokio::spawn(async move {
+            self.make(Place { organization: &organization, route: &route, version }, kind).await;
+        });
+    }
+
+    async fn make(&self, place: Place<'_>, kind: ListKind) -> Arc<View> {
+        let lists = futures_util::future::join_all(
+            members(place).map(|(member, route)| self.member_items(member, route, kind)),
+        )
+        .await;
+        // Read after the lists: fetching them raises it.
+        let epoch = self.peers.epoch();
+        let mut making = Making::default();
+        for (member, list) in members(place).zip(&lists) {
+            let Some(list) = list else { continue };
+            making.ttl_ms = Some(making.ttl_ms.unwrap_or(u64::MAX).min(list.ttl_ms));
+            making.take(member.0, &list.items, kind);
+        }
+        making.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        let view = Arc::new(View {
+            entries: making.entries,
+            prefixes: making.prefixes,
+            items: making.items.join(","),
+            ttl_ms: making.ttl_ms.unwrap_or(0),
+            route: place.route.clone(),
+            version: place.version,
+            epoch,
+            made: Instant::now(),
+            remaking: AtomicBool::new(false),
+        });
+        if self.views.len() >= MAX_VIEWS {
+            self.views.clear();
+        }
+        self.views.insert((place.route.id, kind), view.clone());
+        view
+    }
+
+    async fn member_items(
+        &self,
+        member: &ToolsetMember,
+        route: &ServerRoute,
+        kind: ListKind,
+    ) -> Option<Arc<catalog::List>> {
+        let peer = self.peers.first(route).ok()?;
+        match tokio::time::timeout(MEMBER_TIMEOUT, catalog::list(&peer, kind)).await {
+            Ok(Ok(list)) => Some(list),
+            Ok(Err(failure)) => {
+                tracing::debug!(server = %member.server, why = failure.detail, "a member of a toolset lists nothing");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// The members whose servers exist, in the toolset's order.
+pub(crate) fn members<'a>(place: Place<'a>) -> impl Iterator<Item = (&'a ToolsetMember, &'a ServerRoute)> {
+    place
+        .route
+        .members
+        .iter()
+        .filter_map(move |member| place.organization.servers.get(&member.server).map(|route| (member, route.as_ref())))
+}
+
+#[derive(Default)]
+struct Making {
+    entries: HashMap<String, Entry>,
+    prefixes: Vec<(String, Name)>,
+    items: Vec<String>,
+    ttl_ms: Option<u64>,
+}
+
+impl Making {
+    fn take(&mut self, member: &ToolsetMember, items: &[Item], kind: ListKind) {
+        match kind {
+            ListKind::Tools | ListKind::Prompts => self.take_named(member, items, kind),
+            ListKind::Resources => {
+                items.iter().for_each(|item| self.add(&member.server, item, item.name.clone(), false))
+            }
+            ListKind::Templates => {
+                for item in items {
+                    let literal = item.name.split('{').next().unwrap_or_default();
+                    if !literal.is_empty() {
+                        self.prefixes.push((literal.to_owned(), member.server.clone()));
+                    }
+                    self.add(&member.server, item, item.name.clone(), false);
+                }
+            }
+        }
+    }
+
+    /// Plain names first, so that no crafted name takes the place of one.
+    fn take_named(&mut self, member: &ToolsetMember, items: &[Item], kind: ListKind) {
+        let selected = |item: &&Item| match (&member.tools, kind) {
+            (Some(tools), ListKind::Tools) => tools.contains(&item.name),
+            _ => true,
+        };
+        let exposed: Vec<_> =
+            items.iter().filter(selected).map(|item| (item, naming::expose(&member.server, &item.name))).collect();
+        for plain_round in [true, false] {
+            for (item, (name, plain)) in &exposed {
+                if *plain == plain_round {
+                    self.add(&member.server, item, name.clone(), true);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, server: &Name, item: &Item, exposed: String, renamed: bool) {
+        if self.entries.contains_key(&exposed) {
+            tracing::warn!(server = %server, name = %toolyard_types::name::printable(&item.name), "a name is listed twice; the first one serves");
+            return;
+        }
+        let raw = String::from_utf8_lossy(&item.raw);
+        self.items.push(match renamed {
+            true => format!("{}{}{}", &raw[..item.name_span.start], json::quote(&exposed), &raw[item.name_span.end..]),
+            false => raw.into_owned(),
+        });
+        self.entries.insert(exposed, Entry { server: server.clone(), own: item.name.clone() });
+    }
+}
