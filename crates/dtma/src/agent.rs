@@ -207,6 +207,12 @@ impl Agent {
         &self.inner.report
     }
 
+    /// Everything observed, as the control plane is told.
+    #[must_use]
+    pub fn observed(&self) -> Observed {
+        self.inner.observed()
+    }
+
     /// Ends the agent. After [`Shutdown::StopAll`] nothing it started runs any more, unless a server could
     /// not be stopped in time, which is logged.
     pub async fn shutdown(self, mode: Shutdown) {

@@ -67,11 +67,15 @@ const tools = {
     return text(failed);
   },
   stderr_flood: async ({ lines }) => {
-    for (let line = 0; line < lines; line++) fs.writeSync(2, `flood ${line} ${"y".repeat(200)}\n`);
+    for (let line = 0; line < lines; line++) {
+      if (!process.stderr.write(`flood ${line} ${"y".repeat(200)}\n`)) {
+        await new Promise((done) => process.stderr.once("drain", done));
+      }
+    }
     return text("flooded");
   },
   say: async ({ message }) => {
-    fs.writeSync(2, message + "\n");
+    await new Promise((done) => process.stderr.write(message + "\n", done));
     return text("said");
   },
   read_file: async ({ path }) => text(fs.readFileSync(path, "utf8")),

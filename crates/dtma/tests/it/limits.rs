@@ -1,1 +1,213 @@
-//! later
+//! What servers are kept from, and what they may use.
+
+use serde_json::json;
+use toolyard_types::spec::PathGrant;
+use toolyard_types::state::{Phase, Reason};
+
+use crate::world::{World, alive, processes_with, until, with_secret};
+
+fn enforced(world: &World, protection: &str) -> bool {
+    world.report().enforcement.get(protection).is_some_and(|entry| entry.enforced)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_report_says_what_this_host_is_and_enforces() {
+    let world = World::new().await;
+    let report = world.report();
+    assert_eq!(report.engine, "process");
+    assert!(report.runtimes.contains_key("node") && report.runtimes.contains_key("python"), "{:?}", report.runtimes);
+    for protection in ["own_uid", "namespaces", "landlock", "memory_limit", "process_limit"] {
+        let entry = report.enforcement.get(protection).expect(protection);
+        assert!(!entry.detail.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_eats_memory_is_killed_and_said_to_have() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.memory_bytes = 200 << 20).await;
+    world.phase(id, Phase::Ready).await;
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "eat_memory", "arguments": { "bytes": 1_u64 << 30 } } });
+    assert!(world.send(id, message).await.is_err());
+    let killed = world.observed("out of memory", id, |i| i.status.reason == Reason::OutOfMemory).await;
+    assert_eq!(killed.exit.expect("its exit").signal, Some(9));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_cannot_start_more_processes_than_its_limit() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.processes = 40).await;
+    world.phase(id, Phase::Ready).await;
+    if enforced(&world, "process_limit") {
+        let failed = world.call(id, "many_processes", json!({ "count": 60 })).await;
+        assert!(failed.parse::<u32>().expect("a number") > 10, "{failed}");
+        assert_eq!(world.call(id, "echo", json!({ "message": "alive" })).await, "alive");
+    } else {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "many_processes", "arguments": { "count": 60 } } });
+        let _ = world.send(id, message).await;
+        world.observed("killed", id, |instance| instance.exit.is_some()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usage_is_measured_over_all_processes_of_a_server() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    world.call(id, "fork", json!({})).await;
+    until("usage is measured", || {
+        world.slot_usage(id).is_some_and(|usage| usage.processes >= 2 && usage.memory_bytes > 1 << 20 && usage.cpu_ms > 0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_reaches_its_server_and_no_file() {
+    const CANARY: &str = "canary-7f3a9b1c5d";
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| with_secret(instance, "API_KEY", CANARY)).await;
+    let pid = world.phase(id, Phase::Ready).await.pid.expect("a pid");
+    assert_eq!(world.call(id, "env", json!({ "name": "API_KEY" })).await, CANARY);
+    world.call(id, "say", json!({ "message": format!("the key is {CANARY}") })).await;
+    let log = world.log_text(id).await;
+    assert!(log.contains("the key is [redacted]"), "{log}");
+    let found = files_with(world.dir.path(), CANARY);
+    assert_eq!(found, Vec::<std::path::PathBuf>::new());
+    for other in processes_with(CANARY) {
+        assert_eq!(other, pid, "only the server itself holds its secret");
+    }
+}
+
+fn files_with(dir: &std::path::Path, needle: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            if kind.is_dir() {
+                dirs.push(entry.path());
+            } else if kind.is_file() {
+                let bytes = std::fs::read(entry.path()).unwrap_or_default();
+                if bytes.windows(needle.len()).any(|window| window == needle.as_bytes()) {
+                    found.push(entry.path());
+                }
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_sees_its_own_directory_and_nothing_of_ours_or_its_neighbours() {
+    let world = World::new().await;
+    let one = world.deploy(&["ok"]).await;
+    let other = world.deploy(&["ok"]).await;
+    world.phase(one, Phase::Ready).await;
+    world.phase(other, Phase::Ready).await;
+    if !enforced(&world, "own_uid") && !enforced(&world, "namespaces") && !enforced(&world, "landlock") {
+        return;
+    }
+    let me = world.call(one, "whoami", json!({})).await;
+    let me: serde_json::Value = serde_json::from_str(&me).expect("JSON");
+    assert_eq!(me["cwd"], world.instance_dir(one).join("work").to_str().expect("utf-8"));
+    if enforced(&world, "own_uid") {
+        let neighbour = world.call(other, "whoami", json!({})).await;
+        let neighbour: serde_json::Value = serde_json::from_str(&neighbour).expect("JSON");
+        assert!(me["uid"].as_u64() >= Some(2_100_000_000) && me["uid"] != neighbour["uid"], "{me} {neighbour}");
+    }
+    let written = json!({ "path": "note.txt", "content": "mine" });
+    assert_eq!(world.call(one, "write_file", written).await, "written");
+    assert_eq!(world.call(one, "read_file", json!({ "path": "note.txt" })).await, "mine");
+    assert_eq!(world.call(one, "write_file", json!({ "path": "/tmp/x", "content": "mine" })).await, "written");
+    let hidden = [
+        world.data_dir().join("host.key"),
+        world.data_dir().join("desired.json"),
+        world.instance_dir(one).join("instance.json"),
+        world.instance_dir(one).join("logs/current.jsonl"),
+        world.instance_dir(other).join("work"),
+        "/root".into(),
+        "/etc/shadow".into(),
+        format!("/proc/{}/environ", std::process::id()).into(),
+    ];
+    for path in hidden {
+        let text = world.call(one, "read_file", json!({ "path": path })).await;
+        assert!(["ENOENT", "EACCES", "EISDIR"].iter().any(|code| text.starts_with(code)), "{}: {text}", path.display());
+        let text = world.call(one, "list_dir", json!({ "path": path })).await;
+        assert!(["ENOENT", "EACCES", "ENOTDIR"].iter().any(|code| text.starts_with(code)), "{}: {text}", path.display());
+    }
+    for path in ["/usr/x", "/etc/x", "/x"] {
+        let text = world.call(one, "write_file", json!({ "path": path, "content": "x" })).await;
+        assert!(["EROFS", "EACCES", "ENOENT"].iter().any(|code| text.starts_with(code)), "{path}: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn granted_paths_are_seen_as_granted() {
+    let world = World::new().await;
+    let shared = tempfile::tempdir().expect("a directory");
+    std::fs::write(shared.path().join("a.txt"), "granted").expect("written");
+    open(shared.path());
+    let path = shared.path().to_str().expect("utf-8").to_owned();
+    let grant = |writable| vec![PathGrant { path: path.clone(), writable }];
+    let reader = world.deploy_with(&["ok"], |instance| instance.spec.paths = grant(false)).await;
+    let writer = world.deploy_with(&["ok"], |instance| instance.spec.paths = grant(true)).await;
+    world.phase(reader, Phase::Ready).await;
+    world.phase(writer, Phase::Ready).await;
+    let file = format!("{path}/a.txt");
+    assert_eq!(world.call(reader, "read_file", json!({ "path": file })).await, "granted");
+    let refused = world.call(reader, "write_file", json!({ "path": format!("{path}/b"), "content": "x" })).await;
+    assert!(refused.starts_with("EROFS") || refused.starts_with("EACCES"), "{refused}");
+    assert_eq!(world.call(writer, "write_file", json!({ "path": format!("{path}/b"), "content": "x" })).await, "written");
+}
+
+fn open(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("opened");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn once_the_lease_has_ended_a_server_with_secrets_is_not_started_and_one_without_is() {
+    let mut world = World::new().await;
+    let secret = world.deploy_with(&["ok"], |instance| with_secret(instance, "API_KEY", "canary-lease")).await;
+    let plain = world.deploy(&["ok"]).await;
+    world.phase(secret, Phase::Ready).await;
+    world.phase(plain, Phase::Ready).await;
+    world.agent().shutdown(toolyard_dtma::Shutdown::StopAll).await;
+
+    let mut options = world.options();
+    options.clock = toolyard_types::Clock::stopped_at(crate::world::in_a_day().plus(std::time::Duration::from_secs(60)));
+    // The control plane is away.
+    options.control = toolyard_link::in_process(axum::Router::new());
+    world.start_agent_with(options).await;
+    until("the one without secrets answers", || world.slot_phase(plain) == Some(Phase::Ready)).await;
+    until("the lease is seen to have ended", || world.slot_reason(secret) == Some(Reason::CredentialExpired)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_reboot_the_same_servers_come_back_without_the_control_plane() {
+    let mut world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| with_secret(instance, "API_KEY", "canary-reboot")).await;
+    let pid = world.phase(id, Phase::Ready).await.pid.expect("a pid");
+    world.agent().shutdown(toolyard_dtma::Shutdown::StopAll).await;
+    assert!(!alive(pid));
+    let mut options = world.options();
+    options.control = toolyard_link::in_process(axum::Router::new());
+    world.start_agent_with(options).await;
+    until("it answers again", || world.slot_phase(id) == Some(Phase::Ready)).await;
+    assert_eq!(world.call(id, "env", json!({ "name": "API_KEY" })).await, "canary-reboot");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_on_standard_error_and_a_huge_answer_do_no_harm() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    assert_eq!(world.call(id, "stderr_flood", json!({ "lines": 20_000 })).await, "flooded");
+    let logs = std::fs::read_dir(world.instance_dir(id).join("logs")).expect("logs");
+    let bytes: u64 = logs.map(|entry| entry.expect("a file").metadata().expect("metadata").len()).sum();
+    assert!(bytes <= 2 << 20, "{bytes}");
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "big", "arguments": { "bytes": 100 << 20 } } });
+    let (status, problem) = world.send(id, message).await.expect_err("too long");
+    assert_eq!((status.as_u16(), problem["code"].as_str()), (502, Some("upstream_failed")), "{problem}");
+    assert_eq!(world.call(id, "echo", json!({ "message": "still here" })).await, "still here");
+}

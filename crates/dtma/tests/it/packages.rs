@@ -1,1 +1,187 @@
-//! later
+//! Packages are resolved, installed, verified and collected by the ordinary clients.
+
+use serde_json::json;
+use toolyard_testkit::fixture;
+use toolyard_types::spec::Runtime;
+use toolyard_types::state::{Phase, Reason};
+
+use crate::world::{World, clients, fixture_runtime, instance, package, until};
+
+/// A host whose npm and uv are set up as the developer's.
+async fn online() -> World {
+    let mut world = World::new().await;
+    world.drop_agent();
+    let mut options = world.options();
+    options.clients = clients();
+    world.start_agent_with(options).await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_npm_server_is_resolved_installed_and_answers() {
+    let world = online().await;
+    let runtime = Runtime::Npm(package("@modelcontextprotocol/server-everything"));
+    let lock = world.resolve(runtime.clone()).await.expect("a lock");
+    assert!(lock.version.split('.').count() == 3, "{}", lock.version);
+    assert!(!lock.content.contains("\"resolved\""));
+    let desired = instance(runtime, lock);
+    let id = desired.id;
+    world.desire(|all| all.instances.push(desired));
+    world.phase(id, Phase::Ready).await;
+    let echo = world.call(id, "echo", json!({ "message": "hi" })).await;
+    assert!(echo.contains("hi"), "{echo}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_pypi_server_is_resolved_installed_and_answers() {
+    let world = online().await;
+    let runtime = Runtime::Pypi(package("mcp-server-time"));
+    let lock = world.resolve(runtime.clone()).await.expect("a lock");
+    assert!(!lock.version.is_empty() && lock.content.contains("--hash=sha256:"));
+    let desired = instance(runtime, lock);
+    let id = desired.id;
+    world.desire(|all| all.instances.push(desired));
+    world.phase(id, Phase::Ready).await;
+    let time = world.call(id, "get_current_time", json!({ "timezone": "UTC" })).await;
+    assert!(time.contains("UTC"), "{time}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn missing_packages_and_versions_are_not_found_in_either_registry() {
+    let world = online().await;
+    let mut wrong_version = package("@modelcontextprotocol/server-everything");
+    wrong_version.version = "0.0.0-never".into();
+    let mut wrong_pypi_version = package("mcp-server-time");
+    wrong_pypi_version.version = "0.0.0.1".into();
+    for runtime in [
+        Runtime::Npm(package("toolyard-no-such-package-0b1c")),
+        Runtime::Npm(wrong_version),
+        Runtime::Pypi(package("toolyard-no-such-package-0b1c")),
+        Runtime::Pypi(wrong_pypi_version),
+    ] {
+        let failure = world.resolve(runtime.clone()).await.expect_err("there is no such package");
+        assert_eq!(failure.reason, Reason::PackageNotFound, "{runtime:?}: {}", failure.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_a_package_of_the_registry_is_refused() {
+    let world = World::new().await;
+    for identifier in ["../evil", "file:/etc", "git+https://example.test/x", "--registry=x", "a b"] {
+        for runtime in [Runtime::Npm(package(identifier)), Runtime::Pypi(package(identifier))] {
+            let failure = world.resolve(runtime).await.expect_err("not a name");
+            assert!(matches!(failure.reason, Reason::ConfigInvalid | Reason::EngineUnavailable), "{identifier}: {failure:?}");
+        }
+    }
+    let failure = world.resolve(Runtime::Oci(package("x"))).await.expect_err("no containers here");
+    assert_eq!(failure.reason, Reason::UnsupportedByEngine);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_not_the_one_the_lock_names_is_refused() {
+    let world = World::new().await;
+    let runtime = fixture_runtime(&["ok"]);
+    let lock = world.resolve(runtime.clone()).await.expect("a lock");
+    world.registry.tamper(fixture::NAME);
+    let npm = instance(runtime.clone(), lock.clone());
+    let mut forged = lock;
+    forged.content.push(' ');
+    let changed_lock = instance(runtime, forged);
+    let ids = [npm.id, changed_lock.id];
+    world.desire(|all| all.instances.extend([npm, changed_lock]));
+    for id in ids {
+        let failed = world.phase(id, Phase::Failed).await;
+        assert_eq!(failed.status.reason, Reason::ChecksumMismatch, "{}", failed.status.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_hash_in_a_pypi_lock_is_refused() {
+    let world = online().await;
+    let runtime = Runtime::Pypi(package("mcp-server-time"));
+    let mut lock = world.resolve(runtime.clone()).await.expect("a lock");
+    let content: Vec<String> = lock
+        .content
+        .lines()
+        .map(|line| match line.split_once("--hash=sha256:") {
+            Some((before, rest)) => format!("{before}--hash=sha256:{}{}", "0".repeat(64), &rest[64..]),
+            None => line.to_owned(),
+        })
+        .collect();
+    lock.content = content.join("\n");
+    lock.digest = digest(&lock.content);
+    let desired = instance(runtime, lock);
+    let id = desired.id;
+    world.desire(|all| all.instances.push(desired));
+    let failed = world.phase(id, Phase::Failed).await;
+    assert_eq!(failed.status.reason, Reason::ChecksumMismatch, "{}", failed.status.message);
+}
+
+fn digest(content: &str) -> String {
+    use sha2::Digest;
+    let hex: String = sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_installed_package_starts_without_its_registry_and_a_changed_one_is_installed_again() {
+    let mut world = World::new().await;
+    let first = world.deploy(&["ok"]).await;
+    world.phase(first, Phase::Ready).await;
+    let lock = world.resolve(fixture_runtime(&["ok"])).await.expect("a lock");
+
+    world.drop_agent();
+    let mut options = world.options();
+    // Nobody listens there.
+    options.clients.environment.insert("npm_config_registry".into(), "http://127.0.0.1:9/".into());
+    options.clients.environment.insert("npm_config_offline".into(), "true".into());
+    world.start_agent_with(options).await;
+    let desired = instance(fixture_runtime(&["ok"]), lock.clone());
+    let second = desired.id;
+    world.desire(|all| all.instances.push(desired));
+    world.phase(second, Phase::Ready).await;
+    world.drop_agent();
+    world.start_agent().await;
+
+    let packages = world.data_dir().join("packages");
+    let key = std::fs::read_dir(&packages)
+        .expect("the store")
+        .flatten()
+        .find(|entry| entry.path().join("meta.json").is_file())
+        .expect("a package");
+    let script = key.path().join(format!("files/node_modules/{}/server.js", fixture::NAME));
+    let whole = std::fs::read(&script).expect("the script");
+    std::fs::write(&script, "process.exit(9)").expect("tampered with");
+    let desired = instance(fixture_runtime(&["ok"]), lock);
+    let third = desired.id;
+    world.desire(|all| all.instances.push(desired));
+    world.phase(third, Phase::Ready).await;
+    assert_eq!(std::fs::read(&script).expect("installed again"), whole);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_revision_needs_is_collected_and_what_is_kept_stays() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    let installed = || {
+        let entries = std::fs::read_dir(world.data_dir().join("packages")).expect("the store").flatten();
+        entries.filter(|entry| entry.path().join("meta.json").is_file()).count()
+    };
+    assert_eq!(installed(), 1);
+    let mut lock = String::new();
+    world.desire(|all| {
+        lock = all.instances[0].lock.as_ref().expect("a lock").digest.clone();
+        all.keep_locks = vec![lock.clone()];
+        all.instances.clear();
+    });
+    world.gone(id).await;
+    until("the instance's directory is removed", || !world.instance_dir(id).exists()).await;
+    assert_eq!(installed(), 1);
+
+    let again = world.deploy(&["ok"]).await;
+    world.phase(again, Phase::Ready).await;
+    world.desire(|all| all.keep_locks.clear());
+    world.undesire(again);
+    until("the package is collected", || installed() == 0).await;
+}

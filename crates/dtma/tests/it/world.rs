@@ -106,6 +106,7 @@ impl World {
     pub(crate) fn options(&self) -> AgentOptions {
         let mut clients = clients();
         clients.environment.insert("npm_config_registry".into(), self.registry.url());
+        clients.environment.insert("npm_config_fetch_retries".into(), "0".into());
         let cache = self.dir.path().join("npm-cache");
         clients.environment.insert("npm_config_cache".into(), cache.to_string_lossy().into_owned());
         let control = Router::new().route("/dtma/v1/sync", post(sync)).with_state(Arc::clone(&self.control));
@@ -252,7 +253,12 @@ impl World {
 
     /// Calls a tool and returns the text of its result.
     pub(crate) async fn call(&self, id: InstanceId, tool: &str, arguments: Json_) -> String {
-        let params = json!({ "name": tool, "arguments": arguments });
+        // A modern server wants to be told who speaks; a legacy one ignores it.
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+        let params = json!({ "name": tool, "arguments": arguments, "_meta": meta });
         let message = json!({ "jsonrpc": "2.0", "id": "one", "method": "tools/call", "params": params });
         let answers = self.send(id, message).await.expect("an answer");
         let answer = answers.last().expect("an answer");
@@ -265,6 +271,24 @@ impl World {
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let status = response.status();
         (status, response.into_body().collect().await.expect("a whole body").to_bytes().to_vec())
+    }
+
+    /// What the agent last told of an instance, also while the control plane is away.
+    fn told(&self, id: InstanceId) -> Option<ObservedInstance> {
+        let observed = self.agent.as_ref()?.observed();
+        observed.instances.into_iter().find(|instance| instance.id == id)
+    }
+
+    pub(crate) fn slot_phase(&self, id: InstanceId) -> Option<Phase> {
+        self.told(id).map(|instance| instance.status.phase)
+    }
+
+    pub(crate) fn slot_reason(&self, id: InstanceId) -> Option<toolyard_types::state::Reason> {
+        self.told(id).map(|instance| instance.status.reason)
+    }
+
+    pub(crate) fn slot_usage(&self, id: InstanceId) -> Option<toolyard_types::agent::Usage> {
+        self.told(id)?.usage
     }
 
     pub(crate) async fn log(&self, id: InstanceId) -> Vec<LogLine> {
