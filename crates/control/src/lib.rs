@@ -15,7 +15,10 @@ mod calls;
 mod catalog;
 pub mod error;
 mod events;
+mod fleet;
 mod http;
+mod reconcile;
+mod snapshot;
 mod vault;
 
 use std::path::PathBuf;
@@ -26,6 +29,8 @@ pub use auth::{Caller, FirstSignIn};
 pub use calls::CallSink;
 pub use catalog::{SourceClient, entry_document};
 pub use error::{ControlError, Result};
+pub use fleet::LoopStatus;
+pub use http::AgentIdentity;
 pub use http::openapi;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -104,6 +109,7 @@ struct Inner {
     event_streams: Arc<tokio::sync::Semaphore>,
     calls: calls::CallState,
     catalog: catalog::CatalogState,
+    fleet: fleet::Fleet,
     first_sign_in: std::sync::Mutex<Option<FirstSignIn>>,
 }
 
@@ -136,10 +142,12 @@ impl Control {
             event_streams: Arc::new(tokio::sync::Semaphore::new(EVENT_STREAMS)),
             calls,
             catalog: catalog::CatalogState::default(),
+            fleet: fleet::Fleet::new(),
             first_sign_in: std::sync::Mutex::new(first_sign_in),
         }));
         events::prepare(&control).await?;
         catalog::sync::prepare(&control).await?;
+        fleet::prepare(&control).await?;
         control.spawn("events", events::follow(control.clone()));
         control.spawn("trim", events::trim(control.clone()));
         control.spawn("call records", calls::write(control.clone(), records));
@@ -147,6 +155,7 @@ impl Control {
         control.spawn("auth upkeep", auth::upkeep(control.clone()));
         control.spawn("catalog changes", catalog::follow_changes(control.clone()));
         control.spawn("catalog sync", catalog::sync::run(control.clone()));
+        reconcile::spawn(&control);
         Ok(control)
     }
 
@@ -220,6 +229,10 @@ impl Control {
     /// The client for outgoing requests.
     pub(crate) fn http_client(&self) -> &reqwest::Client {
         &self.0.options.http_client
+    }
+
+    pub(crate) fn fleet(&self) -> &fleet::Fleet {
+        &self.0.fleet
     }
 
     pub(crate) fn catalog(&self) -> &catalog::CatalogState {

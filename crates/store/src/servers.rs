@@ -203,6 +203,24 @@ impl OrgTx {
         self.row::<Row>(sql, values).await?.map(TryInto::try_into).transpose()
     }
 
+    /// Servers by id.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_by_id(&self, ids: &[ServerId]) -> Result<Vec<ServerRow>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM servers WHERE organization_id = $1 AND id IN ({})",
+            placeholders(2, ids.len())
+        );
+        let values = std::iter::once(self.organization().to_string().into())
+            .chain(ids.iter().map(|id| id.to_string().into()))
+            .collect::<Vec<_>>();
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
     /// Reads a server so that nobody else changes it, its instances or its rollouts until this commits.
     ///
     /// # Errors

@@ -181,6 +181,18 @@ impl OrgTx {
         Ok(())
     }
 
+    /// Raises a toolbox's generation above one that its agent saw, which a database restored from a backup
+    /// may not have reached.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn raise_generation(&self, id: ToolboxId, above: u64) -> Result<()> {
+        let sql = "UPDATE toolboxes SET generation = $3 WHERE organization_id = $1 AND id = $2 AND generation < $3";
+        let above = to_i64(above.saturating_add(1));
+        self.execute(sql, [self.organization().to_string().into(), id.to_string().into(), above.into()]).await?;
+        Ok(())
+    }
+
     /// Removes a toolbox: its row stays for its ended instances, its name becomes free.
     ///
     /// # Errors

@@ -4,13 +4,20 @@
 //! transaction together with its line of the audit log, and returns a type of the API. It knows nothing of
 //! HTTP, so the handlers, the loops and the tests reach the same code.
 
+pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod catalog;
 pub(crate) mod credentials;
+pub(crate) mod expand;
 pub(crate) mod flags;
 pub(crate) mod identity;
 pub(crate) mod keys;
+pub(crate) mod logs;
 pub(crate) mod members;
+pub(crate) mod server_view;
+pub(crate) mod servers;
+pub(crate) mod toolboxes;
+pub(crate) mod toolsets;
 
 use toolyard_policy::Resource;
 use toolyard_store::{NewAudit, OrgTx};

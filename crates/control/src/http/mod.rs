@@ -1,5 +1,6 @@
 //! The HTTP API: thin handlers, a file per noun, every route with its access.
 
+mod agent;
 mod audit;
 mod catalog;
 mod credentials;
@@ -14,7 +15,10 @@ mod keys;
 mod members;
 mod problem;
 mod registry;
+mod servers;
 mod system;
+mod toolboxes;
+mod toolsets;
 
 use axum::Router;
 use toolyard_types::{Code, Problem};
@@ -23,6 +27,7 @@ use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::{Control, ControlError};
+pub use agent::AgentIdentity;
 use guard::Routes;
 pub(crate) use idempotency::KEPT as IDEMPOTENCY_KEPT;
 
@@ -38,6 +43,9 @@ fn routes() -> Routes {
         .merge(audit::routes())
         .merge(events::routes())
         .merge(catalog::routes())
+        .merge(servers::routes())
+        .merge(toolsets::routes())
+        .merge(toolboxes::routes())
         .merge(registry::routes())
 }
 
@@ -49,7 +57,7 @@ pub(crate) fn public_router(control: &Control) -> Router {
 
 /// The agents' API as a service.
 pub(crate) fn agent_router(control: &Control) -> Router {
-    edge::around(control, with_fallbacks(Router::new()))
+    edge::around(control, with_fallbacks(agent::routes()))
 }
 
 fn with_fallbacks(router: Router<Control>) -> Router<Control> {

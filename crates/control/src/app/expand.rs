@@ -1,0 +1,830 @@
+//! From a catalog entry and what a person asked for to a revision's spec. Pure: no store, no clock.
+//!
+//! A [`Wish`] is everything a person ever said about a server, secrets as references. It is kept beside each
+//! revision, with the part of the `server.json` document it was made from, so that a change is "the same wish
+//! with this changed, expanded again", also when the catalog entry is gone. The rules are those of the
+//! registry's schema 2025-12-11:
+//!
+//! - `value` is fixed; `{name}` in it is replaced from `variables`, other braces stay as they are.
+//! - A named argument is two arguments, `--flag` and its value, unless its name ends with `=`. A boolean one is
+//!   the bare flag or nothing. Nothing is ever run through a shell, so nothing is quoted.
+//! - An input is named by its environment variable, header, variable, `valueHint`, or flag (dashes optional).
+//! - What is marked secret is a credential; the spec holds its id.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use toolyard_types::name::{is_hidden, printable};
+use toolyard_types::server_json::{self, Argument, Input, KeyValueInput, ServerJson, Transport};
+use toolyard_types::spec::{
+    EntryVersion, Limits, Package, Part, PathGrant, ProbeCall, Remote, RemoteTransport, RevisionSpec, Runtime,
+    Strategy, Value,
+};
+use toolyard_types::{Code, CredentialId, FieldError};
+
+use crate::{ControlError, Result};
+
+/// The longest text of one input, variable or argument, in bytes.
+const MAX_TEXT_BYTES: usize = 32 * 1024;
+/// The most inputs, variables, arguments or paths of one server.
+const MAX_ITEMS: usize = 200;
+
+/// A value a person gave for an input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Given {
+    /// As it is.
+    Text(String),
+    /// In the vault.
+    Credential(CredentialId),
+}
+
+/// What runs, as its document describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Chosen {
+    /// A package.
+    Package(Box<server_json::Package>),
+    /// A remote server.
+    Remote(Box<Transport>),
+}
+
+/// Everything a person said about a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Wish {
+    pub(crate) entry: Option<EntryVersion>,
+    /// `npm`, `pypi`, `oci` or `remote`, when it was said.
+    #[serde(default)]
+    pub(crate) package: Option<String>,
+    pub(crate) chosen: Chosen,
+    #[serde(default)]
+    pub(crate) inputs: BTreeMap<String, Given>,
+    #[serde(default)]
+    pub(crate) environment: BTreeMap<String, Given>,
+    #[serde(default)]
+    pub(crate) arguments: Vec<String>,
+    #[serde(default)]
+    pub(crate) limits: Limits,
+    #[serde(default)]
+    pub(crate) paths: Vec<PathGrant>,
+    #[serde(default)]
+    pub(crate) strategy: Strategy,
+    pub(crate) start_timeout_ms: u64,
+    pub(crate) call_timeout_ms: u64,
+    #[serde(default)]
+    pub(crate) probe_call: Option<ProbeCall>,
+}
+
+impl Wish {
+    /// A wish with nothing said but what runs.
+    pub(crate) fn new(entry: Option<EntryVersion>, package: Option<String>, chosen: Chosen) -> Self {
+        Self {
+            entry,
+            package,
+            chosen,
+            inputs: BTreeMap::new(),
+            environment: BTreeMap::new(),
+            arguments: Vec::new(),
+            limits: Limits::default(),
+            paths: Vec::new(),
+            strategy: Strategy::default(),
+            start_timeout_ms: 60_000,
+            call_timeout_ms: 300_000,
+            probe_call: None,
+        }
+    }
+
+    /// What its inputs are, by name.
+    pub(crate) fn declared(&self) -> BTreeMap<String, &Input> {
+        let mut all = BTreeMap::new();
+        match &self.chosen {
+            Chosen::Package(package) => {
+                package.environment_variables.iter().for_each(|item| declare_pair(&mut all, item));
+                for argument in package.runtime_arguments.iter().chain(&package.package_arguments) {
+                    declare(&mut all, argument_key(argument), &argument.input);
+                }
+            }
+            Chosen::Remote(remote) => {
+                remote.headers.iter().for_each(|item| declare_pair(&mut all, item));
+                remote.variables.iter().for_each(|(name, input)| declare(&mut all, name.clone(), input));
+            }
+        }
+        all
+    }
+
+    /// The declared name that a person's spelling means: exact, else without dashes and case.
+    pub(crate) fn input_key(&self, asked: &str) -> Option<String> {
+        let declared = self.declared();
+        if declared.contains_key(asked) {
+            return Some(asked.to_owned());
+        }
+        let plain = |text: &str| text.trim_matches(['-', '=']).to_ascii_lowercase().replace('-', "_");
+        declared.keys().find(|key| plain(key) == plain(asked)).cloned()
+    }
+
+    /// Whether an input holds a secret.
+    pub(crate) fn is_secret(&self, key: &str) -> bool {
+        self.declared().get(key).is_some_and(|input| input.is_secret)
+    }
+}
+
+fn declare<'a>(all: &mut BTreeMap<String, &'a Input>, key: String, input: &'a Input) {
+    if input.value.is_none() && !key.is_empty() {
+        all.entry(key).or_insert(input);
+    }
+    for (name, variable) in &input.variables {
+        declare(all, name.clone(), variable);
+    }
+}
+
+fn declare_pair<'a>(all: &mut BTreeMap<String, &'a Input>, item: &'a KeyValueInput) {
+    declare(all, item.name.clone(), &item.input);
+}
+
+fn argument_key(argument: &Argument) -> String {
+    let name = if argument.kind == "named" { argument.name.as_ref() } else { argument.value_hint.as_ref() };
+    name.or(argument.value_hint.as_ref()).map(|name| name.trim_end_matches('=').to_owned()).unwrap_or_default()
+}
+
+/// Chooses what runs: the kind that was asked for, else the first npm or PyPI package, else an image, else a remote.
+///
+/// # Errors
+/// When the document has nothing that can be run here; says what it has.
+pub(crate) fn choose(document: &ServerJson, asked: Option<&str>) -> Result<Chosen> {
+    let wanted = |kind: &str| asked.is_none_or(|asked| asked == kind);
+    if let Some(asked) = asked.filter(|asked| !["npm", "pypi", "oci", "remote"].contains(asked)) {
+        let message = format!("`{}` is none of npm, pypi, oci, remote", printable(asked));
+        return Err(ControlError::field("package", message));
+    }
+    let stdio = |package: &&server_json::Package| matches!(package.transport.kind.as_str(), "" | "stdio");
+    let of = |kinds: &[&str]| {
+        document
+            .packages
+            .iter()
+            .filter(stdio)
+            .find(|package| kinds.contains(&package.registry_type.as_str()) && wanted(&package.registry_type))
+    };
+    if let Some(package) = of(&["npm", "pypi"]).or_else(|| of(&["oci"])) {
+        return Ok(Chosen::Package(Box::new(package.clone())));
+    }
+    if let Some(remote) = document.remotes.first().filter(|_| wanted("remote")) {
+        let best = document.remotes.iter().find(|remote| remote.kind == "streamable-http").unwrap_or(remote);
+        return Ok(Chosen::Remote(Box::new(best.clone())));
+    }
+    let has = document
+        .packages
+        .iter()
+        .map(|package| format!("{} over {}", printable(&package.registry_type), printable(&package.transport.kind)))
+        .chain(document.remotes.iter().map(|_| "remote".to_owned()))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect::<Vec<_>>()
+        .join(", ");
+    let asked = asked.unwrap_or("npm, pypi, oci (all over stdio) or remote");
+    let detail = format!("`{}` offers nothing of {asked}; it has: {has}", printable(&document.name));
+    Err(ControlError::problem(Code::UnsupportedByEngine, detail))
+}
+
+/// A remote server given by URL: every header that was given is an input and a secret.
+pub(crate) fn direct(url: &str, transport: Option<RemoteTransport>, headers: impl Iterator<Item = String>) -> Chosen {
+    let kind = match transport.unwrap_or(RemoteTransport::StreamableHttp) {
+        RemoteTransport::StreamableHttp => "streamable-http",
+        RemoteTransport::Sse => "sse",
+    };
+    let headers =
+        headers.map(|name| KeyValueInput { name, input: Input { is_secret: true, ..Input::default() } }).collect();
+    Chosen::Remote(Box::new(Transport {
+        kind: kind.to_owned(),
+        url: Some(url.to_owned()),
+        headers,
+        ..Transport::default()
+    }))
+}
+
+/// What kind of thing a runtime is, as shown.
+pub(crate) fn kind_of(runtime: &Runtime) -> &'static str {
+    match runtime {
+        Runtime::Npm(_) => "npm",
+        Runtime::Pypi(_) => "pypi",
+        Runtime::Oci(_) => "oci",
+        Runtime::Remote(_) => "remote",
+    }
+}
+
+/// Makes the spec of a wish.
+///
+/// # Errors
+/// Every field that is missing or not valid, at once.
+pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
+    let mut expansion = Expansion { wish, errors: Vec::new(), missing_secrets: Vec::new(), paths: wish.paths.clone() };
+    expansion.check_texts();
+    expansion.check_known();
+    expansion.check_limits();
+    let runtime = match &wish.chosen {
+        Chosen::Package(package) => expansion.package(package)?,
+        Chosen::Remote(remote) => expansion.remote(remote),
+    };
+    expansion.check_paths();
+    let Expansion { errors, missing_secrets, paths, .. } = expansion;
+    finish(errors, missing_secrets)?;
+    Ok(RevisionSpec {
+        entry: wish.entry.clone(),
+        runtime,
+        limits: wish.limits.clone(),
+        paths,
+        strategy: wish.strategy,
+        start_timeout_ms: wish.start_timeout_ms,
+        call_timeout_ms: wish.call_timeout_ms,
+        probe_call: wish.probe_call.clone(),
+    })
+}
+
+fn finish(mut errors: Vec<FieldError>, missing_secrets: Vec<String>) -> Result<()> {
+    if errors.is_empty() && !missing_secrets.is_empty() {
+        let detail = format!("a secret is needed for: {}", missing_secrets.join(", "));
+        return Err(ControlError::problem(Code::CredentialMissing, detail));
+    }
+    errors.extend(missing_secrets.into_iter().map(|key| FieldError {
+        message: "a secret is needed: pass it, or bind a credential".into(),
+        field: format!("inputs.{key}"),
+    }));
+    if errors.is_empty() { Ok(()) } else { Err(ControlError::Invalid(errors)) }
+}
+
+struct Expansion<'a> {
+    wish: &'a Wish,
+    errors: Vec<FieldError>,
+    missing_secrets: Vec<String>,
+    paths: Vec<PathGrant>,
+}
+
+impl Expansion<'_> {
+    fn error(&mut self, field: impl Into<String>, message: impl Into<String>) {
+        let (field, message) = (field.into(), message.into());
+        if self.errors.len() < MAX_ITEMS && !self.errors.iter().any(|error| error.field == field) {
+            self.errors.push(FieldError { field, message });
+        }
+    }
+
+    fn check_texts(&mut self) {
+        let wish = self.wish;
+        for (what, many) in [
+            ("inputs", wish.inputs.len()),
+            ("environment", wish.environment.len()),
+            ("arguments", wish.arguments.len()),
+            ("paths", wish.paths.len()),
+        ] {
+            if many > MAX_ITEMS {
+                self.error(what, format!("more than {MAX_ITEMS} are given"));
+            }
+        }
+        for (at, given) in wish.inputs.iter().map(|(key, given)| (format!("inputs.{}", printable(key)), given)) {
+            self.check_given(&at, given);
+        }
+        for (key, given) in &wish.environment {
+            let at = format!("environment.{}", printable(key));
+            if !is_variable_name(key) {
+                self.error(&at, "a variable's name may use only A-Z, a-z, 0-9 and `_`, and no digit first");
+            }
+            self.check_given(&at, given);
+        }
+        for (number, argument) in wish.arguments.iter().enumerate() {
+            self.check_given(&format!("arguments.{number}"), &Given::Text(argument.clone()));
+        }
+    }
+
+    fn check_given(&mut self, at: &str, given: &Given) {
+        let Given::Text(text) = given else { return };
+        if text.len() > MAX_TEXT_BYTES {
+            self.error(at, format!("has more than {MAX_TEXT_BYTES} bytes"));
+        } else if text.contains('\0') {
+            self.error(at, "must not hold a NUL character");
+        }
+    }
+
+    fn check_known(&mut self) {
+        let declared = self.wish.declared();
+        let unknown: Vec<_> = self.wish.inputs.keys().filter(|key| !declared.contains_key(*key)).cloned().collect();
+        let known = declared.keys().map(|key| printable(key)).collect::<Vec<_>>().join(", ");
+        for key in unknown {
+            let hint = if known.is_empty() { "it has no inputs".to_owned() } else { format!("it has: {known}") };
+            self.error(
+                format!("inputs.{}", printable(&key)),
+                format!("the entry has no such input; {hint}. Use `environment` for other variables"),
+            );
+        }
+    }
+
+    fn check_limits(&mut self) {
+        let wish = self.wish;
+        if !(16 << 20..=1 << 40).contains(&wish.limits.memory_bytes) {
+            self.error("limits.memory_bytes", "must be between 16 MiB and 1 TiB");
+        }
+        if !(4..=65_536).contains(&wish.limits.processes) {
+            self.error("limits.processes", "must be between 4 and 65536");
+        }
+        if !(100..=3_600_000).contains(&wish.start_timeout_ms) {
+            self.error("start_timeout_ms", "must be between 100 and 3600000");
+        }
+        if !(100..=86_400_000).contains(&wish.call_timeout_ms) {
+            self.error("call_timeout_ms", "must be between 100 and 86400000");
+        }
+    }
+
+    fn check_paths(&mut self) {
+        let mut kept: Vec<PathGrant> = Vec::new();
+        for grant in std::mem::take(&mut self.paths) {
+            if let Err(message) = check_path(&grant.path) {
+                self.error("paths", format!("`{}` {message}", printable(&grant.path)));
+            } else if !kept.iter().any(|other| other.path == grant.path) {
+                kept.push(grant);
+            }
+        }
+        self.paths = kept;
+    }
+
+    /// The value of a declared input; `None` when it is not given and not needed.
+    fn input(&mut self, key: &str, input: &Input, needed: bool) -> Option<Value> {
+        if let Some(fixed) = &input.value {
+            return self.template(fixed, &input.variables);
+        }
+        match self.wish.inputs.get(key) {
+            Some(Given::Credential(id)) => Some(Value::credential(*id)),
+            Some(Given::Text(text)) => Some(Value::text(self.checked(key, input, text))),
+            None => match &input.default {
+                Some(default) => Some(Value::text(self.checked(key, input, default))),
+                None => {
+                    if needed && input.is_secret {
+                        self.missing_secrets.push(printable(key));
+                    } else if needed {
+                        let what = input.description.as_deref().map(short).unwrap_or_default();
+                        self.error(format!("inputs.{}", printable(key)), format!("is required{what}"));
+                    }
+                    None
+                }
+            },
+        }
+    }
+
+    fn checked(&mut self, key: &str, input: &Input, text: &str) -> String {
+        let at = format!("inputs.{}", printable(key));
+        if let Some(choices) = input.choices.as_ref().filter(|choices| !choices.is_empty()) {
+            if !choices.iter().any(|choice| choice == text) {
+                let choices = choices.iter().map(|choice| printable(choice)).collect::<Vec<_>>().join(", ");
+                self.error(at, format!("is none of: {choices}"));
+            }
+            return text.to_owned();
+        }
+        match input.format.as_deref() {
+            Some("number") if !text.parse::<f64>().is_ok_and(f64::is_finite) => self.error(at, "is not a number"),
+            Some("boolean") if !matches!(text, "true" | "false") => self.error(at, "must be `true` or `false`"),
+            Some("filepath") => self.paths.push(PathGrant { path: text.to_owned(), writable: false }),
+            _ => {}
+        }
+        text.to_owned()
+    }
+
+    /// A fixed text with `{name}` replaced by declared variables; `None` when one has no value.
+    fn template(&mut self, text: &str, variables: &BTreeMap<String, Input>) -> Option<Value> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut rest = text;
+        let mut complete = true;
+        while let Some(open) = rest.find('{') {
+            let (before, from) = rest.split_at(open);
+            let found = from.find('}').and_then(|close| {
+                let (name, after) = (from.get(1..close)?, from.get(close + 1..)?);
+                variables.get_key_value(name).map(|(name, input)| (name, input, after))
+            });
+            let Some((name, input, after)) = found else {
+                push_text(&mut parts, before);
+                push_text(&mut parts, "{");
+                rest = from.get(1..).unwrap_or_default();
+                continue;
+            };
+            push_text(&mut parts, before);
+            match self.input(name, input, input.is_required) {
+                Some(value) => value.0.into_iter().for_each(|part| match part {
+                    Part::Text(text) => push_text(&mut parts, &text),
+                    credential => parts.push(credential),
+                }),
+                None => complete = false,
+            }
+            rest = after;
+        }
+        push_text(&mut parts, rest);
+        complete.then_some(Value(parts))
+    }
+
+    fn arguments(&mut self, declared: &[Argument]) -> Vec<Value> {
+        let mut out = Vec::new();
+        for argument in declared {
+            let key = argument_key(argument);
+            let values = self.argument_values(&key, argument);
+            match (argument.kind.as_str(), argument.name.as_deref()) {
+                ("named", Some(flag)) => {
+                    values.into_iter().for_each(|value| push_named(&mut out, flag, argument, value))
+                }
+                _ => out.extend(values),
+            }
+        }
+        out
+    }
+
+    fn argument_values(&mut self, key: &str, argument: &Argument) -> Vec<Value> {
+        let given = match self.wish.inputs.get(key) {
+            Some(Given::Text(text)) if argument.is_repeated && argument.input.value.is_none() => text.clone(),
+            _ => return self.input(key, &argument.input, argument.input.is_required).into_iter().collect(),
+        };
+        // A repeated argument is given one value a line: no other separator is safe in paths and texts.
+        let lines = given.lines().filter(|line| !line.is_empty()).take(MAX_ITEMS);
+        lines.map(|line| Value::text(self.checked(key, &argument.input, line))).collect()
+    }
+
+    fn package(&mut self, package: &server_json::Package) -> Result<Runtime> {
+        let mut out = Package {
+            identifier: package.identifier.clone(),
+            version: package.version.clone().unwrap_or_default(),
+            command: None,
+            arguments: Vec::new(),
+            environment: BTreeMap::new(),
+        };
+        if out.identifier.is_empty() || out.identifier.starts_with('-') || out.identifier.chars().any(is_hidden) {
+            self.error("entry", "the entry's package has no usable identifier");
+        }
+        let runtime_arguments = self.arguments(&package.runtime_arguments);
+        match package.registry_type.as_str() {
+            "npm" => npm_runtime_arguments(&out, &runtime_arguments)?,
+            "pypi" => pypi_runtime_arguments(&mut out, &runtime_arguments)?,
+            _ => oci_runtime_arguments(&mut out, &runtime_arguments)?,
+        }
+        out.arguments = self.arguments(&package.package_arguments);
+        out.arguments.extend(self.wish.arguments.iter().map(Value::text));
+        for variable in &package.environment_variables {
+            if let Some(value) = self.input(&variable.name, &variable.input, variable.input.is_required) {
+                out.environment.insert(variable.name.clone(), value);
+            }
+        }
+        for (name, given) in &self.wish.environment {
+            out.environment.insert(name.clone(), given_value(given));
+        }
+        Ok(match package.registry_type.as_str() {
+            "npm" => Runtime::Npm(out),
+            "pypi" => Runtime::Pypi(out),
+            _ => {
+                split_image(&mut out);
+                Runtime::Oci(out)
+            }
+        })
+    }
+
+    fn remote(&mut self, remote: &Transport) -> Runtime {
+        for (what, given) in [
+            ("environment", !self.wish.environment.is_empty()),
+            ("arguments", !self.wish.arguments.is_empty()),
+            ("paths", !self.wish.paths.is_empty()),
+        ] {
+            if given {
+                self.error(what, "a remote server runs elsewhere and takes none");
+            }
+        }
+        let template = remote.url.clone().unwrap_or_default();
+        let variables = remote
+            .variables
+            .iter()
+            .map(|(name, input)| (name.clone(), Input { is_required: true, ..input.clone() }))
+            .collect();
+        let url = self.template(&template, &variables).unwrap_or_default();
+        if self.missing_secrets.is_empty() && self.errors.is_empty() {
+            check_url(&url).unwrap_or_else(|message| self.error("url", message));
+        }
+        let mut headers = BTreeMap::new();
+        for header in &remote.headers {
+            if !is_header_name(&header.name) {
+                self.error(format!("inputs.{}", printable(&header.name)), "is not a header's name");
+            } else if let Some(value) = self.input(&header.name, &header.input, header.input.is_required) {
+                headers.insert(header.name.clone(), value);
+            }
+        }
+        let transport = if remote.kind == "sse" { RemoteTransport::Sse } else { RemoteTransport::StreamableHttp };
+        Runtime::Remote(Remote { transport, url, headers })
+    }
+}
+
+fn given_value(given: &Given) -> Value {
+    match given {
+        Given::Text(text) => Value::text(text),
+        Given::Credential(id) => Value::credential(*id),
+    }
+}
+
+fn push_text(parts: &mut Vec<Part>, text: &str) {
+    match parts.last_mut() {
+        _ if text.is_empty() => {}
+        Some(Part::Text(last)) => last.push_str(text),
+        _ => parts.push(Part::Text(text.to_owned())),
+    }
+}
+
+fn push_named(out: &mut Vec<Value>, flag: &str, argument: &Argument, value: Value) {
+    let text = value.0.iter().all(|part| matches!(part, Part::Text(_))).then(|| value.redacted());
+    let boolean = argument.input.format.as_deref() == Some("boolean");
+    match text.as_deref() {
+        Some("") => out.push(Value::text(flag)),
+        Some("true") if boolean => out.push(Value::text(flag)),
+        Some("false") if boolean => {}
+        _ if flag.ends_with('=') => {
+            let mut parts = vec![Part::Text(flag.to_owned())];
+            parts.extend(value.0);
+            out.push(Value(parts));
+        }
+        _ => out.extend([Value::text(flag), value]),
+    }
+}
+
+/// `npx` arguments: its own consent flag and a repetition of the package mean nothing here.
+fn npm_runtime_arguments(package: &Package, arguments: &[Value]) -> Result<()> {
+    for argument in arguments.iter().map(Value::redacted) {
+        let is_package = argument == package.identifier
+            || argument.strip_prefix(&package.identifier).is_some_and(|rest| rest.starts_with('@'));
+        if !is_package && !matches!(argument.as_str(), "-y" | "--yes" | "-q" | "--quiet") {
+            return Err(refused("npx", &argument));
+        }
+    }
+    Ok(())
+}
+
+/// `uvx` arguments: `--from package command` names the executable; a repetition of the package means nothing.
+fn pypi_runtime_arguments(package: &mut Package, arguments: &[Value]) -> Result<()> {
+    let mut texts = arguments.iter().map(Value::redacted);
+    while let Some(argument) = texts.next() {
+        let from = match argument.as_str() {
+            "--from" => texts.next(),
+            _ => argument.strip_prefix("--from=").map(str::to_owned),
+        };
+        if let Some(from) = from {
+            let (identifier, version) = from.split_once("==").unwrap_or((from.as_str(), package.version.as_str()));
+            if identifier.contains("://") || identifier.starts_with('-') {
+                return Err(refused("uvx", &format!("--from {from}")));
+            }
+            if identifier != package.identifier {
+                package.command.get_or_insert_with(|| package.identifier.clone());
+            }
+            (package.identifier, package.version) = (identifier.to_owned(), version.to_owned());
+        } else if argument.starts_with('-') && !matches!(argument.as_str(), "-q" | "--quiet") {
+            return Err(refused("uvx", &argument));
+        } else if !argument.starts_with('-')
+            && !argument.starts_with(&format!("{}@", package.identifier))
+            && argument != package.identifier
+        {
+            package.command = Some(argument);
+        }
+    }
+    Ok(())
+}
+
+/// `docker run` arguments: those that only make it work at a terminal mean nothing, variables are variables.
+fn oci_runtime_arguments(package: &mut Package, arguments: &[Value]) -> Result<()> {
+    let mut values = arguments.iter();
+    while let Some(value) = values.next() {
+        let text = value.redacted();
+        match text.as_str() {
+            "run" | "-i" | "--interactive" | "--rm" | "--init" => {}
+            "-e" | "--env" => {
+                let pair = values.next().map(Value::redacted).unwrap_or_default();
+                if let Some((name, value)) = pair.split_once('=') {
+                    package.environment.insert(name.to_owned(), Value::text(value));
+                }
+            }
+            _ => return Err(refused("docker", &text)),
+        }
+    }
+    Ok(())
+}
+
+fn refused(program: &str, argument: &str) -> ControlError {
+    let detail =
+        format!("the entry gives `{program}` the argument `{}`, which Toolyard cannot honour", printable(argument));
+    ControlError::problem(Code::UnsupportedByEngine, detail)
+}
+
+/// Splits `image:tag` and `image@digest`; a colon before the last slash is a port.
+fn split_image(package: &mut Package) {
+    let identifier = package.identifier.clone();
+    let slash = identifier.rfind('/').map_or(0, |at| at + 1);
+    let tag = || identifier.get(slash..).and_then(|last| last.rfind(':')).map(|at| slash + at);
+    if let Some(at) = identifier.find('@').or_else(tag) {
+        identifier.get(..at).unwrap_or_default().clone_into(&mut package.identifier);
+        identifier.get(at + 1..).unwrap_or_default().clone_into(&mut package.version);
+    }
+}
+
+fn short(text: &str) -> String {
+    let text: String = printable(text).chars().take(120).collect();
+    if text.is_empty() { text } else { format!(": {text}") }
+}
+
+fn is_variable_name(name: &str) -> bool {
+    name.len() <= 128
+        && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn is_header_name(name: &str) -> bool {
+    name.len() <= 128 && http::HeaderName::from_bytes(name.as_bytes()).is_ok()
+}
+
+fn check_path(path: &str) -> Result<(), &'static str> {
+    if !path.starts_with('/') {
+        return Err("must be an absolute path");
+    }
+    if path.len() > 4096 || path.chars().any(|c| c.is_control()) {
+        return Err("is too long or holds control characters");
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err("must not hold `..`");
+    }
+    Ok(())
+}
+
+/// Checks a URL as far as it holds no secret.
+fn check_url(url: &Value) -> Result<(), String> {
+    let shown = url.render(|_| Some("secret")).unwrap_or_default();
+    let parsed = reqwest::Url::parse(&shown).map_err(|error| format!("is not a URL: {error}"))?;
+    if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
+        return Err("must be an http or https URL".into());
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err("must not hold a user or password; use a header".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn document(value: serde_json::Value) -> ServerJson {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn npm(package: serde_json::Value) -> Wish {
+        let mut package = package;
+        package["registryType"] = json!("npm");
+        package["identifier"] = json!("pkg");
+        package["version"] = json!("1.0.0");
+        package["transport"] = json!({"type": "stdio"});
+        let document = document(json!({"name": "a/b", "description": "d", "version": "1", "packages": [package]}));
+        Wish::new(None, None, choose(&document, None).unwrap())
+    }
+
+    fn arguments(wish: &Wish) -> Vec<String> {
+        expand(wish).unwrap().runtime.package().unwrap().arguments.iter().map(Value::redacted).collect()
+    }
+
+    fn fields(error: &ControlError) -> Vec<String> {
+        match error {
+            ControlError::Invalid(errors) => errors.iter().map(|error| error.field.clone()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn named_arguments_are_two_unless_the_name_ends_with_an_equals_sign() {
+        let mut wish = npm(json!({"packageArguments": [
+            {"type": "named", "name": "--root", "isRequired": true},
+            {"type": "named", "name": "--mode=", "default": "fast"},
+            {"type": "named", "name": "--verbose", "format": "boolean"},
+            {"type": "positional", "valueHint": "target", "value": "x y; rm -rf"},
+        ]}));
+        wish.inputs.insert("--root".into(), Given::Text("a b".into()));
+        wish.inputs.insert("--verbose".into(), Given::Text("true".into()));
+        assert_eq!(arguments(&wish), ["--root", "a b", "--mode=fast", "--verbose", "x y; rm -rf"]);
+    }
+
+    #[test]
+    fn repeated_positionals_take_one_value_a_line_and_paths_are_granted() {
+        let mut wish = npm(json!({"packageArguments": [
+            {"type": "positional", "valueHint": "directory", "format": "filepath", "isRepeated": true, "isRequired": true},
+        ]}));
+        wish.inputs.insert("directory".into(), Given::Text("/srv/a\n/srv/b".into()));
+        let spec = expand(&wish).unwrap();
+        assert_eq!(arguments(&wish), ["/srv/a", "/srv/b"]);
+        assert_eq!(spec.paths.iter().map(|grant| grant.path.as_str()).collect::<Vec<_>>(), ["/srv/a", "/srv/b"]);
+        wish.inputs.insert("directory".into(), Given::Text("/srv/../etc".into()));
+        assert_eq!(fields(&expand(&wish).unwrap_err()), ["paths"]);
+    }
+
+    #[test]
+    fn fixed_values_take_their_variables_and_keep_other_braces() {
+        let secret = CredentialId::generate();
+        let mut wish = npm(json!({"environmentVariables": [
+            {"name": "AUTH", "value": "Bearer {token} {other} {", "variables": {"token": {"isSecret": true, "isRequired": true}}},
+        ]}));
+        wish.inputs.insert("token".into(), Given::Credential(secret));
+        let spec = expand(&wish).unwrap();
+        let value = &spec.runtime.package().unwrap().environment["AUTH"];
+        assert_eq!(value.0, [Part::Text("Bearer ".into()), Part::Credential(secret), Part::Text(" {other} {".into())]);
+    }
+
+    #[test]
+    fn every_missing_or_wrong_input_is_named_at_once() {
+        let mut wish = npm(json!({"environmentVariables": [
+            {"name": "REGION", "isRequired": true},
+            {"name": "MODE", "choices": ["a", "b"]},
+            {"name": "PORT", "format": "number"},
+            {"name": "KEY", "isSecret": true, "isRequired": true},
+        ]}));
+        wish.inputs.insert("MODE".into(), Given::Text("c".into()));
+        wish.inputs.insert("PORT".into(), Given::Text("x".into()));
+        wish.inputs.insert("TYPO".into(), Given::Text("x".into()));
+        let mut named = fields(&expand(&wish).unwrap_err());
+        named.sort();
+        assert_eq!(named, ["inputs.KEY", "inputs.MODE", "inputs.PORT", "inputs.REGION", "inputs.TYPO"]);
+    }
+
+    #[test]
+    fn a_missing_secret_alone_has_its_own_code() {
+        let wish = npm(json!({"environmentVariables": [{"name": "KEY", "isSecret": true, "isRequired": true}]}));
+        assert_eq!(expand(&wish).unwrap_err().code(), Code::CredentialMissing);
+    }
+
+    #[test]
+    fn arguments_for_the_package_runner_are_understood_or_refused() {
+        arguments(&npm(json!({"runtimeArguments": [{"type": "positional", "value": "-y"}]})));
+        let wish = npm(json!({"runtimeArguments": [{"type": "named", "name": "--call", "value": "x"}]}));
+        assert_eq!(expand(&wish).unwrap_err().code(), Code::UnsupportedByEngine);
+        let from =
+            document(json!({"name": "a/b", "packages": [{"registryType": "pypi", "identifier": "pkg", "version": "2",
+            "transport": {"type": "stdio"}, "runtimeArguments": [
+                {"type": "named", "name": "--from", "value": "pkg==2.1"}, {"type": "positional", "value": "tool"}]}]}));
+        let spec = expand(&Wish::new(None, None, choose(&from, None).unwrap())).unwrap();
+        let package = spec.runtime.package().unwrap();
+        assert_eq!((package.identifier.as_str(), package.version.as_str()), ("pkg", "2.1"));
+        assert_eq!(package.command.as_deref(), Some("tool"));
+    }
+
+    #[test]
+    fn npm_and_pypi_come_first_then_images_then_remotes() {
+        let all = document(json!({"name": "a/b", "packages": [
+            {"registryType": "nuget", "identifier": "n"},
+            {"registryType": "oci", "identifier": "host:5000/image:1.2"},
+            {"registryType": "pypi", "identifier": "p", "transport": {"type": "sse"}},
+        ], "remotes": [{"type": "streamable-http", "url": "https://example.test/mcp"}]}));
+        let Chosen::Package(package) = choose(&all, None).unwrap() else { panic!() };
+        assert_eq!(package.registry_type, "oci");
+        let spec = expand(&Wish::new(None, None, Chosen::Package(package))).unwrap();
+        let Runtime::Oci(image) = spec.runtime else { panic!() };
+        assert_eq!((image.identifier.as_str(), image.version.as_str()), ("host:5000/image", "1.2"));
+        assert!(matches!(choose(&all, Some("remote")).unwrap(), Chosen::Remote(_)));
+        assert_eq!(choose(&all, Some("npm")).unwrap_err().code(), Code::UnsupportedByEngine);
+        assert_eq!(choose(&all, Some("nuget")).unwrap_err().code(), Code::ValidationFailed);
+    }
+
+    #[test]
+    fn a_remote_takes_its_variables_and_refuses_what_only_a_process_can_use() {
+        let remote = document(json!({"name": "a/b", "remotes": [{"type": "streamable-http",
+            "url": "https://{tenant}.example.test/mcp", "variables": {"tenant": {}},
+            "headers": [{"name": "Authorization", "value": "Bearer {key}", "variables": {"key": {"isSecret": true}}}]}]}));
+        let mut wish = Wish::new(None, None, choose(&remote, None).unwrap());
+        assert_eq!(fields(&expand(&wish).unwrap_err()), ["inputs.tenant"]);
+        wish.inputs.insert("tenant".into(), Given::Text("acme".into()));
+        let Runtime::Remote(found) = expand(&wish).unwrap().runtime else { panic!() };
+        assert_eq!(found.url.redacted(), "https://acme.example.test/mcp");
+        assert!(found.headers.is_empty());
+        wish.arguments.push("x".into());
+        assert_eq!(fields(&expand(&wish).unwrap_err()), ["arguments"]);
+        let file = Wish::new(None, None, direct("file:///etc/passwd", None, std::iter::empty()));
+        assert_eq!(fields(&expand(&file).unwrap_err()), ["url"]);
+    }
+
+    #[test]
+    fn a_persons_spelling_of_a_flag_is_understood() {
+        let wish = npm(json!({"packageArguments": [{"type": "named", "name": "--api-key="}]}));
+        assert_eq!(wish.input_key("api_key").as_deref(), Some("--api-key"));
+        assert_eq!(wish.input_key("--api-key").as_deref(), Some("--api-key"));
+        assert_eq!(wish.input_key("nothing"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_document_and_no_input_panics(value in ".{0,80}", flag in ".{0,20}", given in ".{0,80}", repeated: bool) {
+            let mut wish = npm(json!({"packageArguments": [
+                {"type": "named", "name": flag, "value": value, "isRepeated": repeated, "variables": {"a": {"default": value}}},
+                {"type": "positional", "valueHint": "x", "format": "filepath", "isRepeated": repeated},
+            ]}));
+            wish.inputs.insert("x".into(), Given::Text(given.clone()));
+            wish.environment.insert(given, Given::Text(value));
+            let _ = expand(&wish);
+        }
+
+        #[test]
+        fn text_never_splits_into_more_arguments(text in "[^\u{0}\n\r]{1,60}") {
+            let mut wish = npm(json!({"packageArguments": [{"type": "positional", "valueHint": "x"}]}));
+            wish.inputs.insert("x".into(), Given::Text(text.clone()));
+            prop_assert_eq!(arguments(&wish), [text]);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! How servers look from outside, built with a fixed number of queries for any number of them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use toolyard_store::{InstanceRow, OrgTx, ProbeRow, RolloutRow, ServerRow, ToolboxRow};
+use toolyard_types::api::servers::{Instance, Rollout, Server};
+use toolyard_types::spec::EntryVersion;
+use toolyard_types::state::{Phase, ToolboxState};
+use toolyard_types::{Name, RevisionId, RolloutId, ServerId, ToolboxId};
+
+use crate::reconcile::phase::{Facts, roll_up, shown_status};
+use crate::{Control, Result};
+
+/// Everything about some servers, read at one moment.
+pub(crate) struct Views<'a> {
+    control: &'a Control,
+    organization: &'a Name,
+    live: HashMap<ServerId, Vec<InstanceRow>>,
+    rollouts: HashMap<RolloutId, RolloutRow>,
+    numbers: HashMap<RevisionId, u32>,
+    toolboxes: HashMap<ToolboxId, ToolboxRow>,
+    silent: Vec<ToolboxId>,
+    probes: HashMap<RevisionId, ProbeRow>,
+}
+
+impl<'a> Views<'a> {
+    /// Reads what belongs to these servers.
+    pub(crate) async fn read(
+        control: &'a Control,
+        tx: &OrgTx,
+        organization: &'a Name,
+        rows: &[ServerRow],
+    ) -> Result<Self> {
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        let mut live: HashMap<_, Vec<_>> = HashMap::new();
+        for instance in tx.live_instances(&ids).await? {
+            live.entry(instance.server).or_default().push(instance);
+        }
+        let rollouts: Vec<_> = rows.iter().filter_map(|row| row.rollout).collect();
+        let rollouts: HashMap<_, _> =
+            tx.rollouts_by_id(&rollouts).await?.into_iter().map(|rollout| (rollout.id, rollout)).collect();
+        let revisions: BTreeSet<_> = rows
+            .iter()
+            .flat_map(|row| [Some(row.target_revision), row.serving_revision])
+            .chain(rollouts.values().flat_map(|rollout| [Some(rollout.to_revision), rollout.from_revision]))
+            .flatten()
+            .chain(live.values().flatten().map(|instance| instance.revision))
+            .collect();
+        let numbers = tx.revision_numbers(&revisions.into_iter().collect::<Vec<_>>()).await?.into_iter().collect();
+        let toolboxes: HashMap<_, _> = tx.toolboxes().await?.into_iter().map(|toolbox| (toolbox.id, toolbox)).collect();
+        let silent = toolboxes
+            .values()
+            .filter(|toolbox| toolbox.status.phase == ToolboxState::Unreachable)
+            .map(|toolbox| toolbox.id)
+            .collect();
+        let remote: Vec<_> = rows.iter().filter(|row| row.kind == "remote").map(|row| row.id).collect();
+        let probes = tx.probes_of(&remote).await?.into_iter().map(|probe| (probe.revision, probe)).collect();
+        Ok(Self { control, organization, live, rollouts, numbers, toolboxes, silent, probes })
+    }
+
+    /// How one of them looks.
+    pub(crate) fn server(&self, row: &ServerRow) -> Server {
+        let live = self.live.get(&row.id).map(Vec::as_slice).unwrap_or_default();
+        let rollout = row.rollout.and_then(|id| self.rollouts.get(&id));
+        let probe = row.serving_revision.and_then(|revision| self.probes.get(&revision));
+        let status = roll_up(&Facts { server: row, rollout, live, probe, silent: &self.silent });
+        let mut serving =
+            live.iter().filter(|it| Some(it.rollout) == row.serving_rollout && it.status.phase == Phase::Ready);
+        let instance_id = serving.next().filter(|_| serving.next().is_none()).map(|instance| instance.id);
+        let revision = row.serving_rollout.and(row.serving_revision).unwrap_or(row.target_revision);
+        Server {
+            id: row.id,
+            name: row.name.clone(),
+            entry: row
+                .entry_name
+                .clone()
+                .map(|name| EntryVersion { name, version: row.entry_version.clone().unwrap_or_default() }),
+            kind: row.kind.clone(),
+            enabled: row.enabled,
+            phase: status.phase,
+            reason: status.reason,
+            message: status.message,
+            since: status.since,
+            next_attempt_at: status.next_attempt_at,
+            revision: self.number(revision),
+            instance_id,
+            instances: live.iter().map(|instance| self.instance(instance)).collect(),
+            rollout: rollout.map(|rollout| self.rollout(&row.name, rollout)),
+            toolbox: row.toolbox.and_then(|id| self.toolbox_name(id)),
+            mcp_path: format!("/mcp/{}/servers/{}", self.organization, row.name),
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+            etag: etag(row),
+        }
+    }
+
+    /// How a rollout looks.
+    pub(crate) fn rollout(&self, server: &Name, rollout: &RolloutRow) -> Rollout {
+        Rollout {
+            id: rollout.id,
+            server: server.clone(),
+            state: rollout.state,
+            reason: rollout.reason,
+            message: rollout.message.clone(),
+            from_revision: rollout.from_revision.map(|id| self.number(id)),
+            to_revision: self.number(rollout.to_revision),
+            started_at: rollout.started_at,
+            deadline: rollout.deadline,
+            ended_at: rollout.ended_at,
+            log: rollout.log.clone(),
+        }
+    }
+
+    /// The last rollout of a server, as it looks.
+    pub(crate) fn last_rollout(&self, row: &ServerRow) -> Option<Rollout> {
+        self.rollouts.get(&row.rollout?).map(|rollout| self.rollout(&row.name, rollout))
+    }
+
+    fn number(&self, id: RevisionId) -> u32 {
+        self.numbers.get(&id).copied().unwrap_or_default()
+    }
+
+    fn toolbox_name(&self, id: ToolboxId) -> Option<Name> {
+        self.toolboxes.get(&id).map(|toolbox| toolbox.name.clone())
+    }
+
+    fn instance(&self, row: &InstanceRow) -> Instance {
+        let status = shown_status(row, &self.silent);
+        Instance {
+            id: row.id,
+            toolbox: self.toolbox_name(row.toolbox),
+            revision: self.number(row.revision),
+            phase: status.phase,
+            reason: status.reason,
+            message: status.message,
+            since: status.since,
+            next_attempt_at: status.next_attempt_at,
+            pid: row.pid,
+            ready_since: row.ready_since,
+            restarts: row.restarts,
+            exit: row.exit.clone(),
+            mcp: row.mcp.clone(),
+            usage: self.control.fleet().usage_of(row.toolbox, row.id),
+        }
+    }
+}
+
+/// Changes with what people set, not with what the loops observe: an edit is not refused because a rollout
+/// ended meanwhile, unless that changed which revision is meant.
+pub(crate) fn etag(row: &ServerRow) -> String {
+    let text = format!(
+        "{} {} {} {} {:?} {}",
+        row.id, row.target_revision, row.enabled, row.deleted, row.toolbox, row.rollout_timeout_ms
+    );
+    let digest = crate::auth::token::sha256_hex(&text);
+    digest.chars().take(16).collect()
+}

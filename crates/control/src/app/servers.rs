@@ -1,0 +1,743 @@
+//! Servers: what people can do with them. Each change is one transaction of rows; the loops do the rest.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+use toolyard_policy::Resource;
+use toolyard_store::{InstanceWish, OrgTx, RevisionRow, RolloutRow, ServerRow};
+use toolyard_types::access::Action;
+use toolyard_types::api::servers::{
+    CloneServer, CreateServer, Revision, RollbackServer, Rollout, Server, ServerSettings, UpdateServer,
+};
+use toolyard_types::api::{Page, PageQuery};
+use toolyard_types::spec::{EntryVersion, RevisionSpec};
+use toolyard_types::state::{Phase, Reason, RolloutState};
+use toolyard_types::{
+    Code, CredentialId, InstanceId, Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, ToolboxId,
+};
+
+use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
+use super::server_view::{Views, etag};
+use super::{allow, audit, credentials, page_limit};
+use crate::reconcile::case::{changed, end_rollout, wish as ask_instances};
+use crate::{Caller, Control, ControlError, Result, catalog};
+
+/// How long a rollout may take when nobody says.
+const ROLLOUT_TIMEOUT_MS: u64 = 600_000;
+/// How many servers one page looks through for those of a phase.
+const MOST_LOOKED_AT: u32 = 10_000;
+
+pub(crate) fn unknown(name: &Name) -> ControlError {
+    ControlError::NotFound(format!("server `{name}`"))
+}
+
+/// Makes a server and, unless it is to be stopped, begins its first rollout.
+pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateServer) -> Result<Server> {
+    let (mut wish, suggested) = first_wish(control, caller.organization, &request).await?;
+    let name = request.name.clone().map_or_else(|| name_from(&suggested), Ok)?;
+    allow(control, caller, Action::ServerDeploy, &Resource::Server(name.clone()))?;
+    let rollout_timeout_ms = rollout_timeout(request.settings.rollout_timeout_ms, ROLLOUT_TIMEOUT_MS)?;
+    let mut tx = control.store().org_read(caller.organization).await?;
+    let toolbox = toolbox_named(&tx, request.toolbox.as_ref()).await?;
+    let bindings = bindings(&tx, &request.settings).await?;
+    let secrets = merge(&mut wish, request.settings, &bindings)?;
+    let spec = expand(&wish)?;
+    drop(tx);
+
+    tx = control.store().org(caller.organization).await?;
+    take_name(&tx, &name).await?;
+    let spec = store_secrets(control, &mut tx, &name, &mut wish, secrets, spec).await?;
+    let mut server = new_server(&tx, name, &spec, toolbox, rollout_timeout_ms);
+    tx.insert_server(&server).await?;
+    let revision = new_revision(&tx, &server, 1, spec, &wish, None, (caller, "create"));
+    server.target_revision = revision.id;
+    tx.insert_revision(&revision).await?;
+    tx.update_server(&mut server).await?;
+    let starts = request.start.unwrap_or(true);
+    let detail = json!({ "kind": server.kind });
+    finish_creation(&mut tx, caller, &mut server, starts, "server.create", detail).await?;
+    tx.commit().await?;
+    get(control, caller, &server.name).await
+}
+
+async fn finish_creation(
+    tx: &mut OrgTx,
+    caller: &Caller,
+    server: &mut ServerRow,
+    starts: bool,
+    action: &str,
+    detail: serde_json::Value,
+) -> Result<()> {
+    if starts {
+        begin_rollout(tx, server, server.target_revision).await?;
+    } else {
+        server_changed(tx, server);
+    }
+    audit(tx, caller, action, format!("server/{}", server.name), detail).await
+}
+
+/// What a creation asks for, before its settings; and a name for it.
+async fn first_wish(control: &Control, organization: OrganizationId, request: &CreateServer) -> Result<(Wish, String)> {
+    match (&request.entry, &request.url) {
+        (Some(entry), None) => {
+            if request.transport.is_some() {
+                return Err(ControlError::field("transport", "belongs to `url`; an entry names its own"));
+            }
+            let (version, document) =
+                catalog::entry_document(control, organization, entry, request.version.as_deref()).await?;
+            let chosen = choose(&document, request.package.as_deref())?;
+            let entry_version = EntryVersion { name: entry.clone(), version };
+            Ok((Wish::new(Some(entry_version), request.package.clone(), chosen), entry.short().to_owned()))
+        }
+        (None, Some(url)) => {
+            for (field, given) in [("version", request.version.is_some()), ("package", request.package.is_some())] {
+                if given {
+                    return Err(ControlError::field(field, "belongs to `entry`, not to `url`"));
+                }
+            }
+            let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+            let chosen = direct(url, request.transport, std::iter::empty());
+            Ok((Wish::new(None, None, chosen), host.unwrap_or_default()))
+        }
+        _ => Err(ControlError::field("entry", "give either `entry` or `url`")),
+    }
+}
+
+fn name_from(text: &str) -> Result<Name> {
+    Name::new(slug(text, Name::MAX_LEN))
+        .map_err(|_| ControlError::field("name", "is needed: none can be made from the entry"))
+}
+
+/// Lower-case letters, digits and single dashes of a text; a long one ends with a digest of all of it.
+fn slug(text: &str, longest: usize) -> String {
+    let mut out = String::new();
+    for character in text.chars() {
+        match character.to_ascii_lowercase() {
+            c if c.is_ascii_alphanumeric() => out.push(c),
+            _ if !out.is_empty() && !out.ends_with('-') => out.push('-'),
+            _ => {}
+        }
+    }
+    let out = out.trim_end_matches('-').to_owned();
+    if out.len() <= longest {
+        return out;
+    }
+    let digest = crate::auth::token::sha256_hex(text);
+    let head = out.get(..longest - 7).unwrap_or_default().trim_end_matches('-');
+    format!("{head}-{}", digest.get(..6).unwrap_or_default())
+}
+
+async fn take_name(tx: &OrgTx, name: &Name) -> Result<()> {
+    match tx.name_holder(name).await?.as_deref() {
+        None => Ok(tx.take_name(name, "server").await?),
+        Some("server") if tx.server(name).await?.is_some_and(|server| server.deleted) => {
+            let detail = format!("server `{name}` is being deleted; its name is free once its instances have ended");
+            Err(ControlError::Conflict(detail))
+        }
+        Some(kind) => Err(ControlError::AlreadyExists(format!("{kind} `{name}`"))),
+    }
+}
+
+async fn toolbox_named(tx: &OrgTx, name: Option<&Name>) -> Result<Option<ToolboxId>> {
+    let Some(name) = name else { return Ok(None) };
+    match tx.toolbox(name).await? {
+        Some(toolbox) => Ok(Some(toolbox.id)),
+        None => Err(ControlError::field("toolbox", format!("there is no toolbox `{name}`"))),
+    }
+}
+
+fn rollout_timeout(asked: Option<u64>, otherwise: u64) -> Result<u64> {
+    match asked {
+        Some(ms) if !(1_000..=86_400_000).contains(&ms) => {
+            Err(ControlError::field("rollout_timeout_ms", "must be between 1000 and 86400000"))
+        }
+        asked => Ok(asked.unwrap_or(otherwise)),
+    }
+}
+
+/// The credentials that settings bind, by the name they are bound to.
+async fn bindings(tx: &OrgTx, settings: &ServerSettings) -> Result<BTreeMap<String, CredentialId>> {
+    if settings.credentials.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let known = tx.credential_ids().await?;
+    let missing: Vec<_> = settings.credentials.values().filter(|name| !known.contains_key(*name)).collect();
+    if let Some(name) = missing.first() {
+        let detail = format!("there is no credential `{name}`");
+        return Err(ControlError::problem(Code::CredentialMissing, detail));
+    }
+    Ok(settings.credentials.iter().filter_map(|(key, name)| Some((key.clone(), *known.get(name)?))).collect())
+}
+
+/// A secret that was passed and is not in the vault yet; the wish holds its placeholder.
+struct NewSecret {
+    input: String,
+    placeholder: CredentialId,
+    secret: Secret,
+}
+
+/// Adds settings to a wish. What is secret stays outside of it.
+fn merge(
+    wish: &mut Wish,
+    settings: ServerSettings,
+    bindings: &BTreeMap<String, CredentialId>,
+) -> Result<Vec<NewSecret>> {
+    let mut secrets = Vec::new();
+    let keys: Vec<_> = settings.inputs.keys().chain(bindings.keys()).cloned().collect();
+    declare_headers(wish, &keys);
+    for key in &settings.unset_environment {
+        wish.environment.remove(key);
+        wish.inputs.remove(key);
+    }
+    for (asked, value) in settings.inputs {
+        let key = wish.input_key(&asked).unwrap_or(asked);
+        give(wish, &mut secrets, key, value);
+    }
+    for (name, value) in settings.environment {
+        // A declared variable is an input however it is passed, so that a secret never ends up in a spec.
+        if wish.declared().contains_key(&name) {
+            give(wish, &mut secrets, name, Secret::new(value));
+        } else {
+            wish.environment.insert(name, Given::Text(value));
+        }
+    }
+    for (asked, id) in bindings {
+        match (wish.input_key(asked), &wish.chosen) {
+            (Some(key), _) => drop(wish.inputs.insert(key, Given::Credential(*id))),
+            (None, Chosen::Package(_)) => drop(wish.environment.insert(asked.clone(), Given::Credential(*id))),
+            (None, Chosen::Remote(_)) => {
+                return Err(ControlError::field(format!("credentials.{asked}"), "the entry has no such input"));
+            }
+        }
+    }
+    wish.arguments = settings.arguments.unwrap_or_else(|| std::mem::take(&mut wish.arguments));
+    wish.limits = settings.limits.unwrap_or_else(|| wish.limits.clone());
+    wish.paths = settings.paths.unwrap_or_else(|| std::mem::take(&mut wish.paths));
+    wish.strategy = settings.strategy.unwrap_or(wish.strategy);
+    wish.start_timeout_ms = settings.start_timeout_ms.unwrap_or(wish.start_timeout_ms);
+    wish.call_timeout_ms = settings.call_timeout_ms.unwrap_or(wish.call_timeout_ms);
+    wish.probe_call = settings.probe_call.or_else(|| wish.probe_call.take());
+    Ok(secrets)
+}
+
+fn give(wish: &mut Wish, secrets: &mut Vec<NewSecret>, key: String, value: Secret) {
+    if wish.is_secret(&key) {
+        let placeholder = CredentialId::generate();
+        wish.inputs.insert(key.clone(), Given::Credential(placeholder));
+        secrets.push(NewSecret { input: key, placeholder, secret: value });
+    } else {
+        wish.inputs.insert(key, Given::Text(value.expose().to_owned()));
+    }
+}
+
+/// A server given by URL takes any header as an input.
+fn declare_headers(wish: &mut Wish, keys: &[String]) {
+    if wish.entry.is_some() {
+        return;
+    }
+    let unknown: Vec<_> = keys.iter().filter(|key| wish.input_key(key).is_none()).cloned().collect();
+    if let Chosen::Remote(remote) = &mut wish.chosen
+        && let Chosen::Remote(more) = direct("", None, unknown.into_iter())
+    {
+        remote.headers.extend(more.headers);
+    }
+}
+
+/// Puts new secrets into the vault and their ids where the placeholders were.
+async fn store_secrets(
+    control: &Control,
+    tx: &mut OrgTx,
+    server: &Name,
+    wish: &mut Wish,
+    secrets: Vec<NewSecret>,
+    spec: RevisionSpec,
+) -> Result<RevisionSpec> {
+    if secrets.is_empty() {
+        return Ok(spec);
+    }
+    for NewSecret { input, placeholder, secret } in secrets {
+        let name = credential_name(tx, server, &input, placeholder).await?;
+        let id = credentials::store_input_secret(control, tx, &name, &secret).await?;
+        wish.inputs.insert(input, Given::Credential(id));
+    }
+    expand(wish)
+}
+
+/// `{server}-{input}`, or with something added when somebody's own credential has that name: a secret that is
+/// passed to one server must not change another's, so each passed secret is a credential of its own.
+async fn credential_name(tx: &OrgTx, server: &Name, input: &str, placeholder: CredentialId) -> Result<Name> {
+    let text = format!("{server}-{input}");
+    let plain = credential_slug(&text)?;
+    if tx.credential_named(&plain).await?.is_none() {
+        return Ok(plain);
+    }
+    credential_slug(&format!("{text}-{placeholder}"))
+}
+
+fn credential_slug(text: &str) -> Result<Name> {
+    Name::new(slug(text, Name::MAX_LEN)).map_err(ControlError::internal("naming a credential"))
+}
+
+fn new_server(
+    tx: &OrgTx,
+    name: Name,
+    spec: &RevisionSpec,
+    toolbox: Option<ToolboxId>,
+    rollout_timeout_ms: u64,
+) -> ServerRow {
+    let now = tx.now();
+    ServerRow {
+        id: ServerId::generate(),
+        name,
+        kind: kind_of(&spec.runtime).to_owned(),
+        entry_name: spec.entry.as_ref().map(|entry| entry.name.clone()),
+        entry_version: spec.entry.as_ref().map(|entry| entry.version.clone()),
+        enabled: false,
+        deleted: false,
+        toolbox,
+        serving_revision: None,
+        serving_rollout: None,
+        target_revision: RevisionId::generate(),
+        rollout: None,
+        rollout_timeout_ms,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+/// A revision; it has the lock of `before` when the same package is installed.
+fn new_revision(
+    tx: &OrgTx,
+    server: &ServerRow,
+    number: u32,
+    spec: RevisionSpec,
+    wish: &Wish,
+    before: Option<&RevisionRow>,
+    (caller, change): (&Caller, &str),
+) -> RevisionRow {
+    let same = |before: &&RevisionRow| match (before.spec.runtime.package(), spec.runtime.package()) {
+        (Some(old), Some(new)) => {
+            kind_of(&before.spec.runtime) == kind_of(&spec.runtime)
+                && (&old.identifier, &old.version) == (&new.identifier, &new.version)
+        }
+        _ => false,
+    };
+    let lock_digest = before.filter(same).and_then(|before| before.lock_digest.clone());
+    RevisionRow {
+        id: RevisionId::generate(),
+        server: server.id,
+        number,
+        spec,
+        inputs: serde_json::to_string(wish).expect("a wish has string keys and serialises"),
+        lock_digest,
+        created_by: caller.display.clone(),
+        change: change.to_owned(),
+        created_at: tx.now(),
+    }
+}
+
+/// Begins a rollout; one that is under way is superseded.
+async fn begin_rollout(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId) -> Result<()> {
+    let now = tx.now();
+    supersede(tx, server, Reason::Superseded, "another change took over").await?;
+    let rollout = RolloutRow {
+        id: RolloutId::generate(),
+        server: server.id,
+        from_revision: server.serving_rollout.and(server.serving_revision),
+        to_revision: to,
+        state: RolloutState::Progressing,
+        reason: Reason::Requested,
+        message: String::new(),
+        log: vec![toolyard_types::api::servers::RolloutStep { at: now, message: "begun".into() }],
+        started_at: now,
+        deadline: now.plus(Duration::from_millis(server.rollout_timeout_ms)),
+        ended_at: None,
+    };
+    tx.insert_rollout(&rollout).await?;
+    server.rollout = Some(rollout.id);
+    server.target_revision = to;
+    server.enabled = true;
+    tx.update_server(server).await?;
+    changed(tx, server, &rollout);
+    Ok(())
+}
+
+/// Ends the rollout under way, if there is one, and stops what it made; tells whether there was one.
+async fn supersede(tx: &mut OrgTx, server: &mut ServerRow, reason: Reason, why: &str) -> Result<bool> {
+    let now = tx.now();
+    let Some(id) = server.rollout else { return Ok(false) };
+    let Some(mut old) = tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing) else {
+        return Ok(false);
+    };
+    end_rollout(tx, server, &mut old, now, (RolloutState::Cancelled, reason, why.to_owned())).await?;
+    let live = tx.live_instances(&[server.id]).await?;
+    ask_instances(tx, live.iter().filter(|instance| instance.rollout == old.id), InstanceWish::Stop).await?;
+    Ok(true)
+}
+
+fn server_changed(tx: &mut OrgTx, server: &ServerRow) {
+    tx.event("server.changed", format!("server/{}", server.name), json!({ "id": server.id }));
+}
+
+/// Locks a server that is not being deleted.
+async fn locked(tx: &OrgTx, name: &Name) -> Result<ServerRow> {
+    let id = tx.server(name).await?.ok_or_else(|| unknown(name))?.id;
+    let server = tx.lock_server(id).await?.ok_or_else(|| unknown(name))?;
+    if server.deleted {
+        return Err(ControlError::Conflict(format!("server `{name}` is being deleted")));
+    }
+    Ok(server)
+}
+
+/// Servers by name.
+pub(crate) async fn list(
+    control: &Control,
+    caller: &Caller,
+    query: &PageQuery,
+    search: Option<&str>,
+    phase: Option<Phase>,
+) -> Result<Page<Server>> {
+    let limit = page_limit(query)?;
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut after = query
+        .cursor
+        .as_deref()
+        .map(Name::new)
+        .transpose()
+        .map_err(|_| ControlError::field("cursor", "is not one of this list's"))?;
+    let tx = control.store().org_read(caller.organization).await?;
+    let mut items: Vec<Server> = Vec::new();
+    let mut looked_at = 0;
+    loop {
+        let rows = tx.servers_page(after.as_ref(), search, limit + 1).await?;
+        let more = rows.len() > wanted;
+        let rows = rows.get(..rows.len().min(wanted)).unwrap_or_default();
+        let views = Views::read(control, &tx, &caller.organization_name, rows).await?;
+        for (at, row) in rows.iter().enumerate() {
+            after = Some(row.name.clone());
+            let server = views.server(row);
+            // What may not be called is not listed: one decision function answers both.
+            let visible = control.decider().decide(caller, Action::ServerRead, &Resource::Server(row.name.clone()));
+            if visible.allowed && phase.is_none_or(|phase| server.phase == phase) {
+                items.push(server);
+            }
+            if items.len() == wanted {
+                let ended = !more && at + 1 == rows.len();
+                return Ok(Page { items, next_cursor: after.filter(|_| !ended).map(|name| name.to_string()) });
+            }
+        }
+        looked_at += limit;
+        if !more || looked_at >= MOST_LOOKED_AT {
+            return Ok(Page { items, next_cursor: after.filter(|_| more).map(|name| name.to_string()) });
+        }
+    }
+}
+
+/// One server, also one that is being deleted.
+pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
+    let tx = control.store().org_read(caller.organization).await?;
+    let row = tx.server(name).await?.ok_or_else(|| unknown(name))?;
+    let views = Views::read(control, &tx, &caller.organization_name, std::slice::from_ref(&row)).await?;
+    Ok(views.server(&row))
+}
+
+/// Changes a server: a new revision and a rollout to it; nothing when nothing changes.
+pub(crate) async fn update(
+    control: &Control,
+    caller: &Caller,
+    name: &Name,
+    request: UpdateServer,
+    if_match: Option<&str>,
+) -> Result<Server> {
+    let tx = control.store().org_read(caller.organization).await?;
+    let row = tx.server(name).await?.ok_or_else(|| unknown(name))?;
+    check_match(&row, if_match)?;
+    let base = tx.revision(row.target_revision).await?.ok_or_else(|| unknown(name))?;
+    let bindings = bindings(&tx, &request.settings).await?;
+    drop(tx);
+    let mut wish: Wish = serde_json::from_str(&base.inputs).map_err(ControlError::internal("reading a revision"))?;
+    if let Some(version) = &request.version {
+        wish = with_version(control, caller.organization, wish, version).await?;
+    }
+    let rollout_timeout_ms = rollout_timeout(request.settings.rollout_timeout_ms, row.rollout_timeout_ms)?;
+    let secrets = merge(&mut wish, request.settings, &bindings)?;
+    let spec = expand(&wish)?;
+    if secrets.is_empty() && spec == base.spec && rollout_timeout_ms == row.rollout_timeout_ms {
+        return get(control, caller, name).await;
+    }
+
+    let mut tx = control.store().org(caller.organization).await?;
+    let mut server = locked(&tx, name).await?;
+    check_match(&server, if_match)?;
+    if server.target_revision != base.id {
+        return Err(ControlError::Store(toolyard_store::StoreError::Stale));
+    }
+    server.rollout_timeout_ms = rollout_timeout_ms;
+    let spec = store_secrets(control, &mut tx, name, &mut wish, secrets, spec).await?;
+    if spec == base.spec {
+        tx.update_server(&mut server).await?;
+        server_changed(&mut tx, &server);
+    } else {
+        let number = tx.last_revision_number(server.id).await? + 1;
+        let revision = new_revision(&tx, &server, number, spec, &wish, Some(&base), (caller, "update"));
+        tx.insert_revision(&revision).await?;
+        point_to(&mut tx, &mut server, &revision).await?;
+    }
+    audit(&mut tx, caller, "server.update", format!("server/{name}"), json!({})).await?;
+    tx.commit().await?;
+    get(control, caller, name).await
+}
+
+/// Means a server to have a revision: with a rollout when it runs, else for its next start.
+async fn point_to(tx: &mut OrgTx, server: &mut ServerRow, revision: &RevisionRow) -> Result<()> {
+    kind_of(&revision.spec.runtime).clone_into(&mut server.kind);
+    server.entry_name = revision.spec.entry.as_ref().map(|entry| entry.name.clone());
+    server.entry_version = revision.spec.entry.as_ref().map(|entry| entry.version.clone());
+    if server.enabled {
+        return begin_rollout(tx, server, revision.id).await;
+    }
+    server.target_revision = revision.id;
+    tx.update_server(server).await?;
+    server_changed(tx, server);
+    Ok(())
+}
+
+/// The same wish for another version of its entry; inputs that the version no longer has are dropped.
+async fn with_version(control: &Control, organization: OrganizationId, wish: Wish, version: &str) -> Result<Wish> {
+    let Some(entry) = &wish.entry else {
+        return Err(ControlError::field("version", "this server was not made from a catalog entry"));
+    };
+    let version = Some(version).filter(|version| *version != "latest");
+    let (version, document) = catalog::entry_document(control, organization, &entry.name, version).await?;
+    let kind = match &wish.chosen {
+        Chosen::Package(package) => package.registry_type.clone(),
+        Chosen::Remote(_) => "remote".to_owned(),
+    };
+    let chosen = choose(&document, Some(&kind))?;
+    let mut next = Wish { entry: Some(EntryVersion { name: entry.name.clone(), version }), chosen, ..wish.clone() };
+    let declared: Vec<String> = next.declared().into_keys().collect();
+    next.inputs.retain(|key, _| declared.contains(key));
+    Ok(next)
+}
+
+fn check_match(row: &ServerRow, if_match: Option<&str>) -> Result<()> {
+    match if_match.map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"')) {
+        None | Some("*") => Ok(()),
+        Some(tag) if tag == etag(row) => Ok(()),
+        Some(_) => Err(ControlError::Store(toolyard_store::StoreError::Stale)),
+    }
+}
+
+/// Starts a server that is stopped or whose last rollout failed; nothing when it runs.
+pub(crate) async fn start(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let mut server = locked(&tx, name).await?;
+    let under_way = match server.rollout {
+        Some(id) => tx.rollout(id).await?.is_some_and(|rollout| rollout.state == RolloutState::Progressing),
+        None => false,
+    };
+    if !server.enabled || (server.serving_rollout.is_none() && !under_way) {
+        let target = server.target_revision;
+        begin_rollout(&mut tx, &mut server, target).await?;
+        audit(&mut tx, caller, "server.start", format!("server/{name}"), json!({})).await?;
+        tx.commit().await?;
+    }
+    get(control, caller, name).await
+}
+
+/// Stops a server; it is stopped once the end of its instances was observed.
+pub(crate) async fn stop(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let mut server = locked(&tx, name).await?;
+    if server.enabled {
+        halt(&mut tx, &mut server, "the server was stopped").await?;
+        audit(&mut tx, caller, "server.stop", format!("server/{name}"), json!({})).await?;
+        tx.commit().await?;
+    }
+    get(control, caller, name).await
+}
+
+async fn halt(tx: &mut OrgTx, server: &mut ServerRow, why: &str) -> Result<()> {
+    supersede(tx, server, Reason::Requested, why).await?;
+    server.enabled = false;
+    server.serving_rollout = None;
+    tx.update_server(server).await?;
+    let live = tx.live_instances(&[server.id]).await?;
+    ask_instances(tx, live.iter(), InstanceWish::Stop).await?;
+    server_changed(tx, server);
+    Ok(())
+}
+
+/// Replaces what serves by a new instance of the same revision.
+pub(crate) async fn restart(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let mut server = locked(&tx, name).await?;
+    let to = server.serving_rollout.and(server.serving_revision).unwrap_or(server.target_revision);
+    begin_rollout(&mut tx, &mut server, to).await?;
+    audit(&mut tx, caller, "server.restart", format!("server/{name}"), json!({})).await?;
+    tx.commit().await?;
+    get(control, caller, name).await
+}
+
+/// Points a server back to an earlier revision.
+pub(crate) async fn rollback(
+    control: &Control,
+    caller: &Caller,
+    name: &Name,
+    request: &RollbackServer,
+) -> Result<Server> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let mut server = locked(&tx, name).await?;
+    let current = server.serving_rollout.and(server.serving_revision).unwrap_or(server.target_revision);
+    let current = tx.revision(current).await?.ok_or_else(|| unknown(name))?;
+    let target = match request.revision {
+        Some(number) => tx.revision_numbered(server.id, number).await?,
+        None => tx.revisions_before(server.id, current.number, 1).await?.pop(),
+    };
+    let missing = || match request.revision {
+        Some(number) => ControlError::field("revision", format!("server `{name}` has no revision {number}")),
+        None => ControlError::Conflict(format!("revision {} is the first of server `{name}`", current.number)),
+    };
+    let target = target.ok_or_else(missing)?;
+    if target.id != current.id || server.target_revision != current.id {
+        point_to(&mut tx, &mut server, &target).await?;
+        let detail = json!({ "from": current.number, "to": target.number });
+        audit(&mut tx, caller, "server.rollback", format!("server/{name}"), detail).await?;
+        tx.commit().await?;
+    }
+    get(control, caller, name).await
+}
+
+/// Copies a server under a new name. Its credentials are shared by reference, not copied.
+pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, request: CloneServer) -> Result<Server> {
+    allow(control, caller, Action::ServerDeploy, &Resource::Server(request.name.clone()))?;
+    let mut tx = control.store().org(caller.organization).await?;
+    let origin = locked(&tx, name).await?;
+    let base = tx.revision(origin.target_revision).await?.ok_or_else(|| unknown(name))?;
+    let wish: Wish = serde_json::from_str(&base.inputs).map_err(ControlError::internal("reading a revision"))?;
+    take_name(&tx, &request.name).await?;
+    let mut server = new_server(&tx, request.name, &base.spec, origin.toolbox, origin.rollout_timeout_ms);
+    tx.insert_server(&server).await?;
+    let change = format!("clone of {name} revision {}", base.number);
+    let revision = new_revision(&tx, &server, 1, base.spec.clone(), &wish, Some(&base), (caller, &change));
+    tx.insert_revision(&revision).await?;
+    server.target_revision = revision.id;
+    tx.update_server(&mut server).await?;
+    finish_creation(&mut tx, caller, &mut server, origin.enabled, "server.clone", json!({ "of": name })).await?;
+    tx.commit().await?;
+    get(control, caller, &server.name).await
+}
+
+/// Deletes a server: it is stopped now, and gone once the end of its instances was observed.
+pub(crate) async fn delete(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let id = tx.server(name).await?.ok_or_else(|| unknown(name))?.id;
+    let mut server = tx.lock_server(id).await?.ok_or_else(|| unknown(name))?;
+    if !server.deleted {
+        server.deleted = true;
+        halt(&mut tx, &mut server, "the server was deleted").await?;
+        audit(&mut tx, caller, "server.delete", format!("server/{name}"), json!({})).await?;
+    }
+    let views = Views::read(control, &tx, &caller.organization_name, std::slice::from_ref(&server)).await?;
+    let view = views.server(&server);
+    tx.commit().await?;
+    Ok(view)
+}
+
+/// A server's revisions, newest first.
+pub(crate) async fn revisions(
+    control: &Control,
+    caller: &Caller,
+    name: &Name,
+    query: &PageQuery,
+) -> Result<Page<Revision>> {
+    let limit = page_limit(query)?;
+    let before = match query.cursor.as_deref() {
+        None => u32::try_from(i32::MAX).unwrap_or(u32::MAX),
+        Some(cursor) => cursor.parse().map_err(|_| ControlError::field("cursor", "is not one of this list's"))?,
+    };
+    let tx = control.store().org_read(caller.organization).await?;
+    let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
+    let mut rows = tx.revisions_before(server.id, before, limit + 1).await?;
+    let more = rows.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    let next_cursor = rows.last().filter(|_| more).map(|row| row.number.to_string());
+    let items = rows
+        .into_iter()
+        .map(|row| Revision {
+            id: row.id,
+            number: row.number,
+            spec: row.spec,
+            lock_digest: row.lock_digest,
+            created_by: row.created_by,
+            created_at: row.created_at,
+            change: row.change,
+        })
+        .collect();
+    Ok(Page { items, next_cursor })
+}
+
+/// The rollout under way, or the last one.
+pub(crate) async fn rollout(control: &Control, caller: &Caller, name: &Name) -> Result<Rollout> {
+    let tx = control.store().org_read(caller.organization).await?;
+    let row = tx.server(name).await?.ok_or_else(|| unknown(name))?;
+    let views = Views::read(control, &tx, &caller.organization_name, std::slice::from_ref(&row)).await?;
+    views.last_rollout(&row).ok_or_else(|| ControlError::NotFound(format!("a rollout of server `{name}`")))
+}
+
+/// Cancels the rollout under way: what served serves on.
+pub(crate) async fn cancel_rollout(control: &Control, caller: &Caller, name: &Name) -> Result<Rollout> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let mut server = locked(&tx, name).await?;
+    let why = format!("cancelled by {}", caller.display);
+    if !supersede(&mut tx, &mut server, Reason::Requested, &why).await? {
+        return Err(ControlError::Conflict(format!("server `{name}` has no rollout under way")));
+    }
+    server_changed(&mut tx, &server);
+    audit(&mut tx, caller, "rollout.cancel", format!("server/{name}"), json!({})).await?;
+    tx.commit().await?;
+    rollout(control, caller, name).await
+}
+
+/// The instance whose log people mean: the one asked for, else the newest that lives, else the newest.
+pub(crate) async fn logged_instance(
+    control: &Control,
+    caller: &Caller,
+    name: &Name,
+    asked: Option<InstanceId>,
+) -> Result<(ToolboxId, InstanceId)> {
+    let tx = control.store().org_read(caller.organization).await?;
+    let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
+    let mut instances = tx.live_instances(&[server.id]).await?;
+    if let Some(id) = server.rollout {
+        let more = tx.instances_of_rollout(id).await?;
+        instances.extend(more.into_iter().filter(|instance| instance.ended_at.is_some()));
+    }
+    let newest = |serving: bool| {
+        instances
+            .iter()
+            .filter(|it| asked.is_none_or(|id| it.id == id))
+            .filter(|it| it.ended_at.is_none() || !serving)
+            .max_by_key(|it| (serving && Some(it.rollout) == server.serving_rollout, it.id))
+    };
+    let found = newest(true).or_else(|| newest(false));
+    let none = || ControlError::NotFound(format!("an instance of server `{name}` with a log"));
+    found.map(|instance| (instance.toolbox, instance.id)).ok_or_else(none)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slug;
+
+    #[test]
+    fn a_slug_is_a_name_and_long_ones_stay_apart() {
+        assert_eq!(slug("Server_Everything", 40), "server-everything");
+        assert_eq!(slug("--a..B--", 40), "a-b");
+        let (one, two) = (slug(&"x".repeat(60), 40), slug(&"x".repeat(61), 40));
+        assert_eq!((one.len(), two.len()), (40, 40));
+        assert_ne!(one, two);
+        assert!(toolyard_types::Name::new(one).is_ok());
+    }
+}

@@ -1,0 +1,159 @@
+//! Toolsets: chosen tools of several servers under one name.
+
+use serde_json::json;
+use toolyard_policy::Resource;
+use toolyard_store::{OrgTx, ToolsetRow};
+use toolyard_types::access::Action;
+use toolyard_types::api::servers::{PutToolset, Toolset};
+use toolyard_types::api::{Page, PageQuery};
+use toolyard_types::name::is_hidden;
+use toolyard_types::{FieldError, Name, ToolsetId};
+
+use super::{allow, audit, next_cursor, page_limit};
+use crate::{Caller, Control, ControlError, Result};
+
+/// The most servers in a toolset.
+const MOST_MEMBERS: usize = 100;
+/// The most tools named for one server.
+const MOST_TOOLS: usize = 1000;
+/// The longest description, in characters.
+const LONGEST_DESCRIPTION: usize = 4000;
+
+fn unknown(name: &Name) -> ControlError {
+    ControlError::NotFound(format!("toolset `{name}`"))
+}
+
+fn view(caller: &Caller, row: ToolsetRow) -> Toolset {
+    Toolset {
+        mcp_path: format!("/mcp/{}/toolsets/{}", caller.organization_name, row.name),
+        id: row.id,
+        name: row.name,
+        description: row.description,
+        members: row.members,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+        etag: row.version.to_string(),
+    }
+}
+
+/// Toolsets by name.
+pub(crate) async fn list(control: &Control, caller: &Caller, query: &PageQuery) -> Result<Page<Toolset>> {
+    let limit = page_limit(query)?;
+    let wrong = |_| ControlError::field("cursor", "is not one of this list's");
+    let after = query.cursor.as_deref().map(Name::new).transpose().map_err(wrong)?;
+    let tx = control.store().org_read(caller.organization).await?;
+    let rows = tx.toolsets_page(after.as_ref(), limit + 1).await?;
+    let items = rows.into_iter().map(|row| view(caller, row)).collect();
+    let mut page = next_cursor(items, limit, |toolset: &Toolset| toolset.name.to_string());
+    page.items.retain(|toolset| {
+        let resource = Resource::Toolset(toolset.name.clone());
+        control.decider().decide(caller, Action::ToolsetRead, &resource).allowed
+    });
+    Ok(page)
+}
+
+/// One toolset.
+pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Result<Toolset> {
+    let tx = control.store().org_read(caller.organization).await?;
+    Ok(view(caller, tx.toolset(name).await?.ok_or_else(|| unknown(name))?))
+}
+
+/// Makes a toolset.
+pub(crate) async fn create(control: &Control, caller: &Caller, request: PutToolset) -> Result<Toolset> {
+    allow(control, caller, Action::ToolsetManage, &Resource::Toolset(request.name.clone()))?;
+    let mut tx = control.store().org(caller.organization).await?;
+    check(&tx, &request).await?;
+    if let Some(kind) = tx.name_holder(&request.name).await? {
+        return Err(ControlError::AlreadyExists(format!("{kind} `{}`", request.name)));
+    }
+    tx.take_name(&request.name, "toolset").await?;
+    let now = tx.now();
+    let row = ToolsetRow {
+        id: ToolsetId::generate(),
+        name: request.name,
+        description: request.description,
+        members: request.members,
+        version: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    tx.insert_toolset(&row).await?;
+    changed(&mut tx, caller, &row, "toolset.create").await?;
+    tx.commit().await?;
+    Ok(view(caller, row))
+}
+
+/// Replaces what a toolset holds.
+pub(crate) async fn replace(
+    control: &Control,
+    caller: &Caller,
+    name: &Name,
+    request: PutToolset,
+    if_match: Option<&str>,
+) -> Result<Toolset> {
+    if request.name != *name {
+        return Err(ControlError::field("name", format!("must be `{name}`, as in the path; a toolset keeps its name")));
+    }
+    let mut tx = control.store().org(caller.organization).await?;
+    let mut row = tx.toolset(name).await?.ok_or_else(|| unknown(name))?;
+    let tag = if_match.map(|tag| tag.trim().trim_start_matches("W/").trim_matches('"'));
+    if tag.is_some_and(|tag| tag != "*" && tag != row.version.to_string()) {
+        return Err(ControlError::Store(toolyard_store::StoreError::Stale));
+    }
+    check(&tx, &request).await?;
+    if (&row.description, &row.members) == (&request.description, &request.members) {
+        return Ok(view(caller, row));
+    }
+    (row.description, row.members) = (request.description, request.members);
+    tx.update_toolset(&mut row).await?;
+    changed(&mut tx, caller, &row, "toolset.update").await?;
+    tx.commit().await?;
+    Ok(view(caller, row))
+}
+
+/// Deletes a toolset; its servers stay.
+pub(crate) async fn delete(control: &Control, caller: &Caller, name: &Name) -> Result<()> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let row = tx.toolset(name).await?.ok_or_else(|| unknown(name))?;
+    tx.remove_toolset(&row).await?;
+    changed(&mut tx, caller, &row, "toolset.delete").await?;
+    Ok(tx.commit().await?)
+}
+
+async fn changed(tx: &mut OrgTx, caller: &Caller, row: &ToolsetRow, action: &str) -> Result<()> {
+    tx.event("toolset.changed", format!("toolset/{}", row.name), json!({ "id": row.id }));
+    audit(tx, caller, action, format!("toolset/{}", row.name), json!({ "members": row.members.len() })).await
+}
+
+async fn check(tx: &OrgTx, request: &PutToolset) -> Result<()> {
+    let mut errors = Vec::new();
+    let mut error = |field: String, message: String| {
+        if errors.len() < 100 {
+            errors.push(FieldError { field, message });
+        }
+    };
+    if request.description.chars().count() > LONGEST_DESCRIPTION {
+        error("description".into(), format!("has more than {LONGEST_DESCRIPTION} characters"));
+    }
+    if request.description.chars().any(|c| is_hidden(c) && !matches!(c, '\n' | '\t')) {
+        error("description".into(), "holds control or direction characters".into());
+    }
+    if request.members.is_empty() || request.members.len() > MOST_MEMBERS {
+        error("members".into(), format!("must be 1 to {MOST_MEMBERS} servers"));
+    }
+    let names: Vec<_> = request.members.iter().take(MOST_MEMBERS).map(|member| member.server.clone()).collect();
+    let known = tx.existing_servers(&names).await?;
+    for (number, member) in request.members.iter().take(MOST_MEMBERS).enumerate() {
+        if !known.iter().any(|name| name == member.server.as_str()) {
+            error(format!("members.{number}.server"), format!("there is no server `{}`", member.server));
+        }
+        if names.iter().take(number).any(|name| *name == member.server) {
+            error(format!("members.{number}.server"), format!("server `{}` is in it twice", member.server));
+        }
+        let tools = member.tools.as_deref().unwrap_or_default();
+        if tools.len() > MOST_TOOLS || tools.iter().any(|tool| tool.is_empty() || tool.len() > 256) {
+            error(format!("members.{number}.tools"), format!("at most {MOST_TOOLS} tools, 1 to 256 bytes each"));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ControlError::Invalid(errors)) }
+}

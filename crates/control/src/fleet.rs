@@ -1,0 +1,211 @@
+//! What the control plane keeps in memory about toolboxes and their agents. None of it is needed after a
+//! restart: an agent says everything again with its next sync.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use tokio::sync::{Notify, watch};
+use toolyard_link::Channel;
+use toolyard_types::agent::Usage;
+use toolyard_types::snapshot::Snapshot;
+use toolyard_types::{InstanceId, Name, Timestamp, ToolboxId};
+
+use crate::{Control, Result};
+
+/// The name of the built-in toolbox.
+pub(crate) const LOCAL_TOOLBOX: &str = "local";
+
+/// The in-memory side of toolboxes.
+pub(crate) struct Fleet {
+    channels: RwLock<HashMap<ToolboxId, Channel>>,
+    links: RwLock<Vec<String>>,
+    agent_addresses: RwLock<Vec<String>>,
+    remote_client: OnceLock<toolyard_mcp::http::Client>,
+    /// What instances use, by toolbox: a report replaces the one before.
+    usage: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Usage>>>,
+    agents: Mutex<HashMap<ToolboxId, AgentSide>>,
+    /// Wakes every loop, beside the store's own wakes.
+    pub(crate) nudge: Notify,
+    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(crate) loops: Mutex<HashMap<&'static str, LoopStatus>>,
+}
+
+/// How a loop's last run went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoopStatus {
+    /// When it ended.
+    pub at: Timestamp,
+    /// How many things it changed.
+    pub changed: usize,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+struct AgentSide {
+    generation: watch::Sender<u64>,
+    written_at: Option<Timestamp>,
+    leased_at: Option<Timestamp>,
+}
+
+impl Fleet {
+    pub(crate) fn new() -> Self {
+        Self {
+            channels: RwLock::default(),
+            links: RwLock::default(),
+            agent_addresses: RwLock::default(),
+            remote_client: OnceLock::new(),
+            usage: Mutex::default(),
+            agents: Mutex::default(),
+            nudge: Notify::new(),
+            snapshots: watch::Sender::new(Arc::default()),
+            loops: Mutex::default(),
+        }
+    }
+
+    /// The generation of a toolbox, changing when the control plane learns of a newer one.
+    pub(crate) fn generation(&self, toolbox: ToolboxId, known: u64) -> watch::Receiver<u64> {
+        let mut agents = locked(&self.agents);
+        let side = agents.entry(toolbox).or_insert_with(|| AgentSide::new(known));
+        side.generation.subscribe()
+    }
+
+    /// Tells waiting syncs of newer generations, and forgets toolboxes that are gone.
+    pub(crate) fn learn_generations(&self, generations: &[(ToolboxId, u64)]) {
+        let known: HashMap<_, _> = generations.iter().copied().collect();
+        locked(&self.agents).retain(|toolbox, side| {
+            let Some(&generation) = known.get(toolbox) else { return false };
+            side.generation.send_if_modified(|old| {
+                let newer = generation > *old;
+                *old = generation.max(*old);
+                newer
+            });
+            true
+        });
+        locked(&self.usage).retain(|toolbox, _| known.contains_key(toolbox));
+    }
+
+    /// Whether it is time to write that an agent was heard; assumes that the caller does.
+    pub(crate) fn write_due(&self, toolbox: ToolboxId, now: Timestamp, every: std::time::Duration) -> bool {
+        let mut agents = locked(&self.agents);
+        let side = agents.entry(toolbox).or_insert_with(|| AgentSide::new(0));
+        let due = side.written_at.is_none_or(|at| now.since(at) >= every);
+        if due {
+            side.written_at = Some(now);
+        }
+        due
+    }
+
+    /// Whether secrets must be leased again; `renew` notes that they are.
+    pub(crate) fn lease_due(&self, toolbox: ToolboxId, now: Timestamp, every: std::time::Duration) -> bool {
+        locked(&self.agents).get(&toolbox).and_then(|side| side.leased_at).is_none_or(|at| now.since(at) >= every)
+    }
+
+    /// Notes that everything desired was sent, secrets included.
+    pub(crate) fn leased(&self, toolbox: ToolboxId, now: Timestamp) {
+        locked(&self.agents).entry(toolbox).or_insert_with(|| AgentSide::new(0)).leased_at = Some(now);
+    }
+
+    pub(crate) fn set_usage(&self, toolbox: ToolboxId, usage: HashMap<InstanceId, Usage>) {
+        locked(&self.usage).insert(toolbox, usage);
+    }
+
+    pub(crate) fn usage_of(&self, toolbox: ToolboxId, instance: InstanceId) -> Option<Usage> {
+        locked(&self.usage).get(&toolbox)?.get(&instance).cloned()
+    }
+
+    /// Where agents reach the control plane, as written into their tokens.
+    pub(crate) fn agent_addresses(&self) -> Vec<String> {
+        self.agent_addresses.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn links(&self) -> Vec<String> {
+        self.links.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl AgentSide {
+    fn new(generation: u64) -> Self {
+        Self { generation: watch::Sender::new(generation), written_at: None, leased_at: None }
+    }
+}
+
+/// Nothing that holds one of these locks can panic half-way through a change.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the built-in toolbox if it is wanted and missing, and the first snapshot.
+pub(crate) async fn prepare(control: &Control) -> Result<()> {
+    if control.options().local_toolbox {
+        let tx = control.store().system_read("finding the first organization").await?;
+        let first = tx.organizations().await?.into_iter().next();
+        drop(tx);
+        if let Some(organization) = first {
+            crate::app::toolboxes::ensure_local(control.store(), organization.id).await?;
+        }
+    }
+    crate::snapshot::make_first(control).await
+}
+
+impl Control {
+    /// Tells how to reach a toolbox's agent: in process for the built-in one, over a link for others.
+    pub fn attach_toolbox(&self, toolbox: ToolboxId, channel: Channel) {
+        self.fleet().channels.write().unwrap_or_else(PoisonError::into_inner).insert(toolbox, channel);
+    }
+
+    /// Forgets how to reach a toolbox's agent.
+    pub fn detach_toolbox(&self, toolbox: ToolboxId) {
+        self.fleet().channels.write().unwrap_or_else(PoisonError::into_inner).remove(&toolbox);
+    }
+
+    /// How to reach a toolbox's agent, if it is connected.
+    #[must_use]
+    pub fn toolbox_channel(&self, toolbox: ToolboxId) -> Option<Channel> {
+        self.fleet().channels.read().unwrap_or_else(PoisonError::into_inner).get(&toolbox).cloned()
+    }
+
+    /// Sets where the gateways' link listeners are, as agents are told with their next sync.
+    pub fn set_links(&self, addresses: Vec<String>) {
+        *self.fleet().links.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// Sets where agents reach this control plane, as tokens of new toolboxes tell them.
+    pub fn set_agent_addresses(&self, addresses: Vec<String>) {
+        *self.fleet().agent_addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// Gives the client that remote MCP servers are probed with, the gateway's own; the first one given stays.
+    /// Without one a remote server is never ready.
+    pub fn set_remote_client(&self, client: toolyard_mcp::http::Client) {
+        let _ = self.fleet().remote_client.set(client);
+    }
+
+    pub(crate) fn remote_client(&self) -> Option<toolyard_mcp::http::Client> {
+        self.fleet().remote_client.get().cloned()
+    }
+
+    /// The built-in toolbox, when there is one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn local_toolbox(&self) -> Result<Option<ToolboxId>> {
+        let tx = self.store().system_read("finding the built-in toolbox").await?;
+        let Some(organization) = tx.organizations().await?.into_iter().next() else { return Ok(None) };
+        let name = Name::new(LOCAL_TOOLBOX).expect("the constant is a valid name");
+        Ok(tx.into_org(organization.id).toolbox(&name).await?.map(|toolbox| toolbox.id))
+    }
+
+    /// How the last run of every reconcile loop went.
+    #[must_use]
+    pub fn loop_status(&self) -> Vec<(&'static str, LoopStatus)> {
+        let mut all: Vec<_> =
+            locked(&self.fleet().loops).iter().map(|(name, status)| (*name, status.clone())).collect();
+        all.sort_by_key(|(name, _)| *name);
+        all
+    }
+
+    /// Makes every loop look again now.
+    pub fn wake_loops(&self) {
+        self.fleet().nudge.notify_waiters();
+    }
+}

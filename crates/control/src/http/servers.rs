@@ -1,0 +1,232 @@
+//! Servers, their revisions, rollouts and logs.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use toolyard_types::access::Action;
+use toolyard_types::api::servers::{
+    CloneServer, CreateServer, Revision, RollbackServer, Rollout, Server, UpdateServer,
+};
+use toolyard_types::api::{Page, PageQuery};
+use toolyard_types::state::Phase;
+use toolyard_types::{Code, InstanceId, Name};
+use utoipa_axum::routes;
+
+use super::extract::{Json, Path, Query};
+use super::guard::{Access, Routes};
+use crate::app::servers;
+use crate::{Caller, Control, ControlError, Result};
+
+const TAG: &str = "servers";
+
+pub(super) fn routes() -> Routes {
+    let action = Access::Action;
+    Routes::new()
+        .guarded(action(Action::ServerRead), routes!(list_servers))
+        .guarded(action(Action::ServerDeploy), routes!(create_server))
+        .guarded(action(Action::ServerRead), routes!(get_server))
+        .guarded(action(Action::ServerDeploy), routes!(update_server))
+        .guarded(action(Action::ServerDelete), routes!(delete_server))
+        .guarded(action(Action::ServerOperate), routes!(start_server))
+        .guarded(action(Action::ServerOperate), routes!(stop_server))
+        .guarded(action(Action::ServerOperate), routes!(restart_server))
+        .guarded(action(Action::ServerDeploy), routes!(rollback_server))
+        .guarded(action(Action::ServerDeploy), routes!(clone_server))
+        .guarded(action(Action::ServerRead), routes!(list_revisions))
+        .guarded(action(Action::ServerRead), routes!(get_rollout))
+        .guarded(action(Action::ServerOperate), routes!(cancel_rollout))
+        .guarded(action(Action::ServerLogs), routes!(get_logs))
+}
+
+/// A server with its `ETag`.
+fn tagged(status: StatusCode, server: Server) -> Response {
+    let tag = HeaderValue::from_str(&format!("\"{}\"", server.etag)).ok();
+    let mut response = (status, Json(server)).into_response();
+    if let Some(tag) = tag {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// What `If-Match` asks for.
+pub(super) fn if_match(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok())
+}
+
+/// Which servers to list.
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ServerQuery {
+    /// Only those with this in their name or entry.
+    search: Option<String>,
+    /// Only those in this phase.
+    phase: Option<Phase>,
+    /// How many at most, 1 to 500; 100 when absent.
+    #[param(minimum = 1, maximum = 500)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// List servers by name.
+#[utoipa::path(get, path = "/api/v1/servers", tag = TAG, params(ServerQuery),
+    responses((status = 200, body = Page<Server>)))]
+async fn list_servers(
+    State(control): State<Control>,
+    caller: Caller,
+    Query(query): Query<ServerQuery>,
+) -> Result<Json<Page<Server>>> {
+    let page = PageQuery { limit: query.limit, cursor: query.cursor };
+    servers::list(&control, &caller, &page, query.search.as_deref(), query.phase).await.map(Json)
+}
+
+/// Create a server from a catalog entry or a URL, and start it.
+#[utoipa::path(post, path = "/api/v1/servers", tag = TAG, request_body = CreateServer,
+    params(("Idempotency-Key" = Option<String>, Header)), responses((status = 201, body = Server)))]
+async fn create_server(
+    State(control): State<Control>,
+    caller: Caller,
+    Json(body): Json<CreateServer>,
+) -> Result<Response> {
+    Ok(tagged(StatusCode::CREATED, servers::create(&control, &caller, body).await?))
+}
+
+/// Get a server.
+#[utoipa::path(get, path = "/api/v1/servers/{name}", tag = TAG, params(("name" = Name, Path)),
+    responses((status = 200, body = Server)))]
+async fn get_server(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Response> {
+    Ok(tagged(StatusCode::OK, servers::get(&control, &caller, &name).await?))
+}
+
+/// Change a server: a new revision and a rollout to it; nothing when nothing changes.
+#[utoipa::path(patch, path = "/api/v1/servers/{name}", tag = TAG, request_body = UpdateServer,
+    params(("name" = Name, Path), ("If-Match" = Option<String>, Header)), responses((status = 202, body = Server)))]
+async fn update_server(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+    headers: HeaderMap,
+    Json(body): Json<UpdateServer>,
+) -> Result<Response> {
+    Ok(tagged(StatusCode::ACCEPTED, servers::update(&control, &caller, &name, body, if_match(&headers)).await?))
+}
+
+/// Delete a server: it is gone once the end of its instances was observed.
+#[utoipa::path(delete, path = "/api/v1/servers/{name}", tag = TAG, params(("name" = Name, Path)),
+    responses((status = 202, body = Server)))]
+async fn delete_server(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Response> {
+    Ok(tagged(StatusCode::ACCEPTED, servers::delete(&control, &caller, &name).await?))
+}
+
+/// Start a server.
+#[utoipa::path(post, path = "/api/v1/servers/{name}/start", tag = TAG, params(("name" = Name, Path)),
+    responses((status = 202, body = Server)))]
+async fn start_server(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Response> {
+    Ok(tagged(StatusCode::ACCEPTED, servers::start(&control, &caller, &name).await?))
+}
+
+/// Stop a server.
+#[utoipa::path(post, path = "/api/v1/servers/{name}/stop", tag = TAG, params(("name" = Name, Path)),
+    responses((status = 202, body = Server)))]
+async fn stop_server(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Response> {
+    Ok(tagged(StatusCode::ACCEPTED, servers::stop(&control, &caller, &name).await?))
+}
+
+/// Replace what serves by a new instance of the same revision.
+#[utoipa::path(post, path = "/api/v1/servers/{name}/restart", tag = TAG, params(("name" = Name, Path)),
+    responses((status = 202, body = Server)))]
+async fn restart_server(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Response> {
+    Ok(tagged(StatusCode::ACCEPTED, servers::restart(&control, &caller, &name).await?))
+}
+
+/// Point a server back to an earlier revision.
+#[utoipa::path(post, path = "/api/v1/servers/{name}/rollback", tag = TAG, params(("name" = Name, Path)),
+    request_body(content = Option<RollbackServer>), responses((status = 202, body = Server)))]
+async fn rollback_server(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+    body: Option<Json<RollbackServer>>,
+) -> Result<Response> {
+    let request = body.map(|Json(body)| body).unwrap_or_default();
+    Ok(tagged(StatusCode::ACCEPTED, servers::rollback(&control, &caller, &name, &request).await?))
+}
+
+/// Copy a server under a new name; its credentials are shared.
+#[utoipa::path(post, path = "/api/v1/servers/{name}/clone", tag = TAG, request_body = CloneServer,
+    params(("name" = Name, Path), ("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = Server)))]
+async fn clone_server(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+    Json(body): Json<CloneServer>,
+) -> Result<Response> {
+    Ok(tagged(StatusCode::CREATED, servers::clone(&control, &caller, &name, body).await?))
+}
+
+/// List a server's revisions, newest first.
+#[utoipa::path(get, path = "/api/v1/servers/{name}/revisions", tag = TAG, params(("name" = Name, Path), PageQuery),
+    responses((status = 200, body = Page<Revision>)))]
+async fn list_revisions(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Revision>>> {
+    servers::revisions(&control, &caller, &name, &query).await.map(Json)
+}
+
+/// Get the rollout under way, or the last one.
+#[utoipa::path(get, path = "/api/v1/servers/{name}/rollout", tag = TAG, params(("name" = Name, Path)),
+    responses((status = 200, body = Rollout)))]
+async fn get_rollout(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Json<Rollout>> {
+    servers::rollout(&control, &caller, &name).await.map(Json)
+}
+
+/// Cancel the rollout under way: what served serves on.
+#[utoipa::path(post, path = "/api/v1/servers/{name}/rollout/cancel", tag = TAG, params(("name" = Name, Path)),
+    responses((status = 200, body = Rollout)))]
+async fn cancel_rollout(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+) -> Result<Json<Rollout>> {
+    servers::cancel_rollout(&control, &caller, &name).await.map(Json)
+}
+
+/// Which log lines.
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct LogQuery {
+    /// How many of the last lines, at most 10000; 200 when absent.
+    #[param(maximum = 10000)]
+    tail: Option<u32>,
+    /// Whether to go on with lines as they are written.
+    follow: Option<bool>,
+    /// Of which instance; the newest when absent.
+    instance: Option<InstanceId>,
+}
+
+/// Read a server's log: one JSON object a line, as the toolbox's agent has it.
+#[utoipa::path(get, path = "/api/v1/servers/{name}/logs", tag = TAG, params(("name" = Name, Path), LogQuery),
+    responses((status = 200, content_type = "application/x-ndjson", body = toolyard_types::agent::LogLine)))]
+async fn get_logs(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response> {
+    let tail = query.tail.unwrap_or(200);
+    if tail > 10_000 {
+        return Err(ControlError::field("tail", "must be at most 10000"));
+    }
+    let (toolbox, instance) = servers::logged_instance(&control, &caller, &name, query.instance).await?;
+    let channel = control.toolbox_channel(toolbox).ok_or_else(|| {
+        ControlError::problem(Code::ServerNotReady, "the toolbox that has the log is not connected now")
+    })?;
+    let path = format!("/v1/instances/{instance}/logs?tail={tail}&follow={}", query.follow.unwrap_or(false));
+    let body = crate::app::logs::open(channel, &path).await?;
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")], body).into_response())
+}

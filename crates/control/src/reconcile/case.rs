@@ -1,0 +1,302 @@
+//! One rollout under way with everything a loop needs to decide about it, and the steps a loop can take.
+//!
+//! A decision is a pure function from a [`Case`] to a [`Step`]. It is made twice: from a read that blocks
+//! nobody, and, if it asks for something, again under the server's lock, where it is applied. So two
+//! replicas may run the same loop at once, and a step never rests on what was true a moment ago.
+
+use std::collections::HashMap;
+
+use serde_json::json;
+use toolyard_store::{
+    InstanceRow, InstanceWish, JobRow, JobState, OrgTx, ProbeRow, RevisionRow, RolloutRow, ServerRef, ServerRow,
+    ToolboxRow,
+};
+use toolyard_types::spec::Runtime;
+use toolyard_types::state::{Phase, Reason, RolloutState, Status, ToolboxState};
+use toolyard_types::{InstanceId, JobId, ServerId, Timestamp, ToolboxId};
+
+use super::Pass;
+use crate::{Control, Result};
+
+/// A rollout under way.
+pub(crate) struct Case {
+    pub(crate) server: ServerRow,
+    pub(crate) rollout: RolloutRow,
+    pub(crate) revision: RevisionRow,
+    /// The revision's resolve jobs, newest first.
+    pub(crate) jobs: Vec<JobRow>,
+    /// Every instance the rollout made, also ended ones.
+    pub(crate) mine: Vec<InstanceRow>,
+    /// The server's instances that have not ended.
+    pub(crate) live: Vec<InstanceRow>,
+    pub(crate) toolboxes: Vec<ToolboxRow>,
+    /// How many instances each toolbox has.
+    pub(crate) load: HashMap<ToolboxId, u32>,
+    pub(crate) probe: Option<ProbeRow>,
+}
+
+/// Something a loop does about a rollout.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Step {
+    /// Have a toolbox resolve the package.
+    Resolve(ToolboxId),
+    /// Make an instance on a toolbox.
+    Place(ToolboxId, InstanceWish),
+    /// Start a prepared instance.
+    Run(InstanceId),
+    /// Stop what serves, to make room (`recreate`).
+    StopOld,
+    /// Say what is being waited for.
+    Note(Reason, String),
+    /// The new revision serves from now on.
+    Done,
+    /// The new revision will not get ready.
+    Fail(Reason, String),
+}
+
+impl Case {
+    /// Whether the exact files are still unknown.
+    pub(crate) fn needs_lock(&self) -> bool {
+        self.revision.lock_digest.is_none() && matches!(self.revision.spec.runtime, Runtime::Npm(_) | Runtime::Pypi(_))
+    }
+
+    /// Whether it runs elsewhere.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.revision.spec.runtime, Runtime::Remote(_))
+    }
+
+    /// A toolbox by id.
+    pub(crate) fn toolbox(&self, id: ToolboxId) -> Option<&ToolboxRow> {
+        self.toolboxes.iter().find(|toolbox| toolbox.id == id)
+    }
+
+    /// Whether a toolbox is online.
+    pub(crate) fn online(&self, id: ToolboxId) -> bool {
+        self.toolbox(id).is_some_and(|toolbox| toolbox.status.phase == ToolboxState::Online)
+    }
+
+    /// Instances that serve now.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = &InstanceRow> {
+        self.live.iter().filter(|instance| Some(instance.rollout) == self.server.serving_rollout)
+    }
+
+    /// A step that says what is being waited for, unless it was said.
+    pub(crate) fn note(&self, reason: Reason, message: String) -> Option<Step> {
+        let said = self.rollout.reason == reason && self.rollout.message == message;
+        (!said).then_some(Step::Note(reason, message))
+    }
+}
+
+/// Reads a server's rollout under way; `None` when there is none any more.
+pub(crate) async fn gather(tx: &OrgTx, server: ServerId, lock: bool) -> Result<Option<Case>> {
+    let server = if lock { tx.lock_server(server).await? } else { tx.server_by_id(server).await? };
+    let Some(server) = server.filter(|server| server.enabled && !server.deleted) else { return Ok(None) };
+    let Some(id) = server.rollout else { return Ok(None) };
+    let Some(rollout) = tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing) else {
+        return Ok(None);
+    };
+    let Some(revision) = tx.revision(rollout.to_revision).await? else { return Ok(None) };
+    Ok(Some(Case {
+        jobs: tx.jobs_of(revision.id).await?,
+        mine: tx.instances_of_rollout(rollout.id).await?,
+        live: tx.live_instances(&[server.id]).await?,
+        toolboxes: tx.toolboxes().await?,
+        load: tx.instances_by_toolbox().await?.into_iter().collect(),
+        probe: tx.probes_of(&[server.id]).await?.into_iter().find(|probe| probe.revision == revision.id),
+        server,
+        rollout,
+        revision,
+    }))
+}
+
+/// Decides and acts for every rollout under way, a transaction each.
+pub(crate) async fn for_each(control: &Control, decide: fn(&Case, Timestamp) -> Option<Step>) -> Result<Pass> {
+    const AT_ONCE: u32 = 500;
+    let refs = control.store().system_read("listing rollouts under way").await?.rollouts_under_way(AT_ONCE).await?;
+    let mut pass = Pass::default();
+    for at in refs {
+        match act(control, at, decide).await {
+            Ok(acted) => pass.changed += usize::from(acted),
+            Err(error) => pass.failed(&error),
+        }
+    }
+    Ok(pass)
+}
+
+async fn act(control: &Control, at: ServerRef, decide: fn(&Case, Timestamp) -> Option<Step>) -> Result<bool> {
+    let now = control.clock().now();
+    let asks = async {
+        let tx = control.store().org_read(at.organization).await?;
+        Ok::<_, crate::ControlError>(
+            gather(&tx, at.server, false).await?.is_some_and(|case| decide(&case, now).is_some()),
+        )
+    };
+    if !asks.await? {
+        return Ok(false);
+    }
+    let mut tx = control.store().org(at.organization).await?;
+    let Some(case) = gather(&tx, at.server, true).await? else { return Ok(false) };
+    let Some(step) = decide(&case, now) else { return Ok(false) };
+    apply(&mut tx, case, step, now).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+async fn apply(tx: &mut OrgTx, mut case: Case, step: Step, now: Timestamp) -> Result<()> {
+    match step {
+        Step::Resolve(toolbox) => resolve(tx, &mut case, toolbox, now).await?,
+        Step::Place(toolbox, wish) => {
+            let name = case.toolbox(toolbox).map(|toolbox| toolbox.name.to_string()).unwrap_or_default();
+            note(&mut case.rollout, now, Reason::Requested, format!("placed on toolbox `{name}`"));
+            tx.update_rollout(&case.rollout).await?;
+            insert_instance(tx, &case.rollout, case.rollout.to_revision, toolbox, wish, now).await?;
+        }
+        Step::Run(instance) => {
+            note(&mut case.rollout, now, Reason::AwaitingProbe, "starting the prepared instance".into());
+            tx.update_rollout(&case.rollout).await?;
+            wish(tx, case.mine.iter().filter(|row| row.id == instance), InstanceWish::Run).await?;
+        }
+        Step::StopOld => {
+            note(&mut case.rollout, now, Reason::Requested, "prepared; stopping the instance that serves".into());
+            tx.update_rollout(&case.rollout).await?;
+            wish(tx, case.serving(), InstanceWish::Stop).await?;
+        }
+        Step::Note(reason, message) => {
+            note(&mut case.rollout, now, reason, message);
+            tx.update_rollout(&case.rollout).await?;
+        }
+        Step::Done => done(tx, &mut case, now).await?,
+        Step::Fail(reason, message) => fail(tx, &mut case, now, reason, message).await?,
+    }
+    changed(tx, &case.server, &case.rollout);
+    Ok(())
+}
+
+/// Tells that something about a server changed.
+pub(crate) fn changed(tx: &mut OrgTx, server: &ServerRow, rollout: &RolloutRow) {
+    let data = json!({ "id": server.id, "rollout": rollout.id, "state": rollout.state, "reason": rollout.reason });
+    tx.event("server.changed", format!("server/{}", server.name), data);
+}
+
+fn note(rollout: &mut RolloutRow, now: Timestamp, reason: Reason, message: String) {
+    let step = if message.is_empty() { reason.to_string().replace('_', " ") } else { message.clone() };
+    rollout.step(now, step);
+    (rollout.reason, rollout.message) = (reason, message);
+}
+
+async fn resolve(tx: &mut OrgTx, case: &mut Case, toolbox: ToolboxId, now: Timestamp) -> Result<()> {
+    for job in case.jobs.iter().filter(|job| job.state == JobState::Pending) {
+        let why = "its toolbox went away; another one takes over";
+        tx.end_job(job.id, JobState::Failed, Some((Reason::ToolboxUnreachable, why))).await?;
+        tx.bump_generation(job.toolbox).await?;
+    }
+    let job = JobRow {
+        id: JobId::generate(),
+        toolbox,
+        revision: case.revision.id,
+        state: JobState::Pending,
+        reason: None,
+        message: None,
+        created_at: now,
+    };
+    tx.insert_job(&job).await?;
+    tx.bump_generation(toolbox).await?;
+    let name = case.toolbox(toolbox).map(|toolbox| toolbox.name.to_string()).unwrap_or_default();
+    note(&mut case.rollout, now, Reason::Resolving, format!("toolbox `{name}` determines the exact versions"));
+    Ok(tx.update_rollout(&case.rollout).await?)
+}
+
+async fn done(tx: &mut OrgTx, case: &mut Case, now: Timestamp) -> Result<()> {
+    let (rollout, server) = (&mut case.rollout, &mut case.server);
+    note(rollout, now, Reason::Answered, format!("revision {} serves", case.revision.number));
+    (rollout.state, rollout.ended_at) = (RolloutState::Done, Some(now));
+    tx.update_rollout(rollout).await?;
+    server.serving_revision = Some(rollout.to_revision);
+    server.serving_rollout = Some(rollout.id);
+    server.target_revision = rollout.to_revision;
+    tx.update_server(server).await?;
+    count_outcome(rollout.state);
+    Ok(())
+}
+
+async fn fail(tx: &mut OrgTx, case: &mut Case, now: Timestamp, reason: Reason, message: String) -> Result<()> {
+    let serves = case.server.serving_rollout.is_some();
+    let state = if serves { RolloutState::RolledBack } else { RolloutState::Failed };
+    end_rollout(tx, &mut case.server, &mut case.rollout, now, (state, reason, message)).await?;
+    wish(tx, case.live.iter().filter(|instance| instance.rollout == case.rollout.id), InstanceWish::Stop).await
+}
+
+/// Ends a rollout without success: the server is meant to have again what serves, if anything does.
+pub(crate) async fn end_rollout(
+    tx: &mut OrgTx,
+    server: &mut ServerRow,
+    rollout: &mut RolloutRow,
+    now: Timestamp,
+    (state, reason, message): (RolloutState, Reason, String),
+) -> Result<()> {
+    note(rollout, now, reason, message);
+    (rollout.state, rollout.ended_at) = (state, Some(now));
+    tx.update_rollout(rollout).await?;
+    for job in tx.jobs_of(rollout.to_revision).await?.iter().filter(|job| job.state == JobState::Pending) {
+        tx.end_job(job.id, JobState::Failed, Some((Reason::Superseded, "its rollout ended"))).await?;
+        tx.bump_generation(job.toolbox).await?;
+    }
+    if let (Some(_), Some(serving)) = (server.serving_rollout, server.serving_revision) {
+        server.target_revision = serving;
+    }
+    tx.update_server(server).await?;
+    count_outcome(state);
+    Ok(())
+}
+
+fn count_outcome(state: RolloutState) {
+    metrics::counter!("toolyard_rollouts_total", "outcome" => state.as_str()).increment(1);
+}
+
+/// Asks instances to do something, and tells their toolboxes.
+pub(crate) async fn wish<'a>(
+    tx: &mut OrgTx,
+    instances: impl Iterator<Item = &'a InstanceRow>,
+    desired: InstanceWish,
+) -> Result<()> {
+    let mut toolboxes = Vec::new();
+    for instance in instances.filter(|row| row.desired != desired && row.ended_at.is_none()) {
+        tx.set_instance_wish(instance.id, desired).await?;
+        toolboxes.push(instance.toolbox);
+    }
+    toolboxes.sort_unstable();
+    toolboxes.dedup();
+    for toolbox in toolboxes {
+        tx.bump_generation(toolbox).await?;
+    }
+    Ok(())
+}
+
+/// Makes an instance of a rollout on a toolbox.
+pub(crate) async fn insert_instance(
+    tx: &mut OrgTx,
+    rollout: &RolloutRow,
+    revision: toolyard_types::RevisionId,
+    toolbox: ToolboxId,
+    desired: InstanceWish,
+    now: Timestamp,
+) -> Result<()> {
+    let instance = InstanceRow {
+        id: InstanceId::generate(),
+        server: rollout.server,
+        revision,
+        rollout: rollout.id,
+        toolbox,
+        desired,
+        status: Status::new(Phase::Pending, Reason::AwaitingToolbox, "", now),
+        pid: None,
+        ready_since: None,
+        restarts: 0,
+        exit: None,
+        mcp: None,
+        created_at: now,
+        ended_at: None,
+    };
+    tx.insert_instance(&instance).await?;
+    Ok(tx.bump_generation(toolbox).await?)
+}

@@ -1,0 +1,121 @@
+//! *Follow-up*: what remains to be done after a change. Superseded instances are stopped, deleted servers
+//! forgotten once their end was observed, silent toolboxes marked.
+
+use std::time::Duration;
+
+use serde_json::json;
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ServerRef};
+use toolyard_types::state::{Reason, RolloutState, Status, ToolboxState};
+use toolyard_types::{OrganizationId, Timestamp, ToolboxId};
+
+use super::Pass;
+use super::case::wish;
+use crate::{Control, Result};
+
+/// How long a replaced instance may finish its calls once traffic goes to the new one.
+const DRAIN: Duration = Duration::from_secs(1);
+/// After this long without a sync a toolbox counts as unreachable.
+const SILENCE: Duration = Duration::from_secs(45);
+/// How many things of a kind one run looks at.
+const AT_ONCE: u32 = 200;
+
+pub(crate) async fn run(control: &Control) -> Result<Pass> {
+    let tx = control.store().system_read("looking for what a change left behind").await?;
+    let superseded = tx.servers_with_superseded(AT_ONCE).await?;
+    let deleted = tx.deleted_servers(AT_ONCE).await?;
+    let now = control.clock().now();
+    let silent = tx.silent_toolboxes(before(now, SILENCE), AT_ONCE).await?;
+    drop(tx);
+    let mut pass = Pass::default();
+    for at in superseded {
+        match stop_superseded(control, at, now).await {
+            Ok(None) => pass.changed += 1,
+            Ok(Some(wait)) => pass.again_in(wait),
+            Err(error) => pass.failed(&error),
+        }
+    }
+    for at in deleted {
+        match forget(control, at).await {
+            Ok(forgotten) => pass.changed += usize::from(forgotten),
+            Err(error) => pass.failed(&error),
+        }
+    }
+    for (organization, toolbox) in silent {
+        match mark_silent(control, organization, toolbox, now).await {
+            Ok(marked) => pass.changed += usize::from(marked),
+            Err(error) => pass.failed(&error),
+        }
+    }
+    Ok(pass)
+}
+
+pub(super) fn before(now: Timestamp, duration: Duration) -> Timestamp {
+    Timestamp::from_ms(now.as_ms().saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// Stops what no longer belongs; tells how long to wait when a replaced instance may still finish its calls.
+async fn stop_superseded(control: &Control, at: ServerRef, now: Timestamp) -> Result<Option<Duration>> {
+    let mut tx = control.store().org(at.organization).await?;
+    let Some(server) = tx.lock_server(at.server).await? else { return Ok(None) };
+    let last = match server.rollout {
+        Some(id) => tx.rollout(id).await?,
+        None => None,
+    };
+    let runs = server.enabled && !server.deleted;
+    if runs && let Some(done) = last.as_ref().filter(|rollout| rollout.state == RolloutState::Done) {
+        let drained = now.since(done.ended_at.unwrap_or(done.started_at));
+        if drained < DRAIN {
+            return Ok(Some(DRAIN.saturating_sub(drained)));
+        }
+    }
+    let under_way = last.filter(|rollout| rollout.state == RolloutState::Progressing).map(|rollout| rollout.id);
+    let live = tx.live_instances(&[server.id]).await?;
+    let belongs =
+        |row: &&InstanceRow| runs && (Some(row.rollout) == server.serving_rollout || Some(row.rollout) == under_way);
+    wish(&mut tx, live.iter().filter(|row| !belongs(row)), InstanceWish::Stop).await?;
+    server_changed(&mut tx, &server);
+    tx.commit().await?;
+    Ok(None)
+}
+
+fn server_changed(tx: &mut OrgTx, server: &toolyard_store::ServerRow) {
+    tx.event("server.changed", format!("server/{}", server.name), json!({ "id": server.id }));
+}
+
+/// Removes a deleted server once none of its instances lives.
+async fn forget(control: &Control, at: ServerRef) -> Result<bool> {
+    let read = control.store().org_read(at.organization).await?;
+    if !read.live_instances(&[at.server]).await?.is_empty() {
+        return Ok(false);
+    }
+    drop(read);
+    let mut tx = control.store().org(at.organization).await?;
+    let Some(server) = tx.lock_server(at.server).await?.filter(|server| server.deleted) else { return Ok(false) };
+    if !tx.live_instances(&[server.id]).await?.is_empty() {
+        return Ok(false);
+    }
+    tx.remove_server(&server).await?;
+    tx.event("server.deleted", format!("server/{}", server.name), json!({ "id": server.id }));
+    tx.commit().await?;
+    Ok(true)
+}
+
+async fn mark_silent(control: &Control, organization: OrganizationId, id: ToolboxId, now: Timestamp) -> Result<bool> {
+    let mut tx = control.store().org(organization).await?;
+    let Some(mut toolbox) = tx.toolbox_by_id(id).await? else { return Ok(false) };
+    let heard = toolbox.last_seen_at.unwrap_or_default();
+    if toolbox.status.phase != ToolboxState::Online || now.since(heard) < SILENCE {
+        return Ok(false);
+    }
+    let message = format!("its agent was last heard at {heard}");
+    toolbox.status = Status::new(ToolboxState::Unreachable, Reason::ToolboxUnreachable, message, now);
+    tx.update_toolbox(&toolbox).await?;
+    tx.event(
+        "toolbox.changed",
+        format!("toolbox/{}", toolbox.name),
+        json!({ "id": id, "state": toolbox.status.phase }),
+    );
+    tx.commit().await?;
+    tracing::warn!(toolbox.name = %toolbox.name, "a toolbox has not been heard for too long");
+    Ok(true)
+}

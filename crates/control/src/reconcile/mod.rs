@@ -1,0 +1,127 @@
+//! The loops that make what runs be what should run, a file per loop.
+//!
+//! A loop takes no arguments, reads everything it needs, does a bounded amount, may run twice at once, and
+//! reports a status. It is woken by every commit that wrote an event, and by a period in case a wake was
+//! lost (another replica committed). It listens for wakes before it reads, so none falls between.
+
+pub(crate) mod case;
+mod follow_up;
+mod generations;
+pub(crate) mod phase;
+mod place;
+mod remote;
+mod resolve;
+mod rollout;
+mod trim;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::fleet::{LoopStatus, locked};
+use crate::{Control, ControlError, Result};
+
+/// What one run of a loop did.
+#[derive(Debug, Default)]
+pub(crate) struct Pass {
+    /// How many things it changed.
+    pub(crate) changed: usize,
+    wait: Option<Duration>,
+    error: Option<String>,
+}
+
+impl Pass {
+    /// Asks for another run after `wait`, if that is sooner than otherwise.
+    pub(crate) fn again_in(&mut self, wait: Duration) {
+        self.wait = Some(self.wait.map_or(wait, |other| other.min(wait)));
+    }
+
+    /// Notes that one thing failed; the others go on, and the next run tries again.
+    pub(crate) fn failed(&mut self, error: &ControlError) {
+        // Two writers met; whoever came first was right, and the next run sees what is left.
+        if matches!(error, ControlError::Store(toolyard_store::StoreError::Stale)) {
+            return;
+        }
+        tracing::warn!(error = error as &dyn std::error::Error, "one step of a loop failed");
+        self.error = Some(error.to_string());
+    }
+}
+
+/// One run of a loop.
+type Step = for<'a> fn(&'a Control) -> BoxFuture<'a, Result<Pass>>;
+
+/// Starts every loop.
+pub(crate) fn spawn(control: &Control) {
+    macro_rules! start {
+        ($($name:ident every $seconds:literal s;)*) => {$(
+            let step: Step = |control| Box::pin($name::run(control));
+            let task = control.clone();
+            let period = Duration::from_secs($seconds);
+            control.spawn(stringify!($name), async move { repeat(&task, stringify!($name), period, step).await });
+        )*};
+    }
+    start! {
+        resolve every 2 s;
+        place every 2 s;
+        rollout every 1 s;
+        follow_up every 2 s;
+        generations every 1 s;
+        remote every 2 s;
+        trim every 300 s;
+    }
+    control.spawn("snapshot", crate::snapshot::keep(control.clone()));
+}
+
+/// The longest one run may take.
+const LONGEST_RUN: Duration = Duration::from_secs(60);
+/// Wakes within this time are answered by one run.
+const COALESCE: Duration = Duration::from_millis(10);
+
+async fn repeat(control: &Control, name: &'static str, period: Duration, step: Step) {
+    let mut wakes = control.store().wakes();
+    loop {
+        wakes.mark_unchanged();
+        let nudged = control.fleet().nudge.notified();
+        tokio::pin!(nudged);
+        nudged.as_mut().enable();
+        let ran = tokio::select! {
+            () = control.stopping().cancelled() => return,
+            ran = tokio::time::timeout(LONGEST_RUN, step(control)) => ran,
+        };
+        let wait = report(control, name, period, ran);
+        // Trimming is never urgent.
+        let wakes_it = name != "trim";
+        tokio::select! {
+            () = control.stopping().cancelled() => return,
+            () = tokio::time::sleep(wait) => {}
+            _ = wakes.changed(), if wakes_it => tokio::time::sleep(COALESCE).await,
+            () = nudged => {}
+        }
+    }
+}
+
+/// Notes how a run went, and tells how long to wait for the next.
+fn report(
+    control: &Control,
+    name: &'static str,
+    period: Duration,
+    ran: Result<Result<Pass>, tokio::time::error::Elapsed>,
+) -> Duration {
+    metrics::counter!("toolyard_loop_runs_total", "loop" => name).increment(1);
+    let pass = match ran {
+        Ok(Ok(pass)) => pass,
+        Ok(Err(error)) => {
+            let mut pass = Pass::default();
+            pass.failed(&error);
+            pass
+        }
+        Err(_) => Pass { error: Some("it took too long and was given up".into()), ..Pass::default() },
+    };
+    if pass.error.is_some() {
+        metrics::counter!("toolyard_loop_errors_total", "loop" => name).increment(1);
+    }
+    let wait = pass.wait.map_or(period, |wait| wait.min(period));
+    let status = LoopStatus { at: control.clock().now(), changed: pass.changed, error: pass.error };
+    locked(&control.fleet().loops).insert(name, status);
+    wait
+}

@@ -1,0 +1,253 @@
+//! A server's phase: a pure roll-up that speaks of what serves now.
+
+use toolyard_store::{InstanceRow, ProbeRow, RolloutRow, ServerRow};
+use toolyard_types::state::{Phase, Reason, RolloutState, Status};
+use toolyard_types::{Timestamp, ToolboxId};
+
+/// What the phase is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) server: &'a ServerRow,
+    /// The rollout under way, or the last one.
+    pub(crate) rollout: Option<&'a RolloutRow>,
+    /// Instances that have not ended.
+    pub(crate) live: &'a [InstanceRow],
+    /// What was observed of a remote server's serving revision.
+    pub(crate) probe: Option<&'a ProbeRow>,
+    /// Toolboxes that have not been heard for too long.
+    pub(crate) silent: &'a [ToolboxId],
+}
+
+/// Where a server is and why.
+pub(crate) fn roll_up(facts: &Facts<'_>) -> Status<Phase> {
+    let Facts { server, rollout, live, .. } = *facts;
+    if server.deleted || !server.enabled {
+        return ending(server, live);
+    }
+    if let Some(status) = serving(facts) {
+        return status;
+    }
+    match rollout {
+        Some(rollout) if rollout.state == RolloutState::Progressing => progressing(facts, rollout),
+        Some(rollout) => match rollout.state {
+            RolloutState::Failed => Status::new(Phase::Failed, rollout.reason, rollout.message.clone(), ended(rollout)),
+            RolloutState::Cancelled if server.serving_rollout.is_none() => {
+                Status::new(Phase::Stopped, rollout.reason, rollout.message.clone(), ended(rollout))
+            }
+            _ => Status::new(
+                Phase::Pending,
+                Reason::AwaitingToolbox,
+                "its instance is gone; placing another",
+                ended(rollout),
+            ),
+        },
+        None => Status::new(Phase::Pending, Reason::Requested, "", server.updated_at),
+    }
+}
+
+fn ended(rollout: &RolloutRow) -> Timestamp {
+    rollout.ended_at.unwrap_or(rollout.started_at)
+}
+
+fn ending(server: &ServerRow, live: &[InstanceRow]) -> Status<Phase> {
+    let what = if server.deleted { "being deleted" } else { "" };
+    match live.iter().max_by_key(|instance| instance.status.since) {
+        Some(instance) if instance.status.phase == Phase::Stopping => {
+            Status { message: what.to_owned(), ..instance.status.clone() }
+        }
+        Some(_) => Status::new(Phase::Stopping, Reason::Requested, what, server.updated_at),
+        None if server.deleted => Status::new(Phase::Stopping, Reason::Requested, what, server.updated_at),
+        None => Status::new(Phase::Stopped, Reason::Requested, "", server.updated_at),
+    }
+}
+
+/// The status of what serves; `None` when nothing does.
+fn serving(facts: &Facts<'_>) -> Option<Status<Phase>> {
+    let rollout = facts.server.serving_rollout?;
+    if let Some(probe) = facts.probe {
+        return Some(probe.status.clone());
+    }
+    let best = facts
+        .live
+        .iter()
+        .filter(|instance| instance.rollout == rollout)
+        .min_by_key(|instance| rank(shown_status(instance, facts.silent).phase))?;
+    Some(shown_status(best, facts.silent))
+}
+
+/// An instance's status as far as it is still known: on a silent toolbox nobody knows.
+pub(crate) fn shown_status(instance: &InstanceRow, silent: &[ToolboxId]) -> Status<Phase> {
+    let status = instance.status.clone();
+    if silent.contains(&instance.toolbox) && matches!(status.phase, Phase::Ready | Phase::Degraded) {
+        let message = "its toolbox has not been heard for too long";
+        return Status::new(Phase::Degraded, Reason::ToolboxUnreachable, message, status.since);
+    }
+    status
+}
+
+fn rank(phase: Phase) -> u8 {
+    match phase {
+        Phase::Ready => 0,
+        Phase::Degraded => 1,
+        Phase::Starting => 2,
+        Phase::Preparing => 3,
+        Phase::Pending => 4,
+        Phase::Stopping => 5,
+        Phase::Failed => 6,
+        Phase::Stopped => 7,
+    }
+}
+
+fn progressing(facts: &Facts<'_>, rollout: &RolloutRow) -> Status<Phase> {
+    let newest = facts.live.iter().filter(|instance| instance.rollout == rollout.id).max_by_key(|instance| instance.id);
+    if let Some(instance) = newest {
+        let mut status = shown_status(instance, facts.silent);
+        // Ready is said once the rollout is done, so that nobody sees "ready" before traffic goes there.
+        if status.phase == Phase::Ready {
+            status.phase = Phase::Starting;
+        }
+        return status;
+    }
+    let phase = if matches!(rollout.reason, Reason::Resolving | Reason::Installing) {
+        Phase::Preparing
+    } else if rollout.reason == Reason::AwaitingProbe {
+        Phase::Starting
+    } else {
+        Phase::Pending
+    };
+    Status::new(phase, rollout.reason, rollout.message.clone(), rollout.started_at)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use toolyard_store::InstanceWish;
+    use toolyard_types::{InstanceId, Name, RevisionId, RolloutId, ServerId};
+
+    pub(crate) fn server() -> ServerRow {
+        ServerRow {
+            id: ServerId::generate(),
+            name: Name::new("s").unwrap(),
+            kind: "npm".into(),
+            entry_name: None,
+            entry_version: None,
+            enabled: true,
+            deleted: false,
+            toolbox: None,
+            serving_revision: None,
+            serving_rollout: None,
+            target_revision: RevisionId::generate(),
+            rollout: None,
+            rollout_timeout_ms: 600_000,
+            version: 1,
+            created_at: Timestamp::from_ms(1),
+            updated_at: Timestamp::from_ms(1),
+        }
+    }
+
+    pub(crate) fn rollout(server: &ServerRow, state: RolloutState) -> RolloutRow {
+        RolloutRow {
+            id: RolloutId::generate(),
+            server: server.id,
+            from_revision: None,
+            to_revision: server.target_revision,
+            state,
+            reason: Reason::Requested,
+            message: String::new(),
+            log: Vec::new(),
+            started_at: Timestamp::from_ms(1),
+            deadline: Timestamp::from_ms(600_001),
+            ended_at: None,
+        }
+    }
+
+    pub(crate) fn instance(rollout: &RolloutRow, phase: Phase) -> InstanceRow {
+        InstanceRow {
+            id: InstanceId::generate(),
+            server: rollout.server,
+            revision: rollout.to_revision,
+            rollout: rollout.id,
+            toolbox: ToolboxId::generate(),
+            desired: InstanceWish::Run,
+            status: Status::new(phase, Reason::Requested, "", Timestamp::from_ms(2)),
+            pid: None,
+            ready_since: None,
+            restarts: 0,
+            exit: None,
+            mcp: None,
+            created_at: Timestamp::from_ms(2),
+            ended_at: None,
+        }
+    }
+
+    fn phase(server: &ServerRow, rollout: Option<&RolloutRow>, live: &[InstanceRow], silent: &[ToolboxId]) -> Phase {
+        roll_up(&Facts { server, rollout, live, probe: None, silent }).phase
+    }
+
+    #[test]
+    fn a_first_rollout_shows_its_instance_and_says_ready_only_when_done() {
+        let mut server = server();
+        let mut first = rollout(&server, RolloutState::Progressing);
+        assert_eq!(phase(&server, Some(&first), &[], &[]), Phase::Pending);
+        first.reason = Reason::Resolving;
+        assert_eq!(phase(&server, Some(&first), &[], &[]), Phase::Preparing);
+        for (seen, shown) in [
+            (Phase::Pending, Phase::Pending),
+            (Phase::Preparing, Phase::Preparing),
+            (Phase::Starting, Phase::Starting),
+            (Phase::Ready, Phase::Starting),
+            (Phase::Failed, Phase::Failed),
+        ] {
+            assert_eq!(phase(&server, Some(&first), &[instance(&first, seen)], &[]), shown);
+        }
+        first.state = RolloutState::Done;
+        server.serving_rollout = Some(first.id);
+        for seen in [Phase::Ready, Phase::Degraded, Phase::Failed] {
+            assert_eq!(phase(&server, Some(&first), &[instance(&first, seen)], &[]), seen);
+        }
+        assert_eq!(phase(&server, Some(&first), &[], &[]), Phase::Pending);
+    }
+
+    #[test]
+    fn what_serves_decides_while_a_change_is_under_way_or_failed() {
+        let mut server = server();
+        let old = rollout(&server, RolloutState::Done);
+        server.serving_rollout = Some(old.id);
+        for state in RolloutState::ALL {
+            let new = rollout(&server, *state);
+            let live = [instance(&old, Phase::Ready), instance(&new, Phase::Failed)];
+            assert_eq!(phase(&server, Some(&new), &live, &[]), Phase::Ready);
+        }
+    }
+
+    #[test]
+    fn without_anything_serving_the_last_rollout_says_why() {
+        let server = server();
+        assert_eq!(phase(&server, Some(&rollout(&server, RolloutState::Failed)), &[], &[]), Phase::Failed);
+        assert_eq!(phase(&server, Some(&rollout(&server, RolloutState::Cancelled)), &[], &[]), Phase::Stopped);
+    }
+
+    #[test]
+    fn stopping_lasts_until_the_end_was_observed() {
+        let mut server = server();
+        server.enabled = false;
+        let old = rollout(&server, RolloutState::Done);
+        assert_eq!(phase(&server, Some(&old), &[instance(&old, Phase::Ready)], &[]), Phase::Stopping);
+        assert_eq!(phase(&server, Some(&old), &[instance(&old, Phase::Stopping)], &[]), Phase::Stopping);
+        assert_eq!(phase(&server, Some(&old), &[], &[]), Phase::Stopped);
+        server.deleted = true;
+        assert_eq!(phase(&server, Some(&old), &[], &[]), Phase::Stopping);
+    }
+
+    #[test]
+    fn nobody_knows_about_an_instance_on_a_silent_toolbox() {
+        let mut server = server();
+        let old = rollout(&server, RolloutState::Done);
+        server.serving_rollout = Some(old.id);
+        let live = [instance(&old, Phase::Ready)];
+        let facts =
+            Facts { server: &server, rollout: Some(&old), live: &live, probe: None, silent: &[live[0].toolbox] };
+        let status = roll_up(&facts);
+        assert_eq!((status.phase, status.reason), (Phase::Degraded, Reason::ToolboxUnreachable));
+    }
+}

@@ -1,0 +1,240 @@
+//! *Remote*: probes remote MCP servers, which no agent watches: at once when a rollout waits for it, each minute
+//! while one serves. The result is a row, so every replica sees the same.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::json;
+use toolyard_mcp::http::Upstream;
+use toolyard_mcp::{CallError, Handshake, HandshakeError, Kind, Message, envelope, era};
+use toolyard_store::{ProbeRow, RevisionRow, ServerRef, ServerRow};
+use toolyard_types::agent::{Era, McpInfo};
+use toolyard_types::spec::{Remote, RemoteTransport, Runtime};
+use toolyard_types::state::{Phase, Reason, RolloutState, Status};
+use toolyard_types::{OrganizationId, Timestamp};
+
+use super::Pass;
+use crate::{Control, Result};
+
+/// How long a probe may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How often a serving remote server is probed.
+const EVERY: Duration = Duration::from_secs(60);
+/// The pause between probes that a rollout waits for.
+const PAUSE: Duration = Duration::from_secs(3);
+/// How many are probed at once.
+const CONCURRENT: usize = 16;
+/// How many pages of tools are read.
+const MOST_PAGES: usize = 20;
+
+pub(crate) async fn run(control: &Control) -> Result<Pass> {
+    let refs = control.store().system_read("listing remote servers").await?.remote_servers(5000).await?;
+    let mut pass = Pass::default();
+    let mut due = Vec::new();
+    for at in refs {
+        match due_of(control, at).await {
+            Ok(found) => due.extend(found.into_iter().map(|work| (at.organization, work))),
+            Err(error) => pass.failed(&error),
+        }
+    }
+    let mut probes = futures_util::stream::iter(due)
+        .map(|(organization, work)| probe(control, organization, work))
+        .buffer_unordered(CONCURRENT);
+    while let Some(result) = probes.next().await {
+        match result {
+            Ok(()) => pass.changed += 1,
+            Err(error) => pass.failed(&error),
+        }
+    }
+    Ok(pass)
+}
+
+struct Due {
+    server: ServerRow,
+    revision: RevisionRow,
+    before: Option<ProbeRow>,
+}
+
+/// The revisions of a server that should be probed now.
+async fn due_of(control: &Control, at: ServerRef) -> Result<Vec<Due>> {
+    let now = control.clock().now();
+    let tx = control.store().org_read(at.organization).await?;
+    let Some(server) = tx.server_by_id(at.server).await? else { return Ok(Vec::new()) };
+    let probes = tx.probes_of(&[server.id]).await?;
+    let waits = match server.rollout {
+        Some(id) => tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing),
+        None => None,
+    };
+    let mut due = Vec::new();
+    let serving = server.serving_revision.filter(|_| server.serving_rollout.is_some());
+    let target = waits.as_ref().map(|rollout| rollout.to_revision);
+    for id in serving.into_iter().chain(target.filter(|id| Some(*id) != serving)) {
+        let before = probes.iter().find(|probe| probe.revision == id).cloned();
+        let began = waits.as_ref().filter(|rollout| rollout.to_revision == id).map(|rollout| rollout.started_at);
+        if is_due(before.as_ref(), began, now)
+            && let Some(revision) = tx.revision(id).await?
+        {
+            due.push(Due { server: server.clone(), revision, before });
+        }
+    }
+    Ok(due)
+}
+
+fn is_due(before: Option<&ProbeRow>, rollout_began: Option<Timestamp>, now: Timestamp) -> bool {
+    match (before, rollout_began) {
+        (None, _) => true,
+        (Some(probe), Some(began)) if probe.checked_at < began => true,
+        (Some(probe), Some(_)) => probe.status.phase != Phase::Ready && now.since(probe.checked_at) >= PAUSE,
+        (Some(probe), None) => now.since(probe.checked_at) >= EVERY,
+    }
+}
+
+async fn probe(control: &Control, organization: OrganizationId, due: Due) -> Result<()> {
+    let Runtime::Remote(remote) = &due.revision.spec.runtime else { return Ok(()) };
+    let began = control.clock().now();
+    let outcome = ask(control, organization, remote).await?;
+    let now = control.clock().now();
+    let waiting = due.before.as_ref().is_none_or(|probe| probe.checked_at < began);
+    let failures = match (&outcome, &due.before) {
+        (Ok(_), _) => 0,
+        (Err(_), Some(before)) if waiting && before.failures > 0 => before.failures.saturating_add(1),
+        (Err(_), _) => 1,
+    };
+    let (phase, reason, message, mcp) = match outcome {
+        Ok(mcp) => (Phase::Ready, Reason::Answered, String::new(), Some(mcp)),
+        Err((reason, message)) => (Phase::Failed, reason, message, due.before.as_ref().and_then(|it| it.mcp.clone())),
+    };
+    let mut status = Status::new(phase, reason, message, now);
+    let mut changed = true;
+    if let Some(before) = due.before.as_ref().filter(|before| !before.status.differs_from(&status)) {
+        status.since = before.status.since;
+        changed = before.checked_at < due.revision.created_at;
+    }
+    let row = ProbeRow { revision: due.revision.id, server: due.server.id, status, checked_at: now, failures, mcp };
+    let mut tx = control.store().org(organization).await?;
+    // It may have been removed while it was probed.
+    if tx.lock_server(due.server.id).await?.is_none() {
+        return Ok(());
+    }
+    tx.put_probe(&row).await?;
+    if changed || failures > 0 {
+        let data = json!({ "id": due.server.id, "phase": row.status.phase, "reason": row.status.reason });
+        tx.event("server.changed", format!("server/{}", due.server.name), data);
+    }
+    Ok(tx.commit().await?)
+}
+
+/// Asks a remote server to introduce itself.
+async fn ask(
+    control: &Control,
+    organization: OrganizationId,
+    remote: &Remote,
+) -> Result<Result<McpInfo, (Reason, String)>> {
+    let Some(client) = control.remote_client() else {
+        let message = "this control plane was started without a client for remote servers";
+        return Ok(Err((Reason::EngineUnavailable, message.to_owned())));
+    };
+    if remote.transport == RemoteTransport::Sse {
+        let message = "the HTTP+SSE transport of 2024-11-05 is not spoken to remote servers; use Streamable HTTP";
+        return Ok(Err((Reason::UnsupportedByEngine, message.to_owned())));
+    }
+    let (url, headers) = match crate::snapshot::render(control, organization, remote).await? {
+        Ok(rendered) => rendered,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let Ok(uri) = url.expose().parse() else {
+        return Ok(Err((Reason::ConfigInvalid, "its URL cannot be used".to_owned())));
+    };
+    let mut map = HeaderMap::new();
+    for (name, value) in &headers {
+        let (Ok(name), Ok(mut value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value.expose()))
+        else {
+            return Ok(Err((Reason::ConfigInvalid, format!("header `{name}` has a value that cannot be sent"))));
+        };
+        value.set_sensitive(true);
+        map.insert(name, value);
+    }
+    let upstream = Upstream::new(client, uri, map);
+    let handshake = match upstream.handshake(PATIENCE).await {
+        Ok(handshake) => handshake,
+        Err(error) => return Ok(Err(failure(&error))),
+    };
+    let tools = match tokio::time::timeout(PATIENCE, count_tools(&upstream, &handshake)).await {
+        Ok(Ok(tools)) => tools,
+        Ok(Err(error)) => return Ok(Err((Reason::ProbeFailed, format!("listing its tools: {error}")))),
+        Err(_) => return Ok(Err((Reason::ProbeFailed, format!("it did not list its tools within {PATIENCE:?}")))),
+    };
+    Ok(Ok(McpInfo {
+        era: match handshake.era {
+            toolyard_mcp::Era::Legacy => Era::Legacy,
+            toolyard_mcp::Era::Modern => Era::Modern,
+        },
+        protocol_version: handshake.protocol_version,
+        server_name: handshake.server_name,
+        server_version: handshake.server_version,
+        tools,
+    }))
+}
+
+fn failure(error: &HandshakeError) -> (Reason, String) {
+    let reason = match error {
+        HandshakeError::Unreachable | HandshakeError::Timeout(_) => Reason::RemoteUnreachable,
+        HandshakeError::Status(status) if *status >= 500 => Reason::RemoteUnreachable,
+        _ => Reason::HandshakeFailed,
+    };
+    (reason, error.to_string())
+}
+
+/// The one part of a `tools/list` result that is looked at here.
+#[derive(serde::Deserialize)]
+struct ToolPage {
+    #[serde(default)]
+    tools: Vec<serde::de::IgnoredAny>,
+    #[serde(default, rename = "nextCursor")]
+    next_cursor: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct ToolAnswer {
+    result: Option<ToolPage>,
+}
+
+/// How many tools it lists, on at most [`MOST_PAGES`] pages.
+async fn count_tools(upstream: &Upstream, handshake: &Handshake) -> Result<u32, CallError> {
+    if !handshake.has_capability("tools") {
+        return Ok(0);
+    }
+    let mut tools = 0_u32;
+    let mut cursor = None;
+    for _ in 0..MOST_PAGES {
+        let page = tool_page(upstream, handshake, cursor.as_deref()).await?;
+        tools = tools.saturating_add(u32::try_from(page.tools.len()).unwrap_or(u32::MAX));
+        cursor = page.next_cursor.filter(|cursor| !cursor.is_empty());
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(tools)
+}
+
+async fn tool_page(upstream: &Upstream, handshake: &Handshake, cursor: Option<&str>) -> Result<ToolPage, CallError> {
+    let mut members = Vec::new();
+    if handshake.era == toolyard_mcp::Era::Modern {
+        members.push(format!("\"_meta\":{{{}}}", era::own_meta_members(&handshake.protocol_version)));
+    }
+    members.extend(cursor.map(|cursor| format!("\"cursor\":{}", toolyard_mcp::json::quote(cursor))));
+    let params = format!("{{{}}}", members.join(","));
+    let mut stream = upstream.send(envelope::request("1", "tools/list", Some(&params))).await?;
+    while let Some(message) = stream.next().await {
+        let message = message?;
+        // Notifications may come before the response, which is the only message with an id.
+        if Message::parse(message.clone())?.kind() == Kind::Result {
+            let answer: ToolAnswer =
+                serde_json::from_slice(&message).map_err(|_| CallError::Unexpected("`tools` is no list"))?;
+            return answer.result.ok_or(CallError::Unexpected("`tools/list` was refused"));
+        }
+    }
+    Err(CallError::Closed)
+}

@@ -1,0 +1,30 @@
+//! *Trim*: forgets what nobody needs any more, a bounded amount each time.
+
+use std::time::Duration;
+
+use super::Pass;
+use super::follow_up::before;
+use crate::{Control, Result};
+
+/// How long an ended instance and an ended job are kept, for people who ask what happened.
+const KEEP_ENDED: Duration = Duration::from_secs(24 * 3600);
+/// How many rollouts of a server are kept.
+const KEEP_ROLLOUTS: u32 = 20;
+/// How many things of a kind one run forgets.
+const AT_ONCE: u32 = 1000;
+
+pub(crate) async fn run(control: &Control) -> Result<Pass> {
+    let old = before(control.clock().now(), KEEP_ENDED);
+    let tx = control.store().system("trimming what ended long ago").await?;
+    let mut gone = tx.trim_instances(old, AT_ONCE).await?;
+    gone += tx.trim_jobs(old).await?;
+    gone += tx.trim_locks().await?;
+    let many = tx.servers_with_many_rollouts(KEEP_ROLLOUTS, 100).await?;
+    tx.commit().await?;
+    for at in many {
+        let tx = control.store().org(at.organization).await?;
+        gone += tx.trim_rollouts(at.server, KEEP_ROLLOUTS).await?;
+        tx.commit().await?;
+    }
+    Ok(Pass { changed: usize::try_from(gone).unwrap_or(usize::MAX), ..Pass::default() })
+}

@@ -1,0 +1,346 @@
+//! The snapshot: everything a gateway needs to serve calls, made anew from what the outbox says changed.
+//!
+//! One task looks at the outbox after every commit and each second. What an event names is read again, the
+//! rest is shared with the snapshot before. `made_at` is renewed only after the store has answered, so that a
+//! gateway in another process can tell a quiet control plane from one that lost its database. Nothing in it is
+//! secret; what a remote server's URL and headers hold is leased ([`Control::lease_remote`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, OutboxEvent, ServerRow};
+use toolyard_types::snapshot::{
+    InstanceRoute, KeyGrant, OrganizationSnapshot, RemoteLease, ServerRoute, Snapshot, Target, ToolsetRoute,
+};
+use toolyard_types::spec::{Remote, Runtime, Value};
+use toolyard_types::state::{Phase, Reason, ToolboxState};
+use toolyard_types::{Name, OrganizationId, Secret, ServerId};
+
+use crate::reconcile::phase::{Facts, roll_up, shown_status};
+use crate::{Control, ControlError, Result};
+
+/// How often `made_at` is renewed, and changes of other replicas are looked for.
+const PERIOD: Duration = Duration::from_millis(500);
+/// Commits within this time are answered by one snapshot.
+const COALESCE: Duration = Duration::from_millis(5);
+/// More events than this, and everything is read again instead.
+const MOST_EVENTS: u32 = 1000;
+/// How many servers are read at once.
+const PAGE: u32 = 500;
+/// How long a lease of a remote server's address is good.
+const LEASE: Duration = Duration::from_secs(300);
+
+impl Control {
+    /// What gateways serve from; the receiver sees every new snapshot.
+    #[must_use]
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.fleet().snapshots.subscribe()
+    }
+
+    /// A remote server's address and headers with their secrets, good for a while.
+    ///
+    /// # Errors
+    /// When there is no such remote server that serves, or a credential cannot be opened.
+    pub async fn lease_remote(&self, server: ServerId) -> Result<RemoteLease> {
+        let unknown = || ControlError::NotFound(format!("remote server `{server}`"));
+        let tx = self.store().system_read("leasing a remote server").await?;
+        let organization = tx.server_organization(server).await?.ok_or_else(unknown)?;
+        let tx = tx.into_org(organization);
+        let row = tx.server_by_id(server).await?.filter(|row| row.enabled && !row.deleted).ok_or_else(unknown)?;
+        let serving = row.serving_rollout.and(row.serving_revision).ok_or_else(unknown)?;
+        let revision = tx.revision(serving).await?.ok_or_else(unknown)?;
+        drop(tx);
+        let Runtime::Remote(remote) = &revision.spec.runtime else { return Err(unknown()) };
+        match render(self, organization, remote).await? {
+            Ok((url, headers)) => Ok(RemoteLease { url, headers, until: self.clock().now().plus(LEASE) }),
+            Err((_, detail)) => Err(ControlError::problem(toolyard_types::Code::ServerNotReady, detail)),
+        }
+    }
+}
+
+type Rendered = (Secret, Vec<(String, Secret)>);
+
+/// A remote server's URL and headers with their secrets, or why there are none.
+pub(crate) async fn render(
+    control: &Control,
+    organization: OrganizationId,
+    remote: &Remote,
+) -> Result<Result<Rendered, (Reason, String)>> {
+    let values = || std::iter::once(&remote.url).chain(remote.headers.values());
+    let ids: BTreeSet<_> = values().flat_map(Value::credentials).collect();
+    let secrets = crate::app::credentials::open_many(control, organization, &ids).await?;
+    let fill = |value: &Value| value.render(|id| secrets.get(&id).map(Secret::expose)).map(Secret::new);
+    let Some(url) = fill(&remote.url) else {
+        return Ok(Err((Reason::CredentialMissing, "a credential in its URL is gone".to_owned())));
+    };
+    let mut headers = Vec::new();
+    for (name, value) in &remote.headers {
+        let Some(value) = fill(value) else {
+            return Ok(Err((Reason::CredentialMissing, format!("the credential of header `{name}` is gone"))));
+        };
+        headers.push((name.clone(), value));
+    }
+    Ok(Ok((url, headers)))
+}
+
+/// Keeps the snapshot new until the control plane stops.
+pub(crate) async fn keep(control: Control) {
+    let mut wakes = control.store().wakes();
+    let mut keeper = Keeper::default();
+    loop {
+        wakes.mark_unchanged();
+        if let Err(error) = keeper.renew(&control).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the snapshot could not be renewed");
+        }
+        tokio::select! {
+            () = control.stopping().cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+            _ = wakes.changed() => tokio::time::sleep(COALESCE).await,
+        }
+    }
+}
+
+/// Makes the first snapshot, before anything is served.
+pub(crate) async fn make_first(control: &Control) -> Result<()> {
+    Keeper::default().renew(control).await
+}
+
+#[derive(Default)]
+struct Keeper {
+    /// The newest event that the snapshot knows; none before the first.
+    seen: Option<i64>,
+    names: HashMap<OrganizationId, Name>,
+    snapshot: Snapshot,
+}
+
+/// What of an organization must be read again.
+#[derive(Debug, PartialEq)]
+enum Stale {
+    Everything,
+    Parts { servers: BTreeSet<Name>, toolsets: bool },
+}
+
+impl Keeper {
+    async fn renew(&mut self, control: &Control) -> Result<()> {
+        let tx = control.store().system_read("renewing the snapshot").await?;
+        let newest = tx.last_event().await?;
+        if self.seen == Some(newest) {
+            drop(tx);
+            self.publish(control, false);
+            return Ok(());
+        }
+        let events = match self.seen {
+            Some(seen) => Some(tx.events_after(seen, MOST_EVENTS).await?),
+            None => None,
+        };
+        let complete = events.filter(|events| events.last().map(|event| event.sequence) == Some(newest));
+        // Keys are few and one query; an expired one leaves with the next change or at the gateway's own check.
+        let keys = tx.key_grants().await?.into_iter().map(|(hash, grant)| (hash, Arc::new(grant))).collect();
+        let organizations = tx.organizations().await?;
+        drop(tx);
+        self.names = organizations.into_iter().map(|organization| (organization.id, organization.name)).collect();
+        for (organization, stale) in stale_of(complete, self.names.keys().copied()) {
+            self.read_again(control, organization, stale).await?;
+        }
+        let names: BTreeSet<_> = self.names.values().cloned().collect();
+        self.snapshot.organizations.retain(|name, _| names.contains(name));
+        self.snapshot.keys = merged(&self.snapshot.keys, keys);
+        self.seen = Some(newest);
+        self.publish(control, true);
+        Ok(())
+    }
+
+    fn publish(&mut self, control: &Control, changed: bool) {
+        let now = control.clock().now();
+        if !changed && self.snapshot.made_at == now {
+            return;
+        }
+        self.snapshot.version += u64::from(changed);
+        self.snapshot.made_at = now;
+        control.fleet().snapshots.send_replace(Arc::new(self.snapshot.clone()));
+    }
+
+    async fn read_again(&mut self, control: &Control, organization: OrganizationId, stale: Stale) -> Result<()> {
+        let Some(name) = self.names.get(&organization).cloned() else { return Ok(()) };
+        let tx = control.store().org_read(organization).await?;
+        let before = self.snapshot.organizations.get(&name).cloned();
+        let next = match (stale, before) {
+            (Stale::Parts { servers, toolsets }, Some(before)) => {
+                let mut next = (*before).clone();
+                refresh_servers(&tx, &mut next, servers).await?;
+                if toolsets {
+                    next.toolsets = all_toolsets(&tx).await?;
+                }
+                next
+            }
+            _ => OrganizationSnapshot {
+                id: organization,
+                name: name.clone(),
+                servers: all_servers(&tx).await?,
+                toolsets: all_toolsets(&tx).await?,
+            },
+        };
+        self.snapshot.organizations.insert(name, Arc::new(next));
+        Ok(())
+    }
+}
+
+/// Keeps the grants that did not change as they are, so that gateways can tell by the pointer.
+fn merged(
+    old: &HashMap<String, Arc<KeyGrant>>,
+    mut new: HashMap<String, Arc<KeyGrant>>,
+) -> HashMap<String, Arc<KeyGrant>> {
+    for (hash, grant) in &mut new {
+        if let Some(before) = old.get(hash).filter(|before| *before == grant) {
+            *grant = Arc::clone(before);
+        }
+    }
+    new
+}
+
+/// What must be read again after events; everything when they are not all known.
+fn stale_of(
+    events: Option<Vec<OutboxEvent>>,
+    organizations: impl Iterator<Item = OrganizationId>,
+) -> HashMap<OrganizationId, Stale> {
+    let Some(events) = events else { return organizations.map(|id| (id, Stale::Everything)).collect() };
+    let mut all = HashMap::new();
+    for event in events {
+        let Some(organization) = event.organization else { continue };
+        let noun = event.kind.split('.').next().unwrap_or_default();
+        let named = event.subject.split_once('/').and_then(|(_, name)| Name::new(name).ok());
+        match (noun, named) {
+            ("server", Some(name)) => {
+                let parts = all.entry(organization).or_insert_with(Stale::nothing);
+                if let Stale::Parts { servers, .. } = parts {
+                    servers.insert(name);
+                }
+            }
+            ("toolset", _) => {
+                if let Stale::Parts { toolsets, .. } = all.entry(organization).or_insert_with(Stale::nothing) {
+                    *toolsets = true;
+                }
+            }
+            ("toolbox" | "server" | "organization", _) => {
+                all.insert(organization, Stale::Everything);
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+impl Stale {
+    fn nothing() -> Self {
+        Self::Parts { servers: BTreeSet::new(), toolsets: false }
+    }
+}
+
+async fn refresh_servers(tx: &OrgTx, next: &mut OrganizationSnapshot, names: BTreeSet<Name>) -> Result<()> {
+    let mut rows = Vec::new();
+    for name in names {
+        match tx.server(&name).await?.filter(|row| !row.deleted) {
+            Some(row) => rows.push(row),
+            None => drop(next.servers.remove(&name)),
+        }
+    }
+    for (name, route) in routes(tx, rows).await? {
+        next.servers.insert(name, route);
+    }
+    Ok(())
+}
+
+async fn all_servers(tx: &OrgTx) -> Result<BTreeMap<Name, Arc<ServerRoute>>> {
+    let mut all = BTreeMap::new();
+    let mut after: Option<Name> = None;
+    loop {
+        let page = tx.servers_page(after.as_ref(), None, PAGE).await?;
+        let full = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
+        after = page.last().map(|row| row.name.clone());
+        all.extend(routes(tx, page.into_iter().filter(|row| !row.deleted).collect()).await?);
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+async fn all_toolsets(tx: &OrgTx) -> Result<BTreeMap<Name, Arc<ToolsetRoute>>> {
+    let mut all = BTreeMap::new();
+    let mut after: Option<Name> = None;
+    loop {
+        let page = tx.toolsets_page(after.as_ref(), PAGE).await?;
+        let full = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
+        after = page.last().map(|row| row.name.clone());
+        all.extend(page.into_iter().map(|row| {
+            (row.name, Arc::new(ToolsetRoute { id: row.id, description: row.description, members: row.members }))
+        }));
+        if !full {
+            return Ok(all);
+        }
+    }
+}
+
+/// The routes of servers, with a fixed number of queries.
+async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<ServerRoute>)>> {
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let mut live: HashMap<ServerId, Vec<InstanceRow>> = HashMap::new();
+    for instance in tx.live_instances(&ids).await? {
+        live.entry(instance.server).or_default().push(instance);
+    }
+    let rollouts: Vec<_> = rows.iter().filter_map(|row| row.rollout).collect();
+    let rollouts: HashMap<_, _> =
+        tx.rollouts_by_id(&rollouts).await?.into_iter().map(|rollout| (rollout.id, rollout)).collect();
+    let revisions: Vec<_> = rows.iter().filter_map(|row| row.serving_rollout.and(row.serving_revision)).collect();
+    let revisions: HashMap<_, _> =
+        tx.revisions_by_id(&revisions).await?.into_iter().map(|revision| (revision.id, revision)).collect();
+    let probes = tx.probes_of(&ids).await?;
+    let silent: Vec<_> = tx
+        .toolboxes()
+        .await?
+        .into_iter()
+        .filter(|toolbox| toolbox.status.phase == ToolboxState::Unreachable)
+        .map(|toolbox| toolbox.id)
+        .collect();
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let live = live.remove(&row.id).unwrap_or_default();
+            let probe = probes.iter().find(|probe| Some(probe.revision) == row.serving_revision);
+            let rollout = row.rollout.and_then(|id| rollouts.get(&id));
+            let status = roll_up(&Facts { server: &row, rollout, live: &live, probe, silent: &silent });
+            let revision = row.serving_rollout.and(row.serving_revision).and_then(|id| revisions.get(&id));
+            let runs = row.enabled && !row.deleted;
+            let target = match revision.map(|revision| &revision.spec.runtime).filter(|_| runs) {
+                Some(Runtime::Remote(remote)) => Target::Remote { transport: remote.transport },
+                Some(_) => instances(&row, &live, &silent),
+                None => Target::None,
+            };
+            let route = ServerRoute {
+                id: row.id,
+                revision: revision.map(|revision| revision.id),
+                target,
+                phase: status.phase,
+                reason: status.reason,
+                message: status.message,
+                call_timeout_ms: revision.map_or(300_000, |revision| revision.spec.call_timeout_ms),
+            };
+            (row.name, Arc::new(route))
+        })
+        .collect())
+}
+
+/// The instances that take calls: those that are ready, else those that were and may be again any moment.
+fn instances(row: &ServerRow, live: &[InstanceRow], silent: &[toolyard_types::ToolboxId]) -> Target {
+    let of = |phase: Phase| {
+        live.iter()
+            .filter(|it| Some(it.rollout) == row.serving_rollout && it.desired == InstanceWish::Run)
+            .filter(|it| shown_status(it, silent).phase == phase)
+            .filter_map(|it| Some(InstanceRoute { id: it.id, toolbox: it.toolbox, era: it.mcp.as_ref()?.era }))
+            .collect::<Vec<_>>()
+    };
+    let ready = of(Phase::Ready);
+    let chosen = if ready.is_empty() { of(Phase::Degraded) } else { ready };
+    if chosen.is_empty() { Target::None } else { Target::Instances(chosen) }
+}
