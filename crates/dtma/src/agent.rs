@@ -156,10 +156,12 @@ impl Agent {
     ///
     /// # Errors
     /// When the data directory cannot be used, another agent uses it, or the supervisor program does not work.
-    pub async fn start(options: AgentOptions) -> Result<Agent, StartError> {
-        let data_dir = options.data_dir.clone();
-        let unusable = |source| StartError::DataDir { path: data_dir.clone(), source };
-        prepare_dirs(&data_dir).map_err(unusable)?;
+    pub async fn start(mut options: AgentOptions) -> Result<Agent, StartError> {
+        let given = options.data_dir.clone();
+        let unusable = |source| StartError::DataDir { path: given.clone(), source };
+        // Servers see their directories at the same absolute paths as we do, so links are followed here.
+        let data_dir = prepare_dirs(&given).and_then(|()| std::fs::canonicalize(&given)).map_err(unusable)?;
+        options.data_dir.clone_from(&data_dir);
         let lock = lock_dir(&data_dir).await?;
         let (context, report, file) = prepare(&options).await?;
         let inner = Arc::new(Inner {
@@ -184,7 +186,6 @@ impl Agent {
     }
 
     /// The DTMA API, version 1.
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         crate::api::router(Arc::clone(&self.inner))
     }

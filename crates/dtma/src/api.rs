@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -41,18 +42,18 @@ pub(crate) fn router(inner: Arc<Inner>) -> axum::Router {
 }
 
 /// A failure, as problem+json.
-struct Refusal(Problem);
+struct Refusal(Box<Problem>);
 
 impl Refusal {
     fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self(Problem::new(code, detail))
+        Self(Box::new(Problem::new(code, detail)))
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(self.0)).into_response();
+        let mut response = (status, Json(*self.0)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         response
@@ -75,9 +76,10 @@ async fn messages(
     State(inner): State<Arc<Inner>>,
     Path(id): Path<String>,
     headers: HeaderMap,
-    message: Bytes,
+    message: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let connection = connection(&inner, &id)?;
+    let message = message.map_err(unread)?;
     let deadline = Instant::now() + deadline_of(&headers);
     let mut stream = connection.send(message)?;
     let late = || Refusal::new(Code::UpstreamTimeout, "the server did not answer in time");
@@ -215,6 +217,15 @@ fn connection(inner: &Inner, id: &str) -> Result<Connection, Refusal> {
 
 fn instance_id(id: &str) -> Result<InstanceId, Refusal> {
     id.parse().map_err(|_| unknown())
+}
+
+fn unread(rejection: BytesRejection) -> Refusal {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Refusal::new(Code::PayloadTooLarge, format!("a message may have at most {MAX_MESSAGE_BYTES} bytes"))
+        }
+        _ => Refusal::new(Code::BadRequest, "the message did not arrive whole"),
+    }
 }
 
 fn unknown() -> Refusal {

@@ -81,7 +81,7 @@ async fn changes(changed: &mut tokio::sync::watch::Receiver<u64>) {
 }
 
 fn take(inner: &Inner, answer: SyncResponse) {
-    inner.toolbox.send_if_modified(|known| std::mem::replace(known, Some(answer.toolbox)) != Some(answer.toolbox));
+    inner.toolbox.send_if_modified(|known| known.replace(answer.toolbox) != Some(answer.toolbox));
     inner.links.send_if_modified(|known| {
         let differs = *known != answer.links;
         *known = answer.links;

@@ -205,15 +205,17 @@ impl Store {
                 let node = self.node()?;
                 let script = npm::script(files, package)?;
                 let bin = node.executable.parent().unwrap_or(Path::new("/usr/bin")).to_owned();
-                let prefix = bin.parent().unwrap_or(&bin).to_owned();
+                let mut read_only = vec![files.to_owned(), node.executable.clone()];
+                read_only.extend(shared_node(&bin));
                 let argv = vec![node.executable.clone(), script];
-                Ok(Prepared { argv, read_only: vec![files.to_owned(), prefix], path: bin })
+                Ok(Prepared { argv, read_only, path: bin })
             }
             Runtime::Pypi(package) => {
                 let python = self.python()?;
                 let (interpreter, script) = pypi::script(files, package)?;
                 let bin = files.join("venv/bin");
-                let read_only = vec![files.to_owned(), python.prefix.clone()];
+                // Not the whole prefix: that may be a person's home.
+                let read_only = vec![files.to_owned(), python.prefix.join("bin"), python.prefix.join("lib")];
                 Ok(Prepared { argv: vec![interpreter, script], read_only, path: bin })
             }
             Runtime::Oci(_) | Runtime::Remote(_) => Err(unsupported()),
@@ -257,6 +259,16 @@ impl Store {
     fn scratch(&self) -> Result<tempfile::TempDir, Failure> {
         tempfile::Builder::new().prefix(".scratch-").tempdir_in(&self.dir).map_err(io_failure)
     }
+}
+
+/// Node.js as a library, when it is built that way.
+fn shared_node(bin: &Path) -> Vec<PathBuf> {
+    let lib = bin.with_file_name("lib");
+    let entries = std::fs::read_dir(lib).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("libnode"))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 #[derive(Deserialize)]

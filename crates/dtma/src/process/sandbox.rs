@@ -467,7 +467,7 @@ fn reset_signals() -> Step<()> {
 
 /// Landlock, as far as the kernel knows it: the same paths as the minimal root.
 fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
-    use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules};
+    use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules};
     let abi = ABI::V3;
     let mut readable: Vec<PathBuf> = vec!["/proc".into()];
     let mut writable: Vec<PathBuf> = vec!["/dev".into()];
@@ -481,6 +481,8 @@ fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
         readable.extend(["/etc".into(), "/sys".into()]);
     }
     let ruleset = step("landlock", Ruleset::default().handle_access(AccessFs::from_all(abi)))?;
+    // Abstract sockets belong to the network namespace, which is the host's.
+    let ruleset = step("landlock", ruleset.scope(Scope::from_all(ABI::V6)))?;
     let ruleset = step("landlock", ruleset.create())?;
     let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&readable, AccessFs::from_read(abi))))?;
     let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&writable, AccessFs::from_all(abi))))?;

@@ -56,7 +56,9 @@ async fn usage_is_measured_over_all_processes_of_a_server() {
     world.phase(id, Phase::Ready).await;
     world.call(id, "fork", json!({})).await;
     until("usage is measured", || {
-        world.slot_usage(id).is_some_and(|usage| usage.processes >= 2 && usage.memory_bytes > 1 << 20 && usage.cpu_ms > 0)
+        world
+            .slot_usage(id)
+            .is_some_and(|usage| usage.processes >= 2 && usage.memory_bytes > 1 << 20 && usage.cpu_ms > 0)
     })
     .await;
 }
@@ -133,7 +135,11 @@ async fn a_server_sees_its_own_directory_and_nothing_of_ours_or_its_neighbours()
         let text = world.call(one, "read_file", json!({ "path": path })).await;
         assert!(["ENOENT", "EACCES", "EISDIR"].iter().any(|code| text.starts_with(code)), "{}: {text}", path.display());
         let text = world.call(one, "list_dir", json!({ "path": path })).await;
-        assert!(["ENOENT", "EACCES", "ENOTDIR"].iter().any(|code| text.starts_with(code)), "{}: {text}", path.display());
+        assert!(
+            ["ENOENT", "EACCES", "ENOTDIR"].iter().any(|code| text.starts_with(code)),
+            "{}: {text}",
+            path.display()
+        );
     }
     for path in ["/usr/x", "/etc/x", "/x"] {
         let text = world.call(one, "write_file", json!({ "path": path, "content": "x" })).await;
@@ -157,7 +163,10 @@ async fn granted_paths_are_seen_as_granted() {
     assert_eq!(world.call(reader, "read_file", json!({ "path": file })).await, "granted");
     let refused = world.call(reader, "write_file", json!({ "path": format!("{path}/b"), "content": "x" })).await;
     assert!(refused.starts_with("EROFS") || refused.starts_with("EACCES"), "{refused}");
-    assert_eq!(world.call(writer, "write_file", json!({ "path": format!("{path}/b"), "content": "x" })).await, "written");
+    assert_eq!(
+        world.call(writer, "write_file", json!({ "path": format!("{path}/b"), "content": "x" })).await,
+        "written"
+    );
 }
 
 fn open(path: &std::path::Path) {
@@ -175,7 +184,8 @@ async fn once_the_lease_has_ended_a_server_with_secrets_is_not_started_and_one_w
     world.agent().shutdown(toolyard_dtma::Shutdown::StopAll).await;
 
     let mut options = world.options();
-    options.clock = toolyard_types::Clock::stopped_at(crate::world::in_a_day().plus(std::time::Duration::from_secs(60)));
+    options.clock =
+        toolyard_types::Clock::stopped_at(crate::world::in_a_day().plus(std::time::Duration::from_secs(60)));
     // The control plane is away.
     options.control = toolyard_link::in_process(axum::Router::new());
     world.start_agent_with(options).await;

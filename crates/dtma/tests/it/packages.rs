@@ -70,7 +70,10 @@ async fn what_is_not_a_package_of_the_registry_is_refused() {
     for identifier in ["../evil", "file:/etc", "git+https://example.test/x", "--registry=x", "a b"] {
         for runtime in [Runtime::Npm(package(identifier)), Runtime::Pypi(package(identifier))] {
             let failure = world.resolve(runtime).await.expect_err("not a name");
-            assert!(matches!(failure.reason, Reason::ConfigInvalid | Reason::EngineUnavailable), "{identifier}: {failure:?}");
+            assert!(
+                matches!(failure.reason, Reason::ConfigInvalid | Reason::EngineUnavailable),
+                "{identifier}: {failure:?}"
+            );
         }
     }
     let failure = world.resolve(Runtime::Oci(package("x"))).await.expect_err("no containers here");

@@ -232,8 +232,17 @@ impl World {
 
     /// Sends one message as a gateway does and returns all that comes back.
     pub(crate) async fn send(&self, id: InstanceId, message: Json_) -> Result<Vec<Json_>, (StatusCode, Json_)> {
+        self.send_within(id, message, 30_000).await
+    }
+
+    pub(crate) async fn send_within(
+        &self,
+        id: InstanceId,
+        message: Json_,
+        deadline_ms: u64,
+    ) -> Result<Vec<Json_>, (StatusCode, Json_)> {
         let request = Request::post(format!("/v1/instances/{id}/messages"))
-            .header("toolyard-deadline-ms", "30000")
+            .header("toolyard-deadline-ms", deadline_ms)
             .body(Body::from(message.to_string()))
             .expect("a request");
         let response = self.router.clone().oneshot(request).await.expect("infallible");
@@ -377,6 +386,10 @@ pub(crate) fn clients() -> PackageClients {
 /// The supervisor example beside this test's own program.
 pub(crate) fn supervisor() -> PathBuf {
     let own = std::env::current_exe().expect("a test has a program");
+    let beside = own.with_file_name("supervisor");
+    if beside.is_file() {
+        return beside;
+    }
     let target = own.parent().and_then(|deps| deps.parent()).expect("tests lie in target/<profile>/deps");
     let supervisor = target.join("examples/supervisor");
     assert!(supervisor.is_file(), "{} is built with the tests", supervisor.display());
