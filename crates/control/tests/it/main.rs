@@ -1,4 +1,11 @@
 //! Behaviour of the control plane through its API, on SQLite and on Postgres.
 
+mod agent;
+mod catalog;
+mod catalog_sync;
 mod ground;
 mod harness;
+mod identity;
+mod servers;
+mod upkeep;
+mod vault;

@@ -1,0 +1,287 @@
+//! Servers through the API, with an agent that speaks the wire.
+
+use std::time::Duration;
+
+use http::{Method, Request};
+use serde_json::{Value, json};
+use toolyard_types::Name;
+use toolyard_types::snapshot::Target;
+use toolyard_types::state::Reason;
+
+use crate::agent::{Behaviour, FakeAgent};
+use crate::harness::{OWNER_KEY, TestControl, both_engines};
+
+pub(crate) const EVERYTHING: &str = "io.github.modelcontextprotocol/server-everything";
+
+impl TestControl {
+    /// Waits until `path` answers something that `reached` accepts; fails the test when it does not come.
+    pub(crate) async fn wait(&self, path: &str, reached: impl Fn(u16, &Value) -> bool) -> Value {
+        let mut last = None;
+        let found = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                let answer = self.get(path).await;
+                if reached(answer.status.as_u16(), &answer.body) {
+                    return answer.body;
+                }
+                last = Some(answer.text);
+                self.control.wake_loops();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        found.await.unwrap_or_else(|_| panic!("it never came; last: {last:?}"))
+    }
+
+    /// Waits until a server's last rollout is in a state.
+    pub(crate) async fn wait_rollout(&self, name: &str, state: &str) -> Value {
+        self.wait(&format!("/api/v1/servers/{name}"), |_, body| body["rollout"]["state"] == state).await
+    }
+
+    /// Deploys the everything server and waits until it is ready.
+    pub(crate) async fn deploy(&self, name: &str) -> Value {
+        self.post("/api/v1/servers", json!({ "name": name, "entry": EVERYTHING })).await.expect(201);
+        self.wait_rollout(name, "done").await
+    }
+
+    /// Lets replaced instances finish draining.
+    pub(crate) fn drained(&self) {
+        self.clock.step_ms(1_500);
+        self.control.wake_loops();
+    }
+
+    /// Waits until the gateway's picture of a server is as `reached` wants it.
+    pub(crate) async fn wait_route(&self, name: &str, reached: impl Fn(Option<&Target>) -> bool) {
+        let mut snapshots = self.control.snapshots();
+        let (organization, name) = (Name::new("default").unwrap(), Name::new(name).unwrap());
+        let seen = snapshots.wait_for(|snapshot| {
+            let routes = snapshot.organizations.get(&organization);
+            reached(routes.and_then(|routes| routes.servers.get(&name)).map(|route| &route.target))
+        });
+        tokio::time::timeout(Duration::from_secs(10), seen).await.expect("in time").expect("it lives");
+    }
+}
+
+fn instances(target: Option<&Target>) -> usize {
+    match target {
+        Some(Target::Instances(instances)) => instances.len(),
+        _ => 0,
+    }
+}
+
+both_engines! {
+    async fn a_server_goes_from_the_catalog_to_a_route_and_back_to_nothing(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let created = t.post("/api/v1/servers", json!({ "name": "everything", "entry": EVERYTHING })).await.expect(201);
+        assert_eq!(created.body["phase"], "pending");
+        assert_eq!(created.body["revision"], 1);
+        assert_eq!(created.headers["etag"], format!("\"{}\"", created.body["etag"].as_str().unwrap()));
+
+        let ready = t.wait_rollout("everything", "done").await;
+        assert_eq!((ready["phase"].as_str(), ready["reason"].as_str()), (Some("ready"), Some("answered")));
+        assert_eq!(ready["instances"][0]["toolbox"], "local");
+        assert_eq!(ready["instances"][0]["pid"], 4711);
+        assert_eq!(ready["instance_id"], ready["instances"][0]["id"]);
+        assert_eq!(ready["mcp_path"], "/mcp/default/servers/everything");
+        t.wait_route("everything", |target| instances(target) == 1).await;
+        let revisions = t.get("/api/v1/servers/everything/revisions").await.expect(200);
+        assert!(revisions.body["items"][0]["lock_digest"].as_str().unwrap().starts_with("sha256:"));
+
+        let restarted = t.post("/api/v1/servers/everything/restart", json!({})).await.expect(202);
+        assert_eq!(restarted.body["rollout"]["state"], "progressing");
+        let restarted = t.wait("/api/v1/servers/everything", |_, body| {
+            body["rollout"]["state"] == "done" && body["rollout"]["id"] != ready["rollout"]["id"]
+        }).await;
+        assert_ne!(restarted["instance_id"], ready["instance_id"]);
+        assert!(restarted["instance_id"].is_string());
+        t.drained();
+        t.wait("/api/v1/servers/everything", |_, body| body["instances"].as_array().unwrap().len() == 1).await;
+        assert_eq!(agent.deeds(), ["run everything@1", "run everything@1", "stop everything@1"]);
+
+        t.post("/api/v1/servers/everything/stop", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/everything", |_, body| body["phase"] == "stopped").await;
+        t.wait_route("everything", |target| instances(target) == 0).await;
+        t.post("/api/v1/servers/everything/start", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/everything", |_, body| body["phase"] == "ready").await;
+
+        agent.let_end(false);
+        let deleting = t.delete("/api/v1/servers/everything").await.expect(202);
+        assert_eq!(deleting.body["phase"], "stopping");
+        let taken = t.post("/api/v1/servers", json!({ "name": "everything", "entry": EVERYTHING })).await.expect(409);
+        assert!(taken.text.contains("is being deleted"), "{}", taken.text);
+        agent.let_end(true);
+        t.wait("/api/v1/servers/everything", |status, _| status == 404).await;
+        t.wait_route("everything", |target| target.is_none()).await;
+        t.deploy("everything").await;
+    }
+
+    async fn an_update_makes_a_revision_and_a_rollback_points_back(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let first = t.deploy("s").await;
+        let etag = first["etag"].as_str().unwrap().to_owned();
+        let updated = t.patch("/api/v1/servers/s", json!({ "environment": { "DEMO": "1" } })).await.expect(202);
+        assert_eq!(updated.body["rollout"]["to_revision"], 2);
+        let second = t.wait("/api/v1/servers/s", |_, body| body["revision"] == 2).await;
+        assert_eq!(second["phase"], "ready");
+        let same = t.patch("/api/v1/servers/s", json!({ "environment": { "DEMO": "1" } })).await.expect(202);
+        assert_eq!(same.body["rollout"]["id"], second["rollout"]["id"]);
+
+        let stale = Request::patch("/api/v1/servers/s")
+            .header("authorization", format!("Bearer {OWNER_KEY}"))
+            .header("content-type", "application/json")
+            .header("if-match", format!("\"{etag}\""))
+            .body(json!({ "environment": { "DEMO": "2" } }).to_string().into()).unwrap();
+        t.send(stale).await.expect(412);
+
+        t.post("/api/v1/servers/s/rollback", json!({})).await.expect(202);
+        let back = t.wait("/api/v1/servers/s", |_, body| body["revision"] == 1 && body["rollout"]["state"] == "done").await;
+        assert_eq!(back["rollout"]["from_revision"], 2);
+        t.post("/api/v1/servers/s/rollback", json!({})).await.expect(409);
+        t.post("/api/v1/servers/s/rollback", json!({ "revision": 9 })).await.expect(422);
+        // The package did not change, so it was resolved once.
+        let revisions = t.get("/api/v1/servers/s/revisions").await.expect(200);
+        assert_eq!(revisions.body["items"][0]["lock_digest"], revisions.body["items"][1]["lock_digest"]);
+        assert_eq!(agent.deeds().iter().filter(|deed| deed.starts_with("run")).count(), 3);
+    }
+
+    async fn a_clone_runs_beside_its_origin(engine) {
+        let t = TestControl::start(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        t.deploy("origin").await;
+        let copy = t.post("/api/v1/servers/origin/clone", json!({ "name": "copy" })).await;
+        if copy.code() == "feature_disabled" {
+            return;
+        }
+        copy.expect(201);
+        t.wait("/api/v1/servers/copy", |_, body| body["phase"] == "ready").await;
+        t.post("/api/v1/servers/origin/clone", json!({ "name": "copy" })).await.expect(409);
+    }
+
+    async fn requests_that_cannot_work_are_refused_and_leave_nothing(engine) {
+        let t = TestControl::start(engine).await;
+        for (body, status, code) in [
+            (json!({}), 422, "validation_failed"),
+            (json!({ "entry": "a/b", "url": "https://example.test" }), 422, "validation_failed"),
+            (json!({ "entry": "no.such/entry" }), 404, "not_found"),
+            (json!({ "entry": EVERYTHING, "name": "Bad_Name" }), 422, "validation_failed"),
+            (json!({ "entry": EVERYTHING, "name": "x\u{202e}y" }), 422, "validation_failed"),
+            (json!({ "entry": EVERYTHING, "name": "../../etc" }), 422, "validation_failed"),
+            (json!({ "entry": EVERYTHING, "surprise": 1 }), 422, "validation_failed"),
+            (json!({ "entry": EVERYTHING, "inputs": { "NOPE": "1" } }), 422, "validation_failed"),
+            (json!({ "entry": EVERYTHING, "environment": { "A-B": "1" } }), 422, "validation_failed"),
+            (json!({ "entry": EVERYTHING, "toolbox": "nowhere" }), 422, "validation_failed"),
+            (json!({ "entry": EVERYTHING, "credentials": { "KEY": "nothing" } }), 422, "credential_missing"),
+            (json!({ "entry": EVERYTHING, "package": "nuget" }), 422, "validation_failed"),
+            (json!({ "entry": EVERYTHING, "package": "pypi" }), 422, "unsupported_by_engine"),
+            (json!({ "entry": EVERYTHING, "rollout_timeout_ms": 1 }), 422, "validation_failed"),
+            (json!({ "url": "file:///etc/passwd", "name": "f" }), 422, "validation_failed"),
+        ] {
+            let answer = t.post("/api/v1/servers", body.clone()).await;
+            assert_eq!((answer.status.as_u16(), answer.code()), (status, code), "{body}: {}", answer.text);
+            assert!(!answer.text.contains('\u{202e}'), "hidden characters are escaped: {}", answer.text);
+        }
+        assert_eq!(t.get("/api/v1/servers").await.expect(200).body["items"], json!([]));
+        for path in ["/api/v1/servers/none", "/api/v1/servers/none/rollout", "/api/v1/servers/none/revisions"] {
+            t.get(path).await.expect(404);
+        }
+    }
+
+    async fn lists_page_search_and_filter_by_phase(engine) {
+        let t = TestControl::start(engine).await;
+        for number in 0..5 {
+            let body = json!({ "name": format!("s{number}"), "entry": EVERYTHING, "start": number % 2 == 0 });
+            t.post("/api/v1/servers", body).await.expect(201);
+        }
+        let names = |body: &Value| -> Vec<String> {
+            body["items"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+        };
+        let first = t.get("/api/v1/servers?limit=2").await.expect(200).body;
+        assert_eq!(names(&first), ["s0", "s1"]);
+        let next = format!("/api/v1/servers?limit=3&cursor={}", first["next_cursor"].as_str().unwrap());
+        let rest = t.get(&next).await.expect(200).body;
+        assert_eq!(names(&rest), ["s2", "s3", "s4"]);
+        assert_eq!(rest.get("next_cursor"), None);
+        assert_eq!(names(&t.get("/api/v1/servers?phase=stopped").await.expect(200).body), ["s1", "s3"]);
+        assert_eq!(names(&t.get("/api/v1/servers?phase=stopped&limit=1&cursor=s1").await.expect(200).body), ["s3"]);
+        assert_eq!(names(&t.get("/api/v1/servers?search=S4").await.expect(200).body), ["s4"]);
+        assert_eq!(names(&t.get("/api/v1/servers?search=%25").await.expect(200).body), Vec::<String>::new());
+        t.get("/api/v1/servers?limit=0").await.expect(422);
+    }
+
+    async fn secrets_become_credentials_and_reach_only_the_agent(engine) {
+        const CANARY: &str = "canary-7c1f-super-secret";
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.put("/api/v1/credentials/own", json!({ "secret": CANARY })).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "credentials": { "TOKEN": "own" } });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let secrets: Vec<_> =
+            agent.state().desired.instances[0].secrets.values().map(|secret| secret.expose().to_owned()).collect();
+        assert_eq!(secrets, [CANARY]);
+        for path in ["/api/v1/servers/s", "/api/v1/servers/s/revisions", "/api/v1/servers/s/rollout", "/api/v1/servers"] {
+            assert!(!t.get(path).await.text.contains(CANARY), "{path}");
+        }
+        t.delete("/api/v1/credentials/own").await.expect(409);
+    }
+
+    async fn toolsets_share_the_name_space_with_servers(engine) {
+        let t = TestControl::start(engine).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING })).await.expect(201);
+        let body = json!({ "name": "all", "description": "d", "members": [{ "server": "s" }] });
+        let made = t.post("/api/v1/toolsets", body.clone()).await.expect(201);
+        assert_eq!(made.body["mcp_path"], "/mcp/default/toolsets/all");
+        t.post("/api/v1/toolsets", body).await.expect(409);
+        t.post("/api/v1/servers", json!({ "name": "all", "entry": EVERYTHING })).await.expect(409);
+        t.post("/api/v1/toolsets", json!({ "name": "s", "members": [{ "server": "s" }] })).await.expect(409);
+        let unknown = json!({ "name": "bad", "members": [{ "server": "nope" }] });
+        assert_eq!(t.post("/api/v1/toolsets", unknown).await.expect(422).body["errors"][0]["field"], "members.0.server");
+        let change = json!({ "name": "all", "members": [{ "server": "s", "tools": ["echo"] }] });
+        let changed = t.put("/api/v1/toolsets/all", change).await.expect(200);
+        assert_eq!(changed.body["members"][0]["tools"], json!(["echo"]));
+        let mut snapshots = t.control.snapshots();
+        let (organization, name) = (Name::new("default").unwrap(), Name::new("all").unwrap());
+        let seen = snapshots.wait_for(|snapshot| {
+            snapshot.organizations.get(&organization).is_some_and(|routes| routes.toolsets.contains_key(&name))
+        });
+        tokio::time::timeout(Duration::from_secs(5), seen).await.unwrap().unwrap();
+        t.delete("/api/v1/toolsets/all").await.expect(204);
+        t.get("/api/v1/toolsets/all").await.expect(404);
+    }
+
+    async fn what_cannot_be_resolved_fails_with_the_reason(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        agent.refuse_to_resolve(Reason::PackageNotFound, "npm has no such package");
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING })).await.expect(201);
+        let failed = t.wait_rollout("s", "failed").await;
+        assert_eq!((failed["phase"].as_str(), failed["reason"].as_str()), (Some("failed"), Some("package_not_found")));
+        assert!(failed["message"].as_str().unwrap().contains("npm has no such package"));
+        let ended = t.wait("/api/v1/servers/s", |_, body| body["instances"] == json!([])).await;
+        assert_eq!(ended["enabled"], true);
+    }
+
+    async fn without_a_toolbox_a_server_waits_and_says_so(engine) {
+        let t = TestControl::start(engine).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING })).await.expect(201);
+        let waiting = t.wait("/api/v1/servers/s", |_, body| body["reason"] == "awaiting_toolbox").await;
+        assert_eq!(waiting["phase"], "pending");
+        assert_eq!(waiting["message"], "no toolbox is online");
+        let _agent = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/servers/s", |_, body| body["phase"] == "ready").await;
+    }
+
+    async fn a_hanging_server_can_be_cancelled_and_deleted(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        agent.behave("s", Behaviour::Hangs);
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING })).await.expect(201);
+        t.wait("/api/v1/servers/s", |_, body| body["phase"] == "starting").await;
+        let cancelled = t.ask(Method::POST, "/api/v1/servers/s/rollout/cancel", None).await.expect(200);
+        assert_eq!(cancelled.body["state"], "cancelled");
+        t.ask(Method::POST, "/api/v1/servers/s/rollout/cancel", None).await.expect(409);
+        t.wait("/api/v1/servers/s", |_, body| body["phase"] == "stopped" && body["instances"] == json!([])).await;
+        t.delete("/api/v1/servers/s").await.expect(202);
+        t.wait("/api/v1/servers/s", |status, _| status == 404).await;
+    }
+}
