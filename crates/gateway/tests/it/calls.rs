@@ -1,0 +1,158 @@
+use crate::world::*;
+use http::StatusCode;
+use toolyard_mcp::era::Era;
+use toolyard_types::snapshot::CallOutcome;
+
+const OLD: &str = "/mcp/default/servers/old";
+
+fn call(id: &str, tool: &str, rest: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}"{rest}}}}}"#)
+}
+
+#[tokio::test]
+async fn a_result_arrives_byte_for_byte_as_plain_json() {
+    let mut world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    world.record().await;
+    let arguments =
+        r#","arguments":{"z":1.0,"a":1234567890123456789012345678901234567890,"s":"\u00e9"},"future":[ 1.50 ]"#;
+    let response = world.legacy(OLD, &session, call("1.0", "echo", arguments)).await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let want = format!(
+        r#"{{"jsonrpc":"2.0","id":1.0,"result":{{"content":[],"z":1.0,"a":[ 1 ,2 ],"n":1234567890123456789012345678901234567890,"params":{{"name":"echo"{arguments}}}}}}}"#
+    );
+    assert_eq!(text(response).await, want);
+    let record = world.record().await;
+    assert_eq!((record.outcome, record.target.as_str()), (CallOutcome::Ok, "echo"));
+    assert_eq!(usize::try_from(record.response_bytes).unwrap(), want.len());
+}
+
+#[tokio::test]
+async fn two_clients_with_equal_ids_and_tokens_do_not_mix_and_get_their_own_token_back() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let (one, two) = (world.initialize(OLD, "2025-06-18").await, world.initialize(OLD, "2025-06-18").await);
+    let with_token = |token: &str| call("1", "progress", &format!(r#","_meta":{{"progressToken":{token}}}"#));
+    let (one, two) =
+        tokio::join!(world.legacy(OLD, &one, with_token("\"tok\"")), world.legacy(OLD, &two, with_token("7.0")));
+    for (response, token) in [(one, "\"tok\""), (two, "7.0")] {
+        let progress = |n| {
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{n},"x":1.0}}}}"#
+            )
+        };
+        let want = [progress(1), progress(2), r#"{"jsonrpc":"2.0","id":1,"result":{"content":[]}}"#.to_owned()];
+        assert_eq!(events(response).await, want);
+    }
+}
+
+#[tokio::test]
+async fn a_legacy_clients_cancellation_reaches_the_server_and_ends_the_call() {
+    let mut world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    world.record().await;
+    let cancel = async {
+        world.fixture("old").line(|line| line.contains("slow")).await;
+        let body = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"c"}}"#;
+        let response = world.legacy(OLD, &session, body).await;
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+    };
+    let (response, ()) = tokio::join!(world.legacy(OLD, &session, call("\"c\"", "slow", "")), cancel);
+    assert_eq!(events(response).await, [""; 0]);
+    world.fixture("old").line(|line| line.contains("notifications/cancelled")).await;
+    assert_eq!(world.record().await.outcome, CallOutcome::Cancelled);
+}
+
+#[tokio::test]
+async fn another_sessions_cancellation_touches_nothing() {
+    let world = world().server("old", Era::Legacy).call_timeout_ms(300).start().await;
+    let (one, two) = (world.initialize(OLD, "2025-06-18").await, world.initialize(OLD, "2025-06-18").await);
+    let cancel = async {
+        world.fixture("old").line(|line| line.contains("slow")).await;
+        let body = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+        world.legacy(OLD, &two, body).await;
+    };
+    let (response, ()) = tokio::join!(world.legacy(OLD, &one, call("1", "slow", "")), cancel);
+    let error = json(response).await;
+    assert_eq!(error["error"]["data"]["code"], "upstream_timeout", "{error}");
+    assert_eq!(error["id"], 1);
+}
+
+#[tokio::test]
+async fn a_modern_client_that_goes_away_cancels_its_call() {
+    let mut world = world().server("old", Era::Legacy).start().await;
+    let request = modern_request(OLD, "tools/call", Some("slow"), r#""name":"slow""#);
+    let call = world.send(request);
+    tokio::select! {
+        _ = call => panic!("the server never answers"),
+        _ = world.fixture("old").line(|line| line.contains("slow")) => {}
+    }
+    world.fixture("old").line(|line| line.contains("notifications/cancelled")).await;
+    assert_eq!(world.record().await.outcome, CallOutcome::Cancelled);
+}
+
+#[tokio::test]
+async fn a_legacy_client_that_goes_away_does_not_cancel_its_call() {
+    let mut world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    world.record().await;
+    let fixture = world.fixture("old").clone();
+    tokio::select! {
+        _ = world.legacy(OLD, &session, call("1", "slow", "")) => panic!("the server has not answered"),
+        _ = fixture.line(|line| line.contains("slow")) => {}
+    }
+    let request = fixture.line(|line| line.contains("slow")).await;
+    let id = serde_json::from_str::<serde_json::Value>(&request).unwrap()["id"].clone();
+    fixture.say(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
+    assert_eq!(world.record().await.outcome, CallOutcome::Ok);
+    assert_eq!(fixture.count(|line| line.contains("notifications/cancelled")), 0);
+}
+
+#[tokio::test]
+async fn how_a_call_ends_is_told_apart_in_its_record() {
+    let mut world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    world.record().await;
+    for (tool, outcome) in [("fail", CallOutcome::ToolError), ("none", CallOutcome::ServerError)] {
+        world.legacy(OLD, &session, call("1", tool, "")).await;
+        assert_eq!(world.record().await.outcome, outcome);
+    }
+    world.break_toolbox();
+    let error = json(world.legacy(OLD, &session, call("1", "echo", "")).await).await;
+    assert_eq!(error["error"]["data"]["code"], "upstream_failed");
+    assert_eq!(world.record().await.outcome, CallOutcome::UpstreamFailed);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_ready_says_why() {
+    let world = world().start().await;
+    let response = world.modern("/mcp/default/servers/stopped", "tools/list", None, "").await;
+    let error = json(response).await;
+    assert_eq!(error["error"]["data"]["code"], "server_not_ready");
+    assert_eq!(error["error"]["message"], "the server is failed: crash_loop");
+}
+
+#[tokio::test]
+async fn a_2025_03_26_batch_is_answered_whole() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-03-26").await;
+    let body = format!(
+        r#"[{},{{"jsonrpc":"2.0","method":"notifications/initialized"}},{{"jsonrpc":"2.0","id":"p","method":"ping"}}]"#,
+        call("1", "fail", "")
+    );
+    let response = world.post(OLD, &[("mcp-session-id", &session)], body).await;
+    let want =
+        r#"[{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}},{"jsonrpc":"2.0","id":"p","result":{}}]"#;
+    assert_eq!(text(response).await, want);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_only_streams_gets_one() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    let mut request = post_request(OLD, &[("mcp-session-id", &session)], call("1", "fail", ""));
+    request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    assert_eq!(
+        events(world.send(request).await).await,
+        [r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#]
+    );
+}

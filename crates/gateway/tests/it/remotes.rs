@@ -1,0 +1,135 @@
+use crate::world::*;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use toolyard_mcp::era::Era;
+use toolyard_mcp::{Kind, Message, envelope};
+
+const FAR: &str = "/mcp/default/servers/far";
+
+/// A remote server that remembers what it was sent.
+struct Remote {
+    era: Era,
+    session: AtomicUsize,
+    seen: Mutex<Vec<(String, HeaderMap)>>,
+}
+
+impl Remote {
+    async fn start(era: Era) -> (Arc<Self>, String) {
+        let remote = Arc::new(Self { era, session: AtomicUsize::new(1), seen: Mutex::default() });
+        let router = axum::Router::new().route("/mcp", post(serve)).with_state(remote.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (remote, url)
+    }
+
+    fn count(&self, method: &str) -> usize {
+        self.seen.lock().unwrap().iter().filter(|(seen, _)| seen == method).count()
+    }
+
+    fn session(&self) -> String {
+        format!("session-{}", self.session.load(Ordering::SeqCst))
+    }
+}
+
+async fn serve(State(remote): State<Arc<Remote>>, headers: HeaderMap, body: Bytes) -> Response {
+    let message = Message::parse(body).unwrap();
+    assert_eq!(headers["x-secret"], "s3cret");
+    assert!(!headers.contains_key("authorization"), "the client's key must not be passed on");
+    remote.seen.lock().unwrap().push((message.method().to_owned(), headers.clone()));
+    let json = |bytes: Bytes| ([("content-type", "application/json")], bytes).into_response();
+    let id = message.raw_id();
+    match (remote.era, message.method()) {
+        (Era::Modern, "server/discover") => json(envelope::result(
+            id.unwrap(),
+            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}}}"#,
+        )),
+        (Era::Legacy, "server/discover") => (StatusCode::BAD_REQUEST, "no session").into_response(),
+        (Era::Legacy, "initialize") => {
+            let result = r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"far","version":"1"}}"#;
+            let mut response = json(envelope::result(id.unwrap(), result));
+            response.headers_mut().insert("mcp-session-id", remote.session().parse().unwrap());
+            response
+        }
+        (Era::Legacy, _) if headers.get("mcp-session-id").is_none_or(|id| id != remote.session().as_str()) => {
+            StatusCode::NOT_FOUND.into_response()
+        }
+        _ if message.kind() != Kind::Request => StatusCode::ACCEPTED.into_response(),
+        (_, "tools/call") => events(&remote, &message),
+        (_, "tools/list") => json(envelope::result(id.unwrap(), r#"{"tools":[{"name":"t"}]}"#)),
+        _ => json(envelope::error(id, -32601, "unknown", None)),
+    }
+}
+
+fn events(remote: &Remote, message: &Message) -> Response {
+    let token = message.progress_token().unwrap().map(|span| message.text(span).to_owned()).unwrap_or_default();
+    let result = if remote.era == Era::Modern { r#"{"resultType":"complete","z":1.0}"# } else { r#"{"z":1.0}"# };
+    let progress = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":1}}}}"#
+    );
+    let answer = envelope::result(message.raw_id().unwrap(), result);
+    let answer = String::from_utf8_lossy(&answer);
+    (
+        [("content-type", "text/event-stream")],
+        format!(": hi\n\nid: 1\ndata: {progress}\n\nevent: message\r\ndata: {answer}\r\n\r\n"),
+    )
+        .into_response()
+}
+
+const CALL: &str = r#""name":"tööl","_meta2":{}"#;
+
+#[tokio::test]
+async fn remote_servers_of_both_eras_are_called_by_clients_of_both() {
+    for era in [Era::Legacy, Era::Modern] {
+        let (remote, url) = Remote::start(era).await;
+        let world = world().remote("far", url).start().await;
+        let session = world.initialize(FAR, "2025-06-18").await;
+        let body = r#"{"jsonrpc":"2.0","id":"l","method":"tools/call","params":{"name":"tööl","_meta":{"progressToken":"p"}}}"#;
+        let seen = crate::world::events(world.legacy(FAR, &session, body).await).await;
+        assert_eq!(
+            seen[0],
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"p","progress":1}}"#
+        );
+        assert_eq!(seen[1], r#"{"jsonrpc":"2.0","id":"l","result":{"z":1.0}}"#);
+        let modern = world.modern(FAR, "tools/call", Some("=?base64?dMO2w7Zs?="), CALL).await;
+        assert_eq!(text(modern).await, r#"{"jsonrpc":"2.0","id":"m-1","result":{"resultType":"complete","z":1.0}}"#);
+        let seen = remote.seen.lock().unwrap();
+        let (_, headers) = seen.iter().rfind(|(method, _)| method == "tools/call").unwrap();
+        match era {
+            Era::Modern => {
+                assert_eq!(headers["mcp-method"], "tools/call");
+                assert_eq!(headers["mcp-name"], "=?base64?dMO2w7Zs?=");
+                assert_eq!(headers["mcp-protocol-version"], "2026-07-28");
+            }
+            Era::Legacy => assert_eq!(headers["mcp-protocol-version"], "2025-06-18"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_the_remote_forgot_is_opened_again_for_the_same_call() {
+    let (remote, url) = Remote::start(Era::Legacy).await;
+    let world = world().remote("far", url).start().await;
+    let call = || async { json(world.modern(FAR, "tools/list", None, "").await).await };
+    assert_eq!(tool_names(&call().await), ["t"]);
+    remote.session.fetch_add(1, Ordering::SeqCst);
+    let again = world.modern(FAR, "tools/call", Some("t"), r#""name":"t""#).await;
+    assert!(text(again).await.contains(r#""z":1.0"#));
+    assert_eq!(remote.count("initialize"), 2);
+}
+
+#[tokio::test]
+async fn a_remote_that_cannot_be_reached_is_an_error_of_its_calls() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    drop(listener);
+    let world = world().remote("far", url).start().await;
+    let error = json(world.modern(FAR, "tools/call", Some("t"), r#""name":"t""#).await).await;
+    assert_eq!(error["error"]["data"]["code"], "upstream_failed");
+    assert_eq!(error["error"]["message"], "the remote server cannot be reached");
+}

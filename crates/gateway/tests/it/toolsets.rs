@@ -1,0 +1,82 @@
+use crate::world::*;
+use toolyard_mcp::era::Era;
+
+const ALL: &str = "/mcp/default/toolsets/all";
+
+#[tokio::test]
+async fn a_toolset_lists_and_calls_tools_of_servers_of_both_eras() {
+    let mut world =
+        world().server("old", Era::Legacy).server("new", Era::Modern).toolset("all", &["old", "new"]).start().await;
+    let list = json(world.modern(ALL, "tools/list", None, "").await).await;
+    let want = ["old__echo", "old__progress", "old__slow", "new__echo", "new__progress", "new__slow"];
+    assert_eq!(tool_names(&list), want);
+    world.record().await;
+    for name in ["old__echo", "new__echo"] {
+        let params = format!(r#""name":"{name}","arguments":{{"name":"{name}"}}"#);
+        let result = json(world.modern(ALL, "tools/call", Some(name), &params).await).await;
+        assert_eq!(result["result"]["params"]["name"], "echo", "{result}");
+        assert_eq!(result["result"]["params"]["arguments"]["name"], name);
+        let record = world.record().await;
+        assert!(record.server.is_some() && record.toolset.is_some());
+        assert_eq!(record.target, "echo");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_server_costs_only_its_own_tools() {
+    let world =
+        world().server("old", Era::Legacy).broken("gone").toolset("all", &["gone", "old", "stopped"]).start().await;
+    let list = json(world.modern(ALL, "tools/list", None, "").await).await;
+    assert_eq!(tool_names(&list), ["old__echo", "old__progress", "old__slow"]);
+    let session = world.initialize(ALL, "2025-06-18").await;
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"old__echo"}}"#;
+    assert!(json(world.legacy(ALL, &session, body).await).await["result"].is_object());
+}
+
+#[tokio::test]
+async fn only_selected_tools_are_listed_and_called() {
+    let world = world().server("old", Era::Legacy).selection("some", "old", &["slow"]).start().await;
+    let path = "/mcp/default/toolsets/some";
+    assert_eq!(tool_names(&json(world.modern(path, "tools/list", None, "").await).await), ["old__slow"]);
+    for name in ["old__echo", "echo", "old__none", "new__slow", "\u{202e}"] {
+        let session = world.initialize(path, "2025-06-18").await;
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{name}"}}}}"#);
+        let error = json(world.legacy(path, &session, body).await).await;
+        assert_eq!(error["error"]["code"], -32602, "{name}");
+    }
+    assert_eq!(world.fixture("old").count(|line| line.contains("tools/call")), 0);
+}
+
+#[tokio::test]
+async fn prompts_and_resources_find_their_server() {
+    let world =
+        world().server("old", Era::Legacy).server("two", Era::Legacy).toolset("all", &["old", "two"]).start().await;
+    let prompts = json(world.modern(ALL, "prompts/list", None, "").await).await;
+    assert_eq!(prompts["result"]["prompts"][1]["name"], "two__greet");
+    let got = json(world.modern(ALL, "prompts/get", Some("two__greet"), r#""name":"two__greet""#).await).await;
+    assert!(got["result"]["messages"].is_array(), "{got}");
+    world.fixture("two").line(|line| line.contains(r#""name":"greet""#)).await;
+    let resources = json(world.modern(ALL, "resources/list", None, "").await).await;
+    assert_eq!(resources["result"]["resources"].as_array().unwrap().len(), 1, "an equal URI is listed once");
+    for uri in ["file:///a", "db://7"] {
+        let error = json(world.modern(ALL, "resources/read", Some(uri), &format!(r#""uri":"{uri}""#)).await).await;
+        assert_eq!(error["error"]["message"], "no such thing", "the server was asked: {error}");
+        world.fixture("old").line(|line| line.contains(uri)).await;
+    }
+    let unknown = json(world.modern(ALL, "resources/read", Some("x://y"), r#""uri":"x://y""#).await).await;
+    assert_eq!(unknown["error"]["code"], -32602);
+    let complete = r#""ref":{"type":"ref/prompt","name":"two__greet"},"argument":{"name":"a","value":"b"}"#;
+    world.modern(ALL, "completion/complete", None, complete).await;
+    world.fixture("two").line(|line| line.contains("completion/complete") && line.contains(r#""name":"greet""#)).await;
+}
+
+#[tokio::test]
+async fn a_toolset_describes_itself_with_the_instructions_of_its_servers() {
+    let world =
+        world().server("old", Era::Legacy).server("new", Era::Modern).toolset("all", &["old", "new"]).start().await;
+    let body = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#;
+    let result = json(world.post(ALL, &[], body).await).await;
+    assert_eq!(result["result"]["instructions"], "All of it.\n\n# old\nBe kind.");
+    assert_eq!(result["result"]["serverInfo"]["name"], "all");
+    assert_eq!(result["result"]["capabilities"]["tools"]["listChanged"], true);
+}

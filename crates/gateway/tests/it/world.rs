@@ -1,0 +1,474 @@
+//! The world of a test: fixture servers, a toolbox, a snapshot, and requests.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{Request, StatusCode, header};
+use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::{mpsc, watch};
+use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
+use toolyard_link::frames;
+use toolyard_mcp::era::{Era, code};
+use toolyard_mcp::stdio::{Connection, MAX_MESSAGE_BYTES, Options};
+use toolyard_mcp::{Kind, Message, envelope};
+use toolyard_types::access::{Action, Role};
+use toolyard_types::snapshot::*;
+use toolyard_types::state::{Phase, Reason};
+use toolyard_types::{
+    ApiKeyId, Clock, InstanceId, Name, OrganizationId, RevisionId, ServerId, Timestamp, ToolboxId, ToolsetId,
+};
+use tower::ServiceExt;
+
+pub(crate) const KEY: &str = "ty_test_key";
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// What a fixture server was sent, and a way to write to it.
+#[derive(Clone)]
+pub(crate) struct Fixture {
+    seen: watch::Receiver<Vec<String>>,
+    out: mpsc::UnboundedSender<String>,
+    tools: Arc<Mutex<String>>,
+}
+
+impl Fixture {
+    /// Waits until the server was sent a line that `wanted` accepts.
+    pub(crate) async fn line(&self, wanted: impl Fn(&str) -> bool) -> String {
+        let mut seen = self.seen.clone();
+        let lines = tokio::time::timeout(LONG, seen.wait_for(|lines| lines.iter().any(|line| wanted(line)))).await;
+        let lines = lines.expect("in time").expect("the server lives");
+        lines.iter().find(|line| wanted(line)).expect("just seen").clone()
+    }
+
+    pub(crate) fn count(&self, wanted: impl Fn(&str) -> bool) -> usize {
+        self.seen.borrow().iter().filter(|line| wanted(line)).count()
+    }
+
+    /// Writes a line as the server.
+    pub(crate) fn say(&self, line: impl Into<String>) {
+        self.out.send(line.into()).expect("the server lives");
+    }
+
+    pub(crate) fn set_tools(&self, tools: &str) {
+        *self.tools.lock().unwrap() = tools.to_owned();
+    }
+}
+
+/// A server's answers, by method and tool. Results carry what a typed model would lose.
+fn answer(era: Era, tools: &str, request: &Message, say: &mpsc::UnboundedSender<String>) -> Option<Bytes> {
+    let id = request.raw_id()?;
+    let result = |raw: &str| {
+        let raw =
+            if era == Era::Modern { raw.replacen('{', r#"{"resultType":"complete","#, 1) } else { raw.to_owned() };
+        Some(envelope::result(id, &raw.replace(",}", "}")))
+    };
+    let fail = |code: i64, text: &str| Some(envelope::error(Some(id), code, text, None));
+    let described = request
+        .meta()
+        .ok()
+        .flatten()
+        .is_some_and(|meta| meta.get("io.modelcontextprotocol/protocolVersion").is_ok_and(|found| found.is_some()));
+    if (era == Era::Modern) != described && request.method() != "server/discover" {
+        return fail(code::INVALID_PARAMS, "of the wrong era");
+    }
+    match (era, request.method()) {
+        (Era::Legacy, "initialize") => result(
+            r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"prompts":{},"resources":{"subscribe":true},"logging":{}},"serverInfo":{"name":"old","version":"1"},"instructions":"Be kind."}"#,
+        ),
+        (Era::Modern, "server/discover") => Some(envelope::result(
+            id,
+            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true}},"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"new","version":"2"}},"ttlMs":5000,"cacheScope":"public"}"#,
+        )),
+        (_, "tools/list") => result(&format!(r#"{{"tools":[{tools}]}}"#)),
+        (_, "prompts/list") => result(r#"{"prompts":[{"name":"greet"}]}"#),
+        (_, "prompts/get") => result(r#"{"messages":[]}"#),
+        (_, "resources/list") => result(r#"{"resources":[{"uri":"file:///a","name":"a"}]}"#),
+        (_, "resources/templates/list") => result(r#"{"resourceTemplates":[{"uriTemplate":"db://{id}","name":"d"}]}"#),
+        (_, "resources/read") => fail(code::RESOURCE_NOT_FOUND, "no such thing"),
+        (Era::Modern, "subscriptions/listen") => {
+            let id = id.to_owned();
+            say.send(format!(r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}},"notifications":{{}}}}}}"#)).ok()?;
+            None
+        }
+        (_, "tools/call") => call(request, result, fail, say),
+        _ => fail(code::METHOD_NOT_FOUND, "unknown"),
+    }
+}
+
+fn call(
+    request: &Message,
+    result: impl Fn(&str) -> Option<Bytes>,
+    fail: impl Fn(i64, &str) -> Option<Bytes>,
+    say: &mpsc::UnboundedSender<String>,
+) -> Option<Bytes> {
+    match request.payload_string("name").unwrap().unwrap_or_default().as_ref() {
+        "echo" => {
+            let params = String::from_utf8(request.payload().unwrap().to_vec()).unwrap();
+            result(&format!(
+                r#"{{"content":[],"z":1.0,"a":[ 1 ,2 ],"n":1234567890123456789012345678901234567890,"params":{params}}}"#
+            ))
+        }
+        "progress" => {
+            let token = request.text(request.progress_token().unwrap().unwrap()).to_owned();
+            for n in 1..=2 {
+                say.send(format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{n},"x":1.0}}}}"#)).ok()?;
+            }
+            result(r#"{"content":[]}"#)
+        }
+        "log" => {
+            say.send(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#.into())
+                .ok()?;
+            result(r#"{"content":[]}"#)
+        }
+        "fail" => result(r#"{"content":[],"isError":true}"#),
+        "slow" => None,
+        _ => fail(code::INVALID_PARAMS, "no such tool"),
+    }
+}
+
+pub(crate) const TOOLS: &str = r#"{"name":"echo","inputSchema":{"type":"object","x":1.0}},{"name":"progress"},{"name":"slow"},{"name":"e\u0076il\u200b"}"#;
+
+/// Starts a fixture server and connects to it.
+async fn connect(era: Era) -> (Connection, Fixture) {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let (stdout, stdin) = tokio::io::split(ours);
+    let (input, mut output) = tokio::io::split(theirs);
+    let (seen, seen_receiver) = watch::channel(Vec::new());
+    let (say, mut said) = mpsc::unbounded_channel::<String>();
+    let tools = Arc::new(Mutex::new(TOOLS.to_owned()));
+    let fixture = Fixture { seen: seen_receiver, out: say.clone(), tools: tools.clone() };
+    tokio::spawn(async move {
+        while let Some(line) = said.recv().await {
+            if output.write_all(format!("{line}\n").as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    });
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(input).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let message = Message::parse(Bytes::from(line.clone())).unwrap();
+            seen.send_modify(|lines| lines.push(line));
+            let listed = tools.lock().unwrap().clone();
+            if message.kind() == Kind::Request
+                && let Some(answer) = answer(era, &listed, &message, &say)
+            {
+                let _ = say.send(String::from_utf8(answer.to_vec()).unwrap());
+            }
+        }
+    });
+    let (noise, _) = mpsc::channel(1);
+    let connection =
+        Connection::open(stdout, stdin, Options { first_id: 1, noise, max_message_bytes: MAX_MESSAGE_BYTES });
+    assert_eq!(connection.handshake(None, LONG).await.unwrap().era, era);
+    (connection, fixture)
+}
+
+type Connections = Arc<Mutex<HashMap<InstanceId, Connection>>>;
+
+/// A toolbox's DTMA API in front of the connections, as an agent serves it.
+fn toolbox(connections: Connections) -> axum::Router {
+    async fn messages(State(all): State<Connections>, Path(id): Path<String>, body: Bytes) -> Response {
+        let connection = all.lock().unwrap().get(&InstanceId::from_str(&id).unwrap()).cloned();
+        let Some(connection) = connection else { return StatusCode::NOT_FOUND.into_response() };
+        let stream = connection.send(body).unwrap();
+        Body::from_stream(stream.map(|message| message.map(|message| frames::encode(&message)))).into_response()
+    }
+    async fn events(State(all): State<Connections>, Path(id): Path<String>) -> Response {
+        let connection = all.lock().unwrap().get(&InstanceId::from_str(&id).unwrap()).cloned();
+        let Some(connection) = connection else { return StatusCode::NOT_FOUND.into_response() };
+        let unsolicited = tokio_stream::wrappers::BroadcastStream::new(connection.unsolicited());
+        Body::from_stream(unsolicited.map(|message| message.map(|message| frames::encode(&message)))).into_response()
+    }
+    async fn handshake(State(all): State<Connections>, Path(id): Path<String>) -> Response {
+        let connection = all.lock().unwrap().get(&InstanceId::from_str(&id).unwrap()).cloned();
+        let Some(connection) = connection else { return StatusCode::NOT_FOUND.into_response() };
+        axum::Json(connection.handshake_result().unwrap()).into_response()
+    }
+    axum::Router::new()
+        .route("/v1/instances/{id}/messages", post(messages))
+        .route("/v1/instances/{id}/events", get(events))
+        .route("/v1/instances/{id}/handshake", get(handshake))
+        .with_state(connections)
+}
+
+/// Builds a world.
+pub(crate) struct Builder {
+    servers: Vec<(&'static str, Option<Era>)>,
+    remotes: Vec<(&'static str, String)>,
+    toolsets: Vec<(&'static str, Vec<ToolsetMember>)>,
+    call_timeout_ms: u64,
+}
+
+pub(crate) fn world() -> Builder {
+    Builder { servers: Vec::new(), remotes: Vec::new(), toolsets: Vec::new(), call_timeout_ms: 20_000 }
+}
+
+impl Builder {
+    pub(crate) fn server(mut self, name: &'static str, era: Era) -> Self {
+        self.servers.push((name, Some(era)));
+        self
+    }
+
+    /// A server whose instance is gone, though the snapshot still names it.
+    pub(crate) fn broken(mut self, name: &'static str) -> Self {
+        self.servers.push((name, None));
+        self
+    }
+
+    pub(crate) fn remote(mut self, name: &'static str, url: String) -> Self {
+        self.remotes.push((name, url));
+        self
+    }
+
+    pub(crate) fn toolset(mut self, name: &'static str, members: &[&str]) -> Self {
+        let members = members.iter().map(|server| ToolsetMember { server: Name::new(*server).unwrap(), tools: None });
+        self.toolsets.push((name, members.collect()));
+        self
+    }
+
+    pub(crate) fn selection(mut self, name: &'static str, server: &str, tools: &[&str]) -> Self {
+        let tools = Some(tools.iter().map(|tool| (*tool).to_owned()).collect());
+        self.toolsets.push((name, vec![ToolsetMember { server: Name::new(server).unwrap(), tools }]));
+        self
+    }
+
+    pub(crate) fn call_timeout_ms(mut self, ms: u64) -> Self {
+        self.call_timeout_ms = ms;
+        self
+    }
+
+    pub(crate) async fn start(self) -> World {
+        let toolbox_id = ToolboxId::generate();
+        let connections = Connections::default();
+        let mut fixtures = HashMap::new();
+        let mut servers = std::collections::BTreeMap::new();
+        let route = |target| ServerRoute {
+            id: ServerId::generate(),
+            revision: Some(RevisionId::generate()),
+            target,
+            phase: Phase::Ready,
+            reason: Reason::Answered,
+            message: String::new(),
+            call_timeout_ms: self.call_timeout_ms,
+        };
+        for (name, era) in &self.servers {
+            let id = InstanceId::generate();
+            if let Some(era) = era {
+                let (connection, fixture) = connect(*era).await;
+                connections.lock().unwrap().insert(id, connection);
+                fixtures.insert(*name, fixture);
+            }
+            let instance = InstanceRoute { id, toolbox: toolbox_id, era: era.unwrap_or(Era::Legacy) };
+            servers.insert(Name::new(*name).unwrap(), Arc::new(route(Target::Instances(vec![instance]))));
+        }
+        let mut leases = HashMap::new();
+        for (name, url) in &self.remotes {
+            let remote = route(Target::Remote { transport: toolyard_types::spec::RemoteTransport::StreamableHttp });
+            leases.insert(remote.id, url.clone());
+            servers.insert(Name::new(*name).unwrap(), Arc::new(remote));
+        }
+        let stopped = ServerRoute { phase: Phase::Failed, reason: Reason::CrashLoop, ..route(Target::None) };
+        servers.insert(Name::new("stopped").unwrap(), Arc::new(stopped));
+        let toolsets = self.toolsets.into_iter().map(|(name, members)| {
+            let route = ToolsetRoute { id: ToolsetId::generate(), description: "All of it.".into(), members };
+            (Name::new(name).unwrap(), Arc::new(route))
+        });
+        let organization = OrganizationSnapshot {
+            id: OrganizationId::generate(),
+            name: Name::new("default").unwrap(),
+            servers,
+            toolsets: toolsets.collect(),
+        };
+        let clock = Clock::stopped_at(Timestamp::from_ms(1_700_000_000_000));
+        let mut snapshot = Snapshot { version: 1, made_at: clock.now(), ..Snapshot::default() };
+        add_key(&mut snapshot, &organization, KEY, Role::Developer, None);
+        add_key(&mut snapshot, &organization, "viewer", Role::Viewer, None);
+        let expired = clock.now();
+        add_key(&mut snapshot, &organization, "expired", Role::Developer, Some(expired));
+        let other = OrganizationSnapshot {
+            id: OrganizationId::generate(),
+            name: Name::new("other").unwrap(),
+            servers: std::collections::BTreeMap::default(),
+            toolsets: std::collections::BTreeMap::default(),
+        };
+        add_key(&mut snapshot, &other, "stranger", Role::Owner, None);
+        for organization in [organization, other] {
+            snapshot.organizations.insert(organization.name.clone(), Arc::new(organization));
+        }
+        let (snapshots, snapshot) = watch::channel(Arc::new(snapshot));
+        let (records, record_receiver) = mpsc::channel(1000);
+        let channel = toolyard_link::in_process(toolbox(connections.clone()));
+        let channel = Mutex::new(channel);
+        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+        let gateway = Gateway::new(GatewayOptions {
+            snapshot,
+            max_snapshot_age: Duration::from_secs(60),
+            toolboxes: Arc::new(move |id| (id == toolbox_id).then(|| channel.lock().unwrap().clone())),
+            lease: Arc::new(move |server| {
+                let url = leases.get(&server).cloned();
+                Box::pin(async move {
+                    let url = url.ok_or_else(|| LeaseError("there is no lease".into()))?;
+                    Ok(RemoteLease {
+                        url: toolyard_types::Secret::new(url),
+                        headers: vec![("x-secret".into(), toolyard_types::Secret::new("s3cret"))],
+                        until: Timestamp::from_ms(i64::MAX),
+                    })
+                })
+            }),
+            http: toolyard_mcp::http::pooled(client),
+            decide: Arc::new(|principal, action, _| action == Action::ToolCall && principal.role != Role::Viewer),
+            records,
+            clock: clock.clone(),
+            max_body_bytes: 1 << 20,
+            session_key: [9; 32],
+            session_max_age: Duration::from_secs(3600),
+            allowed_hosts: Some(vec!["localhost".into()]),
+            allowed_origins: Vec::new(),
+        });
+        World { router: gateway.router(), fixtures, connections, records: record_receiver, snapshots, clock }
+    }
+}
+
+fn add_key(
+    snapshot: &mut Snapshot,
+    organization: &OrganizationSnapshot,
+    key: &str,
+    role: Role,
+    expires_at: Option<Timestamp>,
+) {
+    let grant = KeyGrant {
+        id: ApiKeyId::generate(),
+        name: key.to_owned(),
+        organization: organization.id,
+        organization_name: organization.name.clone(),
+        role,
+        scope: None,
+        expires_at,
+    };
+    let digest: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    snapshot.keys.insert(digest, Arc::new(grant));
+}
+
+/// A running gateway and what is around it.
+pub(crate) struct World {
+    pub(crate) router: axum::Router,
+    fixtures: HashMap<&'static str, Fixture>,
+    connections: Connections,
+    pub(crate) records: mpsc::Receiver<CallRecord>,
+    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(crate) clock: Clock,
+}
+
+impl World {
+    pub(crate) fn fixture(&self, name: &str) -> &Fixture {
+        &self.fixtures[name]
+    }
+
+    /// Ends every connection of the toolbox.
+    pub(crate) fn break_toolbox(&self) {
+        self.connections.lock().unwrap().clear();
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Response {
+        let answer = tokio::time::timeout(LONG, self.router.clone().oneshot(request)).await;
+        answer.expect("in time").expect("infallible")
+    }
+
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+        self.send(post_request(path, headers, body)).await
+    }
+
+    /// Opens a legacy session and gives its id.
+    pub(crate) async fn initialize(&self, path: &str, version: &str) -> String {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{{"roots":{{}}}},"clientInfo":{{"name":"tester","version":"1"}}}}}}"#
+        );
+        let response = self.post(path, &[], body).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        response.headers()["mcp-session-id"].to_str().unwrap().to_owned()
+    }
+
+    /// Sends a legacy message in a session.
+    pub(crate) async fn legacy(&self, path: &str, session: &str, body: impl Into<Body>) -> Response {
+        self.post(path, &[("mcp-session-id", session), ("mcp-protocol-version", "2025-06-18")], body).await
+    }
+
+    /// Sends a modern request; `params` are the members beside `_meta`.
+    pub(crate) async fn modern(&self, path: &str, method: &str, name: Option<&str>, params: &str) -> Response {
+        self.send(modern_request(path, method, name, params)).await
+    }
+
+    pub(crate) async fn record(&mut self) -> CallRecord {
+        tokio::time::timeout(LONG, self.records.recv()).await.expect("in time").expect("a record")
+    }
+}
+
+pub(crate) fn post_request(path: &str, headers: &[(&str, &str)], body: impl Into<Body>) -> Request<Body> {
+    let mut request = Request::post(path)
+        .header(header::HOST, "localhost:1")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, "application/json, text/event-stream");
+    if !headers.iter().any(|(name, _)| *name == "authorization") {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {KEY}"));
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body.into()).unwrap()
+}
+
+pub(crate) fn modern_request(path: &str, method: &str, name: Option<&str>, params: &str) -> Request<Body> {
+    let comma = if params.is_empty() { "" } else { "," };
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":"m-1","method":"{method}","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}{comma}{params}}}}}"#
+    );
+    let mut headers = vec![("mcp-protocol-version", "2026-07-28"), ("mcp-method", method)];
+    headers.extend(name.map(|name| ("mcp-name", name)));
+    post_request(path, &headers, body)
+}
+
+pub(crate) async fn text(response: Response) -> String {
+    let body = tokio::time::timeout(LONG, response.into_body().collect()).await.expect("in time").unwrap();
+    String::from_utf8(body.to_bytes().to_vec()).unwrap()
+}
+
+pub(crate) async fn json(response: Response) -> serde_json::Value {
+    let text = text(response).await;
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"))
+}
+
+/// The data of every event of a finished stream.
+pub(crate) async fn events(response: Response) -> Vec<String> {
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
+    let text = text(response).await;
+    text.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect()
+}
+
+/// The next event's data of a stream that goes on.
+pub(crate) async fn next_event(body: &mut Body) -> String {
+    let mut text = String::new();
+    loop {
+        let frame = tokio::time::timeout(LONG, body.frame()).await.expect("in time").expect("open").unwrap();
+        text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+        if let Some(data) = text.lines().find_map(|line| line.strip_prefix("data: "))
+            && text.ends_with("\n\n")
+        {
+            return data.to_owned();
+        }
+    }
+}
+
+pub(crate) fn tool_names(list: &serde_json::Value) -> Vec<String> {
+    let tools = list["result"]["tools"].as_array().unwrap_or_else(|| panic!("no tools: {list}"));
+    tools.iter().map(|tool| tool["name"].as_str().unwrap().to_owned()).collect()
+}
