@@ -1,5 +1,6 @@
 //! Chores of the repository: `cargo xtask <chore>`.
 
+mod catalog_proof;
 mod edges;
 mod generated;
 
@@ -7,6 +8,8 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "cargo xtask <chore>
 
+  catalog-proof [--direct] [--binary PATH] [ENTRY...]
+                    start every curated npm and PyPI server and write the report
   edges             compare the dependencies between our crates with what is allowed
   generate          write the generated files (.env.example, reference pages, OpenAPI)
   generate --check  fail when a generated file is out of date";
@@ -15,6 +18,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
+        ["catalog-proof", rest @ ..] => catalog_proof::run(rest),
         ["edges"] => edges::check(),
         ["generate"] => generated::write(),
         ["generate", "--check"] => generated::check(),

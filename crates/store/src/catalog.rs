@@ -581,7 +581,8 @@ impl OrgTx {
         if let Some((name, version, entry)) = &query.after {
             let (name, version, entry) =
                 (place(name.as_str().into()), place(version.as_str().into()), place(entry.as_str().into()));
-            sql += &format!(" AND (e.name, v.version, v.entry_id) > ({name}, {version}, {entry})");
+            // The first condition says less than the second, but an index can use it.
+            sql += &format!(" AND e.name >= {name} AND (e.name, v.version, v.entry_id) > ({name}, {version}, {entry})");
         }
         if let Some(name) = &query.name {
             sql += &format!(" AND e.name = {}", place(name.as_str().into()));

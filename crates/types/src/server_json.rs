@@ -178,6 +178,8 @@ pub struct Input {
     pub choices: Option<Vec<String>>,
     /// Variables in `value`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    // Without this, utoipa walks from an input to its variables, which are inputs, without end.
+    #[schema(no_recursion)]
     pub variables: BTreeMap<String, Input>,
     /// Fields we do not know.
     #[serde(flatten)]

@@ -13,14 +13,14 @@ use toolyard_store::{CatalogEntry, CatalogSource, OrgTx};
 use toolyard_types::access::Action;
 use toolyard_types::api::Page;
 use toolyard_types::api::catalog::{
-    Category, CreateSource, Entry, EntryQuery, EntrySummary, EntryVersionSummary, Published, PublishEntry, RateEntry,
+    Category, CreateSource, Entry, EntryQuery, EntrySummary, EntryVersionSummary, PublishEntry, Published, RateEntry,
     ReviewEntry, Source, UpdateEntry,
 };
 use toolyard_types::name::printable;
 use toolyard_types::server_json::ServerJson;
 use toolyard_types::{EntryName, Name, SourceId};
 
-use super::{allow, audit};
+use super::{allow, audit, flags};
 use crate::catalog::entry::{is_category, newest_first};
 use crate::catalog::index::{Place, Query, Review, Sort};
 use crate::catalog::merge::{Incoming, Rules, merge};
@@ -211,6 +211,9 @@ pub(crate) async fn publish(control: &Control, caller: &Caller, request: Publish
     let server = server.filter(|_| validation.errors.is_empty());
     let Some(server) = server else { return Err(ControlError::EntryInvalid(validation.errors)) };
     let reviews = allow(control, caller, Action::CatalogReview, &Resource::Organization).is_ok();
+    if !reviews {
+        flags::require(control, caller, "catalog_submissions")?;
+    }
     if request.public && !reviews {
         return Err(ControlError::Forbidden { detail: "only a reviewer may make an entry public".to_owned() });
     }
@@ -233,7 +236,8 @@ pub(crate) async fn publish(control: &Control, caller: &Caller, request: Publish
         is_latest: None,
     };
     merge(&mut tx, own, vec![incoming], Rules { replace_documents: true, seen_at: now }).await?;
-    let mut entry = tx.catalog_entries_of(own.id, &[name.as_str()]).await?.into_iter().next().ok_or_else(|| no_entry(&name))?;
+    let mut entry =
+        tx.catalog_entries_of(own.id, &[name.as_str()]).await?.into_iter().next().ok_or_else(|| no_entry(&name))?;
     entry.review = if reviews { "approved" } else { "submitted" }.to_owned();
     entry.review_reason = None;
     entry.submitted_by = Some(caller.actor.to_string());
@@ -375,6 +379,7 @@ pub(crate) async fn update(
 /// # Errors
 /// `not_found`; `validation_failed` for a rating that is not 1 to 5.
 pub(crate) async fn rate(control: &Control, caller: &Caller, name: &EntryName, request: RateEntry) -> Result<Entry> {
+    flags::require(control, caller, "catalog_ratings")?;
     if !(1..=5).contains(&request.rating) {
         return Err(ControlError::field("rating", "must be 1 to 5"));
     }
@@ -508,7 +513,7 @@ pub(crate) async fn sync_source(control: &Control, caller: &Caller, name: &Name)
         return Err(ControlError::Conflict(format!("source `{name}` is not synced from anywhere")));
     }
     if !source.enabled {
-        let detail = format!("source `{name}` is switched off by the settings (`catalog.registry_sync`)");
+        let detail = format!("source `{name}` is switched off by the settings (`registry_sync`)");
         return Err(ControlError::Conflict(detail));
     }
     // While a sync runs, its lease is left alone: asking twice must not start two.

@@ -47,7 +47,8 @@ mod tests {
         for kind in ["npm", "pypi", "oci", "remote"] {
             assert!(documents.iter().any(|document| kinds(document).contains(&kind.to_owned())), "{kind}");
         }
-        let packaged = documents.iter().filter(|document| kinds(document).iter().any(|kind| kind == "npm" || kind == "pypi"));
+        let packaged =
+            documents.iter().filter(|document| kinds(document).iter().any(|kind| kind == "npm" || kind == "pypi"));
         assert!(packaged.count() >= 20);
         for name in ["io.github.modelcontextprotocol/server-everything", "io.github.modelcontextprotocol/server-time"] {
             assert!(documents.iter().any(|document| document.name == name), "{name}");

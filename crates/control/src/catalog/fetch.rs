@@ -261,9 +261,20 @@ mod tests {
     async fn private_addresses_are_refused_however_they_are_written() {
         let client = client();
         for url in [
-            "http://127.0.0.1/x", "http://localhost:8080/", "http://10.0.0.1/", "http://169.254.169.254/latest/meta-data",
-            "http://[::1]/", "http://[::ffff:10.0.0.1]/", "http://[fd00::1]/", "http://[64:ff9b::7f00:1]/", "http://0x7f000001/",
-            "http://2130706433/", "http://100.64.0.1/", "file:///etc/passwd", "ftp://example.com/", "https://user:word@example.com/",
+            "http://127.0.0.1/x",
+            "http://localhost:8080/",
+            "http://10.0.0.1/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://[::1]/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://[fd00::1]/",
+            "http://[64:ff9b::7f00:1]/",
+            "http://0x7f000001/",
+            "http://2130706433/",
+            "http://100.64.0.1/",
+            "file:///etc/passwd",
+            "ftp://example.com/",
+            "https://user:word@example.com/",
             "not an address",
         ] {
             assert!(client.parse(url).is_err(), "{url}");

@@ -101,7 +101,8 @@ impl Index {
     /// Builds the index of these entries.
     pub(crate) fn build(sources: &[CatalogSource], mut entries: Vec<CatalogEntry>) -> Self {
         entries.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| precedence(sources, a).cmp(&precedence(sources, b))));
-        let mut index = Self { sources: sources.iter().map(|source| source.name.to_string()).collect(), ..Self::default() };
+        let mut index =
+            Self { sources: sources.iter().map(|source| source.name.to_string()).collect(), ..Self::default() };
         let mut labels: BTreeMap<String, u16> = BTreeMap::new();
         let mut postings: HashMap<String, Vec<(u32, u8)>> = HashMap::new();
         let mut shown: Option<String> = None;
@@ -161,7 +162,8 @@ impl Index {
         let (category, kind) = (wanted(&query.category), wanted(&query.kind));
         let source = query.source.as_ref().map(|source| self.sources.iter().position(|known| known == source));
         let has = |item: &Item, label: &Option<Option<usize>>| {
-            label.is_none_or(|label| label.is_some_and(|label| item.labels.iter().any(|&own| usize::from(own) == label)))
+            label
+                .is_none_or(|label| label.is_some_and(|label| item.labels.iter().any(|&own| usize::from(own) == label)))
         };
         let mut found: Vec<(Place, EntryId)> = self
             .items
@@ -337,12 +339,8 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 /// The words of an entry with their weights: what it is called counts more than what is said about it.
 fn words_of(entry: &CatalogEntry) -> Vec<(String, u8)> {
     let (namespace, short) = entry.name.split_once('/').unwrap_or(("", &entry.name));
-    let fields = [
-        (short, 5),
-        (entry.title.as_deref().unwrap_or_default(), 5),
-        (namespace, 2),
-        (entry.description.as_str(), 1),
-    ];
+    let fields =
+        [(short, 5), (entry.title.as_deref().unwrap_or_default(), 5), (namespace, 2), (entry.description.as_str(), 1)];
     let texts = fields.into_iter().chain(entry.categories.iter().map(|category| (category.as_str(), 3)));
     texts.flat_map(|(text, weight)| words(text).map(move |word| (word, weight)).collect::<Vec<_>>()).collect()
 }
@@ -431,7 +429,11 @@ mod tests {
         let index = small();
         assert_eq!(names(&index, "everything"), ["io.github.example/server-everything", "io.github.example/time"]);
         for typed in ["evrything", "everyhting", "EVERYTHING", "server-everythin", "every"] {
-            assert_eq!(names(&index, typed).first().map(String::as_str), Some("io.github.example/server-everything"), "{typed}");
+            assert_eq!(
+                names(&index, typed).first().map(String::as_str),
+                Some("io.github.example/server-everything"),
+                "{typed}"
+            );
         }
         assert_eq!(names(&index, "plawright"), ["io.github.example/playwright"]);
         assert!(names(&index, "nothing-like-it").is_empty());

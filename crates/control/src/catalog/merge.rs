@@ -43,7 +43,8 @@ pub(crate) fn read_item(item: &Value) -> Option<Incoming> {
     let wrapped = item.get("server").filter(|server| server.is_object());
     let meta = item.get("_meta");
     let said = |names: [&str; 2]| {
-        let official = meta.and_then(|meta| meta.get(OFFICIAL_META).or_else(|| meta.get("io.modelcontextprotocol.registry")));
+        let official =
+            meta.and_then(|meta| meta.get(OFFICIAL_META).or_else(|| meta.get("io.modelcontextprotocol.registry")));
         official.and_then(|official| names.iter().find_map(|name| official.get(*name)))
     };
     let (server, _) = validate(wrapped.unwrap_or(item));
@@ -146,7 +147,8 @@ fn plan(
     now: Timestamp,
 ) -> Plan {
     let id = known.map_or_else(EntryId::generate, |entry| entry.id);
-    let mut candidates: BTreeMap<String, Candidate> = heads.iter().map(|head| (head.version.clone(), of_head(head))).collect();
+    let mut candidates: BTreeMap<String, Candidate> =
+        heads.iter().map(|head| (head.version.clone(), of_head(head))).collect();
     for item in &incoming {
         let was_latest = candidates.get(&item.server.version).is_some_and(|candidate| candidate.was_latest);
         let candidate = Candidate {
@@ -159,9 +161,12 @@ fn plan(
         candidates.insert(candidate.version.clone(), candidate);
     }
     let candidates: Vec<Candidate> = candidates.into_values().collect();
-    let Some(chosen) = latest(&candidates).map(|candidate| candidate.version.clone()) else { return Plan::Unchanged(id) };
+    let Some(chosen) = latest(&candidates).map(|candidate| candidate.version.clone()) else {
+        return Plan::Unchanged(id);
+    };
     let moved = heads.iter().any(|head| head.latest != (head.version == chosen));
-    let written: Vec<&Incoming> = incoming.iter().filter(|item| rules.replace_documents || differs(item, heads)).collect();
+    let written: Vec<&Incoming> =
+        incoming.iter().filter(|item| rules.replace_documents || differs(item, heads)).collect();
     if let Some(known) = known.filter(|_| written.is_empty() && !moved) {
         return Plan::Unchanged(known.id);
     }
@@ -272,10 +277,15 @@ mod tests {
         let document = json!({"name": "a/b", "description": "x", "version": "1.0.0",
             "remotes": [{"type": "sse", "url": "https://mcp.example.com/sse"}]});
         let now = read_item(&json!({"server": document, "_meta": {OFFICIAL_META: {"status": "deprecated",
-            "statusMessage": "use c", "publishedAt": "2026-01-02T03:04:05Z", "isLatest": true}}})).expect("read");
-        assert_eq!((now.status.as_str(), now.status_message.as_deref(), now.is_latest), ("deprecated", Some("use c"), Some(true)));
+            "statusMessage": "use c", "publishedAt": "2026-01-02T03:04:05Z", "isLatest": true}}}))
+        .expect("read");
+        assert_eq!(
+            (now.status.as_str(), now.status_message.as_deref(), now.is_latest),
+            ("deprecated", Some("use c"), Some(true))
+        );
         let older = read_item(&json!({"server": document, "_meta": {"io.modelcontextprotocol.registry":
-            {"is_latest": false, "published_at": "2025-08-01T00:00:00Z"}}})).expect("read");
+            {"is_latest": false, "published_at": "2025-08-01T00:00:00Z"}}}))
+        .expect("read");
         assert_eq!((older.status.as_str(), older.is_latest), ("active", Some(false)));
         let bare = read_item(&document).expect("read");
         assert!(bare.is_latest.is_none() && bare.published_at.is_none());

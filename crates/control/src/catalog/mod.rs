@@ -200,7 +200,8 @@ pub async fn entry_document(
     let version = version.unwrap_or(&entry.latest_version);
     let stored = tx.catalog_version(entry.id, version).await?.filter(|stored| stored.status != "deleted");
     let stored = stored.ok_or_else(|| no_version(name, version))?;
-    let server = serde_json::from_str(&stored.document).map_err(ControlError::internal("reading a stored server.json"))?;
+    let server =
+        serde_json::from_str(&stored.document).map_err(ControlError::internal("reading a stored server.json"))?;
     Ok((stored.version, server))
 }
 

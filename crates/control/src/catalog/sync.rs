@@ -95,7 +95,9 @@ async fn prepare_organization(control: &Control, organization: OrganizationId) -
     drop(tx);
     let built_in = sources.iter().find(|source| source.name.as_str() == BUILT_IN);
     let current = built_in.is_some_and(|source| position(source).digest.as_deref() == Some(&digest));
-    if current && has(&sources, OWN) && has(&sources, OFFICIAL) {
+    let follows = |source: &CatalogSource| source.enabled == control.options().registry_sync;
+    let official = sources.iter().find(|source| source.name.as_str() == OFFICIAL);
+    if current && has(&sources, OWN) && official.is_some_and(follows) {
         return Ok(());
     }
     let mut tx = control.store().org(organization).await?;
@@ -104,6 +106,13 @@ async fn prepare_organization(control: &Control, organization: OrganizationId) -
         if !has(&sources, name) {
             tx.insert_catalog_source(&default_source(control, name, kind)).await?;
         }
+    }
+    let official = sources.into_iter().find(|source| source.name.as_str() == OFFICIAL);
+    if let Some(mut source) = official.filter(|source| !follows(source)) {
+        // The setting changed since the last start.
+        source.enabled = control.options().registry_sync;
+        source.next_sync_at = source.enabled.then(|| tx.now());
+        tx.update_catalog_source(&source).await?;
     }
     let built_in = tx.catalog_sources().await?.into_iter().find(|source| source.name.as_str() == BUILT_IN);
     if let Some(mut source) = built_in
@@ -247,7 +256,11 @@ async fn claim(control: &Control, organization: OrganizationId, name: &Name) -> 
     Ok(Some(source))
 }
 
-async fn sync_registry(control: &Control, organization: OrganizationId, source: &mut CatalogSource) -> Result<(), SyncError> {
+async fn sync_registry(
+    control: &Control,
+    organization: OrganizationId,
+    source: &mut CatalogSource,
+) -> Result<(), SyncError> {
     for _ in 0..PAGES_PER_ROUND {
         let mut position = position(source);
         let now = control.clock().now();
@@ -342,7 +355,8 @@ async fn store_page(
             pass.changed += remove_unseen(&mut tx, source, pass.started_at).await?;
         }
         if pass.changed > 0 || pass.full || position.since.is_none() {
-            position.since = Some(Timestamp::from_ms(pass.started_at.as_ms() - i64::try_from(OVERLAP.as_millis()).unwrap_or(0)));
+            position.since =
+                Some(Timestamp::from_ms(pass.started_at.as_ms() - i64::try_from(OVERLAP.as_millis()).unwrap_or(0)));
             position.validators = Validators::default();
         } else if pass.pages == 1 {
             // The same question next time, so that the registry can say "unchanged".
@@ -400,7 +414,11 @@ fn done(source: &mut CatalogSource, position: &mut Position, pass: &Pass, now: T
 }
 
 /// A file has everything in one answer, so each sync is a full pass.
-async fn sync_file(control: &Control, organization: OrganizationId, source: &mut CatalogSource) -> Result<(), SyncError> {
+async fn sync_file(
+    control: &Control,
+    organization: OrganizationId,
+    source: &mut CatalogSource,
+) -> Result<(), SyncError> {
     let client = &control.options().source_client;
     let mut position = position(source);
     let url = client.parse(source.url.as_deref().unwrap_or_default())?;
@@ -452,7 +470,11 @@ async fn put_off(
     source.next_sync_at = Some(tx.now().plus(wait));
     source.position = write(&position);
     tx.update_catalog_source(&source).await?;
-    tx.event("catalog_source.failed", format!("catalog_source/{}", source.name), json!({ "message": source.sync_message }));
+    tx.event(
+        "catalog_source.failed",
+        format!("catalog_source/{}", source.name),
+        json!({ "message": source.sync_message }),
+    );
     Ok(tx.commit().await?)
 }
 
@@ -494,7 +516,8 @@ mod tests {
 
     #[test]
     fn a_position_survives_being_written_and_nonsense_starts_over() {
-        let position = Position { pass: Some(start(None, None, Timestamp::from_ms(5))), failures: 2, ..Position::default() };
+        let position =
+            Position { pass: Some(start(None, None, Timestamp::from_ms(5))), failures: 2, ..Position::default() };
         let read: Position = serde_json::from_str(&write(&position)).expect("our own words");
         assert_eq!(read, position);
         assert_eq!(serde_json::from_str::<Position>("{}").expect("empty"), Position::default());

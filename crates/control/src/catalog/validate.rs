@@ -24,8 +24,27 @@ const REGISTRY_TYPES: &[&str] = &["npm", "pypi", "oci", "nuget", "mcpb", "cargo"
 const NEWEST_SCHEMA: &str = "2025-12-11";
 /// How the publicly documented tokens of large services begin.
 const TOKEN_PREFIXES: &[&str] = &[
-    "sk-", "sk_live_", "sk_test_", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "xapp-", "AKIA",
-    "AIza", "eyJhbGci", "ntn_", "sbp_", "hf_", "npm_", "pypi-", "SG.", "-----BEGIN",
+    "sk-",
+    "sk_live_",
+    "sk_test_",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "xoxp-",
+    "xapp-",
+    "AKIA",
+    "AIza",
+    "eyJhbGci",
+    "ntn_",
+    "sbp_",
+    "hf_",
+    "npm_",
+    "pypi-",
+    "SG.",
+    "-----BEGIN",
 ];
 
 /// Checks a document. The document is `None` when it cannot be stored at all.
@@ -91,7 +110,10 @@ impl Check {
                 Some(server)
             }
             Err(error) => {
-                self.error("", format!("the document does not have the form of a server.json: {}", printable(&error.to_string())));
+                self.error(
+                    "",
+                    format!("the document does not have the form of a server.json: {}", printable(&error.to_string())),
+                );
                 None
             }
         }
@@ -103,7 +125,10 @@ impl Check {
             Value::String(text) if text.chars().any(hostile) => {
                 *text = escaped(text);
                 let last = at.rsplit('.').next().unwrap_or(at);
-                if matches!(last, "name" | "version" | "identifier" | "url" | "value" | "default" | "registryType" | "src") {
+                if matches!(
+                    last,
+                    "name" | "version" | "identifier" | "url" | "value" | "default" | "registryType" | "src"
+                ) {
                     self.error(at, "hidden or control characters are not allowed here");
                 } else {
                     self.warn(at, "hidden or control characters are shown escaped");
@@ -222,7 +247,9 @@ impl Check {
         }
         match (package.registry_type.as_str(), &package.file_sha256) {
             ("mcpb", None) => self.error(&format!("{at}.fileSha256"), "a bundle needs the SHA-256 of its file"),
-            (_, Some(digest)) if digest.len() != 64 || !digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
+            (_, Some(digest))
+                if digest.len() != 64 || !digest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
+            {
                 self.error(&format!("{at}.fileSha256"), "a SHA-256 is 64 lower-case hex digits");
             }
             _ => {}
@@ -239,8 +266,12 @@ impl Check {
                     self.warn(&format!("{at}.identifier"), "pin a tag or a digest: `latest` changes by itself");
                 }
             }
-            ("oci", Some(_)) => self.warn(&field, "for an image the version belongs into the identifier, as tag or digest"),
-            ("npm" | "pypi" | "nuget" | "cargo", None) => self.warn(&field, "pin a version: the newest changes by itself"),
+            ("oci", Some(_)) => {
+                self.warn(&field, "for an image the version belongs into the identifier, as tag or digest")
+            }
+            ("npm" | "pypi" | "nuget" | "cargo", None) => {
+                self.warn(&field, "pin a version: the newest changes by itself")
+            }
             (_, Some(version)) => {
                 if let Some(problem) = version_problem(version) {
                     self.error(&field, problem);
@@ -290,10 +321,12 @@ impl Check {
         self.key_values(at, variables, is_variable_name);
         for variable in variables.iter().take(MAX_LIST) {
             let name = variable.name.to_ascii_uppercase();
-            if name.starts_with("LD_") || name.starts_with("DYLD_") || name == "NODE_OPTIONS" || name == "PYTHONSTARTUP" {
+            if name.starts_with("LD_") || name.starts_with("DYLD_") || name == "NODE_OPTIONS" || name == "PYTHONSTARTUP"
+            {
                 self.warn(at, format!("`{}` makes the runtime load other code", printable(&variable.name)));
             }
-            let sounds_secret = ["TOKEN", "SECRET", "PASSWORD", "API_KEY", "PRIVATE_KEY"].iter().any(|word| name.contains(word));
+            let sounds_secret =
+                ["TOKEN", "SECRET", "PASSWORD", "API_KEY", "PRIVATE_KEY"].iter().any(|word| name.contains(word));
             if sounds_secret && !variable.input.is_secret {
                 self.advise(at, format!("`{}` sounds like a secret; mark it `isSecret`", printable(&variable.name)));
             }
@@ -560,11 +593,15 @@ mod tests {
     fn hidden_characters_are_an_error_where_something_is_run_and_escaped_where_people_read() {
         let evil = "good\u{202e}\u{1b}[31mevil";
         assert!(errors("/packages/0/identifier", json!(evil)).iter().any(|error| error.contains("hidden")));
-        assert!(validate(&{
-            let mut document = good();
-            document["name"] = json!(format!("io.github.{evil}/x"));
-            document
-        }).0.is_none());
+        assert!(
+            validate(&{
+                let mut document = good();
+                document["name"] = json!(format!("io.github.{evil}/x"));
+                document
+            })
+            .0
+            .is_none()
+        );
         let mut document = good();
         document["description"] = json!(evil);
         let (server, found) = validate(&document);
@@ -588,7 +625,8 @@ mod tests {
 
     #[test]
     fn an_embedded_secret_and_an_unknown_package_type_are_warned_about() {
-        let found = changed("/packages/0/environmentVariables/0", json!({"name": "A", "value": "ghp_0123456789abcdefghij"}));
+        let found =
+            changed("/packages/0/environmentVariables/0", json!({"name": "A", "value": "ghp_0123456789abcdefghij"}));
         assert!(found.warnings.iter().any(|warning| warning.message.contains("secret")), "{found:?}");
         let found = changed("/packages/0/registryType", json!("floppy"));
         assert!(found.errors.is_empty() && found.warnings.len() == 1, "{found:?}");
@@ -618,19 +656,36 @@ mod tests {
 
     fn arbitrary_json() -> impl Strategy<Value = Value> {
         let key = prop_oneof![
-            Just("name".to_owned()), Just("version".to_owned()), Just("packages".to_owned()), Just("remotes".to_owned()),
-            Just("description".to_owned()), Just("transport".to_owned()), Just("type".to_owned()), Just("url".to_owned()),
-            Just("environmentVariables".to_owned()), Just("packageArguments".to_owned()), Just("default".to_owned()),
-            Just("identifier".to_owned()), Just("registryType".to_owned()), Just("_meta".to_owned()), ".{0,6}"
+            Just("name".to_owned()),
+            Just("version".to_owned()),
+            Just("packages".to_owned()),
+            Just("remotes".to_owned()),
+            Just("description".to_owned()),
+            Just("transport".to_owned()),
+            Just("type".to_owned()),
+            Just("url".to_owned()),
+            Just("environmentVariables".to_owned()),
+            Just("packageArguments".to_owned()),
+            Just("default".to_owned()),
+            Just("identifier".to_owned()),
+            Just("registryType".to_owned()),
+            Just("_meta".to_owned()),
+            ".{0,6}"
         ];
         let leaf = prop_oneof![
-            Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i64>().prop_map(Value::from),
-            ".{0,20}".prop_map(Value::from), Just(json!("io.github.example/x")), Just(json!("npm")), Just(json!("{a}{"))
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,20}".prop_map(Value::from),
+            Just(json!("io.github.example/x")),
+            Just(json!("npm")),
+            Just(json!("{a}{"))
         ];
         leaf.prop_recursive(5, 64, 6, move |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-                proptest::collection::vec((key.clone(), inner), 0..8).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+                proptest::collection::vec((key.clone(), inner), 0..8)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
             ]
         })
     }

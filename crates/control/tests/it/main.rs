@@ -6,6 +6,8 @@ mod catalog_sync;
 mod ground;
 mod harness;
 mod identity;
+mod rollouts;
 mod servers;
+mod sync;
 mod upkeep;
 mod vault;
