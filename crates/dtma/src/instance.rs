@@ -393,7 +393,7 @@ impl Instance {
     async fn serve(&mut self, running: Running, answered: Option<Answered>) -> End {
         let Running { hello, stdin, stdout, mut line } = running;
         if let Some(ended) = hello.ended {
-            let _ = line.commands.send(ToSupervisor::Done).await;
+            line.dismiss().await;
             return End::Exited(ended);
         }
         let (noise, mut noise_lines) = mpsc::channel(64);
@@ -432,7 +432,7 @@ impl Instance {
                 event = line.events.recv() => match event {
                     Some(ToAgent::Usage(usage)) => self.slot.state().observed.usage = Some(usage),
                     Some(ToAgent::Exited(ended)) => {
-                        let _ = line.commands.send(ToSupervisor::Done).await;
+                        line.dismiss().await;
                         if started.elapsed() >= RECOVERED_AFTER {
                             self.failures = 0;
                         }
@@ -495,7 +495,7 @@ impl Instance {
     async fn wait_for_exit(&self, line: &mut launch::Line, failure: Failure) -> End {
         while let Some(event) = line.events.recv().await {
             if let ToAgent::Exited(ended) = event {
-                let _ = line.commands.send(ToSupervisor::Done).await;
+                line.dismiss().await;
                 return End::NotReady(failure, Some(ended));
             }
         }

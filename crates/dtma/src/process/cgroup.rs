@@ -113,10 +113,22 @@ fn controller(kind: &str, name: &str) -> Option<Controller> {
         let dir = parent.join(name);
         let delegated = !mount.unified || (delegate(&base, kind) && make(&parent) && delegate(&parent, kind));
         if delegated && make(&parent) && make(&dir) {
+            remove_stale(&parent);
             return Some(Controller { dir, unified: mount.unified });
         }
     }
     None
+}
+
+/// Removes what killed supervisors left; a group's name ends in its supervisor's process id.
+fn remove_stale(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let supervisor = name.to_str().and_then(|name| name.rsplit_once('.')?.1.parse::<u32>().ok());
+        if supervisor.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _ = std::fs::remove_dir(entry.path());
+        }
+    }
 }
 
 fn make(dir: &Path) -> bool {

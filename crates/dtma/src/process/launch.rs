@@ -15,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::wire::{self, Hello, Incoming, Order, SOCKET_NAME, StartOrder, ToAgent, ToSupervisor};
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
+const DISMISS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest socket path every unix takes.
 #[cfg(not(target_os = "linux"))]
 const MAX_SOCKET_PATH_BYTES: usize = 100;
@@ -51,6 +52,16 @@ pub(crate) struct Line {
     /// What is asked of it. Full means a flood of log lines, which may lose some.
     pub(crate) commands: mpsc::Sender<ToSupervisor>,
     _task: AbortOnDropHandle<()>,
+}
+
+impl Line {
+    /// Tells the supervisor that the exit was seen, and waits until it has cleaned up.
+    pub(crate) async fn dismiss(&mut self) {
+        if self.commands.send(ToSupervisor::Done).await.is_ok() {
+            let gone = async { while self.events.recv().await.is_some() {} };
+            let _ = tokio::time::timeout(DISMISS_TIMEOUT, gone).await;
+        }
+    }
 }
 
 /// Starts a supervisor and through it a server.

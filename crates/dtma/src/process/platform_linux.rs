@@ -89,7 +89,7 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
         Err(detail) => Enforcement { enforced: false, detail },
     };
     let limits = Limits { cpu_millis: 1000, ..Limits::default() };
-    let group = Cgroup::create(&format!("probe-{}", std::process::id()), &limits);
+    let group = Cgroup::create(&format!("probe.{}", std::process::id()), &limits);
     group.remove();
     let by_group = |limited: bool, otherwise: &str| match limited {
         true => Ok("control group".to_owned()),

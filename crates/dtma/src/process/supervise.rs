@@ -74,7 +74,8 @@ fn start(order: StartOrder, agent: AgentSide) -> io::Result<()> {
     // Only now: a process that is not dumpable cannot look into its own /proc unless it is root.
     platform::hide_memory()?;
     let log = LogWriter::open(&order.dir, order.redact.clone())?;
-    let cgroup = Cgroup::create(&order.instance.to_string(), &order.limits);
+    // Named after us too: the next supervisor of the instance must not meet what this one is ending.
+    let cgroup = Cgroup::create(&format!("{}.{}", order.instance, std::process::id()), &order.limits);
     match spawn(&order, &cgroup) {
         Ok((server, pipes)) => {
             let mut supervisor = Supervisor::new(order, log, cgroup, listener, server, pipes);
@@ -142,6 +143,7 @@ struct Supervisor {
     tail: String,
     cgroup: Cgroup,
     listener: UnixListener,
+    socket_inode: Option<u64>,
     agent: Option<AgentSide>,
     alone_since: Instant,
     server: Spawned,
@@ -174,6 +176,7 @@ impl Supervisor {
             tail: String::new(),
             cgroup,
             listener,
+            socket_inode: inode(SOCKET_NAME),
             agent: None,
             alone_since: Instant::now(),
             server,
@@ -332,6 +335,9 @@ impl Supervisor {
         self.killed.get_or_insert(why);
         self.stopping = Stopping::Killed;
         let _ = kill(self.server.child, Signal::SIGKILL);
+        if self.server.status.is_none() {
+            let _ = killpg(self.server.server, Signal::SIGKILL);
+        }
     }
 
     /// Notices when the server has ended, then ends what it left behind.
@@ -473,8 +479,16 @@ impl Supervisor {
     fn end(&mut self) {
         self.kill_descendants();
         self.cgroup.remove();
-        let _ = std::fs::remove_file(SOCKET_NAME);
+        // The next supervisor of the instance may listen here by now.
+        if inode(SOCKET_NAME) == self.socket_inode {
+            let _ = std::fs::remove_file(SOCKET_NAME);
+        }
     }
+}
+
+fn inode(path: &str) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|metadata| metadata.ino())
 }
 
 struct Ready {

@@ -44,9 +44,8 @@ fn supervisor_of(pid: u32) -> nix::unistd::Pid {
             .expect("a parent")
             .parse()
             .expect("a number");
-        let is = |pid: u32| {
-            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"supervise\0"))
-        };
+        let is =
+            |pid: u32| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"supervise\0"));
         if is(pid) && !is(above) {
             return parent;
         }

@@ -102,7 +102,7 @@ async fn a_server_that_exits_at_once_is_a_crash_loop_with_its_last_words() {
     let failed = world.phase(id, Phase::Failed).await;
     assert_eq!(failed.status.reason, Reason::CrashLoop);
     let exit = failed.exit.expect("its exit");
-    assert_eq!(exit.code, Some(3));
+    assert_eq!(exit.code, Some(3), "{exit:?} {}", world.log_text(id).await);
     assert!(exit.stderr_tail.contains("fatal: nothing to do"), "{}", exit.stderr_tail);
 }
 
