@@ -1,1 +1,147 @@
+use super::*;
+use toolyard_types::access::Actor;
+use toolyard_types::{ApiKeyId, OrganizationId};
 
+fn principal(role: Role, scope: Option<KeyScope>) -> Principal {
+    Principal {
+        actor: Actor::ApiKey(ApiKeyId::generate()),
+        display: "test".to_owned(),
+        organization: OrganizationId::generate(),
+        organization_name: name("default"),
+        role,
+        scope,
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+#[test]
+fn the_table_of_roles_and_actions_is_as_reviewed() {
+    let decider = Decider::new().unwrap();
+    let mut table = format!("{:<20}", "action");
+    Role::ALL.iter().for_each(|role| table.push_str(&format!(" {role:<9}")));
+    for &action in Action::ALL {
+        table.push_str(&format!("\n{:<20}", action.as_str()));
+        for &role in Role::ALL {
+            let allowed = decider.allows(&principal(role, None), action, &Resource::Organization);
+            table.push_str(&format!(" {:<9}", if allowed { "yes" } else { "-" }));
+        }
+    }
+    let table: Vec<&str> = table.lines().map(str::trim_end).collect();
+    insta::assert_snapshot!(table.join("\n"), @r"
+    action               owner     admin     operator  developer viewer
+    catalog:read         yes       yes       yes       yes       yes
+    catalog:rate         yes       yes       yes       yes       -
+    catalog:submit       yes       yes       yes       yes       -
+    catalog:review       yes       yes       -         -         -
+    catalog:manage       yes       yes       -         -         -
+    server:read          yes       yes       yes       yes       yes
+    server:deploy        yes       yes       yes       yes       -
+    server:operate       yes       yes       yes       yes       -
+    server:delete        yes       yes       yes       yes       -
+    server:logs          yes       yes       yes       yes       -
+    tool:call            yes       yes       yes       yes       -
+    toolset:read         yes       yes       yes       yes       yes
+    toolset:manage       yes       yes       yes       yes       -
+    toolbox:read         yes       yes       yes       yes       yes
+    toolbox:manage       yes       yes       yes       -         -
+    credential:read      yes       yes       yes       yes       -
+    credential:manage    yes       yes       yes       yes       -
+    key:read             yes       yes       yes       yes       -
+    key:manage           yes       yes       yes       yes       -
+    member:read          yes       yes       -         -         -
+    member:manage        yes       yes       -         -         -
+    flag:read            yes       yes       yes       yes       yes
+    flag:manage          yes       yes       -         -         -
+    audit:read           yes       yes       yes       -         -
+    event:read           yes       yes       yes       yes       yes
+    policy:explain       yes       yes       yes       yes       yes
+    organization:manage  yes       -         -         -         -
+    ");
+}
+
+#[test]
+fn only_admins_and_owners_touch_keys_of_others_and_only_owners_touch_owners() {
+    let decider = Decider::new().unwrap();
+    for &role in Role::ALL {
+        let may = |action, resource: &Resource| decider.allows(&principal(role, None), action, resource);
+        let strong = matches!(role, Role::Owner | Role::Admin);
+        assert_eq!(may(Action::KeyManage, &Resource::ApiKey { own: false }), strong, "{role}");
+        assert_eq!(may(Action::KeyManage, &Resource::ApiKey { own: true }), role != Role::Viewer, "{role}");
+        assert_eq!(may(Action::MemberManage, &Resource::Member { owner: true }), role == Role::Owner, "{role}");
+        assert_eq!(may(Action::MemberManage, &Resource::Member { owner: false }), strong, "{role}");
+    }
+}
+
+#[test]
+fn a_narrowed_key_does_only_what_both_its_role_and_its_scope_allow() {
+    let decider = Decider::new().unwrap();
+    let scope = KeyScope { actions: vec![Action::ToolCall, Action::MemberManage], resources: vec![name("a")] };
+    let key = principal(Role::Developer, Some(scope));
+    let server = |text| Resource::Server(name(text));
+    assert!(decider.allows(&key, Action::ToolCall, &server("a")));
+    assert!(decider.allows(&key, Action::ToolCall, &Resource::Toolset(name("a"))));
+
+    let elsewhere = decider.decide(&key, Action::ToolCall, &server("b"));
+    assert!(!elsewhere.allowed && elsewhere.because[0].starts_with("key-scope-resources: "), "{elsewhere:?}");
+    let other = decider.decide(&key, Action::ServerRead, &server("a"));
+    assert!(!other.allowed && other.because[0].starts_with("key-scope-actions: "), "{other:?}");
+    let above = decider.decide(&key, Action::MemberManage, &Resource::Organization);
+    assert_eq!(above.because, ["no policy lets role `developer` do `member:manage`"]);
+}
+
+#[test]
+fn an_empty_scope_narrows_nothing() {
+    let decider = Decider::new().unwrap();
+    let key = principal(Role::Owner, Some(KeyScope::default()));
+    assert!(Action::ALL.iter().all(|action| decider.allows(&key, *action, &Resource::Organization)));
+}
+
+#[test]
+fn the_table_and_cedar_agree_also_about_named_resources() {
+    let decider = Decider::new().unwrap();
+    for &role in Role::ALL {
+        for &action in Action::ALL {
+            for resource in [Resource::Server(name("a")), Resource::Toolset(name("a"))] {
+                let asked = decider.0.ask(role, None, action, resource.kind(), resource.name()).unwrap();
+                assert_eq!(asked, decider.decide(&principal(role, None), action, &resource));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_policy_has_an_id_of_its_own_and_says_what_it_does() {
+    let decider = Decider::new().unwrap();
+    let policies = decider.policies();
+    assert_eq!(policies.len(), decider.0.policies.policies().count());
+    assert!(policies.iter().all(|(id, text)| !id.is_empty() && !text.is_empty()));
+}
+
+#[test]
+fn every_action_in_the_policies_exists() {
+    for text in POLICIES.split("Action::\"").skip(1) {
+        let action = text.split('"').next().unwrap();
+        assert!(Action::from_str(action).is_ok(), "{action}");
+    }
+}
+
+#[test]
+fn a_resource_reads_what_it_displays_and_refuses_the_rest() {
+    for resource in [
+        Resource::Organization,
+        Resource::Server(name("a")),
+        Resource::Toolset(name("b")),
+        Resource::ApiKey { own: true },
+        Resource::ApiKey { own: false },
+        Resource::Member { owner: true },
+        Resource::Member { owner: false },
+    ] {
+        assert_eq!(resource.to_string().parse(), Ok(resource));
+    }
+    for bad in ["", "server/", "server/A_b", "toolbox/x", "api_key/x", "server"] {
+        assert!(Resource::from_str(bad).is_err(), "{bad}");
+    }
+}

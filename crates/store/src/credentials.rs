@@ -10,7 +10,7 @@ use toolyard_types::api::identity::Credential;
 use toolyard_types::spec::RevisionSpec;
 use toolyard_types::{CredentialId, Name, RevisionId, Timestamp};
 
-use crate::query::{count, parse, placeholders, to_i32};
+use crate::query::{TextRow, count, parse, placeholders, to_i32};
 use crate::{OrgTx, Result, StoreError};
 
 /// A sealed secret with the version it was sealed for.
@@ -223,6 +223,18 @@ impl OrgTx {
         rows.into_iter()
             .map(|row| Ok((parse("credentials.name", &row.name)?, parse("credentials.id", &row.id)?)))
             .collect()
+    }
+
+    /// The names of credentials that begin with `prefix`, for making a new name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn credential_names_from(&self, prefix: &str) -> Result<BTreeSet<String>> {
+        let sql = "SELECT name AS text FROM credentials WHERE organization_id = $1 AND name >= $2 AND name < $3";
+        // `{` is the character after `z`, so it ends what begins with the prefix.
+        let end = format!("{prefix}{{");
+        let values = [self.organization().to_string().into(), prefix.into(), end.into()];
+        Ok(self.rows::<TextRow>(sql, values).await?.into_iter().map(|row| row.text).collect())
     }
 
     /// Notes which credentials a revision refers to; part of writing one.

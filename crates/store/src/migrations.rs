@@ -5,7 +5,10 @@
 //! schema of the next one (expand, migrate, contract): `compatible_from` is the oldest program version that
 //! may still use this schema, and an older program refuses to start.
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait,
+};
 use sea_orm_migration::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
 use crate::{Result, StoreError};
@@ -70,14 +73,23 @@ impl MigratorTrait for Migrator {
 }
 
 pub(crate) async fn run(db: &DatabaseConnection) -> Result<()> {
-    let tx = db.begin().await?;
+    // SQLite's write lock is taken at once: two that read first and write then would refuse each other.
+    let options = TransactionOptions {
+        sqlite_transaction_mode: (db.get_database_backend() == DbBackend::Sqlite)
+            .then_some(SqliteTransactionMode::Immediate),
+        isolation_level: None,
+        access_mode: None,
+    };
+    let tx = db.begin_with_options(options).await?;
     if tx.get_database_backend() == DbBackend::Postgres {
         let lock = "SELECT pg_advisory_xact_lock($1)";
         tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, lock, [POSTGRES_MIGRATION_LOCK.into()]))
             .await?;
     }
     refuse_newer_schema(&tx).await?;
-    Migrator::up(&tx, None).await?;
+    if !was_migrated_further(&tx).await? {
+        Migrator::up(&tx, None).await?;
+    }
     let statement = "INSERT INTO schema_info (id, compatible_from) VALUES (1, $1) \
                      ON CONFLICT (id) DO UPDATE SET compatible_from = $1";
     // A newer schema keeps its own word: this program passed the check above and adds nothing to it.
@@ -89,17 +101,34 @@ pub(crate) async fn run(db: &DatabaseConnection) -> Result<()> {
     Ok(())
 }
 
-async fn compatible_from<C: ConnectionTrait>(db: &C) -> Result<Option<String>> {
-    let exists = match db.get_database_backend() {
-        DbBackend::Postgres => {
-            "SELECT 1 AS one FROM information_schema.tables WHERE table_name = 'schema_info' AND table_schema = current_schema()"
-        }
-        _ => "SELECT 1 AS one FROM sqlite_master WHERE name = 'schema_info'",
-    };
+/// Whether a newer program applied migrations that this one does not know. It applied all of ours before, and
+/// the migrator would take the unknown ones for an accident.
+async fn was_migrated_further<C: ConnectionTrait>(db: &C) -> Result<bool> {
+    if !table_exists(db, "seaql_migrations").await? {
+        return Ok(false);
+    }
+    let statement = Statement::from_string(db.get_database_backend(), "SELECT version AS text FROM seaql_migrations");
+    let applied = crate::query::TextRow::find_by_statement(statement).all(db).await?;
+    Ok(applied.iter().any(|row| MIGRATIONS.iter().all(|(name, _)| *name != row.text)))
+}
+
+async fn table_exists<C: ConnectionTrait>(db: &C, name: &str) -> Result<bool> {
     let backend = db.get_database_backend();
-    if db.query_one_raw(Statement::from_string(backend, exists)).await?.is_none() {
+    let sql = match backend {
+        DbBackend::Postgres => {
+            "SELECT 1 AS one FROM information_schema.tables WHERE table_name = $1 AND table_schema = current_schema()"
+        }
+        _ => "SELECT 1 AS one FROM sqlite_master WHERE name = $1",
+    };
+    let statement = Statement::from_sql_and_values(backend, sql, [name.into()]);
+    Ok(db.query_one_raw(statement).await?.is_some())
+}
+
+async fn compatible_from<C: ConnectionTrait>(db: &C) -> Result<Option<String>> {
+    if !table_exists(db, "schema_info").await? {
         return Ok(None);
     }
+    let backend = db.get_database_backend();
     let row = db
         .query_one_raw(Statement::from_string(backend, "SELECT compatible_from FROM schema_info WHERE id = 1"))
         .await?;

@@ -1,0 +1,101 @@
+//! Call records: by time, by organization, forgotten by the day.
+
+use toolyard_store::{CallCursor, CallStore};
+use toolyard_types::snapshot::{CallOutcome, CallRecord};
+use toolyard_types::{OrganizationId, ServerId, Timestamp};
+
+use crate::world::{TestDatabase, both_engines};
+
+const HOUR_MS: i64 = 3600 * 1000;
+
+fn at(hours: i64) -> Timestamp {
+    let start = Timestamp::parse("2026-11-20T00:00:00Z").unwrap();
+    Timestamp::from_ms(start.as_ms() + hours * HOUR_MS)
+}
+
+fn record(organization: OrganizationId, hours: i64) -> CallRecord {
+    CallRecord {
+        at: at(hours),
+        organization,
+        actor: "api_key:1".into(),
+        server: Some(ServerId::generate()),
+        toolset: None,
+        method: "tools/call".into(),
+        target: "echo \u{1f4a5} 'quoted'".into(),
+        outcome: CallOutcome::ToolError,
+        duration_us: 1500,
+        request_bytes: 10,
+        response_bytes: u64::from(u32::MAX) + 1,
+        request_id: "r".into(),
+    }
+}
+
+both_engines! {
+    async fn records_of_several_days_come_newest_first_in_pages(engine) {
+        let database = TestDatabase::create(engine).await;
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let (acme, other) = (OrganizationId::generate(), OrganizationId::generate());
+        let mut records: Vec<_> = (0..70).map(|hour| record(acme, hour)).collect();
+        records.push(record(other, 5));
+        // Two at the same moment are still told apart by the cursor.
+        records.push(record(acme, 69));
+        calls.insert(&records).await.unwrap();
+
+        let mut seen = Vec::new();
+        let mut cursor: Option<CallCursor> = None;
+        loop {
+            let page = calls.list(acme, at(0), cursor, 16).await.unwrap();
+            let Some(last) = page.last() else { break };
+            cursor = Some(last.cursor);
+            seen.extend(page.into_iter().map(|call| call.record));
+        }
+        assert_eq!(seen.len(), 71);
+        assert!(seen.is_sorted_by(|a, b| a.at >= b.at));
+        assert_eq!(seen[70], records[0]);
+        assert_eq!(calls.list(other, at(0), None, 10).await.unwrap().len(), 1);
+        assert_eq!(calls.list(acme, at(60), None, 100).await.unwrap().len(), 11);
+        calls.close().await;
+    }
+
+    async fn old_days_are_forgotten_whole_and_the_rest_stays(engine) {
+        let database = TestDatabase::create(engine).await;
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let acme = OrganizationId::generate();
+        let records: Vec<_> = (0..72).map(|hour| record(acme, hour)).collect();
+        calls.insert(&records).await.unwrap();
+        assert_eq!(calls.forget_before(at(30)).await.unwrap(), 1, "only the first day ended before");
+        assert_eq!(calls.list(acme, at(0), None, 500).await.unwrap().len(), 48);
+        assert_eq!(calls.forget_before(at(30)).await.unwrap(), 0);
+        calls.insert(&[record(acme, 1)]).await.unwrap();
+        assert_eq!(calls.list(acme, at(0), None, 500).await.unwrap().len(), 49, "a late record finds its day again");
+        calls.close().await;
+    }
+
+    async fn two_that_write_the_same_new_day_at_once_both_succeed(engine) {
+        let database = TestDatabase::create(engine).await;
+        let acme = OrganizationId::generate();
+        let writers = (0..4).map(|_| {
+            let location = database.location().clone();
+            tokio::spawn(async move {
+                let calls = CallStore::open(&location).await.unwrap();
+                let records: Vec<_> = (0..600).map(|_| record(acme, 1)).collect();
+                calls.insert(&records).await.unwrap();
+                calls.close().await;
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await.unwrap();
+        }
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let mut cursor = None;
+        let mut count = 0;
+        loop {
+            let page = calls.list(acme, at(0), cursor, 500).await.unwrap();
+            let Some(last) = page.last() else { break };
+            cursor = Some(last.cursor);
+            count += page.len();
+        }
+        assert_eq!(count, 2400);
+        calls.close().await;
+    }
+}
