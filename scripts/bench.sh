@@ -18,7 +18,7 @@ for _ in $(seq 1 100); do
   curl --silent --fail --max-time 1 "$TOOLYARD_URL/readyz" >/dev/null && break
   sleep 0.1
 done
-./target/release/toolyard deploy --url "http://127.0.0.1:$((port + 2))/mcp" --name echo --wait --output json >/dev/null
+./target/release/toolyard deploy --remote "http://127.0.0.1:$((port + 2))/mcp" --name echo --wait --output json >/dev/null
 ./target/release/toolyard-bench load --direct "http://127.0.0.1:$((port + 2))/mcp" \
   --gateway "$TOOLYARD_URL/mcp/default/servers/echo" --key "$TOOLYARD_API_KEY" --gateway-pid "$serve" \
   --clients 1,16,64 --json "$dir/result.json" --report docs/reports/gateway-bench.md "$@"

@@ -4,10 +4,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 use toolyard_dtma::{Agent, Shutdown};
 use toolyard_types::Secret;
+use toolyard_types::agent::JoinToken;
 
 use crate::cli::{DtmaArgs, EXIT_CONFIG};
 use crate::config::{self, Settings};
@@ -18,7 +21,7 @@ use crate::{local, telemetry};
 const REDIAL: Duration = Duration::from_secs(5);
 
 /// Runs the agent until it is told to stop.
-pub async fn main(args: &DtmaArgs) -> ExitCode {
+pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
     let environment = config::process_environment();
     let loaded = match config::load(&environment, Path::new("."), &args.overrides()) {
         Ok(loaded) => loaded,
@@ -38,7 +41,7 @@ pub async fn main(args: &DtmaArgs) -> ExitCode {
 
 async fn run(settings: &Settings, token: &str) -> Result<(), String> {
     telemetry::start_logs(settings)?;
-    let token = toolyard_control::JoinToken::parse(token).map_err(|error| error.to_string())?;
+    let token = join_token(token)?;
     let address = token.control.first().ok_or("the token names no control plane")?;
     let control =
         toolyard_link::dialled(address).map_err(|_| format!("the token's address `{address}` is not a URL"))?;
@@ -56,6 +59,16 @@ async fn run(settings: &Settings, token: &str) -> Result<(), String> {
     let mode = if mode == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave };
     agent.shutdown(mode).await;
     Ok(())
+}
+
+fn join_token(text: &str) -> Result<JoinToken, String> {
+    let broken = || "the token is not one that `toolyard toolboxes enroll` printed; copy all of it".to_owned();
+    let json = URL_SAFE_NO_PAD.decode(text.trim()).map_err(|_| broken())?;
+    let token: JoinToken = serde_json::from_slice(&json).map_err(|_| broken())?;
+    if token.v != 1 {
+        return Err(format!("the token is of version {}; upgrade this toolyard", token.v));
+    }
+    Ok(token)
 }
 
 /// Keeps one link to every gateway that the control plane names.
@@ -96,7 +109,7 @@ async fn keep_link(address: String, token: Secret, router: axum::Router, stop: C
 }
 
 /// An error with its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

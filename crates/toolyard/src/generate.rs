@@ -9,7 +9,7 @@ use crate::cli;
 use crate::config::docs;
 
 /// Prints one generated file.
-pub fn print(what: &str) -> ExitCode {
+pub(crate) fn print(what: &str) -> ExitCode {
     let text = match what {
         "env-example" => docs::env_example(),
         "configuration" => docs::reference(),

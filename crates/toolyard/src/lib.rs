@@ -1,10 +1,15 @@
 //! The `toolyard` program: configuration, command line, and the one place where the parts are put together.
 
 mod agent;
-pub mod cli;
-pub mod config;
+mod cli;
+mod config;
 mod generate;
 mod local;
 mod net;
 mod serve;
 mod telemetry;
+
+/// Runs the program as its command line says.
+pub fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -18,7 +18,7 @@ const SERVER_UIDS: u32 = 65_536;
 ///
 /// # Errors
 /// When this program's own file cannot be found.
-pub fn agent_options(
+pub(crate) fn agent_options(
     settings: &Settings,
     environment: &BTreeMap<String, String>,
     data_dir: PathBuf,

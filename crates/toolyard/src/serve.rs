@@ -11,14 +11,16 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
+use rand::RngCore;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, VaultKeys};
+use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, SourceClient, VaultKeys};
 use toolyard_dtma::{Agent, Shutdown};
-use toolyard_gateway::{Gateway, GatewayOptions};
-use toolyard_link::{LINK_PATH, Links, in_process};
-use toolyard_store::{CallStore, Location, Store};
+use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
+use toolyard_link::{LINK_PATH, in_process};
+use toolyard_policy::Resource;
+use toolyard_store::{Location, Store};
 use toolyard_types::{Clock, Code, Problem, Secret};
 
 use crate::agent::chain;
@@ -26,12 +28,14 @@ use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
 use crate::{local, net, telemetry};
 
-/// How full the queue of call records may get; more are dropped and counted.
-const CALL_QUEUE: usize = 16_384;
+/// The longest MCP request body.
+const MAX_BODY_BYTES: usize = 8 << 20;
+/// How long a legacy MCP session lasts.
+const SESSION_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// How a process was told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// `SIGTERM`: somebody restarts or upgrades us; servers stay for the next one, within the orphan grace.
     Ourselves,
     /// `SIGINT` (Ctrl-C): a person ends it; servers are stopped too.
@@ -39,7 +43,7 @@ pub enum Stop {
 }
 
 /// Waits for `SIGTERM` or `SIGINT`.
-pub async fn stop_signal() -> Stop {
+pub(crate) async fn stop_signal() -> Stop {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         return std::future::pending().await;
@@ -51,7 +55,7 @@ pub async fn stop_signal() -> Stop {
 }
 
 /// Checks the configuration, runs, and gives the exit code.
-pub async fn main(overrides: &Overrides) -> ExitCode {
+pub(crate) async fn main(overrides: &Overrides) -> ExitCode {
     let environment = config::process_environment();
     let loaded = match config::load(&environment, Path::new("."), overrides) {
         Ok(loaded) => loaded,
@@ -110,23 +114,20 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let listener = bind("listen", settings.listen).await?;
     let agent_listener = bind("agent_listen", settings.agent_listen).await?;
 
-    let http_client = net::http_client(settings)?;
     let location = location(settings);
     let store = Store::open(&location, clock.clone()).await.map_err(|error| Failed::from(&error))?;
     let first_key = first_key(settings, &store).await?;
-    let links = Links::default();
     let stopping = CancellationToken::new();
-    let options = control_options(settings, store, &clock, http_client.clone(), first_key.clone(), &links, &stopping)?;
+    let options = control_options(settings, store, &clock, first_key.clone(), &stopping)?;
     let control = Control::start(options).await.map_err(|error| Failed::from(&error))?;
-    control.set_links(vec![format!("http://{}", agent_listener.local_addr().map_err(|error| Failed::from(&error))?)]);
+    let agents_at = agent_listener.local_addr().map_err(|error| Failed::from(&error))?;
+    control.set_links(vec![format!("http://{agents_at}")]);
+    control.set_agent_addresses(vec![format!("http://{agents_at}")]);
+    let upstreams = net::upstream_client(settings)?;
+    control.set_remote_client(upstreams.clone());
 
-    let agent = start_local_toolbox(settings, &control, &links).await?;
-    let (calls, records) = tokio::sync::mpsc::channel(CALL_QUEUE);
-    let call_store =
-        CallStore::open(&location, &settings.data_dir, clock.clone()).await.map_err(|error| Failed::from(&error))?;
-    let recorder = tokio::spawn(toolyard_control::record_calls(control.clone(), call_store, records));
-    let gateway = start_gateway(settings, &control, &links, &clock, calls, http_client);
-
+    let agent = start_local_toolbox(settings, &control).await?;
+    let gateway = start_gateway(settings, &control, &clock, upstreams);
     let state = Parts {
         control: control.clone(),
         metrics,
@@ -134,7 +135,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         stopping: stopping.clone(),
     };
     let public = public_router(state, &gateway);
-    let agents = agent_router(&control, &links);
+    let agents = agent_router(&control);
     let (drain, draining) = watch::channel(false);
     let servers = [(listener, public), (agent_listener, agents)]
         .map(|(listener, router)| tokio::spawn(serve(listener, router, draining.clone())));
@@ -153,7 +154,6 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     if let Some(agent) = agent {
         agent.shutdown(if stop == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave }).await;
     }
-    let _ = tokio::time::timeout(limit, recorder).await;
     control.shutdown(limit).await;
     tracing::info!("stopped");
     Ok(())
@@ -196,23 +196,25 @@ fn control_options(
     settings: &Settings,
     store: Store,
     clock: &Clock,
-    http_client: reqwest::Client,
     first_key: Option<Secret>,
-    links: &Links,
     stopping: &CancellationToken,
 ) -> Result<ControlOptions, Failed> {
     let environment = config::process_environment();
     let target = DeploymentTarget::detect(|name| environment.get(name).cloned(), Path::new("/"));
     let vault_keys = match &settings.vault_key {
-        Some(key) => VaultKeys::Given(key.clone()),
-        None => VaultKeys::File,
+        Some(key) => VaultKeys::Given { current: key.clone(), previous: Vec::new() },
+        None => VaultKeys::DataDir,
     };
+    // A proxy of one's own decides what can be reached; names then resolve there, not here.
+    let private_sources = settings.catalog_private_sources || settings.proxy.is_some();
     Ok(ControlOptions {
         store,
         clock: clock.clone(),
         data_dir: settings.data_dir.clone(),
         vault_keys,
-        http_client,
+        http_client: net::http_client(settings)?,
+        source_client: SourceClient::new(net::http_client_builder(settings)?, private_sources)
+            .map_err(|error| Failed::from(&error))?,
         environment: settings.env.as_str().into(),
         deployment_target: target.as_str().into(),
         public_url: settings.public_url.clone(),
@@ -221,7 +223,6 @@ fn control_options(
         registry_url: Some(settings.registry_url.clone()),
         serve_registry: settings.registry_serve,
         registry_sync: settings.registry_sync,
-        private_sources: settings.catalog_private_sources,
         bootstrap: Bootstrap {
             admin_email: settings.bootstrap_admin_email.clone(),
             admin_password: settings.bootstrap_admin_password.clone(),
@@ -229,12 +230,11 @@ fn control_options(
         },
         local_toolbox: settings.local_toolbox,
         call_retention_days: settings.call_retention_days,
-        links: links.clone(),
         shutdown: stopping.clone(),
     })
 }
 
-async fn start_local_toolbox(settings: &Settings, control: &Control, links: &Links) -> Result<Option<Agent>, Failed> {
+async fn start_local_toolbox(settings: &Settings, control: &Control) -> Result<Option<Agent>, Failed> {
     if !settings.local_toolbox {
         return Ok(None);
     }
@@ -258,37 +258,51 @@ async fn start_local_toolbox(settings: &Settings, control: &Control, links: &Lin
         let problem = format!("setting `require_isolation`: this host does not enforce {}", missing.join("; "));
         return Err(Failed { problem, code: EXIT_CONFIG });
     }
-    links.insert(toolbox, in_process(agent.router()));
+    control.links().insert(toolbox, in_process(agent.router()));
     Ok(Some(agent))
 }
 
 fn start_gateway(
     settings: &Settings,
     control: &Control,
-    links: &Links,
     clock: &Clock,
-    calls: tokio::sync::mpsc::Sender<toolyard_types::snapshot::CallRecord>,
-    http_client: reqwest::Client,
+    upstreams: toolyard_mcp::http::Client,
 ) -> Gateway {
-    let _ = http_client;
-    let links = links.clone();
-    let leases = control.clone();
-    let decider = control.decider().clone();
+    let (links, leases, decider) = (control.links(), control.clone(), control.decider().clone());
+    let mut session_key = [0_u8; 32];
+    rand::rng().fill_bytes(&mut session_key);
     Gateway::new(GatewayOptions {
-        snapshots: control.snapshots(),
-        toolboxes: Arc::new(move |toolbox| links.get(toolbox)),
-        leases: Arc::new(move |server| {
-            let control = leases.clone();
-            Box::pin(async move { control.lease_remote(server).await.map_err(|error| error.to_string()) })
-        }),
-        calls,
-        clock: clock.clone(),
-        allowed: Arc::new(move |principal, action, resource| {
-            decider.decide(principal, action, &resource.into()).allowed
-        }),
+        snapshot: control.snapshots(),
         max_snapshot_age: Duration::from_secs(settings.snapshot_max_age_seconds.into()),
-        public_url: settings.public_url.clone(),
+        toolboxes: Arc::new(move |toolbox| links.get(toolbox)),
+        lease: Arc::new(move |server| {
+            let control = leases.clone();
+            Box::pin(async move { control.lease_remote(server).await.map_err(|error| LeaseError(error.to_string())) })
+        }),
+        http: upstreams,
+        decide: Arc::new(move |principal, action, name| {
+            let resource = name.map_or(Resource::Organization, |name| Resource::Server(name.clone()));
+            decider.decide(principal, action, &resource).allowed
+        }),
+        records: control.call_records(),
+        clock: clock.clone(),
+        max_body_bytes: MAX_BODY_BYTES,
+        session_key,
+        session_max_age: SESSION_MAX_AGE,
+        allowed_hosts: allowed_hosts(settings),
+        allowed_origins: settings.public_url.iter().cloned().collect(),
     })
+}
+
+/// The names a gateway answers to: on loopback only loopback's, so that a web page cannot reach it by
+/// rebinding a name of its own (DNS rebinding); otherwise the proxy in front decides.
+fn allowed_hosts(settings: &Settings) -> Option<Vec<String>> {
+    if !settings.listen.ip().is_loopback() {
+        return None;
+    }
+    let public = settings.public_url.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
+    let public = public.and_then(|uri| uri.host().map(String::from));
+    Some(["localhost", "127.0.0.1", "[::1]"].map(String::from).into_iter().chain(public).collect())
 }
 
 /// What the operations routes need.
@@ -340,11 +354,11 @@ async fn no_console() -> &'static str {
      or the API: /api/v1/openapi.json\n"
 }
 
-fn agent_router(control: &Control, links: &Links) -> Router {
-    let (accepting, links) = (control.clone(), links.clone());
-    let link = move |headers: HeaderMap, request: Request| async move {
-        match accepting.agent_identity(&headers).await {
-            Ok(AgentIdentity(toolbox)) => links.accept(toolbox, request),
+fn agent_router(control: &Control) -> Router {
+    let accepting = control.clone();
+    let link = move |request: Request| async move {
+        match accepting.agent_identity(request).await {
+            Ok((AgentIdentity(toolbox), request)) => accepting.links().accept(toolbox, request),
             Err(error) => error.into_response(),
         }
     };

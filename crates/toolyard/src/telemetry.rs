@@ -1,5 +1,7 @@
 //! Logs and metrics of the process.
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
@@ -16,10 +18,10 @@ const SECONDS: &[f64] =
 ///
 /// # Errors
 /// When the `log` setting is no filter; the text says so without a panic.
-pub fn start_logs(settings: &Settings) -> Result<(), String> {
+pub(crate) fn start_logs(settings: &Settings) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.log).map_err(|error| format!("setting `log`: {error}"))?;
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let started = match settings.log_format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
         LogFormat::Text => registry.with(layer.with_target(false)).try_init(),
@@ -31,7 +33,7 @@ pub fn start_logs(settings: &Settings) -> Result<(), String> {
 ///
 /// # Errors
 /// When a recorder is there already.
-pub fn start_metrics() -> Result<PrometheusHandle, String> {
+pub(crate) fn start_metrics() -> Result<PrometheusHandle, String> {
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)
         .map_err(|error| error.to_string())?;

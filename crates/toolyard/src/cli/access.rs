@@ -21,7 +21,7 @@ use super::servers::read_value;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   toolyard login https://toolyard.example.com --key @key.txt")]
-pub struct LoginArgs {
+pub(crate) struct LoginArgs {
     /// The Toolyard.
     address: String,
     /// The API key: the key, @FILE, or - for standard input.
@@ -30,7 +30,7 @@ pub struct LoginArgs {
 }
 
 /// `toolyard login`: checks the key, then remembers it in a file only its owner can read.
-pub async fn login(global: &Global, args: LoginArgs) -> Result<(), Failure> {
+pub(crate) async fn login(global: &Global, args: LoginArgs) -> Result<(), Failure> {
     let key = read_value(&args.key)?;
     let client = connect(&args.address, Some(key.clone()), global)?;
     let session: Session = client.get("/session").await?;
@@ -55,7 +55,7 @@ fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
 
 /// `toolyard credentials ...`
 #[derive(Debug, Subcommand)]
-pub enum CredentialsCommand {
+pub(crate) enum CredentialsCommand {
     /// List credentials; secrets are never shown.
     List,
     /// Create a credential, or give it a new secret.
@@ -77,7 +77,7 @@ pub enum CredentialsCommand {
 }
 
 /// `toolyard credentials ...`
-pub async fn credentials(context: &Context, command: CredentialsCommand) -> Result<(), Failure> {
+pub(crate) async fn credentials(context: &Context, command: CredentialsCommand) -> Result<(), Failure> {
     let client = &context.client;
     match command {
         CredentialsCommand::List => {
@@ -106,7 +106,7 @@ pub async fn credentials(context: &Context, command: CredentialsCommand) -> Resu
 
 /// `toolyard keys ...`
 #[derive(Debug, Subcommand)]
-pub enum KeysCommand {
+pub(crate) enum KeysCommand {
     /// List API keys; the keys themselves are never shown.
     List,
     /// Make an API key and show it, once.
@@ -136,7 +136,7 @@ pub enum KeysCommand {
 }
 
 /// `toolyard keys ...`
-pub async fn keys(context: &Context, command: KeysCommand) -> Result<(), Failure> {
+pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), Failure> {
     let client = &context.client;
     match command {
         KeysCommand::List => {
@@ -169,7 +169,7 @@ pub async fn keys(context: &Context, command: KeysCommand) -> Result<(), Failure
 }
 
 /// Makes an API key.
-pub async fn create_key(
+pub(crate) async fn create_key(
     context: &Context,
     name: Name,
     role: Role,
@@ -185,7 +185,7 @@ pub async fn create_key(
 
 /// `toolyard members ...`
 #[derive(Debug, Subcommand)]
-pub enum MembersCommand {
+pub(crate) enum MembersCommand {
     /// List members.
     List,
     /// Add a member with a first password.
@@ -218,7 +218,7 @@ pub enum MembersCommand {
 }
 
 /// `toolyard members ...`
-pub async fn members(context: &Context, command: MembersCommand) -> Result<(), Failure> {
+pub(crate) async fn members(context: &Context, command: MembersCommand) -> Result<(), Failure> {
     let client = &context.client;
     let member: Member = match command {
         MembersCommand::List => {
@@ -250,7 +250,7 @@ pub async fn members(context: &Context, command: MembersCommand) -> Result<(), F
 
 /// `toolyard flags ...`
 #[derive(Debug, Subcommand)]
-pub enum FlagsCommand {
+pub(crate) enum FlagsCommand {
     /// List feature flags.
     List,
     /// Change a flag's rule; without options the rule is removed.
@@ -270,7 +270,7 @@ pub enum FlagsCommand {
 }
 
 /// `toolyard flags ...`
-pub async fn flags(context: &Context, command: FlagsCommand) -> Result<(), Failure> {
+pub(crate) async fn flags(context: &Context, command: FlagsCommand) -> Result<(), Failure> {
     let client = &context.client;
     match command {
         FlagsCommand::List => {
@@ -301,14 +301,14 @@ pub async fn flags(context: &Context, command: FlagsCommand) -> Result<(), Failu
 
 /// `toolyard audit`.
 #[derive(Debug, Args)]
-pub struct AuditArgs {
+pub(crate) struct AuditArgs {
     /// How many lines at most, newest first.
     #[arg(long, default_value_t = 50)]
     limit: u32,
 }
 
 /// `toolyard audit`.
-pub async fn audit(context: &Context, args: AuditArgs) -> Result<(), Failure> {
+pub(crate) async fn audit(context: &Context, args: AuditArgs) -> Result<(), Failure> {
     let page: Page<AuditRecord> = context.client.get_with("/audit", &json!({ "limit": args.limit })).await?;
     output::print_list(context.format, &page.items, &["AT", "WHO", "ACTION", "TARGET", "OUTCOME"], |record| {
         vec![
@@ -326,7 +326,7 @@ pub async fn audit(context: &Context, args: AuditArgs) -> Result<(), Failure> {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   toolyard why tool:call --resource everything --member someone@example.com")]
-pub struct WhyArgs {
+pub(crate) struct WhyArgs {
     /// What would be done, such as `tool:call`.
     action: Action,
     /// The server or toolset it is about.
@@ -341,7 +341,7 @@ pub struct WhyArgs {
 }
 
 /// `toolyard why`.
-pub async fn why(context: &Context, args: WhyArgs) -> Result<(), Failure> {
+pub(crate) async fn why(context: &Context, args: WhyArgs) -> Result<(), Failure> {
     let query = json!({ "action": args.action, "resource": args.resource, "member": args.member, "key": args.key });
     let why: Why = context.client.get_with("/why", &query).await?;
     let decision = if why.allowed { "allowed" } else { "refused" };
@@ -357,7 +357,7 @@ pub async fn why(context: &Context, args: WhyArgs) -> Result<(), Failure> {
 }
 
 /// `toolyard version`.
-pub async fn version(context: &Context) -> Result<(), Failure> {
+pub(crate) async fn version(context: &Context) -> Result<(), Failure> {
     let server: Option<Version> = context.client.get("/version").await.ok();
     let program = env!("CARGO_PKG_VERSION");
     let answer = json!({ "program": program, "server": server });

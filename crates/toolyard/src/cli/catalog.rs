@@ -18,7 +18,7 @@ use super::output::{self, Format, safe};
 
 /// `toolyard catalog ...`
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Search the catalog.
     Search(SearchArgs),
     /// Show an entry with what it asks for.
@@ -84,7 +84,7 @@ pub enum Command {
 
 /// `toolyard catalog search`.
 #[derive(Debug, Args)]
-pub struct SearchArgs {
+pub(crate) struct SearchArgs {
     /// Words to look for; everything when absent.
     words: Vec<String>,
     /// Only this category.
@@ -109,7 +109,7 @@ pub struct SearchArgs {
 
 /// `toolyard catalog sources ...`
 #[derive(Debug, Subcommand)]
-pub enum SourcesCommand {
+pub(crate) enum SourcesCommand {
     /// List the sources.
     List,
     /// Add a source.
@@ -136,7 +136,7 @@ pub enum SourcesCommand {
 }
 
 /// `toolyard catalog ...`
-pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     let client = &context.client;
     match command {
         Command::Search(args) => search(context, args).await?,

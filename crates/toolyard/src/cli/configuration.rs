@@ -12,7 +12,7 @@ use crate::config::{Loaded, docs, insecure_settings, load, process_environment};
 
 /// `toolyard config ...`
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Tell what is wrong with the configuration; exit code 78 when `serve` would refuse it.
     Check(SettingsArgs),
     /// Print every setting with where it came from; secrets are redacted.
@@ -20,7 +20,7 @@ pub enum Command {
 }
 
 /// Runs `toolyard config`.
-pub fn run(command: Command, format: Format) -> ExitCode {
+pub(crate) fn run(command: Command, format: Format) -> ExitCode {
     let (args, show) = match &command {
         Command::Check(args) => (args, false),
         Command::Show(args) => (args, true),

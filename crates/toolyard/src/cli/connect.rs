@@ -20,7 +20,7 @@ use crate::config::process_environment;
   toolyard connect all --client cursor
   toolyard connect all --client claude-code --print
   toolyard connect all --client vs-code --undo")]
-pub struct ConnectArgs {
+pub(crate) struct ConnectArgs {
     /// A server or a toolset.
     name: Name,
     /// The client to configure.
@@ -42,7 +42,7 @@ pub struct ConnectArgs {
 
 /// MCP clients whose configuration is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum McpClient {
+pub(crate) enum McpClient {
     /// Claude Desktop (through its bundled stdio support and `npx mcp-remote`).
     ClaudeDesktop,
     /// Claude Code.
@@ -104,7 +104,7 @@ impl McpClient {
 }
 
 /// `toolyard connect`.
-pub async fn run(context: &Context, args: ConnectArgs) -> Result<(), Failure> {
+pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Failure> {
     let file = match &args.file {
         Some(file) => file.clone(),
         None => args

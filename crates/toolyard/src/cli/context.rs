@@ -15,7 +15,7 @@ use crate::config::process_environment;
 
 /// Why a command failed.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The stable code, for `--output json`.
     pub code: String,
     /// For people: what is wrong and what would be right.
@@ -26,12 +26,12 @@ pub struct Failure {
 
 impl Failure {
     /// A failure of the command itself.
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { code: "failed".into(), message: message.into(), details: Vec::new() }
     }
 
     /// Prints it and gives exit code 1.
-    pub fn report(&self, format: Format) -> ExitCode {
+    pub(crate) fn report(&self, format: Format) -> ExitCode {
         if format == Format::Json {
             output::print_json(
                 &json!({ "error": { "code": self.code, "message": self.message, "details": self.details } }),
@@ -76,7 +76,7 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
 
 /// What `toolyard login` remembers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// The Toolyard.
     pub url: String,
     /// The key.
@@ -85,7 +85,7 @@ pub struct Profile {
 
 /// A connection to a Toolyard and how to print.
 #[derive(Clone, Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// The connection.
     pub client: Client,
     /// How to print.
@@ -94,7 +94,7 @@ pub struct Context {
 
 impl Context {
     /// Makes a connection from flags, environment, or what `login` remembered.
-    pub fn new(global: &Global) -> Result<Self, Failure> {
+    pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         let profile = match profile_path().map(std::fs::read_to_string) {
             Some(Ok(text)) => serde_json::from_str::<Profile>(&text).unwrap_or_default(),
             _ => Profile::default(),
@@ -108,13 +108,13 @@ impl Context {
     }
 
     /// A page's address on this Toolyard.
-    pub fn link(&self, path: &str) -> String {
+    pub(crate) fn link(&self, path: &str) -> String {
         format!("{}{path}", self.client.base())
     }
 }
 
 /// A client of the Toolyard at `url`.
-pub fn connect(url: &str, key: Option<Secret>, global: &Global) -> Result<Client, Failure> {
+pub(crate) fn connect(url: &str, key: Option<Secret>, global: &Global) -> Result<Client, Failure> {
     if !url.starts_with("http://") && !url.starts_with("https://") {
         return Err(Failure::new(format!("URL `{url}` must begin with http:// or https://")));
     }
@@ -134,7 +134,7 @@ pub fn connect(url: &str, key: Option<Secret>, global: &Global) -> Result<Client
 }
 
 /// Where `toolyard login` keeps its profile.
-pub fn profile_path() -> Option<PathBuf> {
+pub(crate) fn profile_path() -> Option<PathBuf> {
     let environment = process_environment();
     let base = environment
         .get("XDG_CONFIG_HOME")

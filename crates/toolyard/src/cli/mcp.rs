@@ -11,7 +11,7 @@ use super::output::{self, Format, cell, safe};
 
 /// `toolyard tools`.
 #[derive(Debug, Args)]
-pub struct ToolsArgs {
+pub(crate) struct ToolsArgs {
     /// A server or a toolset.
     name: Name,
 }
@@ -21,7 +21,7 @@ pub struct ToolsArgs {
 #[command(after_help = "Examples:
   toolyard call time get_current_time '{\"timezone\":\"UTC\"}'
   toolyard call all everything__echo '{\"message\":\"hi\"}' --output json")]
-pub struct CallArgs {
+pub(crate) struct CallArgs {
     /// A server or a toolset.
     name: Name,
     /// The tool; in a toolset `{server}__{tool}`.
@@ -32,7 +32,7 @@ pub struct CallArgs {
 }
 
 /// `toolyard tools`.
-pub async fn tools(context: &Context, args: ToolsArgs) -> Result<(), Failure> {
+pub(crate) async fn tools(context: &Context, args: ToolsArgs) -> Result<(), Failure> {
     let path = mcp_path(context, &args.name).await?;
     let tools = context.client.list_tools(&path).await?;
     output::print_list(context.format, &tools, &["TOOL", "DESCRIPTION"], |tool| {
@@ -44,7 +44,7 @@ pub async fn tools(context: &Context, args: ToolsArgs) -> Result<(), Failure> {
 }
 
 /// `toolyard call`.
-pub async fn call(context: &Context, args: CallArgs) -> Result<(), Failure> {
+pub(crate) async fn call(context: &Context, args: CallArgs) -> Result<(), Failure> {
     let arguments: Value = serde_json::from_str(&args.arguments)
         .map_err(|error| Failure::new(format!("the arguments are not JSON: {error}")))?;
     if !arguments.is_object() {
@@ -83,7 +83,7 @@ fn print_result(format: Format, result: &Value) {
 }
 
 /// Servers and toolsets share one name space, so a name means one of the two.
-pub async fn mcp_path(context: &Context, name: &Name) -> Result<String, Failure> {
+pub(crate) async fn mcp_path(context: &Context, name: &Name) -> Result<String, Failure> {
     let segment = segment(name.as_str());
     match context.client.get::<Toolset>(&format!("/toolsets/{segment}")).await {
         Ok(toolset) => Ok(toolset.mcp_path),

@@ -18,16 +18,16 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::Overrides;
 
-pub use context::{Context, Failure};
-pub use output::Format;
+pub(crate) use context::{Context, Failure};
+pub(crate) use output::Format;
 
 /// Exit code of a configuration that must not be started with (sysexits' EX_CONFIG).
-pub const EXIT_CONFIG: u8 = 78;
+pub(crate) const EXIT_CONFIG: u8 = 78;
 
 /// Toolyard runs MCP servers in production, on machines you own.
 #[derive(Debug, Parser)]
 #[command(name = "toolyard", version, max_term_width = 110, after_help = EXAMPLES)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     global: Global,
     #[command(subcommand)]
@@ -45,7 +45,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.";
 
 /// Options of every command that asks a Toolyard.
 #[derive(Clone, Debug, Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// The Toolyard to ask, such as `http://127.0.0.1:8080`.
     #[arg(long, global = true, env = "TOOLYARD_URL", value_name = "URL", help_heading = "Connection")]
     url: Option<String>,
@@ -137,7 +137,7 @@ enum Command {
 
 /// Settings that can be given on the command line.
 #[derive(Clone, Debug, Args)]
-pub struct SettingsArgs {
+pub(crate) struct SettingsArgs {
     /// Read this file instead of `toolyard.toml`.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -159,7 +159,7 @@ impl SettingsArgs {
 
 /// `toolyard serve`.
 #[derive(Clone, Debug, Args)]
-pub struct ServeArgs {
+pub(crate) struct ServeArgs {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Address of the console, the API and the gateway.
@@ -181,7 +181,7 @@ impl ServeArgs {
 
 /// `toolyard dtma`.
 #[derive(Clone, Debug, Args)]
-pub struct DtmaArgs {
+pub(crate) struct DtmaArgs {
     #[command(flatten)]
     settings: SettingsArgs,
     /// The token that `toolyard toolboxes enroll` printed.
@@ -206,8 +206,10 @@ fn name_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// Runs the program as its arguments say.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Two providers are compiled in (sqlx brings ring); rustls wants to be told. A second call changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match cli.command {
         // No runtime yet: the supervisor forks, and must be alone in its process.
         Command::Supervise => toolyard_dtma::supervise::main(),
@@ -269,7 +271,7 @@ async fn ask(context: &Context, command: Command) -> Result<(), Failure> {
 }
 
 /// The reference page of the command line.
-pub fn reference() -> String {
+pub(crate) fn reference() -> String {
     let mut out = String::from(
         "# Command line\n\n<!-- Generated from the program's own help: `cargo xtask generate`. Do not edit. -->\n",
     );

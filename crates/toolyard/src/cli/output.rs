@@ -9,7 +9,7 @@ use toolyard_types::name::is_hidden;
 
 /// How to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// For people.
     Table,
     /// For programs; lists are `{"items": [...]}`.
@@ -17,7 +17,7 @@ pub enum Format {
 }
 
 /// Text of a server or a person, made safe for a terminal: invisible characters and controls escaped.
-pub fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_hidden(c) { out.extend(c.escape_default()) } else { out.push(c) }
@@ -26,20 +26,20 @@ pub fn safe(text: &str) -> String {
 }
 
 /// Prints a value as JSON.
-pub fn print_json(value: &impl Serialize) {
+pub(crate) fn print_json(value: &impl Serialize) {
     let text = serde_json::to_string_pretty(value).expect("our answers serialise");
     print_line(&text);
 }
 
 /// Prints a line; a reader that went away ends the program quietly.
-pub fn print_line(text: &str) {
+pub(crate) fn print_line(text: &str) {
     if writeln!(std::io::stdout(), "{text}").is_err() {
         std::process::exit(0);
     }
 }
 
 /// Prints a list: a table with `heads`, or `{"items": [...]}`.
-pub fn print_list<T: Serialize>(format: Format, items: &[T], heads: &[&str], row: impl Fn(&T) -> Vec<String>) {
+pub(crate) fn print_list<T: Serialize>(format: Format, items: &[T], heads: &[&str], row: impl Fn(&T) -> Vec<String>) {
     if format == Format::Json {
         return print_json(&json!({ "items": items }));
     }
@@ -62,7 +62,7 @@ pub fn print_list<T: Serialize>(format: Format, items: &[T], heads: &[&str], row
 }
 
 /// Prints one thing: `name: value` lines, or JSON.
-pub fn print_fields<T: Serialize>(format: Format, value: &T, fields: &[(&str, String)]) {
+pub(crate) fn print_fields<T: Serialize>(format: Format, value: &T, fields: &[(&str, String)]) {
     if format == Format::Json {
         return print_json(value);
     }
@@ -73,20 +73,20 @@ pub fn print_fields<T: Serialize>(format: Format, value: &T, fields: &[(&str, St
 }
 
 /// Says something about work under way, on standard error, when a person watches.
-pub fn progress(format: Format, text: &str) {
+pub(crate) fn progress(format: Format, text: &str) {
     if format == Format::Table && std::io::stderr().is_terminal() {
         eprintln!("{}", safe(text));
     }
 }
 
 /// Says what went wrong and gives the exit code.
-pub fn fail(message: &str, code: u8) -> ExitCode {
+pub(crate) fn fail(message: &str, code: u8) -> ExitCode {
     eprintln!("toolyard: {}", safe(message));
     ExitCode::from(code)
 }
 
 /// Any value as one table cell.
-pub fn cell(value: &Value) -> String {
+pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),

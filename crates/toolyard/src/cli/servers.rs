@@ -26,16 +26,16 @@ use super::output::{self, Format, safe};
 #[command(after_help = "Examples:
   toolyard deploy io.github.modelcontextprotocol/server-time --name time --wait
   toolyard deploy io.github.github/github-mcp-server --input GITHUB_PERSONAL_ACCESS_TOKEN=@token.txt --wait
-  toolyard deploy --url https://mcp.example.com/mcp --name example")]
-pub struct DeployArgs {
+  toolyard deploy --remote https://mcp.example.com/mcp --name example")]
+pub(crate) struct DeployArgs {
     /// The catalog entry.
-    #[arg(required_unless_present = "url")]
+    #[arg(required_unless_present = "remote")]
     entry: Option<EntryName>,
     /// A remote MCP server's URL, instead of an entry.
-    #[arg(long, conflicts_with = "entry")]
-    url: Option<String>,
-    /// How to speak to --url.
-    #[arg(long, value_parser = ["streamable-http", "sse"], requires = "url")]
+    #[arg(long, conflicts_with = "entry", value_name = "URL")]
+    remote: Option<String>,
+    /// How to speak to the remote server.
+    #[arg(long, value_parser = ["streamable-http", "sse"], requires = "remote")]
     transport: Option<String>,
     /// The server's name; made from the entry's when absent.
     #[arg(long)]
@@ -60,7 +60,7 @@ pub struct DeployArgs {
 
 /// Flags that set a server's settings.
 #[derive(Clone, Debug, Default, Args)]
-pub struct SettingsFlags {
+pub(crate) struct SettingsFlags {
     /// An input of the entry: NAME=VALUE, NAME=@FILE to read it from a file, NAME=- from standard input.
     #[arg(long = "input", value_name = "NAME=VALUE", value_parser = name_value)]
     inputs: Vec<(String, String)>,
@@ -130,7 +130,7 @@ impl SettingsFlags {
 }
 
 /// A value given as text, `@FILE` or `-`; a newline at the end of a file is dropped.
-pub fn read_value(value: &str) -> Result<Secret, Failure> {
+pub(crate) fn read_value(value: &str) -> Result<Secret, Failure> {
     let text = if value == "-" {
         std::io::read_to_string(std::io::stdin())
             .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?
@@ -158,7 +158,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// Whether to wait for the change to end.
 #[derive(Clone, Debug, Args)]
-pub struct Wait {
+pub(crate) struct Wait {
     /// Wait until the change ended; exit code 1 when it failed.
     #[arg(long)]
     wait: bool,
@@ -169,7 +169,7 @@ pub struct Wait {
 
 /// `toolyard servers ...`
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List servers.
     List {
         /// Only those whose name has this in it.
@@ -243,7 +243,7 @@ pub enum Command {
 
 /// A server and whether to wait.
 #[derive(Clone, Debug, Args)]
-pub struct Target {
+pub(crate) struct Target {
     /// The server.
     name: Name,
     #[command(flatten)]
@@ -252,7 +252,7 @@ pub struct Target {
 
 /// `toolyard rollout ...`
 #[derive(Debug, Subcommand)]
-pub enum RolloutCommand {
+pub(crate) enum RolloutCommand {
     /// Show the rollout under way, or the last one.
     Status {
         /// The server.
@@ -266,13 +266,13 @@ pub enum RolloutCommand {
 }
 
 /// `toolyard deploy`.
-pub async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Failure> {
+pub(crate) async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Failure> {
     let body = CreateServer {
         name: args.name,
         entry: args.entry,
         version: args.version,
         package: args.package,
-        url: args.url,
+        url: args.remote,
         transport: args.transport.map(|text| match text.as_str() {
             "sse" => RemoteTransport::Sse,
             _ => RemoteTransport::StreamableHttp,
@@ -287,7 +287,7 @@ pub async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Failure> 
 }
 
 /// `toolyard servers ...`
-pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::List { search, phase } => list(context, search, phase).await,
         Command::Show { name } => {
@@ -318,7 +318,7 @@ pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
 }
 
 /// `toolyard rollout ...`
-pub async fn rollout(context: &Context, command: RolloutCommand) -> Result<(), Failure> {
+pub(crate) async fn rollout(context: &Context, command: RolloutCommand) -> Result<(), Failure> {
     let rollout: Rollout = match command {
         RolloutCommand::Status { name } => context.client.get(&path(&name, "/rollout")).await?,
         RolloutCommand::Cancel { name } => context.client.post(&path(&name, "/rollout/cancel"), &json!({})).await?,

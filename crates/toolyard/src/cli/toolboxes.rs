@@ -12,7 +12,7 @@ use super::output;
 
 /// `toolyard toolboxes ...`
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List toolboxes.
     List,
     /// Show a toolbox and what it can enforce.
@@ -33,7 +33,7 @@ pub enum Command {
 }
 
 /// `toolyard toolboxes ...`
-pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     let client = &context.client;
     match command {
         Command::List => {

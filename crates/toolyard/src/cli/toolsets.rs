@@ -13,7 +13,7 @@ use super::output;
 
 /// `toolyard toolsets ...`
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// List toolsets.
     List,
     /// Show a toolset.
@@ -37,7 +37,7 @@ pub enum Command {
 
 /// A toolset's contents.
 #[derive(Debug, Args)]
-pub struct Members {
+pub(crate) struct Members {
     /// The toolset.
     name: Name,
     /// Servers with all their tools, separated by commas.
@@ -67,7 +67,7 @@ impl Members {
 }
 
 /// `toolyard toolsets ...`
-pub async fn run(context: &Context, command: Command) -> Result<(), Failure> {
+pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     let client = &context.client;
     match command {
         Command::List => {

@@ -6,7 +6,7 @@ use super::{Environment, Settings};
 
 /// A setting that is not safe in production: its name and why. Never its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Insecure {
+pub(crate) struct Insecure {
     /// The setting.
     pub setting: &'static str,
     /// Why, and what would be right.
@@ -20,7 +20,7 @@ impl std::fmt::Display for Insecure {
 }
 
 /// Every setting that is not safe in production, all at once. Empty for other environments' own use.
-pub fn insecure_settings(settings: &Settings) -> Vec<Insecure> {
+pub(crate) fn insecure_settings(settings: &Settings) -> Vec<Insecure> {
     let mut found = Vec::new();
     let mut refuse = |bad: bool, setting, why| {
         if bad {
@@ -74,7 +74,7 @@ pub fn insecure_settings(settings: &Settings) -> Vec<Insecure> {
 /// Whether a start must be refused.
 impl Settings {
     /// The insecure settings that must stop the start: all of them in production, none elsewhere.
-    pub fn refused(&self) -> Vec<Insecure> {
+    pub(crate) fn refused(&self) -> Vec<Insecure> {
         if self.env == Environment::Production { insecure_settings(self) } else { Vec::new() }
     }
 }

@@ -8,7 +8,7 @@ use super::{Environment, Settings};
 
 /// One setting, as documented.
 #[derive(Clone, Debug)]
-pub struct Field {
+pub(crate) struct Field {
     /// Its name.
     pub name: String,
     /// `string`, `integer`, `boolean` or `array`.
@@ -25,18 +25,18 @@ pub struct Field {
 
 impl Field {
     /// The environment variable.
-    pub fn variable(&self) -> String {
+    pub(crate) fn variable(&self) -> String {
         format!("TOOLYARD_{}", self.name.to_ascii_uppercase())
     }
 }
 
 /// The JSON schema of `toolyard.toml`.
-pub fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     schemars::schema_for!(Settings).to_value()
 }
 
 /// Every setting, in the order of the struct.
-pub fn fields() -> Vec<Field> {
+pub(crate) fn fields() -> Vec<Field> {
     let schema = schema();
     let Some(properties) = schema["properties"].as_object() else { return Vec::new() };
     properties.iter().map(|(name, property)| field(name, property, &schema)).collect()
@@ -63,7 +63,7 @@ fn field(name: &str, property: &Value, schema: &Value) -> Field {
 }
 
 /// One line for every number outside its range.
-pub fn out_of_range(values: &Map<String, Value>) -> Vec<String> {
+pub(crate) fn out_of_range(values: &Map<String, Value>) -> Vec<String> {
     let mut problems = Vec::new();
     for field in fields() {
         let Some(number) = values.get(&field.name).and_then(Value::as_i64) else { continue };
@@ -88,7 +88,7 @@ fn default_of(field: &Field, env: Environment) -> String {
 }
 
 /// The text of `.env.example`.
-pub fn env_example() -> String {
+pub(crate) fn env_example() -> String {
     let mut out = String::from(
         "# Every setting of Toolyard with its default in development. Generated: `cargo xtask generate`.\n\
          # Copy to `.env` (read in development only), or set the variables you need in the environment.\n",
@@ -107,7 +107,7 @@ pub fn env_example() -> String {
 }
 
 /// The text of `docs/reference/configuration.md`.
-pub fn reference() -> String {
+pub(crate) fn reference() -> String {
     let mut out = String::from(
         "# Configuration\n\n\
          <!-- Generated from the settings struct: `cargo xtask generate`. Do not edit. -->\n\n\

@@ -10,7 +10,7 @@ use super::{CLIENT_VARIABLES, Environment, Settings};
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The environment's default.
     Default,
     /// A line of `toolyard.toml`.
@@ -37,7 +37,7 @@ impl std::fmt::Display for Origin {
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// `--config`; `toolyard.toml` in the current directory is used when it exists.
     pub file: Option<PathBuf>,
     /// Settings by name, as text.
@@ -46,7 +46,7 @@ pub struct Overrides {
 
 /// The settings and where each came from.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The settings.
     pub settings: Settings,
     /// The origin of each field.
@@ -58,11 +58,11 @@ pub struct Loaded {
 /// Everything that is wrong with the configuration, one line each. Names, never values of secrets.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct ConfigError(pub Vec<String>);
+pub(crate) struct ConfigError(pub Vec<String>);
 
 /// The process environment, read in this one place.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the process environment")]
-pub fn process_environment() -> BTreeMap<String, String> {
+pub(crate) fn process_environment() -> BTreeMap<String, String> {
     std::env::vars().collect()
 }
 
@@ -70,7 +70,11 @@ pub fn process_environment() -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// With every problem at once: unknown settings, values of the wrong type, an unknown environment.
-pub fn load(environment: &BTreeMap<String, String>, dir: &Path, overrides: &Overrides) -> Result<Loaded, ConfigError> {
+pub(crate) fn load(
+    environment: &BTreeMap<String, String>,
+    dir: &Path,
+    overrides: &Overrides,
+) -> Result<Loaded, ConfigError> {
     let file = read_file(dir, overrides)?;
     let named = overrides
         .set

@@ -6,16 +6,16 @@
 //! from the struct.
 
 mod check;
-pub mod docs;
+pub(crate) mod docs;
 mod load;
 mod settings;
 mod target;
 
-pub use check::{Insecure, insecure_settings};
-pub use load::{ConfigError, Loaded, Origin, Overrides, load, process_environment};
-pub use settings::{Environment, LogFormat, Settings};
-pub use target::DeploymentTarget;
+pub(crate) use check::insecure_settings;
+pub(crate) use load::{Loaded, Overrides, load, process_environment};
+pub(crate) use settings::{Environment, LogFormat, Settings};
+pub(crate) use target::DeploymentTarget;
 
 /// Names under `TOOLYARD_` that belong to the command-line client, not to the settings.
-pub const CLIENT_VARIABLES: &[&str] =
+pub(crate) const CLIENT_VARIABLES: &[&str] =
     &["TOOLYARD_URL", "TOOLYARD_API_KEY", "TOOLYARD_OUTPUT", "TOOLYARD_CONFIG", "TOOLYARD_CA_FILE"];

@@ -12,7 +12,7 @@ use toolyard_types::Secret;
 /// Which kind of installation this is. Chooses defaults, and production refuses insecure settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Environment {
+pub(crate) enum Environment {
     /// A laptop: `.env` is read, plain HTTP and weak bootstrap secrets are fine.
     Development,
     /// Like production, with insecure settings warned about instead of refused.
@@ -23,7 +23,7 @@ pub enum Environment {
 
 impl Environment {
     /// As written in settings and answers.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Development => "development",
             Self::Staging => "staging",
@@ -56,7 +56,7 @@ impl FromStr for Environment {
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line, for log collectors.
@@ -70,7 +70,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "Toolyard settings")]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Which kind of installation this is: `development`, `staging` or `production`. Set by `TOOLYARD_ENV`.
     pub env: Environment,
 
@@ -197,7 +197,7 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults of an environment.
-    pub fn defaults(env: Environment) -> Self {
+    pub(crate) fn defaults(env: Environment) -> Self {
         let hardened = env != Environment::Development;
         Self {
             env,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// How Toolyard runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeploymentTarget {
+pub(crate) enum DeploymentTarget {
     /// Started by hand or by anything unknown.
     Bare,
     /// A systemd service.
@@ -17,7 +17,7 @@ pub enum DeploymentTarget {
 
 impl DeploymentTarget {
     /// As shown in `/api/v1/version`.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Bare => "bare",
             Self::Systemd => "systemd",
@@ -29,7 +29,7 @@ impl DeploymentTarget {
     /// Finds out from the environment and the marker files below `root` (`/` outside tests).
     ///
     /// Kubernetes and systemd say so in the environment; Docker and Podman leave a file.
-    pub fn detect(variable: impl Fn(&str) -> Option<String>, root: &Path) -> Self {
+    pub(crate) fn detect(variable: impl Fn(&str) -> Option<String>, root: &Path) -> Self {
         if variable("KUBERNETES_SERVICE_HOST").is_some() {
             return Self::Cluster;
         }
