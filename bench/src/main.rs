@@ -1,1 +1,32 @@
-fn main() {}
+//! `toolyard-bench`: an echo MCP server and a load generator, to compare calls through the gateway with direct ones.
+//!
+//! The client is a plain HTTP/1.1 connection per worker with a fixed body, so that what is measured is the
+//! server side. Direct and gateway rounds alternate in one run, so that both see the same machine.
+
+mod echo;
+mod load;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "toolyard-bench", about = "Measures MCP calls, direct and through the gateway")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves an MCP server with one tool, `echo`, in both eras.
+    Echo(echo::Arguments),
+    /// Calls `echo` directly and through the gateway and prints JSON.
+    Load(load::Arguments),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Echo(arguments) => echo::run(arguments).await,
+        Command::Load(arguments) => load::run(arguments).await,
+    }
+}
