@@ -148,8 +148,20 @@ impl Keeper {
         self.snapshot.organizations.retain(|name, _| names.contains(name));
         self.snapshot.keys = merged(&self.snapshot.keys, keys);
         self.seen = Some(newest);
+        self.measure();
         self.publish(control, true);
         Ok(())
+    }
+
+    /// How many servers are in each phase.
+    fn measure(&self) {
+        let mut counts: HashMap<Phase, u32> = Phase::ALL.iter().map(|phase| (*phase, 0)).collect();
+        for route in self.snapshot.organizations.values().flat_map(|organization| organization.servers.values()) {
+            *counts.entry(route.phase).or_default() += 1;
+        }
+        for (phase, count) in counts {
+            metrics::gauge!("toolyard_servers", "phase" => phase.as_str()).set(f64::from(count));
+        }
     }
 
     fn publish(&mut self, control: &Control, changed: bool) {

@@ -4,9 +4,7 @@
 //! ([`OrgTx::lock_server`]), so that two loops, two replicas and a request never interleave.
 
 use sea_orm::FromQueryResult;
-use toolyard_types::{
-    CredentialId, EntryName, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId,
-};
+use toolyard_types::{EntryName, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use crate::query::{NumberRow, TextRow, count, parse, parse_option, placeholders, to_i64};
 use crate::{OrgTx, Result, StoreError, SystemTx};
@@ -282,27 +280,6 @@ impl OrgTx {
         }
         self.free_name(&server.name).await
     }
-
-    /// The names of servers with a kept revision that refers to the credential.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn servers_using_credential(&self, id: CredentialId) -> Result<Vec<String>> {
-        let sql = "SELECT DISTINCT servers.name AS text FROM servers JOIN revisions ON revisions.server_id = servers.id \
-                   WHERE servers.organization_id = $1 AND revisions.spec LIKE $2 ORDER BY 1 LIMIT 10";
-        let values = [self.organization().to_string().into(), format!("%{id}%").into()];
-        Ok(self.rows::<TextRow>(sql, values).await?.into_iter().map(|row| row.text).collect())
-    }
-
-    /// The id of a credential by name, also locking out its removal until this commits.
-    ///
-    /// # Errors
-    /// When the database fails or the row cannot be read.
-    pub async fn credential_id(&self, name: &Name) -> Result<Option<CredentialId>> {
-        let sql = "SELECT id AS text FROM credentials WHERE organization_id = $1 AND name = $2";
-        let values = [self.organization().to_string().into(), name.to_string().into()];
-        self.row::<TextRow>(sql, values).await?.map(|row| parse("credentials.id", &row.text)).transpose()
-    }
 }
 
 impl SystemTx {
@@ -349,14 +326,17 @@ impl SystemTx {
         self.refs(sql, limit).await
     }
 
-    /// Remote servers that serve or are meant to.
+    /// Remote servers with a rollout under way, or whose serving revision was not probed since `at`.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn remote_servers(&self, limit: u32) -> Result<Vec<ServerRef>> {
-        let sql = "SELECT organization_id, id FROM servers WHERE kind = 'remote' AND enabled AND NOT deleted \
-                   ORDER BY id LIMIT $1";
-        self.refs(sql, limit).await
+    pub async fn remote_servers_to_probe(&self, at: Timestamp, limit: u32) -> Result<Vec<ServerRef>> {
+        let sql = "SELECT organization_id, id FROM servers WHERE kind = 'remote' AND enabled AND NOT deleted AND \
+                   ((serving_rollout_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM remote_probes \
+                   WHERE remote_probes.revision_id = servers.serving_revision_id AND checked_at > $1)) \
+                   OR EXISTS (SELECT 1 FROM rollouts WHERE rollouts.id = servers.rollout_id AND state = 'progressing')) \
+                   ORDER BY id LIMIT $2";
+        read_refs(self.rows::<RefRow>(sql, [at.as_ms().into(), i64::from(limit).into()]).await?)
     }
 
     /// How many servers there are that are not being deleted.
@@ -369,16 +349,19 @@ impl SystemTx {
     }
 
     async fn refs(&self, sql: &str, limit: u32) -> Result<Vec<ServerRef>> {
-        let rows = self.rows::<RefRow>(sql, [i64::from(limit).into()]).await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(ServerRef {
-                    organization: parse("servers.organization_id", &row.organization_id)?,
-                    server: parse("servers.id", &row.id)?,
-                })
-            })
-            .collect()
+        read_refs(self.rows::<RefRow>(sql, [i64::from(limit).into()]).await?)
     }
+}
+
+fn read_refs(rows: Vec<RefRow>) -> Result<Vec<ServerRef>> {
+    rows.into_iter()
+        .map(|row| {
+            Ok(ServerRef {
+                organization: parse("servers.organization_id", &row.organization_id)?,
+                server: parse("servers.id", &row.id)?,
+            })
+        })
+        .collect()
 }
 
 /// A LIKE pattern that holds `text` as it is.

@@ -19,7 +19,7 @@ use toolyard_types::{
 
 use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
 use super::server_view::{Views, etag};
-use super::{allow, audit, credentials, page_limit};
+use super::{allow, audit, credentials, flags, page_limit};
 use crate::reconcile::case::{changed, end_rollout, wish as ask_instances};
 use crate::{Caller, Control, ControlError, Result, catalog};
 
@@ -612,6 +612,7 @@ pub(crate) async fn rollback(
 
 /// Copies a server under a new name. Its credentials are shared by reference, not copied.
 pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, request: CloneServer) -> Result<Server> {
+    flags::require(control, caller, "server_clone")?;
     allow(control, caller, Action::ServerDeploy, &Resource::Server(request.name.clone()))?;
     let mut tx = control.store().org(caller.organization).await?;
     let origin = locked(&tx, name).await?;

@@ -15,6 +15,7 @@ use toolyard_types::state::{Phase, Reason, RolloutState, Status};
 use toolyard_types::{OrganizationId, Timestamp};
 
 use super::Pass;
+use super::follow_up::before;
 use crate::{Control, Result};
 
 /// How long a probe may take.
@@ -25,11 +26,15 @@ const EVERY: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(3);
 /// How many are probed at once.
 const CONCURRENT: usize = 16;
+/// How many servers one run looks at.
+const AT_ONCE: u32 = 200;
 /// How many pages of tools are read.
 const MOST_PAGES: usize = 20;
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
-    let refs = control.store().system_read("listing remote servers").await?.remote_servers(5000).await?;
+    let tx = control.store().system_read("listing remote servers to probe").await?;
+    let refs = tx.remote_servers_to_probe(before(control.clock().now(), EVERY), AT_ONCE).await?;
+    drop(tx);
     let mut pass = Pass::default();
     let mut due = Vec::new();
     for at in refs {

@@ -93,10 +93,12 @@ fn remote(case: &Case) -> Option<Step> {
 }
 
 fn overdue(case: &Case) -> String {
-    let last = match case.rollout.message.as_str() {
-        "" => case.rollout.reason.to_string(),
-        message => format!("{}: {message}", case.rollout.reason),
-    };
+    let newest = case.mine.iter().max_by_key(|instance| instance.id);
+    let (reason, message) = newest.map_or_else(
+        || (case.rollout.reason, case.rollout.message.clone()),
+        |instance| (instance.status.reason, told(instance)),
+    );
+    let last = if message.is_empty() { reason.to_string() } else { format!("{reason}: {message}") };
     format!("it was not ready before the deadline; last: {last}")
 }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use http::{Method, Request};
 use serde_json::{Value, json};
-use toolyard_types::Name;
+use toolyard_store::ToolsetRow;
 use toolyard_types::snapshot::Target;
 use toolyard_types::state::Reason;
+use toolyard_types::{Name, ToolsetId};
 
 use crate::agent::{Behaviour, FakeAgent};
 use crate::harness::{OWNER_KEY, TestControl, both_engines};
@@ -148,13 +149,12 @@ both_engines! {
         let t = TestControl::start(engine).await;
         let _agent = FakeAgent::local(&t.control).await;
         t.deploy("origin").await;
-        let copy = t.post("/api/v1/servers/origin/clone", json!({ "name": "copy" })).await;
-        if copy.code() == "feature_disabled" {
-            return;
-        }
-        copy.expect(201);
+        t.post("/api/v1/servers/origin/clone", json!({ "name": "copy" })).await.expect(201);
         t.wait("/api/v1/servers/copy", |_, body| body["phase"] == "ready").await;
         t.post("/api/v1/servers/origin/clone", json!({ "name": "copy" })).await.expect(409);
+        t.put("/api/v1/flags/server_clone", json!({ "everyone": false })).await.expect(200);
+        let off = t.post("/api/v1/servers/origin/clone", json!({ "name": "more" })).await.expect(404);
+        assert_eq!(off.code(), "feature_disabled");
     }
 
     async fn requests_that_cannot_work_are_refused_and_leave_nothing(engine) {
@@ -247,6 +247,43 @@ both_engines! {
         tokio::time::timeout(Duration::from_secs(5), seen).await.unwrap().unwrap();
         t.delete("/api/v1/toolsets/all").await.expect(204);
         t.get("/api/v1/toolsets/all").await.expect(404);
+    }
+
+    async fn another_tenants_things_do_not_exist(engine) {
+        let t = TestControl::start(engine).await;
+        let store = t.database().open(t.clock.clone()).await;
+        let mut tx = store.system("making a second tenant").await.unwrap();
+        let other = tx.create_organization(&Name::new("other").unwrap()).await.unwrap();
+        let tx = tx.into_org(other.id);
+        let name = Name::new("theirs").unwrap();
+        tx.take_name(&name, "toolset").await.unwrap();
+        let row = ToolsetRow {
+            id: ToolsetId::generate(),
+            name,
+            description: String::new(),
+            members: Vec::new(),
+            version: 1,
+            created_at: t.clock.now(),
+            updated_at: t.clock.now(),
+        };
+        tx.insert_toolset(&row).await.unwrap();
+        tx.commit().await.unwrap();
+        t.get("/api/v1/toolsets/theirs").await.expect(404);
+        t.delete("/api/v1/toolsets/theirs").await.expect(404);
+        assert_eq!(t.get("/api/v1/toolsets").await.expect(200).body["items"], json!([]));
+        // A name taken there is free here.
+        t.post("/api/v1/servers", json!({ "name": "theirs", "entry": EVERYTHING })).await.expect(201);
+        store.close().await;
+    }
+
+    async fn an_image_is_refused_where_only_processes_run(engine) {
+        let t = TestControl::start(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        let body = json!({ "name": "image", "entry": "io.github.hashicorp/terraform-mcp-server", "package": "oci" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        let failed = t.wait_rollout("image", "failed").await;
+        assert_eq!(failed["reason"], "unsupported_by_engine");
     }
 
     async fn what_cannot_be_resolved_fails_with_the_reason(engine) {
