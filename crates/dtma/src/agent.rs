@@ -253,8 +253,21 @@ async fn lock_dir(data_dir: &Path) -> Result<Flock<std::fs::File>, StartError> {
 async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, DesiredFile), StartError> {
     let data_dir = &options.data_dir;
     let unusable = |source| StartError::DataDir { path: data_dir.clone(), source };
-    let probed = launch::probe(&options.supervisor_exe, data_dir.join("probe")).await;
-    let mut enforcement = probed.map_err(|error| StartError::Supervisor(Box::new(error)))?;
+    let probed = launch::probe(&options.supervisor_exe, data_dir.join("probe"));
+    let mut enforcement = BTreeMap::new();
+    let mut failed = None;
+    let open_only = async {
+        match probed.await {
+            Ok(probed) => enforcement = probed,
+            Err(error) => failed = Some(error),
+        }
+        let enforced = |name: &str| enforcement.get(name).is_some_and(|entry: &Enforcement| entry.enforced);
+        enforced("own_uid") && !enforced("namespaces")
+    };
+    let runtimes = Runtimes::detect(&options.clients, open_only).await;
+    if let Some(error) = failed {
+        return Err(StartError::Supervisor(Box::new(error)));
+    }
     let namespaces = enforcement.get("namespaces").is_some_and(|entry| entry.enforced);
     let own_uid = enforcement.get("own_uid").is_some_and(|entry| entry.enforced);
     // Bind mounts show a server what is its own wherever that lies; without them its user must get there.
@@ -262,8 +275,6 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         let detail = "the data directory lies below one that only its owner may pass".to_owned();
         enforcement.insert("own_uid".into(), Enforcement { enforced: false, detail });
     }
-    let usable = |path: &Path| !own_uid || namespaces || crate::process::open_to_all(path);
-    let runtimes = Runtimes::detect(&options.clients, usable).await;
     let report = ToolboxReport {
         engine: "process".into(),
         platform: platform(),

@@ -56,24 +56,26 @@ pub(crate) struct Python {
 }
 
 impl Runtimes {
-    /// Looks for interpreters; `usable` says whether a server could run one from where it is.
-    pub(crate) async fn detect(clients: &PackageClients, usable: impl Fn(&Path) -> bool) -> Self {
-        let script = "console.log(JSON.stringify({executable: process.execPath, version: process.version.slice(1)}))";
-        let node: Option<Node> = clients.ask(&clients.node, &["-e", script]).await;
-        let node = node.filter(|node| usable(&node.executable));
-        let script = "import json, os, sys; \
+    /// Looks for interpreters, all at once; `open_only` tells meanwhile whether only those will do that every
+    /// user can reach.
+    pub(crate) async fn detect(clients: &PackageClients, open_only: impl Future<Output = bool>) -> Self {
+        let node = "console.log(JSON.stringify({executable: process.execPath, version: process.version.slice(1)}))";
+        let python = "import json, os, sys; \
             assert sys.version_info >= (3, 10); import venv; \
             print(json.dumps({'executable': os.path.realpath(sys._base_executable), 'prefix': sys.base_prefix, \
             'version': '%d.%d.%d' % sys.version_info[:3]}))";
-        let mut python = None;
-        for candidate in &clients.python {
-            let found: Option<Python> = clients.ask(candidate, &["-I", "-c", script]).await;
-            if let Some(found) = found.filter(|python| usable(&python.executable)) {
-                python = Some(found);
-                break;
-            }
+        let pythons = clients
+            .python
+            .iter()
+            .map(|candidate| async move { clients.ask::<Python>(candidate, &["-I", "-c", python]).await });
+        let node_arguments = ["-e", node];
+        let node = clients.ask::<Node>(&clients.node, &node_arguments);
+        let (node, pythons, open_only) = tokio::join!(node, futures_util::future::join_all(pythons), open_only);
+        let usable = |program: &Path| !open_only || crate::process::open_to_all(program);
+        Self {
+            node: node.filter(|node| usable(&node.executable)),
+            python: pythons.into_iter().flatten().find(|python| usable(&python.executable)),
         }
-        Self { node, python }
     }
 
     /// For the toolbox's report.

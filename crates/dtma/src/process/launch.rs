@@ -208,3 +208,79 @@ fn connect_in(dir: &Path) -> io::Result<UnixStream> {
     }
     UnixStream::connect(path)
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::process::tree;
+    use crate::process::wire::Isolation;
+    use std::collections::BTreeMap;
+    use toolyard_types::spec::Limits;
+    use toolyard_types::{InstanceId, Secret};
+
+    fn supervisor() -> PathBuf {
+        let own = std::env::current_exe().expect("a test has a program");
+        let target = own.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+        target.join("examples/supervisor")
+    }
+
+    fn order(dir: &Path, script: &str) -> StartOrder {
+        StartOrder {
+            instance: InstanceId::generate(),
+            dir: dir.to_owned(),
+            argv: ["/bin/sh", "-c", script].map(Secret::new).into(),
+            environment: BTreeMap::from([("PATH".into(), Secret::new("/usr/bin:/bin"))]),
+            isolation: Isolation::default(),
+            limits: Limits::default(),
+            orphan_grace_ms: 200,
+            stop_wait_ms: 200,
+            redact: vec![],
+        }
+    }
+
+    async fn read_line(stdout: &OwnedFd) -> String {
+        let stdout = stdout.try_clone().expect("a descriptor");
+        let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(stdout).expect("a pipe");
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            line.push(pipe.read_u8().await.expect("a line"));
+        }
+        String::from_utf8(line).expect("utf-8").trim().to_owned()
+    }
+
+    #[tokio::test]
+    async fn without_namespaces_a_daemon_that_left_its_session_is_killed_all_the_same() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let script = "trap '' TERM; (setsid setsid sleep 1000 <&- >&- 2>&- & echo $!); while :; do sleep 1; done";
+        let running = launch(&supervisor(), order(dir.path(), script)).await.expect("it runs");
+        read_line(&running.stdout).await;
+        let server = i32::try_from(running.hello.pid).expect("a pid");
+        let daemon = || !sleeping_in(dir.path()).is_empty();
+        assert!(daemon());
+        drop(running);
+        let gone = async {
+            while daemon() || tree::measure(&[server]).processes > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("nothing is left");
+    }
+
+    /// Processes whose working directory is the instance's.
+    fn sleeping_in(dir: &Path) -> Vec<String> {
+        let work = dir.join("work");
+        let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let names =
+            entries.map(|entry| entry.path()).filter(|path| path.join("cwd").read_link().is_ok_and(|cwd| cwd == work));
+        names.map(|path| path.display().to_string()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_said_so() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut order = order(dir.path(), "");
+        order.argv = vec![Secret::new("/no/such/program")];
+        let error = launch(&supervisor(), order).await.expect_err("nothing to run");
+        assert_eq!(error.to_string(), "start `/no/such/program`: ENOENT: No such file or directory");
+    }
+}

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use http_body_util::BodyExt;
 use serde_json::json;
 use toolyard_dtma::Agent;
 use toolyard_types::InstanceId;
@@ -112,6 +113,27 @@ async fn a_host_path_that_is_not_there_and_a_missing_executable_are_configuratio
     for id in ids {
         let failed = world.phase(id, Phase::Failed).await;
         assert_eq!((failed.status.reason, failed.status.next_attempt_at), (Reason::ConfigInvalid, None));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_followed_log_goes_on_with_what_is_written_later() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    let mut log = world.follow(id).await;
+    world.call(id, "say", json!({ "message": "later" })).await;
+    let mut text = String::new();
+    while !text.contains("later") {
+        let chunk = tokio::time::timeout(crate::world::PATIENCE, log.frame()).await.expect("in time");
+        let chunk = chunk.expect("the log goes on").expect("readable").into_data().expect("data");
+        text.push_str(std::str::from_utf8(&chunk).expect("utf-8"));
+    }
+    assert!(text.contains("fixture ok starts"));
+    world.undesire(id);
+    world.gone(id).await;
+    while let Some(frame) = tokio::time::timeout(crate::world::PATIENCE, log.frame()).await.expect("it ends") {
+        frame.expect("readable");
     }
 }
 

@@ -282,6 +282,13 @@ impl World {
         (status, response.into_body().collect().await.expect("a whole body").to_bytes().to_vec())
     }
 
+    /// The body of a followed log.
+    pub(crate) async fn follow(&self, id: InstanceId) -> Body {
+        let path = format!("/v1/instances/{id}/logs?tail=100&follow=true");
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        self.router.clone().oneshot(request).await.expect("infallible").into_body()
+    }
+
     /// What the agent last told of an instance, also while the control plane is away.
     fn told(&self, id: InstanceId) -> Option<ObservedInstance> {
         let observed = self.agent.as_ref()?.observed();
