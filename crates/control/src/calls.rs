@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use toolyard_store::CallStore;
+use toolyard_store::{CallCursor, CallStore};
 use toolyard_types::Timestamp;
+use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::snapshot::CallRecord;
 
-use crate::{Control, ControlError, Result};
+use crate::app::{next_cursor, page_limit};
+use crate::{Caller, Control, ControlError, Result};
 
 /// Records waiting to be written; when full, new ones are dropped and counted, and calls go on.
 const WAITING: usize = 10_000;
@@ -17,23 +19,10 @@ const BATCH: usize = 500;
 const LINGER: Duration = Duration::from_millis(500);
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
-/// Takes call records. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct CallSink(mpsc::Sender<CallRecord>);
-
-impl CallSink {
-    /// Hands over a record; never waits. When the writer is too far behind, the record is dropped and counted.
-    pub fn record(&self, record: CallRecord) {
-        if self.0.try_send(record).is_err() {
-            metrics::counter!("toolyard_call_records_dropped_total").increment(1);
-        }
-    }
-}
-
 /// The call records of a control plane.
 pub(crate) struct CallState {
     store: CallStore,
-    sink: CallSink,
+    sender: mpsc::Sender<CallRecord>,
 }
 
 impl CallState {
@@ -41,20 +30,37 @@ impl CallState {
     pub(crate) async fn open(store: &toolyard_store::Store) -> Result<(Self, mpsc::Receiver<CallRecord>)> {
         let calls = CallStore::open(store.location()).await?;
         let (sender, receiver) = mpsc::channel(WAITING);
-        Ok((Self { store: calls, sink: CallSink(sender) }, receiver))
-    }
-
-    pub(crate) fn store(&self) -> &CallStore {
-        &self.store
+        Ok((Self { store: calls, sender }, receiver))
     }
 }
 
 impl Control {
-    /// Where the gateway leaves call records.
+    /// Where a gateway leaves call records; it counts those that a full channel drops.
     #[must_use]
-    pub fn call_sink(&self) -> CallSink {
-        self.calls().sink.clone()
+    pub fn call_records(&self) -> mpsc::Sender<CallRecord> {
+        self.calls().sender.clone()
     }
+}
+
+/// The caller's organization's call records, newest first, as far back as they are kept.
+pub(crate) async fn list(control: &Control, caller: &Caller, query: &PageQuery) -> Result<Page<CallRecord>> {
+    let limit = page_limit(query)?;
+    let cursor = query.cursor.as_deref().map(read_cursor).transpose()?;
+    let since = kept_since(control);
+    let calls = control.calls().store.list(caller.organization, since, cursor, limit + 1).await?;
+    let page = next_cursor(calls, limit, |call| format!("{}.{}", call.cursor.at.as_ms(), call.cursor.id));
+    Ok(Page { items: page.items.into_iter().map(|call| call.record).collect(), next_cursor: page.next_cursor })
+}
+
+fn read_cursor(text: &str) -> Result<CallCursor> {
+    let parts = text.split_once('.').and_then(|(at, id)| Some((at.parse().ok()?, id.parse().ok()?)));
+    let (at, id) = parts.ok_or_else(|| ControlError::field("cursor", "is not a `next_cursor` of this list"))?;
+    Ok(CallCursor { at: Timestamp::from_ms(at), id })
+}
+
+fn kept_since(control: &Control) -> Timestamp {
+    let kept_ms = i64::from(control.options().call_retention_days) * 24 * 3600 * 1000;
+    Timestamp::from_ms(control.clock().now().as_ms() - kept_ms)
 }
 
 /// Writes records in batches until everything ends, then what is left.
@@ -115,9 +121,7 @@ pub(crate) async fn forget(control: Control) {
             () = control.stopping().cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let kept_ms = i64::from(control.options().call_retention_days) * 24 * 3600 * 1000;
-        let before = Timestamp::from_ms(control.clock().now().as_ms() - kept_ms);
-        match control.calls().store.forget_before(before).await {
+        match control.calls().store.forget_before(kept_since(&control)).await {
             Ok(0) => {}
             Ok(days) => tracing::info!(days, "old call records were forgotten"),
             Err(error) => {

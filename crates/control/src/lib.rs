@@ -17,6 +17,7 @@ pub mod error;
 mod events;
 mod fleet;
 mod http;
+mod operations;
 mod reconcile;
 mod snapshot;
 mod vault;
@@ -25,8 +26,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use auth::token::api_key as new_api_key;
 pub use auth::{Caller, FirstSignIn};
-pub use calls::CallSink;
 pub use catalog::{SourceClient, entry_document};
 pub use error::{ControlError, Result};
 pub use fleet::LoopStatus;
@@ -224,11 +225,6 @@ impl Control {
     #[must_use]
     pub fn decider(&self) -> &Decider {
         &self.0.decider
-    }
-
-    /// The client for outgoing requests.
-    pub(crate) fn http_client(&self) -> &reqwest::Client {
-        &self.0.options.http_client
     }
 
     pub(crate) fn fleet(&self) -> &fleet::Fleet {

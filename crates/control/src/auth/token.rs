@@ -14,8 +14,9 @@ pub(crate) fn random() -> Secret {
     Secret::new(hex(bytes.as_ref()))
 }
 
-/// A new API key.
-pub(crate) fn api_key() -> Secret {
+/// A new API key: `ty_` and 64 hex digits.
+#[must_use]
+pub fn api_key() -> Secret {
     Secret::new(format!("{KEY_PREFIX}{}", random().expose()))
 }
 

@@ -9,7 +9,8 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::error::Category;
 use toolyard_types::Code;
 
 use crate::{Caller, ControlError};
@@ -77,20 +78,25 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        json_error(&path, error.inner())
+        match error.inner().classify() {
+            // A number where a word belongs is called bad syntax too; the body as a whole tells them apart.
+            Category::Data => wrong_field(&path, &error.inner().to_string()),
+            _ if serde_json::from_slice::<IgnoredAny>(body).is_ok() => wrong_field(&path, "is of the wrong type"),
+            _ => bad_syntax(error.inner()),
+        }
     })?;
-    reader.end().map_err(|error| json_error("", &error))?;
+    reader.end().map_err(|error| bad_syntax(&error))?;
     Ok(value)
 }
 
-fn json_error(path: &str, error: &serde_json::Error) -> ControlError {
-    if error.classify() == serde_json::error::Category::Data {
-        let text = error.to_string();
-        // The position says less than the path, and a `flatten` makes it wrong.
-        let message = text.split_once(" at line ").map_or(text.as_str(), |(message, _)| message);
-        let field = if path.is_empty() || path == "." { "body" } else { path };
-        return ControlError::field(field, shown(message));
-    }
+fn wrong_field(path: &str, text: &str) -> ControlError {
+    // The position says less than the path, and a `flatten` makes it wrong.
+    let message = text.split_once(" at line ").map_or(text, |(message, _)| message);
+    let field = if path.is_empty() || path == "." { "body" } else { path };
+    ControlError::field(shown(field), shown(message))
+}
+
+fn bad_syntax(error: &serde_json::Error) -> ControlError {
     let at = format!("line {}, column {}", error.line(), error.column());
     ControlError::problem(Code::InvalidJson, format!("the body is not valid JSON at {at}"))
 }

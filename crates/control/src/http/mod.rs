@@ -2,6 +2,7 @@
 
 mod agent;
 mod audit;
+mod calls;
 mod catalog;
 mod credentials;
 mod edge;
@@ -41,6 +42,7 @@ fn routes() -> Routes {
         .merge(credentials::routes())
         .merge(flags::routes())
         .merge(audit::routes())
+        .merge(calls::routes())
         .merge(events::routes())
         .merge(catalog::routes())
         .merge(servers::routes())

@@ -60,3 +60,60 @@ async fn unknown_paths_and_methods_are_problems_with_the_request_id_that_came_in
     let answer = test.send(hostile).await.expect(404);
     assert_ne!(answer.headers["x-request-id"], "a\" onload=\"b");
 }
+
+async fn post_raw(test: &TestControl, kind: &str, body: impl Into<Body>) -> crate::harness::Answer {
+    let key = crate::harness::OWNER_KEY;
+    let request = Request::post("/api/v1/keys").header("authorization", format!("Bearer {key}"));
+    test.send(request.header("content-type", kind).body(body.into()).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_bad_body_is_a_problem_that_says_where() {
+    let test = TestControl::start(Engine::Sqlite).await;
+    let broken = post_raw(&test, "application/json", "{\n \"name\": ").await.expect(400);
+    assert_eq!(broken.code(), "invalid_json");
+    assert!(broken.body["detail"].as_str().unwrap().contains("line 2, column"), "{}", broken.text);
+
+    let wrong = post_raw(&test, "application/json", r#"{"name":"a","role":7}"#).await.expect(422);
+    assert_eq!((wrong.code(), &wrong.body["errors"][0]["field"]), ("validation_failed", &json!("role")));
+    let unknown = post_raw(&test, "application/json", r#"{"name":"a","role":"viewer","oops":1}"#).await.expect(422);
+    assert_eq!(unknown.body["errors"][0]["field"], json!("oops"));
+    let missing = post_raw(&test, "application/json", r#"{"role":"viewer"}"#).await.expect(422);
+    assert!(missing.text.contains("missing field `name`"), "{}", missing.text);
+    let scope = post_raw(&test, "application/json", r#"{"name":"a","role":"viewer","scope":{"actions":["x"]}}"#).await;
+    assert_eq!(scope.expect(422).body["errors"][0]["field"], json!("scope.actions[0]"));
+
+    assert_eq!(post_raw(&test, "text/plain", "{}").await.expect(415).code(), "unsupported_media_type");
+    let huge = post_raw(&test, "application/json", "x".repeat(1024 * 1024 + 1)).await.expect(413);
+    assert_eq!(huge.code(), "payload_too_large");
+    assert!(huge.body["request_id"].is_string());
+}
+
+#[tokio::test]
+async fn json_answers_are_compressed_when_asked_for() {
+    let test = TestControl::start(Engine::Sqlite).await;
+    let request = Request::get("/api/v1/openapi.json").header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+    let answer = test.send(request).await.expect(200);
+    assert_eq!(answer.headers["content-encoding"], "gzip");
+    assert!(answer.headers.get("access-control-allow-origin").is_none());
+}
+
+#[test]
+fn the_api_document_refers_only_to_what_it_defines_and_names_every_operation_once() {
+    let api = serde_json::to_value(toolyard_control::openapi()).unwrap();
+    assert!(api["openapi"].as_str().unwrap().starts_with("3.1"));
+    let text = api.to_string();
+    for reference in text.split("\"$ref\":\"#").skip(1) {
+        let pointer = reference.split('"').next().unwrap();
+        assert!(api.pointer(pointer).is_some(), "{pointer}");
+    }
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, item) in api["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap_or_else(|| panic!("{method} {path}"));
+            assert!(ids.insert(id.to_owned()), "{id} is used twice");
+            assert!(operation["responses"]["default"].is_object(), "{method} {path}");
+            assert!(operation["summary"].is_string(), "{method} {path} says what it does");
+        }
+    }
+}

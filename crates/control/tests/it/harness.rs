@@ -42,6 +42,29 @@ pub(crate) struct TestControl {
     database: TestDatabase,
 }
 
+/// A second control plane on the database of the first.
+pub(crate) struct Replica {
+    router: axum::Router,
+    _control: Control,
+}
+
+impl Replica {
+    /// `GET` with the owner's key.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        let request = Request::get(path).header("authorization", format!("Bearer {OWNER_KEY}"));
+        answer(&self.router, request.body(Body::empty()).expect("a request")).await
+    }
+}
+
+async fn answer(router: &axum::Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.expect("the router answers");
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.expect("the answer ends").to_bytes();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+    Answer { status: parts.status, headers: parts.headers, body, text }
+}
+
 /// An answer, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -90,6 +113,12 @@ impl TestControl {
         self.database
     }
 
+    /// Another control plane on the same database, as a second replica.
+    pub(crate) async fn replica(&self) -> Replica {
+        let control = Control::start(options(&self.database, self.clock.clone()).await).await.expect("it starts");
+        Replica { router: control.router(), _control: control }
+    }
+
     /// The database below.
     pub(crate) fn database(&self) -> &TestDatabase {
         &self.database
@@ -135,12 +164,7 @@ impl TestControl {
 
     /// Sends any request and reads the answer to its end.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.expect("the router answers");
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.expect("the answer ends").to_bytes();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status: parts.status, headers: parts.headers, body, text }
+        answer(&self.router, request).await
     }
 
     /// Sends any request and leaves the answer's body to be read, for streams.

@@ -1,5 +1,7 @@
 //! The conformance suite of the store: the same behaviour on SQLite and on Postgres.
 
+#![expect(clippy::unwrap_used, reason = "in a test a failed step is a failed test")]
+
 mod calls;
 mod identity;
 mod migrations;

@@ -1,0 +1,277 @@
+//! Signing in, sessions, API keys and members.
+
+use axum::body::Body;
+use http::{Method, Request, header};
+use serde_json::{Value, json};
+
+use crate::harness::{ADMIN_EMAIL, ADMIN_PASSWORD, Answer, OWNER_KEY, TestControl, both_engines};
+
+async fn sign_in(test: &TestControl, email: &str, password: &str) -> Answer {
+    let body = json!({ "email": email, "password": password }).to_string();
+    let request = Request::post("/api/v1/session").header("content-type", "application/json");
+    test.send(request.body(Body::from(body)).unwrap()).await
+}
+
+fn cookie_of(answer: &Answer) -> String {
+    let set = answer.headers[header::SET_COOKIE].to_str().unwrap();
+    set.split(';').next().unwrap().to_owned()
+}
+
+async fn with_cookie(test: &TestControl, method: Method, path: &str, cookie: &str, site: Option<&str>) -> Answer {
+    let mut request = Request::builder().method(method).uri(path).header("cookie", cookie);
+    if let Some(site) = site {
+        request = request.header("sec-fetch-site", site);
+    }
+    test.send(request.body(Body::empty()).unwrap()).await
+}
+
+async fn make_key(test: &TestControl, by: &str, body: Value) -> Answer {
+    test.ask_as(by, Method::POST, "/api/v1/keys", Some(body)).await
+}
+
+fn key_of(answer: &Answer) -> String {
+    answer.body["key"].as_str().unwrap().to_owned()
+}
+
+async fn status_of(test: &TestControl, key: &str, path: &str) -> u16 {
+    test.ask_as(key, Method::GET, path, None).await.status.as_u16()
+}
+
+both_engines! {
+    async fn the_first_administrator_signs_in_and_the_session_cookie_is_for_this_site_only(engine) {
+        let test = TestControl::start(engine).await;
+        let answer = sign_in(&test, "Admin@Example.test", ADMIN_PASSWORD).await.expect(201);
+        assert_eq!(answer.body["role"], json!("owner"));
+        let set = answer.headers[header::SET_COOKIE].to_str().unwrap();
+        for flag in ["toolyard_session=", "HttpOnly", "SameSite=Strict", "Path=/"] {
+            assert!(set.contains(flag), "{set}");
+        }
+        let me = with_cookie(&test, Method::GET, "/api/v1/session", &cookie_of(&answer), None).await.expect(200);
+        assert_eq!((&me.body["kind"], &me.body["display"]), (&json!("user"), &json!(ADMIN_EMAIL)));
+    }
+
+    async fn a_wrong_password_and_an_unknown_address_are_answered_alike(engine) {
+        let test = TestControl::start(engine).await;
+        let wrong = sign_in(&test, ADMIN_EMAIL, "not the password").await.expect(401);
+        let unknown = sign_in(&test, "nobody@example.test", "not the password").await.expect(401);
+        assert_eq!((wrong.code(), unknown.code()), ("invalid_credentials", "invalid_credentials"));
+        assert_eq!(wrong.body["detail"], unknown.body["detail"]);
+    }
+
+    async fn the_sixth_wrong_password_in_a_minute_has_to_wait(engine) {
+        let test = TestControl::start(engine).await;
+        for _ in 0..5 {
+            sign_in(&test, ADMIN_EMAIL, "wrong wrong wrong").await.expect(401);
+        }
+        let limited = sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(429);
+        assert_eq!((limited.code(), &limited.headers["retry-after"]), ("rate_limited", &"60".parse().unwrap()));
+        test.clock.step_ms(60_000);
+        sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201);
+    }
+
+    async fn a_session_lives_as_long_as_it_is_used_and_ends_when_it_is_not(engine) {
+        let test = TestControl::start(engine).await;
+        let cookie = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await);
+        for _ in 0..3 {
+            test.clock.step_ms(8 * 3600 * 1000);
+            with_cookie(&test, Method::GET, "/api/v1/session", &cookie, None).await.expect(200);
+        }
+        test.clock.step_ms(12 * 3600 * 1000);
+        with_cookie(&test, Method::GET, "/api/v1/session", &cookie, None).await.expect(401);
+    }
+
+    async fn signing_out_ends_the_session(engine) {
+        let test = TestControl::start(engine).await;
+        let cookie = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await);
+        let out = with_cookie(&test, Method::DELETE, "/api/v1/session", &cookie, Some("same-origin")).await.expect(204);
+        assert!(out.headers[header::SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+        with_cookie(&test, Method::GET, "/api/v1/session", &cookie, None).await.expect(401);
+    }
+
+    async fn a_revoked_key_is_refused_at_once(engine) {
+        let test = TestControl::start(engine).await;
+        let made = make_key(&test, OWNER_KEY, json!({ "name": "ci", "role": "developer" })).await.expect(201);
+        let key = key_of(&made);
+        assert!(key.starts_with("ty_") && key.len() == 67);
+        assert_eq!(status_of(&test, &key, "/api/v1/session").await, 200);
+        let id = made.body["id"].as_str().unwrap();
+        test.delete(&format!("/api/v1/keys/{id}")).await.expect(204);
+        assert_eq!(status_of(&test, &key, "/api/v1/session").await, 401);
+        let listed = test.get(&format!("/api/v1/keys/{id}")).await.expect(200);
+        assert!(listed.body["revoked_at"].is_string() && listed.body["key"].is_null());
+    }
+
+    async fn a_key_ends_when_its_days_are_over(engine) {
+        let test = TestControl::start(engine).await;
+        let made = make_key(&test, OWNER_KEY, json!({ "name": "ci", "role": "viewer", "expires_in_days": 1 })).await;
+        let key = key_of(&made.expect(201));
+        test.clock.step_ms(24 * 3600 * 1000 - 1);
+        assert_eq!(status_of(&test, &key, "/api/v1/session").await, 200);
+        test.clock.step_ms(1);
+        assert_eq!(status_of(&test, &key, "/api/v1/session").await, 401);
+    }
+
+    async fn a_key_reaches_no_further_than_its_maker(engine) {
+        let test = TestControl::start(engine).await;
+        let developer = key_of(&make_key(&test, OWNER_KEY, json!({ "name": "dev", "role": "developer" })).await);
+        let above = make_key(&test, &developer, json!({ "name": "up", "role": "admin" })).await.expect(403);
+        assert_eq!(above.code(), "forbidden");
+        make_key(&test, &developer, json!({ "name": "same", "role": "developer" })).await.expect(201);
+
+        let scope = json!({ "actions": ["key:manage", "server:read"], "resources": ["a"] });
+        let narrow = json!({ "name": "narrow", "role": "owner", "scope": scope });
+        let narrow = key_of(&make_key(&test, OWNER_KEY, narrow).await.expect(201));
+        make_key(&test, &narrow, json!({ "name": "wide", "role": "owner" })).await.expect(403);
+        let within = json!({ "actions": ["server:read"], "resources": ["a"] });
+        make_key(&test, &narrow, json!({ "name": "within", "role": "owner", "scope": within })).await.expect(201);
+    }
+
+    async fn a_narrowed_key_does_only_its_actions_and_why_names_the_rule(engine) {
+        let test = TestControl::start(engine).await;
+        let scope = json!({ "actions": ["member:read"], "resources": [] });
+        let made = make_key(&test, OWNER_KEY, json!({ "name": "narrow", "role": "owner", "scope": scope })).await;
+        let key = key_of(&made.expect(201));
+        assert_eq!(status_of(&test, &key, "/api/v1/members").await, 200);
+        assert_eq!(status_of(&test, &key, "/api/v1/audit").await, 403);
+        let why = test.get("/api/v1/why?action=audit:read&key=narrow").await.expect(200);
+        assert_eq!(why.body["allowed"], json!(false));
+        assert!(why.body["because"][0].as_str().unwrap().starts_with("key-scope-actions: "), "{}", why.text);
+        let why = test.get("/api/v1/why?action=server:delete&resource=server/x").await.expect(200);
+        assert_eq!((&why.body["allowed"], &why.body["because"]), (&json!(true), &json!(["owner-all: owners do everything"])));
+    }
+
+    async fn developers_see_and_revoke_only_their_own_keys(engine) {
+        let test = TestControl::start(engine).await;
+        let other = make_key(&test, OWNER_KEY, json!({ "name": "other", "role": "viewer" })).await.expect(201);
+        let developer = key_of(&make_key(&test, OWNER_KEY, json!({ "name": "dev", "role": "developer" })).await);
+        let own = make_key(&test, &developer, json!({ "name": "own", "role": "viewer" })).await.expect(201);
+
+        let listed = test.ask_as(&developer, Method::GET, "/api/v1/keys", None).await.expect(200);
+        let names: Vec<_> = listed.body["items"].as_array().unwrap().iter().map(|key| key["name"].clone()).collect();
+        assert_eq!(names, [json!("own")]);
+        let path = |answer: &Answer| format!("/api/v1/keys/{}", answer.body["id"].as_str().unwrap());
+        test.ask_as(&developer, Method::DELETE, &path(&other), None).await.expect(404);
+        test.ask_as(&developer, Method::DELETE, &path(&own), None).await.expect(204);
+    }
+
+    async fn the_last_owner_stays_and_a_second_one_frees_the_first(engine) {
+        let test = TestControl::start(engine).await;
+        let members = test.get("/api/v1/members").await.expect(200);
+        let path = format!("/api/v1/members/{}", members.body["items"][0]["id"].as_str().unwrap());
+        assert_eq!(test.delete(&path).await.expect(409).code(), "conflict");
+        assert_eq!(test.patch(&path, json!({ "role": "viewer" })).await.expect(409).code(), "conflict");
+        let second = json!({ "email": "second@example.test", "role": "owner", "password": "another-long-password" });
+        test.post("/api/v1/members", second).await.expect(201);
+        test.patch(&path, json!({ "role": "viewer" })).await.expect(200);
+    }
+
+    async fn admins_cannot_make_or_change_owners(engine) {
+        let test = TestControl::start(engine).await;
+        let admin = key_of(&make_key(&test, OWNER_KEY, json!({ "name": "admin", "role": "admin" })).await);
+        let owner = json!({ "email": "o@example.test", "role": "owner", "password": "another-long-password" });
+        test.ask_as(&admin, Method::POST, "/api/v1/members", Some(owner)).await.expect(403);
+        let members = test.get("/api/v1/members").await;
+        let path = format!("/api/v1/members/{}", members.body["items"][0]["id"].as_str().unwrap());
+        let password = json!({ "password": "taken-over-by-admin" });
+        test.ask_as(&admin, Method::PATCH, &path, Some(password)).await.expect(403);
+    }
+
+    async fn a_removed_member_loses_sessions_and_keys(engine) {
+        let test = TestControl::start(engine).await;
+        let member = json!({ "email": "dev@example.test", "role": "admin", "password": "another-long-password" });
+        let member = test.post("/api/v1/members", member).await.expect(201);
+        let signed_in = sign_in(&test, "dev@example.test", "another-long-password").await.expect(201);
+        let cookie = cookie_of(&signed_in);
+        let request = Request::post("/api/v1/keys").header("cookie", &cookie).header("sec-fetch-site", "same-origin");
+        let body = json!({ "name": "mine", "role": "developer" }).to_string();
+        let request = request.header("content-type", "application/json").body(Body::from(body)).unwrap();
+        let key = key_of(&test.send(request).await.expect(201));
+
+        test.delete(&format!("/api/v1/members/{}", member.body["id"].as_str().unwrap())).await.expect(204);
+        with_cookie(&test, Method::GET, "/api/v1/session", &cookie, None).await.expect(401);
+        assert_eq!(status_of(&test, &key, "/api/v1/session").await, 401);
+    }
+
+    async fn a_new_password_ends_the_sessions_of_the_old_one(engine) {
+        let test = TestControl::start(engine).await;
+        let cookie = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await);
+        let members = test.get("/api/v1/members").await;
+        let path = format!("/api/v1/members/{}", members.body["items"][0]["id"].as_str().unwrap());
+        test.patch(&path, json!({ "password": "a-new-long-password" })).await.expect(200);
+        with_cookie(&test, Method::GET, "/api/v1/session", &cookie, None).await.expect(401);
+        sign_in(&test, ADMIN_EMAIL, "a-new-long-password").await.expect(201);
+        let short = test.patch(&path, json!({ "password": "short" })).await.expect(422);
+        assert_eq!(short.body["errors"][0]["field"], json!("password"));
+    }
+
+    async fn starting_again_keeps_the_bootstrap_key_and_another_value_replaces_it(engine) {
+        let test = TestControl::start(engine).await;
+        let clock = test.clock.clone();
+        let database = test.stop().await;
+        let test = TestControl::on(database, clock.clone()).await;
+        assert_eq!(test.get("/api/v1/keys").await.expect(200).body["items"].as_array().unwrap().len(), 1);
+        let database = test.stop().await;
+
+        let next = "ty_bootstrap_another_another_another_anoth";
+        let test = TestControl::with(database, clock, |options| {
+            options.bootstrap.api_key = Some(toolyard_types::Secret::new(next));
+            options.bootstrap.admin_password = None;
+        }).await;
+        assert!(test.control.take_first_sign_in().is_none(), "there is an administrator already");
+        assert_eq!(status_of(&test, OWNER_KEY, "/api/v1/session").await, 401);
+        assert_eq!(status_of(&test, next, "/api/v1/session").await, 200);
+    }
+
+    async fn the_last_use_of_a_key_is_written_when_the_control_plane_ends(engine) {
+        let test = TestControl::start(engine).await;
+        test.get("/api/v1/session").await.expect(200);
+        let clock = test.clock.clone();
+        let database = test.stop().await;
+        let test = TestControl::on(database, clock).await;
+        let keys = test.get("/api/v1/keys").await.expect(200);
+        assert_eq!(keys.body["items"][0]["last_used_at"], json!("2026-11-22T12:00:00.000Z"));
+    }
+}
+
+#[tokio::test]
+async fn without_bootstrap_settings_a_password_is_made_and_given_once() {
+    use crate::harness::{Engine, TestDatabase, started_at};
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let clock = toolyard_types::Clock::stopped_at(started_at());
+    let test = TestControl::with(database, clock, |options| options.bootstrap = Default::default()).await;
+    let first = test.control.take_first_sign_in().unwrap();
+    assert!(test.control.take_first_sign_in().is_none());
+    sign_in(&test, &first.email, first.password.expose()).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_change_with_a_cookie_from_another_site_is_refused_and_with_a_key_is_not() {
+    let test = TestControl::start(crate::harness::Engine::Sqlite).await;
+    let cookie = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await);
+    for site in [Some("cross-site"), Some("same-site"), None] {
+        let refused = with_cookie(&test, Method::DELETE, "/api/v1/session", &cookie, site).await.expect(403);
+        assert_eq!(refused.code(), "csrf_rejected");
+    }
+    let origin = |origin: &str| {
+        let request = Request::delete("/api/v1/session").header("cookie", &cookie).header("host", "toolyard.test");
+        request.header("origin", origin).body(Body::empty()).unwrap()
+    };
+    test.send(origin("https://evil.test")).await.expect(403);
+    test.send(origin("null")).await.expect(403);
+    test.send(origin("https://toolyard.test")).await.expect(204);
+    let mut request = Request::delete("/api/v1/session").header("authorization", format!("Bearer {OWNER_KEY}"));
+    request = request.header("origin", "https://evil.test");
+    test.send(request.body(Body::empty()).unwrap()).await.expect(204);
+}
+
+#[tokio::test]
+async fn over_tls_the_cookie_is_bound_to_the_host() {
+    use crate::harness::{Engine, TestDatabase, started_at};
+    let database = TestDatabase::create(Engine::Sqlite).await;
+    let clock = toolyard_types::Clock::stopped_at(started_at());
+    let test = TestControl::with(database, clock, |options| options.cookie_secure = true).await;
+    let answer = sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201);
+    let set = answer.headers[header::SET_COOKIE].to_str().unwrap();
+    assert!(set.starts_with("__Host-toolyard_session=") && set.ends_with("; Secure"), "{set}");
+    with_cookie(&test, Method::GET, "/api/v1/session", &cookie_of(&answer), None).await.expect(200);
+}

@@ -1,0 +1,189 @@
+//! Flags, audit, events, idempotency.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, OWNER_KEY, TestControl, both_engines};
+
+async fn post_once(test: &TestControl, idempotency_key: &str, body: &Value) -> Answer {
+    let request = Request::post("/api/v1/keys")
+        .header("authorization", format!("Bearer {OWNER_KEY}"))
+        .header("content-type", "application/json")
+        .header("idempotency-key", idempotency_key);
+    test.send(request.body(Body::from(body.to_string())).unwrap()).await
+}
+
+/// The events of a stream, one after another; fails when the next one does not come.
+struct Events(Body, String);
+
+impl Events {
+    async fn open(test: &TestControl, key: &str, after: Option<i64>) -> Self {
+        let mut request = Request::get("/api/v1/events").header("authorization", format!("Bearer {key}"));
+        if let Some(after) = after {
+            request = request.header("last-event-id", after.to_string());
+        }
+        let response = test.stream(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self(response.into_body(), String::new())
+    }
+
+    /// The next event, or `None` when the stream ended.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.1.find("\n\n") {
+                let message: String = self.1.drain(..end + 2).collect();
+                if let Some(data) = message.lines().find_map(|line| line.strip_prefix("data: ")) {
+                    return Some(serde_json::from_str(data).unwrap());
+                }
+                continue;
+            }
+            let frame =
+                tokio::time::timeout(Duration::from_secs(10), self.0.frame()).await.expect("an event in time")?;
+            self.1.push_str(std::str::from_utf8(frame.unwrap().data_ref().unwrap()).unwrap());
+        }
+    }
+
+    async fn next_of(&mut self, kind: &str) -> Value {
+        loop {
+            let event = self.next().await.expect("the stream goes on");
+            if event["kind"] == kind {
+                return event;
+            }
+        }
+    }
+}
+
+both_engines! {
+    async fn a_repeated_creation_gets_the_first_answer_and_creates_nothing(engine) {
+        let test = TestControl::start(engine).await;
+        let body = json!({ "name": "ci", "role": "viewer" });
+        let first = post_once(&test, "k1", &body).await.expect(201);
+        let second = post_once(&test, "k1", &body).await.expect(201);
+        assert_eq!((first.text, &second.headers["idempotent-replayed"]), (second.text, &"true".parse().unwrap()));
+        let other = post_once(&test, "k1", &json!({ "name": "other", "role": "viewer" })).await.expect(422);
+        assert_eq!(other.code(), "idempotency_mismatch");
+        let keys = test.get("/api/v1/keys").await;
+        assert_eq!(keys.body["items"].as_array().unwrap().len(), 2, "the bootstrap key and one more");
+    }
+
+    async fn a_creation_that_failed_can_be_repeated_with_its_key(engine) {
+        let test = TestControl::start(engine).await;
+        let body = json!({ "name": "bootstrap", "role": "viewer" });
+        post_once(&test, "k1", &body).await.expect(409);
+        let keys = test.get("/api/v1/keys").await;
+        let id = keys.body["items"][0]["id"].as_str().unwrap();
+        let made = test.post("/api/v1/keys", json!({ "name": "own", "role": "owner" })).await.expect(201);
+        test.delete(&format!("/api/v1/keys/{id}")).await.expect(204);
+        // The key that the request was made with is gone, so another one repeats it: a different client.
+        let own = made.body["key"].as_str().unwrap();
+        let again = test.ask_as(own, Method::POST, "/api/v1/keys", Some(body)).await.expect(201);
+        assert_eq!(again.body["name"], json!("bootstrap"));
+    }
+
+    async fn of_many_equal_requests_at_once_one_creates(engine) {
+        let test = TestControl::start(engine).await;
+        let body = json!({ "name": "ci", "role": "viewer" });
+        let answers = futures_util::future::join_all((0..8).map(|_| post_once(&test, "k1", &body))).await;
+        assert!(answers.iter().all(|answer| [201, 409].contains(&answer.status.as_u16())));
+        assert!(answers.iter().any(|answer| answer.status == 201));
+        let keys = test.get("/api/v1/keys").await;
+        assert_eq!(keys.body["items"].as_array().unwrap().len(), 2);
+    }
+
+    async fn what_was_done_and_what_was_refused_is_in_the_audit_log_newest_first(engine) {
+        let test = TestControl::start(engine).await;
+        test.put("/api/v1/credentials/a", json!({ "secret": "x" })).await.expect(200);
+        let made = test.post("/api/v1/keys", json!({ "name": "viewer", "role": "viewer" })).await.expect(201);
+        let viewer = made.body["key"].as_str().unwrap();
+        test.ask_as(viewer, Method::PUT, "/api/v1/credentials/a", Some(json!({ "secret": "y" }))).await.expect(403);
+        let audit = test.get("/api/v1/audit?limit=3").await.expect(200);
+        let lines: Vec<_> = audit.body["items"].as_array().unwrap().iter()
+            .map(|line| format!("{} {} {}", line["actor_display"], line["action"], line["outcome"]).replace('"', ""))
+            .collect();
+        assert_eq!(lines, ["viewer credential:manage refused", "bootstrap api_key.create done", "bootstrap credential.create done"]);
+        assert!(audit.body["items"][0]["request_id"].is_string());
+        test.ask_as(viewer, Method::GET, "/api/v1/audit", None).await.expect(403);
+    }
+
+    async fn a_flag_is_changed_live_and_an_empty_rule_restores_its_default(engine) {
+        let test = TestControl::start(engine).await;
+        let off = test.put("/api/v1/flags/server_clone", json!({ "everyone": false })).await.expect(200);
+        assert_eq!((&off.body["enabled"], &off.body["default"]), (&json!(false), &json!(true)));
+        let listed = test.get("/api/v1/flags").await.expect(200);
+        let flag = listed.body["items"].as_array().unwrap().iter().find(|flag| flag["name"] == "server_clone").unwrap();
+        assert_eq!(flag["enabled"], json!(false));
+        let on = test.put("/api/v1/flags/server_clone", json!({})).await.expect(200);
+        assert_eq!((&on.body["enabled"], &on.body["rule"]), (&json!(true), &json!(null)));
+        test.put("/api/v1/flags/nonsense", json!({})).await.expect(404);
+        test.put("/api/v1/flags/server_clone", json!({ "percentage": 101 })).await.expect(422);
+    }
+
+    async fn a_flag_changed_on_one_replica_changes_on_the_other(engine) {
+        if engine == crate::harness::Engine::Postgres {
+            let test = TestControl::start(engine).await;
+            let other = test.replica().await;
+            test.put("/api/v1/flags/server_clone", json!({ "everyone": false })).await.expect(200);
+            let enabled = async || {
+                let listed = other.get("/api/v1/flags").await;
+                let flags = listed.body["items"].as_array().unwrap();
+                flags.iter().find(|flag| flag["name"] == "server_clone").unwrap()["enabled"].clone()
+            };
+            let changed = async { while enabled().await != json!(false) { tokio::task::yield_now().await; } };
+            tokio::time::timeout(Duration::from_secs(5), changed).await.expect("the other replica hears of it");
+        }
+    }
+
+    async fn live_events_continue_after_the_last_one_seen(engine) {
+        let test = TestControl::start(engine).await;
+        let mut events = Events::open(&test, OWNER_KEY, None).await;
+        test.put("/api/v1/credentials/a", json!({ "secret": "x" })).await.expect(200);
+        let first = events.next_of("credential.changed").await;
+        assert_eq!(first["subject"], json!("credential/a"));
+        drop(events);
+        test.put("/api/v1/credentials/b", json!({ "secret": "x" })).await.expect(200);
+        let mut events = Events::open(&test, OWNER_KEY, first["sequence"].as_i64()).await;
+        assert_eq!(events.next_of("credential.changed").await["subject"], json!("credential/b"));
+        test.put("/api/v1/credentials/c", json!({ "secret": "x" })).await.expect(200);
+        assert_eq!(events.next_of("credential.changed").await["subject"], json!("credential/c"));
+    }
+
+    async fn a_stream_of_events_ends_with_the_key_that_opened_it(engine) {
+        let test = TestControl::start(engine).await;
+        let made = test.post("/api/v1/keys", json!({ "name": "viewer", "role": "viewer" })).await.expect(201);
+        let mut events = Events::open(&test, made.body["key"].as_str().unwrap(), None).await;
+        test.delete(&format!("/api/v1/keys/{}", made.body["id"].as_str().unwrap())).await.expect(204);
+        while events.next().await.is_some() {}
+    }
+}
+
+both_engines! {
+    async fn calls_that_the_gateway_recorded_are_listed_also_those_of_the_last_moment(engine) {
+        use toolyard_types::snapshot::{CallOutcome, CallRecord};
+        let test = TestControl::start(engine).await;
+        let database = test.database().open(test.clock.clone()).await;
+        let organization = database.system_read("test").await.unwrap().organizations().await.unwrap()[0].id;
+        database.close().await;
+        let sender = test.control.call_records();
+        for number in 0..3 {
+            let record = CallRecord {
+                at: test.clock.now(), organization, actor: "api_key:1".into(), server: None, toolset: None,
+                method: "tools/call".into(), target: format!("tool-{number}"), outcome: CallOutcome::Ok,
+                duration_us: 10, request_bytes: 1, response_bytes: 2, request_id: "r".into(),
+            };
+            sender.try_send(record).unwrap();
+        }
+        let clock = test.clock.clone();
+        let test = TestControl::on(test.stop().await, clock).await;
+        let first = test.get("/api/v1/calls?limit=2").await.expect(200);
+        assert_eq!(first.body["items"][0]["target"], json!("tool-2"));
+        let cursor = first.body["next_cursor"].as_str().unwrap();
+        let second = test.get(&format!("/api/v1/calls?limit=2&cursor={cursor}")).await.expect(200);
+        assert_eq!(second.body["items"][0]["target"], json!("tool-0"));
+        test.get("/api/v1/calls?cursor=x").await.expect(422);
+    }
+}
