@@ -30,6 +30,9 @@ use crate::process::launch::{self, Running};
 use crate::process::log::LogWriter;
 use crate::process::wire::{Ended, Isolation, Killed, StartOrder, ToAgent, ToSupervisor};
 
+/// How often the line to one supervisor may break before its server counts as lost.
+const MAX_RECONNECTS: usize = 5;
+const ANSWERED_FILE: &str = "answered.json";
 const HEALTH_EVERY: Duration = Duration::from_secs(15);
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 const UNHEALTHY_AFTER: u32 = 3;
@@ -213,6 +216,8 @@ impl Instance {
             None => return,
         };
         self.set(self.phase_while(Phase::Starting), Reason::AwaitingProbe, "");
+        // What an earlier process answered says nothing about this one.
+        let _ = std::fs::remove_file(self.dir.join(ANSWERED_FILE));
         let launched = match self.order(&prepared) {
             Ok(order) => launch::launch(&self.context.supervisor, order).await,
             Err(failure) => return self.failed(failure).await,
@@ -250,6 +255,10 @@ impl Instance {
         let invalid = |message: &str| Failure { reason: Reason::ConfigInvalid, message: message.into() };
         let spec = &self.desired.spec;
         let package = spec.runtime.package().ok_or_else(|| invalid("there is no package to run"))?;
+        if spec.limits.cpu_millis > 0 && !self.context.enforces("cpu_limit") {
+            let message = "this host cannot limit processor time".to_owned();
+            return Err(Failure { reason: Reason::UnsupportedByEngine, message });
+        }
         let secrets = self.context.secrets(&self.desired)?;
         let mut argv: Vec<Secret> = prepared.argv.iter().map(|part| Secret::new(part.to_string_lossy())).collect();
         for argument in &package.arguments {
@@ -317,7 +326,15 @@ impl Instance {
     }
 
     async fn serve_then_wait(&mut self, running: Running, answered: Option<Answered>) {
-        let end = self.serve(running, answered).await;
+        let mut end = self.serve(running, answered).await;
+        // A broken line is not yet a dead supervisor; never start a second server beside the first.
+        for _ in 0..MAX_RECONNECTS {
+            if !matches!(end, End::Lost) {
+                break;
+            }
+            let Some(running) = launch::take_over(&self.dir).await else { break };
+            end = self.serve(running, self.load_answered()).await;
+        }
         self.slot.update(|state| {
             state.connection = None;
             state.observed.pid = None;
@@ -572,13 +589,13 @@ impl Instance {
     }
 
     fn load_answered(&self) -> Option<Answered> {
-        serde_json::from_slice(&std::fs::read(self.dir.join("answered.json")).ok()?).ok()
+        serde_json::from_slice(&std::fs::read(self.dir.join(ANSWERED_FILE)).ok()?).ok()
     }
 
     fn save_answered(&self, answered: &Answered) {
         let saved = serde_json::to_vec(answered)
             .map_err(std::io::Error::from)
-            .and_then(|bytes| write_whole(&self.dir.join("answered.json"), &bytes));
+            .and_then(|bytes| write_whole(&self.dir.join(ANSWERED_FILE), &bytes));
         if let Err(error) = saved {
             tracing::warn!(instance.id = %self.desired.id, %error, "a restarted agent will have to probe again");
         }

@@ -323,12 +323,13 @@ fn bind_one(root: &Path, bind: &Bind) -> Step<()> {
     if let Some(parent) = target.parent() {
         step_at("make", parent, std::fs::create_dir_all(parent))?;
     }
-    // `/lib -> usr/lib` stays a link; a linked file such as /etc/resolv.conf is shown as what it leads to.
+    // `/lib -> usr/lib` and `/etc/localtime -> /usr/share/..` stay links, and some programs read the zone's
+    // name off the latter; a link out of sight, as /etc/resolv.conf may be, is shown as what it leads to.
     let source = match std::fs::canonicalize(&bind.source) {
         Ok(source) => source,
         Err(_) => return Ok(()),
     };
-    if metadata.is_symlink() && source.is_dir() {
+    if metadata.is_symlink() && source.starts_with("/usr") {
         if target.symlink_metadata().is_ok() {
             return Ok(());
         }
