@@ -84,11 +84,11 @@ struct Figures {
 }
 
 /// Measures every number of clients in both eras and prints one JSON document.
-pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut reports = Vec::new();
     for &clients in &arguments.clients {
         for era in [Era::Legacy, Era::Modern] {
-            let report = measure(&arguments, clients, era).await;
+            let report = measure(arguments, clients, era).await;
             reports.push(report.with_context(|| format!("while measuring {clients} clients"))?);
         }
     }

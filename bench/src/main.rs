@@ -20,13 +20,13 @@ enum Command {
     /// Serves an MCP server with one tool, `echo`, in both eras.
     Echo(echo::Arguments),
     /// Calls `echo` directly and through the gateway and prints JSON.
-    Load(load::Arguments),
+    Load(Box<load::Arguments>),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Echo(arguments) => echo::run(arguments).await,
-        Command::Load(arguments) => load::run(arguments).await,
+        Command::Load(arguments) => load::run(&arguments).await,
     }
 }

@@ -11,6 +11,7 @@ use crate::record::Recording;
 use crate::session::{Session, SessionId};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::StatusCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -221,8 +222,8 @@ impl Call {
                 recording.end(CallOutcome::Ok, 0);
                 return Begun::Stream(response);
             }
-            Ok(Reply::Sent { replies, way, server, deadline }) => {
-                return Begun::Live(Box::new(Live::new(self, replies, way, server, deadline, recording)));
+            Ok(Reply::Sent { source, way, server, deadline }) => {
+                return Begun::Live(Box::new(Live::new(self, source, way, server, deadline, recording)));
             }
             Err(refused) => refused,
         };
@@ -357,11 +358,9 @@ impl Call {
         let message = bridge::to_server(&self.message, self.client.speaker(), server, rename)?;
         let timeout = if method == "subscriptions/listen" { LISTEN_DEADLINE } else { call_timeout(&way.route) };
         let deadline = Instant::now() + timeout;
-        let replies = match tokio::time::timeout_at(deadline, way.peer.send(message, timeout)).await {
-            Ok(replies) => replies?,
-            Err(_) => return Err(Failure::timeout(timeout).into()),
-        };
-        Ok(Reply::Sent { replies, way, server, deadline: (deadline, timeout) })
+        let peer = way.peer.clone();
+        let source = Source::Sending(Box::pin(async move { peer.send(message, timeout).await }));
+        Ok(Reply::Sent { source, way, server, deadline: (deadline, timeout) })
     }
 
     async fn way(&self) -> Result<Way, Refused> {
@@ -465,7 +464,7 @@ enum Reply {
     /// A stream of the gateway's own.
     Stream(Response),
     /// A server has it.
-    Sent { replies: Replies, way: Way, server: Era, deadline: (Instant, Duration) },
+    Sent { source: Source, way: Way, server: Era, deadline: (Instant, Duration) },
 }
 
 impl Reply {
@@ -528,12 +527,35 @@ pub(crate) struct Live(Option<Running>);
 
 struct Running {
     call: Call,
-    replies: Replies,
+    source: Source,
     way: Way,
     server: Era,
     deadline: (Instant, Duration),
     recording: Recording,
     cancelled: Option<Cancellable>,
+}
+
+/// What a call waits for. Sending takes as long as the first message back, so it is part of the running call:
+/// a client may cancel or go away meanwhile.
+enum Source {
+    Sending(BoxFuture<'static, Result<Replies, Failure>>),
+    Open(Replies),
+}
+
+impl Source {
+    /// The next message; may be given up and asked again.
+    async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
+        if let Self::Sending(sending) = self {
+            match sending.await {
+                Ok(replies) => *self = Self::Open(replies),
+                Err(failure) => return Some(Err(failure)),
+            }
+        }
+        match self {
+            Self::Open(replies) => replies.next().await,
+            Self::Sending(_) => None,
+        }
+    }
 }
 
 /// A legacy call's entry in the table of what a client can cancel.
@@ -552,7 +574,7 @@ impl Drop for Cancellable {
 impl Live {
     fn new(
         call: Call,
-        replies: Replies,
+        source: Source,
         way: Way,
         server: Era,
         deadline: (Instant, Duration),
@@ -567,7 +589,7 @@ impl Live {
             }
             Client::Opening | Client::Modern { .. } => None,
         };
-        Self(Some(Running { call, replies, way, server, deadline, recording, cancelled }))
+        Self(Some(Running { call, source, way, server, deadline, recording, cancelled }))
     }
 
     /// The next message; `None` after the response and when the client cancelled.
@@ -624,7 +646,7 @@ enum Heard {
 impl Running {
     async fn reply(&mut self) -> Heard {
         let (deadline, timeout) = self.deadline;
-        let next = tokio::time::timeout_at(deadline, self.replies.next());
+        let next = tokio::time::timeout_at(deadline, self.source.next());
         let reply = match &self.cancelled {
             None => next.await,
             Some(cancelled) => tokio::select! {

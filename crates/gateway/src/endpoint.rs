@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(crate) peers: Arc<Peers>,
     pub(crate) views: Arc<Views>,
     pub(crate) meters: Arc<Meters>,
+    /// Ends streams of changes when the process drains.
+    pub(crate) draining: CancellationToken,
     /// Calls of legacy clients that may be cancelled by a later message: session, and the raw request id.
     pub(crate) cancellable: DashMap<(SessionId, Bytes), CancellationToken>,
 }
@@ -66,6 +68,7 @@ impl Core {
             views: Views::new(peers.clone()),
             peers,
             meters: Meters::new(options.records),
+            draining: CancellationToken::new(),
             cancellable: DashMap::new(),
         })
     }

@@ -80,6 +80,11 @@ impl Gateway {
         Self { core: endpoint::Core::new(options) }
     }
 
+    /// Ends the streams that would stay open for ever, so that the process can drain; calls go on to their end.
+    pub fn drain(&self) {
+        self.core.draining.cancel();
+    }
+
     /// The MCP endpoints.
     pub fn router(&self) -> axum::Router {
         endpoint::router(self.core.clone())

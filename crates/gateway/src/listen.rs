@@ -14,6 +14,7 @@ use futures_util::stream::{SelectAll, StreamExt};
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio_stream::wrappers::BroadcastStream;
+use tokio_util::sync::CancellationToken;
 use toolyard_mcp::era::meta;
 use toolyard_mcp::json::{Malformed, Object};
 use toolyard_mcp::{Message, envelope};
@@ -69,7 +70,10 @@ fn is_list_change(method: &str) -> bool {
 type Changes = Pin<Box<dyn futures_util::Stream<Item = Option<Bytes>> + Send>>;
 
 /// The servers a stream follows. It does not hold them: they end when the snapshot drops them.
-struct Followed(SelectAll<Changes>);
+struct Followed {
+    changes: SelectAll<Changes>,
+    draining: CancellationToken,
+}
 
 impl Followed {
     fn of(visit: &Visit) -> Self {
@@ -87,7 +91,7 @@ impl Followed {
             let stream: Changes = Box::pin(changes.chain(futures_util::stream::once(std::future::ready(None))));
             all.push(stream);
         }
-        Self(all)
+        Self { changes: all, draining: visit.core.draining.clone() }
     }
 
     /// The events: `first`, then what `shown` makes of each change, with comments in between.
@@ -113,14 +117,16 @@ impl Followed {
         })
     }
 
-    /// The next change, `Some(None)` when it is time for a comment, `None` when a server has gone.
+    /// The next change, `Some(None)` when it is time for a comment, `None` when a server has gone or we drain.
     async fn next(&mut self) -> Option<Option<Message>> {
         loop {
-            let change = if self.0.is_empty() {
-                tokio::time::sleep(answer::KEEP_ALIVE).await;
-                return Some(None);
-            } else {
-                tokio::time::timeout(answer::KEEP_ALIVE, self.0.next()).await
+            let changes = async {
+                // With nothing to follow there is still a client that expects an open stream.
+                if self.changes.is_empty() { std::future::pending().await } else { self.changes.next().await }
+            };
+            let change = tokio::select! {
+                () = self.draining.cancelled() => return None,
+                change = tokio::time::timeout(answer::KEEP_ALIVE, changes) => change,
             };
             match change {
                 Err(_) => return Some(None),

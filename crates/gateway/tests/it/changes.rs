@@ -66,3 +66,16 @@ async fn get_and_delete_belong_to_the_legacy_era() {
         assert_eq!(world.send(request).await.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
 }
+
+#[tokio::test]
+async fn draining_ends_streams_of_changes_and_no_calls() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    let mut request = post_request(OLD, &[("mcp-session-id", &session)], Body::empty());
+    *request.method_mut() = Method::GET;
+    let stream = world.send(request).await;
+    world.gateway.drain();
+    assert_eq!(events(stream).await, [""; 0]);
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"fail"}}"#;
+    assert_eq!(world.legacy(OLD, &session, body).await.status(), StatusCode::OK);
+}

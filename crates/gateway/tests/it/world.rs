@@ -179,8 +179,11 @@ fn toolbox(connections: Connections) -> axum::Router {
     async fn messages(State(all): State<Connections>, Path(id): Path<String>, body: Bytes) -> Response {
         let connection = all.lock().unwrap().get(&InstanceId::from_str(&id).unwrap()).cloned();
         let Some(connection) = connection else { return StatusCode::NOT_FOUND.into_response() };
-        let stream = connection.send(body).unwrap();
-        Body::from_stream(stream.map(|message| message.map(|message| frames::encode(&message)))).into_response()
+        let mut stream = connection.send(body).unwrap();
+        // As an agent does: the status waits for the first message.
+        let Some(first) = stream.next().await else { return StatusCode::OK.into_response() };
+        let messages = futures_util::stream::iter([first]).chain(stream);
+        Body::from_stream(messages.map(|message| message.map(|message| frames::encode(&message)))).into_response()
     }
     async fn events(State(all): State<Connections>, Path(id): Path<String>) -> Response {
         let connection = all.lock().unwrap().get(&InstanceId::from_str(&id).unwrap()).cloned();
@@ -334,7 +337,7 @@ impl Builder {
             allowed_hosts: Some(vec!["localhost".into()]),
             allowed_origins: Vec::new(),
         });
-        World { router: gateway.router(), fixtures, connections, records: record_receiver, snapshots, clock }
+        World { router: gateway.router(), gateway, fixtures, connections, records: record_receiver, snapshots, clock }
     }
 }
 
@@ -361,6 +364,7 @@ fn add_key(
 /// A running gateway and what is around it.
 pub(crate) struct World {
     pub(crate) router: axum::Router,
+    pub(crate) gateway: Gateway,
     fixtures: HashMap<&'static str, Fixture>,
     connections: Connections,
     pub(crate) records: mpsc::Receiver<CallRecord>,
