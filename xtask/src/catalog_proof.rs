@@ -9,6 +9,7 @@ mod direct;
 mod through_toolyard;
 
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -65,7 +66,11 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     }
     let scratch = std::env::temp_dir().join(format!("toolyard-catalog-proof-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).context("making a scratch directory")?;
-    let mut subjects = subjects(&scratch)?;
+    let files = scratch.join("files");
+    std::fs::create_dir_all(&files).context("making a directory for the servers' files")?;
+    // The servers run as other users.
+    std::fs::set_permissions(&files, std::fs::Permissions::from_mode(0o777)).context("opening it to the servers")?;
+    let mut subjects = subjects(&files)?;
     subjects.retain(|subject| only.is_empty() || only.contains(&subject.name.as_str()));
     if subjects.is_empty() {
         bail!("no npm or PyPI entry of that name in {LIST}");
@@ -91,7 +96,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
 }
 
 /// The list's npm and PyPI entries.
-fn subjects(scratch: &Path) -> Result<Vec<Subject>> {
+fn subjects(files: &Path) -> Result<Vec<Subject>> {
     let text = std::fs::read_to_string(root().join(LIST)).with_context(|| format!("reading {LIST}"))?;
     let list: Value = serde_json::from_str(&text).with_context(|| format!("reading {LIST}"))?;
     let servers = list["servers"].as_array().context("the list has no servers")?;
@@ -101,14 +106,14 @@ fn subjects(scratch: &Path) -> Result<Vec<Subject>> {
             .as_array()?
             .iter()
             .find(|p| matches!(p["registryType"].as_str(), Some("npm" | "pypi")))?;
-        let inputs = stand_ins(package, scratch);
+        let inputs = stand_ins(package, files);
         Some(Subject { name: server["name"].as_str()?.to_owned(), package: package.clone(), inputs })
     };
     Ok(servers.iter().filter_map(packaged).collect())
 }
 
 /// A value for every required input, and for those that have a stand-in of their own.
-fn stand_ins(package: &Value, scratch: &Path) -> Vec<(String, String)> {
+fn stand_ins(package: &Value, files: &Path) -> Vec<(String, String)> {
     let listed = |field: &str| package[field].as_array().cloned().unwrap_or_default();
     let mut inputs = Vec::new();
     for input in listed("environmentVariables").into_iter().chain(listed("packageArguments")) {
@@ -117,7 +122,7 @@ fn stand_ins(package: &Value, scratch: &Path) -> Vec<(String, String)> {
         let needed = input["isRequired"] == true && input["value"].is_null();
         let value = known.or_else(|| match (needed, input["format"].as_str()) {
             (false, _) => None,
-            (true, Some("filepath")) => Some(scratch.display().to_string()),
+            (true, Some("filepath")) => Some(files.display().to_string()),
             (true, _) => Some("stand-in".to_owned()),
         });
         inputs.extend(value.map(|value| (name.to_owned(), value)));

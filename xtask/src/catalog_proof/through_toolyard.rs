@@ -11,6 +11,8 @@ use serde_json::Value;
 use super::{Answer, Subject};
 
 const KEY: &str = "ty_bootstrap_00000000000000000000000000000000";
+/// Installation included; the largest package takes about a minute.
+const DEPLOY_TIMEOUT_SECONDS: &str = "300";
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -67,9 +69,12 @@ impl Toolyard {
     fn deploy(&self, subject: &Subject, name: &str) -> Result<Answer> {
         let mut args = vec!["deploy".to_owned(), subject.name.clone(), "--name".to_owned(), name.to_owned()];
         let kind = subject.package["registryType"].as_str().unwrap_or_default();
-        args.extend(["--package".to_owned(), kind.to_owned(), "--wait".to_owned()]);
+        args.extend(["--package", kind, "--wait", "--timeout", DEPLOY_TIMEOUT_SECONDS].map(str::to_owned));
         for (input, value) in &subject.inputs {
             args.extend(["--input".to_owned(), format!("{input}={value}")]);
+            if value.starts_with('/') {
+                args.extend(["--path".to_owned(), format!("{value}:rw")]);
+            }
         }
         let began = Instant::now();
         let deployed = self.run(&args);

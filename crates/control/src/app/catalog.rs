@@ -48,13 +48,10 @@ pub(crate) async fn list_entries(control: &Control, caller: &Caller, query: Entr
     let index = index(control, caller.organization).await?;
     let tx = control.store().org_read(caller.organization).await?;
     let deployments: HashMap<String, u32> = tx.count_catalog_deployments().await?.into_iter().collect();
-    let found = index.search(&wanted, &deployments);
-    let rest = found.into_iter().filter(|(place, _)| after.as_ref().is_none_or(|after| place > after));
-    let mut page: Vec<_> = rest.take(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1)).collect();
-    let more = page.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    if more {
-        page.pop();
-    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut page = index.search(&wanted, &deployments, after.as_ref(), limit.saturating_add(1));
+    let more = page.len() > limit;
+    page.truncate(limit);
     let next_cursor = page.last().filter(|_| more).map(|(place, _)| write_cursor(place));
     let ids: Vec<_> = page.iter().map(|(_, id)| *id).collect();
     let mut rows: HashMap<_, _> = tx.catalog_entries_by_id(&ids).await?.into_iter().map(|row| (row.id, row)).collect();
@@ -428,8 +425,9 @@ async fn finish(
 /// When the store fails.
 pub(crate) async fn list_sources(control: &Control, caller: &Caller) -> Result<Page<Source>> {
     let tx = control.store().org_read(caller.organization).await?;
-    let counts: HashMap<SourceId, u32> = tx.count_catalog_entries().await?.into_iter().collect();
+    // Sources first: a sync that ends between the two reads must not show as done with too few entries.
     let sources = tx.catalog_sources().await?;
+    let counts: HashMap<SourceId, u32> = tx.count_catalog_entries().await?.into_iter().collect();
     Ok(Page::whole(sources.into_iter().map(|source| source_shown(&counts, source)).collect()))
 }
 

@@ -7,6 +7,7 @@
 //!
 //! One name is shown once: our own entry wins over the built-in one, and that over any other source's.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,7 @@ pub(crate) enum Sort {
 
 /// Where an entry stands in a list: the higher rank first, then the name, then the id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct Place(std::cmp::Reverse<i64>, String, String);
+pub(crate) struct Place(Reverse<i64>, String, EntryId);
 
 struct Item {
     id: EntryId,
@@ -153,8 +154,14 @@ impl Index {
         index
     }
 
-    /// What matches, in order, with its place.
-    pub(crate) fn search(&self, query: &Query, deployments: &HashMap<String, u32>) -> Vec<(Place, EntryId)> {
+    /// What matches, in order, with its place: at most `count`, after the place given.
+    pub(crate) fn search(
+        &self,
+        query: &Query,
+        deployments: &HashMap<String, u32>,
+        after: Option<&Place>,
+        count: usize,
+    ) -> Vec<(Place, EntryId)> {
         let scores = query.search.as_deref().map(|search| self.scores(search));
         let wanted = |label: &Option<String>| {
             label.as_ref().map(|label| self.labels.iter().position(|known| *known == label.to_lowercase()))
@@ -165,7 +172,8 @@ impl Index {
             label
                 .is_none_or(|label| label.is_some_and(|label| item.labels.iter().any(|&own| usize::from(own) == label)))
         };
-        let mut found: Vec<(Place, EntryId)> = self
+        let after = after.map(|Place(rank, name, id)| (*rank, name.as_str(), *id));
+        let mut found: Vec<(Reverse<i64>, &str, EntryId)> = self
             .items
             .iter()
             .enumerate()
@@ -186,11 +194,17 @@ impl Index {
                     Sort::Deployments => deployments.get(&*item.name).copied().map_or(0, i64::from),
                     Sort::Rating => i64::from(item.rating_thousandths),
                 };
-                (Place(std::cmp::Reverse(rank), item.name.to_string(), item.id.to_string()), item.id)
+                (Reverse(rank), &*item.name, item.id)
             })
+            .filter(|place| after.is_none_or(|after| *place > after))
             .collect();
-        found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        found
+        // Only the page is put in order: a search may match everything.
+        if found.len() > count && count > 0 {
+            found.select_nth_unstable(count - 1);
+            found.truncate(count);
+        }
+        found.sort_unstable();
+        found.into_iter().map(|(rank, name, id)| (Place(rank, name.to_owned(), id), id)).collect()
     }
 
     /// The categories of what is shown, with how many entries have each, by name.
@@ -411,7 +425,7 @@ mod tests {
 
     fn names(index: &Index, search: &str) -> Vec<String> {
         let query = Query { search: Some(search.to_owned()), sort: Sort::Relevance, ..Query::default() };
-        index.search(&query, &HashMap::new()).into_iter().map(|(place, _)| place.1).collect()
+        index.search(&query, &HashMap::new(), None, 100).into_iter().map(|(place, _)| place.1).collect()
     }
 
     fn small() -> Index {
@@ -453,16 +467,16 @@ mod tests {
         let entries: Vec<_> = sources.iter().map(|source| entry(source, "a/b", source.name.as_str())).collect();
         let own = entries[2].id;
         let index = Index::build(&sources, entries);
-        let shown = index.search(&Query::default(), &HashMap::new());
+        let shown = index.search(&Query::default(), &HashMap::new(), None, 100);
         assert_eq!(shown.into_iter().map(|(_, id)| id).collect::<Vec<_>>(), [own]);
         let query = Query { source: Some("official".to_owned()), ..Query::default() };
-        assert_eq!(index.search(&query, &HashMap::new()).len(), 1);
+        assert_eq!(index.search(&query, &HashMap::new(), None, 100).len(), 1);
     }
 
     #[test]
     fn filters_narrow_and_unknown_labels_find_nothing() {
         let index = small();
-        let count = |query: Query| index.search(&query, &HashMap::new()).len();
+        let count = |query: Query| index.search(&query, &HashMap::new(), None, 100).len();
         assert_eq!(count(Query { category: Some("search".to_owned()), ..Query::default() }), 3);
         assert_eq!(count(Query { category: Some("no such".to_owned()), ..Query::default() }), 0);
         assert_eq!(count(Query { kind: Some("npm".to_owned()), ..Query::default() }), 3);

@@ -17,7 +17,7 @@ pub(crate) mod sync;
 pub(crate) mod validate;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ struct Slot {
     index: ArcSwapOption<Index>,
     freshness: AtomicU8,
     building: tokio::sync::Mutex<()>,
+    /// Whether a rebuild beside the searches is under way, or has just ended.
+    beside: AtomicBool,
 }
 
 impl CatalogState {
@@ -105,21 +107,24 @@ pub(crate) async fn index(control: &Control, organization: OrganizationId) -> Re
 }
 
 fn rebuild_beside(control: &Control, organization: OrganizationId, slot: Arc<Slot>) {
+    if slot.beside.swap(true, Ordering::SeqCst) {
+        return;
+    }
     let task = {
         let control = control.clone();
         async move {
-            // One at a time: whoever finds it taken is served by the one under way.
-            let Ok(_building) = slot.building.try_lock() else { return };
-            if slot.freshness.load(Ordering::SeqCst) == FRESH {
-                return;
-            }
-            if let Err(error) = rebuild(&control, organization, &slot).await {
+            let building = slot.building.lock().await;
+            if slot.freshness.load(Ordering::SeqCst) != FRESH
+                && let Err(error) = rebuild(&control, organization, &slot).await
+            {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the catalog index stays as it was");
             }
+            drop(building);
             tokio::select! {
                 () = control.stopping().cancelled() => {}
                 () = tokio::time::sleep(REBUILD_PAUSE) => {}
             }
+            slot.beside.store(false, Ordering::SeqCst);
         }
     };
     control.spawn("catalog index", task);
