@@ -3,7 +3,7 @@
 //! At most two are computed at once: each takes 19 MiB and some 50 ms of a core, and a flood of sign-ins must
 //! not take the machine. An unknown e-mail address costs the same work as a known one.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use argon2::{Argon2, PasswordHasher, PasswordVerifier};
 use tokio::sync::Semaphore;
@@ -17,16 +17,17 @@ const SHORTEST: usize = 12;
 /// The longest password that is looked at, in characters.
 const LONGEST: usize = 128;
 
+/// What an unknown person's password is compared with: a hash of the same costs that no password has.
+const DECOY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
 /// Computes password hashes.
 pub(crate) struct Passwords {
     permits: Arc<Semaphore>,
-    /// What an unknown person's password is compared with.
-    decoy: Arc<OnceLock<String>>,
 }
 
 impl Passwords {
     pub(crate) fn new() -> Self {
-        Self { permits: Arc::new(Semaphore::new(AT_ONCE)), decoy: Arc::default() }
+        Self { permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
     /// The hash to store, in PHC form.
@@ -37,19 +38,15 @@ impl Passwords {
 
     /// Whether `password` is the one of `hash`; without a hash, the same work for `false`.
     pub(crate) async fn verify(&self, password: &Secret, hash: Option<String>) -> Result<bool> {
-        let (password, decoy) = (password.clone(), Arc::clone(&self.decoy));
+        let password = password.clone();
         self.compute(move || match hash {
-            Some(hash) => Ok(verify_now(&password, &hash)),
+            Some(hash) => verify_now(&password, &hash),
             None => {
-                let decoy = match decoy.get() {
-                    Some(decoy) => decoy.clone(),
-                    None => decoy.get_or_init(|| hash_now(&super::token::random()).unwrap_or_default()).clone(),
-                };
-                verify_now(&password, &decoy);
-                Ok(false)
+                verify_now(&password, DECOY);
+                false
             }
         })
-        .await?
+        .await
     }
 
     async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
@@ -96,6 +93,10 @@ mod tests {
         assert!(passwords.verify(&Secret::new("correct-horse-battery"), Some(hash.clone())).await.unwrap());
         assert!(!passwords.verify(&Secret::new("wrong"), Some(hash)).await.unwrap());
         assert!(!passwords.verify(&Secret::new("correct-horse-battery"), None).await.unwrap());
+        let decoy = argon2::password_hash::phc::PasswordHash::new(DECOY).unwrap();
+        let costs = hash_now(&Secret::new("x")).unwrap();
+        let costs = argon2::password_hash::phc::PasswordHash::new(&costs).unwrap();
+        assert_eq!((decoy.algorithm, decoy.params), (costs.algorithm, costs.params), "the decoy costs as much");
         assert!(!passwords.verify(&Secret::new("x"), Some("no hash at all".into())).await.unwrap());
     }
 }

@@ -61,7 +61,7 @@ struct ServersQuery {
 }
 
 /// List public servers, as the official registry does.
-#[utoipa::path(get, path = "/v0.1/servers", tag = TAG, params(ServersQuery),
+#[utoipa::path(get, path = "/v0.1/servers", operation_id = "list_registry_servers", tag = TAG, params(ServersQuery),
     responses((status = 200, body = Value), (status = 304, description = "unchanged")))]
 async fn list_servers(
     State(control): State<Control>,
