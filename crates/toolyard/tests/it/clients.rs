@@ -3,6 +3,11 @@
 use std::path::PathBuf;
 use std::process::Command;
 
+use rmcp::service::ClientServiceExt;
+use rmcp::model::{CallToolRequestParams, ProtocolVersion};
+use rmcp::service::ClientLifecycleMode;
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::Value;
 
 use crate::harness::{KEY, Toolyard, test_variable};
@@ -57,4 +62,28 @@ pub fn everyone_calls(toolyard: &Toolyard, path: &str, tool: &str, arguments: &s
         }
     }
     seen
+}
+
+/// The same with rmcp, the Rust SDK, in both eras.
+pub fn rmcp_calls(toolyard: &Toolyard, path: &str, tool: &'static str, message: &str) -> Vec<(String, Value)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let url = format!("{}{path}", toolyard.url());
+    let modern = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };
+    [("legacy", ClientLifecycleMode::Initialize), ("modern", modern)]
+        .into_iter()
+        .map(|(era, lifecycle)| (format!("rmcp ({era})"), runtime.block_on(rmcp_call(&url, lifecycle, tool, message))))
+        .collect()
+}
+
+async fn rmcp_call(url: &str, lifecycle: ClientLifecycleMode, tool: &'static str, message: &str) -> Value {
+    let config = StreamableHttpClientTransportConfig::with_uri(url).auth_header(KEY);
+    let transport = StreamableHttpClientTransport::from_config(config);
+    let client = ().serve_with_lifecycle(transport, lifecycle).await.expect("rmcp connects");
+    let tools = client.list_all_tools().await.expect("rmcp lists tools");
+    let arguments = serde_json::Map::from_iter([("message".to_owned(), Value::from(message))]);
+    let result =
+        client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await.expect("rmcp calls a tool");
+    let _ = client.cancel().await;
+    let names: Vec<&str> = tools.iter().map(|tool| &*tool.name).collect();
+    serde_json::json!({ "tools": names, "content": result.content })
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::clients::everyone_calls;
+use crate::clients::{everyone_calls, rmcp_calls};
 use crate::harness::{EVERYTHING, Engine, TIME, Toolyard};
 
 fn names(list: &Value) -> Vec<&str> {
@@ -65,8 +65,11 @@ fn a_server_lives(toolyard: &Toolyard) {
 
 fn clients_of_others_list_and_call(toolyard: &Toolyard) {
     let hello = r#"{"message":"hello"}"#;
-    let through_toolset = everyone_calls(toolyard, "/mcp/default/toolsets/all", "everything__echo", hello);
-    let direct = everyone_calls(toolyard, "/mcp/default/servers/everything", "echo", hello);
+    let (toolset, server) = ("/mcp/default/toolsets/all", "/mcp/default/servers/everything");
+    let mut through_toolset = everyone_calls(toolyard, toolset, "everything__echo", hello);
+    through_toolset.extend(rmcp_calls(toolyard, toolset, "everything__echo", "hello"));
+    let mut direct = everyone_calls(toolyard, server, "echo", hello);
+    direct.extend(rmcp_calls(toolyard, server, "echo", "hello"));
     for (client, seen) in through_toolset.iter().chain(&direct) {
         assert_eq!(seen["content"][0]["text"], "Echo: hello", "{client}: {seen:#}");
     }
