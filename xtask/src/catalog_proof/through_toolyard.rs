@@ -104,7 +104,8 @@ impl Toolyard {
             .context("running the command line")?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            bail!("{}", text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("the command failed"));
+            let said = text.lines().find(|line| line.starts_with("toolyard:")).or_else(|| text.lines().next());
+            bail!("{}", said.unwrap_or("the command failed"));
         }
         if output.stdout.iter().all(u8::is_ascii_whitespace) {
             return Ok(Value::Null);
