@@ -111,6 +111,8 @@ pub(crate) struct Doors {
 
 impl Doors {
     pub(crate) fn new(hosts: Option<Vec<String>>, origins: Vec<String>) -> Self {
+        // An origin has no path; people write URLs with a slash at the end.
+        let origins = origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect();
         Self { hosts, origins }
     }
 
@@ -173,7 +175,7 @@ mod tests {
     #[test]
     fn a_rebound_name_gets_in_neither_as_host_nor_as_origin() {
         let local = Doors::new(Some(vec!["localhost".into(), "127.0.0.1".into(), "[::1]".into()]), vec![]);
-        let public = Doors::new(None, vec!["https://app.example".into()]);
+        let public = Doors::new(None, vec!["https://app.example/".into()]);
         let ok = |doors: &Doors, host, origin| doors.check(&headers(host, origin), None).is_ok();
         assert!(ok(&local, "localhost:1", None) && ok(&local, "[::1]:1", Some("http://localhost:3000")));
         assert!(!ok(&local, "evil.example", None) && !ok(&local, "localhost.evil.example:80", None));

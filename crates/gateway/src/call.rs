@@ -532,7 +532,10 @@ struct Running {
     server: Era,
     deadline: (Instant, Duration),
     recording: Recording,
-    cancelled: Option<Cancellable>,
+    /// Ends the call without an answer: its client's cancellation, or for a subscription our own draining.
+    stopped_by: Option<CancellationToken>,
+    /// For a legacy call only.
+    cancellable: Option<Cancellable>,
 }
 
 /// What a call waits for. Sending takes as long as the first message back, so it is part of the running call:
@@ -560,7 +563,6 @@ impl Source {
 
 /// A legacy call's entry in the table of what a client can cancel.
 struct Cancellable {
-    token: CancellationToken,
     key: (SessionId, Bytes),
     core: Arc<endpoint::Core>,
 }
@@ -580,16 +582,17 @@ impl Live {
         deadline: (Instant, Duration),
         recording: Recording,
     ) -> Self {
-        let cancelled = match &call.client {
-            Client::Legacy { id, .. } => {
-                let key = (*id, Bytes::copy_from_slice(call.raw_id().as_bytes()));
-                let token = CancellationToken::new();
-                call.visit.core.cancellable.insert(key.clone(), token.clone());
-                Some(Cancellable { token, key, core: call.visit.core.clone() })
-            }
-            Client::Opening | Client::Modern { .. } => None,
-        };
-        Self(Some(Running { call, source, way, server, deadline, recording, cancelled }))
+        let (mut stopped_by, mut cancellable) = (None, None);
+        if let Client::Legacy { id, .. } = &call.client {
+            let core = call.visit.core.clone();
+            let key = (*id, Bytes::copy_from_slice(call.raw_id().as_bytes()));
+            let token = CancellationToken::new();
+            core.cancellable.insert(key.clone(), token.clone());
+            (stopped_by, cancellable) = (Some(token), Some(Cancellable { key, core }));
+        } else if call.message.method() == "subscriptions/listen" {
+            stopped_by = Some(call.visit.core.draining.clone());
+        }
+        Self(Some(Running { call, source, way, server, deadline, recording, stopped_by, cancellable }))
     }
 
     /// The next message; `None` after the response and when the client cancelled.
@@ -625,7 +628,7 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         let Some(running) = self.0.take() else { return };
-        if running.cancelled.is_none() {
+        if running.cancellable.is_none() {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -647,11 +650,11 @@ impl Running {
     async fn reply(&mut self) -> Heard {
         let (deadline, timeout) = self.deadline;
         let next = tokio::time::timeout_at(deadline, self.source.next());
-        let reply = match &self.cancelled {
+        let reply = match self.stopped_by.clone() {
             None => next.await,
-            Some(cancelled) => tokio::select! {
+            Some(token) => tokio::select! {
                 biased;
-                () = cancelled.token.cancelled() => return Heard::Cancelled,
+                () = token.cancelled() => return Heard::Cancelled,
                 reply = next => reply,
             },
         };

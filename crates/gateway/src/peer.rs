@@ -19,6 +19,7 @@ use toolyard_link::{Body, Channel, frames};
 use toolyard_mcp::era::{self, Era, Handshake};
 use toolyard_mcp::{CallError, Kind, Message, envelope};
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
+use toolyard_types::spec::RemoteTransport;
 use toolyard_types::{Clock, Code, InstanceId, Problem, ServerId, ToolboxId};
 use tower::ServiceExt;
 
@@ -453,7 +454,11 @@ impl Peers {
     pub(crate) fn choose(&self, route: &ServerRoute) -> Result<Arc<Peer>, Failure> {
         match &route.target {
             Target::None => Err(not_ready(route)),
-            Target::Remote { .. } => Ok(self.remote(route.id)),
+            Target::Remote { transport: RemoteTransport::StreamableHttp } => Ok(self.remote(route.id)),
+            Target::Remote { transport: RemoteTransport::Sse } => {
+                let detail = "the server speaks the HTTP+SSE transport of 2024-11-05, which is not supported";
+                Err(Failure::new(Code::UpstreamFailed, detail))
+            }
             Target::Instances(instances) => {
                 let turn = if instances.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
                 let linked = (0..instances.len())
@@ -467,8 +472,7 @@ impl Peers {
     /// Every peer of the server.
     pub(crate) fn all(&self, route: &ServerRoute) -> Vec<Arc<Peer>> {
         match &route.target {
-            Target::None => Vec::new(),
-            Target::Remote { .. } => vec![self.remote(route.id)],
+            Target::None | Target::Remote { .. } => self.choose(route).into_iter().collect(),
             Target::Instances(instances) => instances.iter().map(|instance| self.instance(instance)).collect(),
         }
     }

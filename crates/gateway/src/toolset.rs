@@ -12,6 +12,7 @@ use crate::catalog::{self, FRESH, Item, ListKind};
 use crate::naming;
 use crate::peer::Peers;
 use dashmap::DashMap;
+use futures_util::StreamExt;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,8 @@ use toolyard_types::{Name, ToolsetId};
 
 /// How long one member may take before a list goes out without it.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(8);
+/// How many members are asked at once.
+const MEMBERS_AT_ONCE: usize = 32;
 /// How many views are kept.
 const MAX_VIEWS: usize = 10_000;
 
@@ -119,10 +122,11 @@ impl Views {
     }
 
     async fn make(&self, place: Place<'_>, kind: ListKind) -> Arc<View> {
-        let lists = futures_util::future::join_all(
-            members(place).map(|(member, route)| self.member_items(member, route, kind)),
-        )
-        .await;
+        let mut asked = Vec::new();
+        for (member, route) in members(place) {
+            asked.push(self.member_items(member, route, kind));
+        }
+        let lists: Vec<_> = futures_util::stream::iter(asked).buffered(MEMBERS_AT_ONCE).collect().await;
         // Read after the lists: fetching them raises it.
         let epoch = self.peers.epoch();
         let mut making = Making::default();
