@@ -88,7 +88,9 @@ pub(crate) async fn render(
 /// Keeps the snapshot new until the control plane stops.
 pub(crate) async fn keep(control: Control) {
     let mut wakes = control.store().wakes();
-    let mut keeper = Keeper::default();
+    // The first snapshot's version goes on from here: a version never stands for two pictures.
+    let first = Arc::clone(&control.fleet().snapshots.borrow());
+    let mut keeper = Keeper { snapshot: (*first).clone(), ..Keeper::default() };
     loop {
         wakes.mark_unchanged();
         if let Err(error) = keeper.renew(&control).await {

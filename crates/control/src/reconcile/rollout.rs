@@ -49,7 +49,7 @@ fn decide(case: &Case, now: Timestamp) -> Option<Step> {
             case.note(Reason::ToolboxUnreachable, "its toolbox has not been heard for too long".into())
         }
         // An instance that only just got its place has nothing to tell yet.
-        _ if instance.status.reason == Reason::AwaitingToolbox => None,
+        _ if matches!(instance.status.reason, Reason::AwaitingToolbox | Reason::Requested) => None,
         _ => case.note(instance.status.reason, instance.status.message.clone()),
     }
 }

@@ -225,6 +225,33 @@ both_engines! {
         t.delete("/api/v1/credentials/own").await.expect(409);
     }
 
+    async fn a_secret_input_is_asked_for_and_becomes_a_credential_of_its_server(engine) {
+        const ENTRY: &str = "io.github.brave/brave-search-mcp-server";
+        const CANARY: &str = "canary-51d0-brave-key";
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let without = t.post("/api/v1/servers", json!({ "name": "brave", "entry": ENTRY })).await.expect(422);
+        assert_eq!(without.code(), "credential_missing");
+        assert!(without.body["detail"].as_str().unwrap().contains("BRAVE_API_KEY"));
+        // However it is passed, also as a plain variable.
+        let body = json!({ "name": "brave", "entry": ENTRY, "environment": { "BRAVE_API_KEY": CANARY } });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("brave", "done").await;
+        let secrets: Vec<_> =
+            agent.state().desired.instances[0].secrets.values().map(|secret| secret.expose().to_owned()).collect();
+        assert_eq!(secrets, [CANARY]);
+        let credentials = t.get("/api/v1/credentials").await.expect(200);
+        assert_eq!(credentials.body["items"][0]["name"], "brave-brave-api-key");
+        // A new secret is a new revision, so that a rollback has the old one.
+        let next = json!({ "inputs": { "BRAVE_API_KEY": "another-canary-51d0" } });
+        t.patch("/api/v1/servers/brave", next).await.expect(202);
+        t.wait("/api/v1/servers/brave", |_, body| body["revision"] == 2).await;
+        for path in ["/api/v1/servers/brave/revisions", "/api/v1/servers/brave", "/api/v1/credentials", "/api/v1/audit"] {
+            let text = t.get(path).await.text;
+            assert!(!text.contains("canary"), "{path}: {text}");
+        }
+    }
+
     async fn toolsets_share_the_name_space_with_servers(engine) {
         let t = TestControl::start(engine).await;
         t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING })).await.expect(201);
