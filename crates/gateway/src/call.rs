@@ -6,17 +6,16 @@ use crate::bridge::{self, Rename, Speaker};
 use crate::catalog::{self, ListKind};
 use crate::endpoint::{self, Target, Visit};
 use crate::listen;
-use crate::peer::{Failure, Peer, Replies};
+use crate::live::{Live, Source, Step, stream};
+use crate::peer::{Failure, Peer};
 use crate::record::Recording;
 use crate::session::{Session, SessionId};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http::StatusCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use toolyard_mcp::era::{self, Era, code, meta};
 use toolyard_mcp::json::{self, Object, Span};
 use toolyard_mcp::{Kind, Message, envelope};
@@ -57,7 +56,7 @@ impl Client {
         }
     }
 
-    fn era(&self) -> Era {
+    pub(crate) fn era(&self) -> Era {
         self.speaker().era()
     }
 }
@@ -88,11 +87,11 @@ struct Answered {
 }
 
 /// A JSON-RPC error to be.
-struct Refused {
-    code: i64,
-    text: String,
-    data: Option<String>,
-    outcome: CallOutcome,
+pub(crate) struct Refused {
+    pub(crate) code: i64,
+    pub(crate) text: String,
+    pub(crate) data: Option<String>,
+    pub(crate) outcome: CallOutcome,
 }
 
 impl Refused {
@@ -119,9 +118,9 @@ impl From<json::Malformed> for Refused {
 }
 
 /// Where a request goes, and what its name is there.
-struct Way {
-    peer: Arc<Peer>,
-    route: Arc<ServerRoute>,
+pub(crate) struct Way {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) route: Arc<ServerRoute>,
     /// Where the exposed name lies, and the server's own.
     rename: Option<(Span, String)>,
     /// For the record: the tool, prompt or resource as the server names it.
@@ -254,7 +253,7 @@ impl Call {
         }
     }
 
-    fn raw_id(&self) -> &str {
+    pub(crate) fn raw_id(&self) -> &str {
         self.message.raw_id().expect("only requests are dispatched, and a request has an id")
     }
 
@@ -509,245 +508,4 @@ fn status_of_code(code: i64) -> StatusCode {
 fn modern_status(message: &Bytes) -> StatusCode {
     let code = era::member(message, "error").and_then(|error| catalog::error_code(&error));
     code.map_or(StatusCode::OK, status_of_code)
-}
-
-/// What comes next on a live call.
-pub(crate) enum Step {
-    /// A message before the response.
-    Pass(Bytes),
-    /// The response.
-    Last(Bytes),
-}
-
-/// A call under way at a server.
-///
-/// A modern client that goes away cancels its call. A legacy one does not: the call runs on to its end or its
-/// deadline, as the protocol asks, and only its result is lost.
-pub(crate) struct Live(Option<Running>);
-
-struct Running {
-    call: Call,
-    source: Source,
-    way: Way,
-    server: Era,
-    deadline: (Instant, Duration),
-    recording: Recording,
-    /// Ends the call without an answer: its client's cancellation, or for a subscription our own draining.
-    stopped_by: Option<CancellationToken>,
-    /// For a legacy call only.
-    cancellable: Option<Cancellable>,
-}
-
-/// What a call waits for. Sending takes as long as the first message back, so it is part of the running call:
-/// a client may cancel or go away meanwhile.
-enum Source {
-    Sending(BoxFuture<'static, Result<Replies, Failure>>),
-    Open(Replies),
-}
-
-impl Source {
-    /// The next message; may be given up and asked again.
-    async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
-        if let Self::Sending(sending) = self {
-            match sending.await {
-                Ok(replies) => *self = Self::Open(replies),
-                Err(failure) => return Some(Err(failure)),
-            }
-        }
-        match self {
-            Self::Open(replies) => replies.next().await,
-            Self::Sending(_) => None,
-        }
-    }
-}
-
-/// A legacy call's entry in the table of what a client can cancel.
-struct Cancellable {
-    key: (SessionId, Bytes),
-    core: Arc<endpoint::Core>,
-}
-
-impl Drop for Cancellable {
-    fn drop(&mut self) {
-        self.core.cancellable.remove(&self.key);
-    }
-}
-
-impl Live {
-    fn new(
-        call: Call,
-        source: Source,
-        way: Way,
-        server: Era,
-        deadline: (Instant, Duration),
-        recording: Recording,
-    ) -> Self {
-        let (mut stopped_by, mut cancellable) = (None, None);
-        if let Client::Legacy { id, .. } = &call.client {
-            let core = call.visit.core.clone();
-            let key = (*id, Bytes::copy_from_slice(call.raw_id().as_bytes()));
-            let token = CancellationToken::new();
-            core.cancellable.insert(key.clone(), token.clone());
-            (stopped_by, cancellable) = (Some(token), Some(Cancellable { key, core }));
-        } else if call.message.method() == "subscriptions/listen" {
-            stopped_by = Some(call.visit.core.draining.clone());
-        }
-        Self(Some(Running { call, source, way, server, deadline, recording, stopped_by, cancellable }))
-    }
-
-    /// The next message; `None` after the response and when the client cancelled.
-    pub(crate) async fn next(&mut self) -> Option<Step> {
-        loop {
-            let running = self.0.as_mut()?;
-            let reply = running.reply().await;
-            let step = match reply {
-                Heard::Cancelled => {
-                    // Dropped here, so that it does not run on.
-                    self.end();
-                    return None;
-                }
-                Heard::Message(message) => running.take(&message),
-                Heard::Failed(failure) => Some(Step::Last(running.fail(failure))),
-            };
-            match step {
-                None => {}
-                Some(Step::Pass(message)) => return Some(Step::Pass(message)),
-                Some(Step::Last(message)) => {
-                    self.end();
-                    return Some(Step::Last(message));
-                }
-            }
-        }
-    }
-
-    fn end(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let Some(running) = self.0.take() else { return };
-        if running.cancellable.is_none() {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        // Its end is the deadline at the latest.
-        runtime.spawn(async move {
-            let mut live = Live(Some(running));
-            while let Some(Step::Pass(_)) = live.next().await {}
-        });
-    }
-}
-
-enum Heard {
-    Message(Message),
-    Failed(Failure),
-    Cancelled,
-}
-
-impl Running {
-    async fn reply(&mut self) -> Heard {
-        let (deadline, timeout) = self.deadline;
-        let next = tokio::time::timeout_at(deadline, self.source.next());
-        let reply = match self.stopped_by.clone() {
-            None => next.await,
-            Some(token) => tokio::select! {
-                biased;
-                () = token.cancelled() => return Heard::Cancelled,
-                reply = next => reply,
-            },
-        };
-        match reply {
-            Err(_) => Heard::Failed(Failure::timeout(timeout)),
-            Ok(None) => {
-                Heard::Failed(Failure::new(Code::UpstreamFailed, "the server ended the call without an answer"))
-            }
-            Ok(Some(Err(failure))) => Heard::Failed(failure),
-            Ok(Some(Ok(bytes))) => match Message::parse(bytes) {
-                Ok(message) => Heard::Message(message),
-                Err(error) => Heard::Failed(Failure::new(Code::UpstreamFailed, error.to_string())),
-            },
-        }
-    }
-
-    /// What the client is to see of a message; `None` when nothing.
-    fn take(&mut self, message: &Message) -> Option<Step> {
-        match message.kind() {
-            Kind::Result | Kind::Error => Some(Step::Last(self.finish(message))),
-            Kind::Notification => self.may_see(message).then(|| Step::Pass(message.bytes().clone())),
-            Kind::Request if self.may_be_asked() => Some(Step::Pass(message.bytes().clone())),
-            Kind::Request => {
-                self.decline(message);
-                None
-            }
-        }
-    }
-
-    /// A modern client gets log messages only when it asked for them.
-    fn may_see(&self, message: &Message) -> bool {
-        match self.call.client {
-            Client::Modern { wants_log } => wants_log || message.method() != "notifications/message",
-            Client::Opening | Client::Legacy { .. } => true,
-        }
-    }
-
-    /// Only a legacy client can be asked, and only at a URL where its answer finds the way back.
-    fn may_be_asked(&self) -> bool {
-        matches!((&self.call.client, &self.call.visit.target), (Client::Legacy { .. }, Target::Server { .. }))
-    }
-
-    fn decline(&self, question: &Message) {
-        let why = "the client cannot be asked through this gateway";
-        let declined = envelope::error(question.raw_id(), code::METHOD_NOT_FOUND, why, None);
-        let (peer, timeout) = (self.way.peer.clone(), self.deadline.1);
-        tokio::spawn(async move { tokio::time::timeout(timeout, peer.send(declined, timeout)).await.map(|_| ()) });
-    }
-
-    fn finish(&mut self, message: &Message) -> Bytes {
-        let (client, method) = (self.call.client.era(), self.call.message.method());
-        if client == Era::Legacy && self.server == Era::Modern && bridge::asks_for_input(message) {
-            let text = "the server asks for more input, which a client of this protocol version cannot give here";
-            let answer = envelope::error(Some(self.call.raw_id()), code::INTERNAL_ERROR, text, None);
-            self.recording.end(CallOutcome::UpstreamFailed, answer.len());
-            return answer;
-        }
-        let answer = bridge::to_client(message, client, self.server, method);
-        self.recording.end(outcome(message, method), answer.len());
-        answer
-    }
-
-    fn fail(&mut self, failure: Failure) -> Bytes {
-        let refused = Refused::from(failure);
-        let answer = envelope::error(Some(self.call.raw_id()), refused.code, &refused.text, refused.data.as_deref());
-        self.recording.end(refused.outcome, answer.len());
-        answer
-    }
-}
-
-fn outcome(message: &Message, method: &str) -> CallOutcome {
-    if message.kind() == Kind::Error {
-        return CallOutcome::ServerError;
-    }
-    let failed = || {
-        let result = message.payload_object()?;
-        let span = result.get("isError").ok()??;
-        Some(message.text(span) == "true")
-    };
-    if method == "tools/call" && failed() == Some(true) { CallOutcome::ToolError } else { CallOutcome::Ok }
-}
-
-/// The rest of a live call as events, beginning with `first`.
-fn stream(first: Bytes, live: Box<Live>) -> impl futures_util::Stream<Item = Bytes> + Send {
-    futures_util::stream::unfold((Some(first), live), |(first, mut live)| async move {
-        if let Some(first) = first {
-            return Some((answer::event(&first), (None, live)));
-        }
-        let event = match tokio::time::timeout(answer::KEEP_ALIVE, live.next()).await {
-            Err(_) => answer::keep_alive(),
-            Ok(Some(Step::Pass(message) | Step::Last(message))) => answer::event(&message),
-            Ok(None) => return None,
-        };
-        Some((event, (None, live)))
-    })
 }

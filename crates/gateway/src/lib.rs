@@ -21,6 +21,7 @@ mod call;
 mod catalog;
 mod endpoint;
 mod listen;
+mod live;
 pub mod naming;
 mod peer;
 mod problem;
