@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -29,6 +30,8 @@ use crate::uids::Uids;
 /// How often leases are looked at and garbage is collected when nothing changes.
 const TICK: Duration = Duration::from_secs(5);
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
+/// Supervisors asked at once at start.
+const MAX_SEARCHES: usize = 16;
 /// Longest wait at start for servers that were taken over.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time all servers together may take to stop.
@@ -163,6 +166,8 @@ impl Agent {
         let data_dir = prepare_dirs(&given).and_then(|()| std::fs::canonicalize(&given)).map_err(unusable)?;
         options.data_dir.clone_from(&data_dir);
         let lock = lock_dir(&data_dir).await?;
+        // First of all: their supervisors count the seconds.
+        let found = find_running(&data_dir).await;
         let (context, report, file) = prepare(&options).await?;
         let inner = Arc::new(Inner {
             context: Arc::new(context),
@@ -178,7 +183,7 @@ impl Agent {
             jobs: Mutex::default(),
             draining: std::sync::atomic::AtomicBool::new(false),
         });
-        inner.take_over().await;
+        inner.take_over(found).await;
         let keep = tokio::spawn(keep(Arc::clone(&inner)));
         let converse = tokio::spawn(crate::sync::converse(Arc::clone(&inner)));
         let tasks = [keep, converse].map(AbortOnDropHandle::new).into();
@@ -248,6 +253,17 @@ async fn lock_dir(data_dir: &Path) -> Result<Flock<std::fs::File>, StartError> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Connects to every supervisor that is still there.
+async fn find_running(data_dir: &Path) -> Vec<(DesiredInstance, launch::Running)> {
+    let Ok(entries) = std::fs::read_dir(data_dir.join("instances")) else { return Vec::new() };
+    let searches = entries.flatten().map(|entry| entry.path()).map(|dir| async move {
+        let saved = std::fs::read(dir.join("instance.json")).ok()?;
+        let saved = serde_json::from_slice::<DesiredInstance>(&saved).ok()?;
+        Some((saved, launch::take_over(&dir).await?))
+    });
+    futures_util::stream::iter(searches).buffer_unordered(MAX_SEARCHES).filter_map(std::future::ready).collect().await
 }
 
 async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, DesiredFile), StartError> {
@@ -492,13 +508,9 @@ impl Inner {
     }
 
     /// Goes on with servers whose supervisors are still there.
-    async fn take_over(self: &Arc<Self>) {
-        let Ok(entries) = std::fs::read_dir(self.context.data_dir.join("instances")) else { return };
+    async fn take_over(self: &Arc<Self>, found: Vec<(DesiredInstance, launch::Running)>) {
         let mut changed = self.changed.subscribe();
-        for dir in entries.flatten().map(|entry| entry.path()) {
-            let saved = std::fs::read(dir.join("instance.json")).unwrap_or_default();
-            let Ok(saved) = serde_json::from_slice::<DesiredInstance>(&saved) else { continue };
-            let Some(running) = launch::take_over(&dir).await else { continue };
+        for (saved, running) in found {
             tracing::info!(instance.id = %saved.id, pid = running.hello.pid, "took over a running server");
             let desired = self.context.desired_instance(saved.id).unwrap_or(saved);
             self.create(desired, Goal::Run, Some(running));

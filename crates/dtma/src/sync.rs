@@ -36,6 +36,7 @@ enum SyncError {
 
 /// Speaks to the control plane until the agent ends.
 pub(crate) async fn converse(inner: Arc<Inner>) {
+    metrics::describe_counter!("toolyard_dtma_sync_failures_total", "Syncs with the control plane that failed.");
     let mut changed = inner.changed.subscribe();
     let mut failures = 0_u32;
     loop {

@@ -12,7 +12,18 @@ use super::client::{Output, PackageClients};
 use super::failure;
 use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock};
 
-const QUIET: &[&str] = &["--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--omit=dev"];
+/// A person's own npm settings hold, except those under which this could not work.
+const SETTINGS: &[&str] = &[
+    "--ignore-scripts",
+    "--no-audit",
+    "--no-fund",
+    "--no-update-notifier",
+    "--omit=dev",
+    "--package-lock",
+    "--no-global",
+    "--install-strategy=hoisted",
+    "--no-dry-run",
+];
 
 /// A `package-lock.json` as far as we look into it.
 #[derive(Deserialize)]
@@ -31,7 +42,7 @@ pub(super) async fn resolve(clients: &PackageClients, package: &Package, scratch
     let version = if package.version.is_empty() { "latest" } else { &package.version };
     write_project(scratch, &json!({ (&package.identifier): version })).await?;
     let mut arguments = vec!["install", "--package-lock-only", "--omit-lockfile-registry-resolved"];
-    arguments.extend(QUIET);
+    arguments.extend(SETTINGS);
     let output = clients.run(&clients.npm, &arguments, scratch, RESOLVE_TIMEOUT).await?;
     check(&output)?;
     let content = tokio::fs::read_to_string(scratch.join("package-lock.json")).await.map_err(unreadable)?;
@@ -51,7 +62,7 @@ pub(super) async fn install(clients: &PackageClients, lock: &Lock, dir: &Path) -
     write_project(dir, &root).await?;
     tokio::fs::write(dir.join("package-lock.json"), &lock.content).await.map_err(unreadable)?;
     let mut arguments = vec!["ci"];
-    arguments.extend(QUIET);
+    arguments.extend(SETTINGS);
     let output = clients.run(&clients.npm, &arguments, dir, INSTALL_TIMEOUT).await?;
     check(&output)
 }

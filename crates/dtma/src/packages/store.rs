@@ -248,6 +248,10 @@ impl Store {
             if !fetched.is_file() {
                 let scratch = self.scratch()?;
                 pypi::fetch_uv(&self.clients, self.python()?, scratch.path()).await?;
+                // What is there has no uv in it: an older layout, or a hand that removed it.
+                if tools.exists() {
+                    std::fs::remove_dir_all(&tools).map_err(io_failure)?;
+                }
                 std::fs::rename(scratch.keep(), &tools).map_err(io_failure)?;
             }
             fetched

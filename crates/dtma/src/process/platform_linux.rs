@@ -29,6 +29,12 @@ thread_local! {
     static CHILD_SIGNAL: RefCell<Option<&'static SignalFd>> = const { RefCell::new(None) };
 }
 
+/// Closes what an agent left open by mistake: it must reach neither us nor a server.
+pub(super) fn close_inherited() {
+    // SAFETY: called first, while nothing but the standard streams is in use here.
+    unsafe { nix::libc::syscall(nix::libc::SYS_close_range, 3, nix::libc::c_uint::MAX, 0) };
+}
+
 /// Takes this process out of its parent's session, makes it inherit orphans, and hears of children ending.
 pub(super) fn prepare_process() -> io::Result<()> {
     // Fails only when we lead a group already, which is as good.

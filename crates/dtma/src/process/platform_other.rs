@@ -36,6 +36,9 @@ pub(super) struct Spawned {
     pub(super) status: Option<OwnedFd>,
 }
 
+/// Everything of ours closes itself on exec; there is no call for the rest here.
+pub(super) fn close_inherited() {}
+
 /// Takes this process out of its parent's session.
 pub(super) fn prepare_process() -> io::Result<()> {
     let _ = nix::unistd::setsid();

@@ -50,6 +50,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> io::Result<()> {
+    platform::close_inherited();
     let agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;

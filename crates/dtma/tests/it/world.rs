@@ -87,7 +87,7 @@ impl World {
             control: Arc::new(control),
             registry,
             clock: Clock::system(),
-            grace: Duration::from_secs(2),
+            grace: Duration::from_secs(4),
             agent: None,
             router: Router::new(),
         };
