@@ -3,8 +3,8 @@
 use std::ops::{Deref, DerefMut};
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait, Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult, IsolationLevel,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
 };
 use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId, Timestamp};
@@ -29,6 +29,12 @@ impl Tx {
             DbBackend::Sqlite => {
                 TransactionOptions { sqlite_transaction_mode: Some(mode), isolation_level: None, access_mode: None }
             }
+            // What a read tells must have been true at one moment: a view is made of several queries.
+            _ if !write => TransactionOptions {
+                sqlite_transaction_mode: None,
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: None,
+            },
             _ => TransactionOptions::default(),
         };
         let db = db.begin_with_options(options).await?;
