@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::{Notify, watch};
-use toolyard_link::Channel;
+use toolyard_link::{Channel, Links};
 use toolyard_types::agent::Usage;
 use toolyard_types::snapshot::Snapshot;
 use toolyard_types::{InstanceId, Name, Timestamp, ToolboxId};
@@ -17,7 +17,8 @@ pub(crate) const LOCAL_TOOLBOX: &str = "local";
 
 /// The in-memory side of toolboxes.
 pub(crate) struct Fleet {
-    channels: RwLock<HashMap<ToolboxId, Channel>>,
+    /// How agents are reached: in process for the built-in toolbox, over their links for others.
+    channels: Links,
     links: RwLock<Vec<String>>,
     agent_addresses: RwLock<Vec<String>>,
     remote_client: OnceLock<toolyard_mcp::http::Client>,
@@ -50,7 +51,7 @@ struct AgentSide {
 impl Fleet {
     pub(crate) fn new() -> Self {
         Self {
-            channels: RwLock::default(),
+            channels: Links::default(),
             links: RwLock::default(),
             agent_addresses: RwLock::default(),
             remote_client: OnceLock::new(),
@@ -148,20 +149,16 @@ pub(crate) async fn prepare(control: &Control) -> Result<()> {
 }
 
 impl Control {
-    /// Tells how to reach a toolbox's agent: in process for the built-in one, over a link for others.
-    pub fn attach_toolbox(&self, toolbox: ToolboxId, channel: Channel) {
-        self.fleet().channels.write().unwrap_or_else(PoisonError::into_inner).insert(toolbox, channel);
-    }
-
-    /// Forgets how to reach a toolbox's agent.
-    pub fn detach_toolbox(&self, toolbox: ToolboxId) {
-        self.fleet().channels.write().unwrap_or_else(PoisonError::into_inner).remove(&toolbox);
+    /// How agents are reached. The composition root puts the built-in toolbox in and lets agents dial in.
+    #[must_use]
+    pub fn links(&self) -> Links {
+        self.fleet().channels.clone()
     }
 
     /// How to reach a toolbox's agent, if it is connected.
     #[must_use]
     pub fn toolbox_channel(&self, toolbox: ToolboxId) -> Option<Channel> {
-        self.fleet().channels.read().unwrap_or_else(PoisonError::into_inner).get(&toolbox).cloned()
+        self.fleet().channels.get(toolbox)
     }
 
     /// Sets where the gateways' link listeners are, as agents are told with their next sync.

@@ -127,6 +127,7 @@ impl Control {
     /// # Errors
     /// When the key file cannot be used or the store fails.
     pub async fn start(options: ControlOptions) -> Result<Self> {
+        operations::describe_metrics();
         let vault = Vault::open(&options.vault_keys, &options.data_dir)?;
         let decider = Decider::new().map_err(ControlError::internal("reading the built-in policies"))?;
         let auth = auth::AuthState::new(&options.clock);

@@ -24,3 +24,17 @@ impl Control {
         }
     }
 }
+
+/// Says what each metric of the control plane means, for `/metrics`.
+pub(crate) fn describe_metrics() {
+    metrics::describe_gauge!("toolyard_servers", "Servers by the phase they are in.");
+    metrics::describe_counter!("toolyard_rollouts_total", "Rollouts that ended, by how.");
+    metrics::describe_histogram!(
+        "toolyard_sync_seconds",
+        metrics::Unit::Seconds,
+        "Time to take in what an agent observed."
+    );
+    metrics::describe_counter!("toolyard_loop_runs_total", "Runs of the loops that make servers what they should be.");
+    metrics::describe_counter!("toolyard_loop_errors_total", "Runs of a loop that failed; the next run tries again.");
+    metrics::describe_counter!("toolyard_call_records_written_total", "Call records written to the database.");
+}

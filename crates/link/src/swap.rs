@@ -49,6 +49,11 @@ impl Links {
         self.0.insert(toolbox, (0, channel));
     }
 
+    /// Forgets a toolbox's channel; its agent's next dial is answered like a first one.
+    pub fn remove(&self, toolbox: ToolboxId) {
+        self.0.remove(&toolbox);
+    }
+
     /// Answers an agent's dial: switches protocols and, once the socket is ours, takes up the client's role.
     ///
     /// The link is forgotten when its connection ends, unless a newer one took its place.

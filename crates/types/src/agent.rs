@@ -11,6 +11,17 @@ use std::collections::BTreeMap;
 /// Version of this wire. A control plane speaks this and the one before.
 pub const AGENT_PROTOCOL: u32 = 1;
 
+/// What an agent needs to join, as JSON in base64url: printed once at enrolment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// The token's own version: 1.
+    pub v: u32,
+    /// Addresses of agent listeners, as `http://host:port`.
+    pub control: Vec<String>,
+    /// The agent's secret.
+    pub secret: Secret,
+}
+
 /// `POST /dtma/v1/sync`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SyncRequest {

@@ -140,7 +140,7 @@ pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> R
     tx.event("toolbox.removed", format!("toolbox/{name}"), json!({ "id": row.id }));
     audit(&mut tx, caller, "toolbox.remove", format!("toolbox/{name}"), json!({})).await?;
     tx.commit().await?;
-    control.detach_toolbox(row.id);
+    control.links().remove(row.id);
     Ok(())
 }
 

@@ -19,6 +19,18 @@ const LARGEST_SYNC: usize = 32 << 20;
 #[derive(Clone, Copy, Debug)]
 pub struct AgentIdentity(pub ToolboxId);
 
+impl Control {
+    /// Which toolbox's agent sends this: for a listener that links come in on.
+    ///
+    /// # Errors
+    /// `unauthenticated` when it carries no known token.
+    pub async fn agent_identity(&self, request: Request) -> Result<(AgentIdentity, Request)> {
+        let (parts, body) = request.into_parts();
+        let (_, toolbox) = identify(self, &parts).await?;
+        Ok((AgentIdentity(toolbox), Request::from_parts(parts, body)))
+    }
+}
+
 pub(super) fn routes() -> Router<Control> {
     Router::new().route("/dtma/v1/sync", post(sync))
 }
