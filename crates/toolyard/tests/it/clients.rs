@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use rmcp::service::ClientServiceExt;
 use rmcp::model::{CallToolRequestParams, ProtocolVersion};
 use rmcp::service::ClientLifecycleMode;
+use rmcp::service::ClientServiceExt;
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::Value;
@@ -28,7 +28,7 @@ enum Interpreter {
 }
 
 /// Every client in every era it speaks lists the tools at `path` and calls one; returns what each saw.
-pub fn everyone_calls(toolyard: &Toolyard, path: &str, tool: &str, arguments: &str) -> Vec<(String, Value)> {
+pub(crate) fn everyone_calls(toolyard: &Toolyard, path: &str, tool: &str, arguments: &str) -> Vec<(String, Value)> {
     let clients = PathBuf::from(test_variable("TOOLYARD_TEST_DIR")).join("clients");
     let scripts = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     let url = format!("{}{path}", toolyard.url());
@@ -65,7 +65,7 @@ pub fn everyone_calls(toolyard: &Toolyard, path: &str, tool: &str, arguments: &s
 }
 
 /// The same with rmcp, the Rust SDK, in both eras.
-pub fn rmcp_calls(toolyard: &Toolyard, path: &str, tool: &'static str, message: &str) -> Vec<(String, Value)> {
+pub(crate) fn rmcp_calls(toolyard: &Toolyard, path: &str, tool: &'static str, message: &str) -> Vec<(String, Value)> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let url = format!("{}{path}", toolyard.url());
     let modern = ClientLifecycleMode::Discover { preferred_versions: vec![ProtocolVersion::V_2026_07_28] };

@@ -8,29 +8,29 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub const KEY: &str = "ty_bootstrap_0123456789abcdef0123456789abcdef";
-pub const EVERYTHING: &str = "io.github.modelcontextprotocol/server-everything";
-pub const TIME: &str = "io.github.modelcontextprotocol/server-time";
+pub(crate) const KEY: &str = "ty_bootstrap_0123456789abcdef0123456789abcdef";
+pub(crate) const EVERYTHING: &str = "io.github.modelcontextprotocol/server-everything";
+pub(crate) const TIME: &str = "io.github.modelcontextprotocol/server-time";
 /// Installing real packages on a busy machine takes this long at most.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Which database a test runs on.
 #[derive(Clone, Copy, Debug)]
-pub enum Engine {
+pub(crate) enum Engine {
     Sqlite,
     Postgres,
 }
 
 /// The environment variable, which `make test` sets.
 #[expect(clippy::disallowed_methods, reason = "the test's own environment, not a setting")]
-pub fn test_variable(name: &str) -> String {
+pub(crate) fn test_variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run the tests with `make test`"))
 }
 
 /// A `toolyard serve` of this test's own. Ended, with everything it runs, when dropped.
-pub struct Toolyard {
-    pub dir: tempfile::TempDir,
-    pub port: u16,
+pub(crate) struct Toolyard {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) port: u16,
     agent_port: u16,
     database: Option<String>,
     child: Option<Child>,
@@ -38,7 +38,7 @@ pub struct Toolyard {
 
 impl Toolyard {
     /// Starts on an empty data directory and waits until it is ready.
-    pub fn start(engine: Engine) -> Self {
+    pub(crate) fn start(engine: Engine) -> Self {
         let database = match engine {
             Engine::Sqlite => None,
             Engine::Postgres => Some(create_database()),
@@ -50,7 +50,7 @@ impl Toolyard {
     }
 
     /// Starts the program (again) on the same data directory.
-    pub fn serve(&mut self) {
+    pub(crate) fn serve(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).expect("a log file");
         let mut command = self.command();
         command
@@ -86,22 +86,22 @@ impl Toolyard {
     }
 
     /// Where standard output and error go.
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.dir.path().join("toolyard.log")
     }
 
     /// What it wrote.
-    pub fn log_text(&self) -> String {
+    pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
     /// The base URL.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// The program with nothing of this shell's Toolyard in its environment.
-    pub fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_toolyard"));
         command.current_dir(self.dir.path());
         command
@@ -113,13 +113,13 @@ impl Toolyard {
     }
 
     /// Runs a CLI command.
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command().args(args).output().expect("the CLI runs")
     }
 
     /// Runs a CLI command that must succeed, with `--output json`.
     #[track_caller]
-    pub fn json(&self, args: &[&str]) -> Value {
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
         let output = self.run(&[args, &["--output", "json"]].concat());
         assert!(
             output.status.success(),
@@ -134,7 +134,7 @@ impl Toolyard {
 
     /// Runs a CLI command that must succeed.
     #[track_caller]
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success(), "{args:?} failed\n{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -142,7 +142,7 @@ impl Toolyard {
 
     /// Waits until `servers show NAME` is as `wanted` says, and returns it.
     #[track_caller]
-    pub fn wait_server(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_server(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let until = Instant::now() + PATIENCE;
         loop {
             let server = self.json(&["servers", "show", name]);
@@ -155,7 +155,7 @@ impl Toolyard {
     }
 
     /// `SIGKILL` to the program itself, and to nothing else.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -163,7 +163,7 @@ impl Toolyard {
     }
 
     /// An ordinary stop.
-    pub fn terminate(&mut self) {
+    pub(crate) fn terminate(&mut self) {
         if let Some(mut child) = self.child.take() {
             signal(child.id(), "TERM");
             let _ = child.wait();
@@ -172,7 +172,7 @@ impl Toolyard {
 
     /// Every process whose command line or environment names this test's data directory, or that descends
     /// from one that does.
-    pub fn processes(&self) -> Vec<u32> {
+    pub(crate) fn processes(&self) -> Vec<u32> {
         let own = self.child.as_ref().map(Child::id);
         let mark = self.dir.path().display().to_string();
         processes_with(&mark).into_iter().filter(|pid| Some(*pid) != own && *pid != std::process::id()).collect()
@@ -192,13 +192,13 @@ impl Drop for Toolyard {
 }
 
 /// A short pause between two looks at a state.
-pub fn pause() {
+pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(50));
 }
 
 /// Waits until `true`, at most `limit`.
 #[track_caller]
-pub fn wait_until(limit: Duration, what: &str, mut happened: impl FnMut() -> bool) {
+pub(crate) fn wait_until(limit: Duration, what: &str, mut happened: impl FnMut() -> bool) {
     let until = Instant::now() + limit;
     while !happened() {
         assert!(Instant::now() < until, "waited {limit:?} for: {what}");
@@ -207,12 +207,12 @@ pub fn wait_until(limit: Duration, what: &str, mut happened: impl FnMut() -> boo
 }
 
 /// Sends a signal.
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let _ = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
 }
 
 /// Whether a process exists and is not a zombie.
-pub fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
@@ -234,7 +234,7 @@ fn free_port() -> u16 {
 }
 
 /// One plain HTTP request; the whole answer as text.
-pub fn ureq(port: u16, path: &str) -> Option<String> {
+pub(crate) fn ureq(port: u16, path: &str) -> Option<String> {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;

@@ -5,7 +5,9 @@
 //! both, and a test that misses one fails.
 
 mod clients;
+mod fleet;
 mod harness;
 mod main_job;
 mod operations;
+mod secrets;
 mod survival;
