@@ -5,6 +5,7 @@
 //! port, and a gateway reaches it with ordinary requests, many at a time, each with its own flow control.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -26,14 +27,24 @@ pub const LINK_PATH: &str = "/dtma/v1/link";
 const PROTOCOL: HeaderValue = HeaderValue::from_static("toolyard-link");
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long calls under way may go on once the link is to end; streams of events would go on for ever.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The links that agents keep open to this process, by toolbox. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Links(Arc<DashMap<ToolboxId, (u64, Channel)>>);
+pub struct Links(Arc<Open>);
+
+#[derive(Default)]
+struct Open {
+    /// Each with a number that is never used again: an old connection that ends late must not take the place
+    /// of a newer one along.
+    links: DashMap<ToolboxId, (u64, Channel)>,
+    numbers: AtomicU64,
+}
 
 impl std::fmt::Debug for Links {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Links").field("open", &self.0.len()).finish()
+        f.debug_struct("Links").field("open", &self.0.links.len()).finish()
     }
 }
 
@@ -41,17 +52,28 @@ impl Links {
     /// The channel to a toolbox, when it has a link here.
     #[must_use]
     pub fn get(&self, toolbox: ToolboxId) -> Option<Channel> {
-        self.0.get(&toolbox).map(|entry| entry.1.clone())
+        self.0.links.get(&toolbox).map(|entry| entry.1.clone())
     }
 
     /// Puts a channel in, in place of an older one: the built-in toolbox's Router.
     pub fn insert(&self, toolbox: ToolboxId, channel: Channel) {
-        self.0.insert(toolbox, (0, channel));
+        self.put(toolbox, channel);
     }
 
     /// Forgets a toolbox's channel; its agent's next dial is answered like a first one.
     pub fn remove(&self, toolbox: ToolboxId) {
-        self.0.remove(&toolbox);
+        self.0.links.remove(&toolbox);
+    }
+
+    fn put(&self, toolbox: ToolboxId, channel: Channel) -> u64 {
+        let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
+        self.0.links.insert(toolbox, (number, channel));
+        number
+    }
+
+    /// Forgets the link of this number, unless a newer one took its place.
+    fn forget(&self, toolbox: ToolboxId, number: u64) {
+        self.0.links.remove_if(&toolbox, |_, (current, _)| *current == number);
     }
 
     /// Answers an agent's dial: switches protocols and, once the socket is ours, takes up the client's role.
@@ -87,13 +109,12 @@ impl Links {
             Ok(pair) => pair,
             Err(error) => return tracing::debug!(%error, toolbox.id = %toolbox, "a link did not speak HTTP/2"),
         };
-        let number = self.0.get(&toolbox).map_or(1, |entry| entry.0 + 1);
-        self.0.insert(toolbox, (number, over(sender, toolbox)));
+        let number = self.put(toolbox, over(sender, toolbox));
         tracing::info!(toolbox.id = %toolbox, "link open");
         if let Err(error) = connection.await {
             tracing::debug!(%error, toolbox.id = %toolbox, "link broke");
         }
-        self.0.remove_if(&toolbox, |_, (current, _)| *current == number);
+        self.forget(toolbox, number);
         tracing::info!(toolbox.id = %toolbox, "link closed");
     }
 }
@@ -140,7 +161,8 @@ pub enum DialError {
     Refused(String, StatusCode),
 }
 
-/// Dials `address`, swaps roles, and serves `router` until the connection ends or `shutdown` is cancelled.
+/// Dials `address`, swaps roles, and serves `router` until the connection ends or `shutdown` is cancelled;
+/// then calls under way get a few seconds more.
 ///
 /// # Errors
 /// When no link was made; an ended link is `Ok`.
@@ -149,6 +171,16 @@ pub async fn dial_and_serve(
     token: Option<&Secret>,
     router: axum::Router,
     shutdown: &CancellationToken,
+) -> Result<(), DialError> {
+    serve_until(address, token, router, shutdown, DRAIN_TIMEOUT).await
+}
+
+async fn serve_until(
+    address: &str,
+    token: Option<&Secret>,
+    router: axum::Router,
+    shutdown: &CancellationToken,
+    drain: Duration,
 ) -> Result<(), DialError> {
     let io = tokio::time::timeout(DIAL_TIMEOUT, dial(address, token))
         .await
@@ -170,7 +202,9 @@ pub async fn dial_and_serve(
         }
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            if tokio::time::timeout(drain, connection).await.is_err() {
+                tracing::debug!(address, "streams on a link were cut off");
+            }
         }
     }
     Ok(())
@@ -210,7 +244,64 @@ async fn dial(address: &str, token: Option<&Secret>) -> Result<hyper::upgrade::U
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
     use tower::ServiceExt;
+
+    fn nowhere() -> Channel {
+        crate::in_process(axum::Router::new())
+    }
+
+    #[test]
+    fn an_old_link_that_ends_late_leaves_the_newest_one_alone() {
+        let (links, toolbox) = (Links::default(), ToolboxId::generate());
+        let first = links.put(toolbox, nowhere());
+        let second = links.put(toolbox, nowhere());
+        links.forget(toolbox, second);
+        assert!(links.get(toolbox).is_none());
+        let third = links.put(toolbox, nowhere());
+        links.forget(toolbox, first);
+        assert!(links.get(toolbox).is_some());
+        links.forget(toolbox, third);
+        assert!(links.get(toolbox).is_none());
+    }
+
+    #[tokio::test]
+    async fn an_endless_stream_does_not_keep_a_link_that_is_to_end() {
+        let links = Links::default();
+        let toolbox = ToolboxId::generate();
+        let accept = links.clone();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = format!("http://{}", listener.local_addr().expect("an address"));
+        let gateway = axum::Router::new().route(
+            LINK_PATH,
+            axum::routing::post(move |request: axum::extract::Request| async move { accept.accept(toolbox, request) }),
+        );
+        tokio::spawn(async move { axum::serve(listener, gateway).await });
+        let endless = || async {
+            let events = futures_util::stream::once(async { Ok::<_, Infallible>("event") });
+            Body::from_stream(futures_util::StreamExt::chain(events, futures_util::stream::pending()))
+        };
+        let agent = axum::Router::new().route("/v1/events", axum::routing::get(endless));
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let drain = Duration::from_millis(50);
+        let served = tokio::spawn(async move { serve_until(&address, None, agent, &stop, drain).await });
+        let channel = tokio::time::timeout(Duration::from_secs(10), async {
+            loop {
+                if let Some(channel) = links.get(toolbox) {
+                    return channel;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let channel = channel.await.expect("a link");
+        let request = Request::get("/v1/events").body(Body::empty()).expect("a request");
+        let mut events = channel.oneshot(request).await.expect("an answer").into_body();
+        events.frame().await.expect("open").expect("an event");
+        shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(10), served).await;
+        ended.expect("in time").expect("no panic").expect("an ordinary end");
+    }
 
     #[tokio::test]
     async fn a_gateway_calls_an_agent_over_the_connection_that_the_agent_opened() {
