@@ -1,7 +1,7 @@
 # The commands of the project; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt generate bench catalog-proof deny smoke clean
+.PHONY: help run build test lint fmt generate bench bench-api catalog-proof deny smoke clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ generate: ## Write the generated files (.env.example, reference pages, OpenAPI)
 
 bench: ## Measure the gateway against a direct connection; writes docs/reports/gateway-bench.md
 	@scripts/bench.sh
+
+bench-api: ## Measure searches, lists, start-up and memory; writes docs/reports/api-bench.md
+	@scripts/bench-api.sh
 
 catalog-proof: ## Start every curated npm and PyPI server for real; writes docs/reports/catalog-proof.md
 	@scripts/check-tools.sh run

@@ -3,6 +3,7 @@
 //! The client is a plain HTTP/1.1 connection per worker with a fixed body, so that what is measured is the
 //! server side. Direct and gateway rounds alternate in one run, so that both see the same machine.
 
+mod api;
 mod echo;
 mod load;
 
@@ -17,6 +18,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Seeds a catalog and stopped servers, measures searches and lists, and prints JSON.
+    Api(Box<api::Arguments>),
     /// Serves an MCP server with one tool, `echo`, in both eras.
     Echo(echo::Arguments),
     /// Calls `echo` directly and through the gateway and prints JSON.
@@ -26,6 +29,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Api(arguments) => api::run(&arguments).await,
         Command::Echo(arguments) => echo::run(arguments).await,
         Command::Load(arguments) => load::run(&arguments).await,
     }
