@@ -16,6 +16,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// What just changed often changes again at once; and an answer that is on its way is worth waiting for.
 const SETTLE: Duration = Duration::from_millis(20);
+/// After so many questions in a row were taken back for newer news, each is left its time: where something
+/// changes all the time the control plane must hear of us all the same.
+const MAX_TAKEN_BACK: u32 = 8;
+const PATIENCE: Duration = Duration::from_secs(1);
 const LEAST_PERIOD: Duration = Duration::from_millis(100);
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
@@ -38,15 +42,20 @@ enum SyncError {
 pub(crate) async fn converse(inner: Arc<Inner>) {
     metrics::describe_counter!("toolyard_dtma_sync_failures_total", "Syncs with the control plane that failed.");
     let mut changed = inner.changed.subscribe();
-    let mut failures = 0_u32;
+    let (mut failures, mut taken_back) = (0_u32, 0_u32);
     loop {
         changed.borrow_and_update();
         let observed = inner.observed();
         let asked_at = tokio::time::Instant::now();
+        let settle = if taken_back < MAX_TAKEN_BACK { SETTLE } else { PATIENCE };
         let answer = tokio::select! {
             answer = sync(&inner, &observed) => answer,
-            () = changes(&mut changed) => continue,
+            () = changes(&mut changed, settle) => {
+                taken_back = taken_back.saturating_add(1);
+                continue;
+            }
         };
+        taken_back = 0;
         match answer {
             Ok(answer) => {
                 if failures > 0 {
@@ -59,7 +68,7 @@ pub(crate) async fn converse(inner: Arc<Inner>) {
                 let pause = LEAST_PERIOD.saturating_sub(asked_at.elapsed());
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = changes(&mut changed) => changed.mark_changed(),
+                    () = changes(&mut changed, SETTLE) => changed.mark_changed(),
                 }
             }
             Err(error) => {
@@ -74,11 +83,11 @@ pub(crate) async fn converse(inner: Arc<Inner>) {
     }
 }
 
-async fn changes(changed: &mut tokio::sync::watch::Receiver<u64>) {
+async fn changes(changed: &mut tokio::sync::watch::Receiver<u64>, settle: Duration) {
     if changed.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(settle).await;
 }
 
 fn take(inner: &Inner, answer: SyncResponse) {
