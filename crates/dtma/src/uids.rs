@@ -35,8 +35,11 @@ impl Uids {
         let used: std::collections::BTreeSet<u32> = self.given.values().copied().collect();
         let free = self.range.clone().find(|uid| !used.contains(uid));
         let uid = free.ok_or_else(|| io::Error::other("every user id of the configured range is taken"))?;
-        self.given.insert(server, uid);
-        write_whole(&self.file, &serde_json::to_vec(&self.given)?)?;
+        let mut given = self.given.clone();
+        given.insert(server, uid);
+        // Written first: an id that is forgotten at a restart would be given to a second server.
+        write_whole(&self.file, &serde_json::to_vec(&given)?)?;
+        self.given = given;
         Ok(uid)
     }
 }
