@@ -55,8 +55,10 @@ impl Store {
     pub(crate) fn open(dir: PathBuf, clients: PackageClients, runtimes: Runtimes) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         for entry in std::fs::read_dir(&dir)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".scratch-") {
-                std::fs::remove_dir_all(entry.path())?;
+            if entry.file_name().to_string_lossy().starts_with(".scratch-")
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "a half-made package stays behind");
             }
         }
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
