@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -129,9 +131,12 @@ impl PackageClients {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failure(Reason::EngineUnavailable, format!("start `{name}`: {error}")))?;
+        // Dropped before `child`: a group's number is safe to use while its leader was not waited for.
+        let mut group = Group::of(&child);
         let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
         let stderr = child.stderr.take().expect("standard error was asked to be a pipe");
         let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -150,6 +155,7 @@ impl PackageClients {
                 return Err(failure(Reason::InstallFailed, message));
             }
         };
+        group.0 = None;
         let stderr = String::from_utf8_lossy(&err).into_owned();
         Ok(Output { success: status.success(), stdout: out, stderr })
     }
@@ -162,6 +168,24 @@ impl PackageClients {
         let path = self.environment.get("PATH").map(String::as_str).unwrap_or_default();
         let found = path.split(':').map(|dir| Path::new(dir).join(program)).find(|file| file.is_file());
         found.unwrap_or_else(|| program.to_owned())
+    }
+}
+
+/// A client's process group: clients start programs of their own, which end with them when we give up.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &tokio::process::Child) -> Self {
+        Self(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Nothing of it may be left; then there is nothing to end.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
     }
 }
 
@@ -187,6 +211,30 @@ fn clean_word(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_takes_too_long_ends_with_everything_it_started() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clients = PackageClients {
+            npm: "npm".into(),
+            node: "node".into(),
+            python: vec![],
+            uv: "uv".into(),
+            environment: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+            for_servers: vec![],
+        };
+        let script = "sleep 1000 >/dev/null 2>&1 & echo $! > pid; wait";
+        let late = clients.run(Path::new("sh"), &["-c", script], dir.path(), Duration::from_secs(2)).await;
+        assert!(late.expect_err("late").message.contains("did not end"));
+        let pid: i32 =
+            std::fs::read_to_string(dir.path().join("pid")).expect("it began").trim().parse().expect("a pid");
+        let gone = async {
+            while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("nothing is left");
+    }
 
     #[test]
     fn a_complaint_holds_no_credentials() {
