@@ -104,7 +104,8 @@ pub enum Shutdown {
 /// A running agent. Dropping it is [`Shutdown::Leave`].
 pub struct Agent {
     inner: Arc<Inner>,
-    _tasks: Vec<AbortOnDropHandle<()>>,
+    keep: AbortOnDropHandle<()>,
+    converse: AbortOnDropHandle<()>,
     _lock: Flock<std::fs::File>,
 }
 
@@ -138,19 +139,18 @@ pub(crate) struct Inner {
     file: DesiredFile,
     instances: Mutex<BTreeMap<InstanceId, Entry>>,
     jobs: Mutex<BTreeMap<JobId, Job>>,
-    draining: std::sync::atomic::AtomicBool,
 }
 
 struct Entry {
     slot: Arc<Slot>,
     goal: watch::Sender<Goal>,
     lock_digest: Option<String>,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 struct Job {
     outcome: Arc<Mutex<Option<Result<Lock, Failure>>>>,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Agent {
@@ -181,13 +181,11 @@ impl Agent {
             file,
             instances: Mutex::default(),
             jobs: Mutex::default(),
-            draining: std::sync::atomic::AtomicBool::new(false),
         });
         inner.take_over(found).await;
-        let keep = tokio::spawn(keep(Arc::clone(&inner)));
-        let converse = tokio::spawn(crate::sync::converse(Arc::clone(&inner)));
-        let tasks = [keep, converse].map(AbortOnDropHandle::new).into();
-        Ok(Agent { inner, _tasks: tasks, _lock: lock })
+        let keep = AbortOnDropHandle::new(tokio::spawn(keep(Arc::clone(&inner))));
+        let converse = AbortOnDropHandle::new(tokio::spawn(crate::sync::converse(Arc::clone(&inner))));
+        Ok(Agent { inner, keep, converse, _lock: lock })
     }
 
     /// The DTMA API, version 1.
@@ -221,11 +219,30 @@ impl Agent {
 
     /// Ends the agent. After [`Shutdown::StopAll`] nothing it started runs any more, unless a server could
     /// not be stopped in time, which is logged.
-    pub async fn shutdown(self, mode: Shutdown) {
+    pub async fn shutdown(mut self, mode: Shutdown) {
+        // First the loops: nothing may begin any more, and the control plane must not hear of an empty table.
+        end(&mut self.keep).await;
         if mode == Shutdown::StopAll {
             self.inner.stop_all().await;
         }
+        end(&mut self.converse).await;
+        self.inner.end_tasks().await;
     }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.keep.abort();
+        self.converse.abort();
+        // Whoever holds our Router holds the table: what runs there must end with us all the same.
+        self.inner.let_go();
+    }
+}
+
+async fn end(task: &mut AbortOnDropHandle<()>) {
+    task.abort();
+    // It ended because it was told to, or had ended before.
+    let _ = task.await;
 }
 
 fn prepare_dirs(data_dir: &Path) -> io::Result<()> {
@@ -489,7 +506,7 @@ impl Inner {
         let lock_digest = desired.lock.as_ref().map(|lock| lock.digest.clone());
         let instance = Instance::new(Arc::clone(&self.context), desired, Arc::clone(&slot), goal.subscribe());
         let task = AbortOnDropHandle::new(tokio::spawn(instance.run(found)));
-        self.instances().insert(id, Entry { slot, goal, lock_digest, _task: task });
+        self.instances().insert(id, Entry { slot, goal, lock_digest, task });
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -504,7 +521,7 @@ impl Inner {
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
             inner.changed.send_modify(|count| *count += 1);
         });
-        self.jobs().insert(id, Job { outcome, _task: AbortOnDropHandle::new(task) });
+        self.jobs().insert(id, Job { outcome, task: AbortOnDropHandle::new(task) });
     }
 
     /// Goes on with servers whose supervisors are still there.
@@ -528,8 +545,25 @@ impl Inner {
         }
     }
 
+    /// Ends installs, resolves and what speaks to servers; the servers stay with their supervisors.
+    fn let_go(&self) {
+        self.jobs().values().for_each(|job| job.task.abort());
+        for entry in self.instances().values() {
+            entry.task.abort();
+            entry.slot.let_go();
+        }
+    }
+
+    /// [`Self::let_go`], and waits until it is so: a package client must not outlive the agent that ran it.
+    async fn end_tasks(&self) {
+        self.let_go();
+        let instances = std::mem::take(&mut *self.instances());
+        let jobs = std::mem::take(&mut *self.jobs());
+        let tasks = instances.into_values().map(|entry| entry.task).chain(jobs.into_values().map(|job| job.task));
+        futures_util::future::join_all(tasks).await;
+    }
+
     async fn stop_all(&self) {
-        self.draining.store(true, std::sync::atomic::Ordering::SeqCst);
         let mut changed = self.changed.subscribe();
         for entry in self.instances().values() {
             entry.goal.send_replace(Goal::Stop);
@@ -606,11 +640,9 @@ async fn keep(inner: Arc<Inner>) {
     loop {
         changed.borrow_and_update();
         let now_desired = desired.borrow_and_update().clone();
-        if !inner.draining.load(std::sync::atomic::Ordering::SeqCst) {
-            for action in plan(now_desired.as_deref(), &inner.view()) {
-                collect_soon |= matches!(action, Action::Forget(_));
-                inner.apply(action);
-            }
+        for action in plan(now_desired.as_deref(), &inner.view()) {
+            collect_soon |= matches!(action, Action::Forget(_));
+            inner.apply(action);
         }
         inner.end_lease();
         if collect_soon || collected.elapsed() >= COLLECT_EVERY {

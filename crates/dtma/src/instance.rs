@@ -26,8 +26,9 @@ use crate::agent::Context;
 use crate::desired::write_whole;
 use crate::packages::Prepared;
 use crate::plan::Goal;
+use crate::process::end_leftovers;
 use crate::process::launch::{self, Running};
-use crate::process::log::LogWriter;
+use crate::process::log::{LogWriter, Redaction};
 use crate::process::wire::{Ended, Isolation, Killed, StartOrder, ToAgent, ToSupervisor};
 
 /// How often the line to one supervisor may break before its server counts as lost.
@@ -89,6 +90,13 @@ impl Slot {
     /// The connection to the server, while it runs and has answered.
     pub(crate) fn connection(&self) -> Option<Connection> {
         self.state().connection.clone()
+    }
+
+    /// Ends the connection to the server, which runs on.
+    pub(crate) fn let_go(&self) {
+        if let Some(connection) = self.state().connection.take() {
+            connection.close();
+        }
     }
 
     /// Whether it was stopped and nothing of it runs, and whether the control plane knows.
@@ -216,8 +224,10 @@ impl Instance {
             None => return,
         };
         self.set(self.phase_while(Phase::Starting), Reason::AwaitingProbe, "");
-        // What an earlier process answered says nothing about this one.
+        // The same package speaks the same era again; what else an earlier process answered says nothing about this one.
+        self.known_era = self.known_era.or_else(|| Some(self.load_answered()?.handshake.era));
         let _ = std::fs::remove_file(self.dir.join(ANSWERED_FILE));
+        self.end_leftovers().await;
         let launched = match self.order(&prepared) {
             Ok(order) => launch::launch(&self.context.supervisor, order).await,
             Err(failure) => return self.failed(failure).await,
@@ -333,6 +343,8 @@ impl Instance {
                 break;
             }
             let Some(running) = launch::take_over(&self.dir).await else { break };
+            // It may have been told to stop on the line that broke.
+            self.goal.mark_changed();
             end = self.serve(running, self.load_answered()).await;
         }
         self.slot.update(|state| {
@@ -341,6 +353,9 @@ impl Instance {
             state.observed.ready_since = None;
             state.observed.usage = None;
         });
+        if matches!(end, End::Lost) {
+            self.end_leftovers().await;
+        }
         self.note_exit(&end);
         if matches!(end, End::Asked(_)) || *self.goal.borrow() != Goal::Run {
             return;
@@ -348,6 +363,17 @@ impl Instance {
         self.slot.update(|state| state.observed.restarts = state.observed.restarts.saturating_add(1));
         let failure = self.failure_of(&end);
         self.failed(failure).await;
+    }
+
+    /// Without namespaces a supervisor that was killed leaves descendants of its server behind.
+    async fn end_leftovers(&self) {
+        if !self.context.enforces("namespaces") {
+            let dir = self.dir.clone();
+            let ended = tokio::task::spawn_blocking(move || end_leftovers(&dir)).await;
+            if let Err(error) = ended {
+                tracing::error!(instance.id = %self.desired.id, %error, "end what a killed supervisor left");
+            }
+        }
     }
 
     fn note_exit(&self, end: &End) {
@@ -377,7 +403,9 @@ impl Instance {
     }
 
     /// Says why it does not run, waits, and returns when it is time to try again or the goal changed.
-    async fn failed(&mut self, failure: Failure) {
+    async fn failed(&mut self, mut failure: Failure) {
+        // It may quote the server, and a server may say its own secrets.
+        failure.message = Redaction::of(self.desired.secrets.values()).clean(&failure.message);
         self.failures = self.failures.saturating_add(1);
         tracing::warn!(
             instance.id = %self.desired.id, server.name = %self.desired.server_name,
@@ -414,7 +442,7 @@ impl Instance {
             return End::Exited(ended);
         }
         let (noise, mut noise_lines) = mpsc::channel(64);
-        let connection = match self.connect(stdin, stdout, noise) {
+        let connection = match connect(stdin, stdout, noise, hello.handed_over) {
             Ok(connection) => connection,
             Err(error) => {
                 let _ = line.commands.send(ToSupervisor::Stop).await;
@@ -482,7 +510,11 @@ impl Instance {
                             let text = format!("not ready: {}", failure.message);
                             let _ = line.commands.send(ToSupervisor::Log { stream: LogStream::Toolyard, text }).await;
                             not_ready = Some(failure);
+                            // What was known of it may be what is wrong.
+                            self.known_era = None;
                             let _ = line.commands.send(ToSupervisor::Stop).await;
+                            closed_seen = true;
+                            connection.close();
                         }
                     }
                 }
@@ -517,14 +549,6 @@ impl Instance {
             }
         }
         End::NotReady(failure, None)
-    }
-
-    fn connect(&self, stdin: OwnedFd, stdout: OwnedFd, noise: mpsc::Sender<String>) -> std::io::Result<Connection> {
-        let stdin = pipe::Sender::from_owned_fd(stdin)?;
-        let stdout = pipe::Receiver::from_owned_fd(stdout)?;
-        // Above every id an earlier agent can have used with this server, below what a JSON number keeps exactly.
-        let first_id = u64::try_from(self.context.clock.now().as_ms()).unwrap_or(0).saturating_mul(1000);
-        Ok(Connection::open(stdout, stdin, Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES }))
     }
 
     fn ready(&mut self, connection: &Connection, answered: Answered) {
@@ -602,6 +626,22 @@ impl Instance {
     }
 }
 
+/// Connects to a server whose pipes `handed_over` agents had before.
+///
+/// Each gets ids of its own, however the clock was set meanwhile: a late answer to an earlier agent's call must
+/// not look like one to ours. A million take-overs stay below what every JSON number keeps exactly.
+fn connect(
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    noise: mpsc::Sender<String>,
+    handed_over: u32,
+) -> std::io::Result<Connection> {
+    let stdin = pipe::Sender::from_owned_fd(stdin)?;
+    let stdout = pipe::Receiver::from_owned_fd(stdout)?;
+    let first_id = u64::from(handed_over) << 32;
+    Ok(Connection::open(stdout, stdin, Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES }))
+}
+
 enum NotReady {
     Closed,
     Failed(Failure),
@@ -671,7 +711,7 @@ async fn health_check(connection: Connection) -> bool {
     let modern = connection.handshake_result().is_some_and(|handshake| handshake.era == Era::Modern);
     let method = if modern { "tools/list" } else { "ping" };
     match connection.request(method, None, HEALTH_TIMEOUT).await {
-        Ok(_) | Err(CallError::Server { .. } | CallError::Busy) => true,
+        Ok(_) | Err(CallError::Server { .. }) => true,
         Err(_) => false,
     }
 }

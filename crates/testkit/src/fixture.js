@@ -125,6 +125,7 @@ function serve() {
   lines.on("line", (line) => {
     if (line.trim() === "" || mode === "never-answer") return;
     if (mode === "deaf-after" && Date.now() - started > Number(value)) return;
+    if (mode === "indiscreet") return console.log("my key is " + process.env.API_KEY);
     if (mode === "garbage") return console.log("this is not JSON-RPC: " + line.length);
     if (mode === "noisy") console.log("debug: got a line");
     answer(JSON.parse(line));
@@ -141,6 +142,9 @@ process.stderr.write(`fixture ${mode} starts\n`);
 if (mode === "exit-at-once") {
   process.stderr.write("fatal: nothing to do\n");
   process.exitCode = Number(value);
+} else if (mode === "long-last-words") {
+  fs.writeSync(2, ("x".repeat(99) + "\n").repeat(600) + "the very last word");
+  process.exitCode = 4;
 } else if (mode === "slow-start") {
   setTimeout(serve, Number(value));
 } else {

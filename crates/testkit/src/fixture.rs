@@ -6,6 +6,8 @@
 //! | `modern` | the same in the modern era |
 //! | `noisy` | as `ok`, with lines on standard output that are not protocol |
 //! | `garbage` | writes only what is not protocol |
+//! | `indiscreet` | writes only its secret `API_KEY`, to standard output |
+//! | `long-last-words` | writes 60 KiB and a last line without its end to standard error and exits |
 //! | `never-answer` | reads and says nothing |
 //! | `exit-at-once CODE` | writes a line to standard error and exits |
 //! | `slow-start MS` | as `ok`, after a while |

@@ -48,16 +48,22 @@ impl Cgroup {
         self.cpu.is_some()
     }
 
-    /// Puts a process, and so its later children, into the groups.
-    pub(crate) fn add(&self, pid: i32) -> bool {
-        self.dirs().all(|dir| write(dir, "cgroup.procs", pid))
+    /// Puts a process, and so its later children, into the groups. A group that does not take it limits
+    /// nothing and is given up: one may be allowed to make groups and not to move processes there.
+    pub(crate) fn add(&mut self, pid: i32) {
+        for group in [&mut self.memory, &mut self.pids, &mut self.cpu] {
+            if let Some(refused) = group.take_if(|group| !write(&group.dir, "cgroup.procs", pid)) {
+                let _ = std::fs::remove_dir(refused.dir);
+            }
+        }
     }
 
     /// The processes in it, if there is a group at all.
     pub(crate) fn processes(&self) -> Option<Vec<i32>> {
         let dir = self.dirs().next()?;
         let text = std::fs::read_to_string(dir.join("cgroup.procs")).ok()?;
-        Some(text.lines().filter_map(|line| line.parse().ok()).collect())
+        // Zero stands for a process we cannot see, and means our own group to `kill`.
+        Some(text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect())
     }
 
     /// How often the kernel killed in it for want of memory.

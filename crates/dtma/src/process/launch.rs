@@ -276,6 +276,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn without_namespaces_what_outlived_a_killed_supervisor_is_found_and_ended() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let script = "(setsid setsid sleep 1000 <&- >&- 2>&- & echo $!); while :; do sleep 1; done";
+        let running = launch(&supervisor(), order(dir.path(), script)).await.expect("it runs");
+        read_line(&running.stdout).await;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.hello.pid)).expect("it lives");
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(1));
+        let parent = nix::unistd::Pid::from_raw(parent.expect("a parent").parse().expect("a number"));
+        nix::sys::signal::kill(parent, nix::sys::signal::Signal::SIGKILL).expect("killed");
+        let server = i32::try_from(running.hello.pid).expect("a pid");
+        let gone = async {
+            while tree::measure(&[server]).processes > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("the server dies with its supervisor");
+        tree::end_leftovers(dir.path());
+        assert_eq!(sleeping_in(dir.path()), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn every_agent_of_a_server_is_told_how_many_were_before_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let running = launch(&supervisor(), order(dir.path(), "cat")).await.expect("it runs");
+        assert_eq!(running.hello.handed_over, 0);
+        let second = take_over(dir.path()).await.expect("it still runs");
+        assert_eq!(second.hello.handed_over, 1);
+        let third = take_over(dir.path()).await.expect("it still runs");
+        assert_eq!(third.hello.handed_over, 2);
+    }
+
+    #[tokio::test]
     async fn a_program_that_is_not_there_is_said_so() {
         let dir = tempfile::tempdir().expect("a directory");
         let mut order = order(dir.path(), "");

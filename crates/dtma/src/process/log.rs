@@ -17,6 +17,8 @@ pub(crate) const MAX_LINE_BYTES: usize = 8 << 10;
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 /// A secret shorter than this is not looked for: it would black out half of every line.
 const MIN_REDACTED_BYTES: usize = 4;
+/// The same for one line of a secret that has several.
+const MIN_REDACTED_LINE_BYTES: usize = 8;
 
 /// Where the log of the instance in `dir` is.
 pub(crate) fn current_file(dir: &Path) -> PathBuf {
@@ -27,13 +29,50 @@ fn previous_file(dir: &Path) -> PathBuf {
     dir.join("logs/previous.jsonl")
 }
 
+/// Replaces a server's secrets in whatever it said before that is written or told to anybody.
+///
+/// They are looked for as they are, as JSON shows them, and line by line, because a log is. Longest first: a
+/// secret that begins like another must not leave its end behind.
+#[derive(Debug, Default)]
+pub(crate) struct Redaction(Vec<Secret>);
+
+impl Redaction {
+    pub(crate) fn of<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
+        let mut texts = Vec::new();
+        for secret in secrets {
+            let plain = secret.expose();
+            if plain.len() < MIN_REDACTED_BYTES {
+                continue;
+            }
+            let quoted = serde_json::to_string(plain).unwrap_or_default();
+            texts.push(Secret::new(quoted.trim_matches('"')));
+            let lines = plain.lines().map(str::trim).filter(|line| line.len() >= MIN_REDACTED_LINE_BYTES);
+            texts.extend(lines.map(Secret::new));
+            texts.push(secret.clone());
+        }
+        texts.sort_by_key(|text| std::cmp::Reverse(text.expose().len()));
+        Self(texts)
+    }
+
+    /// `text` without secrets and not longer than a line may be.
+    pub(crate) fn clean(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in &self.0 {
+            if text.contains(secret.expose()) {
+                text = text.replace(secret.expose(), "[redacted]");
+            }
+        }
+        bounded(text, MAX_LINE_BYTES)
+    }
+}
+
 /// Writes a log and rotates it.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     dir: PathBuf,
     file: Option<File>,
     size: u64,
-    redact: Vec<Secret>,
+    redaction: Redaction,
 }
 
 impl LogWriter {
@@ -42,8 +81,7 @@ impl LogWriter {
         std::fs::create_dir_all(dir.join("logs"))?;
         let file = open_append(&current_file(dir))?;
         let size = file.metadata()?.len();
-        let redact = redact.into_iter().filter(|secret| secret.expose().len() >= MIN_REDACTED_BYTES).collect();
-        Ok(Self { dir: dir.to_owned(), file: Some(file), size, redact })
+        Ok(Self { dir: dir.to_owned(), file: Some(file), size, redaction: Redaction::of(&redact) })
     }
 
     /// Writes one line. A full disk loses lines, never the server.
@@ -63,13 +101,7 @@ impl LogWriter {
 
     /// `text` without secrets and not longer than a line may be.
     pub(crate) fn clean(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.redact {
-            if text.contains(secret.expose()) {
-                text = text.replace(secret.expose(), "[redacted]");
-            }
-        }
-        bounded(text, MAX_LINE_BYTES)
+        self.redaction.clean(text)
     }
 
     fn rotate(&mut self) {
@@ -232,6 +264,18 @@ mod tests {
         let mut log = LogWriter::open(dir.path(), vec![Secret::new("hunter2")]).expect("a log");
         log.write(Timestamp::from_ms(0), LogStream::Stderr, "the key is hunter2, really hunter2");
         assert_eq!(lines_of(dir.path()), ["the key is [redacted], really [redacted]"]);
+    }
+
+    #[test]
+    fn a_secret_of_several_lines_in_json_or_within_another_is_redacted_too() {
+        let key = "-----BEGIN KEY-----\nMIIEvQIBADAN\n-----END KEY-----";
+        let redaction = Redaction::of(&[key, "abcd", "abcd-and-more", "quo\"ted", "x"].map(Secret::new));
+        let clean = |text: &str| redaction.clean(text);
+        assert_eq!(clean("  MIIEvQIBADAN"), "  [redacted]");
+        assert_eq!(clean(&serde_json::json!({ "key": key }).to_string()), r#"{"key":"[redacted]"}"#);
+        assert_eq!(clean("abcd-and-more abcd"), "[redacted] [redacted]");
+        assert_eq!(clean(r#"{"a":"quo\"ted"}"#), r#"{"a":"[redacted]"}"#);
+        assert_eq!(clean("x is too short to look for"), "x is too short to look for");
     }
 
     #[test]

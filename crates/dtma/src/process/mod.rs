@@ -21,3 +21,4 @@ mod platform;
 mod platform;
 
 pub(crate) use platform::open_to_all;
+pub(crate) use tree::end_leftovers;

@@ -78,7 +78,11 @@ pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// The step that went wrong, for a person.
-pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid)) -> Result<Spawned, String> {
+pub(super) fn spawn(
+    order: &StartOrder,
+    pipes: ChildPipes,
+    join: impl FnOnce(Pid) -> Result<(), String>,
+) -> Result<Spawned, String> {
     sandbox::spawn(order, pipes, join)
 }
 
@@ -95,7 +99,11 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
         Err(detail) => Enforcement { enforced: false, detail },
     };
     let limits = Limits { cpu_millis: 1000, ..Limits::default() };
-    let group = Cgroup::create(&format!("probe.{}", std::process::id()), &limits);
+    let mut group = Cgroup::create(&format!("probe.{}", std::process::id()), &limits);
+    // A group counts only when it takes a process.
+    if sandbox::with_child(|pid| group.add(pid.as_raw())).is_err() {
+        group = Cgroup::default();
+    }
     group.remove();
     let by_group = |limited: bool, otherwise: &str| match limited {
         true => Ok("control group".to_owned()),

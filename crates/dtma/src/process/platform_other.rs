@@ -68,7 +68,11 @@ pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 ///
 /// # Errors
 /// The step that went wrong, for a person.
-pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid)) -> Result<Spawned, String> {
+pub(super) fn spawn(
+    order: &StartOrder,
+    pipes: ChildPipes,
+    join: impl FnOnce(Pid) -> Result<(), String>,
+) -> Result<Spawned, String> {
     let work = order.dir.join("work");
     std::fs::create_dir_all(&work).map_err(|error| format!("make `{}`: {error}", work.display()))?;
     let (program, arguments) = order.argv.split_first().ok_or("there is no program to start")?;
@@ -77,9 +81,13 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
     command.envs(order.environment.iter().map(|(name, value)| (name, value.expose()))).current_dir(work);
     command.stdin(Stdio::from(pipes.stdin)).stdout(Stdio::from(pipes.stdout)).stderr(Stdio::from(pipes.stderr));
     command.process_group(0);
-    let child = command.spawn().map_err(|error| format!("start `{}`: {error}", program.expose()))?;
+    let mut child = command.spawn().map_err(|error| format!("start `{}`: {error}", program.expose()))?;
     let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|error| error.to_string())?);
-    join(pid);
+    if let Err(error) = join(pid) {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(error);
+    }
     Ok(Spawned { child: pid, server: pid, status: None })
 }
 

@@ -83,16 +83,16 @@ fn step_at<T, E: std::fmt::Display>(what: &str, path: &Path, result: Result<T, E
 ///
 /// # Errors
 /// The step that went wrong, for a person.
-pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid)) -> Step<Spawned> {
+pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid) -> Step<()>) -> Step<Spawned> {
     own_directories(order)?;
     let (go_read, go_write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
     let (setup_read, setup_write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
     let (status_read, status_write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
     let namespaces = order.isolation.namespaces;
     let mut child_main = || -> isize {
-        let mut byte = [0_u8; 1];
-        let gone = !matches!(nix::unistd::read(&go_read, &mut byte), Ok(1));
-        if gone {
+        // Before the wait: a supervisor that dies earlier ends the wait, one that dies later ends us.
+        die_with_parent();
+        if !told_to_go(&go_read, &go_write) {
             return 1;
         }
         let error = if namespaces {
@@ -113,7 +113,11 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
             ForkResult::Child => exit_now(child_main()),
         }
     };
-    join(child);
+    if let Err(error) = join(child) {
+        drop(go_write);
+        let _ = nix::sys::wait::waitpid(child, None);
+        return Err(error);
+    }
     step("wake the child", nix::unistd::write(&go_write, b"g"))?;
     drop((setup_write, status_write, pipes, go_read));
     let error = read_to_end(setup_read, 4096);
@@ -124,6 +128,35 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
     }
     let server = if namespaces { only_child_of(child) } else { child };
     Ok(Spawned { child, server, status: namespaces.then_some(status_read) })
+}
+
+/// Waits for the supervisor's word; false when the supervisor is gone.
+fn told_to_go(go_read: &OwnedFd, go_write: &OwnedFd) -> bool {
+    // SAFETY: this process never uses its copy, and ends without running destructors. Open, it would keep the
+    // pipe open when the supervisor dies.
+    unsafe { libc::close(go_write.as_raw_fd()) };
+    matches!(nix::unistd::read(go_read, &mut [0_u8; 1]), Ok(1))
+}
+
+/// Does something to a child that only waits, then ends it.
+///
+/// # Errors
+/// When there can be no child.
+pub(super) fn with_child(work: impl FnOnce(Pid)) -> Step<()> {
+    // SAFETY: this process has one thread, and the child only waits.
+    match step("fork", unsafe { fork() })? {
+        ForkResult::Child => {
+            die_with_parent();
+            nix::unistd::pause();
+            exit_now(0)
+        }
+        ForkResult::Parent { child } => {
+            work(child);
+            let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
+            let _ = nix::sys::wait::waitpid(child, None);
+            Ok(())
+        }
+    }
 }
 
 /// Tries the namespaces without starting anything.
@@ -197,7 +230,6 @@ fn own_directories(order: &StartOrder) -> Step<()> {
 
 /// The first process of the namespace. Returns only with an error.
 fn init(order: &StartOrder, pipes: &ChildPipes, setup: &OwnedFd, status: &OwnedFd) -> Step<String> {
-    die_with_parent();
     map_users()?;
     build_root(&order.dir, &order.isolation)?;
     let setup_flags = step("setup pipe", setup.as_fd().try_clone_to_owned())?;
@@ -417,6 +449,7 @@ fn make_devices(root: &Path) -> Step<()> {
 
 /// Turns this process into the server. Returns only with an error.
 fn become_server(order: &StartOrder, pipes: &ChildPipes) -> Step<String> {
+    let supervisor = nix::unistd::getppid();
     step("session", setsid())?;
     step("standard input", nix::unistd::dup2_stdin(&pipes.stdin))?;
     step("standard output", nix::unistd::dup2_stdout(&pipes.stdout))?;
@@ -430,7 +463,11 @@ fn become_server(order: &StartOrder, pipes: &ChildPipes) -> Step<String> {
         step("change user", setresuid(user, user, user))?;
     }
     if !order.isolation.namespaces {
+        // Again: changing user took the wish back. The supervisor may have died in between.
         die_with_parent();
+        if nix::unistd::getppid() != supervisor {
+            return Err("the supervisor is gone".into());
+        }
     }
     let work = order.dir.join("work");
     step_at("enter", &work, chdir(&work))?;

@@ -36,6 +36,8 @@ const WATCH_EVERY: Duration = Duration::from_millis(250);
 const AGENT_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 const TAIL_BYTES: usize = 4 << 10;
+/// A pipe holds 64 KiB unless it was told to hold up to 1 MiB.
+const MAX_LAST_READS: usize = 64;
 
 /// Runs as a supervisor. The process must have one thread still, and a socket as standard input.
 #[must_use]
@@ -76,8 +78,8 @@ fn start(order: StartOrder, agent: AgentSide) -> io::Result<()> {
     platform::hide_memory()?;
     let log = LogWriter::open(&order.dir, order.redact.clone())?;
     // Named after us too: the next supervisor of the instance must not meet what this one is ending.
-    let cgroup = Cgroup::create(&format!("{}.{}", order.instance, std::process::id()), &order.limits);
-    match spawn(&order, &cgroup) {
+    let mut cgroup = Cgroup::create(&format!("{}.{}", order.instance, std::process::id()), &order.limits);
+    match spawn(&order, &mut cgroup) {
         Ok((server, pipes)) => {
             let mut supervisor = Supervisor::new(order, log, cgroup, listener, server, pipes);
             supervisor.greet(agent);
@@ -111,10 +113,7 @@ struct Pipes {
     stderr: Option<OwnedFd>,
 }
 
-fn spawn(order: &StartOrder, cgroup: &Cgroup) -> Result<(Spawned, Pipes), String> {
-    if order.limits.cpu_millis > 0 && !cgroup.limits_cpu() {
-        return Err("this host cannot limit processor time".into());
-    }
+fn spawn(order: &StartOrder, cgroup: &mut Cgroup) -> Result<(Spawned, Pipes), String> {
     let pipe = || platform::pipe().map_err(|error| format!("pipe: {error}"));
     let (stdin_read, stdin_write) = pipe()?;
     let (stdout_read, stdout_write) = pipe()?;
@@ -122,6 +121,10 @@ fn spawn(order: &StartOrder, cgroup: &Cgroup) -> Result<(Spawned, Pipes), String
     let child = ChildPipes { stdin: stdin_read, stdout: stdout_write, stderr: stderr_write };
     let spawned = platform::spawn(order, child, |pid| {
         cgroup.add(pid.as_raw());
+        match order.limits.cpu_millis > 0 && !cgroup.limits_cpu() {
+            true => Err("this host cannot limit processor time".to_owned()),
+            false => Ok(()),
+        }
     })?;
     let _ = nix::fcntl::fcntl(&stderr_read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
     Ok((spawned, Pipes { stdin: Some(stdin_write), stdout: stdout_read, stderr: Some(stderr_read) }))
@@ -168,7 +171,7 @@ impl Supervisor {
     ) -> Self {
         let clock = Clock::system();
         let pid = u32::try_from(server.server.as_raw()).unwrap_or(0);
-        let hello = Hello { pid, started_at: clock.now(), ended: None };
+        let hello = Hello { pid, started_at: clock.now(), handed_over: 0, ended: None };
         let mut supervisor = Self {
             order,
             clock,
@@ -356,8 +359,7 @@ impl Supervisor {
 
     fn ended(&mut self, status: WaitStatus) {
         self.kill_descendants();
-        self.read_stderr();
-        self.lines.finish(|_| {});
+        self.read_last_words();
         let (code, signal) = self.exit_of(status);
         if self.cgroup.memory_kills() > 0 {
             self.killed = Some(Killed::Memory);
@@ -400,17 +402,25 @@ impl Supervisor {
         }
     }
 
-    fn read_stderr(&mut self) {
-        let Some(stderr) = &self.pipes.stderr else { return };
+    /// Takes what is left in the pipe: why a server crashed stands at the end.
+    fn read_last_words(&mut self) {
+        for _ in 0..MAX_LAST_READS {
+            if !self.read_stderr() {
+                break;
+            }
+        }
+        self.end_lines();
+    }
+
+    /// Reads once; whether there may be more.
+    fn read_stderr(&mut self) -> bool {
+        let Some(stderr) = &self.pipes.stderr else { return false };
         let mut buffer = [0_u8; 32 << 10];
         let count = match wire::read_some(stderr, &mut buffer) {
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(_) => 0,
         };
-        if count == 0 {
-            self.pipes.stderr = None;
-        }
         let (now, log, tail) = (self.clock.now(), &mut self.log, &mut self.tail);
         let mut each = |line: &str| {
             log.write(now, LogStream::Stderr, line);
@@ -418,8 +428,19 @@ impl Supervisor {
         };
         self.lines.push(&buffer[..count], &mut each);
         if count == 0 {
-            self.lines.finish(&mut each);
+            self.pipes.stderr = None;
+            self.end_lines();
         }
+        count > 0
+    }
+
+    /// A last line without its line break still counts.
+    fn end_lines(&mut self) {
+        let (now, log, tail) = (self.clock.now(), &mut self.log, &mut self.tail);
+        self.lines.finish(|line| {
+            log.write(now, LogStream::Stderr, line);
+            add_to_tail(tail, &log.clean(line));
+        });
     }
 
     fn say(&mut self, text: &str) {
@@ -441,7 +462,10 @@ impl Supervisor {
     fn greet(&mut self, agent: AgentSide) {
         let stdin = self.pipes.stdin.as_ref().unwrap_or(&self.pipes.stdout);
         let fds = [stdin.as_fd(), self.pipes.stdout.as_fd()];
-        if wire::send(&agent.stream, &ToAgent::Hello(self.hello.clone()), &fds).is_ok() {
+        let sent = wire::send(&agent.stream, &ToAgent::Hello(self.hello.clone()), &fds);
+        // Counted even when it failed: what was sent may have arrived.
+        self.hello.handed_over = self.hello.handed_over.saturating_add(1);
+        if sent.is_ok() {
             self.agent = Some(agent);
         }
     }

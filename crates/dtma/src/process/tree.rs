@@ -1,7 +1,16 @@
 //! Processes of the host, as `/proc` shows them: descendants, and what they use.
 
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use toolyard_types::Timestamp;
 use toolyard_types::agent::Usage;
+
+/// Each pass may find what was forked during the last one.
+const MAX_PASSES: usize = 200;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A process as `/proc/<pid>/stat` shows it.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +59,30 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
         }
     }
     found
+}
+
+/// Ends what was started for the instance in `dir` and outlived its supervisor, as far as it can be told: by
+/// the home it was given and by where it works. Only for hosts without namespaces, where the kernel does not.
+pub(crate) fn end_leftovers(dir: &Path) {
+    let work = dir.join("work");
+    let home = [b"HOME=", work.as_os_str().as_encoded_bytes()].concat();
+    for _ in 0..MAX_PASSES {
+        let left = all_processes().into_iter().filter(|process| !process.zombie && belongs(process.pid, &work, &home));
+        let mut ended = 0;
+        for process in left {
+            ended += u32::from(kill(Pid::from_raw(process.pid), Signal::SIGKILL).is_ok());
+        }
+        if ended == 0 {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn belongs(pid: i32, work: &Path, home: &[u8]) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == work)
+        || std::fs::read(format!("/proc/{pid}/environ"))
+            .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|variable| variable == home))
 }
 
 /// What `pids` use together; those that are gone count nothing.

@@ -97,6 +97,9 @@ pub(crate) struct Hello {
     pub(crate) pid: u32,
     /// Since when.
     pub(crate) started_at: Timestamp,
+    /// How many agents this server's pipes were handed to before.
+    #[serde(default)]
+    pub(crate) handed_over: u32,
     /// How it ended, if it already has.
     pub(crate) ended: Option<Ended>,
 }

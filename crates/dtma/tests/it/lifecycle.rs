@@ -5,7 +5,7 @@ use toolyard_dtma::Shutdown;
 use toolyard_types::agent::{Era, LogStream};
 use toolyard_types::state::{Phase, Reason};
 
-use crate::world::{World, alive, dies, processes_with};
+use crate::world::{World, alive, dies, fixture_runtime, processes_with, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_is_resolved_installed_started_probed_called_and_stopped_with_nothing_left() {
@@ -104,6 +104,50 @@ async fn a_server_that_exits_at_once_is_a_crash_loop_with_its_last_words() {
     let exit = failed.exit.expect("its exit");
     assert_eq!(exit.code, Some(3), "{exit:?} {}", world.log_text(id).await);
     assert!(exit.stderr_tail.contains("fatal: nothing to do"), "{}", exit.stderr_tail);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_very_last_words_of_a_server_are_kept_however_many_it_had() {
+    let world = World::new().await;
+    let id = world.deploy(&["long-last-words"]).await;
+    let failed = world.phase(id, Phase::Failed).await;
+    let exit = failed.exit.expect("its exit");
+    assert_eq!(exit.code, Some(4));
+    assert!(exit.stderr_tail.ends_with("the very last word\n"), "{}", exit.stderr_tail);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_leaves_ends_its_installs_and_nothing_else() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    let pid = world.phase(id, Phase::Ready).await.pid.expect("a pid");
+    let kept = world.router();
+    let mut options = world.options();
+    let script = world.dir.path().join("slow-npm");
+    world.agent().shutdown(Shutdown::Leave).await;
+    std::fs::write(&script, "#!/bin/sh\necho $$ > slow-npm.pid\nsleep 1000\n").expect("a script");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    options.clients.npm.clone_from(&script);
+    world.start_agent_with(options).await;
+    world.desire(|desired| {
+        let runtime = fixture_runtime(&["modern"]);
+        desired.jobs.push(toolyard_types::agent::ResolveJob { id: toolyard_types::JobId::generate(), runtime });
+    });
+    let packages = world.data_dir().join("packages");
+    let running = || {
+        let dirs = std::fs::read_dir(&packages).into_iter().flatten().flatten();
+        dirs.filter_map(|dir| std::fs::read_to_string(dir.path().join("slow-npm.pid")).ok()?.trim().parse::<u32>().ok())
+            .next()
+    };
+    until("npm runs", || running().is_some()).await;
+    let npm = running().expect("a pid");
+    let also_kept = world.router();
+    world.agent().shutdown(Shutdown::Leave).await;
+    dies(npm).await;
+    assert!(alive(pid), "the server was to stay");
+    world.start_agent().await;
+    assert_eq!(world.phase(id, Phase::Ready).await.pid, Some(pid));
+    drop((kept, also_kept));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

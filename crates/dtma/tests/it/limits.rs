@@ -80,6 +80,22 @@ async fn a_secret_reaches_its_server_and_no_file() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_a_server_says_when_it_should_answer_is_told_to_nobody() {
+    const CANARY: &str = "canary-2d8e6f4a10";
+    let world = World::new().await;
+    let id = world
+        .deploy_with(&["indiscreet"], |instance| {
+            with_secret(instance, "API_KEY", CANARY);
+            instance.spec.start_timeout_ms = 2500;
+        })
+        .await;
+    let failed = world.phase(id, Phase::Failed).await;
+    assert_eq!(failed.status.reason, Reason::HandshakeFailed);
+    assert!(failed.status.message.contains("my key is [redacted]"), "{}", failed.status.message);
+    assert_eq!(files_with(world.dir.path(), CANARY), Vec::<std::path::PathBuf>::new());
+}
+
 fn files_with(dir: &std::path::Path, needle: &str) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     let mut dirs = vec![dir.to_owned()];

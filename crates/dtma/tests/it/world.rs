@@ -146,6 +146,11 @@ impl World {
         self.agent.take().expect("an agent")
     }
 
+    /// The API, as a gateway may hold it beyond the agent's end.
+    pub(crate) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     pub(crate) fn report(&self) -> &toolyard_types::agent::ToolboxReport {
         self.agent.as_ref().expect("an agent").report()
     }
