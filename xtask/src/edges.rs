@@ -27,7 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const FOR_TESTS: &[&str] = &["testkit"];
 
 /// Fails with every edge that is not allowed.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let output = std::process::Command::new("cargo")
         .args(["metadata", "--format-version", "1", "--no-deps"])
         .output()

@@ -16,7 +16,7 @@ const FILES: &[(&str, &str)] = &[
 ];
 
 /// Writes every generated file.
-pub fn write() -> Result<()> {
+pub(crate) fn write() -> Result<()> {
     for (what, file) in FILES {
         let text = generate(what)?;
         std::fs::write(root().join(file), text).with_context(|| format!("writing {file}"))?;
@@ -26,7 +26,7 @@ pub fn write() -> Result<()> {
 }
 
 /// Fails when a committed file is not what the code generates.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     let mut stale = Vec::new();
     for (what, file) in FILES {
         let there = std::fs::read_to_string(root().join(file)).unwrap_or_default();
@@ -54,6 +54,6 @@ fn generate(what: &str) -> Result<String> {
 }
 
 /// The checkout.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }

@@ -16,6 +16,12 @@ impl Control {
         Ok(())
     }
 
+    /// The key that seals gateways' sessions: the same on every replica and after a restart.
+    #[must_use]
+    pub fn gateway_session_key(&self) -> [u8; 32] {
+        self.vault().derive_key("gateway sessions")
+    }
+
     /// Whether the caller may read this process's metrics: whoever may see toolboxes.
     pub async fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
         match auth::authenticate(self, headers, None).await {

@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod generate;
 mod local;
+mod memory;
 mod net;
 mod serve;
 mod telemetry;

@@ -2,6 +2,7 @@
 //! environment variables for package clients and servers.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use bytes::Bytes;
 use http::Uri;
 use http_body_util::Full;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioExecutor;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use toolyard_control::is_public;
 use tower::Service;
 
 use crate::config::Settings;
@@ -52,30 +55,41 @@ pub(crate) fn http_client_builder(settings: &Settings) -> Result<reqwest::Client
 }
 
 /// The connections of the gateway to remote servers: pooled, without an overall time limit (streams live
-/// long; the gateway has deadlines of its own), with the same CA bundle and proxy.
+/// long; the gateway has deadlines of its own), with the same CA bundle and proxy. Unless `private_remotes` is
+/// set they reach public addresses only: where a name leads is looked at when it is connected to, so that a
+/// name which changes does not get past it.
 ///
 /// # Errors
 /// As [`http_client`].
 pub(crate) fn upstream_client(settings: &Settings) -> Result<toolyard_mcp::http::Client, String> {
     let tls = tls_config(settings)?;
-    let proxy = match &settings.proxy {
-        Some(url) => Some(url.parse::<Uri>().map_err(|_| "setting `proxy`: not a URL".to_owned())?),
-        None => None,
-    };
+    if settings.proxy.as_deref().is_some_and(|url| url.parse::<Uri>().is_err()) {
+        return Err("setting `proxy`: not a URL".to_owned());
+    }
     let exceptions = settings.no_proxy.clone().unwrap_or_default();
     let intercept = Arc::new(Matcher::builder().all(settings.proxy.clone().unwrap_or_default()).no(exceptions).build());
-    let mut direct = HttpConnector::new();
+    let allowed = if settings.private_remotes { Reach::Everywhere } else { Reach::Public };
+    // A proxy of one's own decides what can be reached; the proxy itself may be anywhere.
+    let mut to_proxy = HttpConnector::new();
+    to_proxy.set_connect_timeout(Some(Duration::from_secs(10)));
+    let mut direct = HttpConnector::new_with_resolver(tower::service_fn(move |name: Name| resolve(name, allowed)));
     direct.enforce_http(false);
     direct.set_nodelay(true);
     direct.set_connect_timeout(Some(Duration::from_secs(10)));
     let route = tower::service_fn(move |target: Uri| {
-        let mut direct = direct.clone();
-        let through = proxy.clone().filter(|_| intercept.intercept(&target).is_some());
+        let (mut direct, to_proxy) = (direct.clone(), to_proxy.clone());
+        let through = intercept.intercept(&target);
         async move {
-            match through {
-                Some(proxy) => Tunnel::new(proxy, direct).call(target).await.map_err(BoxError::from),
-                None => direct.call(target).await.map_err(BoxError::from),
-            }
+            let Some(through) = through else {
+                refuse_private_literal(&target, allowed)?;
+                return direct.call(target).await.map_err(BoxError::from);
+            };
+            let tunnel = Tunnel::new(through.uri().clone(), to_proxy);
+            let mut tunnel = match through.basic_auth() {
+                Some(auth) => tunnel.with_auth(auth.clone()),
+                None => tunnel,
+            };
+            tunnel.call(target).await.map_err(BoxError::from)
         }
     });
     let https = hyper_rustls::HttpsConnectorBuilder::new()
@@ -90,6 +104,38 @@ pub(crate) fn upstream_client(settings: &Settings) -> Result<toolyard_mcp::http:
         let client = client.clone();
         Box::pin(async move { client.request(request).await.map_err(BoxError::from) })
     }))
+}
+
+/// Where connections may lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Everywhere,
+    Public,
+}
+
+const PRIVATE: &str = "a private address, which remote servers may have only with the setting `private_remotes`";
+
+/// The addresses of a name, as far as they may be reached.
+async fn resolve(name: Name, reach: Reach) -> Result<std::vec::IntoIter<SocketAddr>, BoxError> {
+    let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+    let allowed: Vec<_> = found.filter(|address| reach == Reach::Everywhere || is_public(address.ip())).collect();
+    if allowed.is_empty() {
+        tracing::warn!(server.host = %name, "not connected: {PRIVATE}");
+        return Err(PRIVATE.into());
+    }
+    Ok(allowed.into_iter())
+}
+
+/// An address in the place of a name is not resolved, so it is looked at here.
+fn refuse_private_literal(target: &Uri, reach: Reach) -> Result<(), BoxError> {
+    let host = target.host().unwrap_or_default().trim_matches(['[', ']']);
+    match host.parse::<IpAddr>() {
+        Ok(address) if reach == Reach::Public && !is_public(address) => {
+            tracing::warn!(server.host = %address, "not connected: {PRIVATE}");
+            Err(PRIVATE.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn tls_config(settings: &Settings) -> Result<rustls::ClientConfig, String> {
@@ -133,6 +179,27 @@ pub(crate) fn client_environment(settings: &Settings, process: &BTreeMap<String,
 mod tests {
     use super::*;
     use crate::config::Environment;
+
+    #[tokio::test]
+    async fn remote_servers_at_private_addresses_need_a_setting() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let mut settings = Settings::defaults(Environment::Production);
+        let attempt = async |settings: &Settings, host: &str| {
+            let client = upstream_client(settings).expect("a client");
+            let uri = format!("http://{host}:{port}/");
+            let request = http::Request::post(uri).body(Full::default()).expect("a request");
+            let error = client(request).await.expect_err("nobody answers");
+            crate::agent::chain(&*error).contains("private_remotes")
+        };
+        for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"] {
+            assert!(attempt(&settings, host).await, "{host}");
+        }
+        settings.private_remotes = true;
+        let accepted = tokio::spawn(async move { listener.accept().await.is_ok() });
+        assert!(!attempt(&settings, "127.0.0.1").await);
+        assert!(accepted.await.expect("it does not panic"));
+    }
 
     #[test]
     fn the_ca_bundle_and_proxy_reach_package_clients_but_settings_do_not() {

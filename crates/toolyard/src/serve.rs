@@ -11,10 +11,10 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http::{HeaderMap, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
-use rand::RngCore;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, SourceClient, VaultKeys};
 use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
@@ -26,7 +26,7 @@ use toolyard_types::{Clock, Code, Problem, Secret};
 use crate::agent::chain;
 use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
-use crate::{local, net, telemetry};
+use crate::{local, memory, net, telemetry};
 
 /// The longest MCP request body.
 const MAX_BODY_BYTES: usize = 8 << 20;
@@ -140,10 +140,12 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let servers = [(listener, public), (agent_listener, agents)]
         .map(|(listener, router)| tokio::spawn(serve(listener, router, draining.clone())));
     announce(settings, &control, first_key.as_ref());
+    let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
 
     let stop = stop_signal().await;
     tracing::info!(?stop, "stopping");
     stopping.cancel();
+    gateway.drain();
     let _ = drain.send(true);
     let limit = Duration::from_secs(settings.drain_seconds.into());
     let drained = tokio::time::timeout(limit, futures_util::future::join_all(servers)).await;
@@ -269,8 +271,6 @@ fn start_gateway(
     upstreams: toolyard_mcp::http::Client,
 ) -> Gateway {
     let (links, leases, decider) = (control.links(), control.clone(), control.decider().clone());
-    let mut session_key = [0_u8; 32];
-    rand::rng().fill_bytes(&mut session_key);
     Gateway::new(GatewayOptions {
         snapshot: control.snapshots(),
         max_snapshot_age: Duration::from_secs(settings.snapshot_max_age_seconds.into()),
@@ -287,7 +287,7 @@ fn start_gateway(
         records: control.call_records(),
         clock: clock.clone(),
         max_body_bytes: MAX_BODY_BYTES,
-        session_key,
+        session_key: control.gateway_session_key(),
         session_max_age: SESSION_MAX_AGE,
         allowed_hosts: allowed_hosts(settings),
         allowed_origins: settings.public_url.iter().cloned().collect(),

@@ -12,7 +12,9 @@ mod keys;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
 use rand::RngCore;
+use sha2::Sha256;
 use toolyard_types::{OrganizationId, Secret};
 use zeroize::Zeroizing;
 
@@ -89,6 +91,17 @@ impl Vault {
     /// When the key file cannot be used, or others may read it, or the key has another form.
     pub fn open(keys: &VaultKeys, data_dir: &std::path::Path) -> Result<Self, VaultError> {
         Ok(Self { keys: Keyring::open(keys, data_dir)? })
+    }
+
+    /// A key for another purpose, the same on every replica with the same master key and useless for finding it
+    /// (HMAC-SHA256 as a key derivation function; NIST SP 800-108).
+    #[must_use]
+    pub fn derive_key(&self, purpose: &str) -> [u8; KEY_LEN] {
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(self.keys.current().key.as_slice())
+            .expect("HMAC takes a key of any length");
+        mac.update(b"toolyard/derive/1\n");
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 
     /// Seals a secret for its place.

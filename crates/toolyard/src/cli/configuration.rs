@@ -54,6 +54,14 @@ fn check(loaded: &Loaded) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// A proxy's URL may hold a user and password.
+fn without_password(url: &str) -> String {
+    match url.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
+        Some((scheme, Some((_, host)))) => format!("{scheme}://[redacted]@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
 fn print_settings(loaded: &Loaded, format: Format) -> ExitCode {
     let values = serde_json::to_value(&loaded.settings).unwrap_or_default();
     let items: Vec<Value> = docs::fields()
@@ -62,6 +70,7 @@ fn print_settings(loaded: &Loaded, format: Format) -> ExitCode {
             let value = match &values[&field.name] {
                 Value::Null => Value::Null,
                 _ if field.secret => Value::from("[redacted]"),
+                Value::String(url) if field.name == "proxy" => Value::from(without_password(url)),
                 value => value.clone(),
             };
             let origin = loaded.origins.get(&field.name).map_or("default".into(), ToString::to_string);
@@ -72,4 +81,15 @@ fn print_settings(loaded: &Loaded, format: Format) -> ExitCode {
         vec![cell(&item["name"]), cell(&item["value"]), cell(&item["origin"])]
     });
     ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_password;
+
+    #[test]
+    fn a_proxys_password_is_not_shown() {
+        assert_eq!(without_password("http://me:p@ss@proxy:3128"), "http://[redacted]@proxy:3128");
+        assert_eq!(without_password("http://proxy:3128"), "http://proxy:3128");
+    }
 }

@@ -188,15 +188,22 @@ fn write_entry(file: &Path, section: &str, name: &str, entry: Value) -> Result<O
     Ok(old.map(|_| backup_path(file)))
 }
 
-/// Writes beside the file and renames, so that a client never reads half a file; keeps an existing mode.
+/// Writes beside the file and renames, so that a client never reads half a file. It holds a key now, so only
+/// its owner may read it, from its first byte on.
 fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(file).map_or(0o600, |meta| meta.permissions().mode());
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".toolyard-new");
     let fresh = file.with_file_name(name);
-    std::fs::write(&fresh, text)?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))?;
+    // What an earlier attempt left would keep its mode.
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut out = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
     std::fs::rename(&fresh, file)
 }
 
@@ -237,6 +244,10 @@ mod tests {
         assert_eq!(after["mcpServers"]["toolyard-all"]["headers"]["Authorization"], "Bearer ty_k");
         let text = std::fs::read_to_string(backup_path(&file)).expect("a backup");
         assert_eq!(text, before);
+        for path in [&file, &backup_path(&file)] {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(path).expect("a file").permissions().mode() & 0o777, 0o600);
+        }
     }
 
     #[test]

@@ -218,11 +218,16 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Generate { what } => crate::generate::print(&what),
-        command => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        command => match runtime() {
             Ok(runtime) => runtime.block_on(run(cli.global, command)),
             Err(error) => output::fail(&format!("cannot start: {error}"), 1),
         },
     }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    crate::memory::share_arenas();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 async fn run(global: Global, command: Command) -> ExitCode {

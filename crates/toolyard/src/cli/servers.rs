@@ -418,14 +418,8 @@ fn is_over(server: &Server, wanted: Wanted) -> bool {
 async fn delete(context: &Context, target: Target) -> Result<(), Failure> {
     let server_path = path(&target.name, "");
     let _: Value = context.client.send(reqwest::Method::DELETE, &server_path, None::<&()>).await?;
-    let until = Instant::now() + Duration::from_secs(target.wait.timeout);
-    while target.wait.wait {
-        match context.client.get::<Server>(&server_path).await {
-            Ok(_) if Instant::now() > until => return Err(Failure::new("it is still being stopped")),
-            Ok(_) => tokio::time::sleep(Duration::from_millis(150)).await,
-            Err(error) if error.problem().is_some_and(is_gone) => break,
-            Err(error) => return Err(error.into()),
-        }
+    if target.wait.wait {
+        wait_until_gone(context, &server_path, Duration::from_secs(target.wait.timeout)).await?;
     }
     let done = if target.wait.wait { "deleted" } else { "deleting" };
     output::print_fields(
@@ -434,6 +428,18 @@ async fn delete(context: &Context, target: Target) -> Result<(), Failure> {
         &[(done, target.name.to_string())],
     );
     Ok(())
+}
+
+async fn wait_until_gone(context: &Context, server_path: &str, limit: Duration) -> Result<(), Failure> {
+    let until = Instant::now() + limit;
+    loop {
+        match context.client.get::<Server>(server_path).await {
+            Ok(_) if Instant::now() > until => return Err(Failure::new("it is still being stopped")),
+            Ok(_) => tokio::time::sleep(Duration::from_millis(150)).await,
+            Err(error) if error.problem().is_some_and(is_gone) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn is_gone(problem: &Problem) -> bool {

@@ -102,7 +102,10 @@ pub(crate) fn load(
     layers.finish()
 }
 
-fn read_file(dir: &Path, overrides: &Overrides) -> Result<Option<(PathBuf, Map<String, Value>)>, ConfigError> {
+/// A file's path and what it sets.
+type FileLayer = (PathBuf, Map<String, Value>);
+
+fn read_file(dir: &Path, overrides: &Overrides) -> Result<Option<FileLayer>, ConfigError> {
     let (path, required) = match &overrides.file {
         Some(path) => (path.clone(), true),
         None => (dir.join("toolyard.toml"), false),

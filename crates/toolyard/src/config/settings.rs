@@ -139,6 +139,9 @@ pub(crate) struct Settings {
     /// Catalog sources may have addresses in private networks.
     pub catalog_private_sources: bool,
 
+    /// Remote MCP servers may have addresses in private networks and on this machine. With a proxy, the proxy decides.
+    pub private_remotes: bool,
+
     /// Run servers on this machine, as toolbox `local`.
     pub local_toolbox: bool,
 
@@ -218,6 +221,7 @@ impl Settings {
             registry_sync: false,
             registry_serve: true,
             catalog_private_sources: !hardened,
+            private_remotes: !hardened,
             local_toolbox: true,
             require_isolation: env == Environment::Production,
             server_uid_base: 2_100_000_000,
