@@ -71,8 +71,15 @@ pub(crate) fn check_fresh(snapshot: &Snapshot, max_age: Duration, clock: &Clock)
     Ok(())
 }
 
-/// The grant behind the request's API key.
-pub(crate) fn authenticate(headers: &HeaderMap, snapshot: &Snapshot, clock: &Clock) -> Result<Arc<KeyGrant>, Refusal> {
+/// The SHA-256 of an API key, in hex: what the snapshot knows it by.
+pub(crate) type KeyDigest = [u8; 64];
+
+/// The grant behind the request's API key, and the key's digest.
+pub(crate) fn authenticate(
+    headers: &HeaderMap,
+    snapshot: &Snapshot,
+    clock: &Clock,
+) -> Result<(Arc<KeyGrant>, KeyDigest), Refusal> {
     let unauthenticated = |detail| Refusal::new(Code::Unauthenticated, detail);
     let value = headers.get(header::AUTHORIZATION).ok_or_else(|| unauthenticated("no API key was sent"))?;
     let key = value
@@ -84,7 +91,13 @@ pub(crate) fn authenticate(headers: &HeaderMap, snapshot: &Snapshot, clock: &Clo
         .ok_or_else(|| unauthenticated("the authorization header is not `Bearer <API key>`"))?;
     // A hash lookup leaks nothing about other keys by its timing: equal prefixes of keys hash apart.
     let digest = hex(&Sha256::digest(key.as_bytes()).into());
-    let digest = std::str::from_utf8(&digest).expect("hex digits are ASCII");
+    Ok((grant(&digest, snapshot, clock)?, digest))
+}
+
+/// The grant behind a key's digest.
+pub(crate) fn grant(digest: &KeyDigest, snapshot: &Snapshot, clock: &Clock) -> Result<Arc<KeyGrant>, Refusal> {
+    let unauthenticated = |detail| Refusal::new(Code::Unauthenticated, detail);
+    let digest = std::str::from_utf8(digest).expect("hex digits are ASCII");
     let grant = snapshot.keys.get(digest).ok_or_else(|| unauthenticated("the API key is not known"))?;
     if grant.expires_at.is_some_and(|end| end <= clock.now()) {
         return Err(unauthenticated("the API key has expired"));
@@ -92,7 +105,7 @@ pub(crate) fn authenticate(headers: &HeaderMap, snapshot: &Snapshot, clock: &Clo
     Ok(grant.clone())
 }
 
-fn hex(bytes: &[u8; 32]) -> [u8; 64] {
+fn hex(bytes: &[u8; 32]) -> KeyDigest {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut out = [0; 64];
     for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {

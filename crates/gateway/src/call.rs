@@ -180,6 +180,7 @@ impl Call {
             (Kind::Notification, "notifications/cancelled") => self.cancel(*session),
             // The handshake with the server is not the client's.
             (Kind::Notification, "notifications/initialized" | "notifications/roots/list_changed") => {}
+            (Kind::Result | Kind::Error, _) => self.answer_question(*session).await,
             _ => self.pass_on().await,
         }
     }
@@ -192,25 +193,41 @@ impl Call {
         }
     }
 
-    /// Gives answers to a server's question, and notifications, to the one server behind the URL. Every instance
-    /// gets an answer: only the one that asked takes it.
+    /// Gives an answer to the instance that asked this session.
+    async fn answer_question(&self, session: SessionId) {
+        let id = Bytes::copy_from_slice(self.raw_id().as_bytes());
+        let asked = self.visit.core.questions.remove(&(session, id));
+        if let (Some((_, peer)), Target::Server { route, .. }) = (asked, &self.visit.target) {
+            self.send_to(&peer, call_timeout(route)).await;
+        }
+    }
+
+    /// Gives notifications to the one server behind the URL.
     async fn pass_on(&self) {
         let Target::Server { route, .. } = &self.visit.target else { return };
         for peer in self.visit.core.peers.all(route) {
             if peer.era().await != Ok(Era::Legacy) {
                 continue;
             }
-            let sent =
-                tokio::time::timeout(call_timeout(route), peer.send(self.message.bytes().clone(), call_timeout(route)));
-            if let Ok(Err(failure)) = sent.await {
-                tracing::debug!(why = failure.detail, "a client's message did not reach its server");
-            }
+            self.send_to(&peer, call_timeout(route)).await;
         }
     }
 
-    async fn begin(self) -> Begun {
+    async fn send_to(&self, peer: &Peer, timeout: Duration) {
+        let sent = tokio::time::timeout(timeout, peer.send(self.message.bytes().clone(), timeout));
+        if let Ok(Err(failure)) = sent.await {
+            tracing::debug!(why = failure.detail, "a client's message did not reach its server");
+        }
+    }
+
+    async fn begin(mut self) -> Begun {
         let mut recording = self.recording();
-        let outcome = self.dispatch(&mut recording).await;
+        let is_stream = self.message.method() == "subscriptions/listen";
+        let outcome = if is_stream && !self.visit.become_stream() {
+            Err(Refused::new(code::INTERNAL_ERROR, "too many streams are open here; try again later"))
+        } else {
+            self.dispatch(&mut recording).await
+        };
         let refused = match outcome {
             Ok(Reply::Local { result, session }) => {
                 let message = envelope::result(self.raw_id(), &String::from_utf8_lossy(&result));
@@ -352,6 +369,18 @@ impl Call {
         let method = self.message.method();
         if !about::is_carried(method, self.client.speaker(), server) {
             return Err(no_such_method(method));
+        }
+        if let Client::Legacy { id, .. } = &self.client {
+            let mark = || (*id, listen::uri_digest(&way.target));
+            match method {
+                "resources/subscribe" => self.visit.core.unsubscribed.invalidate(&mark()),
+                // The instance is shared: told of it, the server would end everybody's subscription.
+                "resources/unsubscribe" if self.named().is_some() => {
+                    self.visit.core.unsubscribed.insert(mark(), ());
+                    return Ok(Reply::local(Bytes::from_static(b"{}")));
+                }
+                _ => {}
+            }
         }
         let rename = way.rename.as_ref().map(|(span, own)| Rename { span: span.clone(), own });
         let message = bridge::to_server(&self.message, self.client.speaker(), server, rename)?;

@@ -3,15 +3,15 @@
 //! Order: origin and host, snapshot age, key, route, policy, media types, body, envelope; then the era. What
 //! fails before the body was read as a message is a problem+json; after that it is a JSON-RPC error.
 
-use crate::access::{self, Decisions, Doors, Subject};
+use crate::access::{self, Decisions, Doors, KeyDigest, Subject};
 use crate::answer;
 use crate::call::{Call, Client};
-use crate::peer::Peers;
+use crate::peer::{Peer, Peers};
 use crate::problem::Refusal;
 use crate::record::Meters;
 use crate::session::{SessionId, Sessions};
 use crate::toolset::{Place, Views};
-use crate::{GatewayOptions, listen};
+use crate::{GatewayOptions, Limits, listen};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -23,7 +23,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use toolyard_mcp::era::{self, code, meta};
 use toolyard_mcp::{Kind, Message, ParseError, envelope};
@@ -35,6 +35,10 @@ const SESSION_ID: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
 /// The longest request id taken over from the caller.
 const MAX_REQUEST_ID: usize = 64;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many ended subscriptions are remembered.
+const MAX_UNSUBSCRIBED: u64 = 100_000;
 
 /// What all requests share.
 pub(crate) struct Core {
@@ -52,10 +56,17 @@ pub(crate) struct Core {
     pub(crate) draining: CancellationToken,
     /// Calls of legacy clients that may be cancelled by a later message: session, and the raw request id.
     pub(crate) cancellable: DashMap<(SessionId, Bytes), CancellationToken>,
+    /// Questions of servers that a session was given and did not answer yet, by their raw id: an answer is taken
+    /// from the session that was asked, and from nobody else.
+    pub(crate) questions: DashMap<(SessionId, Bytes), Arc<Peer>>,
+    /// Resources that a session does not want to hear of any more, by the SHA-256 of their URI.
+    pub(crate) unsubscribed: moka::sync::Cache<(SessionId, [u8; 32]), ()>,
+    calls: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
 }
 
 impl Core {
-    pub(crate) fn new(options: GatewayOptions) -> Arc<Self> {
+    pub(crate) fn new(options: GatewayOptions, limits: Limits) -> Arc<Self> {
         let peers = Arc::new(Peers::new(options.toolboxes, options.lease, options.http, options.clock.clone()));
         Arc::new(Self {
             snapshot: options.snapshot,
@@ -70,6 +81,13 @@ impl Core {
             meters: Meters::new(options.records),
             draining: CancellationToken::new(),
             cancellable: DashMap::new(),
+            questions: DashMap::new(),
+            unsubscribed: moka::sync::Cache::builder()
+                .max_capacity(MAX_UNSUBSCRIBED)
+                .time_to_live(options.session_max_age)
+                .build(),
+            calls: Arc::new(Semaphore::new(limits.calls)),
+            streams: Arc::new(Semaphore::new(limits.streams)),
         })
     }
 }
@@ -104,6 +122,15 @@ pub(crate) enum Target {
     Toolset { name: Name, route: Arc<ToolsetRoute> },
 }
 
+impl Target {
+    fn subject(&self) -> Subject {
+        match self {
+            Self::Server { route, .. } => Subject::Server(route.id),
+            Self::Toolset { route, .. } => Subject::Toolset(route.id),
+        }
+    }
+}
+
 /// One admitted request: who, about what.
 #[derive(Clone)]
 pub(crate) struct Visit {
@@ -116,9 +143,44 @@ pub(crate) struct Visit {
     pub(crate) url: String,
     pub(crate) request_id: String,
     pub(crate) began: Instant,
+    key: KeyDigest,
+    /// A place among the calls or the streams, given back with the last clone.
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 impl Visit {
+    /// Gives up the place of a call for that of a stream; false when there is none.
+    #[must_use]
+    pub(crate) fn become_stream(&mut self) -> bool {
+        match self.core.streams.clone().try_acquire_owned() {
+            Ok(place) => self._place = Arc::new(place),
+            Err(_) => return false,
+        }
+        true
+    }
+
+    /// Waits until a stream has to end: when we drain, or its key would not be let in any more.
+    pub(crate) async fn ended(&self) {
+        let mut snapshot = self.core.snapshot.clone();
+        while self.may_stay() {
+            tokio::select! {
+                () = self.core.draining.cancelled() => return,
+                changed = snapshot.changed() => if changed.is_err() { return },
+                // A key may expire in between.
+                () = tokio::time::sleep(answer::KEEP_ALIVE) => {}
+            }
+        }
+    }
+
+    fn may_stay(&self) -> bool {
+        let snapshot = self.core.snapshot.borrow().clone();
+        let Ok(grant) = access::grant(&self.key, &snapshot, &self.core.clock) else { return false };
+        let (Target::Server { name, .. } | Target::Toolset { name, .. }) = &self.target;
+        let is_toolset = matches!(self.target, Target::Toolset { .. });
+        let found = find(&self.core, &snapshot, &grant, is_toolset, self.organization.name.as_str(), name.as_str());
+        found.is_ok_and(|(_, target)| target.subject() == self.target.subject())
+    }
+
     pub(crate) fn place<'a>(&'a self, route: &'a Arc<ToolsetRoute>) -> Place<'a> {
         Place { organization: &self.organization, route, version: self.version }
     }
@@ -156,27 +218,42 @@ fn admit(
     core.doors.check(headers, request.uri().authority().map(http::uri::Authority::as_str))?;
     let snapshot = core.snapshot.borrow().clone();
     access::check_fresh(&snapshot, core.max_snapshot_age, &core.clock)?;
-    let grant = access::authenticate(headers, &snapshot, &core.clock)?;
+    let (grant, key) = access::authenticate(headers, &snapshot, &core.clock)?;
     core.peers.follow(&snapshot);
+    let (organization, target) = find(&core, &snapshot, &grant, is_toolset, organization, name)?;
+    let (url, version) = (request.uri().path().to_owned(), snapshot.version);
+    let places = if request.method() == Method::GET { &core.streams } else { &core.calls };
+    let full = |_| Refusal::new(Code::RateLimited, "the gateway carries as much as it can; try again in a moment");
+    let _place = Arc::new(places.clone().try_acquire_owned().map_err(full)?);
+    Ok(Visit { core, grant, organization, target, version, url, request_id, began, key, _place })
+}
+
+/// What the path stands for, when the holder of `grant` may call it.
+fn find(
+    core: &Core,
+    snapshot: &Snapshot,
+    grant: &KeyGrant,
+    is_toolset: bool,
+    organization: &str,
+    name: &str,
+) -> Result<(Arc<OrganizationSnapshot>, Target), Refusal> {
     let not_found = || Refusal::new(Code::NotFound, "there is no such MCP endpoint for this key");
-    let organization = snapshot.organizations.get(organization.as_str()).ok_or_else(not_found)?;
+    let organization = snapshot.organizations.get(organization).ok_or_else(not_found)?;
     if organization.id != grant.organization {
         return Err(not_found());
     }
-    let (target, subject) = if is_toolset {
-        let (name, route) = organization.toolsets.get_key_value(name.as_str()).ok_or_else(not_found)?;
-        (Target::Toolset { name: name.clone(), route: route.clone() }, Subject::Toolset(route.id))
+    let target = if is_toolset {
+        let (name, route) = organization.toolsets.get_key_value(name).ok_or_else(not_found)?;
+        Target::Toolset { name: name.clone(), route: route.clone() }
     } else {
-        let (name, route) = organization.servers.get_key_value(name.as_str()).ok_or_else(not_found)?;
-        (Target::Server { name: name.clone(), route: route.clone() }, Subject::Server(route.id))
+        let (name, route) = organization.servers.get_key_value(name).ok_or_else(not_found)?;
+        Target::Server { name: name.clone(), route: route.clone() }
     };
     let (Target::Server { name, .. } | Target::Toolset { name, .. }) = &target;
-    if !core.decisions.allows(&grant, Action::ToolCall, subject, name, snapshot.version) {
+    if !core.decisions.allows(grant, Action::ToolCall, target.subject(), name, snapshot.version) {
         return Err(Refusal::new(Code::Forbidden, format!("this key may not call `{name}`")));
     }
-    let organization = organization.clone();
-    let (url, version) = (request.uri().path().to_owned(), snapshot.version);
-    Ok(Visit { core, grant, organization, target, version, url, request_id, began })
+    Ok((organization.clone(), target))
 }
 
 fn request_id(headers: &HeaderMap) -> String {
@@ -196,8 +273,8 @@ fn get(visit: Visit, headers: &HeaderMap) -> Result<Response, Refusal> {
     if !accepts(headers, "text/event-stream") {
         return Err(Refusal::new(Code::NotAcceptable, "the stream is `text/event-stream`"));
     }
-    session(&visit, headers)?;
-    Ok(listen::stream(visit))
+    let Client::Legacy { id, .. } = session(&visit, headers)? else { return Err(method_not_allowed()) };
+    Ok(listen::stream(visit, id))
 }
 
 fn delete(visit: &Visit, headers: &HeaderMap) -> Result<Response, Refusal> {
@@ -326,10 +403,12 @@ async fn read_body(body: Body, headers: &HeaderMap, max: usize) -> Result<Bytes,
     if announced.is_some_and(|announced| announced > max) {
         return Err(too_large());
     }
-    match http_body_util::Limited::new(body, max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Err(_) => Err(Refusal::new(Code::BadRequest, "the body broke off")),
+    let body = http_body_util::Limited::new(body, max).collect();
+    match tokio::time::timeout(BODY_TIMEOUT, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Refusal::new(Code::BadRequest, "the body broke off")),
+        Err(_) => Err(Refusal::new(Code::BadRequest, "the body did not arrive in time")),
     }
 }
 

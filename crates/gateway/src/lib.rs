@@ -68,6 +68,21 @@ pub struct GatewayOptions {
     pub allowed_origins: Vec<String>,
 }
 
+/// How much a gateway carries at once; what is beyond is refused at once, with `Retry-After`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// POST requests under way, with the calls that run on after their clients left.
+    pub calls: usize,
+    /// Streams of changes that clients hold open.
+    pub streams: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { calls: 10_000, streams: 10_000 }
+    }
+}
+
 /// The gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Gateway {
@@ -78,7 +93,13 @@ impl Gateway {
     /// Makes a gateway. The process's metrics recorder must be installed before.
     #[must_use]
     pub fn new(options: GatewayOptions) -> Self {
-        Self { core: endpoint::Core::new(options) }
+        Self::with_limits(options, Limits::default())
+    }
+
+    /// Makes a gateway with limits of one's own.
+    #[must_use]
+    pub fn with_limits(options: GatewayOptions, limits: Limits) -> Self {
+        Self { core: endpoint::Core::new(options, limits) }
     }
 
     /// Ends the streams that would stay open for ever, so that the process can drain; calls go on to their end.

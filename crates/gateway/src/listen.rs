@@ -2,19 +2,25 @@
 //! `subscriptions/listen` where the server behind is not modern itself.
 //!
 //! Only changes pass: of lists, and of resources that were subscribed to. A list change of any server behind the
-//! URL is one change of the URL's list. The stream ends when a server it follows does, and clients open another.
+//! URL is one change of the URL's list. The stream ends when a server it follows does, and clients open another; it
+//! also ends when its key would not be let in any more.
+//!
+//! Clients share an instance and so its subscriptions: who unsubscribes hears nothing more, and the server goes on
+//! telling the others. It is never told, because other replicas may have clients of their own that listen.
 
 use crate::answer;
 use crate::endpoint::{Target, Visit};
 use crate::peer::Peer;
+use crate::session::SessionId;
 use crate::toolset;
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{SelectAll, StreamExt};
+use sha2::{Digest, Sha256};
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio_stream::wrappers::BroadcastStream;
-use tokio_util::sync::CancellationToken;
 use toolyard_mcp::era::meta;
 use toolyard_mcp::json::{Malformed, Object};
 use toolyard_mcp::{Message, envelope};
@@ -28,12 +34,24 @@ const KINDS: [(&str, &str); 3] = [
 const RESOURCE_UPDATED: &str = "notifications/resources/updated";
 
 /// The GET stream of a legacy session.
-pub(crate) fn stream(visit: Visit) -> Response {
-    let followed = Followed::of(&visit);
-    answer::events(followed.events(answer::keep_alive(), |message| {
-        let wanted = message.method() == RESOURCE_UPDATED || is_list_change(message.method());
+pub(crate) fn stream(visit: Visit, session: SessionId) -> Response {
+    let core = visit.core.clone();
+    let followed = Followed::of(visit);
+    answer::events(followed.events(answer::keep_alive(), move |message| {
+        let wanted = match message.method() {
+            RESOURCE_UPDATED => {
+                let uri = message.payload_string("uri").ok().flatten().unwrap_or_default();
+                !core.unsubscribed.contains_key(&(session, uri_digest(&uri)))
+            }
+            method => is_list_change(method),
+        };
         wanted.then(|| message.bytes().clone())
     }))
+}
+
+/// How a URI is remembered: a server's may be long.
+pub(crate) fn uri_digest(uri: &str) -> [u8; 32] {
+    Sha256::digest(uri).into()
 }
 
 /// The stream of `subscriptions/listen`: the acknowledgement, then changes under the client's id.
@@ -55,7 +73,7 @@ pub(crate) fn subscribe(visit: Visit, request: &Message) -> Result<Response, Mal
         "notifications/subscriptions/acknowledged",
         Some(&format!(r#"{{{tag},"notifications":{{{}}}}}"#, filter.join(","))),
     );
-    let followed = Followed::of(&visit);
+    let followed = Followed::of(visit);
     Ok(answer::events(followed.events(answer::event(&acknowledged), move |message| {
         let (_, method) = *honoured.iter().find(|(_, method)| *method == message.method())?;
         Some(envelope::notification(method, Some(&format!("{{{tag}}}"))))
@@ -72,11 +90,12 @@ type Changes = Pin<Box<dyn futures_util::Stream<Item = Option<Bytes>> + Send>>;
 /// The servers a stream follows. It does not hold them: they end when the snapshot drops them.
 struct Followed {
     changes: SelectAll<Changes>,
-    draining: CancellationToken,
+    /// Ready when the stream has to end.
+    ended: BoxFuture<'static, ()>,
 }
 
 impl Followed {
-    fn of(visit: &Visit) -> Self {
+    fn of(visit: Visit) -> Self {
         let peers: Vec<Arc<Peer>> = match &visit.target {
             Target::Server { route, .. } => visit.core.peers.all(route),
             Target::Toolset { route, .. } => toolset::members(visit.place(route))
@@ -91,7 +110,7 @@ impl Followed {
             let stream: Changes = Box::pin(changes.chain(futures_util::stream::once(std::future::ready(None))));
             all.push(stream);
         }
-        Self { changes: all, draining: visit.core.draining.clone() }
+        Self { changes: all, ended: Box::pin(async move { visit.ended().await }) }
     }
 
     /// The events: `first`, then what `shown` makes of each change, with comments in between.
@@ -117,7 +136,8 @@ impl Followed {
         })
     }
 
-    /// The next change, `Some(None)` when it is time for a comment, `None` when a server has gone or we drain.
+    /// The next change, `Some(None)` when it is time for a comment, `None` when a server has gone, we drain, or
+    /// the client may not listen any more.
     async fn next(&mut self) -> Option<Option<Message>> {
         loop {
             let changes = async {
@@ -125,7 +145,7 @@ impl Followed {
                 if self.changes.is_empty() { std::future::pending().await } else { self.changes.next().await }
             };
             let change = tokio::select! {
-                () = self.draining.cancelled() => return None,
+                () = &mut self.ended => return None,
                 change = tokio::time::timeout(answer::KEEP_ALIVE, changes) => change,
             };
             match change {

@@ -4,7 +4,7 @@ use crate::answer;
 use crate::bridge;
 use crate::call::{Call, Client, Refused, Way};
 use crate::endpoint::{self, Target};
-use crate::peer::{Failure, Replies};
+use crate::peer::{Failure, Peer, Replies};
 use crate::record::Recording;
 use crate::session::SessionId;
 use bytes::Bytes;
@@ -17,6 +17,9 @@ use toolyard_mcp::era::{Era, code};
 use toolyard_mcp::{Kind, Message, envelope};
 use toolyard_types::Code;
 use toolyard_types::snapshot::CallOutcome;
+
+/// How many questions a server may ask in one call.
+const MAX_QUESTIONS: usize = 100;
 
 /// What comes next on a live call.
 pub(crate) enum Step {
@@ -39,8 +42,8 @@ struct Running {
     server: Era,
     deadline: (Instant, Duration),
     recording: Recording,
-    /// Ends the call without an answer: its client's cancellation, or for a subscription our own draining.
-    stopped_by: Option<CancellationToken>,
+    /// Ends the call without an answer: its client's cancellation, or for a subscription what ends every stream.
+    stopped_by: Option<BoxFuture<'static, ()>>,
     /// For a legacy call only.
     cancellable: Option<Cancellable>,
 }
@@ -71,12 +74,28 @@ impl Source {
 /// A legacy call's entry in the table of what a client can cancel.
 struct Cancellable {
     key: (SessionId, Bytes),
+    /// The raw ids of what the server asked its client.
+    questions: Vec<Bytes>,
     core: Arc<endpoint::Core>,
+}
+
+impl Cancellable {
+    /// Remembers whom the server asked; false when it asks too much.
+    fn ask(&mut self, question: &Message, peer: &Arc<Peer>) -> bool {
+        let Some(id) = question.raw_id().filter(|_| self.questions.len() < MAX_QUESTIONS) else { return false };
+        let id = Bytes::copy_from_slice(id.as_bytes());
+        self.core.questions.insert((self.key.0, id.clone()), peer.clone());
+        self.questions.push(id);
+        true
+    }
 }
 
 impl Drop for Cancellable {
     fn drop(&mut self) {
         self.core.cancellable.remove(&self.key);
+        for question in self.questions.drain(..) {
+            self.core.questions.remove(&(self.key.0, question));
+        }
     }
 }
 
@@ -95,9 +114,11 @@ impl Live {
             let key = (*id, Bytes::copy_from_slice(call.raw_id().as_bytes()));
             let token = CancellationToken::new();
             core.cancellable.insert(key.clone(), token.clone());
-            (stopped_by, cancellable) = (Some(token), Some(Cancellable { key, core }));
+            stopped_by = Some(Box::pin(token.cancelled_owned()) as BoxFuture<'static, ()>);
+            cancellable = Some(Cancellable { key, questions: Vec::new(), core });
         } else if call.message.method() == "subscriptions/listen" {
-            stopped_by = Some(call.visit.core.draining.clone());
+            let visit = call.visit.clone();
+            stopped_by = Some(Box::pin(async move { visit.ended().await }));
         }
         Self(Some(Running { call, source, way, server, deadline, recording, stopped_by, cancellable }))
     }
@@ -157,11 +178,11 @@ impl Running {
     async fn reply(&mut self) -> Heard {
         let (deadline, timeout) = self.deadline;
         let next = tokio::time::timeout_at(deadline, self.source.next());
-        let reply = match self.stopped_by.clone() {
+        let reply = match &mut self.stopped_by {
             None => next.await,
-            Some(token) => tokio::select! {
+            Some(stopped) => tokio::select! {
                 biased;
-                () = token.cancelled() => return Heard::Cancelled,
+                () = stopped => return Heard::Cancelled,
                 reply = next => reply,
             },
         };
@@ -183,7 +204,7 @@ impl Running {
         match message.kind() {
             Kind::Result | Kind::Error => Some(Step::Last(self.finish(message))),
             Kind::Notification => self.may_see(message).then(|| Step::Pass(message.bytes().clone())),
-            Kind::Request if self.may_be_asked() => Some(Step::Pass(message.bytes().clone())),
+            Kind::Request if self.ask(message) => Some(Step::Pass(message.bytes().clone())),
             Kind::Request => {
                 self.decline(message);
                 None
@@ -200,8 +221,9 @@ impl Running {
     }
 
     /// Only a legacy client can be asked, and only at a URL where its answer finds the way back.
-    fn may_be_asked(&self) -> bool {
-        matches!((&self.call.client, &self.call.visit.target), (Client::Legacy { .. }, Target::Server { .. }))
+    fn ask(&mut self, question: &Message) -> bool {
+        matches!(self.call.visit.target, Target::Server { .. })
+            && self.cancellable.as_mut().is_some_and(|client| client.ask(question, &self.way.peer))
     }
 
     fn decline(&self, question: &Message) {

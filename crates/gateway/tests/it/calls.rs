@@ -156,3 +156,47 @@ async fn a_client_that_takes_only_streams_gets_one() {
         [r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"isError":true}}"#]
     );
 }
+
+#[tokio::test]
+async fn beyond_its_limits_a_gateway_refuses_and_goes_on_when_there_is_room() {
+    let world = world().server("old", Era::Legacy).limits(1, 1).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    let slow = world.modern(OLD, "tools/call", Some("slow"), r#""name":"slow""#);
+    let meanwhile = async {
+        world.fixture("old").line(|line| line.contains("slow")).await;
+        let refused = world.legacy(OLD, &session, call("1", "fail", "")).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused.headers()["retry-after"], "1");
+        assert_eq!(json(refused).await["code"], "rate_limited");
+    };
+    // The client of the slow call goes away.
+    tokio::select! { _ = slow => unreachable!(), () = meanwhile => {} }
+    assert_eq!(world.legacy(OLD, &session, call("1", "fail", "")).await.status(), StatusCode::OK);
+
+    let stream = world.listen(OLD, &session).await;
+    assert_eq!(stream.status(), StatusCode::OK);
+    assert_eq!(world.listen(OLD, &session).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    let asked = world.modern(OLD, "subscriptions/listen", None, r#""notifications":{}"#).await;
+    assert!(text(asked).await.contains("too many streams"));
+    assert_eq!(world.legacy(OLD, &session, call("1", "fail", "")).await.status(), StatusCode::OK);
+    drop(stream);
+    assert_eq!(world.listen(OLD, &session).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn only_the_session_that_was_asked_can_answer() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let (asked, other) = (world.initialize(OLD, "2025-06-18").await, world.initialize(OLD, "2025-06-18").await);
+    let ask = async {
+        world.fixture("old").line(|line| line.contains("slow")).await;
+        world.fixture("old").say(r#"{"jsonrpc":"2.0","id":5,"method":"roots/list"}"#);
+    };
+    let (response, ()) = tokio::join!(world.legacy(OLD, &asked, call("1", "slow", "")), ask);
+    let mut stream = response.into_body();
+    assert!(next_event(&mut stream).await.contains("roots/list"));
+    let answer = |who: &str| format!(r#"{{"jsonrpc":"2.0","id":5,"result":{{"roots":[],"by":"{who}"}}}}"#);
+    assert_eq!(world.legacy(OLD, &other, answer("intruder")).await.status(), StatusCode::ACCEPTED);
+    assert_eq!(world.legacy(OLD, &asked, answer("asked")).await.status(), StatusCode::ACCEPTED);
+    world.fixture("old").line(|line| line.contains("asked")).await;
+    assert_eq!(world.fixture("old").count(|line| line.contains("intruder")), 0);
+}

@@ -58,6 +58,54 @@ async fn a_modern_client_listens_to_servers_of_both_eras_under_its_own_id() {
 }
 
 #[tokio::test]
+async fn who_unsubscribes_hears_no_more_and_the_others_of_a_shared_server_do() {
+    const UPDATED: &str =
+        r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"file:///a"}}"#;
+    let world = world().server("old", Era::Legacy).start().await;
+    let (one, two) = (world.initialize(OLD, "2025-06-18").await, world.initialize(OLD, "2025-06-18").await);
+    let (mut first, mut second) =
+        (world.listen(OLD, &one).await.into_body(), world.listen(OLD, &two).await.into_body());
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"resources/unsubscribe","params":{"uri":"file:///a"}}"#;
+    assert_eq!(json(world.legacy(OLD, &one, body).await).await["result"], serde_json::json!({}));
+    let announce = async {
+        loop {
+            world.fixture("old").say(UPDATED);
+            world.fixture("old").say(CHANGED);
+            tokio::task::yield_now().await;
+        }
+    };
+    let heard = async {
+        for _ in 0..3 {
+            assert_eq!(next_event(&mut first).await, CHANGED);
+        }
+        while next_event(&mut second).await != UPDATED {}
+    };
+    tokio::select! { () = heard => {}, () = announce => unreachable!() }
+    assert_eq!(world.fixture("old").count(|line| line.contains("unsubscribe")), 0, "it would end everybody's");
+}
+
+#[tokio::test]
+async fn a_revoked_key_loses_its_open_streams_too() {
+    let world = world().server("old", Era::Legacy).server("new", Era::Modern).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    let legacy = world.listen(OLD, &session).await;
+    let listen =
+        |path| world.modern(path, "subscriptions/listen", None, r#""notifications":{"toolsListChanged":true}"#);
+    let (bridged, forwarded) = (listen(OLD).await, listen("/mcp/default/servers/new").await);
+    world.snapshots.send_modify(|snapshot| {
+        let mut next = (**snapshot).clone();
+        next.keys.clear();
+        next.version += 1;
+        *snapshot = std::sync::Arc::new(next);
+    });
+    assert_eq!(events(legacy).await, [""; 0]);
+    for stream in [bridged, forwarded] {
+        let events = events(stream).await;
+        assert!(events.len() == 1 && events[0].contains("acknowledged"), "{events:?}");
+    }
+}
+
+#[tokio::test]
 async fn get_and_delete_belong_to_the_legacy_era() {
     let world = world().server("old", Era::Legacy).start().await;
     for method in [Method::GET, Method::DELETE] {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, watch};
-use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
+use toolyard_gateway::{Gateway, GatewayOptions, LeaseError, Limits};
 use toolyard_link::frames;
 use toolyard_mcp::era::{Era, code};
 use toolyard_mcp::stdio::{Connection, MAX_MESSAGE_BYTES, Options};
@@ -209,10 +209,12 @@ pub(crate) struct Builder {
     remotes: Vec<(&'static str, String)>,
     toolsets: Vec<(&'static str, Vec<ToolsetMember>)>,
     call_timeout_ms: u64,
+    limits: Limits,
 }
 
 pub(crate) fn world() -> Builder {
-    Builder { servers: Vec::new(), remotes: Vec::new(), toolsets: Vec::new(), call_timeout_ms: 20_000 }
+    let limits = Limits::default();
+    Builder { servers: Vec::new(), remotes: Vec::new(), toolsets: Vec::new(), call_timeout_ms: 20_000, limits }
 }
 
 impl Builder {
@@ -246,6 +248,11 @@ impl Builder {
 
     pub(crate) fn call_timeout_ms(mut self, ms: u64) -> Self {
         self.call_timeout_ms = ms;
+        self
+    }
+
+    pub(crate) fn limits(mut self, calls: usize, streams: usize) -> Self {
+        self.limits = Limits { calls, streams };
         self
     }
 
@@ -312,7 +319,7 @@ impl Builder {
         let channel = toolyard_link::in_process(toolbox(connections.clone()));
         let channel = Mutex::new(channel);
         let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-        let gateway = Gateway::new(GatewayOptions {
+        let options = GatewayOptions {
             snapshot,
             max_snapshot_age: Duration::from_secs(60),
             toolboxes: Arc::new(move |id| (id == toolbox_id).then(|| channel.lock().unwrap().clone())),
@@ -336,7 +343,8 @@ impl Builder {
             session_max_age: Duration::from_secs(3600),
             allowed_hosts: Some(vec!["localhost".into()]),
             allowed_origins: Vec::new(),
-        });
+        };
+        let gateway = Gateway::with_limits(options, self.limits);
         World { router: gateway.router(), gateway, fixtures, connections, records: record_receiver, snapshots, clock }
     }
 }
@@ -399,6 +407,13 @@ impl World {
         let response = self.post(path, &[], body).await;
         assert_eq!(response.status(), StatusCode::OK);
         response.headers()["mcp-session-id"].to_str().unwrap().to_owned()
+    }
+
+    /// Opens a session's stream of changes.
+    pub(crate) async fn listen(&self, path: &str, session: &str) -> Response {
+        let mut request = post_request(path, &[("mcp-session-id", session)], Body::empty());
+        *request.method_mut() = http::Method::GET;
+        self.send(request).await
     }
 
     /// Sends a legacy message in a session.
