@@ -29,7 +29,7 @@ use crate::{Caller, Control, ControlError, Result};
 /// The page size when none is asked for.
 const PAGE: u32 = 100;
 /// The largest page.
-const LARGEST_PAGE: u32 = 500;
+pub(crate) const LARGEST_PAGE: u32 = 500;
 
 /// Refuses what the caller may not do to this resource; the guard has decided only about the route.
 ///

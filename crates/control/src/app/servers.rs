@@ -19,8 +19,8 @@ use toolyard_types::{
 
 use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
 use super::server_view::{Views, etag};
-use super::{allow, audit, credentials, flags, page_limit};
-use crate::reconcile::case::{changed, end_rollout, wish as ask_instances};
+use super::{LARGEST_PAGE, allow, audit, credentials, flags, page_limit};
+use crate::reconcile::case::{aim, changed, end_rollout, wish as ask_instances};
 use crate::{Caller, Control, ControlError, Result, catalog};
 
 /// How long a rollout may take when nobody says.
@@ -357,7 +357,7 @@ async fn begin_rollout(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId) -
     };
     tx.insert_rollout(&rollout).await?;
     server.rollout = Some(rollout.id);
-    server.target_revision = to;
+    aim(tx, server, to).await?;
     server.enabled = true;
     tx.update_server(server).await?;
     changed(tx, server, &rollout);
@@ -410,17 +410,20 @@ pub(crate) async fn list(
     let tx = control.store().org_read(caller.organization).await?;
     let mut items: Vec<Server> = Vec::new();
     let mut looked_at = 0;
+    // A phase is computed, not stored: those who look for one read many servers at once.
+    let batch = if phase.is_some() { LARGEST_PAGE } else { limit };
     loop {
-        let rows = tx.servers_page(after.as_ref(), search, limit + 1).await?;
-        let more = rows.len() > wanted;
-        let rows = rows.get(..rows.len().min(wanted)).unwrap_or_default();
+        let rows = tx.servers_page(after.as_ref(), search, batch + 1).await?;
+        let size = usize::try_from(batch).unwrap_or(usize::MAX);
+        let more = rows.len() > size;
+        let rows = rows.get(..rows.len().min(size)).unwrap_or_default();
         let views = Views::read(control, &tx, &caller.organization_name, rows).await?;
         for (at, row) in rows.iter().enumerate() {
             after = Some(row.name.clone());
             let server = views.server(row);
             // What may not be called is not listed: one decision function answers both.
-            let visible = control.decider().decide(caller, Action::ServerRead, &Resource::Server(row.name.clone()));
-            if visible.allowed && phase.is_none_or(|phase| server.phase == phase) {
+            let visible = control.decider().allows(caller, Action::ServerRead, &Resource::Server(row.name.clone()));
+            if visible && phase.is_none_or(|phase| server.phase == phase) {
                 items.push(server);
             }
             if items.len() == wanted {
@@ -428,7 +431,7 @@ pub(crate) async fn list(
                 return Ok(Page { items, next_cursor: after.filter(|_| !ended).map(|name| name.to_string()) });
             }
         }
-        looked_at += limit;
+        looked_at += batch;
         if !more || looked_at >= MOST_LOOKED_AT {
             return Ok(Page { items, next_cursor: after.filter(|_| more).map(|name| name.to_string()) });
         }
@@ -492,13 +495,10 @@ pub(crate) async fn update(
 
 /// Means a server to have a revision: with a rollout when it runs, else for its next start.
 async fn point_to(tx: &mut OrgTx, server: &mut ServerRow, revision: &RevisionRow) -> Result<()> {
-    kind_of(&revision.spec.runtime).clone_into(&mut server.kind);
-    server.entry_name = revision.spec.entry.as_ref().map(|entry| entry.name.clone());
-    server.entry_version = revision.spec.entry.as_ref().map(|entry| entry.version.clone());
     if server.enabled {
         return begin_rollout(tx, server, revision.id).await;
     }
-    server.target_revision = revision.id;
+    aim(tx, server, revision.id).await?;
     tx.update_server(server).await?;
     server_changed(tx, server);
     Ok(())

@@ -13,9 +13,10 @@ use toolyard_store::{
 };
 use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Phase, Reason, RolloutState, Status, ToolboxState};
-use toolyard_types::{InstanceId, JobId, ServerId, Timestamp, ToolboxId};
+use toolyard_types::{InstanceId, JobId, RevisionId, ServerId, Timestamp, ToolboxId};
 
 use super::Pass;
+use crate::app::expand::kind_of;
 use crate::{Control, Result};
 
 /// A rollout under way.
@@ -242,10 +243,22 @@ pub(crate) async fn end_rollout(
         tx.bump_generation(job.toolbox).await?;
     }
     if let (Some(_), Some(serving)) = (server.serving_rollout, server.serving_revision) {
-        server.target_revision = serving;
+        aim(tx, server, serving).await?;
     }
     tx.update_server(server).await?;
     count_outcome(state);
+    Ok(())
+}
+
+/// Means a server to have a revision, and to show what that revision is made of.
+pub(crate) async fn aim(tx: &OrgTx, server: &mut ServerRow, revision: RevisionId) -> Result<()> {
+    server.target_revision = revision;
+    if let Some(revision) = tx.revision(revision).await? {
+        let spec = &revision.spec;
+        kind_of(&spec.runtime).clone_into(&mut server.kind);
+        server.entry_name = spec.entry.as_ref().map(|entry| entry.name.clone());
+        server.entry_version = spec.entry.as_ref().map(|entry| entry.version.clone());
+    }
     Ok(())
 }
 
@@ -276,7 +289,7 @@ pub(crate) async fn wish<'a>(
 pub(crate) async fn insert_instance(
     tx: &mut OrgTx,
     rollout: &RolloutRow,
-    revision: toolyard_types::RevisionId,
+    revision: RevisionId,
     toolbox: ToolboxId,
     desired: InstanceWish,
     now: Timestamp,

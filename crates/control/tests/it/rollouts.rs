@@ -65,6 +65,25 @@ both_engines! {
         t.wait("/api/v1/servers/s", |_, body| body["revision"] == 3 && body["rollout"]["state"] == "done").await;
     }
 
+    async fn after_a_version_that_failed_the_server_shows_the_one_that_serves(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let publish = async |version: &str| {
+            let server = json!({ "name": "io.example/own", "description": "Ours.", "version": version, "packages": [
+                { "registryType": "npm", "identifier": "own", "version": version, "transport": { "type": "stdio" } }] });
+            t.post("/api/v1/catalog/entries", json!({ "server": server })).await.expect(201);
+        };
+        publish("1.0.0").await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": "io.example/own" })).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        publish("2.0.0").await;
+        agent.behave("s@2", Behaviour::Fails(Reason::HandshakeFailed, "it is no MCP server", ""));
+        let changed = t.patch("/api/v1/servers/s", json!({ "version": "2.0.0" })).await.expect(202).body;
+        assert_eq!(changed["entry"]["version"], "2.0.0");
+        let back = t.wait_rollout("s", "rolled_back").await;
+        assert_eq!((back["revision"].as_u64(), back["entry"]["version"].as_str()), (Some(1), Some("1.0.0")));
+    }
+
     async fn a_rollout_ends_at_its_deadline(engine) {
         let t = TestControl::start(engine).await;
         let agent = FakeAgent::local(&t.control).await;
