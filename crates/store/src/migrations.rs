@@ -22,6 +22,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0001_base", include_str!("migrations/m0001_base.sql")),
     ("m0002_servers", include_str!("migrations/m0002_servers.sql")),
     ("m0003_credential_uses", include_str!("migrations/m0003_credential_uses.sql")),
+    ("m0004_server_names", include_str!("migrations/m0004_server_names.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

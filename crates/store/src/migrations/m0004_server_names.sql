@@ -1,0 +1,1 @@
+CREATE INDEX servers_organization_name ON servers (organization_id, name);
