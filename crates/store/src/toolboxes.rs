@@ -3,7 +3,7 @@
 use sea_orm::FromQueryResult;
 use toolyard_types::agent::ToolboxReport;
 use toolyard_types::state::{Reason, Status, ToolboxState};
-use toolyard_types::{Name, OrganizationId, Timestamp, ToolboxId};
+use toolyard_types::{CredentialId, Name, OrganizationId, Timestamp, ToolboxId};
 
 use crate::query::{NumberRow, TextRow, count, json, parse, to_i64, to_json};
 use crate::{OrgTx, Result, StoreError, SystemTx};
@@ -171,13 +171,25 @@ impl OrgTx {
         rows.into_iter().map(TryInto::try_into).collect()
     }
 
-    /// Says that what a toolbox should run changed in this transaction.
+    /// Says that what a toolbox should run changed in this transaction; `false` when the toolbox was removed.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn bump_generation(&self, id: ToolboxId) -> Result<()> {
-        let sql = "UPDATE toolboxes SET generation = generation + 1 WHERE organization_id = $1 AND id = $2";
-        self.execute(sql, [self.organization().to_string().into(), id.to_string().into()]).await?;
+    pub async fn bump_generation(&self, id: ToolboxId) -> Result<bool> {
+        let sql = "UPDATE toolboxes SET generation = generation + 1 \
+                   WHERE organization_id = $1 AND id = $2 AND state <> 'removed'";
+        Ok(self.execute(sql, [self.organization().to_string().into(), id.to_string().into()]).await? > 0)
+    }
+
+    /// Says that what toolboxes should run changed, where a credential is used by an instance that has not ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn bump_generations_using(&self, credential: CredentialId) -> Result<()> {
+        let sql = "UPDATE toolboxes SET generation = generation + 1 WHERE organization_id = $1 AND id IN \
+                   (SELECT i.toolbox_id FROM instances i JOIN revision_credentials u ON u.revision_id = i.revision_id \
+                   WHERE u.organization_id = $1 AND u.credential_id = $2 AND i.ended_at IS NULL)";
+        self.execute(sql, [self.organization().to_string().into(), credential.to_string().into()]).await?;
         Ok(())
     }
 

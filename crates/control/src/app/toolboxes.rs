@@ -8,11 +8,12 @@ use toolyard_types::agent::ToolboxReport;
 use toolyard_types::api::Page;
 use toolyard_types::api::servers::{EnrollToolbox, EnrolledToolbox, Toolbox};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
-use toolyard_types::{Name, OrganizationId, ToolboxId};
+use toolyard_types::{Name, OrganizationId, Timestamp, ToolboxId};
 
 use super::audit;
 use crate::auth::token;
 use crate::fleet::LOCAL_TOOLBOX;
+use crate::reconcile::SILENCE;
 use crate::{Caller, Control, ControlError, Result};
 
 fn unknown(name: &Name) -> ControlError {
@@ -102,7 +103,8 @@ pub(crate) async fn drain(control: &Control, caller: &Caller, name: &Name, drain
     let state = match (row.status.phase, drain) {
         (ToolboxState::Draining, true) | (ToolboxState::Online, false) => return get(control, caller, name).await,
         (ToolboxState::Online | ToolboxState::Unreachable, true) => ToolboxState::Draining,
-        // The next sync, or the silence after it, says how it really is.
+        // Heard a moment ago it is online, as the silence after it would tell; else its next sync says so.
+        (ToolboxState::Draining, false) if heard_lately(&row, tx.now()) => ToolboxState::Online,
         (ToolboxState::Draining, false) => ToolboxState::Unreachable,
         (state, _) => return Err(ControlError::Conflict(format!("toolbox `{name}` is {state}"))),
     };
@@ -116,6 +118,10 @@ pub(crate) async fn drain(control: &Control, caller: &Caller, name: &Name, drain
 }
 
 /// Removes a toolbox: its agent's token ends, its instances count as ended and are placed elsewhere.
+fn heard_lately(toolbox: &ToolboxRow, now: Timestamp) -> bool {
+    toolbox.last_seen_at.is_some_and(|heard| now.since(heard) < SILENCE)
+}
+
 pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> Result<()> {
     let mut tx = control.store().org(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
@@ -128,6 +134,8 @@ pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> R
     }
     let now = tx.now();
     for instance in tx.instances_on(row.id).await? {
+    // The row first: whoever places something here now waits for it, and then finds the toolbox removed.
+    tx.remove_toolbox(&row).await?;
         let ended = InstanceRow {
             status: Status::new(Phase::Stopped, Reason::ToolboxUnreachable, "its toolbox was removed", now),
             desired: InstanceWish::Stop,
@@ -136,7 +144,6 @@ pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> R
         };
         tx.update_instance(&ended).await?;
     }
-    tx.remove_toolbox(&row).await?;
     tx.event("toolbox.removed", format!("toolbox/{name}"), json!({ "id": row.id }));
     audit(&mut tx, caller, "toolbox.remove", format!("toolbox/{name}"), json!({})).await?;
     tx.commit().await?;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use serde_json::json;
 use toolyard_store::{
     InstanceRow, InstanceWish, JobRow, JobState, OrgTx, ProbeRow, RevisionRow, RolloutRow, ServerRef, ServerRow,
-    ToolboxRow,
+    StoreError, ToolboxRow,
 };
 use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Phase, Reason, RolloutState, Status, ToolboxState};
@@ -311,5 +311,6 @@ pub(crate) async fn insert_instance(
         ended_at: None,
     };
     tx.insert_instance(&instance).await?;
-    Ok(tx.bump_generation(toolbox).await?)
+    // A toolbox that was removed meanwhile has no agent that would ever end the instance.
+    if tx.bump_generation(toolbox).await? { Ok(()) } else { Err(StoreError::Stale.into()) }
 }

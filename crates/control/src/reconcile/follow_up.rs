@@ -15,7 +15,7 @@ use crate::{Control, Result};
 /// How long a replaced instance may finish its calls once traffic goes to the new one.
 const DRAIN: Duration = Duration::from_secs(1);
 /// After this long without a sync a toolbox counts as unreachable.
-const SILENCE: Duration = Duration::from_secs(45);
+pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 /// How many things of a kind one run looks at.
 const AT_ONCE: u32 = 200;
 

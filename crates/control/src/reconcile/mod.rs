@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+pub(crate) use follow_up::SILENCE;
+
 use crate::fleet::{LoopStatus, locked};
 use crate::{Control, ControlError, Result};
 

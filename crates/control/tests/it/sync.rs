@@ -139,7 +139,8 @@ both_engines! {
         t.post("/api/v1/servers", json!({ "name": "after", "entry": EVERYTHING })).await.expect(201);
         t.wait("/api/v1/servers/after", |_, body| body["reason"] == "awaiting_toolbox").await;
         assert_eq!(t.get("/api/v1/servers/before").await.expect(200).body["phase"], "ready");
-        t.post("/api/v1/toolboxes/local/resume", json!({})).await.expect(200);
+        let resumed = t.post("/api/v1/toolboxes/local/resume", json!({})).await.expect(200).body;
+        assert_eq!(resumed["state"], "online", "its agent was heard a moment ago");
     }
 
     async fn a_removed_toolboxs_servers_are_placed_elsewhere(engine) {
