@@ -3,9 +3,9 @@
 use sea_orm::FromQueryResult;
 use toolyard_types::agent::{Exit, McpInfo};
 use toolyard_types::state::{Phase, Reason, Status};
-use toolyard_types::{InstanceId, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
+use toolyard_types::{InstanceId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
-use crate::query::{NumberRow, count, json, parse, placeholders, to_i32, to_json};
+use crate::query::{count, json, parse, placeholders, to_i32, to_json};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// What an instance should do.
@@ -284,29 +284,7 @@ impl OrgTx {
     }
 }
 
-#[derive(FromQueryResult)]
-struct OwnerRow {
-    organization_id: String,
-    server_id: String,
-}
-
 impl SystemTx {
-    /// Whose instance it is, of which server.
-    ///
-    /// # Errors
-    /// When the database fails or the row cannot be read.
-    pub async fn instance_owner(&self, id: InstanceId) -> Result<Option<(OrganizationId, ServerId)>> {
-        let sql = "SELECT organization_id, server_id FROM instances WHERE id = $1";
-        let row = self.row::<OwnerRow>(sql, [id.to_string().into()]).await?;
-        row.map(|row| {
-            Ok((
-                parse("instances.organization_id", &row.organization_id)?,
-                parse("instances.server_id", &row.server_id)?,
-            ))
-        })
-        .transpose()
-    }
-
     /// Forgets instances that ended before `at`, at most `limit`.
     ///
     /// # Errors
@@ -317,14 +295,5 @@ impl SystemTx {
                    AND NOT EXISTS (SELECT 1 FROM rollouts WHERE rollouts.id = instances.rollout_id AND state = 'progressing') \
                    ORDER BY ended_at LIMIT $2)";
         self.execute(sql, [at.as_ms().into(), i64::from(limit).into()]).await
-    }
-
-    /// How many instances have not ended.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn count_live_instances(&self) -> Result<i64> {
-        let row = self.row::<NumberRow>("SELECT COUNT(*) AS number FROM instances WHERE ended_at IS NULL", []).await?;
-        Ok(row.map_or(0, |row| row.number))
     }
 }

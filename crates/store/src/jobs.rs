@@ -2,7 +2,7 @@
 
 use sea_orm::FromQueryResult;
 use toolyard_types::state::Reason;
-use toolyard_types::{JobId, OrganizationId, RevisionId, ServerId, Timestamp, ToolboxId};
+use toolyard_types::{JobId, RevisionId, Timestamp, ToolboxId};
 
 use crate::query::{parse, parse_option};
 use crate::{OrgTx, Result, StoreError, SystemTx};
@@ -79,12 +79,6 @@ impl TryFrom<Row> for JobRow {
     }
 }
 
-#[derive(FromQueryResult)]
-struct OwnerRow {
-    organization_id: String,
-    server_id: String,
-}
-
 impl OrgTx {
     /// Writes a new job.
     ///
@@ -150,21 +144,7 @@ impl OrgTx {
 }
 
 impl SystemTx {
-    /// Whose job it is, and for which server.
-    ///
-    /// # Errors
-    /// When the database fails or the row cannot be read.
-    pub async fn job_owner(&self, id: JobId) -> Result<Option<(OrganizationId, ServerId)>> {
-        let sql = "SELECT jobs.organization_id AS organization_id, revisions.server_id AS server_id FROM jobs \
-                   JOIN revisions ON revisions.id = jobs.revision_id WHERE jobs.id = $1";
-        let row = self.row::<OwnerRow>(sql, [id.to_string().into()]).await?;
-        row.map(|row| {
-            Ok((parse("jobs.organization_id", &row.organization_id)?, parse("revisions.server_id", &row.server_id)?))
-        })
-        .transpose()
-    }
-
-    /// Ends jobs of rollouts that ended, and forgets jobs that ended before `at`.
+    /// Forgets jobs that ended before `at`.
     ///
     /// # Errors
     /// When the database fails.

@@ -6,7 +6,7 @@
 use sea_orm::FromQueryResult;
 use toolyard_types::{EntryName, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
-use crate::query::{NumberRow, TextRow, count, parse, parse_option, placeholders, to_i64};
+use crate::query::{TextRow, count, parse, parse_option, placeholders, to_i64};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A server.
@@ -293,12 +293,15 @@ impl SystemTx {
         row.map(|row| parse("servers.organization_id", &row.text)).transpose()
     }
 
-    /// Servers that are being deleted.
+    /// Servers that are being deleted and whose instances have all ended. Those that wait for a silent toolbox
+    /// are not among them: they must not take the places of others.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
     pub async fn deleted_servers(&self, limit: u32) -> Result<Vec<ServerRef>> {
-        self.refs("SELECT organization_id, id FROM servers WHERE deleted ORDER BY id LIMIT $1", limit).await
+        let sql = "SELECT organization_id, id FROM servers WHERE deleted = TRUE AND NOT EXISTS (SELECT 1 FROM instances \
+                   WHERE instances.server_id = servers.id AND ended_at IS NULL) ORDER BY id LIMIT $1";
+        self.refs(sql, limit).await
     }
 
     /// Servers that should serve from toolboxes and have no living instance of the rollout that serves.
@@ -337,15 +340,6 @@ impl SystemTx {
                    OR EXISTS (SELECT 1 FROM rollouts WHERE rollouts.id = servers.rollout_id AND state = 'progressing')) \
                    ORDER BY id LIMIT $2";
         read_refs(self.rows::<RefRow>(sql, [at.as_ms().into(), i64::from(limit).into()]).await?)
-    }
-
-    /// How many servers there are that are not being deleted.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn count_servers(&self) -> Result<i64> {
-        let row = self.row::<NumberRow>("SELECT COUNT(*) AS number FROM servers WHERE NOT deleted", []).await?;
-        Ok(row.map_or(0, |row| row.number))
     }
 
     async fn refs(&self, sql: &str, limit: u32) -> Result<Vec<ServerRef>> {

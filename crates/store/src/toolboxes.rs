@@ -5,7 +5,7 @@ use toolyard_types::agent::ToolboxReport;
 use toolyard_types::state::{Reason, Status, ToolboxState};
 use toolyard_types::{CredentialId, Name, OrganizationId, Timestamp, ToolboxId};
 
-use crate::query::{NumberRow, TextRow, count, json, parse, to_i64, to_json};
+use crate::query::{TextRow, count, json, parse, to_i64, to_json};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A toolbox.
@@ -291,15 +291,5 @@ impl SystemTx {
         let sql = "UPDATE toolboxes SET last_seen_at = $2 WHERE id = $1 AND COALESCE(last_seen_at, 0) < $2";
         self.execute(sql, [id.to_string().into(), at.as_ms().into()]).await?;
         Ok(())
-    }
-
-    /// How many toolboxes were not removed.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn count_toolboxes(&self) -> Result<i64> {
-        let row =
-            self.row::<NumberRow>("SELECT COUNT(*) AS number FROM toolboxes WHERE state <> 'removed'", []).await?;
-        Ok(row.map_or(0, |row| row.number))
     }
 }
