@@ -73,12 +73,15 @@ pub(crate) async fn render(
     let secrets = crate::app::credentials::open_many(control, organization, &ids).await?;
     let fill = |value: &Value| value.render(|id| secrets.get(&id).map(Secret::expose)).map(Secret::new);
     let Some(url) = fill(&remote.url) else {
-        return Ok(Err((Reason::CredentialMissing, "a credential in its URL is gone".to_owned())));
+        return Ok(Err((Reason::CredentialMissing, "a credential in its URL is gone or cannot be opened".to_owned())));
     };
     let mut headers = Vec::new();
     for (name, value) in &remote.headers {
         let Some(value) = fill(value) else {
-            return Ok(Err((Reason::CredentialMissing, format!("the credential of header `{name}` is gone"))));
+            return Ok(Err((
+                Reason::CredentialMissing,
+                format!("the credential of header `{name}` is gone or cannot be opened"),
+            )));
         };
         headers.push((name.clone(), value));
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sea_orm::FromQueryResult;
 use toolyard_types::api::identity::Credential;
 use toolyard_types::spec::RevisionSpec;
-use toolyard_types::{CredentialId, Name, RevisionId, Timestamp};
+use toolyard_types::{CredentialId, Name, RevisionId, ServerId, Timestamp};
 
 use crate::query::{TextRow, count, parse, placeholders, to_i32};
 use crate::{OrgTx, Result, StoreError};
@@ -113,7 +113,8 @@ impl OrgTx {
         Ok(credentials)
     }
 
-    /// Writes a new credential of version 1.
+    /// Writes a new credential of version 1; one made from a server's input goes when the last server that
+    /// refers to it goes.
     ///
     /// # Errors
     /// [`StoreError::AlreadyExists`] when the name is taken.
@@ -123,9 +124,10 @@ impl OrgTx {
         name: &Name,
         description: &str,
         envelope: Vec<u8>,
+        from_input: bool,
     ) -> Result<()> {
         let sql = "INSERT INTO credentials (id, organization_id, name, description, version, sealed, created_at, \
-                   updated_at) VALUES ($1, $2, $3, $4, 1, $5, $6, $6)";
+                   updated_at, from_input) VALUES ($1, $2, $3, $4, 1, $5, $6, $6, $7)";
         let values = [
             id.to_string().into(),
             self.organization().to_string().into(),
@@ -133,6 +135,7 @@ impl OrgTx {
             description.into(),
             envelope.into(),
             self.now().as_ms().into(),
+            from_input.into(),
         ];
         self.execute(sql, values).await?;
         self.credential_changed(name, 1);
@@ -176,6 +179,23 @@ impl OrgTx {
         let values = [self.organization().to_string().into(), credential.id.to_string().into()];
         self.execute("DELETE FROM credentials WHERE organization_id = $1 AND id = $2", values).await?;
         self.event("credential.deleted", format!("credential/{}", credential.name), serde_json::json!({}));
+        Ok(())
+    }
+
+    /// Forgets the credentials that were made from a server's inputs and that no other server's revisions
+    /// refer to; part of removing the server.
+    pub(crate) async fn delete_input_credentials(&mut self, server: ServerId) -> Result<()> {
+        let sql = "SELECT c.name AS text FROM credentials c WHERE c.organization_id = $1 AND c.from_input \
+                   AND EXISTS (SELECT 1 FROM revision_credentials u JOIN revisions r ON r.id = u.revision_id \
+                   WHERE u.credential_id = c.id AND r.server_id = $2) \
+                   AND NOT EXISTS (SELECT 1 FROM revision_credentials u JOIN revisions r ON r.id = u.revision_id \
+                   WHERE u.credential_id = c.id AND r.server_id <> $2)";
+        let values = [self.organization().to_string().into(), server.to_string().into()];
+        for row in self.rows::<TextRow>(sql, values).await? {
+            let values = [self.organization().to_string().into(), row.text.clone().into()];
+            self.execute("DELETE FROM credentials WHERE organization_id = $1 AND name = $2", values).await?;
+            self.event("credential.deleted", format!("credential/{}", row.text), serde_json::json!({}));
+        }
         Ok(())
     }
 
@@ -223,18 +243,6 @@ impl OrgTx {
         rows.into_iter()
             .map(|row| Ok((parse("credentials.name", &row.name)?, parse("credentials.id", &row.id)?)))
             .collect()
-    }
-
-    /// The names of credentials that begin with `prefix`, for making a new name.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn credential_names_from(&self, prefix: &str) -> Result<BTreeSet<String>> {
-        let sql = "SELECT name AS text FROM credentials WHERE organization_id = $1 AND name >= $2 AND name < $3";
-        // `{` is the character after `z`, so it ends what begins with the prefix.
-        let end = format!("{prefix}{{");
-        let values = [self.organization().to_string().into(), prefix.into(), end.into()];
-        Ok(self.rows::<TextRow>(sql, values).await?.into_iter().map(|row| row.text).collect())
     }
 
     /// Notes which credentials a revision refers to; part of writing one.

@@ -265,11 +265,13 @@ impl OrgTx {
         Ok(self.rows::<TextRow>(sql, values).await?.into_iter().map(|row| row.text).collect())
     }
 
-    /// Removes every row of a server whose instances have ended, and frees its name.
+    /// Removes every row of a server whose instances have ended, with the credentials that were made from its
+    /// inputs alone, and frees its name.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn remove_server(&self, server: &ServerRow) -> Result<()> {
+    pub async fn remove_server(&mut self, server: &ServerRow) -> Result<()> {
+        self.delete_input_credentials(server.id).await?;
         for table in ["jobs WHERE revision_id IN (SELECT id FROM revisions WHERE server_id = $2)"]
             .into_iter()
             .chain(["instances WHERE server_id = $2", "rollouts WHERE server_id = $2"])

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
-use toolyard_store::{OrgTx, StoreError};
+use toolyard_store::{OrgTx, SealedCredential, StoreError};
 use toolyard_types::api::identity::{Credential, PutCredential};
 use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::{CredentialId, Name, OrganizationId, Secret};
@@ -38,9 +38,11 @@ pub(crate) async fn put(control: &Control, caller: &Caller, name: &Name, put: &P
     let mut tx = control.store().org(caller.organization).await?;
     let before = tx.credential_named(name).await?;
     let action = if before.is_some() { "credential.update" } else { "credential.create" };
-    write(control, &mut tx, name, before, put.description.as_deref(), &put.secret).await?;
+    write(control, &mut tx, name, before, put.description.as_deref(), &put.secret, false).await?;
     audit(&mut tx, caller, action, format!("credential/{name}"), json!({})).await?;
     let after = tx.credential_named(name).await?.ok_or_else(|| unknown(name))?;
+    // An agent holds secrets for a day: it gets the new one now, for the next start.
+    tx.bump_generations_using(after.id).await?;
     tx.commit().await?;
     Ok(after)
 }
@@ -72,13 +74,14 @@ pub(crate) async fn store_input_secret(
 ) -> Result<CredentialId> {
     check_secret(name.as_str(), secret)?;
     let before = tx.credential_named(name).await?;
-    write(control, tx, name, before, None, secret).await
+    write(control, tx, name, before, None, secret, true).await
 }
 
-/// Opens the secrets of these credentials; one that does not exist is left out.
+/// Opens the secrets of these credentials. One that does not exist, or that cannot be opened with the keys that
+/// are here, is left out: it costs the servers that need it, not every server of the same toolbox.
 ///
 /// # Errors
-/// When the store fails, or a secret cannot be opened with the keys that are here.
+/// When the store fails.
 pub(crate) async fn open_many(
     control: &Control,
     organization: OrganizationId,
@@ -90,17 +93,23 @@ pub(crate) async fn open_many(
     let tx = control.store().org_read(organization).await?;
     let sealed = tx.sealed_credentials(ids).await?;
     drop(tx);
-    sealed
-        .into_iter()
-        .map(|sealed| {
-            let subject = subject(sealed.id);
-            let place = Place { organization, subject: &subject, version: sealed.version };
-            Ok((sealed.id, control.vault().unseal(&place, &sealed.envelope)?))
-        })
-        .collect()
+    let open = |sealed: SealedCredential| {
+        let subject = subject(sealed.id);
+        let place = Place { organization, subject: &subject, version: sealed.version };
+        match control.vault().unseal(&place, &sealed.envelope) {
+            Ok(secret) => Some((sealed.id, secret)),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, credential.id = %sealed.id, "a credential cannot be opened; its servers miss it");
+                None
+            }
+        }
+    };
+    Ok(sealed.into_iter().filter_map(open).collect())
 }
 
-/// Seals a secret for a new credential or the next version of a known one, and writes it.
+/// Seals a secret for a new credential or the next version of a known one, and writes it. A new one made
+/// `from_input` belongs to the server it was passed to and goes with it.
 async fn write(
     control: &Control,
     tx: &mut OrgTx,
@@ -108,6 +117,7 @@ async fn write(
     before: Option<Credential>,
     description: Option<&str>,
     secret: &Secret,
+    from_input: bool,
 ) -> Result<CredentialId> {
     let (id, version) = match &before {
         Some(credential) => (credential.id, credential.version.saturating_add(1)),
@@ -121,7 +131,7 @@ async fn write(
             let description = description.unwrap_or(&before.description);
             tx.update_credential(before, description, version, envelope).await
         }
-        None => tx.insert_credential(id, name, description.unwrap_or_default(), envelope).await,
+        None => tx.insert_credential(id, name, description.unwrap_or_default(), envelope, from_input).await,
     };
     match written {
         Ok(()) => Ok(id),

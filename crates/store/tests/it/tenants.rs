@@ -36,7 +36,7 @@ both_engines! {
         tx.create_session(&session).await.unwrap();
         let key = tx.create_api_key(&api_key("h")).await.unwrap();
         let credential = CredentialId::generate();
-        tx.insert_credential(credential, &name("token"), "", vec![1, 2]).await.unwrap();
+        tx.insert_credential(credential, &name("token"), "", vec![1, 2], false).await.unwrap();
         let line = NewAudit {
             actor: "user:1".into(), actor_display: "a".into(), action: "x".into(), target: "y".into(),
             done: true, detail: serde_json::json!({}), request_id: None,
@@ -77,11 +77,11 @@ both_engines! {
         let (acme, other) = (world.organization("acme").await, world.organization("other").await);
         for organization in [acme, other] {
             let mut tx = world.store.org(organization).await.unwrap();
-            tx.insert_credential(CredentialId::generate(), &name("token"), "", vec![]).await.unwrap();
+            tx.insert_credential(CredentialId::generate(), &name("token"), "", vec![], false).await.unwrap();
             tx.commit().await.unwrap();
         }
         let mut tx = world.store.org(acme).await.unwrap();
-        let taken = tx.insert_credential(CredentialId::generate(), &name("token"), "", vec![]).await.unwrap_err();
+        let taken = tx.insert_credential(CredentialId::generate(), &name("token"), "", vec![], false).await.unwrap_err();
         assert!(matches!(taken, StoreError::AlreadyExists), "{taken:?}");
     }
 
@@ -89,7 +89,7 @@ both_engines! {
         let world = World::start(engine).await;
         let acme = world.organization("acme").await;
         let mut tx = world.store.org(acme).await.unwrap();
-        tx.insert_credential(CredentialId::generate(), &name("token"), "", vec![1]).await.unwrap();
+        tx.insert_credential(CredentialId::generate(), &name("token"), "", vec![1], false).await.unwrap();
         let read = tx.credential_named(&name("token")).await.unwrap().unwrap();
         tx.update_credential(&read, "", 2, vec![2]).await.unwrap();
         let stale = tx.update_credential(&read, "", 2, vec![3]).await.unwrap_err();
