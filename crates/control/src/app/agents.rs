@@ -31,6 +31,9 @@ const LEASE: Duration = Duration::from_secs(24 * 3600);
 const RENEW_LEASE: Duration = Duration::from_secs(6 * 3600);
 /// The most instances and jobs one agent may report.
 const MOST_OBSERVED: usize = 10_000;
+/// No honest agent saw a higher generation. One that is near the largest number of the database would end the
+/// counting there, for the query over all toolboxes too.
+const HIGHEST_GENERATION: u64 = 1 << 53;
 /// The longest texts kept of what an agent or a server says, in characters.
 const LONGEST_MESSAGE: usize = 1_000;
 const LONGEST_TAIL: usize = 4_000;
@@ -74,6 +77,9 @@ pub(crate) async fn sync(
     let protocol = negotiate(&request)?;
     if request.observed.instances.len() > MOST_OBSERVED || request.observed.jobs.len() > MOST_OBSERVED {
         return Err(ControlError::field("observed", format!("more than {MOST_OBSERVED} instances or jobs")));
+    }
+    if request.generation > HIGHEST_GENERATION {
+        return Err(ControlError::field("generation", format!("is above {HIGHEST_GENERATION}")));
     }
     observe(control, organization, toolbox, &request).await?;
     metrics::histogram!("toolyard_sync_seconds").record(began.elapsed().as_secs_f64());

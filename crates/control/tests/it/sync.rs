@@ -131,6 +131,12 @@ both_engines! {
         t.wait("/api/v1/servers/s", |_, body| body["phase"] == "ready").await;
     }
 
+    async fn a_generation_that_no_honest_agent_saw_is_refused(engine) {
+        let t = TestControl::start(engine).await;
+        let secret = enroll(&t, "edge").await;
+        assert_eq!(sync(&t, Some(&secret), &report(u64::MAX)).await.0, 422);
+    }
+
     async fn a_drained_toolbox_takes_nothing_new(engine) {
         let t = TestControl::start(engine).await;
         let _agent = FakeAgent::local(&t.control).await;
