@@ -5,7 +5,7 @@
 //! stored only as SHA-256.
 
 use sea_orm::FromQueryResult;
-use toolyard_types::access::{KeyScope, Role};
+use toolyard_types::access::{Actor, KeyScope, Role};
 use toolyard_types::api::identity::{ApiKey, Member, Organization};
 use toolyard_types::snapshot::KeyGrant;
 use toolyard_types::{ApiKeyId, Name, OrganizationId, SessionId, Timestamp, UserId};
@@ -624,19 +624,24 @@ impl OrgTx {
 }
 
 impl OrgTx {
-    /// Revokes the keys that somebody made and that have more power than `keep`; all of them without it.
+    /// Revokes the keys that somebody made, and those made with these keys, that have more power than `keep`;
+    /// all of them without it.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
     pub async fn revoke_api_keys_made_by(&mut self, maker: &str, keep: Option<Role>) -> Result<usize> {
-        let sql = format!("{KEYS} AND created_by = $2 AND revoked_at IS NULL");
-        let rows = self.rows::<KeyRow>(sql, [self.organization().to_string().into(), maker.into()]).await?;
+        let sql = format!("{KEYS} AND created_by = $2");
         let mut revoked = 0;
-        for key in rows.into_iter().map(ApiKey::try_from).collect::<Result<Vec<_>>>()? {
-            // Roles are ordered from most to least power.
-            if keep.is_none_or(|keep| key.role < keep) {
-                self.revoke_api_key(key.id).await?;
-                revoked += 1;
+        let mut makers = vec![maker.to_owned()];
+        while let Some(maker) = makers.pop() {
+            let rows = self.rows::<KeyRow>(&sql, [self.organization().to_string().into(), maker.into()]).await?;
+            for key in rows.into_iter().map(ApiKey::try_from).collect::<Result<Vec<_>>>()? {
+                // A key that was revoked earlier may have made others.
+                makers.push(Actor::ApiKey(key.id).to_string());
+                // Roles are ordered from most to least power.
+                if keep.is_none_or(|keep| key.role < keep) && self.revoke_api_key(key.id).await? {
+                    revoked += 1;
+                }
             }
         }
         Ok(revoked)

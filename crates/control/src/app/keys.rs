@@ -1,14 +1,14 @@
 //! API keys.
 //!
-//! A key is at most as powerful as its maker: neither its role nor its scope reaches further. The key itself is
-//! shown once; what is stored is its SHA-256.
+//! A key is at most as powerful as its maker: neither its role nor its scope reaches further, and one made with
+//! a key ends no later than that. The key itself is shown once; what is stored is its SHA-256.
 
 use std::time::Duration;
 
 use serde_json::json;
 use toolyard_policy::Resource;
 use toolyard_store::NewApiKey;
-use toolyard_types::access::{Action, KeyScope};
+use toolyard_types::access::{Action, Actor, KeyScope};
 use toolyard_types::api::identity::{ApiKey, CreateApiKey, CreatedApiKey};
 use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::{ApiKeyId, Timestamp};
@@ -58,7 +58,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, create: &CreateAp
         role: create.role,
         scope: create.scope.clone(),
         created_by: caller.actor.to_string(),
-        expires_at: expiry(control.clock().now(), create.expires_in_days)?,
+        expires_at: expiry(caller, control.clock().now(), create.expires_in_days)?,
     };
     let mut tx = control.store().org(caller.organization).await?;
     if !tx.active_api_keys_named(&create.name).await?.is_empty() {
@@ -120,10 +120,14 @@ fn is_within(scope: &KeyScope, outer: &KeyScope) -> bool {
     within(&scope.actions, &outer.actions) && within(&scope.resources, &outer.resources)
 }
 
-fn expiry(now: Timestamp, days: Option<u32>) -> Result<Option<Timestamp>> {
-    match days.unwrap_or(DEFAULT_DAYS) {
-        0 => Ok(None),
-        days if days <= MOST_DAYS => Ok(Some(now.plus(Duration::from_secs(u64::from(days) * 24 * 3600)))),
-        _ => Err(ControlError::field("expires_in_days", format!("must be 0 (never) to {MOST_DAYS}"))),
-    }
+/// When a key ends: as asked for, but one made with a key no later than that; the answer says when.
+fn expiry(caller: &Caller, now: Timestamp, days: Option<u32>) -> Result<Option<Timestamp>> {
+    let wanted = match days.unwrap_or(DEFAULT_DAYS) {
+        0 => None,
+        days if days <= MOST_DAYS => Some(now.plus(Duration::from_secs(u64::from(days) * 24 * 3600))),
+        _ => return Err(ControlError::field("expires_in_days", format!("must be 0 (never) to {MOST_DAYS}"))),
+    };
+    let by_key = matches!(caller.actor, Actor::ApiKey(_));
+    let makers_end = caller.expires_at.filter(|end| by_key && wanted.is_none_or(|wanted| wanted > *end));
+    Ok(makers_end.or(wanted))
 }

@@ -192,6 +192,31 @@ both_engines! {
         assert_eq!(status_of(&test, &key, "/api/v1/session").await, 401);
     }
 
+    async fn keys_that_a_removed_members_keys_made_are_revoked_too(engine) {
+        let test = TestControl::start(engine).await;
+        let member = json!({ "email": "dev@example.test", "role": "admin", "password": "another-long-password" });
+        let member = test.post("/api/v1/members", member).await.expect(201);
+        let cookie = cookie_of(&sign_in(&test, "dev@example.test", "another-long-password").await.expect(201));
+        let request = Request::post("/api/v1/keys").header("cookie", &cookie).header("sec-fetch-site", "same-origin");
+        let body = json!({ "name": "first", "role": "admin" }).to_string();
+        let request = request.header("content-type", "application/json").body(Body::from(body)).unwrap();
+        let first = test.send(request).await.expect(201);
+        let second = key_of(&make_key(&test, &key_of(&first), json!({ "name": "second", "role": "admin" })).await);
+        test.delete(&format!("/api/v1/keys/{}", first.body["id"].as_str().unwrap())).await.expect(204);
+        assert_eq!(status_of(&test, &second, "/api/v1/session").await, 200);
+        let path = format!("/api/v1/members/{}", member.body["id"].as_str().unwrap());
+        test.patch(&path, json!({ "role": "viewer" })).await.expect(200);
+        assert_eq!(status_of(&test, &second, "/api/v1/session").await, 401, "it has more power than its maker now");
+    }
+
+    async fn a_key_made_with_a_key_ends_no_later_than_it(engine) {
+        let test = TestControl::start(engine).await;
+        let short = make_key(&test, OWNER_KEY, json!({ "name": "a", "role": "admin", "expires_in_days": 1 })).await;
+        let asked = json!({ "name": "b", "role": "viewer", "expires_in_days": 0 });
+        let made = make_key(&test, &key_of(&short), asked).await.expect(201);
+        assert_eq!(made.body["expires_at"], json!("2026-11-23T12:00:00.000Z"));
+    }
+
     async fn a_new_password_ends_the_sessions_of_the_old_one(engine) {
         let test = TestControl::start(engine).await;
         let cookie = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await);
