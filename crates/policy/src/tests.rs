@@ -78,7 +78,7 @@ fn only_admins_and_owners_touch_keys_of_others_and_only_owners_touch_owners() {
 #[test]
 fn a_narrowed_key_does_only_what_both_its_role_and_its_scope_allow() {
     let decider = Decider::new().unwrap();
-    let scope = KeyScope { actions: vec![Action::ToolCall, Action::MemberManage], resources: vec![name("a")] };
+    let scope = KeyScope { actions: vec![Action::ToolCall, Action::AuditRead], resources: vec![name("a")] };
     let key = principal(Role::Developer, Some(scope));
     let server = |text| Resource::Server(name(text));
     assert!(decider.allows(&key, Action::ToolCall, &server("a")));
@@ -88,8 +88,23 @@ fn a_narrowed_key_does_only_what_both_its_role_and_its_scope_allow() {
     assert!(!elsewhere.allowed && elsewhere.because[0].starts_with("key-scope-resources: "), "{elsewhere:?}");
     let other = decider.decide(&key, Action::ServerRead, &server("a"));
     assert!(!other.allowed && other.because[0].starts_with("key-scope-actions: "), "{other:?}");
-    let above = decider.decide(&key, Action::MemberManage, &Resource::Organization);
-    assert_eq!(above.because, ["no policy lets role `developer` do `member:manage`"]);
+    let above = decider.decide(&key, Action::AuditRead, &Resource::Organization);
+    assert_eq!(above.because, ["no policy lets role `developer` do `audit:read`"]);
+}
+
+#[test]
+fn a_key_narrowed_to_some_servers_cannot_make_itself_more_power() {
+    let decider = Decider::new().unwrap();
+    let scope = KeyScope { actions: Vec::new(), resources: vec![name("a")] };
+    let key = principal(Role::Owner, Some(scope));
+    let member = decider.decide(&key, Action::MemberManage, &Resource::Member { owner: false });
+    assert!(member.because[0].starts_with("key-scope-manages-nothing-else: "), "{member:?}");
+    for action in [Action::ToolboxManage, Action::CredentialManage, Action::CatalogReview, Action::FlagManage] {
+        assert!(!decider.allows(&key, action, &Resource::Organization), "{action:?}");
+    }
+    assert!(!decider.allows(&key, Action::KeyManage, &Resource::ApiKey { own: false }));
+    assert!(decider.allows(&key, Action::KeyManage, &Resource::ApiKey { own: true }));
+    assert!(decider.allows(&key, Action::ServerDeploy, &Resource::Server(name("a"))));
 }
 
 #[test]

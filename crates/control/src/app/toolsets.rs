@@ -7,6 +7,7 @@ use toolyard_types::access::Action;
 use toolyard_types::api::servers::{PutToolset, Toolset};
 use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::name::is_hidden;
+use toolyard_types::snapshot::ToolsetMember;
 use toolyard_types::{FieldError, Name, ToolsetId};
 
 use super::{allow, audit, next_cursor, page_limit};
@@ -63,6 +64,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: PutTools
     allow(control, caller, Action::ToolsetManage, &Resource::Toolset(request.name.clone()))?;
     let mut tx = control.store().org(caller.organization).await?;
     check(&tx, &request).await?;
+    may_add(control, caller, &request.members, &[])?;
     if let Some(kind) = tx.name_holder(&request.name).await? {
         return Err(ControlError::AlreadyExists(format!("{kind} `{}`", request.name)));
     }
@@ -101,6 +103,7 @@ pub(crate) async fn replace(
         return Err(ControlError::Store(toolyard_store::StoreError::Stale));
     }
     check(&tx, &request).await?;
+    may_add(control, caller, &request.members, &row.members)?;
     if (&row.description, &row.members) == (&request.description, &request.members) {
         return Ok(view(caller, row));
     }
@@ -118,6 +121,15 @@ pub(crate) async fn delete(control: &Control, caller: &Caller, name: &Name) -> R
     tx.remove_toolset(&row).await?;
     changed(&mut tx, caller, &row, "toolset.delete").await?;
     Ok(tx.commit().await?)
+}
+
+/// Who puts a server's tools into a toolset must be able to call them: else a key narrowed to a toolset could
+/// widen itself by adding servers to it.
+fn may_add(control: &Control, caller: &Caller, members: &[ToolsetMember], before: &[ToolsetMember]) -> Result<()> {
+    let added = members.iter().filter(|member| !before.contains(member));
+    added
+        .into_iter()
+        .try_for_each(|member| allow(control, caller, Action::ToolCall, &Resource::Server(member.server.clone())))
 }
 
 async fn changed(tx: &mut OrgTx, caller: &Caller, row: &ToolsetRow, action: &str) -> Result<()> {

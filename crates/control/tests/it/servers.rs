@@ -252,6 +252,75 @@ both_engines! {
         }
     }
 
+    async fn the_credentials_of_a_servers_inputs_go_with_the_last_server_that_has_them(engine) {
+        const ENTRY: &str = "io.github.brave/brave-search-mcp-server";
+        let t = TestControl::start(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        t.put("/api/v1/credentials/own", json!({ "secret": "x" })).await.expect(200);
+        let inputs = json!({ "BRAVE_API_KEY": "y" });
+        let body = json!({ "name": "a", "entry": ENTRY, "inputs": inputs, "credentials": { "OTHER": "own" }, "start": false });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.post("/api/v1/servers/a/clone", json!({ "name": "b" })).await.expect(201);
+        t.delete("/api/v1/servers/a").await.expect(202);
+        t.wait("/api/v1/servers/a", |status, _| status == 404).await;
+        t.get("/api/v1/credentials/a-brave-api-key").await.expect(200);
+        t.delete("/api/v1/servers/b").await.expect(202);
+        t.wait("/api/v1/servers/b", |status, _| status == 404).await;
+        t.get("/api/v1/credentials/a-brave-api-key").await.expect(404);
+        t.get("/api/v1/credentials/own").await.expect(200);
+    }
+
+    async fn a_new_secret_reaches_the_agent_at_once(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.put("/api/v1/credentials/own", json!({ "secret": "old" })).await.expect(200);
+        let body = json!({ "name": "s", "entry": EVERYTHING, "credentials": { "TOKEN": "own" } });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        t.put("/api/v1/credentials/own", json!({ "secret": "new" })).await.expect(200);
+        let has_it = || {
+            let state = agent.state();
+            state.desired.instances.iter().any(|it| it.secrets.values().any(|secret| secret.expose() == "new"))
+        };
+        t.wait("/api/v1/servers/s", |_, _| has_it()).await;
+    }
+
+    async fn a_credential_that_cannot_be_opened_costs_only_the_servers_that_need_it(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.put("/api/v1/credentials/own", json!({ "secret": "old" })).await.expect(200);
+        let body = json!({ "name": "s", "entry": EVERYTHING, "credentials": { "TOKEN": "own" } });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let (clock, toolbox) = (t.clock.clone(), t.control.local_toolbox().await.unwrap().unwrap());
+        // Started again with another master key, as when a key file was lost.
+        let t = TestControl::with(t.stop().await, clock, |options| {
+            let current = toolyard_types::Secret::new("07".repeat(32));
+            options.vault_keys = toolyard_control::VaultKeys::Given { current, previous: Vec::new() };
+        }).await;
+        let _agent = agent.continue_with(&t.control, toolbox);
+        t.deploy("other").await;
+    }
+
+    async fn a_key_narrowed_to_a_toolset_cannot_add_servers_to_it(engine) {
+        let t = TestControl::start(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        for name in ["mine", "theirs"] {
+            let body = json!({ "name": name, "entry": EVERYTHING, "start": false });
+            t.post("/api/v1/servers", body).await.expect(201);
+        }
+        let toolset = |servers: &[&str]| {
+            let members: Vec<_> = servers.iter().map(|server| json!({ "server": server })).collect();
+            json!({ "name": "set", "description": "", "members": members })
+        };
+        t.post("/api/v1/toolsets", toolset(&["mine"])).await.expect(201);
+        let key = json!({ "name": "k", "role": "developer", "scope": { "resources": ["set"] } });
+        let key = t.post("/api/v1/keys", key).await.expect(201).body["key"].as_str().unwrap().to_owned();
+        let put = async |body| t.ask_as(&key, http::Method::PUT, "/api/v1/toolsets/set", Some(body)).await;
+        put(toolset(&["mine", "theirs"])).await.expect(403);
+        put(toolset(&["mine"])).await.expect(200);
+    }
+
     async fn toolsets_share_the_name_space_with_servers(engine) {
         let t = TestControl::start(engine).await;
         t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING })).await.expect(201);
