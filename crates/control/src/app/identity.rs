@@ -70,7 +70,7 @@ fn caller_of(user: &User, membership: &Membership, request_id: Option<String>) -
         role: membership.role,
         scope: None,
     };
-    Caller { principal, request_id, session: None, expires_at: None }
+    Caller::signing_in(principal, request_id)
 }
 
 /// Ends the caller's session; with a key there is none to end.

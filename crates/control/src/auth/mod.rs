@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, header};
-use toolyard_store::{SignedIn, Store};
+use toolyard_store::Store;
 use toolyard_types::access::{Actor, Principal};
 use toolyard_types::snapshot::KeyGrant;
 use toolyard_types::{ApiKeyId, Clock, SessionId, Timestamp};
@@ -42,25 +42,14 @@ pub struct Caller {
     pub session: Option<SessionId>,
     /// When the session or the key ends.
     pub expires_at: Option<Timestamp>,
+    /// When the session's use was last written.
+    last_seen_at: Option<Timestamp>,
 }
 
 impl Caller {
-    /// Toolyard itself, for what a loop does in an organization.
-    #[must_use]
-    pub fn system(
-        part: &str,
-        organization: toolyard_types::OrganizationId,
-        organization_name: toolyard_types::Name,
-    ) -> Self {
-        let principal = Principal {
-            actor: Actor::System(part.to_owned()),
-            display: part.to_owned(),
-            organization,
-            organization_name,
-            role: toolyard_types::access::Role::Owner,
-            scope: None,
-        };
-        Self { principal, request_id: None, session: None, expires_at: None }
+    /// Somebody who is signing in, before there is a session.
+    pub(crate) fn signing_in(principal: Principal, request_id: Option<String>) -> Self {
+        Self { principal, request_id, session: None, expires_at: None, last_seen_at: None }
     }
 }
 
@@ -112,6 +101,21 @@ pub(crate) fn cookie_name(secure: bool) -> &'static str {
 /// # Errors
 /// `unauthenticated` when neither is there or good.
 pub(crate) async fn authenticate(control: &Control, headers: &HeaderMap, request_id: Option<String>) -> Result<Caller> {
+    let caller = look_again(control, headers, request_id).await?;
+    match (&caller.actor, caller.session) {
+        (Actor::ApiKey(key), _) => control.note_key_use(*key),
+        (_, Some(session)) => return Ok(Caller { expires_at: extend(control, session, &caller).await?, ..caller }),
+        _ => {}
+    }
+    Ok(caller)
+}
+
+/// Finds out who is asking, without counting it as a use: an answer that goes on for hours must not keep the
+/// session of somebody who left alive.
+///
+/// # Errors
+/// As [`authenticate`].
+pub(crate) async fn look_again(control: &Control, headers: &HeaderMap, request_id: Option<String>) -> Result<Caller> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let text = value.to_str().ok().filter(|text| text.len() <= LONGEST_TOKEN);
         let key = text.and_then(bearer).ok_or_else(|| refuse("send `Authorization: Bearer <API key>`"))?;
@@ -148,9 +152,8 @@ async fn by_key(control: &Control, key: &str, request_id: Option<String>) -> Res
     let grant = tx.key_grant_by_hash(&token::sha256_hex(key)).await?;
     drop(tx);
     let grant = grant.ok_or_else(|| refuse("the API key is unknown, revoked or expired"))?;
-    control.note_key_use(grant.id);
     let expires_at = grant.expires_at;
-    Ok(Caller { principal: key_principal(grant), request_id, session: None, expires_at })
+    Ok(Caller { principal: key_principal(grant), request_id, session: None, expires_at, last_seen_at: None })
 }
 
 pub(crate) fn key_principal(grant: KeyGrant) -> Principal {
@@ -169,7 +172,7 @@ async fn by_session(control: &Control, token: &str, request_id: Option<String>) 
     let found = tx.session_by_token_hash(&token::sha256_hex(token)).await?;
     drop(tx);
     let signed_in = found.ok_or_else(|| refuse("the session has ended; sign in again"))?;
-    let expires_at = extend(control, &signed_in).await?;
+    let (expires_at, last_seen_at) = (Some(signed_in.expires_at), Some(signed_in.last_seen_at));
     let principal = Principal {
         actor: Actor::User(signed_in.user),
         display: signed_in.email,
@@ -178,20 +181,20 @@ async fn by_session(control: &Control, token: &str, request_id: Option<String>) 
         role: signed_in.membership.role,
         scope: None,
     };
-    Ok(Caller { principal, request_id, session: Some(signed_in.session), expires_at: Some(expires_at) })
+    Ok(Caller { principal, request_id, session: Some(signed_in.session), expires_at, last_seen_at })
 }
 
 /// Moves a session's end, because it is being used.
-async fn extend(control: &Control, signed_in: &SignedIn) -> Result<Timestamp> {
+async fn extend(control: &Control, session: SessionId, caller: &Caller) -> Result<Option<Timestamp>> {
     let now = control.clock().now();
-    if now.since(signed_in.last_seen_at) < EXTEND_EVERY {
-        return Ok(signed_in.expires_at);
+    if caller.last_seen_at.is_some_and(|seen| now.since(seen) < EXTEND_EVERY) {
+        return Ok(caller.expires_at);
     }
     let expires_at = now.plus(control.options().session_ttl);
-    let tx = control.store().org(signed_in.membership.organization).await?;
-    tx.extend_session(signed_in.session, expires_at).await?;
+    let tx = control.store().org(caller.organization).await?;
+    tx.extend_session(session, expires_at).await?;
     tx.commit().await?;
-    Ok(expires_at)
+    Ok(Some(expires_at))
 }
 
 /// Writes uses of keys and forgets ended sessions, until everything ends.

@@ -110,8 +110,35 @@ fn events(
 }
 
 async fn still_allowed(control: &Control, caller: &Caller, headers: &HeaderMap) -> Result<()> {
-    let now = auth::authenticate(control, headers, caller.request_id.clone()).await?;
+    let now = auth::look_again(control, headers, caller.request_id.clone()).await?;
     app::allow(control, &now, Action::EventRead, &Resource::Organization)
+}
+
+/// Ends when the caller may no longer do this, or everything stops: for answers that go on for long. A revoked
+/// key is noticed with its event, an ended session within [`KEEP_ALIVE`].
+pub(super) async fn refused_from_now_on(
+    control: Control,
+    caller: Caller,
+    headers: HeaderMap,
+    action: Action,
+    resource: Resource,
+) {
+    let mut feed = control.event_feed();
+    loop {
+        feed.borrow_and_update();
+        let allowed = match auth::look_again(&control, &headers, caller.request_id.clone()).await {
+            Ok(now) => app::allow(&control, &now, action, &resource),
+            Err(error) => Err(error),
+        };
+        if allowed.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = control.stopping().cancelled() => return,
+            changed = feed.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(KEEP_ALIVE) => {}
+        }
+    }
 }
 
 async fn read(control: &Control, caller: &Caller, after: i64) -> Result<Vec<OutboxEvent>> {

@@ -1,9 +1,12 @@
 //! Servers, their revisions, rollouts and logs.
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
+use toolyard_policy::Resource;
 use toolyard_types::access::Action;
 use toolyard_types::api::servers::{
     CloneServer, CreateServer, Revision, RollbackServer, Rollout, Server, UpdateServer,
@@ -13,6 +16,7 @@ use toolyard_types::state::Phase;
 use toolyard_types::{Code, InstanceId, Name};
 use utoipa_axum::routes;
 
+use super::events;
 use super::extract::{Json, Path, Query};
 use super::guard::{Access, Routes};
 use crate::app::servers;
@@ -215,6 +219,7 @@ struct LogQuery {
 async fn get_logs(
     State(control): State<Control>,
     caller: Caller,
+    headers: HeaderMap,
     Path(name): Path<Name>,
     Query(query): Query<LogQuery>,
 ) -> Result<Response> {
@@ -226,7 +231,13 @@ async fn get_logs(
     let channel = control.toolbox_channel(toolbox).ok_or_else(|| {
         ControlError::problem(Code::ServerNotReady, "the toolbox that has the log is not connected now")
     })?;
-    let path = format!("/v1/instances/{instance}/logs?tail={tail}&follow={}", query.follow.unwrap_or(false));
-    let body = crate::app::logs::open(channel, &path).await?;
+    let follow = query.follow.unwrap_or(false);
+    let path = format!("/v1/instances/{instance}/logs?tail={tail}&follow={follow}");
+    let mut body = crate::app::logs::open(channel, &path).await?;
+    if follow {
+        let resource = Resource::Server(name);
+        let end = events::refused_from_now_on(control, caller, headers, Action::ServerLogs, resource);
+        body = Body::from_stream(body.into_data_stream().take_until(Box::pin(end)));
+    }
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")], body).into_response())
 }
