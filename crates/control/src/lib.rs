@@ -199,6 +199,14 @@ impl Control {
 
     /// Cancelled when everything should end.
     pub(crate) fn stopping(&self) -> &CancellationToken {
+    /// Runs a request's work apart from its connection; this control plane waits for it too.
+    pub(crate) fn spawn_request<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.0.tasks.spawn(work)
+    }
+
         &self.0.options.shutdown
     }
 

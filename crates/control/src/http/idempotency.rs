@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 use toolyard_types::{Code, Secret};
+use tracing::Instrument;
 
 use super::extract;
 use crate::auth::token;
@@ -69,12 +70,20 @@ async fn run_once(control: &Control, caller: &Caller, key: &str, request: Reques
         return Ok(answer);
     }
     // The handlers run apart: when the client goes away meanwhile, the row still gets its answer.
-    let (control, caller, key) = (control.clone(), caller.clone(), key.to_owned());
-    let work = tokio::spawn(async move {
-        let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-        remember(&control, &caller, &key, response).await
-    });
-    work.await.map_err(ControlError::internal("answering a request with an idempotency key"))?
+    let work = {
+        let (control, caller, key) = (control.clone(), caller.clone(), key.to_owned());
+        async move {
+            let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+            remember(&control, &caller, &key, response).await
+        }
+    };
+    match control.spawn_request(work.in_current_span()).await {
+        Ok(answer) => answer,
+        Err(panic) => {
+            forget(control, caller, key).await?;
+            Err(ControlError::internal("answering a request with an idempotency key")(panic))
+        }
+    }
 }
 
 /// Notes that the request is under way; an answer means that it must not run.
