@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use toolyard_store::{CallCursor, CallStore};
 use toolyard_types::Timestamp;
 use toolyard_types::api::{Page, PageQuery};
@@ -23,6 +24,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(3600);
 pub(crate) struct CallState {
     store: CallStore,
     sender: mpsc::Sender<CallRecord>,
+    /// Cancelled when no more records come.
+    ended: CancellationToken,
 }
 
 impl CallState {
@@ -30,7 +33,12 @@ impl CallState {
     pub(crate) async fn open(store: &toolyard_store::Store) -> Result<(Self, mpsc::Receiver<CallRecord>)> {
         let calls = CallStore::open(store.location()).await?;
         let (sender, receiver) = mpsc::channel(WAITING);
-        Ok((Self { store: calls, sender }, receiver))
+        Ok((Self { store: calls, sender, ended: CancellationToken::new() }, receiver))
+    }
+
+    /// Says that no more records come: what is waiting is written, and the writer ends.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
     }
 }
 
@@ -63,12 +71,13 @@ fn kept_since(control: &Control) -> Timestamp {
     Timestamp::from_ms(control.clock().now().as_ms() - kept_ms)
 }
 
-/// Writes records in batches until everything ends, then what is left.
+/// Writes records in batches until [`Control::shutdown`], then what is left. It goes on while everything else
+/// stops: calls that drain leave records too.
 pub(crate) async fn write(control: Control, mut records: mpsc::Receiver<CallRecord>) {
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let stopping = tokio::select! {
-            () = control.stopping().cancelled() => true,
+            () = control.calls().ended.cancelled() => true,
             taken = records.recv_many(&mut batch, BATCH) => taken == 0,
         };
         if stopping {
@@ -84,7 +93,7 @@ pub(crate) async fn write(control: Control, mut records: mpsc::Receiver<CallReco
         while batch.len() < BATCH {
             let room = BATCH - batch.len();
             tokio::select! {
-                () = control.stopping().cancelled() => break,
+                () = control.calls().ended.cancelled() => break,
                 () = &mut deadline => break,
                 taken = records.recv_many(&mut batch, room) => if taken == 0 { break },
             }

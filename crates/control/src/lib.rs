@@ -181,6 +181,7 @@ impl Control {
     pub async fn shutdown(&self, deadline: Duration) -> bool {
         self.0.options.shutdown.cancel();
         self.0.tasks.close();
+        self.0.calls.end();
         let ended = tokio::time::timeout(deadline, self.0.tasks.wait()).await.is_ok();
         if let Err(error) = auth::flush_key_uses(self).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last uses of API keys were not written");
@@ -189,7 +190,7 @@ impl Control {
     }
 
     /// Starts a background task that this control plane waits for. The task must end when [`Control::stopping`]
-    /// is cancelled.
+    /// is cancelled, or with [`Control::shutdown`].
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.0.tasks.spawn(async move {
             task.await;

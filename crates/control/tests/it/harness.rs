@@ -38,6 +38,7 @@ pub(crate) use both_engines;
 pub(crate) struct TestControl {
     pub(crate) control: Control,
     pub(crate) clock: Clock,
+    pub(crate) stopping: CancellationToken,
     router: axum::Router,
     database: TestDatabase,
 }
@@ -103,8 +104,9 @@ impl TestControl {
     pub(crate) async fn with(database: TestDatabase, clock: Clock, change: impl FnOnce(&mut ControlOptions)) -> Self {
         let mut options = options(&database, clock.clone()).await;
         change(&mut options);
+        let stopping = options.shutdown.clone();
         let control = Control::start(options).await.expect("the control plane starts");
-        Self { router: control.router(), control, clock, database }
+        Self { router: control.router(), control, clock, stopping, database }
     }
 
     /// Stops this control plane and gives the database back, for another start.

@@ -176,6 +176,8 @@ both_engines! {
                 duration_us: 10, request_bytes: 1, response_bytes: 2, request_id: "r".into(),
             };
             sender.try_send(record).unwrap();
+            // A call that drains ends after everything was told to stop, and before the control plane is shut down.
+            test.stopping.cancel();
         }
         let clock = test.clock.clone();
         let test = TestControl::on(test.stop().await, clock).await;
