@@ -26,6 +26,9 @@ use crate::{ControlError, Result};
 
 /// The longest text of one input, variable or argument, in bytes.
 const MAX_TEXT_BYTES: usize = 32 * 1024;
+/// The most that all templates of one server become together, in bytes: variables may hold variables, so a
+/// small document could become any amount of text.
+const MAX_EXPANDED_BYTES: usize = 1 << 20;
 /// The most inputs, variables, arguments or paths of one server.
 const MAX_ITEMS: usize = 200;
 
@@ -216,7 +219,13 @@ pub(crate) fn kind_of(runtime: &Runtime) -> &'static str {
 /// # Errors
 /// Every field that is missing or not valid, at once.
 pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
-    let mut expansion = Expansion { wish, errors: Vec::new(), missing_secrets: Vec::new(), paths: wish.paths.clone() };
+    let mut expansion = Expansion {
+        wish,
+        errors: Vec::new(),
+        missing_secrets: Vec::new(),
+        paths: wish.paths.clone(),
+        expanded_bytes: 0,
+    };
     expansion.check_texts();
     expansion.check_known();
     expansion.check_limits();
@@ -256,6 +265,7 @@ struct Expansion<'a> {
     errors: Vec<FieldError>,
     missing_secrets: Vec<String>,
     paths: Vec<PathGrant>,
+    expanded_bytes: usize,
 }
 
 impl Expansion<'_> {
@@ -402,7 +412,11 @@ impl Expansion<'_> {
                 continue;
             };
             push_text(&mut parts, before);
-            match self.input(name, input, input.is_required) {
+            let value = self.input(name, input, input.is_required);
+            if !self.affords(value.as_ref()) {
+                return None;
+            }
+            match value {
                 Some(value) => value.0.into_iter().for_each(|part| match part {
                     Part::Text(text) => push_text(&mut parts, &text),
                     credential => parts.push(credential),
@@ -413,6 +427,17 @@ impl Expansion<'_> {
         }
         push_text(&mut parts, rest);
         complete.then_some(Value(parts))
+    }
+
+    /// Counts what a template took in; `false` when it is too much.
+    fn affords(&mut self, value: Option<&Value>) -> bool {
+        let bytes = value.map_or(0, |value| value.redacted().len());
+        self.expanded_bytes = self.expanded_bytes.saturating_add(bytes).saturating_add(1);
+        if self.expanded_bytes > MAX_EXPANDED_BYTES {
+            self.error("entry", format!("its values become more than {MAX_EXPANDED_BYTES} bytes of text"));
+            return false;
+        }
+        true
     }
 
     fn arguments(&mut self, declared: &[Argument]) -> Vec<Value> {
@@ -727,6 +752,15 @@ mod tests {
         let spec = expand(&wish).unwrap();
         let value = &spec.runtime.package().unwrap().environment["AUTH"];
         assert_eq!(value.0, [Part::Text("Bearer ".into()), Part::Credential(secret), Part::Text(" {other} {".into())]);
+    }
+
+    #[test]
+    fn a_small_document_cannot_become_any_amount_of_text() {
+        let inner = json!({"value": "{b}".repeat(2000), "variables": {"b": {"default": "x".repeat(2000)}}});
+        let wish = npm(json!({"environmentVariables": [
+            {"name": "A", "value": "{a}".repeat(2000), "variables": {"a": inner}},
+        ]}));
+        assert_eq!(fields(&expand(&wish).unwrap_err()), ["entry"]);
     }
 
     #[test]
