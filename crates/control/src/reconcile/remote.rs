@@ -59,6 +59,8 @@ struct Due {
     server: ServerRow,
     revision: RevisionRow,
     before: Option<ProbeRow>,
+    /// When the rollout began that waits for it.
+    began: Option<Timestamp>,
 }
 
 /// The revisions of a server that should be probed now.
@@ -80,7 +82,7 @@ async fn due_of(control: &Control, at: ServerRef) -> Result<Vec<Due>> {
         if is_due(before.as_ref(), began, now)
             && let Some(revision) = tx.revision(id).await?
         {
-            due.push(Due { server: server.clone(), revision, before });
+            due.push(Due { server: server.clone(), revision, before, began });
         }
     }
     Ok(due)
@@ -97,15 +99,9 @@ fn is_due(before: Option<&ProbeRow>, rollout_began: Option<Timestamp>, now: Time
 
 async fn probe(control: &Control, organization: OrganizationId, due: Due) -> Result<()> {
     let Runtime::Remote(remote) = &due.revision.spec.runtime else { return Ok(()) };
-    let began = control.clock().now();
     let outcome = ask(control, organization, remote).await?;
     let now = control.clock().now();
-    let waiting = due.before.as_ref().is_none_or(|probe| probe.checked_at < began);
-    let failures = match (&outcome, &due.before) {
-        (Ok(_), _) => 0,
-        (Err(_), Some(before)) if waiting && before.failures > 0 => before.failures.saturating_add(1),
-        (Err(_), _) => 1,
-    };
+    let failures = if outcome.is_ok() { 0 } else { failures_before(&due).saturating_add(1) };
     let (phase, reason, message, mcp) = match outcome {
         Ok(mcp) => (Phase::Ready, Reason::Answered, String::new(), Some(mcp)),
         Err((reason, message)) => (Phase::Failed, reason, message, due.before.as_ref().and_then(|it| it.mcp.clone())),
@@ -128,6 +124,12 @@ async fn probe(control: &Control, organization: OrganizationId, due: Due) -> Res
         tx.event("server.changed", format!("server/{}", due.server.name), data);
     }
     Ok(tx.commit().await?)
+}
+
+/// How many probes in a row failed before this one; those before a rollout do not count against it.
+fn failures_before(due: &Due) -> u32 {
+    let before = due.before.as_ref().filter(|probe| due.began.is_none_or(|began| probe.checked_at >= began));
+    before.map_or(0, |probe| probe.failures)
 }
 
 /// Asks a remote server to introduce itself.
