@@ -1,7 +1,11 @@
 //! Version and API document.
 
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::IntoResponse;
+use http::header;
 use toolyard_types::api::system::Version;
 use utoipa_axum::routes;
 
@@ -31,5 +35,8 @@ async fn get_version(State(control): State<Control>) -> Json<Version> {
 /// Get this API's description (OpenAPI 3.1).
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = TAG, responses((status = 200, body = serde_json::Value)))]
 async fn get_openapi() -> impl IntoResponse {
-    Json(super::openapi())
+    // Made once: it is large, and everybody may ask for it.
+    static DOCUMENT: LazyLock<Bytes> =
+        LazyLock::new(|| serde_json::to_vec(&super::openapi()).expect("the document serialises").into());
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
 }
