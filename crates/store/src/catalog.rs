@@ -339,6 +339,25 @@ impl OrgTx {
         Ok(rows.into_iter().map(|row| (row.key, count(row.count))).collect())
     }
 
+    /// How many servers came from each of these entries.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_catalog_deployments_of(&self, names: &[&str]) -> Result<Vec<(String, u32)>> {
+        let mut counts = Vec::new();
+        for chunk in names.chunks(CHUNK) {
+            let places = placeholders(2, chunk.len());
+            let sql = format!(
+                "SELECT entry_name AS key, COUNT(*) AS count FROM servers \
+                 WHERE organization_id = $1 AND entry_name IN ({places}) AND NOT deleted GROUP BY entry_name"
+            );
+            let values = std::iter::once(self.tenant()).chain(chunk.iter().map(|&name| name.into()));
+            let rows: Vec<CountRow> = self.rows(&sql, values).await?;
+            counts.extend(rows.into_iter().map(|row| (row.key, count(row.count))));
+        }
+        Ok(counts)
+    }
+
     /// Every entry that is not deleted.
     ///
     /// # Errors
@@ -392,7 +411,8 @@ impl OrgTx {
         Ok(entries)
     }
 
-    /// Inserts entries, or replaces those with the same id.
+    /// Inserts entries, or replaces those with the same id. The sums of ratings are left alone: they belong to
+    /// [`OrgTx::rate_catalog_entry`], and what was read before may be older.
     ///
     /// # Errors
     /// When the database fails.
@@ -405,8 +425,7 @@ impl OrgTx {
                  categories = excluded.categories, categories_set = excluded.categories_set, kinds = excluded.kinds, \
                  status = excluded.status, status_message = excluded.status_message, review = excluded.review, \
                  review_reason = excluded.review_reason, submitted_by = excluded.submitted_by, \
-                 verified_by = excluded.verified_by, public = excluded.public, rating_sum = excluded.rating_sum, \
-                 rating_count = excluded.rating_count, seen_at = excluded.seen_at, updated_at = excluded.updated_at \
+                 verified_by = excluded.verified_by, public = excluded.public, seen_at = excluded.seen_at, updated_at = excluded.updated_at \
                  WHERE catalog_entries.organization_id = excluded.organization_id"
             );
             let values: Vec<Value> = chunk.iter().flat_map(|entry| entry_values(self.tenant(), entry)).collect();

@@ -47,7 +47,11 @@ pub(crate) async fn list_entries(control: &Control, caller: &Caller, query: Entr
     let wanted = checked(query)?;
     let index = index(control, caller.organization).await?;
     let tx = control.store().org_read(caller.organization).await?;
-    let deployments: HashMap<String, u32> = tx.count_catalog_deployments().await?.into_iter().collect();
+    // All of them only for their order: with many servers counting takes longer than the search.
+    let mut deployments: HashMap<String, u32> = match wanted.sort {
+        Sort::Deployments => tx.count_catalog_deployments().await?.into_iter().collect(),
+        _ => HashMap::new(),
+    };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut page = index.search(&wanted, &deployments, after.as_ref(), limit.saturating_add(1));
     let more = page.len() > limit;
@@ -55,6 +59,10 @@ pub(crate) async fn list_entries(control: &Control, caller: &Caller, query: Entr
     let next_cursor = page.last().filter(|_| more).map(|(place, _)| write_cursor(place));
     let ids: Vec<_> = page.iter().map(|(_, id)| *id).collect();
     let mut rows: HashMap<_, _> = tx.catalog_entries_by_id(&ids).await?.into_iter().map(|row| (row.id, row)).collect();
+    if wanted.sort != Sort::Deployments {
+        let names: Vec<_> = rows.values().map(|row| row.name.as_str()).collect();
+        deployments = tx.count_catalog_deployments_of(&names).await?.into_iter().collect();
+    }
     let sources = tx.catalog_sources().await?;
     // An entry removed since the index was built is left out.
     let rows = ids.iter().filter_map(|id| rows.remove(id));
@@ -125,7 +133,7 @@ async fn shown(tx: &OrgTx, sources: &[CatalogSource], name: &EntryName) -> Resul
 }
 
 async fn full(tx: &OrgTx, sources: &[CatalogSource], entry: CatalogEntry, version: Option<&str>) -> Result<Entry> {
-    let deployments = tx.count_catalog_deployments().await?.into_iter().collect();
+    let deployments = tx.count_catalog_deployments_of(&[&entry.name]).await?.into_iter().collect();
     let name = EntryName::new(entry.name.clone())?;
     let version = version.unwrap_or(&entry.latest_version);
     let stored = tx.catalog_version(entry.id, version).await?.filter(|stored| stored.status != "deleted");

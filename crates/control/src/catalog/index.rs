@@ -245,12 +245,12 @@ impl Index {
                 *total = if best == 0 || (number > 0 && *total == 0) { 0 } else { *total + best };
             }
         }
-        for (total, item) in totals.iter_mut().zip(&self.items) {
+        for (total, item) in totals.iter_mut().zip(&self.items).filter(|(total, _)| **total > 0) {
             let name = item.name.to_lowercase();
             let short = name.split_once('/').map_or(name.as_str(), |(_, short)| short);
             if name == whole || short == whole {
                 *total += 100_000;
-            } else if *total > 0 && short.strip_prefix("server-").unwrap_or(short).starts_with(&whole) {
+            } else if short.strip_prefix("server-").unwrap_or(short).starts_with(&whole) {
                 *total += 2_000;
             }
         }
