@@ -15,7 +15,7 @@ use toolyard_types::snapshot::{CallOutcome, CallRecord};
 use toolyard_types::{OrganizationId, Timestamp};
 
 use crate::query::{count, parse, parse_option, to_i64};
-use crate::{Location, Result, StoreError};
+use crate::{Location, Result, StoreError, make_private, unusable};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Rows of one insert; 13 values each stay below both engines' limits of bound values.
@@ -68,7 +68,7 @@ impl CallStore {
         let days = match location {
             Location::Sqlite(path) => {
                 let dir = path.parent().unwrap_or(Path::new(".")).join("calls");
-                tokio::fs::create_dir_all(&dir).await.map_err(|error| io(&dir, error))?;
+                tokio::fs::create_dir_all(&dir).await.map_err(|error| unusable(&dir, error))?;
                 Days::Files { dir, open: Mutex::default() }
             }
             Location::Postgres(url) => {
@@ -82,10 +82,10 @@ impl CallStore {
         Ok(Self(Arc::new(days)))
     }
 
-    /// Writes records, those of one day in one transaction.
+    /// Writes records, at most [`ROWS_AT_ONCE`] of one day in one statement.
     ///
     /// # Errors
-    /// When the database fails; then some days may have been written and others not.
+    /// When the database fails; then some statements may have been executed and others not.
     pub async fn insert(&self, records: &[CallRecord]) -> Result<()> {
         let mut by_day: BTreeMap<i64, Vec<&CallRecord>> = BTreeMap::new();
         for record in records {
@@ -217,9 +217,9 @@ fn file(dir: &Path, day: i64) -> PathBuf {
 }
 
 async fn days_on_disk(dir: &Path) -> Result<Vec<i64>> {
-    let mut entries = tokio::fs::read_dir(dir).await.map_err(|error| io(dir, error))?;
+    let mut entries = tokio::fs::read_dir(dir).await.map_err(|error| unusable(dir, error))?;
     let mut days = Vec::new();
-    while let Some(entry) = entries.next_entry().await.map_err(|error| io(dir, error))? {
+    while let Some(entry) = entries.next_entry().await.map_err(|error| unusable(dir, error))? {
         let name = entry.file_name().to_string_lossy().into_owned();
         if let Some(date) = name.strip_suffix(".db")
             && let Ok(at) = Timestamp::parse(&format!("{date}T00:00:00Z"))
@@ -236,7 +236,7 @@ async fn remove_day(dir: &Path, day: i64) -> Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         let path = PathBuf::from(format!("{}{suffix}", path.display()));
         match tokio::fs::remove_file(&path).await {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(&path, error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(&path, error)),
             _ => {}
         }
     }
@@ -244,7 +244,9 @@ async fn remove_day(dir: &Path, day: i64) -> Result<()> {
 }
 
 async fn open_day(dir: &Path, day: i64) -> Result<DatabaseConnection> {
-    let url = format!("sqlite://{}?mode=rwc", file(dir, day).display());
+    let path = file(dir, day);
+    make_private(&path).map_err(|error| unusable(&path, error))?;
+    let url = format!("sqlite://{}?mode=rwc", path.display());
     let db = Database::connect(crate::sqlite_options(&url, 1)).await?;
     let table = TABLE.replace("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT");
     db.execute_unprepared(&format!("CREATE TABLE IF NOT EXISTS calls {table}")).await?;
@@ -374,8 +376,4 @@ impl TryFrom<Row> for StoredCall {
 fn outcome(text: &str) -> Result<CallOutcome> {
     serde_json::from_value(serde_json::Value::from(text))
         .map_err(|source| StoreError::Corrupt { what: "calls.outcome".to_owned(), source: Box::new(source) })
-}
-
-fn io(path: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Corrupt { what: path.display().to_string(), source: Box::new(source) }
 }

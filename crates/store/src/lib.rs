@@ -124,6 +124,7 @@ impl Store {
     pub async fn open(location: &Location, clock: Clock) -> Result<Self> {
         let (writer, reader) = match location {
             Location::Sqlite(path) => {
+                make_private(path).map_err(|source| unusable(path, source))?;
                 let url = format!("sqlite://{}?mode=rwc", path.display());
                 (Database::connect(sqlite_options(&url, 1)).await?, Database::connect(sqlite_options(&url, 4)).await?)
             }
@@ -201,6 +202,19 @@ impl Store {
         let _ = self.writer.close_by_ref().await;
         let _ = self.reader.close_by_ref().await;
     }
+}
+
+/// Makes a database file that only its owner can read; SQLite gives the files beside it the same mode.
+pub(crate) fn make_private(path: &std::path::Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+pub(crate) fn unusable(path: &std::path::Path, source: std::io::Error) -> StoreError {
+    StoreError::Corrupt { what: path.display().to_string(), source: Box::new(source) }
 }
 
 fn sqlite_options(url: &str, connections: u32) -> ConnectOptions {
