@@ -73,7 +73,8 @@ pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollTo
     tx.commit().await?;
     let content = json!({ "v": 1, "control": control.fleet().agent_addresses(), "secret": secret.expose() });
     let token = URL_SAFE_NO_PAD.encode(content.to_string());
-    let command = format!("toolyard dtma --token {token}");
+    // In the environment and not among the arguments, which every user of the host can read.
+    let command = format!("TOOLYARD_TOKEN={token} toolyard dtma");
     Ok(EnrolledToolbox { toolbox: view(row, 0), token, command })
 }
 
@@ -117,11 +118,11 @@ pub(crate) async fn drain(control: &Control, caller: &Caller, name: &Name, drain
     get(control, caller, name).await
 }
 
-/// Removes a toolbox: its agent's token ends, its instances count as ended and are placed elsewhere.
 fn heard_lately(toolbox: &ToolboxRow, now: Timestamp) -> bool {
     toolbox.last_seen_at.is_some_and(|heard| now.since(heard) < SILENCE)
 }
 
+/// Removes a toolbox: its agent's token ends, its instances count as ended and are placed elsewhere.
 pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> Result<()> {
     let mut tx = control.store().org(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
@@ -133,9 +134,9 @@ pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> R
         return Err(ControlError::Conflict(detail));
     }
     let now = tx.now();
-    for instance in tx.instances_on(row.id).await? {
     // The row first: whoever places something here now waits for it, and then finds the toolbox removed.
     tx.remove_toolbox(&row).await?;
+    for instance in tx.instances_on(row.id).await? {
         let ended = InstanceRow {
             status: Status::new(Phase::Stopped, Reason::ToolboxUnreachable, "its toolbox was removed", now),
             desired: InstanceWish::Stop,
