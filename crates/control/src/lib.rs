@@ -28,7 +28,7 @@ use std::time::Duration;
 
 pub use auth::token::api_key as new_api_key;
 pub use auth::{Caller, FirstSignIn};
-pub use catalog::{SourceClient, entry_document};
+pub use catalog::{SourceClient, entry_document, is_public};
 pub use error::{ControlError, Result};
 pub use fleet::LoopStatus;
 pub use http::AgentIdentity;
@@ -177,11 +177,12 @@ impl Control {
         self.0.first_sign_in.lock().ok()?.take()
     }
 
-    /// Stops the background tasks and waits for them, at most `deadline`; `false` when some did not end.
+    /// Stops the background tasks and waits for them, at most `deadline`; `false` when some did not end. Call
+    /// it after the gateway has drained: call records are taken until now.
     pub async fn shutdown(&self, deadline: Duration) -> bool {
         self.0.options.shutdown.cancel();
-        self.0.tasks.close();
         self.0.calls.end();
+        self.0.tasks.close();
         let ended = tokio::time::timeout(deadline, self.0.tasks.wait()).await.is_ok();
         if let Err(error) = auth::flush_key_uses(self).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last uses of API keys were not written");
@@ -198,8 +199,6 @@ impl Control {
         });
     }
 
-    /// Cancelled when everything should end.
-    pub(crate) fn stopping(&self) -> &CancellationToken {
     /// Runs a request's work apart from its connection; this control plane waits for it too.
     pub(crate) fn spawn_request<T: Send + 'static>(
         &self,
@@ -208,6 +207,8 @@ impl Control {
         self.0.tasks.spawn(work)
     }
 
+    /// Cancelled when everything should end.
+    pub(crate) fn stopping(&self) -> &CancellationToken {
         &self.0.options.shutdown
     }
 

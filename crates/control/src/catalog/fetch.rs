@@ -190,7 +190,8 @@ impl Resolve for PublicOnly {
 }
 
 /// Whether an address belongs to the public internet.
-fn is_public(address: IpAddr) -> bool {
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => match address.to_ipv4_mapped().or_else(|| translated(address)) {

@@ -27,7 +27,7 @@ use toolyard_store::{CatalogEntry, CatalogSource};
 use toolyard_types::server_json::ServerJson;
 use toolyard_types::{EntryName, OrganizationId};
 
-pub use fetch::SourceClient;
+pub use fetch::{SourceClient, is_public};
 
 use crate::{Control, ControlError, Result};
 use index::Index;
