@@ -8,6 +8,7 @@ const readline = require("node:readline");
 const [mode = "ok", value = "0"] = process.argv.slice(2);
 const modern = mode === "modern";
 const kept = [];
+let firstMethod;
 
 function send(message) {
   process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\n");
@@ -24,6 +25,7 @@ const tools = {
     await new Promise((done) => setTimeout(done, ms));
     return text("slept");
   },
+  first_method: async () => text(firstMethod),
   env: async ({ name }) => text(process.env[name] ?? "(unset)"),
   whoami: async () => text(JSON.stringify({ uid: process.getuid(), gid: process.getgid(), pid: process.pid, cwd: process.cwd() })),
   crash: async ({ code = 1 }) => process.exit(code),
@@ -90,6 +92,7 @@ const listed = Object.keys(tools).map((name) => ({ name, description: `fixture $
 const info = { name: "toolyard-fixture", version: "1.0.0" };
 
 async function answer({ id, method, params }) {
+  firstMethod ??= method;
   switch (method) {
     case "server/discover":
       if (!modern) break;

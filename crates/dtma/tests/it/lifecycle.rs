@@ -57,6 +57,18 @@ async fn a_restarted_agent_goes_on_with_the_same_process() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_an_earlier_agent_knew_is_not_asked_for_its_era_again() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    let first = world.phase(id, Phase::Ready).await.pid;
+    assert_eq!(world.call(id, "first_method", json!({})).await, "server/discover");
+    world.agent().shutdown(Shutdown::StopAll).await;
+    world.start_agent().await;
+    world.observed("ready again", id, |i| i.status.phase == Phase::Ready && i.pid != first).await;
+    assert_eq!(world.call(id, "first_method", json!({})).await, "initialize");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_an_agent_every_descendant_ends_after_the_grace() {
     let mut world = World::new().await;
     let id = world.deploy(&["stubborn"]).await;
@@ -157,6 +169,8 @@ async fn a_server_that_never_answers_times_out() {
     let failed = world.phase(id, Phase::Failed).await;
     assert_eq!(failed.status.reason, Reason::StartTimeout);
     assert!(failed.status.next_attempt_at.is_some());
+    let log = world.log_text(id).await;
+    assert!(!log.contains("did not end when its input was closed"), "nobody closed it: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
