@@ -209,6 +209,17 @@ mod tests {
     }
 
     #[test]
+    fn a_group_that_takes_no_process_limits_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (taking, refusing) = (dir.path().join("taking"), dir.path().join("refusing"));
+        std::fs::create_dir(&taking).expect("a group");
+        let controller = |dir: &Path| Some(Controller { dir: dir.to_owned(), unified: true });
+        let mut group = Cgroup { memory: controller(&refusing), pids: controller(&taking), cpu: None };
+        group.add(1);
+        assert_eq!((group.limits_memory(), group.limits_processes()), (false, true));
+    }
+
+    #[test]
     fn a_group_of_our_own_comes_before_the_top() {
         let point = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(point.path().join("service")).expect("a group");
