@@ -166,7 +166,7 @@ async fn speak(
     let (mut read, mut write) = stream.into_split();
     let mut chunk = vec![0_u8; 16 << 10];
     loop {
-        while let Some(event) = incoming.next()? {
+        while let Some(event) = incoming.next_known() {
             if events.send(event).await.is_err() {
                 return Ok(());
             }

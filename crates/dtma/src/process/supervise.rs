@@ -486,7 +486,7 @@ impl Supervisor {
         let Some(agent) = &mut self.agent else { return };
         let open = agent.incoming.read_from(&agent.stream).unwrap_or(false);
         let mut messages = Vec::new();
-        while let Ok(Some(message)) = agent.incoming.next() {
+        while let Some(message) = agent.incoming.next_known() {
             messages.push(message);
         }
         for message in messages {

@@ -220,6 +220,16 @@ impl Incoming {
         Ok(Some(serde_json::from_slice(&line)?))
     }
 
+    /// The next whole message that this version knows. Agent and supervisor may be of different versions; what
+    /// one does not know must not keep it from what comes after.
+    pub(crate) fn next_known<T: for<'de> Deserialize<'de>>(&mut self) -> Option<T> {
+        loop {
+            if let Ok(message) = self.next() {
+                return message;
+            }
+        }
+    }
+
     /// Blocks until a whole message has arrived.
     ///
     /// # Errors
@@ -279,6 +289,14 @@ mod tests {
         assert!(matches!(incoming.wait(&right), Ok(ToSupervisor::Done)));
         assert!(matches!(incoming.wait(&right), Ok(ToSupervisor::Stop)));
         assert_eq!(incoming.fds.len(), 2);
+    }
+
+    #[test]
+    fn a_message_of_another_version_does_not_hold_up_the_next_one() {
+        let mut incoming = Incoming::default();
+        incoming.push(b"{\"new_word\":1}\n\"stop\"\n").expect("short lines");
+        assert!(matches!(incoming.next_known(), Some(ToSupervisor::Stop)));
+        assert!(incoming.next_known::<ToSupervisor>().is_none());
     }
 
     #[test]
