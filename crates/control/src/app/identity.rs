@@ -2,7 +2,7 @@
 
 use toolyard_store::{Membership, NewSession, User};
 use toolyard_types::access::{Action, Actor, Principal};
-use toolyard_types::api::identity::{Session, SignIn, Why};
+use toolyard_types::api::identity::{ChangePassword, Session, SignIn, Why};
 use toolyard_types::{ApiKeyId, Code, Name, Secret, SessionId, Timestamp, UserId};
 
 use super::allow;
@@ -79,6 +79,34 @@ pub(crate) async fn sign_out(control: &Control, caller: &Caller) -> Result<()> {
     let mut tx = control.store().org(caller.organization).await?;
     tx.delete_session(session).await?;
     super::audit(&mut tx, caller, "session.delete", format!("session/{session}"), serde_json::json!({})).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Gives the caller another password and ends their sessions, this one too. A session alone is not enough: it
+/// may have been left open, or stolen.
+///
+/// # Errors
+/// `conflict` for an API key; `validation_failed` for a wrong current or a bad new password; `rate_limited`.
+pub(crate) async fn change_password(control: &Control, caller: &Caller, change: &ChangePassword) -> Result<()> {
+    let Actor::User(user) = caller.actor else {
+        return Err(ControlError::Conflict("an API key has no password; sign in to change yours".to_owned()));
+    };
+    password::check("new_password", &change.new_password)?;
+    let wrong = || ControlError::field("current_password", "is wrong");
+    if password::is_too_long(&change.current_password) {
+        return Err(wrong());
+    }
+    control.auth().sign_ins.attempt(&caller.display)?;
+    let hash = find(control, &caller.display).await?.map(|(user, _)| user.password_hash);
+    if !control.auth().passwords.verify(&change.current_password, hash).await? {
+        super::audit_refusal(control, caller, "member.password", "session", "wrong password").await;
+        return Err(wrong());
+    }
+    control.auth().sign_ins.succeeded(&caller.display);
+    let hash = control.auth().passwords.hash(&change.new_password).await?;
+    let mut tx = control.store().org(caller.organization).await?;
+    tx.set_member_password(user, &hash).await?;
+    super::audit(&mut tx, caller, "member.password", format!("member/{user}"), serde_json::json!({})).await?;
     Ok(tx.commit().await?)
 }
 

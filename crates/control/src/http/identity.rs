@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use toolyard_policy::Resource;
 use toolyard_types::access::Action;
-use toolyard_types::api::identity::{Session, SignIn, Why};
+use toolyard_types::api::identity::{ChangePassword, Session, SignIn, Why};
 use utoipa_axum::routes;
 
 use super::edge::RequestId;
@@ -23,6 +23,7 @@ pub(super) fn routes() -> Routes {
         .guarded(Access::Public, routes!(create_session))
         .guarded(Access::SignedIn, routes!(get_session))
         .guarded(Access::SignedIn, routes!(delete_session))
+        .guarded(Access::SignedIn, routes!(change_password))
         .guarded(Access::Action(Action::PolicyExplain), routes!(why))
 }
 
@@ -55,6 +56,18 @@ async fn get_session(State(control): State<Control>, caller: Caller) -> Json<Ses
 #[utoipa::path(delete, path = "/api/v1/session", tag = TAG, responses((status = 204)))]
 async fn delete_session(State(control): State<Control>, caller: Caller) -> Result<Response> {
     identity::sign_out(&control, &caller).await?;
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie(&control, "", 0)?)]).into_response())
+}
+
+/// Change one's own password; every session of the old one ends, this one too.
+#[utoipa::path(put, path = "/api/v1/session/password", tag = TAG, request_body = ChangePassword,
+    responses((status = 204)))]
+async fn change_password(
+    State(control): State<Control>,
+    caller: Caller,
+    Json(body): Json<ChangePassword>,
+) -> Result<Response> {
+    identity::change_password(&control, &caller, &body).await?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie(&control, "", 0)?)]).into_response())
 }
 

@@ -192,6 +192,28 @@ both_engines! {
         assert_eq!(status_of(&test, &key, "/api/v1/session").await, 401);
     }
 
+    async fn everybody_changes_their_own_password_with_the_one_they_have(engine) {
+        let test = TestControl::start(engine).await;
+        let member = json!({ "email": "v@example.test", "role": "viewer", "password": "the-first-password" });
+        test.post("/api/v1/members", member).await.expect(201);
+        let cookie = cookie_of(&sign_in(&test, "v@example.test", "the-first-password").await.expect(201));
+        let change = async |current: &str, new: &str| {
+            let request = Request::put("/api/v1/session/password").header("cookie", &cookie);
+            let request = request.header("sec-fetch-site", "same-origin").header("content-type", "application/json");
+            let body = json!({ "current_password": current, "new_password": new }).to_string();
+            test.send(request.body(Body::from(body)).unwrap()).await
+        };
+        let wrong = change("not-the-password", "the-second-password").await.expect(422);
+        assert_eq!(wrong.body["errors"][0]["field"], json!("current_password"));
+        change("the-first-password", "short").await.expect(422);
+        change("the-first-password", "the-second-password").await.expect(204);
+        with_cookie(&test, Method::GET, "/api/v1/session", &cookie, None).await.expect(401);
+        sign_in(&test, "v@example.test", "the-first-password").await.expect(401);
+        sign_in(&test, "v@example.test", "the-second-password").await.expect(201);
+        let body = json!({ "current_password": "x", "new_password": "the-third-password" });
+        test.put("/api/v1/session/password", body).await.expect(409);
+    }
+
     async fn keys_that_a_removed_members_keys_made_are_revoked_too(engine) {
         let test = TestControl::start(engine).await;
         let member = json!({ "email": "dev@example.test", "role": "admin", "password": "another-long-password" });

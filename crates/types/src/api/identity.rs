@@ -14,6 +14,16 @@ pub struct SignIn {
     pub password: Secret,
 }
 
+/// Give oneself another password.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangePassword {
+    /// The password until now.
+    pub current_password: Secret,
+    /// The password from now on.
+    pub new_password: Secret,
+}
+
 /// Who is signed in, or which key is used.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Session {
@@ -112,7 +122,7 @@ pub struct CreateApiKey {
     /// What it is narrowed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<KeyScope>,
-    /// Days until it ends; 90 when absent, 0 for never.
+    /// Days until it ends; 90 when absent, 0 for never. A key made with a key ends no later than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_days: Option<u32>,
 }
