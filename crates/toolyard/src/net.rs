@@ -182,6 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn remote_servers_at_private_addresses_need_a_setting() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let mut settings = Settings::defaults(Environment::Production);
