@@ -125,6 +125,17 @@ impl Wish {
         declared.keys().find(|key| plain(key) == plain(asked)).cloned()
     }
 
+    /// Whether the entry itself makes this environment variable, from a secret or as one.
+    pub(crate) fn makes_secret(&self, variable: &str) -> bool {
+        let Chosen::Package(package) = &self.chosen else { return false };
+        let made = |item: &&KeyValueInput| item.name == variable && item.input.value.is_some();
+        package
+            .environment_variables
+            .iter()
+            .filter(made)
+            .any(|item| item.input.is_secret || item.input.variables.values().any(|variable| variable.is_secret))
+    }
+
     /// Whether an input holds a secret.
     pub(crate) fn is_secret(&self, key: &str) -> bool {
         self.declared().get(key).is_some_and(|input| input.is_secret)
@@ -749,6 +760,7 @@ mod tests {
             {"name": "AUTH", "value": "Bearer {token} {other} {", "variables": {"token": {"isSecret": true, "isRequired": true}}},
         ]}));
         wish.inputs.insert("token".into(), Given::Credential(secret));
+        assert!(wish.makes_secret("AUTH") && !wish.makes_secret("token") && !wish.makes_secret("OTHER"));
         let spec = expand(&wish).unwrap();
         let value = &spec.runtime.package().unwrap().environment["AUTH"];
         assert_eq!(value.0, [Part::Text("Bearer ".into()), Part::Credential(secret), Part::Text(" {other} {".into())]);

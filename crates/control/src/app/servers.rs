@@ -198,6 +198,10 @@ fn merge(
         // A declared variable is an input however it is passed, so that a secret never ends up in a spec.
         if wish.declared().contains_key(&name) {
             give(wish, &mut secrets, name, Secret::new(value));
+        } else if wish.makes_secret(&name) {
+            // Taken as it is it would stand in the spec for everybody to read.
+            let message = "the entry makes it from a secret; pass that secret as an input, or bind a credential";
+            return Err(ControlError::field(format!("environment.{name}"), message));
         } else {
             wish.environment.insert(name, Given::Text(value));
         }
