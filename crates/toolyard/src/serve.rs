@@ -21,6 +21,7 @@ use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
 use toolyard_link::{LINK_PATH, in_process};
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store};
+use toolyard_types::agent::ToolboxReport;
 use toolyard_types::{Clock, Code, Problem, Secret};
 
 use crate::agent::chain;
@@ -246,22 +247,31 @@ async fn start_local_toolbox(settings: &Settings, control: &Control) -> Result<O
     let dir = settings.data_dir.join("toolbox");
     let options = local::agent_options(settings, &environment, dir, channel, None)?;
     let agent = Agent::start(options).await.map_err(|error| Failed::from(&error))?;
-    let missing: Vec<String> = agent
-        .report()
-        .enforcement
-        .iter()
-        .filter(|(_, enforcement)| !enforcement.enforced)
-        .map(|(name, enforcement)| format!("{name}: {}", enforcement.detail))
-        .collect();
-    for protection in &missing {
-        tracing::warn!("this host does not enforce {protection}");
+    for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
+        tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);
     }
-    if settings.require_isolation && !missing.is_empty() {
-        let problem = format!("setting `require_isolation`: this host does not enforce {}", missing.join("; "));
-        return Err(Failed { problem, code: EXIT_CONFIG });
+    if let Some(why) = not_kept_apart(agent.report())
+        && settings.require_isolation
+    {
+        return Err(Failed { problem: format!("setting `require_isolation`: {why}"), code: EXIT_CONFIG });
     }
     control.links().insert(toolbox, in_process(agent.router()));
     Ok(Some(agent))
+}
+
+/// Why servers on this host could read each other's and our own things, if they could. User ids of their own
+/// (as root) or namespaces (otherwise) each keep them apart; limits hold without control groups too, watched.
+fn not_kept_apart(report: &ToolboxReport) -> Option<String> {
+    let enforced = |name: &str| report.enforcement.get(name).is_some_and(|enforcement| enforcement.enforced);
+    if enforced("own_uid") || enforced("namespaces") {
+        return None;
+    }
+    let detail = |name: &str| report.enforcement.get(name).map_or("unknown", |enforcement| enforcement.detail.as_str());
+    Some(format!(
+        "this host gives servers neither user ids of their own ({}) nor namespaces ({})",
+        detail("own_uid"),
+        detail("namespaces")
+    ))
 }
 
 fn start_gateway(

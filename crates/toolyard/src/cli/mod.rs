@@ -47,7 +47,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.";
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
     /// The Toolyard to ask, such as `http://127.0.0.1:8080`.
-    #[arg(long, global = true, env = "TOOLYARD_URL", hide_env_values = true, value_name = "URL", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "TOOLYARD_URL",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Connection"
+    )]
     url: Option<String>,
     /// The API key to ask with.
     #[arg(
@@ -60,7 +67,14 @@ pub(crate) struct Global {
     )]
     api_key: Option<String>,
     /// A file of CA certificates (PEM) to trust besides the system's.
-    #[arg(long, global = true, env = "TOOLYARD_CA_FILE", hide_env_values = true, value_name = "FILE", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "TOOLYARD_CA_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        help_heading = "Connection"
+    )]
     ca_file: Option<PathBuf>,
     /// How to print.
     #[arg(long, global = true, env = "TOOLYARD_OUTPUT", hide_env_values = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]

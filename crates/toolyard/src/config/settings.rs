@@ -145,7 +145,7 @@ pub(crate) struct Settings {
     /// Run servers on this machine, as toolbox `local`.
     pub local_toolbox: bool,
 
-    /// Refuse to run servers where this host cannot enforce isolation and limits.
+    /// Refuse to run servers where this host gives them neither user ids of their own nor namespaces.
     pub require_isolation: bool,
 
     /// First of the user ids that servers run as, when Toolyard runs as root.
