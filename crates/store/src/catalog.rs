@@ -466,6 +466,20 @@ impl OrgTx {
         self.execute(&entries, values()).await
     }
 
+    /// Has Postgres look at the catalog's tables now. Until its own round comes by, a minute later or more, it
+    /// takes them for nearly empty and reads all of an organization's entries to find fifty by id: 17 ms instead of
+    /// 0.2 ms with 10,000 entries.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn refresh_catalog_statistics(&self) -> Result<()> {
+        if self.is_postgres() {
+            self.execute("ANALYZE catalog_entries", []).await?;
+            self.execute("ANALYZE catalog_versions", []).await?;
+        }
+        Ok(())
+    }
+
     /// Removes an entry with its versions and ratings.
     ///
     /// # Errors

@@ -39,6 +39,8 @@ const LEASE: Duration = Duration::from_secs(120);
 const PERIOD: Duration = Duration::from_secs(3600);
 const FULL_PERIOD: Duration = Duration::from_secs(24 * 3600);
 const OVERLAP: Duration = Duration::from_secs(600);
+/// So many changed entries are news for the database's planner.
+const MANY: usize = 500;
 const FIRST_RETRY: Duration = Duration::from_secs(15);
 const SOURCES_PER_ROUND: u32 = 10;
 /// The longest sleep of the loop: sources of other replicas come due without a wake.
@@ -343,6 +345,7 @@ async fn store_page(
         tx.event("catalog.changed", format!("catalog_source/{}", source.name), json!({ "changed": merged.changed }));
     }
     let now = tx.now();
+    let changed = pass.changed;
     if !last {
         source.sync_message = format!("{} entries read so far", pass.seen);
         source.next_sync_at = Some(now.plus(LEASE));
@@ -368,6 +371,9 @@ async fn store_page(
     if !alive {
         // The source was deleted meanwhile: nothing of this page may stay.
         return Ok(true);
+    }
+    if last && changed >= MANY {
+        tx.refresh_catalog_statistics().await?;
     }
     tx.commit().await?;
     Ok(last)
@@ -445,6 +451,9 @@ async fn sync_file(
     let at = tx.now();
     done(source, &mut position, &pass, at);
     tx.update_catalog_source(source).await?;
+    if pass.changed >= MANY {
+        tx.refresh_catalog_statistics().await?;
+    }
     tx.commit().await?;
     Ok(())
 }
