@@ -128,6 +128,8 @@ impl Control {
     /// When the key file cannot be used or the store fails.
     pub async fn start(options: ControlOptions) -> Result<Self> {
         operations::describe_metrics();
+        let sealed = options.store.system_read("look for sealed credentials").await?.any_credential().await?;
+        Vault::refuse_lost_key(&options.vault_keys, &options.data_dir, sealed)?;
         let vault = Vault::open(&options.vault_keys, &options.data_dir)?;
         let decider = Decider::new().map_err(ControlError::internal("reading the built-in policies"))?;
         let auth = auth::AuthState::new(&options.clock);

@@ -257,3 +257,13 @@ impl OrgTx {
         Ok(())
     }
 }
+
+impl crate::SystemTx {
+    /// Whether any organization has a credential.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn any_credential(&self) -> Result<bool> {
+        Ok(self.row::<TextRow>("SELECT id AS text FROM credentials LIMIT 1", []).await?.is_some())
+    }
+}

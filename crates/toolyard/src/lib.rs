@@ -4,6 +4,7 @@ mod agent;
 mod cli;
 mod config;
 mod generate;
+mod listen;
 mod local;
 mod memory;
 mod net;

@@ -27,7 +27,7 @@ use toolyard_types::{Clock, Code, Problem, Secret};
 use crate::agent::chain;
 use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
-use crate::{local, memory, net, telemetry};
+use crate::{listen, local, memory, net, telemetry};
 
 /// The longest MCP request body.
 const MAX_BODY_BYTES: usize = 8 << 20;
@@ -139,7 +139,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let agents = agent_router(&control);
     let (drain, draining) = watch::channel(false);
     let servers = [(listener, public), (agent_listener, agents)]
-        .map(|(listener, router)| tokio::spawn(serve(listener, router, draining.clone())));
+        .map(|(listener, router)| tokio::spawn(listen::serve(listener, router, draining.clone())));
     announce(settings, &control, first_key.as_ref());
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
 
@@ -373,19 +373,6 @@ fn agent_router(control: &Control) -> Router {
         }
     };
     Router::new().route(LINK_PATH, post(link)).fallback_service(control.agent_router())
-}
-
-async fn serve(listener: TcpListener, router: Router, mut draining: watch::Receiver<bool>) {
-    use axum::serve::ListenerExt;
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let drained = async move {
-        let _ = draining.wait_for(|draining| *draining).await;
-    };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(drained).await {
-        tracing::error!(%error, "a listener failed");
-    }
 }
 
 fn announce(settings: &Settings, control: &Control, first_key: Option<&Secret>) {

@@ -15,7 +15,7 @@ use super::{KEY_ID_LEN, VaultError};
 
 pub(super) const KEY_LEN: usize = 32;
 /// Name of the key file made at the first start.
-const FILE_NAME: &str = "vault.key";
+pub(super) const FILE_NAME: &str = "vault.key";
 
 /// Where the vault's master key comes from.
 #[derive(Clone, Debug, Default)]

@@ -31,6 +31,11 @@ const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN + SEALED_KEY_LEN + NONCE_LE
 /// What went wrong with the vault.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
+    /// There are sealed credentials and no key: a new one would open none of them.
+    #[error(
+        "the key file `{0}` is gone, and the database holds credentials sealed with it; put it back, or set `vault_key`"
+    )]
+    KeyLost(String),
     /// The key file can be read by others.
     #[error(
         "the key file `{path}` can be read by others (mode {mode:o}); make it readable by its owner only: chmod 600"
@@ -102,6 +107,18 @@ impl Vault {
         mac.update(b"toolyard/derive/1\n");
         mac.update(purpose.as_bytes());
         mac.finalize().into_bytes().into()
+    }
+
+    /// Refuses to make a key file in `data_dir` where one must have been.
+    ///
+    /// # Errors
+    /// When `keys` says the key is there, it is not, and `credentials` are sealed with it.
+    pub fn refuse_lost_key(keys: &VaultKeys, data_dir: &std::path::Path, credentials: bool) -> Result<(), VaultError> {
+        let path = data_dir.join(keys::FILE_NAME);
+        if credentials && matches!(keys, VaultKeys::DataDir) && !path.exists() {
+            return Err(VaultError::KeyLost(path.display().to_string()));
+        }
+        Ok(())
     }
 
     /// Seals a secret for its place.
@@ -183,6 +200,18 @@ mod tests {
 
     fn place(organization: OrganizationId, version: u32) -> Place<'static> {
         Place { organization, subject: "credential/1", version }
+    }
+
+    #[test]
+    fn a_lost_key_file_is_refused_while_credentials_are_sealed_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let refuse = |keys: &VaultKeys, sealed| Vault::refuse_lost_key(keys, dir.path(), sealed);
+        assert!(refuse(&VaultKeys::DataDir, false).is_ok(), "a first start makes the key");
+        assert!(matches!(refuse(&VaultKeys::DataDir, true), Err(VaultError::KeyLost(_))));
+        let given = VaultKeys::Given { current: Secret::new("00".repeat(32)), previous: Vec::new() };
+        assert!(refuse(&given, true).is_ok());
+        Vault::open(&VaultKeys::DataDir, dir.path()).unwrap();
+        assert!(refuse(&VaultKeys::DataDir, true).is_ok());
     }
 
     #[test]

@@ -1,0 +1,88 @@
+//! Serving a listener: time limits on slow peers, upgrades for links, and a drain.
+
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// How long a peer may take to send a request's head: without a limit a few slow peers hold every connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long accepting pauses when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `router` on `listener` until `draining` turns true, then until every request under way has ended.
+pub(crate) async fn serve(listener: TcpListener, router: Router, mut draining: watch::Receiver<bool>) {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT);
+    let graceful = GracefulShutdown::new();
+    let drained = async move {
+        let _ = draining.wait_for(|draining| *draining).await;
+    };
+    tokio::pin!(drained);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => hold(stream, &builder, &router, &graceful),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            () = &mut drained => break,
+        }
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+fn hold(stream: TcpStream, builder: &Builder<TokioExecutor>, router: &Router, graceful: &GracefulShutdown) {
+    let _ = stream.set_nodelay(true);
+    let service = TowerToHyperService::new(router.clone());
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let connection = graceful.watch(connection);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_while_draining_and_then_the_listener_is_gone() {
+        let (release, released) = watch::channel(false);
+        let (entered, mut arrived) = watch::channel(false);
+        let slow = axum::routing::get(move || {
+            let (mut released, entered) = (released.clone(), entered.clone());
+            async move {
+                let _ = entered.send(true);
+                let _ = released.wait_for(|released| *released).await;
+                "done"
+            }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (drain, draining) = watch::channel(false);
+        let server = tokio::spawn(serve(listener, Router::new().route("/", slow), draining));
+        let mut client = TcpStream::connect(address).await.expect("a connection");
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+        arrived.wait_for(|arrived| *arrived).await.expect("the handler runs");
+        drain.send(true).expect("heard");
+        release.send(true).expect("heard");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an answer, then the end");
+        assert!(answer.ends_with("done"), "{answer}");
+        server.await.expect("the server ends");
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}
