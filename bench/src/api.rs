@@ -59,6 +59,9 @@ pub(crate) struct Arguments {
     /// How many requests of each kind.
     #[arg(long, default_value_t = 500)]
     requests: usize,
+    /// How long to rest between seeding and measuring, as an installation does.
+    #[arg(long, default_value_t = 20)]
+    settle_seconds: u64,
     /// The process whose resident memory is reported.
     #[arg(long)]
     pid: Option<u32>,
@@ -69,6 +72,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut api = Api::open(arguments).await?;
     seed_entries(&mut api, arguments.entries).await?;
     seed_servers(&mut api, arguments.servers).await?;
+    tokio::time::sleep(Duration::from_secs(arguments.settle_seconds)).await;
     let mut rows = Vec::new();
     for (what, paths) in [
         ("catalog search", searches()),

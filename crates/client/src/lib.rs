@@ -59,6 +59,10 @@ impl ApiError {
     }
 }
 
+/// How long a Toolyard on this machine gets to begin listening.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
 /// A connection to one Toolyard as one principal.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -101,7 +105,8 @@ impl Client {
     pub async fn get_with<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, ApiError> {
         let url = self.url(path);
         let request = self.request(Method::GET, &url).query(&pairs(query));
-        read(url, request.send().await).await
+        let answer = self.patiently(request).await;
+        read(url, answer).await
     }
 
     /// `POST /api/v1{path}`.
@@ -127,7 +132,8 @@ impl Client {
         if let Some(body) = body {
             request = request.json(body);
         }
-        read(url, request.send().await).await
+        let answer = self.patiently(request).await;
+        read(url, answer).await
     }
 
     /// The body of `GET /api/v1{path}` as it arrives, without a time limit: logs and events.
@@ -143,6 +149,23 @@ impl Client {
                 .await
                 .err()
                 .unwrap_or(ApiError::NotToolyard { url, status: StatusCode::OK })),
+        }
+    }
+
+    /// Sends a request. A Toolyard on this machine may have been started a moment ago, as in a script: while it
+    /// does not listen yet, nothing was sent and trying again is safe.
+    async fn patiently(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, reqwest::Error> {
+        let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|on| self.base.starts_with(on));
+        let mut patience = if local { START_PATIENCE } else { Duration::ZERO };
+        loop {
+            let Some(attempt) = request.try_clone() else { return request.send().await };
+            match attempt.send().await {
+                Err(error) if error.is_connect() && !patience.is_zero() => {
+                    patience = patience.saturating_sub(RETRY_PAUSE);
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+                other => return other,
+            }
         }
     }
 

@@ -127,7 +127,6 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let upstreams = net::upstream_client(settings)?;
     control.set_remote_client(upstreams.clone());
 
-    let agent = start_local_toolbox(settings, &control).await?;
     let gateway = start_gateway(settings, &control, &clock, upstreams);
     let state = Parts {
         control: control.clone(),
@@ -140,6 +139,9 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let (drain, draining) = watch::channel(false);
     let servers = [(listener, public), (agent_listener, agents)]
         .map(|(listener, router)| tokio::spawn(listen::serve(listener, router, draining.clone())));
+    // After the listeners serve: finding out what this host enforces and which interpreters it has takes longer
+    // than everything else, and only servers on this machine wait for it.
+    let agent = start_local_toolbox(settings, &control).await?;
     announce(settings, &control, first_key.as_ref());
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
 
