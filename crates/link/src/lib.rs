@@ -9,5 +9,5 @@ mod channel;
 pub mod frames;
 mod swap;
 
-pub use channel::{Body, Channel, LinkError, dialled, in_process};
+pub use channel::{Body, Channel, LinkError, dialled, in_process, once_attached};
 pub use swap::{DialError, LINK_PATH, Links, dial_and_serve};

@@ -18,17 +18,19 @@ use tokio_util::task::AbortOnDropHandle;
 use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, SourceClient, VaultKeys};
 use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
-use toolyard_link::{LINK_PATH, in_process};
+use toolyard_link::{Channel, LINK_PATH, in_process, once_attached};
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store};
 use toolyard_types::agent::ToolboxReport;
-use toolyard_types::{Clock, Code, Problem, Secret};
+use toolyard_types::{Clock, Code, Problem, Secret, ToolboxId};
 
 use crate::agent::chain;
 use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
 use crate::{listen, local, memory, net, telemetry};
 
+/// How long a call waits for this machine's toolbox to start.
+const TOOLBOX_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest MCP request body.
 const MAX_BODY_BYTES: usize = 8 << 20;
 /// How long a legacy MCP session lasts.
@@ -127,6 +129,9 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let upstreams = net::upstream_client(settings)?;
     control.set_remote_client(upstreams.clone());
 
+    // Finding out what this host enforces and which interpreters it has takes longer than everything else, so
+    // it happens beside; calls to servers on this machine wait for it.
+    let local = LocalToolbox::expect(settings, &control).await?;
     let gateway = start_gateway(settings, &control, &clock, upstreams);
     let state = Parts {
         control: control.clone(),
@@ -139,9 +144,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let (drain, draining) = watch::channel(false);
     let servers = [(listener, public), (agent_listener, agents)]
         .map(|(listener, router)| tokio::spawn(listen::serve(listener, router, draining.clone())));
-    // After the listeners serve: finding out what this host enforces and which interpreters it has takes longer
-    // than everything else, and only servers on this machine wait for it.
-    let agent = start_local_toolbox(settings, &control).await?;
+    let agent = local.start(settings, &control).await?;
     announce(settings, &control, first_key.as_ref());
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
 
@@ -239,26 +242,39 @@ fn control_options(
     })
 }
 
-async fn start_local_toolbox(settings: &Settings, control: &Control) -> Result<Option<Agent>, Failed> {
-    if !settings.local_toolbox {
-        return Ok(None);
+/// The toolbox of this machine, which starts after the listeners serve.
+struct LocalToolbox(Option<(ToolboxId, watch::Sender<Option<Channel>>)>);
+
+impl LocalToolbox {
+    /// Lets calls to it wait from now on.
+    async fn expect(settings: &Settings, control: &Control) -> Result<Self, Failed> {
+        let toolbox = if settings.local_toolbox { control.local_toolbox().await } else { Ok(None) };
+        let Some(toolbox) = toolbox.map_err(|error| Failed::from(&error))? else { return Ok(Self(None)) };
+        let (attach, attached) = watch::channel(None);
+        control.links().insert(toolbox, once_attached(attached, TOOLBOX_PATIENCE, "local"));
+        Ok(Self(Some((toolbox, attach))))
     }
-    let Some(toolbox) = control.local_toolbox().await.map_err(|error| Failed::from(&error))? else { return Ok(None) };
-    let channel = in_process(control.agent_router().layer(Extension(AgentIdentity(toolbox))));
-    let environment = config::process_environment();
-    let dir = settings.data_dir.join("toolbox");
-    let options = local::agent_options(settings, &environment, dir, channel, None)?;
-    let agent = Agent::start(options).await.map_err(|error| Failed::from(&error))?;
-    for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
-        tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);
+
+    async fn start(self, settings: &Settings, control: &Control) -> Result<Option<Agent>, Failed> {
+        let Some((toolbox, attach)) = self.0 else { return Ok(None) };
+        let channel = in_process(control.agent_router().layer(Extension(AgentIdentity(toolbox))));
+        let environment = config::process_environment();
+        let dir = settings.data_dir.join("toolbox");
+        let options = local::agent_options(settings, &environment, dir, channel, None)?;
+        let agent = Agent::start(options).await.map_err(|error| Failed::from(&error))?;
+        for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
+            tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);
+        }
+        if let Some(why) = not_kept_apart(agent.report())
+            && settings.require_isolation
+        {
+            return Err(Failed { problem: format!("setting `require_isolation`: {why}"), code: EXIT_CONFIG });
+        }
+        let channel = in_process(agent.router());
+        control.links().insert(toolbox, channel.clone());
+        let _ = attach.send(Some(channel));
+        Ok(Some(agent))
     }
-    if let Some(why) = not_kept_apart(agent.report())
-        && settings.require_isolation
-    {
-        return Err(Failed { problem: format!("setting `require_isolation`: {why}"), code: EXIT_CONFIG });
-    }
-    control.links().insert(toolbox, in_process(agent.router()));
-    Ok(Some(agent))
 }
 
 /// Why servers on this host could read each other's and our own things, if they could. User ids of their own

@@ -92,3 +92,44 @@ fn promtool(metrics: &str) {
     let output = child.wait_with_output().expect("promtool ends");
     assert!(output.status.success(), "{}\n{metrics}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_revoked_key_is_refused_by_the_api_at_once_and_by_the_gateway_within_a_second() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    toolyard.json(&["deploy", crate::harness::EVERYTHING, "--name", "everything", "--wait"]);
+    let created = toolyard.json(&["keys", "create", "short-lived", "--resource", "everything"]);
+    let (id, key) = (created["id"].as_str().expect("an id"), created["key"].as_str().expect("a key"));
+    let call = |key: &str| {
+        let mut command = toolyard.command();
+        command.env("TOOLYARD_API_KEY", key).args(["call", "everything", "echo", r#"{"message":"hi"}"#]);
+        command.output().expect("the CLI runs")
+    };
+    let listed = |key: &str| mcp_status(toolyard.port, key);
+    crate::harness::wait_until(std::time::Duration::from_secs(5), "the gateway knows the key", || listed(key) == 200);
+    assert!(call(key).status.success());
+    toolyard.ok(&["keys", "revoke", id]);
+    let revoked = std::time::Instant::now();
+    assert!(!call(key).status.success(), "the API reads the database");
+    while listed(key) != 401 {
+        assert!(revoked.elapsed() < std::time::Duration::from_secs(1), "the gateway still takes the key");
+        crate::harness::pause();
+    }
+}
+
+/// The status of a `tools/list` at a server's MCP URL.
+fn mcp_status(port: u16, key: &str) -> u16 {
+    use std::io::{Read, Write};
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    write!(
+        stream,
+        "POST /mcp/default/servers/everything HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\
+         Authorization: Bearer {key}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n\
+         Mcp-Protocol-Version: 2026-07-28\r\nMcp-Method: tools/list\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("sent");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+}
