@@ -16,7 +16,7 @@ if [ -z "$url" ]; then
   url=http://127.0.0.1:$port
   "$binary" serve --data-dir "$dir" --listen "127.0.0.1:$port" --agent-listen "127.0.0.1:$((port + 1))" >"$dir/log" 2>&1 &
   pid=$!
-  trap 'kill -INT $pid 2>/dev/null; wait $pid 2>/dev/null || true; rm -rf "$dir"' EXIT
+  trap 'kill -TERM $pid 2>/dev/null; wait $pid 2>/dev/null || true; rm -rf "$dir"' EXIT
 fi
 
 fetch() { curl --silent --show-error --fail --max-time 5 "$url$1"; }
