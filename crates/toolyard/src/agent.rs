@@ -40,6 +40,7 @@ pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
 }
 
 async fn run(settings: &Settings, token: &str) -> Result<(), String> {
+    let stopped = stop_signal();
     telemetry::start_logs(settings)?;
     let token = join_token(token)?;
     let address = token.control.first().ok_or("the token names no control plane")?;
@@ -53,7 +54,7 @@ async fn run(settings: &Settings, token: &str) -> Result<(), String> {
 
     let stop = CancellationToken::new();
     let links = tokio::spawn(keep_links(agent.links(), token.secret, agent.router(), stop.clone()));
-    let mode = stop_signal().await;
+    let mode = stopped.await;
     stop.cancel();
     let _ = links.await;
     let mode = if mode == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave };

@@ -45,15 +45,17 @@ pub(crate) enum Stop {
     Everything,
 }
 
-/// Waits for `SIGTERM` or `SIGINT`.
-pub(crate) async fn stop_signal() -> Stop {
+/// Listens for `SIGTERM` and `SIGINT` from now on, and ends with the first: a signal that comes while the
+/// program still starts is not lost.
+pub(crate) fn stop_signal() -> impl Future<Output = Stop> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => Stop::Ourselves,
-        _ = int.recv() => Stop::Everything,
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        let (Ok(mut term), Ok(mut int)) = signals else { return std::future::pending().await };
+        tokio::select! {
+            _ = term.recv() => Stop::Ourselves,
+            _ = int.recv() => Stop::Everything,
+        }
     }
 }
 
@@ -110,6 +112,7 @@ impl From<String> for Failed {
 }
 
 async fn run(settings: &Settings) -> Result<(), Failed> {
+    let stopped = stop_signal();
     let clock = Clock::system();
     let metrics = telemetry::start_metrics()?;
     make_private(&settings.data_dir)?;
@@ -148,7 +151,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     announce(settings, &control, first_key.as_ref());
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
 
-    let stop = stop_signal().await;
+    let stop = stopped.await;
     tracing::info!(?stop, "stopping");
     stopping.cancel();
     gateway.drain();
