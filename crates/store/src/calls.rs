@@ -247,7 +247,7 @@ async fn open_day(dir: &Path, day: i64) -> Result<DatabaseConnection> {
     let path = file(dir, day);
     make_private(&path).map_err(|error| unusable(&path, error))?;
     let url = format!("sqlite://{}?mode=rwc", path.display());
-    let db = Database::connect(crate::sqlite_options(&url, 1)).await?;
+    let db = crate::connect_sqlite(&url, 1).await?;
     let table = TABLE.replace("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT");
     db.execute_unprepared(&format!("CREATE TABLE IF NOT EXISTS calls {table}")).await?;
     db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id)").await?;

@@ -55,9 +55,12 @@ pub use tx::{OrgTx, SystemTx, Tx};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbBackend, DbErr};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr};
 use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId};
+
+/// How long a writer waits for another before it gives up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +129,7 @@ impl Store {
             Location::Sqlite(path) => {
                 make_private(path).map_err(|source| unusable(path, source))?;
                 let url = format!("sqlite://{}?mode=rwc", path.display());
-                (Database::connect(sqlite_options(&url, 1)).await?, Database::connect(sqlite_options(&url, 4)).await?)
+                (connect_sqlite(&url, 1).await?, connect_sqlite(&url, 4).await?)
             }
             Location::Postgres(url) => {
                 let mut options = ConnectOptions::new(url.expose());
@@ -217,6 +220,31 @@ pub(crate) fn unusable(path: &std::path::Path, source: std::io::Error) -> StoreE
     StoreError::Corrupt { what: path.display().to_string(), source: Box::new(source) }
 }
 
+/// Connects to a SQLite file, in write-ahead mode.
+///
+/// While a file is switched to write-ahead mode, and while the last process that had it open leaves it, SQLite tells
+/// others at once that it is locked and does not use its busy timeout (sqlite.org/wal.html, section 3): so this waits.
+pub(crate) async fn connect_sqlite(url: &str, connections: u32) -> Result<DatabaseConnection> {
+    let started = tokio::time::Instant::now();
+    loop {
+        match Database::connect(sqlite_options(url, connections)).await {
+            Err(error) if is_locked(&error) && started.elapsed() < BUSY_TIMEOUT => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn is_locked(error: &DbErr) -> bool {
+    let (DbErr::Conn(RuntimeErr::SqlxError(error)) | DbErr::Exec(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    // The low byte is SQLITE_BUSY (5); the rest says more about it (sqlite.org/rescode.html).
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
+}
+
 fn sqlite_options(url: &str, connections: u32) -> ConnectOptions {
     use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
     let mut options = ConnectOptions::new(url);
@@ -226,7 +254,7 @@ fn sqlite_options(url: &str, connections: u32) -> ConnectOptions {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5))
+            .busy_timeout(BUSY_TIMEOUT)
             .pragma("cache_size", "-4096")
     });
     options
