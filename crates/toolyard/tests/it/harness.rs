@@ -164,9 +164,24 @@ impl Toolyard {
 
     /// An ordinary stop.
     pub(crate) fn terminate(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            signal(child.id(), "TERM");
-            let _ = child.wait();
+        self.stop_by("TERM");
+    }
+
+    /// Sends a signal that asks the program to stop, and waits until it did; its exit code.
+    #[track_caller]
+    pub(crate) fn stop_by(&mut self, name: &str) -> Option<i32> {
+        let mut child = self.child.take().expect("a running program");
+        signal(child.id(), name);
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = child.try_wait().expect("the program can be waited for") {
+                return status.code();
+            }
+            if Instant::now() > until {
+                self.child = Some(child);
+                panic!("SIG{name} did not end the program\n{}", self.log_text());
+            }
+            pause();
         }
     }
 

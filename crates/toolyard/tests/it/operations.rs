@@ -62,6 +62,15 @@ fn config_show_redacts_secrets_and_says_where_each_value_came_from() {
 }
 
 #[test]
+fn an_interrupt_right_after_readiness_ends_it_in_order() {
+    let mut toolyard = Toolyard::start(Engine::Sqlite);
+    for name in ["INT", "TERM"] {
+        assert_eq!(toolyard.stop_by(name), Some(0), "{}", toolyard.log_text());
+        toolyard.serve();
+    }
+}
+
+#[test]
 fn health_readiness_version_metrics_and_the_api_description_are_served() {
     let toolyard = Toolyard::start(Engine::Sqlite);
     assert!(ureq(toolyard.port, "/healthz").expect("an answer").starts_with("HTTP/1.1 200"));
