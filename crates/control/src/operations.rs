@@ -22,6 +22,16 @@ impl Control {
         self.vault().derive_key("gateway sessions")
     }
 
+    /// Finds out who is asking, and refuses what they may not do in their organization: for what the program
+    /// serves beside the API.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `forbidden`; when the store fails.
+    pub async fn may(&self, headers: &HeaderMap, action: Action) -> Result<()> {
+        let caller = auth::authenticate(self, headers, None).await?;
+        app::allow(self, &caller, action, &Resource::Organization)
+    }
+
     /// Whether the caller may read this process's metrics: whoever may see toolboxes.
     pub async fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
         match auth::authenticate(self, headers, None).await {

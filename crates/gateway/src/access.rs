@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::time::Duration;
-use toolyard_types::access::{Action, Actor, Principal};
+use toolyard_types::access::{Action, Principal};
 use toolyard_types::snapshot::{KeyGrant, Snapshot};
 use toolyard_types::{ApiKeyId, Clock, Code, Name, ServerId, ToolsetId};
 
@@ -53,7 +53,7 @@ impl Decisions {
 
 fn principal(grant: &KeyGrant) -> Principal {
     Principal {
-        actor: Actor::ApiKey(grant.id),
+        actor: grant.actor(),
         display: grant.name.clone(),
         organization: grant.organization,
         organization_name: grant.organization_name.clone(),
@@ -131,18 +131,19 @@ impl Doors {
 
     /// Refuses a foreign `Origin` and, when hosts are listed, a foreign `Host`.
     pub(crate) fn check(&self, headers: &HeaderMap, authority: Option<&str>) -> Result<(), Refusal> {
+        let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).or(authority).unwrap_or("");
         if let Some(hosts) = &self.hosts {
-            let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).or(authority).unwrap_or("");
             if !is_listed(host_name(host), hosts) {
                 return Err(Refusal::new(Code::Forbidden, "this host name is not served here"));
             }
         }
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-        let allowed = origin.to_str().is_ok_and(|origin| self.allows_origin(origin));
+        let allowed = origin.to_str().is_ok_and(|origin| self.allows_origin(origin) || is_own_address(origin, host));
         if allowed {
             Ok(())
         } else {
-            Err(Refusal::new(Code::Forbidden, "requests from this web origin are not allowed"))
+            let detail = "requests from this web origin are not allowed; if it is Toolyard's own, set `public_url`";
+            Err(Refusal::new(Code::Forbidden, detail))
         }
     }
 
@@ -154,6 +155,15 @@ impl Doors {
         let host = host_name(host);
         is_loopback(host) || self.hosts.as_ref().is_some_and(|hosts| is_listed(host, hosts))
     }
+}
+
+/// Whether a page came from the address that it asks now. Only for IP addresses: a name may have been rebound, and
+/// then it is the same one in both headers.
+fn is_own_address(origin: &str, host: &str) -> bool {
+    let is_same = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
+    let name = host_name(host);
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    is_same && address.parse::<std::net::IpAddr>().is_ok()
 }
 
 fn is_listed(host: &str, hosts: &[String]) -> bool {
@@ -195,5 +205,14 @@ mod tests {
         assert!(!ok(&local, "localhost", Some("http://evil.example")) && !ok(&local, "localhost", Some("null")));
         assert!(ok(&public, "any.example", None) && ok(&public, "any.example", Some("https://APP.example")));
         assert!(!ok(&public, "any.example", Some("https://any.example")));
+    }
+
+    #[test]
+    fn a_page_of_an_address_may_ask_that_address() {
+        let doors = Doors::new(None, vec![]);
+        let ok = |host, origin| doors.check(&headers(host, Some(origin)), None).is_ok();
+        assert!(ok("192.0.2.7:8080", "http://192.0.2.7:8080") && ok("[2001:db8::7]:80", "http://[2001:db8::7]:80"));
+        assert!(!ok("192.0.2.7:8080", "http://192.0.2.8:8080") && !ok("192.0.2.7:8080", "http://192.0.2.7"));
+        assert!(!ok("rebound.example:8080", "http://rebound.example:8080"));
     }
 }

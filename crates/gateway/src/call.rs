@@ -19,7 +19,6 @@ use tokio::time::Instant;
 use toolyard_mcp::era::{self, Era, code, meta};
 use toolyard_mcp::json::{self, Object, Span};
 use toolyard_mcp::{Kind, Message, envelope};
-use toolyard_types::access::Actor;
 use toolyard_types::snapshot::{CallOutcome, CallRecord, ServerRoute, ToolsetRoute};
 use toolyard_types::{Code, Name};
 
@@ -283,7 +282,7 @@ impl Call {
         let record = CallRecord {
             at: visit.core.clock.now(),
             organization: visit.organization.id,
-            actor: Actor::ApiKey(visit.grant.id).to_string(),
+            actor: visit.grant.actor().to_string(),
             server,
             toolset,
             method: self.message.method().to_owned(),

@@ -10,7 +10,7 @@ use toolyard_types::api::identity::{ApiKey, Member, Organization};
 use toolyard_types::snapshot::KeyGrant;
 use toolyard_types::{ApiKeyId, Name, OrganizationId, SessionId, Timestamp, UserId};
 
-use crate::query::{json, parse};
+use crate::query::{TextRow, json, parse, parse_option};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// The most members or keys one list reads.
@@ -25,6 +25,8 @@ pub struct User {
     pub email: String,
     /// Argon2id in PHC form.
     pub password_hash: String,
+    /// Whether Toolyard made the password up and it is still the same.
+    pub password_generated: bool,
 }
 
 /// A membership of a person.
@@ -53,6 +55,8 @@ pub struct SignedIn {
     pub expires_at: Timestamp,
     /// When its use was last written.
     pub last_seen_at: Timestamp,
+    /// Whether the person's password is still the one that Toolyard made up.
+    pub password_generated: bool,
 }
 
 /// A session to be written.
@@ -64,6 +68,19 @@ pub struct NewSession {
     pub user: UserId,
     /// SHA-256 of the token, in hex.
     pub token_hash: String,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// A key of a session to be written: good for MCP only, and for no longer than the session.
+#[derive(Clone, Debug)]
+pub struct NewSessionKey {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// The session it belongs to.
+    pub session: SessionId,
+    /// SHA-256 of the key, in hex.
+    pub hash: String,
     /// When it ends.
     pub expires_at: Timestamp,
 }
@@ -112,6 +129,7 @@ struct UserRow {
     id: String,
     email: String,
     password_hash: String,
+    password_generated: bool,
 }
 
 #[derive(FromQueryResult)]
@@ -142,6 +160,7 @@ struct SessionRow {
     role: String,
     expires_at: i64,
     last_seen_at: i64,
+    password_generated: bool,
 }
 
 #[derive(FromQueryResult)]
@@ -208,6 +227,7 @@ struct GrantRow {
     role: String,
     scope: Option<String>,
     expires_at: Option<i64>,
+    member: Option<String>,
 }
 
 impl GrantRow {
@@ -220,14 +240,23 @@ impl GrantRow {
             role: role("api_keys.role", &self.role)?,
             scope: self.scope.as_deref().map(|text| json("api_keys.scope", text)).transpose()?,
             expires_at: self.expires_at.map(Timestamp::from_ms),
+            member: parse_option("sessions.user_id", self.member.as_deref())?,
         };
         Ok((self.hash, grant))
     }
 }
 
 const GRANTS: &str = "SELECT k.hash, k.id, k.name, k.organization_id, o.name AS organization_name, k.role, k.scope, \
-                      k.expires_at FROM api_keys k JOIN organizations o ON o.id = k.organization_id \
+                      k.expires_at, CAST(NULL AS TEXT) AS member FROM api_keys k JOIN organizations o ON o.id = k.organization_id \
                       WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $1)";
+
+/// Keys of sessions: with the role that the member has now, for as long as session and membership last.
+const SESSION_GRANTS: &str = "SELECT k.hash, k.id, u.email AS name, k.organization_id, o.name AS organization_name, \
+                              m.role, CAST(NULL AS TEXT) AS scope, k.expires_at, s.user_id AS member \
+                              FROM session_keys k JOIN sessions s ON s.id = k.session_id \
+                              JOIN users u ON u.id = s.user_id JOIN organizations o ON o.id = k.organization_id \
+                              JOIN memberships m ON m.organization_id = k.organization_id AND m.user_id = s.user_id \
+                              WHERE k.expires_at > $1 AND s.expires_at > $1";
 
 const KEYS: &str = "SELECT id, name, prefix, role, scope, created_by, created_at, expires_at, last_used_at, revoked_at \
                     FROM api_keys WHERE organization_id = $1";
@@ -282,10 +311,17 @@ impl SystemTx {
     /// # Errors
     /// When the database fails or the row cannot be read.
     pub async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
-        let sql = "SELECT id, email, password_hash FROM users WHERE email = $1";
+        let sql = "SELECT id, email, password_hash, password_generated FROM users WHERE email = $1";
         let row = self.row::<UserRow>(sql, [email.to_lowercase().into()]).await?;
-        row.map(|row| Ok(User { id: parse("users.id", &row.id)?, email: row.email, password_hash: row.password_hash }))
-            .transpose()
+        row.map(|row| {
+            Ok(User {
+                id: parse("users.id", &row.id)?,
+                email: row.email,
+                password_hash: row.password_hash,
+                password_generated: row.password_generated,
+            })
+        })
+        .transpose()
     }
 
     /// Where a person is a member, oldest first.
@@ -306,7 +342,7 @@ impl SystemTx {
     /// When the database fails or the row cannot be read.
     pub async fn session_by_token_hash(&self, token_hash: &str) -> Result<Option<SignedIn>> {
         let sql = "SELECT s.id, s.user_id, u.email, s.organization_id, o.name AS organization_name, m.role, \
-                   s.expires_at, s.last_seen_at FROM sessions s \
+                   s.expires_at, s.last_seen_at, u.password_generated FROM sessions s \
                    JOIN users u ON u.id = s.user_id \
                    JOIN organizations o ON o.id = s.organization_id \
                    JOIN memberships m ON m.organization_id = s.organization_id AND m.user_id = s.user_id \
@@ -315,12 +351,14 @@ impl SystemTx {
         row.map(SessionRow::into_signed_in).transpose()
     }
 
-    /// Forgets sessions that have ended.
+    /// Forgets sessions and their keys that have ended.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn delete_ended_sessions(&self) -> Result<u64> {
-        self.execute("DELETE FROM sessions WHERE expires_at <= $1", [self.now().as_ms().into()]).await
+        let now = || [self.now().as_ms().into()];
+        self.execute("DELETE FROM session_keys WHERE expires_at <= $1", now()).await?;
+        self.execute("DELETE FROM sessions WHERE expires_at <= $1", now()).await
     }
 
     /// The grant of a key's SHA-256, unless it was revoked or has ended.
@@ -333,16 +371,15 @@ impl SystemTx {
         Ok(row.map(GrantRow::into_grant).transpose()?.map(|(_, grant)| grant))
     }
 
-    /// Every key that is good now, with its SHA-256, for the gateway's snapshot.
+    /// Every key that is good now, those of sessions too, with its SHA-256, for the gateway's snapshot.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
     pub async fn key_grants(&self) -> Result<Vec<(String, KeyGrant)>> {
-        self.rows::<GrantRow>(GRANTS, [self.now().as_ms().into()])
-            .await?
-            .into_iter()
-            .map(GrantRow::into_grant)
-            .collect()
+        let now = || [self.now().as_ms().into()];
+        let mut rows = self.rows::<GrantRow>(GRANTS, now()).await?;
+        rows.extend(self.rows::<GrantRow>(SESSION_GRANTS, now()).await?);
+        rows.into_iter().map(GrantRow::into_grant).collect()
     }
 
     /// Writes when keys were last used; an older time never replaces a newer one.
@@ -371,6 +408,7 @@ impl SessionRow {
             },
             expires_at: Timestamp::from_ms(self.expires_at),
             last_seen_at: Timestamp::from_ms(self.last_seen_at),
+            password_generated: self.password_generated,
         })
     }
 }
@@ -433,12 +471,41 @@ impl OrgTx {
     /// # Errors
     /// When the database fails.
     pub async fn set_member_password(&mut self, user: UserId, password_hash: &str) -> Result<bool> {
-        let sql = "UPDATE users SET password_hash = $3 WHERE id = $2 AND EXISTS \
+        let sql = "UPDATE users SET password_hash = $3, password_generated = FALSE WHERE id = $2 AND EXISTS \
                    (SELECT 1 FROM memberships WHERE organization_id = $1 AND user_id = $2)";
         let values = [self.organization().to_string().into(), user.to_string().into(), password_hash.into()];
         let changed = self.execute(sql, values).await? > 0;
         if changed {
             self.execute("DELETE FROM sessions WHERE user_id = $1", [user.to_string().into()]).await?;
+            // Keys of these sessions went with them: gateways must hear of it.
+            self.event("session.changed", format!("member/{user}"), serde_json::json!({}));
+        }
+        Ok(changed)
+    }
+
+    /// Notes that Toolyard made up a member's password: they are asked for one of their own.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn note_generated_password(&self, user: UserId) -> Result<()> {
+        let sql = "UPDATE users SET password_generated = TRUE WHERE id = $2 AND EXISTS \
+                   (SELECT 1 FROM memberships WHERE organization_id = $1 AND user_id = $2)";
+        let values = [self.organization().to_string().into(), user.to_string().into()];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// Gives a member another e-mail address; `false` when there is no such member.
+    ///
+    /// # Errors
+    /// [`StoreError::AlreadyExists`] when somebody else has it.
+    pub async fn set_member_email(&mut self, user: UserId, email: &str) -> Result<bool> {
+        let sql = "UPDATE users SET email = $3 WHERE id = $2 AND EXISTS \
+                   (SELECT 1 FROM memberships WHERE organization_id = $1 AND user_id = $2)";
+        let values = [self.organization().to_string().into(), user.to_string().into(), email.to_lowercase().into()];
+        let changed = self.execute(sql, values).await? > 0;
+        if changed {
+            self.event("member.changed", format!("member/{user}"), serde_json::json!({}));
         }
         Ok(changed)
     }
@@ -519,9 +586,41 @@ impl OrgTx {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn delete_session(&self, session: SessionId) -> Result<()> {
-        let values = [self.organization().to_string().into(), session.to_string().into()];
-        self.execute("DELETE FROM sessions WHERE organization_id = $1 AND id = $2", values).await?;
+    pub async fn delete_session(&mut self, session: SessionId) -> Result<()> {
+        let values = || [self.organization().to_string().into(), session.to_string().into()];
+        let keys = "DELETE FROM session_keys WHERE organization_id = $1 AND session_id = $2";
+        let had_keys = self.execute(keys, values()).await? > 0;
+        self.execute("DELETE FROM sessions WHERE organization_id = $1 AND id = $2", values()).await?;
+        if had_keys {
+            self.event("session.changed", format!("session/{session}"), serde_json::json!({}));
+        }
+        Ok(())
+    }
+
+    /// Writes a key of a session and forgets its oldest ones beyond `most`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn create_session_key(&mut self, key: &NewSessionKey, most: u32) -> Result<()> {
+        let organization = self.organization().to_string();
+        let sql = "INSERT INTO session_keys (id, session_id, organization_id, hash, created_at, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6)";
+        let values = [
+            key.id.to_string().into(),
+            key.session.to_string().into(),
+            organization.clone().into(),
+            key.hash.as_str().into(),
+            self.now().as_ms().into(),
+            key.expires_at.as_ms().into(),
+        ];
+        self.execute(sql, values).await?;
+        let sql = "SELECT id AS text FROM session_keys WHERE organization_id = $1 AND session_id = $2 ORDER BY id DESC";
+        let all = self.rows::<TextRow>(sql, [organization.clone().into(), key.session.to_string().into()]).await?;
+        for surplus in all.into_iter().skip(usize::try_from(most).unwrap_or(usize::MAX)) {
+            let sql = "DELETE FROM session_keys WHERE organization_id = $1 AND id = $2";
+            self.execute(sql, [organization.clone().into(), surplus.text.into()]).await?;
+        }
+        self.event("session.changed", format!("session/{}", key.session), serde_json::json!({}));
         Ok(())
     }
 

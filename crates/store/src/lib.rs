@@ -40,7 +40,7 @@ pub use catalog::{
 };
 pub use credentials::SealedCredential;
 pub use idempotency::Remembered;
-pub use identity::{Membership, NewApiKey, NewSession, SignedIn, User};
+pub use identity::{Membership, NewApiKey, NewSession, NewSessionKey, SignedIn, User};
 pub use instances::{InstanceRow, InstanceWish};
 pub use jobs::{JobRow, JobState};
 pub use outbox::{NewEvent, OutboxEvent};

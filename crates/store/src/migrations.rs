@@ -24,6 +24,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0003_credential_uses", include_str!("migrations/m0003_credential_uses.sql")),
     ("m0004_server_names", include_str!("migrations/m0004_server_names.sql")),
     ("m0005_input_credentials", include_str!("migrations/m0005_input_credentials.sql")),
+    ("m0006_console", include_str!("migrations/m0006_console.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

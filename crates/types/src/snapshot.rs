@@ -1,11 +1,13 @@
 //! What the gateway knows: an immutable picture of everything it needs to serve a call, made by the
 //! control plane. No secrets: header credentials are leased separately.
 
-use crate::access::{KeyScope, Role};
+use crate::access::{Actor, KeyScope, Role};
 use crate::agent::Era;
 use crate::spec::RemoteTransport;
 use crate::state::{Phase, Reason};
-use crate::{ApiKeyId, InstanceId, Name, OrganizationId, RevisionId, ServerId, Timestamp, ToolboxId, ToolsetId};
+use crate::{
+    ApiKeyId, InstanceId, Name, OrganizationId, RevisionId, ServerId, Timestamp, ToolboxId, ToolsetId, UserId,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -53,6 +55,17 @@ pub struct KeyGrant {
     pub scope: Option<KeyScope>,
     /// When it ends.
     pub expires_at: Option<Timestamp>,
+    /// The member it stands for, when it is a key of a session: then they are who calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<UserId>,
+}
+
+impl KeyGrant {
+    /// Who calls with it.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        self.member.map_or(Actor::ApiKey(self.id), Actor::User)
+    }
 }
 
 /// Where calls to a server go now.

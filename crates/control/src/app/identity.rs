@@ -1,14 +1,23 @@
 //! Signing in and out, and what the caller may do.
 
-use toolyard_store::{Membership, NewSession, User};
+use std::time::Duration;
+
+use toolyard_store::{Membership, NewSession, NewSessionKey, StoreError, User};
 use toolyard_types::access::{Action, Actor, Principal};
-use toolyard_types::api::identity::{ChangePassword, Session, SignIn, Why};
+use toolyard_types::api::identity::{ChangePassword, Session, SessionMcpKey, SignIn, Why};
 use toolyard_types::{ApiKeyId, Code, Name, Secret, SessionId, Timestamp, UserId};
 
 use super::allow;
 use crate::auth::{password, token};
 use crate::{Caller, Control, ControlError, Result};
 use toolyard_policy::Resource;
+
+/// How long a session's key for MCP is good.
+const MCP_KEY_LIFE: Duration = Duration::from_secs(15 * 60);
+/// Keys of one session at once, such as one for each tab; a further one ends the oldest.
+const MCP_KEYS_PER_SESSION: u32 = 8;
+/// How long a new key may take to reach this replica's gateway.
+const MCP_KEY_WAIT: Duration = Duration::from_secs(1);
 
 /// A session that was just made.
 pub(crate) struct NewlySignedIn {
@@ -47,7 +56,13 @@ pub(crate) async fn sign_in(control: &Control, sign_in: &SignIn, request_id: Opt
     tx.create_session(&new).await?;
     super::audit(&mut tx, &caller, "session.create", format!("session/{}", new.id), serde_json::json!({})).await?;
     tx.commit().await?;
-    Ok(NewlySignedIn { token, session: describe(control, &caller.principal, Some(expires_at)) })
+    Ok(NewlySignedIn {
+        token,
+        session: Session {
+            first_run: user.password_generated,
+            ..describe(control, &caller.principal, Some(expires_at))
+        },
+    })
 }
 
 async fn find(control: &Control, email: &str) -> Result<Option<(User, Membership)>> {
@@ -82,7 +97,35 @@ pub(crate) async fn sign_out(control: &Control, caller: &Caller) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-/// Gives the caller another password and ends their sessions, this one too. A session alone is not enough: it
+/// Makes a key with which the session's browser speaks MCP to the gateway, as the member. It is none of the API
+/// keys: nobody lists or manages it, and it ends with the session.
+///
+/// # Errors
+/// `conflict` without a session; `forbidden` when the member's role may not call tools.
+pub(crate) async fn mcp_key(control: &Control, caller: &Caller) -> Result<SessionMcpKey> {
+    let Some(session) = caller.session else {
+        return Err(ControlError::Conflict("an API key calls MCP itself; this is for a session".to_owned()));
+    };
+    allow(control, caller, Action::ToolCall, &Resource::Organization)?;
+    let key = token::api_key();
+    let end = control.clock().now().plus(MCP_KEY_LIFE);
+    let expires_at = caller.expires_at.filter(|session_end| *session_end < end).unwrap_or(end);
+    let hash = token::sha256_hex(key.expose());
+    let new = NewSessionKey { id: ApiKeyId::generate(), session, hash, expires_at };
+    let mut tx = control.store().org(caller.organization).await?;
+    tx.create_session_key(&new, MCP_KEYS_PER_SESSION).await?;
+    super::audit(&mut tx, caller, "session.mcp_key", format!("session/{session}"), serde_json::json!({})).await?;
+    tx.commit().await?;
+    // The browser calls at once, and the gateway learns of the key from the snapshot.
+    let mut snapshots = control.snapshots();
+    let known = snapshots.wait_for(|snapshot| snapshot.keys.contains_key(&new.hash));
+    if tokio::time::timeout(MCP_KEY_WAIT, known).await.is_err() {
+        tracing::debug!("a session's key for MCP is not in the snapshot yet");
+    }
+    Ok(SessionMcpKey { key: key.expose().to_owned(), expires_at })
+}
+
+/// Gives the caller another password, and e-mail address if they ask for it, and ends their sessions, this one too. A session alone is not enough: it
 /// may have been left open, or stolen.
 ///
 /// # Errors
@@ -92,6 +135,9 @@ pub(crate) async fn change_password(control: &Control, caller: &Caller, change: 
         return Err(ControlError::Conflict("an API key has no password; sign in to change yours".to_owned()));
     };
     password::check("new_password", &change.new_password)?;
+    if let Some(email) = &change.email {
+        super::members::check_email(email)?;
+    }
     let wrong = || ControlError::field("current_password", "is wrong");
     if password::is_too_long(&change.current_password) {
         return Err(wrong());
@@ -106,13 +152,21 @@ pub(crate) async fn change_password(control: &Control, caller: &Caller, change: 
     let hash = control.auth().passwords.hash(&change.new_password).await?;
     let mut tx = control.store().org(caller.organization).await?;
     tx.set_member_password(user, &hash).await?;
-    super::audit(&mut tx, caller, "member.password", format!("member/{user}"), serde_json::json!({})).await?;
+    let email = change.email.as_ref().filter(|email| !email.eq_ignore_ascii_case(&caller.display));
+    if let Some(email) = email {
+        tx.set_member_email(user, email).await.map_err(|error| match error {
+            StoreError::AlreadyExists => ControlError::AlreadyExists("a member with this e-mail address".to_owned()),
+            error => error.into(),
+        })?;
+    }
+    let detail = email.map_or_else(|| serde_json::json!({}), |email| serde_json::json!({ "email": email }));
+    super::audit(&mut tx, caller, "member.password", format!("member/{user}"), detail).await?;
     Ok(tx.commit().await?)
 }
 
 /// Who the caller is.
 pub(crate) fn session(control: &Control, caller: &Caller) -> Session {
-    describe(control, caller, caller.expires_at)
+    Session { first_run: caller.first_run, ..describe(control, caller, caller.expires_at) }
 }
 
 fn describe(control: &Control, principal: &Principal, expires_at: Option<Timestamp>) -> Session {
@@ -123,6 +177,7 @@ fn describe(control: &Control, principal: &Principal, expires_at: Option<Timesta
         role: principal.role,
         actions: control.decider().allowed_actions(principal),
         expires_at,
+        first_run: false,
     }
 }
 

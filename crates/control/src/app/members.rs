@@ -113,7 +113,7 @@ fn unknown(id: UserId) -> ControlError {
 }
 
 /// Enough to catch typing errors; whether mail arrives is nobody's promise.
-fn check_email(email: &str) -> Result<()> {
+pub(crate) fn check_email(email: &str) -> Result<()> {
     let plain = |c: char| !c.is_whitespace() && !toolyard_types::name::is_hidden(c);
     let good = match email.split_once('@') {
         Some((local, domain)) => !local.is_empty() && !domain.is_empty() && !domain.contains('@'),

@@ -38,7 +38,10 @@ pub(crate) async fn run(store: &Store, bootstrap: &Bootstrap) -> Result<Option<F
     if let Some(administrator) = administrator
         && tx.owners().await? == 0
     {
-        tx.create_member(&administrator.email, &administrator.password_hash, Role::Owner).await?;
+        let member = tx.create_member(&administrator.email, &administrator.password_hash, Role::Owner).await?;
+        if administrator.shown.is_some() {
+            tx.note_generated_password(member.id).await?;
+        }
         first_sign_in = administrator.shown;
     }
     if let Some(key) = &bootstrap.api_key {

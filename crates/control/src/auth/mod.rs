@@ -42,6 +42,8 @@ pub struct Caller {
     pub session: Option<SessionId>,
     /// When the session or the key ends.
     pub expires_at: Option<Timestamp>,
+    /// Whether the password is still the one made up at the first start.
+    pub(crate) first_run: bool,
     /// When the session's use was last written.
     last_seen_at: Option<Timestamp>,
 }
@@ -49,7 +51,7 @@ pub struct Caller {
 impl Caller {
     /// Somebody who is signing in, before there is a session.
     pub(crate) fn signing_in(principal: Principal, request_id: Option<String>) -> Self {
-        Self { principal, request_id, session: None, expires_at: None, last_seen_at: None }
+        Self { principal, request_id, session: None, expires_at: None, first_run: false, last_seen_at: None }
     }
 }
 
@@ -153,12 +155,13 @@ async fn by_key(control: &Control, key: &str, request_id: Option<String>) -> Res
     drop(tx);
     let grant = grant.ok_or_else(|| refuse("the API key is unknown, revoked or expired"))?;
     let expires_at = grant.expires_at;
-    Ok(Caller { principal: key_principal(grant), request_id, session: None, expires_at, last_seen_at: None })
+    let principal = key_principal(grant);
+    Ok(Caller { principal, request_id, session: None, expires_at, first_run: false, last_seen_at: None })
 }
 
 pub(crate) fn key_principal(grant: KeyGrant) -> Principal {
     Principal {
-        actor: Actor::ApiKey(grant.id),
+        actor: grant.actor(),
         display: grant.name,
         organization: grant.organization,
         organization_name: grant.organization_name,
@@ -181,7 +184,8 @@ async fn by_session(control: &Control, token: &str, request_id: Option<String>) 
         role: signed_in.membership.role,
         scope: None,
     };
-    Ok(Caller { principal, request_id, session: Some(signed_in.session), expires_at, last_seen_at })
+    let (session, first_run) = (Some(signed_in.session), signed_in.password_generated);
+    Ok(Caller { principal, request_id, session, expires_at, first_run, last_seen_at })
 }
 
 /// Moves a session's end, because it is being used.

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use toolyard_policy::Resource;
 use toolyard_types::access::Action;
-use toolyard_types::api::identity::{ChangePassword, Session, SignIn, Why};
+use toolyard_types::api::identity::{ChangePassword, Session, SessionMcpKey, SignIn, Why};
 use utoipa_axum::routes;
 
 use super::edge::RequestId;
@@ -24,6 +24,7 @@ pub(super) fn routes() -> Routes {
         .guarded(Access::SignedIn, routes!(get_session))
         .guarded(Access::SignedIn, routes!(delete_session))
         .guarded(Access::SignedIn, routes!(change_password))
+        .guarded(Access::SignedIn, routes!(create_mcp_key))
         .guarded(Access::Action(Action::PolicyExplain), routes!(why))
 }
 
@@ -59,7 +60,17 @@ async fn delete_session(State(control): State<Control>, caller: Caller) -> Resul
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie(&control, "", 0)?)]).into_response())
 }
 
-/// Change one's own password; every session of the old one ends, this one too.
+/// Get a key for MCP calls from the browser, as the member who is signed in: for the console's playground.
+///
+/// Only a session gets one, and only by a request from the console's own origin. The key is good for MCP URLs alone
+/// (`/mcp/...`), has the member's role, ends after at most 15 minutes and within a second of the session (sign-out,
+/// another password, expiry), and is not among the API keys. A session has at most 8; a further one ends the oldest.
+#[utoipa::path(post, path = "/api/v1/session/mcp-key", tag = TAG, responses((status = 201, body = SessionMcpKey)))]
+async fn create_mcp_key(State(control): State<Control>, caller: Caller) -> Result<(StatusCode, Json<SessionMcpKey>)> {
+    Ok((StatusCode::CREATED, Json(identity::mcp_key(&control, &caller).await?)))
+}
+
+/// Change one's own password, and with it one's e-mail address if wanted; every session ends, this one too.
 #[utoipa::path(put, path = "/api/v1/session/password", tag = TAG, request_body = ChangePassword,
     responses((status = 204)))]
 async fn change_password(

@@ -1,10 +1,17 @@
 //! Signing in, sessions, API keys and members.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use toolyard_types::Clock;
+use toolyard_types::snapshot::KeyGrant;
 
-use crate::harness::{ADMIN_EMAIL, ADMIN_PASSWORD, Answer, OWNER_KEY, TestControl, both_engines};
+use crate::harness::{
+    ADMIN_EMAIL, ADMIN_PASSWORD, Answer, OWNER_KEY, TestControl, TestDatabase, both_engines, started_at,
+};
 
 async fn sign_in(test: &TestControl, email: &str, password: &str) -> Answer {
     let body = json!({ "email": email, "password": password }).to_string();
@@ -31,6 +38,19 @@ async fn make_key(test: &TestControl, by: &str, body: Value) -> Answer {
 
 fn key_of(answer: &Answer) -> String {
     answer.body["key"].as_str().unwrap().to_owned()
+}
+
+/// What the gateway knows about a key now.
+async fn grant_of(test: &TestControl, key: &str) -> Option<std::sync::Arc<KeyGrant>> {
+    let digest: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    test.control.snapshots().borrow().keys.get(&digest).cloned()
+}
+
+async fn wait_until_unknown(test: &TestControl, key: &str) {
+    let digest: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut snapshots = test.control.snapshots();
+    let gone = snapshots.wait_for(|snapshot| !snapshot.keys.contains_key(&digest));
+    tokio::time::timeout(Duration::from_secs(1), gone).await.expect("within a second").expect("snapshots go on");
 }
 
 async fn status_of(test: &TestControl, key: &str, path: &str) -> u16 {
@@ -190,6 +210,91 @@ both_engines! {
         test.delete(&format!("/api/v1/members/{}", member.body["id"].as_str().unwrap())).await.expect(204);
         with_cookie(&test, Method::GET, "/api/v1/session", &cookie, None).await.expect(401);
         assert_eq!(status_of(&test, &key, "/api/v1/session").await, 401);
+    }
+
+    async fn a_session_gets_a_key_for_mcp_that_ends_with_it(engine) {
+        let test = TestControl::start(engine).await;
+        let mut cookies = Vec::new();
+        for _ in 0..2 {
+            cookies.push(cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201)));
+        }
+        let path = "/api/v1/session/mcp-key";
+        let made = with_cookie(&test, Method::POST, path, &cookies[0], Some("same-origin")).await.expect(201);
+        assert_eq!(made.body["expires_at"], json!("2026-11-22T12:15:00.000Z"));
+        let key = key_of(&made);
+        let grant = grant_of(&test, &key).await.expect("the gateway knows it at once");
+        assert_eq!((grant.role.as_str(), grant.name.as_str(), grant.scope.is_none()), ("owner", ADMIN_EMAIL, true));
+        assert!(grant.actor().to_string().starts_with("user:"));
+        // It is for MCP alone, and none of the API keys.
+        assert_eq!(status_of(&test, &key, "/api/v1/session").await, 401);
+        let listed = test.get("/api/v1/keys").await.expect(200);
+        assert_eq!(listed.body["items"].as_array().unwrap().len(), 1);
+
+        with_cookie(&test, Method::DELETE, "/api/v1/session", &cookies[0], Some("same-origin")).await.expect(204);
+        wait_until_unknown(&test, &key).await;
+
+        let other = key_of(&with_cookie(&test, Method::POST, path, &cookies[1], Some("same-origin")).await.expect(201));
+        assert!(grant_of(&test, &other).await.is_some());
+        let members = test.get("/api/v1/members").await.expect(200);
+        let member = format!("/api/v1/members/{}", members.body["items"][0]["id"].as_str().unwrap());
+        test.patch(&member, json!({ "password": "somebody-knows-the-old-one" })).await.expect(200);
+        wait_until_unknown(&test, &other).await;
+    }
+
+    async fn only_a_session_in_its_own_site_that_may_call_gets_a_key_for_mcp(engine) {
+        let test = TestControl::start(engine).await;
+        let path = "/api/v1/session/mcp-key";
+        assert_eq!(test.ask(Method::POST, path, None).await.expect(409).code(), "conflict");
+        let cookie = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201));
+        let foreign = with_cookie(&test, Method::POST, path, &cookie, Some("cross-site")).await.expect(403);
+        assert_eq!(foreign.code(), "csrf_rejected");
+        let viewer = json!({ "email": "v@example.test", "role": "viewer", "password": "the-first-password" });
+        test.post("/api/v1/members", viewer).await.expect(201);
+        let cookie = cookie_of(&sign_in(&test, "v@example.test", "the-first-password").await.expect(201));
+        with_cookie(&test, Method::POST, path, &cookie, Some("same-origin")).await.expect(403);
+    }
+
+    async fn a_session_keeps_its_newest_keys_for_mcp_and_none_beyond_its_end(engine) {
+        let test = TestControl::start(engine).await;
+        let cookie = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201));
+        let path = "/api/v1/session/mcp-key";
+        let mut keys = Vec::new();
+        for _ in 0..9 {
+            keys.push(with_cookie(&test, Method::POST, path, &cookie, Some("same-origin")).await.expect(201));
+        }
+        wait_until_unknown(&test, &key_of(&keys[0])).await;
+        assert!(grant_of(&test, &key_of(&keys[8])).await.is_some());
+        test.clock.step_ms(15 * 60 * 1000);
+        test.put("/api/v1/flags/server_clone", json!({ "everyone": true })).await.expect(200);
+        wait_until_unknown(&test, &key_of(&keys[8])).await;
+    }
+
+    async fn a_made_up_password_asks_for_another_one_and_an_address(engine) {
+        let database = TestDatabase::create(engine).await;
+        let test = TestControl::with(database, Clock::stopped_at(started_at()), |options| {
+            options.bootstrap.admin_email = None;
+            options.bootstrap.admin_password = None;
+        })
+        .await;
+        let first = test.control.take_first_sign_in().expect("a password was made up");
+        let signed_in = sign_in(&test, &first.email, first.password.expose()).await.expect(201);
+        assert_eq!(signed_in.body["first_run"], json!(true));
+        let cookie = cookie_of(&signed_in);
+        let me = with_cookie(&test, Method::GET, "/api/v1/session", &cookie, None).await.expect(200);
+        assert_eq!(me.body["first_run"], json!(true));
+        let change = async |email: &str| {
+            let request = Request::put("/api/v1/session/password").header("cookie", &cookie);
+            let request = request.header("sec-fetch-site", "same-origin").header("content-type", "application/json");
+            let body = json!({
+                "current_password": first.password.expose(), "new_password": "one-of-my-own-12", "email": email
+            });
+            test.send(request.body(Body::from(body.to_string())).unwrap()).await
+        };
+        assert_eq!(change("no address").await.expect(422).body["errors"][0]["field"], json!("email"));
+        change("Me@example.test").await.expect(204);
+        sign_in(&test, &first.email, "one-of-my-own-12").await.expect(401);
+        let again = sign_in(&test, "me@example.test", "one-of-my-own-12").await.expect(201);
+        assert_eq!((&again.body["first_run"], &again.body["display"]), (&json!(false), &json!("me@example.test")));
     }
 
     async fn everybody_changes_their_own_password_with_the_one_they_have(engine) {

@@ -364,6 +364,7 @@ fn add_key(
         role,
         scope: None,
         expires_at,
+        member: None,
     };
     let digest: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
     snapshot.keys.insert(digest, Arc::new(grant));

@@ -22,6 +22,9 @@ pub struct ChangePassword {
     pub current_password: Secret,
     /// The password from now on.
     pub new_password: Secret,
+    /// The e-mail address from now on; it stays as it is when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
 }
 
 /// Who is signed in, or which key is used.
@@ -40,6 +43,19 @@ pub struct Session {
     /// When the session ends.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+    /// Whether the password is still the one that Toolyard made up at its first start: ask for another.
+    #[serde(default)]
+    pub first_run: bool,
+}
+
+/// A key of a session, for MCP calls of the web console's playground. It has the member's own role, is good for MCP
+/// alone and for at most 15 minutes, and ends with the session.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SessionMcpKey {
+    /// The key, to be sent as `Authorization: Bearer <key>` to MCP URLs of this Toolyard.
+    pub key: String,
+    /// When it ends; get another one before.
+    pub expires_at: Timestamp,
 }
 
 /// A member.
