@@ -43,7 +43,7 @@ async fn run(settings: &Settings, token: &str) -> Result<(), String> {
     let stopped = stop_signal();
     telemetry::start_logs(settings)?;
     let token = join_token(token)?;
-    let address = token.control.first().ok_or("the token names no control plane")?;
+    let address = token.addresses.first().ok_or("the token names no control plane")?;
     let control =
         toolyard_link::dialled(address).map_err(|_| format!("the token's address `{address}` is not a URL"))?;
     let environment = config::process_environment();

@@ -3,6 +3,7 @@
 mod agent;
 mod cli;
 mod config;
+mod console;
 mod generate;
 mod listen;
 mod local;

@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -23,10 +23,12 @@ use toolyard_policy::Resource;
 use toolyard_store::{Location, Store};
 use toolyard_types::agent::ToolboxReport;
 use toolyard_types::{Clock, Code, Problem, Secret, ToolboxId};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::agent::chain;
 use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
+use crate::console::Console;
 use crate::{listen, local, memory, net, telemetry};
 
 /// How long a call waits for this machine's toolbox to start.
@@ -35,6 +37,9 @@ const TOOLBOX_PATIENCE: Duration = Duration::from_secs(10);
 const MAX_BODY_BYTES: usize = 8 << 20;
 /// How long a legacy MCP session lasts.
 const SESSION_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// What browsers are told that reached us over TLS: to do so for a year, whatever a link says.
+const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// How a process was told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,11 +141,14 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     // it happens beside; calls to servers on this machine wait for it.
     let local = LocalToolbox::expect(settings, &control).await?;
     let gateway = start_gateway(settings, &control, &clock, upstreams);
+    let console = Console::embedded(settings.console);
     let state = Parts {
         control: control.clone(),
         metrics,
         public_metrics: settings.metrics_public,
         stopping: stopping.clone(),
+        console,
+        https: settings.public_url.as_deref().is_some_and(|url| url.starts_with("https://")),
     };
     let public = public_router(state, &gateway);
     let agents = agent_router(&control);
@@ -148,7 +156,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let servers = [(listener, public), (agent_listener, agents)]
         .map(|(listener, router)| tokio::spawn(listen::serve(listener, router, draining.clone())));
     let agent = local.start(settings, &control).await?;
-    announce(settings, &control, first_key.as_ref());
+    announce(settings, &control, console, first_key.as_ref());
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
 
     let stop = stopped.await;
@@ -343,6 +351,9 @@ struct Parts {
     metrics: PrometheusHandle,
     public_metrics: bool,
     stopping: CancellationToken,
+    console: Console,
+    /// Whether people reach this Toolyard over TLS.
+    https: bool,
 }
 
 fn public_router(parts: Parts, gateway: &Gateway) -> Router {
@@ -350,9 +361,13 @@ fn public_router(parts: Parts, gateway: &Gateway) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(render_metrics))
-        .route("/", get(no_console))
         .with_state(parts.clone());
-    operations.merge(gateway.router()).fallback_service(parts.control.router())
+    let router = operations.merge(gateway.router()).fallback_service(parts.console.before(&parts.control));
+    if parts.https {
+        router.layer(SetResponseHeaderLayer::if_not_present(header::STRICT_TRANSPORT_SECURITY, ONE_YEAR))
+    } else {
+        router
+    }
 }
 
 async fn ready(State(parts): State<Parts>) -> Response {
@@ -380,11 +395,6 @@ fn problem_response(problem: &Problem) -> Response {
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
 }
 
-async fn no_console() -> &'static str {
-    "Toolyard is running. This build has no web console; use the command line (toolyard --help)\n\
-     or the API: /api/v1/openapi.json\n"
-}
-
 fn agent_router(control: &Control) -> Router {
     let accepting = control.clone();
     let link = move |request: Request| async move {
@@ -396,9 +406,12 @@ fn agent_router(control: &Control) -> Router {
     Router::new().route(LINK_PATH, post(link)).fallback_service(control.agent_router())
 }
 
-fn announce(settings: &Settings, control: &Control, first_key: Option<&Secret>) {
+fn announce(settings: &Settings, control: &Control, console: Console, first_key: Option<&Secret>) {
     let url = settings.public_url.clone().unwrap_or_else(|| format!("http://{}", settings.listen));
     println!("Toolyard {} ({}) is ready at {url}", env!("CARGO_PKG_VERSION"), settings.env);
+    if console.is_there() {
+        println!("  console: {url}/");
+    }
     println!("  MCP clients connect to {url}/mcp/default/servers/NAME or .../toolsets/NAME");
     if let Some(first) = control.take_first_sign_in() {
         println!("  first sign-in, shown once: {} / {}", first.email, first.password.expose());

@@ -3,6 +3,8 @@
 use axum::body::Body;
 use http::{Method, Request};
 use serde_json::json;
+use toolyard_types::Code;
+use toolyard_types::access::Action;
 
 use crate::harness::{Engine, TestControl, both_engines};
 
@@ -40,6 +42,24 @@ both_engines! {
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
         test.stop().await;
     }
+}
+
+#[tokio::test]
+async fn what_is_served_beside_the_api_asks_the_same_decision_function() {
+    let test = TestControl::start(Engine::Sqlite).await;
+    let mut headers = http::HeaderMap::new();
+    let refused = test.control.may(&headers, Action::AuditRead).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    let owner = format!("Bearer {}", crate::harness::OWNER_KEY);
+    headers.insert("authorization", owner.parse().unwrap());
+    test.control.may(&headers, Action::AuditRead).await.unwrap();
+    let viewer = json!({"name": "looks", "role": "viewer"});
+    let viewer = test.ask(Method::POST, "/api/v1/keys", Some(viewer)).await.expect(201);
+    let viewer = format!("Bearer {}", viewer.body["key"].as_str().unwrap());
+    headers.insert("authorization", viewer.parse().unwrap());
+    let refused = test.control.may(&headers, Action::AuditRead).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Forbidden);
+    test.control.may(&headers, Action::FlagRead).await.unwrap();
 }
 
 #[tokio::test]

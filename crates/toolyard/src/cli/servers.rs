@@ -15,7 +15,7 @@ use toolyard_types::api::servers::{
 };
 use toolyard_types::spec::{Limits, PathGrant, RemoteTransport, Strategy};
 use toolyard_types::state::{Phase, RolloutState};
-use toolyard_types::{EntryName, Name, Problem, Secret};
+use toolyard_types::{EntryName, Labels, Name, Problem, Secret};
 
 use super::context::{Context, Failure};
 use super::name_value;
@@ -49,6 +49,9 @@ pub(crate) struct DeployArgs {
     /// The toolbox to run on; any suitable one when absent.
     #[arg(long)]
     toolbox: Option<Name>,
+    /// Run on any toolbox that has these labels, such as `zone=a`; separate several by commas.
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "toolbox")]
+    toolbox_labels: Option<Labels>,
     /// Create it without starting it.
     #[arg(long)]
     stopped: bool,
@@ -279,6 +282,7 @@ pub(crate) async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Fa
         }),
         settings: args.settings.settings()?,
         toolbox: args.toolbox,
+        toolbox_labels: args.toolbox_labels.unwrap_or_default(),
         start: args.stopped.then_some(false),
     };
     let server: Server = context.client.post("/servers", &body).await?;

@@ -55,7 +55,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         }
         Command::Show { name } => print(context, &client.get(&path(&name)).await?),
         Command::Enroll { name } => {
-            let enrolled: EnrolledToolbox = client.post("/toolboxes", &EnrollToolbox { name }).await?;
+            let enrolled: EnrolledToolbox = client.post("/toolboxes", &EnrollToolbox { name, labels: toolyard_types::Labels::default(), expires_seconds: None }).await?;
             let fields = [("token", enrolled.token.clone()), ("command", enrolled.command.clone())];
             output::print_fields(context.format, &enrolled, &fields);
         }

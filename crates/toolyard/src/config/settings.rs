@@ -142,6 +142,9 @@ pub(crate) struct Settings {
     /// Remote MCP servers may have addresses in private networks and on this machine. With a proxy, the proxy decides.
     pub private_remotes: bool,
 
+    /// Serve the web console at `/`, where it was built into the program.
+    pub console: bool,
+
     /// Run servers on this machine, as toolbox `local`.
     pub local_toolbox: bool,
 
@@ -222,6 +225,7 @@ impl Settings {
             registry_serve: true,
             catalog_private_sources: !hardened,
             private_remotes: !hardened,
+            console: true,
             local_toolbox: true,
             require_isolation: env == Environment::Production,
             server_uid_base: 2_100_000_000,
