@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Lighthouse on every page of the console in both themes, against the production build in the real program; writes
+# docs/reports/lighthouse.md and fails below 0.95 for performance, accessibility or best practices.
+#
+#   scripts/lighthouse.sh                    # everything, about half an hour on two cores
+#   scripts/lighthouse.sh -g "Overview"      # one page; writes no report
+#
+# The program is TOOLYARD_BINARY, or the release binary, which is built with its console when absent.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export TOOLYARD_TEST_DIR=${TOOLYARD_TEST_DIR:-/tmp/toolyard-test-$(id -u)}
+[ -n "${TOOLYARD_E2E_NO_SETUP:-}" ] || scripts/test-setup.sh
+[ -n "${TOOLYARD_BINARY:-}" ] || make --no-print-directory build
+export TOOLYARD_BINARY=${TOOLYARD_BINARY:-$PWD/target/release/toolyard}
+
+cd console/e2e
+for package in . lighthouse; do
+  if [ ! -e $package/node_modules/.package-lock.json ] || [ $package/package-lock.json -nt $package/node_modules/.package-lock.json ]; then
+    (cd $package && npm ci --no-audit --no-fund)
+  fi
+done
+rm -rf results/lighthouse
+[ $# -gt 0 ] || export TOOLYARD_E2E_REPORTS=$PWD/../../docs/reports
+
+setsid node_modules/.bin/playwright test --config lighthouse.config.ts "$@" &
+group=$!
+trap 'kill -TERM -- -$group 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
+wait $group
