@@ -12,14 +12,56 @@ use std::collections::BTreeMap;
 pub const AGENT_PROTOCOL: u32 = 1;
 
 /// What an agent needs to join, as JSON in base64url: printed once at enrolment.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
-    /// The token's own version: 1.
+    /// The token's own version: 2.
     pub v: u32,
-    /// Addresses of agent listeners, as `http://host:port`.
-    pub control: Vec<String>,
-    /// The agent's secret.
+    /// Addresses of agent listeners, as `host:port`.
+    pub addresses: Vec<String>,
+    /// The SHA-256 of the control plane's CA certificate (DER), in hex.
+    pub ca: String,
+    /// Which toolbox it is for.
+    pub toolbox: ToolboxId,
+    /// Good for one join.
     pub secret: Secret,
+}
+
+impl JoinToken {
+    /// The version written and read here.
+    pub const VERSION: u32 = 2;
+}
+
+/// `POST /dtma/v1/join`, the only request that needs no certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The token's secret.
+    pub secret: Secret,
+    /// Which toolbox the token is for.
+    pub toolbox: ToolboxId,
+    /// A certificate signing request (PKCS #10, DER) in base64url. Only its key is looked at.
+    pub csr: String,
+}
+
+/// `POST /dtma/v1/certificate`: a new certificate for the toolbox that asks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// As in [`JoinRequest`].
+    pub csr: String,
+}
+
+/// The answer to both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentCertificate {
+    /// Which toolbox the certificate names.
+    pub toolbox: ToolboxId,
+    /// Its name.
+    pub name: Name,
+    /// The certificate (DER) in base64url.
+    pub certificate: String,
+    /// From when it is to be renewed.
+    pub renew_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
 }
 
 /// `POST /dtma/v1/sync`.
@@ -46,7 +88,8 @@ pub struct SyncResponse {
     pub toolbox: ToolboxId,
     /// Everything desired; `None` when the generation sent is the newest.
     pub desired: Option<Desired>,
-    /// Where the gateways' link listeners are, as `http://host:port`.
+    /// Where the gateways' link listeners are, as `host:port`, one address a gateway; none when the only gateway
+    /// is where this answer came from.
     #[serde(default)]
     pub links: Vec<String>,
 }

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod api;
 pub mod clock;
 pub mod ids;
+pub mod labels;
 pub mod name;
 pub mod problem;
 pub mod secret;
@@ -20,6 +21,7 @@ pub mod timestamp;
 
 pub use clock::Clock;
 pub use ids::*;
+pub use labels::{Labels, LabelsError};
 pub use name::{EntryName, Name, NameError};
 pub use problem::{Code, FieldError, Problem};
 pub use secret::Secret;

@@ -42,6 +42,12 @@ codes! {
     ValidationFailed "validation_failed" 422 "a field is not valid" "Correct the fields listed under `errors`.";
     Unauthenticated "unauthenticated" 401 "sign-in or an API key is needed" "Send `Authorization: Bearer <API key>`, or sign in.";
     InvalidCredentials "invalid_credentials" 401 "e-mail or password is wrong" "Check both; after several failures wait a minute.";
+    TokenInvalid "token_invalid" 401 "the join token is not known" "Enroll the toolbox, or make another token with `toolyard toolboxes rejoin`.";
+    TokenUsed "token_used" 401 "the join token was used before" "Make another one with `toolyard toolboxes rejoin`.";
+    TokenExpired "token_expired" 401 "the join token has expired" "Make another one with `toolyard toolboxes rejoin`.";
+    TokenForeign "token_foreign" 403 "the join token is for another toolbox" "Use the token that was made for this toolbox.";
+    CertificateRequired "certificate_required" 401 "an agent's certificate is needed" "Start `toolyard dtma` with a join token.";
+    CertificateRevoked "certificate_revoked" 401 "the agent's certificate was revoked or replaced" "Make a token with `toolyard toolboxes rejoin` and start `toolyard dtma` with it.";
     Forbidden "forbidden" 403 "your role does not allow this" "Ask an administrator; `toolyard why` names the rule.";
     CsrfRejected "csrf_rejected" 403 "the request came from another site" "Send requests with a session cookie from the console's own origin.";
     FeatureDisabled "feature_disabled" 404 "this feature is switched off" "An administrator can switch the feature flag on.";

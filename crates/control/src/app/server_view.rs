@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use toolyard_store::{InstanceRow, OrgTx, ProbeRow, RolloutRow, ServerRow, ToolboxRow};
 use toolyard_types::api::servers::{Instance, Rollout, Server};
 use toolyard_types::spec::EntryVersion;
-use toolyard_types::state::{Phase, ToolboxState};
+use toolyard_types::state::{Phase, Status, ToolboxState};
 use toolyard_types::{Name, RevisionId, RolloutId, ServerId, ToolboxId};
 
 use crate::reconcile::phase::{Facts, roll_up, shown_status};
@@ -58,12 +58,19 @@ impl<'a> Views<'a> {
         Ok(Self { control, organization, live, rollouts, numbers, toolboxes, silent, probes })
     }
 
+    /// Where one of them is and why.
+    pub(crate) fn status(&self, row: &ServerRow) -> Status<Phase> {
+        let live = self.live.get(&row.id).map(Vec::as_slice).unwrap_or_default();
+        let rollout = row.rollout.and_then(|id| self.rollouts.get(&id));
+        let probe = row.serving_revision.and_then(|revision| self.probes.get(&revision));
+        roll_up(&Facts { server: row, rollout, live, probe, silent: &self.silent })
+    }
+
     /// How one of them looks.
     pub(crate) fn server(&self, row: &ServerRow) -> Server {
         let live = self.live.get(&row.id).map(Vec::as_slice).unwrap_or_default();
         let rollout = row.rollout.and_then(|id| self.rollouts.get(&id));
-        let probe = row.serving_revision.and_then(|revision| self.probes.get(&revision));
-        let status = roll_up(&Facts { server: row, rollout, live, probe, silent: &self.silent });
+        let status = self.status(row);
         let mut serving =
             live.iter().filter(|it| Some(it.rollout) == row.serving_rollout && it.status.phase == Phase::Ready);
         let instance_id = serving.next().filter(|_| serving.next().is_none()).map(|instance| instance.id);
@@ -87,6 +94,7 @@ impl<'a> Views<'a> {
             instances: live.iter().map(|instance| self.instance(instance)).collect(),
             rollout: rollout.map(|rollout| self.rollout(&row.name, rollout)),
             toolbox: row.toolbox.and_then(|id| self.toolbox_name(id)),
+            toolbox_labels: toolyard_types::Labels::default(),
             mcp_path: format!("/mcp/{}/servers/{}", self.organization, row.name),
             created_at: row.created_at,
             updated_at: row.updated_at,

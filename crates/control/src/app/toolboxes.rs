@@ -28,8 +28,13 @@ fn view(row: ToolboxRow, instances: u32) -> Toolbox {
         reason: row.status.reason,
         message: row.status.message,
         since: row.status.since,
+        draining: false,
+        labels: toolyard_types::Labels::default(),
+        engine: row.report.engine.clone(),
+        version: row.agent_version,
         last_seen_at: row.last_seen_at,
-        agent_version: row.agent_version,
+        certificate_expires_at: None,
+        link: toolyard_types::api::servers::ToolboxLink::default(),
         report: row.report,
         instances,
     }
@@ -75,7 +80,7 @@ pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollTo
     let token = URL_SAFE_NO_PAD.encode(content.to_string());
     // In the environment and not among the arguments, which every user of the host can read.
     let command = format!("TOOLYARD_TOKEN={token} toolyard dtma");
-    Ok(EnrolledToolbox { toolbox: view(row, 0), token, command })
+    Ok(EnrolledToolbox { expires_at: row.created_at, addresses: control.fleet().agent_addresses(), toolbox: view(row, 0), token, command })
 }
 
 fn new_toolbox(tx: &OrgTx, name: Name, token_hash: Option<String>) -> ToolboxRow {

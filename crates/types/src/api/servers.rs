@@ -4,7 +4,7 @@ use crate::agent::{Exit, McpInfo, ToolboxReport, Usage};
 use crate::snapshot::ToolsetMember;
 use crate::spec::{EntryVersion, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy};
 use crate::state::{Phase, Reason, RolloutState, ToolboxState};
-use crate::{EntryName, InstanceId, Name, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId, ToolsetId};
+use crate::{EntryName, InstanceId, Labels, Name, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId, ToolsetId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -36,6 +36,9 @@ pub struct CreateServer {
     /// Where to run: a toolbox by name; any suitable one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toolbox: Option<Name>,
+    /// Where to run: any toolbox that has all of these labels.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub toolbox_labels: Labels,
     /// `false` to create it stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<bool>,
@@ -151,6 +154,9 @@ pub struct Server {
     /// Where it should run; any toolbox when absent.
     #[serde(default)]
     pub toolbox: Option<Name>,
+    /// The labels that its toolbox must have.
+    #[serde(default)]
+    pub toolbox_labels: Labels,
     /// The MCP URL's path on this Toolyard.
     pub mcp_path: String,
     /// When it was created.
@@ -303,7 +309,7 @@ pub struct Toolbox {
     pub id: ToolboxId,
     /// Its name; `local` is the built-in one.
     pub name: Name,
-    /// Where it is.
+    /// Where it is: `draining` while it is online and takes nothing new.
     pub state: ToolboxState,
     /// Why, as a code.
     pub reason: Reason,
@@ -312,16 +318,68 @@ pub struct Toolbox {
     pub message: String,
     /// Since when.
     pub since: Timestamp,
+    /// Whether it is to take nothing new, whether its agent is heard or not.
+    pub draining: bool,
+    /// What the operator says of it.
+    pub labels: Labels,
+    /// What runs servers there; empty until its agent was heard.
+    pub engine: String,
+    /// Its agent's version.
+    #[serde(default)]
+    pub version: Option<String>,
     /// When its agent was last heard.
     #[serde(default)]
     pub last_seen_at: Option<Timestamp>,
-    /// Its agent's version.
+    /// When its agent's certificate ends; none for the built-in toolbox and before the first join.
     #[serde(default)]
-    pub agent_version: Option<String>,
+    pub certificate_expires_at: Option<Timestamp>,
+    /// How calls to it fare from here.
+    pub link: ToolboxLink,
     /// What it is and can enforce.
     pub report: ToolboxReport,
     /// How many instances have not ended.
     pub instances: u32,
+}
+
+/// How calls to a toolbox fare, as seen by the replica that answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ToolboxLink {
+    /// Whether there is a connection for calls.
+    pub connected: bool,
+    /// Whether there is a second one for logs.
+    pub bulk: bool,
+    /// Whether calls are let through.
+    pub breaker: BreakerState,
+    /// How many calls in a row got no answer from the toolbox.
+    pub failures: u32,
+    /// When a call is let through again to try, while the breaker is open.
+    #[serde(default)]
+    pub retry_at: Option<Timestamp>,
+}
+
+/// Whether calls to a toolbox are let through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BreakerState {
+    /// They are.
+    #[default]
+    Closed,
+    /// They fail at once, because those before got no answer.
+    Open,
+    /// One is, to see whether the toolbox answers again.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// As written on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
 }
 
 /// Make a toolbox and a token for its agent.
@@ -330,6 +388,32 @@ pub struct Toolbox {
 pub struct EnrollToolbox {
     /// Its name.
     pub name: Name,
+    /// What servers may ask of a toolbox, such as `zone=a`.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// How long the token is good for; an hour when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 60, maximum = 604_800)]
+    pub expires_seconds: Option<u32>,
+}
+
+/// Make another token for a toolbox: its host was installed anew, or its certificate revoked.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RejoinToolbox {
+    /// How long the token is good for; an hour when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 60, maximum = 604_800)]
+    pub expires_seconds: Option<u32>,
+}
+
+/// Change a toolbox. An absent field leaves what was there.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateToolbox {
+    /// Its labels, in place of those before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
 }
 
 /// A new toolbox with what its agent needs, shown once.
@@ -337,8 +421,12 @@ pub struct EnrollToolbox {
 pub struct EnrolledToolbox {
     /// The toolbox.
     pub toolbox: Toolbox,
-    /// The agent's token.
+    /// The agent's token, good for one join.
     pub token: String,
+    /// Until when.
+    pub expires_at: Timestamp,
+    /// Where the agent will reach this Toolyard, as the token says.
+    pub addresses: Vec<String>,
     /// The command to run on the host.
     pub command: String,
 }
