@@ -1,24 +1,38 @@
 # The commands of the project; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt generate bench bench-api catalog-proof deny smoke clean
+.PHONY: help run build console test test-e2e lighthouse lint fmt generate bundle-report bench bench-api catalog-proof deny smoke clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 run: ## Check for what is missing, build, and start Toolyard on this machine
 	@scripts/check-tools.sh run
+	@scripts/console.sh
 	cargo build --release --package toolyard
 	@./target/release/toolyard serve
 
-build: ## Build the release binary, target/release/toolyard
+build: ## Build the release binary with the web console in it, target/release/toolyard
 	@scripts/check-tools.sh build
+	@scripts/console.sh
 	cargo build --release --package toolyard
+
+console: ## Build the web console alone, into console/dist
+	@scripts/console.sh
 
 test: ## Install what the tests need and run everything
 	@scripts/test.sh
 
-lint: ## Formatting, lints, crate edges, generated files
+test-e2e: ## Drive the console in Chromium, Firefox and WebKit against a real Toolyard
+	@scripts/console.sh
+	@scripts/test-setup.sh
+	@scripts/test-e2e.sh
+
+lighthouse: ## Rate every page of the console; writes docs/reports/lighthouse.md
+	@scripts/console.sh
+	@scripts/lighthouse.sh
+
+lint: ## Formatting, lints, crate edges, generated files, types and budgets of the console
 	@scripts/lint.sh
 
 fmt: ## Format the code
@@ -26,6 +40,10 @@ fmt: ## Format the code
 
 generate: ## Write the generated files (.env.example, reference pages, OpenAPI)
 	cargo xtask generate
+
+bundle-report: ## Write what each page of the console loads to docs/reports/bundle.md
+	@scripts/console.sh
+	cargo xtask budgets --report
 
 bench: ## Measure the gateway against a direct connection; writes docs/reports/gateway-bench.md
 	@scripts/bench.sh

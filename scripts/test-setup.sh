@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need and is not there: Postgres and promtool (Debian packages), cargo-nextest, and
-# the MCP clients of other people that the end-to-end tests use, below $TOOLYARD_TEST_DIR/clients.
+# Installs what the tests need and is not there: Postgres, promtool and browsers (Debian packages), cargo-nextest,
+# the end-to-end suite's own packages, and the MCP clients of other people that the tests use, below
+# $TOOLYARD_TEST_DIR/clients.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=${TOOLYARD_TEST_DIR:-/tmp/toolyard-test-$(id -u)}
@@ -10,6 +11,10 @@ packages=()
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || packages+=(postgresql)
 command -v promtool >/dev/null || packages+=(prometheus)
 command -v unshare >/dev/null || packages+=(util-linux)
+command -v chromium >/dev/null || packages+=(chromium)
+command -v firefox-esr >/dev/null || packages+=(firefox-esr)
+command -v WebKitWebDriver >/dev/null || packages+=(webkit2gtk-driver)
+command -v Xvfb >/dev/null || packages+=(xvfb)
 python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
@@ -21,6 +26,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     exit 1
   fi
 fi
+scripts/npm-ci.sh console/e2e
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
 
 # The clients, once for each set of versions.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need, starts their Postgres, and runs everything: lints, then unit, integration and
-# end-to-end tests in one cargo profile. A skipped test is a failed one.
+# end-to-end tests in one cargo profile, then the console in three browsers. A skipped test is a failed one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,10 +12,12 @@ TOOLYARD_TEST_POSTGRES_URL=$(scripts/postgres-test.sh start)
 export TOOLYARD_TEST_POSTGRES_URL
 trap 'scripts/postgres-test.sh stop || true' EXIT
 
-if grep -rnE '#\[ignore|test\.skip' --include='*.rs' --include='*.ts' crates xtask bench; then
+if git grep --untracked -nE '#\[ignore|\b(test|it|describe)\.(skip|fixme|only|todo)\b' -- '*.rs' '*.ts' '*.tsx'; then
   echo "test: the tests above are skipped; a skipped test is a failed one" >&2
   exit 1
 fi
 
+# Builds the console too, before cargo does the program with the console in it.
 scripts/lint.sh
 cargo nextest run --workspace --profile ci "$@"
+scripts/test-e2e.sh
