@@ -59,14 +59,16 @@ const GUARDED: &str = "private, no-cache";
 const NOT_PAGES: &[&str] =
     &["api", "mcp", "v0.1", "dtma", "internal", "assets", ".well-known", "healthz", "readyz", "metrics"];
 
-/// What the files of an administration area are for; those of an unnamed area are shared by several.
+/// What the files of an administration area are for. Those of no area are shared by several, and go to whoever
+/// may use one of them. Part 2 of 2: part 1 is in `console/vite.config.ts`, which names the areas.
 const ADMINISTRATION: &[(&str, Action)] = &[
     ("assets/admin/members/", Action::MemberRead),
+    ("assets/admin/keys/", Action::KeyRead),
     ("assets/admin/audit/", Action::AuditRead),
     ("assets/admin/flags/", Action::FlagManage),
     ("assets/admin/sources/", Action::CatalogManage),
     ("assets/admin/organization/", Action::OrganizationManage),
-    ("assets/admin/", Action::AuditRead),
+    ("assets/admin/", Action::KeyRead),
 ];
 
 /// A file of the console.

@@ -34,17 +34,31 @@ pub(crate) struct Toolyard {
     agent_port: u16,
     database: Option<String>,
     child: Option<Child>,
+    /// Settings beside the usual ones, as environment variables.
+    settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Toolyard {
     /// Starts on an empty data directory and waits until it is ready.
     pub(crate) fn start(engine: Engine) -> Self {
+        Self::start_with(engine, &[])
+    }
+
+    /// The same, with these environment variables.
+    pub(crate) fn start_with(engine: Engine, settings: &[(&'static str, &'static str)]) -> Self {
         let database = match engine {
             Engine::Sqlite => None,
             Engine::Postgres => Some(create_database()),
         };
         let dir = tempfile::tempdir().expect("a directory");
-        let mut toolyard = Self { dir, port: free_port(), agent_port: free_port(), database, child: None };
+        let mut toolyard = Self {
+            dir,
+            port: free_port(),
+            agent_port: free_port(),
+            database,
+            child: None,
+            settings: settings.to_vec(),
+        };
         toolyard.serve();
         toolyard
     }
@@ -64,6 +78,7 @@ impl Toolyard {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
+        command.envs(self.settings.iter().copied());
         if let Some(url) = &self.database {
             command.env("TOOLYARD_DATABASE_URL", url);
         }

@@ -5,6 +5,7 @@
 //! both, and a test that misses one fails.
 
 mod clients;
+mod console;
 mod fleet;
 mod harness;
 mod main_job;
