@@ -24,12 +24,9 @@ test: ## Install what the tests need and run everything
 	@scripts/test.sh
 
 test-e2e: ## Drive the console in Chromium, Firefox and WebKit against a real Toolyard
-	@scripts/console.sh
-	@scripts/test-setup.sh
 	@scripts/test-e2e.sh
 
 lighthouse: ## Rate every page of the console; writes docs/reports/lighthouse.md
-	@scripts/console.sh
 	@scripts/lighthouse.sh
 
 lint: ## Formatting, lints, crate edges, generated files, types and budgets of the console

@@ -20,4 +20,7 @@ fi
 # Builds the console too, before cargo does the program with the console in it.
 scripts/lint.sh
 cargo nextest run --workspace --profile ci "$@"
-scripts/test-e2e.sh
+
+# Against the program that the tests before used.
+target=${CARGO_TARGET_DIR:-target}
+TOOLYARD_E2E_NO_SETUP=1 TOOLYARD_BINARY=$(realpath "$target/debug/toolyard") scripts/test-e2e.sh

@@ -106,6 +106,9 @@ fn measure(dist: &Path) -> Result<Vec<Row>> {
         first.extend(bundle.closure(routes.get(*name).into_iter().flatten().copied()));
     }
     first.extend(named_in(&html));
+    if !first.iter().any(|file| dist.join(format!("{file}.br")).exists()) {
+        bail!("the files of console/dist are not compressed; build with `npm run build` or `make console`");
+    }
     let mut further = Vec::new();
     let mut seen: BTreeSet<&str> = routes.values().flatten().copied().collect();
     for name in routes.keys().filter(|name| !FIRST_ROUTES.contains(&name.as_str())) {
