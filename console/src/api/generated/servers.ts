@@ -1,0 +1,770 @@
+// Generated from openapi/public.json by `npm run generate`: do not edit.
+import * as v from 'valibot'
+import { type Operation, operation } from '../operation'
+import { EraSchema, LogStreamSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type LogStream, type Phase, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
+import { ArgumentSchema, EntryNameSchema, KeyValueInputSchema, NameSchema, ServerIdSchema, TimestampSchema, TransportSchema, type Argument, type EntryName, type KeyValueInput, type Name, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
+
+/** Copy a server under a new name. */
+export interface CloneServer {
+  /** The copy's name. */
+  name: Name
+}
+
+/** Limits on one instance. */
+export interface Limits {
+  /** Share of processor time in thousandths of one core; zero for no limit. */
+  cpu_millis?: number
+  /** Resident memory of all its processes together, in bytes. */
+  memory_bytes: number
+  /** How many processes and threads at once. */
+  processes: number
+}
+export const LimitsSchema: v.GenericSchema<unknown, Limits> = v.object({
+  cpu_millis: v.optional(v.number()),
+  memory_bytes: v.number(),
+  processes: v.number(),
+})
+
+/** A host path a server may use. */
+export interface PathGrant {
+  /** The absolute path, the same inside and outside. */
+  path: string
+  /** Whether it may be written. */
+  writable?: boolean
+}
+export const PathGrantSchema: v.GenericSchema<unknown, PathGrant> = v.object({
+  path: v.string(),
+  writable: v.optional(v.boolean()),
+})
+
+/** A tool call used as a readiness probe. */
+export interface ProbeCall {
+  /** Its arguments. */
+  arguments?: Record<string, unknown>
+  /** The tool's name as the server gives it. */
+  tool: string
+}
+export const ProbeCallSchema: v.GenericSchema<unknown, ProbeCall> = v.object({
+  arguments: v.optional(v.record(v.string(), v.unknown())),
+  tool: v.string(),
+})
+
+/** What a person can set on a server. An absent field leaves what was there. */
+export interface ServerSettings {
+  /** Arguments after the entry's own. */
+  arguments?: string[] | null
+  /** Milliseconds one call may take. */
+  call_timeout_ms?: number | null
+  /** Credentials by input name or environment variable. */
+  credentials?: Record<string, Name>
+  /** Environment variables beyond the entry's inputs. For a secret, bind a credential instead. */
+  environment?: Record<string, string>
+  /**
+   * Values of the entry's inputs by name: environment variables, arguments, URL and header variables.
+   * A value for an input marked secret is stored as a credential and never shown again.
+   */
+  inputs?: Record<string, Secret>
+  limits?: Limits | null
+  /** Host paths the server may use. */
+  paths?: PathGrant[] | null
+  probe_call?: ProbeCall | null
+  /** Milliseconds a rollout may take in all; 10 minutes when absent. */
+  rollout_timeout_ms?: number | null
+  /** Milliseconds from start to the MCP answer. */
+  start_timeout_ms?: number | null
+  strategy?: Strategy | null
+  /** Environment variables to remove again. */
+  unset_environment?: string[]
+}
+
+/** What to run, as a person says it: either a catalog entry, or a package or URL given directly. */
+export interface CreateServer {
+  /** Arguments after the entry's own. */
+  arguments?: string[] | null
+  /** Milliseconds one call may take. */
+  call_timeout_ms?: number | null
+  /** Credentials by input name or environment variable. */
+  credentials?: Record<string, Name>
+  /** Environment variables beyond the entry's inputs. For a secret, bind a credential instead. */
+  environment?: Record<string, string>
+  /**
+   * Values of the entry's inputs by name: environment variables, arguments, URL and header variables.
+   * A value for an input marked secret is stored as a credential and never shown again.
+   */
+  inputs?: Record<string, Secret>
+  limits?: Limits | null
+  /** Host paths the server may use. */
+  paths?: PathGrant[] | null
+  probe_call?: ProbeCall | null
+  /** Milliseconds a rollout may take in all; 10 minutes when absent. */
+  rollout_timeout_ms?: number | null
+  /** Milliseconds from start to the MCP answer. */
+  start_timeout_ms?: number | null
+  strategy?: Strategy | null
+  /** Environment variables to remove again. */
+  unset_environment?: string[]
+  entry?: EntryName | null
+  name?: Name | null
+  /** Which of the entry's packages or remotes, when it has several: `npm`, `pypi`, `oci` or `remote`. */
+  package?: string | null
+  /** `false` to create it stopped. */
+  start?: boolean | null
+  toolbox?: Name | null
+  transport?: RemoteTransport | null
+  /** A remote MCP server's URL, instead of an entry. */
+  url?: string | null
+  /** Its version; the latest when absent. */
+  version?: string | null
+}
+
+/** A catalog entry at a version. */
+export interface EntryVersion {
+  /** The entry. */
+  name: EntryName
+  /** Its version. */
+  version: string
+}
+export const EntryVersionSchema: v.GenericSchema<unknown, EntryVersion> = v.object({
+  name: EntryNameSchema,
+  version: v.string(),
+})
+
+/** How a process ended. */
+export interface Exit {
+  /** When. */
+  at: Timestamp
+  /** The exit code, unless a signal ended it. */
+  code?: number | null
+  /** The signal that ended it. */
+  signal?: number | null
+  /** The last lines it wrote to standard error, bounded. */
+  stderr_tail?: string
+}
+export const ExitSchema: v.GenericSchema<unknown, Exit> = v.object({
+  at: TimestampSchema,
+  code: v.nullish(v.number()),
+  signal: v.nullish(v.number()),
+  stderr_tail: v.optional(v.string()),
+})
+
+/** One running copy of a revision. */
+export type InstanceId = string
+export const InstanceIdSchema: v.GenericSchema<unknown, InstanceId> = v.string()
+
+/** What a server said of itself when probed. */
+export interface McpInfo {
+  /** Which protocol era it speaks. */
+  era: Era
+  /** The protocol version agreed on. */
+  protocol_version: string
+  /** Its own name, bounded; hostile text. */
+  server_name: string
+  /** Its own version, bounded; hostile text. */
+  server_version: string
+  /** How many tools it listed. */
+  tools: number
+}
+export const McpInfoSchema: v.GenericSchema<unknown, McpInfo> = v.object({
+  era: EraSchema,
+  protocol_version: v.string(),
+  server_name: v.string(),
+  server_version: v.string(),
+  tools: v.number(),
+})
+
+/** What an instance uses. */
+export interface Usage {
+  /** When it was measured. */
+  at: Timestamp
+  /** Processor time used since start, in milliseconds. */
+  cpu_ms: number
+  /** Resident memory of all its processes, in bytes. */
+  memory_bytes: number
+  /** How many processes. */
+  processes: number
+}
+export const UsageSchema: v.GenericSchema<unknown, Usage> = v.object({
+  at: TimestampSchema,
+  cpu_ms: v.number(),
+  memory_bytes: v.number(),
+  processes: v.number(),
+})
+
+/** One running copy. */
+export interface Instance {
+  exit?: Exit | null
+  /** Its id. */
+  id: InstanceId
+  mcp?: McpInfo | null
+  /** Why, for a person. */
+  message?: string
+  next_attempt_at?: Timestamp | null
+  /** Where it is. */
+  phase: Phase
+  /** The server's process in the host's numbering. */
+  pid?: number | null
+  ready_since?: Timestamp | null
+  /** Why, as a code. */
+  reason: Reason
+  /** How often it was started again after ending by itself. */
+  restarts: number
+  /** Its revision's number. */
+  revision: number
+  /** Since when. */
+  since: Timestamp
+  toolbox?: Name | null
+  usage?: Usage | null
+}
+export const InstanceSchema: v.GenericSchema<unknown, Instance> = v.object({
+  exit: v.nullish(ExitSchema),
+  id: InstanceIdSchema,
+  mcp: v.nullish(McpInfoSchema),
+  message: v.optional(v.string()),
+  next_attempt_at: v.nullish(TimestampSchema),
+  phase: PhaseSchema,
+  pid: v.nullish(v.number()),
+  ready_since: v.nullish(TimestampSchema),
+  reason: ReasonSchema,
+  restarts: v.number(),
+  revision: v.number(),
+  since: TimestampSchema,
+  toolbox: v.nullish(NameSchema),
+  usage: v.nullish(UsageSchema),
+})
+
+/** `GET /dtma/v1/instances/{id}/logs?tail&follow`: one JSON object a line. */
+export interface LogLine {
+  /** When the line was read. */
+  at: Timestamp
+  /** Where it came from. */
+  stream: LogStream
+  /** The text, bounded; hostile, to be escaped where it is shown. */
+  text: string
+}
+export const LogLineSchema: v.GenericSchema<unknown, LogLine> = v.object({
+  at: TimestampSchema,
+  stream: LogStreamSchema,
+  text: v.string(),
+})
+
+/** An immutable, resolved spec of a server. */
+export type RevisionId = string
+export const RevisionIdSchema: v.GenericSchema<unknown, RevisionId> = v.string()
+
+/** A remote MCP server. */
+export interface Remote {
+  /** Headers sent with every request. */
+  headers?: Record<string, unknown>
+  /** The protocol. */
+  transport: RemoteTransport
+  /** Where. */
+  url: unknown
+}
+export const RemoteSchema: v.GenericSchema<unknown, Remote> = v.object({
+  headers: v.optional(v.record(v.string(), v.unknown())),
+  transport: RemoteTransportSchema,
+  url: v.unknown(),
+})
+
+/** What runs. */
+export type Runtime = {
+  /** Its environment. */
+  environmentVariables?: KeyValueInput[]
+  /** SHA-256 of the file, in hex. */
+  fileSha256?: string | null
+  /** The package's name, or an image with its tag, or a download address. */
+  identifier?: string
+  /** Arguments to the program. */
+  packageArguments?: Argument[]
+  /** A registry other than the client's default. */
+  registryBaseUrl?: string | null
+  /** `npm`, `pypi`, `oci`, `nuget`, `mcpb`, `cargo`. */
+  registryType?: string
+  /** Arguments to what runs the package (`npx`, `docker`). */
+  runtimeArguments?: Argument[]
+  /** `npx`, `uvx`, `docker`, `dnx`. */
+  runtimeHint?: string | null
+  /** How to speak to it. */
+  transport?: Transport
+  /** Its version. */
+  version?: string | null
+  kind: 'npm'
+} | {
+  /** Its environment. */
+  environmentVariables?: KeyValueInput[]
+  /** SHA-256 of the file, in hex. */
+  fileSha256?: string | null
+  /** The package's name, or an image with its tag, or a download address. */
+  identifier?: string
+  /** Arguments to the program. */
+  packageArguments?: Argument[]
+  /** A registry other than the client's default. */
+  registryBaseUrl?: string | null
+  /** `npm`, `pypi`, `oci`, `nuget`, `mcpb`, `cargo`. */
+  registryType?: string
+  /** Arguments to what runs the package (`npx`, `docker`). */
+  runtimeArguments?: Argument[]
+  /** `npx`, `uvx`, `docker`, `dnx`. */
+  runtimeHint?: string | null
+  /** How to speak to it. */
+  transport?: Transport
+  /** Its version. */
+  version?: string | null
+  kind: 'pypi'
+} | {
+  /** Its environment. */
+  environmentVariables?: KeyValueInput[]
+  /** SHA-256 of the file, in hex. */
+  fileSha256?: string | null
+  /** The package's name, or an image with its tag, or a download address. */
+  identifier?: string
+  /** Arguments to the program. */
+  packageArguments?: Argument[]
+  /** A registry other than the client's default. */
+  registryBaseUrl?: string | null
+  /** `npm`, `pypi`, `oci`, `nuget`, `mcpb`, `cargo`. */
+  registryType?: string
+  /** Arguments to what runs the package (`npx`, `docker`). */
+  runtimeArguments?: Argument[]
+  /** `npx`, `uvx`, `docker`, `dnx`. */
+  runtimeHint?: string | null
+  /** How to speak to it. */
+  transport?: Transport
+  /** Its version. */
+  version?: string | null
+  kind: 'oci'
+} | {
+  /** Headers sent with every request. */
+  headers?: Record<string, unknown>
+  /** The protocol. */
+  transport: RemoteTransport
+  /** Where. */
+  url: unknown
+  kind: 'remote'
+}
+export const RuntimeSchema: v.GenericSchema<unknown, Runtime> = v.union([v.object({
+  environmentVariables: v.optional(v.array(KeyValueInputSchema)),
+  fileSha256: v.nullish(v.string()),
+  identifier: v.optional(v.string()),
+  packageArguments: v.optional(v.array(ArgumentSchema)),
+  registryBaseUrl: v.nullish(v.string()),
+  registryType: v.optional(v.string()),
+  runtimeArguments: v.optional(v.array(ArgumentSchema)),
+  runtimeHint: v.nullish(v.string()),
+  transport: v.optional(TransportSchema),
+  version: v.nullish(v.string()),
+  kind: v.literal('npm'),
+}), v.object({
+  environmentVariables: v.optional(v.array(KeyValueInputSchema)),
+  fileSha256: v.nullish(v.string()),
+  identifier: v.optional(v.string()),
+  packageArguments: v.optional(v.array(ArgumentSchema)),
+  registryBaseUrl: v.nullish(v.string()),
+  registryType: v.optional(v.string()),
+  runtimeArguments: v.optional(v.array(ArgumentSchema)),
+  runtimeHint: v.nullish(v.string()),
+  transport: v.optional(TransportSchema),
+  version: v.nullish(v.string()),
+  kind: v.literal('pypi'),
+}), v.object({
+  environmentVariables: v.optional(v.array(KeyValueInputSchema)),
+  fileSha256: v.nullish(v.string()),
+  identifier: v.optional(v.string()),
+  packageArguments: v.optional(v.array(ArgumentSchema)),
+  registryBaseUrl: v.nullish(v.string()),
+  registryType: v.optional(v.string()),
+  runtimeArguments: v.optional(v.array(ArgumentSchema)),
+  runtimeHint: v.nullish(v.string()),
+  transport: v.optional(TransportSchema),
+  version: v.nullish(v.string()),
+  kind: v.literal('oci'),
+}), v.object({
+  headers: v.optional(v.record(v.string(), v.unknown())),
+  transport: RemoteTransportSchema,
+  url: v.unknown(),
+  kind: v.literal('remote'),
+})])
+
+/** An immutable, resolved description of what to run. The lock is beside it, by digest. */
+export interface RevisionSpec {
+  /** Longest time one call may take, in milliseconds. */
+  call_timeout_ms?: number
+  entry?: EntryVersion | null
+  /** Limits on each instance. */
+  limits?: Limits
+  /** Host paths the server may see, beyond its package and its own directory. */
+  paths?: PathGrant[]
+  probe_call?: ProbeCall | null
+  /** What runs. */
+  runtime: Runtime
+  /** Time from start to the MCP answer, in milliseconds. */
+  start_timeout_ms?: number
+  /** How the change from the previous revision is made. */
+  strategy?: Strategy
+}
+export const RevisionSpecSchema: v.GenericSchema<unknown, RevisionSpec> = v.object({
+  call_timeout_ms: v.optional(v.number()),
+  entry: v.nullish(EntryVersionSchema),
+  limits: v.optional(LimitsSchema),
+  paths: v.optional(v.array(PathGrantSchema)),
+  probe_call: v.nullish(ProbeCallSchema),
+  runtime: RuntimeSchema,
+  start_timeout_ms: v.optional(v.number()),
+  strategy: v.optional(StrategySchema),
+})
+
+/** A revision. */
+export interface Revision {
+  /** What changed, in words: `update`, `rollback to 3`. */
+  change: string
+  /** When. */
+  created_at: Timestamp
+  /** Who made it. */
+  created_by: string
+  /** Its id. */
+  id: RevisionId
+  /** Digest of its lock, once resolved. */
+  lock_digest?: string | null
+  /** 1 for the first of its server. */
+  number: number
+  /** What it runs. */
+  spec: RevisionSpec
+}
+export const RevisionSchema: v.GenericSchema<unknown, Revision> = v.object({
+  change: v.string(),
+  created_at: TimestampSchema,
+  created_by: v.string(),
+  id: RevisionIdSchema,
+  lock_digest: v.nullish(v.string()),
+  number: v.number(),
+  spec: RevisionSpecSchema,
+})
+
+/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+export interface PageRevision {
+  /** The things on this page. */
+  items: Revision[]
+  /** Where the next page starts; absent on the last one. */
+  next_cursor?: string | null
+}
+export const PageRevisionSchema: v.GenericSchema<unknown, PageRevision> = v.object({
+  items: v.array(RevisionSchema),
+  next_cursor: v.nullish(v.string()),
+})
+
+/** The change from one revision to the next. */
+export type RolloutId = string
+export const RolloutIdSchema: v.GenericSchema<unknown, RolloutId> = v.string()
+
+/** A step of a rollout. */
+export interface RolloutStep {
+  /** When. */
+  at: Timestamp
+  /** What, for a person. */
+  message: string
+}
+export const RolloutStepSchema: v.GenericSchema<unknown, RolloutStep> = v.object({
+  at: TimestampSchema,
+  message: v.string(),
+})
+
+/** A rollout. */
+export interface Rollout {
+  /** When it must have ended. */
+  deadline: Timestamp
+  ended_at?: Timestamp | null
+  /** The revision it came from. */
+  from_revision?: number | null
+  /** Its id. */
+  id: RolloutId
+  /** What happened, step by step. */
+  log?: RolloutStep[]
+  /** Why, for a person. */
+  message?: string
+  /** Why, as a code. */
+  reason: Reason
+  /** The server's name. */
+  server: Name
+  /** When it began. */
+  started_at: Timestamp
+  /** Where it is. */
+  state: RolloutState
+  /** The revision it goes to. */
+  to_revision: number
+}
+export const RolloutSchema: v.GenericSchema<unknown, Rollout> = v.object({
+  deadline: TimestampSchema,
+  ended_at: v.nullish(TimestampSchema),
+  from_revision: v.nullish(v.number()),
+  id: RolloutIdSchema,
+  log: v.optional(v.array(RolloutStepSchema)),
+  message: v.optional(v.string()),
+  reason: ReasonSchema,
+  server: NameSchema,
+  started_at: TimestampSchema,
+  state: RolloutStateSchema,
+  to_revision: v.number(),
+})
+
+/** A server. */
+export interface Server {
+  /** When it was created. */
+  created_at: Timestamp
+  /** Whether it should run. */
+  enabled: boolean
+  entry?: EntryVersion | null
+  /** Changes with every change; send it as `If-Match`. */
+  etag: string
+  /** Its id. */
+  id: ServerId
+  instance_id?: InstanceId | null
+  /** Every instance that has not ended. */
+  instances: Instance[]
+  /** What kind of thing runs: `npm`, `pypi`, `oci` or `remote`. */
+  kind: string
+  /** The MCP URL's path on this Toolyard. */
+  mcp_path: string
+  /** Why, for a person. */
+  message?: string
+  /** Its name. */
+  name: Name
+  next_attempt_at?: Timestamp | null
+  /** A roll-up of what serves now. */
+  phase: Phase
+  /** Why, as a code. */
+  reason: Reason
+  /** Number of the revision that serves, or is meant to. */
+  revision: number
+  rollout?: Rollout | null
+  /** Since when. */
+  since: Timestamp
+  toolbox?: Name | null
+  /** When it was last changed. */
+  updated_at: Timestamp
+}
+export const ServerSchema: v.GenericSchema<unknown, Server> = v.object({
+  created_at: TimestampSchema,
+  enabled: v.boolean(),
+  entry: v.nullish(EntryVersionSchema),
+  etag: v.string(),
+  id: ServerIdSchema,
+  instance_id: v.nullish(InstanceIdSchema),
+  instances: v.array(InstanceSchema),
+  kind: v.string(),
+  mcp_path: v.string(),
+  message: v.optional(v.string()),
+  name: NameSchema,
+  next_attempt_at: v.nullish(TimestampSchema),
+  phase: PhaseSchema,
+  reason: ReasonSchema,
+  revision: v.number(),
+  rollout: v.nullish(RolloutSchema),
+  since: TimestampSchema,
+  toolbox: v.nullish(NameSchema),
+  updated_at: TimestampSchema,
+})
+
+/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+export interface PageServer {
+  /** The things on this page. */
+  items: Server[]
+  /** Where the next page starts; absent on the last one. */
+  next_cursor?: string | null
+}
+export const PageServerSchema: v.GenericSchema<unknown, PageServer> = v.object({
+  items: v.array(ServerSchema),
+  next_cursor: v.nullish(v.string()),
+})
+
+/** Point back to an earlier revision. */
+export interface RollbackServer {
+  /** The revision's number; the one before the current when absent. */
+  revision?: number | null
+}
+
+/** A change to a server; makes a new revision. */
+export interface UpdateServer {
+  /** Arguments after the entry's own. */
+  arguments?: string[] | null
+  /** Milliseconds one call may take. */
+  call_timeout_ms?: number | null
+  /** Credentials by input name or environment variable. */
+  credentials?: Record<string, Name>
+  /** Environment variables beyond the entry's inputs. For a secret, bind a credential instead. */
+  environment?: Record<string, string>
+  /**
+   * Values of the entry's inputs by name: environment variables, arguments, URL and header variables.
+   * A value for an input marked secret is stored as a credential and never shown again.
+   */
+  inputs?: Record<string, Secret>
+  limits?: Limits | null
+  /** Host paths the server may use. */
+  paths?: PathGrant[] | null
+  probe_call?: ProbeCall | null
+  /** Milliseconds a rollout may take in all; 10 minutes when absent. */
+  rollout_timeout_ms?: number | null
+  /** Milliseconds from start to the MCP answer. */
+  start_timeout_ms?: number | null
+  strategy?: Strategy | null
+  /** Environment variables to remove again. */
+  unset_environment?: string[]
+  /** Another version of the entry, or `latest`. */
+  version?: string | null
+}
+
+/**
+ * List servers by name.
+ * Needs: `server:read`.
+ */
+export const listServers: Operation<{ path: undefined; query: {
+  /** Only those with this in their name or entry. */
+  search?: string
+  /** Only those in this phase. */
+  phase?: Phase
+  /** How many at most, 1 to 500; 100 when absent. */
+  limit?: number
+  /** `next_cursor` of the page before. */
+  cursor?: string
+}; body: undefined }, PageServer> = /* @__PURE__ */ operation(
+  'list_servers', 'GET', '/api/v1/servers', 'json', PageServerSchema,
+)
+
+/**
+ * Create a server from a catalog entry or a URL, and start it.
+ * Needs: `server:deploy`.
+ */
+export const createServer: Operation<{ path: undefined; query: undefined; body: CreateServer }, Server> = /* @__PURE__ */ operation(
+  'create_server', 'POST', '/api/v1/servers', 'json', ServerSchema,
+)
+
+/**
+ * Get a server.
+ * Needs: `server:read`.
+ */
+export const getServer: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, Server> = /* @__PURE__ */ operation(
+  'get_server', 'GET', '/api/v1/servers/{name}', 'json', ServerSchema,
+)
+
+/**
+ * Change a server: a new revision and a rollout to it; nothing when nothing changes.
+ * Needs: `server:deploy`.
+ */
+export const updateServer: Operation<{ path: {
+  name: Name
+}; query: undefined; body: UpdateServer }, Server> = /* @__PURE__ */ operation(
+  'update_server', 'PATCH', '/api/v1/servers/{name}', 'json', ServerSchema,
+)
+
+/**
+ * Delete a server: it is gone once the end of its instances was observed.
+ * Needs: `server:delete`.
+ */
+export const deleteServer: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, Server> = /* @__PURE__ */ operation(
+  'delete_server', 'DELETE', '/api/v1/servers/{name}', 'json', ServerSchema,
+)
+
+/**
+ * Copy a server under a new name; its credentials are shared.
+ * Needs: `server:deploy`.
+ */
+export const cloneServer: Operation<{ path: {
+  name: Name
+}; query: undefined; body: CloneServer }, Server> = /* @__PURE__ */ operation(
+  'clone_server', 'POST', '/api/v1/servers/{name}/clone', 'json', ServerSchema,
+)
+
+/**
+ * Read a server's log: one JSON object a line, as the toolbox's agent has it.
+ * Needs: `server:logs`.
+ */
+export const getLogs: Operation<{ path: {
+  name: Name
+}; query: {
+  /** How many of the last lines, at most 10000; 200 when absent. */
+  tail?: number
+  /** Whether to go on with lines as they are written. */
+  follow?: boolean
+  /** Of which instance; the newest when absent. */
+  instance?: InstanceId
+}; body: undefined }, Response> = /* @__PURE__ */ operation(
+  'get_logs', 'GET', '/api/v1/servers/{name}/logs', 'stream', undefined,
+)
+
+/**
+ * Replace what serves by a new instance of the same revision.
+ * Needs: `server:operate`.
+ */
+export const restartServer: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, Server> = /* @__PURE__ */ operation(
+  'restart_server', 'POST', '/api/v1/servers/{name}/restart', 'json', ServerSchema,
+)
+
+/**
+ * List a server's revisions, newest first.
+ * Needs: `server:read`.
+ */
+export const listRevisions: Operation<{ path: {
+  name: Name
+}; query: {
+  /** How many things at most, 1 to 500; 100 when absent. */
+  limit?: number
+  /** `next_cursor` of the page before. */
+  cursor?: string
+}; body: undefined }, PageRevision> = /* @__PURE__ */ operation(
+  'list_revisions', 'GET', '/api/v1/servers/{name}/revisions', 'json', PageRevisionSchema,
+)
+
+/**
+ * Point a server back to an earlier revision.
+ * Needs: `server:deploy`.
+ */
+export const rollbackServer: Operation<{ path: {
+  name: Name
+}; query: undefined; body: RollbackServer | null }, Server> = /* @__PURE__ */ operation(
+  'rollback_server', 'POST', '/api/v1/servers/{name}/rollback', 'json', ServerSchema,
+)
+
+/**
+ * Get the rollout under way, or the last one.
+ * Needs: `server:read`.
+ */
+export const getRollout: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, Rollout> = /* @__PURE__ */ operation(
+  'get_rollout', 'GET', '/api/v1/servers/{name}/rollout', 'json', RolloutSchema,
+)
+
+/**
+ * Cancel the rollout under way: what served serves on.
+ * Needs: `server:operate`.
+ */
+export const cancelRollout: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, Rollout> = /* @__PURE__ */ operation(
+  'cancel_rollout', 'POST', '/api/v1/servers/{name}/rollout/cancel', 'json', RolloutSchema,
+)
+
+/**
+ * Start a server.
+ * Needs: `server:operate`.
+ */
+export const startServer: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, Server> = /* @__PURE__ */ operation(
+  'start_server', 'POST', '/api/v1/servers/{name}/start', 'json', ServerSchema,
+)
+
+/**
+ * Stop a server.
+ * Needs: `server:operate`.
+ */
+export const stopServer: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, Server> = /* @__PURE__ */ operation(
+  'stop_server', 'POST', '/api/v1/servers/{name}/stop', 'json', ServerSchema,
+)

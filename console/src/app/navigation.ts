@@ -1,0 +1,34 @@
+import type { LinkProps } from '@tanstack/react-router'
+import { Gauge, type LucideIcon, Server } from 'lucide-react'
+import type { Action } from '@/api/generated/types'
+import { t } from '@/lib/t'
+
+/** A page in the navigation, in the command palette and behind `g` and its key. */
+export interface NavigationItem {
+  label: string
+  to: NonNullable<LinkProps['to']>
+  icon: LucideIcon
+  /** Pressed after `g`. */
+  key: string
+  /** Absent for people who may not do this. */
+  action?: Action
+}
+
+/** A group of pages; the first has no title. */
+export interface NavigationGroup {
+  title: string | undefined
+  items: NavigationItem[]
+}
+
+/** All pages that exist, in the order of the sidebar. A page is added here when it is built, not before. */
+export function navigation(): NavigationGroup[] {
+  return [
+    {
+      title: undefined,
+      items: [
+        { label: t('Overview'), to: '/', icon: Gauge, key: 'o' },
+        { label: t('Servers'), to: '/servers', icon: Server, key: 's', action: 'server:read' },
+      ],
+    },
+  ]
+}

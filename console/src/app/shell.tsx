@@ -1,0 +1,348 @@
+import { Outlet, useMatches, useNavigate, useRouter } from '@tanstack/react-router'
+import {
+  Keyboard,
+  LogOut,
+  Menu as MenuIcon,
+  Monitor,
+  Moon,
+  PanelLeft,
+  Search,
+  Sun,
+  WifiOff,
+} from 'lucide-react'
+import { lazy, type ReactNode, Suspense, useEffect, useState } from 'react'
+import { call } from '@/api/client'
+import { deleteSession } from '@/api/generated/identity'
+import { may, useSession } from '@/api/session'
+import { cx } from '@/lib/cx'
+import { isTyping, modifierName } from '@/lib/hotkey'
+import { storage } from '@/lib/storage'
+import { t } from '@/lib/t'
+import { Boundary } from '@/ui/boundary'
+import { IconButton } from '@/ui/button'
+import { Drawer } from '@/ui/dialog'
+import { Kbd } from '@/ui/kbd'
+import { PlainLink } from '@/ui/link'
+import { LiveRegion } from '@/ui/live-region'
+import { Menu } from '@/ui/menu'
+import { RelativeTime } from '@/ui/relative-time'
+import { toast } from '@/ui/toast'
+import { setTheme, useTheme } from './appearance'
+import { live, useLiveState } from './live'
+import { navigation } from './navigation'
+import { queryClient } from './query-client'
+
+const CommandPalette = lazy(() =>
+  import('./command-palette').then((module) => ({ default: module.CommandPalette })),
+)
+const Shortcuts = lazy(() => import('./shortcuts').then((module) => ({ default: module.Shortcuts })))
+
+/** What is around every page after sign-in: navigation, search, the person, and whether changes arrive. */
+export function Shell() {
+  const [open, setOpen] = useState<'palette' | 'shortcuts' | 'navigation'>()
+  const [narrow, setNarrow] = useState(storage.get('sidebar') === 'narrow')
+  useLive()
+  useShortcuts((which) => setOpen(which))
+  const toggle = () => {
+    storage.set('sidebar', narrow ? undefined : 'narrow')
+    setNarrow(!narrow)
+  }
+  const close = (next: boolean) => !next && setOpen(undefined)
+  return (
+    <div className="min-h-dvh lg:flex">
+      <a
+        href="#main"
+        className="fixed top-2 left-2 z-50 -translate-y-20 rounded-md bg-accent-fill px-3 py-2 text-on-accent focus:translate-y-0"
+      >
+        {t('Skip to the page')}
+      </a>
+      <div
+        className={cx(
+          'sticky top-0 hidden h-dvh shrink-0 flex-col border-r bg-surface lg:flex',
+          narrow ? 'w-[3.75rem]' : 'w-56',
+        )}
+      >
+        <div className={cx('flex h-13 items-center gap-1 px-2.5', !narrow && 'justify-between')}>
+          {!narrow && <Brand />}
+          <IconButton
+            icon={PanelLeft}
+            label={narrow ? t('Widen the navigation') : t('Narrow the navigation')}
+            aria-expanded={!narrow}
+            onClick={toggle}
+          />
+        </div>
+        <div className="px-2.5 pb-2">
+          <SearchButton narrow={narrow} onClick={() => setOpen('palette')} />
+        </div>
+        <Navigation narrow={narrow} />
+        <div className="flex flex-col gap-1 border-t p-2.5">
+          <Person narrow={narrow} onShortcuts={() => setOpen('shortcuts')} />
+        </div>
+      </div>
+      <div className="sticky top-0 z-20 flex h-bar items-center gap-1 border-b bg-surface px-2 lg:hidden">
+        <IconButton icon={MenuIcon} label={t('Navigation')} onClick={() => setOpen('navigation')} />
+        <Brand />
+        <div className="ml-auto flex items-center gap-1">
+          <IconButton icon={Search} label={t('Search and commands')} onClick={() => setOpen('palette')} />
+          <Person narrow onShortcuts={() => setOpen('shortcuts')} />
+        </div>
+      </div>
+      <div className="min-w-0 flex-1">
+        <ConnectionNote />
+        <main
+          id="main"
+          tabIndex={-1}
+          className="mx-auto w-full max-w-[90rem] px-4 py-5 sm:px-6 lg:px-8 lg:py-6"
+        >
+          <PageBoundary>
+            <Outlet />
+          </PageBoundary>
+        </main>
+      </div>
+      <Drawer open={open === 'navigation'} onOpenChange={close} title="Toolyard" side="left">
+        <Navigation narrow={false} onNavigate={() => setOpen(undefined)} />
+      </Drawer>
+      <Suspense fallback={null}>
+        {open === 'palette' && (
+          <CommandPalette onOpenChange={close} onShortcuts={() => setOpen('shortcuts')} />
+        )}
+        {open === 'shortcuts' && <Shortcuts onOpenChange={close} />}
+      </Suspense>
+    </div>
+  )
+}
+
+function Brand() {
+  return (
+    <PlainLink
+      to="/"
+      className="flex items-center gap-2 rounded-md px-1.5 py-1 font-semibold tracking-[-0.01em]"
+    >
+      <svg viewBox="0 0 32 32" aria-hidden="true" className="size-5">
+        <rect width="32" height="32" rx="7" fill="var(--accent-fill)" />
+        <path d="M7 10.5h18M16 10.5V25" stroke="var(--on-accent)" strokeWidth="3.2" strokeLinecap="round" />
+        <path
+          d="M9.5 18.5v4M22.5 18.5v4"
+          stroke="var(--on-accent)"
+          strokeWidth="3.2"
+          strokeLinecap="round"
+          opacity="0.65"
+        />
+      </svg>
+      Toolyard
+    </PlainLink>
+  )
+}
+
+function SearchButton({ narrow, onClick }: { narrow: boolean; onClick: () => void }) {
+  if (narrow) return <IconButton icon={Search} label={t('Search and commands')} onClick={onClick} />
+  return (
+    <button
+      type="button"
+      onClick={onClick}
+      aria-label={t('Search and commands')}
+      className="flex min-h-control w-full items-center gap-2 rounded-md border bg-canvas px-2 text-sm text-muted hover:border-line-strong hover:text-text"
+    >
+      <Search aria-hidden="true" className="size-4" />
+      {t('Search')}
+      <span className="ml-auto flex gap-1">
+        <Kbd>{modifierName()}</Kbd>
+        <Kbd>K</Kbd>
+      </span>
+    </button>
+  )
+}
+
+function Navigation({ narrow, onNavigate }: { narrow: boolean; onNavigate?: () => void }) {
+  const session = useSession()
+  return (
+    <nav aria-label={t('Pages')} className="min-h-0 flex-1 overflow-y-auto px-2.5 py-1 max-lg:px-0">
+      {navigation().map((group) => {
+        const items = group.items.filter((item) => item.action === undefined || may(session, item.action))
+        if (items.length === 0) return null
+        return (
+          <div key={group.title ?? ''} className="mb-3">
+            {group.title !== undefined && !narrow && (
+              <div className="px-2 pt-1 pb-1 text-xs text-faint">{group.title}</div>
+            )}
+            <ul className="flex flex-col gap-px">
+              {items.map((item) => (
+                <li key={item.to}>
+                  <PlainLink
+                    to={item.to}
+                    activeOptions={{ exact: item.to === '/' }}
+                    onClick={onNavigate}
+                    title={narrow ? item.label : undefined}
+                    aria-label={narrow ? item.label : undefined}
+                    className={cx(
+                      'flex min-h-control items-center gap-2.5 rounded-md px-2 text-muted hover:bg-hover hover:text-text',
+                      'aria-[current=page]:bg-hover aria-[current=page]:font-medium aria-[current=page]:text-text',
+                      narrow && 'justify-center',
+                    )}
+                  >
+                    <item.icon aria-hidden="true" className="size-4 shrink-0" />
+                    {!narrow && item.label}
+                  </PlainLink>
+                </li>
+              ))}
+            </ul>
+          </div>
+        )
+      })}
+    </nav>
+  )
+}
+
+function Person({ narrow, onShortcuts }: { narrow: boolean; onShortcuts: () => void }) {
+  const session = useSession()
+  const theme = useTheme()
+  const navigate = useNavigate()
+  const signOut = async () => {
+    try {
+      await call(deleteSession, {})
+    } catch (error) {
+      toast.problem(t('You are still signed in'), error)
+      return
+    }
+    live.stop()
+    await navigate({ to: '/sign-in' })
+    queryClient.clear()
+  }
+  const mark = session.display.charAt(0).toUpperCase()
+  return (
+    <Menu
+      align={narrow ? 'end' : 'start'}
+      trigger={
+        <button
+          type="button"
+          aria-label={t('Account of {name}', { name: session.display })}
+          className={cx(
+            'flex min-h-control min-w-0 items-center gap-2 rounded-md px-1.5 text-left hover:bg-hover',
+            narrow && 'justify-center',
+          )}
+        >
+          <span
+            aria-hidden="true"
+            className="flex size-6 shrink-0 items-center justify-center rounded-full bg-accent-soft text-xs font-semibold text-accent"
+          >
+            {mark}
+          </span>
+          {!narrow && (
+            <span className="min-w-0 leading-tight">
+              <span className="block truncate text-sm">{session.display}</span>
+              <span className="block truncate text-xs text-faint">
+                {session.organization} · {session.role}
+              </span>
+            </span>
+          )}
+        </button>
+      }
+      header={
+        <>
+          {session.display}
+          <span className="block text-xs">
+            {session.organization} · {session.role}
+          </span>
+        </>
+      }
+      items={[
+        {
+          label: t('Theme of the system'),
+          icon: Monitor,
+          onSelect: () => setTheme('system'),
+          disabledReason: theme === 'system' ? t('in use') : undefined,
+        },
+        {
+          label: t('Light theme'),
+          icon: Sun,
+          onSelect: () => setTheme('light'),
+          disabledReason: theme === 'light' ? t('in use') : undefined,
+        },
+        {
+          label: t('Dark theme'),
+          icon: Moon,
+          onSelect: () => setTheme('dark'),
+          disabledReason: theme === 'dark' ? t('in use') : undefined,
+        },
+        { label: t('Keyboard shortcuts'), icon: Keyboard, onSelect: onShortcuts, separated: true },
+        { label: t('Sign out'), icon: LogOut, onSelect: () => void signOut(), separated: true },
+      ]}
+    />
+  )
+}
+
+/** Says when changes do not arrive, and how old what is shown may be. */
+function ConnectionNote() {
+  const state = useLiveState()
+  const lost = state.kind === 'lost'
+  return (
+    <>
+      <LiveRegion>{lost ? t('The connection is lost. What is shown may be old.') : ''}</LiveRegion>
+      {lost && (
+        <div className="flex items-center gap-2 border-b border-warn/30 bg-warn-soft px-4 py-1.5 text-sm sm:px-6 lg:px-8">
+          <WifiOff aria-hidden="true" className="size-4 shrink-0 text-warn" />
+          <span>
+            {t('No connection to Toolyard. This is how things were')}{' '}
+            <RelativeTime at={new Date(state.since)} />.
+          </span>
+        </div>
+      )}
+    </>
+  )
+}
+
+function PageBoundary({ children }: { children: ReactNode }) {
+  const path = useMatches({ select: (matches) => matches.at(-1)?.pathname })
+  return (
+    <Boundary where="page" resetKey={path}>
+      {children}
+    </Boundary>
+  )
+}
+
+function useLive() {
+  useEffect(() => {
+    live.start()
+    return () => live.stop()
+  }, [])
+}
+
+const CHORD_MS = 1200
+
+/** Ctrl-K and Cmd-K, `?`, `/`, and `g` followed by a page's key. */
+function useShortcuts(open: (which: 'palette' | 'shortcuts') => void) {
+  const router = useRouter()
+  const session = useSession()
+  useEffect(() => {
+    let chord = 0
+    const press = (event: KeyboardEvent) => {
+      if ((event.ctrlKey || event.metaKey) && !event.altKey && event.key.toLowerCase() === 'k') {
+        event.preventDefault()
+        open('palette')
+        return
+      }
+      if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return
+      // A dialog or a menu has the keyboard for itself.
+      if (document.querySelector('[role="dialog"], [role="menu"]') !== null) return
+      if (event.key === '?') open('shortcuts')
+      else if (event.key === '/') {
+        const search = document.querySelector<HTMLElement>('main [data-search]')
+        event.preventDefault()
+        if (search === null) open('palette')
+        else search.focus()
+      } else if (event.key === 'g') chord = event.timeStamp
+      else if (chord > 0 && event.timeStamp - chord < CHORD_MS) {
+        chord = 0
+        const item = navigation()
+          .flatMap((group) => group.items)
+          .find((one) => one.key === event.key && (one.action === undefined || may(session, one.action)))
+        if (item !== undefined) {
+          event.preventDefault()
+          void router.navigate({ to: item.to })
+        }
+      }
+    }
+    document.addEventListener('keydown', press)
+    return () => document.removeEventListener('keydown', press)
+  }, [router, session, open])
+}

@@ -1,0 +1,163 @@
+/**
+ * A form: its values mirror the screen, a valibot schema says what is wrong with them, and `submit` turns them into
+ * the API's shape. What the server finds wrong is shown at the fields it names, the rest above the buttons.
+ */
+import { type FormEvent, useId, useRef, useState } from 'react'
+import { flushSync } from 'react-dom'
+import * as v from 'valibot'
+
+/** An error of the server, as far as a form looks at it. */
+interface Refusal {
+  detail?: unknown
+  errors?: unknown
+}
+
+/** What a control needs to be part of a form: spread it, as in `<TextInput {...form.field('email')} />`. */
+export interface FieldProps<Value> {
+  id: string
+  name: string
+  value: Value
+  onValueChange: (value: Value) => void
+  error: string | undefined
+}
+
+/** What {@link useForm} gives. */
+export interface Form<Values extends object> {
+  values: Values
+  /** Changes some values; their errors go away. */
+  set: (changes: Partial<Values>) => void
+  /** Another starting point: after saving, or when the thing was changed elsewhere and nothing was typed. */
+  reset: (values?: Values) => void
+  field: <Name extends keyof Values & string>(name: Name) => FieldProps<Values[Name]>
+  /** The error at a path, such as `environment.API_KEY`. */
+  errorAt: (path: string) => string | undefined
+  /** What went wrong with the whole: give it to `<FormError>`. */
+  submitError: unknown
+  submitting: boolean
+  /** Whether anything differs from the start. */
+  dirty: boolean
+  /** Give it to `<form noValidate onSubmit>`. */
+  onSubmit: (event?: FormEvent<HTMLFormElement>) => void
+}
+
+/** Makes a form. `submit` gets the schema's output; what it throws is shown. */
+export function useForm<Values extends object, Output>(options: {
+  initial: Values
+  schema: v.GenericSchema<unknown, Output>
+  submit: (output: Output, values: Values) => Promise<unknown> | undefined
+  /** The form's field for a field of the API, where they differ. */
+  fieldOf?: (apiField: string) => string | undefined
+}): Form<Values> {
+  const prefix = useId()
+  const [initial, setInitial] = useState(options.initial)
+  const [values, setValues] = useState(options.initial)
+  const [errors, setErrors] = useState<Readonly<Record<string, string>>>({})
+  const [submitError, setSubmitError] = useState<unknown>()
+  const [submitting, setSubmitting] = useState(false)
+  const busy = useRef(false)
+
+  const forget = (names: string[]) =>
+    setErrors((before) =>
+      Object.fromEntries(
+        Object.entries(before).filter(
+          ([path]) => !names.some((name) => path === name || path.startsWith(`${name}.`)),
+        ),
+      ),
+    )
+  const set = (changes: Partial<Values>) => {
+    setValues((before) => ({ ...before, ...changes }))
+    forget(Object.keys(changes))
+  }
+  const show = (found: Record<string, string>, whole: unknown, form: HTMLFormElement | undefined) => {
+    flushSync(() => {
+      setErrors(found)
+      setSubmitError(whole)
+    })
+    form?.querySelector<HTMLElement>('[aria-invalid="true"], [role="alert"] [tabindex]')?.focus()
+  }
+
+  const onSubmit = (event?: FormEvent<HTMLFormElement>) => {
+    event?.preventDefault()
+    if (busy.current) return
+    const form = event?.currentTarget
+    const parsed = v.safeParse(options.schema, values)
+    if (!parsed.success) {
+      show(issuesByPath(parsed.issues), undefined, form)
+      return
+    }
+    busy.current = true
+    setSubmitting(true)
+    setSubmitError(undefined)
+    setErrors({})
+    Promise.resolve(options.submit(parsed.output, values))
+      .catch((error: unknown) => {
+        const { fields, rest } = sortRefusal(error, Object.keys(values), options.fieldOf)
+        show(fields, rest ? error : undefined, form)
+      })
+      .finally(() => {
+        busy.current = false
+        setSubmitting(false)
+      })
+  }
+
+  return {
+    values,
+    set,
+    reset: (next = initial) => {
+      setInitial(next)
+      setValues(next)
+      setErrors({})
+      setSubmitError(undefined)
+    },
+    field: (name) => ({
+      id: `${prefix}${name}`,
+      name,
+      value: values[name],
+      onValueChange: (value) => set({ [name]: value } as unknown as Partial<Values>), // as: one known name with its own type
+      error: errors[name],
+    }),
+    errorAt: (path) => errors[path],
+    submitError,
+    submitting,
+    dirty: !same(values, initial),
+    onSubmit,
+  }
+}
+
+function issuesByPath(issues: readonly v.BaseIssue<unknown>[]): Record<string, string> {
+  const found: Record<string, string> = {}
+  for (const issue of issues) found[v.getDotPath(issue) ?? ''] ??= issue.message
+  return found
+}
+
+/** Which field errors of a refusal the form can show, and whether something is left to say. */
+export function sortRefusal(
+  error: unknown,
+  names: string[],
+  fieldOf: (apiField: string) => string | undefined = (field) => field,
+): { fields: Record<string, string>; rest: boolean } {
+  const fields: Record<string, string> = {}
+  const said = typeof error === 'object' && error !== null ? (error as Refusal).errors : undefined // as: only looks whether it is there
+  let rest = !Array.isArray(said) || said.length === 0
+  for (const one of Array.isArray(said) ? said : []) {
+    const { field, message } = one as { field?: unknown; message?: unknown } // as: both are checked on the next line
+    const path = typeof field === 'string' ? fieldOf(field) : undefined
+    const known = path !== undefined && names.some((name) => path === name || path.startsWith(`${name}.`))
+    if (known && typeof message === 'string') fields[path] ??= message
+    else rest = true
+  }
+  return { fields, rest }
+}
+
+/** Whether two values of a form are the same, looking into lists and objects. */
+export function same(one: unknown, other: unknown): boolean {
+  if (Object.is(one, other)) return true
+  if (typeof one !== 'object' || typeof other !== 'object' || one === null || other === null) return false
+  if (Array.isArray(one) !== Array.isArray(other)) return false
+  const keys = Object.keys(one)
+  if (keys.length !== Object.keys(other).length) return false
+  // as: both are objects, and only their own keys are read.
+  return keys.every((key) =>
+    same((one as Record<string, unknown>)[key], (other as Record<string, unknown>)[key]),
+  )
+}

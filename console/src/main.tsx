@@ -1,0 +1,45 @@
+import '@/styles.css'
+import { QueryClientProvider } from '@tanstack/react-query'
+import { RouterProvider } from '@tanstack/react-router'
+import { StrictMode } from 'react'
+import { createRoot } from 'react-dom/client'
+import { live } from '@/app/live'
+import { queryClient, setOnSignedOut } from '@/app/query-client'
+import { router } from '@/app/router'
+import { Boundary } from '@/ui/boundary'
+import { ToastProvider } from '@/ui/toast'
+import { TooltipProvider } from '@/ui/tooltip'
+
+setOnSignedOut(() => {
+  const { pathname, href } = router.state.location
+  if (pathname === '/sign-in') return
+  live.stop()
+  void router
+    .navigate({ to: '/sign-in', search: { return: href, ended: true } })
+    .then(() => queryClient.clear())
+})
+
+// A page that stayed open over an upgrade asks for files that are gone; the page of the new version has its own.
+window.addEventListener('vite:preloadError', (event) => {
+  const last = Number(sessionStorage.getItem('toolyard.reloaded') ?? 0)
+  if (Date.now() - last < 30_000 || !navigator.onLine) return
+  event.preventDefault()
+  sessionStorage.setItem('toolyard.reloaded', String(Date.now()))
+  location.reload()
+})
+
+const root = document.getElementById('root')
+if (root === null) throw new Error('index.html has no #root')
+createRoot(root).render(
+  <StrictMode>
+    <Boundary where="root">
+      <QueryClientProvider client={queryClient}>
+        <TooltipProvider>
+          <ToastProvider>
+            <RouterProvider router={router} />
+          </ToastProvider>
+        </TooltipProvider>
+      </QueryClientProvider>
+    </Boundary>
+  </StrictMode>,
+)

@@ -1,0 +1,34 @@
+import { createFileRoute } from '@tanstack/react-router'
+import * as v from 'valibot'
+import { PHASE } from '@/api/generated/enums'
+import { pageTitle } from '@/app/title'
+import { serversQuery } from '@/features/servers/public/queries'
+import { ServersPage } from '@/features/servers/public/servers-page'
+import { t } from '@/lib/t'
+
+const Search = v.object({
+  search: v.optional(v.fallback(v.string(), '')),
+  phase: v.optional(v.fallback(v.optional(v.picklist(PHASE)), undefined)),
+  sort: v.optional(v.fallback(v.string(), 'name')),
+  descending: v.optional(v.fallback(v.boolean(), false)),
+})
+
+export const Route = createFileRoute('/_shell/servers/')({
+  validateSearch: Search,
+  head: () => pageTitle(t('Servers')),
+  loader: ({ context: { queryClient } }) => queryClient.ensureInfiniteQueryData(serversQuery),
+  component: Page,
+})
+
+function Page() {
+  const search = Route.useSearch()
+  const navigate = Route.useNavigate()
+  return (
+    <ServersPage
+      search={search}
+      onSearchChange={(changes) =>
+        void navigate({ search: (before) => ({ ...before, ...changes }), replace: true })
+      }
+    />
+  )
+}

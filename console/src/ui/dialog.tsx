@@ -1,0 +1,175 @@
+import { Dialog as Base } from '@base-ui/react/dialog'
+import { X } from 'lucide-react'
+import { type FormEvent, type ReactNode, useState } from 'react'
+import { cx } from '@/lib/cx'
+import { t } from '@/lib/t'
+import { Button, IconButton } from './button'
+import { ErrorNote } from './error-state'
+import { TextInput } from './inputs'
+
+interface DialogProps {
+  open: boolean
+  onOpenChange: (open: boolean) => void
+  title: ReactNode
+  description?: ReactNode
+  children?: ReactNode
+  /** The buttons, the most important one last. */
+  footer?: ReactNode
+  size?: 'small' | 'medium' | 'large'
+}
+
+const WIDTH = { small: 'max-w-md', medium: 'max-w-xl', large: 'max-w-4xl' }
+
+/** A window over the page. It keeps the focus, closes with Escape, and gives the focus back. */
+export function Dialog({
+  open,
+  onOpenChange,
+  title,
+  description,
+  children,
+  footer,
+  size = 'medium',
+}: DialogProps) {
+  return (
+    <Base.Root open={open} onOpenChange={onOpenChange}>
+      <Base.Portal>
+        <Base.Backdrop className="fixed inset-0 z-40 bg-shade transition-opacity duration-100 data-[ending-style]:opacity-0 data-[starting-style]:opacity-0" />
+        <Base.Viewport className="fixed inset-0 z-40 flex items-start justify-center overflow-y-auto p-3 sm:p-8 sm:pt-[12vh]">
+          <Base.Popup className={cx('floating flex w-full flex-col', WIDTH[size])}>
+            <div className="flex items-start justify-between gap-4 p-pad pb-0">
+              <div className="min-w-0">
+                <Base.Title className="text-lg font-semibold">{title}</Base.Title>
+                {description !== undefined && (
+                  <Base.Description className="mt-1 text-muted">{description}</Base.Description>
+                )}
+              </div>
+              <Base.Close render={<IconButton icon={X} label={t('Close')} size="small" />} />
+            </div>
+            <div className="min-w-0 p-pad">{children}</div>
+            {footer !== undefined && (
+              <div className="flex flex-wrap justify-end gap-2 border-t px-pad py-3">{footer}</div>
+            )}
+          </Base.Popup>
+        </Base.Viewport>
+      </Base.Portal>
+    </Base.Root>
+  )
+}
+
+/** A panel from the side, for details beside the list that they belong to; from below on phones. */
+export function Drawer({
+  open,
+  onOpenChange,
+  title,
+  description,
+  children,
+  footer,
+  side = 'right',
+}: Omit<DialogProps, 'size'> & { side?: 'left' | 'right' }) {
+  return (
+    <Base.Root open={open} onOpenChange={onOpenChange}>
+      <Base.Portal>
+        <Base.Backdrop className="fixed inset-0 z-40 bg-shade transition-opacity duration-150 data-[ending-style]:opacity-0 data-[starting-style]:opacity-0" />
+        <Base.Popup
+          className={cx(
+            'fixed inset-y-0 z-40 flex w-[min(100vw,32rem)] flex-col border-line bg-raised shadow-lift transition-transform duration-150 ease-out',
+            side === 'right'
+              ? 'right-0 border-l data-[ending-style]:translate-x-full data-[starting-style]:translate-x-full'
+              : 'left-0 w-[min(85vw,18rem)] border-r data-[ending-style]:-translate-x-full data-[starting-style]:-translate-x-full',
+          )}
+        >
+          <div className="flex items-start justify-between gap-4 border-b p-pad">
+            <div className="min-w-0">
+              <Base.Title className="text-lg font-semibold">{title}</Base.Title>
+              {description !== undefined && (
+                <Base.Description className="mt-1 text-muted">{description}</Base.Description>
+              )}
+            </div>
+            <Base.Close render={<IconButton icon={X} label={t('Close')} size="small" />} />
+          </div>
+          <div className="min-h-0 flex-1 overflow-y-auto p-pad">{children}</div>
+          {footer !== undefined && (
+            <div className="flex flex-wrap justify-end gap-2 border-t px-pad py-3">{footer}</div>
+          )}
+        </Base.Popup>
+      </Base.Portal>
+    </Base.Root>
+  )
+}
+
+/**
+ * Asks before something happens. Name the thing in the title (`Stop everything?`) and say in the text what follows.
+ * `typeToConfirm` wants the thing's name typed: for what cannot be undone. What `onConfirm` throws is shown inside.
+ */
+export function ConfirmDialog({
+  open,
+  onOpenChange,
+  title,
+  children,
+  confirm,
+  danger = false,
+  typeToConfirm,
+  onConfirm,
+}: {
+  open: boolean
+  onOpenChange: (open: boolean) => void
+  title: ReactNode
+  children?: ReactNode
+  /** The button's text: the verb, as in `Delete`. */
+  confirm: string
+  danger?: boolean
+  typeToConfirm?: string
+  onConfirm: () => Promise<unknown>
+}) {
+  const [typed, setTyped] = useState('')
+  const [busy, setBusy] = useState(false)
+  const [error, setError] = useState<unknown>()
+  const ready = typeToConfirm === undefined || typed.trim() === typeToConfirm
+  const change = (next: boolean) => {
+    if (busy) return
+    setTyped('')
+    setError(undefined)
+    onOpenChange(next)
+  }
+  const submit = (event: FormEvent) => {
+    event.preventDefault()
+    if (!ready || busy) return
+    setBusy(true)
+    setError(undefined)
+    onConfirm()
+      .then(() => {
+        setTyped('')
+        onOpenChange(false)
+      }, setError)
+      .finally(() => setBusy(false))
+  }
+  return (
+    <Dialog open={open} onOpenChange={change} title={title} size="small">
+      <form onSubmit={submit} noValidate className="flex flex-col gap-4">
+        {children !== undefined && <div className="text-muted">{children}</div>}
+        {typeToConfirm !== undefined && (
+          <TextInput
+            id="confirm-name"
+            label={t('Type {name} to confirm', { name: typeToConfirm })}
+            value={typed}
+            onValueChange={setTyped}
+            autoComplete="off"
+            mono
+          />
+        )}
+        {error !== undefined && <ErrorNote error={error} />}
+        <div className="flex flex-wrap justify-end gap-2">
+          <Button onClick={() => change(false)}>{t('Cancel')}</Button>
+          <Button
+            type="submit"
+            variant={danger ? 'danger' : 'primary'}
+            busy={busy}
+            disabledReason={ready ? undefined : t('The name is not typed yet')}
+          >
+            {confirm}
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  )
+}

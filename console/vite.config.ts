@@ -1,0 +1,71 @@
+import tailwindcss from '@tailwindcss/vite'
+import { tanstackRouter } from '@tanstack/router-plugin/vite'
+import react from '@vitejs/plugin-react'
+import { defineConfig, type Plugin } from 'vite'
+
+const toolyard = process.env['TOOLYARD_URL'] ?? 'http://127.0.0.1:8080'
+
+/**
+ * Administration code: the server sends `assets/admin/` only to people who may administer
+ * (docs/decisions/0005-console.md). Part 1 of 2: part 2 is the check in `administrationStaysApart`.
+ */
+const ADMINISTRATION =
+  /\/src\/(?:features\/(?:access|audit|admin)\/|routes\/_shell\/(?:access|audit|settings\/(?:organization|sources|flags))[./])/
+
+/** Fails the build when a chunk that everybody gets needs one that only administrators get. */
+function administrationStaysApart(): Plugin {
+  return {
+    name: 'toolyard:administration-stays-apart',
+    generateBundle(_options, bundle) {
+      for (const chunk of Object.values(bundle)) {
+        if (chunk.type !== 'chunk' || chunk.fileName.startsWith('assets/admin/')) continue
+        const wrong = chunk.imports.filter((name) => name.startsWith('assets/admin/'))
+        if (wrong.length > 0) this.error(`${chunk.fileName} needs administration code: ${wrong.join(', ')}`)
+      }
+    },
+  }
+}
+
+export default defineConfig({
+  plugins: [
+    tanstackRouter({
+      target: 'react',
+      autoCodeSplitting: true,
+      // A loader travels with its page: loaders name operations and schemas, which would otherwise all be in the
+      // first load. The link's preload on intent fetches both before they are needed.
+      codeSplittingOptions: {
+        defaultBehavior: [['loader', 'component', 'errorComponent', 'notFoundComponent']],
+      },
+    }),
+    react(),
+    tailwindcss(),
+    administrationStaysApart(),
+  ],
+  resolve: { alias: { '@': `${import.meta.dirname}/src` } },
+  build: {
+    // The browsers that have `light-dark()`, so that it stays as written.
+    target: ['chrome125', 'firefox128', 'safari18'],
+    manifest: true,
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    reportCompressedSize: false,
+    rolldownOptions: {
+      output: {
+        chunkFileNames: (chunk) =>
+          chunk.moduleIds.some((id) => ADMINISTRATION.test(id))
+            ? 'assets/admin/[name]-[hash].js'
+            : 'assets/[name]-[hash].js',
+      },
+    },
+  },
+  server: {
+    proxy: Object.fromEntries(['/api', '/mcp', '/v0.1'].map((path) => [path, { target: toolyard }])),
+  },
+  preview: {
+    proxy: Object.fromEntries(['/api', '/mcp', '/v0.1'].map((path) => [path, { target: toolyard }])),
+    headers: {
+      'Content-Security-Policy':
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+    },
+  },
+})
