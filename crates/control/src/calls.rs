@@ -1,15 +1,17 @@
 //! Call records: taken from the gateway without ever making it wait, written in batches, forgotten by the day.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use toolyard_store::{CallCursor, CallStore};
-use toolyard_types::Timestamp;
+use toolyard_store::{CallCursor, CallFilter, CallStore, OrgTx};
+use toolyard_types::api::activity::Call;
 use toolyard_types::api::{Page, PageQuery};
-use toolyard_types::snapshot::CallRecord;
+use toolyard_types::snapshot::{CallOutcome, CallRecord};
+use toolyard_types::{Name, Timestamp};
 
-use crate::app::{next_cursor, page_limit};
+use crate::app::{next_cursor, page_limit, scope};
 use crate::{Caller, Control, ControlError, Result};
 
 /// Records waiting to be written; when full, new ones are dropped and counted, and calls go on.
@@ -36,6 +38,11 @@ impl CallState {
         Ok((Self { store: calls, sender, ended: CancellationToken::new() }, receiver))
     }
 
+    /// The records themselves.
+    pub(crate) fn store(&self) -> &CallStore {
+        &self.store
+    }
+
     /// Says that no more records come: what is waiting is written, and the writer ends.
     pub(crate) fn end(&self) {
         self.ended.cancel();
@@ -50,14 +57,87 @@ impl Control {
     }
 }
 
-/// The caller's organization's call records, newest first, as far back as they are kept.
-pub(crate) async fn list(control: &Control, caller: &Caller, query: &PageQuery) -> Result<Page<CallRecord>> {
+/// Which calls are asked for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CallsWanted {
+    /// Of this server.
+    pub(crate) server: Option<Name>,
+    /// Through this toolset.
+    pub(crate) toolset: Option<Name>,
+    /// By this one, as `kind:id`.
+    pub(crate) actor: Option<String>,
+    /// That ended so.
+    pub(crate) outcome: Option<CallOutcome>,
+    /// From then on.
+    pub(crate) since: Option<Timestamp>,
+}
+
+/// The caller's organization's call records, newest first, as far back as they are kept; with a narrowed key only those
+/// of its servers and toolsets.
+pub(crate) async fn list(
+    control: &Control,
+    caller: &Caller,
+    wanted: &CallsWanted,
+    query: &PageQuery,
+) -> Result<Page<Call>> {
     let limit = page_limit(query)?;
     let cursor = query.cursor.as_deref().map(read_cursor).transpose()?;
-    let since = kept_since(control);
-    let calls = control.calls().store.list(caller.organization, since, cursor, limit + 1).await?;
+    let kept = kept_since(control);
+    let since = wanted.since.filter(|since| *since > kept).unwrap_or(kept);
+    let tx = control.store().org_read(caller.organization).await?;
+    let filter = filter(&tx, caller, wanted).await?;
+    drop(tx);
+    let calls = control.calls().store.list(caller.organization, &filter, since, cursor, limit + 1).await?;
     let page = next_cursor(calls, limit, |call| format!("{}.{}", call.cursor.at.as_ms(), call.cursor.id));
-    Ok(Page { items: page.items.into_iter().map(|call| call.record).collect(), next_cursor: page.next_cursor })
+    let records = page.items.into_iter().map(|call| call.record).collect();
+    Ok(Page { items: with_names(control, caller, records).await?, next_cursor: page.next_cursor })
+}
+
+async fn filter(tx: &OrgTx, caller: &Caller, wanted: &CallsWanted) -> Result<CallFilter> {
+    let missing = |field: &str, name: &Name| ControlError::field(field, format!("there is no {field} `{name}`"));
+    let server = match &wanted.server {
+        Some(name) => {
+            let known = tx.server(name).await?.filter(|row| !row.deleted && scope::includes(caller, row.name.as_str()));
+            Some(known.ok_or_else(|| missing("server", name))?.id)
+        }
+        None => None,
+    };
+    let toolset = match &wanted.toolset {
+        Some(name) => {
+            let known = tx.toolset(name).await?.filter(|row| scope::includes(caller, row.name.as_str()));
+            Some(known.ok_or_else(|| missing("toolset", name))?.id)
+        }
+        None => None,
+    };
+    let within = scope::ids(tx, caller).await?;
+    Ok(CallFilter { server, toolset, actor: wanted.actor.clone(), outcome: wanted.outcome, within })
+}
+
+/// Adds the names that ids stand for now, with a fixed number of queries.
+async fn with_names(control: &Control, caller: &Caller, records: Vec<CallRecord>) -> Result<Vec<Call>> {
+    let servers: BTreeSet<_> = records.iter().filter_map(|record| record.server).collect();
+    let toolsets: BTreeSet<_> = records.iter().filter_map(|record| record.toolset).collect();
+    let actors: BTreeSet<_> = records.iter().map(|record| record.actor.as_str()).collect();
+    let tx = control.store().org_read(caller.organization).await?;
+    let servers = tx.server_names(&servers.into_iter().collect::<Vec<_>>()).await?;
+    let toolsets = tx.toolset_names(&toolsets.into_iter().collect::<Vec<_>>()).await?;
+    let actors = tx.actor_names(&actors.into_iter().collect::<Vec<_>>()).await?;
+    drop(tx);
+    Ok(records
+        .into_iter()
+        .map(|record| Call {
+            server_name: record.server.and_then(|id| servers.get(&id).cloned()),
+            toolset_name: record.toolset.and_then(|id| toolsets.get(&id).cloned()),
+            actor_display: actors.get(&record.actor).cloned(),
+            record,
+        })
+        .collect())
+}
+
+/// Whether any call that passes `filter` is still recorded.
+pub(crate) async fn any(control: &Control, caller: &Caller, filter: &CallFilter) -> Result<bool> {
+    let since = kept_since(control);
+    Ok(!control.calls().store.list(caller.organization, filter, since, None, 1).await?.is_empty())
 }
 
 fn read_cursor(text: &str) -> Result<CallCursor> {

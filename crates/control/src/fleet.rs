@@ -1,8 +1,9 @@
 //! What the control plane keeps in memory about toolboxes and their agents. None of it is needed after a
 //! restart: an agent says everything again with its next sync.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use toolyard_link::{Channel, Links};
@@ -15,6 +16,13 @@ use crate::{Control, Result};
 /// The name of the built-in toolbox.
 pub(crate) const LOCAL_TOOLBOX: &str = "local";
 
+/// Samples of what an instance uses are at least this far apart, by its agent's clock.
+const SAMPLE_EVERY: Duration = Duration::from_secs(15);
+/// How long samples are kept.
+const SAMPLES_FOR: Duration = Duration::from_secs(3600);
+/// Samples of one instance: those of the time they are kept for.
+const SAMPLES: usize = 240;
+
 /// The in-memory side of toolboxes.
 pub(crate) struct Fleet {
     /// How agents are reached: in process for the built-in toolbox, over their links for others.
@@ -24,6 +32,8 @@ pub(crate) struct Fleet {
     remote_client: OnceLock<toolyard_mcp::http::Client>,
     /// What instances use, by toolbox: a report replaces the one before.
     usage: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Usage>>>,
+    /// What instances used in the last hour, by toolbox. Bounded: [`SAMPLES`] of each instance that an agent knows.
+    samples: Mutex<HashMap<ToolboxId, HashMap<InstanceId, VecDeque<Usage>>>>,
     agents: Mutex<HashMap<ToolboxId, AgentSide>>,
     /// Wakes every loop, beside the store's own wakes.
     pub(crate) nudge: Notify,
@@ -56,6 +66,7 @@ impl Fleet {
             agent_addresses: RwLock::default(),
             remote_client: OnceLock::new(),
             usage: Mutex::default(),
+            samples: Mutex::default(),
             agents: Mutex::default(),
             nudge: Notify::new(),
             snapshots: watch::Sender::new(Arc::default()),
@@ -83,6 +94,7 @@ impl Fleet {
             true
         });
         locked(&self.usage).retain(|toolbox, _| known.contains_key(toolbox));
+        locked(&self.samples).retain(|toolbox, _| known.contains_key(toolbox));
     }
 
     /// Whether it is time to write that an agent was heard; assumes that the caller does.
@@ -107,7 +119,28 @@ impl Fleet {
     }
 
     pub(crate) fn set_usage(&self, toolbox: ToolboxId, usage: HashMap<InstanceId, Usage>) {
+        let mut samples = locked(&self.samples);
+        let kept = samples.entry(toolbox).or_default();
+        kept.retain(|instance, _| usage.contains_key(instance));
+        for (instance, usage) in &usage {
+            let kept = kept.entry(*instance).or_default();
+            if kept.back().is_some_and(|last| usage.at.since(last.at) < SAMPLE_EVERY) {
+                continue;
+            }
+            if kept.len() >= SAMPLES {
+                kept.pop_front();
+            }
+            kept.push_back(usage.clone());
+        }
+        drop(samples);
         locked(&self.usage).insert(toolbox, usage);
+    }
+
+    /// What an instance used in the hour before `now`, oldest first.
+    pub(crate) fn samples_of(&self, toolbox: ToolboxId, instance: InstanceId, now: Timestamp) -> Vec<Usage> {
+        let samples = locked(&self.samples);
+        let kept = samples.get(&toolbox).and_then(|instances| instances.get(&instance));
+        kept.into_iter().flatten().filter(|usage| now.since(usage.at) <= SAMPLES_FOR).cloned().collect()
     }
 
     pub(crate) fn usage_of(&self, toolbox: ToolboxId, instance: InstanceId) -> Option<Usage> {

@@ -1,10 +1,10 @@
 //! The audit log: who did what to which thing, and how it ended.
 
-use sea_orm::FromQueryResult;
+use sea_orm::{FromQueryResult, Value};
 use toolyard_types::api::identity::AuditRecord;
 use toolyard_types::{AuditId, Timestamp};
 
-use crate::query::{json, parse};
+use crate::query::{json, parse, placeholders};
 use crate::{OrgTx, Result, StoreError};
 
 /// A line to be written.
@@ -24,6 +24,25 @@ pub struct NewAudit {
     pub detail: serde_json::Value,
     /// The request id.
     pub request_id: Option<String>,
+}
+
+/// Which lines; an absent field does not narrow.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// By this one: as `kind:id`, or as shown to people.
+    pub actor: Option<String>,
+    /// What was done, such as `server.create`; without a dot everything of a noun, such as `server`.
+    pub action: Option<String>,
+    /// To what, such as `server/everything`.
+    pub target: Option<String>,
+    /// Whether it was done, or refused.
+    pub done: Option<bool>,
+    /// From then on.
+    pub since: Option<Timestamp>,
+    /// Before then.
+    pub until: Option<Timestamp>,
+    /// To any of these: what a narrowed key may see.
+    pub within: Option<Vec<String>>,
 }
 
 #[derive(FromQueryResult)]
@@ -56,6 +75,10 @@ impl TryFrom<Row> for AuditRecord {
     }
 }
 
+fn outcome(done: bool) -> &'static str {
+    if done { "done" } else { "refused" }
+}
+
 impl OrgTx {
     /// Writes a line of the audit log, in the same transaction as what it tells of.
     ///
@@ -72,7 +95,7 @@ impl OrgTx {
             line.actor_display.as_str().into(),
             line.action.as_str().into(),
             line.target.as_str().into(),
-            if line.done { "done" } else { "refused" }.into(),
+            outcome(line.done).into(),
             line.detail.to_string().into(),
             line.request_id.clone().into(),
         ];
@@ -80,16 +103,55 @@ impl OrgTx {
         Ok(())
     }
 
-    /// Lines before `before` (an id), newest first, at most `limit`.
+    /// Lines before `before` (an id) that pass `filter`, newest first, at most `limit`.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn audit_records(&self, before: Option<AuditId>, limit: u32) -> Result<Vec<AuditRecord>> {
-        let sql = "SELECT id, at, actor, actor_display, action, target, outcome, detail, request_id FROM audit \
-                   WHERE organization_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+    pub async fn audit_records(
+        &self,
+        filter: &AuditFilter,
+        before: Option<AuditId>,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>> {
+        let mut sql = "SELECT id, at, actor, actor_display, action, target, outcome, detail, request_id FROM audit \
+                       WHERE organization_id = $1 AND id < $2"
+            .to_owned();
         // `g` sorts after every hex digit, so it is after every id.
         let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
-        let values = [self.organization().to_string().into(), before.into(), i64::from(limit).into()];
+        let mut values: Vec<Value> = vec![self.organization().to_string().into(), before.into()];
+        let mut add = |condition: &str, value: Value| {
+            values.push(value);
+            sql.push_str(&format!(" AND {}", condition.replace('?', &format!("${}", values.len()))));
+        };
+        if let Some(actor) = &filter.actor {
+            add("(actor = ? OR actor_display = ?)", actor.as_str().into());
+        }
+        match &filter.action {
+            Some(action) if action.contains('.') => add("action = ?", action.as_str().into()),
+            Some(noun) => add("substr(action, 1, length(?) + 1) = ? || '.'", noun.as_str().into()),
+            None => {}
+        }
+        if let Some(target) = &filter.target {
+            add("target = ?", target.as_str().into());
+        }
+        if let Some(done) = filter.done {
+            add("outcome = ?", outcome(done).into());
+        }
+        if let Some(since) = filter.since {
+            add("at >= ?", since.as_ms().into());
+        }
+        if let Some(until) = filter.until {
+            add("at < ?", until.as_ms().into());
+        }
+        if let Some(within) = &filter.within {
+            if within.is_empty() {
+                return Ok(Vec::new());
+            }
+            sql.push_str(&format!(" AND target IN ({})", placeholders(values.len() + 1, within.len())));
+            values.extend(within.iter().map(|target| Value::from(target.as_str())));
+        }
+        values.push(i64::from(limit).into());
+        sql.push_str(&format!(" ORDER BY id DESC LIMIT ${}", values.len()));
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 }

@@ -9,14 +9,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, FromQueryResult, Statement};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, FromQueryResult, Statement, Value,
+};
 use tokio::sync::Mutex;
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
-use toolyard_types::{OrganizationId, Timestamp};
+use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolsetId};
 
 use crate::query::{count, parse, parse_option, to_i64};
 use crate::{Location, Result, StoreError, make_private, unusable};
 
+/// Connections to a day's file: whoever sums up many calls must not hold up the one that writes.
+const DAY_CONNECTIONS: u32 = 2;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Rows of one insert; 13 values each stay below both engines' limits of bound values.
 const ROWS_AT_ONCE: usize = 500;
@@ -38,6 +42,49 @@ pub struct CallCursor {
     pub at: Timestamp,
     /// Its place among the records of its day.
     pub id: i64,
+}
+
+/// Which records; an absent field does not narrow.
+#[derive(Clone, Debug, Default)]
+pub struct CallFilter {
+    /// Of this server.
+    pub server: Option<ServerId>,
+    /// Through this toolset.
+    pub toolset: Option<ToolsetId>,
+    /// By this one, as `kind:id`.
+    pub actor: Option<String>,
+    /// That ended so.
+    pub outcome: Option<CallOutcome>,
+    /// Of any of these servers, or through any of these toolsets: what a narrowed key may see.
+    pub within: Option<(Vec<ServerId>, Vec<ToolsetId>)>,
+}
+
+/// Calls of a stretch of time, summed up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallBucket {
+    /// When it begins.
+    pub at: Timestamp,
+    /// How many calls began in it.
+    pub count: u64,
+    /// How many of them neither succeeded nor were cancelled by their client.
+    pub errors: u64,
+    /// The duration that half of them did not exceed, in microseconds.
+    pub p50_us: u64,
+    /// The duration that 95 in 100 of them did not exceed.
+    pub p95_us: u64,
+    /// The duration that 99 in 100 of them did not exceed.
+    pub p99_us: u64,
+}
+
+/// How many calls of a stretch of time ended in one way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallCount {
+    /// When the stretch begins.
+    pub at: Timestamp,
+    /// How they ended.
+    pub outcome: CallOutcome,
+    /// How many.
+    pub count: u64,
 }
 
 /// A record as read.
@@ -100,19 +147,20 @@ impl CallStore {
         Ok(())
     }
 
-    /// An organization's records from `since` on, newest first, after `cursor`, at most `limit`.
+    /// An organization's records from `since` on that pass `filter`, newest first, after `cursor`, at most `limit`.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
     pub async fn list(
         &self,
         organization: OrganizationId,
+        filter: &CallFilter,
         since: Timestamp,
         cursor: Option<CallCursor>,
         limit: u32,
     ) -> Result<Vec<StoredCall>> {
         match &*self.0 {
-            Days::Partitions { db, .. } => list(db, organization, since, cursor, limit).await,
+            Days::Partitions { db, .. } => list(db, organization, filter, since, cursor, limit).await,
             Days::Files { dir, .. } => {
                 let newest = cursor.map_or(i64::MAX, |cursor| day_of(cursor.at));
                 let mut days = days_on_disk(dir).await?;
@@ -124,9 +172,95 @@ impl CallStore {
                         break;
                     }
                     let db = self.writable(day).await?;
-                    found.extend(list(&db, organization, since, cursor, wanted).await?);
+                    found.extend(list(&db, organization, filter, since, cursor, wanted).await?);
                 }
                 Ok(found)
+            }
+        }
+    }
+
+    /// Calls from `since` on, summed up by stretches of `bucket_ms`, oldest first; stretches without calls are left
+    /// out. A stretch must be a whole part of a day, so that it never spans two files.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn buckets(
+        &self,
+        organization: OrganizationId,
+        filter: &CallFilter,
+        since: Timestamp,
+        bucket_ms: i64,
+    ) -> Result<Vec<CallBucket>> {
+        debug_assert!(DAY_MS % bucket_ms == 0, "a stretch spans two days");
+        let mut wheres = Wheres::new(organization, filter);
+        wheres.add("at >= ", since.as_ms().into());
+        // Nearest rank, exactly: sorted by duration in each bucket, the first place that enough calls reach.
+        let sql = format!(
+            "SELECT bucket, MAX(number) AS number, SUM(failed) AS failed, \
+             MIN(CASE WHEN place * 100 >= number * 50 THEN duration_us END) AS p50_us, \
+             MIN(CASE WHEN place * 100 >= number * 95 THEN duration_us END) AS p95_us, \
+             MIN(CASE WHEN place * 100 >= number * 99 THEN duration_us END) AS p99_us FROM \
+             (SELECT at / {bucket_ms} AS bucket, duration_us, \
+             CASE WHEN outcome IN ('ok', 'cancelled') THEN 0 ELSE 1 END AS failed, \
+             ROW_NUMBER() OVER (PARTITION BY at / {bucket_ms} ORDER BY duration_us) AS place, \
+             COUNT(*) OVER (PARTITION BY at / {bucket_ms}) AS number FROM calls WHERE {}) AS ranked \
+             GROUP BY bucket ORDER BY bucket",
+            wheres.text
+        );
+        let mut all = Vec::new();
+        for db in self.days_since(since).await? {
+            let statement = Statement::from_sql_and_values(db.get_database_backend(), &sql, wheres.values.clone());
+            for row in BucketRow::find_by_statement(statement).all(&db).await? {
+                all.push(row.read(bucket_ms)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// How many calls from `since` on ended in which way, by stretches of `bucket_ms`, oldest first. A stretch must be
+    /// a whole part of a day.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn counts(
+        &self,
+        organization: OrganizationId,
+        filter: &CallFilter,
+        since: Timestamp,
+        bucket_ms: i64,
+    ) -> Result<Vec<CallCount>> {
+        debug_assert!(DAY_MS % bucket_ms == 0, "a stretch spans two days");
+        let mut wheres = Wheres::new(organization, filter);
+        wheres.add("at >= ", since.as_ms().into());
+        let sql = format!(
+            "SELECT at / {bucket_ms} AS bucket, outcome, COUNT(*) AS number FROM calls WHERE {} \
+             GROUP BY at / {bucket_ms}, outcome ORDER BY 1, 2",
+            wheres.text
+        );
+        let mut all = Vec::new();
+        for db in self.days_since(since).await? {
+            let statement = Statement::from_sql_and_values(db.get_database_backend(), &sql, wheres.values.clone());
+            for row in CountRow::find_by_statement(statement).all(&db).await? {
+                all.push(CallCount {
+                    at: Timestamp::from_ms(row.bucket.saturating_mul(bucket_ms)),
+                    outcome: outcome(&row.outcome)?,
+                    count: count("calls", row.number)?,
+                });
+            }
+        }
+        Ok(all)
+    }
+
+    /// The databases that hold the days from `since` on, oldest first.
+    async fn days_since(&self, since: Timestamp) -> Result<Vec<DatabaseConnection>> {
+        match &*self.0 {
+            Days::Partitions { db, .. } => Ok(vec![db.clone()]),
+            Days::Files { dir, .. } => {
+                let mut all = Vec::new();
+                for day in days_on_disk(dir).await?.into_iter().filter(|day| *day >= day_of(since)) {
+                    all.push(self.writable(day).await?);
+                }
+                Ok(all)
             }
         }
     }
@@ -247,10 +381,11 @@ async fn open_day(dir: &Path, day: i64) -> Result<DatabaseConnection> {
     let path = file(dir, day);
     make_private(&path).map_err(|error| unusable(&path, error))?;
     let url = format!("sqlite://{}?mode=rwc", path.display());
-    let db = crate::connect_sqlite(&url, 1).await?;
+    let db = crate::connect_sqlite(&url, DAY_CONNECTIONS).await?;
     let table = TABLE.replace("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT");
     db.execute_unprepared(&format!("CREATE TABLE IF NOT EXISTS calls {table}")).await?;
     db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id)").await?;
+    db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_server ON calls (organization_id, server_id, at)").await?;
     Ok(db)
 }
 
@@ -260,7 +395,8 @@ async fn make_partitioned(db: &DatabaseConnection) -> Result<()> {
     let statements = format!(
         "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('calls', 0)); \
          CREATE TABLE IF NOT EXISTS calls {table} PARTITION BY RANGE (at); \
-         CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id); END $$"
+         CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id); \
+         CREATE INDEX IF NOT EXISTS calls_server ON calls (organization_id, server_id, at); END $$"
     );
     db.execute_unprepared(&statements).await?;
     Ok(())
@@ -334,20 +470,105 @@ struct Row {
     request_id: String,
 }
 
+#[derive(FromQueryResult)]
+struct BucketRow {
+    bucket: i64,
+    number: i64,
+    failed: i64,
+    p50_us: i64,
+    p95_us: i64,
+    p99_us: i64,
+}
+
+impl BucketRow {
+    fn read(&self, bucket_ms: i64) -> Result<CallBucket> {
+        Ok(CallBucket {
+            at: Timestamp::from_ms(self.bucket.saturating_mul(bucket_ms)),
+            count: count("calls", self.number)?,
+            errors: count("calls", self.failed)?,
+            p50_us: count("calls.duration_us", self.p50_us)?,
+            p95_us: count("calls.duration_us", self.p95_us)?,
+            p99_us: count("calls.duration_us", self.p99_us)?,
+        })
+    }
+}
+
+#[derive(FromQueryResult)]
+struct CountRow {
+    bucket: i64,
+    outcome: String,
+    number: i64,
+}
+
+/// Conditions with their values, numbered as they come.
+struct Wheres {
+    text: String,
+    values: Vec<Value>,
+}
+
+impl Wheres {
+    fn new(organization: OrganizationId, filter: &CallFilter) -> Self {
+        let mut wheres =
+            Self { text: "organization_id = $1".to_owned(), values: vec![organization.to_string().into()] };
+        if let Some(server) = filter.server {
+            wheres.add("server_id = ", server.to_string().into());
+        }
+        if let Some(toolset) = filter.toolset {
+            wheres.add("toolset_id = ", toolset.to_string().into());
+        }
+        if let Some(actor) = &filter.actor {
+            wheres.add("actor = ", actor.as_str().into());
+        }
+        if let Some(outcome) = filter.outcome {
+            wheres.add("outcome = ", outcome.as_str().into());
+        }
+        if let Some((servers, toolsets)) = &filter.within {
+            let servers = wheres.any("server_id", servers.iter().map(ToString::to_string));
+            let toolsets = wheres.any("toolset_id", toolsets.iter().map(ToString::to_string));
+            wheres.text.push_str(&format!(" AND ({servers} OR {toolsets})"));
+        }
+        wheres
+    }
+
+    /// One more condition, that ends with this value.
+    fn add(&mut self, condition: &str, value: Value) {
+        self.values.push(value);
+        self.text.push_str(&format!(" AND {condition}${}", self.values.len()));
+    }
+
+    /// That a column holds one of these; never true when there are none.
+    fn any(&mut self, column: &str, values: impl Iterator<Item = String>) -> String {
+        let from = self.values.len();
+        self.values.extend(values.map(Value::from));
+        let many = self.values.len() - from;
+        if many == 0 {
+            return "1 = 0".to_owned();
+        }
+        format!("{column} IN ({})", crate::query::placeholders(from + 1, many))
+    }
+}
+
 async fn list(
     db: &DatabaseConnection,
     organization: OrganizationId,
+    filter: &CallFilter,
     since: Timestamp,
     cursor: Option<CallCursor>,
     limit: u32,
 ) -> Result<Vec<StoredCall>> {
-    let sql = format!(
-        "SELECT id, {COLUMNS} FROM calls WHERE organization_id = $1 AND at >= $2 AND (at < $3 OR (at = $3 AND id < $4)) \
-         ORDER BY at DESC, id DESC LIMIT $5"
-    );
+    let mut wheres = Wheres::new(organization, filter);
+    wheres.add("at >= ", since.as_ms().into());
     let (at, id) = cursor.map_or((i64::MAX, i64::MAX), |cursor| (cursor.at.as_ms(), cursor.id));
-    let values = [organization.to_string().into(), since.as_ms().into(), at.into(), id.into(), i64::from(limit).into()];
-    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values);
+    wheres.add("at <= ", at.into());
+    let place = wheres.values.len();
+    wheres.values.extend([id.into(), i64::from(limit).into()]);
+    let sql = format!(
+        "SELECT id, {COLUMNS} FROM calls WHERE {} AND (at < ${place} OR id < ${}) ORDER BY at DESC, id DESC LIMIT ${}",
+        wheres.text,
+        place + 1,
+        place + 2
+    );
+    let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, wheres.values);
     Row::find_by_statement(statement).all(db).await?.into_iter().map(TryInto::try_into).collect()
 }
 

@@ -65,6 +65,14 @@ struct UseRow {
 const COLUMNS: &str = "id, name, description, version, created_at, updated_at";
 
 impl OrgTx {
+    /// How many credentials there are.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_credentials(&self) -> Result<u64> {
+        self.count_rows("credentials", "").await
+    }
+
     /// Credentials by name after `after`, at most `limit`, with the servers that use them.
     ///
     /// # Errors

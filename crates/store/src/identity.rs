@@ -4,13 +4,15 @@
 //! token and key are on [`SystemTx`]; everything else is inside one organization. Tokens and keys are
 //! stored only as SHA-256.
 
+use std::collections::HashMap;
+
 use sea_orm::FromQueryResult;
 use toolyard_types::access::{Actor, KeyScope, Role};
 use toolyard_types::api::identity::{ApiKey, Member, Organization};
 use toolyard_types::snapshot::KeyGrant;
 use toolyard_types::{ApiKeyId, Name, OrganizationId, SessionId, Timestamp, UserId};
 
-use crate::query::{TextRow, json, parse, parse_option};
+use crate::query::{PairRow, TextRow, json, parse, parse_option};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// The most members or keys one list reads.
@@ -638,6 +640,34 @@ impl OrgTx {
             made_by.map(str::to_owned).into(),
         ];
         self.rows::<KeyRow>(&sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Whether there is a key that is good now and that the first start did not make.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn has_own_keys(&self) -> Result<bool> {
+        let sql = "SELECT id AS text FROM api_keys WHERE organization_id = $1 AND revoked_at IS NULL \
+                   AND (expires_at IS NULL OR expires_at > $2) AND created_by <> 'system:bootstrap' LIMIT 1";
+        let values = [self.organization().to_string().into(), self.now().as_ms().into()];
+        Ok(self.row::<TextRow>(sql, values).await?.is_some())
+    }
+
+    /// How these (`user:id`, `api_key:id`) are shown to people: by e-mail address or the key's name. Who is none of this
+    /// organization is left out.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn actor_names(&self, actors: &[&str]) -> Result<HashMap<String, String>> {
+        let of = |kind: &'static str| {
+            actors.iter().filter_map(move |actor| actor.strip_prefix(kind)?.strip_prefix(':')).map(str::to_owned)
+        };
+        let keys = self.pairs("SELECT id, name AS text FROM api_keys", of("api_key")).await?;
+        let members = "SELECT id, text FROM (SELECT m.organization_id, u.id, u.email AS text FROM memberships m \
+                       JOIN users u ON u.id = m.user_id) AS known";
+        let members = self.pairs(members, of("user")).await?;
+        let named = |kind: &'static str| move |row: PairRow| (format!("{kind}:{}", row.id), row.text);
+        Ok(keys.into_iter().map(named("api_key")).chain(members.into_iter().map(named("user"))).collect())
     }
 
     /// One API key.

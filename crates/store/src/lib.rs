@@ -33,8 +33,8 @@ mod toolboxes;
 mod toolsets;
 mod tx;
 
-pub use audit::NewAudit;
-pub use calls::{CallCursor, CallStore, StoredCall};
+pub use audit::{AuditFilter, NewAudit};
+pub use calls::{CallBucket, CallCount, CallCursor, CallFilter, CallStore, StoredCall};
 pub use catalog::{
     CatalogEntry, CatalogSource, CatalogVersion, CatalogVersionHead, PublicVersion, PublicVersionsQuery,
 };

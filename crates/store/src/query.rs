@@ -6,7 +6,7 @@ use std::str::FromStr;
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 use serde::de::DeserializeOwned;
 
-use crate::{Result, StoreError, Tx};
+use crate::{OrgTx, Result, StoreError, Tx};
 
 impl Tx {
     /// The rows of one statement.
@@ -32,6 +32,32 @@ impl Tx {
     /// `FOR UPDATE` where the engine knows it; SQLite has one writer, so it needs none.
     pub(crate) fn for_update(&self) -> &'static str {
         if self.db().get_database_backend() == DbBackend::Postgres { " FOR UPDATE" } else { "" }
+    }
+}
+
+/// A row of an id and a text.
+#[derive(FromQueryResult)]
+pub(crate) struct PairRow {
+    pub(crate) id: String,
+    pub(crate) text: String,
+}
+
+impl OrgTx {
+    /// The rows of `select` (`SELECT id, ... AS text FROM ...`) in this organization with one of these ids.
+    pub(crate) async fn pairs(&self, select: &str, ids: impl Iterator<Item = String>) -> Result<Vec<PairRow>> {
+        let values: Vec<Value> = std::iter::once(self.organization().to_string()).chain(ids).map(Value::from).collect();
+        if values.len() == 1 {
+            return Ok(Vec::new());
+        }
+        let sql = format!("{select} WHERE organization_id = $1 AND id IN ({})", placeholders(2, values.len() - 1));
+        self.rows(sql, values).await
+    }
+
+    /// How many rows of a table are this organization's; `more` narrows.
+    pub(crate) async fn count_rows(&self, table: &'static str, more: &'static str) -> Result<u64> {
+        let sql = format!("SELECT COUNT(*) AS number FROM {table} WHERE organization_id = $1 {more}");
+        let row = self.row::<NumberRow>(sql, [self.organization().to_string().into()]).await?;
+        count(table, row.map_or(0, |row| row.number))
     }
 }
 

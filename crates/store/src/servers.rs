@@ -3,6 +3,8 @@
 //! Whoever changes anything about a server (its instances, its rollouts) locks its row first
 //! ([`OrgTx::lock_server`]), so that two loops, two replicas and a request never interleave.
 
+use std::collections::HashMap;
+
 use sea_orm::FromQueryResult;
 use toolyard_types::{EntryName, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
@@ -245,6 +247,63 @@ impl OrgTx {
             i64::from(limit).into(),
         ];
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// How many servers there are, and how many of them should run; only those of these names, when given.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_servers(&self, names: Option<&[Name]>) -> Result<(u64, u64)> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            enabled: bool,
+            number: i64,
+        }
+        let named = match names {
+            Some([]) => return Ok((0, 0)),
+            Some(names) => format!("AND name IN ({})", placeholders(2, names.len())),
+            None => String::new(),
+        };
+        let sql = format!(
+            "SELECT enabled, COUNT(*) AS number FROM servers WHERE organization_id = $1 AND NOT deleted {named} GROUP BY enabled"
+        );
+        let values: Vec<_> = std::iter::once(self.organization().to_string().into())
+            .chain(names.into_iter().flatten().map(|name| name.as_str().into()))
+            .collect();
+        let (mut all, mut enabled) = (0, 0);
+        for row in self.rows::<Row>(sql, values).await? {
+            let number: u64 = count("servers", row.number)?;
+            all += number;
+            enabled += if row.enabled { number } else { 0 };
+        }
+        Ok((all, enabled))
+    }
+
+    /// The ids of the servers with these names that are not being deleted.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn server_ids(&self, names: &[Name]) -> Result<Vec<ServerId>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT id AS text FROM servers WHERE organization_id = $1 AND NOT deleted AND name IN ({})",
+            placeholders(2, names.len())
+        );
+        let values: Vec<_> = std::iter::once(self.organization().to_string().into())
+            .chain(names.iter().map(|name| name.as_str().into()))
+            .collect();
+        self.rows::<TextRow>(sql, values).await?.iter().map(|row| parse("servers.id", &row.text)).collect()
+    }
+
+    /// The names of servers by id.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn server_names(&self, ids: &[ServerId]) -> Result<HashMap<ServerId, Name>> {
+        let rows = self.pairs("SELECT id, name AS text FROM servers", ids.iter().map(ToString::to_string)).await?;
+        rows.iter().map(|row| Ok((parse("servers.id", &row.id)?, parse("servers.name", &row.text)?))).collect()
     }
 
     /// The servers with these names that are not being deleted.

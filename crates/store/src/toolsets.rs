@@ -1,10 +1,12 @@
 //! Toolsets: chosen tools of several servers, served at one URL.
 
+use std::collections::HashMap;
+
 use sea_orm::FromQueryResult;
 use toolyard_types::snapshot::ToolsetMember;
 use toolyard_types::{Name, Timestamp, ToolsetId};
 
-use crate::query::{json, parse, to_json};
+use crate::query::{TextRow, json, parse, placeholders, to_json};
 use crate::{OrgTx, Result, StoreError};
 
 /// A toolset.
@@ -97,6 +99,41 @@ impl OrgTx {
         toolset.version += 1;
         toolset.updated_at = now;
         Ok(())
+    }
+
+    /// How many toolsets there are.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_toolsets(&self) -> Result<u64> {
+        self.count_rows("toolsets", "").await
+    }
+
+    /// The ids of the toolsets with these names.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn toolset_ids(&self, names: &[Name]) -> Result<Vec<ToolsetId>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT id AS text FROM toolsets WHERE organization_id = $1 AND name IN ({})",
+            placeholders(2, names.len())
+        );
+        let values: Vec<_> = std::iter::once(self.organization().to_string().into())
+            .chain(names.iter().map(|name| name.as_str().into()))
+            .collect();
+        self.rows::<TextRow>(sql, values).await?.iter().map(|row| parse("toolsets.id", &row.text)).collect()
+    }
+
+    /// The names of toolsets by id.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn toolset_names(&self, ids: &[ToolsetId]) -> Result<HashMap<ToolsetId, Name>> {
+        let rows = self.pairs("SELECT id, name AS text FROM toolsets", ids.iter().map(ToString::to_string)).await?;
+        rows.iter().map(|row| Ok((parse("toolsets.id", &row.id)?, parse("toolsets.name", &row.text)?))).collect()
     }
 
     /// A toolset by name.

@@ -51,6 +51,8 @@ id! {
     ApiKeyId,
     /// A browser session.
     SessionId,
+    /// What a browser reported about the console.
+    ReportId,
     /// A secret in the vault.
     CredentialId,
     /// A place where catalog entries come from.

@@ -80,7 +80,13 @@ pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollTo
     let token = URL_SAFE_NO_PAD.encode(content.to_string());
     // In the environment and not among the arguments, which every user of the host can read.
     let command = format!("TOOLYARD_TOKEN={token} toolyard dtma");
-    Ok(EnrolledToolbox { expires_at: row.created_at, addresses: control.fleet().agent_addresses(), toolbox: view(row, 0), token, command })
+    Ok(EnrolledToolbox {
+        expires_at: row.created_at,
+        addresses: control.fleet().agent_addresses(),
+        toolbox: view(row, 0),
+        token,
+        command,
+    })
 }
 
 fn new_toolbox(tx: &OrgTx, name: Name, token_hash: Option<String>) -> ToolboxRow {

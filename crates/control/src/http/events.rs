@@ -40,7 +40,8 @@ struct EventQuery {
     after: Option<i64>,
 }
 
-/// Follow what happens, from now on or after the last event seen.
+/// Follow what happens, from now on or after the last event seen. A narrowed key hears only of its own servers and
+/// toolsets.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", params(EventQuery,
         ("last-event-id" = Option<i64>, Header, description = "continue after this event")),
     responses((status = 200, content((Event = "text/event-stream")))))]
@@ -96,6 +97,9 @@ fn events(
             let more = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
             for event in page {
                 reached = event.sequence;
+                if !app::scope::includes_subject(&caller, &event.subject) {
+                    continue;
+                }
                 yield Ok(write(event));
             }
             if !more {

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use toolyard_control::{AgentIdentity, Control};
 use toolyard_types::agent::{
     Desired, DesiredInstance, Era, Exit, Failure, JobResult, McpInfo, Observed, ObservedInstance, SyncRequest,
-    SyncResponse, ToolboxReport,
+    SyncResponse, ToolboxReport, Usage,
 };
 use toolyard_types::spec::Lock;
 use toolyard_types::state::{Phase, Reason, Status};
@@ -116,6 +116,14 @@ impl FakeAgent {
     /// What it did, in order.
     pub(crate) fn deeds(&self) -> Vec<String> {
         self.state().deeds.clone()
+    }
+
+    /// Every instance uses this much from now on, as measured at `at`.
+    pub(crate) fn uses(&self, memory_bytes: u64, cpu_ms: u64, at: Timestamp) {
+        for instance in self.state().instances.values_mut() {
+            instance.usage = Some(Usage { memory_bytes, cpu_ms, processes: 2, at });
+        }
+        self.changed.notify_one();
     }
 
     /// Lets stopping instances end, or not.

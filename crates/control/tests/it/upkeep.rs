@@ -18,10 +18,10 @@ async fn post_once(test: &TestControl, idempotency_key: &str, body: &Value) -> A
 }
 
 /// The events of a stream, one after another; fails when the next one does not come.
-struct Events(Body, String);
+pub(crate) struct Events(Body, String);
 
 impl Events {
-    async fn open(test: &TestControl, key: &str, after: Option<i64>) -> Self {
+    pub(crate) async fn open(test: &TestControl, key: &str, after: Option<i64>) -> Self {
         let mut request = Request::get("/api/v1/events").header("authorization", format!("Bearer {key}"));
         if let Some(after) = after {
             request = request.header("last-event-id", after.to_string());
@@ -33,7 +33,7 @@ impl Events {
     }
 
     /// The next event, or `None` when the stream ended.
-    async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.1.find("\n\n") {
                 let message: String = self.1.drain(..end + 2).collect();
@@ -48,7 +48,7 @@ impl Events {
         }
     }
 
-    async fn next_of(&mut self, kind: &str) -> Value {
+    pub(crate) async fn next_of(&mut self, kind: &str) -> Value {
         loop {
             let event = self.next().await.expect("the stream goes on");
             if event["kind"] == kind {

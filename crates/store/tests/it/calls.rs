@@ -1,8 +1,8 @@
 //! Call records: by time, by organization, forgotten by the day.
 
-use toolyard_store::{CallCursor, CallStore};
+use toolyard_store::{CallBucket, CallCount, CallCursor, CallFilter, CallStore};
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
-use toolyard_types::{OrganizationId, ServerId, Timestamp};
+use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolsetId};
 
 use crate::world::{TestDatabase, both_engines};
 
@@ -44,7 +44,7 @@ both_engines! {
         let mut seen = Vec::new();
         let mut cursor: Option<CallCursor> = None;
         loop {
-            let page = calls.list(acme, at(0), cursor, 16).await.unwrap();
+            let page = calls.list(acme, &CallFilter::default(), at(0), cursor, 16).await.unwrap();
             let Some(last) = page.last() else { break };
             cursor = Some(last.cursor);
             seen.extend(page.into_iter().map(|call| call.record));
@@ -52,8 +52,70 @@ both_engines! {
         assert_eq!(seen.len(), 71);
         assert!(seen.is_sorted_by(|a, b| a.at >= b.at));
         assert_eq!(seen[70], records[0]);
-        assert_eq!(calls.list(other, at(0), None, 10).await.unwrap().len(), 1);
-        assert_eq!(calls.list(acme, at(60), None, 100).await.unwrap().len(), 11);
+        assert_eq!(calls.list(other, &CallFilter::default(), at(0), None, 10).await.unwrap().len(), 1);
+        assert_eq!(calls.list(acme, &CallFilter::default(), at(60), None, 100).await.unwrap().len(), 11);
+        calls.close().await;
+    }
+
+    async fn records_are_filtered_and_a_narrowed_reader_sees_only_its_own(engine) {
+        let database = TestDatabase::create(engine).await;
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let acme = OrganizationId::generate();
+        let (a, b, set) = (ServerId::generate(), ServerId::generate(), ToolsetId::generate());
+        let of = |server, toolset, actor: &str, outcome, hours| CallRecord {
+            server: Some(server), toolset, actor: actor.into(), outcome, ..record(acme, hours)
+        };
+        calls.insert(&[
+            of(a, None, "api_key:1", CallOutcome::Ok, 1),
+            of(b, None, "api_key:2", CallOutcome::Timeout, 25),
+            of(b, Some(set), "user:1", CallOutcome::Ok, 26),
+        ]).await.unwrap();
+        let found = async |filter: CallFilter| {
+            calls.list(acme, &filter, at(0), None, 10).await.unwrap().into_iter().map(|call| call.record.at).collect::<Vec<_>>()
+        };
+        assert_eq!(found(CallFilter { server: Some(b), ..CallFilter::default() }).await, [at(26), at(25)]);
+        assert_eq!(found(CallFilter { toolset: Some(set), ..CallFilter::default() }).await, [at(26)]);
+        assert_eq!(found(CallFilter { actor: Some("api_key:1".into()), ..CallFilter::default() }).await, [at(1)]);
+        assert_eq!(found(CallFilter { outcome: Some(CallOutcome::Timeout), ..CallFilter::default() }).await, [at(25)]);
+        let within = |servers: &[ServerId], toolsets: &[ToolsetId]| CallFilter {
+            within: Some((servers.to_vec(), toolsets.to_vec())), ..CallFilter::default()
+        };
+        assert_eq!(found(within(&[a], &[set])).await, [at(26), at(1)]);
+        assert_eq!(found(within(&[a], &[])).await, [at(1)]);
+        assert!(found(within(&[], &[])).await.is_empty());
+        let both = CallFilter { outcome: Some(CallOutcome::Ok), ..within(&[b], &[]) };
+        assert_eq!(found(both).await, [at(26)]);
+        calls.close().await;
+    }
+
+    async fn calls_are_summed_up_by_stretches_with_exact_percentiles(engine) {
+        let database = TestDatabase::create(engine).await;
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let (acme, server) = (OrganizationId::generate(), ServerId::generate());
+        let mut records: Vec<_> = (1..=100).map(|number| CallRecord {
+            server: Some(server),
+            outcome: if number > 98 { CallOutcome::Timeout } else { CallOutcome::Ok },
+            duration_us: (number * 37 % 100 + 1) * 1000,
+            ..record(acme, 23)
+        }).collect();
+        records.push(CallRecord { server: Some(server), outcome: CallOutcome::Cancelled, duration_us: 7, ..record(acme, 24) });
+        records.push(record(acme, 24));
+        records.push(CallRecord { server: Some(server), ..record(acme, 1) });
+        calls.insert(&records).await.unwrap();
+        let filter = CallFilter { server: Some(server), ..CallFilter::default() };
+        let buckets = calls.buckets(acme, &filter, at(20), 2 * HOUR_MS).await.unwrap();
+        assert_eq!(buckets, [
+            CallBucket { at: at(22), count: 100, errors: 2, p50_us: 50_000, p95_us: 95_000, p99_us: 99_000 },
+            CallBucket { at: at(24), count: 1, errors: 0, p50_us: 7, p95_us: 7, p99_us: 7 },
+        ]);
+        let counts = calls.counts(acme, &CallFilter::default(), at(23), 60_000).await.unwrap();
+        let count = |at, outcome, count| CallCount { at, outcome, count };
+        assert_eq!(counts, [
+            count(at(23), CallOutcome::Ok, 98),
+            count(at(23), CallOutcome::Timeout, 2),
+            count(at(24), CallOutcome::Cancelled, 1),
+            count(at(24), CallOutcome::ToolError, 1),
+        ]);
         calls.close().await;
     }
 
@@ -64,10 +126,10 @@ both_engines! {
         let records: Vec<_> = (0..72).map(|hour| record(acme, hour)).collect();
         calls.insert(&records).await.unwrap();
         assert_eq!(calls.forget_before(at(30)).await.unwrap(), 1, "only the first day ended before");
-        assert_eq!(calls.list(acme, at(0), None, 500).await.unwrap().len(), 48);
+        assert_eq!(calls.list(acme, &CallFilter::default(), at(0), None, 500).await.unwrap().len(), 48);
         assert_eq!(calls.forget_before(at(30)).await.unwrap(), 0);
         calls.insert(&[record(acme, 1)]).await.unwrap();
-        assert_eq!(calls.list(acme, at(0), None, 500).await.unwrap().len(), 49, "a late record finds its day again");
+        assert_eq!(calls.list(acme, &CallFilter::default(), at(0), None, 500).await.unwrap().len(), 49, "a late record finds its day again");
         calls.close().await;
     }
 
@@ -90,7 +152,7 @@ both_engines! {
         let mut cursor = None;
         let mut count = 0;
         loop {
-            let page = calls.list(acme, at(0), cursor, 500).await.unwrap();
+            let page = calls.list(acme, &CallFilter::default(), at(0), cursor, 500).await.unwrap();
             let Some(last) = page.last() else { break };
             cursor = Some(last.cursor);
             count += page.len();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use toolyard_store::{NewApiKey, NewAudit, NewSession, StoreError};
+use toolyard_store::{AuditFilter, NewApiKey, NewAudit, NewSession, StoreError};
 use toolyard_types::access::Role;
 use toolyard_types::{ApiKeyId, CredentialId, SessionId};
 
@@ -58,7 +58,7 @@ both_engines! {
         assert!(tx.credentials(None, 10).await.unwrap().is_empty());
         assert!(tx.credential_named(&name("token")).await.unwrap().is_none());
         assert!(tx.sealed_credentials(&BTreeSet::from([credential])).await.unwrap().is_empty());
-        assert!(tx.audit_records(None, 10).await.unwrap().is_empty());
+        assert!(tx.audit_records(&AuditFilter::default(), None, 10).await.unwrap().is_empty());
         assert_eq!(tx.begin_idempotent("k", "h2", tx.now()).await.unwrap(), None);
         tx.commit().await.unwrap();
 

@@ -1,5 +1,6 @@
 //! Requests and answers of the public API (`/api/v1`), a file per noun.
 
+pub mod activity;
 pub mod catalog;
 pub mod identity;
 pub mod servers;

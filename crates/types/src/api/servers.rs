@@ -4,7 +4,9 @@ use crate::agent::{Exit, McpInfo, ToolboxReport, Usage};
 use crate::snapshot::ToolsetMember;
 use crate::spec::{EntryVersion, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy};
 use crate::state::{Phase, Reason, RolloutState, ToolboxState};
-use crate::{EntryName, InstanceId, Labels, Name, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId, ToolsetId};
+use crate::{
+    EntryName, InstanceId, Labels, Name, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId, ToolsetId,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -1,0 +1,183 @@
+//! Overview, calls, metrics and the audit log: what is shown, and what a narrowed key does not see of it.
+
+use http::Method;
+use serde_json::{Value, json};
+use toolyard_types::snapshot::{CallOutcome, CallRecord};
+use toolyard_types::state::Reason;
+use toolyard_types::{OrganizationId, Timestamp};
+
+use crate::agent::{Behaviour, FakeAgent};
+use crate::harness::{OWNER_KEY, TestControl, both_engines};
+use crate::upkeep::Events;
+
+async fn organization(test: &TestControl) -> OrganizationId {
+    let database = test.database().open(test.clock.clone()).await;
+    let organization = database.system_read("test").await.unwrap().organizations().await.unwrap()[0].id;
+    database.close().await;
+    organization
+}
+
+/// Records a call of a server and waits until it is listed.
+async fn record(test: &TestControl, server: &Value, outcome: CallOutcome, ago_ms: i64, duration_us: u64) {
+    let before = test.get("/api/v1/calls?limit=500").await.expect(200).body["items"].as_array().unwrap().len();
+    let record = CallRecord {
+        at: Timestamp::from_ms(test.clock.now().as_ms() - ago_ms),
+        organization: organization(test).await,
+        actor: "api_key:1".into(),
+        server: Some(server["id"].as_str().unwrap().parse().unwrap()),
+        toolset: None,
+        method: "tools/call".into(),
+        target: "echo".into(),
+        outcome,
+        duration_us,
+        request_bytes: 1,
+        response_bytes: 2,
+        request_id: "r".into(),
+    };
+    test.control.call_records().try_send(record).unwrap();
+    test.wait("/api/v1/calls?limit=500", |_, body| body["items"].as_array().unwrap().len() > before).await;
+}
+
+async fn narrowed_key(test: &TestControl, resource: &str) -> String {
+    let body = json!({ "name": format!("only-{resource}"), "role": "operator", "scope": { "resources": [resource] } });
+    test.post("/api/v1/keys", body).await.expect(201).body["key"].as_str().unwrap().to_owned()
+}
+
+async fn items(test: &TestControl, key: &str, path: &str) -> Vec<Value> {
+    test.ask_as(key, Method::GET, path, None).await.expect(200).body["items"].as_array().unwrap().clone()
+}
+
+both_engines! {
+    async fn the_overview_of_a_new_toolyard_says_what_is_missing(engine) {
+        let test = TestControl::start(engine).await;
+        let seen = test.get("/api/v1/overview").await.expect(200).body;
+        let none = json!({ "has_servers": false, "has_toolsets": false, "has_keys": false, "has_calls": false });
+        assert_eq!(seen["next_step"], none);
+        assert_eq!((&seen["servers"]["total"], &seen["servers"]["trouble"]), (&json!(0), &json!([])));
+        assert_eq!(seen["calls"]["minutes"].as_array().unwrap().len(), 60);
+        assert_eq!(seen["calls"]["total"], 0);
+        let made = test.post("/api/v1/keys", json!({ "name": "v", "role": "viewer" })).await.expect(201);
+        let seen = test.ask_as(made.body["key"].as_str().unwrap(), Method::GET, "/api/v1/overview", None).await.expect(200).body;
+        assert_eq!((&seen["activity"], &seen["credentials"]), (&Value::Null, &Value::Null));
+        assert_eq!((&seen["next_step"]["has_keys"], &seen["toolsets"]), (&json!(true), &json!(0)));
+    }
+
+    async fn the_overview_tells_what_runs_and_what_is_broken_and_why(engine) {
+        let test = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&test.control).await;
+        let good = test.deploy("good").await;
+        agent.behave("bad", Behaviour::Fails(Reason::CrashLoop, "it ended 5 times", "boom"));
+        test.post("/api/v1/servers", json!({ "name": "bad", "entry": crate::servers::EVERYTHING })).await.expect(201);
+        test.wait_rollout("bad", "failed").await;
+        test.post("/api/v1/servers/good/stop", json!({})).await;
+        test.wait("/api/v1/servers/good", |_, body| body["phase"] == "stopped").await;
+        record(&test, &good, CallOutcome::Ok, 0, 10).await;
+        record(&test, &good, CallOutcome::Timeout, 30_000, 10).await;
+        let seen = test.wait("/api/v1/overview", |_, body| body["servers"]["in_trouble"] == 1).await;
+        let servers = &seen["servers"];
+        assert_eq!((&servers["total"], &servers["enabled"]), (&json!(2), &json!(1)));
+        let trouble = &servers["trouble"][0];
+        assert_eq!((&trouble["name"], &trouble["phase"], &trouble["reason"]), (&json!("bad"), &json!("failed"), &json!("crash_loop")));
+        assert!(trouble["since"].is_string());
+        let failed = servers["phases"].as_array().unwrap().iter().find(|it| it["phase"] == "failed").unwrap();
+        assert_eq!(failed["count"], 1);
+        let calls = &seen["calls"];
+        assert_eq!((&calls["total"], &calls["minutes"][59]["count"], &calls["minutes"][58]["errors"]), (&json!(2), &json!(1), &json!(1)));
+        assert_eq!(calls["outcomes"].as_array().unwrap().len(), 2);
+        assert_eq!(seen["activity"][0]["action"], "server.stop");
+        let online = seen["toolboxes"].as_array().unwrap().iter().find(|it| it["state"] == "online").unwrap();
+        assert_eq!(online["count"], 1);
+
+        let narrowed = narrowed_key(&test, "good").await;
+        let seen = test.ask_as(&narrowed, Method::GET, "/api/v1/overview", None).await.expect(200).body;
+        assert_eq!((&seen["servers"]["total"], &seen["servers"]["in_trouble"]), (&json!(1), &json!(0)));
+        assert!(seen["activity"].as_array().unwrap().iter().all(|line| line["target"] == "server/good"));
+    }
+
+    async fn a_narrowed_key_sees_calls_events_and_audit_lines_of_its_own_servers_only(engine) {
+        let test = TestControl::start(engine).await;
+        let _agent = FakeAgent::local(&test.control).await;
+        let (a, b) = (test.deploy("a").await, test.deploy("b").await);
+        record(&test, &a, CallOutcome::Ok, 0, 10).await;
+        record(&test, &b, CallOutcome::Timeout, 0, 10).await;
+        let narrowed = narrowed_key(&test, "a").await;
+
+        assert_eq!(items(&test, OWNER_KEY, "/api/v1/calls").await.len(), 2);
+        let seen = items(&test, &narrowed, "/api/v1/calls").await;
+        assert_eq!((seen.len(), &seen[0]["server_name"]), (1, &json!("a")));
+        assert_eq!(items(&test, OWNER_KEY, "/api/v1/calls?server=b").await[0]["outcome"], "timeout");
+        assert_eq!(items(&test, OWNER_KEY, "/api/v1/calls?outcome=ok").await[0]["server_name"], "a");
+        let key = toolyard_types::ApiKeyId::generate();
+        assert!(items(&test, OWNER_KEY, &format!("/api/v1/calls?key={key}")).await.is_empty());
+        test.get("/api/v1/calls?server=nothing").await.expect(422);
+        test.ask_as(&narrowed, Method::GET, "/api/v1/calls?server=b", None).await.expect(422);
+        test.ask_as(&narrowed, Method::GET, "/api/v1/servers/b/metrics", None).await.expect(403);
+        test.ask_as(&narrowed, Method::GET, "/api/v1/servers/a/metrics", None).await.expect(200);
+
+        let seen = items(&test, &narrowed, "/api/v1/audit").await;
+        assert!(!seen.is_empty() && seen.iter().all(|line| line["target"] == "server/a"));
+
+        let mut events = Events::open(&test, &narrowed, Some(0)).await;
+        let mut all = Events::open(&test, OWNER_KEY, Some(0)).await;
+        test.put("/api/v1/credentials/c", json!({ "secret": "x" })).await.expect(200);
+        test.post("/api/v1/servers/b/stop", json!({})).await;
+        test.post("/api/v1/servers/a/stop", json!({})).await;
+        let marked = all.next_of("credential.changed").await["sequence"].as_i64().unwrap();
+        loop {
+            let event = events.next().await.expect("the stream goes on");
+            assert_eq!(event["subject"], "server/a");
+            if event["sequence"].as_i64().unwrap() > marked {
+                break;
+            }
+        }
+    }
+
+    async fn a_servers_metrics_are_its_calls_and_what_its_instances_use(engine) {
+        let test = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&test.control).await;
+        let server = test.deploy("s").await;
+        record(&test, &server, CallOutcome::Ok, 0, 3_000).await;
+        record(&test, &server, CallOutcome::ServerError, 0, 9_000).await;
+        let sampled = async |number: usize| {
+            let path = "/api/v1/servers/s/metrics?window=15m";
+            test.wait(path, |_, body| body["resources"][0]["samples"].as_array().is_some_and(|it| it.len() == number)).await
+        };
+        let start = test.clock.now();
+        agent.uses(100, 1_000, start);
+        sampled(1).await;
+        // Too soon for another sample, then late enough.
+        agent.uses(150, 1_500, start.plus(std::time::Duration::from_secs(5)));
+        test.wait("/api/v1/servers/s", |_, body| body["instances"][0]["usage"]["memory_bytes"] == 150).await;
+        agent.uses(200, 11_000, start.plus(std::time::Duration::from_secs(20)));
+        let seen = sampled(2).await;
+        let bucket = &seen["calls"][0];
+        assert_eq!((&bucket["count"], &bucket["errors"]), (&json!(2), &json!(1)));
+        assert_eq!((&bucket["p50_us"], &bucket["p99_us"]), (&json!(3_000), &json!(9_000)));
+        assert_eq!((&seen["bucket_seconds"], &seen["since"]), (&json!(15), &json!("2026-11-22T11:45:15.000Z")));
+        let samples = &seen["resources"][0]["samples"];
+        assert_eq!((&samples[0]["cpu"], &samples[1]["cpu"], &samples[1]["memory_bytes"]), (&Value::Null, &json!(0.5), &json!(200)));
+        test.get("/api/v1/servers/s/metrics?window=1y").await.expect(422);
+        test.get("/api/v1/servers/none/metrics").await.expect(404);
+    }
+
+    async fn the_audit_log_is_filtered(engine) {
+        let test = TestControl::start(engine).await;
+        test.put("/api/v1/credentials/a", json!({ "secret": "x" })).await.expect(200);
+        test.clock.step_ms(60_000);
+        test.put("/api/v1/credentials/b", json!({ "secret": "x" })).await.expect(200);
+        test.delete("/api/v1/credentials/b").await.expect(204);
+        let viewer = test.post("/api/v1/keys", json!({ "name": "v", "role": "viewer" })).await.expect(201);
+        test.ask_as(viewer.body["key"].as_str().unwrap(), Method::DELETE, "/api/v1/credentials/a", None).await.expect(403);
+        let actions = async |query: &str| {
+            let lines = items(&test, OWNER_KEY, &format!("/api/v1/audit?{query}")).await;
+            lines.iter().map(|line| line["action"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(actions("target=credential/b").await, ["credential.delete", "credential.create"]);
+        assert_eq!(actions("action=credential.delete").await, ["credential.delete"]);
+        assert_eq!(actions("action=credential").await.len(), 3);
+        assert_eq!(actions("actor=v&outcome=refused").await, ["credential:manage"]);
+        assert_eq!(actions("action=credential&until=2026-11-22T12:01:00Z").await, ["credential.create"]);
+        assert_eq!(actions("action=credential&since=2026-11-22T12:01:00Z&outcome=done").await.len(), 2);
+        test.get("/api/v1/audit?outcome=perhaps").await.expect(422);
+    }
+}
