@@ -11,6 +11,6 @@ if [ -e "$built" ]; then
     console/package.json console/*.ts -newer "$built" -print -quit)
   [ -n "$changed" ] || exit 0
 fi
-scripts/npm-ci.sh console
+scripts/npm-install.sh console
 npm --prefix console run --silent build
 touch "$built"

@@ -5,8 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/console.sh
-scripts/npm-ci.sh console # scripts/console.sh installs nothing when there is nothing to build
-scripts/npm-ci.sh console/codegen
+scripts/npm-install.sh console # scripts/console.sh installs nothing when there is nothing to build
+scripts/npm-install.sh console/codegen
 npm --prefix console run --silent check
 npm --prefix console run --silent generate:check
 

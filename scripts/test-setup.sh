@@ -26,7 +26,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     exit 1
   fi
 fi
-scripts/npm-ci.sh console/e2e
+scripts/npm-install.sh console/e2e
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest
 
 # The clients, once for each set of versions.
