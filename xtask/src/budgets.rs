@@ -27,6 +27,9 @@ const PAGE_BYTES: u64 = 60_000;
 /// Route files of the first load, below `src/routes/`, without their extension.
 const FIRST_ROUTES: &[&str] = &["__root", "sign-in", "_shell", "_shell/index"];
 
+/// How many files of the first load are named in the report.
+const LARGEST_FILES: usize = 10;
+
 const REPORT: &str = "docs/reports/bundle.md";
 const TREND: &str = "## Trend";
 
@@ -52,7 +55,7 @@ impl std::iter::Sum for Size {
 #[derive(Debug)]
 struct Row {
     what: String,
-    files: usize,
+    files: Vec<(String, Size)>,
     size: Size,
     budget: u64,
 }
@@ -132,8 +135,9 @@ fn measure(dist: &Path) -> Result<Vec<Row>> {
 }
 
 fn row(what: String, files: &BTreeSet<String>, budget: u64, dist: &Path) -> Result<Row> {
-    let sizes = files.iter().map(|file| size(&dist.join(file))).collect::<Result<Vec<_>>>()?;
-    Ok(Row { what, files: files.len(), size: sizes.into_iter().sum(), budget })
+    let weighed = files.iter().map(|file| Ok((file.clone(), size(&dist.join(file))?)));
+    let files = weighed.collect::<Result<Vec<_>>>()?;
+    Ok(Row { what, size: files.iter().map(|(_, size)| *size).sum(), files, budget })
 }
 
 /// Bytes of a file in each of its forms; a form that does not exist is sent as the file is.
@@ -217,9 +221,19 @@ fn page(rows: &[Row], before: &str) -> Result<String> {
     for Row { what, files, size, budget } in rows {
         let used = size.brotli * 100 / budget;
         let Size { plain, gzip, brotli } = size;
+        let files = files.len();
         writeln!(out, "| {what} | {files} | {plain} | {gzip} | {brotli} | {budget} | {used} % |")?;
     }
     let first = rows.first().context("there is no first load")?;
+    writeln!(
+        out,
+        "\n## The first load's largest files\n\n| file | plain | gzip | brotli |\n| --- | --- | --- | --- |"
+    )?;
+    let mut files: Vec<_> = first.files.iter().collect();
+    files.sort_by_key(|(_, size)| std::cmp::Reverse(size.brotli));
+    for (file, Size { plain, gzip, brotli }) in files.iter().take(LARGEST_FILES) {
+        writeln!(out, "| `{}` | {plain} | {gzip} | {brotli} |", without_digest(file))?;
+    }
     let largest = rows.iter().skip(1).map(|row| row.size.brotli).max().unwrap_or_default();
     let commit = git(&["log", "-1", "--format=%cs | %h"])?;
     let version = env!("CARGO_PKG_VERSION");
@@ -234,6 +248,17 @@ fn page(rows: &[Row], before: &str) -> Result<String> {
     }
     writeln!(out, "{new}")?;
     Ok(out)
+}
+
+/// A file's name as people know it, so that the report changes only with sizes: `index.js` of
+/// `assets/index-BHiL-cwH.js`. The digest has 8 characters.
+fn without_digest(file: &str) -> String {
+    let name = file.strip_prefix("assets/").unwrap_or(file);
+    let Some((stem, extension)) = name.rsplit_once('.') else { return name.to_owned() };
+    match stem.len().checked_sub(9).and_then(|end| stem.split_at_checked(end)) {
+        Some((stem, digest)) if digest.starts_with('-') && name != file => format!("{stem}.{extension}"),
+        _ => name.to_owned(),
+    }
 }
 
 /// The trend's lines so far, but the one of this commit.
@@ -307,10 +332,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_named_without_its_digest() {
+        assert_eq!(without_digest("assets/index-BHiL-cwH.css"), "index.css");
+        assert_eq!(without_digest("assets/admin/audit-BHiLxcwH.js"), "admin/audit.js");
+        assert_eq!(without_digest("appearance.js"), "appearance.js");
+    }
+
+    #[test]
     fn the_report_keeps_the_trend_and_has_one_line_for_each_commit() {
         let rows = measure(dist().path()).expect("a table");
         let before = "## Trend\n\n| commit date | ... |\n| 2026-01-02 | abc1234 | 0.1.0 | 1 | 2 | 3 |\n";
         let once = page(&rows, before).expect("a page");
+        assert!(once.contains("| `index.js` | 300000 | 300000 | 100000 |"), "{once}");
         assert!(once.contains("| 2026-01-02 | abc1234 |") && once.contains("| 111507 | 63010 | 3 |"), "{once}");
         assert_eq!(page(&rows, &once).expect("a page"), once);
     }

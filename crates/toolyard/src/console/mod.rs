@@ -33,14 +33,19 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types toolyard";
 
 /// What comes with every file of the console.
-static HEADERS: [(HeaderName, &str); 7] = [
-    (header::CONTENT_SECURITY_POLICY, POLICY),
+static HEADERS: [(HeaderName, &str); 2] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// What comes, too, with files that a browser may open as a page or run as a service worker: all but the
+/// hashed ones, of which a page loads many; there it would only weigh.
+static PAGE_HEADERS: [(HeaderName, &str); 5] = [
+    (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_FRAME_OPTIONS, "DENY"),
     // `no-referrer` would take the origin from some of the console's own requests.
     (header::REFERRER_POLICY, "same-origin"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (
         HeaderName::from_static("permissions-policy"),
         "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), magnetometer=(), \
@@ -88,11 +93,16 @@ impl Asset {
     fn cache_control(&self) -> &'static str {
         if self.action().is_some() {
             GUARDED
-        } else if self.path.starts_with("assets/") {
+        } else if self.is_hashed() {
             IMMUTABLE
         } else {
             REVALIDATED
         }
+    }
+
+    /// Whether its name holds a digest of what is in it.
+    fn is_hashed(&self) -> bool {
+        self.path.starts_with("assets/")
     }
 
     /// What one must be allowed to get it.
@@ -183,7 +193,8 @@ fn send(file: &'static Asset, method: &Method, asked: &HeaderMap) -> Response {
     let (bytes, etag) = file.form(encoding);
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
-    HEADERS.iter().for_each(|(name, value)| {
+    let page: &[_] = if file.is_hashed() { &[] } else { &PAGE_HEADERS };
+    HEADERS.iter().chain(page).for_each(|(name, value)| {
         headers.insert(name, HeaderValue::from_static(value));
     });
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(file.cache_control()));

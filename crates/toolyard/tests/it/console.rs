@@ -143,6 +143,7 @@ fn a_hashed_file_is_sent_encoded_as_asked_and_kept_for_good() {
     assert_eq!((plain.status, plain.find("content-encoding")), (200, None));
     assert_eq!(plain.header("content-type"), "text/javascript; charset=utf-8");
     assert_eq!(plain.header("cache-control"), "public, max-age=31536000, immutable");
+    assert_eq!(plain.header("x-content-type-options"), "nosniff");
     assert_eq!(plain.header("content-length"), plain.body.len().to_string());
     let mut versions = vec![plain.header("etag").to_owned()];
     for (accept, encoding) in [("gzip, deflate, br, zstd", "br"), ("gzip, deflate", "gzip"), ("br;q=0.1, gzip", "gzip")]
