@@ -7,10 +7,22 @@ const toolyard = process.env['TOOLYARD_URL'] ?? 'http://127.0.0.1:8080'
 
 /**
  * Administration code: the server sends `assets/admin/` only to people who may administer
- * (docs/decisions/0005-console.md). Part 1 of 2: part 2 is the check in `administrationStaysApart`.
+ * (docs/decisions/0005-console.md). Part 1 of 3: part 2 is the check in `administrationStaysApart`, part 3 who
+ * gets which area, in `ADMINISTRATION` of crates/toolyard/src/console/mod.rs.
  */
 const ADMINISTRATION =
   /\/src\/(?:features\/(?:access|audit|admin)\/|routes\/_shell\/(?:access|audit|settings\/(?:organization|sources|flags))[./])/
+
+/** The page that a chunk is for: its area has a right of its own. */
+const AREA =
+  /\/src\/routes\/_shell\/(?:access\/|settings\/)?(members|keys|audit|organization|sources|flags)[./]/
+
+/** The folder of a chunk: that of its area, or of administration when several areas share it. */
+function folder(moduleIds: readonly string[]): string {
+  if (!moduleIds.some((id) => ADMINISTRATION.test(id))) return 'assets'
+  const areas = new Set(moduleIds.flatMap((id) => AREA.exec(id)?.[1] ?? []))
+  return ['assets/admin', ...(areas.size === 1 ? areas : [])].join('/')
+}
 
 /** Fails the build when a chunk that everybody gets needs one that only administrators get. */
 function administrationStaysApart(): Plugin {
@@ -51,10 +63,7 @@ export default defineConfig({
     reportCompressedSize: false,
     rolldownOptions: {
       output: {
-        chunkFileNames: (chunk) =>
-          chunk.moduleIds.some((id) => ADMINISTRATION.test(id))
-            ? 'assets/admin/[name]-[hash].js'
-            : 'assets/[name]-[hash].js',
+        chunkFileNames: (chunk) => `${folder(chunk.moduleIds)}/[name]-[hash].js`,
       },
     },
   },
