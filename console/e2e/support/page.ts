@@ -58,6 +58,8 @@ export interface ConsolePage extends Finder {
   setSize(width: number, height: number): Promise<void>
   setCookie(cookie: { name: string; value: string }): Promise<void>
   clearCookies(): Promise<void>
+  /** Cuts the network, or gives it back; not on WebKit, whose driver cannot. */
+  setOffline(offline: boolean): Promise<void>
   screenshot(file?: string): Promise<Buffer>
   /** Errors of the page's scripts and violations of its policies, so far. */
   problems(): Promise<string[]>

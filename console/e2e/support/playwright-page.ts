@@ -40,16 +40,19 @@ export class PlaywrightPage implements ConsolePage {
   }
 
   byRole(role: string, name?: Name): Handle {
-    return new PlaywrightHandle(this.page.getByRole(asRole(role), name === undefined ? {} : { name }))
+    return new PlaywrightHandle(
+      this.page.getByRole(asRole(role), name === undefined ? {} : { name }),
+      this.engine,
+    )
   }
   byLabel(label: Name): Handle {
-    return new PlaywrightHandle(this.page.getByLabel(label))
+    return new PlaywrightHandle(this.page.getByLabel(label), this.engine)
   }
   byText(text: Name): Handle {
-    return new PlaywrightHandle(this.page.getByText(text))
+    return new PlaywrightHandle(this.page.getByText(text), this.engine)
   }
   byCss(selector: string): Handle {
-    return new PlaywrightHandle(this.page.locator(selector))
+    return new PlaywrightHandle(this.page.locator(selector), this.engine)
   }
   async goto(path: string): Promise<void> {
     await this.#keepViolations()
@@ -91,8 +94,12 @@ export class PlaywrightPage implements ConsolePage {
   async clearCookies(): Promise<void> {
     await this.context.clearCookies()
   }
+  async setOffline(offline: boolean): Promise<void> {
+    await this.context.setOffline(offline)
+  }
   screenshot(file?: string): Promise<Buffer> {
-    return this.page.screenshot(file === undefined ? {} : { path: file })
+    // Hiding the caret would add a style, which the Content Security Policy refuses.
+    return this.page.screenshot({ caret: 'initial', ...(file === undefined ? {} : { path: file }) })
   }
   async problems(): Promise<string[]> {
     await this.#keepViolations()
@@ -110,25 +117,31 @@ export class PlaywrightPage implements ConsolePage {
 }
 
 class PlaywrightHandle implements Handle {
-  constructor(private readonly locator: Locator) {}
+  constructor(
+    private readonly locator: Locator,
+    private readonly engine: Engine,
+  ) {}
 
   byRole(role: string, name?: Name): Handle {
-    return new PlaywrightHandle(this.locator.getByRole(asRole(role), name === undefined ? {} : { name }))
+    return new PlaywrightHandle(
+      this.locator.getByRole(asRole(role), name === undefined ? {} : { name }),
+      this.engine,
+    )
   }
   byLabel(label: Name): Handle {
-    return new PlaywrightHandle(this.locator.getByLabel(label))
+    return new PlaywrightHandle(this.locator.getByLabel(label), this.engine)
   }
   byText(text: Name): Handle {
-    return new PlaywrightHandle(this.locator.getByText(text))
+    return new PlaywrightHandle(this.locator.getByText(text), this.engine)
   }
   byCss(selector: string): Handle {
-    return new PlaywrightHandle(this.locator.locator(selector))
+    return new PlaywrightHandle(this.locator.locator(selector), this.engine)
   }
   containing(text: Name): Handle {
-    return new PlaywrightHandle(this.locator.filter({ hasText: text }))
+    return new PlaywrightHandle(this.locator.filter({ hasText: text }), this.engine)
   }
   nth(index: number): Handle {
-    return new PlaywrightHandle(this.locator.nth(index))
+    return new PlaywrightHandle(this.locator.nth(index), this.engine)
   }
   first(): Handle {
     return this.nth(0)
@@ -136,8 +149,12 @@ class PlaywrightHandle implements Handle {
   click(): Promise<void> {
     return this.locator.click()
   }
-  fill(text: string): Promise<void> {
-    return this.locator.fill(text)
+  async fill(text: string): Promise<void> {
+    if (this.engine !== 'firefox') return this.locator.fill(text)
+    // By WebDriver BiDi, `fill` changes the value but React never hears of it; keys it hears.
+    await this.locator.selectText()
+    await this.locator.press('Delete')
+    await this.locator.pressSequentially(text)
   }
   press(key: string): Promise<void> {
     return this.locator.press(key)

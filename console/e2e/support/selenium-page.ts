@@ -118,6 +118,9 @@ export class SeleniumPage implements ConsolePage {
   async clearCookies(): Promise<void> {
     await this.driver.manage().deleteAllCookies()
   }
+  async setOffline(): Promise<void> {
+    throw new Error('WebKitGTK cannot be taken offline by its driver')
+  }
   async screenshot(file?: string): Promise<Buffer> {
     const image = Buffer.from(await this.driver.takeScreenshot(), 'base64')
     if (file !== undefined) writeFileSync(file, image)

@@ -1,0 +1,56 @@
+import { Shell } from '../pages/shell.ts'
+import { ROUTES } from '../routes.ts'
+import type { ConsolePage } from '../support/page.ts'
+import { expect, test } from '../support/test.ts'
+
+const VIEWER = { email: 'viewer@example.test', password: 'correct-horse-battery', role: 'viewer' }
+
+/** The administration code that a page has loaded. */
+function administrationLoaded(): string[] {
+  return performance
+    .getEntriesByType('resource')
+    .map((entry) => new URL(entry.name).pathname)
+    .filter((path) => path.startsWith('/assets/admin/'))
+}
+
+async function statusOf(page: ConsolePage, path: string): Promise<number> {
+  return page.evaluate(async (wanted) => (await fetch(wanted)).status, path)
+}
+
+test('a viewer sees no administration pages and is refused their code', async ({ open, toolyard }) => {
+  await toolyard.api.send('POST', '/members', VIEWER).catch(() => undefined)
+  const pages = ROUTES.filter((route) => route.administration)
+  expect(pages.length).toBeGreaterThan(0)
+  const admin = await open()
+  const code = new Set<string>()
+  for (const { path } of pages) {
+    await admin.goto(path)
+    await admin.byRole('main').byRole('heading', /./).first().waitFor()
+    for (const file of await admin.evaluate(administrationLoaded)) code.add(file)
+  }
+  expect(code.size).toBeGreaterThan(0)
+
+  const viewer = await open({ person: VIEWER })
+  await viewer.goto('/')
+  await new Shell(viewer).heading('Overview').waitFor()
+  for (const { name } of pages) {
+    expect(
+      await viewer
+        .byRole('navigation')
+        .byRole('link', new RegExp(`^${name}$`))
+        .count(),
+    ).toBe(0)
+  }
+  const stranger = await open({ person: null })
+  await stranger.goto('/sign-in')
+  for (const file of code) {
+    expect(await statusOf(admin, file), file).toBe(200)
+    expect(await statusOf(viewer, file), file).toBe(403)
+    expect(await statusOf(stranger, file), file).toBe(401)
+  }
+  for (const { path } of pages) {
+    await viewer.goto(path)
+    await viewer.byRole('main').byRole('heading', /./).first().waitFor()
+    expect(await viewer.evaluate(administrationLoaded)).toEqual([])
+  }
+})

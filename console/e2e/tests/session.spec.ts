@@ -1,0 +1,59 @@
+import { Shell } from '../pages/shell.ts'
+import { SignIn } from '../pages/sign-in.ts'
+import { check } from '../support/check.ts'
+import { expect, test } from '../support/test.ts'
+import { ADMIN } from '../support/toolyard.ts'
+
+test('a person signs in with e-mail address and password and sees the overview', {
+  tag: '@main',
+}, async ({ visitor }) => {
+  const signIn = new SignIn(visitor)
+  await visitor.goto('/')
+  await signIn.waitFor()
+  await check(visitor, 'Sign in', 'empty')
+  await signIn.as(ADMIN.email, ADMIN.password)
+  await expect.poll(() => visitor.path()).toBe('/')
+  await new Shell(visitor).heading('Overview').waitFor()
+})
+
+test('a wrong password says so and keeps the e-mail address', { tag: '@main' }, async ({ visitor }) => {
+  const signIn = new SignIn(visitor)
+  await visitor.goto('/sign-in')
+  // An address of its own, because failures of one address are counted.
+  await signIn.as('somebody@example.test', 'wrong-horse-battery')
+  await signIn.problem().waitFor()
+  expect(await signIn.problem().text()).toMatch(/password/i)
+  expect(await visitor.byLabel(/^Email/).value()).toBe('somebody@example.test')
+  expect(await visitor.path()).toMatch(/^\/sign-in/)
+  await check(visitor, 'Sign in', 'refused')
+})
+
+test('a session that ended leads to sign-in and back to the page', { tag: '@main' }, async ({
+  open,
+  toolyard,
+}) => {
+  const page = await open({ person: ADMIN })
+  const shell = new Shell(page)
+  await page.goto('/')
+  await shell.heading('Overview').waitFor()
+  await page.clearCookies()
+  await shell.navigate('Servers')
+  const signIn = new SignIn(page)
+  await signIn.waitFor()
+  await signIn.as(ADMIN.email, ADMIN.password)
+  await shell.heading('Servers').waitFor()
+  expect(await page.path()).toMatch(/^\/servers/)
+  expect(toolyard.log()).not.toContain('panicked')
+})
+
+test('a person signs out, and the pages are closed to them', { tag: '@main' }, async ({ open }) => {
+  const page = await open({ person: ADMIN })
+  const shell = new Shell(page)
+  await page.goto('/servers')
+  await shell.heading('Servers').waitFor()
+  await shell.signOut()
+  const signIn = new SignIn(page)
+  await signIn.waitFor()
+  await page.goto('/servers')
+  await signIn.waitFor()
+})
