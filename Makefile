@@ -1,7 +1,7 @@
 # The commands of the project; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build console test test-e2e lighthouse lint fmt generate bundle-report bench bench-api catalog-proof deny smoke clean
+.PHONY: help run build console test test-e2e lighthouse lint fmt generate bundle-report bench bench-api catalog-proof deny fuzz smoke clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ catalog-proof: ## Start every curated npm and PyPI server for real; writes docs/
 deny: ## Check licences, bans and sources of every dependency
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny check bans licenses sources
+
+fuzz: ## Fuzz the parsers of what others send, a minute each
+	@scripts/fuzz.sh
 
 smoke: ## Check this deployment target: bare, systemd, container or cluster
 	@scripts/smoke.sh

@@ -130,7 +130,9 @@ impl Message {
         if !json::depth_is_bounded(&bytes) {
             return Err(ParseError::TooDeep);
         }
-        let wire: Wire<'_> = serde_json::from_slice(&bytes).map_err(|error| match error.classify() {
+        // serde_json looks at the encoding of what it keeps; members that nobody asks for must be UTF-8 as well.
+        let text = std::str::from_utf8(&bytes).map_err(|_| ParseError::Json)?;
+        let wire: Wire<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => ParseError::Envelope("a key occurs twice, or it is not an object"),
             _ => ParseError::Json,
         })?;
@@ -237,7 +239,7 @@ impl Message {
     /// The text that lies at `span`.
     #[must_use]
     pub fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(&self.bytes[span]).expect("serde_json checked the message to be UTF-8")
+        std::str::from_utf8(&self.bytes[span]).expect("`parse` checked the message to be UTF-8")
     }
 
     /// The string member `key` of the payload, decoded.
@@ -415,6 +417,12 @@ mod tests {
         {
             assert_eq!(lenient_number(raw), number, "{raw}");
         }
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_refused_even_in_members_that_nobody_reads() {
+        let wire = b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"other\":\"\x9d\"}";
+        assert!(matches!(Message::parse(Bytes::from_static(wire)), Err(ParseError::Json)));
     }
 
     proptest! {
