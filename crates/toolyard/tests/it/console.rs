@@ -87,14 +87,24 @@ fn script(toolyard: &Toolyard) -> String {
     path.expect("the page names a script").to_owned()
 }
 
-/// A file of the administration pages, as the console's build left it.
+/// The files of the administration pages, as the console's build left them.
 #[track_caller]
-fn administration_file() -> String {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../console/dist/assets/admin");
-    let files = std::fs::read_dir(&dir).expect("the console is built: run `make console`");
-    let mut names = files.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let name = names.find(|name| name.ends_with(".js")).expect("there are administration pages");
-    format!("/assets/admin/{name}")
+fn administration_files() -> Vec<String> {
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../console/dist");
+    let (mut found, mut pending) = (Vec::new(), vec![dist.join("assets/admin")]);
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(&dir).expect("there are administration pages: run `make console`").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "js" || extension == "css") {
+                let path = path.strip_prefix(&dist).expect("below it").to_str().expect("a plain name");
+                found.push(format!("/{path}"));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "there are administration pages");
+    found
 }
 
 #[test]
@@ -181,25 +191,25 @@ fn what_may_change_is_asked_for_again_and_costs_nothing_while_it_has_not() {
 fn administration_code_reaches_only_those_who_may_use_it() {
     let toolyard = Toolyard::start(Engine::Sqlite);
     page(&toolyard);
-    let file = administration_file();
-    get(&toolyard, &file, &[]).is_problem(401, "unauthenticated");
-    get(&toolyard, &file, &[PAGE]).is_problem(401, "unauthenticated");
-    assert_eq!(ask(&toolyard, "HEAD", &file, &[("if-none-match", "*")], "").status, 401);
-
     let viewer = json!({"email": "viewer@example.test", "role": "viewer", "password": "correct-horse-battery-2"});
     let owner = format!("Bearer {KEY}");
     let headers = [("authorization", owner.as_str()), ("content-type", "application/json")];
     let added = ask(&toolyard, "POST", "/api/v1/members", &headers, &viewer.to_string());
     assert_eq!(added.status, 201, "{}", added.text());
     let viewer = session(&toolyard, "viewer@example.test", "correct-horse-battery-2");
-    get(&toolyard, &file, &[("cookie", &viewer)]).is_problem(403, "forbidden");
-
     let admin = session(&toolyard, "admin@example.test", "correct-horse-battery");
-    let sent = get(&toolyard, &file, &[("cookie", &admin)]);
-    assert_eq!((sent.status, sent.header("cache-control")), (200, "private, no-cache"));
-    let version = sent.header("etag");
-    assert_eq!(get(&toolyard, &file, &[("cookie", &admin), ("if-none-match", version)]).status, 304);
-    get(&toolyard, &file, &[("if-none-match", version)]).is_problem(401, "unauthenticated");
+    for file in administration_files() {
+        get(&toolyard, &file, &[]).is_problem(401, "unauthenticated");
+        get(&toolyard, &file, &[PAGE]).is_problem(401, "unauthenticated");
+        assert_eq!(ask(&toolyard, "HEAD", &file, &[("if-none-match", "*")], "").status, 401);
+        get(&toolyard, &file, &[("cookie", &viewer)]).is_problem(403, "forbidden");
+
+        let sent = get(&toolyard, &file, &[("cookie", &admin)]);
+        assert_eq!((sent.status, sent.header("cache-control")), (200, "private, no-cache"));
+        let version = sent.header("etag");
+        assert_eq!(get(&toolyard, &file, &[("cookie", &admin), ("if-none-match", version)]).status, 304);
+        get(&toolyard, &file, &[("if-none-match", version)]).is_problem(401, "unauthenticated");
+    }
 }
 
 /// Signs in; the cookie.
