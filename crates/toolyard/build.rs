@@ -2,7 +2,9 @@
 //!
 //! The files are copied to cargo's output directory first, so that a console build running at the same time cannot
 //! take one away between two reads. Encoded forms (`.br`, `.gz`) are made by the console's own build; here
-//! they are only found. Without `console/dist/index.html` the table is empty, and the program says so at `/`.
+//! they are only found. A crate for embedding would bring each file as it is; here a file with its encoded forms,
+//! content type and digest is one row, the same in every profile. Without `console/dist/index.html` the table is
+//! empty, and the program says so at `/`.
 
 use std::fmt::Write as _;
 use std::fs;
