@@ -1,5 +1,5 @@
 import type { LinkProps } from '@tanstack/react-router'
-import { Gauge, type LucideIcon, Server } from 'lucide-react'
+import { Gauge, type LucideIcon, Server, Store } from 'lucide-react'
 import type { Action } from '@/api/generated/types'
 import { t } from '@/lib/t'
 
@@ -28,6 +28,7 @@ export function navigation(): NavigationGroup[] {
       items: [
         { label: t('Overview'), to: '/', icon: Gauge, key: 'o' },
         { label: t('Servers'), to: '/servers', icon: Server, key: 's', action: 'server:read' },
+        { label: t('Marketplace'), to: '/marketplace', icon: Store, key: 'm', action: 'catalog:read' },
       ],
     },
   ]

@@ -24,8 +24,8 @@ export interface FieldProps<Value> {
 /** What {@link useForm} gives. */
 export interface Form<Values extends object> {
   values: Values
-  /** Changes some values; their errors go away. */
-  set: (changes: Partial<Values>) => void
+  /** Changes some values; their errors go away, or only those at `paths`, such as `environment.API_KEY`. */
+  set: (changes: Partial<Values>, paths?: readonly string[]) => void
   /** Another starting point: after saving, or when the thing was changed elsewhere and nothing was typed. */
   reset: (values?: Values) => void
   field: <Name extends keyof Values & string>(name: Name) => FieldProps<Values[Name]>
@@ -46,7 +46,7 @@ export function useForm<Values extends object, Output>(options: {
   schema: v.GenericSchema<unknown, Output>
   submit: (output: Output, values: Values) => Promise<unknown> | undefined
   /** The form's field for a field of the API, where they differ. */
-  fieldOf?: (apiField: string) => string | undefined
+  fieldOf?: (apiField: string, values: Values) => string | undefined
 }): Form<Values> {
   const prefix = useId()
   const [initial, setInitial] = useState(options.initial)
@@ -56,7 +56,7 @@ export function useForm<Values extends object, Output>(options: {
   const [submitting, setSubmitting] = useState(false)
   const busy = useRef(false)
 
-  const forget = (names: string[]) =>
+  const forget = (names: readonly string[]) =>
     setErrors((before) =>
       Object.fromEntries(
         Object.entries(before).filter(
@@ -64,9 +64,9 @@ export function useForm<Values extends object, Output>(options: {
         ),
       ),
     )
-  const set = (changes: Partial<Values>) => {
+  const set = (changes: Partial<Values>, paths: readonly string[] = Object.keys(changes)) => {
     setValues((before) => ({ ...before, ...changes }))
-    forget(Object.keys(changes))
+    forget(paths)
   }
   const show = (found: Record<string, string>, whole: unknown, form: HTMLFormElement | undefined) => {
     flushSync(() => {
@@ -91,7 +91,12 @@ export function useForm<Values extends object, Output>(options: {
     setErrors({})
     Promise.resolve(options.submit(parsed.output, values))
       .catch((error: unknown) => {
-        const { fields, rest } = sortRefusal(error, Object.keys(values), options.fieldOf)
+        const fieldOf = options.fieldOf
+        const { fields, rest } = sortRefusal(
+          error,
+          Object.keys(values),
+          fieldOf === undefined ? undefined : (field) => fieldOf(field, values),
+        )
         show(fields, rest ? error : undefined, form)
       })
       .finally(() => {

@@ -1,0 +1,559 @@
+import { useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
+import { ArrowLeft, ChevronRight, Rocket } from 'lucide-react'
+import { type ReactNode, useRef, useState } from 'react'
+import { flushSync } from 'react-dom'
+import { call, isProblem } from '@/api/client'
+import { createServer } from '@/api/generated/servers'
+import { listToolboxes } from '@/api/generated/toolboxes'
+import type { CreateServer, Entry } from '@/api/generated/types'
+import { q } from '@/api/queries'
+import { may, useDenied, useSession } from '@/api/session'
+import { entryParams, entryTitle, kindText, VerifiedMark } from '@/features/catalog/public/entry-parts'
+import { entryQuery } from '@/features/catalog/public/queries'
+import {
+  declaredInputs,
+  freeName,
+  type InputField,
+  type Offer,
+  offers,
+} from '@/features/servers/public/inputs'
+import { serverQuery } from '@/features/servers/public/queries'
+import {
+  initialInputs,
+  newSettings,
+  type SettingsContext,
+  type SettingsIssue,
+  type SettingsValues,
+  schemaOf,
+  settingsBody,
+  settingsFieldOf,
+  settingsIssues,
+  USUAL,
+} from '@/features/servers/public/settings'
+import { AdvancedFields, InputFields } from '@/features/servers/public/settings-form'
+import { type Form, useForm } from '@/lib/form'
+import { nameProblem } from '@/lib/name'
+import { plural, t } from '@/lib/t'
+import { oneLine } from '@/lib/text'
+import { Badge } from '@/ui/badge'
+import { Button } from '@/ui/button'
+import { Card } from '@/ui/card'
+import { EmptyState } from '@/ui/empty-state'
+import { ErrorNote } from '@/ui/error-state'
+import { KeyValueList } from '@/ui/key-value-list'
+import { LetterTile } from '@/ui/letter-tile'
+import { ButtonLink, Link } from '@/ui/link'
+import { Notice } from '@/ui/notice'
+import { Breadcrumbs, PageHeader } from '@/ui/page-header'
+import { Select } from '@/ui/select'
+import { RadioGroup } from '@/ui/toggles'
+import { UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
+import { useIdempotencyKey } from '../idempotency'
+import { NameField } from '../name-field'
+import { baseName, nearNamesQuery } from './near-names'
+
+/** What the form has: the settings of a server, and what only a new one has. */
+interface DeployValues extends SettingsValues {
+  name: string
+  package: string
+  /** `''` lets Toolyard choose. */
+  toolbox: string
+}
+
+/** Deploys a server from an entry: configure, review, and then its rollout. */
+export function DeployPage({
+  name,
+  version,
+  onDeployed,
+}: {
+  name: string
+  version: string | undefined
+  onDeployed: (server: string) => void
+}) {
+  const { data: entry } = useSuspenseQuery(entryQuery(name, version))
+  const all = offers(entry.server).filter((offer) => offer.runs)
+  return (
+    <>
+      <PageHeader
+        breadcrumbs={
+          <Breadcrumbs>
+            <Link to="/marketplace">{t('Marketplace')}</Link>
+            <Link to="/marketplace/$namespace/$name" params={entryParams(entry.name)}>
+              {entryTitle(entry)}
+            </Link>
+          </Breadcrumbs>
+        }
+        title={t('Deploy {name}', { name: entryTitle(entry) })}
+        meta={<VerifiedMark by={entry.verified_by} />}
+      />
+      {all[0] === undefined ? (
+        <Card>
+          <EmptyState
+            icon={Rocket}
+            title={t('It cannot be deployed')}
+            action={
+              <ButtonLink to="/marketplace/$namespace/$name" params={entryParams(entry.name)}>
+                {t('See what it offers')}
+              </ButtonLink>
+            }
+          >
+            {t(
+              'The entry offers nothing that Toolyard can run: npm, PyPI or container over stdio, or an address.',
+            )}
+          </EmptyState>
+        </Card>
+      ) : (
+        <DeployForm entry={entry} offers={all} first={all[0]} onDeployed={onDeployed} />
+      )}
+    </>
+  )
+}
+
+function DeployForm({
+  entry,
+  offers: all,
+  first,
+  onDeployed,
+}: {
+  entry: Entry
+  offers: Offer[]
+  first: Offer
+  onDeployed: (server: string) => void
+}) {
+  const queryClient = useQueryClient()
+  const denied = useDenied('server:deploy')
+  const keyOf = useIdempotencyKey()
+  const [step, setStep] = useState<'configure' | 'review'>('configure')
+  const top = useRef<HTMLDivElement>(null)
+  const goTo = (next: 'configure' | 'review') => {
+    flushSync(() => setStep(next))
+    top.current?.focus()
+    window.scrollTo({ top: 0 })
+  }
+  const short = entry.name.slice(entry.name.indexOf('/') + 1)
+  const [suggested] = useState(() => {
+    const near = queryClient.getQueryData(nearNamesQuery(short).queryKey)
+    return freeName(baseName(short), new Set(near?.items.map((server) => server.name)))
+  })
+  const offerOf = (values: { package: string }) => all.find((offer) => offer.kind === values.package) ?? first
+  const contextOf = (values: { package: string }): SettingsContext => {
+    const offer = offerOf(values)
+    return { fields: declaredInputs(offer), remote: offer.kind === 'remote', existing: false }
+  }
+  const form = useForm<DeployValues, DeployValues>({
+    initial: { ...newSettings(declaredInputs(first)), name: suggested, package: first.kind, toolbox: '' },
+    schema: schemaOf<DeployValues>((values) => {
+      const issue = nameProblem(values.name.trim())
+      const found: SettingsIssue[] = issue === undefined ? [] : [{ path: ['name'], message: issue }]
+      return [...found, ...settingsIssues(values, contextOf(values))]
+    }),
+    fieldOf: (field, values) => settingsFieldOf(values)(field),
+    submit: async (values) => {
+      if (step === 'configure') {
+        goTo('review')
+        return
+      }
+      const body: CreateServer = {
+        ...settingsBody(values, contextOf(values)),
+        entry: entry.name,
+        version: entry.version,
+        package: values.package,
+        name: values.name.trim(),
+      }
+      if (values.toolbox !== '' && values.package !== 'remote') body.toolbox = values.toolbox
+      try {
+        const server = await call(createServer, { body }, { idempotencyKey: keyOf(body) })
+        queryClient.setQueryData(serverQuery(server.name).queryKey, server)
+        onDeployed(server.name)
+      } catch (error) {
+        // What is wrong is at a field of the step before, or about the name.
+        if (isProblem(error) && (error.errors.length > 0 || error.code === 'already_exists'))
+          setStep('configure')
+        throw error
+      }
+    },
+  })
+  const { values } = form
+  const offer = offerOf(values)
+  const context = contextOf(values)
+  return (
+    <form onSubmit={form.onSubmit} noValidate>
+      <UnsavedChangesGuard dirty={form.dirty && !form.submitting} />
+      <div className="grid items-start gap-4 lg:grid-cols-[minmax(0,1fr)_20rem]">
+        <div ref={top} tabIndex={-1} className="min-w-0 outline-none">
+          {step === 'configure' ? (
+            <Configure form={form} entry={entry} all={all} context={context} />
+          ) : (
+            <Review form={form} entry={entry} offer={offer} context={context} />
+          )}
+        </div>
+        <aside aria-label={t('Entry')} className="lg:sticky lg:top-4">
+          <Card>
+            <div className="flex items-start gap-3">
+              <LetterTile name={entryTitle(entry)} />
+              <div className="min-w-0">
+                <p className="font-semibold">{entryTitle(entry)}</p>
+                <p className="id wrap-anywhere text-muted">{entry.name}</p>
+              </div>
+            </div>
+            <p className="mt-3 text-muted">{oneLine(entry.description, 300)}</p>
+            <div className="mt-3">
+              <KeyValueList
+                items={[
+                  [
+                    t('Version'),
+                    <code key="v" className="id">
+                      {oneLine(entry.version, 60)}
+                    </code>,
+                  ],
+                  [t('Source'), oneLine(entry.source, 60)],
+                  [
+                    t('Verification'),
+                    entry.verified_by ? (
+                      <VerifiedMark key="w" by={entry.verified_by} withText />
+                    ) : (
+                      t('Nobody here verified it')
+                    ),
+                  ],
+                ]}
+              />
+            </div>
+          </Card>
+        </aside>
+      </div>
+      <div className="mt-4 flex flex-col gap-3 lg:mr-84">
+        <ErrorNote error={form.submitError} />
+        <div className="flex flex-wrap justify-end gap-2">
+          {step === 'review' && (
+            <Button icon={ArrowLeft} onClick={() => goTo('configure')}>
+              {t('Change')}
+            </Button>
+          )}
+          {step === 'configure' ? (
+            <Button type="submit" variant="primary" disabledReason={denied}>
+              {t('Review')}
+              <ChevronRight aria-hidden="true" className="-mr-1 size-4" />
+            </Button>
+          ) : (
+            <Button
+              type="submit"
+              variant="primary"
+              icon={Rocket}
+              busy={form.submitting}
+              disabledReason={denied}
+            >
+              {t('Deploy')}
+            </Button>
+          )}
+        </div>
+      </div>
+    </form>
+  )
+}
+
+function Configure({
+  form,
+  entry,
+  all,
+  context,
+}: {
+  form: Form<DeployValues>
+  entry: Entry
+  all: Offer[]
+  context: SettingsContext
+}) {
+  const { values } = form
+  const required = context.fields.filter((field) => field.required)
+  const optional = context.fields.filter((field) => !field.required)
+  const choosePackage = (kind: string) => {
+    const offer = all.find((one) => one.kind === kind)
+    if (offer === undefined) return
+    // What was typed stays where the other package asks for the same.
+    const inputs = { ...initialInputs(declaredInputs(offer)) }
+    for (const key of Object.keys(inputs)) inputs[key] = values.inputs[key] || inputs[key] || ''
+    form.set({ package: kind, inputs, bound: {} }, ['package', 'inputs'])
+  }
+  return (
+    <div className="flex min-w-0 flex-col gap-4">
+      <Card title={t('Server')}>
+        <div className="flex flex-col gap-4">
+          <NameField field={form.field('name')} />
+          {all.length > 1 && (
+            <RadioGroup
+              label={t('How it runs')}
+              name="package"
+              value={values.package}
+              onValueChange={choosePackage}
+              error={form.errorAt('package')}
+              options={all.map((offer) => ({
+                value: offer.kind,
+                label: kindText(offer.kind),
+                hint: <code className="id wrap-anywhere">{offerText(offer)}</code>,
+              }))}
+            />
+          )}
+          {!context.remote && <ToolboxField form={form} />}
+        </div>
+      </Card>
+      {context.fields.length > 0 && (
+        <Card
+          title={t('Settings of {name}', { name: entryTitle(entry) })}
+          description={
+            required.length === 0
+              ? t('None of them is required.')
+              : plural(required.length, '{count} is required.', '{count} are required.')
+          }
+        >
+          <InputFields form={form} fields={required} />
+          {optional.length > 0 && (
+            <Optional fields={optional} form={form} apart={required.length > 0 && optional.length > 4} />
+          )}
+        </Card>
+      )}
+      <Advanced form={form} remote={context.remote} />
+    </div>
+  )
+}
+
+/** Optional inputs: folded away when they are many and something required stands above them. */
+function Optional({
+  fields,
+  form,
+  apart,
+}: {
+  fields: readonly InputField[]
+  form: Form<DeployValues>
+  apart: boolean
+}) {
+  const wrong = fields.some((field) => form.errorAt(`inputs.${field.key}`) !== undefined)
+  if (!apart) {
+    return (
+      <div className="mt-4 first:mt-0">
+        <InputFields form={form} fields={fields} />
+      </div>
+    )
+  }
+  return (
+    <Disclosure
+      title={plural(fields.length, '{count} optional setting', '{count} optional settings')}
+      forceOpen={wrong}
+    >
+      <InputFields form={form} fields={fields} />
+    </Disclosure>
+  )
+}
+
+const ADVANCED = [
+  'memory',
+  'processes',
+  'cpu',
+  'arguments',
+  'strategy',
+  'startTimeout',
+  'callTimeout',
+  'rolloutTimeout',
+  'paths',
+] as const
+
+function Advanced({ form, remote }: { form: Form<DeployValues>; remote: boolean }) {
+  const wrong =
+    ADVANCED.some((name) => form.errorAt(name) !== undefined) ||
+    form.values.environment.some((row) => form.errorAt(`environment.${row.id}`) !== undefined) ||
+    form.values.paths.some((row) => form.errorAt(`paths.${row.id}`) !== undefined)
+  return (
+    <Card>
+      <Disclosure
+        title={t('Advanced')}
+        hint={
+          remote
+            ? t('How long it may take')
+            : t('Limits, variables, arguments, paths, and how it is replaced')
+        }
+        forceOpen={wrong}
+      >
+        <AdvancedFields form={form} remote={remote} />
+      </Disclosure>
+    </Card>
+  )
+}
+
+function Disclosure({
+  title,
+  hint,
+  forceOpen = false,
+  children,
+}: {
+  title: string
+  hint?: string
+  forceOpen?: boolean
+  children: ReactNode
+}) {
+  const [open, setOpen] = useState(false)
+  return (
+    <details
+      open={open || forceOpen}
+      onToggle={(event) => setOpen(event.currentTarget.open)}
+      className="group"
+    >
+      <summary className="flex min-h-control-small flex-wrap items-center gap-x-2 rounded font-medium select-none">
+        <ChevronRight
+          aria-hidden="true"
+          className="size-4 text-muted transition-transform group-open:rotate-90"
+        />
+        {title}
+        {hint !== undefined && <span className="font-normal text-muted">{hint}</span>}
+      </summary>
+      <div className="mt-4">{children}</div>
+    </details>
+  )
+}
+
+function ToolboxField({ form }: { form: Form<DeployValues> }) {
+  const session = useSession()
+  const toolboxes = useQuery({ ...q(listToolboxes, {}), enabled: may(session, 'toolbox:read') })
+  const usable = toolboxes.data?.items.filter((one) => one.state !== 'removed') ?? []
+  if (usable.length < 2) return null
+  return (
+    <Select
+      {...form.field('toolbox')}
+      label={t('Toolbox')}
+      hint={t('Where it runs.')}
+      options={[
+        { value: '', label: t('Toolyard chooses') },
+        ...usable.map((one) => ({
+          value: one.name,
+          label: one.state === 'online' ? one.name : `${one.name} · ${one.state}`,
+        })),
+      ]}
+    />
+  )
+}
+
+function offerText(offer: Offer): string {
+  if (offer.remote !== undefined) return oneLine(offer.remote.url, 300)
+  const version = offer.package?.version ? `@${offer.package.version}` : ''
+  return oneLine(`${offer.package?.identifier ?? ''}${version}`, 300)
+}
+
+function Review({
+  form: { values },
+  entry,
+  offer,
+  context,
+}: {
+  form: Form<DeployValues>
+  entry: Entry
+  offer: Offer
+  context: SettingsContext
+}) {
+  const inputs = context.fields
+    .map((field) => [field, inputText(field, values)] as const)
+    .filter(([, text]) => text !== undefined)
+  const variables = values.environment.filter((row) => row.name !== '')
+  const paths = values.paths.filter((row) => row.path !== '')
+  const changed = (name: keyof typeof USUAL) => values[name] !== USUAL[name]
+  return (
+    <div className="flex min-w-0 flex-col gap-4">
+      <Card title={t('Review')}>
+        <KeyValueList
+          items={[
+            [
+              t('Name'),
+              <code key="n" className="id">
+                {values.name}
+              </code>,
+            ],
+            [
+              t('Runs'),
+              <span key="r" className="flex flex-wrap items-center gap-2">
+                <Badge>{kindText(offer.kind)}</Badge>
+                <code className="id wrap-anywhere">{offerText(offer)}</code>
+              </span>,
+            ],
+            [t('Toolbox'), context.remote ? undefined : values.toolbox || t('Toolyard chooses')],
+            ...inputs.map(([field, text]) => [oneLine(field.key, 100), text] as const),
+            ...variables.map(
+              (row) =>
+                [
+                  row.name,
+                  row.credential === undefined ? (
+                    <code key={row.id} className="id whitespace-pre-wrap">
+                      {row.value}
+                    </code>
+                  ) : (
+                    t('credential {name}', { name: row.credential })
+                  ),
+                ] as const,
+            ),
+            [
+              t('Arguments'),
+              values.arguments.trim() === '' ? undefined : (
+                <code key="a" className="id whitespace-pre-wrap">
+                  {values.arguments}
+                </code>
+              ),
+            ],
+            [
+              t('Paths'),
+              paths.length === 0
+                ? undefined
+                : paths
+                    .map((row) => (row.writable ? t('{path} (may write)', { path: row.path }) : row.path))
+                    .join(', '),
+            ],
+            [t('Memory'), context.remote ? undefined : t('at most {size} MiB', { size: values.memory })],
+            [
+              t('Processes'),
+              changed('processes') && !context.remote
+                ? t('at most {count}', { count: values.processes })
+                : undefined,
+            ],
+            [
+              t('Processor'),
+              changed('cpu') && !context.remote
+                ? t('at most {share} mCPU', { share: values.cpu })
+                : undefined,
+            ],
+            [
+              t('To start'),
+              changed('startTimeout') ? t('{value} s', { value: values.startTimeout }) : undefined,
+            ],
+            [
+              t('For one call'),
+              changed('callTimeout') ? t('{value} s', { value: values.callTimeout }) : undefined,
+            ],
+            [
+              t('For a rollout'),
+              changed('rolloutTimeout') ? t('{value} s', { value: values.rolloutTimeout }) : undefined,
+            ],
+            [t('When it changes'), changed('strategy') ? t('Stop the old one first') : undefined],
+          ]}
+        />
+      </Card>
+      {!entry.verified_by && (
+        <Notice tone="warn" title={t('Nobody here verified this entry')}>
+          {context.remote
+            ? t('Its server runs elsewhere and sees what clients send to its tools.')
+            : t('Its code runs on your toolbox, with the settings and secrets above.')}
+        </Notice>
+      )}
+      <p className="text-sm text-muted">
+        {context.remote
+          ? t('Toolyard connects to it, and serves it once it answers as an MCP server.')
+          : t(
+              'Toolyard determines the exact versions, installs them, starts the server, and serves it once it answers as an MCP server.',
+            )}
+      </p>
+    </div>
+  )
+}
+
+/** What stands in the review for an input; `undefined` for one that is not set. */
+function inputText(field: InputField, values: DeployValues): ReactNode {
+  const credential = values.bound[field.key]
+  if (credential !== undefined) return t('credential {name}', { name: credential })
+  const value = values.inputs[field.key] ?? ''
+  if (value === '') return undefined
+  if (field.secret) return t('a new secret, kept in the vault')
+  return <code className="id whitespace-pre-wrap">{oneLine(value, 500)}</code>
+}

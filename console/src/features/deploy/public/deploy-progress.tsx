@@ -1,0 +1,110 @@
+import { useQuery, useSuspenseQuery } from '@tanstack/react-query'
+import { Server as ServerIcon } from 'lucide-react'
+import { getRollout } from '@/api/generated/servers'
+import type { Server } from '@/api/generated/types'
+import { q } from '@/api/queries'
+import { may, useSession } from '@/api/session'
+import { LogView } from '@/features/servers/public/log-view'
+import { PhaseStatus } from '@/features/servers/public/phase'
+import { serverQuery } from '@/features/servers/public/queries'
+import { CancelRollout, RolloutTimeline } from '@/features/servers/public/rollout-timeline'
+import { t } from '@/lib/t'
+import { Card } from '@/ui/card'
+import { CopyButton } from '@/ui/copy-button'
+import { EmptyState } from '@/ui/empty-state'
+import { ButtonLink, Link } from '@/ui/link'
+import { LiveRegion } from '@/ui/live-region'
+import { Breadcrumbs, PageHeader } from '@/ui/page-header'
+import { Panel } from '@/ui/panel'
+
+/** While nothing is told by events, it is looked at this often. */
+const LOOK_MS = 4000
+
+/** The rollout of a server that was just made, with its log beside it, and what comes next. */
+export function DeployProgress({ name }: { name: string }) {
+  const session = useSession()
+  const { data: server } = useSuspenseQuery({
+    ...serverQuery(name),
+    refetchInterval: ({ state }) => (state.data?.rollout?.state === 'progressing' ? LOOK_MS : false),
+  })
+  const rollout = useQuery({
+    ...q(getRollout, { path: { name } }),
+    refetchInterval: ({ state }) => (state.data?.state === 'progressing' ? LOOK_MS : false),
+  })
+  const state = rollout.data?.state
+  return (
+    <>
+      <PageHeader
+        breadcrumbs={
+          <Breadcrumbs>
+            <Link to="/servers">{t('Servers')}</Link>
+          </Breadcrumbs>
+        }
+        title={t('Deploying {name}', { name })}
+        meta={<PhaseStatus phase={server.phase} />}
+      />
+      <LiveRegion>
+        {state === 'done'
+          ? t('{name} is ready', { name })
+          : state === 'failed'
+            ? t('{name} failed', { name })
+            : ''}
+      </LiveRegion>
+      {state === 'done' && <Ready server={server} />}
+      <div className="grid items-start gap-4 lg:grid-cols-[minmax(20rem,2fr)_minmax(0,3fr)]">
+        <Panel
+          title={t('Rollout')}
+          query={rollout}
+          actions={rollout.data && <CancelRollout rollout={rollout.data} />}
+        >
+          {(data) => (
+            <>
+              <RolloutTimeline rollout={data} />
+              {(data.state === 'failed' || data.state === 'cancelled') && (
+                <div className="mt-4 flex flex-wrap gap-2">
+                  <ButtonLink to="/servers/$name" params={{ name }} icon={ServerIcon}>
+                    {t('Open the server')}
+                  </ButtonLink>
+                </div>
+              )}
+            </>
+          )}
+        </Panel>
+        <Card title={t('Log')}>
+          {!may(session, 'server:logs') ? (
+            <EmptyState title={t('You may not read logs')} />
+          ) : server.kind === 'remote' ? (
+            <p className="text-muted">{t('It runs elsewhere; only whoever runs it has its log.')}</p>
+          ) : server.instances.length === 0 ? (
+            <p className="text-muted">{t('The log appears with the first instance.')}</p>
+          ) : (
+            <LogView name={name} instances={server.instances} compact className="h-72" />
+          )}
+        </Card>
+      </div>
+    </>
+  )
+}
+
+function Ready({ server }: { server: Server }) {
+  const tools = server.instances.find((one) => one.mcp)?.mcp?.tools
+  const address = new URL(server.mcp_path, window.location.origin).href
+  return (
+    <div className="mb-4">
+      <Card
+        title={t('It answers')}
+        description={tools === undefined ? undefined : t('It has {count} tools.', { count: tools })}
+      >
+        <div className="flex flex-wrap items-center gap-2">
+          <ButtonLink variant="primary" to="/servers/$name" params={{ name: server.name }}>
+            {t('Open the server')}
+          </ButtonLink>
+          <span className="ml-auto inline-flex min-w-0 items-center gap-1">
+            <code className="id min-w-0 truncate text-muted">{address}</code>
+            <CopyButton text={address} label={t('Copy the address')} />
+          </span>
+        </div>
+      </Card>
+    </div>
+  )
+}

@@ -1,0 +1,469 @@
+import { useQuery } from '@tanstack/react-query'
+import { KeyRound, Plus, Trash2 } from 'lucide-react'
+import type { ReactNode } from 'react'
+import { listCredentials } from '@/api/generated/credentials'
+import { q } from '@/api/queries'
+import { may, useSession } from '@/api/session'
+import type { Form } from '@/lib/form'
+import { t } from '@/lib/t'
+import { oneLine, plainText } from '@/lib/text'
+import { Button, IconButton } from '@/ui/button'
+import { Combobox } from '@/ui/combobox'
+import { NumberInput, PasswordInput, Textarea, TextInput } from '@/ui/inputs'
+import { Select } from '@/ui/select'
+import { Checkbox, RadioGroup } from '@/ui/toggles'
+import type { InputField } from './inputs'
+import type { SettingsValues } from './settings'
+
+/** A form that has at least a server's settings. */
+type SettingsForm<Values extends SettingsValues> = Form<Values>
+
+/** The names of the credentials that may be bound. */
+function useCredentialNames(): string[] {
+  const session = useSession()
+  const { data } = useQuery({
+    ...q(listCredentials, { query: { limit: 500 } }),
+    enabled: may(session, 'credential:read'),
+  })
+  return data?.items.map((one) => one.name) ?? []
+}
+
+/** What the entry asks for: one control for each input, fit for its format, choices and secrecy. */
+export function InputFields<Values extends SettingsValues>({
+  form,
+  fields,
+  existing = false,
+}: {
+  form: SettingsForm<Values>
+  fields: readonly InputField[]
+  /** The server exists: what is left empty stays as it is. */
+  existing?: boolean
+}) {
+  const credentials = useCredentialNames()
+  const { inputs, bound } = form.values
+  const change = (changes: Partial<SettingsValues>, key: string) =>
+    // as: every form with settings takes a part of the settings.
+    form.set(changes as Partial<Values>, [`inputs.${key}`])
+  return (
+    <div className="flex flex-col gap-4">
+      {fields.map((field) => {
+        const credential = bound[field.key]
+        const common = {
+          id: `input-${field.key}`,
+          name: `inputs.${field.key}`,
+          label: <code className="id wrap-anywhere">{oneLine(field.key, 100)}</code>,
+          hint: hintText(field, existing),
+          required: field.required && !existing,
+          error: form.errorAt(`inputs.${field.key}`),
+        }
+        if (credential !== undefined) {
+          return (
+            <Combobox
+              key={field.key}
+              {...common}
+              aside={
+                <AsideButton
+                  onClick={() => {
+                    const { [field.key]: _, ...rest } = bound
+                    change({ bound: rest }, field.key)
+                  }}
+                >
+                  {field.secret ? t('Type a secret instead') : t('Type a value instead')}
+                </AsideButton>
+              }
+              value={credential}
+              onValueChange={(name) => change({ bound: { ...bound, [field.key]: name } }, field.key)}
+              options={credentials.map((name) => ({ value: name, label: name }))}
+              placeholder={t('Choose a credential')}
+              mono
+            />
+          )
+        }
+        return (
+          <InputControl
+            key={field.key}
+            field={field}
+            common={common}
+            existing={existing}
+            value={inputs[field.key] ?? ''}
+            onValueChange={(value) => change({ inputs: { ...inputs, [field.key]: value } }, field.key)}
+            aside={
+              field.secret && credentials.length > 0 ? (
+                <AsideButton onClick={() => change({ bound: { ...bound, [field.key]: '' } }, field.key)}>
+                  {t('Use a credential')}
+                </AsideButton>
+              ) : undefined
+            }
+          />
+        )
+      })}
+    </div>
+  )
+}
+
+function AsideButton({ onClick, children }: { onClick: () => void; children: ReactNode }) {
+  return (
+    <button
+      type="button"
+      onClick={onClick}
+      className="inline-flex min-h-6 items-center gap-1 rounded text-sm text-accent underline-offset-2 hover:underline"
+    >
+      <KeyRound aria-hidden="true" className="size-3.5" />
+      {children}
+    </button>
+  )
+}
+
+function hintText(field: InputField, existing: boolean): string | undefined {
+  const parts: string[] = []
+  if (field.description !== '') parts.push(plainText(field.description, 600))
+  if (field.template !== undefined && !field.secret)
+    parts.push(t('Becomes part of {text}', { text: oneLine(field.template, 200) }))
+  if (field.repeated) parts.push(t('One value a line.'))
+  if (field.format === 'filepath') parts.push(t('A path on the toolbox’s host; the server may read it.'))
+  if (field.secret) parts.push(t('Kept in the vault, and never shown again.'))
+  if (existing) parts.push(t('Leave it empty to keep what is set.'))
+  return parts.length === 0 ? undefined : parts.join(' ')
+}
+
+function InputControl({
+  field,
+  common,
+  value,
+  onValueChange,
+  aside,
+  existing,
+}: {
+  field: InputField
+  common: {
+    id: string
+    name: string
+    label: ReactNode
+    hint: ReactNode
+    required: boolean
+    error: string | undefined
+  }
+  value: string
+  onValueChange: (value: string) => void
+  aside: ReactNode
+  existing: boolean
+}) {
+  const empty = existing ? t('Keep what is set') : t('Not set')
+  const placeholder = oneLine(field.placeholder, 200)
+  if (field.choices.length > 0) {
+    const options = [
+      ...(field.required && field.initial !== '' && !existing ? [] : [{ value: '', label: empty }]),
+      ...field.choices.map((choice) => ({ value: choice, label: oneLine(choice, 100) })),
+    ]
+    return field.choices.length > 20 ? (
+      <Combobox {...common} value={value} onValueChange={onValueChange} options={options} />
+    ) : (
+      <Select {...common} value={value} onValueChange={onValueChange} options={options} />
+    )
+  }
+  if (field.secret) {
+    return (
+      <PasswordInput
+        {...common}
+        aside={aside}
+        value={value}
+        onValueChange={onValueChange}
+        placeholder={placeholder}
+        autoComplete="off"
+      />
+    )
+  }
+  if (field.format === 'boolean') {
+    return (
+      <Select
+        {...common}
+        value={value}
+        onValueChange={onValueChange}
+        options={[
+          { value: '', label: empty },
+          { value: 'true', label: t('Yes') },
+          { value: 'false', label: t('No') },
+        ]}
+      />
+    )
+  }
+  if (field.repeated)
+    return <Textarea {...common} value={value} onValueChange={onValueChange} placeholder={placeholder} mono />
+  if (field.format === 'number')
+    return <NumberInput {...common} value={value} onValueChange={onValueChange} placeholder={placeholder} />
+  return (
+    <TextInput
+      {...common}
+      value={value}
+      onValueChange={onValueChange}
+      placeholder={placeholder}
+      autoComplete="off"
+      mono={field.format === 'filepath'}
+    />
+  )
+}
+
+/** What every server can have besides: limits, time, strategy; for packages also variables, arguments and paths. */
+export function AdvancedFields<Values extends SettingsValues>({
+  form,
+  remote,
+}: {
+  form: SettingsForm<Values>
+  remote: boolean
+}) {
+  const { values } = form
+  const set = (changes: Partial<SettingsValues>, ...paths: string[]) =>
+    // as: every form with settings takes a part of the settings.
+    form.set(changes as Partial<Values>, paths)
+  const text = (
+    name: 'memory' | 'processes' | 'cpu' | 'startTimeout' | 'callTimeout' | 'rolloutTimeout',
+  ) => ({
+    id: `settings-${name}`,
+    name,
+    value: values[name],
+    onValueChange: (value: string) => set({ [name]: value }, name),
+    error: form.errorAt(name),
+  })
+  return (
+    <div className="flex flex-col gap-6">
+      {!remote && (
+        <>
+          <Group title={t('Limits of one instance')}>
+            <div className="grid gap-4 sm:grid-cols-3">
+              <NumberInput {...text('memory')} label={t('Memory')} unit="MiB" required />
+              <NumberInput {...text('processes')} label={t('Processes')} required />
+              <NumberInput
+                {...text('cpu')}
+                label={t('Processor')}
+                unit={t('mCPU')}
+                placeholder={t('No limit')}
+                hint={t('1000 is one core.')}
+                required={false}
+              />
+            </div>
+          </Group>
+          <Variables form={form} />
+          <Group title={t('Arguments')}>
+            <Textarea
+              id="settings-arguments"
+              name="arguments"
+              label={t('More arguments')}
+              hint={t('One a line, after the entry’s own. Nothing is run through a shell.')}
+              required={false}
+              value={values.arguments}
+              onValueChange={(value) => set({ arguments: value }, 'arguments')}
+              error={form.errorAt('arguments')}
+              mono
+            />
+          </Group>
+          <Paths form={form} />
+        </>
+      )}
+      <Group title={t('Time')}>
+        <div className="grid gap-4 sm:grid-cols-3">
+          <NumberInput {...text('startTimeout')} label={t('To start')} unit="s" required />
+          <NumberInput {...text('callTimeout')} label={t('For one call')} unit="s" required />
+          <NumberInput {...text('rolloutTimeout')} label={t('For a rollout')} unit="s" required />
+        </div>
+      </Group>
+      {!remote && (
+        <RadioGroup
+          label={t('When it changes')}
+          name="strategy"
+          value={values.strategy}
+          onValueChange={(strategy) => set({ strategy }, 'strategy')}
+          options={[
+            {
+              value: 'surge',
+              label: t('Start the new one first'),
+              hint: t('The old one serves until the new one answers.'),
+            },
+            {
+              value: 'recreate',
+              label: t('Stop the old one first'),
+              hint: t('For servers of which only one may run, such as one that owns a file.'),
+            },
+          ]}
+        />
+      )}
+    </div>
+  )
+}
+
+function Group({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    <fieldset className="min-w-0">
+      <legend className="mb-2 font-medium">{title}</legend>
+      {children}
+    </fieldset>
+  )
+}
+
+let rows = 0
+/** An id for a row that is only on the screen. */
+export function rowId(): string {
+  rows += 1
+  return `row${rows}`
+}
+
+function Variables<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
+  const credentials = useCredentialNames()
+  const { environment } = form.values
+  const set = (next: SettingsValues['environment'], id: string) =>
+    // as: every form with settings takes a part of the settings.
+    form.set({ environment: next } as Partial<Values>, [`environment.${id}`])
+  const change = (id: string, changes: Partial<SettingsValues['environment'][number]>) =>
+    set(
+      environment.map((row) => (row.id === id ? { ...row, ...changes } : row)),
+      id,
+    )
+  return (
+    <Group title={t('More environment variables')}>
+      <div className="flex flex-col gap-3">
+        {environment.map((row) => (
+          <div
+            key={row.id}
+            className="grid items-start gap-2 sm:grid-cols-[minmax(0,1fr)_minmax(0,1fr)_auto]"
+          >
+            <TextInput
+              id={`variable-${row.id}`}
+              label={t('Name')}
+              value={row.name}
+              onValueChange={(name) => change(row.id, { name })}
+              error={form.errorAt(`environment.${row.id}`)}
+              autoComplete="off"
+              placeholder="LOG_LEVEL"
+              mono
+            />
+            {row.credential !== undefined ? (
+              <Combobox
+                id={`value-${row.id}`}
+                label={t('Credential')}
+                value={row.credential}
+                onValueChange={(credential) => change(row.id, { credential })}
+                options={credentials.map((name) => ({ value: name, label: name }))}
+                placeholder={t('Choose a credential')}
+                aside={
+                  <AsideButton onClick={() => change(row.id, { credential: undefined })}>
+                    {t('Text instead')}
+                  </AsideButton>
+                }
+                mono
+              />
+            ) : (
+              <TextInput
+                id={`value-${row.id}`}
+                label={t('Value')}
+                value={row.value}
+                onValueChange={(value) => change(row.id, { value })}
+                autoComplete="off"
+                aside={
+                  credentials.length === 0 ? undefined : (
+                    <AsideButton onClick={() => change(row.id, { credential: '' })}>
+                      {t('Use a credential')}
+                    </AsideButton>
+                  )
+                }
+                mono
+              />
+            )}
+            <IconButton
+              icon={Trash2}
+              label={t('Remove {name}', { name: row.name || t('the variable') })}
+              className="sm:mt-6"
+              onClick={() =>
+                set(
+                  environment.filter((one) => one.id !== row.id),
+                  row.id,
+                )
+              }
+            />
+          </div>
+        ))}
+        <div>
+          <Button
+            size="small"
+            icon={Plus}
+            onClick={() =>
+              set([...environment, { id: rowId(), name: '', value: '', credential: undefined }], '')
+            }
+          >
+            {t('Add a variable')}
+          </Button>
+          <p className="mt-1.5 text-sm text-muted">
+            {t('A plain value is shown to everybody who can see the server. For a secret, use a credential.')}
+          </p>
+        </div>
+      </div>
+    </Group>
+  )
+}
+
+function Paths<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
+  const { paths } = form.values
+  const set = (next: SettingsValues['paths'], id: string) =>
+    // as: every form with settings takes a part of the settings.
+    form.set({ paths: next } as Partial<Values>, [`paths.${id}`, ...(id === '' ? [] : ['paths'])])
+  return (
+    <Group title={t('Paths of the host')}>
+      <div className="flex flex-col gap-3">
+        {paths.map((row) => (
+          <div key={row.id} className="flex flex-wrap items-start gap-x-3 gap-y-2">
+            <TextInput
+              id={`path-${row.id}`}
+              className="min-w-48 flex-1"
+              label={t('Path')}
+              value={row.path}
+              onValueChange={(path) =>
+                set(
+                  paths.map((one) => (one.id === row.id ? { ...one, path } : one)),
+                  row.id,
+                )
+              }
+              error={form.errorAt(`paths.${row.id}`)}
+              autoComplete="off"
+              placeholder="/srv/data"
+              mono
+            />
+            <div className="sm:mt-7">
+              <Checkbox
+                label={t('May write')}
+                value={row.writable}
+                onValueChange={(writable) =>
+                  set(
+                    paths.map((one) => (one.id === row.id ? { ...one, writable } : one)),
+                    row.id,
+                  )
+                }
+              />
+            </div>
+            <IconButton
+              icon={Trash2}
+              label={t('Remove {name}', { name: row.path || t('the path') })}
+              className="sm:mt-6"
+              onClick={() =>
+                set(
+                  paths.filter((one) => one.id !== row.id),
+                  row.id,
+                )
+              }
+            />
+          </div>
+        ))}
+        {form.errorAt('paths') !== undefined && <p className="text-sm text-bad">{form.errorAt('paths')}</p>}
+        <div>
+          <Button
+            size="small"
+            icon={Plus}
+            onClick={() => set([...paths, { id: rowId(), path: '', writable: false }], '')}
+          >
+            {t('Add a path')}
+          </Button>
+          <p className="mt-1.5 text-sm text-muted">
+            {t('A server sees only its package, its own directory, and these paths.')}
+          </p>
+        </div>
+      </div>
+    </Group>
+  )
+}

@@ -1,0 +1,275 @@
+/** The settings of a server as a form has them, what is wrong with them, and what the API takes. Pure. */
+import * as v from 'valibot'
+import type { Limits, ServerSettings, Strategy } from '@/api/generated/types'
+import { t } from '@/lib/t'
+import { type InputField, inputIssue } from './inputs'
+
+/** A variable beyond what the entry asks for. */
+export interface VariableRow {
+  /** Only for the screen. */
+  id: string
+  name: string
+  value: string
+  /** The credential that gives the value, instead of the text; `''` while none is chosen. */
+  credential: string | undefined
+}
+
+/** A path of the toolbox's host that the server may use. */
+export interface PathRow {
+  id: string
+  path: string
+  writable: boolean
+}
+
+/** The settings as they stand on the screen. */
+export interface SettingsValues {
+  /** Values by input. */
+  inputs: Record<string, string>
+  /** Credentials by input: the input's value comes from there. `''` while none is chosen. */
+  bound: Record<string, string>
+  environment: VariableRow[]
+  /** One argument a line. */
+  arguments: string
+  paths: PathRow[]
+  /** In MiB. */
+  memory: string
+  processes: string
+  /** In thousandths of a core; empty for no limit. */
+  cpu: string
+  strategy: Strategy
+  /** In seconds. */
+  startTimeout: string
+  callTimeout: string
+  rolloutTimeout: string
+}
+
+const MIB = 1024 * 1024
+
+/** What the server takes when nothing is said (crates/types/src/spec.rs, crates/control/src/app/expand.rs). */
+export const USUAL = {
+  memory: '1024',
+  processes: '256',
+  cpu: '',
+  strategy: 'surge',
+  startTimeout: '60',
+  callTimeout: '300',
+  rolloutTimeout: '600',
+} satisfies Partial<SettingsValues>
+
+/** Settings of a new server: every input has its default. */
+export function newSettings(fields: readonly InputField[]): SettingsValues {
+  return {
+    inputs: initialInputs(fields),
+    bound: {},
+    environment: [],
+    arguments: '',
+    paths: [],
+    ...USUAL,
+  }
+}
+
+/** The inputs with their defaults. */
+export function initialInputs(fields: readonly InputField[]): Record<string, string> {
+  return Object.fromEntries(fields.map((field) => [field.key, field.initial]))
+}
+
+/** Something that is wrong, and at which field of the form. */
+export interface SettingsIssue {
+  path: [string, ...string[]]
+  message: string
+}
+
+/** How the settings are used. */
+export interface SettingsContext {
+  fields: readonly InputField[]
+  /** A remote server runs elsewhere: it has no arguments, environment, paths or limits. */
+  remote: boolean
+  /** The server exists: what is left empty stays as it is. */
+  existing: boolean
+}
+
+/** What is wrong with settings, by the server's own rules. */
+export function settingsIssues(values: SettingsValues, context: SettingsContext): SettingsIssue[] {
+  const issues: SettingsIssue[] = []
+  const say = (message: string | undefined, ...path: [string, ...string[]]) => {
+    if (message !== undefined) issues.push({ path, message })
+  }
+  for (const field of context.fields) say(fieldIssue(values, field, context.existing), 'inputs', field.key)
+  say(numberIssue(values.startTimeout, 0.1, 3600), 'startTimeout')
+  say(numberIssue(values.callTimeout, 0.1, 86_400), 'callTimeout')
+  say(numberIssue(values.rolloutTimeout, 1, 86_400), 'rolloutTimeout')
+  if (context.remote) return issues
+  say(numberIssue(values.memory, 16, 1024 * 1024), 'memory')
+  say(numberIssue(values.processes, 4, 65_536), 'processes')
+  if (values.cpu.trim() !== '') say(numberIssue(values.cpu, 0, 1_000_000), 'cpu')
+  const names = new Set<string>()
+  for (const row of values.environment) {
+    if (row.name === '' && row.value === '' && row.credential === undefined) continue
+    const issue = row.credential === '' ? t('Choose a credential') : undefined
+    say(variableIssue(row.name, names, context.fields) ?? issue, 'environment', row.id)
+    names.add(row.name)
+  }
+  for (const row of values.paths) {
+    if (row.path !== '')
+      say(row.path.startsWith('/') ? undefined : t('Give the whole path, such as /srv/data'), 'paths', row.id)
+  }
+  return issues
+}
+
+function fieldIssue(values: SettingsValues, field: InputField, existing: boolean): string | undefined {
+  const credential = values.bound[field.key]
+  if (credential !== undefined) return credential === '' ? t('Choose a credential') : undefined
+  const value = values.inputs[field.key] ?? ''
+  if (value.trim() === '') {
+    if (!field.required || existing) return undefined
+    return field.secret ? t('It needs a secret: give one, or choose a credential') : t('It needs a value')
+  }
+  const each = field.repeated ? value.split('\n').filter((line) => line !== '') : [value]
+  return each.map((one) => inputIssue(field, one)).find((issue) => issue !== undefined)
+}
+
+function variableIssue(
+  name: string,
+  before: ReadonlySet<string>,
+  fields: readonly InputField[],
+): string | undefined {
+  if (name === '') return t('Give the variable a name')
+  if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) return t('Use only A–Z, a–z, 0–9 and _, and no digit first')
+  if (before.has(name)) return t('{name} is given twice', { name })
+  if (fields.some((field) => field.key === name)) return t('{name} is one of the settings above', { name })
+  return undefined
+}
+
+function numberIssue(text: string, least: number, most: number): string | undefined {
+  const value = Number(text)
+  if (text.trim() === '' || !Number.isFinite(value)) return t('Give a number')
+  if (value < least || value > most)
+    return t('Give a number from {least} to {most}', {
+      least: least.toLocaleString(),
+      most: most.toLocaleString(),
+    })
+  return undefined
+}
+
+/** A schema of the whole form from the function that finds what is wrong with it. */
+export function schemaOf<Values extends object>(
+  issuesOf: (values: Values) => readonly SettingsIssue[],
+): v.GenericSchema<unknown, Values> {
+  return v.pipe(
+    v.custom<Values>((values) => typeof values === 'object' && values !== null),
+    v.rawCheck(({ dataset, addIssue }) => {
+      if (!dataset.typed) return
+      for (const { path, message } of issuesOf(dataset.value)) {
+        const [first, ...rest] = path.map((key) => ({
+          type: 'object' as const,
+          origin: 'value' as const,
+          // as: what stands at a key is only for messages of valibot's own, which this does not use.
+          input: dataset.value as Record<string, unknown>,
+          key,
+          value: undefined,
+        }))
+        if (first !== undefined) addIssue({ message, path: [first, ...rest] })
+      }
+    }),
+  )
+}
+
+/** The field of the form for a field of the API. */
+export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'paths'>) {
+  const direct: Record<string, string> = {
+    'limits.memory_bytes': 'memory',
+    'limits.processes': 'processes',
+    'limits.cpu_millis': 'cpu',
+    start_timeout_ms: 'startTimeout',
+    call_timeout_ms: 'callTimeout',
+    rollout_timeout_ms: 'rolloutTimeout',
+  }
+  return (field: string): string => {
+    const [noun, rest] = splitOnce(field, '.')
+    if (noun === 'credentials') return `inputs.${rest}`
+    if (noun === 'arguments') return 'arguments'
+    if (noun === 'environment') {
+      const row = values.environment.find((one) => one.name === rest)
+      return row === undefined ? field : `environment.${row.id}`
+    }
+    return direct[field] ?? field
+  }
+}
+
+function splitOnce(text: string, at: string): [string, string] {
+  const place = text.indexOf(at)
+  return place < 0 ? [text, ''] : [text.slice(0, place), text.slice(place + at.length)]
+}
+
+/** What the API takes. Of an existing server only what differs from `before`. */
+export function settingsBody(
+  values: SettingsValues,
+  context: SettingsContext,
+  before: SettingsValues = newSettings(context.fields),
+): ServerSettings {
+  const inputs: Record<string, string> = {}
+  const credentials: Record<string, string> = {}
+  for (const field of context.fields) {
+    const credential = values.bound[field.key]
+    const value = values.inputs[field.key] ?? ''
+    if (credential !== undefined) {
+      if (credential !== before.bound[field.key]) credentials[field.key] = credential
+    } else if (value !== '' && value !== (before.inputs[field.key] ?? '')) inputs[field.key] = value
+  }
+  const body: ServerSettings = { inputs, credentials }
+  if (!context.remote) addProcessSettings(body, values, before, credentials)
+  if (values.strategy !== before.strategy) body.strategy = values.strategy
+  if (values.startTimeout !== before.startTimeout) body.start_timeout_ms = milliseconds(values.startTimeout)
+  if (values.callTimeout !== before.callTimeout) body.call_timeout_ms = milliseconds(values.callTimeout)
+  if (values.rolloutTimeout !== before.rolloutTimeout)
+    body.rollout_timeout_ms = milliseconds(values.rolloutTimeout)
+  return body
+}
+
+function addProcessSettings(
+  body: ServerSettings,
+  values: SettingsValues,
+  before: SettingsValues,
+  credentials: Record<string, string>,
+): void {
+  const environment: Record<string, string> = {}
+  for (const row of values.environment) {
+    if (row.name === '') continue
+    const old = before.environment.find((one) => one.name === row.name)
+    if (row.credential !== undefined) {
+      if (row.credential !== old?.credential) credentials[row.name] = row.credential
+    } else if (old === undefined || old.credential !== undefined || old.value !== row.value)
+      environment[row.name] = row.value
+  }
+  body.environment = environment
+  const gone = before.environment.filter((old) => !values.environment.some((one) => one.name === old.name))
+  if (gone.length > 0) body.unset_environment = gone.map((one) => one.name)
+  if (values.arguments !== before.arguments) body.arguments = lines(values.arguments)
+  const paths = values.paths.filter((row) => row.path !== '')
+  const same =
+    paths.length === before.paths.length &&
+    paths.every(
+      (row, place) =>
+        row.path === before.paths[place]?.path && row.writable === before.paths[place]?.writable,
+    )
+  if (!same) body.paths = paths.map(({ path, writable }) => ({ path, writable }))
+  const changed = (['memory', 'processes', 'cpu'] as const).some((name) => values[name] !== before[name])
+  if (changed) body.limits = limitsOf(values)
+}
+
+/** The limits as the API has them. */
+export function limitsOf(values: Pick<SettingsValues, 'memory' | 'processes' | 'cpu'>): Limits {
+  return {
+    memory_bytes: Math.round(Number(values.memory) * MIB),
+    processes: Math.round(Number(values.processes)),
+    cpu_millis: values.cpu.trim() === '' ? 0 : Math.round(Number(values.cpu)),
+  }
+}
+
+function milliseconds(seconds: string): number {
+  return Math.round(Number(seconds) * 1000)
+}
+
+function lines(text: string): string[] {
+  return text.split('\n').filter((line) => line !== '')
+}
