@@ -21,8 +21,10 @@ use toolyard_types::state::{Phase, Reason};
 use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ServerId, ToolboxId};
 
 use crate::desired::DesiredFile;
+use crate::docker::{ConnectError, Docker};
+use crate::engine::{Engine, EngineOptions, Running};
 use crate::instance::{Instance, Slot};
-use crate::packages::{PackageClients, Runtimes, Store, platform};
+use crate::packages::{Clients, PackageClients, Runtimes, Store, platform};
 use crate::plan::{Action, Goal, Seen, View, plan};
 use crate::process::launch;
 use crate::uids::Uids;
@@ -43,10 +45,10 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct AgentOptions {
     /// Where everything it keeps is: state, packages, instances.
     pub data_dir: PathBuf,
-    /// The control plane.
+    /// The control plane, by a channel that tells it who this is.
     pub control: Channel,
-    /// Sent to it as `Authorization: Bearer`.
-    pub token: Option<Secret>,
+    /// What runs servers.
+    pub engine: EngineOptions,
     /// A program whose `supervise` argument runs [`crate::supervise::main`].
     pub supervisor_exe: PathBuf,
     /// The programs that install and run packages.
@@ -87,6 +89,9 @@ pub enum StartError {
     /// Another agent works in the same data directory.
     #[error("another agent uses `{0}`")]
     Locked(PathBuf),
+    /// The container engine does not answer.
+    #[error("use the container engine")]
+    Engine(#[source] ConnectError),
     /// The supervisor program does not work.
     #[error("run the supervisor program")]
     Supervisor(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -112,6 +117,7 @@ pub struct Agent {
 /// What instances need of their agent.
 pub(crate) struct Context {
     data_dir: PathBuf,
+    pub(crate) engine: Engine,
     pub(crate) supervisor: PathBuf,
     pub(crate) store: Store,
     pub(crate) clock: Clock,
@@ -129,7 +135,6 @@ pub(crate) struct Context {
 pub(crate) struct Inner {
     pub(crate) context: Arc<Context>,
     pub(crate) control: Channel,
-    pub(crate) token: Option<Secret>,
     pub(crate) version: String,
     pub(crate) toolbox: watch::Sender<Option<ToolboxId>>,
     pub(crate) links: watch::Sender<Vec<String>>,
@@ -166,13 +171,18 @@ impl Agent {
         let data_dir = prepare_dirs(&given).and_then(|()| std::fs::canonicalize(&given)).map_err(unusable)?;
         options.data_dir.clone_from(&data_dir);
         let lock = lock_dir(&data_dir).await?;
-        // First of all: their supervisors count the seconds.
-        let found = find_running(&data_dir).await;
+        // First of all: their supervisors count the seconds. Containers do not.
+        let mut found = match options.engine {
+            EngineOptions::Process => find_running(&data_dir).await,
+            EngineOptions::Docker(_) => Vec::new(),
+        };
         let (context, report, file) = prepare(&options).await?;
+        if let Engine::Docker(docker) = &context.engine {
+            found = docker.find_running(&context).await;
+        }
         let inner = Arc::new(Inner {
             context: Arc::new(context),
             control: options.control,
-            token: options.token,
             version: options.version,
             toolbox: watch::Sender::new(None),
             links: watch::Sender::new(Vec::new()),
@@ -273,7 +283,7 @@ async fn lock_dir(data_dir: &Path) -> Result<Flock<std::fs::File>, StartError> {
 }
 
 /// Connects to every supervisor that is still there.
-async fn find_running(data_dir: &Path) -> Vec<(DesiredInstance, launch::Running)> {
+async fn find_running(data_dir: &Path) -> Vec<(DesiredInstance, Running)> {
     let Ok(entries) = std::fs::read_dir(data_dir.join("instances")) else { return Vec::new() };
     let searches = entries.flatten().map(|entry| entry.path()).map(|dir| async move {
         let saved = std::fs::read(dir.join("instance.json")).ok()?;
@@ -286,6 +296,52 @@ async fn find_running(data_dir: &Path) -> Vec<(DesiredInstance, launch::Running)
 async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, DesiredFile), StartError> {
     let data_dir = &options.data_dir;
     let unusable = |source| StartError::DataDir { path: data_dir.clone(), source };
+    let Found { engine, clients, runtimes, enforcement } = match &options.engine {
+        EngineOptions::Process => find_processes(options).await?,
+        EngineOptions::Docker(docker) => {
+            let docker = Docker::connect(docker, options).await.map_err(StartError::Engine)?;
+            let clients = docker.package_clients(&options.clients, data_dir).await;
+            let runtimes = clients.runtimes();
+            let enforcement = docker.enforcement();
+            Found { engine: Engine::Docker(docker), clients: Clients::Images(clients), runtimes, enforcement }
+        }
+    };
+    let report = ToolboxReport {
+        engine: if matches!(engine, Engine::Process) { "process".into() } else { "docker".into() },
+        platform: platform(),
+        runtimes: runtimes.versions(),
+        enforcement: enforcement.clone(),
+    };
+    let store = Store::open(data_dir.join("packages"), clients, runtimes).map_err(unusable)?;
+    let file = DesiredFile::open(data_dir).map_err(unusable)?;
+    let uids = Uids::open(data_dir.join("uids.json"), options.server_uids.clone());
+    let context = Context {
+        data_dir: data_dir.clone(),
+        engine,
+        supervisor: options.supervisor_exe.clone(),
+        store,
+        clock: options.clock.clone(),
+        orphan_grace: options.orphan_grace,
+        stop_wait: options.stop_wait,
+        shown_to_servers: paths_for_servers(&options.clients),
+        enforcement,
+        clients: options.clients.clone(),
+        uids: Mutex::new(uids),
+        desired: watch::Sender::new(file.load().map(Arc::new)),
+    };
+    Ok((context, report, file))
+}
+
+/// An engine, and what it can do.
+struct Found {
+    engine: Engine,
+    clients: Clients,
+    runtimes: Runtimes,
+    enforcement: BTreeMap<String, Enforcement>,
+}
+
+async fn find_processes(options: &AgentOptions) -> Result<Found, StartError> {
+    let data_dir = &options.data_dir;
     let probed = launch::probe(&options.supervisor_exe, data_dir.join("probe"));
     let mut enforcement = BTreeMap::new();
     let mut failed = None;
@@ -308,29 +364,8 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         let detail = "the data directory lies below one that only its owner may pass".to_owned();
         enforcement.insert("own_uid".into(), Enforcement { enforced: false, detail });
     }
-    let report = ToolboxReport {
-        engine: "process".into(),
-        platform: platform(),
-        runtimes: runtimes.versions(),
-        enforcement: enforcement.clone(),
-    };
-    let store = Store::open(data_dir.join("packages"), options.clients.clone(), runtimes).map_err(unusable)?;
-    let file = DesiredFile::open(data_dir).map_err(unusable)?;
-    let uids = Uids::open(data_dir.join("uids.json"), options.server_uids.clone());
-    let context = Context {
-        data_dir: data_dir.clone(),
-        supervisor: options.supervisor_exe.clone(),
-        store,
-        clock: options.clock.clone(),
-        orphan_grace: options.orphan_grace,
-        stop_wait: options.stop_wait,
-        shown_to_servers: paths_for_servers(&options.clients),
-        enforcement,
-        clients: options.clients.clone(),
-        uids: Mutex::new(uids),
-        desired: watch::Sender::new(file.load().map(Arc::new)),
-    };
-    Ok((context, report, file))
+    let clients = Clients::Host(options.clients.clone());
+    Ok(Found { engine: Engine::Process, clients, runtimes, enforcement })
 }
 
 fn paths_for_servers(clients: &PackageClients) -> Vec<PathBuf> {
@@ -499,7 +534,7 @@ impl Inner {
         }
     }
 
-    fn create(self: &Arc<Self>, desired: DesiredInstance, goal: Goal, found: Option<launch::Running>) {
+    fn create(self: &Arc<Self>, desired: DesiredInstance, goal: Goal, found: Option<Running>) {
         let id = desired.id;
         let slot = Arc::new(Slot::new(id, self.context.clock.now(), self.changed.clone()));
         let goal = watch::Sender::new(goal);
@@ -514,7 +549,7 @@ impl Inner {
         let outcome = Arc::new(Mutex::new(None));
         let (inner, result) = (Arc::clone(self), Arc::clone(&outcome));
         let task = tokio::spawn(async move {
-            let resolved = inner.context.store.resolve(&runtime).await;
+            let resolved = inner.context.resolve(&runtime).await;
             if let Err(failure) = &resolved {
                 tracing::warn!(job.id = %id, reason = ?failure.reason, message = failure.message, "resolve");
             }
@@ -525,7 +560,7 @@ impl Inner {
     }
 
     /// Goes on with servers whose supervisors are still there.
-    async fn take_over(self: &Arc<Self>, found: Vec<(DesiredInstance, launch::Running)>) {
+    async fn take_over(self: &Arc<Self>, found: Vec<(DesiredInstance, Running)>) {
         let mut changed = self.changed.subscribe();
         for (saved, running) in found {
             tracing::info!(instance.id = %saved.id, pid = running.hello.pid, "took over a running server");
@@ -595,18 +630,19 @@ impl Inner {
     async fn collect_garbage(self: &Arc<Self>) {
         let Some(desired) = self.context.desired() else { return };
         let inner = Arc::clone(self);
+        let mut ids: BTreeSet<InstanceId> = desired.instances.iter().map(|instance| instance.id).collect();
+        let mut locks: BTreeSet<String> = desired.keep_locks.iter().cloned().collect();
+        locks.extend(desired.instances.iter().filter_map(|instance| Some(instance.lock.as_ref()?.digest.clone())));
+        for (id, entry) in self.instances().iter() {
+            ids.insert(*id);
+            locks.extend(entry.lock_digest.clone());
+        }
+        self.context.collect_engine_garbage(&ids, &locks).await;
         let collect = move || {
             let root = inner.context.data_dir.join("instances");
             let dirs: Vec<PathBuf> = std::fs::read_dir(root)
                 .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
                 .unwrap_or_default();
-            let mut ids: BTreeSet<InstanceId> = desired.instances.iter().map(|instance| instance.id).collect();
-            let mut locks: BTreeSet<String> = desired.keep_locks.iter().cloned().collect();
-            locks.extend(desired.instances.iter().filter_map(|instance| Some(instance.lock.as_ref()?.digest.clone())));
-            for (id, entry) in inner.instances().iter() {
-                ids.insert(*id);
-                locks.extend(entry.lock_digest.clone());
-            }
             for dir in dirs {
                 let id = dir.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok());
                 if id.is_none_or(|id| !ids.contains(&id)) {

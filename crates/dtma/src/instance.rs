@@ -5,31 +5,28 @@
 //! [`Slot`]; nothing is told that was not observed.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use toolyard_mcp::era::Handshake;
 use toolyard_mcp::stdio::{CallError, Connection, HandshakeError, Options};
 use toolyard_types::agent::{DesiredInstance, Era, Exit, Failure, LogStream, McpInfo, ObservedInstance};
-use toolyard_types::spec::{Package, RevisionSpec, Value};
+use toolyard_types::spec::RevisionSpec;
 use toolyard_types::state::{Phase, Reason, Status};
-use toolyard_types::{CredentialId, InstanceId, Secret, Timestamp};
+use toolyard_types::{InstanceId, Timestamp};
 
 use crate::agent::Context;
 use crate::desired::write_whole;
+use crate::engine::{Line, Running, Streams};
 use crate::packages::Prepared;
 use crate::plan::Goal;
-use crate::process::end_leftovers;
-use crate::process::launch::{self, Running};
 use crate::process::log::{LogWriter, Redaction};
-use crate::process::wire::{Ended, Isolation, Killed, StartOrder, ToAgent, ToSupervisor};
+use crate::process::wire::{Ended, Killed, ToAgent, ToSupervisor};
 
 /// How often the line to one supervisor may break before its server counts as lost.
 const MAX_RECONNECTS: usize = 5;
@@ -227,17 +224,10 @@ impl Instance {
         // The same package speaks the same era again; what else an earlier process answered says nothing about this one.
         self.known_era = self.known_era.or_else(|| Some(self.load_answered()?.handshake.era));
         let _ = std::fs::remove_file(self.dir.join(ANSWERED_FILE));
-        self.end_leftovers().await;
-        let launched = match self.order(&prepared) {
-            Ok(order) => launch::launch(&self.context.supervisor, order).await,
-            Err(failure) => return self.failed(failure).await,
-        };
-        match launched {
+        self.context.end_leftovers(self.desired.id, &self.dir).await;
+        match self.context.start(&self.desired, &self.dir, &prepared).await {
             Ok(running) => self.serve_then_wait(running, None).await,
-            Err(error) => {
-                let failure = Failure { reason: Reason::EngineUnavailable, message: chain(&error) };
-                self.failed(failure).await;
-            }
+            Err(failure) => self.failed(failure).await,
         }
     }
 
@@ -247,92 +237,15 @@ impl Instance {
             self.desired = current;
         }
         self.set(self.phase_while(Phase::Preparing), Reason::Installing, "");
-        let (context, desired) = (Arc::clone(&self.context), self.desired.clone());
+        let (context, desired, slot) = (Arc::clone(&self.context), self.desired.clone(), Arc::clone(&self.slot));
         let work = async move {
-            let Some(lock) = &desired.lock else {
-                let message = "the revision has no lock to install from";
-                return Err(Failure { reason: Reason::UnsupportedByEngine, message: message.into() });
-            };
-            context.store.prepare(&desired.spec.runtime, lock).await
+            let progress = |text: &str| slot.update(|state| text.clone_into(&mut state.observed.status.message));
+            context.prepare(&desired, &progress).await
         };
         tokio::select! {
             result = work => Some(result),
             () = self.goal_changes() => None,
         }
-    }
-
-    fn order(&self, prepared: &Prepared) -> Result<StartOrder, Failure> {
-        let invalid = |message: &str| Failure { reason: Reason::ConfigInvalid, message: message.into() };
-        let spec = &self.desired.spec;
-        let package = spec.runtime.package().ok_or_else(|| invalid("there is no package to run"))?;
-        if spec.limits.cpu_millis > 0 && !self.context.enforces("cpu_limit") {
-            let message = "this host cannot limit processor time".to_owned();
-            return Err(Failure { reason: Reason::UnsupportedByEngine, message });
-        }
-        let secrets = self.context.secrets(&self.desired)?;
-        let mut argv: Vec<Secret> = prepared.argv.iter().map(|part| Secret::new(part.to_string_lossy())).collect();
-        for argument in &package.arguments {
-            argv.push(render(argument, &secrets)?);
-        }
-        let isolation = self.isolation(prepared, spec)?;
-        let environment = self.environment(prepared, package, &secrets, &isolation)?;
-        Ok(StartOrder {
-            instance: self.desired.id,
-            dir: self.dir.clone(),
-            argv,
-            environment,
-            isolation,
-            limits: spec.limits.clone(),
-            orphan_grace_ms: millis(self.context.orphan_grace),
-            stop_wait_ms: millis(self.context.stop_wait),
-            redact: secrets.into_values().collect(),
-        })
-    }
-
-    fn isolation(&self, prepared: &Prepared, spec: &RevisionSpec) -> Result<Isolation, Failure> {
-        let context = &self.context;
-        let unavailable =
-            |error: std::io::Error| Failure { reason: Reason::EngineUnavailable, message: error.to_string() };
-        let uid = match context.enforces("own_uid") {
-            true => Some(context.uid_of(self.desired.server).map_err(unavailable)?),
-            false => None,
-        };
-        let mut read_only = prepared.read_only.clone();
-        read_only.extend(context.shown_to_servers.iter().cloned());
-        let mut writable = Vec::new();
-        for grant in &spec.paths {
-            let path = PathBuf::from(&grant.path);
-            if !path.is_absolute() || !path.exists() {
-                let message = format!("path `{}` is not on this host", toolyard_types::name::printable(&grant.path));
-                return Err(Failure { reason: Reason::ConfigInvalid, message });
-            }
-            if grant.writable { &mut writable } else { &mut read_only }.push(path);
-        }
-        let (namespaces, landlock) = (context.enforces("namespaces"), context.enforces("landlock"));
-        Ok(Isolation { uid, namespaces, landlock, read_only, writable })
-    }
-
-    fn environment(
-        &self,
-        prepared: &Prepared,
-        package: &Package,
-        secrets: &BTreeMap<CredentialId, Secret>,
-        isolation: &Isolation,
-    ) -> Result<BTreeMap<String, Secret>, Failure> {
-        let home = self.dir.join("work");
-        let temporary = if isolation.namespaces { PathBuf::from("/tmp") } else { self.dir.join("tmp") };
-        let mut environment = BTreeMap::from([
-            ("PATH".to_owned(), Secret::new(format!("{}:/usr/local/bin:/usr/bin:/bin", prepared.path.display()))),
-            ("HOME".to_owned(), Secret::new(home.to_string_lossy())),
-            ("TMPDIR".to_owned(), Secret::new(temporary.to_string_lossy())),
-            ("LANG".to_owned(), Secret::new("C.UTF-8")),
-        ]);
-        let passed = self.context.environment_for_servers();
-        environment.extend(passed.map(|(name, value)| (name.to_owned(), Secret::new(value))));
-        for (name, value) in &package.environment {
-            environment.insert(name.clone(), render(value, secrets)?);
-        }
-        Ok(environment)
     }
 
     async fn serve_then_wait(&mut self, running: Running, answered: Option<Answered>) {
@@ -342,7 +255,7 @@ impl Instance {
             if !matches!(end, End::Lost) {
                 break;
             }
-            let Some(running) = launch::take_over(&self.dir).await else { break };
+            let Some(running) = self.context.take_over(&self.desired, &self.dir).await else { break };
             // It may have been told to stop on the line that broke.
             self.goal.mark_changed();
             end = self.serve(running, self.load_answered()).await;
@@ -354,7 +267,7 @@ impl Instance {
             state.observed.usage = None;
         });
         if matches!(end, End::Lost) {
-            self.end_leftovers().await;
+            self.context.end_leftovers(self.desired.id, &self.dir).await;
         }
         self.note_exit(&end);
         if matches!(end, End::Asked(_)) || *self.goal.borrow() != Goal::Run {
@@ -363,17 +276,6 @@ impl Instance {
         self.slot.update(|state| state.observed.restarts = state.observed.restarts.saturating_add(1));
         let failure = self.failure_of(&end);
         self.failed(failure).await;
-    }
-
-    /// Without namespaces a supervisor that was killed leaves descendants of its server behind.
-    async fn end_leftovers(&self) {
-        if !self.context.enforces("namespaces") {
-            let dir = self.dir.clone();
-            let ended = tokio::task::spawn_blocking(move || end_leftovers(&dir)).await;
-            if let Err(error) = ended {
-                tracing::error!(instance.id = %self.desired.id, %error, "end what a killed supervisor left");
-            }
-        }
     }
 
     fn note_exit(&self, end: &End) {
@@ -436,13 +338,13 @@ impl Instance {
 
     /// Speaks to a running server until it has ended.
     async fn serve(&mut self, running: Running, answered: Option<Answered>) -> End {
-        let Running { hello, stdin, stdout, mut line } = running;
+        let Running { hello, streams, mut line } = running;
         if let Some(ended) = hello.ended {
             line.dismiss().await;
             return End::Exited(ended);
         }
         let (noise, mut noise_lines) = mpsc::channel(64);
-        let connection = match connect(stdin, stdout, noise, hello.handed_over) {
+        let connection = match connect(streams, noise, hello.handed_over) {
             Ok(connection) => connection,
             Err(error) => {
                 let _ = line.commands.send(ToSupervisor::Stop).await;
@@ -541,7 +443,7 @@ impl Instance {
         }
     }
 
-    async fn wait_for_exit(&self, line: &mut launch::Line, failure: Failure) -> End {
+    async fn wait_for_exit(&self, line: &mut Line, failure: Failure) -> End {
         while let Some(event) = line.events.recv().await {
             if let ToAgent::Exited(ended) = event {
                 line.dismiss().await;
@@ -630,16 +532,9 @@ impl Instance {
 ///
 /// Each gets ids of its own, however the clock was set meanwhile: a late answer to an earlier agent's call must
 /// not look like one to ours. A million take-overs stay below what every JSON number keeps exactly.
-fn connect(
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    noise: mpsc::Sender<String>,
-    handed_over: u32,
-) -> std::io::Result<Connection> {
-    let stdin = pipe::Sender::from_owned_fd(stdin)?;
-    let stdout = pipe::Receiver::from_owned_fd(stdout)?;
+fn connect(streams: Streams, noise: mpsc::Sender<String>, handed_over: u32) -> std::io::Result<Connection> {
     let first_id = u64::from(handed_over) << 32;
-    Ok(Connection::open(stdout, stdin, Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES }))
+    streams.open(Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES })
 }
 
 enum NotReady {
@@ -751,18 +646,8 @@ fn delay_after(failures: u32, failure: &Failure) -> Duration {
     doubled.min(LONGEST_DELAY)
 }
 
-fn render(value: &Value, secrets: &BTreeMap<CredentialId, Secret>) -> Result<Secret, Failure> {
-    let rendered = value.render(|id| secrets.get(&id).map(Secret::expose)).map(Secret::new);
-    rendered
-        .ok_or_else(|| Failure { reason: Reason::CredentialMissing, message: "a required secret is not bound".into() })
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -10,6 +10,9 @@
 mod agent;
 mod api;
 mod desired;
+mod docker;
+mod engine;
+mod identity;
 mod instance;
 mod packages;
 mod plan;
@@ -18,5 +21,8 @@ mod sync;
 mod uids;
 
 pub use agent::{Agent, AgentOptions, Shutdown, StartError};
+pub use docker::DockerOptions;
+pub use engine::EngineOptions;
+pub use identity::{Identity, IdentityError, IdentityOptions};
 pub use packages::PackageClients;
 pub use process::supervise;

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use toolyard_link::Body;
+use toolyard_link::stack;
 use toolyard_types::agent::{AGENT_PROTOCOL, Observed, SyncRequest, SyncResponse};
 use tower::ServiceExt;
 
 use crate::agent::Inner;
 
 /// The control plane holds an unchanged answer for about 25 s.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT_MS: u64 = 60_000;
+const TIMEOUT: Duration = Duration::from_millis(TIMEOUT_MS);
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// What just changed often changes again at once; and an answer that is on its way is worth waiting for.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -110,18 +112,15 @@ async fn sync(inner: &Inner, observed: &Observed) -> Result<SyncResponse, SyncEr
         generation: inner.context.desired().map_or(0, |desired| desired.generation),
         observed: observed.clone(),
     };
-    let mut http = Request::builder()
+    let http = Request::builder()
         .method(Method::POST)
         .uri("/dtma/v1/sync")
         .header(header::CONTENT_TYPE, "application/json")
-        .body(Body::from(serde_json::to_vec(&request)?))
-        .expect("method, path and header are constants");
-    if let Some(token) = &inner.token
-        && let Ok(mut value) = http::HeaderValue::try_from(format!("Bearer {}", token.expose()))
-    {
-        value.set_sensitive(true);
-        http.headers_mut().insert(header::AUTHORIZATION, value);
-    }
+        .header(stack::DEADLINE, TIMEOUT_MS)
+        .body(Bytes::from(serde_json::to_vec(&request)?))
+        .expect("method, path and headers are constants");
+    // All that is observed goes up and all that is desired comes down: asking twice changes nothing.
+    let http = stack::repeatable(http);
     let exchange = async {
         let response = inner.control.clone().oneshot(http).await?;
         let status = response.status();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toolyard_dtma::{AgentOptions, PackageClients};
+use toolyard_dtma::{AgentOptions, EngineOptions, PackageClients};
 use toolyard_link::Channel;
-use toolyard_types::{Clock, Secret};
+use toolyard_types::Clock;
 
 use crate::config::Settings;
 use crate::net;
@@ -23,14 +23,13 @@ pub(crate) fn agent_options(
     environment: &BTreeMap<String, String>,
     data_dir: PathBuf,
     control: Channel,
-    token: Option<Secret>,
 ) -> Result<AgentOptions, String> {
     let supervisor_exe =
         std::env::current_exe().map_err(|error| format!("cannot find this program's file: {error}"))?;
     Ok(AgentOptions {
         data_dir,
         control,
-        token,
+        engine: EngineOptions::Process,
         supervisor_exe,
         clients: package_clients(settings, environment),
         orphan_grace: Duration::from_secs(settings.orphan_grace_seconds.into()),

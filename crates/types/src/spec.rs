@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 /// `Bearer {token}` with a secret token is `[Text("Bearer "), Credential(id)]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(transparent)]
+#[schema(as = SpecValue)] // not what `serde_json::Value` is in the document
 pub struct Value(pub Vec<Part>);
 
 /// A piece of a [`Value`].
@@ -81,6 +82,9 @@ pub struct RevisionSpec {
     /// Host paths the server may see, beyond its package and its own directory.
     #[serde(default)]
     pub paths: Vec<PathGrant>,
+    /// Whom it may reach over the network.
+    #[serde(default, skip_serializing_if = "Egress::is_all")]
+    pub egress: Egress,
     /// How the change from the previous revision is made.
     #[serde(default)]
     pub strategy: Strategy,
@@ -160,6 +164,7 @@ impl Runtime {
 
 /// A package and how it is started. It is started directly, never through a shell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = SpecPackage)] // an entry's package has the name in the document
 pub struct Package {
     /// The name in its registry, or the image without its tag.
     pub identifier: String,
@@ -227,6 +232,77 @@ pub struct PathGrant {
     pub writable: bool,
 }
 
+/// Whom a server may reach over the network. Enforced outside it, by the engine; one that cannot refuses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "policy", rename_all = "snake_case")]
+pub enum Egress {
+    /// Everything its toolbox can reach.
+    #[default]
+    All,
+    /// Nothing.
+    None,
+    /// The hosts listed, by HTTP and HTTPS through a proxy, and nothing else.
+    Hosts {
+        /// `host`, `host:port` or `*.domain`; without a port, 80 and 443.
+        hosts: Vec<String>,
+    },
+}
+
+impl Egress {
+    /// Whether there is nothing to enforce.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Egress::All
+    }
+}
+
+/// A host that may be reached: `host`, `host:port`, `*.domain` or `*.domain:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressHost {
+    name: String,
+    below: bool,
+    port: Option<u16>,
+}
+
+impl EgressHost {
+    /// Reads one as it is written; `None` when it is not a host.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                (host, Some(port.parse::<u16>().ok().filter(|port| *port > 0)?))
+            }
+            _ => (text, None),
+        };
+        let (below, host) = match host.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None => (false, host),
+        };
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if let Some(address) = address.filter(|address| !below && address.parse::<std::net::Ipv6Addr>().is_ok()) {
+            return Some(Self { name: address.to_ascii_lowercase(), below, port });
+        }
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+                && !label.starts_with('-')
+        };
+        let named = host.len() <= 253 && host.split('.').all(label);
+        named.then(|| Self { name: host.to_ascii_lowercase(), below, port })
+    }
+
+    /// Whether it names this host and port.
+    #[must_use]
+    pub fn matches(&self, host: &str, port: u16) -> bool {
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let named = match self.below {
+            true => host.strip_suffix(&self.name).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            false => host == self.name,
+        };
+        named && self.port.map_or(matches!(port, 80 | 443), |only| only == port)
+    }
+}
+
 /// How a revision replaces the previous one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -252,6 +328,25 @@ pub struct Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_matched_whole_with_its_port() {
+        let host = |text: &str| EgressHost::parse(text).expect("a host");
+        assert!(host("api.example.test").matches("API.example.test.", 443));
+        assert!(host("api.example.test").matches("api.example.test", 80));
+        assert!(!host("api.example.test").matches("api.example.test", 22));
+        assert!(host("api.example.test:8443").matches("api.example.test", 8443));
+        assert!(!host("api.example.test:8443").matches("api.example.test", 443));
+        assert!(!host("example.test").matches("evil-example.test", 443));
+        assert!(!host("example.test").matches("api.example.test", 443));
+        assert!(host("*.example.test").matches("a.b.example.test", 443));
+        assert!(!host("*.example.test").matches("example.test", 443));
+        assert!(!host("*.example.test").matches(".example.test", 443));
+        assert!(host("[2001:db8::1]:443").matches("2001:db8::1", 443));
+        for bad in ["", "*", "*.", "a b", "http://a", "a:0", "a:x", "a/b", "-a", "a..b", "2001:db8::1", "*.[::1]"] {
+            assert!(EgressHost::parse(bad).is_none(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_value_renders_its_secret_only_when_it_has_one() {

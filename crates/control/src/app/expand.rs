@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use toolyard_types::name::{is_hidden, printable};
 use toolyard_types::server_json::{self, Argument, Input, KeyValueInput, ServerJson, Transport};
 use toolyard_types::spec::{
-    EntryVersion, Limits, Package, Part, PathGrant, ProbeCall, Remote, RemoteTransport, RevisionSpec, Runtime,
+    Egress, EgressHost, EntryVersion, Limits, Package, Part, PathGrant, ProbeCall, Remote, RemoteTransport, RevisionSpec, Runtime,
     Strategy, Value,
 };
 use toolyard_types::{Code, CredentialId, FieldError};
@@ -71,6 +71,8 @@ pub(crate) struct Wish {
     #[serde(default)]
     pub(crate) paths: Vec<PathGrant>,
     #[serde(default)]
+    pub(crate) egress: Egress,
+    #[serde(default)]
     pub(crate) strategy: Strategy,
     pub(crate) start_timeout_ms: u64,
     pub(crate) call_timeout_ms: u64,
@@ -90,6 +92,7 @@ impl Wish {
             arguments: Vec::new(),
             limits: Limits::default(),
             paths: Vec::new(),
+            egress: Egress::default(),
             strategy: Strategy::default(),
             start_timeout_ms: 60_000,
             call_timeout_ms: 300_000,
@@ -240,6 +243,7 @@ pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
     expansion.check_texts();
     expansion.check_known();
     expansion.check_limits();
+    expansion.check_egress();
     let runtime = match &wish.chosen {
         Chosen::Package(package) => expansion.package(package)?,
         Chosen::Remote(remote) => expansion.remote(remote),
@@ -252,6 +256,7 @@ pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
         runtime,
         limits: wish.limits.clone(),
         paths,
+        egress: wish.egress.clone(),
         strategy: wish.strategy,
         start_timeout_ms: wish.start_timeout_ms,
         call_timeout_ms: wish.call_timeout_ms,
@@ -349,6 +354,21 @@ impl Expansion<'_> {
         }
         if !(100..=86_400_000).contains(&wish.call_timeout_ms) {
             self.error("call_timeout_ms", "must be between 100 and 86400000");
+        }
+    }
+
+    fn check_egress(&mut self) {
+        let wish = self.wish;
+        if matches!(wish.chosen, Chosen::Remote(_)) && !wish.egress.is_all() {
+            self.error("egress", "a remote server runs somewhere else; there is nothing to limit");
+        }
+        let Egress::Hosts { hosts } = &wish.egress else { return };
+        if hosts.is_empty() || hosts.len() > MAX_ITEMS {
+            self.error("egress.hosts", format!("must have 1 to {MAX_ITEMS} hosts; use `none` for no host at all"));
+        }
+        if let Some(bad) = hosts.iter().find(|host| EgressHost::parse(host).is_none()) {
+            let message = format!("`{}` is not `host`, `host:port` or `*.domain`", printable(bad));
+            self.error("egress.hosts", message);
         }
     }
 

@@ -7,16 +7,30 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use toolyard_types::agent::Failure;
 use toolyard_types::state::Reason;
 
 use super::failure;
+use crate::docker::ImageClients;
 
-const MAX_OUTPUT_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_OUTPUT_BYTES: u64 = 64 << 20;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What Node.js is asked to tell of itself.
+pub(crate) const ASK_NODE: [&str; 2] =
+    ["-e", "console.log(JSON.stringify({executable: process.execPath, version: process.version.slice(1)}))"];
+/// What Python is asked to tell of itself; it fails where it could not run packages.
+pub(crate) const ASK_PYTHON: [&str; 3] = [
+    "-I",
+    "-c",
+    "import json, os, sys; \
+    assert sys.version_info >= (3, 10); import venv; \
+    print(json.dumps({'executable': os.path.realpath(sys._base_executable), 'prefix': sys.base_prefix, \
+    'version': '%d.%d.%d' % sys.version_info[:3]}))",
+];
 
 /// The programs that install and run packages.
 #[derive(Clone, Debug)]
@@ -35,6 +49,39 @@ pub struct PackageClients {
     pub for_servers: Vec<String>,
 }
 
+/// Where package clients run.
+#[derive(Debug)]
+pub(crate) enum Clients {
+    /// On this host.
+    Host(PackageClients),
+    /// In containers, of the images that run the packages.
+    Images(ImageClients),
+}
+
+impl Clients {
+    /// Runs npm to its end.
+    pub(super) async fn npm(&self, arguments: &[&str], dir: &Path, timeout: Duration) -> Result<Output, Failure> {
+        match self {
+            Clients::Host(clients) => clients.run(&clients.npm, arguments, dir, timeout).await,
+            Clients::Images(clients) => clients.npm(arguments, dir, timeout).await,
+        }
+    }
+
+    /// Runs uv to its end.
+    pub(super) async fn uv(
+        &self,
+        uv: &Path,
+        arguments: &[&str],
+        dir: &Path,
+        timeout: Duration,
+    ) -> Result<Output, Failure> {
+        match self {
+            Clients::Host(clients) => clients.run(uv, arguments, dir, timeout).await,
+            Clients::Images(clients) => clients.uv(arguments, dir, timeout).await,
+        }
+    }
+}
+
 /// The interpreters found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runtimes {
@@ -43,35 +90,33 @@ pub(crate) struct Runtimes {
 }
 
 /// Node.js.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Node {
     pub(crate) executable: PathBuf,
     pub(crate) version: String,
+    /// The image it is in, by id; none on this host.
+    #[serde(default)]
+    pub(crate) image: Option<String>,
 }
 
 /// Python.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Python {
     pub(crate) executable: PathBuf,
     pub(crate) prefix: PathBuf,
     pub(crate) version: String,
+    /// The image it is in, by id; none on this host.
+    #[serde(default)]
+    pub(crate) image: Option<String>,
 }
 
 impl Runtimes {
     /// Looks for interpreters, all at once; `open_only` tells meanwhile whether only those will do that every
     /// user can reach.
     pub(crate) async fn detect(clients: &PackageClients, open_only: impl Future<Output = bool>) -> Self {
-        let node = "console.log(JSON.stringify({executable: process.execPath, version: process.version.slice(1)}))";
-        let python = "import json, os, sys; \
-            assert sys.version_info >= (3, 10); import venv; \
-            print(json.dumps({'executable': os.path.realpath(sys._base_executable), 'prefix': sys.base_prefix, \
-            'version': '%d.%d.%d' % sys.version_info[:3]}))";
-        let pythons = clients
-            .python
-            .iter()
-            .map(|candidate| async move { clients.ask::<Python>(candidate, &["-I", "-c", python]).await });
-        let node_arguments = ["-e", node];
-        let node = clients.ask::<Node>(&clients.node, &node_arguments);
+        let pythons =
+            clients.python.iter().map(|candidate| async move { clients.ask::<Python>(candidate, &ASK_PYTHON).await });
+        let node = clients.ask::<Node>(&clients.node, &ASK_NODE);
         let (node, pythons, open_only) = tokio::join!(node, futures_util::future::join_all(pythons), open_only);
         let usable = |program: &Path| !open_only || crate::process::open_to_all(program);
         Self {
@@ -90,15 +135,15 @@ impl Runtimes {
 
 /// What a client said.
 #[derive(Debug)]
-pub(super) struct Output {
-    pub(super) success: bool,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: String,
+pub(crate) struct Output {
+    pub(crate) success: bool,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Output {
     /// What it complained about, for a person: bounded, without addresses' passwords and tokens.
-    pub(super) fn complaint(&self) -> String {
+    pub(crate) fn complaint(&self) -> String {
         let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
         let text = lines[lines.len().saturating_sub(12)..].join("\n");
         crate::process::log::bounded(without_secrets(&text), 800)

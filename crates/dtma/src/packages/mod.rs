@@ -15,8 +15,8 @@ mod pypi;
 mod store;
 
 pub use client::PackageClients;
-pub(crate) use client::Runtimes;
-pub(crate) use store::{Prepared, Store, platform};
+pub(crate) use client::{ASK_NODE, ASK_PYTHON, Clients, MAX_OUTPUT_BYTES, Node, Output, Python, Runtimes};
+pub(crate) use store::{Prepared, Store, digest, lock, platform};
 
 use toolyard_types::agent::Failure;
 use toolyard_types::state::Reason;

@@ -8,7 +8,7 @@ use toolyard_types::agent::Failure;
 use toolyard_types::spec::{Lock, Package};
 use toolyard_types::state::Reason;
 
-use super::client::{Output, PackageClients};
+use super::client::{Clients, Output};
 use super::failure;
 use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock};
 
@@ -36,14 +36,14 @@ struct LockFile {
 ///
 /// # Errors
 /// When there is no such package or version, or npm fails.
-pub(super) async fn resolve(clients: &PackageClients, package: &Package, scratch: &Path) -> Result<Lock, Failure> {
+pub(super) async fn resolve(clients: &Clients, package: &Package, scratch: &Path) -> Result<Lock, Failure> {
     check_name(&package.identifier)?;
     check_version(&package.version)?;
     let version = if package.version.is_empty() { "latest" } else { &package.version };
     write_project(scratch, &json!({ (&package.identifier): version })).await?;
     let mut arguments = vec!["install", "--package-lock-only", "--omit-lockfile-registry-resolved"];
     arguments.extend(SETTINGS);
-    let output = clients.run(&clients.npm, &arguments, scratch, RESOLVE_TIMEOUT).await?;
+    let output = clients.npm(&arguments, scratch, RESOLVE_TIMEOUT).await?;
     check(&output)?;
     let content = tokio::fs::read_to_string(scratch.join("package-lock.json")).await.map_err(unreadable)?;
     let parsed = parse(&content)?;
@@ -56,14 +56,14 @@ pub(super) async fn resolve(clients: &PackageClients, package: &Package, scratch
 ///
 /// # Errors
 /// When the lock is not whole, a file is not the one it names, or npm fails.
-pub(super) async fn install(clients: &PackageClients, lock: &Lock, dir: &Path) -> Result<(), Failure> {
+pub(super) async fn install(clients: &Clients, lock: &Lock, dir: &Path) -> Result<(), Failure> {
     let parsed = parse(&lock.content)?;
     let root = parsed.packages.get("").and_then(|root| root.get("dependencies")).cloned().unwrap_or_default();
     write_project(dir, &root).await?;
     tokio::fs::write(dir.join("package-lock.json"), &lock.content).await.map_err(unreadable)?;
     let mut arguments = vec!["ci"];
     arguments.extend(SETTINGS);
-    let output = clients.run(&clients.npm, &arguments, dir, INSTALL_TIMEOUT).await?;
+    let output = clients.npm(&arguments, dir, INSTALL_TIMEOUT).await?;
     check(&output)
 }
 

@@ -6,7 +6,7 @@ use toolyard_types::agent::Failure;
 use toolyard_types::spec::{Lock, Package};
 use toolyard_types::state::Reason;
 
-use super::client::{Output, PackageClients, Python};
+use super::client::{Clients, Output, PackageClients, Python};
 use super::failure;
 use super::npm::check_version;
 use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock};
@@ -16,7 +16,7 @@ use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock};
 /// # Errors
 /// When there is no such package or version, or uv fails.
 pub(super) async fn resolve(
-    clients: &PackageClients,
+    clients: &Clients,
     uv: &Path,
     python: &Python,
     package: &Package,
@@ -45,7 +45,7 @@ pub(super) async fn resolve(
         "requirements.txt",
         "requirements.in",
     ];
-    let output = clients.run(uv, &arguments, scratch, RESOLVE_TIMEOUT).await?;
+    let output = clients.uv(uv, &arguments, scratch, RESOLVE_TIMEOUT).await?;
     check(&output)?;
     let content = tokio::fs::read_to_string(scratch.join("requirements.txt")).await.map_err(unreadable)?;
     let version = locked_version(&content, &package.identifier).unwrap_or_default();
@@ -57,7 +57,7 @@ pub(super) async fn resolve(
 /// # Errors
 /// When a file is not the one the lock names, or uv fails.
 pub(super) async fn install(
-    clients: &PackageClients,
+    clients: &Clients,
     uv: &Path,
     python: &Python,
     lock: &Lock,
@@ -66,7 +66,7 @@ pub(super) async fn install(
     tokio::fs::write(dir.join("requirements.txt"), &lock.content).await.map_err(unreadable)?;
     let interpreter = text(&python.executable)?;
     let arguments = ["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter, "venv"];
-    check(&clients.run(uv, &arguments, dir, INSTALL_TIMEOUT).await?)?;
+    check(&clients.uv(uv, &arguments, dir, INSTALL_TIMEOUT).await?)?;
     let arguments = [
         "pip",
         "sync",
@@ -81,7 +81,7 @@ pub(super) async fn install(
         "venv/bin/python",
         "requirements.txt",
     ];
-    check(&clients.run(uv, &arguments, dir, INSTALL_TIMEOUT).await?)
+    check(&clients.uv(uv, &arguments, dir, INSTALL_TIMEOUT).await?)
 }
 
 /// Fetches uv into `dir` with pip.

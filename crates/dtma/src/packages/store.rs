@@ -11,9 +11,10 @@ use toolyard_types::agent::Failure;
 use toolyard_types::spec::{Lock, Runtime};
 use toolyard_types::state::Reason;
 
-use super::client::{Node, PackageClients, Python, Runtimes};
+use super::client::{Clients, Node, Python, Runtimes};
 use super::manifest::{Manifest, hex};
 use super::{failure, npm, pypi};
+use crate::docker::ImageRun;
 
 pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(180);
 pub(super) const INSTALL_TIMEOUT: Duration = Duration::from_secs(900);
@@ -29,6 +30,8 @@ pub(crate) struct Prepared {
     pub(crate) read_only: Vec<PathBuf>,
     /// Where the interpreter is, for `PATH`.
     pub(crate) path: PathBuf,
+    /// The image it runs in; none on this host.
+    pub(crate) image: Option<ImageRun>,
 }
 
 /// What a directory of the store was made from.
@@ -42,7 +45,7 @@ struct Meta {
 #[derive(Debug)]
 pub(crate) struct Store {
     dir: PathBuf,
-    clients: PackageClients,
+    clients: Clients,
     runtimes: Runtimes,
     installs: tokio::sync::Semaphore,
     keys: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -52,7 +55,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens the store in `dir` and throws away what an earlier agent left half-made.
-    pub(crate) fn open(dir: PathBuf, clients: PackageClients, runtimes: Runtimes) -> std::io::Result<Self> {
+    pub(crate) fn open(dir: PathBuf, clients: Clients, runtimes: Runtimes) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         for entry in std::fs::read_dir(&dir)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(".scratch-")
@@ -133,9 +136,9 @@ impl Store {
     }
 
     fn key(&self, runtime: &Runtime, lock: &Lock) -> Result<String, Failure> {
-        let (kind, version) = match runtime {
-            Runtime::Npm(_) => ("node", &self.node()?.version),
-            Runtime::Pypi(_) => ("python", &self.python()?.version),
+        let (kind, version, image) = match runtime {
+            Runtime::Npm(_) => self.node().map(|node| ("node", &node.version, &node.image))?,
+            Runtime::Pypi(_) => self.python().map(|python| ("python", &python.version, &python.image))?,
             Runtime::Oci(_) | Runtime::Remote(_) => return Err(unsupported()),
         };
         let mut hasher = Sha256::new();
@@ -143,6 +146,8 @@ impl Store {
             hasher.update(part);
             hasher.update([0]);
         }
+        // What was installed in one image may not run in another.
+        hasher.update(image.as_deref().unwrap_or_default());
         Ok(hex(&hasher.finalize()))
     }
 
@@ -207,49 +212,65 @@ impl Store {
                 let node = self.node()?;
                 let script = npm::script(files, package)?;
                 let bin = node.executable.parent().unwrap_or(Path::new("/usr/bin")).to_owned();
-                let mut read_only = vec![files.to_owned(), node.executable.clone()];
-                read_only.extend(shared_node(&bin));
+                let mut read_only = vec![files.to_owned()];
+                if node.image.is_none() {
+                    read_only.push(node.executable.clone());
+                    read_only.extend(shared_node(&bin));
+                }
                 let argv = vec![node.executable.clone(), script];
-                Ok(Prepared { argv, read_only, path: bin })
+                Ok(Prepared { argv, read_only, path: bin, image: node.image.clone().map(ImageRun::base) })
             }
             Runtime::Pypi(package) => {
                 let python = self.python()?;
                 let (interpreter, script) = pypi::script(files, package)?;
                 let bin = files.join("venv/bin");
                 // Not the whole prefix: that may be a person's home.
-                let read_only = vec![files.to_owned(), python.prefix.join("bin"), python.prefix.join("lib")];
-                Ok(Prepared { argv: vec![interpreter, script], read_only, path: bin })
+                let mut read_only = vec![files.to_owned()];
+                if python.image.is_none() {
+                    read_only.extend([python.prefix.join("bin"), python.prefix.join("lib")]);
+                }
+                let image = python.image.clone().map(ImageRun::base);
+                Ok(Prepared { argv: vec![interpreter, script], read_only, path: bin, image })
             }
             Runtime::Oci(_) | Runtime::Remote(_) => Err(unsupported()),
         }
     }
 
     fn node(&self) -> Result<&Node, Failure> {
-        let missing = || failure(Reason::EngineUnavailable, "Node.js was not found on this host");
+        let missing = || match &self.clients {
+            Clients::Host(_) => failure(Reason::EngineUnavailable, "Node.js was not found on this host"),
+            Clients::Images(clients) => clients.missing("Node.js", "base_image_node"),
+        };
         self.runtimes.node.as_ref().ok_or_else(missing)
     }
 
     fn python(&self) -> Result<&Python, Failure> {
-        let missing =
-            || failure(Reason::EngineUnavailable, "Python 3.10 or newer with `venv` was not found on this host");
+        let missing = || match &self.clients {
+            Clients::Host(_) => {
+                let message = "Python 3.10 or newer with `venv` was not found on this host";
+                failure(Reason::EngineUnavailable, message)
+            }
+            Clients::Images(clients) => clients.missing("Python 3.10 or newer", "base_image_python"),
+        };
         self.runtimes.python.as_ref().ok_or_else(missing)
     }
 
     /// uv from the `PATH`, or fetched into the store by the first who needs it.
     async fn uv(&self) -> Result<PathBuf, Failure> {
+        let Clients::Host(clients) = &self.clients else { return Ok(PathBuf::from("uv")) };
         let mut known = self.uv.lock().await;
         if let Some(uv) = &*known {
             return Ok(uv.clone());
         }
         let tools = self.dir.join("tools");
         let fetched = tools.join("bin/uv");
-        let installed = self.clients.find(&self.clients.uv);
+        let installed = clients.find(&clients.uv);
         let uv = if installed.is_file() {
             installed
         } else {
             if !fetched.is_file() {
                 let scratch = self.scratch()?;
-                pypi::fetch_uv(&self.clients, self.python()?, scratch.path()).await?;
+                pypi::fetch_uv(clients, self.python()?, scratch.path()).await?;
                 // What is there has no uv in it: an older layout, or a hand that removed it.
                 if tools.exists() {
                     std::fs::remove_dir_all(&tools).map_err(io_failure)?;
@@ -283,11 +304,12 @@ struct LockDigest {
 }
 
 /// A lock with its digest.
-pub(super) fn lock(version: String, content: String) -> Lock {
+pub(crate) fn lock(version: String, content: String) -> Lock {
     Lock { digest: digest(&content), version, content }
 }
 
-fn digest(content: &str) -> String {
+/// How content is named.
+pub(crate) fn digest(content: &str) -> String {
     format!("sha256:{}", hex(&Sha256::digest(content)))
 }
 
@@ -340,7 +362,7 @@ fn io_failure(error: std::io::Error) -> Failure {
 }
 
 fn unsupported() -> Failure {
-    failure(Reason::UnsupportedByEngine, "the process engine runs npm and PyPI packages only")
+    failure(Reason::UnsupportedByEngine, "a container image needs a toolbox with a container engine")
 }
 
 /// Operating system and architecture.

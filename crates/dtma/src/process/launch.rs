@@ -12,10 +12,10 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::wire::{self, Hello, Incoming, Order, SOCKET_NAME, StartOrder, ToAgent, ToSupervisor};
+use super::wire::{self, Incoming, Order, SOCKET_NAME, StartOrder, ToAgent, ToSupervisor};
+use crate::engine::{Line, Running, Streams};
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
-const DISMISS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest socket path every unix takes.
 #[cfg(not(target_os = "linux"))]
 const MAX_SOCKET_PATH_BYTES: usize = 100;
@@ -29,39 +29,6 @@ pub(crate) enum LaunchError {
     /// The supervisor did not come up.
     #[error("the supervisor did not answer")]
     Supervisor(#[source] io::Error),
-}
-
-/// A running server and the line to its supervisor.
-#[derive(Debug)]
-pub(crate) struct Running {
-    /// What the supervisor said first.
-    pub(crate) hello: Hello,
-    /// Write end of the server's standard input.
-    pub(crate) stdin: OwnedFd,
-    /// Read end of the server's standard output.
-    pub(crate) stdout: OwnedFd,
-    /// The line to the supervisor.
-    pub(crate) line: Line,
-}
-
-/// The line to a supervisor. Dropping it leaves the server running for the orphan grace.
-#[derive(Debug)]
-pub(crate) struct Line {
-    /// What the supervisor tells; ends when the supervisor is gone.
-    pub(crate) events: mpsc::Receiver<ToAgent>,
-    /// What is asked of it. Full means a flood of log lines, which may lose some.
-    pub(crate) commands: mpsc::Sender<ToSupervisor>,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl Line {
-    /// Tells the supervisor that the exit was seen, and waits until it has cleaned up.
-    pub(crate) async fn dismiss(&mut self) {
-        if self.commands.send(ToSupervisor::Done).await.is_ok() {
-            let gone = async { while self.events.recv().await.is_some() {} };
-            let _ = tokio::time::timeout(DISMISS_TIMEOUT, gone).await;
-        }
-    }
 }
 
 /// Starts a supervisor and through it a server.
@@ -142,7 +109,7 @@ fn running(stream: UnixStream, mut incoming: Incoming, first: ToAgent) -> Result
         return Err(LaunchError::NotStarted("the supervisor sent no pipes".into()));
     };
     let line = open_line(stream, incoming).map_err(LaunchError::Supervisor)?;
-    Ok(Running { hello, stdin, stdout, line })
+    Ok(Running { hello, streams: Streams::Pipes { stdin, stdout }, line })
 }
 
 fn open_line(stream: UnixStream, incoming: Incoming) -> io::Result<Line> {
@@ -154,7 +121,7 @@ fn open_line(stream: UnixStream, incoming: Incoming) -> io::Result<Line> {
         // An error means the supervisor is gone, which the end of the events says.
         let _ = speak(stream, incoming, event_sender, command_receiver).await;
     });
-    Ok(Line { events, commands, _task: AbortOnDropHandle::new(task) })
+    Ok(Line::new(events, commands, AbortOnDropHandle::new(task)))
 }
 
 async fn speak(
@@ -238,7 +205,8 @@ mod tests {
         }
     }
 
-    async fn read_line(stdout: &OwnedFd) -> String {
+    async fn read_line(streams: &Streams) -> String {
+        let Streams::Pipes { stdout, .. } = streams else { panic!("a process has pipes") };
         let stdout = stdout.try_clone().expect("a descriptor");
         let mut pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(stdout).expect("a pipe");
         let mut line = Vec::new();
@@ -253,7 +221,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let script = "trap '' TERM; (setsid setsid sleep 1000 <&- >&- 2>&- & echo $!); while :; do sleep 1; done";
         let running = launch(&supervisor(), order(dir.path(), script)).await.expect("it runs");
-        read_line(&running.stdout).await;
+        read_line(&running.streams).await;
         let server = i32::try_from(running.hello.pid).expect("a pid");
         let daemon = || !sleeping_in(dir.path()).is_empty();
         assert!(daemon());
@@ -280,7 +248,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let script = "(setsid setsid sleep 1000 <&- >&- 2>&- & echo $!); while :; do sleep 1; done";
         let running = launch(&supervisor(), order(dir.path(), script)).await.expect("it runs");
-        read_line(&running.stdout).await;
+        read_line(&running.streams).await;
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.hello.pid)).expect("it lives");
         let parent = stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().nth(1));
         let parent = nix::unistd::Pid::from_raw(parent.expect("a parent").parse().expect("a number"));
@@ -312,7 +280,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut order = order(dir.path(), "");
         order.argv = vec![Secret::new("/no/such/program")];
-        let error = launch(&supervisor(), order).await.expect_err("nothing to run");
+        let error = launch(&supervisor(), order).await.err().expect("nothing to run");
         assert_eq!(error.to_string(), "start `/no/such/program`: ENOENT: No such file or directory");
     }
 }

@@ -4,6 +4,7 @@
 mod cgroup;
 pub(crate) mod launch;
 pub(crate) mod log;
+pub(crate) mod order;
 #[cfg(target_os = "linux")]
 mod sandbox;
 pub mod supervise;

@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value as Json_, json};
 use tokio::sync::watch;
-use toolyard_dtma::{Agent, AgentOptions, PackageClients};
+use toolyard_dtma::{Agent, AgentOptions, DockerOptions, EngineOptions, PackageClients};
 use toolyard_link::{Body, frames};
 use toolyard_testkit::fixture;
 use toolyard_testkit::npm_registry::{NpmPackage, NpmRegistry};
@@ -19,7 +19,7 @@ use toolyard_types::agent::{
     Desired, DesiredInstance, Failure, JobResult, LogLine, Observed, ObservedInstance, ResolveJob, SyncRequest,
     SyncResponse,
 };
-use toolyard_types::spec::{Limits, Lock, Package, RevisionSpec, Runtime, Strategy, Value};
+use toolyard_types::spec::{Egress, Limits, Lock, Package, RevisionSpec, Runtime, Strategy, Value};
 use toolyard_types::state::Phase;
 use toolyard_types::{
     Clock, CredentialId, InstanceId, JobId, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
@@ -63,6 +63,7 @@ pub(crate) struct World {
     pub(crate) registry: NpmRegistry,
     pub(crate) clock: Clock,
     pub(crate) grace: Duration,
+    engine: EngineOptions,
     agent: Option<Agent>,
     router: Router,
 }
@@ -74,6 +75,16 @@ impl World {
     }
 
     pub(crate) async fn with_packages(packages: Vec<NpmPackage>) -> Self {
+        Self::with_engine(EngineOptions::Process, packages).await
+    }
+
+    /// A host whose agent runs containers.
+    pub(crate) async fn docker() -> Self {
+        let options = DockerOptions { host: Some(docker_host()), ..DockerOptions::default() };
+        Self::with_engine(EngineOptions::Docker(options), vec![fixture::package()]).await
+    }
+
+    pub(crate) async fn with_engine(engine: EngineOptions, packages: Vec<NpmPackage>) -> Self {
         let registry = NpmRegistry::start(packages).await.expect("a registry");
         let desired = Desired { generation: 1, lease_until: in_a_day(), ..Desired::default() };
         let control = Control {
@@ -88,6 +99,7 @@ impl World {
             registry,
             clock: Clock::system(),
             grace: Duration::from_secs(4),
+            engine,
             agent: None,
             router: Router::new(),
         };
@@ -113,7 +125,7 @@ impl World {
         AgentOptions {
             data_dir: self.data_dir(),
             control: toolyard_link::in_process(control),
-            token: Some(Secret::new("agent-token")),
+            engine: self.engine.clone(),
             supervisor_exe: supervisor(),
             clients,
             orphan_grace: self.grace,
@@ -355,6 +367,7 @@ pub(crate) fn instance(runtime: Runtime, lock: Lock) -> DesiredInstance {
             runtime,
             limits: Limits::default(),
             paths: vec![],
+            egress: Egress::All,
             strategy: Strategy::Surge,
             start_timeout_ms: 30_000,
             call_timeout_ms: 30_000,
@@ -376,6 +389,12 @@ pub(crate) fn with_secret(instance: &mut DesiredInstance, variable: &str, secret
 
 pub(crate) fn in_a_day() -> Timestamp {
     Clock::system().now().plus(Duration::from_secs(24 * 3600))
+}
+
+/// The engine of the tests' own, that `scripts/docker-test.sh start` prints.
+#[expect(clippy::disallowed_methods, reason = "tests are told of their engine by a variable")]
+pub(crate) fn docker_host() -> String {
+    std::env::var("TOOLYARD_TEST_DOCKER_HOST").expect("TOOLYARD_TEST_DOCKER_HOST: run scripts/docker-test.sh start")
 }
 
 /// The developer's own package clients and settings.

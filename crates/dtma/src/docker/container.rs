@@ -1,0 +1,197 @@
+//! What a server's container is: its limits, its mounts, and what it is kept from.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum};
+use toolyard_types::agent::{DesiredInstance, Failure};
+use toolyard_types::spec::{Egress, EgressHost, Package};
+use toolyard_types::state::Reason;
+use toolyard_types::{CredentialId, Secret};
+
+use super::{
+    Docker, Handed, LABEL_INSTANCE, LABEL_LOCK, LABEL_ORGANIZATION, LABEL_REVISION, LABEL_SERVER, egress, entry,
+    existing, mount,
+};
+use crate::agent::Context;
+use crate::engine::{granted, render};
+use crate::packages::{Prepared, failure};
+
+/// Where a server may write, beside what it was granted; gone when it ends. Its size counts as its memory.
+const HOME: &str = "/home/server";
+const HOME_SIZE: &str = "size=256m";
+const TMP_SIZE: &str = "size=64m";
+/// The user of servers on an engine that has no users to give away.
+const ROOTLESS_USER: &str = "10001:10001";
+
+/// A container to make.
+pub(super) struct Plan {
+    pub(super) body: ContainerCreateBody,
+    /// Sent to it before anything else, when it waits for that.
+    pub(super) handed: Option<Handed>,
+    /// Whom it may reach through a proxy of ours.
+    pub(super) hosts: Option<Vec<EgressHost>>,
+}
+
+/// # Errors
+/// When the engine cannot do what the revision asks, or a secret is missing.
+pub(super) fn plan(
+    docker: &Docker,
+    context: &Context,
+    desired: &DesiredInstance,
+    prepared: &Prepared,
+    secrets: &BTreeMap<CredentialId, Secret>,
+) -> Result<Plan, Failure> {
+    let spec = &desired.spec;
+    let package = spec.runtime.package().ok_or_else(|| failure(Reason::ConfigInvalid, "there is no package to run"))?;
+    let image = prepared.image.as_ref().ok_or_else(|| failure(Reason::Internal, "the package has no image"))?;
+    let hosts = match &spec.egress {
+        Egress::Hosts { hosts } => Some(listed(hosts)?),
+        _ => None,
+    };
+    let environment = environment(context, package, prepared, hosts.is_some(), secrets)?;
+    let arguments =
+        package.arguments.iter().map(|argument| render(argument, secrets)).collect::<Result<Vec<_>, _>>()?;
+    let user = match &image.user {
+        Some(user) => user.clone(),
+        None if docker.is_rootless() => ROOTLESS_USER.to_owned(),
+        None => {
+            let uid = context.uid_of(desired.server);
+            let uid = uid.map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?;
+            format!("{uid}:{uid}")
+        }
+    };
+    let mut body = ContainerCreateBody {
+        image: Some(image.reference.clone()),
+        user: Some(user),
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        open_stdin: Some(true),
+        // It stays open when an agent goes; the next one attaches again.
+        stdin_once: Some(false),
+        tty: Some(false),
+        labels: Some(labels(docker, desired)),
+        host_config: Some(host_config(docker, context, desired, prepared)?),
+        ..Default::default()
+    };
+    let mut argv: Vec<Secret> = prepared.argv.iter().map(|part| Secret::new(part.to_string_lossy())).collect();
+    argv.extend(image.entrypoint.iter().map(Secret::new));
+    if arguments.is_empty() {
+        argv.extend(image.command.iter().map(Secret::new));
+    } else {
+        argv.extend(arguments);
+    }
+    // An image of somebody else may have no shell, so it gets one to run only when there is something to hide.
+    let hide = image.base || spec.runtime.values().any(|value| value.credentials().next().is_some());
+    let handed = if hide {
+        body.entrypoint = Some(entry::entrypoint());
+        body.cmd = Some(Vec::new());
+        if image.base {
+            body.working_dir = Some(HOME.to_owned());
+        }
+        Some(Handed { environment, argv })
+    } else {
+        let plain = |(name, value): (&String, &Secret)| format!("{name}={}", value.expose());
+        body.env = Some(environment.iter().map(plain).collect());
+        let mut argv = argv.iter().map(|part| part.expose().to_owned());
+        body.entrypoint = Some(argv.by_ref().take(image.entrypoint.len().max(1)).collect());
+        body.cmd = Some(argv.collect());
+        None
+    };
+    Ok(Plan { body, handed, hosts })
+}
+
+fn listed(hosts: &[String]) -> Result<Vec<EgressHost>, Failure> {
+    let parse = |host: &String| {
+        let message = || format!("`{}` is not a host", toolyard_types::name::printable(host));
+        EgressHost::parse(host).ok_or_else(|| failure(Reason::ConfigInvalid, message()))
+    };
+    hosts.iter().map(parse).collect()
+}
+
+fn labels(docker: &Docker, desired: &DesiredInstance) -> HashMap<String, String> {
+    let mut labels = docker.labels();
+    let lock = desired.lock.as_ref().map(|lock| lock.digest.clone());
+    labels.extend([
+        (LABEL_INSTANCE.to_owned(), desired.id.to_string()),
+        (LABEL_ORGANIZATION.to_owned(), desired.organization.to_string()),
+        (LABEL_SERVER.to_owned(), desired.server.to_string()),
+        (LABEL_REVISION.to_owned(), desired.revision.to_string()),
+    ]);
+    labels.extend(lock.map(|lock| (LABEL_LOCK.to_owned(), lock)));
+    labels
+}
+
+fn host_config(
+    docker: &Docker,
+    context: &Context,
+    desired: &DesiredInstance,
+    prepared: &Prepared,
+) -> Result<HostConfig, Failure> {
+    let spec = &desired.spec;
+    let memory = i64::try_from(spec.limits.memory_bytes).unwrap_or(i64::MAX);
+    let mut mounts: Vec<_> = prepared.read_only.iter().map(|path| mount(path, true)).collect();
+    mounts.extend(existing(context.shown_to_servers.iter().cloned()).iter().map(|path| mount(path, true)));
+    mounts.extend(granted(spec)?.iter().map(|(path, may_write)| mount(path, !may_write)));
+    let network = match &spec.egress {
+        Egress::All => docker.network(),
+        Egress::None | Egress::Hosts { .. } => "none".to_owned(),
+    };
+    let limits = &spec.limits;
+    Ok(HostConfig {
+        memory: Some(memory),
+        memory_swap: Some(memory),
+        // The first process is the engine's own and not the server's.
+        pids_limit: Some(i64::from(limits.processes) + 1),
+        nano_cpus: (limits.cpu_millis > 0).then(|| i64::from(limits.cpu_millis) * 1_000_000),
+        init: Some(true),
+        readonly_rootfs: Some(true),
+        cap_drop: Some(vec!["ALL".into()]),
+        security_opt: Some(vec!["no-new-privileges".into()]),
+        tmpfs: Some(HashMap::from([
+            ("/tmp".to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{TMP_SIZE}")),
+            (HOME.to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{HOME_SIZE}")),
+        ])),
+        mounts: Some(mounts),
+        network_mode: Some(network),
+        restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+        log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
+        runtime: docker.options.runtime.clone(),
+        ..Default::default()
+    })
+}
+
+fn environment(
+    context: &Context,
+    package: &Package,
+    prepared: &Prepared,
+    proxied: bool,
+    secrets: &BTreeMap<CredentialId, Secret>,
+) -> Result<BTreeMap<String, Secret>, Failure> {
+    let mut environment = BTreeMap::from([
+        ("HOME".to_owned(), Secret::new(HOME)),
+        ("TMPDIR".to_owned(), Secret::new("/tmp")),
+        ("LANG".to_owned(), Secret::new("C.UTF-8")),
+    ]);
+    if prepared.image.as_ref().is_some_and(|image| image.base) {
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", prepared.path.display());
+        environment.insert("PATH".to_owned(), Secret::new(path));
+    }
+    environment.extend(context.environment_for_servers().map(|(name, value)| (name.to_owned(), Secret::new(value))));
+    if proxied {
+        let address = Secret::new(egress::ADDRESS);
+        let names = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
+        environment.extend(names.map(|name| (name.to_owned(), address.clone())));
+        // Node.js looks at them only when told to.
+        environment.insert("NODE_USE_ENV_PROXY".to_owned(), Secret::new("1"));
+        environment.retain(|name, _| !["NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"].contains(&name.as_str()));
+    }
+    for (name, value) in &package.environment {
+        if !entry::is_variable(name) {
+            let message = format!("`{}` is not a variable's name", toolyard_types::name::printable(name));
+            return Err(failure(Reason::ConfigInvalid, message));
+        }
+        environment.insert(name.clone(), render(value, secrets)?);
+    }
+    Ok(environment)
+}

@@ -1,0 +1,449 @@
+//! The `docker` engine: each instance is a container of a Docker or Podman engine on this host.
+//!
+//! - A container belongs to this agent by its labels, which are the truth after a restart: the agent attaches
+//!   again and goes on with the same server. Nothing of the engine is touched that does not carry them.
+//! - A server's arguments and environment come to it over its standard input before the first message
+//!   ([`entry`]): whatever may hold a secret is never in the container's configuration.
+//! - npm and PyPI packages are installed inside the image that runs them ([`clients`]) and mounted read-only.
+//! - No log driver: what a server writes to standard output is MCP, with people's data in it, and belongs in no
+//!   file. Standard error goes to the instance's own log; what it says while no agent is there is lost.
+//!
+//! Paths are mounted as they are here, so the engine must be on this host.
+
+mod clients;
+mod container;
+mod egress;
+mod entry;
+mod images;
+mod keeper;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::errors::Error as ApiError;
+use bollard::models::{ContainerSummaryStateEnum, NetworkCreateRequest, SystemInfo};
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use toolyard_types::agent::{DesiredInstance, Enforcement, Failure};
+use toolyard_types::spec::{Egress, RevisionSpec};
+use toolyard_types::state::Reason;
+use toolyard_types::{InstanceId, Secret};
+
+pub(crate) use clients::ImageClients;
+pub(crate) use images::ImageRun;
+
+use crate::agent::{AgentOptions, Context};
+use crate::desired::write_whole;
+use crate::engine::Running;
+use crate::packages::{PackageClients, Prepared, failure};
+
+/// Where the engine listens when nothing else is said.
+const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
+/// Longest time for one request; pulls and waits are streams and have their own.
+const REQUEST_TIMEOUT_SECONDS: u64 = 60;
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// An engine that is restarted is back within this.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whose a container, network or volume is: one agent's.
+const LABEL_AGENT: &str = "dev.toolyard.agent";
+const LABEL_ORGANIZATION: &str = "dev.toolyard.organization";
+const LABEL_SERVER: &str = "dev.toolyard.server";
+const LABEL_REVISION: &str = "dev.toolyard.revision";
+const LABEL_LOCK: &str = "dev.toolyard.lock";
+const LABEL_INSTANCE: &str = "dev.toolyard.instance";
+
+/// How containers are run.
+#[derive(Clone, Debug)]
+pub struct DockerOptions {
+    /// The engine's address, `unix://` and a path; `None` for the usual socket.
+    pub host: Option<String>,
+    /// The image npm packages are installed and run in.
+    pub base_image_node: String,
+    /// The image PyPI packages are installed and run in.
+    pub base_image_python: String,
+    /// A container runtime by name, such as `runsc` or `kata`; the engine's default otherwise.
+    pub runtime: Option<String>,
+}
+
+impl Default for DockerOptions {
+    fn default() -> Self {
+        Self {
+            host: None,
+            base_image_node: "toolyard/base-node:1".into(),
+            base_image_python: "toolyard/base-python:1".into(),
+            runtime: None,
+        }
+    }
+}
+
+/// Why the engine cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The address is not one.
+    #[error("`{0}` is not the address of a container engine on this host; it is `unix://` and the path of a socket")]
+    Address(String),
+    /// The engine does not answer.
+    #[error("the container engine at `{host}` does not answer")]
+    NoAnswer {
+        /// Where it was asked.
+        host: String,
+        /// What happened.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It has no such runtime.
+    #[error("the container engine has no runtime `{0}`")]
+    Runtime(String),
+    /// What is remembered of the engine cannot be kept.
+    #[error("write the data directory")]
+    DataDir(#[source] io::Error),
+}
+
+/// A container engine that answers.
+pub(crate) struct Docker {
+    api: bollard::Docker,
+    /// This agent, as its labels say.
+    agent: String,
+    options: DockerOptions,
+    info: SystemInfo,
+    /// Why the network of a container cannot be entered, if it cannot.
+    no_proxy: Option<String>,
+    images: images::Images,
+}
+
+impl Docker {
+    /// Speaks to the engine and finds out what it can do.
+    pub(crate) async fn connect(options: &DockerOptions, agent: &AgentOptions) -> Result<Self, ConnectError> {
+        let host = options.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
+        if !host.starts_with("unix://") {
+            return Err(ConnectError::Address(host));
+        }
+        let no_answer = |error: ApiError| ConnectError::NoAnswer { host: host.clone(), source: Box::new(error) };
+        let api = bollard::Docker::connect_with_unix(&host, REQUEST_TIMEOUT_SECONDS, bollard::API_DEFAULT_VERSION)
+            .map_err(no_answer)?;
+        // An engine that is just starting answers soon; one that is not there is said so.
+        let api = api.negotiate_version().await.map_err(no_answer)?;
+        let info = api.info().await.map_err(no_answer)?;
+        if let Some(runtime) = &options.runtime
+            && !info.runtimes.as_ref().is_some_and(|runtimes| runtimes.contains_key(runtime))
+        {
+            return Err(ConnectError::Runtime(runtime.clone()));
+        }
+        let id = agent_id(&agent.data_dir.join("agent.id")).map_err(ConnectError::DataDir)?;
+        let docker = Self {
+            api,
+            agent: id,
+            options: options.clone(),
+            info,
+            no_proxy: egress::why_not(),
+            images: images::Images::open(agent.data_dir.join("images.json")),
+        };
+        docker.remove_leftover_clients().await;
+        Ok(docker)
+    }
+
+    /// The package clients of the base images.
+    pub(crate) async fn package_clients(&self, clients: &PackageClients, data_dir: &Path) -> ImageClients {
+        ImageClients::open(self, clients, data_dir).await
+    }
+
+    /// Each protection, and whether this engine gives it.
+    pub(crate) fn enforcement(&self) -> BTreeMap<String, Enforcement> {
+        let info = &self.info;
+        let seccomp = info.security_options.iter().flatten().any(|option| option.contains("seccomp"));
+        let by = |enforced: Option<bool>, means: &str, lacking: &str| {
+            let enforced = enforced == Some(true);
+            Enforcement { enforced, detail: if enforced { means } else { lacking }.to_owned() }
+        };
+        let own_uid = match self.is_rootless() {
+            true => by(Some(false), "", "a rootless engine has one user for all servers; namespaces keep them apart"),
+            false => by(Some(true), "a user and group for each server", ""),
+        };
+        let lists = match &self.no_proxy {
+            None => by(Some(true), "no network at all, or a proxy in it that knows the hosts listed", ""),
+            Some(why) => Enforcement { enforced: false, detail: why.clone() },
+        };
+        BTreeMap::from([
+            ("own_uid".to_owned(), own_uid),
+            ("namespaces".to_owned(), by(Some(true), "a container for each server", "")),
+            ("read_only_root".to_owned(), by(Some(true), "the image is mounted read-only", "")),
+            ("no_capabilities".to_owned(), by(Some(true), "all dropped, and no way to new ones", "")),
+            ("seccomp".to_owned(), by(Some(seccomp), "the engine's default profile", "the engine has no seccomp")),
+            ("memory_limit".to_owned(), by(info.memory_limit, "control groups", "the engine cannot limit memory")),
+            ("process_limit".to_owned(), by(info.pids_limit, "control groups", "the engine cannot limit processes")),
+            (
+                "cpu_limit".to_owned(),
+                by(info.cpu_cfs_quota, "control groups", "the engine cannot limit processor time"),
+            ),
+            ("egress_none".to_owned(), by(Some(true), "a network namespace without a network", "")),
+            ("egress_hosts".to_owned(), lists),
+        ])
+    }
+
+    fn is_rootless(&self) -> bool {
+        self.info.security_options.iter().flatten().any(|option| option.contains("rootless"))
+    }
+
+    /// Starts the container of an instance.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) async fn start(
+        &self,
+        context: &Context,
+        desired: &DesiredInstance,
+        dir: &Path,
+        prepared: &Prepared,
+    ) -> Result<Running, Failure> {
+        self.check_egress(&desired.spec)?;
+        let secrets = context.secrets(desired)?;
+        let plan = container::plan(self, context, desired, prepared, &secrets)?;
+        // Never a second one beside the first.
+        self.remove(&container_name(desired.id)).await.map_err(|error| engine_failure(&error))?;
+        if desired.spec.egress.is_all() {
+            self.make_network().await.map_err(|error| engine_failure(&error))?;
+        }
+        keeper::remember_handed_over(dir, 0).map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?;
+        let started = keeper::start(self, context, desired, dir, plan, secrets.into_values().collect()).await;
+        if started.is_err()
+            && let Err(error) = self.remove(&container_name(desired.id)).await
+        {
+            tracing::warn!(instance.id = %desired.id, %error, "remove a container that did not start");
+        }
+        started
+    }
+
+    fn check_egress(&self, spec: &RevisionSpec) -> Result<(), Failure> {
+        match (&spec.egress, &self.no_proxy) {
+            (Egress::Hosts { .. }, Some(why)) => Err(failure(Reason::UnsupportedByEngine, why.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on with the container of an instance, if there is one.
+    pub(crate) async fn take_over(&self, context: &Context, desired: &DesiredInstance, dir: &Path) -> Option<Running> {
+        let deadline = tokio::time::Instant::now() + ENGINE_PATIENCE;
+        loop {
+            match keeper::take_over(self, context, desired, dir).await {
+                Ok(running) => return running,
+                Err(error) if tokio::time::Instant::now() >= deadline => {
+                    tracing::warn!(instance.id = %desired.id, %error, "attach to a container");
+                    return None;
+                }
+                Err(_) => tokio::time::sleep(RETRY_EVERY).await,
+            }
+        }
+    }
+
+    /// Every container of this agent whose instance it knows.
+    pub(crate) async fn find_running(&self, context: &Context) -> Vec<(DesiredInstance, Running)> {
+        let mut found = Vec::new();
+        for container in self.containers().await.unwrap_or_default() {
+            let Some(id) = container.instance else { continue };
+            let dir = context.instance_dir(id);
+            let saved = std::fs::read(dir.join("instance.json")).ok();
+            let Some(saved) = saved.and_then(|saved| serde_json::from_slice::<DesiredInstance>(&saved).ok()) else {
+                continue;
+            };
+            // Secrets are in memory only: what the log must not show is taken from what is desired.
+            let desired = context.desired_instance(id).unwrap_or(saved);
+            match keeper::take_over(self, context, &desired, &dir).await {
+                Ok(Some(running)) => found.push((desired, running)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(instance.id = %id, %error, "attach to a container"),
+            }
+        }
+        found
+    }
+
+    /// Removes the container of an instance; returns when it is gone, however long the engine is away.
+    pub(crate) async fn end_leftovers(&self, id: InstanceId) {
+        let mut told = false;
+        while let Err(error) = self.remove(&container_name(id)).await {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(instance.id = %id, %error, "remove a container; trying again until it is gone");
+            }
+            tokio::time::sleep(RETRY_EVERY * 4).await;
+        }
+    }
+
+    /// Removes containers of no instance, images that no lock needs and that were pulled by us, and our network
+    /// when nothing uses it.
+    pub(crate) async fn collect_garbage(&self, instances: &BTreeSet<InstanceId>, locks: &BTreeSet<String>) {
+        let containers = match self.containers().await {
+            Ok(containers) => containers,
+            Err(error) => {
+                tracing::warn!(%error, "list containers");
+                return;
+            }
+        };
+        let unwanted = containers.iter().filter(|it| it.instance.is_some_and(|id| !instances.contains(&id)));
+        for container in unwanted {
+            tracing::info!(container.id = container.id, "removing a container of an instance that is not known");
+            if let Err(error) = self.remove(&container.id).await {
+                tracing::warn!(container.id = container.id, %error, "remove a container");
+            }
+        }
+        if instances.is_empty()
+            && let Err(error) = self.remove_network().await
+        {
+            tracing::debug!(%error, "the network stays; something still uses it");
+        }
+        self.images.collect_garbage(&self.api, locks).await;
+    }
+
+    /// Labels for what is made for this agent.
+    fn labels(&self) -> HashMap<String, String> {
+        HashMap::from([(LABEL_AGENT.to_owned(), self.agent.clone())])
+    }
+
+    async fn containers(&self) -> Result<Vec<Container>, ApiError> {
+        let filters = HashMap::from([("label", vec![format!("{LABEL_AGENT}={}", self.agent)])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let found = self.api.list_containers(Some(options)).await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|summary| {
+                let labels = summary.labels.unwrap_or_default();
+                let instance = labels.get(LABEL_INSTANCE).and_then(|id| id.parse().ok());
+                let running = summary.state == Some(ContainerSummaryStateEnum::RUNNING);
+                Some(Container { id: summary.id?, instance, running })
+            })
+            .collect())
+    }
+
+    /// Removes a container, running or not; one that is not there is fine.
+    async fn remove(&self, container: &str) -> Result<(), ApiError> {
+        remove(&self.api, container).await
+    }
+
+    /// An earlier agent may have died while a package was being installed.
+    async fn remove_leftover_clients(&self) {
+        let containers = self.containers().await.unwrap_or_default();
+        for container in containers.iter().filter(|container| container.instance.is_none()) {
+            tracing::info!(container.id = container.id, container.running, "removing a half-done install");
+            if let Err(error) = self.remove(&container.id).await {
+                tracing::warn!(container.id = container.id, %error, "remove a container");
+            }
+        }
+    }
+
+    /// The network of servers that may reach everything; on it they do not reach each other.
+    fn network(&self) -> String {
+        format!("toolyard-{}", self.agent)
+    }
+
+    async fn make_network(&self) -> Result<(), ApiError> {
+        let filters = HashMap::from([("name", vec![self.network()])]);
+        let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
+        let known = self.api.list_networks(Some(options)).await?;
+        if known.iter().any(|network| network.name.as_deref() == Some(self.network().as_str())) {
+            return Ok(());
+        }
+        let apart = ("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned());
+        let request = NetworkCreateRequest {
+            name: self.network(),
+            driver: Some("bridge".into()),
+            options: Some(HashMap::from([apart])),
+            labels: Some(self.labels()),
+            ..Default::default()
+        };
+        match self.api.create_network(request).await {
+            // Two instances that start at once.
+            Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn remove_network(&self) -> Result<(), ApiError> {
+        match self.api.remove_network(&self.network()).await {
+            Err(error) if is_missing(&error) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+struct Container {
+    id: String,
+    instance: Option<InstanceId>,
+    running: bool,
+}
+
+fn container_name(id: InstanceId) -> String {
+    format!("toolyard-{id}")
+}
+
+async fn remove(api: &bollard::Docker, container: &str) -> Result<(), ApiError> {
+    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+    match api.remove_container(container, Some(options)).await {
+        Err(error) if is_missing(&error) => Ok(()),
+        // Somebody else removes it already; it is gone when it is not found.
+        Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => {
+            let deadline = tokio::time::Instant::now() + ENGINE_PATIENCE;
+            loop {
+                match api.inspect_container(container, None).await {
+                    Err(error) if is_missing(&error) => return Ok(()),
+                    Err(error) => return Err(error),
+                    Ok(_) if tokio::time::Instant::now() >= deadline => return Err(ApiError::RequestTimeoutError),
+                    Ok(_) => tokio::time::sleep(RETRY_EVERY / 5).await,
+                }
+            }
+        }
+        other => other,
+    }
+}
+
+fn is_missing(error: &ApiError) -> bool {
+    matches!(error, ApiError::DockerResponseServerError { status_code: 404, .. })
+}
+
+/// What the engine said, for a person.
+fn engine_failure(error: &ApiError) -> Failure {
+    let message = match error {
+        ApiError::DockerResponseServerError { message, .. } => message.clone(),
+        other => crate::instance::chain(other),
+    };
+    failure(Reason::EngineUnavailable, format!("the container engine: {}", message.trim()))
+}
+
+/// Who this agent is, for as long as its data directory is there.
+fn agent_id(path: &Path) -> io::Result<String> {
+    match std::fs::read_to_string(path) {
+        Ok(id) if id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(id),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => {
+            let id = format!("{:016x}", rand::random::<u64>());
+            write_whole(path, id.as_bytes())?;
+            Ok(id)
+        }
+    }
+}
+
+/// What a container is given, beside what its configuration shows.
+struct Handed {
+    environment: BTreeMap<String, Secret>,
+    argv: Vec<Secret>,
+}
+
+/// Paths below which nothing of the host is shown.
+fn mount(path: &Path, read_only: bool) -> bollard::models::Mount {
+    let text = path.to_string_lossy().into_owned();
+    bollard::models::Mount {
+        typ: Some(bollard::models::MountType::BIND),
+        source: Some(text.clone()),
+        target: Some(text),
+        read_only: Some(read_only),
+        ..Default::default()
+    }
+}
+
+fn existing(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = paths.into_iter().filter(|path| path.is_absolute() && path.exists()).collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}

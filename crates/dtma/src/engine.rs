@@ -1,0 +1,218 @@
+//! What runs servers: processes below supervisors, or containers.
+//!
+//! An engine prepares what a lock names, starts one server, finds those that still run after the agent was
+//! restarted, and tells how one ended. What is the same for all (the MCP connection, probing, restarts,
+//! phases) is in `instance` and knows no engine: it sees the server's two streams and a [`Line`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use toolyard_mcp::stdio::{Connection, Options};
+use toolyard_types::agent::{DesiredInstance, Failure};
+use toolyard_types::spec::{Lock, PathGrant, RevisionSpec, Runtime, Value};
+use toolyard_types::state::Reason;
+use toolyard_types::{CredentialId, InstanceId, Secret};
+
+use crate::agent::Context;
+use crate::docker::{Docker, DockerOptions};
+use crate::packages::{Prepared, failure};
+use crate::process::wire::{Hello, ToAgent, ToSupervisor};
+use crate::process::{end_leftovers, launch, order};
+
+const DISMISS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Which engine an agent uses.
+#[derive(Clone, Debug, Default)]
+pub enum EngineOptions {
+    /// Processes on this host.
+    #[default]
+    Process,
+    /// Containers, by the Docker Engine API.
+    Docker(DockerOptions),
+}
+
+/// An engine that works.
+pub(crate) enum Engine {
+    Process,
+    Docker(Docker),
+}
+
+/// A running server and the line to what keeps it.
+pub(crate) struct Running {
+    /// What was said of it first.
+    pub(crate) hello: Hello,
+    /// Its standard input and output.
+    pub(crate) streams: Streams,
+    /// The line to its keeper.
+    pub(crate) line: Line,
+}
+
+/// A server's standard input and output.
+pub(crate) enum Streams {
+    /// Of a process.
+    Pipes { stdin: OwnedFd, stdout: OwnedFd },
+    /// Of a container.
+    Attached { stdin: Box<dyn AsyncWrite + Send + Unpin>, stdout: Box<dyn AsyncRead + Send + Unpin> },
+}
+
+impl Streams {
+    /// Speaks MCP over them.
+    ///
+    /// # Errors
+    /// When a pipe cannot be watched.
+    pub(crate) fn open(self, options: Options) -> std::io::Result<Connection> {
+        Ok(match self {
+            Streams::Pipes { stdin, stdout } => {
+                let stdin = pipe::Sender::from_owned_fd(stdin)?;
+                let stdout = pipe::Receiver::from_owned_fd(stdout)?;
+                Connection::open(stdout, stdin, options)
+            }
+            Streams::Attached { stdin, stdout } => Connection::open(stdout, stdin, options),
+        })
+    }
+}
+
+/// The line to a server's keeper: its supervisor, or the task that watches its container. Dropping it leaves
+/// the server running.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// What the keeper tells; ends when the keeper is gone.
+    pub(crate) events: mpsc::Receiver<ToAgent>,
+    /// What is asked of it. Full means a flood of log lines, which may lose some.
+    pub(crate) commands: mpsc::Sender<ToSupervisor>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Line {
+    pub(crate) fn new(
+        events: mpsc::Receiver<ToAgent>,
+        commands: mpsc::Sender<ToSupervisor>,
+        task: AbortOnDropHandle<()>,
+    ) -> Self {
+        Self { events, commands, _task: task }
+    }
+
+    /// Tells the keeper that the exit was seen, and waits until it has cleaned up.
+    pub(crate) async fn dismiss(&mut self) {
+        if self.commands.send(ToSupervisor::Done).await.is_ok() {
+            let gone = async { while self.events.recv().await.is_some() {} };
+            let _ = tokio::time::timeout(DISMISS_TIMEOUT, gone).await;
+        }
+    }
+}
+
+/// Takes what a step has to tell while it works.
+pub(crate) type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
+
+impl Context {
+    /// Turns a package or an image into a full lock.
+    ///
+    /// # Errors
+    /// When there is no such thing, or it cannot be run here.
+    pub(crate) async fn resolve(&self, runtime: &Runtime) -> Result<Lock, Failure> {
+        match (&self.engine, runtime) {
+            (Engine::Docker(docker), Runtime::Oci(package)) => docker.resolve(package).await,
+            _ => self.store.resolve(runtime).await,
+        }
+    }
+
+    /// Makes sure that exactly what the lock names is here.
+    ///
+    /// # Errors
+    /// When it cannot be had, or not be run here.
+    pub(crate) async fn prepare(&self, desired: &DesiredInstance, progress: Progress<'_>) -> Result<Prepared, Failure> {
+        let Some(lock) = &desired.lock else {
+            return Err(failure(Reason::UnsupportedByEngine, "the revision has no lock to install from"));
+        };
+        if matches!(self.engine, Engine::Process) && !desired.spec.egress.is_all() {
+            let message = "the process engine cannot limit whom a server reaches; it needs a toolbox with containers";
+            return Err(failure(Reason::UnsupportedByEngine, message));
+        }
+        match (&self.engine, &desired.spec.runtime) {
+            (Engine::Docker(docker), Runtime::Oci(package)) => docker.prepare(package, lock, progress).await,
+            (_, runtime) => self.store.prepare(runtime, lock).await,
+        }
+    }
+
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub(crate) async fn start(
+        &self,
+        desired: &DesiredInstance,
+        dir: &Path,
+        prepared: &Prepared,
+    ) -> Result<Running, Failure> {
+        match &self.engine {
+            Engine::Process => {
+                let order = order::order(self, desired, dir, prepared)?;
+                let running = launch::launch(&self.supervisor, order).await;
+                running.map_err(|error| failure(Reason::EngineUnavailable, crate::instance::chain(&error)))
+            }
+            Engine::Docker(docker) => docker.start(self, desired, dir, prepared).await,
+        }
+    }
+
+    /// Goes on with a server that runs already, if it does.
+    pub(crate) async fn take_over(&self, desired: &DesiredInstance, dir: &Path) -> Option<Running> {
+        match &self.engine {
+            Engine::Process => launch::take_over(dir).await,
+            Engine::Docker(docker) => docker.take_over(self, desired, dir).await,
+        }
+    }
+
+    /// Ends what a server without its keeper left behind; returns when nothing of it runs.
+    pub(crate) async fn end_leftovers(&self, id: InstanceId, dir: &Path) {
+        match &self.engine {
+            // With namespaces the kernel did it.
+            Engine::Process if self.enforces("namespaces") => {}
+            Engine::Process => {
+                let dir = dir.to_owned();
+                let ended = tokio::task::spawn_blocking(move || end_leftovers(&dir)).await;
+                if let Err(error) = ended {
+                    tracing::error!(instance.id = %id, %error, "end what a killed supervisor left");
+                }
+            }
+            Engine::Docker(docker) => docker.end_leftovers(id).await,
+        }
+    }
+
+    /// Removes what belongs to none of `instances` and `locks` and is not in the package store.
+    pub(crate) async fn collect_engine_garbage(&self, instances: &BTreeSet<InstanceId>, locks: &BTreeSet<String>) {
+        if let Engine::Docker(docker) = &self.engine {
+            docker.collect_garbage(instances, locks).await;
+        }
+    }
+}
+
+/// The host paths a server may use, and whether it may write there.
+///
+/// # Errors
+/// When one is not on this host.
+pub(crate) fn granted(spec: &RevisionSpec) -> Result<Vec<(PathBuf, bool)>, Failure> {
+    let grant = |grant: &PathGrant| {
+        let path = PathBuf::from(&grant.path);
+        if path.is_absolute() && path.exists() {
+            return Ok((path, grant.writable));
+        }
+        let message = format!("path `{}` is not on this host", toolyard_types::name::printable(&grant.path));
+        Err(failure(Reason::ConfigInvalid, message))
+    };
+    spec.paths.iter().map(grant).collect()
+}
+
+/// A value with its secrets in it.
+///
+/// # Errors
+/// When one is missing.
+pub(crate) fn render(value: &Value, secrets: &BTreeMap<CredentialId, Secret>) -> Result<Secret, Failure> {
+    let rendered = value.render(|id| secrets.get(&id).map(Secret::expose)).map(Secret::new);
+    rendered.ok_or_else(|| failure(Reason::CredentialMissing, "a required secret is not bound"))
+}

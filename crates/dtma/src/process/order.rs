@@ -1,0 +1,96 @@
+//! What a supervisor is told to start.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toolyard_types::agent::{DesiredInstance, Failure};
+use toolyard_types::spec::Package;
+use toolyard_types::state::Reason;
+use toolyard_types::{CredentialId, Secret};
+
+use super::wire::{Isolation, StartOrder};
+use crate::agent::Context;
+use crate::engine::{granted, render};
+use crate::packages::{Prepared, failure};
+
+/// How to run one server as a process of this host.
+///
+/// # Errors
+/// When this host cannot do what the revision asks, or a secret is missing.
+pub(crate) fn order(
+    context: &Context,
+    desired: &DesiredInstance,
+    dir: &Path,
+    prepared: &Prepared,
+) -> Result<StartOrder, Failure> {
+    let spec = &desired.spec;
+    let package = spec.runtime.package().ok_or_else(|| failure(Reason::ConfigInvalid, "there is no package to run"))?;
+    if spec.limits.cpu_millis > 0 && !context.enforces("cpu_limit") {
+        return Err(failure(Reason::UnsupportedByEngine, "this host cannot limit processor time"));
+    }
+    let secrets = context.secrets(desired)?;
+    let mut argv: Vec<Secret> = prepared.argv.iter().map(|part| Secret::new(part.to_string_lossy())).collect();
+    for argument in &package.arguments {
+        argv.push(render(argument, &secrets)?);
+    }
+    let isolation = isolation(context, desired, prepared)?;
+    let environment = environment(context, dir, prepared, package, &secrets, &isolation)?;
+    Ok(StartOrder {
+        instance: desired.id,
+        dir: dir.to_owned(),
+        argv,
+        environment,
+        isolation,
+        limits: spec.limits.clone(),
+        orphan_grace_ms: millis(context.orphan_grace),
+        stop_wait_ms: millis(context.stop_wait),
+        redact: secrets.into_values().collect(),
+    })
+}
+
+fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) -> Result<Isolation, Failure> {
+    let uid = match context.enforces("own_uid") {
+        true => {
+            let uid = context.uid_of(desired.server);
+            Some(uid.map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?)
+        }
+        false => None,
+    };
+    let mut read_only = prepared.read_only.clone();
+    read_only.extend(context.shown_to_servers.iter().cloned());
+    let mut writable = Vec::new();
+    for (path, may_write) in granted(&desired.spec)? {
+        if may_write { &mut writable } else { &mut read_only }.push(path);
+    }
+    let (namespaces, landlock) = (context.enforces("namespaces"), context.enforces("landlock"));
+    Ok(Isolation { uid, namespaces, landlock, read_only, writable })
+}
+
+fn environment(
+    context: &Context,
+    dir: &Path,
+    prepared: &Prepared,
+    package: &Package,
+    secrets: &BTreeMap<CredentialId, Secret>,
+    isolation: &Isolation,
+) -> Result<BTreeMap<String, Secret>, Failure> {
+    let home = dir.join("work");
+    let temporary = if isolation.namespaces { PathBuf::from("/tmp") } else { dir.join("tmp") };
+    let mut environment = BTreeMap::from([
+        ("PATH".to_owned(), Secret::new(format!("{}:/usr/local/bin:/usr/bin:/bin", prepared.path.display()))),
+        ("HOME".to_owned(), Secret::new(home.to_string_lossy())),
+        ("TMPDIR".to_owned(), Secret::new(temporary.to_string_lossy())),
+        ("LANG".to_owned(), Secret::new("C.UTF-8")),
+    ]);
+    let passed = context.environment_for_servers();
+    environment.extend(passed.map(|(name, value)| (name.to_owned(), Secret::new(value))));
+    for (name, value) in &package.environment {
+        environment.insert(name.clone(), render(value, secrets)?);
+    }
+    Ok(environment)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
