@@ -12,6 +12,10 @@ export class Servers {
       .first()
   }
 
+  async choose(name: string): Promise<void> {
+    await this.page.byLabel(new RegExp(`^Choose ${name}$`)).click()
+  }
+
   async search(text: string): Promise<void> {
     await this.page.byRole('main').byRole('searchbox').first().fill(text)
   }

@@ -24,6 +24,9 @@ export function hostileEntry(kind: string): Record<string, unknown> {
     websiteUrl: 'javascript:globalThis.__executed=1',
     repository: { url: 'javascript:globalThis.__executed=1', source: text },
     icons: [{ src: 'javascript:globalThis.__executed=1' }],
+    _meta: {
+      'test.hostile/readme': { readme: `# ${text}\n\n${text}\n\n- [x](javascript:globalThis.__executed=1)` },
+    },
     packages: [
       {
         registryType: 'npm',

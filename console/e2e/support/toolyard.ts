@@ -32,7 +32,14 @@ export interface Server {
   revision: number
   enabled: boolean
   etag: string
-  instances: { id: string; pid?: number | null; phase: string; restarts: number; revision: number }[]
+  instances: {
+    id: string
+    pid?: number | null
+    phase: string
+    restarts: number
+    revision: number
+    next_attempt_at?: string | null
+  }[]
   rollout?: { id: string; state: string; reason: string } | null
 }
 

@@ -1,0 +1,166 @@
+import { ServerPage } from '../pages/server.ts'
+import { Servers } from '../pages/servers.ts'
+import { check } from '../support/check.ts'
+import { expect, test } from '../support/test.ts'
+import type { Toolyard } from '../support/toolyard.ts'
+import { waitFor } from '../support/wait.ts'
+
+/** A running copy of `time`, under a name of its own. */
+async function copyOfTime(toolyard: Toolyard, name: string): Promise<void> {
+  await toolyard.api.remove(name)
+  await toolyard.api.send('POST', '/servers/time/clone', { name })
+  await toolyard.api.waitServer(name, (server) => server.phase === 'ready')
+}
+
+test('a killed server shows why it is not ready, when it is tried again, and comes back', {
+  tag: '@main',
+}, async ({ app, toolyard }) => {
+  test.setTimeout(120_000)
+  const name = 'mortal'
+  await copyOfTime(toolyard, name)
+  try {
+    const server = new ServerPage(app, name)
+    await server.goto()
+    await server.waitForState('Ready')
+    // Each time it dies soon, the next attempt is later, until there is time to see why.
+    const killed = new Set<number>()
+    await waitFor('the next attempt is seconds away', async () => {
+      const { phase, instances } = await toolyard.api.server(name)
+      const pid = instances[0]?.pid
+      if (phase === 'ready' && pid != null && !killed.has(pid)) {
+        killed.add(pid)
+        process.kill(pid, 'SIGKILL')
+      }
+      const next = instances[0]?.next_attempt_at
+      return next != null && Date.parse(next) - Date.now() > 3000
+    })
+    await app
+      .byRole('main')
+      .byText(/signal 9 \(KILL\)/)
+      .first()
+      .waitFor()
+    await app
+      .byRole('main')
+      .byText(/next attempt/i)
+      .first()
+      .waitFor()
+    await check(app, 'Server', 'killed')
+    await server.waitForState('Ready', 40)
+    expect((await toolyard.api.server(name)).instances[0]?.restarts).toBeGreaterThan(0)
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})
+
+test('a person changes a server and rolls it back', { tag: '@main' }, async ({ app, toolyard }) => {
+  const name = 'changing'
+  await copyOfTime(toolyard, name)
+  try {
+    const server = new ServerPage(app, name)
+    await server.goto()
+    await server.part('Settings')
+    await app.byRole('main').byLabel('Memory').first().waitFor()
+    await check(app, 'Server, settings', 'unchanged')
+    await app.byRole('main').byLabel('Memory').first().fill('384')
+    await check(app, 'Server, settings', 'changed')
+    await server.press('Save')
+    await toolyard.api.waitServer(name, (it) => it.revision === 2 && it.rollout?.state === 'done')
+    await server.part('Revisions')
+    await app.byRole('main').byText('384').first().waitFor()
+    await check(app, 'Server, revisions', 'two')
+    await server.press('Roll back to revision 1')
+    await check(app, 'Server, revisions', 'rollback asked')
+    await server.confirm('Roll back')
+    await toolyard.api.waitServer(name, (it) => it.rollout?.state === 'done' && it.revision !== 2)
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})
+
+test('a person clones a server', { tag: '@main' }, async ({ app, toolyard }) => {
+  const copy = 'time-again'
+  try {
+    const server = new ServerPage(app, 'time')
+    await server.goto()
+    await server.menu('Clone')
+    await server.dialog().byLabel('Name of the copy').fill(copy)
+    await check(app, 'Server', 'clone asked')
+    await server.confirm('Clone')
+    const cloned = new ServerPage(app, copy)
+    await cloned.heading().waitFor()
+    await cloned.waitForState('Ready', 30)
+  } finally {
+    await toolyard.api.remove(copy)
+  }
+})
+
+test('a person stops and starts a server', { tag: '@main' }, async ({ app, toolyard }) => {
+  const name = 'switched'
+  await copyOfTime(toolyard, name)
+  try {
+    const server = new ServerPage(app, name)
+    await server.goto()
+    await server.waitForState('Ready')
+    await server.press('Stop')
+    await check(app, 'Server', 'stop asked')
+    await server.confirm('Stop')
+    await server.waitForState('Stopped')
+    await check(app, 'Server', 'stopped')
+    await server.press('Start')
+    await server.waitForState('Ready')
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})
+
+test('a server is deleted only after its name was typed', { tag: '@main' }, async ({ app, toolyard }) => {
+  const name = 'doomed'
+  await copyOfTime(toolyard, name)
+  try {
+    const server = new ServerPage(app, name)
+    await server.goto()
+    await server.menu('Delete')
+    const button = server.dialog().byRole('button', /^Delete$/)
+    await server.dialog().byLabel('to confirm').fill('doome')
+    await check(app, 'Server', 'delete asked')
+    await button.click()
+    expect(await server.dialog().isVisible()).toBe(true)
+    await server.dialog().byLabel('to confirm').fill(name)
+    await server.confirm('Delete')
+    await expect.poll(() => app.path()).toMatch(/^\/servers(\?|$)/)
+    await new Servers(app).row(name).waitFor('hidden', 20)
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})
+
+test('a log follows the server, is filtered, and is bounded text', async ({ app }) => {
+  const server = new ServerPage(app, 'everything')
+  await server.goto('/logs')
+  await app
+    .byRole('main')
+    .byText(/Starting default|stdio/i)
+    .first()
+    .waitFor('visible', 20)
+  await check(app, 'Server, logs', 'following')
+})
+
+test('many servers are chosen and acted on, with a result for each', async ({ app, toolyard }) => {
+  const names = ['batch-1', 'batch-2']
+  for (const name of names) await toolyard.api.send('POST', '/servers/time/clone', { name })
+  for (const name of names) await toolyard.api.waitServer(name, (server) => server.phase === 'ready')
+  try {
+    const servers = new Servers(app)
+    await app.goto('/servers?search=batch')
+    for (const name of names) await servers.choose(name)
+    await check(app, 'Servers', 'chosen')
+    await app.byRole('button', /^Stop/).first().click()
+    await check(app, 'Servers', 'stop asked for several')
+    await app.byRole('dialog').byRole('button', /^Stop/).first().click()
+    for (const name of names) await toolyard.api.waitServer(name, (server) => server.phase === 'stopped')
+    await app.byRole('dialog').byText('Accepted').first().waitFor()
+    await check(app, 'Servers', 'result for each')
+  } finally {
+    for (const name of names) await toolyard.api.remove(name)
+  }
+})
