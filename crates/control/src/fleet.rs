@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use toolyard_link::{Channel, Links};
 use toolyard_types::agent::Usage;
 use toolyard_types::snapshot::Snapshot;
-use toolyard_types::{InstanceId, Name, Timestamp, ToolboxId};
+use toolyard_types::{Clock, InstanceId, Name, Timestamp, ToolboxId};
 
 use crate::{Control, Result};
 
@@ -59,9 +59,9 @@ struct AgentSide {
 }
 
 impl Fleet {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self {
-            channels: Links::default(),
+            channels: Links::new(clock),
             links: RwLock::default(),
             agent_addresses: RwLock::default(),
             remote_client: OnceLock::new(),
@@ -188,18 +188,19 @@ impl Control {
         self.fleet().channels.clone()
     }
 
-    /// How to reach a toolbox's agent, if it is connected.
+    /// How to ask a toolbox's agent for logs, if it is connected: not where calls pass.
     #[must_use]
-    pub fn toolbox_channel(&self, toolbox: ToolboxId) -> Option<Channel> {
-        self.fleet().channels.get(toolbox)
+    pub fn bulk_channel(&self, toolbox: ToolboxId) -> Option<Channel> {
+        self.fleet().channels.get_bulk(toolbox)
     }
 
-    /// Sets where the gateways' link listeners are, as agents are told with their next sync.
+    /// Sets where the gateways' link listeners are (`host:port`, one a gateway), as agents are told with their next
+    /// sync. With none set an agent links to where it syncs.
     pub fn set_links(&self, addresses: Vec<String>) {
         *self.fleet().links.write().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 
-    /// Sets where agents reach this control plane, as tokens of new toolboxes tell them.
+    /// Sets where agents reach this control plane, as tokens of new toolboxes tell them (`host:port`).
     pub fn set_agent_addresses(&self, addresses: Vec<String>) {
         *self.fleet().agent_addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses;
     }

@@ -11,6 +11,7 @@
 
 mod app;
 mod auth;
+mod authority;
 mod calls;
 mod catalog;
 pub mod error;
@@ -91,6 +92,10 @@ pub struct ControlOptions {
     pub local_toolbox: bool,
     /// How many days call records are kept.
     pub call_retention_days: u32,
+    /// How long an agent's certificate is good for; it renews it when two thirds of that have gone.
+    pub agent_certificate: Duration,
+    /// After how long without a sync a toolbox counts as unreachable.
+    pub toolbox_silence: Duration,
     /// Cancelled when everything should end.
     pub shutdown: CancellationToken,
 }
@@ -111,6 +116,7 @@ struct Inner {
     calls: calls::CallState,
     catalog: catalog::CatalogState,
     fleet: fleet::Fleet,
+    authority: Arc<toolyard_link::tls::Authority>,
     first_sign_in: std::sync::Mutex<Option<FirstSignIn>>,
 }
 
@@ -131,6 +137,8 @@ impl Control {
         let sealed = options.store.system_read("look for sealed credentials").await?.any_credential().await?;
         Vault::refuse_lost_key(&options.vault_keys, &options.data_dir, sealed)?;
         let vault = Vault::open(&options.vault_keys, &options.data_dir)?;
+        let clock = options.clock.clone();
+        let authority = authority::open_or_make(&options.store, &vault, &clock).await?;
         let decider = Decider::new().map_err(ControlError::internal("reading the built-in policies"))?;
         let auth = auth::AuthState::new(&options.clock);
         let first_sign_in = auth::bootstrap::run(&options.store, &options.bootstrap).await?;
@@ -146,7 +154,8 @@ impl Control {
             event_streams: Arc::new(tokio::sync::Semaphore::new(EVENT_STREAMS)),
             calls,
             catalog: catalog::CatalogState::default(),
-            fleet: fleet::Fleet::new(),
+            fleet: fleet::Fleet::new(clock),
+            authority,
             first_sign_in: std::sync::Mutex::new(first_sign_in),
         }));
         events::prepare(&control).await?;
@@ -238,6 +247,12 @@ impl Control {
     #[must_use]
     pub fn decider(&self) -> &Decider {
         &self.0.decider
+    }
+
+    /// The CA that agents and their listener have certificates of.
+    #[must_use]
+    pub fn authority(&self) -> Arc<toolyard_link::tls::Authority> {
+        Arc::clone(&self.0.authority)
     }
 
     pub(crate) fn fleet(&self) -> &fleet::Fleet {

@@ -1,7 +1,6 @@
 //! The one shape of a connection.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -23,6 +22,12 @@ pub enum LinkError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The peer did not begin to answer in time.
+    #[error("{0} did not answer in time")]
+    Timeout(String),
+    /// Several calls in a row got no answer, so this one was not made.
+    #[error("{0} did not answer several calls in a row; calls fail at once until it does again")]
+    Broken(String),
     /// No connection to the toolbox exists now.
     #[error("no link to toolbox `{0}`")]
     NoLink(String),
@@ -49,26 +54,6 @@ pub fn once_attached(attached: watch::Receiver<Option<Channel>>, patience: Durat
             }
         }
     }))
-}
-
-/// A channel to the listener at `base` (`http://host:port`), over pooled connections that it dials itself.
-///
-/// # Errors
-/// When `base` is not such an address.
-pub fn dialled(base: &str) -> Result<Channel, http::uri::InvalidUri> {
-    let base: Arc<str> = base.trim_end_matches('/').into();
-    base.parse::<http::Uri>()?;
-    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http::<Body>();
-    Ok(BoxCloneSyncService::new(tower::service_fn(move |mut request: Request<Body>| {
-        let (client, base) = (client.clone(), base.clone());
-        async move {
-            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-            let unreachable = |source| LinkError::Unreachable { peer: base.to_string(), source };
-            *request.uri_mut() = format!("{base}{path}").parse().map_err(|error| unreachable(Box::new(error) as _))?;
-            let answer = client.request(request).await.map_err(|error| unreachable(Box::new(error)))?;
-            Ok(answer.map(Body::new))
-        }
-    })))
 }
 
 #[cfg(test)]

@@ -5,9 +5,18 @@
 //! other side dialled and swapped roles on is behind it, the holder cannot tell; so one process or twenty
 //! is the same code.
 
-mod channel;
-pub mod frames;
-mod swap;
+//!
+//! Between machines every connection is TLS in both directions ([`tls`]), dialled by the agent ([`Dialler`]), and every
+//! call goes through one client stack ([`stack`]).
 
-pub use channel::{Body, Channel, LinkError, dialled, in_process, once_attached};
-pub use swap::{DialError, LINK_PATH, Links, dial_and_serve};
+mod channel;
+mod dial;
+pub mod frames;
+pub mod stack;
+mod swap;
+pub mod tls;
+pub mod trace;
+
+pub use channel::{Body, Channel, LinkError, in_process, once_attached};
+pub use dial::{DialError, DialOptions, Dialler};
+pub use swap::{LINK_PATH, Link, LinkKind, Links};

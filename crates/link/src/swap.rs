@@ -9,86 +9,204 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
+use toolyard_types::api::servers::ToolboxLink;
+use toolyard_types::{Clock, ToolboxId};
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
-use toolyard_types::{Secret, ToolboxId};
-
+use crate::dial::{DialError, Dialler};
+use crate::stack::{self, Peer};
+use crate::tls::{DialledStream, PeerCertificate};
 use crate::{Body, Channel, LinkError};
 
 /// The path that agents dial.
 pub const LINK_PATH: &str = "/dtma/v1/link";
 const PROTOCOL: HeaderValue = HeaderValue::from_static("toolyard-link");
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Which of its links an agent dials.
+const KIND: HeaderName = HeaderName::from_static("toolyard-link");
+/// How often a silent connection is asked whether it is still there, and how long it may think about it.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long calls under way may go on once the link is to end; streams of events would go on for ever.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same when another link has taken its place: longer than any ordinary call.
+const RETIRE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What a link is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    /// MCP messages.
+    Calls,
+    /// Logs and downloads, which must not delay a call.
+    Bulk,
+}
+
+impl LinkKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            LinkKind::Calls => "calls",
+            LinkKind::Bulk => "bulk",
+        }
+    }
+}
 
 /// The links that agents keep open to this process, by toolbox. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Links(Arc<Open>);
 
-#[derive(Default)]
 struct Open {
-    /// Each with a number that is never used again: an old connection that ends late must not take the place
+    clock: Clock,
+    toolboxes: DashMap<ToolboxId, Toolbox>,
+    /// Each link has a number that is never used again: an old connection that ends late must not take the place
     /// of a newer one along.
-    links: DashMap<ToolboxId, (u64, Channel)>,
     numbers: AtomicU64,
+}
+
+/// How one toolbox is reached.
+struct Toolbox {
+    peer: Arc<Peer>,
+    calls: Option<Held>,
+    bulk: Option<Held>,
+}
+
+struct Held {
+    number: u64,
+    channel: Channel,
+    /// The enrolment of the certificate it was dialled with; none in process.
+    enrolment: Option<u64>,
+    close: CancellationToken,
+}
+
+impl Toolbox {
+    fn new(toolbox: ToolboxId) -> Self {
+        Self { peer: Peer::new(format!("toolbox {toolbox}")), calls: None, bulk: None }
+    }
+
+    fn slot(&mut self, kind: LinkKind) -> &mut Option<Held> {
+        match kind {
+            LinkKind::Calls => &mut self.calls,
+            LinkKind::Bulk => &mut self.bulk,
+        }
+    }
 }
 
 impl std::fmt::Debug for Links {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Links").field("open", &self.0.links.len()).finish()
+        f.debug_struct("Links").field("toolboxes", &self.0.toolboxes.len()).finish()
     }
 }
 
 impl Links {
-    /// The channel to a toolbox, when it has a link here.
+    /// None yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self(Arc::new(Open { clock, toolboxes: DashMap::new(), numbers: AtomicU64::new(0) }))
+    }
+
+    /// The channel for calls to a toolbox, when it has a link here.
     #[must_use]
     pub fn get(&self, toolbox: ToolboxId) -> Option<Channel> {
-        self.0.links.get(&toolbox).map(|entry| entry.1.clone())
+        self.0.toolboxes.get(&toolbox)?.calls.as_ref().map(|held| held.channel.clone())
+    }
+
+    /// The channel for logs and downloads; the one for calls while there is no other.
+    #[must_use]
+    pub fn get_bulk(&self, toolbox: ToolboxId) -> Option<Channel> {
+        let entry = self.0.toolboxes.get(&toolbox)?;
+        entry.bulk.as_ref().or(entry.calls.as_ref()).map(|held| held.channel.clone())
+    }
+
+    /// How calls to a toolbox fare.
+    #[must_use]
+    pub fn health(&self, toolbox: ToolboxId) -> ToolboxLink {
+        let Some(entry) = self.0.toolboxes.get(&toolbox) else { return ToolboxLink::default() };
+        let health = entry.peer.health();
+        ToolboxLink {
+            connected: entry.calls.is_some(),
+            bulk: entry.bulk.is_some(),
+            breaker: health.breaker,
+            failures: health.failures,
+            retry_at: health.retry_in.map(|wait| self.0.clock.now().plus(wait)),
+        }
     }
 
     /// Puts a channel in, in place of an older one: the built-in toolbox's Router.
     pub fn insert(&self, toolbox: ToolboxId, channel: Channel) {
-        self.put(toolbox, channel);
+        self.put(toolbox, LinkKind::Calls, channel, None, CancellationToken::new());
     }
 
-    /// Forgets a toolbox's channel; its agent's next dial is answered like a first one.
+    /// Closes a toolbox's links and forgets it; its agent's next dial is answered like a first one.
     pub fn remove(&self, toolbox: ToolboxId) {
-        self.0.links.remove(&toolbox);
+        if let Some((_, entry)) = self.0.toolboxes.remove(&toolbox) {
+            entry.calls.iter().chain(&entry.bulk).for_each(|held| held.close.cancel());
+        }
     }
 
-    fn put(&self, toolbox: ToolboxId, channel: Channel) -> u64 {
+    /// Closes every link whose toolbox has a newer enrolment now, or none any more. `current` tells; links in process
+    /// stay.
+    pub fn close_ended(&self, current: impl Fn(ToolboxId) -> Option<u64>) {
+        for entry in &self.0.toolboxes {
+            let good = current(*entry.key());
+            // A link newer than what was read of its toolbox is not an ended one.
+            let ended = |held: &&Held| held.enrolment.is_some_and(|own| good.is_none_or(|good| own < good));
+            entry.calls.iter().chain(&entry.bulk).filter(ended).for_each(|held| held.close.cancel());
+        }
+    }
+
+    fn put(
+        &self,
+        toolbox: ToolboxId,
+        kind: LinkKind,
+        channel: Channel,
+        enrolment: Option<u64>,
+        close: CancellationToken,
+    ) -> u64 {
         let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
-        self.0.links.insert(toolbox, (number, channel));
+        let mut entry = self.0.toolboxes.entry(toolbox).or_insert_with(|| Toolbox::new(toolbox));
+        if kind == LinkKind::Calls {
+            entry.peer.reset();
+        }
+        // Logs have their own memory: a log that breaks off must not stop calls.
+        let peer = match kind {
+            LinkKind::Calls => entry.peer.clone(),
+            LinkKind::Bulk => Peer::new(format!("toolbox {toolbox} (bulk)")),
+        };
+        let channel = stack::through(channel, peer);
+        *entry.slot(kind) = Some(Held { number, channel, enrolment, close });
         number
     }
 
     /// Forgets the link of this number, unless a newer one took its place.
-    fn forget(&self, toolbox: ToolboxId, number: u64) {
-        self.0.links.remove_if(&toolbox, |_, (current, _)| *current == number);
+    fn forget(&self, toolbox: ToolboxId, kind: LinkKind, number: u64) {
+        if let Some(mut entry) = self.0.toolboxes.get_mut(&toolbox) {
+            entry.slot(kind).take_if(|held| held.number == number);
+        }
     }
 
     /// Answers an agent's dial: switches protocols and, once the socket is ours, takes up the client's role.
     ///
-    /// The link is forgotten when its connection ends, unless a newer one took its place.
-    pub fn accept(&self, toolbox: ToolboxId, mut request: Request<Body>) -> Response<Body> {
+    /// The link is forgotten when its connection ends, unless a newer one took its place. It ends at the latest with
+    /// the certificate it was dialled with.
+    pub fn accept(&self, certificate: PeerCertificate, mut request: Request<Body>) -> Response<Body> {
         if request.headers().get(header::UPGRADE) != Some(&PROTOCOL) {
             return status(StatusCode::UPGRADE_REQUIRED);
         }
+        let bulk = request.headers().get(&KIND).is_some_and(|kind| kind == LinkKind::Bulk.as_str());
+        let kind = if bulk { LinkKind::Bulk } else { LinkKind::Calls };
         let links = self.clone();
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             match upgrade.await {
-                Ok(io) => links.hold(toolbox, io).await,
-                Err(error) => tracing::debug!(%error, toolbox.id = %toolbox, "a link did not switch protocols"),
+                Ok(io) => links.hold(certificate, kind, io).await,
+                Err(error) => {
+                    tracing::debug!(%error, toolbox.id = %certificate.toolbox, "a link did not switch protocols");
+                }
             }
         });
         let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
@@ -97,11 +215,12 @@ impl Links {
         response
     }
 
-    async fn hold(&self, toolbox: ToolboxId, io: hyper::upgrade::Upgraded) {
+    async fn hold(&self, certificate: PeerCertificate, kind: LinkKind, io: hyper::upgrade::Upgraded) {
+        let toolbox = certificate.toolbox;
         let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .timer(hyper_util::rt::TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .adaptive_window(true)
             .handshake::<_, Body>(TokioIo::new(TokioIo::new(io)));
@@ -109,13 +228,19 @@ impl Links {
             Ok(pair) => pair,
             Err(error) => return tracing::debug!(%error, toolbox.id = %toolbox, "a link did not speak HTTP/2"),
         };
-        let number = self.put(toolbox, over(sender, toolbox));
-        tracing::info!(toolbox.id = %toolbox, "link open");
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, toolbox.id = %toolbox, "link broke");
+        let close = CancellationToken::new();
+        let number = self.put(toolbox, kind, over(sender, toolbox), Some(certificate.enrolment), close.clone());
+        tracing::info!(toolbox.id = %toolbox, kind = kind.as_str(), "link open");
+        let left = certificate.expires_at.since(self.0.clock.now());
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, toolbox.id = %toolbox, "link broke");
+            },
+            () = close.cancelled() => {}
+            () = tokio::time::sleep(left) => tracing::warn!(toolbox.id = %toolbox, "a link's certificate has ended"),
         }
-        self.forget(toolbox, number);
-        tracing::info!(toolbox.id = %toolbox, "link closed");
+        self.forget(toolbox, kind, number);
+        tracing::info!(toolbox.id = %toolbox, kind = kind.as_str(), "link closed");
     }
 }
 
@@ -147,91 +272,98 @@ fn status(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// Why a dial failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DialError {
-    /// The address is not `http://host:port`.
-    #[error("`{0}` is not an address of a link listener")]
-    Address(String),
-    /// No connection within the time limit, or it broke.
-    #[error("cannot connect to {0}")]
-    Connect(String, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The other side refused.
-    #[error("{0} answered {1}")]
-    Refused(String, StatusCode),
+/// A link that was made and is not served yet.
+pub struct Link {
+    io: hyper::upgrade::Upgraded,
+    address: String,
 }
 
-/// Dials `address`, swaps roles, and serves `router` until the connection ends or `shutdown` is cancelled;
-/// then calls under way get a few seconds more.
-///
-/// # Errors
-/// When no link was made; an ended link is `Ok`.
-pub async fn dial_and_serve(
-    address: &str,
-    token: Option<&Secret>,
-    router: axum::Router,
-    shutdown: &CancellationToken,
-) -> Result<(), DialError> {
-    serve_until(address, token, router, shutdown, DRAIN_TIMEOUT).await
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
-async fn serve_until(
-    address: &str,
-    token: Option<&Secret>,
-    router: axum::Router,
-    shutdown: &CancellationToken,
-    drain: Duration,
-) -> Result<(), DialError> {
-    let io = tokio::time::timeout(DIAL_TIMEOUT, dial(address, token))
-        .await
-        .map_err(|elapsed| DialError::Connect(address.to_owned(), Box::new(elapsed)))??;
-    let service = hyper_util::service::TowerToHyperService::new(router);
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(hyper_util::rt::TokioTimer::new())
-        .keep_alive_interval(Some(KEEP_ALIVE))
-        .keep_alive_timeout(KEEP_ALIVE)
-        .adaptive_window(true);
-    let connection = builder.serve_connection(TokioIo::new(TokioIo::new(io)), service);
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        ended = &mut connection => {
-            if let Err(error) = ended {
-                tracing::debug!(%error, address, "link broke");
+impl Dialler {
+    /// Makes a link to the gateway at `address`, or where the control plane answered last.
+    ///
+    /// # Errors
+    /// When there is no connection in time, or the other side refuses.
+    pub async fn link(&self, address: Option<&str>, kind: LinkKind) -> Result<Link, DialError> {
+        let stream = match address {
+            Some(address) => self.connect(address).await?,
+            None => self.connect_any().await?,
+        };
+        let address = address.map_or_else(|| self.current(), str::to_owned);
+        let upgrade = tokio::time::timeout(DIAL_TIMEOUT, upgrade(&address, stream, kind));
+        let io = upgrade.await.map_err(|elapsed| DialError::Connect(address.clone(), Box::new(elapsed)))??;
+        Ok(Link { io, address })
+    }
+}
+
+impl Link {
+    /// Serves `router` until the connection ends; or `shutdown` is cancelled, then calls under way get a few seconds
+    /// more; or `retire` is, because another link has taken its place, then they get the time they need.
+    pub async fn serve(self, router: axum::Router, shutdown: &CancellationToken, retire: &CancellationToken) {
+        self.serve_until(router, shutdown, retire, DRAIN_TIMEOUT).await;
+    }
+
+    async fn serve_until(
+        self,
+        router: axum::Router,
+        shutdown: &CancellationToken,
+        retire: &CancellationToken,
+        drain: Duration,
+    ) {
+        let address = self.address;
+        let service = hyper_util::service::TowerToHyperService::new(router);
+        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(hyper_util::rt::TokioTimer::new())
+            .keep_alive_interval(Some(KEEP_ALIVE))
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .adaptive_window(true);
+        let connection = builder.serve_connection(TokioIo::new(TokioIo::new(self.io)), service);
+        let mut connection = std::pin::pin!(connection);
+        let limit = tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, address, "link broke");
+                }
+                return;
             }
-        }
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            if tokio::time::timeout(drain, connection).await.is_err() {
-                tracing::debug!(address, "streams on a link were cut off");
-            }
+            () = shutdown.cancelled() => drain,
+            () = retire.cancelled() => RETIRE_TIMEOUT,
+        };
+        connection.as_mut().graceful_shutdown();
+        let stopped = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(drain).await;
+        };
+        tokio::select! {
+            _ = connection => {}
+            () = tokio::time::sleep(limit) => tracing::debug!(address, "streams on a link were cut off"),
+            () = stopped => tracing::debug!(address, "streams on a link were cut off"),
         }
     }
-    Ok(())
 }
 
-async fn dial(address: &str, token: Option<&Secret>) -> Result<hyper::upgrade::Upgraded, DialError> {
+async fn upgrade(address: &str, stream: DialledStream, kind: LinkKind) -> Result<hyper::upgrade::Upgraded, DialError> {
     let connect = |error: Box<dyn std::error::Error + Send + Sync>| DialError::Connect(address.to_owned(), error);
-    let uri: Uri = address.parse().map_err(|_| DialError::Address(address.to_owned()))?;
-    let authority = uri.authority().ok_or_else(|| DialError::Address(address.to_owned()))?;
-    let port = authority.port_u16().unwrap_or(80);
-    let stream = TcpStream::connect((authority.host(), port)).await.map_err(|error| connect(Box::new(error)))?;
-    let _ = stream.set_nodelay(true);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
             .await
             .map_err(|error| connect(Box::new(error)))?;
     tokio::spawn(connection.with_upgrades());
-    let mut request = Request::builder()
+    let request = Request::builder()
         .method(Method::POST)
         .uri(LINK_PATH)
-        .header(header::HOST, authority.as_str())
+        .header(header::HOST, crate::tls::SERVER_NAME)
         .header(header::CONNECTION, "upgrade")
-        .header(header::UPGRADE, PROTOCOL);
-    if let Some(token) = token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
-    }
-    let request = request.body(Empty::new()).map_err(|error| connect(Box::new(error)))?;
+        .header(header::UPGRADE, PROTOCOL)
+        .header(KIND, kind.as_str())
+        .body(Empty::new())
+        .map_err(|error| connect(Box::new(error)))?;
     let response: Response<Incoming> = sender.send_request(request).await.map_err(|error| connect(Box::new(error)))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let status = response.status();
@@ -244,106 +376,201 @@ async fn dial(address: &str, token: Option<&Secret>) -> Result<hyper::upgrade::U
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DialOptions;
+    use crate::tls::{Acceptor, AgentKey, Authority};
     use std::convert::Infallible;
+    use toolyard_types::Timestamp;
     use tower::ServiceExt;
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     fn nowhere() -> Channel {
         crate::in_process(axum::Router::new())
     }
 
+    fn put(links: &Links, toolbox: ToolboxId) -> u64 {
+        links.put(toolbox, LinkKind::Calls, nowhere(), Some(1), CancellationToken::new())
+    }
+
+    /// A gateway that accepts links over TLS, and an agent that may dial it.
+    struct World {
+        authority: Arc<Authority>,
+        links: Links,
+        toolbox: ToolboxId,
+        address: String,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let clock = Clock::system();
+            let authority = Arc::new(Authority::generate(clock.now()).expect("a CA"));
+            let links = Links::new(clock.clone());
+            let acceptor = Acceptor::new(authority.clone(), clock).expect("TLS");
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address").to_string();
+            let accept = links.clone();
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    let (acceptor, accept) = (acceptor.clone(), accept.clone());
+                    tokio::spawn(async move {
+                        let Ok((stream, peer)) = acceptor.accept(stream).await else { return };
+                        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                            let accept = accept.clone();
+                            async move {
+                                Ok::<_, Infallible>(match peer {
+                                    Some(peer) => accept.accept(peer, request.map(Body::new)),
+                                    None => status(StatusCode::UNAUTHORIZED),
+                                })
+                            }
+                        });
+                        let connection = hyper::server::conn::http1::Builder::new();
+                        let _ = connection.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+                    });
+                }
+            });
+            Self { authority, links, toolbox: ToolboxId::generate(), address }
+        }
+
+        fn dialler(&self, ca: &str) -> Dialler {
+            let options =
+                DialOptions { addresses: vec![self.address.clone()], ca: ca.to_owned(), proxy: None, no_proxy: None };
+            Dialler::new(options).expect("good addresses")
+        }
+
+        fn enrolled(&self, from: Timestamp, until: Timestamp) -> Dialler {
+            let dialler = self.dialler(&self.authority.fingerprint());
+            let key = AgentKey::generate().expect("a key");
+            let request = key.signing_request().expect("a request");
+            let certificate = self.authority.issue_agent(&request, (self.toolbox, 1), from, until).expect("one");
+            dialler.set_certificate(&key, &certificate).expect("they belong together");
+            dialler
+        }
+
+        fn agent(&self) -> Dialler {
+            let now = Clock::system().now();
+            self.enrolled(now, now.plus(HOUR))
+        }
+
+        async fn channel(&self) -> Channel {
+            let there = async {
+                loop {
+                    if let Some(channel) = self.links.get(self.toolbox) {
+                        return channel;
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), there).await.expect("a link")
+        }
+
+        async fn no_link(&self) {
+            let gone = async {
+                while self.links.get(self.toolbox).is_some() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the link is forgotten");
+        }
+    }
+
+    fn hello() -> axum::Router {
+        axum::Router::new().route("/v1/hello", axum::routing::get(|| async { "from the agent" }))
+    }
+
     #[test]
     fn an_old_link_that_ends_late_leaves_the_newest_one_alone() {
-        let (links, toolbox) = (Links::default(), ToolboxId::generate());
-        let first = links.put(toolbox, nowhere());
-        let second = links.put(toolbox, nowhere());
-        links.forget(toolbox, second);
+        let (links, toolbox) = (Links::new(Clock::system()), ToolboxId::generate());
+        let first = put(&links, toolbox);
+        let second = put(&links, toolbox);
+        links.forget(toolbox, LinkKind::Calls, second);
         assert!(links.get(toolbox).is_none());
-        let third = links.put(toolbox, nowhere());
-        links.forget(toolbox, first);
+        let third = put(&links, toolbox);
+        links.forget(toolbox, LinkKind::Calls, first);
         assert!(links.get(toolbox).is_some());
-        links.forget(toolbox, third);
+        links.forget(toolbox, LinkKind::Calls, third);
         assert!(links.get(toolbox).is_none());
     }
 
     #[tokio::test]
     async fn an_endless_stream_does_not_keep_a_link_that_is_to_end() {
-        let links = Links::default();
-        let toolbox = ToolboxId::generate();
-        let accept = links.clone();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = format!("http://{}", listener.local_addr().expect("an address"));
-        let gateway = axum::Router::new().route(
-            LINK_PATH,
-            axum::routing::post(move |request: axum::extract::Request| async move { accept.accept(toolbox, request) }),
-        );
-        tokio::spawn(async move { axum::serve(listener, gateway).await });
+        let world = World::new().await;
         let endless = || async {
             let events = futures_util::stream::once(async { Ok::<_, Infallible>("event") });
             Body::from_stream(futures_util::StreamExt::chain(events, futures_util::stream::pending()))
         };
         let agent = axum::Router::new().route("/v1/events", axum::routing::get(endless));
-        let shutdown = CancellationToken::new();
+        let (shutdown, retire) = (CancellationToken::new(), CancellationToken::new());
         let stop = shutdown.clone();
-        let drain = Duration::from_millis(50);
-        let served = tokio::spawn(async move { serve_until(&address, None, agent, &stop, drain).await });
-        let channel = tokio::time::timeout(Duration::from_secs(10), async {
-            loop {
-                if let Some(channel) = links.get(toolbox) {
-                    return channel;
-                }
-                tokio::task::yield_now().await;
-            }
-        });
-        let channel = channel.await.expect("a link");
+        let link = world.agent().link(None, LinkKind::Calls).await.expect("a link");
+        let served =
+            tokio::spawn(async move { link.serve_until(agent, &stop, &retire, Duration::from_millis(50)).await });
+        let channel = world.channel().await;
         let request = Request::get("/v1/events").body(Body::empty()).expect("a request");
         let mut events = channel.oneshot(request).await.expect("an answer").into_body();
         events.frame().await.expect("open").expect("an event");
         shutdown.cancel();
         let ended = tokio::time::timeout(Duration::from_secs(10), served).await;
-        ended.expect("in time").expect("no panic").expect("an ordinary end");
+        ended.expect("in time").expect("no panic");
     }
 
     #[tokio::test]
     async fn a_gateway_calls_an_agent_over_the_connection_that_the_agent_opened() {
-        let links = Links::default();
-        let toolbox = ToolboxId::generate();
-        let accept = links.clone();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = format!("http://{}", listener.local_addr().expect("an address"));
-        let gateway = axum::Router::new().route(
-            LINK_PATH,
-            axum::routing::post(move |request: axum::extract::Request| async move { accept.accept(toolbox, request) }),
-        );
-        tokio::spawn(async move { axum::serve(listener, gateway).await });
-
-        let agent = axum::Router::new().route("/v1/hello", axum::routing::get(|| async { "from the agent" }));
-        let shutdown = CancellationToken::new();
+        let world = World::new().await;
+        let (shutdown, retire) = (CancellationToken::new(), CancellationToken::new());
         let stop = shutdown.clone();
-        let served = tokio::spawn(async move { dial_and_serve(&address, None, agent, &stop).await });
-
-        let channel = tokio::time::timeout(Duration::from_secs(10), async {
-            loop {
-                if let Some(channel) = links.get(toolbox) {
-                    return channel;
-                }
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .expect("a link");
+        let link = world.agent().link(None, LinkKind::Calls).await.expect("a link");
+        let served = tokio::spawn(async move { link.serve(hello(), &stop, &retire).await });
+        let channel = world.channel().await;
         let request = Request::get("/v1/hello").body(Body::empty()).expect("a request");
         let answer = channel.oneshot(request).await.expect("an answer");
         let body = answer.into_body().collect().await.expect("a body").to_bytes();
         assert_eq!(&body[..], b"from the agent");
-
+        let health = world.links.health(world.toolbox);
+        assert!(health.connected && !health.bulk);
         shutdown.cancel();
-        served.await.expect("no panic").expect("an ordinary end");
-        tokio::time::timeout(Duration::from_secs(10), async {
-            while links.get(toolbox).is_some() {
-                tokio::task::yield_now().await;
-            }
+        served.await.expect("no panic");
+        world.no_link().await;
+    }
+
+    #[tokio::test]
+    async fn a_revoked_enrolment_closes_its_link_at_once_and_another_ones_stays() {
+        let world = World::new().await;
+        let link = world.agent().link(None, LinkKind::Calls).await.expect("a link");
+        let served = tokio::spawn(async move {
+            link.serve(hello(), &CancellationToken::new(), &CancellationToken::new()).await;
+        });
+        world.channel().await;
+        world.links.close_ended(|_| Some(1));
+        assert!(world.links.get(world.toolbox).is_some());
+        world.links.close_ended(|_| Some(2));
+        world.no_link().await;
+        tokio::time::timeout(Duration::from_secs(10), served).await.expect("the agent notices").expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_of_another_ca_an_expired_one_and_none_are_refused() {
+        let world = World::new().await;
+        let stranger = World::new().await;
+        let refused = async |dialler: Dialler, what: &str| {
+            assert!(dialler.link(None, LinkKind::Calls).await.is_err(), "{what}");
+        };
+        refused(world.dialler(&world.authority.fingerprint()), "no certificate").await;
+        refused(world.dialler(&stranger.authority.fingerprint()), "another control plane's CA is pinned").await;
+        let now = Clock::system().now();
+        let past = |hours: i64| Timestamp::from_ms(now.as_ms() - hours * 3_600_000);
+        refused(world.enrolled(past(5), past(1)), "expired").await;
+        let foreign = Dialler::new(DialOptions {
+            addresses: vec![world.address.clone()],
+            ca: world.authority.fingerprint(),
+            proxy: None,
+            no_proxy: None,
         })
-        .await
-        .expect("the link is forgotten");
+        .expect("a dialler");
+        let key = AgentKey::generate().expect("a key");
+        let request = key.signing_request().expect("a request");
+        let certificate =
+            stranger.authority.issue_agent(&request, (world.toolbox, 1), now, now.plus(HOUR)).expect("one");
+        foreign.set_certificate(&key, &certificate).expect("they belong together");
+        refused(foreign, "of another CA").await;
     }
 }

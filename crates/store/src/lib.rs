@@ -48,7 +48,7 @@ pub use probes::ProbeRow;
 pub use revisions::RevisionRow;
 pub use rollouts::RolloutRow;
 pub use servers::{ServerRef, ServerRow};
-pub use toolboxes::ToolboxRow;
+pub use toolboxes::{JoinTokenRow, SealedAuthority, ToolboxMark, ToolboxRow};
 pub use toolsets::ToolsetRow;
 pub use tx::{OrgTx, SystemTx, Tx};
 

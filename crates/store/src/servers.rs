@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 
 use sea_orm::FromQueryResult;
-use toolyard_types::{EntryName, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
+use toolyard_types::{EntryName, Labels, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
-use crate::query::{TextRow, count, parse, parse_option, placeholders, to_i64};
+use crate::query::{TextRow, count, json, parse, parse_option, placeholders, to_i64, to_json};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A server.
@@ -30,6 +30,8 @@ pub struct ServerRow {
     pub deleted: bool,
     /// Where it must run; any toolbox when absent.
     pub toolbox: Option<ToolboxId>,
+    /// The labels that its toolbox must have.
+    pub toolbox_labels: Labels,
     /// The revision that serves, or served last.
     pub serving_revision: Option<RevisionId>,
     /// The rollout whose instances serve; absent when nothing should.
@@ -57,7 +59,7 @@ pub struct ServerRef {
     pub server: ServerId,
 }
 
-const COLUMNS: &str = "id, name, kind, entry_name, entry_version, enabled, deleted, toolbox_id, serving_revision_id, \
+const COLUMNS: &str = "id, name, kind, entry_name, entry_version, enabled, deleted, toolbox_id, toolbox_labels, serving_revision_id, \
                        serving_rollout_id, target_revision_id, rollout_id, rollout_timeout_ms, version, created_at, updated_at";
 
 #[derive(FromQueryResult)]
@@ -70,6 +72,7 @@ struct Row {
     enabled: bool,
     deleted: bool,
     toolbox_id: Option<String>,
+    toolbox_labels: String,
     serving_revision_id: Option<String>,
     serving_rollout_id: Option<String>,
     target_revision_id: String,
@@ -92,6 +95,7 @@ impl TryFrom<Row> for ServerRow {
             enabled: row.enabled,
             deleted: row.deleted,
             toolbox: parse_option("servers.toolbox_id", row.toolbox_id.as_deref())?,
+            toolbox_labels: json("servers.toolbox_labels", &row.toolbox_labels)?,
             serving_revision: parse_option("servers.serving_revision_id", row.serving_revision_id.as_deref())?,
             serving_rollout: parse_option("servers.serving_rollout_id", row.serving_rollout_id.as_deref())?,
             target_revision: parse("servers.target_revision_id", &row.target_revision_id)?,
@@ -122,7 +126,7 @@ impl OrgTx {
     pub async fn insert_server(&self, server: &ServerRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO servers (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -134,6 +138,7 @@ impl OrgTx {
             server.enabled.into(),
             server.deleted.into(),
             text(server.toolbox.as_ref()),
+            to_json(&server.toolbox_labels).into(),
             text(server.serving_revision.as_ref()),
             text(server.serving_rollout.as_ref()),
             server.target_revision.to_string().into(),

@@ -3,9 +3,9 @@
 use sea_orm::FromQueryResult;
 use toolyard_types::agent::ToolboxReport;
 use toolyard_types::state::{Reason, Status, ToolboxState};
-use toolyard_types::{CredentialId, Name, OrganizationId, Timestamp, ToolboxId};
+use toolyard_types::{CredentialId, Labels, Name, OrganizationId, Timestamp, ToolboxId};
 
-use crate::query::{TextRow, count, json, parse, to_i64, to_json};
+use crate::query::{NumberRow, TextRow, count, json, parse, to_i64, to_json};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A toolbox.
@@ -17,8 +17,16 @@ pub struct ToolboxRow {
     pub name: Name,
     /// Where it is and why.
     pub status: Status<ToolboxState>,
-    /// The SHA-256 of its agent's secret, in hex; none for the built-in one.
-    pub token_hash: Option<String>,
+    /// Whether it is the one in the control plane's own process, whose agent needs no certificate.
+    pub built_in: bool,
+    /// Since when it is to take nothing new, whether its agent is heard or not.
+    pub draining_since: Option<Timestamp>,
+    /// What the operator says of it.
+    pub labels: Labels,
+    /// Rises with every join and revocation; a certificate is good for one number.
+    pub enrolment: u64,
+    /// When the newest certificate of its agent ends.
+    pub certificate_expires_at: Option<Timestamp>,
     /// When its agent was last heard, as last written.
     pub last_seen_at: Option<Timestamp>,
     /// Its agent's version.
@@ -31,8 +39,49 @@ pub struct ToolboxRow {
     pub created_at: Timestamp,
 }
 
-const COLUMNS: &str =
-    "id, name, state, reason, message, since, token_hash, last_seen_at, agent_version, report, generation, created_at";
+impl ToolboxRow {
+    /// Whether anything new may be placed on it.
+    #[must_use]
+    pub fn takes_new(&self) -> bool {
+        self.status.phase == ToolboxState::Online && self.draining_since.is_none()
+    }
+}
+
+/// A token that an agent may join with, by its secret's SHA-256.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinTokenRow {
+    /// Whose toolbox.
+    pub organization: OrganizationId,
+    /// Which toolbox it is for.
+    pub toolbox: ToolboxId,
+    /// Until when it may be used.
+    pub expires_at: Timestamp,
+    /// By which key it was used, and for which enrolment.
+    pub used: Option<(String, u64)>,
+}
+
+/// What changes of a toolbox between two looks at all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToolboxMark {
+    /// Which.
+    pub id: ToolboxId,
+    /// What it should run.
+    pub generation: u64,
+    /// Whose certificates are good.
+    pub enrolment: u64,
+}
+
+/// The control plane's CA: its certificate (PEM), and its key sealed by the vault.
+#[derive(Clone, Debug)]
+pub struct SealedAuthority {
+    /// The certificate.
+    pub certificate: String,
+    /// The sealed key.
+    pub sealed_key: Vec<u8>,
+}
+
+const COLUMNS: &str = "id, name, state, reason, message, since, built_in, draining_since, labels, enrolment, \
+                       certificate_expires_at, last_seen_at, agent_version, report, generation, created_at";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -42,7 +91,11 @@ struct Row {
     reason: String,
     message: String,
     since: i64,
-    token_hash: Option<String>,
+    built_in: bool,
+    draining_since: Option<i64>,
+    labels: String,
+    enrolment: i64,
+    certificate_expires_at: Option<i64>,
     last_seen_at: Option<i64>,
     agent_version: Option<String>,
     report: String,
@@ -63,7 +116,11 @@ impl TryFrom<Row> for ToolboxRow {
                 since: Timestamp::from_ms(row.since),
                 next_attempt_at: None,
             },
-            token_hash: row.token_hash,
+            built_in: row.built_in,
+            draining_since: row.draining_since.map(Timestamp::from_ms),
+            labels: json("toolboxes.labels", &row.labels)?,
+            enrolment: count("toolboxes.enrolment", row.enrolment)?,
+            certificate_expires_at: row.certificate_expires_at.map(Timestamp::from_ms),
             last_seen_at: row.last_seen_at.map(Timestamp::from_ms),
             agent_version: row.agent_version,
             report: json("toolboxes.report", &row.report)?,
@@ -80,9 +137,31 @@ struct OwnerRow {
 }
 
 #[derive(FromQueryResult)]
-struct GenerationRow {
+struct MarkRow {
     id: String,
     generation: i64,
+    enrolment: i64,
+}
+
+#[derive(FromQueryResult)]
+struct TokenRow {
+    organization_id: String,
+    toolbox_id: String,
+    expires_at: i64,
+    used_key: Option<String>,
+    used_enrolment: Option<i64>,
+}
+
+#[derive(FromQueryResult)]
+struct AuthorityRow {
+    certificate: String,
+    sealed_key: Vec<u8>,
+}
+
+#[derive(FromQueryResult)]
+struct EnrolmentRow {
+    organization_id: String,
+    enrolment: i64,
 }
 
 impl OrgTx {
@@ -93,7 +172,7 @@ impl OrgTx {
     pub async fn insert_toolbox(&self, toolbox: &ToolboxRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO toolboxes (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -103,7 +182,11 @@ impl OrgTx {
             toolbox.status.reason.as_str().into(),
             toolbox.status.message.clone().into(),
             toolbox.status.since.as_ms().into(),
-            toolbox.token_hash.clone().into(),
+            toolbox.built_in.into(),
+            toolbox.draining_since.map(Timestamp::as_ms).into(),
+            to_json(&toolbox.labels).into(),
+            to_i64(toolbox.enrolment).into(),
+            toolbox.certificate_expires_at.map(Timestamp::as_ms).into(),
             toolbox.last_seen_at.map(Timestamp::as_ms).into(),
             toolbox.agent_version.clone().into(),
             to_json(&toolbox.report).into(),
@@ -114,13 +197,14 @@ impl OrgTx {
         Ok(())
     }
 
-    /// Writes what may change of a toolbox, but its generation.
+    /// Writes what an agent's sync may change of a toolbox; its generation, its enrolment and what an operator
+    /// sets have statements of their own, so that a sync under way never takes them back.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn update_toolbox(&self, toolbox: &ToolboxRow) -> Result<()> {
-        let sql = "UPDATE toolboxes SET state = $3, reason = $4, message = $5, since = $6, token_hash = $7, \
-                   last_seen_at = $8, agent_version = $9, report = $10 WHERE organization_id = $1 AND id = $2";
+        let sql = "UPDATE toolboxes SET state = $3, reason = $4, message = $5, since = $6, last_seen_at = $7, \
+                   agent_version = $8, report = $9 WHERE organization_id = $1 AND id = $2";
         let values = [
             self.organization().to_string().into(),
             toolbox.id.to_string().into(),
@@ -128,13 +212,104 @@ impl OrgTx {
             toolbox.status.reason.as_str().into(),
             toolbox.status.message.clone().into(),
             toolbox.status.since.as_ms().into(),
-            toolbox.token_hash.clone().into(),
             toolbox.last_seen_at.map(Timestamp::as_ms).into(),
             toolbox.agent_version.clone().into(),
             to_json(&toolbox.report).into(),
         ];
         self.execute(sql, values).await?;
         Ok(())
+    }
+
+    /// Writes since when a toolbox is to take nothing new, if it is.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_toolbox_draining(&self, id: ToolboxId, since: Option<Timestamp>) -> Result<()> {
+        let sql = "UPDATE toolboxes SET draining_since = $3 WHERE organization_id = $1 AND id = $2";
+        let since = since.map(Timestamp::as_ms).into();
+        self.execute(sql, [self.organization().to_string().into(), id.to_string().into(), since]).await?;
+        Ok(())
+    }
+
+    /// Writes a toolbox's labels.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_toolbox_labels(&self, id: ToolboxId, labels: &Labels) -> Result<()> {
+        let sql = "UPDATE toolboxes SET labels = $3 WHERE organization_id = $1 AND id = $2";
+        let values = [self.organization().to_string().into(), id.to_string().into(), to_json(labels).into()];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// Ends every certificate of a toolbox by raising its enrolment; `None` when it was removed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn raise_enrolment(&self, id: ToolboxId) -> Result<Option<u64>> {
+        // The generation rises too: a sync that is held open looks again, and finds its certificate ended.
+        let sql = "UPDATE toolboxes SET enrolment = enrolment + 1, generation = generation + 1, \
+                   certificate_expires_at = NULL WHERE organization_id = $1 AND id = $2 AND state <> 'removed' \
+                   RETURNING enrolment AS number";
+        let values = [self.organization().to_string().into(), id.to_string().into()];
+        let row = self.row::<NumberRow>(sql, values).await?;
+        row.map(|row| count("toolboxes.enrolment", row.number)).transpose()
+    }
+
+    /// Notes until when a toolbox's newest certificate is good.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_certificate_expiry(&self, id: ToolboxId, at: Timestamp) -> Result<()> {
+        let sql = "UPDATE toolboxes SET certificate_expires_at = $3 WHERE organization_id = $1 AND id = $2";
+        self.execute(sql, [self.organization().to_string().into(), id.to_string().into(), at.as_ms().into()]).await?;
+        Ok(())
+    }
+
+    /// Writes a join token, in place of those of the same toolbox that were not used.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn put_join_token(&self, toolbox: ToolboxId, secret_hash: &str, expires_at: Timestamp) -> Result<()> {
+        self.drop_join_tokens(toolbox).await?;
+        let sql = "INSERT INTO join_tokens (secret_hash, organization_id, toolbox_id, created_at, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5)";
+        let values = [
+            secret_hash.into(),
+            self.organization().to_string().into(),
+            toolbox.to_string().into(),
+            self.now().as_ms().into(),
+            expires_at.as_ms().into(),
+        ];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// Forgets the join tokens of a toolbox that were not used.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn drop_join_tokens(&self, toolbox: ToolboxId) -> Result<()> {
+        let sql = "DELETE FROM join_tokens WHERE organization_id = $1 AND toolbox_id = $2 AND used_at IS NULL";
+        self.execute(sql, [self.organization().to_string().into(), toolbox.to_string().into()]).await?;
+        Ok(())
+    }
+
+    /// Uses a join token; `false` when it is not there or was used meanwhile.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn use_join_token(&self, secret_hash: &str, key: &str, enrolment: u64) -> Result<bool> {
+        let sql = "UPDATE join_tokens SET used_at = $3, used_key = $4, used_enrolment = $5 \
+                   WHERE organization_id = $1 AND secret_hash = $2 AND used_at IS NULL";
+        let values = [
+            self.organization().to_string().into(),
+            secret_hash.into(),
+            self.now().as_ms().into(),
+            key.into(),
+            to_i64(enrolment).into(),
+        ];
+        Ok(self.execute(sql, values).await? == 1)
     }
 
     /// A toolbox by name; never a removed one.
@@ -210,7 +385,7 @@ impl OrgTx {
     /// # Errors
     /// When the database fails.
     pub async fn remove_toolbox(&self, toolbox: &ToolboxRow) -> Result<()> {
-        let sql = "UPDATE toolboxes SET state = 'removed', name = $3, token_hash = NULL, since = $4 \
+        let sql = "UPDATE toolboxes SET state = 'removed', name = $3, enrolment = enrolment + 1, since = $4 \
                    WHERE organization_id = $1 AND id = $2";
         // No `Name` can hold a `#`, so the id cannot collide with a later toolbox.
         let values = [
@@ -248,26 +423,87 @@ impl SystemTx {
         row.map(|row| parse("toolboxes.organization_id", &row.text)).transpose()
     }
 
-    /// The toolbox whose agent has the secret with this SHA-256, in hex.
+    /// Whose toolbox it is, and which enrolment's certificates are good.
     ///
     /// # Errors
     /// When the database fails or the row cannot be read.
-    pub async fn toolbox_by_token(&self, token_hash: &str) -> Result<Option<(OrganizationId, ToolboxId)>> {
-        let sql = "SELECT organization_id, id FROM toolboxes WHERE token_hash = $1 AND state <> 'removed'";
-        let row = self.row::<OwnerRow>(sql, [token_hash.into()]).await?;
-        row.map(|row| Ok((parse("toolboxes.organization_id", &row.organization_id)?, parse("toolboxes.id", &row.id)?)))
-            .transpose()
+    pub async fn toolbox_enrolment(&self, id: ToolboxId) -> Result<Option<(OrganizationId, u64)>> {
+        let sql = "SELECT organization_id, enrolment FROM toolboxes WHERE id = $1 AND state <> 'removed'";
+        let row = self.row::<EnrolmentRow>(sql, [id.to_string().into()]).await?;
+        row.map(|row| {
+            Ok((
+                parse("toolboxes.organization_id", &row.organization_id)?,
+                count("toolboxes.enrolment", row.enrolment)?,
+            ))
+        })
+        .transpose()
     }
 
-    /// The generation of every toolbox.
+    /// The join token whose secret has this SHA-256, in hex; kept a while after it was used.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn join_token(&self, secret_hash: &str) -> Result<Option<JoinTokenRow>> {
+        let sql = "SELECT organization_id, toolbox_id, expires_at, used_key, used_enrolment FROM join_tokens \
+                   WHERE secret_hash = $1";
+        let Some(row) = self.row::<TokenRow>(sql, [secret_hash.into()]).await? else { return Ok(None) };
+        let used = match (row.used_key, row.used_enrolment) {
+            (Some(key), Some(enrolment)) => Some((key, count("join_tokens.used_enrolment", enrolment)?)),
+            _ => None,
+        };
+        Ok(Some(JoinTokenRow {
+            organization: parse("join_tokens.organization_id", &row.organization_id)?,
+            toolbox: parse("join_tokens.toolbox_id", &row.toolbox_id)?,
+            expires_at: Timestamp::from_ms(row.expires_at),
+            used,
+        }))
+    }
+
+    /// Forgets join tokens that expired before `at`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn trim_join_tokens(&self, at: Timestamp) -> Result<u64> {
+        self.execute("DELETE FROM join_tokens WHERE expires_at < $1", [at.as_ms().into()]).await
+    }
+
+    /// The control plane's CA, if it was made.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn authority(&self) -> Result<Option<SealedAuthority>> {
+        let sql = "SELECT certificate, sealed_key FROM authority WHERE id = 1";
+        let row = self.row::<AuthorityRow>(sql, []).await?;
+        Ok(row.map(|row| SealedAuthority { certificate: row.certificate, sealed_key: row.sealed_key }))
+    }
+
+    /// Writes the control plane's CA, unless another replica did.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn insert_authority(&self, authority: SealedAuthority) -> Result<()> {
+        let sql = "INSERT INTO authority (id, certificate, sealed_key, created_at) VALUES (1, $1, $2, $3) \
+                   ON CONFLICT (id) DO NOTHING";
+        let values = [authority.certificate.into(), authority.sealed_key.into(), self.now().as_ms().into()];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// The generation and enrolment of every toolbox.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn generations(&self) -> Result<Vec<(ToolboxId, u64)>> {
-        let rows =
-            self.rows::<GenerationRow>("SELECT id, generation FROM toolboxes WHERE state <> 'removed'", []).await?;
+    pub async fn toolbox_marks(&self) -> Result<Vec<ToolboxMark>> {
+        let sql = "SELECT id, generation, enrolment FROM toolboxes WHERE state <> 'removed'";
+        let rows = self.rows::<MarkRow>(sql, []).await?;
         rows.into_iter()
-            .map(|row| Ok((parse("toolboxes.id", &row.id)?, count("toolboxes.generation", row.generation)?)))
+            .map(|row| {
+                Ok(ToolboxMark {
+                    id: parse("toolboxes.id", &row.id)?,
+                    generation: count("toolboxes.generation", row.generation)?,
+                    enrolment: count("toolboxes.enrolment", row.enrolment)?,
+                })
+            })
             .collect()
     }
 

@@ -3,13 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
-use toolyard_store::{InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RevisionRow, ToolboxRow};
+use toolyard_link::tls::{self, PeerCertificate};
+use toolyard_store::{
+    InstanceRow, InstanceWish, JobRow, JobState, JoinTokenRow, NewAudit, OrgTx, RevisionRow, ToolboxRow,
+};
 use toolyard_types::agent::{
-    AGENT_PROTOCOL, Desired, DesiredInstance, Exit, JobResult, McpInfo, Observed, ObservedInstance, ResolveJob,
-    SyncRequest, SyncResponse,
+    AGENT_PROTOCOL, AgentCertificate, CertificateRequest, Desired, DesiredInstance, Exit, JobResult, JoinRequest,
+    McpInfo, Observed, ObservedInstance, ResolveJob, SyncRequest, SyncResponse,
 };
 use toolyard_types::spec::{Lock, Value};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
@@ -41,38 +46,214 @@ const LONGEST_NAME: usize = 200;
 /// The largest lock, in bytes.
 const LARGEST_LOCK: usize = 8 << 20;
 
-/// Whose agent carries this secret.
+/// An agent that was identified.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Agent {
+    organization: OrganizationId,
+    toolbox: ToolboxId,
+    /// The enrolment of its certificate; none in the same process.
+    enrolment: Option<u64>,
+}
+
+impl Agent {
+    /// Refuses a certificate that was revoked or replaced.
+    fn check(&self, enrolment: u64) -> Result<()> {
+        if self.enrolment.is_some_and(|own| own != enrolment) { Err(revoked()) } else { Ok(()) }
+    }
+}
+
+/// Nobody is there.
+pub(crate) fn no_certificate() -> ControlError {
+    ControlError::problem(Code::CertificateRequired, "only joining is possible without a certificate")
+}
+
+fn revoked() -> ControlError {
+    let detail = "the certificate was revoked or replaced; start `toolyard dtma` with a new token to join again";
+    ControlError::problem(Code::CertificateRevoked, detail)
+}
+
+fn removed() -> ControlError {
+    ControlError::problem(Code::CertificateRevoked, "the toolbox was removed")
+}
+
+/// Whose agent has this certificate.
 ///
 /// # Errors
-/// `unauthenticated` when it is nobody's.
-pub(crate) async fn authenticate(control: &Control, secret: &str) -> Result<(OrganizationId, ToolboxId)> {
-    let hash = crate::auth::token::sha256_hex(secret);
-    let tx = control.store().system_read("authenticating an agent").await?;
-    tx.toolbox_by_token(&hash).await?.ok_or_else(|| {
-        ControlError::Unauthenticated("the agent's token is not known; enroll the toolbox again".to_owned())
+/// `certificate_revoked` when it was revoked or replaced, or has ended while its connection lasted.
+pub(crate) async fn admit(control: &Control, certificate: &PeerCertificate) -> Result<Agent> {
+    if control.clock().now() >= certificate.expires_at {
+        return Err(ControlError::problem(Code::CertificateRevoked, "the certificate has ended"));
+    }
+    let tx = control.store().system_read("identifying an agent").await?;
+    let (organization, enrolment) = tx.toolbox_enrolment(certificate.toolbox).await?.ok_or_else(removed)?;
+    let agent = Agent { organization, toolbox: certificate.toolbox, enrolment: Some(certificate.enrolment) };
+    agent.check(enrolment)?;
+    Ok(agent)
+}
+
+/// Whose toolbox in this process it is.
+///
+/// # Errors
+/// `certificate_revoked` when there is no such toolbox any more.
+pub(crate) async fn owner(control: &Control, toolbox: ToolboxId) -> Result<Agent> {
+    let tx = control.store().system_read("finding an agent's toolbox").await?;
+    let (organization, _) = tx.toolbox_enrolment(toolbox).await?.ok_or_else(removed)?;
+    Ok(Agent { organization, toolbox, enrolment: None })
+}
+
+/// Gives the agent of a toolbox its first certificate, for a token that is good once. The same agent may ask again with
+/// the same key: its answer may have been lost.
+///
+/// # Errors
+/// `token_invalid`, `token_used`, `token_expired`, `token_foreign`, `validation_failed`, or when the store fails.
+pub(crate) async fn join(
+    control: &Control,
+    request: JoinRequest,
+    request_id: Option<String>,
+) -> Result<AgentCertificate> {
+    let (csr, key) = signing_request(&request.csr)?;
+    let hash = crate::auth::token::sha256_hex(request.secret.expose());
+    let tx = control.store().system("an agent joins").await?;
+    let Some(token) = tx.join_token(&hash).await? else {
+        tracing::warn!(toolbox.id = %request.toolbox, "an agent tried to join with a token that is not known");
+        return Err(ControlError::problem(Code::TokenInvalid, "the join token is not known here"));
+    };
+    let mut tx = tx.into_org(token.organization);
+    let Some(row) = tx.toolbox_by_id(token.toolbox).await? else {
+        return Err(ControlError::problem(Code::TokenInvalid, "the toolbox that the token was for was removed"));
+    };
+    let enrolment = match usable(&token, &row, &request, &key, tx.now()) {
+        Ok(Use::Again(enrolment)) => enrolment,
+        Ok(Use::First) => match tx.raise_enrolment(row.id).await? {
+            Some(enrolment) if tx.use_join_token(&hash, &key, enrolment).await? => enrolment,
+            _ => return Err(ControlError::problem(Code::TokenUsed, "the join token was used a moment ago")),
+        },
+        Err(refusal) => {
+            drop(tx);
+            tracing::warn!(toolbox.name = %row.name, code = refusal.code().as_str(), "a join was refused");
+            audit_join_refusal(control, &row, token.organization, &refusal, request_id).await;
+            return Err(refusal);
+        }
+    };
+    let certificate = certify(control, &tx, &row, enrolment, &csr).await?;
+    tx.audit(&line(&row, true, json!({ "enrolment": enrolment, "key": key }), request_id)).await?;
+    app::toolboxes::changed(&mut tx, &row);
+    tx.commit().await?;
+    tracing::info!(toolbox.name = %row.name, enrolment, "an agent joined");
+    Ok(certificate)
+}
+
+/// How a join token is used.
+enum Use {
+    First,
+    /// For this enrolment, by the key that used it first.
+    Again(u64),
+}
+
+fn usable(token: &JoinTokenRow, row: &ToolboxRow, request: &JoinRequest, key: &str, now: Timestamp) -> Result<Use> {
+    if token.toolbox != request.toolbox {
+        return Err(ControlError::problem(Code::TokenForeign, "the join token is for another toolbox"));
+    }
+    match &token.used {
+        Some((by, enrolment)) if by == key && *enrolment == row.enrolment && now < token.expires_at => {
+            Ok(Use::Again(*enrolment))
+        }
+        Some(_) => Err(ControlError::problem(Code::TokenUsed, "the join token was used before")),
+        None if now >= token.expires_at => {
+            let detail = format!("the join token was good until {}", token.expires_at);
+            Err(ControlError::problem(Code::TokenExpired, detail))
+        }
+        None => Ok(Use::First),
+    }
+}
+
+/// Gives an agent that has a certificate the next one.
+///
+/// # Errors
+/// `certificate_revoked`, `validation_failed`, or when the store fails.
+pub(crate) async fn renew(
+    control: &Control,
+    certificate: &PeerCertificate,
+    request: &CertificateRequest,
+) -> Result<AgentCertificate> {
+    let (csr, _) = signing_request(&request.csr)?;
+    let agent = admit(control, certificate).await?;
+    let mut tx = control.store().org(agent.organization).await?;
+    let row = tx.toolbox_by_id(agent.toolbox).await?.ok_or_else(removed)?;
+    agent.check(row.enrolment)?;
+    let certificate = certify(control, &tx, &row, row.enrolment, &csr).await?;
+    app::toolboxes::changed(&mut tx, &row);
+    tx.commit().await?;
+    tracing::info!(toolbox.name = %row.name, until = %certificate.expires_at, "an agent renewed its certificate");
+    Ok(certificate)
+}
+
+fn signing_request(text: &str) -> Result<(Vec<u8>, String)> {
+    let wrong = || ControlError::field("csr", "must be a signing request (PKCS #10, DER) in base64url");
+    let csr = URL_SAFE_NO_PAD.decode(text).map_err(|_| wrong())?;
+    let key = tls::requested_key(&csr).map_err(|_| wrong())?;
+    Ok((csr, key))
+}
+
+async fn certify(
+    control: &Control,
+    tx: &OrgTx,
+    row: &ToolboxRow,
+    enrolment: u64,
+    csr: &[u8],
+) -> Result<AgentCertificate> {
+    let now = tx.now();
+    let expires_at = now.plus(control.options().agent_certificate);
+    let certificate = control
+        .authority()
+        .issue_agent(csr, (row.id, enrolment), now, expires_at)
+        .map_err(ControlError::internal("giving an agent a certificate"))?;
+    tx.set_certificate_expiry(row.id, expires_at).await?;
+    Ok(AgentCertificate {
+        toolbox: row.id,
+        name: row.name.clone(),
+        certificate: URL_SAFE_NO_PAD.encode(certificate),
+        renew_at: tls::renew_at(now, expires_at),
+        expires_at,
     })
 }
 
-/// Whose toolbox it is.
-///
-/// # Errors
-/// `unauthenticated` when there is no such toolbox any more.
-pub(crate) async fn owner(control: &Control, toolbox: ToolboxId) -> Result<(OrganizationId, ToolboxId)> {
-    let tx = control.store().system_read("finding an agent's toolbox").await?;
-    let organization = tx.toolbox_organization(toolbox).await?;
-    let removed = || ControlError::Unauthenticated("the toolbox was removed".to_owned());
-    Ok((organization.ok_or_else(removed)?, toolbox))
+fn line(row: &ToolboxRow, done: bool, detail: serde_json::Value, request_id: Option<String>) -> NewAudit {
+    NewAudit {
+        actor: format!("toolbox:{}", row.id),
+        actor_display: row.name.to_string(),
+        action: "toolbox.join".to_owned(),
+        target: format!("toolbox/{}", row.name),
+        done,
+        detail,
+        request_id,
+    }
+}
+
+async fn audit_join_refusal(
+    control: &Control,
+    row: &ToolboxRow,
+    organization: OrganizationId,
+    refusal: &ControlError,
+    request_id: Option<String>,
+) {
+    let detail = json!({ "why": refusal.to_string(), "code": refusal.code().as_str() });
+    let written = async {
+        let mut tx = control.store().org(organization).await?;
+        tx.audit(&line(row, false, detail, request_id)).await?;
+        tx.commit().await
+    };
+    if let Err(error) = written.await {
+        tracing::error!(error = &error as &dyn std::error::Error, "a refused join is missing in the audit log");
+    }
 }
 
 /// One turn of the conversation with an agent. The answer is held until its toolbox should run something else.
 ///
 /// # Errors
 /// `version_unsupported`, `validation_failed`, or when the store fails.
-pub(crate) async fn sync(
-    control: &Control,
-    (organization, toolbox): (OrganizationId, ToolboxId),
-    request: SyncRequest,
-) -> Result<SyncResponse> {
+pub(crate) async fn sync(control: &Control, agent: Agent, request: SyncRequest) -> Result<SyncResponse> {
+    let Agent { organization, toolbox, .. } = agent;
     let began = Instant::now();
     let protocol = negotiate(&request)?;
     if request.observed.instances.len() > MOST_OBSERVED || request.observed.jobs.len() > MOST_OBSERVED {
@@ -83,7 +264,7 @@ pub(crate) async fn sync(
     }
     observe(control, organization, toolbox, &request).await?;
     metrics::histogram!("toolyard_sync_seconds").record(began.elapsed().as_secs_f64());
-    let desired = next_desired(control, organization, toolbox, request.generation).await?;
+    let desired = next_desired(control, agent, request.generation).await?;
     Ok(SyncResponse { protocol, toolbox, desired, links: control.fleet().links() })
 }
 
@@ -141,8 +322,7 @@ struct News<'a> {
 
 impl<'a> News<'a> {
     async fn find(tx: &OrgTx, id: ToolboxId, request: &'a SyncRequest, now: Timestamp) -> Result<Self> {
-        let gone = || ControlError::Unauthenticated("the toolbox was removed".to_owned());
-        let before = tx.toolbox_by_id(id).await?.ok_or_else(gone)?;
+        let before = tx.toolbox_by_id(id).await?.ok_or_else(removed)?;
         let toolbox = heard(&before, request, now);
         let toolbox_changed = toolbox.status.phase != before.status.phase
             || toolbox.report != before.report
@@ -279,20 +459,16 @@ fn check(lock: &Lock) -> Result<(), &'static str> {
 }
 
 /// Waits until a toolbox should run something else than `seen`; `None` when it should not for a while.
-async fn next_desired(
-    control: &Control,
-    organization: OrganizationId,
-    toolbox: ToolboxId,
-    seen: u64,
-) -> Result<Option<Desired>> {
+async fn next_desired(control: &Control, agent: Agent, seen: u64) -> Result<Option<Desired>> {
+    let Agent { organization, toolbox, .. } = agent;
     let until = Instant::now() + HOLD;
     let mut generation = control.fleet().generation(toolbox, seen);
     loop {
         generation.mark_unchanged();
         let lease_due = control.fleet().lease_due(toolbox, control.clock().now(), RENEW_LEASE);
         let tx = control.store().org_read(organization).await?;
-        let removed = || ControlError::Unauthenticated("the toolbox was removed".to_owned());
         let row = tx.toolbox_by_id(toolbox).await?.ok_or_else(removed)?;
+        agent.check(row.enrolment)?;
         if row.generation != seen || lease_due {
             return desired(control, tx, &row).await.map(Some);
         }

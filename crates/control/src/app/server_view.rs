@@ -94,7 +94,7 @@ impl<'a> Views<'a> {
             instances: live.iter().map(|instance| self.instance(instance)).collect(),
             rollout: rollout.map(|rollout| self.rollout(&row.name, rollout)),
             toolbox: row.toolbox.and_then(|id| self.toolbox_name(id)),
-            toolbox_labels: toolyard_types::Labels::default(),
+            toolbox_labels: row.toolbox_labels.clone(),
             mcp_path: format!("/mcp/{}/servers/{}", self.organization, row.name),
             created_at: row.created_at,
             updated_at: row.updated_at,

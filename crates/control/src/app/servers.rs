@@ -14,6 +14,7 @@ use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::spec::{EntryVersion, RevisionSpec};
 use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{
+    Labels,
     Code, CredentialId, InstanceId, Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, ToolboxId,
 };
 
@@ -40,6 +41,9 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     let rollout_timeout_ms = rollout_timeout(request.settings.rollout_timeout_ms, ROLLOUT_TIMEOUT_MS)?;
     let mut tx = control.store().org_read(caller.organization).await?;
     let toolbox = toolbox_named(&tx, request.toolbox.as_ref()).await?;
+    if toolbox.is_some() && !request.toolbox_labels.is_empty() {
+        return Err(ControlError::field("toolbox_labels", "cannot be given together with `toolbox`"));
+    }
     let bindings = bindings(&tx, &request.settings).await?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
     let spec = expand(&wish)?;
@@ -49,6 +53,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     take_name(&tx, &name).await?;
     let spec = store_secrets(control, &mut tx, &name, &mut wish, secrets, spec).await?;
     let mut server = new_server(&tx, name, &spec, toolbox, rollout_timeout_ms);
+    server.toolbox_labels = request.toolbox_labels.clone();
     tx.insert_server(&server).await?;
     let revision = new_revision(&tx, &server, 1, spec, &wish, None, (caller, "create"));
     server.target_revision = revision.id;
@@ -300,6 +305,7 @@ fn new_server(
         enabled: false,
         deleted: false,
         toolbox,
+        toolbox_labels: Labels::default(),
         serving_revision: None,
         serving_rollout: None,
         target_revision: RevisionId::generate(),
@@ -624,6 +630,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     let wish: Wish = serde_json::from_str(&base.inputs).map_err(ControlError::internal("reading a revision"))?;
     take_name(&tx, &request.name).await?;
     let mut server = new_server(&tx, request.name, &base.spec, origin.toolbox, origin.rollout_timeout_ms);
+    server.toolbox_labels = origin.toolbox_labels.clone();
     tx.insert_server(&server).await?;
     let change = format!("clone of {name} revision {}", base.number);
     let revision = new_revision(&tx, &server, 1, base.spec.clone(), &wish, Some(&base), (caller, &change));

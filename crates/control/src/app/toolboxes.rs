@@ -1,40 +1,53 @@
-//! Toolboxes: places where servers run. An agent is known by the secret in its token.
+//! Toolboxes: places where servers run. An agent is known by its certificate, which it gets for a join token.
+
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use toolyard_store::{InstanceRow, InstanceWish, OrgTx, Store, ToolboxRow};
-use toolyard_types::agent::ToolboxReport;
+use toolyard_types::agent::{JoinToken, ToolboxReport};
 use toolyard_types::api::Page;
-use toolyard_types::api::servers::{EnrollToolbox, EnrolledToolbox, Toolbox};
+use toolyard_types::api::servers::{EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, UpdateToolbox};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
-use toolyard_types::{Name, OrganizationId, Timestamp, ToolboxId};
+use toolyard_types::{Labels, Name, OrganizationId, Timestamp, ToolboxId};
 
 use super::audit;
 use crate::auth::token;
 use crate::fleet::LOCAL_TOOLBOX;
-use crate::reconcile::SILENCE;
 use crate::{Caller, Control, ControlError, Result};
+
+/// How long a join token is good for unless asked otherwise, and at most.
+const TOKEN_LIFETIME: u32 = 3600;
+const LONGEST_TOKEN_LIFETIME: u32 = 7 * 24 * 3600;
 
 fn unknown(name: &Name) -> ControlError {
     ControlError::NotFound(format!("toolbox `{name}`"))
 }
 
-fn view(row: ToolboxRow, instances: u32) -> Toolbox {
+/// A toolbox as people see it. Whether its agent is heard and whether it is to take nothing new are two facts; the
+/// state shows the second while the first is good.
+fn view(control: &Control, row: ToolboxRow, instances: u32) -> Toolbox {
+    let status = match row.draining_since {
+        Some(since) if row.status.phase == ToolboxState::Online => {
+            Status::new(ToolboxState::Draining, Reason::Requested, "takes nothing new", since)
+        }
+        _ => row.status,
+    };
     Toolbox {
+        link: control.links().health(row.id),
         id: row.id,
         name: row.name,
-        state: row.status.phase,
-        reason: row.status.reason,
-        message: row.status.message,
-        since: row.status.since,
-        draining: false,
-        labels: toolyard_types::Labels::default(),
+        state: status.phase,
+        reason: status.reason,
+        message: status.message,
+        since: status.since,
+        draining: row.draining_since.is_some(),
+        labels: row.labels,
         engine: row.report.engine.clone(),
         version: row.agent_version,
         last_seen_at: row.last_seen_at,
-        certificate_expires_at: None,
-        link: toolyard_types::api::servers::ToolboxLink::default(),
+        certificate_expires_at: row.certificate_expires_at,
         report: row.report,
         instances,
     }
@@ -50,7 +63,7 @@ pub(crate) async fn list(control: &Control, caller: &Caller) -> Result<Page<Tool
         rows.into_iter()
             .map(|row| {
                 let count = count(row.id);
-                view(row, count)
+                view(control, row, count)
             })
             .collect(),
     ))
@@ -61,41 +74,117 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
     let tx = control.store().org_read(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
     let instances = tx.instances_on(row.id).await?.len();
-    Ok(view(row, u32::try_from(instances).unwrap_or(u32::MAX)))
+    Ok(view(control, row, u32::try_from(instances).unwrap_or(u32::MAX)))
 }
 
 /// Makes a toolbox and a token for its agent, which is shown only now.
 pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollToolbox) -> Result<EnrolledToolbox> {
-    let secret = token::random();
+    let lifetime = token_lifetime(request.expires_seconds)?;
     let mut tx = control.store().org(caller.organization).await?;
     if tx.toolbox(&request.name).await?.is_some() {
-        return Err(ControlError::AlreadyExists(format!("toolbox `{}`", request.name)));
+        let detail = format!("toolbox `{}`; `toolyard toolboxes rejoin` makes another token for it", request.name);
+        return Err(ControlError::AlreadyExists(detail));
     }
-    let row = new_toolbox(&tx, request.name, Some(token::sha256_hex(secret.expose())));
+    let row = ToolboxRow { labels: request.labels, ..new_toolbox(&tx, request.name, false) };
     tx.insert_toolbox(&row).await?;
     changed(&mut tx, &row);
-    audit(&mut tx, caller, "toolbox.enroll", format!("toolbox/{}", row.name), json!({})).await?;
-    tx.commit().await?;
-    let content = json!({ "v": 1, "control": control.fleet().agent_addresses(), "secret": secret.expose() });
-    let token = URL_SAFE_NO_PAD.encode(content.to_string());
-    // In the environment and not among the arguments, which every user of the host can read.
-    let command = format!("TOOLYARD_TOKEN={token} toolyard dtma");
-    Ok(EnrolledToolbox {
-        expires_at: row.created_at,
-        addresses: control.fleet().agent_addresses(),
-        toolbox: view(row, 0),
-        token,
-        command,
-    })
+    let detail = json!({ "labels": row.labels });
+    audit(&mut tx, caller, "toolbox.enroll", format!("toolbox/{}", row.name), detail).await?;
+    issue(control, tx, row, lifetime, 0).await
 }
 
-fn new_toolbox(tx: &OrgTx, name: Name, token_hash: Option<String>) -> ToolboxRow {
+/// Makes another token for a toolbox. Certificates it has stay good until somebody joins with the token.
+pub(crate) async fn rejoin(
+    control: &Control,
+    caller: &Caller,
+    name: &Name,
+    request: &RejoinToolbox,
+) -> Result<EnrolledToolbox> {
+    let lifetime = token_lifetime(request.expires_seconds)?;
+    let mut tx = control.store().org(caller.organization).await?;
+    let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
+    refuse_built_in(&row)?;
+    let instances = tx.instances_on(row.id).await?.len();
+    audit(&mut tx, caller, "toolbox.rejoin", format!("toolbox/{name}"), json!({})).await?;
+    issue(control, tx, row, lifetime, u32::try_from(instances).unwrap_or(u32::MAX)).await
+}
+
+fn token_lifetime(asked: Option<u32>) -> Result<Duration> {
+    let seconds = asked.unwrap_or(TOKEN_LIFETIME);
+    if (1..=LONGEST_TOKEN_LIFETIME).contains(&seconds) {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    Err(ControlError::field("expires_seconds", format!("must be 1 to {LONGEST_TOKEN_LIFETIME}")))
+}
+
+/// Writes a token, commits, and shows it.
+async fn issue(
+    control: &Control,
+    tx: OrgTx,
+    row: ToolboxRow,
+    lifetime: Duration,
+    instances: u32,
+) -> Result<EnrolledToolbox> {
+    let secret = token::random();
+    let expires_at = tx.now().plus(lifetime);
+    tx.put_join_token(row.id, &token::sha256_hex(secret.expose()), expires_at).await?;
+    tx.commit().await?;
+    let addresses = control.fleet().agent_addresses();
+    let ca = control.authority().fingerprint();
+    let content = JoinToken { v: JoinToken::VERSION, addresses: addresses.clone(), ca, toolbox: row.id, secret };
+    let content = serde_json::to_vec(&content).map_err(ControlError::internal("writing a join token"))?;
+    let token = URL_SAFE_NO_PAD.encode(content);
+    // In the environment and not among the arguments, which every user of the host can read.
+    let command = format!("TOOLYARD_TOKEN={token} toolyard dtma");
+    Ok(EnrolledToolbox { toolbox: view(control, row, instances), token, expires_at, addresses, command })
+}
+
+fn refuse_built_in(row: &ToolboxRow) -> Result<()> {
+    if row.built_in {
+        return Err(ControlError::Conflict(format!("toolbox `{}` is built in", row.name)));
+    }
+    Ok(())
+}
+
+/// Ends every certificate and unused token of a toolbox. What it runs stays; it may join again with a new token.
+pub(crate) async fn revoke(control: &Control, caller: &Caller, name: &Name) -> Result<Toolbox> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
+    refuse_built_in(&row)?;
+    let enrolment = tx.raise_enrolment(row.id).await?.ok_or_else(|| unknown(name))?;
+    tx.drop_join_tokens(row.id).await?;
+    changed(&mut tx, &row);
+    audit(&mut tx, caller, "toolbox.revoke", format!("toolbox/{name}"), json!({})).await?;
+    tx.commit().await?;
+    control.links().close_ended(|toolbox| if toolbox == row.id { Some(enrolment) } else { Some(0) });
+    get(control, caller, name).await
+}
+
+/// Changes what the operator says of a toolbox. Servers that were placed by labels before stay where they are.
+pub(crate) async fn update(control: &Control, caller: &Caller, name: &Name, update: UpdateToolbox) -> Result<Toolbox> {
+    if let Some(labels) = update.labels {
+        let mut tx = control.store().org(caller.organization).await?;
+        let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
+        tx.set_toolbox_labels(row.id, &labels).await?;
+        changed(&mut tx, &row);
+        let detail = json!({ "labels": labels });
+        audit(&mut tx, caller, "toolbox.update", format!("toolbox/{name}"), detail).await?;
+        tx.commit().await?;
+    }
+    get(control, caller, name).await
+}
+
+fn new_toolbox(tx: &OrgTx, name: Name, built_in: bool) -> ToolboxRow {
     let now = tx.now();
     ToolboxRow {
         id: ToolboxId::generate(),
         name,
         status: Status::new(ToolboxState::Enrolling, Reason::Requested, "its agent was not heard yet", now),
-        token_hash,
+        built_in,
+        draining_since: None,
+        labels: Labels::default(),
+        enrolment: 0,
+        certificate_expires_at: None,
         last_seen_at: None,
         agent_version: None,
         report: ToolboxReport::default(),
@@ -104,24 +193,20 @@ fn new_toolbox(tx: &OrgTx, name: Name, token_hash: Option<String>) -> ToolboxRow
     }
 }
 
-fn changed(tx: &mut OrgTx, row: &ToolboxRow) {
+pub(crate) fn changed(tx: &mut OrgTx, row: &ToolboxRow) {
     tx.event("toolbox.changed", format!("toolbox/{}", row.name), json!({ "id": row.id, "state": row.status.phase }));
 }
 
 /// Stops placing anything new on a toolbox, or places things there again.
 pub(crate) async fn drain(control: &Control, caller: &Caller, name: &Name, drain: bool) -> Result<Toolbox> {
     let mut tx = control.store().org(caller.organization).await?;
-    let mut row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
-    let state = match (row.status.phase, drain) {
-        (ToolboxState::Draining, true) | (ToolboxState::Online, false) => return get(control, caller, name).await,
-        (ToolboxState::Online | ToolboxState::Unreachable, true) => ToolboxState::Draining,
-        // Heard a moment ago it is online, as the silence after it would tell; else its next sync says so.
-        (ToolboxState::Draining, false) if heard_lately(&row, tx.now()) => ToolboxState::Online,
-        (ToolboxState::Draining, false) => ToolboxState::Unreachable,
-        (state, _) => return Err(ControlError::Conflict(format!("toolbox `{name}` is {state}"))),
-    };
-    row.status = Status::new(state, Reason::Requested, if drain { "takes nothing new" } else { "" }, tx.now());
-    tx.update_toolbox(&row).await?;
+    let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
+    if row.draining_since.is_some() == drain {
+        drop(tx);
+        return get(control, caller, name).await;
+    }
+    let since: Option<Timestamp> = drain.then(|| tx.now());
+    tx.set_toolbox_draining(row.id, since).await?;
     changed(&mut tx, &row);
     let action = if drain { "toolbox.drain" } else { "toolbox.resume" };
     audit(&mut tx, caller, action, format!("toolbox/{name}"), json!({})).await?;
@@ -129,17 +214,11 @@ pub(crate) async fn drain(control: &Control, caller: &Caller, name: &Name, drain
     get(control, caller, name).await
 }
 
-fn heard_lately(toolbox: &ToolboxRow, now: Timestamp) -> bool {
-    toolbox.last_seen_at.is_some_and(|heard| now.since(heard) < SILENCE)
-}
-
-/// Removes a toolbox: its agent's token ends, its instances count as ended and are placed elsewhere.
+/// Removes a toolbox: its certificates end, its instances count as ended and are placed elsewhere.
 pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> Result<()> {
     let mut tx = control.store().org(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
-    if row.token_hash.is_none() {
-        return Err(ControlError::Conflict(format!("toolbox `{name}` is built in")));
-    }
+    refuse_built_in(&row)?;
     if let Some(server) = tx.servers_pinned_to(row.id).await?.first() {
         let detail = format!("server `{server}` must run on toolbox `{name}`; delete the server first");
         return Err(ControlError::Conflict(detail));
@@ -147,6 +226,7 @@ pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> R
     let now = tx.now();
     // The row first: whoever places something here now waits for it, and then finds the toolbox removed.
     tx.remove_toolbox(&row).await?;
+    tx.drop_join_tokens(row.id).await?;
     for instance in tx.instances_on(row.id).await? {
         let ended = InstanceRow {
             status: Status::new(Phase::Stopped, Reason::ToolboxUnreachable, "its toolbox was removed", now),
@@ -170,7 +250,7 @@ pub(crate) async fn ensure_local(store: &Store, organization: OrganizationId) ->
     if let Some(row) = tx.toolbox(&name).await? {
         return Ok(row.id);
     }
-    let row = new_toolbox(&tx, name, None);
+    let row = new_toolbox(&tx, name, true);
     tx.insert_toolbox(&row).await?;
     changed(&mut tx, &row);
     tx.commit().await?;

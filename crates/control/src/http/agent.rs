@@ -1,61 +1,79 @@
-//! The agents' API. An agent in the same process is known by an extension that only its router can set, any
-//! other one by the secret of its token.
+//! The agents' API. An agent in the same process is known by an extension that only its router can set, any other
+//! one by the certificate of its connection, which only the TLS listener can set. Joining is the one thing that needs
+//! neither.
 
 use axum::extract::{Request, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use http::header;
-use http::request::Parts;
-use toolyard_types::agent::{SyncRequest, SyncResponse};
-use toolyard_types::{Code, OrganizationId, ToolboxId};
+use http::Extensions;
+use serde::de::DeserializeOwned;
+use toolyard_link::tls::PeerCertificate;
+use toolyard_types::agent::{AgentCertificate, CertificateRequest, JoinRequest, SyncRequest, SyncResponse};
+use toolyard_types::{Code, ToolboxId};
 
-use crate::app::agents;
+use super::edge::RequestId;
+use crate::app::agents::{self, Agent};
 use crate::{Control, ControlError, Result};
 
 /// The largest sync; 10,000 instances with their last lines fit.
 const LARGEST_SYNC: usize = 32 << 20;
+/// The largest of the other requests.
+const LARGEST: usize = 16 << 10;
 
 /// Put into a request's extensions by whoever knows which toolbox's agent sends it. It cannot come from a wire.
 #[derive(Clone, Copy, Debug)]
 pub struct AgentIdentity(pub ToolboxId);
 
 impl Control {
-    /// Which toolbox's agent sends this: for a listener that links come in on.
+    /// Whose certificate it is that a link is dialled with.
     ///
     /// # Errors
-    /// `unauthenticated` when it carries no known token.
-    pub async fn agent_identity(&self, request: Request) -> Result<(AgentIdentity, Request)> {
-        let (parts, body) = request.into_parts();
-        let (_, toolbox) = identify(self, &parts).await?;
-        Ok((AgentIdentity(toolbox), Request::from_parts(parts, body)))
+    /// `certificate_required` when there is none, `certificate_revoked` when it was revoked or replaced.
+    pub async fn link_certificate(&self, extensions: &Extensions) -> Result<PeerCertificate> {
+        let certificate = extensions.get::<PeerCertificate>().ok_or_else(agents::no_certificate)?;
+        agents::admit(self, certificate).await?;
+        Ok(*certificate)
     }
 }
 
 pub(super) fn routes() -> Router<Control> {
-    Router::new().route("/dtma/v1/sync", post(sync))
+    Router::new()
+        .route("/dtma/v1/join", post(join))
+        .route("/dtma/v1/certificate", post(renew))
+        .route("/dtma/v1/sync", post(sync))
+}
+
+async fn join(State(control): State<Control>, request: Request) -> Result<Json<AgentCertificate>> {
+    let request_id = request.extensions().get::<RequestId>().map(|id| id.0.to_string());
+    let request: JoinRequest = read(request, LARGEST).await?;
+    agents::join(&control, request, request_id).await.map(Json)
+}
+
+async fn renew(State(control): State<Control>, request: Request) -> Result<Json<AgentCertificate>> {
+    let certificate = *request.extensions().get::<PeerCertificate>().ok_or_else(agents::no_certificate)?;
+    let request: CertificateRequest = read(request, LARGEST).await?;
+    agents::renew(&control, &certificate, &request).await.map(Json)
 }
 
 async fn sync(State(control): State<Control>, request: Request) -> Result<Json<SyncResponse>> {
-    let (parts, body) = request.into_parts();
-    let agent = identify(&control, &parts).await?;
-    let body = axum::body::to_bytes(body, LARGEST_SYNC).await.map_err(|_| {
-        ControlError::problem(Code::PayloadTooLarge, format!("a sync may have at most {LARGEST_SYNC} bytes"))
-    })?;
-    let request: SyncRequest = serde_json::from_slice(&body).map_err(|error| {
-        let detail = format!("the sync cannot be read at line {}, column {}", error.line(), error.column());
-        ControlError::problem(Code::InvalidJson, detail)
-    })?;
+    let agent = identify(&control, request.extensions()).await?;
+    let request: SyncRequest = read(request, LARGEST_SYNC).await?;
     agents::sync(&control, agent, request).await.map(Json)
 }
 
-async fn identify(control: &Control, parts: &Parts) -> Result<(OrganizationId, ToolboxId)> {
-    if let Some(AgentIdentity(toolbox)) = parts.extensions.get() {
+async fn read<T: DeserializeOwned>(request: Request, largest: usize) -> Result<T> {
+    let body = axum::body::to_bytes(request.into_body(), largest).await.map_err(|_| {
+        ControlError::problem(Code::PayloadTooLarge, format!("the body may have at most {largest} bytes"))
+    })?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let detail = format!("the body cannot be read at line {}, column {}", error.line(), error.column());
+        ControlError::problem(Code::InvalidJson, detail)
+    })
+}
+
+async fn identify(control: &Control, extensions: &Extensions) -> Result<Agent> {
+    if let Some(AgentIdentity(toolbox)) = extensions.get() {
         return agents::owner(control, *toolbox).await;
     }
-    let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let secret = authorization.and_then(|value| value.strip_prefix("Bearer ")).filter(|secret| secret.len() <= 256);
-    let Some(secret) = secret else {
-        return Err(ControlError::Unauthenticated("send the agent's token as `Authorization: Bearer`".to_owned()));
-    };
-    agents::authenticate(control, secret).await
+    agents::admit(control, extensions.get().ok_or_else(agents::no_certificate)?).await
 }

@@ -228,7 +228,7 @@ async fn get_logs(
         return Err(ControlError::field("tail", "must be at most 10000"));
     }
     let (toolbox, instance) = servers::logged_instance(&control, &caller, &name, query.instance).await?;
-    let channel = control.toolbox_channel(toolbox).ok_or_else(|| {
+    let channel = control.bulk_channel(toolbox).ok_or_else(|| {
         ControlError::problem(Code::ServerNotReady, "the toolbox that has the log is not connected now")
     })?;
     let follow = query.follow.unwrap_or(false);

@@ -5,7 +5,7 @@ use http::StatusCode;
 use toolyard_types::Name;
 use toolyard_types::access::Action;
 use toolyard_types::api::Page;
-use toolyard_types::api::servers::{EnrollToolbox, EnrolledToolbox, Toolbox};
+use toolyard_types::api::servers::{EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, UpdateToolbox};
 use utoipa_axum::routes;
 
 use super::extract::{Json, Path};
@@ -21,7 +21,10 @@ pub(super) fn routes() -> Routes {
         .guarded(action(Action::ToolboxRead), routes!(list_toolboxes))
         .guarded(action(Action::ToolboxManage), routes!(enroll_toolbox))
         .guarded(action(Action::ToolboxRead), routes!(get_toolbox))
+        .guarded(action(Action::ToolboxManage), routes!(update_toolbox))
         .guarded(action(Action::ToolboxManage), routes!(remove_toolbox))
+        .guarded(action(Action::ToolboxManage), routes!(rejoin_toolbox))
+        .guarded(action(Action::ToolboxManage), routes!(revoke_toolbox))
         .guarded(action(Action::ToolboxManage), routes!(drain_toolbox))
         .guarded(action(Action::ToolboxManage), routes!(resume_toolbox))
 }
@@ -50,7 +53,42 @@ async fn get_toolbox(State(control): State<Control>, caller: Caller, Path(name):
     toolboxes::get(&control, &caller, &name).await.map(Json)
 }
 
-/// Remove a toolbox: its agent's token ends, its instances are placed elsewhere.
+/// Change a toolbox's labels.
+#[utoipa::path(patch, path = "/api/v1/toolboxes/{name}", tag = TAG, params(("name" = Name, Path)),
+    request_body = UpdateToolbox, responses((status = 200, body = Toolbox)))]
+async fn update_toolbox(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+    Json(body): Json<UpdateToolbox>,
+) -> Result<Json<Toolbox>> {
+    toolboxes::update(&control, &caller, &name, body).await.map(Json)
+}
+
+/// Make another token for a toolbox, which is shown only now.
+#[utoipa::path(post, path = "/api/v1/toolboxes/{name}/rejoin", tag = TAG, params(("name" = Name, Path)),
+    request_body = RejoinToolbox, responses((status = 200, body = EnrolledToolbox)))]
+async fn rejoin_toolbox(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+    Json(body): Json<RejoinToolbox>,
+) -> Result<Json<EnrolledToolbox>> {
+    toolboxes::rejoin(&control, &caller, &name, &body).await.map(Json)
+}
+
+/// End a toolbox's certificates and close its connections. It may join again with a new token.
+#[utoipa::path(post, path = "/api/v1/toolboxes/{name}/revoke", tag = TAG, params(("name" = Name, Path)),
+    responses((status = 200, body = Toolbox)))]
+async fn revoke_toolbox(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+) -> Result<Json<Toolbox>> {
+    toolboxes::revoke(&control, &caller, &name).await.map(Json)
+}
+
+/// Remove a toolbox: its certificates end, its instances are placed elsewhere.
 #[utoipa::path(delete, path = "/api/v1/toolboxes/{name}", tag = TAG, params(("name" = Name, Path)),
     responses((status = 204)))]
 async fn remove_toolbox(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<StatusCode> {

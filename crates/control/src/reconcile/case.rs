@@ -76,6 +76,12 @@ impl Case {
         self.toolbox(id).is_some_and(|toolbox| toolbox.status.phase == ToolboxState::Online)
     }
 
+    /// Whether something new may be placed on a toolbox.
+    pub(crate) fn takes_new(&self, id: ToolboxId) -> bool {
+        self.toolbox(id)
+            .is_some_and(|toolbox| toolbox.takes_new() && toolbox.labels.include(&self.server.toolbox_labels))
+    }
+
     /// Instances that serve now.
     pub(crate) fn serving(&self) -> impl Iterator<Item = &InstanceRow> {
         self.live.iter().filter(|instance| Some(instance.rollout) == self.server.serving_rollout)

@@ -14,8 +14,6 @@ use crate::{Control, Result};
 
 /// How long a replaced instance may finish its calls once traffic goes to the new one.
 const DRAIN: Duration = Duration::from_secs(1);
-/// After this long without a sync a toolbox counts as unreachable.
-pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 /// How many things of a kind one run looks at.
 const AT_ONCE: u32 = 200;
 
@@ -24,7 +22,7 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let superseded = tx.servers_with_superseded(AT_ONCE).await?;
     let deleted = tx.deleted_servers(AT_ONCE).await?;
     let now = control.clock().now();
-    let silent = tx.silent_toolboxes(before(now, SILENCE), AT_ONCE).await?;
+    let silent = tx.silent_toolboxes(before(now, control.options().toolbox_silence), AT_ONCE).await?;
     drop(tx);
     let mut pass = Pass::default();
     for at in superseded {
@@ -104,7 +102,7 @@ async fn mark_silent(control: &Control, organization: OrganizationId, id: Toolbo
     let mut tx = control.store().org(organization).await?;
     let Some(mut toolbox) = tx.toolbox_by_id(id).await? else { return Ok(false) };
     let heard = toolbox.last_seen_at.unwrap_or_default();
-    if toolbox.status.phase != ToolboxState::Online || now.since(heard) < SILENCE {
+    if toolbox.status.phase != ToolboxState::Online || now.since(heard) < control.options().toolbox_silence {
         return Ok(false);
     }
     let message = format!("its agent was last heard at {heard}");

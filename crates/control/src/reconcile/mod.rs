@@ -18,8 +18,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-pub(crate) use follow_up::SILENCE;
-
 use crate::fleet::{LoopStatus, locked};
 use crate::{Control, ControlError, Result};
 

@@ -134,6 +134,7 @@ pub(crate) mod tests {
             enabled: true,
             deleted: false,
             toolbox: None,
+            toolbox_labels: toolyard_types::Labels::default(),
             serving_revision: None,
             serving_rollout: None,
             target_revision: RevisionId::generate(),

@@ -1,7 +1,7 @@
 //! *Place*: a resolved revision gets an instance on a toolbox that can run it: the one it is pinned to, or the
 //! one with the fewest instances.
 
-use toolyard_store::{InstanceWish, ServerRef};
+use toolyard_store::{InstanceWish, ServerRef, ToolboxRow};
 use toolyard_types::spec::{Runtime, Strategy};
 use toolyard_types::state::{Reason, RolloutState, ToolboxState};
 use toolyard_types::{Timestamp, ToolboxId};
@@ -31,7 +31,7 @@ fn decide(case: &Case, now: Timestamp) -> Option<Step> {
     let waits = case.revision.spec.strategy == Strategy::Recreate && case.serving().next().is_some();
     let wish = if waits { InstanceWish::Prepare } else { InstanceWish::Run };
     // The toolbox that resolved the package has it at hand.
-    let resolved = case.jobs.first().map(|job| job.toolbox).filter(|id| case.online(*id));
+    let resolved = case.jobs.first().map(|job| job.toolbox).filter(|id| case.takes_new(*id));
     let chosen = match resolved.filter(|id| case.server.toolbox.is_none_or(|pinned| pinned == *id)) {
         Some(toolbox) => Ok(toolbox),
         None => choose(case),
@@ -45,14 +45,20 @@ fn decide(case: &Case, now: Timestamp) -> Option<Step> {
 
 /// A toolbox that is online and can run the revision; else why there is none.
 pub(super) fn choose(case: &Case) -> Result<ToolboxId, (Reason, String)> {
-    let pinned = case.server.toolbox;
-    let allowed: Vec<_> = case.toolboxes.iter().filter(|toolbox| pinned.is_none_or(|id| toolbox.id == id)).collect();
-    let online: Vec<_> = allowed.iter().filter(|toolbox| toolbox.status.phase == ToolboxState::Online).collect();
+    let (pinned, labels) = (case.server.toolbox, &case.server.toolbox_labels);
+    let wanted = |toolbox: &&ToolboxRow| pinned.is_none_or(|id| toolbox.id == id) && toolbox.labels.include(labels);
+    let allowed: Vec<_> = case.toolboxes.iter().filter(wanted).collect();
+    let online: Vec<_> = allowed.iter().filter(|toolbox| toolbox.takes_new()).collect();
     if online.is_empty() {
         let message = match (pinned, allowed.first()) {
+            (Some(_), Some(toolbox)) if toolbox.status.phase == ToolboxState::Online => {
+                format!("toolbox `{}` takes nothing new", toolbox.name)
+            }
             (Some(_), Some(toolbox)) => format!("toolbox `{}` is {}", toolbox.name, toolbox.status.phase),
             (Some(_), None) => "the toolbox it must run on was removed".to_owned(),
+            (None, Some(_)) if !labels.is_empty() => format!("no toolbox with the labels `{labels}` is online"),
             (None, Some(_)) => "no toolbox is online".to_owned(),
+            (None, None) if !labels.is_empty() => format!("no toolbox has the labels `{labels}`"),
             (None, None) => "there is no toolbox; enroll one".to_owned(),
         };
         return Err((Reason::AwaitingToolbox, message));

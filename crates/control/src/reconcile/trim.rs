@@ -8,6 +8,8 @@ use crate::{Control, Result};
 
 /// How long an ended instance and an ended job are kept, for people who ask what happened.
 const KEEP_ENDED: Duration = Duration::from_secs(24 * 3600);
+/// How long an expired join token is kept, so that whoever uses it is told what is wrong with it.
+const KEEP_TOKENS: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How many rollouts of a server are kept.
 const KEEP_ROLLOUTS: u32 = 20;
 /// How many things of a kind one run forgets.
@@ -19,6 +21,7 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let mut gone = tx.trim_instances(old, AT_ONCE).await?;
     gone += tx.trim_jobs(old).await?;
     gone += tx.trim_locks().await?;
+    gone += tx.trim_join_tokens(before(control.clock().now(), KEEP_TOKENS)).await?;
     let many = tx.servers_with_many_rollouts(KEEP_ROLLOUTS, 100).await?;
     tx.commit().await?;
     for at in many {

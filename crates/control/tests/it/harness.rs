@@ -203,6 +203,8 @@ async fn options(database: &TestDatabase, clock: Clock) -> ControlOptions {
         },
         local_toolbox: true,
         call_retention_days: 30,
+        agent_certificate: Duration::from_secs(24 * 3600),
+        toolbox_silence: Duration::from_secs(45),
         shutdown: CancellationToken::new(),
     }
 }

@@ -395,7 +395,7 @@ pub struct EnrollToolbox {
     pub labels: Labels,
     /// How long the token is good for; an hour when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 60, maximum = 604_800)]
+    #[schema(minimum = 1, maximum = 604_800)]
     pub expires_seconds: Option<u32>,
 }
 
@@ -405,7 +405,7 @@ pub struct EnrollToolbox {
 pub struct RejoinToolbox {
     /// How long the token is good for; an hour when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 60, maximum = 604_800)]
+    #[schema(minimum = 1, maximum = 604_800)]
     pub expires_seconds: Option<u32>,
 }
 

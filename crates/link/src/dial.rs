@@ -1,0 +1,276 @@
+//! How an agent reaches its control plane: one of several addresses, through a proxy if need be, over TLS with the
+//! certificate it has now.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use http::{Request, Response, Uri};
+use hyper::client::conn::http2;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tower::Service;
+use tower::util::BoxCloneSyncService;
+
+use crate::swap::{KEEP_ALIVE, KEEP_ALIVE_TIMEOUT};
+use crate::tls::{self, AgentKey, DialledStream, SERVER_NAME, TlsError};
+use crate::{Body, Channel, LinkError};
+
+/// How long one address may take, TLS included.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where an agent dials and what it trusts.
+#[derive(Clone, Debug)]
+pub struct DialOptions {
+    /// Agent listeners of one control plane, as `host:port`, tried in this order.
+    pub addresses: Vec<String>,
+    /// The SHA-256 of the CA's certificate, in hex.
+    pub ca: String,
+    /// The proxy for outgoing connections, as URL: asked by `CONNECT`.
+    pub proxy: Option<String>,
+    /// Hosts reached without it, separated by commas.
+    pub no_proxy: Option<String>,
+}
+
+/// Why a dial failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The address is not `host:port`.
+    #[error("`{0}` is not an address of an agent listener; it must be `host:port`")]
+    Address(String),
+    /// No address was given.
+    #[error("there is no address to dial")]
+    NoAddress,
+    /// No connection within the time limit, or it broke.
+    #[error("cannot connect to {0}")]
+    Connect(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The other side refused the link.
+    #[error("{0} answered {1}")]
+    Refused(String, http::StatusCode),
+    /// A key or certificate cannot be used.
+    #[error("set up TLS")]
+    Tls(#[from] TlsError),
+}
+
+/// Dials. Cheap to clone; clones share the certificate and the connection.
+#[derive(Clone)]
+pub struct Dialler(Arc<Inner>);
+
+struct Inner {
+    addresses: Vec<(String, Uri)>,
+    ca: String,
+    matcher: Option<Matcher>,
+    config: RwLock<Arc<rustls::ClientConfig>>,
+    /// Rises when the certificate is another one.
+    renewed: watch::Sender<u64>,
+    /// Which address answered last.
+    current: watch::Sender<usize>,
+    /// The connection that requests share, and which certificate it was made with.
+    shared: tokio::sync::Mutex<Option<(u64, http2::SendRequest<Body>)>>,
+}
+
+impl std::fmt::Debug for Dialler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let addresses: Vec<_> = self.0.addresses.iter().map(|(text, _)| text).collect();
+        f.debug_struct("Dialler").field("addresses", &addresses).finish_non_exhaustive()
+    }
+}
+
+/// `host:port` as URI; the scheme is what a proxy setting is looked up by.
+fn target(address: &str) -> Result<Uri, DialError> {
+    let wrong = || DialError::Address(address.to_owned());
+    let uri: Uri = format!("https://{address}/").parse().map_err(|_| wrong())?;
+    let good = uri
+        .authority()
+        .is_some_and(|authority| authority.as_str() == address && authority.port().is_some() && !address.contains('@'));
+    if good { Ok(uri) } else { Err(wrong()) }
+}
+
+impl Dialler {
+    /// Checks the addresses.
+    ///
+    /// # Errors
+    /// When one is not `host:port`, or the cryptography fails.
+    pub fn new(options: DialOptions) -> Result<Self, DialError> {
+        let addresses: Vec<_> =
+            options.addresses.into_iter().map(|text| target(&text).map(|uri| (text, uri))).collect::<Result<_, _>>()?;
+        if addresses.is_empty() {
+            return Err(DialError::NoAddress);
+        }
+        let no_proxy = options.no_proxy.unwrap_or_default();
+        let matcher = options.proxy.map(|proxy| Matcher::builder().all(proxy).no(no_proxy).build());
+        Ok(Self(Arc::new(Inner {
+            addresses,
+            config: RwLock::new(tls::client_config(&options.ca, None)?),
+            ca: options.ca,
+            matcher,
+            renewed: watch::Sender::new(0),
+            current: watch::Sender::new(0),
+            shared: tokio::sync::Mutex::default(),
+        })))
+    }
+
+    /// Uses this certificate (DER) for every connection from now on; those that are open go on.
+    ///
+    /// # Errors
+    /// When the key and the certificate do not belong together.
+    pub fn set_certificate(&self, key: &AgentKey, certificate: &[u8]) -> Result<(), TlsError> {
+        let config = tls::client_config(&self.0.ca, Some(key.certified(certificate)?))?;
+        *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        self.0.renewed.send_modify(|count| *count = count.wrapping_add(1));
+        Ok(())
+    }
+
+    /// Changes when the certificate is another one.
+    #[must_use]
+    pub fn renewed(&self) -> watch::Receiver<u64> {
+        self.0.renewed.subscribe()
+    }
+
+    /// The address that answered last.
+    #[must_use]
+    pub fn current(&self) -> String {
+        let at = *self.0.current.borrow();
+        self.0.addresses.get(at).map(|(text, _)| text.clone()).unwrap_or_default()
+    }
+
+    /// Every address, in order.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.0.addresses.iter().map(|(text, _)| text.clone()).collect()
+    }
+
+    /// A TLS connection to one address.
+    ///
+    /// # Errors
+    /// When it is no address, or there is no connection in time, or the other side is not of our CA.
+    pub async fn connect(&self, address: &str) -> Result<DialledStream, DialError> {
+        self.connect_to(address, &target(address)?).await
+    }
+
+    async fn connect_to(&self, address: &str, uri: &Uri) -> Result<DialledStream, DialError> {
+        let failed = |error: Box<dyn std::error::Error + Send + Sync>| DialError::Connect(address.to_owned(), error);
+        let config = self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let connect = async {
+            let stream = self.open(uri).await?;
+            stream.set_nodelay(true)?;
+            let name = ServerName::try_from(SERVER_NAME)?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
+                tokio_rustls::TlsConnector::from(config).connect(name, stream).await?,
+            )
+        };
+        match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
+            Ok(connected) => connected.map_err(failed),
+            Err(elapsed) => Err(failed(Box::new(elapsed))),
+        }
+    }
+
+    /// A TCP connection, through the proxy where there is one for this host.
+    async fn open(&self, uri: &Uri) -> Result<TcpStream, Box<dyn std::error::Error + Send + Sync>> {
+        let mut direct = HttpConnector::new();
+        direct.enforce_http(false);
+        let Some(through) = self.0.matcher.as_ref().and_then(|matcher| matcher.intercept(uri)) else {
+            return Ok(direct.call(uri.clone()).await?.into_inner());
+        };
+        let tunnel = Tunnel::new(through.uri().clone(), direct);
+        let mut tunnel = match through.basic_auth() {
+            Some(auth) => tunnel.with_auth(auth.clone()),
+            None => tunnel,
+        };
+        Ok(tunnel.call(uri.clone()).await?.into_inner())
+    }
+
+    /// A connection to the address that answered last, or to the next one that does.
+    ///
+    /// # Errors
+    /// The last address's, when none answers.
+    pub async fn connect_any(&self) -> Result<DialledStream, DialError> {
+        let first = *self.0.current.borrow();
+        let count = self.0.addresses.len();
+        let mut last = DialError::NoAddress;
+        for at in (0..count).map(|step| (first + step) % count) {
+            let (address, uri) = &self.0.addresses[at];
+            match self.connect_to(address, uri).await {
+                Ok(stream) => {
+                    self.0.current.send_replace(at);
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// A channel to the control plane, over one connection that is made when it is needed, and made again with
+    /// every new certificate.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        let dialler = self.clone();
+        BoxCloneSyncService::new(tower::service_fn(move |request: Request<Body>| {
+            let dialler = dialler.clone();
+            async move { dialler.request(request).await }
+        }))
+    }
+
+    async fn request(&self, mut request: Request<Body>) -> Result<Response<Body>, LinkError> {
+        let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| LinkError::Unreachable {
+            peer: "the control plane".into(),
+            source,
+        };
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let uri = Uri::builder().scheme("https").authority(SERVER_NAME).path_and_query(path).build();
+        *request.uri_mut() = uri.map_err(|error| unreachable(Box::new(error)))?;
+        let mut sender = self.sender().await.map_err(|error| unreachable(Box::new(error)))?;
+        let answer = sender.send_request(request).await.map_err(|error| unreachable(Box::new(error)))?;
+        Ok(answer.map(Body::new))
+    }
+
+    async fn sender(&self) -> Result<http2::SendRequest<Body>, DialError> {
+        let renewed = *self.0.renewed.borrow();
+        let mut shared = self.0.shared.lock().await;
+        if let Some((number, sender)) = &*shared
+            && *number == renewed
+            && !sender.is_closed()
+        {
+            return Ok(sender.clone());
+        }
+        *shared = None;
+        let stream = self.connect_any().await?;
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .adaptive_window(true)
+            .handshake::<_, Body>(TokioIo::new(stream))
+            .await;
+        let (sender, connection) = handshake.map_err(|error| DialError::Connect(self.current(), Box::new(error)))?;
+        // Ends when the last sender is dropped, or the connection breaks.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the connection to the control plane broke");
+            }
+        });
+        *shared = Some((renewed, sender.clone()));
+        Ok(sender)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_host_and_port_and_nothing_else() {
+        for good in ["control.example:8081", "10.0.0.1:1", "[::1]:8081"] {
+            assert!(target(good).is_ok(), "{good}");
+        }
+        for bad in ["control.example", "http://control.example:8081", "user@host:1", "host:1/path", "", ":1"] {
+            assert!(target(bad).is_err(), "{bad}");
+        }
+    }
+}
