@@ -7,9 +7,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::Rng;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use toolyard_dtma::{Agent, Shutdown};
-use toolyard_types::Secret;
+use tokio_util::task::TaskTracker;
+use toolyard_dtma::{Agent, Identity, IdentityOptions, Shutdown};
+use toolyard_link::{Dialler, LinkKind};
+use toolyard_types::Clock;
 use toolyard_types::agent::JoinToken;
 
 use crate::cli::{DtmaArgs, EXIT_CONFIG};
@@ -30,7 +33,7 @@ pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match run(&loaded.settings, &args.token).await {
+    match run(&loaded.settings, args.token.as_deref()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("toolyard: {problem}");
@@ -39,52 +42,77 @@ pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
     }
 }
 
-async fn run(settings: &Settings, token: &str) -> Result<(), String> {
-    let stopped = stop_signal();
+async fn run(settings: &Settings, token: Option<&str>) -> Result<(), String> {
+    let mut stopped = std::pin::pin!(stop_signal());
     telemetry::start_logs(settings)?;
-    let token = join_token(token)?;
-    let address = token.addresses.first().ok_or("the token names no control plane")?;
-    let control =
-        toolyard_link::dialled(address).map_err(|_| format!("the token's address `{address}` is not a URL"))?;
+    let options = identity_options(settings, token)?;
+    let identity = tokio::select! {
+        opened = Identity::open(options) => opened.map_err(|error| chain(&error))?,
+        _ = &mut stopped => return Ok(()),
+    };
+    let dialler = identity.dialler();
     let environment = config::process_environment();
-    let options =
-        local::agent_options(settings, &environment, settings.data_dir.clone(), control, Some(token.secret.clone()))?;
+    let options = local::agent_options(settings, &environment, settings.data_dir.clone(), identity.channel())?;
     let agent = Agent::start(options).await.map_err(|error| chain(&error))?;
-    tracing::info!(control = address, "agent started");
+    tracing::info!(toolbox.name = %identity.toolbox().1, control = dialler.addresses().join(", "), "agent started");
 
     let stop = CancellationToken::new();
-    let links = tokio::spawn(keep_links(agent.links(), token.secret, agent.router(), stop.clone()));
+    let renewing = tokio::spawn(identity.keep(stop.clone()));
+    let links = tokio::spawn(keep_links(agent.links(), dialler, agent.router(), stop.clone()));
     let mode = stopped.await;
     stop.cancel();
-    let _ = links.await;
+    let _ = tokio::join!(links, renewing);
     let mode = if mode == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave };
     agent.shutdown(mode).await;
     Ok(())
 }
 
-fn join_token(text: &str) -> Result<JoinToken, String> {
-    let broken = || "the token is not one that `toolyard toolboxes enroll` printed; copy all of it".to_owned();
-    let json = URL_SAFE_NO_PAD.decode(text.trim()).map_err(|_| broken())?;
-    let token: JoinToken = serde_json::from_slice(&json).map_err(|_| broken())?;
-    if token.v != 1 {
-        return Err(format!("the token is of version {}; upgrade this toolyard", token.v));
-    }
-    Ok(token)
+/// What the settings and the token say of who this agent is.
+///
+/// # Errors
+/// When the token is none.
+pub(crate) fn identity_options(settings: &Settings, token: Option<&str>) -> Result<IdentityOptions, String> {
+    Ok(IdentityOptions {
+        data_dir: settings.data_dir.clone(),
+        token: token.map(join_token).transpose()?,
+        proxy: settings.proxy.clone(),
+        no_proxy: settings.no_proxy.clone(),
+        clock: Clock::system(),
+    })
 }
 
-/// Keeps one link to every gateway that the control plane names.
+fn join_token(text: &str) -> Result<JoinToken, String> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let broken = || "the token is not one that `toolyard toolboxes enroll` printed; copy all of it".to_owned();
+    let json = URL_SAFE_NO_PAD.decode(text.trim()).map_err(|_| broken())?;
+    let version: Version = serde_json::from_slice(&json).map_err(|_| broken())?;
+    if version.v != JoinToken::VERSION {
+        let (theirs, ours) = (version.v, JoinToken::VERSION);
+        let which = if theirs > ours { "upgrade this toolyard" } else { "upgrade the control plane" };
+        return Err(format!("the token is of version {theirs}, this program reads version {ours}; {which}"));
+    }
+    serde_json::from_slice(&json).map_err(|_| broken())
+}
+
+/// Keeps two links to every gateway that the control plane names: one for calls, one for logs. With none named the only
+/// gateway is where the control plane is.
 async fn keep_links(
-    mut addresses: tokio::sync::watch::Receiver<Vec<String>>,
-    token: Secret,
+    mut addresses: watch::Receiver<Vec<String>>,
+    dialler: Dialler,
     router: axum::Router,
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
-        let now = addresses.borrow_and_update().clone();
+        let named: Vec<_> = addresses.borrow_and_update().iter().cloned().map(Some).collect();
         let round = stop.child_token();
-        let tracker = tokio_util::task::TaskTracker::new();
-        for address in now {
-            tracker.spawn(keep_link(address, token.clone(), router.clone(), round.clone()));
+        let tracker = TaskTracker::new();
+        for address in if named.is_empty() { vec![None] } else { named } {
+            for kind in [LinkKind::Calls, LinkKind::Bulk] {
+                tracker.spawn(keep_link(address.clone(), kind, dialler.clone(), router.clone(), round.clone()));
+            }
         }
         tracker.close();
         tokio::select! {
@@ -96,17 +124,50 @@ async fn keep_links(
     }
 }
 
-async fn keep_link(address: String, token: Secret, router: axum::Router, stop: CancellationToken) {
+/// Keeps one link. With a new certificate another link is made first; the old one then ends with its calls.
+async fn keep_link(
+    address: Option<String>,
+    kind: LinkKind,
+    dialler: Dialler,
+    router: axum::Router,
+    stop: CancellationToken,
+) {
+    let mut renewed = dialler.renewed();
+    let tracker = TaskTracker::new();
+    let mut retire = CancellationToken::new();
+    let mut failures = 0_u32;
     while !stop.is_cancelled() {
-        if let Err(error) = toolyard_link::dial_and_serve(&address, Some(&token), router.clone(), &stop).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "link not made; trying again");
+        renewed.mark_unchanged();
+        let dialled = tokio::select! {
+            dialled = dialler.link(address.as_deref(), kind) => dialled,
+            () = stop.cancelled() => break,
+        };
+        match dialled {
+            Ok(link) => {
+                failures = 0;
+                std::mem::take(&mut retire).cancel();
+                let (router, stop, own) = (router.clone(), stop.clone(), retire.clone());
+                let serving = tracker.spawn(async move { link.serve(router, &stop, &own).await });
+                tokio::select! {
+                    _ = serving => {}
+                    changed = renewed.changed() => if changed.is_ok() { continue },
+                }
+            }
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                if failures.is_power_of_two() {
+                    tracing::warn!(error = &error as &dyn std::error::Error, failures, "link not made; trying again");
+                }
+            }
         }
-        let pause = REDIAL.mul_f64(rand::rng().random_range(0.2..1.0));
+        let pause = REDIAL.mul_f64(rand::rng().random_range(0.1..1.0));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => {}
         }
     }
+    tracker.close();
+    tracker.wait().await;
 }
 
 /// An error with its causes, on one line.

@@ -1,22 +1,47 @@
-//! Serving a listener: time limits on slow peers, upgrades for links, and a drain.
+//! Serving a listener: time limits on slow peers, TLS for agents, upgrades for links, and a drain.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use toolyard_link::tls::Acceptor;
 
 /// How long a peer may take to send a request's head: without a limit a few slow peers hold every connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long accepting pauses when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// TLS handshakes under way at once; each costs a signature before anybody is known.
+const HANDSHAKES: usize = 256;
 
 /// Serves `router` on `listener` until `draining` turns true, then until every request under way has ended.
-pub(crate) async fn serve(listener: TcpListener, router: Router, mut draining: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, draining: watch::Receiver<bool>) {
+    run(listener, router, None, draining).await;
+}
+
+/// The same over TLS; a request carries its connection's certificate as an extension, when there is one.
+pub(crate) async fn serve_agents(
+    listener: TcpListener,
+    router: Router,
+    acceptor: Acceptor,
+    draining: watch::Receiver<bool>,
+) {
+    let tls = Tls { acceptor, handshakes: Arc::new(Semaphore::new(HANDSHAKES)) };
+    run(listener, router, Some(tls), draining).await;
+}
+
+struct Tls {
+    acceptor: Acceptor,
+    handshakes: Arc<Semaphore>,
+}
+
+async fn run(listener: TcpListener, router: Router, tls: Option<Tls>, mut draining: watch::Receiver<bool>) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT);
@@ -28,7 +53,18 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut draining: w
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => hold(stream, &builder, &router, &graceful),
+                Ok((stream, _)) => {
+                    let _ = stream.set_nodelay(true);
+                    let (builder, router, watcher) = (builder.clone(), router.clone(), graceful.watcher());
+                    match &tls {
+                        None => drop(tokio::spawn(hold(stream, builder, router, watcher))),
+                        Some(tls) => {
+                            // Where all places are taken new connections wait in the kernel.
+                            let Ok(place) = tls.handshakes.clone().acquire_owned().await else { break };
+                            tokio::spawn(hold_agent(stream, tls.acceptor.clone(), place, builder, router, watcher));
+                        }
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -41,16 +77,40 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut draining: w
     graceful.shutdown().await;
 }
 
-fn hold(stream: TcpStream, builder: &Builder<TokioExecutor>, router: &Router, graceful: &GracefulShutdown) {
-    let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(router.clone());
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection ended early");
+async fn hold_agent(
+    stream: TcpStream,
+    acceptor: Acceptor,
+    place: OwnedSemaphorePermit,
+    builder: Builder<TokioExecutor>,
+    router: Router,
+    watcher: Watcher,
+) {
+    let from = stream.peer_addr().ok();
+    let accepted = acceptor.accept(stream).await;
+    drop(place);
+    match accepted {
+        Ok((stream, Some(certificate))) => {
+            hold(stream, builder, router.layer(Extension(certificate)), watcher).await;
         }
-    });
+        Ok((stream, None)) => hold(stream, builder, router, watcher).await,
+        Err(error) => {
+            let from = from.map(|from| from.to_string()).unwrap_or_default();
+            tracing::info!(error = &error as &dyn std::error::Error, from, "an agent's connection was refused");
+        }
+    }
+}
+
+async fn hold<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    builder: Builder<TokioExecutor>,
+    router: Router,
+    watcher: Watcher,
+) {
+    let service = TowerToHyperService::new(router);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(error, "a connection ended early");
+    }
 }
 
 #[cfg(test)]

@@ -175,6 +175,28 @@ pub(crate) fn client_environment(settings: &Settings, process: &BTreeMap<String,
     environment
 }
 
+/// Where agents reach the listener at `bound`: as set, else its address, else what this host is called and has.
+pub(crate) fn agent_addresses(settings: &Settings, bound: SocketAddr) -> Vec<String> {
+    if !settings.agent_addresses.is_empty() {
+        return settings.agent_addresses.clone();
+    }
+    if !bound.ip().is_unspecified() {
+        return vec![bound.to_string()];
+    }
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let name = name.map(|name| format!("{name}:{}", bound.port()));
+    let address = outgoing_address().map(|ip| SocketAddr::new(ip, bound.port()).to_string());
+    name.into_iter().chain(address).collect()
+}
+
+/// The address this host has towards others. Connecting a datagram socket chooses a route and sends nothing; the
+/// address is one of those for documentation (RFC 5737).
+fn outgoing_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((std::net::Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +222,17 @@ mod tests {
         let accepted = tokio::spawn(async move { listener.accept().await.is_ok() });
         assert!(!attempt(&settings, "127.0.0.1").await);
         assert!(accepted.await.expect("it does not panic"));
+    }
+
+    #[test]
+    fn tokens_carry_the_addresses_that_are_set_else_the_listeners_own() {
+        let mut settings = Settings::defaults(Environment::Production);
+        let bound = SocketAddr::from(([10, 0, 0, 1], 8081));
+        assert_eq!(agent_addresses(&settings, bound), ["10.0.0.1:8081"]);
+        let all = agent_addresses(&settings, SocketAddr::from(([0, 0, 0, 0], 8081)));
+        assert!(!all.is_empty() && all.iter().all(|at| at.ends_with(":8081") && !at.starts_with("0.0.0.0")), "{all:?}");
+        settings.agent_addresses = vec!["control.example.com:443".into()];
+        assert_eq!(agent_addresses(&settings, bound), ["control.example.com:443"]);
     }
 
     #[test]

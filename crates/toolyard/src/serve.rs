@@ -18,6 +18,8 @@ use tokio_util::task::AbortOnDropHandle;
 use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, SourceClient, VaultKeys};
 use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
+use toolyard_link::stack::{self, Peer};
+use toolyard_link::tls::Acceptor;
 use toolyard_link::{Channel, LINK_PATH, in_process, once_attached};
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store};
@@ -132,8 +134,10 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let options = control_options(settings, store, &clock, first_key.clone(), &stopping)?;
     let control = Control::start(options).await.map_err(|error| Failed::from(&error))?;
     let agents_at = agent_listener.local_addr().map_err(|error| Failed::from(&error))?;
-    control.set_links(vec![format!("http://{agents_at}")]);
-    control.set_agent_addresses(vec![format!("http://{agents_at}")]);
+    let addresses = net::agent_addresses(settings, agents_at);
+    tracing::info!(addresses = addresses.join(", "), "agents reach this Toolyard at");
+    control.set_agent_addresses(addresses);
+    let acceptor = Acceptor::new(control.authority(), clock.clone()).map_err(|error| Failed::from(&error))?;
     let upstreams = net::upstream_client(settings)?;
     control.set_remote_client(upstreams.clone());
 
@@ -153,8 +157,10 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let public = public_router(state, &gateway);
     let agents = agent_router(&control);
     let (drain, draining) = watch::channel(false);
-    let servers = [(listener, public), (agent_listener, agents)]
-        .map(|(listener, router)| tokio::spawn(listen::serve(listener, router, draining.clone())));
+    let servers = [
+        tokio::spawn(listen::serve(listener, public, draining.clone())),
+        tokio::spawn(listen::serve_agents(agent_listener, agents, acceptor, draining)),
+    ];
     let agent = local.start(settings, &control).await?;
     announce(settings, &control, console, first_key.as_ref());
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
@@ -249,6 +255,8 @@ fn control_options(
         },
         local_toolbox: settings.local_toolbox,
         call_retention_days: settings.call_retention_days,
+        agent_certificate: Duration::from_secs(settings.agent_certificate_seconds.into()),
+        toolbox_silence: Duration::from_secs(settings.toolbox_silence_seconds.into()),
         shutdown: stopping.clone(),
     })
 }
@@ -269,9 +277,10 @@ impl LocalToolbox {
     async fn start(self, settings: &Settings, control: &Control) -> Result<Option<Agent>, Failed> {
         let Some((toolbox, attach)) = self.0 else { return Ok(None) };
         let channel = in_process(control.agent_router().layer(Extension(AgentIdentity(toolbox))));
+        let channel = stack::through(channel, Peer::without_breaker("the control plane"));
         let environment = config::process_environment();
         let dir = settings.data_dir.join("toolbox");
-        let options = local::agent_options(settings, &environment, dir, channel, None)?;
+        let options = local::agent_options(settings, &environment, dir, channel)?;
         let agent = Agent::start(options).await.map_err(|error| Failed::from(&error))?;
         for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
             tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);
@@ -398,8 +407,8 @@ fn problem_response(problem: &Problem) -> Response {
 fn agent_router(control: &Control) -> Router {
     let accepting = control.clone();
     let link = move |request: Request| async move {
-        match accepting.agent_identity(request).await {
-            Ok((AgentIdentity(toolbox), request)) => accepting.links().accept(toolbox, request),
+        match accepting.link_certificate(request.extensions()).await {
+            Ok(certificate) => accepting.links().accept(certificate, request),
             Err(error) => error.into_response(),
         }
     };

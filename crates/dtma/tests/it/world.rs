@@ -80,8 +80,12 @@ impl World {
 
     /// A host whose agent runs containers.
     pub(crate) async fn docker() -> Self {
+        Self::docker_with(vec![fixture::package()]).await
+    }
+
+    pub(crate) async fn docker_with(packages: Vec<NpmPackage>) -> Self {
         let options = DockerOptions { host: Some(docker_host()), ..DockerOptions::default() };
-        Self::with_engine(EngineOptions::Docker(options), vec![fixture::package()]).await
+        Self::with_engine(EngineOptions::Docker(options), packages).await
     }
 
     pub(crate) async fn with_engine(engine: EngineOptions, packages: Vec<NpmPackage>) -> Self {

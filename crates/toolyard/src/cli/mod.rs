@@ -198,9 +198,9 @@ impl ServeArgs {
 pub(crate) struct DtmaArgs {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// The token that `toolyard toolboxes enroll` printed.
+    /// The token that `toolyard toolboxes enroll` printed; needed at the first start only.
     #[arg(long, value_name = "TOKEN", env = "TOOLYARD_TOKEN", hide_env_values = true)]
-    pub token: String,
+    pub token: Option<String>,
     /// What runs servers.
     #[arg(long, value_name = "ENGINE", default_value = "process", value_parser = ["process"])]
     pub engine: String,

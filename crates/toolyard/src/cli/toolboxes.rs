@@ -3,9 +3,11 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 use toolyard_client::segment;
-use toolyard_types::Name;
 use toolyard_types::api::Page;
-use toolyard_types::api::servers::{EnrollToolbox, EnrolledToolbox, Toolbox};
+use toolyard_types::api::servers::{
+    BreakerState, EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, ToolboxLink, UpdateToolbox,
+};
+use toolyard_types::{Labels, Name};
 
 use super::context::{Context, Failure};
 use super::output;
@@ -24,12 +26,63 @@ pub(crate) enum Command {
     Enroll {
         /// The toolbox.
         name: Name,
+        /// What servers may ask of it, such as `zone=a,gpu=yes`.
+        #[arg(long, value_name = "KEY=VALUE", default_value = "")]
+        labels: Labels,
+        /// How long the token is good for, such as `30m` or `24h`.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = seconds)]
+        expires: u32,
     },
-    /// Remove a toolbox that runs nothing.
+    /// Print another token for a toolbox: its host was installed anew, or its certificates revoked.
+    Rejoin {
+        /// The toolbox.
+        name: Name,
+        /// How long the token is good for, such as `30m` or `24h`.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = seconds)]
+        expires: u32,
+    },
+    /// End a toolbox's certificates and close its connections; what it runs goes on.
+    Revoke {
+        /// The toolbox.
+        name: Name,
+    },
+    /// Replace a toolbox's labels.
+    Label {
+        /// The toolbox.
+        name: Name,
+        /// All its labels from now on, such as `zone=a,gpu=yes`; empty for none.
+        labels: Labels,
+    },
+    /// Place nothing new on a toolbox.
+    Drain {
+        /// The toolbox.
+        name: Name,
+    },
+    /// Place things on a drained toolbox again.
+    Resume {
+        /// The toolbox.
+        name: Name,
+    },
+    /// Remove a toolbox; what runs there is placed elsewhere.
     Remove {
         /// The toolbox.
         name: Name,
     },
+}
+
+/// `90s`, `30m`, `24h`, `7d`.
+fn seconds(text: &str) -> Result<u32, String> {
+    let wrong = || "must be a number with `s`, `m`, `h` or `d`, such as `1h`".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).ok_or_else(wrong)
 }
 
 /// `toolyard toolboxes ...`
@@ -41,23 +94,36 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             output::print_list(
                 context.format,
                 &page.items,
-                &["NAME", "STATE", "ENGINE", "INSTANCES", "LAST SEEN"],
+                &["NAME", "STATE", "ENGINE", "LABELS", "VERSION", "INSTANCES", "CERTIFICATE UNTIL", "LAST SEEN"],
                 |toolbox| {
                     vec![
                         toolbox.name.to_string(),
                         toolbox.state.to_string(),
-                        toolbox.report.engine.clone(),
+                        toolbox.engine.clone(),
+                        toolbox.labels.to_string(),
+                        toolbox.version.clone().unwrap_or_default(),
                         toolbox.instances.to_string(),
+                        toolbox.certificate_expires_at.map(|at| at.to_string()).unwrap_or_default(),
                         toolbox.last_seen_at.map_or("never".into(), |at| at.to_string()),
                     ]
                 },
             );
         }
         Command::Show { name } => print(context, &client.get(&path(&name)).await?),
-        Command::Enroll { name } => {
-            let enrolled: EnrolledToolbox = client.post("/toolboxes", &EnrollToolbox { name, labels: toolyard_types::Labels::default(), expires_seconds: None }).await?;
-            let fields = [("token", enrolled.token.clone()), ("command", enrolled.command.clone())];
-            output::print_fields(context.format, &enrolled, &fields);
+        Command::Enroll { name, labels, expires } => {
+            let body = EnrollToolbox { name, labels, expires_seconds: Some(expires) };
+            print_token(context, &client.post("/toolboxes", &body).await?);
+        }
+        Command::Rejoin { name, expires } => {
+            let body = RejoinToolbox { expires_seconds: Some(expires) };
+            print_token(context, &client.post(&format!("{}/rejoin", path(&name)), &body).await?);
+        }
+        Command::Revoke { name } => print(context, &client.post(&format!("{}/revoke", path(&name)), &json!({})).await?),
+        Command::Drain { name } => print(context, &client.post(&format!("{}/drain", path(&name)), &json!({})).await?),
+        Command::Resume { name } => print(context, &client.post(&format!("{}/resume", path(&name)), &json!({})).await?),
+        Command::Label { name, labels } => {
+            let body = UpdateToolbox { labels: Some(labels) };
+            print(context, &client.send(reqwest::Method::PATCH, &path(&name), Some(&body)).await?);
         }
         Command::Remove { name } => {
             let _: Value = client.send(reqwest::Method::DELETE, &path(&name), None::<&()>).await?;
@@ -71,6 +137,16 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
     Ok(())
 }
 
+fn print_token(context: &Context, enrolled: &EnrolledToolbox) {
+    let fields = [
+        ("token", enrolled.token.clone()),
+        ("good until", enrolled.expires_at.to_string()),
+        ("reaches", enrolled.addresses.join(", ")),
+        ("command", enrolled.command.clone()),
+    ];
+    output::print_fields(context.format, enrolled, &fields);
+}
+
 fn path(name: &Name) -> String {
     format!("/toolboxes/{}", segment(name.as_str()))
 }
@@ -80,7 +156,12 @@ fn print(context: &Context, toolbox: &Toolbox) {
         ("name", toolbox.name.to_string()),
         ("state", toolbox.state.to_string()),
         ("reason", format!("{} {}", toolbox.reason, toolbox.message)),
-        ("engine", toolbox.report.engine.clone()),
+        ("draining", if toolbox.draining { "yes" } else { "no" }.to_owned()),
+        ("labels", toolbox.labels.to_string()),
+        ("version", toolbox.version.clone().unwrap_or_default()),
+        ("certificate until", toolbox.certificate_expires_at.map(|at| at.to_string()).unwrap_or_default()),
+        ("link", link(&toolbox.link)),
+        ("engine", toolbox.engine.clone()),
         ("platform", toolbox.report.platform.clone()),
         ("instances", toolbox.instances.to_string()),
     ];
@@ -89,4 +170,12 @@ fn print(context: &Context, toolbox: &Toolbox) {
         fields.push((protection, format!("{word}: {}", enforcement.detail)));
     }
     output::print_fields(context.format, toolbox, &fields);
+}
+
+fn link(link: &ToolboxLink) -> String {
+    let connected = if link.connected { "connected" } else { "not connected" };
+    match link.breaker {
+        BreakerState::Closed => connected.to_owned(),
+        state => format!("{connected}, breaker {} after {} calls without an answer", state.as_str(), link.failures),
+    }
 }

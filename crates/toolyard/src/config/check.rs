@@ -31,11 +31,6 @@ pub(crate) fn insecure_settings(settings: &Settings) -> Vec<Insecure> {
     refuse(!https, "public_url", "must be set to an https address");
     refuse(!settings.cookie_secure, "cookie_secure", "must be true");
     refuse(
-        !settings.agent_listen.ip().is_loopback(),
-        "agent_listen",
-        "must be a loopback address: it speaks plain HTTP",
-    );
-    refuse(
         !settings.require_isolation && settings.local_toolbox,
         "require_isolation",
         "must be true while servers run on this machine",

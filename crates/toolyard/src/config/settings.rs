@@ -82,9 +82,21 @@ pub(crate) struct Settings {
     #[schemars(with = "String")]
     pub listen: SocketAddr,
 
-    /// Address of the listener for agents. Loopback only, until agents are enrolled with mutual TLS.
+    /// Address of the listener for agents: mutual TLS with certificates of this Toolyard's own CA.
     #[schemars(with = "String")]
     pub agent_listen: SocketAddr,
+
+    /// Where agents reach that listener, as `host:port`, tried in this order; join tokens carry it. When empty: its own
+    /// address, or this host's name and address when it listens on all of them.
+    pub agent_addresses: Vec<String>,
+
+    /// Seconds an agent's certificate is good for; agents renew theirs when two thirds of that have gone.
+    #[schemars(range(min = 15, max = 31_536_000))]
+    pub agent_certificate_seconds: u32,
+
+    /// Seconds without a word from its agent after which a toolbox counts as unreachable.
+    #[schemars(range(min = 5, max = 3600))]
+    pub toolbox_silence_seconds: u32,
 
     /// The address people and clients use, such as `https://toolyard.example.com`. Needed in production.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -210,6 +222,9 @@ impl Settings {
             data_dir: PathBuf::from(if hardened { "/var/lib/toolyard" } else { ".toolyard" }),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agent_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            agent_addresses: Vec::new(),
+            agent_certificate_seconds: 24 * 3600,
+            toolbox_silence_seconds: 45,
             public_url: None,
             database_url: None,
             vault_key: None,
