@@ -1,14 +1,6 @@
 import { useMutation, useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { useNavigate } from '@tanstack/react-router'
-import {
-  BadgeCheck,
-  Globe,
-  GlobeLock,
-  MoreHorizontal,
-  Rocket,
-  Server as ServerIcon,
-  Trash2,
-} from 'lucide-react'
+import { BadgeCheck, Globe, GlobeLock, MoreHorizontal, Rocket, Trash2 } from 'lucide-react'
 import { type ReactNode, useState } from 'react'
 import { call } from '@/api/client'
 import { deleteEntry, getEntry, listEntries, updateEntry } from '@/api/generated/catalog'
@@ -456,11 +448,7 @@ function Deployed({ entry }: { entry: Entry }) {
       query={query}
       flush
       isEmpty={(page) => page.items.every((server) => server.entry?.name !== entry.name)}
-      empty={
-        <EmptyState icon={ServerIcon} title={t('None yet')}>
-          {t('Deploy it to have one.')}
-        </EmptyState>
-      }
+      empty={<p className="p-pad text-muted">{t('None yet.')}</p>}
     >
       {(page) => (
         <ul>

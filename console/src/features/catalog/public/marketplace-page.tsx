@@ -35,7 +35,7 @@ import { entriesQuery, type MarketplaceSearch, submittedQuery } from './queries'
 
 const KINDS = ['npm', 'pypi', 'oci', 'remote'] as const
 /** So many categories are shown before the others are asked for. */
-const FIRST_CATEGORIES = 12
+const FIRST_CATEGORIES = 10
 /** So long after the last key the search is sent. */
 const PAUSE_MS = 120
 
@@ -222,7 +222,7 @@ function Filters({
           id="marketplace-sort"
           label={t('Order')}
           hideLabel
-          className="md:ml-auto md:w-44"
+          className="md:ml-auto md:w-52"
           value={search.sort ?? ''}
           options={[
             { value: '', label: text === '' ? t('Most deployed here') : t('Best match') },
@@ -255,7 +255,7 @@ function Categories({
   const shown = ordered.filter((one, place) => all || place < FIRST_CATEGORIES || one.name === chosen)
   if (ordered.length === 0) return null
   return (
-    <div className="flex gap-1.5 max-sm:-mx-4 max-sm:overflow-x-auto max-sm:px-4 max-sm:py-1 max-sm:[&>div]:flex-nowrap max-sm:[&_button]:shrink-0">
+    <div className="flex items-start gap-1.5 max-sm:-mx-4 max-sm:overflow-x-auto max-sm:px-4 max-sm:py-1 max-sm:[&>div]:flex-nowrap max-sm:[&_button]:shrink-0">
       <FilterChips
         label={t('Category')}
         chosen={chosen === undefined ? [] : [chosen]}

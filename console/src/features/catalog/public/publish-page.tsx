@@ -106,6 +106,7 @@ export function PublishPage({ onPublished }: { onPublished: (name: string) => vo
     },
   })
   const validation = document.kind === 'document' ? checking.data?.validation : undefined
+  const untouched = settled === START
   const fresh = text === settled && !checking.isPlaceholderData
   const reason =
     denied ??
@@ -185,7 +186,9 @@ export function PublishPage({ onPublished }: { onPublished: (name: string) => vo
         <div className="flex min-w-0 flex-col gap-4 lg:sticky lg:top-4">
           <Card title={t('Check')} actions={!fresh || checking.isFetching ? <Spinner /> : undefined}>
             <div aria-live="polite">
-              {document.kind === 'empty' && <p className="text-muted">{t('Paste or write a document.')}</p>}
+              {(document.kind === 'empty' || untouched) && (
+                <p className="text-muted">{t('Paste or write a document. It is checked while you type.')}</p>
+              )}
               {document.kind === 'no-json' && (
                 <Findings
                   tone="bad"
@@ -196,7 +199,9 @@ export function PublishPage({ onPublished }: { onPublished: (name: string) => vo
               {document.kind === 'document' && checking.error !== null && (
                 <ErrorNote error={checking.error} />
               )}
-              {validation !== undefined && checking.error === null && <Found validation={validation} />}
+              {validation !== undefined && checking.error === null && !untouched && (
+                <Found validation={validation} />
+              )}
             </div>
           </Card>
           <ErrorNote error={publish.error} />

@@ -186,6 +186,32 @@ function DeployForm({
           ) : (
             <Review form={form} entry={entry} offer={offer} context={context} />
           )}
+          <div className="mt-4 flex flex-col gap-3">
+            <ErrorNote error={form.submitError} />
+            <div className="flex flex-wrap justify-end gap-2">
+              {step === 'review' && (
+                <Button icon={ArrowLeft} onClick={() => goTo('configure')}>
+                  {t('Change')}
+                </Button>
+              )}
+              {step === 'configure' ? (
+                <Button type="submit" variant="primary" disabledReason={denied}>
+                  {t('Review')}
+                  <ChevronRight aria-hidden="true" className="-mr-1 size-4" />
+                </Button>
+              ) : (
+                <Button
+                  type="submit"
+                  variant="primary"
+                  icon={Rocket}
+                  busy={form.submitting}
+                  disabledReason={denied}
+                >
+                  {t('Deploy')}
+                </Button>
+              )}
+            </div>
+          </div>
         </div>
         <aside aria-label={t('Entry')} className="lg:sticky lg:top-4">
           <Card>
@@ -220,32 +246,6 @@ function DeployForm({
             </div>
           </Card>
         </aside>
-      </div>
-      <div className="mt-4 flex flex-col gap-3 lg:mr-84">
-        <ErrorNote error={form.submitError} />
-        <div className="flex flex-wrap justify-end gap-2">
-          {step === 'review' && (
-            <Button icon={ArrowLeft} onClick={() => goTo('configure')}>
-              {t('Change')}
-            </Button>
-          )}
-          {step === 'configure' ? (
-            <Button type="submit" variant="primary" disabledReason={denied}>
-              {t('Review')}
-              <ChevronRight aria-hidden="true" className="-mr-1 size-4" />
-            </Button>
-          ) : (
-            <Button
-              type="submit"
-              variant="primary"
-              icon={Rocket}
-              busy={form.submitting}
-              disabledReason={denied}
-            >
-              {t('Deploy')}
-            </Button>
-          )}
-        </div>
       </div>
     </form>
   )
@@ -304,7 +304,7 @@ function Configure({
               : plural(required.length, '{count} is required.', '{count} are required.')
           }
         >
-          <InputFields form={form} fields={required} />
+          {required.length > 0 && <InputFields form={form} fields={required} />}
           {optional.length > 0 && (
             <Optional fields={optional} form={form} apart={required.length > 0 && optional.length > 4} />
           )}

@@ -40,7 +40,7 @@ export function DeployProgress({ name }: { name: string }) {
             <Link to="/servers">{t('Servers')}</Link>
           </Breadcrumbs>
         }
-        title={t('Deploying {name}', { name })}
+        title={state === 'done' ? t('Deployed {name}', { name }) : t('Deploying {name}', { name })}
         meta={<PhaseStatus phase={server.phase} />}
       />
       <LiveRegion>
@@ -70,7 +70,7 @@ export function DeployProgress({ name }: { name: string }) {
             </>
           )}
         </Panel>
-        <Card title={t('Log')}>
+        <Card title={t('Log')} className="min-h-[25rem]">
           {!may(session, 'server:logs') ? (
             <EmptyState title={t('You may not read logs')} />
           ) : server.kind === 'remote' ? (

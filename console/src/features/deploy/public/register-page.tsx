@@ -160,7 +160,12 @@ export function RegisterPage({ onDeployed }: { onDeployed: (server: string) => v
 
 function nameOf(url: string): string {
   try {
-    return nameFrom(new URL(url).hostname.replace(/^(www|mcp|api)\./, ''))
+    const host = new URL(url).hostname
+    const labels = host.replace(/^(?:(?:www|mcp|api)\.)+/, '').split('.')
+    // An address without a name stays as it is; a name goes without its top-level domain.
+    return nameFrom(
+      /^[\d.[\]:]+$/.test(host) ? host : labels.slice(0, Math.max(1, labels.length - 1)).join('-'),
+    )
   } catch {
     return ''
   }

@@ -1,0 +1,60 @@
+import { createElement } from 'react'
+import { renderToStaticMarkup } from 'react-dom/server'
+import { describe, expect, test } from 'vitest'
+import { Markdown } from './markdown'
+
+const html = (text: string) => renderToStaticMarkup(createElement(Markdown, { text }))
+
+describe('Markdown', () => {
+  test('shows headings, lists, quotes, tables and code', () => {
+    const shown = html(
+      '# Title\n\ntext **bold** `code`\n\n- one\n- two\n\n> said\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```\nx < y\n```',
+    )
+    for (const part of [
+      '<h3',
+      '<strong>bold</strong>',
+      '<li>one</li>',
+      '<blockquote',
+      '<th scope="col"',
+      'x &lt; y',
+    ])
+      expect(shown).toContain(part)
+  })
+
+  test('keeps HTML as text', () => {
+    const shown = html('<img src=x onerror=alert(1)>\n\n<script>alert(1)</script>')
+    expect(shown).not.toContain('<img')
+    expect(shown).not.toContain('<script')
+    expect(shown).toContain('&lt;script&gt;')
+  })
+
+  test('makes links only of safe addresses, and none of pictures', () => {
+    expect(html('[x](https://a.example/b)')).toContain('href="https://a.example/b"')
+    for (const bad of [
+      '[x](javascript:alert(1))',
+      '[x](data:text/html,x)',
+      '![x](javascript:alert(1))',
+      '[x](//evil)',
+    ])
+      expect(html(bad)).not.toContain('href')
+    expect(html('![x](https://a.example/b.png)')).not.toContain('<img')
+  })
+
+  test('ends quickly for any text', () => {
+    const hostile = [
+      '['.repeat(50_000),
+      '*'.repeat(50_000),
+      '> '.repeat(30_000),
+      '- a\n  '.repeat(10_000),
+      '`'.repeat(50_000),
+      `${'|'.repeat(50_000)}\n${'|-'.repeat(20_000)}`,
+      '_a'.repeat(40_000),
+      '![](('.repeat(15_000),
+    ]
+    for (const text of hostile) {
+      const begun = performance.now()
+      html(text)
+      expect(performance.now() - begun).toBeLessThan(2000)
+    }
+  })
+})
