@@ -74,7 +74,7 @@ async fn read_on(control: &Control) -> Result<()> {
     }
 }
 
-/// Forgets old events and idempotency keys, until everything ends.
+/// Forgets old events, idempotency keys and reports of browsers, until everything ends.
 pub(crate) async fn trim(control: Control) {
     let mut ticks = tokio::time::interval(TRIM_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -94,8 +94,9 @@ async fn trim_once(control: &Control) -> Result<()> {
     let before = |age: Duration| {
         toolyard_types::Timestamp::from_ms(now.as_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
     };
-    let tx = control.store().system("forget old events and idempotency keys").await?;
+    let tx = control.store().system("forget old events, idempotency keys and reports of browsers").await?;
     tx.trim_events(before(KEPT)).await?;
+    tx.trim_console_reports(before(app::reports::KEPT)).await?;
     tx.trim_idempotency(before(crate::http::IDEMPOTENCY_KEPT)).await?;
     Ok(tx.commit().await?)
 }

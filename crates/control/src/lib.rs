@@ -14,6 +14,7 @@ mod auth;
 mod authority;
 mod calls;
 mod catalog;
+pub mod connect;
 pub mod error;
 mod events;
 mod fleet;
@@ -111,6 +112,7 @@ struct Inner {
     tasks: TaskTracker,
     auth: auth::AuthState,
     flags: app::flags::FlagState,
+    reports: app::reports::ReportState,
     events: events::EventState,
     event_streams: Arc<tokio::sync::Semaphore>,
     calls: calls::CallState,
@@ -150,6 +152,7 @@ impl Control {
             tasks: TaskTracker::new(),
             auth,
             flags: app::flags::FlagState::default(),
+            reports: app::reports::ReportState::default(),
             events: events::EventState::new(),
             event_streams: Arc::new(tokio::sync::Semaphore::new(EVENT_STREAMS)),
             calls,
@@ -265,6 +268,10 @@ impl Control {
 
     pub(crate) fn flags(&self) -> &app::flags::FlagState {
         &self.0.flags
+    }
+
+    pub(crate) fn reports(&self) -> &app::reports::ReportState {
+        &self.0.reports
     }
 
     pub(crate) fn events(&self) -> &events::EventState {

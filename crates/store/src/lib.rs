@@ -12,6 +12,7 @@
 mod audit;
 mod calls;
 mod catalog;
+mod console_reports;
 mod credentials;
 mod flags;
 mod idempotency;

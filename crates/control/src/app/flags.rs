@@ -33,6 +33,11 @@ const FLAGS: &[Definition] = &[
         description: "people submit catalog entries of their own for review",
         default: [true, true, true],
     },
+    Definition {
+        name: "console_telemetry",
+        description: "browsers report how the console does: web vitals, use and errors, never content",
+        default: [true, true, true],
+    },
     Definition { name: "server_clone", description: "servers can be cloned", default: [true, true, true] },
 ];
 
@@ -58,6 +63,13 @@ pub(crate) fn require(control: &Control, caller: &Caller, name: &'static str) ->
         return Ok(());
     }
     Err(ControlError::problem(Code::FeatureDisabled, format!("feature `{name}` is switched off here")))
+}
+
+/// Whether a flag is on for an organization, for work that has no caller.
+pub(crate) fn is_on(control: &Control, flag: &'static str, organization: OrganizationId, name: &Name) -> bool {
+    let definition = FLAGS.iter().find(|known| known.name == flag).expect("callers name flags of the table");
+    let rules = control.flags().0.load();
+    enabled(control, definition, rules.get(flag), organization, name)
 }
 
 /// Every flag as it applies to the caller's organization.

@@ -16,6 +16,7 @@ pub(crate) mod logs;
 pub(crate) mod members;
 pub(crate) mod metrics;
 pub(crate) mod overview;
+pub(crate) mod reports;
 pub(crate) mod scope;
 pub(crate) mod server_view;
 pub(crate) mod servers;

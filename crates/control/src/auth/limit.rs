@@ -1,4 +1,4 @@
-//! Rate limit of sign-in: per e-mail address, and for all together.
+//! Rate limits of what strangers may do: sign-in, per e-mail address and for all together; reports of browsers.
 //!
 //! Failures of one address are counted in a window; a sign-in that succeeds forgets them. The global limit
 //! bounds the Argon2 work that strangers can cause. Both live in memory, per replica: what they protect is the
@@ -27,7 +27,7 @@ pub(crate) struct SignInLimit {
 #[derive(Default)]
 struct Counts {
     all: Window,
-    by_email: HashMap<String, Window>,
+    by_key: HashMap<String, Window>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -63,14 +63,14 @@ impl SignInLimit {
     pub(crate) fn attempt(&self, email: &str) -> Result<()> {
         let now = self.clock.now();
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.by_email.len() >= REMEMBERED {
-            counts.by_email.retain(|_, window| now.since(window.since) < WINDOW);
+        if counts.by_key.len() >= REMEMBERED {
+            counts.by_key.retain(|_, window| now.since(window.since) < WINDOW);
         }
-        if counts.by_email.len() >= REMEMBERED {
-            counts.by_email.clear();
+        if counts.by_key.len() >= REMEMBERED {
+            counts.by_key.clear();
         }
         let key: String = email.chars().take(320).collect::<String>().to_lowercase();
-        let wait = counts.by_email.entry(key).or_default().take(now, PER_EMAIL);
+        let wait = counts.by_key.entry(key).or_default().take(now, PER_EMAIL);
         match wait.or_else(|| counts.all.take(now, IN_ALL)) {
             Some(retry_after) => Err(ControlError::RateLimited { retry_after }),
             None => Ok(()),
@@ -80,7 +80,43 @@ impl SignInLimit {
     /// Forgets the attempts of an address, because one succeeded.
     pub(crate) fn succeeded(&self, email: &str) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.by_email.remove(&email.to_lowercase());
+        counts.by_key.remove(&email.to_lowercase());
+    }
+}
+
+const REPORTS_PER_SESSION: u32 = 60;
+const REPORTS_OF_STRANGERS: u32 = 120;
+
+/// Rate limit of what browsers report about the console: per session, and for all strangers together. Toolyard does not
+/// know a stranger's address behind a proxy, so it does not count by it.
+pub(crate) struct ReportLimit {
+    clock: Clock,
+    counts: Mutex<Counts>,
+}
+
+impl ReportLimit {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, counts: Mutex::default() }
+    }
+
+    /// Counts a batch of a session, or of a stranger.
+    ///
+    /// # Errors
+    /// `rate_limited` with the time to wait.
+    pub(crate) fn attempt(&self, session: Option<&str>) -> Result<()> {
+        let now = self.clock.now();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.by_key.len() >= REMEMBERED {
+            counts.by_key.retain(|_, window| now.since(window.since) < WINDOW);
+        }
+        if counts.by_key.len() >= REMEMBERED {
+            counts.by_key.clear();
+        }
+        let wait = match session {
+            Some(session) => counts.by_key.entry(session.to_owned()).or_default().take(now, REPORTS_PER_SESSION),
+            None => counts.all.take(now, REPORTS_OF_STRANGERS),
+        };
+        wait.map_or(Ok(()), |retry_after| Err(ControlError::RateLimited { retry_after }))
     }
 }
 

@@ -66,6 +66,7 @@ impl Deref for Caller {
 pub(crate) struct AuthState {
     pub(crate) passwords: password::Passwords,
     pub(crate) sign_ins: limit::SignInLimit,
+    pub(crate) reports: limit::ReportLimit,
     /// Last uses of keys that were not written yet; bounded by the number of keys.
     key_uses: Mutex<HashMap<ApiKeyId, Timestamp>>,
 }
@@ -75,6 +76,7 @@ impl AuthState {
         Self {
             passwords: password::Passwords::new(),
             sign_ins: limit::SignInLimit::new(clock.clone()),
+            reports: limit::ReportLimit::new(clock.clone()),
             key_uses: Mutex::default(),
         }
     }

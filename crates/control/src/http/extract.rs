@@ -74,7 +74,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ControlError> {
 
 /// Reads JSON: bad syntax is `invalid_json` with line and column, a wrong type `validation_failed` with the
 /// path of the field.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();

@@ -4,6 +4,7 @@ mod agent;
 mod audit;
 mod calls;
 mod catalog;
+mod connect;
 mod credentials;
 mod edge;
 mod events;
@@ -16,6 +17,7 @@ mod keys;
 mod members;
 mod problem;
 mod registry;
+mod reports;
 mod servers;
 mod system;
 mod toolboxes;
@@ -43,6 +45,8 @@ fn routes() -> Routes {
         .merge(flags::routes())
         .merge(audit::routes())
         .merge(calls::routes())
+        .merge(connect::routes())
+        .merge(reports::routes())
         .merge(events::routes())
         .merge(catalog::routes())
         .merge(servers::routes())

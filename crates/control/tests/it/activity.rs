@@ -1,6 +1,7 @@
 //! Overview, calls, metrics and the audit log: what is shown, and what a narrowed key does not see of it.
 
-use http::Method;
+use axum::body::Body;
+use http::{Method, Request};
 use serde_json::{Value, json};
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
 use toolyard_types::state::Reason;
@@ -179,5 +180,56 @@ both_engines! {
         assert_eq!(actions("action=credential&until=2026-11-22T12:01:00Z").await, ["credential.create"]);
         assert_eq!(actions("action=credential&since=2026-11-22T12:01:00Z&outcome=done").await.len(), 2);
         test.get("/api/v1/audit?outcome=perhaps").await.expect(422);
+    }
+
+    async fn browsers_report_bounded_and_only_while_the_feature_is_on(engine) {
+        let test = TestControl::start(engine).await;
+        let send = async |body: String| {
+            let request = Request::post("/api/v1/console/reports").header("content-type", "application/json");
+            test.send(request.header("user-agent", "browser/1").body(Body::from(body)).unwrap()).await
+        };
+        let report = |kind: &str, name: &str, route: &str| json!({
+            "kind": kind, "name": name, "value": 12.5, "route": route, "message": "m".repeat(900), "build": "b1",
+            "at": "2026-11-22T11:59:59Z"
+        });
+        let batch = |reports: Vec<Value>| json!({ "reports": reports }).to_string();
+        let good = batch(vec![report("web_vital", "LCP", "/servers/$name"), report("error", "TypeError", "/sign-in")]);
+        assert_eq!(send(good.clone()).await.expect(202).body["stored"], 2);
+        let listed = items(&test, OWNER_KEY, "/api/v1/console/reports").await;
+        assert_eq!((listed.len(), listed[0]["message"].as_str().unwrap().len()), (2, 500));
+        let vitals = items(&test, OWNER_KEY, "/api/v1/console/reports?kind=web_vital").await;
+        assert_eq!((vitals.len(), &vitals[0]["value"], &vitals[0]["user_agent"]), (1, &json!(12.5), &json!("browser/1")));
+
+        send(batch(vec![report("web_vital", "XYZ", "/")])).await.expect(422);
+        send(batch(vec![report("error", "E", "/servers?token=1")])).await.expect(422);
+        send(batch(vec![report("error", "E", "/"); 51])).await.expect(413);
+        send("x".repeat(17 * 1024)).await.expect(413);
+        let viewer = test.post("/api/v1/keys", json!({ "name": "v", "role": "viewer" })).await.expect(201);
+        let viewer = viewer.body["key"].as_str().unwrap();
+        test.ask_as(viewer, Method::GET, "/api/v1/console/reports", None).await.expect(403);
+
+        test.put("/api/v1/flags/console_telemetry", json!({ "everyone": false })).await.expect(200);
+        assert_eq!(send(good.clone()).await.expect(202).body["stored"], 0);
+        let mut limited = false;
+        for _ in 0..130 {
+            limited |= send(good.clone()).await.status == 429;
+        }
+        assert!(limited, "strangers are limited");
+    }
+
+    async fn how_to_connect_is_told_for_servers_and_toolsets_one_may_see(engine) {
+        let test = TestControl::start(engine).await;
+        test.post("/api/v1/servers", json!({ "name": "s", "entry": crate::servers::EVERYTHING })).await.expect(201);
+        test.post("/api/v1/toolsets", json!({ "name": "t", "members": [{ "server": "s" }] })).await.expect(201);
+        let seen = test.get("/api/v1/connect/t?base=https://toolyard.example/").await.expect(200).body;
+        assert_eq!((&seen["kind"], &seen["url"]), (&json!("toolset"), &json!("https://toolyard.example/mcp/default/toolsets/t")));
+        let ids: Vec<_> = seen["clients"].as_array().unwrap().iter().map(|it| it["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["claude-desktop", "claude-code", "cursor", "vs-code", "windsurf", "zed", "codex", "gemini-cli", "json", "curl"]);
+        let seen = test.get("/api/v1/connect/s").await.expect(200).body;
+        assert!(seen["url"].as_str().unwrap().ends_with("/mcp/default/servers/s"));
+        test.get("/api/v1/connect/none").await.expect(404);
+        test.get("/api/v1/connect/s?base=javascript:alert(1)").await.expect(422);
+        let narrowed = narrowed_key(&test, "t").await;
+        test.ask_as(&narrowed, Method::GET, "/api/v1/connect/s", None).await.expect(404);
     }
 }

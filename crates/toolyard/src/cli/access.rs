@@ -305,11 +305,33 @@ pub(crate) struct AuditArgs {
     /// How many lines at most, newest first.
     #[arg(long, default_value_t = 50)]
     limit: u32,
+    /// Only by this one: an e-mail address, a key's name, user:ID or api_key:ID.
+    #[arg(long)]
+    actor: Option<String>,
+    /// Only this action, such as server.create, or everything of a noun, such as server.
+    #[arg(long)]
+    action: Option<String>,
+    /// Only about this, such as server/everything.
+    #[arg(long)]
+    target: Option<String>,
+    /// Only what was done, or what was refused.
+    #[arg(long, value_parser = ["done", "refused"])]
+    outcome: Option<String>,
+    /// Only from then on, such as 2026-11-22T12:00:00Z.
+    #[arg(long)]
+    since: Option<String>,
+    /// Only before then.
+    #[arg(long)]
+    until: Option<String>,
 }
 
 /// `toolyard audit`.
 pub(crate) async fn audit(context: &Context, args: AuditArgs) -> Result<(), Failure> {
-    let page: Page<AuditRecord> = context.client.get_with("/audit", &json!({ "limit": args.limit })).await?;
+    let query = json!({
+        "limit": args.limit, "actor": args.actor, "action": args.action, "target": args.target,
+        "outcome": args.outcome, "since": args.since, "until": args.until,
+    });
+    let page: Page<AuditRecord> = context.client.get_with("/audit", &query).await?;
     output::print_list(context.format, &page.items, &["AT", "WHO", "ACTION", "TARGET", "OUTCOME"], |record| {
         vec![
             record.at.to_string(),

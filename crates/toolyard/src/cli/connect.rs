@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value, json};
+use toolyard_control::connect::McpClient;
 use toolyard_types::Name;
 use toolyard_types::access::{Action, Role};
 
@@ -24,7 +26,7 @@ pub(crate) struct ConnectArgs {
     /// A server or a toolset.
     name: Name,
     /// The client to configure.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = client_parser())]
     client: McpClient,
     /// Use this API key instead of making one for the client.
     #[arg(long, value_name = "KEY")]
@@ -40,66 +42,20 @@ pub(crate) struct ConnectArgs {
     undo: bool,
 }
 
-/// MCP clients whose configuration is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum McpClient {
-    /// Claude Desktop (through its bundled stdio support and `npx mcp-remote`).
-    ClaudeDesktop,
-    /// Claude Code.
-    ClaudeCode,
-    /// Cursor.
-    Cursor,
-    /// Visual Studio Code.
-    VsCode,
+fn client_parser() -> impl TypedValueParser<Value = McpClient> {
+    PossibleValuesParser::new(McpClient::ALL.iter().map(|client| client.id())).try_map(|id| {
+        let known = McpClient::ALL.iter().copied().find(|client| client.id() == id);
+        known.ok_or_else(|| format!("there is no client `{id}`"))
+    })
 }
 
-impl McpClient {
-    fn key_name(self) -> &'static str {
-        match self {
-            Self::ClaudeDesktop => "claude-desktop",
-            Self::ClaudeCode => "claude-code",
-            Self::Cursor => "cursor",
-            Self::VsCode => "vs-code",
-        }
-    }
-
-    /// Where the client keeps its user configuration.
-    fn file(self, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
-        let home = PathBuf::from(environment.get("HOME")?);
-        let config = if cfg!(target_os = "macos") {
-            home.join("Library/Application Support")
-        } else {
-            environment.get("XDG_CONFIG_HOME").map_or_else(|| home.join(".config"), PathBuf::from)
-        };
-        Some(match self {
-            Self::ClaudeDesktop => config.join("Claude/claude_desktop_config.json"),
-            Self::ClaudeCode => home.join(".claude.json"),
-            Self::Cursor => home.join(".cursor/mcp.json"),
-            Self::VsCode => config.join("Code/User/mcp.json"),
-        })
-    }
-
-    /// The field of the file that holds the servers.
-    fn section(self) -> &'static str {
-        if self == Self::VsCode { "servers" } else { "mcpServers" }
-    }
-
-    /// How the client wants a server with an address and a key written.
-    fn entry(self, url: &str, key: &str) -> Value {
-        let bearer = format!("Bearer {key}");
-        match self {
-            // Claude Desktop's file knows only commands. A header with a blank does not survive its
-            // argument handling on every system, so the value travels in the environment.
-            Self::ClaudeDesktop => json!({
-                "command": "npx",
-                "args": ["-y", "mcp-remote", url, "--header", "Authorization:${TOOLYARD_AUTHORIZATION}"],
-                "env": { "TOOLYARD_AUTHORIZATION": bearer },
-            }),
-            Self::Cursor => json!({ "url": url, "headers": { "Authorization": bearer } }),
-            Self::ClaudeCode | Self::VsCode => {
-                json!({ "type": "http", "url": url, "headers": { "Authorization": bearer } })
-            }
-        }
+/// Where a client keeps its user configuration.
+fn usual_file(client: McpClient, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let system = if cfg!(target_os = "macos") { "macos" } else { "linux" };
+    let (_, path) = client.files().iter().find(|(on, _)| *on == system || *on == "all")?;
+    match (path.strip_prefix("~/.config/"), environment.get("XDG_CONFIG_HOME")) {
+        (Some(rest), Some(config)) => Some(PathBuf::from(config).join(rest)),
+        _ => Some(PathBuf::from(environment.get("HOME")?).join(path.strip_prefix("~/")?)),
     }
 }
 
@@ -107,9 +63,7 @@ impl McpClient {
 pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Failure> {
     let file = match &args.file {
         Some(file) => file.clone(),
-        None => args
-            .client
-            .file(&process_environment())
+        None => usual_file(args.client, &process_environment())
             .ok_or_else(|| Failure::new("there is no home directory; say where the file is with --file"))?,
     };
     if args.undo {
@@ -122,9 +76,16 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
     };
     let server_name = format!("toolyard-{}", args.name);
     let entry = args.client.entry(&url, &key);
+    if args.print && args.client == McpClient::Codex {
+        print!("{}", args.client.snippet(&server_name, &url, &key));
+        return Ok(());
+    }
     if args.print {
         output::print_json(&json!({ args.client.section(): { server_name: entry } }));
         return Ok(());
+    }
+    if args.client == McpClient::Codex {
+        return Err(Failure::new("its file is TOML, which is not changed here; use --print and add it by hand"));
     }
     let backup = write_entry(&file, args.client.section(), &server_name, entry)?;
     let answer = json!({ "file": file, "backup": backup, "server": server_name, "url": url });
@@ -132,7 +93,7 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
         ("wrote", file.display().to_string()),
         ("backup", backup.map_or("none, the file is new".into(), |path| path.display().to_string())),
         ("server", server_name),
-        ("undo", format!("toolyard connect {} --client {} --undo", args.name, args.client.key_name())),
+        ("undo", format!("toolyard connect {} --client {} --undo", args.name, args.client.id())),
     ];
     output::print_fields(context.format, &answer, &fields);
     Ok(())
@@ -140,7 +101,7 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
 
 /// A key that can do nothing but call what this client was connected to.
 async fn client_key(context: &Context, client: McpClient, name: &Name) -> Result<String, Failure> {
-    let mut key_name = format!("{}-{name}", client.key_name());
+    let mut key_name = format!("{}-{name}", client.id());
     key_name.truncate(Name::MAX_LEN);
     let key_name = Name::new(key_name.trim_end_matches('-')).map_err(|error| Failure::new(error.to_string()))?;
     let created = create_key(context, key_name, Role::Developer, vec![Action::ToolCall], vec![name.clone()], 0).await?;

@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod catalog;
+pub mod connect;
 pub mod identity;
 pub mod servers;
 pub mod system;
