@@ -12,7 +12,19 @@ import { Route as rootRouteImport } from './routes/__root'
 import { Route as ShellRouteImport } from './routes/_shell'
 import { Route as SignInRouteImport } from './routes/sign-in'
 import { Route as ShellIndexRouteImport } from './routes/_shell/index'
+import { Route as ShellDesignRouteImport } from './routes/_shell/design'
+import { Route as ShellDeployIndexRouteImport } from './routes/_shell/deploy/index'
+import { Route as ShellMarketplaceIndexRouteImport } from './routes/_shell/marketplace/index'
+import { Route as ShellMarketplacePublishRouteImport } from './routes/_shell/marketplace/publish'
+import { Route as ShellMarketplaceReviewRouteImport } from './routes/_shell/marketplace/review'
 import { Route as ShellServersIndexRouteImport } from './routes/_shell/servers/index'
+import { Route as ShellServersNameRouteRouteImport } from './routes/_shell/servers/$name/route'
+import { Route as ShellDeployNamespaceNameRouteImport } from './routes/_shell/deploy/$namespace.$name'
+import { Route as ShellMarketplaceNamespaceNameRouteImport } from './routes/_shell/marketplace/$namespace.$name'
+import { Route as ShellServersNameIndexRouteImport } from './routes/_shell/servers/$name/index'
+import { Route as ShellServersNameLogsRouteImport } from './routes/_shell/servers/$name/logs'
+import { Route as ShellServersNameRevisionsRouteImport } from './routes/_shell/servers/$name/revisions'
+import { Route as ShellServersNameSettingsRouteImport } from './routes/_shell/servers/$name/settings'
 
 const ShellRoute = ShellRouteImport.update({
   id: '/_shell',
@@ -28,35 +40,180 @@ const ShellIndexRoute = ShellIndexRouteImport.update({
   path: '/',
   getParentRoute: () => ShellRoute,
 } as any)
+const ShellDesignRoute = ShellDesignRouteImport.update({
+  id: '/design',
+  path: '/design',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellDeployIndexRoute = ShellDeployIndexRouteImport.update({
+  id: '/deploy/',
+  path: '/deploy/',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellMarketplaceIndexRoute = ShellMarketplaceIndexRouteImport.update({
+  id: '/marketplace/',
+  path: '/marketplace/',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellMarketplacePublishRoute = ShellMarketplacePublishRouteImport.update({
+  id: '/marketplace/publish',
+  path: '/marketplace/publish',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellMarketplaceReviewRoute = ShellMarketplaceReviewRouteImport.update({
+  id: '/marketplace/review',
+  path: '/marketplace/review',
+  getParentRoute: () => ShellRoute,
+} as any)
 const ShellServersIndexRoute = ShellServersIndexRouteImport.update({
   id: '/servers/',
   path: '/servers/',
   getParentRoute: () => ShellRoute,
 } as any)
+const ShellServersNameRouteRoute = ShellServersNameRouteRouteImport.update({
+  id: '/servers/$name',
+  path: '/servers/$name',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellDeployNamespaceNameRoute =
+  ShellDeployNamespaceNameRouteImport.update({
+    id: '/deploy/$namespace/$name',
+    path: '/deploy/$namespace/$name',
+    getParentRoute: () => ShellRoute,
+  } as any)
+const ShellMarketplaceNamespaceNameRoute =
+  ShellMarketplaceNamespaceNameRouteImport.update({
+    id: '/marketplace/$namespace/$name',
+    path: '/marketplace/$namespace/$name',
+    getParentRoute: () => ShellRoute,
+  } as any)
+const ShellServersNameIndexRoute = ShellServersNameIndexRouteImport.update({
+  id: '/',
+  path: '/',
+  getParentRoute: () => ShellServersNameRouteRoute,
+} as any)
+const ShellServersNameLogsRoute = ShellServersNameLogsRouteImport.update({
+  id: '/logs',
+  path: '/logs',
+  getParentRoute: () => ShellServersNameRouteRoute,
+} as any)
+const ShellServersNameRevisionsRoute =
+  ShellServersNameRevisionsRouteImport.update({
+    id: '/revisions',
+    path: '/revisions',
+    getParentRoute: () => ShellServersNameRouteRoute,
+  } as any)
+const ShellServersNameSettingsRoute =
+  ShellServersNameSettingsRouteImport.update({
+    id: '/settings',
+    path: '/settings',
+    getParentRoute: () => ShellServersNameRouteRoute,
+  } as any)
 
 export interface FileRoutesByFullPath {
   '/': typeof ShellIndexRoute
   '/sign-in': typeof SignInRoute
+  '/design': typeof ShellDesignRoute
+  '/servers/$name': typeof ShellServersNameRouteRouteWithChildren
+  '/marketplace/publish': typeof ShellMarketplacePublishRoute
+  '/marketplace/review': typeof ShellMarketplaceReviewRoute
+  '/deploy/': typeof ShellDeployIndexRoute
+  '/marketplace/': typeof ShellMarketplaceIndexRoute
   '/servers/': typeof ShellServersIndexRoute
+  '/deploy/$namespace/$name': typeof ShellDeployNamespaceNameRoute
+  '/marketplace/$namespace/$name': typeof ShellMarketplaceNamespaceNameRoute
+  '/servers/$name/logs': typeof ShellServersNameLogsRoute
+  '/servers/$name/revisions': typeof ShellServersNameRevisionsRoute
+  '/servers/$name/settings': typeof ShellServersNameSettingsRoute
+  '/servers/$name/': typeof ShellServersNameIndexRoute
 }
 export interface FileRoutesByTo {
   '/sign-in': typeof SignInRoute
+  '/design': typeof ShellDesignRoute
   '/': typeof ShellIndexRoute
+  '/marketplace/publish': typeof ShellMarketplacePublishRoute
+  '/marketplace/review': typeof ShellMarketplaceReviewRoute
+  '/deploy': typeof ShellDeployIndexRoute
+  '/marketplace': typeof ShellMarketplaceIndexRoute
   '/servers': typeof ShellServersIndexRoute
+  '/deploy/$namespace/$name': typeof ShellDeployNamespaceNameRoute
+  '/marketplace/$namespace/$name': typeof ShellMarketplaceNamespaceNameRoute
+  '/servers/$name/logs': typeof ShellServersNameLogsRoute
+  '/servers/$name/revisions': typeof ShellServersNameRevisionsRoute
+  '/servers/$name/settings': typeof ShellServersNameSettingsRoute
+  '/servers/$name': typeof ShellServersNameIndexRoute
 }
 export interface FileRoutesById {
   __root__: typeof rootRouteImport
   '/_shell': typeof ShellRouteWithChildren
   '/sign-in': typeof SignInRoute
+  '/_shell/design': typeof ShellDesignRoute
   '/_shell/': typeof ShellIndexRoute
+  '/_shell/servers/$name': typeof ShellServersNameRouteRouteWithChildren
+  '/_shell/marketplace/publish': typeof ShellMarketplacePublishRoute
+  '/_shell/marketplace/review': typeof ShellMarketplaceReviewRoute
+  '/_shell/deploy/': typeof ShellDeployIndexRoute
+  '/_shell/marketplace/': typeof ShellMarketplaceIndexRoute
   '/_shell/servers/': typeof ShellServersIndexRoute
+  '/_shell/deploy/$namespace/$name': typeof ShellDeployNamespaceNameRoute
+  '/_shell/marketplace/$namespace/$name': typeof ShellMarketplaceNamespaceNameRoute
+  '/_shell/servers/$name/logs': typeof ShellServersNameLogsRoute
+  '/_shell/servers/$name/revisions': typeof ShellServersNameRevisionsRoute
+  '/_shell/servers/$name/settings': typeof ShellServersNameSettingsRoute
+  '/_shell/servers/$name/': typeof ShellServersNameIndexRoute
 }
 export interface FileRouteTypes {
   fileRoutesByFullPath: FileRoutesByFullPath
-  fullPaths: '/' | '/sign-in' | '/servers/'
+  fullPaths:
+    | '/'
+    | '/sign-in'
+    | '/design'
+    | '/servers/$name'
+    | '/marketplace/publish'
+    | '/marketplace/review'
+    | '/deploy/'
+    | '/marketplace/'
+    | '/servers/'
+    | '/deploy/$namespace/$name'
+    | '/marketplace/$namespace/$name'
+    | '/servers/$name/logs'
+    | '/servers/$name/revisions'
+    | '/servers/$name/settings'
+    | '/servers/$name/'
   fileRoutesByTo: FileRoutesByTo
-  to: '/sign-in' | '/' | '/servers'
-  id: '__root__' | '/_shell' | '/sign-in' | '/_shell/' | '/_shell/servers/'
+  to:
+    | '/sign-in'
+    | '/design'
+    | '/'
+    | '/marketplace/publish'
+    | '/marketplace/review'
+    | '/deploy'
+    | '/marketplace'
+    | '/servers'
+    | '/deploy/$namespace/$name'
+    | '/marketplace/$namespace/$name'
+    | '/servers/$name/logs'
+    | '/servers/$name/revisions'
+    | '/servers/$name/settings'
+    | '/servers/$name'
+  id:
+    | '__root__'
+    | '/_shell'
+    | '/sign-in'
+    | '/_shell/design'
+    | '/_shell/'
+    | '/_shell/servers/$name'
+    | '/_shell/marketplace/publish'
+    | '/_shell/marketplace/review'
+    | '/_shell/deploy/'
+    | '/_shell/marketplace/'
+    | '/_shell/servers/'
+    | '/_shell/deploy/$namespace/$name'
+    | '/_shell/marketplace/$namespace/$name'
+    | '/_shell/servers/$name/logs'
+    | '/_shell/servers/$name/revisions'
+    | '/_shell/servers/$name/settings'
+    | '/_shell/servers/$name/'
   fileRoutesById: FileRoutesById
 }
 export interface RootRouteChildren {
@@ -87,6 +244,41 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ShellIndexRouteImport
       parentRoute: typeof ShellRoute
     }
+    '/_shell/design': {
+      id: '/_shell/design'
+      path: '/design'
+      fullPath: '/design'
+      preLoaderRoute: typeof ShellDesignRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/deploy/': {
+      id: '/_shell/deploy/'
+      path: '/deploy'
+      fullPath: '/deploy/'
+      preLoaderRoute: typeof ShellDeployIndexRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/marketplace/': {
+      id: '/_shell/marketplace/'
+      path: '/marketplace'
+      fullPath: '/marketplace/'
+      preLoaderRoute: typeof ShellMarketplaceIndexRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/marketplace/publish': {
+      id: '/_shell/marketplace/publish'
+      path: '/marketplace/publish'
+      fullPath: '/marketplace/publish'
+      preLoaderRoute: typeof ShellMarketplacePublishRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/marketplace/review': {
+      id: '/_shell/marketplace/review'
+      path: '/marketplace/review'
+      fullPath: '/marketplace/review'
+      preLoaderRoute: typeof ShellMarketplaceReviewRouteImport
+      parentRoute: typeof ShellRoute
+    }
     '/_shell/servers/': {
       id: '/_shell/servers/'
       path: '/servers'
@@ -94,17 +286,101 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ShellServersIndexRouteImport
       parentRoute: typeof ShellRoute
     }
+    '/_shell/servers/$name': {
+      id: '/_shell/servers/$name'
+      path: '/servers/$name'
+      fullPath: '/servers/$name'
+      preLoaderRoute: typeof ShellServersNameRouteRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/deploy/$namespace/$name': {
+      id: '/_shell/deploy/$namespace/$name'
+      path: '/deploy/$namespace/$name'
+      fullPath: '/deploy/$namespace/$name'
+      preLoaderRoute: typeof ShellDeployNamespaceNameRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/marketplace/$namespace/$name': {
+      id: '/_shell/marketplace/$namespace/$name'
+      path: '/marketplace/$namespace/$name'
+      fullPath: '/marketplace/$namespace/$name'
+      preLoaderRoute: typeof ShellMarketplaceNamespaceNameRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/servers/$name/': {
+      id: '/_shell/servers/$name/'
+      path: '/'
+      fullPath: '/servers/$name/'
+      preLoaderRoute: typeof ShellServersNameIndexRouteImport
+      parentRoute: typeof ShellServersNameRouteRoute
+    }
+    '/_shell/servers/$name/logs': {
+      id: '/_shell/servers/$name/logs'
+      path: '/logs'
+      fullPath: '/servers/$name/logs'
+      preLoaderRoute: typeof ShellServersNameLogsRouteImport
+      parentRoute: typeof ShellServersNameRouteRoute
+    }
+    '/_shell/servers/$name/revisions': {
+      id: '/_shell/servers/$name/revisions'
+      path: '/revisions'
+      fullPath: '/servers/$name/revisions'
+      preLoaderRoute: typeof ShellServersNameRevisionsRouteImport
+      parentRoute: typeof ShellServersNameRouteRoute
+    }
+    '/_shell/servers/$name/settings': {
+      id: '/_shell/servers/$name/settings'
+      path: '/settings'
+      fullPath: '/servers/$name/settings'
+      preLoaderRoute: typeof ShellServersNameSettingsRouteImport
+      parentRoute: typeof ShellServersNameRouteRoute
+    }
   }
 }
 
+interface ShellServersNameRouteRouteChildren {
+  ShellServersNameLogsRoute: typeof ShellServersNameLogsRoute
+  ShellServersNameRevisionsRoute: typeof ShellServersNameRevisionsRoute
+  ShellServersNameSettingsRoute: typeof ShellServersNameSettingsRoute
+  ShellServersNameIndexRoute: typeof ShellServersNameIndexRoute
+}
+
+const ShellServersNameRouteRouteChildren: ShellServersNameRouteRouteChildren = {
+  ShellServersNameLogsRoute: ShellServersNameLogsRoute,
+  ShellServersNameRevisionsRoute: ShellServersNameRevisionsRoute,
+  ShellServersNameSettingsRoute: ShellServersNameSettingsRoute,
+  ShellServersNameIndexRoute: ShellServersNameIndexRoute,
+}
+
+const ShellServersNameRouteRouteWithChildren =
+  ShellServersNameRouteRoute._addFileChildren(
+    ShellServersNameRouteRouteChildren,
+  )
+
 interface ShellRouteChildren {
+  ShellDesignRoute: typeof ShellDesignRoute
   ShellIndexRoute: typeof ShellIndexRoute
+  ShellServersNameRouteRoute: typeof ShellServersNameRouteRouteWithChildren
+  ShellMarketplacePublishRoute: typeof ShellMarketplacePublishRoute
+  ShellMarketplaceReviewRoute: typeof ShellMarketplaceReviewRoute
+  ShellDeployIndexRoute: typeof ShellDeployIndexRoute
+  ShellMarketplaceIndexRoute: typeof ShellMarketplaceIndexRoute
   ShellServersIndexRoute: typeof ShellServersIndexRoute
+  ShellDeployNamespaceNameRoute: typeof ShellDeployNamespaceNameRoute
+  ShellMarketplaceNamespaceNameRoute: typeof ShellMarketplaceNamespaceNameRoute
 }
 
 const ShellRouteChildren: ShellRouteChildren = {
+  ShellDesignRoute: ShellDesignRoute,
   ShellIndexRoute: ShellIndexRoute,
+  ShellServersNameRouteRoute: ShellServersNameRouteRouteWithChildren,
+  ShellMarketplacePublishRoute: ShellMarketplacePublishRoute,
+  ShellMarketplaceReviewRoute: ShellMarketplaceReviewRoute,
+  ShellDeployIndexRoute: ShellDeployIndexRoute,
+  ShellMarketplaceIndexRoute: ShellMarketplaceIndexRoute,
   ShellServersIndexRoute: ShellServersIndexRoute,
+  ShellDeployNamespaceNameRoute: ShellDeployNamespaceNameRoute,
+  ShellMarketplaceNamespaceNameRoute: ShellMarketplaceNamespaceNameRoute,
 }
 
 const ShellRouteWithChildren = ShellRoute._addFileChildren(ShellRouteChildren)

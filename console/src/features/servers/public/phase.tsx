@@ -13,6 +13,12 @@ const KIND: Record<Phase, StatusKind> = {
   failed: 'bad',
 }
 
+/** How good a phase is. */
+export function phaseKind(phase: Phase): StatusKind {
+  // A newer server may know a phase that this console does not.
+  return KIND[phase] ?? 'unknown'
+}
+
 /** A phase in words. */
 export function phaseText(phase: Phase): string {
   const texts: Record<Phase, string> = {
@@ -25,19 +31,79 @@ export function phaseText(phase: Phase): string {
     stopped: t('Stopped'),
     failed: t('Failed'),
   }
-  // A newer server may know a phase that this console does not.
   return texts[phase] ?? phase
 }
 
-/** A reason in words: its code, readable. */
+/** A reason in words. */
 export function reasonText(reason: Reason): string {
-  return reason.replaceAll('_', ' ')
+  const texts: Record<Reason, string> = {
+    requested: t('somebody asked for it'),
+    awaiting_toolbox: t('waiting for a toolbox to take it'),
+    resolving: t('determining the exact versions'),
+    installing: t('installing its packages'),
+    awaiting_probe: t('waiting for its first MCP answer'),
+    answered: t('it answers'),
+    image_not_found: t('the container image does not exist'),
+    package_not_found: t('the package or version does not exist'),
+    install_failed: t('its packages could not be installed'),
+    checksum_mismatch: t('a downloaded file is not the one that was locked'),
+    config_invalid: t('its configuration cannot work'),
+    credential_missing: t('a required secret is not set'),
+    credential_expired: t('a secret expired while Toolyard could not be reached'),
+    start_timeout: t('it did not answer in time after its start'),
+    handshake_failed: t('it answered, but not as an MCP server'),
+    crash_loop: t('it ends again and again'),
+    exited: t('its process ended'),
+    out_of_memory: t('it used more memory than its limit'),
+    probe_failed: t('it stopped answering'),
+    toolbox_unreachable: t('its toolbox has been silent for too long'),
+    engine_unavailable: t('what runs servers on its toolbox does not work'),
+    unsupported_by_engine: t('its toolbox cannot do what it asks for'),
+    no_capacity: t('no toolbox can take it'),
+    remote_unreachable: t('its address cannot be reached'),
+    quarantined: t('its catalog entry was withdrawn'),
+    deadline_exceeded: t('it took longer than allowed'),
+    superseded: t('another change took over'),
+    internal: t('something broke in Toolyard'),
+  }
+  return texts[reason] ?? reason.replaceAll('_', ' ')
+}
+
+/** What somebody can do about a reason; `undefined` when there is nothing to do, or nothing general to say. */
+export function reasonAdvice(reason: Reason): string | undefined {
+  const texts: Partial<Record<Reason, string>> = {
+    awaiting_toolbox: t('A toolbox must be online. See the page of toolboxes.'),
+    image_not_found: t('Check the image and its tag in the settings.'),
+    package_not_found: t('Choose another version in the settings.'),
+    install_failed: t('The log says what the installation met. A restart tries it again.'),
+    checksum_mismatch: t('The file at its registry changed. Choose another version, or ask its publisher.'),
+    config_invalid: t('Correct the settings; the message says which one.'),
+    credential_missing: t('Set the secret in the settings.'),
+    credential_expired: t('Restart the server to give it the secret again.'),
+    start_timeout: t('The log shows how far it came. It may need a longer start timeout in the settings.'),
+    handshake_failed: t(
+      'The log shows what it said instead. It may want other arguments, or be no MCP server.',
+    ),
+    crash_loop: t('The log and the end of its error output show why it ends.'),
+    exited: t('The log and the end of its error output show why it ended.'),
+    out_of_memory: t('Give it a higher memory limit in the settings.'),
+    probe_failed: t('The log may show what keeps it. A restart replaces it.'),
+    toolbox_unreachable: t('Look after the toolbox: its agent must reach Toolyard.'),
+    engine_unavailable: t('Look after the toolbox: its page says what its engine misses.'),
+    unsupported_by_engine: t('Move it to another toolbox, or ask for less in the settings.'),
+    no_capacity: t('Bring a toolbox online that can take it.'),
+    remote_unreachable: t('Check the address, and that this network reaches it.'),
+    quarantined: t('Choose another entry, or ask who manages the catalog.'),
+    deadline_exceeded: t('The log shows what took long. Try it again, or allow more time in the settings.'),
+    internal: t('The log of Toolyard has the cause. Try it again.'),
+  }
+  return texts[reason]
 }
 
 /** The state of a server or an instance. */
 export function PhaseStatus({ phase, className }: { phase: Phase; className?: string }) {
   return (
-    <Status kind={KIND[phase] ?? 'unknown'} className={className}>
+    <Status kind={phaseKind(phase)} className={className}>
       {phaseText(phase)}
     </Status>
   )

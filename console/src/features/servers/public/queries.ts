@@ -1,5 +1,15 @@
-import { listServers } from '@/api/generated/servers'
-import { qPages } from '@/api/queries'
+import { getServer, listRevisions, listServers } from '@/api/generated/servers'
+import { q, qPages } from '@/api/queries'
 
 /** All servers, page by page. The list is searched, filtered and ordered here, so that typing needs no round trip. */
 export const serversQuery = qPages(listServers, { query: { limit: 500 } })
+
+/** One server. */
+export function serverQuery(name: string) {
+  return q(getServer, { path: { name } })
+}
+
+/** The revisions of a server, newest first. */
+export function revisionsQuery(name: string) {
+  return qPages(listRevisions, { path: { name }, query: { limit: 100 } })
+}

@@ -6,11 +6,15 @@ import { serversQuery } from '@/features/servers/public/queries'
 import { ServersPage } from '@/features/servers/public/servers-page'
 import { t } from '@/lib/t'
 
+const text = v.optional(v.fallback(v.optional(v.string()), undefined))
+
 const Search = v.object({
-  search: v.optional(v.fallback(v.string(), '')),
+  search: text,
   phase: v.optional(v.fallback(v.optional(v.picklist(PHASE)), undefined)),
-  sort: v.optional(v.fallback(v.string(), 'name')),
-  descending: v.optional(v.fallback(v.boolean(), false)),
+  kind: text,
+  toolbox: text,
+  sort: text,
+  descending: v.optional(v.fallback(v.optional(v.boolean()), undefined)),
 })
 
 export const Route = createFileRoute('/_shell/servers/')({
@@ -27,7 +31,7 @@ function Page() {
     <ServersPage
       search={search}
       onSearchChange={(changes) =>
-        void navigate({ search: (before) => ({ ...before, ...changes }), replace: true })
+        void navigate({ search: (before) => ({ ...before, ...changes }), replace: true, resetScroll: false })
       }
     />
   )

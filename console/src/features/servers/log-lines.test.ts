@@ -1,0 +1,43 @@
+import { expect, test } from 'vitest'
+import { asText, Continuation, LogParser } from './log-lines'
+
+const bytes = (text: string) => new TextEncoder().encode(text)
+const line = (at: string, text: string) => ({ at, stream: 'stderr' as const, text })
+const written = (at: string, text: string) => `${JSON.stringify(line(at, text))}\n`
+
+test('reads lines that arrive in pieces', () => {
+  const parser = new LogParser()
+  const whole = bytes(written('2026-01-01T00:00:00.000Z', 'grüße'))
+  // The cut is within a character of two bytes.
+  const cut = whole.indexOf(0xc3) + 1
+  expect(parser.push(whole.slice(0, cut))).toEqual([])
+  expect(parser.push(whole.slice(cut))).toEqual([line('2026-01-01T00:00:00.000Z', 'grüße')])
+})
+
+test('leaves out what is no line of a log', () => {
+  const parser = new LogParser()
+  expect(parser.push(bytes('\nnot json\n{"at":1}\n[]\n'))).toEqual([])
+  expect(parser.push(bytes(written('2026-01-01T00:00:00.000Z', 'a')))).toHaveLength(1)
+})
+
+test('continues after the last line that is known', () => {
+  const known = [line('2026-01-01T00:00:00.000Z', 'a'), line('2026-01-01T00:00:00.001Z', 'b')]
+  const continuation = new Continuation(known)
+  const again = [
+    ...known,
+    line('2026-01-01T00:00:00.001Z', 'written in the same millisecond'),
+    line('2026-01-01T00:00:00.002Z', 'c'),
+  ]
+  expect(again.filter((one) => continuation.isNew(one)).map((one) => one.text)).toEqual([
+    'written in the same millisecond',
+    'c',
+  ])
+})
+
+test('everything is new at first', () => {
+  expect(new Continuation([]).isNew(line('2026-01-01T00:00:00.000Z', 'a'))).toBe(true)
+})
+
+test('writes a file of lines', () => {
+  expect(asText([line('2026-01-01T00:00:00.000Z', 'a')])).toBe('2026-01-01T00:00:00.000Z stderr a\n')
+})

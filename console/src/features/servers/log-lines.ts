@@ -1,0 +1,213 @@
+/**
+ * A server's log as it is read: one JSON object a line, for as long as the instance writes. The newest lines are kept,
+ * at most {@link MOST_LINES}; a connection that breaks is made again and continues after the last line.
+ */
+import * as v from 'valibot'
+import { type ApiProblem, call, isProblem } from '@/api/client'
+import { getLogs, type LogLine, LogLineSchema } from '@/api/generated/servers'
+
+/** As many lines as are kept; also as many as the API gives of the past. */
+export const MOST_LINES = 10_000
+/** A line without an end is cut here, so that a hostile log cannot fill the memory. */
+const LONGEST_LINE = 256 * 1024
+const FIRST_PAUSE_MS = 1000
+const LONGEST_PAUSE_MS = 15_000
+const SHOW_EVERY_MS = 100
+
+/** A line, with a number that stays with it. */
+export interface NumberedLine extends LogLine {
+  number: number
+}
+
+/** Where reading is. */
+export type LogState =
+  | { kind: 'loading' }
+  | { kind: 'live' }
+  | { kind: 'again'; error: unknown }
+  | { kind: 'failed'; error: unknown }
+
+/** What is shown of a log. */
+export interface LogSnapshot {
+  state: LogState
+  lines: readonly NumberedLine[]
+  /** How many lines were let go of to stay below the bound. */
+  dropped: number
+}
+
+/** Splits a stream of bytes into lines of a log; what is no line of a log is left out. */
+export class LogParser {
+  readonly #decoder = new TextDecoder()
+  #rest = ''
+
+  /** The lines that this piece completed. */
+  push(piece: Uint8Array): LogLine[] {
+    const parts = (this.#rest + this.#decoder.decode(piece, { stream: true })).split('\n')
+    this.#rest = (parts.pop() ?? '').slice(0, LONGEST_LINE)
+    return parts.map(parseLine).filter((line) => line !== undefined)
+  }
+}
+
+function parseLine(text: string): LogLine | undefined {
+  if (text.trim() === '') return undefined
+  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), LogLineSchema), text)
+  return parsed.success ? parsed.output : undefined
+}
+
+/** Leaves out of what is read again what was there before: everything up to the last line that is known. */
+export class Continuation {
+  readonly #after: string | undefined
+  readonly #known: Set<string>
+
+  constructor(lines: readonly LogLine[]) {
+    this.#after = lines.at(-1)?.at
+    // Only of the last moment it is not sure whether a line was there.
+    this.#known = new Set(lines.filter((line) => line.at === this.#after).map(identity))
+  }
+
+  isNew(line: LogLine): boolean {
+    if (this.#after === undefined || line.at > this.#after) return true
+    return line.at === this.#after && !this.#known.has(identity(line))
+  }
+}
+
+function identity(line: LogLine): string {
+  return `${line.at} ${line.stream} ${line.text}`
+}
+
+/** Reads the log of a server, or of one of its instances, while somebody looks at it. For `useSyncExternalStore`. */
+export class LogFollower {
+  readonly #name: string
+  readonly #instance: string | undefined
+  readonly #listeners = new Set<() => void>()
+  #snapshot: LogSnapshot = { state: { kind: 'loading' }, lines: [], dropped: 0 }
+  #fresh: NumberedLine[] = []
+  #next = 0
+  #timer: ReturnType<typeof setTimeout> | undefined
+  #stop: AbortController | undefined
+
+  constructor(name: string, instance: string | undefined) {
+    this.#name = name
+    this.#instance = instance
+  }
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener)
+    if (this.#stop === undefined) {
+      this.#stop = new AbortController()
+      void this.#follow(this.#stop.signal)
+    }
+    return () => {
+      this.#listeners.delete(listener)
+      if (this.#listeners.size > 0) return
+      this.#stop?.abort()
+      this.#stop = undefined
+      clearTimeout(this.#timer)
+      this.#timer = undefined
+    }
+  }
+
+  readonly snapshot = (): LogSnapshot => this.#snapshot
+
+  async #follow(signal: AbortSignal): Promise<void> {
+    let pause = FIRST_PAUSE_MS
+    while (!signal.aborted) {
+      let error: unknown
+      try {
+        await this.#read(signal, () => {
+          pause = FIRST_PAUSE_MS
+        })
+      } catch (cause) {
+        error = cause
+      }
+      if (signal.aborted) return
+      if (isProblem(error) && isFinal(error)) {
+        this.#become({ kind: 'failed', error })
+        return
+      }
+      // The instance ended, or the connection broke: either may have more to say later.
+      this.#become({ kind: 'again', error })
+      await pauseOrAbort(pause, signal)
+      pause = Math.min(pause * 2, LONGEST_PAUSE_MS)
+    }
+  }
+
+  async #read(signal: AbortSignal, opened: () => void): Promise<void> {
+    const response = await call(
+      getLogs,
+      {
+        path: { name: this.#name },
+        query: {
+          tail: MOST_LINES,
+          follow: true,
+          ...(this.#instance === undefined ? {} : { instance: this.#instance }),
+        },
+      },
+      { signal },
+    )
+    const reader = response.body?.getReader()
+    if (reader === undefined) return
+    const continuation = new Continuation([...this.#snapshot.lines.slice(-200), ...this.#fresh])
+    const parser = new LogParser()
+    this.#become({ kind: 'live' })
+    for (;;) {
+      const piece = await reader.read()
+      if (piece.done) return
+      const lines = parser.push(piece.value).filter((line) => continuation.isNew(line))
+      if (lines.length > 0) {
+        opened()
+        this.#add(lines)
+      }
+    }
+  }
+
+  #add(lines: LogLine[]): void {
+    for (const line of lines) {
+      this.#fresh.push({ ...line, number: this.#next })
+      this.#next += 1
+    }
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined
+      this.#show(this.#snapshot.state)
+    }, SHOW_EVERY_MS)
+  }
+
+  #become(state: LogState): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#show(state)
+  }
+
+  #show(state: LogState): void {
+    const all = this.#fresh.length === 0 ? this.#snapshot.lines : [...this.#snapshot.lines, ...this.#fresh]
+    this.#fresh = []
+    const over = Math.max(0, all.length - MOST_LINES)
+    this.#snapshot = {
+      state,
+      lines: over === 0 ? all : all.slice(over),
+      dropped: this.#snapshot.dropped + over,
+    }
+    for (const listener of this.#listeners) listener()
+  }
+}
+
+/** Whether asking again would bring the same. */
+function isFinal(error: ApiProblem): boolean {
+  return error.status === 403 || error.status === 400 || error.status === 401
+}
+
+function pauseOrAbort(pause: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    const timer = setTimeout(done, pause)
+    signal.addEventListener('abort', done)
+  })
+}
+
+/** Lines as a text file: time, stream, text, as they were written. */
+export function asText(lines: readonly LogLine[]): string {
+  return lines.map((line) => `${line.at} ${line.stream} ${line.text}\n`).join('')
+}

@@ -1,0 +1,310 @@
+import { ArrowDownToLine, Clock, Download, Pause, Play, WrapText } from 'lucide-react'
+import { useDeferredValue, useMemo, useState, useSyncExternalStore } from 'react'
+import { LOG_STREAM } from '@/api/generated/enums'
+import type { Instance, LogStream } from '@/api/generated/types'
+import { cx } from '@/lib/cx'
+import { formatClock, formatNumber, formatTime } from '@/lib/format'
+import { storage } from '@/lib/storage'
+import { plural, t } from '@/lib/t'
+import { AnsiText } from '@/ui/ansi-text'
+import { Button, IconButton } from '@/ui/button'
+import { errorFacts } from '@/ui/error-state'
+import { FilterChips } from '@/ui/filter-chips'
+import { SearchInput } from '@/ui/search-input'
+import { Select } from '@/ui/select'
+import { SkeletonLines } from '@/ui/skeleton'
+import { Status } from '@/ui/status'
+import { VirtualList } from '@/ui/virtual-list'
+import { asText, LogFollower, type LogSnapshot, MOST_LINES, type NumberedLine } from '../log-lines'
+import { phaseText } from './phase'
+
+/** What is chosen of a log. Keep it where it can be linked, if the log is a page. */
+export interface LogChoice {
+  search?: string | undefined
+  stream?: LogStream | undefined
+  instance?: string | undefined
+}
+
+/**
+ * The live log of a server: the newest lines, filtered, with the terminal's colours. `compact` is for a log beside
+ * something else: no filters.
+ */
+export function LogView({
+  name,
+  instances,
+  choice = {},
+  onChoiceChange,
+  compact = false,
+  className,
+}: {
+  name: string
+  instances: readonly Instance[]
+  choice?: LogChoice
+  onChoiceChange?: (changes: LogChoice) => void
+  compact?: boolean
+  /** Must give the lines a height. */
+  className?: string
+}) {
+  // Without a choice the server follows the newest instance; another one is another log.
+  const newest = instances.at(-1)?.id
+  const instance = choice.instance ?? newest
+  return (
+    <FollowedLog
+      key={`${name} ${instance}`}
+      name={name}
+      instance={choice.instance}
+      instances={instances}
+      choice={choice}
+      onChoiceChange={onChoiceChange}
+      compact={compact}
+      className={className}
+    />
+  )
+}
+
+function FollowedLog({
+  name,
+  instance,
+  instances,
+  choice,
+  onChoiceChange,
+  compact,
+  className,
+}: {
+  name: string
+  instance: string | undefined
+  instances: readonly Instance[]
+  choice: LogChoice
+  onChoiceChange: ((changes: LogChoice) => void) | undefined
+  compact: boolean
+  className: string | undefined
+}) {
+  const [follower] = useState(() => new LogFollower(name, instance))
+  const now = useSyncExternalStore(follower.subscribe, follower.snapshot)
+  const [paused, setPaused] = useState<LogSnapshot>()
+  const [follow, setFollow] = useState(true)
+  const [wrap, setWrap] = useState(storage.get('log-wrap') !== 'off')
+  const [times, setTimes] = useState(storage.get('log-times') !== 'off')
+  const shown = paused ?? now
+  const text = useDeferredValue(choice.search ?? '').toLowerCase()
+  const stream = choice.stream
+  const lines = useMemo(
+    () =>
+      text === '' && stream === undefined
+        ? shown.lines
+        : shown.lines.filter(
+            (line) =>
+              (stream === undefined || line.stream === stream) &&
+              (text === '' || line.text.toLowerCase().includes(text)),
+          ),
+    [shown.lines, text, stream],
+  )
+  const waiting =
+    paused === undefined ? 0 : (now.lines.at(-1)?.number ?? -1) - (paused.lines.at(-1)?.number ?? -1)
+  const filtered = text !== '' || stream !== undefined
+  const clear = () => onChoiceChange?.({ search: undefined, stream: undefined })
+  return (
+    <div className="flex min-w-0 flex-col gap-2">
+      {!compact && (
+        <div className="flex flex-wrap items-center gap-2">
+          <SearchInput
+            label={t('Filter lines')}
+            value={choice.search ?? ''}
+            onValueChange={(search) => onChoiceChange?.({ search: search || undefined })}
+            className="relative w-full sm:max-w-64"
+          />
+          <FilterChips
+            label={t('Stream')}
+            chosen={stream === undefined ? [] : [stream]}
+            options={LOG_STREAM.map((one) => ({ value: one, label: one }))}
+            onChange={([next]) => onChoiceChange?.({ stream: next })}
+          />
+          {(instances.length > 1 || choice.instance !== undefined) && (
+            <Select
+              id="log-instance"
+              label={t('Instance')}
+              hideLabel
+              className="w-52"
+              value={choice.instance ?? ''}
+              options={[
+                { value: '', label: t('Newest instance') },
+                ...instances.map((one) => ({
+                  value: one.id,
+                  label: `${shortId(one.id)} · ${phaseText(one.phase)}`,
+                })),
+              ]}
+              onValueChange={(next) => onChoiceChange?.({ instance: next || undefined })}
+            />
+          )}
+          <div className="ml-auto flex items-center gap-1">
+            <IconButton
+              icon={Clock}
+              label={t('Times')}
+              size="small"
+              aria-pressed={times}
+              className={times ? 'bg-pressed text-text' : undefined}
+              onClick={() => {
+                storage.set('log-times', times ? 'off' : undefined)
+                setTimes(!times)
+              }}
+            />
+            <IconButton
+              icon={WrapText}
+              label={t('Wrap long lines')}
+              size="small"
+              aria-pressed={wrap}
+              className={wrap ? 'bg-pressed text-text' : undefined}
+              onClick={() => {
+                storage.set('log-wrap', wrap ? 'off' : undefined)
+                setWrap(!wrap)
+              }}
+            />
+            <IconButton
+              icon={Download}
+              label={t('Download these lines')}
+              size="small"
+              disabledReason={lines.length === 0 ? t('there are none') : undefined}
+              onClick={() => download(`${name}.log`, asText(lines))}
+            />
+            <Button
+              size="small"
+              icon={paused === undefined ? Pause : Play}
+              onClick={() => setPaused(paused === undefined ? now : undefined)}
+            >
+              {paused === undefined ? t('Pause') : t('Continue')}
+            </Button>
+          </div>
+        </div>
+      )}
+      <div className="relative min-w-0">
+        {lines.length === 0 ? (
+          <div className={cx('overflow-auto rounded-md border bg-sunken p-3', className)}>
+            {shown.state.kind === 'loading' ? (
+              <SkeletonLines count={6} />
+            ) : filtered && shown.lines.length > 0 ? (
+              <p className="text-muted">
+                {t('None of the {count} lines fits.', { count: formatNumber(shown.lines.length) })}{' '}
+                <Button size="small" onClick={clear}>
+                  {t('Clear the filter')}
+                </Button>
+              </p>
+            ) : (
+              <p className="text-muted">{emptyText(shown)}</p>
+            )}
+          </div>
+        ) : (
+          <VirtualList
+            items={lines}
+            itemKey={(line) => line.number}
+            label={t('Log of {name}', { name })}
+            follow={follow && paused === undefined}
+            onFollowChange={setFollow}
+            estimate={20}
+            className={cx('rounded-md border bg-sunken py-1 font-mono text-[0.8125rem]/5', className)}
+          >
+            {(line) => <Line line={line} times={times} wrap={wrap} />}
+          </VirtualList>
+        )}
+        {!follow && lines.length > 0 && (
+          <Button
+            size="small"
+            icon={ArrowDownToLine}
+            onClick={() => setFollow(true)}
+            className="absolute right-4 bottom-3 shadow-lift"
+          >
+            {t('To the newest line')}
+          </Button>
+        )}
+      </div>
+      <div className="flex flex-wrap items-center gap-x-4 gap-y-1 text-sm text-muted">
+        <FollowState snapshot={now} paused={paused !== undefined} />
+        {waiting > 0 && (
+          <span className="tabular">{plural(waiting, '{count} new line', '{count} new lines')}</span>
+        )}
+        <span className="tabular ml-auto">
+          {filtered
+            ? t('{shown} of {all} lines', {
+                shown: formatNumber(lines.length),
+                all: formatNumber(shown.lines.length),
+              })
+            : plural(shown.lines.length, '{count} line', '{count} lines')}
+          {(shown.dropped > 0 || shown.lines.length >= MOST_LINES) && ` · ${t('older ones are left out')}`}
+        </span>
+      </div>
+    </div>
+  )
+}
+
+function Line({ line, times, wrap }: { line: NumberedLine; times: boolean; wrap: boolean }) {
+  return (
+    <div
+      className={cx(
+        'flex gap-3 px-3 hover:bg-hover',
+        wrap ? 'wrap-anywhere whitespace-pre-wrap' : 'w-max min-w-full whitespace-pre',
+        line.stream === 'toolyard' && 'text-info',
+      )}
+    >
+      {times && (
+        <time dateTime={line.at} title={formatTime(line.at)} className="shrink-0 text-faint select-none">
+          {formatClock(line.at)}
+        </time>
+      )}
+      <span
+        className={cx(
+          'w-14 shrink-0 select-none max-sm:hidden',
+          line.stream === 'toolyard' ? 'text-info' : 'text-faint',
+        )}
+      >
+        {line.stream === 'toolyard' ? 'toolyard' : line.stream}
+      </span>
+      <span className={wrap ? 'min-w-0 flex-1' : undefined}>
+        <AnsiText line={line.text} />
+      </span>
+    </div>
+  )
+}
+
+function FollowState({ snapshot, paused }: { snapshot: LogSnapshot; paused: boolean }) {
+  const { state } = snapshot
+  if (paused) return <Status kind="off">{t('Paused')}</Status>
+  switch (state.kind) {
+    case 'loading':
+      return <Status kind="working">{t('Connecting')}</Status>
+    case 'live':
+      return <Status kind="good">{t('Live')}</Status>
+    case 'again':
+      return (
+        <Status kind="waiting">
+          {state.error === undefined ? t('The log ended; looking for more') : problemText(state.error)}
+        </Status>
+      )
+    default:
+      return <Status kind="bad">{problemText(state.error)}</Status>
+  }
+}
+
+function problemText(error: unknown): string {
+  const { title, detail } = errorFacts(error)
+  return detail === '' ? title : detail
+}
+
+function emptyText({ state }: LogSnapshot): string {
+  if (state.kind === 'live') return t('Nothing was written yet. Lines appear here as they are written.')
+  if (state.kind === 'again' && state.error === undefined) return t('Nothing was written yet.')
+  return t('There is no log to show.')
+}
+
+/** The beginning of an id is a time and the same for all of a minute; its end tells them apart. */
+export function shortId(id: string): string {
+  return id.slice(-8)
+}
+
+function download(file: string, text: string): void {
+  const url = URL.createObjectURL(new Blob([text], { type: 'text/plain;charset=utf-8' }))
+  const link = document.createElement('a')
+  link.href = url
+  link.download = file
+  link.click()
+  // The browser has taken hold of the text by then.
+  setTimeout(() => URL.revokeObjectURL(url), 10_000)
+}

@@ -1,0 +1,167 @@
+import { useSuspenseQuery } from '@tanstack/react-query'
+import { useNavigate } from '@tanstack/react-router'
+import { Ellipsis } from 'lucide-react'
+import { type ReactNode, useState } from 'react'
+import type { Server } from '@/api/generated/types'
+import { useDenied } from '@/api/session'
+import { t } from '@/lib/t'
+import { plainText } from '@/lib/text'
+import { Button, IconButton } from '@/ui/button'
+import { Link, PlainLink } from '@/ui/link'
+import { Notice } from '@/ui/notice'
+import { Breadcrumbs, PageHeader } from '@/ui/page-header'
+import { Elapsed, RelativeTime } from '@/ui/relative-time'
+import { tabClass, tabListClass } from '@/ui/tabs'
+import { ActingProvider, useAct } from '../acting'
+import { misfit, type ServerActionId, serverAction } from '../actions'
+import { ServerMenu } from '../server-menu'
+import { PhaseStatus, phaseKind, reasonAdvice, reasonText } from './phase'
+import { serverQuery } from './queries'
+
+/** The head of a server's pages: what it is, how it is, what can be done, and its tabs. */
+export function ServerLayout({ name, children }: { name: string; children: ReactNode }) {
+  const { data: server } = useSuspenseQuery({ ...serverQuery(name), refetchInterval: 15_000 })
+  const navigate = useNavigate()
+  return (
+    <ActingProvider onDeleted={() => void navigate({ to: '/servers' })}>
+      <PageHeader
+        breadcrumbs={
+          <Breadcrumbs>
+            <Link to="/servers">{t('Servers')}</Link>
+          </Breadcrumbs>
+        }
+        title={<span className="id text-[1.1em]">{server.name}</span>}
+        meta={<PhaseStatus phase={server.phase} />}
+        actions={<Actions server={server} />}
+      >
+        <Why server={server} />
+      </PageHeader>
+      <Trouble server={server} />
+      <nav aria-label={t('Parts of the server')} className={`mb-4 ${tabListClass}`}>
+        <Tab to="/servers/$name" name={name} exact>
+          {t('Overview')}
+        </Tab>
+        <Tab to="/servers/$name/logs" name={name}>
+          {t('Logs')}
+        </Tab>
+        <Tab to="/servers/$name/revisions" name={name}>
+          {t('Revisions')}
+        </Tab>
+        <Tab to="/servers/$name/settings" name={name}>
+          {t('Settings')}
+        </Tab>
+      </nav>
+      {children}
+    </ActingProvider>
+  )
+}
+
+function Tab({
+  to,
+  name,
+  exact = false,
+  children,
+}: {
+  to: '/servers/$name' | '/servers/$name/logs' | '/servers/$name/revisions' | '/servers/$name/settings'
+  name: string
+  exact?: boolean
+  children: ReactNode
+}) {
+  return (
+    <PlainLink
+      to={to}
+      params={{ name }}
+      activeOptions={{ exact, includeSearch: false }}
+      resetScroll={false}
+      className={tabClass}
+    >
+      {children}
+    </PlainLink>
+  )
+}
+
+function Why({ server }: { server: Server }) {
+  const since = (
+    <>
+      {t('since')} <RelativeTime at={server.since} />
+    </>
+  )
+  return (
+    <span>
+      {capital(reasonText(server.reason))}, {since}
+    </span>
+  )
+}
+
+/** What is wrong, in the server's words, and what to do; nothing when nothing is wrong. */
+function Trouble({ server }: { server: Server }) {
+  const kind = phaseKind(server.phase)
+  if (kind !== 'bad' && kind !== 'warn') return null
+  const message = plainText(server.message)
+  const advice = reasonAdvice(server.reason)
+  return (
+    <div className="mb-4">
+      <Notice
+        tone={kind}
+        title={capital(reasonText(server.reason))}
+        actions={
+          <Link to="/servers/$name/logs" params={{ name: server.name }}>
+            {t('Look into the log')}
+          </Link>
+        }
+      >
+        {message !== '' && <p className="wrap-anywhere whitespace-pre-wrap">{message}</p>}
+        {advice !== undefined && <p>{advice}</p>}
+        {server.next_attempt_at != null && (
+          <p>
+            {t('Next attempt:')} <RelativeTime at={server.next_attempt_at} />
+          </p>
+        )}
+      </Notice>
+    </div>
+  )
+}
+
+function Actions({ server }: { server: Server }) {
+  const [start, restart] = [server.enabled ? 'stop' : 'start', 'restart'] as const
+  return (
+    <>
+      <ActionButton id={restart} server={server} />
+      <ActionButton id={start} server={server} />
+      <ServerMenu
+        server={server}
+        only="rest"
+        trigger={<IconButton icon={Ellipsis} label={t('More actions')} variant="secondary" />}
+      />
+    </>
+  )
+}
+
+function ActionButton({ id, server }: { id: ServerActionId; server: Server }) {
+  const act = useAct()
+  const action = serverAction(id)
+  const denied = useDenied(action.needs)
+  const [busy, setBusy] = useState(false)
+  return (
+    <Button
+      icon={action.icon}
+      busy={busy}
+      disabledReason={denied ?? misfit(id, server)}
+      onClick={() => {
+        setBusy(true)
+        void act(id, server.name).finally(() => setBusy(false))
+      }}
+    >
+      {action.label}
+    </Button>
+  )
+}
+
+/** How long it has been ready. */
+export function Uptime({ since }: { since: string | null | undefined }) {
+  return since == null ? <span>–</span> : <Elapsed since={since} />
+}
+
+function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1)
+}

@@ -1,0 +1,44 @@
+import { useSuspenseQuery } from '@tanstack/react-query'
+import { useDenied } from '@/api/session'
+import { t } from '@/lib/t'
+import { EmptyState } from '@/ui/empty-state'
+import { type LogChoice, LogView } from './log-view'
+import { serverQuery } from './queries'
+
+/** The live log of a server. */
+export function ServerLogs({
+  name,
+  choice,
+  onChoiceChange,
+}: {
+  name: string
+  choice: LogChoice
+  onChoiceChange: (changes: LogChoice) => void
+}) {
+  const { data: server } = useSuspenseQuery(serverQuery(name))
+  const denied = useDenied('server:logs')
+  if (denied !== undefined) return <EmptyState title={t('You may not read logs')}>{denied}</EmptyState>
+  if (server.kind === 'remote') {
+    return (
+      <EmptyState title={t('A remote server has no log here')}>
+        {t('It runs somewhere else; only whoever runs it has its log.')}
+      </EmptyState>
+    )
+  }
+  if (server.instances.length === 0) {
+    return (
+      <EmptyState title={t('No instance, no log')}>
+        {server.enabled ? t('The log appears with the first instance.') : t('Start the server to get one.')}
+      </EmptyState>
+    )
+  }
+  return (
+    <LogView
+      name={name}
+      instances={server.instances}
+      choice={choice}
+      onChoiceChange={onChoiceChange}
+      className="h-[max(18rem,calc(100dvh-22rem))]"
+    />
+  )
+}

@@ -1,0 +1,259 @@
+import { useSuspenseQuery } from '@tanstack/react-query'
+import type { Exit, Instance, Server } from '@/api/generated/types'
+import { useDenied } from '@/api/session'
+import { formatBytes, formatDuration, formatNumber, formatTime } from '@/lib/format'
+import { plural, t } from '@/lib/t'
+import { oneLine, plainText } from '@/lib/text'
+import { Badge } from '@/ui/badge'
+import { Card } from '@/ui/card'
+import { CodeBlock } from '@/ui/code-block'
+import { CopyButton } from '@/ui/copy-button'
+import { EmptyState } from '@/ui/empty-state'
+import { KeyValueList } from '@/ui/key-value-list'
+import { Link } from '@/ui/link'
+import { Elapsed, RelativeTime } from '@/ui/relative-time'
+import { mainInstance } from '../row'
+import { LogView, shortId } from './log-view'
+import { PhaseStatus, reasonText } from './phase'
+import { serverQuery } from './queries'
+import { CancelRollout, RolloutTimeline } from './rollout-timeline'
+
+/** How it is: the rollout, what serves, where clients connect, and what it is. */
+export function ServerOverview({ name }: { name: string }) {
+  const { data: server } = useSuspenseQuery(serverQuery(name))
+  const { rollout } = server
+  const unfinished = rollout != null && rollout.state !== 'done' && rollout.state !== 'cancelled'
+  return (
+    <div className="grid items-start gap-4 xl:grid-cols-[minmax(0,2fr)_minmax(0,1fr)]">
+      <div className="flex min-w-0 flex-col gap-4">
+        {unfinished && rollout != null && <RolloutCard server={server} />}
+        <Card title={t('Instances')} flush>
+          {server.instances.length === 0 ? (
+            <EmptyState title={server.enabled ? t('No instance yet') : t('It is stopped')}>
+              {server.enabled
+                ? t('One is made as soon as a toolbox takes it.')
+                : t('Start it, and an instance is made.')}
+            </EmptyState>
+          ) : (
+            <ul>
+              {server.instances.map((instance) => (
+                <InstanceItem
+                  key={instance.id}
+                  instance={instance}
+                  serves={instance.id === server.instance_id}
+                />
+              ))}
+            </ul>
+          )}
+        </Card>
+        {rollout != null && !unfinished && (
+          <Card title={t('Last rollout')}>
+            <RolloutTimeline rollout={rollout} />
+          </Card>
+        )}
+      </div>
+      <div className="flex min-w-0 flex-col gap-4">
+        <Endpoint server={server} />
+        <Facts server={server} />
+      </div>
+    </div>
+  )
+}
+
+function RolloutCard({ server }: { server: Server }) {
+  const logs = useDenied('server:logs')
+  const { rollout } = server
+  if (rollout == null) return null
+  return (
+    <Card title={t('Rollout')} actions={<CancelRollout rollout={rollout} />}>
+      <div className="grid gap-6 lg:grid-cols-2">
+        <RolloutTimeline rollout={rollout} />
+        {logs === undefined && server.instances.length > 0 && (
+          <LogView name={server.name} instances={server.instances} compact className="h-64" />
+        )}
+      </div>
+    </Card>
+  )
+}
+
+function Endpoint({ server }: { server: Server }) {
+  const url = `${window.location.origin}${server.mcp_path}`
+  return (
+    <Card title={t('Where clients connect')}>
+      <CodeBlock code={url} label={t('MCP address')} wrap />
+      <p className="mt-2 text-sm text-muted">{t('Streamable HTTP, with an API key as bearer token.')}</p>
+    </Card>
+  )
+}
+
+function Facts({ server }: { server: Server }) {
+  const mcp = mainInstance(server)?.mcp
+  return (
+    <Card title={t('What it is')}>
+      <KeyValueList
+        items={[
+          [
+            t('Kind'),
+            <Badge key="kind" mono>
+              {server.kind}
+            </Badge>,
+          ],
+          [
+            t('Entry'),
+            server.entry == null ? undefined : (
+              <span key="entry" className="id">
+                {oneLine(server.entry.name)}
+              </span>
+            ),
+          ],
+          [
+            t('Version'),
+            server.entry == null ? undefined : (
+              <span key="version" className="id">
+                {oneLine(server.entry.version)}
+              </span>
+            ),
+          ],
+          [
+            t('Revision'),
+            <Link key="revision" to="/servers/$name/revisions" params={{ name: server.name }}>
+              {server.revision}
+            </Link>,
+          ],
+          [
+            t('Toolbox'),
+            server.toolbox == null ? (
+              t('any that can')
+            ) : (
+              <span key="toolbox" className="id">
+                {server.toolbox}
+              </span>
+            ),
+          ],
+          [
+            t('Says it is'),
+            mcp == null ? undefined : oneLine(`${mcp.server_name} ${mcp.server_version}`, 120),
+          ],
+          [
+            t('Protocol'),
+            mcp == null
+              ? undefined
+              : `${oneLine(mcp.protocol_version, 20)} (${mcp.era === 'modern' ? t('stateless') : t('with sessions')})`,
+          ],
+          [t('Tools'), mcp == null ? undefined : formatNumber(mcp.tools)],
+          [t('Created'), <RelativeTime key="created" at={server.created_at} />],
+          [t('Changed'), <RelativeTime key="changed" at={server.updated_at} />],
+        ]}
+      />
+    </Card>
+  )
+}
+
+function InstanceItem({ instance, serves }: { instance: Instance; serves: boolean }) {
+  const { usage } = instance
+  return (
+    <li className="flex flex-col gap-3 border-b px-pad py-3 last:border-b-0">
+      <div className="flex flex-wrap items-center gap-x-3 gap-y-1">
+        <PhaseStatus phase={instance.phase} />
+        {serves && <Badge tone="good">{t('serves')}</Badge>}
+        <span className="text-muted">
+          {oneLine(instance.message) || reasonText(instance.reason)}
+          {instance.next_attempt_at != null && (
+            <>
+              {' · '}
+              {t('next attempt')} <RelativeTime at={instance.next_attempt_at} />
+            </>
+          )}
+        </span>
+        <span className="ml-auto inline-flex items-center gap-1 text-sm text-faint">
+          <span className="id" title={instance.id}>
+            {shortId(instance.id)}
+          </span>
+          <CopyButton text={instance.id} label={t('Copy the id of the instance')} />
+        </span>
+      </div>
+      <dl className="grid grid-cols-[repeat(auto-fill,minmax(7.5rem,1fr))] gap-x-6 gap-y-2">
+        <Fact name={t('Ready for')}>
+          {instance.ready_since == null ? '–' : <Elapsed since={instance.ready_since} />}
+        </Fact>
+        <Fact name={t('Memory')}>{usage == null ? '–' : formatBytes(usage.memory_bytes)}</Fact>
+        <Fact name={t('Processor time')}>{usage == null ? '–' : formatDuration(usage.cpu_ms)}</Fact>
+        <Fact name={t('Processes')}>{usage == null ? '–' : formatNumber(usage.processes)}</Fact>
+        <Fact name={t('Restarts')}>{formatNumber(instance.restarts)}</Fact>
+        <Fact name={t('Process id')}>
+          {instance.pid == null ? '–' : <span className="id">{instance.pid}</span>}
+        </Fact>
+        <Fact name={t('Revision')}>{formatNumber(instance.revision)}</Fact>
+        <Fact name={t('Toolbox')}>
+          {instance.toolbox == null ? '–' : <span className="id">{instance.toolbox}</span>}
+        </Fact>
+      </dl>
+      {instance.exit != null && <LastExit exit={instance.exit} />}
+    </li>
+  )
+}
+
+function Fact({ name, children }: { name: string; children: React.ReactNode }) {
+  return (
+    <div className="min-w-0">
+      <dt className="text-sm text-muted">{name}</dt>
+      <dd className="tabular truncate">{children}</dd>
+    </div>
+  )
+}
+
+/** How its process ended the last time, with the end of what it wrote to standard error. */
+function LastExit({ exit }: { exit: Exit }) {
+  const tail = plainText(exit.stderr_tail, 20_000)
+  const lines = tail === '' ? 0 : tail.trimEnd().split('\n').length
+  return (
+    <div className="rounded-md border border-warn/30 bg-warn-soft px-3 py-2">
+      <p>
+        {exitText(exit)} <span className="text-muted">(</span>
+        <span className="text-muted" title={formatTime(exit.at)}>
+          <RelativeTime at={exit.at} />
+        </span>
+        <span className="text-muted">)</span>
+      </p>
+      {lines > 0 && (
+        <details className="mt-1" open={lines <= 12}>
+          <summary className="w-fit rounded text-sm text-muted">
+            {plural(
+              lines,
+              'The last line it wrote to standard error',
+              'The last {count} lines it wrote to standard error',
+            )}
+          </summary>
+          <CodeBlock code={tail} label={t('End of standard error')} wrap className="mt-2" />
+        </details>
+      )}
+    </div>
+  )
+}
+
+/** How a process ended, in words. */
+export function exitText(exit: Exit): string {
+  if (exit.signal != null) {
+    return t('Its process was ended by signal {signal}', {
+      signal: SIGNALS[exit.signal] === undefined ? exit.signal : `${exit.signal} (${SIGNALS[exit.signal]})`,
+    })
+  }
+  if (exit.code == null) return t('Its process ended')
+  if (exit.code === 0) return t('Its process ended by itself, with code 0')
+  return t('Its process ended with code {code}', { code: exit.code })
+}
+
+/** The signals that end servers in practice, as on Linux. */
+const SIGNALS: Readonly<Record<number, string>> = {
+  1: 'HUP',
+  2: 'INT',
+  3: 'QUIT',
+  4: 'ILL',
+  6: 'ABRT',
+  7: 'BUS',
+  8: 'FPE',
+  9: 'KILL',
+  11: 'SEGV',
+  13: 'PIPE',
+  15: 'TERM',
+}

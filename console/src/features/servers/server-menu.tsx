@@ -1,0 +1,63 @@
+import { useNavigate } from '@tanstack/react-router'
+import { Copy, ScrollText, SlidersHorizontal } from 'lucide-react'
+import type { ReactElement } from 'react'
+import type { Server } from '@/api/generated/types'
+import { useDenied } from '@/api/session'
+import { t } from '@/lib/t'
+import { Menu, type MenuItem } from '@/ui/menu'
+import { useAct } from './acting'
+import { misfit, serverActions } from './actions'
+
+/** Everything that can be done to a server, behind a button. */
+export function ServerMenu({
+  server,
+  trigger,
+  only,
+}: {
+  server: Server
+  trigger: ReactElement<Record<string, unknown>>
+  /** `rest`: without what the page of the server has as buttons and tabs. */
+  only?: 'rest'
+}) {
+  const act = useAct()
+  const navigate = useNavigate()
+  const { name } = server
+  const operate = useDenied('server:operate')
+  const remove = useDenied('server:delete')
+  const deploy = useDenied('server:deploy')
+  const logs = useDenied('server:logs')
+  const actions = serverActions().map((action): MenuItem => {
+    const denied = action.needs === 'server:delete' ? remove : operate
+    return {
+      label: action.label,
+      icon: action.icon,
+      danger: action.id === 'delete',
+      separated: action.id === 'delete',
+      disabledReason: denied ?? misfit(action.id, server),
+      onSelect: () => void act(action.id, name),
+    }
+  })
+  const [start, stop, restart, last] = actions
+  const clone: MenuItem = {
+    label: t('Clone'),
+    icon: Copy,
+    disabledReason: deploy,
+    onSelect: () => void act('clone', name),
+  }
+  const pages: MenuItem[] = [
+    {
+      label: t('Logs'),
+      icon: ScrollText,
+      separated: true,
+      disabledReason: logs,
+      onSelect: () => void navigate({ to: '/servers/$name/logs', params: { name } }),
+    },
+    {
+      label: t('Settings'),
+      icon: SlidersHorizontal,
+      onSelect: () => void navigate({ to: '/servers/$name/settings', params: { name } }),
+    },
+  ]
+  const items = only === 'rest' ? [clone, last] : [start, stop, restart, clone, ...pages, last]
+  return <Menu trigger={trigger} items={items.filter((item) => item !== undefined)} />
+}
