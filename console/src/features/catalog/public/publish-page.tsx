@@ -1,6 +1,7 @@
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query'
 import { CircleCheck, Upload } from 'lucide-react'
 import { useEffect, useState } from 'react'
+import { flushSync } from 'react-dom'
 import { call } from '@/api/client'
 import { listCategories, listEntries, publishEntry } from '@/api/generated/catalog'
 import type { FieldError, Validation } from '@/api/generated/types'
@@ -94,7 +95,8 @@ export function PublishPage({ onPublished }: { onPublished: (name: string) => vo
   const publish = useMutation({
     mutationFn: (server: unknown) => call(publishEntry, { body: { server, categories, public: isPublic } }),
     onSuccess: async ({ entry }) => {
-      setDone(true)
+      // At once: the page is left right after, and would ask first.
+      flushSync(() => setDone(true))
       await invalidate(queryClient, listEntries)
       if (!entry) return
       toast.done({
@@ -149,7 +151,7 @@ export function PublishPage({ onPublished }: { onPublished: (name: string) => vo
               rows={24}
               value={text}
               onValueChange={setText}
-              className="[&_textarea]:max-h-[70vh]"
+              className="[&_textarea]:max-h-[70vh] [&_textarea]:min-h-80"
               mono
             />
           </Card>
