@@ -27,7 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use toolyard_types::agent::{DesiredInstance, Failure, LogStream, Usage};
 use toolyard_types::spec::{Egress, EgressHost};
 use toolyard_types::state::Reason;
-use toolyard_types::{Clock, Secret};
+use toolyard_types::{Clock, Secret, Timestamp};
 
 use super::container::Plan;
 use super::{Docker, container_name, egress, engine_failure, entry, is_missing};
@@ -272,8 +272,9 @@ fn keep(
         pid: pid_of(state).unwrap_or(0),
         started_at: context.clock.now(),
         handed_over,
-        // One that has ended is told by the keeper, with its reason.
-        ended: None,
+        // It ended while no agent was there. One that ends from now on is told by the keeper.
+        ended: (handed_over > 0 && state.running == Some(false))
+            .then(|| describe(state, false, String::new(), context.clock.now())),
     };
     let streams = Streams::Attached { stdin, stdout: Box::new(StreamReader::new(Box::pin(stdout))) };
     Running { hello, streams, line: Line::new(events, commands, AbortOnDropHandle::new(task)) }
@@ -398,7 +399,7 @@ impl Keeper {
                 ContainerState::default()
             }
         };
-        let ended = self.describe(&state);
+        let ended = describe(&state, self.killed, self.tail(), self.clock.now());
         let how = match (ended.code, ended.signal) {
             (Some(code), _) => format!("ended with exit code {code}"),
             (None, Some(signal)) => format!("ended by signal {signal}"),
@@ -425,27 +426,27 @@ impl Keeper {
         }
     }
 
-    fn describe(&self, state: &ContainerState) -> Ended {
-        let out_of_memory = state.oom_killed == Some(true);
-        let killed = match (out_of_memory, self.killed) {
-            (true, _) => Some(Killed::Memory),
-            (false, true) => Some(Killed::Asked),
-            (false, false) => None,
-        };
-        let exit = state.exit_code;
-        // Only where we know of the signal: a program may choose the same number for itself.
-        let signal = exit.filter(|code| killed.is_some() && *code == SIGNALLED + i64::from(SIGKILL)).map(|_| SIGKILL);
-        let code = exit.and_then(|code| i32::try_from(code).ok()).filter(|_| signal.is_none());
-        let stderr_tail = match exit {
-            Some(entry::INPUT_ENDED) if self.tail().is_empty() => "its environment did not arrive".to_owned(),
-            _ => self.tail(),
-        };
-        Ended { code, signal, at: self.clock.now(), killed, stderr_tail }
-    }
-
     fn tail(&self) -> String {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner).tail.clone()
     }
+}
+
+/// How a container ended, as the engine tells and we know; `stderr_tail` is the last it wrote.
+fn describe(state: &ContainerState, killed_by_us: bool, stderr_tail: String, at: Timestamp) -> Ended {
+    let killed = match (state.oom_killed == Some(true), killed_by_us) {
+        (true, _) => Some(Killed::Memory),
+        (false, true) => Some(Killed::Asked),
+        (false, false) => None,
+    };
+    let exit = state.exit_code;
+    // Only where we know of the signal: a program may choose the same number for itself.
+    let signal = exit.filter(|code| killed.is_some() && *code == SIGNALLED + i64::from(SIGKILL)).map(|_| SIGKILL);
+    let code = exit.and_then(|code| i32::try_from(code).ok()).filter(|_| signal.is_none());
+    let stderr_tail = match exit {
+        Some(entry::INPUT_ENDED) if stderr_tail.is_empty() => "its environment did not arrive".to_owned(),
+        _ => stderr_tail,
+    };
+    Ended { code, signal, at, killed, stderr_tail }
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -22,7 +22,6 @@ async fn a_server_is_resolved_installed_started_probed_called_and_stopped_with_n
     let grandchild: u32 = world.call(id, "fork", json!({})).await.parse().expect("a pid");
     assert!(grandchild > 0);
     assert!(world.log_text(id).await.contains("Stderr fixture ok starts"));
-    assert_eq!(world.control.tokens.lock().expect("tokens")[0].as_deref(), Some("Bearer agent-token"));
 
     world.undesire(id);
     let stopped = world.phase(id, Phase::Stopped).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -34,16 +34,9 @@ pub(crate) struct Control {
     desired: watch::Sender<Desired>,
     observed: watch::Sender<Observed>,
     toolbox: ToolboxId,
-    pub(crate) tokens: Mutex<Vec<Option<String>>>,
 }
 
-async fn sync(
-    State(control): State<Arc<Control>>,
-    headers: http::HeaderMap,
-    Json(request): Json<SyncRequest>,
-) -> Json<SyncResponse> {
-    let token = headers.get("authorization").map(|value| value.to_str().expect("text").to_owned());
-    control.tokens.lock().expect("not poisoned").push(token);
+async fn sync(State(control): State<Arc<Control>>, Json(request): Json<SyncRequest>) -> Json<SyncResponse> {
     let mut desired = control.desired.subscribe();
     let before = control.observed.send_replace(request.observed.clone());
     let news = before.jobs.len() != request.observed.jobs.len() || before.instances != request.observed.instances;
@@ -66,6 +59,22 @@ pub(crate) struct World {
     engine: EngineOptions,
     agent: Option<Agent>,
     router: Router,
+}
+
+impl Drop for World {
+    /// Containers outlive their agent; not their test.
+    fn drop(&mut self) {
+        let Ok(agent) = std::fs::read_to_string(self.data_dir().join("agent.id")) else { return };
+        self.agent = None;
+        let filter = format!("label=dev.toolyard.agent={agent}");
+        for (list, remove) in [("ps --all --quiet", "rm --force"), ("network ls --quiet", "network rm")] {
+            let found = docker_command().args(list.split(' ')).args(["--filter", &filter]).output();
+            let found = found.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+            for id in found.split_whitespace() {
+                let _ = docker_command().args(remove.split(' ')).arg(id).output();
+            }
+        }
+    }
 }
 
 impl World {
@@ -95,7 +104,6 @@ impl World {
             desired: watch::Sender::new(desired),
             observed: watch::Sender::new(Observed::default()),
             toolbox: ToolboxId::generate(),
-            tokens: Mutex::default(),
         };
         let mut world = Self {
             dir: tempfile::tempdir().expect("a directory"),
@@ -399,6 +407,13 @@ pub(crate) fn in_a_day() -> Timestamp {
 #[expect(clippy::disallowed_methods, reason = "tests are told of their engine by a variable")]
 pub(crate) fn docker_host() -> String {
     std::env::var("TOOLYARD_TEST_DOCKER_HOST").expect("TOOLYARD_TEST_DOCKER_HOST: run scripts/docker-test.sh start")
+}
+
+/// The engine's own command line.
+pub(crate) fn docker_command() -> std::process::Command {
+    let mut command = std::process::Command::new("docker");
+    command.args(["-H", &docker_host()]);
+    command
 }
 
 /// The developer's own package clients and settings.
