@@ -180,17 +180,23 @@ export function parseBlocks(text: string): Block[] {
 }
 
 function readList(lines: string[], from: number): [Block, number] {
-  const ordered = /\d/.test(ITEM.exec(lines[from] ?? '')?.[2] ?? '')
+  const first = ITEM.exec(lines[from] ?? '')
+  const ordered = /\d/.test(first?.[2] ?? '')
+  const indent = first?.[1]?.length ?? 0
   const items: string[][] = []
   let at = from
   while (at < lines.length) {
     const line = lines[at] ?? ''
     const item = ITEM.exec(line)
     const last = items.at(-1)
-    if (item !== null && /\d/.test(item[2] ?? '') === ordered) items.push([item[3] ?? ''])
-    // What is indented, or goes on without a line between, belongs to the item above.
-    else if (last !== undefined && line.trim() !== '' && (/^\s{2,}/.test(line) || !/^\S/.test(line)))
-      last.push(line.replace(/^ {1,4}/, ''))
+    const deeper = /^ */.exec(line)?.[0].length ?? 0
+    if (item !== null && deeper < indent + 2) {
+      if (/\d/.test(item[2] ?? '') !== ordered) break
+      items.push([item[3] ?? ''])
+    }
+    // What is indented belongs to the item above.
+    else if (last !== undefined && line.trim() !== '' && deeper >= indent + 2)
+      last.push(line.slice(Math.min(deeper, indent + (ordered ? 3 : 2))))
     else if (
       last !== undefined &&
       line.trim() === '' &&

@@ -37,6 +37,7 @@ import {
   Rating,
   StatusBadge,
   VerifiedMark,
+  verification,
 } from './entry-parts'
 import { entryQuery, versionsQuery } from './queries'
 import { RateEntry } from './rate-entry'
@@ -297,16 +298,7 @@ function Facts({
               </span>,
             ],
             [t('Source'), oneLine(entry.source, 60)],
-            [
-              t('Verification'),
-              entry.verified_by ? (
-                <VerifiedMark key="w" by={entry.verified_by} withText />
-              ) : (
-                <span key="w" className="text-muted">
-                  {t('Nobody here verified it')}
-                </span>
-              ),
-            ],
+            verification(entry.verified_by),
             [
               t('Categories'),
               entry.categories.length === 0 ? undefined : (

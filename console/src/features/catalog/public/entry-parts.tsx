@@ -1,4 +1,5 @@
 import { BadgeCheck, Star } from 'lucide-react'
+import type { ReactNode } from 'react'
 import { cx } from '@/lib/cx'
 import { formatCompact } from '@/lib/format'
 import { plural, t } from '@/lib/t'
@@ -37,23 +38,9 @@ export function KindBadges({ kinds }: { kinds: readonly string[] }) {
 }
 
 /** Who verified an entry. Nothing when nobody did. */
-export function VerifiedMark({
-  by,
-  withText = false,
-}: {
-  by: string | null | undefined
-  withText?: boolean
-}) {
+export function VerifiedMark({ by }: { by: string | null | undefined }) {
   if (by === null || by === undefined || by === '') return null
   const text = t('Verified by {who}', { who: oneLine(by, 80) })
-  if (withText) {
-    return (
-      <span className="inline-flex items-center gap-1.5">
-        <BadgeCheck aria-hidden="true" className="size-4 shrink-0 text-good" />
-        {text}
-      </span>
-    )
-  }
   return (
     <Tooltip text={text}>
       <span className="inline-flex shrink-0 text-good">
@@ -62,6 +49,25 @@ export function VerifiedMark({
       </span>
     </Tooltip>
   )
+}
+
+/** Who verified an entry, in words, as a fact about it. */
+export function verification(by: string | null | undefined): readonly [string, ReactNode] {
+  if (by === null || by === undefined || by === '') {
+    return [
+      t('Verified by'),
+      <span key="nobody" className="text-muted">
+        {t('nobody here')}
+      </span>,
+    ]
+  }
+  return [
+    t('Verified by'),
+    <span key="by" className="flex min-w-0 items-center gap-1.5">
+      <BadgeCheck aria-hidden="true" className="size-4 shrink-0 text-good" />
+      <span className="min-w-0 wrap-anywhere">{oneLine(by, 80)}</span>
+    </span>,
+  ]
 }
 
 /** The mean rating with how many rated. */

@@ -8,7 +8,13 @@ import { listToolboxes } from '@/api/generated/toolboxes'
 import type { CreateServer, Entry } from '@/api/generated/types'
 import { q } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
-import { entryParams, entryTitle, kindText, VerifiedMark } from '@/features/catalog/public/entry-parts'
+import {
+  entryParams,
+  entryTitle,
+  kindText,
+  VerifiedMark,
+  verification,
+} from '@/features/catalog/public/entry-parts'
 import { entryQuery } from '@/features/catalog/public/queries'
 import {
   declaredInputs,
@@ -34,7 +40,7 @@ import { AdvancedFields, InputFields } from '@/features/servers/public/settings-
 import { type Form, useForm } from '@/lib/form'
 import { nameProblem } from '@/lib/name'
 import { plural, t } from '@/lib/t'
-import { oneLine } from '@/lib/text'
+import { oneLine, plainText } from '@/lib/text'
 import { Badge } from '@/ui/badge'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
@@ -233,14 +239,7 @@ function DeployForm({
                     </code>,
                   ],
                   [t('Source'), oneLine(entry.source, 60)],
-                  [
-                    t('Verification'),
-                    entry.verified_by ? (
-                      <VerifiedMark key="w" by={entry.verified_by} withText />
-                    ) : (
-                      t('Nobody here verified it')
-                    ),
-                  ],
+                  verification(entry.verified_by),
                 ]}
               />
             </div>
@@ -555,5 +554,5 @@ function inputText(field: InputField, values: DeployValues): ReactNode {
   const value = values.inputs[field.key] ?? ''
   if (value === '') return undefined
   if (field.secret) return t('a new secret, kept in the vault')
-  return <code className="id whitespace-pre-wrap">{oneLine(value, 500)}</code>
+  return <code className="id whitespace-pre-wrap">{plainText(value, 1000)}</code>
 }

@@ -1,14 +1,16 @@
-import { useQuery, useSuspenseQuery } from '@tanstack/react-query'
-import { Server as ServerIcon } from 'lucide-react'
-import { getRollout } from '@/api/generated/servers'
+import { useMutation, useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
+import { RotateCw, Server as ServerIcon, Settings2 } from 'lucide-react'
+import { call } from '@/api/client'
+import { getRollout, restartServer } from '@/api/generated/servers'
 import type { Server } from '@/api/generated/types'
-import { q } from '@/api/queries'
-import { may, useSession } from '@/api/session'
+import { invalidate, q } from '@/api/queries'
+import { may, useDenied, useSession } from '@/api/session'
 import { LogView } from '@/features/servers/public/log-view'
 import { PhaseStatus } from '@/features/servers/public/phase'
 import { serverQuery } from '@/features/servers/public/queries'
 import { CancelRollout, RolloutTimeline } from '@/features/servers/public/rollout-timeline'
 import { t } from '@/lib/t'
+import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { CopyButton } from '@/ui/copy-button'
 import { EmptyState } from '@/ui/empty-state'
@@ -16,6 +18,7 @@ import { ButtonLink, Link } from '@/ui/link'
 import { LiveRegion } from '@/ui/live-region'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { Panel } from '@/ui/panel'
+import { toast } from '@/ui/toast'
 
 /** While nothing is told by events, it is looked at this often. */
 const LOOK_MS = 4000
@@ -62,6 +65,10 @@ export function DeployProgress({ name }: { name: string }) {
               <RolloutTimeline rollout={data} />
               {(data.state === 'failed' || data.state === 'cancelled') && (
                 <div className="mt-4 flex flex-wrap gap-2">
+                  <TryAgain name={name} />
+                  <ButtonLink to="/servers/$name/settings" params={{ name }} icon={Settings2}>
+                    {t('Change the settings')}
+                  </ButtonLink>
                   <ButtonLink to="/servers/$name" params={{ name }} icon={ServerIcon}>
                     {t('Open the server')}
                   </ButtonLink>
@@ -70,19 +77,48 @@ export function DeployProgress({ name }: { name: string }) {
             </>
           )}
         </Panel>
-        <Card title={t('Log')} className="min-h-[25rem]">
+        <Card title={t('Log')} className={state === 'progressing' ? 'min-h-[25rem]' : undefined}>
           {!may(session, 'server:logs') ? (
             <EmptyState title={t('You may not read logs')} />
           ) : server.kind === 'remote' ? (
             <p className="text-muted">{t('It runs elsewhere; only whoever runs it has its log.')}</p>
           ) : server.instances.length === 0 ? (
-            <p className="text-muted">{t('The log appears with the first instance.')}</p>
+            <p className="text-muted">
+              {state === 'failed' || state === 'cancelled'
+                ? t('There is none: no instance was started.')
+                : t('The log appears with the first instance.')}
+            </p>
           ) : (
             <LogView name={name} instances={server.instances} compact className="h-72" />
           )}
         </Card>
       </div>
     </>
+  )
+}
+
+/** A new rollout of the same revision. */
+function TryAgain({ name }: { name: string }) {
+  const queryClient = useQueryClient()
+  const denied = useDenied('server:operate')
+  const again = useMutation({
+    mutationFn: () => call(restartServer, { path: { name } }),
+    onSuccess: async (server) => {
+      queryClient.setQueryData(serverQuery(name).queryKey, server)
+      await invalidate(queryClient, getRollout, { path: { name } })
+    },
+    onError: (error) => toast.problem(t('{name} could not be tried again', { name }), error),
+  })
+  return (
+    <Button
+      variant="primary"
+      icon={RotateCw}
+      busy={again.isPending}
+      disabledReason={denied}
+      onClick={() => again.mutate()}
+    >
+      {t('Try again')}
+    </Button>
   )
 }
 

@@ -136,7 +136,7 @@ function Tile({
       <PlainLink
         to="/servers"
         search={search}
-        className={`flex flex-col-reverse gap-0.5 rounded-lg border bg-surface px-4 py-3 transition-colors hover:border-line-strong ${bad ? 'border-bad/40' : ''}`}
+        className={`flex h-full flex-col-reverse justify-end gap-0.5 rounded-lg border bg-surface px-4 py-3 transition-colors hover:border-line-strong ${bad ? 'border-bad/40' : ''}`}
       >
         <span className="text-muted">{label}</span>
         <span className={`tabular text-2xl font-semibold ${count === 0 ? 'text-faint' : ''}`}>
@@ -180,7 +180,7 @@ function Trouble({ servers }: { servers: ServersOverview }) {
           const message = oneLine(server.message, 300)
           return (
             <li key={server.name} className="border-b px-pad py-2.5 last:border-b-0">
-              <div className="flex flex-wrap items-baseline gap-x-4 gap-y-1">
+              <div className="flex flex-wrap items-center gap-x-4 gap-y-1">
                 <Link to="/servers/$name" params={{ name: server.name }} className="id font-medium">
                   {server.name}
                 </Link>
@@ -189,7 +189,7 @@ function Trouble({ servers }: { servers: ServersOverview }) {
                 <RelativeTime at={server.since} className="text-sm text-faint" />
               </div>
               {(message !== '' || server.next_attempt_at) && (
-                <p className="mt-0.5 text-sm wrap-anywhere text-muted">
+                <p className="mt-0.5 line-clamp-3 text-sm wrap-anywhere text-muted">
                   {message}
                   {server.next_attempt_at && (
                     <>
