@@ -6,10 +6,8 @@ export class Servers {
   constructor(private readonly page: ConsolePage) {}
 
   row(name: string): Handle {
-    return this.page
-      .byRole('main')
-      .byRole('row', new RegExp(`^${name}\\b`))
-      .first()
+    const itself = new RegExp(`(?:^|[^0-9a-z-])${name}(?![0-9a-z-])`)
+    return this.page.byRole('main').byRole('row').containing(itself).first()
   }
 
   async choose(name: string): Promise<void> {

@@ -21,4 +21,14 @@ export class Shell {
     await this.page.byRole('button', /^Account of /).click()
     await this.page.byRole('menuitem', 'Sign out').click()
   }
+
+  async chooseTheme(theme: 'Light' | 'Dark'): Promise<void> {
+    await this.page.byRole('button', /^Account of /).click()
+    await this.page.byRole('menuitem', `${theme} theme`).click()
+  }
+
+  /** What says that changes do not arrive. */
+  disconnected(): Handle {
+    return this.page.byText(/^No connection to Toolyard|^You are offline/).first()
+  }
 }

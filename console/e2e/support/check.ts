@@ -38,6 +38,14 @@ export async function check(page: ConsolePage, name: string, state: string): Pro
   await showTheme(page, undefined)
 }
 
+/** Waits until the page has its title and nothing in it is loading any more. */
+export async function expectSettled(page: ConsolePage): Promise<void> {
+  await page.byRole('main').byRole('heading', /./).first().waitFor('visible', 20)
+  const loading = () =>
+    page.evaluate(() => document.querySelectorAll('main [aria-busy=true], main [data-skeleton]').length)
+  await expect.poll(loading, { message: 'still loading' }).toBe(0)
+}
+
 /** Looks at every width; leaves the page at the last one asked for. */
 export async function checkWidths(page: ConsolePage, name: string, widths = WIDTHS): Promise<void> {
   for (const width of widths) {

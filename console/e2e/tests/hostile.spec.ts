@@ -1,4 +1,4 @@
-import { check } from '../support/check.ts'
+import { check, expectSettled } from '../support/check.ts'
 import { HOSTILE, harm, hostileEntry } from '../support/hostile.ts'
 import { expect, test } from '../support/test.ts'
 import { EVERYTHING } from '../support/toolyard.ts'
@@ -13,7 +13,8 @@ for (const kind of Object.keys(HOSTILE)) {
       `/deploy/test.hostile/${kind}`,
     ]) {
       await app.goto(path)
-      await app.byRole('main').byText(kind).first().waitFor()
+      await expectSettled(app)
+      expect(await app.byCss('main').text()).toContain(kind)
       expect(await app.evaluate(harm)).toEqual([])
     }
     await check(app, 'Deploy', `hostile ${kind}`)
