@@ -16,6 +16,7 @@ use http::StatusCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use toolyard_link::trace;
 use toolyard_mcp::era::{self, Era, code, meta};
 use toolyard_mcp::json::{self, Object, Span};
 use toolyard_mcp::{Kind, Message, envelope};
@@ -386,7 +387,9 @@ impl Call {
         let timeout = if method == "subscriptions/listen" { LISTEN_DEADLINE } else { call_timeout(&way.route) };
         let deadline = Instant::now() + timeout;
         let peer = way.peer.clone();
-        let source = Source::Sending(Box::pin(async move { peer.send(message, timeout).await }));
+        // Sent once its client reads, when the visit's own work is over.
+        let sending = trace::scope(self.visit.trace.clone(), async move { peer.send(message, timeout).await });
+        let source = Source::Sending(Box::pin(sending));
         Ok(Reply::Sent { source, way, server, deadline: (deadline, timeout) })
     }
 

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use toolyard_link::trace::{self, Trace};
 use toolyard_mcp::era::{self, code, meta};
 use toolyard_mcp::{Kind, Message, ParseError, envelope};
 use toolyard_types::access::Action;
@@ -142,6 +143,8 @@ pub(crate) struct Visit {
     /// The URL's path: what a session is bound to.
     pub(crate) url: String,
     pub(crate) request_id: String,
+    /// What calls to servers carry on.
+    pub(crate) trace: Trace,
     pub(crate) began: Instant,
     key: KeyDigest,
     /// A place among the calls or the streams, given back with the last clone.
@@ -191,12 +194,16 @@ async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), reques
     match admit(core, is_toolset, &path, &request, request_id.clone()) {
         Err(refusal) => refusal.into_response(&request_id),
         Ok(visit) => {
-            let answered = match *request.method() {
-                Method::POST => post(visit, request).await,
-                Method::GET => get(visit, request.headers()),
-                Method::DELETE => delete(&visit, request.headers()),
-                _ => Err(method_not_allowed()),
+            let trace = visit.trace.clone();
+            let answer = async {
+                match *request.method() {
+                    Method::POST => post(visit, request).await,
+                    Method::GET => get(visit, request.headers()),
+                    Method::DELETE => delete(&visit, request.headers()),
+                    _ => Err(method_not_allowed()),
+                }
             };
+            let answered = trace::scope(trace, answer).await;
             answered.unwrap_or_else(|refusal| refusal.into_response(&request_id))
         }
     }
@@ -225,7 +232,8 @@ fn admit(
     let places = if request.method() == Method::GET { &core.streams } else { &core.calls };
     let full = |_| Refusal::new(Code::RateLimited, "the gateway carries as much as it can; try again in a moment");
     let _place = Arc::new(places.clone().try_acquire_owned().map_err(full)?);
-    Ok(Visit { core, grant, organization, target, version, url, request_id, began, key, _place })
+    let trace = Trace::of(headers, &request_id);
+    Ok(Visit { core, grant, organization, target, version, url, request_id, trace, began, key, _place })
 }
 
 /// What the path stands for, when the holder of `grant` may call it.

@@ -34,7 +34,7 @@ pub type Lease = Arc<dyn Fn(ServerId) -> BoxFuture<'static, Result<RemoteLease, 
 pub struct LeaseError(pub String);
 
 /// The deadline of a call on the DTMA API, in milliseconds from when the request arrives.
-pub const DEADLINE_HEADER: HeaderName = HeaderName::from_static("toolyard-deadline-ms");
+pub const DEADLINE_HEADER: HeaderName = toolyard_link::stack::DEADLINE;
 
 /// How long a question of the gateway's own to a server may take.
 const OWN_TIMEOUT: Duration = Duration::from_secs(10);

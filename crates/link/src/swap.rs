@@ -18,6 +18,7 @@ use toolyard_types::api::servers::ToolboxLink;
 use toolyard_types::{Clock, ToolboxId};
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
+use tracing::Instrument;
 
 use crate::dial::{DialError, Dialler};
 use crate::stack::{self, Peer};
@@ -316,7 +317,13 @@ impl Link {
         drain: Duration,
     ) {
         let address = self.address;
-        let service = hyper_util::service::TowerToHyperService::new(router);
+        let router = hyper_util::service::TowerToHyperService::new(router);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let id =
+                request.headers().get(crate::trace::REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+            let span = tracing::debug_span!("request", request.id = id, http.path = request.uri().path());
+            hyper::service::Service::call(&router, request).instrument(span)
+        });
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
             .timer(hyper_util::rt::TokioTimer::new())

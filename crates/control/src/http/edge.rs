@@ -8,6 +8,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use toolyard_link::trace::{self, Trace};
 use tower::ServiceBuilder;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -48,15 +49,15 @@ async fn pass(mut request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let span = tracing::info_span!("request", request.id = %id.0, http.method = %method, http.path = %path);
     request.extensions_mut().insert(id.clone());
-    async move {
+    let trace = Trace::of(request.headers(), &id.0);
+    let answer = async move {
         let began = Instant::now();
         let response = problem::finish(next.run(request).await, &id.0);
         let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis());
         tracing::info!(http.status = status, took_ms, "{method} {path} answered {status}");
         with_headers(response, &id)
-    }
-    .instrument(span)
-    .await
+    };
+    trace::scope(trace, answer).instrument(span).await
 }
 
 /// Takes the id that a proxy or client gave when it is harmless, else makes one.
