@@ -4,6 +4,7 @@ mod agent;
 mod cli;
 mod config;
 mod console;
+mod doctor;
 mod generate;
 mod listen;
 mod local;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toolyard_dtma::{AgentOptions, EngineOptions, PackageClients};
+use toolyard_dtma::{AgentOptions, DockerOptions, EngineOptions, PackageClients};
 use toolyard_link::Channel;
 use toolyard_types::Clock;
 
-use crate::config::Settings;
+use crate::config::{EngineKind, Settings};
 use crate::net;
 
 /// How many user ids servers may have.
@@ -29,7 +29,7 @@ pub(crate) fn agent_options(
     Ok(AgentOptions {
         data_dir,
         control,
-        engine: EngineOptions::Process,
+        engine: engine_options(settings, environment),
         supervisor_exe,
         clients: package_clients(settings, environment),
         orphan_grace: Duration::from_secs(settings.orphan_grace_seconds.into()),
@@ -38,6 +38,18 @@ pub(crate) fn agent_options(
         version: env!("CARGO_PKG_VERSION").into(),
         clock: Clock::system(),
     })
+}
+
+pub(crate) fn engine_options(settings: &Settings, environment: &BTreeMap<String, String>) -> EngineOptions {
+    match settings.engine {
+        EngineKind::Process => EngineOptions::Process,
+        EngineKind::Docker => EngineOptions::Docker(DockerOptions {
+            host: settings.docker_host.clone().or_else(|| environment.get("DOCKER_HOST").cloned()),
+            base_image_node: settings.base_image_node.clone(),
+            base_image_python: settings.base_image_python.clone(),
+            runtime: settings.container_runtime.clone(),
+        }),
+    }
 }
 
 fn package_clients(settings: &Settings, environment: &BTreeMap<String, String>) -> PackageClients {

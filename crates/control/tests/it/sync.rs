@@ -2,9 +2,13 @@
 
 use axum::body::Body;
 use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use toolyard_link::tls::{AgentKey, PeerCertificate};
+use toolyard_types::Secret;
+use toolyard_types::agent::JoinToken;
 use tower::ServiceExt;
 
 use crate::agent::{Behaviour, FakeAgent};
@@ -21,68 +25,196 @@ fn report(generation: u64) -> Value {
     })
 }
 
-async fn sync(t: &TestControl, token: Option<&str>, body: &Value) -> (u16, Value) {
-    let mut request = Request::post("/dtma/v1/sync");
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
+/// A request of an agent whose connection has this certificate.
+async fn ask(t: &TestControl, path: &str, certificate: Option<PeerCertificate>, body: &Value) -> (u16, Value) {
+    let mut request = Request::post(path).body(Body::from(body.to_string())).unwrap();
+    if let Some(certificate) = certificate {
+        request.extensions_mut().insert(certificate);
     }
-    let request = request.body(Body::from(body.to_string())).unwrap();
     let response = t.control.agent_router().oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
-async fn enroll(t: &TestControl, name: &str) -> String {
-    let made = t.post("/api/v1/toolboxes", json!({ "name": name })).await.expect(201).body;
-    assert_eq!(made["toolbox"]["state"], "enrolling");
+async fn sync(t: &TestControl, certificate: PeerCertificate, body: &Value) -> (u16, Value) {
+    ask(t, "/dtma/v1/sync", Some(certificate), body).await
+}
+
+fn read_token(made: &Value) -> JoinToken {
     let token = made["token"].as_str().unwrap();
     assert!(made["command"].as_str().unwrap().contains(token));
-    let content = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).unwrap();
-    let content: Value = serde_json::from_slice(&content).unwrap();
-    assert_eq!(content["v"], 1);
-    content["secret"].as_str().unwrap().to_owned()
+    let content = URL_SAFE_NO_PAD.decode(token).unwrap();
+    serde_json::from_slice(&content).unwrap()
+}
+
+async fn enroll(t: &TestControl, name: &str) -> JoinToken {
+    let made = t.post("/api/v1/toolboxes", json!({ "name": name })).await.expect(201).body;
+    assert_eq!(made["toolbox"]["state"], "enrolling");
+    read_token(&made)
+}
+
+fn signing_request(key: &AgentKey) -> String {
+    URL_SAFE_NO_PAD.encode(key.signing_request().unwrap())
+}
+
+async fn join(t: &TestControl, token: &JoinToken, key: &AgentKey) -> (u16, Value) {
+    let body = json!({ "secret": token.secret, "toolbox": token.toolbox, "csr": signing_request(key) });
+    ask(t, "/dtma/v1/join", None, &body).await
+}
+
+fn certificate(answer: &Value) -> PeerCertificate {
+    PeerCertificate::read(&URL_SAFE_NO_PAD.decode(answer["certificate"].as_str().unwrap()).unwrap()).unwrap()
+}
+
+/// A toolbox whose agent has joined.
+async fn joined(t: &TestControl, name: &str) -> PeerCertificate {
+    let token = enroll(t, name).await;
+    let (status, answer) = join(t, &token, &AgentKey::generate().unwrap()).await;
+    assert_eq!(status, 200, "{answer}");
+    certificate(&answer)
+}
+
+fn code((status, problem): (u16, Value)) -> (u16, String) {
+    (status, problem["code"].as_str().unwrap_or_default().to_owned())
 }
 
 both_engines! {
-    async fn an_agent_is_known_by_its_token_until_its_toolbox_is_removed(engine) {
+    async fn an_agent_is_known_by_its_certificate_until_its_toolbox_is_removed(engine) {
         let t = TestControl::start(engine).await;
-        let secret = enroll(&t, "edge").await;
-        assert_eq!(sync(&t, None, &report(0)).await.0, 401);
-        assert_eq!(sync(&t, Some("wrong"), &report(0)).await.0, 401);
-        let (status, answer) = sync(&t, Some(&secret), &report(0)).await;
+        let edge = joined(&t, "edge").await;
+        assert_eq!(code(ask(&t, "/dtma/v1/sync", None, &report(0)).await), (401, "certificate_required".into()));
+        let (status, answer) = sync(&t, edge, &report(0)).await;
         assert_eq!(status, 200, "{answer}");
         assert_eq!((&answer["protocol"], &answer["desired"]["instances"]), (&json!(1), &json!([])));
         let seen = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
-        assert_eq!((seen["state"].as_str(), seen["agent_version"].as_str()), (Some("online"), Some("0.1.0")));
+        assert_eq!((seen["state"].as_str(), seen["version"].as_str()), (Some("online"), Some("0.1.0")));
+        assert_eq!(seen["certificate_expires_at"], "2026-11-23T12:00:00.000Z");
         t.post("/api/v1/toolboxes", json!({ "name": "edge" })).await.expect(409);
         t.delete("/api/v1/toolboxes/edge").await.expect(204);
-        assert_eq!(sync(&t, Some(&secret), &report(0)).await.0, 401);
+        assert_eq!(code(sync(&t, edge, &report(0)).await), (401, "certificate_revoked".into()));
         t.get("/api/v1/toolboxes/edge").await.expect(404);
         t.delete("/api/v1/toolboxes/local").await.expect(409);
         enroll(&t, "edge").await;
     }
 
+    async fn a_token_is_good_for_one_key_once_in_its_time_and_refusals_are_in_the_audit_log(engine) {
+        let t = TestControl::start(engine).await;
+        let (first, second) = (enroll(&t, "edge1").await, enroll(&t, "edge2").await);
+        let (own, other) = (AgentKey::generate().unwrap(), AgentKey::generate().unwrap());
+        let mut foreign = first.clone();
+        foreign.toolbox = second.toolbox;
+        assert_eq!(code(join(&t, &foreign, &own).await), (403, "token_foreign".into()));
+        let mut unknown = first.clone();
+        unknown.secret = Secret::new("never-issued");
+        assert_eq!(code(join(&t, &unknown, &own).await), (401, "token_invalid".into()));
+
+        let (status, answer) = join(&t, &first, &own).await;
+        assert_eq!((status, certificate(&answer).toolbox), (200, first.toolbox));
+        assert_eq!(join(&t, &first, &own).await.0, 200, "its answer may have been lost");
+        assert_eq!(code(join(&t, &first, &other).await), (401, "token_used".into()));
+        t.clock.step_ms(3_600_000);
+        assert_eq!(code(join(&t, &second, &own).await), (401, "token_expired".into()));
+        assert_eq!(code(join(&t, &first, &own).await), (401, "token_used".into()));
+
+        let audit = t.get("/api/v1/audit").await.expect(200).body;
+        let lines: Vec<_> = audit["items"].as_array().unwrap().iter().filter(|line| line["action"] == "toolbox.join").collect();
+        let refused: Vec<_> = lines.iter().filter(|line| line["outcome"] == "refused").map(|line| line["detail"]["code"].as_str().unwrap()).collect();
+        assert_eq!(refused, ["token_used", "token_expired", "token_used", "token_foreign"], "newest first");
+        assert!(lines.iter().any(|line| line["outcome"] == "done" && line["target"] == "toolbox/edge1"));
+        assert!(!audit.to_string().contains(first.secret.expose()));
+    }
+
+    async fn a_revoked_certificate_is_refused_also_while_a_sync_is_held_and_a_new_token_brings_it_back(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        let generation = sync(&t, edge, &report(0)).await.1["desired"]["generation"].as_u64().unwrap();
+        let held = report(generation);
+        let held = sync(&t, edge, &held);
+        let revoke = async {
+            t.post("/api/v1/toolboxes/edge/revoke", json!({})).await.expect(200);
+        };
+        let (held, ()) = tokio::join!(held, revoke);
+        assert_eq!(code(held), (401, "certificate_revoked".into()));
+        assert_eq!(code(sync(&t, edge, &report(0)).await), (401, "certificate_revoked".into()));
+        let renewal = json!({ "csr": signing_request(&AgentKey::generate().unwrap()) });
+        assert_eq!(code(ask(&t, "/dtma/v1/certificate", Some(edge), &renewal).await), (401, "certificate_revoked".into()));
+
+        let token = read_token(&t.post("/api/v1/toolboxes/edge/rejoin", json!({})).await.expect(200).body);
+        let again = certificate(&join(&t, &token, &AgentKey::generate().unwrap()).await.1);
+        assert_eq!(again.toolbox, edge.toolbox);
+        assert_eq!(sync(&t, again, &report(0)).await.0, 200);
+        assert_eq!(sync(&t, edge, &report(0)).await.0, 401, "who joined before is replaced");
+    }
+
+    async fn a_certificate_is_renewed_by_its_owner_only_and_ends_in_its_time(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        let renewal = json!({ "csr": signing_request(&AgentKey::generate().unwrap()) });
+        assert_eq!(ask(&t, "/dtma/v1/certificate", None, &renewal).await.0, 401);
+        t.clock.step_ms(16 * 3_600_000);
+        let (status, answer) = ask(&t, "/dtma/v1/certificate", Some(edge), &renewal).await;
+        let renewed = certificate(&answer);
+        assert_eq!((status, renewed.toolbox, renewed.enrolment), (200, edge.toolbox, edge.enrolment));
+        assert!(renewed.expires_at > edge.expires_at);
+        t.clock.step_ms(9 * 3_600_000);
+        assert_eq!(sync(&t, edge, &report(0)).await.0, 401, "a connection does not keep a certificate alive");
+        assert_eq!(sync(&t, renewed, &report(0)).await.0, 200);
+        assert_eq!(ask(&t, "/dtma/v1/certificate", Some(renewed), &json!({ "csr": "no" })).await.0, 422);
+    }
+
+    async fn a_server_that_asks_for_labels_is_placed_where_they_are(engine) {
+        let t = TestControl::start(engine).await;
+        let _local = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "toolbox_labels": { "zone": "a" } });
+        t.post("/api/v1/servers", body).await.expect(201);
+        let waiting = t.wait("/api/v1/servers/s", |_, body| body["reason"] == "awaiting_toolbox").await;
+        assert!(waiting["message"].as_str().unwrap().contains("zone=a"), "{waiting}");
+        let made = t.post("/api/v1/toolboxes", json!({ "name": "edge", "labels": { "zone": "a", "gpu": "no" } }));
+        let made = made.await.expect(201).body;
+        let _edge = FakeAgent::start(&t.control, made["toolbox"]["id"].as_str().unwrap().parse().unwrap());
+        let ready = t.wait("/api/v1/servers/s", |_, body| body["phase"] == "ready").await;
+        assert_eq!((&ready["instances"][0]["toolbox"], &ready["toolbox_labels"]), (&json!("edge"), &json!({ "zone": "a" })));
+        let both = json!({ "name": "b", "entry": EVERYTHING, "toolbox": "edge", "toolbox_labels": { "zone": "a" } });
+        t.post("/api/v1/servers", both).await.expect(422);
+        t.patch("/api/v1/toolboxes/edge", json!({ "labels": {} })).await.expect(200);
+        assert_eq!(t.get("/api/v1/toolboxes/edge").await.expect(200).body["labels"], json!({}));
+    }
+
+    async fn a_drained_toolbox_that_goes_silent_is_unreachable_and_still_drained_when_it_comes_back(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        let drained = t.post("/api/v1/toolboxes/local/drain", json!({})).await.expect(200).body;
+        assert_eq!((&drained["state"], &drained["draining"]), (&json!("draining"), &json!(true)));
+        drop(agent);
+        t.clock.step_ms(46_000);
+        let silent = t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "unreachable").await;
+        assert_eq!(silent["draining"], true);
+        let _again = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "draining").await;
+    }
+
     async fn wrong_versions_and_broken_syncs_are_refused_with_what_to_do(engine) {
         let t = TestControl::start(engine).await;
-        let secret = enroll(&t, "edge").await;
+        let edge = joined(&t, "edge").await;
         let mut old = report(0);
         old["protocol_min"] = json!(0);
         old["protocol_max"] = json!(0);
-        let (status, problem) = sync(&t, Some(&secret), &old).await;
+        let (status, problem) = sync(&t, edge, &old).await;
         assert_eq!((status, problem["code"].as_str()), (426, Some("version_unsupported")));
         assert!(problem["detail"].as_str().unwrap().contains("install toolyard"));
         let mut new = report(0);
         new["protocol_min"] = json!(7);
         new["protocol_max"] = json!(9);
-        assert!(sync(&t, Some(&secret), &new).await.1["detail"].as_str().unwrap().contains("upgrade the control plane"));
-        assert_eq!(sync(&t, Some(&secret), &json!({ "protocol_min": "x" })).await.0, 400);
+        assert!(sync(&t, edge, &new).await.1["detail"].as_str().unwrap().contains("upgrade the control plane"));
+        assert_eq!(sync(&t, edge, &json!({ "protocol_min": "x" })).await.0, 400);
     }
 
     async fn a_generation_from_a_lost_future_is_overtaken(engine) {
         let t = TestControl::start(engine).await;
-        let secret = enroll(&t, "edge").await;
-        let (status, answer) = sync(&t, Some(&secret), &report(1000)).await;
+        let edge = joined(&t, "edge").await;
+        let (status, answer) = sync(&t, edge, &report(1000)).await;
         assert_eq!(status, 200);
         assert!(answer["desired"]["generation"].as_u64().unwrap() > 1000, "{answer}");
     }
@@ -91,28 +223,28 @@ both_engines! {
         let t = TestControl::start(engine).await;
         let _agent = FakeAgent::local(&t.control).await;
         let ready = t.deploy("s").await;
-        let secret = enroll(&t, "edge").await;
+        let edge = joined(&t, "edge").await;
         let mut lie = report(0);
         lie["observed"]["instances"] = json!([{
             "id": ready["instance_id"],
             "status": { "phase": "failed", "reason": "crash_loop", "message": "no", "since": "2026-01-01T00:00:00Z" },
         }]);
-        assert_eq!(sync(&t, Some(&secret), &lie).await.0, 200);
+        assert_eq!(sync(&t, edge, &lie).await.0, 200);
         assert_eq!(t.get("/api/v1/servers/s").await.expect(200).body["phase"], "ready");
     }
 
     async fn a_lock_whose_digest_is_wrong_is_refused(engine) {
         let t = TestControl::start(engine).await;
-        let secret = enroll(&t, "edge").await;
+        let edge = joined(&t, "edge").await;
         let body = json!({ "name": "s", "entry": EVERYTHING, "toolbox": "edge" });
-        sync(&t, Some(&secret), &report(0)).await;
+        sync(&t, edge, &report(0)).await;
         t.post("/api/v1/servers", body).await.expect(201);
         t.wait("/api/v1/servers/s", |_, body| body["reason"] == "resolving").await;
-        let answer = sync(&t, Some(&secret), &report(0)).await.1;
+        let answer = sync(&t, edge, &report(0)).await.1;
         let mut lie = report(answer["desired"]["generation"].as_u64().unwrap());
         let lock = json!({ "digest": "sha256:00", "version": "1.0.0", "content": "something else" });
         lie["observed"]["jobs"] = json!([{ "id": answer["desired"]["jobs"][0]["id"], "outcome": { "Ok": lock } }]);
-        assert_eq!(sync(&t, Some(&secret), &lie).await.0, 200);
+        assert_eq!(sync(&t, edge, &lie).await.0, 200);
         let revisions = t.get("/api/v1/servers/s/revisions").await.expect(200).body;
         assert_eq!(revisions["items"][0]["lock_digest"], Value::Null);
     }
@@ -133,8 +265,8 @@ both_engines! {
 
     async fn a_generation_that_no_honest_agent_saw_is_refused(engine) {
         let t = TestControl::start(engine).await;
-        let secret = enroll(&t, "edge").await;
-        assert_eq!(sync(&t, Some(&secret), &report(u64::MAX)).await.0, 422);
+        let edge = joined(&t, "edge").await;
+        assert_eq!(sync(&t, edge, &report(u64::MAX)).await.0, 422);
     }
 
     async fn a_drained_toolbox_takes_nothing_new(engine) {

@@ -196,19 +196,30 @@ impl ServeArgs {
 /// `toolyard dtma`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DtmaArgs {
+    #[command(subcommand)]
+    pub command: Option<DtmaCommand>,
     #[command(flatten)]
     settings: SettingsArgs,
     /// The token that `toolyard toolboxes enroll` printed; needed at the first start only.
     #[arg(long, value_name = "TOKEN", env = "TOOLYARD_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// What runs servers.
-    #[arg(long, value_name = "ENGINE", default_value = "process", value_parser = ["process"])]
-    pub engine: String,
+    /// What runs servers: processes of this host, or containers of the engine at `DOCKER_HOST`.
+    #[arg(long, value_name = "ENGINE", value_parser = ["process", "docker"])]
+    engine: Option<String>,
+}
+
+/// `toolyard dtma ...`
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum DtmaCommand {
+    /// Check what an agent needs of this host and its network, and say what to do. A token is not used up.
+    Doctor,
 }
 
 impl DtmaArgs {
     pub(crate) fn overrides(&self) -> Overrides {
-        self.settings.overrides()
+        let mut overrides = self.settings.overrides();
+        overrides.set.extend(self.engine.iter().map(|engine| ("engine".to_owned(), engine.clone())));
+        overrides
     }
 }
 
@@ -247,7 +258,12 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 async fn run(global: Global, command: Command) -> ExitCode {
     let done = match command {
         Command::Serve(args) => return crate::serve::main(&args.overrides()).await,
-        Command::Dtma(args) => return crate::agent::main(&args).await,
+        Command::Dtma(args) => {
+            return match args.command {
+                Some(DtmaCommand::Doctor) => crate::doctor::main(&args, global.output).await,
+                None => crate::agent::main(&args).await,
+            };
+        }
         Command::Config(command) => return configuration::run(command, global.output),
         Command::Login(args) => access::login(&global, args).await,
         command => match Context::new(&global) {

@@ -13,7 +13,7 @@ mod target;
 
 pub(crate) use check::insecure_settings;
 pub(crate) use load::{Loaded, Overrides, load, process_environment};
-pub(crate) use settings::{Environment, LogFormat, Settings};
+pub(crate) use settings::{EngineKind, Environment, LogFormat, Settings};
 pub(crate) use target::DeploymentTarget;
 
 /// Names under `TOOLYARD_` that belong to the command-line client, not to the settings.

@@ -63,6 +63,16 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// What runs servers on a toolbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EngineKind {
+    /// Processes of this host.
+    Process,
+    /// Containers of a Docker or Podman engine on this host.
+    Docker,
+}
+
 /// Every setting of `toolyard serve` and `toolyard dtma`.
 ///
 /// A field `data_dir` is `data_dir` in `toolyard.toml`, `TOOLYARD_DATA_DIR` in the environment and
@@ -183,6 +193,26 @@ pub(crate) struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_proxy: Option<String>,
 
+    /// What runs servers on this machine's toolbox: `process` or `docker`.
+    pub engine: EngineKind,
+
+    /// Address of the container engine, `unix://` and the path of its socket; `DOCKER_HOST`, else the usual socket, when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_host: Option<String>,
+
+    /// The image that npm packages are installed and run in, on a toolbox with containers. By digest where several
+    /// hosts must be the same.
+    pub base_image_node: String,
+
+    /// The image that PyPI packages are installed and run in, on a toolbox with containers.
+    pub base_image_python: String,
+
+    /// A container runtime by its name in the engine, such as `runsc` (gVisor) or `kata`; the engine's default when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_runtime: Option<String>,
+
     /// The Node.js executable.
     pub node: String,
 
@@ -261,6 +291,11 @@ impl Settings {
             ca_bundle: None,
             proxy: None,
             no_proxy: None,
+            engine: EngineKind::Process,
+            docker_host: None,
+            base_image_node: "toolyard/base-node:1".into(),
+            base_image_python: "toolyard/base-python:1".into(),
+            container_runtime: None,
             node: "node".into(),
             npm: "npm".into(),
             python: None,

@@ -31,7 +31,11 @@ pub(crate) fn test_variable(name: &str) -> String {
 pub(crate) struct Toolyard {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) port: u16,
-    agent_port: u16,
+    pub(crate) agent_port: u16,
+    /// Settings beside those every test has, as `name=value`.
+    settings: Vec<String>,
+    /// The address that agents reach it at.
+    agent_host: String,
     database: Option<String>,
     child: Option<Child>,
     /// Settings beside the usual ones, as environment variables.
@@ -41,6 +45,11 @@ pub(crate) struct Toolyard {
 impl Toolyard {
     /// Starts on an empty data directory and waits until it is ready.
     pub(crate) fn start(engine: Engine) -> Self {
+        Self::start_with(engine, "127.0.0.1", &[])
+    }
+
+    /// The same with settings (`name=value`), and a listener for agents at this address.
+    pub(crate) fn start_with(engine: Engine, agent_host: &str, settings: &[&str]) -> Self {
         Self::start_with(engine, &[])
     }
 
@@ -71,7 +80,8 @@ impl Toolyard {
             .args(["serve", "--data-dir"])
             .arg(self.dir.path().join("data"))
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
-            .args(["--agent-listen", &format!("127.0.0.1:{}", self.agent_port)])
+            .args(["--agent-listen", &format!("{}:{}", self.agent_host, self.agent_port)])
+            .args(self.settings.iter().flat_map(|setting| ["--set", setting]))
             .env("TOOLYARD_BOOTSTRAP_ADMIN_EMAIL", "admin@example.test")
             .env("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "correct-horse-battery")
             .env("TOOLYARD_BOOTSTRAP_API_KEY", KEY)
