@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and is not there: Postgres, promtool and browsers (Debian packages), cargo-nextest,
+# Installs what the tests need and is not there: Postgres, promtool, browsers, a Docker Engine and a registry for
+# it (Debian packages), cargo-nextest,
 # the end-to-end suite's own packages, and the MCP clients of other people that the tests use, below
 # $TOOLYARD_TEST_DIR/clients.
 set -euo pipefail
@@ -15,6 +16,10 @@ command -v chromium >/dev/null || packages+=(chromium)
 command -v firefox-esr >/dev/null || packages+=(firefox-esr)
 command -v WebKitWebDriver >/dev/null || packages+=(webkit2gtk-driver)
 command -v Xvfb >/dev/null || packages+=(xvfb)
+{ command -v dockerd && command -v docker-init && command -v iptables; } >/dev/null || packages+=(docker.io tini iptables)
+command -v docker-registry >/dev/null || packages+=(docker-registry)
+command -v mmdebstrap >/dev/null || packages+=(mmdebstrap)
+[ -x /bin/busybox ] || packages+=(busybox-static)
 python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then

@@ -10,7 +10,9 @@ scripts/test-setup.sh
 
 TOOLYARD_TEST_POSTGRES_URL=$(scripts/postgres-test.sh start)
 export TOOLYARD_TEST_POSTGRES_URL
-trap 'scripts/postgres-test.sh stop || true' EXIT
+TOOLYARD_TEST_DOCKER_HOST=$(scripts/docker-test.sh start)
+export TOOLYARD_TEST_DOCKER_HOST
+trap 'scripts/postgres-test.sh stop || true; scripts/docker-test.sh stop || true' EXIT
 
 if git grep --untracked -nE '#\[ignore|\b(test|it|describe)\.(skip|fixme|only|todo)\b' -- '*.rs' '*.ts' '*.tsx'; then
   echo "test: the tests above are skipped; a skipped test is a failed one" >&2

@@ -525,7 +525,7 @@ impl Inner {
                 let desired = self.context.desired();
                 let job = desired.as_ref().and_then(|desired| desired.jobs.iter().find(|job| job.id == id));
                 if let Some(job) = job {
-                    self.resolve(id, job.runtime.clone());
+                    self.resolve(id, job.runtime.clone(), job.secrets.clone());
                 }
             }
             Action::Drop(id) => {
@@ -545,11 +545,11 @@ impl Inner {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    fn resolve(self: &Arc<Self>, id: JobId, runtime: Runtime) {
+    fn resolve(self: &Arc<Self>, id: JobId, runtime: Runtime, secrets: BTreeMap<CredentialId, Secret>) {
         let outcome = Arc::new(Mutex::new(None));
         let (inner, result) = (Arc::clone(self), Arc::clone(&outcome));
         let task = tokio::spawn(async move {
-            let resolved = inner.context.resolve(&runtime).await;
+            let resolved = inner.context.resolve(&runtime, &secrets).await;
             if let Err(failure) = &resolved {
                 tracing::warn!(job.id = %id, reason = ?failure.reason, message = failure.message, "resolve");
             }

@@ -115,9 +115,13 @@ impl Context {
     ///
     /// # Errors
     /// When there is no such thing, or it cannot be run here.
-    pub(crate) async fn resolve(&self, runtime: &Runtime) -> Result<Lock, Failure> {
+    pub(crate) async fn resolve(
+        &self,
+        runtime: &Runtime,
+        secrets: &BTreeMap<CredentialId, Secret>,
+    ) -> Result<Lock, Failure> {
         match (&self.engine, runtime) {
-            (Engine::Docker(docker), Runtime::Oci(package)) => docker.resolve(package).await,
+            (Engine::Docker(docker), Runtime::Oci(package)) => docker.resolve(package, secrets).await,
             _ => self.store.resolve(runtime).await,
         }
     }
@@ -135,7 +139,9 @@ impl Context {
             return Err(failure(Reason::UnsupportedByEngine, message));
         }
         match (&self.engine, &desired.spec.runtime) {
-            (Engine::Docker(docker), Runtime::Oci(package)) => docker.prepare(package, lock, progress).await,
+            (Engine::Docker(docker), Runtime::Oci(package)) => {
+                docker.prepare(package, lock, &self.secrets(desired)?, progress).await
+            }
             (_, runtime) => self.store.prepare(runtime, lock).await,
         }
     }

@@ -93,6 +93,7 @@ mod tests {
             command: None,
             arguments: vec![],
             environment: BTreeMap::new(),
+            registry: None,
         })
     }
 
@@ -143,7 +144,11 @@ mod tests {
 
     fn desired(instances: &[(InstanceId, u8)], jobs: &[(JobId, bool)]) -> Desired {
         let instances = instances.iter().filter(|(_, kind)| *kind > 0).map(|(id, kind)| instance(*id, *kind == 2));
-        let jobs = jobs.iter().filter(|(_, on)| *on).map(|(id, _)| ResolveJob { id: *id, runtime: runtime() });
+        let jobs = jobs.iter().filter(|(_, on)| *on).map(|(id, _)| ResolveJob {
+            id: *id,
+            runtime: runtime(),
+            secrets: BTreeMap::new(),
+        });
         Desired {
             generation: 1,
             lease_until: Timestamp::default(),

@@ -141,6 +141,9 @@ pub struct ResolveJob {
     pub id: JobId,
     /// What runs; only its package is looked at.
     pub runtime: crate::spec::Runtime,
+    /// The secrets of the image's registry, if it names any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<CredentialId, Secret>,
 }
 
 /// Everything an agent observed.
@@ -157,14 +160,27 @@ pub struct Observed {
 /// What a toolbox is and can enforce.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ToolboxReport {
-    /// The engine: `process` for now.
+    /// The engine: `process` or `docker`.
     pub engine: String,
     /// Operating system and architecture, such as `linux-x86_64`.
     pub platform: String,
     /// Runtimes found and their versions, such as `node -> 20.20.2`.
     pub runtimes: BTreeMap<String, String>,
-    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`.
+    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`.
     pub enforcement: BTreeMap<String, Enforcement>,
+}
+
+impl ToolboxReport {
+    /// Whether it can keep a server to whom it may reach.
+    #[must_use]
+    pub fn enforces_egress(&self, egress: &crate::spec::Egress) -> bool {
+        let enforced = |name: &str| self.enforcement.get(name).is_some_and(|it| it.enforced);
+        match egress {
+            crate::spec::Egress::All => true,
+            crate::spec::Egress::None => enforced("egress_none"),
+            crate::spec::Egress::Hosts { .. } => enforced("egress_hosts"),
+        }
+    }
 }
 
 /// Whether a host enforces a protection.

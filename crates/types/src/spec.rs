@@ -155,7 +155,7 @@ impl Runtime {
     pub fn values(&self) -> Box<dyn Iterator<Item = &Value> + '_> {
         match self {
             Runtime::Npm(p) | Runtime::Pypi(p) | Runtime::Oci(p) => {
-                Box::new(p.arguments.iter().chain(p.environment.values()))
+                Box::new(p.arguments.iter().chain(p.environment.values()).chain(&p.registry))
             }
             Runtime::Remote(remote) => Box::new(std::iter::once(&remote.url).chain(remote.headers.values())),
         }
@@ -180,6 +180,9 @@ pub struct Package {
     /// Its environment; nothing else but the configured list is passed on.
     #[serde(default)]
     pub environment: BTreeMap<String, Value>,
+    /// Who pulls the image, as `user:password` or a bare token; nobody in particular when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<Value>,
 }
 
 /// A remote MCP server.

@@ -539,7 +539,14 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
         .collect();
     let jobs = jobs
         .into_iter()
-        .filter_map(|job| Some(ResolveJob { id: job.id, runtime: revisions.get(&job.revision)?.spec.runtime.clone() }))
+        .filter_map(|job| {
+            let revision = revisions.get(&job.revision)?;
+            let runtime = revision.spec.runtime.clone();
+            let registry = runtime.package().and_then(|package| package.registry.as_ref());
+            let ids: BTreeSet<_> = registry.into_iter().flat_map(Value::credentials).collect();
+            let secrets = own_secrets(revision, &secrets).into_iter().filter(|(id, _)| ids.contains(id)).collect();
+            Some(ResolveJob { id: job.id, runtime, secrets })
+        })
         .collect();
     control.fleet().leased(toolbox.id, now);
     Ok(Desired { generation: toolbox.generation, lease_until: now.plus(LEASE), instances, jobs, keep_locks })

@@ -72,6 +72,9 @@ pub(crate) struct Wish {
     pub(crate) paths: Vec<PathGrant>,
     #[serde(default)]
     pub(crate) egress: Egress,
+    /// The credential of an image's registry.
+    #[serde(default)]
+    pub(crate) registry: Option<CredentialId>,
     #[serde(default)]
     pub(crate) strategy: Strategy,
     pub(crate) start_timeout_ms: u64,
@@ -93,6 +96,7 @@ impl Wish {
             limits: Limits::default(),
             paths: Vec::new(),
             egress: Egress::default(),
+            registry: None,
             strategy: Strategy::default(),
             start_timeout_ms: 60_000,
             call_timeout_ms: 300_000,
@@ -503,6 +507,7 @@ impl Expansion<'_> {
             command: None,
             arguments: Vec::new(),
             environment: BTreeMap::new(),
+            registry: self.wish.registry.map(Value::credential),
         };
         if out.identifier.is_empty() || out.identifier.starts_with('-') || out.identifier.chars().any(is_hidden) {
             self.error("entry", "the entry's package has no usable identifier");
@@ -646,15 +651,26 @@ fn oci_runtime_arguments(package: &mut Package, arguments: &[Value]) -> Result<(
         match text.as_str() {
             "run" | "-i" | "--interactive" | "--rm" | "--init" => {}
             "-e" | "--env" => {
-                let pair = values.next().map(Value::redacted).unwrap_or_default();
-                if let Some((name, value)) = pair.split_once('=') {
-                    package.environment.insert(name.to_owned(), Value::text(value));
-                }
+                // Without a value it is the caller's own, which is said elsewhere.
+                let pair = values.next().and_then(variable_of);
+                package.environment.extend(pair);
             }
+            image if image == package.identifier => {}
             _ => return Err(refused("docker", &text)),
         }
     }
     Ok(())
+}
+
+/// `NAME=value`, with the credentials that the value may hold.
+fn variable_of(pair: &Value) -> Option<(String, Value)> {
+    let (first, rest) = pair.0.split_first()?;
+    let Part::Text(text) = first else { return None };
+    let (name, begin) = text.split_once('=')?;
+    let mut parts = Vec::new();
+    push_text(&mut parts, begin);
+    parts.extend(rest.iter().cloned());
+    Some((name.to_owned(), Value(parts)))
 }
 
 fn refused(program: &str, argument: &str) -> ControlError {
@@ -830,6 +846,23 @@ mod tests {
         let package = spec.runtime.package().unwrap();
         assert_eq!((package.identifier.as_str(), package.version.as_str()), ("pkg", "2.1"));
         assert_eq!(package.command.as_deref(), Some("tool"));
+    }
+
+    #[test]
+    fn a_variable_for_docker_run_keeps_its_secret() {
+        let secret = CredentialId::generate();
+        let image = document(json!({"name": "a/b", "packages": [{"registryType": "oci", "identifier": "host/image:1",
+            "runtimeArguments": [
+                {"type": "positional", "value": "run"}, {"type": "named", "name": "--rm"},
+                {"type": "named", "name": "-e", "value": "KEY=a={key}", "variables": {"key": {"isSecret": true, "isRequired": true}}},
+                {"type": "named", "name": "-e", "value": "PLAIN"}]}]}));
+        let mut wish = Wish::new(None, None, choose(&image, None).unwrap());
+        wish.inputs.insert("key".into(), Given::Credential(secret));
+        wish.registry = Some(CredentialId::generate());
+        let Runtime::Oci(package) = expand(&wish).unwrap().runtime else { panic!() };
+        assert_eq!(package.environment["KEY"].0, [Part::Text("a=".into()), Part::Credential(secret)]);
+        assert_eq!(package.environment.len(), 1);
+        assert_eq!(package.registry, wish.registry.map(Value::credential));
     }
 
     #[test]

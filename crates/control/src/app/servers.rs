@@ -213,6 +213,9 @@ fn merge(
     }
     for (asked, id) in bindings {
         match (wish.input_key(asked), &wish.chosen) {
+            (None, Chosen::Package(package)) if asked == "registry" && package.registry_type == "oci" => {
+                wish.registry = Some(*id);
+            }
             (Some(key), _) => drop(wish.inputs.insert(key, Given::Credential(*id))),
             (None, Chosen::Package(_)) => drop(wish.environment.insert(asked.clone(), Given::Credential(*id))),
             (None, Chosen::Remote(_)) => {
@@ -223,6 +226,7 @@ fn merge(
     wish.arguments = settings.arguments.unwrap_or_else(|| std::mem::take(&mut wish.arguments));
     wish.limits = settings.limits.unwrap_or_else(|| wish.limits.clone());
     wish.paths = settings.paths.unwrap_or_else(|| std::mem::take(&mut wish.paths));
+    wish.egress = settings.egress.unwrap_or_else(|| std::mem::take(&mut wish.egress));
     wish.strategy = settings.strategy.unwrap_or(wish.strategy);
     wish.start_timeout_ms = settings.start_timeout_ms.unwrap_or(wish.start_timeout_ms);
     wish.call_timeout_ms = settings.call_timeout_ms.unwrap_or(wish.call_timeout_ms);

@@ -63,8 +63,16 @@ pub(super) fn choose(case: &Case) -> Result<ToolboxId, (Reason, String)> {
         };
         return Err((Reason::AwaitingToolbox, message));
     }
-    if matches!(case.revision.spec.runtime, Runtime::Oci(_)) && online.iter().all(|it| it.report.engine == "process") {
+    let needs_containers = matches!(case.revision.spec.runtime, Runtime::Oci(_));
+    let online: Vec<_> = online.into_iter().filter(|it| !needs_containers || it.report.engine != "process").collect();
+    if online.is_empty() {
         let message = "a container image needs a toolbox with a container engine; those online run processes";
+        return Err((Reason::UnsupportedByEngine, message.to_owned()));
+    }
+    let egress = &case.revision.spec.egress;
+    let online: Vec<_> = online.into_iter().filter(|toolbox| toolbox.report.enforces_egress(egress)).collect();
+    if online.is_empty() {
+        let message = "no toolbox that is online can limit whom a server reaches; one with containers can";
         return Err((Reason::UnsupportedByEngine, message.to_owned()));
     }
     let (program, shown): (&[&str], _) = match case.revision.spec.runtime {

@@ -82,7 +82,8 @@ pub(super) fn plan(
         argv.extend(arguments);
     }
     // An image of somebody else may have no shell, so it gets one to run only when there is something to hide.
-    let hide = image.base || spec.runtime.values().any(|value| value.credentials().next().is_some());
+    let mut values = package.arguments.iter().chain(package.environment.values());
+    let hide = image.base || values.any(|value| value.credentials().next().is_some());
     let handed = if hide {
         body.entrypoint = Some(entry::entrypoint());
         body.cmd = Some(Vec::new());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bollard::auth::DockerCredentials;
 use bollard::errors::Error as ApiError;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
@@ -14,10 +15,11 @@ use toolyard_types::agent::Failure;
 use toolyard_types::name::printable;
 use toolyard_types::spec::{Lock, Package};
 use toolyard_types::state::Reason;
+use toolyard_types::{CredentialId, Secret};
 
 use super::{Docker, engine_failure, is_missing};
 use crate::desired::write_whole;
-use crate::engine::Progress;
+use crate::engine::{Progress, render};
 use crate::packages::{Prepared, digest, failure, lock};
 
 /// A pull that tells nothing for this long has failed.
@@ -131,10 +133,14 @@ impl Docker {
     ///
     /// # Errors
     /// When there is no such image, or it is for other machines.
-    pub(crate) async fn resolve(&self, package: &Package) -> Result<Lock, Failure> {
+    pub(crate) async fn resolve(
+        &self,
+        package: &Package,
+        secrets: &BTreeMap<CredentialId, Secret>,
+    ) -> Result<Lock, Failure> {
         let reference = reference(package)?;
         let before = self.inspect(&reference).await?;
-        let inspected = match self.pull(&reference, &|_| {}).await {
+        let inspected = match self.pull(&reference, login(package, secrets)?, &|_| {}).await {
             Ok(()) => self.inspect(&reference).await?.ok_or_else(|| not_found(&reference))?,
             // An image that was built here and is in no registry is as good as one that is.
             Err(failed) => match before.clone().filter(|it| it.repo_digests.as_ref().is_none_or(Vec::is_empty)) {
@@ -160,8 +166,9 @@ impl Docker {
     /// When it cannot be had.
     pub(crate) async fn prepare(
         &self,
-        _package: &Package,
+        package: &Package,
         lock: &Lock,
+        secrets: &BTreeMap<CredentialId, Secret>,
         progress: Progress<'_>,
     ) -> Result<Prepared, Failure> {
         if lock.digest != digest(&lock.content) {
@@ -177,7 +184,7 @@ impl Docker {
             }
             None if !image.contains('@') => return Err(not_found(image)),
             None => {
-                self.pull(image, progress).await?;
+                self.pull(image, login(package, secrets)?, progress).await?;
                 self.images.note(image, lock, None, true);
                 self.inspect(image).await?.ok_or_else(|| not_found(image))?
             }
@@ -203,9 +210,9 @@ impl Docker {
     }
 
     /// Pulls an image and tells how far it has come.
-    async fn pull(&self, image: &str, progress: Progress<'_>) -> Result<(), Failure> {
+    async fn pull(&self, image: &str, login: Option<DockerCredentials>, progress: Progress<'_>) -> Result<(), Failure> {
         let options = CreateImageOptionsBuilder::new().from_image(image).build();
-        let mut steps = Box::pin(self.api.create_image(Some(options), None, None));
+        let mut steps = Box::pin(self.api.create_image(Some(options), None, login));
         let mut layers: BTreeMap<String, (i64, i64)> = BTreeMap::new();
         let mut told = 0;
         let work = async {
@@ -245,6 +252,21 @@ impl Docker {
             format!("image `{}` is for {os}/{architecture}, this engine runs {}/{}", printable(image), ours.0, ours.1);
         Err(failure(Reason::UnsupportedByEngine, message))
     }
+}
+
+/// Who pulls. The engine keeps none of it.
+fn login(package: &Package, secrets: &BTreeMap<CredentialId, Secret>) -> Result<Option<DockerCredentials>, Failure> {
+    let Some(registry) = &package.registry else { return Ok(None) };
+    let secret = render(registry, secrets)?;
+    let secret = secret.expose().trim();
+    Ok(Some(match secret.split_once(':') {
+        Some((user, password)) => DockerCredentials {
+            username: Some(user.to_owned()),
+            password: Some(password.to_owned()),
+            ..DockerCredentials::default()
+        },
+        None => DockerCredentials { registrytoken: Some(secret.to_owned()), ..DockerCredentials::default() },
+    }))
 }
 
 /// The engine's architecture by the name images use.

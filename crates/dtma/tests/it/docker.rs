@@ -350,6 +350,17 @@ async fn what_cannot_be_pulled_is_said_so() {
     let refused = world.resolve(private.runtime("1.0")).await.expect_err("not for us");
     assert_eq!(refused.reason, Reason::ImageNotFound, "{}", refused.message);
     assert!(refused.message.contains("does not let us pull"), "{}", refused.message);
+    let credential = toolyard_types::CredentialId::generate();
+    let secrets = |text: &str| std::collections::BTreeMap::from([(credential, toolyard_types::Secret::new(text))]);
+    let known = Runtime::Oci(Package {
+        registry: Some(toolyard_types::spec::Value::credential(credential)),
+        version: "1.0".into(),
+        ..package(&private.name())
+    });
+    let wrong = world.resolve_with(known.clone(), secrets("toolyard:wrong")).await.expect_err("not the password");
+    assert!(wrong.message.contains("does not let us pull"), "{}", wrong.message);
+    let let_in = world.resolve_with(known, secrets("toolyard:pull-me")).await.expect_err("there is nothing yet");
+    assert!(let_in.message.contains("there is no image"), "{}", let_in.message);
 }
 
 /// A server that opens a connection when it is told to: straight, or through the proxy it was given.

@@ -142,7 +142,11 @@ async fn an_agent_that_leaves_ends_its_installs_and_nothing_else() {
     world.start_agent_with(options).await;
     world.desire(|desired| {
         let runtime = fixture_runtime(&["modern"]);
-        desired.jobs.push(toolyard_types::agent::ResolveJob { id: toolyard_types::JobId::generate(), runtime });
+        desired.jobs.push(toolyard_types::agent::ResolveJob {
+            id: toolyard_types::JobId::generate(),
+            runtime,
+            secrets: Default::default(),
+        });
     });
     let packages = world.data_dir().join("packages");
     let running = || {

@@ -225,8 +225,16 @@ impl World {
     }
 
     pub(crate) async fn resolve(&self, runtime: Runtime) -> Result<Lock, Failure> {
+        self.resolve_with(runtime, BTreeMap::new()).await
+    }
+
+    pub(crate) async fn resolve_with(
+        &self,
+        runtime: Runtime,
+        secrets: BTreeMap<CredentialId, Secret>,
+    ) -> Result<Lock, Failure> {
         let id = JobId::generate();
-        self.desire(|desired| desired.jobs.push(ResolveJob { id, runtime }));
+        self.desire(|desired| desired.jobs.push(ResolveJob { id, runtime, secrets }));
         let outcome = self
             .observe("the job has ended", |observed| {
                 observed.jobs.iter().find(|job: &&JobResult| job.id == id).map(|job| job.outcome.clone())
@@ -363,6 +371,7 @@ pub(crate) fn package(identifier: &str) -> Package {
         command: None,
         arguments: vec![],
         environment: BTreeMap::new(),
+        registry: None,
     }
 }
 
@@ -406,7 +415,12 @@ pub(crate) fn in_a_day() -> Timestamp {
 /// The engine of the tests' own, that `scripts/docker-test.sh start` prints.
 #[expect(clippy::disallowed_methods, reason = "tests are told of their engine by a variable")]
 pub(crate) fn docker_host() -> String {
-    std::env::var("TOOLYARD_TEST_DOCKER_HOST").expect("TOOLYARD_TEST_DOCKER_HOST: run scripts/docker-test.sh start")
+    let given = std::env::var("TOOLYARD_TEST_DOCKER_HOST").ok();
+    let dir = || std::env::var("TOOLYARD_TEST_DIR").unwrap_or(format!("/tmp/toolyard-test-{}", nix::unistd::getuid()));
+    let host = given.unwrap_or_else(|| format!("unix://{}/docker/docker.sock", dir()));
+    let socket = std::path::Path::new(host.trim_start_matches("unix://"));
+    assert!(socket.exists(), "there is no engine at {host}; run scripts/docker-test.sh start");
+    host
 }
 
 /// The engine's own command line.

@@ -13,7 +13,7 @@ use toolyard_types::api::Page;
 use toolyard_types::api::servers::{
     CloneServer, CreateServer, Instance, Revision, RollbackServer, Rollout, Server, ServerSettings, UpdateServer,
 };
-use toolyard_types::spec::{Limits, PathGrant, RemoteTransport, Strategy};
+use toolyard_types::spec::{Egress, EgressHost, Limits, PathGrant, RemoteTransport, Strategy};
 use toolyard_types::state::{Phase, RolloutState};
 use toolyard_types::{EntryName, Labels, Name, Problem, Secret};
 
@@ -88,6 +88,9 @@ pub(crate) struct SettingsFlags {
     /// A host path the server may read, or PATH:rw to write too; repeat for several.
     #[arg(long = "path", value_name = "PATH[:rw]")]
     paths: Vec<String>,
+    /// Whom it may reach: `all`, `none`, or hosts such as `api.example.com,*.example.org:8443`.
+    #[arg(long, value_name = "WHOM", value_parser = egress)]
+    egress: Option<Egress>,
     /// How a new revision replaces the old.
     #[arg(long, value_parser = ["surge", "recreate"])]
     strategy: Option<String>,
@@ -124,6 +127,7 @@ impl SettingsFlags {
             arguments: (!self.arguments.is_empty()).then(|| self.arguments.clone()),
             limits,
             paths: (!self.paths.is_empty()).then(|| self.paths.iter().map(path).collect()),
+            egress: self.egress.clone(),
             strategy: self.strategy.as_deref().map(|s| if s == "surge" { Strategy::Surge } else { Strategy::Recreate }),
             start_timeout_ms: self.start_timeout.map(|seconds| seconds.saturating_mul(1000)),
             rollout_timeout_ms: self.rollout_timeout.map(|seconds| seconds.saturating_mul(1000)),
@@ -144,6 +148,19 @@ pub(crate) fn read_value(value: &str) -> Result<Secret, Failure> {
         return Ok(Secret::new(value));
     };
     Ok(Secret::new(text.strip_suffix('\n').unwrap_or(&text)))
+}
+
+fn egress(text: &str) -> Result<Egress, String> {
+    match text {
+        "all" => return Ok(Egress::All),
+        "none" => return Ok(Egress::None),
+        _ => {}
+    }
+    let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).collect();
+    match hosts.iter().find(|host| EgressHost::parse(host).is_none()) {
+        Some(bad) => Err(format!("`{bad}` is not `host`, `host:port` or `*.domain`; or use `all` or `none`")),
+        None => Ok(Egress::Hosts { hosts }),
+    }
 }
 
 fn size(text: &str) -> Result<u64, String> {

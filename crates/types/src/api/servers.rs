@@ -2,7 +2,7 @@
 
 use crate::agent::{Exit, McpInfo, ToolboxReport, Usage};
 use crate::snapshot::ToolsetMember;
-use crate::spec::{EntryVersion, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy};
+use crate::spec::{Egress, EntryVersion, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy};
 use crate::state::{Phase, Reason, RolloutState, ToolboxState};
 use crate::{
     EntryName, InstanceId, Labels, Name, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId, ToolsetId,
@@ -59,7 +59,8 @@ pub struct ServerSettings {
     /// Environment variables to remove again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unset_environment: Vec<String>,
-    /// Credentials by input name or environment variable.
+    /// Credentials by input name or environment variable; for a container image `registry` is who pulls it, as
+    /// `user:password`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub credentials: BTreeMap<String, Name>,
     /// Arguments after the entry's own.
@@ -71,6 +72,9 @@ pub struct ServerSettings {
     /// Host paths the server may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<PathGrant>>,
+    /// Whom the server may reach over the network; everything when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
     /// How a new revision replaces the old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
