@@ -223,7 +223,7 @@ fn session(toolyard: &Toolyard, email: &str, password: &str) -> String {
 
 #[test]
 fn the_console_can_be_switched_off_and_then_says_so() {
-    let toolyard = Toolyard::start_with(Engine::Sqlite, &[("TOOLYARD_CONSOLE", "false")]);
+    let toolyard = Toolyard::start_with(Engine::Sqlite, "127.0.0.1", &["console=false"]);
     let answer = get(&toolyard, "/", &[PAGE]);
     assert_eq!((answer.status, answer.header("content-type")), (200, "text/html; charset=utf-8"));
     assert!(answer.text().contains("the setting <code>console</code>"), "{}", answer.text());
@@ -233,7 +233,7 @@ fn the_console_can_be_switched_off_and_then_says_so() {
 
 #[test]
 fn over_tls_browsers_are_told_to_stay_with_it() {
-    let toolyard = Toolyard::start_with(Engine::Sqlite, &[("TOOLYARD_PUBLIC_URL", "https://toolyard.example.test")]);
+    let toolyard = Toolyard::start_with(Engine::Sqlite, "127.0.0.1", &["public_url=https://toolyard.example.test"]);
     for path in ["/", "/api/v1/version"] {
         assert_eq!(get(&toolyard, path, &[]).header("strict-transport-security"), "max-age=31536000", "{path}");
     }

@@ -38,8 +38,6 @@ pub(crate) struct Toolyard {
     agent_host: String,
     database: Option<String>,
     child: Option<Child>,
-    /// Settings beside the usual ones, as environment variables.
-    settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Toolyard {
@@ -50,11 +48,6 @@ impl Toolyard {
 
     /// The same with settings (`name=value`), and a listener for agents at this address.
     pub(crate) fn start_with(engine: Engine, agent_host: &str, settings: &[&str]) -> Self {
-        Self::start_with(engine, &[])
-    }
-
-    /// The same, with these environment variables.
-    pub(crate) fn start_with(engine: Engine, settings: &[(&'static str, &'static str)]) -> Self {
         let database = match engine {
             Engine::Sqlite => None,
             Engine::Postgres => Some(create_database()),
@@ -66,7 +59,8 @@ impl Toolyard {
             agent_port: free_port(),
             database,
             child: None,
-            settings: settings.to_vec(),
+            agent_host: agent_host.to_owned(),
+            settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
         };
         toolyard.serve();
         toolyard
@@ -88,7 +82,6 @@ impl Toolyard {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
-        command.envs(self.settings.iter().copied());
         if let Some(url) = &self.database {
             command.env("TOOLYARD_DATABASE_URL", url);
         }
