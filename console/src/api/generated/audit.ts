@@ -1,44 +1,7 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { TimestampSchema, type Timestamp } from './shared'
-
-/** One line of the audit log. */
-export type AuditId = string
-export const AuditIdSchema: v.GenericSchema<unknown, AuditId> = v.string()
-
-/** A line of the audit log. */
-export interface AuditRecord {
-  /** What was done, such as `server.create`. */
-  action: string
-  /** Who, as `kind:id`. */
-  actor: string
-  /** Who, for people. */
-  actor_display: string
-  /** When. */
-  at: Timestamp
-  /** More, without secrets. */
-  detail: unknown
-  /** Its id. */
-  id: AuditId
-  /** `done` or `refused`. */
-  outcome: string
-  /** The request id. */
-  request_id?: string | null
-  /** To what, such as `server/everything`. */
-  target: string
-}
-export const AuditRecordSchema: v.GenericSchema<unknown, AuditRecord> = v.object({
-  action: v.string(),
-  actor: v.string(),
-  actor_display: v.string(),
-  at: TimestampSchema,
-  detail: v.unknown(),
-  id: AuditIdSchema,
-  outcome: v.string(),
-  request_id: v.nullish(v.string()),
-  target: v.string(),
-})
+import { AuditRecordSchema, type AuditRecord, type Timestamp } from './shared'
 
 /** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
 export interface PageAuditRecord {
@@ -53,14 +16,26 @@ export const PageAuditRecordSchema: v.GenericSchema<unknown, PageAuditRecord> = 
 })
 
 /**
- * Read the audit log, newest first.
+ * Read the audit log, newest first. A narrowed key sees only lines about its own servers and toolsets.
  * Needs: `audit:read`.
  */
 export const listAudit: Operation<{ path: undefined; query: {
-  /** How many things at most, 1 to 500; 100 when absent. */
+  /** How many at most, 1 to 500; 100 when absent. */
   limit?: number
   /** `next_cursor` of the page before. */
   cursor?: string
+  /** Only by this one: `user:ID`, `api_key:ID`, or as shown: an e-mail address or a key's name. */
+  actor?: string
+  /** Only this action, such as `server.create`; without a dot everything of a noun, such as `server`. */
+  action?: string
+  /** Only about this, such as `server/everything`. */
+  target?: string
+  /** Only what was `done`, or what was `refused`. */
+  outcome?: 'done' | 'refused' | null
+  /** Only from then on. */
+  since?: Timestamp
+  /** Only before then. */
+  until?: Timestamp
 }; body: undefined }, PageAuditRecord> = /* @__PURE__ */ operation(
   'list_audit', 'GET', '/api/v1/audit', 'json', PageAuditRecordSchema,
 )

@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { CallOutcomeSchema, type CallOutcome } from './enums'
-import { ServerIdSchema, TimestampSchema, ToolsetIdSchema, type ServerId, type Timestamp, type ToolsetId } from './shared'
+import { NameSchema, ServerIdSchema, TimestampSchema, ToolsetIdSchema, type ApiKeyId, type Name, type ServerId, type Timestamp, type ToolsetId, type UserId } from './shared'
 
 /** A tenant. */
 export type OrganizationId = string
@@ -48,27 +48,87 @@ export const CallRecordSchema: v.GenericSchema<unknown, CallRecord> = v.object({
   toolset: v.nullish(ToolsetIdSchema),
 })
 
+/** A call as recorded, with names for people. */
+export interface Call {
+  /** Who called, as `kind:id`. */
+  actor: string
+  /** When it began. */
+  at: Timestamp
+  /** How long it took, in microseconds. */
+  duration_us: number
+  /** The MCP method. */
+  method: string
+  /** Whose. */
+  organization: OrganizationId
+  /** How it ended. */
+  outcome: CallOutcome
+  /** Bytes of the request body. */
+  request_bytes: number
+  /** The request id. */
+  request_id: string
+  /** Bytes of the answer. */
+  response_bytes: number
+  server?: ServerId | null
+  /** The tool, prompt or resource, as the server names it. */
+  target: string
+  toolset?: ToolsetId | null
+  /** Who called, for people: an e-mail address or a key's name, while there is one. */
+  actor_display?: string | null
+  server_name?: Name | null
+  toolset_name?: Name | null
+}
+export const CallSchema: v.GenericSchema<unknown, Call> = v.object({
+  actor: v.string(),
+  at: TimestampSchema,
+  duration_us: v.number(),
+  method: v.string(),
+  organization: OrganizationIdSchema,
+  outcome: CallOutcomeSchema,
+  request_bytes: v.number(),
+  request_id: v.string(),
+  response_bytes: v.number(),
+  server: v.nullish(ServerIdSchema),
+  target: v.string(),
+  toolset: v.nullish(ToolsetIdSchema),
+  actor_display: v.nullish(v.string()),
+  server_name: v.nullish(NameSchema),
+  toolset_name: v.nullish(NameSchema),
+})
+
 /** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
-export interface PageCallRecord {
+export interface PageCall {
   /** The things on this page. */
-  items: CallRecord[]
+  items: Call[]
   /** Where the next page starts; absent on the last one. */
   next_cursor?: string | null
 }
-export const PageCallRecordSchema: v.GenericSchema<unknown, PageCallRecord> = v.object({
-  items: v.array(CallRecordSchema),
+export const PageCallSchema: v.GenericSchema<unknown, PageCall> = v.object({
+  items: v.array(CallSchema),
   next_cursor: v.nullish(v.string()),
 })
 
 /**
- * List the calls that went through the gateway, newest first.
+ * List the calls that went through the gateway, newest first. A narrowed key sees only those of its own servers and
+ * toolsets.
  * Needs: `audit:read`.
  */
 export const listCalls: Operation<{ path: undefined; query: {
-  /** How many things at most, 1 to 500; 100 when absent. */
+  /** How many at most, 1 to 500; 100 when absent. */
   limit?: number
   /** `next_cursor` of the page before. */
   cursor?: string
-}; body: undefined }, PageCallRecord> = /* @__PURE__ */ operation(
-  'list_calls', 'GET', '/api/v1/calls', 'json', PageCallRecordSchema,
+  /** Only of this server, directly or through a toolset. */
+  server?: Name
+  /** Only through this toolset. */
+  toolset?: Name
+  /** Only with this API key, by id. */
+  key?: ApiKeyId
+  /** Only by this member, by id: calls from the console's playground. */
+  member?: UserId
+  /** Only those that ended so. */
+  outcome?: CallOutcome
+  /** Only from then on. */
+  since?: Timestamp
+}; body: undefined }, PageCall> = /* @__PURE__ */ operation(
+  'list_calls', 'GET', '/api/v1/calls', 'json', PageCallSchema,
 )

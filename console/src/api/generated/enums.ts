@@ -7,6 +7,11 @@ export type Action = (typeof ACTION)[number]
 export const ACTION = ['catalog:read', 'catalog:rate', 'catalog:submit', 'catalog:review', 'catalog:manage', 'server:read', 'server:deploy', 'server:operate', 'server:delete', 'server:logs', 'tool:call', 'toolset:read', 'toolset:manage', 'toolbox:read', 'toolbox:manage', 'credential:read', 'credential:manage', 'key:read', 'key:manage', 'member:read', 'member:manage', 'flag:read', 'flag:manage', 'audit:read', 'event:read', 'policy:explain', 'organization:manage'] as const
 export const ActionSchema: v.GenericSchema<unknown, Action> = v.custom<Action>(isString)
 
+/** Whether calls to a toolbox are let through. */
+export type BreakerState = (typeof BREAKER_STATE)[number]
+export const BREAKER_STATE = ['closed', 'open', 'half_open'] as const
+export const BreakerStateSchema: v.GenericSchema<unknown, BreakerState> = v.custom<BreakerState>(isString)
+
 /** How a call ended. */
 export type CallOutcome = (typeof CALL_OUTCOME)[number]
 export const CALL_OUTCOME = ['ok', 'tool_error', 'server_error', 'refused', 'upstream_failed', 'timeout', 'cancelled'] as const
@@ -14,7 +19,7 @@ export const CallOutcomeSchema: v.GenericSchema<unknown, CallOutcome> = v.custom
 
 /** A stable problem code. */
 export type Code = (typeof CODE)[number]
-export const CODE = ['bad_request', 'invalid_json', 'validation_failed', 'unauthenticated', 'invalid_credentials', 'forbidden', 'csrf_rejected', 'feature_disabled', 'not_found', 'method_not_allowed', 'not_acceptable', 'already_exists', 'conflict', 'idempotency_mismatch', 'precondition_failed', 'payload_too_large', 'unsupported_media_type', 'rate_limited', 'unsupported_by_engine', 'credential_missing', 'entry_invalid', 'server_not_ready', 'upstream_failed', 'upstream_timeout', 'snapshot_stale', 'shutting_down', 'store_unavailable', 'version_unsupported', 'internal'] as const
+export const CODE = ['bad_request', 'invalid_json', 'validation_failed', 'unauthenticated', 'invalid_credentials', 'token_invalid', 'token_used', 'token_expired', 'token_foreign', 'certificate_required', 'certificate_revoked', 'forbidden', 'csrf_rejected', 'feature_disabled', 'not_found', 'method_not_allowed', 'not_acceptable', 'already_exists', 'conflict', 'idempotency_mismatch', 'precondition_failed', 'payload_too_large', 'unsupported_media_type', 'rate_limited', 'unsupported_by_engine', 'credential_missing', 'entry_invalid', 'server_not_ready', 'upstream_failed', 'upstream_timeout', 'snapshot_stale', 'shutting_down', 'store_unavailable', 'version_unsupported', 'internal'] as const
 export const CodeSchema: v.GenericSchema<unknown, Code> = v.custom<Code>(isString)
 
 /** The two eras of MCP: before and after sessions were removed (`docs/ARCHITECTURE.md`). */
@@ -26,6 +31,11 @@ export const EraSchema: v.GenericSchema<unknown, Era> = v.custom<Era>(isString)
 export type LogStream = (typeof LOG_STREAM)[number]
 export const LOG_STREAM = ['stderr', 'stdout', 'toolyard'] as const
 export const LogStreamSchema: v.GenericSchema<unknown, LogStream> = v.custom<LogStream>(isString)
+
+/** How far back metrics go. */
+export type MetricsWindow = (typeof METRICS_WINDOW)[number]
+export const METRICS_WINDOW = ['15m', '1h', '24h', '7d'] as const
+export const MetricsWindowSchema: v.GenericSchema<unknown, MetricsWindow> = v.custom<MetricsWindow>(isString)
 
 /**
  * Where an instance is: `pending -> preparing -> starting -> ready <-> degraded -> stopping -> stopped`,
@@ -44,6 +54,11 @@ export const ReasonSchema: v.GenericSchema<unknown, Reason> = v.custom<Reason>(i
 export type RemoteTransport = (typeof REMOTE_TRANSPORT)[number]
 export const REMOTE_TRANSPORT = ['streamable-http', 'sse'] as const
 export const RemoteTransportSchema: v.GenericSchema<unknown, RemoteTransport> = v.custom<RemoteTransport>(isString)
+
+/** What a report is about. */
+export type ReportKind = (typeof REPORT_KIND)[number]
+export const REPORT_KIND = ['web_vital', 'interaction', 'error'] as const
+export const ReportKindSchema: v.GenericSchema<unknown, ReportKind> = v.custom<ReportKind>(isString)
 
 /** A built-in role, from most to least power. */
 export type Role = (typeof ROLE)[number]

@@ -25,7 +25,8 @@ export const EventSchema: v.GenericSchema<unknown, Event> = v.object({
 })
 
 /**
- * Follow what happens, from now on or after the last event seen.
+ * Follow what happens, from now on or after the last event seen. A narrowed key hears only of its own servers and
+ * toolsets.
  * Needs: `event:read`.
  */
 export const followEvents: Operation<{ path: undefined; query: {

@@ -8,6 +8,8 @@ import { NameSchema, TimestampSchema, type Name, type Secret, type Timestamp } f
 export interface ChangePassword {
   /** The password until now. */
   current_password: Secret
+  /** The e-mail address from now on; it stays as it is when absent. */
+  email?: string | null
   /** The password from now on. */
   new_password: Secret
 }
@@ -19,6 +21,8 @@ export interface Session {
   /** E-mail address, or the key's name. */
   display: string
   expires_at?: Timestamp | null
+  /** Whether the password is still the one that Toolyard made up at its first start: ask for another. */
+  first_run?: boolean
   /** `user` or `api_key`. */
   kind: string
   /** The organization. */
@@ -30,9 +34,25 @@ export const SessionSchema: v.GenericSchema<unknown, Session> = v.object({
   actions: v.array(ActionSchema),
   display: v.string(),
   expires_at: v.nullish(TimestampSchema),
+  first_run: v.optional(v.boolean()),
   kind: v.string(),
   organization: NameSchema,
   role: RoleSchema,
+})
+
+/**
+ * A key of a session, for MCP calls of the web console's playground. It has the member's own role, is good for MCP
+ * alone and for at most 15 minutes, and ends with the session.
+ */
+export interface SessionMcpKey {
+  /** When it ends; get another one before. */
+  expires_at: Timestamp
+  /** The key, to be sent as `Authorization: Bearer <key>` to MCP URLs of this Toolyard. */
+  key: string
+}
+export const SessionMcpKeySchema: v.GenericSchema<unknown, SessionMcpKey> = v.object({
+  expires_at: TimestampSchema,
+  key: v.string(),
 })
 
 /** Sign in with a password. */
@@ -89,7 +109,15 @@ export const deleteSession: Operation<{ path: undefined; query: undefined; body:
 )
 
 /**
- * Change one's own password; every session of the old one ends, this one too.
+ * Get a key for MCP calls from the browser, as the member who is signed in: for the console's playground.
+ * Needs: `signed_in`.
+ */
+export const createMcpKey: Operation<{ path: undefined; query: undefined; body: undefined }, SessionMcpKey> = /* @__PURE__ */ operation(
+  'create_mcp_key', 'POST', '/api/v1/session/mcp-key', 'json', SessionMcpKeySchema,
+)
+
+/**
+ * Change one's own password, and with it one's e-mail address if wanted; every session ends, this one too.
  * Needs: `signed_in`.
  */
 export const changePassword: Operation<{ path: undefined; query: undefined; body: ChangePassword }, undefined> = /* @__PURE__ */ operation(

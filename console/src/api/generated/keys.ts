@@ -2,11 +2,7 @@
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { ActionSchema, RoleSchema, type Action, type Role } from './enums'
-import { NameSchema, TimestampSchema, type Name, type Timestamp } from './shared'
-
-/** A key for machines. */
-export type ApiKeyId = string
-export const ApiKeyIdSchema: v.GenericSchema<unknown, ApiKeyId> = v.string()
+import { ApiKeyIdSchema, NameSchema, TimestampSchema, type ApiKeyId, type Name, type Timestamp } from './shared'
 
 /** What an API key is narrowed to. A request must pass both the role's policies and this. */
 export interface KeyScope {

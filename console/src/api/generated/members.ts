@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { RoleSchema, type Role } from './enums'
-import { TimestampSchema, type Secret, type Timestamp } from './shared'
+import { TimestampSchema, UserIdSchema, type Secret, type Timestamp, type UserId } from './shared'
 
 /** Add a member with a first password. */
 export interface CreateMember {
@@ -13,10 +13,6 @@ export interface CreateMember {
   /** The role. */
   role: Role
 }
-
-/** A person who signs in. */
-export type UserId = string
-export const UserIdSchema: v.GenericSchema<unknown, UserId> = v.string()
 
 /** A member. */
 export interface Member {

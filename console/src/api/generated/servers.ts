@@ -1,8 +1,32 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { EraSchema, LogStreamSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type LogStream, type Phase, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
-import { ArgumentSchema, EntryNameSchema, KeyValueInputSchema, NameSchema, ServerIdSchema, TimestampSchema, TransportSchema, type Argument, type EntryName, type KeyValueInput, type Name, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
+import { EraSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type LogStream, type MetricsWindow, type Phase, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
+import { ArgumentSchema, EntryNameSchema, KeyValueInputSchema, LabelsSchema, NameSchema, ServerIdSchema, TimestampSchema, TransportSchema, type Argument, type EntryName, type KeyValueInput, type Labels, type Name, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
+
+/** Calls of one stretch of time. */
+export interface CallBucket {
+  /** When it begins. */
+  at: Timestamp
+  /** How many calls began in it. */
+  count: number
+  /** How many of them neither succeeded nor were cancelled by their client. */
+  errors: number
+  /** The duration that half of them did not exceed, in microseconds. */
+  p50_us: number
+  /** The duration that 95 in 100 of them did not exceed, in microseconds. */
+  p95_us: number
+  /** The duration that 99 in 100 of them did not exceed, in microseconds. */
+  p99_us: number
+}
+export const CallBucketSchema: v.GenericSchema<unknown, CallBucket> = v.object({
+  at: TimestampSchema,
+  count: v.number(),
+  errors: v.number(),
+  p50_us: v.number(),
+  p95_us: v.number(),
+  p99_us: v.number(),
+})
 
 /** Copy a server under a new name. */
 export interface CloneServer {
@@ -110,6 +134,8 @@ export interface CreateServer {
   /** `false` to create it stopped. */
   start?: boolean | null
   toolbox?: Name | null
+  /** Where to run: any toolbox that has all of these labels. */
+  toolbox_labels?: Labels
   transport?: RemoteTransport | null
   /** A remote MCP server's URL, instead of an entry. */
   url?: string | null
@@ -230,6 +256,46 @@ export const InstanceSchema: v.GenericSchema<unknown, Instance> = v.object({
   since: TimestampSchema,
   toolbox: v.nullish(NameSchema),
   usage: v.nullish(UsageSchema),
+})
+
+/** What an instance used at one moment. */
+export interface ResourceSample {
+  /** When it was measured. */
+  at: Timestamp
+  /**
+   * Processors kept busy since the sample before: 1 is one whole processor. Unknown for the first sample and after a
+   * restart of the process.
+   */
+  cpu?: number | null
+  /** Resident memory of all its processes, in bytes. */
+  memory_bytes: number
+  /** How many processes. */
+  processes: number
+}
+export const ResourceSampleSchema: v.GenericSchema<unknown, ResourceSample> = v.object({
+  at: TimestampSchema,
+  cpu: v.nullish(v.number()),
+  memory_bytes: v.number(),
+  processes: v.number(),
+})
+
+/**
+ * What one instance used over time. Kept in the memory of the replica that the toolbox's agent speaks to: a restart of
+ * Toolyard forgets it.
+ */
+export interface InstanceResources {
+  /** The instance. */
+  instance: InstanceId
+  /** Samples, oldest first, at least 15 seconds apart. */
+  samples: ResourceSample[]
+  since?: Timestamp | null
+  toolbox?: Name | null
+}
+export const InstanceResourcesSchema: v.GenericSchema<unknown, InstanceResources> = v.object({
+  instance: InstanceIdSchema,
+  samples: v.array(ResourceSampleSchema),
+  since: v.nullish(TimestampSchema),
+  toolbox: v.nullish(NameSchema),
 })
 
 /** `GET /dtma/v1/instances/{id}/logs?tail&follow`: one JSON object a line. */
@@ -539,6 +605,8 @@ export interface Server {
   /** Since when. */
   since: Timestamp
   toolbox?: Name | null
+  /** The labels that its toolbox must have. */
+  toolbox_labels?: Labels
   /** When it was last changed. */
   updated_at: Timestamp
 }
@@ -561,6 +629,7 @@ export const ServerSchema: v.GenericSchema<unknown, Server> = v.object({
   rollout: v.nullish(RolloutSchema),
   since: TimestampSchema,
   toolbox: v.nullish(NameSchema),
+  toolbox_labels: v.optional(LabelsSchema),
   updated_at: TimestampSchema,
 })
 
@@ -581,6 +650,30 @@ export interface RollbackServer {
   /** The revision's number; the one before the current when absent. */
   revision?: number | null
 }
+
+/** What a server did and used. */
+export interface ServerMetrics {
+  /** Seconds of one stretch. */
+  bucket_seconds: number
+  /** Calls by stretches, oldest first; stretches without a call are left out. */
+  calls: CallBucket[]
+  /** What its instances that have not ended use, for the last hour at most. */
+  resources: InstanceResources[]
+  /** When the first stretch begins. */
+  since: Timestamp
+  /** When it was read. */
+  until: Timestamp
+  /** How far back it goes. */
+  window: MetricsWindow
+}
+export const ServerMetricsSchema: v.GenericSchema<unknown, ServerMetrics> = v.object({
+  bucket_seconds: v.number(),
+  calls: v.array(CallBucketSchema),
+  resources: v.array(InstanceResourcesSchema),
+  since: TimestampSchema,
+  until: TimestampSchema,
+  window: MetricsWindowSchema,
+})
 
 /** A change to a server; makes a new revision. */
 export interface UpdateServer {
@@ -692,6 +785,19 @@ export const getLogs: Operation<{ path: {
   instance?: InstanceId
 }; body: undefined }, Response> = /* @__PURE__ */ operation(
   'get_logs', 'GET', '/api/v1/servers/{name}/logs', 'stream', undefined,
+)
+
+/**
+ * See what a server did and used: calls with how long they took, memory and processor.
+ * Needs: `server:read`.
+ */
+export const getServerMetrics: Operation<{ path: {
+  name: Name
+}; query: {
+  /** How far back: `15m`, `1h`, `24h` or `7d`; `1h` when absent. */
+  window?: MetricsWindow
+}; body: undefined }, ServerMetrics> = /* @__PURE__ */ operation(
+  'get_server_metrics', 'GET', '/api/v1/servers/{name}/metrics', 'json', ServerMetricsSchema,
 )
 
 /**

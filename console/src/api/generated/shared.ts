@@ -2,6 +2,10 @@
 import * as v from 'valibot'
 import { CodeSchema, type Code } from './enums'
 
+/** A key for machines. */
+export type ApiKeyId = string
+export const ApiKeyIdSchema: v.GenericSchema<unknown, ApiKeyId> = v.string()
+
 /** Something a person can give. */
 export interface Input {
   /** The only values allowed. */
@@ -80,6 +84,47 @@ export const ArgumentSchema: v.GenericSchema<unknown, Argument> = v.object({
   valueHint: v.nullish(v.string()),
 })
 
+/** One line of the audit log. */
+export type AuditId = string
+export const AuditIdSchema: v.GenericSchema<unknown, AuditId> = v.string()
+
+/** A point in time with millisecond precision. */
+export type Timestamp = string
+export const TimestampSchema: v.GenericSchema<unknown, Timestamp> = v.string()
+
+/** A line of the audit log. */
+export interface AuditRecord {
+  /** What was done, such as `server.create`. */
+  action: string
+  /** Who, as `kind:id`. */
+  actor: string
+  /** Who, for people. */
+  actor_display: string
+  /** When. */
+  at: Timestamp
+  /** More, without secrets. */
+  detail: unknown
+  /** Its id. */
+  id: AuditId
+  /** `done` or `refused`. */
+  outcome: string
+  /** The request id. */
+  request_id?: string | null
+  /** To what, such as `server/everything`. */
+  target: string
+}
+export const AuditRecordSchema: v.GenericSchema<unknown, AuditRecord> = v.object({
+  action: v.string(),
+  actor: v.string(),
+  actor_display: v.string(),
+  at: TimestampSchema,
+  detail: v.unknown(),
+  id: AuditIdSchema,
+  outcome: v.string(),
+  request_id: v.nullish(v.string()),
+  target: v.string(),
+})
+
 /**
  * The name of a catalog entry: `namespace/name` as in the MCP registry
  * (`^[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+$`, 3 to 200 characters; server.json schema 2025-12-11).
@@ -134,6 +179,10 @@ export const KeyValueInputSchema: v.GenericSchema<unknown, KeyValueInput> = v.ob
   variables: v.optional(v.record(v.string(), InputSchema)),
   name: v.optional(v.string()),
 })
+
+/** Labels by key, checked: `zone=a,gpu=yes`. */
+export type Labels = Record<string, string>
+export const LabelsSchema: v.GenericSchema<unknown, Labels> = v.record(v.string(), v.string())
 
 /**
  * The name of a server, toolset, toolbox, organization or credential.
@@ -231,10 +280,10 @@ export type Secret = string
 export type ServerId = string
 export const ServerIdSchema: v.GenericSchema<unknown, ServerId> = v.string()
 
-/** A point in time with millisecond precision. */
-export type Timestamp = string
-export const TimestampSchema: v.GenericSchema<unknown, Timestamp> = v.string()
-
 /** A chosen set of tools served at one URL. */
 export type ToolsetId = string
 export const ToolsetIdSchema: v.GenericSchema<unknown, ToolsetId> = v.string()
+
+/** A person who signs in. */
+export type UserId = string
+export const UserIdSchema: v.GenericSchema<unknown, UserId> = v.string()

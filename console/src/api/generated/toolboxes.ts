@@ -1,8 +1,8 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { ReasonSchema, ToolboxStateSchema, type Reason, type ToolboxState } from './enums'
-import { NameSchema, TimestampSchema, type Name, type Timestamp } from './shared'
+import { BreakerStateSchema, ReasonSchema, ToolboxStateSchema, type BreakerState, type Reason, type ToolboxState } from './enums'
+import { LabelsSchema, NameSchema, TimestampSchema, type Labels, type Name, type Timestamp } from './shared'
 
 /** Whether a host enforces a protection. */
 export interface Enforcement {
@@ -18,6 +18,10 @@ export const EnforcementSchema: v.GenericSchema<unknown, Enforcement> = v.object
 
 /** Make a toolbox and a token for its agent. */
 export interface EnrollToolbox {
+  /** How long the token is good for; an hour when absent. */
+  expires_seconds?: number | null
+  /** What servers may ask of a toolbox, such as `zone=a`. */
+  labels?: Labels
   /** Its name. */
   name: Name
 }
@@ -25,6 +29,26 @@ export interface EnrollToolbox {
 /** A place where servers run. */
 export type ToolboxId = string
 export const ToolboxIdSchema: v.GenericSchema<unknown, ToolboxId> = v.string()
+
+/** How calls to a toolbox fare, as seen by the replica that answers. */
+export interface ToolboxLink {
+  /** Whether calls are let through. */
+  breaker: BreakerState
+  /** Whether there is a second one for logs. */
+  bulk: boolean
+  /** Whether there is a connection for calls. */
+  connected: boolean
+  /** How many calls in a row got no answer from the toolbox. */
+  failures: number
+  retry_at?: Timestamp | null
+}
+export const ToolboxLinkSchema: v.GenericSchema<unknown, ToolboxLink> = v.object({
+  breaker: BreakerStateSchema,
+  bulk: v.boolean(),
+  connected: v.boolean(),
+  failures: v.number(),
+  retry_at: v.nullish(TimestampSchema),
+})
 
 /** What a toolbox is and can enforce. */
 export interface ToolboxReport {
@@ -46,13 +70,20 @@ export const ToolboxReportSchema: v.GenericSchema<unknown, ToolboxReport> = v.ob
 
 /** A toolbox. */
 export interface Toolbox {
-  /** Its agent's version. */
-  agent_version?: string | null
+  certificate_expires_at?: Timestamp | null
+  /** Whether it is to take nothing new, whether its agent is heard or not. */
+  draining: boolean
+  /** What runs servers there; empty until its agent was heard. */
+  engine: string
   /** Its id. */
   id: ToolboxId
   /** How many instances have not ended. */
   instances: number
+  /** What the operator says of it. */
+  labels: Labels
   last_seen_at?: Timestamp | null
+  /** How calls to it fare from here. */
+  link: ToolboxLink
   /** Why, for a person. */
   message?: string
   /** Its name; `local` is the built-in one. */
@@ -63,33 +94,46 @@ export interface Toolbox {
   report: ToolboxReport
   /** Since when. */
   since: Timestamp
-  /** Where it is. */
+  /** Where it is: `draining` while it is online and takes nothing new. */
   state: ToolboxState
+  /** Its agent's version. */
+  version?: string | null
 }
 export const ToolboxSchema: v.GenericSchema<unknown, Toolbox> = v.object({
-  agent_version: v.nullish(v.string()),
+  certificate_expires_at: v.nullish(TimestampSchema),
+  draining: v.boolean(),
+  engine: v.string(),
   id: ToolboxIdSchema,
   instances: v.number(),
+  labels: LabelsSchema,
   last_seen_at: v.nullish(TimestampSchema),
+  link: ToolboxLinkSchema,
   message: v.optional(v.string()),
   name: NameSchema,
   reason: ReasonSchema,
   report: ToolboxReportSchema,
   since: TimestampSchema,
   state: ToolboxStateSchema,
+  version: v.nullish(v.string()),
 })
 
 /** A new toolbox with what its agent needs, shown once. */
 export interface EnrolledToolbox {
+  /** Where the agent will reach this Toolyard, as the token says. */
+  addresses: string[]
   /** The command to run on the host. */
   command: string
-  /** The agent's token. */
+  /** Until when. */
+  expires_at: Timestamp
+  /** The agent's token, good for one join. */
   token: string
   /** The toolbox. */
   toolbox: Toolbox
 }
 export const EnrolledToolboxSchema: v.GenericSchema<unknown, EnrolledToolbox> = v.object({
+  addresses: v.array(v.string()),
   command: v.string(),
+  expires_at: TimestampSchema,
   token: v.string(),
   toolbox: ToolboxSchema,
 })

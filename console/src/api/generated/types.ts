@@ -1,13 +1,12 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 export type {
-  AuditId,
-  AuditRecord,
   PageAuditRecord,
 } from './audit'
 export type {
+  Call,
   CallRecord,
   OrganizationId,
-  PageCallRecord,
+  PageCall,
 } from './calls'
 export type {
   Category,
@@ -32,6 +31,20 @@ export type {
   Validation,
 } from './catalog'
 export type {
+  Connect,
+  ConnectClient,
+  ConnectFile,
+  ConnectLink,
+} from './connect'
+export type {
+  ConsoleReport,
+  ConsoleReportsTaken,
+  NewConsoleReport,
+  PageConsoleReport,
+  ReportId,
+  SendConsoleReports,
+} from './console'
+export type {
   Credential,
   CredentialId,
   PageCredential,
@@ -39,13 +52,16 @@ export type {
 } from './credentials'
 export type {
   Action,
+  BreakerState,
   CallOutcome,
   Code,
   Era,
   LogStream,
+  MetricsWindow,
   Phase,
   Reason,
   RemoteTransport,
+  ReportKind,
   Role,
   RolloutState,
   Strategy,
@@ -62,12 +78,12 @@ export type {
 export type {
   ChangePassword,
   Session,
+  SessionMcpKey,
   SignIn,
   Why,
 } from './identity'
 export type {
   ApiKey,
-  ApiKeyId,
   CreateApiKey,
   CreatedApiKey,
   KeyScope,
@@ -78,15 +94,27 @@ export type {
   Member,
   PageMember,
   UpdateMember,
-  UserId,
 } from './members'
 export type {
+  CallMinute,
+  CallsOverview,
+  NextStep,
+  OutcomeCount,
+  Overview,
+  PhaseCount,
+  ServerTrouble,
+  ServersOverview,
+  ToolboxStateCount,
+} from './overview'
+export type {
+  CallBucket,
   CloneServer,
   CreateServer,
   EntryVersion,
   Exit,
   Instance,
   InstanceId,
+  InstanceResources,
   Limits,
   LogLine,
   McpInfo,
@@ -95,6 +123,7 @@ export type {
   PathGrant,
   ProbeCall,
   Remote,
+  ResourceSample,
   Revision,
   RevisionId,
   RevisionSpec,
@@ -104,16 +133,21 @@ export type {
   RolloutStep,
   Runtime,
   Server,
+  ServerMetrics,
   ServerSettings,
   UpdateServer,
   Usage,
 } from './servers'
 export type {
+  ApiKeyId,
   Argument,
+  AuditId,
+  AuditRecord,
   EntryName,
   FieldError,
   Input,
   KeyValueInput,
+  Labels,
   Name,
   Package,
   Problem,
@@ -122,6 +156,7 @@ export type {
   Timestamp,
   ToolsetId,
   Transport,
+  UserId,
 } from './shared'
 export type {
   Version,
@@ -133,6 +168,7 @@ export type {
   PageToolbox,
   Toolbox,
   ToolboxId,
+  ToolboxLink,
   ToolboxReport,
 } from './toolboxes'
 export type {

@@ -34,6 +34,7 @@ struct AuditQuery {
     /// Only about this, such as `server/everything`.
     target: Option<String>,
     /// Only what was `done`, or what was `refused`.
+    #[param(inline)]
     outcome: Option<AuditOutcome>,
     /// Only from then on.
     since: Option<Timestamp>,
