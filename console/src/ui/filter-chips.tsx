@@ -39,9 +39,7 @@ export function FilterChips<Value extends string>({
             )}
           >
             {option.label}
-            {option.count !== undefined && (
-              <span className="tabular opacity-75">{formatNumber(option.count)}</span>
-            )}
+            {option.count !== undefined && <span className="tabular">{formatNumber(option.count)}</span>}
           </button>
         )
       })}

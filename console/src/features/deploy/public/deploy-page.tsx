@@ -46,6 +46,7 @@ import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { EmptyState } from '@/ui/empty-state'
 import { ErrorNote } from '@/ui/error-state'
+import { Textarea } from '@/ui/inputs'
 import { KeyValueList } from '@/ui/key-value-list'
 import { LetterTile } from '@/ui/letter-tile'
 import { ButtonLink, Link } from '@/ui/link'
@@ -62,8 +63,10 @@ import { baseName, nearNamesQuery } from './near-names'
 interface DeployValues extends SettingsValues {
   name: string
   package: string
-  /** `''` lets Toolyard choose. */
+  /** `''` lets Toolyard choose, `*` any that has the labels. */
   toolbox: string
+  /** One a line, as `name=value`. */
+  labels: string
 }
 
 /** Deploys a server from an entry: configure, review, and then its rollout. */
@@ -147,13 +150,24 @@ function DeployForm({
     return { fields: declaredInputs(offer), remote: offer.kind === 'remote', existing: false }
   }
   const form = useForm<DeployValues, DeployValues>({
-    initial: { ...newSettings(declaredInputs(first)), name: suggested, package: first.kind, toolbox: '' },
+    initial: {
+      ...newSettings(declaredInputs(first)),
+      name: suggested,
+      package: first.kind,
+      toolbox: '',
+      labels: '',
+    },
     schema: schemaOf<DeployValues>((values) => {
       const issue = nameProblem(values.name.trim())
       const found: SettingsIssue[] = issue === undefined ? [] : [{ path: ['name'], message: issue }]
+      if (values.toolbox === LABELLED && values.package !== 'remote') {
+        const { wrong } = labelsOf(values.labels)
+        if (wrong !== undefined) found.push({ path: ['labels'], message: wrong })
+      }
       return [...found, ...settingsIssues(values, contextOf(values))]
     }),
-    fieldOf: (field, values) => settingsFieldOf(values)(field),
+    fieldOf: (field, values) =>
+      field.startsWith('toolbox_labels') ? 'labels' : settingsFieldOf(values)(field),
     submit: async (values) => {
       if (step === 'configure') {
         goTo('review')
@@ -166,7 +180,10 @@ function DeployForm({
         package: values.package,
         name: values.name.trim(),
       }
-      if (values.toolbox !== '' && values.package !== 'remote') body.toolbox = values.toolbox
+      if (values.package !== 'remote') {
+        if (values.toolbox === LABELLED) body.toolbox_labels = labelsOf(values.labels).labels
+        else if (values.toolbox !== '') body.toolbox = values.toolbox
+      }
       try {
         const server = await call(createServer, { body }, { idempotencyKey: keyOf(body) })
         queryClient.setQueryData(serverQuery(server.name).queryKey, server)
@@ -407,25 +424,62 @@ function Disclosure({
   )
 }
 
+/** Stands for "any toolbox with these labels": no toolbox can have this name. */
+const LABELLED = '*'
+
 function ToolboxField({ form }: { form: Form<DeployValues> }) {
   const session = useSession()
   const toolboxes = useQuery({ ...q(listToolboxes, {}), enabled: may(session, 'toolbox:read') })
   const usable = toolboxes.data?.items.filter((one) => one.state !== 'removed') ?? []
-  if (usable.length < 2) return null
-  return (
-    <Select
-      {...form.field('toolbox')}
-      label={t('Toolbox')}
-      hint={t('Where it runs.')}
-      options={[
-        { value: '', label: t('Toolyard chooses') },
-        ...usable.map((one) => ({
-          value: one.name,
-          label: one.state === 'online' ? one.name : `${one.name} · ${one.state}`,
-        })),
-      ]}
-    />
+  const labels = usable.flatMap((one) =>
+    Object.entries(one.labels).map(([name, value]) => `${name}=${value}`),
   )
+  if (usable.length < 2 && labels.length === 0) return null
+  return (
+    <>
+      <Select
+        {...form.field('toolbox')}
+        label={t('Toolbox')}
+        hint={t('Where it runs.')}
+        options={[
+          { value: '', label: t('Toolyard chooses') },
+          ...(labels.length > 0 ? [{ value: LABELLED, label: t('Any that has certain labels') }] : []),
+          ...usable.map((one) => ({
+            value: one.name,
+            label: one.state === 'online' ? one.name : `${one.name} · ${one.state}`,
+          })),
+        ]}
+      />
+      {form.values.toolbox === LABELLED && (
+        <Textarea
+          {...form.field('labels')}
+          label={t('Labels')}
+          hint={t('One a line; a toolbox must have all of them. There are: {labels}', {
+            labels: oneLine([...new Set(labels)].join(', '), 300),
+          })}
+          required
+          mono
+        />
+      )}
+    </>
+  )
+}
+
+/** The labels of a text, one a line as `name=value`; what is wrong with the first bad line. */
+function labelsOf(text: string): { labels: Record<string, string>; wrong: string | undefined } {
+  const lines = text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '')
+  const bad = lines.find((line) => !/^[^=]+=.*$/.test(line))
+  const labels = Object.fromEntries(
+    lines.map((line) => [line.slice(0, line.indexOf('=')).trim(), line.slice(line.indexOf('=') + 1).trim()]),
+  )
+  if (lines.length === 0) return { labels, wrong: t('Give at least one label') }
+  return {
+    labels,
+    wrong: bad === undefined ? undefined : t('{line} is not name=value', { line: oneLine(bad, 60) }),
+  }
 }
 
 function offerText(offer: Offer): string {
@@ -469,7 +523,14 @@ function Review({
                 <code className="id wrap-anywhere">{offerText(offer)}</code>
               </span>,
             ],
-            [t('Toolbox'), context.remote ? undefined : values.toolbox || t('Toolyard chooses')],
+            [
+              t('Toolbox'),
+              context.remote
+                ? undefined
+                : values.toolbox === LABELLED
+                  ? t('any with {labels}', { labels: oneLine(values.labels, 300) })
+                  : values.toolbox || t('Toolyard chooses'),
+            ],
             ...inputs.map(([field, text]) => [oneLine(field.key, 100), text] as const),
             ...variables.map(
               (row) =>
