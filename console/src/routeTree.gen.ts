@@ -23,6 +23,7 @@ import { Route as ShellDeployNamespaceNameRouteImport } from './routes/_shell/de
 import { Route as ShellMarketplaceNamespaceNameRouteImport } from './routes/_shell/marketplace/$namespace.$name'
 import { Route as ShellServersNameIndexRouteImport } from './routes/_shell/servers/$name/index'
 import { Route as ShellServersNameLogsRouteImport } from './routes/_shell/servers/$name/logs'
+import { Route as ShellServersNameMetricsRouteImport } from './routes/_shell/servers/$name/metrics'
 import { Route as ShellServersNameRevisionsRouteImport } from './routes/_shell/servers/$name/revisions'
 import { Route as ShellServersNameSettingsRouteImport } from './routes/_shell/servers/$name/settings'
 
@@ -97,6 +98,11 @@ const ShellServersNameLogsRoute = ShellServersNameLogsRouteImport.update({
   path: '/logs',
   getParentRoute: () => ShellServersNameRouteRoute,
 } as any)
+const ShellServersNameMetricsRoute = ShellServersNameMetricsRouteImport.update({
+  id: '/metrics',
+  path: '/metrics',
+  getParentRoute: () => ShellServersNameRouteRoute,
+} as any)
 const ShellServersNameRevisionsRoute =
   ShellServersNameRevisionsRouteImport.update({
     id: '/revisions',
@@ -123,6 +129,7 @@ export interface FileRoutesByFullPath {
   '/deploy/$namespace/$name': typeof ShellDeployNamespaceNameRoute
   '/marketplace/$namespace/$name': typeof ShellMarketplaceNamespaceNameRoute
   '/servers/$name/logs': typeof ShellServersNameLogsRoute
+  '/servers/$name/metrics': typeof ShellServersNameMetricsRoute
   '/servers/$name/revisions': typeof ShellServersNameRevisionsRoute
   '/servers/$name/settings': typeof ShellServersNameSettingsRoute
   '/servers/$name/': typeof ShellServersNameIndexRoute
@@ -139,6 +146,7 @@ export interface FileRoutesByTo {
   '/deploy/$namespace/$name': typeof ShellDeployNamespaceNameRoute
   '/marketplace/$namespace/$name': typeof ShellMarketplaceNamespaceNameRoute
   '/servers/$name/logs': typeof ShellServersNameLogsRoute
+  '/servers/$name/metrics': typeof ShellServersNameMetricsRoute
   '/servers/$name/revisions': typeof ShellServersNameRevisionsRoute
   '/servers/$name/settings': typeof ShellServersNameSettingsRoute
   '/servers/$name': typeof ShellServersNameIndexRoute
@@ -158,6 +166,7 @@ export interface FileRoutesById {
   '/_shell/deploy/$namespace/$name': typeof ShellDeployNamespaceNameRoute
   '/_shell/marketplace/$namespace/$name': typeof ShellMarketplaceNamespaceNameRoute
   '/_shell/servers/$name/logs': typeof ShellServersNameLogsRoute
+  '/_shell/servers/$name/metrics': typeof ShellServersNameMetricsRoute
   '/_shell/servers/$name/revisions': typeof ShellServersNameRevisionsRoute
   '/_shell/servers/$name/settings': typeof ShellServersNameSettingsRoute
   '/_shell/servers/$name/': typeof ShellServersNameIndexRoute
@@ -177,6 +186,7 @@ export interface FileRouteTypes {
     | '/deploy/$namespace/$name'
     | '/marketplace/$namespace/$name'
     | '/servers/$name/logs'
+    | '/servers/$name/metrics'
     | '/servers/$name/revisions'
     | '/servers/$name/settings'
     | '/servers/$name/'
@@ -193,6 +203,7 @@ export interface FileRouteTypes {
     | '/deploy/$namespace/$name'
     | '/marketplace/$namespace/$name'
     | '/servers/$name/logs'
+    | '/servers/$name/metrics'
     | '/servers/$name/revisions'
     | '/servers/$name/settings'
     | '/servers/$name'
@@ -211,6 +222,7 @@ export interface FileRouteTypes {
     | '/_shell/deploy/$namespace/$name'
     | '/_shell/marketplace/$namespace/$name'
     | '/_shell/servers/$name/logs'
+    | '/_shell/servers/$name/metrics'
     | '/_shell/servers/$name/revisions'
     | '/_shell/servers/$name/settings'
     | '/_shell/servers/$name/'
@@ -321,6 +333,13 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ShellServersNameLogsRouteImport
       parentRoute: typeof ShellServersNameRouteRoute
     }
+    '/_shell/servers/$name/metrics': {
+      id: '/_shell/servers/$name/metrics'
+      path: '/metrics'
+      fullPath: '/servers/$name/metrics'
+      preLoaderRoute: typeof ShellServersNameMetricsRouteImport
+      parentRoute: typeof ShellServersNameRouteRoute
+    }
     '/_shell/servers/$name/revisions': {
       id: '/_shell/servers/$name/revisions'
       path: '/revisions'
@@ -340,6 +359,7 @@ declare module '@tanstack/react-router' {
 
 interface ShellServersNameRouteRouteChildren {
   ShellServersNameLogsRoute: typeof ShellServersNameLogsRoute
+  ShellServersNameMetricsRoute: typeof ShellServersNameMetricsRoute
   ShellServersNameRevisionsRoute: typeof ShellServersNameRevisionsRoute
   ShellServersNameSettingsRoute: typeof ShellServersNameSettingsRoute
   ShellServersNameIndexRoute: typeof ShellServersNameIndexRoute
@@ -347,6 +367,7 @@ interface ShellServersNameRouteRouteChildren {
 
 const ShellServersNameRouteRouteChildren: ShellServersNameRouteRouteChildren = {
   ShellServersNameLogsRoute: ShellServersNameLogsRoute,
+  ShellServersNameMetricsRoute: ShellServersNameMetricsRoute,
   ShellServersNameRevisionsRoute: ShellServersNameRevisionsRoute,
   ShellServersNameSettingsRoute: ShellServersNameSettingsRoute,
   ShellServersNameIndexRoute: ShellServersNameIndexRoute,

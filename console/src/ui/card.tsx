@@ -35,7 +35,7 @@ export function Card({
           {actions !== undefined && <div className="flex flex-wrap items-center gap-1.5">{actions}</div>}
         </div>
       )}
-      <div className={flush ? 'min-w-0 overflow-hidden rounded-b-lg' : 'p-pad'}>{children}</div>
+      <div className={flush ? 'min-w-0 overflow-clip rounded-b-lg' : 'p-pad'}>{children}</div>
     </section>
   )
 }

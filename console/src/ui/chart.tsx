@@ -25,6 +25,7 @@ export function Chart({
   series,
   height = 180,
   format = formatNumber,
+  binary = false,
 }: {
   label: string
   /** Seconds since 1970, ascending; as many as each series has values. */
@@ -32,6 +33,8 @@ export function Chart({
   series: readonly ChartSeries[]
   height?: number
   format?: (value: number) => string
+  /** The values are sizes in bytes: the axis goes in steps of 1024. */
+  binary?: boolean
 }) {
   const box = useRef<HTMLDivElement>(null)
   const [at, setAt] = useState<number>()
@@ -48,7 +51,7 @@ export function Chart({
     const element = box.current
     if (element === null) return
     const made = new UPlot(
-      options(element, latest.current.series, height, (value) => latest.current.format(value), setAt),
+      options(element, latest.current.series, height, binary, (value) => latest.current.format(value), setAt),
       aligned(latest.current.times, latest.current.series),
       element,
     )
@@ -60,7 +63,7 @@ export function Chart({
       made.destroy()
       chart.current = undefined
     }
-  }, [shape, height, look])
+  }, [shape, height, look, binary])
   useEffect(() => {
     chart.current?.setData(aligned(times, series))
   }, [times, series])
@@ -130,6 +133,7 @@ function options(
   element: HTMLElement,
   series: readonly ChartSeries[],
   height: number,
+  binary: boolean,
   format: (value: number) => string,
   onPlace: (place: number | undefined) => void,
 ): UPlot.Options {
@@ -148,9 +152,16 @@ function options(
         ...axis,
         grid: { show: false },
         space: 80,
+        size: 28,
         values: (_chart, ticks) => ticks.map((tick) => formatClock(new Date(tick * 1000)).slice(0, 5)),
       },
-      { ...axis, size: 56, space: 36, values: (_chart, ticks) => ticks.map(format) },
+      {
+        ...axis,
+        size: 60,
+        space: 36,
+        ...(binary ? { incrs: POWERS } : {}),
+        values: (_chart, ticks) => ticks.map(format),
+      },
     ],
     series: [
       {},
@@ -165,6 +176,9 @@ function options(
     hooks: { setCursor: [(chart) => onPlace(chart.cursor.idx ?? undefined)] },
   }
 }
+
+/** 1 B to 1 PiB. */
+const POWERS = Array.from({ length: 51 }, (_, power) => 2 ** power)
 
 /** Changes when the theme does. */
 function useLook(): number {

@@ -15,7 +15,7 @@ export interface Column<Row> {
   /** As in CSS; columns without one share the rest. */
   width?: string
   /** Left out on screens narrower than this. */
-  from?: 'sm' | 'md' | 'lg' | 'xl'
+  from?: 'sm' | 'md' | 'lg' | 'xl' | '2xl'
   /** The header is there for screen readers only. */
   hideHeader?: boolean
 }
@@ -47,7 +47,13 @@ export interface TableProps<Row> {
   empty?: ReactNode
 }
 
-const FROM = { sm: 'max-sm:hidden', md: 'max-md:hidden', lg: 'max-lg:hidden', xl: 'max-xl:hidden' }
+const FROM = {
+  sm: 'max-sm:hidden',
+  md: 'max-md:hidden',
+  lg: 'max-lg:hidden',
+  xl: 'max-xl:hidden',
+  '2xl': 'max-2xl:hidden',
+}
 /** Longer tables have only those rows in the page that are near the screen. */
 const VIRTUAL_FROM = 80
 

@@ -111,7 +111,7 @@ function FollowedLog({
             label={t('Filter lines')}
             value={choice.search ?? ''}
             onValueChange={(search) => onChoiceChange?.({ search: search || undefined })}
-            className="relative w-full sm:max-w-64"
+            className="max-w-none sm:max-w-64"
           />
           <FilterChips
             label={t('Stream')}
@@ -251,7 +251,7 @@ function Line({ line, times, wrap }: { line: NumberedLine; times: boolean; wrap:
       )}
       <span
         className={cx(
-          'w-14 shrink-0 select-none max-sm:hidden',
+          'w-16 shrink-0 select-none max-sm:hidden',
           line.stream === 'toolyard' ? 'text-info' : 'text-faint',
         )}
       >

@@ -84,8 +84,8 @@ export function reasonAdvice(reason: Reason): string | undefined {
     handshake_failed: t(
       'The log shows what it said instead. It may want other arguments, or be no MCP server.',
     ),
-    crash_loop: t('The log and the end of its error output show why it ends.'),
-    exited: t('The log and the end of its error output show why it ended.'),
+    crash_loop: t('Its error output shows why. Correct the settings, or choose another version.'),
+    exited: t('Its error output shows why. Correct the settings, or choose another version.'),
     out_of_memory: t('Give it a higher memory limit in the settings.'),
     probe_failed: t('The log may show what keeps it. A restart replaces it.'),
     toolbox_unreachable: t('Look after the toolbox: its agent must reach Toolyard.'),

@@ -1,4 +1,5 @@
-import { getServer, listRevisions, listServers } from '@/api/generated/servers'
+import { getServer, getServerMetrics, listRevisions, listServers } from '@/api/generated/servers'
+import type { MetricsWindow } from '@/api/generated/types'
 import { q, qPages } from '@/api/queries'
 
 /** All servers, page by page. The list is searched, filtered and ordered here, so that typing needs no round trip. */
@@ -12,4 +13,9 @@ export function serverQuery(name: string) {
 /** The revisions of a server, newest first. */
 export function revisionsQuery(name: string) {
   return qPages(listRevisions, { path: { name }, query: { limit: 100 } })
+}
+
+/** What went through a server and what it used. */
+export function metricsQuery(name: string, window: MetricsWindow) {
+  return q(getServerMetrics, { path: { name }, query: { window } })
 }

@@ -9,6 +9,7 @@ import { Button } from '@/ui/button'
 import { Notice } from '@/ui/notice'
 import { Elapsed } from '@/ui/relative-time'
 import { Status, type StatusKind } from '@/ui/status'
+import { TickedText } from '@/ui/ticked-text'
 import { Timeline, type TimelineStep } from '@/ui/timeline'
 import { toast } from '@/ui/toast'
 import { reasonAdvice, reasonText } from './phase'
@@ -42,13 +43,20 @@ export function RolloutStatus({ state }: { state: RolloutState }) {
  * A rollout as it goes: its steps, how long it takes, and in the end what became of it and what to do. The log
  * belongs beside it (`LogView`), and `CancelRollout` into the head of what is around it.
  */
-export function RolloutTimeline({ rollout }: { rollout: Rollout }) {
+export function RolloutTimeline({
+  rollout,
+  explain = true,
+}: {
+  rollout: Rollout
+  /** Whether to say why it failed and what to do; not where the page says so anyway. */
+  explain?: boolean
+}) {
   const advice = reasonAdvice(rollout.reason)
   const message = plainText(rollout.message)
   const bad = rollout.state === 'failed' || rollout.state === 'rolled_back'
   return (
     <div className="flex flex-col gap-4">
-      <div className="flex flex-wrap items-baseline gap-x-4 gap-y-1">
+      <div className="flex flex-wrap items-center gap-x-4 gap-y-1">
         <RolloutStatus state={rollout.state} />
         <span className="text-muted">
           {rollout.from_revision == null
@@ -61,12 +69,16 @@ export function RolloutTimeline({ rollout }: { rollout: Rollout }) {
         </span>
       </div>
       <Timeline label={t('Steps')} steps={rolloutSteps(rollout)} live={rollout.state === 'progressing'} />
-      {bad && (
+      {bad && explain && (
         <Notice
           tone={rollout.state === 'failed' ? 'bad' : 'warn'}
           title={capital(reasonText(rollout.reason))}
         >
-          {message !== '' && <p className="whitespace-pre-wrap">{message}</p>}
+          {message !== '' && (
+            <p className="wrap-anywhere whitespace-pre-wrap">
+              <TickedText text={message} />
+            </p>
+          )}
           {advice !== undefined && <p>{advice}</p>}
           {rollout.state === 'rolled_back' && (
             <p>{t('What served before serves on; no call was lost to this.')}</p>
@@ -105,11 +117,19 @@ export function rolloutSteps(rollout: Rollout): TimelineStep[] {
     const last = index === log.length - 1
     return {
       id: `${index}`,
-      title: capital(plainText(step.message, 500)),
+      title: <TickedText text={capital(firstLine(step.message))} limit={200} />,
       at: step.at,
-      kind: !last ? 'done' : lastKind(rollout.state),
+      kind: last ? lastKind(rollout.state) : SETBACK.test(step.message) ? 'warn' : 'done',
     }
   })
+}
+
+/** What goes on in spite of this is no step that is done. */
+const SETBACK =
+  /^(it|the process|the server) (ended|was killed|was ended|did not|stopped)|could not|cannot|failed/
+
+function firstLine(text: string): string {
+  return text.split('\n', 1)[0] ?? ''
 }
 
 function lastKind(state: RolloutState): TimelineStep['kind'] {

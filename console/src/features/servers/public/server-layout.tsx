@@ -10,8 +10,9 @@ import { Button, IconButton } from '@/ui/button'
 import { Link, PlainLink } from '@/ui/link'
 import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
-import { Elapsed, RelativeTime } from '@/ui/relative-time'
+import { RelativeTime } from '@/ui/relative-time'
 import { tabClass, tabListClass } from '@/ui/tabs'
+import { TickedText } from '@/ui/ticked-text'
 import { ActingProvider, useAct } from '../acting'
 import { misfit, type ServerActionId, serverAction } from '../actions'
 import { ServerMenu } from '../server-menu'
@@ -44,6 +45,9 @@ export function ServerLayout({ name, children }: { name: string; children: React
         <Tab to="/servers/$name/logs" name={name}>
           {t('Logs')}
         </Tab>
+        <Tab to="/servers/$name/metrics" name={name}>
+          {t('Metrics')}
+        </Tab>
         <Tab to="/servers/$name/revisions" name={name}>
           {t('Revisions')}
         </Tab>
@@ -62,7 +66,12 @@ function Tab({
   exact = false,
   children,
 }: {
-  to: '/servers/$name' | '/servers/$name/logs' | '/servers/$name/revisions' | '/servers/$name/settings'
+  to:
+    | '/servers/$name'
+    | '/servers/$name/logs'
+    | '/servers/$name/metrics'
+    | '/servers/$name/revisions'
+    | '/servers/$name/settings'
   name: string
   exact?: boolean
   children: ReactNode
@@ -81,15 +90,10 @@ function Tab({
 }
 
 function Why({ server }: { server: Server }) {
-  const since = (
-    <>
-      {t('since')} <RelativeTime at={server.since} />
-    </>
-  )
   return (
-    <span>
-      {capital(reasonText(server.reason))}, {since}
-    </span>
+    <>
+      {capital(reasonText(server.reason))} · <RelativeTime at={server.since} />
+    </>
   )
 }
 
@@ -105,12 +109,19 @@ function Trouble({ server }: { server: Server }) {
         tone={kind}
         title={capital(reasonText(server.reason))}
         actions={
-          <Link to="/servers/$name/logs" params={{ name: server.name }}>
-            {t('Look into the log')}
-          </Link>
+          server.instances.length > 0 &&
+          server.kind !== 'remote' && (
+            <Link to="/servers/$name/logs" params={{ name: server.name }}>
+              {t('Look into the log')}
+            </Link>
+          )
         }
       >
-        {message !== '' && <p className="wrap-anywhere whitespace-pre-wrap">{message}</p>}
+        {message !== '' && (
+          <p className="wrap-anywhere whitespace-pre-wrap">
+            <TickedText text={capital(message)} />
+          </p>
+        )}
         {advice !== undefined && <p>{advice}</p>}
         {server.next_attempt_at != null && (
           <p>
@@ -155,11 +166,6 @@ function ActionButton({ id, server }: { id: ServerActionId; server: Server }) {
       {action.label}
     </Button>
   )
-}
-
-/** How long it has been ready. */
-export function Uptime({ since }: { since: string | null | undefined }) {
-  return since == null ? <span>–</span> : <Elapsed since={since} />
 }
 
 function capital(text: string): string {

@@ -1,6 +1,8 @@
 import { useSuspenseQuery } from '@tanstack/react-query'
 import type { Exit, Instance, Server } from '@/api/generated/types'
 import { useDenied } from '@/api/session'
+import { entryParams } from '@/features/catalog/public/entry-parts'
+import { cx } from '@/lib/cx'
 import { formatBytes, formatDuration, formatNumber, formatTime } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
@@ -12,6 +14,7 @@ import { EmptyState } from '@/ui/empty-state'
 import { KeyValueList } from '@/ui/key-value-list'
 import { Link } from '@/ui/link'
 import { Elapsed, RelativeTime } from '@/ui/relative-time'
+import { TickedText } from '@/ui/ticked-text'
 import { mainInstance } from '../row'
 import { LogView, shortId } from './log-view'
 import { PhaseStatus, reasonText } from './phase'
@@ -63,14 +66,13 @@ export function ServerOverview({ name }: { name: string }) {
 function RolloutCard({ server }: { server: Server }) {
   const logs = useDenied('server:logs')
   const { rollout } = server
+  const follows = logs === undefined && server.instances.length > 0 && server.kind !== 'remote'
   if (rollout == null) return null
   return (
     <Card title={t('Rollout')} actions={<CancelRollout rollout={rollout} />}>
-      <div className="grid gap-6 lg:grid-cols-2">
-        <RolloutTimeline rollout={rollout} />
-        {logs === undefined && server.instances.length > 0 && (
-          <LogView name={server.name} instances={server.instances} compact className="h-64" />
-        )}
+      <div className={cx('grid gap-6', follows && 'lg:grid-cols-2')}>
+        <RolloutTimeline rollout={rollout} explain={rollout.state === 'rolled_back'} />
+        {follows && <LogView name={server.name} instances={server.instances} compact className="h-64" />}
       </div>
     </Card>
   )
@@ -101,9 +103,14 @@ function Facts({ server }: { server: Server }) {
           [
             t('Entry'),
             server.entry == null ? undefined : (
-              <span key="entry" className="id">
+              <Link
+                key="entry"
+                to="/marketplace/$namespace/$name"
+                params={entryParams(server.entry.name)}
+                className="id"
+              >
                 {oneLine(server.entry.name)}
-              </span>
+              </Link>
             ),
           ],
           [
@@ -157,7 +164,11 @@ function InstanceItem({ instance, serves }: { instance: Instance; serves: boolea
         <PhaseStatus phase={instance.phase} />
         {serves && <Badge tone="good">{t('serves')}</Badge>}
         <span className="text-muted">
-          {oneLine(instance.message) || reasonText(instance.reason)}
+          {instance.message ? (
+            <TickedText text={oneLine(instance.message, 2000)} />
+          ) : (
+            reasonText(instance.reason)
+          )}
           {instance.next_attempt_at != null && (
             <>
               {' · '}

@@ -4,6 +4,7 @@ import { useDeferredValue, useEffect, useMemo, useState } from 'react'
 import { PHASE } from '@/api/generated/enums'
 import type { Phase, Server } from '@/api/generated/types'
 import { useSession } from '@/api/session'
+import { cx } from '@/lib/cx'
 import { formatBytes, formatNumber } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
@@ -53,7 +54,7 @@ const COLUMNS: ReadonlyArray<Column<Server>> = [
   {
     id: 'phase',
     header: t('State'),
-    width: '8.5rem',
+    width: '8rem',
     compare: (one, other) => PHASE.indexOf(one.phase) - PHASE.indexOf(other.phase),
     cell: (server) => <PhaseStatus phase={server.phase} />,
   },
@@ -73,6 +74,7 @@ const COLUMNS: ReadonlyArray<Column<Server>> = [
   {
     id: 'entry',
     header: t('Entry'),
+    width: '22%',
     from: 'md',
     compare: (one, other) => entryText(one).localeCompare(entryText(other)),
     cell: (server) => (
@@ -86,14 +88,14 @@ const COLUMNS: ReadonlyArray<Column<Server>> = [
     id: 'toolbox',
     header: t('Toolbox'),
     width: '8rem',
-    from: 'xl',
+    from: '2xl',
     compare: (one, other) => toolboxesOf(one).join().localeCompare(toolboxesOf(other).join()),
     cell: (server) => <span className="id text-muted">{toolboxesOf(server).join(', ') || '–'}</span>,
   },
   {
     id: 'tools',
     header: t('Tools'),
-    width: '5rem',
+    width: '5.5rem',
     align: 'end',
     from: 'xl',
     compare: (one, other) => (toolsOf(one) ?? -1) - (toolsOf(other) ?? -1),
@@ -114,9 +116,9 @@ const COLUMNS: ReadonlyArray<Column<Server>> = [
   {
     id: 'restarts',
     header: t('Restarts'),
-    width: '6rem',
+    width: '6.75rem',
     align: 'end',
-    from: 'xl',
+    from: '2xl',
     compare: (one, other) => restartsOf(one) - restartsOf(other),
     cell: (server) => {
       const restarts = restartsOf(server)
@@ -126,7 +128,7 @@ const COLUMNS: ReadonlyArray<Column<Server>> = [
   {
     id: 'since',
     header: t('Since'),
-    width: '7.5rem',
+    width: '7.25rem',
     align: 'end',
     from: 'sm',
     // What changed last is first, as with "newest".
@@ -221,7 +223,7 @@ export function ServersPage({
               placeholder={t('Name, entry or toolbox')}
               value={search.search ?? ''}
               onValueChange={(text) => onSearchChange({ search: text || undefined })}
-              className="relative w-full sm:max-w-xs"
+              className="max-w-none sm:max-w-xs"
             />
             <Choice
               id="servers-kind"
@@ -240,7 +242,7 @@ export function ServersPage({
               onChange={(toolbox) => onSearchChange({ toolbox })}
             />
             <span className="ml-auto flex items-center gap-2 text-sm text-muted">
-              <span role="status" className="tabular">
+              <span role="status" className={cx('tabular', !filtered && 'sr-only')}>
                 {filtered
                   ? t('{shown} of {all} servers', {
                       shown: formatNumber(shown.length),
