@@ -1,13 +1,11 @@
-import { useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
+import { useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { ArrowLeft, ChevronRight, Rocket } from 'lucide-react'
 import { type ReactNode, useRef, useState } from 'react'
 import { flushSync } from 'react-dom'
 import { call, isProblem } from '@/api/client'
 import { createServer } from '@/api/generated/servers'
-import { listToolboxes } from '@/api/generated/toolboxes'
 import type { CreateServer, Entry } from '@/api/generated/types'
-import { q } from '@/api/queries'
-import { may, useDenied, useSession } from '@/api/session'
+import { useDenied } from '@/api/session'
 import {
   entryParams,
   entryTitle,
@@ -29,45 +27,32 @@ import {
   newSettings,
   type SettingsContext,
   type SettingsIssue,
-  type SettingsValues,
   schemaOf,
   settingsBody,
   settingsFieldOf,
   settingsIssues,
-  USUAL,
 } from '@/features/servers/public/settings'
 import { AdvancedFields, InputFields } from '@/features/servers/public/settings-form'
 import { type Form, useForm } from '@/lib/form'
 import { nameProblem } from '@/lib/name'
 import { plural, t } from '@/lib/t'
-import { oneLine, plainText } from '@/lib/text'
-import { Badge } from '@/ui/badge'
+import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { EmptyState } from '@/ui/empty-state'
 import { ErrorNote } from '@/ui/error-state'
-import { Textarea } from '@/ui/inputs'
 import { KeyValueList } from '@/ui/key-value-list'
 import { LetterTile } from '@/ui/letter-tile'
 import { ButtonLink, Link } from '@/ui/link'
-import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
-import { Select } from '@/ui/select'
 import { RadioGroup } from '@/ui/toggles'
 import { UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
 import { useIdempotencyKey } from '../idempotency'
 import { NameField } from '../name-field'
+import { offerText, Review } from '../review'
+import { LABELLED, labelsOf, ToolboxField } from '../toolbox-field'
+import type { DeployValues } from '../values'
 import { baseName, nearNamesQuery } from './near-names'
-
-/** What the form has: the settings of a server, and what only a new one has. */
-interface DeployValues extends SettingsValues {
-  name: string
-  package: string
-  /** `''` lets Toolyard choose, `*` any that has the labels. */
-  toolbox: string
-  /** One a line, as `name=value`. */
-  labels: string
-}
 
 /** Deploys a server from an entry: configure, review, and then its rollout. */
 export function DeployPage({
@@ -207,7 +192,7 @@ function DeployForm({
           {step === 'configure' ? (
             <Configure form={form} entry={entry} all={all} context={context} />
           ) : (
-            <Review form={form} entry={entry} offer={offer} context={context} />
+            <Review values={values} entry={entry} offer={offer} context={context} />
           )}
           <div className="mt-4 flex flex-col gap-3">
             <ErrorNote error={form.submitError} />
@@ -422,198 +407,4 @@ function Disclosure({
       <div className="mt-4">{children}</div>
     </details>
   )
-}
-
-/** Stands for "any toolbox with these labels": no toolbox can have this name. */
-const LABELLED = '*'
-
-function ToolboxField({ form }: { form: Form<DeployValues> }) {
-  const session = useSession()
-  const toolboxes = useQuery({ ...q(listToolboxes, {}), enabled: may(session, 'toolbox:read') })
-  const usable = toolboxes.data?.items.filter((one) => one.state !== 'removed') ?? []
-  const labels = usable.flatMap((one) =>
-    Object.entries(one.labels).map(([name, value]) => `${name}=${value}`),
-  )
-  if (usable.length < 2 && labels.length === 0) return null
-  return (
-    <>
-      <Select
-        {...form.field('toolbox')}
-        label={t('Toolbox')}
-        hint={t('Where it runs.')}
-        options={[
-          { value: '', label: t('Toolyard chooses') },
-          ...(labels.length > 0 ? [{ value: LABELLED, label: t('Any that has certain labels') }] : []),
-          ...usable.map((one) => ({
-            value: one.name,
-            label: one.state === 'online' ? one.name : `${one.name} · ${one.state}`,
-          })),
-        ]}
-      />
-      {form.values.toolbox === LABELLED && (
-        <Textarea
-          {...form.field('labels')}
-          label={t('Labels')}
-          hint={t('One a line; a toolbox must have all of them. There are: {labels}', {
-            labels: oneLine([...new Set(labels)].join(', '), 300),
-          })}
-          required
-          mono
-        />
-      )}
-    </>
-  )
-}
-
-/** The labels of a text, one a line as `name=value`; what is wrong with the first bad line. */
-function labelsOf(text: string): { labels: Record<string, string>; wrong: string | undefined } {
-  const lines = text
-    .split('\n')
-    .map((line) => line.trim())
-    .filter((line) => line !== '')
-  const bad = lines.find((line) => !/^[^=]+=.*$/.test(line))
-  const labels = Object.fromEntries(
-    lines.map((line) => [line.slice(0, line.indexOf('=')).trim(), line.slice(line.indexOf('=') + 1).trim()]),
-  )
-  if (lines.length === 0) return { labels, wrong: t('Give at least one label') }
-  return {
-    labels,
-    wrong: bad === undefined ? undefined : t('{line} is not name=value', { line: oneLine(bad, 60) }),
-  }
-}
-
-function offerText(offer: Offer): string {
-  if (offer.remote !== undefined) return oneLine(offer.remote.url, 300)
-  const version = offer.package?.version ? `@${offer.package.version}` : ''
-  return oneLine(`${offer.package?.identifier ?? ''}${version}`, 300)
-}
-
-function Review({
-  form: { values },
-  entry,
-  offer,
-  context,
-}: {
-  form: Form<DeployValues>
-  entry: Entry
-  offer: Offer
-  context: SettingsContext
-}) {
-  const inputs = context.fields
-    .map((field) => [field, inputText(field, values)] as const)
-    .filter(([, text]) => text !== undefined)
-  const variables = values.environment.filter((row) => row.name !== '')
-  const paths = values.paths.filter((row) => row.path !== '')
-  const changed = (name: keyof typeof USUAL) => values[name] !== USUAL[name]
-  return (
-    <div className="flex min-w-0 flex-col gap-4">
-      <Card title={t('Review')}>
-        <KeyValueList
-          items={[
-            [
-              t('Name'),
-              <code key="n" className="id">
-                {values.name}
-              </code>,
-            ],
-            [
-              t('Runs'),
-              <span key="r" className="flex flex-wrap items-center gap-2">
-                <Badge>{kindText(offer.kind)}</Badge>
-                <code className="id wrap-anywhere">{offerText(offer)}</code>
-              </span>,
-            ],
-            [
-              t('Toolbox'),
-              context.remote
-                ? undefined
-                : values.toolbox === LABELLED
-                  ? t('any with {labels}', { labels: oneLine(values.labels, 300) })
-                  : values.toolbox || t('Toolyard chooses'),
-            ],
-            ...inputs.map(([field, text]) => [oneLine(field.key, 100), text] as const),
-            ...variables.map(
-              (row) =>
-                [
-                  row.name,
-                  row.credential === undefined ? (
-                    <code key={row.id} className="id whitespace-pre-wrap">
-                      {row.value}
-                    </code>
-                  ) : (
-                    t('credential {name}', { name: row.credential })
-                  ),
-                ] as const,
-            ),
-            [
-              t('Arguments'),
-              values.arguments.trim() === '' ? undefined : (
-                <code key="a" className="id whitespace-pre-wrap">
-                  {values.arguments}
-                </code>
-              ),
-            ],
-            [
-              t('Paths'),
-              paths.length === 0
-                ? undefined
-                : paths
-                    .map((row) => (row.writable ? t('{path} (may write)', { path: row.path }) : row.path))
-                    .join(', '),
-            ],
-            [t('Memory'), context.remote ? undefined : t('at most {size} MiB', { size: values.memory })],
-            [
-              t('Processes'),
-              changed('processes') && !context.remote
-                ? t('at most {count}', { count: values.processes })
-                : undefined,
-            ],
-            [
-              t('Processor'),
-              changed('cpu') && !context.remote
-                ? t('at most {share} mCPU', { share: values.cpu })
-                : undefined,
-            ],
-            [
-              t('To start'),
-              changed('startTimeout') ? t('{value} s', { value: values.startTimeout }) : undefined,
-            ],
-            [
-              t('For one call'),
-              changed('callTimeout') ? t('{value} s', { value: values.callTimeout }) : undefined,
-            ],
-            [
-              t('For a rollout'),
-              changed('rolloutTimeout') ? t('{value} s', { value: values.rolloutTimeout }) : undefined,
-            ],
-            [t('When it changes'), changed('strategy') ? t('Stop the old one first') : undefined],
-          ]}
-        />
-      </Card>
-      {!entry.verified_by && (
-        <Notice tone="warn" title={t('Nobody here verified this entry')}>
-          {context.remote
-            ? t('Its server runs elsewhere and sees what clients send to its tools.')
-            : t('Its code runs on your toolbox, with the settings and secrets above.')}
-        </Notice>
-      )}
-      <p className="text-sm text-muted">
-        {context.remote
-          ? t('Toolyard connects to it, and serves it once it answers as an MCP server.')
-          : t(
-              'Toolyard determines the exact versions, installs them, starts the server, and serves it once it answers as an MCP server.',
-            )}
-      </p>
-    </div>
-  )
-}
-
-/** What stands in the review for an input; `undefined` for one that is not set. */
-function inputText(field: InputField, values: DeployValues): ReactNode {
-  const credential = values.bound[field.key]
-  if (credential !== undefined) return t('credential {name}', { name: credential })
-  const value = values.inputs[field.key] ?? ''
-  if (value === '') return undefined
-  if (field.secret) return t('a new secret, kept in the vault')
-  return <code className="id whitespace-pre-wrap">{plainText(value, 1000)}</code>
 }

@@ -1,0 +1,151 @@
+import type { ReactNode } from 'react'
+import type { Entry } from '@/api/generated/types'
+import { kindText } from '@/features/catalog/public/entry-parts'
+import type { InputField, Offer } from '@/features/servers/public/inputs'
+import { type SettingsContext, USUAL } from '@/features/servers/public/settings'
+import { t } from '@/lib/t'
+import { oneLine, plainText } from '@/lib/text'
+import { Badge } from '@/ui/badge'
+import { Card } from '@/ui/card'
+import { KeyValueList } from '@/ui/key-value-list'
+import { Notice } from '@/ui/notice'
+import { LABELLED } from './toolbox-field'
+import type { DeployValues } from './values'
+
+/** What an offer runs: the package with its version, or the address. */
+export function offerText(offer: Offer): string {
+  if (offer.remote !== undefined) return oneLine(offer.remote.url, 300)
+  const version = offer.package?.version ? `@${offer.package.version}` : ''
+  return oneLine(`${offer.package?.identifier ?? ''}${version}`, 300)
+}
+
+/** Everything that will be asked for, before it is; never a secret. */
+export function Review({
+  values,
+  entry,
+  offer,
+  context,
+}: {
+  values: DeployValues
+  entry: Entry
+  offer: Offer
+  context: SettingsContext
+}) {
+  const inputs = context.fields
+    .map((field) => [field, inputText(field, values)] as const)
+    .filter(([, text]) => text !== undefined)
+  const variables = values.environment.filter((row) => row.name !== '')
+  const paths = values.paths.filter((row) => row.path !== '')
+  const changed = (name: keyof typeof USUAL) => values[name] !== USUAL[name]
+  return (
+    <div className="flex min-w-0 flex-col gap-4">
+      <Card title={t('Review')}>
+        <KeyValueList
+          items={[
+            [
+              t('Name'),
+              <code key="n" className="id">
+                {values.name}
+              </code>,
+            ],
+            [
+              t('Runs'),
+              <span key="r" className="flex flex-wrap items-center gap-2">
+                <Badge>{kindText(offer.kind)}</Badge>
+                <code className="id wrap-anywhere">{offerText(offer)}</code>
+              </span>,
+            ],
+            [
+              t('Toolbox'),
+              context.remote
+                ? undefined
+                : values.toolbox === LABELLED
+                  ? t('any with {labels}', { labels: oneLine(values.labels, 300) })
+                  : values.toolbox || t('Toolyard chooses'),
+            ],
+            ...inputs.map(([field, text]) => [oneLine(field.key, 100), text] as const),
+            ...variables.map(
+              (row) =>
+                [
+                  row.name,
+                  row.credential === undefined ? (
+                    <code key={row.id} className="id whitespace-pre-wrap">
+                      {row.value}
+                    </code>
+                  ) : (
+                    t('credential {name}', { name: row.credential })
+                  ),
+                ] as const,
+            ),
+            [
+              t('Arguments'),
+              values.arguments.trim() === '' ? undefined : (
+                <code key="a" className="id whitespace-pre-wrap">
+                  {values.arguments}
+                </code>
+              ),
+            ],
+            [
+              t('Paths'),
+              paths.length === 0
+                ? undefined
+                : paths
+                    .map((row) => (row.writable ? t('{path} (may write)', { path: row.path }) : row.path))
+                    .join(', '),
+            ],
+            [t('Memory'), context.remote ? undefined : t('at most {size} MiB', { size: values.memory })],
+            [
+              t('Processes'),
+              changed('processes') && !context.remote
+                ? t('at most {count}', { count: values.processes })
+                : undefined,
+            ],
+            [
+              t('Processor'),
+              changed('cpu') && !context.remote
+                ? t('at most {share} mCPU', { share: values.cpu })
+                : undefined,
+            ],
+            [
+              t('To start'),
+              changed('startTimeout') ? t('{value} s', { value: values.startTimeout }) : undefined,
+            ],
+            [
+              t('For one call'),
+              changed('callTimeout') ? t('{value} s', { value: values.callTimeout }) : undefined,
+            ],
+            [
+              t('For a rollout'),
+              changed('rolloutTimeout') ? t('{value} s', { value: values.rolloutTimeout }) : undefined,
+            ],
+            [t('When it changes'), changed('strategy') ? t('Stop the old one first') : undefined],
+          ]}
+        />
+      </Card>
+      {!entry.verified_by && (
+        <Notice tone="warn" title={t('Nobody here verified this entry')}>
+          {context.remote
+            ? t('Its server runs elsewhere and sees what clients send to its tools.')
+            : t('Its code runs on your toolbox, with the settings and secrets above.')}
+        </Notice>
+      )}
+      <p className="text-sm text-muted">
+        {context.remote
+          ? t('Toolyard connects to it, and serves it once it answers as an MCP server.')
+          : t(
+              'Toolyard determines the exact versions, installs them, starts the server, and serves it once it answers as an MCP server.',
+            )}
+      </p>
+    </div>
+  )
+}
+
+/** What stands in the review for an input; `undefined` for one that is not set. */
+function inputText(field: InputField, values: DeployValues): ReactNode {
+  const credential = values.bound[field.key]
+  if (credential !== undefined) return t('credential {name}', { name: credential })
+  const value = values.inputs[field.key] ?? ''
+  if (value === '') return undefined
+  if (field.secret) return t('a new secret, kept in the vault')
+  return <code className="id whitespace-pre-wrap">{plainText(value, 1000)}</code>
+}
