@@ -58,6 +58,12 @@ function refsIn(value, found = new Set()) {
   return found
 }
 
+const missing = [...refsIn(document)].filter((name) => schemas[name] === undefined)
+if (missing.length > 0) {
+  console.error(`openapi/public.json refers to schemas that it does not have: ${missing.join(', ')}`)
+  process.exit(1)
+}
+
 const operations = []
 for (const [path, methods] of Object.entries(document.paths)) {
   for (const method of METHODS) {

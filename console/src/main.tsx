@@ -30,7 +30,9 @@ window.addEventListener('vite:preloadError', (event) => {
 
 const root = document.getElementById('root')
 if (root === null) throw new Error('index.html has no #root')
-createRoot(root).render(
+// Boundaries show and report what they catch; in production it need not stand in the browser's console as well.
+const caught = import.meta.env.DEV ? {} : { onCaughtError: () => undefined }
+createRoot(root, caught).render(
   <StrictMode>
     <Boundary where="root">
       <QueryClientProvider client={queryClient}>

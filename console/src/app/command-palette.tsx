@@ -102,7 +102,7 @@ export function CommandPalette({
                   onPointerMove={() => setAt(index)}
                   className={cx(
                     'flex min-h-control cursor-default items-center gap-2.5 rounded-md px-2',
-                    command === chosen && 'bg-hover',
+                    command === chosen && 'bg-pressed',
                   )}
                 >
                   <command.icon aria-hidden="true" className="size-4 shrink-0 text-muted" />

@@ -1,7 +1,7 @@
 import { t } from '@/lib/t'
 import { Card } from '@/ui/card'
 import { EmptyState } from '@/ui/empty-state'
-import { ErrorState } from '@/ui/error-state'
+import { capital, ErrorState } from '@/ui/error-state'
 import { ButtonLink } from '@/ui/link'
 import { PageHeader } from '@/ui/page-header'
 
@@ -24,7 +24,7 @@ export function NotFoundPage({ detail }: { detail?: string }) {
       <PageHeader title={t('Not found')} />
       <Card>
         <EmptyState
-          title={detail ?? t('There is no page at this address')}
+          title={detail === undefined ? t('There is no page at this address') : capital(detail)}
           action={<ButtonLink to="/">{t('Go to the overview')}</ButtonLink>}
         />
       </Card>

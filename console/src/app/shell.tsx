@@ -56,7 +56,7 @@ export function Shell() {
       >
         {t('Skip to the page')}
       </a>
-      <div
+      <header
         className={cx(
           'sticky top-0 hidden h-dvh shrink-0 flex-col border-r bg-surface lg:flex',
           narrow ? 'w-[3.75rem]' : 'w-56',
@@ -78,15 +78,15 @@ export function Shell() {
         <div className="flex flex-col gap-1 border-t p-2.5">
           <Person narrow={narrow} onShortcuts={() => setOpen('shortcuts')} />
         </div>
-      </div>
-      <div className="sticky top-0 z-20 flex h-bar items-center gap-1 border-b bg-surface px-2 lg:hidden">
+      </header>
+      <header className="sticky top-0 z-20 flex h-bar items-center gap-1 border-b bg-surface px-2 lg:hidden">
         <IconButton icon={MenuIcon} label={t('Navigation')} onClick={() => setOpen('navigation')} />
         <Brand />
         <div className="ml-auto flex items-center gap-1">
           <IconButton icon={Search} label={t('Search and commands')} onClick={() => setOpen('palette')} />
           <Person narrow onShortcuts={() => setOpen('shortcuts')} />
         </div>
-      </div>
+      </header>
       <div className="min-w-0 flex-1">
         <ConnectionNote />
         <main
@@ -176,7 +176,7 @@ function Navigation({ narrow, onNavigate }: { narrow: boolean; onNavigate?: () =
                     aria-label={narrow ? item.label : undefined}
                     className={cx(
                       'flex min-h-control items-center gap-2.5 rounded-md px-2 text-muted hover:bg-hover hover:text-text',
-                      'aria-[current=page]:bg-hover aria-[current=page]:font-medium aria-[current=page]:text-text',
+                      'aria-[current=page]:bg-pressed/70 aria-[current=page]:font-medium aria-[current=page]:text-text',
                       narrow && 'justify-center',
                     )}
                   >
@@ -279,13 +279,16 @@ function ConnectionNote() {
     <>
       <LiveRegion>{lost ? t('The connection is lost. What is shown may be old.') : ''}</LiveRegion>
       {lost && (
-        <div className="flex items-center gap-2 border-b border-warn/30 bg-warn-soft px-4 py-1.5 text-sm sm:px-6 lg:px-8">
+        <section
+          aria-label={t('Connection')}
+          className="flex items-center gap-2 border-b border-warn/30 bg-warn-soft px-4 py-1.5 text-sm sm:px-6 lg:px-8"
+        >
           <WifiOff aria-hidden="true" className="size-4 shrink-0 text-warn" />
           <span>
             {t('No connection to Toolyard. This is how things were')}{' '}
             <RelativeTime at={new Date(state.since)} />.
           </span>
-        </div>
+        </section>
       )}
     </>
   )

@@ -65,7 +65,7 @@ export function Button({
       onClick={press}
     >
       {busy ? (
-        <Spinner className="-ml-0.5" />
+        <Spinner className="-ml-0.5 size-4" />
       ) : (
         Icon && <Icon aria-hidden="true" className="-ml-0.5 size-4" />
       )}
@@ -98,7 +98,10 @@ export function IconButton({
   const off = busy || disabledReason !== undefined
   const text: ReactNode = disabledReason === undefined ? label : `${label}: ${disabledReason}`
   return (
-    <Tooltip text={text}>
+    <Tooltip
+      text={text}
+      off={rest['aria-haspopup'] !== undefined && String(rest['aria-expanded']) === 'true'}
+    >
       <button
         type="button"
         {...rest}

@@ -29,7 +29,7 @@ export function errorFacts(error: unknown): ErrorFacts {
 }
 
 /** The server's messages begin in lower case; here they begin a line. */
-function capital(text: string): string {
+export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
 

@@ -2,6 +2,7 @@ import { Menu as Base } from '@base-ui/react/menu'
 import type { LucideIcon } from 'lucide-react'
 import type { ReactElement, ReactNode } from 'react'
 import { cx } from '@/lib/cx'
+import { useFloatingContainer } from './floating'
 
 /** One line of a menu. */
 export interface MenuItem {
@@ -30,7 +31,7 @@ export function Menu({
   return (
     <Base.Root>
       <Base.Trigger render={trigger} />
-      <Base.Portal>
+      <Base.Portal container={useFloatingContainer()}>
         <Base.Positioner align={align} sideOffset={4} collisionPadding={8} className="z-50 outline-none">
           <Base.Popup className="floating max-h-[var(--available-height)] min-w-44 overflow-y-auto p-1 outline-none">
             {header !== undefined && (
@@ -44,7 +45,7 @@ export function Menu({
                   disabled={item.disabledReason !== undefined}
                   className={cx(
                     'flex min-h-control-small cursor-default items-center gap-2 rounded px-2 py-1 outline-none select-none',
-                    'data-[disabled]:text-faint data-[highlighted]:bg-hover',
+                    'data-[disabled]:text-faint data-[highlighted]:bg-pressed',
                     item.danger && 'text-bad',
                   )}
                 >

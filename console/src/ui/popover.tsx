@@ -1,5 +1,6 @@
 import { Popover as Base } from '@base-ui/react/popover'
 import type { ReactElement, ReactNode } from 'react'
+import { useFloatingContainer } from './floating'
 
 /** Something small that opens at a button: filters, an explanation, a short form. */
 export function Popover({
@@ -16,7 +17,7 @@ export function Popover({
   return (
     <Base.Root>
       <Base.Trigger render={trigger} />
-      <Base.Portal>
+      <Base.Portal container={useFloatingContainer()}>
         <Base.Positioner align={align} sideOffset={6} collisionPadding={8} className="z-50">
           <Base.Popup className="floating w-[min(92vw,22rem)] p-3">
             <Base.Title className="mb-2 text-sm font-medium">{title}</Base.Title>

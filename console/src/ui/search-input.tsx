@@ -1,5 +1,6 @@
 import { Search, X } from 'lucide-react'
 import { type Ref, useId } from 'react'
+import { cx } from '@/lib/cx'
 import { t } from '@/lib/t'
 
 /** Searches as one types. `/` puts the focus into the first one of the page. Keep its value in the URL. */
@@ -20,7 +21,7 @@ export function SearchInput({
 }) {
   const id = useId()
   return (
-    <search className={className ?? 'relative w-full max-w-xs'}>
+    <search className={cx('relative h-fit w-full max-w-xs', className)}>
       <label htmlFor={id} className="sr-only">
         {label}
       </label>

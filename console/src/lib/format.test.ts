@@ -1,0 +1,29 @@
+import { expect, test } from 'vitest'
+import { formatBytes, formatDuration, formatRelative } from './format'
+
+test('durations grow from milliseconds to days', () => {
+  const seconds = 1000
+  const minutes = 60 * seconds
+  const hours = 60 * minutes
+  expect(formatDuration(0.25)).toBe('0.25 ms')
+  expect(formatDuration(830)).toBe('830 ms')
+  expect(formatDuration(2400)).toBe('2.4 s')
+  expect(formatDuration(59 * seconds)).toBe('59 s')
+  expect(formatDuration(3 * minutes + 20 * seconds)).toBe('3 min 20 s')
+  expect(formatDuration(2 * hours)).toBe('2 h')
+  expect(formatDuration(124 * hours)).toBe('5 d 4 h')
+})
+
+test('sizes are in powers of 1024', () => {
+  expect(formatBytes(0)).toBe('0 B')
+  expect(formatBytes(1536)).toBe('1.5 KiB')
+  expect(formatBytes(300 * 1024 * 1024)).toBe('300 MiB')
+})
+
+test('a moment ago is now, and then it counts', () => {
+  const now = Date.parse('2026-01-01T12:00:00Z')
+  expect(formatRelative('2026-01-01T11:59:55Z', now)).toBe('just now')
+  expect(formatRelative('2026-01-01T11:56:00Z', now)).toBe('4 min. ago')
+  expect(formatRelative('2026-01-01T14:00:00Z', now)).toBe('in 2 hr.')
+  expect(formatRelative('not a time', now)).toBe('not a time')
+})
