@@ -273,8 +273,17 @@ impl Identity {
     }
 
     async fn renew(&mut self) -> Result<(), IdentityError> {
-        let request = CertificateRequest { csr: base64(&self.key.signing_request()?) };
-        let certificate: AgentCertificate = ask(&self.channel, "/dtma/v1/certificate", &request).await?;
+        let csr = base64(&self.key.signing_request()?);
+        let certificate = if self.clock.now() < self.saved.certificate.expires_at {
+            let request = CertificateRequest { csr, ended: None };
+            ask::<AgentCertificate>(&self.channel, "/dtma/v1/certificate", &request).await?
+        } else {
+            // No connection is made with a certificate that has ended; it is shown to renew it.
+            let anonymous = self.dialler.without_certificate()?.channel();
+            let channel = stack::through(anonymous, Peer::without_breaker("the control plane"));
+            let ended = Some(self.saved.certificate.certificate.clone());
+            ask::<AgentCertificate>(&channel, "/dtma/v1/certificate", &CertificateRequest { csr, ended }).await?
+        };
         let saved = Saved { name: certificate.name.clone(), certificate, ..self.saved.clone() };
         self.dialler.set_certificate(&self.key, &der(&saved.certificate)?)?;
         save(&self.dir, &saved)?;

@@ -62,7 +62,7 @@ pub struct Dialler(Arc<Inner>);
 
 struct Inner {
     addresses: Vec<(String, Uri)>,
-    ca: String,
+    options: DialOptions,
     matcher: Option<Matcher>,
     config: RwLock<Arc<rustls::ClientConfig>>,
     /// Rises when the certificate is another one.
@@ -96,17 +96,20 @@ impl Dialler {
     /// # Errors
     /// When one is not `host:port`, or the cryptography fails.
     pub fn new(options: DialOptions) -> Result<Self, DialError> {
-        let addresses: Vec<_> =
-            options.addresses.into_iter().map(|text| target(&text).map(|uri| (text, uri))).collect::<Result<_, _>>()?;
+        let addresses: Vec<_> = options
+            .addresses
+            .iter()
+            .map(|text| target(text).map(|uri| (text.clone(), uri)))
+            .collect::<Result<_, _>>()?;
         if addresses.is_empty() {
             return Err(DialError::NoAddress);
         }
-        let no_proxy = options.no_proxy.unwrap_or_default();
-        let matcher = options.proxy.map(|proxy| Matcher::builder().all(proxy).no(no_proxy).build());
+        let no_proxy = options.no_proxy.clone().unwrap_or_default();
+        let matcher = options.proxy.clone().map(|proxy| Matcher::builder().all(proxy).no(no_proxy).build());
         Ok(Self(Arc::new(Inner {
             addresses,
             config: RwLock::new(tls::client_config(&options.ca, None)?),
-            ca: options.ca,
+            options,
             matcher,
             renewed: watch::Sender::new(0),
             current: watch::Sender::new(0),
@@ -114,12 +117,20 @@ impl Dialler {
         })))
     }
 
+    /// Another one to the same control plane, that has no certificate.
+    ///
+    /// # Errors
+    /// When the cryptography fails.
+    pub fn without_certificate(&self) -> Result<Self, DialError> {
+        Self::new(self.0.options.clone())
+    }
+
     /// Uses this certificate (DER) for every connection from now on; those that are open go on.
     ///
     /// # Errors
     /// When the key and the certificate do not belong together.
     pub fn set_certificate(&self, key: &AgentKey, certificate: &[u8]) -> Result<(), TlsError> {
-        let config = tls::client_config(&self.0.ca, Some(key.certified(certificate)?))?;
+        let config = tls::client_config(&self.0.options.ca, Some(key.certified(certificate)?))?;
         *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         self.0.renewed.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())

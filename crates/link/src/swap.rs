@@ -107,6 +107,7 @@ impl Links {
     /// None yet.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
+        stack::describe_metrics();
         Self(Arc::new(Open { clock, toolboxes: DashMap::new(), numbers: AtomicU64::new(0) }))
     }
 

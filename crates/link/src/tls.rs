@@ -58,6 +58,9 @@ pub enum TlsError {
     /// The other side took too long.
     #[error("the TLS handshake took longer than {} s", HANDSHAKE_TIMEOUT.as_secs())]
     Timeout,
+    /// The certificate is not of this CA, or not for this key.
+    #[error("the certificate is not of this CA, or not for this key")]
+    Foreign,
     /// The peer's certificate is from our CA and names no toolbox.
     #[error("the certificate names no toolbox")]
     NoToolbox,
@@ -171,6 +174,26 @@ impl Authority {
         params.not_after = date(until);
         let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(broken(doing))?;
         Ok(certificate.der().to_vec())
+    }
+
+    /// Reads an agent's certificate (DER) that need not be good any more, but was given by this CA for the key that
+    /// signed the request.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn ended(&self, certificate: &[u8], csr: &[u8]) -> Result<PeerCertificate, TlsError> {
+        use x509_parser::prelude::{FromDer, X509Certificate};
+        let doing = "read a certificate that has ended";
+        let (_, parsed) = X509Certificate::from_der(certificate).map_err(broken(doing))?;
+        let (_, ca) = X509Certificate::from_der(&self.certificate).map_err(broken(doing))?;
+        parsed.verify_signature(Some(ca.public_key())).map_err(|_| TlsError::Foreign)?;
+        // The listener's own certificates are of this CA too, and name no toolbox.
+        let peer = PeerCertificate::read(certificate)?;
+        let request = CertificateSigningRequestParams::from_der(&csr.into()).map_err(broken(doing))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != request.public_key.der_bytes() {
+            return Err(TlsError::Foreign);
+        }
+        Ok(peer)
     }
 
     fn issue_server(&self, now: Timestamp) -> Result<CertifiedKey, TlsError> {
@@ -466,5 +489,28 @@ impl ResolvesClientCert for Own {
 
     fn has_certs(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_has_ended_is_known_only_with_its_own_key_and_of_its_own_ca() {
+        let now = Clock::system().now();
+        let (authority, stranger) = (Authority::generate(now).unwrap(), Authority::generate(now).unwrap());
+        let (own, other) = (AgentKey::generate().unwrap(), AgentKey::generate().unwrap());
+        let toolbox = ToolboxId::generate();
+        let past = before(now, Duration::from_secs(3 * 3600));
+        let request = own.signing_request().unwrap();
+        let certificate = authority.issue_agent(&request, (toolbox, 3), past, before(now, BACKDATED)).unwrap();
+        let known = authority.ended(&certificate, &request).unwrap();
+        assert_eq!((known.toolbox, known.enrolment), (toolbox, 3));
+        assert!(matches!(authority.ended(&certificate, &other.signing_request().unwrap()), Err(TlsError::Foreign)));
+        assert!(matches!(stranger.ended(&certificate, &request), Err(TlsError::Foreign)));
+        let reopened = Authority::open(&authority.certificate_pem(), &authority.key_pem()).unwrap();
+        assert_eq!(reopened.fingerprint(), authority.fingerprint());
+        assert!(reopened.ended(&certificate, &request).is_ok(), "a stored CA is the same");
     }
 }

@@ -47,6 +47,10 @@ pub struct JoinRequest {
 pub struct CertificateRequest {
     /// As in [`JoinRequest`].
     pub csr: String,
+    /// The certificate (DER, in base64url) where it has ended, so that no connection can be made with it. The signing
+    /// request must then be for the same key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
 }
 
 /// The answer to both.

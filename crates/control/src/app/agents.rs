@@ -34,6 +34,8 @@ const SEEN_EVERY: Duration = Duration::from_secs(15);
 const LEASE: Duration = Duration::from_secs(24 * 3600);
 /// How old a lease gets before everything is sent again.
 const RENEW_LEASE: Duration = Duration::from_secs(6 * 3600);
+/// How long after its end an agent's certificate can be renewed with its key.
+const RENEWABLE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The most instances and jobs one agent may report.
 const MOST_OBSERVED: usize = 10_000;
 /// No honest agent saw a higher generation. One that is near the largest number of the database would end the
@@ -84,6 +86,10 @@ pub(crate) async fn admit(control: &Control, certificate: &PeerCertificate) -> R
     if control.clock().now() >= certificate.expires_at {
         return Err(ControlError::problem(Code::CertificateRevoked, "the certificate has ended"));
     }
+    identify(control, certificate).await
+}
+
+async fn identify(control: &Control, certificate: &PeerCertificate) -> Result<Agent> {
     let tx = control.store().system_read("identifying an agent").await?;
     let (organization, enrolment) = tx.toolbox_enrolment(certificate.toolbox).await?.ok_or_else(removed)?;
     let agent = Agent { organization, toolbox: certificate.toolbox, enrolment: Some(certificate.enrolment) };
@@ -167,17 +173,22 @@ fn usable(token: &JoinTokenRow, row: &ToolboxRow, request: &JoinRequest, key: &s
     }
 }
 
-/// Gives an agent that has a certificate the next one.
+/// Gives an agent that has a certificate the next one. One that has ended is good for this, and for nothing else, until
+/// [`RENEWABLE`] has gone: a weekend without a control plane must not cost a new token for every host.
 ///
 /// # Errors
-/// `certificate_revoked`, `validation_failed`, or when the store fails.
+/// `certificate_required`, `certificate_revoked`, `validation_failed`, or when the store fails.
 pub(crate) async fn renew(
     control: &Control,
-    certificate: &PeerCertificate,
+    certificate: Option<PeerCertificate>,
     request: &CertificateRequest,
 ) -> Result<AgentCertificate> {
     let (csr, _) = signing_request(&request.csr)?;
-    let agent = admit(control, certificate).await?;
+    let agent = match (certificate, &request.ended) {
+        (Some(certificate), _) => admit(control, &certificate).await?,
+        (None, Some(ended)) => admit_ended(control, ended, &csr).await?,
+        (None, None) => return Err(no_certificate()),
+    };
     let mut tx = control.store().org(agent.organization).await?;
     let row = tx.toolbox_by_id(agent.toolbox).await?.ok_or_else(removed)?;
     agent.check(row.enrolment)?;
@@ -186,6 +197,22 @@ pub(crate) async fn renew(
     tx.commit().await?;
     tracing::info!(toolbox.name = %row.name, until = %certificate.expires_at, "an agent renewed its certificate");
     Ok(certificate)
+}
+
+async fn admit_ended(control: &Control, certificate: &str, csr: &[u8]) -> Result<Agent> {
+    let foreign = || {
+        let detail = "must be a certificate of this Toolyard (DER) in base64url, for the key of the signing request";
+        ControlError::field("ended", detail)
+    };
+    let certificate = URL_SAFE_NO_PAD.decode(certificate).map_err(|_| foreign())?;
+    let certificate = control.authority().ended(&certificate, csr).map_err(|_| foreign())?;
+    if control.clock().now() >= certificate.expires_at.plus(RENEWABLE) {
+        return Err(ControlError::problem(
+            Code::CertificateRevoked,
+            "the certificate ended too long ago to be renewed",
+        ));
+    }
+    identify(control, &certificate).await
 }
 
 fn signing_request(text: &str) -> Result<(Vec<u8>, String)> {

@@ -163,6 +163,24 @@ both_engines! {
         assert_eq!(ask(&t, "/dtma/v1/certificate", Some(renewed), &json!({ "csr": "no" })).await.0, 422);
     }
 
+    async fn a_certificate_that_has_ended_is_renewed_with_its_key_for_a_month_and_good_for_nothing_else(engine) {
+        let t = TestControl::start(engine).await;
+        let (token, key) = (enroll(&t, "edge").await, AgentKey::generate().unwrap());
+        let answer = join(&t, &token, &key).await.1;
+        let ended = |key: &AgentKey| json!({ "csr": signing_request(key), "ended": answer["certificate"] });
+        t.clock.step_ms(3 * 24 * 3_600_000);
+        assert_eq!(sync(&t, certificate(&answer), &report(0)).await.0, 401);
+        assert_eq!(ask(&t, "/dtma/v1/certificate", None, &ended(&AgentKey::generate().unwrap())).await.0, 422);
+        let (status, renewed) = ask(&t, "/dtma/v1/certificate", None, &ended(&key)).await;
+        assert_eq!(status, 200, "{renewed}");
+        assert_eq!(sync(&t, certificate(&renewed), &report(0)).await.0, 200);
+        t.clock.step_ms(30 * 24 * 3_600_000);
+        assert_eq!(ask(&t, "/dtma/v1/certificate", None, &ended(&key)).await.0, 401);
+        t.post("/api/v1/toolboxes/edge/revoke", json!({})).await.expect(200);
+        let renewed = json!({ "csr": signing_request(&key), "ended": renewed["certificate"] });
+        assert_eq!(code(ask(&t, "/dtma/v1/certificate", None, &renewed).await), (401, "certificate_revoked".into()));
+    }
+
     async fn a_server_that_asks_for_labels_is_placed_where_they_are(engine) {
         let t = TestControl::start(engine).await;
         let _local = FakeAgent::local(&t.control).await;
