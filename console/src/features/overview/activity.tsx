@@ -75,6 +75,8 @@ function Target({ target }: { target: string }) {
   const [noun, name] = slash < 0 ? [target, ''] : [target.slice(0, slash), target.slice(slash + 1)]
   // A session says nothing that its actor does not.
   if (noun === 'session' || name === '') return null
+  // An id tells people nothing; the audit log has it.
+  if (/^[0-9a-f-]{36}$/.test(name)) return oneLine(noun, 40).replaceAll('_', ' ')
   return (
     <>
       {oneLine(noun, 40).replaceAll('_', ' ')} <code className="id">{oneLine(name, 120)}</code>

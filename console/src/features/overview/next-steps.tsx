@@ -44,7 +44,8 @@ export function NextSteps({ facts }: { facts: NextStep }) {
       to: undefined,
     },
   ]
-  if (hidden || steps.every((step) => step.done) || !may(session, 'server:deploy')) return null
+  // A toolset is a step that one may leave out.
+  if (hidden || (facts.has_servers && facts.has_calls) || !may(session, 'server:deploy')) return null
   const next = steps.find((step) => !step.done)
   return (
     <Card

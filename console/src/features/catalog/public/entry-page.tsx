@@ -1,6 +1,6 @@
 import { useMutation, useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { useNavigate } from '@tanstack/react-router'
-import { BadgeCheck, Globe, GlobeLock, MoreHorizontal, Rocket, Trash2 } from 'lucide-react'
+import { BadgeCheck, FilePen, Globe, GlobeLock, MoreHorizontal, Rocket, Trash2 } from 'lucide-react'
 import { type ReactNode, useState } from 'react'
 import { call } from '@/api/client'
 import { deleteEntry, getEntry, listEntries, updateEntry } from '@/api/generated/catalog'
@@ -36,6 +36,7 @@ import {
   kindText,
   Rating,
   StatusBadge,
+  undeployable,
   VerifiedMark,
   verification,
 } from './entry-parts'
@@ -77,6 +78,7 @@ export function EntryPage({
         }
         actions={
           <>
+            <NextVersion entry={entry} />
             <EntryMenu entry={entry} />
             <DeployButton entry={entry} version={version} />
           </>
@@ -149,13 +151,7 @@ function Notices({ entry }: { entry: Entry }) {
 
 function DeployButton({ entry, version }: { entry: Entry; version: string | undefined }) {
   const denied = useDenied('server:deploy')
-  const reason =
-    denied ??
-    (entry.status === 'deleted'
-      ? t('The publisher deleted this entry')
-      : offers(entry.server).some((offer) => offer.runs)
-        ? undefined
-        : t('It offers nothing that Toolyard can run yet'))
+  const reason = denied ?? undeployable(entry)
   if (reason !== undefined) {
     return (
       <Button variant="primary" icon={Rocket} disabledReason={reason}>
@@ -172,6 +168,19 @@ function DeployButton({ entry, version }: { entry: Entry; version: string | unde
       search={version === undefined ? {} : { version }}
     >
       {t('Deploy')}
+    </ButtonLink>
+  )
+}
+
+/** From an entry of one's own to its next document. */
+function NextVersion({ entry }: { entry: Entry }) {
+  const session = useSession()
+  if (entry.source !== 'own' || !may(session, 'catalog:submit')) return null
+  // Of an approved entry a reviewer publishes the next version.
+  if (entry.review === 'approved' && !may(session, 'catalog:review')) return null
+  return (
+    <ButtonLink to="/marketplace/publish" search={{ from: entry.name }} icon={FilePen}>
+      {entry.review === 'rejected' ? t('Correct it') : t('New version')}
     </ButtonLink>
   )
 }

@@ -1,5 +1,7 @@
 import { BadgeCheck, Star } from 'lucide-react'
 import type { ReactNode } from 'react'
+import type { Entry } from '@/api/generated/types'
+import { offers } from '@/features/servers/public/inputs'
 import { cx } from '@/lib/cx'
 import { formatCompact } from '@/lib/format'
 import { plural, t } from '@/lib/t'
@@ -103,4 +105,13 @@ export function StatusBadge({ status, className }: { status: string; className?:
       </Badge>
     </span>
   )
+}
+
+/** Why an entry cannot be deployed; `undefined` when it can. */
+export function undeployable(entry: Entry): string | undefined {
+  if (entry.review !== 'approved') return t('It is not approved')
+  if (entry.status === 'deleted') return t('Its publisher deleted it')
+  return offers(entry.server).some((offer) => offer.runs)
+    ? undefined
+    : t('It offers nothing that Toolyard can run: npm, PyPI or a container over stdio, or an address')
 }

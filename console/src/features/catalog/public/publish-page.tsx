@@ -4,7 +4,7 @@ import { useEffect, useState } from 'react'
 import { flushSync } from 'react-dom'
 import { call } from '@/api/client'
 import { listCategories, listEntries, publishEntry } from '@/api/generated/catalog'
-import type { FieldError, Validation } from '@/api/generated/types'
+import type { Entry, FieldError, Validation } from '@/api/generated/types'
 import { invalidate, q } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
 import { plural, t } from '@/lib/t'
@@ -63,15 +63,23 @@ function read(text: string): Checked {
 }
 
 /** Publishes an entry of one's own, or submits it for review; it is checked while it is typed. */
-export function PublishPage({ onPublished }: { onPublished: (name: string) => void }) {
+export function PublishPage({
+  from,
+  onPublished,
+}: {
+  /** The entry whose document it begins with. */
+  from: Entry | undefined
+  onPublished: (name: string) => void
+}) {
   const session = useSession()
   const queryClient = useQueryClient()
   const denied = useDenied('catalog:submit')
   const reviews = may(session, 'catalog:review')
-  const [text, setText] = useState(START)
-  const [settled, setSettled] = useState(START)
-  const [categories, setCategories] = useState<string[]>([])
-  const [isPublic, setPublic] = useState(false)
+  const [start] = useState(() => (from === undefined ? START : `${JSON.stringify(from.server, null, 2)}\n`))
+  const [text, setText] = useState(start)
+  const [settled, setSettled] = useState(start)
+  const [categories, setCategories] = useState<string[]>(from?.categories ?? [])
+  const [isPublic, setPublic] = useState(from?.public ?? false)
   const [done, setDone] = useState(false)
   useEffect(() => {
     const timer = setTimeout(() => setSettled(text), PAUSE_MS)
@@ -133,7 +141,7 @@ export function PublishPage({ onPublished }: { onPublished: (name: string) => vo
           ? t('A server.json document in the form of the MCP registry. It is in the marketplace at once.')
           : t('A server.json document in the form of the MCP registry. A reviewer looks at it first.')}
       </PageHeader>
-      <UnsavedChangesGuard dirty={text !== START && !done} />
+      <UnsavedChangesGuard dirty={text !== start && !done} />
       <form
         noValidate
         onSubmit={(event) => {

@@ -1,17 +1,20 @@
-import { useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
+import { type QueryClient, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { Check, ClipboardCheck, X } from 'lucide-react'
 import { useState } from 'react'
+import * as v from 'valibot'
 import { call } from '@/api/client'
 import { getEntry, listEntries, reviewEntry } from '@/api/generated/catalog'
 import type { EntrySummary } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { useDenied } from '@/api/session'
+import { useForm } from '@/lib/form'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
-import { ConfirmDialog } from '@/ui/dialog'
+import { ConfirmDialog, Dialog } from '@/ui/dialog'
 import { EmptyState } from '@/ui/empty-state'
+import { ErrorNote } from '@/ui/error-state'
 import { Textarea } from '@/ui/inputs'
 import { LetterTile } from '@/ui/letter-tile'
 import { Link } from '@/ui/link'
@@ -63,16 +66,11 @@ function Submitted({ entry }: { entry: EntrySummary }) {
   const queryClient = useQueryClient()
   const denied = useDenied('catalog:review')
   const [asked, setAsked] = useState<'approve' | 'reject'>()
-  const [why, setWhy] = useState('')
-  const [missing, setMissing] = useState(false)
   const name = entryTitle(entry)
-  const decide = async (approve: boolean) => {
-    await call(reviewEntry, {
-      path: { name: entry.name },
-      body: approve ? { approve } : { approve, reason: why.trim() },
-    })
-    toast.done({ title: approve ? t('{name} is approved', { name }) : t('{name} is rejected', { name }) })
-    await Promise.all([invalidate(queryClient, listEntries), invalidate(queryClient, getEntry)])
+  const approve = async () => {
+    await call(reviewEntry, { path: { name: entry.name }, body: { approve: true } })
+    toast.done({ title: t('{name} is approved', { name }) })
+    await readAgain(queryClient)
   }
   return (
     <li className="flex flex-wrap items-start gap-x-4 gap-y-3 border-b p-pad last:border-b-0">
@@ -105,36 +103,57 @@ function Submitted({ entry }: { entry: EntrySummary }) {
         onOpenChange={() => setAsked(undefined)}
         title={t('Approve {name}?', { name })}
         confirm={t('Approve')}
-        onConfirm={() => decide(true)}
+        onConfirm={approve}
       >
         {t('It appears in the marketplace of this organization, and its version cannot be changed any more.')}
       </ConfirmDialog>
-      <ConfirmDialog
-        open={asked === 'reject'}
-        onOpenChange={() => {
-          setAsked(undefined)
-          setMissing(false)
-        }}
-        title={t('Reject {name}?', { name })}
-        confirm={t('Reject')}
-        danger
-        onConfirm={async () => {
-          setMissing(why.trim() === '')
-          if (why.trim() === '') throw new Error(t('Say why, so that it can be corrected'))
-          await decide(false)
-        }}
-      >
+      {asked === 'reject' && <Reject entry={entry} onClose={() => setAsked(undefined)} />}
+    </li>
+  )
+}
+
+function readAgain(queryClient: QueryClient) {
+  return Promise.all([invalidate(queryClient, listEntries), invalidate(queryClient, getEntry)])
+}
+
+function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }) {
+  const queryClient = useQueryClient()
+  const name = entryTitle(entry)
+  const form = useForm({
+    initial: { reason: '' },
+    schema: v.object({
+      reason: v.pipe(v.string(), v.trim(), v.minLength(1, t('Say why, so that it can be corrected'))),
+    }),
+    submit: async ({ reason }) => {
+      await call(reviewEntry, { path: { name: entry.name }, body: { approve: false, reason } })
+      toast.done({ title: t('{name} is rejected', { name }) })
+      onClose()
+      await readAgain(queryClient)
+    },
+  })
+  return (
+    <Dialog
+      open
+      onOpenChange={() => (form.submitting ? undefined : onClose())}
+      size="small"
+      title={t('Reject {name}?', { name })}
+    >
+      <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
         <Textarea
-          id={`reason-${entry.name}`}
+          {...form.field('reason')}
           label={t('Reason')}
           hint={t('Whoever submitted it reads this.')}
           required
           maxLength={500}
-          value={why}
-          onValueChange={setWhy}
-          error={missing && why.trim() === '' ? t('Say why') : undefined}
         />
-      </ConfirmDialog>
-    </li>
+        <ErrorNote error={form.submitError} />
+        <div className="flex flex-wrap justify-end gap-2">
+          <Button onClick={onClose}>{t('Cancel')}</Button>
+          <Button type="submit" variant="danger" busy={form.submitting}>
+            {t('Reject')}
+          </Button>
+        </div>
+      </form>
+    </Dialog>
   )
 }

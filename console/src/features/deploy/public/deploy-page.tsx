@@ -10,6 +10,7 @@ import {
   entryParams,
   entryTitle,
   kindText,
+  undeployable,
   VerifiedMark,
   verification,
 } from '@/features/catalog/public/entry-parts'
@@ -66,6 +67,7 @@ export function DeployPage({
 }) {
   const { data: entry } = useSuspenseQuery(entryQuery(name, version))
   const all = offers(entry.server).filter((offer) => offer.runs)
+  const reason = undeployable(entry)
   return (
     <>
       <PageHeader
@@ -80,7 +82,7 @@ export function DeployPage({
         title={t('Deploy {name}', { name: entryTitle(entry) })}
         meta={<VerifiedMark by={entry.verified_by} />}
       />
-      {all[0] === undefined ? (
+      {reason !== undefined || all[0] === undefined ? (
         <Card>
           <EmptyState
             icon={Rocket}
@@ -91,9 +93,7 @@ export function DeployPage({
               </ButtonLink>
             }
           >
-            {t(
-              'The entry offers nothing that Toolyard can run: npm, PyPI or container over stdio, or an address.',
-            )}
+            {reason}
           </EmptyState>
         </Card>
       ) : (
