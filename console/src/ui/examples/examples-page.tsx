@@ -19,7 +19,9 @@ import { NumberInput, PasswordInput, Textarea, TextInput } from '../inputs'
 import { JsonView } from '../json-view'
 import { Kbd } from '../kbd'
 import { KeyValueList } from '../key-value-list'
+import { LetterTile } from '../letter-tile'
 import { ExternalLink, Link } from '../link'
+import { Markdown } from '../markdown'
 import { Menu } from '../menu'
 import { Notice } from '../notice'
 import { PageHeader } from '../page-header'
@@ -139,6 +141,8 @@ function States() {
           <Badge tone="bad">{t('bad')}</Badge>
           <Badge tone="info">{t('info')}</Badge>
           <Badge mono>1.4.0</Badge>
+          <LetterTile name={t('Example')} />
+          <LetterTile name={t('Other')} large />
           <Kbd>g</Kbd>
         </Row>
         <Row>
@@ -501,6 +505,14 @@ function Tables() {
 const OLD = '{\n  "version": "1.0.0",\n  "memory": 256,\n  "replicas": 1\n}'
 const NEW = '{\n  "version": "1.1.0",\n  "memory": 256,\n  "replicas": 2\n}'
 
+const MARKDOWN = [
+  '## Markdown of strangers',
+  'It has **bold** and *emphasis*, `code`, [a link](https://example.com/) and [none](javascript:alert(1)).',
+  '- an item\n- another one\n  - inside of it',
+  '| a | b |\n| --- | --- |\n| 1 | 2 |',
+  '<b>HTML stays text</b>',
+].join('\n\n')
+
 function Texts() {
   return (
     <Card title={t('Texts')}>
@@ -517,6 +529,7 @@ function Texts() {
             [t('Absent'), undefined],
           ]}
         />
+        <Markdown text={MARKDOWN} />
         <CodeBlock label={t('A command')} code="toolyard servers list --output json" />
         <JsonView
           label={t('A JSON value')}
