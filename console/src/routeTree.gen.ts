@@ -12,7 +12,12 @@ import { Route as rootRouteImport } from './routes/__root'
 import { Route as ShellRouteImport } from './routes/_shell'
 import { Route as SignInRouteImport } from './routes/sign-in'
 import { Route as ShellIndexRouteImport } from './routes/_shell/index'
+import { Route as ShellAccessRouteRouteImport } from './routes/_shell/access/route'
 import { Route as ShellDesignRouteImport } from './routes/_shell/design'
+import { Route as ShellAccessIndexRouteImport } from './routes/_shell/access/index'
+import { Route as ShellAccessKeysRouteImport } from './routes/_shell/access/keys'
+import { Route as ShellAccessMembersRouteImport } from './routes/_shell/access/members'
+import { Route as ShellAccessWhyRouteImport } from './routes/_shell/access/why'
 import { Route as ShellDeployIndexRouteImport } from './routes/_shell/deploy/index'
 import { Route as ShellMarketplaceIndexRouteImport } from './routes/_shell/marketplace/index'
 import { Route as ShellMarketplacePublishRouteImport } from './routes/_shell/marketplace/publish'
@@ -26,6 +31,7 @@ import { Route as ShellServersNameLogsRouteImport } from './routes/_shell/server
 import { Route as ShellServersNameMetricsRouteImport } from './routes/_shell/servers/$name/metrics'
 import { Route as ShellServersNameRevisionsRouteImport } from './routes/_shell/servers/$name/revisions'
 import { Route as ShellServersNameSettingsRouteImport } from './routes/_shell/servers/$name/settings'
+import { Route as ShellServersNameToolsRouteImport } from './routes/_shell/servers/$name/tools'
 
 const ShellRoute = ShellRouteImport.update({
   id: '/_shell',
@@ -41,10 +47,35 @@ const ShellIndexRoute = ShellIndexRouteImport.update({
   path: '/',
   getParentRoute: () => ShellRoute,
 } as any)
+const ShellAccessRouteRoute = ShellAccessRouteRouteImport.update({
+  id: '/access',
+  path: '/access',
+  getParentRoute: () => ShellRoute,
+} as any)
 const ShellDesignRoute = ShellDesignRouteImport.update({
   id: '/design',
   path: '/design',
   getParentRoute: () => ShellRoute,
+} as any)
+const ShellAccessIndexRoute = ShellAccessIndexRouteImport.update({
+  id: '/',
+  path: '/',
+  getParentRoute: () => ShellAccessRouteRoute,
+} as any)
+const ShellAccessKeysRoute = ShellAccessKeysRouteImport.update({
+  id: '/keys',
+  path: '/keys',
+  getParentRoute: () => ShellAccessRouteRoute,
+} as any)
+const ShellAccessMembersRoute = ShellAccessMembersRouteImport.update({
+  id: '/members',
+  path: '/members',
+  getParentRoute: () => ShellAccessRouteRoute,
+} as any)
+const ShellAccessWhyRoute = ShellAccessWhyRouteImport.update({
+  id: '/why',
+  path: '/why',
+  getParentRoute: () => ShellAccessRouteRoute,
 } as any)
 const ShellDeployIndexRoute = ShellDeployIndexRouteImport.update({
   id: '/deploy/',
@@ -115,14 +146,24 @@ const ShellServersNameSettingsRoute =
     path: '/settings',
     getParentRoute: () => ShellServersNameRouteRoute,
   } as any)
+const ShellServersNameToolsRoute = ShellServersNameToolsRouteImport.update({
+  id: '/tools',
+  path: '/tools',
+  getParentRoute: () => ShellServersNameRouteRoute,
+} as any)
 
 export interface FileRoutesByFullPath {
   '/': typeof ShellIndexRoute
   '/sign-in': typeof SignInRoute
+  '/access': typeof ShellAccessRouteRouteWithChildren
   '/design': typeof ShellDesignRoute
   '/servers/$name': typeof ShellServersNameRouteRouteWithChildren
+  '/access/keys': typeof ShellAccessKeysRoute
+  '/access/members': typeof ShellAccessMembersRoute
+  '/access/why': typeof ShellAccessWhyRoute
   '/marketplace/publish': typeof ShellMarketplacePublishRoute
   '/marketplace/review': typeof ShellMarketplaceReviewRoute
+  '/access/': typeof ShellAccessIndexRoute
   '/deploy/': typeof ShellDeployIndexRoute
   '/marketplace/': typeof ShellMarketplaceIndexRoute
   '/servers/': typeof ShellServersIndexRoute
@@ -132,14 +173,19 @@ export interface FileRoutesByFullPath {
   '/servers/$name/metrics': typeof ShellServersNameMetricsRoute
   '/servers/$name/revisions': typeof ShellServersNameRevisionsRoute
   '/servers/$name/settings': typeof ShellServersNameSettingsRoute
+  '/servers/$name/tools': typeof ShellServersNameToolsRoute
   '/servers/$name/': typeof ShellServersNameIndexRoute
 }
 export interface FileRoutesByTo {
   '/sign-in': typeof SignInRoute
   '/design': typeof ShellDesignRoute
   '/': typeof ShellIndexRoute
+  '/access/keys': typeof ShellAccessKeysRoute
+  '/access/members': typeof ShellAccessMembersRoute
+  '/access/why': typeof ShellAccessWhyRoute
   '/marketplace/publish': typeof ShellMarketplacePublishRoute
   '/marketplace/review': typeof ShellMarketplaceReviewRoute
+  '/access': typeof ShellAccessIndexRoute
   '/deploy': typeof ShellDeployIndexRoute
   '/marketplace': typeof ShellMarketplaceIndexRoute
   '/servers': typeof ShellServersIndexRoute
@@ -149,17 +195,23 @@ export interface FileRoutesByTo {
   '/servers/$name/metrics': typeof ShellServersNameMetricsRoute
   '/servers/$name/revisions': typeof ShellServersNameRevisionsRoute
   '/servers/$name/settings': typeof ShellServersNameSettingsRoute
+  '/servers/$name/tools': typeof ShellServersNameToolsRoute
   '/servers/$name': typeof ShellServersNameIndexRoute
 }
 export interface FileRoutesById {
   __root__: typeof rootRouteImport
   '/_shell': typeof ShellRouteWithChildren
   '/sign-in': typeof SignInRoute
+  '/_shell/access': typeof ShellAccessRouteRouteWithChildren
   '/_shell/design': typeof ShellDesignRoute
   '/_shell/': typeof ShellIndexRoute
   '/_shell/servers/$name': typeof ShellServersNameRouteRouteWithChildren
+  '/_shell/access/keys': typeof ShellAccessKeysRoute
+  '/_shell/access/members': typeof ShellAccessMembersRoute
+  '/_shell/access/why': typeof ShellAccessWhyRoute
   '/_shell/marketplace/publish': typeof ShellMarketplacePublishRoute
   '/_shell/marketplace/review': typeof ShellMarketplaceReviewRoute
+  '/_shell/access/': typeof ShellAccessIndexRoute
   '/_shell/deploy/': typeof ShellDeployIndexRoute
   '/_shell/marketplace/': typeof ShellMarketplaceIndexRoute
   '/_shell/servers/': typeof ShellServersIndexRoute
@@ -169,6 +221,7 @@ export interface FileRoutesById {
   '/_shell/servers/$name/metrics': typeof ShellServersNameMetricsRoute
   '/_shell/servers/$name/revisions': typeof ShellServersNameRevisionsRoute
   '/_shell/servers/$name/settings': typeof ShellServersNameSettingsRoute
+  '/_shell/servers/$name/tools': typeof ShellServersNameToolsRoute
   '/_shell/servers/$name/': typeof ShellServersNameIndexRoute
 }
 export interface FileRouteTypes {
@@ -176,10 +229,15 @@ export interface FileRouteTypes {
   fullPaths:
     | '/'
     | '/sign-in'
+    | '/access'
     | '/design'
     | '/servers/$name'
+    | '/access/keys'
+    | '/access/members'
+    | '/access/why'
     | '/marketplace/publish'
     | '/marketplace/review'
+    | '/access/'
     | '/deploy/'
     | '/marketplace/'
     | '/servers/'
@@ -189,14 +247,19 @@ export interface FileRouteTypes {
     | '/servers/$name/metrics'
     | '/servers/$name/revisions'
     | '/servers/$name/settings'
+    | '/servers/$name/tools'
     | '/servers/$name/'
   fileRoutesByTo: FileRoutesByTo
   to:
     | '/sign-in'
     | '/design'
     | '/'
+    | '/access/keys'
+    | '/access/members'
+    | '/access/why'
     | '/marketplace/publish'
     | '/marketplace/review'
+    | '/access'
     | '/deploy'
     | '/marketplace'
     | '/servers'
@@ -206,16 +269,22 @@ export interface FileRouteTypes {
     | '/servers/$name/metrics'
     | '/servers/$name/revisions'
     | '/servers/$name/settings'
+    | '/servers/$name/tools'
     | '/servers/$name'
   id:
     | '__root__'
     | '/_shell'
     | '/sign-in'
+    | '/_shell/access'
     | '/_shell/design'
     | '/_shell/'
     | '/_shell/servers/$name'
+    | '/_shell/access/keys'
+    | '/_shell/access/members'
+    | '/_shell/access/why'
     | '/_shell/marketplace/publish'
     | '/_shell/marketplace/review'
+    | '/_shell/access/'
     | '/_shell/deploy/'
     | '/_shell/marketplace/'
     | '/_shell/servers/'
@@ -225,6 +294,7 @@ export interface FileRouteTypes {
     | '/_shell/servers/$name/metrics'
     | '/_shell/servers/$name/revisions'
     | '/_shell/servers/$name/settings'
+    | '/_shell/servers/$name/tools'
     | '/_shell/servers/$name/'
   fileRoutesById: FileRoutesById
 }
@@ -256,12 +326,47 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ShellIndexRouteImport
       parentRoute: typeof ShellRoute
     }
+    '/_shell/access': {
+      id: '/_shell/access'
+      path: '/access'
+      fullPath: '/access'
+      preLoaderRoute: typeof ShellAccessRouteRouteImport
+      parentRoute: typeof ShellRoute
+    }
     '/_shell/design': {
       id: '/_shell/design'
       path: '/design'
       fullPath: '/design'
       preLoaderRoute: typeof ShellDesignRouteImport
       parentRoute: typeof ShellRoute
+    }
+    '/_shell/access/': {
+      id: '/_shell/access/'
+      path: '/'
+      fullPath: '/access/'
+      preLoaderRoute: typeof ShellAccessIndexRouteImport
+      parentRoute: typeof ShellAccessRouteRoute
+    }
+    '/_shell/access/keys': {
+      id: '/_shell/access/keys'
+      path: '/keys'
+      fullPath: '/access/keys'
+      preLoaderRoute: typeof ShellAccessKeysRouteImport
+      parentRoute: typeof ShellAccessRouteRoute
+    }
+    '/_shell/access/members': {
+      id: '/_shell/access/members'
+      path: '/members'
+      fullPath: '/access/members'
+      preLoaderRoute: typeof ShellAccessMembersRouteImport
+      parentRoute: typeof ShellAccessRouteRoute
+    }
+    '/_shell/access/why': {
+      id: '/_shell/access/why'
+      path: '/why'
+      fullPath: '/access/why'
+      preLoaderRoute: typeof ShellAccessWhyRouteImport
+      parentRoute: typeof ShellAccessRouteRoute
     }
     '/_shell/deploy/': {
       id: '/_shell/deploy/'
@@ -354,14 +459,39 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ShellServersNameSettingsRouteImport
       parentRoute: typeof ShellServersNameRouteRoute
     }
+    '/_shell/servers/$name/tools': {
+      id: '/_shell/servers/$name/tools'
+      path: '/tools'
+      fullPath: '/servers/$name/tools'
+      preLoaderRoute: typeof ShellServersNameToolsRouteImport
+      parentRoute: typeof ShellServersNameRouteRoute
+    }
   }
 }
+
+interface ShellAccessRouteRouteChildren {
+  ShellAccessKeysRoute: typeof ShellAccessKeysRoute
+  ShellAccessMembersRoute: typeof ShellAccessMembersRoute
+  ShellAccessWhyRoute: typeof ShellAccessWhyRoute
+  ShellAccessIndexRoute: typeof ShellAccessIndexRoute
+}
+
+const ShellAccessRouteRouteChildren: ShellAccessRouteRouteChildren = {
+  ShellAccessKeysRoute: ShellAccessKeysRoute,
+  ShellAccessMembersRoute: ShellAccessMembersRoute,
+  ShellAccessWhyRoute: ShellAccessWhyRoute,
+  ShellAccessIndexRoute: ShellAccessIndexRoute,
+}
+
+const ShellAccessRouteRouteWithChildren =
+  ShellAccessRouteRoute._addFileChildren(ShellAccessRouteRouteChildren)
 
 interface ShellServersNameRouteRouteChildren {
   ShellServersNameLogsRoute: typeof ShellServersNameLogsRoute
   ShellServersNameMetricsRoute: typeof ShellServersNameMetricsRoute
   ShellServersNameRevisionsRoute: typeof ShellServersNameRevisionsRoute
   ShellServersNameSettingsRoute: typeof ShellServersNameSettingsRoute
+  ShellServersNameToolsRoute: typeof ShellServersNameToolsRoute
   ShellServersNameIndexRoute: typeof ShellServersNameIndexRoute
 }
 
@@ -370,6 +500,7 @@ const ShellServersNameRouteRouteChildren: ShellServersNameRouteRouteChildren = {
   ShellServersNameMetricsRoute: ShellServersNameMetricsRoute,
   ShellServersNameRevisionsRoute: ShellServersNameRevisionsRoute,
   ShellServersNameSettingsRoute: ShellServersNameSettingsRoute,
+  ShellServersNameToolsRoute: ShellServersNameToolsRoute,
   ShellServersNameIndexRoute: ShellServersNameIndexRoute,
 }
 
@@ -379,6 +510,7 @@ const ShellServersNameRouteRouteWithChildren =
   )
 
 interface ShellRouteChildren {
+  ShellAccessRouteRoute: typeof ShellAccessRouteRouteWithChildren
   ShellDesignRoute: typeof ShellDesignRoute
   ShellIndexRoute: typeof ShellIndexRoute
   ShellServersNameRouteRoute: typeof ShellServersNameRouteRouteWithChildren
@@ -392,6 +524,7 @@ interface ShellRouteChildren {
 }
 
 const ShellRouteChildren: ShellRouteChildren = {
+  ShellAccessRouteRoute: ShellAccessRouteRouteWithChildren,
   ShellDesignRoute: ShellDesignRoute,
   ShellIndexRoute: ShellIndexRoute,
   ShellServersNameRouteRoute: ShellServersNameRouteRouteWithChildren,

@@ -1,6 +1,7 @@
 /**
  * MCP from the browser as the person who is signed in: a key of the session, asked for when it is needed and again
- * shortly before it ends. It is kept in memory only, and forgotten at sign-out.
+ * shortly before it ends. It is kept in memory only, and ends with the session: whoever signs in next is refused with it
+ * and gets another one.
  */
 import { McpClient } from '@/lib/mcp/client'
 import { call } from './client'
@@ -25,11 +26,6 @@ async function sessionKey(refused: string | undefined): Promise<string> {
     return (await asked).key
   }
   return known.key
-}
-
-/** Forgets the key: at sign-out. */
-export function forgetMcpKey(): void {
-  current = undefined
 }
 
 /** Talks to a server or toolset at its `mcp_path`. */

@@ -154,7 +154,11 @@ function BulkDialog({
     <Dialog
       open
       onOpenChange={(open) => !open && !running && close()}
-      title={action.question(words)}
+      title={
+        results === undefined
+          ? action.question(words)
+          : t('{action}: {servers}', { action: action.label, servers: words })
+      }
       footer={
         results === undefined ? (
           <>

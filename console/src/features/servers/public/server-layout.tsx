@@ -42,6 +42,9 @@ export function ServerLayout({ name, children }: { name: string; children: React
         <Tab to="/servers/$name" name={name} exact>
           {t('Overview')}
         </Tab>
+        <Tab to="/servers/$name/tools" name={name}>
+          {t('Tools')}
+        </Tab>
         <Tab to="/servers/$name/logs" name={name}>
           {t('Logs')}
         </Tab>
@@ -68,6 +71,7 @@ function Tab({
 }: {
   to:
     | '/servers/$name'
+    | '/servers/$name/tools'
     | '/servers/$name/logs'
     | '/servers/$name/metrics'
     | '/servers/$name/revisions'

@@ -133,9 +133,7 @@ export function ServerRevisions({
           }}
         >
           <p className="mb-3">
-            {t(
-              'A new revision with the same content is rolled out. What serves now serves on until the new one answers.',
-            )}
+            {t('That revision is rolled out again. What serves now serves on until it answers.')}
           </p>
           <Difference from={revisions.find((one) => one.number === server.revision) ?? asked} to={asked} />
         </ConfirmDialog>

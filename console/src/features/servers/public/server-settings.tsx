@@ -43,7 +43,9 @@ interface Values extends SettingsValues {
 export function ServerSettings({ name }: { name: string }) {
   const { data: server } = useSuspenseQuery(serverQuery(name))
   const { data: revisions } = useSuspenseInfiniteQuery(revisionsQuery(name))
-  const revision = revisions.pages.flatMap((page) => page.items).find((one) => one.number === server.revision)
+  const revision = revisions.pages
+    .flatMap((page) => page.items)
+    .find((one) => one.number === meantRevision(server))
   const { rollout } = server
   return (
     <div className="flex max-w-4xl flex-col gap-4">
@@ -56,6 +58,11 @@ export function ServerSettings({ name }: { name: string }) {
       <DangerZone server={server} />
     </div>
   )
+}
+
+/** The number of the revision that is meant to run: while a rollout is under way, the one that it goes to. */
+function meantRevision(server: Server): number {
+  return server.rollout?.state === 'progressing' ? server.rollout.to_revision : server.revision
 }
 
 /** Gets what the form is made of: the entry's inputs, and the names of credentials. */
@@ -134,13 +141,18 @@ function SettingsForm({
       form.reset(values)
       await client.invalidateQueries({ queryKey: revisionsQuery(name).queryKey })
       toast.done(
-        answer.revision === base.number
+        answer.etag === base.etag
           ? {
               title: t('{name} stays as it is', { name }),
               description: t('nothing that it runs with differs'),
             }
           : answer.enabled
-            ? { title: t('Revision {number} of {name} is rolled out', { number: answer.revision, name }) }
+            ? {
+                title: t('Revision {number} of {name} is rolled out', {
+                  number: meantRevision(answer),
+                  name,
+                }),
+              }
             : {
                 title: t('Revision {number} of {name} runs at its next start', {
                   number: answer.revision,

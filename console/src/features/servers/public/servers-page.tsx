@@ -74,7 +74,7 @@ const COLUMNS: ReadonlyArray<Column<Server>> = [
   {
     id: 'entry',
     header: t('Entry'),
-    width: '22%',
+    width: '20%',
     from: 'md',
     compare: (one, other) => entryText(one).localeCompare(entryText(other)),
     cell: (server) => (

@@ -1,0 +1,358 @@
+import { useQuery, useSuspenseQuery } from '@tanstack/react-query'
+import { FileText, MessageSquareQuote, Wrench } from 'lucide-react'
+import { useDeferredValue } from 'react'
+import { mcpClient } from '@/api/mcp'
+import { useDenied } from '@/api/session'
+import { formatNumber, formatTokens } from '@/lib/format'
+import { isObject, McpError } from '@/lib/mcp/client'
+import { bytesOf, promptsOf, resourcesOf, type ToolHints, tokensOf, toolsOf } from '@/lib/mcp/things'
+import { plural, t } from '@/lib/t'
+import { oneLine, plainText } from '@/lib/text'
+import { Badge, type Tone } from '@/ui/badge'
+import { Card } from '@/ui/card'
+import { EmptyState } from '@/ui/empty-state'
+import { ErrorState } from '@/ui/error-state'
+import { JsonView } from '@/ui/json-view'
+import { Notice } from '@/ui/notice'
+import { SearchInput } from '@/ui/search-input'
+import { SkeletonLines } from '@/ui/skeleton'
+import { Tabs } from '@/ui/tabs'
+import { mainInstance } from '../row'
+import { phaseText } from './phase'
+import { serverQuery } from './queries'
+
+/** Which of what a server offers is shown. */
+export type Offered = 'tools' | 'resources' | 'prompts'
+
+/** What the page's address says. */
+export interface ToolsSearch {
+  search?: string | undefined
+  list?: Offered | undefined
+}
+
+/** What a server offers by MCP: its tools, resources and prompts, and what its tools cost in a model's context. */
+export function ServerTools({
+  name,
+  search,
+  onSearchChange,
+}: {
+  name: string
+  search: ToolsSearch
+  onSearchChange: (changes: ToolsSearch) => void
+}) {
+  const { data: server } = useSuspenseQuery(serverQuery(name))
+  const denied = useDenied('tool:call')
+  const answers = server.phase === 'ready' || server.phase === 'degraded'
+  // Another instance may offer something else.
+  const of = server.instance_id ?? server.updated_at
+  const query = useQuery({
+    queryKey: ['mcp', server.mcp_path, 'offered', of],
+    queryFn: ({ signal }) => offered(server.mcp_path, signal),
+    enabled: denied === undefined && answers,
+    staleTime: 60_000,
+    retry: (failures, error) => failures < 2 && error instanceof McpError && error.status >= 502,
+  })
+  const wanted = useDeferredValue(search.search ?? '')
+  if (denied !== undefined) return <EmptyState title={t('You may not use its tools')}>{denied}</EmptyState>
+  if (!answers && query.data === undefined) {
+    const tools = mainInstance(server)?.mcp?.tools
+    return (
+      <Card>
+        <EmptyState icon={Wrench} title={t('It is not ready: {phase}', { phase: phaseText(server.phase) })}>
+          {tools === undefined
+            ? t('What it offers can be seen once it answers.')
+            : plural(
+                tools,
+                'It had {count} tool when it answered last.',
+                'It had {count} tools when it answered last.',
+              )}
+        </EmptyState>
+      </Card>
+    )
+  }
+  if (query.data === undefined) {
+    return (
+      <Card flush>
+        {query.error === null ? (
+          <SkeletonLines count={10} rows />
+        ) : (
+          <ErrorState error={query.error} onRetry={() => void query.refetch()} retrying={query.isFetching} />
+        )}
+      </Card>
+    )
+  }
+  const found = query.data
+  const list = search.list ?? 'tools'
+  const fitting = (definitions: readonly Definition[]) => definitions.filter((one) => matches(one, wanted))
+  const label = (text: string, count: number) => (
+    <>
+      {text} <span className="tabular text-sm text-faint">{formatNumber(count)}</span>
+    </>
+  )
+  return (
+    <div className="flex flex-col gap-3">
+      <div className="flex flex-wrap items-center gap-x-4 gap-y-2">
+        <SearchInput
+          label={t('Search what it offers')}
+          placeholder={t('Name or description')}
+          value={search.search ?? ''}
+          onValueChange={(text) => onSearchChange({ search: text || undefined })}
+          className="max-w-none sm:max-w-xs"
+        />
+        <Cost tools={found.tools} />
+      </div>
+      {found.failed.map(({ what, error }) => (
+        <Notice key={what} tone="warn" title={t('Its {what} could not be read', { what })}>
+          {plainText(error, 500)}
+        </Notice>
+      ))}
+      <Tabs
+        label={t('What it offers')}
+        value={list}
+        onValueChange={(next) => onSearchChange({ list: next === 'tools' ? undefined : next })}
+        tabs={[
+          {
+            value: 'tools',
+            label: label(t('Tools'), found.tools.length),
+            content: (
+              <Definitions
+                label={t('Tools')}
+                all={found.tools}
+                shown={fitting(found.tools)}
+                empty={<EmptyState icon={Wrench} title={t('It offers no tools')} />}
+              />
+            ),
+          },
+          {
+            value: 'resources',
+            label: label(t('Resources'), found.resources.length),
+            content: (
+              <Definitions
+                label={t('Resources')}
+                all={found.resources}
+                shown={fitting(found.resources)}
+                empty={<EmptyState icon={FileText} title={t('It offers no resources')} />}
+              />
+            ),
+          },
+          {
+            value: 'prompts',
+            label: label(t('Prompts'), found.prompts.length),
+            content: (
+              <Definitions
+                label={t('Prompts')}
+                all={found.prompts}
+                shown={fitting(found.prompts)}
+                empty={<EmptyState icon={MessageSquareQuote} title={t('It offers no prompts')} />}
+              />
+            ),
+          },
+        ]}
+      />
+    </div>
+  )
+}
+
+/** A tool, a resource or a prompt, as it is listed here. */
+interface Definition {
+  /** Its name, or the address of a resource. */
+  name: string
+  title: string | undefined
+  description: string
+  hints: Partial<ToolHints>
+  /** The schema of a tool's input; the arguments of a prompt. */
+  input: unknown
+  /** The schema of a tool's structured result. */
+  output: unknown
+  /** What a model gets to see of it. */
+  bytes: number
+}
+
+interface Found {
+  tools: Definition[]
+  resources: Definition[]
+  prompts: Definition[]
+  /** What could not be read, when something else could. */
+  failed: Array<{ what: string; error: string }>
+}
+
+async function offered(path: string, signal: AbortSignal): Promise<Found> {
+  const client = mcpClient(path)
+  const failed: Found['failed'] = []
+  // Tools are what this is about: without them there is nothing to show.
+  const tools = await client.listTools({ signal })
+  const orNothing = async <Item,>(what: string, read: Promise<Item[]>): Promise<Item[]> => {
+    try {
+      return await read
+    } catch (error) {
+      if (signal.aborted) throw error
+      failed.push({ what, error: error instanceof Error ? error.message : String(error) })
+      return []
+    }
+  }
+  const [resources, templates, prompts] = await Promise.all([
+    orNothing(t('resources'), client.listResources({ signal })),
+    orNothing(t('templates of resources'), client.listResourceTemplates({ signal })),
+    orNothing(t('prompts'), client.listPrompts({ signal })),
+  ])
+  return {
+    tools: toolsOf(tools).map(({ inputSchema, outputSchema, ...tool }) => ({
+      ...tool,
+      input: inputSchema,
+      output: outputSchema,
+    })),
+    resources: resourcesOf([...resources, ...templates]).map((resource) => ({
+      name: resource.uri,
+      title: resource.title ?? resource.name,
+      description: resource.description,
+      hints: {},
+      input: undefined,
+      output: undefined,
+      bytes: bytesOf(JSON.stringify(resource.raw)),
+    })),
+    prompts: promptsOf(prompts).map((prompt) => ({
+      name: prompt.name,
+      title: prompt.title,
+      description: prompt.description,
+      hints: {},
+      input: prompt.arguments,
+      output: undefined,
+      bytes: bytesOf(JSON.stringify(prompt.raw)),
+    })),
+    failed,
+  }
+}
+
+/** Whether a definition has what was searched for in its name, title or description. */
+function matches(definition: Definition, search: string): boolean {
+  const wanted = search.trim().toLowerCase()
+  return [definition.name, definition.title, definition.description].some(
+    (one) => one?.toLowerCase().includes(wanted) === true,
+  )
+}
+
+/** What all tools together cost in the context of a model, as an estimate. */
+function Cost({ tools }: { tools: readonly Definition[] }) {
+  if (tools.length === 0) return null
+  const tokens = tokensOf(tools.reduce((sum, tool) => sum + tool.bytes, 0))
+  return (
+    <p className="text-sm text-muted">
+      {t('Its tools take about {tokens} of a model’s context (an estimate: four bytes of JSON a token).', {
+        tokens: formatTokens(tokens),
+      })}
+    </p>
+  )
+}
+
+function Definitions({
+  label,
+  all,
+  shown,
+  empty,
+}: {
+  label: string
+  all: readonly Definition[]
+  shown: readonly Definition[]
+  empty: React.ReactNode
+}) {
+  if (all.length === 0) return <Card>{empty}</Card>
+  if (shown.length === 0) {
+    return (
+      <Card>
+        <EmptyState title={t('None of them fits')}>{t('Change the search.')}</EmptyState>
+      </Card>
+    )
+  }
+  return (
+    <Card flush>
+      <ul aria-label={label}>
+        {shown.map((one, place) => (
+          // biome-ignore lint/suspicious/noArrayIndexKey: a server may give two of them the same name.
+          <Item key={`${one.name} ${place}`} definition={one} />
+        ))}
+      </ul>
+    </Card>
+  )
+}
+
+function Item({ definition }: { definition: Definition }) {
+  const { name, title, description, hints, bytes } = definition
+  const long = description.length > 240 || description.includes('\n')
+  const schema = hasContent(definition.input) || definition.output !== undefined
+  return (
+    <li className="border-b px-pad py-3 last:border-b-0">
+      <div className="flex flex-wrap items-baseline gap-x-3 gap-y-1">
+        <h3 className="id font-semibold wrap-anywhere">{oneLine(name, 300)}</h3>
+        {title !== undefined && title !== name && <span className="text-muted">{oneLine(title, 200)}</span>}
+        {HINTS.filter((hint) => hints[hint] === true).map((hint) => (
+          <HintBadge key={hint} hint={hint} />
+        ))}
+        <span
+          className="tabular ml-auto text-sm text-faint"
+          title={t('An estimate: four bytes of JSON a token')}
+        >
+          {t('about {tokens}', { tokens: formatTokens(tokensOf(bytes)) })}
+        </span>
+      </div>
+      {description !== '' && !long && (
+        <p className="mt-1 max-w-prose wrap-anywhere text-muted">{oneLine(description, 400)}</p>
+      )}
+      {(long || schema) && (
+        <details className="mt-1">
+          <summary className="w-full max-w-prose rounded text-muted">
+            {long ? oneLine(description, 200) : <span className="text-sm">{t('Input')}</span>}
+          </summary>
+          <div className="mt-2 flex flex-col gap-3">
+            {long && (
+              <p className="max-w-prose wrap-anywhere whitespace-pre-wrap">
+                {plainText(description, 20_000)}
+              </p>
+            )}
+            {hasContent(definition.input) && (
+              <div>
+                <p className="mb-1 text-sm text-muted">{t('Input')}</p>
+                <JsonView
+                  value={definition.input}
+                  label={t('Input of {name}', { name: oneLine(name, 100) })}
+                  openDepth={3}
+                />
+              </div>
+            )}
+            {definition.output !== undefined && (
+              <div>
+                <p className="mb-1 text-sm text-muted">{t('Structured result')}</p>
+                <JsonView
+                  value={definition.output}
+                  label={t('Structured result of {name}', { name: oneLine(name, 100) })}
+                  openDepth={3}
+                />
+              </div>
+            )}
+          </div>
+        </details>
+      )}
+    </li>
+  )
+}
+
+function hasContent(value: unknown): boolean {
+  if (Array.isArray(value)) return value.length > 0
+  return isObject(value) && Object.keys(value).length > 0
+}
+
+const HINTS = ['readOnly', 'destructive', 'idempotent', 'openWorld'] as const
+
+function HintBadge({ hint }: { hint: keyof ToolHints }) {
+  const looks: Record<keyof ToolHints, [text: string, tone: Tone]> = {
+    readOnly: [t('reads only'), 'good'],
+    destructive: [t('may destroy'), 'warn'],
+    idempotent: [t('repeatable'), 'neutral'],
+    openWorld: [t('reaches outside'), 'neutral'],
+  }
+  const [text, tone] = looks[hint]
+  return (
+    <Badge tone={tone} title={t('Says the server; nobody checked it')}>
+      {text}
+    </Badge>
+  )
+}
