@@ -1,5 +1,5 @@
 import type { LinkProps } from '@tanstack/react-router'
-import { Gauge, type LucideIcon, Server, Store } from 'lucide-react'
+import { Gauge, type LucideIcon, Server, ShieldCheck, Store } from 'lucide-react'
 import type { Action } from '@/api/generated/types'
 import { t } from '@/lib/t'
 
@@ -30,6 +30,10 @@ export function navigation(): NavigationGroup[] {
         { label: t('Servers'), to: '/servers', icon: Server, key: 's', action: 'server:read' },
         { label: t('Marketplace'), to: '/marketplace', icon: Store, key: 'm', action: 'catalog:read' },
       ],
+    },
+    {
+      title: t('Administration'),
+      items: [{ label: t('Access'), to: '/access', icon: ShieldCheck, key: 'a', action: 'key:read' }],
     },
   ]
 }

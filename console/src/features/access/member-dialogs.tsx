@@ -1,0 +1,253 @@
+import { useQueryClient } from '@tanstack/react-query'
+import { Dices } from 'lucide-react'
+import { useState } from 'react'
+import * as v from 'valibot'
+import { call } from '@/api/client'
+import { ROLE } from '@/api/generated/enums'
+import { createMember, listMembers, updateMember } from '@/api/generated/members'
+import type { Member, Role } from '@/api/generated/types'
+import { invalidate } from '@/api/queries'
+import { useSession } from '@/api/session'
+import { type FieldProps, useForm } from '@/lib/form'
+import { t } from '@/lib/t'
+import { oneLine } from '@/lib/text'
+import { Button } from '@/ui/button'
+import { CodeBlock } from '@/ui/code-block'
+import { Dialog } from '@/ui/dialog'
+import { ErrorNote } from '@/ui/error-state'
+import { PasswordInput, TextInput } from '@/ui/inputs'
+import { Notice } from '@/ui/notice'
+import { toast } from '@/ui/toast'
+import { RadioGroup } from '@/ui/toggles'
+import { madePassword, passwordSchema } from './password'
+import { roleHint, rolesBelow, roleText } from './roles'
+
+const EMAIL = v.pipe(
+  v.string(),
+  v.trim(),
+  v.minLength(1, t('Enter an e-mail address')),
+  v.maxLength(254, t('At most 254 characters')),
+  v.regex(/^[^\s@]+@[^\s@]+$/, t('An e-mail address such as name@example.org')),
+)
+
+/** Adds a member. What they need to sign in is shown afterwards, this once. */
+export function AddMemberDialog({
+  open,
+  onOpenChange,
+}: {
+  open: boolean
+  onOpenChange: (open: boolean) => void
+}) {
+  return (
+    <Dialog open={open} onOpenChange={onOpenChange} title={t('Add a member')}>
+      <AddMember onDone={() => onOpenChange(false)} />
+    </Dialog>
+  )
+}
+
+function AddMember({ onDone }: { onDone: () => void }) {
+  const client = useQueryClient()
+  const [added, setAdded] = useState<{ email: string; password: string }>()
+  const form = useForm({
+    initial: { email: '', role: 'developer' as Role, password: '' }, // as: one of its values, not only this one
+    schema: v.object({ email: EMAIL, role: v.picklist(ROLE), password: passwordSchema }),
+    submit: async (body) => {
+      const member = await call(createMember, { body })
+      setAdded({ email: member.email, password: body.password })
+      await invalidate(client, listMembers)
+    },
+  })
+  if (added !== undefined) {
+    return (
+      <div className="flex flex-col gap-4">
+        <p role="status" className="font-medium">
+          {t('{name} is a member', { name: oneLine(added.email) })}
+        </p>
+        <SignInNote {...added} />
+        <Footer>
+          <Button variant="primary" onClick={onDone}>
+            {t('Done')}
+          </Button>
+        </Footer>
+      </div>
+    )
+  }
+  return (
+    <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+      <TextInput
+        {...form.field('email')}
+        label={t('Email')}
+        type="email"
+        autoComplete="off"
+        required
+        placeholder="name@example.org"
+      />
+      <RoleGroup field={form.field('role')} />
+      <NewPassword field={form.field('password')} />
+      <ErrorNote error={form.submitError} />
+      <Footer>
+        <Button onClick={onDone}>{t('Cancel')}</Button>
+        <Button type="submit" variant="primary" busy={form.submitting}>
+          {t('Add the member')}
+        </Button>
+      </Footer>
+    </form>
+  )
+}
+
+/** Gives a member another role. */
+export function RoleDialog({
+  member,
+  onOpenChange,
+}: {
+  member: Member
+  onOpenChange: (open: boolean) => void
+}) {
+  const client = useQueryClient()
+  const name = oneLine(member.email)
+  const form = useForm({
+    initial: { role: member.role },
+    schema: v.object({ role: v.picklist(ROLE) }),
+    submit: async ({ role }) => {
+      await call(updateMember, { path: { id: member.id }, body: { role } })
+      await invalidate(client, listMembers)
+      toast.done({ title: t('{name} is {role} now', { name, role: roleText(role).toLowerCase() }) })
+      onOpenChange(false)
+    },
+  })
+  return (
+    <Dialog open onOpenChange={onOpenChange} title={t('Role of {name}', { name })}>
+      <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+        <RoleGroup field={form.field('role')} />
+        <p className="text-sm text-muted">
+          {t(
+            'It holds at once. Of the API keys that they made, those with more power than the new role are revoked.',
+          )}
+        </p>
+        <ErrorNote error={form.submitError} />
+        <Footer>
+          <Button onClick={() => onOpenChange(false)}>{t('Cancel')}</Button>
+          <Button
+            type="submit"
+            variant="primary"
+            busy={form.submitting}
+            disabledReason={form.dirty ? undefined : t('It is their role now')}
+          >
+            {t('Change the role')}
+          </Button>
+        </Footer>
+      </form>
+    </Dialog>
+  )
+}
+
+/** Gives a member a new password, for people who forgot theirs. */
+export function PasswordDialog({
+  member,
+  self,
+  onOpenChange,
+}: {
+  member: Member
+  self: boolean
+  onOpenChange: (open: boolean) => void
+}) {
+  const name = oneLine(member.email)
+  const [given, setGiven] = useState<string>()
+  const form = useForm({
+    initial: { password: '' },
+    schema: v.object({ password: passwordSchema }),
+    submit: async ({ password }) => {
+      await call(updateMember, { path: { id: member.id }, body: { password } })
+      setGiven(password)
+    },
+  })
+  return (
+    <Dialog open onOpenChange={onOpenChange} title={t('New password for {name}', { name })}>
+      {given === undefined ? (
+        <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+          <NewPassword field={form.field('password')} />
+          <p className="text-sm text-muted">
+            {self
+              ? t('You are signed out everywhere, here too.')
+              : t('They are signed out everywhere. The API keys that they made keep working.')}
+          </p>
+          <ErrorNote error={form.submitError} />
+          <Footer>
+            <Button onClick={() => onOpenChange(false)}>{t('Cancel')}</Button>
+            <Button type="submit" variant="primary" busy={form.submitting}>
+              {t('Set the password')}
+            </Button>
+          </Footer>
+        </form>
+      ) : (
+        <div className="flex flex-col gap-4">
+          <p role="status" className="font-medium">
+            {t('The password is set')}
+          </p>
+          <SignInNote email={member.email} password={given} />
+          <Footer>
+            <Button variant="primary" onClick={() => onOpenChange(false)}>
+              {t('Done')}
+            </Button>
+          </Footer>
+        </div>
+      )}
+    </Dialog>
+  )
+}
+
+/** What somebody needs to sign in, to hand over. */
+function SignInNote({ email, password }: { email: string; password: string }) {
+  const lines = [
+    t('Address: {address}', { address: `${window.location.origin}/sign-in` }),
+    t('Email: {email}', { email }),
+    t('Password: {password}', { password }),
+  ].join('\n')
+  return (
+    <>
+      <CodeBlock code={lines} label={t('What they need to sign in')} wrap />
+      <Notice tone="warn" title={t('The password is shown only now')}>
+        {t('Hand it over on a way that you trust. They can choose another one after they signed in.')}
+      </Notice>
+    </>
+  )
+}
+
+function NewPassword({ field }: { field: FieldProps<string> }) {
+  return (
+    <div className="flex flex-col items-start gap-2">
+      <PasswordInput
+        {...field}
+        label={t('Password')}
+        hint={t('12 to 128 characters. It is shown once more when it is set, to hand it over.')}
+        autoComplete="new-password"
+        required
+        className="w-full"
+      />
+      <Button size="small" icon={Dices} onClick={() => field.onValueChange(madePassword())}>
+        {t('Make one up')}
+      </Button>
+    </div>
+  )
+}
+
+function RoleGroup({ field }: { field: FieldProps<Role> }) {
+  const session = useSession()
+  const mine = rolesBelow(session.role)
+  return (
+    <RadioGroup
+      {...field}
+      label={t('Role')}
+      options={ROLE.map((role) => ({
+        value: role,
+        label: roleText(role),
+        hint: roleHint(role),
+        ...(mine.includes(role) ? {} : { disabledReason: t('Only owners make owners') }),
+      }))}
+    />
+  )
+}
+
+function Footer({ children }: { children: React.ReactNode }) {
+  return <div className="flex flex-wrap justify-end gap-2">{children}</div>
+}
