@@ -127,8 +127,9 @@ function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }
     submit: async ({ reason }) => {
       await call(reviewEntry, { path: { name: entry.name }, body: { approve: false, reason } })
       toast.done({ title: t('{name} is rejected', { name }) })
-      onClose()
+      // Before the dialog goes, so that nobody decides on the same entry again.
       await readAgain(queryClient)
+      onClose()
     },
   })
   return (

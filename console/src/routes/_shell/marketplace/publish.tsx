@@ -33,7 +33,9 @@ function Page() {
     <PublishPage
       key={from ?? ''}
       from={from === undefined ? undefined : data}
-      onPublished={(name) => void navigate({ to: '/marketplace/$namespace/$name', params: entryParams(name) })}
+      onPublished={(name) =>
+        void navigate({ to: '/marketplace/$namespace/$name', params: entryParams(name) })
+      }
     />
   )
 }
