@@ -1,4 +1,4 @@
-import { createFileRoute } from '@tanstack/react-router'
+import { createFileRoute, lazyRouteComponent } from '@tanstack/react-router'
 import * as v from 'valibot'
 import { listCredentials } from '@/api/generated/credentials'
 import { listToolboxes } from '@/api/generated/toolboxes'
@@ -7,7 +7,6 @@ import { may } from '@/api/session'
 import { pageTitle } from '@/app/title'
 import { entryQuery } from '@/features/catalog/public/queries'
 import { DeployPage } from '@/features/deploy/public/deploy-page'
-import { DeployProgress } from '@/features/deploy/public/deploy-progress'
 import { nearNamesQuery } from '@/features/deploy/public/near-names'
 import { serverQuery } from '@/features/servers/public/queries'
 import { t } from '@/lib/t'
@@ -20,13 +19,19 @@ const Search = v.object({
   server: text,
 })
 
+/** Apart, because the form needs none of it: it comes while the form is sent. */
+const DeployProgress = lazyRouteComponent(
+  () => import('@/features/deploy/public/deploy-progress'),
+  'DeployProgress',
+)
+
 export const Route = createFileRoute('/_shell/deploy/$namespace/$name')({
   validateSearch: Search,
   loaderDeps: ({ search: { version, server } }) => ({ version, server }),
   head: ({ params }) => pageTitle(t('Deploy {name}', { name: params.name })),
   loader: async ({ context: { queryClient, session }, params: { namespace, name }, deps }) => {
     if (deps.server !== undefined) {
-      await queryClient.ensureQueryData(serverQuery(deps.server))
+      await Promise.all([queryClient.ensureQueryData(serverQuery(deps.server)), DeployProgress.preload?.()])
       return
     }
     if (may(session, 'credential:read'))

@@ -1,7 +1,6 @@
-import { createFileRoute } from '@tanstack/react-router'
+import { createFileRoute, lazyRouteComponent } from '@tanstack/react-router'
 import * as v from 'valibot'
 import { pageTitle } from '@/app/title'
-import { DeployProgress } from '@/features/deploy/public/deploy-progress'
 import { RegisterPage } from '@/features/deploy/public/register-page'
 import { serverQuery } from '@/features/servers/public/queries'
 import { t } from '@/lib/t'
@@ -11,12 +10,19 @@ const Search = v.object({
   server: v.optional(v.fallback(v.optional(v.pipe(v.string(), v.maxLength(200))), undefined)),
 })
 
+/** Apart, because the form needs none of it: it comes while the form is sent. */
+const DeployProgress = lazyRouteComponent(
+  () => import('@/features/deploy/public/deploy-progress'),
+  'DeployProgress',
+)
+
 export const Route = createFileRoute('/_shell/deploy/')({
   validateSearch: Search,
   loaderDeps: ({ search: { server } }) => ({ server }),
   head: () => pageTitle(t('Register a server')),
   loader: async ({ context: { queryClient }, deps: { server } }) => {
-    if (server !== undefined) await queryClient.ensureQueryData(serverQuery(server))
+    if (server === undefined) return
+    await Promise.all([queryClient.ensureQueryData(serverQuery(server)), DeployProgress.preload?.()])
   },
   component: Page,
 })
