@@ -14,12 +14,9 @@ export TOOLYARD_TEST_DIR=${TOOLYARD_TEST_DIR:-/tmp/toolyard-test-$(id -u)}
 [ -n "${TOOLYARD_BINARY:-}" ] || make --no-print-directory build
 export TOOLYARD_BINARY=${TOOLYARD_BINARY:-$PWD/target/release/toolyard}
 
+scripts/npm-install.sh console/e2e
+scripts/npm-install.sh console/e2e/lighthouse
 cd console/e2e
-for package in . lighthouse; do
-  if [ ! -e $package/node_modules/.package-lock.json ] || [ $package/package-lock.json -nt $package/node_modules/.package-lock.json ]; then
-    (cd $package && npm ci --no-audit --no-fund)
-  fi
-done
 rm -rf results/lighthouse
 [ $# -gt 0 ] || export TOOLYARD_E2E_REPORTS=$PWD/../../docs/reports
 

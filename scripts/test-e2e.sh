@@ -13,17 +13,16 @@ cd "$(dirname "$0")/.."
 export TOOLYARD_TEST_DIR=${TOOLYARD_TEST_DIR:-/tmp/toolyard-test-$(id -u)}
 [ -n "${TOOLYARD_E2E_NO_SETUP:-}" ] || scripts/test-setup.sh
 
+scripts/npm-install.sh console
+scripts/npm-install.sh console/e2e
 if [ -z "${TOOLYARD_BINARY:-}" ]; then
-  [ -d console/node_modules ] || (cd console && npm ci --no-audit --no-fund)
   (cd console && npm run build)
   cargo build --quiet --package toolyard
 fi
 export TOOLYARD_BINARY=${TOOLYARD_BINARY:-$PWD/target/debug/toolyard}
 
 cd console/e2e
-if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
-  npm ci --no-audit --no-fund
-fi
+npm run --silent check
 if grep -rnE 'test(\.describe)?\.(skip|fixme|only|fail)\b' tests; then
   echo "test-e2e: the tests above are skipped or expected to fail; a skipped test is a failed one" >&2
   exit 1

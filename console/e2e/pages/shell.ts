@@ -18,17 +18,22 @@ export class Shell {
   }
 
   async signOut(): Promise<void> {
-    await this.page.byRole('button', /^Account of /).click()
+    await this.#account().click()
     await this.page.byRole('menuitem', 'Sign out').click()
   }
 
   async chooseTheme(theme: 'Light' | 'Dark'): Promise<void> {
-    await this.page.byRole('button', /^Account of /).click()
+    await this.#account().click()
     await this.page.byRole('menuitem', `${theme} theme`).click()
   }
 
   /** What says that changes do not arrive. */
   disconnected(): Handle {
     return this.page.byText(/^No connection to Toolyard|^You are offline/).first()
+  }
+
+  /** What opens the person's menu: it says who and where they are. */
+  #account(): Handle {
+    return this.page.byRole('button', /^Account of | default · /).first()
   }
 }

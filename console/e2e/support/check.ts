@@ -38,11 +38,16 @@ export async function check(page: ConsolePage, name: string, state: string): Pro
   await showTheme(page, undefined)
 }
 
+/** Waits until the page has its title. */
+export async function expectTitled(page: ConsolePage): Promise<void> {
+  await page.byRole('main').byRole('heading', /./).first().waitFor('visible', 20)
+}
+
 /** Waits until the page has its title and nothing in it is loading any more. */
 export async function expectSettled(page: ConsolePage): Promise<void> {
-  await page.byRole('main').byRole('heading', /./).first().waitFor('visible', 20)
+  await expectTitled(page)
   const loading = () =>
-    page.evaluate(() => document.querySelectorAll('main [aria-busy=true], main [data-skeleton]').length)
+    page.evaluate(() => document.querySelectorAll('main [aria-busy=true], main .skeleton').length)
   await expect.poll(loading, { message: 'still loading' }).toBe(0)
 }
 
@@ -88,7 +93,7 @@ async function showTheme(page: ConsolePage, theme: Theme | undefined): Promise<v
             (it) => it.playState === 'running' && it.effect?.getComputedTiming().iterations !== Infinity,
           ).length,
     )
-  await waitFor('nothing moves', async () => (await moving()) === 0, { seconds: 5 })
+  await waitFor('nothing moves', async () => (await moving()) === 0, { seconds: 15 })
 }
 
 async function lookByAxe(page: ConsolePage, name: string, state: string, theme: Theme): Promise<Look> {

@@ -16,7 +16,7 @@ test('a person finds a server by typing, deploys it with the generated form, and
   try {
     await app.goto('/')
     await new Shell(app).navigate('Marketplace')
-    await marketplace.search('timezone')
+    await marketplace.search('time')
     await marketplace.card(TIME).waitFor()
     await check(app, 'Marketplace', 'searched')
     await marketplace.open(TIME)

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import { ROUTES } from '../routes.ts'
 import { arrange } from '../support/arrange.ts'
-import { check, checkWidths, expectSettled, THEMES } from '../support/check.ts'
+import { check, checkWidths, expectSettled, expectTitled, THEMES } from '../support/check.ts'
 import { expect, test } from '../support/test.ts'
 
 test.describe.configure({ mode: 'parallel' })
@@ -11,8 +11,10 @@ for (const route of ROUTES) {
   test(`the page ${route.name} opens at every width and in both themes`, async ({ open, toolyard }) => {
     await arrange(toolyard)
     const page = await open(route.open ? { person: null } : {})
+    // The page of examples shows what loading looks like, too.
+    const settled = route.name === '/design' ? expectTitled : expectSettled
     await page.goto(route.path)
-    await expectSettled(page)
+    await settled(page)
     expect(await page.path()).toBe(route.path)
     await check(page, route.name, 'opened')
     await checkWidths(page, route.name)
@@ -24,7 +26,7 @@ for (const route of ROUTES) {
       for (const theme of THEMES) {
         await page.evaluate((wanted) => localStorage.setItem('toolyard.theme', wanted), theme)
         await page.reload()
-        await expectSettled(page)
+        await settled(page)
         await page.screenshot(join(screenshots, `${file}-${width}-${theme}.png`))
       }
     }
