@@ -1,7 +1,7 @@
 import { useSuspenseQuery } from '@tanstack/react-query'
-import { useNavigate } from '@tanstack/react-router'
+import { useLocation, useMatchRoute, useNavigate } from '@tanstack/react-router'
 import { Ellipsis } from 'lucide-react'
-import { type ReactNode, useState } from 'react'
+import { type ReactNode, useEffect, useRef, useState } from 'react'
 import type { Server } from '@/api/generated/types'
 import { useDenied } from '@/api/session'
 import { t } from '@/lib/t'
@@ -10,7 +10,7 @@ import { Button, IconButton } from '@/ui/button'
 import { Link, PlainLink } from '@/ui/link'
 import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
-import { RelativeTime } from '@/ui/relative-time'
+import { Elapsed, RelativeTime } from '@/ui/relative-time'
 import { tabClass, tabListClass } from '@/ui/tabs'
 import { TickedText } from '@/ui/ticked-text'
 import { ActingProvider, useAct } from '../acting'
@@ -18,11 +18,21 @@ import { misfit, type ServerActionId, serverAction } from '../actions'
 import { ServerMenu } from '../server-menu'
 import { PhaseStatus, phaseKind, reasonAdvice, reasonText } from './phase'
 import { serverQuery } from './queries'
+import { CancelRollout } from './rollout-timeline'
 
 /** The head of a server's pages: what it is, how it is, what can be done, and its tabs. */
 export function ServerLayout({ name, children }: { name: string; children: ReactNode }) {
   const { data: server } = useSuspenseQuery({ ...serverQuery(name), refetchInterval: 15_000 })
   const navigate = useNavigate()
+  const nav = useRef<HTMLElement>(null)
+  const path = useLocation({ select: (location) => location.pathname })
+  // On a phone the tabs scroll; the one that is open must be in view.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: `path` is what makes another tab the open one.
+  useEffect(() => {
+    nav.current
+      ?.querySelector('[aria-current="page"]')
+      ?.scrollIntoView({ block: 'nearest', inline: 'nearest' })
+  }, [path])
   return (
     <ActingProvider onDeleted={() => void navigate({ to: '/servers' })}>
       <PageHeader
@@ -38,7 +48,8 @@ export function ServerLayout({ name, children }: { name: string; children: React
         <Why server={server} />
       </PageHeader>
       <Trouble server={server} />
-      <nav aria-label={t('Parts of the server')} className={`mb-4 ${tabListClass}`}>
+      <RolloutNote server={server} />
+      <nav ref={nav} aria-label={t('Parts of the server')} className={`mb-4 ${tabListClass}`}>
         <Tab to="/servers/$name" name={name} exact>
           {t('Overview')}
         </Tab>
@@ -131,6 +142,49 @@ function Trouble({ server }: { server: Server }) {
           <p>
             {t('Next attempt:')} <RelativeTime at={server.next_attempt_at} />
           </p>
+        )}
+      </Notice>
+    </div>
+  )
+}
+
+/** A rollout that is under way or was rolled back, where its steps are not shown. */
+function RolloutNote({ server }: { server: Server }) {
+  const matchRoute = useMatchRoute()
+  const { name, rollout } = server
+  const shownBelow =
+    matchRoute({ to: '/servers/$name', params: { name } }) !== false ||
+    matchRoute({ to: '/servers/$name/settings', params: { name } }) !== false
+  if (rollout == null || shownBelow) return null
+  if (rollout.state !== 'progressing' && rollout.state !== 'rolled_back') return null
+  const underWay = rollout.state === 'progressing'
+  return (
+    <div className="mb-4">
+      <Notice
+        tone={underWay ? 'info' : 'warn'}
+        title={
+          underWay ? (
+            <>
+              {t('Revision {number} is rolled out', { number: rollout.to_revision })} ·{' '}
+              <Elapsed since={rollout.started_at} />
+            </>
+          ) : (
+            t('Revision {number} was rolled back', { number: rollout.to_revision })
+          )
+        }
+        actions={
+          <>
+            <Link to="/servers/$name" params={{ name }}>
+              {t('See the steps')}
+            </Link>
+            <CancelRollout rollout={rollout} />
+          </>
+        }
+      >
+        {underWay ? (
+          <TickedText text={capital(rollout.log?.at(-1)?.message ?? '')} limit={200} />
+        ) : (
+          capital(reasonText(rollout.reason))
         )}
       </Notice>
     </div>

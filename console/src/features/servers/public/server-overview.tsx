@@ -1,9 +1,9 @@
-import { useSuspenseQuery } from '@tanstack/react-query'
-import type { Exit, Instance, Server } from '@/api/generated/types'
+import { useInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
+import type { Exit, Instance, Limits, Server } from '@/api/generated/types'
 import { useDenied } from '@/api/session'
 import { entryParams } from '@/features/catalog/public/entry-parts'
 import { cx } from '@/lib/cx'
-import { formatBytes, formatDuration, formatNumber, formatTime } from '@/lib/format'
+import { formatBytes, formatDuration, formatNumber, formatPercent, formatTime } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Badge } from '@/ui/badge'
@@ -18,12 +18,17 @@ import { TickedText } from '@/ui/ticked-text'
 import { mainInstance } from '../row'
 import { LogView, shortId } from './log-view'
 import { PhaseStatus, reasonText } from './phase'
-import { serverQuery } from './queries'
+import { revisionsQuery, serverQuery } from './queries'
 import { CancelRollout, RolloutTimeline } from './rollout-timeline'
 
 /** How it is: the rollout, what serves, where clients connect, and what it is. */
 export function ServerOverview({ name }: { name: string }) {
   const { data: server } = useSuspenseQuery(serverQuery(name))
+  // Only for the limits: the page does not wait for them.
+  const { data: revisions } = useInfiniteQuery(revisionsQuery(name))
+  const limitsOf = (instance: Instance) =>
+    revisions?.pages.flatMap((page) => page.items).find((one) => one.number === instance.revision)?.spec
+      .limits
   const { rollout } = server
   const unfinished = rollout != null && rollout.state !== 'done' && rollout.state !== 'cancelled'
   return (
@@ -43,6 +48,7 @@ export function ServerOverview({ name }: { name: string }) {
                 <InstanceItem
                   key={instance.id}
                   instance={instance}
+                  limits={limitsOf(instance)}
                   serves={instance.id === server.instance_id}
                 />
               ))}
@@ -156,7 +162,15 @@ function Facts({ server }: { server: Server }) {
   )
 }
 
-function InstanceItem({ instance, serves }: { instance: Instance; serves: boolean }) {
+function InstanceItem({
+  instance,
+  limits,
+  serves,
+}: {
+  instance: Instance
+  limits: Limits | undefined
+  serves: boolean
+}) {
   const { usage } = instance
   return (
     <li className="flex flex-col gap-3 border-b px-pad py-3 last:border-b-0">
@@ -183,11 +197,13 @@ function InstanceItem({ instance, serves }: { instance: Instance; serves: boolea
           <CopyButton text={instance.id} label={t('Copy the id of the instance')} />
         </span>
       </div>
-      <dl className="grid grid-cols-[repeat(auto-fill,minmax(7.5rem,1fr))] gap-x-6 gap-y-2">
+      <dl className="grid grid-cols-[repeat(auto-fill,minmax(8.5rem,1fr))] gap-x-6 gap-y-2">
         <Fact name={t('Ready for')}>
           {instance.ready_since == null ? '–' : <Elapsed since={instance.ready_since} />}
         </Fact>
-        <Fact name={t('Memory')}>{usage == null ? '–' : formatBytes(usage.memory_bytes)}</Fact>
+        <Fact name={t('Memory')}>
+          {usage == null ? '–' : <Memory bytes={usage.memory_bytes} limit={limits?.memory_bytes} />}
+        </Fact>
         <Fact name={t('Processor time')}>{usage == null ? '–' : formatDuration(usage.cpu_ms)}</Fact>
         <Fact name={t('Processes')}>{usage == null ? '–' : formatNumber(usage.processes)}</Fact>
         <Fact name={t('Restarts')}>{formatNumber(instance.restarts)}</Fact>
@@ -201,6 +217,19 @@ function InstanceItem({ instance, serves }: { instance: Instance; serves: boolea
       </dl>
       {instance.exit != null && <LastExit exit={instance.exit} />}
     </li>
+  )
+}
+
+/** Memory, and how much of its limit that is; coloured and said when it comes near. */
+function Memory({ bytes, limit }: { bytes: number; limit: number | undefined }) {
+  if (limit === undefined || limit <= 0) return formatBytes(bytes)
+  const share = bytes / limit
+  const text = t('{used} of {limit}', { used: formatBytes(bytes), limit: formatBytes(limit) })
+  return (
+    <>
+      <span title={formatPercent(share)}>{text}</span>
+      {share >= 0.85 && <span className="block text-sm text-warn">{t('near its limit')}</span>}
+    </>
   )
 }
 

@@ -171,8 +171,8 @@ export function ServersPage({
 }) {
   const { data, hasNextPage, isFetchingNextPage, fetchNextPage } = useSuspenseInfiniteQuery({
     ...serversQuery,
-    // Memory and restarts change without an event.
-    refetchInterval: 30_000,
+    // Memory and restarts change without an event; long lists are not small.
+    refetchInterval: ({ state }) => ((state.data?.pages.length ?? 1) > 1 ? 5 * 60_000 : 30_000),
   })
   // The rest of the list is read at once: search and order are over all of it.
   useEffect(() => {
