@@ -303,7 +303,12 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
             let clients = docker.package_clients(&options.clients, data_dir).await;
             let runtimes = clients.runtimes();
             let enforcement = docker.enforcement();
-            Found { engine: Engine::Docker(docker), clients: Clients::Images(clients), runtimes, enforcement }
+            Found {
+                engine: Engine::Docker(Box::new(docker)),
+                clients: Clients::Images(Box::new(clients)),
+                runtimes,
+                enforcement,
+            }
         }
     };
     let report = ToolboxReport {
@@ -613,6 +618,7 @@ impl Inner {
         if tokio::time::timeout(STOP_ALL_TIMEOUT, all_ended).await.is_err() {
             tracing::error!("some servers did not stop in time; their supervisors end them");
         }
+        self.context.leave_nothing().await;
     }
 
     /// Forgets credentials whose lease has ended.

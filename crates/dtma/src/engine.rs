@@ -40,7 +40,7 @@ pub enum EngineOptions {
 /// An engine that works.
 pub(crate) enum Engine {
     Process,
-    Docker(Docker),
+    Docker(Box<Docker>),
 }
 
 /// A running server and the line to what keeps it.
@@ -187,6 +187,13 @@ impl Context {
                 }
             }
             Engine::Docker(docker) => docker.end_leftovers(id).await,
+        }
+    }
+
+    /// Removes what the engine keeps for us beside servers, when every server was stopped.
+    pub(crate) async fn leave_nothing(&self) {
+        if let Engine::Docker(docker) = &self.engine {
+            docker.leave_nothing().await;
         }
     }
 

@@ -461,9 +461,8 @@ async fn exited(api: bollard::Docker, id: String) {
     loop {
         let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
         let mut waiting = Box::pin(api.wait_container(&id, Some(options)));
-        match waiting.next().await {
-            Some(Ok(_) | Err(ApiError::DockerContainerWaitError { .. })) => return,
-            Some(Err(_)) | None => {}
+        if let Some(Ok(_) | Err(ApiError::DockerContainerWaitError { .. })) = waiting.next().await {
+            return;
         }
         match inspect(&api, &id).await {
             Err(error) if is_missing(&error) => return,

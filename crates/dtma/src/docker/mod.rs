@@ -288,12 +288,18 @@ impl Docker {
                 tracing::warn!(container.id = container.id, %error, "remove a container");
             }
         }
-        if instances.is_empty()
-            && let Err(error) = self.remove_network().await
-        {
-            tracing::debug!(%error, "the network stays; something still uses it");
+        if instances.is_empty() {
+            self.leave_nothing().await;
         }
         self.images.collect_garbage(&self.api, locks).await;
+    }
+
+    /// Removes our network, unless something still uses it.
+    pub(crate) async fn leave_nothing(&self) {
+        match self.api.remove_network(&self.network()).await {
+            Err(error) if !is_missing(&error) => tracing::debug!(%error, "the network stays; something still uses it"),
+            _ => {}
+        }
     }
 
     /// Labels for what is made for this agent.
@@ -356,13 +362,6 @@ impl Docker {
             // Two instances that start at once.
             Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
             other => other.map(|_| ()),
-        }
-    }
-
-    async fn remove_network(&self) -> Result<(), ApiError> {
-        match self.api.remove_network(&self.network()).await {
-            Err(error) if is_missing(&error) => Ok(()),
-            other => other,
         }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) enum Clients {
     /// On this host.
     Host(PackageClients),
     /// In containers, of the images that run the packages.
-    Images(ImageClients),
+    Images(Box<ImageClients>),
 }
 
 impl Clients {

@@ -274,8 +274,11 @@ async fn a_restarted_agent_goes_on_with_the_same_container() {
     let again = world.observed("ready again", id, |i| i.status.phase == Phase::Ready && i.pid != before.pid).await;
     assert_ne!(containers_of(id), container);
     assert_eq!(again.restarts, 1, "what ended while no agent was there is an exit like any other");
+    let agent =
+        format!("label=dev.toolyard.agent={}", std::fs::read_to_string(world.data_dir().join("agent.id")).unwrap());
     world.agent().shutdown(Shutdown::StopAll).await;
     assert_eq!(containers_of(id), "");
+    assert_eq!(docker(&["network", "ls", "--quiet", "--filter", &agent]), "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

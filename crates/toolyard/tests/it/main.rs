@@ -6,6 +6,7 @@
 
 mod clients;
 mod console;
+mod docker;
 mod fleet;
 mod harness;
 mod main_job;
