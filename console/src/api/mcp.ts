@@ -3,7 +3,9 @@
  * shortly before it ends. It is kept in memory only, and ends with the session: whoever signs in next is refused with it
  * and gets another one.
  */
-import { McpClient } from '@/lib/mcp/client'
+import { queryOptions } from '@tanstack/react-query'
+import { McpClient, McpError } from '@/lib/mcp/client'
+import { promptsOf, resourcesOf, toolsOf } from '@/lib/mcp/things'
 import { call } from './client'
 import { createMcpKey } from './generated/identity'
 import type { SessionMcpKey } from './generated/types'
@@ -31,4 +33,43 @@ async function sessionKey(refused: string | undefined): Promise<string> {
 /** Talks to a server or toolset at its `mcp_path`. */
 export function mcpClient(path: string): McpClient {
   return new McpClient(path, sessionKey)
+}
+
+const OFFERED = {
+  staleTime: 60_000,
+  retry: (failures: number, error: Error) => failures < 2 && error instanceof McpError && error.status >= 502,
+}
+
+/** The tools at an `mcp_path`. `generation` changes when they may have changed (`features/mcp/public/target`). */
+export function mcpToolsQuery(path: string, generation: string) {
+  return queryOptions({
+    ...OFFERED,
+    queryKey: ['mcp', path, 'tools', generation],
+    queryFn: async ({ signal }) => toolsOf(await mcpClient(path).listTools({ signal })),
+  })
+}
+
+/** The resources at an `mcp_path`, and the templates of resources after them. */
+export function mcpResourcesQuery(path: string, generation: string) {
+  return queryOptions({
+    ...OFFERED,
+    queryKey: ['mcp', path, 'resources', generation],
+    queryFn: async ({ signal }) => {
+      const client = mcpClient(path)
+      const lists = await Promise.all([
+        client.listResources({ signal }),
+        client.listResourceTemplates({ signal }),
+      ])
+      return resourcesOf(lists.flat())
+    },
+  })
+}
+
+/** The prompts at an `mcp_path`. */
+export function mcpPromptsQuery(path: string, generation: string) {
+  return queryOptions({
+    ...OFFERED,
+    queryKey: ['mcp', path, 'prompts', generation],
+    queryFn: async ({ signal }) => promptsOf(await mcpClient(path).listPrompts({ signal })),
+  })
 }

@@ -56,6 +56,9 @@ export function formatDate(at: string | Date): string {
   return date === undefined ? String(at) : dates({ dateStyle: 'medium' }).format(date)
 }
 
+/** A list has many times, and each is written again every second. */
+let relative: Intl.RelativeTimeFormat | undefined
+
 /** How long ago, or how far ahead: `4 min ago`, `in 2 h`. */
 export function formatRelative(at: string | Date, now: number): string {
   const date = instant(at)
@@ -64,7 +67,7 @@ export function formatRelative(at: string | Date, now: number): string {
   const size = Math.abs(difference)
   if (size < 10 * SECOND) return difference > SECOND ? t('in a few seconds') : t('just now')
   const [unit, length] = ladder(size)
-  const relative = new Intl.RelativeTimeFormat(locale(), { numeric: 'always', style: 'short' })
+  relative ??= new Intl.RelativeTimeFormat(locale(), { numeric: 'always', style: 'short' })
   return relative.format(Math.trunc(difference / length), unit)
 }
 

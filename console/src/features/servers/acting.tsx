@@ -3,8 +3,9 @@ import { useNavigate } from '@tanstack/react-router'
 import { createContext, type ReactNode, useContext, useMemo, useState } from 'react'
 import { isProblem } from '@/api/client'
 import { getServer } from '@/api/generated/servers'
-import type { Server } from '@/api/generated/types'
+import type { Action, Server } from '@/api/generated/types'
 import { queryKey } from '@/api/queries'
+import { may, useSession } from '@/api/session'
 import { t } from '@/lib/t'
 import { ConfirmDialog } from '@/ui/dialog'
 import { toast } from '@/ui/toast'
@@ -14,13 +15,27 @@ import { CloneDialog } from './clone-dialog'
 /** Does something to a server; asks first where it interrupts or destroys. */
 export type Act = (id: ServerActionId | 'clone', name: string) => Promise<void>
 
-const Acting = createContext<Act | undefined>(undefined)
+interface ActingValue {
+  act: Act
+  /** Why the session may not do something; `undefined` when it may. */
+  denied: (action: Action) => string | undefined
+}
 
-/** What does things to servers in this part of the page. It is always the same function. */
+const Acting = createContext<ActingValue | undefined>(undefined)
+
+/**
+ * What does things to servers in this part of the page, and what may be done. It is the same as long as the session
+ * is: a row of a long list that uses it asks nothing else.
+ */
+export function useActing(): ActingValue {
+  const acting = useContext(Acting)
+  if (acting === undefined) throw new Error('there is no ActingProvider around this')
+  return acting
+}
+
+/** What does things to servers in this part of the page. */
 export function useAct(): Act {
-  const act = useContext(Acting)
-  if (act === undefined) throw new Error('there is no ActingProvider around this')
-  return act
+  return useActing().act
 }
 
 interface Asked {
@@ -34,6 +49,7 @@ export function ActingProvider({ children, onDeleted }: { children: ReactNode; o
   const navigate = useNavigate()
   const [asked, setAsked] = useState<Asked>()
   const [cloned, setCloned] = useState<string>()
+  const session = useSession()
   const act = useMemo((): Act => {
     const run = async ({ id, name }: Asked) => {
       const server = await serverAction(id).run(name)
@@ -48,6 +64,16 @@ export function ActingProvider({ children, onDeleted }: { children: ReactNode; o
         await run({ id, name }).catch((error: unknown) => toast.problem(serverAction(id).failed(name), error))
     }
   }, [client])
+  const value = useMemo(
+    (): ActingValue => ({
+      act,
+      denied: (action) =>
+        may(session, action)
+          ? undefined
+          : t('Your role ({role}) does not allow this', { role: session.role }),
+    }),
+    [act, session],
+  )
   const action = asked === undefined ? undefined : serverAction(asked.id)
   const confirmed = async ({ id, name }: Asked) => {
     let server: Server | undefined
@@ -62,7 +88,7 @@ export function ActingProvider({ children, onDeleted }: { children: ReactNode; o
     if (id === 'delete') onDeleted?.()
   }
   return (
-    <Acting value={act}>
+    <Acting value={value}>
       {children}
       {asked !== undefined && action !== undefined && (
         <ConfirmDialog

@@ -2,10 +2,9 @@ import { useNavigate } from '@tanstack/react-router'
 import { Copy, ScrollText, SlidersHorizontal } from 'lucide-react'
 import type { ReactElement } from 'react'
 import type { Server } from '@/api/generated/types'
-import { useDenied } from '@/api/session'
 import { t } from '@/lib/t'
 import { Menu, type MenuItem } from '@/ui/menu'
-import { useAct } from './acting'
+import { useActing } from './acting'
 import { misfit, serverActions } from './actions'
 
 /** Everything that can be done to a server, behind a button. */
@@ -19,21 +18,16 @@ export function ServerMenu({
   /** `rest`: without what the page of the server has as buttons and tabs. */
   only?: 'rest'
 }) {
-  const act = useAct()
+  const { act, denied: deniedOf } = useActing()
   const navigate = useNavigate()
   const { name } = server
-  const operate = useDenied('server:operate')
-  const remove = useDenied('server:delete')
-  const deploy = useDenied('server:deploy')
-  const logs = useDenied('server:logs')
   const actions = serverActions().map((action): MenuItem => {
-    const denied = action.needs === 'server:delete' ? remove : operate
     return {
       label: action.label,
       icon: action.icon,
       danger: action.id === 'delete',
       separated: action.id === 'delete',
-      disabledReason: denied ?? misfit(action.id, server),
+      disabledReason: deniedOf(action.needs) ?? misfit(action.id, server),
       onSelect: () => void act(action.id, name),
     }
   })
@@ -41,7 +35,7 @@ export function ServerMenu({
   const clone: MenuItem = {
     label: t('Clone'),
     icon: Copy,
-    disabledReason: deploy,
+    disabledReason: deniedOf('server:deploy'),
     onSelect: () => void act('clone', name),
   }
   const pages: MenuItem[] = [
@@ -49,7 +43,7 @@ export function ServerMenu({
       label: t('Logs'),
       icon: ScrollText,
       separated: true,
-      disabledReason: logs,
+      disabledReason: deniedOf('server:logs'),
       onSelect: () => void navigate({ to: '/servers/$name/logs', params: { name } }),
     },
     {
