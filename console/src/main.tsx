@@ -8,7 +8,6 @@ import { queryClient, setOnSignedOut } from '@/app/query-client'
 import { router } from '@/app/router'
 import { Boundary } from '@/ui/boundary'
 import { ToastProvider } from '@/ui/toast'
-import { TooltipProvider } from '@/ui/tooltip'
 
 setOnSignedOut(() => {
   const { pathname, href } = router.state.location
@@ -36,11 +35,9 @@ createRoot(root, caught).render(
   <StrictMode>
     <Boundary where="root">
       <QueryClientProvider client={queryClient}>
-        <TooltipProvider>
-          <ToastProvider>
-            <RouterProvider router={router} />
-          </ToastProvider>
-        </TooltipProvider>
+        <ToastProvider>
+          <RouterProvider router={router} />
+        </ToastProvider>
       </QueryClientProvider>
     </Boundary>
   </StrictMode>,

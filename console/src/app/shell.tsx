@@ -20,7 +20,7 @@ import { storage } from '@/lib/storage'
 import { t } from '@/lib/t'
 import { Boundary } from '@/ui/boundary'
 import { IconButton } from '@/ui/button'
-import { Drawer } from '@/ui/dialog'
+import { loadWindows } from '@/ui/dialog'
 import { Kbd } from '@/ui/kbd'
 import { PlainLink } from '@/ui/link'
 import { LiveRegion } from '@/ui/live-region'
@@ -30,10 +30,14 @@ import { toast } from '@/ui/toast'
 import { setTheme, useTheme } from './appearance'
 import { live, useLiveState } from './live'
 import { navigation } from './navigation'
+import { Navigation } from './navigation-list'
 import { queryClient } from './query-client'
 
 const CommandPalette = lazy(() =>
   import('./command-palette').then((module) => ({ default: module.CommandPalette })),
+)
+const NavigationDrawer = lazy(() =>
+  import('./navigation-drawer').then((module) => ({ default: module.NavigationDrawer })),
 )
 const Shortcuts = lazy(() => import('./shortcuts').then((module) => ({ default: module.Shortcuts })))
 
@@ -42,6 +46,7 @@ export function Shell() {
   const [open, setOpen] = useState<'palette' | 'shortcuts' | 'navigation'>()
   const [narrow, setNarrow] = useState(storage.get('sidebar') === 'narrow')
   useLive()
+  useLoadedAhead()
   useShortcuts((which) => setOpen(which))
   const toggle = () => {
     storage.set('sidebar', narrow ? undefined : 'narrow')
@@ -99,10 +104,8 @@ export function Shell() {
           </PageBoundary>
         </main>
       </div>
-      <Drawer open={open === 'navigation'} onOpenChange={close} title="Toolyard" side="left">
-        <Navigation narrow={false} onNavigate={() => setOpen(undefined)} />
-      </Drawer>
       <Suspense fallback={null}>
+        {open === 'navigation' && <NavigationDrawer onOpenChange={close} />}
         {open === 'palette' && (
           <CommandPalette onOpenChange={close} onShortcuts={() => setOpen('shortcuts')} />
         )}
@@ -150,46 +153,6 @@ function SearchButton({ narrow, onClick }: { narrow: boolean; onClick: () => voi
         <Kbd>K</Kbd>
       </span>
     </button>
-  )
-}
-
-function Navigation({ narrow, onNavigate }: { narrow: boolean; onNavigate?: () => void }) {
-  const session = useSession()
-  return (
-    <nav aria-label={t('Pages')} className="min-h-0 flex-1 overflow-y-auto px-2.5 py-1 max-lg:px-0">
-      {navigation().map((group) => {
-        const items = group.items.filter((item) => item.action === undefined || may(session, item.action))
-        if (items.length === 0) return null
-        return (
-          <div key={group.title ?? ''} className="mb-3">
-            {group.title !== undefined && !narrow && (
-              <div className="px-2 pt-1 pb-1 text-xs text-faint">{group.title}</div>
-            )}
-            <ul className="flex flex-col gap-px">
-              {items.map((item) => (
-                <li key={item.to}>
-                  <PlainLink
-                    to={item.to}
-                    activeOptions={{ exact: item.to === '/' }}
-                    onClick={onNavigate}
-                    title={narrow ? item.label : undefined}
-                    aria-label={narrow ? item.label : undefined}
-                    className={cx(
-                      'flex min-h-control items-center gap-2.5 rounded-md px-2 text-muted hover:bg-hover hover:text-text',
-                      'aria-[current=page]:bg-pressed/70 aria-[current=page]:font-medium aria-[current=page]:text-text',
-                      narrow && 'justify-center',
-                    )}
-                  >
-                    <item.icon aria-hidden="true" className="size-4 shrink-0" />
-                    {!narrow && item.label}
-                  </PlainLink>
-                </li>
-              ))}
-            </ul>
-          </div>
-        )
-      })}
-    </nav>
   )
 }
 
@@ -310,6 +273,17 @@ function useLive() {
   }, [])
 }
 
+const REST_MS = 2000
+
+/** What every page needs once somebody does something, loaded before it is needed. */
+function useLoadedAhead() {
+  useEffect(() => {
+    // A failure shows when it is needed, and then it is tried again.
+    const timer = setTimeout(() => void loadWindows().catch(() => undefined), REST_MS)
+    return () => clearTimeout(timer)
+  }, [])
+}
+
 const CHORD_MS = 1200
 
 /** Ctrl-K and Cmd-K, `?`, `/`, and `g` followed by a page's key. */
@@ -326,7 +300,8 @@ function useShortcuts(open: (which: 'palette' | 'shortcuts') => void) {
       }
       if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return
       // A dialog or a menu has the keyboard for itself.
-      if (document.querySelector('[role="dialog"], [role="menu"]') !== null) return
+      if (document.querySelector('[role="dialog"]:not([popover]), [popover="auto"]:popover-open') !== null)
+        return
       if (event.key === '?') open('shortcuts')
       else if (event.key === '/') {
         const search = document.querySelector<HTMLElement>('main [data-search]')

@@ -1,7 +1,9 @@
 import { createFileRoute, redirect } from '@tanstack/react-router'
 import { isProblem } from '@/api/client'
 import { sessionQuery } from '@/api/session'
+import { PendingPage } from '@/app/pending-page'
 import { Shell } from '@/app/shell'
+import { t } from '@/lib/t'
 
 export const Route = createFileRoute('/_shell')({
   beforeLoad: async ({ context: { queryClient }, location }) => {
@@ -13,4 +15,10 @@ export const Route = createFileRoute('/_shell')({
     }
   },
   component: Shell,
+  pendingComponent: () => (
+    <main className="mx-auto max-w-[90rem] p-8">
+      <h1 className="sr-only">{t('Loading')}</h1>
+      <PendingPage />
+    </main>
+  ),
 })

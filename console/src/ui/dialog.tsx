@@ -1,14 +1,10 @@
-import { Dialog as Base } from '@base-ui/react/dialog'
-import { X } from 'lucide-react'
-import { type FormEvent, type ReactNode, useState } from 'react'
-import { cx } from '@/lib/cx'
+import { type FormEvent, lazy, type ReactNode, Suspense, useState } from 'react'
 import { t } from '@/lib/t'
 import { Button } from './button'
 import { ErrorNote } from './error-state'
-import { InsideDialog } from './floating'
 import { TextInput } from './inputs'
 
-interface DialogProps {
+export interface DialogProps {
   open: boolean
   onOpenChange: (open: boolean) => void
   title: ReactNode
@@ -19,97 +15,41 @@ interface DialogProps {
   size?: 'small' | 'medium' | 'large'
 }
 
-/**
- * The last control of a window, though it stands first: the focus begins at what the window is about. It has no
- * tooltip, which would take the first Escape for itself.
- */
-function CloseButton() {
-  return (
-    <Base.Close
-      aria-label={t('Close')}
-      className="absolute top-2.5 right-2.5 flex size-control-small items-center justify-center rounded-md text-muted hover:bg-hover hover:text-text"
-    >
-      <X aria-hidden="true" className="size-4" />
-    </Base.Close>
-  )
+/** As a dialog, at a side. */
+export interface DrawerProps extends Omit<DialogProps, 'size'> {
+  side?: 'left' | 'right'
 }
 
-const WIDTH = { small: 'max-w-md', medium: 'max-w-xl', large: 'max-w-4xl' }
+/** Loads what windows are made of. The shell calls it when the page has come to rest. */
+export const loadWindows = () => import('./dialog-window')
+
+const DialogWindow = lazy(() => loadWindows().then((module) => ({ default: module.DialogWindow })))
+const DrawerWindow = lazy(() => loadWindows().then((module) => ({ default: module.DrawerWindow })))
+
+/** Whether it was ever open: before that there is nothing to show, and after it the closing is shown. */
+function useOpened(open: boolean): boolean {
+  const [opened, setOpened] = useState(open)
+  if (open && !opened) setOpened(true)
+  return open || opened
+}
 
 /** A window over the page. It keeps the focus, closes with Escape, and gives the focus back. */
-export function Dialog({
-  open,
-  onOpenChange,
-  title,
-  description,
-  children,
-  footer,
-  size = 'medium',
-}: DialogProps) {
+export function Dialog(props: DialogProps) {
+  if (!useOpened(props.open)) return null
   return (
-    <Base.Root open={open} onOpenChange={onOpenChange}>
-      <Base.Portal>
-        <Base.Backdrop className="fixed inset-0 z-40 bg-shade transition-opacity duration-100 data-[ending-style]:opacity-0 data-[starting-style]:opacity-0" />
-        <Base.Viewport className="fixed inset-0 z-40 flex items-start justify-center overflow-y-auto p-3 sm:p-8 sm:pt-[12vh]">
-          <Base.Popup className={cx('floating relative flex w-full flex-col', WIDTH[size])}>
-            <div className="p-pad pr-12 pb-0">
-              <Base.Title className="text-lg font-semibold wrap-anywhere">{title}</Base.Title>
-              {description !== undefined && (
-                <Base.Description className="mt-1 text-muted">{description}</Base.Description>
-              )}
-            </div>
-            <InsideDialog value={true}>
-              <div className="min-w-0 p-pad">{children}</div>
-              {footer !== undefined && (
-                <div className="flex flex-wrap justify-end gap-2 border-t px-pad py-3">{footer}</div>
-              )}
-            </InsideDialog>
-            <CloseButton />
-          </Base.Popup>
-        </Base.Viewport>
-      </Base.Portal>
-    </Base.Root>
+    <Suspense fallback={null}>
+      <DialogWindow {...props} />
+    </Suspense>
   )
 }
 
-/** A panel from the side, for details beside the list that they belong to; from below on phones. */
-export function Drawer({
-  open,
-  onOpenChange,
-  title,
-  description,
-  children,
-  footer,
-  side = 'right',
-}: Omit<DialogProps, 'size'> & { side?: 'left' | 'right' }) {
+/** A panel from the side, for details beside the list that they belong to. */
+export function Drawer(props: DrawerProps) {
+  if (!useOpened(props.open)) return null
   return (
-    <Base.Root open={open} onOpenChange={onOpenChange}>
-      <Base.Portal>
-        <Base.Backdrop className="fixed inset-0 z-40 bg-shade transition-opacity duration-150 data-[ending-style]:opacity-0 data-[starting-style]:opacity-0" />
-        <Base.Popup
-          className={cx(
-            'fixed inset-y-0 z-40 flex flex-col border-line bg-raised shadow-lift transition-transform duration-150 ease-out',
-            side === 'right'
-              ? 'right-0 w-[min(100vw,32rem)] border-l data-[ending-style]:translate-x-full data-[starting-style]:translate-x-full'
-              : 'left-0 w-[min(85vw,18rem)] border-r data-[ending-style]:-translate-x-full data-[starting-style]:-translate-x-full',
-          )}
-        >
-          <div className="border-b p-pad pr-12">
-            <Base.Title className="text-lg font-semibold wrap-anywhere">{title}</Base.Title>
-            {description !== undefined && (
-              <Base.Description className="mt-1 text-muted">{description}</Base.Description>
-            )}
-          </div>
-          <InsideDialog value={true}>
-            <div className="min-h-0 flex-1 overflow-y-auto p-pad">{children}</div>
-            {footer !== undefined && (
-              <div className="flex flex-wrap justify-end gap-2 border-t px-pad py-3">{footer}</div>
-            )}
-          </InsideDialog>
-          <CloseButton />
-        </Base.Popup>
-      </Base.Portal>
-    </Base.Root>
+    <Suspense fallback={null}>
+      <DrawerWindow {...props} />
+    </Suspense>
   )
 }
 

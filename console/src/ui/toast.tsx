@@ -1,14 +1,72 @@
-import { Toast as Base } from '@base-ui/react/toast'
 import { CircleAlert, CircleCheck, Info, X } from 'lucide-react'
-import type { ReactNode } from 'react'
+import { type ReactNode, useSyncExternalStore } from 'react'
 import { cx } from '@/lib/cx'
 import { t } from '@/lib/t'
-
-const manager = Base.createToastManager()
+import { LiveRegion } from './live-region'
 
 interface ToastText {
   title: string
   description?: string
+}
+
+type Kind = 'done' | 'note' | 'failed'
+
+interface Item extends ToastText {
+  id: number
+  kind: Kind
+}
+
+const SHOWN_MS = 5000
+/** After the pointer or the focus left them. */
+const SHOWN_AFTER_MS = 2500
+const MOST = 4
+
+let items: readonly Item[] = []
+let last = 0
+let held = false
+const timers = new Map<number, ReturnType<typeof setTimeout>>()
+const listeners = new Set<() => void>()
+
+function subscribe(listener: () => void): () => void {
+  listeners.add(listener)
+  return () => listeners.delete(listener)
+}
+
+function become(next: readonly Item[]): void {
+  items = next
+  for (const listener of listeners) listener()
+}
+
+function close(id: number): void {
+  clearTimeout(timers.get(id))
+  timers.delete(id)
+  become(items.filter((item) => item.id !== id))
+}
+
+function closeLater(item: Item, after: number): void {
+  // A failure stays until it is closed.
+  if (item.kind !== 'failed' && !held)
+    timers.set(
+      item.id,
+      setTimeout(() => close(item.id), after),
+    )
+}
+
+function add(kind: Kind, text: ToastText): void {
+  last += 1
+  const item = { ...text, kind, id: last }
+  for (const one of items.slice(0, Math.max(0, items.length + 1 - MOST))) close(one.id)
+  become([...items, item])
+  closeLater(item, SHOWN_MS)
+}
+
+/** While they are looked at, none goes away. */
+function hold(on: boolean): void {
+  if (held === on) return
+  held = on
+  for (const timer of timers.values()) clearTimeout(timer)
+  timers.clear()
+  if (!on) for (const item of items) closeLater(item, SHOWN_AFTER_MS)
 }
 
 /**
@@ -16,15 +74,15 @@ interface ToastText {
  * belongs into the page.
  */
 export const toast = {
-  done: (text: ToastText) => manager.add({ ...text, type: 'done' }),
-  note: (text: ToastText) => manager.add({ ...text, type: 'note' }),
+  done: (text: ToastText) => add('done', text),
+  note: (text: ToastText) => add('note', text),
   /** Stays until it is closed. */
-  failed: (text: ToastText) => manager.add({ ...text, type: 'failed', timeout: 0, priority: 'high' }),
+  failed: (text: ToastText) => add('failed', text),
   /** An action's error, with what the server said. */
   problem: (title: string, error: unknown) => {
     const description =
       error instanceof Error ? ('detail' in error ? String(error.detail) : error.message) : ''
-    return manager.add({ title, description, type: 'failed', timeout: 0, priority: 'high' })
+    add('failed', { title, description })
   },
 }
 
@@ -34,38 +92,63 @@ const COLOUR = { done: 'text-good', failed: 'text-bad', note: 'text-info' }
 /** Once around everything. */
 export function ToastProvider({ children }: { children: ReactNode }) {
   return (
-    <Base.Provider toastManager={manager} limit={4}>
+    <>
       {children}
-      <Base.Portal>
-        <Base.Viewport className="fixed right-0 bottom-0 z-50 flex w-full flex-col gap-2 p-3 outline-none sm:w-96 sm:p-4">
-          <Toasts />
-        </Base.Viewport>
-      </Base.Portal>
-    </Base.Provider>
+      <Toasts />
+    </>
   )
 }
 
+function spoken(item: Item | undefined): string {
+  return item === undefined ? '' : `${item.title}. ${item.description ?? ''}`
+}
+
 function Toasts() {
-  const { toasts } = Base.useToastManager()
-  return toasts.map((one) => {
-    const kind = one.type === 'done' || one.type === 'failed' ? one.type : 'note'
-    const Icon = ICON[kind]
-    return (
-      <Base.Root key={one.id} toast={one} className={cx('floating', one.limited && 'hidden')}>
-        <Base.Content className="flex items-start gap-2.5 p-3">
-          <Icon aria-hidden="true" className={cx('mt-0.5 size-4 shrink-0', COLOUR[kind])} />
-          <div className="min-w-0 flex-1">
-            <Base.Title className="font-medium" />
-            <Base.Description className="mt-0.5 max-h-32 overflow-y-auto text-sm text-muted" />
-          </div>
-          <Base.Close
-            aria-label={t('Close')}
-            className="flex size-6 shrink-0 items-center justify-center rounded text-muted hover:bg-hover hover:text-text"
-          >
-            <X aria-hidden="true" className="size-4" />
-          </Base.Close>
-        </Base.Content>
-      </Base.Root>
-    )
-  })
+  const shown = useSyncExternalStore(subscribe, () => items)
+  return (
+    <>
+      <LiveRegion>{spoken(shown.findLast((item) => item.kind !== 'failed'))}</LiveRegion>
+      <LiveRegion urgent>{spoken(shown.findLast((item) => item.kind === 'failed'))}</LiveRegion>
+      {shown.length > 0 && (
+        <section
+          aria-label={t('Notifications')}
+          onPointerEnter={() => hold(true)}
+          onPointerLeave={() => hold(false)}
+          onFocus={() => hold(true)}
+          onBlur={() => hold(false)}
+          className="fixed right-0 bottom-0 z-50 flex w-full flex-col gap-2 p-3 sm:w-96 sm:p-4"
+        >
+          {shown.map((item) => (
+            <Toast key={item.id} item={item} />
+          ))}
+        </section>
+      )}
+    </>
+  )
+}
+
+function Toast({ item }: { item: Item }) {
+  const Icon = ICON[item.kind]
+  return (
+    <div className="floating flex items-start gap-2.5 p-3">
+      <Icon aria-hidden="true" className={cx('mt-0.5 size-4 shrink-0', COLOUR[item.kind])} />
+      <div className="min-w-0 flex-1">
+        <p className="font-medium">{item.title}</p>
+        {item.description !== undefined && item.description !== '' && (
+          <p className="mt-0.5 max-h-32 overflow-y-auto text-sm text-muted">{item.description}</p>
+        )}
+      </div>
+      <button
+        type="button"
+        aria-label={t('Close: {title}', { title: item.title })}
+        onClick={() => {
+          close(item.id)
+          hold(false)
+        }}
+        className="flex size-6 shrink-0 items-center justify-center rounded text-muted hover:bg-hover hover:text-text"
+      >
+        <X aria-hidden="true" className="size-4" />
+      </button>
+    </div>
+  )
 }

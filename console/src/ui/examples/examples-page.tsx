@@ -1,12 +1,11 @@
 import { Box, MoreHorizontal, Pencil, Play, Plus, Square, Trash2 } from 'lucide-react'
-import { type ReactNode, useState } from 'react'
+import { lazy, type ReactNode, Suspense, useState } from 'react'
 import { t } from '@/lib/t'
 import { AnsiText } from '../ansi-text'
 import { Badge } from '../badge'
 import { Boundary } from '../boundary'
 import { Button, IconButton } from '../button'
 import { Card } from '../card'
-import { Chart } from '../chart'
 import { CodeBlock } from '../code-block'
 import { Combobox } from '../combobox'
 import { CopyButton } from '../copy-button'
@@ -41,6 +40,8 @@ import { toast } from '../toast'
 import { Checkbox, RadioGroup, Switch } from '../toggles'
 import { Tooltip } from '../tooltip'
 import { VirtualList } from '../virtual-list'
+
+const Chart = lazy(() => import('../chart').then((module) => ({ default: module.Chart })))
 
 const PROBLEM = Object.assign(new Error('problem'), {
   title: 'no such thing',
@@ -560,14 +561,16 @@ function Numbers() {
         <Meter label={t('Little of a limit')} value={120} max={512} text={t('120 of 512')} />
         <Meter label={t('Nearly all of it')} value={480} max={512} text={t('480 of 512')} />
         <SparkLine label={t('The shape of a wave')} values={WAVE} className="w-40" />
-        <Chart
-          label={t('Two waves')}
-          times={TIMES}
-          series={[
-            { label: t('First'), values: WAVE, tone: 'accent', fill: true },
-            { label: t('Second'), values: LOW, tone: 'bad' },
-          ]}
-        />
+        <Suspense fallback={<Skeleton className="h-[208px]" />}>
+          <Chart
+            label={t('Two waves')}
+            times={TIMES}
+            series={[
+              { label: t('First'), values: WAVE, tone: 'accent', fill: true },
+              { label: t('Second'), values: LOW, tone: 'bad' },
+            ]}
+          />
+        </Suspense>
       </Stack>
     </Card>
   )
