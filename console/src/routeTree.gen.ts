@@ -10,20 +10,39 @@
 
 import { Route as rootRouteImport } from './routes/__root'
 import { Route as ShellRouteImport } from './routes/_shell'
+import { Route as SetupRouteImport } from './routes/setup'
 import { Route as SignInRouteImport } from './routes/sign-in'
 import { Route as ShellIndexRouteImport } from './routes/_shell/index'
 import { Route as ShellAccessRouteRouteImport } from './routes/_shell/access/route'
+import { Route as ShellAuditRouteImport } from './routes/_shell/audit'
 import { Route as ShellDesignRouteImport } from './routes/_shell/design'
+import { Route as ShellSettingsRouteRouteImport } from './routes/_shell/settings/route'
 import { Route as ShellAccessIndexRouteImport } from './routes/_shell/access/index'
 import { Route as ShellAccessKeysRouteImport } from './routes/_shell/access/keys'
 import { Route as ShellAccessMembersRouteImport } from './routes/_shell/access/members'
 import { Route as ShellAccessWhyRouteImport } from './routes/_shell/access/why'
+import { Route as ShellConnectIndexRouteImport } from './routes/_shell/connect/index'
+import { Route as ShellConnectNameRouteImport } from './routes/_shell/connect/$name'
+import { Route as ShellCredentialsIndexRouteImport } from './routes/_shell/credentials/index'
 import { Route as ShellDeployIndexRouteImport } from './routes/_shell/deploy/index'
 import { Route as ShellMarketplaceIndexRouteImport } from './routes/_shell/marketplace/index'
 import { Route as ShellMarketplacePublishRouteImport } from './routes/_shell/marketplace/publish'
 import { Route as ShellMarketplaceReviewRouteImport } from './routes/_shell/marketplace/review'
+import { Route as ShellPlaygroundIndexRouteImport } from './routes/_shell/playground/index'
+import { Route as ShellPlaygroundNameRouteImport } from './routes/_shell/playground/$name'
 import { Route as ShellServersIndexRouteImport } from './routes/_shell/servers/index'
 import { Route as ShellServersNameRouteRouteImport } from './routes/_shell/servers/$name/route'
+import { Route as ShellSettingsIndexRouteImport } from './routes/_shell/settings/index'
+import { Route as ShellSettingsAccountRouteImport } from './routes/_shell/settings/account'
+import { Route as ShellSettingsAppearanceRouteImport } from './routes/_shell/settings/appearance'
+import { Route as ShellSettingsEnvironmentRouteImport } from './routes/_shell/settings/environment'
+import { Route as ShellSettingsFlagsRouteImport } from './routes/_shell/settings/flags'
+import { Route as ShellSettingsSourcesRouteImport } from './routes/_shell/settings/sources'
+import { Route as ShellToolboxesIndexRouteImport } from './routes/_shell/toolboxes/index'
+import { Route as ShellToolboxesNameRouteImport } from './routes/_shell/toolboxes/$name'
+import { Route as ShellToolsetsIndexRouteImport } from './routes/_shell/toolsets/index'
+import { Route as ShellToolsetsNameRouteImport } from './routes/_shell/toolsets/$name'
+import { Route as ShellToolsetsNewRouteImport } from './routes/_shell/toolsets/new'
 import { Route as ShellDeployNamespaceNameRouteImport } from './routes/_shell/deploy/$namespace.$name'
 import { Route as ShellMarketplaceNamespaceNameRouteImport } from './routes/_shell/marketplace/$namespace.$name'
 import { Route as ShellServersNameIndexRouteImport } from './routes/_shell/servers/$name/index'
@@ -35,6 +54,11 @@ import { Route as ShellServersNameToolsRouteImport } from './routes/_shell/serve
 
 const ShellRoute = ShellRouteImport.update({
   id: '/_shell',
+  getParentRoute: () => rootRouteImport,
+} as any)
+const SetupRoute = SetupRouteImport.update({
+  id: '/setup',
+  path: '/setup',
   getParentRoute: () => rootRouteImport,
 } as any)
 const SignInRoute = SignInRouteImport.update({
@@ -52,9 +76,19 @@ const ShellAccessRouteRoute = ShellAccessRouteRouteImport.update({
   path: '/access',
   getParentRoute: () => ShellRoute,
 } as any)
+const ShellAuditRoute = ShellAuditRouteImport.update({
+  id: '/audit',
+  path: '/audit',
+  getParentRoute: () => ShellRoute,
+} as any)
 const ShellDesignRoute = ShellDesignRouteImport.update({
   id: '/design',
   path: '/design',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellSettingsRouteRoute = ShellSettingsRouteRouteImport.update({
+  id: '/settings',
+  path: '/settings',
   getParentRoute: () => ShellRoute,
 } as any)
 const ShellAccessIndexRoute = ShellAccessIndexRouteImport.update({
@@ -77,6 +111,21 @@ const ShellAccessWhyRoute = ShellAccessWhyRouteImport.update({
   path: '/why',
   getParentRoute: () => ShellAccessRouteRoute,
 } as any)
+const ShellConnectIndexRoute = ShellConnectIndexRouteImport.update({
+  id: '/connect/',
+  path: '/connect/',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellConnectNameRoute = ShellConnectNameRouteImport.update({
+  id: '/connect/$name',
+  path: '/connect/$name',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellCredentialsIndexRoute = ShellCredentialsIndexRouteImport.update({
+  id: '/credentials/',
+  path: '/credentials/',
+  getParentRoute: () => ShellRoute,
+} as any)
 const ShellDeployIndexRoute = ShellDeployIndexRouteImport.update({
   id: '/deploy/',
   path: '/deploy/',
@@ -97,6 +146,16 @@ const ShellMarketplaceReviewRoute = ShellMarketplaceReviewRouteImport.update({
   path: '/marketplace/review',
   getParentRoute: () => ShellRoute,
 } as any)
+const ShellPlaygroundIndexRoute = ShellPlaygroundIndexRouteImport.update({
+  id: '/playground/',
+  path: '/playground/',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellPlaygroundNameRoute = ShellPlaygroundNameRouteImport.update({
+  id: '/playground/$name',
+  path: '/playground/$name',
+  getParentRoute: () => ShellRoute,
+} as any)
 const ShellServersIndexRoute = ShellServersIndexRouteImport.update({
   id: '/servers/',
   path: '/servers/',
@@ -105,6 +164,62 @@ const ShellServersIndexRoute = ShellServersIndexRouteImport.update({
 const ShellServersNameRouteRoute = ShellServersNameRouteRouteImport.update({
   id: '/servers/$name',
   path: '/servers/$name',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellSettingsIndexRoute = ShellSettingsIndexRouteImport.update({
+  id: '/',
+  path: '/',
+  getParentRoute: () => ShellSettingsRouteRoute,
+} as any)
+const ShellSettingsAccountRoute = ShellSettingsAccountRouteImport.update({
+  id: '/account',
+  path: '/account',
+  getParentRoute: () => ShellSettingsRouteRoute,
+} as any)
+const ShellSettingsAppearanceRoute = ShellSettingsAppearanceRouteImport.update({
+  id: '/appearance',
+  path: '/appearance',
+  getParentRoute: () => ShellSettingsRouteRoute,
+} as any)
+const ShellSettingsEnvironmentRoute =
+  ShellSettingsEnvironmentRouteImport.update({
+    id: '/environment',
+    path: '/environment',
+    getParentRoute: () => ShellSettingsRouteRoute,
+  } as any)
+const ShellSettingsFlagsRoute = ShellSettingsFlagsRouteImport.update({
+  id: '/flags',
+  path: '/flags',
+  getParentRoute: () => ShellSettingsRouteRoute,
+} as any)
+const ShellSettingsSourcesRoute = ShellSettingsSourcesRouteImport.update({
+  id: '/sources',
+  path: '/sources',
+  getParentRoute: () => ShellSettingsRouteRoute,
+} as any)
+const ShellToolboxesIndexRoute = ShellToolboxesIndexRouteImport.update({
+  id: '/toolboxes/',
+  path: '/toolboxes/',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellToolboxesNameRoute = ShellToolboxesNameRouteImport.update({
+  id: '/toolboxes/$name',
+  path: '/toolboxes/$name',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellToolsetsIndexRoute = ShellToolsetsIndexRouteImport.update({
+  id: '/toolsets/',
+  path: '/toolsets/',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellToolsetsNameRoute = ShellToolsetsNameRouteImport.update({
+  id: '/toolsets/$name',
+  path: '/toolsets/$name',
+  getParentRoute: () => ShellRoute,
+} as any)
+const ShellToolsetsNewRoute = ShellToolsetsNewRouteImport.update({
+  id: '/toolsets/new',
+  path: '/toolsets/new',
   getParentRoute: () => ShellRoute,
 } as any)
 const ShellDeployNamespaceNameRoute =
@@ -154,19 +269,38 @@ const ShellServersNameToolsRoute = ShellServersNameToolsRouteImport.update({
 
 export interface FileRoutesByFullPath {
   '/': typeof ShellIndexRoute
+  '/setup': typeof SetupRoute
   '/sign-in': typeof SignInRoute
   '/access': typeof ShellAccessRouteRouteWithChildren
+  '/settings': typeof ShellSettingsRouteRouteWithChildren
+  '/audit': typeof ShellAuditRoute
   '/design': typeof ShellDesignRoute
   '/servers/$name': typeof ShellServersNameRouteRouteWithChildren
   '/access/keys': typeof ShellAccessKeysRoute
   '/access/members': typeof ShellAccessMembersRoute
   '/access/why': typeof ShellAccessWhyRoute
+  '/connect/$name': typeof ShellConnectNameRoute
   '/marketplace/publish': typeof ShellMarketplacePublishRoute
   '/marketplace/review': typeof ShellMarketplaceReviewRoute
+  '/playground/$name': typeof ShellPlaygroundNameRoute
+  '/settings/account': typeof ShellSettingsAccountRoute
+  '/settings/appearance': typeof ShellSettingsAppearanceRoute
+  '/settings/environment': typeof ShellSettingsEnvironmentRoute
+  '/settings/flags': typeof ShellSettingsFlagsRoute
+  '/settings/sources': typeof ShellSettingsSourcesRoute
+  '/toolboxes/$name': typeof ShellToolboxesNameRoute
+  '/toolsets/$name': typeof ShellToolsetsNameRoute
+  '/toolsets/new': typeof ShellToolsetsNewRoute
   '/access/': typeof ShellAccessIndexRoute
+  '/connect/': typeof ShellConnectIndexRoute
+  '/credentials/': typeof ShellCredentialsIndexRoute
   '/deploy/': typeof ShellDeployIndexRoute
   '/marketplace/': typeof ShellMarketplaceIndexRoute
+  '/playground/': typeof ShellPlaygroundIndexRoute
   '/servers/': typeof ShellServersIndexRoute
+  '/settings/': typeof ShellSettingsIndexRoute
+  '/toolboxes/': typeof ShellToolboxesIndexRoute
+  '/toolsets/': typeof ShellToolsetsIndexRoute
   '/deploy/$namespace/$name': typeof ShellDeployNamespaceNameRoute
   '/marketplace/$namespace/$name': typeof ShellMarketplaceNamespaceNameRoute
   '/servers/$name/logs': typeof ShellServersNameLogsRoute
@@ -177,18 +311,36 @@ export interface FileRoutesByFullPath {
   '/servers/$name/': typeof ShellServersNameIndexRoute
 }
 export interface FileRoutesByTo {
+  '/setup': typeof SetupRoute
   '/sign-in': typeof SignInRoute
+  '/audit': typeof ShellAuditRoute
   '/design': typeof ShellDesignRoute
   '/': typeof ShellIndexRoute
   '/access/keys': typeof ShellAccessKeysRoute
   '/access/members': typeof ShellAccessMembersRoute
   '/access/why': typeof ShellAccessWhyRoute
+  '/connect/$name': typeof ShellConnectNameRoute
   '/marketplace/publish': typeof ShellMarketplacePublishRoute
   '/marketplace/review': typeof ShellMarketplaceReviewRoute
+  '/playground/$name': typeof ShellPlaygroundNameRoute
+  '/settings/account': typeof ShellSettingsAccountRoute
+  '/settings/appearance': typeof ShellSettingsAppearanceRoute
+  '/settings/environment': typeof ShellSettingsEnvironmentRoute
+  '/settings/flags': typeof ShellSettingsFlagsRoute
+  '/settings/sources': typeof ShellSettingsSourcesRoute
+  '/toolboxes/$name': typeof ShellToolboxesNameRoute
+  '/toolsets/$name': typeof ShellToolsetsNameRoute
+  '/toolsets/new': typeof ShellToolsetsNewRoute
   '/access': typeof ShellAccessIndexRoute
+  '/connect': typeof ShellConnectIndexRoute
+  '/credentials': typeof ShellCredentialsIndexRoute
   '/deploy': typeof ShellDeployIndexRoute
   '/marketplace': typeof ShellMarketplaceIndexRoute
+  '/playground': typeof ShellPlaygroundIndexRoute
   '/servers': typeof ShellServersIndexRoute
+  '/settings': typeof ShellSettingsIndexRoute
+  '/toolboxes': typeof ShellToolboxesIndexRoute
+  '/toolsets': typeof ShellToolsetsIndexRoute
   '/deploy/$namespace/$name': typeof ShellDeployNamespaceNameRoute
   '/marketplace/$namespace/$name': typeof ShellMarketplaceNamespaceNameRoute
   '/servers/$name/logs': typeof ShellServersNameLogsRoute
@@ -201,20 +353,39 @@ export interface FileRoutesByTo {
 export interface FileRoutesById {
   __root__: typeof rootRouteImport
   '/_shell': typeof ShellRouteWithChildren
+  '/setup': typeof SetupRoute
   '/sign-in': typeof SignInRoute
   '/_shell/access': typeof ShellAccessRouteRouteWithChildren
+  '/_shell/settings': typeof ShellSettingsRouteRouteWithChildren
+  '/_shell/audit': typeof ShellAuditRoute
   '/_shell/design': typeof ShellDesignRoute
   '/_shell/': typeof ShellIndexRoute
   '/_shell/servers/$name': typeof ShellServersNameRouteRouteWithChildren
   '/_shell/access/keys': typeof ShellAccessKeysRoute
   '/_shell/access/members': typeof ShellAccessMembersRoute
   '/_shell/access/why': typeof ShellAccessWhyRoute
+  '/_shell/connect/$name': typeof ShellConnectNameRoute
   '/_shell/marketplace/publish': typeof ShellMarketplacePublishRoute
   '/_shell/marketplace/review': typeof ShellMarketplaceReviewRoute
+  '/_shell/playground/$name': typeof ShellPlaygroundNameRoute
+  '/_shell/settings/account': typeof ShellSettingsAccountRoute
+  '/_shell/settings/appearance': typeof ShellSettingsAppearanceRoute
+  '/_shell/settings/environment': typeof ShellSettingsEnvironmentRoute
+  '/_shell/settings/flags': typeof ShellSettingsFlagsRoute
+  '/_shell/settings/sources': typeof ShellSettingsSourcesRoute
+  '/_shell/toolboxes/$name': typeof ShellToolboxesNameRoute
+  '/_shell/toolsets/$name': typeof ShellToolsetsNameRoute
+  '/_shell/toolsets/new': typeof ShellToolsetsNewRoute
   '/_shell/access/': typeof ShellAccessIndexRoute
+  '/_shell/connect/': typeof ShellConnectIndexRoute
+  '/_shell/credentials/': typeof ShellCredentialsIndexRoute
   '/_shell/deploy/': typeof ShellDeployIndexRoute
   '/_shell/marketplace/': typeof ShellMarketplaceIndexRoute
+  '/_shell/playground/': typeof ShellPlaygroundIndexRoute
   '/_shell/servers/': typeof ShellServersIndexRoute
+  '/_shell/settings/': typeof ShellSettingsIndexRoute
+  '/_shell/toolboxes/': typeof ShellToolboxesIndexRoute
+  '/_shell/toolsets/': typeof ShellToolsetsIndexRoute
   '/_shell/deploy/$namespace/$name': typeof ShellDeployNamespaceNameRoute
   '/_shell/marketplace/$namespace/$name': typeof ShellMarketplaceNamespaceNameRoute
   '/_shell/servers/$name/logs': typeof ShellServersNameLogsRoute
@@ -228,19 +399,38 @@ export interface FileRouteTypes {
   fileRoutesByFullPath: FileRoutesByFullPath
   fullPaths:
     | '/'
+    | '/setup'
     | '/sign-in'
     | '/access'
+    | '/settings'
+    | '/audit'
     | '/design'
     | '/servers/$name'
     | '/access/keys'
     | '/access/members'
     | '/access/why'
+    | '/connect/$name'
     | '/marketplace/publish'
     | '/marketplace/review'
+    | '/playground/$name'
+    | '/settings/account'
+    | '/settings/appearance'
+    | '/settings/environment'
+    | '/settings/flags'
+    | '/settings/sources'
+    | '/toolboxes/$name'
+    | '/toolsets/$name'
+    | '/toolsets/new'
     | '/access/'
+    | '/connect/'
+    | '/credentials/'
     | '/deploy/'
     | '/marketplace/'
+    | '/playground/'
     | '/servers/'
+    | '/settings/'
+    | '/toolboxes/'
+    | '/toolsets/'
     | '/deploy/$namespace/$name'
     | '/marketplace/$namespace/$name'
     | '/servers/$name/logs'
@@ -251,18 +441,36 @@ export interface FileRouteTypes {
     | '/servers/$name/'
   fileRoutesByTo: FileRoutesByTo
   to:
+    | '/setup'
     | '/sign-in'
+    | '/audit'
     | '/design'
     | '/'
     | '/access/keys'
     | '/access/members'
     | '/access/why'
+    | '/connect/$name'
     | '/marketplace/publish'
     | '/marketplace/review'
+    | '/playground/$name'
+    | '/settings/account'
+    | '/settings/appearance'
+    | '/settings/environment'
+    | '/settings/flags'
+    | '/settings/sources'
+    | '/toolboxes/$name'
+    | '/toolsets/$name'
+    | '/toolsets/new'
     | '/access'
+    | '/connect'
+    | '/credentials'
     | '/deploy'
     | '/marketplace'
+    | '/playground'
     | '/servers'
+    | '/settings'
+    | '/toolboxes'
+    | '/toolsets'
     | '/deploy/$namespace/$name'
     | '/marketplace/$namespace/$name'
     | '/servers/$name/logs'
@@ -274,20 +482,39 @@ export interface FileRouteTypes {
   id:
     | '__root__'
     | '/_shell'
+    | '/setup'
     | '/sign-in'
     | '/_shell/access'
+    | '/_shell/settings'
+    | '/_shell/audit'
     | '/_shell/design'
     | '/_shell/'
     | '/_shell/servers/$name'
     | '/_shell/access/keys'
     | '/_shell/access/members'
     | '/_shell/access/why'
+    | '/_shell/connect/$name'
     | '/_shell/marketplace/publish'
     | '/_shell/marketplace/review'
+    | '/_shell/playground/$name'
+    | '/_shell/settings/account'
+    | '/_shell/settings/appearance'
+    | '/_shell/settings/environment'
+    | '/_shell/settings/flags'
+    | '/_shell/settings/sources'
+    | '/_shell/toolboxes/$name'
+    | '/_shell/toolsets/$name'
+    | '/_shell/toolsets/new'
     | '/_shell/access/'
+    | '/_shell/connect/'
+    | '/_shell/credentials/'
     | '/_shell/deploy/'
     | '/_shell/marketplace/'
+    | '/_shell/playground/'
     | '/_shell/servers/'
+    | '/_shell/settings/'
+    | '/_shell/toolboxes/'
+    | '/_shell/toolsets/'
     | '/_shell/deploy/$namespace/$name'
     | '/_shell/marketplace/$namespace/$name'
     | '/_shell/servers/$name/logs'
@@ -300,6 +527,7 @@ export interface FileRouteTypes {
 }
 export interface RootRouteChildren {
   ShellRoute: typeof ShellRouteWithChildren
+  SetupRoute: typeof SetupRoute
   SignInRoute: typeof SignInRoute
 }
 
@@ -310,6 +538,13 @@ declare module '@tanstack/react-router' {
       path: ''
       fullPath: '/'
       preLoaderRoute: typeof ShellRouteImport
+      parentRoute: typeof rootRouteImport
+    }
+    '/setup': {
+      id: '/setup'
+      path: '/setup'
+      fullPath: '/setup'
+      preLoaderRoute: typeof SetupRouteImport
       parentRoute: typeof rootRouteImport
     }
     '/sign-in': {
@@ -333,11 +568,25 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ShellAccessRouteRouteImport
       parentRoute: typeof ShellRoute
     }
+    '/_shell/audit': {
+      id: '/_shell/audit'
+      path: '/audit'
+      fullPath: '/audit'
+      preLoaderRoute: typeof ShellAuditRouteImport
+      parentRoute: typeof ShellRoute
+    }
     '/_shell/design': {
       id: '/_shell/design'
       path: '/design'
       fullPath: '/design'
       preLoaderRoute: typeof ShellDesignRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/settings': {
+      id: '/_shell/settings'
+      path: '/settings'
+      fullPath: '/settings'
+      preLoaderRoute: typeof ShellSettingsRouteRouteImport
       parentRoute: typeof ShellRoute
     }
     '/_shell/access/': {
@@ -368,6 +617,27 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ShellAccessWhyRouteImport
       parentRoute: typeof ShellAccessRouteRoute
     }
+    '/_shell/connect/': {
+      id: '/_shell/connect/'
+      path: '/connect'
+      fullPath: '/connect/'
+      preLoaderRoute: typeof ShellConnectIndexRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/connect/$name': {
+      id: '/_shell/connect/$name'
+      path: '/connect/$name'
+      fullPath: '/connect/$name'
+      preLoaderRoute: typeof ShellConnectNameRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/credentials/': {
+      id: '/_shell/credentials/'
+      path: '/credentials'
+      fullPath: '/credentials/'
+      preLoaderRoute: typeof ShellCredentialsIndexRouteImport
+      parentRoute: typeof ShellRoute
+    }
     '/_shell/deploy/': {
       id: '/_shell/deploy/'
       path: '/deploy'
@@ -396,6 +666,20 @@ declare module '@tanstack/react-router' {
       preLoaderRoute: typeof ShellMarketplaceReviewRouteImport
       parentRoute: typeof ShellRoute
     }
+    '/_shell/playground/': {
+      id: '/_shell/playground/'
+      path: '/playground'
+      fullPath: '/playground/'
+      preLoaderRoute: typeof ShellPlaygroundIndexRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/playground/$name': {
+      id: '/_shell/playground/$name'
+      path: '/playground/$name'
+      fullPath: '/playground/$name'
+      preLoaderRoute: typeof ShellPlaygroundNameRouteImport
+      parentRoute: typeof ShellRoute
+    }
     '/_shell/servers/': {
       id: '/_shell/servers/'
       path: '/servers'
@@ -408,6 +692,83 @@ declare module '@tanstack/react-router' {
       path: '/servers/$name'
       fullPath: '/servers/$name'
       preLoaderRoute: typeof ShellServersNameRouteRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/settings/': {
+      id: '/_shell/settings/'
+      path: '/'
+      fullPath: '/settings/'
+      preLoaderRoute: typeof ShellSettingsIndexRouteImport
+      parentRoute: typeof ShellSettingsRouteRoute
+    }
+    '/_shell/settings/account': {
+      id: '/_shell/settings/account'
+      path: '/account'
+      fullPath: '/settings/account'
+      preLoaderRoute: typeof ShellSettingsAccountRouteImport
+      parentRoute: typeof ShellSettingsRouteRoute
+    }
+    '/_shell/settings/appearance': {
+      id: '/_shell/settings/appearance'
+      path: '/appearance'
+      fullPath: '/settings/appearance'
+      preLoaderRoute: typeof ShellSettingsAppearanceRouteImport
+      parentRoute: typeof ShellSettingsRouteRoute
+    }
+    '/_shell/settings/environment': {
+      id: '/_shell/settings/environment'
+      path: '/environment'
+      fullPath: '/settings/environment'
+      preLoaderRoute: typeof ShellSettingsEnvironmentRouteImport
+      parentRoute: typeof ShellSettingsRouteRoute
+    }
+    '/_shell/settings/flags': {
+      id: '/_shell/settings/flags'
+      path: '/flags'
+      fullPath: '/settings/flags'
+      preLoaderRoute: typeof ShellSettingsFlagsRouteImport
+      parentRoute: typeof ShellSettingsRouteRoute
+    }
+    '/_shell/settings/sources': {
+      id: '/_shell/settings/sources'
+      path: '/sources'
+      fullPath: '/settings/sources'
+      preLoaderRoute: typeof ShellSettingsSourcesRouteImport
+      parentRoute: typeof ShellSettingsRouteRoute
+    }
+    '/_shell/toolboxes/': {
+      id: '/_shell/toolboxes/'
+      path: '/toolboxes'
+      fullPath: '/toolboxes/'
+      preLoaderRoute: typeof ShellToolboxesIndexRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/toolboxes/$name': {
+      id: '/_shell/toolboxes/$name'
+      path: '/toolboxes/$name'
+      fullPath: '/toolboxes/$name'
+      preLoaderRoute: typeof ShellToolboxesNameRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/toolsets/': {
+      id: '/_shell/toolsets/'
+      path: '/toolsets'
+      fullPath: '/toolsets/'
+      preLoaderRoute: typeof ShellToolsetsIndexRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/toolsets/$name': {
+      id: '/_shell/toolsets/$name'
+      path: '/toolsets/$name'
+      fullPath: '/toolsets/$name'
+      preLoaderRoute: typeof ShellToolsetsNameRouteImport
+      parentRoute: typeof ShellRoute
+    }
+    '/_shell/toolsets/new': {
+      id: '/_shell/toolsets/new'
+      path: '/toolsets/new'
+      fullPath: '/toolsets/new'
+      preLoaderRoute: typeof ShellToolsetsNewRouteImport
       parentRoute: typeof ShellRoute
     }
     '/_shell/deploy/$namespace/$name': {
@@ -486,6 +847,27 @@ const ShellAccessRouteRouteChildren: ShellAccessRouteRouteChildren = {
 const ShellAccessRouteRouteWithChildren =
   ShellAccessRouteRoute._addFileChildren(ShellAccessRouteRouteChildren)
 
+interface ShellSettingsRouteRouteChildren {
+  ShellSettingsAccountRoute: typeof ShellSettingsAccountRoute
+  ShellSettingsAppearanceRoute: typeof ShellSettingsAppearanceRoute
+  ShellSettingsEnvironmentRoute: typeof ShellSettingsEnvironmentRoute
+  ShellSettingsFlagsRoute: typeof ShellSettingsFlagsRoute
+  ShellSettingsSourcesRoute: typeof ShellSettingsSourcesRoute
+  ShellSettingsIndexRoute: typeof ShellSettingsIndexRoute
+}
+
+const ShellSettingsRouteRouteChildren: ShellSettingsRouteRouteChildren = {
+  ShellSettingsAccountRoute: ShellSettingsAccountRoute,
+  ShellSettingsAppearanceRoute: ShellSettingsAppearanceRoute,
+  ShellSettingsEnvironmentRoute: ShellSettingsEnvironmentRoute,
+  ShellSettingsFlagsRoute: ShellSettingsFlagsRoute,
+  ShellSettingsSourcesRoute: ShellSettingsSourcesRoute,
+  ShellSettingsIndexRoute: ShellSettingsIndexRoute,
+}
+
+const ShellSettingsRouteRouteWithChildren =
+  ShellSettingsRouteRoute._addFileChildren(ShellSettingsRouteRouteChildren)
+
 interface ShellServersNameRouteRouteChildren {
   ShellServersNameLogsRoute: typeof ShellServersNameLogsRoute
   ShellServersNameMetricsRoute: typeof ShellServersNameMetricsRoute
@@ -511,28 +893,52 @@ const ShellServersNameRouteRouteWithChildren =
 
 interface ShellRouteChildren {
   ShellAccessRouteRoute: typeof ShellAccessRouteRouteWithChildren
+  ShellSettingsRouteRoute: typeof ShellSettingsRouteRouteWithChildren
+  ShellAuditRoute: typeof ShellAuditRoute
   ShellDesignRoute: typeof ShellDesignRoute
   ShellIndexRoute: typeof ShellIndexRoute
   ShellServersNameRouteRoute: typeof ShellServersNameRouteRouteWithChildren
+  ShellConnectNameRoute: typeof ShellConnectNameRoute
   ShellMarketplacePublishRoute: typeof ShellMarketplacePublishRoute
   ShellMarketplaceReviewRoute: typeof ShellMarketplaceReviewRoute
+  ShellPlaygroundNameRoute: typeof ShellPlaygroundNameRoute
+  ShellToolboxesNameRoute: typeof ShellToolboxesNameRoute
+  ShellToolsetsNameRoute: typeof ShellToolsetsNameRoute
+  ShellToolsetsNewRoute: typeof ShellToolsetsNewRoute
+  ShellConnectIndexRoute: typeof ShellConnectIndexRoute
+  ShellCredentialsIndexRoute: typeof ShellCredentialsIndexRoute
   ShellDeployIndexRoute: typeof ShellDeployIndexRoute
   ShellMarketplaceIndexRoute: typeof ShellMarketplaceIndexRoute
+  ShellPlaygroundIndexRoute: typeof ShellPlaygroundIndexRoute
   ShellServersIndexRoute: typeof ShellServersIndexRoute
+  ShellToolboxesIndexRoute: typeof ShellToolboxesIndexRoute
+  ShellToolsetsIndexRoute: typeof ShellToolsetsIndexRoute
   ShellDeployNamespaceNameRoute: typeof ShellDeployNamespaceNameRoute
   ShellMarketplaceNamespaceNameRoute: typeof ShellMarketplaceNamespaceNameRoute
 }
 
 const ShellRouteChildren: ShellRouteChildren = {
   ShellAccessRouteRoute: ShellAccessRouteRouteWithChildren,
+  ShellSettingsRouteRoute: ShellSettingsRouteRouteWithChildren,
+  ShellAuditRoute: ShellAuditRoute,
   ShellDesignRoute: ShellDesignRoute,
   ShellIndexRoute: ShellIndexRoute,
   ShellServersNameRouteRoute: ShellServersNameRouteRouteWithChildren,
+  ShellConnectNameRoute: ShellConnectNameRoute,
   ShellMarketplacePublishRoute: ShellMarketplacePublishRoute,
   ShellMarketplaceReviewRoute: ShellMarketplaceReviewRoute,
+  ShellPlaygroundNameRoute: ShellPlaygroundNameRoute,
+  ShellToolboxesNameRoute: ShellToolboxesNameRoute,
+  ShellToolsetsNameRoute: ShellToolsetsNameRoute,
+  ShellToolsetsNewRoute: ShellToolsetsNewRoute,
+  ShellConnectIndexRoute: ShellConnectIndexRoute,
+  ShellCredentialsIndexRoute: ShellCredentialsIndexRoute,
   ShellDeployIndexRoute: ShellDeployIndexRoute,
   ShellMarketplaceIndexRoute: ShellMarketplaceIndexRoute,
+  ShellPlaygroundIndexRoute: ShellPlaygroundIndexRoute,
   ShellServersIndexRoute: ShellServersIndexRoute,
+  ShellToolboxesIndexRoute: ShellToolboxesIndexRoute,
+  ShellToolsetsIndexRoute: ShellToolsetsIndexRoute,
   ShellDeployNamespaceNameRoute: ShellDeployNamespaceNameRoute,
   ShellMarketplaceNamespaceNameRoute: ShellMarketplaceNamespaceNameRoute,
 }
@@ -541,6 +947,7 @@ const ShellRouteWithChildren = ShellRoute._addFileChildren(ShellRouteChildren)
 
 const rootRouteChildren: RootRouteChildren = {
   ShellRoute: ShellRouteWithChildren,
+  SetupRoute: SetupRoute,
   SignInRoute: SignInRoute,
 }
 export const routeTree = rootRouteImport

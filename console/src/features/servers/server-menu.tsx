@@ -1,5 +1,5 @@
 import { useNavigate } from '@tanstack/react-router'
-import { Copy, ScrollText, SlidersHorizontal } from 'lucide-react'
+import { Copy, ScrollText, SlidersHorizontal, SquareTerminal } from 'lucide-react'
 import type { ReactElement } from 'react'
 import type { Server } from '@/api/generated/types'
 import { t } from '@/lib/t'
@@ -40,9 +40,15 @@ export function ServerMenu({
   }
   const pages: MenuItem[] = [
     {
+      label: t('Try it in the playground'),
+      icon: SquareTerminal,
+      separated: true,
+      disabledReason: deniedOf('tool:call'),
+      onSelect: () => void navigate({ to: '/playground/$name', params: { name } }),
+    },
+    {
       label: t('Logs'),
       icon: ScrollText,
-      separated: true,
       disabledReason: deniedOf('server:logs'),
       onSelect: () => void navigate({ to: '/servers/$name/logs', params: { name } }),
     },

@@ -1,13 +1,13 @@
 import { useSuspenseQuery } from '@tanstack/react-query'
 import { useLocation, useMatchRoute, useNavigate } from '@tanstack/react-router'
-import { Ellipsis } from 'lucide-react'
+import { Ellipsis, SquareTerminal } from 'lucide-react'
 import { type ReactNode, useEffect, useRef, useState } from 'react'
 import type { Server } from '@/api/generated/types'
 import { useDenied } from '@/api/session'
 import { t } from '@/lib/t'
 import { plainText } from '@/lib/text'
 import { Button, IconButton } from '@/ui/button'
-import { Link, PlainLink } from '@/ui/link'
+import { ButtonLink, Link, PlainLink } from '@/ui/link'
 import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { Elapsed, RelativeTime } from '@/ui/relative-time'
@@ -193,8 +193,12 @@ function RolloutNote({ server }: { server: Server }) {
 
 function Actions({ server }: { server: Server }) {
   const [start, restart] = [server.enabled ? 'stop' : 'start', 'restart'] as const
+  const { name } = server
   return (
     <>
+      <ButtonLink to="/playground/$name" params={{ name }} icon={SquareTerminal}>
+        {t('Try it')}
+      </ButtonLink>
       <ActionButton id={restart} server={server} />
       <ActionButton id={start} server={server} />
       <ServerMenu

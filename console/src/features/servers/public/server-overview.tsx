@@ -12,7 +12,7 @@ import { CodeBlock } from '@/ui/code-block'
 import { CopyButton } from '@/ui/copy-button'
 import { EmptyState } from '@/ui/empty-state'
 import { KeyValueList } from '@/ui/key-value-list'
-import { Link } from '@/ui/link'
+import { ButtonLink, Link } from '@/ui/link'
 import { Elapsed, RelativeTime } from '@/ui/relative-time'
 import { TickedText } from '@/ui/ticked-text'
 import { mainInstance } from '../row'
@@ -87,7 +87,14 @@ function RolloutCard({ server }: { server: Server }) {
 function Endpoint({ server }: { server: Server }) {
   const url = `${window.location.origin}${server.mcp_path}`
   return (
-    <Card title={t('Where clients connect')}>
+    <Card
+      title={t('Where clients connect')}
+      actions={
+        <ButtonLink to="/connect/$name" params={{ name: server.name }} size="small">
+          {t('Connect a client')}
+        </ButtonLink>
+      }
+    >
       <CodeBlock code={url} label={t('MCP address')} wrap />
       <p className="mt-2 text-sm text-muted">{t('Streamable HTTP, with an API key as bearer token.')}</p>
     </Card>

@@ -1,11 +1,19 @@
 import { useQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { FileText, MessageSquareQuote, Wrench } from 'lucide-react'
 import { useDeferredValue } from 'react'
-import { mcpClient } from '@/api/mcp'
+import { mcpPromptsQuery, mcpResourcesQuery, mcpToolsQuery } from '@/api/mcp'
 import { useDenied } from '@/api/session'
+import { serverGeneration } from '@/features/mcp/public/target'
 import { formatNumber, formatTokens } from '@/lib/format'
-import { isObject, McpError } from '@/lib/mcp/client'
-import { bytesOf, promptsOf, resourcesOf, type ToolHints, tokensOf, toolsOf } from '@/lib/mcp/things'
+import { isObject } from '@/lib/mcp/client'
+import {
+  bytesOf,
+  type McpPrompt,
+  type McpResource,
+  type McpTool,
+  type ToolHints,
+  tokensOf,
+} from '@/lib/mcp/things'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Badge, type Tone } from '@/ui/badge'
@@ -13,7 +21,6 @@ import { Card } from '@/ui/card'
 import { EmptyState } from '@/ui/empty-state'
 import { ErrorState } from '@/ui/error-state'
 import { JsonView } from '@/ui/json-view'
-import { Notice } from '@/ui/notice'
 import { SearchInput } from '@/ui/search-input'
 import { SkeletonLines } from '@/ui/skeleton'
 import { Tabs } from '@/ui/tabs'
@@ -43,15 +50,11 @@ export function ServerTools({
   const { data: server } = useSuspenseQuery(serverQuery(name))
   const denied = useDenied('tool:call')
   const answers = server.phase === 'ready' || server.phase === 'degraded'
-  // Another instance may offer something else.
-  const of = server.instance_id ?? server.updated_at
-  const query = useQuery({
-    queryKey: ['mcp', server.mcp_path, 'offered', of],
-    queryFn: ({ signal }) => offered(server.mcp_path, signal),
-    enabled: denied === undefined && answers,
-    staleTime: 60_000,
-    retry: (failures, error) => failures < 2 && error instanceof McpError && error.status >= 502,
-  })
+  const generation = serverGeneration(server)
+  const enabled = denied === undefined && answers
+  const query = useQuery({ ...mcpToolsQuery(server.mcp_path, generation), enabled })
+  const resources = useQuery({ ...mcpResourcesQuery(server.mcp_path, generation), enabled })
+  const prompts = useQuery({ ...mcpPromptsQuery(server.mcp_path, generation), enabled })
   const wanted = useDeferredValue(search.search ?? '')
   if (denied !== undefined) return <EmptyState title={t('You may not use its tools')}>{denied}</EmptyState>
   if (!answers && query.data === undefined) {
@@ -81,12 +84,16 @@ export function ServerTools({
       </Card>
     )
   }
-  const found = query.data
+  const found: Found = {
+    tools: query.data.map(ofTool),
+    resources: resources.data?.map(ofResource),
+    prompts: prompts.data?.map(ofPrompt),
+  }
   const list = search.list ?? 'tools'
-  const fitting = (definitions: readonly Definition[]) => definitions.filter((one) => matches(one, wanted))
-  const label = (text: string, count: number) => (
+  const label = (text: string, all: readonly Definition[] | undefined) => (
     <>
-      {text} <span className="tabular text-sm text-faint">{formatNumber(count)}</span>
+      {text}{' '}
+      <span className="tabular text-sm text-faint">{all === undefined ? '–' : formatNumber(all.length)}</span>
     </>
   )
   return (
@@ -101,11 +108,6 @@ export function ServerTools({
         />
         <Cost tools={found.tools} />
       </div>
-      {found.failed.map(({ what, error }) => (
-        <Notice key={what} tone="warn" title={t('Its {what} could not be read', { what })}>
-          {plainText(error, 500)}
-        </Notice>
-      ))}
       <Tabs
         label={t('What it offers')}
         value={list}
@@ -113,36 +115,39 @@ export function ServerTools({
         tabs={[
           {
             value: 'tools',
-            label: label(t('Tools'), found.tools.length),
+            label: label(t('Tools'), found.tools),
             content: (
               <Definitions
                 label={t('Tools')}
                 all={found.tools}
-                shown={fitting(found.tools)}
+                search={wanted}
+                query={query}
                 empty={<EmptyState icon={Wrench} title={t('It offers no tools')} />}
               />
             ),
           },
           {
             value: 'resources',
-            label: label(t('Resources'), found.resources.length),
+            label: label(t('Resources'), found.resources),
             content: (
               <Definitions
                 label={t('Resources')}
                 all={found.resources}
-                shown={fitting(found.resources)}
+                search={wanted}
+                query={resources}
                 empty={<EmptyState icon={FileText} title={t('It offers no resources')} />}
               />
             ),
           },
           {
             value: 'prompts',
-            label: label(t('Prompts'), found.prompts.length),
+            label: label(t('Prompts'), found.prompts),
             content: (
               <Definitions
                 label={t('Prompts')}
                 all={found.prompts}
-                shown={fitting(found.prompts)}
+                search={wanted}
+                query={prompts}
                 empty={<EmptyState icon={MessageSquareQuote} title={t('It offers no prompts')} />}
               />
             ),
@@ -170,56 +175,36 @@ interface Definition {
 
 interface Found {
   tools: Definition[]
-  resources: Definition[]
-  prompts: Definition[]
-  /** What could not be read, when something else could. */
-  failed: Array<{ what: string; error: string }>
+  /** Not there while they are read, or when they could not be. */
+  resources: Definition[] | undefined
+  prompts: Definition[] | undefined
 }
 
-async function offered(path: string, signal: AbortSignal): Promise<Found> {
-  const client = mcpClient(path)
-  const failed: Found['failed'] = []
-  // Tools are what this is about: without them there is nothing to show.
-  const tools = await client.listTools({ signal })
-  const orNothing = async <Item,>(what: string, read: Promise<Item[]>): Promise<Item[]> => {
-    try {
-      return await read
-    } catch (error) {
-      if (signal.aborted) throw error
-      failed.push({ what, error: error instanceof Error ? error.message : String(error) })
-      return []
-    }
-  }
-  const [resources, templates, prompts] = await Promise.all([
-    orNothing(t('resources'), client.listResources({ signal })),
-    orNothing(t('templates of resources'), client.listResourceTemplates({ signal })),
-    orNothing(t('prompts'), client.listPrompts({ signal })),
-  ])
+function ofTool({ inputSchema, outputSchema, ...tool }: McpTool): Definition {
+  return { ...tool, input: inputSchema, output: outputSchema }
+}
+
+function ofResource(resource: McpResource): Definition {
   return {
-    tools: toolsOf(tools).map(({ inputSchema, outputSchema, ...tool }) => ({
-      ...tool,
-      input: inputSchema,
-      output: outputSchema,
-    })),
-    resources: resourcesOf([...resources, ...templates]).map((resource) => ({
-      name: resource.uri,
-      title: resource.title ?? resource.name,
-      description: resource.description,
-      hints: {},
-      input: undefined,
-      output: undefined,
-      bytes: bytesOf(JSON.stringify(resource.raw)),
-    })),
-    prompts: promptsOf(prompts).map((prompt) => ({
-      name: prompt.name,
-      title: prompt.title,
-      description: prompt.description,
-      hints: {},
-      input: prompt.arguments,
-      output: undefined,
-      bytes: bytesOf(JSON.stringify(prompt.raw)),
-    })),
-    failed,
+    name: resource.uri,
+    title: resource.title ?? resource.name,
+    description: resource.description,
+    hints: {},
+    input: undefined,
+    output: undefined,
+    bytes: bytesOf(JSON.stringify(resource.raw)),
+  }
+}
+
+function ofPrompt(prompt: McpPrompt): Definition {
+  return {
+    name: prompt.name,
+    title: prompt.title,
+    description: prompt.description,
+    hints: {},
+    input: prompt.arguments,
+    output: undefined,
+    bytes: bytesOf(JSON.stringify(prompt.raw)),
   }
 }
 
@@ -247,14 +232,28 @@ function Cost({ tools }: { tools: readonly Definition[] }) {
 function Definitions({
   label,
   all,
-  shown,
+  search,
+  query,
   empty,
 }: {
   label: string
-  all: readonly Definition[]
-  shown: readonly Definition[]
+  all: readonly Definition[] | undefined
+  search: string
+  query: { error: unknown; isFetching: boolean; refetch: () => unknown }
   empty: React.ReactNode
 }) {
+  if (all === undefined) {
+    return (
+      <Card flush>
+        {query.error === null ? (
+          <SkeletonLines count={4} rows />
+        ) : (
+          <ErrorState error={query.error} onRetry={() => void query.refetch()} retrying={query.isFetching} />
+        )}
+      </Card>
+    )
+  }
+  const shown = all.filter((one) => matches(one, search))
   if (all.length === 0) return <Card>{empty}</Card>
   if (shown.length === 0) {
     return (
