@@ -35,10 +35,9 @@ const STALE: Readonly<Record<string, readonly string[]>> = {
   catalog: ['list_entries', 'get_entry', 'list_entry_versions', 'list_categories'],
   catalog_source: ['list_sources'],
   credential: ['list_credentials', 'get_credential', 'get_overview'],
-  key: ['list_keys', 'get_key', 'get_overview'],
+  api_key: ['list_keys', 'get_key', 'get_overview'],
   member: ['list_members', 'get_member', 'get_session'],
   flag: ['list_flags'],
-  audit: ['list_audit', 'get_overview'],
 }
 
 /** What is read again with a server when it changed. */
@@ -207,6 +206,8 @@ export class LiveEvents {
     const [thing, name] = event.subject.split('/', 2)
     if (thing === 'server' && name !== undefined && name !== '') this.#servers.add(name)
     for (const id of STALE[noun] ?? []) this.#stale.add(id)
+    // Whatever somebody did is in the audit log too; it is read again only where it is shown.
+    this.#stale.add('list_audit')
     this.#gathering ??= setTimeout(() => {
       this.#gathering = undefined
       void this.#settle()

@@ -31,7 +31,7 @@ export const listAudit: Operation<{ path: undefined; query: {
   /** Only about this, such as `server/everything`. */
   target?: string
   /** Only what was `done`, or what was `refused`. */
-  outcome?: 'done' | 'refused' | null
+  outcome?: 'done' | 'refused'
   /** Only from then on. */
   since?: Timestamp
   /** Only before then. */

@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { EraSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type LogStream, type MetricsWindow, type Phase, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
-import { ArgumentSchema, EntryNameSchema, KeyValueInputSchema, LabelsSchema, NameSchema, ServerIdSchema, TimestampSchema, TransportSchema, type Argument, type EntryName, type KeyValueInput, type Labels, type Name, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
+import { EntryNameSchema, LabelsSchema, NameSchema, ServerIdSchema, TimestampSchema, type EntryName, type Labels, type Name, type Secret, type ServerId, type Timestamp } from './shared'
 
 /** Calls of one stretch of time. */
 export interface CallBucket {
@@ -33,6 +33,25 @@ export interface CloneServer {
   /** The copy's name. */
   name: Name
 }
+
+/** Whom a server may reach over the network. Enforced outside it, by the engine; one that cannot refuses. */
+export type Egress = {
+  policy: 'all'
+} | {
+  policy: 'none'
+} | {
+  /** `host`, `host:port` or `*.domain`; without a port, 80 and 443. */
+  hosts: string[]
+  policy: 'hosts'
+}
+export const EgressSchema: v.GenericSchema<unknown, Egress> = v.union([v.object({
+  policy: v.literal('all'),
+}), v.object({
+  policy: v.literal('none'),
+}), v.object({
+  hosts: v.array(v.string()),
+  policy: v.literal('hosts'),
+})])
 
 /** Limits on one instance. */
 export interface Limits {
@@ -79,8 +98,12 @@ export interface ServerSettings {
   arguments?: string[] | null
   /** Milliseconds one call may take. */
   call_timeout_ms?: number | null
-  /** Credentials by input name or environment variable. */
+  /**
+   * Credentials by input name or environment variable; for a container image `registry` is who pulls it, as
+   * `user:password`.
+   */
   credentials?: Record<string, Name>
+  egress?: Egress | null
   /** Environment variables beyond the entry's inputs. For a secret, bind a credential instead. */
   environment?: Record<string, string>
   /**
@@ -107,8 +130,12 @@ export interface CreateServer {
   arguments?: string[] | null
   /** Milliseconds one call may take. */
   call_timeout_ms?: number | null
-  /** Credentials by input name or environment variable. */
+  /**
+   * Credentials by input name or environment variable; for a container image `registry` is who pulls it, as
+   * `user:password`.
+   */
   credentials?: Record<string, Name>
+  egress?: Egress | null
   /** Environment variables beyond the entry's inputs. For a secret, bind a credential instead. */
   environment?: Record<string, string>
   /**
@@ -332,72 +359,72 @@ export const RemoteSchema: v.GenericSchema<unknown, Remote> = v.object({
   url: v.unknown(),
 })
 
+/** A package and how it is started. It is started directly, never through a shell. */
+export interface SpecPackage {
+  /** Arguments to it. */
+  arguments?: unknown[]
+  /** The executable in the package, when it is not the one named like the package. */
+  command?: string | null
+  /** Its environment; nothing else but the configured list is passed on. */
+  environment?: Record<string, unknown>
+  /** The name in its registry, or the image without its tag. */
+  identifier: string
+  /** Who pulls the image, as `user:password` or a bare token; nobody in particular when absent. */
+  registry?: unknown
+  /** The exact version; for an image its tag or digest. Empty for the newest at resolve time. */
+  version?: string
+}
+export const SpecPackageSchema: v.GenericSchema<unknown, SpecPackage> = v.object({
+  arguments: v.optional(v.array(v.unknown())),
+  command: v.nullish(v.string()),
+  environment: v.optional(v.record(v.string(), v.unknown())),
+  identifier: v.string(),
+  registry: v.optional(v.unknown()),
+  version: v.optional(v.string()),
+})
+
 /** What runs. */
 export type Runtime = {
-  /** Its environment. */
-  environmentVariables?: KeyValueInput[]
-  /** SHA-256 of the file, in hex. */
-  fileSha256?: string | null
-  /** The package's name, or an image with its tag, or a download address. */
-  identifier?: string
-  /** Arguments to the program. */
-  packageArguments?: Argument[]
-  /** A registry other than the client's default. */
-  registryBaseUrl?: string | null
-  /** `npm`, `pypi`, `oci`, `nuget`, `mcpb`, `cargo`. */
-  registryType?: string
-  /** Arguments to what runs the package (`npx`, `docker`). */
-  runtimeArguments?: Argument[]
-  /** `npx`, `uvx`, `docker`, `dnx`. */
-  runtimeHint?: string | null
-  /** How to speak to it. */
-  transport?: Transport
-  /** Its version. */
-  version?: string | null
+  /** Arguments to it. */
+  arguments?: unknown[]
+  /** The executable in the package, when it is not the one named like the package. */
+  command?: string | null
+  /** Its environment; nothing else but the configured list is passed on. */
+  environment?: Record<string, unknown>
+  /** The name in its registry, or the image without its tag. */
+  identifier: string
+  /** Who pulls the image, as `user:password` or a bare token; nobody in particular when absent. */
+  registry?: unknown
+  /** The exact version; for an image its tag or digest. Empty for the newest at resolve time. */
+  version?: string
   kind: 'npm'
 } | {
-  /** Its environment. */
-  environmentVariables?: KeyValueInput[]
-  /** SHA-256 of the file, in hex. */
-  fileSha256?: string | null
-  /** The package's name, or an image with its tag, or a download address. */
-  identifier?: string
-  /** Arguments to the program. */
-  packageArguments?: Argument[]
-  /** A registry other than the client's default. */
-  registryBaseUrl?: string | null
-  /** `npm`, `pypi`, `oci`, `nuget`, `mcpb`, `cargo`. */
-  registryType?: string
-  /** Arguments to what runs the package (`npx`, `docker`). */
-  runtimeArguments?: Argument[]
-  /** `npx`, `uvx`, `docker`, `dnx`. */
-  runtimeHint?: string | null
-  /** How to speak to it. */
-  transport?: Transport
-  /** Its version. */
-  version?: string | null
+  /** Arguments to it. */
+  arguments?: unknown[]
+  /** The executable in the package, when it is not the one named like the package. */
+  command?: string | null
+  /** Its environment; nothing else but the configured list is passed on. */
+  environment?: Record<string, unknown>
+  /** The name in its registry, or the image without its tag. */
+  identifier: string
+  /** Who pulls the image, as `user:password` or a bare token; nobody in particular when absent. */
+  registry?: unknown
+  /** The exact version; for an image its tag or digest. Empty for the newest at resolve time. */
+  version?: string
   kind: 'pypi'
 } | {
-  /** Its environment. */
-  environmentVariables?: KeyValueInput[]
-  /** SHA-256 of the file, in hex. */
-  fileSha256?: string | null
-  /** The package's name, or an image with its tag, or a download address. */
-  identifier?: string
-  /** Arguments to the program. */
-  packageArguments?: Argument[]
-  /** A registry other than the client's default. */
-  registryBaseUrl?: string | null
-  /** `npm`, `pypi`, `oci`, `nuget`, `mcpb`, `cargo`. */
-  registryType?: string
-  /** Arguments to what runs the package (`npx`, `docker`). */
-  runtimeArguments?: Argument[]
-  /** `npx`, `uvx`, `docker`, `dnx`. */
-  runtimeHint?: string | null
-  /** How to speak to it. */
-  transport?: Transport
-  /** Its version. */
-  version?: string | null
+  /** Arguments to it. */
+  arguments?: unknown[]
+  /** The executable in the package, when it is not the one named like the package. */
+  command?: string | null
+  /** Its environment; nothing else but the configured list is passed on. */
+  environment?: Record<string, unknown>
+  /** The name in its registry, or the image without its tag. */
+  identifier: string
+  /** Who pulls the image, as `user:password` or a bare token; nobody in particular when absent. */
+  registry?: unknown
+  /** The exact version; for an image its tag or digest. Empty for the newest at resolve time. */
+  version?: string
   kind: 'oci'
 } | {
   /** Headers sent with every request. */
@@ -409,40 +436,28 @@ export type Runtime = {
   kind: 'remote'
 }
 export const RuntimeSchema: v.GenericSchema<unknown, Runtime> = v.union([v.object({
-  environmentVariables: v.optional(v.array(KeyValueInputSchema)),
-  fileSha256: v.nullish(v.string()),
-  identifier: v.optional(v.string()),
-  packageArguments: v.optional(v.array(ArgumentSchema)),
-  registryBaseUrl: v.nullish(v.string()),
-  registryType: v.optional(v.string()),
-  runtimeArguments: v.optional(v.array(ArgumentSchema)),
-  runtimeHint: v.nullish(v.string()),
-  transport: v.optional(TransportSchema),
-  version: v.nullish(v.string()),
+  arguments: v.optional(v.array(v.unknown())),
+  command: v.nullish(v.string()),
+  environment: v.optional(v.record(v.string(), v.unknown())),
+  identifier: v.string(),
+  registry: v.optional(v.unknown()),
+  version: v.optional(v.string()),
   kind: v.literal('npm'),
 }), v.object({
-  environmentVariables: v.optional(v.array(KeyValueInputSchema)),
-  fileSha256: v.nullish(v.string()),
-  identifier: v.optional(v.string()),
-  packageArguments: v.optional(v.array(ArgumentSchema)),
-  registryBaseUrl: v.nullish(v.string()),
-  registryType: v.optional(v.string()),
-  runtimeArguments: v.optional(v.array(ArgumentSchema)),
-  runtimeHint: v.nullish(v.string()),
-  transport: v.optional(TransportSchema),
-  version: v.nullish(v.string()),
+  arguments: v.optional(v.array(v.unknown())),
+  command: v.nullish(v.string()),
+  environment: v.optional(v.record(v.string(), v.unknown())),
+  identifier: v.string(),
+  registry: v.optional(v.unknown()),
+  version: v.optional(v.string()),
   kind: v.literal('pypi'),
 }), v.object({
-  environmentVariables: v.optional(v.array(KeyValueInputSchema)),
-  fileSha256: v.nullish(v.string()),
-  identifier: v.optional(v.string()),
-  packageArguments: v.optional(v.array(ArgumentSchema)),
-  registryBaseUrl: v.nullish(v.string()),
-  registryType: v.optional(v.string()),
-  runtimeArguments: v.optional(v.array(ArgumentSchema)),
-  runtimeHint: v.nullish(v.string()),
-  transport: v.optional(TransportSchema),
-  version: v.nullish(v.string()),
+  arguments: v.optional(v.array(v.unknown())),
+  command: v.nullish(v.string()),
+  environment: v.optional(v.record(v.string(), v.unknown())),
+  identifier: v.string(),
+  registry: v.optional(v.unknown()),
+  version: v.optional(v.string()),
   kind: v.literal('oci'),
 }), v.object({
   headers: v.optional(v.record(v.string(), v.unknown())),
@@ -455,6 +470,8 @@ export const RuntimeSchema: v.GenericSchema<unknown, Runtime> = v.union([v.objec
 export interface RevisionSpec {
   /** Longest time one call may take, in milliseconds. */
   call_timeout_ms?: number
+  /** Whom it may reach over the network. */
+  egress?: Egress
   entry?: EntryVersion | null
   /** Limits on each instance. */
   limits?: Limits
@@ -470,6 +487,7 @@ export interface RevisionSpec {
 }
 export const RevisionSpecSchema: v.GenericSchema<unknown, RevisionSpec> = v.object({
   call_timeout_ms: v.optional(v.number()),
+  egress: v.optional(EgressSchema),
   entry: v.nullish(EntryVersionSchema),
   limits: v.optional(LimitsSchema),
   paths: v.optional(v.array(PathGrantSchema)),
@@ -681,8 +699,12 @@ export interface UpdateServer {
   arguments?: string[] | null
   /** Milliseconds one call may take. */
   call_timeout_ms?: number | null
-  /** Credentials by input name or environment variable. */
+  /**
+   * Credentials by input name or environment variable; for a container image `registry` is who pulls it, as
+   * `user:password`.
+   */
   credentials?: Record<string, Name>
+  egress?: Egress | null
   /** Environment variables beyond the entry's inputs. For a secret, bind a credential instead. */
   environment?: Record<string, string>
   /**

@@ -52,9 +52,9 @@ export const ToolboxLinkSchema: v.GenericSchema<unknown, ToolboxLink> = v.object
 
 /** What a toolbox is and can enforce. */
 export interface ToolboxReport {
-  /** Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`. */
+  /** Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`. */
   enforcement: Record<string, Enforcement>
-  /** The engine: `process` for now. */
+  /** The engine: `process` or `docker`. */
   engine: string
   /** Operating system and architecture, such as `linux-x86_64`. */
   platform: string
@@ -150,6 +150,17 @@ export const PageToolboxSchema: v.GenericSchema<unknown, PageToolbox> = v.object
   next_cursor: v.nullish(v.string()),
 })
 
+/** Make another token for a toolbox: its host was installed anew, or its certificate revoked. */
+export interface RejoinToolbox {
+  /** How long the token is good for; an hour when absent. */
+  expires_seconds?: number | null
+}
+
+/** Change a toolbox. An absent field leaves what was there. */
+export interface UpdateToolbox {
+  labels?: Labels | null
+}
+
 /**
  * List toolboxes.
  * Needs: `toolbox:read`.
@@ -177,7 +188,17 @@ export const getToolbox: Operation<{ path: {
 )
 
 /**
- * Remove a toolbox: its agent's token ends, its instances are placed elsewhere.
+ * Change a toolbox's labels.
+ * Needs: `toolbox:manage`.
+ */
+export const updateToolbox: Operation<{ path: {
+  name: Name
+}; query: undefined; body: UpdateToolbox }, Toolbox> = /* @__PURE__ */ operation(
+  'update_toolbox', 'PATCH', '/api/v1/toolboxes/{name}', 'json', ToolboxSchema,
+)
+
+/**
+ * Remove a toolbox: its certificates end, its instances are placed elsewhere.
  * Needs: `toolbox:manage`.
  */
 export const removeToolbox: Operation<{ path: {
@@ -197,6 +218,16 @@ export const drainToolbox: Operation<{ path: {
 )
 
 /**
+ * Make another token for a toolbox, which is shown only now.
+ * Needs: `toolbox:manage`.
+ */
+export const rejoinToolbox: Operation<{ path: {
+  name: Name
+}; query: undefined; body: RejoinToolbox }, EnrolledToolbox> = /* @__PURE__ */ operation(
+  'rejoin_toolbox', 'POST', '/api/v1/toolboxes/{name}/rejoin', 'json', EnrolledToolboxSchema,
+)
+
+/**
  * Place things on a drained toolbox again.
  * Needs: `toolbox:manage`.
  */
@@ -204,4 +235,14 @@ export const resumeToolbox: Operation<{ path: {
   name: Name
 }; query: undefined; body: undefined }, Toolbox> = /* @__PURE__ */ operation(
   'resume_toolbox', 'POST', '/api/v1/toolboxes/{name}/resume', 'json', ToolboxSchema,
+)
+
+/**
+ * End a toolbox's certificates and close its connections. It may join again with a new token.
+ * Needs: `toolbox:manage`.
+ */
+export const revokeToolbox: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, Toolbox> = /* @__PURE__ */ operation(
+  'revoke_toolbox', 'POST', '/api/v1/toolboxes/{name}/revoke', 'json', ToolboxSchema,
 )
