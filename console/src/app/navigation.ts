@@ -1,5 +1,17 @@
 import type { LinkProps } from '@tanstack/react-router'
-import { Gauge, type LucideIcon, Server, ShieldCheck, Store } from 'lucide-react'
+import {
+  Boxes,
+  FlaskConical,
+  Gauge,
+  Layers,
+  LockKeyhole,
+  type LucideIcon,
+  Plug,
+  ScrollText,
+  Server,
+  ShieldCheck,
+  Store,
+} from 'lucide-react'
 import type { Action } from '@/api/generated/types'
 import { t } from '@/lib/t'
 
@@ -32,8 +44,32 @@ export function navigation(): NavigationGroup[] {
       ],
     },
     {
+      title: t('Use'),
+      items: [
+        { label: t('Playground'), to: '/playground', icon: FlaskConical, key: 'p', action: 'tool:call' },
+        { label: t('Toolsets'), to: '/toolsets', icon: Layers, key: 't', action: 'toolset:read' },
+        { label: t('Connect'), to: '/connect', icon: Plug, key: 'n', action: 'tool:call' },
+      ],
+    },
+    {
+      title: t('Infrastructure'),
+      items: [
+        { label: t('Toolboxes'), to: '/toolboxes', icon: Boxes, key: 'b', action: 'toolbox:read' },
+        {
+          label: t('Credentials'),
+          to: '/credentials',
+          icon: LockKeyhole,
+          key: 'c',
+          action: 'credential:read',
+        },
+      ],
+    },
+    {
       title: t('Administration'),
-      items: [{ label: t('Access'), to: '/access', icon: ShieldCheck, key: 'a', action: 'key:read' }],
+      items: [
+        { label: t('Access'), to: '/access', icon: ShieldCheck, key: 'a', action: 'key:read' },
+        { label: t('Audit'), to: '/audit', icon: ScrollText, key: 'l', action: 'audit:read' },
+      ],
     },
   ]
 }

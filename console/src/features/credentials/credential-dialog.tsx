@@ -1,0 +1,150 @@
+import { useQueryClient } from '@tanstack/react-query'
+import { useState } from 'react'
+import * as v from 'valibot'
+import { call, isProblem } from '@/api/client'
+import { getCredential, listCredentials, putCredential } from '@/api/generated/credentials'
+import type { Credential } from '@/api/generated/types'
+import { invalidate } from '@/api/queries'
+import { useForm } from '@/lib/form'
+import { nameSchema } from '@/lib/name'
+import { plural, t } from '@/lib/t'
+import { Button } from '@/ui/button'
+import { Dialog } from '@/ui/dialog'
+import { ErrorNote } from '@/ui/error-state'
+import { PasswordInput, Textarea, TextInput } from '@/ui/inputs'
+import { toast } from '@/ui/toast'
+import { Checkbox } from '@/ui/toggles'
+
+/** The most that the server takes. */
+const LARGEST_SECRET = 64 * 1024
+const LONGEST_DESCRIPTION = 500
+
+const SCHEMA = v.object({
+  name: nameSchema,
+  description: v.pipe(
+    v.string(),
+    v.trim(),
+    v.maxLength(LONGEST_DESCRIPTION, t('At most {count} characters', { count: LONGEST_DESCRIPTION })),
+  ),
+  secret: v.pipe(
+    v.string(),
+    v.minLength(1, t('Enter the secret')),
+    v.check(
+      (secret) => new TextEncoder().encode(secret).length <= LARGEST_SECRET,
+      t('At most {size}', { size: '64 KiB' }),
+    ),
+  ),
+})
+
+/** Makes a credential, or gives one another secret. */
+export function CredentialDialog({
+  credential,
+  onClose,
+}: {
+  /** The one that gets another secret; a new one is made without it. */
+  credential?: Credential
+  onClose: () => void
+}) {
+  const client = useQueryClient()
+  const [lines, setLines] = useState(false)
+  const form = useForm({
+    initial: { name: credential?.name ?? '', description: credential?.description ?? '', secret: '' },
+    schema: SCHEMA,
+    submit: async ({ name, description, secret }) => {
+      // Putting would replace what is there.
+      if (credential === undefined && (await exists(name))) {
+        throw { errors: [{ field: 'name', message: t('There is a credential of this name') }] }
+      }
+      await call(putCredential, { path: { name }, body: { secret, description } })
+      await invalidate(client, listCredentials)
+      toast.done({
+        title:
+          credential === undefined ? t('{name} is kept', { name }) : t('{name} has another secret', { name }),
+      })
+      onClose()
+    },
+  })
+  return (
+    <Dialog
+      open
+      onOpenChange={(open) => !open && onClose()}
+      title={
+        credential === undefined
+          ? t('Create a credential')
+          : t('Replace the secret of {name}', { name: credential.name })
+      }
+      description={
+        credential === undefined
+          ? t('A secret that servers get by reference. It is kept encrypted and never shown again.')
+          : credential.used_by.length === 0
+            ? t('No server uses it.')
+            : plural(
+                credential.used_by.length,
+                '{count} server uses it, and gets the new secret at its next start.',
+                '{count} servers use it, and get the new secret at their next start.',
+              )
+      }
+    >
+      <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+        {credential === undefined && (
+          <TextInput
+            {...form.field('name')}
+            label={t('Name')}
+            placeholder="github-token"
+            autoComplete="off"
+            mono
+            required
+          />
+        )}
+        <div className="flex flex-col gap-2">
+          {lines ? (
+            <Textarea
+              {...form.field('secret')}
+              label={t('Secret')}
+              autoComplete="off"
+              rows={6}
+              mono
+              required
+            />
+          ) : (
+            <PasswordInput
+              {...form.field('secret')}
+              label={t('Secret')}
+              autoComplete="new-password"
+              required
+            />
+          )}
+          <Checkbox
+            label={t('It has several lines, as keys in PEM do')}
+            value={lines}
+            onValueChange={setLines}
+          />
+        </div>
+        <TextInput
+          {...form.field('description')}
+          label={t('Description')}
+          hint={t('What it opens, and who to ask about it.')}
+          autoComplete="off"
+          required={false}
+        />
+        <ErrorNote error={form.submitError} />
+        <div className="flex flex-wrap justify-end gap-2">
+          <Button onClick={onClose}>{t('Cancel')}</Button>
+          <Button type="submit" variant="primary" busy={form.submitting}>
+            {credential === undefined ? t('Create the credential') : t('Replace the secret')}
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  )
+}
+
+async function exists(name: string): Promise<boolean> {
+  try {
+    await call(getCredential, { path: { name } })
+    return true
+  } catch (error) {
+    if (isProblem(error, 404)) return false
+    throw error
+  }
+}

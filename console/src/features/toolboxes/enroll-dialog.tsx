@@ -1,0 +1,158 @@
+import { useQuery, useQueryClient } from '@tanstack/react-query'
+import { useState } from 'react'
+import * as v from 'valibot'
+import { call } from '@/api/client'
+import { enrollToolbox, listToolboxes } from '@/api/generated/toolboxes'
+import type { EnrolledToolbox } from '@/api/generated/types'
+import { invalidate } from '@/api/queries'
+import { useForm } from '@/lib/form'
+import { formatTime } from '@/lib/format'
+import { nameSchema } from '@/lib/name'
+import { t } from '@/lib/t'
+import { oneLine } from '@/lib/text'
+import { Button } from '@/ui/button'
+import { CodeBlock } from '@/ui/code-block'
+import { Dialog } from '@/ui/dialog'
+import { ErrorNote } from '@/ui/error-state'
+import { TextInput } from '@/ui/inputs'
+import { ButtonLink } from '@/ui/link'
+import { LiveRegion } from '@/ui/live-region'
+import { Notice } from '@/ui/notice'
+import { Select } from '@/ui/select'
+import { Status } from '@/ui/status'
+import { readLabels } from './labels'
+import { toolboxQuery } from './public/queries'
+import { labelsText } from './public/toolbox-state'
+
+/** Makes a toolbox, shows the command for its host this once, and waits for its agent. */
+export function EnrollDialog({ onClose }: { onClose: () => void }) {
+  const [made, setMade] = useState<EnrolledToolbox>()
+  return (
+    <Dialog
+      open
+      onOpenChange={(open) => !open && onClose()}
+      title={made === undefined ? t('Add a toolbox') : t('Join {name}', { name: made.toolbox.name })}
+      {...(made === undefined
+        ? {
+            description: t(
+              'Another host that runs servers. Its agent dials out to Toolyard; it needs no open port.',
+            ),
+          }
+        : {})}
+    >
+      {made === undefined ? (
+        <Enroll onMade={setMade} onCancel={onClose} />
+      ) : (
+        <Join made={made} onClose={onClose} />
+      )}
+    </Dialog>
+  )
+}
+
+const LABELS = v.pipe(
+  v.string(),
+  v.rawTransform(({ dataset, addIssue, NEVER }) => {
+    const read = readLabels(dataset.value)
+    if ('labels' in read) return read.labels
+    addIssue({ message: read.problem })
+    return NEVER
+  }),
+)
+
+function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void; onCancel: () => void }) {
+  const client = useQueryClient()
+  const form = useForm({
+    initial: { name: '', labels: '', lifetime: '3600' },
+    schema: v.object({ name: nameSchema, labels: LABELS, lifetime: v.pipe(v.string(), v.transform(Number)) }),
+    submit: async ({ name, labels, lifetime }) => {
+      onMade(await call(enrollToolbox, { body: { name, labels, expires_seconds: lifetime } }))
+      await invalidate(client, listToolboxes)
+    },
+    fieldOf: (field) =>
+      field === 'expires_seconds' ? 'lifetime' : field.startsWith('labels') ? 'labels' : field,
+  })
+  return (
+    <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+      <TextInput
+        {...form.field('name')}
+        label={t('Name')}
+        autoComplete="off"
+        mono
+        required
+        placeholder="edge-1"
+      />
+      <TextInput
+        {...form.field('labels')}
+        label={t('Labels')}
+        hint={t('What servers may ask of a toolbox.')}
+        placeholder="zone=a, gpu=yes"
+        autoComplete="off"
+        mono
+        required={false}
+      />
+      <Select
+        {...form.field('lifetime')}
+        label={t('The token is good for')}
+        hint={t('And for one join.')}
+        options={[
+          { value: '3600', label: t('An hour') },
+          { value: '86400', label: t('A day') },
+          { value: '604800', label: t('7 days') },
+        ]}
+      />
+      <ErrorNote error={form.submitError} />
+      <div className="flex flex-wrap justify-end gap-2">
+        <Button onClick={onCancel}>{t('Cancel')}</Button>
+        <Button type="submit" variant="primary" busy={form.submitting}>
+          {t('Make a token')}
+        </Button>
+      </div>
+    </form>
+  )
+}
+
+function Join({ made, onClose }: { made: EnrolledToolbox; onClose: () => void }) {
+  const { name } = made.toolbox
+  const { data = made.toolbox } = useQuery({ ...toolboxQuery(name), refetchInterval: 5_000 })
+  const joined = data.state === 'online'
+  return (
+    <div className="flex flex-col gap-4">
+      <p>{t('Install Toolyard on the host, then run there:')}</p>
+      <CodeBlock code={made.command} label={t('Command for the host')} wrap />
+      <Notice tone="warn" title={t('The token is shown only now')}>
+        {t('It is good for one join until {time}.', { time: formatTime(made.expires_at) })}
+      </Notice>
+      <p className="text-muted">
+        {t('The agent dials')}{' '}
+        <code className="id">{made.addresses.map((address) => oneLine(address, 200)).join(', ')}</code>.{' '}
+        {made.addresses.every(isLoopback)
+          ? t('Only this machine reaches that: set agent_listen and agent_addresses for other hosts.')
+          : t('The host must reach it.')}
+        {Object.keys(data.labels).length > 0 &&
+          ` ${t('Labels: {labels}.', { labels: labelsText(data.labels) })}`}
+      </p>
+      <div className="flex flex-wrap items-center justify-between gap-3 rounded-md border px-3 py-2.5">
+        {joined ? (
+          <Status kind="good">{t('{name} is online', { name })}</Status>
+        ) : (
+          <Status kind="working">{t('Waiting for its agent')}</Status>
+        )}
+        <LiveRegion>{joined ? t('{name} is online', { name }) : ''}</LiveRegion>
+        {joined && (
+          <ButtonLink to="/toolboxes/$name" params={{ name }} size="small">
+            {t('Open the toolbox')}
+          </ButtonLink>
+        )}
+      </div>
+      <div className="flex flex-wrap justify-end gap-2">
+        <Button variant={joined ? 'primary' : 'secondary'} onClick={onClose}>
+          {t('Done')}
+        </Button>
+      </div>
+    </div>
+  )
+}
+
+function isLoopback(address: string): boolean {
+  return /^(?:127\.|localhost[:]|\[::1\])/.test(address)
+}

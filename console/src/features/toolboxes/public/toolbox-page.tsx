@@ -1,0 +1,209 @@
+import { useSuspenseQuery } from '@tanstack/react-query'
+import type { Enforcement, Toolbox } from '@/api/generated/types'
+import { formatDate, formatNumber } from '@/lib/format'
+import { plural, t } from '@/lib/t'
+import { oneLine, plainText } from '@/lib/text'
+import { Badge } from '@/ui/badge'
+import { Button } from '@/ui/button'
+import { Card } from '@/ui/card'
+import { capital } from '@/ui/error-state'
+import { KeyValueList } from '@/ui/key-value-list'
+import { Link } from '@/ui/link'
+import { Notice } from '@/ui/notice'
+import { Breadcrumbs, PageHeader } from '@/ui/page-header'
+import { RelativeTime } from '@/ui/relative-time'
+import { Status } from '@/ui/status'
+import { useToolboxActions } from '../toolbox-actions'
+import { toolboxQuery } from './queries'
+import { ToolboxStatus, toolboxWhy } from './toolbox-state'
+
+/** One toolbox: how it is, what it can run, and what it enforces. */
+export function ToolboxPage({ name, onRemoved }: { name: string; onRemoved: () => void }) {
+  // When it was last heard, and how calls to it fare, change without an event.
+  const { data: toolbox } = useSuspenseQuery({ ...toolboxQuery(name), refetchInterval: 10_000 })
+  const { actions, dialogs } = useToolboxActions(toolbox, onRemoved)
+  const { report } = toolbox
+  const heard = report.platform !== ''
+  return (
+    <>
+      <PageHeader
+        breadcrumbs={
+          <Breadcrumbs>
+            <Link to="/toolboxes">{t('Toolboxes')}</Link>
+          </Breadcrumbs>
+        }
+        title={<span className="id text-[1.1em]">{toolbox.name}</span>}
+        meta={<ToolboxStatus state={toolbox.state} />}
+        actions={actions.map((action) => (
+          <Button
+            key={action.id}
+            icon={action.icon}
+            disabledReason={action.disabledReason}
+            onClick={action.run}
+          >
+            {action.label}
+          </Button>
+        ))}
+      >
+        {capital(toolboxWhy(toolbox))} · <RelativeTime at={toolbox.since} />
+      </PageHeader>
+      {dialogs}
+      {toolbox.state === 'unreachable' && (
+        <div className="mb-4">
+          <Notice tone="bad" title={t('Toolyard does not hear its agent')}>
+            {t(
+              'Its servers may run on, but cannot be called. On the host, “toolyard dtma doctor” says what is wrong.',
+            )}
+          </Notice>
+        </div>
+      )}
+      <div className="grid items-start gap-4 lg:grid-cols-2">
+        <Card title={t('Toolbox')}>
+          <KeyValueList
+            items={[
+              [
+                t('Instances'),
+                toolbox.instances === 0 ? (
+                  formatNumber(0)
+                ) : (
+                  <Link key="instances" to="/servers" search={{ toolbox: toolbox.name }}>
+                    {plural(toolbox.instances, '{count} instance', '{count} instances')}
+                  </Link>
+                ),
+              ],
+              [t('Engine'), oneLine(toolbox.engine, 60) || undefined],
+              [t('Platform'), oneLine(report.platform, 60) || undefined],
+              [t('Agent'), toolbox.version == null ? undefined : oneLine(toolbox.version, 60)],
+              [
+                t('Last seen'),
+                toolbox.last_seen_at == null ? (
+                  t('Never')
+                ) : (
+                  <RelativeTime key="seen" at={toolbox.last_seen_at} />
+                ),
+              ],
+              [t('Calls'), <Calls key="calls" toolbox={toolbox} />],
+              [
+                t('Certificate'),
+                toolbox.certificate_expires_at == null
+                  ? undefined
+                  : t('good until {date}; its agent renews it', {
+                      date: formatDate(toolbox.certificate_expires_at),
+                    }),
+              ],
+              [
+                t('Labels'),
+                Object.keys(toolbox.labels).length === 0 ? (
+                  t('None')
+                ) : (
+                  <span key="labels" className="flex flex-wrap gap-1.5">
+                    {Object.entries(toolbox.labels).map(([key, value]) => (
+                      <Badge key={key} mono>
+                        {oneLine(`${key}=${value}`, 120)}
+                      </Badge>
+                    ))}
+                  </span>
+                ),
+              ],
+              [
+                t('Runtimes'),
+                Object.keys(report.runtimes).length === 0 ? (
+                  heard ? (
+                    t('None found')
+                  ) : undefined
+                ) : (
+                  <ul key="runtimes">
+                    {Object.entries(report.runtimes).map(([runtime, version]) => (
+                      <li key={runtime}>
+                        {oneLine(runtime, 40)} <span className="id text-muted">{oneLine(version, 60)}</span>
+                      </li>
+                    ))}
+                  </ul>
+                ),
+              ],
+              [
+                t('Id'),
+                <code key="id" className="id">
+                  {toolbox.id}
+                </code>,
+              ],
+            ]}
+          />
+        </Card>
+        <Card
+          title={t('What it enforces')}
+          description={t('Protections of this host against the servers that run on it.')}
+          flush
+        >
+          {heard ? (
+            <ul>
+              {Object.entries(report.enforcement).map(([protection, enforcement]) => (
+                <Protection key={protection} protection={protection} enforcement={enforcement} />
+              ))}
+            </ul>
+          ) : (
+            <p className="p-pad text-muted">{t('Its agent tells when it joins.')}</p>
+          )}
+        </Card>
+      </div>
+    </>
+  )
+}
+
+function Calls({ toolbox }: { toolbox: Toolbox }) {
+  const { link } = toolbox
+  if (!link.connected) return <Status kind="off">{t('no connection for calls')}</Status>
+  if (link.breaker === 'closed')
+    return (
+      <Status kind="good">
+        {link.failures === 0
+          ? t('are let through')
+          : plural(
+              link.failures,
+              'are let through; the last one failed',
+              'are let through; the last {count} failed',
+            )}
+      </Status>
+    )
+  return (
+    <span>
+      <Status kind="bad">{link.breaker === 'open' ? t('are refused at once') : t('one is tried')}</Status>
+      {link.retry_at != null && (
+        <span className="block text-sm text-muted">
+          {t('Next attempt:')} <RelativeTime at={link.retry_at} />
+        </span>
+      )}
+    </span>
+  )
+}
+
+function Protection({ protection, enforcement }: { protection: string; enforcement: Enforcement }) {
+  return (
+    <li className="flex flex-wrap items-start justify-between gap-x-4 gap-y-1 border-b px-pad py-2.5 last:border-b-0">
+      <div className="min-w-0 flex-1 basis-48">
+        <p>{protectionText(protection)}</p>
+        {enforcement.detail !== '' && (
+          <p className="text-sm text-muted wrap-anywhere">{capital(plainText(enforcement.detail, 500))}</p>
+        )}
+      </div>
+      <Status kind={enforcement.enforced ? 'good' : 'warn'}>
+        {enforcement.enforced ? t('Enforced') : t('Not enforced')}
+      </Status>
+    </li>
+  )
+}
+
+/** A protection in words; one that this build does not know by its code. */
+function protectionText(protection: string): string {
+  const texts: Record<string, string> = {
+    own_uid: t('A user of its own for each server'),
+    namespaces: t('Separate processes and files'),
+    landlock: t('Only its own folders (Landlock)'),
+    memory_limit: t('Memory limit'),
+    cpu_limit: t('CPU limit'),
+    process_limit: t('Limit of processes'),
+    egress_none: t('No network at all, where asked for'),
+    egress_hosts: t('Only named hosts, where asked for'),
+  }
+  return texts[protection] ?? oneLine(protection, 60)
+}

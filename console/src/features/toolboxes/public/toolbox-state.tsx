@@ -1,0 +1,50 @@
+import type { Reason, Toolbox, ToolboxState } from '@/api/generated/types'
+import { t } from '@/lib/t'
+import { oneLine } from '@/lib/text'
+import { Status, type StatusKind } from '@/ui/status'
+
+const KIND: Record<ToolboxState, StatusKind> = {
+  enrolling: 'waiting',
+  online: 'good',
+  unreachable: 'bad',
+  draining: 'off',
+  removed: 'off',
+}
+
+/** A toolbox's state in words. */
+export function toolboxStateText(state: ToolboxState): string {
+  const texts: Record<ToolboxState, string> = {
+    enrolling: t('Enrolling'),
+    online: t('Online'),
+    unreachable: t('Unreachable'),
+    draining: t('Draining'),
+    removed: t('Removed'),
+  }
+  return texts[state] ?? state
+}
+
+/** The state of a toolbox. */
+export function ToolboxStatus({ state }: { state: ToolboxState }) {
+  // A newer server may know a state that this console does not.
+  return <Status kind={KIND[state] ?? 'unknown'}>{toolboxStateText(state)}</Status>
+}
+
+/** Why a toolbox is in its state: in the server's words, else in ours. */
+export function toolboxWhy(toolbox: Pick<Toolbox, 'message' | 'reason' | 'state'>): string {
+  const said = oneLine(toolbox.message)
+  if (said !== '') return said
+  if (toolbox.state === 'online') return t('its agent answers')
+  const texts: Partial<Record<Reason, string>> = {
+    requested: t('somebody asked for it'),
+    toolbox_unreachable: t('its agent has been silent for too long'),
+    engine_unavailable: t('what runs servers there does not work'),
+  }
+  return texts[toolbox.reason] ?? toolbox.reason.replaceAll('_', ' ')
+}
+
+/** Its labels as people type them: `zone=a, gpu=yes`. */
+export function labelsText(labels: Readonly<Record<string, string>>): string {
+  return Object.entries(labels)
+    .map(([key, value]) => oneLine(value === '' ? key : `${key}=${value}`, 120))
+    .join(', ')
+}

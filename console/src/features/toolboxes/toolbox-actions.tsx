@@ -1,0 +1,116 @@
+import { useQueryClient } from '@tanstack/react-query'
+import { CirclePause, CirclePlay, type LucideIcon, Trash2 } from 'lucide-react'
+import { type ReactNode, useState } from 'react'
+import { call } from '@/api/client'
+import { drainToolbox, listToolboxes, removeToolbox, resumeToolbox } from '@/api/generated/toolboxes'
+import type { Toolbox } from '@/api/generated/types'
+import { invalidate } from '@/api/queries'
+import { useDenied } from '@/api/session'
+import { plural, t } from '@/lib/t'
+import { ConfirmDialog } from '@/ui/dialog'
+import { toast } from '@/ui/toast'
+import { toolboxQuery } from './public/queries'
+
+/** The name of the toolbox that every Toolyard has. */
+export const LOCAL = 'local'
+
+export interface ToolboxAction {
+  id: 'drain' | 'resume' | 'remove'
+  label: string
+  icon: LucideIcon
+  danger: boolean
+  disabledReason: string | undefined
+  run: () => void
+}
+
+/** What can be done to a toolbox, and the questions that are asked before it: render `dialogs` once. */
+export function useToolboxActions(
+  toolbox: Toolbox,
+  onRemoved?: () => void,
+): { actions: ToolboxAction[]; dialogs: ReactNode } {
+  const client = useQueryClient()
+  const denied = useDenied('toolbox:manage')
+  const [asked, setAsked] = useState<'drain' | 'remove'>()
+  const { name } = toolbox
+  const changed = async (after: Toolbox) => {
+    client.setQueryData(toolboxQuery(name).queryKey, after)
+    await invalidate(client, listToolboxes)
+  }
+  const resume = async () => {
+    try {
+      await changed(await call(resumeToolbox, { path: { name } }))
+      toast.done({ title: t('{name} takes servers again', { name }) })
+    } catch (error) {
+      toast.problem(t('{name} could not be resumed', { name }), error)
+    }
+  }
+  const actions: ToolboxAction[] = [
+    toolbox.draining
+      ? {
+          id: 'resume',
+          label: t('Resume'),
+          icon: CirclePlay,
+          danger: false,
+          disabledReason: denied,
+          run: () => void resume(),
+        }
+      : {
+          id: 'drain',
+          label: t('Drain'),
+          icon: CirclePause,
+          danger: false,
+          disabledReason: denied,
+          run: () => setAsked('drain'),
+        },
+    {
+      id: 'remove',
+      label: t('Remove'),
+      icon: Trash2,
+      danger: true,
+      disabledReason: denied ?? (name === LOCAL ? t('It is built in') : undefined),
+      run: () => setAsked('remove'),
+    },
+  ]
+  const close = (open: boolean) => !open && setAsked(undefined)
+  const running =
+    toolbox.instances === 0
+      ? t('Nothing runs there.')
+      : plural(toolbox.instances, '{count} instance runs there.', '{count} instances run there.')
+  const dialogs = (
+    <>
+      {asked === 'drain' && (
+        <ConfirmDialog
+          open
+          onOpenChange={close}
+          title={t('Drain {name}?', { name })}
+          confirm={t('Drain')}
+          onConfirm={async () => {
+            await changed(await call(drainToolbox, { path: { name } }))
+            toast.done({ title: t('{name} takes nothing new', { name }) })
+          }}
+        >
+          {t('Nothing new is placed there until it is resumed. What runs there goes on.')} {running}
+        </ConfirmDialog>
+      )}
+      {asked === 'remove' && (
+        <ConfirmDialog
+          open
+          onOpenChange={close}
+          title={t('Remove {name}?', { name })}
+          confirm={t('Remove')}
+          danger
+          typeToConfirm={name}
+          onConfirm={async () => {
+            await call(removeToolbox, { path: { name } })
+            await invalidate(client, listToolboxes)
+            toast.done({ title: t('{name} is removed', { name }) })
+            onRemoved?.()
+          }}
+        >
+          {t('Its agent is refused from now on, and its servers are placed on other toolboxes.')} {running}
+        </ConfirmDialog>
+      )}
+    </>
+  )
+  return { actions, dialogs }
+}
