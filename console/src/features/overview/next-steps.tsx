@@ -14,7 +14,7 @@ interface Step {
   text: string
   done: boolean
   action: string
-  to: '/marketplace' | undefined
+  to: '/marketplace' | '/toolsets' | '/connect'
 }
 
 /** The way of somebody new: each step is ticked off by what is there, not by what was clicked. */
@@ -34,14 +34,14 @@ export function NextSteps({ facts }: { facts: NextStep }) {
       text: t('Choose tools of several servers, and serve them at one address.'),
       done: facts.has_toolsets,
       action: t('Make a toolset'),
-      to: undefined,
+      to: '/toolsets',
     },
     {
       title: t('Connect a client'),
       text: t('Give an agent its key and the address, and see its first call arrive.'),
       done: facts.has_calls,
       action: t('Connect a client'),
-      to: undefined,
+      to: '/connect',
     },
   ]
   // A toolset is a step that one may leave out.
@@ -78,7 +78,7 @@ export function NextSteps({ facts }: { facts: NextStep }) {
                   <span className="sr-only">: {step.done ? t('done') : t('not yet')}</span>
                 </p>
                 <p className="mt-0.5 text-sm text-muted">{step.text}</p>
-                {!step.done && step.to !== undefined && (
+                {!step.done && (
                   <ButtonLink
                     to={step.to}
                     size="small"

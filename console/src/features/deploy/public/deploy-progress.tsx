@@ -1,5 +1,5 @@
 import { useMutation, useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
-import { RotateCw, Server as ServerIcon, Settings2 } from 'lucide-react'
+import { FlaskConical, Plug, RotateCw, Server as ServerIcon, Settings2 } from 'lucide-react'
 import { call } from '@/api/client'
 import { getRollout, restartServer } from '@/api/generated/servers'
 import type { Server } from '@/api/generated/types'
@@ -134,6 +134,12 @@ function Ready({ server }: { server: Server }) {
         <div className="flex flex-wrap items-center gap-2">
           <ButtonLink variant="primary" to="/servers/$name" params={{ name: server.name }}>
             {t('Open the server')}
+          </ButtonLink>
+          <ButtonLink to="/playground/$name" params={{ name: server.name }} icon={FlaskConical}>
+            {t('Try it in the playground')}
+          </ButtonLink>
+          <ButtonLink to="/connect/$name" params={{ name: server.name }} icon={Plug}>
+            {t('Connect a client')}
           </ButtonLink>
           <span className="ml-auto inline-flex min-w-0 items-center gap-1">
             <code className="id min-w-0 truncate text-muted">{address}</code>

@@ -280,9 +280,14 @@ function Holdings({ overview }: { overview: Overview }) {
   return (
     <ul>
       {overview.toolboxes && <ToolboxLine counts={overview.toolboxes} />}
-      {overview.toolsets != null && <Line label={t('Toolsets')} value={formatNumber(overview.toolsets)} />}
+      {overview.toolsets != null && (
+        <Line label={<Link to="/toolsets">{t('Toolsets')}</Link>} value={formatNumber(overview.toolsets)} />
+      )}
       {overview.credentials != null && (
-        <Line label={t('Credentials')} value={formatNumber(overview.credentials)} />
+        <Line
+          label={<Link to="/credentials">{t('Credentials')}</Link>}
+          value={formatNumber(overview.credentials)}
+        />
       )}
     </ul>
   )
@@ -301,7 +306,7 @@ function ToolboxLine({ counts }: { counts: readonly ToolboxStateCount[] }) {
   const shown = counts.filter(({ count }) => count > 0)
   return (
     <Line
-      label={t('Toolboxes')}
+      label={<Link to="/toolboxes">{t('Toolboxes')}</Link>}
       value={
         shown.length === 0 ? (
           t('none')
