@@ -1,3 +1,6 @@
+import { createHash } from 'node:crypto'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import tailwindcss from '@tailwindcss/vite'
 import { tanstackRouter } from '@tanstack/router-plugin/vite'
 import react from '@vitejs/plugin-react'
@@ -38,6 +41,38 @@ function administrationStaysApart(): Plugin {
   }
 }
 
+/**
+ * The service worker: `worker/service-worker.js` with the files of the first page, and a version that changes with
+ * any file of the console.
+ */
+function serviceWorker(): Plugin {
+  return {
+    name: 'toolyard:service-worker',
+    apply: 'build',
+    async writeBundle(options, bundle) {
+      const dist = options.dir ?? 'dist'
+      const first = new Set<string>()
+      const add = (name: string) => {
+        const chunk = bundle[name]
+        if (chunk?.type !== 'chunk' || first.has(name)) return
+        first.add(name)
+        for (const style of chunk.viteMetadata?.importedCss ?? []) first.add(style)
+        for (const next of chunk.imports) add(next)
+      }
+      for (const chunk of Object.values(bundle))
+        if (chunk.type === 'chunk' && chunk.isEntry) add(chunk.fileName)
+      const files = ['/', '/appearance.js', '/favicon.svg', ...[...first].sort().map((name) => `/${name}`)]
+      const version = createHash('sha256')
+        .update(Object.keys(bundle).sort().join())
+        .digest('hex')
+        .slice(0, 16)
+      const source = await readFile(join(import.meta.dirname, 'worker/service-worker.js'), 'utf8')
+      const worker = source.replace('__VERSION__', version).replace('__SHELL__', files.join(' '))
+      await writeFile(join(dist, 'service-worker.js'), worker)
+    },
+  }
+}
+
 export default defineConfig({
   plugins: [
     tanstackRouter({
@@ -52,6 +87,7 @@ export default defineConfig({
     react(),
     tailwindcss(),
     administrationStaysApart(),
+    serviceWorker(),
   ],
   resolve: { alias: { '@': `${import.meta.dirname}/src` } },
   build: {
@@ -74,7 +110,7 @@ export default defineConfig({
     proxy: Object.fromEntries(['/api', '/mcp', '/v0.1'].map((path) => [path, { target: toolyard }])),
     headers: {
       'Content-Security-Policy':
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; worker-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types toolyard",
     },
   },
 })

@@ -13,6 +13,7 @@ setOnSignedOut(() => {
   const { pathname, href } = router.state.location
   if (pathname === '/sign-in') return
   live.stop()
+  void import('@/app/last-known').then(({ forgetLastKnown }) => forgetLastKnown())
   void router
     .navigate({ to: '/sign-in', search: { return: href, ended: true } })
     .then(() => queryClient.clear())
@@ -42,3 +43,15 @@ createRoot(root, caught).render(
     </Boundary>
   </StrictMode>,
 )
+
+// Not needed for the first page: what watches, keeps and helps comes when it stands.
+const later = window.requestIdleCallback ?? ((work: () => void) => setTimeout(work, 500))
+later(() => {
+  void import('@/app/telemetry').then(({ startTelemetry }) =>
+    startTelemetry(() => router.state.matches.at(-1)?.fullPath ?? '/'),
+  )
+  void import('@/app/service-worker').then(({ registerServiceWorker }) =>
+    // A browser that refuses (a private window, a certificate it does not trust) has the console without it.
+    registerServiceWorker().catch(() => undefined),
+  )
+})

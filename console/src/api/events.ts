@@ -9,6 +9,7 @@
 import type { InfiniteData, QueryClient } from '@tanstack/react-query'
 import * as v from 'valibot'
 import { call, isProblem, problemOf, send } from './client'
+import { restored, streamLost } from './connection'
 import { EventParser } from './event-stream'
 import { type Event, EventSchema } from './generated/events'
 import { getServer, listServers, type Server } from './generated/servers'
@@ -191,6 +192,9 @@ export class LiveEvents {
   #become(state: LiveState): void {
     if (state.kind === this.#state.kind) return
     this.#state = state
+    streamLost(state.kind === 'lost' ? state.since : undefined)
+    // Everything is read again when the stream is there, so nothing is from the last visit any more.
+    if (state.kind === 'live') restored(undefined)
     for (const listener of this.#listeners) listener()
   }
 

@@ -2,6 +2,7 @@
 import { queryOptions, useSuspenseQuery } from '@tanstack/react-query'
 import { t } from '@/lib/t'
 import { call } from './client'
+import { useOutdatedSince } from './connection'
 import { getSession } from './generated/identity'
 import type { Action, Session } from './generated/types'
 
@@ -28,6 +29,8 @@ export function may(session: Session, action: Action): boolean {
  */
 export function useDenied(action: Action): string | undefined {
   const session = useSession()
+  const outdated = useOutdatedSince() !== undefined
+  if (outdated) return t('There is no connection to Toolyard: look, but nothing can be changed')
   return may(session, action)
     ? undefined
     : t('Your role ({role}) does not allow this', { role: session.role })

@@ -9,6 +9,7 @@ import {
   Plug,
   ScrollText,
   Server,
+  Settings,
   ShieldCheck,
   Store,
 } from 'lucide-react'
@@ -70,6 +71,10 @@ export function navigation(): NavigationGroup[] {
         { label: t('Access'), to: '/access', icon: ShieldCheck, key: 'a', action: 'key:read' },
         { label: t('Audit'), to: '/audit', icon: ScrollText, key: 'l', action: 'audit:read' },
       ],
+    },
+    {
+      title: undefined,
+      items: [{ label: t('Settings'), to: '/settings', icon: Settings, key: 'e' }],
     },
   ]
 }

@@ -12,6 +12,7 @@ import {
 } from 'lucide-react'
 import { lazy, type ReactNode, Suspense, useEffect, useState } from 'react'
 import { call } from '@/api/client'
+import { useOutdatedSince } from '@/api/connection'
 import { deleteSession } from '@/api/generated/identity'
 import { may, useSession } from '@/api/session'
 import { cx } from '@/lib/cx'
@@ -28,7 +29,7 @@ import { Menu } from '@/ui/menu'
 import { RelativeTime } from '@/ui/relative-time'
 import { toast } from '@/ui/toast'
 import { setTheme, useTheme } from './appearance'
-import { live, useLiveState } from './live'
+import { live } from './live'
 import { navigation } from './navigation'
 import { Navigation } from './navigation-list'
 import { queryClient } from './query-client'
@@ -168,6 +169,8 @@ function Person({ narrow, onShortcuts }: { narrow: boolean; onShortcuts: () => v
       return
     }
     live.stop()
+    const { forgetLastKnown } = await import('./last-known')
+    forgetLastKnown()
     await navigate({ to: '/sign-in' })
     queryClient.clear()
   }
@@ -236,8 +239,8 @@ function Person({ narrow, onShortcuts }: { narrow: boolean; onShortcuts: () => v
 
 /** Says when changes do not arrive, and how old what is shown may be. */
 function ConnectionNote() {
-  const state = useLiveState()
-  const lost = state.kind === 'lost'
+  const since = useOutdatedSince()
+  const lost = since !== undefined
   return (
     <>
       <LiveRegion>{lost ? t('The connection is lost. What is shown may be old.') : ''}</LiveRegion>
@@ -248,8 +251,7 @@ function ConnectionNote() {
         >
           <WifiOff aria-hidden="true" className="size-4 shrink-0 text-warn" />
           <span>
-            {t('No connection to Toolyard. This is how things were')}{' '}
-            <RelativeTime at={new Date(state.since)} />.
+            {t('No connection to Toolyard. This is how things were')} <RelativeTime at={new Date(since)} />.
           </span>
         </section>
       )}
@@ -269,7 +271,16 @@ function PageBoundary({ children }: { children: ReactNode }) {
 function useLive() {
   useEffect(() => {
     live.start()
-    return () => live.stop()
+    let stop: (() => void) | undefined
+    let gone = false
+    void import('./last-known').then(({ keepLastKnown }) => {
+      if (!gone) stop = keepLastKnown(queryClient)
+    })
+    return () => {
+      live.stop()
+      gone = true
+      stop?.()
+    }
   }, [])
 }
 

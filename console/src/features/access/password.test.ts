@@ -1,6 +1,7 @@
 import * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
-import { madePassword, passwordSchema } from './password'
+import { passwordSchema } from '@/lib/password'
+import { madePassword } from './password'
 
 describe('a password that is made up', () => {
   test('is one that the server takes', () => {

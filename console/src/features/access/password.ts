@@ -1,8 +1,3 @@
-import * as v from 'valibot'
-import { t } from '@/lib/t'
-
-const SHORTEST = 12
-const LONGEST = 128
 /** Without what looks alike: these are read aloud and typed. */
 const LETTERS = 'abcdefghjkmnpqrstuvwxyzACDEFGHJKLMNPQRTUVWXYZ234679'
 const MADE_LENGTH = 20
@@ -19,12 +14,3 @@ export function madePassword(): string {
   }
   return password
 }
-
-/** A password as the server takes it. */
-export const passwordSchema = v.pipe(
-  v.string(),
-  v.check(
-    (password) => [...password].length >= SHORTEST && [...password].length <= LONGEST,
-    t('{shortest} to {longest} characters', { shortest: SHORTEST, longest: LONGEST }),
-  ),
-)

@@ -1,0 +1,97 @@
+import { useQueryClient } from '@tanstack/react-query'
+import * as v from 'valibot'
+import { call } from '@/api/client'
+import { changePassword } from '@/api/generated/identity'
+import { sessionQuery, useSession } from '@/api/session'
+import { useForm } from '@/lib/form'
+import { passwordSchema } from '@/lib/password'
+import { t } from '@/lib/t'
+import { Button } from '@/ui/button'
+import { ErrorNote } from '@/ui/error-state'
+import { PasswordInput, TextInput } from '@/ui/inputs'
+
+/** Changes one's own password, and the e-mail address where the caller asks for it. */
+export function ChangePassword({
+  askEmail = false,
+  submitLabel,
+  onDone,
+}: {
+  askEmail?: boolean
+  submitLabel: string
+  onDone: () => Promise<unknown> | undefined
+}) {
+  const client = useQueryClient()
+  const session = useSession()
+  const form = useForm({
+    initial: { email: session.display, current_password: '', new_password: '', again: '' },
+    schema: v.pipe(
+      v.object({
+        email: v.pipe(
+          v.string(),
+          v.trim(),
+          v.regex(/^[^\s@]+@[^\s@]+$/, t('An e-mail address such as name@example.org')),
+        ),
+        current_password: v.pipe(v.string(), v.minLength(1, t('Enter the password until now'))),
+        new_password: passwordSchema,
+        again: v.string(),
+      }),
+      v.forward(
+        v.partialCheck(
+          [['new_password'], ['again']],
+          (values) => values.new_password === values.again,
+          t('It is not the same as above'),
+        ),
+        ['again'],
+      ),
+    ),
+    submit: async ({ email, current_password, new_password }) => {
+      const changed = askEmail && email !== session.display ? { email } : {}
+      await call(changePassword, { body: { current_password, new_password, ...changed } })
+      await client.invalidateQueries({ queryKey: sessionQuery.queryKey })
+      form.reset({ email, current_password: '', new_password: '', again: '' })
+      await onDone()
+    },
+  })
+  return (
+    <form onSubmit={form.onSubmit} noValidate className="flex max-w-md flex-col gap-4">
+      {askEmail ? (
+        <TextInput
+          {...form.field('email')}
+          label={t('Email')}
+          hint={t('You sign in with it.')}
+          type="email"
+          autoComplete="username"
+          required
+        />
+      ) : (
+        // Password managers want to know whose password it is.
+        <input type="email" autoComplete="username" value={session.display} readOnly hidden />
+      )}
+      <PasswordInput
+        {...form.field('current_password')}
+        label={t('Password until now')}
+        autoComplete="current-password"
+        required
+      />
+      <PasswordInput
+        {...form.field('new_password')}
+        label={t('New password')}
+        hint={t('At least 12 characters. A few unrelated words are easy to remember and hard to guess.')}
+        autoComplete="new-password"
+        required
+      />
+      <PasswordInput
+        {...form.field('again')}
+        label={t('New password again')}
+        autoComplete="new-password"
+        required
+      />
+      <ErrorNote error={form.submitError} />
+      <div>
+        <Button type="submit" variant="primary" busy={form.submitting}>
+          {submitLabel}
+        </Button>
+      </div>
+    </form>
+  )
+}
