@@ -22,7 +22,7 @@ export function CopyButton({
   const [copied, setCopied] = useState(false)
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined)
   const copy = () => {
-    write(typeof text === 'string' ? text : text()).then(
+    copyText(typeof text === 'string' ? text : text()).then(
       () => {
         setCopied(true)
         clearTimeout(timer.current)
@@ -57,7 +57,8 @@ export function CopyButton({
   )
 }
 
-async function write(text: string): Promise<void> {
+/** Copies a text, also where the browser has no clipboard for pages. Throws when it is refused. */
+export async function copyText(text: string): Promise<void> {
   // Plain HTTP on a name other than localhost has no clipboard.
   if (navigator.clipboard !== undefined) return navigator.clipboard.writeText(text)
   const area = document.createElement('textarea')

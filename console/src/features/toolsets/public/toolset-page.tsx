@@ -1,0 +1,466 @@
+import { useQueries, useQueryClient, useSuspenseInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
+import { useNavigate } from '@tanstack/react-router'
+import { Trash2 } from 'lucide-react'
+import { useState } from 'react'
+import * as v from 'valibot'
+import { call } from '@/api/client'
+import { createToolset, getToolset, replaceToolset } from '@/api/generated/toolsets'
+import type { Server, Toolset } from '@/api/generated/types'
+import { mcpToolsQuery } from '@/api/mcp'
+import { invalidate, q, queryKey } from '@/api/queries'
+import { useDenied } from '@/api/session'
+import { serverGeneration } from '@/features/mcp/public/target'
+import { toolsetsQuery } from '@/features/mcp/public/target-list'
+import { serversQuery } from '@/features/servers/public/queries'
+import { useForm } from '@/lib/form'
+import { formatNumber, formatPercent, formatTokens } from '@/lib/format'
+import { type McpTool, tokensOf } from '@/lib/mcp/things'
+import { nameSchema } from '@/lib/name'
+import { plural, t } from '@/lib/t'
+import { Button } from '@/ui/button'
+import { Card } from '@/ui/card'
+import { CodeBlock } from '@/ui/code-block'
+import { EmptyState } from '@/ui/empty-state'
+import { ErrorNote } from '@/ui/error-state'
+import { Textarea, TextInput } from '@/ui/inputs'
+import { ButtonLink, Link } from '@/ui/link'
+import { Notice } from '@/ui/notice'
+import { Breadcrumbs, PageHeader } from '@/ui/page-header'
+import { Progress } from '@/ui/progress'
+import { SearchInput } from '@/ui/search-input'
+import { toast } from '@/ui/toast'
+import { UnsavedChangesBar, UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
+import { DeleteToolset } from '../delete-toolset'
+import { bytesOfTools, membersOf, type Selection, selectionOf, stateOf, withServer } from '../selection'
+import { ServerTools, type ToolsOfServer } from '../server-tools'
+
+/** The toolset's query. */
+export function toolsetQuery(name: string) {
+  return q(getToolset, { path: { name } })
+}
+
+const crumbs = (
+  <Breadcrumbs>
+    <Link to="/toolsets">{t('Toolsets')}</Link>
+  </Breadcrumbs>
+)
+
+/** Makes a toolset. */
+export function NewToolsetPage({ servers: first }: { servers: string[] }) {
+  const navigate = useNavigate()
+  const queryClient = useQueryClient()
+  const [made, setMade] = useState(false)
+  const form = useForm({
+    initial: { name: '', description: '', members: selectionOf(first.map((server) => ({ server }))) },
+    schema: v.object({ name: nameSchema, description: v.pipe(v.string(), v.trim()), members: v.any() }),
+    submit: async ({ name, description }, values) => {
+      const toolset = await call(createToolset, {
+        body: { name, description, members: membersOf(values.members) },
+      })
+      queryClient.setQueryData(queryKey(getToolset, { path: { name } }), toolset)
+      void queryClient.invalidateQueries(toolsetsQuery)
+      setMade(true)
+      toast.done({ title: t('{name} is ready', { name }) })
+      // After the guard has heard that nothing is unsaved any more.
+      setTimeout(() => void navigate({ to: '/toolsets/$name', params: { name } }))
+    },
+    fieldOf: (field) => (field.startsWith('members') ? 'members' : field),
+  })
+  return (
+    <form noValidate onSubmit={form.onSubmit}>
+      <PageHeader breadcrumbs={crumbs} title={t('New toolset')} />
+      <div className="grid gap-4 xl:grid-cols-[minmax(0,1fr)_20rem]">
+        <div className="flex min-w-0 flex-col gap-4">
+          <Card>
+            <div className="flex flex-col gap-4">
+              <TextInput
+                {...form.field('name')}
+                label={t('Name')}
+                hint={t('It is part of the address that clients connect to, and cannot be changed later.')}
+                required
+                mono
+                autoComplete="off"
+                className="max-w-md"
+              />
+              <Description {...form.field('description')} />
+            </div>
+          </Card>
+          <Chooser
+            selection={form.values.members}
+            onChange={(members) => form.set({ members })}
+            error={form.errorAt('members')}
+            aside={
+              <>
+                <ErrorNote error={form.submitError} />
+                <Button
+                  type="submit"
+                  variant="primary"
+                  busy={form.submitting}
+                  disabledReason={
+                    Object.keys(form.values.members).length === 0 ? t('Choose at least one tool') : undefined
+                  }
+                >
+                  {t('Create the toolset')}
+                </Button>
+              </>
+            }
+          />
+        </div>
+      </div>
+      <UnsavedChangesGuard dirty={form.dirty && !form.submitting && !made} />
+    </form>
+  )
+}
+
+/** Shows and changes a toolset. */
+export function ToolsetPage({ name }: { name: string }) {
+  const { data: toolset } = useSuspenseQuery(toolsetQuery(name))
+  return <ToolsetEditor key={toolset.id} toolset={toolset} />
+}
+
+function ToolsetEditor({ toolset }: { toolset: Toolset }) {
+  const { name } = toolset
+  const navigate = useNavigate()
+  const queryClient = useQueryClient()
+  const denied = useDenied('toolset:manage')
+  const [deleting, setDeleting] = useState(false)
+  const [gone, setGone] = useState(false)
+  // What the form began with: a change elsewhere while something is typed here is a conflict, which saving says.
+  const [base, setBase] = useState(toolset)
+  const form = useForm({
+    initial: { description: toolset.description, members: selectionOf(toolset.members) },
+    schema: v.object({ description: v.pipe(v.string(), v.trim()), members: v.any() }),
+    submit: async ({ description }, values) => {
+      const saved = await call(
+        replaceToolset,
+        { path: { name }, body: { name, description, members: membersOf(values.members) } },
+        { ifMatch: base.etag },
+      )
+      queryClient.setQueryData(queryKey(getToolset, { path: { name } }), saved)
+      void queryClient.invalidateQueries(toolsetsQuery)
+      setBase(saved)
+      form.reset({ description: saved.description, members: selectionOf(saved.members) })
+      toast.done({ title: t('{name} is saved', { name }) })
+    },
+    fieldOf: (field) => (field.startsWith('members') ? 'members' : field),
+  })
+  const take = () => {
+    setBase(toolset)
+    form.reset({ description: toolset.description, members: selectionOf(toolset.members) })
+  }
+  const changed = toolset.etag !== base.etag && !form.submitting
+  return (
+    <form noValidate onSubmit={form.onSubmit}>
+      <PageHeader
+        breadcrumbs={crumbs}
+        title={<span className="id text-[1.1em]">{name}</span>}
+        actions={
+          <>
+            <ButtonLink to="/playground/$name" params={{ name }}>
+              {t('Try in the playground')}
+            </ButtonLink>
+            <ButtonLink to="/connect/$name" params={{ name }} variant="primary">
+              {t('Connect a client')}
+            </ButtonLink>
+          </>
+        }
+      />
+      {changed && (
+        <div className="mb-4">
+          <Notice
+            tone="warn"
+            title={t('It was changed elsewhere')}
+            actions={
+              <Button size="small" onClick={take}>
+                {t('Show the new state')}
+              </Button>
+            }
+          >
+            {form.dirty
+              ? t('What is changed here and not saved is lost with that.')
+              : t('What is shown here is how it was before.')}
+          </Notice>
+        </div>
+      )}
+      <div className="flex min-w-0 flex-col gap-4">
+        <Card title={t('About')}>
+          <div className="grid gap-4 md:grid-cols-2">
+            <Description {...form.field('description')} />
+            <div className="flex min-w-0 flex-col gap-1">
+              <span className="text-sm font-medium">{t('MCP path')}</span>
+              <CodeBlock code={toolset.mcp_path} label={t('MCP path')} wrap />
+            </div>
+          </div>
+        </Card>
+        <Chooser
+          selection={form.values.members}
+          onChange={(members) => form.set({ members })}
+          error={form.errorAt('members')}
+          disabledReason={denied}
+        />
+        <ErrorNote error={form.submitError} />
+        <UnsavedChangesBar dirty={form.dirty && !gone} saving={form.submitting} onDiscard={take} />
+        <Card title={t('Delete')}>
+          <div className="flex flex-wrap items-center justify-between gap-3">
+            <p className="text-muted">{t('Clients lose its address at once. Its servers stay.')}</p>
+            <Button variant="danger" icon={Trash2} disabledReason={denied} onClick={() => setDeleting(true)}>
+              {t('Delete the toolset')}
+            </Button>
+          </div>
+        </Card>
+      </div>
+      <DeleteToolset
+        name={name}
+        open={deleting}
+        onOpenChange={setDeleting}
+        onDeleted={() => {
+          setGone(true)
+          void invalidate(queryClient, getToolset, { path: { name } })
+          setTimeout(() => {
+            queryClient.removeQueries({ queryKey: queryKey(getToolset, { path: { name } }) })
+            void queryClient.invalidateQueries(toolsetsQuery)
+            void navigate({ to: '/toolsets' })
+          })
+        }}
+      />
+    </form>
+  )
+}
+
+function Description(field: {
+  id: string
+  name: string
+  value: string
+  onValueChange: (value: string) => void
+  error: string | undefined
+}) {
+  return (
+    <Textarea
+      {...field}
+      label={t('Description')}
+      hint={t('Clients and models see it: say what these tools are for.')}
+      required={false}
+      rows={2}
+    />
+  )
+}
+
+/** Chooses servers and tools, with what they cost in a model's context. */
+function Chooser({
+  selection,
+  onChange,
+  error,
+  disabledReason,
+  aside,
+}: {
+  selection: Selection
+  onChange: (selection: Selection) => void
+  error: string | undefined
+  disabledReason?: string | undefined
+  aside?: React.ReactNode
+}) {
+  const { data } = useSuspenseInfiniteQuery(serversQuery)
+  const servers = data.pages.flatMap((page) => page.items)
+  const [search, setSearch] = useState('')
+  const [opened, setOpened] = useState<ReadonlySet<string>>(() => new Set(Object.keys(selection).slice(0, 4)))
+  const names = Object.keys(selection)
+  const missing = names.filter((name) => !servers.some((server) => server.name === name))
+  // Only servers that are chosen or looked into are asked for their tools.
+  const asked = servers.filter((server) => Object.hasOwn(selection, server.name) || opened.has(server.name))
+  const answers = useQueries({
+    queries: asked.map((server) => ({
+      ...mcpToolsQuery(server.mcp_path, serverGeneration(server)),
+      enabled: answersNow(server),
+    })),
+  })
+  const tools = new Map<string, ToolsOfServer>(
+    asked.map((server, at) => [
+      server.name,
+      {
+        tools: answers[at]?.data,
+        error: answers[at]?.error ?? undefined,
+        answers: answersNow(server),
+        retry: () => void answers[at]?.refetch(),
+      },
+    ]),
+  )
+  const wanted = search.trim().toLowerCase()
+  const shown = servers
+    .filter((server) => server.name.includes(wanted) || hasTool(tools.get(server.name)?.tools, wanted))
+    // Chosen ones first as they were when the page was opened, so that nothing jumps under the pointer.
+    .toSorted((one, other) => one.name.localeCompare(other.name))
+  return (
+    <div className="grid items-start gap-4 xl:grid-cols-[minmax(0,1fr)_20rem]">
+      <Card
+        title={t('Tools')}
+        description={t('Of each server all tools, or only chosen ones.')}
+        flush
+        className="min-w-0"
+      >
+        {error !== undefined && (
+          <p role="alert" className="px-pad pt-3 text-sm text-bad">
+            {error}
+          </p>
+        )}
+        {disabledReason !== undefined && <p className="px-pad pt-3 text-sm text-muted">{disabledReason}</p>}
+        {servers.length === 0 ? (
+          <EmptyState
+            title={t('No servers yet')}
+            action={
+              <ButtonLink to="/marketplace" variant="primary">
+                {t('Find a server')}
+              </ButtonLink>
+            }
+          >
+            {t('A toolset is made of servers: deploy one first.')}
+          </EmptyState>
+        ) : (
+          <>
+            {servers.length > 5 && (
+              <div className="border-b p-2">
+                <SearchInput
+                  label={t('Search servers and tools')}
+                  placeholder={t('Server or tool')}
+                  value={search}
+                  onValueChange={setSearch}
+                />
+              </div>
+            )}
+            <ul>
+              {missing.map((name) => (
+                <li key={name} className="flex items-center justify-between gap-3 border-b px-pad py-2">
+                  <span>
+                    <span className="id">{name}</span>{' '}
+                    <span className="text-muted">{t('is no server any more')}</span>
+                  </span>
+                  <Button
+                    size="small"
+                    disabledReason={disabledReason}
+                    onClick={() => onChange(withServer(selection, name, 'none'))}
+                  >
+                    {t('Take out')}
+                  </Button>
+                </li>
+              ))}
+              {shown.slice(0, 200).map((server) => (
+                <ServerTools
+                  key={server.name}
+                  server={server}
+                  known={tools.get(server.name)}
+                  selection={selection}
+                  search={wanted}
+                  open={opened.has(server.name)}
+                  onOpenChange={(open) =>
+                    setOpened((before) => {
+                      const next = new Set(before)
+                      if (open) next.add(server.name)
+                      else next.delete(server.name)
+                      return next
+                    })
+                  }
+                  onChange={onChange}
+                  disabledReason={disabledReason}
+                />
+              ))}
+            </ul>
+            {shown.length === 0 && (
+              <EmptyState title={t('Nothing fits')}>{t('Change the search.')}</EmptyState>
+            )}
+            {shown.length > 200 && (
+              <p className="border-t px-pad py-2 text-sm text-muted">{t('Type to find the others.')}</p>
+            )}
+          </>
+        )}
+      </Card>
+      <Cost selection={selection} tools={tools} aside={aside} />
+    </div>
+  )
+}
+
+function answersNow(server: Server): boolean {
+  return server.phase === 'ready' || server.phase === 'degraded'
+}
+
+function hasTool(tools: readonly McpTool[] | undefined, wanted: string): boolean {
+  return tools?.some((tool) => tool.name.toLowerCase().includes(wanted)) ?? false
+}
+
+/** What the selection costs, and what the same servers would cost whole. */
+function Cost({
+  selection,
+  tools,
+  aside,
+}: {
+  selection: Selection
+  tools: ReadonlyMap<string, ToolsOfServer>
+  aside: React.ReactNode
+}) {
+  const names = Object.keys(selection)
+  const known = names.flatMap((name) => {
+    const found = tools.get(name)?.tools
+    return found === undefined ? [] : [{ name, found }]
+  })
+  const sum = (of: (one: (typeof known)[number]) => number) => known.reduce((all, one) => all + of(one), 0)
+  const chosen = sum(({ name, found }) => bytesOfTools(name, found, selection[name]))
+  const whole = sum(({ name, found }) => bytesOfTools(name, found, undefined))
+  const count = sum(
+    ({ name, found }) =>
+      found.filter((tool) => selection[name] === undefined || selection[name].includes(tool.name)).length,
+  )
+  const unknown = names.length - known.length
+  const open = names.filter((name) => stateOf(selection, name) === 'all').length
+  return (
+    <Card title={t('Context cost')} className="xl:sticky xl:top-4">
+      <div className="flex flex-col gap-3">
+        <div aria-live="polite">
+          <p className="text-2xl font-semibold tracking-[-0.01em] tabular">
+            {t('about {tokens}', { tokens: formatTokens(tokensOf(chosen)) })}
+          </p>
+          <p className="text-muted">
+            {plural(count, '{count} tool', '{count} tools')} ·{' '}
+            {plural(names.length, '{count} server', '{count} servers')}
+          </p>
+        </div>
+        {whole > 0 && (
+          <div className="flex flex-col gap-1.5">
+            <Progress
+              label={t('Share of what these servers offer')}
+              value={chosen}
+              max={whole}
+              text={formatPercent(chosen / whole)}
+            />
+            <p className="text-sm text-muted">
+              {chosen === whole
+                ? t('All that these servers offer.')
+                : t('{share} of the {tokens} that these servers offer.', {
+                    share: formatPercent(chosen / whole),
+                    tokens: formatTokens(tokensOf(whole)),
+                  })}
+            </p>
+          </div>
+        )}
+        {unknown > 0 && (
+          <p className="text-sm text-muted">
+            {plural(
+              unknown,
+              'Without {count} server that does not answer now.',
+              'Without {count} servers that do not answer now.',
+            )}
+          </p>
+        )}
+        {open > 0 && (
+          <p className="text-sm text-muted">
+            {plural(open, 'Grows when {count} server adds tools.', 'Grows when {count} servers add tools.')}
+          </p>
+        )}
+        <p className="text-sm text-muted">
+          {t(
+            'An estimate: four bytes of name, description and input schema are a token. Models count differently.',
+          )}
+        </p>
+        {aside}
+        <span className="sr-only">{formatNumber(count)}</span>
+      </div>
+    </Card>
+  )
+}
