@@ -80,9 +80,11 @@ async function expectShape(page: ConsolePage): Promise<void> {
 
 /** Sets what the in-app switch sets, and waits until nothing moves any more. */
 async function showTheme(page: ConsolePage, theme: Theme | undefined): Promise<void> {
-  await page.evaluate((wanted) => {
+  await page.evaluate(async (wanted) => {
     if (wanted === undefined) delete document.documentElement.dataset['theme']
     else document.documentElement.dataset['theme'] = wanted
+    // Transitions of colours begin with the next frame.
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))
   }, theme)
   const moving = () =>
     page.evaluate(
