@@ -138,12 +138,7 @@ export function Table<Row>(props: TableProps<Row>) {
       {sorted.length < VIRTUAL_FROM ? (
         <tbody>{sorted.map(row)}</tbody>
       ) : (
-        <VirtualBody
-          rows={sorted}
-          row={row}
-          columns={columns.length + (selection === undefined ? 0 : 1)}
-          bodyRef={body}
-        />
+        <VirtualBody rows={sorted} row={row} bodyRef={body} />
       )}
     </table>
   )
@@ -247,12 +242,10 @@ const TableRow = memo(function TableRow({ row, rowKey, index, label, columns, ch
 function VirtualBody<Row>({
   rows,
   row,
-  columns,
   bodyRef,
 }: {
   rows: readonly Row[]
   row: (row: Row, index: number) => ReactNode
-  columns: number
   bodyRef: React.RefObject<HTMLTableSectionElement | null>
 }) {
   const [offset, setOffset] = useState(0)
@@ -283,20 +276,21 @@ function VirtualBody<Row>({
   const after = last === undefined ? rows.length * height : virtualizer.getTotalSize() - (last.end - offset)
   return (
     <tbody ref={bodyRef}>
-      {before > 0 && <Gap height={before} columns={columns} />}
+      {before > 0 && <Gap height={before} />}
       {shown.map(({ index }) => {
         const one = rows[index]
         return one === undefined ? null : row(one, index)
       })}
-      {after > 0 && <Gap height={after} columns={columns} />}
+      {after > 0 && <Gap height={after} />}
     </tbody>
   )
 }
 
-function Gap({ height, columns }: { height: number; columns: number }) {
+/** The room of rows that are not in the page. One cell: a span over columns that are left out would make new ones. */
+function Gap({ height }: { height: number }) {
   return (
     <tr>
-      <td colSpan={columns} style={{ height, padding: 0 }} />
+      <td style={{ height, padding: 0 }} />
     </tr>
   )
 }

@@ -111,7 +111,7 @@ function FollowedLog({
             label={t('Filter lines')}
             value={choice.search ?? ''}
             onValueChange={(search) => onChoiceChange?.({ search: search || undefined })}
-            className="max-w-none sm:max-w-64"
+            className="max-sm:max-w-none! sm:max-w-64!"
           />
           <FilterChips
             label={t('Stream')}

@@ -196,9 +196,11 @@ function Actions({ server }: { server: Server }) {
   const { name } = server
   return (
     <>
-      <ButtonLink to="/playground/$name" params={{ name }} icon={SquareTerminal}>
-        {t('Try it')}
-      </ButtonLink>
+      {(server.phase === 'ready' || server.phase === 'degraded') && (
+        <ButtonLink to="/playground/$name" params={{ name }} icon={SquareTerminal}>
+          {t('Try it')}
+        </ButtonLink>
+      )}
       <ActionButton id={restart} server={server} />
       <ActionButton id={start} server={server} />
       <ServerMenu

@@ -104,7 +104,7 @@ export function ServerTools({
           placeholder={t('Name or description')}
           value={search.search ?? ''}
           onValueChange={(text) => onSearchChange({ search: text || undefined })}
-          className="max-w-none sm:max-w-xs"
+          className="max-sm:max-w-none!"
         />
         <Cost tools={found.tools} />
       </div>

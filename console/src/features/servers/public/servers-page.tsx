@@ -223,7 +223,7 @@ export function ServersPage({
               placeholder={t('Name, entry or toolbox')}
               value={search.search ?? ''}
               onValueChange={(text) => onSearchChange({ search: text || undefined })}
-              className="max-w-none sm:max-w-xs"
+              className="max-sm:max-w-none!"
             />
             <Choice
               id="servers-kind"
