@@ -2,10 +2,10 @@ import { useQuery, useQueryClient } from '@tanstack/react-query'
 import { useState } from 'react'
 import * as v from 'valibot'
 import { call } from '@/api/client'
-import { enrollToolbox, listToolboxes } from '@/api/generated/toolboxes'
-import type { EnrolledToolbox } from '@/api/generated/types'
+import { enrollToolbox, listToolboxes, rejoinToolbox, updateToolbox } from '@/api/generated/toolboxes'
+import type { EnrolledToolbox, Toolbox } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
-import { useForm } from '@/lib/form'
+import { type FieldProps, useForm } from '@/lib/form'
 import { formatTime } from '@/lib/format'
 import { nameSchema } from '@/lib/name'
 import { t } from '@/lib/t'
@@ -23,6 +23,16 @@ import { Status } from '@/ui/status'
 import { readLabels } from './labels'
 import { toolboxQuery } from './public/queries'
 import { labelsText } from './public/toolbox-state'
+
+const LABELS = v.pipe(
+  v.string(),
+  v.rawTransform(({ dataset, addIssue, NEVER }) => {
+    const read = readLabels(dataset.value)
+    if ('labels' in read) return read.labels
+    addIssue({ message: read.problem })
+    return NEVER
+  }),
+)
 
 /** Makes a toolbox, shows the command for its host this once, and waits for its agent. */
 export function EnrollDialog({ onClose }: { onClose: () => void }) {
@@ -49,15 +59,104 @@ export function EnrollDialog({ onClose }: { onClose: () => void }) {
   )
 }
 
-const LABELS = v.pipe(
-  v.string(),
-  v.rawTransform(({ dataset, addIssue, NEVER }) => {
-    const read = readLabels(dataset.value)
-    if ('labels' in read) return read.labels
-    addIssue({ message: read.problem })
-    return NEVER
-  }),
-)
+/** Makes another token for a toolbox, and waits until its agent joined with it. */
+export function RejoinDialog({ name, onClose }: { name: string; onClose: () => void }) {
+  const [made, setMade] = useState<EnrolledToolbox>()
+  const form = useForm({
+    initial: { lifetime: '3600' },
+    schema: v.object({ lifetime: v.pipe(v.string(), v.transform(Number)) }),
+    submit: async ({ lifetime }) =>
+      setMade(await call(rejoinToolbox, { path: { name }, body: { expires_seconds: lifetime } })),
+    fieldOf: () => 'lifetime',
+  })
+  return (
+    <Dialog
+      open
+      onOpenChange={(open) => !open && onClose()}
+      title={made === undefined ? t('Let {name} join again', { name }) : t('Join {name}', { name })}
+      {...(made === undefined
+        ? {
+            description: t(
+              'For a host that was installed anew, was revoked, or was away for more than a month. Certificates that it has stay good until it joins.',
+            ),
+          }
+        : {})}
+    >
+      {made === undefined ? (
+        <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+          <Lifetime field={form.field('lifetime')} />
+          <ErrorNote error={form.submitError} />
+          <div className="flex flex-wrap justify-end gap-2">
+            <Button onClick={onClose}>{t('Cancel')}</Button>
+            <Button type="submit" variant="primary" busy={form.submitting}>
+              {t('Make a token')}
+            </Button>
+          </div>
+        </form>
+      ) : (
+        <Join made={made} onClose={onClose} />
+      )}
+    </Dialog>
+  )
+}
+
+/** Changes what servers may ask of a toolbox. */
+export function LabelsDialog({ toolbox, onClose }: { toolbox: Toolbox; onClose: () => void }) {
+  const client = useQueryClient()
+  const { name } = toolbox
+  const form = useForm({
+    initial: { labels: labelsText(toolbox.labels) },
+    schema: v.object({ labels: LABELS }),
+    submit: async ({ labels }) => {
+      const after = await call(updateToolbox, { path: { name }, body: { labels } })
+      client.setQueryData(toolboxQuery(name).queryKey, after)
+      await invalidate(client, listToolboxes)
+      onClose()
+    },
+    fieldOf: () => 'labels',
+  })
+  return (
+    <Dialog
+      open
+      onOpenChange={(open) => !open && onClose()}
+      title={t('Labels of {name}', { name })}
+      description={t('Servers that were placed by labels before stay where they are.')}
+    >
+      <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+        <TextInput
+          {...form.field('labels')}
+          label={t('Labels')}
+          placeholder="zone=a, gpu=yes"
+          autoComplete="off"
+          mono
+          required={false}
+        />
+        <ErrorNote error={form.submitError} />
+        <div className="flex flex-wrap justify-end gap-2">
+          <Button onClick={onClose}>{t('Cancel')}</Button>
+          <Button type="submit" variant="primary" busy={form.submitting}>
+            {t('Save the labels')}
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  )
+}
+
+function Lifetime({ field }: { field: FieldProps<string> }) {
+  return (
+    <Select
+      {...field}
+      label={t('The token is good for')}
+      hint={t('And for one join.')}
+      options={[
+        { value: '3600', label: t('An hour') },
+        { value: '86400', label: t('A day') },
+        { value: '604800', label: t('7 days') },
+      ]}
+    />
+  )
+}
 
 function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void; onCancel: () => void }) {
   const client = useQueryClient()
@@ -90,16 +189,7 @@ function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void;
         mono
         required={false}
       />
-      <Select
-        {...form.field('lifetime')}
-        label={t('The token is good for')}
-        hint={t('And for one join.')}
-        options={[
-          { value: '3600', label: t('An hour') },
-          { value: '86400', label: t('A day') },
-          { value: '604800', label: t('7 days') },
-        ]}
-      />
+      <Lifetime field={form.field('lifetime')} />
       <ErrorNote error={form.submitError} />
       <div className="flex flex-wrap justify-end gap-2">
         <Button onClick={onCancel}>{t('Cancel')}</Button>
@@ -114,7 +204,11 @@ function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void;
 function Join({ made, onClose }: { made: EnrolledToolbox; onClose: () => void }) {
   const { name } = made.toolbox
   const { data = made.toolbox } = useQuery({ ...toolboxQuery(name), refetchInterval: 5_000 })
-  const joined = data.state === 'online'
+  // A toolbox that joins again may be online all the time: a new certificate tells that the token was used.
+  const joined =
+    data.certificate_expires_at != null &&
+    data.certificate_expires_at !== made.toolbox.certificate_expires_at &&
+    (data.state === 'online' || data.state === 'draining')
   return (
     <div className="flex flex-col gap-4">
       <p>{t('Install Toolyard on the host, then run there:')}</p>

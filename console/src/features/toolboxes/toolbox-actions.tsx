@@ -1,26 +1,48 @@
 import { useQueryClient } from '@tanstack/react-query'
-import { CirclePause, CirclePlay, type LucideIcon, Trash2 } from 'lucide-react'
+import { CirclePause, CirclePlay, KeyRound, type LucideIcon, ShieldOff, Tags, Trash2 } from 'lucide-react'
 import { type ReactNode, useState } from 'react'
 import { call } from '@/api/client'
-import { drainToolbox, listToolboxes, removeToolbox, resumeToolbox } from '@/api/generated/toolboxes'
+import {
+  drainToolbox,
+  listToolboxes,
+  removeToolbox,
+  resumeToolbox,
+  revokeToolbox,
+} from '@/api/generated/toolboxes'
 import type { Toolbox } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { useDenied } from '@/api/session'
 import { plural, t } from '@/lib/t'
 import { ConfirmDialog } from '@/ui/dialog'
+import type { MenuItem } from '@/ui/menu'
 import { toast } from '@/ui/toast'
+import { LabelsDialog, RejoinDialog } from './enroll-dialog'
 import { toolboxQuery } from './public/queries'
 
 /** The name of the toolbox that every Toolyard has. */
 export const LOCAL = 'local'
 
+type Asked = 'drain' | 'labels' | 'rejoin' | 'revoke' | 'remove'
+
 export interface ToolboxAction {
-  id: 'drain' | 'resume' | 'remove'
+  id: Asked | 'resume'
   label: string
   icon: LucideIcon
   danger: boolean
   disabledReason: string | undefined
   run: () => void
+}
+
+/** The actions as lines of a menu. */
+export function menuItems(actions: readonly ToolboxAction[]): MenuItem[] {
+  return actions.map((action, index) => ({
+    label: action.label,
+    icon: action.icon,
+    danger: action.danger,
+    disabledReason: action.disabledReason,
+    onSelect: action.run,
+    separated: action.danger && actions[index - 1]?.danger === false,
+  }))
 }
 
 /** What can be done to a toolbox, and the questions that are asked before it: render `dialogs` once. */
@@ -30,7 +52,7 @@ export function useToolboxActions(
 ): { actions: ToolboxAction[]; dialogs: ReactNode } {
   const client = useQueryClient()
   const denied = useDenied('toolbox:manage')
-  const [asked, setAsked] = useState<'drain' | 'remove'>()
+  const [asked, setAsked] = useState<Asked>()
   const { name } = toolbox
   const changed = async (after: Toolbox) => {
     client.setQueryData(toolboxQuery(name).queryKey, after)
@@ -44,6 +66,7 @@ export function useToolboxActions(
       toast.problem(t('{name} could not be resumed', { name }), error)
     }
   }
+  const builtIn = denied ?? (name === LOCAL ? t('It is built in') : undefined)
   const actions: ToolboxAction[] = [
     toolbox.draining
       ? {
@@ -63,11 +86,35 @@ export function useToolboxActions(
           run: () => setAsked('drain'),
         },
     {
+      id: 'labels',
+      label: t('Change labels'),
+      icon: Tags,
+      danger: false,
+      disabledReason: denied,
+      run: () => setAsked('labels'),
+    },
+    {
+      id: 'rejoin',
+      label: t('Let it join again'),
+      icon: KeyRound,
+      danger: false,
+      disabledReason: builtIn,
+      run: () => setAsked('rejoin'),
+    },
+    {
+      id: 'revoke',
+      label: t('Revoke its certificates'),
+      icon: ShieldOff,
+      danger: true,
+      disabledReason: builtIn,
+      run: () => setAsked('revoke'),
+    },
+    {
       id: 'remove',
       label: t('Remove'),
       icon: Trash2,
       danger: true,
-      disabledReason: denied ?? (name === LOCAL ? t('It is built in') : undefined),
+      disabledReason: builtIn,
       run: () => setAsked('remove'),
     },
   ]
@@ -90,6 +137,26 @@ export function useToolboxActions(
           }}
         >
           {t('Nothing new is placed there until it is resumed. What runs there goes on.')} {running}
+        </ConfirmDialog>
+      )}
+      {asked === 'labels' && <LabelsDialog toolbox={toolbox} onClose={() => setAsked(undefined)} />}
+      {asked === 'rejoin' && <RejoinDialog name={name} onClose={() => setAsked(undefined)} />}
+      {asked === 'revoke' && (
+        <ConfirmDialog
+          open
+          onOpenChange={close}
+          title={t('Revoke the certificates of {name}?', { name })}
+          confirm={t('Revoke')}
+          danger
+          onConfirm={async () => {
+            await changed(await call(revokeToolbox, { path: { name } }))
+            toast.done({ title: t('{name} is shut out', { name }) })
+          }}
+        >
+          {t(
+            'For a host that was lost. Its connections are closed within a second, and its unused tokens end. What it runs stays; it may join again with a new token.',
+          )}{' '}
+          {running}
         </ConfirmDialog>
       )}
       {asked === 'remove' && (

@@ -4,6 +4,7 @@ import { useEffect, useId, useMemo, useRef, useState } from 'react'
 import { listAudit } from '@/api/generated/audit'
 import type { AuditRecord } from '@/api/generated/types'
 import { qPages } from '@/api/queries'
+import { cx } from '@/lib/cx'
 import { formatNumber } from '@/lib/format'
 import { saveFile } from '@/lib/save-file'
 import { plural, t } from '@/lib/t'
@@ -197,7 +198,14 @@ function Filters({
   const seen = (of: (record: AuditRecord) => string) =>
     [...new Set(rows.map(({ record }) => of(record)))].sort()
   return (
-    <search className="mb-3 grid items-end gap-2 sm:grid-cols-2 lg:grid-cols-4 xl:grid-cols-[repeat(3,minmax(0,1fr))_9rem_11rem_auto]">
+    <search
+      className={cx(
+        'mb-3 grid items-end gap-2 sm:grid-cols-2 lg:grid-cols-3',
+        isFiltered(search)
+          ? 'xl:grid-cols-[repeat(3,minmax(0,1fr))_8rem_12.5rem_auto]'
+          : 'xl:grid-cols-[repeat(3,minmax(0,1fr))_8rem_12.5rem]',
+      )}
+    >
       <TextFilter
         id={`${id}actor`}
         label={t('Who')}
@@ -375,7 +383,7 @@ function Details({
         ]}
       />
       <div className="my-4 flex flex-wrap gap-2">
-        <Button size="small" onClick={() => onFilter({ actor: record.actor })}>
+        <Button size="small" onClick={() => onFilter({ actor: record.actor_display || record.actor })}>
           {t('Only by them')}
         </Button>
         <Button size="small" onClick={() => onFilter({ target: record.target })}>

@@ -1,19 +1,21 @@
 import { useSuspenseQuery } from '@tanstack/react-query'
+import { Ellipsis } from 'lucide-react'
 import type { Enforcement, Toolbox } from '@/api/generated/types'
 import { formatDate, formatNumber } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Badge } from '@/ui/badge'
-import { Button } from '@/ui/button'
+import { Button, IconButton } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { capital } from '@/ui/error-state'
 import { KeyValueList } from '@/ui/key-value-list'
 import { Link } from '@/ui/link'
+import { Menu } from '@/ui/menu'
 import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { Status } from '@/ui/status'
-import { useToolboxActions } from '../toolbox-actions'
+import { menuItems, useToolboxActions } from '../toolbox-actions'
 import { toolboxQuery } from './queries'
 import { ToolboxStatus, toolboxWhy } from './toolbox-state'
 
@@ -34,16 +36,24 @@ export function ToolboxPage({ name, onRemoved }: { name: string; onRemoved: () =
         }
         title={<span className="id text-[1.1em]">{toolbox.name}</span>}
         meta={<ToolboxStatus state={toolbox.state} />}
-        actions={actions.map((action) => (
-          <Button
-            key={action.id}
-            icon={action.icon}
-            disabledReason={action.disabledReason}
-            onClick={action.run}
-          >
-            {action.label}
-          </Button>
-        ))}
+        actions={
+          <>
+            {actions.slice(0, 1).map((action) => (
+              <Button
+                key={action.id}
+                icon={action.icon}
+                disabledReason={action.disabledReason}
+                onClick={action.run}
+              >
+                {action.label}
+              </Button>
+            ))}
+            <Menu
+              trigger={<IconButton icon={Ellipsis} label={t('More actions')} variant="secondary" />}
+              items={menuItems(actions.slice(1))}
+            />
+          </>
+        }
       >
         {capital(toolboxWhy(toolbox))} · <RelativeTime at={toolbox.since} />
       </PageHeader>
@@ -196,8 +206,8 @@ function Protection({ protection, enforcement }: { protection: string; enforceme
 /** A protection in words; one that this build does not know by its code. */
 function protectionText(protection: string): string {
   const texts: Record<string, string> = {
-    own_uid: t('A user of its own for each server'),
-    namespaces: t('Separate processes and files'),
+    own_uid: t('Separate users'),
+    namespaces: t('Separate processes and mounts'),
     landlock: t('Only its own folders (Landlock)'),
     memory_limit: t('Memory limit'),
     cpu_limit: t('CPU limit'),

@@ -15,7 +15,7 @@ import { PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { type Column, type Sort, Table } from '@/ui/table'
 import { EnrollDialog } from '../enroll-dialog'
-import { useToolboxActions } from '../toolbox-actions'
+import { menuItems, useToolboxActions } from '../toolbox-actions'
 import { toolboxesQuery } from './queries'
 import { labelsText, ToolboxStatus, toolboxWhy } from './toolbox-state'
 
@@ -44,6 +44,7 @@ const COLUMNS: ReadonlyArray<Column<Toolbox>> = [
   {
     id: 'why',
     header: t('Why'),
+    width: '30%',
     from: 'lg',
     cell: (toolbox) => (
       <span className="text-muted" title={toolboxWhy(toolbox)}>
@@ -63,12 +64,13 @@ const COLUMNS: ReadonlyArray<Column<Toolbox>> = [
     id: 'platform',
     header: t('Platform'),
     width: '9rem',
-    from: 'xl',
+    from: '2xl',
     cell: (toolbox) => <span className="text-muted">{oneLine(toolbox.report.platform, 40) || '–'}</span>,
   },
   {
     id: 'labels',
     header: t('Labels'),
+    width: '18%',
     from: 'xl',
     cell: (toolbox) => (
       <span className="id text-muted" title={labelsText(toolbox.labels)}>
@@ -79,7 +81,7 @@ const COLUMNS: ReadonlyArray<Column<Toolbox>> = [
   {
     id: 'instances',
     header: t('Instances'),
-    width: '7rem',
+    width: '7.5rem',
     align: 'end',
     from: 'sm',
     compare: (one, other) => one.instances - other.instances,
@@ -151,14 +153,7 @@ function ToolboxMenu({ toolbox }: { toolbox: Toolbox }) {
         trigger={
           <IconButton icon={Ellipsis} label={t('Actions for {name}', { name: toolbox.name })} size="small" />
         }
-        items={actions.map((action) => ({
-          label: action.label,
-          icon: action.icon,
-          danger: action.danger,
-          disabledReason: action.disabledReason,
-          onSelect: action.run,
-          separated: action.danger,
-        }))}
+        items={menuItems(actions)}
       />
       {dialogs}
     </>
