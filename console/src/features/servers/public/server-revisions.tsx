@@ -1,4 +1,4 @@
-import { useQuery, useSuspenseInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
+import { useQuery, useQueryClient, useSuspenseInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { Undo2 } from 'lucide-react'
 import { useState } from 'react'
 import { call } from '@/api/client'
@@ -40,6 +40,7 @@ export function ServerRevisions({
   const { data: server } = useSuspenseQuery(serverQuery(name))
   const query = useSuspenseInfiniteQuery(revisionsQuery(name))
   const revisions = query.data.pages.flatMap((page) => page.items)
+  const client = useQueryClient()
   const [asked, setAsked] = useState<Revision>()
   const denied = useDenied('server:deploy')
   const to = revisions.find((one) => one.number === compared.to) ?? revisions[0]
@@ -126,7 +127,8 @@ export function ServerRevisions({
           title={t('Roll {name} back to revision {number}?', { name, number: asked.number })}
           confirm={t('Roll back')}
           onConfirm={async () => {
-            await call(rollbackServer, { path: { name }, body: { revision: asked.number } })
+            const answer = await call(rollbackServer, { path: { name }, body: { revision: asked.number } })
+            client.setQueryData(serverQuery(name).queryKey, answer)
             toast.done({
               title: t('{name} goes back to revision {number}', { name, number: asked.number }),
             })
