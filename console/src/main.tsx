@@ -3,7 +3,7 @@ import { QueryClientProvider } from '@tanstack/react-query'
 import { RouterProvider } from '@tanstack/react-router'
 import { StrictMode } from 'react'
 import { createRoot } from 'react-dom/client'
-import { live } from '@/app/live'
+import { stopLive } from '@/app/live'
 import { queryClient, setOnSignedOut } from '@/app/query-client'
 import { router } from '@/app/router'
 import { Boundary } from '@/ui/boundary'
@@ -12,7 +12,7 @@ import { ToastProvider } from '@/ui/toast'
 setOnSignedOut(() => {
   const { pathname, href } = router.state.location
   if (pathname === '/sign-in') return
-  live.stop()
+  stopLive()
   void import('@/app/last-known').then(({ forgetLastKnown }) => forgetLastKnown())
   void router
     .navigate({ to: '/sign-in', search: { return: href, ended: true } })

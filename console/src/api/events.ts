@@ -140,11 +140,10 @@ export class LiveEvents {
       })
       if (!response.ok || response.body === null) throw await problemOf(response)
       opened()
-      const again = this.#state.kind === 'lost'
       this.#announce({ kind: 'live' })
-      // What happened while nobody listened: events continue after the last one, but there may have been none to
-      // continue after, or the server may have forgotten them.
-      if (again) this.#readAllAgain()
+      // What happened while nobody listened: since the page was read, since the stream was lost (the server may have
+      // forgotten events), or since the last visit.
+      this.#readAllAgain()
       const parser = new EventParser()
       const decoder = new TextDecoder()
       const reader = response.body.getReader()

@@ -1,11 +1,23 @@
-import { useSyncExternalStore } from 'react'
-import { LiveEvents, type LiveState } from '@/api/events'
+/**
+ * The page's live connection. Its code is not part of the first load; the stream tells what is stale once it is there.
+ */
+import type { LiveEvents } from '@/api/events'
 import { queryClient } from './query-client'
 
-/** The page's live connection. */
-export const live = new LiveEvents(queryClient)
+let live: LiveEvents | undefined
+let wanted = false
 
-/** Whether changes arrive. */
-export function useLiveState(): LiveState {
-  return useSyncExternalStore(live.subscribe, live.state)
+/** Begins to follow changes; does nothing when it already does. */
+export function startLive(): void {
+  wanted = true
+  void import('@/api/events').then(({ LiveEvents }) => {
+    live ??= new LiveEvents(queryClient)
+    if (wanted) live.start()
+  })
+}
+
+/** Ends it: before sign-out, and when the session ended. */
+export function stopLive(): void {
+  wanted = false
+  live?.stop()
 }

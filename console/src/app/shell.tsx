@@ -29,7 +29,7 @@ import { Menu } from '@/ui/menu'
 import { RelativeTime } from '@/ui/relative-time'
 import { toast } from '@/ui/toast'
 import { setTheme, useTheme } from './appearance'
-import { live } from './live'
+import { startLive, stopLive } from './live'
 import { navigation } from './navigation'
 import { Navigation } from './navigation-list'
 import { queryClient } from './query-client'
@@ -168,7 +168,7 @@ function Person({ narrow, onShortcuts }: { narrow: boolean; onShortcuts: () => v
       toast.problem(t('You are still signed in'), error)
       return
     }
-    live.stop()
+    stopLive()
     const { forgetLastKnown } = await import('./last-known')
     forgetLastKnown()
     await navigate({ to: '/sign-in' })
@@ -270,14 +270,14 @@ function PageBoundary({ children }: { children: ReactNode }) {
 
 function useLive() {
   useEffect(() => {
-    live.start()
+    startLive()
     let stop: (() => void) | undefined
     let gone = false
     void import('./last-known').then(({ keepLastKnown }) => {
       if (!gone) stop = keepLastKnown(queryClient)
     })
     return () => {
-      live.stop()
+      stopLive()
       gone = true
       stop?.()
     }

@@ -3,7 +3,7 @@ import { may, useSession } from '@/api/session'
 import { t } from '@/lib/t'
 import { PlainLink } from '@/ui/link'
 import { PageHeader } from '@/ui/page-header'
-import { tabClass, tabListClass } from '@/ui/tabs'
+import { tabClass, tabListClass } from '@/ui/tab-class'
 
 /** The head of the pages about who may do what. */
 export function AccessLayout({ children }: { children: ReactNode }) {

@@ -4,7 +4,7 @@ import { may, useSession } from '@/api/session'
 import { t } from '@/lib/t'
 import { PlainLink } from '@/ui/link'
 import { PageHeader } from '@/ui/page-header'
-import { tabClass, tabListClass } from '@/ui/tabs'
+import { tabClass, tabListClass } from '@/ui/tab-class'
 
 /** The head of all settings. */
 export function SettingsLayout({ children }: { children: ReactNode }) {
