@@ -132,6 +132,9 @@ export class LiveEvents {
     const silence = new AbortController()
     const either = AbortSignal.any([signal, silence.signal])
     let timer = setTimeout(() => silence.abort(), LONGEST_SILENCE_MS)
+    // A browser that knows it is offline need not wait for the silence.
+    const offline = () => silence.abort()
+    window.addEventListener('offline', offline)
     try {
       const after = this.#last === undefined ? '' : `?after=${this.#last}`
       const response = await send(`/api/v1/events${after}`, {
@@ -156,6 +159,7 @@ export class LiveEvents {
           this.#received(event.data)
       }
     } finally {
+      window.removeEventListener('offline', offline)
       clearTimeout(timer)
       silence.abort()
     }

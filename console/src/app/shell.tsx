@@ -28,6 +28,7 @@ import { LiveRegion } from '@/ui/live-region'
 import { Menu } from '@/ui/menu'
 import { RelativeTime } from '@/ui/relative-time'
 import { toast } from '@/ui/toast'
+import { VisuallyHidden } from '@/ui/visually-hidden'
 import { setTheme, useTheme } from './appearance'
 import { startLive, stopLive } from './live'
 import { navigation } from './navigation'
@@ -144,12 +145,14 @@ function SearchButton({ narrow, onClick }: { narrow: boolean; onClick: () => voi
     <button
       type="button"
       onClick={onClick}
-      aria-label={t('Search and commands')}
       className="flex min-h-control w-full items-center gap-2 rounded-md border bg-canvas px-2 text-sm text-muted hover:border-line-strong hover:text-text"
     >
       <Search aria-hidden="true" className="size-4" />
-      {t('Search')}
-      <span className="ml-auto flex gap-1">
+      <span>
+        {t('Search')}
+        <VisuallyHidden> {t('and commands')}</VisuallyHidden>
+      </span>
+      <span aria-hidden="true" className="ml-auto flex gap-1">
         <Kbd>{modifierName()}</Kbd>
         <Kbd>K</Kbd>
       </span>
@@ -181,7 +184,7 @@ function Person({ narrow, onShortcuts }: { narrow: boolean; onShortcuts: () => v
       trigger={
         <button
           type="button"
-          aria-label={t('Account of {name}', { name: session.display })}
+          aria-label={narrow ? t('Account of {name}', { name: session.display }) : undefined}
           className={cx(
             'flex min-h-control min-w-0 items-center gap-2 rounded-md px-1.5 text-left hover:bg-hover',
             narrow && 'justify-center',
@@ -195,6 +198,7 @@ function Person({ narrow, onShortcuts }: { narrow: boolean; onShortcuts: () => v
           </span>
           {!narrow && (
             <span className="min-w-0 leading-tight">
+              <VisuallyHidden>{t('Account of')} </VisuallyHidden>
               <span className="block truncate text-sm">{session.display}</span>
               <span className="block truncate text-xs text-faint">
                 {session.organization} · {session.role}

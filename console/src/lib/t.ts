@@ -26,9 +26,20 @@ export function plural(count: number, one: string, other: string, values?: Value
   return fill(text, { count: count.toLocaleString(locale()), ...values })
 }
 
-/** The locale of numbers and times: the browser's. */
-export function locale(): string | undefined {
-  return typeof navigator === 'undefined' ? 'en' : navigator.language
+/** The locale of numbers and times: the browser's; English where the browser names none that `Intl` knows, such as `C`. */
+export function locale(): string {
+  known ??= knownLocale()
+  return known
+}
+
+let known: string | undefined
+
+function knownLocale(): string {
+  try {
+    return Intl.getCanonicalLocales(navigator.language)[0] ?? 'en'
+  } catch {
+    return 'en'
+  }
 }
 
 function fill(text: string, values: Values | undefined): string {

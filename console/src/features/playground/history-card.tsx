@@ -58,7 +58,7 @@ export function HistoryCard({
               size="small"
               variant="ghost"
               icon={History}
-              aria-label={t('Use the input of {item} again', { item: oneLine(run.item, 60) })}
+              aria-label={t('Use again: {item}', { item: oneLine(run.item, 60) })}
               onClick={() => onRepeat(run)}
             >
               {t('Use again')}
