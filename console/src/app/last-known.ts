@@ -8,6 +8,7 @@ import { del, get, set } from 'idb-keyval'
 import * as v from 'valibot'
 import { restored } from '@/api/connection'
 import { sessionQuery } from '@/api/session'
+import { privateStorage } from '@/lib/private-storage'
 
 const KEY = 'toolyard.last-known'
 const VERSION = 1
@@ -77,8 +78,9 @@ export async function restoreLastKnown(client: QueryClient): Promise<boolean> {
   return true
 }
 
-/** Takes it away: at sign-out, when a session ended, and before anybody signs in. */
+/** Takes it away, and what else is private to a person: at sign-out, when a session ended, and before anybody signs in. */
 export function forgetLastKnown(): void {
   restored(undefined)
+  privateStorage.clear()
   void del(KEY).catch(() => undefined)
 }

@@ -13,7 +13,7 @@ export function Navigation({ narrow, onNavigate }: { narrow: boolean; onNavigate
         const items = group.items.filter((item) => item.action === undefined || may(session, item.action))
         if (items.length === 0) return null
         return (
-          <div key={group.title ?? ''} className="mb-3">
+          <div key={items[0]?.to} className="mb-3">
             {group.title !== undefined && !narrow && (
               <div className="px-2 pt-1 pb-1 text-xs text-faint">{group.title}</div>
             )}

@@ -50,6 +50,7 @@ export function RequestPanel({
   seed,
   onInput,
   onEnd,
+  onRead,
 }: {
   target: string
   mcpPath: string
@@ -59,6 +60,8 @@ export function RequestPanel({
   /** Hears what is typed, to give it back as `seed`. */
   onInput: (input: unknown) => void
   onEnd: (request: Request, end: RunState & { took: number }) => void
+  /** Goes to a resource. */
+  onRead: (uri: string) => void
 }) {
   const form = useMemo(() => formOf(item), [item])
   const [input, setInput] = useState<unknown>(() => seed ?? initialOf(form) ?? {})
@@ -164,12 +167,12 @@ export function RequestPanel({
           </div>
         </form>
       </Card>
-      <Outcome run={run} />
+      <Outcome run={run} onRead={onRead} />
     </div>
   )
 }
 
-function Outcome({ run }: { run: RunState }) {
+function Outcome({ run, onRead }: { run: RunState; onRead: (uri: string) => void }) {
   if (run.state === 'none') return null
   return (
     <>
@@ -215,14 +218,14 @@ function Outcome({ run }: { run: RunState }) {
             </span>
           }
         >
-          <Answered result={run.answer.result} />
+          <Answered result={run.answer.result} onRead={onRead} />
         </Card>
       )}
     </>
   )
 }
 
-function Answered({ result }: { result: JsonObject }) {
+function Answered({ result, onRead }: { result: JsonObject; onRead: (uri: string) => void }) {
   const [view, setView] = useState<'result' | 'raw'>('result')
   return (
     <Tabs
@@ -230,7 +233,7 @@ function Answered({ result }: { result: JsonObject }) {
       value={view}
       onValueChange={setView}
       tabs={[
-        { value: 'result', label: t('Result'), content: <ResultView result={result} /> },
+        { value: 'result', label: t('Result'), content: <ResultView result={result} onRead={onRead} /> },
         {
           value: 'raw',
           label: t('Raw answer'),

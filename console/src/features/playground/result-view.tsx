@@ -1,4 +1,4 @@
-import { Download } from 'lucide-react'
+import { BookOpen, Download } from 'lucide-react'
 import { type ReactNode, useState } from 'react'
 import { formatBytes } from '@/lib/format'
 import { isObject, type JsonObject } from '@/lib/mcp/client'
@@ -13,6 +13,7 @@ import { ExternalLink } from '@/ui/link'
 import { Markdown } from '@/ui/markdown'
 import { Notice } from '@/ui/notice'
 import { bytesOfBase64, type Content, contentOf, fileName, isPicture } from './content'
+import { sameJson } from './schema'
 
 /** Texts longer than this are cut; what is copied is whole. */
 const LONGEST_TEXT = 200_000
@@ -20,9 +21,21 @@ const LONGEST_TEXT = 200_000
 const LARGEST_PICTURE = 12_000_000
 
 /** What a call was answered with, each part by its type. */
-export function ResultView({ result }: { result: JsonObject }) {
-  const parts = contentOf(result)
+export function ResultView({
+  result,
+  onRead,
+}: {
+  result: JsonObject
+  /** Reads a resource that the answer links to. */
+  onRead: (uri: string) => void
+}) {
   const structured = result['structuredContent']
+  const all = contentOf(result)
+  // Servers say structured content a second time, as text, for clients that do not know it.
+  const parts =
+    structured === undefined
+      ? all
+      : all.filter((part) => part.kind !== 'text' || !sameJson(jsonIn(part.text), structured))
   return (
     <div className="flex flex-col gap-3">
       {result['isError'] === true && (
@@ -39,10 +52,15 @@ export function ResultView({ result }: { result: JsonObject }) {
       )}
       {parts.map((part, place) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: a part is its place in the answer.
-        <Part key={place} part={part} />
+        <Part key={place} part={part} onRead={onRead} />
       ))}
       {structured !== undefined && (
-        <Block head={t('Structured content')} copy={() => JSON.stringify(structured, null, 2)}>
+        <Block
+          head={
+            parts.length < all.length ? t('Structured content, also given as text') : t('Structured content')
+          }
+          copy={() => JSON.stringify(structured, null, 2)}
+        >
           <JsonView value={structured} label={t('Structured content')} />
         </Block>
       )}
@@ -53,7 +71,7 @@ export function ResultView({ result }: { result: JsonObject }) {
   )
 }
 
-function Part({ part }: { part: Content }) {
+function Part({ part, onRead }: { part: Content; onRead: (uri: string) => void }) {
   switch (part.kind) {
     case 'text':
       return <TextPart head={part.role ?? t('Text')} text={part.text} />
@@ -76,7 +94,16 @@ function Part({ part }: { part: Content }) {
       )
     case 'link':
       return (
-        <Block head={t('Link to a resource')} mimeType={part.mimeType} copy={part.uri}>
+        <Block
+          head={t('Link to a resource')}
+          mimeType={part.mimeType}
+          copy={part.uri}
+          actions={
+            <Button size="small" icon={BookOpen} onClick={() => onRead(part.uri)}>
+              {t('Read')}
+            </Button>
+          }
+        >
           {part.name !== '' && <p className="font-medium">{oneLine(part.name, 200)}</p>}
           <p className="id wrap-anywhere">
             <ExternalLink href={part.uri}>{oneLine(part.uri, 2000)}</ExternalLink>

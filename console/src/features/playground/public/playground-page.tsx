@@ -1,6 +1,6 @@
 import { useQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { useNavigate } from '@tanstack/react-router'
-import { ArrowLeft, Boxes, FileText, MessageSquareText, Wrench } from 'lucide-react'
+import { ArrowLeft, Boxes, Wrench } from 'lucide-react'
 import { useDeferredValue, useMemo, useRef, useState } from 'react'
 import { mcpPromptsQuery, mcpResourcesQuery, mcpToolsQuery } from '@/api/mcp'
 import { useSession } from '@/api/session'
@@ -16,7 +16,7 @@ import { TargetList, TargetSwitch } from '@/features/mcp/public/target-list'
 import { PhaseStatus, phaseKind, reasonText } from '@/features/servers/public/phase'
 import { cx } from '@/lib/cx'
 import { formatNumber } from '@/lib/format'
-import type { McpPrompt, McpResource, McpTool } from '@/lib/mcp/things'
+import { type McpPrompt, type McpResource, type McpTool, resourcesOf } from '@/lib/mcp/things'
 import { t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Button } from '@/ui/button'
@@ -214,6 +214,7 @@ function Playground({
               seed={drafts.current.get(key)}
               onInput={(input) => drafts.current.set(key, input)}
               onEnd={ended}
+              onRead={(uri) => onSearchChange({ kind: 'resource', item: uri })}
             />
           ) : (
             <Card className={search.item === undefined ? 'max-lg:hidden' : undefined}>
@@ -273,10 +274,10 @@ function Offers({
 }) {
   const [text, setText] = useState('')
   const wanted = useDeferredValue(text).trim().toLowerCase()
-  const labels: ReadonlyArray<[ItemKind, string, typeof Wrench]> = [
-    ['tool', t('Tools'), Wrench],
-    ['resource', t('Resources'), FileText],
-    ['prompt', t('Prompts'), MessageSquareText],
+  const labels: ReadonlyArray<[ItemKind, string]> = [
+    ['tool', t('Tools')],
+    ['resource', t('Resources')],
+    ['prompt', t('Prompts')],
   ]
   const fitting = (things ?? []).filter((one) =>
     `${one.name} ${one.title} ${one.description}`.toLowerCase().includes(wanted),
@@ -288,7 +289,7 @@ function Offers({
     >
       {/* biome-ignore lint/a11y/useSemanticElements: a fieldset is for what is sent with a form. */}
       <div role="group" aria-label={t('Kind')} className="flex gap-1 border-b p-1.5">
-        {labels.map(([value, label, Icon]) => (
+        {labels.map(([value, label]) => (
           <button
             key={value}
             type="button"
@@ -299,7 +300,6 @@ function Offers({
               kind === value ? 'bg-accent-soft font-medium text-accent' : 'text-muted hover:bg-hover',
             )}
           >
-            <Icon aria-hidden="true" className="size-3.5 shrink-0 max-sm:hidden lg:hidden xl:block" />
             {label}
             {counts[value] !== undefined && (
               <span className="tabular text-xs">{formatNumber(counts[value])}</span>
@@ -387,7 +387,10 @@ function itemOf(
   }
   if (kind === 'resource') {
     const resource = resources?.find((one) => one.uri === id)
-    return resource && { kind, resource }
+    if (resource !== undefined) return { kind, resource }
+    // What a tool linked to need not be in the list.
+    const unlisted = resources === undefined || id === undefined ? [] : resourcesOf([{ uri: id }])
+    return unlisted[0] && { kind, resource: unlisted[0] }
   }
   const prompt = prompts?.find((one) => one.name === id)
   return prompt && { kind, prompt }

@@ -13,7 +13,7 @@ import { serverGeneration } from '@/features/mcp/public/target'
 import { toolsetsQuery } from '@/features/mcp/public/target-list'
 import { serversQuery } from '@/features/servers/public/queries'
 import { useForm } from '@/lib/form'
-import { formatNumber, formatPercent, formatTokens } from '@/lib/format'
+import { formatPercent, formatTokens } from '@/lib/format'
 import { type McpTool, tokensOf } from '@/lib/mcp/things'
 import { nameSchema } from '@/lib/name'
 import { plural, t } from '@/lib/t'
@@ -69,43 +69,41 @@ export function NewToolsetPage({ servers: first }: { servers: string[] }) {
   return (
     <form noValidate onSubmit={form.onSubmit}>
       <PageHeader breadcrumbs={crumbs} title={t('New toolset')} />
-      <div className="grid gap-4 xl:grid-cols-[minmax(0,1fr)_20rem]">
-        <div className="flex min-w-0 flex-col gap-4">
-          <Card>
-            <div className="flex flex-col gap-4">
-              <TextInput
-                {...form.field('name')}
-                label={t('Name')}
-                hint={t('It is part of the address that clients connect to, and cannot be changed later.')}
-                required
-                mono
-                autoComplete="off"
-                className="max-w-md"
-              />
-              <Description {...form.field('description')} />
-            </div>
-          </Card>
-          <Chooser
-            selection={form.values.members}
-            onChange={(members) => form.set({ members })}
-            error={form.errorAt('members')}
-            aside={
-              <>
-                <ErrorNote error={form.submitError} />
-                <Button
-                  type="submit"
-                  variant="primary"
-                  busy={form.submitting}
-                  disabledReason={
-                    Object.keys(form.values.members).length === 0 ? t('Choose at least one tool') : undefined
-                  }
-                >
-                  {t('Create the toolset')}
-                </Button>
-              </>
-            }
-          />
-        </div>
+      <div className="flex min-w-0 flex-col gap-4">
+        <Card title={t('About')}>
+          <div className="flex flex-col gap-4">
+            <TextInput
+              {...form.field('name')}
+              label={t('Name')}
+              hint={t('It is part of the address that clients connect to, and cannot be changed later.')}
+              required
+              mono
+              autoComplete="off"
+              className="max-w-md"
+            />
+            <Description {...form.field('description')} />
+          </div>
+        </Card>
+        <Chooser
+          selection={form.values.members}
+          onChange={(members) => form.set({ members })}
+          error={form.errorAt('members')}
+          aside={
+            <>
+              <ErrorNote error={form.submitError} />
+              <Button
+                type="submit"
+                variant="primary"
+                busy={form.submitting}
+                disabledReason={
+                  Object.keys(form.values.members).length === 0 ? t('Choose at least one tool') : undefined
+                }
+              >
+                {t('Create the toolset')}
+              </Button>
+            </>
+          }
+        />
       </div>
       <UnsavedChangesGuard dirty={form.dirty && !form.submitting && !made} />
     </form>
@@ -459,7 +457,6 @@ function Cost({
           )}
         </p>
         {aside}
-        <span className="sr-only">{formatNumber(count)}</span>
       </div>
     </Card>
   )
