@@ -113,7 +113,7 @@ export function CreateKeyDialog({ onClose }: { onClose: () => void }) {
           </p>
           {leaving && (
             <p role="alert" className="text-warn">
-              {t('The key was not copied, and cannot be shown again. Press once more to close.')}
+              {t('The key was not copied, and cannot be shown again. Close once more to go on without it.')}
             </p>
           )}
           <div className="flex flex-wrap justify-end gap-2">

@@ -53,7 +53,7 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
       <button
         type="button"
         onClick={open}
-        className="id max-w-full truncate rounded-sm font-medium underline-offset-2 hover:text-accent hover:underline"
+        className="id min-h-6 max-w-full truncate rounded-sm font-medium underline-offset-2 hover:text-accent hover:underline"
       >
         {key.name}
       </button>
@@ -236,11 +236,16 @@ export function KeysPage({
 /** Names who made a key, as far as this session may know. */
 function useMakers(): (actor: string) => string {
   const session = useSession()
-  const { data } = useQuery({ ...membersQuery, enabled: may(session, 'member:read') })
+  const seesMembers = may(session, 'member:read')
+  const { data } = useQuery({ ...membersQuery, enabled: seesMembers })
   return useMemo(() => {
     const members = new Map(data?.items.map((member) => [`user:${member.id}`, member.email]))
-    return (actor: string) => oneLine(members.get(actor) ?? actor, 120)
-  }, [data])
+    return (actor: string) => {
+      // Who may not see members sees only keys of their own.
+      const own = !seesMembers && session.kind === 'user' && actor.startsWith('user:')
+      return oneLine(members.get(actor) ?? (own ? session.display : actor), 120)
+    }
+  }, [data, session, seesMembers])
 }
 
 function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {

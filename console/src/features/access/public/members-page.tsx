@@ -40,7 +40,7 @@ const COLUMNS: ReadonlyArray<Column<Member>> = [
   {
     id: 'role',
     header: t('Role'),
-    width: '8rem',
+    width: '6.75rem',
     compare: (one, other) => compareRoles(one.role, other.role),
     cell: (member) => <span title={roleHint(member.role)}>{roleText(member.role)}</span>,
   },
@@ -82,7 +82,11 @@ function Email({ member }: { member: Member }) {
       <span className="truncate font-medium" title={oneLine(member.email)}>
         {oneLine(member.email)}
       </span>
-      {session.kind === 'user' && session.display === member.email && <Badge>{t('you')}</Badge>}
+      {session.kind === 'user' && session.display === member.email && (
+        <span className="flex shrink-0 max-sm:hidden">
+          <Badge>{t('you')}</Badge>
+        </span>
+      )}
     </span>
   )
 }

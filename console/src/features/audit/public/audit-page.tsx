@@ -47,7 +47,7 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
   {
     id: 'at',
     header: t('When'),
-    width: '8.5rem',
+    width: '7.5rem',
     cell: ({ record }) => <RelativeTime at={record.at} className="text-muted" />,
   },
   {
@@ -62,13 +62,20 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
     id: 'action',
     header: t('What'),
     cell: ({ record, open }) => (
-      <button
-        type="button"
-        onClick={open}
-        className="id max-w-full truncate rounded-sm font-medium underline-offset-2 hover:text-accent hover:underline"
-      >
-        {oneLine(record.action, 80)}
-      </button>
+      <span className="flex min-w-0 items-center gap-2">
+        <button
+          type="button"
+          onClick={open}
+          className="id min-h-6 min-w-0 truncate rounded-sm font-medium underline-offset-2 hover:text-accent hover:underline"
+        >
+          {oneLine(record.action, 80)}
+        </button>
+        {record.outcome !== 'done' && (
+          <span className="shrink-0 sm:hidden">
+            <Outcome outcome={record.outcome} />
+          </span>
+        )}
+      </span>
     ),
   },
   {
@@ -86,6 +93,7 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
     id: 'outcome',
     header: t('Outcome'),
     width: '6.5rem',
+    from: 'sm',
     cell: ({ record }) => <Outcome outcome={record.outcome} />,
   },
 ]
@@ -200,7 +208,7 @@ function Filters({
   return (
     <search
       className={cx(
-        'mb-3 grid items-end gap-2 sm:grid-cols-2 lg:grid-cols-3',
+        'mb-3 grid grid-cols-2 items-end gap-2 lg:grid-cols-3',
         isFiltered(search)
           ? 'xl:grid-cols-[repeat(3,minmax(0,1fr))_8rem_12.5rem_auto]'
           : 'xl:grid-cols-[repeat(3,minmax(0,1fr))_8rem_12.5rem]',
@@ -310,7 +318,7 @@ function TextFilter({
     if (next !== value) onChange(next)
   }
   return (
-    <div>
+    <div className="max-lg:col-span-2">
       <TextInput
         id={id}
         label={label}

@@ -261,7 +261,7 @@ function CredentialMenu({ credential }: { credential: Credential }) {
             toast.done({ title: t('{name} is deleted', { name }) })
           }}
         >
-          {t('Its secret cannot be restored. Older revisions that refer to it cannot be rolled back to.')}
+          {t('Its secret cannot be restored. A server that goes back to a revision with it will miss it.')}
         </ConfirmDialog>
       )}
     </>

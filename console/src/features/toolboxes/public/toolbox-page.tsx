@@ -15,7 +15,7 @@ import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { Status } from '@/ui/status'
-import { menuItems, useToolboxActions } from '../toolbox-actions'
+import { LOCAL, menuItems, useToolboxActions } from '../toolbox-actions'
 import { toolboxQuery } from './queries'
 import { ToolboxStatus, toolboxWhy } from './toolbox-state'
 
@@ -96,7 +96,9 @@ export function ToolboxPage({ name, onRemoved }: { name: string; onRemoved: () =
               [
                 t('Certificate'),
                 toolbox.certificate_expires_at == null
-                  ? undefined
+                  ? toolbox.name === LOCAL
+                    ? undefined
+                    : t('none; it has to join')
                   : t('good until {date}; its agent renews it', {
                       date: formatDate(toolbox.certificate_expires_at),
                     }),
