@@ -6,6 +6,7 @@ import { Badge } from '../badge'
 import { Boundary } from '../boundary'
 import { Button, IconButton } from '../button'
 import { Card } from '../card'
+import { CheckList } from '../check-list'
 import { CodeBlock } from '../code-block'
 import { Combobox } from '../combobox'
 import { CopyButton } from '../copy-button'
@@ -279,6 +280,16 @@ function Toggles() {
           label={t('One of a few')}
           value={one}
           onValueChange={setOne}
+          options={[
+            { value: 'first', label: t('First'), hint: t('What it means') },
+            { value: 'second', label: t('Second') },
+            { value: 'third', label: t('Third'), disabledReason: t('not here') },
+          ]}
+        />
+        <CheckList
+          label={t('Any number of many')}
+          value={chips}
+          onValueChange={setChips}
           options={[
             { value: 'first', label: t('First'), hint: t('What it means') },
             { value: 'second', label: t('Second') },

@@ -123,7 +123,7 @@ export function CredentialsPage({
         meta={<span className="tabular text-muted">{formatNumber(credentials.length)}</span>}
         {...(credentials.length === 0 ? {} : { actions: create })}
       >
-        {t('Secrets that servers get by reference. They are kept encrypted and never shown again.')}
+        {t('Secrets that servers get by reference, encrypted and never shown again.')}
       </PageHeader>
       {credentials.length === 0 ? (
         <Card>
