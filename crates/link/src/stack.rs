@@ -45,7 +45,10 @@ const BUDGET_PER_CALL: f64 = 0.1;
 
 pub(crate) fn describe_metrics() {
     metrics::describe_gauge!("toolyard_link_breaker_open", "1 while calls to a peer fail at once, else 0.");
-    metrics::describe_counter!("toolyard_link_breaker_opened_total", "How often calls to a peer began to fail at once.");
+    metrics::describe_counter!(
+        "toolyard_link_breaker_opened_total",
+        "How often calls to a peer began to fail at once."
+    );
     metrics::describe_counter!("toolyard_link_retries_total", "Calls to a peer that were made again.");
 }
 

@@ -124,7 +124,7 @@ fn data_dir(settings: &Settings, report: &mut Report) {
     }
     match statvfs(there) {
         Ok(stat) => {
-            let free = u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size()));
+            let free = stat.blocks_available().saturating_mul(stat.fragment_size());
             let detail = format!("{} MiB free at `{}`", free >> 20, there.display());
             match free {
                 free if free < NO_SPACE_BYTES => report.fail("disk", format!("{detail}; make room")),
