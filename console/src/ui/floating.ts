@@ -29,10 +29,14 @@ export function useBeside(
         beside(popup.current, element.getBoundingClientRect(), { side, align, gap })
     }
     place()
+    // It may not be shown yet, and has no size then; and what is in it may change.
+    const sizes = new ResizeObserver(place)
+    if (popup.current !== null) sizes.observe(popup.current)
     // Captured, because what scrolls may be any box around the anchor.
     window.addEventListener('scroll', place, { capture: true, passive: true })
     window.addEventListener('resize', place)
     return () => {
+      sizes.disconnect()
       window.removeEventListener('scroll', place, { capture: true })
       window.removeEventListener('resize', place)
     }
