@@ -21,7 +21,7 @@ export function SearchInput({
 }) {
   const id = useId()
   return (
-    <search className={cx('relative h-fit w-full max-w-xs', className)}>
+    <search className={cx('relative h-fit w-full sm:max-w-xs', className)}>
       <label htmlFor={id} className="sr-only">
         {label}
       </label>

@@ -189,7 +189,6 @@ export function KeysPage({
               placeholder={t('Name, maker or role')}
               value={search.search ?? ''}
               onValueChange={(text) => onSearchChange({ search: text || undefined })}
-              className="max-w-none sm:max-w-xs"
             />
             <FilterChips
               label={t('State')}

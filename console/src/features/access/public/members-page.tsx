@@ -116,7 +116,6 @@ export function MembersPage({
           placeholder={t('Email or role')}
           value={search.search ?? ''}
           onValueChange={(text) => onSearchChange({ search: text || undefined })}
-          className="max-w-none sm:max-w-xs"
         />
         <span role="status" className="tabular text-sm text-muted">
           {wanted === ''

@@ -139,7 +139,6 @@ export function CredentialsPage({
               placeholder={t('Name, description or server')}
               value={search.search ?? ''}
               onValueChange={(text) => onSearchChange({ search: text || undefined })}
-              className="max-w-none sm:max-w-xs"
             />
             <span role="status" className="tabular text-sm text-muted">
               {wanted === ''
