@@ -132,10 +132,10 @@ impl Doors {
     /// Refuses a foreign `Origin` and, when hosts are listed, a foreign `Host`.
     pub(crate) fn check(&self, headers: &HeaderMap, authority: Option<&str>) -> Result<(), Refusal> {
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).or(authority).unwrap_or("");
-        if let Some(hosts) = &self.hosts {
-            if !is_listed(host_name(host), hosts) {
-                return Err(Refusal::new(Code::Forbidden, "this host name is not served here"));
-            }
+        if let Some(hosts) = &self.hosts
+            && !is_listed(host_name(host), hosts)
+        {
+            return Err(Refusal::new(Code::Forbidden, "this host name is not served here"));
         }
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         let allowed = origin.to_str().is_ok_and(|origin| self.allows_origin(origin) || is_own_address(origin, host));

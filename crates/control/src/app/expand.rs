@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use toolyard_types::name::{is_hidden, printable};
 use toolyard_types::server_json::{self, Argument, Input, KeyValueInput, ServerJson, Transport};
 use toolyard_types::spec::{
-    Egress, EgressHost, EntryVersion, Limits, Package, Part, PathGrant, ProbeCall, Remote, RemoteTransport, RevisionSpec, Runtime,
-    Strategy, Value,
+    Egress, EgressHost, EntryVersion, Limits, Package, Part, PathGrant, ProbeCall, Remote, RemoteTransport,
+    RevisionSpec, Runtime, Strategy, Value,
 };
 use toolyard_types::{Code, CredentialId, FieldError};
 

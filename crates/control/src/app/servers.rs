@@ -14,8 +14,7 @@ use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::spec::{EntryVersion, RevisionSpec};
 use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{
-    Labels,
-    Code, CredentialId, InstanceId, Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, ToolboxId,
+    Code, CredentialId, InstanceId, Labels, Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, ToolboxId,
 };
 
 use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
