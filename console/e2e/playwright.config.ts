@@ -14,8 +14,8 @@ export default defineConfig<object, { engine: Engine }>({
   expect: { timeout: 10_000 },
   reporter: [['list'], ['./support/report.ts']],
   projects: [
-    { name: 'chromium', use: { engine: 'chromium' } },
-    { name: 'firefox', use: { engine: 'firefox' }, testIgnore: '**/*.chromium.spec.ts' },
+    { name: 'chromium', use: { engine: 'chromium' }, testIgnore: '**/*.others.spec.ts' },
+    { name: 'firefox', use: { engine: 'firefox' }, testIgnore: '**/*.chromium.spec.ts', grep: /@main/ },
     { name: 'webkit', use: { engine: 'webkit' }, testIgnore: '**/*.chromium.spec.ts', grep: /@main/ },
   ],
 })

@@ -10,6 +10,8 @@ export interface Route {
   name: string
   /** An address that shows it, on a Toolyard made by `arrange`. */
   path: string
+  /** Where that address leads to: to itself, for most. */
+  landsOn: string
   /** Whether it is for administrators only. */
   administration: boolean
   /** Whether it is shown to people who have not signed in. */
@@ -28,16 +30,26 @@ const EXAMPLES: Record<string, string> = {
   '/credentials/$name': '/credentials/example',
 }
 
+/** Addresses that lead on to a part of theirs. */
+const LEADS_ON: Record<string, string> = {
+  '/access': '/access/members',
+  '/settings': '/settings/account',
+}
+
 /** As `vite.config.ts` says what goes to administrators only. */
 const ADMINISTRATION = /^\/(?:access|audit|settings\/(?:organization|sources|flags))(?:\/|$)/
 /** Pages without the shell, and without a session. */
-const OPEN = /^\/(?:sign-in)$/
+const OPEN = /^\/sign-in$/
+/** Shown only to the first person of a new Toolyard: `setup.spec.ts` looks at it. */
+const FIRST_START = '/setup'
 const ROUTES_DIR = resolve(import.meta.dirname, '../src/routes')
 
 export const ROUTES: Route[] = addresses(ROUTES_DIR, '')
+  .filter((name) => name !== FIRST_START)
   .map((name) => ({
     name,
     path: example(name),
+    landsOn: LEADS_ON[name] ?? example(name),
     administration: ADMINISTRATION.test(name),
     open: OPEN.test(name),
   }))

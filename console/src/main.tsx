@@ -20,12 +20,18 @@ setOnSignedOut(() => {
 })
 
 // A page that stayed open over an upgrade asks for files that are gone; the page of the new version has its own.
-window.addEventListener('vite:preloadError', (event) => {
+// Without a server that answers there is nothing to gain, and what is shown would be lost.
+window.addEventListener('vite:preloadError', () => {
   const last = Number(sessionStorage.getItem('toolyard.reloaded') ?? 0)
-  if (Date.now() - last < 30_000 || !navigator.onLine) return
-  event.preventDefault()
-  sessionStorage.setItem('toolyard.reloaded', String(Date.now()))
-  location.reload()
+  if (Date.now() - last < 30_000) return
+  void fetch('/healthz', { cache: 'no-store' }).then(
+    (answer) => {
+      if (!answer.ok) return
+      sessionStorage.setItem('toolyard.reloaded', String(Date.now()))
+      location.reload()
+    },
+    () => undefined,
+  )
 })
 
 const root = document.getElementById('root')

@@ -15,6 +15,8 @@ export interface OpenOptions {
   /** Whose session the page has; nobody's when `null`. The administrator's when absent. */
   person?: { email: string; password: string } | null
   toolyard?: Toolyard
+  /** Whether the page may have its service worker. Without one, files come from the program under test. */
+  serviceWorker?: boolean
   width?: number
   height?: number
 }
@@ -79,8 +81,11 @@ export const test = base.extend<TestFixtures, WorkerFixtures>({
       await use({
         engine,
         version: browser.version(),
-        open: async (origin, { width = 1440, height = 900 }) => {
-          const context = await browser.newContext({ viewport: { width, height } })
+        open: async (origin, { width = 1440, height = 900, serviceWorker = false }) => {
+          const context = await browser.newContext({
+            viewport: { width, height },
+            serviceWorkers: serviceWorker ? 'allow' : 'block',
+          })
           return PlaywrightPage.open(context, engine, browser.version(), origin)
         },
       })

@@ -68,6 +68,9 @@ export function cacheDir(): string {
   return dir
 }
 
+/** Settings by the names of their variables; `undefined` takes one away that the suite sets. */
+export type Settings = Record<string, string | undefined>
+
 export class Toolyard {
   readonly dir: string
   readonly api: Api
@@ -77,14 +80,14 @@ export class Toolyard {
     dir: string,
     readonly port: number,
     private readonly agentPort: number,
-    private readonly settings: Record<string, string>,
+    private readonly settings: Settings,
   ) {
     this.dir = dir
     this.api = new Api(this.url, BOOTSTRAP_KEY)
   }
 
   /** Starts on a copy of `template`, or on an empty data directory, and waits until it is ready. */
-  static async start(template?: string, settings: Record<string, string> = {}): Promise<Toolyard> {
+  static async start(template?: string, settings: Settings = {}): Promise<Toolyard> {
     const dir = mkdtempSync(join(tmpdir(), 'toolyard-e2e-'))
     if (template !== undefined) {
       // `fs.cp` does not keep owners, and each server has a user id of its own.
@@ -280,12 +283,12 @@ export class Api {
 /** The value of a session cookie for the person. */
 export async function signIn(
   url: string,
-  person: { email: string; password: string } = ADMIN,
+  { email, password }: { email: string; password: string } = ADMIN,
 ): Promise<{ name: string; value: string }> {
   const answer = await fetch(`${url}/api/v1/session`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(person),
+    body: JSON.stringify({ email, password }),
   })
   const cookie = answer.headers.getSetCookie()[0]?.split(';')[0]
   if (!answer.ok || cookie === undefined)

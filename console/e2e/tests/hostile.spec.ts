@@ -14,7 +14,7 @@ for (const kind of Object.keys(HOSTILE)) {
     ]) {
       await app.goto(path)
       await expectSettled(app)
-      expect(await app.byCss('main').text()).toContain(kind)
+      await expect.poll(() => app.byCss('main').text()).toContain(kind)
       expect(await app.evaluate(harm)).toEqual([])
     }
     await check(app, 'Deploy', `hostile ${kind}`)

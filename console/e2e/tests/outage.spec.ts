@@ -1,8 +1,44 @@
+import { ServerPage } from '../pages/server.ts'
 import { Servers } from '../pages/servers.ts'
 import { Shell } from '../pages/shell.ts'
 import { check } from '../support/check.ts'
+import type { ConsolePage } from '../support/page.ts'
 import { expect, test } from '../support/test.ts'
 import { ADMIN, TIME, Toolyard } from '../support/toolyard.ts'
+
+/** Waits until the page's service worker has the page, so that a later start needs no server. */
+async function waitForServiceWorker(page: ConsolePage): Promise<void> {
+  await page.evaluate(async () => {
+    await navigator.serviceWorker.ready
+  })
+  await expect.poll(() => page.evaluate(() => navigator.serviceWorker.controller !== null)).toBe(true)
+}
+
+/** Does what a browser does when the tab goes to the background, and waits until the page has kept what it knows. */
+async function sendToBackground(page: ConsolePage): Promise<void> {
+  await page.evaluate(() => {
+    Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true })
+    document.dispatchEvent(new Event('visibilitychange'))
+  })
+  const kept = () =>
+    page.evaluate(
+      () =>
+        new Promise<number>((done, failed) => {
+          const opening = indexedDB.open('keyval-store')
+          opening.onerror = () => failed(opening.error)
+          opening.onsuccess = () => {
+            const database = opening.result
+            const reading = database.transaction('keyval').objectStore('keyval').count()
+            reading.onerror = () => failed(reading.error)
+            reading.onsuccess = () => {
+              done(reading.result)
+              database.close()
+            }
+          }
+        }),
+    )
+  await expect.poll(kept).toBeGreaterThan(0)
+}
 
 test('without a network the last known state stays, with its age, and recovers', async ({
   app,
@@ -48,6 +84,40 @@ test('when Toolyard dies the page says so, and goes on when it is back', { tag: 
     await toolyard.api.send('POST', '/servers', { entry: TIME, name: 'after', start: false })
     await shell.disconnected().waitFor('hidden', 30)
     await servers.row('after').waitFor('visible', 20)
+  } finally {
+    await toolyard.dispose()
+  }
+})
+
+test('a start while Toolyard is away shows the last visit, and nothing can be changed until it is back', {
+  tag: '@main',
+}, async ({ open }) => {
+  test.setTimeout(90_000)
+  const toolyard = await Toolyard.start()
+  try {
+    await toolyard.api.send('POST', '/servers', { entry: TIME, name: 'known', start: false })
+    const page = await open({ toolyard, person: ADMIN, serviceWorker: true })
+    const shell = new Shell(page)
+    const server = new ServerPage(page, 'known')
+    await server.goto()
+    await waitForServiceWorker(page)
+    // The worker keeps the files that it hands out: those of this page, the second time.
+    await server.goto()
+    await server.waitForState('Stopped')
+    await sendToBackground(page)
+    await toolyard.stop('SIGKILL')
+    await server.goto()
+    await shell.disconnected().waitFor('visible', 20)
+    await server.waitForState('Stopped')
+    const start = page
+      .byRole('main')
+      .byRole('button', /^Start$/)
+      .first()
+    expect(await start.attribute('aria-disabled')).toBe('true')
+    await check(page, 'Server', 'last visit')
+    await toolyard.serve()
+    await shell.disconnected().waitFor('hidden', 30)
+    await expect.poll(() => start.attribute('aria-disabled')).not.toBe('true')
   } finally {
     await toolyard.dispose()
   }

@@ -2,8 +2,8 @@
 import { join } from 'node:path'
 import { ROUTES } from '../routes.ts'
 import { arrange } from '../support/arrange.ts'
-import { check, checkWidths, expectSettled, expectTitled, THEMES } from '../support/check.ts'
-import { expect, test } from '../support/test.ts'
+import { check, checkWidths, expectOpened, THEMES } from '../support/check.ts'
+import { test } from '../support/test.ts'
 
 test.describe.configure({ mode: 'parallel' })
 
@@ -11,22 +11,17 @@ for (const route of ROUTES) {
   test(`the page ${route.name} opens at every width and in both themes`, async ({ open, toolyard }) => {
     await arrange(toolyard)
     const page = await open(route.open ? { person: null } : {})
-    // The page of examples shows what loading looks like, too.
-    const settled = route.name === '/design' ? expectTitled : expectSettled
-    await page.goto(route.path)
-    await settled(page)
-    expect(await page.path()).toBe(route.path)
+    await expectOpened(page, route)
     await check(page, route.name, 'opened')
     await checkWidths(page, route.name)
     const screenshots = process.env['TOOLYARD_E2E_SCREENSHOTS']
-    if (screenshots === undefined || page.engine !== 'chromium') return
+    if (screenshots === undefined || route.landsOn !== route.path) return
     const file = route.name === '/' ? 'overview' : route.name.slice(1).replaceAll(/[/$]+/g, '-')
     for (const width of [390, 1440]) {
       await page.setSize(width, width === 390 ? 844 : 900)
       for (const theme of THEMES) {
         await page.evaluate((wanted) => localStorage.setItem('toolyard.theme', wanted), theme)
-        await page.reload()
-        await settled(page)
+        await expectOpened(page, route)
         await page.screenshot(join(screenshots, `${file}-${width}-${theme}.png`))
       }
     }
