@@ -22,14 +22,12 @@ import { TextInput } from '@/ui/inputs'
 import { Notice } from '@/ui/notice'
 import { Select } from '@/ui/select'
 import { RadioGroup } from '@/ui/toggles'
+import { CALLING } from './key-state'
 import { actionHint, rolesBelow, roleText } from './roles'
 
 /** What a key may do: all of its role, only call tools, or a choice. */
 type What = 'role' | 'call' | 'chosen'
 type Where = 'all' | 'chosen'
-
-/** What a key for MCP clients needs: to see what there is, and to call it. */
-const CALLING: readonly Action[] = ['tool:call', 'server:read', 'toolset:read']
 
 interface Values {
   name: string

@@ -27,5 +27,6 @@ test('a scope says what a key does and on what', () => {
   expect(scopeText({ actions: ['tool:call', 'server:read'], resources: ['everything'] })).toBe(
     '2 actions on everything',
   )
+  expect(scopeText({ actions: ['server:read', 'toolset:read', 'tool:call'] })).toBe('Call tools')
   expect(scopeText({ resources: ['a', 'b'] })).toBe('All of its role on 2 servers and toolsets')
 })

@@ -1,4 +1,4 @@
-import type { ApiKey, KeyScope } from '@/api/generated/types'
+import type { Action, ApiKey, KeyScope } from '@/api/generated/types'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 
@@ -17,6 +17,9 @@ export function keyStateText(state: KeyState): string {
   return { active: t('Active'), expired: t('Expired'), revoked: t('Revoked') }[state]
 }
 
+/** What a key for MCP clients needs: to see what there is, and to call it. */
+export const CALLING: readonly Action[] = ['tool:call', 'server:read', 'toolset:read']
+
 /** What a key is narrowed to, in a few words. */
 export function scopeText(scope: KeyScope | null | undefined): string {
   const actions = scope?.actions ?? []
@@ -24,9 +27,11 @@ export function scopeText(scope: KeyScope | null | undefined): string {
   const what =
     actions.length === 0
       ? t('All of its role')
-      : actions.length === 1
-        ? oneLine(actions[0], 40)
-        : plural(actions.length, '{count} action', '{count} actions')
+      : actions.length === CALLING.length && CALLING.every((action) => actions.includes(action))
+        ? t('Call tools')
+        : actions.length === 1
+          ? oneLine(actions[0], 40)
+          : plural(actions.length, '{count} action', '{count} actions')
   if (resources.length === 0) return what
   const where =
     resources.length === 1

@@ -220,7 +220,7 @@ function NewPassword({ field }: { field: FieldProps<string> }) {
       <PasswordInput
         {...field}
         label={t('Password')}
-        hint={t('12 to 128 characters. It is shown once more when it is set, to hand it over.')}
+        hint={t('It is shown once more when it is set, to hand it over.')}
         autoComplete="new-password"
         required
         className="w-full"

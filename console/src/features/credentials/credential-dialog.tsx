@@ -115,7 +115,7 @@ export function CredentialDialog({
             />
           )}
           <Checkbox
-            label={t('It has several lines, as keys in PEM do')}
+            label={t('It has several lines, such as a PEM key')}
             value={lines}
             onValueChange={setLines}
           />

@@ -144,20 +144,18 @@ export function KeysPage({
   const [creating, setCreating] = useState(false)
   const [shownId, setShownId] = useState<string>()
   const minute = useNow((now) => Math.floor(now / 60_000))
-  const rows = useMemo(
-    () =>
-      data.pages
-        .flatMap((page) => page.items)
-        .map(
-          (key): Row => ({
-            key,
-            state: keyState(key, minute * 60_000),
-            maker: makerOf(key.created_by),
-            open: () => setShownId(key.id),
-          }),
-        ),
-    [data, minute, makerOf],
-  )
+  const rows = useMemo(() => {
+    const keys = data.pages.flatMap((page) => page.items)
+    const names = new Map<string, string>(keys.map((key) => [`api_key:${key.id}`, key.name]))
+    return keys.map(
+      (key): Row => ({
+        key,
+        state: keyState(key, minute * 60_000),
+        maker: names.get(key.created_by) ?? makerOf(key.created_by),
+        open: () => setShownId(key.id),
+      }),
+    )
+  }, [data, minute, makerOf])
   const wanted = useDeferredValue(search.search ?? '')
     .trim()
     .toLowerCase()

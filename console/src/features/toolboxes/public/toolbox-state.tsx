@@ -31,12 +31,13 @@ export function ToolboxStatus({ state }: { state: ToolboxState }) {
 
 /** Why a toolbox is in its state: in the server's words, else in ours. */
 export function toolboxWhy(toolbox: Pick<Toolbox, 'message' | 'reason' | 'state'>): string {
+  // The server says when it was last heard, to the millisecond; that stands beside it.
+  if (toolbox.reason === 'toolbox_unreachable') return t('its agent has been silent for too long')
   const said = oneLine(toolbox.message)
   if (said !== '') return said
   if (toolbox.state === 'online') return t('its agent answers')
   const texts: Partial<Record<Reason, string>> = {
     requested: t('somebody asked for it'),
-    toolbox_unreachable: t('its agent has been silent for too long'),
     engine_unavailable: t('what runs servers there does not work'),
   }
   return texts[toolbox.reason] ?? toolbox.reason.replaceAll('_', ' ')

@@ -44,7 +44,6 @@ const COLUMNS: ReadonlyArray<Column<Toolbox>> = [
   {
     id: 'why',
     header: t('Why'),
-    width: '30%',
     from: 'lg',
     cell: (toolbox) => (
       <span className="text-muted" title={toolboxWhy(toolbox)}>
@@ -61,17 +60,10 @@ const COLUMNS: ReadonlyArray<Column<Toolbox>> = [
     cell: (toolbox) => oneLine(toolbox.engine, 40) || '–',
   },
   {
-    id: 'platform',
-    header: t('Platform'),
-    width: '9rem',
-    from: '2xl',
-    cell: (toolbox) => <span className="text-muted">{oneLine(toolbox.report.platform, 40) || '–'}</span>,
-  },
-  {
     id: 'labels',
     header: t('Labels'),
-    width: '18%',
-    from: 'xl',
+    width: '12rem',
+    from: '2xl',
     cell: (toolbox) => (
       <span className="id text-muted" title={labelsText(toolbox.labels)}>
         {labelsText(toolbox.labels) || '–'}
