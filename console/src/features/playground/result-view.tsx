@@ -52,7 +52,7 @@ export function ResultView({
       )}
       {parts.map((part, place) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: a part is its place in the answer.
-        <Part key={place} part={part} onRead={onRead} />
+        <Part key={place} part={part} label={t('Part {number}', { number: place + 1 })} onRead={onRead} />
       ))}
       {structured !== undefined && (
         <Block
@@ -71,14 +71,24 @@ export function ResultView({
   )
 }
 
-function Part({ part, onRead }: { part: Content; onRead: (uri: string) => void }) {
+function Part({
+  part,
+  label,
+  onRead,
+}: {
+  part: Content
+  /** What scrolls in it is called so: no two of an answer the same. */
+  label: string
+  onRead: (uri: string) => void
+}) {
   switch (part.kind) {
     case 'text':
-      return <TextPart head={part.role ?? t('Text')} text={part.text} />
+      return <TextPart head={part.role ?? t('Text')} label={label} text={part.text} />
     case 'resource':
       return (
         <TextPart
           head={part.uri || t('Resource')}
+          label={label}
           text={part.text}
           mimeType={part.mimeType}
           saved={part.uri}
@@ -114,7 +124,7 @@ function Part({ part, onRead }: { part: Content; onRead: (uri: string) => void }
     case 'unknown':
       return (
         <Block head={t('Content of a kind that this console does not know')}>
-          <JsonView value={part.value} label={t('Content')} />
+          <JsonView value={part.value} label={label} />
         </Block>
       )
   }
@@ -124,11 +134,13 @@ type View = 'text' | 'json' | 'markdown'
 
 function TextPart({
   head,
+  label,
   text,
   mimeType = '',
   saved,
 }: {
   head: string
+  label: string
   text: string
   mimeType?: string
   saved?: string
@@ -175,7 +187,7 @@ function TextPart({
       }
     >
       {view === 'json' && json !== undefined ? (
-        <JsonView value={json} label={head} />
+        <JsonView value={json} label={label} />
       ) : view === 'markdown' ? (
         <div className="max-h-[32rem] overflow-auto">
           <Markdown text={text} />
@@ -278,7 +290,7 @@ function Block({
   children: ReactNode
 }) {
   return (
-    <section aria-label={oneLine(head, 120)} className="min-w-0 rounded-md border">
+    <div className="min-w-0 rounded-md border">
       <div className="flex min-h-9 flex-wrap items-center gap-2 border-b bg-sunken px-3 py-1 text-sm">
         <span className="min-w-0 truncate text-muted">{oneLine(head, 200)}</span>
         {mimeType !== '' && <Badge mono>{oneLine(mimeType, 60)}</Badge>}
@@ -288,7 +300,7 @@ function Block({
         </span>
       </div>
       <div className="p-3">{children}</div>
-    </section>
+    </div>
   )
 }
 

@@ -369,6 +369,8 @@ export function JsonText({
       {...field}
       mono
       rows={rows}
+      // It grows with its text, also from less than `rows`.
+      style={{ minHeight: `${rows * 1.25 + 1}rem` }}
       value={shown}
       onValueChange={(text) => {
         setTyped(text)

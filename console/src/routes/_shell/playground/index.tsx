@@ -1,9 +1,16 @@
 import { createFileRoute } from '@tanstack/react-router'
+import { pageTitle } from '@/app/title'
+import { toolsetsQuery } from '@/features/mcp/public/target-list'
+import { PlaygroundPicker } from '@/features/playground/public/playground-page'
+import { serversQuery } from '@/features/servers/public/queries'
+import { t } from '@/lib/t'
 
 export const Route = createFileRoute('/_shell/playground/')({
-  component: RouteComponent,
+  head: () => pageTitle(t('Playground')),
+  loader: ({ context: { queryClient } }) =>
+    Promise.all([
+      queryClient.ensureQueryData(toolsetsQuery),
+      queryClient.ensureInfiniteQueryData(serversQuery),
+    ]),
+  component: PlaygroundPicker,
 })
-
-function RouteComponent() {
-  return <div>Hello "/_shell/playground/"!</div>
-}
