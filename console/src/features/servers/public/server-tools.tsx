@@ -281,7 +281,7 @@ function Item({ definition }: { definition: Definition }) {
   return (
     <li className="border-b px-pad py-3 last:border-b-0">
       <div className="flex flex-wrap items-baseline gap-x-3 gap-y-1">
-        <h3 className="id font-semibold wrap-anywhere">{oneLine(name, 300)}</h3>
+        <h2 className="id font-semibold wrap-anywhere">{oneLine(name, 300)}</h2>
         {title !== undefined && title !== name && <span className="text-muted">{oneLine(title, 200)}</span>}
         {HINTS.filter((hint) => hints[hint] === true).map((hint) => (
           <HintBadge key={hint} hint={hint} />
