@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { same, sortRefusal } from './form'
+import { same, sortRefusal, takenAt } from './form'
 
 test('field errors of the server go to their fields, and the rest is said for the whole form', () => {
   const error = {
@@ -20,4 +20,17 @@ test('values are compared by what they hold', () => {
   expect(same({ a: [1, { b: 2 }] }, { a: [1, { b: 2 }] })).toBe(true)
   expect(same({ a: 1 }, { a: 1, b: undefined })).toBe(false)
   expect(same([], {})).toBe(false)
+})
+
+test('that there is one already is said at its field, and nothing else is', () => {
+  const taken = takenAt('name', 'There is one')
+  const other = { code: 'conflict' }
+  let said: unknown
+  try {
+    taken({ code: 'already_exists' })
+  } catch (error) {
+    said = error
+  }
+  expect(sortRefusal(said, ['name'])).toEqual({ fields: { name: 'There is one' }, rest: false })
+  expect(() => taken(other)).toThrow()
 })

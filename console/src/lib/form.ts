@@ -154,6 +154,19 @@ export function sortRefusal(
   return { fields, rest }
 }
 
+/**
+ * Puts the server's "there is one already", which names no field, to the field that it is about:
+ * `call(createKey, ...).catch(takenAt('name', t('There is a key of this name')))`.
+ */
+export function takenAt(field: string, message: string): (error: unknown) => never {
+  return (error) => {
+    const code = typeof error === 'object' && error !== null && 'code' in error ? error.code : undefined
+    throw code === 'already_exists'
+      ? Object.assign(new Error(message), { errors: [{ field, message }] })
+      : error
+  }
+}
+
 /** Whether two values of a form are the same, looking into lists and objects. */
 export function same(one: unknown, other: unknown): boolean {
   if (Object.is(one, other)) return true

@@ -9,7 +9,7 @@ import { listToolsets } from '@/api/generated/toolsets'
 import type { Action, CreateApiKey, CreatedApiKey, KeyScope, Role } from '@/api/generated/types'
 import { invalidate, q } from '@/api/queries'
 import { may, useSession } from '@/api/session'
-import { useForm } from '@/lib/form'
+import { takenAt, useForm } from '@/lib/form'
 import { formatDate } from '@/lib/format'
 import { nameSchema } from '@/lib/name'
 import { t } from '@/lib/t'
@@ -146,7 +146,7 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
       if (values.where === 'chosen') scope.resources = values.resources
       const body: CreateApiKey = { name: values.name, role: values.role, expires_in_days: values.days }
       if (scope.actions !== undefined || scope.resources !== undefined) body.scope = scope
-      onMade(await call(createKey, { body }))
+      onMade(await call(createKey, { body }).catch(takenAt('name', t('There is an active key of this name'))))
       await invalidate(client, listKeys)
     },
     fieldOf: (field) =>

@@ -8,7 +8,7 @@ import { createMember, listMembers, updateMember } from '@/api/generated/members
 import type { Member, Role } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { useSession } from '@/api/session'
-import { type FieldProps, useForm } from '@/lib/form'
+import { type FieldProps, takenAt, useForm } from '@/lib/form'
 import { passwordSchema } from '@/lib/password'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
@@ -53,7 +53,9 @@ function AddMember({ onDone }: { onDone: () => void }) {
     initial: { email: '', role: 'developer' as Role, password: '' }, // as: one of its values, not only this one
     schema: v.object({ email: EMAIL, role: v.picklist(ROLE), password: passwordSchema }),
     submit: async (body) => {
-      const member = await call(createMember, { body })
+      const member = await call(createMember, { body }).catch(
+        takenAt('email', t('There is a member with this address')),
+      )
       setAdded({ email: member.email, password: body.password })
       await invalidate(client, listMembers)
     },

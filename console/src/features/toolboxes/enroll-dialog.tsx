@@ -5,7 +5,7 @@ import { call } from '@/api/client'
 import { enrollToolbox, listToolboxes, rejoinToolbox, updateToolbox } from '@/api/generated/toolboxes'
 import type { EnrolledToolbox, Toolbox } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
-import { type FieldProps, useForm } from '@/lib/form'
+import { type FieldProps, takenAt, useForm } from '@/lib/form'
 import { formatTime } from '@/lib/format'
 import { nameSchema } from '@/lib/name'
 import { t } from '@/lib/t'
@@ -164,7 +164,11 @@ function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void;
     initial: { name: '', labels: '', lifetime: '3600' },
     schema: v.object({ name: nameSchema, labels: LABELS, lifetime: v.pipe(v.string(), v.transform(Number)) }),
     submit: async ({ name, labels, lifetime }) => {
-      onMade(await call(enrollToolbox, { body: { name, labels, expires_seconds: lifetime } }))
+      onMade(
+        await call(enrollToolbox, { body: { name, labels, expires_seconds: lifetime } }).catch(
+          takenAt('name', t('There is a toolbox of this name')),
+        ),
+      )
       await invalidate(client, listToolboxes)
     },
     fieldOf: (field) =>
