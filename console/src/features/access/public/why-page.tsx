@@ -16,6 +16,7 @@ import { EmptyState } from '@/ui/empty-state'
 import { KeyValueList } from '@/ui/key-value-list'
 import { Panel } from '@/ui/panel'
 import { Status } from '@/ui/status'
+import { TickedText } from '@/ui/ticked-text'
 import { actionHint, roleText } from '../roles'
 import { keysQuery, membersQuery } from './queries'
 
@@ -183,7 +184,9 @@ function Answer({ question, action }: { question: WhyQuestion; action: Action })
                 ) : (
                   <ul key="2" className="flex flex-col gap-1">
                     {answer.because.map((rule) => (
-                      <li key={rule}>{plainText(rule, 500)}</li>
+                      <li key={rule}>
+                        <TickedText text={plainText(rule, 500)} />
+                      </li>
                     ))}
                   </ul>
                 ),

@@ -149,7 +149,7 @@ export function AuditPage({
       </PageHeader>
       <Filters search={search} onSearchChange={onSearchChange} rows={rows} onClear={clear} />
       <Card flush className="overflow-clip">
-        {records.error !== null ? (
+        {records.data === undefined && records.error !== null ? (
           <ErrorState
             error={records.error}
             onRetry={() => void records.refetch()}
@@ -178,7 +178,9 @@ export function AuditPage({
           />
         )}
       </Card>
-      <LoadMore query={records} shown={plural(rows.length, '{count} line', '{count} lines')} />
+      {rows.length > 0 && (
+        <LoadMore query={records} shown={plural(rows.length, '{count} line', '{count} lines')} />
+      )}
       {opened !== undefined && (
         <Details
           record={opened}
