@@ -13,6 +13,8 @@ export type Content =
 
 /** More parts than this are only in the raw answer. */
 export const MOST_PARTS = 200
+/** Larger Base64 (in characters) is saved, not read. */
+const MOST_DECODED = 4_000_000
 
 /** The parts of a tool's result, a resource's contents or a prompt's messages. */
 export function contentOf(result: JsonObject): Content[] {
@@ -58,6 +60,8 @@ function resourceOf(resource: unknown): Content {
   const [uri, mimeType] = [text(resource['uri']), text(resource['mimeType'])]
   const data = text(resource['blob'])
   if (data !== '') {
+    const words = /^(text\/|application\/(json|xml|yaml)\b)/.test(mimeType) ? wordsOf(data) : undefined
+    if (words !== undefined) return { kind: 'resource', uri, mimeType, text: words }
     return isPicture(mimeType) ? { kind: 'image', mimeType, data } : { kind: 'file', uri, mimeType, data }
   }
   return { kind: 'resource', uri, mimeType, text: text(resource['text']) }
@@ -75,6 +79,16 @@ export function bytesOfBase64(data: string): Uint8Array<ArrayBuffer> | undefined
   try {
     const binary = atob(data.replace(/\s+/g, ''))
     return Uint8Array.from(binary, (character) => character.charCodeAt(0))
+  } catch {
+    return undefined
+  }
+}
+
+/** The text that Base64 holds; `undefined` when it holds none. */
+function wordsOf(data: string): string | undefined {
+  const bytes = data.length > MOST_DECODED ? undefined : bytesOfBase64(data)
+  try {
+    return bytes && new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch {
     return undefined
   }
