@@ -39,7 +39,8 @@ export interface Answer {
 
 /** Why a request has no result. */
 export class McpError extends Error {
-  override name = 'McpError'
+  /** Who says so, in a few words. */
+  readonly title: string
   /** The JSON-RPC code, or 0 when the answer was none of JSON-RPC. */
   readonly code: number
   /** The HTTP status; 0 when there was no answer. */
@@ -56,6 +57,16 @@ export class McpError extends Error {
     this.status = about.status ?? 0
     this.data = about.data
     this.requestId = about.requestId
+    // What is shown as the error's code: the gateway's own where it has one.
+    const own =
+      isObject(about.data) && typeof about.data['code'] === 'string' ? about.data['code'] : undefined
+    this.name = own ?? (this.code !== 0 ? `MCP ${this.code}` : `HTTP ${this.status}`)
+    this.title =
+      this.status === 0
+        ? t('No answer')
+        : this.code !== 0
+          ? t('The server answered with an error')
+          : t('The gateway could not pass it on')
   }
 }
 

@@ -129,10 +129,24 @@ function Playground({
   onSearchChange: (search: PlaygroundSearch) => void
 }) {
   const { mcpPath, generation, server, error } = useEndpoint(target)
-  const ready = mcpPath !== undefined
-  const tools = useQuery({ ...mcpToolsQuery(mcpPath ?? '', generation), enabled: ready })
-  const resources = useQuery({ ...mcpResourcesQuery(mcpPath ?? '', generation), enabled: ready })
-  const prompts = useQuery({ ...mcpPromptsQuery(mcpPath ?? '', generation), enabled: ready })
+  // A server that does not answer now is not asked; what it offered before stays where it is.
+  const answers = server === undefined || server.phase === 'ready' || server.phase === 'degraded'
+  const enabled = mcpPath !== undefined && answers
+  const tools = useQuery({
+    ...mcpToolsQuery(mcpPath ?? '', generation),
+    enabled,
+    placeholderData: (before) => before,
+  })
+  const resources = useQuery({
+    ...mcpResourcesQuery(mcpPath ?? '', generation),
+    enabled,
+    placeholderData: (before) => before,
+  })
+  const prompts = useQuery({
+    ...mcpPromptsQuery(mcpPath ?? '', generation),
+    enabled,
+    placeholderData: (before) => before,
+  })
   const session = useSession()
   const person = `${session.organization}/${session.display}`
   const [runs, setRuns] = useState(() => pastRuns(person))
@@ -188,7 +202,7 @@ function Playground({
             }}
             things={thingsOf(kind, tools.data, resources.data, prompts.data)}
             query={query}
-            waiting={!ready}
+            waiting={!answers}
             chosen={search.item}
             onKindChange={(next) => onSearchChange({ kind: next === 'tool' ? undefined : next })}
             onChoose={(next) => onSearchChange({ kind: kind === 'tool' ? undefined : kind, item: next })}
@@ -218,7 +232,7 @@ function Playground({
             />
           ) : (
             <Card className={search.item === undefined ? 'max-lg:hidden' : undefined}>
-              {search.item !== undefined && query.isPending ? (
+              {search.item !== undefined && answers && query.isPending ? (
                 <SkeletonLines count={6} />
               ) : search.item !== undefined && query.data !== undefined ? (
                 <EmptyState icon={Wrench} title={t('It is not offered any more')}>
@@ -319,7 +333,11 @@ function Offers({
         </div>
       )}
       {things === undefined ? (
-        query.error !== null && !waiting ? (
+        waiting ? (
+          <EmptyState icon={Boxes} title={t('It does not answer now')}>
+            {t('What it offers is shown here as soon as it is ready.')}
+          </EmptyState>
+        ) : query.error !== null ? (
           <ErrorState error={query.error} onRetry={() => void query.refetch()} retrying={query.isFetching} />
         ) : (
           <div className="p-pad">
