@@ -15,6 +15,6 @@ export class SignIn {
 
   /** Why signing in failed. */
   problem(): Handle {
-    return this.page.byRole('alert').first()
+    return this.page.byRole('main').byRole('alert').first()
   }
 }

@@ -12,9 +12,10 @@ async function copyOfTime(toolyard: Toolyard, name: string): Promise<void> {
   await toolyard.api.waitServer(name, (server) => server.phase === 'ready')
 }
 
-test('a killed server shows why it is not ready, when it is tried again, and comes back', {
-  tag: '@main',
-}, async ({ app, toolyard }) => {
+test('a killed server shows why it is not ready, when it is tried again, and comes back', async ({
+  app,
+  toolyard,
+}) => {
   test.setTimeout(120_000)
   const name = 'mortal'
   await copyOfTime(toolyard, name)

@@ -3,14 +3,17 @@ import { SignIn } from '../pages/sign-in.ts'
 import { check, checkWidths } from '../support/check.ts'
 import { expect, test } from '../support/test.ts'
 import { Toolyard } from '../support/toolyard.ts'
+import { waitFor } from '../support/wait.ts'
 
 test('the first person of a new Toolyard replaces the password that it made up', { tag: '@main' }, async ({
   open,
 }) => {
   const toolyard = await Toolyard.start(undefined, { TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD: undefined })
   try {
-    const [, email = '', password = ''] =
-      /first sign-in, shown once: (\S+) \/ (\S+)/.exec(toolyard.log()) ?? []
+    const [, email = '', password = ''] = await waitFor(
+      'the first sign-in is shown',
+      async () => /first sign-in, shown once: (\S+) \/ (\S+)/.exec(toolyard.log()) ?? false,
+    )
     const page = await open({ toolyard, person: null })
     await page.goto('/')
     const signIn = new SignIn(page)
