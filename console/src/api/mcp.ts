@@ -14,13 +14,18 @@ import type { SessionMcpKey } from './generated/types'
 const SPARE_MS = 60_000
 
 let current: Promise<SessionMcpKey> | undefined
+let asking: Promise<SessionMcpKey> | undefined
 
 async function sessionKey(refused: string | undefined): Promise<string> {
   const known = await current?.catch(() => undefined)
   const usable =
     known !== undefined && known.key !== refused && Date.parse(known.expires_at) - SPARE_MS > Date.now()
   if (!usable) {
-    const asked = call(createMcpKey, {})
+    // Requests that begin together wait for one key.
+    asking ??= call(createMcpKey, {}).finally(() => {
+      asking = undefined
+    })
+    const asked = asking
     current = asked
     asked.catch(() => {
       if (current === asked) current = undefined
