@@ -39,6 +39,7 @@ const LEAST_WIDTH = 450
 export class SeleniumPage implements ConsolePage {
   readonly engine: Engine = 'webkit'
   #problems: string[] = []
+  #frame = { width: 0, height: 0 }
 
   constructor(
     readonly driver: WebDriver,
@@ -98,17 +99,33 @@ export class SeleniumPage implements ConsolePage {
     await this.driver.executeScript(source)
   }
   async setSize(width: number, height: number): Promise<void> {
-    const size = () => this.evaluate(() => ({ width: innerWidth, height: innerHeight }))
-    await this.driver.manage().window().setRect({ x: 0, y: 0, width, height })
-    const inner = await size()
-    // The window is larger than the page by its tool bar and frame.
-    await this.driver
-      .manage()
-      .window()
-      .setRect({ x: 0, y: 0, width: 2 * width - inner.width, height: 2 * height - inner.height })
     // MiniBrowser gets no narrower than its tool bar: `LEAST_WIDTH`.
-    const wanted = Math.max(width, LEAST_WIDTH)
-    await waitFor(`a page ${wanted} wide`, async () => (await size()).width <= wanted + 1, { seconds: 5 })
+    const wanted = { width: Math.max(width, LEAST_WIDTH), height }
+    let inner = await this.#size()
+    const fits = () =>
+      Math.abs(inner.width - wanted.width) <= 1 && Math.abs(inner.height - wanted.height) <= 1
+    const window = this.driver.manage().window()
+    await waitFor(
+      `a page of ${wanted.width} by ${wanted.height}`,
+      async () => {
+        if (fits()) return true
+        await window.setRect({
+          x: 0,
+          y: 0,
+          width: wanted.width + this.#frame.width,
+          height: wanted.height + this.#frame.height,
+        })
+        // The page hears of it later than the driver.
+        const until = performance.now() + 500
+        while (!fits() && performance.now() < until) inner = await this.#size()
+        if (fits()) return true
+        // The window is larger than the page by its tool bar and frame.
+        const outer = await window.getRect()
+        this.#frame = { width: outer.width - inner.width, height: outer.height - inner.height }
+        return false
+      },
+      { seconds: 10, detail: () => `${inner.width} by ${inner.height}` },
+    )
   }
   async setCookie(cookie: { name: string; value: string }): Promise<void> {
     // A cookie can be set only while a page of its origin is shown.
@@ -136,6 +153,9 @@ export class SeleniumPage implements ConsolePage {
     await this.driver.get('about:blank')
   }
 
+  #size(): Promise<{ width: number; height: number }> {
+    return this.evaluate(() => ({ width: innerWidth, height: innerHeight }))
+  }
   async #watch(): Promise<void> {
     await this.evaluate(collectViolations)
   }

@@ -166,7 +166,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
 
     let stop = stopped.await;
-    tracing::info!(?stop, "stopping");
+    tracing::info!(servers_too = stop == Stop::Everything, "stopping");
     stopping.cancel();
     gateway.drain();
     let _ = drain.send(true);

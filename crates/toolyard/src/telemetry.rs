@@ -19,7 +19,9 @@ const SECONDS: &[f64] =
 /// # Errors
 /// When the `log` setting is no filter; the text says so without a panic.
 pub(crate) fn start_logs(settings: &Settings) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&settings.log).map_err(|error| format!("setting `log`: {error}"))?;
+    // Migrations are only of interest when one fails; a filter that names them says otherwise.
+    let directives = format!("sea_orm_migration=warn,{}", settings.log);
+    let filter = EnvFilter::try_new(directives).map_err(|error| format!("setting `log`: {error}"))?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let started = match settings.log_format {

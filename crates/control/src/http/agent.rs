@@ -11,7 +11,7 @@ use toolyard_link::tls::PeerCertificate;
 use toolyard_types::agent::{AgentCertificate, CertificateRequest, JoinRequest, SyncRequest, SyncResponse};
 use toolyard_types::{Code, ToolboxId};
 
-use super::edge::RequestId;
+use super::edge::{RequestId, SYNC_PATH};
 use crate::app::agents::{self, Agent};
 use crate::{Control, ControlError, Result};
 
@@ -40,7 +40,7 @@ pub(super) fn routes() -> Router<Control> {
     Router::new()
         .route("/dtma/v1/join", post(join))
         .route("/dtma/v1/certificate", post(renew))
-        .route("/dtma/v1/sync", post(sync))
+        .route(SYNC_PATH, post(sync))
 }
 
 async fn join(State(control): State<Control>, request: Request) -> Result<Json<AgentCertificate>> {

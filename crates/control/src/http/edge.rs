@@ -21,6 +21,8 @@ use crate::{Control, ControlError};
 /// The header that carries the request id, in and out.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST_REQUEST_ID: usize = 64;
+/// What agents ask, and are answered after a while when nothing changed.
+pub(super) const SYNC_PATH: &str = "/dtma/v1/sync";
 
 /// The id of a request, for logs, audit and answers.
 #[derive(Clone, Debug)]
@@ -54,7 +56,12 @@ async fn pass(mut request: Request, next: Next) -> Response {
         let began = Instant::now();
         let response = problem::finish(next.run(request).await, &id.0);
         let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis());
-        tracing::info!(http.status = status, took_ms, "{method} {path} answered {status}");
+        // An agent that has nothing to tell asks again every half minute, for ever.
+        if path == SYNC_PATH && status == 200 {
+            tracing::debug!(http.status = status, took_ms, "{method} {path} answered {status}");
+        } else {
+            tracing::info!(http.status = status, took_ms, "{method} {path} answered {status}");
+        }
         with_headers(response, &id)
     };
     trace::scope(trace, answer).instrument(span).await
