@@ -3,6 +3,7 @@ import { QueryClientProvider } from '@tanstack/react-query'
 import { RouterProvider } from '@tanstack/react-router'
 import { StrictMode } from 'react'
 import { createRoot } from 'react-dom/client'
+import { sessionQuery } from '@/api/session'
 import { stopLive } from '@/app/live'
 import { queryClient, setOnSignedOut } from '@/app/query-client'
 import { router } from '@/app/router'
@@ -11,7 +12,8 @@ import { ToastProvider } from '@/ui/toast'
 
 setOnSignedOut(() => {
   const { pathname, href } = router.state.location
-  if (pathname === '/sign-in') return
+  // Nobody was signed in: no session ended, and the page's own guard leads to sign-in.
+  if (pathname === '/sign-in' || queryClient.getQueryData(sessionQuery.queryKey) === undefined) return
   stopLive()
   void import('@/app/last-known').then(({ forgetLastKnown }) => forgetLastKnown())
   void router

@@ -196,7 +196,10 @@ class SeleniumHandle implements Handle {
     return this.nth(0)
   }
   click(): Promise<void> {
-    return this.#act((element) => element.click())
+    return this.#act(async (element) => {
+      await this.#rest(element)
+      await element.click()
+    })
   }
   fill(text: string): Promise<void> {
     return this.#act(async (element) => {
@@ -260,6 +263,25 @@ class SeleniumHandle implements Handle {
     return JSON.stringify(this.steps)
   }
 
+  /** Waits until the element stays where it is: the driver presses where it was found. */
+  async #rest(element: WebElement): Promise<void> {
+    const rests = await this.page.driver.executeAsyncScript<boolean>(
+      `const [element, done] = arguments
+       element.scrollIntoView({ block: 'nearest', inline: 'nearest' })
+       let last = '', left = 120
+       const look = () => {
+         const { x, y, width, height } = element.getBoundingClientRect()
+         const now = [x, y, width, height].join()
+         if (now === last || left === 0) return done(now === last)
+         last = now
+         left -= 1
+         requestAnimationFrame(() => requestAnimationFrame(look))
+       }
+       look()`,
+      element,
+    )
+    if (!rests) throw new Error(`${this} does not come to rest`)
+  }
   #all(): Promise<WebElement[]> {
     return this.page.driver.executeScript<WebElement[]>(`return (${findInPage})(arguments[0])`, this.steps)
   }
