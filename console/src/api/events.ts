@@ -257,6 +257,8 @@ export class LiveEvents {
         this.#replaceInLists(name, undefined)
         void client.invalidateQueries({ queryKey: queryKey(getServer, { path: { name } }) })
       }
+      // This read is no query: the session's own says that it ended, and leads to sign-in.
+      if (isProblem(error, 401)) void client.invalidateQueries({ queryKey: ['get_session'] })
     }
   }
 

@@ -1,8 +1,9 @@
 import { useQueryClient } from '@tanstack/react-query'
 import * as v from 'valibot'
 import { call } from '@/api/client'
-import { changePassword } from '@/api/generated/identity'
+import { changePassword, createSession } from '@/api/generated/identity'
 import { sessionQuery, useSession } from '@/api/session'
+import { startLive, stopLive } from '@/app/live'
 import { useForm } from '@/lib/form'
 import { passwordSchema } from '@/lib/password'
 import { t } from '@/lib/t'
@@ -46,8 +47,17 @@ export function ChangePassword({
     ),
     submit: async ({ email, current_password, new_password }) => {
       const changed = askEmail && email !== session.display ? { email } : {}
-      await call(changePassword, { body: { current_password, new_password, ...changed } })
-      await client.invalidateQueries({ queryKey: sessionQuery.queryKey })
+      // Every session ends with the old password, this one too; the live stream would notice and lead to sign-in.
+      stopLive()
+      try {
+        await call(changePassword, { body: { current_password, new_password, ...changed } })
+        const signedIn = await call(createSession, {
+          body: { email: askEmail ? email : session.display, password: new_password },
+        })
+        client.setQueryData(sessionQuery.queryKey, signedIn)
+      } finally {
+        startLive()
+      }
       form.reset({ email, current_password: '', new_password: '', again: '' })
       await onDone()
     },
