@@ -7,15 +7,16 @@ use toolyard_link::tls::{Authority, TlsError};
 use toolyard_store::{SealedAuthority, Store};
 use toolyard_types::{Clock, OrganizationId};
 
-use crate::vault::{Place, Vault};
+use crate::vault::{Place, Vault, VaultError};
 use crate::{ControlError, Result};
 
 const SUBJECT: &str = "authority/agents";
 
-/// The CA of this store; makes it when there is none.
+/// The CA of this store; makes it when there is none. With another master key than the one that sealed it, agents on
+/// other hosts cannot be known, but everything else goes on: then this is a CA for now, which is not stored.
 ///
 /// # Errors
-/// When the store fails, or the vault has another master key than the one that sealed it.
+/// When the store fails, or what it holds was changed.
 pub(crate) async fn open_or_make(store: &Store, vault: &Vault, clock: &Clock) -> Result<Arc<Authority>> {
     let reading = "reading the CA of the agents' connections";
     let stored = store.system_read(reading).await?.authority().await?;
@@ -23,7 +24,18 @@ pub(crate) async fn open_or_make(store: &Store, vault: &Vault, clock: &Clock) ->
         Some(stored) => stored,
         None => make(store, vault, clock).await?,
     };
-    let key = vault.unseal(&place(), &stored.sealed_key)?;
+    let key = match vault.unseal(&place(), &stored.sealed_key) {
+        Ok(key) => key,
+        Err(VaultError::UnknownKey(id)) => {
+            tracing::error!(
+                key.id = id,
+                "the CA of the agents' connections was sealed with a master key of the vault that is not here; agents on \
+                 other hosts cannot connect until that key is back"
+            );
+            return Authority::generate(clock.now()).map(Arc::new).map_err(ControlError::internal(reading));
+        }
+        Err(error) => return Err(error.into()),
+    };
     Authority::open(&stored.certificate, &key).map(Arc::new).map_err(ControlError::internal(reading))
 }
 

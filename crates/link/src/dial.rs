@@ -84,9 +84,10 @@ impl std::fmt::Debug for Dialler {
 fn target(address: &str) -> Result<Uri, DialError> {
     let wrong = || DialError::Address(address.to_owned());
     let uri: Uri = format!("https://{address}/").parse().map_err(|_| wrong())?;
-    let good = uri
-        .authority()
-        .is_some_and(|authority| authority.as_str() == address && authority.port().is_some() && !address.contains('@'));
+    let good = uri.authority().is_some_and(|authority| {
+        let whole = authority.as_str() == address && !address.contains('@');
+        whole && authority.port().is_some() && !authority.host().is_empty()
+    });
     if good { Ok(uri) } else { Err(wrong()) }
 }
 

@@ -167,7 +167,7 @@ async fn an_npm_server_is_installed_in_the_image_that_runs_it_called_and_gone_wi
     let mcp = ready.mcp.expect("it answered");
     assert_eq!((mcp.era, mcp.server_name.as_str()), (Era::Legacy, "toolyard-fixture"));
     assert_eq!(world.call(id, "echo", json!({ "message": "hi" })).await, "hi");
-    assert!(world.log_text(id).await.contains("Stderr fixture ok starts"));
+    world.logged(id, "Stderr fixture ok starts").await;
     until("its use is measured", || {
         world
             .slot_usage(id)

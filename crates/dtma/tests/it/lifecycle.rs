@@ -21,7 +21,7 @@ async fn a_server_is_resolved_installed_started_probed_called_and_stopped_with_n
     assert_eq!(world.call(id, "echo", json!({ "message": "hi" })).await, "hi");
     let grandchild: u32 = world.call(id, "fork", json!({})).await.parse().expect("a pid");
     assert!(grandchild > 0);
-    assert!(world.log_text(id).await.contains("Stderr fixture ok starts"));
+    world.logged(id, "Stderr fixture ok starts").await;
 
     world.undesire(id);
     let stopped = world.phase(id, Phase::Stopped).await;

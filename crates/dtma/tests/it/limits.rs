@@ -71,8 +71,7 @@ async fn a_secret_reaches_its_server_and_no_file() {
     let pid = world.phase(id, Phase::Ready).await.pid.expect("a pid");
     assert_eq!(world.call(id, "env", json!({ "name": "API_KEY" })).await, CANARY);
     world.call(id, "say", json!({ "message": format!("the key is {CANARY}") })).await;
-    let log = world.log_text(id).await;
-    assert!(log.contains("the key is [redacted]"), "{log}");
+    world.logged(id, "the key is [redacted]").await;
     let found = files_with(world.dir.path(), CANARY);
     assert_eq!(found, Vec::<std::path::PathBuf>::new());
     for other in processes_with(CANARY) {

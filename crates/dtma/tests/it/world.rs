@@ -353,6 +353,19 @@ impl World {
             .collect()
     }
 
+    /// Waits until the log says `text`: a server's words arrive a moment after its answers.
+    pub(crate) async fn logged(&self, id: InstanceId, text: &str) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let log = self.log_text(id).await;
+            if log.contains(text) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "`{text}` is not in the log: {log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub(crate) async fn log_text(&self, id: InstanceId) -> String {
         self.log(id).await.into_iter().map(|line| format!("{:?} {}\n", line.stream, line.text)).collect()
     }
