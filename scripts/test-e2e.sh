@@ -42,3 +42,6 @@ group=$!
 trap 'kill -TERM -- -$group 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
 wait $group
+if [ -n "${TOOLYARD_E2E_SCREENSHOTS:-}" ] && command -v pngquant >/dev/null; then
+  pngquant --quality 60-95 --strip --force --ext .png "$TOOLYARD_E2E_SCREENSHOTS"/*.png
+fi
