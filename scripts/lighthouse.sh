@@ -3,7 +3,7 @@
 # docs/reports/lighthouse.md and fails below 0.95 for performance, accessibility or best practices.
 #
 #   scripts/lighthouse.sh                    # everything, about half an hour on two cores
-#   scripts/lighthouse.sh -g "Overview"      # one page; writes no report
+#   scripts/lighthouse.sh -g "/servers,"     # one page; writes no report
 #
 # The program is TOOLYARD_BINARY, or the release binary, which is built with its console when absent.
 set -euo pipefail
