@@ -56,7 +56,7 @@ test('without a network the last known state stays, with its age, and recovers',
     await check(app, 'Servers', 'offline')
     await toolyard.api.send('POST', '/servers', { entry: TIME, name, start: false })
     await app.setOffline(false)
-    await shell.disconnected().waitFor('hidden', 30)
+    await shell.disconnected().waitFor('hidden', 45)
     await servers.row(name).waitFor('visible', 20)
   } finally {
     await app.setOffline(false)
@@ -67,7 +67,7 @@ test('without a network the last known state stays, with its age, and recovers',
 test('when Toolyard dies the page says so, and goes on when it is back', { tag: '@main' }, async ({
   open,
 }) => {
-  test.setTimeout(90_000)
+  test.setTimeout(120_000)
   const toolyard = await Toolyard.start()
   try {
     await toolyard.api.send('POST', '/servers', { entry: TIME, name: 'before', start: false })
@@ -82,7 +82,7 @@ test('when Toolyard dies the page says so, and goes on when it is back', { tag: 
     await check(page, 'Servers', 'Toolyard is down')
     await toolyard.serve()
     await toolyard.api.send('POST', '/servers', { entry: TIME, name: 'after', start: false })
-    await shell.disconnected().waitFor('hidden', 30)
+    await shell.disconnected().waitFor('hidden', 45)
     await servers.row('after').waitFor('visible', 20)
   } finally {
     await toolyard.dispose()
@@ -92,7 +92,7 @@ test('when Toolyard dies the page says so, and goes on when it is back', { tag: 
 test('a start while Toolyard is away shows the last visit, and nothing can be changed until it is back', {
   tag: '@main',
 }, async ({ open }) => {
-  test.setTimeout(90_000)
+  test.setTimeout(120_000)
   const toolyard = await Toolyard.start()
   try {
     await toolyard.api.send('POST', '/servers', { entry: TIME, name: 'known', start: false })
@@ -116,7 +116,7 @@ test('a start while Toolyard is away shows the last visit, and nothing can be ch
     expect(await start.attribute('aria-disabled')).toBe('true')
     await check(page, 'Server', 'last visit')
     await toolyard.serve()
-    await shell.disconnected().waitFor('hidden', 30)
+    await shell.disconnected().waitFor('hidden', 45)
     await expect.poll(() => start.attribute('aria-disabled')).not.toBe('true')
   } finally {
     await toolyard.dispose()

@@ -19,7 +19,7 @@ import { type Page, queryKey } from './queries'
 export type LiveState = { kind: 'connecting' } | { kind: 'live' } | { kind: 'lost'; since: number }
 
 const FIRST_PAUSE_MS = 500
-const LONGEST_PAUSE_MS = 15_000
+const LONGEST_PAUSE_MS = 5_000
 /** The server sends a comment more often than this; silence means that the connection is dead. */
 const LONGEST_SILENCE_MS = 60_000
 /** Changes that come close together are applied together. */
