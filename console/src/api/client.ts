@@ -59,6 +59,13 @@ export interface CallOptions {
   idempotencyKey?: string | undefined
 }
 
+let onUsed: (operation: string) => void = () => undefined
+
+/** Sets who hears which operations people used: those that change something, by their id alone. */
+export function setUseReporter(reporter: (operation: string) => void): void {
+  onUsed = reporter
+}
+
 /** Calls an operation of the API and gives its validated answer. Throws {@link ApiProblem}; an abort throws as `fetch` does. */
 export async function call<Input, Answer>(
   operation: Operation<Input, Answer>,
@@ -77,6 +84,7 @@ export async function call<Input, Answer>(
     signal: options.signal ?? null,
   })
   if (!response.ok) throw await problemOf(response)
+  if (operation.method !== 'GET') onUsed(operation.id)
   // as: the operation says which of the three it answers, and its `Answer` was generated from that.
   if (operation.answer === 'stream') return response as Answer
   if (operation.answer === 'nothing' || operation.schema === undefined) return undefined as Answer

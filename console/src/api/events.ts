@@ -16,7 +16,7 @@ import { getServer, listServers, type Server } from './generated/servers'
 import { type Page, queryKey } from './queries'
 
 /** Whether changes arrive: `connecting` before the first time, `live`, or `lost` since when. */
-export type LiveState = { kind: 'connecting' } | { kind: 'live' } | { kind: 'lost'; since: number }
+type LiveState = { kind: 'connecting' } | { kind: 'live' } | { kind: 'lost'; since: number }
 
 const FIRST_PAUSE_MS = 500
 const LONGEST_PAUSE_MS = 5_000
@@ -47,8 +47,6 @@ const OF_A_SERVER = ['get_rollout', 'list_revisions', 'list_server_tools', 'get_
 /** The live connection of this page. Start it after sign-in, stop it before sign-out. */
 export class LiveEvents {
   readonly #queryClient: QueryClient
-  readonly #listeners = new Set<() => void>()
-  readonly #hearers = new Set<(event: Event) => void>()
   #state: LiveState = { kind: 'connecting' }
   #stop: AbortController | undefined
   #channel: BroadcastChannel | undefined
@@ -59,21 +57,6 @@ export class LiveEvents {
 
   constructor(queryClient: QueryClient) {
     this.#queryClient = queryClient
-  }
-
-  /** For `useSyncExternalStore`. */
-  readonly subscribe = (listener: () => void): (() => void) => {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
-  }
-
-  /** For `useSyncExternalStore`. */
-  readonly state = (): LiveState => this.#state
-
-  /** Hears each event, until the function that this returns is called. */
-  hear(hearer: (event: Event) => void): () => void {
-    this.#hearers.add(hearer)
-    return () => this.#hearers.delete(hearer)
   }
 
   /** Begins; does nothing when it already did. */
@@ -198,7 +181,6 @@ export class LiveEvents {
     streamLost(state.kind === 'lost' ? state.since : undefined)
     // Everything is read again when the stream is there, so nothing is from the last visit any more.
     if (state.kind === 'live') restored(undefined)
-    for (const listener of this.#listeners) listener()
   }
 
   #readAllAgain(): void {
@@ -208,7 +190,6 @@ export class LiveEvents {
   #apply(event: Event): void {
     if (this.#last !== undefined && event.sequence <= this.#last) return
     this.#last = event.sequence
-    for (const hearer of this.#hearers) hearer(event)
     const noun = event.kind.split('.', 1)[0] ?? ''
     const [thing, name] = event.subject.split('/', 2)
     if (thing === 'server' && name !== undefined && name !== '') this.#servers.add(name)

@@ -25,7 +25,6 @@ export async function registerServiceWorker(): Promise<void> {
   })
   const script = (policy?.createScriptURL(SCRIPT) ?? SCRIPT) as string // as: `register` takes the trusted URL too
   const registration = await navigator.serviceWorker.register(script, { scope: '/' })
-  if (registration.waiting !== null) offerUpdate()
   registration.addEventListener('updatefound', () => {
     const worker = registration.installing
     worker?.addEventListener('statechange', () => {

@@ -1,8 +1,9 @@
 /**
- * What the console reports to the Toolyard it came from: web vitals, that something was used, errors. Route patterns
+ * What the console reports to the Toolyard it came from: web vitals, which operations were used, errors. Route patterns
  * instead of paths, and never what was typed or answered. Loaded after the first page stands.
  */
 import { type MetricType, onCLS, onFCP, onINP, onLCP, onTTFB } from 'web-vitals'
+import { setUseReporter } from '@/api/client'
 import type { NewConsoleReport } from '@/api/generated/console'
 import { sendConsoleReports } from '@/api/generated/console'
 import { reportsWanted } from '@/lib/telemetry-choice'
@@ -13,7 +14,8 @@ const MOST_WAITING = 50
 const SEND_AFTER_MS = 10_000
 /** The same error is told once in this time: a loop of them says nothing more. */
 const SAME_ERROR_MS = 60_000
-const BUILD = import.meta.env['VITE_BUILD'] ?? 'development'
+/** The name of the first script: its hash changes with any script of the console. */
+const BUILD = document.querySelector<HTMLScriptElement>('script[type="module"]')?.src.split('/').at(-1) ?? ''
 
 type Report = Omit<NewConsoleReport, 'at' | 'build' | 'route'>
 
@@ -25,6 +27,7 @@ let pattern: () => string = () => '/'
 /** Begins to watch. `route` gives the pattern of the page that is shown, such as `/servers/$name`. */
 export function startTelemetry(route: () => string): void {
   pattern = route
+  setUseReporter((operation) => add({ kind: 'interaction', name: operation.slice(0, 64) }))
   setErrorReporter((error, where) => reportError(error, `boundary: ${where}`))
   window.addEventListener('error', (event) => reportError(event.error, 'window'))
   window.addEventListener('unhandledrejection', (event) => reportError(event.reason, 'promise'))
@@ -33,11 +36,6 @@ export function startTelemetry(route: () => string): void {
     if (document.visibilityState === 'hidden') flush()
   })
   for (const watch of [onCLS, onFCP, onINP, onLCP, onTTFB]) watch(vital)
-}
-
-/** Reports that something was used, by a fixed name such as `deploy` or `command-palette`. */
-export function reportUse(name: string): void {
-  add({ kind: 'interaction', name })
 }
 
 function vital(metric: MetricType): void {
