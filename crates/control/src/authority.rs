@@ -8,7 +8,7 @@ use toolyard_store::{SealedAuthority, Store};
 use toolyard_types::{Clock, OrganizationId};
 
 use crate::vault::{Place, Vault, VaultError};
-use crate::{ControlError, Result};
+use crate::{Control, ControlError, Result};
 
 const SUBJECT: &str = "authority/agents";
 
@@ -37,6 +37,20 @@ pub(crate) async fn open_or_make(store: &Store, vault: &Vault, clock: &Clock) ->
         Err(error) => return Err(error.into()),
     };
     Authority::open(&stored.certificate, &key).map(Arc::new).map_err(ControlError::internal(reading))
+}
+
+/// Refuses while the CA is one for now: what it signs would be of no use once the key is back.
+///
+/// # Errors
+/// `conflict` then, or when the store fails.
+pub(crate) async fn require_stored(control: &Control) -> Result<()> {
+    let stored = control.store().system_read("comparing the CA of the agents' connections").await?.authority().await?;
+    if stored.is_some_and(|stored| stored.certificate == control.authority().certificate_pem()) {
+        return Ok(());
+    }
+    let why = "the CA of the agents' connections was sealed with a master key of the vault that is not here; put that \
+               key back before a toolbox joins";
+    Err(ControlError::Conflict(why.to_owned()))
 }
 
 async fn make(store: &Store, vault: &Vault, clock: &Clock) -> Result<SealedAuthority> {

@@ -15,7 +15,7 @@ use toolyard_types::{Labels, Name, OrganizationId, Timestamp, ToolboxId};
 use super::audit;
 use crate::auth::token;
 use crate::fleet::LOCAL_TOOLBOX;
-use crate::{Caller, Control, ControlError, Result};
+use crate::{Caller, Control, ControlError, Result, authority};
 
 /// How long a join token is good for unless asked otherwise, and at most.
 const TOKEN_LIFETIME: u32 = 3600;
@@ -80,6 +80,7 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
 /// Makes a toolbox and a token for its agent, which is shown only now.
 pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollToolbox) -> Result<EnrolledToolbox> {
     let lifetime = token_lifetime(request.expires_seconds)?;
+    authority::require_stored(control).await?;
     let mut tx = control.store().org(caller.organization).await?;
     if tx.toolbox(&request.name).await?.is_some() {
         let detail = format!("toolbox `{}`; `toolyard toolboxes rejoin` makes another token for it", request.name);
@@ -101,6 +102,7 @@ pub(crate) async fn rejoin(
     request: &RejoinToolbox,
 ) -> Result<EnrolledToolbox> {
     let lifetime = token_lifetime(request.expires_seconds)?;
+    authority::require_stored(control).await?;
     let mut tx = control.store().org(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
     refuse_built_in(&row)?;

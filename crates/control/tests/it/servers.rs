@@ -300,6 +300,8 @@ both_engines! {
         }).await;
         let _agent = agent.continue_with(&t.control, toolbox);
         t.deploy("other").await;
+        // A token of now would name a CA that is gone with the next start.
+        t.post("/api/v1/toolboxes", json!({ "name": "edge" })).await.expect(409);
     }
 
     async fn a_key_narrowed_to_a_toolset_cannot_add_servers_to_it(engine) {
