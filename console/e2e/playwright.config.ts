@@ -8,7 +8,8 @@ export default defineConfig<object, { engine: Engine }>({
   globalSetup: './support/global-setup.ts',
   forbidOnly: true,
   fullyParallel: false,
-  retries: 0,
+  // Whatever passes only at the second time is named in the report.
+  retries: 1,
   workers: Number(process.env.TOOLYARD_E2E_WORKERS ?? 2),
   timeout: 60_000,
   expect: { timeout: 10_000 },

@@ -2,10 +2,13 @@
  * Writes docs/reports/browsers.md and accessibility.md from a full run, when `TOOLYARD_E2E_REPORTS` names the
  * directory. Everything in them comes from the run.
  */
-import { writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FullResult, Reporter, TestCase, TestResult } from '@playwright/test/reporter'
 import { LOOK, type Look } from './check.ts'
+
+/** The most characters told of one failure. */
+const MOST_TOLD = 4_000
 
 const ENGINES = ['chromium', 'firefox', 'webkit'] as const
 
@@ -13,6 +16,8 @@ interface Ran {
   title: string
   engine: string
   passed: boolean
+  /** It passed, but not at once. */
+  again: boolean
   seconds: number
 }
 
@@ -21,15 +26,20 @@ export default class Report implements Reporter {
   readonly #ran: Ran[] = []
   readonly #looks: Look[] = []
   readonly #versions = new Map<string, string>()
+  readonly #failures: string[] = []
   #skipped = 0
 
   onTestEnd(test: TestCase, result: TestResult): void {
     const engine = test.parent.project()?.name ?? ''
+    if (result.status !== 'passed') this.#tell(test, result)
+    // Only the last attempt counts.
+    if (result.status !== 'passed' && result.status !== 'skipped' && result.retry < test.retries) return
     if (result.status === 'skipped') this.#skipped += 1
     this.#ran.push({
       title: test.titlePath().slice(3).join(': '),
       engine,
       passed: result.status === 'passed',
+      again: result.status === 'passed' && result.retry > 0,
       seconds: result.duration / 1000,
     })
     for (const annotation of result.annotations) {
@@ -44,6 +54,7 @@ export default class Report implements Reporter {
       writeFileSync(join(directory, 'browsers.md'), this.#browsers(result))
       writeFileSync(join(directory, 'accessibility.md'), this.#accessibility(result))
     }
+    for (const failure of this.#failures) process.stderr.write(`\n${failure}\n`)
     if (this.#skipped > 0 && result.status === 'passed') {
       process.stderr.write(`${this.#skipped} tests were skipped; a skipped test is a failed one\n`)
       return { status: 'failed' }
@@ -51,12 +62,22 @@ export default class Report implements Reporter {
     return {}
   }
 
+  /** What the page showed when a test failed, at the end of the output, where a reader of a log looks first. */
+  #tell(test: TestCase, result: TestResult): void {
+    const shown = result.attachments.find((it) => it.name === 'error-context')?.path
+    const page = shown === undefined || !existsSync(shown) ? '' : readFileSync(shown, 'utf8')
+    const title = test.titlePath().slice(1).join(' > ')
+    const told = page.slice(Math.max(0, page.indexOf('- main'))).replace(/ \[(?:ref|cursor)=\w+\]/g, '')
+    this.#failures.push(`${title}, attempt ${result.retry + 1}\n${told.slice(0, MOST_TOLD)}`)
+  }
+
   #browsers(result: FullResult): string {
     const titles = [...new Set(this.#ran.map((ran) => ran.title))]
     const cell = (title: string, engine: string) => {
       const ran = this.#ran.find((it) => it.title === title && it.engine === engine)
       if (ran === undefined) return ''
-      return ran.passed ? `${ran.seconds.toFixed(1)} s` : '**failed**'
+      if (!ran.passed) return '**failed**'
+      return `${ran.seconds.toFixed(1)} s${ran.again ? ', **second attempt**' : ''}`
     }
     const engines = ENGINES.map((engine) => {
       const of = this.#ran.filter((ran) => ran.engine === engine)

@@ -82,6 +82,7 @@ export async function call<Input, Answer>(
     headers,
     body: body === undefined ? null : JSON.stringify(body),
     signal: options.signal ?? null,
+    priority: operation.answer === 'stream' ? 'low' : 'auto',
   })
   if (!response.ok) throw await problemOf(response)
   if (operation.method !== 'GET') onUsed(operation.id)

@@ -123,6 +123,8 @@ export class LiveEvents {
       const response = await send(`/api/v1/events${after}`, {
         headers: { accept: 'text/event-stream' },
         signal: either,
+        // What the page itself needs comes first; and a stream that never ends is nothing that a page waits for.
+        priority: 'low',
       })
       if (!response.ok || response.body === null) throw await problemOf(response)
       opened()
