@@ -33,15 +33,6 @@ const refName = (ref) => ref.slice('#/components/schemas/'.length)
 const quote = (text) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
 const key = (name) => (/^[A-Za-z_][A-Za-z0-9_]*$/.test(name) ? name : quote(name))
 
-// `utoipa` names the variants of these two by their Rust names, while the wire has `server:read` and `not_found`.
-const WIRE = {
-  Action: (name) => name.replace(/([a-z])([A-Z])/g, '$1:$2').toLowerCase(),
-  Code: (name) => name.replace(/([a-z])([A-Z])/g, '$1_$2').toLowerCase(),
-}
-for (const [name, onTheWire] of Object.entries(WIRE)) {
-  if (schemas[name]?.enum?.every((value) => /^[A-Z]/.test(value)))
-    schemas[name].enum = schemas[name].enum.map(onTheWire)
-}
 // A page repeats its items' schema in place; the name says which one it is.
 for (const [name, schema] of Object.entries(schemas)) {
   const item = name.startsWith('Page_') ? name.slice('Page_'.length) : undefined

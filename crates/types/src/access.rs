@@ -56,8 +56,10 @@ impl FromStr for Role {
 macro_rules! actions {
     ($($variant:ident $text:literal $help:literal;)*) => {
         /// Something a principal may ask to do. Every API route and every MCP request maps to one.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         pub enum Action { $(#[doc = $help] #[serde(rename = $text)] $variant,)* }
+
+        crate::schema::schema_of_words!(Action, "Something a principal may ask to do. Every API route and every MCP request maps to one.");
 
         impl Action {
             /// Every action.

@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 macro_rules! codes {
     ($($variant:ident $code:literal $status:literal $title:literal $help:literal;)*) => {
         /// A stable problem code.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub enum Code {
             $(#[doc = $title] #[serde(rename = $code)] $variant,)*
         }
+
+        crate::schema::schema_of_words!(Code, "A stable problem code.");
 
         impl Code {
             /// Every code, in the order of the reference page.
