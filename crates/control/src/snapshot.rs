@@ -14,7 +14,7 @@ use toolyard_store::{InstanceRow, InstanceWish, OrgTx, OutboxEvent, ServerRow};
 use toolyard_types::snapshot::{
     InstanceRoute, KeyGrant, OrganizationSnapshot, RemoteLease, ServerRoute, Snapshot, Target, ToolsetRoute,
 };
-use toolyard_types::spec::{Remote, Runtime, Value};
+use toolyard_types::spec::{InstancingMode, Remote, Runtime, Value};
 use toolyard_types::state::{Phase, Reason, ToolboxState};
 use toolyard_types::{Name, OrganizationId, Secret, ServerId};
 
@@ -342,6 +342,8 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
                 reason: status.reason,
                 message: status.message,
                 call_timeout_ms: revision.map_or(300_000, |revision| revision.spec.call_timeout_ms),
+                instancing: revision.map_or(InstancingMode::Shared, |revision| revision.spec.instancing.mode),
+                canary: None,
             };
             (row.name, Arc::new(route))
         })

@@ -316,6 +316,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         platform: platform(),
         runtimes: runtimes.versions(),
         enforcement: enforcement.clone(),
+        capacity: None,
     };
     let store = Store::open(data_dir.join("packages"), clients, runtimes).map_err(unusable)?;
     let file = DesiredFile::open(data_dir).map_err(unusable)?;

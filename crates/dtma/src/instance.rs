@@ -75,6 +75,10 @@ impl Slot {
             exit: None,
             mcp: None,
             usage: None,
+            container_id: None,
+            last_success_at: None,
+            failures: 0,
+            copies: 0,
         };
         Self { state: Mutex::new(State { observed, connection: None, ended: false, reported: false }), changed }
     }
@@ -468,6 +472,7 @@ impl Instance {
                 server_name: handshake.server_name,
                 server_version: handshake.server_version,
                 tools,
+                tool_names: Vec::new(),
             });
             state.observed.status = Status::new(Phase::Ready, Reason::Answered, "", now);
         });

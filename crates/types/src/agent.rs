@@ -172,6 +172,24 @@ pub struct ToolboxReport {
     pub runtimes: BTreeMap<String, String>,
     /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`.
     pub enforcement: BTreeMap<String, Enforcement>,
+    /// What the host has and has left, when measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
+}
+
+/// What a toolbox's host has and has left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Capacity {
+    /// Processors that may be used.
+    pub cpus: u32,
+    /// Memory in all, in bytes.
+    pub memory_bytes: u64,
+    /// Memory that could still be used, in bytes.
+    pub memory_available_bytes: u64,
+    /// Room left where the agent keeps its data, in bytes.
+    pub disk_free_bytes: u64,
+    /// When it was measured.
+    pub at: Timestamp,
 }
 
 impl ToolboxReport {
@@ -221,6 +239,18 @@ pub struct ObservedInstance {
     /// What it uses, when measured.
     #[serde(default)]
     pub usage: Option<Usage>,
+    /// The container it runs in, when it runs in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// When it last answered a probe or a call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success_at: Option<Timestamp>,
+    /// How many probes in a row it failed.
+    #[serde(default)]
+    pub failures: u32,
+    /// How many copies of it run, beside itself, for single users or sessions.
+    #[serde(default)]
+    pub copies: u32,
 }
 
 /// How a process ended.
@@ -252,6 +282,16 @@ pub struct McpInfo {
     pub server_version: String,
     /// How many tools it listed.
     pub tools: u32,
+    /// The names of the tools it listed, bounded; hostile text. Empty when the agent does not tell them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_names: Vec<String>,
+}
+
+impl McpInfo {
+    /// The most names that are told.
+    pub const MOST_TOOL_NAMES: usize = 2000;
+    /// The longest name that is told whole, in characters.
+    pub const LONGEST_TOOL_NAME: usize = 128;
 }
 
 /// The two eras of MCP: before and after sessions were removed (`docs/ARCHITECTURE.md`).

@@ -3,7 +3,7 @@
 
 use crate::access::{Actor, KeyScope, Role};
 use crate::agent::Era;
-use crate::spec::RemoteTransport;
+use crate::spec::{InstancingMode, RemoteTransport};
 use crate::state::{Phase, Reason};
 use crate::{
     ApiKeyId, InstanceId, Name, OrganizationId, RevisionId, ServerId, Timestamp, ToolboxId, ToolsetId, UserId,
@@ -85,6 +85,30 @@ pub struct ServerRoute {
     pub message: String,
     /// Longest time one call may take, in milliseconds.
     pub call_timeout_ms: u64,
+    /// Who shares an instance of the revision that serves.
+    #[serde(default, skip_serializing_if = "InstancingMode::is_shared")]
+    pub instancing: InstancingMode,
+    /// A revision that takes a part of the calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryRoute>,
+}
+
+/// A revision that takes a part of a server's calls while it is tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanaryRoute {
+    /// The revision.
+    pub revision: RevisionId,
+    /// Its instances that are ready; never none.
+    pub instances: Vec<InstanceRoute>,
+    /// How many of a hundred calls go there.
+    pub weight: u8,
+    /// Names of API keys, and actors as `kind:id`, whose calls always go there.
+    pub clients: Vec<String>,
+    /// Longest time one call may take there, in milliseconds.
+    pub call_timeout_ms: u64,
+    /// Who shares one of its instances.
+    #[serde(default, skip_serializing_if = "InstancingMode::is_shared")]
+    pub instancing: InstancingMode,
 }
 
 /// What answers for a server.
@@ -103,7 +127,7 @@ pub enum Target {
 }
 
 /// A ready instance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRoute {
     /// The instance.
     pub id: InstanceId,

@@ -97,6 +97,9 @@ pub struct RevisionSpec {
     /// An optional tool call that must succeed before the revision counts as ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_call: Option<ProbeCall>,
+    /// Whether everybody shares an instance.
+    #[serde(default, skip_serializing_if = "Instancing::is_default")]
+    pub instancing: Instancing,
 }
 
 fn default_start_timeout_ms() -> u64 {
@@ -315,6 +318,86 @@ pub enum Strategy {
     Surge,
     /// Prepare the new one, stop the old one, then start the new one.
     Recreate,
+}
+
+/// Whether all clients share an instance, or each user or session has a copy of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Instancing {
+    /// Who shares one.
+    #[serde(default)]
+    pub mode: InstancingMode,
+    /// The most copies that run at once for one instance.
+    #[serde(default = "default_max_copies")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub max_copies: u32,
+    /// How long a copy without a call goes on, in milliseconds.
+    #[serde(default = "default_idle_stop_ms")]
+    #[schema(minimum = 1000, maximum = 86_400_000)]
+    pub idle_stop_ms: u64,
+    /// How many copies are started ahead.
+    #[serde(default)]
+    #[schema(maximum = 1000)]
+    pub warm: u32,
+}
+
+fn default_max_copies() -> u32 {
+    20
+}
+
+fn default_idle_stop_ms() -> u64 {
+    600_000
+}
+
+impl Default for Instancing {
+    fn default() -> Self {
+        Self {
+            mode: InstancingMode::default(),
+            max_copies: default_max_copies(),
+            idle_stop_ms: default_idle_stop_ms(),
+            warm: 0,
+        }
+    }
+}
+
+impl Instancing {
+    /// Whether it says nothing but what is so anyway.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Who shares an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InstancingMode {
+    /// Everybody.
+    #[default]
+    Shared,
+    /// The calls of one user, or one API key, have a copy of their own.
+    PerUser,
+    /// The calls of one MCP session have a copy of their own; of one user where the client has no sessions.
+    PerSession,
+}
+
+impl InstancingMode {
+    /// As written on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerUser => "per_user",
+            Self::PerSession => "per_session",
+        }
+    }
+
+    /// Whether everybody shares one.
+    #[must_use]
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared)
+    }
 }
 
 /// The full, exact set of files a revision installs.

@@ -69,7 +69,7 @@ states! {
         Progressing = "progressing",
         /// The new revision serves.
         Done = "done",
-        /// The new revision never got ready; the old one serves on.
+        /// The new revision never got ready, or failed while it was observed; the old one serves on.
         RolledBack = "rolled_back",
         /// Somebody stopped it; the old revision serves on.
         Cancelled = "cancelled",
@@ -151,6 +151,18 @@ states! {
         DeadlineExceeded = "deadline_exceeded",
         /// Another change took over.
         Superseded = "superseded",
+        /// It lists fewer tools than what serves.
+        ToolsLost = "tools_lost",
+        /// It serves, and what served before is kept until it has done so for a while.
+        Observing = "observing",
+        /// It takes a part of the calls, until somebody promotes or cancels it.
+        Canary = "canary",
+        /// It waits for the time of day in which changes may be made.
+        OutsideWindow = "outside_window",
+        /// Its toolbox is being drained.
+        Drained = "drained",
+        /// There were more replicas than wanted.
+        ScaledDown = "scaled_down",
         /// Something broke in Toolyard; the log has the cause.
         Internal = "internal",
     }

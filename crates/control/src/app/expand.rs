@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use toolyard_types::name::{is_hidden, printable};
 use toolyard_types::server_json::{self, Argument, Input, KeyValueInput, ServerJson, Transport};
 use toolyard_types::spec::{
-    Egress, EgressHost, EntryVersion, Limits, Package, Part, PathGrant, ProbeCall, Remote, RemoteTransport,
-    RevisionSpec, Runtime, Strategy, Value,
+    Egress, EgressHost, EntryVersion, Instancing, InstancingMode, Limits, Package, Part, PathGrant, ProbeCall, Remote,
+    RemoteTransport, RevisionSpec, Runtime, Strategy, Value,
 };
 use toolyard_types::{Code, CredentialId, FieldError};
 
@@ -81,6 +81,8 @@ pub(crate) struct Wish {
     pub(crate) call_timeout_ms: u64,
     #[serde(default)]
     pub(crate) probe_call: Option<ProbeCall>,
+    #[serde(default)]
+    pub(crate) instancing: Instancing,
 }
 
 impl Wish {
@@ -101,6 +103,7 @@ impl Wish {
             start_timeout_ms: 60_000,
             call_timeout_ms: 300_000,
             probe_call: None,
+            instancing: Instancing::default(),
         }
     }
 
@@ -248,6 +251,7 @@ pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
     expansion.check_known();
     expansion.check_limits();
     expansion.check_egress();
+    expansion.check_instancing();
     let runtime = match &wish.chosen {
         Chosen::Package(package) => expansion.package(package)?,
         Chosen::Remote(remote) => expansion.remote(remote),
@@ -265,6 +269,7 @@ pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
         start_timeout_ms: wish.start_timeout_ms,
         call_timeout_ms: wish.call_timeout_ms,
         probe_call: wish.probe_call.clone(),
+        instancing: wish.instancing.clone(),
     })
 }
 
@@ -358,6 +363,22 @@ impl Expansion<'_> {
         }
         if !(100..=86_400_000).contains(&wish.call_timeout_ms) {
             self.error("call_timeout_ms", "must be between 100 and 86400000");
+        }
+    }
+
+    fn check_instancing(&mut self) {
+        let Instancing { mode, max_copies, idle_stop_ms, warm } = self.wish.instancing;
+        if mode != InstancingMode::Shared && matches!(self.wish.chosen, Chosen::Remote(_)) {
+            self.error("instancing.mode", "a remote server runs somewhere else; there is nothing to copy");
+        }
+        if !(1..=1000).contains(&max_copies) {
+            self.error("instancing.max_copies", "must be between 1 and 1000");
+        }
+        if !(1000..=86_400_000).contains(&idle_stop_ms) {
+            self.error("instancing.idle_stop_ms", "must be between 1000 and 86400000");
+        }
+        if warm > max_copies {
+            self.error("instancing.warm", "must not be more than `max_copies`");
         }
     }
 

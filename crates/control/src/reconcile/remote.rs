@@ -182,6 +182,7 @@ async fn ask(
         server_name: handshake.server_name,
         server_version: handshake.server_version,
         tools,
+        tool_names: Vec::new(),
     }))
 }
 

@@ -188,6 +188,7 @@ fn request(state: &State) -> String {
         platform: "linux-x86_64".into(),
         runtimes: runtimes.into_iter().map(|(name, version)| (name.to_owned(), version.to_owned())).collect(),
         enforcement: BTreeMap::new(),
+        capacity: None,
     };
     let request = SyncRequest {
         protocol_min: 1,
@@ -267,6 +268,7 @@ fn progress(state: &mut State, wanted: &DesiredInstance) {
         server_name: "fake".into(),
         server_version: "1".into(),
         tools: 1,
+        tool_names: vec!["a".into()],
     };
     let ready = status.phase == Phase::Ready;
     state.instances.insert(
@@ -280,6 +282,10 @@ fn progress(state: &mut State, wanted: &DesiredInstance) {
             exit,
             mcp: ready.then_some(mcp),
             usage: None,
+            container_id: None,
+            last_success_at: None,
+            failures: 0,
+            copies: 0,
         },
     );
 }

@@ -406,6 +406,7 @@ pub(crate) fn instance(runtime: Runtime, lock: Lock) -> DesiredInstance {
             start_timeout_ms: 30_000,
             call_timeout_ms: 30_000,
             probe_call: None,
+            instancing: toolyard_types::spec::Instancing::default(),
         },
         lock: Some(lock),
         secrets: BTreeMap::new(),

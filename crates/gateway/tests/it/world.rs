@@ -269,6 +269,8 @@ impl Builder {
             reason: Reason::Answered,
             message: String::new(),
             call_timeout_ms: self.call_timeout_ms,
+            instancing: toolyard_types::spec::InstancingMode::Shared,
+            canary: None,
         };
         for (name, era) in &self.servers {
             let id = InstanceId::generate();
