@@ -2,8 +2,9 @@
 //!
 //! A vocabulary of the words in names, titles, categories and descriptions, each with the entries it occurs
 //! in. A query word matches a term exactly, as a beginning, as a part, or with one or two typing errors (by
-//! its length), and every word of a query must match. What is shown is read from the store by id, so the
-//! index stays small: about 3 MB for 10,000 entries.
+//! its length), also as a beginning (`databse` finds `databases`); a compound matches an entry that has both
+//! its parts (`timezone` finds `time zones`). Every word of a query must match. What is shown is read from the
+//! store by id, so the index stays small: about 3 MB for 10,000 entries.
 //!
 //! One name is shown once: our own entry wins over the built-in one, and that over any other source's.
 
@@ -17,6 +18,10 @@ use toolyard_types::{EntryId, Timestamp};
 
 const MAX_WORDS: usize = 8;
 const MAX_WORD_CHARS: usize = 40;
+/// The least characters of each part of a compound.
+const SHORTEST_PART: usize = 3;
+/// What having both parts of a compound is worth.
+const COMPOUND: u32 = 15;
 
 /// What to find, checked.
 #[derive(Clone, Debug, Default)]
@@ -231,16 +236,9 @@ impl Index {
             let mut best = vec![0u32; self.items.len()];
             let asked = Asked::new(&word);
             for term in &self.terms {
-                let quality = asked.quality(term);
-                if quality == 0 {
-                    continue;
-                }
-                for &(item, weight) in &term.postings {
-                    if let Some(score) = usize::try_from(item).ok().and_then(|item| best.get_mut(item)) {
-                        *score = (*score).max(quality * u32::from(weight));
-                    }
-                }
+                raise(&mut best, term, asked.quality(term));
             }
+            self.raise_compounds(&mut best, &asked);
             for (total, best) in totals.iter_mut().zip(best) {
                 *total = if best == 0 || (number > 0 && *total == 0) { 0 } else { *total + best };
             }
@@ -255,6 +253,42 @@ impl Index {
             }
         }
         totals
+    }
+
+    /// Raises the entries that have both parts of a compound, which they write as two words.
+    fn raise_compounds(&self, best: &mut [u32], asked: &Asked) {
+        let first = |term: &&Term| {
+            usize::from(term.chars) >= SHORTEST_PART
+                && asked.chars.len() >= usize::from(term.chars) + SHORTEST_PART
+                && asked.text.starts_with(&*term.text)
+        };
+        if asked.chars.len() < 2 * SHORTEST_PART {
+            return;
+        }
+        for head in self.terms.iter().filter(first) {
+            let Some(tail) = asked.text.get(head.text.len()..) else { continue };
+            let mut of_head = vec![0; best.len()];
+            let mut of_tail = vec![0; best.len()];
+            raise(&mut of_head, head, COMPOUND);
+            for term in self.terms.iter().filter(|term| term.text.starts_with(tail)) {
+                raise(&mut of_tail, term, COMPOUND);
+            }
+            for (best, (head, tail)) in best.iter_mut().zip(of_head.into_iter().zip(of_tail)) {
+                *best = (*best).max(head.min(tail));
+            }
+        }
+    }
+}
+
+/// Raises the scores of a term's entries to what the match is worth.
+fn raise(scores: &mut [u32], term: &Term, quality: u32) {
+    if quality == 0 {
+        return;
+    }
+    for &(item, weight) in &term.postings {
+        if let Some(score) = usize::try_from(item).ok().and_then(|item| scores.get_mut(item)) {
+            *score = (*score).max(quality * u32::from(weight));
+        }
     }
 }
 
@@ -299,14 +333,22 @@ impl<'a> Asked<'a> {
         if self.chars.len() >= 3 && term.text.contains(self.text) {
             return 30;
         }
-        let apart = usize::from(term.chars).abs_diff(self.chars.len());
-        let unlike = (term.letters ^ self.letters).count_ones();
-        if self.typos == 0 || apart > self.typos || usize::try_from(unlike).unwrap_or(usize::MAX) > 2 * self.typos {
+        // Each edit takes away at most one letter that the term does not have.
+        let missing = (self.letters & !term.letters).count_ones();
+        if self.typos == 0
+            || usize::try_from(missing).unwrap_or(usize::MAX) > self.typos
+            || usize::from(term.chars) + self.typos < self.chars.len()
+        {
             return 0;
         }
-        match distance(&self.chars, &term.text) {
-            1 => 25,
-            2 if self.typos == 2 => 12,
+        let (whole, beginning) = distances(&self.chars, &term.text);
+        // A short word with an error in it begins too many others.
+        let begins = self.chars.len() >= 5 && term.text.starts_with(&self.chars[..1].iter().collect::<String>());
+        match (whole, beginning) {
+            (1, _) => 25,
+            (_, 1) if begins => 20,
+            (2, _) if self.typos == 2 => 12,
+            (_, 2) if self.typos == 2 && begins => 8,
             _ => 0,
         }
     }
@@ -321,9 +363,12 @@ fn letters(text: &str) -> u32 {
     })
 }
 
-/// Insertions, deletions, substitutions and swaps of neighbours between two words.
-fn distance(a: &[char], b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
+/// Insertions, deletions, substitutions and swaps of neighbours between `a` and `b`, and between `a` and the
+/// beginning of `b` that is nearest.
+fn distances(a: &[char], b: &str) -> (usize, usize) {
+    // What follows cannot be part of a beginning within two edits, and adds at least one edit a letter.
+    let whole_chars = b.chars().count();
+    let b: Vec<char> = b.chars().take(a.len() + 3).collect();
     let width = b.len() + 1;
     let mut before = vec![0; width];
     let mut last: Vec<usize> = (0..width).collect();
@@ -341,7 +386,8 @@ fn distance(a: &[char], b: &str) -> usize {
         std::mem::swap(&mut before, &mut last);
         std::mem::swap(&mut last, &mut row);
     }
-    last[width - 1]
+    let beginning = last.iter().copied().min().unwrap_or(a.len());
+    (last[width - 1] + whole_chars.saturating_sub(b.len()), beginning)
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
@@ -455,6 +501,27 @@ mod tests {
     }
 
     #[test]
+    fn a_word_with_an_error_begins_a_longer_one_and_a_compound_is_two_words() {
+        let built_in = source("built-in", "built_in");
+        let entries = vec![
+            entry(&built_in, "a/time", "The current time, and conversion between time zones."),
+            entry(&built_in, "a/clickhouse", "Lists databases and tables."),
+            entry(&built_in, "a/dates", "Dates of basements."),
+            entry(&built_in, "a/slots", "Timetables of trains."),
+        ];
+        let index = Index::build(&[built_in], entries);
+        for typed in ["timezone", "timezones", "time zone", "Timezone"] {
+            assert_eq!(names(&index, typed), ["a/time"], "{typed}");
+        }
+        for typed in ["databse", "database", "databaes", "dtabase", "databasse"] {
+            assert_eq!(names(&index, typed), ["a/clickhouse"], "{typed}");
+        }
+        assert_eq!(names(&index, "timetabel"), ["a/slots"]);
+        assert!(names(&index, "timetrains").is_empty(), "not in the same entry as words of their own");
+        assert!(names(&index, "tome").contains(&"a/time".to_owned()), "one error in four letters");
+    }
+
+    #[test]
     fn hostile_searches_find_nothing_and_break_nothing() {
         for search in ["", "%", "'; DROP TABLE", "\u{202e}\u{0}", &"a".repeat(10_000), &"a ".repeat(10_000)] {
             let _ = names(&small(), search);
@@ -486,10 +553,12 @@ mod tests {
 
     #[test]
     fn the_distance_counts_edits_and_swaps() {
-        let between = |a: &str, b: &str| distance(&a.chars().collect::<Vec<_>>(), b);
-        assert_eq!(between("playwright", "playwright"), 0);
-        assert_eq!(between("plawright", "playwright"), 1);
-        assert_eq!(between("everyhting", "everything"), 1);
-        assert_eq!(between("kitten", "sitting"), 3);
+        let between = |a: &str, b: &str| distances(&a.chars().collect::<Vec<_>>(), b);
+        assert_eq!(between("playwright", "playwright"), (0, 0));
+        assert_eq!(between("plawright", "playwright"), (1, 1));
+        assert_eq!(between("everyhting", "everything"), (1, 1));
+        assert_eq!(between("kitten", "sitting").0, 3);
+        assert_eq!(between("databse", "databases"), (2, 1));
+        assert_eq!(between("a", "abcdefghij"), (9, 0));
     }
 }
