@@ -193,6 +193,7 @@ fn merge(
     for key in &settings.unset_environment {
         wish.environment.remove(key);
         wish.inputs.remove(key);
+        wish.registry = wish.registry.take().filter(|_| key != "registry");
     }
     for (asked, value) in settings.inputs {
         let key = wish.input_key(&asked).unwrap_or(asked);
@@ -229,7 +230,8 @@ fn merge(
     wish.strategy = settings.strategy.unwrap_or(wish.strategy);
     wish.start_timeout_ms = settings.start_timeout_ms.unwrap_or(wish.start_timeout_ms);
     wish.call_timeout_ms = settings.call_timeout_ms.unwrap_or(wish.call_timeout_ms);
-    wish.probe_call = settings.probe_call.or_else(|| wish.probe_call.take());
+    // One without a tool takes away the one that was set.
+    wish.probe_call = settings.probe_call.or_else(|| wish.probe_call.take()).filter(|call| !call.tool.is_empty());
     Ok(secrets)
 }
 

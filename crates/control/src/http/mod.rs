@@ -18,6 +18,7 @@ mod members;
 mod problem;
 mod registry;
 mod reports;
+mod server_settings;
 mod servers;
 mod system;
 mod toolboxes;
@@ -50,6 +51,7 @@ fn routes() -> Routes {
         .merge(events::routes())
         .merge(catalog::routes())
         .merge(servers::routes())
+        .merge(server_settings::routes())
         .merge(toolsets::routes())
         .merge(toolboxes::routes())
         .merge(registry::routes())

@@ -10,6 +10,7 @@ mod ground;
 mod harness;
 mod identity;
 mod rollouts;
+mod server_settings;
 mod servers;
 mod sync;
 mod upkeep;

@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod connect;
 pub mod identity;
 pub mod servers;
+pub mod settings;
 pub mod system;
 
 use serde::{Deserialize, Serialize};

@@ -56,7 +56,7 @@ pub struct ServerSettings {
     /// Environment variables beyond the entry's inputs. For a secret, bind a credential instead.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
-    /// Environment variables to remove again.
+    /// Environment variables and inputs to remove again; `registry` for who pulls the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unset_environment: Vec<String>,
     /// Credentials by input name or environment variable; for a container image `registry` is who pulls it, as
@@ -84,7 +84,7 @@ pub struct ServerSettings {
     /// Milliseconds one call may take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call_timeout_ms: Option<u64>,
-    /// A tool call that must succeed before a revision is ready.
+    /// A tool call that must succeed before a revision is ready; with an empty `tool`, none any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_call: Option<ProbeCall>,
     /// Milliseconds a rollout may take in all; 10 minutes when absent.

@@ -1,0 +1,102 @@
+//! A server's settings, read back and given again.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{TestControl, both_engines};
+
+const TIME: &str = "io.github.modelcontextprotocol/server-time";
+const BRAVE: &str = "io.github.brave/brave-search-mcp-server";
+const CANARY: &str = "canary-77a1-brave-key";
+
+/// The settings of a server as the body of a change.
+fn as_change(settings: &Value) -> Value {
+    let mut change = json!({ "credentials": {} });
+    for field in [
+        "inputs",
+        "environment",
+        "arguments",
+        "limits",
+        "paths",
+        "egress",
+        "strategy",
+        "start_timeout_ms",
+        "call_timeout_ms",
+        "rollout_timeout_ms",
+    ] {
+        change[field] = settings[field].clone();
+    }
+    if !settings["probe_call"].is_null() {
+        change["probe_call"] = settings["probe_call"].clone();
+    }
+    for (input, bound) in settings["credentials"].as_object().unwrap() {
+        change["credentials"][input] = bound["name"].clone();
+    }
+    change
+}
+
+both_engines! {
+    async fn settings_come_back_as_they_were_given_and_change_nothing_when_given_again(engine) {
+        let t = TestControl::start(engine).await;
+        t.put("/api/v1/credentials/own", json!({ "secret": "x" })).await.expect(200);
+        let given = json!({
+            "name": "time", "entry": TIME, "start": false,
+            "inputs": { "local_timezone": "Europe/Oslo" },
+            "environment": { "LOG_LEVEL": "debug" },
+            "credentials": { "TOKEN": "own" },
+            "arguments": ["--verbose"],
+            "limits": { "memory_bytes": 268_435_456, "processes": 32, "cpu_millis": 500 },
+            "paths": [{ "path": "/srv/data", "writable": true }],
+            "egress": { "policy": "hosts", "hosts": ["api.example.com"] },
+            "strategy": "recreate",
+            "start_timeout_ms": 30_000, "call_timeout_ms": 20_000, "rollout_timeout_ms": 90_000,
+            "probe_call": { "tool": "get_current_time", "arguments": { "timezone": "UTC" } },
+        });
+        let created = t.post("/api/v1/servers", given.clone()).await.expect(201);
+        let settings = t.get("/api/v1/servers/time/settings").await.expect(200).body;
+        for same in [
+            "environment", "arguments", "limits", "paths", "egress", "strategy", "start_timeout_ms",
+            "call_timeout_ms", "rollout_timeout_ms", "probe_call",
+        ] {
+            assert_eq!(settings[same], given[same], "{same}");
+        }
+        assert_eq!(settings["inputs"], json!({ "--local-timezone": "Europe/Oslo" }));
+        assert_eq!(settings["credentials"]["TOKEN"]["name"], "own");
+        assert_eq!(settings["entry"]["name"], TIME);
+        assert_eq!(settings["package"]["identifier"], "mcp-server-time");
+        assert_eq!((&settings["revision"], &settings["etag"]), (&json!(1), &created.body["etag"]));
+
+        let again = t.patch("/api/v1/servers/time", as_change(&settings)).await.expect(202);
+        assert_eq!((&again.body["revision"], &again.body["etag"]), (&json!(1), &settings["etag"]));
+    }
+
+    async fn what_was_set_can_be_taken_away_again(engine) {
+        let t = TestControl::start(engine).await;
+        let given = json!({
+            "name": "time", "entry": TIME, "start": false, "inputs": { "local_timezone": "Europe/Oslo" },
+            "probe_call": { "tool": "get_current_time" },
+        });
+        t.post("/api/v1/servers", given).await.expect(201);
+        let change = json!({ "unset_environment": ["--local-timezone"], "probe_call": { "tool": "" } });
+        assert_eq!(t.patch("/api/v1/servers/time", change).await.expect(202).body["revision"], 2);
+        let settings = t.get("/api/v1/servers/time/settings").await.expect(200).body;
+        assert_eq!((&settings["inputs"], &settings["probe_call"]), (&json!({}), &Value::Null));
+    }
+
+    async fn settings_name_a_secret_and_never_show_it_to_those_who_may_see_names(engine) {
+        let t = TestControl::start(engine).await;
+        let body = json!({ "name": "brave", "entry": BRAVE, "start": false, "inputs": { "BRAVE_API_KEY": CANARY } });
+        t.post("/api/v1/servers", body).await.expect(201);
+        let settings = t.get("/api/v1/servers/brave/settings").await.expect(200);
+        assert!(!settings.text.contains(CANARY));
+        assert_eq!(settings.body["credentials"]["BRAVE_API_KEY"]["name"], "brave-brave-api-key");
+        assert_eq!(settings.body["inputs"], json!({}));
+
+        let key = t.post("/api/v1/keys", json!({ "name": "viewer", "role": "viewer" })).await.expect(201);
+        let key = key.body["key"].as_str().unwrap().to_owned();
+        let theirs = t.ask_as(&key, Method::GET, "/api/v1/servers/brave/settings", None).await.expect(200);
+        assert_eq!(theirs.body["credentials"]["BRAVE_API_KEY"]["name"], Value::Null);
+        assert!(theirs.body["credentials"]["BRAVE_API_KEY"]["id"].is_string());
+        t.get("/api/v1/servers/nothing/settings").await.expect(404);
+    }
+}
