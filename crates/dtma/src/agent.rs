@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_link::Channel;
 use toolyard_types::agent::{Desired, DesiredInstance, Enforcement, Failure, JobResult, Observed, ToolboxReport};
@@ -20,13 +21,15 @@ use toolyard_types::spec::{Lock, Runtime};
 use toolyard_types::state::{Phase, Reason};
 use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ServerId, ToolboxId};
 
+use crate::capacity::Meter;
 use crate::desired::DesiredFile;
 use crate::docker::{ConnectError, Docker};
 use crate::engine::{Engine, EngineOptions, Running};
-use crate::instance::{Instance, Slot};
+use crate::instance::Instance;
 use crate::packages::{Clients, PackageClients, Runtimes, Store, platform};
 use crate::plan::{Action, Goal, Seen, View, plan};
 use crate::process::launch;
+use crate::slot::Slot;
 use crate::uids::Uids;
 
 /// How often leases are looked at and garbage is collected when nothing changes.
@@ -128,6 +131,8 @@ pub(crate) struct Context {
     enforcement: BTreeMap<String, Enforcement>,
     clients: PackageClients,
     uids: Mutex<Uids>,
+    /// Cancelled when servers are to end at once, whatever calls they have.
+    pub(crate) hurry: CancellationToken,
     desired: watch::Sender<Option<Arc<Desired>>>,
 }
 
@@ -141,6 +146,7 @@ pub(crate) struct Inner {
     /// Rises when something observed changed that the control plane waits for.
     pub(crate) changed: watch::Sender<u64>,
     report: ToolboxReport,
+    meter: Arc<Meter>,
     file: DesiredFile,
     instances: Mutex<BTreeMap<InstanceId, Entry>>,
     jobs: Mutex<BTreeMap<JobId, Job>>,
@@ -180,6 +186,8 @@ impl Agent {
         if let Engine::Docker(docker) = &context.engine {
             found = docker.find_running(&context).await;
         }
+        let meter = Meter::new(data_dir.clone(), options.clock.clone());
+        meter.renew().await;
         let inner = Arc::new(Inner {
             context: Arc::new(context),
             control: options.control,
@@ -188,6 +196,7 @@ impl Agent {
             links: watch::Sender::new(Vec::new()),
             changed: watch::Sender::new(0),
             report,
+            meter,
             file,
             instances: Mutex::default(),
             jobs: Mutex::default(),
@@ -333,6 +342,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         enforcement,
         clients: options.clients.clone(),
         uids: Mutex::new(uids),
+        hurry: CancellationToken::new(),
         desired: watch::Sender::new(file.load().map(Arc::new)),
     };
     Ok((context, report, file))
@@ -472,7 +482,8 @@ impl Inner {
         let outcome = |job: &Job| job.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let jobs = self.jobs();
         let jobs = jobs.iter().filter_map(|(id, job)| Some(JobResult { id: *id, outcome: outcome(job)? })).collect();
-        Observed { toolbox: self.report.clone(), instances, jobs }
+        let toolbox = ToolboxReport { capacity: self.meter.last(), ..self.report.clone() };
+        Observed { toolbox, instances, jobs }
     }
 
     /// Notes which ends the control plane has been told of.
@@ -575,7 +586,7 @@ impl Inner {
         }
         // The first thing the control plane hears must not be that servers which serve are pending.
         let settled = async {
-            while self.instances().values().any(|entry| entry.slot.observed().status.phase == Phase::Pending) {
+            while self.instances().values().any(|entry| entry.slot.status().phase == Phase::Pending) {
                 if changed.changed().await.is_err() {
                     return;
                 }
@@ -606,6 +617,7 @@ impl Inner {
 
     async fn stop_all(&self) {
         let mut changed = self.changed.subscribe();
+        self.context.hurry.cancel();
         for entry in self.instances().values() {
             entry.goal.send_replace(Goal::Stop);
         }
@@ -688,6 +700,7 @@ async fn keep(inner: Arc<Inner>) {
             inner.apply(action);
         }
         inner.end_lease();
+        inner.meter.renew().await;
         if collect_soon || collected.elapsed() >= COLLECT_EVERY {
             inner.collect_garbage().await;
             (collected, collect_soon) = (tokio::time::Instant::now(), false);

@@ -209,7 +209,7 @@ fn framed(body: Body) -> Response {
 fn connection(inner: &Inner, id: &str) -> Result<Connection, Refusal> {
     let slot = inner.slot(instance_id(id)?).ok_or_else(unknown)?;
     slot.connection().ok_or_else(|| {
-        let status = slot.observed().status;
+        let status = slot.status();
         let message = if status.message.is_empty() { String::new() } else { format!(": {}", status.message) };
         Refusal::new(Code::ServerNotReady, format!("the instance is {}{message}", status.phase))
     })

@@ -51,6 +51,8 @@ pub(crate) struct Running {
     pub(crate) streams: Streams,
     /// The line to its keeper.
     pub(crate) line: Line,
+    /// The container it runs in, if it does.
+    pub(crate) container: Option<String>,
 }
 
 /// A server's standard input and output.

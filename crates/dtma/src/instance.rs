@@ -6,136 +6,51 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use toolyard_mcp::era::Handshake;
-use toolyard_mcp::stdio::{CallError, Connection, HandshakeError, Options};
-use toolyard_types::agent::{DesiredInstance, Era, Exit, Failure, LogStream, McpInfo, ObservedInstance};
-use toolyard_types::spec::RevisionSpec;
+use toolyard_mcp::stdio::{Connection, Options};
+use toolyard_types::Timestamp;
+use toolyard_types::agent::{DesiredInstance, Era, Exit, Failure, LogStream, McpInfo};
 use toolyard_types::state::{Phase, Reason, Status};
-use toolyard_types::{InstanceId, Timestamp};
 
 use crate::agent::Context;
 use crate::desired::write_whole;
 use crate::engine::{Line, Running, Streams};
 use crate::packages::Prepared;
 use crate::plan::Goal;
+use crate::probe::{self, Health, NotReady, Ready};
 use crate::process::log::{LogWriter, Redaction};
 use crate::process::wire::{Ended, Killed, ToAgent, ToSupervisor};
+use crate::slot::Slot;
 
 /// How often the line to one supervisor may break before its server counts as lost.
 const MAX_RECONNECTS: usize = 5;
 const ANSWERED_FILE: &str = "answered.json";
-const HEALTH_EVERY: Duration = Duration::from_secs(15);
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
-const UNHEALTHY_AFTER: u32 = 3;
-const HEALTHY_AFTER: u32 = 2;
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// A server that ran this long has recovered: the next wait is short again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 /// So many exits in a row without recovering are a crash loop.
 const CRASH_LOOP: u32 = 3;
+/// How long a server that is to be stopped may go on with the calls it has; less where calls may take less.
+const LONGEST_DRAIN: Duration = Duration::from_secs(30);
 /// How long a server may live on after it closed its output, before it is stopped.
 const CLOSED_GRACE: Duration = Duration::from_secs(2);
 /// What a server may take to write one message.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
-/// JSON-RPC: the method does not exist. A server without tools may say so.
-const METHOD_NOT_FOUND: i64 = -32601;
-
-/// What is known of an instance; shared between its task, the sync and the API.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    state: Mutex<State>,
-    /// Rises when something changed that the control plane waits for.
-    changed: watch::Sender<u64>,
-}
-
-#[derive(Debug)]
-struct State {
-    observed: ObservedInstance,
-    connection: Option<Connection>,
-    ended: bool,
-    reported: bool,
-}
-
-impl Slot {
-    pub(crate) fn new(id: InstanceId, now: Timestamp, changed: watch::Sender<u64>) -> Self {
-        let observed = ObservedInstance {
-            id,
-            status: Status::new(Phase::Pending, Reason::Requested, "", now),
-            pid: None,
-            ready_since: None,
-            restarts: 0,
-            exit: None,
-            mcp: None,
-            usage: None,
-            container_id: None,
-            last_success_at: None,
-            failures: 0,
-            copies: 0,
-        };
-        Self { state: Mutex::new(State { observed, connection: None, ended: false, reported: false }), changed }
-    }
-
-    /// Everything observed.
-    pub(crate) fn observed(&self) -> ObservedInstance {
-        self.state().observed.clone()
-    }
-
-    /// The connection to the server, while it runs and has answered.
-    pub(crate) fn connection(&self) -> Option<Connection> {
-        self.state().connection.clone()
-    }
-
-    /// Ends the connection to the server, which runs on.
-    pub(crate) fn let_go(&self) {
-        if let Some(connection) = self.state().connection.take() {
-            connection.close();
-        }
-    }
-
-    /// Whether it was stopped and nothing of it runs, and whether the control plane knows.
-    pub(crate) fn ended(&self) -> (bool, bool) {
-        let state = self.state();
-        (state.ended, state.reported)
-    }
-
-    /// Notes that the control plane has been told of the end.
-    pub(crate) fn report_end(&self) {
-        let mut state = self.state();
-        if state.ended && !state.reported {
-            state.reported = true;
-            drop(state);
-            self.wake();
-        }
-    }
-
-    /// A poisoned lock means a panic between two whole assignments; the state is still whole.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn update(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state());
-        self.wake();
-    }
-
-    fn wake(&self) {
-        self.changed.send_modify(|count| *count += 1);
-    }
-}
 
 /// What is kept about a server that answered, so that a restarted agent can go on with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Answered {
     handshake: Handshake,
     tools: u32,
+    #[serde(default)]
+    tool_names: Vec<String>,
     ready_since: Timestamp,
     restarts: u32,
 }
@@ -151,6 +66,16 @@ enum End {
     NotReady(Failure, Option<Ended>),
     /// Its supervisor disappeared, and everything below it.
     Lost,
+}
+
+/// How far stopping has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    No,
+    /// It may end the calls it has.
+    Draining,
+    /// Its keeper ends it.
+    Told,
 }
 
 /// The task of one instance.
@@ -267,6 +192,8 @@ impl Instance {
         self.slot.update(|state| {
             state.connection = None;
             state.observed.pid = None;
+            state.observed.container_id = None;
+            state.observed.failures = 0;
             state.observed.ready_since = None;
             state.observed.usage = None;
         });
@@ -342,7 +269,7 @@ impl Instance {
 
     /// Speaks to a running server until it has ended.
     async fn serve(&mut self, running: Running, answered: Option<Answered>) -> End {
-        let Running { hello, streams, mut line } = running;
+        let Running { hello, streams, mut line, container } = running;
         if let Some(ended) = hello.ended {
             line.dismiss().await;
             return End::Exited(ended);
@@ -359,24 +286,25 @@ impl Instance {
         let unknown = answered.is_none();
         self.slot.update(|state| {
             state.observed.pid = Some(hello.pid);
+            state.observed.container_id = container;
             if unknown && state.observed.status.phase == Phase::Pending {
                 state.observed.status.phase = Phase::Starting;
                 state.observed.status.reason = Reason::AwaitingProbe;
             }
         });
         let started = Instant::now();
-        let mut health = Health::default();
+        let mut health = Health::new();
         let mut probing = answered.is_none();
         if let Some(answered) = answered {
             connection.resume(answered.handshake.clone());
             self.ready(&connection, answered);
         }
-        let mut probe = Box::pin(probe(connection.clone(), self.desired.spec.clone(), self.known_era));
-        let mut check: std::pin::Pin<Box<dyn Future<Output = bool> + Send>> =
-            Box::pin(health_check(connection.clone()));
+        let mut probe = Box::pin(probe::probe(connection.clone(), self.desired.spec.clone(), self.known_era));
+        let mut check = Box::pin(probe::check(connection.clone(), health.pause(0)));
         let mut closed = Box::pin(closed_for(connection.clone(), CLOSED_GRACE));
+        let mut drained = Box::pin(drained(Arc::clone(&self.context), connection.clone(), self.longest_drain()));
         let mut closed_seen = false;
-        let mut stopping = false;
+        let mut stopping = Stopping::No;
         let mut not_ready: Option<Failure> = None;
         loop {
             tokio::select! {
@@ -388,7 +316,7 @@ impl Instance {
                             self.failures = 0;
                         }
                         return match not_ready {
-                            _ if stopping => End::Asked(ended),
+                            _ if stopping == Stopping::Told => End::Asked(ended),
                             Some(failure) if ended.killed == Some(Killed::Asked) => End::NotReady(failure, Some(ended)),
                             _ => End::Exited(ended),
                         };
@@ -402,13 +330,16 @@ impl Instance {
                 result = &mut probe, if probing => {
                     probing = false;
                     match result {
-                        Ok((handshake, tools)) => {
-                            let restarts = self.slot.observed().restarts;
-                            let answered = Answered { handshake, tools, ready_since: self.context.clock.now(), restarts };
+                        Ok(Ready { handshake, tools, tool_names }) => {
+                            let restarts = self.slot.state().observed.restarts;
+                            let ready_since = self.context.clock.now();
+                            let answered = Answered { handshake, tools, tool_names, ready_since, restarts };
                             let text = format!("ready after {} ms", started.elapsed().as_millis());
                             let _ = line.commands.try_send(ToSupervisor::Log { stream: LogStream::Toolyard, text });
                             self.save_answered(&answered);
                             self.ready(&connection, answered);
+                            health = Health::new();
+                            check.set(probe::check(connection.clone(), health.pause(0)));
                         }
                         // It closed its output; why, its exit says in a moment, or `closed` gives up on it.
                         Err(NotReady::Closed) => {}
@@ -424,9 +355,10 @@ impl Instance {
                         }
                     }
                 }
-                healthy = &mut check, if !probing && !stopping && not_ready.is_none() => {
-                    self.judge(health.note(healthy));
-                    check = Box::pin(health_check(connection.clone()));
+                healthy = &mut check, if !probing && stopping == Stopping::No && not_ready.is_none() => {
+                    self.judge(&mut health, healthy);
+                    let pause = health.pause(connection.activity().begun);
+                    check.set(probe::check(connection.clone(), pause));
                 }
                 () = &mut closed, if !closed_seen => {
                     closed_seen = true;
@@ -435,16 +367,24 @@ impl Instance {
                     let _ = line.commands.send(ToSupervisor::Stop).await;
                 }
                 () = self.goal_changes() => {
-                    if *self.goal.borrow() != Goal::Run {
+                    if *self.goal.borrow() != Goal::Run && stopping == Stopping::No {
+                        // From now on calls go elsewhere; those it has may come to their end.
                         self.slot.update(|state| state.connection = None);
                         self.set(Phase::Stopping, Reason::Requested, "");
-                        let _ = line.commands.send(ToSupervisor::Stop).await;
-                        (stopping, probing, closed_seen) = (true, false, true);
-                        connection.close();
+                        (stopping, probing) = (Stopping::Draining, false);
                     }
+                }
+                () = &mut drained, if stopping == Stopping::Draining => {
+                    let _ = line.commands.send(ToSupervisor::Stop).await;
+                    (stopping, closed_seen) = (Stopping::Told, true);
+                    connection.close();
                 }
             }
         }
+    }
+
+    fn longest_drain(&self) -> Duration {
+        Duration::from_millis(self.desired.spec.call_timeout_ms).min(LONGEST_DRAIN)
     }
 
     async fn wait_for_exit(&self, line: &mut Line, failure: Failure) -> End {
@@ -458,7 +398,7 @@ impl Instance {
     }
 
     fn ready(&mut self, connection: &Connection, answered: Answered) {
-        let Answered { handshake, tools, ready_since, restarts } = answered;
+        let Answered { handshake, tools, tool_names, ready_since, restarts } = answered;
         self.known_era = Some(handshake.era);
         self.was_ready = true;
         let now = self.context.clock.now();
@@ -472,13 +412,22 @@ impl Instance {
                 server_name: handshake.server_name,
                 server_version: handshake.server_version,
                 tools,
-                tool_names: Vec::new(),
+                tool_names,
             });
+            state.observed.last_success_at = Some(now);
+            state.observed.failures = 0;
             state.observed.status = Status::new(Phase::Ready, Reason::Answered, "", now);
         });
     }
 
-    fn judge(&self, verdict: Option<bool>) {
+    fn judge(&self, health: &mut Health, healthy: bool) {
+        let verdict = health.note(healthy);
+        if healthy {
+            self.slot.note_answer(self.context.clock.now());
+        } else {
+            let failures = health.failures();
+            self.slot.update(|state| state.observed.failures = failures);
+        }
         match verdict {
             Some(false) => self.set(Phase::Degraded, Reason::ProbeFailed, "it stopped answering"),
             Some(true) => self.set(Phase::Ready, Reason::Answered, ""),
@@ -542,105 +491,19 @@ fn connect(streams: Streams, noise: mpsc::Sender<String>, handed_over: u32) -> s
     streams.open(Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES })
 }
 
-enum NotReady {
-    Closed,
-    Failed(Failure),
-}
-
-impl NotReady {
-    fn because(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Failed(crate::packages::failure(reason, message))
-    }
-}
-
-/// Handshake, tools, and the probe call if the revision has one.
-async fn probe(
-    connection: Connection,
-    spec: RevisionSpec,
-    known_era: Option<Era>,
-) -> Result<(Handshake, u32), NotReady> {
-    let limit = Duration::from_millis(spec.start_timeout_ms);
-    let late = || NotReady::because(Reason::StartTimeout, format!("it did not answer within {} ms", limit.as_millis()));
-    let work = async {
-        let handshake = connection.handshake(known_era, limit).await.map_err(|error| match error {
-            HandshakeError::Closed => NotReady::Closed,
-            HandshakeError::Timeout(_) => late(),
-            other => NotReady::because(Reason::HandshakeFailed, other.to_string()),
-        })?;
-        let tools = match connection.list_tools(limit).await {
-            Ok(tools) => u32::try_from(tools.len()).unwrap_or(u32::MAX),
-            Err(CallError::Server { code: METHOD_NOT_FOUND, .. }) => 0,
-            Err(error) => return Err(not_ready("tools/list", error)),
-        };
-        if let Some(call) = &spec.probe_call {
-            let params = serde_json::json!({ "name": call.tool, "arguments": call.arguments }).to_string();
-            let result = connection.request("tools/call", Some(Bytes::from(params)), limit).await;
-            let result = result.map_err(|error| not_ready("the probe call", error))?;
-            if is_error(&result) {
-                return Err(NotReady::because(
-                    Reason::ProbeFailed,
-                    format!("the probe call of `{}` failed", call.tool),
-                ));
-            }
-        }
-        Ok((handshake, tools))
-    };
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
-}
-
-fn not_ready(what: &str, error: CallError) -> NotReady {
-    match error {
-        CallError::Closed => NotReady::Closed,
-        CallError::Timeout(_) => NotReady::because(Reason::StartTimeout, format!("it did not answer {what} in time")),
-        other => NotReady::because(Reason::HandshakeFailed, format!("{what}: {other}")),
-    }
-}
-
-fn is_error(result: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct ToolResult {
-        #[serde(rename = "isError", default)]
-        is_error: bool,
-    }
-    serde_json::from_slice::<ToolResult>(result).is_ok_and(|result| result.is_error)
-}
-
-/// Waits for the time of the next check, then asks the server for a sign of life.
-async fn health_check(connection: Connection) -> bool {
-    tokio::time::sleep(HEALTH_EVERY).await;
-    let modern = connection.handshake_result().is_some_and(|handshake| handshake.era == Era::Modern);
-    let method = if modern { "tools/list" } else { "ping" };
-    match connection.request(method, None, HEALTH_TIMEOUT).await {
-        Ok(_) | Err(CallError::Server { .. }) => true,
-        Err(_) => false,
+/// Waits until no call waits for the server any more, at most `limit`, and not at all when the agent is in a hurry.
+async fn drained(context: Arc<Context>, connection: Connection, limit: Duration) {
+    tokio::select! {
+        () = connection.idle() => {}
+        () = connection.closed() => {}
+        () = context.hurry.cancelled() => {}
+        () = tokio::time::sleep(limit) => tracing::info!("calls that were under way when their server was stopped end now"),
     }
 }
 
 async fn closed_for(connection: Connection, grace: Duration) {
     connection.closed().await;
     tokio::time::sleep(grace).await;
-}
-
-/// Counts answers to health checks.
-#[derive(Debug, Default)]
-struct Health {
-    in_a_row: u32,
-    last: bool,
-    degraded: bool,
-}
-
-impl Health {
-    /// Notes one answer; says so when the verdict changes.
-    fn note(&mut self, healthy: bool) -> Option<bool> {
-        self.in_a_row = if healthy == self.last { self.in_a_row.saturating_add(1) } else { 1 };
-        self.last = healthy;
-        let turned = match self.degraded {
-            true => healthy && self.in_a_row >= HEALTHY_AFTER,
-            false => !healthy && self.in_a_row >= UNHEALTHY_AFTER,
-        };
-        self.degraded ^= turned;
-        turned.then_some(healthy)
-    }
 }
 
 fn delay_after(failures: u32, failure: &Failure) -> Duration {
@@ -666,13 +529,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn three_silences_degrade_and_two_answers_repair() {
-        let mut health = Health::default();
-        assert_eq!([false, false, false].map(|healthy| health.note(healthy)), [None, None, Some(false)]);
-        assert_eq!([true, false, true, true].map(|healthy| health.note(healthy)), [None, None, None, Some(true)]);
-    }
 
     #[test]
     fn waits_grow_to_a_minute_and_no_further() {

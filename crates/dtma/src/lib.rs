@@ -9,6 +9,7 @@
 
 mod agent;
 mod api;
+mod capacity;
 mod desired;
 mod docker;
 mod engine;
@@ -16,7 +17,9 @@ mod identity;
 mod instance;
 mod packages;
 mod plan;
+mod probe;
 mod process;
+mod slot;
 mod sync;
 mod uids;
 

@@ -248,6 +248,7 @@ fn keep(
     let pump = AbortOnDropHandle::new(tokio::spawn(pump(output, pieces, Arc::clone(&journal))));
     let (event_sender, events) = mpsc::channel(64);
     let (commands, command_receiver) = mpsc::channel(256);
+    let container = Some(id.clone());
     let keeper = Keeper {
         api: docker.api.clone(),
         id,
@@ -277,7 +278,7 @@ fn keep(
             .then(|| describe(state, false, String::new(), context.clock.now())),
     };
     let streams = Streams::Attached { stdin, stdout: Box::new(StreamReader::new(Box::pin(stdout))) };
-    Running { hello, streams, line: Line::new(events, commands, AbortOnDropHandle::new(task)) }
+    Running { hello, streams, line: Line::new(events, commands, AbortOnDropHandle::new(task)), container }
 }
 
 /// Carries what a container writes, until the stream ends.

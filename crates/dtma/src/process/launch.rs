@@ -109,7 +109,7 @@ fn running(stream: UnixStream, mut incoming: Incoming, first: ToAgent) -> Result
         return Err(LaunchError::NotStarted("the supervisor sent no pipes".into()));
     };
     let line = open_line(stream, incoming).map_err(LaunchError::Supervisor)?;
-    Ok(Running { hello, streams: Streams::Pipes { stdin, stdout }, line })
+    Ok(Running { hello, streams: Streams::Pipes { stdin, stdout }, line, container: None })
 }
 
 fn open_line(stream: UnixStream, incoming: Incoming) -> io::Result<Line> {

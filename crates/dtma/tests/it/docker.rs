@@ -164,6 +164,7 @@ async fn an_npm_server_is_installed_in_the_image_that_runs_it_called_and_gone_wi
     assert!(world.report().runtimes.contains_key("node"), "{:?}", world.report().runtimes);
     let id = world.deploy(&["ok"]).await;
     let ready = world.phase(id, Phase::Ready).await;
+    assert!(ready.container_id.as_deref().is_some_and(|id| id.len() == 64), "{:?}", ready.container_id);
     let mcp = ready.mcp.expect("it answered");
     assert_eq!((mcp.era, mcp.server_name.as_str()), (Era::Legacy, "toolyard-fixture"));
     assert_eq!(world.call(id, "echo", json!({ "message": "hi" })).await, "hi");

@@ -15,6 +15,9 @@ async fn a_server_is_resolved_installed_started_probed_called_and_stopped_with_n
     let mcp = ready.mcp.expect("it answered");
     assert_eq!((mcp.era, mcp.server_name.as_str()), (Era::Legacy, "toolyard-fixture"));
     assert!(mcp.tools > 5 && ready.ready_since.is_some());
+    assert_eq!(mcp.tool_names.len(), usize::try_from(mcp.tools).expect("a few"));
+    assert!(mcp.tool_names.iter().any(|name| name == "echo"));
+    assert!(ready.last_success_at.is_some() && ready.failures == 0 && ready.container_id.is_none());
     let pid = ready.pid.expect("it runs");
     assert!(alive(pid));
 
@@ -200,4 +203,57 @@ async fn a_prepared_instance_starts_only_when_told() {
     world.phase(id, Phase::Ready).await;
     world.desire(|desired| desired.instances[0].run = false);
     world.observed("stopped, still prepared", id, |i| i.status.message == "prepared" && i.pid.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_call_that_takes_too_long_or_fails_is_told_as_such() {
+    let world = World::new().await;
+    let probing = |tool: &str, ms: u64| {
+        let arguments = json!({ "ms": ms }).as_object().expect("an object").clone();
+        toolyard_types::spec::ProbeCall { tool: tool.into(), arguments }
+    };
+    let slow = world.deploy_with(&["ok"], |instance| {
+        instance.spec.start_timeout_ms = 2500;
+        instance.spec.probe_call = Some(probing("sleep", 60_000));
+    });
+    let slow = slow.await;
+    let unknown = world.deploy_with(&["ok"], |instance| instance.spec.probe_call = Some(probing("none", 0))).await;
+    for (id, why) in [(slow, "was not answered within the 2500 ms"), (unknown, "unknown tool")] {
+        let failed = world.phase(id, Phase::Failed).await;
+        assert_eq!(failed.status.reason, Reason::ProbeFailed);
+        assert!(failed.status.message.contains(why), "{}", failed.status.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_is_seen_within_about_ten_seconds() {
+    let world = World::new().await;
+    let id = world.deploy(&["deaf-after", "2000"]).await;
+    let ready = world.phase(id, Phase::Ready).await;
+    let failing = world.observed("a check failed", id, |instance| instance.failures > 0).await;
+    assert_eq!(failing.status.phase, Phase::Ready, "one silence is not yet a hang");
+    let degraded = world.phase(id, Phase::Degraded).await;
+    assert_eq!((degraded.status.reason, degraded.pid), (Reason::ProbeFailed, ready.pid));
+    assert!(degraded.failures >= 3 && degraded.last_success_at < Some(degraded.status.since));
+    let took = degraded.status.since.since(degraded.last_success_at.expect("it answered once"));
+    assert!(took < std::time::Duration::from_secs(14), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_stopped_ends_its_calls_first_and_takes_no_new_ones() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    let call = |tool: &str, arguments: serde_json::Value| json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": tool, "arguments": arguments } });
+    let slow = world.send(id, call("sleep", json!({ "ms": 1500 })));
+    let meanwhile = async {
+        world.logged(id, "fixture ok starts").await;
+        world.undesire(id);
+        world.phase(id, Phase::Stopping).await;
+        world.send(id, call("echo", json!({ "message": "late" }))).await
+    };
+    let (slow, late) = tokio::join!(slow, meanwhile);
+    assert_eq!(slow.expect("it was under way")[0]["result"]["content"][0]["text"], "slept");
+    assert_eq!(late.expect_err("it stops").1["code"], "server_not_ready");
+    world.gone(id).await;
 }

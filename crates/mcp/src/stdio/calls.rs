@@ -4,7 +4,9 @@ use super::{CALL_BACKLOG, CallError, MAX_IN_FLIGHT};
 use crate::envelope::Id;
 use bytes::Bytes;
 use std::collections::HashMap;
-use tokio::sync::mpsc;
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 /// What a call's stream is given.
 #[derive(Debug)]
@@ -24,18 +26,25 @@ pub(super) struct Call {
     pub(super) token: Option<Bytes>,
     /// Made by the connection itself: it takes part in no question of which caller a message is for.
     own: bool,
+    /// A subscription, which is not meant to be answered.
+    lasting: bool,
     events: mpsc::Sender<Event>,
 }
 
 impl Call {
-    pub(super) fn of_caller(caller_id: Id, token: Option<Bytes>) -> (Self, mpsc::Receiver<Event>) {
+    pub(super) fn of_caller(caller_id: Id, token: Option<Bytes>, lasting: bool) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(CALL_BACKLOG + 1);
-        (Self { caller_id, token, own: false, events }, receiver)
+        (Self { caller_id, token, own: false, lasting, events }, receiver)
     }
 
     pub(super) fn own(id: u64) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(1);
-        (Self { caller_id: Id::number(id), token: None, own: true, events }, receiver)
+        (Self { caller_id: Id::number(id), token: None, own: true, lasting: false, events }, receiver)
+    }
+
+    /// Whether a caller waits for its answer.
+    fn is_awaited(&self) -> bool {
+        !self.own && !self.lasting
     }
 
     /// Gives the caller a message before the response; `false` when the caller does not keep up.
@@ -57,6 +66,13 @@ pub(super) struct Calls {
     /// Questions of the server that a caller has and did not answer yet: the raw id, and whose call it is.
     questions: HashMap<String, u64>,
     closed: bool,
+    /// How many calls callers have made.
+    begun: u64,
+    /// How many of them wait for their answer, and since when at least one does.
+    awaited: usize,
+    awaited_since: Option<Instant>,
+    /// Told when none waits any more.
+    idle: Arc<Notify>,
 }
 
 impl Calls {
@@ -67,8 +83,33 @@ impl Calls {
         if self.in_flight.len() >= MAX_IN_FLIGHT {
             return Err(CallError::Busy);
         }
+        if call.is_awaited() {
+            self.begun += 1;
+            self.awaited += 1;
+            self.awaited_since.get_or_insert_with(Instant::now);
+        }
         self.in_flight.insert(id, call);
         Ok(())
+    }
+
+    /// How many calls callers have made, how many of them wait for their answer, and since when at least one does.
+    pub(super) fn awaited(&self) -> (u64, usize, Option<Instant>) {
+        (self.begun, self.awaited, self.awaited_since)
+    }
+
+    /// Told when no call of a caller waits any more.
+    pub(super) fn idle(&self) -> Arc<Notify> {
+        self.idle.clone()
+    }
+
+    fn settle(&mut self, call: &Call) {
+        if call.is_awaited() {
+            self.awaited = self.awaited.saturating_sub(1);
+            if self.awaited == 0 {
+                self.awaited_since = None;
+                self.idle.notify_waiters();
+            }
+        }
     }
 
     pub(super) fn get(&self, id: u64) -> Option<&Call> {
@@ -79,7 +120,9 @@ impl Calls {
         if !self.questions.is_empty() {
             self.questions.retain(|_, call| *call != id);
         }
-        self.in_flight.remove(&id)
+        let call = self.in_flight.remove(&id)?;
+        self.settle(&call);
+        Some(call)
     }
 
     /// Ends the one call that its caller named `raw`; none when two callers chose the same name.
@@ -118,7 +161,8 @@ impl Calls {
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.questions.clear();
-        for (_, call) in self.in_flight.drain() {
+        for (_, call) in std::mem::take(&mut self.in_flight) {
+            self.settle(&call);
             call.finish(Err(CallError::Closed));
         }
     }

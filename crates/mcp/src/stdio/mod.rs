@@ -33,6 +33,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The default bound on one message, in bytes.
@@ -83,6 +84,9 @@ struct Shared {
     listen_id: AtomicU64,
     /// The server has sent at least one protocol message.
     spoke: AtomicBool,
+    /// When the connection was opened, and how many milliseconds later the server was last heard.
+    opened: Instant,
+    heard_ms: AtomicU64,
     /// The connection began in the middle of the server's output.
     resumed: AtomicBool,
     /// The first line of noise, for the error when nothing but noise comes.
@@ -105,6 +109,22 @@ impl Shared {
         self.end.cancel();
         self.calls().close();
     }
+
+    fn note_heard(&self) {
+        let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(since, Ordering::Relaxed);
+    }
+}
+
+/// What callers do on a connection, subscriptions aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// How many calls they have made.
+    pub begun: u64,
+    /// How many of them wait for their answer.
+    pub awaited: usize,
+    /// How long calls have waited with nothing heard from the server; none while no call waits.
+    pub silent_for: Option<Duration>,
 }
 
 impl Connection {
@@ -125,6 +145,8 @@ impl Connection {
             noise: options.noise,
             listen_id: AtomicU64::new(0),
             spoke: AtomicBool::new(false),
+            opened: Instant::now(),
+            heard_ms: AtomicU64::new(0),
             resumed: AtomicBool::new(false),
             first_noise: Mutex::default(),
             end: end.clone(),
@@ -208,6 +230,29 @@ impl Connection {
     #[must_use]
     pub fn unsolicited(&self) -> broadcast::Receiver<Bytes> {
         self.shared().unsolicited.subscribe()
+    }
+
+    /// What callers do now.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        let shared = self.shared();
+        let (begun, awaited, since) = shared.calls().awaited();
+        let heard = shared.opened + Duration::from_millis(shared.heard_ms.load(Ordering::Relaxed));
+        Activity { begun, awaited, silent_for: since.map(|since| since.max(heard).elapsed()) }
+    }
+
+    /// Waits until no call of a caller waits for its answer, subscriptions aside.
+    pub async fn idle(&self) {
+        let idle = self.shared().calls().idle();
+        loop {
+            let mut told = std::pin::pin!(idle.notified());
+            // Listening first: a call that ends in between must not be missed.
+            told.as_mut().enable();
+            if self.shared().calls().awaited().1 == 0 {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Closes the server's input and fails what waits.
@@ -296,7 +341,8 @@ impl Connection {
         }
         message.edit_id(&mut edits, &upstream_id);
         let caller_id = message.id().expect("a request has an id");
-        let (call, events) = Call::of_caller(caller_id, token.map(|span| message.bytes().slice(span)));
+        let lasting = message.method() == "subscriptions/listen";
+        let (call, events) = Call::of_caller(caller_id, token.map(|span| message.bytes().slice(span)), lasting);
         self.start(id, call, events, edits.apply(message.bytes()), true)
     }
 

@@ -149,6 +149,7 @@ fn take_noise(shared: &Shared, line: &[u8]) {
 
 fn take_message(shared: &Shared, message: &Message) {
     shared.spoke.store(true, Ordering::Relaxed);
+    shared.note_heard();
     shared.resumed.store(false, Ordering::Relaxed);
     match message.kind() {
         Kind::Result | Kind::Error => take_answer(shared, message),

@@ -356,3 +356,24 @@ async fn bytes_that_are_no_message_are_refused() {
         assert!(matches!(connection.send(bytes(bad)), Err(CallError::Invalid(_))), "{bad}");
     }
 }
+
+#[tokio::test]
+async fn what_callers_wait_for_is_counted_and_its_end_awaited_but_subscriptions_are_not() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let _listening =
+        connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{}}"#)).unwrap();
+    server.read().await;
+    tokio::time::timeout(LONG, connection.idle()).await.expect("nobody waits");
+    let mut call = connection.send(bytes(r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{}}"#)).unwrap();
+    let activity = connection.activity();
+    assert_eq!((activity.begun, activity.awaited, activity.silent_for.is_some()), (1, 1, true));
+    let request = server.read().await;
+    let answered = async {
+        server.answer(&request, "{}").await;
+        text(next(&mut call).await)
+    };
+    let ((), answer) = tokio::join!(connection.idle(), answered);
+    assert!(answer.contains("result"));
+    let activity = connection.activity();
+    assert_eq!((activity.begun, activity.awaited, activity.silent_for), (1, 0, None));
+}

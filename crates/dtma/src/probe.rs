@@ -1,0 +1,244 @@
+//! How a server is asked: once whether it is ready, then again and again whether it still answers.
+//!
+//! How often depends on what is known. Soon after it got ready and while it fails, every [`QUICK`]; while clients
+//! call it, every [`BUSY`], and at once when their calls wait in silence; else ever more seldom, up to [`QUIET`].
+//! So a server that hangs is seen within about ten seconds where it matters, and a thousand quiet ones cost nothing.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use toolyard_mcp::era::Handshake;
+use toolyard_mcp::stdio::{CallError, Connection, HandshakeError};
+use toolyard_types::agent::{Era, Failure, McpInfo};
+use toolyard_types::spec::{ProbeCall, RevisionSpec};
+use toolyard_types::state::Reason;
+
+/// Longest wait for one sign of life.
+const TIMEOUT: Duration = Duration::from_millis(2500);
+const QUICK: Duration = Duration::from_secs(2);
+const BUSY: Duration = Duration::from_secs(4);
+const QUIET: Duration = Duration::from_secs(30);
+/// How long after it got ready a server is asked quickly.
+const NEW_FOR: Duration = Duration::from_secs(30);
+/// How often one looks whether calls wait in silence, and how long they may.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const SILENCE: Duration = Duration::from_secs(1);
+const UNHEALTHY_AFTER: u32 = 3;
+const HEALTHY_AFTER: u32 = 2;
+/// JSON-RPC: the method does not exist. A server without tools may say so.
+const METHOD_NOT_FOUND: i64 = -32601;
+
+/// Why a server is not ready.
+pub(crate) enum NotReady {
+    /// It closed its output.
+    Closed,
+    /// It answered wrongly, or not at all.
+    Failed(Failure),
+}
+
+impl NotReady {
+    fn because(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Failed(crate::packages::failure(reason, message))
+    }
+}
+
+/// What a server that is ready said of itself.
+pub(crate) struct Ready {
+    pub(crate) handshake: Handshake,
+    /// How many tools it listed.
+    pub(crate) tools: u32,
+    /// Their names, bounded.
+    pub(crate) tool_names: Vec<String>,
+}
+
+/// Handshake, tools, and the probe call if the revision has one; all within the revision's start timeout.
+///
+/// # Errors
+/// When it is not ready then.
+pub(crate) async fn probe(
+    connection: Connection,
+    spec: RevisionSpec,
+    known_era: Option<Era>,
+) -> Result<Ready, NotReady> {
+    let limit = Duration::from_millis(spec.start_timeout_ms);
+    let deadline = Instant::now() + limit;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let late = |what: &str| {
+        NotReady::because(Reason::StartTimeout, format!("it did not answer {what} within {} ms", limit.as_millis()))
+    };
+    let handshake = connection.handshake(known_era, limit).await.map_err(|error| match error {
+        HandshakeError::Closed => NotReady::Closed,
+        HandshakeError::Timeout(_) => late("the handshake"),
+        other => NotReady::because(Reason::HandshakeFailed, other.to_string()),
+    })?;
+    let tools = match connection.list_tools(left()).await {
+        Ok(tools) => tools,
+        Err(CallError::Server { code: METHOD_NOT_FOUND, .. }) => Vec::new(),
+        Err(CallError::Closed) => return Err(NotReady::Closed),
+        Err(CallError::Timeout(_)) => return Err(late("tools/list")),
+        Err(error) => return Err(NotReady::because(Reason::HandshakeFailed, format!("tools/list: {error}"))),
+    };
+    if let Some(call) = &spec.probe_call {
+        probe_call(&connection, call, left(), limit).await?;
+    }
+    Ok(Ready { handshake, tools: u32::try_from(tools.len()).unwrap_or(u32::MAX), tool_names: names(&tools) })
+}
+
+async fn probe_call(
+    connection: &Connection,
+    call: &ProbeCall,
+    left: Duration,
+    limit: Duration,
+) -> Result<(), NotReady> {
+    let tool = toolyard_types::name::printable(&call.tool);
+    let failed = |how: String| NotReady::because(Reason::ProbeFailed, format!("the probe call of `{tool}` {how}"));
+    let params = serde_json::json!({ "name": call.tool, "arguments": call.arguments }).to_string();
+    match connection.request("tools/call", Some(Bytes::from(params)), left).await {
+        Ok(result) if is_error(&result) => Err(failed("failed".to_owned())),
+        Ok(_) => Ok(()),
+        Err(CallError::Closed) => Err(NotReady::Closed),
+        Err(CallError::Timeout(_)) => {
+            Err(failed(format!("was not answered within the {} ms the server has to get ready", limit.as_millis())))
+        }
+        Err(error) => Err(failed(format!("failed: {error}"))),
+    }
+}
+
+fn is_error(result: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct ToolResult {
+        #[serde(rename = "isError", default)]
+        is_error: bool,
+    }
+    serde_json::from_slice::<ToolResult>(result).is_ok_and(|result| result.is_error)
+}
+
+/// The names of listed tools, so many and so long as are told.
+fn names(tools: &[Box<RawValue>]) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let named = tools.iter().filter_map(|tool| serde_json::from_str::<Named>(tool.get()).ok());
+    named
+        .map(|tool| tool.name.chars().take(McpInfo::LONGEST_TOOL_NAME).collect())
+        .take(McpInfo::MOST_TOOL_NAMES)
+        .collect()
+}
+
+/// Waits `pause`, or until calls wait in silence, then asks for a sign of life.
+pub(crate) async fn check(connection: Connection, pause: Duration) -> bool {
+    let began = Instant::now();
+    let due = began + pause.mul_f64(rand::random_range(0.8..1.2));
+    while Instant::now() < due {
+        tokio::time::sleep_until(due.min(Instant::now() + LOOK_EVERY)).await;
+        // Not more often than quickly, however many calls take their time.
+        let hurry = connection.activity().silent_for.is_some_and(|silent| silent >= SILENCE);
+        if hurry && began.elapsed() >= QUICK {
+            break;
+        }
+    }
+    let modern = connection.handshake_result().is_some_and(|handshake| handshake.era == Era::Modern);
+    let method = if modern { "tools/list" } else { "ping" };
+    let asked = Instant::now();
+    match connection.request(method, None, TIMEOUT).await {
+        Ok(_) | Err(CallError::Server { .. }) => true,
+        Err(_) => {
+            // A connection that cannot be asked at all says so at once.
+            tokio::time::sleep_until(asked + QUICK).await;
+            false
+        }
+    }
+}
+
+/// Counts answers to checks and says when to ask again.
+#[derive(Debug)]
+pub(crate) struct Health {
+    ready_at: Instant,
+    in_a_row: u32,
+    last: bool,
+    degraded: bool,
+    quiet: Duration,
+    /// How many calls had been made at the last check.
+    calls: u64,
+}
+
+impl Health {
+    /// Of a server that has just answered.
+    pub(crate) fn new() -> Self {
+        Self { ready_at: Instant::now(), in_a_row: 0, last: true, degraded: false, quiet: QUICK, calls: 0 }
+    }
+
+    /// Notes one answer; says so when the verdict changes.
+    pub(crate) fn note(&mut self, healthy: bool) -> Option<bool> {
+        self.in_a_row = if healthy == self.last { self.in_a_row.saturating_add(1) } else { 1 };
+        self.last = healthy;
+        let turned = match self.degraded {
+            true => healthy && self.in_a_row >= HEALTHY_AFTER,
+            false => !healthy && self.in_a_row >= UNHEALTHY_AFTER,
+        };
+        self.degraded ^= turned;
+        turned.then_some(healthy)
+    }
+
+    /// How many checks in a row failed.
+    pub(crate) fn failures(&self) -> u32 {
+        if self.last { 0 } else { self.in_a_row }
+    }
+
+    /// How long to wait before the next check, when callers have made so many calls in all.
+    pub(crate) fn pause(&mut self, calls: u64) -> Duration {
+        let called = std::mem::replace(&mut self.calls, calls) != calls;
+        if !self.last {
+            // The wait for the answer that did not come was long enough.
+            return Duration::ZERO;
+        }
+        if self.degraded || self.ready_at.elapsed() < NEW_FOR {
+            self.quiet = QUICK;
+        } else {
+            self.quiet = if called { BUSY } else { self.quiet.mul_f64(1.5).min(QUIET) };
+        }
+        self.quiet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_silences_degrade_and_two_answers_repair() {
+        let mut health = Health::new();
+        assert_eq!([false, false, false].map(|healthy| health.note(healthy)), [None, None, Some(false)]);
+        assert_eq!([true, false, true, true].map(|healthy| health.note(healthy)), [None, None, None, Some(true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_asked_often_while_it_is_new_called_or_failing_and_seldom_while_it_is_quiet() {
+        let mut health = Health::new();
+        health.note(true);
+        assert_eq!(health.pause(0), QUICK);
+        tokio::time::advance(NEW_FOR).await;
+        let quiet: Vec<_> = (0..8).map(|_| health.pause(0)).collect();
+        assert!(quiet.is_sorted() && quiet.last() == Some(&QUIET), "{quiet:?}");
+        assert_eq!(health.pause(1), BUSY);
+        health.note(false);
+        assert_eq!(health.pause(2), Duration::ZERO);
+        // Asked while clients call it, it is known to hang after the pause and three silences.
+        assert!(BUSY.mul_f64(1.2) + TIMEOUT * UNHEALTHY_AFTER < Duration::from_secs(13));
+        assert!(QUICK + LOOK_EVERY + TIMEOUT * UNHEALTHY_AFTER <= Duration::from_secs(10));
+    }
+
+    #[test]
+    fn names_are_bounded_and_what_has_none_is_left_out() {
+        let raw = |text: String| RawValue::from_string(text).expect("JSON");
+        let long = "x".repeat(500);
+        let tools = [raw(r#"{"name":"a"}"#.into()), raw("{}".into()), raw(format!(r#"{{"name":"{long}"}}"#))];
+        assert_eq!(names(&tools), ["a".to_owned(), long[..McpInfo::LONGEST_TOOL_NAME].to_owned()]);
+        let many: Vec<_> = (0..3000).map(|n| raw(format!(r#"{{"name":"t{n}"}}"#))).collect();
+        assert_eq!(names(&many).len(), McpInfo::MOST_TOOL_NAMES);
+    }
+}
