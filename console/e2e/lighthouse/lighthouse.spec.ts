@@ -17,6 +17,7 @@ type Category = (typeof CATEGORIES)[number]
 type Scores = Record<Category, number>
 const BAR = 0.95
 const RUNS = Number(process.env.TOOLYARD_LIGHTHOUSE_RUNS ?? 3)
+const LONGEST_LOAD_MS = 20_000
 const RESULTS = resolve(import.meta.dirname, '../results/lighthouse')
 
 interface Row {
@@ -67,8 +68,10 @@ for (const route of ROUTES) {
 
 // A failed page gets a new worker, so rows are kept in files.
 test.afterAll(() => {
+  const text = report()
+  process.stdout.write(`\n${text}`)
   const reports = process.env.TOOLYARD_E2E_REPORTS
-  if (reports !== undefined) writeFileSync(join(reports, 'lighthouse.md'), report())
+  if (reports !== undefined) writeFileSync(join(reports, 'lighthouse.md'), text)
 })
 
 async function open(browser: Browser, toolyard: Toolyard, route: Route, theme: Theme): Promise<Page> {
@@ -97,7 +100,12 @@ async function measure(
   route: Route,
   form: 'desktop' | 'mobile',
 ): Promise<Measured> {
-  const flags: Flags = { onlyCategories: [...CATEGORIES], output: 'json', logLevel: 'error' }
+  const flags: Flags = {
+    onlyCategories: [...CATEGORIES],
+    output: 'json',
+    logLevel: 'error',
+    maxWaitForLoad: LONGEST_LOAD_MS,
+  }
   const result = await lighthouse(
     toolyard.url + route.path,
     flags,
