@@ -1,7 +1,7 @@
 # The commands of the project; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build console test test-e2e lighthouse lint fmt generate bundle-report bench bench-api catalog-proof deny fuzz smoke clean
+.PHONY: help run build console test fleet test-e2e lighthouse lint fmt generate bundle-report bench bench-api catalog-proof deny fuzz smoke clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ console: ## Build the web console alone, into console/dist
 
 test: ## Install what the tests need and run everything
 	@scripts/test.sh
+
+fleet: ## Hurt a fleet of agents in every way; writes docs/reports/fleet.md
+	@scripts/fleet.sh
 
 test-e2e: ## Drive the console in Chromium, Firefox and WebKit against a real Toolyard
 	@scripts/test-e2e.sh

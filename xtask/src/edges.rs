@@ -19,7 +19,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("client", &["types"]),
     ("toolyard", &["types", "store", "policy", "link", "control", "mcp", "dtma", "gateway", "client"]),
     ("testkit", &["types", "mcp"]),
-    ("bench", &[]),
+    ("bench", &["types", "link"]),
+    ("fleet-tests", &["types", "client"]),
     ("xtask", &[]),
 ];
 

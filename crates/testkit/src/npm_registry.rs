@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Path, State};
@@ -45,7 +45,15 @@ impl NpmRegistry {
     /// # Errors
     /// When no loopback port can be had, or a package cannot be packed.
     pub async fn start(packages: Vec<NpmPackage>) -> io::Result<Self> {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        Self::start_on(Ipv4Addr::LOCALHOST.into(), packages).await
+    }
+
+    /// The same at another address of this machine, for hosts that do not share its loopback.
+    ///
+    /// # Errors
+    /// When no port can be had there, or a package cannot be packed.
+    pub async fn start_on(address: IpAddr, packages: Vec<NpmPackage>) -> io::Result<Self> {
+        let listener = tokio::net::TcpListener::bind((address, 0)).await?;
         let address = listener.local_addr()?;
         let mut packed = BTreeMap::new();
         for package in packages {

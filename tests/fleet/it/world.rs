@@ -1,0 +1,307 @@
+//! A control plane of the test's own, the CLI to drive it, and small things that every scenario needs.
+
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use toolyard_client::Client;
+use toolyard_types::Secret;
+
+use crate::fixture::{self, FIXTURE, Registry};
+use crate::network::Network;
+
+/// The API key of every test's Toolyard.
+const KEY: &str = "ty_bootstrap_0123456789abcdef0123456789abcdef";
+/// A real server, from npm.
+pub(crate) const EVERYTHING: &str = "io.github.modelcontextprotocol/server-everything";
+/// How long something honest takes on a busy machine at most.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A `toolyard serve` without a toolbox of its own. Ended, with everything it runs, when dropped.
+pub(crate) struct Toolyard {
+    pub(crate) client: Client,
+    pub(crate) runtime: tokio::runtime::Runtime,
+    dir: tempfile::TempDir,
+    port: u16,
+    agent_listen: String,
+    settings: Vec<String>,
+    registry: Registry,
+    child: Option<Child>,
+}
+
+impl Toolyard {
+    /// On this machine only.
+    pub(crate) fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), &[])
+    }
+
+    /// Reached by agents, and the package registry too, at this machine's address on a network.
+    pub(crate) fn start_on(network: &Network) -> Self {
+        Self::start_at(network.address(), &[])
+    }
+
+    /// The same with settings, as `name=value`.
+    pub(crate) fn start_at(address: IpAddr, settings: &[&str]) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let port = free_port(Ipv4Addr::LOCALHOST.into());
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");
+        let client = Client::new(http, &format!("http://127.0.0.1:{port}"), Some(Secret::new(KEY)));
+        let mut toolyard = Self {
+            client,
+            runtime: runtime.expect("a runtime"),
+            dir: tempfile::tempdir().expect("a directory"),
+            port,
+            agent_listen: format!("{address}:{}", free_port(address)),
+            settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            registry: Registry::start(if address.is_loopback() { Ipv4Addr::LOCALHOST.into() } else { address }),
+            child: None,
+        };
+        toolyard.serve();
+        toolyard.publish_fixture();
+        toolyard
+    }
+
+    /// The program that is tested.
+    #[expect(clippy::disallowed_methods, reason = "the test's own environment, not a setting")]
+    pub(crate) fn program(&self) -> PathBuf {
+        if let Ok(program) = std::env::var("TOOLYARD_BINARY") {
+            return program.into();
+        }
+        // Cargo puts tests into `deps/` beside the programs.
+        let own = std::env::current_exe().expect("the test's own path");
+        let program = own.parent().and_then(Path::parent).expect("the target directory").join("toolyard");
+        assert!(program.exists(), "no {}; run `cargo build -p toolyard`, or set TOOLYARD_BINARY", program.display());
+        program
+    }
+
+    /// Gives a command the environment of this test and nothing of this shell's Toolyard.
+    pub(crate) fn furnish(&self, command: &mut Command) {
+        command
+            .env_remove("TOOLYARD_ENV")
+            .env_remove("TOOLYARD_BINARY")
+            .env_remove("TOOLYARD_FLEET_FACTS")
+            .env_remove("DOCKER_HOST")
+            .env("TOOLYARD_URL", self.client.base())
+            .env("TOOLYARD_API_KEY", KEY)
+            .env("XDG_CONFIG_HOME", self.dir.path().join("config"));
+    }
+
+    /// Has agents install packages from this test's registry; without it they use the machine's own.
+    pub(crate) fn furnish_packages(&self, command: &mut Command) {
+        command
+            .env("npm_config_registry", self.registry.url())
+            .env("npm_config_cache", self.dir.path().join("npm-cache"))
+            .env("npm_config_fetch_retries", "0");
+    }
+
+    /// Starts the program (again) on the same data directory, and waits until it is ready.
+    pub(crate) fn serve(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("toolyard.log"));
+        let log = log.expect("a log file");
+        let mut command = Command::new(self.program());
+        self.furnish(&mut command);
+        command
+            .current_dir(self.dir.path())
+            .args(["serve", "--data-dir"])
+            .arg(self.dir.path().join("data"))
+            .args(["--listen", &format!("127.0.0.1:{}", self.port), "--agent-listen", &self.agent_listen])
+            .args(["--set", "local_toolbox=false"])
+            .args(self.settings.iter().flat_map(|setting| ["--set", setting]))
+            .env("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "correct-horse-battery")
+            .env("TOOLYARD_BOOTSTRAP_API_KEY", KEY)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log);
+        self.child = Some(command.spawn().expect("toolyard starts"));
+        let until = Instant::now() + PATIENCE;
+        while self.try_get("/servers").is_err() {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(ended.is_none() && Instant::now() < until, "not ready: {ended:?}\n{}", self.log_text());
+            pause();
+        }
+    }
+
+    fn publish_fixture(&self) {
+        let file = self.dir.path().join("server.json");
+        std::fs::write(&file, fixture::entry().to_string()).expect("a file");
+        self.json(&["catalog", "publish", &file.display().to_string()]);
+    }
+
+    /// What it wrote.
+    pub(crate) fn log_text(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("toolyard.log")).unwrap_or_default()
+    }
+
+    /// `SIGKILL` to the control plane, and to nothing else.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Runs a CLI command.
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(self.program());
+        self.furnish(&mut command);
+        command.current_dir(self.dir.path()).args(args).output().expect("the CLI runs")
+    }
+
+    /// Runs a CLI command that must succeed, with `--output json`.
+    #[track_caller]
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let output = self.run(&[args, &["--output", "json"]].concat());
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{args:?} failed\n{out}\n{err}\n--- log\n{}", self.log_text());
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{args:?}: {error}: {out}"))
+    }
+
+    /// Asks the API.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Value {
+        self.try_get(path).unwrap_or_else(|error| panic!("{path}: {error}\n{}", self.log_text()))
+    }
+
+    fn try_get(&self, path: &str) -> Result<Value, toolyard_client::ApiError> {
+        self.runtime.block_on(self.client.get(path))
+    }
+
+    /// A new toolbox; its join token.
+    #[track_caller]
+    pub(crate) fn enroll(&self, name: &str, labels: &str) -> String {
+        let labels = if labels.is_empty() { vec![] } else { vec!["--labels", labels] };
+        let enrolled = self.json(&[&["toolboxes", "enroll", name], &labels[..]].concat());
+        let token = enrolled["token"].as_str().expect("a token").to_owned();
+        assert!(enrolled["command"].as_str().expect("a command").contains(&token), "{enrolled:#}");
+        token
+    }
+
+    /// `toolboxes show`, or nothing.
+    pub(crate) fn toolbox(&self, name: &str) -> Value {
+        self.try_get(&format!("/toolboxes/{name}")).unwrap_or_default()
+    }
+
+    /// `servers show`.
+    #[track_caller]
+    pub(crate) fn server(&self, name: &str) -> Value {
+        self.get(&format!("/servers/{name}"))
+    }
+
+    /// Deploys the fixture and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn deploy(&self, name: &str, options: &[&str]) -> Value {
+        self.json(&[&["deploy", FIXTURE, "--name", name, "--wait", "--timeout", "120"], options].concat())
+    }
+
+    /// Waits until `servers show NAME` is as `wanted` says, and returns it.
+    #[track_caller]
+    pub(crate) fn wait_server(&self, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let server = self.server(name);
+            if wanted(&server) {
+                return server;
+            }
+            assert!(Instant::now() < until, "waited for: {what}\n{server:#}\n--- log\n{}", self.log_text());
+            pause();
+        }
+    }
+
+    /// Calls a tool through the gateway, as a client does.
+    pub(crate) fn call(&self, server: &str, tool: &str, arguments: Value) -> (Duration, Result<String, String>) {
+        let path = format!("/mcp/default/servers/{server}");
+        self.runtime.block_on(crate::calls::call(&self.client, &path, tool, arguments))
+    }
+
+    /// Whether a call arrives and comes back.
+    pub(crate) fn echoes(&self, server: &str) -> bool {
+        self.call(server, "echo", json!({ "message": "hello" })).1.is_ok_and(|text| text.contains("hello"))
+    }
+
+    /// The lines of the audit log that say this.
+    pub(crate) fn audited(&self, says: impl Fn(&Value) -> bool) -> usize {
+        let audit = self.get("/audit?limit=200");
+        audit["items"].as_array().map_or(0, |lines| lines.iter().filter(|line| says(line)).count())
+    }
+}
+
+impl Drop for Toolyard {
+    fn drop(&mut self) {
+        self.kill();
+        for pid in processes_with(&self.dir.path().display().to_string()) {
+            if pid != std::process::id() {
+                signal(pid, "KILL");
+            }
+        }
+    }
+}
+
+/// Whether every instance of a server that should run is ready.
+pub(crate) fn is_ready(server: &Value) -> bool {
+    let instances = server["instances"].as_array().map_or(&[][..], Vec::as_slice);
+    server["phase"] == "ready" && !instances.is_empty() && instances.iter().all(|it| it["phase"] == "ready")
+}
+
+/// A short pause between two looks at a state.
+pub(crate) fn pause() {
+    std::thread::park_timeout(Duration::from_millis(20));
+}
+
+/// Waits until `true`, at most `limit`; how long it took.
+#[track_caller]
+pub(crate) fn wait_until(limit: Duration, what: &str, mut happened: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !happened() {
+        assert!(began.elapsed() < limit, "waited {limit:?} for: {what}");
+        pause();
+    }
+    began.elapsed()
+}
+
+/// Sends a signal.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let signal = format!("SIG{name}").parse::<nix::sys::signal::Signal>().expect("a signal");
+    if let Ok(pid) = i32::try_from(pid) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+    }
+}
+
+/// Whether a process exists and is not a zombie.
+pub(crate) fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// Every process that names `mark` in its command line or environment.
+pub(crate) fn processes_with(mark: &str) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let names_mark = |pid: &u32| {
+        ["cmdline", "environ"].iter().any(|file| {
+            let text = std::fs::read(Path::new("/proc").join(pid.to_string()).join(file)).unwrap_or_default();
+            String::from_utf8_lossy(&text).contains(mark)
+        })
+    };
+    pids.filter(names_mark).filter(|pid| alive(*pid)).collect()
+}
+
+/// The environment variable, which `make test` sets.
+#[expect(clippy::disallowed_methods, reason = "the test's own environment, not a setting")]
+pub(crate) fn test_variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run the tests with `make test` or `make fleet`"))
+}
+
+fn free_port(address: IpAddr) -> u16 {
+    TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// A time as it stands in the report.
+pub(crate) fn seconds(time: Duration) -> String {
+    match time.as_micros() {
+        micros @ 0..10_000 => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
+        micros @ 10_000..1_000_000 => format!("{} ms", micros / 1000),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
