@@ -34,6 +34,8 @@ pub(crate) struct Fleet {
     usage: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Usage>>>,
     /// What instances used in the last hour, by toolbox. Bounded: [`SAMPLES`] of each instance that an agent knows.
     samples: Mutex<HashMap<ToolboxId, HashMap<InstanceId, VecDeque<Usage>>>>,
+    /// When instances last answered, by toolbox: a report replaces the one before.
+    answered: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Timestamp>>>,
     agents: Mutex<HashMap<ToolboxId, AgentSide>>,
     /// Wakes every loop, beside the store's own wakes.
     pub(crate) nudge: Notify,
@@ -67,6 +69,7 @@ impl Fleet {
             remote_client: OnceLock::new(),
             usage: Mutex::default(),
             samples: Mutex::default(),
+            answered: Mutex::default(),
             agents: Mutex::default(),
             nudge: Notify::new(),
             snapshots: watch::Sender::new(Arc::default()),
@@ -95,6 +98,7 @@ impl Fleet {
         });
         locked(&self.usage).retain(|toolbox, _| known.contains_key(toolbox));
         locked(&self.samples).retain(|toolbox, _| known.contains_key(toolbox));
+        locked(&self.answered).retain(|toolbox, _| known.contains_key(toolbox));
     }
 
     /// Whether it is time to write that an agent was heard; assumes that the caller does.
@@ -145,6 +149,20 @@ impl Fleet {
 
     pub(crate) fn usage_of(&self, toolbox: ToolboxId, instance: InstanceId) -> Option<Usage> {
         locked(&self.usage).get(&toolbox)?.get(&instance).cloned()
+    }
+
+    pub(crate) fn set_answered(&self, toolbox: ToolboxId, answered: HashMap<InstanceId, Timestamp>) {
+        locked(&self.answered).insert(toolbox, answered);
+    }
+
+    /// When an instance last answered, as its agent told this replica.
+    pub(crate) fn answered(&self, toolbox: ToolboxId, instance: InstanceId) -> Option<Timestamp> {
+        locked(&self.answered).get(&toolbox)?.get(&instance).copied()
+    }
+
+    /// When any instance of a toolbox last answered, as its agent told this replica.
+    pub(crate) fn last_answered(&self, toolbox: ToolboxId) -> Option<Timestamp> {
+        locked(&self.answered).get(&toolbox)?.values().max().copied()
     }
 
     /// Where agents reach the control plane, as written into their tokens.

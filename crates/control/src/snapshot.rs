@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, OutboxEvent, ServerRow};
+use toolyard_store::{InstanceRow, OrgTx, OutboxEvent, RevisionRow, RolloutRow, ServerRow};
 use toolyard_types::snapshot::{
-    InstanceRoute, KeyGrant, OrganizationSnapshot, RemoteLease, ServerRoute, Snapshot, Target, ToolsetRoute,
+    CanaryRoute, InstanceRoute, KeyGrant, OrganizationSnapshot, RemoteLease, ServerRoute, Snapshot, Target,
+    ToolsetRoute,
 };
 use toolyard_types::spec::{InstancingMode, Remote, Runtime, Value};
-use toolyard_types::state::{Phase, Reason, ToolboxState};
-use toolyard_types::{Name, OrganizationId, Secret, ServerId};
+use toolyard_types::state::{Phase, Reason, RolloutState, ToolboxState};
+use toolyard_types::{Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, ToolboxId};
 
 use crate::reconcile::phase::{Facts, roll_up, shown_status};
 use crate::{Control, ControlError, Result};
@@ -309,7 +310,12 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
     let rollouts: Vec<_> = rows.iter().filter_map(|row| row.rollout).collect();
     let rollouts: HashMap<_, _> =
         tx.rollouts_by_id(&rollouts).await?.into_iter().map(|rollout| (rollout.id, rollout)).collect();
-    let revisions: Vec<_> = rows.iter().filter_map(|row| row.serving_rollout.and(row.serving_revision)).collect();
+    let revisions: Vec<_> = rows
+        .iter()
+        .filter_map(|row| row.serving_rollout.and(row.serving_revision))
+        .chain(rollouts.values().filter(|it| is_tried(it)).map(|it| it.to_revision))
+        .chain(rollouts.values().filter(|it| is_observed(it)).filter_map(|it| it.from_revision))
+        .collect();
     let revisions: HashMap<_, _> =
         tx.revisions_by_id(&revisions).await?.into_iter().map(|revision| (revision.id, revision)).collect();
     let probes = tx.probes_of(&ids).await?;
@@ -327,11 +333,12 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
             let probe = probes.iter().find(|probe| Some(probe.revision) == row.serving_revision);
             let rollout = row.rollout.and_then(|id| rollouts.get(&id));
             let status = roll_up(&Facts { server: &row, rollout, live: &live, probe, silent: &silent });
-            let revision = row.serving_rollout.and(row.serving_revision).and_then(|id| revisions.get(&id));
+            let (serving, revision) = serving(&row, rollout, &live, &silent);
+            let revision = revision.and_then(|id| revisions.get(&id));
             let runs = row.enabled && !row.deleted;
             let target = match revision.map(|revision| &revision.spec.runtime).filter(|_| runs) {
                 Some(Runtime::Remote(remote)) => Target::Remote { transport: remote.transport },
-                Some(_) => instances(&row, &live, &silent),
+                Some(_) => serving.map_or(Target::None, |serving| instances(serving, &live, &silent)),
                 None => Target::None,
             };
             let route = ServerRoute {
@@ -343,23 +350,75 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
                 message: status.message,
                 call_timeout_ms: revision.map_or(300_000, |revision| revision.spec.call_timeout_ms),
                 instancing: revision.map_or(InstancingMode::Shared, |revision| revision.spec.instancing.mode),
-                canary: None,
+                canary: rollout.filter(|_| runs).and_then(|rollout| canary(rollout, &live, &silent, &revisions)),
             };
             (row.name, Arc::new(route))
         })
         .collect())
 }
 
+/// Whether a rollout's revision takes a part of the calls.
+fn is_tried(rollout: &RolloutRow) -> bool {
+    let tried = rollout.canary.as_ref().is_some_and(|canary| canary.started_at.is_some());
+    tried && rollout.state == RolloutState::Progressing && rollout.switched_at.is_none()
+}
+
+/// Whether a rollout's revision serves while what served before runs on.
+fn is_observed(rollout: &RolloutRow) -> bool {
+    rollout.state == RolloutState::Progressing && rollout.switched_at.is_some()
+}
+
+/// The rollout and the revision that serve. A revision that is observed and has nothing ready any more does not, even
+/// before its rollout has gone back.
+fn serving(
+    row: &ServerRow,
+    rollout: Option<&RolloutRow>,
+    live: &[InstanceRow],
+    silent: &[ToolboxId],
+) -> (Option<RolloutId>, Option<RevisionId>) {
+    let observed = rollout.filter(|rollout| is_observed(rollout) && Some(rollout.id) == row.serving_rollout);
+    if let Some(rollout) = observed
+        && let (Some(previous), Some(revision)) = (rollout.from_rollout, rollout.from_revision)
+        && of(rollout.id, Phase::Ready, live, silent).is_empty()
+        && !of(previous, Phase::Ready, live, silent).is_empty()
+    {
+        return (Some(previous), Some(revision));
+    }
+    (row.serving_rollout, row.serving_rollout.and(row.serving_revision))
+}
+
 /// The instances that take calls: those that are ready, else those that were and may be again any moment.
-fn instances(row: &ServerRow, live: &[InstanceRow], silent: &[toolyard_types::ToolboxId]) -> Target {
-    let of = |phase: Phase| {
-        live.iter()
-            .filter(|it| Some(it.rollout) == row.serving_rollout && it.desired == InstanceWish::Run)
-            .filter(|it| shown_status(it, silent).phase == phase)
-            .filter_map(|it| Some(InstanceRoute { id: it.id, toolbox: it.toolbox, era: it.mcp.as_ref()?.era }))
-            .collect::<Vec<_>>()
-    };
-    let ready = of(Phase::Ready);
-    let chosen = if ready.is_empty() { of(Phase::Degraded) } else { ready };
+fn instances(serving: RolloutId, live: &[InstanceRow], silent: &[ToolboxId]) -> Target {
+    let ready = of(serving, Phase::Ready, live, silent);
+    let chosen = if ready.is_empty() { of(serving, Phase::Degraded, live, silent) } else { ready };
     if chosen.is_empty() { Target::None } else { Target::Instances(chosen) }
+}
+
+/// The instances of a rollout that may take calls and are in a phase.
+fn of(rollout: RolloutId, phase: Phase, live: &[InstanceRow], silent: &[ToolboxId]) -> Vec<InstanceRoute> {
+    live.iter()
+        .filter(|it| it.rollout == rollout && it.should_serve())
+        .filter(|it| shown_status(it, silent).phase == phase)
+        .filter_map(|it| Some(InstanceRoute { id: it.id, toolbox: it.toolbox, era: it.mcp.as_ref()?.era }))
+        .collect()
+}
+
+/// The revision that takes a part of the calls, while it has an instance that is ready.
+fn canary(
+    rollout: &RolloutRow,
+    live: &[InstanceRow],
+    silent: &[ToolboxId],
+    revisions: &HashMap<RevisionId, RevisionRow>,
+) -> Option<CanaryRoute> {
+    let plan = rollout.canary.as_ref().filter(|_| is_tried(rollout))?;
+    let spec = &revisions.get(&rollout.to_revision)?.spec;
+    let instances = of(rollout.id, Phase::Ready, live, silent);
+    (!instances.is_empty()).then(|| CanaryRoute {
+        revision: rollout.to_revision,
+        instances,
+        weight: plan.weight,
+        clients: plan.clients.clone(),
+        call_timeout_ms: spec.call_timeout_ms,
+        instancing: spec.instancing.mode,
+    })
 }

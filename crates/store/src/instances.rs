@@ -15,6 +15,8 @@ pub enum InstanceWish {
     Prepare,
     /// Run.
     Run,
+    /// Run on for a moment without new calls, so that those under way end well.
+    Retire,
     /// End.
     Stop,
 }
@@ -24,6 +26,7 @@ impl InstanceWish {
         match self {
             Self::Prepare => "prepare",
             Self::Run => "run",
+            Self::Retire => "retire",
             Self::Stop => "stop",
         }
     }
@@ -32,6 +35,7 @@ impl InstanceWish {
         match text {
             "prepare" => Self::Prepare,
             "run" => Self::Run,
+            "retire" => Self::Retire,
             _ => Self::Stop,
         }
     }
@@ -64,14 +68,33 @@ pub struct InstanceRow {
     pub exit: Option<Exit>,
     /// What it said of itself.
     pub mcp: Option<McpInfo>,
+    /// The container it runs in.
+    pub container_id: Option<String>,
+    /// When it last answered, as last written.
+    pub last_success_at: Option<Timestamp>,
+    /// How many probes in a row it failed.
+    pub failures: u32,
+    /// How many copies of it run.
+    pub copies: u32,
+    /// Since when it is to take no new calls.
+    pub retired_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was seen to have ended for good.
     pub ended_at: Option<Timestamp>,
 }
 
+impl InstanceRow {
+    /// Whether calls may go to it once it is ready.
+    #[must_use]
+    pub fn should_serve(&self) -> bool {
+        self.desired == InstanceWish::Run && self.ended_at.is_none()
+    }
+}
+
 const COLUMNS: &str = "id, server_id, revision_id, rollout_id, toolbox_id, desired, phase, reason, message, since, \
-                       next_attempt_at, pid, ready_since, restarts, exit, mcp, created_at, ended_at";
+                       next_attempt_at, pid, ready_since, restarts, exit, mcp, created_at, ended_at, container_id, \
+                       last_success_at, failures, copies, retired_at";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -93,6 +116,11 @@ struct Row {
     mcp: Option<String>,
     created_at: i64,
     ended_at: Option<i64>,
+    container_id: Option<String>,
+    last_success_at: Option<i64>,
+    failures: i32,
+    copies: i32,
+    retired_at: Option<i64>,
 }
 
 impl TryFrom<Row> for InstanceRow {
@@ -117,10 +145,39 @@ impl TryFrom<Row> for InstanceRow {
             restarts: count("instances.restarts", i64::from(row.restarts))?,
             exit: row.exit.map(|text| json("instances.exit", &text)).transpose()?,
             mcp: row.mcp.map(|text| json("instances.mcp", &text)).transpose()?,
+            container_id: row.container_id,
+            last_success_at: row.last_success_at.map(Timestamp::from_ms),
+            failures: count("instances.failures", i64::from(row.failures))?,
+            copies: count("instances.copies", i64::from(row.copies))?,
+            retired_at: row.retired_at.map(Timestamp::from_ms),
             created_at: Timestamp::from_ms(row.created_at),
             ended_at: row.ended_at.map(Timestamp::from_ms),
         })
     }
+}
+
+/// Instances of a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceTally {
+    /// The phase.
+    pub phase: Phase,
+    /// How many.
+    pub number: u32,
+    /// How often they were started again.
+    pub restarts: u32,
+    /// How many copies of them run.
+    pub copies: u32,
+    /// When one of them last answered, as last written.
+    pub last_success_at: Option<Timestamp>,
+}
+
+#[derive(FromQueryResult)]
+struct TallyRow {
+    phase: String,
+    number: i64,
+    restarts: i64,
+    copies: i64,
+    last_success_at: Option<i64>,
 }
 
 #[derive(FromQueryResult)]
@@ -137,7 +194,7 @@ impl OrgTx {
     pub async fn insert_instance(&self, instance: &InstanceRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO instances (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -159,6 +216,11 @@ impl OrgTx {
             instance.mcp.as_ref().map(to_json).into(),
             instance.created_at.as_ms().into(),
             instance.ended_at.map(Timestamp::as_ms).into(),
+            instance.container_id.clone().into(),
+            instance.last_success_at.map(Timestamp::as_ms).into(),
+            to_i32(instance.failures).into(),
+            to_i32(instance.copies).into(),
+            instance.retired_at.map(Timestamp::as_ms).into(),
         ];
         self.execute(&sql, values).await?;
         Ok(())
@@ -198,7 +260,8 @@ impl OrgTx {
     /// When the database fails.
     pub async fn observe_instance(&self, instance: &InstanceRow) -> Result<()> {
         let sql = "UPDATE instances SET phase = $3, reason = $4, message = $5, since = $6, next_attempt_at = $7, \
-                   pid = $8, ready_since = $9, restarts = $10, exit = $11, mcp = $12, ended_at = $13 \
+                   pid = $8, ready_since = $9, restarts = $10, exit = $11, mcp = $12, ended_at = $13, \
+                   container_id = $14, last_success_at = $15, failures = $16, copies = $17 \
                    WHERE organization_id = $1 AND id = $2 AND ended_at IS NULL";
         let values = [
             self.organization().to_string().into(),
@@ -214,6 +277,10 @@ impl OrgTx {
             instance.exit.as_ref().map(to_json).into(),
             instance.mcp.as_ref().map(to_json).into(),
             instance.ended_at.map(Timestamp::as_ms).into(),
+            instance.container_id.clone().into(),
+            instance.last_success_at.map(Timestamp::as_ms).into(),
+            to_i32(instance.failures).into(),
+            to_i32(instance.copies).into(),
         ];
         self.execute(sql, values).await?;
         Ok(())
@@ -224,8 +291,11 @@ impl OrgTx {
     /// # Errors
     /// When the database fails.
     pub async fn set_instance_wish(&self, id: InstanceId, desired: InstanceWish) -> Result<()> {
-        let sql = "UPDATE instances SET desired = $3 WHERE organization_id = $1 AND id = $2 AND ended_at IS NULL";
-        let values = [self.organization().to_string().into(), id.to_string().into(), desired.as_str().into()];
+        let sql = "UPDATE instances SET desired = $3, retired_at = $4 \
+                   WHERE organization_id = $1 AND id = $2 AND ended_at IS NULL";
+        let retired_at = (desired == InstanceWish::Retire).then(|| self.now().as_ms());
+        let values =
+            [self.organization().to_string().into(), id.to_string().into(), desired.as_str().into(), retired_at.into()];
         self.execute(sql, values).await?;
         Ok(())
     }
@@ -268,6 +338,56 @@ impl OrgTx {
         );
         let values = [self.organization().to_string().into(), toolbox.to_string().into()];
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Instances that fail, or failed and were started again or ended since `since`, the newest first, at most `limit`;
+    /// only those of a toolbox, when one is given.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn troubled_instances(
+        &self,
+        toolbox: Option<ToolboxId>,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<InstanceRow>> {
+        let within = if toolbox.is_some() { "AND toolbox_id = $4" } else { "" };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM instances WHERE organization_id = $1 AND (ended_at IS NULL OR ended_at >= $2) \
+             AND (phase IN ('failed', 'degraded') OR restarts > 0 OR (phase = 'starting' AND exit IS NOT NULL)) \
+             {within} ORDER BY since DESC LIMIT $3"
+        );
+        let mut values = vec![self.organization().to_string().into(), since.as_ms().into(), i64::from(limit).into()];
+        values.extend(toolbox.map(|id| id.to_string().into()));
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// How the instances that have not ended fare: how many are in each phase, with their restarts, their copies, and
+    /// when one last answered; only those of a toolbox, when one is given.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn count_instances(&self, toolbox: Option<ToolboxId>) -> Result<Vec<InstanceTally>> {
+        let within = if toolbox.is_some() { "AND toolbox_id = $2" } else { "" };
+        let sql = format!(
+            "SELECT phase, COUNT(*) AS number, CAST(SUM(restarts) AS BIGINT) AS restarts, \
+             CAST(SUM(copies) AS BIGINT) AS copies, MAX(last_success_at) AS last_success_at FROM instances \
+             WHERE organization_id = $1 AND ended_at IS NULL {within} GROUP BY phase ORDER BY phase"
+        );
+        let mut values = vec![self.organization().to_string().into()];
+        values.extend(toolbox.map(|id| id.to_string().into()));
+        let rows = self.rows::<TallyRow>(sql, values).await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(InstanceTally {
+                    phase: parse("instances.phase", &row.phase)?,
+                    number: count("instances", row.number)?,
+                    restarts: count("instances.restarts", row.restarts)?,
+                    copies: count("instances.copies", row.copies)?,
+                    last_success_at: row.last_success_at.map(Timestamp::from_ms),
+                })
+            })
+            .collect()
     }
 
     /// How many instances on each toolbox have not ended.

@@ -26,6 +26,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0005_input_credentials", include_str!("migrations/m0005_input_credentials.sql")),
     ("m0006_console", include_str!("migrations/m0006_console.sql")),
     ("m0007_fleet", include_str!("migrations/m0007_fleet.sql")),
+    ("m0008_rollouts", include_str!("migrations/m0008_rollouts.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

@@ -1,7 +1,7 @@
 //! Rollouts: a row is all that a rollout is, so it goes on after a restart of the control plane.
 
 use sea_orm::FromQueryResult;
-use toolyard_types::api::servers::RolloutStep;
+use toolyard_types::api::servers::{Canary, RolloutStep};
 use toolyard_types::state::{Reason, RolloutState};
 use toolyard_types::{OrganizationId, RevisionId, RolloutId, ServerId, Timestamp};
 
@@ -34,6 +34,16 @@ pub struct RolloutRow {
     pub deadline: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// The rollout whose instances served when traffic was switched, to go back to.
+    pub from_rollout: Option<RolloutId>,
+    /// Since when the new revision serves.
+    pub switched_at: Option<Timestamp>,
+    /// Whether the new revision may list fewer tools than the old one.
+    pub accept_lost_tools: bool,
+    /// How the new revision is tried before it serves.
+    pub canary: Option<Canary>,
+    /// When it goes on, if it waits for a time.
+    pub next_attempt_at: Option<Timestamp>,
 }
 
 impl RolloutRow {
@@ -50,7 +60,7 @@ impl RolloutRow {
 }
 
 const COLUMNS: &str = "id, server_id, from_revision_id, to_revision_id, state, reason, message, log, started_at, \
-                       deadline, ended_at";
+                       deadline, ended_at, from_rollout_id, switched_at, accept_lost_tools, canary, next_attempt_at";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -65,6 +75,11 @@ struct Row {
     started_at: i64,
     deadline: i64,
     ended_at: Option<i64>,
+    from_rollout_id: Option<String>,
+    switched_at: Option<i64>,
+    accept_lost_tools: bool,
+    canary: Option<String>,
+    next_attempt_at: Option<i64>,
 }
 
 impl TryFrom<Row> for RolloutRow {
@@ -82,6 +97,11 @@ impl TryFrom<Row> for RolloutRow {
             started_at: Timestamp::from_ms(row.started_at),
             deadline: Timestamp::from_ms(row.deadline),
             ended_at: row.ended_at.map(Timestamp::from_ms),
+            from_rollout: parse_option("rollouts.from_rollout_id", row.from_rollout_id.as_deref())?,
+            switched_at: row.switched_at.map(Timestamp::from_ms),
+            accept_lost_tools: row.accept_lost_tools,
+            canary: row.canary.map(|text| json("rollouts.canary", &text)).transpose()?,
+            next_attempt_at: row.next_attempt_at.map(Timestamp::from_ms),
         })
     }
 }
@@ -99,7 +119,8 @@ impl OrgTx {
     /// When the database fails.
     pub async fn insert_rollout(&self, rollout: &RolloutRow) -> Result<()> {
         let sql = format!(
-            "INSERT INTO rollouts (organization_id, {COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+            "INSERT INTO rollouts (organization_id, {COLUMNS}) VALUES \
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -114,6 +135,11 @@ impl OrgTx {
             rollout.started_at.as_ms().into(),
             rollout.deadline.as_ms().into(),
             rollout.ended_at.map(Timestamp::as_ms).into(),
+            text(rollout.from_rollout.as_ref()),
+            rollout.switched_at.map(Timestamp::as_ms).into(),
+            rollout.accept_lost_tools.into(),
+            rollout.canary.as_ref().map(to_json).into(),
+            rollout.next_attempt_at.map(Timestamp::as_ms).into(),
         ];
         self.execute(&sql, values).await?;
         Ok(())
@@ -124,7 +150,8 @@ impl OrgTx {
     /// # Errors
     /// [`StoreError::Stale`] when it has ended already.
     pub async fn update_rollout(&self, rollout: &RolloutRow) -> Result<()> {
-        let sql = "UPDATE rollouts SET state = $3, reason = $4, message = $5, log = $6, ended_at = $7 \
+        let sql = "UPDATE rollouts SET state = $3, reason = $4, message = $5, log = $6, ended_at = $7, \
+                   deadline = $8, from_rollout_id = $9, switched_at = $10, canary = $11, next_attempt_at = $12 \
                    WHERE organization_id = $1 AND id = $2 AND state = 'progressing'";
         let values = [
             self.organization().to_string().into(),
@@ -134,6 +161,11 @@ impl OrgTx {
             rollout.message.clone().into(),
             to_json(&rollout.log).into(),
             rollout.ended_at.map(Timestamp::as_ms).into(),
+            rollout.deadline.as_ms().into(),
+            text(rollout.from_rollout.as_ref()),
+            rollout.switched_at.map(Timestamp::as_ms).into(),
+            rollout.canary.as_ref().map(to_json).into(),
+            rollout.next_attempt_at.map(Timestamp::as_ms).into(),
         ];
         if self.execute(sql, values).await? == 0 {
             return Err(StoreError::Stale);
@@ -174,7 +206,9 @@ impl OrgTx {
     pub async fn trim_rollouts(&self, server: ServerId, keep: u32) -> Result<u64> {
         let sql = "DELETE FROM rollouts WHERE organization_id = $1 AND server_id = $2 AND state <> 'progressing' \
                    AND id NOT IN (SELECT id FROM rollouts WHERE server_id = $2 ORDER BY started_at DESC LIMIT $3) \
-                   AND id NOT IN (SELECT serving_rollout_id FROM servers WHERE id = $2 AND serving_rollout_id IS NOT NULL)";
+                   AND id NOT IN (SELECT serving_rollout_id FROM servers WHERE id = $2 AND serving_rollout_id IS NOT NULL) \
+                   AND id NOT IN (SELECT from_rollout_id FROM rollouts WHERE server_id = $2 \
+                   AND state = 'progressing' AND from_rollout_id IS NOT NULL)";
         let values = [self.organization().to_string().into(), server.to_string().into(), i64::from(keep).into()];
         self.execute(sql, values).await
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use sea_orm::FromQueryResult;
 use toolyard_types::{EntryName, Labels, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
-use crate::query::{TextRow, count, json, parse, parse_option, placeholders, to_i64, to_json};
+use crate::query::{TextRow, count, json, parse, parse_option, placeholders, to_i32, to_i64, to_json};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A server.
@@ -42,6 +42,10 @@ pub struct ServerRow {
     pub rollout: Option<RolloutId>,
     /// How long a rollout may take.
     pub rollout_timeout_ms: u64,
+    /// How many instances should serve at once.
+    pub replicas: u32,
+    /// How long a new revision serves before the old one is stopped.
+    pub observe_ms: u64,
     /// Rises with every change.
     pub version: i64,
     /// When it was created.
@@ -60,7 +64,8 @@ pub struct ServerRef {
 }
 
 const COLUMNS: &str = "id, name, kind, entry_name, entry_version, enabled, deleted, toolbox_id, toolbox_labels, serving_revision_id, \
-                       serving_rollout_id, target_revision_id, rollout_id, rollout_timeout_ms, version, created_at, updated_at";
+                       serving_rollout_id, target_revision_id, rollout_id, rollout_timeout_ms, version, created_at, updated_at, \
+                       replicas, observe_ms";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -81,6 +86,8 @@ struct Row {
     version: i64,
     created_at: i64,
     updated_at: i64,
+    replicas: i32,
+    observe_ms: i64,
 }
 
 impl TryFrom<Row> for ServerRow {
@@ -101,6 +108,8 @@ impl TryFrom<Row> for ServerRow {
             target_revision: parse("servers.target_revision_id", &row.target_revision_id)?,
             rollout: parse_option("servers.rollout_id", row.rollout_id.as_deref())?,
             rollout_timeout_ms: count("servers.rollout_timeout_ms", row.rollout_timeout_ms)?,
+            replicas: count("servers.replicas", i64::from(row.replicas))?,
+            observe_ms: count("servers.observe_ms", row.observe_ms)?,
             version: row.version,
             created_at: Timestamp::from_ms(row.created_at),
             updated_at: Timestamp::from_ms(row.updated_at),
@@ -126,7 +135,7 @@ impl OrgTx {
     pub async fn insert_server(&self, server: &ServerRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO servers (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -147,6 +156,8 @@ impl OrgTx {
             server.version.into(),
             server.created_at.as_ms().into(),
             server.updated_at.as_ms().into(),
+            to_i32(server.replicas).into(),
+            to_i64(server.observe_ms).into(),
         ];
         self.execute(&sql, values).await?;
         Ok(())
@@ -160,8 +171,8 @@ impl OrgTx {
         let now = self.now();
         let sql = "UPDATE servers SET kind = $3, entry_name = $4, entry_version = $5, enabled = $6, deleted = $7, \
                    toolbox_id = $8, serving_revision_id = $9, serving_rollout_id = $10, target_revision_id = $11, \
-                   rollout_id = $12, rollout_timeout_ms = $13, version = version + 1, updated_at = $14 \
-                   WHERE organization_id = $1 AND id = $2 AND version = $15";
+                   rollout_id = $12, rollout_timeout_ms = $13, version = version + 1, updated_at = $14, \
+                   replicas = $16, observe_ms = $17 WHERE organization_id = $1 AND id = $2 AND version = $15";
         let values = [
             self.organization().to_string().into(),
             server.id.to_string().into(),
@@ -178,6 +189,8 @@ impl OrgTx {
             to_i64(server.rollout_timeout_ms).into(),
             now.as_ms().into(),
             server.version.into(),
+            to_i32(server.replicas).into(),
+            to_i64(server.observe_ms).into(),
         ];
         if self.execute(sql, values).await? == 0 {
             return Err(StoreError::Stale);
@@ -370,19 +383,25 @@ impl SystemTx {
         self.refs(sql, limit).await
     }
 
-    /// Servers that should serve from toolboxes and have no living instance of the rollout that serves.
+    /// Servers that serve from toolboxes with more or fewer instances than they should have, or from a toolbox that is
+    /// drained although they may run elsewhere.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn servers_without_instance(&self, limit: u32) -> Result<Vec<ServerRef>> {
+    pub async fn servers_off_target(&self, limit: u32) -> Result<Vec<ServerRef>> {
         let sql = "SELECT organization_id, id FROM servers WHERE enabled AND NOT deleted AND kind <> 'remote' \
-                   AND serving_rollout_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM instances \
-                   WHERE instances.rollout_id = servers.serving_rollout_id AND ended_at IS NULL AND desired <> 'stop') \
-                   ORDER BY updated_at LIMIT $1";
+                   AND serving_rollout_id IS NOT NULL AND replicas <> (SELECT COUNT(*) FROM instances \
+                   WHERE instances.rollout_id = servers.serving_rollout_id AND ended_at IS NULL AND desired IN ('run', 'prepare')) \
+                   UNION SELECT servers.organization_id AS organization_id, servers.id AS id FROM toolboxes \
+                   JOIN instances ON instances.toolbox_id = toolboxes.id AND instances.ended_at IS NULL \
+                   AND instances.desired = 'run' JOIN servers ON servers.serving_rollout_id = instances.rollout_id \
+                   AND servers.toolbox_id IS NULL AND servers.enabled AND NOT servers.deleted \
+                   WHERE toolboxes.draining_since IS NOT NULL AND toolboxes.state <> 'removed' LIMIT $1";
         self.refs(sql, limit).await
     }
 
-    /// Servers with living instances that belong to neither the serving rollout nor one under way.
+    /// Servers with living instances that belong neither to what serves nor to a rollout under way, or that are to end
+    /// once the calls to them have.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
@@ -390,8 +409,10 @@ impl SystemTx {
         let sql = "SELECT DISTINCT servers.organization_id AS organization_id, servers.id AS id FROM instances \
                    JOIN servers ON servers.id = instances.server_id WHERE instances.ended_at IS NULL \
                    AND instances.desired <> 'stop' AND (servers.deleted OR NOT servers.enabled \
+                   OR instances.desired = 'retire' \
                    OR (instances.rollout_id <> COALESCE(servers.serving_rollout_id, '') AND NOT EXISTS \
-                   (SELECT 1 FROM rollouts WHERE rollouts.id = instances.rollout_id AND state = 'progressing'))) LIMIT $1";
+                   (SELECT 1 FROM rollouts WHERE rollouts.server_id = servers.id AND state = 'progressing' \
+                   AND (rollouts.id = instances.rollout_id OR rollouts.from_rollout_id = instances.rollout_id)))) LIMIT $1";
         self.refs(sql, limit).await
     }
 

@@ -519,13 +519,14 @@ impl SystemTx {
             .collect()
     }
 
-    /// Notes that agents were heard.
+    /// Notes that an agent was heard, and what it told of its host.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn touch_toolbox(&self, id: ToolboxId, at: Timestamp) -> Result<()> {
-        let sql = "UPDATE toolboxes SET last_seen_at = $2 WHERE id = $1 AND COALESCE(last_seen_at, 0) < $2";
-        self.execute(sql, [id.to_string().into(), at.as_ms().into()]).await?;
+    pub async fn touch_toolbox(&self, id: ToolboxId, at: Timestamp, report: &ToolboxReport) -> Result<()> {
+        let sql =
+            "UPDATE toolboxes SET last_seen_at = $2, report = $3 WHERE id = $1 AND COALESCE(last_seen_at, 0) < $2";
+        self.execute(sql, [id.to_string().into(), at.as_ms().into(), to_json(report).into()]).await?;
         Ok(())
     }
 }

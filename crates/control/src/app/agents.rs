@@ -14,7 +14,7 @@ use toolyard_store::{
 };
 use toolyard_types::agent::{
     AGENT_PROTOCOL, AgentCertificate, CertificateRequest, Desired, DesiredInstance, Exit, JobResult, JoinRequest,
-    McpInfo, Observed, ObservedInstance, ResolveJob, SyncRequest, SyncResponse,
+    McpInfo, Observed, ObservedInstance, ResolveJob, SyncRequest, SyncResponse, ToolboxReport,
 };
 use toolyard_types::spec::{Lock, Value};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
@@ -318,8 +318,10 @@ fn negotiate(request: &SyncRequest) -> Result<u32> {
 /// Writes what changed since the agent last told, in one transaction; nothing when nothing did.
 async fn observe(control: &Control, organization: OrganizationId, id: ToolboxId, request: &SyncRequest) -> Result<()> {
     let now = control.clock().now();
-    let usage = request.observed.instances.iter().filter_map(|it| Some((it.id, it.usage.clone()?))).collect();
-    control.fleet().set_usage(id, usage);
+    let observed = &request.observed.instances;
+    control.fleet().set_usage(id, observed.iter().filter_map(|it| Some((it.id, it.usage.clone()?))).collect());
+    let answered = observed.iter().filter_map(|it| Some((it.id, it.last_success_at?))).collect();
+    control.fleet().set_answered(id, answered);
     let tx = control.store().org_read(organization).await?;
     let news = News::find(&tx, id, request, now).await?;
     drop(tx);
@@ -327,7 +329,7 @@ async fn observe(control: &Control, organization: OrganizationId, id: ToolboxId,
     if news.is_nothing() {
         if seen_due {
             let tx = control.store().system("noting that an agent was heard").await?;
-            tx.touch_toolbox(id, now).await?;
+            tx.touch_toolbox(id, now, &news.toolbox.report).await?;
             tx.commit().await?;
         }
         return Ok(());
@@ -352,7 +354,7 @@ impl<'a> News<'a> {
         let before = tx.toolbox_by_id(id).await?.ok_or_else(removed)?;
         let toolbox = heard(&before, request, now);
         let toolbox_changed = toolbox.status.phase != before.status.phase
-            || toolbox.report != before.report
+            || !same_report(&toolbox.report, &before.report)
             || toolbox.agent_version != before.agent_version;
         let observed = &request.observed;
         let current = request.generation == before.generation;
@@ -395,6 +397,12 @@ impl<'a> News<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a toolbox is and enforces the same; what its host has left changes all the time.
+fn same_report(one: &ToolboxReport, other: &ToolboxReport) -> bool {
+    (&one.engine, &one.platform, &one.runtimes, &one.enforcement)
+        == (&other.engine, &other.platform, &other.runtimes, &other.enforcement)
 }
 
 /// The toolbox as it is after a sync.
@@ -444,17 +452,29 @@ fn after(before: &InstanceRow, told: &ObservedInstance, now: Timestamp) -> Insta
             protocol_version: bounded(&mcp.protocol_version, LONGEST_NAME),
             server_name: bounded(&mcp.server_name, LONGEST_NAME),
             server_version: bounded(&mcp.server_version, LONGEST_NAME),
+            tool_names: mcp
+                .tool_names
+                .iter()
+                .take(McpInfo::MOST_TOOL_NAMES)
+                .map(|name| bounded(name, McpInfo::LONGEST_TOOL_NAME))
+                .collect(),
             ..mcp.clone()
         }),
+        container_id: told.container_id.as_deref().map(|id| bounded(id, LONGEST_NAME)),
+        last_success_at: told.last_success_at,
+        failures: told.failures,
+        copies: told.copies,
         ended_at: ended.then_some(now),
         ..before.clone()
     }
 }
 
+/// Whether there is something to write. When it last answered alone is not: that is kept in memory.
 fn differs(before: &InstanceRow, after: &InstanceRow) -> bool {
     before.status.differs_from(&after.status)
         || (before.pid, before.ready_since, before.restarts, before.ended_at)
             != (after.pid, after.ready_since, after.restarts, after.ended_at)
+        || (&before.container_id, before.failures, before.copies) != (&after.container_id, after.failures, after.copies)
         || before.exit != after.exit
         || before.mcp != after.mcp
 }
@@ -560,7 +580,7 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
                 lock: revision.lock_digest.as_ref().and_then(|digest| locks.get(digest)).cloned(),
                 secrets: own_secrets(revision, &secrets),
                 spec: revision.spec.clone(),
-                run: instance.desired == InstanceWish::Run,
+                run: matches!(instance.desired, InstanceWish::Run | InstanceWish::Retire),
             })
         })
         .collect();

@@ -95,6 +95,8 @@ impl<'a> Views<'a> {
             rollout: rollout.map(|rollout| self.rollout(&row.name, rollout)),
             toolbox: row.toolbox.and_then(|id| self.toolbox_name(id)),
             toolbox_labels: row.toolbox_labels.clone(),
+            replicas: row.replicas,
+            observe_seconds: u32::try_from(row.observe_ms / 1000).unwrap_or(u32::MAX),
             mcp_path: format!("/mcp/{}/servers/{}", self.organization, row.name),
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -116,6 +118,9 @@ impl<'a> Views<'a> {
             deadline: rollout.deadline,
             ended_at: rollout.ended_at,
             log: rollout.log.clone(),
+            switched_at: rollout.switched_at,
+            canary: rollout.canary.clone(),
+            next_attempt_at: rollout.next_attempt_at,
         }
     }
 
@@ -149,6 +154,10 @@ impl<'a> Views<'a> {
             exit: row.exit.clone(),
             mcp: row.mcp.clone(),
             usage: self.control.fleet().usage_of(row.toolbox, row.id),
+            container_id: row.container_id.clone(),
+            last_success_at: self.control.fleet().answered(row.toolbox, row.id).max(row.last_success_at),
+            failures: row.failures,
+            copies: row.copies,
         }
     }
 }
@@ -157,8 +166,15 @@ impl<'a> Views<'a> {
 /// ended meanwhile, unless that changed which revision is meant.
 pub(crate) fn etag(row: &ServerRow) -> String {
     let text = format!(
-        "{} {} {} {} {:?} {}",
-        row.id, row.target_revision, row.enabled, row.deleted, row.toolbox, row.rollout_timeout_ms
+        "{} {} {} {} {:?} {} {} {}",
+        row.id,
+        row.target_revision,
+        row.enabled,
+        row.deleted,
+        row.toolbox,
+        row.rollout_timeout_ms,
+        row.replicas,
+        row.observe_ms
     );
     let digest = crate::auth::token::sha256_hex(&text);
     digest.chars().take(16).collect()

@@ -8,10 +8,11 @@ use toolyard_policy::Resource;
 use toolyard_store::{InstanceWish, OrgTx, RevisionRow, RolloutRow, ServerRow};
 use toolyard_types::access::Action;
 use toolyard_types::api::servers::{
-    CloneServer, CreateServer, Revision, RollbackServer, Rollout, Server, ServerSettings, UpdateServer,
+    Canary, CloneServer, CreateServer, Revision, RollbackServer, Rollout, Server, ServerSettings, StartCanary,
+    UpdateServer,
 };
 use toolyard_types::api::{Page, PageQuery};
-use toolyard_types::spec::{EntryVersion, RevisionSpec};
+use toolyard_types::spec::{EntryVersion, RevisionSpec, Runtime, Strategy};
 use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{
     Code, CredentialId, InstanceId, Labels, Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, ToolboxId,
@@ -20,11 +21,19 @@ use toolyard_types::{
 use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
 use super::server_view::{Views, etag};
 use super::{LARGEST_PAGE, allow, audit, credentials, flags, page_limit};
-use crate::reconcile::case::{aim, changed, end_rollout, wish as ask_instances};
+use crate::reconcile::case::{
+    aim, back_to_previous, changed, dismiss, end_rollout, promote, settle, wish as ask_instances,
+};
 use crate::{Caller, Control, ControlError, Result, catalog};
 
 /// How long a rollout may take when nobody says.
 const ROLLOUT_TIMEOUT_MS: u64 = 600_000;
+/// How long a new revision is observed when nobody says.
+const OBSERVE_MS: u64 = 5_000;
+/// The most instances of a server.
+const MOST_REPLICAS: u32 = 20;
+/// The most clients that a canary takes all calls of.
+const MOST_CANARY_CLIENTS: usize = 100;
 /// How many servers one page looks through for those of a phase.
 const MOST_LOOKED_AT: u32 = 10_000;
 
@@ -37,7 +46,8 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     let (mut wish, suggested) = first_wish(control, caller.organization, &request).await?;
     let name = request.name.clone().map_or_else(|| name_from(&suggested), Ok)?;
     allow(control, caller, Action::ServerDeploy, &Resource::Server(name.clone()))?;
-    let rollout_timeout_ms = rollout_timeout(request.settings.rollout_timeout_ms, ROLLOUT_TIMEOUT_MS)?;
+    let mut terms = Terms { rollout_timeout_ms: ROLLOUT_TIMEOUT_MS, replicas: 1, observe_ms: OBSERVE_MS };
+    terms.change(&request.settings)?;
     let mut tx = control.store().org_read(caller.organization).await?;
     let toolbox = toolbox_named(&tx, request.toolbox.as_ref()).await?;
     if toolbox.is_some() && !request.toolbox_labels.is_empty() {
@@ -46,12 +56,13 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     let bindings = bindings(&tx, &request.settings).await?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
     let spec = expand(&wish)?;
+    terms.check(&spec)?;
     drop(tx);
 
     tx = control.store().org(caller.organization).await?;
     take_name(&tx, &name).await?;
     let spec = store_secrets(control, &mut tx, &name, &mut wish, secrets, spec).await?;
-    let mut server = new_server(&tx, name, &spec, toolbox, rollout_timeout_ms);
+    let mut server = new_server(&tx, name, &spec, toolbox, terms);
     server.toolbox_labels = request.toolbox_labels.clone();
     tx.insert_server(&server).await?;
     let revision = new_revision(&tx, &server, 1, spec, &wish, None, (caller, "create"));
@@ -74,7 +85,7 @@ async fn finish_creation(
     detail: serde_json::Value,
 ) -> Result<()> {
     if starts {
-        begin_rollout(tx, server, server.target_revision).await?;
+        begin_rollout(tx, server, server.target_revision, Manner::default()).await?;
     } else {
         server_changed(tx, server);
     }
@@ -160,6 +171,100 @@ fn rollout_timeout(asked: Option<u64>, otherwise: u64) -> Result<u64> {
     }
 }
 
+/// What is set on a server and not on its revisions: changing it makes no rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Terms {
+    rollout_timeout_ms: u64,
+    replicas: u32,
+    observe_ms: u64,
+}
+
+impl Terms {
+    fn of(server: &ServerRow) -> Self {
+        let ServerRow { rollout_timeout_ms, replicas, observe_ms, .. } = *server;
+        Self { rollout_timeout_ms, replicas, observe_ms }
+    }
+
+    fn change(&mut self, settings: &ServerSettings) -> Result<()> {
+        self.rollout_timeout_ms = rollout_timeout(settings.rollout_timeout_ms, self.rollout_timeout_ms)?;
+        if let Some(replicas) = settings.replicas {
+            if !(1..=MOST_REPLICAS).contains(&replicas) {
+                return Err(ControlError::field("replicas", format!("must be between 1 and {MOST_REPLICAS}")));
+            }
+            self.replicas = replicas;
+        }
+        if let Some(seconds) = settings.observe_seconds {
+            if seconds > 3600 {
+                return Err(ControlError::field("observe_seconds", "must be at most 3600"));
+            }
+            self.observe_ms = u64::from(seconds) * 1000;
+        }
+        Ok(())
+    }
+
+    /// Whether a revision can have them.
+    fn check(&self, spec: &RevisionSpec) -> Result<()> {
+        if self.replicas == 1 {
+            return Ok(());
+        }
+        if matches!(spec.runtime, Runtime::Remote(_)) {
+            return Err(ControlError::field(
+                "replicas",
+                "a remote server runs somewhere else; there is nothing to copy",
+            ));
+        }
+        let mode = spec.instancing.mode;
+        if !mode.is_shared() {
+            // A user's or a session's calls would find another copy each time.
+            let message = format!("more than one is for shared instances; these are `{}`", mode.as_str());
+            return Err(ControlError::field("replicas", message));
+        }
+        Ok(())
+    }
+
+    fn write(self, server: &mut ServerRow) {
+        server.rollout_timeout_ms = self.rollout_timeout_ms;
+        server.replicas = self.replicas;
+        server.observe_ms = self.observe_ms;
+    }
+}
+
+/// How a rollout is to go.
+#[derive(Clone, Debug, Default)]
+struct Manner {
+    /// Whether the new revision may list fewer tools.
+    accept_lost_tools: bool,
+    canary: Option<Canary>,
+}
+
+/// What a canary shall be; there must be something that it can run beside.
+fn canary(asked: StartCanary, server: &ServerRow, spec: &RevisionSpec) -> Result<Canary> {
+    let wrong = |field: &str, message: &str| Err(ControlError::field(field, message));
+    let StartCanary { weight, clients, promote_after_seconds } = asked;
+    if weight > 100 {
+        return wrong("canary.weight", "must be at most 100");
+    }
+    if weight == 0 && clients.is_empty() {
+        return wrong("canary.weight", "must be at least 1 when no clients are named");
+    }
+    if clients.len() > MOST_CANARY_CLIENTS || clients.iter().any(|client| client.is_empty() || client.len() > 200) {
+        return wrong("canary.clients", "must be at most 100, each of 1 to 200 characters");
+    }
+    if promote_after_seconds.is_some_and(|seconds| !(1..=604_800).contains(&seconds)) {
+        return wrong("canary.promote_after_seconds", "must be between 1 and 604800");
+    }
+    if matches!(spec.runtime, Runtime::Remote(_)) {
+        return wrong("canary", "a remote server has no instance beside which another could run");
+    }
+    if spec.strategy == Strategy::Recreate {
+        return wrong("canary", "with `recreate` two revisions never run at once");
+    }
+    if !server.enabled || server.serving_rollout.is_none() {
+        return wrong("canary", "nothing serves now that the new revision could be tried beside");
+    }
+    Ok(Canary { weight, clients, promote_after_seconds, started_at: None, promoted_at: None })
+}
+
 /// The credentials that settings bind, by the name they are bound to.
 async fn bindings(tx: &OrgTx, settings: &ServerSettings) -> Result<BTreeMap<String, CredentialId>> {
     if settings.credentials.is_empty() {
@@ -228,6 +333,7 @@ fn merge(
     wish.paths = settings.paths.unwrap_or_else(|| std::mem::take(&mut wish.paths));
     wish.egress = settings.egress.unwrap_or_else(|| std::mem::take(&mut wish.egress));
     wish.strategy = settings.strategy.unwrap_or(wish.strategy);
+    wish.instancing = settings.instancing.unwrap_or_else(|| wish.instancing.clone());
     wish.start_timeout_ms = settings.start_timeout_ms.unwrap_or(wish.start_timeout_ms);
     wish.call_timeout_ms = settings.call_timeout_ms.unwrap_or(wish.call_timeout_ms);
     // One without a tool takes away the one that was set.
@@ -293,13 +399,7 @@ fn credential_slug(text: &str) -> Result<Name> {
     Name::new(slug(text, Name::MAX_LEN)).map_err(ControlError::internal("naming a credential"))
 }
 
-fn new_server(
-    tx: &OrgTx,
-    name: Name,
-    spec: &RevisionSpec,
-    toolbox: Option<ToolboxId>,
-    rollout_timeout_ms: u64,
-) -> ServerRow {
+fn new_server(tx: &OrgTx, name: Name, spec: &RevisionSpec, toolbox: Option<ToolboxId>, terms: Terms) -> ServerRow {
     let now = tx.now();
     ServerRow {
         id: ServerId::generate(),
@@ -315,7 +415,9 @@ fn new_server(
         serving_rollout: None,
         target_revision: RevisionId::generate(),
         rollout: None,
-        rollout_timeout_ms,
+        rollout_timeout_ms: terms.rollout_timeout_ms,
+        replicas: terms.replicas,
+        observe_ms: terms.observe_ms,
         version: 1,
         created_at: now,
         updated_at: now,
@@ -354,7 +456,7 @@ fn new_revision(
 }
 
 /// Begins a rollout; one that is under way is superseded.
-async fn begin_rollout(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId) -> Result<()> {
+async fn begin_rollout(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId, manner: Manner) -> Result<()> {
     let now = tx.now();
     supersede(tx, server, Reason::Superseded, "another change took over").await?;
     let rollout = RolloutRow {
@@ -369,6 +471,11 @@ async fn begin_rollout(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId) -
         started_at: now,
         deadline: now.plus(Duration::from_millis(server.rollout_timeout_ms)),
         ended_at: None,
+        from_rollout: None,
+        switched_at: None,
+        accept_lost_tools: manner.accept_lost_tools,
+        canary: manner.canary,
+        next_attempt_at: None,
     };
     tx.insert_rollout(&rollout).await?;
     server.rollout = Some(rollout.id);
@@ -379,16 +486,22 @@ async fn begin_rollout(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId) -
     Ok(())
 }
 
-/// Ends the rollout under way, if there is one, and stops what it made; tells whether there was one.
+/// Ends the rollout under way, if there is one, and stops what it made; tells whether there was one. A revision that
+/// serves already and is only observed goes on to serve.
 async fn supersede(tx: &mut OrgTx, server: &mut ServerRow, reason: Reason, why: &str) -> Result<bool> {
     let now = tx.now();
     let Some(id) = server.rollout else { return Ok(false) };
     let Some(mut old) = tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing) else {
         return Ok(false);
     };
+    if old.switched_at.is_some() {
+        settle(tx, &mut old, now, why).await?;
+        tx.update_server(server).await?;
+        return Ok(true);
+    }
     end_rollout(tx, server, &mut old, now, (RolloutState::Cancelled, reason, why.to_owned())).await?;
     let live = tx.live_instances(&[server.id]).await?;
-    ask_instances(tx, live.iter().filter(|instance| instance.rollout == old.id), InstanceWish::Stop).await?;
+    dismiss(tx, live.iter().filter(|instance| instance.rollout == old.id)).await?;
     Ok(true)
 }
 
@@ -479,10 +592,12 @@ pub(crate) async fn update(
     if let Some(version) = &request.version {
         wish = with_version(control, caller.organization, wish, version).await?;
     }
-    let rollout_timeout_ms = rollout_timeout(request.settings.rollout_timeout_ms, row.rollout_timeout_ms)?;
+    let mut terms = Terms::of(&row);
+    terms.change(&request.settings)?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
     let spec = expand(&wish)?;
-    if secrets.is_empty() && spec == base.spec && rollout_timeout_ms == row.rollout_timeout_ms {
+    terms.check(&spec)?;
+    if secrets.is_empty() && spec == base.spec && terms == Terms::of(&row) {
         return get(control, caller, name).await;
     }
 
@@ -492,7 +607,9 @@ pub(crate) async fn update(
     if server.target_revision != base.id {
         return Err(ControlError::Store(toolyard_store::StoreError::Stale));
     }
-    server.rollout_timeout_ms = rollout_timeout_ms;
+    let scaled = (server.replicas != terms.replicas).then_some(terms.replicas);
+    terms.write(&mut server);
+    let mut detail = json!({});
     let spec = store_secrets(control, &mut tx, name, &mut wish, secrets, spec).await?;
     if spec == base.spec {
         tx.update_server(&mut server).await?;
@@ -500,18 +617,30 @@ pub(crate) async fn update(
     } else {
         let number = tx.last_revision_number(server.id).await? + 1;
         let revision = new_revision(&tx, &server, number, spec, &wish, Some(&base), (caller, "update"));
+        let canary = request.canary.map(|asked| canary(asked, &server, &revision.spec)).transpose()?;
         tx.insert_revision(&revision).await?;
-        point_to(&mut tx, &mut server, &revision).await?;
+        let manner = Manner { accept_lost_tools: request.accept_lost_tools, canary };
+        detail = json!({ "revision": number });
+        if manner.accept_lost_tools {
+            detail["accept_lost_tools"] = json!(true);
+        }
+        if let Some(canary) = &manner.canary {
+            detail["canary"] = json!(canary);
+        }
+        point_to(&mut tx, &mut server, &revision, manner).await?;
     }
-    audit(&mut tx, caller, "server.update", format!("server/{name}"), json!({})).await?;
+    if let Some(replicas) = scaled {
+        detail["replicas"] = json!(replicas);
+    }
+    audit(&mut tx, caller, "server.update", format!("server/{name}"), detail).await?;
     tx.commit().await?;
     get(control, caller, name).await
 }
 
 /// Means a server to have a revision: with a rollout when it runs, else for its next start.
-async fn point_to(tx: &mut OrgTx, server: &mut ServerRow, revision: &RevisionRow) -> Result<()> {
+async fn point_to(tx: &mut OrgTx, server: &mut ServerRow, revision: &RevisionRow, manner: Manner) -> Result<()> {
     if server.enabled {
-        return begin_rollout(tx, server, revision.id).await;
+        return begin_rollout(tx, server, revision.id, manner).await;
     }
     aim(tx, server, revision.id).await?;
     tx.update_server(server).await?;
@@ -555,7 +684,7 @@ pub(crate) async fn start(control: &Control, caller: &Caller, name: &Name) -> Re
     };
     if !server.enabled || (server.serving_rollout.is_none() && !under_way) {
         let target = server.target_revision;
-        begin_rollout(&mut tx, &mut server, target).await?;
+        begin_rollout(&mut tx, &mut server, target, Manner::default()).await?;
         audit(&mut tx, caller, "server.start", format!("server/{name}"), json!({})).await?;
         tx.commit().await?;
     }
@@ -590,7 +719,7 @@ pub(crate) async fn restart(control: &Control, caller: &Caller, name: &Name) -> 
     let mut tx = control.store().org(caller.organization).await?;
     let mut server = locked(&tx, name).await?;
     let to = server.serving_rollout.and(server.serving_revision).unwrap_or(server.target_revision);
-    begin_rollout(&mut tx, &mut server, to).await?;
+    begin_rollout(&mut tx, &mut server, to, Manner::default()).await?;
     audit(&mut tx, caller, "server.restart", format!("server/{name}"), json!({})).await?;
     tx.commit().await?;
     get(control, caller, name).await
@@ -617,12 +746,46 @@ pub(crate) async fn rollback(
     };
     let target = target.ok_or_else(missing)?;
     if target.id != current.id || server.target_revision != current.id {
-        point_to(&mut tx, &mut server, &target).await?;
+        // Whoever asks for an earlier revision knows that it may list less.
+        let manner = Manner { accept_lost_tools: true, canary: None };
+        if !undo(&mut tx, &mut server, &target, caller).await? {
+            point_to(&mut tx, &mut server, &target, manner).await?;
+        }
         let detail = json!({ "from": current.number, "to": target.number });
         audit(&mut tx, caller, "server.rollback", format!("server/{name}"), detail).await?;
         tx.commit().await?;
     }
     get(control, caller, name).await
+}
+
+/// Ends the observation of a rollout from this revision, whose instances still run; tells whether there was one.
+async fn undo(tx: &mut OrgTx, server: &mut ServerRow, target: &RevisionRow, caller: &Caller) -> Result<bool> {
+    let Some(id) = server.rollout else { return Ok(false) };
+    let observed = tx.rollout(id).await?.filter(|rollout| {
+        rollout.state == RolloutState::Progressing
+            && rollout.switched_at.is_some()
+            && rollout.from_revision == Some(target.id)
+    });
+    let Some(mut rollout) = observed else { return Ok(false) };
+    let why = format!("rolled back by {}", caller.display);
+    leave(tx, server, &mut rollout, RolloutState::RolledBack, why).await?;
+    Ok(true)
+}
+
+/// Lets what served before serve again, from instances that still run.
+async fn leave(
+    tx: &mut OrgTx,
+    server: &mut ServerRow,
+    rollout: &mut RolloutRow,
+    state: RolloutState,
+    why: String,
+) -> Result<()> {
+    let now = tx.now();
+    back_to_previous(tx, server, rollout, now, (state, Reason::Requested, why)).await?;
+    let live = tx.live_instances(&[server.id]).await?;
+    dismiss(tx, live.iter().filter(|instance| instance.rollout == rollout.id)).await?;
+    changed(tx, server, rollout);
+    Ok(())
 }
 
 /// Copies a server under a new name. Its credentials are shared by reference, not copied.
@@ -634,7 +797,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     let base = tx.revision(origin.target_revision).await?.ok_or_else(|| unknown(name))?;
     let wish: Wish = serde_json::from_str(&base.inputs).map_err(ControlError::internal("reading a revision"))?;
     take_name(&tx, &request.name).await?;
-    let mut server = new_server(&tx, request.name, &base.spec, origin.toolbox, origin.rollout_timeout_ms);
+    let mut server = new_server(&tx, request.name, &base.spec, origin.toolbox, Terms::of(&origin));
     server.toolbox_labels = origin.toolbox_labels.clone();
     tx.insert_server(&server).await?;
     let change = format!("clone of {name} revision {}", base.number);
@@ -709,11 +872,39 @@ pub(crate) async fn cancel_rollout(control: &Control, caller: &Caller, name: &Na
     let mut tx = control.store().org(caller.organization).await?;
     let mut server = locked(&tx, name).await?;
     let why = format!("cancelled by {}", caller.display);
-    if !supersede(&mut tx, &mut server, Reason::Requested, &why).await? {
+    let observed = match server.rollout {
+        Some(id) => {
+            tx.rollout(id).await?.filter(|it| it.state == RolloutState::Progressing && it.switched_at.is_some())
+        }
+        None => None,
+    };
+    if let Some(mut observed) = observed {
+        leave(&mut tx, &mut server, &mut observed, RolloutState::Cancelled, why).await?;
+    } else if !supersede(&mut tx, &mut server, Reason::Requested, &why).await? {
         return Err(ControlError::Conflict(format!("server `{name}` has no rollout under way")));
     }
     server_changed(&mut tx, &server);
     audit(&mut tx, caller, "rollout.cancel", format!("server/{name}"), json!({})).await?;
+    tx.commit().await?;
+    rollout(control, caller, name).await
+}
+
+/// Lets the revision that is tried serve.
+pub(crate) async fn promote_rollout(control: &Control, caller: &Caller, name: &Name) -> Result<Rollout> {
+    let mut tx = control.store().org(caller.organization).await?;
+    let server = locked(&tx, name).await?;
+    let tried = match server.rollout {
+        Some(id) => tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing),
+        None => None,
+    };
+    let tried = tried.filter(|rollout| rollout.canary.as_ref().is_some_and(Canary::is_on_trial));
+    let Some(mut tried) = tried else {
+        return Err(ControlError::Conflict(format!("server `{name}` has no canary that takes calls")));
+    };
+    let now = tx.now();
+    promote(&tx, &mut tried, &server, now, &format!("by {}", caller.display)).await?;
+    changed(&mut tx, &server, &tried);
+    audit(&mut tx, caller, "rollout.promote", format!("server/{name}"), json!({})).await?;
     tx.commit().await?;
     rollout(control, caller, name).await
 }

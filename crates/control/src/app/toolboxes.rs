@@ -50,6 +50,8 @@ fn view(control: &Control, row: ToolboxRow, instances: u32) -> Toolbox {
         certificate_expires_at: row.certificate_expires_at,
         report: row.report,
         instances,
+        health: None,
+        drain: None,
     }
 }
 

@@ -40,6 +40,7 @@ pub(super) fn routes() -> Routes {
         .guarded(action(Action::ServerRead), routes!(list_revisions))
         .guarded(action(Action::ServerRead), routes!(get_rollout))
         .guarded(action(Action::ServerOperate), routes!(cancel_rollout))
+        .guarded(action(Action::ServerDeploy), routes!(promote_rollout))
         .guarded(action(Action::ServerLogs), routes!(get_logs))
 }
 
@@ -189,7 +190,7 @@ async fn get_rollout(State(control): State<Control>, caller: Caller, Path(name):
     servers::rollout(&control, &caller, &name).await.map(Json)
 }
 
-/// Cancel the rollout under way: what served serves on.
+/// Cancel the rollout under way: what served serves on, or again.
 #[utoipa::path(post, path = "/api/v1/servers/{name}/rollout/cancel", tag = TAG, params(("name" = Name, Path)),
     responses((status = 200, body = Rollout)))]
 async fn cancel_rollout(
@@ -198,6 +199,17 @@ async fn cancel_rollout(
     Path(name): Path<Name>,
 ) -> Result<Json<Rollout>> {
     servers::cancel_rollout(&control, &caller, &name).await.map(Json)
+}
+
+/// Let the revision that is tried as a canary serve.
+#[utoipa::path(post, path = "/api/v1/servers/{name}/rollout/promote", tag = TAG, params(("name" = Name, Path)),
+    responses((status = 200, body = Rollout)))]
+async fn promote_rollout(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(name): Path<Name>,
+) -> Result<Json<Rollout>> {
+    servers::promote_rollout(&control, &caller, &name).await.map(Json)
 }
 
 /// Which log lines.

@@ -4,13 +4,17 @@
 //! nobody, and, if it asks for something, again under the server's lock, where it is applied. So two
 //! replicas may run the same loop at once, and a step never rests on what was true a moment ago.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+
+use std::time::Duration;
 
 use serde_json::json;
 use toolyard_store::{
     InstanceRow, InstanceWish, JobRow, JobState, OrgTx, ProbeRow, RevisionRow, RolloutRow, ServerRef, ServerRow,
     StoreError, ToolboxRow,
 };
+use toolyard_types::agent::McpInfo;
+use toolyard_types::api::servers::Canary;
 use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Phase, Reason, RolloutState, Status, ToolboxState};
 use toolyard_types::{InstanceId, JobId, RevisionId, ServerId, Timestamp, ToolboxId};
@@ -26,7 +30,7 @@ pub(crate) struct Case {
     pub(crate) revision: RevisionRow,
     /// The revision's resolve jobs, newest first.
     pub(crate) jobs: Vec<JobRow>,
-    /// Every instance the rollout made, also ended ones.
+    /// Every instance the rollout made and still wants, also those that ended by themselves.
     pub(crate) mine: Vec<InstanceRow>,
     /// The server's instances that have not ended.
     pub(crate) live: Vec<InstanceRow>,
@@ -34,6 +38,8 @@ pub(crate) struct Case {
     /// How many instances each toolbox has.
     pub(crate) load: HashMap<ToolboxId, u32>,
     pub(crate) probe: Option<ProbeRow>,
+    /// The tools that what serves lists, as far as they are known.
+    pub(crate) served_tools: BTreeSet<String>,
 }
 
 /// Something a loop does about a rollout.
@@ -49,6 +55,14 @@ pub(crate) enum Step {
     StopOld,
     /// Say what is being waited for.
     Note(Reason, String),
+    /// The new revision takes a part of the calls.
+    StartCanary,
+    /// The new revision was tried for long enough.
+    Promote,
+    /// The new revision serves, and is observed.
+    Switch,
+    /// The new revision served and failed: what served before serves again.
+    GoBack(Reason, String),
     /// The new revision serves from now on.
     Done,
     /// The new revision will not get ready.
@@ -82,6 +96,34 @@ impl Case {
             .is_some_and(|toolbox| toolbox.takes_new() && toolbox.labels.include(&self.server.toolbox_labels))
     }
 
+    /// How many instances the rollout wants now.
+    pub(crate) fn wanted(&self) -> usize {
+        match &self.rollout.canary {
+            Some(canary) if canary.promoted_at.is_none() => 1,
+            _ => usize::try_from(self.server.replicas).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Whether the new revision takes its part of the calls, and nobody decided yet.
+    pub(crate) fn is_on_trial(&self) -> bool {
+        self.rollout.canary.as_ref().is_some_and(Canary::is_on_trial)
+    }
+
+    /// Whether another revision, or another instance of the same, serves.
+    pub(crate) fn old_serves(&self) -> bool {
+        self.server.serving_rollout.is_some()
+    }
+
+    /// Whether it goes to another revision than the one that serves.
+    pub(crate) fn is_change(&self) -> bool {
+        self.rollout.from_revision.is_some_and(|from| from != self.rollout.to_revision)
+    }
+
+    /// Instances that served before traffic was switched.
+    pub(crate) fn previous(&self) -> impl Iterator<Item = &InstanceRow> {
+        self.live.iter().filter(|instance| Some(instance.rollout) == self.rollout.from_rollout)
+    }
+
     /// Instances that serve now.
     pub(crate) fn serving(&self) -> impl Iterator<Item = &InstanceRow> {
         self.live.iter().filter(|instance| Some(instance.rollout) == self.server.serving_rollout)
@@ -103,17 +145,44 @@ pub(crate) async fn gather(tx: &OrgTx, server: ServerId, lock: bool) -> Result<O
         return Ok(None);
     };
     let Some(revision) = tx.revision(rollout.to_revision).await? else { return Ok(None) };
+    let live = tx.live_instances(&[server.id]).await?;
+    let probes = tx.probes_of(&[server.id]).await?;
+    let served_tools = served_tools(tx, &server, &live, &probes).await?;
+    let mut mine = tx.instances_of_rollout(rollout.id).await?;
+    mine.retain(|instance| matches!(instance.desired, InstanceWish::Run | InstanceWish::Prepare));
     Ok(Some(Case {
         jobs: tx.jobs_of(revision.id).await?,
-        mine: tx.instances_of_rollout(rollout.id).await?,
-        live: tx.live_instances(&[server.id]).await?,
+        mine,
+        live,
         toolboxes: tx.toolboxes().await?,
         load: tx.instances_by_toolbox().await?.into_iter().collect(),
-        probe: tx.probes_of(&[server.id]).await?.into_iter().find(|probe| probe.revision == revision.id),
+        probe: probes.into_iter().find(|probe| probe.revision == revision.id),
+        served_tools,
         server,
         rollout,
         revision,
     }))
+}
+
+/// The tools that what serves lists. What was stopped to make room listed them when it last answered.
+async fn served_tools(
+    tx: &OrgTx,
+    server: &ServerRow,
+    live: &[InstanceRow],
+    probes: &[ProbeRow],
+) -> Result<BTreeSet<String>> {
+    let Some(serving) = server.serving_rollout else { return Ok(BTreeSet::new()) };
+    let mut answers: Vec<McpInfo> = live
+        .iter()
+        .filter(|instance| instance.rollout == serving)
+        .filter_map(|instance| instance.mcp.clone())
+        .chain(probes.iter().filter(|it| Some(it.revision) == server.serving_revision).filter_map(|it| it.mcp.clone()))
+        .collect();
+    if answers.is_empty() && server.kind != "remote" {
+        let ended = tx.instances_of_rollout(serving).await?;
+        answers.extend(ended.into_iter().rev().find_map(|instance| instance.mcp));
+    }
+    Ok(answers.into_iter().flat_map(|mcp| mcp.tool_names).collect())
 }
 
 /// Decides and acts for every rollout under way, a transaction each.
@@ -172,6 +241,12 @@ async fn apply(tx: &mut OrgTx, mut case: Case, step: Step, now: Timestamp) -> Re
             note(&mut case.rollout, now, reason, message);
             tx.update_rollout(&case.rollout).await?;
         }
+        Step::StartCanary => start_canary(tx, &mut case, now).await?,
+        Step::Promote => {
+            promote(tx, &mut case.rollout, &case.server, now, "it was tried for long enough").await?;
+        }
+        Step::Switch => switch(tx, &mut case, now).await?,
+        Step::GoBack(reason, message) => go_back(tx, &mut case, now, reason, message).await?,
         Step::Done => done(tx, &mut case, now).await?,
         Step::Fail(reason, message) => fail(tx, &mut case, now, reason, message).await?,
     }
@@ -214,15 +289,93 @@ async fn resolve(tx: &mut OrgTx, case: &mut Case, toolbox: ToolboxId, now: Times
 }
 
 async fn done(tx: &mut OrgTx, case: &mut Case, now: Timestamp) -> Result<()> {
+    let old: Vec<_> = case.live.iter().filter(|it| it.rollout != case.rollout.id).collect();
+    dismiss(tx, old.into_iter()).await?;
     let (rollout, server) = (&mut case.rollout, &mut case.server);
     note(rollout, now, Reason::Answered, format!("revision {} serves", case.revision.number));
-    (rollout.state, rollout.ended_at) = (RolloutState::Done, Some(now));
+    (rollout.state, rollout.ended_at, rollout.next_attempt_at) = (RolloutState::Done, Some(now), None);
     tx.update_rollout(rollout).await?;
     server.serving_revision = Some(rollout.to_revision);
     server.serving_rollout = Some(rollout.id);
     server.target_revision = rollout.to_revision;
     tx.update_server(server).await?;
-    count_outcome(rollout.state);
+    count_outcome(rollout, now);
+    Ok(())
+}
+
+async fn start_canary(tx: &mut OrgTx, case: &mut Case, now: Timestamp) -> Result<()> {
+    let number = case.revision.number;
+    let Some(canary) = &mut case.rollout.canary else { return Ok(()) };
+    canary.started_at = Some(now);
+    let clients = match canary.clients.len() {
+        0 => String::new(),
+        1 => " and every call of 1 client".to_owned(),
+        many => format!(" and every call of {many} clients"),
+    };
+    let message = format!("revision {number} takes {} % of the calls{clients}", canary.weight);
+    let next = canary.promote_after_seconds.map(|seconds| now.plus(Duration::from_secs(seconds.into())));
+    case.rollout.next_attempt_at = next;
+    note(&mut case.rollout, now, Reason::Canary, message);
+    Ok(tx.update_rollout(&case.rollout).await?)
+}
+
+/// Lets a canary serve; it has the rollout's time again to get all of its instances ready.
+pub(crate) async fn promote(
+    tx: &OrgTx,
+    rollout: &mut RolloutRow,
+    server: &ServerRow,
+    now: Timestamp,
+    why: &str,
+) -> Result<()> {
+    if let Some(canary) = &mut rollout.canary {
+        canary.promoted_at = Some(now);
+    }
+    rollout.next_attempt_at = None;
+    rollout.deadline = now.plus(Duration::from_millis(server.rollout_timeout_ms));
+    note(rollout, now, Reason::Requested, format!("promoted: {why}"));
+    Ok(tx.update_rollout(rollout).await?)
+}
+
+/// Lets the new revision serve while the old one runs on.
+async fn switch(tx: &mut OrgTx, case: &mut Case, now: Timestamp) -> Result<()> {
+    let (rollout, server) = (&mut case.rollout, &mut case.server);
+    let until = now.plus(Duration::from_millis(server.observe_ms));
+    rollout.from_rollout = server.serving_rollout;
+    rollout.switched_at = Some(now);
+    rollout.next_attempt_at = Some(until);
+    let message = format!("revision {} serves and is observed until {until}", case.revision.number);
+    note(rollout, now, Reason::Observing, message);
+    tx.update_rollout(rollout).await?;
+    server.serving_revision = Some(rollout.to_revision);
+    server.serving_rollout = Some(rollout.id);
+    server.target_revision = rollout.to_revision;
+    Ok(tx.update_server(server).await?)
+}
+
+async fn go_back(tx: &mut OrgTx, case: &mut Case, now: Timestamp, reason: Reason, message: String) -> Result<()> {
+    back_to_previous(tx, &mut case.server, &mut case.rollout, now, (RolloutState::RolledBack, reason, message)).await?;
+    dismiss(tx, case.live.iter().filter(|instance| instance.rollout == case.rollout.id)).await
+}
+
+/// Ends a rollout whose revision serves already: what served before serves again.
+pub(crate) async fn back_to_previous(
+    tx: &mut OrgTx,
+    server: &mut ServerRow,
+    rollout: &mut RolloutRow,
+    now: Timestamp,
+    outcome: (RolloutState, Reason, String),
+) -> Result<()> {
+    server.serving_rollout = rollout.from_rollout;
+    server.serving_revision = rollout.from_revision;
+    end_rollout(tx, server, rollout, now, outcome).await
+}
+
+/// Ends a rollout whose revision serves already, which it goes on to do, because another change takes over.
+pub(crate) async fn settle(tx: &OrgTx, rollout: &mut RolloutRow, now: Timestamp, why: &str) -> Result<()> {
+    note(rollout, now, Reason::Superseded, why.to_owned());
+    (rollout.state, rollout.ended_at, rollout.next_attempt_at) = (RolloutState::Done, Some(now), None);
+    tx.update_rollout(rollout).await?;
+    count_outcome(rollout, now);
     Ok(())
 }
 
@@ -230,7 +383,7 @@ async fn fail(tx: &mut OrgTx, case: &mut Case, now: Timestamp, reason: Reason, m
     let serves = case.server.serving_rollout.is_some();
     let state = if serves { RolloutState::RolledBack } else { RolloutState::Failed };
     end_rollout(tx, &mut case.server, &mut case.rollout, now, (state, reason, message)).await?;
-    wish(tx, case.live.iter().filter(|instance| instance.rollout == case.rollout.id), InstanceWish::Stop).await
+    dismiss(tx, case.live.iter().filter(|instance| instance.rollout == case.rollout.id)).await
 }
 
 /// Ends a rollout without success: the server is meant to have again what serves, if anything does.
@@ -242,7 +395,7 @@ pub(crate) async fn end_rollout(
     (state, reason, message): (RolloutState, Reason, String),
 ) -> Result<()> {
     note(rollout, now, reason, message);
-    (rollout.state, rollout.ended_at) = (state, Some(now));
+    (rollout.state, rollout.ended_at, rollout.next_attempt_at) = (state, Some(now), None);
     tx.update_rollout(rollout).await?;
     for job in tx.jobs_of(rollout.to_revision).await?.iter().filter(|job| job.state == JobState::Pending) {
         tx.end_job(job.id, JobState::Failed, Some((Reason::Superseded, "its rollout ended"))).await?;
@@ -252,7 +405,7 @@ pub(crate) async fn end_rollout(
         aim(tx, server, serving).await?;
     }
     tx.update_server(server).await?;
-    count_outcome(state);
+    count_outcome(rollout, now);
     Ok(())
 }
 
@@ -268,8 +421,21 @@ pub(crate) async fn aim(tx: &OrgTx, server: &mut ServerRow, revision: RevisionId
     Ok(())
 }
 
-fn count_outcome(state: RolloutState) {
-    metrics::counter!("toolyard_rollouts_total", "outcome" => state.as_str()).increment(1);
+fn count_outcome(rollout: &RolloutRow, now: Timestamp) {
+    let (outcome, reason) = (rollout.state.as_str(), rollout.reason.as_str());
+    metrics::counter!("toolyard_rollouts_total", "outcome" => outcome, "reason" => reason).increment(1);
+    let took = now.since(rollout.started_at).as_secs_f64();
+    metrics::histogram!("toolyard_rollout_seconds", "outcome" => outcome).record(took);
+}
+
+/// Lets instances end: those that took calls may finish them first.
+pub(crate) async fn dismiss<'a>(tx: &mut OrgTx, instances: impl Iterator<Item = &'a InstanceRow>) -> Result<()> {
+    let takes_calls = |row: &&InstanceRow| matches!(row.status.phase, Phase::Ready | Phase::Degraded);
+    let (busy, idle): (Vec<_>, Vec<_>) = instances
+        .filter(|row| !matches!(row.desired, InstanceWish::Stop | InstanceWish::Retire))
+        .partition(takes_calls);
+    wish(tx, busy.into_iter(), InstanceWish::Retire).await?;
+    wish(tx, idle.into_iter(), InstanceWish::Stop).await
 }
 
 /// Asks instances to do something, and tells their toolboxes.
@@ -313,6 +479,11 @@ pub(crate) async fn insert_instance(
         restarts: 0,
         exit: None,
         mcp: None,
+        container_id: None,
+        last_success_at: None,
+        failures: 0,
+        copies: 0,
+        retired_at: None,
         created_at: now,
         ended_at: None,
     };

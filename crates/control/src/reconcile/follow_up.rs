@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::json;
 use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ServerRef};
 use toolyard_types::state::{Reason, RolloutState, Status, ToolboxState};
-use toolyard_types::{OrganizationId, Timestamp, ToolboxId};
+use toolyard_types::{OrganizationId, RolloutId, Timestamp, ToolboxId};
 
 use super::Pass;
-use super::case::wish;
+use super::case::{dismiss, wish};
 use crate::{Control, Result};
 
 /// How long a replaced instance may finish its calls once traffic goes to the new one.
@@ -51,26 +51,31 @@ pub(super) fn before(now: Timestamp, duration: Duration) -> Timestamp {
     Timestamp::from_ms(now.as_ms().saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
 }
 
-/// Stops what no longer belongs; tells how long to wait when a replaced instance may still finish its calls.
+/// Lets end what no longer belongs; tells how long to wait when some may still finish their calls.
 async fn stop_superseded(control: &Control, at: ServerRef, now: Timestamp) -> Result<Option<Duration>> {
     let mut tx = control.store().org(at.organization).await?;
     let Some(server) = tx.lock_server(at.server).await? else { return Ok(None) };
-    let last = match server.rollout {
-        Some(id) => tx.rollout(id).await?,
+    let under_way = match server.rollout {
+        Some(id) => tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing),
         None => None,
     };
-    let runs = server.enabled && !server.deleted;
-    if runs && let Some(done) = last.as_ref().filter(|rollout| rollout.state == RolloutState::Done) {
-        let drained = now.since(done.ended_at.unwrap_or(done.started_at));
-        if drained < DRAIN {
-            return Ok(Some(DRAIN.saturating_sub(drained)));
-        }
+    let mut wanted: Vec<RolloutId> = Vec::new();
+    if server.enabled && !server.deleted {
+        wanted.extend(server.serving_rollout);
+        wanted.extend(under_way.as_ref().map(|rollout| rollout.id));
+        wanted.extend(under_way.as_ref().and_then(|rollout| rollout.from_rollout));
     }
-    let under_way = last.filter(|rollout| rollout.state == RolloutState::Progressing).map(|rollout| rollout.id);
     let live = tx.live_instances(&[server.id]).await?;
-    let belongs =
-        |row: &&InstanceRow| runs && (Some(row.rollout) == server.serving_rollout || Some(row.rollout) == under_way);
-    wish(&mut tx, live.iter().filter(|row| !belongs(row)), InstanceWish::Stop).await?;
+    let left = |row: &InstanceRow| DRAIN.saturating_sub(row.retired_at.map_or(Duration::ZERO, |at| now.since(at)));
+    let (retired, others): (Vec<_>, Vec<_>) = live.iter().partition(|row| row.desired == InstanceWish::Retire);
+    let over: Vec<_> = retired.iter().copied().filter(|row| left(row).is_zero()).collect();
+    let stray = |row: &InstanceRow| !wanted.contains(&row.rollout) && row.desired != InstanceWish::Stop;
+    let strays: Vec<_> = others.into_iter().filter(|row| stray(row)).collect();
+    if over.is_empty() && strays.is_empty() {
+        return Ok(retired.into_iter().map(left).min());
+    }
+    wish(&mut tx, over.into_iter(), InstanceWish::Stop).await?;
+    dismiss(&mut tx, strays.into_iter()).await?;
     server_changed(&mut tx, &server);
     tx.commit().await?;
     Ok(None)

@@ -12,6 +12,7 @@ mod place;
 mod remote;
 mod resolve;
 mod rollout;
+mod scale;
 mod trim;
 
 use std::time::Duration;
@@ -64,6 +65,7 @@ pub(crate) fn spawn(control: &Control) {
         resolve every 2 s;
         place every 2 s;
         rollout every 1 s;
+        scale every 2 s;
         follow_up every 2 s;
         generations every 1 s;
         remote every 2 s;

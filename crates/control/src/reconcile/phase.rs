@@ -72,7 +72,15 @@ fn serving(facts: &Facts<'_>) -> Option<Status<Phase>> {
         .iter()
         .filter(|instance| instance.rollout == rollout)
         .min_by_key(|instance| rank(shown_status(instance, facts.silent).phase))?;
-    Some(shown_status(best, facts.silent))
+    let mut status = shown_status(best, facts.silent);
+    if status.phase == Phase::Ready && facts.server.replicas > 1 {
+        let is_ready = |it: &&InstanceRow| shown_status(it, facts.silent).phase == Phase::Ready && it.should_serve();
+        let ready = facts.live.iter().filter(|it| it.rollout == rollout).filter(is_ready).count();
+        if u32::try_from(ready).unwrap_or(u32::MAX) < facts.server.replicas {
+            status.message = format!("{ready} of {} replicas are ready", facts.server.replicas);
+        }
+    }
+    Some(status)
 }
 
 /// An instance's status as far as it is still known: on a silent toolbox nobody knows.
@@ -99,8 +107,13 @@ fn rank(phase: Phase) -> u8 {
 }
 
 fn progressing(facts: &Facts<'_>, rollout: &RolloutRow) -> Status<Phase> {
-    let newest = facts.live.iter().filter(|instance| instance.rollout == rollout.id).max_by_key(|instance| instance.id);
-    if let Some(instance) = newest {
+    // What all wait for.
+    let slowest = facts
+        .live
+        .iter()
+        .filter(|instance| instance.rollout == rollout.id)
+        .max_by_key(|instance| (instance.status.phase != Phase::Ready, instance.id));
+    if let Some(instance) = slowest {
         let mut status = shown_status(instance, facts.silent);
         // Ready is said once the rollout is done, so that nobody sees "ready" before traffic goes there.
         if status.phase == Phase::Ready {
@@ -140,6 +153,8 @@ pub(crate) mod tests {
             target_revision: RevisionId::generate(),
             rollout: None,
             rollout_timeout_ms: 600_000,
+            replicas: 1,
+            observe_ms: 5000,
             version: 1,
             created_at: Timestamp::from_ms(1),
             updated_at: Timestamp::from_ms(1),
@@ -159,6 +174,11 @@ pub(crate) mod tests {
             started_at: Timestamp::from_ms(1),
             deadline: Timestamp::from_ms(600_001),
             ended_at: None,
+            from_rollout: None,
+            switched_at: None,
+            accept_lost_tools: false,
+            canary: None,
+            next_attempt_at: None,
         }
     }
 
@@ -176,6 +196,11 @@ pub(crate) mod tests {
             restarts: 0,
             exit: None,
             mcp: None,
+            container_id: None,
+            last_success_at: None,
+            failures: 0,
+            copies: 0,
+            retired_at: None,
             created_at: Timestamp::from_ms(2),
             ended_at: None,
         }

@@ -1,37 +1,29 @@
-//! *Place*: a resolved revision gets an instance on a toolbox that can run it: the one it is pinned to, or the
-//! one with the fewest instances.
+//! *Place*: a resolved revision gets its instances, each on a toolbox that can run it: the one it is pinned to, or the
+//! one with the fewest instances of the same server, then of any.
 
-use toolyard_store::{InstanceWish, ServerRef, ToolboxRow};
+use toolyard_store::{InstanceWish, ToolboxRow};
 use toolyard_types::spec::{Runtime, Strategy};
-use toolyard_types::state::{Reason, RolloutState, ToolboxState};
+use toolyard_types::state::{Reason, ToolboxState};
 use toolyard_types::{Timestamp, ToolboxId};
 
 use super::Pass;
-use super::case::{Case, Step, changed, for_each, insert_instance};
+use super::case::{Case, Step, for_each};
 use crate::{Control, Result};
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
-    let mut pass = for_each(control, decide).await?;
-    let tx = control.store().system_read("listing servers whose instance is gone").await?;
-    let gone = tx.servers_without_instance(200).await?;
-    drop(tx);
-    for at in gone {
-        match replace(control, at).await {
-            Ok(placed) => pass.changed += usize::from(placed),
-            Err(error) => pass.failed(&error),
-        }
-    }
-    Ok(pass)
+    for_each(control, decide).await
 }
 
 fn decide(case: &Case, now: Timestamp) -> Option<Step> {
-    if case.is_remote() || case.needs_lock() || !case.mine.is_empty() || now >= case.rollout.deadline {
+    let complete = case.mine.len() >= case.wanted() || case.rollout.switched_at.is_some();
+    let failed = case.mine.iter().any(|instance| instance.ended_at.is_some());
+    if case.is_remote() || case.needs_lock() || complete || failed || now >= case.rollout.deadline {
         return None;
     }
     let waits = case.revision.spec.strategy == Strategy::Recreate && case.serving().next().is_some();
     let wish = if waits { InstanceWish::Prepare } else { InstanceWish::Run };
-    // The toolbox that resolved the package has it at hand.
-    let resolved = case.jobs.first().map(|job| job.toolbox).filter(|id| case.takes_new(*id));
+    // The toolbox that resolved the package has it at hand; further replicas are spread.
+    let resolved = case.jobs.first().map(|job| job.toolbox).filter(|id| case.mine.is_empty() && case.takes_new(*id));
     let chosen = match resolved.filter(|id| case.server.toolbox.is_none_or(|pinned| pinned == *id)) {
         Some(toolbox) => Ok(toolbox),
         None => choose(case),
@@ -84,51 +76,10 @@ pub(super) fn choose(case: &Case) -> Result<ToolboxId, (Reason, String)> {
         .into_iter()
         .filter(|toolbox| program.is_empty() || program.iter().any(|name| toolbox.report.runtimes.contains_key(*name)));
     capable
-        .min_by_key(|toolbox| (case.load.get(&toolbox.id).copied().unwrap_or(0), toolbox.id))
+        .min_by_key(|toolbox| {
+            let beside = case.mine.iter().filter(|instance| instance.toolbox == toolbox.id).count();
+            (beside, case.load.get(&toolbox.id).copied().unwrap_or(0), toolbox.id)
+        })
         .map(|toolbox| toolbox.id)
         .ok_or_else(|| (Reason::NoCapacity, format!("no toolbox that is online has {shown}")))
-}
-
-/// Gives a server whose serving instance is gone (its toolbox was removed, say) another one.
-async fn replace(control: &Control, at: ServerRef) -> Result<bool> {
-    let now = control.clock().now();
-    let mut tx = control.store().org(at.organization).await?;
-    let Some(server) = tx.lock_server(at.server).await?.filter(|server| server.enabled && !server.deleted) else {
-        return Ok(false);
-    };
-    let (Some(serving), Some(revision)) = (server.serving_rollout, server.serving_revision) else { return Ok(false) };
-    let live = tx.live_instances(&[server.id]).await?;
-    if live.iter().any(|instance| instance.rollout == serving && instance.desired != InstanceWish::Stop) {
-        return Ok(false);
-    }
-    let under_way = match server.rollout {
-        Some(id) => tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing),
-        None => None,
-    };
-    let (Some(rollout), Some(revision)) = (tx.rollout(serving).await?, tx.revision(revision).await?) else {
-        return Ok(false);
-    };
-    // While a `recreate` is under way the old one is down on purpose.
-    if let Some(under_way) = under_way
-        && let Some(target) = tx.revision(under_way.to_revision).await?
-        && target.spec.strategy == Strategy::Recreate
-    {
-        return Ok(false);
-    }
-    let case = Case {
-        jobs: Vec::new(),
-        mine: Vec::new(),
-        live,
-        toolboxes: tx.toolboxes().await?,
-        load: tx.instances_by_toolbox().await?.into_iter().collect(),
-        probe: None,
-        server,
-        rollout,
-        revision,
-    };
-    let Ok(toolbox) = choose(&case) else { return Ok(false) };
-    insert_instance(&mut tx, &case.rollout, case.revision.id, toolbox, InstanceWish::Run, now).await?;
-    changed(&mut tx, &case.server, &case.rollout);
-    tx.commit().await?;
-    Ok(true)
 }

@@ -1,10 +1,26 @@
-//! *Rollout*: watches the new revision's instance until it is ready, will not get ready, or the deadline passed.
+//! *Rollout*: watches the instances of a new revision until they are ready, will not get ready, or the deadline passed;
+//! then lets them serve, and watches on.
 //!
-//! The old revision serves until then. With `recreate` the new instance is prepared first, then the old one is
-//! stopped, and only when its end was observed the new one is started.
+//! The old revision serves until every instance of the new one has answered and none of its tools is missing. So a
+//! revision that never gets ready, or that lost a tool, costs no call. What happens then:
+//!
+//! - With a *canary* the new revision takes a part of the calls until it is promoted. One failure ends it.
+//! - With `surge` traffic is switched and the old instances run on while the new ones are *observed*. If one of those
+//!   exits, degrades or fails a probe meanwhile, traffic goes back at once.
+//! - With `recreate` the new instances are prepared first, then the old ones are stopped, and only when their end was
+//!   observed the new ones are started. There is nothing to go back to, so nothing is observed.
+//!
+//! While an old revision serves, a new instance that ends by itself fails the rollout at once: trying again is for a
+//! server that has nothing else to serve with.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use toolyard_store::{InstanceRow, InstanceWish, JobState};
 use toolyard_types::Timestamp;
+use toolyard_types::agent::McpInfo;
+use toolyard_types::name::printable;
+use toolyard_types::spec::Strategy;
 use toolyard_types::state::{Phase, Reason};
 
 use super::Pass;
@@ -14,19 +30,24 @@ use crate::{Control, Result};
 
 /// How often a remote server is probed before its rollout gives up.
 const PROBES: u32 = 3;
-/// How often a new instance may end before its rollout gives up.
+/// How often a new instance may end before its rollout gives up, when nothing else serves.
 const RESTARTS: u32 = 2;
 /// How much of standard error a rollout quotes.
 const TAIL_CHARS: usize = 600;
 /// What the agent says of an instance that is installed and waits.
 const PREPARED: &str = "prepared";
+/// How many lost tools are named.
+const NAMED: usize = 10;
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
     for_each(control, decide).await
 }
 
 fn decide(case: &Case, now: Timestamp) -> Option<Step> {
-    if now >= case.rollout.deadline {
+    if let Some(switched_at) = case.rollout.switched_at {
+        return observe(case, switched_at, now);
+    }
+    if now >= case.rollout.deadline && !case.is_on_trial() {
         return Some(Step::Fail(Reason::DeadlineExceeded, overdue(case)));
     }
     if case.is_remote() {
@@ -35,25 +56,47 @@ fn decide(case: &Case, now: Timestamp) -> Option<Step> {
     if case.needs_lock() {
         return failed_job(case);
     }
-    let instance = case.mine.iter().max_by_key(|instance| instance.id)?;
-    if instance.ended_at.is_some() {
-        return Some(Step::Fail(instance.status.reason, told(instance)));
+    if let Some(gone) = case.mine.iter().find(|instance| instance.ended_at.is_some()) {
+        return Some(Step::Fail(gone.status.reason, told(gone)));
     }
-    match instance.status.phase {
-        Phase::Ready if instance.desired == InstanceWish::Run => Some(Step::Done),
-        _ if is_hopeless(instance) => Some(Step::Fail(instance.status.reason, told(instance))),
-        Phase::Pending if instance.desired == InstanceWish::Prepare && instance.status.message == PREPARED => {
-            prepared(case, instance)
-        }
-        _ if !case.online(instance.toolbox) => {
-            case.note(Reason::ToolboxUnreachable, "its toolbox has not been heard for too long".into())
-        }
-        // An instance that only just got its place has nothing to tell yet.
-        _ if matches!(instance.status.reason, Reason::AwaitingToolbox | Reason::Requested) => None,
-        _ => case.note(instance.status.reason, instance.status.message.clone()),
+    if let Some(hopeless) = case.mine.iter().find(|instance| is_hopeless(case, instance)) {
+        return Some(Step::Fail(hopeless.status.reason, told(hopeless)));
+    }
+    if case.mine.len() < case.wanted() {
+        return None;
+    }
+    match case.mine.iter().find(|instance| !has_arrived(instance)) {
+        Some(instance) => waiting(case, instance),
+        None => match case.mine.iter().find(|instance| instance.desired == InstanceWish::Prepare) {
+            Some(instance) => prepared(case, instance),
+            None => ready(case, now),
+        },
     }
 }
 
+/// Whether an instance is where it was asked to be.
+fn has_arrived(instance: &InstanceRow) -> bool {
+    match instance.desired {
+        InstanceWish::Prepare => {
+            instance.status.phase == Phase::Pending && instance.status.message == PREPARED
+                || instance.status.phase == Phase::Ready
+        }
+        _ => instance.status.phase == Phase::Ready,
+    }
+}
+
+fn waiting(case: &Case, instance: &InstanceRow) -> Option<Step> {
+    if !case.online(instance.toolbox) {
+        return case.note(Reason::ToolboxUnreachable, "its toolbox has not been heard for too long".into());
+    }
+    // An instance that only just got its place has nothing to tell yet.
+    if matches!(instance.status.reason, Reason::AwaitingToolbox | Reason::Requested) {
+        return None;
+    }
+    case.note(instance.status.reason, instance.status.message.clone())
+}
+
+/// All are prepared: the old ones make room, then the new ones start.
 fn prepared(case: &Case, instance: &InstanceRow) -> Option<Step> {
     let mut old = case.serving().peekable();
     if old.peek().is_none() {
@@ -62,15 +105,121 @@ fn prepared(case: &Case, instance: &InstanceRow) -> Option<Step> {
     old.any(|row| row.desired != InstanceWish::Stop).then_some(Step::StopOld)
 }
 
-fn is_hopeless(instance: &InstanceRow) -> bool {
-    let status = &instance.status;
-    match status.phase {
-        Phase::Failed => {
-            status.next_attempt_at.is_none() || status.reason == Reason::CrashLoop || instance.restarts >= RESTARTS
-        }
-        Phase::Degraded => status.reason == Reason::CrashLoop,
-        _ => false,
+/// Every instance answers.
+fn ready(case: &Case, now: Timestamp) -> Option<Step> {
+    let answers = case.mine.iter().filter_map(|instance| instance.mcp.as_ref());
+    if let Some(message) = lost_tools(case, answers) {
+        return Some(Step::Fail(Reason::ToolsLost, message));
     }
+    if let Some(canary) = &case.rollout.canary {
+        match (canary.started_at, canary.promoted_at) {
+            (None, _) => return Some(Step::StartCanary),
+            (Some(since), None) => {
+                let after = canary.promote_after_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+                return after.filter(|after| now.since(since) >= *after).map(|_| Step::Promote);
+            }
+            (Some(_), Some(_)) => {}
+        }
+    }
+    let observed = case.old_serves()
+        && case.is_change()
+        && case.server.observe_ms > 0
+        && case.revision.spec.strategy == Strategy::Surge;
+    Some(if observed { Step::Switch } else { Step::Done })
+}
+
+/// The new revision serves, the old one runs on: goes back at the first failure, and ends well after the time for it.
+fn observe(case: &Case, switched_at: Timestamp, now: Timestamp) -> Option<Step> {
+    let served = now.since(switched_at);
+    let back = |reason: Reason, why: String| {
+        let message = format!("revision {} served for {}: {why}", case.revision.number, seconds(served));
+        Some(Step::GoBack(reason, message))
+    };
+    for instance in &case.mine {
+        if let Some((reason, why)) = failure(instance) {
+            return back(reason, why);
+        }
+    }
+    if case.mine.is_empty() {
+        return back(Reason::Exited, "its instances are gone".into());
+    }
+    let silent = case.mine.iter().any(|instance| !case.online(instance.toolbox));
+    if silent && case.previous().any(|old| old.status.phase == Phase::Ready && case.online(old.toolbox)) {
+        return back(Reason::ToolboxUnreachable, "its toolbox has not been heard for too long".into());
+    }
+    (served >= Duration::from_millis(case.server.observe_ms)).then_some(Step::Done)
+}
+
+/// What went wrong with an instance that was ready.
+fn failure(instance: &InstanceRow) -> Option<(Reason, String)> {
+    let status = &instance.status;
+    if instance.ended_at.is_some() || status.phase != Phase::Ready {
+        let message = told(instance);
+        return Some((status.reason, if message.is_empty() { status.reason.to_string() } else { message }));
+    }
+    if instance.restarts > 0 {
+        return Some((Reason::Exited, format!("it ended by itself and was started again{}", stderr(instance))));
+    }
+    (instance.failures > 0).then(|| (Reason::ProbeFailed, "it did not answer a probe".into()))
+}
+
+fn is_hopeless(case: &Case, instance: &InstanceRow) -> bool {
+    let status = &instance.status;
+    if !case.old_serves() {
+        return match status.phase {
+            Phase::Failed => {
+                status.next_attempt_at.is_none() || status.reason == Reason::CrashLoop || instance.restarts >= RESTARTS
+            }
+            Phase::Degraded => status.reason == Reason::CrashLoop,
+            _ => false,
+        };
+    }
+    match status.phase {
+        Phase::Failed => status.next_attempt_at.is_none() || !is_passing(status.reason),
+        Phase::Degraded => true,
+        Phase::Starting => matches!(status.reason, Reason::Exited | Reason::CrashLoop | Reason::OutOfMemory),
+        _ => instance.restarts > 0,
+    }
+}
+
+/// Whether a failure is none of the revision's own.
+fn is_passing(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::InstallFailed
+            | Reason::EngineUnavailable
+            | Reason::ToolboxUnreachable
+            | Reason::CredentialExpired
+            | Reason::NoCapacity
+            | Reason::Internal
+    )
+}
+
+/// Says which tools of what serves a new revision no longer lists; `None` when it lists them all, may lose some, or
+/// when either side's list is not known whole.
+fn lost_tools<'a>(case: &Case, answers: impl Iterator<Item = &'a McpInfo>) -> Option<String> {
+    if case.rollout.accept_lost_tools || !case.is_change() {
+        return None;
+    }
+    let known = |mcp: &&McpInfo| {
+        mcp.tool_names.len() < McpInfo::MOST_TOOL_NAMES && (!mcp.tool_names.is_empty() || mcp.tools == 0)
+    };
+    let mut lost = BTreeSet::new();
+    for answer in answers.filter(known) {
+        let listed: BTreeSet<_> = answer.tool_names.iter().collect();
+        lost.extend(case.served_tools.iter().filter(|name| !listed.contains(name)).cloned());
+    }
+    if lost.is_empty() {
+        return None;
+    }
+    let named: Vec<_> = lost.iter().take(NAMED).map(|name| format!("`{}`", printable(name))).collect();
+    let more = lost.len() - named.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!(
+        "revision {} no longer lists {}{more}; `--accept-lost-tools` lets it serve without",
+        case.revision.number,
+        named.join(", ")
+    ))
 }
 
 fn failed_job(case: &Case) -> Option<Step> {
@@ -85,7 +234,10 @@ fn failed_job(case: &Case) -> Option<Step> {
 fn remote(case: &Case) -> Option<Step> {
     let probe = case.probe.as_ref().filter(|probe| probe.checked_at >= case.rollout.started_at);
     match probe {
-        Some(probe) if probe.status.phase == Phase::Ready => Some(Step::Done),
+        Some(probe) if probe.status.phase == Phase::Ready => match lost_tools(case, probe.mcp.iter()) {
+            Some(message) => Some(Step::Fail(Reason::ToolsLost, message)),
+            None => Some(Step::Done),
+        },
         Some(probe) if probe.failures >= PROBES => Some(Step::Fail(probe.status.reason, probe.status.message.clone())),
         Some(probe) => case.note(probe.status.reason, probe.status.message.clone()),
         None => case.note(Reason::AwaitingProbe, "probing the remote server".into()),
@@ -93,8 +245,8 @@ fn remote(case: &Case) -> Option<Step> {
 }
 
 fn overdue(case: &Case) -> String {
-    let newest = case.mine.iter().max_by_key(|instance| instance.id);
-    let (reason, message) = newest.map_or_else(
+    let slowest = case.mine.iter().filter(|instance| instance.status.phase != Phase::Ready).max_by_key(|it| it.id);
+    let (reason, message) = slowest.map_or_else(
         || (case.rollout.reason, case.rollout.message.clone()),
         |instance| (instance.status.reason, told(instance)),
     );
@@ -105,11 +257,26 @@ fn overdue(case: &Case) -> String {
 /// An instance's message with the end of what it wrote to standard error.
 fn told(instance: &InstanceRow) -> String {
     let message = &instance.status.message;
+    let tail = stderr(instance);
+    match tail.strip_prefix("; stderr: ") {
+        Some(tail) if message.contains(tail) => message.clone(),
+        Some(tail) if message.is_empty() => format!("stderr: {tail}"),
+        _ => format!("{message}{tail}"),
+    }
+}
+
+fn stderr(instance: &InstanceRow) -> String {
     let tail = instance.exit.as_ref().map(|exit| exit.stderr_tail.trim()).unwrap_or_default();
-    if tail.is_empty() || message.contains(tail) {
-        return message.clone();
+    if tail.is_empty() {
+        return String::new();
     }
     let skip = tail.chars().count().saturating_sub(TAIL_CHARS);
     let tail: String = tail.chars().skip(skip).collect();
-    if message.is_empty() { format!("stderr: {tail}") } else { format!("{message}; stderr: {tail}") }
+    format!("; stderr: {tail}")
+}
+
+/// `2.4 seconds`.
+fn seconds(duration: Duration) -> String {
+    let tenths = duration.as_millis() / 100;
+    format!("{}.{} seconds", tenths / 10, tenths % 10)
 }

@@ -40,7 +40,7 @@ both_engines! {
         assert_eq!(during["instance_id"], old["instance_id"]);
         t.wait_route("s", serves_one).await;
         agent.behave("s@2", Behaviour::Ready);
-        let after = t.wait("/api/v1/servers/s", |_, body| body["revision"] == 2).await;
+        let after = t.wait_revision("s", 2).await;
         assert_ne!(after["instance_id"], old["instance_id"]);
         t.drained();
         t.wait("/api/v1/servers/s", |_, body| body["instances"].as_array().unwrap().len() == 1).await;
@@ -62,7 +62,7 @@ both_engines! {
         // The next change starts from what serves, not from what failed.
         let next = change(&t, "s", "2").await;
         assert_eq!(next["rollout"]["to_revision"], 3);
-        t.wait("/api/v1/servers/s", |_, body| body["revision"] == 3 && body["rollout"]["state"] == "done").await;
+        t.wait_revision("s", 3).await;
     }
 
     async fn after_a_version_that_failed_the_server_shows_the_one_that_serves(engine) {
@@ -122,7 +122,7 @@ both_engines! {
         change(&t, "s", "1").await;
         t.wait("/api/v1/servers/s", |_, body| body["instances"].as_array().unwrap().len() == 2).await;
         change(&t, "s", "2").await;
-        t.wait("/api/v1/servers/s", |_, body| body["revision"] == 3 && body["rollout"]["state"] == "done").await;
+        t.wait_revision("s", 3).await;
         t.drained();
         let last = t.wait("/api/v1/servers/s", |_, body| body["instances"].as_array().unwrap().len() == 1).await;
         assert_eq!(last["instances"][0]["revision"], 3);

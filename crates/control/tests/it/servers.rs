@@ -34,7 +34,29 @@ impl TestControl {
 
     /// Waits until a server's last rollout is in a state.
     pub(crate) async fn wait_rollout(&self, name: &str, state: &str) -> Value {
-        self.wait(&format!("/api/v1/servers/{name}"), |_, body| body["rollout"]["state"] == state).await
+        self.wait(&format!("/api/v1/servers/{name}"), |_, body| {
+            if state != "progressing" {
+                self.observed(body);
+            }
+            body["rollout"]["state"] == state
+        })
+        .await
+    }
+
+    /// Waits until a revision serves and its rollout is over.
+    pub(crate) async fn wait_revision(&self, name: &str, revision: u64) -> Value {
+        self.wait(&format!("/api/v1/servers/{name}"), |_, body| {
+            self.observed(body);
+            body["revision"] == revision && body["rollout"]["state"] == "done"
+        })
+        .await
+    }
+
+    /// Lets the time pass in which a new revision is observed.
+    fn observed(&self, server: &Value) {
+        if server["rollout"]["reason"] == "observing" {
+            self.clock.step_ms(5_000);
+        }
     }
 
     /// Deploys the everything server and waits until it is ready.
@@ -122,7 +144,7 @@ both_engines! {
         let etag = first["etag"].as_str().unwrap().to_owned();
         let updated = t.patch("/api/v1/servers/s", json!({ "environment": { "DEMO": "1" } })).await.expect(202);
         assert_eq!(updated.body["rollout"]["to_revision"], 2);
-        let second = t.wait("/api/v1/servers/s", |_, body| body["revision"] == 2).await;
+        let second = t.wait_revision("s", 2).await;
         assert_eq!(second["phase"], "ready");
         let same = t.patch("/api/v1/servers/s", json!({ "environment": { "DEMO": "1" } })).await.expect(202);
         assert_eq!(same.body["rollout"]["id"], second["rollout"]["id"]);
@@ -135,7 +157,7 @@ both_engines! {
         t.send(stale).await.expect(412);
 
         t.post("/api/v1/servers/s/rollback", json!({})).await.expect(202);
-        let back = t.wait("/api/v1/servers/s", |_, body| body["revision"] == 1 && body["rollout"]["state"] == "done").await;
+        let back = t.wait_revision("s", 1).await;
         assert_eq!(back["rollout"]["from_revision"], 2);
         t.post("/api/v1/servers/s/rollback", json!({})).await.expect(409);
         t.post("/api/v1/servers/s/rollback", json!({ "revision": 9 })).await.expect(422);

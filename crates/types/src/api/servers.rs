@@ -2,7 +2,9 @@
 
 use crate::agent::{Exit, McpInfo, ToolboxReport, Usage};
 use crate::snapshot::ToolsetMember;
-use crate::spec::{Egress, EntryVersion, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy};
+use crate::spec::{
+    Egress, EntryVersion, Instancing, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy,
+};
 use crate::state::{Phase, Reason, RolloutState, ToolboxState};
 use crate::{
     EntryName, InstanceId, Labels, Name, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId, ToolsetId,
@@ -90,6 +92,17 @@ pub struct ServerSettings {
     /// Milliseconds a rollout may take in all; 10 minutes when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout_timeout_ms: Option<u64>,
+    /// Whether all clients share an instance, or each user or session has a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instancing: Option<Instancing>,
+    /// How many instances serve at once; 1 when absent. Changing only this makes no new revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 20)]
+    pub replicas: Option<u32>,
+    /// How long a new revision serves before the old one is stopped, so that traffic can go back at once; 5 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 3600)]
+    pub observe_seconds: Option<u32>,
 }
 
 /// A change to a server; makes a new revision.
@@ -102,6 +115,57 @@ pub struct UpdateServer {
     /// Settings to change.
     #[serde(flatten)]
     pub settings: ServerSettings,
+    /// `true` to let the new revision serve although it lists fewer tools than the old one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_lost_tools: bool,
+    /// Try the new revision on a part of the calls first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<StartCanary>,
+}
+
+/// How a new revision is tried before it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StartCanary {
+    /// How many of a hundred calls it takes.
+    #[serde(default)]
+    #[schema(maximum = 100)]
+    pub weight: u8,
+    /// Whose calls it always takes: names of API keys, or actors as `user:<id>` or `api_key:<id>`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 100)]
+    pub clients: Vec<String>,
+    /// After how many seconds without a failure it serves by itself; only when somebody says so when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 604_800)]
+    pub promote_after_seconds: Option<u32>,
+}
+
+/// A revision that is tried on a part of the calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Canary {
+    /// How many of a hundred calls it takes.
+    pub weight: u8,
+    /// Whose calls it always takes.
+    #[serde(default)]
+    pub clients: Vec<String>,
+    /// After how many seconds without a failure it serves by itself.
+    #[serde(default)]
+    pub promote_after_seconds: Option<u32>,
+    /// Since when it takes calls.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    /// When it was decided that it shall serve.
+    #[serde(default)]
+    pub promoted_at: Option<Timestamp>,
+}
+
+impl Canary {
+    /// Whether it takes its part of the calls, and nobody decided yet.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.started_at.is_some() && self.promoted_at.is_none()
+    }
 }
 
 /// Point back to an earlier revision.
@@ -163,6 +227,10 @@ pub struct Server {
     /// The labels that its toolbox must have.
     #[serde(default)]
     pub toolbox_labels: Labels,
+    /// How many instances should serve at once.
+    pub replicas: u32,
+    /// How long a new revision serves before the old one is stopped.
+    pub observe_seconds: u32,
     /// The MCP URL's path on this Toolyard.
     pub mcp_path: String,
     /// When it was created.
@@ -212,6 +280,18 @@ pub struct Instance {
     /// What it uses.
     #[serde(default)]
     pub usage: Option<Usage>,
+    /// The container it runs in, when it runs in one.
+    #[serde(default)]
+    pub container_id: Option<String>,
+    /// When it last answered a probe or a call.
+    #[serde(default)]
+    pub last_success_at: Option<Timestamp>,
+    /// How many probes in a row it failed.
+    #[serde(default)]
+    pub failures: u32,
+    /// How many copies of it run, beside itself, for single users or sessions.
+    #[serde(default)]
+    pub copies: u32,
 }
 
 /// A revision.
@@ -263,6 +343,15 @@ pub struct Rollout {
     /// What happened, step by step.
     #[serde(default)]
     pub log: Vec<RolloutStep>,
+    /// Since when the new revision serves; what served before runs on while it is observed.
+    #[serde(default)]
+    pub switched_at: Option<Timestamp>,
+    /// How the new revision is tried before it serves.
+    #[serde(default)]
+    pub canary: Option<Canary>,
+    /// When it goes on, if it waits for a time.
+    #[serde(default)]
+    pub next_attempt_at: Option<Timestamp>,
 }
 
 /// A step of a rollout.
@@ -345,6 +434,65 @@ pub struct Toolbox {
     pub report: ToolboxReport,
     /// How many instances have not ended.
     pub instances: u32,
+    /// How what runs there fares. Only when one toolbox is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+    /// What is still there while it is drained. Only when one toolbox is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+}
+
+/// How a set of instances fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Health {
+    /// How many instances are in each phase; only phases that occur.
+    pub phases: Vec<InstanceCount>,
+    /// How many copies run beside them, for single users or sessions.
+    pub copies: u32,
+    /// How often instances that live were started again after ending by themselves.
+    pub restarts: u32,
+    /// When one of them last answered.
+    #[serde(default)]
+    pub last_success_at: Option<Timestamp>,
+    /// What went wrong in the last day, the newest first, at most 20.
+    pub recent_errors: Vec<InstanceError>,
+}
+
+/// How many instances are in a phase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct InstanceCount {
+    /// The phase.
+    pub phase: Phase,
+    /// How many.
+    pub count: u32,
+}
+
+/// What went wrong with an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct InstanceError {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its server's name, while it exists.
+    #[serde(default)]
+    pub server: Option<Name>,
+    /// Its toolbox's name.
+    #[serde(default)]
+    pub toolbox: Option<Name>,
+    /// Why, as a code.
+    pub reason: Reason,
+    /// Why, for a person.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What is still on a toolbox that is drained.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Drain {
+    /// How many instances are still to be moved to another toolbox.
+    pub moving: u32,
+    /// Servers that must run there and stay, at most 100.
+    pub stays: Vec<Name>,
 }
 
 /// How calls to a toolbox fare, as seen by the replica that answers.

@@ -1,0 +1,172 @@
+//! *Scale*: keeps what serves at the number of instances that is wanted, and off toolboxes that are drained.
+//!
+//! A lost instance is placed again, a missing one added, one too many ended. An instance on a toolbox that is drained
+//! is moved when its server may run elsewhere: a new one first, which passes the same gate as in a rollout (it takes
+//! calls once it answered), then the old one ends. With `recreate` two must not run at once, so the old one goes first.
+//! While a rollout is under way only a server that has nothing left to serve with is helped.
+
+use std::collections::{BTreeSet, HashMap};
+
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RolloutRow, ServerRef, ServerRow};
+use toolyard_types::spec::Strategy;
+use toolyard_types::state::{Phase, RolloutState};
+use toolyard_types::{InstanceId, Timestamp, ToolboxId};
+
+use super::Pass;
+use super::case::{Case, changed, dismiss, insert_instance};
+use super::place;
+use crate::{Control, Result};
+
+/// How many servers one run looks at.
+const AT_ONCE: u32 = 500;
+
+pub(crate) async fn run(control: &Control) -> Result<Pass> {
+    let tx = control.store().system_read("listing servers with too few or too many instances").await?;
+    let off = tx.servers_off_target(AT_ONCE).await?;
+    drop(tx);
+    let mut pass = Pass::default();
+    for at in off {
+        match act(control, at).await {
+            Ok(acted) => pass.changed += usize::from(acted),
+            Err(error) => pass.failed(&error),
+        }
+    }
+    Ok(pass)
+}
+
+/// A server that serves, as far as its number of instances goes.
+struct Situation {
+    case: Case,
+    /// The rollout under way, with its strategy.
+    under_way: Option<(RolloutRow, Strategy)>,
+}
+
+async fn act(control: &Control, at: ServerRef) -> Result<bool> {
+    let now = control.clock().now();
+    let asks = async {
+        let tx = control.store().org_read(at.organization).await?;
+        Ok::<_, crate::ControlError>(gather(&tx, at, false).await?.is_some_and(|found| decide(&found).is_some()))
+    };
+    if !asks.await? {
+        return Ok(false);
+    }
+    let mut tx = control.store().org(at.organization).await?;
+    let Some(situation) = gather(&tx, at, true).await? else { return Ok(false) };
+    let Some(change) = decide(&situation) else { return Ok(false) };
+    apply(&mut tx, &situation.case, change, now).await?;
+    changed(&mut tx, &situation.case.server, &situation.case.rollout);
+    tx.commit().await?;
+    Ok(true)
+}
+
+async fn gather(tx: &OrgTx, at: ServerRef, lock: bool) -> Result<Option<Situation>> {
+    let server = if lock { tx.lock_server(at.server).await? } else { tx.server_by_id(at.server).await? };
+    let Some(server) = server.filter(|server| server.enabled && !server.deleted) else { return Ok(None) };
+    let (Some(serving), Some(revision)) = (server.serving_rollout, server.serving_revision) else { return Ok(None) };
+    let (Some(rollout), Some(revision)) = (tx.rollout(serving).await?, tx.revision(revision).await?) else {
+        return Ok(None);
+    };
+    let under_way = under_way(tx, &server).await?;
+    let live = tx.live_instances(&[server.id]).await?;
+    let case = Case {
+        jobs: Vec::new(),
+        mine: live.iter().filter(|instance| instance.rollout == serving).cloned().collect(),
+        live,
+        toolboxes: tx.toolboxes().await?,
+        load: tx.instances_by_toolbox().await?.into_iter().collect(),
+        probe: None,
+        served_tools: BTreeSet::new(),
+        server,
+        rollout,
+        revision,
+    };
+    Ok(Some(Situation { case, under_way }))
+}
+
+async fn under_way(tx: &OrgTx, server: &ServerRow) -> Result<Option<(RolloutRow, Strategy)>> {
+    let Some(id) = server.rollout else { return Ok(None) };
+    let Some(rollout) = tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing) else {
+        return Ok(None);
+    };
+    let strategy = tx.revision(rollout.to_revision).await?.map_or(Strategy::default(), |it| it.spec.strategy);
+    Ok(Some((rollout, strategy)))
+}
+
+/// What is done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    /// One more, on this toolbox.
+    Place(ToolboxId),
+    /// These end.
+    Dismiss(Vec<InstanceId>),
+}
+
+fn decide(situation: &Situation) -> Option<Change> {
+    let Situation { case, under_way } = situation;
+    let running = case.mine.iter().filter(|instance| instance.should_serve()).count();
+    if let Some((rollout, strategy)) = under_way {
+        // One that is observed goes back by itself; while a `recreate` is under way the old one is down on purpose.
+        let is_down = running == 0 && *strategy == Strategy::Surge && rollout.switched_at.is_none();
+        return if is_down { place::choose(case).ok().map(Change::Place) } else { None };
+    }
+    let drained: BTreeSet<ToolboxId> =
+        case.toolboxes.iter().filter(|toolbox| toolbox.draining_since.is_some()).map(|toolbox| toolbox.id).collect();
+    let shape = Shape {
+        replicas: usize::try_from(case.server.replicas).unwrap_or(usize::MAX),
+        one_at_a_time: case.revision.spec.strategy == Strategy::Recreate,
+        drained: if case.server.toolbox.is_some() { BTreeSet::new() } else { drained },
+        place: place::choose(case).ok(),
+    };
+    plan(&shape, &case.mine)
+}
+
+/// What the number and the places of instances should be.
+struct Shape {
+    replicas: usize,
+    /// Whether an instance must have ended before another takes its place.
+    one_at_a_time: bool,
+    /// Toolboxes that instances should leave.
+    drained: BTreeSet<ToolboxId>,
+    /// Where another one could go.
+    place: Option<ToolboxId>,
+}
+
+/// The next step towards a shape; `None` when nothing is to be done, or can be.
+fn plan(shape: &Shape, instances: &[InstanceRow]) -> Option<Change> {
+    let (leaving, kept): (Vec<_>, Vec<_>) = instances
+        .iter()
+        .filter(|instance| instance.should_serve())
+        .partition(|instance| shape.drained.contains(&instance.toolbox));
+    if kept.len() > shape.replicas {
+        return worst(&kept).map(|instance| Change::Dismiss(vec![instance]));
+    }
+    let ready = kept.iter().filter(|instance| instance.status.phase == Phase::Ready).count();
+    if !leaving.is_empty() && (ready >= shape.replicas || (shape.one_at_a_time && shape.place.is_some())) {
+        return Some(Change::Dismiss(leaving.iter().map(|instance| instance.id).collect()));
+    }
+    // Beyond the number that is wanted there is one more only while it takes over from one that leaves.
+    let room = if shape.one_at_a_time { instances.len() < shape.replicas } else { kept.len() < shape.replicas };
+    if room { shape.place.map(Change::Place) } else { None }
+}
+
+/// The instance that is missed least: one that is not ready, on the toolbox with most of them, the newest.
+fn worst(instances: &[&InstanceRow]) -> Option<InstanceId> {
+    let mut crowd: HashMap<ToolboxId, usize> = HashMap::new();
+    for instance in instances {
+        *crowd.entry(instance.toolbox).or_default() += 1;
+    }
+    let worth = |instance: &&&InstanceRow| {
+        let ready = instance.status.phase == Phase::Ready;
+        (!ready, crowd.get(&instance.toolbox).copied().unwrap_or_default(), instance.id)
+    };
+    instances.iter().max_by_key(worth).map(|instance| instance.id)
+}
+
+async fn apply(tx: &mut OrgTx, case: &Case, change: Change, now: Timestamp) -> Result<()> {
+    match change {
+        Change::Place(toolbox) => {
+            insert_instance(tx, &case.rollout, case.revision.id, toolbox, InstanceWish::Run, now).await
+        }
+        Change::Dismiss(ids) => dismiss(tx, case.mine.iter().filter(|instance| ids.contains(&instance.id))).await,
+    }
+}
