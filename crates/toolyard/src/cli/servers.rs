@@ -11,10 +11,13 @@ use toolyard_client::segment;
 use toolyard_types::agent::{LogLine, LogStream};
 use toolyard_types::api::Page;
 use toolyard_types::api::servers::{
-    CloneServer, CreateServer, Instance, Revision, RollbackServer, Rollout, Server, ServerSettings, UpdateServer,
+    CloneServer, CreateServer, Instance, Revision, RollbackServer, Rollout, Server, ServerSettings, StartCanary,
+    UpdateServer,
 };
-use toolyard_types::spec::{Egress, EgressHost, Limits, PathGrant, RemoteTransport, Strategy};
-use toolyard_types::state::{Phase, RolloutState};
+use toolyard_types::spec::{
+    Egress, EgressHost, Instancing, InstancingMode, Limits, PathGrant, RemoteTransport, Strategy,
+};
+use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{EntryName, Labels, Name, Problem, Secret};
 
 use super::context::{Context, Failure};
@@ -100,6 +103,62 @@ pub(crate) struct SettingsFlags {
     /// Seconds a rollout may take in all.
     #[arg(long, value_name = "SECONDS")]
     rollout_timeout: Option<u64>,
+    /// How many instances serve at once, 1 to 20; changing only this makes no new revision.
+    #[arg(long, value_name = "N")]
+    replicas: Option<u32>,
+    /// Seconds that a new revision is observed while the old one runs on, 0 to 3600; 5 unless set.
+    #[arg(long, value_name = "SECONDS")]
+    observe: Option<u32>,
+    /// Who shares an instance: everybody, or one user or one session each has a copy.
+    #[arg(long, value_parser = ["shared", "per_user", "per_session"])]
+    instancing: Option<String>,
+    /// The most copies at once for users or sessions, 1 to 1000; 20 unless set.
+    #[arg(long, value_name = "N", requires = "instancing")]
+    max_copies: Option<u32>,
+    /// Seconds after which a copy without a call ends; 600 unless set.
+    #[arg(long, value_name = "SECONDS", requires = "instancing")]
+    idle_stop: Option<u64>,
+    /// How many copies are started ahead.
+    #[arg(long, value_name = "N", requires = "instancing")]
+    warm: Option<u32>,
+}
+
+/// Flags that say how a new revision takes over.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct MannerFlags {
+    /// Let the new revision serve although it lists fewer tools than the old one.
+    #[arg(long)]
+    accept_lost_tools: bool,
+    /// Try the new revision on this part of the calls first, such as `10%`; then `rollout promote` or `rollout cancel`.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    canary: Option<u8>,
+    /// Try it on every call of this API key (its name), or actor (`user:<id>`); repeat for several.
+    #[arg(long = "canary-client", value_name = "NAME")]
+    canary_clients: Vec<String>,
+    /// Let it serve by itself after this many seconds without a failure.
+    #[arg(long, value_name = "SECONDS")]
+    promote_after: Option<u32>,
+}
+
+impl MannerFlags {
+    fn canary(&self) -> Result<Option<StartCanary>, Failure> {
+        if self.canary.is_none() && self.canary_clients.is_empty() {
+            return match self.promote_after {
+                Some(_) => Err(Failure::new("`--promote-after` needs `--canary` or `--canary-client`")),
+                None => Ok(None),
+            };
+        }
+        Ok(Some(StartCanary {
+            weight: self.canary.unwrap_or(0),
+            clients: self.canary_clients.clone(),
+            promote_after_seconds: self.promote_after,
+        }))
+    }
+}
+
+fn percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<u8>().ok();
+    number.filter(|number| *number <= 100).ok_or_else(|| "must be 0 to 100, such as `10%`".into())
 }
 
 impl SettingsFlags {
@@ -131,8 +190,27 @@ impl SettingsFlags {
             strategy: self.strategy.as_deref().map(|s| if s == "surge" { Strategy::Surge } else { Strategy::Recreate }),
             start_timeout_ms: self.start_timeout.map(|seconds| seconds.saturating_mul(1000)),
             rollout_timeout_ms: self.rollout_timeout.map(|seconds| seconds.saturating_mul(1000)),
+            replicas: self.replicas,
+            observe_seconds: self.observe,
+            instancing: self.instancing.as_deref().map(|mode| self.instancing(mode)),
             ..ServerSettings::default()
         })
+    }
+}
+
+impl SettingsFlags {
+    fn instancing(&self, mode: &str) -> Instancing {
+        let otherwise = Instancing::default();
+        Instancing {
+            mode: match mode {
+                "per_user" => InstancingMode::PerUser,
+                "per_session" => InstancingMode::PerSession,
+                _ => InstancingMode::Shared,
+            },
+            max_copies: self.max_copies.unwrap_or(otherwise.max_copies),
+            idle_stop_ms: self.idle_stop.map_or(otherwise.idle_stop_ms, |seconds| seconds.saturating_mul(1000)),
+            warm: self.warm.unwrap_or(otherwise.warm),
+        }
     }
 }
 
@@ -214,6 +292,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         settings: Box<SettingsFlags>,
         #[command(flatten)]
+        manner: MannerFlags,
+        #[command(flatten)]
         wait: Wait,
     },
     /// Start a stopped server.
@@ -278,7 +358,14 @@ pub(crate) enum RolloutCommand {
         /// The server.
         name: Name,
     },
-    /// Stop the rollout; the old revision serves on.
+    /// Let the revision that is tried as a canary serve.
+    Promote {
+        /// The server.
+        name: Name,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Stop the rollout; the old revision serves on, or again.
     Cancel {
         /// The server.
         name: Name,
@@ -316,10 +403,19 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             print_server(context.format, &server);
             Ok(())
         }
-        Command::Update { name, version, settings, wait } => {
-            let body = UpdateServer { version, settings: settings.settings()? };
-            let server = context.client.send(reqwest::Method::PATCH, &path(&name, ""), Some(&body)).await?;
-            finish(context, server, &wait, Wanted::Rollout).await
+        Command::Update { name, version, settings, manner, wait } => {
+            let body = UpdateServer {
+                version,
+                settings: settings.settings()?,
+                accept_lost_tools: manner.accept_lost_tools,
+                canary: manner.canary()?,
+            };
+            let before: Server = context.client.get(&path(&name, "")).await?;
+            let server: Server = context.client.send(reqwest::Method::PATCH, &path(&name, ""), Some(&body)).await?;
+            let id = |server: &Server| server.rollout.as_ref().map(|rollout| rollout.id);
+            // What makes no rollout, such as another number of replicas, is not judged by the last one.
+            let wanted = if id(&before) == id(&server) { Wanted::Replicas } else { Wanted::Rollout };
+            finish(context, server, &wait, wanted).await
         }
         Command::Start(target) => act(context, target, "/start", Wanted::Rollout).await,
         Command::Stop(target) => act(context, target, "/stop", Wanted::Stopped).await,
@@ -341,6 +437,14 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
 /// `toolyard rollout ...`
 pub(crate) async fn rollout(context: &Context, command: RolloutCommand) -> Result<(), Failure> {
     let rollout: Rollout = match command {
+        RolloutCommand::Promote { name, wait } => {
+            let rollout = context.client.post(&path(&name, "/rollout/promote"), &json!({})).await?;
+            if wait.wait {
+                let server = context.client.get(&path(&name, "")).await?;
+                return finish(context, server, &wait, Wanted::Rollout).await;
+            }
+            rollout
+        }
         RolloutCommand::Status { name } => context.client.get(&path(&name, "/rollout")).await?,
         RolloutCommand::Cancel { name } => context.client.post(&path(&name, "/rollout/cancel"), &json!({})).await?,
     };
@@ -387,6 +491,7 @@ async fn act(context: &Context, target: Target, rest: &str, wanted: Wanted) -> R
 enum Wanted {
     Nothing,
     Rollout,
+    Replicas,
     Stopped,
 }
 
@@ -413,7 +518,10 @@ async fn finish(context: &Context, mut server: Server, wait: &Wait, wanted: Want
         said = steps.len().max(said);
     }
     match &server.rollout {
-        Some(rollout) if wanted == Wanted::Rollout && rollout.state != RolloutState::Done => {
+        Some(rollout)
+            if wanted == Wanted::Rollout
+                && !matches!(rollout.state, RolloutState::Done | RolloutState::Progressing) =>
+        {
             let details = rollout.log.iter().map(|step| format!("{}  {}", step.at, step.message)).collect();
             Err(Failure {
                 code: rollout.reason.to_string(),
@@ -432,8 +540,22 @@ fn is_over(server: &Server, wanted: Wanted) -> bool {
     match wanted {
         Wanted::Nothing => true,
         Wanted::Stopped => server.phase == Phase::Stopped && server.instances.is_empty(),
-        Wanted::Rollout => server.rollout.as_ref().is_none_or(|rollout| rollout.state != RolloutState::Progressing),
+        Wanted::Replicas => {
+            server.rollout.as_ref().is_none_or(|it| it.state == RolloutState::Progressing) || has_replicas(server)
+        }
+        Wanted::Rollout => match &server.rollout {
+            None => true,
+            // A canary waits for somebody; that is where its change has got to.
+            Some(rollout) if rollout.state == RolloutState::Progressing => rollout.reason == Reason::Canary,
+            Some(rollout) => rollout.state != RolloutState::Done || has_replicas(server),
+        },
     }
+}
+
+/// Whether as many instances answer as should.
+fn has_replicas(server: &Server) -> bool {
+    let ready = server.instances.iter().filter(|it| it.phase == Phase::Ready && it.revision == server.revision).count();
+    !server.enabled || server.kind == "remote" || u32::try_from(ready).is_ok_and(|ready| ready >= server.replicas)
 }
 
 async fn delete(context: &Context, target: Target) -> Result<(), Failure> {
@@ -511,7 +633,10 @@ fn print_log_line(format: Format, line: &[u8]) {
 
 fn print_server(format: Format, server: &Server) {
     let instance = |instance: &Instance| {
-        let pid = instance.pid.map_or(String::new(), |pid| format!(", pid {pid}"));
+        let pid = match &instance.container_id {
+            Some(id) => format!(", container {}", id.get(..12).unwrap_or(id)),
+            None => instance.pid.map_or(String::new(), |pid| format!(", pid {pid}")),
+        };
         let toolbox = instance.toolbox.as_ref().map_or("?", Name::as_str);
         format!("{} on {toolbox}, revision {}, {}{pid}", instance.id, instance.revision, instance.phase)
     };
@@ -531,6 +656,7 @@ fn print_server(format: Format, server: &Server) {
             ("next attempt", server.next_attempt_at.map_or(String::new(), |at| at.to_string())),
             ("revision", server.revision.to_string()),
             ("entry", server.entry.as_ref().map_or(String::new(), |entry| format!("{} {}", entry.name, entry.version))),
+            ("replicas", server.replicas.to_string()),
             ("instances", instances.join("; ")),
             ("MCP path", server.mcp_path.clone()),
         ],
@@ -539,6 +665,11 @@ fn print_server(format: Format, server: &Server) {
 
 fn print_rollout(format: Format, rollout: &Rollout) {
     let from = rollout.from_revision.map_or("nothing".into(), |number| number.to_string());
+    let canary = rollout.canary.as_ref().map_or(String::new(), |canary| {
+        let clients =
+            if canary.clients.is_empty() { String::new() } else { format!(", {}", canary.clients.join(", ")) };
+        format!("{} %{}", canary.weight, safe(&clients))
+    });
     let steps: Vec<String> = rollout.log.iter().map(|step| format!("{} {}", step.at, step.message)).collect();
     output::print_fields(
         format,
@@ -548,6 +679,9 @@ fn print_rollout(format: Format, rollout: &Rollout) {
             ("state", rollout.state.to_string()),
             ("reason", format!("{} {}", rollout.reason, rollout.message)),
             ("change", format!("revision {from} to {}", rollout.to_revision)),
+            ("canary", canary),
+            ("serves since", rollout.switched_at.map_or(String::new(), |at| at.to_string())),
+            ("next attempt", rollout.next_attempt_at.map_or(String::new(), |at| at.to_string())),
             ("steps", steps.join("; ")),
         ],
     );
