@@ -6,9 +6,11 @@ use std::fmt;
 use std::str::FromStr;
 
 macro_rules! states {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident $(unknown is $unknown:ident)? {
+        $($(#[$vdoc:meta])* $variant:ident = $text:literal,)*
+    }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum $name { $($(#[$vdoc])* $variant,)* }
 
@@ -23,6 +25,15 @@ macro_rules! states {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                let known: Result<Self, UnknownState> = text.parse();
+                $(let known = Ok::<_, UnknownState>(known.unwrap_or($name::$unknown));)?
+                known.map_err(serde::de::Error::custom)
+            }
         }
 
         impl FromStr for $name {
@@ -96,7 +107,10 @@ states! {
 
 states! {
     /// Why something is in its state. One table for instances, rollouts, servers and toolboxes.
-    Reason {
+    ///
+    /// On a wire a word that this version does not know reads as `internal`: a newer peer may know more of them, and
+    /// the message beside it says what is meant.
+    Reason unknown is Internal {
         /// Somebody asked for it.
         Requested = "requested",
         /// Waiting for a toolbox to take it.
