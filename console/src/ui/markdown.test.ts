@@ -13,12 +13,24 @@ describe('Markdown', () => {
     for (const part of [
       '<h3',
       '<strong>bold</strong>',
-      '<li>one</li>',
+      '>one</li>',
       '<blockquote',
       '<th scope="col"',
       'x &lt; y',
     ])
       expect(shown).toContain(part)
+  })
+
+  test('shows nested lists, tasks, and links with pictures in them', () => {
+    expect(html('1. a\n   - b\n   - c\n2. d')).toMatch(/<ol[^>]*>.*<ul[^>]*>.*b.*c.*<\/ul>.*d/)
+    expect(html('- [x] done\n- [ ] open')).toMatch(/☑ .*done.*☐ .*open/)
+    const badge = html('[![build](https://a.example/b.svg)](https://a.example/ci)')
+    expect(badge).toContain('href="https://a.example/ci"')
+    expect(badge).not.toContain('b.svg')
+    expect(html('a &lt;b&gt; &amp; &#8230; [x][y]\n\n[y]: https://a.example/')).toContain(
+      'a &lt;b&gt; &amp; … ',
+    )
+    expect(html('~~old~~ `a&amp;b`')).toMatch(/<del>old<\/del>.*a&amp;amp;b/)
   })
 
   test('keeps HTML as text', () => {
@@ -50,6 +62,12 @@ describe('Markdown', () => {
       `${'|'.repeat(50_000)}\n${'|-'.repeat(20_000)}`,
       '_a'.repeat(40_000),
       '![](('.repeat(15_000),
+      `${'_a'.repeat(4000)}\n\n`.repeat(12),
+      'a**b'.repeat(20_000),
+      Array.from({ length: 400 }, (_, at) => `${'  '.repeat(at)}- x`).join('\n'),
+      '<a '.repeat(25_000),
+      '[a]: b\n'.repeat(10_000),
+      '&#8230;'.repeat(14_000),
     ]
     for (const text of hostile) {
       const begun = performance.now()
