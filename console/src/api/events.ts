@@ -42,7 +42,13 @@ const STALE: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** What is read again with a server when it changed. */
-const OF_A_SERVER = ['get_rollout', 'list_revisions', 'list_server_tools', 'get_server_metrics'] as const
+const OF_A_SERVER = [
+  'get_rollout',
+  'list_revisions',
+  'list_server_tools',
+  'get_server_metrics',
+  'get_server_settings',
+] as const
 
 /** The live connection of this page. Start it after sign-in, stop it before sign-out. */
 export class LiveEvents {

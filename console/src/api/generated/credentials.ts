@@ -1,11 +1,7 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { NameSchema, TimestampSchema, type Name, type Secret, type Timestamp } from './shared'
-
-/** A secret in the vault. */
-export type CredentialId = string
-export const CredentialIdSchema: v.GenericSchema<unknown, CredentialId> = v.string()
+import { CredentialIdSchema, NameSchema, TimestampSchema, type CredentialId, type Name, type Secret, type Timestamp } from './shared'
 
 /** A credential, without its secret. */
 export interface Credential {

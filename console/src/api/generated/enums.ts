@@ -27,6 +27,11 @@ export type Era = (typeof ERA)[number]
 export const ERA = ['legacy', 'modern'] as const
 export const EraSchema: v.GenericSchema<unknown, Era> = v.custom<Era>(isString)
 
+/** Who shares an instance. */
+export type InstancingMode = (typeof INSTANCING_MODE)[number]
+export const INSTANCING_MODE = ['shared', 'per_user', 'per_session'] as const
+export const InstancingModeSchema: v.GenericSchema<unknown, InstancingMode> = v.custom<InstancingMode>(isString)
+
 /** Where a log line came from. */
 export type LogStream = (typeof LOG_STREAM)[number]
 export const LOG_STREAM = ['stderr', 'stdout', 'toolyard'] as const
@@ -47,7 +52,7 @@ export const PhaseSchema: v.GenericSchema<unknown, Phase> = v.custom<Phase>(isSt
 
 /** Why something is in its state. One table for instances, rollouts, servers and toolboxes. */
 export type Reason = (typeof REASON)[number]
-export const REASON = ['requested', 'awaiting_toolbox', 'resolving', 'installing', 'awaiting_probe', 'answered', 'image_not_found', 'package_not_found', 'install_failed', 'checksum_mismatch', 'config_invalid', 'credential_missing', 'credential_expired', 'start_timeout', 'handshake_failed', 'crash_loop', 'exited', 'out_of_memory', 'probe_failed', 'toolbox_unreachable', 'engine_unavailable', 'unsupported_by_engine', 'no_capacity', 'remote_unreachable', 'quarantined', 'deadline_exceeded', 'superseded', 'internal'] as const
+export const REASON = ['requested', 'awaiting_toolbox', 'resolving', 'installing', 'awaiting_probe', 'answered', 'image_not_found', 'package_not_found', 'install_failed', 'checksum_mismatch', 'config_invalid', 'credential_missing', 'credential_expired', 'start_timeout', 'handshake_failed', 'crash_loop', 'exited', 'out_of_memory', 'probe_failed', 'toolbox_unreachable', 'engine_unavailable', 'unsupported_by_engine', 'no_capacity', 'remote_unreachable', 'quarantined', 'deadline_exceeded', 'superseded', 'tools_lost', 'observing', 'canary', 'outside_window', 'drained', 'scaled_down', 'internal'] as const
 export const ReasonSchema: v.GenericSchema<unknown, Reason> = v.custom<Reason>(isString)
 
 /** How a remote server is spoken to. */

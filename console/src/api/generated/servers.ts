@@ -1,8 +1,19 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { EraSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type LogStream, type MetricsWindow, type Phase, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
-import { EntryNameSchema, LabelsSchema, NameSchema, ServerIdSchema, TimestampSchema, type EntryName, type Labels, type Name, type Secret, type ServerId, type Timestamp } from './shared'
+import { EraSchema, InstancingModeSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type InstancingMode, type LogStream, type MetricsWindow, type Phase, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
+import { CredentialIdSchema, EntryNameSchema, InstanceIdSchema, LabelsSchema, NameSchema, PackageSchema, ServerIdSchema, TimestampSchema, TransportSchema, type CredentialId, type EntryName, type InstanceId, type Labels, type Name, type Package, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
+
+/** A credential that a server is bound to. */
+export interface BoundCredential {
+  /** Its id. */
+  id: CredentialId
+  name?: Name | null
+}
+export const BoundCredentialSchema: v.GenericSchema<unknown, BoundCredential> = v.object({
+  id: CredentialIdSchema,
+  name: v.nullish(NameSchema),
+})
 
 /** Calls of one stretch of time. */
 export interface CallBucket {
@@ -26,6 +37,25 @@ export const CallBucketSchema: v.GenericSchema<unknown, CallBucket> = v.object({
   p50_us: v.number(),
   p95_us: v.number(),
   p99_us: v.number(),
+})
+
+/** A revision that is tried on a part of the calls. */
+export interface Canary {
+  /** Whose calls it always takes. */
+  clients?: string[]
+  /** After how many seconds without a failure it serves by itself. */
+  promote_after_seconds?: number | null
+  promoted_at?: Timestamp | null
+  started_at?: Timestamp | null
+  /** How many of a hundred calls it takes. */
+  weight: number
+}
+export const CanarySchema: v.GenericSchema<unknown, Canary> = v.object({
+  clients: v.optional(v.array(v.string())),
+  promote_after_seconds: v.nullish(v.number()),
+  promoted_at: v.nullish(TimestampSchema),
+  started_at: v.nullish(TimestampSchema),
+  weight: v.number(),
 })
 
 /** Copy a server under a new name. */
@@ -52,6 +82,24 @@ export const EgressSchema: v.GenericSchema<unknown, Egress> = v.union([v.object(
   hosts: v.array(v.string()),
   policy: v.literal('hosts'),
 })])
+
+/** Whether all clients share an instance, or each user or session has a copy of their own. */
+export interface Instancing {
+  /** How long a copy without a call goes on, in milliseconds. */
+  idle_stop_ms?: number
+  /** The most copies that run at once for one instance. */
+  max_copies?: number
+  /** Who shares one. */
+  mode?: InstancingMode
+  /** How many copies are started ahead. */
+  warm?: number
+}
+export const InstancingSchema: v.GenericSchema<unknown, Instancing> = v.object({
+  idle_stop_ms: v.optional(v.number()),
+  max_copies: v.optional(v.number()),
+  mode: v.optional(InstancingModeSchema),
+  warm: v.optional(v.number()),
+})
 
 /** Limits on one instance. */
 export interface Limits {
@@ -111,16 +159,21 @@ export interface ServerSettings {
    * A value for an input marked secret is stored as a credential and never shown again.
    */
   inputs?: Record<string, Secret>
+  instancing?: Instancing | null
   limits?: Limits | null
+  /** How long a new revision serves before the old one is stopped, so that traffic can go back at once; 5 when absent. */
+  observe_seconds?: number | null
   /** Host paths the server may use. */
   paths?: PathGrant[] | null
   probe_call?: ProbeCall | null
+  /** How many instances serve at once; 1 when absent. Changing only this makes no new revision. */
+  replicas?: number | null
   /** Milliseconds a rollout may take in all; 10 minutes when absent. */
   rollout_timeout_ms?: number | null
   /** Milliseconds from start to the MCP answer. */
   start_timeout_ms?: number | null
   strategy?: Strategy | null
-  /** Environment variables to remove again. */
+  /** Environment variables and inputs to remove again; `registry` for who pulls the image. */
   unset_environment?: string[]
 }
 
@@ -143,16 +196,21 @@ export interface CreateServer {
    * A value for an input marked secret is stored as a credential and never shown again.
    */
   inputs?: Record<string, Secret>
+  instancing?: Instancing | null
   limits?: Limits | null
+  /** How long a new revision serves before the old one is stopped, so that traffic can go back at once; 5 when absent. */
+  observe_seconds?: number | null
   /** Host paths the server may use. */
   paths?: PathGrant[] | null
   probe_call?: ProbeCall | null
+  /** How many instances serve at once; 1 when absent. Changing only this makes no new revision. */
+  replicas?: number | null
   /** Milliseconds a rollout may take in all; 10 minutes when absent. */
   rollout_timeout_ms?: number | null
   /** Milliseconds from start to the MCP answer. */
   start_timeout_ms?: number | null
   strategy?: Strategy | null
-  /** Environment variables to remove again. */
+  /** Environment variables and inputs to remove again; `registry` for who pulls the image. */
   unset_environment?: string[]
   entry?: EntryName | null
   name?: Name | null
@@ -182,6 +240,65 @@ export const EntryVersionSchema: v.GenericSchema<unknown, EntryVersion> = v.obje
   version: v.string(),
 })
 
+/** What was set on a server, in the words in which it is set: sending it back changes nothing. */
+export interface CurrentSettings {
+  /** Arguments after the entry's own. */
+  arguments: string[]
+  /** Milliseconds one call may take. */
+  call_timeout_ms: number
+  /** Credentials by input name or environment variable; `registry` is who pulls the image. */
+  credentials: Record<string, BoundCredential>
+  /** Whom the server may reach over the network. */
+  egress: Egress
+  entry?: EntryVersion | null
+  /** Environment variables beyond the inputs. */
+  environment: Record<string, string>
+  /** The server's `etag`; send it as `If-Match` with a change. */
+  etag: string
+  /** Values of inputs; those given as secrets are in `credentials`. */
+  inputs: Record<string, string>
+  /** Whether all clients share an instance. */
+  instancing: Instancing
+  /** `npm`, `pypi`, `oci` or `remote`. */
+  kind: string
+  /** Limits of each instance. */
+  limits: Limits
+  package?: Package | null
+  /** Host paths that were granted beside those that are inputs. */
+  paths: PathGrant[]
+  probe_call?: ProbeCall | null
+  remote?: Transport | null
+  /** Number of the revision that is meant to run; these are its settings. */
+  revision: number
+  /** Milliseconds a rollout may take in all. */
+  rollout_timeout_ms: number
+  /** Milliseconds from start to the MCP answer. */
+  start_timeout_ms: number
+  /** How a new revision replaces the old. */
+  strategy: Strategy
+}
+export const CurrentSettingsSchema: v.GenericSchema<unknown, CurrentSettings> = v.object({
+  arguments: v.array(v.string()),
+  call_timeout_ms: v.number(),
+  credentials: v.record(v.string(), BoundCredentialSchema),
+  egress: EgressSchema,
+  entry: v.nullish(EntryVersionSchema),
+  environment: v.record(v.string(), v.string()),
+  etag: v.string(),
+  inputs: v.record(v.string(), v.string()),
+  instancing: InstancingSchema,
+  kind: v.string(),
+  limits: LimitsSchema,
+  package: v.nullish(PackageSchema),
+  paths: v.array(PathGrantSchema),
+  probe_call: v.nullish(ProbeCallSchema),
+  remote: v.nullish(TransportSchema),
+  revision: v.number(),
+  rollout_timeout_ms: v.number(),
+  start_timeout_ms: v.number(),
+  strategy: StrategySchema,
+})
+
 /** How a process ended. */
 export interface Exit {
   /** When. */
@@ -200,10 +317,6 @@ export const ExitSchema: v.GenericSchema<unknown, Exit> = v.object({
   stderr_tail: v.optional(v.string()),
 })
 
-/** One running copy of a revision. */
-export type InstanceId = string
-export const InstanceIdSchema: v.GenericSchema<unknown, InstanceId> = v.string()
-
 /** What a server said of itself when probed. */
 export interface McpInfo {
   /** Which protocol era it speaks. */
@@ -214,6 +327,8 @@ export interface McpInfo {
   server_name: string
   /** Its own version, bounded; hostile text. */
   server_version: string
+  /** The names of the tools it listed, bounded; hostile text. Empty when the agent does not tell them. */
+  tool_names?: string[]
   /** How many tools it listed. */
   tools: number
 }
@@ -222,6 +337,7 @@ export const McpInfoSchema: v.GenericSchema<unknown, McpInfo> = v.object({
   protocol_version: v.string(),
   server_name: v.string(),
   server_version: v.string(),
+  tool_names: v.optional(v.array(v.string())),
   tools: v.number(),
 })
 
@@ -245,9 +361,16 @@ export const UsageSchema: v.GenericSchema<unknown, Usage> = v.object({
 
 /** One running copy. */
 export interface Instance {
+  /** The container it runs in, when it runs in one. */
+  container_id?: string | null
+  /** How many copies of it run, beside itself, for single users or sessions. */
+  copies?: number
   exit?: Exit | null
+  /** How many probes in a row it failed. */
+  failures?: number
   /** Its id. */
   id: InstanceId
+  last_success_at?: Timestamp | null
   mcp?: McpInfo | null
   /** Why, for a person. */
   message?: string
@@ -269,8 +392,12 @@ export interface Instance {
   usage?: Usage | null
 }
 export const InstanceSchema: v.GenericSchema<unknown, Instance> = v.object({
+  container_id: v.nullish(v.string()),
+  copies: v.optional(v.number()),
   exit: v.nullish(ExitSchema),
+  failures: v.optional(v.number()),
   id: InstanceIdSchema,
+  last_success_at: v.nullish(TimestampSchema),
   mcp: v.nullish(McpInfoSchema),
   message: v.optional(v.string()),
   next_attempt_at: v.nullish(TimestampSchema),
@@ -473,6 +600,8 @@ export interface RevisionSpec {
   /** Whom it may reach over the network. */
   egress?: Egress
   entry?: EntryVersion | null
+  /** Whether everybody shares an instance. */
+  instancing?: Instancing
   /** Limits on each instance. */
   limits?: Limits
   /** Host paths the server may see, beyond its package and its own directory. */
@@ -489,6 +618,7 @@ export const RevisionSpecSchema: v.GenericSchema<unknown, RevisionSpec> = v.obje
   call_timeout_ms: v.optional(v.number()),
   egress: v.optional(EgressSchema),
   entry: v.nullish(EntryVersionSchema),
+  instancing: v.optional(InstancingSchema),
   limits: v.optional(LimitsSchema),
   paths: v.optional(v.array(PathGrantSchema)),
   probe_call: v.nullish(ProbeCallSchema),
@@ -554,6 +684,7 @@ export const RolloutStepSchema: v.GenericSchema<unknown, RolloutStep> = v.object
 
 /** A rollout. */
 export interface Rollout {
+  canary?: Canary | null
   /** When it must have ended. */
   deadline: Timestamp
   ended_at?: Timestamp | null
@@ -565,6 +696,7 @@ export interface Rollout {
   log?: RolloutStep[]
   /** Why, for a person. */
   message?: string
+  next_attempt_at?: Timestamp | null
   /** Why, as a code. */
   reason: Reason
   /** The server's name. */
@@ -573,20 +705,24 @@ export interface Rollout {
   started_at: Timestamp
   /** Where it is. */
   state: RolloutState
+  switched_at?: Timestamp | null
   /** The revision it goes to. */
   to_revision: number
 }
 export const RolloutSchema: v.GenericSchema<unknown, Rollout> = v.object({
+  canary: v.nullish(CanarySchema),
   deadline: TimestampSchema,
   ended_at: v.nullish(TimestampSchema),
   from_revision: v.nullish(v.number()),
   id: RolloutIdSchema,
   log: v.optional(v.array(RolloutStepSchema)),
   message: v.optional(v.string()),
+  next_attempt_at: v.nullish(TimestampSchema),
   reason: ReasonSchema,
   server: NameSchema,
   started_at: TimestampSchema,
   state: RolloutStateSchema,
+  switched_at: v.nullish(TimestampSchema),
   to_revision: v.number(),
 })
 
@@ -613,10 +749,14 @@ export interface Server {
   /** Its name. */
   name: Name
   next_attempt_at?: Timestamp | null
+  /** How long a new revision serves before the old one is stopped. */
+  observe_seconds: number
   /** A roll-up of what serves now. */
   phase: Phase
   /** Why, as a code. */
   reason: Reason
+  /** How many instances should serve at once. */
+  replicas: number
   /** Number of the revision that serves, or is meant to. */
   revision: number
   rollout?: Rollout | null
@@ -641,8 +781,10 @@ export const ServerSchema: v.GenericSchema<unknown, Server> = v.object({
   message: v.optional(v.string()),
   name: NameSchema,
   next_attempt_at: v.nullish(TimestampSchema),
+  observe_seconds: v.number(),
   phase: PhaseSchema,
   reason: ReasonSchema,
+  replicas: v.number(),
   revision: v.number(),
   rollout: v.nullish(RolloutSchema),
   since: TimestampSchema,
@@ -693,6 +835,16 @@ export const ServerMetricsSchema: v.GenericSchema<unknown, ServerMetrics> = v.ob
   window: MetricsWindowSchema,
 })
 
+/** How a new revision is tried before it serves. */
+export interface StartCanary {
+  /** Whose calls it always takes: names of API keys, or actors as `user:<id>` or `api_key:<id>`. */
+  clients?: string[]
+  /** After how many seconds without a failure it serves by itself; only when somebody says so when absent. */
+  promote_after_seconds?: number | null
+  /** How many of a hundred calls it takes. */
+  weight?: number
+}
+
 /** A change to a server; makes a new revision. */
 export interface UpdateServer {
   /** Arguments after the entry's own. */
@@ -712,17 +864,25 @@ export interface UpdateServer {
    * A value for an input marked secret is stored as a credential and never shown again.
    */
   inputs?: Record<string, Secret>
+  instancing?: Instancing | null
   limits?: Limits | null
+  /** How long a new revision serves before the old one is stopped, so that traffic can go back at once; 5 when absent. */
+  observe_seconds?: number | null
   /** Host paths the server may use. */
   paths?: PathGrant[] | null
   probe_call?: ProbeCall | null
+  /** How many instances serve at once; 1 when absent. Changing only this makes no new revision. */
+  replicas?: number | null
   /** Milliseconds a rollout may take in all; 10 minutes when absent. */
   rollout_timeout_ms?: number | null
   /** Milliseconds from start to the MCP answer. */
   start_timeout_ms?: number | null
   strategy?: Strategy | null
-  /** Environment variables to remove again. */
+  /** Environment variables and inputs to remove again; `registry` for who pulls the image. */
   unset_environment?: string[]
+  /** `true` to let the new revision serve although it lists fewer tools than the old one. */
+  accept_lost_tools?: boolean
+  canary?: StartCanary | null
   /** Another version of the entry, or `latest`. */
   version?: string | null
 }
@@ -868,13 +1028,33 @@ export const getRollout: Operation<{ path: {
 )
 
 /**
- * Cancel the rollout under way: what served serves on.
+ * Cancel the rollout under way: what served serves on, or again.
  * Needs: `server:operate`.
  */
 export const cancelRollout: Operation<{ path: {
   name: Name
 }; query: undefined; body: undefined }, Rollout> = /* @__PURE__ */ operation(
   'cancel_rollout', 'POST', '/api/v1/servers/{name}/rollout/cancel', 'json', RolloutSchema,
+)
+
+/**
+ * Let the revision that is tried as a canary serve.
+ * Needs: `server:deploy`.
+ */
+export const promoteRollout: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, Rollout> = /* @__PURE__ */ operation(
+  'promote_rollout', 'POST', '/api/v1/servers/{name}/rollout/promote', 'json', RolloutSchema,
+)
+
+/**
+ * Get what was set on a server, in the words in which it is set. Secrets are named, never shown.
+ * Needs: `server:read`.
+ */
+export const getServerSettings: Operation<{ path: {
+  name: Name
+}; query: undefined; body: undefined }, CurrentSettings> = /* @__PURE__ */ operation(
+  'get_server_settings', 'GET', '/api/v1/servers/{name}/settings', 'json', CurrentSettingsSchema,
 )
 
 /**

@@ -6,6 +6,84 @@ import { CodeSchema, type Code } from './enums'
 export type ApiKeyId = string
 export const ApiKeyIdSchema: v.GenericSchema<unknown, ApiKeyId> = v.string()
 
+/** Something a person can give. */
+export interface Input {
+  /** The only values allowed. */
+  choices?: string[] | null
+  /** What it is when not given. */
+  default?: string | null
+  /** What it is for. */
+  description?: string | null
+  /** `string`, `number`, `boolean` or `filepath`. */
+  format?: string | null
+  /** It must be given. */
+  isRequired?: boolean
+  /** It is a secret. */
+  isSecret?: boolean
+  /** An example for people. */
+  placeholder?: string | null
+  /** A fixed value; `{variables}` in it are replaced. */
+  value?: string | null
+  /** Variables in `value`. */
+  variables?: Record<string, Input>
+}
+export const InputSchema: v.GenericSchema<unknown, Input> = v.object({
+  choices: v.nullish(v.array(v.string())),
+  default: v.nullish(v.string()),
+  description: v.nullish(v.string()),
+  format: v.nullish(v.string()),
+  isRequired: v.optional(v.boolean()),
+  isSecret: v.optional(v.boolean()),
+  placeholder: v.nullish(v.string()),
+  value: v.nullish(v.string()),
+  variables: v.optional(v.record(v.string(), v.lazy(() => InputSchema))),
+})
+
+/** A command-line argument. */
+export interface Argument {
+  /** The only values allowed. */
+  choices?: string[] | null
+  /** What it is when not given. */
+  default?: string | null
+  /** What it is for. */
+  description?: string | null
+  /** `string`, `number`, `boolean` or `filepath`. */
+  format?: string | null
+  /** It must be given. */
+  isRequired?: boolean
+  /** It is a secret. */
+  isSecret?: boolean
+  /** An example for people. */
+  placeholder?: string | null
+  /** A fixed value; `{variables}` in it are replaced. */
+  value?: string | null
+  /** Variables in `value`. */
+  variables?: Record<string, Input>
+  /** It may be given several times. */
+  isRepeated?: boolean
+  /** `named`: the flag with its dashes. */
+  name?: string | null
+  /** `positional` or `named`. */
+  type?: string
+  /** `positional`: what it is, for people and for variables. */
+  valueHint?: string | null
+}
+export const ArgumentSchema: v.GenericSchema<unknown, Argument> = v.object({
+  choices: v.nullish(v.array(v.string())),
+  default: v.nullish(v.string()),
+  description: v.nullish(v.string()),
+  format: v.nullish(v.string()),
+  isRequired: v.optional(v.boolean()),
+  isSecret: v.optional(v.boolean()),
+  placeholder: v.nullish(v.string()),
+  value: v.nullish(v.string()),
+  variables: v.optional(v.record(v.string(), InputSchema)),
+  isRepeated: v.optional(v.boolean()),
+  name: v.nullish(v.string()),
+  type: v.optional(v.string()),
+  valueHint: v.nullish(v.string()),
+})
+
 /** One line of the audit log. */
 export type AuditId = string
 export const AuditIdSchema: v.GenericSchema<unknown, AuditId> = v.string()
@@ -47,6 +125,10 @@ export const AuditRecordSchema: v.GenericSchema<unknown, AuditRecord> = v.object
   target: v.string(),
 })
 
+/** A secret in the vault. */
+export type CredentialId = string
+export const CredentialIdSchema: v.GenericSchema<unknown, CredentialId> = v.string()
+
 /**
  * The name of a catalog entry: `namespace/name` as in the MCP registry
  * (`^[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+$`, 3 to 200 characters; server.json schema 2025-12-11).
@@ -66,6 +148,46 @@ export const FieldErrorSchema: v.GenericSchema<unknown, FieldError> = v.object({
   message: v.string(),
 })
 
+/** One running copy of a revision. */
+export type InstanceId = string
+export const InstanceIdSchema: v.GenericSchema<unknown, InstanceId> = v.string()
+
+/** An environment variable or header. */
+export interface KeyValueInput {
+  /** The only values allowed. */
+  choices?: string[] | null
+  /** What it is when not given. */
+  default?: string | null
+  /** What it is for. */
+  description?: string | null
+  /** `string`, `number`, `boolean` or `filepath`. */
+  format?: string | null
+  /** It must be given. */
+  isRequired?: boolean
+  /** It is a secret. */
+  isSecret?: boolean
+  /** An example for people. */
+  placeholder?: string | null
+  /** A fixed value; `{variables}` in it are replaced. */
+  value?: string | null
+  /** Variables in `value`. */
+  variables?: Record<string, Input>
+  /** Its name. */
+  name?: string
+}
+export const KeyValueInputSchema: v.GenericSchema<unknown, KeyValueInput> = v.object({
+  choices: v.nullish(v.array(v.string())),
+  default: v.nullish(v.string()),
+  description: v.nullish(v.string()),
+  format: v.nullish(v.string()),
+  isRequired: v.optional(v.boolean()),
+  isSecret: v.optional(v.boolean()),
+  placeholder: v.nullish(v.string()),
+  value: v.nullish(v.string()),
+  variables: v.optional(v.record(v.string(), InputSchema)),
+  name: v.optional(v.string()),
+})
+
 /** Labels by key, checked: `zone=a,gpu=yes`. */
 export type Labels = Record<string, string>
 export const LabelsSchema: v.GenericSchema<unknown, Labels> = v.record(v.string(), v.string())
@@ -78,6 +200,60 @@ export const LabelsSchema: v.GenericSchema<unknown, Labels> = v.record(v.string(
  */
 export type Name = string
 export const NameSchema: v.GenericSchema<unknown, Name> = v.string()
+
+/** How to speak to a server. */
+export interface Transport {
+  /** Headers. */
+  headers?: KeyValueInput[]
+  /** `stdio`, `streamable-http` or `sse`. */
+  type?: string
+  /** The address, which may hold `{variables}`. */
+  url?: string | null
+  /** What the address's variables are. */
+  variables?: Record<string, Input>
+}
+export const TransportSchema: v.GenericSchema<unknown, Transport> = v.object({
+  headers: v.optional(v.array(KeyValueInputSchema)),
+  type: v.optional(v.string()),
+  url: v.nullish(v.string()),
+  variables: v.optional(v.record(v.string(), InputSchema)),
+})
+
+/** A package to install. */
+export interface Package {
+  /** Its environment. */
+  environmentVariables?: KeyValueInput[]
+  /** SHA-256 of the file, in hex. */
+  fileSha256?: string | null
+  /** The package's name, or an image with its tag, or a download address. */
+  identifier?: string
+  /** Arguments to the program. */
+  packageArguments?: Argument[]
+  /** A registry other than the client's default. */
+  registryBaseUrl?: string | null
+  /** `npm`, `pypi`, `oci`, `nuget`, `mcpb`, `cargo`. */
+  registryType?: string
+  /** Arguments to what runs the package (`npx`, `docker`). */
+  runtimeArguments?: Argument[]
+  /** `npx`, `uvx`, `docker`, `dnx`. */
+  runtimeHint?: string | null
+  /** How to speak to it. */
+  transport?: Transport
+  /** Its version. */
+  version?: string | null
+}
+export const PackageSchema: v.GenericSchema<unknown, Package> = v.object({
+  environmentVariables: v.optional(v.array(KeyValueInputSchema)),
+  fileSha256: v.nullish(v.string()),
+  identifier: v.optional(v.string()),
+  packageArguments: v.optional(v.array(ArgumentSchema)),
+  registryBaseUrl: v.nullish(v.string()),
+  registryType: v.optional(v.string()),
+  runtimeArguments: v.optional(v.array(ArgumentSchema)),
+  runtimeHint: v.nullish(v.string()),
+  transport: v.optional(TransportSchema),
+  version: v.nullish(v.string()),
+})
 
 /** An error answer: `application/problem+json` (RFC 9457) with our stable `code`. */
 export interface Problem {

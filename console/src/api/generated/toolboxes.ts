@@ -1,8 +1,41 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { BreakerStateSchema, ReasonSchema, ToolboxStateSchema, type BreakerState, type Reason, type ToolboxState } from './enums'
-import { LabelsSchema, NameSchema, TimestampSchema, type Labels, type Name, type Timestamp } from './shared'
+import { BreakerStateSchema, PhaseSchema, ReasonSchema, ToolboxStateSchema, type BreakerState, type Phase, type Reason, type ToolboxState } from './enums'
+import { InstanceIdSchema, LabelsSchema, NameSchema, TimestampSchema, type InstanceId, type Labels, type Name, type Timestamp } from './shared'
+
+/** What a toolbox's host has and has left. */
+export interface Capacity {
+  /** When it was measured. */
+  at: Timestamp
+  /** Processors that may be used. */
+  cpus: number
+  /** Room left where the agent keeps its data, in bytes. */
+  disk_free_bytes: number
+  /** Memory that could still be used, in bytes. */
+  memory_available_bytes: number
+  /** Memory in all, in bytes. */
+  memory_bytes: number
+}
+export const CapacitySchema: v.GenericSchema<unknown, Capacity> = v.object({
+  at: TimestampSchema,
+  cpus: v.number(),
+  disk_free_bytes: v.number(),
+  memory_available_bytes: v.number(),
+  memory_bytes: v.number(),
+})
+
+/** What is still on a toolbox that is drained. */
+export interface Drain {
+  /** How many instances are still to be moved to another toolbox. */
+  moving: number
+  /** Servers that must run there and stay, at most 100. */
+  stays: Name[]
+}
+export const DrainSchema: v.GenericSchema<unknown, Drain> = v.object({
+  moving: v.number(),
+  stays: v.array(NameSchema),
+})
 
 /** Whether a host enforces a protection. */
 export interface Enforcement {
@@ -25,6 +58,60 @@ export interface EnrollToolbox {
   /** Its name. */
   name: Name
 }
+
+/** How many instances are in a phase. */
+export interface InstanceCount {
+  /** How many. */
+  count: number
+  /** The phase. */
+  phase: Phase
+}
+export const InstanceCountSchema: v.GenericSchema<unknown, InstanceCount> = v.object({
+  count: v.number(),
+  phase: PhaseSchema,
+})
+
+/** What went wrong with an instance. */
+export interface InstanceError {
+  /** When. */
+  at: Timestamp
+  /** The instance. */
+  instance: InstanceId
+  /** Why, for a person. */
+  message: string
+  /** Why, as a code. */
+  reason: Reason
+  server?: Name | null
+  toolbox?: Name | null
+}
+export const InstanceErrorSchema: v.GenericSchema<unknown, InstanceError> = v.object({
+  at: TimestampSchema,
+  instance: InstanceIdSchema,
+  message: v.string(),
+  reason: ReasonSchema,
+  server: v.nullish(NameSchema),
+  toolbox: v.nullish(NameSchema),
+})
+
+/** How a set of instances fares. */
+export interface Health {
+  /** How many copies run beside them, for single users or sessions. */
+  copies: number
+  last_success_at?: Timestamp | null
+  /** How many instances are in each phase; only phases that occur. */
+  phases: InstanceCount[]
+  /** What went wrong in the last day, the newest first, at most 20. */
+  recent_errors: InstanceError[]
+  /** How often instances that live were started again after ending by themselves. */
+  restarts: number
+}
+export const HealthSchema: v.GenericSchema<unknown, Health> = v.object({
+  copies: v.number(),
+  last_success_at: v.nullish(TimestampSchema),
+  phases: v.array(InstanceCountSchema),
+  recent_errors: v.array(InstanceErrorSchema),
+  restarts: v.number(),
+})
 
 /** A place where servers run. */
 export type ToolboxId = string
@@ -52,6 +139,7 @@ export const ToolboxLinkSchema: v.GenericSchema<unknown, ToolboxLink> = v.object
 
 /** What a toolbox is and can enforce. */
 export interface ToolboxReport {
+  capacity?: Capacity | null
   /** Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`. */
   enforcement: Record<string, Enforcement>
   /** The engine: `process` or `docker`. */
@@ -62,6 +150,7 @@ export interface ToolboxReport {
   runtimes: Record<string, string>
 }
 export const ToolboxReportSchema: v.GenericSchema<unknown, ToolboxReport> = v.object({
+  capacity: v.nullish(CapacitySchema),
   enforcement: v.record(v.string(), EnforcementSchema),
   engine: v.string(),
   platform: v.string(),
@@ -71,10 +160,12 @@ export const ToolboxReportSchema: v.GenericSchema<unknown, ToolboxReport> = v.ob
 /** A toolbox. */
 export interface Toolbox {
   certificate_expires_at?: Timestamp | null
+  drain?: Drain | null
   /** Whether it is to take nothing new, whether its agent is heard or not. */
   draining: boolean
   /** What runs servers there; empty until its agent was heard. */
   engine: string
+  health?: Health | null
   /** Its id. */
   id: ToolboxId
   /** How many instances have not ended. */
@@ -101,8 +192,10 @@ export interface Toolbox {
 }
 export const ToolboxSchema: v.GenericSchema<unknown, Toolbox> = v.object({
   certificate_expires_at: v.nullish(TimestampSchema),
+  drain: v.nullish(DrainSchema),
   draining: v.boolean(),
   engine: v.string(),
+  health: v.nullish(HealthSchema),
   id: ToolboxIdSchema,
   instances: v.number(),
   labels: LabelsSchema,

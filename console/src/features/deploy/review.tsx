@@ -2,7 +2,7 @@ import type { ReactNode } from 'react'
 import type { Entry } from '@/api/generated/types'
 import { kindText } from '@/features/catalog/public/entry-parts'
 import type { InputField, Offer } from '@/features/servers/public/inputs'
-import { type SettingsContext, USUAL } from '@/features/servers/public/settings'
+import { instancingText, type SettingsContext, USUAL } from '@/features/servers/public/settings'
 import { t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Badge } from '@/ui/badge'
@@ -36,6 +36,7 @@ export function Review({
     .filter(([, text]) => text !== undefined)
   const variables = values.environment.filter((row) => row.name !== '')
   const paths = values.paths.filter((row) => row.path !== '')
+  const remote = context.kind === 'remote'
   const changed = (name: keyof typeof USUAL) => values[name] !== USUAL[name]
   return (
     <div className="flex min-w-0 flex-col gap-4">
@@ -57,7 +58,7 @@ export function Review({
             ],
             [
               t('Toolbox'),
-              context.remote
+              remote
                 ? undefined
                 : values.toolbox === LABELLED
                   ? t('any with {labels}', { labels: oneLine(values.labels, 300) })
@@ -93,18 +94,14 @@ export function Review({
                     .map((row) => (row.writable ? t('{path} (may write)', { path: row.path }) : row.path))
                     .join(', '),
             ],
-            [t('Memory'), context.remote ? undefined : t('at most {size} MiB', { size: values.memory })],
+            [t('Memory'), remote ? undefined : t('at most {size} MiB', { size: values.memory })],
             [
               t('Processes'),
-              changed('processes') && !context.remote
-                ? t('at most {count}', { count: values.processes })
-                : undefined,
+              changed('processes') && !remote ? t('at most {count}', { count: values.processes }) : undefined,
             ],
             [
               t('Processor'),
-              changed('cpu') && !context.remote
-                ? t('at most {share} mCPU', { share: values.cpu })
-                : undefined,
+              changed('cpu') && !remote ? t('at most {share} mCPU', { share: values.cpu }) : undefined,
             ],
             [
               t('To start'),
@@ -119,18 +116,36 @@ export function Review({
               changed('rolloutTimeout') ? t('{value} s', { value: values.rolloutTimeout }) : undefined,
             ],
             [t('When it changes'), changed('strategy') ? t('Stop the old one first') : undefined],
+            [t('May reach'), remote ? undefined : reachText(values)],
+            [
+              t('Image pulled by'),
+              values.registry === '' ? undefined : t('credential {name}', { name: values.registry }),
+            ],
+            [
+              t('Ready once'),
+              values.probeTool.trim() === ''
+                ? undefined
+                : t('{tool} answered', { tool: oneLine(values.probeTool, 200) }),
+            ],
+            [t('Instances'), changed('replicas') && !remote ? values.replicas : undefined],
+            [
+              t('Shared by'),
+              changed('instancing') && !remote ? instancingText(values.instancing) : undefined,
+            ],
+            [t('Observed for'), changed('observe') ? t('{value} s', { value: values.observe }) : undefined],
+            [t('Starts'), values.start ? undefined : t('when somebody starts it')],
           ]}
         />
       </Card>
       {!entry.verified_by && (
         <Notice tone="warn" title={t('Nobody here verified this entry')}>
-          {context.remote
+          {remote
             ? t('Its server runs elsewhere and sees what clients send to its tools.')
             : t('Its code runs on your toolbox, with the settings and secrets above.')}
         </Notice>
       )}
       <p className="text-sm text-muted">
-        {context.remote
+        {remote
           ? t('Toolyard connects to it, and serves it once it answers as an MCP server.')
           : t(
               'Toolyard determines the exact versions, installs them, starts the server, and serves it once it answers as an MCP server.',
@@ -138,6 +153,16 @@ export function Review({
       </p>
     </div>
   )
+}
+
+function reachText(values: DeployValues): string | undefined {
+  if (values.egress === 'all') return undefined
+  if (values.egress === 'none') return t('nobody')
+  return values.hosts
+    .split('\n')
+    .map((host) => host.trim())
+    .filter((host) => host !== '')
+    .join(', ')
 }
 
 /** What stands in the review for an input; `undefined` for one that is not set. */

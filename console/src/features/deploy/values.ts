@@ -8,4 +8,6 @@ export interface DeployValues extends SettingsValues {
   toolbox: string
   /** One a line, as `name=value`. */
   labels: string
+  /** Whether it starts at once. */
+  start: boolean
 }

@@ -1,70 +1,58 @@
-/** The settings form's values for a server that exists, read back from its revision. Pure. */
-import type { RevisionSpec } from '@/api/generated/types'
+/** The settings form's values for a server that exists: what was set, as the API reads it back. Pure. */
+import type { CurrentSettings, Server } from '@/api/generated/types'
 import type { InputField, Offer } from './public/inputs'
 import { newSettings, type SettingsValues } from './public/settings'
-import { type Piece, piecesOf } from './spec-text'
 
-/**
- * What the form shows at first. What the revision does not say stays empty, which means "as it is": values that became
- * part of an argument or an address, and arguments after the entry's own.
- */
+/** What the server runs, as its entry described it then. */
+export function offerOf(settings: CurrentSettings): Offer {
+  const offer: Offer = { kind: settings.kind, runs: true, why: '' }
+  if (settings.package != null) offer.package = settings.package
+  if (settings.remote != null) offer.remote = settings.remote
+  return offer
+}
+
+/** What the form shows at first. */
 export function settingsOf(
-  spec: RevisionSpec,
+  settings: CurrentSettings,
+  server: Pick<Server, 'replicas' | 'observe_seconds'>,
   fields: readonly InputField[],
-  offer: Offer | undefined,
-  credentialName: (id: string) => string | undefined,
 ): SettingsValues {
-  const values = newSettings([])
-  for (const field of fields) values.inputs[field.key] = ''
-  const declared = new Set((offer?.package?.environmentVariables ?? []).map((one) => one.name ?? ''))
-  for (const [name, value] of Object.entries(environmentOf(spec))) {
-    const given = wholeOf(value)
-    if (given === undefined) continue
-    const credential =
-      'credential' in given ? (credentialName(given.credential) ?? given.credential) : undefined
-    const text = 'text' in given ? given.text : ''
-    if (declared.has(name)) {
-      const field = fields.find((one) => one.key === name && one.origin === 'environment')
-      if (field === undefined) continue
-      if (credential !== undefined) values.bound[name] = credential
-      else values.inputs[name] = text
-    } else values.environment.push({ id: `set-${name}`, name, value: text, credential })
+  const values = newSettings(fields)
+  for (const [key, value] of Object.entries(settings.inputs)) values.inputs[key] = value
+  for (const [name, value] of Object.entries(settings.environment))
+    values.environment.push({ id: `set-${name}`, name, value, credential: undefined })
+  for (const [name, { id, name: shown }] of Object.entries(settings.credentials)) {
+    const credential = shown ?? id
+    if (fields.some((field) => field.key === name)) values.bound[name] = credential
+    else if (name === 'registry' && settings.kind === 'oci') values.registry = credential
+    else values.environment.push({ id: `set-${name}`, name, value: '', credential })
   }
-  values.paths = (spec.paths ?? []).map((path) => ({
-    id: `set-${path.path}`,
-    path: path.path,
-    writable: path.writable === true,
+  values.arguments = settings.arguments.join('\n')
+  values.paths = settings.paths.map(({ path, writable }) => ({
+    id: `set-${path}`,
+    path,
+    writable: writable === true,
   }))
-  if (spec.limits !== undefined) {
-    values.memory = trimmed(spec.limits.memory_bytes / (1024 * 1024))
-    values.processes = String(spec.limits.processes)
-    values.cpu = spec.limits.cpu_millis ? String(spec.limits.cpu_millis) : ''
-  }
-  if (spec.strategy !== undefined) values.strategy = spec.strategy
-  if (spec.start_timeout_ms !== undefined) values.startTimeout = trimmed(spec.start_timeout_ms / 1000)
-  if (spec.call_timeout_ms !== undefined) values.callTimeout = trimmed(spec.call_timeout_ms / 1000)
+  values.memory = trimmed(settings.limits.memory_bytes / (1024 * 1024))
+  values.processes = String(settings.limits.processes)
+  values.cpu = settings.limits.cpu_millis ? String(settings.limits.cpu_millis) : ''
+  values.egress = settings.egress.policy
+  if (settings.egress.policy === 'hosts') values.hosts = settings.egress.hosts.join('\n')
+  values.strategy = settings.strategy
+  values.probeTool = settings.probe_call?.tool ?? ''
+  const probe = settings.probe_call?.arguments ?? {}
+  values.probeArguments = Object.keys(probe).length === 0 ? '' : JSON.stringify(probe, null, 2)
+  values.replicas = String(server.replicas)
+  values.observe = String(server.observe_seconds)
+  const { instancing } = settings
+  if (instancing.mode !== undefined) values.instancing = instancing.mode
+  if (instancing.max_copies !== undefined) values.maxCopies = String(instancing.max_copies)
+  if (instancing.idle_stop_ms !== undefined) values.idleStop = trimmed(instancing.idle_stop_ms / 1000)
+  if (instancing.warm !== undefined) values.warm = String(instancing.warm)
+  values.startTimeout = trimmed(settings.start_timeout_ms / 1000)
+  values.callTimeout = trimmed(settings.call_timeout_ms / 1000)
+  values.rolloutTimeout = trimmed(settings.rollout_timeout_ms / 1000)
   return values
-}
-
-/** The whole environment of a package, by name. */
-export function environmentOf(spec: RevisionSpec): Record<string, unknown> {
-  const { runtime } = spec
-  if (!('environment' in runtime) || typeof runtime.environment !== 'object' || runtime.environment === null)
-    return {}
-  return { ...runtime.environment }
-}
-
-/** The command line of a package, argument by argument. */
-export function argumentsOf(spec: RevisionSpec): unknown[] {
-  const { runtime } = spec
-  return 'arguments' in runtime && Array.isArray(runtime.arguments) ? runtime.arguments : []
-}
-
-/** A value that is one text or one credential; an empty list of pieces is an empty text. */
-function wholeOf(value: unknown): Piece | undefined {
-  if (Array.isArray(value) && value.length === 0) return { text: '' }
-  const pieces = piecesOf(value)
-  return pieces?.length === 1 ? pieces[0] : undefined
 }
 
 function trimmed(value: number): string {

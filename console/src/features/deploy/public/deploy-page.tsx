@@ -46,7 +46,7 @@ import { KeyValueList } from '@/ui/key-value-list'
 import { LetterTile } from '@/ui/letter-tile'
 import { ButtonLink, Link } from '@/ui/link'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
-import { RadioGroup } from '@/ui/toggles'
+import { Checkbox, RadioGroup } from '@/ui/toggles'
 import { UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
 import { useIdempotencyKey } from '../idempotency'
 import { NameField } from '../name-field'
@@ -54,6 +54,9 @@ import { offerText, Review } from '../review'
 import { LABELLED, labelsOf, ToolboxField } from '../toolbox-field'
 import type { DeployValues } from '../values'
 import { baseName, nearNamesQuery } from './near-names'
+
+/** What comes after: its rollout, unless it was not to start. */
+type OnDeployed = (server: string, starts: boolean) => void
 
 /** Deploys a server from an entry: configure, review, and then its rollout. */
 export function DeployPage({
@@ -63,7 +66,7 @@ export function DeployPage({
 }: {
   name: string
   version: string | undefined
-  onDeployed: (server: string) => void
+  onDeployed: OnDeployed
 }) {
   const { data: entry } = useSuspenseQuery(entryQuery(name, version))
   const all = offers(entry.server).filter((offer) => offer.runs)
@@ -112,7 +115,7 @@ function DeployForm({
   entry: Entry
   offers: Offer[]
   first: Offer
-  onDeployed: (server: string) => void
+  onDeployed: OnDeployed
 }) {
   const queryClient = useQueryClient()
   const denied = useDenied('server:deploy')
@@ -132,7 +135,7 @@ function DeployForm({
   const offerOf = (values: { package: string }) => all.find((offer) => offer.kind === values.package) ?? first
   const contextOf = (values: { package: string }): SettingsContext => {
     const offer = offerOf(values)
-    return { fields: declaredInputs(offer), remote: offer.kind === 'remote', existing: false }
+    return { fields: declaredInputs(offer), kind: offer.kind }
   }
   const form = useForm<DeployValues, DeployValues>({
     initial: {
@@ -141,6 +144,7 @@ function DeployForm({
       package: first.kind,
       toolbox: '',
       labels: '',
+      start: true,
     },
     schema: schemaOf<DeployValues>((values) => {
       const issue = nameProblem(values.name.trim())
@@ -165,6 +169,7 @@ function DeployForm({
         package: values.package,
         name: values.name.trim(),
       }
+      if (!values.start) body.start = false
       if (values.package !== 'remote') {
         if (values.toolbox === LABELLED) body.toolbox_labels = labelsOf(values.labels).labels
         else if (values.toolbox !== '') body.toolbox = values.toolbox
@@ -172,7 +177,7 @@ function DeployForm({
       try {
         const server = await call(createServer, { body }, { idempotencyKey: keyOf(body) })
         queryClient.setQueryData(serverQuery(server.name).queryKey, server)
-        onDeployed(server.name)
+        onDeployed(server.name, values.start)
       } catch (error) {
         // What is wrong is at a field of the step before, or about the name.
         if (isProblem(error) && (error.errors.length > 0 || error.code === 'already_exists'))
@@ -215,7 +220,7 @@ function DeployForm({
                   busy={form.submitting}
                   disabledReason={denied}
                 >
-                  {t('Deploy')}
+                  {values.start ? t('Deploy') : t('Create')}
                 </Button>
               )}
             </div>
@@ -293,7 +298,13 @@ function Configure({
               }))}
             />
           )}
-          {!context.remote && <ToolboxField form={form} />}
+          {context.kind !== 'remote' && <ToolboxField form={form} />}
+          <Checkbox
+            label={t('Start it at once')}
+            hint={t('Otherwise it is made with these settings, and stays stopped until somebody starts it.')}
+            value={values.start}
+            onValueChange={(start) => form.set({ start })}
+          />
         </div>
       </Card>
       {context.fields.length > 0 && (
@@ -311,7 +322,7 @@ function Configure({
           )}
         </Card>
       )}
-      <Advanced form={form} remote={context.remote} />
+      <Advanced form={form} kind={context.kind} />
     </div>
   )
 }
@@ -345,6 +356,15 @@ function Optional({
 }
 
 const ADVANCED = [
+  'hosts',
+  'probeTool',
+  'probeArguments',
+  'registry',
+  'replicas',
+  'observe',
+  'maxCopies',
+  'idleStop',
+  'warm',
   'memory',
   'processes',
   'cpu',
@@ -356,7 +376,7 @@ const ADVANCED = [
   'paths',
 ] as const
 
-function Advanced({ form, remote }: { form: Form<DeployValues>; remote: boolean }) {
+function Advanced({ form, kind }: { form: Form<DeployValues>; kind: string }) {
   const wrong =
     ADVANCED.some((name) => form.errorAt(name) !== undefined) ||
     form.values.environment.some((row) => form.errorAt(`environment.${row.id}`) !== undefined) ||
@@ -366,13 +386,13 @@ function Advanced({ form, remote }: { form: Form<DeployValues>; remote: boolean 
       <Disclosure
         title={t('Advanced')}
         hint={
-          remote
-            ? t('How long it may take')
-            : t('Limits, variables, arguments, paths, and how it is replaced')
+          kind === 'remote'
+            ? t('How long it may take, and when it counts as ready')
+            : t('Limits, variables, network, copies, and how it is replaced')
         }
         forceOpen={wrong}
       >
-        <AdvancedFields form={form} remote={remote} />
+        <AdvancedFields form={form} kind={kind} />
       </Disclosure>
     </Card>
   )

@@ -8,7 +8,7 @@ import { may, useDenied, useSession } from '@/api/session'
 import { LogView } from '@/features/servers/public/log-view'
 import { PhaseStatus } from '@/features/servers/public/phase'
 import { serverQuery } from '@/features/servers/public/queries'
-import { CancelRollout, RolloutTimeline } from '@/features/servers/public/rollout-timeline'
+import { RolloutActions, RolloutTimeline } from '@/features/servers/public/rollout-timeline'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
@@ -58,7 +58,7 @@ export function DeployProgress({ name }: { name: string }) {
         <Panel
           title={t('Rollout')}
           query={rollout}
-          actions={rollout.data && <CancelRollout rollout={rollout.data} />}
+          actions={rollout.data && <RolloutActions rollout={rollout.data} />}
         >
           {(data) => (
             <>

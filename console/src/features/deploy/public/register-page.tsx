@@ -49,7 +49,7 @@ interface RegisterValues extends SettingsValues {
   headers: HeaderRow[]
 }
 
-const CONTEXT = { fields: [], remote: true, existing: false }
+const CONTEXT = { fields: [], kind: 'remote' }
 
 /** Registers an MCP server that runs elsewhere, by its address. */
 export function RegisterPage({ onDeployed }: { onDeployed: (server: string) => void }) {
@@ -145,7 +145,7 @@ export function RegisterPage({ onDeployed }: { onDeployed: (server: string) => v
         </Card>
         <Headers form={form} />
         <Card title={t('Advanced')}>
-          <AdvancedFields form={form} remote />
+          <AdvancedFields form={form} kind="remote" />
         </Card>
         <ErrorNote error={form.submitError} />
         <div className="flex justify-end">

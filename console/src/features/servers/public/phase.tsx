@@ -64,6 +64,12 @@ export function reasonText(reason: Reason): string {
     quarantined: t('its catalog entry was withdrawn'),
     deadline_exceeded: t('it took longer than allowed'),
     superseded: t('another change took over'),
+    tools_lost: t('it lists fewer tools than the one that serves'),
+    observing: t('it serves, and is observed'),
+    canary: t('it is tried on a part of the calls'),
+    outside_window: t('it waits for the time in which changes may be made'),
+    drained: t('its toolbox is being drained'),
+    scaled_down: t('fewer instances are wanted'),
     internal: t('something broke in Toolyard'),
   }
   return texts[reason] ?? reason.replaceAll('_', ' ')

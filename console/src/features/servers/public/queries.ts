@@ -1,4 +1,10 @@
-import { getServer, getServerMetrics, listRevisions, listServers } from '@/api/generated/servers'
+import {
+  getServer,
+  getServerMetrics,
+  getServerSettings,
+  listRevisions,
+  listServers,
+} from '@/api/generated/servers'
 import type { MetricsWindow } from '@/api/generated/types'
 import { q, qPages } from '@/api/queries'
 
@@ -8,6 +14,11 @@ export const serversQuery = qPages(listServers, { query: { limit: 500 } })
 /** One server. */
 export function serverQuery(name: string) {
   return q(getServer, { path: { name } })
+}
+
+/** What was set on a server. */
+export function settingsQuery(name: string) {
+  return q(getServerSettings, { path: { name } })
 }
 
 /** The revisions of a server, newest first. */

@@ -1,13 +1,13 @@
 import { useState } from 'react'
 import { call } from '@/api/client'
-import { cancelRollout } from '@/api/generated/servers'
+import { cancelRollout, promoteRollout, rollbackServer } from '@/api/generated/servers'
 import type { Rollout, RolloutState } from '@/api/generated/types'
 import { useDenied } from '@/api/session'
-import { t } from '@/lib/t'
-import { plainText } from '@/lib/text'
+import { plural, t } from '@/lib/t'
+import { oneLine, plainText } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Notice } from '@/ui/notice'
-import { Elapsed } from '@/ui/relative-time'
+import { Elapsed, RelativeTime } from '@/ui/relative-time'
 import { Status, type StatusKind } from '@/ui/status'
 import { TickedText } from '@/ui/ticked-text'
 import { Timeline, type TimelineStep } from '@/ui/timeline'
@@ -41,7 +41,7 @@ export function RolloutStatus({ state }: { state: RolloutState }) {
 
 /**
  * A rollout as it goes: its steps, how long it takes, and in the end what became of it and what to do. The log
- * belongs beside it (`LogView`), and `CancelRollout` into the head of what is around it.
+ * belongs beside it (`LogView`), and `RolloutActions` into the head of what is around it.
  */
 export function RolloutTimeline({
   rollout,
@@ -68,11 +68,13 @@ export function RolloutTimeline({
           <Elapsed since={rollout.started_at} until={rollout.ended_at} />
         </span>
       </div>
+      {rollout.state === 'progressing' && <WaitsFor rollout={rollout} />}
       <Timeline label={t('Steps')} steps={rolloutSteps(rollout)} live={rollout.state === 'progressing'} />
       {bad && explain && (
         <Notice
           tone={rollout.state === 'failed' ? 'bad' : 'warn'}
           title={capital(reasonText(rollout.reason))}
+          actions={rollout.reason === 'tools_lost' && <AcceptLostTools rollout={rollout} />}
         >
           {message !== '' && (
             <p className="wrap-anywhere whitespace-pre-wrap">
@@ -81,7 +83,11 @@ export function RolloutTimeline({
           )}
           {advice !== undefined && <p>{advice}</p>}
           {rollout.state === 'rolled_back' && (
-            <p>{t('What served before serves on; no call was lost to this.')}</p>
+            <p>
+              {rollout.switched_at == null
+                ? t('What served before serves on; no call was lost to this.')
+                : t('What served before serves again.')}
+            </p>
           )}
         </Notice>
       )}
@@ -89,23 +95,145 @@ export function RolloutTimeline({
   )
 }
 
-/** Stops a rollout that is under way; nothing when it is not. */
-export function CancelRollout({ rollout }: { rollout: Rollout }) {
+/** What a rollout under way waits for, when that is no work of its own. */
+function WaitsFor({ rollout }: { rollout: Rollout }) {
+  const { canary, from_revision: from, to_revision: to } = rollout
+  if (onTrial(rollout) && canary != null) {
+    const clients = canary.clients ?? []
+    return (
+      <Notice title={t('Revision {to} is tried on a part of the calls', { to })}>
+        <p>
+          {t('It takes {weight} of 100 calls; the others go to revision {from}.', {
+            weight: canary.weight,
+            from: from ?? '',
+          })}
+        </p>
+        {clients.length > 0 && (
+          <p className="wrap-anywhere">
+            {plural(
+              clients.length,
+              'It takes every call of {names}.',
+              'It takes every call of these: {names}.',
+              {
+                names: oneLine(clients.join(', '), 500),
+              },
+            )}
+          </p>
+        )}
+        <p>
+          {canary.promote_after_seconds == null || canary.started_at == null
+            ? t('It serves all of them once somebody promotes it.')
+            : t('Without a failure it serves all of them {seconds} s after its first call could come.', {
+                seconds: canary.promote_after_seconds,
+              })}
+        </p>
+      </Notice>
+    )
+  }
+  if (rollout.reason === 'observing' && rollout.switched_at != null) {
+    return (
+      <Notice title={t('Revision {to} serves, and is observed', { to })}>
+        {t('When it fails now, revision {from} takes over again at once.', { from: from ?? '' })}
+      </Notice>
+    )
+  }
+  if (rollout.next_attempt_at != null) {
+    return (
+      <Notice title={capital(reasonText(rollout.reason))}>
+        {t('It goes on')} <RelativeTime at={rollout.next_attempt_at} />
+      </Notice>
+    )
+  }
+  return null
+}
+
+/** Whether a canary takes calls, and nobody decided yet. */
+function onTrial({ state, canary }: Rollout): boolean {
+  return state === 'progressing' && canary?.started_at != null && canary.promoted_at == null
+}
+
+/** Asks for something of a rollout; the events tell what became of it. */
+function useAsk(): [
+  busy: boolean,
+  ask: (asked: () => Promise<unknown>, done: string, failed: string) => void,
+] {
   const [busy, setBusy] = useState(false)
-  const denied = useDenied('server:operate')
-  if (rollout.state !== 'progressing') return null
-  const cancel = () => {
+  const ask = (asked: () => Promise<unknown>, done: string, failed: string) => {
     setBusy(true)
-    call(cancelRollout, { path: { name: rollout.server } })
+    asked()
       .then(
-        () => toast.done({ title: t('The rollout of {name} is cancelled', { name: rollout.server }) }),
-        (error: unknown) => toast.problem(t('Could not cancel the rollout'), error),
+        () => toast.done({ title: done }),
+        (error: unknown) => toast.problem(failed, error),
       )
       .finally(() => setBusy(false))
   }
+  return [busy, ask]
+}
+
+/** What can be done with a rollout under way: promote its canary, and cancel it. */
+export function RolloutActions({ rollout }: { rollout: Rollout }) {
+  const [promoting, promote] = useAsk()
+  const [cancelling, cancel] = useAsk()
+  const denied = useDenied('server:operate')
+  const deniedPromotion = useDenied('server:deploy')
+  if (rollout.state !== 'progressing') return null
+  const name = rollout.server
   return (
-    <Button size="small" busy={busy} disabledReason={denied} onClick={cancel}>
-      {t('Cancel the rollout')}
+    <>
+      {onTrial(rollout) && (
+        <Button
+          size="small"
+          variant="primary"
+          busy={promoting}
+          disabledReason={deniedPromotion}
+          onClick={() =>
+            promote(
+              () => call(promoteRollout, { path: { name } }),
+              t('Revision {number} of {name} takes all calls', { number: rollout.to_revision, name }),
+              t('Could not promote it'),
+            )
+          }
+        >
+          {t('Promote')}
+        </Button>
+      )}
+      <Button
+        size="small"
+        busy={cancelling}
+        disabledReason={denied}
+        onClick={() =>
+          cancel(
+            () => call(cancelRollout, { path: { name } }),
+            t('The rollout of {name} is cancelled', { name }),
+            t('Could not cancel the rollout'),
+          )
+        }
+      >
+        {t('Cancel the rollout')}
+      </Button>
+    </>
+  )
+}
+
+/** Points the server to the revision all the same. */
+function AcceptLostTools({ rollout }: { rollout: Rollout }) {
+  const [busy, ask] = useAsk()
+  const denied = useDenied('server:deploy')
+  const { server: name, to_revision: revision } = rollout
+  return (
+    <Button
+      size="small"
+      busy={busy}
+      disabledReason={denied}
+      onClick={() =>
+        ask(
+          () => call(rollbackServer, { path: { name }, body: { revision } }),
+          t('Revision {number} of {name} is rolled out', { number: revision, name }),
+          t('Could not roll it out'),
+        )
+      }
+    >
+      {t('Roll it out without them')}
     </Button>
   )
 }

@@ -18,7 +18,7 @@ import { misfit, type ServerActionId, serverAction } from '../actions'
 import { ServerMenu } from '../server-menu'
 import { PhaseStatus, phaseKind, reasonAdvice, reasonText } from './phase'
 import { serverQuery } from './queries'
-import { CancelRollout } from './rollout-timeline'
+import { RolloutActions } from './rollout-timeline'
 
 /** The head of a server's pages: what it is, how it is, what can be done, and its tabs. */
 export function ServerLayout({ name, children }: { name: string; children: ReactNode }) {
@@ -177,7 +177,7 @@ function RolloutNote({ server }: { server: Server }) {
             <Link to="/servers/$name" params={{ name }}>
               {t('See the steps')}
             </Link>
-            <CancelRollout rollout={rollout} />
+            <RolloutActions rollout={rollout} />
           </>
         }
       >

@@ -19,7 +19,7 @@ import { mainInstance } from '../row'
 import { LogView, shortId } from './log-view'
 import { PhaseStatus, reasonText } from './phase'
 import { revisionsQuery, serverQuery } from './queries'
-import { CancelRollout, RolloutTimeline } from './rollout-timeline'
+import { RolloutActions, RolloutTimeline } from './rollout-timeline'
 
 /** How it is: the rollout, what serves, where clients connect, and what it is. */
 export function ServerOverview({ name }: { name: string }) {
@@ -75,7 +75,7 @@ function RolloutCard({ server }: { server: Server }) {
   const follows = logs === undefined && server.instances.length > 0 && server.kind !== 'remote'
   if (rollout == null) return null
   return (
-    <Card title={t('Rollout')} actions={<CancelRollout rollout={rollout} />}>
+    <Card title={t('Rollout')} actions={<RolloutActions rollout={rollout} />}>
       <div className={cx('grid gap-6', follows && 'lg:grid-cols-2')}>
         <RolloutTimeline rollout={rollout} explain={rollout.state === 'rolled_back'} />
         {follows && <LogView name={server.name} instances={server.instances} compact className="h-64" />}

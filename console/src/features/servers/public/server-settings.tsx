@@ -1,30 +1,28 @@
-import { useQuery, useQueryClient, useSuspenseInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
+import { useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { type ReactNode, useState } from 'react'
 import { call } from '@/api/client'
-import { listCredentials } from '@/api/generated/credentials'
 import { updateServer } from '@/api/generated/servers'
-import type { Entry, Revision, Server, UpdateServer } from '@/api/generated/types'
-import { q } from '@/api/queries'
+import type { CurrentSettings, Server, UpdateServer } from '@/api/generated/types'
 import { may, useDenied, useSession } from '@/api/session'
-import { entryQuery, versionsQuery } from '@/features/catalog/public/queries'
+import { versionsQuery } from '@/features/catalog/public/queries'
 import { useForm } from '@/lib/form'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
-import { ErrorNote, ErrorState } from '@/ui/error-state'
+import { ErrorNote } from '@/ui/error-state'
 import { Notice } from '@/ui/notice'
 import { Select } from '@/ui/select'
-import { SkeletonLines } from '@/ui/skeleton'
 import { toast } from '@/ui/toast'
 import { UnsavedChangesBar } from '@/ui/unsaved-changes-bar'
 import { useAct } from '../acting'
 import { misfit, type ServerActionId, serverAction } from '../actions'
-import { argumentsOf, settingsOf } from '../settings-of'
-import { valueText } from '../spec-text'
-import { declaredInputs, offers } from './inputs'
-import { revisionsQuery, serverQuery } from './queries'
-import { CancelRollout, RolloutTimeline } from './rollout-timeline'
+import { CHANGE_FIELDS, changeBody, changeIssues, type ManagedChange, USUAL_CHANGE } from '../change'
+import { ChangeFields } from '../change-fields'
+import { offerOf, settingsOf } from '../settings-of'
+import { declaredInputs } from './inputs'
+import { serverQuery, settingsQuery } from './queries'
+import { RolloutActions, RolloutTimeline } from './rollout-timeline'
 import {
   type SettingsContext,
   type SettingsValues,
@@ -35,113 +33,57 @@ import {
 } from './settings'
 import { AdvancedFields, InputFields } from './settings-form'
 
-interface Values extends SettingsValues {
+interface Values extends SettingsValues, ManagedChange {
   version: string
 }
 
 /** What can be changed of a server, the rollout that a change begins, and what cannot be undone. */
 export function ServerSettings({ name }: { name: string }) {
   const { data: server } = useSuspenseQuery(serverQuery(name))
-  const { data: revisions } = useSuspenseInfiniteQuery(revisionsQuery(name))
-  const revision = revisions.pages
-    .flatMap((page) => page.items)
-    .find((one) => one.number === meantRevision(server))
+  const { data: settings } = useSuspenseQuery(settingsQuery(name))
   const { rollout } = server
   return (
     <div className="flex max-w-4xl flex-col gap-4">
       {rollout != null && rollout.state !== 'done' && rollout.state !== 'cancelled' && (
-        <Card title={t('Rollout')} actions={<CancelRollout rollout={rollout} />}>
+        <Card title={t('Rollout')} actions={<RolloutActions rollout={rollout} />}>
           <RolloutTimeline rollout={rollout} />
         </Card>
       )}
-      {revision === undefined ? <SkeletonLines count={6} /> : <Ready server={server} revision={revision} />}
+      <SettingsForm server={server} settings={settings} />
       <DangerZone server={server} />
     </div>
   )
 }
 
-/** The number of the revision that is meant to run: while a rollout is under way, the one that it goes to. */
-function meantRevision(server: Server): number {
-  return server.rollout?.state === 'progressing' ? server.rollout.to_revision : server.revision
-}
-
-/** Gets what the form is made of: the entry's inputs, and the names of credentials. */
-function Ready({ server, revision }: { server: Server; revision: Revision }) {
-  const session = useSession()
-  const { entry } = revision.spec
-  const document = useQuery({
-    ...entryQuery(entry?.name ?? '', entry?.version),
-    enabled: entry != null && may(session, 'catalog:read'),
-  })
-  const credentials = useQuery({
-    ...q(listCredentials, { query: { limit: 500 } }),
-    enabled: may(session, 'credential:read'),
-  })
-  if (document.isLoading || credentials.isLoading) {
-    return (
-      <Card title={t('Settings')}>
-        <SkeletonLines count={8} />
-      </Card>
-    )
-  }
-  const nameOf = (id: string) => credentials.data?.items.find((one) => one.id === id)?.name
-  return (
-    <>
-      {document.error !== null && (
-        <Notice tone="warn" title={t('What its entry asks for could not be read')}>
-          <p>{t('The other settings can be changed.')}</p>
-          <ErrorState
-            error={document.error}
-            onRetry={() => void document.refetch()}
-            className="-mx-4 -mb-2"
-          />
-        </Notice>
-      )}
-      <SettingsForm server={server} revision={revision} entry={document.data} credentialName={nameOf} />
-    </>
-  )
-}
-
-function SettingsForm({
-  server,
-  revision,
-  entry,
-  credentialName,
-}: {
-  server: Server
-  revision: Revision
-  entry: Entry | undefined
-  credentialName: (id: string) => string | undefined
-}) {
+function SettingsForm({ server, settings }: { server: Server; settings: CurrentSettings }) {
   const client = useQueryClient()
   const denied = useDenied('server:deploy')
-  const offer = entry === undefined ? undefined : offers(entry.server).find((one) => one.kind === server.kind)
-  const fields = offer === undefined ? [] : declaredInputs(offer)
-  const context: SettingsContext = { fields, remote: server.kind === 'remote', existing: true }
+  const fields = declaredInputs(offerOf(settings))
+  const context: SettingsContext = { fields, kind: settings.kind }
   const valuesNow = (): Values => ({
-    ...settingsOf(revision.spec, fields, offer, credentialName),
-    version: revision.spec.entry?.version ?? '',
+    ...settingsOf(settings, server, fields),
+    ...USUAL_CHANGE,
+    version: settings.entry?.version ?? '',
   })
-  const [base, setBase] = useState(() => ({
-    number: revision.number,
-    etag: server.etag,
-    values: valuesNow(),
-  }))
+  const [base, setBase] = useState(() => ({ settings, values: valuesNow() }))
   const form = useForm<Values, Values>({
     initial: base.values,
-    schema: schemaOf<Values>((values) => settingsIssues(values, context)),
-    fieldOf: (field, values) => settingsFieldOf(values)(field),
+    schema: schemaOf<Values>((values) => [...settingsIssues(values, context), ...changeIssues(values)]),
+    fieldOf: (field, values) => CHANGE_FIELDS[field] ?? settingsFieldOf(values)(field),
     submit: async (values) => {
       const { version } = values
-      const body: UpdateServer = settingsBody(values, context, base.values)
+      const body: UpdateServer = {
+        ...settingsBody(values, context, base.values),
+        ...changeBody({ ...values, canary: values.canary && values.strategy !== 'recreate' }),
+      }
       if (version !== base.values.version) body.version = version
       const { name } = server
-      const answer = await call(updateServer, { path: { name }, body }, { ifMatch: base.etag })
+      const answer = await call(updateServer, { path: { name }, body }, { ifMatch: base.settings.etag })
       client.setQueryData(serverQuery(name).queryKey, answer)
-      form.reset(values)
-      await client.invalidateQueries({ queryKey: revisionsQuery(name).queryKey })
+      form.reset({ ...values, ...USUAL_CHANGE })
+      await client.invalidateQueries({ queryKey: settingsQuery(name).queryKey })
       toast.done(
-        answer.etag === base.etag
+        answer.etag === base.settings.etag
           ? {
               title: t('{name} stays as it is', { name }),
               description: t('nothing that it runs with differs'),
@@ -149,7 +91,7 @@ function SettingsForm({
           : answer.enabled
             ? {
                 title: t('Revision {number} of {name} is rolled out', {
-                  number: meantRevision(answer),
+                  number: answer.rollout?.to_revision ?? answer.revision,
                   name,
                 }),
               }
@@ -162,46 +104,41 @@ function SettingsForm({
       )
     },
   })
-  const other = revision.number !== base.number
-  if (other && !form.dirty && !form.submitting) {
-    // It was changed elsewhere, or saved here, and nothing is typed: the form shows what is true now.
+  const other = settings.etag !== base.settings.etag
+  const showCurrent = () => {
     const values = valuesNow()
-    setBase({ number: revision.number, etag: server.etag, values })
+    setBase({ settings, values })
     form.reset(values)
   }
-  const line = argumentsOf(revision.spec).map((one) => valueText(one, credentialName) ?? '')
+  // It was changed elsewhere, or saved here, and nothing is typed: the form shows what is true now.
+  if (other && !form.dirty && !form.submitting) showCurrent()
   return (
     <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
       {other && form.dirty && (
         <Notice
           tone="warn"
-          title={t('It was changed elsewhere to revision {number}', { number: revision.number })}
+          title={
+            settings.revision === base.settings.revision
+              ? t('It was changed elsewhere')
+              : t('It was changed elsewhere to revision {number}', { number: settings.revision })
+          }
           actions={
-            <Button
-              size="small"
-              onClick={() => {
-                const values = valuesNow()
-                setBase({ number: revision.number, etag: server.etag, values })
-                form.reset(values)
-              }}
-            >
+            <Button size="small" onClick={showCurrent}>
               {t('Show what is true now')}
             </Button>
           }
         >
-          {t('What you typed is for revision {number}, and cannot be saved over the newer one.', {
-            number: base.number,
-          })}
+          {t('What you typed is for what was set before, and cannot be saved over it.')}
         </Notice>
       )}
       {denied !== undefined && <Notice>{denied}</Notice>}
       <fieldset disabled={denied !== undefined} className="flex min-w-0 flex-col gap-4">
-        {revision.spec.entry != null && (
+        {settings.entry != null && (
           <Card title={t('Version')}>
             <VersionField
-              entry={revision.spec.entry.name}
+              entry={settings.entry.name}
               value={form.values.version}
-              current={revision.spec.entry.version}
+              current={settings.entry.version}
               onChange={(version) => form.set({ version })}
               error={form.errorAt('version')}
             />
@@ -209,19 +146,16 @@ function SettingsForm({
         )}
         {fields.length > 0 && (
           <Card title={t('What its entry asks for')}>
-            <InputFields form={form} fields={fields} existing />
+            <InputFields form={form} fields={fields} />
           </Card>
         )}
         <Card title={t('More settings')}>
-          {line.length > 0 && (
-            <p className="mb-4 text-muted">
-              {t('Its arguments now:')}{' '}
-              <code className="id wrap-anywhere">{oneLine(line.join(' '), 1000)}</code>
-            </p>
-          )}
-          <AdvancedFields form={form} remote={context.remote} />
+          <AdvancedFields form={form} kind={context.kind} server={server} />
         </Card>
       </fieldset>
+      {form.dirty && server.enabled && context.kind !== 'remote' && (
+        <ChangeFields form={form} strategy={form.values.strategy} />
+      )}
       <ErrorNote error={form.submitError} />
       <UnsavedChangesBar
         dirty={form.dirty}

@@ -2,6 +2,7 @@ import { useQuery } from '@tanstack/react-query'
 import { KeyRound, Plus, Trash2 } from 'lucide-react'
 import type { ReactNode } from 'react'
 import { listCredentials } from '@/api/generated/credentials'
+import type { Server } from '@/api/generated/types'
 import { q } from '@/api/queries'
 import { may, useSession } from '@/api/session'
 import type { Form } from '@/lib/form'
@@ -32,12 +33,9 @@ function useCredentialNames(): string[] {
 export function InputFields<Values extends SettingsValues>({
   form,
   fields,
-  existing = false,
 }: {
   form: SettingsForm<Values>
   fields: readonly InputField[]
-  /** The server exists: what is left empty stays as it is. */
-  existing?: boolean
 }) {
   const credentials = useCredentialNames()
   const { inputs, bound } = form.values
@@ -52,8 +50,8 @@ export function InputFields<Values extends SettingsValues>({
           id: `input-${field.key}`,
           name: `inputs.${field.key}`,
           label: <code className="id wrap-anywhere">{oneLine(field.key, 100)}</code>,
-          hint: hintText(field, existing),
-          required: field.required && !existing,
+          hint: hintText(field),
+          required: field.required,
           error: form.errorAt(`inputs.${field.key}`),
         }
         if (credential !== undefined) {
@@ -84,7 +82,6 @@ export function InputFields<Values extends SettingsValues>({
             key={field.key}
             field={field}
             common={common}
-            existing={existing}
             value={inputs[field.key] ?? ''}
             onValueChange={(value) => change({ inputs: { ...inputs, [field.key]: value } }, field.key)}
             aside={
@@ -114,7 +111,7 @@ function AsideButton({ onClick, children }: { onClick: () => void; children: Rea
   )
 }
 
-function hintText(field: InputField, existing: boolean): string | undefined {
+function hintText(field: InputField): string | undefined {
   const parts: string[] = []
   if (field.description !== '') parts.push(plainText(field.description, 600))
   if (field.template !== undefined && !field.secret)
@@ -122,7 +119,6 @@ function hintText(field: InputField, existing: boolean): string | undefined {
   if (field.repeated) parts.push(t('One value a line.'))
   if (field.format === 'filepath') parts.push(t('A path on the toolbox’s host; the server may read it.'))
   if (field.secret) parts.push(t('Kept in the vault, and never shown again.'))
-  if (existing) parts.push(t('Leave it empty to keep what is set.'))
   return parts.length === 0 ? undefined : parts.join(' ')
 }
 
@@ -132,7 +128,6 @@ function InputControl({
   value,
   onValueChange,
   aside,
-  existing,
 }: {
   field: InputField
   common: {
@@ -146,13 +141,12 @@ function InputControl({
   value: string
   onValueChange: (value: string) => void
   aside: ReactNode
-  existing: boolean
 }) {
-  const empty = existing ? t('Keep what is set') : t('Not set')
+  const empty = t('Not set')
   const placeholder = oneLine(field.placeholder, 200)
   if (field.choices.length > 0) {
     const options = [
-      ...(field.required && field.initial !== '' && !existing ? [] : [{ value: '', label: empty }]),
+      ...(field.required && field.initial !== '' ? [] : [{ value: '', label: empty }]),
       ...field.choices.map((choice) => ({ value: choice, label: oneLine(choice, 100) })),
     ]
     return field.choices.length > 20 ? (
@@ -206,17 +200,34 @@ function InputControl({
 /** What every server can have besides: limits, time, strategy; for packages also variables, arguments and paths. */
 export function AdvancedFields<Values extends SettingsValues>({
   form,
-  remote,
+  kind,
+  server,
 }: {
   form: SettingsForm<Values>
-  remote: boolean
+  /** `npm`, `pypi`, `oci` or `remote`. */
+  kind: string
+  /** The server, when it exists: its tools are suggested. */
+  server?: Server
 }) {
   const { values } = form
+  const remote = kind === 'remote'
+  const tools = [...new Set(server?.instances.flatMap((instance) => instance.mcp?.tool_names ?? []))]
   const set = (changes: Partial<SettingsValues>, ...paths: string[]) =>
     // as: every form with settings takes a part of the settings.
     form.set(changes as Partial<Values>, paths)
   const text = (
-    name: 'memory' | 'processes' | 'cpu' | 'startTimeout' | 'callTimeout' | 'rolloutTimeout',
+    name:
+      | 'memory'
+      | 'processes'
+      | 'cpu'
+      | 'startTimeout'
+      | 'callTimeout'
+      | 'rolloutTimeout'
+      | 'replicas'
+      | 'observe'
+      | 'maxCopies'
+      | 'idleStop'
+      | 'warm',
   ) => ({
     id: `settings-${name}`,
     name,
@@ -257,13 +268,69 @@ export function AdvancedFields<Values extends SettingsValues>({
             />
           </Group>
           <Paths form={form} />
+          <Network form={form} />
+          {kind === 'oci' && <Registry form={form} />}
+          <Group title={t('Instances')}>
+            <div className="flex flex-col gap-4">
+              <div className="grid gap-4 sm:grid-cols-3">
+                <NumberInput
+                  {...text('replicas')}
+                  label={t('How many serve')}
+                  hint={t('Spread over the toolboxes that fit.')}
+                  required
+                />
+              </div>
+              <RadioGroup
+                label={t('Who shares one')}
+                name="instancing"
+                value={values.instancing}
+                onValueChange={(instancing) =>
+                  set({ instancing }, 'instancing', 'replicas', 'maxCopies', 'idleStop', 'warm')
+                }
+                options={[
+                  {
+                    value: 'shared',
+                    label: t('Everybody'),
+                    hint: t('For servers that keep nothing about who calls them.'),
+                  },
+                  {
+                    value: 'per_user',
+                    label: t('Nobody: each user has a copy'),
+                    hint: t('A copy starts with the first call of a user or an API key.'),
+                  },
+                  {
+                    value: 'per_session',
+                    label: t('Nobody: each session has a copy'),
+                    hint: t('Of a user, where the client has no sessions.'),
+                  },
+                ]}
+              />
+              {values.instancing !== 'shared' && (
+                <div className="grid gap-4 sm:grid-cols-3">
+                  <NumberInput {...text('maxCopies')} label={t('Copies at most')} required />
+                  <NumberInput {...text('idleStop')} label={t('Stop an idle copy after')} unit="s" required />
+                  <NumberInput {...text('warm')} label={t('Copies started ahead')} required />
+                </div>
+              )}
+            </div>
+          </Group>
         </>
       )}
+      <Readiness form={form} tools={tools} />
       <Group title={t('Time')}>
         <div className="grid gap-4 sm:grid-cols-3">
           <NumberInput {...text('startTimeout')} label={t('To start')} unit="s" required />
           <NumberInput {...text('callTimeout')} label={t('For one call')} unit="s" required />
           <NumberInput {...text('rolloutTimeout')} label={t('For a rollout')} unit="s" required />
+          {!remote && values.strategy === 'surge' && (
+            <NumberInput
+              {...text('observe')}
+              label={t('To observe a new one')}
+              unit="s"
+              hint={t('The old one waits so long, to take over again when the new one fails.')}
+              required
+            />
+          )}
         </div>
       </Group>
       {!remote && (
@@ -296,6 +363,133 @@ function Group({ title, children }: { title: string; children: ReactNode }) {
       <legend className="mb-2 font-medium">{title}</legend>
       {children}
     </fieldset>
+  )
+}
+
+/** Whom it may reach over the network. */
+function Network<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
+  const { values } = form
+  const set = (changes: Partial<SettingsValues>) =>
+    // as: every form with settings takes a part of the settings.
+    form.set(changes as Partial<Values>, ['egress', 'hosts'])
+  return (
+    <Group title={t('Network')}>
+      <div className="flex flex-col gap-4">
+        <RadioGroup
+          label={t('Whom it may reach')}
+          name="egress"
+          value={values.egress}
+          onValueChange={(egress) => set({ egress })}
+          error={form.errorAt('egress')}
+          options={[
+            { value: 'all', label: t('Everything its toolbox can reach') },
+            {
+              value: 'hosts',
+              label: t('Only the hosts that are listed'),
+              hint: t('Over HTTP and HTTPS, through a proxy of its toolbox.'),
+            },
+            { value: 'none', label: t('Nobody') },
+          ]}
+          hint={t(
+            'The toolbox must be able to enforce it; one that runs plain processes cannot, and refuses.',
+          )}
+        />
+        {values.egress === 'hosts' && (
+          <Textarea
+            id="settings-hosts"
+            name="hosts"
+            label={t('Hosts')}
+            hint={t('One a line: api.example.com, api.example.com:8443, or *.example.com.')}
+            value={values.hosts}
+            onValueChange={(hosts) => set({ hosts })}
+            error={form.errorAt('hosts')}
+            required
+            mono
+          />
+        )}
+      </div>
+    </Group>
+  )
+}
+
+/** Who pulls a container image. */
+function Registry<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
+  const credentials = useCredentialNames()
+  return (
+    <Combobox
+      id="settings-registry"
+      name="registry"
+      label={t('Credential that pulls the image')}
+      hint={t('As user:password, or a token. None for an image that everybody may pull.')}
+      value={form.values.registry}
+      onValueChange={(registry) =>
+        // as: every form with settings takes a part of the settings.
+        form.set({ registry } as Partial<Values>, ['registry'])
+      }
+      options={[
+        { value: '', label: t('None') },
+        ...credentials.map((name) => ({ value: name, label: name })),
+      ]}
+      error={form.errorAt('registry')}
+      required={false}
+      mono
+    />
+  )
+}
+
+/** The tool call that must succeed before it serves. */
+function Readiness<Values extends SettingsValues>({
+  form,
+  tools,
+}: {
+  form: SettingsForm<Values>
+  tools: readonly string[]
+}) {
+  const { values } = form
+  const set = (changes: Partial<SettingsValues>, ...paths: string[]) =>
+    // as: every form with settings takes a part of the settings.
+    form.set(changes as Partial<Values>, paths)
+  return (
+    <Group title={t('Readiness')}>
+      <div className="grid items-start gap-4 sm:grid-cols-2">
+        <div>
+          <TextInput
+            id="settings-probe-tool"
+            name="probeTool"
+            label={t('Tool that must answer')}
+            hint={t('It is called once before a new instance serves. Choose one that changes nothing.')}
+            value={values.probeTool}
+            onValueChange={(probeTool) => set({ probeTool }, 'probeTool', 'probeArguments')}
+            error={form.errorAt('probeTool')}
+            list={tools.length > 0 ? 'settings-probe-tools' : undefined}
+            autoComplete="off"
+            required={false}
+            mono
+          />
+          {tools.length > 0 && (
+            <datalist id="settings-probe-tools">
+              {tools.map((tool) => (
+                <option key={tool} value={oneLine(tool, 128)} />
+              ))}
+            </datalist>
+          )}
+        </div>
+        {values.probeTool.trim() !== '' && (
+          <Textarea
+            id="settings-probe-arguments"
+            name="probeArguments"
+            label={t('Its arguments')}
+            hint={t('As JSON.')}
+            placeholder="{}"
+            value={values.probeArguments}
+            onValueChange={(probeArguments) => set({ probeArguments }, 'probeArguments')}
+            error={form.errorAt('probeArguments')}
+            required={false}
+            mono
+          />
+        )}
+      </div>
+    </Group>
   )
 }
 

@@ -25,7 +25,7 @@ const field = (key: string, changes: Partial<InputField> = {}): InputField => ({
   ...changes,
 })
 
-const context = (...fields: InputField[]): SettingsContext => ({ fields, remote: false, existing: false })
+const context = (...fields: InputField[]): SettingsContext => ({ fields, kind: 'npm' })
 
 describe('new settings', () => {
   test('that nobody touched ask for nothing of the API', () => {
@@ -60,7 +60,7 @@ describe('new settings', () => {
   })
 
   test('of a remote server have no environment, arguments, paths or limits', () => {
-    const remote = { ...context(), remote: true }
+    const remote = { ...context(), kind: 'remote' }
     const values = { ...newSettings([]), arguments: '--a', memory: '1', callTimeout: '1.5' }
     expect(settingsIssues(values, remote)).toEqual([])
     expect(settingsBody(values, remote)).toEqual({ inputs: {}, credentials: {}, call_timeout_ms: 1500 })
@@ -69,7 +69,7 @@ describe('new settings', () => {
 
 describe('changed settings', () => {
   test('send only what differs, and take variables away', () => {
-    const one = { ...context(field('LEVEL')), existing: true }
+    const one = context(field('LEVEL'))
     const before = {
       ...newSettings(one.fields),
       environment: [
@@ -87,12 +87,36 @@ describe('changed settings', () => {
     })
   })
 
-  test('may leave a required secret empty: it stays what it is', () => {
-    const secret = field('KEY', { secret: true, required: true })
-    expect(settingsIssues(newSettings([secret]), { ...context(secret), existing: true })).toEqual([])
-    expect(settingsIssues(newSettings([secret]), context(secret)).map((issue) => issue.path)).toEqual([
-      ['inputs', 'KEY'],
-    ])
+  test('take inputs away that are empty now, and the credential that stood for one', () => {
+    const one = context(field('LEVEL'), field('KEY', { secret: true }))
+    const before = { ...newSettings(one.fields), inputs: { LEVEL: 'info', KEY: '' }, bound: { KEY: 'a-key' } }
+    const values = { ...before, inputs: { LEVEL: '', KEY: '' }, bound: {} }
+    expect(settingsBody(values, one, before)).toMatchObject({ unset_environment: ['LEVEL', 'KEY'] })
+  })
+
+  test('say whom it may reach, what must answer, and how many there are', () => {
+    const one = context()
+    const before = newSettings([])
+    const values = {
+      ...before,
+      egress: 'hosts' as const,
+      hosts: ' api.example.com \n\n*.example.org:8443',
+      probeTool: 'echo',
+      probeArguments: '{"message": "x"}',
+      replicas: '2',
+      instancing: 'per_user' as const,
+      idleStop: '60',
+    }
+    expect(settingsIssues(values, one)).toEqual([])
+    expect(settingsBody(values, one, before)).toMatchObject({
+      egress: { policy: 'hosts', hosts: ['api.example.com', '*.example.org:8443'] },
+      probe_call: { tool: 'echo', arguments: { message: 'x' } },
+      replicas: 2,
+      instancing: { mode: 'per_user', max_copies: 20, idle_stop_ms: 60_000, warm: 0 },
+    })
+    expect(settingsBody({ ...values, probeTool: '' }, one, values)).toMatchObject({
+      probe_call: { tool: '' },
+    })
   })
 })
 
@@ -103,6 +127,10 @@ describe('what is wrong', () => {
       ...newSettings(one.fields),
       inputs: { '--port': 'x' },
       memory: '1',
+      egress: 'hosts' as const,
+      hosts: 'https://example.com',
+      probeTool: 'echo',
+      probeArguments: '[]',
       environment: [{ id: 'row9', name: '9', value: '', credential: undefined }],
     }
     const parsed = v.safeParse(
@@ -111,7 +139,9 @@ describe('what is wrong', () => {
     )
     expect(parsed.issues?.map((issue) => v.getDotPath(issue))).toEqual([
       'inputs.--port',
+      'probeArguments',
       'memory',
+      'hosts',
       'environment.row9',
     ])
     const fieldOf = settingsFieldOf(values)

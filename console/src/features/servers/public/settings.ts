@@ -1,7 +1,17 @@
 /** The settings of a server as a form has them, what is wrong with them, and what the API takes. Pure. */
 import * as v from 'valibot'
-import type { Limits, ServerSettings, Strategy } from '@/api/generated/types'
+import type {
+  Egress,
+  Instancing,
+  InstancingMode,
+  Limits,
+  ProbeCall,
+  ServerSettings,
+  Strategy,
+} from '@/api/generated/types'
+import { same } from '@/lib/form'
 import { t } from '@/lib/t'
+import { oneLine } from '@/lib/text'
 import { type InputField, inputIssue } from './inputs'
 
 /** A variable beyond what the entry asks for. */
@@ -21,6 +31,9 @@ export interface PathRow {
   writable: boolean
 }
 
+/** Whom a server may reach. */
+export type EgressPolicy = Egress['policy']
+
 /** The settings as they stand on the screen. */
 export interface SettingsValues {
   /** Values by input. */
@@ -37,6 +50,26 @@ export interface SettingsValues {
   /** In thousandths of a core; empty for no limit. */
   cpu: string
   strategy: Strategy
+  /** Whom it may reach: everybody, nobody, or `hosts`. */
+  egress: EgressPolicy
+  /** One a line: `host`, `host:port` or `*.domain`. */
+  hosts: string
+  /** The tool that must answer before it counts as ready; empty for none. */
+  probeTool: string
+  /** The tool's arguments as JSON. */
+  probeArguments: string
+  /** The credential that pulls a container image; empty for nobody in particular. */
+  registry: string
+  /** How many instances serve at once. */
+  replicas: string
+  /** For how many seconds a new revision is observed while the old one waits. */
+  observe: string
+  /** Who shares an instance. */
+  instancing: InstancingMode
+  maxCopies: string
+  /** In seconds. */
+  idleStop: string
+  warm: string
   /** In seconds. */
   startTimeout: string
   callTimeout: string
@@ -51,6 +84,17 @@ export const USUAL = {
   processes: '256',
   cpu: '',
   strategy: 'surge',
+  egress: 'all',
+  hosts: '',
+  probeTool: '',
+  probeArguments: '',
+  registry: '',
+  replicas: '1',
+  observe: '5',
+  instancing: 'shared',
+  maxCopies: '20',
+  idleStop: '600',
+  warm: '0',
   startTimeout: '60',
   callTimeout: '300',
   rolloutTimeout: '600',
@@ -82,10 +126,8 @@ export interface SettingsIssue {
 /** How the settings are used. */
 export interface SettingsContext {
   fields: readonly InputField[]
-  /** A remote server runs elsewhere: it has no arguments, environment, paths or limits. */
-  remote: boolean
-  /** The server exists: what is left empty stays as it is. */
-  existing: boolean
+  /** `npm`, `pypi`, `oci` or `remote`. One that runs elsewhere has no arguments, environment, paths, limits or egress. */
+  kind: string
 }
 
 /** What is wrong with settings, by the server's own rules. */
@@ -94,14 +136,25 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
   const say = (message: string | undefined, ...path: [string, ...string[]]) => {
     if (message !== undefined) issues.push({ path, message })
   }
-  for (const field of context.fields) say(fieldIssue(values, field, context.existing), 'inputs', field.key)
+  for (const field of context.fields) say(fieldIssue(values, field), 'inputs', field.key)
   say(numberIssue(values.startTimeout, 0.1, 3600), 'startTimeout')
   say(numberIssue(values.callTimeout, 0.1, 86_400), 'callTimeout')
   say(numberIssue(values.rolloutTimeout, 1, 86_400), 'rolloutTimeout')
-  if (context.remote) return issues
+  say(jsonIssue(values), 'probeArguments')
+  if (context.kind === 'remote') return issues
+  say(wholeIssue(values.replicas, 1, 20), 'replicas')
+  say(wholeIssue(values.observe, 0, 3600), 'observe')
+  if (values.instancing !== 'shared') {
+    say(wholeIssue(values.maxCopies, 1, 1000), 'maxCopies')
+    say(numberIssue(values.idleStop, 1, 86_400), 'idleStop')
+    say(wholeIssue(values.warm, 0, 1000), 'warm')
+    if (values.instancing === 'per_session' && Number(values.replicas) > 1)
+      say(t('A server with a copy for each session has one instance'), 'replicas')
+  }
   say(numberIssue(values.memory, 16, 1024 * 1024), 'memory')
   say(numberIssue(values.processes, 4, 65_536), 'processes')
   if (values.cpu.trim() !== '') say(numberIssue(values.cpu, 0, 1_000_000), 'cpu')
+  if (values.egress === 'hosts') say(hostsIssue(hostsOf(values)), 'hosts')
   const names = new Set<string>()
   for (const row of values.environment) {
     if (row.name === '' && row.value === '' && row.credential === undefined) continue
@@ -116,12 +169,42 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
   return issues
 }
 
-function fieldIssue(values: SettingsValues, field: InputField, existing: boolean): string | undefined {
+function hostsIssue(hosts: readonly string[]): string | undefined {
+  if (hosts.length === 0) return t('Give a host, or choose “Nobody”')
+  // EgressHost in crates/types/src/spec.rs; what this lets through, the server looks at again.
+  const bad = hosts.find(
+    (host) =>
+      !/^(?:\[[\da-fA-F:.]+\]|(?:\*\.)?[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_][A-Za-z0-9_-]*)*)(?::\d{1,5})?$/.test(
+        host,
+      ),
+  )
+  return bad === undefined
+    ? undefined
+    : t('{host} is none of host, host:port and *.domain', { host: oneLine(bad, 100) })
+}
+
+function jsonIssue(values: SettingsValues): string | undefined {
+  return values.probeTool.trim() === '' || jsonObject(values.probeArguments) !== undefined
+    ? undefined
+    : t('It is not a JSON object, such as {"timezone": "UTC"}')
+}
+
+function jsonObject(text: string): Record<string, unknown> | undefined {
+  if (text.trim() === '') return {}
+  try {
+    const value: unknown = JSON.parse(text)
+    return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function fieldIssue(values: SettingsValues, field: InputField): string | undefined {
   const credential = values.bound[field.key]
   if (credential !== undefined) return credential === '' ? t('Choose a credential') : undefined
   const value = values.inputs[field.key] ?? ''
   if (value.trim() === '') {
-    if (!field.required || existing) return undefined
+    if (!field.required) return undefined
     return field.secret ? t('It needs a secret: give one, or choose a credential') : t('It needs a value')
   }
   const each = field.repeated ? value.split('\n').filter((line) => line !== '') : [value]
@@ -149,6 +232,12 @@ function numberIssue(text: string, least: number, most: number): string | undefi
       most: most.toLocaleString(),
     })
   return undefined
+}
+
+function wholeIssue(text: string, least: number, most: number): string | undefined {
+  return (
+    numberIssue(text, least, most) ?? (Number.isInteger(Number(text)) ? undefined : t('Give a whole number'))
+  )
 }
 
 /** A schema of the whole form from the function that finds what is wrong with it. */
@@ -183,8 +272,20 @@ export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'pa
     start_timeout_ms: 'startTimeout',
     call_timeout_ms: 'callTimeout',
     rollout_timeout_ms: 'rolloutTimeout',
+    'egress.hosts': 'hosts',
+    'probe_call.tool': 'probeTool',
+    'probe_call.arguments': 'probeArguments',
+    probe_call: 'probeTool',
+    'credentials.registry': 'registry',
+    replicas: 'replicas',
+    observe_seconds: 'observe',
+    'instancing.max_copies': 'maxCopies',
+    'instancing.idle_stop_ms': 'idleStop',
+    'instancing.warm': 'warm',
   }
   return (field: string): string => {
+    const own = direct[field]
+    if (own !== undefined) return own
     const [noun, rest] = splitOnce(field, '.')
     if (noun === 'credentials') return `inputs.${rest}`
     if (noun === 'arguments') return 'arguments'
@@ -192,7 +293,7 @@ export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'pa
       const row = values.environment.find((one) => one.name === rest)
       return row === undefined ? field : `environment.${row.id}`
     }
-    return direct[field] ?? field
+    return field
   }
 }
 
@@ -209,15 +310,22 @@ export function settingsBody(
 ): ServerSettings {
   const inputs: Record<string, string> = {}
   const credentials: Record<string, string> = {}
+  const unset: string[] = []
   for (const field of context.fields) {
     const credential = values.bound[field.key]
     const value = values.inputs[field.key] ?? ''
     if (credential !== undefined) {
       if (credential !== before.bound[field.key]) credentials[field.key] = credential
-    } else if (value !== '' && value !== (before.inputs[field.key] ?? '')) inputs[field.key] = value
+    } else if (value !== '') {
+      if (value !== (before.inputs[field.key] ?? '')) inputs[field.key] = value
+    } else if (before.bound[field.key] !== undefined || (before.inputs[field.key] ?? '') !== '')
+      unset.push(field.key)
   }
   const body: ServerSettings = { inputs, credentials }
-  if (!context.remote) addProcessSettings(body, values, before, credentials)
+  if (context.kind !== 'remote') addProcessSettings(body, values, before, credentials, unset)
+  if (unset.length > 0) body.unset_environment = unset
+  const probe = probeOf(values)
+  if (!same(probe, probeOf(before))) body.probe_call = probe ?? { tool: '' }
   if (values.strategy !== before.strategy) body.strategy = values.strategy
   if (values.startTimeout !== before.startTimeout) body.start_timeout_ms = milliseconds(values.startTimeout)
   if (values.callTimeout !== before.callTimeout) body.call_timeout_ms = milliseconds(values.callTimeout)
@@ -231,6 +339,7 @@ function addProcessSettings(
   values: SettingsValues,
   before: SettingsValues,
   credentials: Record<string, string>,
+  unset: string[],
 ): void {
   const environment: Record<string, string> = {}
   for (const row of values.environment) {
@@ -242,19 +351,66 @@ function addProcessSettings(
       environment[row.name] = row.value
   }
   body.environment = environment
-  const gone = before.environment.filter((old) => !values.environment.some((one) => one.name === old.name))
-  if (gone.length > 0) body.unset_environment = gone.map((one) => one.name)
+  for (const old of before.environment)
+    if (!values.environment.some((one) => one.name === old.name)) unset.push(old.name)
+  if (values.registry !== before.registry) {
+    if (values.registry === '') unset.push('registry')
+    else credentials['registry'] = values.registry
+  }
+  if (values.replicas !== before.replicas) body.replicas = Number(values.replicas)
+  if (values.observe !== before.observe) body.observe_seconds = Number(values.observe)
+  const instancing = instancingOf(values)
+  if (!same(instancing, instancingOf(before))) body.instancing = instancing
+  const egress = egressOf(values)
+  if (!same(egress, egressOf(before))) body.egress = egress
   if (values.arguments !== before.arguments) body.arguments = lines(values.arguments)
   const paths = values.paths.filter((row) => row.path !== '')
-  const same =
+  const samePaths =
     paths.length === before.paths.length &&
     paths.every(
       (row, place) =>
         row.path === before.paths[place]?.path && row.writable === before.paths[place]?.writable,
     )
-  if (!same) body.paths = paths.map(({ path, writable }) => ({ path, writable }))
+  if (!samePaths) body.paths = paths.map(({ path, writable }) => ({ path, writable }))
   const changed = (['memory', 'processes', 'cpu'] as const).some((name) => values[name] !== before[name])
   if (changed) body.limits = limitsOf(values)
+}
+
+function hostsOf(values: Pick<SettingsValues, 'hosts'>): string[] {
+  return lines(values.hosts.replace(/[ \t]+/g, ''))
+}
+
+/** Whom it may reach, as the API has it. */
+export function egressOf(values: Pick<SettingsValues, 'egress' | 'hosts'>): Egress {
+  return values.egress === 'hosts' ? { policy: 'hosts', hosts: hostsOf(values) } : { policy: values.egress }
+}
+
+/** Who shares an instance, as the API has it. */
+function instancingOf(values: SettingsValues): Instancing {
+  return {
+    mode: values.instancing,
+    max_copies: Number(values.maxCopies),
+    idle_stop_ms: milliseconds(values.idleStop),
+    warm: Number(values.warm),
+  }
+}
+
+/** Who shares an instance, for people. */
+export function instancingText(mode: InstancingMode): string {
+  switch (mode) {
+    case 'per_user':
+      return t('nobody: each user has a copy')
+    case 'per_session':
+      return t('nobody: each session has a copy')
+    default:
+      return t('everybody')
+  }
+}
+
+/** The call that must succeed, as the API has it. */
+function probeOf(values: Pick<SettingsValues, 'probeTool' | 'probeArguments'>): ProbeCall | undefined {
+  const tool = values.probeTool.trim()
+  return tool === '' ? undefined : { tool, arguments: jsonObject(values.probeArguments) ?? {} }
 }
 
 /** The limits as the API has them. */

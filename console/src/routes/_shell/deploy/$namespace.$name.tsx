@@ -54,7 +54,11 @@ function Page() {
     <DeployPage
       name={`${namespace}/${name}`}
       version={version}
-      onDeployed={(made) => void navigate({ search: { server: made }, replace: true })}
+      onDeployed={(made, starts) =>
+        void (starts
+          ? navigate({ search: { server: made }, replace: true })
+          : navigate({ to: '/servers/$name', params: { name: made }, replace: true }))
+      }
     />
   )
 }
