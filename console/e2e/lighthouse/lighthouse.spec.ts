@@ -116,7 +116,7 @@ async function measure(
   const { lhr } = result
   expect(lhr.runtimeError, 'Lighthouse ran').toBeUndefined()
   // A page that sent us elsewhere was not measured.
-  expect(new URL(lhr.finalDisplayedUrl).pathname).toBe(new URL(toolyard.url + route.path).pathname)
+  expect(new URL(lhr.finalDisplayedUrl).pathname).toBe(new URL(toolyard.url + route.landsOn).pathname)
   const score = (category: Category) => lhr.categories[category]?.score ?? 0
   const wrong = CATEGORIES.flatMap((category) => lhr.categories[category]?.auditRefs ?? [])
     .filter((ref) => ref.weight > 0 && (lhr.audits[ref.id]?.score ?? 1) < 0.9)
