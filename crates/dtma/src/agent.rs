@@ -16,12 +16,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_link::Channel;
-use toolyard_types::agent::{Desired, DesiredInstance, Enforcement, Failure, JobResult, Observed, ToolboxReport};
-use toolyard_types::spec::{Lock, Runtime};
+use toolyard_types::agent::{Desired, DesiredInstance, Enforcement, Era, Failure, JobResult, Observed, ToolboxReport};
+use toolyard_types::spec::{Instancing, Lock, Runtime};
 use toolyard_types::state::{Phase, Reason};
-use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ServerId, ToolboxId};
+use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ToolboxId};
 
 use crate::capacity::Meter;
+use crate::copies::{Copy, CopyOf, Key, LogPlace};
 use crate::desired::DesiredFile;
 use crate::docker::{ConnectError, Docker};
 use crate::engine::{Engine, EngineOptions, Running};
@@ -131,6 +132,8 @@ pub(crate) struct Context {
     enforcement: BTreeMap<String, Enforcement>,
     clients: PackageClients,
     uids: Mutex<Uids>,
+    /// What is remembered of copies, here and in their directories.
+    copies: Mutex<BTreeMap<InstanceId, CopyOf>>,
     /// Cancelled when servers are to end at once, whatever calls they have.
     pub(crate) hurry: CancellationToken,
     desired: watch::Sender<Option<Arc<Desired>>>,
@@ -145,6 +148,8 @@ pub(crate) struct Inner {
     pub(crate) links: watch::Sender<Vec<String>>,
     /// Rises when something observed changed that the control plane waits for.
     pub(crate) changed: watch::Sender<u64>,
+    /// The same for copies, of which the control plane knows only the number.
+    pub(crate) copies_changed: watch::Sender<u64>,
     report: ToolboxReport,
     meter: Arc<Meter>,
     file: DesiredFile,
@@ -152,12 +157,18 @@ pub(crate) struct Inner {
     jobs: Mutex<BTreeMap<JobId, Job>>,
 }
 
-struct Entry {
-    slot: Arc<Slot>,
-    goal: watch::Sender<Goal>,
+/// An instance, or a copy of one.
+pub(crate) struct Entry {
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) goal: watch::Sender<Goal>,
+    pub(crate) instancing: Instancing,
+    pub(crate) copy: Option<Copy>,
     lock_digest: Option<String>,
     task: AbortOnDropHandle<()>,
 }
+
+/// A server that runs already, and what was written of it.
+pub(crate) type FoundServer = (DesiredInstance, Running);
 
 struct Job {
     outcome: Arc<Mutex<Option<Result<Lock, Failure>>>>,
@@ -195,6 +206,7 @@ impl Agent {
             toolbox: watch::Sender::new(None),
             links: watch::Sender::new(Vec::new()),
             changed: watch::Sender::new(0),
+            copies_changed: watch::Sender::new(0),
             report,
             meter,
             file,
@@ -292,7 +304,7 @@ async fn lock_dir(data_dir: &Path) -> Result<Flock<std::fs::File>, StartError> {
 }
 
 /// Connects to every supervisor that is still there.
-async fn find_running(data_dir: &Path) -> Vec<(DesiredInstance, Running)> {
+async fn find_running(data_dir: &Path) -> Vec<FoundServer> {
     let Ok(entries) = std::fs::read_dir(data_dir.join("instances")) else { return Vec::new() };
     let searches = entries.flatten().map(|entry| entry.path()).map(|dir| async move {
         let saved = std::fs::read(dir.join("instance.json")).ok()?;
@@ -329,7 +341,9 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
     };
     let store = Store::open(data_dir.join("packages"), clients, runtimes).map_err(unusable)?;
     let file = DesiredFile::open(data_dir).map_err(unusable)?;
-    let uids = Uids::open(data_dir.join("uids.json"), options.server_uids.clone());
+    let mut uids = Uids::open(data_dir.join("uids.json"), options.server_uids.clone());
+    let copies = noted_copies(data_dir);
+    copies.iter().filter_map(|(id, copy)| Some((*id, copy.uid?))).for_each(|(id, uid)| uids.keep_copy(id, uid));
     let context = Context {
         data_dir: data_dir.clone(),
         engine,
@@ -342,10 +356,18 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         enforcement,
         clients: options.clients.clone(),
         uids: Mutex::new(uids),
+        copies: Mutex::new(copies),
         hurry: CancellationToken::new(),
         desired: watch::Sender::new(file.load().map(Arc::new)),
     };
     Ok((context, report, file))
+}
+
+/// The copies that an earlier agent had.
+fn noted_copies(data_dir: &Path) -> BTreeMap<InstanceId, CopyOf> {
+    let Ok(entries) = std::fs::read_dir(data_dir.join("instances")) else { return BTreeMap::new() };
+    let dirs = entries.flatten().map(|entry| entry.path());
+    dirs.filter_map(|dir| Some((dir.file_name()?.to_str()?.parse().ok()?, CopyOf::load(&dir)?))).collect()
 }
 
 /// An engine, and what it can do.
@@ -405,6 +427,68 @@ impl Context {
         self.desired()?.instances.iter().find(|instance| instance.id == id).cloned()
     }
 
+    /// What a copy named `copy` of an instance runs now.
+    pub(crate) fn desired_as(&self, base: InstanceId, copy: InstanceId) -> Option<DesiredInstance> {
+        Some(DesiredInstance { id: copy, ..self.desired_instance(base)? })
+    }
+
+    /// An instance or a copy as it is desired now.
+    pub(crate) fn known(&self, id: InstanceId) -> Option<DesiredInstance> {
+        match self.copy_of(id) {
+            Some(copy) => self.desired_as(copy.base, id),
+            None => self.desired_instance(id),
+        }
+    }
+
+    /// What is remembered of a copy; none when it is not one.
+    pub(crate) fn copy_of(&self, id: InstanceId) -> Option<CopyOf> {
+        self.copies().get(&id).cloned()
+    }
+
+    /// Notes a new copy, with a user of its own where servers have one.
+    ///
+    /// # Errors
+    /// When there is no user left.
+    pub(crate) fn add_copy(&self, id: InstanceId, base: InstanceId, key: Option<Key>, mark: String) -> io::Result<()> {
+        let uid = match self.enforces("own_uid") {
+            true => Some(self.uids.lock().unwrap_or_else(PoisonError::into_inner).of_copy(id)?),
+            false => None,
+        };
+        self.copies().insert(id, CopyOf { base, key, uid, mark });
+        Ok(())
+    }
+
+    /// Changes what is remembered of a copy, and gives all of it.
+    pub(crate) fn note_copy(&self, id: InstanceId, change: impl FnOnce(&mut CopyOf)) -> Option<CopyOf> {
+        let mut copies = self.copies();
+        let copy = copies.get_mut(&id)?;
+        change(copy);
+        Some(copy.clone())
+    }
+
+    /// Forgets a copy of which nothing runs any more.
+    pub(crate) fn forget_copy(&self, id: InstanceId) {
+        self.copies().remove(&id);
+        self.uids.lock().unwrap_or_else(PoisonError::into_inner).end_copy(id);
+    }
+
+    /// The copies that are remembered.
+    pub(crate) fn noted_copies(&self) -> Vec<InstanceId> {
+        self.copies().keys().copied().collect()
+    }
+
+    /// Where the log of the instance in `dir` is: a copy's is that of what it is a copy of.
+    pub(crate) fn log_place(&self, id: InstanceId, dir: &Path) -> LogPlace {
+        match self.copy_of(id) {
+            Some(copy) => LogPlace { dir: self.instance_dir(copy.base), mark: copy.mark },
+            None => LogPlace { dir: dir.to_owned(), mark: String::new() },
+        }
+    }
+
+    fn copies(&self) -> MutexGuard<'_, BTreeMap<InstanceId, CopyOf>> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until an instance is desired otherwise than `known`.
     pub(crate) async fn desired_changed(&self, id: InstanceId, known: &DesiredInstance) {
         let mut desired = self.desired.subscribe();
@@ -412,7 +496,7 @@ impl Context {
             if desired.changed().await.is_err() {
                 return std::future::pending().await;
             }
-            if self.desired_instance(id).is_some_and(|now| now != *known) {
+            if self.known(id).is_some_and(|now| now != *known) {
                 return;
             }
         }
@@ -447,8 +531,11 @@ impl Context {
     ///
     /// # Errors
     /// When there is none left.
-    pub(crate) fn uid_of(&self, server: ServerId) -> io::Result<u32> {
-        self.uids.lock().unwrap_or_else(PoisonError::into_inner).of(server)
+    pub(crate) fn uid_of(&self, instance: &DesiredInstance) -> io::Result<u32> {
+        if let Some(uid) = self.copy_of(instance.id).and_then(|copy| copy.uid) {
+            return Ok(uid);
+        }
+        self.uids.lock().unwrap_or_else(PoisonError::into_inner).of(instance.server)
     }
 
     /// What servers get of the package clients' environment.
@@ -478,12 +565,15 @@ impl Inner {
 
     /// Everything observed, as it is sent.
     pub(crate) fn observed(&self) -> Observed {
-        let instances = self.instances().values().map(|entry| entry.slot.observed()).collect();
+        let instances = self.instances();
+        let own = instances.values().filter(|entry| entry.copy.is_none());
+        let observed = own.map(|entry| entry.slot.observed()).collect();
+        drop(instances);
         let outcome = |job: &Job| job.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let jobs = self.jobs();
         let jobs = jobs.iter().filter_map(|(id, job)| Some(JobResult { id: *id, outcome: outcome(job)? })).collect();
         let toolbox = ToolboxReport { capacity: self.meter.last(), ..self.report.clone() };
-        Observed { toolbox, instances, jobs }
+        Observed { toolbox, instances: observed, jobs }
     }
 
     /// Notes which ends the control plane has been told of.
@@ -503,7 +593,7 @@ impl Inner {
         self.instances().get(&id).map(|entry| Arc::clone(&entry.slot))
     }
 
-    fn instances(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Entry>> {
+    pub(crate) fn instances(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Entry>> {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -513,9 +603,12 @@ impl Inner {
 
     fn view(&self) -> View {
         let instances = self.instances();
-        let instances = instances.iter().map(|(id, entry)| {
+        let copied = Self::copied(&instances);
+        let own = instances.iter().filter(|(_, entry)| entry.copy.is_none());
+        let instances = own.map(|(id, entry)| {
             let (ended, reported) = entry.slot.ended();
-            (*id, Seen { goal: *entry.goal.borrow(), ended, reported })
+            // It is kept until nothing of its copies runs any more.
+            (*id, Seen { goal: *entry.goal.borrow(), ended: ended && !copied.contains(id), reported })
         });
         View { instances: instances.collect(), jobs: self.jobs().keys().copied().collect() }
     }
@@ -534,8 +627,7 @@ impl Inner {
             }
             Action::Forget(id) => {
                 self.instances().remove(&id);
-                let dir = self.context.instance_dir(id);
-                tokio::task::spawn_blocking(move || remove_dir(&dir));
+                self.remove_instance_dir(id);
                 self.changed.send_modify(|count| *count += 1);
             }
             Action::Resolve(id) => {
@@ -552,14 +644,36 @@ impl Inner {
     }
 
     fn create(self: &Arc<Self>, desired: DesiredInstance, goal: Goal, found: Option<Running>) {
+        self.put(&mut self.instances(), desired, goal, found, None, None);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Begins an instance or a copy of one.
+    pub(crate) fn put(
+        self: &Arc<Self>,
+        table: &mut BTreeMap<InstanceId, Entry>,
+        desired: DesiredInstance,
+        goal: Goal,
+        found: Option<Running>,
+        copy: Option<Copy>,
+        known_era: Option<Era>,
+    ) {
         let id = desired.id;
-        let slot = Arc::new(Slot::new(id, self.context.clock.now(), self.changed.clone()));
+        let changed = if copy.is_some() { &self.copies_changed } else { &self.changed };
+        let slot = Arc::new(Slot::new(id, self.context.clock.now(), changed.clone()));
         let goal = watch::Sender::new(goal);
         let lock_digest = desired.lock.as_ref().map(|lock| lock.digest.clone());
-        let instance = Instance::new(Arc::clone(&self.context), desired, Arc::clone(&slot), goal.subscribe());
+        let instancing = desired.spec.instancing.clone();
+        let (context, wanted) = (Arc::clone(&self.context), goal.subscribe());
+        let instance = Instance::new(context, desired, Arc::clone(&slot), wanted, known_era);
         let task = AbortOnDropHandle::new(tokio::spawn(instance.run(found)));
-        self.instances().insert(id, Entry { slot, goal, lock_digest, task });
-        self.changed.send_modify(|count| *count += 1);
+        table.insert(id, Entry { slot, goal, instancing, copy, lock_digest, task });
+    }
+
+    /// Removes what is left of an instance on disk.
+    pub(crate) fn remove_instance_dir(&self, id: InstanceId) {
+        let dir = self.context.instance_dir(id);
+        tokio::task::spawn_blocking(move || remove_dir(&dir));
     }
 
     fn resolve(self: &Arc<Self>, id: JobId, runtime: Runtime, secrets: BTreeMap<CredentialId, Secret>) {
@@ -577,13 +691,18 @@ impl Inner {
     }
 
     /// Goes on with servers whose supervisors are still there.
-    async fn take_over(self: &Arc<Self>, found: Vec<(DesiredInstance, Running)>) {
+    async fn take_over(self: &Arc<Self>, found: Vec<FoundServer>) {
         let mut changed = self.changed.subscribe();
         for (saved, running) in found {
             tracing::info!(instance.id = %saved.id, pid = running.hello.pid, "took over a running server");
+            if let Some(copy) = self.context.copy_of(saved.id) {
+                self.adopt_copy(copy, (saved, running));
+                continue;
+            }
             let desired = self.context.desired_instance(saved.id).unwrap_or(saved);
             self.create(desired, Goal::Run, Some(running));
         }
+        self.forget_lost_copies().await;
         // The first thing the control plane hears must not be that servers which serve are pending.
         let settled = async {
             while self.instances().values().any(|entry| entry.slot.status().phase == Phase::Pending) {
@@ -617,14 +736,16 @@ impl Inner {
 
     async fn stop_all(&self) {
         let mut changed = self.changed.subscribe();
+        let mut copies = self.copies_changed.subscribe();
         self.context.hurry.cancel();
         for entry in self.instances().values() {
             entry.goal.send_replace(Goal::Stop);
         }
         let all_ended = async {
             while self.instances().values().any(|entry| !entry.slot.ended().0) {
-                if changed.changed().await.is_err() {
-                    return;
+                tokio::select! {
+                    result = changed.changed() => if result.is_err() { return },
+                    result = copies.changed() => if result.is_err() { return },
                 }
             }
         };
@@ -649,14 +770,16 @@ impl Inner {
     async fn collect_garbage(self: &Arc<Self>) {
         let Some(desired) = self.context.desired() else { return };
         let inner = Arc::clone(self);
-        let mut ids: BTreeSet<InstanceId> = desired.instances.iter().map(|instance| instance.id).collect();
+        let wanted: BTreeSet<InstanceId> = desired.instances.iter().map(|instance| instance.id).collect();
         let mut locks: BTreeSet<String> = desired.keep_locks.iter().cloned().collect();
         locks.extend(desired.instances.iter().filter_map(|instance| Some(instance.lock.as_ref()?.digest.clone())));
-        for (id, entry) in self.instances().iter() {
-            ids.insert(*id);
-            locks.extend(entry.lock_digest.clone());
-        }
-        self.context.collect_engine_garbage(&ids, &locks).await;
+        locks.extend(self.instances().values().filter_map(|entry| entry.lock_digest.clone()));
+        // Looked at only once something was found: a copy may begin at any moment, and is in the table first.
+        let known = move |inner: &Inner, id: Option<InstanceId>| match id {
+            Some(id) => wanted.contains(&id) || inner.instances().contains_key(&id),
+            None => !wanted.is_empty() || !inner.instances().is_empty(),
+        };
+        self.context.collect_engine_garbage(&|id| known(self, id), &locks).await;
         let collect = move || {
             let root = inner.context.data_dir.join("instances");
             let dirs: Vec<PathBuf> = std::fs::read_dir(root)
@@ -664,7 +787,7 @@ impl Inner {
                 .unwrap_or_default();
             for dir in dirs {
                 let id = dir.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok());
-                if id.is_none_or(|id| !ids.contains(&id)) {
+                if id.is_none_or(|id| !known(&inner, Some(id))) {
                     remove_dir(&dir);
                 }
             }
@@ -689,6 +812,7 @@ fn remove_dir(dir: &Path) {
 /// Plans and applies whenever something changed.
 async fn keep(inner: Arc<Inner>) {
     let mut changed = inner.changed.subscribe();
+    let mut copies_changed = inner.copies_changed.subscribe();
     let mut desired = inner.context.desired.subscribe();
     let mut collected = tokio::time::Instant::now();
     let mut collect_soon = false;
@@ -699,16 +823,22 @@ async fn keep(inner: Arc<Inner>) {
             collect_soon |= matches!(action, Action::Forget(_));
             inner.apply(action);
         }
+        copies_changed.borrow_and_update();
+        // Not knowing what is desired is no reason to stop anything.
+        let look_again = now_desired.is_some().then(|| inner.tend_copies()).flatten();
         inner.end_lease();
         inner.meter.renew().await;
         if collect_soon || collected.elapsed() >= COLLECT_EVERY {
             inner.collect_garbage().await;
             (collected, collect_soon) = (tokio::time::Instant::now(), false);
         }
+        let tick = tokio::time::Instant::now() + TICK;
+        let tick = look_again.map_or(tick, |at| at.min(tick));
         tokio::select! {
             result = changed.changed() => if result.is_err() { return },
+            result = copies_changed.changed() => if result.is_err() { return },
             result = desired.changed() => if result.is_err() { return },
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep_until(tick) => {}
         }
     }
 }

@@ -15,19 +15,24 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
-use toolyard_link::frames;
+use toolyard_link::{frames, stack};
 use toolyard_mcp::stdio::{self, CallError, Connection};
 use toolyard_types::agent::LogLine;
+use toolyard_types::state::{Phase, Reason};
 use toolyard_types::{Code, InstanceId, Problem};
 
 use crate::agent::Inner;
+use crate::copies::{Destination, InUse, Key};
 use crate::process::log::{self, Follow};
+use crate::slot::Slot;
 
 const MAX_MESSAGE_BYTES: usize = 8 << 20;
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(300);
 const LONGEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 const DEFAULT_TAIL: usize = 100;
 const LONGEST_TAIL: usize = 10_000;
+/// See [`stack::UNDELIVERED`].
+const NOT_READY: &str = "not-ready";
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 
 /// The routes.
@@ -42,18 +47,30 @@ pub(crate) fn router(inner: Arc<Inner>) -> axum::Router {
 }
 
 /// A failure, as problem+json.
-struct Refusal(Box<Problem>);
+struct Refusal {
+    problem: Box<Problem>,
+    /// Whether and why the message certainly did not reach the server.
+    undelivered: Option<&'static str>,
+}
 
 impl Refusal {
     fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self(Box::new(Problem::new(code, detail)))
+        Self { problem: Box::new(Problem::new(code, detail)), undelivered: None }
+    }
+
+    fn undelivered(mut self, why: &'static str) -> Self {
+        self.undelivered = Some(why);
+        self
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(*self.0)).into_response();
+        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(*self.problem)).into_response();
+        if let Some(why) = self.undelivered {
+            response.headers_mut().insert(stack::UNDELIVERED, HeaderValue::from_static(why));
+        }
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         response
@@ -78,10 +95,11 @@ async fn messages(
     headers: HeaderMap,
     message: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
-    let connection = connection(&inner, &id)?;
-    let message = message.map_err(unread)?;
     let deadline = Instant::now() + deadline_of(&headers);
-    let mut stream = connection.send(message)?;
+    let (connection, in_use) = reach(&inner, &id, &headers, deadline).await?;
+    let message = message.map_err(unread)?;
+    // Refused here it was not sent; later nobody can tell.
+    let mut stream = connection.send(message).map_err(|error| Refusal::from(error).undelivered(NOT_READY))?;
     let late = || Refusal::new(Code::UpstreamTimeout, "the server did not answer in time");
     // The first message decides the status; after it a failure can only break off the body.
     let first = match tokio::time::timeout_at(deadline, stream.next()).await.map_err(|_| late())? {
@@ -93,7 +111,7 @@ async fn messages(
         second => {
             let second = second.flatten().map(encode);
             let head = stream::iter([Some(Ok(first)), second].into_iter().flatten());
-            Ok(framed(Body::from_stream(head.chain(rest(stream, deadline)))))
+            Ok(framed(Body::from_stream(head.chain(rest(stream, in_use, deadline)))))
         }
     }
 }
@@ -103,14 +121,59 @@ fn encode(message: Result<Bytes, CallError>) -> Result<Bytes, CallError> {
 }
 
 /// What comes after the first message. Dropping it cancels the call at the server.
-fn rest(stream: stdio::Stream, deadline: Instant) -> impl Stream<Item = Result<Bytes, CallError>> {
-    stream::unfold(Some(stream), move |stream| async move {
-        let mut stream = stream?;
+fn rest(
+    stream: stdio::Stream,
+    in_use: Option<InUse>,
+    deadline: Instant,
+) -> impl Stream<Item = Result<Bytes, CallError>> {
+    stream::unfold(Some((stream, in_use)), move |state| async move {
+        let (mut stream, in_use) = state?;
         match tokio::time::timeout_at(deadline, stream.next()).await {
-            Ok(message) => Some((encode(message?), Some(stream))),
+            Ok(message) => Some((encode(message?), Some((stream, in_use)))),
             Err(_) => Some((Err(CallError::Timeout(Duration::ZERO)), None)),
         }
     })
+}
+
+/// Where a message goes: the instance, or the copy of whose key comes with it, which is started for that.
+async fn reach(
+    inner: &Arc<Inner>,
+    id: &str,
+    headers: &HeaderMap,
+    deadline: Instant,
+) -> Result<(Connection, Option<InUse>), Refusal> {
+    let bad = || Refusal::new(Code::BadRequest, "the key of a copy has 1 to 64 of a-z, A-Z, 0-9, `-` and `_`");
+    let key = headers.get(stack::INSTANCE_KEY).map(|value| value.to_str().ok().and_then(Key::parse).ok_or_else(bad));
+    let id = instance_id(id)?;
+    let destination = inner.destination(id, key.transpose()?).map_err(|failure| {
+        let code = if failure.reason == Reason::NoCapacity { Code::NoCapacity } else { Code::ServerNotReady };
+        Refusal::new(code, failure.message).undelivered(NOT_READY)
+    })?;
+    match destination.ok_or_else(unknown)? {
+        Destination::Base(slot) => Ok((slot.connection().ok_or_else(|| not_ready(&slot))?, None)),
+        Destination::Copy(slot, in_use) => Ok((activated(inner, &slot, deadline).await?, Some(in_use))),
+    }
+}
+
+/// Waits until a copy answers; not when it is clear that it will not soon.
+async fn activated(inner: &Inner, slot: &Slot, deadline: Instant) -> Result<Connection, Refusal> {
+    let mut changed = inner.copies_changed.subscribe();
+    loop {
+        if let Some(connection) = slot.connection() {
+            return Ok(connection);
+        }
+        let status = slot.status();
+        let failed = status.next_attempt_at.is_some()
+            || matches!(status.phase, Phase::Failed | Phase::Stopping | Phase::Stopped);
+        if failed {
+            return Err(not_ready(slot));
+        }
+        if !matches!(tokio::time::timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
+            let late =
+                Refusal::new(Code::UpstreamTimeout, "the copy of the server for this caller did not start in time");
+            return Err(late.undelivered(NOT_READY));
+        }
+    }
 }
 
 async fn events(State(inner): State<Arc<Inner>>, Path(id): Path<String>) -> Result<Response, Refusal> {
@@ -208,10 +271,17 @@ fn framed(body: Body) -> Response {
 
 fn connection(inner: &Inner, id: &str) -> Result<Connection, Refusal> {
     let slot = inner.slot(instance_id(id)?).ok_or_else(unknown)?;
-    slot.connection().ok_or_else(|| {
-        let status = slot.status();
-        let message = if status.message.is_empty() { String::new() } else { format!(": {}", status.message) };
-        Refusal::new(Code::ServerNotReady, format!("the instance is {}{message}", status.phase))
+    slot.connection().ok_or_else(|| not_ready(&slot))
+}
+
+fn not_ready(slot: &Slot) -> Refusal {
+    let status = slot.status();
+    let message = if status.message.is_empty() { String::new() } else { format!(": {}", status.message) };
+    let stops = matches!(status.phase, Phase::Stopping | Phase::Stopped);
+    Refusal::new(Code::ServerNotReady, format!("the instance is {}{message}", status.phase)).undelivered(if stops {
+        stack::STOPPING
+    } else {
+        NOT_READY
     })
 }
 
@@ -229,7 +299,7 @@ fn unread(rejection: BytesRejection) -> Refusal {
 }
 
 fn unknown() -> Refusal {
-    Refusal::new(Code::NotFound, "no such instance on this toolbox")
+    Refusal::new(Code::NotFound, "no such instance on this toolbox").undelivered(stack::STOPPING)
 }
 
 fn deadline_of(headers: &HeaderMap) -> Duration {

@@ -109,6 +109,9 @@ impl Line {
     }
 }
 
+/// Whether an instance is known, or with none named whether any is.
+pub(crate) type Known<'a> = dyn Fn(Option<InstanceId>) -> bool + Send + Sync + 'a;
+
 /// Takes what a step has to tell while it works.
 pub(crate) type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
@@ -192,6 +195,13 @@ impl Context {
         }
     }
 
+    /// [`Self::end_leftovers`] of what is not to be started again. Containers are found by their labels later.
+    pub(crate) async fn end_process_leftovers(&self, id: InstanceId) {
+        if matches!(self.engine, Engine::Process) {
+            self.end_leftovers(id, &self.instance_dir(id)).await;
+        }
+    }
+
     /// Removes what the engine keeps for us beside servers, when every server was stopped.
     pub(crate) async fn leave_nothing(&self) {
         if let Engine::Docker(docker) = &self.engine {
@@ -199,10 +209,10 @@ impl Context {
         }
     }
 
-    /// Removes what belongs to none of `instances` and `locks` and is not in the package store.
-    pub(crate) async fn collect_engine_garbage(&self, instances: &BTreeSet<InstanceId>, locks: &BTreeSet<String>) {
+    /// Removes what belongs to no instance that is `known` when it is found, and to none of `locks`, and is not in the package store.
+    pub(crate) async fn collect_engine_garbage(&self, known: &Known<'_>, locks: &BTreeSet<String>) {
         if let Engine::Docker(docker) = &self.engine {
-            docker.collect_garbage(instances, locks).await;
+            docker.collect_garbage(known, locks).await;
         }
     }
 }

@@ -96,9 +96,10 @@ impl Instance {
         desired: DesiredInstance,
         slot: Arc<Slot>,
         goal: watch::Receiver<Goal>,
+        known_era: Option<Era>,
     ) -> Self {
         let dir = context.instance_dir(desired.id);
-        Self { context, desired, slot, goal, dir, known_era: None, was_ready: false, failures: 0 }
+        Self { context, desired, slot, goal, dir, known_era, was_ready: false, failures: 0 }
     }
 
     /// Runs until the task is aborted; `found` is a server that runs already.
@@ -108,6 +109,8 @@ impl Instance {
         }
         if let Some(running) = found {
             let answered = self.load_answered();
+            // It may be there only to be stopped.
+            self.goal.mark_changed();
             self.serve_then_wait(running, answered).await;
         }
         loop {
@@ -162,7 +165,7 @@ impl Instance {
 
     /// Installs what the lock names; `None` when the goal changed meanwhile.
     async fn prepare(&mut self) -> Option<Result<Prepared, Failure>> {
-        if let Some(current) = self.context.desired_instance(self.desired.id) {
+        if let Some(current) = self.context.known(self.desired.id) {
             self.desired = current;
         }
         self.set(self.phase_while(Phase::Preparing), Reason::Installing, "");
@@ -457,13 +460,17 @@ impl Instance {
         }
         std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o711))?;
         std::fs::set_permissions(self.dir.join("logs"), std::fs::Permissions::from_mode(0o700))?;
+        if let Some(copy) = self.context.copy_of(self.desired.id) {
+            copy.save(&self.dir)?;
+        }
         let desired = DesiredInstance { secrets: BTreeMap::new(), ..self.desired.clone() };
         write_whole(&self.dir.join("instance.json"), &serde_json::to_vec(&desired)?)
     }
 
     /// Writes a line of our own to the log while no supervisor does.
     fn note(&self, text: &str) {
-        if let Ok(mut log) = LogWriter::open(&self.dir, Vec::new()) {
+        let place = self.context.log_place(self.desired.id, &self.dir);
+        if let Ok(mut log) = LogWriter::open(&place.dir, &place.mark, Vec::new()) {
             log.write(self.context.clock.now(), LogStream::Toolyard, text);
         }
     }

@@ -10,6 +10,7 @@
 mod agent;
 mod api;
 mod capacity;
+mod copies;
 mod desired;
 mod docker;
 mod engine;

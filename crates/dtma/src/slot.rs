@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use toolyard_mcp::stdio::Connection;
-use toolyard_types::agent::ObservedInstance;
+use toolyard_types::agent::{Era, ObservedInstance};
 use toolyard_types::state::{Phase, Reason, Status};
 use toolyard_types::{InstanceId, Timestamp};
 
@@ -61,6 +61,11 @@ impl Slot {
     /// Where it is and why.
     pub(crate) fn status(&self) -> Status<Phase> {
         self.state().observed.status.clone()
+    }
+
+    /// Which era it spoke last.
+    pub(crate) fn era(&self) -> Option<Era> {
+        self.state().observed.mcp.as_ref().map(|mcp| mcp.era)
     }
 
     /// The connection to the server, while it runs and has answered.

@@ -9,6 +9,7 @@ use crate::listen;
 use crate::live::{Live, Source, Step, stream};
 use crate::peer::{Failure, Peer};
 use crate::record::Recording;
+use crate::route::{Caller, Chosen, CopyKey};
 use crate::session::{Session, SessionId};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use toolyard_mcp::era::{self, Era, code, meta};
 use toolyard_mcp::json::{self, Object, Span};
 use toolyard_mcp::{Kind, Message, envelope};
 use toolyard_types::snapshot::{CallOutcome, CallRecord, ServerRoute, ToolsetRoute};
+use toolyard_types::spec::InstancingMode;
 use toolyard_types::{Code, Name};
 
 /// How long a subscription may last before its client has to renew it.
@@ -119,7 +121,9 @@ impl From<json::Malformed> for Refused {
 
 /// Where a request goes, and what its name is there.
 pub(crate) struct Way {
-    pub(crate) peer: Arc<Peer>,
+    pub(crate) chosen: Chosen,
+    /// The server's name in its organization.
+    server: Name,
     pub(crate) route: Arc<ServerRoute>,
     /// Where the exposed name lies, and the server's own.
     rename: Option<(Span, String)>,
@@ -197,27 +201,42 @@ impl Call {
     async fn answer_question(&self, session: SessionId) {
         let id = Bytes::copy_from_slice(self.raw_id().as_bytes());
         let asked = self.visit.core.questions.remove(&(session, id));
-        if let (Some((_, peer)), Target::Server { route, .. }) = (asked, &self.visit.target) {
-            self.send_to(&peer, call_timeout(route)).await;
+        if let (Some((_, (peer, copy))), Target::Server { route, .. }) = (asked, &self.visit.target) {
+            self.send_to(&peer, copy.as_ref(), call_timeout(route)).await;
         }
     }
 
     /// Gives notifications to the one server behind the URL.
     async fn pass_on(&self) {
         let Target::Server { route, .. } = &self.visit.target else { return };
+        if route.instancing != InstancingMode::Shared {
+            let Ok(chosen) = self.visit.core.peers.choose(route, &self.caller()) else { return };
+            if chosen.peer.era().await == Ok(Era::Legacy) {
+                self.send_to(&chosen.peer, chosen.copy.as_ref(), chosen.timeout).await;
+            }
+            return;
+        }
         for peer in self.visit.core.peers.all(route) {
             if peer.era().await != Ok(Era::Legacy) {
                 continue;
             }
-            self.send_to(&peer, call_timeout(route)).await;
+            self.send_to(&peer, None, call_timeout(route)).await;
         }
     }
 
-    async fn send_to(&self, peer: &Peer, timeout: Duration) {
-        let sent = tokio::time::timeout(timeout, peer.send(self.message.bytes().clone(), timeout));
+    async fn send_to(&self, peer: &Peer, copy: Option<&CopyKey>, timeout: Duration) {
+        let sent = tokio::time::timeout(timeout, peer.send(self.message.bytes().clone(), timeout, copy));
         if let Ok(Err(failure)) = sent.await {
             tracing::debug!(why = failure.detail, "a client's message did not reach its server");
         }
+    }
+
+    fn caller(&self) -> Caller {
+        let session = match &self.client {
+            Client::Legacy { id, .. } => Some(*id),
+            Client::Opening | Client::Modern { .. } => None,
+        };
+        self.visit.caller(session)
     }
 
     async fn begin(mut self) -> Begun {
@@ -331,7 +350,7 @@ impl Call {
     }
 
     async fn server_list(&self, route: &ServerRoute, kind: ListKind) -> Result<Bytes, Refused> {
-        let peer = self.visit.core.peers.first(route)?;
+        let peer = self.visit.core.peers.first_for(route, &self.caller())?;
         let (server, list) = (peer.era().await?, catalog::list(&peer, kind).await?);
         if let Some(whole) = &list.whole_result
             && (self.client.era(), server) != (Era::Modern, Era::Legacy)
@@ -360,12 +379,12 @@ impl Call {
     }
 
     async fn forward(&self, recording: &mut Recording) -> Result<Reply, Refused> {
-        let way = self.way().await?;
+        let mut way = self.way().await?;
         recording.note(|record| {
             record.server = Some(way.route.id);
             record.target = way.target.chars().take(MAX_RECORDED_CHARS).collect();
         });
-        let server = way.peer.era().await?;
+        let server = way.chosen.peer.era().await?;
         let method = self.message.method();
         if !about::is_carried(method, self.client.speaker(), server) {
             return Err(no_such_method(method));
@@ -384,21 +403,28 @@ impl Call {
         }
         let rename = way.rename.as_ref().map(|(span, own)| Rename { span: span.clone(), own });
         let message = bridge::to_server(&self.message, self.client.speaker(), server, rename)?;
-        let timeout = if method == "subscriptions/listen" { LISTEN_DEADLINE } else { call_timeout(&way.route) };
+        let mut timeout = way.chosen.timeout;
+        if method == "subscriptions/listen" {
+            timeout = LISTEN_DEADLINE;
+            way.chosen.uncounted();
+        }
         let deadline = Instant::now() + timeout;
-        let peer = way.peer.clone();
+        let (core, caller) = (self.visit.core.clone(), self.caller());
+        let (place, first) = ((self.visit.organization.name.clone(), way.server.clone()), way.chosen.clone());
         // Sent once its client reads, when the visit's own work is over.
-        let sending = trace::scope(self.visit.trace.clone(), async move { peer.send(message, timeout).await });
+        let sending = trace::scope(self.visit.trace.clone(), async move {
+            core.peers.send(&core, (&place.0, &place.1), &first, &caller, message, timeout).await
+        });
         let source = Source::Sending(Box::pin(sending));
         Ok(Reply::Sent { source, way, server, deadline: (deadline, timeout) })
     }
 
     async fn way(&self) -> Result<Way, Refused> {
         match &self.visit.target {
-            Target::Server { route, .. } => {
+            Target::Server { name, route } => {
                 let target = self.named().unwrap_or_default();
-                let peer = self.visit.core.peers.choose(route)?;
-                Ok(Way { peer, route: route.clone(), rename: None, target })
+                let chosen = self.visit.core.peers.choose(route, &self.caller())?;
+                Ok(Way { chosen, server: name.clone(), route: route.clone(), rename: None, target })
             }
             Target::Toolset { route, .. } => self.toolset_way(route).await,
         }
@@ -477,8 +503,8 @@ impl Call {
     fn way_to(&self, server: &Name, rename: Option<(Span, String)>, target: String) -> Result<Way, Refused> {
         let gone = || Failure::new(Code::ServerNotReady, format!("server `{server}` is no longer there"));
         let route = self.visit.organization.servers.get(server).ok_or_else(gone)?.clone();
-        let peer = self.visit.core.peers.choose(&route)?;
-        Ok(Way { peer, route, rename, target })
+        let chosen = self.visit.core.peers.choose(&route, &self.caller())?;
+        Ok(Way { chosen, server: server.clone(), route, rename, target })
     }
 
     fn no_such_resource(&self) -> Refused {

@@ -9,6 +9,7 @@ use crate::call::{Call, Client};
 use crate::peer::{Peer, Peers};
 use crate::problem::Refusal;
 use crate::record::Meters;
+use crate::route::{Caller, CopyKey};
 use crate::session::{SessionId, Sessions};
 use crate::toolset::{Place, Views};
 use crate::{GatewayOptions, Limits, listen};
@@ -59,7 +60,7 @@ pub(crate) struct Core {
     pub(crate) cancellable: DashMap<(SessionId, Bytes), CancellationToken>,
     /// Questions of servers that a session was given and did not answer yet, by their raw id: an answer is taken
     /// from the session that was asked, and from nobody else.
-    pub(crate) questions: DashMap<(SessionId, Bytes), Arc<Peer>>,
+    pub(crate) questions: DashMap<(SessionId, Bytes), (Arc<Peer>, Option<CopyKey>)>,
     /// Resources that a session does not want to hear of any more, by the SHA-256 of their URI.
     pub(crate) unsubscribed: moka::sync::Cache<(SessionId, [u8; 32]), ()>,
     calls: Arc<Semaphore>,
@@ -67,6 +68,11 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// The picture to serve from, as it changes.
+    pub(crate) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
     pub(crate) fn new(options: GatewayOptions, limits: Limits) -> Arc<Self> {
         let peers = Arc::new(Peers::new(options.toolboxes, options.lease, options.http, options.clock.clone()));
         Arc::new(Self {
@@ -182,6 +188,11 @@ impl Visit {
         let is_toolset = matches!(self.target, Target::Toolset { .. });
         let found = find(&self.core, &snapshot, &grant, is_toolset, self.organization.name.as_str(), name.as_str());
         found.is_ok_and(|(_, target)| target.subject() == self.target.subject())
+    }
+
+    /// Who calls, in the session if they have one.
+    pub(crate) fn caller(&self, session: Option<SessionId>) -> Caller {
+        Caller { grant: self.grant.clone(), session }
     }
 
     pub(crate) fn place<'a>(&'a self, route: &'a Arc<ToolsetRoute>) -> Place<'a> {

@@ -26,6 +26,7 @@ pub mod naming;
 mod peer;
 mod problem;
 mod record;
+mod route;
 mod session;
 mod toolset;
 

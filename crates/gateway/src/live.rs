@@ -4,8 +4,9 @@ use crate::answer;
 use crate::bridge;
 use crate::call::{Call, Client, Refused, Way};
 use crate::endpoint::{self, Target};
-use crate::peer::{Failure, Peer, Replies};
+use crate::peer::Failure;
 use crate::record::Recording;
+use crate::route::{Chosen, Sent};
 use crate::session::SessionId;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -51,8 +52,8 @@ struct Running {
 /// What a call waits for. Sending takes as long as the first message back, so it is part of the running call:
 /// a client may cancel or go away meanwhile.
 pub(crate) enum Source {
-    Sending(BoxFuture<'static, Result<Replies, Failure>>),
-    Open(Replies),
+    Sending(BoxFuture<'static, Result<Sent, Failure>>),
+    Open(Sent),
 }
 
 impl Source {
@@ -60,12 +61,20 @@ impl Source {
     async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         if let Self::Sending(sending) = self {
             match sending.await {
-                Ok(replies) => *self = Self::Open(replies),
+                Ok(sent) => *self = Self::Open(sent),
                 Err(failure) => return Some(Err(failure)),
             }
         }
         match self {
-            Self::Open(replies) => replies.next().await,
+            Self::Open(sent) => sent.replies.next().await,
+            Self::Sending(_) => None,
+        }
+    }
+
+    /// Who has the call now, when it moved.
+    fn take_moved(&mut self) -> Option<Chosen> {
+        match self {
+            Self::Open(sent) => sent.moved.take(),
             Self::Sending(_) => None,
         }
     }
@@ -81,10 +90,10 @@ struct Cancellable {
 
 impl Cancellable {
     /// Remembers whom the server asked; false when it asks too much.
-    fn ask(&mut self, question: &Message, peer: &Arc<Peer>) -> bool {
+    fn ask(&mut self, question: &Message, asker: &Chosen) -> bool {
         let Some(id) = question.raw_id().filter(|_| self.questions.len() < MAX_QUESTIONS) else { return false };
         let id = Bytes::copy_from_slice(id.as_bytes());
-        self.core.questions.insert((self.key.0, id.clone()), peer.clone());
+        self.core.questions.insert((self.key.0, id.clone()), (asker.peer.clone(), asker.copy.clone()));
         self.questions.push(id);
         true
     }
@@ -186,6 +195,9 @@ impl Running {
                 reply = next => reply,
             },
         };
+        if let Some(moved) = self.source.take_moved() {
+            self.way.chosen = moved;
+        }
         match reply {
             Err(_) => Heard::Failed(Failure::timeout(timeout)),
             Ok(None) => {
@@ -223,14 +235,16 @@ impl Running {
     /// Only a legacy client can be asked, and only at a URL where its answer finds the way back.
     fn ask(&mut self, question: &Message) -> bool {
         matches!(self.call.visit.target, Target::Server { .. })
-            && self.cancellable.as_mut().is_some_and(|client| client.ask(question, &self.way.peer))
+            && self.cancellable.as_mut().is_some_and(|client| client.ask(question, &self.way.chosen))
     }
 
     fn decline(&self, question: &Message) {
         let why = "the client cannot be asked through this gateway";
         let declined = envelope::error(question.raw_id(), code::METHOD_NOT_FOUND, why, None);
-        let (peer, timeout) = (self.way.peer.clone(), self.deadline.1);
-        tokio::spawn(async move { tokio::time::timeout(timeout, peer.send(declined, timeout)).await.map(|_| ()) });
+        let (peer, copy, timeout) = (self.way.chosen.peer.clone(), self.way.chosen.copy.clone(), self.deadline.1);
+        tokio::spawn(async move {
+            tokio::time::timeout(timeout, peer.send(declined, timeout, copy.as_ref())).await.map(|_| ())
+        });
     }
 
     fn finish(&mut self, message: &Message) -> Bytes {

@@ -5,6 +5,7 @@
 //! its handshake and its lists. A peer ends when the snapshot no longer names it and nobody uses it.
 
 use crate::catalog::{ListKind, Slots};
+use crate::route::{CopyKey, Count, Undelivered};
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
@@ -12,10 +13,10 @@ use http::{HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::BodyExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use toolyard_link::{Body, Channel, frames};
+use toolyard_link::{Body, Channel, LinkError, frames, stack};
 use toolyard_mcp::era::{self, Era, Handshake};
 use toolyard_mcp::{CallError, Kind, Message, envelope};
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
@@ -48,11 +49,18 @@ const WATCH_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration
 pub(crate) struct Failure {
     pub(crate) code: Code,
     pub(crate) detail: String,
+    /// Why the message certainly did not reach the server, when that is certain.
+    pub(crate) undelivered: Option<Undelivered>,
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), undelivered: None }
+    }
+
+    fn undelivered(mut self, why: Undelivered) -> Self {
+        self.undelivered = Some(why);
+        self
     }
 
     pub(crate) fn timeout(after: Duration) -> Self {
@@ -85,6 +93,8 @@ pub(crate) struct Peer {
     handshake: tokio::sync::OnceCell<Handshake>,
     changes: broadcast::Sender<Bytes>,
     watched: AtomicBool,
+    /// Calls under way, subscriptions aside.
+    pub(crate) in_flight: AtomicUsize,
     /// Rises whenever a list anywhere changes; shared by all peers.
     epoch: Arc<AtomicU64>,
     end: CancellationToken,
@@ -120,6 +130,7 @@ impl Peer {
             handshake: tokio::sync::OnceCell::new(),
             changes: broadcast::Sender::new(64),
             watched: AtomicBool::new(false),
+            in_flight: AtomicUsize::new(0),
             epoch,
             _end: end.clone().drop_guard(),
             end,
@@ -158,8 +169,14 @@ impl Peer {
         }
     }
 
-    /// Sends one raw message; what comes back ends with the response, when it was a request.
-    pub(crate) async fn send(&self, message: Bytes, deadline: Duration) -> Result<Replies, Failure> {
+    /// Sends one raw message, to a copy when one is named; what comes back ends with the response, when it was a
+    /// request.
+    pub(crate) async fn send(
+        &self,
+        message: Bytes,
+        deadline: Duration,
+        copy: Option<&CopyKey>,
+    ) -> Result<Replies, Failure> {
         match &self.link {
             Link::Instance { toolbox, messages, toolboxes, .. } => {
                 let mut request = Request::new(Body::from(message));
@@ -169,6 +186,9 @@ impl Peer {
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
                 headers.insert(DEADLINE_HEADER, HeaderValue::from(deadline_ms));
+                if let Some(copy) = copy {
+                    headers.insert(stack::INSTANCE_KEY, copy.header());
+                }
                 let response = self.exchange(*toolbox, toolboxes, request).await?;
                 Ok(Replies::Frames { body: response.into_body(), decoder: frames::Decoder::default() })
             }
@@ -188,7 +208,7 @@ impl Peer {
         };
         let request = envelope::request("\"toolyard\"", method, params.as_deref());
         let exchange = async {
-            let mut replies = self.send(request, OWN_TIMEOUT).await?;
+            let mut replies = self.send(request, OWN_TIMEOUT, None).await?;
             while let Some(reply) = replies.next().await {
                 let message = Message::parse(reply?).map_err(|_| Failure::broke_off())?;
                 match message.kind() {
@@ -253,21 +273,31 @@ impl Peer {
         toolboxes: &Toolboxes,
         request: Request<Body>,
     ) -> Result<http::Response<Body>, Failure> {
-        let channel = toolboxes(toolbox)
-            .ok_or_else(|| Failure::new(Code::UpstreamFailed, "the server's toolbox cannot be reached"))?;
+        let unreachable = || Failure::new(Code::UpstreamFailed, "the server's toolbox cannot be reached");
+        let channel = toolboxes(toolbox).ok_or_else(|| unreachable().undelivered(Undelivered::Unreachable))?;
         let response = channel.oneshot(request).await.map_err(|error| {
             tracing::debug!(error = &error as &dyn std::error::Error, "a toolbox cannot be reached");
-            Failure::new(Code::UpstreamFailed, "the server's toolbox cannot be reached")
+            match error {
+                LinkError::Broken(_) | LinkError::NoLink(_) => unreachable().undelivered(Undelivered::Unreachable),
+                LinkError::Unreachable { .. } | LinkError::Timeout(_) => unreachable(),
+            }
         })?;
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status();
+        let undelivered = response.headers().get(stack::UNDELIVERED).map(|why| match why.as_bytes() {
+            why if why == stack::STOPPING.as_bytes() => Undelivered::Stopping,
+            _ => Undelivered::NotReady,
+        });
         let body = read_bounded(response.into_body(), MAX_PROBLEM_BYTES).await.unwrap_or_default();
-        Err(match serde_json::from_slice::<Problem>(&body) {
+        let failure = match serde_json::from_slice::<Problem>(&body) {
+            // What is not there is an instance, of which a client knows nothing.
+            Ok(problem) if problem.code == Code::NotFound => Failure::new(Code::UpstreamFailed, problem.detail),
             Ok(problem) => Failure::new(problem.code, problem.detail),
             Err(_) => Failure::new(Code::UpstreamFailed, format!("the toolbox answered status {}", status.as_u16())),
-        })
+        };
+        Err(Failure { undelivered, ..failure })
     }
 }
 
@@ -427,7 +457,11 @@ pub(crate) struct Peers {
     clock: Clock,
     peers: Arc<DashMap<PeerKey, Arc<Peer>>>,
     epoch: Arc<AtomicU64>,
-    turn: AtomicUsize,
+    pub(crate) turn: AtomicUsize,
+    /// Toolboxes whose calls failed at once, and when.
+    pub(crate) avoided: DashMap<ToolboxId, Instant>,
+    /// Calls of servers with a canary.
+    pub(crate) counts: DashMap<ServerId, Count>,
     swept: AtomicU64,
 }
 
@@ -441,6 +475,8 @@ impl Peers {
             peers: Arc::default(),
             epoch: Arc::default(),
             turn: AtomicUsize::new(0),
+            avoided: DashMap::new(),
+            counts: DashMap::new(),
             swept: AtomicU64::new(0),
         }
     }
@@ -450,29 +486,10 @@ impl Peers {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// One peer that can take a call to the server: the next in turn whose toolbox is linked.
-    pub(crate) fn choose(&self, route: &ServerRoute) -> Result<Arc<Peer>, Failure> {
-        match &route.target {
-            Target::None => Err(not_ready(route)),
-            Target::Remote { transport: RemoteTransport::StreamableHttp } => Ok(self.remote(route.id)),
-            Target::Remote { transport: RemoteTransport::Sse } => {
-                let detail = "the server speaks the HTTP+SSE transport of 2024-11-05, which is not supported";
-                Err(Failure::new(Code::UpstreamFailed, detail))
-            }
-            Target::Instances(instances) => {
-                let turn = if instances.len() > 1 { self.turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
-                let linked = (0..instances.len())
-                    .map(|offset| &instances[(turn.wrapping_add(offset)) % instances.len()])
-                    .find(|instance| instances.len() == 1 || (self.toolboxes)(instance.toolbox).is_some());
-                linked.or(instances.first()).map(|instance| self.instance(instance)).ok_or_else(|| not_ready(route))
-            }
-        }
-    }
-
     /// Every peer of the server.
     pub(crate) fn all(&self, route: &ServerRoute) -> Vec<Arc<Peer>> {
         match &route.target {
-            Target::None | Target::Remote { .. } => self.choose(route).into_iter().collect(),
+            Target::None | Target::Remote { .. } => self.first(route).into_iter().collect(),
             Target::Instances(instances) => instances.iter().map(|instance| self.instance(instance)).collect(),
         }
     }
@@ -480,14 +497,29 @@ impl Peers {
     /// The peer whose lists stand for the server.
     pub(crate) fn first(&self, route: &ServerRoute) -> Result<Arc<Peer>, Failure> {
         match &route.target {
+            Target::None => Err(not_ready(route)),
             Target::Instances(instances) => {
                 instances.first().map(|instance| self.instance(instance)).ok_or_else(|| not_ready(route))
             }
-            Target::None | Target::Remote { .. } => self.choose(route),
+            Target::Remote { transport: RemoteTransport::StreamableHttp } => Ok(self.remote(route.id)),
+            Target::Remote { transport: RemoteTransport::Sse } => {
+                let detail = "the server speaks the HTTP+SSE transport of 2024-11-05, which is not supported";
+                Err(Failure::new(Code::UpstreamFailed, detail))
+            }
         }
     }
 
-    fn instance(&self, route: &InstanceRoute) -> Arc<Peer> {
+    /// Whether there is a way to a toolbox now.
+    pub(crate) fn has_link(&self, toolbox: ToolboxId) -> bool {
+        (self.toolboxes)(toolbox).is_some()
+    }
+
+    /// The peer of an instance, when it was used before.
+    pub(crate) fn known_instance(&self, instance: InstanceId) -> Option<Arc<Peer>> {
+        self.peers.get(&PeerKey::Instance(instance)).map(|peer| peer.clone())
+    }
+
+    pub(crate) fn instance(&self, route: &InstanceRoute) -> Arc<Peer> {
         let key = PeerKey::Instance(route.id);
         if let Some(peer) = self.peers.get(&key) {
             return peer.clone();
@@ -533,6 +565,12 @@ impl Peers {
         if self.swept.swap(snapshot.version, Ordering::AcqRel) == snapshot.version || self.peers.is_empty() {
             return;
         }
+        if !self.counts.is_empty() {
+            let servers = || snapshot.organizations.values().flat_map(|organization| organization.servers.values());
+            let with_canary: std::collections::HashSet<_> =
+                servers().filter(|route| route.canary.is_some()).map(|route| route.id).collect();
+            self.counts.retain(|server, _| with_canary.contains(server));
+        }
         let (peers, snapshot) = (self.peers.clone(), snapshot.clone());
         tokio::task::spawn_blocking(move || {
             let named: std::collections::HashSet<PeerKey> = snapshot
@@ -547,10 +585,13 @@ impl Peers {
 }
 
 fn keys(route: &ServerRoute) -> Vec<PeerKey> {
+    let canary = route.canary.iter().flat_map(|canary| &canary.instances);
     match &route.target {
-        Target::None => Vec::new(),
+        Target::None => canary.map(|instance| PeerKey::Instance(instance.id)).collect(),
         Target::Remote { .. } => vec![PeerKey::Remote(route.id)],
-        Target::Instances(instances) => instances.iter().map(|instance| PeerKey::Instance(instance.id)).collect(),
+        Target::Instances(instances) => {
+            instances.iter().chain(canary).map(|instance| PeerKey::Instance(instance.id)).collect()
+        }
     }
 }
 

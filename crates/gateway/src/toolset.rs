@@ -2,7 +2,7 @@
 //!
 //! A [`View`] is one kind of list of one toolset: the joined items under their exposed names, and the map from
 //! an exposed name to the server and the name it has there. Rules:
-//! - Tools and prompts are exposed as [`crate::naming`] says. Resources keep the URI the server gave; when two
+//! - Tools and prompts are exposed as [`crate::naming`] says, or as the toolset says of a tool. Resources keep the URI the server gave; when two
 //!   members list the same URI, the first member in the toolset's order serves it and the other's is left out.
 //! - A member whose server fails costs its own items, nothing else.
 //! - A call through a view that is merely old goes on at once while a new view is made; a view made for another
@@ -13,12 +13,13 @@ use crate::naming;
 use crate::peer::Peers;
 use dashmap::DashMap;
 use futures_util::StreamExt;
-use std::collections::HashMap;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use toolyard_mcp::json;
-use toolyard_types::snapshot::{OrganizationSnapshot, ServerRoute, ToolsetMember, ToolsetRoute};
+use toolyard_types::snapshot::{OrganizationSnapshot, ServerRoute, ToolOverride, ToolsetMember, ToolsetRoute};
 use toolyard_types::{Name, ToolsetId};
 
 /// How long one member may take before a list goes out without it.
@@ -194,7 +195,7 @@ impl Making {
         match kind {
             ListKind::Tools | ListKind::Prompts => self.take_named(member, items, kind),
             ListKind::Resources => {
-                items.iter().for_each(|item| self.add(&member.server, item, item.name.clone(), false))
+                items.iter().for_each(|item| self.add(&member.server, item, item.name.clone(), None))
             }
             ListKind::Templates => {
                 for item in items {
@@ -202,7 +203,7 @@ impl Making {
                     if !literal.is_empty() {
                         self.prefixes.push((literal.to_owned(), member.server.clone()));
                     }
-                    self.add(&member.server, item, item.name.clone(), false);
+                    self.add(&member.server, item, item.name.clone(), None);
                 }
             }
         }
@@ -214,27 +215,47 @@ impl Making {
             (Some(tools), ListKind::Tools) => tools.contains(&item.name),
             _ => true,
         };
-        let exposed: Vec<_> =
-            items.iter().filter(selected).map(|item| (item, naming::expose(&member.server, &item.name))).collect();
+        let said = |item: &Item| member.overrides.get(&item.name).filter(|_| kind == ListKind::Tools);
+        // A name that was given holds no `__`, so that none of the others can be the same.
+        let name = |item: &Item| match said(item).and_then(|said| said.name.clone()) {
+            Some(name) => (name, true),
+            None => naming::expose(&member.server, &item.name),
+        };
+        let exposed: Vec<_> = items.iter().filter(selected).map(|item| (item, name(item))).collect();
         for plain_round in [true, false] {
             for (item, (name, plain)) in &exposed {
                 if *plain == plain_round {
-                    self.add(&member.server, item, name.clone(), true);
+                    self.add(&member.server, item, name.clone(), Some(said(item)));
                 }
             }
         }
     }
 
-    fn add(&mut self, server: &Name, item: &Item, exposed: String, renamed: bool) {
+    /// Adds an item; `named` for those whose name is not the server's, with what is said of it instead.
+    fn add(&mut self, server: &Name, item: &Item, exposed: String, named: Option<Option<&ToolOverride>>) {
         if self.entries.contains_key(&exposed) {
             tracing::warn!(server = %server, name = %toolyard_types::name::printable(&item.name), "a name is listed twice; the first one serves");
             return;
         }
         let raw = String::from_utf8_lossy(&item.raw);
-        self.items.push(match renamed {
-            true => format!("{}{}{}", &raw[..item.name_span.start], json::quote(&exposed), &raw[item.name_span.end..]),
-            false => raw.into_owned(),
+        self.items.push(match named {
+            Some(said) => {
+                let (before, after) = (&raw[..item.name_span.start], &raw[item.name_span.end..]);
+                let named = format!("{before}{}{after}", json::quote(&exposed));
+                match said.and_then(|said| said.description.as_deref()) {
+                    Some(description) => described(&named, description).unwrap_or(named),
+                    None => named,
+                }
+            }
+            None => raw.into_owned(),
         });
         self.entries.insert(exposed, Entry { server: server.clone(), own: item.name.clone() });
     }
+}
+
+/// The item with another description; all else stays as its server wrote it.
+fn described(item: &str, description: &str) -> Option<String> {
+    let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(item).ok()?;
+    fields.insert("description".to_owned(), RawValue::from_string(json::quote(description)).ok()?);
+    serde_json::to_string(&fields).ok()
 }

@@ -28,6 +28,16 @@ use crate::{Body, Channel, LinkError};
 /// The deadline of a call, in milliseconds from when the request arrives.
 pub const DEADLINE: HeaderName = HeaderName::from_static("toolyard-deadline-ms");
 
+/// Whose copy of an instance a message is for, where users or sessions have copies of their own.
+pub const INSTANCE_KEY: HeaderName = HeaderName::from_static("toolyard-instance-key");
+
+/// On a refusal of the DTMA API: the message certainly did not reach its server. [`STOPPING`] when the instance takes
+/// no more calls, anything else when it may take some again.
+pub const UNDELIVERED: HeaderName = HeaderName::from_static("toolyard-undelivered");
+
+/// See [`UNDELIVERED`].
+pub const STOPPING: &str = "stopping";
+
 /// How often a call is tried in all.
 pub const ATTEMPTS: u32 = 3;
 /// After so many calls in a row without an answer the breaker opens.

@@ -67,6 +67,7 @@ codes! {
     CredentialMissing "credential_missing" 422 "a required secret is not bound" "Pass the secret, or bind a credential.";
     EntryInvalid "entry_invalid" 422 "the catalog entry is not valid" "Correct the entry as `errors` says.";
     ServerNotReady "server_not_ready" 503 "the server is not ready" "The detail says why; see `toolyard servers show`.";
+    NoCapacity "no_capacity" 503 "there is no room for one more" "Retry in a moment; the detail says what is full.";
     UpstreamFailed "upstream_failed" 502 "the MCP server failed" "See the server's log.";
     UpstreamTimeout "upstream_timeout" 504 "the MCP server did not answer in time" "Retry, or raise the server's call timeout.";
     SnapshotStale "snapshot_stale" 503 "the gateway lost the control plane for too long" "The gateway resumes by itself once it reaches the control plane.";

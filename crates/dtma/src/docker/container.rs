@@ -55,7 +55,7 @@ pub(super) fn plan(
         Some(user) => user.clone(),
         None if docker.is_rootless() => ROOTLESS_USER.to_owned(),
         None => {
-            let uid = context.uid_of(desired.server);
+            let uid = context.uid_of(desired);
             let uid = uid.map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?;
             format!("{uid}:{uid}")
         }

@@ -5,7 +5,7 @@
 //! Should the attached stream break while the container runs on, the keeper ends and the instance attaches again.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +32,7 @@ use toolyard_types::{Clock, Secret, Timestamp};
 use super::container::Plan;
 use super::{Docker, container_name, egress, engine_failure, entry, is_missing};
 use crate::agent::Context;
+use crate::copies::LogPlace;
 use crate::desired::write_whole;
 use crate::engine::{Line, Running, Streams};
 use crate::packages::failure;
@@ -88,7 +89,8 @@ pub(super) async fn start(
             tracing::debug!(instance.id = %desired.id, %error, "hand a container its environment");
         }
     }
-    let kept = Kept { id: created.id, dir: dir.to_owned(), redact, proxy };
+    let log = context.log_place(desired.id, dir);
+    let kept = Kept { id: created.id, log, redact, proxy };
     Ok(keep(docker, context, kept, stdin, attached.output, &state, 0))
 }
 
@@ -128,7 +130,8 @@ pub(super) async fn take_over(
         _ => None,
     };
     let redact = desired.secrets.values().cloned().collect();
-    let kept = Kept { id, dir: dir.to_owned(), redact, proxy };
+    let log = context.log_place(desired.id, dir);
+    let kept = Kept { id, log, redact, proxy };
     Ok(Some(keep(docker, context, kept, attached.stdin, attached.output, &state, handed_over)))
 }
 
@@ -192,7 +195,7 @@ fn pid_of(state: &ContainerState) -> Option<u32> {
 /// A container, and what is kept for it here.
 struct Kept {
     id: String,
-    dir: PathBuf,
+    log: LogPlace,
     redact: Vec<Secret>,
     proxy: Option<AbortOnDropHandle<()>>,
 }
@@ -236,8 +239,8 @@ fn keep(
     state: &ContainerState,
     handed_over: u32,
 ) -> Running {
-    let Kept { id, dir, redact, proxy } = kept;
-    let log = LogWriter::open(&dir, redact)
+    let Kept { id, log, redact, proxy } = kept;
+    let log = LogWriter::open(&log.dir, &log.mark, redact)
         .inspect_err(|error| tracing::error!(container.id = id, %error, "open an instance's log"))
         .ok();
     let journal = Arc::new(Mutex::new(Journal { log, tail: String::new(), clock: context.clock.clone() }));

@@ -37,7 +37,7 @@ pub(crate) use images::ImageRun;
 
 use crate::agent::{AgentOptions, Context};
 use crate::desired::write_whole;
-use crate::engine::Running;
+use crate::engine::{Known, Running};
 use crate::packages::{PackageClients, Prepared, failure};
 
 /// Where the engine listens when nothing else is said.
@@ -250,7 +250,7 @@ impl Docker {
                 continue;
             };
             // Secrets are in memory only: what the log must not show is taken from what is desired.
-            let desired = context.desired_instance(id).unwrap_or(saved);
+            let desired = context.known(id).unwrap_or(saved);
             match keeper::take_over(self, context, &desired, &dir).await {
                 Ok(Some(running)) => found.push((desired, running)),
                 Ok(None) => {}
@@ -273,7 +273,7 @@ impl Docker {
 
     /// Removes containers of no instance, images that no lock needs and that were pulled by us, and our network
     /// when nothing uses it.
-    pub(crate) async fn collect_garbage(&self, instances: &BTreeSet<InstanceId>, locks: &BTreeSet<String>) {
+    pub(crate) async fn collect_garbage(&self, known: &Known<'_>, locks: &BTreeSet<String>) {
         let containers = match self.containers().await {
             Ok(containers) => containers,
             Err(error) => {
@@ -281,14 +281,14 @@ impl Docker {
                 return;
             }
         };
-        let unwanted = containers.iter().filter(|it| it.instance.is_some_and(|id| !instances.contains(&id)));
+        let unwanted = containers.iter().filter(|it| it.instance.is_some_and(|id| !known(Some(id))));
         for container in unwanted {
             tracing::info!(container.id = container.id, "removing a container of an instance that is not known");
             if let Err(error) = self.remove(&container.id).await {
                 tracing::warn!(container.id = container.id, %error, "remove a container");
             }
         }
-        if instances.is_empty() {
+        if !known(None) {
             self.leave_nothing().await;
         }
         self.images.collect_garbage(&self.api, locks).await;

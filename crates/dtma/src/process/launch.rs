@@ -201,6 +201,8 @@ mod tests {
             limits: Limits::default(),
             orphan_grace_ms: 200,
             stop_wait_ms: 200,
+            log_dir: None,
+            log_mark: String::new(),
             redact: vec![],
         }
     }

@@ -1,4 +1,4 @@
-//! An instance's log: two files of JSON lines, written by its supervisor only and read by the agent.
+//! An instance's log: two files of JSON lines, written by its supervisor, and those of its copies, and read by the agent.
 //!
 //! Bounded in every direction: a line at [`MAX_LINE_BYTES`], a file at [`MAX_FILE_BYTES`], two files. Texts
 //! that the server was given as secrets are replaced before anything is written.
@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use toolyard_types::agent::{LogLine, LogStream};
 use toolyard_types::{Secret, Timestamp};
 
@@ -66,36 +67,39 @@ impl Redaction {
     }
 }
 
-/// Writes a log and rotates it.
+/// Writes a log and rotates it, beside others who write the same one.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     dir: PathBuf,
     file: Option<File>,
-    size: u64,
     redaction: Redaction,
+    mark: String,
 }
 
 impl LogWriter {
-    /// Opens the log of the instance in `dir`, continuing what is there.
-    pub(crate) fn open(dir: &Path, redact: Vec<Secret>) -> io::Result<Self> {
+    /// Opens the log of the instance in `dir`, continuing what is there. Every line begins with `mark`.
+    pub(crate) fn open(dir: &Path, mark: &str, redact: Vec<Secret>) -> io::Result<Self> {
         std::fs::create_dir_all(dir.join("logs"))?;
         let file = open_append(&current_file(dir))?;
-        let size = file.metadata()?.len();
-        Ok(Self { dir: dir.to_owned(), file: Some(file), size, redaction: Redaction::of(&redact) })
+        Ok(Self { dir: dir.to_owned(), file: Some(file), redaction: Redaction::of(&redact), mark: mark.to_owned() })
     }
 
     /// Writes one line. A full disk loses lines, never the server.
     pub(crate) fn write(&mut self, at: Timestamp, stream: LogStream, text: &str) {
-        let line = LogLine { at, stream, text: self.clean(text) };
+        let text = format!("{}{}", self.mark, self.clean(text));
+        let line = LogLine { at, stream, text };
         let Ok(mut bytes) = serde_json::to_vec(&line) else { return };
         bytes.push(b'\n');
-        if self.size + bytes.len() as u64 > MAX_FILE_BYTES {
-            self.rotate();
+        if self.file.as_ref().is_none_or(|file| is_rotated(file, &self.dir)) {
+            self.file = open_append(&current_file(&self.dir)).ok();
         }
-        if let Some(file) = &mut self.file
-            && file.write_all(&bytes).is_ok()
-        {
-            self.size += bytes.len() as u64;
+        let size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
+        if size + bytes.len() as u64 > MAX_FILE_BYTES {
+            self.rotate(MAX_FILE_BYTES.saturating_sub(bytes.len() as u64));
+        }
+        if let Some(file) = &mut self.file {
+            // In one piece, at the end: lines of several writers do not mix.
+            let _ = file.write_all(&bytes);
         }
     }
 
@@ -104,12 +108,18 @@ impl LogWriter {
         self.redaction.clean(text)
     }
 
-    fn rotate(&mut self) {
+    /// Begins a new file, unless the one that is there has room: then somebody else just did.
+    fn rotate(&mut self, room_below: u64) {
+        let lock = open_append(&self.dir.join("logs/lock")).ok();
+        // Without the lock the worst is a file that is thrown away early.
+        let _lock = lock.and_then(|file| Flock::lock(file, FlockArg::LockExclusive).ok());
+        let current = current_file(&self.dir);
+        let full = std::fs::metadata(&current).is_ok_and(|metadata| metadata.len() > room_below);
         // A rename that fails leaves the file to be truncated: bounded comes before complete.
-        let _ = std::fs::rename(current_file(&self.dir), previous_file(&self.dir));
-        self.file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(current_file(&self.dir)).ok();
-        self.size = 0;
+        if full && std::fs::rename(&current, previous_file(&self.dir)).is_err() {
+            let _ = OpenOptions::new().write(true).truncate(true).open(&current);
+        }
+        self.file = open_append(&current).ok();
     }
 }
 
@@ -225,12 +235,16 @@ impl Follow {
     }
 
     fn rotated(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let Some(file) = &self.file else { return true };
-        match (file.metadata(), std::fs::metadata(current_file(&self.dir))) {
-            (Ok(held), Ok(now)) => held.ino() != now.ino(),
-            _ => false,
-        }
+        self.file.as_ref().is_none_or(|file| is_rotated(file, &self.dir))
+    }
+}
+
+/// Whether `file` is not the current one any more.
+fn is_rotated(file: &File, dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::metadata(current_file(dir))) {
+        (Ok(held), Ok(now)) => held.ino() != now.ino(),
+        _ => false,
     }
 }
 
@@ -245,7 +259,7 @@ mod tests {
     #[test]
     fn a_log_is_bounded_by_rotation_and_keeps_the_newest_lines() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut log = LogWriter::open(dir.path(), vec![]).expect("a log");
+        let mut log = LogWriter::open(dir.path(), "", vec![]).expect("a log");
         let text = "x".repeat(1000);
         for number in 0..5000 {
             log.write(Timestamp::from_ms(0), LogStream::Stderr, &format!("{number} {text}"));
@@ -261,7 +275,7 @@ mod tests {
     #[test]
     fn a_secret_never_reaches_a_log() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut log = LogWriter::open(dir.path(), vec![Secret::new("hunter2")]).expect("a log");
+        let mut log = LogWriter::open(dir.path(), "", vec![Secret::new("hunter2")]).expect("a log");
         log.write(Timestamp::from_ms(0), LogStream::Stderr, "the key is hunter2, really hunter2");
         assert_eq!(lines_of(dir.path()), ["the key is [redacted], really [redacted]"]);
     }
@@ -295,14 +309,43 @@ mod tests {
     #[test]
     fn following_survives_a_rotation() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut log = LogWriter::open(dir.path(), vec![]).expect("a log");
+        let mut log = LogWriter::open(dir.path(), "", vec![]).expect("a log");
         log.write(Timestamp::from_ms(0), LogStream::Stderr, "before");
         let (first, mut follow) = tail(dir.path(), 10).expect("a log");
         assert_eq!(first.len(), 1);
         log.write(Timestamp::from_ms(0), LogStream::Stderr, "old file");
-        log.rotate();
+        log.rotate(0);
         log.write(Timestamp::from_ms(0), LogStream::Stderr, "new file");
         let texts: Vec<String> = follow.read().expect("lines").into_iter().map(|line| line.text).collect();
         assert_eq!(texts, ["old file", "new file"]);
+    }
+
+    #[test]
+    fn several_write_one_log_and_whichever_fills_it_rotates_it_for_all() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut writers = ["", "[a] ", "[b] "].map(|mark| LogWriter::open(dir.path(), mark, vec![]).expect("a log"));
+        let long = "x".repeat(MAX_LINE_BYTES / 2);
+        let count = 4 * usize::try_from(MAX_FILE_BYTES).expect("it fits") / long.len();
+        for number in 0..count {
+            writers[number % 3].write(Timestamp::from_ms(0), LogStream::Stderr, &format!("{number} {long}"));
+        }
+        let sizes = [current_file(dir.path()), previous_file(dir.path())]
+            .map(|file| std::fs::metadata(file).expect("a file").len());
+        assert!(sizes.iter().all(|size| *size <= MAX_FILE_BYTES), "{sizes:?}");
+        let lines = lines_of(dir.path());
+        let numbers: Vec<usize> = lines
+            .iter()
+            .map(|line| {
+                line.trim_start_matches("[a] ")
+                    .trim_start_matches("[b] ")
+                    .split(' ')
+                    .next()
+                    .expect("a word")
+                    .parse()
+                    .expect("a number")
+            })
+            .collect();
+        assert_eq!(numbers, (count - numbers.len()..count).collect::<Vec<_>>());
+        assert!(lines.last().expect("lines").starts_with(["", "[a] ", "[b] "][(count - 1) % 3]));
     }
 }

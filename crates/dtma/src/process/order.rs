@@ -36,6 +36,7 @@ pub(crate) fn order(
     }
     let isolation = isolation(context, desired, prepared)?;
     let environment = environment(context, dir, prepared, package, &secrets, &isolation)?;
+    let log = context.log_place(desired.id, dir);
     Ok(StartOrder {
         instance: desired.id,
         dir: dir.to_owned(),
@@ -45,6 +46,8 @@ pub(crate) fn order(
         limits: spec.limits.clone(),
         orphan_grace_ms: millis(context.orphan_grace),
         stop_wait_ms: millis(context.stop_wait),
+        log_dir: (log.dir != dir).then_some(log.dir),
+        log_mark: log.mark,
         redact: secrets.into_values().collect(),
     })
 }
@@ -52,7 +55,7 @@ pub(crate) fn order(
 fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) -> Result<Isolation, Failure> {
     let uid = match context.enforces("own_uid") {
         true => {
-            let uid = context.uid_of(desired.server);
+            let uid = context.uid_of(desired);
             Some(uid.map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?)
         }
         false => None,

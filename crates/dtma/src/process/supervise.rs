@@ -76,7 +76,7 @@ fn start(order: StartOrder, agent: AgentSide) -> io::Result<()> {
     let listener = listen()?;
     // Only now: a process that is not dumpable cannot look into its own /proc unless it is root.
     platform::hide_memory()?;
-    let log = LogWriter::open(&order.dir, order.redact.clone())?;
+    let log = LogWriter::open(order.log_dir.as_deref().unwrap_or(&order.dir), &order.log_mark, order.redact.clone())?;
     // Named after us too: the next supervisor of the instance must not meet what this one is ending.
     let mut cgroup = Cgroup::create(&format!("{}.{}", order.instance, std::process::id()), &order.limits);
     match spawn(&order, &mut cgroup) {

@@ -52,6 +52,11 @@ pub(crate) struct StartOrder {
     pub(crate) orphan_grace_ms: u64,
     /// How long it has to end after its standard input was closed, then after SIGTERM.
     pub(crate) stop_wait_ms: u64,
+    /// Where its log is, when not in its directory, and what its lines begin with.
+    #[serde(default)]
+    pub(crate) log_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) log_mark: String,
     /// Texts that must not reach a log.
     pub(crate) redact: Vec<Secret>,
 }

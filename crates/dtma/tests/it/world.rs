@@ -278,10 +278,24 @@ impl World {
         message: Json_,
         deadline_ms: u64,
     ) -> Result<Vec<Json_>, (StatusCode, Json_)> {
-        let request = Request::post(format!("/v1/instances/{id}/messages"))
+        self.send_as(None, id, message, deadline_ms).await
+    }
+
+    /// Sends one message for the copy of a key.
+    pub(crate) async fn send_as(
+        &self,
+        key: Option<&str>,
+        id: InstanceId,
+        message: Json_,
+        deadline_ms: u64,
+    ) -> Result<Vec<Json_>, (StatusCode, Json_)> {
+        let mut request = Request::post(format!("/v1/instances/{id}/messages"))
             .header("toolyard-deadline-ms", deadline_ms)
             .body(Body::from(message.to_string()))
             .expect("a request");
+        if let Some(key) = key {
+            request.headers_mut().insert("toolyard-instance-key", key.parse().expect("a header"));
+        }
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let status = response.status();
         let body = response.into_body().collect().await.expect("a whole body").to_bytes();

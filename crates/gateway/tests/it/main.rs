@@ -8,5 +8,6 @@ mod calls;
 mod changes;
 mod eras;
 mod remotes;
+mod routing;
 mod toolsets;
 mod world;

@@ -48,6 +48,24 @@ async fn only_selected_tools_are_listed_and_called() {
 }
 
 #[tokio::test]
+async fn a_tool_is_called_and_described_as_the_toolset_says() {
+    let said = ToolOverride { name: Some("say".into()), description: Some("Says \"it\" again.".into()) };
+    let mut world = world().server("old", Era::Legacy).described("all", "old", "echo", said).start().await;
+    let list = json(world.modern(ALL, "tools/list", None, "").await).await;
+    assert_eq!(tool_names(&list), ["say", "old__progress", "old__slow"]);
+    let tool = &list["result"]["tools"][0];
+    assert_eq!(tool["description"], "Says \"it\" again.");
+    assert!(tool["inputSchema"].is_object(), "the rest stays: {tool}");
+    world.record().await;
+    let result = json(world.modern(ALL, "tools/call", Some("say"), r#""name":"say","arguments":{}"#).await).await;
+    assert_eq!(result["result"]["params"]["name"], "echo", "{result}");
+    assert_eq!(world.record().await.target, "echo");
+    let session = world.initialize(ALL, "2025-06-18").await;
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"old__echo"}}"#;
+    assert_eq!(json(world.legacy(ALL, &session, body).await).await["error"]["code"], -32602);
+}
+
+#[tokio::test]
 async fn prompts_and_resources_find_their_server() {
     let world =
         world().server("old", Era::Legacy).server("two", Era::Legacy).toolset("all", &["old", "two"]).start().await;

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -130,6 +130,14 @@ fn call(
         }
         "fail" => result(r#"{"content":[],"isError":true}"#),
         "slow" => None,
+        "delay" => {
+            let (say, answer) = (say.clone(), envelope::result(request.raw_id()?, r#"{"content":[]}"#));
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                say.send(String::from_utf8(answer.to_vec()).unwrap())
+            });
+            None
+        }
         _ => fail(code::INVALID_PARAMS, "no such tool"),
     }
 }
@@ -172,13 +180,45 @@ async fn connect(era: Era) -> (Connection, Fixture) {
     (connection, fixture)
 }
 
-type Connections = Arc<Mutex<HashMap<InstanceId, Connection>>>;
+/// A toolbox as the gateway sees it.
+#[derive(Default)]
+pub(crate) struct Toolbox {
+    connections: HashMap<InstanceId, Connection>,
+    /// Instances that take no calls any more.
+    stopping: HashSet<InstanceId>,
+    /// Which copy each message was for.
+    pub(crate) keys: Vec<Option<String>>,
+}
+
+type Connections = Arc<Mutex<Toolbox>>;
+
+fn connection(all: &Connections, id: &str) -> Result<Connection, Box<Response>> {
+    let (all, id) = (all.lock().unwrap(), InstanceId::from_str(id).unwrap());
+    let refuse = |code, why: &'static str| {
+        let problem = toolyard_types::Problem::new(code, "it is not there");
+        let status = StatusCode::from_u16(problem.status).unwrap();
+        Box::new((status, [("toolyard-undelivered", why)], axum::Json(problem)).into_response())
+    };
+    if all.stopping.contains(&id) {
+        return Err(refuse(toolyard_types::Code::ServerNotReady, "stopping"));
+    }
+    all.connections.get(&id).cloned().ok_or_else(|| refuse(toolyard_types::Code::NotFound, "not ready"))
+}
 
 /// A toolbox's DTMA API in front of the connections, as an agent serves it.
 fn toolbox(connections: Connections) -> axum::Router {
-    async fn messages(State(all): State<Connections>, Path(id): Path<String>, body: Bytes) -> Response {
-        let connection = all.lock().unwrap().get(&InstanceId::from_str(&id).unwrap()).cloned();
-        let Some(connection) = connection else { return StatusCode::NOT_FOUND.into_response() };
+    async fn messages(
+        State(all): State<Connections>,
+        Path(id): Path<String>,
+        headers: http::HeaderMap,
+        body: Bytes,
+    ) -> Response {
+        let connection = match connection(&all, &id) {
+            Ok(connection) => connection,
+            Err(refusal) => return *refusal,
+        };
+        let key = headers.get("toolyard-instance-key").map(|key| key.to_str().unwrap().to_owned());
+        all.lock().unwrap().keys.push(key);
         let mut stream = connection.send(body).unwrap();
         // As an agent does: the status waits for the first message.
         let Some(first) = stream.next().await else { return StatusCode::OK.into_response() };
@@ -186,14 +226,18 @@ fn toolbox(connections: Connections) -> axum::Router {
         Body::from_stream(messages.map(|message| message.map(|message| frames::encode(&message)))).into_response()
     }
     async fn events(State(all): State<Connections>, Path(id): Path<String>) -> Response {
-        let connection = all.lock().unwrap().get(&InstanceId::from_str(&id).unwrap()).cloned();
-        let Some(connection) = connection else { return StatusCode::NOT_FOUND.into_response() };
+        let connection = match connection(&all, &id) {
+            Ok(connection) => connection,
+            Err(refusal) => return *refusal,
+        };
         let unsolicited = tokio_stream::wrappers::BroadcastStream::new(connection.unsolicited());
         Body::from_stream(unsolicited.map(|message| message.map(|message| frames::encode(&message)))).into_response()
     }
     async fn handshake(State(all): State<Connections>, Path(id): Path<String>) -> Response {
-        let connection = all.lock().unwrap().get(&InstanceId::from_str(&id).unwrap()).cloned();
-        let Some(connection) = connection else { return StatusCode::NOT_FOUND.into_response() };
+        let connection = match connection(&all, &id) {
+            Ok(connection) => connection,
+            Err(refusal) => return *refusal,
+        };
         axum::Json(connection.handshake_result().unwrap()).into_response()
     }
     axum::Router::new()
@@ -206,6 +250,7 @@ fn toolbox(connections: Connections) -> axum::Router {
 /// Builds a world.
 pub(crate) struct Builder {
     servers: Vec<(&'static str, Option<Era>)>,
+    replicated: Vec<(&'static str, &'static [&'static str])>,
     remotes: Vec<(&'static str, String)>,
     toolsets: Vec<(&'static str, Vec<ToolsetMember>)>,
     call_timeout_ms: u64,
@@ -214,12 +259,19 @@ pub(crate) struct Builder {
 
 pub(crate) fn world() -> Builder {
     let limits = Limits::default();
-    Builder { servers: Vec::new(), remotes: Vec::new(), toolsets: Vec::new(), call_timeout_ms: 20_000, limits }
+    let (servers, replicated, remotes, toolsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    Builder { servers, replicated, remotes, toolsets, call_timeout_ms: 20_000, limits }
 }
 
 impl Builder {
     pub(crate) fn server(mut self, name: &'static str, era: Era) -> Self {
         self.servers.push((name, Some(era)));
+        self
+    }
+
+    /// A legacy server with several instances, each on a toolbox of its own and a fixture by its name.
+    pub(crate) fn replicated(mut self, name: &'static str, instances: &'static [&'static str]) -> Self {
+        self.replicated.push((name, instances));
         self
     }
 
@@ -235,14 +287,21 @@ impl Builder {
     }
 
     pub(crate) fn toolset(mut self, name: &'static str, members: &[&str]) -> Self {
-        let members = members.iter().map(|server| ToolsetMember { server: Name::new(*server).unwrap(), tools: None });
+        let members = members.iter().map(|server| ToolsetMember::whole(Name::new(*server).unwrap()));
         self.toolsets.push((name, members.collect()));
         self
     }
 
     pub(crate) fn selection(mut self, name: &'static str, server: &str, tools: &[&str]) -> Self {
         let tools = Some(tools.iter().map(|tool| (*tool).to_owned()).collect());
-        self.toolsets.push((name, vec![ToolsetMember { server: Name::new(server).unwrap(), tools }]));
+        self.toolsets.push((name, vec![ToolsetMember { tools, ..ToolsetMember::whole(Name::new(server).unwrap()) }]));
+        self
+    }
+
+    pub(crate) fn described(mut self, name: &'static str, server: &str, tool: &str, said: ToolOverride) -> Self {
+        let overrides = [(tool.to_owned(), said)].into();
+        self.toolsets
+            .push((name, vec![ToolsetMember { overrides, ..ToolsetMember::whole(Name::new(server).unwrap()) }]));
         self
     }
 
@@ -276,12 +335,28 @@ impl Builder {
             let id = InstanceId::generate();
             if let Some(era) = era {
                 let (connection, fixture) = connect(*era).await;
-                connections.lock().unwrap().insert(id, connection);
+                connections.lock().unwrap().connections.insert(id, connection);
                 fixtures.insert(*name, fixture);
             }
             let instance = InstanceRoute { id, toolbox: toolbox_id, era: era.unwrap_or(Era::Legacy) };
             servers.insert(Name::new(*name).unwrap(), Arc::new(route(Target::Instances(vec![instance]))));
         }
+        let mut instances = HashMap::new();
+        for (name, replicas) in &self.replicated {
+            let mut routes = Vec::new();
+            for replica in *replicas {
+                let (connection, fixture) = connect(Era::Legacy).await;
+                let route =
+                    InstanceRoute { id: InstanceId::generate(), toolbox: ToolboxId::generate(), era: Era::Legacy };
+                connections.lock().unwrap().connections.insert(route.id, connection);
+                fixtures.insert(*replica, fixture);
+                instances.insert(*replica, route.clone());
+                routes.push(route);
+            }
+            servers.insert(Name::new(*name).unwrap(), Arc::new(route(Target::Instances(routes))));
+        }
+        let unlinked: Arc<Mutex<HashSet<ToolboxId>>> = Arc::default();
+        let cut = unlinked.clone();
         let mut leases = HashMap::new();
         for (name, url) in &self.remotes {
             let remote = route(Target::Remote { transport: toolyard_types::spec::RemoteTransport::StreamableHttp });
@@ -324,7 +399,9 @@ impl Builder {
         let options = GatewayOptions {
             snapshot,
             max_snapshot_age: Duration::from_secs(60),
-            toolboxes: Arc::new(move |id| (id == toolbox_id).then(|| channel.lock().unwrap().clone())),
+            toolboxes: Arc::new(move |id| {
+                (!cut.lock().unwrap().contains(&id)).then(|| channel.lock().unwrap().clone())
+            }),
             lease: Arc::new(move |server| {
                 let url = leases.get(&server).cloned();
                 Box::pin(async move {
@@ -347,7 +424,17 @@ impl Builder {
             allowed_origins: Vec::new(),
         };
         let gateway = Gateway::with_limits(options, self.limits);
-        World { router: gateway.router(), gateway, fixtures, connections, records: record_receiver, snapshots, clock }
+        World {
+            router: gateway.router(),
+            gateway,
+            fixtures,
+            instances,
+            connections,
+            unlinked,
+            records: record_receiver,
+            snapshots,
+            clock,
+        }
     }
 }
 
@@ -377,7 +464,10 @@ pub(crate) struct World {
     pub(crate) router: axum::Router,
     pub(crate) gateway: Gateway,
     fixtures: HashMap<&'static str, Fixture>,
+    /// Of replicated servers.
+    instances: HashMap<&'static str, InstanceRoute>,
     connections: Connections,
+    unlinked: Arc<Mutex<HashSet<ToolboxId>>>,
     pub(crate) records: mpsc::Receiver<CallRecord>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(crate) clock: Clock,
@@ -390,7 +480,48 @@ impl World {
 
     /// Ends every connection of the toolbox.
     pub(crate) fn break_toolbox(&self) {
-        self.connections.lock().unwrap().clear();
+        self.connections.lock().unwrap().connections.drain().for_each(|(_, connection)| connection.close());
+    }
+
+    pub(crate) fn instance(&self, name: &str) -> InstanceRoute {
+        self.instances[name].clone()
+    }
+
+    /// Cuts the link to an instance's toolbox.
+    pub(crate) fn cut(&self, name: &str) {
+        self.unlinked.lock().unwrap().insert(self.instances[name].toolbox);
+    }
+
+    /// The instance takes no calls any more; those it has go on.
+    pub(crate) fn stop(&self, name: &str) {
+        self.connections.lock().unwrap().stopping.insert(self.instances[name].id);
+    }
+
+    /// Which copies the messages since the last time were for.
+    pub(crate) fn take_keys(&self) -> Vec<Option<String>> {
+        std::mem::take(&mut self.connections.lock().unwrap().keys)
+    }
+
+    /// Changes a server's route in a new snapshot.
+    pub(crate) fn reroute(&self, server: &str, change: impl FnOnce(&mut ServerRoute)) {
+        self.snapshots.send_modify(|snapshot| {
+            let snapshot = Arc::make_mut(snapshot);
+            snapshot.version += 1;
+            let organization = Arc::make_mut(snapshot.organizations.get_mut("default").unwrap());
+            change(Arc::make_mut(organization.servers.get_mut(server).unwrap()));
+        });
+    }
+
+    /// Calls a tool as a modern client and gives the status and the answer.
+    pub(crate) async fn call(&self, path: &str, tool: &str) -> (StatusCode, serde_json::Value) {
+        let response =
+            self.modern(path, "tools/call", Some(tool), &format!(r#""name":"{tool}","arguments":{{}}"#)).await;
+        (response.status(), json(response).await)
+    }
+
+    /// How many calls of a tool an instance was sent.
+    pub(crate) fn calls(&self, name: &str) -> usize {
+        self.fixture(name).count(|line| line.contains("tools/call"))
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Response {

@@ -1,0 +1,356 @@
+//! Which instance takes a call.
+//!
+//! Of several, the one with the fewest calls under way, in turn where they are equal, among those whose toolbox can
+//! be reached. A canary takes its part of the calls by counting, so that of any hundred exactly its weight go there,
+//! and every call of the clients that it lists. Where users or sessions have copies of their own, a key made of who
+//! calls stays with one instance, and the canary's part is one of keys.
+//!
+//! A call that certainly did not get to its server is given to one other instance: of the newest snapshot, because
+//! the usual reason is that a rollout has just switched.
+
+use crate::endpoint::Core;
+use crate::peer::{Failure, Peer, Peers, Replies};
+use crate::session::SessionId;
+use bytes::Bytes;
+use http::HeaderValue;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use toolyard_mcp::era::Era;
+use toolyard_types::snapshot::{CanaryRoute, InstanceRoute, KeyGrant, ServerRoute, Target};
+use toolyard_types::spec::InstancingMode;
+use toolyard_types::{InstanceId, Name, RevisionId, ToolboxId};
+
+/// How long a call whose instance is being stopped waits for a snapshot that knows another.
+const SWITCH_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a toolbox whose calls fail at once is left alone while there are others.
+const AVOID_FOR: Duration = Duration::from_millis(250);
+
+/// Who calls, as far as the choice depends on it.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) grant: Arc<KeyGrant>,
+    /// Their session, when the client has one.
+    pub(crate) session: Option<SessionId>,
+}
+
+impl Caller {
+    /// Which copy their calls go to, where not everybody shares an instance.
+    ///
+    /// Modern clients have no sessions: theirs is the copy of their user.
+    pub(crate) fn copy(&self, mode: InstancingMode) -> Option<CopyKey> {
+        let digest = match (mode, &self.session) {
+            (InstancingMode::Shared, _) => return None,
+            (InstancingMode::PerSession, Some(session)) => Sha256::new().chain_update("session ").chain_update(session),
+            (InstancingMode::PerSession | InstancingMode::PerUser, _) => {
+                let who = format!("user {} {}", self.grant.organization, self.grant.actor());
+                Sha256::new().chain_update(who)
+            }
+        };
+        Some(CopyKey(digest.finalize().into()))
+    }
+
+    fn is_listed(&self, clients: &[String]) -> bool {
+        !clients.is_empty() && {
+            let actor = self.grant.actor().to_string();
+            clients.iter().any(|client| *client == self.grant.name || *client == actor)
+        }
+    }
+}
+
+/// Names the copy of an instance that a message is for; says nothing about whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CopyKey([u8; 32]);
+
+impl CopyKey {
+    pub(crate) fn header(&self) -> HeaderValue {
+        let text: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        HeaderValue::from_str(&text).expect("hex digits are a header's value")
+    }
+
+    /// Its place among a hundred.
+    fn percent(&self) -> u64 {
+        self.number() % 100
+    }
+
+    fn number(&self) -> u64 {
+        self.0.first_chunk().map_or(0, |head| u64::from_be_bytes(*head))
+    }
+
+    /// How much it wants to go to an instance. As instances come and go, only the keys of those that did move.
+    fn affinity(&self, instance: InstanceId) -> [u8; 32] {
+        Sha256::new().chain_update(self.0).chain_update(instance.to_string()).finalize().into()
+    }
+}
+
+/// An instance that was chosen for a call. It counts as under way there until the last clone is dropped.
+#[derive(Clone)]
+pub(crate) struct Chosen {
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) copy: Option<CopyKey>,
+    /// The longest time the call may take.
+    pub(crate) timeout: Duration,
+    is_canary: bool,
+    at: Option<(InstanceId, ToolboxId)>,
+    carried: Option<Arc<Carried>>,
+}
+
+impl Chosen {
+    /// Does not count as a call under way: it may last for days.
+    pub(crate) fn uncounted(&mut self) {
+        self.carried = None;
+    }
+}
+
+struct Carried(Arc<Peer>);
+
+impl Carried {
+    fn by(peer: &Arc<Peer>) -> Option<Arc<Self>> {
+        peer.in_flight.fetch_add(1, Ordering::Relaxed);
+        Some(Arc::new(Self(peer.clone())))
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What sending came to.
+pub(crate) struct Sent {
+    pub(crate) replies: Replies,
+    /// Who has the message now, when it is not who was chosen first.
+    pub(crate) moved: Option<Chosen>,
+}
+
+/// The calls that a server's canary did not take and took.
+#[derive(Clone, Copy)]
+pub(crate) struct Count {
+    canary: RevisionId,
+    calls: u64,
+}
+
+impl Peers {
+    /// Who takes a call to the server.
+    pub(crate) fn choose(&self, route: &ServerRoute, caller: &Caller) -> Result<Chosen, Failure> {
+        if let Some(canary) = &route.canary
+            && self.is_canarys(route, canary, caller)
+        {
+            let copy = caller.copy(canary.instancing);
+            if let Some(instance) = self.pick(&canary.instances, None, copy.as_ref()) {
+                let timeout = Duration::from_millis(canary.call_timeout_ms.max(1));
+                return Ok(self.chosen(instance, copy, timeout, true));
+            }
+        }
+        let timeout = Duration::from_millis(route.call_timeout_ms.max(1));
+        if let Target::Instances(instances) = &route.target {
+            let copy = caller.copy(route.instancing);
+            if let Some(instance) = self.pick(instances, None, copy.as_ref()) {
+                return Ok(self.chosen(instance, copy, timeout, false));
+            }
+        }
+        let peer = self.first(route)?;
+        let carried = Carried::by(&peer);
+        Ok(Chosen { peer, copy: None, timeout, is_canary: false, at: None, carried })
+    }
+
+    /// The peer whose lists stand for the server to this caller.
+    pub(crate) fn first_for(&self, route: &ServerRoute, caller: &Caller) -> Result<Arc<Peer>, Failure> {
+        let canary = route.canary.as_ref().filter(|canary| caller.is_listed(&canary.clients));
+        match canary.and_then(|canary| canary.instances.first()) {
+            Some(instance) => Ok(self.instance(instance)),
+            None => self.first(route),
+        }
+    }
+
+    /// Sends a message to who was chosen; should it certainly not get there, to one other instance of the server.
+    pub(crate) async fn send(
+        &self,
+        core: &Core,
+        (organization, server): (&Name, &Name),
+        chosen: &Chosen,
+        caller: &Caller,
+        message: Bytes,
+        timeout: Duration,
+    ) -> Result<Sent, Failure> {
+        let failure = match chosen.peer.send(message.clone(), timeout, chosen.copy.as_ref()).await {
+            Ok(replies) => return Ok(Sent { replies, moved: None }),
+            Err(failure) => failure,
+        };
+        let Some((instance, toolbox)) = chosen.at.filter(|_| failure.undelivered.is_some()) else {
+            return Err(failure);
+        };
+        if failure.undelivered == Some(Undelivered::Unreachable) {
+            self.avoided.insert(toolbox, Instant::now());
+        }
+        let era = chosen.peer.era().await?;
+        let until = tokio::time::Instant::now() + SWITCH_PATIENCE;
+        let mut snapshots = core.snapshots();
+        let other = loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            let route = snapshot.organizations.get(organization).and_then(|it| it.servers.get(server).cloned());
+            if let Some(other) = route.and_then(|route| self.other(&route, chosen, instance, caller, era)) {
+                break other;
+            }
+            // What stops has usually been replaced; we hear of it in a moment.
+            let waits = failure.undelivered == Some(Undelivered::Stopping);
+            if !waits || !matches!(tokio::time::timeout_at(until, snapshots.changed()).await, Ok(Ok(()))) {
+                return Err(failure);
+            }
+        };
+        tracing::debug!(server.name = %server, why = failure.detail, "a call goes to another instance");
+        let replies = other.peer.send(message, timeout, other.copy.as_ref()).await?;
+        Ok(Sent { replies, moved: Some(other) })
+    }
+
+    /// Another instance for a call that `tried` did not take.
+    fn other(
+        &self,
+        route: &ServerRoute,
+        chosen: &Chosen,
+        tried: InstanceId,
+        caller: &Caller,
+        era: Era,
+    ) -> Option<Chosen> {
+        // A message was translated for one era already.
+        let fits = |it: &&InstanceRoute| it.era == era;
+        if let Some(canary) = route.canary.as_ref().filter(|_| chosen.is_canary) {
+            let copy = caller.copy(canary.instancing);
+            if let Some(instance) = self.pick(&canary.instances, Some(tried), copy.as_ref()).filter(fits) {
+                return Some(self.chosen(instance, copy, chosen.timeout, true));
+            }
+        }
+        let Target::Instances(instances) = &route.target else { return None };
+        let copy = caller.copy(route.instancing);
+        let instance = self.pick(instances, Some(tried), copy.as_ref()).filter(fits)?;
+        Some(self.chosen(instance, copy, chosen.timeout, false))
+    }
+
+    fn chosen(&self, instance: &InstanceRoute, copy: Option<CopyKey>, timeout: Duration, is_canary: bool) -> Chosen {
+        let peer = self.instance(instance);
+        let carried = Carried::by(&peer);
+        Chosen { peer, copy, timeout, is_canary, at: Some((instance.id, instance.toolbox)), carried }
+    }
+
+    fn is_canarys(&self, route: &ServerRoute, canary: &CanaryRoute, caller: &Caller) -> bool {
+        let weight = u64::from(canary.weight.min(100));
+        if caller.is_listed(&canary.clients) {
+            return true;
+        }
+        if let Some(copy) = caller.copy(canary.instancing) {
+            return copy.percent() < weight;
+        }
+        let mut count = self.counts.entry(route.id).or_insert(Count { canary: canary.revision, calls: 0 });
+        if count.canary != canary.revision {
+            *count = Count { canary: canary.revision, calls: 0 };
+        }
+        let before = count.calls;
+        count.calls = before.wrapping_add(1);
+        is_turn(before, weight)
+    }
+
+    fn pick<'a>(
+        &self,
+        instances: &'a [InstanceRoute],
+        tried: Option<InstanceId>,
+        copy: Option<&CopyKey>,
+    ) -> Option<&'a InstanceRoute> {
+        if let [only] = instances {
+            return Some(only).filter(|only| Some(only.id) != tried);
+        }
+        let others = || instances.iter().filter(|instance| Some(instance.id) != tried);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let best = |usable: &dyn Fn(&InstanceRoute) -> bool| match copy {
+            Some(copy) => others().filter(|it| usable(it)).max_by_key(|it| copy.affinity(it.id)),
+            None => {
+                let count = others().count().max(1);
+                let in_turn = others().cycle().skip(turn % count).take(count);
+                // The first of equals wins.
+                in_turn.filter(|it| usable(it)).min_by_key(|it| self.in_flight(it.id))
+            }
+        };
+        // With nobody to be reached the error says so.
+        best(&|it| self.can_reach(it.toolbox)).or_else(|| best(&|_| true))
+    }
+
+    fn in_flight(&self, instance: InstanceId) -> usize {
+        self.known_instance(instance).map_or(0, |peer| peer.in_flight.load(Ordering::Relaxed))
+    }
+
+    fn can_reach(&self, toolbox: ToolboxId) -> bool {
+        let avoided = self.avoided.get(&toolbox).is_some_and(|since| since.elapsed() < AVOID_FOR);
+        !avoided && self.has_link(toolbox)
+    }
+}
+
+/// Why a message certainly did not reach its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Undelivered {
+    /// Its toolbox cannot be reached.
+    Unreachable,
+    /// The instance is not ready, or has no room.
+    NotReady,
+    /// The instance is being stopped, or is gone.
+    Stopping,
+}
+
+/// Whether the call with this number, of a server whose canary takes `weight` of a hundred, is the canary's.
+fn is_turn(number: u64, weight: u64) -> bool {
+    // Of any hundred in a row, `weight` and evenly spread.
+    let position = number % 100;
+    (position + 1) * weight / 100 > position * weight / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use toolyard_types::access::Role;
+    use toolyard_types::{ApiKeyId, OrganizationId};
+
+    fn caller(session: Option<SessionId>) -> Caller {
+        let grant = KeyGrant {
+            id: ApiKeyId::generate(),
+            name: "ci".to_owned(),
+            organization: OrganizationId::generate(),
+            organization_name: Name::new("default").unwrap(),
+            role: Role::Developer,
+            scope: None,
+            expires_at: None,
+            member: None,
+        };
+        Caller { grant: Arc::new(grant), session }
+    }
+
+    proptest! {
+        #[test]
+        fn of_any_thousand_calls_the_canary_gets_exactly_its_part(first in 0_u64..1_000_000, weight in 0_u64..=100) {
+            let taken = (first..first + 1000).filter(|number| is_turn(*number, weight)).count();
+            prop_assert_eq!(u64::try_from(taken).unwrap(), weight * 10);
+        }
+    }
+
+    #[test]
+    fn a_key_is_one_users_or_one_sessions() {
+        let (one, other) = (caller(Some([1; 12])), caller(Some([1; 12])));
+        assert_eq!(one.copy(InstancingMode::Shared), None);
+        assert_ne!(one.copy(InstancingMode::PerUser), other.copy(InstancingMode::PerUser));
+        let later = Caller { session: Some([2; 12]), ..one.clone() };
+        assert_eq!(one.copy(InstancingMode::PerUser), later.copy(InstancingMode::PerUser));
+        assert_ne!(one.copy(InstancingMode::PerSession), later.copy(InstancingMode::PerSession));
+        let modern = Caller { session: None, ..one.clone() };
+        assert_eq!(modern.copy(InstancingMode::PerSession), one.copy(InstancingMode::PerUser));
+        let header = one.copy(InstancingMode::PerUser).unwrap().header();
+        assert_eq!(header.len(), 64);
+    }
+
+    #[test]
+    fn a_listed_client_is_known_by_the_name_of_its_key_or_as_an_actor() {
+        let caller = caller(None);
+        let actor = caller.grant.actor().to_string();
+        assert!(caller.is_listed(&["ci".to_owned()]) && caller.is_listed(&["x".to_owned(), actor]));
+        assert!(!caller.is_listed(&[]) && !caller.is_listed(&["c".to_owned()]));
+    }
+}

@@ -1,0 +1,196 @@
+use crate::world::*;
+use http::StatusCode;
+use std::sync::Arc;
+use std::time::Duration;
+use toolyard_types::RevisionId;
+use toolyard_types::snapshot::{CanaryRoute, Target};
+use toolyard_types::spec::InstancingMode;
+
+const TWO: &str = "/mcp/default/servers/two";
+
+fn is_ok((status, answer): &(StatusCode, serde_json::Value)) -> bool {
+    *status == StatusCode::OK && answer["result"].is_object()
+}
+
+fn canary(world: &World, instance: &str, weight: u8, clients: &[&str]) -> CanaryRoute {
+    CanaryRoute {
+        revision: RevisionId::generate(),
+        instances: vec![world.instance(instance)],
+        weight,
+        clients: clients.iter().map(|client| (*client).to_owned()).collect(),
+        call_timeout_ms: 20_000,
+        instancing: InstancingMode::Shared,
+    }
+}
+
+#[tokio::test]
+async fn calls_go_round_and_round_a_busy_instance() {
+    let world = world().replicated("two", &["a", "b"]).start().await;
+    for _ in 0..10 {
+        assert!(is_ok(&world.call(TWO, "echo").await));
+    }
+    assert_eq!((world.calls("a"), world.calls("b")), (5, 5));
+    let (busy, free) = {
+        let slow = world.call(TWO, "slow");
+        let others = async {
+            let before = (world.calls("a"), world.calls("b"));
+            let landed = async {
+                while (world.calls("a"), world.calls("b")) == before {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(LONG, landed).await.expect("it lands");
+            let busy = if world.calls("a") > before.0 { "a" } else { "b" };
+            for _ in 0..6 {
+                assert!(is_ok(&world.call(TWO, "echo").await));
+            }
+            busy
+        };
+        tokio::select! {
+            _ = slow => unreachable!("it never answers"),
+            busy = others => if busy == "a" { ("a", "b") } else { ("b", "a") },
+        }
+    };
+    assert_eq!((world.calls(busy), world.calls(free)), (6, 11));
+}
+
+#[tokio::test]
+async fn an_instance_whose_toolbox_has_no_link_is_passed_by() {
+    let world = world().replicated("two", &["a", "b"]).start().await;
+    world.cut("a");
+    for _ in 0..6 {
+        assert!(is_ok(&world.call(TWO, "echo").await));
+    }
+    assert_eq!((world.calls("a"), world.calls("b")), (0, 6));
+    world.cut("b");
+    let (_, answer) = world.call(TWO, "echo").await;
+    assert_eq!(answer["error"]["data"]["code"], "upstream_failed");
+}
+
+#[tokio::test]
+async fn a_call_that_was_not_delivered_is_given_to_another_instance_and_one_that_was_is_not() {
+    let world = world().replicated("two", &["a", "b"]).start().await;
+    world.stop("a");
+    for _ in 0..6 {
+        assert!(is_ok(&world.call(TWO, "echo").await));
+    }
+    assert_eq!((world.calls("a"), world.calls("b")), (0, 6));
+    let world = crate::world::world().replicated("two", &["a", "b"]).start().await;
+    let slow = world.call(TWO, "slow");
+    let broken = async {
+        let landed = async {
+            while world.calls("a") + world.calls("b") == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, landed).await.expect("it lands");
+        world.break_toolbox();
+    };
+    let ((_, answer), ()) = tokio::join!(slow, broken);
+    assert_eq!(answer["error"]["data"]["code"], "upstream_failed", "{answer}");
+    assert_eq!(world.calls("a") + world.calls("b"), 1);
+}
+
+#[tokio::test]
+async fn a_canary_gets_exactly_its_part_and_every_call_of_the_clients_it_lists() {
+    let world = world().replicated("two", &["old", "new"]).start().await;
+    let old = world.instance("old");
+    world.reroute("two", |route| {
+        route.target = Target::Instances(vec![old]);
+        route.canary = Some(canary(&world, "new", 10, &[]));
+    });
+    for _ in 0..1000 {
+        assert!(is_ok(&world.call(TWO, "echo").await));
+    }
+    assert_eq!((world.calls("old"), world.calls("new")), (900, 100));
+    world.reroute("two", |route| route.canary = Some(canary(&world, "new", 0, &[KEY])));
+    for _ in 0..10 {
+        assert!(is_ok(&world.call(TWO, "echo").await));
+    }
+    assert_eq!(world.calls("new"), 110);
+    world.fixture("new").set_tools(r#"{"name":"newer"}"#);
+    let listed = tool_names(&json(world.modern(TWO, "tools/list", None, "").await).await);
+    assert_eq!(listed, ["newer"], "a client of the canary sees what it lists");
+    // A canary that takes nothing any more costs nobody a call.
+    world.stop("new");
+    assert!(is_ok(&world.call(TWO, "echo").await));
+    assert_eq!(world.calls("old"), 901);
+}
+
+/// Fifty calls a second over a switch from one instance to another; `stops_first` when the old instance takes no
+/// calls any more a moment before the gateway hears of the new one.
+async fn calls_over_a_switch(stops_first: bool) {
+    const CALLS: usize = 60;
+    let world = Arc::new(world().replicated("two", &["old", "new"]).start().await);
+    let (old, new) = (world.instance("old"), world.instance("new"));
+    world.reroute("two", |route| route.target = Target::Instances(vec![old]));
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..CALLS {
+        pace.tick().await;
+        let switch = || {
+            world.reroute("two", |route| {
+                route.revision = Some(RevisionId::generate());
+                route.target = Target::Instances(vec![new.clone()]);
+            });
+        };
+        match (number, stops_first) {
+            (20, true) | (25, false) => world.stop("old"),
+            (25, true) | (20, false) => switch(),
+            _ => {}
+        }
+        let world = world.clone();
+        calls.spawn(async move { world.call(TWO, "delay").await });
+    }
+    let answers = tokio::time::timeout(LONG, calls.join_all()).await.expect("all are answered");
+    let failed: Vec<_> = answers.iter().filter(|answer| !is_ok(answer)).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(world.calls("old") + world.calls("new"), CALLS);
+    assert!(world.calls("old") >= 20 && world.calls("new") >= 30);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_under_fifty_calls_a_second_fails_none_of_them() {
+    calls_over_a_switch(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_that_is_heard_of_late_fails_no_call_either() {
+    calls_over_a_switch(true).await;
+}
+
+#[tokio::test]
+async fn calls_of_a_server_with_copies_name_their_users_or_sessions_and_lists_do_not() {
+    let world = world().replicated("two", &["a", "b"]).start().await;
+    world.reroute("two", |route| route.instancing = InstancingMode::PerUser);
+    assert!(is_ok(&world.call(TWO, "echo").await));
+    world.modern(TWO, "tools/list", None, "").await;
+    let keys = world.take_keys();
+    let user = keys[0].clone().expect("a call has a key");
+    assert!(user.len() == 64 && user.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    assert!(keys.len() > 1 && keys[1..].iter().all(Option::is_none));
+    for _ in 0..4 {
+        assert!(is_ok(&world.call(TWO, "echo").await));
+    }
+    assert!(world.take_keys().iter().all(|key| key.as_ref() == Some(&user)));
+    assert!(world.calls("a") == 0 || world.calls("b") == 0, "one user stays with one instance");
+
+    world.reroute("two", |route| route.instancing = InstancingMode::PerSession);
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        let session = world.initialize(TWO, "2025-06-18").await;
+        world.take_keys();
+        for id in 1..=2 {
+            let body = format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{{}}}}}}"#
+            );
+            assert_eq!(world.legacy(TWO, &session, body).await.status(), StatusCode::OK);
+        }
+        let keys = world.take_keys();
+        assert_eq!(keys[0], keys[1]);
+        sessions.push(keys[0].clone().expect("a key"));
+    }
+    assert!(sessions[0] != sessions[1] && !sessions.contains(&user));
+    assert!(is_ok(&world.call(TWO, "echo").await));
+    assert_eq!(world.take_keys(), [Some(user)], "a client without sessions has the copy of its user");
+}
