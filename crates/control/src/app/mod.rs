@@ -10,6 +10,7 @@ pub(crate) mod catalog;
 pub(crate) mod credentials;
 pub(crate) mod expand;
 pub(crate) mod flags;
+pub(crate) mod health;
 pub(crate) mod identity;
 pub(crate) mod keys;
 pub(crate) mod logs;

@@ -17,8 +17,8 @@ use toolyard_types::snapshot::{CallOutcome, ServerRoute};
 use toolyard_types::state::{Phase, Reason, ToolboxState};
 use toolyard_types::{ServerId, Timestamp};
 
-use super::scope;
 use super::server_view::Views;
+use super::{health, scope};
 use crate::{Caller, Control, Result, calls};
 
 /// The most servers in trouble that are told of.
@@ -52,6 +52,11 @@ pub(crate) async fn get(control: &Control, caller: &Caller) -> Result<Overview> 
         Some(servers) => servers.total > 0,
         None => tx.count_servers(None).await?.0 > 0,
     };
+    // Errors name servers, so who may see only some of them gets none.
+    let instances = match may(Action::ToolboxRead) && scope::names(caller).is_none() {
+        true => Some(health::of(control, &tx, None).await?),
+        false => None,
+    };
     let has_keys = tx.has_own_keys().await?;
     drop(tx);
     let calls = calls_of_last_hour(control, caller, &filter, now).await?;
@@ -60,6 +65,7 @@ pub(crate) async fn get(control: &Control, caller: &Caller) -> Result<Overview> 
         at: now,
         servers,
         toolboxes,
+        instances,
         toolsets: may(Action::ToolsetRead).then_some(toolsets),
         credentials: may(Action::CredentialRead).then_some(credentials),
         calls: may(Action::ServerRead).then_some(calls),

@@ -1,18 +1,19 @@
 //! Toolboxes: places where servers run. An agent is known by its certificate, which it gets for a join token.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, Store, ToolboxRow};
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ServerRow, Store, ToolboxRow};
 use toolyard_types::agent::{JoinToken, ToolboxReport};
 use toolyard_types::api::Page;
-use toolyard_types::api::servers::{EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, UpdateToolbox};
+use toolyard_types::api::servers::{Drain, EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, UpdateToolbox};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{Labels, Name, OrganizationId, Timestamp, ToolboxId};
 
-use super::audit;
+use super::{audit, health};
 use crate::auth::token;
 use crate::fleet::LOCAL_TOOLBOX;
 use crate::{Caller, Control, ControlError, Result, authority};
@@ -20,6 +21,8 @@ use crate::{Caller, Control, ControlError, Result, authority};
 /// How long a join token is good for unless asked otherwise, and at most.
 const TOKEN_LIFETIME: u32 = 3600;
 const LONGEST_TOKEN_LIFETIME: u32 = 7 * 24 * 3600;
+/// The most servers that are named because they stay on a drained toolbox.
+const MOST_STAYING: usize = 100;
 
 fn unknown(name: &Name) -> ControlError {
     ControlError::NotFound(format!("toolbox `{name}`"))
@@ -75,8 +78,45 @@ pub(crate) async fn list(control: &Control, caller: &Caller) -> Result<Page<Tool
 pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Result<Toolbox> {
     let tx = control.store().org_read(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
-    let instances = tx.instances_on(row.id).await?.len();
-    Ok(view(control, row, u32::try_from(instances).unwrap_or(u32::MAX)))
+    let instances = tx.instances_on(row.id).await?;
+    let health = health::of(control, &tx, Some(row.id)).await?;
+    let drain = match row.draining_since {
+        Some(_) => Some(draining(&tx, row.id, &instances).await?),
+        None => None,
+    };
+    let mut toolbox = view(control, row, u32::try_from(instances.len()).unwrap_or(u32::MAX));
+    if let Some(drain) = drain.as_ref().filter(|_| toolbox.state == ToolboxState::Draining) {
+        toolbox.message = told(drain);
+    }
+    (toolbox.health, toolbox.drain) = (Some(health), drain);
+    Ok(toolbox)
+}
+
+/// What is still on a toolbox that is drained.
+async fn draining(tx: &OrgTx, id: ToolboxId, instances: &[InstanceRow]) -> Result<Drain> {
+    let servers: BTreeSet<_> = instances.iter().map(|instance| instance.server).collect();
+    let servers = tx.servers_by_id(&servers.into_iter().collect::<Vec<_>>()).await?;
+    let pinned = |row: &&ServerRow| row.toolbox == Some(id) && row.enabled && !row.deleted;
+    let mut stays: Vec<Name> = servers.iter().filter(pinned).map(|row| row.name.clone()).collect();
+    stays.sort();
+    stays.truncate(MOST_STAYING);
+    let moves = |row: &&InstanceRow| {
+        row.should_serve() && servers.iter().any(|server| server.id == row.server && server.toolbox.is_none())
+    };
+    let moving = u32::try_from(instances.iter().filter(moves).count()).unwrap_or(u32::MAX);
+    Ok(Drain { moving, stays })
+}
+
+fn told(drain: &Drain) -> String {
+    let names = |names: &[Name]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match (drain.moving, drain.stays.as_slice()) {
+        (0, []) => "takes nothing new; nothing is left that must go".to_owned(),
+        (0, stays) => format!("takes nothing new; {} must run here and stay", names(stays)),
+        (moving, []) => format!("takes nothing new; {moving} instances are still to move"),
+        (moving, stays) => {
+            format!("takes nothing new; {moving} instances are still to move; {} must run here and stay", names(stays))
+        }
+    }
 }
 
 /// Makes a toolbox and a token for its agent, which is shown only now.
@@ -201,7 +241,7 @@ pub(crate) fn changed(tx: &mut OrgTx, row: &ToolboxRow) {
     tx.event("toolbox.changed", format!("toolbox/{}", row.name), json!({ "id": row.id, "state": row.status.phase }));
 }
 
-/// Stops placing anything new on a toolbox, or places things there again.
+/// Stops placing anything new on a toolbox and moves what may run elsewhere; or places things there again.
 pub(crate) async fn drain(control: &Control, caller: &Caller, name: &Name, drain: bool) -> Result<Toolbox> {
     let mut tx = control.store().org(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;

@@ -47,7 +47,7 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     Ok(pass)
 }
 
-pub(super) fn before(now: Timestamp, duration: Duration) -> Timestamp {
+pub(crate) fn before(now: Timestamp, duration: Duration) -> Timestamp {
     Timestamp::from_ms(now.as_ms().saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
 }
 

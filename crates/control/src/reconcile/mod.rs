@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+pub(crate) use follow_up::before;
+
 use crate::fleet::{LoopStatus, locked};
 use crate::{Control, ControlError, Result};
 

@@ -24,6 +24,16 @@ use tower::ServiceExt;
 pub(crate) enum Behaviour {
     /// Answers the probe.
     Ready,
+    /// Answers the probe, and lists these tools.
+    Lists(&'static [&'static str]),
+    /// Answered, and does no longer.
+    Degrades(Reason, &'static str),
+    /// Ended while it started, and is to be started again.
+    CrashesAtStart(&'static str),
+    /// Answers, after having ended and been started again.
+    Restarted,
+    /// Answers calls, and missed a probe.
+    MissedProbe,
     /// Never answers.
     Hangs,
     /// Cannot run; with what it wrote to standard error.
@@ -123,6 +133,18 @@ impl FakeAgent {
         for instance in self.state().instances.values_mut() {
             instance.usage = Some(Usage { memory_bytes, cpu_ms, processes: 2, at });
         }
+        self.changed.notify_one();
+    }
+
+    /// The instances of a server answered at `at`.
+    pub(crate) fn answered(&self, server: &str, at: Timestamp) {
+        let mut state = self.state();
+        let prefix = format!("{server}@");
+        let ids: Vec<_> = state.names.iter().filter(|(_, name)| name.starts_with(&prefix)).map(|(id, _)| *id).collect();
+        for instance in state.instances.values_mut().filter(|it| ids.contains(&it.id)) {
+            instance.last_success_at = Some(at);
+        }
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -246,9 +268,23 @@ fn progress(state: &mut State, wanted: &DesiredInstance) {
         .rev()
         .find(|(what, _)| *what == name || *what == wanted.server_name.as_str())
         .map_or(Behaviour::Ready, |(_, behaviour)| behaviour.clone());
+    let tool_names: Vec<String> = match behaviour {
+        Behaviour::Lists(names) => names.iter().map(|name| (*name).to_owned()).collect(),
+        _ => vec!["a".into()],
+    };
+    let restarts = u32::from(matches!(behaviour, Behaviour::Restarted));
+    let failures = u32::from(matches!(behaviour, Behaviour::MissedProbe));
     let (status, exit) = match behaviour {
         _ if !wanted.run => (Status::new(Phase::Pending, Reason::Requested, "prepared", at()), None),
-        Behaviour::Ready => (Status::new(Phase::Ready, Reason::Answered, "", at()), None),
+        Behaviour::Ready | Behaviour::Lists(_) | Behaviour::Restarted | Behaviour::MissedProbe => {
+            (Status::new(Phase::Ready, Reason::Answered, "", at()), None)
+        }
+        Behaviour::Degrades(reason, message) => (Status::new(Phase::Degraded, reason, message, at()), None),
+        Behaviour::CrashesAtStart(stderr) => {
+            let mut status = Status::new(Phase::Starting, Reason::Exited, "it ended by itself with exit code 1", at());
+            status.next_attempt_at = Some(at());
+            (status, Some(Exit { code: Some(1), signal: None, at: at(), stderr_tail: stderr.to_owned() }))
+        }
         Behaviour::Hangs => (Status::new(Phase::Starting, Reason::AwaitingProbe, "waiting for the answer", at()), None),
         Behaviour::Fails(reason, message, stderr) => {
             let exit = Exit { code: Some(1), signal: None, at: at(), stderr_tail: stderr.to_owned() };
@@ -267,10 +303,10 @@ fn progress(state: &mut State, wanted: &DesiredInstance) {
         protocol_version: "2025-11-25".into(),
         server_name: "fake".into(),
         server_version: "1".into(),
-        tools: 1,
-        tool_names: vec!["a".into()],
+        tools: u32::try_from(tool_names.len()).expect("a few"),
+        tool_names,
     };
-    let ready = status.phase == Phase::Ready;
+    let ready = matches!(status.phase, Phase::Ready | Phase::Degraded);
     state.instances.insert(
         wanted.id,
         ObservedInstance {
@@ -278,13 +314,13 @@ fn progress(state: &mut State, wanted: &DesiredInstance) {
             status,
             pid: ready.then_some(4711),
             ready_since: ready.then(at),
-            restarts: 0,
+            restarts,
             exit,
             mcp: ready.then_some(mcp),
             usage: None,
             container_id: None,
             last_success_at: None,
-            failures: 0,
+            failures,
             copies: 0,
         },
     );

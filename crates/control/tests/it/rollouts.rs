@@ -13,10 +13,11 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use toolyard_types::ServerId;
 use toolyard_types::snapshot::Target;
+use toolyard_types::spec::InstancingMode;
 use toolyard_types::state::Reason;
 
 use crate::agent::{Behaviour, FakeAgent};
-use crate::harness::{TestControl, both_engines};
+use crate::harness::{TestControl, both_engines, started_at};
 use crate::servers::EVERYTHING;
 
 async fn change(t: &TestControl, name: &str, value: &str) -> Value {
@@ -224,6 +225,284 @@ both_engines! {
         t.post("/api/v1/servers/r/stop", json!({})).await.expect(202);
         t.wait("/api/v1/servers/r", |_, body| body["phase"] == "stopped").await;
         assert!(t.control.lease_remote(id).await.is_err());
+    }
+    async fn a_revision_that_loses_a_tool_does_not_serve_unless_that_is_accepted(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        agent.behave("s", Behaviour::Lists(&["add", "more"]));
+        agent.behave("s@1", Behaviour::Lists(&["add", "echo", "print"]));
+        let old = t.deploy("s").await;
+        change(&t, "s", "1").await;
+        let back = t.wait_rollout("s", "rolled_back").await;
+        assert_eq!((back["revision"].as_u64(), back["rollout"]["reason"].as_str()), (Some(1), Some("tools_lost")));
+        let message = "revision 2 no longer lists `echo`, `print`; `--accept-lost-tools` lets it serve without";
+        assert_eq!(back["rollout"]["message"], message);
+        assert_eq!(back["rollout"]["switched_at"], Value::Null, "it never took a call");
+        assert_eq!(back["instance_id"], old["instance_id"]);
+        let body = json!({ "environment": { "DEMO": "2" }, "accept_lost_tools": true });
+        t.patch("/api/v1/servers/s", body).await.expect(202);
+        t.wait_revision("s", 3).await;
+        // Going back is asked for by name, whatever is lost by it.
+        t.post("/api/v1/servers/s/rollback", json!({ "revision": 2 })).await.expect(202);
+        t.wait_revision("s", 2).await;
+    }
+
+    async fn a_crash_while_starting_ends_a_change_at_once_and_a_first_rollout_tries_again(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        agent.behave("first", Behaviour::CrashesAtStart("no such file"));
+        t.post("/api/v1/servers", json!({ "name": "first", "entry": EVERYTHING })).await.expect(201);
+        t.wait("/api/v1/servers/first", |_, body| body["reason"] == "exited").await;
+        let old = t.deploy("s").await;
+        agent.behave("s@2", Behaviour::CrashesAtStart("no such file"));
+        change(&t, "s", "1").await;
+        let back = t.wait_rollout("s", "rolled_back").await;
+        assert_eq!((back["revision"].as_u64(), back["rollout"]["reason"].as_str()), (Some(1), Some("exited")));
+        let message = "it ended by itself with exit code 1; stderr: no such file";
+        assert_eq!(back["rollout"]["message"], message);
+        assert_eq!(back["instance_id"], old["instance_id"]);
+        assert_eq!(t.get("/api/v1/servers/first").await.body["rollout"]["state"], "progressing");
+        agent.behave("first", Behaviour::Ready);
+        t.wait_rollout("first", "done").await;
+    }
+
+    async fn a_revision_that_fails_soon_after_the_switch_gives_its_calls_back(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let old = t.deploy("s").await;
+        let failures = [
+            (Behaviour::Degrades(Reason::Exited, "it ended by itself with exit code 3"), "exited", "exit code 3"),
+            (Behaviour::Restarted, "exited", "it ended by itself and was started again"),
+            (Behaviour::MissedProbe, "probe_failed", "it did not answer a probe"),
+        ];
+        for (number, (failure, reason, message)) in (2..).zip(failures) {
+            change(&t, "s", &number.to_string()).await;
+            let observed = t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "observing").await;
+            assert_eq!((observed["revision"].as_u64(), observed["rollout"]["state"].as_str()), (Some(number), Some("progressing")));
+            t.wait_revision_route("s", number).await;
+            t.clock.step_ms(2_400);
+            agent.behave(&format!("s@{number}"), failure);
+            let back = t.wait("/api/v1/servers/s", |_, body| body["rollout"]["state"] == "rolled_back").await;
+            assert_eq!((back["revision"].as_u64(), back["rollout"]["reason"].as_str()), (Some(1), Some(reason)));
+            let told = back["rollout"]["message"].as_str().unwrap();
+            assert!(told.starts_with(&format!("revision {number} served for 2.4 seconds: ")) && told.ends_with(message), "{told}");
+            t.wait_revision_route("s", 1).await;
+            let back = t.get("/api/v1/servers/s").await.body;
+            assert_eq!((back["phase"].as_str(), &back["instances"][0]["id"]), (Some("ready"), &old["instance_id"]));
+            t.drained();
+            t.wait("/api/v1/servers/s", |_, body| body["instances"].as_array().unwrap().len() == 1).await;
+        }
+        assert!(!agent.deeds().contains(&"stop s@1".to_owned()), "the old one ran all the time");
+    }
+
+    async fn what_was_observed_without_a_failure_lets_the_old_one_end(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 60 })).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        change(&t, "s", "1").await;
+        t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "observing").await;
+        t.clock.step_ms(59_000);
+        t.wait_loop("rollout").await;
+        assert_eq!(t.get("/api/v1/servers/s/rollout").await.body["state"], "progressing");
+        assert_eq!(agent.deeds(), ["run s@1", "run s@2"]);
+        t.clock.step_ms(1_000);
+        t.wait("/api/v1/servers/s", |_, body| body["rollout"]["state"] == "done").await;
+        t.drained();
+        t.wait("/api/v1/servers/s", |_, body| body["instances"].as_array().unwrap().len() == 1).await;
+        assert_eq!(agent.deeds(), ["run s@1", "run s@2", "stop s@1"]);
+        // Without a window there is none.
+        t.patch("/api/v1/servers/s", json!({ "observe_seconds": 0 })).await.expect(202);
+        change(&t, "s", "2").await;
+        t.wait("/api/v1/servers/s", |_, body| body["revision"] == 3 && body["rollout"]["state"] == "done").await;
+        t.patch("/api/v1/servers/s", json!({ "observe_seconds": 3601 })).await.expect(422);
+    }
+
+    async fn while_it_is_observed_a_person_can_go_back_or_go_on(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let old = t.deploy("s").await;
+        for (value, way, state) in [("1", "rollout/cancel", "cancelled"), ("2", "rollback", "rolled_back")] {
+            change(&t, "s", value).await;
+            t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "observing").await;
+            t.post(&format!("/api/v1/servers/s/{way}"), json!({})).await;
+            let back = t.get("/api/v1/servers/s").await.body;
+            assert_eq!((back["revision"].as_u64(), back["rollout"]["state"].as_str()), (Some(1), Some(state)));
+            assert_eq!(back["instances"][0]["id"], old["instance_id"]);
+        }
+        change(&t, "s", "3").await;
+        t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "observing").await;
+        agent.behave("s@5", Behaviour::Hangs);
+        let next = change(&t, "s", "4").await;
+        assert_eq!((next["revision"].as_u64(), &next["rollout"]["from_revision"]), (Some(4), &json!(4)));
+        t.post("/api/v1/servers/s/rollout/cancel", json!({})).await.expect(200);
+        assert_eq!(t.get("/api/v1/servers/s").await.body["revision"], 4);
+    }
+
+    async fn replicas_are_ready_together_and_scaled_without_a_rollout(engine) {
+        let t = TestControl::start(engine).await;
+        let local = FakeAgent::local(&t.control).await;
+        let edge = t.join("edge").await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "replicas": 4 });
+        t.post("/api/v1/servers", body).await.expect(201);
+        let four = t.wait_rollout("s", "done").await;
+        assert_eq!((four["replicas"].as_u64(), ready(&four).len()), (Some(4), 4));
+        assert_eq!((count(&local, "run s@1"), count(&edge, "run s@1")), (2, 2), "they are spread");
+        t.wait_route("s", |target| routes(target) == 4).await;
+
+        // One that never answers keeps all of the new revision from serving.
+        edge.behave("s@2", Behaviour::Fails(Reason::StartTimeout, "it did not answer in time", ""));
+        change(&t, "s", "1").await;
+        let back = t.wait_rollout("s", "rolled_back").await;
+        assert_eq!((back["revision"].as_u64(), back["rollout"]["reason"].as_str()), (Some(1), Some("start_timeout")));
+        t.wait_route("s", |target| routes(target) == 4).await;
+
+        let scaled = t.patch("/api/v1/servers/s", json!({ "replicas": 2 })).await.expect(202).body;
+        assert_eq!(scaled["rollout"]["id"], back["rollout"]["id"], "it made no rollout");
+        t.wait_route("s", |target| routes(target) == 2).await;
+        t.drained();
+        let two = t.wait("/api/v1/servers/s", |_, body| body["instances"].as_array().unwrap().len() == 2).await;
+        let places: std::collections::BTreeSet<_> =
+            two["instances"].as_array().unwrap().iter().map(|it| it["toolbox"].as_str().unwrap()).collect();
+        assert_eq!(places.len(), 2, "they stay spread");
+        t.patch("/api/v1/servers/s", json!({ "replicas": 3 })).await.expect(202);
+        t.wait_route("s", |target| routes(target) == 3).await;
+        for wrong in [json!({ "replicas": 0 }), json!({ "replicas": 21 })] {
+            t.patch("/api/v1/servers/s", wrong).await.expect(422);
+        }
+        let session = json!({ "instancing": { "mode": "per_session" } });
+        t.patch("/api/v1/servers/s", session.clone()).await.expect(422);
+        t.patch("/api/v1/servers/s", json!({ "replicas": 1 })).await.expect(202);
+        t.patch("/api/v1/servers/s", session).await.expect(202);
+        t.wait_route_with("s", |route| route.instancing == InstancingMode::PerSession).await;
+    }
+
+    async fn a_canary_takes_its_part_until_it_is_promoted(engine) {
+        let t = TestControl::start(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "replicas": 2, "observe_seconds": 0,
+            "rollout_timeout_ms": 20_000 });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let body = json!({ "environment": { "A": "1" }, "canary": { "weight": 10, "clients": ["ci"] } });
+        t.patch("/api/v1/servers/s", body).await.expect(202);
+        let tried = t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "canary").await;
+        assert_eq!((tried["revision"].as_u64(), tried["rollout"]["state"].as_str()), (Some(1), Some("progressing")));
+        assert_eq!(tried["rollout"]["message"], "revision 2 takes 10 % of the calls and every call of 1 client");
+        t.wait_route_with("s", |route| {
+            route.canary.as_ref().is_some_and(|canary| {
+                (canary.weight, canary.instances.len(), canary.clients.len()) == (10, 1, 1)
+                    && Some(canary.revision) != route.revision
+            }) && routes(Some(&route.target)) == 2
+        }).await;
+        // It may last: its deadline is not the rollout's.
+        t.clock.step_ms(21_000);
+        t.wait_loop("rollout").await;
+        assert_eq!(t.get("/api/v1/servers/s/rollout").await.body["state"], "progressing");
+        t.post("/api/v1/servers/s/rollout/promote", json!({})).await.expect(200);
+        t.wait("/api/v1/servers/s", |_, body| body["revision"] == 2 && body["rollout"]["state"] == "done").await;
+        t.wait_route_with("s", |route| route.canary.is_none() && routes(Some(&route.target)) == 2).await;
+        t.post("/api/v1/servers/s/rollout/promote", json!({})).await.expect(409);
+        let audit = t.get("/api/v1/audit").await.expect(200).text;
+        assert!(audit.contains("rollout.promote"), "{audit}");
+
+        let body = json!({ "environment": { "A": "2" }, "canary": { "weight": 100, "promote_after_seconds": 5 } });
+        t.patch("/api/v1/servers/s", body).await.expect(202);
+        t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "canary").await;
+        t.clock.step_ms(5_000);
+        t.wait("/api/v1/servers/s", |_, body| body["revision"] == 3 && body["rollout"]["state"] == "done").await;
+    }
+
+    async fn a_canary_that_fails_or_is_cancelled_leaves_what_served(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let old = t.deploy("s").await;
+        let begin = async |value: &str| {
+            let body = json!({ "environment": { "A": value }, "canary": { "weight": 50 } });
+            t.patch("/api/v1/servers/s", body).await.expect(202);
+            t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "canary").await;
+            t.wait_route_with("s", |route| route.canary.is_some()).await;
+        };
+        begin("1").await;
+        agent.behave("s@2", Behaviour::Degrades(Reason::OutOfMemory, "it used more memory than its limit"));
+        let back = t.wait_rollout("s", "rolled_back").await;
+        assert_eq!((back["revision"].as_u64(), back["rollout"]["reason"].as_str()), (Some(1), Some("out_of_memory")));
+        t.wait_route_with("s", |route| route.canary.is_none()).await;
+        begin("2").await;
+        t.post("/api/v1/servers/s/rollout/cancel", json!({})).await.expect(200);
+        t.wait_route_with("s", |route| route.canary.is_none()).await;
+        let kept = t.get("/api/v1/servers/s").await.body;
+        assert_eq!((kept["rollout"]["state"].as_str(), kept["revision"].as_u64()), (Some("cancelled"), Some(1)));
+        assert_eq!(kept["instances"][0]["id"], old["instance_id"]);
+        for wrong in [json!({}), json!({ "weight": 101 }), json!({ "weight": 1, "promote_after_seconds": 0 })] {
+            t.patch("/api/v1/servers/s", json!({ "environment": { "A": "9" }, "canary": wrong })).await.expect(422);
+        }
+        t.post("/api/v1/servers/s/stop", json!({})).await.expect(202);
+        let body = json!({ "environment": { "A": "9" }, "canary": { "weight": 5 } });
+        t.patch("/api/v1/servers/s", body).await.expect(422);
+    }
+
+    async fn draining_moves_what_may_run_elsewhere_and_says_what_stays(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        t.deploy("free").await;
+        t.post("/api/v1/servers", json!({ "name": "tied", "entry": EVERYTHING, "toolbox": "edge" })).await.expect(201);
+        t.wait_rollout("tied", "done").await;
+        let local = FakeAgent::local(&t.control).await;
+        local.behave("free", Behaviour::Hangs);
+        t.post("/api/v1/toolboxes/edge/drain", json!({})).await.expect(200);
+        let both = t.wait("/api/v1/servers/free", |_, body| body["instances"].as_array().unwrap().len() == 2).await;
+        assert_eq!((both["phase"].as_str(), both["instances"][0]["toolbox"].as_str()), (Some("ready"), Some("edge")));
+        let draining = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
+        assert_eq!(draining["drain"], json!({ "moving": 1, "stays": ["tied"] }), "{draining}");
+        let message = "takes nothing new; 1 instances are still to move; `tied` must run here and stay";
+        assert_eq!(draining["message"], message);
+        local.behave("free", Behaviour::Ready);
+        let new = both["instances"][1]["id"].as_str().unwrap().to_owned();
+        t.wait_route("free", |target| {
+            matches!(target, Some(Target::Instances(all)) if all.len() == 1 && all[0].id.to_string() == new)
+        }).await;
+        t.drained();
+        let moved = t.wait("/api/v1/servers/free", |_, body| body["instances"].as_array().unwrap().len() == 1).await;
+        assert_eq!(moved["instances"][0]["toolbox"], "local");
+        assert_eq!(edge.deeds(), ["run free@1", "run tied@1", "stop free@1"]);
+        assert_eq!(t.get("/api/v1/toolboxes/edge").await.body["drain"], json!({ "moving": 0, "stays": ["tied"] }));
+        t.delete("/api/v1/toolboxes/edge").await.expect(409);
+        t.delete("/api/v1/servers/tied").await.expect(202);
+        t.wait("/api/v1/servers/tied", |status, _| status == 404).await;
+        t.delete("/api/v1/toolboxes/edge").await.expect(204);
+    }
+
+    async fn how_a_toolboxs_instances_fare_is_told_with_the_toolbox_and_for_all(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.deploy("good").await;
+        t.deploy("bad").await;
+        agent.answered("good", started_at());
+        agent.behave("bad", Behaviour::Degrades(Reason::ProbeFailed, "it stopped answering"));
+        t.wait("/api/v1/servers/bad", |_, body| body["phase"] == "degraded").await;
+        let health = t.get("/api/v1/toolboxes/local").await.expect(200).body["health"].clone();
+        assert_eq!(health["phases"], json!([{ "phase": "degraded", "count": 1 }, { "phase": "ready", "count": 1 }]));
+        let error = &health["recent_errors"][0];
+        assert_eq!((error["server"].as_str(), error["reason"].as_str()), (Some("bad"), Some("probe_failed")));
+        assert_eq!((error["toolbox"].as_str(), error["message"].as_str()), (Some("local"), Some("it stopped answering")));
+        assert_eq!(health["last_success_at"], started_at().to_string());
+        assert_eq!(t.get("/api/v1/overview").await.expect(200).body["instances"], health);
+    }
+}
+
+fn ready(server: &Value) -> Vec<&Value> {
+    server["instances"].as_array().unwrap().iter().filter(|instance| instance["phase"] == "ready").collect()
+}
+
+fn count(agent: &FakeAgent, deed: &str) -> usize {
+    agent.deeds().iter().filter(|done| *done == deed).count()
+}
+
+fn routes(target: Option<&Target>) -> usize {
+    match target {
+        Some(Target::Instances(instances)) => instances.len(),
+        _ => 0,
     }
 }
 

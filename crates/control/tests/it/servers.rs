@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use toolyard_store::ToolsetRow;
-use toolyard_types::snapshot::Target;
+use toolyard_types::snapshot::{ServerRoute, Target};
 use toolyard_types::state::Reason;
-use toolyard_types::{Name, ToolsetId};
+use toolyard_types::{Name, RevisionId, ToolsetId};
 
 use crate::agent::{Behaviour, FakeAgent};
 use crate::harness::{OWNER_KEY, TestControl, both_engines};
@@ -69,6 +69,40 @@ impl TestControl {
     pub(crate) fn drained(&self) {
         self.clock.step_ms(1_500);
         self.control.wake_loops();
+    }
+
+    /// Makes a toolbox and starts its agent.
+    pub(crate) async fn join(&self, name: &str) -> FakeAgent {
+        let made = self.post("/api/v1/toolboxes", json!({ "name": name })).await.expect(201).body;
+        let agent = FakeAgent::start(&self.control, made["toolbox"]["id"].as_str().unwrap().parse().unwrap());
+        self.wait(&format!("/api/v1/toolboxes/{name}"), |_, body| body["state"] == "online").await;
+        agent
+    }
+
+    /// Waits until a loop has run again.
+    pub(crate) async fn wait_loop(&self, name: &str) {
+        let runs = || self.control.loop_status().into_iter().find(|(it, _)| *it == name).map(|(_, status)| status.at);
+        let now = self.clock.now();
+        self.wait("/api/v1/version", |_, _| runs() == Some(now)).await;
+    }
+
+    /// Waits until the gateway's calls to a server go to a revision.
+    pub(crate) async fn wait_revision_route(&self, name: &str, number: u64) {
+        let revisions = self.get(&format!("/api/v1/servers/{name}/revisions")).await.expect(200).body;
+        let revision = revisions["items"].as_array().unwrap().iter().find(|it| it["number"] == number).unwrap();
+        let id: RevisionId = revision["id"].as_str().unwrap().parse().unwrap();
+        self.wait_route_with(name, |route| route.revision == Some(id) && instances(Some(&route.target)) == 1).await;
+    }
+
+    /// Waits until the gateway's picture of a server that exists is as `reached` wants it.
+    pub(crate) async fn wait_route_with(&self, name: &str, reached: impl Fn(&ServerRoute) -> bool) {
+        let mut snapshots = self.control.snapshots();
+        let (organization, name) = (Name::new("default").unwrap(), Name::new(name).unwrap());
+        let seen = snapshots.wait_for(|snapshot| {
+            let routes = snapshot.organizations.get(&organization);
+            routes.and_then(|routes| routes.servers.get(&name)).is_some_and(|route| reached(route))
+        });
+        tokio::time::timeout(Duration::from_secs(10), seen).await.expect("in time").expect("it lives");
     }
 
     /// Waits until the gateway's picture of a server is as `reached` wants it.
@@ -343,6 +377,25 @@ both_engines! {
         let put = async |body| t.ask_as(&key, http::Method::PUT, "/api/v1/toolsets/set", Some(body)).await;
         put(toolset(&["mine", "theirs"])).await.expect(403);
         put(toolset(&["mine"])).await.expect(200);
+    }
+
+    async fn a_toolset_names_and_describes_tools_anew(engine) {
+        let t = TestControl::start(engine).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "start": false })).await.expect(201);
+        let toolset = |overrides: Value| json!({ "name": "all", "members": [{ "server": "s", "overrides": overrides }] });
+        let said = json!({ "echo": { "name": "say", "description": "Says it.\nAgain." } });
+        let made = t.post("/api/v1/toolsets", toolset(said.clone())).await.expect(201);
+        assert_eq!(made.body["members"][0]["overrides"], said);
+        for (wrong, field) in [
+            (json!({ "echo": { "name": "s__add" } }), "members.0.overrides.echo.name"),
+            (json!({ "echo": { "name": "a b" } }), "members.0.overrides.echo.name"),
+            (json!({ "echo": { "name": "x".repeat(65) } }), "members.0.overrides.echo.name"),
+            (json!({ "a": { "name": "same" }, "b": { "name": "same" } }), "members.0.overrides.b.name"),
+            (json!({ "echo": { "description": "\u{202e}" } }), "members.0.overrides.echo.description"),
+        ] {
+            let refused = t.put("/api/v1/toolsets/all", toolset(wrong)).await.expect(422);
+            assert_eq!(refused.body["errors"][0]["field"], field);
+        }
     }
 
     async fn toolsets_share_the_name_space_with_servers(engine) {

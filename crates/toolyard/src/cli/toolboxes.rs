@@ -53,7 +53,7 @@ pub(crate) enum Command {
         /// All its labels from now on, such as `zone=a,gpu=yes`; empty for none.
         labels: Labels,
     },
-    /// Place nothing new on a toolbox.
+    /// Place nothing new on a toolbox and move what may run elsewhere.
     Drain {
         /// The toolbox.
         name: Name,
@@ -165,6 +165,22 @@ fn print(context: &Context, toolbox: &Toolbox) {
         ("platform", toolbox.report.platform.clone()),
         ("instances", toolbox.instances.to_string()),
     ];
+    if let Some(capacity) = &toolbox.report.capacity {
+        let gib = |bytes: u64| format!("{}.{} GiB", bytes >> 30, ((bytes % (1 << 30)) * 10) >> 30);
+        let (memory, available) = (gib(capacity.memory_bytes), gib(capacity.memory_available_bytes));
+        let disk = gib(capacity.disk_free_bytes);
+        let text = format!("{} cpus, {available} of {memory} memory free, {disk} disk free", capacity.cpus);
+        fields.push(("capacity", text));
+    }
+    if let Some(health) = &toolbox.health {
+        let phases: Vec<_> = health.phases.iter().map(|count| format!("{} {}", count.count, count.phase)).collect();
+        fields.push(("health", format!("{}; {} restarts", phases.join(", "), health.restarts)));
+        fields.push(("last answer", health.last_success_at.map(|at| at.to_string()).unwrap_or_default()));
+        for error in &health.recent_errors {
+            let server = error.server.as_ref().map(Name::as_str).unwrap_or_default();
+            fields.push(("error", output::safe(&format!("{} {server}: {} {}", error.at, error.reason, error.message))));
+        }
+    }
     for (protection, enforcement) in &toolbox.report.enforcement {
         let word = if enforcement.enforced { "enforced" } else { "NOT enforced" };
         fields.push((protection, format!("{word}: {}", enforcement.detail)));

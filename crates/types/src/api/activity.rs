@@ -1,6 +1,7 @@
 //! What happens: calls, metrics, the overview, and what the console reports of itself.
 
 use super::identity::AuditRecord;
+use super::servers::Health;
 use crate::snapshot::{CallOutcome, CallRecord};
 use crate::state::{Phase, Reason, ToolboxState};
 use crate::{InstanceId, Name, ReportId, Timestamp};
@@ -35,6 +36,9 @@ pub struct Overview {
     /// Toolboxes by state.
     #[serde(default)]
     pub toolboxes: Option<Vec<ToolboxStateCount>>,
+    /// How all instances fare.
+    #[serde(default)]
+    pub instances: Option<Health>,
     /// How many toolsets there are.
     #[serde(default)]
     pub toolsets: Option<u64>,
