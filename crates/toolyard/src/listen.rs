@@ -17,6 +17,13 @@ use toolyard_link::tls::Acceptor;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long accepting pauses when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the kernel asks a silent peer whether it is there.
+#[cfg(target_os = "linux")]
+const KEEP_ALIVE_SECONDS: u32 = 10;
+/// How long a peer may leave that, or anything else that was sent, without a word that it arrived. The kernel's own
+/// patience is a quarter of an hour.
+#[cfg(target_os = "linux")]
+const SILENCE_MS: u32 = 20_000;
 /// TLS handshakes under way at once; each costs a signature before anybody is known.
 const HANDSHAKES: usize = 256;
 
@@ -54,7 +61,7 @@ async fn run(listener: TcpListener, router: Router, tls: Option<Tls>, mut draini
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let _ = stream.set_nodelay(true);
+                    prepare(&stream);
                     let (builder, router, watcher) = (builder.clone(), router.clone(), graceful.watcher());
                     match &tls {
                         None => drop(tokio::spawn(hold(stream, builder, router, watcher))),
@@ -75,6 +82,22 @@ async fn run(listener: TcpListener, router: Router, tls: Option<Tls>, mut draini
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// Small answers go at once, and a peer whose host vanished without a word is noticed.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sys::socket::{setsockopt, sockopt};
+        let set = setsockopt(stream, sockopt::KeepAlive, &true)
+            .and_then(|()| setsockopt(stream, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECONDS))
+            .and_then(|()| setsockopt(stream, sockopt::TcpKeepInterval, &KEEP_ALIVE_SECONDS))
+            .and_then(|()| setsockopt(stream, sockopt::TcpUserTimeout, &SILENCE_MS));
+        if let Err(error) = set {
+            tracing::debug!(%error, "a connection has no keep-alive");
+        }
+    }
 }
 
 async fn hold_agent(
