@@ -10,6 +10,8 @@ mod credentials;
 mod facts;
 mod fixture;
 mod isolation;
+mod leaks;
 mod network;
 mod outages;
+mod rollouts;
 mod world;

@@ -1,6 +1,6 @@
 //! A control plane of the test's own, the CLI to drive it, and small things that every scenario needs.
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::fixture::{self, FIXTURE, Registry};
 use crate::network::Network;
 
 /// The API key of every test's Toolyard.
-const KEY: &str = "ty_bootstrap_0123456789abcdef0123456789abcdef";
+pub(crate) const KEY: &str = "ty_bootstrap_0123456789abcdef0123456789abcdef";
 /// A real server, from npm.
 pub(crate) const EVERYTHING: &str = "io.github.modelcontextprotocol/server-everything";
 /// How long something honest takes on a busy machine at most.
@@ -22,9 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A `toolyard serve` without a toolbox of its own. Ended, with everything it runs, when dropped.
 pub(crate) struct Toolyard {
     pub(crate) client: Client,
+    http: reqwest::Client,
     pub(crate) runtime: tokio::runtime::Runtime,
     dir: tempfile::TempDir,
-    port: u16,
+    listen: SocketAddr,
     agent_listen: String,
     settings: Vec<String>,
     registry: Registry,
@@ -44,15 +45,25 @@ impl Toolyard {
 
     /// The same with settings, as `name=value`.
     pub(crate) fn start_at(address: IpAddr, settings: &[&str]) -> Self {
+        Self::start_listening(Ipv4Addr::LOCALHOST.into(), address, settings)
+    }
+
+    /// Reached by clients, agents and package clients at this machine's address on a network.
+    pub(crate) fn start_open(network: &Network) -> Self {
+        Self::start_listening(network.address(), network.address(), &[])
+    }
+
+    fn start_listening(clients: IpAddr, address: IpAddr, settings: &[&str]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let port = free_port(Ipv4Addr::LOCALHOST.into());
+        let listen = SocketAddr::from((clients, free_port(clients)));
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");
-        let client = Client::new(http, &format!("http://127.0.0.1:{port}"), Some(Secret::new(KEY)));
+        let client = Client::new(http.clone(), &format!("http://{listen}"), Some(Secret::new(KEY)));
         let mut toolyard = Self {
             client,
+            http,
             runtime: runtime.expect("a runtime"),
             dir: tempfile::tempdir().expect("a directory"),
-            port,
+            listen,
             agent_listen: format!("{address}:{}", free_port(address)),
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             registry: Registry::start(if address.is_loopback() { Ipv4Addr::LOCALHOST.into() } else { address }),
@@ -106,7 +117,7 @@ impl Toolyard {
             .current_dir(self.dir.path())
             .args(["serve", "--data-dir"])
             .arg(self.dir.path().join("data"))
-            .args(["--listen", &format!("127.0.0.1:{}", self.port), "--agent-listen", &self.agent_listen])
+            .args(["--listen", &self.listen.to_string(), "--agent-listen", &self.agent_listen])
             .args(["--set", "local_toolbox=false"])
             .args(self.settings.iter().flat_map(|setting| ["--set", setting]))
             .env("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "correct-horse-battery")
@@ -142,6 +153,16 @@ impl Toolyard {
         }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running program").id()
+    }
+
+    /// `HOST:PORT` of its API and gateway.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
     /// Runs a CLI command.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(self.program());
@@ -166,6 +187,18 @@ impl Toolyard {
 
     fn try_get(&self, path: &str) -> Result<Value, toolyard_client::ApiError> {
         self.runtime.block_on(self.client.get(path))
+    }
+
+    /// Its metrics, as text.
+    pub(crate) fn metrics(&self) -> String {
+        let url = format!("{}/metrics", self.client.base());
+        let read = async { self.http.get(url).send().await?.error_for_status()?.text().await };
+        self.runtime.block_on(read).expect("metrics")
+    }
+
+    /// Where a test may keep files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.dir.path()
     }
 
     /// A new toolbox; its join token.
