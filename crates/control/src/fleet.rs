@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use toolyard_link::{Channel, Links};
+use toolyard_link::{Channel, Links, Replicas};
 use toolyard_types::agent::Usage;
 use toolyard_types::snapshot::Snapshot;
 use toolyard_types::{Clock, InstanceId, Name, Timestamp, ToolboxId};
@@ -27,6 +27,8 @@ const SAMPLES: usize = 240;
 pub(crate) struct Fleet {
     /// How agents are reached: in process for the built-in toolbox, over their links for others.
     channels: Links,
+    /// The other replicas, by way of which toolboxes without a link here are reached.
+    replicas: Replicas,
     links: RwLock<Vec<String>>,
     agent_addresses: RwLock<Vec<String>>,
     remote_client: OnceLock<toolyard_mcp::http::Client>,
@@ -61,9 +63,13 @@ struct AgentSide {
 }
 
 impl Fleet {
-    pub(crate) fn new(clock: Clock) -> Self {
+    /// `ca` is the fingerprint of the CA that replicas know each other by.
+    pub(crate) fn new(clock: Clock, ca: String) -> Self {
+        let (channels, replicas) = (Links::new(clock), Replicas::new(ca));
+        channels.forward_through(replicas.clone());
         Self {
-            channels: Links::new(clock),
+            channels,
+            replicas,
             links: RwLock::default(),
             agent_addresses: RwLock::default(),
             remote_client: OnceLock::new(),
@@ -96,6 +102,7 @@ impl Fleet {
             });
             true
         });
+        self.replicas.retain(|toolbox| known.contains_key(&toolbox));
         locked(&self.usage).retain(|toolbox, _| known.contains_key(toolbox));
         locked(&self.samples).retain(|toolbox, _| known.contains_key(toolbox));
         locked(&self.answered).retain(|toolbox, _| known.contains_key(toolbox));
@@ -168,6 +175,11 @@ impl Fleet {
     /// Where agents reach the control plane, as written into their tokens.
     pub(crate) fn agent_addresses(&self) -> Vec<String> {
         self.agent_addresses.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The other replicas.
+    pub(crate) fn replicas(&self) -> &Replicas {
+        &self.replicas
     }
 
     pub(crate) fn links(&self) -> Vec<String> {

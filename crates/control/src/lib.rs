@@ -21,6 +21,7 @@ mod fleet;
 mod http;
 mod operations;
 mod reconcile;
+mod replicas;
 mod snapshot;
 mod vault;
 
@@ -157,7 +158,7 @@ impl Control {
             event_streams: Arc::new(tokio::sync::Semaphore::new(EVENT_STREAMS)),
             calls,
             catalog: catalog::CatalogState::default(),
-            fleet: fleet::Fleet::new(clock),
+            fleet: fleet::Fleet::new(clock, authority.fingerprint()),
             authority,
             first_sign_in: std::sync::Mutex::new(first_sign_in),
         }));
@@ -170,6 +171,7 @@ impl Control {
         control.spawn("call retention", calls::forget(control.clone()));
         control.spawn("auth upkeep", auth::upkeep(control.clone()));
         control.spawn("catalog changes", catalog::follow_changes(control.clone()));
+        control.spawn("replicas", replicas::keep(control.clone()));
         control.spawn("catalog sync", catalog::sync::run(control.clone()));
         reconcile::spawn(&control);
         Ok(control)

@@ -44,6 +44,7 @@ impl Control {
 /// Says what each metric of the control plane means, for `/metrics`.
 pub(crate) fn describe_metrics() {
     crate::app::reports::describe_metrics();
+    metrics::describe_gauge!("toolyard_replicas", "Replicas of this control plane that were heard of lately.");
     metrics::describe_gauge!("toolyard_servers", "Servers by the phase they are in.");
     metrics::describe_counter!("toolyard_rollouts_total", "Rollouts that ended, by how.");
     metrics::describe_histogram!(

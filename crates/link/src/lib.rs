@@ -11,6 +11,7 @@
 
 mod channel;
 mod dial;
+mod forward;
 pub mod frames;
 pub mod stack;
 mod swap;
@@ -19,4 +20,5 @@ pub mod trace;
 
 pub use channel::{Body, Channel, LinkError, in_process, once_attached};
 pub use dial::{DialError, DialOptions, Dialler};
+pub use forward::{FORWARD_PATH, Replicas};
 pub use swap::{LINK_PATH, Link, LinkKind, Links};

@@ -4,8 +4,8 @@
 //! HTTP/2 on the same socket with their roles swapped: the dialler is the server. So a host needs no open
 //! port, and a gateway reaches it with ordinary requests, many at a time, each with its own flow control.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -21,6 +21,7 @@ use tower::util::BoxCloneSyncService;
 use tracing::Instrument;
 
 use crate::dial::{DialError, Dialler};
+use crate::forward::Replicas;
 use crate::stack::{self, Peer};
 use crate::tls::{DialledStream, PeerCertificate};
 use crate::{Body, Channel, LinkError};
@@ -67,6 +68,7 @@ struct Open {
     /// Each link has a number that is never used again: an old connection that ends late must not take the place
     /// of a newer one along.
     numbers: AtomicU64,
+    replicas: OnceLock<Replicas>,
 }
 
 /// How one toolbox is reached.
@@ -108,20 +110,34 @@ impl Links {
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         stack::describe_metrics();
-        Self(Arc::new(Open { clock, toolboxes: DashMap::new(), numbers: AtomicU64::new(0) }))
+        Self(Arc::new(Open { clock, toolboxes: DashMap::new(), numbers: AtomicU64::new(0), replicas: OnceLock::new() }))
     }
 
-    /// The channel for calls to a toolbox, when it has a link here.
+    /// The channel for calls to a toolbox: its link here, else by way of another replica, where there is one.
     #[must_use]
     pub fn get(&self, toolbox: ToolboxId) -> Option<Channel> {
-        self.0.toolboxes.get(&toolbox)?.calls.as_ref().map(|held| held.channel.clone())
+        self.own(toolbox, LinkKind::Calls).or_else(|| self.0.replicas.get()?.channel(toolbox, LinkKind::Calls))
     }
 
     /// The channel for logs and downloads; the one for calls while there is no other.
     #[must_use]
     pub fn get_bulk(&self, toolbox: ToolboxId) -> Option<Channel> {
+        self.own(toolbox, LinkKind::Bulk).or_else(|| self.0.replicas.get()?.channel(toolbox, LinkKind::Bulk))
+    }
+
+    /// A toolbox's link to this process.
+    pub(crate) fn own(&self, toolbox: ToolboxId, kind: LinkKind) -> Option<Channel> {
         let entry = self.0.toolboxes.get(&toolbox)?;
-        entry.bulk.as_ref().or(entry.calls.as_ref()).map(|held| held.channel.clone())
+        let held = match kind {
+            LinkKind::Calls => entry.calls.as_ref(),
+            LinkKind::Bulk => entry.bulk.as_ref().or(entry.calls.as_ref()),
+        };
+        held.map(|held| held.channel.clone())
+    }
+
+    /// Reaches toolboxes without a link here by way of these; the first ones given stay.
+    pub fn forward_through(&self, replicas: Replicas) {
+        let _ = self.0.replicas.set(replicas);
     }
 
     /// How calls to a toolbox fare.
@@ -385,7 +401,7 @@ async fn upgrade(address: &str, stream: DialledStream, kind: LinkKind) -> Result
 mod tests {
     use super::*;
     use crate::DialOptions;
-    use crate::tls::{Acceptor, AgentKey, Authority};
+    use crate::tls::{Acceptor, AgentKey, Authority, PeerIdentity};
     use std::convert::Infallible;
     use toolyard_types::Timestamp;
     use tower::ServiceExt;
@@ -426,8 +442,8 @@ mod tests {
                             let accept = accept.clone();
                             async move {
                                 Ok::<_, Infallible>(match peer {
-                                    Some(peer) => accept.accept(peer, request.map(Body::new)),
-                                    None => status(StatusCode::UNAUTHORIZED),
+                                    Some(PeerIdentity::Toolbox(peer)) => accept.accept(peer, request.map(Body::new)),
+                                    _ => status(StatusCode::UNAUTHORIZED),
                                 })
                             }
                         });

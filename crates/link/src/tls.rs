@@ -28,7 +28,7 @@ use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
-use toolyard_types::{Clock, Secret, Timestamp, ToolboxId};
+use toolyard_types::{Clock, ReplicaId, Secret, Timestamp, ToolboxId};
 
 /// The name of every agent listener.
 pub const SERVER_NAME: &str = "agents.toolyard.internal";
@@ -61,7 +61,7 @@ pub enum TlsError {
     /// The certificate is not of this CA, or not for this key.
     #[error("the certificate is not of this CA, or not for this key")]
     Foreign,
-    /// The peer's certificate is from our CA and names no toolbox.
+    /// The peer's certificate is from our CA and names neither a toolbox nor a replica.
     #[error("the certificate names no toolbox")]
     NoToolbox,
 }
@@ -196,6 +196,32 @@ impl Authority {
         Ok(peer)
     }
 
+    /// A key and its certificate (DER) for a replica of the control plane, which dials others with it. Both stay in the
+    /// memory of whoever asks.
+    ///
+    /// # Errors
+    /// When the cryptography fails.
+    pub fn issue_replica(
+        &self,
+        replica: ReplicaId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<(AgentKey, Vec<u8>), TlsError> {
+        let doing = "make a replica's certificate";
+        let key = AgentKey::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, replica.to_string());
+        let name = format!("{REPLICA_SCHEME}{replica}");
+        params.subject_alt_names = vec![SanType::URI(name.try_into().map_err(broken(doing))?)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = date(before(now, BACKDATED));
+        params.not_after = date(until);
+        let certificate = params.signed_by(&key.0, &self.issuer).map_err(broken(doing))?;
+        Ok((key, certificate.der().to_vec()))
+    }
+
     fn issue_server(&self, now: Timestamp) -> Result<CertifiedKey, TlsError> {
         let doing = "make the agent listener's certificate";
         let key = KeyPair::generate().map_err(broken(doing))?;
@@ -212,6 +238,7 @@ impl Authority {
 }
 
 const TOOLBOX_SCHEME: &str = "toolyard://toolbox/";
+const REPLICA_SCHEME: &str = "toolyard://replica/";
 
 fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
@@ -300,19 +327,58 @@ impl PeerCertificate {
     /// # Errors
     /// When it names no toolbox.
     pub fn read(certificate: &[u8]) -> Result<Self, TlsError> {
+        match PeerIdentity::read(certificate)? {
+            PeerIdentity::Toolbox(certificate) => Ok(certificate),
+            PeerIdentity::Replica(_) => Err(TlsError::NoToolbox),
+        }
+    }
+}
+
+/// A replica of the control plane at the other end, as its certificate says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaCertificate {
+    /// Which one.
+    pub replica: ReplicaId,
+    /// When the certificate ends; the connection may last longer.
+    pub expires_at: Timestamp,
+}
+
+/// Who is at the other end of a connection to the agent listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerIdentity {
+    /// The agent of a toolbox.
+    Toolbox(PeerCertificate),
+    /// Another replica of the control plane.
+    Replica(ReplicaCertificate),
+}
+
+impl PeerIdentity {
+    /// Reads a certificate that TLS has verified.
+    ///
+    /// # Errors
+    /// When it names neither a toolbox nor a replica.
+    pub fn read(certificate: &[u8]) -> Result<Self, TlsError> {
         use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
         let (_, parsed) = X509Certificate::from_der(certificate).map_err(broken("read the peer's certificate"))?;
         let names = parsed.subject_alternative_name().ok().flatten().ok_or(TlsError::NoToolbox)?;
-        let name = names.value.general_names.iter().find_map(|name| match name {
-            GeneralName::URI(uri) => uri.strip_prefix(TOOLBOX_SCHEME),
-            _ => None,
-        });
-        let (toolbox, enrolment) = name.and_then(|name| name.split_once('/')).ok_or(TlsError::NoToolbox)?;
-        Ok(Self {
+        let expires_at = Timestamp::from_ms(parsed.validity().not_after.timestamp().saturating_mul(1000));
+        let name = |scheme| {
+            names.value.general_names.iter().find_map(|name| match name {
+                GeneralName::URI(uri) => uri.strip_prefix(scheme),
+                _ => None,
+            })
+        };
+        if let Some(replica) = name(REPLICA_SCHEME) {
+            let replica = replica.parse().map_err(|_| TlsError::NoToolbox)?;
+            return Ok(Self::Replica(ReplicaCertificate { replica, expires_at }));
+        }
+        let (toolbox, enrolment) =
+            name(TOOLBOX_SCHEME).and_then(|name| name.split_once('/')).ok_or(TlsError::NoToolbox)?;
+        Ok(Self::Toolbox(PeerCertificate {
             toolbox: toolbox.parse().map_err(|_| TlsError::NoToolbox)?,
             enrolment: enrolment.parse().map_err(|_| TlsError::NoToolbox)?,
-            expires_at: Timestamp::from_ms(parsed.validity().not_after.timestamp().saturating_mul(1000)),
-        })
+            expires_at,
+        }))
     }
 }
 
@@ -356,12 +422,12 @@ impl Acceptor {
     /// Makes a TLS session on an accepted connection, and tells who is there: nobody before its first join.
     ///
     /// # Errors
-    /// When there is no session in time, or the certificate names no toolbox.
-    pub async fn accept(&self, stream: TcpStream) -> Result<(AcceptedStream, Option<PeerCertificate>), TlsError> {
+    /// When there is no session in time, or the certificate names neither a toolbox nor a replica.
+    pub async fn accept(&self, stream: TcpStream) -> Result<(AcceptedStream, Option<PeerIdentity>), TlsError> {
         let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.0.accept(stream)).await;
         let stream = accepted.map_err(|_| TlsError::Timeout)?.map_err(TlsError::Handshake)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let peer = certificate.map(|certificate| PeerCertificate::read(certificate)).transpose()?;
+        let peer = certificate.map(|certificate| PeerIdentity::read(certificate)).transpose()?;
         Ok((stream, peer))
     }
 }

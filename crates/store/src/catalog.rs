@@ -596,6 +596,20 @@ impl OrgTx {
         self.execute(sums, [self.tenant(), entry.to_string().into()]).await.map(drop)
     }
 
+    /// How an actor rated an entry.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn catalog_rating(&self, entry: EntryId, actor: &str) -> Result<Option<u8>> {
+        #[derive(FromQueryResult)]
+        struct Rating {
+            rating: i32,
+        }
+        let sql = "SELECT rating FROM catalog_ratings WHERE organization_id = $1 AND entry_id = $2 AND actor = $3";
+        let rows = self.rows::<Rating>(sql, [self.tenant(), entry.to_string().into(), actor.into()]).await?;
+        Ok(rows.first().and_then(|row| u8::try_from(row.rating).ok()))
+    }
+
     /// Versions of approved, public entries, by name and version.
     ///
     /// # Errors

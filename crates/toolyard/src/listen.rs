@@ -11,7 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use toolyard_link::tls::Acceptor;
+use toolyard_link::tls::{Acceptor, PeerIdentity};
 
 /// How long a peer may take to send a request's head: without a limit a few slow peers hold every connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -112,7 +112,10 @@ async fn hold_agent(
     let accepted = acceptor.accept(stream).await;
     drop(place);
     match accepted {
-        Ok((stream, Some(certificate))) => {
+        Ok((stream, Some(PeerIdentity::Toolbox(certificate)))) => {
+            hold(stream, builder, router.layer(Extension(certificate)), watcher).await;
+        }
+        Ok((stream, Some(PeerIdentity::Replica(certificate)))) => {
             hold(stream, builder, router.layer(Extension(certificate)), watcher).await;
         }
         Ok((stream, None)) => hold(stream, builder, router, watcher).await,

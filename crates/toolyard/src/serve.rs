@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Extension, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -19,8 +19,8 @@ use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, Source
 use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
-use toolyard_link::tls::Acceptor;
-use toolyard_link::{Channel, LINK_PATH, in_process, once_attached};
+use toolyard_link::tls::{Acceptor, ReplicaCertificate};
+use toolyard_link::{Channel, FORWARD_PATH, LINK_PATH, in_process, once_attached};
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store};
 use toolyard_types::agent::ToolboxReport;
@@ -155,7 +155,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         https: settings.public_url.as_deref().is_some_and(|url| url.starts_with("https://")),
     };
     let public = public_router(state, &gateway);
-    let agents = agent_router(&control);
+    let agents = agent_router(&control, &clock);
     let (drain, draining) = watch::channel(false);
     let servers = [
         tokio::spawn(listen::serve(listener, public, draining.clone())),
@@ -404,7 +404,7 @@ fn problem_response(problem: &Problem) -> Response {
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
 }
 
-fn agent_router(control: &Control) -> Router {
+fn agent_router(control: &Control, clock: &Clock) -> Router {
     let accepting = control.clone();
     let link = move |request: Request| async move {
         match accepting.link_certificate(request.extensions()).await {
@@ -412,7 +412,15 @@ fn agent_router(control: &Control) -> Router {
             Err(error) => error.into_response(),
         }
     };
-    Router::new().route(LINK_PATH, post(link)).fallback_service(control.agent_router())
+    let (links, clock) = (control.links(), clock.clone());
+    let forward = move |Extension(certificate): Extension<ReplicaCertificate>, request: Request| async move {
+        links.forwarded(&certificate, clock.now(), request).await
+    };
+    Router::new()
+        .route(LINK_PATH, post(link))
+        .route(&format!("{FORWARD_PATH}/{{toolbox}}"), any(forward.clone()))
+        .route(&format!("{FORWARD_PATH}/{{toolbox}}/{{*path}}"), any(forward))
+        .fallback_service(control.agent_router())
 }
 
 fn announce(settings: &Settings, control: &Control, console: Console, first_key: Option<&Secret>) {

@@ -233,6 +233,28 @@ fn certificates_are_renewed_by_themselves_and_no_call_fails_meanwhile() {
     agent.interrupt();
 }
 
+#[test]
+fn a_replica_without_a_link_reaches_a_toolbox_by_way_of_another_and_agents_link_to_every_replica() {
+    let mut first = Toolyard::start_with(Engine::Postgres, "127.0.0.1", &["local_toolbox=false"]);
+    let agent = Agent::enrolled(&first, "edge1", "");
+    first.json(&["deploy", EVERYTHING, "--name", "far", "--toolbox", "edge1", "--wait"]);
+
+    // Where it says that it is nobody listens, so that no agent gets there.
+    let unreached = first.replica(&["local_toolbox=false", "agent_addresses=127.0.0.1:1"]);
+    wait_until(Duration::from_secs(30), "calls go by way of the first replica", || echoes(&unreached, "far"));
+    assert_eq!(toolbox(&unreached, "edge1")["link"]["connected"], false);
+    assert!(unreached.ok(&["servers", "logs", "far"]).contains("started process"), "and logs");
+
+    let other = first.replica(&["local_toolbox=false"]);
+    wait_until(Duration::from_secs(60), "the agent links to the new replica", || {
+        toolbox(&other, "edge1")["link"]["connected"] == true
+    });
+    first.kill();
+    assert!(echoes(&other, "far"), "its link does not need the first one\n{}", other.log_text());
+    wait_until(Duration::from_secs(60), "calls go by way of the new replica", || echoes(&unreached, "far"));
+    agent.interrupt();
+}
+
 /// A forward proxy: answers `CONNECT` with 503 as often as told, then connects.
 struct Proxy {
     port: u16,

@@ -37,6 +37,8 @@ pub(crate) struct Toolyard {
     /// The address that agents reach it at.
     agent_host: String,
     database: Option<String>,
+    /// Whether the database is another one's.
+    shared: bool,
     child: Option<Child>,
 }
 
@@ -58,12 +60,33 @@ impl Toolyard {
             port: free_port(),
             agent_port: free_port(),
             database,
+            shared: false,
             child: None,
             agent_host: agent_host.to_owned(),
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
         };
         toolyard.serve();
         toolyard
+    }
+
+    /// Starts another replica on the same database, with the same master key.
+    pub(crate) fn replica(&self, settings: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("data")).expect("a data directory");
+        let key = |dir: &Path| dir.join("data/vault.key");
+        std::fs::copy(key(self.dir.path()), key(dir.path())).expect("the master key");
+        let mut replica = Self {
+            dir,
+            port: free_port(),
+            agent_port: free_port(),
+            settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            agent_host: self.agent_host.clone(),
+            database: self.database.clone(),
+            shared: true,
+            child: None,
+        };
+        replica.serve();
+        replica
     }
 
     /// Starts the program (again) on the same data directory.
@@ -218,7 +241,7 @@ impl Drop for Toolyard {
         for pid in self.processes() {
             signal(pid, "KILL");
         }
-        if let Some(url) = &self.database {
+        if let Some(url) = self.database.as_ref().filter(|_| !self.shared) {
             drop_database(url);
         }
     }

@@ -1,0 +1,1 @@
+CREATE TABLE replicas (id TEXT PRIMARY KEY, address TEXT NOT NULL, version TEXT NOT NULL, started_at BIGINT NOT NULL, seen_at BIGINT NOT NULL)
