@@ -156,6 +156,29 @@ pub struct ToolsetMember {
     /// Only these tools, as the server names them; `None` for all, also those it adds later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Vec<String>>,
+    /// What clients are told of a tool instead of what its server says, by the tool's name there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overrides: BTreeMap<String, ToolOverride>,
+}
+
+impl ToolsetMember {
+    /// A server with all its tools as it describes them.
+    #[must_use]
+    pub fn whole(server: Name) -> Self {
+        Self { server, tools: None, overrides: BTreeMap::new() }
+    }
+}
+
+/// What a toolset says of a tool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ToolOverride {
+    /// Its name in the toolset; else `{server}__{tool}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its description; else the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
 }
 
 /// A remote server's address with its secrets filled in, good for a while.

@@ -23,7 +23,7 @@ use toolyard_types::{EntryName, Name, SourceId};
 use super::{allow, audit, flags};
 use crate::catalog::entry::{is_category, newest_first};
 use crate::catalog::index::{Place, Query, Review, Sort};
-use crate::catalog::merge::{Incoming, Rules, merge};
+use crate::catalog::merge::{Incoming, OUR_META, Rules, merge};
 use crate::catalog::{best, index, no_entry, no_version, sync, validate};
 use crate::{Caller, Control, ControlError, Result};
 
@@ -31,6 +31,7 @@ const PAGE: u32 = 50;
 const LARGEST_PAGE: u32 = 500;
 const LONGEST_SEARCH: usize = 200;
 const LONGEST_REASON: usize = 500;
+const LONGEST_README: usize = 64 * 1024;
 const MAX_SOURCES: usize = 50;
 
 /// Finds entries.
@@ -125,14 +126,20 @@ pub(crate) async fn get_entry(
     let tx = control.store().org_read(caller.organization).await?;
     let sources = tx.catalog_sources().await?;
     let entry = shown(&tx, &sources, name).await?;
-    full(&tx, &sources, entry, version).await
+    full(&tx, caller, &sources, entry, version).await
 }
 
 async fn shown(tx: &OrgTx, sources: &[CatalogSource], name: &EntryName) -> Result<CatalogEntry> {
     best(sources, tx.catalog_entries_named(name.as_str()).await?).ok_or_else(|| no_entry(name))
 }
 
-async fn full(tx: &OrgTx, sources: &[CatalogSource], entry: CatalogEntry, version: Option<&str>) -> Result<Entry> {
+async fn full(
+    tx: &OrgTx,
+    caller: &Caller,
+    sources: &[CatalogSource],
+    entry: CatalogEntry,
+    version: Option<&str>,
+) -> Result<Entry> {
     let deployments = tx.count_catalog_deployments_of(&[&entry.name]).await?.into_iter().collect();
     let name = EntryName::new(entry.name.clone())?;
     let version = version.unwrap_or(&entry.latest_version);
@@ -140,6 +147,7 @@ async fn full(tx: &OrgTx, sources: &[CatalogSource], entry: CatalogEntry, versio
     let stored = stored.ok_or_else(|| no_version(&name, version))?;
     let server: ServerJson =
         serde_json::from_str(&stored.document).map_err(ControlError::internal("reading a stored server.json"))?;
+    let own_rating = tx.catalog_rating(entry.id, &caller.actor.to_string()).await?;
     let (review, review_reason, public) = (entry.review.clone(), entry.review_reason.clone(), entry.public);
     let mut summary = summary(sources, &deployments, entry)?;
     if !stored.latest {
@@ -147,7 +155,7 @@ async fn full(tx: &OrgTx, sources: &[CatalogSource], entry: CatalogEntry, versio
         summary.status = stored.status;
         summary.status_message = stored.status_message;
     }
-    Ok(Entry { summary, server, review, review_reason, public })
+    Ok(Entry { summary, server, review, review_reason, public, own_rating })
 }
 
 fn summary(sources: &[CatalogSource], deployments: &HashMap<String, u32>, entry: CatalogEntry) -> Result<EntrySummary> {
@@ -214,7 +222,10 @@ pub(crate) async fn publish(control: &Control, caller: &Caller, request: Publish
         return Ok(Published { entry: None, validation });
     }
     let server = server.filter(|_| validation.errors.is_empty());
-    let Some(server) = server else { return Err(ControlError::EntryInvalid(validation.errors)) };
+    let Some(mut server) = server else { return Err(ControlError::EntryInvalid(validation.errors)) };
+    if let Some(readme) = request.readme.filter(|readme| !readme.trim().is_empty()) {
+        describe(&mut server, readme)?;
+    }
     let reviews = allow(control, caller, Action::CatalogReview, &Resource::Organization).is_ok();
     if !reviews {
         flags::require(control, caller, "catalog_submissions")?;
@@ -256,6 +267,22 @@ pub(crate) async fn publish(control: &Control, caller: &Caller, request: Publish
     finish(control, caller, tx, action, &name, json!({ "version": version, "public": request.public })).await?;
     let entry = get_entry(control, caller, &name, None).await?;
     Ok(Published { entry: Some(entry), validation })
+}
+
+/// Puts a README into a document, beside what its publisher says there.
+fn describe(server: &mut ServerJson, readme: String) -> Result<()> {
+    if readme.len() > LONGEST_README {
+        return Err(ControlError::field("readme", format!("must have at most {LONGEST_README} bytes")));
+    }
+    if readme.contains('\0') {
+        return Err(ControlError::field("readme", "must not hold a NUL character"));
+    }
+    let ours = server.meta.get_or_insert_default().entry(OUR_META).or_insert_with(|| json!({}));
+    match ours.as_object_mut() {
+        Some(ours) => drop(ours.insert("readme".to_owned(), readme.into())),
+        None => *ours = json!({ "readme": readme }),
+    }
+    Ok(())
 }
 
 /// An approved version is immutable, and an approved entry's next version is a reviewer's to publish: it
@@ -328,7 +355,7 @@ pub(crate) async fn review(
     finish(control, caller, tx, action, name, detail).await?;
     let tx = control.store().org_read(caller.organization).await?;
     let entry = tx.catalog_entries_by_id(&[id]).await?.into_iter().next().ok_or_else(|| no_entry(name))?;
-    full(&tx, &sources, entry, None).await
+    full(&tx, caller, &sources, entry, None).await
 }
 
 async fn own_entry(tx: &OrgTx, own: SourceId, name: &EntryName) -> Result<CatalogEntry> {

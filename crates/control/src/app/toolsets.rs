@@ -1,12 +1,14 @@
 //! Toolsets: chosen tools of several servers under one name.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use toolyard_policy::Resource;
 use toolyard_store::{OrgTx, ToolsetRow};
 use toolyard_types::access::Action;
 use toolyard_types::api::servers::{PutToolset, Toolset};
 use toolyard_types::api::{Page, PageQuery};
-use toolyard_types::name::is_hidden;
+use toolyard_types::name::{is_hidden, printable};
 use toolyard_types::snapshot::ToolsetMember;
 use toolyard_types::{FieldError, Name, ToolsetId};
 
@@ -17,6 +19,10 @@ use crate::{Caller, Control, ControlError, Result};
 const MOST_MEMBERS: usize = 100;
 /// The most tools named for one server.
 const MOST_TOOLS: usize = 1000;
+/// The most tools of one toolset that are named or described anew.
+const MOST_OVERRIDES: usize = 1000;
+/// The longest name that clients accept.
+const LONGEST_TOOL_NAME: usize = 64;
 /// The longest description, in characters.
 const LONGEST_DESCRIPTION: usize = 4000;
 
@@ -167,5 +173,41 @@ async fn check(tx: &OrgTx, request: &PutToolset) -> Result<()> {
             error(format!("members.{number}.tools"), format!("at most {MOST_TOOLS} tools, 1 to 256 bytes each"));
         }
     }
+    check_overrides(&request.members, &mut error);
     if errors.is_empty() { Ok(()) } else { Err(ControlError::Invalid(errors)) }
+}
+
+/// New names may not be mistaken for `{server}__{tool}`, so that a server or a tool that is added later never
+/// takes the place of one.
+fn check_overrides(members: &[ToolsetMember], error: &mut impl FnMut(String, String)) {
+    let mut names = BTreeSet::new();
+    let mut count = 0;
+    let plain = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    for (number, member) in members.iter().take(MOST_MEMBERS).enumerate() {
+        for (tool, said) in &member.overrides {
+            count += 1;
+            if count > MOST_OVERRIDES {
+                return error("members".into(), format!("at most {MOST_OVERRIDES} tools may be named or described anew"));
+            }
+            let at = format!("members.{number}.overrides.{}", printable(tool));
+            if tool.is_empty() || tool.len() > 256 {
+                error(at.clone(), "a tool's name has 1 to 256 bytes".into());
+            }
+            if let Some(name) = &said.name {
+                if name.is_empty() || name.len() > LONGEST_TOOL_NAME || !plain(name) || name.contains("__") {
+                    let rule = format!("1 to {LONGEST_TOOL_NAME} of A-Z, a-z, 0-9, `_` and `-`, and not `__`");
+                    error(format!("{at}.name"), format!("`{}` must have {rule}", printable(name)));
+                } else if !names.insert(name.as_str()) {
+                    error(format!("{at}.name"), format!("another tool is called `{name}`"));
+                }
+            }
+            let hidden = |text: &String| text.chars().any(|c| is_hidden(c) && !matches!(c, '\n' | '\t'));
+            if said.description.as_ref().is_some_and(|text| text.chars().count() > LONGEST_DESCRIPTION) {
+                error(format!("{at}.description"), format!("has more than {LONGEST_DESCRIPTION} characters"));
+            }
+            if said.description.as_ref().is_some_and(hidden) {
+                error(format!("{at}.description"), "holds control or direction characters".into());
+            }
+        }
+    }
 }

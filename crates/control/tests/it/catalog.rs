@@ -113,6 +113,18 @@ both_engines! {
         assert_eq!(test.delete(&path(EVERYTHING)).await.expect(409).code(), "conflict");
     }
 
+    async fn a_published_entry_may_carry_a_readme_of_bounded_size(engine) {
+        let test = TestControl::start(engine).await;
+        let body = |readme: String| json!({"server": document("io.example/tool", "1.0.0"), "readme": readme});
+        let refused = test.post("/api/v1/catalog/entries", body("x".repeat(65_537))).await.expect(422);
+        assert_eq!(refused.body["errors"][0]["field"], "readme");
+        test.post("/api/v1/catalog/entries", body("# Tool".to_owned())).await.expect(201);
+        let shown = test.get(&path("io.example/tool")).await.expect(200);
+        assert_eq!(shown.body["server"]["_meta"]["toolyard/catalog"]["readme"], "# Tool");
+        // It is a part of the version, which does not change.
+        assert_eq!(test.post("/api/v1/catalog/entries", body("# Other".to_owned())).await.expect(409).code(), "already_exists");
+    }
+
     async fn a_newer_version_becomes_the_latest_and_the_older_stays_deployable(engine) {
         let test = TestControl::start(engine).await;
         for version in ["1.9.0", "1.10.0", "1.2.0"] {
@@ -189,6 +201,8 @@ both_engines! {
         for bad in [0, 6] {
             assert_eq!(test.put(&rating, json!({"rating": bad})).await.expect(422).code(), "validation_failed");
         }
+        assert_eq!(test.get(&path(EVERYTHING)).await.expect(200).body["own_rating"], 4, "the caller's own");
+        assert_eq!(test.get(&path("io.github.modelcontextprotocol/server-time")).await.expect(200).body["own_rating"], Value::Null);
         let best = test.get("/api/v1/catalog/entries?sort=rating&limit=1").await.expect(200);
         assert_eq!(names(&best.body), [EVERYTHING]);
     }

@@ -43,6 +43,9 @@ pub(crate) enum Command {
         /// A category; repeat for several.
         #[arg(long = "category")]
         categories: Vec<String>,
+        /// A Markdown file with what people read about it.
+        #[arg(long, value_name = "FILE")]
+        readme: Option<PathBuf>,
         /// Show it at /v0.1/servers without a key.
         #[arg(long)]
         public: bool,
@@ -156,12 +159,18 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
                 vec![category.name.clone(), category.entries.to_string()]
             });
         }
-        Command::Publish { file, categories, public, dry_run } => {
+        Command::Publish { file, categories, readme, public, dry_run } => {
             let text =
                 std::fs::read(&file).map_err(|e| Failure::new(format!("cannot read `{}`: {e}", file.display())))?;
             let server = serde_json::from_slice(&text)
                 .map_err(|e| Failure::new(format!("`{}` is not JSON: {e}", file.display())))?;
-            let body = PublishEntry { server, categories, public, dry_run };
+            let readme = readme
+                .map(|file| {
+                    std::fs::read_to_string(&file)
+                        .map_err(|e| Failure::new(format!("cannot read `{}` as text: {e}", file.display())))
+                })
+                .transpose()?;
+            let body = PublishEntry { server, categories, readme, public, dry_run };
             print_published(context.format, &client.post("/catalog/entries", &body).await?);
         }
         Command::Review { name, approve, reject } => {

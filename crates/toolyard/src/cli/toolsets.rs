@@ -6,7 +6,7 @@ use toolyard_client::segment;
 use toolyard_types::Name;
 use toolyard_types::api::Page;
 use toolyard_types::api::servers::{PutToolset, Toolset};
-use toolyard_types::snapshot::ToolsetMember;
+use toolyard_types::snapshot::{ToolOverride, ToolsetMember};
 
 use super::context::{Context, Failure};
 use super::output;
@@ -24,7 +24,8 @@ pub(crate) enum Command {
     /// Make a toolset.
     #[command(after_help = "Examples:
   toolyard toolsets create all --servers everything,time
-  toolyard toolsets create safe --servers time --tool everything=echo --tool everything=add")]
+  toolyard toolsets create safe --servers time --tool everything=echo --tool everything=add
+  toolyard toolsets create clock --servers time --rename time/get_current_time=now")]
     Create(Members),
     /// Replace a toolset's members.
     Update(Members),
@@ -46,21 +47,41 @@ pub(crate) struct Members {
     /// One tool of a server: SERVER=TOOL; repeat for several.
     #[arg(long = "tool", value_name = "SERVER=TOOL", value_parser = super::name_value)]
     tools: Vec<(String, String)>,
+    /// Another name for a tool: SERVER/TOOL=NAME; repeat for several.
+    #[arg(long = "rename", value_name = "SERVER/TOOL=NAME", value_parser = super::name_value)]
+    renamed: Vec<(String, String)>,
+    /// Another description for a tool: SERVER/TOOL=TEXT; repeat for several.
+    #[arg(long = "describe", value_name = "SERVER/TOOL=TEXT", value_parser = super::name_value)]
+    described: Vec<(String, String)>,
     /// Shown to clients.
     #[arg(long, default_value = "")]
     description: String,
 }
 
+/// What is said of `SERVER/TOOL`, whose server must be a member.
+fn overridden<'a>(members: &'a mut [ToolsetMember], tool: &str) -> Result<&'a mut ToolOverride, Failure> {
+    let (server, tool) =
+        tool.split_once('/').ok_or_else(|| Failure::new(format!("`{tool}` is not SERVER/TOOL, such as time/now")))?;
+    let member = members.iter_mut().find(|member| member.server.as_str() == server);
+    let member = member.ok_or_else(|| Failure::new(format!("server `{server}` is not in the toolset")))?;
+    Ok(member.overrides.entry(tool.to_owned()).or_default())
+}
+
 impl Members {
     fn body(self) -> Result<PutToolset, Failure> {
-        let mut members: Vec<ToolsetMember> =
-            self.servers.into_iter().map(|server| ToolsetMember { server, tools: None }).collect();
+        let mut members: Vec<ToolsetMember> = self.servers.into_iter().map(ToolsetMember::whole).collect();
         for (server, tool) in self.tools {
             let server = Name::new(server).map_err(|error| Failure::new(error.to_string()))?;
             match members.iter_mut().find(|member| member.server == server) {
                 Some(member) => member.tools.get_or_insert_default().push(tool),
-                None => members.push(ToolsetMember { server, tools: Some(vec![tool]) }),
+                None => members.push(ToolsetMember { tools: Some(vec![tool]), ..ToolsetMember::whole(server) }),
             }
+        }
+        for (tool, name) in self.renamed {
+            overridden(&mut members, &tool)?.name = Some(name);
+        }
+        for (tool, description) in self.described {
+            overridden(&mut members, &tool)?.description = Some(description);
         }
         Ok(PutToolset { name: self.name, description: self.description, members })
     }

@@ -56,6 +56,9 @@ pub struct Entry {
     pub review_reason: Option<String>,
     /// Whether `/v0.1/servers` shows it without a key.
     pub public: bool,
+    /// How the caller rated it, 1 to 5.
+    #[serde(default)]
+    pub own_rating: Option<u8>,
 }
 
 /// One version of an entry.
@@ -123,6 +126,9 @@ pub struct PublishEntry {
     /// Its categories.
     #[serde(default)]
     pub categories: Vec<String>,
+    /// What people read about it, in Markdown, at most 64 KiB; a part of the version like the document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readme: Option<String>,
     /// Whether `/v0.1/servers` shows it without a key.
     #[serde(default)]
     pub public: bool,
