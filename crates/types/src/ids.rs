@@ -75,4 +75,6 @@ id! {
     JobId,
     /// One line of the audit log.
     AuditId,
+    /// One run of the control plane with its gateway, beside others on the same store.
+    ReplicaId,
 }
