@@ -168,6 +168,8 @@ export interface Entry {
   verified_by?: string | null
   /** The latest version. */
   version: string
+  /** How the caller rated it, 1 to 5. */
+  own_rating?: number | null
   /** Whether `/v0.1/servers` shows it without a key. */
   public: boolean
   /** `approved`, `submitted` or `rejected`; entries from a source are approved. */
@@ -192,6 +194,7 @@ export const EntrySchema: v.GenericSchema<unknown, Entry> = v.object({
   updated_at: TimestampSchema,
   verified_by: v.nullish(v.string()),
   version: v.string(),
+  own_rating: v.nullish(v.number()),
   public: v.boolean(),
   review: v.string(),
   review_reason: v.nullish(v.string()),
@@ -309,6 +312,8 @@ export interface PublishEntry {
   dry_run?: boolean
   /** Whether `/v0.1/servers` shows it without a key. */
   public?: boolean
+  /** What people read about it, in Markdown, at most 64 KiB; a part of the version like the document. */
+  readme?: string | null
   /** The entry. */
   server: unknown
 }

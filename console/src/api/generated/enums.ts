@@ -19,7 +19,7 @@ export const CallOutcomeSchema: v.GenericSchema<unknown, CallOutcome> = v.custom
 
 /** A stable problem code. */
 export type Code = (typeof CODE)[number]
-export const CODE = ['bad_request', 'invalid_json', 'validation_failed', 'unauthenticated', 'invalid_credentials', 'token_invalid', 'token_used', 'token_expired', 'token_foreign', 'certificate_required', 'certificate_revoked', 'forbidden', 'csrf_rejected', 'feature_disabled', 'not_found', 'method_not_allowed', 'not_acceptable', 'already_exists', 'conflict', 'idempotency_mismatch', 'precondition_failed', 'payload_too_large', 'unsupported_media_type', 'rate_limited', 'unsupported_by_engine', 'credential_missing', 'entry_invalid', 'server_not_ready', 'upstream_failed', 'upstream_timeout', 'snapshot_stale', 'shutting_down', 'store_unavailable', 'version_unsupported', 'internal'] as const
+export const CODE = ['bad_request', 'invalid_json', 'validation_failed', 'unauthenticated', 'invalid_credentials', 'token_invalid', 'token_used', 'token_expired', 'token_foreign', 'certificate_required', 'certificate_revoked', 'forbidden', 'csrf_rejected', 'feature_disabled', 'not_found', 'method_not_allowed', 'not_acceptable', 'already_exists', 'conflict', 'idempotency_mismatch', 'precondition_failed', 'payload_too_large', 'unsupported_media_type', 'rate_limited', 'unsupported_by_engine', 'credential_missing', 'entry_invalid', 'server_not_ready', 'no_capacity', 'upstream_failed', 'upstream_timeout', 'snapshot_stale', 'shutting_down', 'store_unavailable', 'version_unsupported', 'internal'] as const
 export const CodeSchema: v.GenericSchema<unknown, Code> = v.custom<Code>(isString)
 
 /** The two eras of MCP: before and after sessions were removed (`docs/ARCHITECTURE.md`). */
@@ -50,7 +50,12 @@ export type Phase = (typeof PHASE)[number]
 export const PHASE = ['pending', 'preparing', 'starting', 'ready', 'degraded', 'stopping', 'stopped', 'failed'] as const
 export const PhaseSchema: v.GenericSchema<unknown, Phase> = v.custom<Phase>(isString)
 
-/** Why something is in its state. One table for instances, rollouts, servers and toolboxes. */
+/**
+ * Why something is in its state. One table for instances, rollouts, servers and toolboxes.
+ *
+ * On a wire a word that this version does not know reads as `internal`: a newer peer may know more of them, and
+ * the message beside it says what is meant.
+ */
 export type Reason = (typeof REASON)[number]
 export const REASON = ['requested', 'awaiting_toolbox', 'resolving', 'installing', 'awaiting_probe', 'answered', 'image_not_found', 'package_not_found', 'install_failed', 'checksum_mismatch', 'config_invalid', 'credential_missing', 'credential_expired', 'start_timeout', 'handshake_failed', 'crash_loop', 'exited', 'out_of_memory', 'probe_failed', 'toolbox_unreachable', 'engine_unavailable', 'unsupported_by_engine', 'no_capacity', 'remote_unreachable', 'quarantined', 'deadline_exceeded', 'superseded', 'tools_lost', 'observing', 'canary', 'outside_window', 'drained', 'scaled_down', 'internal'] as const
 export const ReasonSchema: v.GenericSchema<unknown, Reason> = v.custom<Reason>(isString)

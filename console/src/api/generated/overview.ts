@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { CallOutcomeSchema, PhaseSchema, ReasonSchema, ToolboxStateSchema, type CallOutcome, type Phase, type Reason, type ToolboxState } from './enums'
-import { AuditRecordSchema, NameSchema, TimestampSchema, type AuditRecord, type Name, type Timestamp } from './shared'
+import { AuditRecordSchema, HealthSchema, NameSchema, TimestampSchema, type AuditRecord, type Health, type Name, type Timestamp } from './shared'
 
 /** Calls of one minute. */
 export interface CallMinute {
@@ -147,6 +147,7 @@ export interface Overview {
   calls?: CallsOverview | null
   /** How many credentials there are. */
   credentials?: number | null
+  instances?: Health | null
   /** What somebody new has done already. */
   next_step: NextStep
   servers?: ServersOverview | null
@@ -160,6 +161,7 @@ export const OverviewSchema: v.GenericSchema<unknown, Overview> = v.object({
   at: TimestampSchema,
   calls: v.nullish(CallsOverviewSchema),
   credentials: v.nullish(v.number()),
+  instances: v.nullish(HealthSchema),
   next_step: NextStepSchema,
   servers: v.nullish(ServersOverviewSchema),
   toolboxes: v.nullish(v.array(ToolboxStateCountSchema)),

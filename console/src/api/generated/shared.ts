@@ -1,6 +1,6 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
-import { CodeSchema, type Code } from './enums'
+import { CodeSchema, PhaseSchema, ReasonSchema, type Code, type Phase, type Reason } from './enums'
 
 /** A key for machines. */
 export type ApiKeyId = string
@@ -148,9 +148,72 @@ export const FieldErrorSchema: v.GenericSchema<unknown, FieldError> = v.object({
   message: v.string(),
 })
 
+/** How many instances are in a phase. */
+export interface InstanceCount {
+  /** How many. */
+  count: number
+  /** The phase. */
+  phase: Phase
+}
+export const InstanceCountSchema: v.GenericSchema<unknown, InstanceCount> = v.object({
+  count: v.number(),
+  phase: PhaseSchema,
+})
+
 /** One running copy of a revision. */
 export type InstanceId = string
 export const InstanceIdSchema: v.GenericSchema<unknown, InstanceId> = v.string()
+
+/**
+ * The name of a server, toolset, toolbox, organization or credential.
+ *
+ * 1 to 40 of `a-z`, `0-9` and single `-` inside. Never `__` or `_`, which separates server and tool in a
+ * toolset (`{server}__{tool}`), and never 64 characters, so that the pair fits what clients accept.
+ */
+export type Name = string
+export const NameSchema: v.GenericSchema<unknown, Name> = v.string()
+
+/** What went wrong with an instance. */
+export interface InstanceError {
+  /** When. */
+  at: Timestamp
+  /** The instance. */
+  instance: InstanceId
+  /** Why, for a person. */
+  message: string
+  /** Why, as a code. */
+  reason: Reason
+  server?: Name | null
+  toolbox?: Name | null
+}
+export const InstanceErrorSchema: v.GenericSchema<unknown, InstanceError> = v.object({
+  at: TimestampSchema,
+  instance: InstanceIdSchema,
+  message: v.string(),
+  reason: ReasonSchema,
+  server: v.nullish(NameSchema),
+  toolbox: v.nullish(NameSchema),
+})
+
+/** How a set of instances fares. */
+export interface Health {
+  /** How many copies run beside them, for single users or sessions. */
+  copies: number
+  last_success_at?: Timestamp | null
+  /** How many instances are in each phase; only phases that occur. */
+  phases: InstanceCount[]
+  /** What went wrong in the last day, the newest first, at most 20. */
+  recent_errors: InstanceError[]
+  /** How often instances that live were started again after ending by themselves. */
+  restarts: number
+}
+export const HealthSchema: v.GenericSchema<unknown, Health> = v.object({
+  copies: v.number(),
+  last_success_at: v.nullish(TimestampSchema),
+  phases: v.array(InstanceCountSchema),
+  recent_errors: v.array(InstanceErrorSchema),
+  restarts: v.number(),
+})
 
 /** An environment variable or header. */
 export interface KeyValueInput {
@@ -191,15 +254,6 @@ export const KeyValueInputSchema: v.GenericSchema<unknown, KeyValueInput> = v.ob
 /** Labels by key, checked: `zone=a,gpu=yes`. */
 export type Labels = Record<string, string>
 export const LabelsSchema: v.GenericSchema<unknown, Labels> = v.record(v.string(), v.string())
-
-/**
- * The name of a server, toolset, toolbox, organization or credential.
- *
- * 1 to 40 of `a-z`, `0-9` and single `-` inside. Never `__` or `_`, which separates server and tool in a
- * toolset (`{server}__{tool}`), and never 64 characters, so that the pair fits what clients accept.
- */
-export type Name = string
-export const NameSchema: v.GenericSchema<unknown, Name> = v.string()
 
 /** How to speak to a server. */
 export interface Transport {

@@ -1,8 +1,8 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { BreakerStateSchema, PhaseSchema, ReasonSchema, ToolboxStateSchema, type BreakerState, type Phase, type Reason, type ToolboxState } from './enums'
-import { InstanceIdSchema, LabelsSchema, NameSchema, TimestampSchema, type InstanceId, type Labels, type Name, type Timestamp } from './shared'
+import { BreakerStateSchema, ReasonSchema, ToolboxStateSchema, type BreakerState, type Reason, type ToolboxState } from './enums'
+import { HealthSchema, LabelsSchema, NameSchema, TimestampSchema, type Health, type Labels, type Name, type Timestamp } from './shared'
 
 /** What a toolbox's host has and has left. */
 export interface Capacity {
@@ -58,60 +58,6 @@ export interface EnrollToolbox {
   /** Its name. */
   name: Name
 }
-
-/** How many instances are in a phase. */
-export interface InstanceCount {
-  /** How many. */
-  count: number
-  /** The phase. */
-  phase: Phase
-}
-export const InstanceCountSchema: v.GenericSchema<unknown, InstanceCount> = v.object({
-  count: v.number(),
-  phase: PhaseSchema,
-})
-
-/** What went wrong with an instance. */
-export interface InstanceError {
-  /** When. */
-  at: Timestamp
-  /** The instance. */
-  instance: InstanceId
-  /** Why, for a person. */
-  message: string
-  /** Why, as a code. */
-  reason: Reason
-  server?: Name | null
-  toolbox?: Name | null
-}
-export const InstanceErrorSchema: v.GenericSchema<unknown, InstanceError> = v.object({
-  at: TimestampSchema,
-  instance: InstanceIdSchema,
-  message: v.string(),
-  reason: ReasonSchema,
-  server: v.nullish(NameSchema),
-  toolbox: v.nullish(NameSchema),
-})
-
-/** How a set of instances fares. */
-export interface Health {
-  /** How many copies run beside them, for single users or sessions. */
-  copies: number
-  last_success_at?: Timestamp | null
-  /** How many instances are in each phase; only phases that occur. */
-  phases: InstanceCount[]
-  /** What went wrong in the last day, the newest first, at most 20. */
-  recent_errors: InstanceError[]
-  /** How often instances that live were started again after ending by themselves. */
-  restarts: number
-}
-export const HealthSchema: v.GenericSchema<unknown, Health> = v.object({
-  copies: v.number(),
-  last_success_at: v.nullish(TimestampSchema),
-  phases: v.array(InstanceCountSchema),
-  recent_errors: v.array(InstanceErrorSchema),
-  restarts: v.number(),
-})
 
 /** A place where servers run. */
 export type ToolboxId = string

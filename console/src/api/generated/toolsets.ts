@@ -3,14 +3,29 @@ import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { NameSchema, TimestampSchema, ToolsetIdSchema, type Name, type Timestamp, type ToolsetId } from './shared'
 
+/** What a toolset says of a tool. */
+export interface ToolOverride {
+  /** Its description; else the server's. */
+  description?: string | null
+  /** Its name in the toolset; else `{server}__{tool}`. */
+  name?: string | null
+}
+export const ToolOverrideSchema: v.GenericSchema<unknown, ToolOverride> = v.object({
+  description: v.nullish(v.string()),
+  name: v.nullish(v.string()),
+})
+
 /** A server in a toolset. */
 export interface ToolsetMember {
+  /** What clients are told of a tool instead of what its server says, by the tool's name there. */
+  overrides?: Record<string, ToolOverride>
   /** The server. */
   server: Name
   /** Only these tools, as the server names them; `None` for all, also those it adds later. */
   tools?: string[] | null
 }
 export const ToolsetMemberSchema: v.GenericSchema<unknown, ToolsetMember> = v.object({
+  overrides: v.optional(v.record(v.string(), ToolOverrideSchema)),
   server: NameSchema,
   tools: v.nullish(v.array(v.string())),
 })

@@ -152,7 +152,10 @@ export type {
   CredentialId,
   EntryName,
   FieldError,
+  Health,
   Input,
+  InstanceCount,
+  InstanceError,
   InstanceId,
   KeyValueInput,
   Labels,
@@ -175,9 +178,6 @@ export type {
   Enforcement,
   EnrollToolbox,
   EnrolledToolbox,
-  Health,
-  InstanceCount,
-  InstanceError,
   PageToolbox,
   RejoinToolbox,
   Toolbox,
@@ -189,6 +189,7 @@ export type {
 export type {
   PageToolset,
   PutToolset,
+  ToolOverride,
   Toolset,
   ToolsetMember,
 } from './toolsets'

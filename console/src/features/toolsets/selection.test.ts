@@ -1,6 +1,16 @@
 import { describe, expect, test } from 'vitest'
 import { toolsOf } from '@/lib/mcp/things'
-import { bytesOfTools, membersOf, selectionOf, stateOf, withServer, withTools } from './selection'
+import {
+  bytesOfTools,
+  membersOf,
+  nameIssue,
+  overridesOf,
+  selectionOf,
+  stateOf,
+  withOverride,
+  withServer,
+  withTools,
+} from './selection'
 
 describe('choosing tools', () => {
   test('all tools and chosen tools are not the same, also when they are as many', () => {
@@ -23,5 +33,34 @@ describe('choosing tools', () => {
     const alone = tools.reduce((sum, tool) => sum + tool.bytes, 0)
     expect(bytesOfTools('ab', tools, undefined)).toBe(alone + 2 * 'ab__'.length)
     expect(bytesOfTools('ab', tools, ['x'])).toBe((tools[0]?.bytes ?? 0) + 4)
+  })
+
+  test('what is said of a tool is kept while the tool is chosen, and gone when nothing is said', () => {
+    const members = [{ server: 'a', tools: ['x', 'y'], overrides: { x: { name: 'say' } } }]
+    const overrides = withOverride(overridesOf(members), 'a', 'y', { description: 'Better.' })
+    expect(membersOf(selectionOf(members), overrides)).toEqual([
+      { server: 'a', tools: ['x', 'y'], overrides: { x: { name: 'say' }, y: { description: 'Better.' } } },
+    ])
+    expect(membersOf(selectionOf([{ server: 'a', tools: ['y'] }]), overridesOf(members))).toEqual([
+      { server: 'a', tools: ['y'] },
+    ])
+    expect(
+      membersOf(selectionOf(members), withOverride(overridesOf(members), 'a', 'x', { name: '' })),
+    ).toEqual([{ server: 'a', tools: ['x', 'y'] }])
+  })
+
+  test('a new name fits what clients accept, and is there once', () => {
+    const named = (name: string) => withOverride({ b: { z: { name: 'taken' } } }, 'a', 'x', { name })
+    const issue = (name: string) => nameIssue(named(name), 'a', 'x')
+    expect(issue('say-it_2')).toBeUndefined()
+    for (const bad of ['a b', 'a__b', 'taken', 'x'.repeat(65)]) expect(issue(bad)).toBeTypeOf('string')
+  })
+
+  test('a tool that is named and described anew costs what is said of it', () => {
+    const [tool] = toolsOf([{ name: 'long_name', description: 'Twelve bytes' }])
+    if (tool === undefined) throw new Error('one tool')
+    expect(bytesOfTools('ab', [tool], undefined, { long_name: { name: 'n', description: 'Two' } })).toBe(
+      tool.bytes - 'long_name'.length + 1 - 'Twelve bytes'.length + 3,
+    )
   })
 })

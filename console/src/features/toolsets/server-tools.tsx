@@ -1,16 +1,27 @@
-import { ChevronRight } from 'lucide-react'
-import { useId } from 'react'
+import { ChevronRight, Pencil } from 'lucide-react'
+import { useId, useState } from 'react'
 import type { Server } from '@/api/generated/types'
 import { PhaseStatus } from '@/features/servers/public/phase'
 import { cx } from '@/lib/cx'
 import { formatTokens } from '@/lib/format'
 import { type McpTool, tokensOf } from '@/lib/mcp/things'
 import { plural, t } from '@/lib/t'
-import { oneLine } from '@/lib/text'
+import { oneLine, plainText } from '@/lib/text'
+import { IconButton } from '@/ui/button'
 import { ErrorState } from '@/ui/error-state'
+import { Textarea, TextInput } from '@/ui/inputs'
 import { SkeletonLines } from '@/ui/skeleton'
 import { RadioGroup } from '@/ui/toggles'
-import { bytesOfTools, type Selection, stateOf, withServer, withTools } from './selection'
+import {
+  bytesOfTools,
+  nameIssue,
+  type Overrides,
+  type Selection,
+  stateOf,
+  withOverride,
+  withServer,
+  withTools,
+} from './selection'
 
 /** What is known of a server's tools. */
 export interface ToolsOfServer {
@@ -30,6 +41,8 @@ export function ServerTools({
   open,
   onOpenChange,
   onChange,
+  overrides,
+  onOverride,
   disabledReason,
 }: {
   server: Server
@@ -39,6 +52,8 @@ export function ServerTools({
   open: boolean
   onOpenChange: (open: boolean) => void
   onChange: (selection: Selection) => void
+  overrides: Overrides
+  onOverride: (overrides: Overrides) => void
   disabledReason: string | undefined
 }) {
   const id = useId()
@@ -48,7 +63,9 @@ export function ServerTools({
   const tools = known?.tools
   const off = disabledReason !== undefined
   const cost =
-    tools === undefined || state === 'none' ? undefined : tokensOf(bytesOfTools(name, tools, chosen))
+    tools === undefined || state === 'none'
+      ? undefined
+      : tokensOf(bytesOfTools(name, tools, chosen, overrides[name]))
   const toggle = () => {
     onChange(withServer(selection, name, state === 'none' ? 'all' : 'none'))
     if (state === 'none' && !open) onOpenChange(true)
@@ -107,6 +124,8 @@ export function ServerTools({
               selection={selection}
               search={search}
               onChange={onChange}
+              overrides={overrides}
+              onOverride={onOverride}
               disabledReason={disabledReason}
             />
           )}
@@ -142,6 +161,8 @@ function Tools({
   selection,
   search,
   onChange,
+  overrides,
+  onOverride,
   disabledReason,
 }: {
   server: string
@@ -149,9 +170,12 @@ function Tools({
   selection: Selection
   search: string
   onChange: (selection: Selection) => void
+  overrides: Overrides
+  onOverride: (overrides: Overrides) => void
   disabledReason: string | undefined
 }) {
   const id = useId()
+  const [editing, setEditing] = useState<string>()
   const state = stateOf(selection, server)
   const chosen = selection[server]
   const off = disabledReason !== undefined
@@ -189,25 +213,83 @@ function Tools({
         />
       )}
       <ul className="flex flex-col">
-        {fitting.map((tool) => (
-          <li key={tool.name} className="flex items-start gap-2.5 rounded-md px-1 py-1 hover:bg-hover">
-            <input
-              type="checkbox"
-              id={`${id}-${tool.name}`}
-              className="checkbox mt-0.5"
-              checked={isOn(tool.name)}
-              disabled={off}
-              onChange={(event) => set(tool.name, event.target.checked)}
-            />
-            <label htmlFor={`${id}-${tool.name}`} className="min-w-0 flex-1">
-              <span className="id block truncate">{oneLine(tool.name, 120)}</span>
-              <span className="block truncate text-sm text-muted">{oneLine(tool.description, 240)}</span>
-            </label>
-            <span className="tabular text-sm whitespace-nowrap text-muted">
-              {formatTokens(tokensOf(bytesOfTools(server, [tool], undefined)))}
-            </span>
-          </li>
-        ))}
+        {fitting.map((tool) => {
+          const said = overrides[server]?.[tool.name] ?? {}
+          const issue = nameIssue(overrides, server, tool.name)
+          return (
+            <li key={tool.name} className="rounded-md px-1 py-1 hover:bg-hover">
+              <div className="flex items-start gap-2.5">
+                <input
+                  type="checkbox"
+                  id={`${id}-${tool.name}`}
+                  className="checkbox mt-0.5"
+                  checked={isOn(tool.name)}
+                  disabled={off}
+                  onChange={(event) => set(tool.name, event.target.checked)}
+                />
+                <label htmlFor={`${id}-${tool.name}`} className="min-w-0 flex-1">
+                  <span className="id block truncate">
+                    {said.name ? (
+                      <>
+                        {said.name}{' '}
+                        <span className="text-muted">
+                          {t('(here {name})', { name: oneLine(tool.name, 120) })}
+                        </span>
+                      </>
+                    ) : (
+                      oneLine(tool.name, 120)
+                    )}
+                  </span>
+                  <span className="block truncate text-sm text-muted">
+                    {oneLine(said.description ?? tool.description, 240)}
+                  </span>
+                </label>
+                <span className="tabular text-sm whitespace-nowrap text-muted">
+                  {formatTokens(tokensOf(bytesOfTools(server, [tool], undefined, overrides[server])))}
+                </span>
+                {isOn(tool.name) && (
+                  <IconButton
+                    icon={Pencil}
+                    size="small"
+                    label={t('Name and describe {name}', { name: oneLine(tool.name, 120) })}
+                    aria-expanded={editing === tool.name}
+                    disabledReason={disabledReason}
+                    onClick={() => setEditing(editing === tool.name ? undefined : tool.name)}
+                  />
+                )}
+              </div>
+              {isOn(tool.name) && (editing === tool.name || issue !== undefined) && (
+                <div className="mt-1 mb-2 grid gap-3 pl-6 sm:grid-cols-[minmax(0,1fr)_minmax(0,2fr)]">
+                  <TextInput
+                    id={`${id}-name-${tool.name}`}
+                    label={t('Name in the toolset')}
+                    placeholder={`${server}__${oneLine(tool.name, 120)}`}
+                    value={said.name ?? ''}
+                    onValueChange={(name) =>
+                      onOverride(withOverride(overrides, server, tool.name, { ...said, name }))
+                    }
+                    error={issue}
+                    autoComplete="off"
+                    required={false}
+                    mono
+                  />
+                  <Textarea
+                    id={`${id}-description-${tool.name}`}
+                    label={t('Description in the toolset')}
+                    placeholder={plainText(tool.description, 1000)}
+                    value={said.description ?? ''}
+                    onValueChange={(description) =>
+                      onOverride(withOverride(overrides, server, tool.name, { ...said, description }))
+                    }
+                    required={false}
+                    maxLength={4000}
+                    rows={3}
+                  />
+                </div>
+              )}
+            </li>
+          )
+        })}
         {gone.map((name) => (
           <li key={name} className="flex items-start gap-2.5 px-1 py-1">
             <input

@@ -35,6 +35,7 @@ import {
   KindBadges,
   kindText,
   Rating,
+  readmeOf,
   StatusBadge,
   undeployable,
   VerifiedMark,
@@ -470,13 +471,4 @@ function Deployed({ entry }: { entry: Entry }) {
       )}
     </Panel>
   )
-}
-
-/** The README that an entry carries in its `_meta`, under any publisher's key. */
-function readmeOf(entry: Entry): string | undefined {
-  for (const value of Object.values(entry.server._meta ?? {})) {
-    if (typeof value !== 'object' || value === null || !('readme' in value)) continue
-    if (typeof value.readme === 'string' && value.readme.trim() !== '') return value.readme
-  }
-  return undefined
 }

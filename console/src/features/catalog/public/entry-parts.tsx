@@ -115,3 +115,12 @@ export function undeployable(entry: Entry): string | undefined {
     ? undefined
     : t('It offers nothing that Toolyard can run: npm, PyPI or a container over stdio, or an address')
 }
+
+/** The README that an entry carries in its `_meta`, under any publisher's key. */
+export function readmeOf(entry: Entry): string | undefined {
+  for (const value of Object.values(entry.server._meta ?? {})) {
+    if (typeof value !== 'object' || value === null || !('readme' in value)) continue
+    if (typeof value.readme === 'string' && value.readme.trim() !== '') return value.readme
+  }
+  return undefined
+}

@@ -7,6 +7,7 @@ import { listCategories, listEntries, publishEntry } from '@/api/generated/catal
 import type { Entry, FieldError, Validation } from '@/api/generated/types'
 import { invalidate, q } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
+import { formatBytes } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Button } from '@/ui/button'
@@ -15,17 +16,19 @@ import { ErrorNote } from '@/ui/error-state'
 import { FilterChips } from '@/ui/filter-chips'
 import { Textarea } from '@/ui/inputs'
 import { Link } from '@/ui/link'
+import { Markdown } from '@/ui/markdown'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { Spinner } from '@/ui/spinner'
 import { Status } from '@/ui/status'
 import { toast } from '@/ui/toast'
 import { Checkbox } from '@/ui/toggles'
 import { UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
-import { entryTitle } from './entry-parts'
+import { entryTitle, readmeOf } from './entry-parts'
 
 /** So long after the last key the document is checked. */
 const PAUSE_MS = 350
 const LARGEST = 256 * 1024
+const LARGEST_README = 64 * 1024
 
 /** Where a new document starts: the form of the registry's schema with nothing filled in. */
 const START = `{
@@ -79,6 +82,8 @@ export function PublishPage({
   const [text, setText] = useState(start)
   const [settled, setSettled] = useState(start)
   const [categories, setCategories] = useState<string[]>(from?.categories ?? [])
+  const [readme, setReadme] = useState(() => (from === undefined ? '' : (readmeOf(from) ?? '')))
+  const [startReadme] = useState(readme)
   const [isPublic, setPublic] = useState(from?.public ?? false)
   const [done, setDone] = useState(false)
   useEffect(() => {
@@ -101,7 +106,8 @@ export function PublishPage({
   })
   const known = useQuery(q(listCategories, {}))
   const publish = useMutation({
-    mutationFn: (server: unknown) => call(publishEntry, { body: { server, categories, public: isPublic } }),
+    mutationFn: (server: unknown) =>
+      call(publishEntry, { body: { server, categories, readme, public: isPublic } }),
     onSuccess: async ({ entry }) => {
       // At once: the page is left right after, and would ask first.
       flushSync(() => setDone(true))
@@ -118,8 +124,10 @@ export function PublishPage({
   const validation = document.kind === 'document' ? checking.data?.validation : undefined
   const untouched = settled === START
   const fresh = text === settled && !checking.isPlaceholderData
+  const readmeBytes = new TextEncoder().encode(readme).length
   const reason =
     denied ??
+    (readmeBytes > LARGEST_README ? t('Shorten the README first') : undefined) ??
     (document.kind !== 'document'
       ? t('The document is not JSON yet')
       : !fresh || validation === undefined
@@ -141,7 +149,7 @@ export function PublishPage({
           ? t('A server.json document in the form of the MCP registry. It is in the marketplace at once.')
           : t('A server.json document in the form of the MCP registry. A reviewer looks at it first.')}
       </PageHeader>
-      <UnsavedChangesGuard dirty={text !== start && !done} />
+      <UnsavedChangesGuard dirty={(text !== start || readme !== startReadme) && !done} />
       <form
         noValidate
         onSubmit={(event) => {
@@ -165,6 +173,29 @@ export function PublishPage({
           </Card>
           <Card title={t('In the marketplace')}>
             <div className="flex flex-col gap-4">
+              <Textarea
+                id="publish-readme"
+                label={t('README')}
+                hint={t('What people read about it, in Markdown. It belongs to this version.')}
+                rows={8}
+                value={readme}
+                onValueChange={setReadme}
+                error={
+                  readmeBytes > LARGEST_README
+                    ? t('It has {size}, and may have 64 KiB', { size: formatBytes(readmeBytes) })
+                    : undefined
+                }
+                required={false}
+                mono
+              />
+              {readme.trim() !== '' && (
+                <details>
+                  <summary className="min-h-6 font-medium">{t('As it will look')}</summary>
+                  <div className="mt-2 rounded-md border p-3">
+                    <Markdown text={readme} />
+                  </div>
+                </details>
+              )}
               {(known.data?.items.length ?? 0) > 0 && (
                 <div>
                   <p className="mb-1.5 text-sm font-medium">{t('Categories')}</p>

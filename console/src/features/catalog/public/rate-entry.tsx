@@ -17,12 +17,11 @@ const STARS = [1, 2, 3, 4, 5] as const
 export function RateEntry({ entry }: { entry: Entry }) {
   const queryClient = useQueryClient()
   const denied = useDenied('catalog:rate')
-  const [given, setGiven] = useState(0)
+  const given = entry.own_rating ?? 0
   const [over, setOver] = useState(0)
   const rate = useMutation({
     mutationFn: (rating: number) => call(rateEntry, { path: { name: entry.name }, body: { rating } }),
     onSuccess: async (_, rating) => {
-      setGiven(rating)
       toast.done({ title: plural(rating, 'You rated it {count} star', 'You rated it {count} stars') })
       await Promise.all([invalidate(queryClient, getEntry), invalidate(queryClient, listEntries)])
     },

@@ -31,7 +31,16 @@ import { SearchInput } from '@/ui/search-input'
 import { toast } from '@/ui/toast'
 import { UnsavedChangesBar, UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
 import { DeleteToolset } from '../delete-toolset'
-import { bytesOfTools, membersOf, type Selection, selectionOf, stateOf, withServer } from '../selection'
+import {
+  bytesOfTools,
+  membersOf,
+  type Overrides,
+  overridesOf,
+  type Selection,
+  selectionOf,
+  stateOf,
+  withServer,
+} from '../selection'
 import { ServerTools, type ToolsOfServer } from '../server-tools'
 
 /** The toolset's query. */
@@ -51,11 +60,21 @@ export function NewToolsetPage({ servers: first }: { servers: string[] }) {
   const queryClient = useQueryClient()
   const [made, setMade] = useState(false)
   const form = useForm({
-    initial: { name: '', description: '', members: selectionOf(first.map((server) => ({ server }))) },
-    schema: v.object({ name: nameSchema, description: v.pipe(v.string(), v.trim()), members: v.any() }),
+    initial: {
+      name: '',
+      description: '',
+      members: selectionOf(first.map((server) => ({ server }))),
+      overrides: overridesOf([]),
+    },
+    schema: v.object({
+      name: nameSchema,
+      description: v.pipe(v.string(), v.trim()),
+      members: v.any(),
+      overrides: v.any(),
+    }),
     submit: async ({ name, description }, values) => {
       const toolset = await call(createToolset, {
-        body: { name, description, members: membersOf(values.members) },
+        body: { name, description, members: membersOf(values.members, values.overrides) },
       })
       queryClient.setQueryData(queryKey(getToolset, { path: { name } }), toolset)
       void queryClient.invalidateQueries(toolsetsQuery)
@@ -87,6 +106,8 @@ export function NewToolsetPage({ servers: first }: { servers: string[] }) {
         <Chooser
           selection={form.values.members}
           onChange={(members) => form.set({ members })}
+          overrides={form.values.overrides}
+          onOverride={(overrides) => form.set({ overrides }, ['members'])}
           error={form.errorAt('members')}
           aside={
             <>
@@ -116,6 +137,14 @@ export function ToolsetPage({ name }: { name: string }) {
   return <ToolsetEditor key={toolset.id} toolset={toolset} />
 }
 
+function valuesOf(toolset: Toolset) {
+  return {
+    description: toolset.description,
+    members: selectionOf(toolset.members),
+    overrides: overridesOf(toolset.members),
+  }
+}
+
 function ToolsetEditor({ toolset }: { toolset: Toolset }) {
   const { name } = toolset
   const navigate = useNavigate()
@@ -126,25 +155,28 @@ function ToolsetEditor({ toolset }: { toolset: Toolset }) {
   // What the form began with: a change elsewhere while something is typed here is a conflict, which saving says.
   const [base, setBase] = useState(toolset)
   const form = useForm({
-    initial: { description: toolset.description, members: selectionOf(toolset.members) },
-    schema: v.object({ description: v.pipe(v.string(), v.trim()), members: v.any() }),
+    initial: valuesOf(toolset),
+    schema: v.object({ description: v.pipe(v.string(), v.trim()), members: v.any(), overrides: v.any() }),
     submit: async ({ description }, values) => {
       const saved = await call(
         replaceToolset,
-        { path: { name }, body: { name, description, members: membersOf(values.members) } },
+        {
+          path: { name },
+          body: { name, description, members: membersOf(values.members, values.overrides) },
+        },
         { ifMatch: base.etag },
       )
       queryClient.setQueryData(queryKey(getToolset, { path: { name } }), saved)
       void queryClient.invalidateQueries(toolsetsQuery)
       setBase(saved)
-      form.reset({ description: saved.description, members: selectionOf(saved.members) })
+      form.reset(valuesOf(saved))
       toast.done({ title: t('{name} is saved', { name }) })
     },
     fieldOf: (field) => (field.startsWith('members') ? 'members' : field),
   })
   const take = () => {
     setBase(toolset)
-    form.reset({ description: toolset.description, members: selectionOf(toolset.members) })
+    form.reset(valuesOf(toolset))
   }
   const changed = toolset.etag !== base.etag && !form.submitting
   return (
@@ -193,6 +225,8 @@ function ToolsetEditor({ toolset }: { toolset: Toolset }) {
         <Chooser
           selection={form.values.members}
           onChange={(members) => form.set({ members })}
+          overrides={form.values.overrides}
+          onOverride={(overrides) => form.set({ overrides }, ['members'])}
           error={form.errorAt('members')}
           disabledReason={denied}
         />
@@ -247,12 +281,16 @@ function Description(field: {
 function Chooser({
   selection,
   onChange,
+  overrides,
+  onOverride,
   error,
   disabledReason,
   aside,
 }: {
   selection: Selection
   onChange: (selection: Selection) => void
+  overrides: Overrides
+  onOverride: (overrides: Overrides) => void
   error: string | undefined
   disabledReason?: string | undefined
   aside?: React.ReactNode
@@ -357,6 +395,8 @@ function Chooser({
                     })
                   }
                   onChange={onChange}
+                  overrides={overrides}
+                  onOverride={onOverride}
                   disabledReason={disabledReason}
                 />
               ))}
@@ -370,7 +410,7 @@ function Chooser({
           </>
         )}
       </Card>
-      <Cost selection={selection} tools={tools} aside={aside} />
+      <Cost selection={selection} overrides={overrides} tools={tools} aside={aside} />
     </div>
   )
 }
@@ -386,10 +426,12 @@ function hasTool(tools: readonly McpTool[] | undefined, wanted: string): boolean
 /** What the selection costs, and what the same servers would cost whole. */
 function Cost({
   selection,
+  overrides,
   tools,
   aside,
 }: {
   selection: Selection
+  overrides: Overrides
   tools: ReadonlyMap<string, ToolsOfServer>
   aside: React.ReactNode
 }) {
@@ -399,7 +441,7 @@ function Cost({
     return found === undefined ? [] : [{ name, found }]
   })
   const sum = (of: (one: (typeof known)[number]) => number) => known.reduce((all, one) => all + of(one), 0)
-  const chosen = sum(({ name, found }) => bytesOfTools(name, found, selection[name]))
+  const chosen = sum(({ name, found }) => bytesOfTools(name, found, selection[name], overrides[name]))
   const whole = sum(({ name, found }) => bytesOfTools(name, found, undefined))
   const count = sum(
     ({ name, found }) =>
