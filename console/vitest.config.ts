@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config'
 
-// Its own file: unit tests are of pure logic and need neither the router's plugin nor the styles.
+// Its own file: unit tests need neither the router's plugin nor the styles. One that renders asks for its environment.
 export default defineConfig({
   resolve: { alias: { '@': `${import.meta.dirname}/src` } },
-  test: { include: ['src/**/*.test.ts'], environment: 'node' },
+  test: { include: ['src/**/*.test.{ts,tsx}'], environment: 'node' },
 })
