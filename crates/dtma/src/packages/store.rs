@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -18,6 +18,11 @@ use crate::docker::ImageRun;
 
 pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(180);
 pub(super) const INSTALL_TIMEOUT: Duration = Duration::from_secs(900);
+/// How long a package of a version stays resolved as it was, while what it was resolved to is installed: the
+/// second server of a package starts without asking its registry.
+const FRESH: Duration = Duration::from_secs(3600);
+/// How many are remembered; a lock may be large.
+const MAX_RESOLVED: usize = 32;
 /// Installs at once; they are heavy on disk and network, and the servers that run come first.
 const MAX_INSTALLS: usize = 2;
 
@@ -50,6 +55,8 @@ pub(crate) struct Store {
     installs: tokio::sync::Semaphore,
     keys: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     uv: tokio::sync::Mutex<Option<PathBuf>>,
+    /// By kind, name and version; no older than [`FRESH`].
+    resolved: Mutex<BTreeMap<[String; 3], (Instant, Lock)>>,
     boot: String,
 }
 
@@ -72,6 +79,7 @@ impl Store {
             installs: tokio::sync::Semaphore::new(MAX_INSTALLS),
             keys: Mutex::default(),
             uv: tokio::sync::Mutex::default(),
+            resolved: Mutex::default(),
             boot,
         })
     }
@@ -81,6 +89,36 @@ impl Store {
     /// # Errors
     /// When there is no such package, or it cannot be run here.
     pub(crate) async fn resolve(&self, runtime: &Runtime) -> Result<Lock, Failure> {
+        let (kind, package) = match runtime {
+            Runtime::Npm(package) => ("npm", package),
+            Runtime::Pypi(package) => ("pypi", package),
+            Runtime::Oci(_) | Runtime::Remote(_) => return Err(unsupported()),
+        };
+        let name = [kind.to_owned(), package.identifier.clone(), package.version.clone()];
+        if let Some(lock) = self.fresh(&name)
+            && self.dir.join(self.key(runtime, &lock)?).is_dir()
+        {
+            return Ok(lock);
+        }
+        let lock = self.ask(runtime).await?;
+        // Without a version the newest is meant, and a tag may be moved at any time.
+        if package.version.starts_with(|first: char| first.is_ascii_digit()) {
+            let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if resolved.len() >= MAX_RESOLVED {
+                resolved.clear();
+            }
+            resolved.insert(name, (Instant::now(), lock.clone()));
+        }
+        Ok(lock)
+    }
+
+    fn fresh(&self, name: &[String; 3]) -> Option<Lock> {
+        let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        resolved.retain(|_, (at, _)| at.elapsed() < FRESH);
+        resolved.get(name).map(|(_, lock)| lock.clone())
+    }
+
+    async fn ask(&self, runtime: &Runtime) -> Result<Lock, Failure> {
         let _turn = self.installs.acquire().await.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
         let scratch = self.scratch()?;
         match runtime {

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use toolyard_testkit::fixture;
+use toolyard_testkit::npm_registry::NpmRegistry;
 use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Phase, Reason};
 
@@ -187,4 +188,23 @@ async fn what_no_revision_needs_is_collected_and_what_is_kept_stays() {
     world.desire(|all| all.keep_locks.clear());
     world.undesire(again);
     until("the package is collected", || installed() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_package_that_is_installed_is_resolved_again_without_its_registry() {
+    let mut world = World::new().await;
+    let mut wanted = package(fixture::NAME);
+    wanted.version = fixture::VERSION.into();
+    let runtime = Runtime::Npm(wanted);
+    let lock = world.resolve(runtime.clone()).await.expect("a lock");
+    let desired = instance(runtime.clone(), lock.clone());
+    let id = desired.id;
+    world.desire(|all| all.instances.push(desired));
+    world.phase(id, Phase::Ready).await;
+
+    world.registry = NpmRegistry::start(Vec::new()).await.expect("another registry, at another address");
+    assert_eq!(world.resolve(runtime).await.expect("the same lock"), lock);
+    let mut other = package(fixture::NAME);
+    other.version = "9.9.9".into();
+    assert!(world.resolve(Runtime::Npm(other)).await.is_err(), "the registry is gone");
 }
