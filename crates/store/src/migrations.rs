@@ -28,6 +28,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0007_fleet", include_str!("migrations/m0007_fleet.sql")),
     ("m0008_rollouts", include_str!("migrations/m0008_rollouts.sql")),
     ("m0009_replicas", include_str!("migrations/m0009_replicas.sql")),
+    ("m0010_schedules", include_str!("migrations/m0010_schedules.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use sea_orm::FromQueryResult;
+use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
 use toolyard_types::{EntryName, Labels, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use crate::query::{TextRow, count, json, parse, parse_option, placeholders, to_i32, to_i64, to_json};
@@ -46,6 +47,12 @@ pub struct ServerRow {
     pub replicas: u32,
     /// How long a new revision serves before the old one is stopped.
     pub observe_ms: u64,
+    /// At what time of day it is restarted.
+    pub restart_at: Option<TimeOfDay>,
+    /// When it is restarted next.
+    pub next_restart_at: Option<Timestamp>,
+    /// When changes to it may be made; at any time when absent.
+    pub update_window: Option<UpdateWindow>,
     /// Rises with every change.
     pub version: i64,
     /// When it was created.
@@ -65,7 +72,7 @@ pub struct ServerRef {
 
 const COLUMNS: &str = "id, name, kind, entry_name, entry_version, enabled, deleted, toolbox_id, toolbox_labels, serving_revision_id, \
                        serving_rollout_id, target_revision_id, rollout_id, rollout_timeout_ms, version, created_at, updated_at, \
-                       replicas, observe_ms";
+                       replicas, observe_ms, restart_at, next_restart_at, update_window";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -88,6 +95,9 @@ struct Row {
     updated_at: i64,
     replicas: i32,
     observe_ms: i64,
+    restart_at: Option<String>,
+    next_restart_at: Option<i64>,
+    update_window: Option<String>,
 }
 
 impl TryFrom<Row> for ServerRow {
@@ -110,6 +120,9 @@ impl TryFrom<Row> for ServerRow {
             rollout_timeout_ms: count("servers.rollout_timeout_ms", row.rollout_timeout_ms)?,
             replicas: count("servers.replicas", i64::from(row.replicas))?,
             observe_ms: count("servers.observe_ms", row.observe_ms)?,
+            restart_at: parse_option("servers.restart_at", row.restart_at.as_deref())?,
+            next_restart_at: row.next_restart_at.map(Timestamp::from_ms),
+            update_window: parse_option("servers.update_window", row.update_window.as_deref())?,
             version: row.version,
             created_at: Timestamp::from_ms(row.created_at),
             updated_at: Timestamp::from_ms(row.updated_at),
@@ -135,7 +148,7 @@ impl OrgTx {
     pub async fn insert_server(&self, server: &ServerRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO servers (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -158,6 +171,9 @@ impl OrgTx {
             server.updated_at.as_ms().into(),
             to_i32(server.replicas).into(),
             to_i64(server.observe_ms).into(),
+            text(server.restart_at.as_ref()),
+            server.next_restart_at.map(Timestamp::as_ms).into(),
+            text(server.update_window.as_ref()),
         ];
         self.execute(&sql, values).await?;
         Ok(())
@@ -172,7 +188,8 @@ impl OrgTx {
         let sql = "UPDATE servers SET kind = $3, entry_name = $4, entry_version = $5, enabled = $6, deleted = $7, \
                    toolbox_id = $8, serving_revision_id = $9, serving_rollout_id = $10, target_revision_id = $11, \
                    rollout_id = $12, rollout_timeout_ms = $13, version = version + 1, updated_at = $14, \
-                   replicas = $16, observe_ms = $17 WHERE organization_id = $1 AND id = $2 AND version = $15";
+                   replicas = $16, observe_ms = $17, restart_at = $18, next_restart_at = $19, update_window = $20 \
+                   WHERE organization_id = $1 AND id = $2 AND version = $15";
         let values = [
             self.organization().to_string().into(),
             server.id.to_string().into(),
@@ -191,6 +208,9 @@ impl OrgTx {
             server.version.into(),
             to_i32(server.replicas).into(),
             to_i64(server.observe_ms).into(),
+            text(server.restart_at.as_ref()),
+            server.next_restart_at.map(Timestamp::as_ms).into(),
+            text(server.update_window.as_ref()),
         ];
         if self.execute(sql, values).await? == 0 {
             return Err(StoreError::Stale);
@@ -414,6 +434,16 @@ impl SystemTx {
                    (SELECT 1 FROM rollouts WHERE rollouts.server_id = servers.id AND state = 'progressing' \
                    AND (rollouts.id = instances.rollout_id OR rollouts.from_rollout_id = instances.rollout_id)))) LIMIT $1";
         self.refs(sql, limit).await
+    }
+
+    /// Servers whose time of a scheduled restart has come.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_to_restart(&self, now: Timestamp, limit: u32) -> Result<Vec<ServerRef>> {
+        let sql = "SELECT organization_id, id FROM servers WHERE next_restart_at <= $1 AND NOT deleted \
+                   ORDER BY next_restart_at LIMIT $2";
+        read_refs(self.rows::<RefRow>(sql, [now.as_ms().into(), i64::from(limit).into()]).await?)
     }
 
     /// Remote servers with a rollout under way, or whose serving revision was not probed since `at`.

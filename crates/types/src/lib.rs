@@ -12,6 +12,7 @@ pub mod ids;
 pub mod labels;
 pub mod name;
 pub mod problem;
+pub mod schedule;
 mod schema;
 pub mod secret;
 pub mod server_json;

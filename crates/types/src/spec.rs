@@ -394,7 +394,6 @@ impl InstancingMode {
 
     /// Whether everybody shares one.
     #[must_use]
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes a reference")]
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Shared)
     }

@@ -56,6 +56,10 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
         call_timeout_ms: wish.call_timeout_ms,
         probe_call: wish.probe_call,
         rollout_timeout_ms: server.rollout_timeout_ms,
+        replicas: server.replicas,
+        observe_seconds: u32::try_from(server.observe_ms / 1000).unwrap_or(u32::MAX),
+        restart_at: server.restart_at,
+        update_window: server.update_window,
     })
 }
 

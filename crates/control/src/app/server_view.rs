@@ -97,6 +97,8 @@ impl<'a> Views<'a> {
             toolbox_labels: row.toolbox_labels.clone(),
             replicas: row.replicas,
             observe_seconds: u32::try_from(row.observe_ms / 1000).unwrap_or(u32::MAX),
+            restart_at: row.restart_at,
+            update_window: row.update_window,
             mcp_path: format!("/mcp/{}/servers/{}", self.organization, row.name),
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -166,7 +168,7 @@ impl<'a> Views<'a> {
 /// ended meanwhile, unless that changed which revision is meant.
 pub(crate) fn etag(row: &ServerRow) -> String {
     let text = format!(
-        "{} {} {} {} {:?} {} {} {}",
+        "{} {} {} {} {:?} {} {} {} {:?} {:?}",
         row.id,
         row.target_revision,
         row.enabled,
@@ -174,7 +176,9 @@ pub(crate) fn etag(row: &ServerRow) -> String {
         row.toolbox,
         row.rollout_timeout_ms,
         row.replicas,
-        row.observe_ms
+        row.observe_ms,
+        row.restart_at,
+        row.update_window
     );
     let digest = crate::auth::token::sha256_hex(&text);
     digest.chars().take(16).collect()

@@ -1,6 +1,7 @@
 //! Servers: what people can do with them. Each change is one transaction of rows; the loops do the rest.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,10 +13,12 @@ use toolyard_types::api::servers::{
     UpdateServer,
 };
 use toolyard_types::api::{Page, PageQuery};
+use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
 use toolyard_types::spec::{EntryVersion, RevisionSpec, Runtime, Strategy};
 use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{
-    Code, CredentialId, InstanceId, Labels, Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, ToolboxId,
+    Code, CredentialId, InstanceId, Labels, Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, Timestamp,
+    ToolboxId,
 };
 
 use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
@@ -46,7 +49,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     let (mut wish, suggested) = first_wish(control, caller.organization, &request).await?;
     let name = request.name.clone().map_or_else(|| name_from(&suggested), Ok)?;
     allow(control, caller, Action::ServerDeploy, &Resource::Server(name.clone()))?;
-    let mut terms = Terms { rollout_timeout_ms: ROLLOUT_TIMEOUT_MS, replicas: 1, observe_ms: OBSERVE_MS };
+    let mut terms = Terms::default();
     terms.change(&request.settings)?;
     let mut tx = control.store().org_read(caller.organization).await?;
     let toolbox = toolbox_named(&tx, request.toolbox.as_ref()).await?;
@@ -177,12 +180,26 @@ struct Terms {
     rollout_timeout_ms: u64,
     replicas: u32,
     observe_ms: u64,
+    restart_at: Option<TimeOfDay>,
+    update_window: Option<UpdateWindow>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            rollout_timeout_ms: ROLLOUT_TIMEOUT_MS,
+            replicas: 1,
+            observe_ms: OBSERVE_MS,
+            restart_at: None,
+            update_window: None,
+        }
+    }
 }
 
 impl Terms {
     fn of(server: &ServerRow) -> Self {
-        let ServerRow { rollout_timeout_ms, replicas, observe_ms, .. } = *server;
-        Self { rollout_timeout_ms, replicas, observe_ms }
+        let ServerRow { rollout_timeout_ms, replicas, observe_ms, restart_at, update_window, .. } = *server;
+        Self { rollout_timeout_ms, replicas, observe_ms, restart_at, update_window }
     }
 
     fn change(&mut self, settings: &ServerSettings) -> Result<()> {
@@ -198,6 +215,12 @@ impl Terms {
                 return Err(ControlError::field("observe_seconds", "must be at most 3600"));
             }
             self.observe_ms = u64::from(seconds) * 1000;
+        }
+        if let Some(text) = &settings.restart_at {
+            self.restart_at = schedule("restart_at", text)?;
+        }
+        if let Some(text) = &settings.update_window {
+            self.update_window = schedule("update_window", text)?;
         }
         Ok(())
     }
@@ -222,19 +245,34 @@ impl Terms {
         Ok(())
     }
 
-    fn write(self, server: &mut ServerRow) {
+    fn write(self, server: &mut ServerRow, now: Timestamp) {
+        if self.restart_at != server.restart_at {
+            server.next_restart_at = self.restart_at.map(|time| time.next_after(now));
+        }
+        server.restart_at = self.restart_at;
+        server.update_window = self.update_window;
         server.rollout_timeout_ms = self.rollout_timeout_ms;
         server.replicas = self.replicas;
         server.observe_ms = self.observe_ms;
     }
 }
 
+/// A time as it is written; none when it is empty.
+fn schedule<T: FromStr<Err: ToString>>(field: &str, text: &str) -> Result<Option<T>> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error: T::Err| ControlError::field(field, error.to_string()))
+}
+
 /// How a rollout is to go.
 #[derive(Clone, Debug, Default)]
-struct Manner {
+pub(crate) struct Manner {
     /// Whether the new revision may list fewer tools.
     accept_lost_tools: bool,
     canary: Option<Canary>,
+    /// Whether it waits for the server's update window.
+    within_window: bool,
 }
 
 /// What a canary shall be; there must be something that it can run beside.
@@ -418,6 +456,9 @@ fn new_server(tx: &OrgTx, name: Name, spec: &RevisionSpec, toolbox: Option<Toolb
         rollout_timeout_ms: terms.rollout_timeout_ms,
         replicas: terms.replicas,
         observe_ms: terms.observe_ms,
+        restart_at: terms.restart_at,
+        next_restart_at: terms.restart_at.map(|time| time.next_after(now)),
+        update_window: terms.update_window,
         version: 1,
         created_at: now,
         updated_at: now,
@@ -456,10 +497,17 @@ fn new_revision(
 }
 
 /// Begins a rollout; one that is under way is superseded.
-async fn begin_rollout(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId, manner: Manner) -> Result<()> {
+pub(crate) async fn begin_rollout(
+    tx: &mut OrgTx,
+    server: &mut ServerRow,
+    to: RevisionId,
+    manner: Manner,
+) -> Result<()> {
     let now = tx.now();
     supersede(tx, server, Reason::Superseded, "another change took over").await?;
-    let rollout = RolloutRow {
+    let window = server.update_window.filter(|window| manner.within_window && !window.is_open(now));
+    let waits = window.filter(|_| server.serving_rollout.is_some()).map(|window| (window, window.next_open(now)));
+    let mut rollout = RolloutRow {
         id: RolloutId::generate(),
         server: server.id,
         from_revision: server.serving_rollout.and(server.serving_revision),
@@ -477,6 +525,13 @@ async fn begin_rollout(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId, m
         canary: manner.canary,
         next_attempt_at: None,
     };
+    if let Some((window, opens)) = waits {
+        rollout.reason = Reason::OutsideWindow;
+        rollout.message = format!("waits for the update window `{window}`, which opens at {opens}");
+        rollout.next_attempt_at = Some(opens);
+        rollout.deadline = opens.plus(Duration::from_millis(server.rollout_timeout_ms));
+        rollout.step(now, rollout.message.clone());
+    }
     tx.insert_rollout(&rollout).await?;
     server.rollout = Some(rollout.id);
     aim(tx, server, to).await?;
@@ -608,7 +663,8 @@ pub(crate) async fn update(
         return Err(ControlError::Store(toolyard_store::StoreError::Stale));
     }
     let scaled = (server.replicas != terms.replicas).then_some(terms.replicas);
-    terms.write(&mut server);
+    let now = tx.now();
+    terms.write(&mut server, now);
     let mut detail = json!({});
     let spec = store_secrets(control, &mut tx, name, &mut wish, secrets, spec).await?;
     if spec == base.spec {
@@ -619,7 +675,7 @@ pub(crate) async fn update(
         let revision = new_revision(&tx, &server, number, spec, &wish, Some(&base), (caller, "update"));
         let canary = request.canary.map(|asked| canary(asked, &server, &revision.spec)).transpose()?;
         tx.insert_revision(&revision).await?;
-        let manner = Manner { accept_lost_tools: request.accept_lost_tools, canary };
+        let manner = Manner { accept_lost_tools: request.accept_lost_tools, canary, within_window: !request.now };
         detail = json!({ "revision": number });
         if manner.accept_lost_tools {
             detail["accept_lost_tools"] = json!(true);
@@ -738,7 +794,11 @@ pub(crate) async fn rollback(
     let current = tx.revision(current).await?.ok_or_else(|| unknown(name))?;
     let target = match request.revision {
         Some(number) => tx.revision_numbered(server.id, number).await?,
-        None => tx.revisions_before(server.id, current.number, 1).await?.pop(),
+        // What runs beside a revision that is observed is what served before it.
+        None => match observed(&tx, &server).await?.and_then(|rollout| rollout.from_revision) {
+            Some(from) => tx.revision(from).await?,
+            None => tx.revisions_before(server.id, current.number, 1).await?.pop(),
+        },
     };
     let missing = || match request.revision {
         Some(number) => ControlError::field("revision", format!("server `{name}` has no revision {number}")),
@@ -747,7 +807,7 @@ pub(crate) async fn rollback(
     let target = target.ok_or_else(missing)?;
     if target.id != current.id || server.target_revision != current.id {
         // Whoever asks for an earlier revision knows that it may list less.
-        let manner = Manner { accept_lost_tools: true, canary: None };
+        let manner = Manner { accept_lost_tools: true, ..Manner::default() };
         if !undo(&mut tx, &mut server, &target, caller).await? {
             point_to(&mut tx, &mut server, &target, manner).await?;
         }
@@ -758,14 +818,16 @@ pub(crate) async fn rollback(
     get(control, caller, name).await
 }
 
+/// The rollout whose revision serves and is observed, if there is one.
+async fn observed(tx: &OrgTx, server: &ServerRow) -> Result<Option<RolloutRow>> {
+    let Some(id) = server.rollout else { return Ok(None) };
+    let rollout = tx.rollout(id).await?;
+    Ok(rollout.filter(|rollout| rollout.state == RolloutState::Progressing && rollout.switched_at.is_some()))
+}
+
 /// Ends the observation of a rollout from this revision, whose instances still run; tells whether there was one.
 async fn undo(tx: &mut OrgTx, server: &mut ServerRow, target: &RevisionRow, caller: &Caller) -> Result<bool> {
-    let Some(id) = server.rollout else { return Ok(false) };
-    let observed = tx.rollout(id).await?.filter(|rollout| {
-        rollout.state == RolloutState::Progressing
-            && rollout.switched_at.is_some()
-            && rollout.from_revision == Some(target.id)
-    });
+    let observed = observed(tx, server).await?.filter(|rollout| rollout.from_revision == Some(target.id));
     let Some(mut rollout) = observed else { return Ok(false) };
     let why = format!("rolled back by {}", caller.display);
     leave(tx, server, &mut rollout, RolloutState::RolledBack, why).await?;
@@ -872,13 +934,7 @@ pub(crate) async fn cancel_rollout(control: &Control, caller: &Caller, name: &Na
     let mut tx = control.store().org(caller.organization).await?;
     let mut server = locked(&tx, name).await?;
     let why = format!("cancelled by {}", caller.display);
-    let observed = match server.rollout {
-        Some(id) => {
-            tx.rollout(id).await?.filter(|it| it.state == RolloutState::Progressing && it.switched_at.is_some())
-        }
-        None => None,
-    };
-    if let Some(mut observed) = observed {
+    if let Some(mut observed) = observed(&tx, &server).await? {
         leave(&mut tx, &mut server, &mut observed, RolloutState::Cancelled, why).await?;
     } else if !supersede(&mut tx, &mut server, Reason::Requested, &why).await? {
         return Err(ControlError::Conflict(format!("server `{name}` has no rollout under way")));

@@ -55,6 +55,8 @@ pub(crate) enum Step {
     StopOld,
     /// Say what is being waited for.
     Note(Reason, String),
+    /// Its update window is open: it begins.
+    Begin,
     /// The new revision takes a part of the calls.
     StartCanary,
     /// The new revision was tried for long enough.
@@ -102,6 +104,11 @@ impl Case {
             Some(canary) if canary.promoted_at.is_none() => 1,
             _ => usize::try_from(self.server.replicas).unwrap_or(usize::MAX),
         }
+    }
+
+    /// Whether it waits for the server's update window; only *rollout* lets it go on.
+    pub(crate) fn is_held(&self) -> bool {
+        self.rollout.reason == Reason::OutsideWindow
     }
 
     /// Whether the new revision takes its part of the calls, and nobody decided yet.
@@ -239,6 +246,11 @@ async fn apply(tx: &mut OrgTx, mut case: Case, step: Step, now: Timestamp) -> Re
         }
         Step::Note(reason, message) => {
             note(&mut case.rollout, now, reason, message);
+            tx.update_rollout(&case.rollout).await?;
+        }
+        Step::Begin => {
+            case.rollout.next_attempt_at = None;
+            note(&mut case.rollout, now, Reason::Requested, "the update window is open".into());
             tx.update_rollout(&case.rollout).await?;
         }
         Step::StartCanary => start_canary(tx, &mut case, now).await?,
@@ -490,4 +502,110 @@ pub(crate) async fn insert_instance(
     tx.insert_instance(&instance).await?;
     // A toolbox that was removed meanwhile has no agent that would ever end the instance.
     if tx.bump_generation(toolbox).await? { Ok(()) } else { Err(StoreError::Stale.into()) }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use toolyard_types::agent::{Era, ToolboxReport};
+    use toolyard_types::spec::{Egress, Instancing, Limits, Package, RevisionSpec, Strategy};
+    use toolyard_types::{Labels, Name};
+
+    use super::*;
+    use crate::reconcile::phase::tests as rows;
+
+    pub(crate) fn toolbox() -> ToolboxRow {
+        ToolboxRow {
+            id: ToolboxId::generate(),
+            name: Name::new("edge").unwrap(),
+            status: Status::new(ToolboxState::Online, Reason::Answered, "", Timestamp::from_ms(1)),
+            built_in: false,
+            draining_since: None,
+            labels: Labels::default(),
+            enrolment: 1,
+            certificate_expires_at: None,
+            last_seen_at: None,
+            agent_version: None,
+            report: ToolboxReport::default(),
+            generation: 1,
+            created_at: Timestamp::from_ms(1),
+        }
+    }
+
+    pub(crate) fn answer(tools: &[&str]) -> McpInfo {
+        McpInfo {
+            era: Era::Legacy,
+            protocol_version: String::new(),
+            server_name: String::new(),
+            server_version: String::new(),
+            tools: u32::try_from(tools.len()).unwrap(),
+            tool_names: tools.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    /// A change of a server that serves: revision 2 is to take over, and has no instance yet.
+    pub(crate) fn change() -> Case {
+        let mut server = rows::server();
+        let old = rows::rollout(&server, RolloutState::Done);
+        server.serving_rollout = Some(old.id);
+        server.serving_revision = Some(server.target_revision);
+        let mut rollout = rows::rollout(&server, RolloutState::Progressing);
+        rollout.from_revision = server.serving_revision;
+        rollout.to_revision = RevisionId::generate();
+        server.rollout = Some(rollout.id);
+        let package = Package {
+            identifier: "pkg".into(),
+            version: "1".into(),
+            command: None,
+            arguments: Vec::new(),
+            environment: std::collections::BTreeMap::new(),
+            registry: None,
+        };
+        let revision = RevisionRow {
+            id: rollout.to_revision,
+            server: server.id,
+            number: 2,
+            spec: RevisionSpec {
+                entry: None,
+                runtime: Runtime::Npm(package),
+                limits: Limits::default(),
+                paths: Vec::new(),
+                egress: Egress::All,
+                strategy: Strategy::Surge,
+                start_timeout_ms: 60_000,
+                call_timeout_ms: 60_000,
+                probe_call: None,
+                instancing: Instancing::default(),
+            },
+            inputs: String::new(),
+            lock_digest: Some("sha256:0".into()),
+            created_by: String::new(),
+            change: String::new(),
+            created_at: Timestamp::from_ms(1),
+        };
+        let toolbox = toolbox();
+        let mut old = rows::instance(&old, Phase::Ready);
+        old.toolbox = toolbox.id;
+        Case {
+            server,
+            rollout,
+            revision,
+            jobs: Vec::new(),
+            mine: Vec::new(),
+            live: vec![old],
+            toolboxes: vec![toolbox],
+            load: HashMap::new(),
+            probe: None,
+            served_tools: BTreeSet::new(),
+        }
+    }
+
+    /// A case with an instance of the new revision added.
+    pub(crate) fn with(mut case: Case, phase: Phase, reason: Reason) -> Case {
+        let mut instance = rows::instance(&case.rollout, phase);
+        instance.toolbox = case.toolboxes[0].id;
+        instance.status.reason = reason;
+        case.live.push(instance.clone());
+        case.mine.push(instance);
+        case
+    }
 }

@@ -13,6 +13,7 @@ mod remote;
 mod resolve;
 mod rollout;
 mod scale;
+mod schedule;
 mod trim;
 
 use std::time::Duration;
@@ -68,6 +69,7 @@ pub(crate) fn spawn(control: &Control) {
         place every 2 s;
         rollout every 1 s;
         scale every 2 s;
+        schedule every 5 s;
         follow_up every 2 s;
         generations every 1 s;
         remote every 2 s;

@@ -70,7 +70,10 @@ async fn due_of(control: &Control, at: ServerRef) -> Result<Vec<Due>> {
     let Some(server) = tx.server_by_id(at.server).await? else { return Ok(Vec::new()) };
     let probes = tx.probes_of(&[server.id]).await?;
     let waits = match server.rollout {
-        Some(id) => tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing),
+        Some(id) => tx
+            .rollout(id)
+            .await?
+            .filter(|rollout| rollout.state == RolloutState::Progressing && rollout.reason != Reason::OutsideWindow),
         None => None,
     };
     let mut due = Vec::new();

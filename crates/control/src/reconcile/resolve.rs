@@ -29,7 +29,7 @@ pub(super) fn is_final(reason: Reason) -> bool {
 }
 
 fn decide(case: &Case, now: Timestamp) -> Option<Step> {
-    if !case.needs_lock() || now >= case.rollout.deadline {
+    if case.is_held() || !case.needs_lock() || now >= case.rollout.deadline {
         return None;
     }
     // Attempts of an earlier rollout of the same revision do not count against this one.

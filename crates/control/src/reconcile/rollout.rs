@@ -47,6 +47,10 @@ fn decide(case: &Case, now: Timestamp) -> Option<Step> {
     if let Some(switched_at) = case.rollout.switched_at {
         return observe(case, switched_at, now);
     }
+    if case.is_held() {
+        let opens = case.rollout.next_attempt_at.unwrap_or(now);
+        return (now >= opens).then_some(Step::Begin);
+    }
     if now >= case.rollout.deadline && !case.is_on_trial() {
         return Some(Step::Fail(Reason::DeadlineExceeded, overdue(case)));
     }
@@ -279,4 +283,115 @@ fn stderr(instance: &InstanceRow) -> String {
 fn seconds(duration: Duration) -> String {
     let tenths = duration.as_millis() / 100;
     format!("{}.{} seconds", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+    use proptest::sample::select;
+    use toolyard_types::api::servers::Canary;
+    use toolyard_types::state::RolloutState;
+
+    use super::super::case::tests::{answer, change, with};
+    use super::*;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_ms(ms)
+    }
+
+    #[test]
+    fn tools_are_lost_only_when_both_lists_are_known() {
+        let mut case = with(change(), Phase::Ready, Reason::Answered);
+        case.served_tools = ["a", "b"].into_iter().map(str::to_owned).collect();
+        case.mine[0].mcp = Some(answer(&["a", "c"]));
+        let Some(Step::Fail(Reason::ToolsLost, message)) = decide(&case, at(2)) else { panic!() };
+        assert_eq!(message, "revision 2 no longer lists `b`; `--accept-lost-tools` lets it serve without");
+        // An agent of before tells how many there are and not which.
+        let mut untold = answer(&[]);
+        untold.tools = 2;
+        case.mine[0].mcp = Some(untold);
+        assert_eq!(decide(&case, at(2)), Some(Step::Switch));
+        case.mine[0].mcp = Some(answer(&[]));
+        assert!(matches!(decide(&case, at(2)), Some(Step::Fail(Reason::ToolsLost, _))));
+        case.rollout.accept_lost_tools = true;
+        assert_eq!(decide(&case, at(2)), Some(Step::Switch));
+    }
+
+    #[test]
+    fn at_most_ten_lost_tools_are_named() {
+        let mut case = with(change(), Phase::Ready, Reason::Answered);
+        case.served_tools = (0..25).map(|number| format!("tool{number:02}\u{1b}[31m")).collect();
+        case.mine[0].mcp = Some(answer(&[]));
+        let Some(Step::Fail(_, message)) = decide(&case, at(2)) else { panic!() };
+        assert!(message.contains("tool09") && !message.contains("tool10") && message.contains(" and 15 more"));
+        assert!(!message.contains('\u{1b}'), "{message:?}");
+    }
+
+    #[test]
+    fn a_restart_and_a_recreate_are_not_observed() {
+        let mut case = with(change(), Phase::Ready, Reason::Answered);
+        case.revision.spec.strategy = Strategy::Recreate;
+        assert_eq!(decide(&case, at(2)), Some(Step::Done));
+        case.revision.spec.strategy = Strategy::Surge;
+        case.rollout.from_revision = Some(case.rollout.to_revision);
+        assert_eq!(decide(&case, at(2)), Some(Step::Done));
+        case.rollout.from_revision = None;
+        case.server.serving_rollout = None;
+        assert_eq!(decide(&case, at(2)), Some(Step::Done));
+    }
+
+    proptest! {
+        /// Whatever is observed in whatever order: traffic goes to a revision only when all of it is ready, never
+        /// from one that serves to one that fails, and a revision that serves and fails gives it back.
+        #[test]
+        fn traffic_only_goes_where_everything_is_ready(
+            seen in proptest::collection::vec((select(Phase::ALL), select(Reason::ALL), 0..3_u32, any::<bool>()), 0..4),
+            replicas in 1..4_u32,
+            switched: bool,
+            tried in proptest::option::of((any::<bool>(), any::<bool>())),
+            now in 2..2_000_000_i64,
+        ) {
+            let mut case = change();
+            case.server.replicas = replicas;
+            for (phase, reason, restarts, ended) in seen {
+                case = with(case, phase, reason);
+                let last = case.mine.last_mut().unwrap();
+                last.restarts = restarts;
+                last.ended_at = ended.then(|| at(2));
+                if phase == Phase::Ready && !ended {
+                    last.mcp = Some(answer(&["a"]));
+                }
+            }
+            case.rollout.canary = tried.map(|(started, promoted)| Canary {
+                weight: 10,
+                clients: Vec::new(),
+                promote_after_seconds: None,
+                started_at: started.then(|| at(1)),
+                promoted_at: (started && promoted).then(|| at(1)),
+            });
+            if switched {
+                case.rollout.switched_at = Some(at(1));
+                case.rollout.from_rollout = case.live.first().map(|old| old.rollout);
+            }
+            let fine = |it: &InstanceRow| it.status.phase == Phase::Ready && it.ended_at.is_none() && it.restarts == 0;
+            let all_fine = case.mine.iter().all(fine);
+            let step = decide(&case, at(now));
+            match &step {
+                Some(Step::Switch | Step::Done | Step::StartCanary) => {
+                    prop_assert!(all_fine && !case.mine.is_empty());
+                    prop_assert!(switched || case.mine.len() >= case.wanted());
+                }
+                Some(Step::GoBack(..)) => prop_assert!(switched && (!all_fine || case.mine.is_empty())),
+                Some(Step::Fail(..)) => prop_assert!(!switched),
+                _ => {}
+            }
+            if switched && !all_fine {
+                prop_assert!(matches!(step, Some(Step::GoBack(..))));
+            }
+            if switched && all_fine && !case.mine.is_empty() {
+                prop_assert_eq!(matches!(step, Some(Step::Done)), now > 5_000);
+            }
+            prop_assert_eq!(case.rollout.state, RolloutState::Progressing);
+        }
+    }
 }

@@ -170,3 +170,70 @@ async fn apply(tx: &mut OrgTx, case: &Case, change: Change, now: Timestamp) -> R
         Change::Dismiss(ids) => dismiss(tx, case.mine.iter().filter(|instance| ids.contains(&instance.id))).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::super::phase::tests as rows;
+    use super::*;
+
+    proptest! {
+        /// From any number of instances anywhere, the steps lead to the number that is wanted, off what is drained;
+        /// and on the way there are never fewer that answer than at the beginning, up to that number.
+        #[test]
+        fn the_steps_lead_to_the_shape_without_a_gap(
+            begin in proptest::collection::vec((0..4_usize, any::<bool>()), 0..8),
+            replicas in 1..5_usize,
+            drained in proptest::collection::vec(any::<bool>(), 4),
+        ) {
+            let toolboxes: Vec<_> = (0..5).map(|_| ToolboxId::generate()).collect();
+            let server = rows::server();
+            let rollout = rows::rollout(&server, RolloutState::Done);
+            let instance = |toolbox: ToolboxId, ready: bool| {
+                let mut row = rows::instance(&rollout, if ready { Phase::Ready } else { Phase::Starting });
+                row.toolbox = toolbox;
+                row
+            };
+            let mut all: Vec<_> = begin.iter().map(|(at, ready)| instance(toolboxes[*at], *ready)).collect();
+            let shape = Shape {
+                replicas,
+                one_at_a_time: false,
+                drained: (0..4).filter(|at| drained[*at]).map(|at| toolboxes[at]).collect(),
+                place: Some(toolboxes[4]),
+            };
+            let answering = |all: &[InstanceRow]| all.iter().filter(|row| row.status.phase == Phase::Ready).count();
+            let enough = answering(&all).min(replicas);
+            for step in 0.. {
+                prop_assert!(step < 40, "it comes to an end");
+                match plan(&shape, &all) {
+                    Some(Change::Place(toolbox)) => all.push(instance(toolbox, false)),
+                    Some(Change::Dismiss(ids)) => all.retain(|row| !ids.contains(&row.id)),
+                    // Nothing to do until one that starts answers.
+                    None => match all.iter_mut().find(|row| row.status.phase != Phase::Ready) {
+                        Some(row) => row.status.phase = Phase::Ready,
+                        None => break,
+                    },
+                }
+                prop_assert!(answering(&all) >= enough, "{} of {enough} answer", answering(&all));
+            }
+            prop_assert_eq!(all.len(), replicas);
+            prop_assert!(all.iter().all(|row| !shape.drained.contains(&row.toolbox)));
+        }
+    }
+
+    #[test]
+    fn with_one_writer_the_old_one_ends_first_and_only_when_there_is_another_place() {
+        let server = rows::server();
+        let rollout = rows::rollout(&server, RolloutState::Done);
+        let mut old = rows::instance(&rollout, Phase::Ready);
+        let place = ToolboxId::generate();
+        let shape = |place| Shape { replicas: 1, one_at_a_time: true, drained: BTreeSet::from([old.toolbox]), place };
+        let (nowhere, somewhere) = (shape(None), shape(Some(place)));
+        assert_eq!(plan(&nowhere, &[old.clone()]), None);
+        assert_eq!(plan(&somewhere, &[old.clone()]), Some(Change::Dismiss(vec![old.id])));
+        old.desired = InstanceWish::Retire;
+        assert_eq!(plan(&somewhere, &[old.clone()]), None, "it has not ended yet");
+        assert_eq!(plan(&somewhere, &[]), Some(Change::Place(place)));
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -11,13 +12,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use toolyard_types::ServerId;
 use toolyard_types::snapshot::Target;
 use toolyard_types::spec::InstancingMode;
 use toolyard_types::state::Reason;
+use toolyard_types::{Clock, ServerId};
 
 use crate::agent::{Behaviour, FakeAgent};
-use crate::harness::{TestControl, both_engines, started_at};
+use crate::harness::{Engine, TestControl, TestDatabase, both_engines, started_at};
 use crate::servers::EVERYTHING;
 
 async fn change(t: &TestControl, name: &str, value: &str) -> Value {
@@ -473,6 +474,61 @@ both_engines! {
         t.delete("/api/v1/toolboxes/edge").await.expect(204);
     }
 
+    async fn an_update_outside_its_window_waits_until_it_opens(engine) {
+        let t = patient(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 0, "update_window": "12:00-12:01" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        // It is noon, and the window is open.
+        change(&t, "s", "1").await;
+        t.wait_revision("s", 2).await;
+        t.patch("/api/v1/servers/s", json!({ "update_window": "12:00-12:00:30" })).await.expect(422);
+        t.patch("/api/v1/servers/s", json!({ "update_window": "sun 12:01-13:00" })).await.expect(202);
+        let waiting = change(&t, "s", "2").await;
+        assert_eq!(waiting["rollout"]["reason"], "outside_window");
+        assert_eq!(waiting["rollout"]["next_attempt_at"], "2026-11-22T12:01:00.000Z");
+        let message = "waits for the update window `sun 12:01-13:00`, which opens at 2026-11-22T12:01:00.000Z";
+        assert_eq!(waiting["rollout"]["message"], message);
+        t.clock.step_ms(40_000);
+        t.wait_loop("rollout").await;
+        assert_eq!(t.get("/api/v1/servers/s/rollout").await.body["reason"], "outside_window");
+        let now = json!({ "environment": { "DEMO": "3" }, "now": true });
+        t.patch("/api/v1/servers/s", now).await.expect(202);
+        t.wait_revision("s", 4).await;
+        change(&t, "s", "4").await;
+        t.clock.step_ms(20_000);
+        t.wait_revision("s", 5).await;
+        assert_eq!(agent.deeds().iter().filter(|deed| deed.starts_with("run s@3")).count(), 0);
+    }
+
+    async fn a_server_is_restarted_at_its_time_of_day(engine) {
+        let t = patient(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "restart_at": "12:00" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        let first = t.wait_rollout("s", "done").await;
+        assert_eq!(first["restart_at"], "12:00");
+        // It is noon: the next one is tomorrow's.
+        t.patch("/api/v1/servers/s", json!({ "restart_at": "12:01" })).await.expect(202);
+        t.clock.step_ms(40_000);
+        t.wait_loop("schedule").await;
+        assert_eq!(t.get("/api/v1/servers/s").await.body["rollout"]["id"], first["rollout"]["id"]);
+        t.clock.step_ms(20_000);
+        let second = t.wait("/api/v1/servers/s", |_, body| {
+            body["rollout"]["id"] != first["rollout"]["id"] && body["rollout"]["state"] == "done"
+        }).await;
+        assert_eq!(second["revision"], 1);
+        assert_ne!(second["instance_id"], first["instance_id"]);
+        let audit = t.get("/api/v1/audit?limit=1").await.expect(200).body;
+        assert_eq!((&audit["items"][0]["action"], &audit["items"][0]["actor_display"]), (&json!("server.restart"), &json!("schedule")));
+        for wrong in ["25:00", "noon"] {
+            t.patch("/api/v1/servers/s", json!({ "restart_at": wrong })).await.expect(422);
+        }
+        let off = t.patch("/api/v1/servers/s", json!({ "restart_at": "" })).await.expect(202).body;
+        assert_eq!(off["restart_at"], Value::Null);
+    }
+
     async fn how_a_toolboxs_instances_fare_is_told_with_the_toolbox_and_for_all(engine) {
         let t = TestControl::start(engine).await;
         let agent = FakeAgent::local(&t.control).await;
@@ -489,6 +545,13 @@ both_engines! {
         assert_eq!(health["last_success_at"], started_at().to_string());
         assert_eq!(t.get("/api/v1/overview").await.expect(200).body["instances"], health);
     }
+}
+
+/// A control plane that lets agents be silent for a day, for tests in which hours pass.
+async fn patient(engine: Engine) -> TestControl {
+    let database = TestDatabase::create(engine).await;
+    let clock = Clock::stopped_at(started_at());
+    TestControl::with(database, clock, |options| options.toolbox_silence = Duration::from_secs(86_400)).await
 }
 
 fn ready(server: &Value) -> Vec<&Value> {

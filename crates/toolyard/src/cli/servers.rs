@@ -109,6 +109,12 @@ pub(crate) struct SettingsFlags {
     /// Seconds that a new revision is observed while the old one runs on, 0 to 3600; 5 unless set.
     #[arg(long, value_name = "SECONDS")]
     observe: Option<u32>,
+    /// Restart it each day at this time (UTC), such as `03:30`; `none` for never.
+    #[arg(long, value_name = "TIME")]
+    restart_at: Option<String>,
+    /// Make changes only then (UTC), such as `02:00-05:00` or `sat,sun 22:00-04:00`; `none` for at any time.
+    #[arg(long, value_name = "WINDOW")]
+    update_window: Option<String>,
     /// Who shares an instance: everybody, or one user or one session each has a copy.
     #[arg(long, value_parser = ["shared", "per_user", "per_session"])]
     instancing: Option<String>,
@@ -138,6 +144,9 @@ pub(crate) struct MannerFlags {
     /// Let it serve by itself after this many seconds without a failure.
     #[arg(long, value_name = "SECONDS")]
     promote_after: Option<u32>,
+    /// Begin now although it is outside the server's update window.
+    #[arg(long)]
+    now: bool,
 }
 
 impl MannerFlags {
@@ -154,6 +163,10 @@ impl MannerFlags {
             promote_after_seconds: self.promote_after,
         }))
     }
+}
+
+fn none_is_empty(text: &str) -> String {
+    if text == "none" { String::new() } else { text.to_owned() }
 }
 
 fn percent(text: &str) -> Result<u8, String> {
@@ -192,6 +205,8 @@ impl SettingsFlags {
             rollout_timeout_ms: self.rollout_timeout.map(|seconds| seconds.saturating_mul(1000)),
             replicas: self.replicas,
             observe_seconds: self.observe,
+            restart_at: self.restart_at.as_deref().map(none_is_empty),
+            update_window: self.update_window.as_deref().map(none_is_empty),
             instancing: self.instancing.as_deref().map(|mode| self.instancing(mode)),
             ..ServerSettings::default()
         })
@@ -409,6 +424,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
                 settings: settings.settings()?,
                 accept_lost_tools: manner.accept_lost_tools,
                 canary: manner.canary()?,
+                now: manner.now,
             };
             let before: Server = context.client.get(&path(&name, "")).await?;
             let server: Server = context.client.send(reqwest::Method::PATCH, &path(&name, ""), Some(&body)).await?;
@@ -545,8 +561,10 @@ fn is_over(server: &Server, wanted: Wanted) -> bool {
         }
         Wanted::Rollout => match &server.rollout {
             None => true,
-            // A canary waits for somebody; that is where its change has got to.
-            Some(rollout) if rollout.state == RolloutState::Progressing => rollout.reason == Reason::Canary,
+            // A canary waits for somebody, and what is outside its window for its time: that is how far it has got.
+            Some(rollout) if rollout.state == RolloutState::Progressing => {
+                matches!(rollout.reason, Reason::Canary | Reason::OutsideWindow)
+            }
             Some(rollout) => rollout.state != RolloutState::Done || has_replicas(server),
         },
     }

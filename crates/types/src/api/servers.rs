@@ -1,6 +1,7 @@
 //! Servers, revisions, rollouts, toolsets, toolboxes.
 
 use crate::agent::{Exit, McpInfo, ToolboxReport, Usage};
+use crate::schedule::{TimeOfDay, UpdateWindow};
 use crate::snapshot::ToolsetMember;
 use crate::spec::{
     Egress, EntryVersion, Instancing, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy,
@@ -103,6 +104,13 @@ pub struct ServerSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 3600)]
     pub observe_seconds: Option<u32>,
+    /// At what time of day (UTC) it is restarted, such as `03:30`; empty for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_at: Option<String>,
+    /// When changes may be made (UTC), such as `02:00-05:00` or `sat,sun 22:00-04:00`; empty for at any time. An update
+    /// asked for outside waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_window: Option<String>,
 }
 
 /// A change to a server; makes a new revision.
@@ -121,6 +129,9 @@ pub struct UpdateServer {
     /// Try the new revision on a part of the calls first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<StartCanary>,
+    /// `true` to begin now although it is outside the server's update window.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub now: bool,
 }
 
 /// How a new revision is tried before it serves.
@@ -231,6 +242,14 @@ pub struct Server {
     pub replicas: u32,
     /// How long a new revision serves before the old one is stopped.
     pub observe_seconds: u32,
+    /// At what time of day (UTC) it is restarted.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "03:30")]
+    pub restart_at: Option<TimeOfDay>,
+    /// When changes to it may be made (UTC); at any time when absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "sat,sun 02:00-05:00")]
+    pub update_window: Option<UpdateWindow>,
     /// The MCP URL's path on this Toolyard.
     pub mcp_path: String,
     /// When it was created.

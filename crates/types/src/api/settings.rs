@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::schedule::{TimeOfDay, UpdateWindow};
 use crate::server_json::{Package, Transport};
 use crate::spec::{Egress, EntryVersion, Instancing, Limits, PathGrant, ProbeCall, Strategy};
 use crate::{CredentialId, Name};
@@ -53,6 +54,18 @@ pub struct CurrentSettings {
     pub probe_call: Option<ProbeCall>,
     /// Milliseconds a rollout may take in all.
     pub rollout_timeout_ms: u64,
+    /// How many instances serve at once.
+    pub replicas: u32,
+    /// How long a new revision is observed while the old one runs on.
+    pub observe_seconds: u32,
+    /// At what time of day (UTC) it is restarted.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "03:30")]
+    pub restart_at: Option<TimeOfDay>,
+    /// When changes may be made (UTC); at any time when absent.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "sat,sun 02:00-05:00")]
+    pub update_window: Option<UpdateWindow>,
 }
 
 /// A credential that a server is bound to.

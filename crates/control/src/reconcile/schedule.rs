@@ -1,0 +1,61 @@
+//! *Schedule*: restarts servers at their time of day. One that is changed at that moment, or whose time passed while no
+//! control plane ran, is left until the next day.
+
+use std::time::Duration;
+
+use serde_json::json;
+use toolyard_store::{NewAudit, ServerRef};
+use toolyard_types::state::RolloutState;
+
+use super::Pass;
+use crate::app::servers::{Manner, begin_rollout};
+use crate::{Control, Result};
+
+/// How much later than its time a restart may still be.
+const LATE: Duration = Duration::from_secs(600);
+/// How many servers one run looks at.
+const AT_ONCE: u32 = 200;
+
+pub(crate) async fn run(control: &Control) -> Result<Pass> {
+    let now = control.clock().now();
+    let due = control.store().system_read("listing servers to restart").await?.servers_to_restart(now, AT_ONCE).await?;
+    let mut pass = Pass::default();
+    for at in due {
+        match restart(control, at).await {
+            Ok(restarted) => pass.changed += usize::from(restarted),
+            Err(error) => pass.failed(&error),
+        }
+    }
+    Ok(pass)
+}
+
+async fn restart(control: &Control, at: ServerRef) -> Result<bool> {
+    let now = control.clock().now();
+    let mut tx = control.store().org(at.organization).await?;
+    let Some(mut server) = tx.lock_server(at.server).await?.filter(|server| !server.deleted) else { return Ok(false) };
+    let Some(due) = server.next_restart_at.filter(|due| *due <= now) else { return Ok(false) };
+    server.next_restart_at = server.restart_at.map(|time| time.next_after(now));
+    let under_way = match server.rollout {
+        Some(id) => tx.rollout(id).await?.is_some_and(|rollout| rollout.state == RolloutState::Progressing),
+        None => false,
+    };
+    let serving = server.serving_rollout.and(server.serving_revision).filter(|_| server.enabled);
+    let Some(revision) = serving.filter(|_| !under_way && now.since(due) <= LATE) else {
+        tx.update_server(&mut server).await?;
+        tx.commit().await?;
+        return Ok(false);
+    };
+    begin_rollout(&mut tx, &mut server, revision, Manner::default()).await?;
+    let line = NewAudit {
+        actor: "system:schedule".to_owned(),
+        actor_display: "schedule".to_owned(),
+        action: "server.restart".to_owned(),
+        target: format!("server/{}", server.name),
+        done: true,
+        detail: json!({ "due": due }),
+        request_id: None,
+    };
+    tx.audit(&line).await?;
+    tx.commit().await?;
+    Ok(true)
+}
