@@ -99,6 +99,10 @@ export default defineConfig({
     reportCompressedSize: false,
     rolldownOptions: {
       output: {
+        // What nearly every page needs is one file: dozens of small ones compress worse, and each is named in the entry.
+        codeSplitting: {
+          groups: [{ name: 'common', minShareCount: 20, test: (id) => !ADMINISTRATION.test(id) }],
+        },
         chunkFileNames: (chunk) => `${folder(chunk.moduleIds)}/[name]-[hash].js`,
       },
     },

@@ -297,7 +297,9 @@ function nameIn(input: unknown): unknown {
 function isFiltered(key: readonly unknown[]): boolean {
   // as: only looks whether the property is there.
   const query = (key.at(-1) as { query?: Record<string, unknown> } | undefined)?.query ?? {}
-  return Object.entries(query).some(([name, value]) => name !== 'limit' && value !== undefined)
+  return Object.entries(query).some(
+    ([name, value]) => name !== 'limit' && name !== 'brief' && value !== undefined,
+  )
 }
 
 function isPage(data: unknown): data is Page<Server> {

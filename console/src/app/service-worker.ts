@@ -37,8 +37,7 @@ export async function registerServiceWorker(): Promise<void> {
 function offerUpdate(): void {
   toast.note({
     title: t('A new version of the console is here'),
-    description: t(
-      'Reload the page to use it. What you typed is kept by your browser only where it says so.',
-    ),
+    description: t('What is typed and not saved is lost when the page is loaded again.'),
+    action: { label: t('Reload'), act: () => window.location.reload() },
   })
 }

@@ -6,7 +6,7 @@ import { ExternalLink } from './link'
 /** Longer texts are cut. */
 const LONGEST = 100_000
 /** Longer paragraphs are shown without emphasis and links: looking for those takes more than linear time. */
-const LONGEST_PARAGRAPH = 10_000
+const LONGEST_PARAGRAPH = 5_000
 /** Deeper structures than this are shown as their text. */
 const DEEPEST = 12
 const MOST_COLUMNS = 20

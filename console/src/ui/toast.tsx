@@ -2,11 +2,14 @@ import { CircleAlert, CircleCheck, Info, X } from 'lucide-react'
 import { type ReactNode, useSyncExternalStore } from 'react'
 import { cx } from '@/lib/cx'
 import { t } from '@/lib/t'
+import { Button } from './button'
 import { LiveRegion } from './live-region'
 
 interface ToastText {
   title: string
   description?: string
+  /** What can be done about it. It stays until it is closed. */
+  action?: { label: string; act: () => void }
 }
 
 type Kind = 'done' | 'note' | 'failed'
@@ -45,7 +48,7 @@ function close(id: number): void {
 
 function closeLater(item: Item, after: number): void {
   // A failure stays until it is closed.
-  if (item.kind !== 'failed' && !held)
+  if (item.kind !== 'failed' && item.action === undefined && !held)
     timers.set(
       item.id,
       setTimeout(() => close(item.id), after),
@@ -136,6 +139,11 @@ function Toast({ item }: { item: Item }) {
         <p className="font-medium">{item.title}</p>
         {item.description !== undefined && item.description !== '' && (
           <p className="mt-0.5 max-h-32 overflow-y-auto text-sm text-muted">{item.description}</p>
+        )}
+        {item.action !== undefined && (
+          <Button size="small" className="mt-2" onClick={item.action.act}>
+            {item.action.label}
+          </Button>
         )}
       </div>
       <button

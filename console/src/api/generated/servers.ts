@@ -168,6 +168,8 @@ export interface ServerSettings {
   probe_call?: ProbeCall | null
   /** How many instances serve at once; 1 when absent. Changing only this makes no new revision. */
   replicas?: number | null
+  /** At what time of day (UTC) it is restarted, such as `03:30`; empty for never. */
+  restart_at?: string | null
   /** Milliseconds a rollout may take in all; 10 minutes when absent. */
   rollout_timeout_ms?: number | null
   /** Milliseconds from start to the MCP answer. */
@@ -175,6 +177,11 @@ export interface ServerSettings {
   strategy?: Strategy | null
   /** Environment variables and inputs to remove again; `registry` for who pulls the image. */
   unset_environment?: string[]
+  /**
+   * When changes may be made (UTC), such as `02:00-05:00` or `sat,sun 22:00-04:00`; empty for at any time. An update
+   * asked for outside waits.
+   */
+  update_window?: string | null
 }
 
 /** What to run, as a person says it: either a catalog entry, or a package or URL given directly. */
@@ -205,6 +212,8 @@ export interface CreateServer {
   probe_call?: ProbeCall | null
   /** How many instances serve at once; 1 when absent. Changing only this makes no new revision. */
   replicas?: number | null
+  /** At what time of day (UTC) it is restarted, such as `03:30`; empty for never. */
+  restart_at?: string | null
   /** Milliseconds a rollout may take in all; 10 minutes when absent. */
   rollout_timeout_ms?: number | null
   /** Milliseconds from start to the MCP answer. */
@@ -212,6 +221,11 @@ export interface CreateServer {
   strategy?: Strategy | null
   /** Environment variables and inputs to remove again; `registry` for who pulls the image. */
   unset_environment?: string[]
+  /**
+   * When changes may be made (UTC), such as `02:00-05:00` or `sat,sun 22:00-04:00`; empty for at any time. An update
+   * asked for outside waits.
+   */
+  update_window?: string | null
   entry?: EntryName | null
   name?: Name | null
   /** Which of the entry's packages or remotes, when it has several: `npm`, `pypi`, `oci` or `remote`. */
@@ -263,11 +277,17 @@ export interface CurrentSettings {
   kind: string
   /** Limits of each instance. */
   limits: Limits
+  /** How long a new revision is observed while the old one runs on. */
+  observe_seconds: number
   package?: Package | null
   /** Host paths that were granted beside those that are inputs. */
   paths: PathGrant[]
   probe_call?: ProbeCall | null
   remote?: Transport | null
+  /** How many instances serve at once. */
+  replicas: number
+  /** At what time of day (UTC) it is restarted. */
+  restart_at?: string | null
   /** Number of the revision that is meant to run; these are its settings. */
   revision: number
   /** Milliseconds a rollout may take in all. */
@@ -276,6 +296,8 @@ export interface CurrentSettings {
   start_timeout_ms: number
   /** How a new revision replaces the old. */
   strategy: Strategy
+  /** When changes may be made (UTC); at any time when absent. */
+  update_window?: string | null
 }
 export const CurrentSettingsSchema: v.GenericSchema<unknown, CurrentSettings> = v.object({
   arguments: v.array(v.string()),
@@ -289,14 +311,18 @@ export const CurrentSettingsSchema: v.GenericSchema<unknown, CurrentSettings> = 
   instancing: InstancingSchema,
   kind: v.string(),
   limits: LimitsSchema,
+  observe_seconds: v.number(),
   package: v.nullish(PackageSchema),
   paths: v.array(PathGrantSchema),
   probe_call: v.nullish(ProbeCallSchema),
   remote: v.nullish(TransportSchema),
+  replicas: v.number(),
+  restart_at: v.nullish(v.string()),
   revision: v.number(),
   rollout_timeout_ms: v.number(),
   start_timeout_ms: v.number(),
   strategy: StrategySchema,
+  update_window: v.nullish(v.string()),
 })
 
 /** How a process ended. */
@@ -757,6 +783,8 @@ export interface Server {
   reason: Reason
   /** How many instances should serve at once. */
   replicas: number
+  /** At what time of day (UTC) it is restarted. */
+  restart_at?: string | null
   /** Number of the revision that serves, or is meant to. */
   revision: number
   rollout?: Rollout | null
@@ -765,6 +793,8 @@ export interface Server {
   toolbox?: Name | null
   /** The labels that its toolbox must have. */
   toolbox_labels?: Labels
+  /** When changes to it may be made (UTC); at any time when absent. */
+  update_window?: string | null
   /** When it was last changed. */
   updated_at: Timestamp
 }
@@ -785,11 +815,13 @@ export const ServerSchema: v.GenericSchema<unknown, Server> = v.object({
   phase: PhaseSchema,
   reason: ReasonSchema,
   replicas: v.number(),
+  restart_at: v.nullish(v.string()),
   revision: v.number(),
   rollout: v.nullish(RolloutSchema),
   since: TimestampSchema,
   toolbox: v.nullish(NameSchema),
   toolbox_labels: v.optional(LabelsSchema),
+  update_window: v.nullish(v.string()),
   updated_at: TimestampSchema,
 })
 
@@ -873,6 +905,8 @@ export interface UpdateServer {
   probe_call?: ProbeCall | null
   /** How many instances serve at once; 1 when absent. Changing only this makes no new revision. */
   replicas?: number | null
+  /** At what time of day (UTC) it is restarted, such as `03:30`; empty for never. */
+  restart_at?: string | null
   /** Milliseconds a rollout may take in all; 10 minutes when absent. */
   rollout_timeout_ms?: number | null
   /** Milliseconds from start to the MCP answer. */
@@ -880,9 +914,16 @@ export interface UpdateServer {
   strategy?: Strategy | null
   /** Environment variables and inputs to remove again; `registry` for who pulls the image. */
   unset_environment?: string[]
+  /**
+   * When changes may be made (UTC), such as `02:00-05:00` or `sat,sun 22:00-04:00`; empty for at any time. An update
+   * asked for outside waits.
+   */
+  update_window?: string | null
   /** `true` to let the new revision serve although it lists fewer tools than the old one. */
   accept_lost_tools?: boolean
   canary?: StartCanary | null
+  /** `true` to begin now although it is outside the server's update window. */
+  now?: boolean
   /** Another version of the entry, or `latest`. */
   version?: string | null
 }
@@ -896,6 +937,11 @@ export const listServers: Operation<{ path: undefined; query: {
   search?: string
   /** Only those in this phase. */
   phase?: Phase
+  /**
+   * `true` to leave out what is long and of interest one server at a time: the logs of rollouts, the names of
+   * tools.
+   */
+  brief?: boolean
   /** How many at most, 1 to 500; 100 when absent. */
   limit?: number
   /** `next_cursor` of the page before. */

@@ -133,6 +133,14 @@ export function Review({
               changed('instancing') && !remote ? instancingText(values.instancing) : undefined,
             ],
             [t('Observed for'), changed('observe') ? t('{value} s', { value: values.observe }) : undefined],
+            [
+              t('Changes at'),
+              values.updateWindow === '' ? undefined : t('{time} UTC', { time: values.updateWindow }),
+            ],
+            [
+              t('Restarts at'),
+              values.restartAt === '' ? undefined : t('{time} UTC', { time: values.restartAt }),
+            ],
             [t('Starts'), values.start ? undefined : t('when somebody starts it')],
           ]}
         />

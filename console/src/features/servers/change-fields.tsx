@@ -10,9 +10,12 @@ import type { ManagedChange } from './change'
 export function ChangeFields<Values extends ManagedChange>({
   form,
   strategy,
+  window,
 }: {
   form: Form<Values>
   strategy: Strategy
+  /** When changes may be made; empty for at any time. */
+  window: string
 }) {
   const { values } = form
   const set = (changes: Partial<ManagedChange>, ...paths: string[]) =>
@@ -28,6 +31,13 @@ export function ChangeFields<Values extends ManagedChange>({
   return (
     <Card title={t('This change')}>
       <div className="flex flex-col gap-4">
+        {window !== '' && (
+          <Checkbox
+            label={t('Begin now, also outside of {window} UTC', { window })}
+            value={values.now}
+            onValueChange={(now) => set({ now }, 'now')}
+          />
+        )}
         <Checkbox
           label={t('It may list fewer tools')}
           hint={t('Otherwise it serves only when it has every tool of the one that serves now.')}

@@ -15,6 +15,8 @@ export interface ManagedChange {
   promoteAfter: string
   /** Whether it may list fewer tools than the one that serves. */
   acceptLost: boolean
+  /** Whether it begins outside the time in which changes may be made. */
+  now: boolean
 }
 
 /** How a change is made when nothing is said. */
@@ -24,6 +26,7 @@ export const USUAL_CHANGE: ManagedChange = {
   clients: '',
   promoteAfter: '',
   acceptLost: false,
+  now: false,
 }
 
 /** The form's field for a field of the API. */
@@ -47,9 +50,12 @@ export function changeIssues(values: ManagedChange): SettingsIssue[] {
   return issues
 }
 
-/** What the API takes of it. */
-export function changeBody(values: ManagedChange): Pick<UpdateServer, 'canary' | 'accept_lost_tools'> {
-  const body: Pick<UpdateServer, 'canary' | 'accept_lost_tools'> = {}
+type Manner = Pick<UpdateServer, 'canary' | 'accept_lost_tools' | 'now'>
+
+/** How a change is made, as the API takes it. */
+export function changeBody(values: ManagedChange): Manner {
+  const body: Manner = {}
+  if (values.now) body.now = true
   if (values.acceptLost) body.accept_lost_tools = true
   if (values.canary) {
     body.canary = { weight: Number(values.weight), clients: clientsOf(values) }

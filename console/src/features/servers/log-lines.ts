@@ -120,7 +120,7 @@ export class LogFollower {
         error = cause
       }
       if (signal.aborted) return
-      if (isProblem(error) && isFinal(error)) {
+      if (isProblem(error) && isFinal(error, this.#instance)) {
         this.#become({ kind: 'failed', error })
         return
       }
@@ -190,9 +190,9 @@ export class LogFollower {
   }
 }
 
-/** Whether asking again would bring the same. */
-function isFinal(error: ApiProblem): boolean {
-  return error.status === 403 || error.status === 400 || error.status === 401
+/** Whether asking again would bring the same: an instance that is gone does not come back, a newer one may come. */
+function isFinal({ status }: ApiProblem, instance: string | undefined): boolean {
+  return status === 403 || status === 400 || status === 401 || (status === 404 && instance !== undefined)
 }
 
 function pauseOrAbort(pause: number, signal: AbortSignal): Promise<void> {

@@ -34,13 +34,16 @@ const settings: CurrentSettings = {
   call_timeout_ms: 500,
   probe_call: { tool: 'now', arguments: { zone: 'UTC' } },
   rollout_timeout_ms: 120_000,
+  replicas: 2,
+  observe_seconds: 30,
+  restart_at: '03:30',
+  update_window: 'sat,sun 02:00-05:00',
 }
-const server = { replicas: 2, observe_seconds: 30 }
 const fields = declaredInputs(offerOf(settings))
 const context = { fields, kind: 'npm' }
 
 test('shows everything that was set', () => {
-  const values = settingsOf(settings, server, fields)
+  const values = settingsOf(settings, fields)
   expect(values.inputs).toEqual({ TZ: 'UTC', TOKEN: '', '--format': 'long' })
   expect(values.bound).toEqual({ TOKEN: 'my-token' })
   expect(values.environment.map(({ name, value, credential }) => [name, value, credential])).toEqual([
@@ -62,6 +65,8 @@ test('shows everything that was set', () => {
     warm: '1',
     replicas: '2',
     observe: '30',
+    restartAt: '03:30',
+    updateWindow: 'sat,sun 02:00-05:00',
     startTimeout: '90',
     callTimeout: '0.5',
     rolloutTimeout: '120',
@@ -71,12 +76,12 @@ test('shows everything that was set', () => {
 })
 
 test('asks for no change when nothing was changed', () => {
-  const values = settingsOf(settings, server, fields)
+  const values = settingsOf(settings, fields)
   expect(settingsBody(values, context, values)).toEqual({ inputs: {}, credentials: {}, environment: {} })
 })
 
 test('asks for what was changed alone', () => {
-  const before = settingsOf(settings, server, fields)
+  const before = settingsOf(settings, fields)
   const after = { ...before, inputs: { ...before.inputs, TZ: 'Europe/Oslo' }, memory: '256', replicas: '3' }
   expect(settingsBody(after, context, before)).toEqual({
     inputs: { TZ: 'Europe/Oslo' },

@@ -1,5 +1,5 @@
 /** The settings form's values for a server that exists: what was set, as the API reads it back. Pure. */
-import type { CurrentSettings, Server } from '@/api/generated/types'
+import type { CurrentSettings } from '@/api/generated/types'
 import type { InputField, Offer } from './public/inputs'
 import { newSettings, type SettingsValues } from './public/settings'
 
@@ -12,11 +12,7 @@ export function offerOf(settings: CurrentSettings): Offer {
 }
 
 /** What the form shows at first. */
-export function settingsOf(
-  settings: CurrentSettings,
-  server: Pick<Server, 'replicas' | 'observe_seconds'>,
-  fields: readonly InputField[],
-): SettingsValues {
+export function settingsOf(settings: CurrentSettings, fields: readonly InputField[]): SettingsValues {
   const values = newSettings(fields)
   for (const [key, value] of Object.entries(settings.inputs)) values.inputs[key] = value
   for (const [name, value] of Object.entries(settings.environment))
@@ -42,8 +38,10 @@ export function settingsOf(
   values.probeTool = settings.probe_call?.tool ?? ''
   const probe = settings.probe_call?.arguments ?? {}
   values.probeArguments = Object.keys(probe).length === 0 ? '' : JSON.stringify(probe, null, 2)
-  values.replicas = String(server.replicas)
-  values.observe = String(server.observe_seconds)
+  values.replicas = String(settings.replicas)
+  values.observe = String(settings.observe_seconds)
+  values.restartAt = settings.restart_at ?? ''
+  values.updateWindow = settings.update_window ?? ''
   const { instancing } = settings
   if (instancing.mode !== undefined) values.instancing = instancing.mode
   if (instancing.max_copies !== undefined) values.maxCopies = String(instancing.max_copies)

@@ -187,7 +187,10 @@ fn check_overrides(members: &[ToolsetMember], error: &mut impl FnMut(String, Str
         for (tool, said) in &member.overrides {
             count += 1;
             if count > MOST_OVERRIDES {
-                return error("members".into(), format!("at most {MOST_OVERRIDES} tools may be named or described anew"));
+                return error(
+                    "members".into(),
+                    format!("at most {MOST_OVERRIDES} tools may be named or described anew"),
+                );
             }
             let at = format!("members.{number}.overrides.{}", printable(tool));
             if tool.is_empty() || tool.len() > 256 {

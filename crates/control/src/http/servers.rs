@@ -67,6 +67,9 @@ struct ServerQuery {
     search: Option<String>,
     /// Only those in this phase.
     phase: Option<Phase>,
+    /// `true` to leave out what is long and of interest one server at a time: the logs of rollouts, the names of
+    /// tools.
+    brief: Option<bool>,
     /// How many at most, 1 to 500; 100 when absent.
     #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
@@ -83,7 +86,21 @@ async fn list_servers(
     Query(query): Query<ServerQuery>,
 ) -> Result<Json<Page<Server>>> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
-    servers::list(&control, &caller, &page, query.search.as_deref(), query.phase).await.map(Json)
+    let mut page = servers::list(&control, &caller, &page, query.search.as_deref(), query.phase).await?;
+    if query.brief == Some(true) {
+        page.items.iter_mut().for_each(shorten);
+    }
+    Ok(Json(page))
+}
+
+/// Takes out what a list of many servers does not show.
+fn shorten(server: &mut Server) {
+    if let Some(rollout) = &mut server.rollout {
+        rollout.log.clear();
+    }
+    for mcp in server.instances.iter_mut().filter_map(|instance| instance.mcp.as_mut()) {
+        mcp.tool_names.clear();
+    }
 }
 
 /// Create a server from a catalog entry or a URL, and start it.

@@ -379,6 +379,19 @@ both_engines! {
         put(toolset(&["mine"])).await.expect(200);
     }
 
+    async fn a_brief_list_leaves_out_what_is_long(engine) {
+        let t = TestControl::start(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        t.deploy("s").await;
+        let log = |list: &Value| list["items"][0]["rollout"]["log"].as_array().map_or(0, Vec::len);
+        let whole = t.get("/api/v1/servers").await.expect(200).body;
+        let brief = t.get("/api/v1/servers?brief=true").await.expect(200).body;
+        assert!(log(&whole) > 0);
+        assert_eq!(log(&brief), 0);
+        assert_eq!(brief["items"][0]["instances"][0]["mcp"]["tool_names"].as_array().map_or(0, Vec::len), 0);
+        assert_eq!(brief["items"][0]["instances"][0]["id"], whole["items"][0]["instances"][0]["id"]);
+    }
+
     async fn a_toolset_names_and_describes_tools_anew(engine) {
         let t = TestControl::start(engine).await;
         t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "start": false })).await.expect(201);

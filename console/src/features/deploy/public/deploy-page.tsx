@@ -362,6 +362,8 @@ const ADVANCED = [
   'registry',
   'replicas',
   'observe',
+  'restartAt',
+  'updateWindow',
   'maxCopies',
   'idleStop',
   'warm',

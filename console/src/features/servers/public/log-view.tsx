@@ -1,11 +1,13 @@
 import { ArrowDownToLine, Clock, Download, Pause, Play, WrapText } from 'lucide-react'
 import { useDeferredValue, useMemo, useState, useSyncExternalStore } from 'react'
+import { isProblem } from '@/api/client'
 import { LOG_STREAM } from '@/api/generated/enums'
 import type { Instance, LogStream } from '@/api/generated/types'
 import { cx } from '@/lib/cx'
 import { formatClock, formatNumber, formatTime } from '@/lib/format'
 import { storage } from '@/lib/storage'
 import { plural, t } from '@/lib/t'
+import { oneLine } from '@/lib/text'
 import { AnsiText } from '@/ui/ansi-text'
 import { Button, IconButton } from '@/ui/button'
 import { errorFacts } from '@/ui/error-state'
@@ -47,7 +49,9 @@ export function LogView({
 }) {
   // Without a choice the server follows the newest instance; another one is another log.
   const newest = instances.at(-1)?.id
-  const instance = choice.instance ?? newest
+  const [followed, setFollowed] = useState(newest)
+  if (newest !== undefined && newest !== followed) setFollowed(newest)
+  const instance = choice.instance ?? followed
   return (
     <FollowedLog
       key={`${name} ${instance}`}
@@ -128,6 +132,14 @@ function FollowedLog({
               value={choice.instance ?? ''}
               options={[
                 { value: '', label: t('Newest instance') },
+                ...(choice.instance === undefined || instances.some((one) => one.id === choice.instance)
+                  ? []
+                  : [
+                      {
+                        value: choice.instance,
+                        label: t('{id} · ended', { id: oneLine(shortId(choice.instance), 8) }),
+                      },
+                    ]),
                 ...instances.map((one) => ({
                   value: one.id,
                   label: `${shortId(one.id)} · ${phaseText(one.phase)}`,
@@ -284,6 +296,7 @@ function FollowState({ snapshot, paused }: { snapshot: LogSnapshot; paused: bool
 }
 
 function problemText(error: unknown): string {
+  if (isProblem(error, 404)) return t('The instance ended, and its log with it')
   const { title, detail } = errorFacts(error)
   return detail === '' ? title : detail
 }
@@ -291,6 +304,8 @@ function problemText(error: unknown): string {
 function emptyText({ state }: LogSnapshot): string {
   if (state.kind === 'live') return t('Nothing was written yet. Lines appear here as they are written.')
   if (state.kind === 'again' && state.error === undefined) return t('Nothing was written yet.')
+  if (state.kind !== 'loading' && isProblem(state.error, 404))
+    return t('The instance ended, and its log with it.')
   return t('There is no log to show.')
 }
 

@@ -9,7 +9,7 @@ import type { MetricsWindow } from '@/api/generated/types'
 import { q, qPages } from '@/api/queries'
 
 /** All servers, page by page. The list is searched, filtered and ordered here, so that typing needs no round trip. */
-export const serversQuery = qPages(listServers, { query: { limit: 500 } })
+export const serversQuery = qPages(listServers, { query: { limit: 500, brief: true } })
 
 /** One server. */
 export function serverQuery(name: string) {

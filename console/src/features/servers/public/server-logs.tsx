@@ -1,4 +1,5 @@
 import { useSuspenseQuery } from '@tanstack/react-query'
+import { useState } from 'react'
 import { useDenied } from '@/api/session'
 import { t } from '@/lib/t'
 import { EmptyState } from '@/ui/empty-state'
@@ -17,6 +18,9 @@ export function ServerLogs({
 }) {
   const { data: server } = useSuspenseQuery(serverQuery(name))
   const denied = useDenied('server:logs')
+  // What was read stays readable when the instance ends, whose log goes with it.
+  const [hadOne, setHadOne] = useState(server.instances.length > 0)
+  if (!hadOne && server.instances.length > 0) setHadOne(true)
   if (denied !== undefined) return <EmptyState title={t('You may not read logs')}>{denied}</EmptyState>
   if (server.kind === 'remote') {
     return (
@@ -25,10 +29,12 @@ export function ServerLogs({
       </EmptyState>
     )
   }
-  if (server.instances.length === 0) {
+  if (!hadOne) {
     return (
       <EmptyState title={t('No instance, no log')}>
-        {server.enabled ? t('The log appears with the first instance.') : t('Start the server to get one.')}
+        {server.enabled
+          ? t('The log appears with the next instance.')
+          : t('A log goes with its instance. Start the server to get a new one.')}
       </EmptyState>
     )
   }

@@ -61,7 +61,7 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
   const fields = declaredInputs(offerOf(settings))
   const context: SettingsContext = { fields, kind: settings.kind }
   const valuesNow = (): Values => ({
-    ...settingsOf(settings, server, fields),
+    ...settingsOf(settings, fields),
     ...USUAL_CHANGE,
     version: settings.entry?.version ?? '',
   })
@@ -154,7 +154,7 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
         </Card>
       </fieldset>
       {form.dirty && server.enabled && context.kind !== 'remote' && (
-        <ChangeFields form={form} strategy={form.values.strategy} />
+        <ChangeFields form={form} strategy={form.values.strategy} window={settings.update_window ?? ''} />
       )}
       <ErrorNote error={form.submitError} />
       <UnsavedChangesBar

@@ -227,7 +227,9 @@ export function AdvancedFields<Values extends SettingsValues>({
       | 'observe'
       | 'maxCopies'
       | 'idleStop'
-      | 'warm',
+      | 'warm'
+      | 'updateWindow'
+      | 'restartAt',
   ) => ({
     id: `settings-${name}`,
     name,
@@ -317,6 +319,28 @@ export function AdvancedFields<Values extends SettingsValues>({
         </>
       )}
       <Readiness form={form} tools={tools} />
+      <Group title={t('When it may change')}>
+        <div className="grid items-start gap-4 sm:grid-cols-2">
+          <TextInput
+            {...text('updateWindow')}
+            label={t('Changes only at')}
+            placeholder="sat,sun 02:00-05:00"
+            hint={t('Times and days in UTC. A change asked for outside waits. Empty: at any time.')}
+            autoComplete="off"
+            required={false}
+            mono
+          />
+          <TextInput
+            {...text('restartAt')}
+            label={t('Restart it every day at')}
+            placeholder="03:30"
+            hint={t('In UTC. Empty: never.')}
+            autoComplete="off"
+            required={false}
+            mono
+          />
+        </div>
+      </Group>
       <Group title={t('Time')}>
         <div className="grid gap-4 sm:grid-cols-3">
           <NumberInput {...text('startTimeout')} label={t('To start')} unit="s" required />

@@ -64,6 +64,10 @@ export interface SettingsValues {
   replicas: string
   /** For how many seconds a new revision is observed while the old one waits. */
   observe: string
+  /** At what time of day (UTC) it is restarted, such as `03:30`; empty for never. */
+  restartAt: string
+  /** When changes may be made (UTC), such as `sat,sun 02:00-05:00`; empty for at any time. */
+  updateWindow: string
   /** Who shares an instance. */
   instancing: InstancingMode
   maxCopies: string
@@ -77,6 +81,9 @@ export interface SettingsValues {
 }
 
 const MIB = 1024 * 1024
+const TIME = /^(?:[01]\d|2[0-3]):[0-5]\d$/
+const WINDOW =
+  /^(?:(?:mon|tue|wed|thu|fri|sat|sun)(?:,(?:mon|tue|wed|thu|fri|sat|sun))* )?(?:[01]\d|2[0-3]):[0-5]\d-(?:[01]\d|2[0-3]):[0-5]\d$/
 
 /** What the server takes when nothing is said (crates/types/src/spec.rs, crates/control/src/app/expand.rs). */
 export const USUAL = {
@@ -91,6 +98,8 @@ export const USUAL = {
   registry: '',
   replicas: '1',
   observe: '5',
+  restartAt: '',
+  updateWindow: '',
   instancing: 'shared',
   maxCopies: '20',
   idleStop: '600',
@@ -141,6 +150,11 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
   say(numberIssue(values.callTimeout, 0.1, 86_400), 'callTimeout')
   say(numberIssue(values.rolloutTimeout, 1, 86_400), 'rolloutTimeout')
   say(jsonIssue(values), 'probeArguments')
+  // TimeOfDay and UpdateWindow in crates/types/src/schedule.rs; what this lets through, the server looks at again.
+  if (values.restartAt !== '' && !TIME.test(values.restartAt))
+    say(t('Give a time such as 03:30'), 'restartAt')
+  if (values.updateWindow !== '' && !WINDOW.test(values.updateWindow))
+    say(t('Give a time such as 02:00-05:00, or sat,sun 02:00-05:00'), 'updateWindow')
   if (context.kind === 'remote') return issues
   say(wholeIssue(values.replicas, 1, 20), 'replicas')
   say(wholeIssue(values.observe, 0, 3600), 'observe')
@@ -279,6 +293,8 @@ export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'pa
     'credentials.registry': 'registry',
     replicas: 'replicas',
     observe_seconds: 'observe',
+    restart_at: 'restartAt',
+    update_window: 'updateWindow',
     'instancing.max_copies': 'maxCopies',
     'instancing.idle_stop_ms': 'idleStop',
     'instancing.warm': 'warm',
@@ -326,6 +342,8 @@ export function settingsBody(
   if (unset.length > 0) body.unset_environment = unset
   const probe = probeOf(values)
   if (!same(probe, probeOf(before))) body.probe_call = probe ?? { tool: '' }
+  if (values.restartAt !== before.restartAt) body.restart_at = values.restartAt
+  if (values.updateWindow !== before.updateWindow) body.update_window = values.updateWindow
   if (values.strategy !== before.strategy) body.strategy = values.strategy
   if (values.startTimeout !== before.startTimeout) body.start_timeout_ms = milliseconds(values.startTimeout)
   if (values.callTimeout !== before.callTimeout) body.call_timeout_ms = milliseconds(values.callTimeout)
