@@ -21,6 +21,7 @@ use toolyard_types::agent::LogLine;
 use toolyard_types::state::{Phase, Reason};
 use toolyard_types::{Code, InstanceId, Problem};
 
+use crate::activation;
 use crate::agent::Inner;
 use crate::copies::{Destination, InUse, Key};
 use crate::process::log::{self, Follow};
@@ -32,7 +33,7 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 const DEFAULT_TAIL: usize = 100;
 const LONGEST_TAIL: usize = 10_000;
 /// See [`stack::UNDELIVERED`].
-const NOT_READY: &str = "not-ready";
+pub(crate) const NOT_READY: &str = "not-ready";
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 
 /// The routes.
@@ -47,18 +48,18 @@ pub(crate) fn router(inner: Arc<Inner>) -> axum::Router {
 }
 
 /// A failure, as problem+json.
-struct Refusal {
-    problem: Box<Problem>,
+pub(crate) struct Refusal {
+    pub(crate) problem: Box<Problem>,
     /// Whether and why the message certainly did not reach the server.
     undelivered: Option<&'static str>,
 }
 
 impl Refusal {
-    fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { problem: Box::new(Problem::new(code, detail)), undelivered: None }
     }
 
-    fn undelivered(mut self, why: &'static str) -> Self {
+    pub(crate) fn undelivered(mut self, why: &'static str) -> Self {
         self.undelivered = Some(why);
         self
     }
@@ -96,8 +97,35 @@ async fn messages(
     message: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let deadline = Instant::now() + deadline_of(&headers);
-    let (connection, in_use) = reach(&inner, &id, &headers, deadline).await?;
+    let destination = destination(&inner, &id, &headers)?;
     let message = message.map_err(unread)?;
+    match destination {
+        Destination::Base(slot) => {
+            let connection = slot.connection().ok_or_else(|| not_ready(&slot))?;
+            deliver(&connection, None, message, deadline).await
+        }
+        Destination::Copy(slot, in_use) => activation::deliver(inner, slot, in_use, message, deadline).await,
+    }
+}
+
+/// Where a message goes: to the instance, or to the copy of whose key comes with it.
+fn destination(inner: &Arc<Inner>, id: &str, headers: &HeaderMap) -> Result<Destination, Refusal> {
+    let bad = || Refusal::new(Code::BadRequest, "the key of a copy has 1 to 64 of a-z, A-Z, 0-9, `-` and `_`");
+    let key = headers.get(stack::INSTANCE_KEY).map(|value| value.to_str().ok().and_then(Key::parse).ok_or_else(bad));
+    let destination = inner.destination(instance_id(id)?, key.transpose()?).map_err(|failure| {
+        let code = if failure.reason == Reason::NoCapacity { Code::NoCapacity } else { Code::ServerNotReady };
+        Refusal::new(code, failure.message).undelivered(NOT_READY)
+    })?;
+    destination.ok_or_else(unknown)
+}
+
+/// Sends a message and gives all that comes back; the copy it is for is in use until then.
+pub(crate) async fn deliver(
+    connection: &Connection,
+    in_use: Option<InUse>,
+    message: Bytes,
+    deadline: Instant,
+) -> Result<Response, Refusal> {
     // Refused here it was not sent; later nobody can tell.
     let mut stream = connection.send(message).map_err(|error| Refusal::from(error).undelivered(NOT_READY))?;
     let late = || Refusal::new(Code::UpstreamTimeout, "the server did not answer in time");
@@ -133,47 +161,6 @@ fn rest(
             Err(_) => Some((Err(CallError::Timeout(Duration::ZERO)), None)),
         }
     })
-}
-
-/// Where a message goes: the instance, or the copy of whose key comes with it, which is started for that.
-async fn reach(
-    inner: &Arc<Inner>,
-    id: &str,
-    headers: &HeaderMap,
-    deadline: Instant,
-) -> Result<(Connection, Option<InUse>), Refusal> {
-    let bad = || Refusal::new(Code::BadRequest, "the key of a copy has 1 to 64 of a-z, A-Z, 0-9, `-` and `_`");
-    let key = headers.get(stack::INSTANCE_KEY).map(|value| value.to_str().ok().and_then(Key::parse).ok_or_else(bad));
-    let id = instance_id(id)?;
-    let destination = inner.destination(id, key.transpose()?).map_err(|failure| {
-        let code = if failure.reason == Reason::NoCapacity { Code::NoCapacity } else { Code::ServerNotReady };
-        Refusal::new(code, failure.message).undelivered(NOT_READY)
-    })?;
-    match destination.ok_or_else(unknown)? {
-        Destination::Base(slot) => Ok((slot.connection().ok_or_else(|| not_ready(&slot))?, None)),
-        Destination::Copy(slot, in_use) => Ok((activated(inner, &slot, deadline).await?, Some(in_use))),
-    }
-}
-
-/// Waits until a copy answers; not when it is clear that it will not soon.
-async fn activated(inner: &Inner, slot: &Slot, deadline: Instant) -> Result<Connection, Refusal> {
-    let mut changed = inner.copies_changed.subscribe();
-    loop {
-        if let Some(connection) = slot.connection() {
-            return Ok(connection);
-        }
-        let status = slot.status();
-        let failed = status.next_attempt_at.is_some()
-            || matches!(status.phase, Phase::Failed | Phase::Stopping | Phase::Stopped);
-        if failed {
-            return Err(not_ready(slot));
-        }
-        if !matches!(tokio::time::timeout_at(deadline, changed.changed()).await, Ok(Ok(()))) {
-            let late =
-                Refusal::new(Code::UpstreamTimeout, "the copy of the server for this caller did not start in time");
-            return Err(late.undelivered(NOT_READY));
-        }
-    }
 }
 
 async fn events(State(inner): State<Arc<Inner>>, Path(id): Path<String>) -> Result<Response, Refusal> {
@@ -265,7 +252,7 @@ fn ndjson(lines: &[LogLine]) -> Bytes {
     out.into()
 }
 
-fn framed(body: Body) -> Response {
+pub(crate) fn framed(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response()
 }
 
@@ -274,7 +261,7 @@ fn connection(inner: &Inner, id: &str) -> Result<Connection, Refusal> {
     slot.connection().ok_or_else(|| not_ready(&slot))
 }
 
-fn not_ready(slot: &Slot) -> Refusal {
+pub(crate) fn not_ready(slot: &Slot) -> Refusal {
     let status = slot.status();
     let message = if status.message.is_empty() { String::new() } else { format!(": {}", status.message) };
     let stops = matches!(status.phase, Phase::Stopping | Phase::Stopped);

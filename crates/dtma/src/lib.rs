@@ -7,6 +7,7 @@
 //!
 //! It knows no SQL, no users and no policies, and it stores no secret in the clear.
 
+mod activation;
 mod agent;
 mod api;
 mod capacity;

@@ -5,7 +5,7 @@
 //! its handshake and its lists. A peer ends when the snapshot no longer names it and nobody uses it.
 
 use crate::catalog::{ListKind, Slots};
-use crate::route::{CopyKey, Count, Undelivered};
+use crate::route::{CopyKey, Count, Lost, Undelivered};
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
@@ -13,8 +13,9 @@ use http::{HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::BodyExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use toolyard_link::{Body, Channel, LinkError, frames, stack};
 use toolyard_mcp::era::{self, Era, Handshake};
@@ -274,11 +275,12 @@ impl Peer {
         request: Request<Body>,
     ) -> Result<http::Response<Body>, Failure> {
         let unreachable = || Failure::new(Code::UpstreamFailed, "the server's toolbox cannot be reached");
-        let channel = toolboxes(toolbox).ok_or_else(|| unreachable().undelivered(Undelivered::Unreachable))?;
+        let channel = toolboxes(toolbox).ok_or_else(|| unreachable().undelivered(Undelivered::NoLink))?;
         let response = channel.oneshot(request).await.map_err(|error| {
             tracing::debug!(error = &error as &dyn std::error::Error, "a toolbox cannot be reached");
             match error {
-                LinkError::Broken(_) | LinkError::NoLink(_) => unreachable().undelivered(Undelivered::Unreachable),
+                LinkError::Broken(_) => unreachable().undelivered(Undelivered::Broken),
+                LinkError::NoLink(_) => unreachable().undelivered(Undelivered::NoLink),
                 LinkError::Unreachable { .. } | LinkError::Timeout(_) => unreachable(),
             }
         })?;
@@ -460,6 +462,8 @@ pub(crate) struct Peers {
     pub(crate) turn: AtomicUsize,
     /// Toolboxes whose calls failed at once, and when.
     pub(crate) avoided: DashMap<ToolboxId, Instant>,
+    /// Toolboxes that had no link when a call wanted to go there.
+    pub(crate) lost: DashMap<ToolboxId, Lost>,
     /// Calls of servers with a canary.
     pub(crate) counts: DashMap<ServerId, Count>,
     swept: AtomicU64,
@@ -476,6 +480,7 @@ impl Peers {
             epoch: Arc::default(),
             turn: AtomicUsize::new(0),
             avoided: DashMap::new(),
+            lost: DashMap::new(),
             counts: DashMap::new(),
             swept: AtomicU64::new(0),
         }
@@ -565,6 +570,7 @@ impl Peers {
         if self.swept.swap(snapshot.version, Ordering::AcqRel) == snapshot.version || self.peers.is_empty() {
             return;
         }
+        self.lost.retain(|_, lost| !lost.is_old());
         if !self.counts.is_empty() {
             let servers = || snapshot.organizations.values().flat_map(|organization| organization.servers.values());
             let with_canary: std::collections::HashSet<_> =

@@ -6,7 +6,8 @@
 //! calls stays with one instance, and the canary's part is one of keys.
 //!
 //! A call that certainly did not get to its server is given to one other instance: of the newest snapshot, because
-//! the usual reason is that a rollout has just switched.
+//! the usual reason is that a rollout has just switched. Where there is no other and the toolbox has just lost its
+//! link, as when its agent is upgraded, the call waits for a moment for the link to come back.
 
 use crate::endpoint::Core;
 use crate::peer::{Failure, Peer, Peers, Replies};
@@ -16,7 +17,8 @@ use http::HeaderValue;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use toolyard_mcp::era::Era;
 use toolyard_types::snapshot::{CanaryRoute, InstanceRoute, KeyGrant, ServerRoute, Target};
 use toolyard_types::spec::InstancingMode;
@@ -26,6 +28,28 @@ use toolyard_types::{InstanceId, Name, RevisionId, ToolboxId};
 const SWITCH_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a toolbox whose calls fail at once is left alone while there are others.
 const AVOID_FOR: Duration = Duration::from_millis(250);
+
+/// How long calls wait for a toolbox that has just lost its link: agents are back within five seconds. One that stays
+/// away costs nobody more than that.
+const RECONNECT: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// When nobody has missed a link for so long, its next loss is another one.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// A toolbox without a link.
+#[derive(Clone, Copy)]
+pub(crate) struct Lost {
+    at: Instant,
+    /// When a call last wanted to go there.
+    missed: Instant,
+}
+
+impl Lost {
+    /// Whether nobody has missed it for a while.
+    pub(crate) fn is_old(&self) -> bool {
+        self.missed.elapsed() > FORGOTTEN_AFTER
+    }
+}
 
 /// Who calls, as far as the choice depends on it.
 #[derive(Clone)]
@@ -182,11 +206,11 @@ impl Peers {
         let Some((instance, toolbox)) = chosen.at.filter(|_| failure.undelivered.is_some()) else {
             return Err(failure);
         };
-        if failure.undelivered == Some(Undelivered::Unreachable) {
+        if failure.undelivered == Some(Undelivered::Broken) {
             self.avoided.insert(toolbox, Instant::now());
         }
         let era = chosen.peer.era().await?;
-        let until = tokio::time::Instant::now() + SWITCH_PATIENCE;
+        let until = Instant::now() + SWITCH_PATIENCE;
         let mut snapshots = core.snapshots();
         let other = loop {
             let snapshot = snapshots.borrow_and_update().clone();
@@ -194,13 +218,19 @@ impl Peers {
             if let Some(other) = route.and_then(|route| self.other(&route, chosen, instance, caller, era)) {
                 break other;
             }
-            // What stops has usually been replaced; we hear of it in a moment.
-            let waits = failure.undelivered == Some(Undelivered::Stopping);
-            if !waits || !matches!(tokio::time::timeout_at(until, snapshots.changed()).await, Ok(Ok(()))) {
-                return Err(failure);
+            match failure.undelivered {
+                // What stops has usually been replaced; we hear of it in a moment.
+                Some(Undelivered::Stopping) => {
+                    if !matches!(tokio::time::timeout_at(until, snapshots.changed()).await, Ok(Ok(()))) {
+                        return Err(failure);
+                    }
+                }
+                // An agent that is being restarted is back in a moment.
+                Some(Undelivered::NoLink) if self.link_returns(toolbox).await => break chosen.clone(),
+                _ => return Err(failure),
             }
         };
-        tracing::debug!(server.name = %server, why = failure.detail, "a call goes to another instance");
+        tracing::debug!(server.name = %server, why = failure.detail, "a call is sent again");
         let replies = other.peer.send(message, timeout, other.copy.as_ref()).await?;
         Ok(Sent { replies, moved: Some(other) })
     }
@@ -279,6 +309,28 @@ impl Peers {
         self.known_instance(instance).map_or(0, |peer| peer.in_flight.load(Ordering::Relaxed))
     }
 
+    /// Waits for the link of a toolbox that has lost it just now.
+    async fn link_returns(&self, toolbox: ToolboxId) -> bool {
+        let now = Instant::now();
+        let lost_at = {
+            let mut lost = self.lost.entry(toolbox).or_insert(Lost { at: now, missed: now });
+            if lost.is_old() {
+                // Nobody has missed it for a while: this is another time.
+                lost.at = now;
+            }
+            lost.missed = now;
+            lost.at
+        };
+        while lost_at.elapsed() < RECONNECT {
+            if self.has_link(toolbox) {
+                self.lost.remove(&toolbox);
+                return true;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        false
+    }
+
     fn can_reach(&self, toolbox: ToolboxId) -> bool {
         let avoided = self.avoided.get(&toolbox).is_some_and(|since| since.elapsed() < AVOID_FOR);
         !avoided && self.has_link(toolbox)
@@ -288,8 +340,10 @@ impl Peers {
 /// Why a message certainly did not reach its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Undelivered {
-    /// Its toolbox cannot be reached.
-    Unreachable,
+    /// Its toolbox has no link now.
+    NoLink,
+    /// Calls to its toolbox fail at once for a while.
+    Broken,
     /// The instance is not ready, or has no room.
     NotReady,
     /// The instance is being stopped, or is gone.

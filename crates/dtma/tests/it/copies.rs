@@ -149,3 +149,23 @@ async fn a_copy_is_a_container_of_its_own() {
     world.undesire(id);
     world.gone(id).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_asks_for_progress_hears_that_its_copy_is_being_started() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["slow-start", "2500"], |instance| per_user(instance, |_| {})).await;
+    world.phase(id, Phase::Ready).await;
+    let mut call = tool("echo", json!({ "message": "at last" }));
+    call["params"]["_meta"] = json!({ "progressToken": "mine" });
+    let heard = world.send_as(Some("alice"), id, call.clone(), 30_000).await.expect("an answer");
+    let (answer, words) = heard.split_last().expect("several messages");
+    assert_eq!(answer["result"]["content"][0]["text"], "at last");
+    assert!(!words.is_empty() && words.iter().all(|word| word["params"]["progressToken"] == "mine"), "{words:?}");
+    assert!(words.iter().all(|word| word["method"] == "notifications/progress"));
+
+    let late = world.send_as(Some("bob"), id, call, 1500).await.expect("an answer has begun");
+    let error = &late.last().expect("an error")["error"];
+    assert_eq!(error["data"]["code"], "upstream_timeout");
+    let (_, problem) = world.send_as(Some("carol"), id, tool("echo", json!({})), 1500).await.expect_err("too late");
+    assert_eq!(problem["code"], "upstream_timeout");
+}

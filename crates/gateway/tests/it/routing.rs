@@ -62,9 +62,27 @@ async fn an_instance_whose_toolbox_has_no_link_is_passed_by() {
         assert!(is_ok(&world.call(TWO, "echo").await));
     }
     assert_eq!((world.calls("a"), world.calls("b")), (0, 6));
-    world.cut("b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_a_moment_for_a_link_that_was_just_lost_and_not_for_one_that_stays_away() {
+    let world = world().replicated("two", &["a", "b"]).start().await;
+    world.reroute("two", |route| route.target = Target::Instances(vec![world.instance("a")]));
+    world.cut("a");
+    let healed = async {
+        // Time passes only once the call waits.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.heal("a");
+    };
+    let (answer, ()) = tokio::join!(world.call(TWO, "echo"), healed);
+    assert!(is_ok(&answer), "{answer:?}");
+    world.cut("a");
     let (_, answer) = world.call(TWO, "echo").await;
     assert_eq!(answer["error"]["data"]["code"], "upstream_failed");
+    let began = tokio::time::Instant::now();
+    let (_, answer) = world.call(TWO, "echo").await;
+    assert_eq!(answer["error"]["data"]["code"], "upstream_failed");
+    assert!(began.elapsed() < Duration::from_secs(1), "only the first calls wait");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 use crate::world::*;
 use toolyard_mcp::era::Era;
+use toolyard_types::snapshot::ToolOverride;
 
 const ALL: &str = "/mcp/default/toolsets/all";
 

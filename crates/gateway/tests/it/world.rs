@@ -492,6 +492,11 @@ impl World {
         self.unlinked.lock().unwrap().insert(self.instances[name].toolbox);
     }
 
+    /// Brings the link of an instance's toolbox back.
+    pub(crate) fn heal(&self, name: &str) {
+        self.unlinked.lock().unwrap().remove(&self.instances[name].toolbox);
+    }
+
     /// The instance takes no calls any more; those it has go on.
     pub(crate) fn stop(&self, name: &str) {
         self.connections.lock().unwrap().stopping.insert(self.instances[name].id);
