@@ -275,6 +275,29 @@ async fn audit_join_refusal(
     }
 }
 
+/// Ends an identity that two agents use: its key was copied, and nobody can tell the owner from the thief. Seen by one
+/// replica, of the syncs that come to it.
+///
+/// # Errors
+/// `certificate_revoked` when two do, or when the store fails.
+pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: &str) -> Result<()> {
+    if agent.enrolment.is_none() || !control.fleet().is_shared(agent.toolbox, run) {
+        return Ok(());
+    }
+    let mut tx = control.store().org(agent.organization).await?;
+    let row = tx.toolbox_by_id(agent.toolbox).await?.ok_or_else(removed)?;
+    let enrolment = tx.raise_enrolment(row.id).await?.ok_or_else(removed)?;
+    let why = "two agents use this toolbox's key; it was copied. Its certificates were revoked";
+    tx.audit(&NewAudit { action: "toolbox.revoke".to_owned(), ..line(&row, true, json!({ "why": why }), None) })
+        .await?;
+    app::toolboxes::changed(&mut tx, &row);
+    tx.commit().await?;
+    control.fleet().forget_runs(row.id);
+    control.links().close_ended(|toolbox| if toolbox == row.id { Some(enrolment) } else { Some(0) });
+    tracing::error!(toolbox.name = %row.name, "{why}");
+    Err(revoked())
+}
+
 /// One turn of the conversation with an agent. The answer is held until its toolbox should run something else.
 ///
 /// # Errors

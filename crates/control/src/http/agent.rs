@@ -8,7 +8,7 @@ use axum::{Json, Router};
 use http::Extensions;
 use serde::de::DeserializeOwned;
 use toolyard_link::tls::PeerCertificate;
-use toolyard_types::agent::{AgentCertificate, CertificateRequest, JoinRequest, SyncRequest, SyncResponse};
+use toolyard_types::agent::{AGENT_RUN, AgentCertificate, CertificateRequest, JoinRequest, SyncRequest, SyncResponse};
 use toolyard_types::{Code, ToolboxId};
 
 use super::edge::{RequestId, SYNC_PATH};
@@ -57,6 +57,9 @@ async fn renew(State(control): State<Control>, request: Request) -> Result<Json<
 
 async fn sync(State(control): State<Control>, request: Request) -> Result<Json<SyncResponse>> {
     let agent = identify(&control, request.extensions()).await?;
+    if let Some(run) = request.headers().get(AGENT_RUN).and_then(|run| run.to_str().ok()) {
+        agents::one_at_a_time(&control, agent, run).await?;
+    }
     let request: SyncRequest = read(request, LARGEST_SYNC).await?;
     agents::sync(&control, agent, request).await.map(Json)
 }
