@@ -84,6 +84,12 @@ impl Client {
         &self.base
     }
 
+    /// A client of another Toolyard, or of this one with another key, over the same connections.
+    #[must_use]
+    pub fn elsewhere(&self, base: &str, key: Option<Secret>) -> Self {
+        Self::new(self.http.clone(), base, key)
+    }
+
     /// The API key.
     #[must_use]
     pub fn key(&self) -> Option<&Secret> {

@@ -125,7 +125,8 @@ fn ready(case: &Case, now: Timestamp) -> Option<Step> {
             (Some(_), Some(_)) => {}
         }
     }
-    let observed = case.old_serves()
+    // What does not answer now is nothing to go back to.
+    let observed = case.serving().any(|old| old.status.phase == Phase::Ready)
         && case.is_change()
         && case.server.observe_ms > 0
         && case.revision.spec.strategy == Strategy::Surge;

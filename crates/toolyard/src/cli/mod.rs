@@ -7,6 +7,7 @@ mod connect;
 mod context;
 mod mcp;
 mod output;
+mod promote;
 mod servers;
 mod toolboxes;
 mod toolsets;

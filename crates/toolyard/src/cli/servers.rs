@@ -150,7 +150,15 @@ pub(crate) struct MannerFlags {
 }
 
 impl MannerFlags {
-    fn canary(&self) -> Result<Option<StartCanary>, Failure> {
+    pub(crate) fn accepts_lost_tools(&self) -> bool {
+        self.accept_lost_tools
+    }
+
+    pub(crate) fn is_now(&self) -> bool {
+        self.now
+    }
+
+    pub(crate) fn canary(&self) -> Result<Option<StartCanary>, Failure> {
         if self.canary.is_none() && self.canary_clients.is_empty() {
             return match self.promote_after {
                 Some(_) => Err(Failure::new("`--promote-after` needs `--canary` or `--canary-client`")),
@@ -336,6 +344,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Bring what a server runs to another organization or another Toolyard; credentials are bound anew.
+    Promote(Box<super::promote::PromoteArgs>),
     /// Stop a server and remove it.
     Delete(Target),
     /// List a server's revisions.
@@ -444,6 +454,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             let server = context.client.post(&path(&name, "/clone"), &CloneServer { name: copy }).await?;
             finish(context, server, &wait, Wanted::Rollout).await
         }
+        Command::Promote(args) => super::promote::run(context, *args).await,
         Command::Delete(target) => delete(context, target).await,
         Command::Revisions { name } => revisions(context, &name).await,
         Command::Logs { name, tail, follow } => logs(context, &name, tail, follow).await,
@@ -504,14 +515,14 @@ async fn act(context: &Context, target: Target, rest: &str, wanted: Wanted) -> R
 
 /// What `--wait` waits for.
 #[derive(Clone, Copy, PartialEq)]
-enum Wanted {
+pub(crate) enum Wanted {
     Nothing,
     Rollout,
     Replicas,
     Stopped,
 }
 
-async fn finish(context: &Context, mut server: Server, wait: &Wait, wanted: Wanted) -> Result<(), Failure> {
+pub(crate) async fn finish(context: &Context, mut server: Server, wait: &Wait, wanted: Wanted) -> Result<(), Failure> {
     if !wait.wait || wanted == Wanted::Nothing {
         print_server(context.format, &server);
         return Ok(());
