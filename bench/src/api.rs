@@ -1,6 +1,6 @@
 //! The API with much in it: seeds a catalog and stopped servers, then measures searches and lists.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -69,7 +69,7 @@ pub(crate) struct Arguments {
 
 /// Seeds, measures, and prints JSON.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut api = Api::open(arguments).await?;
+    let mut api = Api::open(&arguments.url, &arguments.key_file).await?;
     seed_entries(&mut api, arguments.entries).await?;
     seed_servers(&mut api, arguments.servers).await?;
     tokio::time::sleep(Duration::from_secs(arguments.settle_seconds)).await;
@@ -178,26 +178,38 @@ fn entry(number: usize) -> Value {
 }
 
 /// One connection to the API.
-struct Api {
+pub(crate) struct Api {
     connection: SendRequest<Full<Bytes>>,
     host: HeaderValue,
     key: HeaderValue,
 }
 
 impl Api {
-    async fn open(arguments: &Arguments) -> anyhow::Result<Self> {
-        let uri: Uri = arguments.url.parse().context("--url")?;
+    pub(crate) async fn open(url: &str, key_file: &Path) -> anyhow::Result<Self> {
+        let uri: Uri = url.parse().context("--url")?;
         let authority = uri.authority().context("--url has no host")?;
         let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
         stream.set_nodelay(true)?;
         let (connection, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(driver);
-        let key = std::fs::read_to_string(&arguments.key_file).context("--key-file")?;
+        let key = std::fs::read_to_string(key_file).context("--key-file")?;
         let key = HeaderValue::try_from(format!("Bearer {}", key.trim()))?;
         Ok(Self { connection, host: HeaderValue::try_from(authority.as_str())?, key })
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
+        let (status, body) = self.ask(method, path, body).await?;
+        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    /// What a path answers, as text.
+    pub(crate) async fn text(&mut self, path: &str) -> anyhow::Result<String> {
+        let (status, body) = self.ask(Method::GET, path, None).await?;
+        ensure!(status.is_success(), "{path}: {status}");
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    async fn ask(&mut self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Bytes)> {
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let request = Request::builder()
             .method(method)
@@ -209,18 +221,17 @@ impl Api {
         self.connection.ready().await?;
         let answer = self.connection.send_request(request).await?;
         let status = answer.status();
-        let body = answer.into_body().collect().await?.to_bytes();
-        Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+        Ok((status, answer.into_body().collect().await?.to_bytes()))
     }
 
-    async fn expect(&mut self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+    pub(crate) async fn expect(&mut self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let (status, answer) = self.send(method, path, body).await?;
         ensure!(status.is_success(), "{path}: {status} {answer}");
         Ok(answer)
     }
 }
 
-fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("--pid")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;

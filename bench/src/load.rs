@@ -290,7 +290,7 @@ fn read_key(path: &std::path::Path) -> anyhow::Result<HeaderValue> {
 }
 
 /// User and system time of a process, in ticks.
-fn cpu_of(pid: u32) -> anyhow::Result<u32> {
+pub(crate) fn cpu_of(pid: u32) -> anyhow::Result<u32> {
     let stat =
         std::fs::read_to_string(format!("/proc/{pid}/stat")).context("while reading the gateway's processor time")?;
     parse_cpu(&stat).context("the gateway's processor time cannot be read")

@@ -5,6 +5,7 @@
 
 mod api;
 mod echo;
+mod fleet;
 mod load;
 
 use clap::{Parser, Subcommand};
@@ -22,6 +23,8 @@ enum Command {
     Api(Box<api::Arguments>),
     /// Serves an MCP server with one tool, `echo`, in both eras.
     Echo(echo::Arguments),
+    /// Measures a control plane with many simulated toolboxes, and prints JSON.
+    Fleet(Box<fleet::Arguments>),
     /// Calls `echo` directly and through the gateway and prints JSON.
     Load(Box<load::Arguments>),
 }
@@ -31,6 +34,7 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Api(arguments) => api::run(&arguments).await,
         Command::Echo(arguments) => echo::run(arguments).await,
+        Command::Fleet(arguments) => fleet::run(&arguments).await,
         Command::Load(arguments) => load::run(&arguments).await,
     }
 }

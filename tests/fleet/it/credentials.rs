@@ -134,3 +134,94 @@ fn a_revoked_identity_is_refused_wherever_it_was_copied_to() {
     ));
     facts.write();
 }
+
+/// What the agents' listener answers to somebody with this agent's certificate and key, or with none.
+fn knock(toolyard: &Toolyard, with: Option<&Agent>) -> String {
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["--silent", "--show-error", "--insecure", "--max-time", "20", "--data", "{}"]);
+    if let Some(agent) = with {
+        let identity = agent.data().join("identity");
+        let saved = std::fs::read(identity.join("identity.json")).expect("an identity");
+        let saved: serde_json::Value = serde_json::from_slice(&saved).expect("JSON");
+        let der = padded(saved["certificate"]["certificate"].as_str().expect("a certificate"));
+        let pem = agent.dir.path().join("certificate.pem");
+        std::fs::write(&pem, format!("-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n"))
+            .expect("a file");
+        curl.arg("--cert").arg(pem).arg("--key").arg(identity.join("key.pem"));
+    }
+    let output = curl.arg(format!("https://{}/dtma/v1/sync", toolyard.agent_address())).output().expect("curl runs");
+    if !output.status.success() {
+        return format!("no answer: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let problem: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    problem["code"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_certificate_is_good_until_it_ends_and_for_its_own_toolyard_only() {
+    let mut facts = Facts::of(13, "Expired and foreign certificates, and none");
+    let toolyard = Toolyard::start_at(std::net::Ipv4Addr::LOCALHOST.into(), &["agent_certificate_seconds=15"]);
+    let mut agent = Agent::enrolled(&toolyard, "edge1", "", None, Runs::Processes);
+    // So that nobody renews it.
+    agent.kill();
+    let good = knock(&toolyard, Some(&agent));
+    assert_eq!(good, "invalid_json", "it is let in, and what it says is read");
+    let none = knock(&toolyard, None);
+    assert_eq!(none, "certificate_required");
+    let other = Toolyard::start();
+    let mut stranger = Agent::enrolled(&other, "edge1", "", None, Runs::Processes);
+    stranger.kill();
+    let foreign = knock(&toolyard, Some(&stranger));
+    assert!(foreign.starts_with("no answer"), "{foreign}");
+    let began = Instant::now();
+    wait_until(Duration::from_secs(20), "its time is over", || began.elapsed() > Duration::from_secs(16));
+    let ended = knock(&toolyard, Some(&agent));
+    assert!(ended.starts_with("no answer"), "{ended}");
+    facts
+        .observe(format!("a good certificate gets to the request's body (`{good}` for `{{}}`); none at all: `{none}`"));
+    facts.observe(format!("of another Toolyard's CA: {foreign}"));
+    facts.observe(format!("the good one after its end: {ended}"));
+
+    let back = Instant::now();
+    agent.start(&toolyard, None);
+    agent.wait_online(&toolyard, "edge1");
+    facts.observe(format!(
+        "its own agent, which has the key, renews it and is online {} after its start",
+        seconds(back.elapsed())
+    ));
+    facts.write();
+}
+
+#[test]
+fn two_agents_with_one_key_are_noticed_and_both_are_refused_until_the_owner_joins_again() {
+    let mut facts = Facts::of(12, "The same certificate from two agents at once");
+    let toolyard = Toolyard::start();
+    let mut agent = Agent::enrolled(&toolyard, "edge1", "", None, Runs::Processes);
+    toolyard.deploy("far", &["--toolbox", "edge1"]);
+    let mut thief = Agent::new(None, Runs::Processes);
+    agent.steal_identity(&thief);
+    let began = Instant::now();
+    thief.start(&toolyard, None);
+    for log in [&agent, &thief] {
+        wait_until(Duration::from_secs(120), "both are told", || log.log().contains("revoked"));
+    }
+    let noticed = began.elapsed();
+    wait_until(Duration::from_secs(5), "no link is left", || toolyard.toolbox("edge1")["link"]["connected"] == false);
+    let audited = toolyard.audited(|line| {
+        line["action"] == "toolbox.revoke" && line["detail"]["why"].as_str().is_some_and(|why| why.contains("copied"))
+    });
+    assert_eq!(audited, 1);
+    facts.observe(format!(
+        "noticed and both refused with `certificate_revoked` after {}; one line in the audit log",
+        seconds(noticed)
+    ));
+    thief.interrupt();
+
+    let rejoin = toolyard.json(&["toolboxes", "rejoin", "edge1"]);
+    agent.kill();
+    agent.start(&toolyard, rejoin["token"].as_str());
+    let back = agent.wait_online(&toolyard, "edge1");
+    wait_until(Duration::from_secs(30), "its server answers", || toolyard.echoes("far"));
+    facts.observe(format!("the owner joins again with a new token ({}), and its server answers", seconds(back)));
+    facts.write();
+}

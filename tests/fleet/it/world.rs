@@ -163,6 +163,11 @@ impl Toolyard {
         self.listen
     }
 
+    /// `HOST:PORT` of its listener for agents.
+    pub(crate) fn agent_address(&self) -> &str {
+        &self.agent_listen
+    }
+
     /// Runs a CLI command.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         let mut command = Command::new(self.program());
