@@ -416,7 +416,7 @@ impl Call {
             core.peers.send(&core, (&place.0, &place.1), &first, &caller, message, timeout).await
         });
         let source = Source::Sending(Box::pin(sending));
-        Ok(Reply::Sent { source, way, server, deadline: (deadline, timeout) })
+        Ok(Reply::Sent { source, way: Box::new(way), server, deadline: (deadline, timeout) })
     }
 
     async fn way(&self) -> Result<Way, Refused> {
@@ -520,7 +520,7 @@ enum Reply {
     /// A stream of the gateway's own.
     Stream(Response),
     /// A server has it.
-    Sent { source: Source, way: Way, server: Era, deadline: (Instant, Duration) },
+    Sent { source: Source, way: Box<Way>, server: Era, deadline: (Instant, Duration) },
 }
 
 impl Reply {

@@ -39,7 +39,7 @@ pub(crate) struct Live(Option<Running>);
 struct Running {
     call: Call,
     source: Source,
-    way: Way,
+    way: Box<Way>,
     server: Era,
     deadline: (Instant, Duration),
     recording: Recording,
@@ -112,7 +112,7 @@ impl Live {
     pub(crate) fn new(
         call: Call,
         source: Source,
-        way: Way,
+        way: Box<Way>,
         server: Era,
         deadline: (Instant, Duration),
         recording: Recording,
