@@ -251,6 +251,7 @@ function Tools({
                   <IconButton
                     icon={Pencil}
                     size="small"
+                    className="text-muted!"
                     label={t('Name and describe {name}', { name: oneLine(tool.name, 120) })}
                     aria-expanded={editing === tool.name}
                     disabledReason={disabledReason}

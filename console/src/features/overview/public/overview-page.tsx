@@ -9,6 +9,7 @@ import type {
   ToolboxStateCount,
 } from '@/api/generated/types'
 import { may, useSession } from '@/api/session'
+import { ErrorList, HealthFacts } from '@/features/servers/public/health'
 import { PhaseStatus, phaseKind, phaseText, reasonText } from '@/features/servers/public/phase'
 import { formatNumber, formatPercent, formatTime } from '@/lib/format'
 import { plural, t } from '@/lib/t'
@@ -24,6 +25,8 @@ import { Status } from '@/ui/status'
 import { Activity } from '../activity'
 import { NextSteps } from '../next-steps'
 import { overviewQuery } from './queries'
+
+const MOST_ERRORS = 5
 
 /** What runs, what is broken and why, what was called, and what could be next. */
 export function OverviewPage() {
@@ -51,6 +54,11 @@ export function OverviewPage() {
                 <Trouble servers={data.servers} />
               </Part>
             )}
+            {data.instances && data.instances.recent_errors.length > 0 && (
+              <Part title={t('Went wrong in the last day')} flush at={data.at}>
+                <ErrorList errors={data.instances.recent_errors.slice(0, MOST_ERRORS)} withToolbox />
+              </Part>
+            )}
             {data.activity && (
               <Part title={t('Recent activity')} flush at={data.at}>
                 <Activity records={data.activity} />
@@ -61,6 +69,11 @@ export function OverviewPage() {
             {data.calls && (
               <Part title={t('Calls of the last hour')} at={data.at}>
                 <Calls calls={data.calls} />
+              </Part>
+            )}
+            {data.instances && (
+              <Part title={t('Instances')} at={data.at}>
+                <HealthFacts health={data.instances} />
               </Part>
             )}
             <Part title={t('At hand')} flush at={data.at}>

@@ -49,7 +49,7 @@ export function ServerOverview({ name }: { name: string }) {
                   key={instance.id}
                   instance={instance}
                   limits={limitsOf(instance)}
-                  serves={instance.id === server.instance_id}
+                  serves={serves(server, instance)}
                 />
               ))}
             </ul>
@@ -67,6 +67,12 @@ export function ServerOverview({ name }: { name: string }) {
       </div>
     </div>
   )
+}
+
+/** Whether an instance takes calls: the one that does, or one of several of the revision that serves. */
+function serves(server: Server, instance: Instance): boolean {
+  if (server.instance_id != null) return instance.id === server.instance_id
+  return server.enabled && instance.phase === 'ready' && instance.revision === server.revision
 }
 
 function RolloutCard({ server }: { server: Server }) {
@@ -150,6 +156,15 @@ function Facts({ server }: { server: Server }) {
               </span>
             ),
           ],
+          [t('Instances'), server.replicas > 1 ? formatNumber(server.replicas) : undefined],
+          [
+            t('Changes at'),
+            server.update_window == null ? undefined : t('{time} UTC', { time: server.update_window }),
+          ],
+          [
+            t('Restarts at'),
+            server.restart_at == null ? undefined : t('{time} UTC', { time: server.restart_at }),
+          ],
           [
             t('Says it is'),
             mcp == null ? undefined : oneLine(`${mcp.server_name} ${mcp.server_version}`, 120),
@@ -214,9 +229,28 @@ function InstanceItem({
         <Fact name={t('Processor time')}>{usage == null ? '–' : formatDuration(usage.cpu_ms)}</Fact>
         <Fact name={t('Processes')}>{usage == null ? '–' : formatNumber(usage.processes)}</Fact>
         <Fact name={t('Restarts')}>{formatNumber(instance.restarts)}</Fact>
-        <Fact name={t('Process id')}>
-          {instance.pid == null ? '–' : <span className="id">{instance.pid}</span>}
+        {instance.container_id == null ? (
+          <Fact name={t('Process id')}>
+            {instance.pid == null ? '–' : <span className="id">{instance.pid}</span>}
+          </Fact>
+        ) : (
+          <Fact name={t('Container')}>
+            <span className="id" title={oneLine(instance.container_id, 128)}>
+              {oneLine(instance.container_id, 12)}
+            </span>
+          </Fact>
+        )}
+        <Fact name={t('Last answer')}>
+          {instance.last_success_at == null ? '–' : <RelativeTime at={instance.last_success_at} />}
         </Fact>
+        {instance.failures !== undefined && instance.failures > 0 && (
+          <Fact name={t('Failed probes')}>
+            <span className="text-warn">{formatNumber(instance.failures)}</span>
+          </Fact>
+        )}
+        {instance.copies !== undefined && instance.copies > 0 && (
+          <Fact name={t('Copies')}>{formatNumber(instance.copies)}</Fact>
+        )}
         <Fact name={t('Revision')}>{formatNumber(instance.revision)}</Fact>
         <Fact name={t('Toolbox')}>
           {instance.toolbox == null ? '–' : <span className="id">{instance.toolbox}</span>}

@@ -271,7 +271,11 @@ export function AdvancedFields<Values extends SettingsValues>({
           </Group>
           <Paths form={form} />
           <Network form={form} />
-          {kind === 'oci' && <Registry form={form} />}
+          {kind === 'oci' && (
+            <Group title={t('Image')}>
+              <Registry form={form} />
+            </Group>
+          )}
           <Group title={t('Instances')}>
             <div className="flex flex-col gap-4">
               <div className="grid gap-4 sm:grid-cols-3">
@@ -319,74 +323,80 @@ export function AdvancedFields<Values extends SettingsValues>({
         </>
       )}
       <Readiness form={form} tools={tools} />
-      <Group title={t('When it may change')}>
-        <div className="grid items-start gap-4 sm:grid-cols-2">
-          <TextInput
-            {...text('updateWindow')}
-            label={t('Changes only at')}
-            placeholder="sat,sun 02:00-05:00"
-            hint={t('Times and days in UTC. A change asked for outside waits. Empty: at any time.')}
-            autoComplete="off"
-            required={false}
-            mono
-          />
-          <TextInput
-            {...text('restartAt')}
-            label={t('Restart it every day at')}
-            placeholder="03:30"
-            hint={t('In UTC. Empty: never.')}
-            autoComplete="off"
-            required={false}
-            mono
-          />
-        </div>
-      </Group>
       <Group title={t('Time')}>
-        <div className="grid gap-4 sm:grid-cols-3">
+        <div className="grid items-start gap-4 sm:grid-cols-3">
           <NumberInput {...text('startTimeout')} label={t('To start')} unit="s" required />
           <NumberInput {...text('callTimeout')} label={t('For one call')} unit="s" required />
-          <NumberInput {...text('rolloutTimeout')} label={t('For a rollout')} unit="s" required />
-          {!remote && values.strategy === 'surge' && (
-            <NumberInput
-              {...text('observe')}
-              label={t('To observe a new one')}
-              unit="s"
-              hint={t('The old one waits so long, to take over again when the new one fails.')}
-              required
-            />
-          )}
         </div>
       </Group>
-      {!remote && (
-        <RadioGroup
-          label={t('When it changes')}
-          name="strategy"
-          value={values.strategy}
-          onValueChange={(strategy) => set({ strategy }, 'strategy')}
-          options={[
-            {
-              value: 'surge',
-              label: t('Start the new one first'),
-              hint: t('The old one serves until the new one answers.'),
-            },
-            {
-              value: 'recreate',
-              label: t('Stop the old one first'),
-              hint: t('For servers of which only one may run, such as one that owns a file.'),
-            },
-          ]}
-        />
-      )}
+      <Group title={t('Changes')}>
+        <div className="flex flex-col gap-4">
+          {!remote && (
+            <RadioGroup
+              label={t('How a new one replaces the old')}
+              name="strategy"
+              value={values.strategy}
+              onValueChange={(strategy) => set({ strategy }, 'strategy')}
+              options={[
+                {
+                  value: 'surge',
+                  label: t('Start the new one first'),
+                  hint: t('The old one serves until the new one answers.'),
+                },
+                {
+                  value: 'recreate',
+                  label: t('Stop the old one first'),
+                  hint: t('For servers of which only one may run, such as one that owns a file.'),
+                },
+              ]}
+            />
+          )}
+          <div className="grid items-start gap-4 sm:grid-cols-3">
+            <NumberInput {...text('rolloutTimeout')} label={t('Time for a rollout')} unit="s" required />
+            {!remote && values.strategy === 'surge' && (
+              <NumberInput
+                {...text('observe')}
+                label={t('To observe a new one')}
+                unit="s"
+                hint={t('The old one waits so long, to take over again when the new one fails.')}
+                required
+              />
+            )}
+          </div>
+          <div className="grid items-start gap-4 sm:grid-cols-2">
+            <TextInput
+              {...text('updateWindow')}
+              label={t('Changes only at')}
+              placeholder="sat,sun 02:00-05:00"
+              hint={t('Times and days in UTC. A change asked for outside waits. Empty: at any time.')}
+              autoComplete="off"
+              required={false}
+              mono
+            />
+            <TextInput
+              {...text('restartAt')}
+              label={t('Restart it every day at')}
+              placeholder="03:30"
+              hint={t('In UTC. Empty: never.')}
+              autoComplete="off"
+              required={false}
+              mono
+            />
+          </div>
+        </div>
+      </Group>
     </div>
   )
 }
 
 function Group({ title, children }: { title: string; children: ReactNode }) {
   return (
-    <fieldset className="min-w-0">
-      <legend className="mb-2 font-medium">{title}</legend>
-      {children}
-    </fieldset>
+    <div className="border-t pt-5 first:border-t-0 first:pt-0">
+      <fieldset className="min-w-0">
+        <legend className="mb-3 font-semibold">{title}</legend>
+        {children}
+      </fieldset>
+    </div>
   )
 }
 

@@ -1,7 +1,8 @@
 import { useSuspenseQuery } from '@tanstack/react-query'
 import { Ellipsis } from 'lucide-react'
-import type { Enforcement, Toolbox } from '@/api/generated/types'
-import { formatDate, formatNumber } from '@/lib/format'
+import type { Capacity, Drain, Enforcement, Toolbox } from '@/api/generated/types'
+import { ErrorList, HealthFacts } from '@/features/servers/public/health'
+import { formatBytes, formatDate, formatNumber } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Badge } from '@/ui/badge'
@@ -13,6 +14,7 @@ import { Link } from '@/ui/link'
 import { Menu } from '@/ui/menu'
 import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
+import { Meter } from '@/ui/progress'
 import { RelativeTime } from '@/ui/relative-time'
 import { Status } from '@/ui/status'
 import { LOCAL, menuItems, useToolboxActions } from '../toolbox-actions'
@@ -67,98 +69,165 @@ export function ToolboxPage({ name, onRemoved }: { name: string; onRemoved: () =
           </Notice>
         </div>
       )}
+      {toolbox.draining && toolbox.drain != null && <Draining drain={toolbox.drain} />}
       <div className="grid items-start gap-4 lg:grid-cols-2">
-        <Card title={t('Toolbox')}>
-          <KeyValueList
-            items={[
-              [
-                t('Instances'),
-                toolbox.instances === 0 ? (
-                  formatNumber(0)
-                ) : (
-                  <Link key="instances" to="/servers" search={{ toolbox: toolbox.name }}>
-                    {plural(toolbox.instances, '{count} instance', '{count} instances')}
-                  </Link>
-                ),
-              ],
-              [t('Engine'), oneLine(toolbox.engine, 60) || undefined],
-              [t('Platform'), oneLine(report.platform, 60) || undefined],
-              [t('Agent'), toolbox.version == null ? undefined : oneLine(toolbox.version, 60)],
-              [
-                t('Last seen'),
-                toolbox.last_seen_at == null ? (
-                  t('Never')
-                ) : (
-                  <RelativeTime key="seen" at={toolbox.last_seen_at} />
-                ),
-              ],
-              [t('Calls'), <Calls key="calls" toolbox={toolbox} />],
-              [
-                t('Certificate'),
-                toolbox.certificate_expires_at == null
-                  ? toolbox.name === LOCAL
-                    ? undefined
-                    : t('none; it has to join')
-                  : t('good until {date}; its agent renews it', {
-                      date: formatDate(toolbox.certificate_expires_at),
-                    }),
-              ],
-              [
-                t('Labels'),
-                Object.keys(toolbox.labels).length === 0 ? (
-                  t('None')
-                ) : (
-                  <span key="labels" className="flex flex-wrap gap-1.5">
-                    {Object.entries(toolbox.labels).map(([key, value]) => (
-                      <Badge key={key} mono>
-                        {oneLine(`${key}=${value}`, 120)}
-                      </Badge>
-                    ))}
-                  </span>
-                ),
-              ],
-              [
-                t('Runtimes'),
-                Object.keys(report.runtimes).length === 0 ? (
-                  heard ? (
-                    t('None found')
-                  ) : undefined
-                ) : (
-                  <ul key="runtimes">
-                    {Object.entries(report.runtimes).map(([runtime, version]) => (
-                      <li key={runtime}>
-                        {oneLine(runtime, 40)} <span className="id text-muted">{oneLine(version, 60)}</span>
-                      </li>
-                    ))}
-                  </ul>
-                ),
-              ],
-              [
-                t('Id'),
-                <code key="id" className="id">
-                  {toolbox.id}
-                </code>,
-              ],
-            ]}
-          />
-        </Card>
-        <Card
-          title={t('What it enforces')}
-          description={t('Protections of this host against the servers that run on it.')}
-          flush
-        >
-          {heard ? (
-            <ul>
-              {Object.entries(report.enforcement).map(([protection, enforcement]) => (
-                <Protection key={protection} protection={protection} enforcement={enforcement} />
-              ))}
-            </ul>
-          ) : (
-            <p className="p-pad text-muted">{t('Its agent tells when it joins.')}</p>
+        <div className="flex min-w-0 flex-col gap-4">
+          <Card title={t('Toolbox')}>
+            <KeyValueList
+              items={[
+                [
+                  t('Instances'),
+                  toolbox.instances === 0 ? (
+                    formatNumber(0)
+                  ) : (
+                    <Link key="instances" to="/servers" search={{ toolbox: toolbox.name }}>
+                      {plural(toolbox.instances, '{count} instance', '{count} instances')}
+                    </Link>
+                  ),
+                ],
+                [t('Engine'), oneLine(toolbox.engine, 60) || undefined],
+                [t('Platform'), oneLine(report.platform, 60) || undefined],
+                [t('Agent'), toolbox.version == null ? undefined : oneLine(toolbox.version, 60)],
+                [
+                  t('Last seen'),
+                  toolbox.last_seen_at == null ? (
+                    t('Never')
+                  ) : (
+                    <RelativeTime key="seen" at={toolbox.last_seen_at} />
+                  ),
+                ],
+                [t('Calls'), <Calls key="calls" toolbox={toolbox} />],
+                [
+                  t('Certificate'),
+                  toolbox.certificate_expires_at == null
+                    ? toolbox.name === LOCAL
+                      ? undefined
+                      : t('none; it has to join')
+                    : t('good until {date}; its agent renews it', {
+                        date: formatDate(toolbox.certificate_expires_at),
+                      }),
+                ],
+                [
+                  t('Labels'),
+                  Object.keys(toolbox.labels).length === 0 ? (
+                    t('None')
+                  ) : (
+                    <span key="labels" className="flex flex-wrap gap-1.5">
+                      {Object.entries(toolbox.labels).map(([key, value]) => (
+                        <Badge key={key} mono>
+                          {oneLine(`${key}=${value}`, 120)}
+                        </Badge>
+                      ))}
+                    </span>
+                  ),
+                ],
+                [
+                  t('Runtimes'),
+                  Object.keys(report.runtimes).length === 0 ? (
+                    heard ? (
+                      t('None found')
+                    ) : undefined
+                  ) : (
+                    <ul key="runtimes">
+                      {Object.entries(report.runtimes).map(([runtime, version]) => (
+                        <li key={runtime}>
+                          {oneLine(runtime, 40)} <span className="id text-muted">{oneLine(version, 60)}</span>
+                        </li>
+                      ))}
+                    </ul>
+                  ),
+                ],
+                [
+                  t('Id'),
+                  <code key="id" className="id">
+                    {toolbox.id}
+                  </code>,
+                ],
+              ]}
+            />
+          </Card>
+          {toolbox.health != null && (
+            <Card title={t('Health')}>
+              <HealthFacts health={toolbox.health} />
+            </Card>
           )}
-        </Card>
+          {toolbox.health != null && toolbox.health.recent_errors.length > 0 && (
+            <Card title={t('Went wrong in the last day')} flush>
+              <ErrorList errors={toolbox.health.recent_errors} />
+            </Card>
+          )}
+        </div>
+        <div className="flex min-w-0 flex-col gap-4">
+          {report.capacity != null && <Room capacity={report.capacity} />}
+          <Card
+            title={t('What it enforces')}
+            description={t('Protections of this host against the servers that run on it.')}
+            flush
+          >
+            {heard ? (
+              <ul>
+                {Object.entries(report.enforcement).map(([protection, enforcement]) => (
+                  <Protection key={protection} protection={protection} enforcement={enforcement} />
+                ))}
+              </ul>
+            ) : (
+              <p className="p-pad text-muted">{t('Its agent tells when it joins.')}</p>
+            )}
+          </Card>
+        </div>
       </div>
     </>
+  )
+}
+
+/** What its host has, and what is left of it. */
+function Room({ capacity }: { capacity: Capacity }) {
+  const { memory_bytes: memory, memory_available_bytes: available } = capacity
+  return (
+    <Card title={t('Capacity')} actions={<RelativeTime at={capacity.at} className="text-sm text-faint" />}>
+      <div className="flex flex-col gap-4">
+        <Meter
+          label={t('Memory in use')}
+          value={memory - available}
+          max={memory}
+          text={t('{used} of {all}', { used: formatBytes(memory - available), all: formatBytes(memory) })}
+        />
+        <KeyValueList
+          items={[
+            [t('Processors'), formatNumber(capacity.cpus)],
+            [t('Memory left'), formatBytes(available)],
+            [t('Disk left'), formatBytes(capacity.disk_free_bytes)],
+          ]}
+        />
+      </div>
+    </Card>
+  )
+}
+
+/** What is still there while it is drained. */
+function Draining({ drain }: { drain: Drain }) {
+  return (
+    <div className="mb-4">
+      <Notice
+        title={
+          drain.moving > 0
+            ? plural(
+                drain.moving,
+                '{count} instance moves to another toolbox',
+                '{count} instances move to other toolboxes',
+              )
+            : drain.stays.length > 0
+              ? t('What can move has moved')
+              : t('Nothing is left on it: it can be removed')
+        }
+      >
+        {drain.stays.length > 0 && (
+          <p className="wrap-anywhere">
+            {t('These have to run here, and stay: {servers}.', { servers: drain.stays.join(', ') })}
+          </p>
+        )}
+      </Notice>
+    </div>
   )
 }
 

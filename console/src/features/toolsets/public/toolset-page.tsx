@@ -442,7 +442,7 @@ function Cost({
   })
   const sum = (of: (one: (typeof known)[number]) => number) => known.reduce((all, one) => all + of(one), 0)
   const chosen = sum(({ name, found }) => bytesOfTools(name, found, selection[name], overrides[name]))
-  const whole = sum(({ name, found }) => bytesOfTools(name, found, undefined))
+  const whole = sum(({ name, found }) => bytesOfTools(name, found, undefined, overrides[name]))
   const count = sum(
     ({ name, found }) =>
       found.filter((tool) => selection[name] === undefined || selection[name].includes(tool.name)).length,
