@@ -3,6 +3,7 @@
 # docs/reports/lighthouse.md and fails below 0.95 for performance, accessibility or best practices.
 #
 #   scripts/lighthouse.sh                    # everything, about half an hour on two cores
+#   scripts/lighthouse.sh --last-failed      # again what failed, on a machine that was busy; writes the whole report
 #   scripts/lighthouse.sh -g "/servers,"     # one page; writes no report
 #
 # The program is TOOLYARD_BINARY, or the release binary, which is built with its console when absent.
@@ -17,8 +18,8 @@ export TOOLYARD_BINARY=${TOOLYARD_BINARY:-$PWD/target/release/toolyard}
 scripts/npm-install.sh console/e2e
 scripts/npm-install.sh console/e2e/lighthouse
 cd console/e2e
-rm -rf results/lighthouse
-[ $# -gt 0 ] || export TOOLYARD_E2E_REPORTS=$PWD/../../docs/reports
+[ "${1:-}" = --last-failed ] || rm -rf results/lighthouse
+[ $# -gt 0 ] && [ "${1:-}" != --last-failed ] || export TOOLYARD_E2E_REPORTS=$PWD/../../docs/reports
 
 setsid node_modules/.bin/playwright test --config lighthouse.config.ts "$@" &
 group=$!
