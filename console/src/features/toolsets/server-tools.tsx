@@ -228,7 +228,7 @@ function Tools({
                   onChange={(event) => set(tool.name, event.target.checked)}
                 />
                 <label htmlFor={`${id}-${tool.name}`} className="min-w-0 flex-1">
-                  <span className="id block truncate">
+                  <span className="id block wrap-anywhere">
                     {said.name ? (
                       <>
                         {said.name}{' '}
@@ -240,7 +240,7 @@ function Tools({
                       oneLine(tool.name, 120)
                     )}
                   </span>
-                  <span className="block truncate text-sm text-muted">
+                  <span className="line-clamp-2 text-sm wrap-anywhere text-muted">
                     {oneLine(said.description ?? tool.description, 240)}
                   </span>
                 </label>

@@ -148,7 +148,7 @@ function WaitsFor({ rollout }: { rollout: Rollout }) {
 }
 
 /** Whether a canary takes calls, and nobody decided yet. */
-function onTrial({ state, canary }: Rollout): boolean {
+export function onTrial({ state, canary }: Rollout): boolean {
   return state === 'progressing' && canary?.started_at != null && canary.promoted_at == null
 }
 

@@ -19,7 +19,7 @@ import { mainInstance } from '../row'
 import { LogView, shortId } from './log-view'
 import { PhaseStatus, reasonText } from './phase'
 import { revisionsQuery, serverQuery } from './queries'
-import { RolloutActions, RolloutTimeline } from './rollout-timeline'
+import { onTrial, RolloutActions, RolloutTimeline } from './rollout-timeline'
 
 /** How it is: the rollout, what serves, where clients connect, and what it is. */
 export function ServerOverview({ name }: { name: string }) {
@@ -50,6 +50,7 @@ export function ServerOverview({ name }: { name: string }) {
                   instance={instance}
                   limits={limitsOf(instance)}
                   serves={serves(server, instance)}
+                  canary={isCanary(server, instance)}
                 />
               ))}
             </ul>
@@ -75,16 +76,33 @@ function serves(server: Server, instance: Instance): boolean {
   return server.enabled && instance.phase === 'ready' && instance.revision === server.revision
 }
 
+/** Whether an instance takes the calls of a canary. */
+function isCanary({ rollout }: Server, instance: Instance): boolean {
+  return rollout != null && onTrial(rollout) && instance.revision === rollout.to_revision
+}
+
 function RolloutCard({ server }: { server: Server }) {
   const logs = useDenied('server:logs')
   const { rollout } = server
   const follows = logs === undefined && server.instances.length > 0 && server.kind !== 'remote'
   if (rollout == null) return null
+  // What the rollout is about is the log of the new one; without a choice it would be the one that serves.
+  const newer = server.instances.findLast(
+    (instance) => instance.revision === rollout.to_revision && !serves(server, instance),
+  )
   return (
     <Card title={t('Rollout')} actions={<RolloutActions rollout={rollout} />}>
       <div className={cx('grid gap-6', follows && 'lg:grid-cols-2')}>
         <RolloutTimeline rollout={rollout} explain={rollout.state === 'rolled_back'} />
-        {follows && <LogView name={server.name} instances={server.instances} compact className="h-64" />}
+        {follows && (
+          <LogView
+            name={server.name}
+            instances={server.instances}
+            choice={newer === undefined ? {} : { instance: newer.id }}
+            compact
+            className="h-64"
+          />
+        )}
       </div>
     </Card>
   )
@@ -188,10 +206,12 @@ function InstanceItem({
   instance,
   limits,
   serves,
+  canary,
 }: {
   instance: Instance
   limits: Limits | undefined
   serves: boolean
+  canary: boolean
 }) {
   const { usage } = instance
   return (
@@ -199,6 +219,7 @@ function InstanceItem({
       <div className="flex flex-wrap items-center gap-x-3 gap-y-1">
         <PhaseStatus phase={instance.phase} />
         {serves && <Badge tone="good">{t('serves')}</Badge>}
+        {canary && <Badge tone="accent">{t('canary')}</Badge>}
         <span className="text-muted">
           {instance.message ? (
             <TickedText text={oneLine(instance.message, 2000)} />
