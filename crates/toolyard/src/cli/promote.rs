@@ -41,6 +41,9 @@ pub(crate) struct PromoteArgs {
     /// The labels of its toolbox there, when the server is new.
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "toolbox")]
     toolbox_labels: Option<Labels>,
+    /// Create it there without starting it, when it is new.
+    #[arg(long)]
+    stopped: bool,
     #[command(flatten)]
     manner: MannerFlags,
     #[command(flatten)]
@@ -58,7 +61,10 @@ pub(crate) async fn run(context: &Context, args: PromoteArgs) -> Result<(), Fail
     let before = settings(&there.client, &name).await?;
     let credentials = bindings(&here, before.as_ref(), &args)?;
     let (server, wanted): (Server, _) = match &before {
-        None => (there.client.post("/servers", &creation(here, name, credentials, &args)).await?, Wanted::Rollout),
+        None => {
+            let wanted = if args.stopped { Wanted::Nothing } else { Wanted::Rollout };
+            (there.client.post("/servers", &creation(here, name, credentials, &args)).await?, wanted)
+        }
         Some(before) => {
             let path = format!("/servers/{}", segment(name.as_str()));
             let was: Server = there.client.get(&path).await?;
@@ -152,7 +158,7 @@ fn creation(
         settings,
         toolbox: args.toolbox.clone(),
         toolbox_labels: args.toolbox_labels.clone().unwrap_or_default(),
-        start: None,
+        start: args.stopped.then_some(false),
     }
 }
 

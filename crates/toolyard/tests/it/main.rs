@@ -11,5 +11,6 @@ mod fleet;
 mod harness;
 mod main_job;
 mod operations;
+mod promote;
 mod secrets;
 mod survival;
