@@ -227,10 +227,13 @@ impl Toolyard {
         self.get(&format!("/servers/{name}"))
     }
 
-    /// Deploys the fixture and waits until it is ready.
+    /// Deploys the fixture and waits until it answers: the gateway learns a moment after `--wait` has ended.
     #[track_caller]
     pub(crate) fn deploy(&self, name: &str, options: &[&str]) -> Value {
-        self.json(&[&["deploy", FIXTURE, "--name", name, "--wait", "--timeout", "120"], options].concat())
+        let args = [&["deploy", FIXTURE, "--name", name, "--wait", "--timeout", "120"], options].concat();
+        let server = self.json(&args);
+        wait_until(Duration::from_secs(20), "the gateway knows the server", || self.echoes(name));
+        server
     }
 
     /// Waits until `servers show NAME` is as `wanted` says, and returns it.
