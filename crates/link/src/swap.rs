@@ -40,6 +40,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same when another link has taken its place: longer than any ordinary call.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Calls and streams of events on one link at once; what is beyond waits. A gateway follows the events of every
+/// instance and carries 10,000 calls; with the library's 200 the one would starve the other.
+const MAX_STREAMS: u32 = 20_000;
+/// How many calls may be given up before the agent has looked at them. The library suspects an attack after 20 and ends
+/// the connection; ours is to a gateway that proved who it is, and many clients may go away at once.
+const MAX_RESETS: usize = 20_000;
+
 /// What a link is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkKind {
@@ -346,6 +353,8 @@ impl Link {
             .timer(hyper_util::rt::TokioTimer::new())
             .keep_alive_interval(Some(KEEP_ALIVE))
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_RESETS)
             .adaptive_window(true);
         let connection = builder.serve_connection(TokioIo::new(TokioIo::new(self.io)), service);
         let mut connection = std::pin::pin!(connection);
@@ -554,6 +563,39 @@ mod tests {
         shutdown.cancel();
         served.await.expect("no panic");
         world.no_link().await;
+    }
+
+    #[tokio::test]
+    async fn a_link_carries_many_calls_at_once_and_outlives_many_that_are_given_up() {
+        const CALLS: usize = 500;
+        let world = World::new().await;
+        let here = Arc::new(tokio::sync::Barrier::new(CALLS));
+        let wait = move || {
+            let here = here.clone();
+            async move {
+                here.wait().await;
+                "all are here"
+            }
+        };
+        let never = || std::future::pending::<&'static str>();
+        let router =
+            hello().route("/v1/together", axum::routing::get(wait)).route("/v1/never", axum::routing::get(never));
+        let link = world.agent().link(None, LinkKind::Calls).await.expect("a link");
+        let stay = CancellationToken::new();
+        let served = tokio::spawn(async move { link.serve(router, &stay, &stay).await });
+        let channel = world.channel().await;
+        let ask = |path: &'static str| {
+            let channel = channel.clone();
+            async move { channel.oneshot(Request::get(path).body(Body::empty()).expect("a request")).await }
+        };
+        let all = futures_util::future::join_all((0..CALLS).map(|_| ask("/v1/together")));
+        let all = tokio::time::timeout(Duration::from_secs(30), all).await.expect("none waits for another's end");
+        assert!(all.into_iter().all(|answer| answer.expect("an answer").status() == StatusCode::OK));
+        let given_up: Vec<_> = (0..CALLS).map(|_| tokio::spawn(ask("/v1/never"))).collect();
+        tokio::task::yield_now().await;
+        given_up.iter().for_each(tokio::task::JoinHandle::abort);
+        assert_eq!(ask("/v1/hello").await.expect("the link lives").status(), StatusCode::OK);
+        served.abort();
     }
 
     #[tokio::test]
