@@ -38,7 +38,7 @@ fn page(facts: &[Value]) -> String {
          test's own looking, every 20 ms.\n",
         dates.max().unwrap_or("an unknown day"),
         std::thread::available_parallelism().map_or(0, usize::from),
-        output("uname", &["-r"]),
+        output("uname", &["-r"]).split('-').next().unwrap_or_default(),
     );
     for fact in facts {
         let _ = writeln!(page, "\n## {}\n", fact["scenario"].as_str().unwrap_or_default());
