@@ -226,7 +226,10 @@ impl Peers {
                     }
                 }
                 // An agent that is being restarted is back in a moment.
-                Some(Undelivered::NoLink) if self.link_returns(toolbox).await => break chosen.clone(),
+                Some(Undelivered::NoLink) => {
+                    let replies = self.send_when_linked(toolbox, chosen, message, timeout, failure).await?;
+                    return Ok(Sent { replies, moved: None });
+                }
                 _ => return Err(failure),
             }
         };
@@ -309,26 +312,39 @@ impl Peers {
         self.known_instance(instance).map_or(0, |peer| peer.in_flight.load(Ordering::Relaxed))
     }
 
-    /// Waits for the link of a toolbox that has lost it just now.
-    async fn link_returns(&self, toolbox: ToolboxId) -> bool {
+    /// Sends a message once the link of a toolbox that has lost it just now is back.
+    async fn send_when_linked(
+        &self,
+        toolbox: ToolboxId,
+        chosen: &Chosen,
+        message: Bytes,
+        timeout: Duration,
+        mut failure: Failure,
+    ) -> Result<Replies, Failure> {
         let now = Instant::now();
         let lost_at = {
             let mut lost = self.lost.entry(toolbox).or_insert(Lost { at: now, missed: now });
             if lost.is_old() {
-                // Nobody has missed it for a while: this is another time.
                 lost.at = now;
             }
             lost.missed = now;
             lost.at
         };
         while lost_at.elapsed() < RECONNECT {
-            if self.has_link(toolbox) {
-                self.lost.remove(&toolbox);
-                return true;
-            }
             tokio::time::sleep(LOOK_EVERY).await;
+            if !self.has_link(toolbox) {
+                continue;
+            }
+            // There may be a way by another replica that finds no link either.
+            match chosen.peer.send(message.clone(), timeout, chosen.copy.as_ref()).await {
+                Err(again) if again.undelivered == Some(Undelivered::NoLink) => failure = again,
+                outcome => {
+                    self.lost.remove(&toolbox);
+                    return outcome;
+                }
+            }
         }
-        false
+        Err(failure)
     }
 
     fn can_reach(&self, toolbox: ToolboxId) -> bool {
