@@ -66,6 +66,9 @@ test('a person changes a server and rolls it back', { tag: '@main' }, async ({ a
     await check(app, 'Server, settings', 'changed')
     await server.press('Save and roll out')
     await toolyard.api.waitServer(name, (it) => it.revision === 2 && it.rollout?.state === 'done')
+    // The form shows what was set, and asks for nothing more.
+    await expect.poll(() => app.byRole('main').byLabel('Memory').first().value()).toBe('384')
+    await app.byRole('button', 'Save and roll out').waitFor('hidden')
     await server.part('Revisions')
     await app.byRole('main').byRole('button', 'Roll back to revision 2').waitFor()
     await check(app, 'Server, revisions', 'two')

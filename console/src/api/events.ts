@@ -228,8 +228,9 @@ export class LiveEvents {
     const shown = client.getQueryCache().findAll({ type: 'active' })
     const wanted = shown.some(({ queryKey: [id] }) => id === listServers.id || id === getServer.id)
     const ofIt = {
-      predicate: ({ queryKey: [id, input] }: { queryKey: readonly unknown[] }) =>
-        OF_A_SERVER.some((one) => one === id) && nameIn(input) === name,
+      // The input is the last part of a key: a list by pages has a word between.
+      predicate: ({ queryKey }: { queryKey: readonly unknown[] }) =>
+        OF_A_SERVER.some((one) => one === queryKey[0]) && nameIn(queryKey.at(-1)) === name,
     }
     void client.invalidateQueries(ofIt)
     if (!wanted) {

@@ -21,7 +21,7 @@ import { CHANGE_FIELDS, changeBody, changeIssues, type ManagedChange, USUAL_CHAN
 import { ChangeFields } from '../change-fields'
 import { offerOf, settingsOf } from '../settings-of'
 import { declaredInputs } from './inputs'
-import { serverQuery, settingsQuery } from './queries'
+import { revisionsQuery, serverQuery, settingsQuery } from './queries'
 import { RolloutActions, RolloutTimeline } from './rollout-timeline'
 import {
   type SettingsContext,
@@ -81,7 +81,10 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
       const answer = await call(updateServer, { path: { name }, body }, { ifMatch: base.settings.etag })
       client.setQueryData(serverQuery(name).queryKey, answer)
       form.reset({ ...values, ...USUAL_CHANGE })
-      await client.invalidateQueries({ queryKey: settingsQuery(name).queryKey })
+      await Promise.all([
+        client.invalidateQueries({ queryKey: settingsQuery(name).queryKey }),
+        client.invalidateQueries({ queryKey: revisionsQuery(name).queryKey }),
+      ])
       toast.done(
         answer.etag === base.settings.etag
           ? {
