@@ -5,7 +5,7 @@ use toolyard_types::api::servers::{Canary, RolloutStep};
 use toolyard_types::state::{Reason, RolloutState};
 use toolyard_types::{OrganizationId, RevisionId, RolloutId, ServerId, Timestamp};
 
-use crate::query::{json, parse, parse_option, placeholders, to_json};
+use crate::query::{TextRow, json, parse, parse_option, placeholders, to_json};
 use crate::servers::{ServerRef, text};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
@@ -197,6 +197,18 @@ impl OrgTx {
             .chain(ids.iter().map(|id| id.to_string().into()))
             .collect::<Vec<_>>();
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// The revisions of a server that a rollout which is still known brought to serve.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn revisions_that_served(&self, server: ServerId) -> Result<Vec<RevisionId>> {
+        let sql = "SELECT DISTINCT to_revision_id AS text FROM rollouts \
+                   WHERE organization_id = $1 AND server_id = $2 AND state = 'done'";
+        let values = [self.organization().to_string().into(), server.to_string().into()];
+        let rows = self.rows::<TextRow>(sql, values).await?;
+        rows.iter().map(|row| parse("rollouts.to_revision_id", &row.text)).collect()
     }
 
     /// Forgets all but the newest `keep` rollouts of a server.

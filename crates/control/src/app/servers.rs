@@ -35,6 +35,8 @@ const ROLLOUT_TIMEOUT_MS: u64 = 600_000;
 const OBSERVE_MS: u64 = 5_000;
 /// The most instances of a server.
 const MOST_REPLICAS: u32 = 20;
+/// How many revisions are looked through for one that served.
+const LOOKED_THROUGH: u32 = 50;
 /// The most clients that a canary takes all calls of.
 const MOST_CANARY_CLIENTS: usize = 100;
 /// How many servers one page looks through for those of a phase.
@@ -797,7 +799,7 @@ pub(crate) async fn rollback(
         // What runs beside a revision that is observed is what served before it.
         None => match observed(&tx, &server).await?.and_then(|rollout| rollout.from_revision) {
             Some(from) => tx.revision(from).await?,
-            None => tx.revisions_before(server.id, current.number, 1).await?.pop(),
+            None => served_before(&tx, &server, current.number).await?,
         },
     };
     let missing = || match request.revision {
@@ -816,6 +818,14 @@ pub(crate) async fn rollback(
         tx.commit().await?;
     }
     get(control, caller, name).await
+}
+
+/// The newest revision below a number that is known to have served; else the newest.
+async fn served_before(tx: &OrgTx, server: &ServerRow, number: u32) -> Result<Option<RevisionRow>> {
+    let served = tx.revisions_that_served(server.id).await?;
+    let mut earlier = tx.revisions_before(server.id, number, LOOKED_THROUGH).await?;
+    let at = earlier.iter().position(|revision| served.contains(&revision.id)).unwrap_or(0);
+    Ok((!earlier.is_empty()).then(|| earlier.swap_remove(at)))
 }
 
 /// The rollout whose revision serves and is observed, if there is one.

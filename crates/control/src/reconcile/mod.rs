@@ -82,9 +82,12 @@ pub(crate) fn spawn(control: &Control) {
 const LONGEST_RUN: Duration = Duration::from_secs(60);
 /// Wakes within this time are answered by one run.
 const COALESCE: Duration = Duration::from_millis(10);
+/// The same for loops that look through every server.
+const COALESCE_ALL: Duration = Duration::from_millis(100);
 
 async fn repeat(control: &Control, name: &'static str, period: Duration, step: Step) {
     let mut wakes = control.store().wakes();
+    let coalesce = if matches!(name, "scale" | "follow_up") { COALESCE_ALL } else { COALESCE };
     loop {
         wakes.mark_unchanged();
         let nudged = control.fleet().nudge.notified();
@@ -100,7 +103,7 @@ async fn repeat(control: &Control, name: &'static str, period: Duration, step: S
         tokio::select! {
             () = control.stopping().cancelled() => return,
             () = tokio::time::sleep(wait) => {}
-            _ = wakes.changed(), if wakes_it => tokio::time::sleep(COALESCE).await,
+            _ = wakes.changed(), if wakes_it => tokio::time::sleep(coalesce).await,
             () = nudged => {}
         }
     }

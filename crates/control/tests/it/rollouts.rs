@@ -65,6 +65,9 @@ both_engines! {
         let next = change(&t, "s", "2").await;
         assert_eq!(next["rollout"]["to_revision"], 3);
         t.wait_revision("s", 3).await;
+        // So does the way back.
+        let back = t.post("/api/v1/servers/s/rollback", json!({})).await.expect(202).body;
+        assert_eq!(back["rollout"]["to_revision"], 1);
     }
 
     async fn after_a_version_that_failed_the_server_shows_the_one_that_serves(engine) {
@@ -534,10 +537,11 @@ both_engines! {
         let agent = FakeAgent::local(&t.control).await;
         t.deploy("good").await;
         t.deploy("bad").await;
-        agent.answered("good", started_at());
         agent.behave("bad", Behaviour::Degrades(Reason::ProbeFailed, "it stopped answering"));
         t.wait("/api/v1/servers/bad", |_, body| body["phase"] == "degraded").await;
-        let health = t.get("/api/v1/toolboxes/local").await.expect(200).body["health"].clone();
+        agent.answered("good", started_at());
+        let answered = |_, body: &Value| body["health"]["last_success_at"].is_string();
+        let health = t.wait("/api/v1/toolboxes/local", answered).await["health"].clone();
         assert_eq!(health["phases"], json!([{ "phase": "degraded", "count": 1 }, { "phase": "ready", "count": 1 }]));
         let error = &health["recent_errors"][0];
         assert_eq!((error["server"].as_str(), error["reason"].as_str()), (Some("bad"), Some("probe_failed")));
