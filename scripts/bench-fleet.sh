@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures a control plane with 100 and 1,000 simulated toolboxes and 10,000 instances, on SQLite and Postgres, and
-# writes docs/reports/fleet-bench.md. Arguments are passed on to `toolyard-bench fleet`.
+# writes docs/reports/fleet-bench.md. Arguments are passed on to `toolyard-bench fleet`; BENCH_DATABASES=sqlite leaves
+# Postgres out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -59,12 +60,17 @@ PY
   echo "reports at once what it is told. Deployments are real, on the control plane's own toolbox. A sync's time is the"
   echo "control plane's, until its answer is held; histogram bounds are 0.5, 1, 2.5, 5 ms and so on. What else the machine did"
   echo "at the start: load average $(cut -d' ' -f1 /proc/loadavg)."
-  result sqlite "$@"
-  TOOLYARD_DATABASE_URL=$(scripts/postgres-test.sh start | sed 's#/postgres$#/bench_fleet#')
-  export TOOLYARD_DATABASE_URL
-  psql -q -d "${TOOLYARD_DATABASE_URL%/bench_fleet}/postgres" -c 'DROP DATABASE IF EXISTS bench_fleet WITH (FORCE)' -c 'CREATE DATABASE bench_fleet' >/dev/null
-  result postgres "$@"
-  psql -q -d "${TOOLYARD_DATABASE_URL%/bench_fleet}/postgres" -c 'DROP DATABASE IF EXISTS bench_fleet WITH (FORCE)' >/dev/null
+  databases=${BENCH_DATABASES:-sqlite postgres}
+  case $databases in *sqlite*) result sqlite "$@" ;; esac
+  case $databases in *postgres*)
+    TOOLYARD_DATABASE_URL=$(scripts/postgres-test.sh start | sed 's#/postgres$#/bench_fleet#')
+    export TOOLYARD_DATABASE_URL
+    admin=${TOOLYARD_DATABASE_URL%/bench_fleet}/postgres
+    psql -q -d "$admin" -c 'DROP DATABASE IF EXISTS bench_fleet WITH (FORCE)' -c 'CREATE DATABASE bench_fleet' >/dev/null
+    result postgres "$@"
+    psql -q -d "$admin" -c 'DROP DATABASE IF EXISTS bench_fleet WITH (FORCE)' >/dev/null
+    ;;
+  esac
 } >"$dir/report.md"
 cp "$dir/report.md" docs/reports/fleet-bench.md
 cat docs/reports/fleet-bench.md

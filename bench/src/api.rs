@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -180,6 +181,7 @@ fn entry(number: usize) -> Value {
 /// One connection to the API.
 pub(crate) struct Api {
     connection: SendRequest<Full<Bytes>>,
+    authority: Authority,
     host: HeaderValue,
     key: HeaderValue,
 }
@@ -187,14 +189,15 @@ pub(crate) struct Api {
 impl Api {
     pub(crate) async fn open(url: &str, key_file: &Path) -> anyhow::Result<Self> {
         let uri: Uri = url.parse().context("--url")?;
-        let authority = uri.authority().context("--url has no host")?;
-        let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
-        stream.set_nodelay(true)?;
-        let (connection, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(driver);
+        let authority = uri.authority().context("--url has no host")?.clone();
         let key = std::fs::read_to_string(key_file).context("--key-file")?;
         let key = HeaderValue::try_from(format!("Bearer {}", key.trim()))?;
-        Ok(Self { connection, host: HeaderValue::try_from(authority.as_str())?, key })
+        Ok(Self {
+            connection: connect(&authority).await?,
+            host: HeaderValue::try_from(authority.as_str())?,
+            authority,
+            key,
+        })
     }
 
     async fn send(&mut self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
@@ -218,7 +221,10 @@ impl Api {
             .header(AUTHORIZATION, &self.key)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(bytes))?;
-        self.connection.ready().await?;
+        // A connection that nobody uses is closed by the server after a while.
+        if self.connection.is_closed() || self.connection.ready().await.is_err() {
+            self.connection = connect(&self.authority).await?;
+        }
         let answer = self.connection.send_request(request).await?;
         let status = answer.status();
         Ok((status, answer.into_body().collect().await?.to_bytes()))
@@ -229,6 +235,14 @@ impl Api {
         ensure!(status.is_success(), "{path}: {status} {answer}");
         Ok(answer)
     }
+}
+
+async fn connect(authority: &Authority) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect((authority.host(), authority.port_u16().unwrap_or(80))).await?;
+    stream.set_nodelay(true)?;
+    let (connection, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(driver);
+    Ok(connection)
 }
 
 pub(crate) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
