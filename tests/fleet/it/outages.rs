@@ -116,6 +116,10 @@ fn a_host_cut_off_for_sixty_seconds_serves_on_and_heals_by_itself() {
     let noticed = wait_until(Duration::from_secs(20), "the link is given up", || {
         toolyard.toolbox("edge1")["link"]["connected"] == false
     });
+    // An agent that is only restarted is back within five seconds, so long the first calls wait for its link.
+    let (waited, outcome) = toolyard.call("far", "echo", json!({ "message": "hello" }));
+    outcome.expect_err("nobody is there");
+    assert!(waited < Duration::from_secs(7), "refused only after {waited:?}");
     let (took, outcome) = toolyard.call("far", "echo", json!({ "message": "hello" }));
     let refused = outcome.expect_err("nobody is there");
     assert!(took < Duration::from_secs(1), "refused only after {took:?}");
@@ -124,8 +128,9 @@ fn a_host_cut_off_for_sixty_seconds_serves_on_and_heals_by_itself() {
     });
     let silent = cut.elapsed();
     facts.observe(format!(
-        "link given up after {}; a call then fails after {} with: {refused}",
+        "link given up after {}; a call then waits {} for it, the next fails after {} with: {refused}",
         seconds(noticed),
+        seconds(waited),
         seconds(took)
     ));
     facts.observe(format!("toolbox `unreachable` after {}", seconds(silent)));
