@@ -5,7 +5,7 @@
 //! its handshake and its lists. A peer ends when the snapshot no longer names it and nobody uses it.
 
 use crate::catalog::{ListKind, Slots};
-use crate::route::{CopyKey, Count, Lost, Undelivered};
+use crate::route::{CopyKey, Count, FORGOTTEN_AFTER, Lost, Undelivered};
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
@@ -52,11 +52,13 @@ pub(crate) struct Failure {
     pub(crate) detail: String,
     /// Why the message certainly did not reach the server, when that is certain.
     pub(crate) undelivered: Option<Undelivered>,
+    /// The toolbox did not answer, or the link to it broke.
+    pub(crate) broke: bool,
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), undelivered: None }
+        Self { code, detail: detail.into(), undelivered: None, broke: false }
     }
 
     fn undelivered(mut self, why: Undelivered) -> Self {
@@ -281,7 +283,7 @@ impl Peer {
             match error {
                 LinkError::Broken(_) => unreachable().undelivered(Undelivered::Broken),
                 LinkError::NoLink(_) => unreachable().undelivered(Undelivered::NoLink),
-                LinkError::Unreachable { .. } | LinkError::Timeout(_) => unreachable(),
+                LinkError::Unreachable { .. } | LinkError::Timeout(_) => Failure { broke: true, ..unreachable() },
             }
         })?;
         if response.status().is_success() {
@@ -462,6 +464,8 @@ pub(crate) struct Peers {
     pub(crate) turn: AtomicUsize,
     /// Toolboxes whose calls failed at once, and when.
     pub(crate) avoided: DashMap<ToolboxId, Instant>,
+    /// Toolboxes that did not answer, how often in a row of such failures, and when last.
+    pub(crate) breaks: DashMap<ToolboxId, (u32, Instant)>,
     /// Toolboxes that had no link when a call wanted to go there.
     pub(crate) lost: DashMap<ToolboxId, Lost>,
     /// Calls of servers with a canary.
@@ -481,6 +485,7 @@ impl Peers {
             turn: AtomicUsize::new(0),
             avoided: DashMap::new(),
             lost: DashMap::new(),
+            breaks: DashMap::new(),
             counts: DashMap::new(),
             swept: AtomicU64::new(0),
         }
@@ -571,6 +576,7 @@ impl Peers {
             return;
         }
         self.lost.retain(|_, lost| !lost.is_old());
+        self.breaks.retain(|_, (_, last)| last.elapsed() < FORGOTTEN_AFTER);
         if !self.counts.is_empty() {
             let servers = || snapshot.organizations.values().flat_map(|organization| organization.servers.values());
             let with_canary: std::collections::HashSet<_> =

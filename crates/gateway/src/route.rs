@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
+use toolyard_link::stack::THRESHOLD;
 use toolyard_mcp::era::Era;
 use toolyard_types::snapshot::{CanaryRoute, InstanceRoute, KeyGrant, ServerRoute, Target};
 use toolyard_types::spec::InstancingMode;
@@ -34,7 +35,7 @@ const AVOID_FOR: Duration = Duration::from_millis(250);
 const RECONNECT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// When nobody has missed a link for so long, its next loss is another one.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
 /// A toolbox without a link.
 #[derive(Clone, Copy)]
@@ -203,6 +204,9 @@ impl Peers {
             Ok(replies) => return Ok(Sent { replies, moved: None }),
             Err(failure) => failure,
         };
+        if let Some((_, toolbox)) = chosen.at.filter(|_| failure.broke) {
+            self.note_break(toolbox);
+        }
         let Some((instance, toolbox)) = chosen.at.filter(|_| failure.undelivered.is_some()) else {
             return Err(failure);
         };
@@ -226,7 +230,7 @@ impl Peers {
                     }
                 }
                 // An agent that is being restarted is back in a moment.
-                Some(Undelivered::NoLink) => {
+                Some(Undelivered::NoLink) if !self.hangs(toolbox) => {
                     let replies = self.send_when_linked(toolbox, chosen, message, timeout, failure).await?;
                     return Ok(Sent { replies, moved: None });
                 }
@@ -345,6 +349,17 @@ impl Peers {
             }
         }
         Err(failure)
+    }
+
+    fn note_break(&self, toolbox: ToolboxId) {
+        let mut breaks = self.breaks.entry(toolbox).or_insert((0, Instant::now()));
+        let in_a_row = if breaks.1.elapsed() < RECONNECT { breaks.0 } else { 0 };
+        *breaks = (in_a_row.saturating_add(1), Instant::now());
+    }
+
+    /// Whether many calls broke off before the link was given up: then its agent hangs, and is not just restarted.
+    fn hangs(&self, toolbox: ToolboxId) -> bool {
+        self.breaks.get(&toolbox).is_some_and(|breaks| breaks.0 >= THRESHOLD && breaks.1.elapsed() < FORGOTTEN_AFTER)
     }
 
     fn can_reach(&self, toolbox: ToolboxId) -> bool {
