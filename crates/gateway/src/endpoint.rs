@@ -30,7 +30,8 @@ use toolyard_link::trace::{self, Trace};
 use toolyard_mcp::era::{self, code, meta};
 use toolyard_mcp::{Kind, Message, ParseError, envelope};
 use toolyard_types::access::Action;
-use toolyard_types::snapshot::{KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute};
+use toolyard_types::snapshot::{self, KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute};
+use toolyard_types::state::Phase;
 use toolyard_types::{Clock, Code, Name};
 
 const SESSION_ID: &str = "mcp-session-id";
@@ -39,6 +40,8 @@ const VERSION: &str = "mcp-protocol-version";
 const MAX_REQUEST_ID: usize = 64;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a message waits for a server that is about to be ready: who deployed it may hear so before we do.
+const READY_PATIENCE: Duration = Duration::from_secs(1);
 /// How many ended subscriptions are remembered.
 const MAX_UNSUBSCRIBED: u64 = 100_000;
 
@@ -136,6 +139,15 @@ impl Target {
             Self::Toolset { route, .. } => Subject::Toolset(route.id),
         }
     }
+
+    fn is_starting(&self) -> bool {
+        matches!(self, Self::Server { route, .. } if is_starting(route))
+    }
+}
+
+/// Whether nothing answers for a server yet, but something will.
+fn is_starting(route: &ServerRoute) -> bool {
+    route.target == snapshot::Target::None && matches!(route.phase, Phase::Pending | Phase::Preparing | Phase::Starting)
 }
 
 /// One admitted request: who, about what.
@@ -181,6 +193,17 @@ impl Visit {
         }
     }
 
+    /// Waits a moment for a server that is about to be ready.
+    async fn ready(&self) {
+        let Target::Server { name, .. } = &self.target else { return };
+        let starting = |snapshot: &Arc<Snapshot>| {
+            let organization = snapshot.organizations.get(&self.organization.name);
+            organization.and_then(|it| it.servers.get(name)).is_some_and(|route| is_starting(route))
+        };
+        let mut snapshots = self.core.snapshots();
+        let _ = tokio::time::timeout(READY_PATIENCE, snapshots.wait_for(|snapshot| !starting(snapshot))).await;
+    }
+
     fn may_stay(&self) -> bool {
         let snapshot = self.core.snapshot.borrow().clone();
         let Ok(grant) = access::grant(&self.key, &snapshot, &self.core.clock) else { return false };
@@ -202,7 +225,14 @@ impl Visit {
 
 async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), request: Request<Body>) -> Response {
     let request_id = request_id(request.headers());
-    match admit(core, is_toolset, &path, &request, request_id.clone()) {
+    let mut admitted = admit(core.clone(), is_toolset, &path, &request, request_id.clone());
+    if let Ok(visit) = &admitted
+        && visit.target.is_starting()
+    {
+        visit.ready().await;
+        admitted = admit(core, is_toolset, &path, &request, request_id.clone());
+    }
+    match admitted {
         Err(refusal) => refusal.into_response(&request_id),
         Ok(visit) => {
             let trace = visit.trace.clone();

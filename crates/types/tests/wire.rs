@@ -1,7 +1,5 @@
 //! Peers of another version: what they wrote, as recorded, is understood; and what a newer one may add does no harm.
 
-#![expect(clippy::unwrap_used, reason = "in a test a failed step is a failed test")]
-
 use serde_json::Value;
 use toolyard_types::agent::{SyncRequest, SyncResponse};
 use toolyard_types::spec::Egress;

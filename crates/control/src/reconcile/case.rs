@@ -5,7 +5,7 @@
 //! replicas may run the same loop at once, and a step never rests on what was true a moment ago.
 
 use std::collections::{BTreeSet, HashMap};
-
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -17,7 +17,7 @@ use toolyard_types::agent::McpInfo;
 use toolyard_types::api::servers::Canary;
 use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Phase, Reason, RolloutState, Status, ToolboxState};
-use toolyard_types::{InstanceId, JobId, RevisionId, ServerId, Timestamp, ToolboxId};
+use toolyard_types::{InstanceId, JobId, OrganizationId, RevisionId, ServerId, Timestamp, ToolboxId};
 
 use super::Pass;
 use crate::app::expand::kind_of;
@@ -34,12 +34,40 @@ pub(crate) struct Case {
     pub(crate) mine: Vec<InstanceRow>,
     /// The server's instances that have not ended.
     pub(crate) live: Vec<InstanceRow>,
-    pub(crate) toolboxes: Vec<ToolboxRow>,
-    /// How many instances each toolbox has.
-    pub(crate) load: HashMap<ToolboxId, u32>,
+    pub(crate) places: Arc<Places>,
     pub(crate) probe: Option<ProbeRow>,
     /// The tools that what serves lists, as far as they are known.
     pub(crate) served_tools: BTreeSet<String>,
+}
+
+/// Where instances may run. The same for every rollout of an organization, so a pass reads it once.
+#[derive(Default)]
+pub(crate) struct Places {
+    pub(crate) toolboxes: Vec<ToolboxRow>,
+    /// How many instances each toolbox has.
+    pub(crate) load: HashMap<ToolboxId, u32>,
+}
+
+impl Places {
+    pub(crate) async fn read(tx: &OrgTx) -> Result<Arc<Self>> {
+        let load = tx.instances_by_toolbox().await?.into_iter().collect();
+        Ok(Arc::new(Self { toolboxes: tx.toolboxes().await?, load }))
+    }
+}
+
+/// What a pass has read of each organization.
+#[derive(Default)]
+pub(crate) struct PlacesOf(HashMap<OrganizationId, Arc<Places>>);
+
+impl PlacesOf {
+    pub(crate) async fn read(&mut self, tx: &OrgTx) -> Result<Arc<Places>> {
+        if let Some(known) = self.0.get(&tx.organization()) {
+            return Ok(known.clone());
+        }
+        let places = Places::read(tx).await?;
+        self.0.insert(tx.organization(), places.clone());
+        Ok(places)
+    }
 }
 
 /// Something a loop does about a rollout.
@@ -84,7 +112,7 @@ impl Case {
 
     /// A toolbox by id.
     pub(crate) fn toolbox(&self, id: ToolboxId) -> Option<&ToolboxRow> {
-        self.toolboxes.iter().find(|toolbox| toolbox.id == id)
+        self.places.toolboxes.iter().find(|toolbox| toolbox.id == id)
     }
 
     /// Whether a toolbox is online.
@@ -143,15 +171,20 @@ impl Case {
     }
 }
 
-/// Reads a server's rollout under way; `None` when there is none any more.
-pub(crate) async fn gather(tx: &OrgTx, server: ServerId, lock: bool) -> Result<Option<Case>> {
-    let server = if lock { tx.lock_server(server).await? } else { tx.server_by_id(server).await? };
+/// Reads a server's rollout under way; `None` when there is none any more. Without `places` it locks the server, and
+/// reads them anew.
+pub(crate) async fn gather(tx: &OrgTx, server: ServerId, places: Option<Arc<Places>>) -> Result<Option<Case>> {
+    let server = if places.is_none() { tx.lock_server(server).await? } else { tx.server_by_id(server).await? };
     let Some(server) = server.filter(|server| server.enabled && !server.deleted) else { return Ok(None) };
     let Some(id) = server.rollout else { return Ok(None) };
     let Some(rollout) = tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing) else {
         return Ok(None);
     };
     let Some(revision) = tx.revision(rollout.to_revision).await? else { return Ok(None) };
+    let places = match places {
+        Some(places) => places,
+        None => Places::read(tx).await?,
+    };
     let live = tx.live_instances(&[server.id]).await?;
     let probes = tx.probes_of(&[server.id]).await?;
     let served_tools = served_tools(tx, &server, &live, &probes).await?;
@@ -161,8 +194,7 @@ pub(crate) async fn gather(tx: &OrgTx, server: ServerId, lock: bool) -> Result<O
         jobs: tx.jobs_of(revision.id).await?,
         mine,
         live,
-        toolboxes: tx.toolboxes().await?,
-        load: tx.instances_by_toolbox().await?.into_iter().collect(),
+        places,
         probe: probes.into_iter().find(|probe| probe.revision == revision.id),
         served_tools,
         server,
@@ -196,9 +228,9 @@ async fn served_tools(
 pub(crate) async fn for_each(control: &Control, decide: fn(&Case, Timestamp) -> Option<Step>) -> Result<Pass> {
     const AT_ONCE: u32 = 500;
     let refs = control.store().system_read("listing rollouts under way").await?.rollouts_under_way(AT_ONCE).await?;
-    let mut pass = Pass::default();
+    let (mut pass, mut places) = (Pass::default(), PlacesOf::default());
     for at in refs {
-        match act(control, at, decide).await {
+        match act(control, at, &mut places, decide).await {
             Ok(acted) => pass.changed += usize::from(acted),
             Err(error) => pass.failed(&error),
         }
@@ -206,19 +238,24 @@ pub(crate) async fn for_each(control: &Control, decide: fn(&Case, Timestamp) -> 
     Ok(pass)
 }
 
-async fn act(control: &Control, at: ServerRef, decide: fn(&Case, Timestamp) -> Option<Step>) -> Result<bool> {
+async fn act(
+    control: &Control,
+    at: ServerRef,
+    places: &mut PlacesOf,
+    decide: fn(&Case, Timestamp) -> Option<Step>,
+) -> Result<bool> {
     let now = control.clock().now();
     let asks = async {
         let tx = control.store().org_read(at.organization).await?;
-        Ok::<_, crate::ControlError>(
-            gather(&tx, at.server, false).await?.is_some_and(|case| decide(&case, now).is_some()),
-        )
+        let places = Some(places.read(&tx).await?);
+        let case = gather(&tx, at.server, places).await?;
+        Ok::<_, crate::ControlError>(case.is_some_and(|case| decide(&case, now).is_some()))
     };
     if !asks.await? {
         return Ok(false);
     }
     let mut tx = control.store().org(at.organization).await?;
-    let Some(case) = gather(&tx, at.server, true).await? else { return Ok(false) };
+    let Some(case) = gather(&tx, at.server, None).await? else { return Ok(false) };
     let Some(step) = decide(&case, now) else { return Ok(false) };
     apply(&mut tx, case, step, now).await?;
     tx.commit().await?;
@@ -592,8 +629,7 @@ pub(crate) mod tests {
             jobs: Vec::new(),
             mine: Vec::new(),
             live: vec![old],
-            toolboxes: vec![toolbox],
-            load: HashMap::new(),
+            places: Arc::new(Places { toolboxes: vec![toolbox], load: HashMap::new() }),
             probe: None,
             served_tools: BTreeSet::new(),
         }
@@ -602,7 +638,7 @@ pub(crate) mod tests {
     /// A case with an instance of the new revision added.
     pub(crate) fn with(mut case: Case, phase: Phase, reason: Reason) -> Case {
         let mut instance = rows::instance(&case.rollout, phase);
-        instance.toolbox = case.toolboxes[0].id;
+        instance.toolbox = case.places.toolboxes[0].id;
         instance.status.reason = reason;
         case.live.push(instance.clone());
         case.mine.push(instance);

@@ -39,7 +39,7 @@ fn decide(case: &Case, now: Timestamp) -> Option<Step> {
 pub(super) fn choose(case: &Case) -> Result<ToolboxId, (Reason, String)> {
     let (pinned, labels) = (case.server.toolbox, &case.server.toolbox_labels);
     let wanted = |toolbox: &&ToolboxRow| pinned.is_none_or(|id| toolbox.id == id) && toolbox.labels.include(labels);
-    let allowed: Vec<_> = case.toolboxes.iter().filter(wanted).collect();
+    let allowed: Vec<_> = case.places.toolboxes.iter().filter(wanted).collect();
     let online: Vec<_> = allowed.iter().filter(|toolbox| toolbox.takes_new()).collect();
     if online.is_empty() {
         let message = match (pinned, allowed.first()) {
@@ -78,7 +78,7 @@ pub(super) fn choose(case: &Case) -> Result<ToolboxId, (Reason, String)> {
     capable
         .min_by_key(|toolbox| {
             let beside = case.mine.iter().filter(|instance| instance.toolbox == toolbox.id).count();
-            (beside, case.load.get(&toolbox.id).copied().unwrap_or(0), toolbox.id)
+            (beside, case.places.load.get(&toolbox.id).copied().unwrap_or(0), toolbox.id)
         })
         .map(|toolbox| toolbox.id)
         .ok_or_else(|| (Reason::NoCapacity, format!("no toolbox that is online has {shown}")))

@@ -6,6 +6,7 @@
 //! While a rollout is under way only a server that has nothing left to serve with is helped.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RolloutRow, ServerRef, ServerRow};
 use toolyard_types::spec::Strategy;
@@ -13,7 +14,7 @@ use toolyard_types::state::{Phase, RolloutState};
 use toolyard_types::{InstanceId, Timestamp, ToolboxId};
 
 use super::Pass;
-use super::case::{Case, changed, dismiss, insert_instance};
+use super::case::{Case, Places, PlacesOf, changed, dismiss, insert_instance};
 use super::place;
 use crate::{Control, Result};
 
@@ -24,9 +25,9 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let tx = control.store().system_read("listing servers with too few or too many instances").await?;
     let off = tx.servers_off_target(AT_ONCE).await?;
     drop(tx);
-    let mut pass = Pass::default();
+    let (mut pass, mut places) = (Pass::default(), PlacesOf::default());
     for at in off {
-        match act(control, at).await {
+        match act(control, at, &mut places).await {
             Ok(acted) => pass.changed += usize::from(acted),
             Err(error) => pass.failed(&error),
         }
@@ -41,17 +42,18 @@ struct Situation {
     under_way: Option<(RolloutRow, Strategy)>,
 }
 
-async fn act(control: &Control, at: ServerRef) -> Result<bool> {
+async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf) -> Result<bool> {
     let now = control.clock().now();
     let asks = async {
         let tx = control.store().org_read(at.organization).await?;
-        Ok::<_, crate::ControlError>(gather(&tx, at, false).await?.is_some_and(|found| decide(&found).is_some()))
+        let places = Some(places.read(&tx).await?);
+        Ok::<_, crate::ControlError>(gather(&tx, at, places).await?.is_some_and(|found| decide(&found).is_some()))
     };
     if !asks.await? {
         return Ok(false);
     }
     let mut tx = control.store().org(at.organization).await?;
-    let Some(situation) = gather(&tx, at, true).await? else { return Ok(false) };
+    let Some(situation) = gather(&tx, at, None).await? else { return Ok(false) };
     let Some(change) = decide(&situation) else { return Ok(false) };
     apply(&mut tx, &situation.case, change, now).await?;
     changed(&mut tx, &situation.case.server, &situation.case.rollout);
@@ -59,8 +61,8 @@ async fn act(control: &Control, at: ServerRef) -> Result<bool> {
     Ok(true)
 }
 
-async fn gather(tx: &OrgTx, at: ServerRef, lock: bool) -> Result<Option<Situation>> {
-    let server = if lock { tx.lock_server(at.server).await? } else { tx.server_by_id(at.server).await? };
+async fn gather(tx: &OrgTx, at: ServerRef, places: Option<Arc<Places>>) -> Result<Option<Situation>> {
+    let server = if places.is_none() { tx.lock_server(at.server).await? } else { tx.server_by_id(at.server).await? };
     let Some(server) = server.filter(|server| server.enabled && !server.deleted) else { return Ok(None) };
     let (Some(serving), Some(revision)) = (server.serving_rollout, server.serving_revision) else { return Ok(None) };
     let (Some(rollout), Some(revision)) = (tx.rollout(serving).await?, tx.revision(revision).await?) else {
@@ -72,8 +74,10 @@ async fn gather(tx: &OrgTx, at: ServerRef, lock: bool) -> Result<Option<Situatio
         jobs: Vec::new(),
         mine: live.iter().filter(|instance| instance.rollout == serving).cloned().collect(),
         live,
-        toolboxes: tx.toolboxes().await?,
-        load: tx.instances_by_toolbox().await?.into_iter().collect(),
+        places: match places {
+            Some(places) => places,
+            None => Places::read(tx).await?,
+        },
         probe: None,
         served_tools: BTreeSet::new(),
         server,
@@ -109,8 +113,13 @@ fn decide(situation: &Situation) -> Option<Change> {
         let is_down = running == 0 && *strategy == Strategy::Surge && rollout.switched_at.is_none();
         return if is_down { place::choose(case).ok().map(Change::Place) } else { None };
     }
-    let drained: BTreeSet<ToolboxId> =
-        case.toolboxes.iter().filter(|toolbox| toolbox.draining_since.is_some()).map(|toolbox| toolbox.id).collect();
+    let drained: BTreeSet<ToolboxId> = case
+        .places
+        .toolboxes
+        .iter()
+        .filter(|toolbox| toolbox.draining_since.is_some())
+        .map(|toolbox| toolbox.id)
+        .collect();
     let shape = Shape {
         replicas: usize::try_from(case.server.replicas).unwrap_or(usize::MAX),
         one_at_a_time: case.revision.spec.strategy == Strategy::Recreate,
