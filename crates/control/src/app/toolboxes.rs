@@ -258,13 +258,17 @@ pub(crate) async fn drain(control: &Control, caller: &Caller, name: &Name, drain
     get(control, caller, name).await
 }
 
-/// Removes a toolbox: its certificates end, its instances count as ended and are placed elsewhere.
+/// Removes a toolbox: its certificates end, its instances count as ended and are placed elsewhere. A server that must run
+/// there is left without a place, so that takes a drain first: its answer names them.
 pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> Result<()> {
     let mut tx = control.store().org(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
     refuse_built_in(&row)?;
-    if let Some(server) = tx.servers_pinned_to(row.id).await?.first() {
-        let detail = format!("server `{server}` must run on toolbox `{name}`; delete the server first");
+    let pinned = tx.servers_pinned_to(row.id).await?;
+    if let Some(server) = pinned.first().filter(|_| row.draining_since.is_none()) {
+        let detail = format!(
+            "server `{server}` must run on toolbox `{name}` and would stop; delete it, or drain the toolbox first"
+        );
         return Err(ControlError::Conflict(detail));
     }
     let now = tx.now();
@@ -281,7 +285,8 @@ pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> R
         tx.update_instance(&ended).await?;
     }
     tx.event("toolbox.removed", format!("toolbox/{name}"), json!({ "id": row.id }));
-    audit(&mut tx, caller, "toolbox.remove", format!("toolbox/{name}"), json!({})).await?;
+    let detail = if pinned.is_empty() { json!({}) } else { json!({ "without_a_place": pinned }) };
+    audit(&mut tx, caller, "toolbox.remove", format!("toolbox/{name}"), detail).await?;
     tx.commit().await?;
     control.links().remove(row.id);
     Ok(())

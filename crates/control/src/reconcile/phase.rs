@@ -37,7 +37,7 @@ pub(crate) fn roll_up(facts: &Facts<'_>) -> Status<Phase> {
             _ => Status::new(
                 Phase::Pending,
                 Reason::AwaitingToolbox,
-                "its instance is gone; placing another",
+                "its instance is gone; another begins on a toolbox that may run it",
                 ended(rollout),
             ),
         },

@@ -454,6 +454,7 @@ both_engines! {
         t.wait_rollout("tied", "done").await;
         let local = FakeAgent::local(&t.control).await;
         local.behave("free", Behaviour::Hangs);
+        t.delete("/api/v1/toolboxes/edge").await.expect(409);
         t.post("/api/v1/toolboxes/edge/drain", json!({})).await.expect(200);
         let both = t.wait("/api/v1/servers/free", |_, body| body["instances"].as_array().unwrap().len() == 2).await;
         assert_eq!((both["phase"].as_str(), both["instances"][0]["toolbox"].as_str()), (Some("ready"), Some("edge")));
@@ -471,10 +472,11 @@ both_engines! {
         assert_eq!(moved["instances"][0]["toolbox"], "local");
         assert_eq!(edge.deeds(), ["run free@1", "run tied@1", "stop free@1"]);
         assert_eq!(t.get("/api/v1/toolboxes/edge").await.body["drain"], json!({ "moving": 0, "stays": ["tied"] }));
-        t.delete("/api/v1/toolboxes/edge").await.expect(409);
+        t.delete("/api/v1/toolboxes/edge").await.expect(204);
+        let left = t.get("/api/v1/servers/tied").await.expect(200).body;
+        assert_eq!((&left["phase"], &left["reason"]), (&json!("pending"), &json!("awaiting_toolbox")), "{left}");
         t.delete("/api/v1/servers/tied").await.expect(202);
         t.wait("/api/v1/servers/tied", |status, _| status == 404).await;
-        t.delete("/api/v1/toolboxes/edge").await.expect(204);
     }
 
     async fn an_update_outside_its_window_waits_until_it_opens(engine) {
