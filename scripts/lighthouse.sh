@@ -18,7 +18,7 @@ export TOOLYARD_BINARY=${TOOLYARD_BINARY:-$PWD/target/release/toolyard}
 scripts/npm-install.sh console/e2e
 scripts/npm-install.sh console/e2e/lighthouse
 cd console/e2e
-[ "${1:-}" = --last-failed ] || rm -rf results/lighthouse
+[ "${1:-}" = --last-failed ] || rm -rf lighthouse/results
 [ $# -gt 0 ] && [ "${1:-}" != --last-failed ] || export TOOLYARD_E2E_REPORTS=$PWD/../../docs/reports
 
 setsid node_modules/.bin/playwright test --config lighthouse.config.ts "$@" &

@@ -4,7 +4,7 @@ import { defineConfig } from '@playwright/test'
 export default defineConfig({
   testDir: 'lighthouse',
   testMatch: 'lighthouse.spec.ts',
-  outputDir: 'results/lighthouse-tests',
+  outputDir: 'lighthouse/results/tests',
   globalSetup: './support/global-setup.ts',
   forbidOnly: true,
   retries: 0,

@@ -18,7 +18,7 @@ type Scores = Record<Category, number>
 const BAR = 0.95
 const RUNS = Number(process.env.TOOLYARD_LIGHTHOUSE_RUNS ?? 3)
 const LONGEST_LOAD_MS = 20_000
-const RESULTS = resolve(import.meta.dirname, '../results/lighthouse')
+const RESULTS = resolve(import.meta.dirname, 'results/pages')
 
 interface Row {
   route: Route
