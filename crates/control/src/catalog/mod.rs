@@ -17,7 +17,7 @@ pub(crate) mod sync;
 pub(crate) mod validate;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,10 +39,6 @@ const REBUILD_PAUSE: Duration = Duration::from_millis(500);
 /// How often the outbox is read for changes made by other replicas.
 const POLL: Duration = Duration::from_secs(2);
 
-const FRESH: u8 = 0;
-const STALE: u8 = 1;
-const WRONG: u8 = 2;
-
 /// What the catalog keeps in memory.
 #[derive(Default)]
 pub(crate) struct CatalogState {
@@ -53,11 +49,28 @@ pub(crate) struct CatalogState {
 
 #[derive(Default)]
 struct Slot {
-    index: ArcSwapOption<Index>,
-    freshness: AtomicU8,
+    index: ArcSwapOption<Built>,
+    /// How many changes were made here. An index that was begun before the last of them is wrong.
+    changes: AtomicU64,
+    /// Whether something was written elsewhere since the index was begun.
+    stale: AtomicBool,
     building: tokio::sync::Mutex<()>,
     /// Whether a rebuild beside the searches is under way, or has just ended.
     beside: AtomicBool,
+}
+
+struct Built {
+    index: Arc<Index>,
+    /// The changes made here before it was begun.
+    changes: u64,
+}
+
+impl Slot {
+    /// The index, unless it lacks something that was written here.
+    fn current(&self) -> Option<Arc<Index>> {
+        let needed = self.changes.load(Ordering::SeqCst);
+        self.index.load_full().filter(|built| built.changes >= needed).map(|built| built.index.clone())
+    }
 }
 
 impl CatalogState {
@@ -71,7 +84,7 @@ impl CatalogState {
 
     /// The next search must see what was just written.
     pub(crate) fn changed_here(&self, organization: OrganizationId) {
-        self.slot(organization).freshness.store(WRONG, Ordering::SeqCst);
+        self.slot(organization).changes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// A search soon should see what was written elsewhere.
@@ -79,7 +92,7 @@ impl CatalogState {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         for (of, slot) in &*slots {
             if organization.is_none_or(|organization| organization == *of) {
-                slot.freshness.fetch_max(STALE, Ordering::SeqCst);
+                slot.stale.store(true, Ordering::SeqCst);
             }
         }
     }
@@ -91,18 +104,16 @@ impl CatalogState {
 /// When the store fails.
 pub(crate) async fn index(control: &Control, organization: OrganizationId) -> Result<Arc<Index>> {
     let slot = control.catalog().slot(organization);
-    match (slot.index.load_full(), slot.freshness.load(Ordering::SeqCst)) {
-        (Some(index), FRESH) => return Ok(index),
-        (Some(index), STALE) => {
+    if let Some(index) = slot.current() {
+        if slot.stale.load(Ordering::SeqCst) {
             rebuild_beside(control, organization, slot);
-            return Ok(index);
         }
-        _ => {}
+        return Ok(index);
     }
     let _building = slot.building.lock().await;
-    match slot.index.load_full() {
-        Some(index) if slot.freshness.load(Ordering::SeqCst) != WRONG => Ok(index),
-        _ => rebuild(control, organization, &slot).await,
+    match slot.current() {
+        Some(index) => Ok(index),
+        None => rebuild(control, organization, &slot).await,
     }
 }
 
@@ -114,7 +125,7 @@ fn rebuild_beside(control: &Control, organization: OrganizationId, slot: Arc<Slo
         let control = control.clone();
         async move {
             let building = slot.building.lock().await;
-            if slot.freshness.load(Ordering::SeqCst) != FRESH
+            if slot.stale.load(Ordering::SeqCst)
                 && let Err(error) = rebuild(&control, organization, &slot).await
             {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the catalog index stays as it was");
@@ -131,16 +142,16 @@ fn rebuild_beside(control: &Control, organization: OrganizationId, slot: Arc<Slo
 }
 
 async fn rebuild(control: &Control, organization: OrganizationId, slot: &Slot) -> Result<Arc<Index>> {
-    // Before the read: a change during it makes the index stale again.
-    slot.freshness.store(FRESH, Ordering::SeqCst);
-    let built = build(control, organization).await;
-    match built {
+    // Before the read: a change during it makes the index wrong or stale again.
+    let changes = slot.changes.load(Ordering::SeqCst);
+    slot.stale.store(false, Ordering::SeqCst);
+    match build(control, organization).await {
         Ok(index) => {
-            slot.index.store(Some(index.clone()));
+            slot.index.store(Some(Arc::new(Built { index: index.clone(), changes })));
             Ok(index)
         }
         Err(error) => {
-            slot.freshness.fetch_max(STALE, Ordering::SeqCst);
+            slot.stale.store(true, Ordering::SeqCst);
             Err(error)
         }
     }
@@ -223,4 +234,20 @@ pub(crate) fn no_entry(name: &EntryName) -> ControlError {
 pub(crate) fn no_version(name: &EntryName, version: &str) -> ControlError {
     let version = toolyard_types::name::printable(version);
     ControlError::NotFound(format!("version `{version}` of catalog entry `{name}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_begun_before_the_last_change_made_here_is_not_shown() {
+        let slot = Slot::default();
+        assert!(slot.current().is_none());
+        let index = Arc::new(Index::build(&[], Vec::new()));
+        slot.index.store(Some(Arc::new(Built { index, changes: 0 })));
+        assert!(slot.current().is_some());
+        slot.changes.fetch_add(1, Ordering::SeqCst);
+        assert!(slot.current().is_none(), "also while another is being built");
+    }
 }
