@@ -91,12 +91,9 @@ pub(crate) async fn trim(control: Control) {
 
 async fn trim_once(control: &Control) -> Result<()> {
     let now = control.clock().now();
-    let before = |age: Duration| {
-        toolyard_types::Timestamp::from_ms(now.as_ms() - i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
-    };
     let tx = control.store().system("forget old events, idempotency keys and reports of browsers").await?;
-    tx.trim_events(before(KEPT)).await?;
-    tx.trim_console_reports(before(app::reports::KEPT)).await?;
-    tx.trim_idempotency(before(crate::http::IDEMPOTENCY_KEPT)).await?;
+    tx.trim_events(now.minus(KEPT)).await?;
+    tx.trim_console_reports(now.minus(app::reports::KEPT)).await?;
+    tx.trim_idempotency(now.minus(crate::http::IDEMPOTENCY_KEPT)).await?;
     Ok(tx.commit().await?)
 }

@@ -64,8 +64,8 @@ impl Own {
         };
         let tx = control.store().system("telling that this replica is there").await?;
         tx.put_replica(&row).await?;
-        tx.trim_replicas(before(now, FORGOTTEN)).await?;
-        let there = tx.replicas(before(now, SILENT)).await?;
+        tx.trim_replicas(now.minus(FORGOTTEN)).await?;
+        let there = tx.replicas(now.minus(SILENT)).await?;
         tx.commit().await?;
         metrics::gauge!("toolyard_replicas").set(u32::try_from(there.len()).unwrap_or(u32::MAX));
         self.renew(control, now)?;
@@ -96,8 +96,4 @@ impl Own {
         self.renew_at = renew_at(now, until);
         Ok(())
     }
-}
-
-fn before(now: Timestamp, duration: Duration) -> Timestamp {
-    Timestamp::from_ms(now.as_ms().saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
 }

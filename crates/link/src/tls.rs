@@ -80,10 +80,6 @@ fn date(at: Timestamp) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(at.as_ms().div_euclid(1000)).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-fn before(at: Timestamp, earlier: Duration) -> Timestamp {
-    Timestamp::from_ms(at.as_ms().saturating_sub(i64::try_from(earlier.as_millis()).unwrap_or(i64::MAX)))
-}
-
 /// When two thirds of the time from `now` to `until` have gone: then a certificate is renewed.
 #[must_use]
 pub fn renew_at(now: Timestamp, until: Timestamp) -> Timestamp {
@@ -114,7 +110,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "Toolyard agents");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        params.not_before = date(before(now, BACKDATED));
+        params.not_before = date(now.minus(BACKDATED));
         params.not_after = date(now.plus(CA_LIFETIME));
         let certificate = params.self_signed(&key).map_err(broken(doing))?.der().clone();
         Ok(Self { issuer: Issuer::new(params, key), certificate })
@@ -170,7 +166,7 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(name.try_into().map_err(broken(doing))?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.not_before = date(before(now, BACKDATED));
+        params.not_before = date(now.minus(BACKDATED));
         params.not_after = date(until);
         let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(broken(doing))?;
         Ok(certificate.der().to_vec())
@@ -216,7 +212,7 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(name.try_into().map_err(broken(doing))?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.not_before = date(before(now, BACKDATED));
+        params.not_before = date(now.minus(BACKDATED));
         params.not_after = date(until);
         let certificate = params.signed_by(&key.0, &self.issuer).map_err(broken(doing))?;
         Ok((key, certificate.der().to_vec()))
@@ -230,7 +226,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, SERVER_NAME);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_before = date(before(now, BACKDATED));
+        params.not_before = date(now.minus(BACKDATED));
         params.not_after = date(now.plus(SERVER_LIFETIME));
         let certificate = params.signed_by(&key, &self.issuer).map_err(broken(doing))?;
         certified(vec![certificate.der().clone(), self.certificate.clone()], &key)
@@ -568,9 +564,9 @@ mod tests {
         let (authority, stranger) = (Authority::generate(now).unwrap(), Authority::generate(now).unwrap());
         let (own, other) = (AgentKey::generate().unwrap(), AgentKey::generate().unwrap());
         let toolbox = ToolboxId::generate();
-        let past = before(now, Duration::from_secs(3 * 3600));
+        let past = now.minus(Duration::from_secs(3 * 3600));
         let request = own.signing_request().unwrap();
-        let certificate = authority.issue_agent(&request, (toolbox, 3), past, before(now, BACKDATED)).unwrap();
+        let certificate = authority.issue_agent(&request, (toolbox, 3), past, now.minus(BACKDATED)).unwrap();
         let known = authority.ended(&certificate, &request).unwrap();
         assert_eq!((known.toolbox, known.enrolment), (toolbox, 3));
         assert!(matches!(authority.ended(&certificate, &other.signing_request().unwrap()), Err(TlsError::Foreign)));

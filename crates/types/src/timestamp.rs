@@ -33,6 +33,12 @@ impl Timestamp {
         Self::from_ms(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// This point minus a duration, clamped to the representable range.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        Self::from_ms(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
     /// Time from `earlier` to this point; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

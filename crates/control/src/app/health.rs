@@ -9,7 +9,6 @@ use toolyard_types::api::servers::{Health, InstanceCount, InstanceError};
 use toolyard_types::state::{Phase, Reason};
 use toolyard_types::{Name, ServerId, ToolboxId};
 
-use crate::reconcile::before;
 use crate::{Control, Result};
 
 /// How long an error is recent.
@@ -19,7 +18,7 @@ const MOST_ERRORS: u32 = 20;
 
 /// How the instances of a toolbox fare, or all of the organization.
 pub(crate) async fn of(control: &Control, tx: &OrgTx, toolbox: Option<ToolboxId>) -> Result<Health> {
-    let since = before(control.clock().now(), RECENT);
+    let since = control.clock().now().minus(RECENT);
     let tallies = tx.count_instances(toolbox).await?;
     let troubled = tx.troubled_instances(toolbox, since, MOST_ERRORS).await?;
     let toolboxes: HashMap<_, _> = tx.toolboxes().await?.into_iter().map(|row| (row.id, row.name)).collect();

@@ -358,8 +358,7 @@ async fn store_page(
             pass.changed += remove_unseen(&mut tx, source, pass.started_at).await?;
         }
         if pass.changed > 0 || pass.full || position.since.is_none() {
-            position.since =
-                Some(Timestamp::from_ms(pass.started_at.as_ms() - i64::try_from(OVERLAP.as_millis()).unwrap_or(0)));
+            position.since = Some(pass.started_at.minus(OVERLAP));
             position.validators = Validators::default();
         } else if pass.pages == 1 {
             // The same question next time, so that the registry can say "unchanged".

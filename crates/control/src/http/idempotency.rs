@@ -89,8 +89,7 @@ async fn run_once(control: &Control, caller: &Caller, key: &str, request: Reques
 /// Notes that the request is under way; an answer means that it must not run.
 async fn begin(control: &Control, caller: &Caller, key: &str, hash: &str) -> Result<Option<Response>> {
     let tx = control.store().org(caller.organization).await?;
-    let stale = control.clock().now().as_ms() - i64::try_from(STALE.as_millis()).unwrap_or(i64::MAX);
-    let known = tx.begin_idempotent(key, hash, toolyard_types::Timestamp::from_ms(stale)).await?;
+    let known = tx.begin_idempotent(key, hash, control.clock().now().minus(STALE)).await?;
     tx.commit().await?;
     let Some(known) = known else { return Ok(None) };
     if known.request_hash != hash {

@@ -15,7 +15,6 @@ use toolyard_types::state::{Phase, Reason, RolloutState, Status};
 use toolyard_types::{OrganizationId, Timestamp};
 
 use super::Pass;
-use super::follow_up::before;
 use crate::{Control, Result};
 
 /// How long a probe may take.
@@ -33,7 +32,7 @@ const MOST_PAGES: usize = 20;
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let tx = control.store().system_read("listing remote servers to probe").await?;
-    let refs = tx.remote_servers_to_probe(before(control.clock().now(), EVERY), AT_ONCE).await?;
+    let refs = tx.remote_servers_to_probe(control.clock().now().minus(EVERY), AT_ONCE).await?;
     drop(tx);
     let mut pass = Pass::default();
     let mut due = Vec::new();

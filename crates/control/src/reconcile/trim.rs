@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Pass;
-use super::follow_up::before;
 use crate::{Control, Result};
 
 /// How long an ended instance and an ended job are kept, for people who ask what happened.
@@ -16,12 +15,12 @@ const KEEP_ROLLOUTS: u32 = 20;
 const AT_ONCE: u32 = 1000;
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
-    let old = before(control.clock().now(), KEEP_ENDED);
+    let old = control.clock().now().minus(KEEP_ENDED);
     let tx = control.store().system("trimming what ended long ago").await?;
     let mut gone = tx.trim_instances(old, AT_ONCE).await?;
     gone += tx.trim_jobs(old).await?;
     gone += tx.trim_locks().await?;
-    gone += tx.trim_join_tokens(before(control.clock().now(), KEEP_TOKENS)).await?;
+    gone += tx.trim_join_tokens(control.clock().now().minus(KEEP_TOKENS)).await?;
     let many = tx.servers_with_many_rollouts(KEEP_ROLLOUTS, 100).await?;
     tx.commit().await?;
     for at in many {
