@@ -6,7 +6,7 @@ use toolyard_types::state::{Reason, RolloutState};
 use toolyard_types::{OrganizationId, RevisionId, RolloutId, ServerId, Timestamp};
 
 use crate::query::{TextRow, json, parse, parse_option, placeholders, to_json};
-use crate::servers::{ServerRef, text};
+use crate::servers::{ServerRef, ServerRow, text};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A rollout.
@@ -179,6 +179,15 @@ impl OrgTx {
     /// When the database fails or the row cannot be read.
     pub async fn rollout(&self, id: RolloutId) -> Result<Option<RolloutRow>> {
         Ok(self.rollouts_by_id(&[id]).await?.pop())
+    }
+
+    /// A server's rollout that has not ended, if there is one.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn rollout_under_way(&self, server: &ServerRow) -> Result<Option<RolloutRow>> {
+        let Some(id) = server.rollout else { return Ok(None) };
+        Ok(self.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing))
     }
 
     /// Rollouts by id.

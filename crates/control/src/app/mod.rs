@@ -18,6 +18,7 @@ pub(crate) mod members;
 pub(crate) mod metrics;
 pub(crate) mod overview;
 pub(crate) mod reports;
+pub(crate) mod rollouts;
 pub(crate) mod scope;
 pub(crate) mod server_settings;
 pub(crate) mod server_view;

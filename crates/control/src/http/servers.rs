@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use super::events;
 use super::extract::{Json, Path, Query};
 use super::guard::{Access, Routes};
-use crate::app::servers;
+use crate::app::{rollouts, servers};
 use crate::{Caller, Control, ControlError, Result};
 
 const TAG: &str = "servers";
@@ -145,21 +145,21 @@ async fn delete_server(State(control): State<Control>, caller: Caller, Path(name
 #[utoipa::path(post, path = "/api/v1/servers/{name}/start", tag = TAG, params(("name" = Name, Path)),
     responses((status = 202, body = Server)))]
 async fn start_server(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Response> {
-    Ok(tagged(StatusCode::ACCEPTED, servers::start(&control, &caller, &name).await?))
+    Ok(tagged(StatusCode::ACCEPTED, rollouts::start(&control, &caller, &name).await?))
 }
 
 /// Stop a server.
 #[utoipa::path(post, path = "/api/v1/servers/{name}/stop", tag = TAG, params(("name" = Name, Path)),
     responses((status = 202, body = Server)))]
 async fn stop_server(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Response> {
-    Ok(tagged(StatusCode::ACCEPTED, servers::stop(&control, &caller, &name).await?))
+    Ok(tagged(StatusCode::ACCEPTED, rollouts::stop(&control, &caller, &name).await?))
 }
 
 /// Replace what serves by a new instance of the same revision.
 #[utoipa::path(post, path = "/api/v1/servers/{name}/restart", tag = TAG, params(("name" = Name, Path)),
     responses((status = 202, body = Server)))]
 async fn restart_server(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Response> {
-    Ok(tagged(StatusCode::ACCEPTED, servers::restart(&control, &caller, &name).await?))
+    Ok(tagged(StatusCode::ACCEPTED, rollouts::restart(&control, &caller, &name).await?))
 }
 
 /// Point a server back to an earlier revision.
@@ -172,7 +172,7 @@ async fn rollback_server(
     body: Option<Json<RollbackServer>>,
 ) -> Result<Response> {
     let request = body.map(|Json(body)| body).unwrap_or_default();
-    Ok(tagged(StatusCode::ACCEPTED, servers::rollback(&control, &caller, &name, &request).await?))
+    Ok(tagged(StatusCode::ACCEPTED, rollouts::rollback(&control, &caller, &name, &request).await?))
 }
 
 /// Copy a server under a new name; its credentials are shared.
@@ -204,7 +204,7 @@ async fn list_revisions(
 #[utoipa::path(get, path = "/api/v1/servers/{name}/rollout", tag = TAG, params(("name" = Name, Path)),
     responses((status = 200, body = Rollout)))]
 async fn get_rollout(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<Json<Rollout>> {
-    servers::rollout(&control, &caller, &name).await.map(Json)
+    rollouts::get(&control, &caller, &name).await.map(Json)
 }
 
 /// Cancel the rollout under way: what served serves on, or again.
@@ -215,7 +215,7 @@ async fn cancel_rollout(
     caller: Caller,
     Path(name): Path<Name>,
 ) -> Result<Json<Rollout>> {
-    servers::cancel_rollout(&control, &caller, &name).await.map(Json)
+    rollouts::cancel(&control, &caller, &name).await.map(Json)
 }
 
 /// Let the revision that is tried as a canary serve.
@@ -226,7 +226,7 @@ async fn promote_rollout(
     caller: Caller,
     Path(name): Path<Name>,
 ) -> Result<Json<Rollout>> {
-    servers::promote_rollout(&control, &caller, &name).await.map(Json)
+    rollouts::promote_canary(&control, &caller, &name).await.map(Json)
 }
 
 /// Which log lines.

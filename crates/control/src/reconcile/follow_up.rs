@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ServerRef};
-use toolyard_types::state::{Reason, RolloutState, Status, ToolboxState};
+use toolyard_types::state::{Reason, Status, ToolboxState};
 use toolyard_types::{OrganizationId, RolloutId, Timestamp, ToolboxId};
 
 use super::Pass;
-use super::case::{dismiss, wish};
+use super::steps::{dismiss, wish};
 use crate::{Control, Result};
 
 /// How long a replaced instance may finish its calls once traffic goes to the new one.
@@ -22,7 +22,7 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let superseded = tx.servers_with_superseded(AT_ONCE).await?;
     let deleted = tx.deleted_servers(AT_ONCE).await?;
     let now = control.clock().now();
-    let silent = tx.silent_toolboxes(before(now, control.options().toolbox_silence), AT_ONCE).await?;
+    let silent = tx.silent_toolboxes(now.minus(control.options().toolbox_silence), AT_ONCE).await?;
     drop(tx);
     let mut pass = Pass::default();
     for at in superseded {
@@ -47,18 +47,11 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     Ok(pass)
 }
 
-pub(crate) fn before(now: Timestamp, duration: Duration) -> Timestamp {
-    Timestamp::from_ms(now.as_ms().saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
-}
-
 /// Lets end what no longer belongs; tells how long to wait when some may still finish their calls.
 async fn stop_superseded(control: &Control, at: ServerRef, now: Timestamp) -> Result<Option<Duration>> {
     let mut tx = control.store().org(at.organization).await?;
     let Some(server) = tx.lock_server(at.server).await? else { return Ok(None) };
-    let under_way = match server.rollout {
-        Some(id) => tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing),
-        None => None,
-    };
+    let under_way = tx.rollout_under_way(&server).await?;
     let mut wanted: Vec<RolloutId> = Vec::new();
     if server.enabled && !server.deleted {
         wanted.extend(server.serving_rollout);

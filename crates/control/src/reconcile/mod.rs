@@ -14,13 +14,12 @@ mod resolve;
 mod rollout;
 mod scale;
 mod schedule;
+pub(crate) mod steps;
 mod trim;
 
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-
-pub(crate) use follow_up::before;
 
 use crate::fleet::{LoopStatus, locked};
 use crate::{Control, ControlError, Result};

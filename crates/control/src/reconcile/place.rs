@@ -7,7 +7,8 @@ use toolyard_types::state::{Reason, ToolboxState};
 use toolyard_types::{Timestamp, ToolboxId};
 
 use super::Pass;
-use super::case::{Case, Step, for_each};
+use super::case::{Case, for_each};
+use super::steps::Step;
 use crate::{Control, Result};
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {

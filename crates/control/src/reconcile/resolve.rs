@@ -7,8 +7,9 @@ use toolyard_types::Timestamp;
 use toolyard_types::state::Reason;
 
 use super::Pass;
-use super::case::{Case, Step, for_each};
+use super::case::{Case, for_each};
 use super::place;
+use super::steps::Step;
 use crate::{Control, Result};
 
 /// How often a revision is resolved before its rollout gives up.

@@ -24,8 +24,9 @@ use toolyard_types::spec::Strategy;
 use toolyard_types::state::{Phase, Reason};
 
 use super::Pass;
-use super::case::{Case, Step, for_each};
+use super::case::{Case, for_each};
 use super::resolve::{ATTEMPTS, is_final};
+use super::steps::Step;
 use crate::{Control, Result};
 
 /// How often a remote server is probed before its rollout gives up.

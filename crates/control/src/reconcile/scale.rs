@@ -6,16 +6,16 @@
 //! While a rollout is under way only a server that has nothing left to serve with is helped.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RolloutRow, ServerRef, ServerRow};
 use toolyard_types::spec::Strategy;
-use toolyard_types::state::{Phase, RolloutState};
+use toolyard_types::state::Phase;
 use toolyard_types::{InstanceId, Timestamp, ToolboxId};
 
 use super::Pass;
-use super::case::{Case, Places, PlacesOf, changed, dismiss, insert_instance};
+use super::case::{Case, Look, PlacesOf};
 use super::place;
+use super::steps::{changed, dismiss, insert_instance};
 use crate::{Control, Result};
 
 /// How many servers one run looks at.
@@ -46,14 +46,14 @@ async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf) -> Result<
     let now = control.clock().now();
     let asks = async {
         let tx = control.store().org_read(at.organization).await?;
-        let places = Some(places.read(&tx).await?);
-        Ok::<_, crate::ControlError>(gather(&tx, at, places).await?.is_some_and(|found| decide(&found).is_some()))
+        let look = Look::Ahead(places.read(&tx).await?);
+        Ok::<_, crate::ControlError>(gather(&tx, at, look).await?.is_some_and(|found| decide(&found).is_some()))
     };
     if !asks.await? {
         return Ok(false);
     }
     let mut tx = control.store().org(at.organization).await?;
-    let Some(situation) = gather(&tx, at, None).await? else { return Ok(false) };
+    let Some(situation) = gather(&tx, at, Look::Locked).await? else { return Ok(false) };
     let Some(change) = decide(&situation) else { return Ok(false) };
     apply(&mut tx, &situation.case, change, now).await?;
     changed(&mut tx, &situation.case.server, &situation.case.rollout);
@@ -61,9 +61,8 @@ async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf) -> Result<
     Ok(true)
 }
 
-async fn gather(tx: &OrgTx, at: ServerRef, places: Option<Arc<Places>>) -> Result<Option<Situation>> {
-    let server = if places.is_none() { tx.lock_server(at.server).await? } else { tx.server_by_id(at.server).await? };
-    let Some(server) = server.filter(|server| server.enabled && !server.deleted) else { return Ok(None) };
+async fn gather(tx: &OrgTx, at: ServerRef, look: Look) -> Result<Option<Situation>> {
+    let Some(server) = look.server(tx, at.server).await? else { return Ok(None) };
     let (Some(serving), Some(revision)) = (server.serving_rollout, server.serving_revision) else { return Ok(None) };
     let (Some(rollout), Some(revision)) = (tx.rollout(serving).await?, tx.revision(revision).await?) else {
         return Ok(None);
@@ -74,10 +73,7 @@ async fn gather(tx: &OrgTx, at: ServerRef, places: Option<Arc<Places>>) -> Resul
         jobs: Vec::new(),
         mine: live.iter().filter(|instance| instance.rollout == serving).cloned().collect(),
         live,
-        places: match places {
-            Some(places) => places,
-            None => Places::read(tx).await?,
-        },
+        places: look.places(tx).await?,
         probe: None,
         served_tools: BTreeSet::new(),
         server,
@@ -88,10 +84,7 @@ async fn gather(tx: &OrgTx, at: ServerRef, places: Option<Arc<Places>>) -> Resul
 }
 
 async fn under_way(tx: &OrgTx, server: &ServerRow) -> Result<Option<(RolloutRow, Strategy)>> {
-    let Some(id) = server.rollout else { return Ok(None) };
-    let Some(rollout) = tx.rollout(id).await?.filter(|rollout| rollout.state == RolloutState::Progressing) else {
-        return Ok(None);
-    };
+    let Some(rollout) = tx.rollout_under_way(server).await? else { return Ok(None) };
     let strategy = tx.revision(rollout.to_revision).await?.map_or(Strategy::default(), |it| it.spec.strategy);
     Ok(Some((rollout, strategy)))
 }
@@ -183,6 +176,8 @@ async fn apply(tx: &mut OrgTx, case: &Case, change: Change, now: Timestamp) -> R
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use toolyard_types::state::RolloutState;
 
     use super::super::phase::tests as rows;
     use super::*;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use toolyard_store::{NewAudit, ServerRef};
-use toolyard_types::state::RolloutState;
 
 use super::Pass;
-use crate::app::servers::{Manner, begin_rollout};
+use crate::app::rollouts::{self, Manner};
 use crate::{Control, Result};
 
 /// How much later than its time a restart may still be.
@@ -35,17 +34,14 @@ async fn restart(control: &Control, at: ServerRef) -> Result<bool> {
     let Some(mut server) = tx.lock_server(at.server).await?.filter(|server| !server.deleted) else { return Ok(false) };
     let Some(due) = server.next_restart_at.filter(|due| *due <= now) else { return Ok(false) };
     server.next_restart_at = server.restart_at.map(|time| time.next_after(now));
-    let under_way = match server.rollout {
-        Some(id) => tx.rollout(id).await?.is_some_and(|rollout| rollout.state == RolloutState::Progressing),
-        None => false,
-    };
+    let under_way = tx.rollout_under_way(&server).await?.is_some();
     let serving = server.serving_rollout.and(server.serving_revision).filter(|_| server.enabled);
     let Some(revision) = serving.filter(|_| !under_way && now.since(due) <= LATE) else {
         tx.update_server(&mut server).await?;
         tx.commit().await?;
         return Ok(false);
     };
-    begin_rollout(&mut tx, &mut server, revision, Manner::default()).await?;
+    rollouts::begin(&mut tx, &mut server, revision, Manner::default()).await?;
     let line = NewAudit {
         actor: "system:schedule".to_owned(),
         actor_display: "schedule".to_owned(),
