@@ -243,12 +243,11 @@ export class LiveEvents {
       client.setQueryData(queryKey(getServer, { path: { name } }), server)
       this.#replaceInLists(name, server)
     } catch (error) {
-      if (isProblem(error, 404)) {
-        this.#replaceInLists(name, undefined)
-        void client.invalidateQueries({ queryKey: queryKey(getServer, { path: { name } }) })
-      }
-      // This read is no query: the session's own says that it ended, and leads to sign-in.
-      if (isProblem(error, 401)) void client.invalidateQueries({ queryKey: ['get_session'] })
+      if (isProblem(error, 404)) this.#replaceInLists(name, undefined)
+      // This read is no query: what is shown is read again by those that are, which try again, and lead to sign-in
+      // when the session ended.
+      else void client.invalidateQueries({ queryKey: [listServers.id] })
+      void client.invalidateQueries({ queryKey: queryKey(getServer, { path: { name } }) })
     }
   }
 

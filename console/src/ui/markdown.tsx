@@ -48,8 +48,8 @@ function blocks(tokens: readonly Token[], depth: number): ReactNode[] {
   ))
 }
 
-function Block({ token: any, depth }: { token: Token; depth: number }) {
-  const token = any as MarkedToken // as: the other kinds are extensions', and there are none.
+function Block({ token: given, depth }: { token: Token; depth: number }) {
+  const token = given as MarkedToken // as: the other kinds are extensions', and there are none.
   if (depth > DEEPEST) return token.raw
   switch (token.type) {
     case 'heading':
@@ -171,8 +171,8 @@ function inline(tokens: readonly Token[], depth: number): ReactNode[] {
   ))
 }
 
-function Inline({ token: any, depth }: { token: Token; depth: number }) {
-  const token = any as MarkedToken // as: the other kinds are extensions', and there are none.
+function Inline({ token: given, depth }: { token: Token; depth: number }) {
+  const token = given as MarkedToken // as: the other kinds are extensions', and there are none.
   if (depth > DEEPEST) return token.raw
   switch (token.type) {
     case 'strong':
