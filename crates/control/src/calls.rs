@@ -15,11 +15,9 @@ use crate::app::{next_cursor, page_limit, scope};
 use crate::{Caller, Control, ControlError, Result};
 
 /// Records waiting to be written; when full, new ones are dropped and counted, and calls go on.
-const WAITING: usize = 10_000;
-/// Records written at once.
-const BATCH: usize = 500;
+const WAITING: usize = 20_000;
 /// How long a record may wait for others.
-const LINGER: Duration = Duration::from_millis(500);
+const LINGER: Duration = Duration::from_millis(250);
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
 /// The call records of a control plane.
@@ -154,31 +152,28 @@ fn kept_since(control: &Control) -> Timestamp {
 /// Writes records in batches until [`Control::shutdown`], then what is left. It goes on while everything else
 /// stops: calls that drain leave records too.
 pub(crate) async fn write(control: Control, mut records: mpsc::Receiver<CallRecord>) {
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut batch = Vec::new();
     loop {
         let stopping = tokio::select! {
             () = control.calls().ended.cancelled() => true,
-            taken = records.recv_many(&mut batch, BATCH) => taken == 0,
+            taken = records.recv_many(&mut batch, 1) => taken == 0,
         };
         if stopping {
             records.close();
-            while let Ok(record) = records.try_recv() {
-                batch.push(record);
-            }
-            write_batch(&control, &mut batch).await;
-            return;
-        }
-        let deadline = tokio::time::sleep(LINGER);
-        tokio::pin!(deadline);
-        while batch.len() < BATCH {
-            let room = BATCH - batch.len();
+        } else {
+            // Nobody waits at the channel meanwhile, so a call that leaves its record wakes nobody.
             tokio::select! {
-                () = control.calls().ended.cancelled() => break,
-                () = &mut deadline => break,
-                taken = records.recv_many(&mut batch, room) => if taken == 0 { break },
+                () = control.calls().ended.cancelled() => {}
+                () = tokio::time::sleep(LINGER) => {}
             }
+        }
+        while let Ok(record) = records.try_recv() {
+            batch.push(record);
         }
         write_batch(&control, &mut batch).await;
+        if stopping {
+            return;
+        }
     }
 }
 
@@ -194,7 +189,8 @@ async fn write_batch(control: &Control, batch: &mut Vec<CallRecord>) {
             tracing::error!(error = &error as &dyn std::error::Error, count, "call records are lost");
         }
     }
-    batch.clear();
+    // What a burst needed is given back.
+    *batch = Vec::new();
 }
 
 fn amount(count: usize) -> u64 {

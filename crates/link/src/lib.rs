@@ -14,6 +14,7 @@ mod dial;
 mod forward;
 pub mod frames;
 pub mod stack;
+mod streams;
 mod swap;
 pub mod tls;
 pub mod trace;

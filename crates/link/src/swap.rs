@@ -23,6 +23,7 @@ use tracing::Instrument;
 use crate::dial::{DialError, Dialler};
 use crate::forward::Replicas;
 use crate::stack::{self, Peer};
+use crate::streams;
 use crate::tls::{DialledStream, PeerCertificate};
 use crate::{Body, Channel, LinkError};
 
@@ -42,7 +43,7 @@ const RETIRE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Calls and streams of events on one link at once; what is beyond waits. A gateway follows the events of every
 /// instance and carries 10,000 calls; with the library's 200 the one would starve the other.
-const MAX_STREAMS: u32 = 20_000;
+pub(crate) const MAX_STREAMS: u32 = 20_000;
 /// How many calls may be given up before the agent has looked at them. The library suspects an attack after 20 and ends
 /// the connection; ours is to a gateway that proved who it is, and many clients may go away at once.
 const MAX_RESETS: usize = 20_000;
@@ -242,14 +243,7 @@ impl Links {
 
     async fn hold(&self, certificate: PeerCertificate, kind: LinkKind, io: hyper::upgrade::Upgraded) {
         let toolbox = certificate.toolbox;
-        let handshake = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(hyper_util::rt::TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .adaptive_window(true)
-            .handshake::<_, Body>(TokioIo::new(TokioIo::new(io)));
-        let (sender, connection) = match handshake.await {
+        let (sender, connection) = match streams::open(TokioIo::new(io)).await {
             Ok(pair) => pair,
             Err(error) => return tracing::debug!(%error, toolbox.id = %toolbox, "a link did not speak HTTP/2"),
         };
@@ -269,15 +263,12 @@ impl Links {
     }
 }
 
-fn over(sender: hyper::client::conn::http2::SendRequest<Body>, toolbox: ToolboxId) -> Channel {
+fn over(sender: streams::Sender, toolbox: ToolboxId) -> Channel {
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
-        let mut sender = sender.clone();
+        let sender = sender.clone();
         async move {
-            let request = with_authority(request);
-            let answer = sender.send_request(request).await;
-            answer
-                .map(|response| response.map(Body::new))
-                .map_err(|error| LinkError::Unreachable { peer: format!("toolbox {toolbox}"), source: Box::new(error) })
+            let answer = sender.send(with_authority(request)).await;
+            answer.map_err(|source| LinkError::Unreachable { peer: format!("toolbox {toolbox}"), source })
         }
     }))
 }
