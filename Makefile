@@ -1,7 +1,7 @@
 # The commands of the project; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build console test fleet test-e2e lighthouse lint fmt generate bundle-report bench bench-api bench-fleet catalog-proof deny fuzz smoke clean
+.PHONY: help run build console test fleet test-e2e lighthouse lint fmt generate bundle-report bench bench-api bench-fleet soak catalog-proof deny fuzz smoke clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench-api: ## Measure searches, lists, start-up and memory; writes docs/reports/
 
 bench-fleet: ## Measure 1,000 simulated toolboxes with 10,000 instances; writes docs/reports/fleet-bench.md
 	@scripts/bench-fleet.sh
+
+soak: ## Use two toolboxes for half an hour in every way; writes docs/reports/soak.md
+	@scripts/soak.sh
 
 catalog-proof: ## Start every curated npm and PyPI server for real; writes docs/reports/catalog-proof.md
 	@scripts/check-tools.sh run

@@ -205,6 +205,17 @@ impl Api {
         Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
     }
 
+    /// Whether a path is found.
+    pub(crate) async fn is_there(&mut self, path: &str) -> anyhow::Result<bool> {
+        match self.ask(Method::GET, path, None).await? {
+            (StatusCode::NOT_FOUND, _) => Ok(false),
+            (status, _) => {
+                ensure!(status.is_success(), "{path}: {status}");
+                Ok(true)
+            }
+        }
+    }
+
     /// What a path answers, as text.
     pub(crate) async fn text(&mut self, path: &str) -> anyhow::Result<String> {
         let (status, body) = self.ask(Method::GET, path, None).await?;

@@ -50,14 +50,14 @@ pub(crate) struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Era {
+pub(crate) enum Era {
     Legacy,
     Modern,
 }
 
 /// One measured way: where, and how a call is written.
 #[derive(Clone)]
-struct Route {
+pub(crate) struct Route {
     uri: Uri,
     key: Option<HeaderValue>,
     tool: String,
@@ -149,7 +149,7 @@ impl Figures {
     }
 }
 
-fn as_f64(count: usize) -> f64 {
+pub(crate) fn as_f64(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
 
@@ -197,7 +197,7 @@ fn holds_echo(answer: &[u8]) -> bool {
 
 impl Route {
     /// Gets ready to call: in the legacy era that is a session.
-    async fn open(uri: Uri, key: Option<HeaderValue>, tool: String, era: Era) -> anyhow::Result<Self> {
+    pub(crate) async fn open(uri: Uri, key: Option<HeaderValue>, tool: String, era: Era) -> anyhow::Result<Self> {
         let mut route = Self { uri, key, tool, era, session: None };
         if era == Era::Legacy {
             let mut connection = connect(&route.uri).await?;
@@ -216,7 +216,7 @@ impl Route {
         Ok(route)
     }
 
-    fn headers(&self) -> HeaderMap {
+    pub(crate) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
@@ -230,6 +230,11 @@ impl Route {
     }
 
     fn call(&self) -> (HeaderMap, Bytes) {
+        self.call_of(&self.tool, &format!(r#"{{"message":"{MESSAGE}"}}"#))
+    }
+
+    /// A call of this tool with these arguments (JSON).
+    pub(crate) fn call_of(&self, tool: &str, arguments: &str) -> (HeaderMap, Bytes) {
         let mut headers = self.headers();
         let meta = match self.era {
             Era::Legacy => {
@@ -239,22 +244,21 @@ impl Route {
             Era::Modern => {
                 headers.insert("mcp-protocol-version", HeaderValue::from_static(MODERN));
                 headers.insert("mcp-method", HeaderValue::from_static("tools/call"));
-                let name = HeaderValue::from_str(&self.tool).unwrap_or(HeaderValue::from_static("echo"));
+                let name = HeaderValue::from_str(tool).unwrap_or(HeaderValue::from_static("echo"));
                 headers.insert("mcp-name", name);
                 format!(
                     r#""_meta":{{"io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientInfo":{{"name":"bench","version":"1"}},"io.modelcontextprotocol/clientCapabilities":{{}}}},"#
                 )
             }
         };
-        let tool = &self.tool;
         let body = format!(
-            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{{meta}"name":"{tool}","arguments":{{"message":"{MESSAGE}"}}}}}}"#
+            r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{{meta}"name":"{tool}","arguments":{arguments}}}}}"#
         );
         (headers, Bytes::from(body))
     }
 }
 
-async fn connect(uri: &Uri) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+pub(crate) async fn connect(uri: &Uri) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     let authority = uri.authority().context("a URL needs a host")?;
     ensure!(uri.scheme_str() == Some("http"), "the bench speaks plain http only");
     let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
@@ -267,7 +271,7 @@ async fn connect(uri: &Uri) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     Ok(sender)
 }
 
-async fn post(
+pub(crate) async fn post(
     connection: &mut SendRequest<Full<Bytes>>,
     uri: &Uri,
     headers: HeaderMap,
@@ -284,7 +288,7 @@ async fn post(
     Ok((parts.status, parts.headers, body.collect().await?.to_bytes()))
 }
 
-fn read_key(path: &std::path::Path) -> anyhow::Result<HeaderValue> {
+pub(crate) fn read_key(path: &std::path::Path) -> anyhow::Result<HeaderValue> {
     let key = std::fs::read_to_string(path).with_context(|| format!("while reading {}", path.display()))?;
     Ok(HeaderValue::from_str(&format!("Bearer {}", key.trim()))?)
 }

@@ -7,6 +7,7 @@ mod api;
 mod echo;
 mod fleet;
 mod load;
+mod soak;
 
 use clap::{Parser, Subcommand};
 
@@ -27,6 +28,8 @@ enum Command {
     Fleet(Box<fleet::Arguments>),
     /// Calls `echo` directly and through the gateway and prints JSON.
     Load(Box<load::Arguments>),
+    /// Uses two toolboxes for a long time in every way, and prints what they needed as JSON.
+    Soak(Box<soak::Arguments>),
 }
 
 #[tokio::main]
@@ -36,5 +39,6 @@ async fn main() -> anyhow::Result<()> {
         Command::Echo(arguments) => echo::run(arguments).await,
         Command::Fleet(arguments) => fleet::run(&arguments).await,
         Command::Load(arguments) => load::run(&arguments).await,
+        Command::Soak(arguments) => soak::run(*arguments).await,
     }
 }
