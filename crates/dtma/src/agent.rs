@@ -816,9 +816,13 @@ async fn keep(inner: Arc<Inner>) {
     let mut desired = inner.context.desired.subscribe();
     let mut collected = tokio::time::Instant::now();
     let mut collect_soon = false;
+    let mut kept_volumes: Option<BTreeSet<toolyard_types::ServerId>> = None;
     loop {
         changed.borrow_and_update();
         let now_desired = desired.borrow_and_update().clone();
+        let now_kept = now_desired.as_ref().and_then(|desired| desired.keep_volumes.clone());
+        collect_soon |= matches!((&kept_volumes, &now_kept), (Some(before), Some(now)) if !before.is_subset(now));
+        kept_volumes = now_kept;
         for action in plan(now_desired.as_deref(), &inner.view()) {
             collect_soon |= matches!(action, Action::Forget(_));
             inner.apply(action);

@@ -17,7 +17,7 @@ use toolyard_mcp::stdio::{Connection, Options};
 use toolyard_types::agent::{DesiredInstance, Failure};
 use toolyard_types::spec::{Lock, PathGrant, RevisionSpec, Runtime, Value};
 use toolyard_types::state::Reason;
-use toolyard_types::{CredentialId, InstanceId, Secret};
+use toolyard_types::{CredentialId, InstanceId, Secret, ServerId};
 
 use crate::agent::Context;
 use crate::docker::{Docker, DockerOptions};
@@ -143,6 +143,10 @@ impl Context {
             let message = "the process engine cannot limit whom a server reaches; it needs a toolbox with containers";
             return Err(failure(Reason::UnsupportedByEngine, message));
         }
+        if matches!(self.engine, Engine::Process) && !desired.spec.volumes.is_empty() {
+            let message = "the process engine keeps no volumes; it needs a toolbox with containers";
+            return Err(failure(Reason::UnsupportedByEngine, message));
+        }
         match (&self.engine, &desired.spec.runtime) {
             (Engine::Docker(docker), Runtime::Oci(package)) => {
                 docker.prepare(package, lock, &self.secrets(desired)?, progress).await
@@ -213,7 +217,15 @@ impl Context {
     pub(crate) async fn collect_engine_garbage(&self, known: &Known<'_>, locks: &BTreeSet<String>) {
         if let Engine::Docker(docker) = &self.engine {
             docker.collect_garbage(known, locks).await;
+            docker.collect_volumes(&|server| self.keeps_volumes_of(server)).await;
         }
+    }
+
+    /// Whether a server is known to exist, or may.
+    fn keeps_volumes_of(&self, server: ServerId) -> bool {
+        let Some(desired) = self.desired() else { return true };
+        desired.keep_volumes.as_ref().is_none_or(|kept| kept.contains(&server))
+            || desired.instances.iter().any(|instance| instance.server == server)
     }
 }
 

@@ -155,6 +155,7 @@ mod tests {
             instances: instances.collect(),
             jobs: jobs.collect(),
             keep_locks: vec![],
+            keep_volumes: None,
         }
     }
 

@@ -31,6 +31,8 @@ pub struct ServerRow {
     pub deleted: bool,
     /// Where it must run; any toolbox when absent.
     pub toolbox: Option<ToolboxId>,
+    /// Whether it has, or once had, volumes on the toolbox where it must run.
+    pub has_volumes: bool,
     /// The labels that its toolbox must have.
     pub toolbox_labels: Labels,
     /// The revision that serves, or served last.
@@ -72,7 +74,7 @@ pub struct ServerRef {
 
 const COLUMNS: &str = "id, name, kind, entry_name, entry_version, enabled, deleted, toolbox_id, toolbox_labels, serving_revision_id, \
                        serving_rollout_id, target_revision_id, rollout_id, rollout_timeout_ms, version, created_at, updated_at, \
-                       replicas, observe_ms, restart_at, next_restart_at, update_window";
+                       replicas, observe_ms, restart_at, next_restart_at, update_window, has_volumes";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -98,6 +100,7 @@ struct Row {
     restart_at: Option<String>,
     next_restart_at: Option<i64>,
     update_window: Option<String>,
+    has_volumes: bool,
 }
 
 impl TryFrom<Row> for ServerRow {
@@ -112,6 +115,7 @@ impl TryFrom<Row> for ServerRow {
             enabled: row.enabled,
             deleted: row.deleted,
             toolbox: parse_option("servers.toolbox_id", row.toolbox_id.as_deref())?,
+            has_volumes: row.has_volumes,
             toolbox_labels: json("servers.toolbox_labels", &row.toolbox_labels)?,
             serving_revision: parse_option("servers.serving_revision_id", row.serving_revision_id.as_deref())?,
             serving_rollout: parse_option("servers.serving_rollout_id", row.serving_rollout_id.as_deref())?,
@@ -148,7 +152,7 @@ impl OrgTx {
     pub async fn insert_server(&self, server: &ServerRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO servers (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -174,6 +178,7 @@ impl OrgTx {
             text(server.restart_at.as_ref()),
             server.next_restart_at.map(Timestamp::as_ms).into(),
             text(server.update_window.as_ref()),
+            server.has_volumes.into(),
         ];
         self.execute(&sql, values).await?;
         Ok(())
@@ -188,7 +193,8 @@ impl OrgTx {
         let sql = "UPDATE servers SET kind = $3, entry_name = $4, entry_version = $5, enabled = $6, deleted = $7, \
                    toolbox_id = $8, serving_revision_id = $9, serving_rollout_id = $10, target_revision_id = $11, \
                    rollout_id = $12, rollout_timeout_ms = $13, version = version + 1, updated_at = $14, \
-                   replicas = $16, observe_ms = $17, restart_at = $18, next_restart_at = $19, update_window = $20 \
+                   replicas = $16, observe_ms = $17, restart_at = $18, next_restart_at = $19, update_window = $20, \
+                   has_volumes = $21 \
                    WHERE organization_id = $1 AND id = $2 AND version = $15";
         let values = [
             self.organization().to_string().into(),
@@ -211,6 +217,7 @@ impl OrgTx {
             text(server.restart_at.as_ref()),
             server.next_restart_at.map(Timestamp::as_ms).into(),
             text(server.update_window.as_ref()),
+            server.has_volumes.into(),
         ];
         if self.execute(sql, values).await? == 0 {
             return Err(StoreError::Stale);
@@ -257,6 +264,18 @@ impl OrgTx {
             .chain(ids.iter().map(|id| id.to_string().into()))
             .collect::<Vec<_>>();
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// The servers that have volumes on a toolbox, also those that are being deleted.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_with_volumes(&self, toolbox: ToolboxId) -> Result<Vec<ServerId>> {
+        let sql =
+            "SELECT id AS text FROM servers WHERE organization_id = $1 AND toolbox_id = $2 AND has_volumes ORDER BY id";
+        let values = [self.organization().to_string().into(), toolbox.to_string().into()];
+        let rows = self.rows::<TextRow>(sql, values).await?;
+        rows.into_iter().map(|row| parse("servers.id", &row.text)).collect()
     }
 
     /// Reads a server so that nobody else changes it, its instances or its rollouts until this commits.

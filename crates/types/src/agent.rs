@@ -6,7 +6,7 @@ use crate::{
     CredentialId, InstanceId, JobId, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of this wire. A control plane speaks this and the one before.
 pub const AGENT_PROTOCOL: u32 = 1;
@@ -115,6 +115,10 @@ pub struct Desired {
     pub jobs: Vec<ResolveJob>,
     /// Digests of locks whose packages must be kept (the last revisions of every server).
     pub keep_locks: Vec<String>,
+    /// The servers whose volumes here must be kept, all others' may be removed; `None` from a control plane that does
+    /// not know volumes, which is no leave to remove any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_volumes: Option<BTreeSet<ServerId>>,
 }
 
 /// One instance that should run.
@@ -174,7 +178,7 @@ pub struct ToolboxReport {
     pub platform: String,
     /// Runtimes found and their versions, such as `node -> 20.20.2`.
     pub runtimes: BTreeMap<String, String>,
-    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`.
+    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`, `volumes`.
     pub enforcement: BTreeMap<String, Enforcement>,
     /// What the host has and has left, when measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,6 +201,12 @@ pub struct Capacity {
 }
 
 impl ToolboxReport {
+    /// Whether it can keep a server's volumes. An agent that does not know them would ignore them.
+    #[must_use]
+    pub fn keeps_volumes(&self) -> bool {
+        self.enforcement.get("volumes").is_some_and(|it| it.enforced)
+    }
+
     /// Whether it can keep a server to whom it may reach.
     #[must_use]
     pub fn enforces_egress(&self, egress: &crate::spec::Egress) -> bool {

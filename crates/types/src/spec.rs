@@ -1,6 +1,6 @@
 //! What a revision says: everything needed to run a server, with secrets by reference only.
 
-use crate::{CredentialId, EntryName};
+use crate::{CredentialId, EntryName, Name};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -100,6 +100,9 @@ pub struct RevisionSpec {
     /// Whether everybody shares an instance.
     #[serde(default, skip_serializing_if = "Instancing::is_default")]
     pub instancing: Instancing,
+    /// Places of its own that outlive its instances and revisions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 fn default_start_timeout_ms() -> u64 {
@@ -236,6 +239,47 @@ pub struct PathGrant {
     /// Whether it may be written.
     #[serde(default)]
     pub writable: bool,
+}
+
+/// A place of a server's own that outlives its instances and revisions; gone when the server is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Its name, one for each of the server's volumes.
+    pub name: Name,
+    /// Where the server finds it: an absolute path.
+    #[schema(example = "/data")]
+    pub path: String,
+}
+
+impl Volume {
+    /// The most volumes of one server.
+    pub const MOST: usize = 16;
+    /// The longest path, in bytes.
+    pub const LONGEST_PATH: usize = 255;
+    /// What lies at or below these is the system's, or gone when an instance ends.
+    const RESERVED: [&str; 4] = ["/proc", "/sys", "/dev", "/tmp"];
+
+    /// Whether its path can be one.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    pub fn check_path(&self) -> Result<(), &'static str> {
+        let path = self.path.as_str();
+        let Some(below) = path.strip_prefix('/') else { return Err("must be an absolute path") };
+        if path.len() > Self::LONGEST_PATH || path.contains(|c: char| c.is_control() || c == ':') {
+            return Err("must have at most 255 bytes, and no control character or `:`");
+        }
+        if below.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err("must name a directory below `/`, without `.`, `..` or an empty part");
+        }
+        let is_below =
+            |top: &&str| path.strip_prefix(*top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if Self::RESERVED.iter().any(|top| is_below(&top)) {
+            return Err("must not be at or below `/proc`, `/sys`, `/dev` or `/tmp`");
+        }
+        Ok(())
+    }
 }
 
 /// Whom a server may reach over the network. Enforced outside it, by the engine; one that cannot refuses.
@@ -430,6 +474,21 @@ mod tests {
         assert!(host("[2001:db8::1]:443").matches("2001:db8::1", 443));
         for bad in ["", "*", "*.", "a b", "http://a", "a:0", "a:x", "a/b", "-a", "a..b", "2001:db8::1", "*.[::1]"] {
             assert!(EgressHost::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_volume_lies_below_the_root_and_not_in_what_is_the_systems() {
+        let check = |path: &str| Volume { name: Name::new("data").unwrap(), path: path.into() }.check_path();
+        for good in ["/data", "/home/server", "/home/server/cache", "/tmpfoo", "/var/lib/x.y"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        let long = format!("/{}", "x".repeat(255));
+        for bad in [
+            "", "/", "data", "./data", "/data/", "//data", "/a//b", "/a/../b", "/..", "/a/.", "/proc", "/proc/1",
+            "/sys/x", "/dev", "/dev/shm", "/tmp", "/tmp/x", "/a:b", "/a\nb", &long,
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
         }
     }
 

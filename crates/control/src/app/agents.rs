@@ -585,6 +585,7 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
         .map(|lock| (lock.digest.clone(), lock))
         .collect();
     let keep_locks = tx.locks_to_keep().await?;
+    let keep_volumes = Some(tx.servers_with_volumes(toolbox.id).await?.into_iter().collect());
     drop(tx);
     let ids: BTreeSet<_> = revisions.values().flat_map(credentials).collect();
     let secrets = app::credentials::open_many(control, organization, &ids).await?;
@@ -619,7 +620,8 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
         })
         .collect();
     control.fleet().leased(toolbox.id, now);
-    Ok(Desired { generation: toolbox.generation, lease_until: now.plus(LEASE), instances, jobs, keep_locks })
+    let lease_until = now.plus(LEASE);
+    Ok(Desired { generation: toolbox.generation, lease_until, instances, jobs, keep_locks, keep_volumes })
 }
 
 fn credentials(revision: &RevisionRow) -> impl Iterator<Item = CredentialId> + '_ {

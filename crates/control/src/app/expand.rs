@@ -18,7 +18,7 @@ use toolyard_types::name::{is_hidden, printable};
 use toolyard_types::server_json::{self, Argument, Input, KeyValueInput, ServerJson, Transport};
 use toolyard_types::spec::{
     Egress, EgressHost, EntryVersion, Instancing, InstancingMode, Limits, Package, Part, PathGrant, ProbeCall, Remote,
-    RemoteTransport, RevisionSpec, Runtime, Strategy, Value,
+    RemoteTransport, RevisionSpec, Runtime, Strategy, Value, Volume,
 };
 use toolyard_types::{Code, CredentialId, FieldError};
 
@@ -83,6 +83,8 @@ pub(crate) struct Wish {
     pub(crate) probe_call: Option<ProbeCall>,
     #[serde(default)]
     pub(crate) instancing: Instancing,
+    #[serde(default)]
+    pub(crate) volumes: Vec<Volume>,
 }
 
 impl Wish {
@@ -104,6 +106,7 @@ impl Wish {
             call_timeout_ms: 300_000,
             probe_call: None,
             instancing: Instancing::default(),
+            volumes: Vec::new(),
         }
     }
 
@@ -257,6 +260,7 @@ pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
         Chosen::Remote(remote) => expansion.remote(remote),
     };
     expansion.check_paths();
+    expansion.check_volumes();
     let Expansion { errors, missing_secrets, paths, .. } = expansion;
     finish(errors, missing_secrets)?;
     Ok(RevisionSpec {
@@ -270,6 +274,7 @@ pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
         call_timeout_ms: wish.call_timeout_ms,
         probe_call: wish.probe_call.clone(),
         instancing: wish.instancing.clone(),
+        volumes: wish.volumes.clone(),
     })
 }
 
@@ -407,6 +412,37 @@ impl Expansion<'_> {
             }
         }
         self.paths = kept;
+    }
+
+    /// A volume has one writer, and is where its server is.
+    fn check_volumes(&mut self) {
+        let wish = self.wish;
+        if wish.volumes.is_empty() {
+            return;
+        }
+        if matches!(wish.chosen, Chosen::Remote(_)) {
+            self.error("volumes", "a remote server runs somewhere else; there is nothing to keep");
+        }
+        if wish.volumes.len() > Volume::MOST {
+            self.error("volumes", format!("more than {} are given", Volume::MOST));
+        }
+        let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+        for volume in &wish.volumes {
+            let path = printable(&volume.path);
+            if let Err(message) = volume.check_path() {
+                self.error("volumes", format!("`{path}` {message}"));
+            } else if !names.insert(&volume.name) || !paths.insert(&volume.path) {
+                self.error("volumes", format!("`{}:{path}` has a name or path that another one has", volume.name));
+            } else if self.paths.iter().any(|grant| grant.path == volume.path) {
+                self.error("volumes", format!("`{path}` is a path of the host that the server may use"));
+            }
+        }
+        if wish.strategy != Strategy::Recreate {
+            self.error("strategy", "must be `recreate` with volumes: a volume has one writer");
+        }
+        if wish.instancing.mode != InstancingMode::Shared {
+            self.error("instancing.mode", "must be `shared` with volumes: a volume has one writer");
+        }
     }
 
     /// The value of a declared input; `None` when it is not given and not needed.

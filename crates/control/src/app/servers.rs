@@ -10,7 +10,7 @@ use toolyard_types::access::Action;
 use toolyard_types::api::servers::{CloneServer, CreateServer, Revision, Server, ServerSettings, UpdateServer};
 use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
-use toolyard_types::spec::{EntryVersion, RevisionSpec, Runtime};
+use toolyard_types::spec::{EntryVersion, RevisionSpec, Runtime, Strategy};
 use toolyard_types::state::Phase;
 use toolyard_types::{
     Code, CredentialId, InstanceId, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
@@ -226,6 +226,9 @@ impl Terms {
                 "a remote server runs somewhere else; there is nothing to copy",
             ));
         }
+        if !spec.volumes.is_empty() {
+            return Err(ControlError::field("replicas", "must be 1 with volumes: a volume has one writer"));
+        }
         let mode = spec.instancing.mode;
         if !mode.is_shared() {
             // A user's or a session's calls would find another copy each time.
@@ -322,7 +325,11 @@ fn merge(
     wish.limits = settings.limits.unwrap_or_else(|| wish.limits.clone());
     wish.paths = settings.paths.unwrap_or_else(|| std::mem::take(&mut wish.paths));
     wish.egress = settings.egress.unwrap_or_else(|| std::mem::take(&mut wish.egress));
-    wish.strategy = settings.strategy.unwrap_or(wish.strategy);
+    // Volumes are reason enough for `recreate`; who asks for another strategy is told that it does not go.
+    let with_volumes = settings.volumes.as_ref().is_some_and(|volumes| !volumes.is_empty());
+    let otherwise = if with_volumes { Strategy::Recreate } else { wish.strategy };
+    wish.strategy = settings.strategy.unwrap_or(otherwise);
+    wish.volumes = settings.volumes.unwrap_or_else(|| std::mem::take(&mut wish.volumes));
     wish.instancing = settings.instancing.unwrap_or_else(|| wish.instancing.clone());
     wish.start_timeout_ms = settings.start_timeout_ms.unwrap_or(wish.start_timeout_ms);
     wish.call_timeout_ms = settings.call_timeout_ms.unwrap_or(wish.call_timeout_ms);
@@ -400,6 +407,7 @@ fn new_server(tx: &OrgTx, name: Name, spec: &RevisionSpec, toolbox: Option<Toolb
         enabled: false,
         deleted: false,
         toolbox,
+        has_volumes: false,
         toolbox_labels: Labels::default(),
         serving_revision: None,
         serving_rollout: None,

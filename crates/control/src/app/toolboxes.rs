@@ -100,22 +100,30 @@ async fn draining(tx: &OrgTx, id: ToolboxId, instances: &[InstanceRow]) -> Resul
     let mut stays: Vec<Name> = servers.iter().filter(pinned).map(|row| row.name.clone()).collect();
     stays.sort();
     stays.truncate(MOST_STAYING);
+    let mut volumes: Vec<Name> =
+        servers.iter().filter(pinned).filter(|row| row.has_volumes).map(|row| row.name.clone()).collect();
+    volumes.sort();
+    volumes.truncate(MOST_STAYING);
     let moves = |row: &&InstanceRow| {
         row.should_serve() && servers.iter().any(|server| server.id == row.server && server.toolbox.is_none())
     };
     let moving = u32::try_from(instances.iter().filter(moves).count()).unwrap_or(u32::MAX);
-    Ok(Drain { moving, stays })
+    Ok(Drain { moving, stays, volumes })
 }
 
 fn told(drain: &Drain) -> String {
     let names = |names: &[Name]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    match (drain.moving, drain.stays.as_slice()) {
+    let message = match (drain.moving, drain.stays.as_slice()) {
         (0, []) => "takes nothing new; nothing is left that must go".to_owned(),
         (0, stays) => format!("takes nothing new; {} must run here and stay", names(stays)),
         (moving, []) => format!("takes nothing new; {moving} instances are still to move"),
         (moving, stays) => {
             format!("takes nothing new; {moving} instances are still to move; {} must run here and stay", names(stays))
         }
+    };
+    match drain.volumes.as_slice() {
+        [] => message,
+        volumes => format!("{message}; here are the volumes of {}", names(volumes)),
     }
 }
 

@@ -70,7 +70,7 @@ impl PlacesOf {
 impl Case {
     /// Whether the exact files are still unknown.
     pub(crate) fn needs_lock(&self) -> bool {
-        self.revision.lock_digest.is_none() && matches!(self.revision.spec.runtime, Runtime::Npm(_) | Runtime::Pypi(_))
+        self.revision.lock_digest.is_none() && self.revision.spec.runtime.package().is_some()
     }
 
     /// Whether it runs elsewhere.
@@ -320,6 +320,7 @@ pub(crate) mod tests {
                 call_timeout_ms: 60_000,
                 probe_call: None,
                 instancing: Instancing::default(),
+                volumes: Vec::new(),
             },
             inputs: String::new(),
             lock_digest: Some("sha256:0".into()),

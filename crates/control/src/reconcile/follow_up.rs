@@ -91,6 +91,10 @@ async fn forget(control: &Control, at: ServerRef) -> Result<bool> {
         return Ok(false);
     }
     tx.remove_server(&server).await?;
+    if let Some(toolbox) = server.toolbox.filter(|_| server.has_volumes) {
+        // Its agent is to hear that they are nobody's now.
+        tx.bump_generation(toolbox).await?;
+    }
     tx.event("server.deleted", format!("server/{}", server.name), json!({ "id": server.id }));
     tx.commit().await?;
     Ok(true)

@@ -147,6 +147,7 @@ pub(crate) mod tests {
             enabled: true,
             deleted: false,
             toolbox: None,
+            has_volumes: false,
             toolbox_labels: toolyard_types::Labels::default(),
             serving_revision: None,
             serving_rollout: None,

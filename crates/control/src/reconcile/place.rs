@@ -68,6 +68,12 @@ pub(super) fn choose(case: &Case) -> Result<ToolboxId, (Reason, String)> {
         let message = "no toolbox that is online can limit whom a server reaches; one with containers can";
         return Err((Reason::UnsupportedByEngine, message.to_owned()));
     }
+    let volumes = !case.revision.spec.volumes.is_empty();
+    let online: Vec<_> = online.into_iter().filter(|toolbox| !volumes || toolbox.report.keeps_volumes()).collect();
+    if online.is_empty() {
+        let message = "no toolbox that is online can keep volumes; one with containers and a present agent can";
+        return Err((Reason::UnsupportedByEngine, message.to_owned()));
+    }
     let (program, shown): (&[&str], _) = match case.revision.spec.runtime {
         Runtime::Npm(_) => (&["node", "npm"], "Node.js"),
         Runtime::Pypi(_) => (&["python", "python3", "uv"], "Python"),

@@ -48,6 +48,7 @@ pub(crate) async fn apply(tx: &mut OrgTx, mut case: Case, step: Step, now: Times
             let name = case.toolbox(toolbox).map(|toolbox| toolbox.name.to_string()).unwrap_or_default();
             note(&mut case.rollout, now, Reason::Requested, format!("placed on toolbox `{name}`"));
             tx.update_rollout(&case.rollout).await?;
+            bind(tx, &mut case, toolbox).await?;
             insert_instance(tx, &case.rollout, case.rollout.to_revision, toolbox, wish, now).await?;
         }
         Step::Run(instance) => {
@@ -92,6 +93,16 @@ fn note(rollout: &mut RolloutRow, now: Timestamp, reason: Reason, message: Strin
     let step = if message.is_empty() { reason.to_string().replace('_', " ") } else { message.clone() };
     rollout.step(now, step);
     (rollout.reason, rollout.message) = (reason, message);
+}
+
+/// Where a server's volumes are made, it stays for as long as it exists: an earlier revision may have them too.
+async fn bind(tx: &OrgTx, case: &mut Case, toolbox: ToolboxId) -> Result<()> {
+    if case.revision.spec.volumes.is_empty() || case.server.has_volumes {
+        return Ok(());
+    }
+    case.server.has_volumes = true;
+    case.server.toolbox = Some(toolbox);
+    Ok(tx.update_server(&mut case.server).await?)
 }
 
 async fn resolve(tx: &mut OrgTx, case: &mut Case, toolbox: ToolboxId, now: Timestamp) -> Result<()> {

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use toolyard_control::{AgentIdentity, Control};
 use toolyard_types::agent::{
-    Desired, DesiredInstance, Era, Exit, Failure, JobResult, McpInfo, Observed, ObservedInstance, SyncRequest,
-    SyncResponse, ToolboxReport, Usage,
+    Desired, DesiredInstance, Enforcement, Era, Exit, Failure, JobResult, McpInfo, Observed, ObservedInstance,
+    SyncRequest, SyncResponse, ToolboxReport, Usage,
 };
 use toolyard_types::spec::Lock;
 use toolyard_types::state::{Phase, Reason, Status};
@@ -51,6 +51,7 @@ pub(crate) struct State {
     names: BTreeMap<InstanceId, String>,
     behaviours: Vec<(String, Behaviour)>,
     resolves: Result<(), Failure>,
+    enforcement: BTreeMap<String, Enforcement>,
     /// Whether ended instances are told as ended; else they stay `stopping`.
     pub(crate) ends: bool,
 }
@@ -86,6 +87,7 @@ impl FakeAgent {
             names: BTreeMap::new(),
             behaviours: Vec::new(),
             resolves: Ok(()),
+            enforcement: BTreeMap::new(),
             ends: true,
         };
         let (state, changed) = (Arc::new(Mutex::new(state)), Arc::new(Notify::new()));
@@ -115,6 +117,13 @@ impl FakeAgent {
             progress(&mut state, &instance);
         }
         drop(state);
+        self.changed.notify_one();
+    }
+
+    /// From now on it tells that it can keep volumes.
+    pub(crate) fn keep_volumes(&self) {
+        let can = Enforcement { enforced: true, detail: "for tests".to_owned() };
+        self.state().enforcement.insert("volumes".to_owned(), can);
         self.changed.notify_one();
     }
 
@@ -209,7 +218,7 @@ fn request(state: &State) -> String {
         engine: "process".into(),
         platform: "linux-x86_64".into(),
         runtimes: runtimes.into_iter().map(|(name, version)| (name.to_owned(), version.to_owned())).collect(),
-        enforcement: BTreeMap::new(),
+        enforcement: state.enforcement.clone(),
         capacity: None,
     };
     let request = SyncRequest {

@@ -15,3 +15,4 @@ mod servers;
 mod sync;
 mod upkeep;
 mod vault;
+mod volumes;

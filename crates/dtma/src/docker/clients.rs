@@ -237,7 +237,7 @@ impl ImageClients {
 
     async fn run_to_end(&self, body: ContainerCreateBody, handed: &Handed) -> Result<Output, ApiError> {
         let created = self.api.create_container(None, body).await?;
-        let mut removal = Removal { api: self.api.clone(), id: Some(created.id.clone()) };
+        let mut removal = Removal::of(&self.api, &created.id);
         let options = AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
         let mut attached = self.api.attach_container(&created.id, Some(options)).await?;
         self.api.start_container(&created.id, None).await?;
@@ -293,13 +293,17 @@ fn passed(environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 /// Removes a container when it is done or given up.
-struct Removal {
+pub(super) struct Removal {
     api: bollard::Docker,
     id: Option<String>,
 }
 
 impl Removal {
-    async fn now(&mut self) {
+    pub(super) fn of(api: &bollard::Docker, id: &str) -> Self {
+        Self { api: api.clone(), id: Some(id.to_owned()) }
+    }
+
+    pub(super) async fn now(&mut self) {
         if let Some(id) = self.id.take()
             && let Err(error) = super::remove(&self.api, &id).await
         {

@@ -10,7 +10,7 @@ use toolyard_types::{CredentialId, Secret};
 
 use super::{
     Docker, Handed, LABEL_INSTANCE, LABEL_LOCK, LABEL_ORGANIZATION, LABEL_REVISION, LABEL_SERVER, egress, entry,
-    existing, mount,
+    existing, mount, volumes,
 };
 use crate::agent::Context;
 use crate::engine::{granted, render};
@@ -134,6 +134,13 @@ fn host_config(
     let mut mounts: Vec<_> = prepared.read_only.iter().map(|path| mount(path, true)).collect();
     mounts.extend(existing(context.shown_to_servers.iter().cloned()).iter().map(|path| mount(path, true)));
     mounts.extend(granted(spec)?.iter().map(|(path, may_write)| mount(path, !may_write)));
+    mounts.extend(volumes::mounts(docker, desired)?);
+    // A place cannot be both.
+    let kept = |path: &str| spec.volumes.iter().any(|volume| volume.path == path);
+    let mut tmpfs = HashMap::from([("/tmp".to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{TMP_SIZE}"))]);
+    if !kept(HOME) {
+        tmpfs.insert(HOME.to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{HOME_SIZE}"));
+    }
     let network = match &spec.egress {
         Egress::All => docker.network(),
         Egress::None | Egress::Hosts { .. } => "none".to_owned(),
@@ -149,10 +156,7 @@ fn host_config(
         readonly_rootfs: Some(true),
         cap_drop: Some(vec!["ALL".into()]),
         security_opt: Some(vec!["no-new-privileges".into()]),
-        tmpfs: Some(HashMap::from([
-            ("/tmp".to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{TMP_SIZE}")),
-            (HOME.to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{HOME_SIZE}")),
-        ])),
+        tmpfs: Some(tmpfs),
         mounts: Some(mounts),
         network_mode: Some(network),
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),

@@ -30,7 +30,7 @@ use toolyard_types::state::Reason;
 use toolyard_types::{Clock, Secret, Timestamp};
 
 use super::container::Plan;
-use super::{Docker, container_name, egress, engine_failure, entry, is_missing};
+use super::{Docker, container_name, egress, engine_failure, entry, is_missing, volumes};
 use crate::agent::Context;
 use crate::copies::LogPlace;
 use crate::desired::write_whole;
@@ -69,7 +69,9 @@ pub(super) async fn start(
     let name = container_name(desired.id);
     let api = &docker.api;
     let options = CreateContainerOptionsBuilder::new().name(&name).build();
+    let of = (plan.body.image.clone(), plan.body.user.clone());
     let created = api.create_container(Some(options), plan.body).await.map_err(|error| not_started(&error))?;
+    volumes::hand_over(docker, &created.id, desired, of).await?;
     let attached = attach(api, &created.id).await.map_err(|error| engine_failure(&error))?;
     api.start_container(&created.id, None).await.map_err(|error| not_started(&error))?;
     let state = inspect(api, &created.id).await.map_err(|error| engine_failure(&error))?;

@@ -16,6 +16,7 @@ mod egress;
 mod entry;
 mod images;
 mod keeper;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -30,7 +31,7 @@ use bollard::query_parameters::{
 use toolyard_types::agent::{DesiredInstance, Enforcement, Failure};
 use toolyard_types::spec::{Egress, RevisionSpec};
 use toolyard_types::state::Reason;
-use toolyard_types::{InstanceId, Secret};
+use toolyard_types::{InstanceId, Secret, ServerId};
 
 pub(crate) use clients::ImageClients;
 pub(crate) use images::ImageRun;
@@ -179,6 +180,7 @@ impl Docker {
                 "cpu_limit".to_owned(),
                 by(info.cpu_cfs_quota, "control groups", "the engine cannot limit processor time"),
             ),
+            ("volumes".to_owned(), by(Some(true), "volumes of the engine, for one server each", "")),
             ("egress_none".to_owned(), by(Some(true), "a network namespace without a network", "")),
             ("egress_hosts".to_owned(), lists),
         ])
@@ -207,6 +209,7 @@ impl Docker {
         if desired.spec.egress.is_all() {
             self.make_network().await.map_err(|error| engine_failure(&error))?;
         }
+        volumes::make(self, desired).await?;
         keeper::remember_handed_over(dir, 0).map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?;
         let started = keeper::start(self, context, desired, dir, plan, secrets.into_values().collect()).await;
         if started.is_err()
@@ -292,6 +295,11 @@ impl Docker {
             self.leave_nothing().await;
         }
         self.images.collect_garbage(&self.api, locks).await;
+    }
+
+    /// Removes the volumes of servers that are not `kept`.
+    pub(crate) async fn collect_volumes(&self, kept: &(dyn Fn(ServerId) -> bool + Send + Sync)) {
+        volumes::collect_garbage(self, kept).await;
     }
 
     /// Removes our network, unless something still uses it.

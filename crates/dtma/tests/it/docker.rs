@@ -14,7 +14,7 @@ use toolyard_types::state::{Phase, Reason};
 use crate::world::{World, docker_command, instance, package, until, with_secret};
 
 /// What the engine's own command line says.
-fn docker(arguments: &[&str]) -> String {
+pub(crate) fn docker(arguments: &[&str]) -> String {
     let output = docker_command().args(arguments).output().expect("docker");
     assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
@@ -25,13 +25,13 @@ fn containers_of(id: InstanceId) -> String {
     docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &format!("label=dev.toolyard.instance={id}")])
 }
 
-fn inspect(id: InstanceId) -> Json {
+pub(crate) fn inspect(id: InstanceId) -> Json {
     let inspected = docker(&["inspect", &containers_of(id)]);
     serde_json::from_str::<Json>(&inspected).expect("JSON")[0].take()
 }
 
 /// A registry with one image: a server made of a shell.
-struct Registry {
+pub(crate) struct Registry {
     process: std::process::Child,
     port: u16,
     dir: tempfile::TempDir,
@@ -48,7 +48,7 @@ impl Drop for Registry {
     }
 }
 
-const SHELL_SERVER: &str = r#"#!/bin/sh
+pub(crate) const SHELL_SERVER: &str = r#"#!/bin/sh
 echo "shell server as $(id -u)" >&2
 answer() { echo '{"jsonrpc":"2.0","id":'"$id"',"result":'"$1"'}'; }
 while IFS= read -r line; do
@@ -102,7 +102,7 @@ impl Registry {
     }
 
     /// A registry that has the image at `shell:1.0`.
-    fn with_image() -> Self {
+    pub(crate) fn with_image() -> Self {
         let registry = Self::start(false);
         registry.push("1.0", SHELL_SERVER);
         registry
@@ -114,6 +114,11 @@ impl Registry {
 
     /// Pushes an image and forgets it here; its digest.
     fn push(&self, tag: &str, script: &str) -> String {
+        self.push_as(tag, script, None)
+    }
+
+    /// [`Self::push`], of an image that is made for a user.
+    pub(crate) fn push_as(&self, tag: &str, script: &str, user: Option<&str>) -> String {
         let root = tempfile::tempdir_in(self.dir.path()).expect("a directory");
         let root = root.path();
         std::fs::create_dir_all(root.join("bin")).expect("a directory");
@@ -123,6 +128,9 @@ impl Registry {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(tool)).expect("a link");
         }
         std::fs::write(root.join("server"), script).expect("written");
+        std::fs::create_dir(root.join("etc")).expect("a directory");
+        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\napp:x:4321:4321::/:/bin/sh\n")
+            .expect("written");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(root.join("server"), mode).expect("executable");
         let tar = self.dir.path().join(format!("{tag}.tar"));
@@ -137,6 +145,8 @@ impl Registry {
             "CMD [\"by\",\"default\"]",
             "-c",
             "ENV PATH=/bin",
+            "-c",
+            &format!("USER {}", user.unwrap_or("0")),
             &tar.display().to_string(),
             &name,
         ]);
@@ -146,12 +156,12 @@ impl Registry {
         digest
     }
 
-    fn runtime(&self, version: &str) -> Runtime {
+    pub(crate) fn runtime(&self, version: &str) -> Runtime {
         Runtime::Oci(Package { version: version.into(), ..package(&self.name()) })
     }
 }
 
-fn desire(world: &World, desired: DesiredInstance) -> InstanceId {
+pub(crate) fn desire(world: &World, desired: DesiredInstance) -> InstanceId {
     let id = desired.id;
     world.desire(|all| all.instances.push(desired));
     id
@@ -184,7 +194,8 @@ async fn an_npm_server_is_installed_in_the_image_that_runs_it_called_and_gone_wi
     assert_eq!(containers_of(id), "");
     let networks = || docker(&["network", "ls", "--format", "{{.Name}}"]);
     until("its network is gone", || !networks().lines().any(|name| name == network)).await;
-    let volumes = docker(&["volume", "ls", "--quiet", "--filter", "label=dev.toolyard.agent"]);
+    let agent = std::fs::read_to_string(world.data_dir().join("agent.id")).expect("an id");
+    let volumes = docker(&["volume", "ls", "--quiet", "--filter", &format!("label=dev.toolyard.agent={agent}")]);
     assert_eq!(volumes, "");
 }
 

@@ -6,4 +6,5 @@ mod fallback;
 mod lifecycle;
 mod limits;
 mod packages;
+mod volumes;
 mod world;

@@ -263,6 +263,12 @@ impl World {
         id
     }
 
+    /// An instance as it is desired now.
+    pub(crate) fn desired_instance(&self, id: InstanceId) -> DesiredInstance {
+        let desired = self.control.desired.borrow();
+        desired.instances.iter().find(|instance| instance.id == id).cloned().expect("it is desired")
+    }
+
     pub(crate) fn undesire(&self, id: InstanceId) {
         self.desire(|desired| desired.instances.retain(|instance| instance.id != id));
     }
@@ -303,7 +309,7 @@ impl World {
             return Err((status, serde_json::from_slice(&body).expect("problem+json")));
         }
         let mut decoder = frames::Decoder::default();
-        decoder.push(&body);
+        decoder.push(body);
         let mut messages = Vec::new();
         while let Some(frame) = decoder.next_frame().expect("short frames") {
             messages.push(serde_json::from_slice(&frame).expect("JSON"));
@@ -421,6 +427,7 @@ pub(crate) fn instance(runtime: Runtime, lock: Lock) -> DesiredInstance {
             call_timeout_ms: 30_000,
             probe_call: None,
             instancing: toolyard_types::spec::Instancing::default(),
+            volumes: vec![],
         },
         lock: Some(lock),
         secrets: BTreeMap::new(),

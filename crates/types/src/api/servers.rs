@@ -4,7 +4,7 @@ use crate::agent::{Exit, McpInfo, ToolboxReport, Usage};
 use crate::schedule::{TimeOfDay, UpdateWindow};
 use crate::snapshot::ToolsetMember;
 use crate::spec::{
-    Egress, EntryVersion, Instancing, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy,
+    Egress, EntryVersion, Instancing, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy, Volume,
 };
 use crate::state::{Phase, Reason, RolloutState, ToolboxState};
 use crate::{
@@ -96,6 +96,11 @@ pub struct ServerSettings {
     /// Whether all clients share an instance, or each user or session has a copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instancing: Option<Instancing>,
+    /// Places of the server's own that outlive its instances and revisions. With any, `strategy` is `recreate`, and the
+    /// server stays on its toolbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 16)]
+    pub volumes: Option<Vec<Volume>>,
     /// How many instances serve at once; 1 when absent. Changing only this makes no new revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 20)]
@@ -512,6 +517,9 @@ pub struct Drain {
     pub moving: u32,
     /// Servers that must run there and stay, at most 100.
     pub stays: Vec<Name>,
+    /// Those of them that must because their volumes are there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Name>,
 }
 
 /// How calls to a toolbox fare, as seen by the replica that answers.

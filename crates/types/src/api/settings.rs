@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schedule::{TimeOfDay, UpdateWindow};
 use crate::server_json::{Package, Transport};
-use crate::spec::{Egress, EntryVersion, Instancing, Limits, PathGrant, ProbeCall, Strategy};
+use crate::spec::{Egress, EntryVersion, Instancing, Limits, PathGrant, ProbeCall, Strategy, Volume};
 use crate::{CredentialId, Name};
 
 /// What was set on a server, in the words in which it is set: sending it back changes nothing.
@@ -45,6 +45,9 @@ pub struct CurrentSettings {
     pub strategy: Strategy,
     /// Whether all clients share an instance.
     pub instancing: Instancing,
+    /// Places of the server's own.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
     /// Milliseconds from start to the MCP answer.
     pub start_timeout_ms: u64,
     /// Milliseconds one call may take.
