@@ -1,7 +1,7 @@
 # The commands of the project; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build console test fleet test-e2e lighthouse lint fmt generate bundle-report bench bench-api bench-fleet soak catalog-proof deny fuzz smoke clean
+.PHONY: help run build console test fleet test-e2e lighthouse lint fmt generate bundle-report bench bench-api bench-fleet bench-link soak catalog-proof deny fuzz smoke clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench-fleet: ## Measure 1,000 simulated toolboxes with 10,000 instances; writes 
 
 soak: ## Use two toolboxes for half an hour in every way; writes docs/reports/soak.md
 	@scripts/soak.sh
+
+bench-link: ## Measure calls through an agent's link against local ones; writes docs/reports/link-bench.md
+	@scripts/bench-link.sh
 
 catalog-proof: ## Start every curated npm and PyPI server for real; writes docs/reports/catalog-proof.md
 	@scripts/check-tools.sh run

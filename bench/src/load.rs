@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// The echo server's own URL. Left out, only the gateway is measured.
     #[arg(long)]
     direct: Option<Uri>,
+    /// The direct URL is at a gateway as well, and needs the key.
+    #[arg(long, requires = "direct", requires = "key_file")]
+    key_for_direct: bool,
     /// The MCP URL of the same server at the gateway.
     #[arg(long)]
     gateway: Uri,
@@ -101,9 +104,12 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 async fn measure(arguments: &Arguments, clients: usize, era: Era) -> anyhow::Result<Report> {
     ensure!(clients > 0, "at least one client is needed");
     let key = arguments.key_file.as_deref().map(read_key).transpose()?;
-    let gateway = Route::open(arguments.gateway.clone(), key, arguments.tool.clone(), era).await?;
+    let gateway = Route::open(arguments.gateway.clone(), key.clone(), arguments.tool.clone(), era).await?;
     let direct = match &arguments.direct {
-        Some(uri) => Some(Route::open(uri.clone(), None, "echo".to_owned(), era).await?),
+        Some(uri) => {
+            let key = key.clone().filter(|_| arguments.key_for_direct);
+            Some(Route::open(uri.clone(), key, "echo".to_owned(), era).await?)
+        }
         None => None,
     };
     let warmup = Duration::from_millis(arguments.warmup_ms);

@@ -423,7 +423,7 @@ impl Replies {
                 }
                 match body.frame().await? {
                     Ok(frame) => {
-                        if let Some(chunk) = frame.data_ref() {
+                        if let Ok(chunk) = frame.into_data() {
                             decoder.push(chunk);
                         }
                     }

@@ -22,14 +22,24 @@ pub fn encode(message: &[u8]) -> Bytes {
     out.freeze()
 }
 
-/// Takes messages out of a stream of chunks.
+/// Takes messages out of a stream of chunks. A message that came in one chunk is a part of it, not a copy.
 #[derive(Debug, Default)]
-pub struct Decoder(BytesMut);
+pub struct Decoder {
+    /// The chunk that is being taken apart, while nothing is left of an earlier one.
+    chunk: Bytes,
+    /// A message that came in pieces, as far as it has come.
+    pieces: BytesMut,
+}
 
 impl Decoder {
     /// Adds a chunk as it arrived.
-    pub fn push(&mut self, chunk: &[u8]) {
-        self.0.extend_from_slice(chunk);
+    pub fn push(&mut self, chunk: Bytes) {
+        if self.pieces.is_empty() && self.chunk.is_empty() {
+            self.chunk = chunk;
+            return;
+        }
+        self.gather();
+        self.pieces.extend_from_slice(&chunk);
     }
 
     /// The next whole message, if it has arrived.
@@ -37,17 +47,28 @@ impl Decoder {
     /// # Errors
     /// When the other side announces a frame longer than [`MAX_FRAME_BYTES`].
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameTooLong> {
-        let Some(head) = self.0.first_chunk::<4>() else { return Ok(None) };
+        let arrived = if self.pieces.is_empty() { &self.chunk[..] } else { &self.pieces[..] };
+        let Some(head) = arrived.first_chunk::<4>() else { return Ok(None) };
         let len = u32::from_be_bytes(*head) as usize;
         if len > MAX_FRAME_BYTES {
             return Err(FrameTooLong(len));
         }
-        if self.0.len() < 4 + len {
-            self.0.reserve(4 + len - self.0.len());
+        if arrived.len() < 4 + len {
+            self.gather();
+            self.pieces.reserve(4 + len - self.pieces.len());
             return Ok(None);
         }
-        self.0.advance(4);
-        Ok(Some(self.0.split_to(len).freeze()))
+        Ok(Some(if self.pieces.is_empty() {
+            self.chunk.advance(4);
+            self.chunk.split_to(len)
+        } else {
+            self.pieces.advance(4);
+            self.pieces.split_to(len).freeze()
+        }))
+    }
+
+    fn gather(&mut self) {
+        self.pieces.extend_from_slice(&std::mem::take(&mut self.chunk));
     }
 }
 
@@ -64,7 +85,7 @@ mod tests {
         let mut decoder = Decoder::default();
         let mut seen = Vec::new();
         for byte in wire {
-            decoder.push(&[byte]);
+            decoder.push(Bytes::copy_from_slice(&[byte]));
             while let Some(frame) = decoder.next_frame().expect("short frames") {
                 seen.push(frame);
             }
@@ -73,9 +94,25 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_one_chunk_are_parts_of_it_and_its_rest_begins_the_next() {
+        let mut wire = BytesMut::new();
+        [&b"one"[..], b"two", b"three"].iter().for_each(|message| wire.extend_from_slice(&encode(message)));
+        let wire = wire.freeze();
+        let mut decoder = Decoder::default();
+        decoder.push(wire.slice(..16));
+        let first = decoder.next_frame().expect("short").expect("whole");
+        assert_eq!((first.as_ptr(), &first[..]), (wire[4..].as_ptr(), &b"one"[..]));
+        assert_eq!(decoder.next_frame(), Ok(Some(Bytes::from_static(b"two"))));
+        assert_eq!(decoder.next_frame(), Ok(None));
+        decoder.push(wire.slice(16..));
+        assert_eq!(decoder.next_frame(), Ok(Some(Bytes::from_static(b"three"))));
+        assert_eq!(decoder.next_frame(), Ok(None));
+    }
+
+    #[test]
     fn an_endless_frame_is_refused_at_once() {
         let mut decoder = Decoder::default();
-        decoder.push(&u32::MAX.to_be_bytes());
+        decoder.push(Bytes::copy_from_slice(&u32::MAX.to_be_bytes()));
         assert_eq!(decoder.next_frame(), Err(FrameTooLong(u32::MAX as usize)));
     }
 }

@@ -405,6 +405,7 @@ pub(crate) fn package(identifier: &str) -> Package {
         arguments: vec![],
         environment: BTreeMap::new(),
         registry: None,
+        http: None,
     }
 }
 

@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 << 10;
+/// The longest line that is copied out of the buffer.
+const COPIED_BYTES: usize = 16 << 10;
 /// How much of an overlong line's head and tail is kept to find its id.
 const EDGE_BYTES: usize = 1024;
 /// How much of a line of noise is kept.
@@ -75,7 +77,7 @@ impl Lines {
             self.skip_overlong();
             return None;
         };
-        let line = self.buffer.split_to(self.scanned + offset).freeze();
+        let line = self.take(self.scanned + offset);
         self.buffer.advance(1);
         self.scanned = 0;
         if let Some(head) = self.skipping.take() {
@@ -88,6 +90,16 @@ impl Lines {
             return Some(Line::TooLong { head, tail });
         }
         Some(Line::Whole(line))
+    }
+
+    /// Takes bytes off the front. Few of them are copied: the buffer stays whole, and need not be made anew.
+    fn take(&mut self, len: usize) -> Bytes {
+        if len > COPIED_BYTES {
+            return self.buffer.split_to(len).freeze();
+        }
+        let line = Bytes::copy_from_slice(&self.buffer[..len]);
+        self.buffer.advance(len);
+        line
     }
 
     /// Forgets what is too long already, but for its head and its latest bytes.

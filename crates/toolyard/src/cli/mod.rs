@@ -204,6 +204,10 @@ pub(crate) struct DtmaArgs {
     /// The token that `toolyard toolboxes enroll` printed; needed at the first start only.
     #[arg(long, value_name = "TOKEN", env = "TOOLYARD_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// Wait at this address for the control plane, which must know it (`toolboxes enroll --address`), and dial nothing:
+    /// for hosts that must not dial out.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
     /// What runs servers: processes of this host, or containers of the engine at `DOCKER_HOST`.
     #[arg(long, value_name = "ENGINE", value_parser = ["process", "docker"])]
     engine: Option<String>,
@@ -220,6 +224,7 @@ impl DtmaArgs {
     pub(crate) fn overrides(&self) -> Overrides {
         let mut overrides = self.settings.overrides();
         overrides.set.extend(self.engine.iter().map(|engine| ("engine".to_owned(), engine.clone())));
+        overrides.set.extend(self.listen.iter().map(|address| ("dtma_listen".to_owned(), address.clone())));
         overrides
     }
 }
@@ -244,16 +249,23 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Generate { what } => crate::generate::print(&what),
-        command => match runtime() {
+        command => match runtime(&command) {
             Ok(runtime) => runtime.block_on(run(cli.global, command)),
             Err(error) => output::fail(&format!("cannot start: {error}"), 1),
         },
     }
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     crate::memory::share_arenas();
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if matches!(command, Command::Dtma(_)) {
+        // An agent hands messages on between tasks of a microsecond each. One worker carries some ten thousand calls a
+        // second; waking a second one for every message costs more than it does, and takes from the servers.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        builder.worker_threads((cores / 4).max(1));
+    }
+    builder.enable_all().build()
 }
 
 async fn run(global: Global, command: Command) -> ExitCode {
