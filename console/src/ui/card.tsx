@@ -25,7 +25,7 @@ export function Card({
       className={cx('min-w-0 rounded-lg border bg-surface', className)}
     >
       {title !== undefined && (
-        <div className="flex min-h-11 flex-wrap items-center justify-between gap-x-4 gap-y-1 border-b px-pad py-1.5">
+        <div className="flex min-h-11 flex-wrap items-center justify-between gap-x-4 gap-y-1 border-b px-pad py-2">
           <div className="min-w-0">
             <h2 id={id} className="text-base font-semibold">
               {title}
