@@ -197,7 +197,8 @@ struct SimulatedAgent {
 impl SimulatedAgent {
     async fn join(token: &str, seen: Arc<Seen>) -> anyhow::Result<Self> {
         let token: JoinToken = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token)?)?;
-        let options = DialOptions { addresses: token.addresses, ca: token.ca, proxy: None, no_proxy: None };
+        let options =
+            DialOptions { addresses: token.addresses, ca: token.ca, proxy: None, no_proxy: None, offers: None };
         let dialler = Dialler::new(options)?;
         let channel = dialler.channel();
         let key = AgentKey::generate()?;

@@ -1,7 +1,7 @@
 //! What the control plane keeps in memory about toolboxes and their agents. None of it is needed after a
 //! restart: an agent says everything again with its next sync.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub(crate) struct Fleet {
     replicas: Replicas,
     links: RwLock<Vec<String>>,
     agent_addresses: RwLock<Vec<String>>,
+    /// Where agents listen, by toolbox.
+    offered_to: watch::Sender<BTreeMap<ToolboxId, String>>,
     remote_client: OnceLock<toolyard_mcp::http::Client>,
     /// What instances use, by toolbox: a report replaces the one before.
     usage: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Usage>>>,
@@ -106,6 +108,7 @@ impl Fleet {
             replicas,
             links: RwLock::default(),
             agent_addresses: RwLock::default(),
+            offered_to: watch::Sender::default(),
             remote_client: OnceLock::new(),
             usage: Mutex::default(),
             samples: Mutex::default(),
@@ -142,6 +145,15 @@ impl Fleet {
         locked(&self.usage).retain(|toolbox, _| known.contains_key(toolbox));
         locked(&self.samples).retain(|toolbox, _| known.contains_key(toolbox));
         locked(&self.answered).retain(|toolbox, _| known.contains_key(toolbox));
+    }
+
+    /// Tells where agents listen now.
+    pub(crate) fn learn_addresses(&self, addresses: BTreeMap<ToolboxId, String>) {
+        self.offered_to.send_if_modified(|known| {
+            let differs = *known != addresses;
+            *known = addresses;
+            differs
+        });
     }
 
     /// Notes which run of a toolbox's agent asks; whether another one asks in turn with it.
@@ -279,6 +291,13 @@ impl Control {
     /// Sets where agents reach this control plane, as tokens of new toolboxes tell them (`host:port`).
     pub fn set_agent_addresses(&self, addresses: Vec<String>) {
         *self.fleet().agent_addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// Where agents listen (`host:port`), by toolbox, changing as the store does. The composition root offers them
+    /// connections.
+    #[must_use]
+    pub fn listening_agents(&self) -> watch::Receiver<BTreeMap<ToolboxId, String>> {
+        self.fleet().offered_to.subscribe()
     }
 
     /// Gives the client that remote MCP servers are probed with, the gateway's own; the first one given stays.

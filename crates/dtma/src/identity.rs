@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use toolyard_link::stack::{self, Peer};
 use toolyard_link::tls::{AgentKey, TlsError, fingerprint};
-use toolyard_link::{Channel, DialError, DialOptions, Dialler, LinkError};
+use toolyard_link::{Channel, DialError, DialOptions, Dialler, LinkError, Offers};
 use toolyard_types::agent::{AgentCertificate, CertificateRequest, JoinRequest, JoinToken};
 use toolyard_types::{Clock, Code, Name, Problem, Secret, Timestamp, ToolboxId};
 use tower::ServiceExt;
@@ -41,6 +41,8 @@ pub struct IdentityOptions {
     pub proxy: Option<String>,
     /// Hosts reached without it.
     pub no_proxy: Option<String>,
+    /// Connections that the control plane offers, when this agent listens: then it dials none.
+    pub offers: Option<Offers>,
     /// The clock.
     pub clock: Clock,
 }
@@ -298,6 +300,7 @@ fn dialler(addresses: &[String], ca: &str, options: &IdentityOptions) -> Result<
         ca: ca.to_owned(),
         proxy: options.proxy.clone(),
         no_proxy: options.no_proxy.clone(),
+        offers: options.offers.clone(),
     })?)
 }
 

@@ -1,5 +1,5 @@
 //! How an agent reaches its control plane: one of several addresses, through a proxy if need be, over TLS with the
-//! certificate it has now.
+//! certificate it has now; or, when it listens, with the next connection that a replica offered ([`crate::Offers`]).
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -13,9 +13,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use toolyard_types::ReplicaId;
 use tower::Service;
 use tower::util::BoxCloneSyncService;
 
+use crate::offer::Offers;
 use crate::swap::{KEEP_ALIVE, KEEP_ALIVE_TIMEOUT};
 use crate::tls::{self, AgentKey, DialledStream, SERVER_NAME, TlsError};
 use crate::{Body, Channel, LinkError};
@@ -34,6 +36,8 @@ pub struct DialOptions {
     pub proxy: Option<String>,
     /// Hosts reached without it, separated by commas.
     pub no_proxy: Option<String>,
+    /// Connections that the control plane offers: then these are taken, nothing is dialled, and addresses are not used.
+    pub offers: Option<Offers>,
 }
 
 /// Why a dial failed.
@@ -42,6 +46,9 @@ pub enum DialError {
     /// The address is not `host:port`.
     #[error("`{0}` is not an address of an agent listener; it must be `host:port`")]
     Address(String),
+    /// No connection was offered within the time limit.
+    #[error("{0} offered no connection to {1}; is this the address that it has for this toolbox, and open to it?")]
+    NotOffered(String, std::net::SocketAddr),
     /// No address was given.
     #[error("there is no address to dial")]
     NoAddress,
@@ -102,14 +109,18 @@ impl Dialler {
             .iter()
             .map(|text| target(text).map(|uri| (text.clone(), uri)))
             .collect::<Result<_, _>>()?;
-        if addresses.is_empty() {
+        if addresses.is_empty() && options.offers.is_none() {
             return Err(DialError::NoAddress);
+        }
+        let config = tls::client_config(&options.ca, None)?;
+        if let Some(offers) = &options.offers {
+            offers.set_config(config.clone());
         }
         let no_proxy = options.no_proxy.clone().unwrap_or_default();
         let matcher = options.proxy.clone().map(|proxy| Matcher::builder().all(proxy).no(no_proxy).build());
         Ok(Self(Arc::new(Inner {
             addresses,
-            config: RwLock::new(tls::client_config(&options.ca, None)?),
+            config: RwLock::new(config),
             options,
             matcher,
             renewed: watch::Sender::new(0),
@@ -132,6 +143,9 @@ impl Dialler {
     /// When the key and the certificate do not belong together.
     pub fn set_certificate(&self, key: &AgentKey, certificate: &[u8]) -> Result<(), TlsError> {
         let config = tls::client_config(&self.0.options.ca, Some(key.certified(certificate)?))?;
+        if let Some(offers) = &self.0.options.offers {
+            offers.set_config(config.clone());
+        }
         *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         self.0.renewed.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
@@ -143,24 +157,40 @@ impl Dialler {
         self.0.renewed.subscribe()
     }
 
-    /// The address that answered last.
+    /// The address that answered last; of an agent that listens the replica.
     #[must_use]
     pub fn current(&self) -> String {
+        if let Some(offers) = &self.0.options.offers {
+            return offers.last().map(|replica| replica.to_string()).unwrap_or_default();
+        }
         let at = *self.0.current.borrow();
         self.0.addresses.get(at).map(|(text, _)| text.clone()).unwrap_or_default()
     }
 
-    /// Every address, in order.
+    /// The connections that are taken instead of dialling.
+    #[must_use]
+    pub fn offers(&self) -> Option<&Offers> {
+        self.0.options.offers.as_ref()
+    }
+
+    /// Every address, in order; none of an agent that listens.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
+        if self.offers().is_some() {
+            return Vec::new();
+        }
         self.0.addresses.iter().map(|(text, _)| text.clone()).collect()
     }
 
-    /// A TLS connection to one address.
+    /// A TLS connection to one address; of an agent that listens: to one replica.
     ///
     /// # Errors
     /// When it is no address, or there is no connection in time, or the other side is not of our CA.
     pub async fn connect(&self, address: &str) -> Result<DialledStream, DialError> {
+        if let Some(offers) = self.offers() {
+            let replica = address.parse().map_err(|_| DialError::Address(address.to_owned()))?;
+            return take(offers, Some(replica)).await;
+        }
         self.connect_to(address, &target(address)?).await
     }
 
@@ -201,6 +231,9 @@ impl Dialler {
     /// # Errors
     /// The last address's, when none answers.
     pub async fn connect_any(&self) -> Result<DialledStream, DialError> {
+        if let Some(offers) = self.offers() {
+            return take(offers, None).await;
+        }
         let first = *self.0.current.borrow();
         let count = self.0.addresses.len();
         let mut last = DialError::NoAddress;
@@ -270,6 +303,12 @@ impl Dialler {
         *shared = Some((renewed, sender.clone()));
         Ok(sender)
     }
+}
+
+async fn take(offers: &Offers, replica: Option<ReplicaId>) -> Result<DialledStream, DialError> {
+    let taken = tokio::time::timeout(DIAL_TIMEOUT, offers.take(replica)).await;
+    let name = || replica.map_or_else(|| "the control plane".to_owned(), |replica| format!("replica {replica}"));
+    taken.map(|(_, stream)| stream).map_err(|_| DialError::NotOffered(name(), offers.address()))
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Replicas {
 
     fn dialler(&self, address: &str) -> Result<Dialler, DialError> {
         let (ca, addresses) = (self.0.ca.clone(), vec![address.to_owned()]);
-        let dialler = Dialler::new(DialOptions { addresses, ca, proxy: None, no_proxy: None })?;
+        let dialler = Dialler::new(DialOptions { addresses, ca, proxy: None, no_proxy: None, offers: None })?;
         if let Some((key, certificate)) = &*self.0.certificate.lock().unwrap_or_else(PoisonError::into_inner) {
             dialler.set_certificate(key, certificate)?;
         }

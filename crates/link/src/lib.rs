@@ -6,13 +6,14 @@
 //! is the same code.
 
 //!
-//! Between machines every connection is TLS in both directions ([`tls`]), dialled by the agent ([`Dialler`]), and every
-//! call goes through one client stack ([`stack`]).
+//! Between machines every connection is TLS in both directions ([`tls`]), dialled by the agent ([`Dialler`]) or offered to one that
+//! listens ([`Offers`]), and every call goes through one client stack ([`stack`]).
 
 mod channel;
 mod dial;
 mod forward;
 pub mod frames;
+mod offer;
 pub mod stack;
 mod streams;
 mod swap;
@@ -22,4 +23,5 @@ pub mod trace;
 pub use channel::{Body, Channel, LinkError, in_process, once_attached};
 pub use dial::{DialError, DialOptions, Dialler};
 pub use forward::{FORWARD_PATH, Replicas};
+pub use offer::{OfferError, OfferedStream, Offers, Waited, may_be_agent, offer, wait_taken};
 pub use swap::{LINK_PATH, Link, LinkKind, Links};

@@ -456,8 +456,13 @@ mod tests {
         }
 
         fn dialler(&self, ca: &str) -> Dialler {
-            let options =
-                DialOptions { addresses: vec![self.address.clone()], ca: ca.to_owned(), proxy: None, no_proxy: None };
+            let options = DialOptions {
+                addresses: vec![self.address.clone()],
+                ca: ca.to_owned(),
+                proxy: None,
+                no_proxy: None,
+                offers: None,
+            };
             Dialler::new(options).expect("good addresses")
         }
 
@@ -621,6 +626,7 @@ mod tests {
             ca: world.authority.fingerprint(),
             proxy: None,
             no_proxy: None,
+            offers: None,
         })
         .expect("a dialler");
         let key = AgentKey::generate().expect("a key");

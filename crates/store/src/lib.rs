@@ -9,6 +9,7 @@
 //! the commit: the order of sequence numbers is the order of commits, so a reader that continues after the
 //! last number it saw can never miss a late one.
 
+mod addresses;
 mod audit;
 mod calls;
 mod catalog;

@@ -1,5 +1,6 @@
-//! `toolyard dtma`: the agent of a toolbox alone, as a process that dials out.
+//! `toolyard dtma`: the agent of a toolbox alone, as a process that dials out, or that listens for its control plane.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,9 +10,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::Rng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use toolyard_dtma::{Agent, Identity, IdentityOptions, Shutdown};
-use toolyard_link::{Dialler, LinkKind};
+use toolyard_link::{Dialler, LinkKind, Offers};
 use toolyard_types::Clock;
 use toolyard_types::agent::JoinToken;
 
@@ -45,7 +46,11 @@ pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
 async fn run(settings: &Settings, token: Option<&str>) -> Result<(), String> {
     let mut stopped = std::pin::pin!(stop_signal());
     telemetry::start_logs(settings)?;
-    let options = identity_options(settings, token)?;
+    let (offers, _listening) = match settings.dtma_listen {
+        Some(address) => listen(address).await.map(|(offers, listening)| (Some(offers), Some(listening)))?,
+        None => (None, None),
+    };
+    let options = identity_options(settings, token, offers.clone())?;
     let identity = tokio::select! {
         opened = Identity::open(options) => opened.map_err(|error| chain(&error))?,
         _ = &mut stopped => return Ok(()),
@@ -54,11 +59,18 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), String> {
     let environment = config::process_environment();
     let options = local::agent_options(settings, &environment, settings.data_dir.clone(), identity.channel())?;
     let agent = Agent::start(options).await.map_err(|error| chain(&error))?;
-    tracing::info!(toolbox.name = %identity.toolbox().1, control = dialler.addresses().join(", "), "agent started");
+    let control = match &offers {
+        Some(offers) => format!("connects to {}", offers.address()),
+        None => dialler.addresses().join(", "),
+    };
+    tracing::info!(toolbox.name = %identity.toolbox().1, control, "agent started");
 
     let stop = CancellationToken::new();
     let renewing = tokio::spawn(identity.keep(stop.clone()));
-    let links = tokio::spawn(keep_links(agent.links(), dialler, agent.router(), stop.clone()));
+    let links = match offers {
+        Some(offers) => tokio::spawn(take_links(offers, dialler, agent.router(), stop.clone())),
+        None => tokio::spawn(keep_links(agent.links(), dialler, agent.router(), stop.clone())),
+    };
     let mode = stopped.await;
     stop.cancel();
     let _ = tokio::join!(links, renewing);
@@ -67,16 +79,34 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), String> {
     Ok(())
 }
 
+/// Begins to accept connections that the control plane offers, until the handle is dropped.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub(crate) async fn listen(address: std::net::SocketAddr) -> Result<(Offers, AbortOnDropHandle<()>), String> {
+    let failed = |error: std::io::Error| format!("setting `dtma_listen`: cannot listen on {address}: {error}");
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
+    let offers = Offers::new(listener.local_addr().map_err(failed)?);
+    tracing::info!(address = %offers.address(), "waiting for the control plane");
+    let listening = AbortOnDropHandle::new(tokio::spawn(offers.clone().listen(listener)));
+    Ok((offers, listening))
+}
+
 /// What the settings and the token say of who this agent is.
 ///
 /// # Errors
 /// When the token is none.
-pub(crate) fn identity_options(settings: &Settings, token: Option<&str>) -> Result<IdentityOptions, String> {
+pub(crate) fn identity_options(
+    settings: &Settings,
+    token: Option<&str>,
+    offers: Option<Offers>,
+) -> Result<IdentityOptions, String> {
     Ok(IdentityOptions {
         data_dir: settings.data_dir.clone(),
         token: token.map(join_token).transpose()?,
         proxy: settings.proxy.clone(),
         no_proxy: settings.no_proxy.clone(),
+        offers,
         clock: Clock::system(),
     })
 }
@@ -111,7 +141,8 @@ async fn keep_links(
         let tracker = TaskTracker::new();
         for address in if named.is_empty() { vec![None] } else { named } {
             for kind in [LinkKind::Calls, LinkKind::Bulk] {
-                tracker.spawn(keep_link(address.clone(), kind, dialler.clone(), router.clone(), round.clone()));
+                let until = Until { stop: round.clone(), forgotten: CancellationToken::new() };
+                tracker.spawn(keep_link(address.clone(), kind, dialler.clone(), router.clone(), until));
             }
         }
         tracker.close();
@@ -124,23 +155,60 @@ async fn keep_links(
     }
 }
 
-/// Keeps one link. With a new certificate another link is made first; the old one then ends with its calls.
-async fn keep_link(
-    address: Option<String>,
-    kind: LinkKind,
-    dialler: Dialler,
-    router: axum::Router,
+/// Keeps two links to every replica that offers connections. A link outlives its replica's offers: it ends when it breaks.
+async fn take_links(offers: Offers, dialler: Dialler, router: axum::Router, stop: CancellationToken) {
+    let mut replicas = offers.replicas();
+    let mut known: BTreeMap<String, CancellationToken> = BTreeMap::new();
+    let tracker = TaskTracker::new();
+    while !stop.is_cancelled() {
+        let named = replicas.borrow_and_update().clone();
+        known.retain(|replica, forgotten| {
+            let stays = named.contains(replica);
+            if !stays {
+                forgotten.cancel();
+            }
+            stays
+        });
+        for replica in named {
+            known.entry(replica.clone()).or_insert_with(|| {
+                let forgotten = CancellationToken::new();
+                for kind in [LinkKind::Calls, LinkKind::Bulk] {
+                    let until = Until { stop: stop.clone(), forgotten: forgotten.clone() };
+                    tracker.spawn(keep_link(Some(replica.clone()), kind, dialler.clone(), router.clone(), until));
+                }
+                forgotten
+            });
+        }
+        tokio::select! {
+            changed = replicas.changed() => if changed.is_err() { stop.cancelled().await },
+            () = stop.cancelled() => {}
+        }
+    }
+    tracker.close();
+    tracker.wait().await;
+}
+
+/// Until when a link is kept.
+struct Until {
+    /// It is to end.
     stop: CancellationToken,
-) {
+    /// It is not to be made again: nobody is there any more.
+    forgotten: CancellationToken,
+}
+
+/// Keeps one link. With a new certificate another link is made first; the old one then ends with its calls.
+async fn keep_link(address: Option<String>, kind: LinkKind, dialler: Dialler, router: axum::Router, until: Until) {
+    let Until { stop, forgotten } = until;
     let mut renewed = dialler.renewed();
     let tracker = TaskTracker::new();
     let mut retire = CancellationToken::new();
     let mut failures = 0_u32;
-    while !stop.is_cancelled() {
+    while !stop.is_cancelled() && !forgotten.is_cancelled() {
         renewed.mark_unchanged();
         let dialled = tokio::select! {
             dialled = dialler.link(address.as_deref(), kind) => dialled,
             () = stop.cancelled() => break,
+            () = forgotten.cancelled() => break,
         };
         match dialled {
             Ok(link) => {
@@ -164,6 +232,7 @@ async fn keep_link(
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => {}
+            () = forgotten.cancelled() => {}
         }
     }
     tracker.close();

@@ -12,7 +12,7 @@ use http::{Request, header};
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 use toolyard_dtma::{EngineOptions, Identity, IdentityError};
-use toolyard_link::{Body, DialOptions, Dialler};
+use toolyard_link::{Body, DialOptions, Dialler, Offers};
 use toolyard_types::agent::JoinToken;
 use toolyard_types::{Clock, Timestamp};
 use tower::ServiceExt;
@@ -76,7 +76,20 @@ pub(crate) async fn main(args: &DtmaArgs, format: Format) -> ExitCode {
     let settings = &loaded.settings;
     let mut report = Report::default();
     data_dir(settings, &mut report);
-    if let Some(place) = place(settings, args.token.as_deref(), &mut report) {
+    let (offers, _listening) = match settings.dtma_listen {
+        Some(address) => match agent::listen(address).await {
+            Ok((offers, listening)) => (Some(offers), Some(listening)),
+            Err(problem) => {
+                let detail =
+                    format!("{problem}; if that is the agent, stop it to check how the control plane gets here");
+                report.fail("listen", detail);
+                (None, None)
+            }
+        },
+        None => (None, None),
+    };
+    let checkable = settings.dtma_listen.is_none() || offers.is_some();
+    if let Some(place) = place(settings, args.token.as_deref(), offers, &mut report).filter(|_| checkable) {
         network(settings, &place, &mut report).await;
     }
     engine(settings, &environment, &mut report).await;
@@ -145,8 +158,8 @@ struct Place {
     joined: bool,
 }
 
-fn place(settings: &Settings, token: Option<&str>, report: &mut Report) -> Option<Place> {
-    let options = match agent::identity_options(settings, token) {
+fn place(settings: &Settings, token: Option<&str>, offers: Option<Offers>, report: &mut Report) -> Option<Place> {
+    let options = match agent::identity_options(settings, token, offers.clone()) {
         Ok(options) => options,
         Err(problem) => {
             report.fail("token", problem);
@@ -170,7 +183,7 @@ fn place(settings: &Settings, token: Option<&str>, report: &mut Report) -> Optio
         Err(IdentityError::None(_)) => match &options.token {
             Some(token) => {
                 report.ok("identity", "none yet; the token is read, not used");
-                from_token(settings, token, report)
+                from_token(settings, token, offers, report)
             }
             None => {
                 let detail = "none yet; give the token that `toolyard toolboxes enroll` printed with --token";
@@ -185,12 +198,13 @@ fn place(settings: &Settings, token: Option<&str>, report: &mut Report) -> Optio
     }
 }
 
-fn from_token(settings: &Settings, token: &JoinToken, report: &mut Report) -> Option<Place> {
+fn from_token(settings: &Settings, token: &JoinToken, offers: Option<Offers>, report: &mut Report) -> Option<Place> {
     let options = DialOptions {
         addresses: token.addresses.clone(),
         ca: token.ca.clone(),
         proxy: settings.proxy.clone(),
         no_proxy: settings.no_proxy.clone(),
+        offers,
     };
     match Dialler::new(options) {
         Ok(dialler) => Some(Place { dialler, joined: false }),
@@ -202,6 +216,19 @@ fn from_token(settings: &Settings, token: &JoinToken, report: &mut Report) -> Op
 }
 
 async fn network(settings: &Settings, place: &Place, report: &mut Report) {
+    if let Some(offers) = place.dialler.offers() {
+        let check = format!("reached at {}", offers.address());
+        return match place.dialler.connect_any().await {
+            Ok(_) => {
+                report.ok(check, "the control plane connects, and its CA is the one that was pinned");
+                clock_and_certificate(place, report).await;
+            }
+            Err(error) => report.fail(
+                check,
+                format!("{}; let its TCP connections in, and see `toolyard toolboxes show` there", chain(&error)),
+            ),
+        };
+    }
     if let Some(proxy) = settings.proxy.as_deref().and_then(|proxy| proxy.parse::<http::Uri>().ok()) {
         let host = proxy.authority().map_or("", |authority| authority.as_str()).rsplit('@').next().unwrap_or_default();
         report.ok("proxy", format!("connections go through {host}"));

@@ -10,6 +10,7 @@ mod listen;
 mod local;
 mod memory;
 mod net;
+mod offers;
 mod serve;
 mod telemetry;
 

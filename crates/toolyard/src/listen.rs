@@ -49,9 +49,7 @@ struct Tls {
 }
 
 async fn run(listener: TcpListener, router: Router, tls: Option<Tls>, mut draining: watch::Receiver<bool>) {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT);
+    let builder = builder();
     let graceful = GracefulShutdown::new();
     let drained = async move {
         let _ = draining.wait_for(|draining| *draining).await;
@@ -82,6 +80,14 @@ async fn run(listener: TcpListener, router: Router, tls: Option<Tls>, mut draini
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// How connections are served, whoever opened them.
+pub(crate) fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT);
+    builder
 }
 
 /// Small answers go at once, and a peer whose host vanished without a word is noticed.
@@ -126,7 +132,8 @@ async fn hold_agent(
     }
 }
 
-async fn hold<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+/// Serves one connection until it ends.
+pub(crate) async fn hold<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     builder: Builder<TokioExecutor>,
     router: Router,

@@ -31,7 +31,7 @@ use crate::agent::chain;
 use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
 use crate::console::Console;
-use crate::{listen, local, memory, net, telemetry};
+use crate::{listen, local, memory, net, offers, telemetry};
 
 /// How long a call waits for this machine's toolbox to start.
 const TOOLBOX_PATIENCE: Duration = Duration::from_secs(10);
@@ -159,6 +159,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let (drain, draining) = watch::channel(false);
     let servers = [
         tokio::spawn(listen::serve(listener, public, draining.clone())),
+        tokio::spawn(offers::keep(control.listening_agents(), agents.clone(), acceptor.clone(), draining.clone())),
         tokio::spawn(listen::serve_agents(agent_listener, agents, acceptor, draining)),
     ];
     let agent = local.start(settings, &control).await?;

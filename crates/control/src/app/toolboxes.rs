@@ -1,6 +1,7 @@
 //! Toolboxes: places where servers run. An agent is known by its certificate, which it gets for a join token.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -30,7 +31,7 @@ fn unknown(name: &Name) -> ControlError {
 
 /// A toolbox as people see it. Whether its agent is heard and whether it is to take nothing new are two facts; the
 /// state shows the second while the first is good.
-fn view(control: &Control, row: ToolboxRow, instances: u32) -> Toolbox {
+fn view(control: &Control, row: ToolboxRow, address: Option<String>, instances: u32) -> Toolbox {
     let status = match row.draining_since {
         Some(since) if row.status.phase == ToolboxState::Online => {
             Status::new(ToolboxState::Draining, Reason::Requested, "takes nothing new", since)
@@ -51,6 +52,7 @@ fn view(control: &Control, row: ToolboxRow, instances: u32) -> Toolbox {
         version: row.agent_version,
         last_seen_at: row.last_seen_at,
         certificate_expires_at: row.certificate_expires_at,
+        address,
         report: row.report,
         instances,
         health: None,
@@ -62,13 +64,14 @@ fn view(control: &Control, row: ToolboxRow, instances: u32) -> Toolbox {
 pub(crate) async fn list(control: &Control, caller: &Caller) -> Result<Page<Toolbox>> {
     let tx = control.store().org_read(caller.organization).await?;
     let counts: std::collections::HashMap<_, _> = tx.instances_by_toolbox().await?.into_iter().collect();
+    let mut addresses = tx.toolbox_addresses().await?;
     let rows = tx.toolboxes().await?;
     let count = |id: ToolboxId| counts.get(&id).copied().unwrap_or_default();
     Ok(Page::whole(
         rows.into_iter()
             .map(|row| {
-                let count = count(row.id);
-                view(control, row, count)
+                let (address, count) = (addresses.remove(&row.id), count(row.id));
+                view(control, row, address, count)
             })
             .collect(),
     ))
@@ -84,7 +87,8 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
         Some(_) => Some(draining(&tx, row.id, &instances).await?),
         None => None,
     };
-    let mut toolbox = view(control, row, u32::try_from(instances.len()).unwrap_or(u32::MAX));
+    let address = tx.toolbox_addresses().await?.remove(&row.id);
+    let mut toolbox = view(control, row, address, u32::try_from(instances.len()).unwrap_or(u32::MAX));
     if let Some(drain) = drain.as_ref().filter(|_| toolbox.state == ToolboxState::Draining) {
         toolbox.message = told(drain);
     }
@@ -130,6 +134,7 @@ fn told(drain: &Drain) -> String {
 /// Makes a toolbox and a token for its agent, which is shown only now.
 pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollToolbox) -> Result<EnrolledToolbox> {
     let lifetime = token_lifetime(request.expires_seconds)?;
+    request.address.as_deref().map(check_address).transpose()?;
     authority::require_stored(control).await?;
     let mut tx = control.store().org(caller.organization).await?;
     if tx.toolbox(&request.name).await?.is_some() {
@@ -138,10 +143,14 @@ pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollTo
     }
     let row = ToolboxRow { labels: request.labels, ..new_toolbox(&tx, request.name, false) };
     tx.insert_toolbox(&row).await?;
+    tx.set_toolbox_address(row.id, request.address.as_deref()).await?;
     changed(&mut tx, &row);
-    let detail = json!({ "labels": row.labels });
+    let detail = match &request.address {
+        Some(address) => json!({ "labels": row.labels, "address": address }),
+        None => json!({ "labels": row.labels }),
+    };
     audit(&mut tx, caller, "toolbox.enroll", format!("toolbox/{}", row.name), detail).await?;
-    issue(control, tx, row, lifetime, 0).await
+    issue(control, tx, row, request.address, lifetime, 0).await
 }
 
 /// Makes another token for a toolbox. Certificates it has stay good until somebody joins with the token.
@@ -158,7 +167,8 @@ pub(crate) async fn rejoin(
     refuse_built_in(&row)?;
     let instances = tx.instances_on(row.id).await?.len();
     audit(&mut tx, caller, "toolbox.rejoin", format!("toolbox/{name}"), json!({})).await?;
-    issue(control, tx, row, lifetime, u32::try_from(instances).unwrap_or(u32::MAX)).await
+    let address = tx.toolbox_addresses().await?.remove(&row.id);
+    issue(control, tx, row, address, lifetime, u32::try_from(instances).unwrap_or(u32::MAX)).await
 }
 
 fn token_lifetime(asked: Option<u32>) -> Result<Duration> {
@@ -174,6 +184,7 @@ async fn issue(
     control: &Control,
     tx: OrgTx,
     row: ToolboxRow,
+    address: Option<String>,
     lifetime: Duration,
     instances: u32,
 ) -> Result<EnrolledToolbox> {
@@ -181,14 +192,17 @@ async fn issue(
     let expires_at = tx.now().plus(lifetime);
     tx.put_join_token(row.id, &token::sha256_hex(secret.expose()), expires_at).await?;
     tx.commit().await?;
+    // An agent that listens dials none of them, until it no longer listens.
     let addresses = control.fleet().agent_addresses();
     let ca = control.authority().fingerprint();
     let content = JoinToken { v: JoinToken::VERSION, addresses: addresses.clone(), ca, toolbox: row.id, secret };
     let content = serde_json::to_vec(&content).map_err(ControlError::internal("writing a join token"))?;
     let token = URL_SAFE_NO_PAD.encode(content);
     // In the environment and not among the arguments, which every user of the host can read.
-    let command = format!("TOOLYARD_TOKEN={token} toolyard dtma");
-    Ok(EnrolledToolbox { toolbox: view(control, row, instances), token, expires_at, addresses, command })
+    let port = address.as_deref().and_then(|address| address.rsplit_once(':')).map(|(_, port)| port);
+    let listen = port.map(|port| format!(" --listen 0.0.0.0:{port}")).unwrap_or_default();
+    let command = format!("TOOLYARD_TOKEN={token} toolyard dtma{listen}");
+    Ok(EnrolledToolbox { toolbox: view(control, row, address, instances), token, expires_at, addresses, command })
 }
 
 fn refuse_built_in(row: &ToolboxRow) -> Result<()> {
@@ -212,18 +226,54 @@ pub(crate) async fn revoke(control: &Control, caller: &Caller, name: &Name) -> R
     get(control, caller, name).await
 }
 
-/// Changes what the operator says of a toolbox. Servers that were placed by labels before stay where they are.
+/// Changes what the operator says of a toolbox. Servers that were placed by labels before stay where they are; links that
+/// are open go on when its agent listens elsewhere.
 pub(crate) async fn update(control: &Control, caller: &Caller, name: &Name, update: UpdateToolbox) -> Result<Toolbox> {
-    if let Some(labels) = update.labels {
+    let address = update.address.as_deref();
+    address.filter(|address| !address.is_empty()).map(check_address).transpose()?;
+    if update.labels.is_some() || address.is_some() {
         let mut tx = control.store().org(caller.organization).await?;
         let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
-        tx.set_toolbox_labels(row.id, &labels).await?;
+        let mut detail = serde_json::Map::new();
+        if let Some(labels) = &update.labels {
+            tx.set_toolbox_labels(row.id, labels).await?;
+            detail.insert("labels".to_owned(), json!(labels));
+        }
+        if let Some(address) = address {
+            refuse_built_in(&row)?;
+            tx.set_toolbox_address(row.id, Some(address).filter(|address| !address.is_empty())).await?;
+            detail.insert("address".to_owned(), json!(address));
+        }
         changed(&mut tx, &row);
-        let detail = json!({ "labels": labels });
-        audit(&mut tx, caller, "toolbox.update", format!("toolbox/{name}"), detail).await?;
+        audit(&mut tx, caller, "toolbox.update", format!("toolbox/{name}"), detail.into()).await?;
         tx.commit().await?;
     }
     get(control, caller, name).await
+}
+
+/// Whether this control plane may connect to an address to offer an agent a connection. A name is looked at again where it
+/// leads, whenever that is done.
+fn check_address(address: &str) -> Result<()> {
+    let wrong = || ControlError::field("address", "must be `host:port`, where the agent listens");
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    if port.parse::<u16>().map_err(|_| wrong())? == 0 {
+        return Err(wrong());
+    }
+    let is_name = |host: &str| {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        (1..=253).contains(&host.len()) && host.bytes().all(good)
+    };
+    let literal = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(inner) => Some(IpAddr::V6(inner.parse().map_err(|_| wrong())?)),
+        None if is_name(host) => host.parse().ok(),
+        None => return Err(wrong()),
+    };
+    match literal {
+        Some(literal) if !toolyard_link::may_be_agent(literal) => {
+            Err(ControlError::field("address", format!("no agent may be at `{literal}`")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn new_toolbox(tx: &OrgTx, name: Name, built_in: bool) -> ToolboxRow {
@@ -312,4 +362,35 @@ pub(crate) async fn ensure_local(store: &Store, organization: OrganizationId) ->
     changed(&mut tx, &row);
     tx.commit().await?;
     Ok(row.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_may_listen_at_a_host_and_port_but_at_no_metadata_service() {
+        for good in ["edge1.example:8082", "10.0.0.7:8082", "127.0.0.1:1", "[::1]:8082", "[fd12::1]:8082"] {
+            assert!(check_address(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "edge1",
+            "edge1:0",
+            "edge1:x",
+            ":8082",
+            "http://edge1:8082",
+            "a/b:1",
+            "user@edge1:1",
+            "::1:8082",
+            "[::1]",
+            "169.254.169.254:80",
+            "[fe80::1]:80",
+            "[::ffff:169.254.169.254]:80",
+            "0.0.0.0:80",
+            "",
+            "[edge1]:80",
+        ] {
+            assert!(check_address(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! *Generations*: tells syncs that are held open when their toolbox should run something else, and ends the links of
-//! certificates that were revoked. One query for all of them, so that a change costs the same with one toolbox or a
+//! *Generations*: tells syncs that are held open when their toolbox should run something else, ends the links of
+//! certificates that were revoked, and tells where agents listen. One query for all of them, so that a change costs the same with one toolbox or a
 //! thousand.
 
 use std::collections::HashMap;
@@ -8,7 +8,10 @@ use super::Pass;
 use crate::{Control, Result};
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
-    let marks = control.store().system_read("reading generations").await?.toolbox_marks().await?;
+    let tx = control.store().system_read("reading generations").await?;
+    let (marks, addresses) = (tx.toolbox_marks().await?, tx.toolbox_addresses().await?);
+    drop(tx);
+    control.fleet().learn_addresses(addresses);
     let generations: Vec<_> = marks.iter().map(|mark| (mark.id, mark.generation)).collect();
     control.fleet().learn_generations(&generations);
     let enrolments: HashMap<_, _> = marks.iter().map(|mark| (mark.id, mark.enrolment)).collect();

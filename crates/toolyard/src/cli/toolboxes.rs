@@ -29,6 +29,9 @@ pub(crate) enum Command {
         /// What servers may ask of it, such as `zone=a,gpu=yes`.
         #[arg(long, value_name = "KEY=VALUE", default_value = "")]
         labels: Labels,
+        /// Where its agent listens, on a host that must not dial out (`toolyard dtma --listen`).
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
         /// How long the token is good for, such as `30m` or `24h`.
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = seconds)]
         expires: u32,
@@ -52,6 +55,17 @@ pub(crate) enum Command {
         name: Name,
         /// All its labels from now on, such as `zone=a,gpu=yes`; empty for none.
         labels: Labels,
+    },
+    /// Say where a toolbox's agent listens, or that it dials.
+    Address {
+        /// The toolbox.
+        name: Name,
+        /// Where it listens from now on.
+        #[arg(value_name = "HOST:PORT", required_unless_present = "none", conflicts_with = "none")]
+        address: Option<String>,
+        /// It dials from now on.
+        #[arg(long)]
+        none: bool,
     },
     /// Place nothing new on a toolbox and move what may run elsewhere.
     Drain {
@@ -110,8 +124,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             );
         }
         Command::Show { name } => print(context, &client.get(&path(&name)).await?),
-        Command::Enroll { name, labels, expires } => {
-            let body = EnrollToolbox { name, labels, expires_seconds: Some(expires) };
+        Command::Enroll { name, labels, address, expires } => {
+            let body = EnrollToolbox { name, labels, address, expires_seconds: Some(expires) };
             print_token(context, &client.post("/toolboxes", &body).await?);
         }
         Command::Rejoin { name, expires } => {
@@ -122,7 +136,11 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Drain { name } => print(context, &client.post(&format!("{}/drain", path(&name)), &json!({})).await?),
         Command::Resume { name } => print(context, &client.post(&format!("{}/resume", path(&name)), &json!({})).await?),
         Command::Label { name, labels } => {
-            let body = UpdateToolbox { labels: Some(labels) };
+            let body = UpdateToolbox { labels: Some(labels), ..UpdateToolbox::default() };
+            print(context, &client.send(reqwest::Method::PATCH, &path(&name), Some(&body)).await?);
+        }
+        Command::Address { name, address, none: _ } => {
+            let body = UpdateToolbox { address: Some(address.unwrap_or_default()), ..UpdateToolbox::default() };
             print(context, &client.send(reqwest::Method::PATCH, &path(&name), Some(&body)).await?);
         }
         Command::Remove { name } => {
@@ -141,7 +159,10 @@ fn print_token(context: &Context, enrolled: &EnrolledToolbox) {
     let fields = [
         ("token", enrolled.token.clone()),
         ("good until", enrolled.expires_at.to_string()),
-        ("reaches", enrolled.addresses.join(", ")),
+        match &enrolled.toolbox.address {
+            Some(address) => ("is reached at", address.clone()),
+            None => ("reaches", enrolled.addresses.join(", ")),
+        },
         ("command", enrolled.command.clone()),
     ];
     output::print_fields(context.format, enrolled, &fields);
@@ -160,6 +181,7 @@ fn print(context: &Context, toolbox: &Toolbox) {
         ("labels", toolbox.labels.to_string()),
         ("version", toolbox.version.clone().unwrap_or_default()),
         ("certificate until", toolbox.certificate_expires_at.map(|at| at.to_string()).unwrap_or_default()),
+        ("address", toolbox.address.clone().unwrap_or_else(|| "dials".to_owned())),
         ("link", link(&toolbox.link)),
         ("engine", toolbox.engine.clone()),
         ("platform", toolbox.report.platform.clone()),

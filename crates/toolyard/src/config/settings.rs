@@ -100,6 +100,12 @@ pub(crate) struct Settings {
     /// address, or this host's name and address when it listens on all of them.
     pub agent_addresses: Vec<String>,
 
+    /// Address at which `toolyard dtma` waits for its control plane, on a host that must not dial out; its toolbox is
+    /// enrolled with `--address`. When absent the agent dials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub dtma_listen: Option<SocketAddr>,
+
     /// Seconds an agent's certificate is good for; agents renew theirs when two thirds of that have gone.
     #[schemars(range(min = 15, max = 31_536_000))]
     pub agent_certificate_seconds: u32,
@@ -253,6 +259,7 @@ impl Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agent_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
             agent_addresses: Vec::new(),
+            dtma_listen: None,
             agent_certificate_seconds: 24 * 3600,
             toolbox_silence_seconds: 45,
             public_url: None,

@@ -15,17 +15,17 @@ use crate::harness::{EVERYTHING, Engine, Toolyard, alive, signal, wait_until};
 const ONLINE: Duration = Duration::from_secs(60);
 
 /// A `toolyard dtma` of this test's own.
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
     dir: tempfile::TempDir,
 }
 
 impl Agent {
-    fn start(toolyard: &Toolyard, dir: tempfile::TempDir, token: Option<&str>) -> Self {
+    pub(crate) fn start(toolyard: &Toolyard, dir: tempfile::TempDir, token: Option<&str>) -> Self {
         Self::spawn(toolyard.command(), dir, token, &[])
     }
 
-    fn spawn(mut command: Command, dir: tempfile::TempDir, token: Option<&str>, settings: &[&str]) -> Self {
+    pub(crate) fn spawn(mut command: Command, dir: tempfile::TempDir, token: Option<&str>, settings: &[&str]) -> Self {
         let log = dir.path().join("agent.log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
         if let Some(token) = token {
@@ -52,7 +52,7 @@ impl Agent {
     }
 
     #[track_caller]
-    fn wait_online(&self, toolyard: &Toolyard, name: &str) {
+    pub(crate) fn wait_online(&self, toolyard: &Toolyard, name: &str) {
         let until = Instant::now() + ONLINE;
         while toolbox(toolyard, name)["state"] != "online" || toolbox(toolyard, name)["link"]["connected"] != true {
             assert!(Instant::now() < until, "toolbox {name} is not online\n{}\n{}", self.log(), toolyard.log_text());
@@ -60,36 +60,40 @@ impl Agent {
         }
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("agent.log")).unwrap_or_default()
     }
 
     /// `SIGKILL`, leaving its servers to their supervisors.
-    fn kill(mut self) -> tempfile::TempDir {
+    pub(crate) fn kill(mut self) -> tempfile::TempDir {
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.dir
     }
 
     /// Ctrl-C: servers are stopped too.
-    fn interrupt(mut self) {
+    pub(crate) fn interrupt(mut self) {
         signal(self.child.id(), "INT");
         let _ = self.child.wait();
     }
 }
 
-fn directory() -> tempfile::TempDir {
+pub(crate) fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-fn enroll(toolyard: &Toolyard, name: &str, more: &[&str]) -> String {
+pub(crate) fn enroll(toolyard: &Toolyard, name: &str, more: &[&str]) -> String {
     let enrolled = toolyard.json(&[&["toolboxes", "enroll", name], more].concat());
     let token = enrolled["token"].as_str().expect("a token").to_owned();
     assert!(enrolled["command"].as_str().expect("a command").contains(&token), "{enrolled:#}");
     token
 }
 
-fn toolbox(toolyard: &Toolyard, name: &str) -> Value {
+pub(crate) fn toolbox(toolyard: &Toolyard, name: &str) -> Value {
     let list = toolyard.json(&["toolboxes", "list"]);
     let found = list["items"].as_array().and_then(|items| items.iter().find(|item| item["name"] == name).cloned());
     found.unwrap_or_default()
@@ -99,7 +103,7 @@ fn pid_of(server: &Value) -> u32 {
     server["instances"][0]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a running instance")
 }
 
-fn echoes(toolyard: &Toolyard, server: &str) -> bool {
+pub(crate) fn echoes(toolyard: &Toolyard, server: &str) -> bool {
     toolyard.run(&["call", server, "echo", r#"{"message":"over the link"}"#]).status.success()
 }
 

@@ -285,7 +285,7 @@ fn processes_with(mark: &str) -> Vec<u32> {
     pids.filter(names_mark).filter(|pid| alive(*pid)).collect()
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 

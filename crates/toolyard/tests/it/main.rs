@@ -9,6 +9,7 @@ mod console;
 mod docker;
 mod fleet;
 mod harness;
+mod listening;
 mod main_job;
 mod operations;
 mod promote;

@@ -452,6 +452,9 @@ pub struct Toolbox {
     /// When its agent's certificate ends; none for the built-in toolbox and before the first join.
     #[serde(default)]
     pub certificate_expires_at: Option<Timestamp>,
+    /// Where its agent listens, as `host:port`; none when it dials out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// How calls to it fare from here.
     pub link: ToolboxLink,
     /// What it is and can enforce.
@@ -572,6 +575,9 @@ pub struct EnrollToolbox {
     /// What servers may ask of a toolbox, such as `zone=a`.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// Where its agent listens, as `host:port`, when the host must not dial out. Absent, the agent dials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// How long the token is good for; an hour when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 604_800)]
@@ -595,6 +601,9 @@ pub struct UpdateToolbox {
     /// Its labels, in place of those before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
+    /// Where its agent listens, as `host:port`; empty when it dials from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// A new toolbox with what its agent needs, shown once.
@@ -606,7 +615,7 @@ pub struct EnrolledToolbox {
     pub token: String,
     /// Until when.
     pub expires_at: Timestamp,
-    /// Where the agent will reach this Toolyard, as the token says.
+    /// Where the agent will reach this Toolyard, as the token says; one that listens does not dial.
     pub addresses: Vec<String>,
     /// The command to run on the host.
     pub command: String,
