@@ -48,6 +48,8 @@ pub(crate) struct Fleet {
     agents: Mutex<HashMap<ToolboxId, AgentSide>>,
     /// Which runs of its agent asked, by toolbox.
     runs: Mutex<HashMap<ToolboxId, Runs>>,
+    /// Since when, and until when, this control plane could hear agents without a gap.
+    awake: Mutex<Option<(Timestamp, Timestamp)>>,
     /// Wakes every loop, beside the store's own wakes.
     pub(crate) nudge: Notify,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
@@ -115,6 +117,7 @@ impl Fleet {
             answered: Mutex::default(),
             agents: Mutex::default(),
             runs: Mutex::default(),
+            awake: Mutex::default(),
             nudge: Notify::new(),
             snapshots: watch::Sender::new(Arc::default()),
             loops: Mutex::default(),
@@ -185,6 +188,17 @@ impl Fleet {
     /// Notes that everything desired was sent, secrets included.
     pub(crate) fn leased(&self, toolbox: ToolboxId, now: Timestamp) {
         locked(&self.agents).entry(toolbox).or_insert_with(|| AgentSide::new(0)).leased_at = Some(now);
+    }
+
+    /// Notes that this control plane can hear agents at `now`, and tells since when it has without a gap of `longest`.
+    pub(crate) fn awake_since(&self, now: Timestamp, longest: Duration) -> Timestamp {
+        let mut awake = locked(&self.awake);
+        let since = match *awake {
+            Some((since, until)) if now.since(until) <= longest => since,
+            _ => now,
+        };
+        *awake = Some((since, now));
+        since
     }
 
     pub(crate) fn set_usage(&self, toolbox: ToolboxId, usage: HashMap<InstanceId, Usage>) {

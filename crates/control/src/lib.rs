@@ -98,6 +98,8 @@ pub struct ControlOptions {
     pub agent_certificate: Duration,
     /// After how long without a sync a toolbox counts as unreachable.
     pub toolbox_silence: Duration,
+    /// After how long without a sync what ran on a toolbox is placed elsewhere; zero for never.
+    pub toolbox_replace_after: Duration,
     /// Cancelled when everything should end.
     pub shutdown: CancellationToken,
 }

@@ -47,6 +47,20 @@ pub(crate) fn describe_metrics() {
     metrics::describe_gauge!("toolyard_replicas", "Replicas of this control plane that were heard of lately.");
     metrics::describe_gauge!("toolyard_servers", "Servers by the phase they are in.");
     metrics::describe_counter!("toolyard_rollouts_total", "Rollouts that ended, by how.");
+    metrics::describe_gauge!(
+        "toolyard_toolboxes_lost",
+        "Toolboxes that were silent for so long that their servers are placed elsewhere."
+    );
+    metrics::describe_counter!("toolyard_toolboxes_given_up_total", "Toolboxes whose servers were placed elsewhere.");
+    metrics::describe_counter!(
+        "toolyard_toolboxes_held_back_total",
+        "Silent toolboxes that were not given up, because more than half of all were silent."
+    );
+    metrics::describe_counter!("toolyard_instances_lost_total", "Instances given up with their toolbox and replaced.");
+    metrics::describe_counter!(
+        "toolyard_instances_returned_total",
+        "Replaced instances that still ran when their toolbox was heard again."
+    );
     metrics::describe_histogram!(
         "toolyard_sync_seconds",
         metrics::Unit::Seconds,

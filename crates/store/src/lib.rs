@@ -52,7 +52,7 @@ pub use replicas::ReplicaRow;
 pub use revisions::RevisionRow;
 pub use rollouts::RolloutRow;
 pub use servers::{ServerRef, ServerRow};
-pub use toolboxes::{JoinTokenRow, SealedAuthority, ToolboxMark, ToolboxRow};
+pub use toolboxes::{JoinTokenRow, SealedAuthority, ToolboxMark, ToolboxRow, ToolboxSilence};
 pub use toolsets::ToolsetRow;
 pub use tx::{OrgTx, SystemTx, Tx};
 

@@ -30,6 +30,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0009_replicas", include_str!("migrations/m0009_replicas.sql")),
     ("m0010_schedules", include_str!("migrations/m0010_schedules.sql")),
     ("m0011_volumes", include_str!("migrations/m0011_volumes.sql")),
+    ("m0012_lost_toolboxes", include_str!("migrations/m0012_lost_toolboxes.sql")),
     ("m0013_listening", include_str!("migrations/m0013_listening.sql")),
 ];
 

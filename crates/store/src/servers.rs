@@ -423,7 +423,7 @@ impl SystemTx {
     }
 
     /// Servers that serve from toolboxes with more or fewer instances than they should have, or from a toolbox that is
-    /// drained although they may run elsewhere.
+    /// drained or lost although they may run elsewhere.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
@@ -435,7 +435,7 @@ impl SystemTx {
                    JOIN instances ON instances.toolbox_id = toolboxes.id AND instances.ended_at IS NULL \
                    AND instances.desired = 'run' JOIN servers ON servers.serving_rollout_id = instances.rollout_id \
                    AND servers.toolbox_id IS NULL AND servers.enabled AND NOT servers.deleted \
-                   WHERE toolboxes.draining_since IS NOT NULL AND toolboxes.state <> 'removed' LIMIT $1";
+                   WHERE (toolboxes.draining_since IS NOT NULL OR toolboxes.lost_at IS NOT NULL) AND toolboxes.state <> 'removed' LIMIT $1";
         self.refs(sql, limit).await
     }
 

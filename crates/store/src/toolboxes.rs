@@ -27,6 +27,8 @@ pub struct ToolboxRow {
     pub enrolment: u64,
     /// When the newest certificate of its agent ends.
     pub certificate_expires_at: Option<Timestamp>,
+    /// Since when what may run elsewhere is replaced there, because its agent is gone; until it is heard again.
+    pub lost_at: Option<Timestamp>,
     /// When its agent was last heard, as last written.
     pub last_seen_at: Option<Timestamp>,
     /// Its agent's version.
@@ -71,6 +73,23 @@ pub struct ToolboxMark {
     pub enrolment: u64,
 }
 
+/// Whether a toolbox's agent is heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolboxSilence {
+    /// Whose.
+    pub organization: OrganizationId,
+    /// Which.
+    pub id: ToolboxId,
+    /// Whether it is unreachable.
+    pub is_silent: bool,
+    /// Whether what ran there is replaced.
+    pub is_lost: bool,
+    /// When its agent was last heard, as last written.
+    pub last_seen_at: Timestamp,
+    /// What is said of it.
+    pub message: String,
+}
+
 /// The control plane's CA: its certificate (PEM), and its key sealed by the vault.
 #[derive(Clone, Debug)]
 pub struct SealedAuthority {
@@ -81,7 +100,8 @@ pub struct SealedAuthority {
 }
 
 const COLUMNS: &str = "id, name, state, reason, message, since, built_in, draining_since, labels, enrolment, \
-                       certificate_expires_at, last_seen_at, agent_version, report, generation, created_at";
+                       certificate_expires_at, last_seen_at, agent_version, report, generation, created_at, \
+                       lost_at";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -101,6 +121,7 @@ struct Row {
     report: String,
     generation: i64,
     created_at: i64,
+    lost_at: Option<i64>,
 }
 
 impl TryFrom<Row> for ToolboxRow {
@@ -121,6 +142,7 @@ impl TryFrom<Row> for ToolboxRow {
             labels: json("toolboxes.labels", &row.labels)?,
             enrolment: count("toolboxes.enrolment", row.enrolment)?,
             certificate_expires_at: row.certificate_expires_at.map(Timestamp::from_ms),
+            lost_at: row.lost_at.map(Timestamp::from_ms),
             last_seen_at: row.last_seen_at.map(Timestamp::from_ms),
             agent_version: row.agent_version,
             report: json("toolboxes.report", &row.report)?,
@@ -141,6 +163,16 @@ struct MarkRow {
     id: String,
     generation: i64,
     enrolment: i64,
+}
+
+#[derive(FromQueryResult)]
+struct SilenceRow {
+    organization_id: String,
+    id: String,
+    state: String,
+    lost_at: Option<i64>,
+    last_seen_at: i64,
+    message: String,
 }
 
 #[derive(FromQueryResult)]
@@ -172,7 +204,7 @@ impl OrgTx {
     pub async fn insert_toolbox(&self, toolbox: &ToolboxRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO toolboxes (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -192,19 +224,23 @@ impl OrgTx {
             to_json(&toolbox.report).into(),
             to_i64(toolbox.generation).into(),
             toolbox.created_at.as_ms().into(),
+            toolbox.lost_at.map(Timestamp::as_ms).into(),
         ];
         self.execute(&sql, values).await?;
         Ok(())
     }
 
     /// Writes what an agent's sync may change of a toolbox; its generation, its enrolment and what an operator
-    /// sets have statements of their own, so that a sync under way never takes them back.
+    /// sets have statements of their own, so that a sync under way never takes them back. One that is not unreachable
+    /// is not lost.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn update_toolbox(&self, toolbox: &ToolboxRow) -> Result<()> {
         let sql = "UPDATE toolboxes SET state = $3, reason = $4, message = $5, since = $6, last_seen_at = $7, \
-                   agent_version = $8, report = $9 WHERE organization_id = $1 AND id = $2";
+                   agent_version = $8, report = $9, \
+                   lost_at = CASE WHEN $3 = 'unreachable' THEN lost_at ELSE NULL END \
+                   WHERE organization_id = $1 AND id = $2";
         let values = [
             self.organization().to_string().into(),
             toolbox.id.to_string().into(),
@@ -218,6 +254,30 @@ impl OrgTx {
         ];
         self.execute(sql, values).await?;
         Ok(())
+    }
+
+    /// Says of an unreachable toolbox whether what may run elsewhere is replaced, and why; `false` when its agent was
+    /// heard since `silent_since`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_toolbox_lost(
+        &self,
+        id: ToolboxId,
+        lost_at: Option<Timestamp>,
+        message: &str,
+        silent_since: Timestamp,
+    ) -> Result<bool> {
+        let sql = "UPDATE toolboxes SET lost_at = $3, message = $4 WHERE organization_id = $1 AND id = $2 \
+                   AND state = 'unreachable' AND COALESCE(last_seen_at, 0) <= $5";
+        let values = [
+            self.organization().to_string().into(),
+            id.to_string().into(),
+            lost_at.map(Timestamp::as_ms).into(),
+            message.into(),
+            silent_since.as_ms().into(),
+        ];
+        Ok(self.execute(sql, values).await? > 0)
     }
 
     /// Writes since when a toolbox is to take nothing new, if it is.
@@ -516,6 +576,28 @@ impl SystemTx {
         let rows = self.rows::<OwnerRow>(sql, [at.as_ms().into(), i64::from(limit).into()]).await?;
         rows.into_iter()
             .map(|row| Ok((parse("toolboxes.organization_id", &row.organization_id)?, parse("toolboxes.id", &row.id)?)))
+            .collect()
+    }
+
+    /// Every toolbox whose agent was heard once, by whether it is silent now.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn toolbox_silences(&self) -> Result<Vec<ToolboxSilence>> {
+        let sql = "SELECT organization_id, id, state, lost_at, COALESCE(last_seen_at, 0) AS last_seen_at, message \
+                   FROM toolboxes WHERE state IN ('online', 'unreachable') ORDER BY id";
+        let rows = self.rows::<SilenceRow>(sql, []).await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(ToolboxSilence {
+                    organization: parse("toolboxes.organization_id", &row.organization_id)?,
+                    id: parse("toolboxes.id", &row.id)?,
+                    is_silent: row.state == ToolboxState::Unreachable.as_str(),
+                    is_lost: row.lost_at.is_some(),
+                    last_seen_at: Timestamp::from_ms(row.last_seen_at),
+                    message: row.message,
+                })
+            })
             .collect()
     }
 

@@ -258,6 +258,7 @@ fn control_options(
         call_retention_days: settings.call_retention_days,
         agent_certificate: Duration::from_secs(settings.agent_certificate_seconds.into()),
         toolbox_silence: Duration::from_secs(settings.toolbox_silence_seconds.into()),
+        toolbox_replace_after: Duration::from_secs(settings.toolbox_replace_after_seconds.into()),
         shutdown: stopping.clone(),
     })
 }

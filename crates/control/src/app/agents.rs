@@ -368,6 +368,8 @@ struct News<'a> {
     toolbox: ToolboxRow,
     toolbox_changed: bool,
     raise_above: Option<u64>,
+    /// What an agent that was given up still runs although it was replaced, when it is heard again.
+    replaced: usize,
     instances: Vec<InstanceRow>,
     jobs: Vec<(JobRow, &'a JobResult)>,
 }
@@ -381,11 +383,14 @@ impl<'a> News<'a> {
             || toolbox.agent_version != before.agent_version;
         let observed = &request.observed;
         let current = request.generation == before.generation;
-        let instances = changed_instances(tx.instances_on(id).await?, observed, current, now);
+        let known = tx.instances_on(id).await?;
+        let returns = before.lost_at.is_some() && toolbox.status.phase == ToolboxState::Online;
+        let replaced = if returns { strays(&known, observed) } else { 0 };
+        let instances = changed_instances(known, observed, current, now);
         let pending: HashMap<_, _> = tx.jobs_on(id).await?.into_iter().map(|job| (job.id, job)).collect();
         let jobs = observed.jobs.iter().filter_map(|result| Some((pending.get(&result.id)?.clone(), result))).collect();
         let raise_above = (request.generation > before.generation).then_some(request.generation);
-        Ok(Self { toolbox, toolbox_changed, raise_above, instances, jobs })
+        Ok(Self { toolbox, toolbox_changed, raise_above, replaced, instances, jobs })
     }
 
     fn is_nothing(&self) -> bool {
@@ -405,6 +410,9 @@ impl<'a> News<'a> {
             tx.update_toolbox(&self.toolbox).await?;
             let data = json!({ "id": self.toolbox.id, "state": self.toolbox.status.phase });
             tx.event("toolbox.changed", format!("toolbox/{}", self.toolbox.name), data);
+            if self.toolbox.lost_at.is_some() {
+                self.returned(tx).await?;
+            }
         } else {
             tx.update_toolbox(&ToolboxRow { last_seen_at: Some(now), ..self.toolbox.clone() }).await?;
         }
@@ -420,6 +428,32 @@ impl<'a> News<'a> {
         }
         Ok(())
     }
+
+    /// Tells that a toolbox that was given up is there again: what was replaced meanwhile ends with this sync's answer.
+    async fn returned(&self, tx: &mut OrgTx) -> Result<()> {
+        let data = json!({ "id": self.toolbox.id, "stops": self.replaced });
+        tx.event("toolbox.returned", format!("toolbox/{}", self.toolbox.name), data);
+        tx.audit(&NewAudit {
+            actor: "system:lost".to_owned(),
+            actor_display: "lost toolboxes".to_owned(),
+            action: "toolbox.return".to_owned(),
+            ..line(&self.toolbox, true, json!({ "stops": self.replaced }), None)
+        })
+        .await?;
+        // An agent that saw the newest state before it fell silent must hear it again.
+        tx.bump_generation(self.toolbox.id).await?;
+        metrics::counter!("toolyard_instances_returned_total")
+            .increment(u64::try_from(self.replaced).unwrap_or(u64::MAX));
+        tracing::warn!(toolbox.name = %self.toolbox.name, stops = self.replaced, "a toolbox that was given up is there again");
+        Ok(())
+    }
+}
+
+/// How many instances an agent still runs that it should know nothing of.
+fn strays(known: &[InstanceRow], observed: &Observed) -> usize {
+    let known: BTreeSet<_> = known.iter().map(|instance| instance.id).collect();
+    let runs = |it: &&ObservedInstance| !matches!(it.status.phase, Phase::Stopped | Phase::Failed);
+    observed.instances.iter().filter(runs).filter(|it| !known.contains(&it.id)).count()
 }
 
 /// Whether a toolbox is and enforces the same; what its host has left changes all the time.

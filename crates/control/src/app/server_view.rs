@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use toolyard_store::{InstanceRow, OrgTx, ProbeRow, RolloutRow, ServerRow, ToolboxRow};
 use toolyard_types::api::servers::{Instance, Rollout, Server};
 use toolyard_types::spec::EntryVersion;
-use toolyard_types::state::{Phase, Status, ToolboxState};
+use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{Name, RevisionId, RolloutId, ServerId, ToolboxId};
 
 use crate::reconcile::phase::{Facts, roll_up, shown_status};
@@ -63,7 +63,18 @@ impl<'a> Views<'a> {
         let live = self.live.get(&row.id).map(Vec::as_slice).unwrap_or_default();
         let rollout = row.rollout.and_then(|id| self.rollouts.get(&id));
         let probe = row.serving_revision.and_then(|revision| self.probes.get(&revision));
-        roll_up(&Facts { server: row, rollout, live, probe, silent: &self.silent })
+        let mut status = roll_up(&Facts { server: row, rollout, live, probe, silent: &self.silent });
+        if status.reason == Reason::ToolboxUnreachable
+            && let Some(lost) =
+                live.iter().filter_map(|it| self.toolboxes.get(&it.toolbox)).find(|it| it.lost_at.is_some())
+        {
+            status.message = if row.toolbox.is_some() {
+                format!("its toolbox `{}` is gone, and it must run there", lost.name)
+            } else {
+                format!("its toolbox `{}` is gone; another instance begins where one may run", lost.name)
+            };
+        }
+        status
     }
 
     /// How one of them looks.

@@ -268,6 +268,7 @@ pub(crate) mod tests {
             labels: Labels::default(),
             enrolment: 1,
             certificate_expires_at: None,
+            lost_at: None,
             last_seen_at: None,
             agent_version: None,
             report: ToolboxReport::default(),
@@ -304,6 +305,7 @@ pub(crate) mod tests {
             arguments: Vec::new(),
             environment: std::collections::BTreeMap::new(),
             registry: None,
+            http: None,
         };
         let revision = RevisionRow {
             id: rollout.to_revision,

@@ -7,6 +7,7 @@
 pub(crate) mod case;
 mod follow_up;
 mod generations;
+mod lost;
 pub(crate) mod phase;
 mod place;
 mod remote;
@@ -71,6 +72,7 @@ pub(crate) fn spawn(control: &Control) {
         schedule every 5 s;
         follow_up every 2 s;
         generations every 1 s;
+        lost every 5 s;
         remote every 2 s;
         trim every 300 s;
     }

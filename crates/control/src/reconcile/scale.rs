@@ -1,15 +1,17 @@
-//! *Scale*: keeps what serves at the number of instances that is wanted, and off toolboxes that are drained.
+//! *Scale*: keeps what serves at the number of instances that is wanted, and off toolboxes that are drained or lost.
 //!
 //! A lost instance is placed again, a missing one added, one too many ended. An instance on a toolbox that is drained
 //! is moved when its server may run elsewhere: a new one first, which passes the same gate as in a rollout (it takes
 //! calls once it answered), then the old one ends. With `recreate` two must not run at once, so the old one goes first.
+//! What ran on a toolbox that is lost counts as ended once others answer in its place (with `recreate`, once there is
+//! another place): nobody can observe its end.
 //! While a rollout is under way only a server that has nothing left to serve with is helped.
 
 use std::collections::{BTreeSet, HashMap};
 
 use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RolloutRow, ServerRef, ServerRow};
 use toolyard_types::spec::Strategy;
-use toolyard_types::state::Phase;
+use toolyard_types::state::{Phase, Reason, Status};
 use toolyard_types::{InstanceId, Timestamp, ToolboxId};
 
 use super::Pass;
@@ -96,11 +98,14 @@ enum Change {
     Place(ToolboxId),
     /// These end.
     Dismiss(Vec<InstanceId>),
+    /// These are gone with their toolbox.
+    GiveUp(Vec<InstanceId>),
 }
 
 fn decide(situation: &Situation) -> Option<Change> {
     let Situation { case, under_way } = situation;
-    let running = case.mine.iter().filter(|instance| instance.should_serve()).count();
+    let lost = lost(case);
+    let running = case.mine.iter().filter(|it| it.should_serve() && !lost.contains(&it.toolbox)).count();
     if let Some((rollout, strategy)) = under_way {
         // One that is observed goes back by itself; while a `recreate` is under way the old one is down on purpose.
         let is_down = running == 0 && *strategy == Strategy::Surge && rollout.switched_at.is_none();
@@ -116,10 +121,19 @@ fn decide(situation: &Situation) -> Option<Change> {
     let shape = Shape {
         replicas: usize::try_from(case.server.replicas).unwrap_or(usize::MAX),
         one_at_a_time: case.revision.spec.strategy == Strategy::Recreate,
+        lost,
         drained: if case.server.toolbox.is_some() { BTreeSet::new() } else { drained },
         place: place::choose(case).ok(),
     };
     plan(&shape, &case.mine)
+}
+
+/// The lost toolboxes, as far as they concern a server: one that must run there waits for it.
+fn lost(case: &Case) -> BTreeSet<ToolboxId> {
+    if case.server.toolbox.is_some() {
+        return BTreeSet::new();
+    }
+    case.places.toolboxes.iter().filter(|toolbox| toolbox.lost_at.is_some()).map(|toolbox| toolbox.id).collect()
 }
 
 /// What the number and the places of instances should be.
@@ -129,14 +143,18 @@ struct Shape {
     one_at_a_time: bool,
     /// Toolboxes that instances should leave.
     drained: BTreeSet<ToolboxId>,
+    /// Toolboxes whose instances are gone.
+    lost: BTreeSet<ToolboxId>,
     /// Where another one could go.
     place: Option<ToolboxId>,
 }
 
 /// The next step towards a shape; `None` when nothing is to be done, or can be.
 fn plan(shape: &Shape, instances: &[InstanceRow]) -> Option<Change> {
-    let (leaving, kept): (Vec<_>, Vec<_>) = instances
+    let (gone, here): (Vec<_>, Vec<_>) = instances.iter().partition(|instance| shape.lost.contains(&instance.toolbox));
+    let (leaving, kept): (Vec<_>, Vec<_>) = here
         .iter()
+        .copied()
         .filter(|instance| instance.should_serve())
         .partition(|instance| shape.drained.contains(&instance.toolbox));
     if kept.len() > shape.replicas {
@@ -145,6 +163,9 @@ fn plan(shape: &Shape, instances: &[InstanceRow]) -> Option<Change> {
     let ready = kept.iter().filter(|instance| instance.status.phase == Phase::Ready).count();
     if !leaving.is_empty() && (ready >= shape.replicas || (shape.one_at_a_time && shape.place.is_some())) {
         return Some(Change::Dismiss(leaving.iter().map(|instance| instance.id).collect()));
+    }
+    if !gone.is_empty() && (ready >= shape.replicas || (shape.one_at_a_time && shape.place.is_some())) {
+        return Some(Change::GiveUp(gone.iter().map(|instance| instance.id).collect()));
     }
     // Beyond the number that is wanted there is one more only while it takes over from one that leaves.
     let room = if shape.one_at_a_time { instances.len() < shape.replicas } else { kept.len() < shape.replicas };
@@ -170,7 +191,34 @@ async fn apply(tx: &mut OrgTx, case: &Case, change: Change, now: Timestamp) -> R
             insert_instance(tx, &case.rollout, case.revision.id, toolbox, InstanceWish::Run, now).await
         }
         Change::Dismiss(ids) => dismiss(tx, case.mine.iter().filter(|instance| ids.contains(&instance.id))).await,
+        Change::GiveUp(ids) => {
+            for instance in case.mine.iter().filter(|instance| ids.contains(&instance.id)) {
+                give_up(tx, case, instance, now).await?;
+            }
+            Ok(())
+        }
     }
+}
+
+/// Counts an instance as ended with its toolbox, whose agent ends what is left of it when it is heard again.
+async fn give_up(tx: &mut OrgTx, case: &Case, instance: &InstanceRow, now: Timestamp) -> Result<()> {
+    let message = case.toolbox(instance.toolbox).map_or_else(
+        || "lost with its toolbox".to_owned(),
+        |toolbox| {
+            let heard = toolbox.last_seen_at.unwrap_or_default();
+            format!("lost with its toolbox `{}`, which was last heard at {heard}; it was replaced", toolbox.name)
+        },
+    );
+    let ended = InstanceRow {
+        status: Status::new(Phase::Stopped, Reason::ToolboxUnreachable, message, now),
+        desired: InstanceWish::Stop,
+        ended_at: Some(now),
+        ..instance.clone()
+    };
+    tx.update_instance(&ended).await?;
+    tx.bump_generation(instance.toolbox).await?;
+    metrics::counter!("toolyard_instances_lost_total").increment(1);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -190,6 +238,7 @@ mod tests {
             begin in proptest::collection::vec((0..4_usize, any::<bool>()), 0..8),
             replicas in 1..5_usize,
             drained in proptest::collection::vec(any::<bool>(), 4),
+            lost in proptest::collection::vec(any::<bool>(), 4),
         ) {
             let toolboxes: Vec<_> = (0..5).map(|_| ToolboxId::generate()).collect();
             let server = rows::server();
@@ -203,16 +252,19 @@ mod tests {
             let shape = Shape {
                 replicas,
                 one_at_a_time: false,
+                lost: (0..4).filter(|at| lost[*at]).map(|at| toolboxes[at]).collect(),
                 drained: (0..4).filter(|at| drained[*at]).map(|at| toolboxes[at]).collect(),
                 place: Some(toolboxes[4]),
             };
-            let answering = |all: &[InstanceRow]| all.iter().filter(|row| row.status.phase == Phase::Ready).count();
+            let answering = |all: &[InstanceRow]| {
+                all.iter().filter(|row| row.status.phase == Phase::Ready && !shape.lost.contains(&row.toolbox)).count()
+            };
             let enough = answering(&all).min(replicas);
             for step in 0.. {
                 prop_assert!(step < 40, "it comes to an end");
                 match plan(&shape, &all) {
                     Some(Change::Place(toolbox)) => all.push(instance(toolbox, false)),
-                    Some(Change::Dismiss(ids)) => all.retain(|row| !ids.contains(&row.id)),
+                    Some(Change::Dismiss(ids) | Change::GiveUp(ids)) => all.retain(|row| !ids.contains(&row.id)),
                     // Nothing to do until one that starts answers.
                     None => match all.iter_mut().find(|row| row.status.phase != Phase::Ready) {
                         Some(row) => row.status.phase = Phase::Ready,
@@ -222,7 +274,7 @@ mod tests {
                 prop_assert!(answering(&all) >= enough, "{} of {enough} answer", answering(&all));
             }
             prop_assert_eq!(all.len(), replicas);
-            prop_assert!(all.iter().all(|row| !shape.drained.contains(&row.toolbox)));
+            prop_assert!(all.iter().all(|row| !shape.drained.contains(&row.toolbox) && !shape.lost.contains(&row.toolbox)));
         }
     }
 
@@ -232,12 +284,36 @@ mod tests {
         let rollout = rows::rollout(&server, RolloutState::Done);
         let mut old = rows::instance(&rollout, Phase::Ready);
         let place = ToolboxId::generate();
-        let shape = |place| Shape { replicas: 1, one_at_a_time: true, drained: BTreeSet::from([old.toolbox]), place };
+        let shape = |place| Shape {
+            replicas: 1,
+            one_at_a_time: true,
+            drained: BTreeSet::from([old.toolbox]),
+            lost: BTreeSet::new(),
+            place,
+        };
         let (nowhere, somewhere) = (shape(None), shape(Some(place)));
         assert_eq!(plan(&nowhere, &[old.clone()]), None);
         assert_eq!(plan(&somewhere, &[old.clone()]), Some(Change::Dismiss(vec![old.id])));
         old.desired = InstanceWish::Retire;
         assert_eq!(plan(&somewhere, &[old.clone()]), None, "it has not ended yet");
         assert_eq!(plan(&somewhere, &[]), Some(Change::Place(place)));
+    }
+
+    #[test]
+    fn with_one_writer_what_is_lost_is_given_up_first_and_only_when_there_is_another_place() {
+        let server = rows::server();
+        let rollout = rows::rollout(&server, RolloutState::Done);
+        let old = rows::instance(&rollout, Phase::Ready);
+        let place = ToolboxId::generate();
+        let shape = |place| Shape {
+            replicas: 1,
+            one_at_a_time: true,
+            drained: BTreeSet::new(),
+            lost: BTreeSet::from([old.toolbox]),
+            place,
+        };
+        assert_eq!(plan(&shape(None), &[old.clone()]), None);
+        assert_eq!(plan(&shape(Some(place)), &[old.clone()]), Some(Change::GiveUp(vec![old.id])));
+        assert_eq!(plan(&shape(Some(place)), &[]), Some(Change::Place(place)));
     }
 }

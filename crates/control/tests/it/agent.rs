@@ -103,6 +103,11 @@ impl FakeAgent {
         Self { state, changed, task }
     }
 
+    /// Is not heard any more, and runs on what it has.
+    pub(crate) fn vanish(&self) {
+        self.task.abort();
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics while it holds it")
     }

@@ -205,6 +205,7 @@ async fn options(database: &TestDatabase, clock: Clock) -> ControlOptions {
         call_retention_days: 30,
         agent_certificate: Duration::from_secs(24 * 3600),
         toolbox_silence: Duration::from_secs(45),
+        toolbox_replace_after: Duration::from_secs(300),
         shutdown: CancellationToken::new(),
     }
 }

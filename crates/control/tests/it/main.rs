@@ -9,6 +9,7 @@ mod catalog_sync;
 mod ground;
 mod harness;
 mod identity;
+mod lost;
 mod rollouts;
 mod server_settings;
 mod servers;

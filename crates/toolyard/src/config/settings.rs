@@ -114,6 +114,11 @@ pub(crate) struct Settings {
     #[schemars(range(min = 5, max = 3600))]
     pub toolbox_silence_seconds: u32,
 
+    /// Seconds without a word from its agent after which the servers of a toolbox that may run elsewhere are placed
+    /// there; 0 for never.
+    #[schemars(range(max = 604_800))]
+    pub toolbox_replace_after_seconds: u32,
+
     /// The address people and clients use, such as `https://toolyard.example.com`. Needed in production.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
@@ -262,6 +267,7 @@ impl Settings {
             dtma_listen: None,
             agent_certificate_seconds: 24 * 3600,
             toolbox_silence_seconds: 45,
+            toolbox_replace_after_seconds: 300,
             public_url: None,
             database_url: None,
             vault_key: None,

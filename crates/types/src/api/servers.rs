@@ -446,6 +446,9 @@ pub struct Toolbox {
     /// Its agent's version.
     #[serde(default)]
     pub version: Option<String>,
+    /// Since when what may run elsewhere is placed there, because its agent has been silent for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<Timestamp>,
     /// When its agent was last heard.
     #[serde(default)]
     pub last_seen_at: Option<Timestamp>,

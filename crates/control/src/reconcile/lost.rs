@@ -1,0 +1,155 @@
+//! *Lost*: a toolbox that has been unreachable for long is given up, so that *scale* places what ran there elsewhere.
+//!
+//! The silence counts from when this control plane could have heard: from its start, and anew after it was held up
+//! itself. When more than half of all toolboxes fell silent together, the fault is more likely on this side of the
+//! network: none of them is given up, and each says why.
+
+use std::time::Duration;
+
+use serde_json::json;
+use toolyard_store::{NewAudit, OrgTx, ToolboxRow, ToolboxSilence};
+use toolyard_types::Timestamp;
+
+use super::Pass;
+use crate::{Control, Result};
+
+/// Two runs further apart than this mean that the control plane was held up: it slept, or had no database.
+const LONGEST_GAP: Duration = Duration::from_secs(90);
+const HELD_BACK: &str = "its servers are not placed elsewhere: more than half of all toolboxes fell silent, which looks \
+                         like a fault of the control plane's own network. Drain or remove it to move them";
+
+pub(crate) async fn run(control: &Control) -> Result<Pass> {
+    let after = control.options().toolbox_replace_after;
+    let mut pass = Pass::default();
+    if after.is_zero() {
+        return Ok(pass);
+    }
+    let all = control.store().system_read("looking for toolboxes that are gone").await?.toolbox_silences().await?;
+    let now = control.clock().now();
+    let awake = now.since(control.fleet().awake_since(now, LONGEST_GAP));
+    metrics::gauge!("toolyard_toolboxes_lost").set(number(all.iter().filter(|it| it.is_lost).count()));
+    let due = due(&all, now, awake, after);
+    let verdict = if together(&all) { Verdict::HoldBack } else { Verdict::GiveUp };
+    for silence in due {
+        match judge(control, silence, verdict, now, after).await {
+            Ok(changed) => pass.changed += usize::from(changed),
+            Err(error) => pass.failed(&error),
+        }
+    }
+    Ok(pass)
+}
+
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    GiveUp,
+    HoldBack,
+}
+
+/// The toolboxes that were silent for long enough, all of it while somebody listened.
+fn due(all: &[ToolboxSilence], now: Timestamp, awake: Duration, after: Duration) -> Vec<&ToolboxSilence> {
+    let long = |it: &&ToolboxSilence| now.since(it.last_seen_at).min(awake) >= after;
+    all.iter().filter(|it| it.is_silent && !it.is_lost).filter(long).collect()
+}
+
+/// Whether more than half of the toolboxes that were there fell silent. Those given up before are another story.
+fn together(all: &[ToolboxSilence]) -> bool {
+    let there = all.iter().filter(|it| !it.is_lost);
+    let silent = there.clone().filter(|it| it.is_silent).count();
+    silent * 2 > there.count()
+}
+
+async fn judge(
+    control: &Control,
+    silence: &ToolboxSilence,
+    verdict: Verdict,
+    now: Timestamp,
+    after: Duration,
+) -> Result<bool> {
+    let heard = silence.last_seen_at;
+    let (message, lost_at) = match verdict {
+        Verdict::HoldBack => (format!("its agent was last heard at {heard}; {HELD_BACK}"), None),
+        Verdict::GiveUp => {
+            (format!("its agent was last heard at {heard}; what may run elsewhere is placed there"), Some(now))
+        }
+    };
+    if verdict == Verdict::HoldBack && silence.message == message {
+        return Ok(false);
+    }
+    let mut tx = control.store().org(silence.organization).await?;
+    let Some(toolbox) = tx.toolbox_by_id(silence.id).await? else { return Ok(false) };
+    if !tx.set_toolbox_lost(toolbox.id, lost_at, &message, heard).await? {
+        return Ok(false);
+    }
+    tell(&mut tx, &toolbox, verdict, heard, after).await?;
+    tx.commit().await?;
+    match verdict {
+        Verdict::GiveUp => {
+            metrics::counter!("toolyard_toolboxes_given_up_total").increment(1);
+            tracing::warn!(toolbox.name = %toolbox.name, last_heard = %heard, "a toolbox was given up; its servers are placed elsewhere");
+        }
+        Verdict::HoldBack => {
+            metrics::counter!("toolyard_toolboxes_held_back_total").increment(1);
+            tracing::error!(toolbox.name = %toolbox.name, last_heard = %heard, "{HELD_BACK}");
+        }
+    }
+    Ok(true)
+}
+
+async fn tell(tx: &mut OrgTx, toolbox: &ToolboxRow, verdict: Verdict, heard: Timestamp, after: Duration) -> Result<()> {
+    let lost = verdict == Verdict::GiveUp;
+    let data = json!({ "id": toolbox.id, "state": toolbox.status.phase, "lost": lost, "last_heard_at": heard });
+    tx.event("toolbox.changed", format!("toolbox/{}", toolbox.name), data);
+    let detail = if lost {
+        json!({ "last_heard_at": heard, "after_seconds": after.as_secs() })
+    } else {
+        json!({ "last_heard_at": heard, "why": HELD_BACK })
+    };
+    let line = NewAudit {
+        actor: "system:lost".to_owned(),
+        actor_display: "lost toolboxes".to_owned(),
+        action: "toolbox.replace".to_owned(),
+        target: format!("toolbox/{}", toolbox.name),
+        done: lost,
+        detail,
+        request_id: None,
+    };
+    Ok(tx.audit(&line).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use toolyard_types::{OrganizationId, ToolboxId};
+
+    use super::*;
+
+    fn seen(seconds: i64, is_silent: bool, is_lost: bool) -> ToolboxSilence {
+        ToolboxSilence {
+            organization: OrganizationId::generate(),
+            id: ToolboxId::generate(),
+            is_silent,
+            is_lost,
+            last_seen_at: Timestamp::from_ms(seconds * 1000),
+            message: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_toolbox_is_due_after_a_silence_that_somebody_listened_to() {
+        let all = [seen(0, true, false), seen(990, false, false), seen(800, true, false), seen(0, true, true)];
+        let (now, after) = (Timestamp::from_ms(1_000_000), Duration::from_secs(300));
+        assert_eq!(due(&all, now, Duration::from_secs(1000), after), [&all[0]]);
+        assert!(due(&all, now, Duration::from_secs(299), after).is_empty(), "the control plane began a moment ago");
+    }
+
+    #[test]
+    fn more_than_half_at_once_is_our_own_fault() {
+        let (up, down, lost) = (seen(990, false, false), seen(0, true, false), seen(0, true, true));
+        assert!(together(&[down.clone(), down.clone(), up.clone()]));
+        assert!(!together(&[down.clone(), up.clone()]), "half is not more than half");
+        assert!(!together(&[lost.clone(), lost, down, up]), "those given up before do not count");
+    }
+}

@@ -1,0 +1,117 @@
+//! Toolboxes that vanish: what ran there is placed elsewhere, once, and ends where it was when they are back.
+
+use serde_json::{Value, json};
+
+use crate::agent::FakeAgent;
+use crate::harness::{Engine, TestControl, both_engines};
+use crate::servers::EVERYTHING;
+
+/// Less than the silence after which a toolbox is unreachable.
+const STEP_MS: i64 = 40_000;
+
+/// Time passes, in which only these agents are heard.
+async fn pass(t: &TestControl, ms: i64, heard: &[(&str, &FakeAgent)]) {
+    for _ in 0..ms / STEP_MS {
+        t.clock.step_ms(STEP_MS);
+        let now = t.clock.now();
+        for (name, agent) in heard {
+            agent.uses(1, 1, now);
+            t.wait(&format!("/api/v1/toolboxes/{name}"), |_, body| body["last_seen_at"] == json!(now)).await;
+        }
+        t.control.wake_loops();
+        t.wait_loop("follow_up").await;
+        t.wait_loop("lost").await;
+    }
+}
+
+async fn toolbox_id(t: &TestControl, name: &str) -> toolyard_types::ToolboxId {
+    let body = t.get(&format!("/api/v1/toolboxes/{name}")).await.expect(200).body;
+    body["id"].as_str().unwrap().parse().unwrap()
+}
+
+async fn audited(t: &TestControl, action: &str) -> Vec<Value> {
+    let audit = t.get("/api/v1/audit?limit=200").await.expect(200).body;
+    audit["items"].as_array().unwrap().iter().filter(|line| line["action"] == action).cloned().collect()
+}
+
+/// Servers on `edge`, which then vanishes; another toolbox is there.
+async fn vanished(engine: Engine) -> (TestControl, FakeAgent, FakeAgent) {
+    let t = TestControl::start(engine).await;
+    let edge = t.join("edge").await;
+    t.deploy("free").await;
+    t.post("/api/v1/servers", json!({ "name": "tied", "entry": EVERYTHING, "toolbox": "edge" })).await.expect(201);
+    t.wait_rollout("tied", "done").await;
+    let local = FakeAgent::local(&t.control).await;
+    t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+    edge.vanish();
+    (t, edge, local)
+}
+
+both_engines! {
+    async fn what_ran_on_a_toolbox_that_vanished_runs_elsewhere_and_ends_there_when_it_is_back(engine) {
+        let (t, edge, local) = vanished(engine).await;
+        pass(&t, 280_000, &[("local", &local)]).await;
+        let waits = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
+        assert_eq!((&waits["state"], &waits["lost_at"]), (&json!("unreachable"), &Value::Null), "{waits}");
+        assert_eq!(t.get("/api/v1/servers/free").await.body["reason"], "toolbox_unreachable");
+        pass(&t, 40_000, &[("local", &local)]).await;
+        let moved = t.wait("/api/v1/servers/free", |_, body| {
+            let instances = body["instances"].as_array().unwrap();
+            body["phase"] == "ready" && instances.len() == 1 && instances[0]["toolbox"] == "local"
+        }).await;
+        assert_eq!(moved["revision"], 1);
+        let tied = t.get("/api/v1/servers/tied").await.expect(200).body;
+        assert_eq!((&tied["phase"], &tied["reason"]), (&json!("degraded"), &json!("toolbox_unreachable")), "{tied}");
+        assert_eq!(tied["message"], "its toolbox `edge` is gone, and it must run there");
+        let lost = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
+        assert!(lost["message"].as_str().unwrap().ends_with("what may run elsewhere is placed there"), "{lost}");
+        assert!(lost["lost_at"].is_string(), "{lost}");
+        let lines = audited(&t, "toolbox.replace").await;
+        assert_eq!((lines.len(), &lines[0]["outcome"], &lines[0]["target"]), (1, &json!("done"), &json!("toolbox/edge")));
+        assert_eq!(edge.deeds(), ["run free@1", "run tied@1"]);
+
+        let _back = edge.continue_with(&t.control, toolbox_id(&t, "edge").await);
+        let back = t.wait("/api/v1/toolboxes/edge", |_, body| body["state"] == "online").await;
+        assert_eq!(back["lost_at"], Value::Null);
+        t.wait("/api/v1/version", |_, _| edge.deeds() == ["run free@1", "run tied@1", "stop free@1"]).await;
+        let lines = audited(&t, "toolbox.return").await;
+        assert_eq!((lines.len(), &lines[0]["detail"]["stops"]), (1, &json!(1)), "{lines:?}");
+        t.wait("/api/v1/servers/tied", |_, body| body["phase"] == "ready").await;
+        let stays = t.get("/api/v1/servers/free").await.expect(200).body;
+        assert_eq!((&stays["instance_id"], &stays["phase"]), (&moved["instance_id"], &json!("ready")));
+    }
+
+    async fn a_control_plane_that_was_restarted_or_held_up_waits_anew(engine) {
+        let (t, _edge, local) = vanished(engine).await;
+        pass(&t, 240_000, &[("local", &local)]).await;
+        // It sleeps for an hour, and hears nobody meanwhile.
+        t.clock.step_ms(3_600_000);
+        pass(&t, 240_000, &[("local", &local)]).await;
+        let (clock, toolbox) = (t.clock.clone(), t.control.local_toolbox().await.unwrap().unwrap());
+        let t = TestControl::on(t.stop().await, clock).await;
+        let local = local.continue_with(&t.control, toolbox);
+        pass(&t, 240_000, &[("local", &local)]).await;
+        assert_eq!(t.get("/api/v1/toolboxes/edge").await.expect(200).body["lost_at"], Value::Null);
+        pass(&t, 80_000, &[("local", &local)]).await;
+        assert!(t.get("/api/v1/toolboxes/edge").await.expect(200).body["lost_at"].is_string());
+    }
+
+    async fn when_most_toolboxes_vanish_at_once_none_is_given_up(engine) {
+        let (t, edge, local) = vanished(engine).await;
+        let other = t.join("other").await;
+        other.vanish();
+        pass(&t, 400_000, &[("local", &local)]).await;
+        let held = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
+        assert_eq!((&held["state"], &held["lost_at"]), (&json!("unreachable"), &Value::Null));
+        assert!(held["message"].as_str().unwrap().contains("more than half of all toolboxes fell silent"), "{held}");
+        assert_eq!(audited(&t, "toolbox.replace").await.len(), 2, "said once of each");
+        assert_eq!(t.get("/api/v1/servers/free").await.body["instances"][0]["toolbox"], "edge");
+        let other = other.continue_with(&t.control, toolbox_id(&t, "other").await);
+        pass(&t, 40_000, &[("local", &local), ("other", &other)]).await;
+        assert!(t.get("/api/v1/toolboxes/edge").await.expect(200).body["lost_at"].is_string(), "one of three is lost");
+        t.wait("/api/v1/servers/free", |_, body| {
+            body["instances"].as_array().is_some_and(|all| all.len() == 1 && all[0]["toolbox"] != "edge")
+        }).await;
+        drop(edge);
+    }
+}

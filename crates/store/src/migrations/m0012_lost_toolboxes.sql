@@ -1,0 +1,1 @@
+ALTER TABLE toolboxes ADD COLUMN lost_at BIGINT
