@@ -94,6 +94,7 @@ mod tests {
             arguments: vec![],
             environment: BTreeMap::new(),
             registry: None,
+            http: None,
         })
     }
 

@@ -48,6 +48,8 @@ pub(crate) fn engine_options(settings: &Settings, environment: &BTreeMap<String,
             base_image_node: settings.base_image_node.clone(),
             base_image_python: settings.base_image_python.clone(),
             runtime: settings.container_runtime.clone(),
+            proxy: settings.proxy.clone(),
+            no_proxy: settings.no_proxy.clone(),
         }),
     }
 }

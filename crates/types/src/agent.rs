@@ -178,7 +178,7 @@ pub struct ToolboxReport {
     pub platform: String,
     /// Runtimes found and their versions, such as `node -> 20.20.2`.
     pub runtimes: BTreeMap<String, String>,
-    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`, `volumes`.
+    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`, `volumes`, `container_http`.
     pub enforcement: BTreeMap<String, Enforcement>,
     /// What the host has and has left, when measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -205,6 +205,12 @@ impl ToolboxReport {
     #[must_use]
     pub fn keeps_volumes(&self) -> bool {
         self.enforcement.get("volumes").is_some_and(|it| it.enforced)
+    }
+
+    /// Whether it can speak HTTP to a server inside its container.
+    #[must_use]
+    pub fn speaks_container_http(&self) -> bool {
+        self.enforcement.get("container_http").is_some_and(|it| it.enforced)
     }
 
     /// Whether it can keep a server to whom it may reach.

@@ -141,7 +141,7 @@ pub enum Runtime {
     Npm(Package),
     /// A package from PyPI, run by Python over stdio.
     Pypi(Package),
-    /// A container image, over stdio.
+    /// A container image, over stdio, or over HTTP that only its agent reaches.
     Oci(Package),
     /// An MCP server somewhere else.
     Remote(Remote),
@@ -189,6 +189,19 @@ pub struct Package {
     /// Who pulls the image, as `user:password` or a bare token; nobody in particular when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<Value>,
+    /// Where an image listens for Streamable HTTP; it speaks over stdio when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpEndpoint>,
+}
+
+/// Where a server in a container listens for Streamable HTTP, inside its own network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct HttpEndpoint {
+    /// The port.
+    pub port: u16,
+    /// The path, and what is asked with it.
+    #[schema(example = "/mcp")]
+    pub path: String,
 }
 
 /// A remote MCP server.

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use toolyard_types::name::{is_hidden, printable};
 use toolyard_types::server_json::{self, Argument, Input, KeyValueInput, ServerJson, Transport};
 use toolyard_types::spec::{
-    Egress, EgressHost, EntryVersion, Instancing, InstancingMode, Limits, Package, Part, PathGrant, ProbeCall, Remote,
-    RemoteTransport, RevisionSpec, Runtime, Strategy, Value, Volume,
+    Egress, EgressHost, EntryVersion, HttpEndpoint, Instancing, InstancingMode, Limits, Package, Part, PathGrant,
+    ProbeCall, Remote, RemoteTransport, RevisionSpec, Runtime, Strategy, Value, Volume,
 };
 use toolyard_types::{Code, CredentialId, FieldError};
 
@@ -29,6 +29,10 @@ const MAX_TEXT_BYTES: usize = 32 * 1024;
 /// The most that all templates of one server become together, in bytes: variables may hold variables, so a
 /// small document could become any amount of text.
 const MAX_EXPANDED_BYTES: usize = 1 << 20;
+/// Where the proxy of listed hosts listens inside a container (crates/dtma/src/docker/egress.rs).
+const PROXY_PORT: u16 = 3128;
+/// The longest path of an image's address.
+const MAX_PATH_BYTES: usize = 2048;
 /// The most inputs, variables, arguments or paths of one server.
 const MAX_ITEMS: usize = 200;
 
@@ -173,7 +177,8 @@ fn argument_key(argument: &Argument) -> String {
     name.or(argument.value_hint.as_ref()).map(|name| name.trim_end_matches('=').to_owned()).unwrap_or_default()
 }
 
-/// Chooses what runs: the kind that was asked for, else the first npm or PyPI package, else an image, else a remote.
+/// Chooses what runs: the kind that was asked for, else the first npm or PyPI package, else an image, else a remote,
+/// else an image that speaks HTTP.
 ///
 /// # Errors
 /// When the document has nothing that can be run here; says what it has.
@@ -198,6 +203,12 @@ pub(crate) fn choose(document: &ServerJson, asked: Option<&str>) -> Result<Chose
         let best = document.remotes.iter().find(|remote| remote.kind == "streamable-http").unwrap_or(remote);
         return Ok(Chosen::Remote(Box::new(best.clone())));
     }
+    let http = |package: &&server_json::Package| {
+        package.registry_type == "oci" && package.transport.kind == "streamable-http" && wanted("oci")
+    };
+    if let Some(package) = document.packages.iter().find(http) {
+        return Ok(Chosen::Package(Box::new(package.clone())));
+    }
     let has = document
         .packages
         .iter()
@@ -207,7 +218,7 @@ pub(crate) fn choose(document: &ServerJson, asked: Option<&str>) -> Result<Chose
         .into_iter()
         .collect::<Vec<_>>()
         .join(", ");
-    let asked = asked.unwrap_or("npm, pypi, oci (all over stdio) or remote");
+    let asked = asked.unwrap_or("npm, pypi, oci (all over stdio, an image over streamable-http too) or remote");
     let detail = format!("`{}` offers nothing of {asked}; it has: {has}", printable(&document.name));
     Err(ControlError::problem(Code::UnsupportedByEngine, detail))
 }
@@ -565,7 +576,9 @@ impl Expansion<'_> {
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             registry: self.wish.registry.map(Value::credential),
+            http: None,
         };
+        let mut published = Vec::new();
         if out.identifier.is_empty() || out.identifier.starts_with('-') || out.identifier.chars().any(is_hidden) {
             self.error("entry", "the entry's package has no usable identifier");
         }
@@ -573,7 +586,7 @@ impl Expansion<'_> {
         match package.registry_type.as_str() {
             "npm" => npm_runtime_arguments(&out, &runtime_arguments)?,
             "pypi" => pypi_runtime_arguments(&mut out, &runtime_arguments)?,
-            _ => oci_runtime_arguments(&mut out, &runtime_arguments)?,
+            _ => published = oci_runtime_arguments(&mut out, &runtime_arguments)?,
         }
         out.arguments = self.arguments(&package.package_arguments);
         out.arguments.extend(self.wish.arguments.iter().map(Value::text));
@@ -585,6 +598,9 @@ impl Expansion<'_> {
         for (name, given) in &self.wish.environment {
             out.environment.insert(name.clone(), given_value(given));
         }
+        if package.transport.kind == "streamable-http" {
+            out.http = self.endpoint(package, &out, &published)?;
+        }
         Ok(match package.registry_type.as_str() {
             "npm" => Runtime::Npm(out),
             "pypi" => Runtime::Pypi(out),
@@ -593,6 +609,60 @@ impl Expansion<'_> {
                 Runtime::Oci(out)
             }
         })
+    }
+
+    /// Where an image listens: its address holds variables of its own, or names an environment variable or an argument.
+    fn endpoint(
+        &mut self,
+        package: &server_json::Package,
+        out: &Package,
+        published: &[(u16, u16)],
+    ) -> Result<Option<HttpEndpoint>> {
+        let transport = &package.transport;
+        if let Some(header) = transport.headers.iter().find(|header| header.input.is_required) {
+            let detail = format!("the image wants the header `{}` with every request", printable(&header.name));
+            return Err(ControlError::problem(Code::UnsupportedByEngine, detail));
+        }
+        let mut variables = transport.variables.clone();
+        let template = transport.url.clone().unwrap_or_default();
+        for name in named_in(&template) {
+            if !variables.contains_key(&name)
+                && let Some(text) = self.said(package, out, &name)
+            {
+                variables.insert(name, Input { value: Some(text), ..Input::default() });
+            }
+        }
+        let Some(url) = self.template(&template, &variables) else { return Ok(None) };
+        let Some(mut endpoint) = endpoint_of(&url) else {
+            let shown = printable(&url.redacted());
+            self.error("entry", format!("its address `{shown}` is not `http://localhost:PORT/PATH`"));
+            return Ok(None);
+        };
+        // An address is what a client of `docker run -p` sees; nothing is published here.
+        if let Some((_, inside)) = published.iter().find(|(outside, _)| *outside == endpoint.port) {
+            endpoint.port = *inside;
+        }
+        if endpoint.port == PROXY_PORT && matches!(self.wish.egress, Egress::Hosts { .. }) {
+            self.error("egress", format!("the image listens on port {PROXY_PORT}, which the proxy to the hosts needs"));
+        }
+        Ok(Some(endpoint))
+    }
+
+    /// What an environment variable or an argument of that name was given.
+    fn said(&mut self, package: &server_json::Package, out: &Package, name: &str) -> Option<String> {
+        if let Some(value) = out.environment.get(name) {
+            return value.render(|_| None);
+        }
+        let mut arguments = package.package_arguments.iter().chain(&package.runtime_arguments);
+        let is_it = |argument: &&Argument| {
+            let key = argument_key(argument);
+            key == name
+                || key.trim_start_matches('-') == name.trim_start_matches('-')
+                || argument.value_hint.as_deref() == Some(name)
+        };
+        let argument = arguments.find(is_it)?;
+        let key = argument_key(argument);
+        self.argument_values(&key, argument).into_iter().next()?.render(|_| None)
     }
 
     fn remote(&mut self, remote: &Transport) -> Runtime {
@@ -626,6 +696,25 @@ impl Expansion<'_> {
         let transport = if remote.kind == "sse" { RemoteTransport::Sse } else { RemoteTransport::StreamableHttp };
         Runtime::Remote(Remote { transport, url, headers })
     }
+}
+
+/// The names in braces.
+fn named_in(template: &str) -> Vec<String> {
+    let named = template.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+    named.map(|(name, _)| name.to_owned()).take(MAX_ITEMS).collect()
+}
+
+/// Port and path of an address of this host.
+fn endpoint_of(url: &Value) -> Option<HttpEndpoint> {
+    let url = reqwest::Url::parse(&url.render(|_| None)?).ok()?;
+    let here = matches!(url.host_str()?, "localhost" | "127.0.0.1" | "0.0.0.0" | "[::1]" | "[::]");
+    if url.scheme() != "http" || !here || !url.username().is_empty() || url.password().is_some() {
+        return None;
+    }
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = format!("{}{query}", url.path());
+    let port = url.port_or_known_default().filter(|port| *port > 0)?;
+    (path.len() <= MAX_PATH_BYTES).then_some(HttpEndpoint { port, path })
 }
 
 fn given_value(given: &Given) -> Value {
@@ -701,7 +790,10 @@ fn pypi_runtime_arguments(package: &mut Package, arguments: &[Value]) -> Result<
 }
 
 /// `docker run` arguments: those that only make it work at a terminal mean nothing, variables are variables.
-fn oci_runtime_arguments(package: &mut Package, arguments: &[Value]) -> Result<()> {
+///
+/// Gives the ports that would be published, outside and inside: a server that speaks HTTP is reached inside.
+fn oci_runtime_arguments(package: &mut Package, arguments: &[Value]) -> Result<Vec<(u16, u16)>> {
+    let mut published = Vec::new();
     let mut values = arguments.iter();
     while let Some(value) = values.next() {
         let text = value.redacted();
@@ -712,11 +804,21 @@ fn oci_runtime_arguments(package: &mut Package, arguments: &[Value]) -> Result<(
                 let pair = values.next().and_then(variable_of);
                 package.environment.extend(pair);
             }
+            "-p" | "--publish" => published.extend(values.next().and_then(ports_of)),
             image if image == package.identifier => {}
             _ => return Err(refused("docker", &text)),
         }
     }
-    Ok(())
+    Ok(published)
+}
+
+/// `OUTSIDE:INSIDE`, or `ADDRESS:OUTSIDE:INSIDE`.
+fn ports_of(mapping: &Value) -> Option<(u16, u16)> {
+    let text = mapping.render(|_| None)?;
+    let mut parts = text.strip_suffix("/tcp").unwrap_or(&text).rsplit(':');
+    let inside = parts.next()?.parse().ok()?;
+    let outside = parts.next().map_or(Some(inside), |outside| outside.parse().ok())?;
+    Some((outside, inside))
 }
 
 /// `NAME=value`, with the credentials that the value may hold.
@@ -920,6 +1022,41 @@ mod tests {
         assert_eq!(package.environment["KEY"].0, [Part::Text("a=".into()), Part::Credential(secret)]);
         assert_eq!(package.environment.len(), 1);
         assert_eq!(package.registry, wish.registry.map(Value::credential));
+    }
+
+    #[test]
+    fn an_image_over_http_is_reached_where_it_listens() {
+        let image = |transport: serde_json::Value, more: serde_json::Value| {
+            let mut package = json!({"registryType": "oci", "identifier": "host/image:1", "transport": transport});
+            package.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let document = document(json!({"name": "a/b", "packages": [package]}));
+            Wish::new(None, None, choose(&document, Some("oci")).unwrap())
+        };
+        let endpoint = |wish: &Wish| expand(wish).unwrap().runtime.package().unwrap().http.clone().unwrap();
+        let at = |url: &str| json!({"type": "streamable-http", "url": url});
+        let plain = image(at("http://localhost:8080/mcp?x=1"), json!({}));
+        assert_eq!(endpoint(&plain), HttpEndpoint { port: 8080, path: "/mcp?x=1".into() });
+        assert_eq!(endpoint(&image(at("http://127.0.0.1"), json!({}))), HttpEndpoint { port: 80, path: "/".into() });
+        let by_variable = json!({"environmentVariables": [{"name": "PORT", "default": "9000"}]});
+        let mut wish = image(at("http://localhost:{PORT}/mcp"), by_variable);
+        assert_eq!(endpoint(&wish).port, 9000);
+        wish.inputs.insert("PORT".into(), Given::Text("9001".into()));
+        assert_eq!(endpoint(&wish).port, 9001);
+        let by_argument = json!({"packageArguments": [{"type": "named", "name": "--port", "default": "7000"}]});
+        assert_eq!(endpoint(&image(at("http://localhost:{port}/"), by_argument)).port, 7000);
+        let published = json!({"runtimeArguments": [{"type": "named", "name": "-p", "value": "3000:8000"}]});
+        assert_eq!(endpoint(&image(at("http://localhost:3000/mcp"), published)).port, 8000);
+        for bad in
+            ["https://localhost:1/", "http://example.com:1/", "http://localhost:{port}/", "", "http://u@localhost/"]
+        {
+            assert_eq!(fields(&expand(&image(at(bad), json!({}))).unwrap_err()), ["entry"], "{bad}");
+        }
+        let mut proxied = image(at("http://localhost:3128/mcp"), json!({}));
+        proxied.egress = Egress::Hosts { hosts: vec!["a.test".into()] };
+        assert_eq!(fields(&expand(&proxied).unwrap_err()), ["egress"]);
+        let header = json!({"type": "streamable-http", "url": "http://localhost:1/", "headers": [
+            {"name": "Authorization", "isRequired": true}]});
+        assert_eq!(expand(&image(header, json!({}))).unwrap_err().code(), Code::UnsupportedByEngine);
     }
 
     #[test]

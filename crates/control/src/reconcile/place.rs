@@ -68,6 +68,13 @@ pub(super) fn choose(case: &Case) -> Result<ToolboxId, (Reason, String)> {
         let message = "no toolbox that is online can limit whom a server reaches; one with containers can";
         return Err((Reason::UnsupportedByEngine, message.to_owned()));
     }
+    let http = case.revision.spec.runtime.package().is_some_and(|package| package.http.is_some());
+    let online: Vec<_> = online.into_iter().filter(|it| !http || it.report.speaks_container_http()).collect();
+    if online.is_empty() {
+        let message = "no toolbox that is online can speak HTTP to a server inside its container; that takes a present \
+                       agent that runs as root";
+        return Err((Reason::UnsupportedByEngine, message.to_owned()));
+    }
     let volumes = !case.revision.spec.volumes.is_empty();
     let online: Vec<_> = online.into_iter().filter(|toolbox| !volumes || toolbox.report.keeps_volumes()).collect();
     if online.is_empty() {

@@ -4,7 +4,8 @@
 //! name service, no neighbour. The agent enters that namespace with one thread, opens a listener there, and
 //! serves it from outside: sockets stay in the namespace they were made in, and those to the hosts are made in
 //! ours. So no packet of the server's ever leaves, whatever it does; only what the proxy was asked for and finds
-//! listed. There are no network rules to keep, and nothing of this host is reachable but the proxy.
+//! listed. Where this host itself reaches others through a proxy, so do they: it is asked by `CONNECT`, or for a plain
+//! request with the whole address, and finds the names. There are no network rules to keep, and nothing of this host is reachable but the proxy.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,7 +17,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use toolyard_types::spec::EgressHost;
+use tower::Service;
+
+use super::namespace::Namespace;
 
 const PORT: u16 = 3128;
 /// What a server's environment names.
@@ -34,11 +41,9 @@ pub(super) fn why_not() -> Option<String> {
         return Some("only an agent that runs as root can open a proxy in a container's network".to_owned());
     }
     // In a container of its own an agent is root and may not do it all the same.
-    let own = std::thread::spawn(|| enter(std::process::id())).join();
-    match own {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(format!("this agent may not enter a container's network: {error}")),
-        Err(_) => Some("this agent may not enter a container's network".to_owned()),
+    match Namespace::try_own() {
+        Ok(()) => None,
+        Err(error) => Some(format!("this agent may not enter a container's network: {error}")),
     }
 }
 
@@ -47,36 +52,36 @@ pub(super) fn why_not() -> Option<String> {
     Some("a proxy in a container's network needs Linux".to_owned())
 }
 
-#[cfg(target_os = "linux")]
-fn enter(pid: u32) -> io::Result<()> {
-    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net"))?;
-    nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-    Ok(())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn enter(_pid: u32) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
 /// Serves the proxy in the network namespace of `pid`, until dropped.
 ///
 /// # Errors
 /// When the namespace cannot be entered, or something listens there already.
-pub(super) fn serve(pid: u32, hosts: Vec<EgressHost>) -> io::Result<AbortOnDropHandle<()>> {
-    // A thread of its own, that ends there: a namespace belongs to a thread.
-    let listen = move || {
-        enter(pid)?;
-        std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, PORT))
-    };
-    let listener = std::thread::spawn(listen).join();
-    let listener = listener.unwrap_or_else(|_| Err(io::Error::other("the listening thread broke")))?;
+pub(super) fn serve(pid: u32, hosts: Vec<EgressHost>, way: Way) -> io::Result<AbortOnDropHandle<()>> {
+    let listener = Namespace::of(pid)?.listen((Ipv4Addr::LOCALHOST, PORT).into())?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::from(hosts)))))
+    Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::from(hosts), way))))
 }
 
-async fn accept(listener: TcpListener, hosts: Arc<[EgressHost]>) {
+/// How this host reaches others: straight, or through a proxy of its own.
+#[derive(Clone, Default)]
+pub(super) struct Way(Option<Arc<Matcher>>);
+
+impl Way {
+    /// Through `proxy`, but for the hosts of `no_proxy`, separated by commas.
+    pub(super) fn through(proxy: Option<&str>, no_proxy: Option<&str>) -> Self {
+        let matcher = |proxy: &str| Matcher::builder().all(proxy).no(no_proxy.unwrap_or_default()).build();
+        Self(proxy.map(matcher).map(Arc::new))
+    }
+
+    fn proxy_for(&self, scheme: &str, host: &str, port: u16) -> Option<(Intercept, http::Uri)> {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let uri: http::Uri = format!("{scheme}://{host}:{port}/").parse().ok()?;
+        Some((self.0.as_ref()?.intercept(&uri)?, uri))
+    }
+}
+
+async fn accept(listener: TcpListener, hosts: Arc<[EgressHost]>, way: Way) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -87,11 +92,11 @@ async fn accept(listener: TcpListener, hosts: Arc<[EgressHost]>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let hosts = Arc::clone(&hosts);
+        let (hosts, way) = (Arc::clone(&hosts), way.clone());
         connections.spawn(async move {
             let _turn = turn;
             // What goes wrong on a connection is told to the server on it.
-            let _ = converse(stream, &hosts).await;
+            let _ = converse(stream, &hosts, &way).await;
         });
     }
 }
@@ -105,7 +110,7 @@ struct Request {
     head: Option<Vec<u8>>,
 }
 
-async fn converse(mut client: TcpStream, hosts: &[EgressHost]) -> io::Result<()> {
+async fn converse(mut client: TcpStream, hosts: &[EgressHost], way: &Way) -> io::Result<()> {
     let (head, rest) = match tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut client)).await {
         Ok(Ok(Some(read))) => read,
         Ok(Ok(None)) => return refuse(&mut client, "400 Bad Request", "the request cannot be read").await,
@@ -119,17 +124,71 @@ async fn converse(mut client: TcpStream, hosts: &[EgressHost]) -> io::Result<()>
         let why = format!("`{}:{}` is not among the hosts this server may reach", request.host, request.port);
         return refuse(&mut client, "403 Forbidden", &why).await;
     }
-    let mut upstream = match connect(&request.host, request.port).await {
+    let mut upstream = match reach(&request, way).await {
         Ok(upstream) => upstream,
         Err(error) => return refuse(&mut client, "502 Bad Gateway", &error.to_string()).await,
     };
-    match &request.head {
-        None => client.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n").await?,
-        Some(head) => upstream.write_all(head).await?,
+    if request.head.is_none() {
+        client.write_all(b"HTTP/1.1 200 Connection Established\r\n\r\n").await?;
     }
     upstream.write_all(&rest).await?;
     tokio::io::copy_bidirectional(&mut client, &mut upstream).await?;
     Ok(())
+}
+
+/// A connection to what was asked for, or to a proxy that was asked for it; the head of a plain request was sent.
+async fn reach(request: &Request, way: &Way) -> io::Result<TcpStream> {
+    let Request { host, port, head } = request;
+    let scheme = if head.is_some() { "http" } else { "https" };
+    let Some((proxy, uri)) = way.proxy_for(scheme, host, *port) else {
+        let mut upstream = connect(host, *port).await?;
+        upstream.write_all(head.as_deref().unwrap_or_default()).await?;
+        return Ok(upstream);
+    };
+    let named = proxy.uri().clone();
+    let (Some(proxy_host), Some(proxy_port)) = (named.host(), named.port_u16().or(Some(80))) else {
+        return Err(io::Error::other("the proxy of this host has no address"));
+    };
+    let Some(head) = head else { return tunnel(&proxy, named.clone(), uri).await };
+    let mut upstream = connect(proxy_host.trim_matches(['[', ']']), proxy_port).await?;
+    upstream.write_all(&whole(head, &uri, proxy.basic_auth())).await?;
+    Ok(upstream)
+}
+
+/// Has a proxy make the connection.
+async fn tunnel(proxy: &Intercept, named: http::Uri, uri: http::Uri) -> io::Result<TcpStream> {
+    let mut direct = HttpConnector::new();
+    direct.enforce_http(false);
+    let tunnel = Tunnel::new(named, direct);
+    let mut tunnel = match proxy.basic_auth() {
+        Some(auth) => tunnel.with_auth(auth.clone()),
+        None => tunnel,
+    };
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, tunnel.call(uri)).await;
+    let connected = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+    // What a proxy answers is for this host's own people; a server hears only that it refused.
+    connected.map(|stream| stream.into_inner()).map_err(|error| {
+        tracing::debug!(error = &error as &dyn std::error::Error, "the proxy of this host made no connection");
+        io::Error::other("the proxy of this host made no connection")
+    })
+}
+
+/// The head of a plain request as a proxy wants it: with the whole address, and who asks.
+fn whole(head: &[u8], uri: &http::Uri, auth: Option<&http::HeaderValue>) -> Vec<u8> {
+    let blank = head.iter().position(|byte| *byte == b' ').map_or(0, |at| at + 1);
+    let line_end = head.windows(2).position(|two| two == b"\r\n").map_or(head.len(), |at| at + 2);
+    let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    let mut out = head[..blank].to_vec();
+    out.extend_from_slice(b"http://");
+    out.extend_from_slice(authority.as_bytes());
+    out.extend_from_slice(&head[blank..line_end]);
+    if let Some(auth) = auth {
+        out.extend_from_slice(b"Proxy-Authorization: ");
+        out.extend_from_slice(auth.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(&head[line_end..]);
+    out
 }
 
 async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
@@ -252,10 +311,14 @@ mod tests {
     }
 
     async fn proxy(hosts: &[&str]) -> (SocketAddr, AbortOnDropHandle<()>) {
+        proxy_by(hosts, Way::default()).await
+    }
+
+    async fn proxy_by(hosts: &[&str], way: Way) -> (SocketAddr, AbortOnDropHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let hosts: Vec<EgressHost> = hosts.iter().map(|host| EgressHost::parse(host).expect("a host")).collect();
-        (address, AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::from(hosts)))))
+        (address, AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::from(hosts), way))))
     }
 
     async fn ask(proxy: SocketAddr, request: &str) -> String {
@@ -264,6 +327,44 @@ mod tests {
         let mut answer = vec![0; 4096];
         let count = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut answer)).await.expect("an answer");
         String::from_utf8_lossy(&answer[..count.expect("read")]).into_owned()
+    }
+
+    /// Answers every connection with what it asked for.
+    async fn mirror(answer: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut chunk = [0; 1024];
+                let count = stream.read(&mut chunk).await.unwrap_or(0);
+                let got = format!("{answer}{}", String::from_utf8_lossy(&chunk[..count]));
+                let _ = stream.write_all(got.as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_host_behind_a_proxy_is_reached_through_it_and_others_straight() {
+        let seen = mirror("HTTP/1.1 200 seen\r\n\r\n").await;
+        let straight = mirror("straight ").await;
+        let way = Way::through(Some(&format!("http://me:pw@127.0.0.1:{seen}")), Some("localhost"));
+        let local = format!("localhost:{straight}");
+        let (address, _proxy) = proxy_by(&["far.test:80", "far.test:443", &local], way).await;
+        let plain = ask(address, "GET http://far.test/x HTTP/1.1\r\nHost: far.test\r\n\r\n").await;
+        assert!(plain.contains("GET http://far.test:80/x HTTP/1.1\r\nProxy-Authorization: Basic bWU6cHc="), "{plain}");
+        assert!(plain.contains("\r\nHost: far.test\r\n"), "{plain}");
+        let tunnel = ask(address, "CONNECT far.test:443 HTTP/1.1\r\n\r\n").await;
+        assert!(tunnel.starts_with("HTTP/1.1 200 Connection Established"), "{tunnel}");
+        let near = ask(address, &format!("GET http://{local}/ HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        assert!(near.starts_with("straight GET / HTTP/1.1"), "{near}");
+        let other = ask(address, "CONNECT other.test:443 HTTP/1.1\r\n\r\n").await;
+        assert!(other.starts_with("HTTP/1.1 403 "), "{other}");
+        let refuses = mirror("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+        let way = Way::through(Some(&format!("http://127.0.0.1:{refuses}")), None);
+        let (address, _proxy) = proxy_by(&["far.test"], way).await;
+        let refused = ask(address, "CONNECT far.test:443 HTTP/1.1\r\n\r\n").await;
+        assert!(refused.starts_with("HTTP/1.1 502 "), "{refused}");
     }
 
     #[tokio::test]

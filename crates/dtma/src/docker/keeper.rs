@@ -19,17 +19,18 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_types::agent::{DesiredInstance, Failure, LogStream, Usage};
-use toolyard_types::spec::{Egress, EgressHost};
+use toolyard_types::spec::{Egress, EgressHost, HttpEndpoint};
 use toolyard_types::state::Reason;
 use toolyard_types::{Clock, Secret, Timestamp};
 
 use super::container::Plan;
+use super::http::{self, Bridge};
 use super::{Docker, container_name, egress, engine_failure, entry, is_missing, volumes};
 use crate::agent::Context;
 use crate::copies::LogPlace;
@@ -77,7 +78,7 @@ pub(super) async fn start(
     let state = inspect(api, &created.id).await.map_err(|error| engine_failure(&error))?;
     let mut stdin = attached.stdin;
     let proxy = match (plan.hosts, state.running) {
-        (Some(hosts), Some(true)) => Some(open_proxy(pid_of(&state), hosts)?),
+        (Some(hosts), Some(true)) => Some(open_proxy(docker, pid_of(&state), hosts)?),
         _ => None,
     };
     if let Some(handed) = &plan.handed {
@@ -91,8 +92,12 @@ pub(super) async fn start(
             tracing::debug!(instance.id = %desired.id, %error, "hand a container its environment");
         }
     }
+    let bridge = match (endpoint(desired), state.running) {
+        (Some(endpoint), Some(true)) => Some(open_bridge(pid_of(&state), endpoint)?),
+        _ => None,
+    };
     let log = context.log_place(desired.id, dir);
-    let kept = Kept { id: created.id, log, redact, proxy };
+    let kept = Kept { id: created.id, log, redact, proxy, http: endpoint(desired).is_some(), bridge };
     Ok(keep(docker, context, kept, stdin, attached.output, &state, 0))
 }
 
@@ -125,15 +130,21 @@ pub(super) async fn take_over(
     let proxy = match (&desired.spec.egress, state.running) {
         (Egress::Hosts { hosts }, Some(true)) => {
             let hosts = hosts.iter().filter_map(|host| EgressHost::parse(host)).collect();
-            open_proxy(pid_of(&state), hosts)
+            open_proxy(docker, pid_of(&state), hosts)
                 .inspect_err(|failure| tracing::warn!(instance.id = %desired.id, "{}", failure.message))
                 .ok()
         }
         _ => None,
     };
+    let bridge = match (endpoint(desired), state.running) {
+        (Some(endpoint), Some(true)) => open_bridge(pid_of(&state), endpoint)
+            .inspect_err(|failure| tracing::warn!(instance.id = %desired.id, "{}", failure.message))
+            .ok(),
+        _ => None,
+    };
     let redact = desired.secrets.values().cloned().collect();
     let log = context.log_place(desired.id, dir);
-    let kept = Kept { id, log, redact, proxy };
+    let kept = Kept { id, log, redact, proxy, http: endpoint(desired).is_some(), bridge };
     Ok(Some(keep(docker, context, kept, attached.stdin, attached.output, &state, handed_over)))
 }
 
@@ -149,11 +160,23 @@ pub(super) fn remember_handed_over(dir: &Path, count: u32) -> io::Result<()> {
     write_whole(&dir.join(HANDED_OVER_FILE), count.to_string().as_bytes())
 }
 
-fn open_proxy(pid: Option<u32>, hosts: Vec<EgressHost>) -> Result<AbortOnDropHandle<()>, Failure> {
+fn open_proxy(docker: &Docker, pid: Option<u32>, hosts: Vec<EgressHost>) -> Result<AbortOnDropHandle<()>, Failure> {
     let pid = pid.ok_or_else(|| failure(Reason::EngineUnavailable, "the engine does not say a container's process"))?;
-    egress::serve(pid, hosts).map_err(|error| {
+    let way = egress::Way::through(docker.options.proxy.as_deref(), docker.options.no_proxy.as_deref());
+    egress::serve(pid, hosts, way).map_err(|error| {
         failure(Reason::EngineUnavailable, format!("open the proxy in the network of a container: {error}"))
     })
+}
+
+/// Where the server listens, if it does not speak over its standard streams.
+fn endpoint(desired: &DesiredInstance) -> Option<&HttpEndpoint> {
+    desired.spec.runtime.package()?.http.as_ref()
+}
+
+fn open_bridge(pid: Option<u32>, endpoint: &HttpEndpoint) -> Result<Bridge, Failure> {
+    let pid = pid.ok_or_else(|| failure(Reason::EngineUnavailable, "the engine does not say a container's process"))?;
+    http::open(pid, endpoint)
+        .map_err(|error| failure(Reason::EngineUnavailable, format!("enter the network of a container: {error}")))
 }
 
 fn not_started(error: &ApiError) -> Failure {
@@ -200,6 +223,10 @@ struct Kept {
     log: LogPlace,
     redact: Vec<Secret>,
     proxy: Option<AbortOnDropHandle<()>>,
+    /// It speaks over HTTP, and not over its standard streams.
+    http: bool,
+    /// What carries that, while it runs.
+    bridge: Option<Bridge>,
 }
 
 /// The log, and the last of what was written to standard error.
@@ -241,7 +268,7 @@ fn keep(
     state: &ContainerState,
     handed_over: u32,
 ) -> Running {
-    let Kept { id, log, redact, proxy } = kept;
+    let Kept { id, log, redact, proxy, http, bridge } = kept;
     let log = LogWriter::open(&log.dir, &log.mark, redact)
         .inspect_err(|error| tracing::error!(container.id = id, %error, "open an instance's log"))
         .ok();
@@ -250,6 +277,7 @@ fn keep(
         write(&journal, LogStream::Toolyard, &format!("started container {id}"));
     }
     let (pieces, stdout) = mpsc::channel::<Bytes>(STDOUT_BACKLOG);
+    let pieces = (!http).then_some(pieces);
     let pump = AbortOnDropHandle::new(tokio::spawn(pump(output, pieces, Arc::clone(&journal))));
     let (event_sender, events) = mpsc::channel(64);
     let (commands, command_receiver) = mpsc::channel(256);
@@ -265,14 +293,18 @@ fn keep(
         stopping: None,
         killed: false,
     };
+    let (stdin, stdout, bridge) = match bridge {
+        Some(Bridge { stdin: messages, stdout, task }) => {
+            // Its own standard input stays open: it may end when that does.
+            let kept = Some((stdin, task));
+            (Box::new(messages) as Box<dyn AsyncWrite + Send + Unpin>, Box::new(stdout) as Box<_>, kept)
+        }
+        None => (stdin, read(stdout), None),
+    };
     let task = tokio::spawn(async move {
-        // The proxy lives as long as the keeper.
-        let _proxy = proxy;
+        // These live as long as the keeper.
+        let _kept = (proxy, bridge);
         keeper.run(pump).await;
-    });
-    let stdout = futures_util::stream::unfold(stdout, |mut stdout| async move {
-        let piece = stdout.recv().await?;
-        Some((Ok::<_, io::Error>(piece), stdout))
     });
     let hello = Hello {
         pid: pid_of(state).unwrap_or(0),
@@ -282,17 +314,30 @@ fn keep(
         ended: (handed_over > 0 && state.running == Some(false))
             .then(|| describe(state, false, String::new(), context.clock.now())),
     };
-    let streams = Streams::Attached { stdin, stdout: Box::new(StreamReader::new(Box::pin(stdout))) };
+    let streams = Streams::Attached { stdin, stdout };
     Running { hello, streams, line: Line::new(events, commands, AbortOnDropHandle::new(task)), container }
 }
 
-/// Carries what a container writes, until the stream ends.
-async fn pump(mut output: Output, stdout: mpsc::Sender<Bytes>, journal: Shared) {
+/// Pieces of standard output as a stream to read from.
+fn read(pieces: mpsc::Receiver<Bytes>) -> Box<dyn AsyncRead + Send + Unpin> {
+    let pieces = futures_util::stream::unfold(pieces, |mut pieces| async move {
+        let piece = pieces.recv().await?;
+        Some((Ok::<_, io::Error>(piece), pieces))
+    });
+    Box::new(StreamReader::new(Box::pin(pieces)))
+}
+
+/// Carries what a container writes, until the stream ends. Without `stdout` that is no protocol and goes to the log.
+async fn pump(mut output: Output, stdout: Option<mpsc::Sender<Bytes>>, journal: Shared) {
     let mut lines = LineSplitter::default();
+    let mut noise = LineSplitter::default();
     while let Some(Ok(piece)) = output.next().await {
         match piece {
             // Nobody listens to a connection that was closed; the container must not wait for it.
-            LogOutput::StdOut { message } | LogOutput::Console { message } => drop(stdout.send(message).await),
+            LogOutput::StdOut { message } | LogOutput::Console { message } => match &stdout {
+                Some(stdout) => drop(stdout.send(message).await),
+                None => noise.push(&message, |line| write(&journal, LogStream::Stdout, line)),
+            },
             LogOutput::StdErr { message } => {
                 lines.push(&message, |line| write(&journal, LogStream::Stderr, line));
             }
@@ -300,6 +345,7 @@ async fn pump(mut output: Output, stdout: mpsc::Sender<Bytes>, journal: Shared) 
         }
     }
     lines.finish(|line| write(&journal, LogStream::Stderr, line));
+    noise.finish(|line| write(&journal, LogStream::Stdout, line));
 }
 
 /// How far stopping has come: when SIGTERM was sent, or that SIGKILL was.

@@ -14,8 +14,10 @@ mod clients;
 mod container;
 mod egress;
 mod entry;
+mod http;
 mod images;
 mod keeper;
+mod namespace;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -68,6 +70,10 @@ pub struct DockerOptions {
     pub base_image_python: String,
     /// A container runtime by name, such as `runsc` or `kata`; the engine's default otherwise.
     pub runtime: Option<String>,
+    /// The proxy for outgoing connections of this host, as URL; a server that may reach listed hosts does so through it.
+    pub proxy: Option<String>,
+    /// Hosts reached without it, separated by commas.
+    pub no_proxy: Option<String>,
 }
 
 impl Default for DockerOptions {
@@ -77,6 +83,8 @@ impl Default for DockerOptions {
             base_image_node: "toolyard/base-node:1".into(),
             base_image_python: "toolyard/base-python:1".into(),
             runtime: None,
+            proxy: None,
+            no_proxy: None,
         }
     }
 }
@@ -114,6 +122,8 @@ pub(crate) struct Docker {
     /// Why the network of a container cannot be entered, if it cannot.
     no_proxy: Option<String>,
     images: images::Images,
+    /// Held while the network is looked for and made: the engine would make a second one of the same name.
+    making_network: tokio::sync::Mutex<()>,
 }
 
 impl Docker {
@@ -142,6 +152,7 @@ impl Docker {
             info,
             no_proxy: egress::why_not(),
             images: images::Images::open(agent.data_dir.join("images.json")),
+            making_network: tokio::sync::Mutex::default(),
         };
         docker.remove_leftover_clients().await;
         Ok(docker)
@@ -168,6 +179,10 @@ impl Docker {
             None => by(Some(true), "no network at all, or a proxy in it that knows the hosts listed", ""),
             Some(why) => Enforcement { enforced: false, detail: why.clone() },
         };
+        let http = match &self.no_proxy {
+            None => by(Some(true), "connections that are made inside the container's network", ""),
+            Some(why) => Enforcement { enforced: false, detail: why.clone() },
+        };
         BTreeMap::from([
             ("own_uid".to_owned(), own_uid),
             ("namespaces".to_owned(), by(Some(true), "a container for each server", "")),
@@ -183,6 +198,7 @@ impl Docker {
             ("volumes".to_owned(), by(Some(true), "volumes of the engine, for one server each", "")),
             ("egress_none".to_owned(), by(Some(true), "a network namespace without a network", "")),
             ("egress_hosts".to_owned(), lists),
+            ("container_http".to_owned(), http),
         ])
     }
 
@@ -201,7 +217,7 @@ impl Docker {
         dir: &Path,
         prepared: &Prepared,
     ) -> Result<Running, Failure> {
-        self.check_egress(&desired.spec)?;
+        self.check_network(&desired.spec)?;
         let secrets = context.secrets(desired)?;
         let plan = container::plan(self, context, desired, prepared, &secrets)?;
         // Never a second one beside the first.
@@ -220,9 +236,11 @@ impl Docker {
         started
     }
 
-    fn check_egress(&self, spec: &RevisionSpec) -> Result<(), Failure> {
-        match (&spec.egress, &self.no_proxy) {
-            (Egress::Hosts { .. }, Some(why)) => Err(failure(Reason::UnsupportedByEngine, why.clone())),
+    fn check_network(&self, spec: &RevisionSpec) -> Result<(), Failure> {
+        let http = spec.runtime.package().is_some_and(|package| package.http.is_some());
+        let enters = http || matches!(spec.egress, Egress::Hosts { .. });
+        match &self.no_proxy {
+            Some(why) if enters => Err(failure(Reason::UnsupportedByEngine, why.clone())),
             _ => Ok(()),
         }
     }
@@ -352,6 +370,7 @@ impl Docker {
     }
 
     async fn make_network(&self) -> Result<(), ApiError> {
+        let _making = self.making_network.lock().await;
         let filters = HashMap::from([("name", vec![self.network()])]);
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
         let known = self.api.list_networks(Some(options)).await?;
@@ -367,7 +386,6 @@ impl Docker {
             ..Default::default()
         };
         match self.api.create_network(request).await {
-            // Two instances that start at once.
             Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
             other => other.map(|_| ()),
         }

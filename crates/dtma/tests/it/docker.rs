@@ -21,7 +21,7 @@ pub(crate) fn docker(arguments: &[&str]) -> String {
 }
 
 /// All that is left of an instance in the engine.
-fn containers_of(id: InstanceId) -> String {
+pub(crate) fn containers_of(id: InstanceId) -> String {
     docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &format!("label=dev.toolyard.instance={id}")])
 }
 
@@ -416,7 +416,7 @@ fn dialler() -> toolyard_testkit::npm_registry::NpmPackage {
 }
 
 /// An HTTP server on every address of this host.
-async fn origin() -> u16 {
+pub(crate) async fn origin() -> u16 {
     let app = axum::Router::new().route("/", axum::routing::get(|| async { "hello" }));
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -425,7 +425,7 @@ async fn origin() -> u16 {
 }
 
 /// The bridge's address on this host: what a container on a network reaches.
-fn gateway() -> String {
+pub(crate) fn gateway() -> String {
     docker(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"])
 }
 

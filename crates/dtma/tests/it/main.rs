@@ -1,5 +1,6 @@
 //! The agent with real processes, real package clients and a control plane played by the test.
 
+mod container_http;
 mod copies;
 mod docker;
 mod fallback;

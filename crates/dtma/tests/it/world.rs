@@ -360,6 +360,10 @@ impl World {
         self.told(id).map(|instance| instance.status.reason)
     }
 
+    pub(crate) fn slot_pid(&self, id: InstanceId) -> Option<u32> {
+        self.agent.as_ref()?.observed().instances.into_iter().find(|instance| instance.id == id)?.pid
+    }
+
     pub(crate) fn slot_usage(&self, id: InstanceId) -> Option<toolyard_types::agent::Usage> {
         self.told(id)?.usage
     }

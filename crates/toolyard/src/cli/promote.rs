@@ -126,6 +126,7 @@ fn carried(here: &CurrentSettings, credentials: BTreeMap<String, Name>) -> Serve
         probe_call: here.probe_call.clone(),
         rollout_timeout_ms: Some(here.rollout_timeout_ms),
         instancing: Some(here.instancing.clone()),
+        volumes: Some(here.volumes.clone()),
         ..ServerSettings::default()
     }
 }

@@ -15,10 +15,10 @@ use toolyard_types::api::servers::{
     UpdateServer,
 };
 use toolyard_types::spec::{
-    Egress, EgressHost, Instancing, InstancingMode, Limits, PathGrant, RemoteTransport, Strategy,
+    Egress, EgressHost, Instancing, InstancingMode, Limits, PathGrant, RemoteTransport, Strategy, Volume,
 };
 use toolyard_types::state::{Phase, Reason, RolloutState};
-use toolyard_types::{EntryName, Labels, Name, Problem, Secret};
+use toolyard_types::{EntryName, Labels, Name, NameError, Problem, Secret};
 
 use super::context::{Context, Failure};
 use super::name_value;
@@ -91,6 +91,10 @@ pub(crate) struct SettingsFlags {
     /// A host path the server may read, or PATH:rw to write too; repeat for several.
     #[arg(long = "path", value_name = "PATH[:rw]")]
     paths: Vec<String>,
+    /// A place of its own that outlives instances and revisions, such as `data:/data`; repeat for several, `none` for
+    /// none any more. The server then stays on its toolbox, and a new revision starts when the old one has ended.
+    #[arg(long = "volume", value_name = "NAME:PATH", value_parser = volume)]
+    volumes: Vec<Option<Volume>>,
     /// Whom it may reach: `all`, `none`, or hosts such as `api.example.com,*.example.org:8443`.
     #[arg(long, value_name = "WHOM", value_parser = egress)]
     egress: Option<Egress>,
@@ -207,6 +211,7 @@ impl SettingsFlags {
             arguments: (!self.arguments.is_empty()).then(|| self.arguments.clone()),
             limits,
             paths: (!self.paths.is_empty()).then(|| self.paths.iter().map(path).collect()),
+            volumes: (!self.volumes.is_empty()).then(|| self.volumes.iter().flatten().cloned().collect()),
             egress: self.egress.clone(),
             strategy: self.strategy.as_deref().map(|s| if s == "surge" { Strategy::Surge } else { Strategy::Recreate }),
             start_timeout_ms: self.start_timeout.map(|seconds| seconds.saturating_mul(1000)),
@@ -249,6 +254,19 @@ pub(crate) fn read_value(value: &str) -> Result<Secret, Failure> {
         return Ok(Secret::new(value));
     };
     Ok(Secret::new(text.strip_suffix('\n').unwrap_or(&text)))
+}
+
+/// `NAME:PATH`, or nothing for `none`.
+fn volume(text: &str) -> Result<Option<Volume>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let (name, path) = text.split_once(':').ok_or("must be `NAME:PATH`, such as `data:/data`, or `none`")?;
+    let volume = Volume { name: name.parse().map_err(|error: NameError| error.to_string())?, path: path.to_owned() };
+    match volume.check_path() {
+        Ok(()) => Ok(Some(volume)),
+        Err(message) => Err(format!("the path {message}")),
+    }
 }
 
 fn egress(text: &str) -> Result<Egress, String> {
