@@ -414,7 +414,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn options(data_dir: &Path, token: Option<JoinToken>) -> IdentityOptions {
-        IdentityOptions { data_dir: data_dir.to_owned(), token, proxy: None, no_proxy: None, clock: Clock::system() }
+        IdentityOptions {
+            data_dir: data_dir.to_owned(),
+            token,
+            proxy: None,
+            no_proxy: None,
+            offers: None,
+            clock: Clock::system(),
+        }
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 // An MCP server over Streamable HTTP, as MODE says.
-const http = require("node:http"), net = require("node:net");
+const fs = require("node:fs"), http = require("node:http"), net = require("node:net");
 const mode = process.env.MODE, modern = mode === "modern";
 const sessions = new Set();
-const tools = ["echo", "progress", "straight", "proxied", "crash", "close"];
+const tools = ["echo", "progress", "straight", "proxied", "crash", "close", "note"];
 const text = (value) => ({ content: [{ type: "text", text: String(value) }], ...(modern ? { resultType: "complete" } : {}) });
 
 const server = http.createServer((request, response) => {
@@ -59,6 +59,10 @@ function take({ id, method, params }, request, response) {
     case "proxied":
       return http.get({ ...given, path: "/" }, (got) => { got.resume(); answer(response, id, text(got.statusCode)); })
         .on("error", (error) => answer(response, id, text(error.code)));
+    case "note":
+      // Adds to a file, and gives all of it.
+      fs.appendFileSync(given.path, given.text);
+      return answer(response, id, text(fs.readFileSync(given.path, "utf8")));
     case "crash":
       return process.exit(7);
     case "status":

@@ -77,7 +77,7 @@ async fn a_server_over_http_is_one_like_any_other_and_reached_by_its_agent_only(
     let id = desire(&world, desired);
     let ready = world.phase(id, Phase::Ready).await;
     let mcp = ready.mcp.expect("it answered");
-    assert_eq!((mcp.era, mcp.server_name.as_str(), mcp.tools), (Era::Legacy, "over-http", 6));
+    assert_eq!((mcp.era, mcp.server_name.as_str(), mcp.tools), (Era::Legacy, "over-http", 7));
     assert_eq!(world.call(id, "echo", json!({ "text": "hi\nthere" })).await, "hi\nthere");
     let seen = call_for(&world, id, "progress", json!({})).await.expect("answers");
     assert_eq!(seen.len(), 2, "{seen:?}");
