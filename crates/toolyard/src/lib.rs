@@ -6,6 +6,7 @@ mod config;
 mod console;
 mod doctor;
 mod generate;
+mod inline;
 mod listen;
 mod local;
 mod memory;

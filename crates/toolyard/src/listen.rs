@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use toolyard_link::tls::{Acceptor, PeerIdentity};
 
+use crate::inline::Inline;
+
 /// How long a peer may take to send a request's head: without a limit a few slow peers hold every connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long accepting pauses when the process has no file descriptors left.
@@ -141,7 +143,7 @@ pub(crate) async fn hold<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 ) {
     let service = TowerToHyperService::new(router);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
+    if let Err(error) = Inline::new(watcher.watch(connection)).await {
         tracing::debug!(error, "a connection ended early");
     }
 }
