@@ -109,7 +109,9 @@ impl Offering {
                 Ok(None) => LEAST_PAUSE,
                 Err(error) => {
                     failures = failures.saturating_add(1);
-                    if failures.is_power_of_two() {
+                    // One that just got its certificate lets go of what was offered before.
+                    let passing = failures == 1 && matches!(error, Refused::Closed);
+                    if failures.is_power_of_two() && !passing {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(error, toolbox.id = %toolbox, address, failures, "no connection to a listening agent");
                     }

@@ -51,6 +51,8 @@ export const EnforcementSchema: v.GenericSchema<unknown, Enforcement> = v.object
 
 /** Make a toolbox and a token for its agent. */
 export interface EnrollToolbox {
+  /** Where its agent listens, as `host:port`, when the host must not dial out. Absent, the agent dials. */
+  address?: string | null
   /** How long the token is good for; an hour when absent. */
   expires_seconds?: number | null
   /** What servers may ask of a toolbox, such as `zone=a`. */
@@ -105,6 +107,8 @@ export const ToolboxReportSchema: v.GenericSchema<unknown, ToolboxReport> = v.ob
 
 /** A toolbox. */
 export interface Toolbox {
+  /** Where its agent listens, as `host:port`; none when it dials out. */
+  address?: string | null
   certificate_expires_at?: Timestamp | null
   drain?: Drain | null
   /** Whether it is to take nothing new, whether its agent is heard or not. */
@@ -137,6 +141,7 @@ export interface Toolbox {
   version?: string | null
 }
 export const ToolboxSchema: v.GenericSchema<unknown, Toolbox> = v.object({
+  address: v.nullish(v.string()),
   certificate_expires_at: v.nullish(TimestampSchema),
   drain: v.nullish(DrainSchema),
   draining: v.boolean(),
@@ -158,7 +163,7 @@ export const ToolboxSchema: v.GenericSchema<unknown, Toolbox> = v.object({
 
 /** A new toolbox with what its agent needs, shown once. */
 export interface EnrolledToolbox {
-  /** Where the agent will reach this Toolyard, as the token says. */
+  /** Where the agent will reach this Toolyard, as the token says; one that listens does not dial. */
   addresses: string[]
   /** The command to run on the host. */
   command: string
@@ -197,6 +202,8 @@ export interface RejoinToolbox {
 
 /** Change a toolbox. An absent field leaves what was there. */
 export interface UpdateToolbox {
+  /** Where its agent listens, as `host:port`; empty when it dials from now on. */
+  address?: string | null
   labels?: Labels | null
 }
 

@@ -34,6 +34,13 @@ const LABELS = v.pipe(
   }),
 )
 
+/** Where an agent listens; empty when it dials. The server looks at the rest. */
+const ADDRESS = v.pipe(
+  v.string(),
+  v.trim(),
+  v.regex(/^(?:$|.+:[0-9]{1,5}$)/, t('A host and a port, such as edge-1.example.com:8082')),
+)
+
 /** Makes a toolbox, shows the command for its host this once, and waits for its agent. */
 export function EnrollDialog({ onClose }: { onClose: () => void }) {
   const [made, setMade] = useState<EnrolledToolbox>()
@@ -45,7 +52,7 @@ export function EnrollDialog({ onClose }: { onClose: () => void }) {
       {...(made === undefined
         ? {
             description: t(
-              'Another host that runs servers. Its agent dials out to Toolyard; it needs no open port.',
+              'Another host that runs servers. Its agent dials out to Toolyard and needs no open port, unless it listens.',
             ),
           }
         : {})}
@@ -143,6 +150,56 @@ export function LabelsDialog({ toolbox, onClose }: { toolbox: Toolbox; onClose: 
   )
 }
 
+/** Changes where a toolbox's agent listens, or that it dials. */
+export function AddressDialog({ toolbox, onClose }: { toolbox: Toolbox; onClose: () => void }) {
+  const client = useQueryClient()
+  const { name } = toolbox
+  const form = useForm({
+    initial: { address: toolbox.address ?? '' },
+    schema: v.object({ address: ADDRESS }),
+    submit: async ({ address }) => {
+      const after = await call(updateToolbox, { path: { name }, body: { address } })
+      client.setQueryData(toolboxQuery(name).queryKey, after)
+      await invalidate(client, listToolboxes)
+      onClose()
+    },
+    fieldOf: () => 'address',
+  })
+  return (
+    <Dialog
+      open
+      onOpenChange={(open) => !open && onClose()}
+      title={t('Address of {name}', { name })}
+      description={t('Connections that are open stay. The agent must be started to listen, or to dial.')}
+    >
+      <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+        <Address field={form.field('address')} />
+        <ErrorNote error={form.submitError} />
+        <div className="flex flex-wrap justify-end gap-2">
+          <Button onClick={onClose}>{t('Cancel')}</Button>
+          <Button type="submit" variant="primary" busy={form.submitting}>
+            {t('Save the address')}
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  )
+}
+
+function Address({ field }: { field: FieldProps<string> }) {
+  return (
+    <TextInput
+      {...field}
+      label={t('Address where the agent listens')}
+      hint={t('Only for a host that must not dial out. Toolyard connects to it.')}
+      placeholder="edge-1.example.com:8082"
+      autoComplete="off"
+      mono
+      required={false}
+    />
+  )
+}
+
 function Lifetime({ field }: { field: FieldProps<string> }) {
   return (
     <Select
@@ -161,14 +218,16 @@ function Lifetime({ field }: { field: FieldProps<string> }) {
 function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void; onCancel: () => void }) {
   const client = useQueryClient()
   const form = useForm({
-    initial: { name: '', labels: '', lifetime: '3600' },
-    schema: v.object({ name: nameSchema, labels: LABELS, lifetime: v.pipe(v.string(), v.transform(Number)) }),
-    submit: async ({ name, labels, lifetime }) => {
-      onMade(
-        await call(enrollToolbox, { body: { name, labels, expires_seconds: lifetime } }).catch(
-          takenAt('name', t('There is a toolbox of this name')),
-        ),
-      )
+    initial: { name: '', labels: '', address: '', lifetime: '3600' },
+    schema: v.object({
+      name: nameSchema,
+      labels: LABELS,
+      address: ADDRESS,
+      lifetime: v.pipe(v.string(), v.transform(Number)),
+    }),
+    submit: async ({ name, labels, address, lifetime }) => {
+      const body = { name, labels, expires_seconds: lifetime, ...(address === '' ? {} : { address }) }
+      onMade(await call(enrollToolbox, { body }).catch(takenAt('name', t('There is a toolbox of this name'))))
       await invalidate(client, listToolboxes)
     },
     fieldOf: (field) =>
@@ -193,6 +252,7 @@ function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void;
         mono
         required={false}
       />
+      <Address field={form.field('address')} />
       <Lifetime field={form.field('lifetime')} />
       <ErrorNote error={form.submitError} />
       <div className="flex flex-wrap justify-end gap-2">
@@ -221,11 +281,20 @@ function Join({ made, onClose }: { made: EnrolledToolbox; onClose: () => void })
         {t('It is good for one join until {time}.', { time: formatTime(made.expires_at) })}
       </Notice>
       <p className="text-muted">
-        {t('The agent dials')}{' '}
-        <code className="id">{made.addresses.map((address) => oneLine(address, 200)).join(', ')}</code>.{' '}
-        {made.addresses.every(isLoopback)
-          ? t('Only this machine reaches that: set agent_listen and agent_addresses for other hosts.')
-          : t('The host must reach it.')}
+        {made.toolbox.address == null ? (
+          <>
+            {t('The agent dials')}{' '}
+            <code className="id">{made.addresses.map((address) => oneLine(address, 200)).join(', ')}</code>.{' '}
+            {made.addresses.every(isLoopback)
+              ? t('Only this machine reaches that: set agent_listen and agent_addresses for other hosts.')
+              : t('The host must reach it.')}
+          </>
+        ) : (
+          <>
+            {t('Toolyard connects to')} <code className="id">{oneLine(made.toolbox.address, 300)}</code>.{' '}
+            {t('It must lead to the host from here.')}
+          </>
+        )}
         {Object.keys(data.labels).length > 0 &&
           ` ${t('Labels: {labels}.', { labels: labelsText(data.labels) })}`}
       </p>

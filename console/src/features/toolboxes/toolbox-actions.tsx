@@ -1,5 +1,14 @@
 import { useQueryClient } from '@tanstack/react-query'
-import { CirclePause, CirclePlay, KeyRound, type LucideIcon, ShieldOff, Tags, Trash2 } from 'lucide-react'
+import {
+  Cable,
+  CirclePause,
+  CirclePlay,
+  KeyRound,
+  type LucideIcon,
+  ShieldOff,
+  Tags,
+  Trash2,
+} from 'lucide-react'
 import { type ReactNode, useState } from 'react'
 import { call } from '@/api/client'
 import {
@@ -16,13 +25,13 @@ import { plural, t } from '@/lib/t'
 import { ConfirmDialog } from '@/ui/dialog'
 import type { MenuItem } from '@/ui/menu'
 import { toast } from '@/ui/toast'
-import { LabelsDialog, RejoinDialog } from './enroll-dialog'
+import { AddressDialog, LabelsDialog, RejoinDialog } from './enroll-dialog'
 import { toolboxQuery } from './public/queries'
 
 /** The name of the toolbox that every Toolyard has. */
 export const LOCAL = 'local'
 
-type Asked = 'drain' | 'labels' | 'rejoin' | 'revoke' | 'remove'
+type Asked = 'drain' | 'labels' | 'address' | 'rejoin' | 'revoke' | 'remove'
 
 export interface ToolboxAction {
   id: Asked | 'resume'
@@ -94,6 +103,14 @@ export function useToolboxActions(
       run: () => setAsked('labels'),
     },
     {
+      id: 'address',
+      label: t('Change the address'),
+      icon: Cable,
+      danger: false,
+      disabledReason: builtIn,
+      run: () => setAsked('address'),
+    },
+    {
       id: 'rejoin',
       label: t('Let it join again'),
       icon: KeyRound,
@@ -140,6 +157,7 @@ export function useToolboxActions(
         </ConfirmDialog>
       )}
       {asked === 'labels' && <LabelsDialog toolbox={toolbox} onClose={() => setAsked(undefined)} />}
+      {asked === 'address' && <AddressDialog toolbox={toolbox} onClose={() => setAsked(undefined)} />}
       {asked === 'rejoin' && <RejoinDialog name={name} onClose={() => setAsked(undefined)} />}
       {asked === 'revoke' && (
         <ConfirmDialog

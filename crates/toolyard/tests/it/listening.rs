@@ -126,11 +126,15 @@ fn the_address_can_be_changed_is_checked_and_the_doctor_says_whether_the_control
     let dir = directory();
     let data = dir.path().join("data").display().to_string();
     let doctor = |more: &[&str]| {
-        let args = [&["dtma", "--data-dir", &data, "--listen", &address, "--output", "json"], more, &["doctor"]].concat();
+        let args =
+            [&["dtma", "--data-dir", &data, "--listen", &address, "--output", "json"], more, &["doctor"]].concat();
         let output = toolyard.run(&args);
         let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let found = report["items"].as_array().and_then(|items| {
-            items.iter().find(|item| item["check"].as_str().is_some_and(|check| check.starts_with("reached at"))).cloned()
+            items
+                .iter()
+                .find(|item| item["check"].as_str().is_some_and(|check| check.starts_with("reached at")))
+                .cloned()
         });
         found.unwrap_or(report)
     };

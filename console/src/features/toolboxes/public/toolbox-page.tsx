@@ -96,6 +96,14 @@ export function ToolboxPage({ name, onRemoved }: { name: string; onRemoved: () =
                     <RelativeTime key="seen" at={toolbox.last_seen_at} />
                   ),
                 ],
+                [
+                  t('Listens at'),
+                  toolbox.address == null ? undefined : (
+                    <code key="address" className="id">
+                      {oneLine(toolbox.address, 300)}
+                    </code>
+                  ),
+                ],
                 [t('Calls'), <Calls key="calls" toolbox={toolbox} />],
                 [
                   t('Certificate'),
