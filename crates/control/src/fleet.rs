@@ -23,11 +23,6 @@ const SAMPLES_FOR: Duration = Duration::from_secs(3600);
 /// Samples of one instance: those of the time they are kept for.
 const SAMPLES: usize = 240;
 
-/// How many former runs of an agent are remembered.
-const FORMER_RUNS: usize = 8;
-/// The longest name of a run.
-const LONGEST_RUN: usize = 64;
-
 /// The in-memory side of toolboxes.
 pub(crate) struct Fleet {
     /// How agents are reached: in process for the built-in toolbox, over their links for others.
@@ -46,8 +41,6 @@ pub(crate) struct Fleet {
     /// When instances last answered, by toolbox: a report replaces the one before.
     answered: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Timestamp>>>,
     agents: Mutex<HashMap<ToolboxId, AgentSide>>,
-    /// Which runs of its agent asked, by toolbox.
-    runs: Mutex<HashMap<ToolboxId, Runs>>,
     /// Since when, and until when, this control plane could hear agents without a gap.
     awake: Mutex<Option<(Timestamp, Timestamp)>>,
     /// Wakes every loop, beside the store's own wakes.
@@ -65,33 +58,6 @@ pub struct LoopStatus {
     pub changed: usize,
     /// Why it failed, if it did.
     pub error: Option<String>,
-}
-
-/// Runs of one toolbox's agent. One that was followed by another has ended, unless somebody else has its key.
-#[derive(Debug, Default)]
-struct Runs {
-    current: String,
-    /// The last ones before it, and how often each asked since then.
-    former: VecDeque<(String, u32)>,
-}
-
-impl Runs {
-    /// Whether two agents take turns. What a former run had sent before it ended may arrive late, once.
-    fn note(&mut self, run: &str) -> bool {
-        if self.current == run {
-            return false;
-        }
-        if let Some((_, asked)) = self.former.iter_mut().find(|(former, _)| former == run) {
-            *asked += 1;
-            return *asked > 1;
-        }
-        if !self.current.is_empty() {
-            self.former.truncate(FORMER_RUNS - 1);
-            self.former.push_front((std::mem::take(&mut self.current), 0));
-        }
-        run.clone_into(&mut self.current);
-        false
-    }
 }
 
 struct AgentSide {
@@ -116,7 +82,6 @@ impl Fleet {
             samples: Mutex::default(),
             answered: Mutex::default(),
             agents: Mutex::default(),
-            runs: Mutex::default(),
             awake: Mutex::default(),
             nudge: Notify::new(),
             snapshots: watch::Sender::new(Arc::default()),
@@ -143,7 +108,6 @@ impl Fleet {
             });
             true
         });
-        locked(&self.runs).retain(|toolbox, _| known.contains_key(toolbox));
         self.replicas.retain(|toolbox| known.contains_key(&toolbox));
         locked(&self.usage).retain(|toolbox, _| known.contains_key(toolbox));
         locked(&self.samples).retain(|toolbox, _| known.contains_key(toolbox));
@@ -157,16 +121,6 @@ impl Fleet {
             *known = addresses;
             differs
         });
-    }
-
-    /// Notes which run of a toolbox's agent asks; whether another one asks in turn with it.
-    pub(crate) fn is_shared(&self, toolbox: ToolboxId, run: &str) -> bool {
-        run.len() <= LONGEST_RUN && locked(&self.runs).entry(toolbox).or_default().note(run)
-    }
-
-    /// Forgets the runs of a toolbox whose certificates have ended.
-    pub(crate) fn forget_runs(&self, toolbox: ToolboxId) {
-        locked(&self.runs).remove(&toolbox);
     }
 
     /// Whether it is time to write that an agent was heard; assumes that the caller does.
@@ -347,29 +301,5 @@ impl Control {
     /// Makes every loop look again now.
     pub fn wake_loops(&self) {
         self.fleet().nudge.notify_waiters();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn restarts_follow_each_other_and_two_agents_with_one_key_take_turns() {
-        let mut restarted = Runs::default();
-        // The last one's request was under way when it was killed.
-        assert!(!["a", "a", "b", "a", "b", "c", "c"].into_iter().any(|run| restarted.note(run)));
-        let mut shared = Runs::default();
-        let told: Vec<_> = ["a", "b", "a", "b", "a"].into_iter().map(|run| shared.note(run)).collect();
-        assert_eq!(told, [false, false, false, false, true]);
-    }
-
-    #[test]
-    fn runs_are_forgotten_but_for_the_last_ones() {
-        let mut runs = Runs::default();
-        for number in 0..100 {
-            runs.note(&number.to_string());
-        }
-        assert_eq!(runs.former.len(), FORMER_RUNS);
     }
 }

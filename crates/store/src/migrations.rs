@@ -32,6 +32,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0011_volumes", include_str!("migrations/m0011_volumes.sql")),
     ("m0012_lost_toolboxes", include_str!("migrations/m0012_lost_toolboxes.sql")),
     ("m0013_listening", include_str!("migrations/m0013_listening.sql")),
+    ("m0014_places", include_str!("migrations/m0014_places.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

@@ -316,6 +316,30 @@ impl OrgTx {
         row.map(|row| count("toolboxes.enrolment", row.number)).transpose()
     }
 
+    /// Which runs of its agent asked for a toolbox, as last written, so that nobody else writes until this commits.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lock_agent_runs(&self, id: ToolboxId) -> Result<Option<String>> {
+        let sql = format!(
+            "SELECT COALESCE(agent_runs, '') AS text FROM toolboxes WHERE organization_id = $1 AND id = $2{}",
+            self.for_update()
+        );
+        let values = [self.organization().to_string().into(), id.to_string().into()];
+        let row = self.row::<TextRow>(sql, values).await?;
+        Ok(row.map(|row| row.text).filter(|text| !text.is_empty()))
+    }
+
+    /// Writes which runs of its agent asked for a toolbox.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_agent_runs(&self, id: ToolboxId, runs: &str) -> Result<()> {
+        let sql = "UPDATE toolboxes SET agent_runs = $3 WHERE organization_id = $1 AND id = $2";
+        self.execute(sql, [self.organization().to_string().into(), id.to_string().into(), runs.into()]).await?;
+        Ok(())
+    }
+
     /// Notes until when a toolbox's newest certificate is good.
     ///
     /// # Errors
@@ -497,6 +521,16 @@ impl SystemTx {
             ))
         })
         .transpose()
+    }
+
+    /// Which runs of its agent asked for a toolbox, as last written.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn agent_runs(&self, id: ToolboxId) -> Result<Option<String>> {
+        let sql = "SELECT COALESCE(agent_runs, '') AS text FROM toolboxes WHERE id = $1";
+        let row = self.row::<TextRow>(sql, [id.to_string().into()]).await?;
+        Ok(row.map(|row| row.text).filter(|text| !text.is_empty()))
     }
 
     /// The join token whose secret has this SHA-256, in hex; kept a while after it was used.

@@ -20,6 +20,7 @@ use toolyard_types::spec::{Lock, Value};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{Code, CredentialId, OrganizationId, Secret, ServerId, Timestamp, ToolboxId};
 
+use super::agent_runs::{Asked, LONGEST_RUN, Runs};
 use crate::{Control, ControlError, Result, app};
 
 /// The oldest wire version that is still spoken.
@@ -275,24 +276,37 @@ async fn audit_join_refusal(
     }
 }
 
-/// Ends an identity that two agents use: its key was copied, and nobody can tell the owner from the thief. Seen by one
-/// replica, of the syncs that come to it.
+/// Ends an identity that two agents use: its key was copied, and nobody can tell the owner from the thief. Seen
+/// whichever replicas the two ask.
 ///
 /// # Errors
 /// `certificate_revoked` when two do, or when the store fails.
 pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: &str) -> Result<()> {
-    if agent.enrolment.is_none() || !control.fleet().is_shared(agent.toolbox, run) {
+    let Some(enrolment) = agent.enrolment.filter(|_| run.len() <= LONGEST_RUN) else { return Ok(()) };
+    let known = control.store().system_read("reading who asks").await?.agent_runs(agent.toolbox).await?;
+    if Runs::read(known.as_deref(), enrolment).note(run) == Asked::Current {
         return Ok(());
     }
     let mut tx = control.store().org(agent.organization).await?;
+    let known = tx.lock_agent_runs(agent.toolbox).await?;
     let row = tx.toolbox_by_id(agent.toolbox).await?.ok_or_else(removed)?;
+    agent.check(row.enrolment)?;
+    let mut runs = Runs::read(known.as_deref(), enrolment);
+    let asked = runs.note(run);
+    if asked != Asked::Shared {
+        tx.set_agent_runs(row.id, &runs.written()).await?;
+        if asked == Asked::Changed {
+            // The answer that another run waits for is given now: one that lives asks again, and is found.
+            tx.bump_generation(row.id).await?;
+        }
+        return Ok(tx.commit().await?);
+    }
     let enrolment = tx.raise_enrolment(row.id).await?.ok_or_else(removed)?;
     let why = "two agents use this toolbox's key; it was copied. Its certificates were revoked";
     tx.audit(&NewAudit { action: "toolbox.revoke".to_owned(), ..line(&row, true, json!({ "why": why }), None) })
         .await?;
     app::toolboxes::changed(&mut tx, &row);
     tx.commit().await?;
-    control.fleet().forget_runs(row.id);
     control.links().close_ended(|toolbox| if toolbox == row.id { Some(enrolment) } else { Some(0) });
     tracing::error!(toolbox.name = %row.name, "{why}");
     Err(revoked())

@@ -4,6 +4,7 @@
 //! transaction together with its line of the audit log, and returns a type of the API. It knows nothing of
 //! HTTP, so the handlers, the loops and the tests reach the same code.
 
+mod agent_runs;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod catalog;

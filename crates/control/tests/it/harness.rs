@@ -45,8 +45,8 @@ pub(crate) struct TestControl {
 
 /// A second control plane on the database of the first.
 pub(crate) struct Replica {
+    pub(crate) control: Control,
     router: axum::Router,
-    _control: Control,
 }
 
 impl Replica {
@@ -118,7 +118,7 @@ impl TestControl {
     /// Another control plane on the same database, as a second replica.
     pub(crate) async fn replica(&self) -> Replica {
         let control = Control::start(options(&self.database, self.clock.clone()).await).await.expect("it starts");
-        Replica { router: control.router(), _control: control }
+        Replica { router: control.router(), control }
     }
 
     /// The database below.

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use toolyard_control::Control;
 use toolyard_link::tls::{AgentKey, PeerCertificate};
 use toolyard_types::Secret;
 use toolyard_types::agent::JoinToken;
@@ -39,6 +40,17 @@ async fn ask(t: &TestControl, path: &str, certificate: Option<PeerCertificate>, 
 
 async fn sync(t: &TestControl, certificate: PeerCertificate, body: &Value) -> (u16, Value) {
     ask(t, "/dtma/v1/sync", Some(certificate), body).await
+}
+
+/// One turn of a run of an agent, which saw nothing yet: it is answered at once.
+async fn sync_as(control: &Control, certificate: PeerCertificate, run: &str) -> (u16, Value) {
+    let mut request = Request::post("/dtma/v1/sync").body(Body::from(report(0).to_string())).unwrap();
+    request.headers_mut().insert(toolyard_types::agent::AGENT_RUN, run.parse().unwrap());
+    request.extensions_mut().insert(certificate);
+    let response = control.agent_router().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
 fn read_token(made: &Value) -> JoinToken {
@@ -145,6 +157,32 @@ both_engines! {
         assert_eq!(again.toolbox, edge.toolbox);
         assert_eq!(sync(&t, again, &report(0)).await.0, 200);
         assert_eq!(sync(&t, edge, &report(0)).await.0, 401, "who joined before is replaced");
+    }
+
+    async fn a_certificate_that_two_agents_use_is_revoked_whichever_replicas_they_ask(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        let other = t.replica().await;
+        // The owner is restarted once; what it had sent before arrives late.
+        for (run, replica) in [("a", &t.control), ("b", &other.control), ("a", &t.control)] {
+            assert_eq!(sync_as(replica, edge, run).await.0, 200);
+        }
+        // A thief with its key asks another replica than it does, and they take turns.
+        for (run, replica) in [("thief", &t.control), ("b", &other.control)] {
+            assert_eq!(sync_as(replica, edge, run).await.0, 200);
+        }
+        let found = sync_as(&other.control, edge, "b").await;
+        assert_eq!(code(found), (403, "certificate_revoked".to_owned()));
+        for replica in [&t.control, &other.control] {
+            assert_eq!(code(sync_as(replica, edge, "thief").await), (403, "certificate_revoked".to_owned()));
+        }
+        let audit = t.get("/api/v1/audit?limit=50").await.expect(200).body;
+        let revoked = audit["items"].as_array().unwrap().iter().filter(|line| line["action"] == "toolbox.revoke").count();
+        assert_eq!(revoked, 1);
+        let token = read_token(&t.post("/api/v1/toolboxes/edge/rejoin", json!({})).await.expect(200).body);
+        let (status, answer) = join(&t, &token, &AgentKey::generate().unwrap()).await;
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(sync_as(&other.control, certificate(&answer), "c").await.0, 200);
     }
 
     async fn a_certificate_is_renewed_by_its_owner_only_and_ends_in_its_time(engine) {
