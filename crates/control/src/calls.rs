@@ -1,6 +1,6 @@
 //! Call records: taken from the gateway without ever making it wait, written in batches, forgotten by the day.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -115,16 +115,20 @@ async fn filter(tx: &OrgTx, caller: &Caller, wanted: &CallsWanted) -> Result<Cal
 async fn with_names(control: &Control, caller: &Caller, records: Vec<CallRecord>) -> Result<Vec<Call>> {
     let servers: BTreeSet<_> = records.iter().filter_map(|record| record.server).collect();
     let toolsets: BTreeSet<_> = records.iter().filter_map(|record| record.toolset).collect();
+    let revisions: BTreeSet<_> = records.iter().filter_map(|record| record.revision).collect();
     let actors: BTreeSet<_> = records.iter().map(|record| record.actor.as_str()).collect();
     let tx = control.store().org_read(caller.organization).await?;
     let servers = tx.server_names(&servers.into_iter().collect::<Vec<_>>()).await?;
     let toolsets = tx.toolset_names(&toolsets.into_iter().collect::<Vec<_>>()).await?;
+    let revisions = tx.revision_numbers(&revisions.into_iter().collect::<Vec<_>>()).await?;
+    let revisions: HashMap<_, _> = revisions.into_iter().collect();
     let actors = tx.actor_names(&actors.into_iter().collect::<Vec<_>>()).await?;
     drop(tx);
     Ok(records
         .into_iter()
         .map(|record| Call {
             server_name: record.server.and_then(|id| servers.get(&id).cloned()),
+            revision_number: record.revision.and_then(|id| revisions.get(&id).copied()),
             toolset_name: record.toolset.and_then(|id| toolsets.get(&id).cloned()),
             actor_display: actors.get(&record.actor).cloned(),
             record,

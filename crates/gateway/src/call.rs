@@ -312,6 +312,7 @@ impl Call {
             request_bytes: u64::try_from(self.message.bytes().len()).unwrap_or(u64::MAX),
             response_bytes: 0,
             request_id: visit.request_id.clone(),
+            revision: None,
         };
         Recording::begin(visit.core.meters.clone(), record, visit.began)
     }
@@ -382,6 +383,7 @@ impl Call {
         let mut way = self.way().await?;
         recording.note(|record| {
             record.server = Some(way.route.id);
+            record.revision = way.chosen.revision;
             record.target = way.target.chars().take(MAX_RECORDED_CHARS).collect();
         });
         let server = way.chosen.peer.era().await?;

@@ -196,6 +196,7 @@ impl Running {
             },
         };
         if let Some(moved) = self.source.take_moved() {
+            self.recording.note(|record| record.revision = moved.revision);
             self.way.chosen = moved;
         }
         match reply {

@@ -116,6 +116,8 @@ pub(crate) struct Chosen {
     pub(crate) copy: Option<CopyKey>,
     /// The longest time the call may take.
     pub(crate) timeout: Duration,
+    /// The revision that it runs.
+    pub(crate) revision: Option<RevisionId>,
     is_canary: bool,
     at: Option<(InstanceId, ToolboxId)>,
     carried: Option<Arc<Carried>>,
@@ -166,19 +168,19 @@ impl Peers {
             let copy = caller.copy(canary.instancing);
             if let Some(instance) = self.pick(&canary.instances, None, copy.as_ref()) {
                 let timeout = Duration::from_millis(canary.call_timeout_ms.max(1));
-                return Ok(self.chosen(instance, copy, timeout, true));
+                return Ok(self.chosen(instance, copy, timeout, Some(canary.revision), true));
             }
         }
         let timeout = Duration::from_millis(route.call_timeout_ms.max(1));
         if let Target::Instances(instances) = &route.target {
             let copy = caller.copy(route.instancing);
             if let Some(instance) = self.pick(instances, None, copy.as_ref()) {
-                return Ok(self.chosen(instance, copy, timeout, false));
+                return Ok(self.chosen(instance, copy, timeout, route.revision, false));
             }
         }
         let peer = self.first(route)?;
         let carried = Carried::by(&peer);
-        Ok(Chosen { peer, copy: None, timeout, is_canary: false, at: None, carried })
+        Ok(Chosen { peer, copy: None, timeout, revision: route.revision, is_canary: false, at: None, carried })
     }
 
     /// The peer whose lists stand for the server to this caller.
@@ -256,19 +258,26 @@ impl Peers {
         if let Some(canary) = route.canary.as_ref().filter(|_| chosen.is_canary) {
             let copy = caller.copy(canary.instancing);
             if let Some(instance) = self.pick(&canary.instances, Some(tried), copy.as_ref()).filter(fits) {
-                return Some(self.chosen(instance, copy, chosen.timeout, true));
+                return Some(self.chosen(instance, copy, chosen.timeout, Some(canary.revision), true));
             }
         }
         let Target::Instances(instances) = &route.target else { return None };
         let copy = caller.copy(route.instancing);
         let instance = self.pick(instances, Some(tried), copy.as_ref()).filter(fits)?;
-        Some(self.chosen(instance, copy, chosen.timeout, false))
+        Some(self.chosen(instance, copy, chosen.timeout, route.revision, false))
     }
 
-    fn chosen(&self, instance: &InstanceRoute, copy: Option<CopyKey>, timeout: Duration, is_canary: bool) -> Chosen {
+    fn chosen(
+        &self,
+        instance: &InstanceRoute,
+        copy: Option<CopyKey>,
+        timeout: Duration,
+        revision: Option<RevisionId>,
+        is_canary: bool,
+    ) -> Chosen {
         let peer = self.instance(instance);
         let carried = Carried::by(&peer);
-        Chosen { peer, copy, timeout, is_canary, at: Some((instance.id, instance.toolbox)), carried }
+        Chosen { peer, copy, timeout, revision, is_canary, at: Some((instance.id, instance.toolbox)), carried }
     }
 
     fn is_canarys(&self, route: &ServerRoute, canary: &CanaryRoute, caller: &Caller) -> bool {

@@ -30,10 +30,10 @@ const OPEN_DAYS: usize = 3;
 const TABLE: &str = "(id {serial}, at BIGINT NOT NULL, organization_id TEXT NOT NULL, actor TEXT NOT NULL, \
                      server_id TEXT, toolset_id TEXT, method TEXT NOT NULL, target TEXT NOT NULL, \
                      outcome TEXT NOT NULL, duration_us BIGINT NOT NULL, request_bytes BIGINT NOT NULL, \
-                     response_bytes BIGINT NOT NULL, request_id TEXT NOT NULL)";
+                     response_bytes BIGINT NOT NULL, request_id TEXT NOT NULL, revision_id TEXT)";
 const COLUMNS: &str = "at, organization_id, actor, server_id, toolset_id, method, target, outcome, duration_us, \
-                       request_bytes, response_bytes, request_id";
-const COLUMN_COUNT: usize = 12;
+                       request_bytes, response_bytes, request_id, revision_id";
+const COLUMN_COUNT: usize = 13;
 
 /// Where the next page of a list starts: after this record, towards the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -384,6 +384,14 @@ async fn open_day(dir: &Path, day: i64) -> Result<DatabaseConnection> {
     let db = crate::connect_sqlite(&url, DAY_CONNECTIONS).await?;
     let table = TABLE.replace("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT");
     db.execute_unprepared(&format!("CREATE TABLE IF NOT EXISTS calls {table}")).await?;
+    let columns = Statement::from_string(
+        db.get_database_backend(),
+        "SELECT name AS text FROM pragma_table_info('calls') WHERE name = 'revision_id'",
+    );
+    if db.query_one_raw(columns).await?.is_none() {
+        // Made by an earlier version.
+        db.execute_unprepared("ALTER TABLE calls ADD COLUMN revision_id TEXT").await?;
+    }
     db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id)").await?;
     db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_server ON calls (organization_id, server_id, at)").await?;
     Ok(db)
@@ -395,6 +403,7 @@ async fn make_partitioned(db: &DatabaseConnection) -> Result<()> {
     let statements = format!(
         "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('calls', 0)); \
          CREATE TABLE IF NOT EXISTS calls {table} PARTITION BY RANGE (at); \
+         ALTER TABLE calls ADD COLUMN IF NOT EXISTS revision_id TEXT; \
          CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id); \
          CREATE INDEX IF NOT EXISTS calls_server ON calls (organization_id, server_id, at); END $$"
     );
@@ -449,6 +458,7 @@ fn insert(backend: DbBackend, records: &[&CallRecord]) -> Statement {
             to_i64(record.request_bytes).into(),
             to_i64(record.response_bytes).into(),
             record.request_id.clone().into(),
+            record.revision.map(|id| id.to_string()).into(),
         ]
     });
     Statement::from_sql_and_values(backend, sql, values)
@@ -469,6 +479,7 @@ struct Row {
     request_bytes: i64,
     response_bytes: i64,
     request_id: String,
+    revision_id: Option<String>,
 }
 
 #[derive(FromQueryResult)]
@@ -590,6 +601,7 @@ impl TryFrom<Row> for StoredCall {
             request_bytes: count("calls.request_bytes", row.request_bytes)?,
             response_bytes: count("calls.response_bytes", row.response_bytes)?,
             request_id: row.request_id,
+            revision: parse_option("calls.revision_id", row.revision_id.as_deref())?,
         };
         Ok(Self { cursor: CallCursor { at, id: row.id }, record })
     }

@@ -219,6 +219,9 @@ pub struct CallRecord {
     pub response_bytes: u64,
     /// The request id.
     pub request_id: String,
+    /// The revision that had the call, when one was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionId>,
 }
 
 /// How a call ended.

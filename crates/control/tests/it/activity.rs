@@ -34,6 +34,7 @@ async fn record(test: &TestControl, server: &Value, outcome: CallOutcome, ago_ms
         request_bytes: 1,
         response_bytes: 2,
         request_id: "r".into(),
+        revision: None,
     };
     test.control.call_records().try_send(record).unwrap();
     test.wait("/api/v1/calls?limit=500", |_, body| body["items"].as_array().unwrap().len() > before).await;

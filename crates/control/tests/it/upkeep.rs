@@ -173,7 +173,7 @@ both_engines! {
             let record = CallRecord {
                 at: test.clock.now(), organization, actor: "api_key:1".into(), server: None, toolset: None,
                 method: "tools/call".into(), target: format!("tool-{number}"), outcome: CallOutcome::Ok,
-                duration_us: 10, request_bytes: 1, response_bytes: 2, request_id: "r".into(),
+                duration_us: 10, request_bytes: 1, response_bytes: 2, request_id: "r".into(), revision: None,
             };
             sender.try_send(record).unwrap();
             // A call that drains ends after everything was told to stop, and before the control plane is shut down.

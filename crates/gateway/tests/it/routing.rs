@@ -110,6 +110,24 @@ async fn a_call_that_was_not_delivered_is_given_to_another_instance_and_one_that
 }
 
 #[tokio::test]
+async fn a_call_is_recorded_with_the_revision_that_had_it() {
+    let mut world = world().replicated("two", &["old", "new"]).start().await;
+    let (old, mut trial) = (world.instance("old"), canary(&world, "new", 0, &[]));
+    let (stable, tried) = (RevisionId::generate(), trial.revision);
+    world.reroute("two", |route| {
+        route.revision = Some(stable);
+        route.target = Target::Instances(vec![old.clone()]);
+        route.canary = Some(trial.clone());
+    });
+    assert!(is_ok(&world.call(TWO, "echo").await));
+    assert_eq!(world.record().await.revision, Some(stable));
+    trial.clients = vec![KEY.to_owned()];
+    world.reroute("two", |route| route.canary = Some(trial.clone()));
+    assert!(is_ok(&world.call(TWO, "echo").await));
+    assert_eq!(world.record().await.revision, Some(tried));
+}
+
+#[tokio::test]
 async fn a_canary_gets_exactly_its_part_and_every_call_of_the_clients_it_lists() {
     let world = world().replicated("two", &["old", "new"]).start().await;
     let old = world.instance("old");

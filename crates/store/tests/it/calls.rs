@@ -2,7 +2,7 @@
 
 use toolyard_store::{CallBucket, CallCount, CallCursor, CallFilter, CallStore};
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
-use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolsetId};
+use toolyard_types::{OrganizationId, RevisionId, ServerId, Timestamp, ToolsetId};
 
 use crate::world::{TestDatabase, both_engines};
 
@@ -27,6 +27,7 @@ fn record(organization: OrganizationId, hours: i64) -> CallRecord {
         request_bytes: 10,
         response_bytes: u64::from(u32::MAX) + 1,
         request_id: "r".into(),
+        revision: Some(RevisionId::generate()),
     }
 }
 

@@ -16,6 +16,9 @@ pub struct Call {
     /// The server's name, while it exists.
     #[serde(default)]
     pub server_name: Option<Name>,
+    /// The number of the revision that had the call, while it exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision_number: Option<u32>,
     /// The toolset's name, while it exists.
     #[serde(default)]
     pub toolset_name: Option<Name>,
