@@ -1,13 +1,23 @@
 //! Rollouts: a row is all that a rollout is, so it goes on after a restart of the control plane.
 
 use sea_orm::FromQueryResult;
+use serde::{Deserialize, Serialize};
 use toolyard_types::api::servers::{Canary, RolloutStep};
 use toolyard_types::state::{Reason, RolloutState};
-use toolyard_types::{OrganizationId, RevisionId, RolloutId, ServerId, Timestamp};
+use toolyard_types::{Labels, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use crate::query::{TextRow, json, parse, parse_option, placeholders, to_json};
 use crate::servers::{ServerRef, ServerRow, text};
 use crate::{OrgTx, Result, StoreError, SystemTx};
+
+/// Where a server is to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// On this toolbox; any when absent.
+    pub toolbox: Option<ToolboxId>,
+    /// On one that has these labels.
+    pub labels: Labels,
+}
 
 /// A rollout.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +54,8 @@ pub struct RolloutRow {
     pub canary: Option<Canary>,
     /// When it goes on, if it waits for a time.
     pub next_attempt_at: Option<Timestamp>,
+    /// Where the server was to run before, when this rollout moves it.
+    pub from_place: Option<Place>,
 }
 
 impl RolloutRow {
@@ -60,7 +72,8 @@ impl RolloutRow {
 }
 
 const COLUMNS: &str = "id, server_id, from_revision_id, to_revision_id, state, reason, message, log, started_at, \
-                       deadline, ended_at, from_rollout_id, switched_at, accept_lost_tools, canary, next_attempt_at";
+                       deadline, ended_at, from_rollout_id, switched_at, accept_lost_tools, canary, next_attempt_at, \
+                       from_place";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -80,6 +93,7 @@ struct Row {
     accept_lost_tools: bool,
     canary: Option<String>,
     next_attempt_at: Option<i64>,
+    from_place: Option<String>,
 }
 
 impl TryFrom<Row> for RolloutRow {
@@ -102,6 +116,7 @@ impl TryFrom<Row> for RolloutRow {
             accept_lost_tools: row.accept_lost_tools,
             canary: row.canary.map(|text| json("rollouts.canary", &text)).transpose()?,
             next_attempt_at: row.next_attempt_at.map(Timestamp::from_ms),
+            from_place: row.from_place.map(|text| json("rollouts.from_place", &text)).transpose()?,
         })
     }
 }
@@ -120,7 +135,7 @@ impl OrgTx {
     pub async fn insert_rollout(&self, rollout: &RolloutRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO rollouts (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -140,6 +155,7 @@ impl OrgTx {
             rollout.accept_lost_tools.into(),
             rollout.canary.as_ref().map(to_json).into(),
             rollout.next_attempt_at.map(Timestamp::as_ms).into(),
+            rollout.from_place.as_ref().map(to_json).into(),
         ];
         self.execute(&sql, values).await?;
         Ok(())

@@ -72,6 +72,44 @@ pub struct ServerRef {
     pub server: ServerId,
 }
 
+/// The order of a list of servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerSort {
+    /// By name.
+    #[default]
+    Name,
+    /// By name, backwards.
+    NameDescending,
+    /// The oldest first.
+    Created,
+    /// The newest first.
+    CreatedDescending,
+}
+
+/// Where the next page of a list of servers starts: after this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerPlace {
+    /// In a list by name.
+    Name(Name),
+    /// In a list by age.
+    Created(Timestamp, ServerId),
+}
+
+/// Which servers a page has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServersPage<'a> {
+    /// After this one, which is of the same order.
+    pub after: Option<&'a ServerPlace>,
+    /// Those whose name or entry holds this.
+    pub search: Option<&'a str>,
+    /// Those that run on this toolbox, or must.
+    pub toolbox: Option<ToolboxId>,
+    /// In this order.
+    pub sort: ServerSort,
+    /// At most so many.
+    pub limit: u32,
+}
+
 const COLUMNS: &str = "id, name, kind, entry_name, entry_version, enabled, deleted, toolbox_id, toolbox_labels, serving_revision_id, \
                        serving_rollout_id, target_revision_id, rollout_id, rollout_timeout_ms, version, created_at, updated_at, \
                        replicas, observe_ms, restart_at, next_restart_at, update_window, has_volumes";
@@ -194,7 +232,7 @@ impl OrgTx {
                    toolbox_id = $8, serving_revision_id = $9, serving_rollout_id = $10, target_revision_id = $11, \
                    rollout_id = $12, rollout_timeout_ms = $13, version = version + 1, updated_at = $14, \
                    replicas = $16, observe_ms = $17, restart_at = $18, next_restart_at = $19, update_window = $20, \
-                   has_volumes = $21 \
+                   has_volumes = $21, toolbox_labels = $22 \
                    WHERE organization_id = $1 AND id = $2 AND version = $15";
         let values = [
             self.organization().to_string().into(),
@@ -218,6 +256,7 @@ impl OrgTx {
             server.next_restart_at.map(Timestamp::as_ms).into(),
             text(server.update_window.as_ref()),
             server.has_volumes.into(),
+            to_json(&server.toolbox_labels).into(),
         ];
         if self.execute(sql, values).await? == 0 {
             return Err(StoreError::Stale);
@@ -286,6 +325,48 @@ impl OrgTx {
         let sql = format!("SELECT {COLUMNS} FROM servers WHERE organization_id = $1 AND id = $2{}", self.for_update());
         let values = [self.organization().to_string().into(), id.to_string().into()];
         self.row::<Row>(sql, values).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// A page of servers.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_list(&self, page: &ServersPage<'_>) -> Result<Vec<ServerRow>> {
+        let mut values: Vec<sea_orm::Value> =
+            vec![self.organization().to_string().into(), like(page.search.unwrap_or_default()).into()];
+        let mut wheres = String::new();
+        if let Some(toolbox) = page.toolbox {
+            values.push(toolbox.to_string().into());
+            wheres.push_str(
+                " AND (toolbox_id = $3 OR id IN (SELECT server_id FROM instances \
+                 WHERE organization_id = $1 AND toolbox_id = $3 AND ended_at IS NULL))",
+            );
+        }
+        let (after, order) = match page.sort {
+            ServerSort::Name => (">", "name"),
+            ServerSort::NameDescending => ("<", "name DESC"),
+            ServerSort::Created => (">", "created_at, id"),
+            ServerSort::CreatedDescending => ("<", "created_at DESC, id DESC"),
+        };
+        let place = values.len();
+        match page.after {
+            None => {}
+            Some(ServerPlace::Name(name)) => {
+                values.push(name.to_string().into());
+                wheres.push_str(&format!(" AND name {after} ${}", place + 1));
+            }
+            Some(ServerPlace::Created(at, id)) => {
+                values.extend([at.as_ms().into(), id.to_string().into()]);
+                wheres.push_str(&format!(" AND (created_at, id) {after} (${}, ${})", place + 1, place + 2));
+            }
+        }
+        values.push(i64::from(page.limit).into());
+        let sql = format!(
+            "SELECT {COLUMNS} FROM servers WHERE organization_id = $1 \
+             AND (name LIKE $2 ESCAPE '!' OR COALESCE(entry_name, '') LIKE $2 ESCAPE '!'){wheres} ORDER BY {order} LIMIT ${}",
+            values.len()
+        );
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 
     /// Servers by name after `after`, whose name or entry holds `search`, at most `limit`.

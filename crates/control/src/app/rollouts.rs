@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use toolyard_store::{InstanceWish, OrgTx, RevisionRow, RolloutRow, ServerRow};
+use toolyard_store::{InstanceWish, OrgTx, Place, RevisionRow, RolloutRow, ServerRow};
 use toolyard_types::api::servers::{Canary, RollbackServer, Rollout, Server, StartCanary};
 use toolyard_types::spec::{RevisionSpec, Runtime, Strategy};
 use toolyard_types::state::{Reason, RolloutState};
@@ -31,6 +31,8 @@ pub(crate) struct Manner {
     pub(super) canary: Option<Canary>,
     /// Whether it waits for the server's update window.
     pub(super) within_window: bool,
+    /// Where the server was to run before, when it moves.
+    pub(super) from_place: Option<Place>,
 }
 
 /// What a canary shall be; there must be something that it can run beside.
@@ -64,7 +66,13 @@ pub(super) fn canary(asked: StartCanary, server: &ServerRow, spec: &RevisionSpec
 /// Begins a rollout; one that is under way is superseded.
 pub(crate) async fn begin(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId, manner: Manner) -> Result<()> {
     let now = tx.now();
+    // What is superseded gives back the place it came from: this rollout has the place that is meant now, and goes back
+    // to the one before both.
+    let place = (server.toolbox, server.toolbox_labels.clone());
+    let before =
+        tx.rollout_under_way(server).await?.filter(|old| old.switched_at.is_none()).and_then(|it| it.from_place);
     supersede(tx, server, Reason::Superseded, "another change took over").await?;
+    (server.toolbox, server.toolbox_labels) = place;
     let window = server.update_window.filter(|window| manner.within_window && !window.is_open(now));
     let waits = window.filter(|_| server.serving_rollout.is_some()).map(|window| (window, window.next_open(now)));
     let mut rollout = RolloutRow {
@@ -84,6 +92,7 @@ pub(crate) async fn begin(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId
         accept_lost_tools: manner.accept_lost_tools,
         canary: manner.canary,
         next_attempt_at: None,
+        from_place: before.or(manner.from_place),
     };
     if let Some((window, opens)) = waits {
         rollout.reason = Reason::OutsideWindow;

@@ -179,7 +179,7 @@ impl<'a> Views<'a> {
 /// ended meanwhile, unless that changed which revision is meant.
 pub(crate) fn etag(row: &ServerRow) -> String {
     let text = format!(
-        "{} {} {} {} {:?} {} {} {} {:?} {:?}",
+        "{} {} {} {} {:?} {} {} {} {:?} {:?} {}",
         row.id,
         row.target_revision,
         row.enabled,
@@ -189,7 +189,8 @@ pub(crate) fn etag(row: &ServerRow) -> String {
         row.replicas,
         row.observe_ms,
         row.restart_at,
-        row.update_window
+        row.update_window,
+        row.toolbox_labels
     );
     let digest = crate::auth::token::sha256_hex(&text);
     digest.chars().take(16).collect()

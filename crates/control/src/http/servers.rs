@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use toolyard_policy::Resource;
+use toolyard_store::ServerSort;
 use toolyard_types::access::Action;
 use toolyard_types::api::servers::{
     CloneServer, CreateServer, Revision, RollbackServer, Rollout, Server, UpdateServer,
@@ -19,6 +20,7 @@ use utoipa_axum::routes;
 use super::events;
 use super::extract::{Json, Path, Query};
 use super::guard::{Access, Routes};
+use crate::app::servers::ServersWanted;
 use crate::app::{rollouts, servers};
 use crate::{Caller, Control, ControlError, Result};
 
@@ -59,6 +61,30 @@ pub(super) fn if_match(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok())
 }
 
+/// In which order servers are listed; a `-` turns it around.
+#[derive(Clone, Copy, Debug, Deserialize, utoipa::ToSchema)]
+enum SortQuery {
+    #[serde(rename = "name")]
+    Name,
+    #[serde(rename = "-name")]
+    NameDescending,
+    #[serde(rename = "created_at")]
+    Created,
+    #[serde(rename = "-created_at")]
+    CreatedDescending,
+}
+
+impl From<SortQuery> for ServerSort {
+    fn from(sort: SortQuery) -> Self {
+        match sort {
+            SortQuery::Name => Self::Name,
+            SortQuery::NameDescending => Self::NameDescending,
+            SortQuery::Created => Self::Created,
+            SortQuery::CreatedDescending => Self::CreatedDescending,
+        }
+    }
+}
+
 /// Which servers to list.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -67,6 +93,10 @@ struct ServerQuery {
     search: Option<String>,
     /// Only those in this phase.
     phase: Option<Phase>,
+    /// Only those that run on this toolbox, or must.
+    toolbox: Option<Name>,
+    /// In this order; by name when absent. A cursor is of one order.
+    sort: Option<SortQuery>,
     /// `true` to leave out what is long and of interest one server at a time: the logs of rollouts, the names of
     /// tools.
     brief: Option<bool>,
@@ -77,7 +107,7 @@ struct ServerQuery {
     cursor: Option<String>,
 }
 
-/// List servers by name.
+/// List servers.
 #[utoipa::path(get, path = "/api/v1/servers", tag = TAG, params(ServerQuery),
     responses((status = 200, body = Page<Server>)))]
 async fn list_servers(
@@ -86,7 +116,13 @@ async fn list_servers(
     Query(query): Query<ServerQuery>,
 ) -> Result<Json<Page<Server>>> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
-    let mut page = servers::list(&control, &caller, &page, query.search.as_deref(), query.phase).await?;
+    let wanted = ServersWanted {
+        search: query.search,
+        phase: query.phase,
+        toolbox: query.toolbox,
+        sort: query.sort.map(ServerSort::from).unwrap_or_default(),
+    };
+    let mut page = servers::list(&control, &caller, &page, &wanted).await?;
     if query.brief == Some(true) {
         page.items.iter_mut().for_each(shorten);
     }

@@ -183,6 +183,7 @@ pub(crate) mod tests {
             accept_lost_tools: false,
             canary: None,
             next_attempt_at: None,
+            from_place: None,
         }
     }
 

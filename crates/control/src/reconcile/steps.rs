@@ -243,6 +243,10 @@ pub(crate) async fn end_rollout(
     if let (Some(_), Some(serving)) = (server.serving_rollout, server.serving_revision) {
         aim(tx, server, serving).await?;
     }
+    // What serves stays where it is. A volume that was made meanwhile binds the server to where it is.
+    if let Some(place) = rollout.from_place.clone().filter(|_| !server.has_volumes) {
+        (server.toolbox, server.toolbox_labels) = (place.toolbox, place.labels);
+    }
     tx.update_server(server).await?;
     count_outcome(rollout, now);
     Ok(())

@@ -10,6 +10,7 @@ mod ground;
 mod harness;
 mod identity;
 mod lost;
+mod places;
 mod rollouts;
 mod server_settings;
 mod servers;

@@ -187,6 +187,9 @@ fn change(
     Ok(UpdateServer {
         version: here.entry.map(|entry| entry.version),
         settings,
+        toolbox: None,
+        toolbox_labels: None,
+        any_toolbox: false,
         accept_lost_tools: args.manner.accepts_lost_tools(),
         canary: args.manner.canary()?,
         now: args.manner.is_now(),

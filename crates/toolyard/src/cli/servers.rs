@@ -317,6 +317,12 @@ pub(crate) enum Command {
         /// Only those in this phase.
         #[arg(long)]
         phase: Option<String>,
+        /// Only those that run on this toolbox, or must.
+        #[arg(long)]
+        toolbox: Option<Name>,
+        /// In this order; `-` turns it around.
+        #[arg(long, value_parser = ["name", "-name", "created_at", "-created_at"], allow_hyphen_values = true)]
+        sort: Option<String>,
     },
     /// Show a server.
     Show {
@@ -330,6 +336,8 @@ pub(crate) enum Command {
         /// Another version of the entry, or `latest`.
         #[arg(long = "entry-version", value_name = "VERSION")]
         version: Option<String>,
+        #[command(flatten)]
+        place: PlaceFlags,
         #[command(flatten)]
         settings: Box<SettingsFlags>,
         #[command(flatten)]
@@ -382,6 +390,20 @@ pub(crate) enum Command {
         #[arg(long, short)]
         follow: bool,
     },
+}
+
+/// Where a server runs from now on: a new instance there takes over before the old one ends.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PlaceFlags {
+    /// Run on this toolbox from now on.
+    #[arg(long)]
+    toolbox: Option<Name>,
+    /// Run on any toolbox that has these labels from now on, such as `zone=a`; separate several by commas.
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "toolbox")]
+    toolbox_labels: Option<Labels>,
+    /// Run on any suitable toolbox from now on.
+    #[arg(long, conflicts_with_all = ["toolbox", "toolbox_labels"])]
+    any_toolbox: bool,
 }
 
 /// A server and whether to wait.
@@ -440,15 +462,21 @@ pub(crate) async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Fa
 /// `toolyard servers ...`
 pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
-        Command::List { search, phase } => list(context, search, phase).await,
+        Command::List { search, phase, toolbox, sort } => {
+            let asked = [("search", search), ("phase", phase), ("toolbox", toolbox.map(|it| it.to_string())), ("sort", sort)];
+            list(context, asked).await
+        }
         Command::Show { name } => {
             let server: Server = context.client.get(&path(&name, "")).await?;
             print_server(context.format, &server);
             Ok(())
         }
-        Command::Update { name, version, settings, manner, wait } => {
+        Command::Update { name, version, place, settings, manner, wait } => {
             let body = UpdateServer {
                 version,
+                toolbox: place.toolbox,
+                toolbox_labels: place.toolbox_labels,
+                any_toolbox: place.any_toolbox,
                 settings: settings.settings()?,
                 accept_lost_tools: manner.accept_lost_tools,
                 canary: manner.canary()?,
@@ -501,11 +529,15 @@ fn path(name: &Name, rest: &str) -> String {
     format!("/servers/{}{rest}", segment(name.as_str()))
 }
 
-async fn list(context: &Context, search: Option<String>, phase: Option<String>) -> Result<(), Failure> {
+async fn list(context: &Context, asked: [(&str, Option<String>); 4]) -> Result<(), Failure> {
+    let mut query = json!({ "limit": 500 });
+    for (key, value) in asked {
+        query[key] = json!(value);
+    }
     let mut servers = Vec::new();
     let mut cursor = None;
     loop {
-        let query = json!({ "limit": 500, "cursor": cursor, "search": search, "phase": phase });
+        query["cursor"] = json!(cursor);
         let page: Page<Server> = context.client.get_with("/servers", &query).await?;
         servers.extend(page.items);
         cursor = page.next_cursor;

@@ -128,6 +128,15 @@ pub struct UpdateServer {
     /// Settings to change.
     #[serde(flatten)]
     pub settings: ServerSettings,
+    /// Run on this toolbox from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toolbox: Option<Name>,
+    /// Run on any toolbox that has these labels from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub toolbox_labels: Option<Labels>,
+    /// `true` to run on any suitable toolbox from now on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_toolbox: bool,
     /// `true` to let the new revision serve although it lists fewer tools than the old one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_lost_tools: bool,

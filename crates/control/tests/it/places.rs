@@ -1,0 +1,103 @@
+//! Where a server runs, and how people find servers by it.
+
+use serde_json::{Value, json};
+use toolyard_types::snapshot::Target;
+
+use crate::agent::{Behaviour, FakeAgent};
+use crate::harness::{TestControl, both_engines};
+use crate::servers::EVERYTHING;
+use toolyard_types::state::Reason;
+
+fn places(server: &Value) -> Vec<&str> {
+    server["instances"].as_array().unwrap().iter().filter_map(|it| it["toolbox"].as_str()).collect()
+}
+
+async fn names(t: &TestControl, query: &str) -> Vec<String> {
+    let (mut names, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = t.get(&format!("/api/v1/servers?limit=2&{query}{cursor}")).await.expect(200).body;
+        names.extend(page["items"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return names,
+        }
+    }
+}
+
+both_engines! {
+    async fn a_server_moves_to_another_toolbox_and_serves_all_the_while(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        t.deploy("s").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        local.behave("s", Behaviour::Hangs);
+        let moving = t.patch("/api/v1/servers/s", json!({ "toolbox": "local" })).await.expect(200).body;
+        assert_eq!((&moving["toolbox"], &moving["revision"]), (&json!("local"), &json!(1)));
+        let both = t.wait("/api/v1/servers/s", |_, body| places(body).len() == 2).await;
+        assert_eq!((both["phase"].as_str(), places(&both)[0]), (Some("ready"), "edge"), "the old one serves on");
+        let old = both["instances"][0]["id"].as_str().unwrap().to_owned();
+        t.wait_route("s", |target| matches!(target, Some(Target::Instances(all)) if all[0].id.to_string() == old)).await;
+        local.behave("s", Behaviour::Ready);
+        t.wait_route("s", |target| matches!(target, Some(Target::Instances(all)) if all[0].id.to_string() != old)).await;
+        t.drained();
+        let moved = t.wait("/api/v1/servers/s", |_, body| places(body) == ["local"]).await;
+        assert_eq!((&moved["revision"], &moved["phase"]), (&json!(1), &json!("ready")));
+
+        let same = t.patch("/api/v1/servers/s", json!({ "any_toolbox": true })).await.expect(200).body;
+        assert_eq!((&same["toolbox"], &same["rollout"]["id"]), (&Value::Null, &moved["rollout"]["id"]), "it may stay");
+        t.patch("/api/v1/toolboxes/edge", json!({ "labels": { "zone": "a" } })).await.expect(200);
+        t.patch("/api/v1/servers/s", json!({ "toolbox_labels": { "zone": "a" } })).await.expect(200);
+        let back = t.wait("/api/v1/servers/s", |_, body| body["rollout"]["state"] == "done" && places(body) == ["edge"]);
+        assert_eq!(back.await["toolbox_labels"], json!({ "zone": "a" }));
+    }
+
+    async fn a_server_that_does_not_get_ready_elsewhere_stays_where_it_was(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        t.deploy("s").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        local.behave("s", Behaviour::Fails(Reason::InstallFailed, "no compiler", ""));
+        t.patch("/api/v1/servers/s", json!({ "toolbox": "local" })).await.expect(200);
+        let back = t.wait_rollout("s", "rolled_back").await;
+        assert_eq!((&back["toolbox"], &back["phase"]), (&Value::Null, &json!("ready")), "{back}");
+        t.wait("/api/v1/servers/s", |_, body| places(body) == ["edge"]).await;
+    }
+
+    async fn a_place_that_cannot_be_is_refused(engine) {
+        let t = TestControl::start(engine).await;
+        let _local = FakeAgent::local(&t.control).await;
+        t.deploy("s").await;
+        for body in [
+            json!({ "toolbox": "nowhere" }),
+            json!({ "toolbox": "local", "any_toolbox": true }),
+            json!({ "toolbox_labels": {} }),
+        ] {
+            t.patch("/api/v1/servers/s", body).await.expect(422);
+        }
+        let remote = json!({ "name": "r", "url": "http://127.0.0.1:9/mcp", "start": false });
+        t.post("/api/v1/servers", remote).await.expect(201);
+        t.patch("/api/v1/servers/r", json!({ "toolbox": "local" })).await.expect(422);
+    }
+
+    async fn servers_are_listed_in_an_order_by_pages_and_by_toolbox(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.post("/api/v1/toolboxes", json!({ "name": "edge" })).await.expect(201);
+        drop(edge);
+        for (name, toolbox) in [("b", "local"), ("e", "edge"), ("a", "local"), ("d", "edge"), ("c", "edge")] {
+            let body = json!({ "name": name, "entry": EVERYTHING, "toolbox": toolbox, "start": false });
+            t.post("/api/v1/servers", body).await.expect(201);
+            t.clock.step_ms(1);
+        }
+        assert_eq!(names(&t, "").await, ["a", "b", "c", "d", "e"]);
+        assert_eq!(names(&t, "sort=-name").await, ["e", "d", "c", "b", "a"]);
+        assert_eq!(names(&t, "sort=created_at").await, ["b", "e", "a", "d", "c"]);
+        assert_eq!(names(&t, "sort=-created_at").await, ["c", "d", "a", "e", "b"]);
+        assert_eq!(names(&t, "sort=-created_at&toolbox=edge").await, ["c", "d", "e"]);
+        assert_eq!(names(&t, "toolbox=local&search=a").await, ["a"]);
+        t.get("/api/v1/servers?toolbox=nowhere").await.expect(422);
+        t.get("/api/v1/servers?sort=created_at&cursor=a").await.expect(422);
+        t.get("/api/v1/servers?sort=size").await.expect(422);
+    }
+}
