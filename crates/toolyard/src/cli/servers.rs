@@ -463,7 +463,8 @@ pub(crate) async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Fa
 pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::List { search, phase, toolbox, sort } => {
-            let asked = [("search", search), ("phase", phase), ("toolbox", toolbox.map(|it| it.to_string())), ("sort", sort)];
+            let asked =
+                [("search", search), ("phase", phase), ("toolbox", toolbox.map(|it| it.to_string())), ("sort", sort)];
             list(context, asked).await
         }
         Command::Show { name } => {
