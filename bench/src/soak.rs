@@ -398,11 +398,22 @@ impl Soak {
 
     async fn kill(&self, server: &str) -> anyhow::Result<()> {
         let mut api = self.api().await?;
-        let found = api.expect(Method::GET, &format!("/api/v1/servers/{server}"), None).await?;
+        let path = format!("/api/v1/servers/{server}");
+        let found = api.expect(Method::GET, &path, None).await?;
         let pid = found["instances"][0]["pid"].as_i64().context("no process")?;
         let status = tokio::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status().await?;
         ensure!(status.success(), "no process {pid}");
-        self.settled(&mut api, server).await
+        // It counts as ready until its agent has told.
+        let until = Instant::now() + LIMIT;
+        loop {
+            let now = api.expect(Method::GET, &path, None).await?;
+            let process = now["instances"][0]["pid"].as_i64();
+            if now["phase"] == "ready" && process.is_some_and(|process| process != pid) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "`{server}` does not serve again: {now}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Opens a stream of the API, reads for a few seconds, and drops it.
