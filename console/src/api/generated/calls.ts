@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { CallOutcomeSchema, type CallOutcome } from './enums'
-import { NameSchema, ServerIdSchema, TimestampSchema, ToolsetIdSchema, type ApiKeyId, type Name, type ServerId, type Timestamp, type ToolsetId, type UserId } from './shared'
+import { NameSchema, RevisionIdSchema, ServerIdSchema, TimestampSchema, ToolsetIdSchema, type ApiKeyId, type Name, type RevisionId, type ServerId, type Timestamp, type ToolsetId, type UserId } from './shared'
 
 /** A tenant. */
 export type OrganizationId = string
@@ -28,6 +28,7 @@ export interface CallRecord {
   request_id: string
   /** Bytes of the answer. */
   response_bytes: number
+  revision?: RevisionId | null
   server?: ServerId | null
   /** The tool, prompt or resource, as the server names it. */
   target: string
@@ -43,6 +44,7 @@ export const CallRecordSchema: v.GenericSchema<unknown, CallRecord> = v.object({
   request_bytes: v.number(),
   request_id: v.string(),
   response_bytes: v.number(),
+  revision: v.nullish(RevisionIdSchema),
   server: v.nullish(ServerIdSchema),
   target: v.string(),
   toolset: v.nullish(ToolsetIdSchema),
@@ -68,12 +70,15 @@ export interface Call {
   request_id: string
   /** Bytes of the answer. */
   response_bytes: number
+  revision?: RevisionId | null
   server?: ServerId | null
   /** The tool, prompt or resource, as the server names it. */
   target: string
   toolset?: ToolsetId | null
   /** Who called, for people: an e-mail address or a key's name, while there is one. */
   actor_display?: string | null
+  /** The number of the revision that had the call, while it exists. */
+  revision_number?: number | null
   server_name?: Name | null
   toolset_name?: Name | null
 }
@@ -87,10 +92,12 @@ export const CallSchema: v.GenericSchema<unknown, Call> = v.object({
   request_bytes: v.number(),
   request_id: v.string(),
   response_bytes: v.number(),
+  revision: v.nullish(RevisionIdSchema),
   server: v.nullish(ServerIdSchema),
   target: v.string(),
   toolset: v.nullish(ToolsetIdSchema),
   actor_display: v.nullish(v.string()),
+  revision_number: v.nullish(v.number()),
   server_name: v.nullish(NameSchema),
   toolset_name: v.nullish(NameSchema),
 })

@@ -1,8 +1,8 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { EraSchema, InstancingModeSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type InstancingMode, type LogStream, type MetricsWindow, type Phase, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
-import { CredentialIdSchema, EntryNameSchema, InstanceIdSchema, LabelsSchema, NameSchema, PackageSchema, ServerIdSchema, TimestampSchema, TransportSchema, type CredentialId, type EntryName, type InstanceId, type Labels, type Name, type Package, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
+import { EraSchema, InstancingModeSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type InstancingMode, type LogStream, type MetricsWindow, type Phase, type Reason, type RemoteTransport, type RolloutState, type SortQuery, type Strategy } from './enums'
+import { CredentialIdSchema, EntryNameSchema, InstanceIdSchema, LabelsSchema, NameSchema, PackageSchema, RevisionIdSchema, ServerIdSchema, TimestampSchema, TransportSchema, type CredentialId, type EntryName, type InstanceId, type Labels, type Name, type Package, type RevisionId, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
 
 /** A credential that a server is bound to. */
 export interface BoundCredential {
@@ -140,6 +140,18 @@ export const ProbeCallSchema: v.GenericSchema<unknown, ProbeCall> = v.object({
   tool: v.string(),
 })
 
+/** A place of a server's own that outlives its instances and revisions; gone when the server is deleted. */
+export interface Volume {
+  /** Its name, one for each of the server's volumes. */
+  name: Name
+  /** Where the server finds it: an absolute path. */
+  path: string
+}
+export const VolumeSchema: v.GenericSchema<unknown, Volume> = v.object({
+  name: NameSchema,
+  path: v.string(),
+})
+
 /** What a person can set on a server. An absent field leaves what was there. */
 export interface ServerSettings {
   /** Arguments after the entry's own. */
@@ -182,6 +194,11 @@ export interface ServerSettings {
    * asked for outside waits.
    */
   update_window?: string | null
+  /**
+   * Places of the server's own that outlive its instances and revisions. With any, `strategy` is `recreate`, and the
+   * server stays on its toolbox.
+   */
+  volumes?: Volume[] | null
 }
 
 /** What to run, as a person says it: either a catalog entry, or a package or URL given directly. */
@@ -226,6 +243,11 @@ export interface CreateServer {
    * asked for outside waits.
    */
   update_window?: string | null
+  /**
+   * Places of the server's own that outlive its instances and revisions. With any, `strategy` is `recreate`, and the
+   * server stays on its toolbox.
+   */
+  volumes?: Volume[] | null
   entry?: EntryName | null
   name?: Name | null
   /** Which of the entry's packages or remotes, when it has several: `npm`, `pypi`, `oci` or `remote`. */
@@ -298,6 +320,8 @@ export interface CurrentSettings {
   strategy: Strategy
   /** When changes may be made (UTC); at any time when absent. */
   update_window?: string | null
+  /** Places of the server's own. */
+  volumes?: Volume[]
 }
 export const CurrentSettingsSchema: v.GenericSchema<unknown, CurrentSettings> = v.object({
   arguments: v.array(v.string()),
@@ -323,6 +347,7 @@ export const CurrentSettingsSchema: v.GenericSchema<unknown, CurrentSettings> = 
   start_timeout_ms: v.number(),
   strategy: StrategySchema,
   update_window: v.nullish(v.string()),
+  volumes: v.optional(v.array(VolumeSchema)),
 })
 
 /** How a process ended. */
@@ -341,6 +366,18 @@ export const ExitSchema: v.GenericSchema<unknown, Exit> = v.object({
   code: v.nullish(v.number()),
   signal: v.nullish(v.number()),
   stderr_tail: v.optional(v.string()),
+})
+
+/** Where a server in a container listens for Streamable HTTP, inside its own network. */
+export interface HttpEndpoint {
+  /** The path, and what is asked with it. */
+  path: string
+  /** The port. */
+  port: number
+}
+export const HttpEndpointSchema: v.GenericSchema<unknown, HttpEndpoint> = v.object({
+  path: v.string(),
+  port: v.number(),
 })
 
 /** What a server said of itself when probed. */
@@ -493,10 +530,6 @@ export const LogLineSchema: v.GenericSchema<unknown, LogLine> = v.object({
   text: v.string(),
 })
 
-/** An immutable, resolved spec of a server. */
-export type RevisionId = string
-export const RevisionIdSchema: v.GenericSchema<unknown, RevisionId> = v.string()
-
 /** A remote MCP server. */
 export interface Remote {
   /** Headers sent with every request. */
@@ -520,6 +553,7 @@ export interface SpecPackage {
   command?: string | null
   /** Its environment; nothing else but the configured list is passed on. */
   environment?: Record<string, unknown>
+  http?: HttpEndpoint | null
   /** The name in its registry, or the image without its tag. */
   identifier: string
   /** Who pulls the image, as `user:password` or a bare token; nobody in particular when absent. */
@@ -531,6 +565,7 @@ export const SpecPackageSchema: v.GenericSchema<unknown, SpecPackage> = v.object
   arguments: v.optional(v.array(v.unknown())),
   command: v.nullish(v.string()),
   environment: v.optional(v.record(v.string(), v.unknown())),
+  http: v.nullish(HttpEndpointSchema),
   identifier: v.string(),
   registry: v.optional(v.unknown()),
   version: v.optional(v.string()),
@@ -544,6 +579,7 @@ export type Runtime = {
   command?: string | null
   /** Its environment; nothing else but the configured list is passed on. */
   environment?: Record<string, unknown>
+  http?: HttpEndpoint | null
   /** The name in its registry, or the image without its tag. */
   identifier: string
   /** Who pulls the image, as `user:password` or a bare token; nobody in particular when absent. */
@@ -558,6 +594,7 @@ export type Runtime = {
   command?: string | null
   /** Its environment; nothing else but the configured list is passed on. */
   environment?: Record<string, unknown>
+  http?: HttpEndpoint | null
   /** The name in its registry, or the image without its tag. */
   identifier: string
   /** Who pulls the image, as `user:password` or a bare token; nobody in particular when absent. */
@@ -572,6 +609,7 @@ export type Runtime = {
   command?: string | null
   /** Its environment; nothing else but the configured list is passed on. */
   environment?: Record<string, unknown>
+  http?: HttpEndpoint | null
   /** The name in its registry, or the image without its tag. */
   identifier: string
   /** Who pulls the image, as `user:password` or a bare token; nobody in particular when absent. */
@@ -592,6 +630,7 @@ export const RuntimeSchema: v.GenericSchema<unknown, Runtime> = v.union([v.objec
   arguments: v.optional(v.array(v.unknown())),
   command: v.nullish(v.string()),
   environment: v.optional(v.record(v.string(), v.unknown())),
+  http: v.nullish(HttpEndpointSchema),
   identifier: v.string(),
   registry: v.optional(v.unknown()),
   version: v.optional(v.string()),
@@ -600,6 +639,7 @@ export const RuntimeSchema: v.GenericSchema<unknown, Runtime> = v.union([v.objec
   arguments: v.optional(v.array(v.unknown())),
   command: v.nullish(v.string()),
   environment: v.optional(v.record(v.string(), v.unknown())),
+  http: v.nullish(HttpEndpointSchema),
   identifier: v.string(),
   registry: v.optional(v.unknown()),
   version: v.optional(v.string()),
@@ -608,6 +648,7 @@ export const RuntimeSchema: v.GenericSchema<unknown, Runtime> = v.union([v.objec
   arguments: v.optional(v.array(v.unknown())),
   command: v.nullish(v.string()),
   environment: v.optional(v.record(v.string(), v.unknown())),
+  http: v.nullish(HttpEndpointSchema),
   identifier: v.string(),
   registry: v.optional(v.unknown()),
   version: v.optional(v.string()),
@@ -639,6 +680,8 @@ export interface RevisionSpec {
   start_timeout_ms?: number
   /** How the change from the previous revision is made. */
   strategy?: Strategy
+  /** Places of its own that outlive its instances and revisions. */
+  volumes?: Volume[]
 }
 export const RevisionSpecSchema: v.GenericSchema<unknown, RevisionSpec> = v.object({
   call_timeout_ms: v.optional(v.number()),
@@ -651,6 +694,7 @@ export const RevisionSpecSchema: v.GenericSchema<unknown, RevisionSpec> = v.obje
   runtime: RuntimeSchema,
   start_timeout_ms: v.optional(v.number()),
   strategy: v.optional(StrategySchema),
+  volumes: v.optional(v.array(VolumeSchema)),
 })
 
 /** A revision. */
@@ -919,17 +963,26 @@ export interface UpdateServer {
    * asked for outside waits.
    */
   update_window?: string | null
+  /**
+   * Places of the server's own that outlive its instances and revisions. With any, `strategy` is `recreate`, and the
+   * server stays on its toolbox.
+   */
+  volumes?: Volume[] | null
   /** `true` to let the new revision serve although it lists fewer tools than the old one. */
   accept_lost_tools?: boolean
+  /** `true` to run on any suitable toolbox from now on. */
+  any_toolbox?: boolean
   canary?: StartCanary | null
   /** `true` to begin now although it is outside the server's update window. */
   now?: boolean
+  toolbox?: Name | null
+  toolbox_labels?: Labels | null
   /** Another version of the entry, or `latest`. */
   version?: string | null
 }
 
 /**
- * List servers by name.
+ * List servers.
  * Needs: `server:read`.
  */
 export const listServers: Operation<{ path: undefined; query: {
@@ -937,6 +990,10 @@ export const listServers: Operation<{ path: undefined; query: {
   search?: string
   /** Only those in this phase. */
   phase?: Phase
+  /** Only those that run on this toolbox, or must. */
+  toolbox?: Name
+  /** In this order; by name when absent. A cursor is of one order. */
+  sort?: SortQuery
   /**
    * `true` to leave out what is long and of interest one server at a time: the logs of rollouts, the names of
    * tools.

@@ -336,6 +336,10 @@ export const ProblemSchema: v.GenericSchema<unknown, Problem> = v.object({
   type: v.string(),
 })
 
+/** An immutable, resolved spec of a server. */
+export type RevisionId = string
+export const RevisionIdSchema: v.GenericSchema<unknown, RevisionId> = v.string()
+
 export type Secret = string
 
 /** Something deployed, or a remote MCP server registered. */

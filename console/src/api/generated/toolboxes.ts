@@ -31,10 +31,13 @@ export interface Drain {
   moving: number
   /** Servers that must run there and stay, at most 100. */
   stays: Name[]
+  /** Those of them that must because their volumes are there. */
+  volumes?: Name[]
 }
 export const DrainSchema: v.GenericSchema<unknown, Drain> = v.object({
   moving: v.number(),
   stays: v.array(NameSchema),
+  volumes: v.optional(v.array(NameSchema)),
 })
 
 /** Whether a host enforces a protection. */
@@ -88,7 +91,7 @@ export const ToolboxLinkSchema: v.GenericSchema<unknown, ToolboxLink> = v.object
 /** What a toolbox is and can enforce. */
 export interface ToolboxReport {
   capacity?: Capacity | null
-  /** Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`. */
+  /** Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`, `volumes`, `container_http`. */
   enforcement: Record<string, Enforcement>
   /** The engine: `process` or `docker`. */
   engine: string
@@ -125,6 +128,7 @@ export interface Toolbox {
   last_seen_at?: Timestamp | null
   /** How calls to it fare from here. */
   link: ToolboxLink
+  lost_at?: Timestamp | null
   /** Why, for a person. */
   message?: string
   /** Its name; `local` is the built-in one. */
@@ -152,6 +156,7 @@ export const ToolboxSchema: v.GenericSchema<unknown, Toolbox> = v.object({
   labels: LabelsSchema,
   last_seen_at: v.nullish(TimestampSchema),
   link: ToolboxLinkSchema,
+  lost_at: v.nullish(TimestampSchema),
   message: v.optional(v.string()),
   name: NameSchema,
   reason: ReasonSchema,

@@ -64,6 +64,7 @@ export type {
   ReportKind,
   Role,
   RolloutState,
+  SortQuery,
   Strategy,
   ToolboxState,
 } from './enums'
@@ -116,6 +117,7 @@ export type {
   Egress,
   EntryVersion,
   Exit,
+  HttpEndpoint,
   Instance,
   InstanceResources,
   Instancing,
@@ -129,7 +131,6 @@ export type {
   Remote,
   ResourceSample,
   Revision,
-  RevisionId,
   RevisionSpec,
   RollbackServer,
   Rollout,
@@ -143,6 +144,7 @@ export type {
   StartCanary,
   UpdateServer,
   Usage,
+  Volume,
 } from './servers'
 export type {
   ApiKeyId,
@@ -162,6 +164,7 @@ export type {
   Name,
   Package,
   Problem,
+  RevisionId,
   Secret,
   ServerId,
   Timestamp,

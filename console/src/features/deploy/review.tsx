@@ -2,7 +2,7 @@ import type { ReactNode } from 'react'
 import type { Entry } from '@/api/generated/types'
 import { kindText } from '@/features/catalog/public/entry-parts'
 import type { InputField, Offer } from '@/features/servers/public/inputs'
-import { instancingText, type SettingsContext, USUAL } from '@/features/servers/public/settings'
+import { instancingText, type SettingsContext, USUAL, volumesOf } from '@/features/servers/public/settings'
 import { t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Badge } from '@/ui/badge'
@@ -92,6 +92,14 @@ export function Review({
                 ? undefined
                 : paths
                     .map((row) => (row.writable ? t('{path} (may write)', { path: row.path }) : row.path))
+                    .join(', '),
+            ],
+            [
+              t('Volumes'),
+              remote || values.volumes.length === 0
+                ? undefined
+                : volumesOf(values)
+                    .map((volume) => `${volume.name} (${volume.path})`)
                     .join(', '),
             ],
             [t('Memory'), remote ? undefined : t('at most {size} MiB', { size: values.memory })],

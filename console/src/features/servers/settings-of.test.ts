@@ -27,6 +27,7 @@ const settings: CurrentSettings = {
   arguments: ['--verbose', '--name', 'a b'],
   limits: { memory_bytes: 512 * 1024 * 1024, processes: 64, cpu_millis: 0 },
   paths: [{ path: '/srv/data' }],
+  volumes: [],
   egress: { policy: 'hosts', hosts: ['a.example', 'b.example:1'] },
   strategy: 'recreate',
   instancing: { mode: 'per_user', max_copies: 4, idle_stop_ms: 90_000, warm: 1 },

@@ -29,6 +29,7 @@ export function settingsOf(settings: CurrentSettings, fields: readonly InputFiel
     path,
     writable: writable === true,
   }))
+  values.volumes = (settings.volumes ?? []).map(({ name, path }) => ({ id: `set-${name}`, name, path }))
   values.memory = trimmed(settings.limits.memory_bytes / (1024 * 1024))
   values.processes = String(settings.limits.processes)
   values.cpu = settings.limits.cpu_millis ? String(settings.limits.cpu_millis) : ''

@@ -30,6 +30,7 @@ export function specText(
   }
   for (const path of spec.paths ?? [])
     add('path', `${path.path}${path.writable ? ` (${t('writable')})` : ''}`)
+  for (const volume of spec.volumes ?? []) add('volume', `${volume.name} (${volume.path})`)
   if ('egress' in spec) facts('egress', spec.egress, add, credentialName)
   if (spec.strategy !== undefined) add('strategy', spec.strategy)
   if (spec.start_timeout_ms !== undefined) add('start timeout', formatDuration(spec.start_timeout_ms))

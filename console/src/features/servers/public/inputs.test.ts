@@ -34,6 +34,16 @@ describe('the offers of an entry', () => {
     ])
     expect(all.filter((offer) => !offer.runs).every((offer) => offer.why !== '')).toBe(true)
   })
+
+  test('an image over HTTP runs when none does over stdio, and comes after an address', () => {
+    const http = { registryType: 'oci', identifier: 'http', transport: { type: 'streamable-http' } }
+    const remotes = [{ type: 'streamable-http', url: 'https://a.example/mcp' }]
+    const [first, second] = offers(document({ packages: [http], remotes }))
+    expect([first?.kind, second?.package?.identifier, second?.runs]).toEqual(['remote', 'http', true])
+    const stdio = { registryType: 'oci', identifier: 'stdio', transport: { type: 'stdio' } }
+    const taken = offers(document({ packages: [http, stdio] })).filter((offer) => offer.runs)
+    expect(taken.map((offer) => offer.package?.identifier)).toEqual(['stdio'])
+  })
 })
 
 describe('the inputs of a package', () => {

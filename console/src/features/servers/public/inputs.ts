@@ -44,18 +44,33 @@ export interface InputField {
 /** The order in which the server chooses when nothing is said. */
 const ORDER = ['npm', 'pypi', 'oci', 'remote']
 
+/** Whether it is an image that speaks HTTP: taken when there is none over stdio, and after an address. */
+function isHttpImage(offer: Offer): boolean {
+  return offer.kind === 'oci' && offer.package?.transport?.type === 'streamable-http'
+}
+
+function isStdio(one: Package): boolean {
+  const transport = one.transport?.type ?? ''
+  return transport === '' || transport === 'stdio'
+}
+
 /** Every way in which a document can run, those first that can run here. */
 export function offers(document: ServerJson): Offer[] {
   const taken = new Set<string>()
   const all: Offer[] = []
-  for (const one of document.packages ?? []) {
+  const packages = document.packages ?? []
+  for (const one of packages) {
     const kind = one.registryType ?? ''
     const transport = one.transport?.type ?? ''
     const known = kind === 'npm' || kind === 'pypi' || kind === 'oci'
-    const stdio = transport === '' || transport === 'stdio'
+    const stdio = isStdio(one)
+    const http =
+      kind === 'oci' &&
+      transport === 'streamable-http' &&
+      !packages.some((other) => other.registryType === 'oci' && isStdio(other))
     let why = ''
     if (!known) why = t('Toolyard does not run this kind yet')
-    else if (!stdio) why = t('Toolyard runs packages over stdio only')
+    else if (!stdio && !http) why = t('Toolyard runs packages over stdio, and images over HTTP')
     else if (taken.has(kind)) why = t('Toolyard takes the first one of a kind')
     if (why === '') taken.add(kind)
     all.push({ kind, package: one, runs: why === '', why })
@@ -71,7 +86,10 @@ export function offers(document: ServerJson): Offer[] {
       why: runs ? '' : t('Toolyard takes the best address'),
     })
   }
-  const place = (offer: Offer) => (offer.runs ? ORDER.indexOf(offer.kind) : ORDER.length)
+  const place = (offer: Offer) => {
+    if (!offer.runs) return ORDER.length + 1
+    return isHttpImage(offer) ? ORDER.length : ORDER.indexOf(offer.kind)
+  }
   return all.toSorted((one, other) => place(one) - place(other))
 }
 

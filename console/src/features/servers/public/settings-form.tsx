@@ -270,6 +270,7 @@ export function AdvancedFields<Values extends SettingsValues>({
             />
           </Group>
           <Paths form={form} />
+          <Volumes form={form} />
           <Network form={form} />
           {kind === 'oci' && (
             <Group title={t('Image')}>
@@ -293,6 +294,7 @@ export function AdvancedFields<Values extends SettingsValues>({
                 onValueChange={(instancing) =>
                   set({ instancing }, 'instancing', 'replicas', 'maxCopies', 'idleStop', 'warm')
                 }
+                error={form.errorAt('instancing')}
                 options={[
                   {
                     value: 'shared',
@@ -337,6 +339,7 @@ export function AdvancedFields<Values extends SettingsValues>({
               name="strategy"
               value={values.strategy}
               onValueChange={(strategy) => set({ strategy }, 'strategy')}
+              error={form.errorAt('strategy')}
               options={[
                 {
                   value: 'surge',
@@ -620,6 +623,82 @@ function Variables<Values extends SettingsValues>({ form }: { form: SettingsForm
           </Button>
           <p className="mt-1.5 text-sm text-muted">
             {t('A plain value is shown to everybody who can see the server. For a secret, use a credential.')}
+          </p>
+        </div>
+      </div>
+    </Group>
+  )
+}
+
+function Volumes<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
+  const { volumes } = form.values
+  const set = (next: SettingsValues['volumes'], ...errors: string[]) =>
+    // as: every form with settings takes a part of the settings.
+    form.set({ volumes: next } as Partial<Values>, ['volumes', ...errors])
+  const change = (id: string, part: { name?: string; path?: string }) =>
+    set(
+      volumes.map((one) => (one.id === id ? { ...one, ...part } : one)),
+      `volumes.${id}`,
+    )
+  const add = () => {
+    const next = [...volumes, { id: rowId(), name: '', path: '' }]
+    // as: every form with settings takes a part of the settings.
+    const changes = { volumes: next, strategy: 'recreate' } as Partial<Values>
+    form.set(changes, ['volumes', 'strategy'])
+  }
+  return (
+    <Group title={t('Volumes')}>
+      <div className="flex flex-col gap-3">
+        {volumes.map((row) => (
+          <div key={row.id} className="flex flex-wrap items-start gap-x-3 gap-y-2">
+            <TextInput
+              id={`volume-name-${row.id}`}
+              className="min-w-32 flex-1"
+              label={t('Name')}
+              value={row.name}
+              onValueChange={(name) => change(row.id, { name })}
+              error={form.errorAt(`volumes.${row.id}`)}
+              autoComplete="off"
+              placeholder="data"
+              mono
+            />
+            <TextInput
+              id={`volume-path-${row.id}`}
+              className="min-w-48 flex-1"
+              label={t('Path for the server')}
+              value={row.path}
+              onValueChange={(path) => change(row.id, { path })}
+              autoComplete="off"
+              placeholder="/data"
+              mono
+            />
+            <IconButton
+              icon={Trash2}
+              label={t('Remove {name}', { name: row.name || t('the volume') })}
+              className="sm:mt-6"
+              onClick={() =>
+                set(
+                  volumes.filter((one) => one.id !== row.id),
+                  `volumes.${row.id}`,
+                  'strategy',
+                  'instancing',
+                  'replicas',
+                )
+              }
+            />
+          </div>
+        ))}
+        {form.errorAt('volumes') !== undefined && (
+          <p className="text-sm text-bad">{form.errorAt('volumes')}</p>
+        )}
+        <div>
+          <Button size="small" icon={Plus} onClick={add}>
+            {t('Add a volume')}
+          </Button>
+          <p className="mt-1.5 text-sm text-muted">
+            {t(
+              'A volume outlives instances and revisions, and is removed with the server. It needs a toolbox with containers, and the server then stays on that toolbox.',
+            )}
           </p>
         </div>
       </div>

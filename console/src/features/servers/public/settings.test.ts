@@ -94,6 +94,35 @@ describe('changed settings', () => {
     expect(settingsBody(values, one, before)).toMatchObject({ unset_environment: ['LEVEL', 'KEY'] })
   })
 
+  test('have volumes that go with one instance which makes room for the next', () => {
+    const one = context()
+    const before = newSettings([])
+    const row = { id: '1', name: 'data', path: '/data' }
+    const values = {
+      ...before,
+      strategy: 'recreate' as const,
+      volumes: [row, { id: '2', name: '', path: '' }],
+    }
+    expect(settingsIssues(values, one)).toEqual([])
+    const body = settingsBody(values, one, before)
+    expect(body).toMatchObject({ strategy: 'recreate', volumes: [{ name: 'data', path: '/data' }] })
+    expect(settingsBody({ ...values, volumes: [] }, one, values)).toMatchObject({ volumes: [] })
+    const wrong = { ...values, strategy: 'surge' as const, replicas: '2', instancing: 'per_user' as const }
+    expect(settingsIssues(wrong, one).map(({ path }) => path)).toEqual([
+      ['replicas'],
+      ['instancing'],
+      ['strategy'],
+    ])
+    for (const path of ['data', '/', '/data/', '/tmp/x', '/a/../b', '/a:b', ''])
+      expect(settingsIssues({ ...values, volumes: [{ ...row, path }] }, one)).toMatchObject([
+        { path: ['volumes', '1'] },
+      ])
+    const again = { ...row, id: '3' }
+    expect(settingsIssues({ ...values, volumes: [row, again] }, one)).toMatchObject([
+      { path: ['volumes', '3'] },
+    ])
+  })
+
   test('say whom it may reach, what must answer, and how many there are', () => {
     const one = context()
     const before = newSettings([])

@@ -8,6 +8,7 @@ import type {
   ProbeCall,
   ServerSettings,
   Strategy,
+  Volume,
 } from '@/api/generated/types'
 import { same } from '@/lib/form'
 import { t } from '@/lib/t'
@@ -31,6 +32,13 @@ export interface PathRow {
   writable: boolean
 }
 
+/** A place of the server's own that outlives its instances. */
+export interface VolumeRow {
+  id: string
+  name: string
+  path: string
+}
+
 /** Whom a server may reach. */
 export type EgressPolicy = Egress['policy']
 
@@ -44,6 +52,7 @@ export interface SettingsValues {
   /** One argument a line. */
   arguments: string
   paths: PathRow[]
+  volumes: VolumeRow[]
   /** In MiB. */
   memory: string
   processes: string
@@ -117,6 +126,7 @@ export function newSettings(fields: readonly InputField[]): SettingsValues {
     environment: [],
     arguments: '',
     paths: [],
+    volumes: [],
     ...USUAL,
   }
 }
@@ -165,6 +175,7 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
     if (values.instancing === 'per_session' && Number(values.replicas) > 1)
       say(t('A server with a copy for each session has one instance'), 'replicas')
   }
+  for (const issue of volumeIssues(values)) issues.push(issue)
   say(numberIssue(values.memory, 16, 1024 * 1024), 'memory')
   say(numberIssue(values.processes, 4, 65_536), 'processes')
   if (values.cpu.trim() !== '') say(numberIssue(values.cpu, 0, 1_000_000), 'cpu')
@@ -181,6 +192,54 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
       say(row.path.startsWith('/') ? undefined : t('Give the whole path, such as /srv/data'), 'paths', row.id)
   }
   return issues
+}
+
+/** A volume has one writer: so one instance, shared, and never two at once. */
+function volumeIssues(values: SettingsValues): SettingsIssue[] {
+  const volumes = values.volumes.filter(isGiven)
+  if (volumes.length === 0) return []
+  const issues: SettingsIssue[] = []
+  const [names, paths] = [new Set<string>(), new Set<string>()]
+  for (const row of volumes) {
+    const message = volumeIssue(row, names, paths)
+    if (message !== undefined) issues.push({ path: ['volumes', row.id], message })
+    names.add(row.name)
+    paths.add(row.path)
+  }
+  if (volumes.length > 16)
+    issues.push({ path: ['volumes'], message: t('A server has at most {count} volumes', { count: 16 }) })
+  if (values.replicas.trim() !== '1')
+    issues.push({ path: ['replicas'], message: t('A server with a volume has one instance') })
+  if (values.instancing !== 'shared')
+    issues.push({ path: ['instancing'], message: t('A server with a volume has no copies') })
+  if (values.strategy !== 'recreate')
+    issues.push({ path: ['strategy'], message: t('A volume has one writer: stop the old one first') })
+  return issues
+}
+
+// Name in crates/types/src/name.rs, Volume in crates/types/src/spec.rs; what this lets through, the server looks at again.
+function volumeIssue(
+  row: VolumeRow,
+  names: ReadonlySet<string>,
+  paths: ReadonlySet<string>,
+): string | undefined {
+  if (!/^[a-z0-9]+(?:-[a-z0-9]+)*$/.test(row.name) || row.name.length > 40)
+    return t('Name it with a–z, 0–9 and -, at most 40 characters')
+  if (!/^(?:\/[^/:]+)+$/.test(row.path)) return t('Give the whole path, such as /data')
+  if (/^\/(?:proc|sys|dev|tmp)(?:\/|$)/.test(row.path) || /\/\.\.?(?:\/|$)/.test(row.path))
+    return t('A volume cannot be there')
+  if (names.has(row.name)) return t('{name} is given twice', { name: row.name })
+  if (paths.has(row.path)) return t('{name} is given twice', { name: row.path })
+  return undefined
+}
+
+function isGiven(row: VolumeRow): boolean {
+  return row.name !== '' || row.path !== ''
+}
+
+/** The volumes, as the API has them. */
+export function volumesOf(values: Pick<SettingsValues, 'volumes'>): Volume[] {
+  return values.volumes.filter(isGiven).map(({ name, path }) => ({ name, path }))
 }
 
 function hostsIssue(hosts: readonly string[]): string | undefined {
@@ -295,6 +354,7 @@ export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'pa
     observe_seconds: 'observe',
     restart_at: 'restartAt',
     update_window: 'updateWindow',
+    'instancing.mode': 'instancing',
     'instancing.max_copies': 'maxCopies',
     'instancing.idle_stop_ms': 'idleStop',
     'instancing.warm': 'warm',
@@ -390,6 +450,8 @@ function addProcessSettings(
         row.path === before.paths[place]?.path && row.writable === before.paths[place]?.writable,
     )
   if (!samePaths) body.paths = paths.map(({ path, writable }) => ({ path, writable }))
+  const volumes = volumesOf(values)
+  if (!same(volumes, volumesOf(before))) body.volumes = volumes
   const changed = (['memory', 'processes', 'cpu'] as const).some((name) => values[name] !== before[name])
   if (changed) body.limits = limitsOf(values)
 }
