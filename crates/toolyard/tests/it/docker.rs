@@ -95,3 +95,95 @@ fn a_toolbox_with_containers_enforces_egress_and_its_servers_survive_its_agents_
     assert!(!alive(pid), "a deleted server has no container");
     agent.interrupt();
 }
+
+/// What the engine's own command line says.
+#[track_caller]
+fn docker(arguments: &[&str]) -> String {
+    let host = test_variable("TOOLYARD_TEST_DOCKER_HOST");
+    let output = std::process::Command::new("docker").args(["-H", &host]).args(arguments).output().expect("docker");
+    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+/// An image with a server in it that speaks HTTP; removed when dropped.
+struct Image(String);
+
+impl Image {
+    fn make(toolyard: &Toolyard) -> Self {
+        let file = toolyard.dir.path().join("server.js");
+        std::fs::write(&file, include_str!("../../../dtma/tests/it/container_http.js")).expect("written");
+        let name = format!("toolyard-test-image:p{}", std::process::id());
+        let made = docker(&["create", "toolyard/base-node:1", "node"]);
+        docker(&["cp", &file.display().to_string(), &format!("{made}:/server.js")]);
+        docker(&["commit", "--change", r#"ENTRYPOINT ["node","/server.js"]"#, &made, &name]);
+        docker(&["rm", &made]);
+        Self(name)
+    }
+
+    /// Publishes it as an entry that speaks HTTP.
+    fn publish(&self, toolyard: &Toolyard) -> &'static str {
+        let entry = "io.example/over-http";
+        let document = serde_json::json!({
+            "$schema": "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json",
+            "name": entry, "description": "Speaks HTTP", "version": "1.0.0",
+            "packages": [{
+                "registryType": "oci", "identifier": self.0,
+                "transport": { "type": "streamable-http", "url": "http://localhost:{PORT}/mcp" },
+                "environmentVariables": [{ "name": "PORT", "default": "8123" }, { "name": "MODE", "default": "legacy" }],
+            }],
+        });
+        let file = toolyard.dir.path().join("entry.json");
+        std::fs::write(&file, document.to_string()).expect("written");
+        toolyard.json(&["catalog", "publish", &file.display().to_string()]);
+        entry
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        docker(&["rmi", "--force", &self.0]);
+    }
+}
+
+#[test]
+fn an_image_over_http_keeps_its_volume_through_an_update_and_loses_it_when_it_is_deleted() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let image = Image::make(&toolyard);
+    let entry = image.publish(&toolyard);
+    let token = toolyard.json(&["toolboxes", "enroll", "docks"])["token"].as_str().expect("a token").to_owned();
+    let agent = Agent::start(&toolyard, Some(&token));
+    wait_online(&toolyard, "docks");
+
+    let refused = toolyard.run(&["deploy", entry, "--name", "notes", "--volume", "data:/proc/x"]);
+    assert_eq!(refused.status.code(), Some(2), "a path that cannot be one is a matter of usage");
+    let refused = toolyard.run(&["deploy", entry, "--name", "notes", "--volume", "data:/data", "--replicas", "2"]);
+    assert!(!refused.status.success());
+
+    let deployed =
+        toolyard.json(&["deploy", entry, "--name", "notes", "--volume", "data:/data", "--egress", "none", "--wait"]);
+    assert_eq!((&deployed["phase"], &deployed["toolbox"]), (&"ready".into(), &"docks".into()), "{deployed:#}");
+    let note = |text: &str| {
+        let arguments = serde_json::json!({ "path": "/data/notes", "text": text }).to_string();
+        toolyard.json(&["call", "notes", "note", &arguments])["content"][0]["text"].as_str().map(str::to_owned)
+    };
+    assert_eq!(note("a").as_deref(), Some("a"));
+    let id = deployed["id"].as_str().expect("an id");
+    let volumes = || docker(&["volume", "ls", "--quiet", "--filter", &format!("label=dev.toolyard.server={id}")]);
+    let before = volumes();
+    assert_eq!(before.lines().count(), 1, "{before}");
+
+    toolyard.ok(&["servers", "update", "notes", "--set-env", "LEVEL=2", "--wait"]);
+    assert_eq!(note("b").as_deref(), Some("ab"), "what was written before the update is there");
+    assert_eq!(volumes(), before);
+    let draining = toolyard.json(&["toolboxes", "drain", "docks"]);
+    assert_eq!(draining["drain"]["volumes"], serde_json::json!(["notes"]), "{draining:#}");
+    toolyard.ok(&["toolboxes", "resume", "docks"]);
+    toolyard.ok(&["servers", "stop", "notes", "--wait"]);
+    assert_eq!(volumes(), before);
+    toolyard.ok(&["servers", "start", "notes", "--wait"]);
+    assert_eq!(note("c").as_deref(), Some("abc"));
+
+    toolyard.ok(&["servers", "delete", "notes", "--wait"]);
+    wait_until(Duration::from_secs(30), "its volume is gone", || volumes().is_empty());
+    agent.interrupt();
+}
