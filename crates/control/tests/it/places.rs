@@ -32,7 +32,7 @@ both_engines! {
         let local = FakeAgent::local(&t.control).await;
         t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
         local.behave("s", Behaviour::Hangs);
-        let moving = t.patch("/api/v1/servers/s", json!({ "toolbox": "local" })).await.expect(200).body;
+        let moving = t.patch("/api/v1/servers/s", json!({ "toolbox": "local" })).await.expect(202).body;
         assert_eq!((&moving["toolbox"], &moving["revision"]), (&json!("local"), &json!(1)));
         let both = t.wait("/api/v1/servers/s", |_, body| places(body).len() == 2).await;
         assert_eq!((both["phase"].as_str(), places(&both)[0]), (Some("ready"), "edge"), "the old one serves on");
@@ -44,12 +44,14 @@ both_engines! {
         let moved = t.wait("/api/v1/servers/s", |_, body| places(body) == ["local"]).await;
         assert_eq!((&moved["revision"], &moved["phase"]), (&json!(1), &json!("ready")));
 
-        let same = t.patch("/api/v1/servers/s", json!({ "any_toolbox": true })).await.expect(200).body;
+        let same = t.patch("/api/v1/servers/s", json!({ "any_toolbox": true })).await.expect(202).body;
         assert_eq!((&same["toolbox"], &same["rollout"]["id"]), (&Value::Null, &moved["rollout"]["id"]), "it may stay");
         t.patch("/api/v1/toolboxes/edge", json!({ "labels": { "zone": "a" } })).await.expect(200);
-        t.patch("/api/v1/servers/s", json!({ "toolbox_labels": { "zone": "a" } })).await.expect(200);
-        let back = t.wait("/api/v1/servers/s", |_, body| body["rollout"]["state"] == "done" && places(body) == ["edge"]);
-        assert_eq!(back.await["toolbox_labels"], json!({ "zone": "a" }));
+        t.patch("/api/v1/servers/s", json!({ "toolbox_labels": { "zone": "a" } })).await.expect(202);
+        t.wait_rollout("s", "done").await;
+        t.drained();
+        let back = t.wait("/api/v1/servers/s", |_, body| places(body) == ["edge"]).await;
+        assert_eq!(back["toolbox_labels"], json!({ "zone": "a" }));
     }
 
     async fn a_server_that_does_not_get_ready_elsewhere_stays_where_it_was(engine) {
@@ -59,7 +61,7 @@ both_engines! {
         let local = FakeAgent::local(&t.control).await;
         t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
         local.behave("s", Behaviour::Fails(Reason::InstallFailed, "no compiler", ""));
-        t.patch("/api/v1/servers/s", json!({ "toolbox": "local" })).await.expect(200);
+        t.patch("/api/v1/servers/s", json!({ "toolbox": "local" })).await.expect(202);
         let back = t.wait_rollout("s", "rolled_back").await;
         assert_eq!((&back["toolbox"], &back["phase"]), (&Value::Null, &json!("ready")), "{back}");
         t.wait("/api/v1/servers/s", |_, body| places(body) == ["edge"]).await;

@@ -172,9 +172,9 @@ both_engines! {
             assert_eq!(sync_as(replica, edge, run).await.0, 200);
         }
         let found = sync_as(&other.control, edge, "b").await;
-        assert_eq!(code(found), (403, "certificate_revoked".to_owned()));
+        assert_eq!(code(found), (401, "certificate_revoked".to_owned()));
         for replica in [&t.control, &other.control] {
-            assert_eq!(code(sync_as(replica, edge, "thief").await), (403, "certificate_revoked".to_owned()));
+            assert_eq!(code(sync_as(replica, edge, "thief").await), (401, "certificate_revoked".to_owned()));
         }
         let audit = t.get("/api/v1/audit?limit=50").await.expect(200).body;
         let revoked = audit["items"].as_array().unwrap().iter().filter(|line| line["action"] == "toolbox.revoke").count();
