@@ -19,6 +19,7 @@ import { useAct } from '../acting'
 import { misfit, type ServerActionId, serverAction } from '../actions'
 import { CHANGE_FIELDS, changeBody, changeIssues, type ManagedChange, USUAL_CHANGE } from '../change'
 import { ChangeFields } from '../change-fields'
+import { PlaceCard } from '../place-card'
 import { offerOf, settingsOf } from '../settings-of'
 import { declaredInputs } from './inputs'
 import { revisionsQuery, serverQuery, settingsQuery } from './queries'
@@ -50,6 +51,7 @@ export function ServerSettings({ name }: { name: string }) {
         </Card>
       )}
       <SettingsForm server={server} settings={settings} />
+      {server.kind !== 'remote' && <PlaceCard server={server} />}
       <DangerZone server={server} />
     </div>
   )
