@@ -288,7 +288,7 @@ impl Volume {
         }
         let is_below =
             |top: &&str| path.strip_prefix(*top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if Self::RESERVED.iter().any(|top| is_below(&top)) {
+        if Self::RESERVED.iter().any(is_below) {
             return Err("must not be at or below `/proc`, `/sys`, `/dev` or `/tmp`");
         }
         Ok(())
