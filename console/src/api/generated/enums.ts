@@ -80,10 +80,6 @@ export type RolloutState = (typeof ROLLOUT_STATE)[number]
 export const ROLLOUT_STATE = ['progressing', 'done', 'rolled_back', 'cancelled', 'failed'] as const
 export const RolloutStateSchema: v.GenericSchema<unknown, RolloutState> = v.custom<RolloutState>(isString)
 
-/** In which order servers are listed; a `-` turns it around. */
-export type SortQuery = (typeof SORT_QUERY)[number]
-export const SORT_QUERY = ['name', '-name', 'created_at', '-created_at'] as const
-
 /** How a revision replaces the previous one. */
 export type Strategy = (typeof STRATEGY)[number]
 export const STRATEGY = ['surge', 'recreate'] as const

@@ -1,7 +1,7 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { EraSchema, InstancingModeSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type InstancingMode, type LogStream, type MetricsWindow, type Phase, type Reason, type RemoteTransport, type RolloutState, type SortQuery, type Strategy } from './enums'
+import { EraSchema, InstancingModeSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type InstancingMode, type LogStream, type MetricsWindow, type Phase, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
 import { CredentialIdSchema, EntryNameSchema, InstanceIdSchema, LabelsSchema, NameSchema, PackageSchema, RevisionIdSchema, ServerIdSchema, TimestampSchema, TransportSchema, type CredentialId, type EntryName, type InstanceId, type Labels, type Name, type Package, type RevisionId, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
 
 /** A credential that a server is bound to. */
@@ -993,7 +993,7 @@ export const listServers: Operation<{ path: undefined; query: {
   /** Only those that run on this toolbox, or must. */
   toolbox?: Name
   /** In this order; by name when absent. A cursor is of one order. */
-  sort?: SortQuery
+  sort?: 'name' | '-name' | 'created_at' | '-created_at'
   /**
    * `true` to leave out what is long and of interest one server at a time: the logs of rollouts, the names of
    * tools.

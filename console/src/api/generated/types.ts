@@ -64,7 +64,6 @@ export type {
   ReportKind,
   Role,
   RolloutState,
-  SortQuery,
   Strategy,
   ToolboxState,
 } from './enums'

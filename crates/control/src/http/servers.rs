@@ -96,6 +96,7 @@ struct ServerQuery {
     /// Only those that run on this toolbox, or must.
     toolbox: Option<Name>,
     /// In this order; by name when absent. A cursor is of one order.
+    #[param(inline)]
     sort: Option<SortQuery>,
     /// `true` to leave out what is long and of interest one server at a time: the logs of rollouts, the names of
     /// tools.
