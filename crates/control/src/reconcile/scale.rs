@@ -292,10 +292,10 @@ mod tests {
             place,
         };
         let (nowhere, somewhere) = (shape(None), shape(Some(place)));
-        assert_eq!(plan(&nowhere, &[old.clone()]), None);
+        assert_eq!(plan(&nowhere, std::slice::from_ref(&old)), None);
         assert_eq!(plan(&somewhere, &[old.clone()]), Some(Change::Dismiss(vec![old.id])));
         old.desired = InstanceWish::Retire;
-        assert_eq!(plan(&somewhere, &[old.clone()]), None, "it has not ended yet");
+        assert_eq!(plan(&somewhere, std::slice::from_ref(&old)), None, "it has not ended yet");
         assert_eq!(plan(&somewhere, &[]), Some(Change::Place(place)));
     }
 
@@ -312,8 +312,8 @@ mod tests {
             lost: BTreeSet::from([old.toolbox]),
             place,
         };
-        assert_eq!(plan(&shape(None), &[old.clone()]), None);
-        assert_eq!(plan(&shape(Some(place)), &[old.clone()]), Some(Change::GiveUp(vec![old.id])));
+        assert_eq!(plan(&shape(None), std::slice::from_ref(&old)), None);
+        assert_eq!(plan(&shape(Some(place)), std::slice::from_ref(&old)), Some(Change::GiveUp(vec![old.id])));
         assert_eq!(plan(&shape(Some(place)), &[]), Some(Change::Place(place)));
     }
 }
