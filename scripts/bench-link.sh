@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 [ -n "${BENCH_NO_BUILD:-}" ] || cargo build --release --quiet --package toolyard --package toolyard-bench
 bin=${CARGO_TARGET_DIR:-target}/release
+[ $# -gt 0 ] || set -- --clients 1,16 --rounds 5
 entry=io.github.modelcontextprotocol/server-everything
 dir=$(mktemp -d)
 port=${BENCH_PORT:-18590}
@@ -41,7 +42,7 @@ done
 load=$(cut -d' ' -f1 /proc/loadavg)
 "$bin/toolyard-bench" load --direct "$TOOLYARD_URL/mcp/default/servers/near" --key-for-direct \
   --gateway "$TOOLYARD_URL/mcp/default/servers/far" --key-file "$dir/key" --gateway-pid "$serve" \
-  --clients 1,16 --rounds 5 "$@" >"$dir/result.json"
+  "$@" >"$dir/result.json"
 python3 - "$dir/result.json" "$load" >docs/reports/link-bench.md <<'PY'
 import datetime, json, os, sys
 
