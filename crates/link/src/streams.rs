@@ -18,10 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::Body;
 use crate::swap::{KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_STREAMS};
 
-/// How much of one answer, and of all of them together, may be under way unread. What a link carries are messages, so
-/// a window that grows with the round trip has nothing to learn.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// How much of one stream, and of all of them together, may be under way unread, in either direction. What a link carries
+/// are messages, so a window that grows with the round trip has nothing to learn.
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
 /// The longest request: a message and what is around it.
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 

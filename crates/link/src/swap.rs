@@ -346,7 +346,8 @@ impl Link {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .max_concurrent_streams(MAX_STREAMS)
             .max_pending_accept_reset_streams(MAX_RESETS)
-            .adaptive_window(true);
+            .initial_stream_window_size(streams::STREAM_WINDOW)
+            .initial_connection_window_size(streams::CONNECTION_WINDOW);
         let connection = builder.serve_connection(TokioIo::new(TokioIo::new(self.io)), service);
         let mut connection = std::pin::pin!(connection);
         let limit = tokio::select! {

@@ -52,7 +52,7 @@ impl Trace {
     }
 
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
-        if let Ok(id) = HeaderValue::from_str(&self.request_id) {
+        if let Some(id) = once(&self.request_id) {
             headers.entry(REQUEST_ID).or_insert(id);
         }
         if headers.contains_key(&TRACEPARENT) {
@@ -68,12 +68,19 @@ impl Trace {
             // Not sampled: whoever began the trace decides about that, and nobody did.
             None => {
                 let parent = format!("00-{:032x}-{:016x}-00", rand::random::<u128>(), rand::random::<u64>());
-                if let Ok(parent) = HeaderValue::from_str(&parent) {
+                if let Some(parent) = once(&parent) {
                     headers.insert(TRACEPARENT, parent);
                 }
             }
         }
     }
+}
+
+/// A value that never comes again: "sensitive" has HTTP/2 leave it out of its table of what may.
+fn once(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// Does `work` under a trace.
