@@ -403,7 +403,8 @@ async fn make_partitioned(db: &DatabaseConnection) -> Result<()> {
     let statements = format!(
         "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('calls', 0)); \
          CREATE TABLE IF NOT EXISTS calls {table} PARTITION BY RANGE (at); \
-         ALTER TABLE calls ADD COLUMN IF NOT EXISTS revision_id TEXT; \
+         IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = current_schema() \
+         AND table_name = 'calls' AND column_name = 'revision_id') THEN ALTER TABLE calls ADD COLUMN revision_id TEXT; END IF; \
          CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id); \
          CREATE INDEX IF NOT EXISTS calls_server ON calls (organization_id, server_id, at); END $$"
     );

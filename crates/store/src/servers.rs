@@ -516,7 +516,8 @@ impl SystemTx {
                    JOIN instances ON instances.toolbox_id = toolboxes.id AND instances.ended_at IS NULL \
                    AND instances.desired = 'run' JOIN servers ON servers.serving_rollout_id = instances.rollout_id \
                    AND servers.toolbox_id IS NULL AND servers.enabled AND NOT servers.deleted \
-                   WHERE (toolboxes.draining_since IS NOT NULL OR toolboxes.lost_at IS NOT NULL) AND toolboxes.state <> 'removed' LIMIT $1";
+                   WHERE (toolboxes.draining_since IS NOT NULL \
+                   OR (toolboxes.lost_at IS NOT NULL AND toolboxes.state = 'unreachable')) AND toolboxes.state <> 'removed' LIMIT $1";
         self.refs(sql, limit).await
     }
 

@@ -71,7 +71,10 @@ impl<'a> Views<'a> {
             status.message = if row.toolbox.is_some() {
                 format!("its toolbox `{}` is gone, and it must run there", lost.name)
             } else {
-                format!("its toolbox `{}` is gone; another instance begins where one may run", lost.name)
+                let name = &lost.name;
+                format!(
+                    "its toolbox `{name}` is gone; another instance begins where one may run, unless none may run beside it (`recreate`)"
+                )
             };
         }
         status

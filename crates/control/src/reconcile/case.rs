@@ -98,7 +98,17 @@ impl Case {
     pub(crate) fn wanted(&self) -> usize {
         match &self.rollout.canary {
             Some(canary) if canary.promoted_at.is_none() => 1,
-            _ => usize::try_from(self.server.replicas).unwrap_or(usize::MAX),
+            _ => self.replicas(),
+        }
+    }
+
+    /// How many instances serve in the end. A volume has one writer, however many the server may have with a revision that
+    /// has none: it can go back to one that does.
+    pub(crate) fn replicas(&self) -> usize {
+        if self.revision.spec.volumes.is_empty() {
+            usize::try_from(self.server.replicas).unwrap_or(usize::MAX)
+        } else {
+            1
         }
     }
 

@@ -1,7 +1,7 @@
 //! *Lost*: a toolbox that has been unreachable for long is given up, so that *scale* places what ran there elsewhere.
 //!
 //! The silence counts from when this control plane could have heard: from its start, and anew after it was held up
-//! itself. When more than half of all toolboxes fell silent together, the fault is more likely on this side of the
+//! itself. When more than half of an organization's toolboxes fell silent together, the fault is more likely on this side of the
 //! network: none of them is given up, and each says why.
 
 use std::time::Duration;
@@ -15,7 +15,9 @@ use crate::{Control, Result};
 
 /// Two runs further apart than this mean that the control plane was held up: it slept, or had no database.
 const LONGEST_GAP: Duration = Duration::from_secs(90);
-const HELD_BACK: &str = "its servers are not placed elsewhere: more than half of all toolboxes fell silent, which looks \
+/// How far apart toolboxes may fall silent and still do it for one reason.
+const TOGETHER: Duration = Duration::from_secs(60);
+const HELD_BACK: &str = "its servers are not placed elsewhere: more than half of your toolboxes fell silent, which looks \
                          like a fault of the control plane's own network. Drain or remove it to move them";
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
@@ -29,8 +31,8 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let awake = now.since(control.fleet().awake_since(now, LONGEST_GAP));
     metrics::gauge!("toolyard_toolboxes_lost").set(number(all.iter().filter(|it| it.is_lost).count()));
     let due = due(&all, now, awake, after);
-    let verdict = if together(&all) { Verdict::HoldBack } else { Verdict::GiveUp };
     for silence in due {
+        let verdict = if together(&all, silence) { Verdict::HoldBack } else { Verdict::GiveUp };
         match judge(control, silence, verdict, now, after).await {
             Ok(changed) => pass.changed += usize::from(changed),
             Err(error) => pass.failed(&error),
@@ -55,11 +57,14 @@ fn due(all: &[ToolboxSilence], now: Timestamp, awake: Duration, after: Duration)
     all.iter().filter(|it| it.is_silent && !it.is_lost).filter(long).collect()
 }
 
-/// Whether more than half of the toolboxes that were there fell silent. Those given up before are another story.
-fn together(all: &[ToolboxSilence]) -> bool {
-    let there = all.iter().filter(|it| !it.is_lost);
-    let silent = there.clone().filter(|it| it.is_silent).count();
-    silent * 2 > there.count()
+/// Whether more than half of its organization's toolboxes that were there fell silent with this one. Those that were
+/// silent before are another story, and so are those of others, who could hold back everybody's with a few of their own.
+fn together(all: &[ToolboxSilence], one: &ToolboxSilence) -> bool {
+    let there = all.iter().filter(|it| {
+        it.organization == one.organization && !it.is_lost && one.last_seen_at.since(it.last_seen_at) <= TOGETHER
+    });
+    let with_it = |it: &&ToolboxSilence| it.is_silent && it.last_seen_at.since(one.last_seen_at) <= TOGETHER;
+    there.clone().filter(with_it).count() * 2 > there.count()
 }
 
 async fn judge(
@@ -146,10 +151,22 @@ mod tests {
     }
 
     #[test]
-    fn more_than_half_at_once_is_our_own_fault() {
-        let (up, down, lost) = (seen(990, false, false), seen(0, true, false), seen(0, true, true));
-        assert!(together(&[down.clone(), down.clone(), up.clone()]));
-        assert!(!together(&[down.clone(), up.clone()]), "half is not more than half");
-        assert!(!together(&[lost.clone(), lost, down, up]), "those given up before do not count");
+    fn more_than_half_of_ones_own_at_once_is_our_own_fault() {
+        let organization = OrganizationId::generate();
+        let of = |seconds, is_silent, is_lost| ToolboxSilence { organization, ..seen(seconds, is_silent, is_lost) };
+        let (up, down, lost) = (of(990, false, false), of(100, true, false), of(100, true, true));
+        assert!(together(&[down.clone(), of(130, true, false), up.clone()], &down));
+        assert!(!together(&[down.clone(), up.clone()], &down), "half is not more than half");
+        assert!(
+            !together(&[lost.clone(), lost, down.clone(), up.clone()], &down),
+            "those given up before do not count"
+        );
+        assert!(
+            !together(&[of(0, true, false), of(10, true, false), down.clone(), up.clone()], &down),
+            "nor others' faults"
+        );
+        let strangers = [seen(100, true, false), seen(100, true, false), seen(100, true, false)];
+        let all: Vec<_> = strangers.into_iter().chain([down.clone(), up]).collect();
+        assert!(!together(&all, &down), "nor toolboxes of others");
     }
 }

@@ -9,9 +9,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RolloutRow, ServerRef, ServerRow};
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RolloutRow, ServerRef, ServerRow, ToolboxRow};
 use toolyard_types::spec::Strategy;
-use toolyard_types::state::{Phase, Reason, Status};
+use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{InstanceId, Timestamp, ToolboxId};
 
 use super::Pass;
@@ -119,7 +119,7 @@ fn decide(situation: &Situation) -> Option<Change> {
         .map(|toolbox| toolbox.id)
         .collect();
     let shape = Shape {
-        replicas: usize::try_from(case.server.replicas).unwrap_or(usize::MAX),
+        replicas: case.replicas(),
         one_at_a_time: case.revision.spec.strategy == Strategy::Recreate,
         lost,
         drained: if case.server.toolbox.is_some() { BTreeSet::new() } else { drained },
@@ -128,12 +128,15 @@ fn decide(situation: &Situation) -> Option<Change> {
     plan(&shape, &case.mine)
 }
 
-/// The lost toolboxes, as far as they concern a server: one that must run there waits for it.
+/// The lost toolboxes, as far as they concern a server: one that must run there waits for it, and so does one that must
+/// not run twice, because a toolbox that cannot be heard may well be running it.
 fn lost(case: &Case) -> BTreeSet<ToolboxId> {
-    if case.server.toolbox.is_some() {
+    if case.server.toolbox.is_some() || case.revision.spec.strategy == Strategy::Recreate {
         return BTreeSet::new();
     }
-    case.places.toolboxes.iter().filter(|toolbox| toolbox.lost_at.is_some()).map(|toolbox| toolbox.id).collect()
+    // An earlier version of another replica hears an agent without taking back that it was lost.
+    let is_lost = |it: &&ToolboxRow| it.lost_at.is_some() && it.status.phase == ToolboxState::Unreachable;
+    case.places.toolboxes.iter().filter(is_lost).map(|toolbox| toolbox.id).collect()
 }
 
 /// What the number and the places of instances should be.

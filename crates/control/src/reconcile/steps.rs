@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use toolyard_store::{InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RolloutRow, ServerRow, StoreError};
 use toolyard_types::state::{Phase, Reason, RolloutState, Status};
-use toolyard_types::{InstanceId, JobId, RevisionId, Timestamp, ToolboxId};
+use toolyard_types::{InstanceId, JobId, Labels, RevisionId, Timestamp, ToolboxId};
 
 use super::case::Case;
 use crate::Result;
@@ -102,6 +102,8 @@ async fn bind(tx: &OrgTx, case: &mut Case, toolbox: ToolboxId) -> Result<()> {
     }
     case.server.has_volumes = true;
     case.server.toolbox = Some(toolbox);
+    // It stays there whatever its labels will be.
+    case.server.toolbox_labels = Labels::default();
     Ok(tx.update_server(&mut case.server).await?)
 }
 

@@ -103,7 +103,7 @@ both_engines! {
         pass(&t, 400_000, &[("local", &local)]).await;
         let held = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
         assert_eq!((&held["state"], &held["lost_at"]), (&json!("unreachable"), &Value::Null));
-        assert!(held["message"].as_str().unwrap().contains("more than half of all toolboxes fell silent"), "{held}");
+        assert!(held["message"].as_str().unwrap().contains("more than half of your toolboxes fell silent"), "{held}");
         assert_eq!(audited(&t, "toolbox.replace").await.len(), 2, "said once of each");
         assert_eq!(t.get("/api/v1/servers/free").await.body["instances"][0]["toolbox"], "edge");
         let other = other.continue_with(&t.control, toolbox_id(&t, "other").await);
