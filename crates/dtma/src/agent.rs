@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -137,6 +138,9 @@ pub(crate) struct Context {
     /// Cancelled when servers are to end at once, whatever calls they have.
     pub(crate) hurry: CancellationToken,
     desired: watch::Sender<Option<Arc<Desired>>>,
+    /// Whether the desired state came from the control plane since the agent began; what was read from the disk may be
+    /// an older one, when it could not be saved.
+    pub(crate) is_current: AtomicBool,
 }
 
 /// The table that the loops and the API share.
@@ -359,6 +363,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         copies: Mutex::new(copies),
         hurry: CancellationToken::new(),
         desired: watch::Sender::new(file.load().map(Arc::new)),
+        is_current: AtomicBool::new(false),
     };
     Ok((context, report, file))
 }
@@ -554,6 +559,7 @@ impl Inner {
             return;
         }
         self.remember(desired);
+        self.context.is_current.store(true, Ordering::Release);
     }
 
     fn remember(&self, desired: Desired) {

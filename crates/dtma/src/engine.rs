@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -223,7 +224,7 @@ impl Context {
 
     /// Whether a server is known to exist, or may.
     fn keeps_volumes_of(&self, server: ServerId) -> bool {
-        let Some(desired) = self.desired() else { return true };
+        let Some(desired) = self.desired().filter(|_| self.is_current.load(Ordering::Acquire)) else { return true };
         desired.keep_volumes.as_ref().is_none_or(|kept| kept.contains(&server))
             || desired.instances.iter().any(|instance| instance.server == server)
     }

@@ -409,7 +409,12 @@ pub fn may_be_agent(address: IpAddr) -> bool {
         IpAddr::V6(address) => match address.to_ipv4_mapped().or_else(|| translated(address)) {
             Some(inner) => may_be_agent(IpAddr::V4(inner)),
             None => {
-                let metadata = address == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+                let metadata = [
+                    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+                    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+                    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+                ]
+                .contains(&address);
                 let link_local = address.segments()[0] & 0xffc0 == 0xfe80;
                 !(metadata || link_local || address.is_multicast() || address.is_unspecified())
             }

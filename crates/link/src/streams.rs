@@ -43,6 +43,9 @@ pub(crate) async fn open(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .initial_max_send_streams(MAX_STREAMS as usize)
+        // Many clients may go away at once. What an agent that does not know yet still sends for their calls is no attack.
+        .max_concurrent_reset_streams(MAX_STREAMS as usize)
+        .max_local_error_reset_streams(None)
         .enable_push(false);
     let (sender, connection) = builder.handshake(io).await?;
     Ok((Sender(sender), run(connection)))

@@ -31,7 +31,7 @@ impl Wake for Inner {
 
     fn wake_by_ref(self: &Arc<Self>) {
         // While it is being polled whoever polls looks again; else its task is woken.
-        if self.state.compare_exchange(POLLING, WOKEN, Ordering::AcqRel, Ordering::Acquire) == Err(IDLE) {
+        if self.state.compare_exchange(POLLING, WOKEN, Ordering::SeqCst, Ordering::SeqCst) == Err(IDLE) {
             self.task.wake();
         }
     }
@@ -58,15 +58,16 @@ impl<F: Future> Future for Inline<F> {
         let this = &mut *self;
         this.inner.task.register(cx.waker());
         for _ in 0..ROUNDS {
-            this.inner.state.store(POLLING, Ordering::Release);
+            // A swap: what is polled must not be read before it.
+            this.inner.state.swap(POLLING, Ordering::SeqCst);
             if let Poll::Ready(output) = this.future.as_mut().poll(&mut Context::from_waker(&this.waker)) {
                 return Poll::Ready(output);
             }
-            if this.inner.state.compare_exchange(POLLING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            if this.inner.state.compare_exchange(POLLING, IDLE, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 return Poll::Pending;
             }
         }
-        this.inner.state.store(IDLE, Ordering::Release);
+        this.inner.state.store(IDLE, Ordering::SeqCst);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

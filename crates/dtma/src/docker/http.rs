@@ -186,8 +186,9 @@ impl Carrier {
             (Kind::Request, method) => {
                 let id = message.raw_id().unwrap_or("null").to_owned();
                 if calls.len() >= MAX_CALLS {
-                    let _ =
-                        self.up.try_send(envelope::error(Some(&id), INTERNAL_ERROR, "too many calls at once", None));
+                    let refused = envelope::error(Some(&id), INTERNAL_ERROR, "too many calls at once", None);
+                    // Not by this loop, which must not wait; it ends with the other side.
+                    tokio::spawn(async move { carrier.say(refused).await });
                     return;
                 }
                 let call = match method {
