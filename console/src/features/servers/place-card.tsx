@@ -1,29 +1,24 @@
-import { useQuery, useQueryClient } from '@tanstack/react-query'
+import { useQueryClient } from '@tanstack/react-query'
 import { useState } from 'react'
 import { call } from '@/api/client'
 import { updateServer } from '@/api/generated/servers'
-import { listToolboxes } from '@/api/generated/toolboxes'
 import type { Server } from '@/api/generated/types'
-import { q } from '@/api/queries'
-import { may, useDenied, useSession } from '@/api/session'
+import { useDenied } from '@/api/session'
+import { moveBody, type PlaceValues, placeOf, placeProblem } from '@/features/toolboxes/public/place'
+import { PlaceFields } from '@/features/toolboxes/public/place-fields'
 import { useForm } from '@/lib/form'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { ErrorNote } from '@/ui/error-state'
-import { Textarea } from '@/ui/inputs'
-import { Select } from '@/ui/select'
 import { toast } from '@/ui/toast'
-import { LABELLED, type PlaceValues, placeBody, placeOf, placeProblem } from './place'
 import { serverQuery, settingsQuery } from './public/queries'
 import { schemaOf } from './public/settings'
 
 /** Where a server runs, which can be changed: a new instance there takes over before the old one ends. */
 export function PlaceCard({ server }: { server: Server }) {
   const client = useQueryClient()
-  const session = useSession()
   const denied = useDenied('server:deploy')
-  const toolboxes = useQuery({ ...q(listToolboxes, {}), enabled: may(session, 'toolbox:read') })
   const [base, setBase] = useState(() => placeOf(server))
   const form = useForm<PlaceValues, PlaceValues>({
     initial: base,
@@ -34,7 +29,7 @@ export function PlaceCard({ server }: { server: Server }) {
     fieldOf: (field) => (field.startsWith('toolbox_labels') ? 'labels' : field),
     submit: async (values) => {
       const { name } = server
-      const answer = await call(updateServer, { path: { name }, body: placeBody(values) })
+      const answer = await call(updateServer, { path: { name }, body: moveBody(values) })
       client.setQueryData(serverQuery(name).queryKey, answer)
       form.reset(placeOf(answer))
       await client.invalidateQueries({ queryKey: settingsQuery(name).queryKey })
@@ -47,33 +42,15 @@ export function PlaceCard({ server }: { server: Server }) {
     setBase(now)
     form.reset(now)
   }
-  const usable = toolboxes.data?.items.filter((one) => one.state !== 'removed') ?? []
   return (
     <form noValidate onSubmit={form.onSubmit}>
       <Card title={t('Where it runs')}>
         <fieldset disabled={denied !== undefined} className="flex min-w-0 flex-col gap-4">
-          <Select
-            {...form.field('toolbox')}
-            label={t('Toolbox')}
+          <PlaceFields
+            toolbox={form.field('toolbox')}
+            labels={form.field('labels')}
             hint={t('A new instance there takes over once it answers; then the old one ends.')}
-            options={[
-              { value: '', label: t('Toolyard chooses') },
-              { value: LABELLED, label: t('Any that has certain labels') },
-              ...usable.map((one) => ({
-                value: one.name,
-                label: one.state === 'online' ? one.name : `${one.name} · ${one.state}`,
-              })),
-            ]}
           />
-          {form.values.toolbox === LABELLED && (
-            <Textarea
-              {...form.field('labels')}
-              label={t('Labels')}
-              hint={t('One a line; a toolbox must have all of them.')}
-              required
-              mono
-            />
-          )}
           <ErrorNote error={form.submitError} />
           <div>
             <Button

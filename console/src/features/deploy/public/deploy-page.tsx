@@ -34,6 +34,8 @@ import {
   settingsIssues,
 } from '@/features/servers/public/settings'
 import { AdvancedFields, InputFields } from '@/features/servers/public/settings-form'
+import { placeBody, placeProblem } from '@/features/toolboxes/public/place'
+import { PlaceFields } from '@/features/toolboxes/public/place-fields'
 import { type Form, useForm } from '@/lib/form'
 import { nameProblem } from '@/lib/name'
 import { plural, t } from '@/lib/t'
@@ -51,7 +53,6 @@ import { UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
 import { useIdempotencyKey } from '../idempotency'
 import { NameField } from '../name-field'
 import { offerText, Review } from '../review'
-import { LABELLED, labelsOf, ToolboxField } from '../toolbox-field'
 import type { DeployValues } from '../values'
 import { baseName, nearNamesQuery } from './near-names'
 
@@ -149,10 +150,8 @@ function DeployForm({
     schema: schemaOf<DeployValues>((values) => {
       const issue = nameProblem(values.name.trim())
       const found: SettingsIssue[] = issue === undefined ? [] : [{ path: ['name'], message: issue }]
-      if (values.toolbox === LABELLED && values.package !== 'remote') {
-        const { wrong } = labelsOf(values.labels)
-        if (wrong !== undefined) found.push({ path: ['labels'], message: wrong })
-      }
+      const wrong = values.package === 'remote' ? undefined : placeProblem(values)
+      if (wrong !== undefined) found.push({ path: ['labels'], message: wrong })
       return [...found, ...settingsIssues(values, contextOf(values))]
     }),
     fieldOf: (field, values) =>
@@ -170,10 +169,7 @@ function DeployForm({
         name: values.name.trim(),
       }
       if (!values.start) body.start = false
-      if (values.package !== 'remote') {
-        if (values.toolbox === LABELLED) body.toolbox_labels = labelsOf(values.labels).labels
-        else if (values.toolbox !== '') body.toolbox = values.toolbox
-      }
+      if (values.package !== 'remote') Object.assign(body, placeBody(values))
       try {
         const server = await call(createServer, { body }, { idempotencyKey: keyOf(body) })
         queryClient.setQueryData(serverQuery(server.name).queryKey, server)
@@ -298,7 +294,14 @@ function Configure({
               }))}
             />
           )}
-          {context.kind !== 'remote' && <ToolboxField form={form} />}
+          {context.kind !== 'remote' && (
+            <PlaceFields
+              toolbox={form.field('toolbox')}
+              labels={form.field('labels')}
+              hint={t('Where it runs.')}
+              onlyUseful
+            />
+          )}
           <Checkbox
             label={t('Start it at once')}
             hint={t('Otherwise it is made with these settings, and stays stopped until somebody starts it.')}

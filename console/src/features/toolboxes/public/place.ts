@@ -1,6 +1,7 @@
-import type { Server, UpdateServer } from '@/api/generated/types'
+import type { CreateServer, Server, UpdateServer } from '@/api/generated/types'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
+import { pairsOf } from '../labels'
 
 /** Stands for "any toolbox with these labels": no toolbox can have this name. */
 export const LABELLED = '*'
@@ -23,26 +24,21 @@ export function placeOf(server: Pick<Server, 'toolbox' | 'toolbox_labels'>): Pla
 /** What is wrong with the labels; `undefined` when nothing is, or they do not matter. */
 export function placeProblem(values: PlaceValues): string | undefined {
   if (values.toolbox !== LABELLED) return undefined
-  const lines = linesOf(values.labels)
-  if (lines.length === 0) return t('Give at least one label')
-  const bad = lines.find((line) => line.indexOf('=') < 1)
-  return bad === undefined ? undefined : t('{line} is not name=value', { line: oneLine(bad, 60) })
+  const pairs = pairsOf(values.labels, '\n')
+  if (pairs.length === 0) return t('Give at least one label')
+  const bad = pairs.find(({ key }) => key === undefined || key === '')
+  return bad === undefined ? undefined : t('{line} is not name=value', { line: oneLine(bad.text, 60) })
 }
 
-/** What to send for it. */
-export function placeBody(values: PlaceValues): UpdateServer {
-  if (values.toolbox === '') return { any_toolbox: true }
+/** What to send for it with a new server: nothing where Toolyard chooses. */
+export function placeBody(values: PlaceValues): Pick<CreateServer, 'toolbox' | 'toolbox_labels'> {
+  if (values.toolbox === '') return {}
   if (values.toolbox !== LABELLED) return { toolbox: values.toolbox }
-  const pairs = linesOf(values.labels).map((line) => {
-    const at = line.indexOf('=')
-    return [line.slice(0, at).trim(), line.slice(at + 1).trim()]
-  })
+  const pairs = pairsOf(values.labels, '\n').map(({ key, value }) => [key ?? '', value] as const)
   return { toolbox_labels: Object.fromEntries(pairs) }
 }
 
-function linesOf(text: string): string[] {
-  return text
-    .split('\n')
-    .map((line) => line.trim())
-    .filter((line) => line !== '')
+/** What to send for it with a server that runs somewhere already. */
+export function moveBody(values: PlaceValues): UpdateServer {
+  return values.toolbox === '' ? { any_toolbox: true } : placeBody(values)
 }
