@@ -8,6 +8,7 @@ import { q } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
 import { nameFrom } from '@/features/servers/public/inputs'
 import { serverQuery } from '@/features/servers/public/queries'
+import { rowId } from '@/features/servers/public/row-id'
 import {
   newSettings,
   type SettingsIssue,
@@ -17,7 +18,7 @@ import {
   settingsFieldOf,
   settingsIssues,
 } from '@/features/servers/public/settings'
-import { AdvancedFields, rowId } from '@/features/servers/public/settings-form'
+import { AdvancedFields } from '@/features/servers/public/settings-form'
 import { type Form, useForm } from '@/lib/form'
 import { nameProblem } from '@/lib/name'
 import { t } from '@/lib/t'

@@ -1,33 +1,15 @@
-import { useQuery } from '@tanstack/react-query'
-import { KeyRound, Plus, Trash2 } from 'lucide-react'
 import type { ReactNode } from 'react'
-import { listCredentials } from '@/api/generated/credentials'
 import type { Server } from '@/api/generated/types'
-import { q } from '@/api/queries'
-import { may, useSession } from '@/api/session'
-import type { Form } from '@/lib/form'
 import { t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
-import { Button, IconButton } from '@/ui/button'
 import { Combobox } from '@/ui/combobox'
 import { NumberInput, PasswordInput, Textarea, TextInput } from '@/ui/inputs'
 import { Select } from '@/ui/select'
-import { Checkbox, RadioGroup } from '@/ui/toggles'
+import { RadioGroup } from '@/ui/toggles'
+import { Paths, Variables, Volumes } from '../settings-lists'
+import { AsideButton, Group, type SettingsForm, useCredentialNames } from '../settings-parts'
 import type { InputField } from './inputs'
 import type { SettingsValues } from './settings'
-
-/** A form that has at least a server's settings. */
-type SettingsForm<Values extends SettingsValues> = Form<Values>
-
-/** The names of the credentials that may be bound. */
-function useCredentialNames(): string[] {
-  const session = useSession()
-  const { data } = useQuery({
-    ...q(listCredentials, { query: { limit: 500 } }),
-    enabled: may(session, 'credential:read'),
-  })
-  return data?.items.map((one) => one.name) ?? []
-}
 
 /** What the entry asks for: one control for each input, fit for its format, choices and secrecy. */
 export function InputFields<Values extends SettingsValues>({
@@ -95,19 +77,6 @@ export function InputFields<Values extends SettingsValues>({
         )
       })}
     </div>
-  )
-}
-
-function AsideButton({ onClick, children }: { onClick: () => void; children: ReactNode }) {
-  return (
-    <button
-      type="button"
-      onClick={onClick}
-      className="inline-flex min-h-6 items-center gap-1 rounded text-sm text-accent underline-offset-2 hover:underline"
-    >
-      <KeyRound aria-hidden="true" className="size-3.5" />
-      {children}
-    </button>
   )
 }
 
@@ -392,17 +361,6 @@ export function AdvancedFields<Values extends SettingsValues>({
   )
 }
 
-function Group({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <div className="border-t pt-5 first:border-t-0 first:pt-0">
-      <fieldset className="min-w-0">
-        <legend className="mb-3 font-semibold">{title}</legend>
-        {children}
-      </fieldset>
-    </div>
-  )
-}
-
 /** Whom it may reach over the network. */
 function Network<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
   const { values } = form
@@ -525,251 +483,6 @@ function Readiness<Values extends SettingsValues>({
             mono
           />
         )}
-      </div>
-    </Group>
-  )
-}
-
-let rows = 0
-/** An id for a row that is only on the screen. */
-export function rowId(): string {
-  rows += 1
-  return `row${rows}`
-}
-
-function Variables<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
-  const credentials = useCredentialNames()
-  const { environment } = form.values
-  const set = (next: SettingsValues['environment'], id: string) =>
-    // as: every form with settings takes a part of the settings.
-    form.set({ environment: next } as Partial<Values>, [`environment.${id}`])
-  const change = (id: string, changes: Partial<SettingsValues['environment'][number]>) =>
-    set(
-      environment.map((row) => (row.id === id ? { ...row, ...changes } : row)),
-      id,
-    )
-  return (
-    <Group title={t('More environment variables')}>
-      <div className="flex flex-col gap-3">
-        {environment.map((row) => (
-          <div
-            key={row.id}
-            className="grid items-start gap-2 sm:grid-cols-[minmax(0,1fr)_minmax(0,1fr)_auto]"
-          >
-            <TextInput
-              id={`variable-${row.id}`}
-              label={t('Name')}
-              value={row.name}
-              onValueChange={(name) => change(row.id, { name })}
-              error={form.errorAt(`environment.${row.id}`)}
-              autoComplete="off"
-              placeholder="LOG_LEVEL"
-              mono
-            />
-            {row.credential !== undefined ? (
-              <Combobox
-                id={`value-${row.id}`}
-                label={t('Credential')}
-                value={row.credential}
-                onValueChange={(credential) => change(row.id, { credential })}
-                options={credentials.map((name) => ({ value: name, label: name }))}
-                placeholder={t('Choose a credential')}
-                aside={
-                  <AsideButton onClick={() => change(row.id, { credential: undefined })}>
-                    {t('Text instead')}
-                  </AsideButton>
-                }
-                mono
-              />
-            ) : (
-              <TextInput
-                id={`value-${row.id}`}
-                label={t('Value')}
-                value={row.value}
-                onValueChange={(value) => change(row.id, { value })}
-                autoComplete="off"
-                aside={
-                  credentials.length === 0 ? undefined : (
-                    <AsideButton onClick={() => change(row.id, { credential: '' })}>
-                      {t('Use a credential')}
-                    </AsideButton>
-                  )
-                }
-                mono
-              />
-            )}
-            <IconButton
-              icon={Trash2}
-              label={t('Remove {name}', { name: row.name || t('the variable') })}
-              className="sm:mt-6"
-              onClick={() =>
-                set(
-                  environment.filter((one) => one.id !== row.id),
-                  row.id,
-                )
-              }
-            />
-          </div>
-        ))}
-        <div>
-          <Button
-            size="small"
-            icon={Plus}
-            onClick={() =>
-              set([...environment, { id: rowId(), name: '', value: '', credential: undefined }], '')
-            }
-          >
-            {t('Add a variable')}
-          </Button>
-          <p className="mt-1.5 text-sm text-muted">
-            {t('A plain value is shown to everybody who can see the server. For a secret, use a credential.')}
-          </p>
-        </div>
-      </div>
-    </Group>
-  )
-}
-
-function Volumes<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
-  const { volumes } = form.values
-  const set = (next: SettingsValues['volumes'], ...errors: string[]) =>
-    // as: every form with settings takes a part of the settings.
-    form.set({ volumes: next } as Partial<Values>, ['volumes', ...errors])
-  const change = (id: string, part: { name?: string; path?: string }) =>
-    set(
-      volumes.map((one) => (one.id === id ? { ...one, ...part } : one)),
-      `volumes.${id}`,
-    )
-  const add = () => {
-    const next = [...volumes, { id: rowId(), name: '', path: '' }]
-    // as: every form with settings takes a part of the settings.
-    const changes = { volumes: next, strategy: 'recreate' } as Partial<Values>
-    form.set(changes, ['volumes', 'strategy'])
-  }
-  return (
-    <Group title={t('Volumes')}>
-      <div className="flex flex-col gap-3">
-        {volumes.map((row) => (
-          <div key={row.id} className="flex flex-wrap items-start gap-x-3 gap-y-2">
-            <TextInput
-              id={`volume-name-${row.id}`}
-              className="min-w-32 flex-1"
-              label={t('Name')}
-              value={row.name}
-              onValueChange={(name) => change(row.id, { name })}
-              error={form.errorAt(`volumes.${row.id}`)}
-              autoComplete="off"
-              placeholder="data"
-              mono
-            />
-            <TextInput
-              id={`volume-path-${row.id}`}
-              className="min-w-48 flex-1"
-              label={t('Path for the server')}
-              value={row.path}
-              onValueChange={(path) => change(row.id, { path })}
-              autoComplete="off"
-              placeholder="/data"
-              mono
-            />
-            <IconButton
-              icon={Trash2}
-              label={t('Remove {name}', { name: row.name || t('the volume') })}
-              className="sm:mt-6"
-              onClick={() =>
-                set(
-                  volumes.filter((one) => one.id !== row.id),
-                  `volumes.${row.id}`,
-                  'strategy',
-                  'instancing',
-                  'replicas',
-                )
-              }
-            />
-          </div>
-        ))}
-        {form.errorAt('volumes') !== undefined && (
-          <p className="text-sm text-bad">{form.errorAt('volumes')}</p>
-        )}
-        <div>
-          <Button size="small" icon={Plus} onClick={add}>
-            {t('Add a volume')}
-          </Button>
-          <p className="mt-1.5 text-sm text-muted">
-            {t(
-              'A volume outlives instances and revisions, and is removed with the server. It needs a toolbox with containers, and the server then stays on that toolbox.',
-            )}
-          </p>
-        </div>
-      </div>
-    </Group>
-  )
-}
-
-function Paths<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
-  const { paths } = form.values
-  const set = (next: SettingsValues['paths'], id: string) =>
-    // as: every form with settings takes a part of the settings.
-    form.set({ paths: next } as Partial<Values>, [`paths.${id}`, ...(id === '' ? [] : ['paths'])])
-  return (
-    <Group title={t('Paths of the host')}>
-      <div className="flex flex-col gap-3">
-        {paths.map((row) => (
-          <div key={row.id} className="flex flex-wrap items-start gap-x-3 gap-y-2">
-            <TextInput
-              id={`path-${row.id}`}
-              className="min-w-48 flex-1"
-              label={t('Path')}
-              value={row.path}
-              onValueChange={(path) =>
-                set(
-                  paths.map((one) => (one.id === row.id ? { ...one, path } : one)),
-                  row.id,
-                )
-              }
-              error={form.errorAt(`paths.${row.id}`)}
-              autoComplete="off"
-              placeholder="/srv/data"
-              mono
-            />
-            <div className="sm:mt-7">
-              <Checkbox
-                label={t('May write')}
-                value={row.writable}
-                onValueChange={(writable) =>
-                  set(
-                    paths.map((one) => (one.id === row.id ? { ...one, writable } : one)),
-                    row.id,
-                  )
-                }
-              />
-            </div>
-            <IconButton
-              icon={Trash2}
-              label={t('Remove {name}', { name: row.path || t('the path') })}
-              className="sm:mt-6"
-              onClick={() =>
-                set(
-                  paths.filter((one) => one.id !== row.id),
-                  row.id,
-                )
-              }
-            />
-          </div>
-        ))}
-        {form.errorAt('paths') !== undefined && <p className="text-sm text-bad">{form.errorAt('paths')}</p>}
-        <div>
-          <Button
-            size="small"
-            icon={Plus}
-            onClick={() => set([...paths, { id: rowId(), path: '', writable: false }], '')}
-          >
-            {t('Add a path')}
-          </Button>
-          <p className="mt-1.5 text-sm text-muted">
-            {t('A server sees only its package, its own directory, and these paths.')}
-          </p>
-        </div>
       </div>
     </Group>
   )

@@ -1,0 +1,47 @@
+import { useQuery } from '@tanstack/react-query'
+import { KeyRound } from 'lucide-react'
+import type { ReactNode } from 'react'
+import { listCredentials } from '@/api/generated/credentials'
+import { q } from '@/api/queries'
+import { may, useSession } from '@/api/session'
+import type { Form } from '@/lib/form'
+import type { SettingsValues } from './public/settings'
+
+/** A form that has at least a server's settings. */
+export type SettingsForm<Values extends SettingsValues> = Form<Values>
+
+/** The names of the credentials that may be bound. */
+export function useCredentialNames(): string[] {
+  const session = useSession()
+  const { data } = useQuery({
+    ...q(listCredentials, { query: { limit: 500 } }),
+    enabled: may(session, 'credential:read'),
+  })
+  return data?.items.map((one) => one.name) ?? []
+}
+
+/** Beside a field's label: another way to give its value. */
+export function AsideButton({ onClick, children }: { onClick: () => void; children: ReactNode }) {
+  return (
+    <button
+      type="button"
+      onClick={onClick}
+      className="inline-flex min-h-6 items-center gap-1 rounded text-sm text-accent underline-offset-2 hover:underline"
+    >
+      <KeyRound aria-hidden="true" className="size-3.5" />
+      {children}
+    </button>
+  )
+}
+
+/** Some settings that belong together, under a title. */
+export function Group({ title, children }: { title: string; children: ReactNode }) {
+  return (
+    <div className="border-t pt-5 first:border-t-0 first:pt-0">
+      <fieldset className="min-w-0">
+        <legend className="mb-3 font-semibold">{title}</legend>
+        {children}
+      </fieldset>
+    </div>
+  )
+}
