@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use toolyard_link::{Channel, Links, Replicas};
 use toolyard_types::agent::Usage;
 use toolyard_types::snapshot::Snapshot;
-use toolyard_types::{Clock, InstanceId, Name, Timestamp, ToolboxId};
+use toolyard_types::{Clock, InstanceId, Name, ReplicaId, Timestamp, ToolboxId};
 
 use crate::{Control, Result};
 
@@ -25,6 +25,8 @@ const SAMPLES: usize = 240;
 
 /// The in-memory side of toolboxes.
 pub(crate) struct Fleet {
+    /// This process among the replicas.
+    replica: ReplicaId,
     /// How agents are reached: in process for the built-in toolbox, over their links for others.
     channels: Links,
     /// The other replicas, by way of which toolboxes without a link here are reached.
@@ -72,6 +74,7 @@ impl Fleet {
         let (channels, replicas) = (Links::new(clock), Replicas::new(ca));
         channels.forward_through(replicas.clone());
         Self {
+            replica: ReplicaId::generate(),
             channels,
             replicas,
             links: RwLock::default(),
@@ -259,6 +262,12 @@ impl Control {
     /// Sets where agents reach this control plane, as tokens of new toolboxes tell them (`host:port`).
     pub fn set_agent_addresses(&self, addresses: Vec<String>) {
         *self.fleet().agent_addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// Which of the replicas this process is.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.fleet().replica
     }
 
     /// Where agents listen (`host:port`), by toolbox, changing as the store does. The composition root offers them

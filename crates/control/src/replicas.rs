@@ -21,7 +21,7 @@ pub(crate) async fn keep(control: Control) {
     if control.store().backend_name() == "sqlite" {
         return;
     }
-    let id = ReplicaId::generate();
+    let id = control.replica();
     let mut own = Own { id, started_at: control.clock().now(), renew_at: Timestamp::default() };
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

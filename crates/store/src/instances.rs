@@ -6,7 +6,7 @@ use toolyard_types::state::{Phase, Reason, Status};
 use toolyard_types::{InstanceId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use crate::query::{count, json, parse, placeholders, to_i32, to_json};
-use crate::{OrgTx, Result, StoreError, SystemTx};
+use crate::{OrgTx, Result, RolloutRow, StoreError, SystemTx};
 
 /// What an instance should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,38 @@ pub struct InstanceRow {
 }
 
 impl InstanceRow {
+    /// One that its agent has not heard of yet.
+    #[must_use]
+    pub fn new(
+        rollout: &RolloutRow,
+        revision: RevisionId,
+        toolbox: ToolboxId,
+        desired: InstanceWish,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id: InstanceId::generate(),
+            server: rollout.server,
+            revision,
+            rollout: rollout.id,
+            toolbox,
+            desired,
+            status: Status::new(Phase::Pending, Reason::AwaitingToolbox, "", now),
+            pid: None,
+            ready_since: None,
+            restarts: 0,
+            exit: None,
+            mcp: None,
+            container_id: None,
+            last_success_at: None,
+            failures: 0,
+            copies: 0,
+            retired_at: None,
+            created_at: now,
+            ended_at: None,
+        }
+    }
+
     /// Whether calls may go to it once it is ready.
     #[must_use]
     pub fn should_serve(&self) -> bool {

@@ -51,7 +51,7 @@ pub use probes::ProbeRow;
 pub use replicas::ReplicaRow;
 pub use revisions::RevisionRow;
 pub use rollouts::{Place, RolloutRow};
-pub use servers::{ServerPlace, ServerRef, ServerRow, ServerSort, ServersPage};
+pub use servers::{ServerPosition, ServerRef, ServerRow, ServerSort, ServersPage};
 pub use toolboxes::{JoinTokenRow, SealedAuthority, ToolboxMark, ToolboxRow, ToolboxSilence};
 pub use toolsets::ToolsetRow;
 pub use tx::{OrgTx, SystemTx, Tx};

@@ -88,7 +88,7 @@ pub enum ServerSort {
 
 /// Where the next page of a list of servers starts: after this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerPlace {
+pub enum ServerPosition {
     /// In a list by name.
     Name(Name),
     /// In a list by age.
@@ -99,7 +99,7 @@ pub enum ServerPlace {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServersPage<'a> {
     /// After this one, which is of the same order.
-    pub after: Option<&'a ServerPlace>,
+    pub after: Option<&'a ServerPosition>,
     /// Those whose name or entry holds this.
     pub search: Option<&'a str>,
     /// Those that run on this toolbox, or must.
@@ -351,11 +351,11 @@ impl OrgTx {
         let place = values.len();
         match page.after {
             None => {}
-            Some(ServerPlace::Name(name)) => {
+            Some(ServerPosition::Name(name)) => {
                 values.push(name.to_string().into());
                 wheres.push_str(&format!(" AND name {after} ${}", place + 1));
             }
-            Some(ServerPlace::Created(at, id)) => {
+            Some(ServerPosition::Created(at, id)) => {
                 values.extend([at.as_ms().into(), id.to_string().into()]);
                 wheres.push_str(&format!(" AND (created_at, id) {after} (${}, ${})", place + 1, place + 2));
             }

@@ -51,13 +51,13 @@ enum Refused {
 /// Offers connections to every agent in `listening` until `draining` turns true, then until every request under way has
 /// ended.
 pub(crate) async fn keep(
+    replica: ReplicaId,
     mut listening: watch::Receiver<BTreeMap<ToolboxId, String>>,
     router: Router,
     acceptor: Acceptor,
     mut draining: watch::Receiver<bool>,
 ) {
     let (graceful, tracker) = (Arc::new(GracefulShutdown::new()), TaskTracker::new());
-    let replica = ReplicaId::generate();
     let offering = Offering { replica, acceptor, router, builder: builder(), graceful, tracker: tracker.clone() };
     // Aborted when dropped: what was taken goes on, in tasks of its own.
     let mut agents: BTreeMap<ToolboxId, (String, AbortOnDropHandle<()>)> = BTreeMap::new();

@@ -159,7 +159,13 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let (drain, draining) = watch::channel(false);
     let servers = [
         tokio::spawn(listen::serve(listener, public, draining.clone())),
-        tokio::spawn(offers::keep(control.listening_agents(), agents.clone(), acceptor.clone(), draining.clone())),
+        tokio::spawn(offers::keep(
+            control.replica(),
+            control.listening_agents(),
+            agents.clone(),
+            acceptor.clone(),
+            draining.clone(),
+        )),
         tokio::spawn(listen::serve_agents(agent_listener, agents, acceptor, draining)),
     ];
     let agent = local.start(settings, &control).await?;

@@ -319,6 +319,9 @@ impl Egress {
     }
 }
 
+/// Where the proxy to the listed hosts listens inside a container: no server there can have this port.
+pub const EGRESS_PROXY_PORT: u16 = 3128;
+
 /// A host that may be reached: `host`, `host:port`, `*.domain` or `*.domain:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgressHost {

@@ -21,6 +21,7 @@ use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{Code, CredentialId, OrganizationId, Secret, ServerId, Timestamp, ToolboxId};
 
 use super::agent_runs::{Asked, LONGEST_RUN, Runs};
+use super::system_line;
 use crate::{Control, ControlError, Result, app};
 
 /// The oldest wire version that is still spoken.
@@ -447,13 +448,8 @@ impl<'a> News<'a> {
     async fn returned(&self, tx: &mut OrgTx) -> Result<()> {
         let data = json!({ "id": self.toolbox.id, "stops": self.replaced });
         tx.event("toolbox.returned", format!("toolbox/{}", self.toolbox.name), data);
-        tx.audit(&NewAudit {
-            actor: "system:lost".to_owned(),
-            actor_display: "lost toolboxes".to_owned(),
-            action: "toolbox.return".to_owned(),
-            ..line(&self.toolbox, true, json!({ "stops": self.replaced }), None)
-        })
-        .await?;
+        let target = format!("toolbox/{}", self.toolbox.name);
+        tx.audit(&system_line("lost", "toolbox.return", target, true, json!({ "stops": self.replaced }))).await?;
         // An agent that saw the newest state before it fell silent must hear it again.
         tx.bump_generation(self.toolbox.id).await?;
         metrics::counter!("toolyard_instances_returned_total")

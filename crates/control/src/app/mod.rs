@@ -18,9 +18,11 @@ pub(crate) mod logs;
 pub(crate) mod members;
 pub(crate) mod metrics;
 pub(crate) mod overview;
+mod places;
 pub(crate) mod reports;
 pub(crate) mod rollouts;
 pub(crate) mod scope;
+pub(crate) mod server_list;
 pub(crate) mod server_settings;
 pub(crate) mod server_view;
 pub(crate) mod servers;
@@ -90,6 +92,19 @@ fn audit_line(caller: &Caller, action: &str, target: String, done: bool, detail:
         done,
         detail,
         request_id: caller.request_id.clone(),
+    }
+}
+
+/// What a loop of the control plane did by itself. `part` is its name.
+pub(crate) fn system_line(part: &str, action: &str, target: String, done: bool, detail: serde_json::Value) -> NewAudit {
+    NewAudit {
+        actor: format!("system:{part}"),
+        actor_display: part.to_owned(),
+        action: action.to_owned(),
+        target,
+        done,
+        detail,
+        request_id: None,
     }
 }
 

@@ -5,20 +5,19 @@ use std::str::FromStr;
 
 use serde_json::json;
 use toolyard_policy::Resource;
-use toolyard_store::{OrgTx, Place, RevisionRow, ServerPlace, ServerRow, ServerSort, ServersPage, ToolboxRow};
+use toolyard_store::{OrgTx, RevisionRow, ServerRow};
 use toolyard_types::access::Action;
 use toolyard_types::api::servers::{CloneServer, CreateServer, Revision, Server, ServerSettings, UpdateServer};
 use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
 use toolyard_types::spec::{EntryVersion, RevisionSpec, Runtime, Strategy};
-use toolyard_types::state::Phase;
 use toolyard_types::{
     Code, CredentialId, InstanceId, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
 };
 
 use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
 use super::server_view::{Views, etag};
-use super::{LARGEST_PAGE, allow, audit, credentials, flags, page_limit, rollouts};
+use super::{allow, audit, credentials, flags, page_limit, places, rollouts};
 use crate::{Caller, Control, ControlError, Result, catalog};
 
 /// How long a rollout may take when nobody says.
@@ -27,8 +26,6 @@ const ROLLOUT_TIMEOUT_MS: u64 = 600_000;
 const OBSERVE_MS: u64 = 5_000;
 /// The most instances of a server.
 const MOST_REPLICAS: u32 = 20;
-/// How many servers one page looks through for those of a phase.
-const MOST_LOOKED_AT: u32 = 10_000;
 
 pub(crate) fn unknown(name: &Name) -> ControlError {
     ControlError::NotFound(format!("server `{name}`"))
@@ -42,7 +39,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     let mut terms = Terms::default();
     terms.change(&request.settings)?;
     let mut tx = control.store().org_read(caller.organization).await?;
-    let toolbox = toolbox_named(&tx, request.toolbox.as_ref()).await?;
+    let toolbox = places::toolbox_named(&tx, request.toolbox.as_ref()).await?;
     if toolbox.is_some() && !request.toolbox_labels.is_empty() {
         return Err(ControlError::field("toolbox_labels", "cannot be given together with `toolbox`"));
     }
@@ -144,14 +141,6 @@ async fn take_name(tx: &OrgTx, name: &Name) -> Result<()> {
             Err(ControlError::Conflict(detail))
         }
         Some(kind) => Err(ControlError::AlreadyExists(format!("{kind} `{name}`"))),
-    }
-}
-
-async fn toolbox_named(tx: &OrgTx, name: Option<&Name>) -> Result<Option<ToolboxId>> {
-    let Some(name) = name else { return Ok(None) };
-    match tx.toolbox(name).await? {
-        Some(toolbox) => Ok(Some(toolbox.id)),
-        None => Err(ControlError::field("toolbox", format!("there is no toolbox `{name}`"))),
     }
 }
 
@@ -470,90 +459,6 @@ pub(super) async fn locked(tx: &OrgTx, name: &Name) -> Result<ServerRow> {
     Ok(server)
 }
 
-/// Which servers are asked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ServersWanted {
-    /// Those with this in their name or entry.
-    pub(crate) search: Option<String>,
-    /// Those in this phase.
-    pub(crate) phase: Option<Phase>,
-    /// Those that run on this toolbox, or must.
-    pub(crate) toolbox: Option<Name>,
-    /// In this order.
-    pub(crate) sort: ServerSort,
-}
-
-/// Where a row is in a list of an order.
-fn place_of(row: &ServerRow, sort: ServerSort) -> ServerPlace {
-    match sort {
-        ServerSort::Name | ServerSort::NameDescending => ServerPlace::Name(row.name.clone()),
-        ServerSort::Created | ServerSort::CreatedDescending => ServerPlace::Created(row.created_at, row.id),
-    }
-}
-
-fn cursor_of(place: &ServerPlace) -> String {
-    match place {
-        ServerPlace::Name(name) => name.to_string(),
-        ServerPlace::Created(at, id) => format!("{}.{id}", at.as_ms()),
-    }
-}
-
-fn read_cursor(text: &str, sort: ServerSort) -> Option<ServerPlace> {
-    match sort {
-        ServerSort::Name | ServerSort::NameDescending => Name::new(text).ok().map(ServerPlace::Name),
-        ServerSort::Created | ServerSort::CreatedDescending => {
-            let (at, id) = text.split_once('.')?;
-            Some(ServerPlace::Created(Timestamp::from_ms(at.parse().ok()?), id.parse().ok()?))
-        }
-    }
-}
-
-/// Servers in an order.
-pub(crate) async fn list(
-    control: &Control,
-    caller: &Caller,
-    query: &PageQuery,
-    wanted_servers: &ServersWanted,
-) -> Result<Page<Server>> {
-    let (sort, phase) = (wanted_servers.sort, wanted_servers.phase);
-    let limit = page_limit(query)?;
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-    let foreign = || ControlError::field("cursor", "is not one of this list's");
-    let mut after = query.cursor.as_deref().map(|text| read_cursor(text, sort).ok_or_else(foreign)).transpose()?;
-    let tx = control.store().org_read(caller.organization).await?;
-    let toolbox = toolbox_named(&tx, wanted_servers.toolbox.as_ref()).await?;
-    let search = wanted_servers.search.as_deref();
-    let mut items: Vec<Server> = Vec::new();
-    let mut looked_at = 0;
-    // A phase is computed, not stored: those who look for one read many servers at once.
-    let batch = if phase.is_some() { LARGEST_PAGE } else { limit };
-    loop {
-        let page = ServersPage { after: after.as_ref(), search, toolbox, sort, limit: batch + 1 };
-        let rows = tx.servers_list(&page).await?;
-        let size = usize::try_from(batch).unwrap_or(usize::MAX);
-        let more = rows.len() > size;
-        let rows = rows.get(..rows.len().min(size)).unwrap_or_default();
-        let views = Views::read(control, &tx, &caller.organization_name, rows).await?;
-        for (at, row) in rows.iter().enumerate() {
-            after = Some(place_of(row, sort));
-            let server = views.server(row);
-            // What may not be called is not listed: one decision function answers both.
-            let visible = control.decider().allows(caller, Action::ServerRead, &Resource::Server(row.name.clone()));
-            if visible && phase.is_none_or(|phase| server.phase == phase) {
-                items.push(server);
-            }
-            if items.len() == wanted {
-                let ended = !more && at + 1 == rows.len();
-                return Ok(Page { items, next_cursor: after.filter(|_| !ended).as_ref().map(cursor_of) });
-            }
-        }
-        looked_at += batch;
-        if !more || looked_at >= MOST_LOOKED_AT {
-            return Ok(Page { items, next_cursor: after.filter(|_| more).as_ref().map(cursor_of) });
-        }
-    }
-}
-
 /// One server, also one that is being deleted.
 pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
     let tx = control.store().org_read(caller.organization).await?;
@@ -575,7 +480,7 @@ pub(crate) async fn update(
     check_match(&row, if_match)?;
     let base = tx.revision(row.target_revision).await?.ok_or_else(|| unknown(name))?;
     let bindings = bindings(&tx, &request.settings).await?;
-    let place_asked = place_asked(&tx, &request).await?;
+    let place_asked = places::asked(&tx, &request).await?;
     drop(tx);
     let mut wish: Wish = serde_json::from_str(&base.inputs).map_err(ControlError::internal("reading a revision"))?;
     if let Some(version) = &request.version {
@@ -583,7 +488,7 @@ pub(crate) async fn update(
     }
     let mut terms = Terms::of(&row);
     terms.change(&request.settings)?;
-    let place = new_place(&place_asked, &row, &base.spec)?;
+    let place = places::new(&place_asked, &row, &base.spec)?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
     let spec = expand(&wish)?;
     terms.check(&spec)?;
@@ -601,15 +506,12 @@ pub(crate) async fn update(
     let now = tx.now();
     terms.write(&mut server, now);
     let mut detail = json!({});
-    let mut from_place = None;
-    if let Some(place) = new_place(&place_asked, &server, &base.spec)? {
+    let from_place = places::change(&place_asked, &mut server, &base.spec)?;
+    if from_place.is_some() {
         detail["toolbox"] = json!(request.toolbox);
-        detail["toolbox_labels"] = json!(place.labels);
-        let before = Place { toolbox: server.toolbox, labels: server.toolbox_labels.clone() };
-        (server.toolbox, server.toolbox_labels) = (place.toolbox, place.labels);
-        from_place = Some(before);
+        detail["toolbox_labels"] = json!(server.toolbox_labels);
     }
-    let moves = from_place.is_some() && server.enabled && !is_in_place(&tx, &server).await?;
+    let moves = from_place.is_some() && server.enabled && !places::is_reached(&tx, &server).await?;
     let spec = store_secrets(control, &mut tx, name, &mut wish, secrets, spec).await?;
     if spec == base.spec && moves {
         if request.canary.is_some() {
@@ -646,49 +548,6 @@ pub(crate) async fn update(
     audit(&mut tx, caller, "server.update", format!("server/{name}"), detail).await?;
     tx.commit().await?;
     get(control, caller, name).await
-}
-
-/// Where an update asks a server to run.
-async fn place_asked(tx: &OrgTx, request: &UpdateServer) -> Result<Option<Place>> {
-    let labels = request.toolbox_labels.as_ref();
-    if [request.toolbox.is_some(), labels.is_some(), request.any_toolbox].into_iter().filter(|given| *given).count() > 1
-    {
-        return Err(ControlError::field("toolbox", "give one of `toolbox`, `toolbox_labels` and `any_toolbox`"));
-    }
-    if labels.is_some_and(Labels::is_empty) {
-        return Err(ControlError::field("toolbox_labels", "must not be empty; `any_toolbox` is for any"));
-    }
-    if request.toolbox.is_none() && labels.is_none() && !request.any_toolbox {
-        return Ok(None);
-    }
-    let toolbox = toolbox_named(tx, request.toolbox.as_ref()).await?;
-    Ok(Some(Place { toolbox, labels: labels.cloned().unwrap_or_default() }))
-}
-
-/// The place that is asked for, when it is another one and the server can go there.
-fn new_place(asked: &Option<Place>, server: &ServerRow, spec: &RevisionSpec) -> Result<Option<Place>> {
-    let now = Place { toolbox: server.toolbox, labels: server.toolbox_labels.clone() };
-    let Some(place) = asked.clone().filter(|place| *place != now) else { return Ok(None) };
-    if matches!(spec.runtime, Runtime::Remote(_)) {
-        return Err(ControlError::field("toolbox", "a remote server runs somewhere else; no toolbox runs it"));
-    }
-    if server.has_volumes || !spec.volumes.is_empty() {
-        let message = "its volumes bind it to its toolbox, and are not moved; deploy another server elsewhere";
-        return Err(ControlError::field("toolbox", message));
-    }
-    Ok(Some(place))
-}
-
-/// Whether everything that serves is where the server is to run.
-async fn is_in_place(tx: &OrgTx, server: &ServerRow) -> Result<bool> {
-    let Some(serving) = server.serving_rollout.filter(|id| Some(*id) == server.rollout) else { return Ok(false) };
-    let suits =
-        |it: &&ToolboxRow| server.toolbox.is_none_or(|id| id == it.id) && it.labels.include(&server.toolbox_labels);
-    let toolboxes = tx.toolboxes().await?;
-    let suitable: Vec<_> = toolboxes.iter().filter(suits).map(|toolbox| toolbox.id).collect();
-    let live = tx.live_instances(&[server.id]).await?;
-    let mut serving = live.iter().filter(|it| it.rollout == serving && it.should_serve()).peekable();
-    Ok(serving.peek().is_some() && serving.all(|it| suitable.contains(&it.toolbox)))
 }
 
 /// The same wish for another version of its entry; inputs that the version no longer has are dropped.

@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use super::events;
 use super::extract::{Json, Path, Query};
 use super::guard::{Access, Routes};
-use crate::app::servers::ServersWanted;
+use crate::app::server_list::{self, ServersWanted};
 use crate::app::{rollouts, servers};
 use crate::{Caller, Control, ControlError, Result};
 
@@ -123,7 +123,7 @@ async fn list_servers(
         toolbox: query.toolbox,
         sort: query.sort.map(ServerSort::from).unwrap_or_default(),
     };
-    let mut page = servers::list(&control, &caller, &page, &wanted).await?;
+    let mut page = server_list::list(&control, &caller, &page, &wanted).await?;
     if query.brief == Some(true) {
         page.items.iter_mut().for_each(shorten);
     }

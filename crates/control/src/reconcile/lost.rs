@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use toolyard_store::{NewAudit, OrgTx, ToolboxRow, ToolboxSilence};
+use toolyard_store::{OrgTx, ToolboxRow, ToolboxSilence};
 use toolyard_types::Timestamp;
 
 use super::Pass;
+use crate::app::system_line;
 use crate::{Control, Result};
 
 /// Two runs further apart than this mean that the control plane was held up: it slept, or had no database.
@@ -113,15 +114,7 @@ async fn tell(tx: &mut OrgTx, toolbox: &ToolboxRow, verdict: Verdict, heard: Tim
     } else {
         json!({ "last_heard_at": heard, "why": HELD_BACK })
     };
-    let line = NewAudit {
-        actor: "system:lost".to_owned(),
-        actor_display: "lost toolboxes".to_owned(),
-        action: "toolbox.replace".to_owned(),
-        target: format!("toolbox/{}", toolbox.name),
-        done: lost,
-        detail,
-        request_id: None,
-    };
+    let line = system_line("lost", "toolbox.replace", format!("toolbox/{}", toolbox.name), lost, detail);
     Ok(tx.audit(&line).await?)
 }
 

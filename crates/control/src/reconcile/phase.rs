@@ -135,7 +135,7 @@ fn progressing(facts: &Facts<'_>, rollout: &RolloutRow) -> Status<Phase> {
 pub(crate) mod tests {
     use super::*;
     use toolyard_store::InstanceWish;
-    use toolyard_types::{InstanceId, Name, RevisionId, RolloutId, ServerId};
+    use toolyard_types::{Name, RevisionId, RolloutId, ServerId};
 
     pub(crate) fn server() -> ServerRow {
         ServerRow {
@@ -188,27 +188,9 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn instance(rollout: &RolloutRow, phase: Phase) -> InstanceRow {
-        InstanceRow {
-            id: InstanceId::generate(),
-            server: rollout.server,
-            revision: rollout.to_revision,
-            rollout: rollout.id,
-            toolbox: ToolboxId::generate(),
-            desired: InstanceWish::Run,
-            status: Status::new(phase, Reason::Requested, "", Timestamp::from_ms(2)),
-            pid: None,
-            ready_since: None,
-            restarts: 0,
-            exit: None,
-            mcp: None,
-            container_id: None,
-            last_success_at: None,
-            failures: 0,
-            copies: 0,
-            retired_at: None,
-            created_at: Timestamp::from_ms(2),
-            ended_at: None,
-        }
+        let at = Timestamp::from_ms(2);
+        let row = InstanceRow::new(rollout, rollout.to_revision, ToolboxId::generate(), InstanceWish::Run, at);
+        InstanceRow { status: Status::new(phase, Reason::Requested, "", at), ..row }
     }
 
     fn phase(server: &ServerRow, rollout: Option<&RolloutRow>, live: &[InstanceRow], silent: &[ToolboxId]) -> Phase {

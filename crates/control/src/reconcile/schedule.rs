@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use toolyard_store::{NewAudit, ServerRef};
+use toolyard_store::ServerRef;
 
 use super::Pass;
 use crate::app::rollouts::{self, Manner};
+use crate::app::system_line;
 use crate::{Control, Result};
 
 /// How much later than its time a restart may still be.
@@ -42,15 +43,8 @@ async fn restart(control: &Control, at: ServerRef) -> Result<bool> {
         return Ok(false);
     };
     rollouts::begin(&mut tx, &mut server, revision, Manner::default()).await?;
-    let line = NewAudit {
-        actor: "system:schedule".to_owned(),
-        actor_display: "schedule".to_owned(),
-        action: "server.restart".to_owned(),
-        target: format!("server/{}", server.name),
-        done: true,
-        detail: json!({ "due": due }),
-        request_id: None,
-    };
+    let target = format!("server/{}", server.name);
+    let line = system_line("schedule", "server.restart", target, true, json!({ "due": due }));
     tx.audit(&line).await?;
     tx.commit().await?;
     Ok(true)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use toolyard_store::{InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RolloutRow, ServerRow, StoreError};
-use toolyard_types::state::{Phase, Reason, RolloutState, Status};
+use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{InstanceId, JobId, Labels, RevisionId, Timestamp, ToolboxId};
 
 use super::case::Case;
@@ -311,27 +311,7 @@ pub(crate) async fn insert_instance(
     desired: InstanceWish,
     now: Timestamp,
 ) -> Result<()> {
-    let instance = InstanceRow {
-        id: InstanceId::generate(),
-        server: rollout.server,
-        revision,
-        rollout: rollout.id,
-        toolbox,
-        desired,
-        status: Status::new(Phase::Pending, Reason::AwaitingToolbox, "", now),
-        pid: None,
-        ready_since: None,
-        restarts: 0,
-        exit: None,
-        mcp: None,
-        container_id: None,
-        last_success_at: None,
-        failures: 0,
-        copies: 0,
-        retired_at: None,
-        created_at: now,
-        ended_at: None,
-    };
+    let instance = InstanceRow::new(rollout, revision, toolbox, desired, now);
     tx.insert_instance(&instance).await?;
     // A toolbox that was removed meanwhile has no agent that would ever end the instance.
     if tx.bump_generation(toolbox).await? { Ok(()) } else { Err(StoreError::Stale.into()) }

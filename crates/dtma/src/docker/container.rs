@@ -184,7 +184,7 @@ fn environment(
     }
     environment.extend(context.environment_for_servers().map(|(name, value)| (name.to_owned(), Secret::new(value))));
     if proxied {
-        let address = Secret::new(egress::ADDRESS);
+        let address = Secret::new(egress::address());
         let names = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];
         environment.extend(names.map(|name| (name.to_owned(), address.clone())));
         // Node.js looks at them only when told to.

@@ -20,19 +20,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
-use toolyard_types::spec::EgressHost;
+use toolyard_types::spec::{EGRESS_PROXY_PORT, EgressHost};
 use tower::Service;
 
 use super::namespace::Namespace;
 
-const PORT: u16 = 3128;
-/// What a server's environment names.
-pub(super) const ADDRESS: &str = "http://127.0.0.1:3128";
 /// Connections of one server at once; more wait.
 const MAX_CONNECTIONS: usize = 256;
 const MAX_HEAD_BYTES: usize = 16 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a server's environment names.
+pub(super) fn address() -> String {
+    format!("http://127.0.0.1:{EGRESS_PROXY_PORT}")
+}
 
 /// Why this agent cannot enter a container's network, if so.
 #[cfg(target_os = "linux")]
@@ -57,7 +59,7 @@ pub(super) fn why_not() -> Option<String> {
 /// # Errors
 /// When the namespace cannot be entered, or something listens there already.
 pub(super) fn serve(pid: u32, hosts: Vec<EgressHost>, way: Way) -> io::Result<AbortOnDropHandle<()>> {
-    let listener = Namespace::of(pid)?.listen((Ipv4Addr::LOCALHOST, PORT).into())?;
+    let listener = Namespace::of(pid)?.listen((Ipv4Addr::LOCALHOST, EGRESS_PROXY_PORT).into())?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::from(hosts), way))))
