@@ -4,18 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ -n "${BENCH_NO_BUILD:-}" ] || cargo build --release --quiet --package toolyard --package toolyard-bench
-dir=$(mktemp -d)
-port=${BENCH_PORT:-18590}
+. scripts/bench-lib.sh
+port=${BENCH_PORT:-18595}
 url=http://127.0.0.1:$port
-export TOOLYARD_BOOTSTRAP_API_KEY=ty_bootstrap_0123456789abcdef0123456789abcdef
-export TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD=correct-horse-battery
-echo "$TOOLYARD_BOOTSTRAP_API_KEY" >"$dir/key"
-serve=
-trap '[ -z "$serve" ] || kill -INT $serve 2>/dev/null; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
 
 start() { # start DATA-DIR: sets serve and ready_ms
-  ./target/release/toolyard serve --data-dir "$1" --set log=warn \
+  "$bin/toolyard" serve --data-dir "$1" --set log=warn \
     --listen "127.0.0.1:$port" --agent-listen "127.0.0.1:$((port + 1))" >>"$dir/log" 2>&1 &
   serve=$!
   # From the start of the process (in clock ticks since boot) to the first good answer.
@@ -39,19 +33,18 @@ print(round((up - started) * 1000))
 PY
 )
 }
-stop() { kill -INT $serve && wait $serve || true; serve=; }
 resident_mb() { awk '/VmRSS/ {printf "%.0f", $2 / 1024}' "/proc/$serve/status"; }
 
 result() { # result NAME
-  start "$dir/$1"; first_ms=$ready_ms; sleep 2; empty_mb=$(resident_mb); stop
+  start "$dir/$1"; first_ms=$ready_ms; sleep 2; empty_mb=$(resident_mb); stop_toolyard
   start "$dir/$1"; again_ms=$ready_ms
-  ./target/release/toolyard-bench api --url "$url" --key-file "$dir/key" --pid "$serve" >"$dir/$1.json"
-  stop
+  "$bin/toolyard-bench" api --url "$url" --key-file "$dir/key" --pid "$serve" >"$dir/$1.json"
+  stop_toolyard
   start "$dir/$1"; full_ms=$ready_ms
   for path in 'catalog/entries?search=weather' 'servers?limit=500'; do
     curl --silent --fail --output /dev/null -H "Authorization: Bearer $TOOLYARD_BOOTSTRAP_API_KEY" "$url/api/v1/$path"
   done
-  sleep 3; full_mb=$(resident_mb); stop
+  sleep 3; full_mb=$(resident_mb); stop_toolyard
   python3 - "$1" "$dir/$1.json" "$first_ms" "$again_ms" "$full_ms" "$empty_mb" "$full_mb" <<'PY'
 import json, sys
 

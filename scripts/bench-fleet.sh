@@ -5,31 +5,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ -n "${BENCH_NO_BUILD:-}" ] || cargo build --release --quiet --package toolyard --package toolyard-bench
-bin=${CARGO_TARGET_DIR:-target}/release
-dir=$(mktemp -d)
+. scripts/bench-lib.sh
 port=${BENCH_PORT:-18690}
-export TOOLYARD_BOOTSTRAP_API_KEY=ty_bootstrap_0123456789abcdef0123456789abcdef
-export TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD=correct-horse-battery
-echo "$TOOLYARD_BOOTSTRAP_API_KEY" >"$dir/key"
-serve=
-trap '[ -z "$serve" ] || kill -INT $serve 2>/dev/null; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
 # Three connections for each toolbox, in the control plane and in the simulation.
 ulimit -n 16384
 
 result() { # result NAME ARGUMENTS...
   local name=$1
   shift
-  "$bin/toolyard" serve --data-dir "$dir/$name" --set log=warn \
-    --listen "127.0.0.1:$port" --agent-listen "127.0.0.1:$((port + 1))" >>"$dir/log" 2>&1 &
-  serve=$!
-  until curl --silent --fail --output /dev/null "http://127.0.0.1:$port/readyz"; do
-    kill -0 $serve || { cat "$dir/log" >&2; exit 1; }
-    sleep 0.1
-  done
-  "$bin/toolyard-bench" fleet --url "http://127.0.0.1:$port" --key-file "$dir/key" --pid "$serve" "$@" >"$dir/$name.json"
-  kill -INT $serve && wait $serve || true
-  serve=
+  start_toolyard "$name" "$port"
+  "$bin/toolyard-bench" fleet --url "$TOOLYARD_URL" --key-file "$dir/key" --pid "$serve" "$@" >"$dir/$name.json"
+  stop_toolyard
   python3 - "$name" "$dir/$name.json" <<'PY'
 import json, sys
 

@@ -4,39 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ -n "${BENCH_NO_BUILD:-}" ] || cargo build --release --quiet --package toolyard --package toolyard-bench
-bin=${CARGO_TARGET_DIR:-target}/release
+. scripts/bench-lib.sh
 [ $# -gt 0 ] || set -- --clients 1,16 --rounds 5
 entry=io.github.modelcontextprotocol/server-everything
-dir=$(mktemp -d)
-port=${BENCH_PORT:-18590}
-export TOOLYARD_URL=http://127.0.0.1:$port TOOLYARD_API_KEY=ty_bootstrap_0123456789abcdef0123456789abcdef
-export TOOLYARD_BOOTSTRAP_API_KEY=$TOOLYARD_API_KEY
-echo "$TOOLYARD_API_KEY" >"$dir/key"
-serve='' agent=''
-stop() {
-  [ -z "$agent" ] || kill -INT "$agent" 2>/dev/null || true
-  [ -z "$serve" ] || kill -INT "$serve" 2>/dev/null || true
-  wait 2>/dev/null || true
-  rm -rf "$dir"
-}
-trap stop EXIT
-
-"$bin/toolyard" serve --data-dir "$dir/control" --set log=warn \
-  --listen "127.0.0.1:$port" --agent-listen "127.0.0.1:$((port + 1))" >"$dir/log" 2>&1 &
-serve=$!
-until curl --silent --fail --output /dev/null "$TOOLYARD_URL/readyz"; do
-  kill -0 $serve || { cat "$dir/log" >&2; exit 1; }
-  sleep 0.1
-done
-token=$("$bin/toolyard" toolboxes enroll far --output json | python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])')
-TOOLYARD_TOKEN=$token "$bin/toolyard" dtma --data-dir "$dir/agent" --set log=warn >"$dir/agent.log" 2>&1 &
-agent=$!
-until "$bin/toolyard" toolboxes show far --output json |
-  python3 -c 'import json, sys; sys.exit(not json.load(sys.stdin)["link"]["connected"])'; do
-  kill -0 $agent || { cat "$dir/agent.log" >&2; exit 1; }
-  sleep 0.2
-done
+start_toolyard control "${BENCH_PORT:-18590}"
+join_agent far
 "$bin/toolyard" deploy $entry --name near --toolbox local --wait --output json >/dev/null
 "$bin/toolyard" deploy $entry --name far --toolbox far --wait --output json >/dev/null
 load=$(cut -d' ' -f1 /proc/loadavg)

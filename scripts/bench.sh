@@ -4,23 +4,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ -n "${BENCH_NO_BUILD:-}" ] || cargo build --release --quiet --package toolyard --package toolyard-bench
-dir=$(mktemp -d)
+. scripts/bench-lib.sh
 port=${BENCH_PORT:-18580}
-export TOOLYARD_URL=http://127.0.0.1:$port TOOLYARD_API_KEY=ty_bootstrap_0123456789abcdef0123456789abcdef
-TOOLYARD_BOOTSTRAP_API_KEY=$TOOLYARD_API_KEY ./target/release/toolyard serve --data-dir "$dir/data" --set log=warn \
-  --listen "127.0.0.1:$port" --agent-listen "127.0.0.1:$((port + 1))" >"$dir/log" 2>&1 &
-serve=$!
-./target/release/toolyard-bench echo --listen "127.0.0.1:$((port + 2))" >"$dir/echo.log" 2>&1 &
+start_toolyard data "$port"
+"$bin/toolyard-bench" echo --listen "127.0.0.1:$((port + 2))" >"$dir/echo.log" 2>&1 &
 echo_server=$!
-trap 'kill -TERM $echo_server; kill -INT $serve 2>/dev/null; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
-for _ in $(seq 1 100); do
-  curl --silent --fail --max-time 1 "$TOOLYARD_URL/readyz" >/dev/null && break
-  sleep 0.1
-done
-./target/release/toolyard deploy --remote "http://127.0.0.1:$((port + 2))/mcp" --name echo --wait --output json >/dev/null
-echo "$TOOLYARD_API_KEY" >"$dir/key"
-./target/release/toolyard-bench load --direct "http://127.0.0.1:$((port + 2))/mcp" \
+trap 'kill -TERM $echo_server; stop_all' EXIT
+"$bin/toolyard" deploy --remote "http://127.0.0.1:$((port + 2))/mcp" --name echo --wait --output json >/dev/null
+"$bin/toolyard-bench" load --direct "http://127.0.0.1:$((port + 2))/mcp" \
   --gateway "$TOOLYARD_URL/mcp/default/servers/echo" --key-file "$dir/key" --gateway-pid "$serve" "$@" >"$dir/result.json"
 python3 - "$dir/result.json" >docs/reports/gateway-bench.md <<'PY'
 import datetime, json, os, sys

@@ -1,48 +1,15 @@
 #!/usr/bin/env bash
 # Uses a control plane with its own toolbox and an agent with real servers for half an hour, in every way at once, and
 # writes docs/reports/soak.md: whether memory stays flat, and whether anything is left behind.
-# Arguments are passed on to `toolyard-bench soak`, such as `--minutes 3`; SOAK_LISTENING=1 has the agent listen.
+# Arguments are passed on to `toolyard-bench soak`, such as `--minutes 3`; SOAK_LISTENING=1 has the agent
+# listen, BENCH_KEEP=1 keeps the logs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-[ -n "${BENCH_NO_BUILD:-}" ] || cargo build --release --quiet --package toolyard --package toolyard-bench
-bin=${CARGO_TARGET_DIR:-target}/release
-dir=$(mktemp -d)
+. scripts/bench-lib.sh
 port=${BENCH_PORT:-18790}
-export TOOLYARD_BOOTSTRAP_API_KEY=ty_bootstrap_0123456789abcdef0123456789abcdef
-export TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD=correct-horse-battery
-export TOOLYARD_URL=http://127.0.0.1:$port TOOLYARD_API_KEY=$TOOLYARD_BOOTSTRAP_API_KEY
-echo "$TOOLYARD_API_KEY" >"$dir/key"
-serve=
-agent=
-stop() {
-  [ -z "$agent" ] || kill -INT "$agent" 2>/dev/null || true
-  [ -z "$serve" ] || kill -INT "$serve" 2>/dev/null || true
-  wait 2>/dev/null || true
-  [ -n "${SOAK_KEEP:-}" ] && echo "kept: $dir" >&2 || rm -rf "$dir"
-}
-trap stop EXIT
-
-"$bin/toolyard" serve --data-dir "$dir/control" --set log=warn \
-  --listen "127.0.0.1:$port" --agent-listen "127.0.0.1:$((port + 1))" >"$dir/control.log" 2>&1 &
-serve=$!
-until curl --silent --fail --output /dev/null "$TOOLYARD_URL/readyz"; do
-  kill -0 $serve || { cat "$dir/control.log" >&2; exit 1; }
-  sleep 0.1
-done
-enroll=() listen=()
-if [ -n "${SOAK_LISTENING:-}" ]; then
-  enroll=(--address "127.0.0.1:$((port + 2))") listen=(--listen "127.0.0.1:$((port + 2))")
-fi
-token=$("$bin/toolyard" toolboxes enroll far "${enroll[@]}" --output json |
-  python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])')
-TOOLYARD_TOKEN=$token "$bin/toolyard" dtma --data-dir "$dir/agent" --set log=warn "${listen[@]}" >"$dir/agent.log" 2>&1 &
-agent=$!
-until "$bin/toolyard" toolboxes show far --output json |
-  python3 -c 'import json, sys; sys.exit(not json.load(sys.stdin)["link"]["connected"])'; do
-  kill -0 $agent || { cat "$dir/agent.log" >&2; exit 1; }
-  sleep 0.2
-done
+start_toolyard control "$port"
+join_agent far ${SOAK_LISTENING:+"127.0.0.1:$((port + 2))"}
 "$bin/toolyard-bench" soak --url "$TOOLYARD_URL" --key-file "$dir/key" --pid "$serve" --agent-pid "$agent" "$@" \
   >"$dir/result.json" || { tail -50 "$dir/control.log" "$dir/agent.log" >&2; exit 1; }
 python3 - "$dir/result.json" "$dir/control.log" "$dir/agent.log" >"$dir/report.md" <<'PY'

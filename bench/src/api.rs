@@ -1,6 +1,6 @@
 //! The API with much in it: seeds a catalog and stopped servers, then measures searches and lists.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -42,15 +42,22 @@ const WORDS: &[&str] = &[
     "deploy",
 ];
 
+/// Which Toolyard is measured.
+#[derive(clap::Args)]
+pub(crate) struct Target {
+    /// The Toolyard to measure.
+    #[arg(long)]
+    pub(crate) url: String,
+    /// A file with an API key.
+    #[arg(long)]
+    pub(crate) key_file: PathBuf,
+}
+
 /// `toolyard-bench api`
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The Toolyard to measure.
-    #[arg(long)]
-    url: String,
-    /// A file with an API key.
-    #[arg(long)]
-    key_file: PathBuf,
+    #[command(flatten)]
+    target: Target,
     /// How many catalog entries to seed; none when there are as many already.
     #[arg(long, default_value_t = 10_000)]
     entries: usize,
@@ -70,7 +77,7 @@ pub(crate) struct Arguments {
 
 /// Seeds, measures, and prints JSON.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut api = Api::open(&arguments.url, &arguments.key_file).await?;
+    let mut api = Api::open(&arguments.target).await?;
     seed_entries(&mut api, arguments.entries).await?;
     seed_servers(&mut api, arguments.servers).await?;
     tokio::time::sleep(Duration::from_secs(arguments.settle_seconds)).await;
@@ -187,10 +194,10 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    pub(crate) async fn open(url: &str, key_file: &Path) -> anyhow::Result<Self> {
-        let uri: Uri = url.parse().context("--url")?;
+    pub(crate) async fn open(target: &Target) -> anyhow::Result<Self> {
+        let uri: Uri = target.url.parse().context("--url")?;
         let authority = uri.authority().context("--url has no host")?.clone();
-        let key = std::fs::read_to_string(key_file).context("--key-file")?;
+        let key = std::fs::read_to_string(&target.key_file).context("--key-file")?;
         let key = HeaderValue::try_from(format!("Bearer {}", key.trim()))?;
         Ok(Self {
             connection: connect(&authority).await?,

@@ -5,7 +5,6 @@
 //! own toolbox, which starts real processes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -31,7 +30,7 @@ use toolyard_types::spec::Lock;
 use toolyard_types::state::{Phase, Reason, Status};
 use tower::ServiceExt;
 
-use crate::api::Api;
+use crate::api::{Api, Target};
 
 /// How long anything may take before the run is given up.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -43,12 +42,8 @@ const TICK: Duration = Duration::from_millis(10);
 /// `toolyard-bench fleet`
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The Toolyard to measure.
-    #[arg(long)]
-    url: String,
-    /// A file with an API key.
-    #[arg(long)]
-    key_file: PathBuf,
+    #[command(flatten)]
+    target: Target,
     /// Its process, for processor time, memory and descriptors.
     #[arg(long)]
     pid: u32,
@@ -80,7 +75,7 @@ pub(crate) struct Arguments {
 
 /// Measures, and prints JSON.
 pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut api = Api::open(&arguments.url, &arguments.key_file).await?;
+    let mut api = Api::open(&arguments.target).await?;
     let fleet = Fleet::default();
     let mut report = serde_json::Map::new();
 

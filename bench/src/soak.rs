@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Api, resident_bytes};
+use crate::api::{Api, Target, resident_bytes};
 use crate::load::{Era, Route, as_f64, connect, post, read_key};
 
 const EVERYTHING: &str = "io.github.modelcontextprotocol/server-everything";
@@ -45,12 +45,8 @@ const FLAT_MB: f64 = 4.0;
 /// `toolyard-bench soak`
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The Toolyard to use.
-    #[arg(long)]
-    url: String,
-    /// A file with an API key.
-    #[arg(long)]
-    key_file: PathBuf,
+    #[command(flatten)]
+    target: Target,
     /// The control plane's process, which runs toolbox `local` too.
     #[arg(long)]
     pid: u32,
@@ -199,16 +195,16 @@ struct Soak {
 
 impl Soak {
     fn open(arguments: Arguments) -> anyhow::Result<Self> {
-        let (base, key) = (arguments.url.parse().context("--url")?, read_key(&arguments.key_file)?);
+        let (base, key) = (arguments.target.url.parse().context("--url")?, read_key(&arguments.target.key_file)?);
         Ok(Self { arguments, base, key, counts: Counts::default() })
     }
 
     async fn api(&self) -> anyhow::Result<Api> {
-        Api::open(&self.arguments.url, &self.arguments.key_file).await
+        Api::open(&self.arguments.target).await
     }
 
     fn mcp(&self, server: &str) -> anyhow::Result<Uri> {
-        Ok(format!("{}/mcp/default/servers/{server}", self.arguments.url.trim_end_matches('/')).parse()?)
+        Ok(format!("{}/mcp/default/servers/{server}", self.arguments.target.url.trim_end_matches('/')).parse()?)
     }
 
     async fn deploy(&self, api: &mut Api, name: &str, entry: &str, toolbox: &str) -> anyhow::Result<()> {
