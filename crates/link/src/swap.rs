@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use toolyard_types::api::servers::ToolboxLink;
 use toolyard_types::{Clock, ToolboxId};
@@ -40,6 +41,11 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same when another link has taken its place: longer than any ordinary call.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How much longer the gateway waits for the agent to end a link that was replaced.
+const RETIRE_GRACE: Duration = Duration::from_secs(30);
+/// Links of one toolbox at once: two, and those that they replaced and that have not ended yet.
+const MOST_LINKS: usize = 16;
 
 /// Calls and streams of events on one link at once; what is beyond waits. A gateway follows the events of every
 /// instance and carries 10,000 calls; with the library's 200 the one would starve the other.
@@ -77,6 +83,8 @@ struct Open {
     /// of a newer one along.
     numbers: AtomicU64,
     replicas: OnceLock<Replicas>,
+    /// How long calls on a link may go on once another has taken its place.
+    patience: Duration,
 }
 
 /// How one toolbox is reached.
@@ -84,6 +92,8 @@ struct Toolbox {
     peer: Arc<Peer>,
     calls: Option<Held>,
     bulk: Option<Held>,
+    /// One for each link, from its request to its end.
+    places: Arc<Semaphore>,
 }
 
 struct Held {
@@ -92,11 +102,21 @@ struct Held {
     /// The enrolment of the certificate it was dialled with; none in process.
     enrolment: Option<u64>,
     close: CancellationToken,
+    /// Cancelled when another link has taken its place.
+    retire: CancellationToken,
+}
+
+/// What ends a link from outside.
+#[derive(Clone, Default)]
+struct Ends {
+    close: CancellationToken,
+    retire: CancellationToken,
 }
 
 impl Toolbox {
     fn new(toolbox: ToolboxId) -> Self {
-        Self { peer: Peer::new(format!("toolbox {toolbox}")), calls: None, bulk: None }
+        let places = Arc::new(Semaphore::new(MOST_LINKS));
+        Self { peer: Peer::new(format!("toolbox {toolbox}")), calls: None, bulk: None, places }
     }
 
     fn slot(&mut self, kind: LinkKind) -> &mut Option<Held> {
@@ -118,7 +138,12 @@ impl Links {
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         stack::describe_metrics();
-        Self(Arc::new(Open { clock, toolboxes: DashMap::new(), numbers: AtomicU64::new(0), replicas: OnceLock::new() }))
+        Self::with_patience(clock, RETIRE_TIMEOUT + RETIRE_GRACE)
+    }
+
+    fn with_patience(clock: Clock, patience: Duration) -> Self {
+        let (toolboxes, numbers, replicas) = (DashMap::new(), AtomicU64::new(0), OnceLock::new());
+        Self(Arc::new(Open { clock, toolboxes, numbers, replicas, patience }))
     }
 
     /// The channel for calls to a toolbox: its link here, else by way of another replica, where there is one.
@@ -164,7 +189,7 @@ impl Links {
 
     /// Puts a channel in, in place of an older one: the built-in toolbox's Router.
     pub fn insert(&self, toolbox: ToolboxId, channel: Channel) {
-        self.put(toolbox, LinkKind::Calls, channel, None, CancellationToken::new());
+        self.put(toolbox, LinkKind::Calls, channel, None, Ends::default());
     }
 
     /// Closes a toolbox's links and forgets it; its agent's next dial is answered like a first one.
@@ -191,7 +216,7 @@ impl Links {
         kind: LinkKind,
         channel: Channel,
         enrolment: Option<u64>,
-        close: CancellationToken,
+        Ends { close, retire }: Ends,
     ) -> u64 {
         let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
         let mut entry = self.0.toolboxes.entry(toolbox).or_insert_with(|| Toolbox::new(toolbox));
@@ -204,7 +229,10 @@ impl Links {
             LinkKind::Bulk => Peer::new(format!("toolbox {toolbox} (bulk)")),
         };
         let channel = stack::through(channel, peer);
-        *entry.slot(kind) = Some(Held { number, channel, enrolment, close });
+        let replaced = entry.slot(kind).replace(Held { number, channel, enrolment, close, retire });
+        if let Some(replaced) = replaced {
+            replaced.retire.cancel();
+        }
         number
     }
 
@@ -218,13 +246,18 @@ impl Links {
     /// Answers an agent's dial: switches protocols and, once the socket is ours, takes up the client's role.
     ///
     /// The link is forgotten when its connection ends, unless a newer one took its place. It ends at the latest with
-    /// the certificate it was dialled with.
+    /// the certificate it was dialled with, and some minutes after another one has taken its place. Of one toolbox there
+    /// are at most [`MOST_LINKS`]: an agent that piles up more is refused until some have ended.
     pub fn accept(&self, certificate: PeerCertificate, mut request: Request<Body>) -> Response<Body> {
         if request.headers().get(header::UPGRADE) != Some(&PROTOCOL) {
             return status(StatusCode::UPGRADE_REQUIRED);
         }
         let bulk = request.headers().get(&KIND).is_some_and(|kind| kind == LinkKind::Bulk.as_str());
         let kind = if bulk { LinkKind::Bulk } else { LinkKind::Calls };
+        let Some(place) = self.place(certificate.toolbox) else {
+            tracing::warn!(toolbox.id = %certificate.toolbox, most = MOST_LINKS, "a toolbox has too many links; one was refused");
+            return status(StatusCode::TOO_MANY_REQUESTS);
+        };
         let links = self.clone();
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -234,11 +267,18 @@ impl Links {
                     tracing::debug!(%error, toolbox.id = %certificate.toolbox, "a link did not switch protocols");
                 }
             }
+            drop(place);
         });
         let mut response = status(StatusCode::SWITCHING_PROTOCOLS);
         response.headers_mut().insert(header::UPGRADE, PROTOCOL);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         response
+    }
+
+    /// A place for one more link of a toolbox, unless it has too many.
+    fn place(&self, toolbox: ToolboxId) -> Option<OwnedSemaphorePermit> {
+        let entry = self.0.toolboxes.entry(toolbox).or_insert_with(|| Toolbox::new(toolbox));
+        entry.places.clone().try_acquire_owned().ok()
     }
 
     async fn hold(&self, certificate: PeerCertificate, kind: LinkKind, io: hyper::upgrade::Upgraded) {
@@ -247,15 +287,20 @@ impl Links {
             Ok(pair) => pair,
             Err(error) => return tracing::debug!(%error, toolbox.id = %toolbox, "a link did not speak HTTP/2"),
         };
-        let close = CancellationToken::new();
-        let number = self.put(toolbox, kind, over(sender, toolbox), Some(certificate.enrolment), close.clone());
+        let ends = Ends::default();
+        let number = self.put(toolbox, kind, over(sender, toolbox), Some(certificate.enrolment), ends.clone());
         tracing::info!(toolbox.id = %toolbox, kind = kind.as_str(), "link open");
         let left = certificate.expires_at.since(self.0.clock.now());
+        let replaced = async {
+            ends.retire.cancelled().await;
+            tokio::time::sleep(self.0.patience).await;
+        };
         tokio::select! {
             ended = connection => if let Err(error) = ended {
                 tracing::debug!(%error, toolbox.id = %toolbox, "link broke");
             },
-            () = close.cancelled() => {}
+            () = ends.close.cancelled() => {}
+            () = replaced => tracing::debug!(toolbox.id = %toolbox, "streams on a link that was replaced were cut off"),
             () = tokio::time::sleep(left) => tracing::warn!(toolbox.id = %toolbox, "a link's certificate has ended"),
         }
         self.forget(toolbox, kind, number);
@@ -414,7 +459,7 @@ mod tests {
     }
 
     fn put(links: &Links, toolbox: ToolboxId) -> u64 {
-        links.put(toolbox, LinkKind::Calls, nowhere(), Some(1), CancellationToken::new())
+        links.put(toolbox, LinkKind::Calls, nowhere(), Some(1), Ends::default())
     }
 
     /// A gateway that accepts links over TLS, and an agent that may dial it.
@@ -427,9 +472,13 @@ mod tests {
 
     impl World {
         async fn new() -> Self {
+            Self::with_patience(RETIRE_TIMEOUT).await
+        }
+
+        async fn with_patience(patience: Duration) -> Self {
             let clock = Clock::system();
             let authority = Arc::new(Authority::generate(clock.now()).expect("a CA"));
-            let links = Links::new(clock.clone());
+            let links = Links::with_patience(clock.clone(), patience);
             let acceptor = Acceptor::new(authority.clone(), clock).expect("TLS");
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("an address").to_string();
@@ -493,6 +542,20 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(10), there).await.expect("a link")
         }
 
+        /// Waits until the link of this number is the one for calls.
+        async fn newest(&self, number: u64) {
+            let is_newest = || {
+                let entry = self.links.0.toolboxes.get(&self.toolbox);
+                entry.is_some_and(|entry| entry.calls.as_ref().is_some_and(|held| held.number == number))
+            };
+            let there = async {
+                while !is_newest() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), there).await.expect("the link is there");
+        }
+
         async fn no_link(&self) {
             let gone = async {
                 while self.links.get(self.toolbox).is_some() {
@@ -505,6 +568,31 @@ mod tests {
 
     fn hello() -> axum::Router {
         axum::Router::new().route("/v1/hello", axum::routing::get(|| async { "from the agent" }))
+    }
+
+    /// An agent that answers with events for ever.
+    fn endless() -> axum::Router {
+        let endless = || async {
+            let events = futures_util::stream::once(async { Ok::<_, Infallible>("event") });
+            Body::from_stream(futures_util::StreamExt::chain(events, futures_util::stream::pending()))
+        };
+        axum::Router::new().route("/v1/events", axum::routing::get(endless))
+    }
+
+    async fn follow(channel: Channel) -> Body {
+        let request = Request::get("/v1/events").body(Body::empty()).expect("a request");
+        let mut events = channel.oneshot(request).await.expect("an answer").into_body();
+        events.frame().await.expect("open").expect("an event");
+        events
+    }
+
+    /// Serves a link until it ends, as an agent that never ends one itself.
+    fn kept(link: Link, router: axum::Router) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move { link.serve(router, &CancellationToken::new(), &CancellationToken::new()).await })
+    }
+
+    async fn ended(served: tokio::task::JoinHandle<()>) {
+        tokio::time::timeout(Duration::from_secs(10), served).await.expect("the link ends").expect("no panic");
     }
 
     #[test]
@@ -524,23 +612,61 @@ mod tests {
     #[tokio::test]
     async fn an_endless_stream_does_not_keep_a_link_that_is_to_end() {
         let world = World::new().await;
-        let endless = || async {
-            let events = futures_util::stream::once(async { Ok::<_, Infallible>("event") });
-            Body::from_stream(futures_util::StreamExt::chain(events, futures_util::stream::pending()))
-        };
-        let agent = axum::Router::new().route("/v1/events", axum::routing::get(endless));
         let (shutdown, retire) = (CancellationToken::new(), CancellationToken::new());
         let stop = shutdown.clone();
         let link = world.agent().link(None, LinkKind::Calls).await.expect("a link");
         let served =
-            tokio::spawn(async move { link.serve_until(agent, &stop, &retire, Duration::from_millis(50)).await });
-        let channel = world.channel().await;
-        let request = Request::get("/v1/events").body(Body::empty()).expect("a request");
-        let mut events = channel.oneshot(request).await.expect("an answer").into_body();
-        events.frame().await.expect("open").expect("an event");
+            tokio::spawn(async move { link.serve_until(endless(), &stop, &retire, Duration::from_millis(50)).await });
+        let _events = follow(world.channel().await).await;
         shutdown.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(10), served).await;
-        ended.expect("in time").expect("no panic");
+        ended(served).await;
+    }
+
+    #[tokio::test]
+    async fn a_link_that_was_replaced_ends_when_nothing_is_under_way_on_it() {
+        let world = World::new().await;
+        let agent = world.agent();
+        let first = kept(agent.link(None, LinkKind::Calls).await.expect("a link"), hello());
+        drop(world.channel().await);
+        let second = kept(agent.link(None, LinkKind::Calls).await.expect("another link"), hello());
+        world.newest(1).await;
+        ended(first).await;
+        let request = Request::get("/v1/hello").body(Body::empty()).expect("a request");
+        assert_eq!(world.channel().await.oneshot(request).await.expect("an answer").status(), StatusCode::OK);
+        second.abort();
+    }
+
+    #[tokio::test]
+    async fn an_agent_cannot_keep_a_link_that_was_replaced() {
+        let world = World::with_patience(Duration::from_millis(50)).await;
+        let agent = world.agent();
+        let first = kept(agent.link(None, LinkKind::Calls).await.expect("a link"), endless());
+        let _events = follow(world.channel().await).await;
+        let second = kept(agent.link(None, LinkKind::Calls).await.expect("another link"), hello());
+        ended(first).await;
+        second.abort();
+    }
+
+    #[tokio::test]
+    async fn an_agent_cannot_pile_up_links_and_may_make_one_again_when_one_ended() {
+        let world = World::new().await;
+        let agent = world.agent();
+        let (mut links, mut calls) = (Vec::new(), Vec::new());
+        for number in 0..u64::try_from(MOST_LINKS).expect("a few") {
+            links.push(kept(agent.link(None, LinkKind::Calls).await.expect("a link"), endless()));
+            world.newest(number).await;
+            // Each has a call under way when the next comes.
+            calls.push(follow(world.channel().await).await);
+        }
+        let refused = agent.link(None, LinkKind::Bulk).await;
+        assert!(matches!(refused, Err(DialError::Refused(_, StatusCode::TOO_MANY_REQUESTS))), "{refused:?}");
+        links.iter().for_each(tokio::task::JoinHandle::abort);
+        let again = async {
+            while agent.link(None, LinkKind::Bulk).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), again).await.expect("there is room again");
     }
 
     #[tokio::test]
