@@ -16,7 +16,7 @@ use toolyard_types::snapshot::{
     ToolsetRoute,
 };
 use toolyard_types::spec::{InstancingMode, Remote, Runtime, Value};
-use toolyard_types::state::{Phase, Reason, RolloutState, ToolboxState};
+use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, ToolboxId};
 
 use crate::reconcile::phase::{Facts, roll_up, shown_status};
@@ -319,13 +319,7 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
     let revisions: HashMap<_, _> =
         tx.revisions_by_id(&revisions).await?.into_iter().map(|revision| (revision.id, revision)).collect();
     let probes = tx.probes_of(&ids).await?;
-    let silent: Vec<_> = tx
-        .toolboxes()
-        .await?
-        .into_iter()
-        .filter(|toolbox| toolbox.status.phase == ToolboxState::Unreachable)
-        .map(|toolbox| toolbox.id)
-        .collect();
+    let silent = tx.unreachable_toolboxes().await?;
     Ok(rows
         .into_iter()
         .map(|row| {

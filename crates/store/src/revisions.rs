@@ -2,7 +2,7 @@
 
 use sea_orm::FromQueryResult;
 use toolyard_types::spec::RevisionSpec;
-use toolyard_types::{RevisionId, ServerId, Timestamp};
+use toolyard_types::{RevisionId, ServerId, Timestamp, ToolboxId};
 
 use crate::query::{NumberRow, TextRow, count, json, parse, placeholders, to_i32, to_json};
 use crate::{OrgTx, Result, StoreError};
@@ -193,15 +193,17 @@ impl OrgTx {
         Ok(())
     }
 
-    /// The locks of each server's last five revisions.
+    /// The locks of the last five revisions of each server that runs on a toolbox, or ran there of late.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn locks_to_keep(&self) -> Result<Vec<String>> {
+    pub async fn locks_to_keep(&self, toolbox: ToolboxId) -> Result<Vec<String>> {
         let sql = "SELECT DISTINCT lock_digest AS text FROM (SELECT lock_digest, ROW_NUMBER() OVER \
-                   (PARTITION BY server_id ORDER BY number DESC) AS age FROM revisions WHERE organization_id = $1) \
+                   (PARTITION BY server_id ORDER BY number DESC) AS age FROM revisions WHERE organization_id = $1 \
+                   AND server_id IN (SELECT server_id FROM instances WHERE toolbox_id = $2)) \
                    AS aged WHERE age <= 5 AND lock_digest IS NOT NULL ORDER BY 1";
-        let rows = self.rows::<TextRow>(sql, [self.organization().to_string().into()]).await?;
+        let values = [self.organization().to_string().into(), toolbox.to_string().into()];
+        let rows = self.rows::<TextRow>(sql, values).await?;
         Ok(rows.into_iter().map(|row| row.text).collect())
     }
 }

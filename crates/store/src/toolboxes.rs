@@ -1,11 +1,11 @@
 //! Toolboxes: places where servers run, and the generation of what each should run.
 
-use sea_orm::FromQueryResult;
+use sea_orm::{FromQueryResult, Value};
 use toolyard_types::agent::ToolboxReport;
 use toolyard_types::state::{Reason, Status, ToolboxState};
 use toolyard_types::{CredentialId, Labels, Name, OrganizationId, Timestamp, ToolboxId};
 
-use crate::query::{NumberRow, TextRow, count, json, parse, to_i64, to_json};
+use crate::query::{NumberRow, TextRow, count, json, parse, placeholders, to_i64, to_json};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A toolbox.
@@ -416,6 +416,34 @@ impl OrgTx {
             format!("SELECT {COLUMNS} FROM toolboxes WHERE organization_id = $1 AND id = $2 AND state <> 'removed'");
         let values = [self.organization().to_string().into(), id.to_string().into()];
         self.row::<Row>(sql, values).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// Toolboxes by id; never removed ones.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn toolboxes_by_id(&self, ids: &[ToolboxId]) -> Result<Vec<ToolboxRow>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM toolboxes WHERE organization_id = $1 AND state <> 'removed' AND id IN ({})",
+            placeholders(2, ids.len())
+        );
+        let organization = self.organization().to_string();
+        let values = std::iter::once(organization).chain(ids.iter().map(ToString::to_string)).map(Value::from);
+        let rows = self.rows::<Row>(sql, values.collect::<Vec<_>>()).await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// The toolboxes that have not been heard for too long.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn unreachable_toolboxes(&self) -> Result<Vec<ToolboxId>> {
+        let sql = "SELECT id AS text FROM toolboxes WHERE organization_id = $1 AND state = 'unreachable'";
+        let rows = self.rows::<TextRow>(sql, [self.organization().to_string().into()]).await?;
+        rows.iter().map(|row| parse("toolboxes.id", &row.text)).collect()
     }
 
     /// Every toolbox that was not removed, by name.

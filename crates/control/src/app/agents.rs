@@ -628,7 +628,7 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
         .into_iter()
         .map(|lock| (lock.digest.clone(), lock))
         .collect();
-    let keep_locks = tx.locks_to_keep().await?;
+    let keep_locks = tx.locks_to_keep(toolbox.id).await?;
     let keep_volumes = Some(tx.servers_with_volumes(toolbox.id).await?.into_iter().collect());
     drop(tx);
     let ids: BTreeSet<_> = revisions.values().flat_map(credentials).collect();

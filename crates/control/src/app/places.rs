@@ -1,5 +1,7 @@
 //! Where a server is to run, and whether it may go somewhere else.
 
+use std::collections::BTreeSet;
+
 use toolyard_store::{OrgTx, Place, ServerRow, ToolboxRow};
 use toolyard_types::api::servers::UpdateServer;
 use toolyard_types::spec::{RevisionSpec, Runtime};
@@ -62,9 +64,9 @@ pub(super) async fn is_reached(tx: &OrgTx, server: &ServerRow) -> Result<bool> {
     let Some(serving) = server.serving_rollout.filter(|id| Some(*id) == server.rollout) else { return Ok(false) };
     let suits =
         |it: &&ToolboxRow| server.toolbox.is_none_or(|id| id == it.id) && it.labels.include(&server.toolbox_labels);
-    let toolboxes = tx.toolboxes().await?;
-    let suitable: Vec<_> = toolboxes.iter().filter(suits).map(|toolbox| toolbox.id).collect();
-    let live = tx.live_instances(&[server.id]).await?;
-    let mut serving = live.iter().filter(|it| it.rollout == serving && it.should_serve()).peekable();
-    Ok(serving.peek().is_some() && serving.all(|it| suitable.contains(&it.toolbox)))
+    let mut live = tx.live_instances(&[server.id]).await?;
+    live.retain(|it| it.rollout == serving && it.should_serve());
+    let places: BTreeSet<_> = live.iter().map(|instance| instance.toolbox).collect();
+    let toolboxes = tx.toolboxes_by_id(&places.iter().copied().collect::<Vec<_>>()).await?;
+    Ok(!live.is_empty() && toolboxes.iter().filter(suits).count() == places.len())
 }

@@ -47,7 +47,13 @@ impl<'a> Views<'a> {
             .chain(live.values().flatten().map(|instance| instance.revision))
             .collect();
         let numbers = tx.revision_numbers(&revisions.into_iter().collect::<Vec<_>>()).await?.into_iter().collect();
-        let toolboxes: HashMap<_, _> = tx.toolboxes().await?.into_iter().map(|toolbox| (toolbox.id, toolbox)).collect();
+        let toolboxes: BTreeSet<_> = rows
+            .iter()
+            .filter_map(|row| row.toolbox)
+            .chain(live.values().flatten().map(|instance| instance.toolbox))
+            .collect();
+        let toolboxes = tx.toolboxes_by_id(&toolboxes.into_iter().collect::<Vec<_>>()).await?;
+        let toolboxes: HashMap<_, _> = toolboxes.into_iter().map(|toolbox| (toolbox.id, toolbox)).collect();
         let silent = toolboxes
             .values()
             .filter(|toolbox| toolbox.status.phase == ToolboxState::Unreachable)

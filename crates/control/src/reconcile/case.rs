@@ -5,7 +5,7 @@
 //! replicas may run the same loop at once, and a step never rests on what was true a moment ago.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use toolyard_store::{
     InstanceRow, InstanceWish, JobRow, OrgTx, ProbeRow, RevisionRow, RolloutRow, ServerRef, ServerRow, ToolboxRow,
@@ -18,6 +18,7 @@ use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolboxId};
 
 use super::Pass;
 use super::steps::{Step, apply};
+use crate::fleet::locked;
 use crate::{Control, Result};
 
 /// A rollout under way.
@@ -31,28 +32,37 @@ pub(crate) struct Case {
     pub(crate) mine: Vec<InstanceRow>,
     /// The server's instances that have not ended.
     pub(crate) live: Vec<InstanceRow>,
+    /// The toolboxes that its instances and its last job are on.
+    pub(crate) near: Vec<ToolboxRow>,
+    /// Every place there is; empty unless it may need one.
     pub(crate) places: Arc<Places>,
     pub(crate) probe: Option<ProbeRow>,
     /// The tools that what serves lists, as far as they are known.
     pub(crate) served_tools: BTreeSet<String>,
 }
 
-/// Where instances may run. The same for every rollout of an organization, so a pass reads it once.
+/// Where instances may run, as a pass found it: reading a thousand toolboxes for each of a thousand rollouts would take
+/// all of its time. So a place that was chosen is looked at again before anything is placed there.
 #[derive(Default)]
 pub(crate) struct Places {
     pub(crate) toolboxes: Vec<ToolboxRow>,
     /// How many instances each toolbox has.
-    pub(crate) load: HashMap<ToolboxId, u32>,
+    load: Mutex<HashMap<ToolboxId, u32>>,
 }
 
 impl Places {
-    async fn read(tx: &OrgTx) -> Result<Arc<Self>> {
-        let load = tx.instances_by_toolbox().await?.into_iter().collect();
-        Ok(Arc::new(Self { toolboxes: tx.toolboxes().await?, load }))
+    /// How many instances a toolbox has.
+    pub(crate) fn load(&self, id: ToolboxId) -> u32 {
+        locked(&self.load).get(&id).copied().unwrap_or_default()
+    }
+
+    /// Counts one more on a toolbox.
+    pub(crate) fn placed(&self, id: ToolboxId) {
+        *locked(&self.load).entry(id).or_default() += 1;
     }
 }
 
-/// What a pass has read of each organization.
+/// The places of each organization, read when the first server of a pass needs one.
 #[derive(Default)]
 pub(crate) struct PlacesOf(HashMap<OrganizationId, Arc<Places>>);
 
@@ -61,9 +71,21 @@ impl PlacesOf {
         if let Some(known) = self.0.get(&tx.organization()) {
             return Ok(known.clone());
         }
-        let places = Places::read(tx).await?;
+        let load = Mutex::new(tx.instances_by_toolbox().await?.into_iter().collect());
+        let places = Arc::new(Places { toolboxes: tx.toolboxes().await?, load });
         self.0.insert(tx.organization(), places.clone());
         Ok(places)
+    }
+
+    /// Whether all of these still take something new. If not, what is known of their organization is read again.
+    pub(crate) async fn still_take(&mut self, tx: &OrgTx, ids: &[ToolboxId]) -> Result<bool> {
+        let distinct: Vec<_> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let rows = tx.toolboxes_by_id(&distinct).await?;
+        let taken = rows.len() == distinct.len() && rows.iter().all(ToolboxRow::takes_new);
+        if !taken {
+            self.0.remove(&tx.organization());
+        }
+        Ok(taken)
     }
 }
 
@@ -73,6 +95,13 @@ impl Case {
         self.revision.lock_digest.is_none() && self.revision.spec.runtime.package().is_some()
     }
 
+    /// Whether a toolbox may have to be chosen.
+    fn needs_place(&self) -> bool {
+        !self.is_remote()
+            && self.rollout.switched_at.is_none()
+            && (self.needs_lock() || self.mine.len() < self.wanted())
+    }
+
     /// Whether it runs elsewhere.
     pub(crate) fn is_remote(&self) -> bool {
         matches!(self.revision.spec.runtime, Runtime::Remote(_))
@@ -80,7 +109,7 @@ impl Case {
 
     /// A toolbox by id.
     pub(crate) fn toolbox(&self, id: ToolboxId) -> Option<&ToolboxRow> {
-        self.places.toolboxes.iter().find(|toolbox| toolbox.id == id)
+        self.near.iter().chain(&self.places.toolboxes).find(|toolbox| toolbox.id == id)
     }
 
     /// Whether a toolbox is online.
@@ -150,53 +179,58 @@ impl Case {
 }
 
 /// How something is read.
+#[derive(Clone, Copy)]
 pub(crate) enum Look {
-    /// Without blocking anybody; where instances may run was read earlier in the pass.
-    Ahead(Arc<Places>),
-    /// With the server locked and everything read anew: what is decided now is applied.
+    /// Without blocking anybody.
+    Ahead,
+    /// With the server locked: what is decided now is applied.
     Locked,
 }
 
 impl Look {
     /// The server, if it is meant to run.
-    pub(crate) async fn server(&self, tx: &OrgTx, id: ServerId) -> Result<Option<ServerRow>> {
+    pub(crate) async fn server(self, tx: &OrgTx, id: ServerId) -> Result<Option<ServerRow>> {
         let server = match self {
-            Look::Ahead(_) => tx.server_by_id(id).await?,
+            Look::Ahead => tx.server_by_id(id).await?,
             Look::Locked => tx.lock_server(id).await?,
         };
         Ok(server.filter(|server| server.enabled && !server.deleted))
     }
+}
 
-    pub(crate) async fn places(self, tx: &OrgTx) -> Result<Arc<Places>> {
-        match self {
-            Look::Ahead(places) => Ok(places),
-            Look::Locked => Places::read(tx).await,
-        }
-    }
+/// The toolboxes that instances, and jobs, are on.
+pub(crate) async fn near(tx: &OrgTx, instances: &[InstanceRow], job: Option<&JobRow>) -> Result<Vec<ToolboxRow>> {
+    let ids = instances.iter().map(|instance| instance.toolbox).chain(job.map(|job| job.toolbox));
+    Ok(tx.toolboxes_by_id(&ids.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()).await?)
 }
 
 /// Reads a server's rollout under way; `None` when there is none any more.
-pub(crate) async fn gather(tx: &OrgTx, server: ServerId, look: Look) -> Result<Option<Case>> {
+async fn gather(tx: &OrgTx, server: ServerId, places: &mut PlacesOf, look: Look) -> Result<Option<Case>> {
     let Some(server) = look.server(tx, server).await? else { return Ok(None) };
     let Some(rollout) = tx.rollout_under_way(&server).await? else { return Ok(None) };
     let Some(revision) = tx.revision(rollout.to_revision).await? else { return Ok(None) };
-    let places = look.places(tx).await?;
     let live = tx.live_instances(&[server.id]).await?;
     let probes = tx.probes_of(&[server.id]).await?;
     let served_tools = served_tools(tx, &server, &live, &probes).await?;
     let mut mine = tx.instances_of_rollout(rollout.id).await?;
     mine.retain(|instance| matches!(instance.desired, InstanceWish::Run | InstanceWish::Prepare));
-    Ok(Some(Case {
-        jobs: tx.jobs_of(revision.id).await?,
+    let jobs = tx.jobs_of(revision.id).await?;
+    let mut case = Case {
+        near: near(tx, &live, jobs.first()).await?,
+        jobs,
         mine,
         live,
-        places,
+        places: Arc::default(),
         probe: probes.into_iter().find(|probe| probe.revision == revision.id),
         served_tools,
         server,
         rollout,
         revision,
-    }))
+    };
+    if case.needs_place() {
+        case.places = places.read(tx).await?;
+    }
+    Ok(Some(case))
 }
 
 /// The tools that what serves lists. What was stopped to make room listed them when it last answered.
@@ -220,8 +254,11 @@ async fn served_tools(
     Ok(answers.into_iter().flat_map(|mcp| mcp.tool_names).collect())
 }
 
+/// What is to be done about a rollout.
+type Decide = fn(&Case, Timestamp) -> Option<Step>;
+
 /// Decides and acts for every rollout under way, a transaction each.
-pub(crate) async fn for_each(control: &Control, decide: fn(&Case, Timestamp) -> Option<Step>) -> Result<Pass> {
+pub(crate) async fn for_each(control: &Control, decide: Decide) -> Result<Pass> {
     const AT_ONCE: u32 = 500;
     let refs = control.store().system_read("listing rollouts under way").await?.rollouts_under_way(AT_ONCE).await?;
     let (mut pass, mut places) = (Pass::default(), PlacesOf::default());
@@ -234,25 +271,20 @@ pub(crate) async fn for_each(control: &Control, decide: fn(&Case, Timestamp) -> 
     Ok(pass)
 }
 
-async fn act(
-    control: &Control,
-    at: ServerRef,
-    places: &mut PlacesOf,
-    decide: fn(&Case, Timestamp) -> Option<Step>,
-) -> Result<bool> {
+async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf, decide: Decide) -> Result<bool> {
     let now = control.clock().now();
-    let asks = async {
-        let tx = control.store().org_read(at.organization).await?;
-        let look = Look::Ahead(places.read(&tx).await?);
-        let case = gather(&tx, at.server, look).await?;
-        Ok::<_, crate::ControlError>(case.is_some_and(|case| decide(&case, now).is_some()))
-    };
-    if !asks.await? {
+    let tx = control.store().org_read(at.organization).await?;
+    let case = gather(&tx, at.server, places, Look::Ahead).await?;
+    drop(tx);
+    if case.is_none_or(|case| decide(&case, now).is_none()) {
         return Ok(false);
     }
     let mut tx = control.store().org(at.organization).await?;
-    let Some(case) = gather(&tx, at.server, Look::Locked).await? else { return Ok(false) };
+    let Some(case) = gather(&tx, at.server, places, Look::Locked).await? else { return Ok(false) };
     let Some(step) = decide(&case, now) else { return Ok(false) };
+    if !places.still_take(&tx, step.places()).await? {
+        return Ok(false);
+    }
     apply(&mut tx, case, step, now).await?;
     tx.commit().await?;
     Ok(true)
@@ -350,7 +382,8 @@ pub(crate) mod tests {
             jobs: Vec::new(),
             mine: Vec::new(),
             live: vec![old],
-            places: Arc::new(Places { toolboxes: vec![toolbox], load: HashMap::new() }),
+            near: vec![toolbox.clone()],
+            places: Arc::new(Places { toolboxes: vec![toolbox], load: Mutex::default() }),
             probe: None,
             served_tools: BTreeSet::new(),
         }

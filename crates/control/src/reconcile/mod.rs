@@ -65,8 +65,6 @@ pub(crate) fn spawn(control: &Control) {
         )*};
     }
     start! {
-        resolve every 2 s;
-        place every 2 s;
         rollout every 1 s;
         scale every 2 s;
         schedule every 5 s;
@@ -83,6 +81,9 @@ pub(crate) fn spawn(control: &Control) {
 const LONGEST_RUN: Duration = Duration::from_secs(60);
 /// Wakes within this time are answered by one run.
 const COALESCE: Duration = Duration::from_millis(10);
+/// A loop that took long rests twice as long before it answers the next wake, up to this. So with very much to look at it
+/// takes a part of the machine, and the more that changed meanwhile is answered by one run.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// The same for loops that look through every server.
 const COALESCE_ALL: Duration = Duration::from_millis(100);
 
@@ -94,17 +95,19 @@ async fn repeat(control: &Control, name: &'static str, period: Duration, step: S
         let nudged = control.fleet().nudge.notified();
         tokio::pin!(nudged);
         nudged.as_mut().enable();
+        let began = tokio::time::Instant::now();
         let ran = tokio::select! {
             () = control.stopping().cancelled() => return,
             ran = tokio::time::timeout(LONGEST_RUN, step(control)) => ran,
         };
         let wait = report(control, name, period, ran);
+        let rest = coalesce.max((began.elapsed() * 2).min(LONGEST_REST));
         // Trimming is never urgent.
         let wakes_it = name != "trim";
         tokio::select! {
             () = control.stopping().cancelled() => return,
             () = tokio::time::sleep(wait) => {}
-            _ = wakes.changed(), if wakes_it => tokio::time::sleep(coalesce).await,
+            _ = wakes.changed(), if wakes_it => tokio::time::sleep(rest).await,
             () = nudged => {}
         }
     }

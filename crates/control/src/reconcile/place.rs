@@ -1,21 +1,15 @@
-//! *Place*: a resolved revision gets its instances, each on a toolbox that can run it: the one it is pinned to, or the
-//! one with the fewest instances of the same server, then of any.
+//! A resolved revision gets its instances, each on a toolbox that can run it: the one it is pinned to, or the one with
+//! the fewest instances of the same server, then of any.
 
 use toolyard_store::{InstanceWish, ToolboxRow};
 use toolyard_types::spec::{Runtime, Strategy};
 use toolyard_types::state::{Reason, ToolboxState};
 use toolyard_types::{Timestamp, ToolboxId};
 
-use super::Pass;
-use super::case::{Case, for_each};
+use super::case::Case;
 use super::steps::Step;
-use crate::{Control, Result};
 
-pub(crate) async fn run(control: &Control) -> Result<Pass> {
-    for_each(control, decide).await
-}
-
-fn decide(case: &Case, now: Timestamp) -> Option<Step> {
+pub(super) fn decide(case: &Case, now: Timestamp) -> Option<Step> {
     let complete = case.mine.len() >= case.wanted() || case.rollout.switched_at.is_some();
     let failed = case.mine.iter().any(|instance| instance.ended_at.is_some());
     if case.is_held() || case.is_remote() || case.needs_lock() || complete || failed || now >= case.rollout.deadline {
@@ -25,23 +19,48 @@ fn decide(case: &Case, now: Timestamp) -> Option<Step> {
     let wish = if waits { InstanceWish::Prepare } else { InstanceWish::Run };
     // The toolbox that resolved the package has it at hand; further replicas are spread.
     let resolved = case.jobs.first().map(|job| job.toolbox).filter(|id| case.mine.is_empty() && case.takes_new(*id));
-    let chosen = match resolved.filter(|id| case.server.toolbox.is_none_or(|pinned| pinned == *id)) {
-        Some(toolbox) => Ok(toolbox),
-        None => choose(case),
-    };
-    match chosen {
-        Ok(toolbox) => Some(Step::Place(toolbox, wish)),
+    let first = resolved.filter(|id| case.server.toolbox.is_none_or(|pinned| pinned == *id));
+    match spread(case, case.wanted() - case.mine.len(), first.into_iter().collect()) {
+        Ok(toolboxes) => Some(Step::Place(toolboxes, wish)),
         Err((Reason::UnsupportedByEngine, message)) => Some(Step::Fail(Reason::UnsupportedByEngine, message)),
         Err((reason, message)) => case.note(reason, message),
     }
 }
 
-/// A toolbox that is online and can run the revision; else why there is none.
+/// A toolbox for one more instance; else why there is none.
 pub(super) fn choose(case: &Case) -> Result<ToolboxId, (Reason, String)> {
+    spread(case, 1, Vec::new())?.pop().ok_or_else(|| (Reason::NoCapacity, "no toolbox is left".to_owned()))
+}
+
+/// Adds toolboxes for more instances until there are so many, at least one; else says why there is none.
+fn spread(case: &Case, count: usize, mut chosen: Vec<ToolboxId>) -> Result<Vec<ToolboxId>, (Reason, String)> {
+    if chosen.len() < count {
+        let capable = capable(case)?;
+        while chosen.len() < count
+            && let Some(next) = emptiest(case, &capable, &chosen)
+        {
+            chosen.push(next);
+        }
+    }
+    Ok(chosen)
+}
+
+/// The toolbox with the fewest instances of the same server, then of any.
+fn emptiest(case: &Case, capable: &[&ToolboxRow], chosen: &[ToolboxId]) -> Option<ToolboxId> {
+    let crowd = |toolbox: &ToolboxRow| {
+        let chosen = chosen.iter().filter(|id| **id == toolbox.id).count();
+        let beside = case.mine.iter().filter(|instance| instance.toolbox == toolbox.id).count() + chosen;
+        (beside, case.places.load(toolbox.id), toolbox.id)
+    };
+    capable.iter().map(|toolbox| crowd(toolbox)).min().map(|(_, _, id)| id)
+}
+
+/// The toolboxes that are online and can run the revision; else why there is none.
+fn capable(case: &Case) -> Result<Vec<&ToolboxRow>, (Reason, String)> {
     let (pinned, labels) = (case.server.toolbox, &case.server.toolbox_labels);
     let wanted = |toolbox: &&ToolboxRow| pinned.is_none_or(|id| toolbox.id == id) && toolbox.labels.include(labels);
-    let allowed: Vec<_> = case.places.toolboxes.iter().filter(wanted).collect();
-    let online: Vec<_> = allowed.iter().filter(|toolbox| toolbox.takes_new()).collect();
+    let allowed: Vec<&ToolboxRow> = case.places.toolboxes.iter().filter(wanted).collect();
+    let online: Vec<_> = allowed.iter().copied().filter(|toolbox| toolbox.takes_new()).collect();
     if online.is_empty() {
         let message = match (pinned, allowed.first()) {
             (Some(_), Some(toolbox)) if toolbox.status.phase == ToolboxState::Online => {
@@ -86,14 +105,11 @@ pub(super) fn choose(case: &Case) -> Result<ToolboxId, (Reason, String)> {
         Runtime::Pypi(_) => (&["python", "python3", "uv"], "Python"),
         _ => (&[], ""),
     };
-    let capable = online
-        .into_iter()
-        .filter(|toolbox| program.is_empty() || program.iter().any(|name| toolbox.report.runtimes.contains_key(*name)));
-    capable
-        .min_by_key(|toolbox| {
-            let beside = case.mine.iter().filter(|instance| instance.toolbox == toolbox.id).count();
-            (beside, case.places.load.get(&toolbox.id).copied().unwrap_or(0), toolbox.id)
-        })
-        .map(|toolbox| toolbox.id)
-        .ok_or_else(|| (Reason::NoCapacity, format!("no toolbox that is online has {shown}")))
+    let has =
+        |it: &&ToolboxRow| program.is_empty() || program.iter().any(|name| it.report.runtimes.contains_key(*name));
+    let capable: Vec<_> = online.into_iter().filter(has).collect();
+    if capable.is_empty() {
+        return Err((Reason::NoCapacity, format!("no toolbox that is online has {shown}")));
+    }
+    Ok(capable)
 }

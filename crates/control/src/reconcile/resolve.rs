@@ -1,4 +1,4 @@
-//! *Resolve*: a revision without a lock gets a job on a toolbox, which answers with the full lock.
+//! A revision without a lock gets a job on a toolbox, which answers with the full lock.
 
 use std::time::Duration;
 
@@ -6,20 +6,14 @@ use toolyard_store::JobState;
 use toolyard_types::Timestamp;
 use toolyard_types::state::Reason;
 
-use super::Pass;
-use super::case::{Case, for_each};
+use super::case::Case;
 use super::place;
 use super::steps::Step;
-use crate::{Control, Result};
 
 /// How often a revision is resolved before its rollout gives up.
 pub(super) const ATTEMPTS: usize = 3;
 /// How long to wait before another attempt.
 const PAUSE: Duration = Duration::from_secs(5);
-
-pub(crate) async fn run(control: &Control) -> Result<Pass> {
-    for_each(control, decide).await
-}
 
 /// Whether trying again can help.
 pub(super) fn is_final(reason: Reason) -> bool {
@@ -29,7 +23,7 @@ pub(super) fn is_final(reason: Reason) -> bool {
     )
 }
 
-fn decide(case: &Case, now: Timestamp) -> Option<Step> {
+pub(super) fn decide(case: &Case, now: Timestamp) -> Option<Step> {
     if case.is_held() || !case.needs_lock() || now >= case.rollout.deadline {
         return None;
     }

@@ -1,5 +1,5 @@
-//! *Rollout*: watches the instances of a new revision until they are ready, will not get ready, or the deadline passed;
-//! then lets them serve, and watches on.
+//! *Rollout*: has a new revision resolved (`resolve`) and placed (`place`), watches its instances until they are ready,
+//! will not get ready, or the deadline passed; then lets them serve, and watches on.
 //!
 //! The old revision serves until every instance of the new one has answered and none of its tools is missing. So a
 //! revision that never gets ready, or that lost a tool, costs no call. What happens then:
@@ -27,6 +27,7 @@ use super::Pass;
 use super::case::{Case, for_each};
 use super::resolve::{ATTEMPTS, is_final};
 use super::steps::Step;
+use super::{place, resolve};
 use crate::{Control, Result};
 
 /// How often a remote server is probed before its rollout gives up.
@@ -45,6 +46,10 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
 }
 
 fn decide(case: &Case, now: Timestamp) -> Option<Step> {
+    watch(case, now).or_else(|| resolve::decide(case, now)).or_else(|| place::decide(case, now))
+}
+
+fn watch(case: &Case, now: Timestamp) -> Option<Step> {
     if let Some(switched_at) = case.rollout.switched_at {
         return observe(case, switched_at, now);
     }

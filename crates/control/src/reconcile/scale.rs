@@ -15,7 +15,7 @@ use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{InstanceId, Timestamp, ToolboxId};
 
 use super::Pass;
-use super::case::{Case, Look, PlacesOf};
+use super::case::{Case, Look, PlacesOf, near};
 use super::place;
 use super::steps::{changed, dismiss, insert_instance};
 use crate::{Control, Result};
@@ -46,24 +46,27 @@ struct Situation {
 
 async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf) -> Result<bool> {
     let now = control.clock().now();
-    let asks = async {
-        let tx = control.store().org_read(at.organization).await?;
-        let look = Look::Ahead(places.read(&tx).await?);
-        Ok::<_, crate::ControlError>(gather(&tx, at, look).await?.is_some_and(|found| decide(&found).is_some()))
-    };
-    if !asks.await? {
+    let tx = control.store().org_read(at.organization).await?;
+    let situation = gather(&tx, at, places, Look::Ahead).await?;
+    drop(tx);
+    if situation.is_none_or(|situation| decide(&situation).is_none()) {
         return Ok(false);
     }
     let mut tx = control.store().org(at.organization).await?;
-    let Some(situation) = gather(&tx, at, Look::Locked).await? else { return Ok(false) };
+    let Some(situation) = gather(&tx, at, places, Look::Locked).await? else { return Ok(false) };
     let Some(change) = decide(&situation) else { return Ok(false) };
+    if let Change::Place(toolbox) = &change
+        && !places.still_take(&tx, &[*toolbox]).await?
+    {
+        return Ok(false);
+    }
     apply(&mut tx, &situation.case, change, now).await?;
     changed(&mut tx, &situation.case.server, &situation.case.rollout);
     tx.commit().await?;
     Ok(true)
 }
 
-async fn gather(tx: &OrgTx, at: ServerRef, look: Look) -> Result<Option<Situation>> {
+async fn gather(tx: &OrgTx, at: ServerRef, places: &mut PlacesOf, look: Look) -> Result<Option<Situation>> {
     let Some(server) = look.server(tx, at.server).await? else { return Ok(None) };
     let (Some(serving), Some(revision)) = (server.serving_rollout, server.serving_revision) else { return Ok(None) };
     let (Some(rollout), Some(revision)) = (tx.rollout(serving).await?, tx.revision(revision).await?) else {
@@ -73,9 +76,10 @@ async fn gather(tx: &OrgTx, at: ServerRef, look: Look) -> Result<Option<Situatio
     let live = tx.live_instances(&[server.id]).await?;
     let case = Case {
         jobs: Vec::new(),
+        near: near(tx, &live, None).await?,
         mine: live.iter().filter(|instance| instance.rollout == serving).cloned().collect(),
         live,
-        places: look.places(tx).await?,
+        places: places.read(tx).await?,
         probe: None,
         served_tools: BTreeSet::new(),
         server,
@@ -111,13 +115,8 @@ fn decide(situation: &Situation) -> Option<Change> {
         let is_down = running == 0 && *strategy == Strategy::Surge && rollout.switched_at.is_none();
         return if is_down { place::choose(case).ok().map(Change::Place) } else { None };
     }
-    let drained: BTreeSet<ToolboxId> = case
-        .places
-        .toolboxes
-        .iter()
-        .filter(|toolbox| toolbox.draining_since.is_some())
-        .map(|toolbox| toolbox.id)
-        .collect();
+    let drained: BTreeSet<ToolboxId> =
+        case.near.iter().filter(|toolbox| toolbox.draining_since.is_some()).map(|toolbox| toolbox.id).collect();
     let shape = Shape {
         replicas: case.replicas(),
         one_at_a_time: case.revision.spec.strategy == Strategy::Recreate,
@@ -136,7 +135,7 @@ fn lost(case: &Case) -> BTreeSet<ToolboxId> {
     }
     // An earlier version of another replica hears an agent without taking back that it was lost.
     let is_lost = |it: &&ToolboxRow| it.lost_at.is_some() && it.status.phase == ToolboxState::Unreachable;
-    case.places.toolboxes.iter().filter(is_lost).map(|toolbox| toolbox.id).collect()
+    case.near.iter().filter(is_lost).map(|toolbox| toolbox.id).collect()
 }
 
 /// What the number and the places of instances should be.
@@ -191,7 +190,9 @@ fn worst(instances: &[&InstanceRow]) -> Option<InstanceId> {
 async fn apply(tx: &mut OrgTx, case: &Case, change: Change, now: Timestamp) -> Result<()> {
     match change {
         Change::Place(toolbox) => {
-            insert_instance(tx, &case.rollout, case.revision.id, toolbox, InstanceWish::Run, now).await
+            insert_instance(tx, &case.rollout, case.revision.id, toolbox, InstanceWish::Run, now).await?;
+            case.places.placed(toolbox);
+            Ok(())
         }
         Change::Dismiss(ids) => dismiss(tx, case.mine.iter().filter(|instance| ids.contains(&instance.id))).await,
         Change::GiveUp(ids) => {

@@ -16,8 +16,8 @@ use crate::app::expand::kind_of;
 pub(crate) enum Step {
     /// Have a toolbox resolve the package.
     Resolve(ToolboxId),
-    /// Make an instance on a toolbox.
-    Place(ToolboxId, InstanceWish),
+    /// Make an instance on each of these toolboxes.
+    Place(Vec<ToolboxId>, InstanceWish),
     /// Start a prepared instance.
     Run(InstanceId),
     /// Stop what serves, to make room (`recreate`).
@@ -40,17 +40,22 @@ pub(crate) enum Step {
     Fail(Reason, String),
 }
 
+impl Step {
+    /// The toolboxes that are given something new.
+    pub(crate) fn places(&self) -> &[ToolboxId] {
+        match self {
+            Self::Resolve(toolbox) => std::slice::from_ref(toolbox),
+            Self::Place(toolboxes, _) => toolboxes,
+            _ => &[],
+        }
+    }
+}
+
 /// Applies a step: what was decided under the server's lock.
 pub(crate) async fn apply(tx: &mut OrgTx, mut case: Case, step: Step, now: Timestamp) -> Result<()> {
     match step {
         Step::Resolve(toolbox) => resolve(tx, &mut case, toolbox, now).await?,
-        Step::Place(toolbox, wish) => {
-            let name = case.toolbox(toolbox).map(|toolbox| toolbox.name.to_string()).unwrap_or_default();
-            note(&mut case.rollout, now, Reason::Requested, format!("placed on toolbox `{name}`"));
-            tx.update_rollout(&case.rollout).await?;
-            bind(tx, &mut case, toolbox).await?;
-            insert_instance(tx, &case.rollout, case.rollout.to_revision, toolbox, wish, now).await?;
-        }
+        Step::Place(toolboxes, wish) => place(tx, &mut case, &toolboxes, wish, now).await?,
         Step::Run(instance) => {
             note(&mut case.rollout, now, Reason::AwaitingProbe, "starting the prepared instance".into());
             tx.update_rollout(&case.rollout).await?;
@@ -95,6 +100,23 @@ fn note(rollout: &mut RolloutRow, now: Timestamp, reason: Reason, message: Strin
     (rollout.reason, rollout.message) = (reason, message);
 }
 
+async fn place(
+    tx: &mut OrgTx,
+    case: &mut Case,
+    toolboxes: &[ToolboxId],
+    wish: InstanceWish,
+    now: Timestamp,
+) -> Result<()> {
+    for toolbox in toolboxes {
+        let name = case.toolbox(*toolbox).map(|toolbox| toolbox.name.to_string()).unwrap_or_default();
+        note(&mut case.rollout, now, Reason::Requested, format!("placed on toolbox `{name}`"));
+        bind(tx, case, *toolbox).await?;
+        insert_instance(tx, &case.rollout, case.rollout.to_revision, *toolbox, wish, now).await?;
+        case.places.placed(*toolbox);
+    }
+    Ok(tx.update_rollout(&case.rollout).await?)
+}
+
 /// Where a server's volumes are made, it stays for as long as it exists: an earlier revision may have them too.
 async fn bind(tx: &OrgTx, case: &mut Case, toolbox: ToolboxId) -> Result<()> {
     if case.revision.spec.volumes.is_empty() || case.server.has_volumes {
@@ -124,6 +146,7 @@ async fn resolve(tx: &mut OrgTx, case: &mut Case, toolbox: ToolboxId, now: Times
     };
     tx.insert_job(&job).await?;
     tx.bump_generation(toolbox).await?;
+    case.places.placed(toolbox);
     let name = case.toolbox(toolbox).map(|toolbox| toolbox.name.to_string()).unwrap_or_default();
     note(&mut case.rollout, now, Reason::Resolving, format!("toolbox `{name}` determines the exact versions"));
     Ok(tx.update_rollout(&case.rollout).await?)
