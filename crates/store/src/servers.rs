@@ -537,6 +537,18 @@ impl SystemTx {
         self.refs(sql, limit).await
     }
 
+    /// Servers with instances that are to end on toolboxes that are lost, where nobody can observe their end.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_ending_on_lost(&self, limit: u32) -> Result<Vec<ServerRef>> {
+        let sql = "SELECT DISTINCT instances.organization_id AS organization_id, instances.server_id AS id FROM toolboxes \
+                   JOIN instances ON instances.toolbox_id = toolboxes.id AND instances.ended_at IS NULL \
+                   AND instances.desired = 'stop' \
+                   WHERE toolboxes.lost_at IS NOT NULL AND toolboxes.state = 'unreachable' LIMIT $1";
+        self.refs(sql, limit).await
+    }
+
     /// Servers whose time of a scheduled restart has come.
     ///
     /// # Errors

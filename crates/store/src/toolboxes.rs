@@ -47,6 +47,13 @@ impl ToolboxRow {
     pub fn takes_new(&self) -> bool {
         self.status.phase == ToolboxState::Online && self.draining_since.is_none()
     }
+
+    /// Whether it was given up and was not heard since. An earlier version of another replica hears an agent without
+    /// taking back that it was lost.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost_at.is_some() && self.status.phase == ToolboxState::Unreachable
+    }
 }
 
 /// A token that an agent may join with, by its secret's SHA-256.

@@ -74,7 +74,12 @@ impl<'a> Views<'a> {
             && let Some(lost) =
                 live.iter().filter_map(|it| self.toolboxes.get(&it.toolbox)).find(|it| it.lost_at.is_some())
         {
-            status.message = if row.toolbox.is_some() {
+            status.message = if status.phase == Phase::Stopping {
+                let name = &lost.name;
+                format!(
+                    "its toolbox `{name}` is gone and may still run it; it counts as stopped once `{name}` is heard or removed"
+                )
+            } else if row.toolbox.is_some() {
                 format!("its toolbox `{}` is gone, and it must run there", lost.name)
             } else {
                 let name = &lost.name;

@@ -171,6 +171,19 @@ impl Case {
         self.live.iter().filter(|instance| Some(instance.rollout) == self.server.serving_rollout)
     }
 
+    /// Instances of other rollouts that have not ended: with `recreate` none of this one starts before.
+    pub(crate) fn earlier(&self) -> impl Iterator<Item = &InstanceRow> {
+        self.live.iter().filter(|instance| instance.rollout != self.rollout.id)
+    }
+
+    /// Whether the operator has said that the server is to run on others than this toolbox: by name, or with this rollout.
+    pub(crate) fn leaves(&self, toolbox: &ToolboxRow) -> bool {
+        match self.server.toolbox {
+            Some(pinned) => pinned != toolbox.id,
+            None => self.rollout.from_place.is_some() && !toolbox.labels.include(&self.server.toolbox_labels),
+        }
+    }
+
     /// A step that says what is being waited for, unless it was said.
     pub(crate) fn note(&self, reason: Reason, message: String) -> Option<Step> {
         let said = self.rollout.reason == reason && self.rollout.message == message;

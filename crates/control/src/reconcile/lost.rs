@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use toolyard_store::{OrgTx, ToolboxRow, ToolboxSilence};
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ToolboxRow, ToolboxSilence};
 use toolyard_types::Timestamp;
+use toolyard_types::state::{Phase, Reason, Status};
 
 use super::Pass;
 use crate::app::system_line;
@@ -40,6 +41,29 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
         }
     }
     Ok(pass)
+}
+
+/// Counts an instance as ended with its toolbox, whose agent ends what is left of it when it is heard again. `then` says
+/// what becomes of it.
+pub(super) async fn give_up(
+    tx: &mut OrgTx,
+    instance: &InstanceRow,
+    toolbox: &ToolboxRow,
+    then: &str,
+    now: Timestamp,
+) -> Result<()> {
+    let heard = toolbox.last_seen_at.unwrap_or_default();
+    let message = format!("lost with its toolbox `{}`, which was last heard at {heard}; {then}", toolbox.name);
+    let ended = InstanceRow {
+        status: Status::new(Phase::Stopped, Reason::ToolboxUnreachable, message, now),
+        desired: InstanceWish::Stop,
+        ended_at: Some(now),
+        ..instance.clone()
+    };
+    tx.update_instance(&ended).await?;
+    tx.bump_generation(toolbox.id).await?;
+    metrics::counter!("toolyard_instances_lost_total").increment(1);
+    Ok(())
 }
 
 fn number(count: usize) -> f64 {

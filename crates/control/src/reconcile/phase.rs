@@ -4,6 +4,8 @@ use toolyard_store::{InstanceRow, ProbeRow, RolloutRow, ServerRow};
 use toolyard_types::state::{Phase, Reason, RolloutState, Status};
 use toolyard_types::{Timestamp, ToolboxId};
 
+const SILENT: &str = "its toolbox has not been heard for too long";
+
 /// What the phase is made of.
 #[derive(Clone, Copy)]
 pub(crate) struct Facts<'a> {
@@ -20,9 +22,9 @@ pub(crate) struct Facts<'a> {
 
 /// Where a server is and why.
 pub(crate) fn roll_up(facts: &Facts<'_>) -> Status<Phase> {
-    let Facts { server, rollout, live, .. } = *facts;
+    let Facts { server, rollout, .. } = *facts;
     if server.deleted || !server.enabled {
-        return ending(server, live);
+        return ending(facts);
     }
     if let Some(status) = serving(facts) {
         return status;
@@ -49,8 +51,17 @@ fn ended(rollout: &RolloutRow) -> Timestamp {
     rollout.ended_at.unwrap_or(rollout.started_at)
 }
 
-fn ending(server: &ServerRow, live: &[InstanceRow]) -> Status<Phase> {
+fn ending(facts: &Facts<'_>) -> Status<Phase> {
+    let Facts { server, live, silent, .. } = *facts;
     let what = if server.deleted { "being deleted" } else { "" };
+    // What can be heard ends in a moment.
+    if !live.is_empty() && live.iter().all(|instance| silent.contains(&instance.toolbox)) {
+        let message = match what {
+            "" => SILENT.to_owned(),
+            what => format!("{what}; {SILENT}"),
+        };
+        return Status::new(Phase::Stopping, Reason::ToolboxUnreachable, message, server.updated_at);
+    }
     match live.iter().max_by_key(|instance| instance.status.since) {
         Some(instance) if instance.status.phase == Phase::Stopping => {
             Status { message: what.to_owned(), ..instance.status.clone() }
@@ -87,8 +98,7 @@ fn serving(facts: &Facts<'_>) -> Option<Status<Phase>> {
 pub(crate) fn shown_status(instance: &InstanceRow, silent: &[ToolboxId]) -> Status<Phase> {
     let status = instance.status.clone();
     if silent.contains(&instance.toolbox) && matches!(status.phase, Phase::Ready | Phase::Degraded) {
-        let message = "its toolbox has not been heard for too long";
-        return Status::new(Phase::Degraded, Reason::ToolboxUnreachable, message, status.since);
+        return Status::new(Phase::Degraded, Reason::ToolboxUnreachable, SILENT, status.since);
     }
     status
 }
@@ -250,6 +260,12 @@ pub(crate) mod tests {
         assert_eq!(phase(&server, Some(&old), &[], &[]), Phase::Stopped);
         server.deleted = true;
         assert_eq!(phase(&server, Some(&old), &[], &[]), Phase::Stopping);
+        let live = [instance(&old, Phase::Ready)];
+        let silent = [live[0].toolbox];
+        let facts = Facts { server: &server, rollout: Some(&old), live: &live, probe: None, silent: &silent };
+        let status = roll_up(&facts);
+        assert_eq!((status.phase, status.reason), (Phase::Stopping, Reason::ToolboxUnreachable));
+        assert_eq!(status.message, "being deleted; its toolbox has not been heard for too long");
     }
 
     #[test]

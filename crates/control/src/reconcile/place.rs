@@ -15,7 +15,7 @@ pub(super) fn decide(case: &Case, now: Timestamp) -> Option<Step> {
     if case.is_held() || case.is_remote() || case.needs_lock() || complete || failed || now >= case.rollout.deadline {
         return None;
     }
-    let waits = case.revision.spec.strategy == Strategy::Recreate && case.serving().next().is_some();
+    let waits = case.revision.spec.strategy == Strategy::Recreate && case.earlier().next().is_some();
     let wish = if waits { InstanceWish::Prepare } else { InstanceWish::Run };
     // The toolbox that resolved the package has it at hand; further replicas are spread.
     let resolved = case.jobs.first().map(|job| job.toolbox).filter(|id| case.mine.is_empty() && case.takes_new(*id));

@@ -8,7 +8,8 @@
 //! - With `surge` traffic is switched and the old instances run on while the new ones are *observed*. If one of those
 //!   exits, degrades or fails a probe meanwhile, traffic goes back at once.
 //! - With `recreate` the new instances are prepared first, then the old ones are stopped, and only when their end was
-//!   observed the new ones are started. There is nothing to go back to, so nothing is observed.
+//!   observed the new ones are started. There is nothing to go back to, so nothing is observed. On a toolbox that is lost
+//!   nobody can observe it: the rollout goes on when the operator has moved the server away from there, else it waits.
 //!
 //! While an old revision serves, a new instance that ends by itself fails the rollout at once: trying again is for a
 //! server that has nothing else to serve with.
@@ -16,17 +17,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use toolyard_store::{InstanceRow, InstanceWish, JobState};
+use toolyard_store::{InstanceRow, InstanceWish, JobState, ToolboxRow};
 use toolyard_types::Timestamp;
 use toolyard_types::agent::McpInfo;
 use toolyard_types::name::printable;
 use toolyard_types::spec::Strategy;
-use toolyard_types::state::{Phase, Reason};
+use toolyard_types::state::{Phase, Reason, ToolboxState};
 
 use super::Pass;
 use super::case::{Case, for_each};
 use super::resolve::{ATTEMPTS, is_final};
-use super::steps::Step;
+use super::steps::{STOPPING, Step};
 use super::{place, resolve};
 use crate::{Control, Result};
 
@@ -108,11 +109,35 @@ fn waiting(case: &Case, instance: &InstanceRow) -> Option<Step> {
 
 /// All are prepared: the old ones make room, then the new ones start.
 fn prepared(case: &Case, instance: &InstanceRow) -> Option<Step> {
-    let mut old = case.serving().peekable();
-    if old.peek().is_none() {
+    let old: Vec<_> = case.earlier().collect();
+    if old.is_empty() {
         return Some(Step::Run(instance.id));
     }
-    old.any(|row| row.desired != InstanceWish::Stop).then_some(Step::StopOld)
+    let silent = |row: &InstanceRow| case.toolbox(row.toolbox).filter(|it| it.status.phase != ToolboxState::Online);
+    let gone = |row: &&&InstanceRow| silent(row).is_some_and(|toolbox| toolbox.is_lost() && case.leaves(toolbox));
+    let given_up: Vec<_> = old.iter().filter(gone).map(|row| row.id).collect();
+    if !given_up.is_empty() {
+        return Some(Step::GiveUp(given_up));
+    }
+    if let Some(toolbox) = old.iter().find_map(|row| silent(row)) {
+        return case.note(Reason::ToolboxUnreachable, may_still_run(case, toolbox));
+    }
+    if old.iter().any(|row| row.desired != InstanceWish::Stop) {
+        return Some(Step::StopOld);
+    }
+    case.note(Reason::Requested, STOPPING.to_owned())
+}
+
+fn may_still_run(case: &Case, toolbox: &ToolboxRow) -> String {
+    let (name, heard) = (&toolbox.name, toolbox.last_seen_at.unwrap_or_default());
+    let until = if case.leaves(toolbox) {
+        format!("until `{name}` is heard, given up or removed")
+    } else {
+        format!("until `{name}` is heard or removed, or the server is moved to another toolbox by name")
+    };
+    format!(
+        "toolbox `{name}`, last heard at {heard}, may still run what must not run twice; prepared elsewhere, it waits {until}"
+    )
 }
 
 /// Every instance answers.
@@ -256,7 +281,8 @@ fn remote(case: &Case) -> Option<Step> {
 }
 
 fn overdue(case: &Case) -> String {
-    let slowest = case.mine.iter().filter(|instance| instance.status.phase != Phase::Ready).max_by_key(|it| it.id);
+    // What is prepared waits for something else.
+    let slowest = case.mine.iter().filter(|instance| !has_arrived(instance)).max_by_key(|it| it.id);
     let (reason, message) = slowest.map_or_else(
         || (case.rollout.reason, case.rollout.message.clone()),
         |instance| (instance.status.reason, told(instance)),

@@ -9,15 +9,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RolloutRow, ServerRef, ServerRow, ToolboxRow};
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RolloutRow, ServerRef, ServerRow};
 use toolyard_types::spec::Strategy;
-use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
+use toolyard_types::state::Phase;
 use toolyard_types::{InstanceId, Timestamp, ToolboxId};
 
-use super::Pass;
 use super::case::{Case, Look, PlacesOf, near};
 use super::place;
 use super::steps::{changed, dismiss, insert_instance};
+use super::{Pass, lost};
 use crate::{Control, Result};
 
 /// How many servers one run looks at.
@@ -133,9 +133,7 @@ fn lost(case: &Case) -> BTreeSet<ToolboxId> {
     if case.server.toolbox.is_some() || case.revision.spec.strategy == Strategy::Recreate {
         return BTreeSet::new();
     }
-    // An earlier version of another replica hears an agent without taking back that it was lost.
-    let is_lost = |it: &&ToolboxRow| it.lost_at.is_some() && it.status.phase == ToolboxState::Unreachable;
-    case.near.iter().filter(is_lost).map(|toolbox| toolbox.id).collect()
+    case.near.iter().filter(|toolbox| toolbox.is_lost()).map(|toolbox| toolbox.id).collect()
 }
 
 /// What the number and the places of instances should be.
@@ -197,32 +195,13 @@ async fn apply(tx: &mut OrgTx, case: &Case, change: Change, now: Timestamp) -> R
         Change::Dismiss(ids) => dismiss(tx, case.mine.iter().filter(|instance| ids.contains(&instance.id))).await,
         Change::GiveUp(ids) => {
             for instance in case.mine.iter().filter(|instance| ids.contains(&instance.id)) {
-                give_up(tx, case, instance, now).await?;
+                if let Some(toolbox) = case.toolbox(instance.toolbox) {
+                    lost::give_up(tx, instance, toolbox, "it was replaced", now).await?;
+                }
             }
             Ok(())
         }
     }
-}
-
-/// Counts an instance as ended with its toolbox, whose agent ends what is left of it when it is heard again.
-async fn give_up(tx: &mut OrgTx, case: &Case, instance: &InstanceRow, now: Timestamp) -> Result<()> {
-    let message = case.toolbox(instance.toolbox).map_or_else(
-        || "lost with its toolbox".to_owned(),
-        |toolbox| {
-            let heard = toolbox.last_seen_at.unwrap_or_default();
-            format!("lost with its toolbox `{}`, which was last heard at {heard}; it was replaced", toolbox.name)
-        },
-    );
-    let ended = InstanceRow {
-        status: Status::new(Phase::Stopped, Reason::ToolboxUnreachable, message, now),
-        desired: InstanceWish::Stop,
-        ended_at: Some(now),
-        ..instance.clone()
-    };
-    tx.update_instance(&ended).await?;
-    tx.bump_generation(instance.toolbox).await?;
-    metrics::counter!("toolyard_instances_lost_total").increment(1);
-    Ok(())
 }
 
 #[cfg(test)]

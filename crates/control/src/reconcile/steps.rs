@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use serde_json::json;
 use toolyard_store::{InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RolloutRow, ServerRow, StoreError};
-use toolyard_types::state::{Phase, Reason, RolloutState};
+use toolyard_types::state::{Phase, Reason, RolloutState, Status};
 use toolyard_types::{InstanceId, JobId, Labels, RevisionId, Timestamp, ToolboxId};
 
 use super::case::Case;
+use super::lost;
 use crate::Result;
 use crate::app::expand::kind_of;
+
+/// What a `recreate` is at once its new instances are prepared.
+pub(super) const STOPPING: &str = "prepared; stopping the instance that serves";
 
 /// Something a loop does about a rollout.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +26,8 @@ pub(crate) enum Step {
     Run(InstanceId),
     /// Stop what serves, to make room (`recreate`).
     StopOld,
+    /// These count as ended: their toolbox is lost, and the server is to run elsewhere.
+    GiveUp(Vec<InstanceId>),
     /// Say what is being waited for.
     Note(Reason, String),
     /// Its update window is open: it begins.
@@ -62,10 +68,11 @@ pub(crate) async fn apply(tx: &mut OrgTx, mut case: Case, step: Step, now: Times
             wish(tx, case.mine.iter().filter(|row| row.id == instance), InstanceWish::Run).await?;
         }
         Step::StopOld => {
-            note(&mut case.rollout, now, Reason::Requested, "prepared; stopping the instance that serves".into());
+            note(&mut case.rollout, now, Reason::Requested, STOPPING.into());
             tx.update_rollout(&case.rollout).await?;
-            wish(tx, case.serving(), InstanceWish::Stop).await?;
+            wish(tx, case.earlier(), InstanceWish::Stop).await?;
         }
+        Step::GiveUp(instances) => give_up(tx, &mut case, &instances, now).await?,
         Step::Note(reason, message) => {
             note(&mut case.rollout, now, reason, message);
             tx.update_rollout(&case.rollout).await?;
@@ -98,6 +105,17 @@ fn note(rollout: &mut RolloutRow, now: Timestamp, reason: Reason, message: Strin
     let step = if message.is_empty() { reason.to_string().replace('_', " ") } else { message.clone() };
     rollout.step(now, step);
     (rollout.reason, rollout.message) = (reason, message);
+}
+
+async fn give_up(tx: &mut OrgTx, case: &mut Case, instances: &[InstanceId], now: Timestamp) -> Result<()> {
+    for instance in case.live.iter().filter(|row| instances.contains(&row.id)) {
+        if let Some(toolbox) = case.near.iter().find(|toolbox| toolbox.id == instance.toolbox) {
+            let step = format!("prepared; what ran on toolbox `{}` is given up with it", toolbox.name);
+            note(&mut case.rollout, now, Reason::Requested, step);
+            lost::give_up(tx, instance, toolbox, "its server was moved", now).await?;
+        }
+    }
+    Ok(tx.update_rollout(&case.rollout).await?)
 }
 
 async fn place(
@@ -306,7 +324,8 @@ pub(crate) async fn dismiss<'a>(tx: &mut OrgTx, instances: impl Iterator<Item = 
     wish(tx, idle.into_iter(), InstanceWish::Stop).await
 }
 
-/// Asks instances to do something, and tells their toolboxes.
+/// Asks instances to do something, and tells their toolboxes. One that was only prepared never ran: told to stop, it has
+/// ended, whether its agent is heard or not.
 pub(crate) async fn wish<'a>(
     tx: &mut OrgTx,
     instances: impl Iterator<Item = &'a InstanceRow>,
@@ -314,7 +333,11 @@ pub(crate) async fn wish<'a>(
 ) -> Result<()> {
     let mut toolboxes = Vec::new();
     for instance in instances.filter(|row| row.desired != desired && row.ended_at.is_none()) {
-        tx.set_instance_wish(instance.id, desired).await?;
+        if (instance.desired, desired) == (InstanceWish::Prepare, InstanceWish::Stop) {
+            never_ran(tx, instance).await?;
+        } else {
+            tx.set_instance_wish(instance.id, desired).await?;
+        }
         toolboxes.push(instance.toolbox);
     }
     toolboxes.sort_unstable();
@@ -323,6 +346,15 @@ pub(crate) async fn wish<'a>(
         tx.bump_generation(toolbox).await?;
     }
     Ok(())
+}
+
+async fn never_ran(tx: &OrgTx, instance: &InstanceRow) -> Result<()> {
+    let status = match instance.status.phase {
+        Phase::Failed => instance.status.clone(),
+        _ => Status::new(Phase::Stopped, Reason::Requested, "it was prepared and never started", tx.now()),
+    };
+    let ended = InstanceRow { status, desired: InstanceWish::Stop, ended_at: Some(tx.now()), ..instance.clone() };
+    Ok(tx.update_instance(&ended).await?)
 }
 
 /// Makes an instance of a rollout on a toolbox.

@@ -81,6 +81,131 @@ both_engines! {
         assert_eq!((&stays["instance_id"], &stays["phase"]), (&moved["instance_id"], &json!("ready")));
     }
 
+    async fn what_is_stopped_or_deleted_is_gone_with_a_toolbox_that_is_given_up_and_ends_there_when_it_is_back(engine) {
+        let (t, edge, local) = vanished(engine).await;
+        t.delete("/api/v1/servers/tied").await.expect(202);
+        t.post("/api/v1/servers/free/stop", json!({})).await.expect(202);
+        pass(&t, 60_000, &[("local", &local)]).await;
+        let waits = t.get("/api/v1/servers/tied").await.expect(200).body;
+        assert_eq!((&waits["phase"], &waits["reason"]), (&json!("stopping"), &json!("toolbox_unreachable")), "{waits}");
+        assert_eq!(waits["message"], "being deleted; its toolbox has not been heard for too long");
+        pass(&t, 260_000, &[("local", &local)]).await;
+        t.wait("/api/v1/servers/tied", |status, _| status == 404).await;
+        let stopped = t.wait("/api/v1/servers/free", |_, body| body["phase"] == "stopped").await;
+        assert_eq!(stopped["instances"], json!([]));
+        // Its name is free, and what was stopped may begin elsewhere.
+        t.deploy("tied").await;
+        t.post("/api/v1/servers/free/start", json!({})).await.expect(202);
+        t.wait_rollout("free", "done").await;
+        // What is deleted later does not wait for anything.
+        t.delete("/api/v1/servers/tied").await.expect(202);
+        t.wait("/api/v1/servers/tied", |status, _| status == 404).await;
+
+        let _back = edge.continue_with(&t.control, toolbox_id(&t, "edge").await);
+        t.wait("/api/v1/version", |_, _| edge.deeds().len() == 4).await;
+        let mut deeds = edge.deeds();
+        deeds.sort();
+        assert_eq!(deeds, ["run free@1", "run tied@1", "stop free@1", "stop tied@1"]);
+        let lines = audited(&t, "toolbox.return").await;
+        assert_eq!(lines[0]["detail"]["stops"], json!(2), "{lines:?}");
+    }
+
+    async fn what_was_superseded_is_gone_with_a_toolbox_that_is_given_up(engine) {
+        let (t, edge, local) = vanished(engine).await;
+        t.patch("/api/v1/servers/tied", json!({ "toolbox": "local" })).await.expect(202);
+        t.wait_rollout("tied", "done").await;
+        pass(&t, 60_000, &[("local", &local)]).await;
+        let both = t.get("/api/v1/servers/tied").await.expect(200).body;
+        assert_eq!(both["instances"].as_array().unwrap().len(), 2, "nobody saw the old one end: {both}");
+        pass(&t, 260_000, &[("local", &local)]).await;
+        let moved = t.wait("/api/v1/servers/tied", |_, body| body["instances"].as_array().unwrap().len() == 1).await;
+        assert_eq!((&moved["instances"][0]["toolbox"], &moved["phase"]), (&json!("local"), &json!("ready")));
+        drop(edge);
+    }
+
+    async fn what_must_not_run_twice_waits_for_a_lost_toolbox_until_it_is_moved_by_name(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        let body = json!({ "name": "one", "entry": EVERYTHING, "strategy": "recreate", "rollout_timeout_ms": 3_000_000 });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("one", "done").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        edge.vanish();
+        pass(&t, 60_000, &[("local", &local)]).await;
+        t.patch("/api/v1/servers/one", json!({ "environment": { "A": "1" } })).await.expect(202);
+        let until = |body: &Value, what: &str| {
+            body["rollout"]["reason"] == "toolbox_unreachable" && body["rollout"]["message"].as_str().unwrap().ends_with(what)
+        };
+        let by_name = "until `edge` is heard or removed, or the server is moved to another toolbox by name";
+        t.wait("/api/v1/servers/one", |_, body| until(body, by_name)).await;
+        pass(&t, 260_000, &[("local", &local)]).await;
+        t.wait("/api/v1/toolboxes/edge", |_, body| body["lost_at"].is_string()).await;
+        t.post("/api/v1/servers/one/stop", json!({})).await.expect(202);
+        pass(&t, 20_000, &[("local", &local)]).await;
+        let stopping = t.get("/api/v1/servers/one").await.expect(200).body;
+        assert_eq!((&stopping["phase"], &stopping["reason"]), (&json!("stopping"), &json!("toolbox_unreachable")));
+        let message = "its toolbox `edge` is gone and may still run it; it counts as stopped once `edge` is heard or removed";
+        assert_eq!(stopping["message"], message, "{stopping}");
+        t.post("/api/v1/servers/one/start", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/one", |_, body| until(body, by_name)).await;
+        pass(&t, 20_000, &[("local", &local)]).await;
+        assert_eq!(local.deeds(), ["prepare one@2", "stop one@2", "prepare one@1"]);
+        t.patch("/api/v1/servers/one", json!({ "toolbox": "local" })).await.expect(202);
+        t.wait_rollout("one", "done").await;
+        assert_eq!(local.deeds().last().unwrap(), "run one@1");
+        let _back = edge.continue_with(&t.control, toolbox_id(&t, "edge").await);
+        t.wait("/api/v1/version", |_, _| edge.deeds() == ["run one@1", "stop one@1"]).await;
+    }
+
+    async fn a_move_of_what_must_not_run_twice_goes_on_once_its_old_toolbox_is_given_up(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        t.patch("/api/v1/toolboxes/edge", json!({ "labels": { "zone": "a" } })).await.expect(200);
+        t.patch("/api/v1/toolboxes/local", json!({ "labels": { "zone": "b" } })).await.expect(200);
+        for name in ["one", "two"] {
+            let body = json!({ "name": name, "entry": EVERYTHING, "strategy": "recreate" });
+            t.post("/api/v1/servers", body).await.expect(201);
+            t.wait_rollout(name, "done").await;
+        }
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        edge.vanish();
+        pass(&t, 60_000, &[("local", &local)]).await;
+        t.patch("/api/v1/servers/one", json!({ "toolbox": "local" })).await.expect(202);
+        t.patch("/api/v1/servers/two", json!({ "toolbox_labels": { "zone": "b" } })).await.expect(202);
+        for name in ["one", "two"] {
+            let waits = t.wait(&format!("/api/v1/servers/{name}"), |_, body| body["rollout"]["reason"] == "toolbox_unreachable").await;
+            let message = waits["rollout"]["message"].as_str().unwrap();
+            assert!(message.starts_with("toolbox `edge`, last heard at 2026-11-22T12:0"), "{message}");
+            assert!(message.ends_with("until `edge` is heard, given up or removed"), "{message}");
+        }
+        pass(&t, 260_000, &[("local", &local)]).await;
+        for name in ["one", "two"] {
+            let moved = t.wait_rollout(name, "done").await;
+            assert_eq!((moved["instances"].as_array().unwrap().len(), &moved["instances"][0]["toolbox"]), (1, &json!("local")));
+        }
+        let _back = edge.continue_with(&t.control, toolbox_id(&t, "edge").await);
+        t.wait("/api/v1/version", |_, _| edge.deeds().len() == 4).await;
+    }
+
+    async fn with_recreate_a_start_waits_for_the_end_of_what_was_stopped(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "one", "entry": EVERYTHING, "strategy": "recreate" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("one", "done").await;
+        agent.let_end(false);
+        t.post("/api/v1/servers/one/stop", json!({})).await.expect(202);
+        t.post("/api/v1/servers/one/start", json!({})).await.expect(202);
+        t.wait("/api/v1/version", |_, _| agent.deeds().contains(&"prepare one@1".to_owned())).await;
+        t.wait_loop("rollout").await;
+        assert_eq!(agent.deeds(), ["run one@1", "stop one@1", "prepare one@1"]);
+        agent.let_end(true);
+        t.wait_rollout("one", "done").await;
+        assert_eq!(agent.deeds().last().unwrap(), "run one@1");
+    }
+
     async fn a_control_plane_that_was_restarted_or_held_up_waits_anew(engine) {
         let (t, _edge, local) = vanished(engine).await;
         pass(&t, 240_000, &[("local", &local)]).await;
