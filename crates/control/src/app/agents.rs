@@ -26,11 +26,11 @@ use crate::{Control, ControlError, Result, app};
 
 /// The oldest wire version that is still spoken.
 const OLDEST_PROTOCOL: u32 = 1;
-/// How long an answer is held while nothing changes.
+/// How long an answer is held while nothing changes; see [`Pace`].
 const HOLD: Duration = Duration::from_secs(25);
 /// A waiting answer looks at the store this often, in case another replica made the change.
 const LOOK: Duration = Duration::from_secs(5);
-/// `last_seen_at` is written at most this often.
+/// `last_seen_at` is written at most this often; see [`Pace`].
 const SEEN_EVERY: Duration = Duration::from_secs(15);
 /// How long an agent may keep secrets without hearing from a control plane.
 const LEASE: Duration = Duration::from_secs(24 * 3600);
@@ -363,7 +363,7 @@ async fn observe(control: &Control, organization: OrganizationId, id: ToolboxId,
     let tx = control.store().org_read(organization).await?;
     let news = News::find(&tx, id, request, now).await?;
     drop(tx);
-    let seen_due = control.fleet().write_due(id, now, SEEN_EVERY);
+    let seen_due = control.fleet().write_due(id, now, Pace::of(control).seen_every);
     if news.is_nothing() {
         if seen_due {
             let tx = control.store().system("noting that an agent was heard").await?;
@@ -572,10 +572,27 @@ fn check(lock: &Lock) -> Result<(), &'static str> {
     if digest == lock.digest { Ok(()) } else { Err("the lock's digest is not that of its content") }
 }
 
+/// How often an agent with nothing to tell is heard and that is written: well before it counts as silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    hold: Duration,
+    seen_every: Duration,
+}
+
+impl Pace {
+    fn of(control: &Control) -> Self {
+        Self::within(control.options().toolbox_silence)
+    }
+
+    fn within(silence: Duration) -> Self {
+        Self { hold: HOLD.min(silence / 2), seen_every: SEEN_EVERY.min(silence / 4) }
+    }
+}
+
 /// Waits until a toolbox should run something else than `seen`; `None` when it should not for a while.
 async fn next_desired(control: &Control, agent: Agent, seen: u64) -> Result<Option<Desired>> {
     let Agent { organization, toolbox, .. } = agent;
-    let until = Instant::now() + HOLD;
+    let until = Instant::now() + Pace::of(control).hold;
     let mut generation = control.fleet().generation(toolbox, seen);
     loop {
         generation.mark_unchanged();
