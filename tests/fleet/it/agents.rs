@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::network::Host;
 use crate::world::{Toolyard, alive, pause, processes_with, signal, test_variable};
@@ -25,6 +25,7 @@ pub(crate) struct Agent {
     host: Option<Host>,
     runs: Runs,
     settings: Vec<String>,
+    listen: Option<String>,
     real_packages: bool,
 }
 
@@ -32,12 +33,18 @@ impl Agent {
     /// An agent that is not started yet.
     pub(crate) fn new(host: Option<&Host>, runs: Runs) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        Self { child: None, dir, host: host.cloned(), runs, settings: Vec::new(), real_packages: false }
+        Self { child: None, dir, host: host.cloned(), runs, settings: Vec::new(), listen: None, real_packages: false }
     }
 
     /// The same with a setting, as `name=value`.
     pub(crate) fn with(mut self, setting: String) -> Self {
         self.settings.push(setting);
+        self
+    }
+
+    /// The same, waiting for its control plane at this address instead of dialling it.
+    pub(crate) fn listening(mut self, address: &str) -> Self {
+        self.listen = Some(address.to_owned());
         self
     }
 
@@ -91,6 +98,7 @@ impl Agent {
                 command.env("DOCKER_HOST", test_variable("TOOLYARD_TEST_DOCKER_HOST")).args(["--engine", "docker"])
             }
         };
+        command.args(self.listen.iter().flat_map(|address| ["--listen", address]));
         command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
         command
     }
@@ -167,6 +175,15 @@ impl Agent {
         }
         let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o700);
         std::fs::set_permissions(Path::new(&to), mode).expect("its mode");
+    }
+
+    /// Has it, before its start, know no other control plane than the one at this address.
+    pub(crate) fn ask_only(&self, address: &str) {
+        let path = self.data().join("identity/identity.json");
+        let text = std::fs::read_to_string(&path).expect("an identity");
+        let mut identity: Value = serde_json::from_str(&text).expect("JSON");
+        identity["addresses"] = json!([address]);
+        std::fs::write(&path, identity.to_string()).expect("the file is written");
     }
 }
 

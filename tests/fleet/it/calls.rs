@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use toolyard_client::{Client, ToolCall};
 
-use crate::world::Toolyard;
+use crate::network::Host;
+use crate::world::{Toolyard, wait_until};
 
 /// One call, as its client saw it.
 #[derive(Clone, Debug)]
@@ -58,6 +59,13 @@ impl Load {
         Self { stop, ended }
     }
 
+    /// Goes on for some seconds more, so that what a change broke would be seen, then stops.
+    pub(crate) fn settle(self, time: Duration) -> Calls {
+        let began = Instant::now();
+        wait_until(time + Duration::from_secs(1), "some more calls", || began.elapsed() >= time);
+        self.stop()
+    }
+
     /// Sends no more, waits for what is under way, and gives every call.
     pub(crate) fn stop(self) -> Calls {
         let _ = self.stop.send(());
@@ -76,11 +84,18 @@ impl Calls {
 
     /// How many each revision answered, by `FLEET_REVISION` of its environment.
     pub(crate) fn by_revision(&self, revision: &str) -> usize {
-        self.0
-            .iter()
-            .filter_map(|call| serde_json::from_str::<Value>(call.outcome.as_ref().ok()?).ok())
-            .filter(|who| who["revision"] == revision)
-            .count()
+        self.by(|who| who["revision"] == revision)
+    }
+
+    /// How many were answered on a host.
+    pub(crate) fn by_host(&self, host: &Host) -> usize {
+        let address = host.address().to_string();
+        self.by(|who| who["addresses"].as_array().is_some_and(|all| all.iter().any(|it| *it == address.as_str())))
+    }
+
+    fn by(&self, answered: impl Fn(&Value) -> bool) -> usize {
+        let answers = self.0.iter().filter_map(|call| serde_json::from_str(call.outcome.as_ref().ok()?).ok());
+        answers.filter(answered).count()
     }
 
     /// The longest time one took.

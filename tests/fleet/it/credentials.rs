@@ -225,3 +225,44 @@ fn two_agents_with_one_key_are_noticed_and_both_are_refused_until_the_owner_join
     facts.observe(format!("the owner joins again with a new token ({}), and its server answers", seconds(back)));
     facts.write();
 }
+
+#[test]
+fn two_agents_with_one_key_are_noticed_when_they_ask_different_replicas() {
+    let mut facts = Facts::of(14, "The same certificate from two agents that ask different replicas");
+    let first = Toolyard::start_on_postgres();
+    let second = first.replica();
+    let mut agent = Agent::enrolled(&first, "edge1", "", None, Runs::Processes);
+    first.deploy("far", &["--toolbox", "edge1"]);
+    let mut took = Vec::new();
+    for round in 1..=3 {
+        let told = agent.log().matches("revoked").count();
+        let mut thief = Agent::new(None, Runs::Processes);
+        agent.steal_identity(&thief);
+        thief.ask_only(second.agent_address());
+        let began = Instant::now();
+        thief.start(&second, None);
+        wait_until(Duration::from_secs(120), "both are told", || {
+            thief.log().contains("revoked") && agent.log().matches("revoked").count() > told
+        });
+        took.push(began.elapsed());
+        for toolyard in [&first, &second] {
+            wait_until(Duration::from_secs(20), "no link is left", || {
+                toolyard.toolbox("edge1")["link"]["connected"] == false
+            });
+        }
+        let audited = first.audited(|line| line["action"] == "toolbox.revoke");
+        assert_eq!(audited, round, "{:#}", first.get("/audit"));
+        thief.interrupt();
+        let rejoin = first.json(&["toolboxes", "rejoin", "edge1"]);
+        agent.kill();
+        agent.start(&first, rejoin["token"].as_str());
+        agent.wait_online(&first, "edge1");
+        wait_until(Duration::from_secs(30), "its server answers", || first.echoes("far") && second.echoes("far"));
+    }
+    assert!(took.iter().all(|took| *took < Duration::from_secs(60)), "{took:?}");
+    facts.observe(format!(
+        "two replicas on one Postgres, the owner asks one of them, the thief the other; three times: both refused with `certificate_revoked` {} after the thief's start, one line in the audit log each time",
+        took.into_iter().map(seconds).collect::<Vec<_>>().join(", ")
+    ));
+    facts.write();
+}

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::agents::{Agent, Runs, pid_of};
 use crate::facts::Facts;
-use crate::network::{Network, forbidden};
+use crate::network::Network;
 use crate::world::{Toolyard, alive, is_ready, pause, seconds};
 
 #[test]
@@ -22,7 +22,7 @@ fn a_memory_hog_is_killed_and_reported_out_of_memory_in_processes_and_in_contain
     for (toolbox, what) in [("edge1", "process"), ("docks", "container")] {
         let name = format!("hog-{toolbox}");
         let before = toolyard.deploy(&name, &["--toolbox", toolbox, "--memory", "160M"]);
-        let hog = tokio_call(&toolyard, &name);
+        let hog = toolyard.begin_call(&name, "eat", json!({ "bytes": 1_u64 << 30 }));
         let began = Instant::now();
         let (seen, reported) = loop {
             let server = toolyard.server(&name);
@@ -45,13 +45,6 @@ fn a_memory_hog_is_killed_and_reported_out_of_memory_in_processes_and_in_contain
         assert_ne!(pid_of(&after), pid_of(&before));
     }
     facts.write();
-}
-
-fn tokio_call(toolyard: &Toolyard, name: &str) -> tokio::task::JoinHandle<(Duration, Result<String, String>)> {
-    let (client, path) = (toolyard.client.clone(), format!("/mcp/default/servers/{name}"));
-    toolyard
-        .runtime
-        .spawn(async move { crate::calls::call(&client, &path, "eat", json!({ "bytes": 1_u64 << 30 })).await })
 }
 
 /// Something to reach: a listener that counts who came.
@@ -82,10 +75,8 @@ impl Target {
 
 #[test]
 fn a_server_reaches_the_hosts_it_may_and_no_others_whatever_it_tries() {
-    let mut facts = Facts::of(9, "Egress `none` and listed hosts, tried with real sockets");
-    if forbidden("that egress rules hold") {
-        return;
-    }
+    let facts = Facts::of(9, "Egress `none` and listed hosts, tried with real sockets");
+    let Some(mut facts) = facts.on_hosts("that egress rules hold") else { return };
     // An address of this machine that is not loopback, as every other host has one.
     let network = Network::new();
     let toolyard = Toolyard::start_on(&network);

@@ -1,7 +1,7 @@
 //! Hosts as network namespaces on a bridge of the test's own.
 //!
 //! They need root and a kernel that lets us. Where it does not, `TOOLYARD_FLEET_NO_NETNS=1` lets the tests that need
-//! them end early, and each then says what it did not prove.
+//! them end early, and `make fleet` then says what was not proven instead of writing the report.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
@@ -19,16 +19,13 @@ pub(crate) struct Network {
 pub(crate) struct Host {
     pub(crate) name: String,
     cable: String,
+    address: IpAddr,
 }
 
 /// Whether this machine is said to have no network namespaces.
 #[expect(clippy::disallowed_methods, reason = "the test's own environment, not a setting")]
-pub(crate) fn forbidden(not_proven: &str) -> bool {
-    let forbidden = std::env::var("TOOLYARD_FLEET_NO_NETNS").is_ok_and(|value| value == "1");
-    if forbidden {
-        eprintln!("NOT PROVEN on this machine, which has no network namespaces: {not_proven}");
-    }
-    forbidden
+pub(crate) fn forbidden() -> bool {
+    std::env::var("TOOLYARD_FLEET_NO_NETNS").is_ok_and(|value| value == "1")
 }
 
 impl Network {
@@ -73,7 +70,7 @@ impl Network {
         ip(&["-n", &name, "addr", "add", &format!("{address}/24"), "dev", "eth0"]);
         ip(&["-n", &name, "link", "set", "eth0", "up"]);
         ip(&["-n", &name, "link", "set", "lo", "up"]);
-        Host { name, cable }
+        Host { name, cable, address }
     }
 }
 
@@ -102,9 +99,35 @@ impl Host {
         ip(&["link", "set", &self.cable, "up"]);
     }
 
+    /// Its address.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// From now on nothing leaves this host but answers from port `answers`, and what goes to port `reaches` elsewhere.
+    pub(crate) fn forbid_dialling(&self, answers: u16, reaches: u16) {
+        for (preference, what) in [
+            ("10", &["ipproto", "tcp", "sport", &answers.to_string(), "lookup", "main"][..]),
+            ("11", &["ipproto", "tcp", "dport", &reaches.to_string(), "lookup", "main"]),
+            ("12", &["prohibit"]),
+        ] {
+            ip(&[&["-n", &self.name, "rule", "add", "pref", preference], what].concat());
+        }
+    }
+
+    /// Every TCP connection whose own end is not at `port`: those that were dialled from here.
+    pub(crate) fn dialled(&self, port: u16) -> Vec<String> {
+        let own = format!("{}:{port}", self.address);
+        self.sockets(&["-tnpH"]).into_iter().filter(|line| line.split_whitespace().nth(3) != Some(&own)).collect()
+    }
+
     /// Every TCP socket that listens on this host, as `ss` says.
     pub(crate) fn listeners(&self) -> Vec<String> {
-        let output = self.command("ss").args(["-ltnpH"]).output().expect("ss runs");
+        self.sockets(&["-ltnpH"])
+    }
+
+    fn sockets(&self, which: &[&str]) -> Vec<String> {
+        let output = self.command("ss").args(which).output().expect("ss runs");
         assert!(output.status.success(), "ss: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }

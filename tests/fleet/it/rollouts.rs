@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::agents::{Agent, Runs, pid_of};
 use crate::calls::{Calls, Load};
 use crate::facts::Facts;
-use crate::world::{Toolyard, is_ready, seconds, wait_until};
+use crate::world::{Toolyard, is_ready, places, seconds, wait_until};
 
 const PER_SECOND: u32 = 50;
 
@@ -24,13 +24,6 @@ fn update(toolyard: &Toolyard, name: &str, options: &[&str]) -> Value {
     let rollout = toolyard.json(&["rollout", "status", name]);
     assert_ne!(rollout["state"], "progressing", "{rollout:#}");
     rollout
-}
-
-/// Calls for some seconds more, so that what a switch broke would be seen.
-fn settle(load: Load, time: Duration) -> Calls {
-    let began = Instant::now();
-    wait_until(time + Duration::from_secs(1), "some more calls", || began.elapsed() >= time);
-    load.stop()
 }
 
 #[test]
@@ -52,7 +45,7 @@ fn a_revision_that_crashes_loses_a_tool_or_answers_too_slowly_fails_no_call() {
         let began = Instant::now();
         let rollout = update(&toolyard, name, options);
         let took = began.elapsed();
-        let calls = settle(load, Duration::from_secs(2));
+        let calls = load.settle(Duration::from_secs(2));
         assert_eq!(rollout["state"], "rolled_back", "{rollout:#}");
         let reason = rollout["reason"].as_str().unwrap_or_default();
         assert!(reasons.contains(&reason), "{rollout:#}");
@@ -85,7 +78,7 @@ fn a_good_revision_replaces_another_and_fails_no_call() {
     let rollout = update(&toolyard, "fine", &["--set-env", "FLEET_REVISION=2"]);
     assert_eq!(rollout["state"], "done", "{rollout:#}");
     let took = began.elapsed();
-    let calls = settle(load, Duration::from_secs(3));
+    let calls = load.settle(Duration::from_secs(3));
     assert!(calls.failed().is_empty(), "{:?}", calls.failed());
     let (old, new) = (calls.by_revision("1"), calls.by_revision("2"));
     assert!(old > 0 && new > 0 && old + new == calls.0.len(), "{old} + {new} of {}", calls.0.len());
@@ -109,7 +102,7 @@ fn a_revision_that_crashes_a_second_after_the_switch_is_taken_back_with_only_cal
     let rollout = update(&toolyard, "late", &["--arg", "crash-after=1000", "--set-env", "FLEET_REVISION=2"]);
     let took = began.elapsed();
     assert_eq!(rollout["state"], "rolled_back", "{rollout:#}");
-    let calls = settle(load, Duration::from_secs(3));
+    let calls = load.settle(Duration::from_secs(3));
     let failed = calls.failed();
     // What is allowed: calls in flight, and those sent until the switch back; each with a code.
     let span =
@@ -151,7 +144,7 @@ fn a_canary_of_ten_per_cent_gets_a_hundred_of_a_thousand_calls() {
         answer.is_ok_and(|who| who.contains("\"revision\":\"2\""))
     });
     let load = Load::start(&toolyard, "bird", 100);
-    let calls = settle(load, Duration::from_secs(10));
+    let calls = load.settle(Duration::from_secs(10));
     let first: Vec<_> = calls.0.iter().take(1000).cloned().collect();
     let thousand = Calls(first);
     assert_eq!((thousand.0.len(), thousand.failed().len()), (1000, 0), "{:?}", thousand.failed());
@@ -164,7 +157,7 @@ fn a_canary_of_ten_per_cent_gets_a_hundred_of_a_thousand_calls() {
     let load = Load::start(&toolyard, "bird", PER_SECOND);
     toolyard.json(&["rollout", "promote", "bird"]);
     let ended = toolyard.wait_server("bird", "promoted", |server| server["rollout"]["state"] == "done");
-    let calls = settle(load, Duration::from_secs(2));
+    let calls = load.settle(Duration::from_secs(2));
     assert!(calls.failed().is_empty(), "{:?}", calls.failed());
     assert_eq!(ended["revision"], 2, "{ended:#}");
     facts.observe(format!("`rollout promote` under {PER_SECOND} calls a second: {} calls, 0 failed", calls.0.len()));
@@ -179,16 +172,6 @@ fn replicas_spread_over_toolboxes_and_a_drain_moves_them_without_a_failed_call()
         ["edge1", "edge2", "edge3"].map(|name| Agent::enrolled(&toolyard, name, "zone=a", None, Runs::Processes));
     let server =
         toolyard.deploy("many", &["--toolbox-labels", "zone=a", "--replicas", "3", "--set-env", "FLEET_REVISION=1"]);
-    let places = |server: &Value| {
-        let mut places: Vec<_> = server["instances"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|it| it["toolbox"].as_str().map(str::to_owned))
-            .collect();
-        places.sort();
-        places
-    };
     assert_eq!(places(&server), ["edge1", "edge2", "edge3"], "{server:#}");
     facts.observe("`--replicas 3` with labels that three toolboxes have: one instance on each");
 
@@ -200,7 +183,7 @@ fn replicas_spread_over_toolboxes_and_a_drain_moves_them_without_a_failed_call()
         is_ready(server) && places.len() == 3 && !places.iter().any(|place| place == "edge2")
     });
     let took = began.elapsed();
-    let calls = settle(load, Duration::from_secs(2));
+    let calls = load.settle(Duration::from_secs(2));
     assert!(calls.failed().is_empty(), "{:?}", calls.failed());
     facts.observe(format!(
         "`toolboxes drain edge2` under {PER_SECOND} calls a second: its instance serves elsewhere after {} ({}); {} calls, 0 failed",

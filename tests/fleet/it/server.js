@@ -2,9 +2,11 @@
 // The fleet's test server. Its arguments say what is wrong with it; fixture.rs has the list.
 "use strict";
 const net = require("node:net");
+const os = require("node:os");
 const readline = require("node:readline");
 
 const wrong = new Map(process.argv.slice(2).map((word) => [...word.split("="), ""].slice(0, 2)));
+const addresses = Object.values(os.networkInterfaces()).flatMap((all) => all.map(({ address }) => address));
 const eaten = [];
 let armed = false;
 
@@ -29,7 +31,7 @@ async function firstLine(socket) {
 
 const tools = {
   echo: async ({ message }) => text(message),
-  who: async () => text(JSON.stringify({ pid: process.pid, revision: process.env.FLEET_REVISION ?? "" })),
+  who: async () => text(JSON.stringify({ pid: process.pid, revision: process.env.FLEET_REVISION ?? "", addresses })),
   wait: async ({ ms }) => (await pause(ms), text("waited")),
   exit: async ({ code }) => process.exit(code),
   eat: async ({ bytes }) => {

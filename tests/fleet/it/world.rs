@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -28,6 +30,7 @@ pub(crate) struct Toolyard {
     listen: SocketAddr,
     agent_listen: String,
     settings: Vec<String>,
+    database: Option<Arc<Database>>,
     registry: Registry,
     child: Option<Child>,
 }
@@ -45,20 +48,46 @@ impl Toolyard {
 
     /// The same with settings, as `name=value`.
     pub(crate) fn start_at(address: IpAddr, settings: &[&str]) -> Self {
-        Self::start_listening(Ipv4Addr::LOCALHOST.into(), address, settings)
+        Self::prepare(Ipv4Addr::LOCALHOST.into(), address, settings).first()
     }
 
     /// Reached by clients, agents and package clients at this machine's address on a network.
     pub(crate) fn start_open(network: &Network) -> Self {
-        Self::start_listening(network.address(), network.address(), &[])
+        Self::prepare(network.address(), network.address(), &[]).first()
     }
 
-    fn start_listening(clients: IpAddr, address: IpAddr, settings: &[&str]) -> Self {
+    /// On a Postgres of the test's own, so that there can be replicas.
+    pub(crate) fn start_on_postgres() -> Self {
+        let localhost = Ipv4Addr::LOCALHOST.into();
+        let mut toolyard = Self::prepare(localhost, localhost, &[]);
+        toolyard.database = Some(Arc::new(Database::create()));
+        toolyard.first()
+    }
+
+    /// Another replica on the same database, with the same master key.
+    pub(crate) fn replica(&self) -> Self {
+        let mut replica = Self::prepare(self.listen.ip(), self.listen.ip(), &[]);
+        replica.database.clone_from(&self.database);
+        let key = |toolyard: &Self| toolyard.dir.path().join("data/vault.key");
+        std::fs::create_dir(replica.dir.path().join("data")).expect("a data directory");
+        std::fs::copy(key(self), key(&replica)).expect("the master key");
+        replica.serve();
+        replica
+    }
+
+    /// Starts it for the first time.
+    fn first(mut self) -> Self {
+        self.serve();
+        self.publish_fixture();
+        self
+    }
+
+    fn prepare(clients: IpAddr, address: IpAddr, settings: &[&str]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let listen = SocketAddr::from((clients, free_port(clients)));
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");
         let client = Client::new(http.clone(), &format!("http://{listen}"), Some(Secret::new(KEY)));
-        let mut toolyard = Self {
+        Self {
             client,
             http,
             runtime: runtime.expect("a runtime"),
@@ -66,12 +95,10 @@ impl Toolyard {
             listen,
             agent_listen: format!("{address}:{}", free_port(address)),
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            database: None,
             registry: Registry::start(if address.is_loopback() { Ipv4Addr::LOCALHOST.into() } else { address }),
             child: None,
-        };
-        toolyard.serve();
-        toolyard.publish_fixture();
-        toolyard
+        }
     }
 
     /// The program that is tested.
@@ -125,6 +152,9 @@ impl Toolyard {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
+        if let Some(database) = &self.database {
+            command.env("TOOLYARD_DATABASE_URL", &database.0);
+        }
         self.child = Some(command.spawn().expect("toolyard starts"));
         let until = Instant::now() + PATIENCE;
         while self.try_get("/servers").is_err() {
@@ -201,6 +231,12 @@ impl Toolyard {
         self.runtime.block_on(read).expect("metrics")
     }
 
+    /// `PORT` of the registry that agents install packages from.
+    pub(crate) fn registry_port(&self) -> u16 {
+        let url = self.registry.url().parse::<reqwest::Url>().expect("a URL");
+        url.port().expect("a port")
+    }
+
     /// Where a test may keep files.
     pub(crate) fn directory(&self) -> &Path {
         self.dir.path()
@@ -210,7 +246,13 @@ impl Toolyard {
     #[track_caller]
     pub(crate) fn enroll(&self, name: &str, labels: &str) -> String {
         let labels = if labels.is_empty() { vec![] } else { vec!["--labels", labels] };
-        let enrolled = self.json(&[&["toolboxes", "enroll", name], &labels[..]].concat());
+        self.enroll_with(name, &labels)
+    }
+
+    /// A new toolbox with options of the command; its join token.
+    #[track_caller]
+    pub(crate) fn enroll_with(&self, name: &str, options: &[&str]) -> String {
+        let enrolled = self.json(&[&["toolboxes", "enroll", name], options].concat());
         let token = enrolled["token"].as_str().expect("a token").to_owned();
         assert!(enrolled["command"].as_str().expect("a command").contains(&token), "{enrolled:#}");
         token
@@ -256,9 +298,43 @@ impl Toolyard {
         self.runtime.block_on(crate::calls::call(&self.client, &path, tool, arguments))
     }
 
+    /// The same, without waiting for it.
+    pub(crate) fn begin_call(
+        &self,
+        server: &str,
+        tool: &'static str,
+        arguments: Value,
+    ) -> tokio::task::JoinHandle<(Duration, Result<String, String>)> {
+        let (client, path) = (self.client.clone(), format!("/mcp/default/servers/{server}"));
+        self.runtime.spawn(async move { crate::calls::call(&client, &path, tool, arguments).await })
+    }
+
     /// Whether a call arrives and comes back.
     pub(crate) fn echoes(&self, server: &str) -> bool {
         self.call(server, "echo", json!({ "message": "hello" })).1.is_ok_and(|text| text.contains("hello"))
+    }
+
+    /// Waits for an event of this kind about this subject, from the first event of all on; its data.
+    #[track_caller]
+    pub(crate) fn wait_event(&self, kind: &str, subject: &str) -> Value {
+        let found = async {
+            let mut stream = self.client.stream("/events", &json!({ "after": 0 })).await.expect("events");
+            let mut text = Vec::new();
+            while let Some(chunk) = stream.chunk().await.expect("more events") {
+                text.extend_from_slice(&chunk);
+                let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                let lines: Vec<_> = text.drain(..whole).collect();
+                let lines = String::from_utf8(lines).expect("text");
+                let mut events =
+                    lines.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data:")?).ok());
+                if let Some(event) = events.find(|event| event["kind"] == kind && event["subject"] == subject) {
+                    return event["data"].clone();
+                }
+            }
+            panic!("the stream ended without {kind} of {subject}");
+        };
+        let found = async { tokio::time::timeout(PATIENCE, found).await };
+        self.runtime.block_on(found).unwrap_or_else(|_| panic!("no {kind} of {subject}\n{}", self.log_text()))
     }
 
     /// The lines of the audit log that say this.
@@ -277,6 +353,41 @@ impl Drop for Toolyard {
             }
         }
     }
+}
+
+/// A Postgres database, by its URL. Dropped with it.
+struct Database(String);
+
+impl Database {
+    fn create() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let admin = test_variable("TOOLYARD_TEST_POSTGRES_URL");
+        let name = format!("fleet_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        psql(&format!("CREATE DATABASE {name}"));
+        let (base, _) = admin.rsplit_once('/').expect("a URL with a database");
+        Self(format!("{base}/{name}"))
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (_, name) = self.0.rsplit_once('/').expect("a URL with a database");
+        psql(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+    }
+}
+
+fn psql(sql: &str) {
+    let admin = test_variable("TOOLYARD_TEST_POSTGRES_URL");
+    let status = Command::new("psql").args(["-q", "-d", &admin, "-c", sql]).status().expect("psql runs");
+    assert!(status.success(), "psql: {sql}");
+}
+
+/// The toolboxes of a server's instances, in order.
+pub(crate) fn places(server: &Value) -> Vec<String> {
+    let instances = server["instances"].as_array().into_iter().flatten();
+    let mut places: Vec<_> = instances.filter_map(|it| it["toolbox"].as_str().map(str::to_owned)).collect();
+    places.sort();
+    places
 }
 
 /// Whether every instance of a server that should run is ready.

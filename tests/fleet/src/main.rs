@@ -1,4 +1,7 @@
 //! Writes what the fleet's scenarios observed as one page: `toolyard-fleet-report DIRECTORY FILE`.
+//!
+//! Where a scenario was left out, because this machine has no network namespaces, the file stays as it is: it would prove
+//! less than it says. What was not proven, and what was, are printed instead.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,7 +17,28 @@ fn main() -> Result<()> {
     };
     let facts = read(Path::new(directory))?;
     ensure!(!facts.is_empty(), "no scenario left facts in {}", Path::new(directory).display());
-    std::fs::write(file, page(&facts)).with_context(|| format!("while writing {}", Path::new(file).display()))
+    let page = page(&facts);
+    println!("{page}");
+    let file = Path::new(file);
+    if let Some(text) = left_out(&facts) {
+        eprintln!("{text}{} is left as it was.", file.display());
+        return Ok(());
+    }
+    std::fs::write(file, page).with_context(|| format!("while writing {}", file.display()))
+}
+
+/// What was not proven, unless everything was.
+fn left_out(facts: &[Value]) -> Option<String> {
+    let claims = facts.iter().filter_map(|fact| Some((fact["scenario"].as_str()?, fact["left_out"].as_str()?)));
+    let lines: Vec<_> = claims.map(|(scenario, claim)| format!("  - {scenario}: {claim}\n")).collect();
+    let text = format!(
+        "\nNOT PROVEN: {} of {} scenarios were left out, because this machine is said to have no network namespaces \
+         (TOOLYARD_FLEET_NO_NETNS=1):\n{}",
+        lines.len(),
+        facts.len(),
+        lines.concat()
+    );
+    (!lines.is_empty()).then_some(text)
 }
 
 fn read(directory: &Path) -> Result<Vec<Value>> {
@@ -42,6 +66,9 @@ fn page(facts: &[Value]) -> String {
     );
     for fact in facts {
         let _ = writeln!(page, "\n## {}\n", fact["scenario"].as_str().unwrap_or_default());
+        if let Some(claim) = fact["left_out"].as_str() {
+            let _ = writeln!(page, "- **not proven here**: {claim}");
+        }
         for observed in fact["observed"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             let _ = writeln!(page, "- {observed}");
         }
@@ -70,5 +97,13 @@ mod tests {
         let page = page(&read(dir.path()).expect("facts"));
         let (first, second) = (page.find("## first\n\n- 1 s"), page.find("## second\n\n- 2 s"));
         assert!(first.is_some() && first < second && page.contains("on 2026-01-02"), "{page}");
+    }
+    #[test]
+    fn what_was_left_out_is_named() {
+        let shown = json!({ "scenario": "first", "observed": ["1 s"] });
+        let hidden = json!({ "scenario": "second", "left_out": "that it heals" });
+        assert_eq!(left_out(std::slice::from_ref(&shown)), None);
+        let text = left_out(&[shown, hidden]).expect("something was left out");
+        assert!(text.contains("NOT PROVEN: 1 of 2") && text.contains("  - second: that it heals\n"), "{text}");
     }
 }
