@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use toolyard_link::{Channel, Links, Replicas};
 use toolyard_types::agent::Usage;
+use toolyard_types::api::servers::OfferFailure;
 use toolyard_types::snapshot::Snapshot;
 use toolyard_types::{Clock, InstanceId, Name, ReplicaId, Timestamp, ToolboxId};
 
@@ -23,6 +24,9 @@ const SAMPLES_FOR: Duration = Duration::from_secs(3600);
 /// Samples of one instance: those of the time they are kept for.
 const SAMPLES: usize = 240;
 
+/// How much of an error is kept, in characters.
+const LONGEST_FAILURE: usize = 500;
+
 /// The in-memory side of toolboxes.
 pub(crate) struct Fleet {
     /// This process among the replicas.
@@ -35,6 +39,8 @@ pub(crate) struct Fleet {
     agent_addresses: RwLock<Vec<String>>,
     /// Where agents listen, by toolbox.
     offered_to: watch::Sender<BTreeMap<ToolboxId, String>>,
+    /// Why agents that listen have no connection from here. Bounded: one for each that listens.
+    offer_failures: Mutex<HashMap<ToolboxId, OfferFailure>>,
     remote_client: OnceLock<toolyard_mcp::http::Client>,
     /// What instances use, by toolbox: a report replaces the one before.
     usage: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Usage>>>,
@@ -80,6 +86,7 @@ impl Fleet {
             links: RwLock::default(),
             agent_addresses: RwLock::default(),
             offered_to: watch::Sender::default(),
+            offer_failures: Mutex::default(),
             remote_client: OnceLock::new(),
             usage: Mutex::default(),
             samples: Mutex::default(),
@@ -121,9 +128,16 @@ impl Fleet {
     pub(crate) fn learn_addresses(&self, addresses: BTreeMap<ToolboxId, String>) {
         self.offered_to.send_if_modified(|known| {
             let differs = *known != addresses;
+            locked(&self.offer_failures)
+                .retain(|toolbox, _| addresses.get(toolbox).is_some_and(|address| known.get(toolbox) == Some(address)));
             *known = addresses;
             differs
         });
+    }
+
+    /// Why an agent that listens has no connection from here.
+    pub(crate) fn offer_failure(&self, toolbox: ToolboxId) -> Option<OfferFailure> {
+        locked(&self.offer_failures).get(&toolbox).cloned()
     }
 
     /// Whether it is time to write that an agent was heard; assumes that the caller does.
@@ -275,6 +289,20 @@ impl Control {
     #[must_use]
     pub fn listening_agents(&self) -> watch::Receiver<BTreeMap<ToolboxId, String>> {
         self.fleet().offered_to.subscribe()
+    }
+
+    /// Notes how offering a connection to a toolbox's agent went, and with what error, for people who look at the toolbox.
+    pub fn note_offer(&self, toolbox: ToolboxId, failure: Option<&str>) {
+        let mut failures = locked(&self.fleet().offer_failures);
+        let Some(failure) = failure else {
+            failures.remove(&toolbox);
+            return;
+        };
+        let before = failures.get(&toolbox).map_or(0, |known| known.failures);
+        let shown = |c: char| if c.is_control() { ' ' } else { c };
+        let message = failure.chars().take(LONGEST_FAILURE).map(shown).collect();
+        let failure = OfferFailure { message, at: self.clock().now(), failures: before.saturating_add(1) };
+        failures.insert(toolbox, failure);
     }
 
     /// Gives the client that remote MCP servers are probed with, the gateway's own; the first one given stays.

@@ -6,18 +6,14 @@ use std::time::Duration;
 
 use http::{Request, Response, Uri};
 use hyper::client::conn::http2;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
-use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use toolyard_types::ReplicaId;
-use tower::Service;
 use tower::util::BoxCloneSyncService;
 
 use crate::offer::Offers;
+use crate::outgoing::Outgoing;
 use crate::swap::{KEEP_ALIVE, KEEP_ALIVE_TIMEOUT};
 use crate::tls::{self, AgentKey, DialledStream, SERVER_NAME, TlsError};
 use crate::{Body, Channel, LinkError};
@@ -70,7 +66,7 @@ pub struct Dialler(Arc<Inner>);
 struct Inner {
     addresses: Vec<(String, Uri)>,
     options: DialOptions,
-    matcher: Option<Matcher>,
+    outgoing: Outgoing,
     config: RwLock<Arc<rustls::ClientConfig>>,
     /// Rises when the certificate is another one.
     renewed: watch::Sender<u64>,
@@ -88,7 +84,7 @@ impl std::fmt::Debug for Dialler {
 }
 
 /// `host:port` as URI; the scheme is what a proxy setting is looked up by.
-fn target(address: &str) -> Result<Uri, DialError> {
+pub(crate) fn target(address: &str) -> Result<Uri, DialError> {
     let wrong = || DialError::Address(address.to_owned());
     let uri: Uri = format!("https://{address}/").parse().map_err(|_| wrong())?;
     let good = uri.authority().is_some_and(|authority| {
@@ -116,13 +112,12 @@ impl Dialler {
         if let Some(offers) = &options.offers {
             offers.set_config(config.clone());
         }
-        let no_proxy = options.no_proxy.clone().unwrap_or_default();
-        let matcher = options.proxy.clone().map(|proxy| Matcher::builder().all(proxy).no(no_proxy).build());
+        let outgoing = Outgoing::new(options.proxy.as_deref(), options.no_proxy.as_deref());
         Ok(Self(Arc::new(Inner {
             addresses,
             config: RwLock::new(config),
             options,
-            matcher,
+            outgoing,
             renewed: watch::Sender::new(0),
             current: watch::Sender::new(0),
             shared: tokio::sync::Mutex::default(),
@@ -198,7 +193,7 @@ impl Dialler {
         let failed = |error: Box<dyn std::error::Error + Send + Sync>| DialError::Connect(address.to_owned(), error);
         let config = self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone();
         let connect = async {
-            let stream = self.open(uri).await?;
+            let stream = self.0.outgoing.open(uri).await?;
             stream.set_nodelay(true)?;
             let name = ServerName::try_from(SERVER_NAME)?;
             Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
@@ -209,21 +204,6 @@ impl Dialler {
             Ok(connected) => connected.map_err(failed),
             Err(elapsed) => Err(failed(Box::new(elapsed))),
         }
-    }
-
-    /// A TCP connection, through the proxy where there is one for this host.
-    async fn open(&self, uri: &Uri) -> Result<TcpStream, Box<dyn std::error::Error + Send + Sync>> {
-        let mut direct = HttpConnector::new();
-        direct.enforce_http(false);
-        let Some(through) = self.0.matcher.as_ref().and_then(|matcher| matcher.intercept(uri)) else {
-            return Ok(direct.call(uri.clone()).await?.into_inner());
-        };
-        let tunnel = Tunnel::new(through.uri().clone(), direct);
-        let mut tunnel = match through.basic_auth() {
-            Some(auth) => tunnel.with_auth(auth.clone()),
-            None => tunnel,
-        };
-        Ok(tunnel.call(uri.clone()).await?.into_inner())
     }
 
     /// A connection to the address that answered last, or to the next one that does.

@@ -30,6 +30,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use toolyard_types::ReplicaId;
 
+use crate::dial::target;
+use crate::outgoing::{self, Outgoing};
 use crate::tls::{AcceptedStream, Acceptor, DialledStream, PeerIdentity, SERVER_NAME, TlsError};
 
 /// What an offered connection begins with.
@@ -324,6 +326,9 @@ pub enum OfferError {
     /// Nobody accepts connections there.
     #[error("cannot connect to {0}")]
     Connect(SocketAddr, #[source] std::io::Error),
+    /// The proxy makes no connection there.
+    #[error("cannot connect to {0} through the proxy")]
+    Proxy(String, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// Nobody accepts them in time.
     #[error("{0} did not accept the connection in time")]
     Timeout(String),
@@ -338,8 +343,8 @@ pub enum OfferError {
 /// A connection that an agent may take, as the control plane has it.
 pub type OfferedStream = BufReader<AcceptedStream>;
 
-/// Opens a connection to the agent at `address` (`host:port`) and offers it; tells who is there, as
-/// [`Acceptor::accept`] does.
+/// Opens a connection to the agent at `address` (`host:port`), through the proxy where there is one for it, and offers it;
+/// tells who is there, as [`Acceptor::accept`] does.
 ///
 /// # Errors
 /// When nobody listens there in time, or it is no agent of ours.
@@ -347,8 +352,9 @@ pub async fn offer(
     address: &str,
     replica: ReplicaId,
     acceptor: &Acceptor,
+    outgoing: &Outgoing,
 ) -> Result<(OfferedStream, Option<PeerIdentity>), OfferError> {
-    let mut stream = match tokio::time::timeout(CONNECT_TIMEOUT, open(address)).await {
+    let mut stream = match tokio::time::timeout(CONNECT_TIMEOUT, open(address, outgoing)).await {
         Ok(opened) => opened?,
         Err(_) => return Err(OfferError::Timeout(address.to_owned())),
     };
@@ -360,8 +366,17 @@ pub async fn offer(
     Ok((BufReader::new(stream), peer))
 }
 
-async fn open(address: &str) -> Result<TcpStream, OfferError> {
+async fn open(address: &str, outgoing: &Outgoing) -> Result<TcpStream, OfferError> {
     let nowhere = || OfferError::Address(address.to_owned());
+    let to = target(address).map_err(|_| nowhere())?;
+    if let Some(proxy) = outgoing.proxy(&to) {
+        // A name is the proxy's to resolve, and what it leads to the proxy's to decide.
+        let literal = to.host().and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+        if literal.is_some_and(|literal| !may_be_agent(literal)) {
+            return Err(nowhere());
+        }
+        return outgoing::through(&proxy, &to).await.map_err(|error| OfferError::Proxy(address.to_owned(), error));
+    }
     // Names are looked at where they lead when they are used: one that changes does not get past this.
     let found = tokio::net::lookup_host(address).await.map_err(|_| nowhere())?;
     let mut last = nowhere();
@@ -474,7 +489,7 @@ mod tests {
         }
 
         async fn offer(&self) -> (OfferedStream, Option<PeerIdentity>) {
-            offer(&self.address(), self.replica, &self.acceptor).await.expect("an offer")
+            offer(&self.address(), self.replica, &self.acceptor, &Outgoing::default()).await.expect("an offer")
         }
     }
 
@@ -510,7 +525,8 @@ mod tests {
         let world = World::new().await;
         let other = ReplicaId::generate();
         let (_first, _) = world.offer().await;
-        let (mut second, _) = offer(&world.address(), other, &world.acceptor).await.expect("an offer");
+        let (mut second, _) =
+            offer(&world.address(), other, &world.acceptor, &Outgoing::default()).await.expect("an offer");
         let mut replicas = world.offers.replicas();
         let named = replicas.wait_for(|names| names.len() == 2).await.expect("named").clone();
         assert!(named.contains(&other.to_string()) && named.contains(&world.replica.to_string()));
@@ -565,7 +581,7 @@ mod tests {
         let clock = Clock::system();
         let other = Arc::new(Authority::generate(clock.now()).expect("a CA"));
         let other = Acceptor::new(other, clock).expect("TLS");
-        let refused = offer(&world.address(), world.replica, &other).await;
+        let refused = offer(&world.address(), world.replica, &other, &Outgoing::default()).await;
         assert!(matches!(refused, Err(OfferError::Tls(_))), "{:?}", refused.map(|_| ()));
 
         // Our own listener, as somebody in between could pass it on: good TLS, and no word of a replica.
@@ -613,7 +629,52 @@ mod tests {
         }
         let clock = Clock::system();
         let acceptor = Acceptor::new(Arc::new(Authority::generate(clock.now()).expect("a CA")), clock).expect("TLS");
-        let refused = offer("169.254.169.254:80", ReplicaId::generate(), &acceptor).await;
-        assert!(matches!(refused, Err(OfferError::Address(_))));
+        let proxied = Outgoing::new(Some("http://127.0.0.1:9"), None);
+        for outgoing in [Outgoing::default(), proxied] {
+            for address in ["169.254.169.254:80", "[fe80::1]:80"] {
+                let refused = offer(address, ReplicaId::generate(), &acceptor, &outgoing).await;
+                assert!(matches!(refused, Err(OfferError::Address(_))), "{address}");
+            }
+        }
+    }
+
+    /// A proxy that connects everything asked of it by `CONNECT` to one place, and tells what it was asked.
+    async fn proxy(to: SocketAddr) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (told, asked) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.expect("a request"));
+                }
+                let _ = told.send(String::from_utf8(head).expect("text"));
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("sent");
+                let mut there = TcpStream::connect(to).await.expect("a connection");
+                tokio::spawn(async move { tokio::io::copy_bidirectional(&mut stream, &mut there).await });
+            }
+        });
+        (address, asked)
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_the_way_to_an_agent_except_to_hosts_without_it() {
+        let world = World::new().await;
+        let (proxy, mut asked) = proxy(world.offers.address()).await;
+        let url = format!("http://me:secret@{proxy}");
+        let outgoing = Outgoing::new(Some(&url), Some("127.0.0.1"));
+        let through = offer("edge.example:8082", world.replica, &world.acceptor, &outgoing).await;
+        let (mut offered, _) = through.expect("an offer");
+        let asked_for = asked.recv().await.expect("it was asked");
+        assert!(asked_for.starts_with("CONNECT edge.example:8082 HTTP/1.1\r\n"), "{asked_for}");
+        assert!(asked_for.to_lowercase().contains("proxy-authorization: basic bwu6c2vjcmv0"), "{asked_for}");
+        let mut taken = world.dialler.connect_any().await.expect("a connection");
+        taken.write_all(b"x").await.expect("sent");
+        taken.flush().await.expect("sent");
+        assert_eq!(wait_taken(&mut offered).await, Waited::Taken);
+        offer(&world.address(), world.replica, &world.acceptor, &outgoing).await.expect("an offer without the proxy");
+        assert!(asked.try_recv().is_err());
+        assert!(!format!("{outgoing:?}").contains("secret"));
     }
 }

@@ -12,10 +12,12 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rand::Rng;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use toolyard_control::Control;
 use toolyard_link::tls::{Acceptor, PeerIdentity};
-use toolyard_link::{OfferError, OfferedStream, Waited, offer, wait_taken};
-use toolyard_types::{ReplicaId, ToolboxId};
+use toolyard_link::{OfferError, OfferedStream, Outgoing, Waited, offer, wait_taken};
+use toolyard_types::ToolboxId;
 
+use crate::agent::chain;
 use crate::listen::{builder, hold};
 
 /// The pause after a failure: grows to the longest, with a random part, so that agents are not asked all at once.
@@ -29,8 +31,9 @@ const LEAST_PAUSE: Duration = Duration::from_millis(20);
 /// What every offered connection needs.
 #[derive(Clone)]
 struct Offering {
-    replica: ReplicaId,
+    control: Control,
     acceptor: Acceptor,
+    outgoing: Outgoing,
     router: Router,
     builder: Builder<TokioExecutor>,
     graceful: Arc<GracefulShutdown>,
@@ -48,17 +51,19 @@ enum Refused {
     Closed,
 }
 
-/// Offers connections to every agent in `listening` until `draining` turns true, then until every request under way has
+/// Offers connections to every agent that listens until `draining` turns true, then until every request under way has
 /// ended.
 pub(crate) async fn keep(
-    replica: ReplicaId,
-    mut listening: watch::Receiver<BTreeMap<ToolboxId, String>>,
+    control: Control,
     router: Router,
     acceptor: Acceptor,
+    outgoing: Outgoing,
     mut draining: watch::Receiver<bool>,
 ) {
+    let mut listening = control.listening_agents();
     let (graceful, tracker) = (Arc::new(GracefulShutdown::new()), TaskTracker::new());
-    let offering = Offering { replica, acceptor, router, builder: builder(), graceful, tracker: tracker.clone() };
+    let offering =
+        Offering { control, acceptor, outgoing, router, builder: builder(), graceful, tracker: tracker.clone() };
     // Aborted when dropped: what was taken goes on, in tasks of its own.
     let mut agents: BTreeMap<ToolboxId, (String, AbortOnDropHandle<()>)> = BTreeMap::new();
     loop {
@@ -93,11 +98,13 @@ impl Offering {
         loop {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&taken).acquire_owned().await else { return };
-            let pause = match self.offer_one(toolbox, &address).await {
+            let offered = self.offer_one(toolbox, &address).await;
+            if offered.is_ok() && std::mem::take(&mut failures) > 0 {
+                tracing::info!(toolbox.id = %toolbox, address, "the agent takes connections again");
+                self.control.note_offer(toolbox, None);
+            }
+            let pause = match offered {
                 Ok(Some((stream, peer))) => {
-                    if std::mem::take(&mut failures) > 0 {
-                        tracing::info!(toolbox.id = %toolbox, address, "the agent takes connections again");
-                    }
                     let (builder, router, watcher) =
                         (self.builder.clone(), self.router.clone(), self.graceful.watcher());
                     self.tracker.spawn(async move {
@@ -111,8 +118,11 @@ impl Offering {
                     failures = failures.saturating_add(1);
                     // One that just got its certificate lets go of what was offered before.
                     let passing = failures == 1 && matches!(error, Refused::Closed);
+                    let error = &error as &dyn std::error::Error;
+                    if !passing {
+                        self.control.note_offer(toolbox, Some(&chain(error)));
+                    }
                     if failures.is_power_of_two() && !passing {
-                        let error = &error as &dyn std::error::Error;
                         tracing::warn!(error, toolbox.id = %toolbox, address, failures, "no connection to a listening agent");
                     }
                     pause_after(failures)
@@ -128,7 +138,7 @@ impl Offering {
         toolbox: ToolboxId,
         address: &str,
     ) -> Result<Option<(OfferedStream, Option<PeerIdentity>)>, Refused> {
-        let (mut stream, peer) = offer(address, self.replica, &self.acceptor).await?;
+        let (mut stream, peer) = offer(address, self.control.replica(), &self.acceptor, &self.outgoing).await?;
         match peer {
             None => {}
             Some(PeerIdentity::Toolbox(certificate)) if certificate.toolbox == toolbox => {}

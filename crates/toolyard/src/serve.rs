@@ -20,7 +20,7 @@ use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
 use toolyard_link::tls::{Acceptor, ReplicaCertificate};
-use toolyard_link::{Channel, FORWARD_PATH, LINK_PATH, in_process, once_attached};
+use toolyard_link::{Channel, FORWARD_PATH, LINK_PATH, Outgoing, in_process, once_attached};
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store};
 use toolyard_types::agent::ToolboxReport;
@@ -160,10 +160,10 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let servers = [
         tokio::spawn(listen::serve(listener, public, draining.clone())),
         tokio::spawn(offers::keep(
-            control.replica(),
-            control.listening_agents(),
+            control.clone(),
             agents.clone(),
             acceptor.clone(),
+            Outgoing::new(settings.proxy.as_deref(), settings.no_proxy.as_deref()),
             draining.clone(),
         )),
         tokio::spawn(listen::serve_agents(agent_listener, agents, acceptor, draining)),

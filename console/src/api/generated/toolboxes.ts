@@ -64,6 +64,21 @@ export interface EnrollToolbox {
   name: Name
 }
 
+/** Why a replica has no connection to an agent that listens. */
+export interface OfferFailure {
+  /** When that was. */
+  at: Timestamp
+  /** How many attempts have failed since the last one that did not. */
+  failures: number
+  /** How the last attempt ended, for a person. */
+  message: string
+}
+export const OfferFailureSchema: v.GenericSchema<unknown, OfferFailure> = v.object({
+  at: TimestampSchema,
+  failures: v.number(),
+  message: v.string(),
+})
+
 /** A place where servers run. */
 export type ToolboxId = string
 export const ToolboxIdSchema: v.GenericSchema<unknown, ToolboxId> = v.string()
@@ -133,6 +148,7 @@ export interface Toolbox {
   message?: string
   /** Its name; `local` is the built-in one. */
   name: Name
+  offer_failure?: OfferFailure | null
   /** Why, as a code. */
   reason: Reason
   /** What it is and can enforce. */
@@ -159,6 +175,7 @@ export const ToolboxSchema: v.GenericSchema<unknown, Toolbox> = v.object({
   lost_at: v.nullish(TimestampSchema),
   message: v.optional(v.string()),
   name: NameSchema,
+  offer_failure: v.nullish(OfferFailureSchema),
   reason: ReasonSchema,
   report: ToolboxReportSchema,
   since: TimestampSchema,

@@ -180,6 +180,7 @@ export type {
   Enforcement,
   EnrollToolbox,
   EnrolledToolbox,
+  OfferFailure,
   PageToolbox,
   RejoinToolbox,
   Toolbox,

@@ -40,6 +40,7 @@ fn view(control: &Control, row: ToolboxRow, address: Option<String>, instances: 
     };
     Toolbox {
         link: control.links().health(row.id),
+        offer_failure: control.fleet().offer_failure(row.id),
         id: row.id,
         name: row.name,
         state: status.phase,

@@ -187,6 +187,10 @@ fn print(context: &Context, toolbox: &Toolbox) {
         ("platform", toolbox.report.platform.clone()),
         ("instances", toolbox.instances.to_string()),
     ];
+    if let Some(failure) = &toolbox.offer_failure {
+        let text = format!("{} ({} attempts failed, the last at {})", failure.message, failure.failures, failure.at);
+        fields.push(("not reached", output::safe(&text)));
+    }
     if let Some(capacity) = &toolbox.report.capacity {
         let gib = |bytes: u64| format!("{}.{} GiB", bytes >> 30, ((bytes % (1 << 30)) * 10) >> 30);
         let (memory, available) = (gib(capacity.memory_bytes), gib(capacity.memory_available_bytes));

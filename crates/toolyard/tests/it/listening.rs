@@ -1,8 +1,10 @@
 //! Agents on hosts that must not dial out: they listen, and the control plane offers them connections.
 
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -139,6 +141,13 @@ fn the_address_can_be_changed_is_checked_and_the_doctor_says_whether_the_control
         found.unwrap_or(report)
     };
     assert_eq!(doctor(&["--token", &token])["verdict"], "fail");
+    wait_until(Duration::from_secs(30), "the toolbox says why its agent is not reached", || {
+        let failure = toolbox(&toolyard, "edge1")["offer_failure"].clone();
+        let message = failure["message"].as_str().unwrap_or_default();
+        message.contains(&format!("cannot connect to {wrong}: Connection refused")) && failure["at"].is_string()
+    });
+    let shown = toolyard.ok(&["toolboxes", "show", "edge1"]);
+    assert!(shown.contains("not reached") && shown.contains("attempts failed, the last at 20"), "{shown}");
     for metadata in ["169.254.169.254:80", "[fd00:ec2::254]:80", "nowhere"] {
         let refused = toolyard.run(&["toolboxes", "address", "edge1", metadata]);
         assert!(!refused.status.success(), "{metadata}");
@@ -149,12 +158,62 @@ fn the_address_can_be_changed_is_checked_and_the_doctor_says_whether_the_control
     assert_eq!(found["verdict"], "ok", "{found:#}\n{}", toolyard.log_text());
     let agent = spawn(&toolyard, dir, Some(&token), &address);
     agent.wait_online(&toolyard, "edge1");
+    assert!(toolbox(&toolyard, "edge1")["offer_failure"].is_null());
 
     // From now on it dials; its token said where.
     toolyard.json(&["toolboxes", "address", "edge1", "--none"]);
     assert!(toolbox(&toolyard, "edge1")["address"].is_null());
     let agent = Agent::start(&toolyard, agent.kill(), None);
     agent.wait_online(&toolyard, "edge1");
+    agent.interrupt();
+}
+
+/// A proxy that connects everything to one place, whatever name it is asked for by `CONNECT`; tells how often it was asked.
+fn proxy(to: String) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut head = BufReader::new(stream.try_clone().expect("a copy"));
+            let mut line = String::new();
+            let _ = head.read_line(&mut line);
+            if !line.starts_with("CONNECT edge1.example:8082 ") {
+                continue;
+            }
+            while line.trim_end() != "" {
+                line.clear();
+                let _ = head.read_line(&mut line);
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+            // The agent may not be there yet.
+            let Ok(there) = TcpStream::connect(&to) else { continue };
+            let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+            let (from, into) = (there.try_clone().expect("a copy"), stream.try_clone().expect("a copy"));
+            for (mut from, mut into) in [(from, into), (stream, there)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut into);
+                    let _ = into.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+    (port, asked)
+}
+
+#[test]
+fn a_listening_agent_is_reached_through_the_proxy_that_is_set() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let (port, asked) = proxy(address.clone());
+    let set = format!("proxy=http://127.0.0.1:{port}");
+    let toolyard = Toolyard::start_with(Engine::Sqlite, "127.0.0.1", &[&set, "local_toolbox=false"]);
+    let token = enroll(&toolyard, "edge1", &["--address", "edge1.example:8082"]);
+    let agent = spawn(&toolyard, directory(), Some(&token), &address);
+    agent.wait_online(&toolyard, "edge1");
+    wait_until(Duration::from_secs(60), "with both links", || connected(&toolyard, "edge1"));
+    assert!(asked.load(Ordering::Relaxed) >= 3, "a sync and two links");
+    assert!(toolbox(&toolyard, "edge1")["offer_failure"].is_null());
     agent.interrupt();
 }
 

@@ -467,6 +467,9 @@ pub struct Toolbox {
     /// Where its agent listens, as `host:port`; none when it dials out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Why its agent, which listens, has no connection from the replica that answers; none while it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer_failure: Option<OfferFailure>,
     /// How calls to it fare from here.
     pub link: ToolboxLink,
     /// What it is and can enforce.
@@ -479,6 +482,17 @@ pub struct Toolbox {
     /// What is still there while it is drained. Only when one toolbox is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
+}
+
+/// Why a replica has no connection to an agent that listens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OfferFailure {
+    /// How the last attempt ended, for a person.
+    pub message: String,
+    /// When that was.
+    pub at: Timestamp,
+    /// How many attempts have failed since the last one that did not.
+    pub failures: u32,
 }
 
 /// How a set of instances fares.

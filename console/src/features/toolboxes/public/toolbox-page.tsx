@@ -1,6 +1,6 @@
 import { useSuspenseQuery } from '@tanstack/react-query'
 import { Ellipsis } from 'lucide-react'
-import type { Capacity, Drain, Enforcement, Toolbox } from '@/api/generated/types'
+import type { Capacity, Drain, Enforcement, OfferFailure, Toolbox } from '@/api/generated/types'
 import { ErrorList, HealthFacts } from '@/features/servers/public/health'
 import { formatBytes, formatDate, formatNumber } from '@/lib/format'
 import { plural, t } from '@/lib/t'
@@ -102,6 +102,12 @@ export function ToolboxPage({ name, onRemoved }: { name: string; onRemoved: () =
                     <code key="address" className="id">
                       {oneLine(toolbox.address, 300)}
                     </code>
+                  ),
+                ],
+                [
+                  t('Not reached'),
+                  toolbox.offer_failure == null ? undefined : (
+                    <NotReached key="offer" failure={toolbox.offer_failure} />
                   ),
                 ],
                 [t('Calls'), <Calls key="calls" toolbox={toolbox} />],
@@ -236,6 +242,19 @@ function Draining({ drain }: { drain: Drain }) {
         )}
       </Notice>
     </div>
+  )
+}
+
+/** Why the replica that answers has no connection to an agent that listens. */
+function NotReached({ failure }: { failure: OfferFailure }) {
+  return (
+    <span className="wrap-anywhere">
+      {capital(plainText(failure.message, 500))}
+      <span className="block text-sm text-muted">
+        {plural(failure.failures, '{count} attempt failed', '{count} attempts failed')} ·{' '}
+        <RelativeTime at={failure.at} />
+      </span>
+    </span>
   )
 }
 
