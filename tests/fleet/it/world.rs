@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use toolyard_client::Client;
 use toolyard_types::Secret;
 
+use crate::calls::Answered;
 use crate::fixture::{self, FIXTURE, Registry};
 use crate::network::Network;
 
@@ -293,7 +294,7 @@ impl Toolyard {
     }
 
     /// Calls a tool through the gateway, as a client does.
-    pub(crate) fn call(&self, server: &str, tool: &str, arguments: Value) -> (Duration, Result<String, String>) {
+    pub(crate) fn call(&self, server: &str, tool: &str, arguments: Value) -> Answered {
         let path = format!("/mcp/default/servers/{server}");
         self.runtime.block_on(crate::calls::call(&self.client, &path, tool, arguments))
     }
@@ -304,7 +305,7 @@ impl Toolyard {
         server: &str,
         tool: &'static str,
         arguments: Value,
-    ) -> tokio::task::JoinHandle<(Duration, Result<String, String>)> {
+    ) -> tokio::task::JoinHandle<Answered> {
         let (client, path) = (self.client.clone(), format!("/mcp/default/servers/{server}"));
         self.runtime.spawn(async move { crate::calls::call(&client, &path, tool, arguments).await })
     }
