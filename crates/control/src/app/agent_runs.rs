@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 const FORMER_RUNS: usize = 8;
 /// The longest name of a run.
 pub(super) const LONGEST_RUN: usize = 64;
+/// The run of a request that names none.
+pub(super) const NAMELESS: &str = "-";
 
 /// Runs of one toolbox's agent, for one enrolment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,11 @@ impl Runs {
     pub(super) fn read(stored: Option<&str>, enrolment: u64) -> Self {
         let stored = stored.and_then(|text| serde_json::from_str::<Self>(text).ok());
         stored.filter(|runs| runs.enrolment == enrolment).unwrap_or(Self { enrolment, ..Self::default() })
+    }
+
+    /// Whether no run asked yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.current.is_empty()
     }
 
     /// To be stored.

@@ -20,7 +20,7 @@ use toolyard_types::spec::{Lock, Value};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{Code, CredentialId, OrganizationId, Secret, ServerId, Timestamp, ToolboxId};
 
-use super::agent_runs::{Asked, LONGEST_RUN, Runs};
+use super::agent_runs::{Asked, LONGEST_RUN, NAMELESS, Runs};
 use super::system_line;
 use crate::{Control, ControlError, Result, app};
 
@@ -278,14 +278,20 @@ async fn audit_join_refusal(
 }
 
 /// Ends an identity that two agents use: its key was copied, and nobody can tell the owner from the thief. Seen
-/// whichever replicas the two ask.
+/// whichever replicas the two ask. An agent of an earlier version names no run; where another one did, that is a run too.
 ///
 /// # Errors
 /// `certificate_revoked` when two do, or when the store fails.
-pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: &str) -> Result<()> {
-    let Some(enrolment) = agent.enrolment.filter(|_| run.len() <= LONGEST_RUN) else { return Ok(()) };
+pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: Option<&str>) -> Result<()> {
+    let Some(enrolment) = agent.enrolment else { return Ok(()) };
     let known = control.store().system_read("reading who asks").await?.agent_runs(agent.toolbox).await?;
-    if Runs::read(known.as_deref(), enrolment).note(run) == Asked::Current {
+    let mut runs = Runs::read(known.as_deref(), enrolment);
+    let run = run.filter(|run| !run.is_empty() && run.len() <= LONGEST_RUN);
+    if run.is_none() && runs.is_empty() {
+        return Ok(());
+    }
+    let run = run.unwrap_or(NAMELESS);
+    if runs.note(run) == Asked::Current {
         return Ok(());
     }
     let mut tx = control.store().org(agent.organization).await?;

@@ -57,9 +57,8 @@ async fn renew(State(control): State<Control>, request: Request) -> Result<Json<
 
 async fn sync(State(control): State<Control>, request: Request) -> Result<Json<SyncResponse>> {
     let agent = identify(&control, request.extensions()).await?;
-    if let Some(run) = request.headers().get(AGENT_RUN).and_then(|run| run.to_str().ok()) {
-        agents::one_at_a_time(&control, agent, run).await?;
-    }
+    let run = request.headers().get(AGENT_RUN).and_then(|run| run.to_str().ok());
+    agents::one_at_a_time(&control, agent, run).await?;
     let request: SyncRequest = read(request, LARGEST_SYNC).await?;
     agents::sync(&control, agent, request).await.map(Json)
 }

@@ -159,6 +159,23 @@ both_engines! {
         assert_eq!(sync(&t, edge, &report(0)).await.0, 401, "who joined before is replaced");
     }
 
+    async fn a_thief_that_does_not_say_which_run_it_is_is_found_too(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        for _ in 0..3 {
+            assert_eq!(sync(&t, edge, &report(0)).await.0, 200, "an agent of an earlier version names none");
+        }
+        let told = [
+            sync_as(&t.control, edge, "a").await.0,
+            sync(&t, edge, &report(0)).await.0,
+            sync_as(&t.control, edge, "a").await.0,
+            sync_as(&t.control, edge, &"a".repeat(100)).await.0,
+        ];
+        assert_eq!(told, [200; 4], "each may have ended when the other began");
+        assert_eq!(code(sync_as(&t.control, edge, "a").await), (401, "certificate_revoked".to_owned()));
+        assert_eq!(code(sync(&t, edge, &report(0)).await), (401, "certificate_revoked".to_owned()));
+    }
+
     async fn a_certificate_that_two_agents_use_is_revoked_whichever_replicas_they_ask(engine) {
         let t = TestControl::start(engine).await;
         let edge = joined(&t, "edge").await;
