@@ -57,9 +57,10 @@ async fn renew(State(control): State<Control>, request: Request) -> Result<Json<
 
 async fn sync(State(control): State<Control>, request: Request) -> Result<Json<SyncResponse>> {
     let agent = identify(&control, request.extensions()).await?;
-    let run = request.headers().get(AGENT_RUN).and_then(|run| run.to_str().ok());
-    agents::one_at_a_time(&control, agent, run).await?;
+    let run = request.headers().get(AGENT_RUN).and_then(|run| Some(run.to_str().ok()?.to_owned()));
+    // Before the run is counted: `dtma doctor` asks with nothing, beside its agent.
     let request: SyncRequest = read(request, LARGEST_SYNC).await?;
+    agents::one_at_a_time(&control, agent, run.as_deref()).await?;
     agents::sync(&control, agent, request).await.map(Json)
 }
 

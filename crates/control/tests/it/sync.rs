@@ -165,6 +165,10 @@ both_engines! {
         for _ in 0..3 {
             assert_eq!(sync(&t, edge, &report(0)).await.0, 200, "an agent of an earlier version names none");
         }
+        for _ in 0..3 {
+            assert_eq!(sync_as(&t.control, edge, "a").await.0, 200);
+            assert_eq!(code(sync(&t, edge, &json!({})).await), (400, "invalid_json".into()), "the doctor's question");
+        }
         let told = [
             sync_as(&t.control, edge, "a").await.0,
             sync(&t, edge, &report(0)).await.0,
