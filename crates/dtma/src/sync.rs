@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use toolyard_link::stack;
-use toolyard_types::agent::{AGENT_PROTOCOL, AGENT_RUN, Observed, SyncRequest, SyncResponse};
+use toolyard_types::agent::{AGENT_PROTOCOL, Observed, SyncRequest, SyncResponse};
 use tower::ServiceExt;
 
 use crate::agent::Inner;
@@ -45,14 +45,13 @@ pub(crate) async fn converse(inner: Arc<Inner>) {
     metrics::describe_counter!("toolyard_dtma_sync_failures_total", "Syncs with the control plane that failed.");
     let mut changed = inner.changed.subscribe();
     let (mut failures, mut taken_back) = (0_u32, 0_u32);
-    let run = format!("{:032x}", rand::random::<u128>());
     loop {
         changed.borrow_and_update();
         let observed = inner.observed();
         let asked_at = tokio::time::Instant::now();
         let settle = if taken_back < MAX_TAKEN_BACK { SETTLE } else { PATIENCE };
         let answer = tokio::select! {
-            answer = sync(&inner, &run, &observed) => answer,
+            answer = sync(&inner, &observed) => answer,
             () = changes(&mut changed, settle) => {
                 taken_back = taken_back.saturating_add(1);
                 continue;
@@ -105,7 +104,7 @@ fn take(inner: &Inner, answer: SyncResponse) {
     }
 }
 
-async fn sync(inner: &Inner, run: &str, observed: &Observed) -> Result<SyncResponse, SyncError> {
+async fn sync(inner: &Inner, observed: &Observed) -> Result<SyncResponse, SyncError> {
     let request = SyncRequest {
         protocol_min: AGENT_PROTOCOL,
         protocol_max: AGENT_PROTOCOL,
@@ -118,9 +117,8 @@ async fn sync(inner: &Inner, run: &str, observed: &Observed) -> Result<SyncRespo
         .uri("/dtma/v1/sync")
         .header(header::CONTENT_TYPE, "application/json")
         .header(stack::DEADLINE, TIMEOUT_MS)
-        .header(AGENT_RUN, run)
         .body(Bytes::from(serde_json::to_vec(&request)?))
-        .expect("method, path and headers are constants, and a run is hexadecimal");
+        .expect("method, path and headers are constants");
     // All that is observed goes up and all that is desired comes down: asking twice changes nothing.
     let http = stack::repeatable(http);
     let exchange = async {

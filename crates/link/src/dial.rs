@@ -4,12 +4,13 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Request, Response, Uri};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 use toolyard_types::ReplicaId;
+use toolyard_types::agent::AGENT_RUN;
 use tower::util::BoxCloneSyncService;
 
 use crate::offer::Offers;
@@ -20,6 +21,14 @@ use crate::{Body, Channel, LinkError};
 
 /// How long one address may take, TLS included.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How the runs of agents begin that name them on links too. Agents before named them on syncs only.
+const NAMES_LINKS: &str = "links-";
+
+/// Whether an agent of this run names it on the links that it makes.
+#[must_use]
+pub fn names_links(run: &str) -> bool {
+    run.starts_with(NAMES_LINKS)
+}
 
 /// Where an agent dials and what it trusts.
 #[derive(Clone, Debug)]
@@ -64,6 +73,8 @@ pub enum DialError {
 pub struct Dialler(Arc<Inner>);
 
 struct Inner {
+    /// Which run of its agent this is, on everything it asks.
+    run: HeaderValue,
     addresses: Vec<(String, Uri)>,
     options: DialOptions,
     outgoing: Outgoing,
@@ -113,7 +124,9 @@ impl Dialler {
             offers.set_config(config.clone());
         }
         let outgoing = Outgoing::new(options.proxy.as_deref(), options.no_proxy.as_deref());
+        let run = format!("{NAMES_LINKS}{:032x}", rand::random::<u128>());
         Ok(Self(Arc::new(Inner {
+            run: HeaderValue::try_from(run).expect("letters and digits"),
             addresses,
             config: RwLock::new(config),
             options,
@@ -144,6 +157,11 @@ impl Dialler {
         *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         self.0.renewed.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
+    }
+
+    /// For [`AGENT_RUN`].
+    pub(crate) fn run(&self) -> HeaderValue {
+        self.0.run.clone()
     }
 
     /// Changes when the certificate is another one.
@@ -249,6 +267,7 @@ impl Dialler {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let uri = Uri::builder().scheme("https").authority(SERVER_NAME).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|error| unreachable(Box::new(error)))?;
+        request.headers_mut().insert(AGENT_RUN, self.run());
         let mut sender = self.sender().await.map_err(|error| unreachable(Box::new(error)))?;
         let answer = sender.send_request(request).await.map_err(|error| unreachable(Box::new(error)))?;
         Ok(answer.map(Body::new))

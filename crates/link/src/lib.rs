@@ -22,7 +22,7 @@ pub mod tls;
 pub mod trace;
 
 pub use channel::{Body, Channel, LinkError, in_process, once_attached};
-pub use dial::{DialError, DialOptions, Dialler};
+pub use dial::{DialError, DialOptions, Dialler, names_links};
 pub use forward::{FORWARD_PATH, Replicas};
 pub use offer::{OfferError, OfferedStream, Offers, Waited, may_be_agent, offer, wait_taken};
 pub use outgoing::Outgoing;

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use toolyard_types::agent::AGENT_RUN;
 use toolyard_types::api::servers::ToolboxLink;
 use toolyard_types::{Clock, ToolboxId};
 use tower::service_fn;
@@ -356,7 +357,7 @@ impl Dialler {
             None => self.connect_any().await?,
         };
         let address = address.map_or_else(|| self.current(), str::to_owned);
-        let upgrade = tokio::time::timeout(DIAL_TIMEOUT, upgrade(&address, stream, kind));
+        let upgrade = tokio::time::timeout(DIAL_TIMEOUT, upgrade(&address, stream, kind, self.run()));
         let io = upgrade.await.map_err(|elapsed| DialError::Connect(address.clone(), Box::new(elapsed)))??;
         Ok(Link { io, address })
     }
@@ -418,7 +419,12 @@ impl Link {
     }
 }
 
-async fn upgrade(address: &str, stream: DialledStream, kind: LinkKind) -> Result<hyper::upgrade::Upgraded, DialError> {
+async fn upgrade(
+    address: &str,
+    stream: DialledStream,
+    kind: LinkKind,
+    run: HeaderValue,
+) -> Result<hyper::upgrade::Upgraded, DialError> {
     let connect = |error: Box<dyn std::error::Error + Send + Sync>| DialError::Connect(address.to_owned(), error);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<bytes::Bytes>>(TokioIo::new(stream))
@@ -432,6 +438,7 @@ async fn upgrade(address: &str, stream: DialledStream, kind: LinkKind) -> Result
         .header(header::CONNECTION, "upgrade")
         .header(header::UPGRADE, PROTOCOL)
         .header(KIND, kind.as_str())
+        .header(AGENT_RUN, run)
         .body(Empty::new())
         .map_err(|error| connect(Box::new(error)))?;
     let response: Response<Incoming> = sender.send_request(request).await.map_err(|error| connect(Box::new(error)))?;

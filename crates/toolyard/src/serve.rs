@@ -415,7 +415,7 @@ fn problem_response(problem: &Problem) -> Response {
 fn agent_router(control: &Control, clock: &Clock) -> Router {
     let accepting = control.clone();
     let link = move |request: Request| async move {
-        match accepting.link_certificate(request.extensions()).await {
+        match accepting.link_certificate(request.extensions(), request.headers()).await {
             Ok(certificate) => accepting.links().accept(certificate, request),
             Err(error) => error.into_response(),
         }

@@ -49,6 +49,14 @@ impl Runs {
         self.current.is_empty()
     }
 
+    /// Whether a link of this run is none of another agent's. One without a run is, where the last one names its.
+    pub(super) fn may_link(&self, run: Option<&str>) -> bool {
+        match run {
+            Some(run) => self.current == run || self.former.iter().any(|(former, _)| former == run),
+            None => !toolyard_link::names_links(&self.current),
+        }
+    }
+
     /// To be stored.
     pub(super) fn written(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers serialise")

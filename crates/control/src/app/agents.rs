@@ -319,6 +319,20 @@ pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: Option<&
     Err(revoked())
 }
 
+/// Counts who makes a link as a run, so that a thief who only takes a toolbox's calls is found as soon as its agent asks. Of
+/// a known run a link says nothing: what a former one had sent may arrive late.
+///
+/// # Errors
+/// As [`one_at_a_time`].
+pub(crate) async fn links(control: &Control, agent: Agent, run: Option<&str>) -> Result<()> {
+    let Some(enrolment) = agent.enrolment else { return Ok(()) };
+    let known = control.store().system_read("reading who makes a link").await?.agent_runs(agent.toolbox).await?;
+    if Runs::read(known.as_deref(), enrolment).may_link(run) {
+        return Ok(());
+    }
+    one_at_a_time(control, agent, run).await
+}
+
 /// One turn of the conversation with an agent. The answer is held until its toolbox should run something else.
 ///
 /// # Errors

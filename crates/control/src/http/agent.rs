@@ -5,7 +5,7 @@
 use axum::extract::{Request, State};
 use axum::routing::post;
 use axum::{Json, Router};
-use http::Extensions;
+use http::{Extensions, HeaderMap};
 use serde::de::DeserializeOwned;
 use toolyard_link::tls::PeerCertificate;
 use toolyard_types::agent::{AGENT_RUN, AgentCertificate, CertificateRequest, JoinRequest, SyncRequest, SyncResponse};
@@ -28,10 +28,12 @@ impl Control {
     /// Whose certificate it is that a link is dialled with.
     ///
     /// # Errors
-    /// `certificate_required` when there is none, `certificate_revoked` when it was revoked or replaced.
-    pub async fn link_certificate(&self, extensions: &Extensions) -> Result<PeerCertificate> {
+    /// `certificate_required` when there is none, `certificate_revoked` when it was revoked or replaced, or is found to
+    /// be used by two.
+    pub async fn link_certificate(&self, extensions: &Extensions, headers: &HeaderMap) -> Result<PeerCertificate> {
         let certificate = extensions.get::<PeerCertificate>().ok_or_else(agents::no_certificate)?;
-        agents::admit(self, certificate).await?;
+        let agent = agents::admit(self, certificate).await?;
+        agents::links(self, agent, run(headers)).await?;
         Ok(*certificate)
     }
 }
@@ -57,11 +59,15 @@ async fn renew(State(control): State<Control>, request: Request) -> Result<Json<
 
 async fn sync(State(control): State<Control>, request: Request) -> Result<Json<SyncResponse>> {
     let agent = identify(&control, request.extensions()).await?;
-    let run = request.headers().get(AGENT_RUN).and_then(|run| Some(run.to_str().ok()?.to_owned()));
+    let run = run(request.headers()).map(str::to_owned);
     // Before the run is counted: `dtma doctor` asks with nothing, beside its agent.
     let request: SyncRequest = read(request, LARGEST_SYNC).await?;
     agents::one_at_a_time(&control, agent, run.as_deref()).await?;
     agents::sync(&control, agent, request).await.map(Json)
+}
+
+fn run(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AGENT_RUN)?.to_str().ok()
 }
 
 async fn read<T: DeserializeOwned>(request: Request, largest: usize) -> Result<T> {

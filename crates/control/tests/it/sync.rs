@@ -53,6 +53,16 @@ async fn sync_as(control: &Control, certificate: PeerCertificate, run: &str) -> 
     (status, serde_json::from_slice(&body).unwrap_or_default())
 }
 
+/// Makes a link, as far as the control plane decides.
+async fn link_as(t: &TestControl, certificate: PeerCertificate, run: Option<&str>) -> bool {
+    let (mut extensions, mut headers) = (http::Extensions::new(), http::HeaderMap::new());
+    extensions.insert(certificate);
+    if let Some(run) = run {
+        headers.insert(toolyard_types::agent::AGENT_RUN, run.parse().unwrap());
+    }
+    t.control.link_certificate(&extensions, &headers).await.is_ok()
+}
+
 fn read_token(made: &Value) -> JoinToken {
     let token = made["token"].as_str().unwrap();
     assert!(made["command"].as_str().unwrap().contains(token));
@@ -178,6 +188,32 @@ both_engines! {
         assert_eq!(told, [200; 4], "each may have ended when the other began");
         assert_eq!(code(sync_as(&t.control, edge, "a").await), (401, "certificate_revoked".to_owned()));
         assert_eq!(code(sync(&t, edge, &report(0)).await), (401, "certificate_revoked".to_owned()));
+    }
+
+    async fn a_thief_that_only_makes_links_is_found_when_the_owner_asks(engine) {
+        for thief in [Some("links-thief"), None] {
+            let t = TestControl::start(engine).await;
+            let edge = joined(&t, "edge").await;
+            // Restarted once: what the former run had sent arrives late, and says nothing.
+            for run in ["links-a", "links-b"] {
+                assert!(link_as(&t, edge, Some(run)).await, "it makes its links before it asks");
+                assert_eq!(sync_as(&t.control, edge, run).await.0, 200);
+            }
+            for _ in 0..3 {
+                assert!(link_as(&t, edge, Some("links-a")).await);
+                assert_eq!(sync_as(&t.control, edge, "links-b").await.0, 200);
+            }
+            assert!(link_as(&t, edge, thief).await, "it may be the next run");
+            assert_eq!(sync_as(&t.control, edge, "links-b").await.0, 200, "it may have been sent before");
+            assert_eq!(code(sync_as(&t.control, edge, "links-b").await), (401, "certificate_revoked".to_owned()));
+            assert!(!link_as(&t, edge, thief).await);
+        }
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        for _ in 0..3 {
+            assert_eq!(sync_as(&t.control, edge, "a").await.0, 200);
+            assert!(link_as(&t, edge, None).await, "an agent of an earlier version names its run on syncs only");
+        }
     }
 
     async fn a_certificate_that_two_agents_use_is_revoked_whichever_replicas_they_ask(engine) {
