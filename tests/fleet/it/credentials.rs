@@ -1,6 +1,6 @@
 //! Who an agent is: nobody gets in with what was stolen, has ended, was used, or is somebody else's.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::agents::{Agent, Runs};
@@ -135,10 +135,10 @@ fn a_revoked_identity_is_refused_wherever_it_was_copied_to() {
     facts.write();
 }
 
-/// What the agents' listener answers to somebody with this agent's certificate and key, or with none.
-fn knock(toolyard: &Toolyard, with: Option<&Agent>) -> String {
-    let mut curl = std::process::Command::new("curl");
-    curl.args(["--silent", "--show-error", "--insecure", "--max-time", "20", "--data", "{}"]);
+/// Asks the agents' listener with this agent's certificate and key, or with none.
+fn curl(with: Option<&Agent>) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--insecure", "--max-time", "20"]);
     if let Some(agent) = with {
         let identity = agent.data().join("identity");
         let saved = std::fs::read(identity.join("identity.json")).expect("an identity");
@@ -149,12 +149,26 @@ fn knock(toolyard: &Toolyard, with: Option<&Agent>) -> String {
             .expect("a file");
         curl.arg("--cert").arg(pem).arg("--key").arg(identity.join("key.pem"));
     }
-    let output = curl.arg(format!("https://{}/dtma/v1/sync", toolyard.agent_address())).output().expect("curl runs");
+    curl
+}
+
+/// What it answers to a question that is none.
+fn knock(toolyard: &Toolyard, with: Option<&Agent>) -> String {
+    let mut curl = curl(with);
+    curl.args(["--data", "{}"]).arg(format!("https://{}/dtma/v1/sync", toolyard.agent_address()));
+    let output = curl.output().expect("curl runs");
     if !output.status.success() {
         return format!("no answer: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     let problem: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     problem["code"].as_str().unwrap_or_default().to_owned()
+}
+
+/// How often a toolbox's key was found to be copied.
+fn copies_found(toolyard: &Toolyard) -> usize {
+    toolyard.audited(|line| {
+        line["action"] == "toolbox.revoke" && line["detail"]["why"].as_str().is_some_and(|why| why.contains("copied"))
+    })
 }
 
 #[test]
@@ -207,10 +221,7 @@ fn two_agents_with_one_key_are_noticed_and_both_are_refused_until_the_owner_join
     }
     let noticed = began.elapsed();
     wait_until(Duration::from_secs(5), "no link is left", || toolyard.toolbox("edge1")["link"]["connected"] == false);
-    let audited = toolyard.audited(|line| {
-        line["action"] == "toolbox.revoke" && line["detail"]["why"].as_str().is_some_and(|why| why.contains("copied"))
-    });
-    assert_eq!(audited, 1);
+    assert_eq!(copies_found(&toolyard), 1);
     facts.observe(format!(
         "noticed and both refused with `certificate_revoked` after {}; one line in the audit log",
         seconds(noticed)
@@ -250,8 +261,7 @@ fn two_agents_with_one_key_are_noticed_when_they_ask_different_replicas() {
                 toolyard.toolbox("edge1")["link"]["connected"] == false
             });
         }
-        let audited = first.audited(|line| line["action"] == "toolbox.revoke");
-        assert_eq!(audited, round, "{:#}", first.get("/audit"));
+        assert_eq!(copies_found(&first), round, "{:#}", first.get("/audit"));
         thief.interrupt();
         let rejoin = first.json(&["toolboxes", "rejoin", "edge1"]);
         agent.kill();
@@ -264,5 +274,49 @@ fn two_agents_with_one_key_are_noticed_when_they_ask_different_replicas() {
         "two replicas on one Postgres, the owner asks one of them, the thief the other; three times: both refused with `certificate_revoked` {} after the thief's start, one line in the audit log each time",
         took.into_iter().map(seconds).collect::<Vec<_>>().join(", ")
     ));
+    facts.write();
+}
+
+#[test]
+fn a_thief_with_a_program_of_its_own_is_noticed_and_the_doctor_is_no_thief() {
+    let mut facts = Facts::of(15, "A copied certificate in a program of the thief's own");
+    let toolyard = Toolyard::start();
+    let mut agent = Agent::enrolled(&toolyard, "edge1", "", None, Runs::Processes);
+    toolyard.deploy("far", &["--toolbox", "edge1"]);
+    for _ in 0..3 {
+        let output = agent.command(&toolyard).arg("doctor").output().expect("the doctor runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("certificate"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(copies_found(&toolyard) == 0 && toolyard.echoes("far"), "{}", agent.log());
+    facts.observe("`dtma doctor` three times beside its agent, with the same certificate: nothing is revoked");
+
+    let sync = r#"{"protocol_min":1,"protocol_max":1,"agent_version":"0.1.0","generation":0,"observed":{"toolbox":{"engine":"process","platform":"linux","runtimes":{},"enforcement":{}},"instances":[],"jobs":[]}}"#;
+    let link = ["--http1.1", "--header", "connection: upgrade", "--header", "upgrade: toolyard-link", "--data", ""];
+    for (what, path, options) in
+        [("asks what the toolbox runs", "sync", &["--data", sync][..]), ("takes the toolbox's calls", "link", &link)]
+    {
+        let (began, before) = (Instant::now(), copies_found(&toolyard));
+        let mut thief = curl(Some(&agent));
+        thief.args(options).arg(format!("https://{}/dtma/v1/{path}", toolyard.agent_address()));
+        let mut thief = thief.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("curl runs");
+        wait_until(Duration::from_secs(120), "the thief is noticed", || copies_found(&toolyard) > before);
+        let noticed = began.elapsed();
+        wait_until(Duration::from_secs(20), "no link is left", || {
+            toolyard.toolbox("edge1")["link"]["connected"] == false
+        });
+        let _ = thief.kill();
+        let _ = thief.wait();
+        assert_eq!(knock(&toolyard, Some(&agent)), "certificate_revoked");
+        facts.observe(format!(
+            "a thief that {what} once, with `curl`, and does not say which run of an agent it is: the certificate is revoked after {}",
+            seconds(noticed)
+        ));
+        let rejoin = toolyard.json(&["toolboxes", "rejoin", "edge1"]);
+        agent.kill();
+        agent.start(&toolyard, rejoin["token"].as_str());
+        agent.wait_online(&toolyard, "edge1");
+        wait_until(Duration::from_secs(30), "its server answers", || toolyard.echoes("far"));
+    }
     facts.write();
 }
