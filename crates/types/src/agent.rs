@@ -213,6 +213,12 @@ impl ToolboxReport {
         self.enforcement.get("container_http").is_some_and(|it| it.enforced)
     }
 
+    /// Whether it can send headers with that: an agent of before would leave them out.
+    #[must_use]
+    pub fn sends_container_headers(&self) -> bool {
+        self.enforcement.get("container_http_headers").is_some_and(|it| it.enforced)
+    }
+
     /// Whether it can keep a server to whom it may reach.
     #[must_use]
     pub fn enforces_egress(&self, egress: &crate::spec::Egress) -> bool {

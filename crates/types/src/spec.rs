@@ -161,7 +161,8 @@ impl Runtime {
     pub fn values(&self) -> Box<dyn Iterator<Item = &Value> + '_> {
         match self {
             Runtime::Npm(p) | Runtime::Pypi(p) | Runtime::Oci(p) => {
-                Box::new(p.arguments.iter().chain(p.environment.values()).chain(&p.registry))
+                let headers = p.http.iter().flat_map(|http| http.headers.values());
+                Box::new(p.arguments.iter().chain(p.environment.values()).chain(&p.registry).chain(headers))
             }
             Runtime::Remote(remote) => Box::new(std::iter::once(&remote.url).chain(remote.headers.values())),
         }
@@ -189,7 +190,7 @@ pub struct Package {
     /// Who pulls the image, as `user:password` or a bare token; nobody in particular when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<Value>,
-    /// Where an image listens for Streamable HTTP; it speaks over stdio when absent.
+    /// Where it listens for Streamable HTTP, in a container; it speaks over stdio when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpEndpoint>,
 }
@@ -202,6 +203,9 @@ pub struct HttpEndpoint {
     /// The path, and what is asked with it.
     #[schema(example = "/mcp")]
     pub path: String,
+    /// Headers sent with every request.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, Value>,
 }
 
 /// A remote MCP server.

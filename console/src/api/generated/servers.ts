@@ -370,12 +370,15 @@ export const ExitSchema: v.GenericSchema<unknown, Exit> = v.object({
 
 /** Where a server in a container listens for Streamable HTTP, inside its own network. */
 export interface HttpEndpoint {
+  /** Headers sent with every request. */
+  headers?: Record<string, unknown>
   /** The path, and what is asked with it. */
   path: string
   /** The port. */
   port: number
 }
 export const HttpEndpointSchema: v.GenericSchema<unknown, HttpEndpoint> = v.object({
+  headers: v.optional(v.record(v.string(), v.unknown())),
   path: v.string(),
   port: v.number(),
 })

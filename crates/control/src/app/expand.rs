@@ -121,6 +121,8 @@ impl Wish {
                 for argument in package.runtime_arguments.iter().chain(&package.package_arguments) {
                     declare(&mut all, argument_key(argument), &argument.input);
                 }
+                package.transport.headers.iter().for_each(|item| declare_pair(&mut all, item));
+                package.transport.variables.iter().for_each(|(name, input)| declare(&mut all, name.clone(), input));
             }
             Chosen::Remote(remote) => {
                 remote.headers.iter().for_each(|item| declare_pair(&mut all, item));
@@ -175,8 +177,12 @@ fn argument_key(argument: &Argument) -> String {
     name.or(argument.value_hint.as_ref()).map(|name| name.trim_end_matches('=').to_owned()).unwrap_or_default()
 }
 
+/// Headers that say where a request ends, or what becomes of its connection.
+const FRAMING: &[&str] =
+    &["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+
 /// Chooses what runs: the kind that was asked for, else the first npm or PyPI package, else an image, else a remote,
-/// else an image that speaks HTTP.
+/// else a package or an image that speaks HTTP, which takes a toolbox with containers.
 ///
 /// # Errors
 /// When the document has nothing that can be run here; says what it has.
@@ -186,25 +192,23 @@ pub(crate) fn choose(document: &ServerJson, asked: Option<&str>) -> Result<Chose
         let message = format!("`{}` is none of npm, pypi, oci, remote", printable(asked));
         return Err(ControlError::field("package", message));
     }
-    let stdio = |package: &&server_json::Package| matches!(package.transport.kind.as_str(), "" | "stdio");
-    let of = |kinds: &[&str]| {
-        document
-            .packages
-            .iter()
-            .filter(stdio)
-            .find(|package| kinds.contains(&package.registry_type.as_str()) && wanted(&package.registry_type))
+    let first = |transports: &[&str]| {
+        let of = |kinds: &[&str]| {
+            let over = |it: &&server_json::Package| transports.contains(&it.transport.kind.as_str());
+            let is_one =
+                |it: &&server_json::Package| kinds.contains(&it.registry_type.as_str()) && wanted(&it.registry_type);
+            document.packages.iter().filter(over).find(is_one)
+        };
+        of(&["npm", "pypi"]).or_else(|| of(&["oci"]))
     };
-    if let Some(package) = of(&["npm", "pypi"]).or_else(|| of(&["oci"])) {
+    if let Some(package) = first(&["", "stdio"]) {
         return Ok(Chosen::Package(Box::new(package.clone())));
     }
     if let Some(remote) = document.remotes.first().filter(|_| wanted("remote")) {
         let best = document.remotes.iter().find(|remote| remote.kind == "streamable-http").unwrap_or(remote);
         return Ok(Chosen::Remote(Box::new(best.clone())));
     }
-    let http = |package: &&server_json::Package| {
-        package.registry_type == "oci" && package.transport.kind == "streamable-http" && wanted("oci")
-    };
-    if let Some(package) = document.packages.iter().find(http) {
+    if let Some(package) = first(&["streamable-http"]) {
         return Ok(Chosen::Package(Box::new(package.clone())));
     }
     let has = document
@@ -216,7 +220,7 @@ pub(crate) fn choose(document: &ServerJson, asked: Option<&str>) -> Result<Chose
         .into_iter()
         .collect::<Vec<_>>()
         .join(", ");
-    let asked = asked.unwrap_or("npm, pypi, oci (all over stdio, an image over streamable-http too) or remote");
+    let asked = asked.unwrap_or("npm, pypi, oci (over stdio or streamable-http) or remote");
     let detail = format!("`{}` offers nothing of {asked}; it has: {has}", printable(&document.name));
     Err(ControlError::problem(Code::UnsupportedByEngine, detail))
 }
@@ -586,16 +590,25 @@ impl Expansion<'_> {
         if self.missing_secrets.is_empty() && self.errors.is_empty() {
             check_url(&url).unwrap_or_else(|message| self.error("url", message));
         }
+        let headers = self.headers(&remote.headers);
+        let transport = if remote.kind == "sse" { RemoteTransport::Sse } else { RemoteTransport::StreamableHttp };
+        Runtime::Remote(Remote { transport, url, headers })
+    }
+
+    /// The headers that are sent with every request.
+    fn headers(&mut self, declared: &[KeyValueInput]) -> BTreeMap<String, Value> {
         let mut headers = BTreeMap::new();
-        for header in &remote.headers {
+        for header in declared.iter().take(MAX_ITEMS) {
+            let at = || format!("inputs.{}", printable(&header.name));
             if !is_header_name(&header.name) {
-                self.error(format!("inputs.{}", printable(&header.name)), "is not a header's name");
+                self.error(at(), "is not a header's name");
+            } else if FRAMING.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
+                self.error(at(), "is a header that belongs to the connection");
             } else if let Some(value) = self.input(&header.name, &header.input, header.input.is_required) {
                 headers.insert(header.name.clone(), value);
             }
         }
-        let transport = if remote.kind == "sse" { RemoteTransport::Sse } else { RemoteTransport::StreamableHttp };
-        Runtime::Remote(Remote { transport, url, headers })
+        headers
     }
 }
 
@@ -818,8 +831,9 @@ mod tests {
         let endpoint = |wish: &Wish| expand(wish).unwrap().runtime.package().unwrap().http.clone().unwrap();
         let at = |url: &str| json!({"type": "streamable-http", "url": url});
         let plain = image(at("http://localhost:8080/mcp?x=1"), json!({}));
-        assert_eq!(endpoint(&plain), HttpEndpoint { port: 8080, path: "/mcp?x=1".into() });
-        assert_eq!(endpoint(&image(at("http://127.0.0.1"), json!({}))), HttpEndpoint { port: 80, path: "/".into() });
+        assert_eq!(endpoint(&plain), HttpEndpoint { port: 8080, path: "/mcp?x=1".into(), headers: BTreeMap::new() });
+        let root = endpoint(&image(at("http://127.0.0.1"), json!({})));
+        assert_eq!((root.port, root.path.as_str()), (80, "/"));
         let by_variable = json!({"environmentVariables": [{"name": "PORT", "default": "9000"}]});
         let mut wish = image(at("http://localhost:{PORT}/mcp"), by_variable);
         assert_eq!(endpoint(&wish).port, 9000);
@@ -837,9 +851,52 @@ mod tests {
         let mut proxied = image(at("http://localhost:3128/mcp"), json!({}));
         proxied.egress = Egress::Hosts { hosts: vec!["a.test".into()] };
         assert_eq!(fields(&expand(&proxied).unwrap_err()), ["egress"]);
-        let header = json!({"type": "streamable-http", "url": "http://localhost:1/", "headers": [
-            {"name": "Authorization", "isRequired": true}]});
-        assert_eq!(expand(&image(header, json!({}))).unwrap_err().code(), Code::UnsupportedByEngine);
+        let own = json!({"type": "streamable-http", "url": "http://localhost:{port}/", "variables": {"port": {"default": "1"}}});
+        let mut wish = image(own, json!({}));
+        wish.inputs.insert("port".into(), Given::Text("2".into()));
+        assert_eq!(endpoint(&wish).port, 2);
+    }
+
+    #[test]
+    fn what_speaks_http_gets_its_headers_with_their_secrets() {
+        let headers = |headers: serde_json::Value| {
+            let package = json!({"registryType": "oci", "identifier": "host/image:1", "transport": {
+                "type": "streamable-http", "url": "http://localhost:1/", "headers": headers}});
+            let document = document(json!({"name": "a/b", "packages": [package]}));
+            Wish::new(None, None, choose(&document, Some("oci")).unwrap())
+        };
+        let mut wish = headers(json!([
+            {"name": "Authorization", "value": "Bearer {token}", "variables": {"token": {"isSecret": true, "isRequired": true}}},
+            {"name": "X-Region", "default": "eu"}, {"name": "X-Other"}]));
+        assert_eq!(expand(&wish).unwrap_err().code(), Code::CredentialMissing);
+        let secret = CredentialId::generate();
+        wish.inputs.insert("token".into(), Given::Credential(secret));
+        let runtime = expand(&wish).unwrap().runtime;
+        let found = &runtime.package().unwrap().http.as_ref().unwrap().headers;
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["Authorization", "X-Region"]);
+        assert_eq!(found["Authorization"].0, [Part::Text("Bearer ".into()), Part::Credential(secret)]);
+        assert_eq!(runtime.values().flat_map(Value::credentials).collect::<Vec<_>>(), [secret]);
+        for bad in ["Content-Length", "a b", "transfer-encoding"] {
+            let wish = headers(json!([{"name": bad, "default": "1"}]));
+            assert_eq!(fields(&expand(&wish).unwrap_err()), [format!("inputs.{bad}")]);
+        }
+    }
+
+    #[test]
+    fn a_package_over_http_comes_after_a_remote_and_before_an_image_over_http() {
+        let http = |kind: &str| {
+            json!({"registryType": kind, "identifier": "p", "version": "1",
+            "transport": {"type": "streamable-http", "url": "http://localhost:3001/mcp"}})
+        };
+        let remotes = json!([{"type": "streamable-http", "url": "https://example.test/mcp"}]);
+        let all = document(json!({"name": "a/b", "packages": [http("oci"), http("npm")], "remotes": remotes}));
+        assert!(matches!(choose(&all, None).unwrap(), Chosen::Remote(_)));
+        let spec = expand(&Wish::new(None, None, choose(&all, Some("npm")).unwrap())).unwrap();
+        let Runtime::Npm(package) = spec.runtime else { panic!() };
+        assert_eq!(package.http.map(|http| (http.port, http.path)), Some((3001, "/mcp".to_owned())));
+        let here = document(json!({"name": "a/b", "packages": [http("oci"), http("pypi")]}));
+        let Chosen::Package(package) = choose(&here, None).unwrap() else { panic!() };
+        assert_eq!(package.registry_type, "pypi");
     }
 
     #[test]

@@ -94,6 +94,14 @@ fn capable(case: &Case) -> Result<Vec<&ToolboxRow>, (Reason, String)> {
                        agent that runs as root";
         return Err((Reason::UnsupportedByEngine, message.to_owned()));
     }
+    let http = case.revision.spec.runtime.package().and_then(|package| package.http.as_ref());
+    let headers = http.is_some_and(|http| !http.headers.is_empty());
+    let online: Vec<_> = online.into_iter().filter(|it| !headers || it.report.sends_container_headers()).collect();
+    if online.is_empty() {
+        let message = "no toolbox that is online can send headers to a server inside its container; that takes a \
+                       present agent";
+        return Err((Reason::UnsupportedByEngine, message.to_owned()));
+    }
     let volumes = !case.revision.spec.volumes.is_empty();
     let online: Vec<_> = online.into_iter().filter(|toolbox| !volumes || toolbox.report.keeps_volumes()).collect();
     if online.is_empty() {

@@ -127,8 +127,13 @@ impl FakeAgent {
 
     /// From now on it tells that it can keep volumes.
     pub(crate) fn keep_volumes(&self) {
+        self.can("volumes");
+    }
+
+    /// From now on it tells that it can do this.
+    pub(crate) fn can(&self, what: &str) {
         let can = Enforcement { enforced: true, detail: "for tests".to_owned() };
-        self.state().enforcement.insert("volumes".to_owned(), can);
+        self.state().enforcement.insert(what.to_owned(), can);
         self.changed.notify_one();
     }
 

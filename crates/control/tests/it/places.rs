@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use toolyard_types::snapshot::Target;
 
 use crate::agent::{Behaviour, FakeAgent};
+use crate::catalog::document;
 use crate::harness::{TestControl, both_engines};
 use crate::servers::EVERYTHING;
 use toolyard_types::state::Reason;
@@ -65,6 +66,33 @@ both_engines! {
         let back = t.wait_rollout("s", "rolled_back").await;
         assert_eq!((&back["toolbox"], &back["phase"]), (&Value::Null, &json!("ready")), "{back}");
         t.wait("/api/v1/servers/s", |_, body| places(body) == ["edge"]).await;
+    }
+
+    async fn what_wants_headers_over_http_goes_only_where_they_are_sent(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        agent.can("container_http");
+        t.wait("/api/v1/toolboxes/local", |_, body| body["report"]["enforcement"]["container_http"].is_object()).await;
+        let entry = |name: &str, headers: Value| {
+            let mut entry = document(name, "1.0.0");
+            entry["packages"][0]["transport"] =
+                json!({ "type": "streamable-http", "url": "http://localhost:3001/mcp", "headers": headers });
+            entry
+        };
+        let plain = entry("io.example/plain", json!([]));
+        let wants = entry("io.example/wants", json!([{ "name": "X-Region", "default": "eu" }]));
+        for entry in [plain, wants] {
+            t.post("/api/v1/catalog/entries", json!({ "server": entry })).await.expect(201);
+        }
+        t.post("/api/v1/servers", json!({ "name": "plain", "entry": "io.example/plain" })).await.expect(201);
+        t.wait_rollout("plain", "done").await;
+        t.post("/api/v1/servers", json!({ "name": "wants", "entry": "io.example/wants" })).await.expect(201);
+        let refused = t.wait_rollout("wants", "failed").await;
+        assert_eq!(refused["reason"], "unsupported_by_engine", "{refused}");
+        agent.can("container_http_headers");
+        t.wait("/api/v1/toolboxes/local", |_, body| body["report"]["enforcement"]["container_http_headers"].is_object()).await;
+        t.post("/api/v1/servers/wants/start", json!({})).await.expect(202);
+        t.wait_rollout("wants", "done").await;
     }
 
     async fn a_place_that_cannot_be_is_refused(engine) {

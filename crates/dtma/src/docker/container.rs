@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum};
+use http::HeaderMap;
 use toolyard_types::agent::{DesiredInstance, Failure};
 use toolyard_types::spec::{Egress, EgressHost, Package};
 use toolyard_types::state::Reason;
@@ -30,6 +31,8 @@ pub(super) struct Plan {
     pub(super) handed: Option<Handed>,
     /// Whom it may reach through a proxy of ours.
     pub(super) hosts: Option<Vec<EgressHost>>,
+    /// What it wants with every request, if it speaks HTTP.
+    pub(super) headers: HeaderMap,
 }
 
 /// # Errors
@@ -99,7 +102,8 @@ pub(super) fn plan(
         body.cmd = Some(argv.collect());
         None
     };
-    Ok(Plan { body, handed, hosts })
+    let headers = package.http.as_ref().map(|endpoint| super::http::headers(endpoint, secrets)).transpose()?;
+    Ok(Plan { body, handed, hosts, headers: headers.unwrap_or_default() })
 }
 
 fn listed(hosts: &[String]) -> Result<Vec<EgressHost>, Failure> {

@@ -11,14 +11,14 @@
 //! - A server that takes no connection any more is as one that closed its output: the stream ends, and it is
 //!   started again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -31,9 +31,15 @@ use toolyard_mcp::envelope::{self, Kind, Message};
 use toolyard_mcp::era::{Era, Handshake, code};
 use toolyard_mcp::http::{Client as Sender, Stream, Upstream, pooled};
 use toolyard_mcp::stdio::{CallError, HandshakeError};
+use toolyard_types::agent::Failure;
+use toolyard_types::name::printable;
 use toolyard_types::spec::HttpEndpoint;
+use toolyard_types::state::Reason;
+use toolyard_types::{CredentialId, Secret};
 
 use super::namespace::Namespace;
+use crate::engine::render;
+use crate::packages::failure;
 
 /// Between the connection and the bridge; more makes either wait.
 const PIPE_BYTES: usize = 64 << 10;
@@ -57,15 +63,31 @@ pub(super) struct Bridge {
     pub(super) task: AbortOnDropHandle<()>,
 }
 
-/// Begins to carry messages to a server in the network namespace of `pid`.
+/// The headers that a server wants with every request.
+///
+/// # Errors
+/// When a secret for one is missing, or one cannot be sent.
+pub(super) fn headers(endpoint: &HttpEndpoint, secrets: &BTreeMap<CredentialId, Secret>) -> Result<HeaderMap, Failure> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &endpoint.headers {
+        let invalid = || failure(Reason::ConfigInvalid, format!("the header `{}` cannot be sent", printable(name)));
+        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+        let mut value = HeaderValue::from_str(render(value, secrets)?.expose()).map_err(|_| invalid())?;
+        value.set_sensitive(true);
+        headers.insert(header, value);
+    }
+    Ok(headers)
+}
+
+/// Begins to carry messages to a server in the network namespace of `pid`, with these headers.
 ///
 /// # Errors
 /// When the namespace cannot be opened.
-pub(super) fn open(pid: u32, endpoint: &HttpEndpoint) -> io::Result<Bridge> {
+pub(super) fn open(pid: u32, endpoint: &HttpEndpoint, headers: HeaderMap) -> io::Result<Bridge> {
     let place = Arc::new(Place { namespace: Namespace::of(pid)?, port: endpoint.port });
     let url = format!("http://localhost:{}{}", endpoint.port, endpoint.path);
     let url: Uri = url.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path is no path"))?;
-    let upstream = Upstream::new(client(&place), url, HeaderMap::new());
+    let upstream = Upstream::new(client(&place), url, headers);
     let (stdin, down) = tokio::io::duplex(PIPE_BYTES);
     let (up, stdout) = tokio::io::duplex(PIPE_BYTES);
     let task = AbortOnDropHandle::new(tokio::spawn(carry(upstream, place, down, up)));

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ::http::HeaderMap;
 use bollard::container::LogOutput;
 use bollard::errors::Error as ApiError;
 use bollard::models::ContainerState;
@@ -93,7 +94,7 @@ pub(super) async fn start(
         }
     }
     let bridge = match (endpoint(desired), state.running) {
-        (Some(endpoint), Some(true)) => Some(open_bridge(pid_of(&state), endpoint)?),
+        (Some(endpoint), Some(true)) => Some(open_bridge(pid_of(&state), endpoint, plan.headers)?),
         _ => None,
     };
     let log = context.log_place(desired.id, dir);
@@ -137,7 +138,10 @@ pub(super) async fn take_over(
         _ => None,
     };
     let bridge = match (endpoint(desired), state.running) {
-        (Some(endpoint), Some(true)) => open_bridge(pid_of(&state), endpoint)
+        (Some(endpoint), Some(true)) => context
+            .secrets(desired)
+            .and_then(|secrets| http::headers(endpoint, &secrets))
+            .and_then(|headers| open_bridge(pid_of(&state), endpoint, headers))
             .inspect_err(|failure| tracing::warn!(instance.id = %desired.id, "{}", failure.message))
             .ok(),
         _ => None,
@@ -173,9 +177,9 @@ fn endpoint(desired: &DesiredInstance) -> Option<&HttpEndpoint> {
     desired.spec.runtime.package()?.http.as_ref()
 }
 
-fn open_bridge(pid: Option<u32>, endpoint: &HttpEndpoint) -> Result<Bridge, Failure> {
+fn open_bridge(pid: Option<u32>, endpoint: &HttpEndpoint, headers: HeaderMap) -> Result<Bridge, Failure> {
     let pid = pid.ok_or_else(|| failure(Reason::EngineUnavailable, "the engine does not say a container's process"))?;
-    http::open(pid, endpoint)
+    http::open(pid, endpoint, headers)
         .map_err(|error| failure(Reason::EngineUnavailable, format!("enter the network of a container: {error}")))
 }
 

@@ -198,6 +198,7 @@ impl Docker {
             ("volumes".to_owned(), by(Some(true), "volumes of the engine, for one server each", "")),
             ("egress_none".to_owned(), by(Some(true), "a network namespace without a network", "")),
             ("egress_hosts".to_owned(), lists),
+            ("container_http_headers".to_owned(), http.clone()),
             ("container_http".to_owned(), http),
         ])
     }

@@ -7,6 +7,7 @@ const text = (value) => ({ content: [{ type: "text", text: String(value) }], ...
 
 const server = http.createServer((request, response) => {
   if (request.url !== "/mcp") return response.writeHead(404).end("not here");
+  if (process.env.TOKEN && request.headers.authorization !== `Bearer ${process.env.TOKEN}`) return response.writeHead(401).end("no");
   if (request.method !== "POST") return response.writeHead(405).end();
   const pieces = [];
   request.on("data", (piece) => pieces.push(piece)).on("end", () => take(JSON.parse(Buffer.concat(pieces)), request, response));

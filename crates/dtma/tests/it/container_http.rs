@@ -1,13 +1,16 @@
 //! Servers in containers that speak HTTP, reached by nobody but their agent.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value as Json, json};
+use toolyard_testkit::npm_registry::NpmPackage;
 use toolyard_types::InstanceId;
 use toolyard_types::agent::{DesiredInstance, Era};
-use toolyard_types::spec::{Egress, HttpEndpoint, Package, Runtime, Value};
+use toolyard_types::spec::{Egress, HttpEndpoint, Package, Part, Runtime, Value};
 use toolyard_types::state::{Phase, Reason};
 
 use crate::docker::{containers_of, desire, docker, gateway, inspect, origin};
-use crate::world::{World, instance, package, until};
+use crate::world::{World, instance, package, until, with_secret};
 
 /// An image with a server in it, of this test's own.
 struct Image {
@@ -33,7 +36,7 @@ impl Image {
         assert!(self.dir.path().exists());
         let mut package = Package {
             version: self.tag.clone(),
-            http: Some(HttpEndpoint { port: 8123, path: path.to_owned() }),
+            http: Some(HttpEndpoint { port: 8123, path: path.to_owned(), headers: BTreeMap::new() }),
             ..package("toolyard-test-http")
         };
         package.environment.insert("MODE".into(), Value::text(mode));
@@ -170,4 +173,49 @@ async fn an_error_of_http_is_an_answer_to_its_call_alone() {
     world.call(id, "forget", json!({})).await;
     assert_eq!(world.call(id, "echo", json!({ "text": "on" })).await, "on");
     assert_eq!(world.phase(id, Phase::Ready).await.pid, ready.pid);
+}
+
+/// The same server as a package.
+fn over_http() -> NpmPackage {
+    let manifest = json!({ "name": "over-http", "version": "1.0.0", "bin": "server.js" });
+    NpmPackage {
+        name: "over-http".into(),
+        version: "1.0.0".into(),
+        files: vec![
+            ("package.json".into(), manifest.to_string().into_bytes()),
+            ("server.js".into(), format!("#!/usr/bin/env node\n{}", include_str!("container_http.js")).into_bytes()),
+        ],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_package_over_http_is_installed_and_gets_its_headers_from_every_agent() {
+    let mut world = World::docker_with(vec![over_http()]).await;
+    assert!(world.report().sends_container_headers());
+    let endpoint = |headers| HttpEndpoint { port: 8123, path: "/mcp".to_owned(), headers };
+    let plain = Package { http: Some(endpoint(BTreeMap::new())), ..package("over-http") };
+    let lock = world.resolve(Runtime::Npm(plain.clone())).await.expect("a lock");
+    let mut silent = instance(Runtime::Npm(plain), lock);
+    silent.spec.egress = Egress::None;
+    with_secret(&mut silent, "TOKEN", "hidden-token");
+
+    let mut told = DesiredInstance { id: InstanceId::generate(), ..silent.clone() };
+    let Runtime::Npm(package) = &mut told.spec.runtime else { panic!("npm") };
+    let token = package.environment["TOKEN"].credentials().next().expect("a credential");
+    let bearer = Value(vec![Part::Text("Bearer ".to_owned()), Part::Credential(token)]);
+    package.http = Some(endpoint(BTreeMap::from([("Authorization".to_owned(), bearer)])));
+
+    let (silent, told) = (desire(&world, silent), desire(&world, told));
+    let ready = world.phase(told, Phase::Ready).await;
+    assert_eq!(ready.mcp.expect("it answered").server_name, "over-http");
+    assert_eq!(world.call(told, "echo", json!({ "text": "hi" })).await, "hi");
+    let refused = world.phase(silent, Phase::Failed).await;
+    assert!(refused.status.message.contains("401"), "{:?}", refused.status);
+    assert!(!inspect(told).to_string().contains("hidden-token"));
+
+    world.drop_agent();
+    world.start_agent().await;
+    let after = world.observed("taken over", told, |it| it.status.phase == Phase::Ready).await;
+    assert_eq!(after.pid, ready.pid, "it ran on");
+    assert_eq!(world.call(told, "echo", json!({ "text": "again" })).await, "again");
 }

@@ -296,9 +296,10 @@ fn inputs(entry: &Entry) -> Vec<String> {
             argument.input.variables.iter().for_each(|(name, input)| add(name, input));
         }
     }
-    for remote in &entry.server.remotes {
-        remote.headers.iter().for_each(|header| add(&header.name, &header.input));
-        remote.variables.iter().for_each(|(name, input)| add(name, input));
+    let packages = entry.server.packages.iter().map(|package| &package.transport);
+    for transport in packages.chain(&entry.server.remotes) {
+        transport.headers.iter().for_each(|header| add(&header.name, &header.input));
+        transport.variables.iter().for_each(|(name, input)| add(name, input));
     }
     lines
 }

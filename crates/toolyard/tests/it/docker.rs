@@ -187,3 +187,41 @@ fn an_image_over_http_keeps_its_volume_through_an_update_and_loses_it_when_it_is
     wait_until(Duration::from_secs(30), "its volume is gone", || volumes().is_empty());
     agent.interrupt();
 }
+
+#[test]
+fn a_package_over_http_is_deployed_from_the_catalog_to_a_toolbox_with_containers() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let entry = "io.example/package-over-http";
+    let document = serde_json::json!({
+        "$schema": "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json",
+        "name": entry, "description": "Speaks HTTP", "version": "1.0.0",
+        "packages": [{
+            "registryType": "npm", "identifier": "@modelcontextprotocol/server-everything", "version": "2026.8.31",
+            "transport": {
+                "type": "streamable-http", "url": "http://localhost:{PORT}/mcp",
+                "headers": [{ "name": "X-Region", "description": "Where", "isRequired": true }],
+            },
+            "packageArguments": [{ "type": "positional", "value": "streamableHttp" }],
+            "environmentVariables": [{ "name": "PORT", "default": "3001" }],
+        }],
+    });
+    let file = toolyard.dir.path().join("entry.json");
+    std::fs::write(&file, document.to_string()).expect("written");
+    toolyard.json(&["catalog", "publish", &file.display().to_string()]);
+    let deploy = ["deploy", entry, "--name", "web", "--egress", "none", "--wait"];
+    assert!(!toolyard.run(&deploy).status.success(), "a header is missing");
+    let deploy = [&deploy[..], &["--input", "X-Region=eu"]].concat();
+    assert!(!toolyard.run(&deploy).status.success(), "processes cannot be kept apart so");
+    assert_eq!(toolyard.json(&["servers", "show", "web"])["reason"], "unsupported_by_engine");
+    toolyard.ok(&["servers", "delete", "web", "--wait"]);
+
+    let token = toolyard.json(&["toolboxes", "enroll", "docks"])["token"].as_str().expect("a token").to_owned();
+    let agent = Agent::start(&toolyard, Some(&token));
+    wait_online(&toolyard, "docks");
+    let deployed = toolyard.json(&deploy);
+    let place = &deployed["instances"][0]["toolbox"];
+    assert_eq!((&deployed["phase"], place), (&"ready".into(), &"docks".into()), "{deployed:#}");
+    let answer = toolyard.json(&["call", "web", "echo", r#"{"message":"hi"}"#]);
+    assert!(answer["content"][0]["text"].as_str().is_some_and(|text| text.contains("hi")), "{answer:#}");
+    agent.interrupt();
+}

@@ -35,7 +35,7 @@ describe('the offers of an entry', () => {
     expect(all.filter((offer) => !offer.runs).every((offer) => offer.why !== '')).toBe(true)
   })
 
-  test('an image over HTTP runs when none does over stdio, and comes after an address', () => {
+  test('what speaks HTTP runs when nothing of its kind is over stdio, and comes after an address', () => {
     const http = { registryType: 'oci', identifier: 'http', transport: { type: 'streamable-http' } }
     const remotes = [{ type: 'streamable-http', url: 'https://a.example/mcp' }]
     const [first, second] = offers(document({ packages: [http], remotes }))
@@ -43,6 +43,30 @@ describe('the offers of an entry', () => {
     const stdio = { registryType: 'oci', identifier: 'stdio', transport: { type: 'stdio' } }
     const taken = offers(document({ packages: [http, stdio] })).filter((offer) => offer.runs)
     expect(taken.map((offer) => offer.package?.identifier)).toEqual(['stdio'])
+    const npm = { ...http, registryType: 'npm', identifier: 'package' }
+    const all = offers(document({ packages: [http, npm], remotes })).filter((offer) => offer.runs)
+    expect(all.map((offer) => offer.package?.identifier)).toEqual([undefined, 'package', 'http'])
+  })
+
+  test('the headers and the address of what speaks HTTP are inputs', () => {
+    const fields = inputsOf({
+      packages: [
+        {
+          registryType: 'npm',
+          identifier: 'package',
+          transport: {
+            type: 'streamable-http',
+            url: 'http://localhost:{port}/mcp',
+            variables: { port: { default: '3001' } },
+            headers: [{ name: 'Authorization', isRequired: true, isSecret: true }],
+          },
+        },
+      ],
+    })
+    expect(fields.map((one) => [one.key, one.origin, one.required])).toEqual([
+      ['Authorization', 'header', true],
+      ['port', 'address', false],
+    ])
   })
 })
 

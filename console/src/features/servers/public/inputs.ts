@@ -44,9 +44,9 @@ export interface InputField {
 /** The order in which the server chooses when nothing is said. */
 const ORDER = ['npm', 'pypi', 'oci', 'remote']
 
-/** Whether it is an image that speaks HTTP: taken when there is none over stdio, and after an address. */
-function isHttpImage(offer: Offer): boolean {
-  return offer.kind === 'oci' && offer.package?.transport?.type === 'streamable-http'
+/** Whether it speaks HTTP in a container: taken when there is none of its kind over stdio, and after an address. */
+function isOverHttp(one: Package): boolean {
+  return one.transport?.type === 'streamable-http'
 }
 
 function isStdio(one: Package): boolean {
@@ -61,16 +61,13 @@ export function offers(document: ServerJson): Offer[] {
   const packages = document.packages ?? []
   for (const one of packages) {
     const kind = one.registryType ?? ''
-    const transport = one.transport?.type ?? ''
     const known = kind === 'npm' || kind === 'pypi' || kind === 'oci'
     const stdio = isStdio(one)
     const http =
-      kind === 'oci' &&
-      transport === 'streamable-http' &&
-      !packages.some((other) => other.registryType === 'oci' && isStdio(other))
+      known && isOverHttp(one) && !packages.some((other) => other.registryType === kind && isStdio(other))
     let why = ''
     if (!known) why = t('Toolyard does not run this kind yet')
-    else if (!stdio && !http) why = t('Toolyard runs packages over stdio, and images over HTTP')
+    else if (!stdio && !http) why = t('Toolyard runs packages over stdio and over Streamable HTTP')
     else if (taken.has(kind)) why = t('Toolyard takes the first one of a kind')
     if (why === '') taken.add(kind)
     all.push({ kind, package: one, runs: why === '', why })
@@ -87,8 +84,9 @@ export function offers(document: ServerJson): Offer[] {
     })
   }
   const place = (offer: Offer) => {
-    if (!offer.runs) return ORDER.length + 1
-    return isHttpImage(offer) ? ORDER.length : ORDER.indexOf(offer.kind)
+    if (!offer.runs) return ORDER.length * 2
+    const late = offer.package !== undefined && isOverHttp(offer.package)
+    return ORDER.indexOf(offer.kind) + (late ? ORDER.length : 0)
   }
   return all.toSorted((one, other) => place(one) - place(other))
 }
@@ -123,6 +121,10 @@ export function declaredInputs(offer: Offer): InputField[] {
     const { runtimeArguments = [], packageArguments = [] } = offer.package
     for (const one of [...runtimeArguments, ...packageArguments])
       declare(argumentKey(one), one, 'argument', undefined, one.isRequired === true)
+    const { transport } = offer.package
+    for (const one of transport?.headers ?? []) pair(one, 'header')
+    for (const [name, input] of Object.entries(transport?.variables ?? {}))
+      declare(name, input, 'address', transport?.url ?? undefined, input.isRequired === true)
   }
   if (offer.remote !== undefined) {
     for (const one of offer.remote.headers ?? []) pair(one, 'header')

@@ -1,5 +1,5 @@
-//! What runs of an entry's package: its arguments, those of the program it names to run it, its environment, and where an
-//! image listens.
+//! What runs of an entry's package: its arguments, those of the program it names to run it, its environment, and where one
+//! that speaks HTTP listens.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use toolyard_types::spec::{EGRESS_PROXY_PORT, Egress, HttpEndpoint, Package, Par
 use super::{Expansion, MAX_ITEMS, argument_key, given_value, push_text};
 use crate::{ControlError, Result};
 
-/// The longest path of an image's address.
+/// The longest path of an address.
 const MAX_PATH_BYTES: usize = 2048;
 
 impl Expansion<'_> {
@@ -46,7 +46,7 @@ impl Expansion<'_> {
             out.environment.insert(name.clone(), given_value(given));
         }
         if package.transport.kind == "streamable-http" {
-            out.http = self.endpoint(package, &out, &published)?;
+            out.http = self.endpoint(package, &out, &published);
         }
         Ok(match package.registry_type.as_str() {
             "npm" => Runtime::Npm(out),
@@ -58,18 +58,15 @@ impl Expansion<'_> {
         })
     }
 
-    /// Where an image listens: its address holds variables of its own, or names an environment variable or an argument.
+    /// Where it listens in its container, and what it wants with every request: its address holds variables of its own, or names an environment variable or an argument.
     fn endpoint(
         &mut self,
         package: &server_json::Package,
         out: &Package,
         published: &[(u16, u16)],
-    ) -> Result<Option<HttpEndpoint>> {
+    ) -> Option<HttpEndpoint> {
         let transport = &package.transport;
-        if let Some(header) = transport.headers.iter().find(|header| header.input.is_required) {
-            let detail = format!("the image wants the header `{}` with every request", printable(&header.name));
-            return Err(ControlError::problem(Code::UnsupportedByEngine, detail));
-        }
+        let headers = self.headers(&transport.headers);
         let mut variables = transport.variables.clone();
         let template = transport.url.clone().unwrap_or_default();
         for name in named_in(&template) {
@@ -79,23 +76,20 @@ impl Expansion<'_> {
                 variables.insert(name, Input { value: Some(text), ..Input::default() });
             }
         }
-        let Some(url) = self.template(&template, &variables) else { return Ok(None) };
-        let Some(mut endpoint) = endpoint_of(&url) else {
+        let url = self.template(&template, &variables)?;
+        let Some((mut port, path)) = endpoint_of(&url) else {
             let shown = printable(&url.redacted());
             self.error("entry", format!("its address `{shown}` is not `http://localhost:PORT/PATH`"));
-            return Ok(None);
+            return None;
         };
         // An address is what a client of `docker run -p` sees; nothing is published here.
-        if let Some((_, inside)) = published.iter().find(|(outside, _)| *outside == endpoint.port) {
-            endpoint.port = *inside;
+        if let Some((_, inside)) = published.iter().find(|(outside, _)| *outside == port) {
+            port = *inside;
         }
-        if endpoint.port == EGRESS_PROXY_PORT && matches!(self.wish.egress, Egress::Hosts { .. }) {
-            self.error(
-                "egress",
-                format!("the image listens on port {EGRESS_PROXY_PORT}, which the proxy to the hosts needs"),
-            );
+        if port == EGRESS_PROXY_PORT && matches!(self.wish.egress, Egress::Hosts { .. }) {
+            self.error("egress", format!("it listens on port {EGRESS_PROXY_PORT}, which the proxy to the hosts needs"));
         }
-        Ok(Some(endpoint))
+        Some(HttpEndpoint { port, path, headers })
     }
 
     /// What an environment variable or an argument of that name was given.
@@ -123,7 +117,7 @@ fn named_in(template: &str) -> Vec<String> {
 }
 
 /// Port and path of an address of this host.
-fn endpoint_of(url: &Value) -> Option<HttpEndpoint> {
+fn endpoint_of(url: &Value) -> Option<(u16, String)> {
     let url = reqwest::Url::parse(&url.render(|_| None)?).ok()?;
     let here = matches!(url.host_str()?, "localhost" | "127.0.0.1" | "0.0.0.0" | "[::1]" | "[::]");
     if url.scheme() != "http" || !here || !url.username().is_empty() || url.password().is_some() {
@@ -132,7 +126,7 @@ fn endpoint_of(url: &Value) -> Option<HttpEndpoint> {
     let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = format!("{}{query}", url.path());
     let port = url.port_or_known_default().filter(|port| *port > 0)?;
-    (path.len() <= MAX_PATH_BYTES).then_some(HttpEndpoint { port, path })
+    (path.len() <= MAX_PATH_BYTES).then_some((port, path))
 }
 
 /// `npx` arguments: its own consent flag and a repetition of the package mean nothing here.
