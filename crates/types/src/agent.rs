@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Version of this wire. A control plane speaks this and the one before.
 pub const AGENT_PROTOCOL: u32 = 1;
 
-/// The header of a sync that tells one run of an agent from another: random, made when the agent starts. Two runs that
-/// speak in turn are two agents with one key.
+/// The header of a sync, and of a link that is made, that tells one run of an agent from another: random, made when the
+/// agent starts. Two runs that speak in turn are two agents with one key.
 pub const AGENT_RUN: &str = "toolyard-agent-run";
 
 /// What an agent needs to join, as JSON in base64url: printed once at enrolment.
