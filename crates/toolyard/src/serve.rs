@@ -148,7 +148,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let console = Console::embedded(settings.console);
     let state = Parts {
         control: control.clone(),
-        metrics,
+        metrics: metrics.clone(),
         public_metrics: settings.metrics_public,
         stopping: stopping.clone(),
         console,
@@ -171,6 +171,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let agent = local.start(settings, &control).await?;
     announce(settings, &control, console, first_key.as_ref());
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
+    let _sorting = AbortOnDropHandle::new(tokio::spawn(telemetry::keep_sorted(metrics)));
 
     let stop = stopped.await;
     tracing::info!(servers_too = stop == Stop::Everything, "stopping");

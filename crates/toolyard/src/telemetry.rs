@@ -1,6 +1,7 @@
 //! Logs and metrics of the process.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -43,4 +44,15 @@ pub(crate) fn start_metrics() -> Result<PrometheusHandle, String> {
     metrics::describe_gauge!("toolyard_build_info", "Always 1; the label has the version.");
     metrics::gauge!("toolyard_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
+}
+
+/// Sorts the samples of histograms into their buckets, until dropped. A sample is kept as it is until then: where nobody
+/// reads the metrics, a million calls would be 30 MB.
+pub(crate) async fn keep_sorted(metrics: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        ticks.tick().await;
+        let metrics = metrics.clone();
+        let _ = tokio::task::spawn_blocking(move || metrics.run_upkeep()).await;
+    }
 }
