@@ -99,9 +99,12 @@ impl Offering {
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&taken).acquire_owned().await else { return };
             let offered = self.offer_one(toolbox, &address).await;
-            if offered.is_ok() && std::mem::take(&mut failures) > 0 {
-                tracing::info!(toolbox.id = %toolbox, address, "the agent takes connections again");
+            if offered.is_ok() {
+                // Also what a task for an earlier address may have noted last.
                 self.control.note_offer(toolbox, None);
+                if std::mem::take(&mut failures) > 0 {
+                    tracing::info!(toolbox.id = %toolbox, address, "the agent takes connections again");
+                }
             }
             let pause = match offered {
                 Ok(Some((stream, peer))) => {
