@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use toolyard_link::{Channel, Links, Replicas};
 use toolyard_types::agent::Usage;
 use toolyard_types::api::servers::OfferFailure;
@@ -49,6 +49,8 @@ pub(crate) struct Fleet {
     /// When instances last answered, by toolbox: a report replaces the one before.
     answered: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Timestamp>>>,
     agents: Mutex<HashMap<ToolboxId, AgentSide>>,
+    /// Turns at the store for what agents ask.
+    turns: Semaphore,
     /// Since when, and until when, this control plane could hear agents without a gap.
     awake: Mutex<Option<(Timestamp, Timestamp)>>,
     /// Wakes every loop, beside the store's own wakes.
@@ -67,6 +69,9 @@ pub struct LoopStatus {
     /// Why it failed, if it did.
     pub error: Option<String>,
 }
+
+/// How many agents' requests are at the store at once: half of its connections.
+const AGENTS_AT_ONCE: usize = 8;
 
 struct AgentSide {
     generation: watch::Sender<u64>,
@@ -92,11 +97,18 @@ impl Fleet {
             samples: Mutex::default(),
             answered: Mutex::default(),
             agents: Mutex::default(),
+            turns: Semaphore::new(AGENTS_AT_ONCE),
             awake: Mutex::default(),
             nudge: Notify::new(),
             snapshots: watch::Sender::new(Arc::default()),
             loops: Mutex::default(),
         }
+    }
+
+    /// A turn at the store for what an agent asks: a thousand may ask at once, and people and loops need it too. Nobody
+    /// takes a second one while it holds one.
+    pub(crate) async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("the semaphore is never closed")
     }
 
     /// The generation of a toolbox, changing when the control plane learns of a newer one.

@@ -92,6 +92,7 @@ pub(crate) async fn admit(control: &Control, certificate: &PeerCertificate) -> R
 }
 
 async fn identify(control: &Control, certificate: &PeerCertificate) -> Result<Agent> {
+    let _turn = control.fleet().turn().await;
     let tx = control.store().system_read("identifying an agent").await?;
     let (organization, enrolment) = tx.toolbox_enrolment(certificate.toolbox).await?.ok_or_else(removed)?;
     let agent = Agent { organization, toolbox: certificate.toolbox, enrolment: Some(certificate.enrolment) };
@@ -284,6 +285,7 @@ async fn audit_join_refusal(
 /// `certificate_revoked` when two do, or when the store fails.
 pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: Option<&str>) -> Result<()> {
     let Some(enrolment) = agent.enrolment else { return Ok(()) };
+    let _turn = control.fleet().turn().await;
     let known = control.store().system_read("reading who asks").await?.agent_runs(agent.toolbox).await?;
     let mut runs = Runs::read(known.as_deref(), enrolment);
     let run = run.filter(|run| !run.is_empty() && run.len() <= LONGEST_RUN);
@@ -326,7 +328,9 @@ pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: Option<&
 /// As [`one_at_a_time`].
 pub(crate) async fn links(control: &Control, agent: Agent, run: Option<&str>) -> Result<()> {
     let Some(enrolment) = agent.enrolment else { return Ok(()) };
+    let turn = control.fleet().turn().await;
     let known = control.store().system_read("reading who makes a link").await?.agent_runs(agent.toolbox).await?;
+    drop(turn);
     if Runs::read(known.as_deref(), enrolment).may_link(run) {
         return Ok(());
     }
@@ -375,6 +379,7 @@ fn negotiate(request: &SyncRequest) -> Result<u32> {
 
 /// Writes what changed since the agent last told, in one transaction; nothing when nothing did.
 async fn observe(control: &Control, organization: OrganizationId, id: ToolboxId, request: &SyncRequest) -> Result<()> {
+    let _turn = control.fleet().turn().await;
     let now = control.clock().now();
     let observed = &request.observed.instances;
     control.fleet().set_usage(id, observed.iter().filter_map(|it| Some((it.id, it.usage.clone()?))).collect());
@@ -617,13 +622,14 @@ async fn next_desired(control: &Control, agent: Agent, seen: u64) -> Result<Opti
     loop {
         generation.mark_unchanged();
         let lease_due = control.fleet().lease_due(toolbox, control.clock().now(), RENEW_LEASE);
+        let turn = control.fleet().turn().await;
         let tx = control.store().org_read(organization).await?;
         let row = tx.toolbox_by_id(toolbox).await?.ok_or_else(removed)?;
         agent.check(row.enrolment)?;
         if row.generation != seen || lease_due {
             return desired(control, tx, &row).await.map(Some);
         }
-        drop(tx);
+        drop((tx, turn));
         let look = until.min(Instant::now() + LOOK);
         tokio::select! {
             () = control.stopping().cancelled() => return Ok(None),
