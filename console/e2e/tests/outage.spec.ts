@@ -37,7 +37,7 @@ async function sendToBackground(page: ConsolePage): Promise<void> {
           }
         }),
     )
-  await expect.poll(kept).toBeGreaterThan(0)
+  await expect.poll(kept, { timeout: 20_000 }).toBeGreaterThan(0)
 }
 
 test('without a network the last known state stays, with its age, and recovers', async ({
