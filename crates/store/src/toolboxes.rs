@@ -1,5 +1,7 @@
 //! Toolboxes: places where servers run, and the generation of what each should run.
 
+use std::collections::BTreeSet;
+
 use sea_orm::{FromQueryResult, Value};
 use toolyard_types::agent::ToolboxReport;
 use toolyard_types::state::{Reason, Status, ToolboxState};
@@ -425,11 +427,12 @@ impl OrgTx {
         self.row::<Row>(sql, values).await?.map(TryInto::try_into).transpose()
     }
 
-    /// Toolboxes by id; never removed ones.
+    /// Toolboxes by id, each once; never removed ones.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn toolboxes_by_id(&self, ids: &[ToolboxId]) -> Result<Vec<ToolboxRow>> {
+    pub async fn toolboxes_by_id(&self, ids: impl IntoIterator<Item = ToolboxId>) -> Result<Vec<ToolboxRow>> {
+        let ids: BTreeSet<_> = ids.into_iter().collect();
         if ids.is_empty() {
             return Ok(Vec::new());
         }

@@ -47,7 +47,7 @@ pub(crate) fn start_metrics() -> Result<PrometheusHandle, String> {
 }
 
 /// Sorts the samples of histograms into their buckets, until dropped. A sample is kept as it is until then: where nobody
-/// reads the metrics, a million calls would be 30 MB.
+/// reads the metrics, a million calls would be more than 15 MB.
 pub(crate) async fn keep_sorted(metrics: PrometheusHandle) {
     let mut ticks = tokio::time::interval(Duration::from_secs(5));
     loop {

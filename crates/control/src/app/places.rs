@@ -1,7 +1,5 @@
 //! Where a server is to run, and whether it may go somewhere else.
 
-use std::collections::BTreeSet;
-
 use toolyard_store::{OrgTx, Place, ServerRow, ToolboxRow};
 use toolyard_types::api::servers::UpdateServer;
 use toolyard_types::spec::{RevisionSpec, Runtime};
@@ -66,7 +64,7 @@ pub(super) async fn is_reached(tx: &OrgTx, server: &ServerRow) -> Result<bool> {
         |it: &&ToolboxRow| server.toolbox.is_none_or(|id| id == it.id) && it.labels.include(&server.toolbox_labels);
     let mut live = tx.live_instances(&[server.id]).await?;
     live.retain(|it| it.rollout == serving && it.should_serve());
-    let places: BTreeSet<_> = live.iter().map(|instance| instance.toolbox).collect();
-    let toolboxes = tx.toolboxes_by_id(&places.iter().copied().collect::<Vec<_>>()).await?;
-    Ok(!live.is_empty() && toolboxes.iter().filter(suits).count() == places.len())
+    let toolboxes = tx.toolboxes_by_id(live.iter().map(|instance| instance.toolbox)).await?;
+    let suitable: Vec<_> = toolboxes.iter().filter(suits).map(|toolbox| toolbox.id).collect();
+    Ok(!live.is_empty() && live.iter().all(|it| suitable.contains(&it.toolbox)))
 }

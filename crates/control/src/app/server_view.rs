@@ -47,12 +47,9 @@ impl<'a> Views<'a> {
             .chain(live.values().flatten().map(|instance| instance.revision))
             .collect();
         let numbers = tx.revision_numbers(&revisions.into_iter().collect::<Vec<_>>()).await?.into_iter().collect();
-        let toolboxes: BTreeSet<_> = rows
-            .iter()
-            .filter_map(|row| row.toolbox)
-            .chain(live.values().flatten().map(|instance| instance.toolbox))
-            .collect();
-        let toolboxes = tx.toolboxes_by_id(&toolboxes.into_iter().collect::<Vec<_>>()).await?;
+        let pinned = rows.iter().filter_map(|row| row.toolbox);
+        let toolboxes = pinned.chain(live.values().flatten().map(|instance| instance.toolbox));
+        let toolboxes = tx.toolboxes_by_id(toolboxes).await?;
         let toolboxes: HashMap<_, _> = toolboxes.into_iter().map(|toolbox| (toolbox.id, toolbox)).collect();
         let silent = toolboxes
             .values()

@@ -79,9 +79,8 @@ impl PlacesOf {
 
     /// Whether all of these still take something new. If not, what is known of their organization is read again.
     pub(crate) async fn still_take(&mut self, tx: &OrgTx, ids: &[ToolboxId]) -> Result<bool> {
-        let distinct: Vec<_> = ids.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
-        let rows = tx.toolboxes_by_id(&distinct).await?;
-        let taken = rows.len() == distinct.len() && rows.iter().all(ToolboxRow::takes_new);
+        let rows = tx.toolboxes_by_id(ids.iter().copied()).await?;
+        let taken = ids.iter().all(|id| rows.iter().any(|row| row.id == *id && row.takes_new()));
         if !taken {
             self.0.remove(&tx.organization());
         }
@@ -214,7 +213,7 @@ impl Look {
 /// The toolboxes that instances, and jobs, are on.
 pub(crate) async fn near(tx: &OrgTx, instances: &[InstanceRow], job: Option<&JobRow>) -> Result<Vec<ToolboxRow>> {
     let ids = instances.iter().map(|instance| instance.toolbox).chain(job.map(|job| job.toolbox));
-    Ok(tx.toolboxes_by_id(&ids.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()).await?)
+    Ok(tx.toolboxes_by_id(ids).await?)
 }
 
 /// Reads a server's rollout under way; `None` when there is none any more.

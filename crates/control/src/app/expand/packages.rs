@@ -58,7 +58,8 @@ impl Expansion<'_> {
         })
     }
 
-    /// Where it listens in its container, and what it wants with every request: its address holds variables of its own, or names an environment variable or an argument.
+    /// Where it listens in its container, and what it wants with every request: its address holds variables of its own, or
+    /// names an environment variable or an argument.
     fn endpoint(
         &mut self,
         package: &server_json::Package,
