@@ -26,6 +26,7 @@ pub(crate) mod server_list;
 pub(crate) mod server_settings;
 pub(crate) mod server_view;
 pub(crate) mod servers;
+pub(crate) mod sync;
 pub(crate) mod toolboxes;
 pub(crate) mod toolsets;
 

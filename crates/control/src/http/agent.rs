@@ -63,7 +63,7 @@ async fn sync(State(control): State<Control>, request: Request) -> Result<Json<S
     // Before the run is counted: `dtma doctor` asks with nothing, beside its agent.
     let request: SyncRequest = read(request, LARGEST_SYNC).await?;
     agents::one_at_a_time(&control, agent, run.as_deref()).await?;
-    agents::sync(&control, agent, request).await.map(Json)
+    crate::app::sync::sync(&control, agent, request).await.map(Json)
 }
 
 fn run(headers: &HeaderMap) -> Option<&str> {
