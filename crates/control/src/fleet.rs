@@ -152,18 +152,17 @@ impl Fleet {
         locked(&self.offer_failures).get(&toolbox).cloned()
     }
 
-    /// Whether it is time to write that an agent was heard; assumes that the caller does.
+    /// Whether it is time to write that an agent was heard.
     pub(crate) fn write_due(&self, toolbox: ToolboxId, now: Timestamp, every: std::time::Duration) -> bool {
-        let mut agents = locked(&self.agents);
-        let side = agents.entry(toolbox).or_insert_with(|| AgentSide::new(0));
-        let due = side.written_at.is_none_or(|at| now.since(at) >= every);
-        if due {
-            side.written_at = Some(now);
-        }
-        due
+        locked(&self.agents).get(&toolbox).and_then(|side| side.written_at).is_none_or(|at| now.since(at) >= every)
     }
 
-    /// Whether secrets must be leased again; `renew` notes that they are.
+    /// Notes that it was written that an agent was heard: not before, for its request may end while that is written.
+    pub(crate) fn written(&self, toolbox: ToolboxId, now: Timestamp) {
+        locked(&self.agents).entry(toolbox).or_insert_with(|| AgentSide::new(0)).written_at = Some(now);
+    }
+
+    /// Whether secrets must be leased again; [`Fleet::leased`] notes that they are.
     pub(crate) fn lease_due(&self, toolbox: ToolboxId, now: Timestamp, every: std::time::Duration) -> bool {
         locked(&self.agents).get(&toolbox).and_then(|side| side.leased_at).is_none_or(|at| now.since(at) >= every)
     }

@@ -265,6 +265,31 @@ impl OrgTx {
         Ok(())
     }
 
+    /// Says of an online toolbox that it is silent; `false` when its agent was heard since `silent_since`, or it is not
+    /// online any more. What an agent tells meanwhile is never taken back.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_toolbox_silent(
+        &self,
+        id: ToolboxId,
+        status: &Status<ToolboxState>,
+        silent_since: Timestamp,
+    ) -> Result<bool> {
+        let sql = "UPDATE toolboxes SET state = $3, reason = $4, message = $5, since = $6 \
+                   WHERE organization_id = $1 AND id = $2 AND state = 'online' AND COALESCE(last_seen_at, 0) <= $7";
+        let values = [
+            self.organization().to_string().into(),
+            id.to_string().into(),
+            status.phase.as_str().into(),
+            status.reason.as_str().into(),
+            status.message.clone().into(),
+            status.since.as_ms().into(),
+            silent_since.as_ms().into(),
+        ];
+        Ok(self.execute(sql, values).await? > 0)
+    }
+
     /// Says of an unreachable toolbox whether what may run elsewhere is replaced, and why; `false` when its agent was
     /// heard since `silent_since`.
     ///
@@ -673,14 +698,14 @@ impl SystemTx {
             .collect()
     }
 
-    /// Notes that an agent was heard, and what it told of its host.
+    /// Notes that an agent was heard, and what it told of its host; `false` when its toolbox does not count as online
+    /// any more, or was heard later.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn touch_toolbox(&self, id: ToolboxId, at: Timestamp, report: &ToolboxReport) -> Result<()> {
-        let sql =
-            "UPDATE toolboxes SET last_seen_at = $2, report = $3 WHERE id = $1 AND COALESCE(last_seen_at, 0) < $2";
-        self.execute(sql, [id.to_string().into(), at.as_ms().into(), to_json(report).into()]).await?;
-        Ok(())
+    pub async fn touch_toolbox(&self, id: ToolboxId, at: Timestamp, report: &ToolboxReport) -> Result<bool> {
+        let sql = "UPDATE toolboxes SET last_seen_at = $2, report = $3 \
+                   WHERE id = $1 AND state = 'online' AND COALESCE(last_seen_at, 0) < $2";
+        Ok(self.execute(sql, [id.to_string().into(), at.as_ms().into(), to_json(report).into()]).await? > 0)
     }
 }

@@ -83,7 +83,7 @@ fn negotiate(request: &SyncRequest) -> Result<u32> {
     Ok(request.protocol_max.min(AGENT_PROTOCOL))
 }
 
-/// Writes what changed since the agent last told, in one transaction; nothing when nothing did.
+/// Writes what changed since the agent last told, in one transaction; only that it was heard when nothing did.
 async fn observe(control: &Control, organization: OrganizationId, id: ToolboxId, request: &SyncRequest) -> Result<()> {
     let _turn = control.fleet().turn().await;
     let now = control.clock().now();
@@ -94,19 +94,23 @@ async fn observe(control: &Control, organization: OrganizationId, id: ToolboxId,
     let tx = control.store().org_read(organization).await?;
     let news = News::find(&tx, id, request, now).await?;
     drop(tx);
-    let seen_due = control.fleet().write_due(id, now, Pace::of(control).seen_every);
     if news.is_nothing() {
-        if seen_due {
-            let tx = control.store().system("noting that an agent was heard").await?;
-            tx.touch_toolbox(id, now, &news.toolbox.report).await?;
-            tx.commit().await?;
+        if !control.fleet().write_due(id, now, Pace::of(control).seen_every) {
+            return Ok(());
         }
-        return Ok(());
+        let tx = control.store().system("noting that an agent was heard").await?;
+        if tx.touch_toolbox(id, now, &news.toolbox.report).await? {
+            tx.commit().await?;
+            control.fleet().written(id, now);
+            return Ok(());
+        }
     }
     let mut tx = control.store().org(organization).await?;
     let news = News::find(&tx, id, request, now).await?;
     news.write(&mut tx, now).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    control.fleet().written(id, now);
+    Ok(())
 }
 
 /// What an agent told that the store does not know yet.

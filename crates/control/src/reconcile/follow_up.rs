@@ -168,19 +168,13 @@ async fn forget(control: &Control, at: ServerRef) -> Result<bool> {
 
 async fn mark_silent(control: &Control, organization: OrganizationId, id: ToolboxId, now: Timestamp) -> Result<bool> {
     let mut tx = control.store().org(organization).await?;
-    let Some(mut toolbox) = tx.toolbox_by_id(id).await? else { return Ok(false) };
-    let heard = toolbox.last_seen_at.unwrap_or_default();
-    if toolbox.status.phase != ToolboxState::Online || now.since(heard) < control.options().toolbox_silence {
+    let Some(toolbox) = tx.toolbox_by_id(id).await? else { return Ok(false) };
+    let message = format!("its agent was last heard at {}", toolbox.last_seen_at.unwrap_or_default());
+    let status = Status::new(ToolboxState::Unreachable, Reason::ToolboxUnreachable, message, now);
+    if !tx.set_toolbox_silent(id, &status, now.minus(control.options().toolbox_silence)).await? {
         return Ok(false);
     }
-    let message = format!("its agent was last heard at {heard}");
-    toolbox.status = Status::new(ToolboxState::Unreachable, Reason::ToolboxUnreachable, message, now);
-    tx.update_toolbox(&toolbox).await?;
-    tx.event(
-        "toolbox.changed",
-        format!("toolbox/{}", toolbox.name),
-        json!({ "id": id, "state": toolbox.status.phase }),
-    );
+    tx.event("toolbox.changed", format!("toolbox/{}", toolbox.name), json!({ "id": id, "state": status.phase }));
     tx.commit().await?;
     tracing::warn!(toolbox.name = %toolbox.name, "a toolbox has not been heard for too long");
     Ok(true)

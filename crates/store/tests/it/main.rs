@@ -7,4 +7,5 @@ mod identity;
 mod migrations;
 mod outbox;
 mod tenants;
+mod toolboxes;
 mod world;
