@@ -178,21 +178,22 @@ fn replicas_spread_over_toolboxes_and_a_drain_moves_them_without_a_failed_call()
     let load = Load::start(&toolyard, "many", PER_SECOND);
     let began = Instant::now();
     toolyard.json(&["toolboxes", "drain", "edge2"]);
+    toolyard.json(&["toolboxes", "remove", "edge2"]);
+    let took = began.elapsed();
+    assert!(toolyard.toolbox("edge2").is_null());
     let moved = toolyard.wait_server("many", "three elsewhere", |server| {
         let places = places(server);
         is_ready(server) && places.len() == 3 && !places.iter().any(|place| place == "edge2")
     });
-    let took = began.elapsed();
     let calls = load.settle(Duration::from_secs(2));
     assert!(calls.failed().is_empty(), "{:?}", calls.failed());
     facts.observe(format!(
-        "`toolboxes drain edge2` under {PER_SECOND} calls a second: its instance serves elsewhere after {} ({}); {} calls, 0 failed",
+        "`toolboxes drain edge2` and at once `toolboxes remove edge2` under {PER_SECOND} calls a second: it is gone after {}, \
+         and its instance serves elsewhere ({}); {} calls, 0 failed",
         seconds(took),
         places(&moved).join(", "),
         calls.0.len(),
     ));
-    toolyard.json(&["toolboxes", "remove", "edge2"]);
-    assert!(toolyard.toolbox("edge2").is_null() && toolyard.echoes("many"));
-    facts.observe("`toolboxes remove edge2`: gone, with nothing left on it");
+    assert!(toolyard.echoes("many"));
     facts.write();
 }

@@ -27,14 +27,17 @@ export const CapacitySchema: v.GenericSchema<unknown, Capacity> = v.object({
 
 /** What is still on a toolbox that is drained. */
 export interface Drain {
+  /** How many are replaced elsewhere already and finish their calls there, or end. */
+  ending: number
   /** How many instances are still to be moved to another toolbox. */
   moving: number
-  /** Servers that must run there and stay, at most 100. */
+  /** Servers that stay, at most 100: they must run there, or no other toolbox that takes servers has their labels. */
   stays: Name[]
   /** Those of them that must because their volumes are there. */
   volumes?: Name[]
 }
 export const DrainSchema: v.GenericSchema<unknown, Drain> = v.object({
+  ending: v.number(),
   moving: v.number(),
   stays: v.array(NameSchema),
   volumes: v.optional(v.array(NameSchema)),

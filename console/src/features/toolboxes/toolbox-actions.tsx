@@ -153,7 +153,10 @@ export function useToolboxActions(
             toast.done({ title: t('{name} takes nothing new', { name }) })
           }}
         >
-          {t('Nothing new is placed there until it is resumed. What runs there goes on.')} {running}
+          {t(
+            'Nothing new is placed there until it is resumed. What may run elsewhere is moved, without a failed call.',
+          )}{' '}
+          {running}
         </ConfirmDialog>
       )}
       {asked === 'labels' && <LabelsDialog toolbox={toolbox} onClose={() => setAsked(undefined)} />}
@@ -192,7 +195,11 @@ export function useToolboxActions(
             onRemoved?.()
           }}
         >
-          {t('Its agent is refused from now on, and its servers are placed on other toolboxes.')} {running}
+          {t('Its agent is refused from now on, and its servers are placed on other toolboxes.')} {running}{' '}
+          {toolbox.instances > 0 &&
+            (toolbox.draining
+              ? t('What still moves does not answer until it is placed: better wait until it has moved.')
+              : t('They do not answer until they are placed: drain it first to move them before.'))}
         </ConfirmDialog>
       )}
     </>

@@ -102,35 +102,46 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
 async fn draining(tx: &OrgTx, id: ToolboxId, instances: &[InstanceRow]) -> Result<Drain> {
     let servers: BTreeSet<_> = instances.iter().map(|instance| instance.server).collect();
     let servers = tx.servers_by_id(&servers.into_iter().collect::<Vec<_>>()).await?;
-    let pinned = |row: &&ServerRow| row.toolbox == Some(id) && row.enabled && !row.deleted;
-    let mut stays: Vec<Name> = servers.iter().filter(pinned).map(|row| row.name.clone()).collect();
-    stays.sort();
-    stays.truncate(MOST_STAYING);
-    let mut volumes: Vec<Name> =
-        servers.iter().filter(pinned).filter(|row| row.has_volumes).map(|row| row.name.clone()).collect();
-    volumes.sort();
-    volumes.truncate(MOST_STAYING);
-    let moves = |row: &&InstanceRow| {
-        row.should_serve() && servers.iter().any(|server| server.id == row.server && server.toolbox.is_none())
+    let others: Vec<ToolboxRow> =
+        tx.toolboxes().await?.into_iter().filter(|other| other.id != id && other.takes_new()).collect();
+    let has_place = |server: &ServerRow| {
+        server.toolbox.is_none() && others.iter().any(|other| other.labels.include(&server.toolbox_labels))
     };
-    let moving = u32::try_from(instances.iter().filter(moves).count()).unwrap_or(u32::MAX);
-    Ok(Drain { moving, stays, volumes })
+    let staying: Vec<_> = servers.iter().filter(|row| row.enabled && !row.deleted && !has_place(row)).collect();
+    let names = |rows: &mut dyn Iterator<Item = &&ServerRow>| {
+        let mut names: Vec<Name> = rows.map(|row| row.name.clone()).collect();
+        names.sort();
+        names.truncate(MOST_STAYING);
+        names
+    };
+    let stays = names(&mut staying.iter());
+    let volumes = names(&mut staying.iter().filter(|row| row.has_volumes));
+    let moves = |row: &&InstanceRow| servers.iter().any(|server| server.id == row.server && has_place(server));
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let (serving, ending): (Vec<_>, Vec<_>) = instances.iter().partition(|row| row.should_serve());
+    let moving = count(serving.into_iter().filter(moves).count());
+    Ok(Drain { moving, ending: count(ending.len()), stays, volumes })
 }
 
 fn told(drain: &Drain) -> String {
     let names = |names: &[Name]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let message = match (drain.moving, drain.stays.as_slice()) {
-        (0, []) => "takes nothing new; nothing is left that must go".to_owned(),
-        (0, stays) => format!("takes nothing new; {} must run here and stay", names(stays)),
-        (moving, []) => format!("takes nothing new; {moving} instances are still to move"),
-        (moving, stays) => {
-            format!("takes nothing new; {moving} instances are still to move; {} must run here and stay", names(stays))
-        }
-    };
-    match drain.volumes.as_slice() {
-        [] => message,
-        volumes => format!("{message}; here are the volumes of {}", names(volumes)),
+    let instances = |number: u32| format!("{number} {}", if number == 1 { "instance" } else { "instances" });
+    let mut parts = vec!["takes nothing new".to_owned()];
+    if drain.moving > 0 {
+        parts.push(format!("still to move: {}", instances(drain.moving)));
     }
+    if drain.ending > 0 {
+        parts.push(format!("about to end: {}", instances(drain.ending)));
+    }
+    match drain.stays.as_slice() {
+        [] if drain.moving + drain.ending == 0 => parts.push("nothing is left that must go".to_owned()),
+        [] => {}
+        stays => parts.push(format!("they stay, for there is no other place: {}", names(stays))),
+    }
+    if !drain.volumes.is_empty() {
+        parts.push(format!("here are the volumes of {}", names(&drain.volumes)));
+    }
+    parts.join("; ")
 }
 
 /// Makes a toolbox and a token for its agent, which is shown only now.

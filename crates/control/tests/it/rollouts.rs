@@ -459,8 +459,8 @@ both_engines! {
         let both = t.wait("/api/v1/servers/free", |_, body| body["instances"].as_array().unwrap().len() == 2).await;
         assert_eq!((both["phase"].as_str(), both["instances"][0]["toolbox"].as_str()), (Some("ready"), Some("edge")));
         let draining = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
-        assert_eq!(draining["drain"], json!({ "moving": 1, "stays": ["tied"] }), "{draining}");
-        let message = "takes nothing new; 1 instances are still to move; `tied` must run here and stay";
+        assert_eq!(draining["drain"], json!({ "moving": 1, "ending": 0, "stays": ["tied"] }), "{draining}");
+        let message = "takes nothing new; still to move: 1 instance; they stay, for there is no other place: `tied`";
         assert_eq!(draining["message"], message);
         local.behave("free", Behaviour::Ready);
         let new = both["instances"][1]["id"].as_str().unwrap().to_owned();
@@ -471,12 +471,40 @@ both_engines! {
         let moved = t.wait("/api/v1/servers/free", |_, body| body["instances"].as_array().unwrap().len() == 1).await;
         assert_eq!(moved["instances"][0]["toolbox"], "local");
         assert_eq!(edge.deeds(), ["run free@1", "run tied@1", "stop free@1"]);
-        assert_eq!(t.get("/api/v1/toolboxes/edge").await.body["drain"], json!({ "moving": 0, "stays": ["tied"] }));
+        let drain = json!({ "moving": 0, "ending": 0, "stays": ["tied"] });
+        assert_eq!(t.get("/api/v1/toolboxes/edge").await.body["drain"], drain);
         t.delete("/api/v1/toolboxes/edge").await.expect(204);
         let left = t.get("/api/v1/servers/tied").await.expect(200).body;
         assert_eq!((&left["phase"], &left["reason"]), (&json!("pending"), &json!("awaiting_toolbox")), "{left}");
         t.delete("/api/v1/servers/tied").await.expect(202);
         t.wait("/api/v1/servers/tied", |status, _| status == 404).await;
+    }
+
+    async fn what_no_other_toolbox_has_the_labels_for_stays_on_one_that_is_drained(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        t.patch("/api/v1/toolboxes/edge", json!({ "labels": { "zone": "a" } })).await.expect(200);
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        let body = json!({ "name": "zoned", "entry": EVERYTHING, "toolbox_labels": { "zone": "a" } });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("zoned", "done").await;
+        let drain = t.post("/api/v1/toolboxes/edge/drain", json!({})).await.expect(200).body;
+        assert_eq!(drain["drain"], json!({ "moving": 0, "ending": 0, "stays": ["zoned"] }), "{drain}");
+        // Another one with its labels, and it moves; what it leaves is told until it has ended.
+        edge.let_end(false);
+        t.patch("/api/v1/toolboxes/local", json!({ "labels": { "zone": "a" } })).await.expect(200);
+        let leaves = json!({ "moving": 0, "ending": 1, "stays": [] });
+        t.wait("/api/v1/toolboxes/edge", |_, body| body["drain"] == leaves).await;
+        let ending = t.get("/api/v1/toolboxes/edge").await.body;
+        assert_eq!(ending["message"], "takes nothing new; about to end: 1 instance");
+        t.drained();
+        t.wait("/api/v1/version", |_, _| edge.deeds().contains(&"stop zoned@1".to_owned())).await;
+        edge.let_end(true);
+        let nothing = json!({ "moving": 0, "ending": 0, "stays": [] });
+        let empty = t.wait("/api/v1/toolboxes/edge", |_, body| body["drain"] == nothing).await;
+        assert_eq!(empty["message"], "takes nothing new; nothing is left that must go");
+        assert_eq!(local.deeds(), ["run zoned@1"]);
     }
 
     async fn an_update_outside_its_window_waits_until_it_opens(engine) {

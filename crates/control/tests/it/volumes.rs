@@ -56,8 +56,8 @@ both_engines! {
         let _other = joined(&t, "other").await;
         t.post("/api/v1/toolboxes/edge/drain", json!({})).await.expect(200);
         let draining = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
-        assert_eq!(draining["drain"], json!({ "moving": 0, "stays": ["s"], "volumes": ["s"] }), "{draining}");
-        let message = "takes nothing new; `s` must run here and stay; here are the volumes of `s`";
+        assert_eq!(draining["drain"], json!({ "moving": 0, "ending": 0, "stays": ["s"], "volumes": ["s"] }), "{draining}");
+        let message = "takes nothing new; they stay, for there is no other place: `s`; here are the volumes of `s`";
         assert_eq!(draining["message"], message);
         t.post("/api/v1/toolboxes/edge/resume", json!({})).await.expect(200);
 

@@ -306,6 +306,13 @@ pub(crate) struct Wait {
     timeout: u64,
 }
 
+impl Wait {
+    /// How long to wait at most, if at all.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        self.wait.then(|| Duration::from_secs(self.timeout))
+    }
+}
+
 /// `toolyard servers ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

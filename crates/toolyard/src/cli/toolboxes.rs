@@ -1,5 +1,7 @@
 //! `toolyard toolboxes`.
 
+use std::time::{Duration, Instant};
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 use toolyard_client::segment;
@@ -7,10 +9,16 @@ use toolyard_types::api::Page;
 use toolyard_types::api::servers::{
     BreakerState, EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, ToolboxLink, UpdateToolbox,
 };
+use toolyard_types::state::ToolboxState;
 use toolyard_types::{Labels, Name};
 
 use super::context::{Context, Failure};
 use super::output;
+use super::servers::Wait;
+
+const REMOVE_EXAMPLES: &str = "Examples:
+  toolyard toolboxes drain edge1; toolyard toolboxes remove edge1   # no call fails
+  toolyard toolboxes remove edge1 --now                             # its host is gone";
 
 /// `toolyard toolboxes ...`
 #[derive(Debug, Subcommand)]
@@ -71,16 +79,25 @@ pub(crate) enum Command {
     Drain {
         /// The toolbox.
         name: Name,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Place things on a drained toolbox again.
     Resume {
         /// The toolbox.
         name: Name,
     },
-    /// Remove a toolbox; what runs there is placed elsewhere.
+    /// Remove a toolbox; what runs there is placed elsewhere. Of one that is drained it waits for what still moves.
+    #[command(after_help = REMOVE_EXAMPLES)]
     Remove {
         /// The toolbox.
         name: Name,
+        /// Do not wait for what still moves: it is placed elsewhere afterwards, and does not answer until then.
+        #[arg(long)]
+        now: bool,
+        /// Seconds to wait at most for what still moves; nothing is removed when they are over.
+        #[arg(long, value_name = "SECONDS", default_value_t = 900, conflicts_with = "now")]
+        timeout: u64,
     },
 }
 
@@ -133,7 +150,14 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             print_token(context, &client.post(&format!("{}/rejoin", path(&name)), &body).await?);
         }
         Command::Revoke { name } => print(context, &client.post(&format!("{}/revoke", path(&name)), &json!({})).await?),
-        Command::Drain { name } => print(context, &client.post(&format!("{}/drain", path(&name)), &json!({})).await?),
+        Command::Drain { name, wait } => {
+            let toolbox: Toolbox = client.post(&format!("{}/drain", path(&name)), &json!({})).await?;
+            let toolbox = match wait.limit() {
+                Some(limit) => drained(context, toolbox, limit).await?,
+                None => toolbox,
+            };
+            print(context, &toolbox);
+        }
         Command::Resume { name } => print(context, &client.post(&format!("{}/resume", path(&name)), &json!({})).await?),
         Command::Label { name, labels } => {
             let body = UpdateToolbox { labels: Some(labels), ..UpdateToolbox::default() };
@@ -143,7 +167,10 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             let body = UpdateToolbox { address: Some(address.unwrap_or_default()), ..UpdateToolbox::default() };
             print(context, &client.send(reqwest::Method::PATCH, &path(&name), Some(&body)).await?);
         }
-        Command::Remove { name } => {
+        Command::Remove { name, now, timeout } => {
+            if !now {
+                drained(context, client.get(&path(&name)).await?, Duration::from_secs(timeout)).await?;
+            }
             let _: Value = client.send(reqwest::Method::DELETE, &path(&name), None::<&()>).await?;
             output::print_fields(
                 context.format,
@@ -153,6 +180,32 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         }
     }
     Ok(())
+}
+
+/// Waits until a toolbox that is drained has only what stays there. One that is not drained, or not heard, is as it is.
+async fn drained(context: &Context, mut toolbox: Toolbox, limit: Duration) -> Result<Toolbox, Failure> {
+    let until = Instant::now() + limit;
+    let mut said = String::new();
+    loop {
+        let still = toolbox.drain.as_ref().filter(|_| toolbox.state == ToolboxState::Draining);
+        if still.is_none_or(|drain| drain.moving + drain.ending == 0) {
+            return Ok(toolbox);
+        }
+        if Instant::now() > until {
+            let message =
+                format!("toolbox `{}` was not drained in {} seconds; it goes on", toolbox.name, limit.as_secs());
+            let why = "`toolyard servers list --toolbox NAME` tells what runs there, `toolyard servers show` why it does not move; \
+                       `toolyard toolboxes remove NAME --now` does not wait";
+            let details = vec![toolbox.message.clone(), why.replace("NAME", toolbox.name.as_str())];
+            return Err(Failure { details, ..Failure::new(message) });
+        }
+        if said != toolbox.message {
+            said.clone_from(&toolbox.message);
+            output::progress(context.format, &said);
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        toolbox = context.client.get(&path(&toolbox.name)).await?;
+    }
 }
 
 fn print_token(context: &Context, enrolled: &EnrolledToolbox) {

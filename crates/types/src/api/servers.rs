@@ -544,7 +544,11 @@ pub struct InstanceError {
 pub struct Drain {
     /// How many instances are still to be moved to another toolbox.
     pub moving: u32,
-    /// Servers that must run there and stay, at most 100.
+    /// How many are replaced elsewhere already and finish their calls there, or end.
+    #[serde(default)]
+    #[schema(required)]
+    pub ending: u32,
+    /// Servers that stay, at most 100: they must run there, or no other toolbox that takes servers has their labels.
     pub stays: Vec<Name>,
     /// Those of them that must because their volumes are there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -230,14 +230,20 @@ function Draining({ drain }: { drain: Drain }) {
                 '{count} instance moves to another toolbox',
                 '{count} instances move to other toolboxes',
               )
-            : drain.stays.length > 0
-              ? t('What can move has moved')
-              : t('Nothing is left on it: it can be removed')
+            : drain.ending > 0
+              ? plural(
+                  drain.ending,
+                  '{count} instance has moved and is about to end',
+                  '{count} instances have moved and are about to end',
+                )
+              : drain.stays.length > 0
+                ? t('What can move has moved')
+                : t('Nothing is left on it: it can be removed')
         }
       >
         {drain.stays.length > 0 && (
           <p className="wrap-anywhere">
-            {t('These have to run here, and stay: {servers}.', { servers: drain.stays.join(', ') })}
+            {t('These have no other place, and stay: {servers}.', { servers: drain.stays.join(', ') })}
           </p>
         )}
       </Notice>
