@@ -12,8 +12,10 @@ export class Marketplace {
     return this.page.byRole('main').byRole('article').containing(entry).first()
   }
 
+  /** Opens an entry's page and waits for it: the list shows the entry's name, too. */
   async open(entry: string): Promise<void> {
     await this.card(entry).byRole('link').first().click()
+    await this.page.byRole('main').byRole('button', 'Copy the name').waitFor()
   }
 
   /** From an entry's page to the form that deploys it. */
