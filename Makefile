@@ -1,7 +1,7 @@
 # The commands of the project; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build console test fleet test-e2e lighthouse lint fmt generate bundle-report bench bench-api bench-fleet bench-link soak catalog-proof deny fuzz smoke clean
+.PHONY: help run build console test security faults fleet test-e2e lighthouse lint fmt generate bundle-report bench bench-api bench-fleet bench-link soak catalog-proof deny fuzz smoke clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,6 +22,12 @@ console: ## Build the web console alone, into console/dist
 
 test: ## Install what the tests need and run everything
 	@scripts/test.sh
+
+security: ## Attack the built program in every way; writes docs/reports/security.md
+	@scripts/suite.sh security
+
+faults: ## Break what the program stands on; writes docs/reports/faults.md
+	@scripts/suite.sh faults
 
 fleet: ## Hurt a fleet of agents in every way; writes docs/reports/fleet.md
 	@scripts/fleet.sh

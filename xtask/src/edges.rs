@@ -21,11 +21,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("testkit", &["types", "mcp"]),
     ("bench", &["types", "link"]),
     ("fleet-tests", &["types", "client"]),
+    ("test-support", &["types", "client", "testkit"]),
+    ("security-tests", &[]),
+    ("faults-tests", &[]),
     ("xtask", &[]),
 ];
 
 /// Crates that tests of any crate may use besides its own edges.
-const FOR_TESTS: &[&str] = &["testkit"];
+const FOR_TESTS: &[&str] = &["testkit", "test-support"];
 
 /// Fails with every edge that is not allowed.
 pub(crate) fn check() -> Result<()> {

@@ -1,0 +1,1 @@
+//! Attacks on the built program, each of which must fail: see `it/main.rs`. The crate itself is empty.
