@@ -12,6 +12,7 @@ use toolyard_types::api::servers::OfferFailure;
 use toolyard_types::snapshot::Snapshot;
 use toolyard_types::{Clock, InstanceId, Name, ReplicaId, Timestamp, ToolboxId};
 
+use crate::snapshot::Renewals;
 use crate::{Control, Result};
 
 /// The name of the built-in toolbox.
@@ -56,6 +57,7 @@ pub(crate) struct Fleet {
     /// Wakes every loop, beside the store's own wakes.
     pub(crate) nudge: Notify,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+    pub(crate) renewals: Renewals,
     pub(crate) loops: Mutex<HashMap<&'static str, LoopStatus>>,
 }
 
@@ -101,6 +103,7 @@ impl Fleet {
             awake: Mutex::default(),
             nudge: Notify::new(),
             snapshots: watch::Sender::new(Arc::default()),
+            renewals: Renewals::default(),
             loops: Mutex::default(),
         }
     }
@@ -320,6 +323,7 @@ impl Control {
     /// Without one a remote server is never ready.
     pub fn set_remote_client(&self, client: toolyard_mcp::http::Client) {
         let _ = self.fleet().remote_client.set(client);
+        self.wake_loops();
     }
 
     pub(crate) fn remote_client(&self) -> Option<toolyard_mcp::http::Client> {

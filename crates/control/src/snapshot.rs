@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use toolyard_store::{InstanceRow, OrgTx, OutboxEvent, RevisionRow, RolloutRow, ServerRow};
 use toolyard_types::snapshot::{
     CanaryRoute, InstanceRoute, KeyGrant, OrganizationSnapshot, RemoteLease, ServerRoute, Snapshot, Target,
@@ -17,7 +18,7 @@ use toolyard_types::snapshot::{
 };
 use toolyard_types::spec::{InstancingMode, Remote, Runtime, Value};
 use toolyard_types::state::{Phase, Reason, RolloutState};
-use toolyard_types::{Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, ToolboxId};
+use toolyard_types::{Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId};
 
 use crate::reconcile::phase::{Facts, roll_up, shown_status};
 use crate::{Control, ControlError, Result};
@@ -26,6 +27,8 @@ use crate::{Control, ControlError, Result};
 const PERIOD: Duration = Duration::from_millis(500);
 /// Commits within this time are answered by one snapshot.
 const COALESCE: Duration = Duration::from_millis(5);
+/// How long the answer to a change waits for the snapshot that knows it.
+const CATCH_UP: Duration = Duration::from_secs(1);
 /// More events than this, and everything is read again instead.
 const MOST_EVENTS: u32 = 1000;
 /// How many servers are read at once.
@@ -89,21 +92,66 @@ pub(crate) async fn render(
     Ok(Ok((url, headers)))
 }
 
+/// Lets who changed something wait until gateways serve by it.
+#[derive(Default)]
+pub(crate) struct Renewals {
+    /// How many have asked for a snapshot that knows what they committed.
+    asked: AtomicU64,
+    /// Told when somebody has.
+    wanted: Notify,
+    /// How many of them had asked before the newest snapshot was begun.
+    served: watch::Sender<u64>,
+}
+
+impl Renewals {
+    async fn caught_up(&self) {
+        let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut served = self.served.subscribe();
+        self.wanted.notify_one();
+        let _ = served.wait_for(|served| *served >= number).await;
+    }
+}
+
+/// Waits until this process's gateway serves from a snapshot begun after this was called, a second at most: a store that
+/// does not answer is no reason to hold back the answer to what was committed.
+pub(crate) async fn caught_up(control: &Control) {
+    tokio::select! {
+        () = control.fleet().renewals.caught_up() => {}
+        () = control.stopping().cancelled() => {}
+        () = tokio::time::sleep(CATCH_UP) => tracing::warn!("the gateway hears of a change later than its answer was given"),
+    }
+}
+
 /// Keeps the snapshot new until the control plane stops.
 pub(crate) async fn keep(control: Control) {
     let mut wakes = control.store().wakes();
+    let renewals = &control.fleet().renewals;
     // The first snapshot's version goes on from here: a version never stands for two pictures.
     let first = Arc::clone(&control.fleet().snapshots.borrow());
     let mut keeper = Keeper { snapshot: (*first).clone(), ..Keeper::default() };
     loop {
         wakes.mark_unchanged();
-        if let Err(error) = keeper.renew(&control).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the snapshot could not be renewed");
+        let asked = renewals.asked.load(Ordering::Acquire);
+        match keeper.renew(&control).await {
+            Ok(()) => drop(renewals.served.send_replace(asked)),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the snapshot could not be renewed");
+                // Who asked waits for the next one, which need not come at once.
+                tokio::time::sleep(COALESCE).await;
+            }
         }
+        // Somebody waits for the answer to a change; whatever else was committed meanwhile comes along.
+        let coalesce = async {
+            if wakes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(COALESCE).await;
+        };
         tokio::select! {
             () = control.stopping().cancelled() => return,
+            () = renewals.wanted.notified() => {}
             () = tokio::time::sleep(PERIOD) => {}
-            _ = wakes.changed() => tokio::time::sleep(COALESCE).await,
+            () = coalesce => {}
         }
     }
 }
@@ -130,11 +178,13 @@ enum Stale {
 
 impl Keeper {
     async fn renew(&mut self, control: &Control) -> Result<()> {
+        // What was committed before this is in the snapshot.
+        let began = control.clock().now();
         let tx = control.store().system_read("renewing the snapshot").await?;
         let newest = tx.last_event().await?;
         if self.seen == Some(newest) {
             drop(tx);
-            self.publish(control, false);
+            self.publish(control, began, false);
             return Ok(());
         }
         let events = match self.seen {
@@ -155,7 +205,7 @@ impl Keeper {
         self.snapshot.keys = merged(&self.snapshot.keys, keys);
         self.seen = Some(newest);
         self.measure();
-        self.publish(control, true);
+        self.publish(control, began, true);
         Ok(())
     }
 
@@ -170,13 +220,12 @@ impl Keeper {
         }
     }
 
-    fn publish(&mut self, control: &Control, changed: bool) {
-        let now = control.clock().now();
-        if !changed && self.snapshot.made_at == now {
+    fn publish(&mut self, control: &Control, began: Timestamp, changed: bool) {
+        if !changed && self.snapshot.made_at == began {
             return;
         }
         self.snapshot.version += u64::from(changed);
-        self.snapshot.made_at = now;
+        self.snapshot.made_at = began;
         control.fleet().snapshots.send_replace(Arc::new(self.snapshot.clone()));
     }
 

@@ -98,7 +98,7 @@ pub(crate) fn authenticate(
 pub(crate) fn grant(digest: &KeyDigest, snapshot: &Snapshot, clock: &Clock) -> Result<Arc<KeyGrant>, Refusal> {
     let unauthenticated = |detail| Refusal::new(Code::Unauthenticated, detail);
     let digest = std::str::from_utf8(digest).expect("hex digits are ASCII");
-    let grant = snapshot.keys.get(digest).ok_or_else(|| unauthenticated("the API key is not known"))?;
+    let grant = snapshot.keys.get(digest).ok_or_else(|| unauthenticated("the API key is not known").unless_news())?;
     if grant.expires_at.is_some_and(|end| end <= clock.now()) {
         return Err(unauthenticated("the API key has expired"));
     }

@@ -32,7 +32,7 @@ use toolyard_mcp::{Kind, Message, ParseError, envelope};
 use toolyard_types::access::Action;
 use toolyard_types::snapshot::{self, KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute};
 use toolyard_types::state::Phase;
-use toolyard_types::{Clock, Code, Name};
+use toolyard_types::{Clock, Code, Name, Timestamp};
 
 const SESSION_ID: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
@@ -42,6 +42,8 @@ const MAX_REQUEST_ID: usize = 64;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a message waits for a server that is about to be ready: who deployed it may hear so before we do.
 const READY_PATIENCE: Duration = Duration::from_secs(1);
+/// How many requests with an unknown key or path may wait for a newer snapshot at once; the others are refused at once.
+const MAX_UNSETTLED: usize = 256;
 /// How many ended subscriptions are remembered.
 const MAX_UNSUBSCRIBED: u64 = 100_000;
 
@@ -68,9 +70,23 @@ pub(crate) struct Core {
     pub(crate) unsubscribed: moka::sync::Cache<(SessionId, [u8; 32]), ()>,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    news_patience: Duration,
+    unsettled: Semaphore,
 }
 
 impl Core {
+    /// Waits for a snapshot that knows what other replicas had committed when a request arrived; false when there is none
+    /// in time, or too many wait already.
+    async fn has_news(&self, arrived: Timestamp) -> bool {
+        if self.news_patience.is_zero() {
+            return false;
+        }
+        let Ok(_place) = self.unsettled.try_acquire() else { return false };
+        let mut snapshots = self.snapshot.clone();
+        let newer = snapshots.wait_for(|snapshot| snapshot.made_at > arrived);
+        matches!(tokio::time::timeout(self.news_patience, newer).await, Ok(Ok(_)))
+    }
+
     /// The picture to serve from, as it changes.
     pub(crate) fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
@@ -98,6 +114,8 @@ impl Core {
                 .build(),
             calls: Arc::new(Semaphore::new(limits.calls)),
             streams: Arc::new(Semaphore::new(limits.streams)),
+            news_patience: options.news_patience,
+            unsettled: Semaphore::new(MAX_UNSETTLED),
         })
     }
 }
@@ -225,7 +243,11 @@ impl Visit {
 
 async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), request: Request<Body>) -> Response {
     let request_id = request_id(request.headers());
+    let arrived = core.clock.now();
     let mut admitted = admit(core.clone(), is_toolset, &path, &request, request_id.clone());
+    if admitted.as_ref().is_err_and(|refusal| refusal.may_be_news) && core.has_news(arrived).await {
+        admitted = admit(core.clone(), is_toolset, &path, &request, request_id.clone());
+    }
     if let Ok(visit) = &admitted
         && visit.target.is_starting()
     {
@@ -286,7 +308,7 @@ fn find(
     organization: &str,
     name: &str,
 ) -> Result<(Arc<OrganizationSnapshot>, Target), Refusal> {
-    let not_found = || Refusal::new(Code::NotFound, "there is no such MCP endpoint for this key");
+    let not_found = || Refusal::new(Code::NotFound, "there is no such MCP endpoint for this key").unless_news();
     let organization = snapshot.organizations.get(organization).ok_or_else(not_found)?;
     if organization.id != grant.organization {
         return Err(not_found());
@@ -300,7 +322,7 @@ fn find(
     };
     let (Target::Server { name, .. } | Target::Toolset { name, .. }) = &target;
     if !core.decisions.allows(grant, Action::ToolCall, target.subject(), name, snapshot.version) {
-        return Err(Refusal::new(Code::Forbidden, format!("this key may not call `{name}`")));
+        return Err(Refusal::new(Code::Forbidden, format!("this key may not call `{name}`")).unless_news());
     }
     Ok((organization.clone(), target))
 }

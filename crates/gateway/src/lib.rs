@@ -45,6 +45,9 @@ pub struct GatewayOptions {
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     /// How long the picture may be served after the control plane last vouched for it.
     pub max_snapshot_age: Duration,
+    /// How long a request with a key or path that is not known waits for the next picture, because another replica may
+    /// just have made it; zero where nobody else changes anything.
+    pub news_patience: Duration,
     /// How a toolbox is reached.
     pub toolboxes: Toolboxes,
     /// How a remote server's address and headers are had.

@@ -10,11 +10,18 @@ use toolyard_types::{Code, Problem};
 pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) detail: Cow<'static, str>,
+    /// A newer snapshot may say otherwise: another replica may just have made what is not known here.
+    pub(crate) may_be_news: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), may_be_news: false }
+    }
+
+    pub(crate) fn unless_news(mut self) -> Self {
+        self.may_be_news = true;
+        self
     }
 
     pub(crate) fn into_response(self, request_id: &str) -> Response {

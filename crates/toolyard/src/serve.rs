@@ -37,6 +37,10 @@ use crate::{listen, local, memory, net, offers, telemetry};
 const TOOLBOX_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest MCP request body.
 const MAX_BODY_BYTES: usize = 8 << 20;
+/// How long a request waits for what another replica may have just made: each looks for changes twice a second.
+const NEWS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long ending the sessions that remote servers have for us may take.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a legacy MCP session lasts.
 const SESSION_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -331,6 +335,8 @@ fn start_gateway(
     Gateway::new(GatewayOptions {
         snapshot: control.snapshots(),
         max_snapshot_age: Duration::from_secs(settings.snapshot_max_age_seconds.into()),
+        // Only a store of several replicas is changed by others.
+        news_patience: settings.database_url.as_ref().map_or(Duration::ZERO, |_| NEWS_PATIENCE),
         toolboxes: Arc::new(move |toolbox| links.get(toolbox)),
         lease: Arc::new(move |server| {
             let control = leases.clone();

@@ -107,10 +107,16 @@ async fn check(access: Access, request: Request, next: Next) -> Response {
     if access == Access::Public {
         return next.run(request).await;
     }
-    match admit(&control, access, request).await {
+    let changes = !request.method().is_safe();
+    let response = match admit(&control, access, request).await {
         Ok((caller, request)) => idempotency::run(&control, &caller, request, next).await,
-        Err(error) => error.into_response(),
+        Err(error) => return error.into_response(),
+    };
+    // What was made, changed or taken away is so at the gateway too, for whoever acts on the answer at once.
+    if changes && response.status().is_success() {
+        crate::snapshot::caught_up(&control).await;
     }
+    response
 }
 
 /// Authenticates and decides; leaves the caller in the request.

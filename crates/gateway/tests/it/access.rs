@@ -56,6 +56,29 @@ async fn a_revoked_key_stops_with_the_next_snapshot() {
 }
 
 #[tokio::test]
+async fn a_key_that_another_replica_has_just_made_waits_for_the_snapshot_that_knows_it() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let fresh = [("authorization", "Bearer fresh")];
+    let (made, asked) = tokio::join!(
+        async {
+            tokio::task::yield_now().await;
+            world.clock.step_ms(1);
+            world.snapshots.send_modify(|snapshot| {
+                let mut next = (**snapshot).clone();
+                add_key_like(&mut next, KEY, "fresh");
+                (next.version, next.made_at) = (next.version + 1, world.clock.now());
+                *snapshot = Arc::new(next);
+            });
+        },
+        world.post("/mcp/default/servers/old", &fresh, PING),
+    );
+    let ((), status) = (made, asked.status());
+    assert_eq!(status, StatusCode::BAD_REQUEST, "let in, and told to initialize");
+    let unknown = world.post(OLD, &[("authorization", "Bearer other")], PING).await;
+    assert_eq!(unknown.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn a_stale_snapshot_is_served_up_to_an_age_then_refused() {
     let world = world().server("old", Era::Legacy).start().await;
     let session = world.initialize(OLD, "2025-06-18").await;

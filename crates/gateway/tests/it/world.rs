@@ -399,6 +399,7 @@ impl Builder {
         let options = GatewayOptions {
             snapshot,
             max_snapshot_age: Duration::from_secs(60),
+            news_patience: Duration::from_millis(200),
             toolboxes: Arc::new(move |id| {
                 (!cut.lock().unwrap().contains(&id)).then(|| channel.lock().unwrap().clone())
             }),
@@ -436,6 +437,13 @@ impl Builder {
             clock,
         }
     }
+}
+
+/// Adds a key that may do what another may.
+pub(crate) fn add_key_like(snapshot: &mut Snapshot, like: &str, key: &str) {
+    let digest = |key: &str| Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let grant = KeyGrant { id: ApiKeyId::generate(), name: key.to_owned(), ..(*snapshot.keys[&digest(like)]).clone() };
+    snapshot.keys.insert(digest(key), Arc::new(grant));
 }
 
 fn add_key(
