@@ -138,7 +138,7 @@ async fn describe(visit: &Visit, client: Era) -> Result<Description, Failure> {
             let handshake = peer.handshake().await?;
             let server_info = handshake.server_info().and_then(|raw| serde_json::from_slice(&raw).ok());
             Ok(Description {
-                capabilities: capabilities(handshake, client),
+                capabilities: capabilities(&handshake, client),
                 server_info: server_info.unwrap_or_else(|| json!({ "name": name, "version": "unknown" })),
                 instructions: handshake.instructions().map(|text| bounded(&text)),
             })
@@ -169,18 +169,18 @@ fn capabilities(handshake: &Handshake, client: Era) -> Value {
     Value::Object(kept)
 }
 
-async fn member_handshakes(visit: &Visit) -> Vec<(String, Handshake)> {
+async fn member_handshakes(visit: &Visit) -> Vec<(String, Arc<Handshake>)> {
     let Target::Toolset { route, .. } = &visit.target else { return Vec::new() };
     let asked = toolset::members(visit.place(route)).map(|(member, route)| async move {
         let peer: Arc<Peer> = visit.core.peers.first(route).ok()?;
-        let handshake = tokio::time::timeout(MEMBER_TIMEOUT, peer.handshake()).await.ok()?.ok()?.clone();
+        let handshake = tokio::time::timeout(MEMBER_TIMEOUT, peer.handshake()).await.ok()?.ok()?;
         Some((member.server.to_string(), handshake))
     });
     futures_util::future::join_all(asked).await.into_iter().flatten().collect()
 }
 
 /// A toolset has what any member has, and announces changes of lists, which it watches itself.
-fn merged_capabilities(handshakes: &[(String, Handshake)]) -> Value {
+fn merged_capabilities(handshakes: &[(String, Arc<Handshake>)]) -> Value {
     let any = |capability| handshakes.iter().any(|(_, handshake)| handshake.has_capability(capability));
     let mut merged = Map::new();
     merged.insert("tools".into(), json!({ "listChanged": true }));
@@ -195,7 +195,7 @@ fn merged_capabilities(handshakes: &[(String, Handshake)]) -> Value {
     Value::Object(merged)
 }
 
-fn merged_instructions(description: &str, handshakes: &[(String, Handshake)]) -> Option<String> {
+fn merged_instructions(description: &str, handshakes: &[(String, Arc<Handshake>)]) -> Option<String> {
     let mut text = description.trim().to_owned();
     for (server, handshake) in handshakes {
         let Some(instructions) = handshake.instructions() else { continue };

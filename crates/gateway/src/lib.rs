@@ -111,6 +111,11 @@ impl Gateway {
         self.core.draining.cancel();
     }
 
+    /// Ends the sessions that remote servers have for it, for at most `patience`: once no call is under way any more.
+    pub async fn close(&self, patience: Duration) {
+        let _ = tokio::time::timeout(patience, self.core.peers.close()).await;
+    }
+
     /// The MCP endpoints.
     pub fn router(&self) -> axum::Router {
         endpoint::router(self.core.clone())

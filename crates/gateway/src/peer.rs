@@ -22,7 +22,7 @@ use toolyard_mcp::era::{self, Era, Handshake};
 use toolyard_mcp::{CallError, Kind, Message, envelope};
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
 use toolyard_types::spec::RemoteTransport;
-use toolyard_types::{Clock, Code, InstanceId, Problem, ServerId, ToolboxId};
+use toolyard_types::{Clock, Code, InstanceId, Problem, RevisionId, ServerId, ToolboxId};
 use tower::ServiceExt;
 
 /// How the gateway reaches a toolbox now; `None` while there is no link.
@@ -86,14 +86,16 @@ impl From<CallError> for Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PeerKey {
     Instance(InstanceId),
-    Remote(ServerId),
+    /// One revision of a remote: another may be another address, and so another server.
+    Remote(ServerId, Option<RevisionId>),
 }
 
 /// One server behind the gateway.
 pub(crate) struct Peer {
     pub(crate) slots: Slots,
     link: Link,
-    handshake: tokio::sync::OnceCell<Handshake>,
+    /// Of an instance, which has one for its life.
+    handshake: tokio::sync::OnceCell<Arc<Handshake>>,
     changes: broadcast::Sender<Bytes>,
     watched: AtomicBool,
     /// Calls under way, subscriptions aside.
@@ -148,19 +150,12 @@ impl Peer {
         }
     }
 
-    /// What the server said of itself.
-    pub(crate) async fn handshake(&self) -> Result<&Handshake, Failure> {
-        self.handshake.get_or_try_init(|| self.ask_handshake()).await
-    }
-
-    async fn ask_handshake(&self) -> Result<Handshake, Failure> {
+    /// What the server said of itself; a remote that has been spoken to anew may say another thing than before.
+    pub(crate) async fn handshake(&self) -> Result<Arc<Handshake>, Failure> {
         match &self.link {
             Link::Instance { toolbox, handshake, toolboxes, .. } => {
-                let request = Request::get(handshake.clone()).body(Body::empty()).expect("a stored URI is valid");
-                let response = within(OWN_TIMEOUT, self.exchange(*toolbox, toolboxes, request)).await?;
-                let body = within(OWN_TIMEOUT, read_bounded(response.into_body(), 4 << 20)).await?;
-                serde_json::from_slice(&body)
-                    .map_err(|_| Failure::new(Code::UpstreamFailed, "the toolbox's answer cannot be read"))
+                let ask = || self.ask_handshake(*toolbox, handshake, toolboxes);
+                self.handshake.get_or_try_init(ask).await.cloned()
             }
             Link::Remote(remote) => {
                 let upstream = remote.upstream().await?;
@@ -168,6 +163,30 @@ impl Peer {
                     .handshake(OWN_TIMEOUT)
                     .await
                     .map_err(|error| Failure::new(Code::UpstreamFailed, error.to_string()))
+            }
+        }
+    }
+
+    async fn ask_handshake(
+        &self,
+        toolbox: ToolboxId,
+        handshake: &Uri,
+        toolboxes: &Toolboxes,
+    ) -> Result<Arc<Handshake>, Failure> {
+        let request = Request::get(handshake.clone()).body(Body::empty()).expect("a stored URI is valid");
+        let response = within(OWN_TIMEOUT, self.exchange(toolbox, toolboxes, request)).await?;
+        let body = within(OWN_TIMEOUT, read_bounded(response.into_body(), 4 << 20)).await?;
+        let handshake = serde_json::from_slice(&body)
+            .map_err(|_| Failure::new(Code::UpstreamFailed, "the toolbox's answer cannot be read"))?;
+        Ok(Arc::new(handshake))
+    }
+
+    /// Ends the session that a remote server has for us.
+    async fn close(&self) {
+        if let Link::Remote(remote) = &self.link {
+            let current = remote.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(leased) = current {
+                leased.upstream.close().await;
             }
         }
     }
@@ -511,7 +530,7 @@ impl Peers {
             Target::Instances(instances) => {
                 instances.first().map(|instance| self.instance(instance)).ok_or_else(|| not_ready(route))
             }
-            Target::Remote { transport: RemoteTransport::StreamableHttp } => Ok(self.remote(route.id)),
+            Target::Remote { transport: RemoteTransport::StreamableHttp } => Ok(self.remote(route.id, route.revision)),
             Target::Remote { transport: RemoteTransport::Sse } => {
                 let detail = "the server speaks the HTTP+SSE transport of 2024-11-05, which is not supported";
                 Err(Failure::new(Code::UpstreamFailed, detail))
@@ -551,8 +570,8 @@ impl Peers {
         self.peers.entry(key).or_insert_with(make).clone()
     }
 
-    fn remote(&self, server: ServerId) -> Arc<Peer> {
-        let key = PeerKey::Remote(server);
+    fn remote(&self, server: ServerId, revision: Option<RevisionId>) -> Arc<Peer> {
+        let key = PeerKey::Remote(server, revision);
         if let Some(peer) = self.peers.get(&key) {
             return peer.clone();
         }
@@ -568,6 +587,12 @@ impl Peers {
             Peer::new(link, self.epoch.clone())
         };
         self.peers.entry(key).or_insert_with(make).clone()
+    }
+
+    /// Ends the sessions that remote servers have for us.
+    pub(crate) async fn close(&self) {
+        let peers: Vec<_> = self.peers.iter().map(|peer| peer.clone()).collect();
+        futures_util::future::join_all(peers.iter().map(|peer| peer.close())).await;
     }
 
     /// Forgets peers that a new snapshot no longer names. Done once a version, beside the call that notices it.
@@ -600,7 +625,7 @@ fn keys(route: &ServerRoute) -> Vec<PeerKey> {
     let canary = route.canary.iter().flat_map(|canary| &canary.instances);
     match &route.target {
         Target::None => canary.map(|instance| PeerKey::Instance(instance.id)).collect(),
-        Target::Remote { .. } => vec![PeerKey::Remote(route.id)],
+        Target::Remote { .. } => vec![PeerKey::Remote(route.id, route.revision)],
         Target::Instances(instances) => {
             instances.iter().chain(canary).map(|instance| PeerKey::Instance(instance.id)).collect()
         }

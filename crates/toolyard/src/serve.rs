@@ -187,6 +187,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     if drained.is_err() {
         tracing::warn!(drain.seconds = settings.drain_seconds, "requests under way were cut off at the drain deadline");
     }
+    gateway.close(CLOSE_PATIENCE).await;
     drop(gateway);
     if let Some(agent) = agent {
         agent.shutdown(if stop == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave }).await;

@@ -31,6 +31,10 @@ const AT_ONCE: u32 = 200;
 const MOST_PAGES: usize = 20;
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
+    // The composition root gives it in a moment; until then nothing is known of any remote.
+    if control.remote_client().is_none() {
+        return Ok(Pass::default());
+    }
     let tx = control.store().system_read("listing remote servers to probe").await?;
     let refs = tx.remote_servers_to_probe(control.clock().now().minus(EVERY), AT_ONCE).await?;
     drop(tx);
@@ -101,7 +105,8 @@ fn is_due(before: Option<&ProbeRow>, rollout_began: Option<Timestamp>, now: Time
 
 async fn probe(control: &Control, organization: OrganizationId, due: Due) -> Result<()> {
     let Runtime::Remote(remote) = &due.revision.spec.runtime else { return Ok(()) };
-    let outcome = ask(control, organization, remote).await?;
+    let known = due.before.as_ref().and_then(|probe| probe.mcp.as_ref()).map(|mcp| mcp.era);
+    let outcome = ask(control, organization, remote, known).await?;
     let now = control.clock().now();
     let failures = if outcome.is_ok() { 0 } else { failures_before(&due).saturating_add(1) };
     let (phase, reason, message, mcp) = match outcome {
@@ -139,6 +144,7 @@ async fn ask(
     control: &Control,
     organization: OrganizationId,
     remote: &Remote,
+    known: Option<Era>,
 ) -> Result<Result<McpInfo, (Reason, String)>> {
     let Some(client) = control.remote_client() else {
         let message = "this control plane was started without a client for remote servers";
@@ -165,27 +171,28 @@ async fn ask(
         value.set_sensitive(true);
         map.insert(name, value);
     }
-    let upstream = Upstream::new(client, uri, map);
-    let handshake = match upstream.handshake(PATIENCE).await {
-        Ok(handshake) => handshake,
-        Err(error) => return Ok(Err(failure(&error))),
-    };
-    let tools = match tokio::time::timeout(PATIENCE, count_tools(&upstream, &handshake)).await {
-        Ok(Ok(tools)) => tools,
-        Ok(Err(error)) => return Ok(Err((Reason::ProbeFailed, format!("listing its tools: {error}")))),
-        Err(_) => return Ok(Err((Reason::ProbeFailed, format!("it did not list its tools within {PATIENCE:?}")))),
-    };
-    Ok(Ok(McpInfo {
-        era: match handshake.era {
-            toolyard_mcp::Era::Legacy => Era::Legacy,
-            toolyard_mcp::Era::Modern => Era::Modern,
-        },
-        protocol_version: handshake.protocol_version,
-        server_name: handshake.server_name,
-        server_version: handshake.server_version,
-        tools,
-        tool_names: Vec::new(),
-    }))
+    let upstream = Upstream::new(client, uri, map).knowing(known);
+    let introduced = introduce(&upstream).await;
+    // A session a minute would pile up at the server.
+    upstream.close().await;
+    Ok(introduced)
+}
+
+async fn introduce(upstream: &Upstream) -> Result<McpInfo, (Reason, String)> {
+    let handshake = upstream.handshake(PATIENCE).await.map_err(|error| failure(&error))?;
+    let failed = |what: String| (Reason::ProbeFailed, what);
+    let listed = tokio::time::timeout(PATIENCE, list_tools(upstream, &handshake)).await;
+    let Tools { count, names } = listed
+        .map_err(|_| failed(format!("it did not list its tools within {PATIENCE:?}")))?
+        .map_err(|error| failed(format!("listing its tools: {error}")))?;
+    Ok(McpInfo {
+        era: handshake.era,
+        protocol_version: handshake.protocol_version.clone(),
+        server_name: handshake.server_name.clone(),
+        server_version: handshake.server_version.clone(),
+        tools: count,
+        tool_names: names,
+    })
 }
 
 fn failure(error: &HandshakeError) -> (Reason, String) {
@@ -201,9 +208,15 @@ fn failure(error: &HandshakeError) -> (Reason, String) {
 #[derive(serde::Deserialize)]
 struct ToolPage {
     #[serde(default)]
-    tools: Vec<serde::de::IgnoredAny>,
+    tools: Vec<Tool>,
     #[serde(default, rename = "nextCursor")]
     next_cursor: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct Tool {
+    #[serde(default)]
+    name: serde_json::Value,
 }
 
 #[derive(serde::Deserialize)]
@@ -211,27 +224,40 @@ struct ToolAnswer {
     result: Option<ToolPage>,
 }
 
-/// How many tools it lists, on at most [`MOST_PAGES`] pages.
-async fn count_tools(upstream: &Upstream, handshake: &Handshake) -> Result<u32, CallError> {
+/// What it lists.
+#[derive(Default)]
+struct Tools {
+    count: u32,
+    /// Every name, bounded; none when there were more than are read, so that nobody takes a part for the whole.
+    names: Vec<String>,
+}
+
+/// The tools that it lists, on at most [`MOST_PAGES`] pages.
+async fn list_tools(upstream: &Upstream, handshake: &Handshake) -> Result<Tools, CallError> {
+    let mut tools = Tools::default();
     if !handshake.has_capability("tools") {
-        return Ok(0);
+        return Ok(tools);
     }
-    let mut tools = 0_u32;
     let mut cursor = None;
     for _ in 0..MOST_PAGES {
         let page = tool_page(upstream, handshake, cursor.as_deref()).await?;
-        tools = tools.saturating_add(u32::try_from(page.tools.len()).unwrap_or(u32::MAX));
+        tools.count = tools.count.saturating_add(u32::try_from(page.tools.len()).unwrap_or(u32::MAX));
+        let room = McpInfo::MOST_TOOL_NAMES.saturating_sub(tools.names.len());
+        let names = page.tools.iter().filter_map(|tool| tool.name.as_str());
+        let bounded = |name: &str| name.chars().take(McpInfo::LONGEST_TOOL_NAME).collect();
+        tools.names.extend(names.take(room).map(bounded));
         cursor = page.next_cursor.filter(|cursor| !cursor.is_empty());
         if cursor.is_none() {
-            break;
+            return Ok(tools);
         }
     }
+    tools.names.clear();
     Ok(tools)
 }
 
 async fn tool_page(upstream: &Upstream, handshake: &Handshake, cursor: Option<&str>) -> Result<ToolPage, CallError> {
     let mut members = Vec::new();
-    if handshake.era == toolyard_mcp::Era::Modern {
+    if handshake.era == Era::Modern {
         members.push(format!("\"_meta\":{{{}}}", era::own_meta_members(&handshake.protocol_version)));
     }
     members.extend(cursor.map(|cursor| format!("\"cursor\":{}", toolyard_mcp::json::quote(cursor))));

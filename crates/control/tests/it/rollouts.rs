@@ -1,13 +1,13 @@
 //! Rollouts: the old revision serves until the new one answered, whatever happens meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -229,6 +229,25 @@ both_engines! {
         t.post("/api/v1/servers/r/stop", json!({})).await.expect(202);
         t.wait("/api/v1/servers/r", |_, body| body["phase"] == "stopped").await;
         assert!(t.control.lease_remote(id).await.is_err());
+        let (opened, closed) = (remote.opened.load(Ordering::SeqCst), remote.closed.load(Ordering::SeqCst));
+        assert_eq!(opened, closed, "every session of a probe is ended");
+    }
+    async fn a_remotes_revision_that_loses_a_tool_does_not_serve_unless_that_is_accepted(engine) {
+        let t = TestControl::start(engine).await;
+        t.control.set_remote_client(toolyard_mcp::http::pooled(
+            Client::builder(TokioExecutor::new()).build(HttpConnector::new()),
+        ));
+        let remote = Remote::start().await;
+        let inputs = |key: &str| json!({ "Authorization": format!("Bearer {key}") });
+        t.post("/api/v1/servers", json!({ "name": "r", "url": remote.url, "inputs": inputs("all") })).await.expect(201);
+        t.wait("/api/v1/servers/r", |_, body| body["phase"] == "ready").await;
+        t.patch("/api/v1/servers/r", json!({ "inputs": inputs("fewer") })).await.expect(202);
+        let back = t.wait("/api/v1/servers/r", |_, body| body["rollout"]["state"] != "progressing").await;
+        assert_eq!((back["revision"].as_u64(), back["rollout"]["reason"].as_str()), (Some(1), Some("tools_lost")), "{back}");
+        let change = json!({ "inputs": inputs("fewer"), "accept_lost_tools": true });
+        t.patch("/api/v1/servers/r", change).await.expect(202);
+        let done = t.wait("/api/v1/servers/r", |_, body| body["rollout"]["state"] != "progressing").await;
+        assert_eq!(done["rollout"]["state"], "done", "{done}");
     }
     async fn a_revision_that_loses_a_tool_does_not_serve_unless_that_is_accepted(engine) {
         let t = TestControl::start(engine).await;
@@ -607,22 +626,31 @@ fn routes(target: Option<&Target>) -> usize {
 struct Remote {
     url: String,
     up: Arc<AtomicBool>,
+    /// Sessions that were opened, and those that were ended.
+    opened: Arc<AtomicUsize>,
+    closed: Arc<AtomicUsize>,
 }
 
 impl Remote {
     async fn start() -> Self {
         let up = Arc::new(AtomicBool::new(true));
-        let seen = Arc::clone(&up);
-        let router =
-            axum::Router::new().route("/mcp", post(async move |Json(message): Json<Value>| answer(&seen, &message)));
+        let (opened, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (seen, begun, ended) = (Arc::clone(&up), Arc::clone(&opened), Arc::clone(&closed));
+        let messages =
+            post(async move |headers: HeaderMap, Json(message): Json<Value>| answer(&seen, &begun, &headers, &message));
+        let end = move || {
+            ended.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(StatusCode::OK)
+        };
+        let router = axum::Router::new().route("/mcp", messages.delete(end));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/mcp", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, up }
+        Self { url, up, opened, closed }
     }
 }
 
-fn answer(up: &AtomicBool, message: &Value) -> Response {
+fn answer(up: &AtomicBool, opened: &AtomicUsize, headers: &HeaderMap, message: &Value) -> Response {
     if !up.load(Ordering::SeqCst) {
         return StatusCode::BAD_GATEWAY.into_response();
     }
@@ -632,12 +660,22 @@ fn answer(up: &AtomicBool, message: &Value) -> Response {
             "capabilities": { "tools": {} },
             "serverInfo": { "name": "remote", "version": "1" },
         }),
-        Some("tools/list") => json!({ "tools": [{ "name": "a", "inputSchema": { "type": "object" } }] }),
+        Some("tools/list") => {
+            let names: &[&str] = if headers["authorization"] == "Bearer fewer" { &["a"] } else { &["a", "b"] };
+            let tools: Vec<_> =
+                names.iter().map(|name| json!({ "name": name, "inputSchema": { "type": "object" } })).collect();
+            json!({ "tools": tools })
+        }
         Some(method) if method.starts_with("notifications/") => return StatusCode::ACCEPTED.into_response(),
         _ => {
             let error = json!({ "code": -32601, "message": "no such method" });
             return Json(json!({ "jsonrpc": "2.0", "id": message["id"], "error": error })).into_response();
         }
     };
-    Json(json!({ "jsonrpc": "2.0", "id": message["id"], "result": result })).into_response()
+    let mut response = Json(json!({ "jsonrpc": "2.0", "id": message["id"], "result": result })).into_response();
+    if message["method"] == "initialize" {
+        let number = opened.fetch_add(1, Ordering::SeqCst);
+        response.headers_mut().insert("mcp-session-id", format!("s-{number}").parse().unwrap());
+    }
+    response
 }

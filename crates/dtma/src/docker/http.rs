@@ -235,8 +235,8 @@ impl Carrier {
         let id = message.raw_id().unwrap_or("null").to_owned();
         let modern = message.method() == "server/discover";
         let answer = match self.handshake().await {
-            Ok(Handshake { era, result, .. }) if (era == Era::Modern) == modern => {
-                envelope::result(&id, &String::from_utf8_lossy(&result))
+            Ok(handshake) if (handshake.era == Era::Modern) == modern => {
+                envelope::result(&id, &String::from_utf8_lossy(&handshake.result))
             }
             Ok(_) => envelope::error(Some(&id), code::METHOD_NOT_FOUND, "it speaks the other era", None),
             Err(error) => envelope::error(Some(&id), INTERNAL_ERROR, &error.to_string(), None),
@@ -245,7 +245,7 @@ impl Carrier {
     }
 
     /// Waits until the server listens and answers; how long it may take is the prober's affair.
-    async fn handshake(&self) -> Result<Handshake, HandshakeError> {
+    async fn handshake(&self) -> Result<Arc<Handshake>, HandshakeError> {
         let mut pause = KNOCK.0;
         loop {
             if self.place.connect().await.is_ok() {

@@ -1,7 +1,11 @@
 //! A client to one remote MCP server over Streamable HTTP, in both eras.
 //!
 //! - The era is found out once by a modern request (`server/discover`); anything that is no modern answer leads
-//!   to `initialize`. A legacy session that the server has forgotten (404) is opened again, once for a call.
+//!   to `initialize`.
+//! - Servers forget their sessions when they restart, and say so with 404, 400, 401 or what else occurs to them: a
+//!   refusal that is no answer to the request leads to one new handshake, and the request is sent once more.
+//! - A session that is not used any more is ended with DELETE: when another has taken its place, when the upstream is
+//!   dropped or closed, and then with the last call on it.
 //! - Many callers share the session, so ids and progress tokens are the client's own and restored on the way back.
 //! - Giving up a call closes its stream, which is how a modern server is told; a legacy one gets
 //!   `notifications/cancelled`.
@@ -24,11 +28,12 @@ use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use sse::Sse;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 use tokio::sync::broadcast;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// How a request gets to the server: TLS, proxy and address policy are the giver's.
 pub type Client = Arc<
@@ -47,6 +52,13 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_RESUMPTIONS: u32 = 5;
 /// The longest pause before a resumption that a server may ask for.
 const MAX_RETRY: Duration = Duration::from_secs(10);
+/// How long the modern probe may take before a server counts as legacy.
+const DISCOVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long ending a session may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a new handshake did not help, how long until a refused request leads to another one. A 404 for a session always
+/// does.
+const FUTILE_FOR: Duration = Duration::from_secs(10);
 /// The pauses between attempts to listen for changes.
 const LISTEN_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -63,28 +75,92 @@ where
     })
 }
 
-/// One remote server. Cheap to clone; what it listens for ends with the last clone.
+/// One remote server. Cheap to clone; what it listens for ends with the last clone, and its session with the last call
+/// on it.
 #[derive(Clone)]
 pub struct Upstream {
     shared: Arc<Shared>,
-    _end: Arc<DropGuard>,
+    _owner: Arc<Owner>,
 }
 
 struct Shared {
-    client: Client,
-    url: Uri,
-    headers: HeaderMap,
+    transport: Arc<Transport>,
     next_id: AtomicU64,
+    /// The server turned out to be legacy: it need not be probed again.
+    is_legacy: AtomicBool,
     established: RwLock<Option<Arc<Established>>>,
     /// Held while a conversation is being opened, so that many callers open one.
     opening: tokio::sync::Mutex<()>,
+    /// When a new handshake last did not help a refused request.
+    futile: Mutex<Option<Instant>>,
     unsolicited: broadcast::Sender<Bytes>,
-    end: CancellationToken,
+}
+
+/// How requests get to the server.
+struct Transport {
+    client: Client,
+    url: Uri,
+    headers: HeaderMap,
+}
+
+/// Ends what nobody will use any more.
+struct Owner(Arc<Shared>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        drop(self.0.take_established());
+    }
 }
 
 struct Established {
-    handshake: Handshake,
+    handshake: Arc<Handshake>,
     session: Option<HeaderValue>,
+    /// Whether the server is to be told when nobody uses the session any more.
+    is_open: AtomicBool,
+    /// Cancelled when another one takes its place: nobody listens on it any more.
+    replaced: CancellationToken,
+    transport: Arc<Transport>,
+}
+
+impl Drop for Established {
+    fn drop(&mut self) {
+        self.replaced.cancel();
+        let Some(ending) = self.ending() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(ending);
+    }
+}
+
+impl Established {
+    fn new(handshake: Handshake, session: Option<HeaderValue>, transport: Arc<Transport>) -> Arc<Self> {
+        let is_open = AtomicBool::new(session.is_some());
+        let replaced = CancellationToken::new();
+        Arc::new(Self { handshake: Arc::new(handshake), session, is_open, replaced, transport })
+    }
+
+    /// Tells the server that the session has ended, when it has not been told and did not say so itself.
+    fn ending(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let session = self.session.clone().filter(|_| self.is_open.swap(false, Ordering::AcqRel))?;
+        let mut headers = HeaderMap::new();
+        headers::version(&mut headers, &self.handshake.protocol_version);
+        headers.insert(SESSION_ID, session);
+        let transport = self.transport.clone();
+        Some(async move {
+            // A server may refuse it (405): then the session is the server's to end.
+            let told = transport.exchange(Method::DELETE, Bytes::new(), headers);
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, told).await;
+        })
+    }
+
+    /// The headers of a message in this conversation.
+    fn headers(&self, message: &Message) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers::describe(&mut headers, message, self.handshake.era, &self.handshake.protocol_version);
+        if let Some(session) = &self.session {
+            headers.insert(SESSION_ID, session.clone());
+        }
+        headers
+    }
 }
 
 impl std::fmt::Debug for Upstream {
@@ -98,26 +174,39 @@ impl Upstream {
     /// A client of the server at `url`, which sends `headers` with everything.
     #[must_use]
     pub fn new(client: Client, url: Uri, headers: HeaderMap) -> Self {
-        let end = CancellationToken::new();
-        let shared = Shared {
-            client,
-            url,
-            headers,
+        let shared = Arc::new(Shared {
+            transport: Arc::new(Transport { client, url, headers }),
             next_id: AtomicU64::new(1),
+            is_legacy: AtomicBool::new(false),
             established: RwLock::default(),
             opening: tokio::sync::Mutex::default(),
+            futile: Mutex::default(),
             unsolicited: broadcast::Sender::new(64),
-            end: end.clone(),
-        };
-        Self { shared: Arc::new(shared), _end: Arc::new(end.drop_guard()) }
+        });
+        Self { _owner: Arc::new(Owner(shared.clone())), shared }
     }
 
-    /// What the server said of itself; asks it when that is not known yet.
+    /// Begins with what is known of the server's era. It is probed again should it have changed.
+    #[must_use]
+    pub fn knowing(self, era: Option<Era>) -> Self {
+        self.shared.is_legacy.store(era == Some(Era::Legacy), Ordering::Relaxed);
+        self
+    }
+
+    /// What the server said of itself last; asks it when that is not known yet.
     ///
     /// # Errors
     /// When it does not get ready within `timeout`.
-    pub async fn handshake(&self, timeout: Duration) -> Result<Handshake, HandshakeError> {
+    pub async fn handshake(&self, timeout: Duration) -> Result<Arc<Handshake>, HandshakeError> {
         Ok(self.shared.established(timeout).await?.handshake.clone())
+    }
+
+    /// Ends the session and tells the server. A later call opens another one.
+    pub async fn close(&self) {
+        let established = self.shared.take_established();
+        if let Some(ending) = established.and_then(|established| established.ending()) {
+            ending.await;
+        }
     }
 
     /// Sends one raw JSON-RPC message of a caller; the stream is as that of [`crate::stdio::Connection::send`].
@@ -129,8 +218,13 @@ impl Upstream {
         let established = self.shared.established(HANDSHAKE_TIMEOUT).await.map_err(not_established)?;
         match message.kind() {
             Kind::Request => self.shared.clone().call(&message, established).await,
-            Kind::Notification | Kind::Result | Kind::Error => {
-                self.shared.post(&message, Some(&established)).await?;
+            Kind::Notification => {
+                self.shared.take(&message, None, established).await?;
+                Ok(Stream::empty(self.shared.clone()))
+            }
+            // A question of an older session is not asked any more.
+            Kind::Result | Kind::Error => {
+                self.shared.post(&message, &established).await?;
                 Ok(Stream::empty(self.shared.clone()))
             }
         }
@@ -171,24 +265,50 @@ impl Shared {
             }
             let established = self.open().await?;
             *self.established.write().unwrap_or_else(PoisonError::into_inner) = Some(established.clone());
-            tokio::spawn(listen(Arc::downgrade(self), established.clone(), self.end.clone()));
+            let replaced = established.replaced.clone();
+            tokio::spawn(listening(Arc::downgrade(self), Arc::downgrade(&established), replaced));
             Ok(established)
         });
         opened.await.unwrap_or(Err(HandshakeError::Timeout(timeout)))
     }
 
-    /// Forgets a session that the server no longer knows, unless somebody has opened another already.
+    fn take_established(&self) -> Option<Arc<Established>> {
+        let taken = self.established.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(established) = &taken {
+            established.replaced.cancel();
+        }
+        taken
+    }
+
+    /// Forgets a conversation that the server refused, unless somebody has opened another already.
     fn forget(&self, stale: &Arc<Established>) {
         let mut established = self.established.write().unwrap_or_else(PoisonError::into_inner);
         if established.as_ref().is_some_and(|current| Arc::ptr_eq(current, stale)) {
             *established = None;
         }
+        drop(established);
+        stale.replaced.cancel();
     }
 
     async fn open(&self) -> Result<Arc<Established>, HandshakeError> {
-        match self.discover().await? {
-            Probed::Modern(handshake) => Ok(Arc::new(Established { handshake, session: None })),
-            Probed::Legacy => self.initialize().await,
+        if self.is_legacy.load(Ordering::Relaxed) {
+            match self.initialize().await {
+                // It is there, and may be another program by now.
+                Err(HandshakeError::Refused { .. } | HandshakeError::Unusable(_) | HandshakeError::Status(_)) => {}
+                opened => return opened,
+            }
+        }
+        // A server that does not know the method may do anything with it, hang included.
+        match tokio::time::timeout(DISCOVER_TIMEOUT, self.discover()).await.unwrap_or(Ok(Probed::Legacy))? {
+            Probed::Modern(handshake) => {
+                self.is_legacy.store(false, Ordering::Relaxed);
+                Ok(Established::new(handshake, None, self.transport.clone()))
+            }
+            Probed::Legacy => {
+                let opened = self.initialize().await?;
+                self.is_legacy.store(true, Ordering::Relaxed);
+                Ok(opened)
+            }
         }
     }
 
@@ -196,21 +316,16 @@ impl Shared {
         let request = self.own_request("server/discover", &probe::params());
         let mut headers = HeaderMap::new();
         headers::describe(&mut headers, &request, Era::Modern, era::LATEST_MODERN);
-        let response = self.exchange(Method::POST, request.bytes().clone(), headers).await?;
-        let status = response.status();
-        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            return Err(HandshakeError::Status(status.as_u16()));
-        }
+        let response = self.transport.exchange(Method::POST, request.bytes().clone(), headers).await?;
         match read_answer(response).await {
             Ok(answer) => probe::judge(&answer),
-            Err(CallError::Unreachable) => Err(HandshakeError::Unreachable),
             Err(_) => Ok(Probed::Legacy),
         }
     }
 
     async fn initialize(&self) -> Result<Arc<Established>, HandshakeError> {
         let request = self.own_request("initialize", &probe::initialize_params());
-        let response = self.exchange(Method::POST, request.bytes().clone(), HeaderMap::new()).await?;
+        let response = self.transport.exchange(Method::POST, request.bytes().clone(), HeaderMap::new()).await?;
         let status = response.status();
         let session = response.headers().get(SESSION_ID).cloned();
         let answer = match read_answer(response).await {
@@ -223,10 +338,10 @@ impl Shared {
         }
         let result = answer.payload().unwrap_or_default();
         let handshake = Handshake::from_initialize(result).map_err(HandshakeError::Unusable)?;
-        let established = Arc::new(Established { handshake, session });
+        let established = Established::new(handshake, session, self.transport.clone());
         let initialized = Message::parse(envelope::notification("notifications/initialized", None))
             .expect("our own notification is well-formed");
-        self.post(&initialized, Some(&established)).await?;
+        self.post(&initialized, &established).await?;
         Ok(established)
     }
 
@@ -235,7 +350,7 @@ impl Shared {
         Message::parse(envelope::request(&id, method, Some(params))).expect("our own request is well-formed")
     }
 
-    async fn call(self: Arc<Self>, message: &Message, mut established: Arc<Established>) -> Result<Stream, CallError> {
+    async fn call(self: Arc<Self>, message: &Message, established: Arc<Established>) -> Result<Stream, CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed).to_string();
         let token = message.progress_token().map_err(ParseError::from)?;
         let mut edits = Edits::new();
@@ -249,29 +364,80 @@ impl Shared {
             token: token.map(|span| message.text(span).to_owned()),
             upstream_id: id,
         };
-        let mut response = self.post(&request, Some(&established)).await?;
-        if response.status() == StatusCode::NOT_FOUND && established.session.is_some() {
-            self.forget(&established);
-            established = self.established(HANDSHAKE_TIMEOUT).await.map_err(not_established)?;
-            response = self.post(&request, Some(&established)).await?;
-        }
-        Stream::open(self, established, restore, response).await
+        let (source, established) = self.take(&request, Some(&restore), established).await?;
+        Ok(Stream { shared: self, established: Some(established), restore: Some(restore), source, resumptions: 0 })
     }
 
-    async fn post(
-        &self,
+    /// Sends a message in a conversation, and once more in a new one when the server refused the first.
+    async fn take(
+        self: &Arc<Self>,
         message: &Message,
-        established: Option<&Arc<Established>>,
-    ) -> Result<Response<Incoming>, CallError> {
-        let mut headers = HeaderMap::new();
-        if let Some(established) = established {
-            let handshake = &established.handshake;
-            headers::describe(&mut headers, message, handshake.era, &handshake.protocol_version);
-            if let Some(session) = &established.session {
-                headers.insert(SESSION_ID, session.clone());
+        restore: Option<&Restore>,
+        established: Arc<Established>,
+    ) -> Result<(Source, Arc<Established>), CallError> {
+        let refused = match self.offer(message, restore, &established).await? {
+            Offered::Taken(source) => return Ok((source, established)),
+            Offered::Refused(refused) => refused,
+        };
+        let is_gone = refused.status == StatusCode::NOT_FOUND && established.session.is_some();
+        if is_gone {
+            established.is_open.store(false, Ordering::Release);
+        } else if self.is_futile() {
+            return Ok((refused.into_source()?, established));
+        }
+        self.forget(&established);
+        drop(established);
+        let renewed = self.established(HANDSHAKE_TIMEOUT).await.map_err(not_established)?;
+        match self.offer(message, restore, &renewed).await? {
+            Offered::Taken(source) => {
+                tracing::debug!(http.status = refused.status.as_u16(), "a remote server had lost its session");
+                Ok((source, renewed))
+            }
+            Offered::Refused(again) => {
+                *self.futile.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                Ok((again.into_source()?, renewed))
             }
         }
-        self.exchange(Method::POST, message.bytes().clone(), headers).await
+    }
+
+    fn is_futile(&self) -> bool {
+        let futile = self.futile.lock().unwrap_or_else(PoisonError::into_inner);
+        futile.is_some_and(|at| at.elapsed() < FUTILE_FOR)
+    }
+
+    async fn offer(
+        &self,
+        message: &Message,
+        restore: Option<&Restore>,
+        established: &Arc<Established>,
+    ) -> Result<Offered, CallError> {
+        let response = self.post(message, established).await?;
+        let status = response.status();
+        if is_event_stream(&response) {
+            return Ok(Offered::Taken(Source::Events(Box::new(Sse::new(response.into_body(), MAX_MESSAGE_BYTES)))));
+        }
+        let Some(restore) = restore else {
+            // What a server says of a notification beside its status is nothing to us.
+            return Ok(match may_be_session(status) {
+                true => Offered::Refused(Refused { status, body: Bytes::new() }),
+                false => Offered::Taken(Source::Done),
+            });
+        };
+        let body = read_body(response).await?;
+        if status.is_success() {
+            return Ok(Offered::Taken(Source::One(body)));
+        }
+        let refused = Refused { status, body };
+        let is_answer = Message::parse(refused.body.clone())
+            .is_ok_and(|answer| answer.raw_id().is_some() && is_answer_to(&answer, restore));
+        if may_be_session(status) && !is_answer {
+            return Ok(Offered::Refused(refused));
+        }
+        refused.into_source().map(Offered::Taken)
+    }
+
+    async fn post(&self, message: &Message, established: &Established) -> Result<Response<Incoming>, CallError> {
+        self.transport.exchange(Method::POST, message.bytes().clone(), established.headers(message)).await
     }
 
     async fn get(&self, established: &Established, last_event: Option<&str>) -> Result<Response<Incoming>, CallError> {
@@ -283,9 +449,11 @@ impl Shared {
         if let Some(id) = last_event.and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert("last-event-id", id);
         }
-        self.exchange(Method::GET, Bytes::new(), headers).await
+        self.transport.exchange(Method::GET, Bytes::new(), headers).await
     }
+}
 
+impl Transport {
     async fn exchange(&self, method: Method, body: Bytes, extra: HeaderMap) -> Result<Response<Incoming>, CallError> {
         let mut request = Request::new(Full::new(body));
         *request.uri_mut() = self.url.clone();
@@ -301,6 +469,39 @@ impl Shared {
             CallError::Unreachable
         })
     }
+}
+
+/// What a server made of a message.
+enum Offered {
+    Taken(Source),
+    Refused(Refused),
+}
+
+/// A refusal that is no answer to the request.
+struct Refused {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl Refused {
+    /// What the caller gets to see of it: the server's JSON-RPC message if it sent one.
+    fn into_source(self) -> Result<Source, CallError> {
+        match Message::parse(self.body.clone()) {
+            Ok(_) => Ok(Source::One(self.body)),
+            Err(_) => Err(CallError::Status(self.status.as_u16())),
+        }
+    }
+}
+
+/// Whether a server may mean the session by its status, and not what it was sent or how much of it.
+fn may_be_session(status: StatusCode) -> bool {
+    let of_the_message = [
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::PAYLOAD_TOO_LARGE,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    status.is_client_error() && !of_the_message.contains(&status)
 }
 
 /// The one message in a response, whichever way it is sent.
@@ -367,25 +568,6 @@ enum Source {
 impl Stream {
     fn empty(shared: Arc<Shared>) -> Self {
         Self { shared, established: None, restore: None, source: Source::Done, resumptions: 0 }
-    }
-
-    async fn open(
-        shared: Arc<Shared>,
-        established: Arc<Established>,
-        restore: Restore,
-        response: Response<Incoming>,
-    ) -> Result<Self, CallError> {
-        let source = if is_event_stream(&response) {
-            Source::Events(Box::new(Sse::new(response.into_body(), MAX_MESSAGE_BYTES)))
-        } else {
-            let status = response.status();
-            let body = read_body(response).await?;
-            if !status.is_success() && Message::parse(body.clone()).is_err() {
-                return Err(CallError::Status(status.as_u16()));
-            }
-            Source::One(body)
-        };
-        Ok(Self { shared, established: Some(established), restore: Some(restore), source, resumptions: 0 })
     }
 
     /// The next message; `None` after the response. An error ends the stream.
@@ -483,7 +665,7 @@ impl Drop for Stream {
         let cancelled = envelope::notification("notifications/cancelled", Some(&params));
         runtime.spawn(async move {
             let Ok(message) = Message::parse(cancelled) else { return };
-            let _ = tokio::time::timeout(CANCEL_TIMEOUT, shared.post(&message, Some(&established))).await;
+            let _ = tokio::time::timeout(CANCEL_TIMEOUT, shared.post(&message, &established)).await;
         });
     }
 }
@@ -517,57 +699,112 @@ fn restore_notification(message: &Message, restore: &Restore) -> Option<Bytes> {
     Some(edits.apply(message.bytes()))
 }
 
-/// Keeps listening for what the server says of its own accord, until the upstream is dropped or its session is replaced.
-async fn listen(shared: std::sync::Weak<Shared>, established: Arc<Established>, end: CancellationToken) {
+/// Boxed, because listening may open another conversation, which is listened to in turn.
+fn listening(
+    shared: Weak<Shared>,
+    established: Weak<Established>,
+    replaced: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    Box::pin(listen(shared, established, replaced))
+}
+
+/// Keeps listening for what the server says of its own accord, until the conversation is replaced or nobody uses it.
+async fn listen(shared: Weak<Shared>, established: Weak<Established>, replaced: CancellationToken) {
     let mut pause = LISTEN_PAUSES.0;
+    let mut was_heard = false;
     loop {
-        let attempt = async {
-            let shared = shared.upgrade()?;
-            let response = listen_once(&shared, &established).await?;
-            let unsolicited = shared.unsolicited.clone();
-            drop(shared);
-            let mut events = Sse::new(response.into_body(), MAX_MESSAGE_BYTES);
-            let mut heard = false;
-            while let Ok(Some(event)) = events.next().await {
-                heard = true;
-                if Message::parse(event.data.clone()).is_ok_and(|message| message.kind() == Kind::Notification) {
-                    let _ = unsolicited.send(event.data);
-                }
+        let heard = tokio::select! {
+            () = replaced.cancelled() => return,
+            heard = hear(&shared, &established) => heard,
+        };
+        match heard {
+            Heard::Something => {
+                pause = LISTEN_PAUSES.0;
+                was_heard = true;
             }
-            Some(heard)
-        };
-        let outcome = tokio::select! {
-            () = end.cancelled() => return,
-            outcome = attempt => outcome,
-        };
-        match outcome {
-            // The server offers no such stream, or the upstream is gone.
-            None => return,
-            Some(true) => pause = LISTEN_PAUSES.0,
-            Some(false) => pause = (pause * 2).min(LISTEN_PAUSES.1),
-        }
-        let replaced = shared
-            .upgrade()
-            .is_none_or(|shared| !shared.current().is_some_and(|current| Arc::ptr_eq(&current, &established)));
-        if replaced {
-            return;
+            Heard::Nothing => {
+                pause = (pause * 2).min(LISTEN_PAUSES.1);
+                was_heard = true;
+            }
+            Heard::Unreachable => pause = (pause * 2).min(LISTEN_PAUSES.1),
+            // It has forgotten a session that it has sent events for.
+            Heard::Refused if was_heard => {
+                let (Some(shared), Some(stale)) = (shared.upgrade(), established.upgrade()) else { return };
+                shared.forget(&stale);
+                drop(stale);
+                // What listens on the new one is another task; should it fail the next call tries again.
+                let _ = shared.established(HANDSHAKE_TIMEOUT).await;
+                return;
+            }
+            Heard::Refused | Heard::NotOffered => return,
         }
         tokio::select! {
-            () = end.cancelled() => return,
+            () = replaced.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }
 }
 
-async fn listen_once(shared: &Shared, established: &Arc<Established>) -> Option<Response<Incoming>> {
-    let response = match established.handshake.era {
-        Era::Legacy => shared.get(established, None).await.ok()?,
-        Era::Modern => {
-            let request = shared.own_request("subscriptions/listen", &probe::listen_params(&established.handshake)?);
-            shared.post(&request, Some(established)).await.ok()?
+/// What listening once came to.
+enum Heard {
+    /// Events, until the stream ended.
+    Something,
+    /// A stream that ended without an event.
+    Nothing,
+    Unreachable,
+    Refused,
+    /// The server offers no such stream, or the upstream is gone.
+    NotOffered,
+}
+
+async fn hear(shared: &Weak<Shared>, established: &Weak<Established>) -> Heard {
+    let (response, unsolicited) = {
+        let (Some(shared), Some(established)) = (shared.upgrade(), established.upgrade()) else {
+            return Heard::NotOffered;
+        };
+        let asked = match established.handshake.era {
+            Era::Legacy => shared.get(&established, None).await,
+            Era::Modern => match probe::listen_params(&established.handshake) {
+                Some(params) => shared.post(&shared.own_request("subscriptions/listen", &params), &established).await,
+                None => return Heard::NotOffered,
+            },
+        };
+        let Ok(response) = asked else { return Heard::Unreachable };
+        (response, shared.unsolicited.clone())
+    };
+    if !response.status().is_success() || !is_event_stream(&response) {
+        let is_refused = may_be_session(response.status()) && response.status() != StatusCode::METHOD_NOT_ALLOWED;
+        return if is_refused { Heard::Refused } else { Heard::NotOffered };
+    }
+    let mut events = Sse::new(response.into_body(), MAX_MESSAGE_BYTES);
+    let mut heard = Heard::Nothing;
+    while let Ok(Some(event)) = events.next().await {
+        heard = Heard::Something;
+        let Ok(message) = Message::parse(event.data.clone()) else { continue };
+        match message.kind() {
+            Kind::Notification => {
+                let _ = unsolicited.send(event.data);
+            }
+            Kind::Request => answer_unowned(shared, established, &message).await,
+            Kind::Result | Kind::Error => {}
+        }
+    }
+    heard
+}
+
+/// A question outside of every call is nobody's: the server is told so, and does not wait.
+async fn answer_unowned(shared: &Weak<Shared>, established: &Weak<Established>, question: &Message) {
+    let (Some(shared), Some(established)) = (shared.upgrade(), established.upgrade()) else { return };
+    let Some(id) = question.raw_id() else { return };
+    let answer = match question.method() {
+        "ping" => envelope::result(id, "{}"),
+        _ => {
+            let why = "this question belongs to no call, so there is nobody to ask";
+            envelope::error(Some(id), era::code::METHOD_NOT_FOUND, why, None)
         }
     };
-    (response.status().is_success() && is_event_stream(&response)).then_some(response)
+    let Ok(answer) = Message::parse(answer) else { return };
+    let _ = tokio::time::timeout(CANCEL_TIMEOUT, shared.post(&answer, &established)).await;
 }
 
 #[cfg(test)]

@@ -145,3 +145,161 @@ async fn giving_up_a_legacy_call_tells_the_server() {
     };
     tokio::time::timeout(LONG, told).await.unwrap();
 }
+
+/// A legacy server with sessions: `refuse` makes the answer to a session that it does not know.
+async fn forgetful(refuse: impl Fn() -> Answer + Send + Sync + 'static) -> (Upstream, Seen, Arc<AtomicU64>) {
+    let session = Arc::new(AtomicU64::new(1));
+    let known = session.clone();
+    let (upstream, seen) = upstream(move |request, message| {
+        let current = format!("s-{}", known.load(Ordering::SeqCst));
+        let is_known = request.headers().get(SESSION_ID).is_some_and(|id| *id == *current);
+        if request.method() == Method::GET {
+            return answer(405, "text/plain", "");
+        }
+        if request.method() == Method::DELETE {
+            return answer(200, "text/plain", "");
+        }
+        match message.map(Message::method) {
+            Some("initialize") => {
+                let mut opened = legacy(message).unwrap();
+                opened.headers_mut().insert(SESSION_ID, current.parse().unwrap());
+                opened
+            }
+            Some("server/discover") => legacy(message).unwrap(),
+            _ if !is_known => refuse(),
+            Some("bad") => answer(400, "text/plain", "no"),
+            Some("tools/call") => json(envelope::result(message.unwrap().raw_id().unwrap(), r#"{"z":1.0}"#)),
+            _ => answer(202, "text/plain", ""),
+        }
+    })
+    .await;
+    (upstream, seen, session)
+}
+
+fn count(seen: &Seen, wanted: impl Fn(&Method, &HeaderMap, &str) -> bool) -> usize {
+    seen.lock().unwrap().iter().filter(|(method, headers, name)| wanted(method, headers, name)).count()
+}
+
+#[tokio::test]
+async fn a_session_that_was_lost_is_opened_once_more_however_its_server_says_so() {
+    let refusals: [fn() -> Answer; 6] = [
+        || answer(404, "text/plain", "Session not found"),
+        || answer(400, "text/plain", "Invalid or missing session ID"),
+        || answer(401, "text/plain", "session expired"),
+        || answer(403, "text/html", "<p>no"),
+        || {
+            answer(
+                400,
+                "application/json",
+                r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no session"}}"#,
+            )
+        },
+        || {
+            answer(
+                400,
+                "application/json",
+                r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"no"}}"#,
+            )
+        },
+    ];
+    for refuse in refusals {
+        let (upstream, seen, session) = forgetful(refuse).await;
+        for _ in 0..2 {
+            session.fetch_add(1, Ordering::SeqCst);
+            let calls = (0..10).map(|_| async { call(&upstream).await.unwrap().next().await.unwrap().unwrap() });
+            for answer in futures_util::future::join_all(calls).await {
+                assert_eq!(answer, r#"{"jsonrpc":"2.0","id":"a","result":{"z":1.0}}"#);
+            }
+        }
+        let opened = count(&seen, |_, _, name| name == "initialize");
+        assert_eq!(opened, 2, "one for each session, whoever asks: {:?}", refuse().status());
+        assert_eq!(count(&seen, |_, _, name| name == "server/discover"), 1, "its era is known by then");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_refused_in_a_new_session_too_costs_one_handshake_and_not_one_each() {
+    let (upstream, seen, _) = forgetful(|| answer(400, "text/plain", "no session")).await;
+    for _ in 0..5 {
+        let refused = upstream.send(Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"method":"bad"}"#)).await;
+        assert_eq!(refused.err(), Some(CallError::Status(400)));
+    }
+    assert_eq!(count(&seen, |_, _, name| name == "initialize"), 2);
+    assert!(call(&upstream).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_error_that_answers_the_request_is_its_answer_whatever_the_status() {
+    let (upstream, seen) = upstream(|_, message| match message {
+        Some(message) if message.method() == "tools/call" => {
+            let error = envelope::error(message.raw_id(), -32602, "no such tool", None);
+            answer(400, "application/json", error)
+        }
+        message => legacy(message).unwrap_or_else(|| answer(405, "text/plain", "")),
+    })
+    .await;
+    let answered = call(&upstream).await.unwrap().next().await.unwrap().unwrap();
+    assert_eq!(answered, r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32602,"message":"no such tool"}}"#);
+    assert_eq!(count(&seen, |_, _, name| name == "initialize"), 1);
+}
+
+#[tokio::test]
+async fn a_session_is_ended_with_the_upstream_and_not_before_its_last_call() {
+    let (upstream, seen, _) = forgetful(|| answer(400, "text/plain", "no session")).await;
+    let ended =
+        |seen: &Seen| count(seen, |method, headers, _| *method == Method::DELETE && headers[SESSION_ID] == "s-1");
+    let under_way = call(&upstream).await.unwrap();
+    drop(upstream);
+    tokio::task::yield_now().await;
+    assert_eq!(ended(&seen), 0);
+    drop(under_way);
+    let told = async {
+        while ended(&seen) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, told).await.unwrap();
+    let (upstream, seen, _) = forgetful(|| answer(400, "text/plain", "no session")).await;
+    upstream.handshake(LONG).await.unwrap();
+    upstream.close().await;
+    assert_eq!(ended(&seen), 1);
+    drop(upstream);
+    tokio::task::yield_now().await;
+    assert_eq!(ended(&seen), 1);
+}
+
+#[tokio::test]
+async fn a_probe_that_is_refused_leads_to_initialize() {
+    for refusal in [200, 401, 403, 404, 500] {
+        let (upstream, _) = upstream(move |_, message| match message {
+            Some(message) if message.method() == "server/discover" => answer(refusal, "text/html", "<p>no"),
+            message => legacy(message).unwrap_or_else(|| answer(405, "text/plain", "")),
+        })
+        .await;
+        let handshake = upstream.handshake(LONG).await;
+        assert_eq!(handshake.ok().map(|handshake| handshake.era), Some(Era::Legacy), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_question_outside_of_every_call_is_answered_with_an_error() {
+    let (upstream, seen) = upstream(|request, message| {
+        if let Some(answer) = legacy(message) {
+            return answer;
+        }
+        if *request.method() == Method::GET {
+            let question = r#"{"jsonrpc":"2.0","id":"q-1","method":"elicitation/create","params":{}}"#;
+            return answer(200, "text/event-stream", format!("data: {question}\n\n"));
+        }
+        answer(202, "text/plain", "")
+    })
+    .await;
+    upstream.handshake(LONG).await.unwrap();
+    let answered = async {
+        // A response has no method.
+        while count(&seen, |method, _, name| *method == Method::POST && name.is_empty()) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, answered).await.unwrap();
+}
