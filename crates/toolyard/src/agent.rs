@@ -1,6 +1,6 @@
 //! `toolyard dtma`: the agent of a toolbox alone, as a process that dials out, or that listens for its control plane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -135,57 +135,72 @@ async fn keep_links(
     router: axum::Router,
     stop: CancellationToken,
 ) {
+    let mut kept = Kept::new(dialler, router, stop.clone());
     while !stop.is_cancelled() {
-        let named: Vec<_> = addresses.borrow_and_update().iter().cloned().map(Some).collect();
-        let round = stop.child_token();
-        let tracker = TaskTracker::new();
-        for address in if named.is_empty() { vec![None] } else { named } {
-            for kind in [LinkKind::Calls, LinkKind::Bulk] {
-                let until = Until { stop: round.clone(), forgotten: CancellationToken::new() };
-                tracker.spawn(keep_link(address.clone(), kind, dialler.clone(), router.clone(), until));
-            }
-        }
-        tracker.close();
+        let named: BTreeSet<_> = addresses.borrow_and_update().iter().cloned().map(Some).collect();
+        kept.follow(if named.is_empty() { BTreeSet::from([None]) } else { named });
         tokio::select! {
             changed = addresses.changed() => if changed.is_err() { stop.cancelled().await },
             () = stop.cancelled() => {}
         }
-        round.cancel();
-        tracker.wait().await;
     }
+    kept.end().await;
 }
 
-/// Keeps two links to every replica that offers connections. A link outlives its replica's offers: it ends when it breaks.
+/// Keeps two links to every replica that offers connections.
 async fn take_links(offers: Offers, dialler: Dialler, router: axum::Router, stop: CancellationToken) {
     let mut replicas = offers.replicas();
-    let mut known: BTreeMap<String, CancellationToken> = BTreeMap::new();
-    let tracker = TaskTracker::new();
+    let mut kept = Kept::new(dialler, router, stop.clone());
     while !stop.is_cancelled() {
-        let named = replicas.borrow_and_update().clone();
-        known.retain(|replica, forgotten| {
-            let stays = named.contains(replica);
-            if !stays {
-                forgotten.cancel();
-            }
-            stays
-        });
-        for replica in named {
-            known.entry(replica.clone()).or_insert_with(|| {
-                let forgotten = CancellationToken::new();
-                for kind in [LinkKind::Calls, LinkKind::Bulk] {
-                    let until = Until { stop: stop.clone(), forgotten: forgotten.clone() };
-                    tracker.spawn(keep_link(Some(replica.clone()), kind, dialler.clone(), router.clone(), until));
-                }
-                forgotten
-            });
-        }
+        kept.follow(replicas.borrow_and_update().iter().cloned().map(Some).collect());
         tokio::select! {
             changed = replicas.changed() => if changed.is_err() { stop.cancelled().await },
             () = stop.cancelled() => {}
         }
     }
-    tracker.close();
-    tracker.wait().await;
+    kept.end().await;
+}
+
+/// The links to gateways that are kept, each by itself: what happens to one is nothing to another. A link outlives its
+/// gateway's place in the list: it is not made again, and ends when it breaks or when the gateway has another in its place.
+struct Kept {
+    dialler: Dialler,
+    router: axum::Router,
+    stop: CancellationToken,
+    known: BTreeMap<Option<String>, CancellationToken>,
+    tracker: TaskTracker,
+}
+
+impl Kept {
+    fn new(dialler: Dialler, router: axum::Router, stop: CancellationToken) -> Self {
+        Self { dialler, router, stop, known: BTreeMap::new(), tracker: TaskTracker::new() }
+    }
+
+    fn follow(&mut self, named: BTreeSet<Option<String>>) {
+        self.known.retain(|gateway, forgotten| {
+            let stays = named.contains(gateway);
+            if !stays {
+                forgotten.cancel();
+            }
+            stays
+        });
+        for gateway in named {
+            self.known.entry(gateway.clone()).or_insert_with(|| {
+                let forgotten = CancellationToken::new();
+                for kind in [LinkKind::Calls, LinkKind::Bulk] {
+                    let until = Until { stop: self.stop.clone(), forgotten: forgotten.clone() };
+                    let (dialler, router) = (self.dialler.clone(), self.router.clone());
+                    self.tracker.spawn(keep_link(gateway.clone(), kind, dialler, router, until));
+                }
+                forgotten
+            });
+        }
+    }
+
+    async fn end(self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
 }
 
 /// Until when a link is kept.
