@@ -3,3 +3,4 @@
 //! `docs/reports/security.md`, with longer loops than `make test` has time for.
 
 mod keys;
+mod matrix;

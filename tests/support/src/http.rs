@@ -89,6 +89,13 @@ impl<'a> Request<'a> {
         self.toolyard.runtime().block_on(answer(self.builder))
     }
 
+    /// Sends it and reads only the status of the answer, not a body that may never end; 0 when there is no answer.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        let sent = self.toolyard.runtime().block_on(async { self.builder.send().await });
+        sent.map_or(0, |response| response.status().as_u16())
+    }
+
     /// Sends it without waiting for the answer.
     pub fn begin(self) -> tokio::task::JoinHandle<Answer> {
         self.toolyard.runtime().spawn(answer(self.builder))
