@@ -1,12 +1,19 @@
-//! The table of calls that wait for the server.
+//! The table of calls that wait for the server, and of cancellations that wait to be told.
+//!
+//! A server is told that a call was given up only once it has surely taken the call up: it said something about it, or
+//! answered what was sent after it. Servers of the official Python SDK before 2 end when the cancellation of a call
+//! reaches them together with the call, which is what happens while they are held up by another one.
 
 use super::{CALL_BACKLOG, CallError, MAX_IN_FLIGHT};
 use crate::envelope::Id;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
+
+/// How many cancellations wait at most; the oldest is forgotten then, and its call comes to its own end.
+const MAX_HELD: usize = 1024;
 
 /// What a call's stream is given.
 #[derive(Debug)]
@@ -28,18 +35,27 @@ pub(super) struct Call {
     own: bool,
     /// A subscription, which is not meant to be answered.
     lasting: bool,
+    /// How many requests had been sent with it.
+    sent: u64,
+    /// The server has said something about it.
+    pub(super) taken_up: bool,
+    began: Instant,
     events: mpsc::Sender<Event>,
 }
 
 impl Call {
     pub(super) fn of_caller(caller_id: Id, token: Option<Bytes>, lasting: bool) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(CALL_BACKLOG + 1);
-        (Self { caller_id, token, own: false, lasting, events }, receiver)
+        (Self::new(caller_id, token, (false, lasting), events), receiver)
     }
 
     pub(super) fn own(id: u64) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(1);
-        (Self { caller_id: Id::number(id), token: None, own: true, lasting: false, events }, receiver)
+        (Self::new(Id::number(id), None, (true, false), events), receiver)
+    }
+
+    fn new(caller_id: Id, token: Option<Bytes>, (own, lasting): (bool, bool), events: mpsc::Sender<Event>) -> Self {
+        Self { caller_id, token, own, lasting, sent: 0, taken_up: false, began: Instant::now(), events }
     }
 
     /// Whether a caller waits for its answer.
@@ -60,6 +76,43 @@ impl Call {
     }
 }
 
+/// The cancellation of a call that the server may not have taken up yet.
+#[derive(Debug)]
+struct Held {
+    id: u64,
+    sent: u64,
+    message: Bytes,
+}
+
+/// What is to be sent next about calls that were given up.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// Cancellations.
+    pub(super) cancellations: Vec<Bytes>,
+    /// Something whose answer tells that what was sent before it has been taken up.
+    pub(super) marker: bool,
+}
+
+/// When calls were given up, and since when the server had them, with nothing heard from it since.
+#[derive(Clone, Copy, Debug)]
+struct GivenUp {
+    at: Instant,
+    since: Instant,
+}
+
+/// What callers do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Awaited {
+    /// How many calls they have made.
+    pub(super) begun: u64,
+    /// How many of them wait for their answer.
+    pub(super) count: usize,
+    /// Since when at least one does.
+    pub(super) since: Option<Instant>,
+    /// Since when the server has had calls, those that were given up and that it may still work at among them.
+    pub(super) busy_since: Option<Instant>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     in_flight: HashMap<u64, Call>,
@@ -73,10 +126,17 @@ pub(super) struct Calls {
     awaited_since: Option<Instant>,
     /// Told when none waits any more.
     idle: Arc<Notify>,
+    /// How many requests were sent, and up to which of them the server has surely read.
+    sent: u64,
+    taken_up: u64,
+    held: VecDeque<Held>,
+    /// The request of our own whose answer is waited for to tell them.
+    marker: Option<u64>,
+    given_up: Option<GivenUp>,
 }
 
 impl Calls {
-    pub(super) fn begin(&mut self, id: u64, call: Call) -> Result<(), CallError> {
+    pub(super) fn begin(&mut self, id: u64, mut call: Call) -> Result<(), CallError> {
         if self.closed {
             return Err(CallError::Closed);
         }
@@ -88,13 +148,64 @@ impl Calls {
             self.awaited += 1;
             self.awaited_since.get_or_insert_with(Instant::now);
         }
+        self.sent += 1;
+        call.sent = self.sent;
         self.in_flight.insert(id, call);
         Ok(())
     }
 
-    /// How many calls callers have made, how many of them wait for their answer, and since when at least one does.
-    pub(super) fn awaited(&self) -> (u64, usize, Option<Instant>) {
-        (self.begun, self.awaited, self.awaited_since)
+    /// What callers do, when the server was heard last at `heard`.
+    pub(super) fn awaited(&self, heard: Instant) -> Awaited {
+        let unheard = self.given_up.filter(|given_up| given_up.at > heard).map(|given_up| given_up.since);
+        let busy_since = self.awaited_since.into_iter().chain(unheard).min();
+        Awaited { begun: self.begun, count: self.awaited, since: self.awaited_since, busy_since }
+    }
+
+    /// Ends a call that its caller gives up; `None` when it has ended. `cancelled` tells the server, now or later.
+    pub(super) fn give_up(&mut self, id: u64, cancelled: Bytes, heard: Instant) -> Option<(Call, Due)> {
+        let call = self.end(id)?;
+        if call.is_awaited() {
+            let before = self.given_up.filter(|before| before.at > heard).map(|before| before.since);
+            let since = before.map_or(call.began, |before| before.min(call.began));
+            self.given_up = Some(GivenUp { at: Instant::now(), since });
+        }
+        if call.taken_up || call.sent < self.taken_up {
+            return Some((call, Due { cancellations: vec![cancelled], marker: false }));
+        }
+        if self.held.len() >= MAX_HELD {
+            self.held.pop_front();
+        }
+        self.held.push_back(Held { id, sent: call.sent, message: cancelled });
+        Some((call, Due { cancellations: Vec::new(), marker: self.marker.is_none() }))
+    }
+
+    /// Notes which request's answer will tell that all before it was taken up.
+    pub(super) fn mark(&mut self, id: Option<u64>) {
+        self.marker = id;
+    }
+
+    /// The call that an answer is for, and what may be told now that it came.
+    pub(super) fn answered(&mut self, id: u64) -> (Option<Call>, Due) {
+        let call = self.end(id);
+        let given_up = self.held.iter().position(|held| held.id == id).and_then(|at| self.held.remove(at));
+        let Some(sent) = call.as_ref().map(|call| call.sent).or(given_up.map(|held| held.sent)) else {
+            return (None, Due::default());
+        };
+        self.taken_up = self.taken_up.max(sent);
+        if self.marker == Some(id) {
+            self.marker = None;
+        }
+        let mut cancellations = Vec::new();
+        let taken_up = self.taken_up;
+        self.held.retain_mut(|held| {
+            let due = held.sent < taken_up;
+            if due {
+                cancellations.push(std::mem::take(&mut held.message));
+            }
+            !due
+        });
+        let marker = self.marker.is_none() && !self.held.is_empty();
+        (call, Due { cancellations, marker })
     }
 
     /// Told when no call of a caller waits any more.
@@ -112,8 +223,11 @@ impl Calls {
         }
     }
 
-    pub(super) fn get(&self, id: u64) -> Option<&Call> {
-        self.in_flight.get(&id)
+    /// A call that the server says something about.
+    pub(super) fn taken_up(&mut self, id: u64) -> Option<&Call> {
+        let call = self.in_flight.get_mut(&id)?;
+        call.taken_up = true;
+        Some(call)
     }
 
     pub(super) fn end(&mut self, id: u64) -> Option<Call> {
@@ -125,14 +239,11 @@ impl Calls {
         Some(call)
     }
 
-    /// Ends the one call that its caller named `raw`; none when two callers chose the same name.
-    pub(super) fn end_by_caller_id(&mut self, raw: &str) -> Option<(u64, Call)> {
+    /// The one call that its caller named `raw`; none when two callers chose the same name.
+    pub(super) fn by_caller_id(&self, raw: &str) -> Option<u64> {
         let mut found = self.in_flight.iter().filter(|(_, call)| !call.own && call.caller_id.raw() == raw);
         let id = *found.next()?.0;
-        if found.next().is_some() {
-            return None;
-        }
-        self.end(id).map(|call| (id, call))
+        found.next().is_none().then_some(id)
     }
 
     /// The one call that waits, callers' or own.
@@ -161,6 +272,7 @@ impl Calls {
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.questions.clear();
+        self.held.clear();
         for (_, call) in std::mem::take(&mut self.in_flight) {
             self.settle(&call);
             call.finish(Err(CallError::Closed));

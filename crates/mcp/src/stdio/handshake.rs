@@ -61,7 +61,7 @@ fn blame_noise(connection: &Connection, error: HandshakeError) -> HandshakeError
 
 async fn probe(connection: &Connection, patience: Duration) -> Result<Handshake, HandshakeError> {
     let params = crate::probe::params();
-    let mut discover = connection.ask("server/discover", Some(&params), false)?;
+    let mut discover = connection.ask("server/discover", Some(&params))?;
     match tokio::time::timeout(patience, discover.next()).await {
         Ok(answer) => match judge(answer)? {
             Probed::Modern(handshake) => Ok(handshake),
@@ -105,8 +105,7 @@ async fn late_answer(discover: &mut Stream) -> Option<Handshake> {
 
 async fn initialize(connection: &Connection) -> Result<Handshake, HandshakeError> {
     let params = crate::probe::initialize_params();
-    let stream = connection.ask("initialize", Some(&params), false)?;
-    let result = stream.into_result().await?;
+    let result = connection.ask("initialize", Some(&params))?.result().await?;
     let handshake = Handshake::from_initialize(result).map_err(HandshakeError::Unusable)?;
     let initialized = envelope::notification("notifications/initialized", None);
     connection.shared().queue.push(initialized)?;

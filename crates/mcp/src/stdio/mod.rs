@@ -3,7 +3,8 @@
 //! What it does:
 //! - It owns the server's id space. Many callers share one server; each request gets an id and, where the
 //!   caller gave one, a progress token of the connection, and answers carry the caller's own again, byte for byte.
-//! - It owns the handshake, answers the server's `ping`, and cancels upstream when a caller drops its stream.
+//! - It owns the handshake, answers the server's `ping`, and cancels upstream when a caller drops its stream, once the
+//!   server has taken the call up (`calls`). What the connection asks for itself is never cancelled.
 //! - One task reads and one writes; both end when the connection is closed or its last clone is dropped.
 //!
 //! Bounds and what happens at each:
@@ -114,6 +115,57 @@ impl Shared {
         let since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.heard_ms.store(since, Ordering::Relaxed);
     }
+
+    /// When the server was heard last.
+    fn heard(&self) -> Instant {
+        self.opened + Duration::from_millis(self.heard_ms.load(Ordering::Relaxed))
+    }
+
+    /// The call that an answer with this id is for.
+    fn answered(&self, id: u64) -> Option<Call> {
+        let (call, due) = self.calls().answered(id);
+        self.tell(due);
+        call
+    }
+
+    /// Sends what is due about calls that were given up.
+    ///
+    /// When the queue is full the server is stuck anyway; the calls are forgotten on our side either way.
+    fn tell(&self, due: calls::Due) {
+        for cancelled in due.cancellations {
+            let _ = self.queue.push(cancelled);
+        }
+        if due.marker {
+            self.mark();
+        }
+    }
+
+    /// Asks for a sign that everything sent so far has been taken up.
+    fn mark(&self) {
+        let (method, params) = self.sign_of_life();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        // Nobody waits for what it says, only for that it comes.
+        let (call, _) = Call::own(id);
+        let mut calls = self.calls();
+        if calls.begin(id, call).is_err() {
+            return;
+        }
+        match self.queue.push(envelope::request(&id.to_string(), method, params.as_deref())) {
+            Ok(()) => calls.mark(Some(id)),
+            Err(_) => drop(calls.end(id)),
+        }
+    }
+
+    /// A request that costs a server little, in its era.
+    fn sign_of_life(&self) -> (&'static str, Option<String>) {
+        match &*self.handshake() {
+            Some(handshake) if handshake.era == Era::Modern => {
+                let meta = era::own_meta_members(&handshake.protocol_version);
+                ("server/discover", Some(format!(r#"{{"_meta":{{{meta}}}}}"#)))
+            }
+            _ => ("ping", None),
+        }
+    }
 }
 
 /// What callers do on a connection, subscriptions aside.
@@ -125,6 +177,9 @@ pub struct Activity {
     pub awaited: usize,
     /// How long calls have waited with nothing heard from the server; none while no call waits.
     pub silent_for: Option<Duration>,
+    /// How long the server has been at calls with nothing heard from it, those among them that were given up meanwhile;
+    /// none when it has none.
+    pub busy_for: Option<Duration>,
 }
 
 impl Connection {
@@ -198,16 +253,31 @@ impl Connection {
     }
 
     /// Asks the server for `method` and gives the raw result. To a modern server the request describes itself.
+    /// Giving up is not told to the server.
     ///
     /// # Errors
     /// When there is no result.
     pub async fn request(&self, method: &str, params: Option<Bytes>, timeout: Duration) -> Result<Bytes, CallError> {
-        let params = self.own_params(params)?;
-        let stream = self.ask(method, params.as_deref(), true)?;
-        match tokio::time::timeout(timeout, stream.into_result()).await {
+        let mut asked = self.begin_request(method, params)?;
+        match tokio::time::timeout(timeout, asked.result()).await {
             Ok(answer) => answer,
             Err(_) => Err(CallError::Timeout(timeout)),
         }
+    }
+
+    /// Asks the server for `method`, to wait for the result as often and as long as one likes.
+    ///
+    /// # Errors
+    /// When the server cannot be asked.
+    pub fn begin_request(&self, method: &str, params: Option<Bytes>) -> Result<Asked, CallError> {
+        let params = self.own_params(params)?;
+        Ok(Asked { at: Instant::now(), stream: self.ask(method, params.as_deref())? })
+    }
+
+    /// For how long nothing has been heard from the server.
+    #[must_use]
+    pub fn unheard_for(&self) -> Duration {
+        self.shared().heard().elapsed()
     }
 
     /// Sends one raw JSON-RPC message of a caller.
@@ -236,9 +306,10 @@ impl Connection {
     #[must_use]
     pub fn activity(&self) -> Activity {
         let shared = self.shared();
-        let (begun, awaited, since) = shared.calls().awaited();
-        let heard = shared.opened + Duration::from_millis(shared.heard_ms.load(Ordering::Relaxed));
-        Activity { begun, awaited, silent_for: since.map(|since| since.max(heard).elapsed()) }
+        let heard = shared.heard();
+        let calls::Awaited { begun, count, since, busy_since } = shared.calls().awaited(heard);
+        let silent = |since: Instant| since.max(heard).elapsed();
+        Activity { begun, awaited: count, silent_for: since.map(silent), busy_for: busy_since.map(silent) }
     }
 
     /// Waits until no call of a caller waits for its answer, subscriptions aside.
@@ -248,7 +319,7 @@ impl Connection {
             let mut told = std::pin::pin!(idle.notified());
             // Listening first: a call that ends in between must not be missed.
             told.as_mut().enable();
-            if self.shared().calls().awaited().1 == 0 {
+            if self.shared().calls().awaited(self.shared().heard()).count == 0 {
                 return;
             }
             told.await;
@@ -320,12 +391,12 @@ impl Connection {
         String::from_utf8(edited.to_vec()).map(Some).map_err(|_| CallError::Invalid(ParseError::Json))
     }
 
-    /// A request of the connection itself. `cancel` says whether giving up is told to the server.
-    fn ask(&self, method: &str, params: Option<&str>, cancel: bool) -> Result<Stream, CallError> {
+    /// A request of the connection itself. Giving it up is never told to the server: some end of it.
+    fn ask(&self, method: &str, params: Option<&str>) -> Result<Stream, CallError> {
         let id = self.shared().next_id.fetch_add(1, Ordering::Relaxed);
         let (call, events) = Call::own(id);
         let request = envelope::request(&id.to_string(), method, params);
-        self.start(id, call, events, request, cancel)
+        self.start(id, call, events, request, false)
     }
 
     fn send_request(&self, message: &Message) -> Result<Stream, CallError> {
@@ -355,11 +426,14 @@ impl Connection {
         cancel: bool,
     ) -> Result<Stream, CallError> {
         let shared = self.shared().clone();
-        shared.calls().begin(id, call)?;
+        // Counted and queued in one order.
+        let mut calls = shared.calls();
+        calls.begin(id, call)?;
         if let Err(error) = shared.queue.push(request) {
-            shared.calls().end(id);
+            calls.end(id);
             return Err(error);
         }
+        drop(calls);
         Ok(Stream { events: Some(events), call: Some((shared, id)), cancel })
     }
 
@@ -376,14 +450,16 @@ impl Connection {
     fn cancel_for_caller(&self, message: &Message) -> Result<(), CallError> {
         let Some(params) = message.payload_object() else { return Ok(()) };
         let Some(span) = params.get("requestId").map_err(ParseError::from)? else { return Ok(()) };
-        let Some((id, call)) = self.shared().calls().end_by_caller_id(message.text(span.clone())) else {
-            return Ok(());
-        };
+        let shared = self.shared();
+        let Some(id) = shared.calls().by_caller_id(message.text(span.clone())) else { return Ok(()) };
         let mut edits = Edits::new();
         edits.replace(span, id.to_string());
-        let sent = self.shared().queue.push(edits.apply(message.bytes()));
-        call.finish(Err(CallError::Cancelled));
-        sent
+        let given_up = shared.calls().give_up(id, edits.apply(message.bytes()), shared.heard());
+        if let Some((call, due)) = given_up {
+            shared.tell(due);
+            call.finish(Err(CallError::Cancelled));
+        }
+        Ok(())
     }
 
     fn send_answer(&self, message: Message) -> Result<Stream, CallError> {
@@ -415,8 +491,8 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Waits for the response of a call of our own and takes its result out.
-    async fn into_result(mut self) -> Result<Bytes, CallError> {
+    /// Waits for the response of a call of our own and takes its result out. Waiting may be given up and begun again.
+    async fn result(&mut self) -> Result<Bytes, CallError> {
         while let Some(message) = self.next().await {
             let message = Message::parse(message?)?;
             match message.kind() {
@@ -457,11 +533,39 @@ impl futures_util::Stream for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let Some((shared, id)) = self.call.take() else { return };
-        if shared.calls().end(id).is_some() && self.cancel {
-            let params = format!(r#"{{"requestId":{id},"reason":"the caller went away"}}"#);
-            // When the queue is full the server is stuck anyway; the call is forgotten on our side either way.
-            let _ = shared.queue.push(envelope::notification("notifications/cancelled", Some(&params)));
+        if !self.cancel {
+            shared.calls().end(id);
+            return;
         }
+        let params = format!(r#"{{"requestId":{id},"reason":"the caller went away"}}"#);
+        let cancelled = envelope::notification("notifications/cancelled", Some(&params));
+        let given_up = shared.calls().give_up(id, cancelled, shared.heard());
+        if let Some((_, due)) = given_up {
+            shared.tell(due);
+        }
+    }
+}
+
+/// Something the connection asked for itself, whose answer is waited for; see [`Connection::begin_request`].
+#[derive(Debug)]
+pub struct Asked {
+    at: Instant,
+    stream: Stream,
+}
+
+impl Asked {
+    /// Waits for the result. Waiting may be given up and begun again.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn result(&mut self) -> Result<Bytes, CallError> {
+        self.stream.result().await
+    }
+
+    /// How long ago it was asked.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.at.elapsed()
     }
 }
 

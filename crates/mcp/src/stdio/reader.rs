@@ -174,7 +174,7 @@ fn take_answer(shared: &Shared, message: &Message) {
     // An error without an id answers something the server could not read, such as the empty line that ends a
     // half-written one at a take-over. What we send is valid, so it is no call's answer.
     let Some(id) = message.id().and_then(|id| id.as_number()) else { return };
-    let Some(call) = shared.calls().end(id) else { return };
+    let Some(call) = shared.answered(id) else { return };
     let answer = message.with_id(call.caller_id.raw());
     call.finish(Ok(answer));
 }
@@ -211,9 +211,9 @@ fn take_notification(shared: &Shared, message: &Message) {
 fn take_progress(shared: &Shared, message: &Message) {
     let Ok(Some(span)) = message.progress_token() else { return };
     let Some(id) = envelope::lenient_number(message.text(span.clone())) else { return };
-    let calls = shared.calls();
+    let mut calls = shared.calls();
     // Progress of a call that has ended, or that asked for none, would confuse its caller.
-    let Some(call) = calls.get(id) else { return };
+    let Some(call) = calls.taken_up(id) else { return };
     let Some(token) = &call.token else { return };
     let mut edits = Edits::new();
     edits.replace(span, String::from_utf8_lossy(token).into_owned());
@@ -260,7 +260,7 @@ fn take_other(shared: &Shared, message: &Message) {
         }
         return;
     }
-    if let Some(call) = shared.calls().get(id) {
+    if let Some(call) = shared.calls().taken_up(id) {
         let mut edits = Edits::new();
         edits.replace(span, call.caller_id.raw());
         call.offer(edits.apply(message.bytes()));
@@ -282,12 +282,10 @@ fn publish(shared: &Shared, message: Bytes) {
 fn fail_too_long(shared: &Shared, head: &[u8], tail: &[u8]) {
     let limit_bytes = shared.max_message_bytes;
     tracing::warn!(limit_bytes, "the server sent a message that is too long; it was skipped");
-    let mut calls = shared.calls();
     let call = match id_in_head(head).or_else(|| id_in_tail(tail)) {
-        Some(id) => calls.end(id),
-        None => calls.end_only(),
+        Some(id) => shared.answered(id),
+        None => shared.calls().end_only(),
     };
-    drop(calls);
     if let Some(call) = call {
         call.finish(Err(CallError::TooLong { limit_bytes }));
     }

@@ -93,16 +93,110 @@ async fn two_callers_with_equal_ids_and_tokens_do_not_mix() {
     assert_eq!(text(next(&mut second).await), r#"{"jsonrpc":"2.0","id":1,"result":{"from":"b"}}"#);
 }
 
+fn call(id: &str) -> Bytes {
+    Bytes::from(format!(
+        r#"{{"jsonrpc":"2.0","id":"{id}","method":"tools/call","params":{{"_meta":{{"progressToken":1}}}}}}"#
+    ))
+}
+
+/// Which request a cancellation is for.
+fn cancelled(message: &Message) -> String {
+    assert_eq!(message.method(), "notifications/cancelled");
+    let params = message.payload_object().unwrap();
+    message.text(params.get("requestId").unwrap().unwrap()).to_owned()
+}
+
 #[tokio::test]
-async fn dropping_a_stream_cancels_at_the_server_with_its_id() {
+async fn dropping_a_stream_cancels_at_the_server_with_its_id_once_the_server_has_taken_it_up() {
     let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
-    let stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call"}"#)).unwrap();
+    let stream = connection.send(call("mine")).unwrap();
     let request = server.read().await;
     drop(stream);
-    let cancelled = server.read().await;
-    assert_eq!(cancelled.method(), "notifications/cancelled");
-    let params = cancelled.payload_object().unwrap();
-    assert_eq!(cancelled.text(params.get("requestId").unwrap().unwrap()), request.raw_id().unwrap());
+    let sign = server.read().await;
+    assert_eq!(sign.method(), "ping");
+    server.answer(&sign, "{}").await;
+    assert_eq!(cancelled(&server.read().await), request.raw_id().unwrap());
+}
+
+#[tokio::test]
+async fn a_call_that_has_said_something_or_that_a_later_answer_followed_is_cancelled_at_once() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let mut telling = connection.send(call("telling")).unwrap();
+    let request = server.read().await;
+    let id = request.raw_id().unwrap();
+    let progress = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{id},"progress":1}}}}"#
+    );
+    server.write(progress).await;
+    next(&mut telling).await;
+    drop(telling);
+    assert_eq!(cancelled(&server.read().await), id);
+    let earlier = connection.send(call("earlier")).unwrap();
+    let request = server.read().await;
+    connection.request_is_taken(&mut server).await;
+    drop(earlier);
+    assert_eq!(cancelled(&server.read().await), request.raw_id().unwrap());
+}
+
+#[tokio::test]
+async fn calls_given_up_while_the_server_is_held_up_are_never_told_when_it_answers_them_after_all() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let mut holding = connection.send(call("holding")).unwrap();
+    let given_up: Vec<_> = (0..3).map(|n| connection.send(call(&n.to_string())).unwrap()).collect();
+    drop(given_up);
+    let held_up = server.read().await;
+    let mut requests = Vec::new();
+    for _ in 0..3 {
+        requests.push(server.read().await);
+    }
+    // One sign is asked for, however many wait for it.
+    let sign = server.read().await;
+    assert_eq!(sign.method(), "ping");
+    server.answer(&held_up, "{}").await;
+    text(next(&mut holding).await);
+    for request in &requests[..2] {
+        server.answer(request, "{}").await;
+    }
+    server.answer(&sign, "{}").await;
+    assert_eq!(cancelled(&server.read().await), requests[2].raw_id().unwrap());
+    connection.request_is_taken(&mut server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_connection_asks_for_itself_is_never_cancelled_and_may_be_waited_for_again() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let mut asked = connection.begin_request("ping", None).unwrap();
+    let request = server.read().await;
+    for _ in 0..3 {
+        assert!(tokio::time::timeout(Duration::from_secs(1), asked.result()).await.is_err());
+    }
+    let late = connection.request("ping", None, Duration::from_secs(1)).await;
+    assert_eq!(late, Err(CallError::Timeout(Duration::from_secs(1))));
+    assert_eq!(server.read().await.method(), "ping");
+    server.answer(&request, "{}").await;
+    assert_eq!(asked.result().await, Ok(bytes("{}")));
+    connection.request_is_taken(&mut server).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_is_busy_from_the_first_call_it_does_not_answer_until_it_is_heard() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    assert_eq!(connection.activity().busy_for, None);
+    let mut last = None;
+    for n in 0..4 {
+        // Each is given up before the next: it is one and the same silence.
+        drop(last.take());
+        last = Some(connection.send(call(&n.to_string())).unwrap());
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    drop(last);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let activity = connection.activity();
+    assert_eq!((activity.awaited, activity.busy_for), (0, Some(Duration::from_secs(5))));
+    server.read().await;
+    server.write(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#).await;
+    connection.unsolicited().recv().await.unwrap();
+    assert_eq!(connection.activity().busy_for, None);
 }
 
 #[tokio::test]
@@ -110,6 +204,7 @@ async fn a_callers_own_cancellation_reaches_the_server_under_its_id_and_ends_the
     let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
     let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call"}"#)).unwrap();
     let request = server.read().await;
+    connection.request_is_taken(&mut server).await;
     connection
         .send(bytes(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"mine"}}"#))
         .unwrap();
