@@ -115,9 +115,9 @@ async fn probe(control: &Control, organization: OrganizationId, due: Due) -> Res
     };
     let mut status = Status::new(phase, reason, message, now);
     let mut changed = true;
-    if let Some(before) = due.before.as_ref().filter(|before| !before.status.differs_from(&status)) {
-        status.since = before.status.since;
-        changed = before.checked_at < due.revision.created_at;
+    if let Some(before) = &due.before {
+        changed = before.status.differs_from(&status) || before.checked_at < due.revision.created_at;
+        status = before.status.followed_by(status);
     }
     let row = ProbeRow { revision: due.revision.id, server: due.server.id, status, checked_at: now, failures, mcp };
     let mut tx = control.store().org(organization).await?;
@@ -262,7 +262,7 @@ async fn tool_page(upstream: &Upstream, handshake: &Handshake, cursor: Option<&s
     }
     members.extend(cursor.map(|cursor| format!("\"cursor\":{}", toolyard_mcp::json::quote(cursor))));
     let params = format!("{{{}}}", members.join(","));
-    let mut stream = upstream.send(envelope::request("1", "tools/list", Some(&params))).await?;
+    let mut stream = upstream.ask(envelope::request("1", "tools/list", Some(&params))).await?;
     while let Some(message) = stream.next().await {
         let message = message?;
         // Notifications may come before the response, which is the only message with an id.

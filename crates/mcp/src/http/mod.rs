@@ -230,6 +230,16 @@ impl Upstream {
         }
     }
 
+    /// [`Self::send`] of something that is asked for ourselves: giving it up is not told to the server.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ask(&self, message: Bytes) -> Result<Stream, CallError> {
+        let mut stream = self.send(message).await?;
+        stream.own = true;
+        Ok(stream)
+    }
+
     /// Messages that belong to no call.
     #[must_use]
     pub fn unsolicited(&self) -> broadcast::Receiver<Bytes> {
@@ -365,7 +375,8 @@ impl Shared {
             upstream_id: id,
         };
         let (source, established) = self.take(&request, Some(&restore), established).await?;
-        Ok(Stream { shared: self, established: Some(established), restore: Some(restore), source, resumptions: 0 })
+        let (established, restore) = (Some(established), Some(restore));
+        Ok(Stream { shared: self, established, restore, source, resumptions: 0, own: false })
     }
 
     /// Sends a message in a conversation, and once more in a new one when the server refused the first.
@@ -557,6 +568,8 @@ pub struct Stream {
     restore: Option<Restore>,
     source: Source,
     resumptions: u32,
+    /// Asked for ourselves.
+    own: bool,
 }
 
 enum Source {
@@ -567,7 +580,7 @@ enum Source {
 
 impl Stream {
     fn empty(shared: Arc<Shared>) -> Self {
-        Self { shared, established: None, restore: None, source: Source::Done, resumptions: 0 }
+        Self { shared, established: None, restore: None, source: Source::Done, resumptions: 0, own: false }
     }
 
     /// The next message; `None` after the response. An error ends the stream.
@@ -656,7 +669,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let (Some(restore), Some(established)) = (self.restore.take(), self.established.take()) else { return };
         // A modern server is told by the stream's end, and after `end` there is nothing to cancel.
-        if established.handshake.era == Era::Modern {
+        if self.own || established.handshake.era == Era::Modern {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };

@@ -116,6 +116,59 @@ async fn the_era_is_read_from_the_answer_and_not_from_its_status() {
 }
 
 #[tokio::test]
+async fn whatever_discover_is_refused_with_the_server_is_initialized() {
+    for status in [200, 400, 401, 403, 404, 405, 500, 502] {
+        for (kind, body) in [("text/html", "<html>no</html>"), ("application/json", "{}"), ("text/plain", "")] {
+            let (upstream, _) = upstream(move |_, message| match message {
+                Some(message) if message.method() == "server/discover" => answer(status, kind, body),
+                message => legacy(message).unwrap_or_else(|| answer(405, "text/plain", "")),
+            })
+            .await;
+            let handshake = upstream.handshake(LONG).await;
+            assert_eq!(handshake.map(|handshake| handshake.era), Ok(Era::Legacy), "{status} {kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_discover_or_must_not_be_asked_is_initialized() {
+    let (real, seen) = upstream(|_, message| legacy(message).unwrap_or_else(|| answer(405, "text/plain", ""))).await;
+    let through = real.shared.transport.client.clone();
+    let client: Client = Arc::new(move |request: Request<Full<Bytes>>| {
+        let discover = request.headers().get("mcp-method").is_some_and(|method| method == "server/discover");
+        if discover { Box::pin(std::future::pending()) } else { through(request) }
+    });
+    let hanging = Upstream::new(client, real.shared.transport.url.clone(), HeaderMap::new());
+    assert_eq!(hanging.handshake(LONG).await.map(|handshake| handshake.era), Ok(Era::Legacy));
+    let asked = |seen: &Seen| seen.lock().unwrap().iter().filter(|(.., method)| method == "server/discover").count();
+    let plain = Upstream::new(real.shared.transport.client.clone(), real.shared.transport.url.clone(), HeaderMap::new());
+    let plain = plain.knowing(Some(Era::Legacy));
+    assert_eq!(plain.handshake(LONG).await.map(|handshake| handshake.era), Ok(Era::Legacy));
+    assert_eq!(asked(&seen), 0);
+}
+
+#[tokio::test]
+async fn giving_up_what_is_asked_for_ourselves_is_not_told_to_the_server() {
+    let (upstream, seen) = upstream(|_, message| {
+        legacy(message)
+            .unwrap_or_else(|| answer(200, "text/event-stream", ": nothing yet\n\nid: 1\ndata:\n\nretry: 60000\n\n"))
+    })
+    .await;
+    let own = upstream.ask(Bytes::from_static(br#"{"jsonrpc":"2.0","id":"a","method":"tools/list"}"#)).await.unwrap();
+    drop(own);
+    drop(call(&upstream).await.unwrap());
+    let told = || seen.lock().unwrap().iter().filter(|(.., method)| method == "notifications/cancelled").count();
+    tokio::time::timeout(LONG, async {
+        while told() == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(told(), 1, "the call's alone");
+}
+
+#[tokio::test]
 async fn a_server_that_wants_sign_in_says_so_by_its_status() {
     let (upstream, _) = upstream(|_, _| answer(401, "text/plain", "")).await;
     assert_eq!(upstream.handshake(LONG).await.unwrap_err(), HandshakeError::Status(401));
