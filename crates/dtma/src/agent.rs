@@ -34,6 +34,7 @@ use crate::process::launch;
 use crate::slot::Slot;
 use crate::uids::Uids;
 
+use crate::revisions::Revisions;
 /// How often leases are looked at and garbage is collected when nothing changes.
 const TICK: Duration = Duration::from_secs(5);
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
@@ -133,6 +134,7 @@ pub(crate) struct Context {
     enforcement: BTreeMap<String, Enforcement>,
     clients: PackageClients,
     uids: Mutex<Uids>,
+    pub(crate) revisions: Revisions,
     /// What is remembered of copies, here and in their directories.
     copies: Mutex<BTreeMap<InstanceId, CopyOf>>,
     /// Cancelled when servers are to end at once, whatever calls they have.
@@ -360,6 +362,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         enforcement,
         clients: options.clients.clone(),
         uids: Mutex::new(uids),
+        revisions: Revisions::open(data_dir),
         copies: Mutex::new(copies),
         hurry: CancellationToken::new(),
         desired: watch::Sender::new(file.load().map(Arc::new)),

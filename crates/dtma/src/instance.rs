@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use toolyard_mcp::era::Handshake;
 use toolyard_mcp::stdio::{Connection, Options};
 use toolyard_types::Timestamp;
-use toolyard_types::agent::{DesiredInstance, Era, Exit, Failure, LogStream, McpInfo};
+use toolyard_types::agent::{BUSY, DesiredInstance, Era, Exit, Failure, LogStream, McpInfo};
 use toolyard_types::state::{Phase, Reason, Status};
 
 use crate::agent::Context;
@@ -23,7 +23,7 @@ use crate::desired::write_whole;
 use crate::engine::{Line, Running, Streams};
 use crate::packages::Prepared;
 use crate::plan::Goal;
-use crate::probe::{self, Health, NotReady, Ready};
+use crate::probe::{self, Check, Health, NotReady, Ready, Sign};
 use crate::process::log::{LogWriter, Redaction};
 use crate::process::wire::{Ended, Killed, ToAgent, ToSupervisor};
 use crate::slot::Slot;
@@ -64,6 +64,9 @@ enum End {
     Asked(Ended),
     /// It was stopped because it did not get ready.
     NotReady(Failure, Option<Ended>),
+    /// It ended, or was ended, before it had said anything of itself. It had been asked `server/discover`, and asked
+    /// nothing but `initialize` it may go on.
+    Unspoken,
     /// Its supervisor disappeared, and everything below it.
     Lost,
 }
@@ -155,6 +158,9 @@ impl Instance {
         self.set(self.phase_while(Phase::Starting), Reason::AwaitingProbe, "");
         // The same package speaks the same era again; what else an earlier process answered says nothing about this one.
         self.known_era = self.known_era.or_else(|| Some(self.load_answered()?.handshake.era));
+        if self.context.revisions.is_plain(self.desired.revision) {
+            self.known_era = Some(Era::Legacy);
+        }
         let _ = std::fs::remove_file(self.dir.join(ANSWERED_FILE));
         self.context.end_leftovers(self.desired.id, &self.dir).await;
         match self.context.start(&self.desired, &self.dir, &prepared).await {
@@ -207,6 +213,11 @@ impl Instance {
         if matches!(end, End::Asked(_)) || *self.goal.borrow() != Goal::Run {
             return;
         }
+        if matches!(end, End::Unspoken) {
+            self.note("it did not get through `server/discover`; it is started again and asked `initialize` only");
+            self.remember_plain(true);
+            return;
+        }
         self.slot.update(|state| state.observed.restarts = state.observed.restarts.saturating_add(1));
         let failure = self.failure_of(&end);
         self.failed(failure).await;
@@ -221,7 +232,7 @@ impl Instance {
     fn failure_of(&self, end: &End) -> Failure {
         let ended = match end {
             End::NotReady(failure, _) => return failure.clone(),
-            End::Lost => {
+            End::Lost | End::Unspoken => {
                 let message = "the server's supervisor disappeared".to_owned();
                 return Failure { reason: Reason::Exited, message };
             }
@@ -260,7 +271,7 @@ impl Instance {
         };
         let mut status = Status::new(phase, failure.reason, failure.message, now);
         status.next_attempt_at = (!permanent).then(|| now.plus(delay));
-        self.slot.update(|state| state.observed.status = status);
+        self.slot.update(|state| state.enter(status));
         let wait = async { if permanent { std::future::pending().await } else { tokio::time::sleep(delay).await } };
         let (context, desired) = (Arc::clone(&self.context), self.desired.clone());
         tokio::select! {
@@ -286,16 +297,17 @@ impl Instance {
                 return self.wait_for_exit(&mut line, failure).await;
             }
         };
-        let unknown = answered.is_none();
+        let (unknown, now) = (answered.is_none(), self.context.clock.now());
         self.slot.update(|state| {
             state.observed.pid = Some(hello.pid);
             state.observed.container_id = container;
             if unknown && state.observed.status.phase == Phase::Pending {
-                state.observed.status.phase = Phase::Starting;
-                state.observed.status.reason = Reason::AwaitingProbe;
+                state.enter(Status::new(Phase::Starting, Reason::AwaitingProbe, "", now));
             }
         });
         let started = Instant::now();
+        // Until the probe says that it would not help.
+        let mut may_ask_otherwise = answered.is_none() && self.known_era.is_none();
         let mut health = Health::new();
         let mut probing = answered.is_none();
         if let Some(answered) = answered {
@@ -303,7 +315,9 @@ impl Instance {
             self.ready(&connection, answered);
         }
         let mut probe = Box::pin(probe::probe(connection.clone(), self.desired.spec.clone(), self.known_era));
-        let mut check = Box::pin(probe::check(connection.clone(), health.pause(0)));
+        let longest_call = Duration::from_millis(self.desired.spec.call_timeout_ms);
+        let check_after = |pause, open| probe::check(connection.clone(), Check { pause, open, longest_call });
+        let mut check = Box::pin(check_after(health.pause(0), None));
         let mut closed = Box::pin(closed_for(connection.clone(), CLOSED_GRACE));
         let mut drained = Box::pin(drained(Arc::clone(&self.context), connection.clone(), self.longest_drain()));
         let mut closed_seen = false;
@@ -318,8 +332,12 @@ impl Instance {
                         if started.elapsed() >= RECOVERED_AFTER {
                             self.failures = 0;
                         }
+                        let unspoken = may_ask_otherwise
+                            && connection.handshake_result().is_none()
+                            && matches!(ended.killed, None | Some(Killed::Asked));
                         return match not_ready {
                             _ if stopping == Stopping::Told => End::Asked(ended),
+                            _ if stopping == Stopping::No && unspoken => End::Unspoken,
                             Some(failure) if ended.killed == Some(Killed::Asked) => End::NotReady(failure, Some(ended)),
                             _ => End::Exited(ended),
                         };
@@ -342,26 +360,30 @@ impl Instance {
                             self.save_answered(&answered);
                             self.ready(&connection, answered);
                             health = Health::new();
-                            check.set(probe::check(connection.clone(), health.pause(0)));
+                            check.set(check_after(health.pause(0), None));
                         }
                         // It closed its output; why, its exit says in a moment, or `closed` gives up on it.
                         Err(NotReady::Closed) => {}
-                        Err(NotReady::Failed(failure)) => {
+                        Err(why @ (NotReady::Failed(_) | NotReady::Unspoken(_))) => {
+                            may_ask_otherwise &= matches!(why, NotReady::Unspoken(_));
+                            let (NotReady::Failed(failure) | NotReady::Unspoken(failure)) = why else { continue };
                             let text = format!("not ready: {}", failure.message);
                             let _ = line.commands.send(ToSupervisor::Log { stream: LogStream::Toolyard, text }).await;
                             not_ready = Some(failure);
                             // What was known of it may be what is wrong.
-                            self.known_era = None;
+                            if !may_ask_otherwise {
+                                self.known_era = None;
+                                self.remember_plain(false);
+                            }
                             let _ = line.commands.send(ToSupervisor::Stop).await;
                             closed_seen = true;
                             connection.close();
                         }
                     }
                 }
-                healthy = &mut check, if !probing && stopping == Stopping::No && not_ready.is_none() => {
-                    self.judge(&mut health, healthy);
-                    let pause = health.pause(connection.activity().begun);
-                    check.set(probe::check(connection.clone(), pause));
+                (sign, open) = &mut check, if !probing && stopping == Stopping::No && not_ready.is_none() => {
+                    self.judge(&mut health, sign);
+                    check.set(check_after(health.pause(connection.activity().begun), open));
                 }
                 () = &mut closed, if !closed_seen => {
                     closed_seen = true;
@@ -384,6 +406,11 @@ impl Instance {
                 }
             }
         }
+    }
+
+    /// Notes whether servers of the revision are asked `initialize` only.
+    fn remember_plain(&self, plain: bool) {
+        self.context.revisions.note_plain(self.desired.revision, plain, self.context.clock.now());
     }
 
     fn longest_drain(&self) -> Duration {
@@ -419,14 +446,28 @@ impl Instance {
             });
             state.observed.last_success_at = Some(now);
             state.observed.failures = 0;
-            state.observed.status = Status::new(Phase::Ready, Reason::Answered, "", now);
+            // One that was taken over has been ready since it first answered.
+            let since = if state.observed.status.phase == Phase::Pending { ready_since } else { now };
+            state.enter(Status::new(Phase::Ready, Reason::Answered, "", since));
         });
     }
 
-    fn judge(&self, health: &mut Health, healthy: bool) {
+    fn judge(&self, health: &mut Health, sign: Sign) {
+        let healthy = match sign {
+            // No verdict: only that it answers, or that it is silent without calls, says how it is.
+            Sign::Busy if self.slot.status().phase == Phase::Ready => {
+                return self.set(Phase::Ready, Reason::Answered, BUSY);
+            }
+            Sign::Busy => return,
+            Sign::Answered => true,
+            Sign::Silent => false,
+        };
         let verdict = health.note(healthy);
         if healthy {
             self.slot.note_answer(self.context.clock.now());
+            if self.slot.status().message == BUSY {
+                self.set(Phase::Ready, Reason::Answered, "");
+            }
         } else {
             let failures = health.failures();
             self.slot.update(|state| state.observed.failures = failures);
@@ -447,7 +488,7 @@ impl Instance {
         let status = Status::new(phase, reason, message, self.context.clock.now());
         self.slot.update(|state| {
             if state.observed.status.differs_from(&status) {
-                state.observed.status = status;
+                state.enter(status);
             }
         });
     }

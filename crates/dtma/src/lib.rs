@@ -21,6 +21,7 @@ mod packages;
 mod plan;
 mod probe;
 mod process;
+mod revisions;
 mod slot;
 mod sync;
 mod uids;

@@ -1,8 +1,11 @@
 //! How a server is asked: once whether it is ready, then again and again whether it still answers.
 //!
 //! How often depends on what is known. Soon after it got ready and while it fails, every [`QUICK`]; while clients
-//! call it, every [`BUSY`], and at once when their calls wait in silence; else ever more seldom, up to [`QUIET`].
-//! So a server that hangs is seen within about ten seconds where it matters, and a thousand quiet ones cost nothing.
+//! call it, every [`CALLED`], and at once when their calls wait in silence; else ever more seldom, up to [`QUIET`].
+//! So a thousand quiet ones cost nothing.
+//!
+//! One question is open at a time: what was not answered is waited for again, and never cancelled. A server that is
+//! silent while it has calls is [`Sign::Busy`], for as long as a call may take; one that is silent without is hanging.
 
 use std::time::Duration;
 
@@ -11,7 +14,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use toolyard_mcp::era::Handshake;
-use toolyard_mcp::stdio::{CallError, Connection, HandshakeError};
+use toolyard_mcp::stdio::{Asked, CallError, Connection, HandshakeError};
 use toolyard_types::agent::{Era, Failure, McpInfo};
 use toolyard_types::spec::{ProbeCall, RevisionSpec};
 use toolyard_types::state::Reason;
@@ -19,7 +22,7 @@ use toolyard_types::state::Reason;
 /// Longest wait for one sign of life.
 const TIMEOUT: Duration = Duration::from_millis(2500);
 const QUICK: Duration = Duration::from_secs(2);
-const BUSY: Duration = Duration::from_secs(4);
+const CALLED: Duration = Duration::from_secs(4);
 const QUIET: Duration = Duration::from_secs(30);
 /// How long after it got ready a server is asked quickly.
 const NEW_FOR: Duration = Duration::from_secs(30);
@@ -28,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SILENCE: Duration = Duration::from_secs(1);
 const UNHEALTHY_AFTER: u32 = 3;
 const HEALTHY_AFTER: u32 = 2;
+/// A question that is older, whose server has been heard since, was lost.
+const LOST_AFTER: Duration = Duration::from_secs(30);
 /// JSON-RPC: the method does not exist. A server without tools may say so.
 const METHOD_NOT_FOUND: i64 = -32601;
 
@@ -35,6 +40,8 @@ const METHOD_NOT_FOUND: i64 = -32601;
 pub(crate) enum NotReady {
     /// It closed its output.
     Closed,
+    /// It did not get through the handshake; asked otherwise, it may.
+    Unspoken(Failure),
     /// It answered wrongly, or not at all.
     Failed(Failure),
 }
@@ -66,19 +73,23 @@ pub(crate) async fn probe(
     let limit = Duration::from_millis(spec.start_timeout_ms);
     let deadline = Instant::now() + limit;
     let left = || deadline.saturating_duration_since(Instant::now());
-    let late = |what: &str| {
-        NotReady::because(Reason::StartTimeout, format!("it did not answer {what} within {} ms", limit.as_millis()))
+    let too_late = |what: &str| {
+        crate::packages::failure(
+            Reason::StartTimeout,
+            format!("it did not answer {what} within {} ms", limit.as_millis()),
+        )
     };
     let handshake = connection.handshake(known_era, limit).await.map_err(|error| match error {
         HandshakeError::Closed => NotReady::Closed,
-        HandshakeError::Timeout(_) => late("the handshake"),
-        other => NotReady::because(Reason::HandshakeFailed, other.to_string()),
+        HandshakeError::Timeout(_) => NotReady::Unspoken(too_late("the handshake")),
+        HandshakeError::NotMcp { .. } => NotReady::because(Reason::HandshakeFailed, error.to_string()),
+        other => NotReady::Unspoken(crate::packages::failure(Reason::HandshakeFailed, other.to_string())),
     })?;
     let tools = match connection.list_tools(left()).await {
         Ok(tools) => tools,
         Err(CallError::Server { code: METHOD_NOT_FOUND, .. }) => Vec::new(),
         Err(CallError::Closed) => return Err(NotReady::Closed),
-        Err(CallError::Timeout(_)) => return Err(late("tools/list")),
+        Err(CallError::Timeout(_)) => return Err(NotReady::Failed(too_late("tools/list"))),
         Err(error) => return Err(NotReady::because(Reason::HandshakeFailed, format!("tools/list: {error}"))),
     };
     if let Some(call) = &spec.probe_call {
@@ -129,8 +140,56 @@ fn names(tools: &[Box<RawValue>]) -> Vec<String> {
         .collect()
 }
 
-/// Waits `pause`, or until calls wait in silence, then asks for a sign of life.
-pub(crate) async fn check(connection: Connection, pause: Duration) -> bool {
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    /// It answered.
+    Answered,
+    /// It did not answer, and has calls that it may be held up by.
+    Busy,
+    /// It did not answer.
+    Silent,
+}
+
+/// When a check is made, and what is known before it.
+#[derive(Debug)]
+pub(crate) struct Check {
+    /// How long to wait first.
+    pub(crate) pause: Duration,
+    /// A question that was not answered yet.
+    pub(crate) open: Option<Asked>,
+    /// How long a call may take.
+    pub(crate) longest_call: Duration,
+}
+
+/// Waits for a sign of life; gives what was found and the question that is still open.
+pub(crate) async fn check(connection: Connection, check: Check) -> (Sign, Option<Asked>) {
+    let Check { pause, open, longest_call } = check;
+    let lost = |asked: &Asked| asked.age() >= LOST_AFTER && connection.unheard_for() < asked.age();
+    let mut asked = match open.filter(|asked| !lost(asked)) {
+        Some(asked) => asked,
+        None => {
+            wait(&connection, pause).await;
+            match ask(&connection) {
+                Ok(asked) => asked,
+                Err(_) => return (unanswered(&connection, longest_call, Instant::now()).await, None),
+            }
+        }
+    };
+    let began = Instant::now();
+    match tokio::time::timeout(TIMEOUT, asked.result()).await {
+        Ok(Ok(_) | Err(CallError::Server { .. })) => (Sign::Answered, None),
+        Ok(Err(_)) => (unanswered(&connection, longest_call, began).await, None),
+        // What was heard meanwhile was no answer to this; silence is counted from there.
+        Err(_) => match tokio::time::timeout(TIMEOUT.saturating_sub(connection.unheard_for()), asked.result()).await {
+            Ok(Ok(_) | Err(CallError::Server { .. })) => (Sign::Answered, None),
+            _ => (silence(&connection, longest_call), Some(asked)),
+        },
+    }
+}
+
+/// Waits `pause`, or until calls wait in silence.
+async fn wait(connection: &Connection, pause: Duration) {
     let began = Instant::now();
     let due = began + pause.mul_f64(rand::random_range(0.8..1.2));
     while Instant::now() < due {
@@ -141,16 +200,24 @@ pub(crate) async fn check(connection: Connection, pause: Duration) -> bool {
             break;
         }
     }
+}
+
+fn ask(connection: &Connection) -> Result<Asked, CallError> {
     let modern = connection.handshake_result().is_some_and(|handshake| handshake.era == Era::Modern);
-    let method = if modern { "tools/list" } else { "ping" };
-    let asked = Instant::now();
-    match connection.request(method, None, TIMEOUT).await {
-        Ok(_) | Err(CallError::Server { .. }) => true,
-        Err(_) => {
-            // A connection that cannot be asked at all says so at once.
-            tokio::time::sleep_until(asked + QUICK).await;
-            false
-        }
+    connection.begin_request(if modern { "tools/list" } else { "ping" }, None)
+}
+
+/// A connection that cannot be asked at all says so at once.
+async fn unanswered(connection: &Connection, longest_call: Duration, began: Instant) -> Sign {
+    tokio::time::sleep_until(began + QUICK).await;
+    silence(connection, longest_call)
+}
+
+/// What it means that a server did not answer.
+fn silence(connection: &Connection, longest_call: Duration) -> Sign {
+    match connection.activity().busy_for {
+        Some(busy) if busy < longest_call => Sign::Busy,
+        _ => Sign::Silent,
     }
 }
 
@@ -199,7 +266,7 @@ impl Health {
         if self.degraded || self.ready_at.elapsed() < NEW_FOR {
             self.quiet = QUICK;
         } else {
-            self.quiet = if called { BUSY } else { self.quiet.mul_f64(1.5).min(QUIET) };
+            self.quiet = if called { CALLED } else { self.quiet.mul_f64(1.5).min(QUIET) };
         }
         self.quiet
     }
@@ -224,11 +291,11 @@ mod tests {
         tokio::time::advance(NEW_FOR).await;
         let quiet: Vec<_> = (0..8).map(|_| health.pause(0)).collect();
         assert!(quiet.is_sorted() && quiet.last() == Some(&QUIET), "{quiet:?}");
-        assert_eq!(health.pause(1), BUSY);
+        assert_eq!(health.pause(1), CALLED);
         health.note(false);
         assert_eq!(health.pause(2), Duration::ZERO);
-        // Asked while clients call it, it is known to hang after the pause and three silences.
-        assert!(BUSY.mul_f64(1.2) + TIMEOUT * UNHEALTHY_AFTER < Duration::from_secs(13));
+        // While nobody calls it, it is known to hang after the pause and three silences.
+        assert!(CALLED.mul_f64(1.2) + TIMEOUT * UNHEALTHY_AFTER < Duration::from_secs(13));
         assert!(QUICK + LOOK_EVERY + TIMEOUT * UNHEALTHY_AFTER <= Duration::from_secs(10));
     }
 

@@ -24,6 +24,13 @@ pub(crate) struct State {
     pub(crate) reported: bool,
 }
 
+impl State {
+    /// Takes a new status; the phase that it goes on with began when it began.
+    pub(crate) fn enter(&mut self, status: Status<Phase>) {
+        self.observed.status = self.observed.status.followed_by(status);
+    }
+}
+
 impl Slot {
     pub(crate) fn new(id: InstanceId, now: Timestamp, changed: watch::Sender<u64>) -> Self {
         let observed = ObservedInstance {

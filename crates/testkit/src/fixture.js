@@ -25,6 +25,11 @@ const tools = {
     await new Promise((done) => setTimeout(done, ms));
     return text("slept");
   },
+  // Holds the whole process up.
+  block: async ({ ms }) => {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+    return text("blocked");
+  },
   first_method: async () => text(firstMethod),
   env: async ({ name }) => text(process.env[name] ?? "(unset)"),
   whoami: async () => text(JSON.stringify({ uid: process.getuid(), gid: process.getgid(), pid: process.pid, cwd: process.cwd() })),
@@ -93,6 +98,11 @@ const info = { name: "toolyard-fixture", version: "1.0.0" };
 
 async function answer({ id, method, params }) {
   firstMethod ??= method;
+  if (mode === "initialize-only" && firstMethod !== "initialize") {
+    process.stderr.write("Error: expected initialize request\n");
+    process.exit(1);
+  }
+  if (mode === "wedged-by-discover" && firstMethod !== "initialize") return;
   switch (method) {
     case "server/discover":
       if (!modern) break;
@@ -124,6 +134,13 @@ async function answer({ id, method, params }) {
 function serve() {
   const started = Date.now();
   if (mode === "noisy") console.log("a banner on standard output");
+  if (mode === "fragile") {
+    process.stdin.on("data", (chunk) => {
+      const messages = String(chunk).split("\n").filter((line) => line.trim() !== "").map((line) => JSON.parse(line));
+      const asked = messages.filter((message) => message.id !== undefined).map((message) => message.id);
+      if (messages.some((it) => it.method === "notifications/cancelled" && asked.includes(it.params.requestId))) process.exit(9);
+    });
+  }
   const lines = readline.createInterface({ input: process.stdin });
   lines.on("line", (line) => {
     if (line.trim() === "" || mode === "never-answer") return;

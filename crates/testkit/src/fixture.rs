@@ -2,7 +2,7 @@
 //!
 //! | argument | behaviour |
 //! | --- | --- |
-//! | none, `ok` | legacy era; tools `echo`, `sleep`, `first_method`, `env`, `crash`, `big`, `fork`, `eat_memory`, `many_processes`, `stderr_flood`, `read_file`, `write_file` |
+//! | none, `ok` | legacy era; tools `echo`, `sleep`, `block`, `first_method`, `env`, `crash`, `big`, `fork`, `eat_memory`, `many_processes`, `stderr_flood`, `read_file`, `write_file` |
 //! | `modern` | the same in the modern era |
 //! | `noisy` | as `ok`, with lines on standard output that are not protocol |
 //! | `garbage` | writes only what is not protocol |
@@ -13,6 +13,9 @@
 //! | `slow-start MS` | as `ok`, after a while |
 //! | `stubborn` | as `ok`, but ignores the end of its input and SIGTERM |
 //! | `deaf-after MS` | as `ok`, until it stops answering |
+//! | `initialize-only` | as `ok`, but exits when anything comes before `initialize` |
+//! | `wedged-by-discover` | as `ok`, but answers nothing when anything came before `initialize` |
+//! | `fragile` | as `ok`, but exits when a call and its cancellation come together |
 
 use crate::npm_registry::NpmPackage;
 

@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Version of this wire. A control plane speaks this and the one before.
 pub const AGENT_PROTOCOL: u32 = 1;
 
+/// What is told of an instance that is ready, has calls and does not answer beside them: neither well nor ill.
+pub const BUSY: &str = "busy: it has calls, and does not answer a probe beside them";
+
 /// The header of a sync, and of a link that is made, that tells one run of an agent from another: random, made when the
 /// agent starts. Two runs that speak in turn are two agents with one key.
 pub const AGENT_RUN: &str = "toolyard-agent-run";

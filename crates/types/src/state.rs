@@ -200,6 +200,13 @@ pub struct Status<S> {
 }
 
 impl<S: PartialEq> Status<S> {
+    /// `next` after this: a phase that goes on began when it began, whatever is new about it.
+    #[must_use]
+    pub fn followed_by(&self, next: Self) -> Self {
+        let since = if self.phase == next.phase { self.since } else { next.since };
+        Self { since, ..next }
+    }
+
     /// A status without a next attempt.
     pub fn new(phase: S, reason: Reason, message: impl Into<String>, since: Timestamp) -> Self {
         Self { phase, reason, message: message.into(), since, next_attempt_at: None }

@@ -6,7 +6,8 @@
 //!
 //! - With a *canary* the new revision takes a part of the calls until it is promoted. One failure ends it.
 //! - With `surge` traffic is switched and the old instances run on while the new ones are *observed*. If one of those
-//!   exits, degrades or fails a probe meanwhile, traffic goes back at once.
+//!   exits, degrades or fails a probe meanwhile, traffic goes back at once. One that is busy with calls fails nothing, and
+//!   is observed until it answers again.
 //! - With `recreate` the new instances are prepared first, then the old ones are stopped, and only when their end was
 //!   observed the new ones are started. There is nothing to go back to, so nothing is observed. On a toolbox that is lost
 //!   nobody can observe it: the rollout goes on when the operator has moved the server away from there, else it waits.
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use toolyard_store::{InstanceRow, InstanceWish, JobState, ToolboxRow};
 use toolyard_types::Timestamp;
-use toolyard_types::agent::McpInfo;
+use toolyard_types::agent::{BUSY, McpInfo};
 use toolyard_types::name::printable;
 use toolyard_types::spec::Strategy;
 use toolyard_types::state::{Phase, Reason, ToolboxState};
@@ -183,7 +184,9 @@ fn observe(case: &Case, switched_at: Timestamp, now: Timestamp) -> Option<Step> 
     if silent && case.previous().any(|old| old.status.phase == Phase::Ready && case.online(old.toolbox)) {
         return back(Reason::ToolboxUnreachable, "its toolbox has not been heard for too long".into());
     }
-    (served >= Duration::from_millis(case.server.observe_ms)).then_some(Step::Done)
+    // Whether it fails or is only held up by a call shows when it answers, or when the call has taken longer than any may.
+    let busy = case.mine.iter().any(|instance| instance.status.message == BUSY);
+    (served >= Duration::from_millis(case.server.observe_ms) && !busy).then_some(Step::Done)
 }
 
 /// What went wrong with an instance that was ready.
@@ -358,6 +361,19 @@ mod tests {
         let Some(Step::Fail(_, message)) = decide(&case, at(2)) else { panic!() };
         assert!(message.contains("tool09") && !message.contains("tool10") && message.contains(" and 15 more"));
         assert!(!message.contains('\u{1b}'), "{message:?}");
+    }
+
+    #[test]
+    fn an_instance_that_is_busy_while_it_is_observed_has_not_failed_and_is_observed_until_it_answers() {
+        let mut case = with(change(), Phase::Ready, Reason::Answered);
+        case.rollout.switched_at = Some(at(1));
+        case.rollout.from_rollout = case.live.first().map(|old| old.rollout);
+        case.mine[0].status.message = BUSY.into();
+        assert_eq!((decide(&case, at(1000)), decide(&case, at(60_000))), (None, None));
+        case.mine[0].status.message = String::new();
+        assert_eq!(decide(&case, at(60_000)), Some(Step::Done));
+        case.mine[0].failures = 1;
+        assert!(matches!(decide(&case, at(1000)), Some(Step::GoBack(Reason::ProbeFailed, _))));
     }
 
     #[test]

@@ -79,15 +79,17 @@ pub(super) fn headers(endpoint: &HttpEndpoint, secrets: &BTreeMap<CredentialId, 
     Ok(headers)
 }
 
-/// Begins to carry messages to a server in the network namespace of `pid`, with these headers.
+/// Begins to carry messages to a server in the network namespace of `pid`, with these headers. A `plain` one is asked
+/// nothing before `initialize`.
 ///
 /// # Errors
 /// When the namespace cannot be opened.
-pub(super) fn open(pid: u32, endpoint: &HttpEndpoint, headers: HeaderMap) -> io::Result<Bridge> {
+pub(super) fn open(pid: u32, endpoint: &HttpEndpoint, headers: HeaderMap, plain: bool) -> io::Result<Bridge> {
     let place = Arc::new(Place { namespace: Namespace::of(pid)?, port: endpoint.port });
     let url = format!("http://localhost:{}{}", endpoint.port, endpoint.path);
     let url: Uri = url.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path is no path"))?;
     let upstream = Upstream::new(client(&place), url, headers);
+    let upstream = upstream.knowing(plain.then_some(Era::Legacy));
     let (stdin, down) = tokio::io::duplex(PIPE_BYTES);
     let (up, stdout) = tokio::io::duplex(PIPE_BYTES);
     let task = AbortOnDropHandle::new(tokio::spawn(carry(upstream, place, down, up)));

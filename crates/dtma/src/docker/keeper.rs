@@ -94,7 +94,10 @@ pub(super) async fn start(
         }
     }
     let bridge = match (endpoint(desired), state.running) {
-        (Some(endpoint), Some(true)) => Some(open_bridge(pid_of(&state), endpoint, plan.headers)?),
+        (Some(endpoint), Some(true)) => {
+            let plain = context.revisions.is_plain(desired.revision);
+            Some(open_bridge(pid_of(&state), endpoint, plan.headers, plain)?)
+        }
         _ => None,
     };
     let log = context.log_place(desired.id, dir);
@@ -141,7 +144,10 @@ pub(super) async fn take_over(
         (Some(endpoint), Some(true)) => context
             .secrets(desired)
             .and_then(|secrets| http::headers(endpoint, &secrets))
-            .and_then(|headers| open_bridge(pid_of(&state), endpoint, headers))
+            .and_then(|headers| {
+                let plain = context.revisions.is_plain(desired.revision);
+                open_bridge(pid_of(&state), endpoint, headers, plain)
+            })
             .inspect_err(|failure| tracing::warn!(instance.id = %desired.id, "{}", failure.message))
             .ok(),
         _ => None,
@@ -177,9 +183,9 @@ fn endpoint(desired: &DesiredInstance) -> Option<&HttpEndpoint> {
     desired.spec.runtime.package()?.http.as_ref()
 }
 
-fn open_bridge(pid: Option<u32>, endpoint: &HttpEndpoint, headers: HeaderMap) -> Result<Bridge, Failure> {
+fn open_bridge(pid: Option<u32>, endpoint: &HttpEndpoint, headers: HeaderMap, plain: bool) -> Result<Bridge, Failure> {
     let pid = pid.ok_or_else(|| failure(Reason::EngineUnavailable, "the engine does not say a container's process"))?;
-    http::open(pid, endpoint, headers)
+    http::open(pid, endpoint, headers, plain)
         .map_err(|error| failure(Reason::EngineUnavailable, format!("enter the network of a container: {error}")))
 }
 

@@ -25,6 +25,7 @@ function refuse(response, id, status, code) {
 }
 
 function take({ id, method, params }, request, response) {
+  if (mode === "ends-at-discover" && method === "server/discover") process.exit(1);
   const info = { name: "over-http", version: "1" };
   if (modern && method === "server/discover")
     return answer(response, id, { resultType: "complete", supportedVersions: ["2026-07-28"], capabilities: { tools: {} }, serverInfo: info, _meta: { "io.modelcontextprotocol/serverInfo": info } });

@@ -111,6 +111,20 @@ async fn a_server_over_http_is_one_like_any_other_and_reached_by_its_agent_only(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_over_http_that_discover_ends_is_asked_initialize_also_by_an_agent_that_was_restarted() {
+    let image = Image::make();
+    let mut world = World::docker().await;
+    let id = desire(&world, image.desired(&world, "ends-at-discover", "/mcp").await);
+    let ready = world.phase(id, Phase::Ready).await;
+    assert_eq!((ready.restarts, ready.exit), (0, None), "it has not failed");
+    world.drop_agent();
+    world.start_agent().await;
+    let after = world.observed("taken over", id, |instance| instance.status.phase == Phase::Ready).await;
+    assert_eq!(world.call(id, "echo", json!({ "text": "again" })).await, "again");
+    assert_eq!(after.pid, ready.pid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_modern_server_is_spoken_to_as_one_and_its_egress_is_kept() {
     let image = Image::make();
     let world = World::docker().await;

@@ -269,6 +269,15 @@ async fn a_crash_is_seen_and_one_that_exits_at_once_is_a_crash_loop_with_its_las
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_discover_ends_is_started_again_and_asked_initialize() {
+    let world = World::docker().await;
+    let id = world.deploy(&["initialize-only"]).await;
+    let ready = world.phase(id, Phase::Ready).await;
+    assert_eq!((ready.restarts, ready.exit), (0, None), "it has not failed");
+    assert_eq!(world.call(id, "first_method", json!({})).await, "initialize");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_agent_goes_on_with_the_same_container() {
     let mut world = World::docker().await;
     let id = world.deploy(&["ok"]).await;

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use toolyard_dtma::Shutdown;
-use toolyard_types::agent::{Era, LogStream};
+use toolyard_types::InstanceId;
+use toolyard_types::agent::{DesiredInstance, Era, LogStream};
 use toolyard_types::state::{Phase, Reason};
 
 use crate::world::{World, alive, dies, fixture_runtime, processes_with, until};
@@ -237,6 +238,71 @@ async fn a_server_that_hangs_is_seen_within_about_ten_seconds() {
     assert!(degraded.failures >= 3 && degraded.last_success_at < Some(degraded.status.since));
     let took = degraded.status.since.since(degraded.last_success_at.expect("it answered once"));
     assert!(took < std::time::Duration::from_secs(14), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_held_up_by_a_call_is_busy_and_neither_failing_nor_hurt() {
+    let world = World::new().await;
+    let id = world.deploy(&["fragile"]).await;
+    let ready = world.phase(id, Phase::Ready).await;
+    let call = |tool: &str, ms: u64| json!({ "jsonrpc": "2.0", "id": ms, "method": "tools/call", "params": { "name": tool, "arguments": { "ms": ms } } });
+    let held_up = world.send(id, call("block", 6000));
+    let meanwhile = async {
+        // It cannot take this one up before its caller goes away.
+        let (_, problem) = world.send_within(id, call("sleep", 60_000), 500).await.expect_err("it is held up");
+        assert_eq!(problem["code"], "upstream_timeout");
+        let busy = world.observed("busy", id, |instance| instance.status.message == toolyard_types::agent::BUSY).await;
+        assert_eq!((busy.status.phase, busy.failures), (Phase::Ready, 0));
+        assert_eq!(busy.status.since, ready.status.since, "it has been ready all the time");
+    };
+    let (answer, ()) = tokio::join!(held_up, meanwhile);
+    assert_eq!(answer.expect("it was only slow")[0]["result"]["content"][0]["text"], "blocked");
+    let after = world.observed("not busy", id, |instance| instance.status.message.is_empty()).await;
+    assert_eq!((after.pid, after.restarts, after.failures), (ready.pid, 0, 0));
+    assert_eq!(world.call(id, "echo", json!({ "message": "well" })).await, "well");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_calls_is_busy_only_for_as_long_as_a_call_may_take() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["deaf-after", "2000"], |instance| instance.spec.call_timeout_ms = 6000).await;
+    world.phase(id, Phase::Ready).await;
+    world.observed("it is deaf", id, |instance| instance.failures > 0).await;
+    let call =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "echo", "arguments": {} } });
+    let (called, degraded) = tokio::join!(world.send_within(id, call, 15_000), world.phase(id, Phase::Degraded));
+    assert_eq!(degraded.status.reason, Reason::ProbeFailed);
+    drop(called);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_discover_ends_or_wedges_is_asked_initialize_from_then_on() {
+    let mut world = World::new().await;
+    let ends = world.deploy(&["initialize-only"]).await;
+    let wedged = world.deploy_with(&["wedged-by-discover"], |instance| instance.spec.start_timeout_ms = 3000).await;
+    for id in [ends, wedged] {
+        let ready = world.phase(id, Phase::Ready).await;
+        assert_eq!((ready.restarts, ready.exit), (0, None), "it has not failed");
+        assert_eq!(world.call(id, "first_method", json!({})).await, "initialize");
+        assert_eq!(starts(&world, id).await, 2);
+    }
+    // Another instance of the revision, and one of an agent that was restarted, are asked so at once.
+    let second = DesiredInstance { id: InstanceId::generate(), ..world.desired_instance(ends) };
+    let third = DesiredInstance { id: InstanceId::generate(), ..world.desired_instance(ends) };
+    let (second_id, third_id) = (second.id, third.id);
+    world.desire(|all| all.instances.push(second));
+    world.phase(second_id, Phase::Ready).await;
+    assert_eq!(starts(&world, second_id).await, 1);
+    world.agent().shutdown(Shutdown::StopAll).await;
+    world.desire(|all| all.instances.push(third));
+    world.start_agent().await;
+    world.phase(third_id, Phase::Ready).await;
+    assert_eq!(starts(&world, third_id).await, 1);
+}
+
+/// How often the fixture was started.
+async fn starts(world: &World, id: InstanceId) -> usize {
+    world.log_text(id).await.matches(" starts").count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

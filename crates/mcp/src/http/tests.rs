@@ -141,7 +141,8 @@ async fn a_server_that_does_not_answer_discover_or_must_not_be_asked_is_initiali
     let hanging = Upstream::new(client, real.shared.transport.url.clone(), HeaderMap::new());
     assert_eq!(hanging.handshake(LONG).await.map(|handshake| handshake.era), Ok(Era::Legacy));
     let asked = |seen: &Seen| seen.lock().unwrap().iter().filter(|(.., method)| method == "server/discover").count();
-    let plain = Upstream::new(real.shared.transport.client.clone(), real.shared.transport.url.clone(), HeaderMap::new());
+    let plain =
+        Upstream::new(real.shared.transport.client.clone(), real.shared.transport.url.clone(), HeaderMap::new());
     let plain = plain.knowing(Some(Era::Legacy));
     assert_eq!(plain.handshake(LONG).await.map(|handshake| handshake.era), Ok(Era::Legacy));
     assert_eq!(asked(&seen), 0);
