@@ -29,8 +29,9 @@ const DISCOVER_TTL_MS: u64 = 60_000;
 ///
 /// # Errors
 /// With the JSON-RPC error to answer, under HTTP status 400.
-pub(crate) fn check_modern(headers: &HeaderMap, message: &Message) -> Result<(), Bytes> {
-    let refuse = |code, text: &str, data: Option<&str>| Err(answer::error(message.raw_id(), code, text, data));
+pub(crate) fn check_modern(headers: &HeaderMap, message: &Message, request_id: &str) -> Result<(), Bytes> {
+    let refuse =
+        |code, text: &str, data: Option<&str>| Err(answer::error(message.raw_id(), code, text, data, request_id));
     match message.kind() {
         Kind::Request => {}
         // The modern era defines none over HTTP; accepted and dropped.

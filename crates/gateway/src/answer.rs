@@ -19,9 +19,12 @@ pub(crate) fn json(status: StatusCode, message: Bytes) -> Response {
     response
 }
 
-/// A JSON-RPC error message.
-pub(crate) fn error(id: Option<&str>, code: i64, message: &str, data: Option<&str>) -> Bytes {
-    envelope::error(id, code, message, data)
+/// A JSON-RPC error message of the gateway's own. Its data, a raw JSON object if any, also tells the request id.
+pub(crate) fn error(id: Option<&str>, code: i64, message: &str, data: Option<&str>, request_id: &str) -> Bytes {
+    let own = format!(r#""request_id":"{request_id}""#);
+    let rest = data.and_then(|data| data.trim().strip_prefix('{')?.strip_suffix('}')).unwrap_or_default();
+    let data = if rest.is_empty() { format!("{{{own}}}") } else { format!("{{{rest},{own}}}") };
+    envelope::error(id, code, message, Some(&data))
 }
 
 /// A stream of events. No proxy may hold it back.

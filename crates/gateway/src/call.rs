@@ -106,6 +106,7 @@ impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
         let outcome = match failure.code {
             Code::UpstreamTimeout => CallOutcome::Timeout,
+            Code::ShuttingDown => CallOutcome::Cancelled,
             _ => CallOutcome::UpstreamFailed,
         };
         let data = format!(r#"{{"code":"{}"}}"#, failure.code.as_str());
@@ -162,11 +163,11 @@ impl Call {
             self.take_in().await;
             return None;
         }
-        let id = self.message.id();
+        let (id, request_id) = (self.message.id(), self.visit.request_id.clone());
         match self.begin().await {
             Begun::Answered(answered) => Some(answered.message),
             Begun::Stream(_) => {
-                id.map(|id| envelope::error(Some(id.raw()), code::METHOD_NOT_FOUND, "not in a batch", None))
+                id.map(|id| answer::error(Some(id.raw()), code::METHOD_NOT_FOUND, "not in a batch", None, &request_id))
             }
             Begun::Live(mut live) => loop {
                 match live.next().await? {
@@ -262,7 +263,7 @@ impl Call {
             }
             Err(refused) => refused,
         };
-        let message = envelope::error(Some(self.raw_id()), refused.code, &refused.text, refused.data.as_deref());
+        let message = self.refusal(&refused);
         recording.end(refused.outcome, message.len());
         let is_modern = matches!(self.client, Client::Modern { .. });
         let status = if is_modern { status_of_code(refused.code) } else { StatusCode::OK };
@@ -287,6 +288,12 @@ impl Call {
             }
             _ => self.forward(recording).await,
         }
+    }
+
+    /// The answer that refuses this request.
+    pub(crate) fn refusal(&self, refused: &Refused) -> Bytes {
+        let (data, request_id) = (refused.data.as_deref(), &self.visit.request_id);
+        answer::error(Some(self.raw_id()), refused.code, &refused.text, data, request_id)
     }
 
     pub(crate) fn raw_id(&self) -> &str {

@@ -3,7 +3,7 @@
 //! Order: origin and host, snapshot age, key, route, policy, media types, body, envelope; then the era. What
 //! fails before the body was read as a message is a problem+json; after that it is a JSON-RPC error.
 
-use crate::access::{self, Decisions, Doors, KeyDigest, Subject};
+use crate::access::{self, Decisions, KeyDigest, Subject};
 use crate::answer;
 use crate::call::{Call, Client};
 use crate::peer::{Peer, Peers};
@@ -27,8 +27,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use toolyard_link::trace::{self, Trace};
+use toolyard_link::{Doors, TooSlow};
 use toolyard_mcp::era::{self, code, meta};
-use toolyard_mcp::{Kind, Message, ParseError, envelope};
+use toolyard_mcp::{Kind, Message, ParseError};
 use toolyard_types::access::Action;
 use toolyard_types::snapshot::{self, KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute};
 use toolyard_types::state::Phase;
@@ -36,10 +37,10 @@ use toolyard_types::{Clock, Code, Name, Timestamp};
 
 const SESSION_ID: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
+/// The header that carries the request id, in and out.
+const REQUEST_ID: &str = "x-request-id";
 /// The longest request id taken over from the caller.
 const MAX_REQUEST_ID: usize = 64;
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a message waits for a server that is about to be ready: who deployed it may hear so before we do.
 const READY_PATIENCE: Duration = Duration::from_secs(1);
 /// How many requests with an unknown key or path may wait for a newer snapshot at once; the others are refused at once.
@@ -61,6 +62,8 @@ pub(crate) struct Core {
     pub(crate) meters: Arc<Meters>,
     /// Ends streams of changes when the process drains.
     pub(crate) draining: CancellationToken,
+    /// Ends calls at the drain's deadline.
+    pub(crate) cutting: CancellationToken,
     /// Calls of legacy clients that may be cancelled by a later message: session, and the raw request id.
     pub(crate) cancellable: DashMap<(SessionId, Bytes), CancellationToken>,
     /// Questions of servers that a session was given and did not answer yet, by their raw id: an answer is taken
@@ -100,18 +103,16 @@ impl Core {
             max_body_bytes: options.max_body_bytes,
             doors: Doors::new(options.allowed_hosts, options.allowed_origins),
             decisions: Decisions::new(options.decide),
-            sessions: Sessions::new(&options.session_key, options.session_max_age, options.clock.clone()),
+            sessions: Sessions::new(&options.session_key),
             clock: options.clock,
             views: Views::new(peers.clone()),
             peers,
             meters: Meters::new(options.records),
             draining: CancellationToken::new(),
+            cutting: CancellationToken::new(),
             cancellable: DashMap::new(),
             questions: DashMap::new(),
-            unsubscribed: moka::sync::Cache::builder()
-                .max_capacity(MAX_UNSUBSCRIBED)
-                .time_to_live(options.session_max_age)
-                .build(),
+            unsubscribed: moka::sync::Cache::new(MAX_UNSUBSCRIBED),
             calls: Arc::new(Semaphore::new(limits.calls)),
             streams: Arc::new(Semaphore::new(limits.streams)),
             news_patience: options.news_patience,
@@ -254,8 +255,13 @@ async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), reques
         visit.ready().await;
         admitted = admit(core, is_toolset, &path, &request, request_id.clone());
     }
-    match admitted {
-        Err(refusal) => refusal.into_response(&request_id),
+    let response = match admitted {
+        Err(refusal) => {
+            if refusal.code == Code::Unauthenticated {
+                access::note_refused_key(&request_id, request.uri().path(), &refusal);
+            }
+            refusal.into_response(&request_id)
+        }
         Ok(visit) => {
             let trace = visit.trace.clone();
             let answer = async {
@@ -269,7 +275,15 @@ async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), reques
             let answered = trace::scope(trace, answer).await;
             answered.unwrap_or_else(|refusal| refusal.into_response(&request_id))
         }
-    }
+    };
+    with_request_id(response, &request_id)
+}
+
+/// Every answer tells under which id it is in our logs.
+fn with_request_id(mut response: Response, request_id: &str) -> Response {
+    let value = HeaderValue::from_str(request_id).expect("a request id is visible ASCII");
+    response.headers_mut().insert(REQUEST_ID, value);
+    response
 }
 
 fn method_not_allowed() -> Refusal {
@@ -285,7 +299,7 @@ fn admit(
 ) -> Result<Visit, Refusal> {
     let began = Instant::now();
     let headers = request.headers();
-    core.doors.check(headers, request.uri().authority().map(http::uri::Authority::as_str))?;
+    core.doors.check(headers, request.uri().authority())?;
     let snapshot = core.snapshot.borrow().clone();
     access::check_fresh(&snapshot, core.max_snapshot_age, &core.clock)?;
     let (grant, key) = access::authenticate(headers, &snapshot, &core.clock)?;
@@ -328,9 +342,13 @@ fn find(
 }
 
 fn request_id(headers: &HeaderMap) -> String {
-    let given = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     match given {
-        Some(id) if !id.is_empty() && id.len() <= MAX_REQUEST_ID && id.bytes().all(|b| b.is_ascii_graphic()) => {
+        Some(id)
+            if !id.is_empty()
+                && id.len() <= MAX_REQUEST_ID
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(&b)) =>
+        {
             id.to_owned()
         }
         _ => format!("{:016x}", rand::random::<u64>()),
@@ -366,7 +384,7 @@ async fn post(visit: Visit, request: Request<Body>) -> Result<Response, Refusal>
     }
     let message = match Message::parse(body) {
         Ok(message) => message,
-        Err(error) => return Ok(unreadable(error)),
+        Err(error) => return Ok(unreadable(error, &visit.request_id)),
     };
     let client = match client(&visit, &parts.headers, &message)? {
         Ok(client) => client,
@@ -378,13 +396,15 @@ async fn post(visit: Visit, request: Request<Body>) -> Result<Response, Refusal>
 /// Which conversation the message belongs to: `Err` inside is a JSON-RPC error for the client.
 fn client(visit: &Visit, headers: &HeaderMap, message: &Message) -> Result<Result<Client, Bytes>, Refusal> {
     let Ok(described) = message.meta() else {
-        return Ok(Err(answer::error(message.raw_id(), code::INVALID_PARAMS, "`_meta` cannot be read", None)));
+        let why = "`_meta` cannot be read";
+        return Ok(Err(answer::error(message.raw_id(), code::INVALID_PARAMS, why, None, &visit.request_id)));
     };
     let described =
         described.is_some_and(|meta| meta.get(meta::PROTOCOL_VERSION).is_ok_and(|version| version.is_some()));
     let modern_header = header_text(headers, VERSION).is_some_and(era::is_modern_version);
     if described || (modern_header && message.method() != "initialize") {
-        return Ok(crate::about::check_modern(headers, message).map(|()| Client::modern(message)));
+        let checked = crate::about::check_modern(headers, message, &visit.request_id);
+        return Ok(checked.map(|()| Client::modern(message)));
     }
     if message.method() == "initialize" && message.kind() == Kind::Request {
         return Ok(Ok(Client::Opening));
@@ -407,16 +427,19 @@ fn session(visit: &Visit, headers: &HeaderMap) -> Result<Client, Refusal> {
     Ok(Client::Legacy { id, session })
 }
 
-fn unreadable(error: ParseError) -> Response {
+fn unreadable(error: ParseError, request_id: &str) -> Response {
     let code = if error == ParseError::Json { code::PARSE_ERROR } else { code::INVALID_REQUEST };
-    answer::json(StatusCode::BAD_REQUEST, answer::error(None, code, &error.to_string(), None))
+    answer::json(StatusCode::BAD_REQUEST, answer::error(None, code, &error.to_string(), None, request_id))
 }
 
 /// Batches exist in 2025-03-26 only. They are answered whole.
 async fn batch(visit: Visit, headers: &HeaderMap, body: &Bytes) -> Response {
     const MAX_BATCH: usize = 32;
-    let refuse =
-        |why: &str| answer::json(StatusCode::BAD_REQUEST, answer::error(None, code::INVALID_REQUEST, why, None));
+    let request_id = visit.request_id.clone();
+    let refuse = |why: &str| {
+        let error = answer::error(None, code::INVALID_REQUEST, why, None, &request_id);
+        answer::json(StatusCode::BAD_REQUEST, error)
+    };
     let Ok(client) = session(&visit, headers) else {
         return refuse("a batch needs a session of protocol version 2025-03-26");
     };
@@ -424,7 +447,7 @@ async fn batch(visit: Visit, headers: &HeaderMap, body: &Bytes) -> Response {
         return refuse("batches exist only in protocol version 2025-03-26");
     }
     let Ok(parts) = serde_json::from_slice::<Vec<&serde_json::value::RawValue>>(body) else {
-        return unreadable(ParseError::Json);
+        return unreadable(ParseError::Json, &request_id);
     };
     if parts.is_empty() || parts.len() > MAX_BATCH {
         return refuse("a batch holds 1 to 32 messages");
@@ -434,7 +457,10 @@ async fn batch(visit: Visit, headers: &HeaderMap, body: &Bytes) -> Response {
         async move {
             match Message::parse(Bytes::copy_from_slice(part.get().as_bytes())) {
                 Ok(message) => Call { visit, client, message, stream_only: false }.answer_whole().await,
-                Err(error) => Some(envelope::error(None, code::INVALID_REQUEST, &error.to_string(), None)),
+                Err(error) => {
+                    let (code, request_id) = (code::INVALID_REQUEST, &visit.request_id);
+                    Some(answer::error(None, code, &error.to_string(), None, request_id))
+                }
             }
         }
     });
@@ -474,12 +500,13 @@ async fn read_body(body: Body, headers: &HeaderMap, max: usize) -> Result<Bytes,
     if announced.is_some_and(|announced| announced > max) {
         return Err(too_large());
     }
-    let body = http_body_util::Limited::new(body, max).collect();
-    match tokio::time::timeout(BODY_TIMEOUT, body).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::new(Code::BadRequest, "the body broke off")),
-        Err(_) => Err(Refusal::new(Code::BadRequest, "the body did not arrive in time")),
+    match http_body_util::Limited::new(body, max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Err(error) => Err(match TooSlow::of(&*error) {
+            Some(slow) => Refusal::new(Code::RequestTimeout, slow.to_string()),
+            None => Refusal::new(Code::BadRequest, "the body broke off"),
+        }),
     }
 }
 

@@ -32,12 +32,13 @@ mod toolset;
 
 pub use access::Decide;
 pub use peer::{DEADLINE_HEADER, Lease, LeaseError, Toolboxes};
+pub use record::OrganizationCalls;
 
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use toolyard_types::Clock;
 use toolyard_types::snapshot::{CallRecord, Snapshot};
+use toolyard_types::{Clock, OrganizationId};
 
 /// Everything a gateway is given.
 pub struct GatewayOptions {
@@ -64,9 +65,7 @@ pub struct GatewayOptions {
     pub max_body_bytes: usize,
     /// The secret that seals sessions, the same on every replica.
     pub session_key: [u8; 32],
-    /// How long a legacy session lasts.
-    pub session_max_age: Duration,
-    /// The host names served; `None` for any. A gateway on loopback lists `localhost`, `127.0.0.1`, `[::1]`.
+    /// The host names served besides loopback's own; `None` for any. A gateway on loopback lists those that are its own.
     pub allowed_hosts: Option<Vec<String>>,
     /// Web origins that may call, such as `https://app.example`. Loopback origins always may.
     pub allowed_origins: Vec<String>,
@@ -114,6 +113,20 @@ impl Gateway {
     /// Ends the sessions that remote servers have for it, for at most `patience`: once no call is under way any more.
     pub async fn close(&self, patience: Duration) {
         let _ = tokio::time::timeout(patience, self.core.peers.close()).await;
+    }
+
+    /// Ends the calls that still go on, at the drain's deadline: each is told so, and has its record.
+    pub fn cut(&self) {
+        self.core.cutting.cancel();
+    }
+
+    /// What the calls of an organization came to here, since the process started.
+    #[must_use]
+    pub fn calls_of(&self, organization: OrganizationId) -> OrganizationCalls {
+        let snapshot = self.core.snapshots().borrow().clone();
+        let known: std::collections::HashSet<_> = snapshot.organizations.values().map(|it| it.id).collect();
+        self.core.meters.retain(|organization| known.contains(&organization));
+        self.core.meters.of(organization)
     }
 
     /// The MCP endpoints.

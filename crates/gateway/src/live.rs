@@ -187,13 +187,21 @@ impl Running {
     async fn reply(&mut self) -> Heard {
         let (deadline, timeout) = self.deadline;
         let next = tokio::time::timeout_at(deadline, self.source.next());
-        let reply = match &mut self.stopped_by {
-            None => next.await,
-            Some(stopped) => tokio::select! {
-                biased;
-                () = stopped => return Heard::Cancelled,
-                reply = next => reply,
-            },
+        let cutting = self.call.visit.core.cutting.cancelled();
+        let stopped = async {
+            match &mut self.stopped_by {
+                None => std::future::pending().await,
+                Some(stopped) => stopped.await,
+            }
+        };
+        let reply = tokio::select! {
+            biased;
+            () = stopped => return Heard::Cancelled,
+            reply = next => reply,
+            () = cutting => {
+                let detail = "Toolyard is shutting down, and the call had not ended in time; call again";
+                return Heard::Failed(Failure::new(Code::ShuttingDown, detail));
+            }
         };
         if let Some(moved) = self.source.take_moved() {
             self.recording.note(|record| record.revision = moved.revision);
@@ -252,7 +260,8 @@ impl Running {
         let (client, method) = (self.call.client.era(), self.call.message.method());
         if client == Era::Legacy && self.server == Era::Modern && bridge::asks_for_input(message) {
             let text = "the server asks for more input, which a client of this protocol version cannot give here";
-            let answer = envelope::error(Some(self.call.raw_id()), code::INTERNAL_ERROR, text, None);
+            let request_id = &self.call.visit.request_id;
+            let answer = answer::error(Some(self.call.raw_id()), code::INTERNAL_ERROR, text, None, request_id);
             self.recording.end(CallOutcome::UpstreamFailed, answer.len());
             return answer;
         }
@@ -263,7 +272,7 @@ impl Running {
 
     fn fail(&mut self, failure: Failure) -> Bytes {
         let refused = Refused::from(failure);
-        let answer = envelope::error(Some(self.call.raw_id()), refused.code, &refused.text, refused.data.as_deref());
+        let answer = self.call.refusal(&refused);
         self.recording.end(refused.outcome, answer.len());
         answer
     }

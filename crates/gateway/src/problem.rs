@@ -41,3 +41,9 @@ impl Refusal {
         response
     }
 }
+
+impl From<toolyard_link::Shut> for Refusal {
+    fn from(shut: toolyard_link::Shut) -> Self {
+        Self::new(shut.code(), shut.to_string())
+    }
+}

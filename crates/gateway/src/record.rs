@@ -1,10 +1,75 @@
 //! What is kept of a call: one record into a bounded channel, and the metrics.
 
+use dashmap::DashMap;
 use metrics::{Counter, Gauge, Histogram};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use toolyard_types::OrganizationId;
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
+
+/// Upper bounds of the buckets that an organization's durations are counted in, in milliseconds.
+const BUCKETS_MS: [u64; 9] = [5, 25, 100, 250, 1_000, 2_500, 10_000, 60_000, 300_000];
+
+/// What an organization's calls came to on this replica, since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrganizationCalls {
+    /// Calls that ended, by outcome.
+    pub outcomes: Vec<(CallOutcome, u64)>,
+    /// Those that took at most this many milliseconds; cumulative.
+    pub at_most_ms: Vec<(u64, u64)>,
+    /// How long all of them took together.
+    pub took: Duration,
+}
+
+/// The same, being counted.
+#[derive(Default)]
+pub(crate) struct Tally {
+    outcomes: [AtomicU64; OUTCOMES.len()],
+    buckets: [AtomicU64; BUCKETS_MS.len()],
+    took_us: AtomicU64,
+}
+
+impl Tally {
+    fn count(&self, outcome: CallOutcome, took_us: u64) {
+        if let Some(at) = OUTCOMES.iter().position(|counted| *counted == outcome) {
+            self.outcomes[at].fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(at) = BUCKETS_MS.iter().position(|bound_ms| took_us <= bound_ms * 1000) {
+            self.buckets[at].fetch_add(1, Ordering::Relaxed);
+        }
+        self.took_us.fetch_add(took_us, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> OrganizationCalls {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut sum = 0;
+        let at_most_ms = BUCKETS_MS.iter().zip(&self.buckets).map(|(bound_ms, counter)| {
+            sum += count(counter);
+            (*bound_ms, sum)
+        });
+        OrganizationCalls {
+            at_most_ms: at_most_ms.collect(),
+            outcomes: OUTCOMES
+                .iter()
+                .zip(&self.outcomes)
+                .map(|(outcome, counter)| (*outcome, count(counter)))
+                .collect(),
+            took: Duration::from_micros(count(&self.took_us)),
+        }
+    }
+}
+
+const OUTCOMES: [CallOutcome; 7] = [
+    CallOutcome::Ok,
+    CallOutcome::ToolError,
+    CallOutcome::ServerError,
+    CallOutcome::Refused,
+    CallOutcome::UpstreamFailed,
+    CallOutcome::Timeout,
+    CallOutcome::Cancelled,
+];
 
 /// The metrics' handles, looked up once: a lookup per call would cost more than the counting.
 pub(crate) struct Meters {
@@ -13,19 +78,29 @@ pub(crate) struct Meters {
     in_flight: Gauge,
     dropped: Counter,
     records: mpsc::Sender<CallRecord>,
+    /// Bounded: those of organizations that are gone are forgotten with the snapshot.
+    organizations: DashMap<OrganizationId, Arc<Tally>>,
 }
 
 impl Meters {
+    fn tally(&self, organization: OrganizationId) -> Arc<Tally> {
+        if let Some(tally) = self.organizations.get(&organization) {
+            return tally.clone();
+        }
+        self.organizations.entry(organization).or_default().clone()
+    }
+
+    /// What the calls of an organization came to.
+    pub(crate) fn of(&self, organization: OrganizationId) -> OrganizationCalls {
+        self.organizations.get(&organization).map(|tally| tally.read()).unwrap_or_default()
+    }
+
+    /// Forgets organizations for which `keep` says no.
+    pub(crate) fn retain(&self, keep: impl Fn(OrganizationId) -> bool) {
+        self.organizations.retain(|organization, _| keep(*organization));
+    }
+
     pub(crate) fn new(records: mpsc::Sender<CallRecord>) -> Arc<Self> {
-        const OUTCOMES: [CallOutcome; 7] = [
-            CallOutcome::Ok,
-            CallOutcome::ToolError,
-            CallOutcome::ServerError,
-            CallOutcome::Refused,
-            CallOutcome::UpstreamFailed,
-            CallOutcome::Timeout,
-            CallOutcome::Cancelled,
-        ];
         metrics::describe_counter!("toolyard_calls_total", "MCP calls through the gateway, by outcome.");
         metrics::describe_histogram!(
             "toolyard_call_duration_seconds",
@@ -37,6 +112,10 @@ impl Meters {
             "toolyard_call_records_dropped_total",
             "Call records lost because their writer was behind."
         );
+        metrics::describe_counter!(
+            "toolyard_keys_refused_total",
+            "API keys that were refused, by where they were shown."
+        );
         let counter = |outcome: CallOutcome| metrics::counter!("toolyard_calls_total", "outcome" => outcome.as_str());
         Arc::new(Self {
             outcomes: OUTCOMES.map(|outcome| (outcome, counter(outcome))).into(),
@@ -44,6 +123,7 @@ impl Meters {
             in_flight: metrics::gauge!("toolyard_calls_in_flight"),
             dropped: metrics::counter!("toolyard_call_records_dropped_total"),
             records,
+            organizations: DashMap::new(),
         })
     }
 }
@@ -51,6 +131,7 @@ impl Meters {
 /// One call being recorded. Dropped without an outcome it counts as cancelled: its client went away.
 pub(crate) struct Recording {
     meters: Arc<Meters>,
+    tally: Arc<Tally>,
     record: Option<CallRecord>,
     began: Instant,
 }
@@ -59,7 +140,8 @@ impl Recording {
     /// Begins with a record that lacks only its ending.
     pub(crate) fn begin(meters: Arc<Meters>, record: CallRecord, began: Instant) -> Self {
         meters.in_flight.increment(1.0);
-        Self { meters, record: Some(record), began }
+        let tally = meters.tally(record.organization);
+        Self { meters, tally, record: Some(record), began }
     }
 
     /// Changes what is known of the call before it ends.
@@ -78,12 +160,13 @@ impl Recording {
         record.duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.meters.in_flight.decrement(1.0);
         self.meters.duration.record(took.as_secs_f64());
+        self.tally.count(outcome, record.duration_us);
         if let Some((_, counter)) = self.meters.outcomes.iter().find(|(counted, _)| *counted == outcome) {
             counter.increment(1);
         }
         tracing::debug!(
             method = record.method,
-            target = record.target,
+            call.target = record.target,
             outcome = outcome.as_str(),
             duration_us = record.duration_us,
             request.id = record.request_id,

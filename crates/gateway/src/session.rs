@@ -2,8 +2,9 @@
 //!
 //! The `Mcp-Session-Id` a client gets *is* the session: what it agreed on at `initialize`, encrypted and
 //! authenticated, bound to its API key and its URL. Any replica that holds the key can serve it; nothing is
-//! stored. Ending a session is the one thing that must be remembered: each replica keeps the ended ones until
-//! they would have expired, in bounded memory.
+//! stored. So it needs no end of its own and lives as long as it is used: who holds it needs the API key besides, and
+//! one that nobody uses costs nothing. Ending a session is the one thing that must be remembered: each replica keeps
+//! the ended ones in bounded memory.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,8 +12,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
-use toolyard_types::{ApiKeyId, Clock, Timestamp};
+use toolyard_types::{ApiKeyId, Timestamp};
 
 /// Identifies a session on one replica.
 pub(crate) type SessionId = [u8; NONCE];
@@ -59,19 +59,12 @@ impl Session {
 /// Seals and opens sessions.
 pub(crate) struct Sessions {
     cipher: ChaCha20Poly1305,
-    clock: Clock,
-    max_age: Duration,
     ended: moka::sync::Cache<SessionId, ()>,
 }
 
 impl Sessions {
-    pub(crate) fn new(key: &[u8; 32], max_age: Duration, clock: Clock) -> Self {
-        Self {
-            cipher: ChaCha20Poly1305::new(Key::from_slice(key)),
-            clock,
-            max_age,
-            ended: moka::sync::Cache::builder().max_capacity(MAX_ENDED).time_to_live(max_age).build(),
-        }
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
+        Self { cipher: ChaCha20Poly1305::new(Key::from_slice(key)), ended: moka::sync::Cache::new(MAX_ENDED) }
     }
 
     /// The session's id for `key` at `url`.
@@ -87,7 +80,7 @@ impl Sessions {
         URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat())
     }
 
-    /// The session behind an id; `None` when it was not made here for this key and URL, is too old, or was ended.
+    /// The session behind an id; `None` when it was not made here for this key and URL, or was ended.
     pub(crate) fn open(&self, id: &str, key: ApiKeyId, url: &str) -> Option<(SessionId, Session)> {
         if id.len() > MAX_SEALED_BYTES {
             return None;
@@ -98,8 +91,7 @@ impl Sessions {
         let plain =
             self.cipher.decrypt(Nonce::from_slice(nonce), Payload { msg: sealed, aad: bound.as_bytes() }).ok()?;
         let session: Session = serde_json::from_slice(&plain).ok()?;
-        let age = self.clock.now().since(Timestamp::from_ms(session.began_ms));
-        (age <= self.max_age && !self.ended.contains_key(nonce)).then_some((*nonce, session))
+        (!self.ended.contains_key(nonce)).then_some((*nonce, session))
     }
 
     pub(crate) fn end(&self, id: SessionId) {
@@ -117,46 +109,42 @@ mod tests {
 
     const URL: &str = "/mcp/default/servers/time";
 
-    fn sessions(clock: &Clock) -> Sessions {
-        Sessions::new(&[7; 32], Duration::from_secs(3600), clock.clone())
+    fn began() -> Timestamp {
+        Timestamp::from_ms(1_000)
     }
 
     #[test]
     fn a_session_opens_only_for_its_key_and_url_and_only_on_replicas_with_the_secret() {
-        let clock = Clock::stopped_at(Timestamp::from_ms(1_000));
-        let (one, two) = (sessions(&clock), sessions(&clock));
+        let (one, two) = (Sessions::new(&[7; 32]), Sessions::new(&[7; 32]));
         let key = ApiKeyId::generate();
-        let session = Session::new("2025-06-18", "{\"roots\":{}}", "{}", clock.now());
+        let session = Session::new("2025-06-18", "{\"roots\":{}}", "{}", began());
         let id = one.seal(&session, key, URL);
         assert!(id.bytes().all(|byte| byte.is_ascii_graphic()));
         assert_eq!(two.open(&id, key, URL).map(|(_, session)| session), Some(session));
         assert_eq!(two.open(&id, ApiKeyId::generate(), URL), None);
         assert_eq!(two.open(&id, key, "/mcp/default/servers/other"), None);
-        let stranger = Sessions::new(&[8; 32], Duration::from_secs(3600), clock.clone());
-        assert_eq!(stranger.open(&id, key, URL), None);
+        assert_eq!(Sessions::new(&[8; 32]).open(&id, key, URL), None);
         let mut bent = id.clone().into_bytes();
         bent[20] ^= 1;
         assert_eq!(two.open(&String::from_utf8_lossy(&bent), key, URL), None);
     }
 
     #[test]
-    fn a_session_ends_when_asked_to_and_by_age() {
-        let clock = Clock::stopped_at(Timestamp::from_ms(1_000));
-        let sessions = sessions(&clock);
+    fn a_session_ends_when_asked_to_and_not_by_age() {
+        let sessions = Sessions::new(&[7; 32]);
         let key = ApiKeyId::generate();
-        let seal = || sessions.seal(&Session::new("2025-06-18", "{}", "{}", clock.now()), key, URL);
+        let seal = || sessions.seal(&Session::new("2025-06-18", "{}", "{}", began()), key, URL);
         let (id, other) = (seal(), seal());
-        let (nonce, _) = sessions.open(&id, key, URL).unwrap();
+        let (nonce, _) = sessions.open(&id, key, URL).expect("it is open");
         sessions.end(nonce);
         assert_eq!(sessions.open(&id, key, URL), None);
+        // It began in 1970.
         assert!(sessions.open(&other, key, URL).is_some());
-        clock.step_ms(3_600_001);
-        assert_eq!(sessions.open(&other, key, URL), None);
     }
 
     #[test]
     fn hostile_ids_are_no_sessions() {
-        let sessions = sessions(&Clock::system());
+        let sessions = Sessions::new(&[7; 32]);
         for bad in ["", "a", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "\u{e9}", &"A".repeat(100_000)] {
             assert_eq!(sessions.open(bad, ApiKeyId::generate(), URL), None);
         }

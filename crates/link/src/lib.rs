@@ -11,10 +11,12 @@
 
 mod channel;
 mod dial;
+mod doors;
 mod forward;
 pub mod frames;
 mod offer;
 mod outgoing;
+mod pace;
 pub mod stack;
 mod streams;
 mod swap;
@@ -23,7 +25,9 @@ pub mod trace;
 
 pub use channel::{Body, Channel, LinkError, in_process, once_attached};
 pub use dial::{DialError, DialOptions, Dialler, names_links};
+pub use doors::{Doors, Shut};
 pub use forward::{FORWARD_PATH, Replicas};
 pub use offer::{OfferError, OfferedStream, Offers, Waited, may_be_agent, offer, wait_taken};
 pub use outgoing::Outgoing;
+pub use pace::{Pace, Paced, TooSlow};
 pub use swap::{LINK_PATH, Link, LinkKind, Links};

@@ -6,19 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::{Extension, Router};
-use hyper_util::rt::TokioExecutor;
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rand::Rng;
-use tokio::sync::{Semaphore, watch};
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 use toolyard_control::Control;
 use toolyard_link::tls::{Acceptor, PeerIdentity};
 use toolyard_link::{OfferError, OfferedStream, Outgoing, Waited, offer, wait_taken};
 use toolyard_types::ToolboxId;
 
 use crate::agent::chain;
-use crate::listen::{builder, hold};
+use crate::listen::Server;
 
 /// The pause after a failure: grows to the longest, with a random part, so that agents are not asked all at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -35,9 +32,7 @@ struct Offering {
     acceptor: Acceptor,
     outgoing: Outgoing,
     router: Router,
-    builder: Builder<TokioExecutor>,
-    graceful: Arc<GracefulShutdown>,
-    tracker: TaskTracker,
+    server: Server,
 }
 
 /// Why an agent has no connection to take.
@@ -51,19 +46,11 @@ enum Refused {
     Closed,
 }
 
-/// Offers connections to every agent that listens until `draining` turns true, then until every request under way has
+/// Offers connections to every agent that listens until `server` drains, then until every request under way has
 /// ended.
-pub(crate) async fn keep(
-    control: Control,
-    router: Router,
-    acceptor: Acceptor,
-    outgoing: Outgoing,
-    mut draining: watch::Receiver<bool>,
-) {
+pub(crate) async fn keep(control: Control, router: Router, acceptor: Acceptor, outgoing: Outgoing, server: Server) {
     let mut listening = control.listening_agents();
-    let (graceful, tracker) = (Arc::new(GracefulShutdown::new()), TaskTracker::new());
-    let offering =
-        Offering { control, acceptor, outgoing, router, builder: builder(), graceful, tracker: tracker.clone() };
+    let offering = Offering { control, acceptor, outgoing, router, server };
     // Aborted when dropped: what was taken goes on, in tasks of its own.
     let mut agents: BTreeMap<ToolboxId, (String, AbortOnDropHandle<()>)> = BTreeMap::new();
     loop {
@@ -77,18 +64,11 @@ pub(crate) async fn keep(
         }
         tokio::select! {
             changed = listening.changed() => if changed.is_err() { break },
-            _ = draining.wait_for(|draining| *draining) => break,
+            () = offering.server.draining() => break,
         }
     }
     drop(agents);
-    let graceful = Arc::clone(&offering.graceful);
-    drop(offering);
-    tracker.close();
-    // Those that still offer are gone, and each connection that was taken holds a watcher only.
-    if let Some(graceful) = Arc::into_inner(graceful) {
-        graceful.shutdown().await;
-    }
-    tracker.wait().await;
+    offering.server.drained().await;
 }
 
 impl Offering {
@@ -108,10 +88,9 @@ impl Offering {
             }
             let pause = match offered {
                 Ok(Some((stream, peer))) => {
-                    let (builder, router, watcher) =
-                        (self.builder.clone(), self.router.clone(), self.graceful.watcher());
-                    self.tracker.spawn(async move {
-                        serve(stream, peer, builder, router, watcher).await;
+                    let (server, router) = (self.server.clone(), self.router.clone());
+                    self.server.spawn(async move {
+                        serve(stream, peer, &server, router).await;
                         drop(place);
                     });
                     LEAST_PAUSE
@@ -158,18 +137,12 @@ impl Offering {
     }
 }
 
-async fn serve(
-    stream: OfferedStream,
-    peer: Option<PeerIdentity>,
-    builder: Builder<TokioExecutor>,
-    router: Router,
-    watcher: Watcher,
-) {
+async fn serve(stream: OfferedStream, peer: Option<PeerIdentity>, server: &Server, router: Router) {
     let router = match peer {
         Some(PeerIdentity::Toolbox(certificate)) => router.layer(Extension(certificate)),
         _ => router,
     };
-    hold(stream, builder, router, watcher).await;
+    server.hold(stream, router, None).await;
 }
 
 fn pause_after(failures: u32) -> Duration {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Extension, Router};
@@ -20,7 +21,7 @@ use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
 use toolyard_link::tls::{Acceptor, ReplicaCertificate};
-use toolyard_link::{Channel, FORWARD_PATH, LINK_PATH, Outgoing, in_process, once_attached};
+use toolyard_link::{Channel, Doors, FORWARD_PATH, LINK_PATH, Outgoing, in_process, once_attached};
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store};
 use toolyard_types::agent::ToolboxReport;
@@ -31,6 +32,7 @@ use crate::agent::chain;
 use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
 use crate::console::Console;
+use crate::listen::{Places, Server};
 use crate::{listen, local, memory, net, offers, telemetry};
 
 /// How long a call waits for this machine's toolbox to start.
@@ -41,8 +43,6 @@ const MAX_BODY_BYTES: usize = 8 << 20;
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 /// How long ending the sessions that remote servers have for us may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a legacy MCP session lasts.
-const SESSION_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// What browsers are told that reached us over TLS: to do so for a year, whatever a link says.
 const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -128,6 +128,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let metrics = telemetry::start_metrics()?;
     make_private(&settings.data_dir)?;
     // Bound before anything is announced or started, so that a taken port changes nothing.
+    let descriptors = listen::raise_descriptors();
     let listener = bind("listen", settings.listen).await?;
     let agent_listener = bind("agent_listen", settings.agent_listen).await?;
 
@@ -156,21 +157,27 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         public_metrics: settings.metrics_public,
         stopping: stopping.clone(),
         console,
+        doors: doors(settings),
         https: settings.public_url.as_deref().is_some_and(|url| url.starts_with("https://")),
     };
     let public = public_router(state, &gateway);
     let agents = agent_router(&control, &clock);
-    let (drain, draining) = watch::channel(false);
+    let (drain, patience) = (CancellationToken::new(), listen::patience(settings));
+    let server = || Server::new(patience, drain.clone());
+    let places = |name, part| {
+        let most = listen::share(descriptors, part, settings.connections);
+        Places::new(name, most, settings.connections_per_peer, settings.trusted_proxies.clone())
+    };
     let servers = [
-        tokio::spawn(listen::serve(listener, public, draining.clone())),
+        tokio::spawn(listen::serve(listener, public, places("public", 3), server())),
         tokio::spawn(offers::keep(
             control.clone(),
             agents.clone(),
             acceptor.clone(),
             Outgoing::new(settings.proxy.as_deref(), settings.no_proxy.as_deref()),
-            draining.clone(),
+            server(),
         )),
-        tokio::spawn(listen::serve_agents(agent_listener, agents, acceptor, draining)),
+        tokio::spawn(listen::serve_agents(agent_listener, agents, acceptor, places("agents", 1), server())),
     ];
     let agent = local.start(settings, &control).await?;
     announce(settings, &control, console, first_key.as_ref());
@@ -181,7 +188,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     tracing::info!(servers_too = stop == Stop::Everything, "stopping");
     stopping.cancel();
     gateway.drain();
-    let _ = drain.send(true);
+    drain.cancel();
     let limit = Duration::from_secs(settings.drain_seconds.into());
     let drained = tokio::time::timeout(limit, futures_util::future::join_all(servers)).await;
     if drained.is_err() {
@@ -352,21 +359,46 @@ fn start_gateway(
         clock: clock.clone(),
         max_body_bytes: MAX_BODY_BYTES,
         session_key: control.gateway_session_key(),
-        session_max_age: SESSION_MAX_AGE,
         allowed_hosts: allowed_hosts(settings),
         allowed_origins: settings.public_url.iter().cloned().collect(),
     })
 }
 
-/// The names a gateway answers to: on loopback only loopback's, so that a web page cannot reach it by
-/// rebinding a name of its own (DNS rebinding); otherwise the proxy in front decides.
+/// The names that are answered to: on loopback only loopback's and our own, so that a web page cannot reach us by
+/// rebinding a name of its own (DNS rebinding); otherwise any, unless some are set.
 fn allowed_hosts(settings: &Settings) -> Option<Vec<String>> {
-    if !settings.listen.ip().is_loopback() {
+    if !settings.listen.ip().is_loopback() && settings.allowed_hosts.is_empty() {
         return None;
     }
     let public = settings.public_url.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
     let public = public.and_then(|uri| uri.host().map(String::from));
-    Some(["localhost", "127.0.0.1", "[::1]"].map(String::from).into_iter().chain(public).collect())
+    Some(settings.allowed_hosts.iter().cloned().chain(public).collect())
+}
+
+/// The same for everything beside the gateway, which looks itself.
+fn doors(settings: &Settings) -> Arc<Doors> {
+    Arc::new(Doors::new(allowed_hosts(settings), settings.public_url.iter().cloned().collect()))
+}
+
+/// Refuses what is not meant for this Toolyard. Where any name is served a foreign origin is only refused with a
+/// session cookie, by the API: the page may be the console by a name that we do not know.
+async fn check_doors(State(doors): State<Arc<Doors>>, request: Request, next: Next) -> Response {
+    let (headers, authority) = (request.headers(), request.uri().authority());
+    let checked = match doors.check_host(headers, authority) {
+        Ok(_) if doors.lists_hosts() => doors.check(headers, authority),
+        checked => checked.map(|_| ()),
+    };
+    match checked {
+        Ok(()) => next.run(request).await,
+        Err(shut) => {
+            let mut problem = Problem::new(shut.code(), shut.to_string());
+            let id = toolyard_types::AuditId::generate().to_string();
+            let path = request.uri().path();
+            tracing::info!(request.id = id, http.path = path, code = shut.code().as_str(), "request refused: {shut}");
+            problem.request_id = Some(id);
+            problem_response(&problem)
+        }
+    }
 }
 
 /// What the operations routes need.
@@ -377,6 +409,7 @@ struct Parts {
     public_metrics: bool,
     stopping: CancellationToken,
     console: Console,
+    doors: Arc<Doors>,
     /// Whether people reach this Toolyard over TLS.
     https: bool,
 }
@@ -387,7 +420,10 @@ fn public_router(parts: Parts, gateway: &Gateway) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(render_metrics))
         .with_state(parts.clone());
-    let router = operations.merge(gateway.router()).fallback_service(parts.console.before(&parts.control));
+    let router = operations
+        .fallback_service(parts.console.before(&parts.control))
+        .layer(from_fn_with_state(Arc::clone(&parts.doors), check_doors))
+        .merge(gateway.router());
     if parts.https {
         router.layer(SetResponseHeaderLayer::if_not_present(header::STRICT_TRANSPORT_SECURITY, ONE_YEAR))
     } else {

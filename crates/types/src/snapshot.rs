@@ -240,7 +240,7 @@ pub enum CallOutcome {
     UpstreamFailed,
     /// The server did not answer in time.
     Timeout,
-    /// The client went away or cancelled.
+    /// The client went away or cancelled, or Toolyard shut down.
     Cancelled,
 }
 

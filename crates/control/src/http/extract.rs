@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
+use toolyard_link::TooSlow;
 use toolyard_types::Code;
 
 use crate::{Caller, ControlError};
@@ -59,7 +60,10 @@ pub(super) async fn read_body(request: Request) -> Result<Bytes, ControlError> {
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(ControlError::problem(Code::PayloadTooLarge, format!("a body may have at most {LARGEST_BODY} bytes")))
         }
-        Err(_) => Err(ControlError::problem(Code::BadRequest, "the body ended too early")),
+        Err(error) => Err(match TooSlow::of(&*error) {
+            Some(slow) => ControlError::problem(Code::RequestTimeout, slow.to_string()),
+            None => ControlError::problem(Code::BadRequest, "the body ended too early"),
+        }),
     }
 }
 

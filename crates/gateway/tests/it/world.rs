@@ -420,7 +420,6 @@ impl Builder {
             clock: clock.clone(),
             max_body_bytes: 1 << 20,
             session_key: [9; 32],
-            session_max_age: Duration::from_secs(3600),
             allowed_hosts: Some(vec!["localhost".into()]),
             allowed_origins: Vec::new(),
         };

@@ -7,7 +7,10 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use toolyard_types::Secret;
+use toolyard_types::{Network, Secret};
+
+/// A proxy on this host.
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
 /// Which kind of installation this is. Chooses defaults, and production refuses insecure settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -96,7 +99,39 @@ pub(crate) struct Settings {
     #[schemars(with = "String")]
     pub agent_listen: SocketAddr,
 
-    /// Where agents reach that listener, as `host:port`, tried in this order; join tokens carry it. When empty: its own
+    /// Host names that are Toolyard's own, besides that of `public_url`. A listener on loopback answers to these and to
+    /// loopback names only, so that no web page reaches it by a name of its own (DNS rebinding); another one answers to
+    /// any name while this is empty.
+    pub allowed_hosts: Vec<String>,
+
+    /// Addresses and networks of proxies in front of Toolyard. Many people come from one such address, so its
+    /// connections are not counted as one peer's.
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<Network>,
+
+    /// Seconds a peer may take for the head of its next request; a connection that is unused for longer ends.
+    #[schemars(range(min = 1, max = 600))]
+    pub head_timeout_seconds: u32,
+
+    /// Seconds that the body of a request may be waited for in all, whatever comes.
+    #[schemars(range(min = 1, max = 600))]
+    pub body_timeout_seconds: u32,
+
+    /// Bytes of a body that are worth another second: what arrives faster may take as long as it needs.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub body_bytes_per_second: u32,
+
+    /// Connections open at once, at most: at `listen`, and as many at `agent_listen`. Fewer where the system allows
+    /// fewer file descriptors, of which a quarter is kept back.
+    #[schemars(range(min = 16, max = 1_000_000))]
+    pub connections: u32,
+
+    /// Connections of one address (an IPv6 /64) at once; 0 for any number. Trusted proxies, and agents that have
+    /// shown their certificate, are not counted.
+    #[schemars(range(max = 1_000_000))]
+    pub connections_per_peer: u32,
+
+    /// Where agents reach `agent_listen`, as `host:port`, tried in this order; join tokens carry it. When empty: its own
     /// address, or this host's name and address when it listens on all of them.
     pub agent_addresses: Vec<String>,
 
@@ -263,6 +298,13 @@ impl Settings {
             data_dir: PathBuf::from(if hardened { "/var/lib/toolyard" } else { ".toolyard" }),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agent_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            allowed_hosts: Vec::new(),
+            trusted_proxies: LOOPBACK.map(|network| network.parse().expect("a network")).to_vec(),
+            head_timeout_seconds: 30,
+            body_timeout_seconds: 30,
+            body_bytes_per_second: 4096,
+            connections: 10_000,
+            connections_per_peer: 1000,
             agent_addresses: Vec::new(),
             dtma_listen: None,
             agent_certificate_seconds: 24 * 3600,

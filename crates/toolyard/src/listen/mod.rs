@@ -1,0 +1,365 @@
+//! Serving a listener: places and time limits for peers, TLS for agents, upgrades for links, and a drain.
+//!
+//! A peer that sends nothing, a head or a body too slowly, takes no answer, or leaves a connection unused loses it, and
+//! none gets so many that others have none. What flows may last: an upload, a stream of events, a link.
+
+mod conn;
+mod places;
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::{Extension, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use toolyard_link::Pace;
+use toolyard_link::tls::{Acceptor, PeerIdentity};
+
+pub(crate) use conn::Patience;
+use conn::{Activity, Counted};
+use places::Place;
+pub(crate) use places::{Places, raise_descriptors, share};
+
+use crate::config::Settings;
+use crate::inline::Inline;
+
+/// How long a connection that was told to end may take to.
+const GRACE: Duration = Duration::from_secs(5);
+/// How long accepting pauses when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often the peer of an HTTP/2 connection is asked whether it is there, and how long it may think about it.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// The largest head of an HTTP/2 request; hyper's own limit for HTTP/1 is 400 KiB.
+const LARGEST_HEAD: u32 = 64 << 10;
+/// How often the kernel asks a silent peer whether it is there.
+#[cfg(target_os = "linux")]
+const KEEP_ALIVE_SECONDS: u32 = 10;
+/// How long a peer may leave that, or anything else that was sent, without a word that it arrived. The kernel's own
+/// patience is a quarter of an hour.
+#[cfg(target_os = "linux")]
+const SILENCE_MS: u32 = 20_000;
+/// TLS handshakes under way at once; each costs a signature before anybody is known.
+const HANDSHAKES: usize = 256;
+/// What a peer without a place is told before it is hung up on.
+const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n\
+Retry-After: 5\r\nContent-Length: 158\r\nConnection: close\r\n\r\n\
+{\"type\":\"/docs/problems#no_capacity\",\"title\":\"there is no room for one more\",\"status\":503,\
+\"code\":\"no_capacity\",\"detail\":\"too many connections are open here\"}\n";
+
+/// How long peers may take, as the settings say.
+pub(crate) fn patience(settings: &Settings) -> Patience {
+    let head = Duration::from_secs(settings.head_timeout_seconds.into());
+    let body = Pace {
+        grace: Duration::from_secs(settings.body_timeout_seconds.into()),
+        bytes_per_second: settings.body_bytes_per_second,
+    };
+    Patience { head, idle: head * 2, body }
+}
+
+/// How the connections of a listener are served, whoever opened them. Cheap to clone; the clones drain together.
+#[derive(Clone)]
+pub(crate) struct Server {
+    builder: Builder<TokioExecutor>,
+    patience: Patience,
+    /// Cancelled when connections are to end with the requests on them.
+    draining: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Server {
+    pub(crate) fn new(patience: Patience, draining: CancellationToken) -> Self {
+        let mut builder = Builder::new(TokioExecutor::new());
+        // Without a timer these limits are silently off.
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_header_list_size(LARGEST_HEAD);
+        Self { builder, patience, draining, tracker: TaskTracker::new() }
+    }
+
+    /// Ready when connections are to end.
+    pub(crate) async fn draining(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Runs what is done for a connection; [`Server::drained`] waits for it.
+    pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(connection);
+    }
+
+    /// Waits until no connection is left.
+    pub(crate) async fn drained(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Serves one connection until it ends; a link that it becomes goes on.
+    pub(crate) async fn hold<S>(&self, stream: S, router: Router, peer: Option<SocketAddr>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let activity = Activity::new();
+        let service = Counted { router, activity: Arc::clone(&activity), pace: self.patience.body, peer };
+        let serving = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let held = async {
+            let mut serving = pin!(serving);
+            let why = tokio::select! {
+                biased;
+                ended = serving.as_mut() => return ended,
+                () = self.draining.cancelled() => None,
+                why = unused(&activity, &self.patience) => Some(why),
+            };
+            serving.as_mut().graceful_shutdown();
+            match why {
+                // Requests under way have until the drain's deadline, which whoever drains knows.
+                None => serving.await,
+                Some(why) => match tokio::time::timeout(GRACE, serving).await {
+                    Ok(ended) => ended,
+                    Err(_) => Err(why.into()),
+                },
+            }
+        };
+        if let Err(error) = Inline::new(held).await {
+            tracing::debug!(error, "a connection ended early");
+        }
+    }
+}
+
+/// Ready when nothing happened on a connection for too long; says so.
+async fn unused(activity: &Activity, patience: &Patience) -> &'static str {
+    loop {
+        let now = tokio::time::Instant::now();
+        match activity.ends_at(patience) {
+            Some(end) if end <= now => return "nothing happened on it for too long",
+            Some(end) => tokio::time::sleep_until(end).await,
+            None => tokio::time::sleep(patience.idle).await,
+        }
+    }
+}
+
+/// Serves `router` on `listener` until `server` drains, then until every request under way has ended.
+pub(crate) async fn serve(listener: TcpListener, router: Router, places: Arc<Places>, server: Server) {
+    run(listener, router, None, places, server).await;
+}
+
+/// The same over TLS; a request carries its connection's certificate as an extension, when there is one.
+pub(crate) async fn serve_agents(
+    listener: TcpListener,
+    router: Router,
+    acceptor: Acceptor,
+    places: Arc<Places>,
+    server: Server,
+) {
+    let tls = Tls { acceptor, handshakes: Arc::new(Semaphore::new(HANDSHAKES)) };
+    run(listener, router, Some(tls), places, server).await;
+}
+
+struct Tls {
+    acceptor: Acceptor,
+    handshakes: Arc<Semaphore>,
+}
+
+async fn run(listener: TcpListener, router: Router, tls: Option<Tls>, places: Arc<Places>, server: Server) {
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => {
+                    prepare(&stream);
+                    let Ok(place) = places.take(from.ip()) else {
+                        if tls.is_none() {
+                            // Best effort: it fits into an empty buffer, or is not sent.
+                            let _ = stream.try_write(NO_PLACE);
+                        }
+                        continue;
+                    };
+                    let router = router.clone();
+                    match &tls {
+                        None => {
+                            let held = server.clone();
+                            server.spawn(async move {
+                                held.hold(stream, router, Some(from)).await;
+                                drop(place);
+                            });
+                        }
+                        Some(tls) => {
+                            // Where all places are taken new connections wait in the kernel.
+                            let Ok(turn) = tls.handshakes.clone().acquire_owned().await else { break };
+                            let held = server.clone();
+                            server.spawn(hold_agent(stream, from, tls.acceptor.clone(), (place, turn), router, held));
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            () = server.draining() => break,
+        }
+    }
+    drop(listener);
+    server.drained().await;
+}
+
+/// Small answers go at once, and a peer whose host vanished without a word is noticed.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sys::socket::{setsockopt, sockopt};
+        let set = setsockopt(stream, sockopt::KeepAlive, &true)
+            .and_then(|()| setsockopt(stream, sockopt::TcpKeepIdle, &KEEP_ALIVE_SECONDS))
+            .and_then(|()| setsockopt(stream, sockopt::TcpKeepInterval, &KEEP_ALIVE_SECONDS))
+            .and_then(|()| setsockopt(stream, sockopt::TcpUserTimeout, &SILENCE_MS));
+        if let Err(error) = set {
+            tracing::debug!(%error, "a connection has no keep-alive");
+        }
+    }
+}
+
+async fn hold_agent(
+    stream: TcpStream,
+    from: SocketAddr,
+    acceptor: Acceptor,
+    (mut place, turn): (Place, OwnedSemaphorePermit),
+    router: Router,
+    server: Server,
+) {
+    let accepted = acceptor.accept(stream).await;
+    drop(turn);
+    if matches!(accepted, Ok((_, Some(_)))) {
+        // Many agents may be behind one address.
+        place.identified();
+    }
+    let from = Some(from);
+    match accepted {
+        Ok((stream, Some(PeerIdentity::Toolbox(certificate)))) => {
+            server.hold(stream, router.layer(Extension(certificate)), from).await;
+        }
+        Ok((stream, Some(PeerIdentity::Replica(certificate)))) => {
+            server.hold(stream, router.layer(Extension(certificate)), from).await;
+        }
+        Ok((stream, None)) => server.hold(stream, router, from).await,
+        Err(error) => {
+            let from = from.map(|from| from.to_string()).unwrap_or_default();
+            tracing::info!(error = &error as &dyn std::error::Error, from, "an agent's connection was refused");
+        }
+    }
+    drop(place);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::watch;
+
+    const PATIENCE: Patience = Patience {
+        head: Duration::from_millis(300),
+        idle: Duration::from_millis(600),
+        body: Pace { grace: Duration::from_millis(300), bytes_per_second: 1000 },
+    };
+
+    /// A listener with these places that answers everything; where it is, and its end.
+    async fn listening(router: Router, per_peer: u32) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let drain = CancellationToken::new();
+        let server = Server::new(PATIENCE, drain.clone());
+        let places = Places::new("test", 100, per_peer, vec![]);
+        (address, drain, tokio::spawn(serve(listener, router, places, server)))
+    }
+
+    fn echo() -> Router {
+        Router::new().fallback(async |body: String| body)
+    }
+
+    /// What a peer hears that sends this and then nothing more.
+    async fn heard(address: SocketAddr, sent: &[u8]) -> String {
+        let mut client = TcpStream::connect(address).await.expect("a connection");
+        client.write_all(sent).await.expect("sent");
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(20), client.read_to_end(&mut answer)).await.expect("its end");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_while_draining_and_then_the_listener_is_gone() {
+        let (release, released) = watch::channel(false);
+        let (entered, mut arrived) = watch::channel(false);
+        let slow = axum::routing::get(move || {
+            let (mut released, entered) = (released.clone(), entered.clone());
+            async move {
+                let _ = entered.send(true);
+                let _ = released.wait_for(|released| *released).await;
+                "done"
+            }
+        });
+        let (address, drain, server) = listening(Router::new().route("/", slow), 0).await;
+        let mut client = TcpStream::connect(address).await.expect("a connection");
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+        arrived.wait_for(|arrived| *arrived).await.expect("the handler runs");
+        drain.cancel();
+        release.send(true).expect("heard");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an answer, then the end");
+        assert!(answer.ends_with("done"), "{answer}");
+        server.await.expect("the server ends");
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_sends_nothing_or_half_a_request_loses_its_connection() {
+        let (address, _drain, _server) = listening(echo(), 0).await;
+        for sent in ["", "PRI * HT", "GET / HTTP/1.1\r\nHo", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+            let answer = heard(address, sent.as_bytes()).await;
+            assert!(!answer.contains("200 OK"), "{sent}: {answer}");
+        }
+        heard(address, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf").await;
+        let idle = heard(address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(idle.starts_with("HTTP/1.1 200"), "{idle}");
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_flows_and_an_answer_that_takes_long_outlive_every_limit() {
+        let (address, _drain, _server) = listening(echo(), 0).await;
+        let mut client = TcpStream::connect(address).await.expect("a connection");
+        client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2000\r\n\r\n").await.expect("sent");
+        for _ in 0..20 {
+            client.write_all(&[b'x'; 100]).await.expect("sent");
+            tokio::time::sleep(Duration::from_millis(75)).await;
+        }
+        let mut status = [0; 12];
+        client.read_exact(&mut status).await.expect("an answer");
+        assert_eq!(&status, b"HTTP/1.1 200");
+
+        let late = Router::new().fallback(async || {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            "late"
+        });
+        let (address, _drain, _server) = listening(late, 0).await;
+        let answer = heard(address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(answer.ends_with("late"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_with_too_many_connections_is_told_so_and_others_are_served() {
+        let (address, _drain, _server) = listening(echo(), 2).await;
+        let _held = [TcpStream::connect(address).await.expect("one"), TcpStream::connect(address).await.expect("two")];
+        let refused = heard(address, b"").await;
+        let (head, body) = refused.split_once("\r\n\r\n").expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 503") && body.contains("no_capacity"), "{refused}");
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{refused}");
+    }
+}
