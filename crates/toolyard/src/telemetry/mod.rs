@@ -1,11 +1,14 @@
 //! Logs and metrics of the process.
 
+mod json;
+
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -26,7 +29,7 @@ pub(crate) fn start_logs(settings: &Settings) -> Result<(), String> {
     let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let started = match settings.log_format {
-        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Json => registry.with(layer.fmt_fields(JsonFields::new()).event_format(json::Json)).try_init(),
         LogFormat::Text => registry.with(layer.with_target(false)).try_init(),
     };
     started.map_err(|error| error.to_string())
