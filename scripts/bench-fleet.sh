@@ -10,11 +10,13 @@ port=${BENCH_PORT:-18690}
 # Three connections for each toolbox, in the control plane and in the simulation.
 ulimit -n 16384
 
+export TOOLYARD_OPERATIONS_LISTEN=127.0.0.1:$((port + 2))
+
 result() { # result NAME ARGUMENTS...
   local name=$1
   shift
   start_toolyard "$name" "$port"
-  "$bin/toolyard-bench" fleet --url "$TOOLYARD_URL" --key-file "$dir/key" --pid "$serve" "$@" >"$dir/$name.json"
+  "$bin/toolyard-bench" fleet --url "$TOOLYARD_URL" --operations-url "http://$TOOLYARD_OPERATIONS_LISTEN" --key-file "$dir/key" --pid "$serve" "$@" >"$dir/$name.json"
   stop_toolyard
   python3 - "$name" "$dir/$name.json" <<'PY'
 import json, sys

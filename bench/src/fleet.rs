@@ -44,6 +44,9 @@ const TICK: Duration = Duration::from_millis(10);
 pub(crate) struct Arguments {
     #[command(flatten)]
     target: Target,
+    /// Where its metrics are read, when that is another listener.
+    #[arg(long)]
+    operations_url: Option<String>,
     /// Its process, for processor time, memory and descriptors.
     #[arg(long)]
     pid: u32,
@@ -96,11 +99,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     report.insert("seed_seconds".into(), json!(began.elapsed().as_secs_f64()));
 
     tokio::time::sleep(Duration::from_secs(10)).await;
-    report.insert("quiet".into(), quiet(&mut api, &fleet, arguments).await?);
-    let before = syncs(&mut api).await?;
+    report.insert("quiet".into(), quiet(&fleet, arguments).await?);
+    let before = syncs(arguments).await?;
     let told = changes(&mut api, &fleet, arguments).await?;
     report.insert("change_ms".into(), percentiles(told));
-    report.insert("change_sync_ms".into(), json!(before.until(&syncs(&mut api).await?)));
+    report.insert("change_sync_ms".into(), json!(before.until(&syncs(arguments).await?)));
     report.insert("resident_bytes".into(), json!(crate::api::resident_bytes(arguments.pid)?));
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", arguments.pid)).context("--pid")?.count();
     report.insert("descriptors".into(), json!(descriptors));
@@ -393,8 +396,9 @@ async fn seed(api: &mut Api, fleet: &Fleet, arguments: &Arguments) -> anyhow::Re
 }
 
 /// What the fleet costs while nothing happens.
-async fn quiet(api: &mut Api, fleet: &Fleet, arguments: &Arguments) -> anyhow::Result<Value> {
-    let (cpu, asked, histogram) = (cpu_of(arguments.pid)?, fleet.seen.syncs.load(Ordering::Relaxed), syncs(api).await?);
+async fn quiet(fleet: &Fleet, arguments: &Arguments) -> anyhow::Result<Value> {
+    let (cpu, asked, histogram) =
+        (cpu_of(arguments.pid)?, fleet.seen.syncs.load(Ordering::Relaxed), syncs(arguments).await?);
     let began = Instant::now();
     tokio::time::sleep(Duration::from_secs(arguments.quiet_seconds)).await;
     let took = began.elapsed().as_secs_f64();
@@ -405,7 +409,7 @@ async fn quiet(api: &mut Api, fleet: &Fleet, arguments: &Arguments) -> anyhow::R
         "seconds": took,
         "cpu_share_of_one_core": used / took,
         "syncs_per_second": asked_f / took,
-        "sync_ms": histogram.until(&syncs(api).await?),
+        "sync_ms": histogram.until(&syncs(arguments).await?),
     }))
 }
 
@@ -443,8 +447,10 @@ struct Syncs {
     buckets: Vec<(f64, f64)>,
 }
 
-async fn syncs(api: &mut Api) -> anyhow::Result<Syncs> {
-    let text = api.text("/metrics").await?;
+async fn syncs(arguments: &Arguments) -> anyhow::Result<Syncs> {
+    let url = arguments.operations_url.clone().unwrap_or_else(|| arguments.target.url.clone());
+    let key_file = arguments.target.key_file.clone();
+    let text = Api::open(&Target { url, key_file }).await?.text("/metrics").await?;
     let buckets = text.lines().filter_map(|line| {
         let rest = line.strip_prefix("toolyard_sync_seconds_bucket")?;
         let bound = rest.split("le=\"").nth(1)?.split('"').next()?;

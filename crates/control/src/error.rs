@@ -44,6 +44,14 @@ pub enum ControlError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// Too many requests or streams of somebody.
+    #[error("{detail}")]
+    Limited {
+        /// Whose share is used up.
+        detail: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// Any other problem with a code of its own.
     #[error("{detail}")]
     Problem {
@@ -96,7 +104,7 @@ impl ControlError {
             Self::EntryInvalid(_) => Code::EntryInvalid,
             Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::Forbidden { .. } => Code::Forbidden,
-            Self::RateLimited { .. } => Code::RateLimited,
+            Self::RateLimited { .. } | Self::Limited { .. } => Code::RateLimited,
             Self::Problem { code, .. } => *code,
             Self::Store(StoreError::Stale) => Code::PreconditionFailed,
             Self::Store(StoreError::Database(_)) => Code::StoreUnavailable,

@@ -1,12 +1,18 @@
 //! What happened, as it is heard of: one task reads the outbox, everybody else watches the number it reached.
 //!
-//! The task is woken by commits of this process and, because other replicas commit too, by a short period. A
-//! stream to a browser keeps only the number of the last event it sent and reads on from there, a page at a
-//! time: nothing is buffered for a slow reader, and one that reconnects goes on where it was.
+//! The task is woken by commits of this process and, because other replicas commit too, by a short period. It is the
+//! one reader of the outbox: what it read it hands to everybody who follows the events of that organization. A stream
+//! keeps the number of the last event it sent; only one that reconnects, or that is so slow that it missed some, reads
+//! the outbox itself, a page at a time, until it has caught up.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
+use toolyard_store::OutboxEvent;
+use toolyard_types::OrganizationId;
+use toolyard_types::api::system::Event;
 
 use crate::{Control, Result, app};
 
@@ -18,21 +24,82 @@ const PAGE: u32 = 500;
 const KEPT: Duration = Duration::from_secs(3 * 24 * 3600);
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
 
-/// How far the outbox was read.
+/// Events kept for a follower that is slow; one that is slower reads the outbox.
+const KEPT_FOR_FOLLOWERS: usize = 256;
+/// Followers that read the outbox at once: after a restart all of them come at the same time.
+const CATCHING_UP: usize = 2;
+
+/// How far the outbox was read, and who follows.
 pub(crate) struct EventState {
     reached: watch::Sender<i64>,
+    /// Those that somebody follows.
+    followed: Mutex<HashMap<OrganizationId, broadcast::Sender<Arc<Heard>>>>,
+    catching_up: Semaphore,
+}
+
+/// An event as it is sent to everybody who follows.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) sequence: i64,
+    pub(crate) kind: String,
+    pub(crate) subject: String,
+    /// The whole of it as JSON.
+    pub(crate) text: String,
+}
+
+impl Heard {
+    pub(crate) fn new(event: OutboxEvent) -> Self {
+        let OutboxEvent { sequence, at, kind, subject, data, .. } = event;
+        let (kind_kept, subject_kept) = (kind.clone(), subject.clone());
+        let event = Event { sequence, at, kind, subject, data };
+        let text = serde_json::to_string(&event).expect("an event is text and JSON");
+        Self { sequence, kind: kind_kept, subject: subject_kept, text }
+    }
+
+    /// Whether it may change what somebody is allowed to.
+    pub(crate) fn is_about_access(&self) -> bool {
+        ["api_key.", "member.", "session.", "organization."].iter().any(|noun| self.kind.starts_with(noun))
+    }
 }
 
 impl EventState {
     pub(crate) fn new() -> Self {
-        Self { reached: watch::Sender::new(0) }
+        let (followed, catching_up) = (Mutex::default(), Semaphore::new(CATCHING_UP));
+        Self { reached: watch::Sender::new(0), followed, catching_up }
+    }
+
+    /// Hands events on. Under one lock with the number, so that who begins to follow misses none and gets none twice.
+    fn hand_on(&self, events: Vec<OutboxEvent>, newest: i64) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.retain(|_, sender| sender.receiver_count() > 0);
+        for event in events {
+            let organization = event.organization;
+            if followed.is_empty() || organization.is_some_and(|organization| !followed.contains_key(&organization)) {
+                continue;
+            }
+            let heard = Arc::new(Heard::new(event));
+            let to = followed.iter().filter(|(followed, _)| organization.is_none_or(|own| own == **followed));
+            to.for_each(|(_, sender)| {
+                // The only failure is that nobody follows any more.
+                let _ = sender.send(Arc::clone(&heard));
+            });
+        }
+        self.reached.send_replace(newest);
     }
 }
 
 impl Control {
-    /// Changes with every event of any organization and any replica, within a second: the number of the newest.
-    pub(crate) fn event_feed(&self) -> watch::Receiver<i64> {
-        self.events().reached.subscribe()
+    /// The number of the newest event that was read, and the events of an organization after it.
+    pub(crate) fn follow_events(&self, organization: OrganizationId) -> (i64, broadcast::Receiver<Arc<Heard>>) {
+        let state = self.events();
+        let mut followed = state.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = followed.entry(organization).or_insert_with(|| broadcast::Sender::new(KEPT_FOR_FOLLOWERS));
+        (*state.reached.borrow(), sender.subscribe())
+    }
+
+    /// A turn at reading the outbox.
+    pub(crate) async fn turn_to_catch_up(&self) -> SemaphorePermit<'_> {
+        self.events().catching_up.acquire().await.expect("the semaphore is never closed")
     }
 }
 
@@ -70,7 +137,7 @@ async fn read_on(control: &Control) -> Result<()> {
         if events.iter().any(|event| event.kind == "flag.changed") {
             app::flags::load(control).await?;
         }
-        control.events().reached.send_replace(newest);
+        control.events().hand_on(events, newest);
     }
 }
 

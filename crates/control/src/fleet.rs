@@ -70,6 +70,10 @@ pub struct LoopStatus {
     pub changed: usize,
     /// Why it failed, if it did.
     pub error: Option<String>,
+    /// How many runs in a row failed as a whole, rather than for one thing of many.
+    pub failed_runs: u32,
+    /// How often it runs at least.
+    pub period: Duration,
 }
 
 /// How many agents' requests are at the store at once: half of its connections.

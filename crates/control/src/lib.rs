@@ -19,7 +19,9 @@ pub mod error;
 mod events;
 mod fleet;
 mod http;
+mod limits;
 mod operations;
+mod readiness;
 mod reconcile;
 mod replicas;
 mod snapshot;
@@ -29,6 +31,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
 pub use auth::token::api_key as new_api_key;
 pub use auth::{Caller, FirstSignIn};
 pub use catalog::{SourceClient, entry_document, is_public};
@@ -36,15 +40,14 @@ pub use error::{ControlError, Result};
 pub use fleet::LoopStatus;
 pub use http::AgentIdentity;
 pub use http::openapi;
+pub use limits::Limits;
+pub use operations::OrganizationMetrics;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use toolyard_policy::Decider;
 use toolyard_store::Store;
 use toolyard_types::{Clock, Secret};
 pub use vault::{Vault, VaultError, VaultKeys};
-
-/// Streams of events open at once, on this replica.
-const EVENT_STREAMS: usize = 1000;
 
 /// What the administrator and the first API key are made of at the first start.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +103,10 @@ pub struct ControlOptions {
     pub toolbox_silence: Duration,
     /// After how long without a sync what ran on a toolbox is placed elsewhere; zero for never.
     pub toolbox_replace_after: Duration,
+    /// How much one principal and one organization may take.
+    pub limits: Limits,
+    /// How old the snapshot may be for the gateway to serve from it.
+    pub snapshot_max_age: Duration,
     /// Cancelled when everything should end.
     pub shutdown: CancellationToken,
 }
@@ -117,7 +124,10 @@ struct Inner {
     flags: app::flags::FlagState,
     reports: app::reports::ReportState,
     events: events::EventState,
-    event_streams: Arc<tokio::sync::Semaphore>,
+    event_streams: Arc<limits::Shares>,
+    request_rates: limits::Rates,
+    refusals: app::refusals::Refusals,
+    readiness: readiness::ReadinessState,
     calls: calls::CallState,
     catalog: catalog::CatalogState,
     fleet: fleet::Fleet,
@@ -148,6 +158,7 @@ impl Control {
         let auth = auth::AuthState::new(&options.clock);
         let first_sign_in = auth::bootstrap::run(&options.store, &options.bootstrap).await?;
         let (calls, records) = calls::CallState::open(&options.store).await?;
+        let limits = options.limits;
         let control = Self(Arc::new(Inner {
             options,
             vault,
@@ -157,7 +168,17 @@ impl Control {
             flags: app::flags::FlagState::default(),
             reports: app::reports::ReportState::default(),
             events: events::EventState::new(),
-            event_streams: Arc::new(tokio::sync::Semaphore::new(EVENT_STREAMS)),
+            event_streams: limits::Shares::new([
+                limits.event_streams,
+                limits.event_streams_per_organization,
+                limits.event_streams_per_principal,
+            ]),
+            request_rates: limits::Rates::new([
+                limits.requests_per_second_per_organization,
+                limits.requests_per_second_per_principal,
+            ]),
+            refusals: app::refusals::Refusals::new(limits.refusals_per_minute, clock.clone()),
+            readiness: readiness::ReadinessState::default(),
             calls,
             catalog: catalog::CatalogState::default(),
             fleet: fleet::Fleet::new(clock, authority.fingerprint()),
@@ -172,6 +193,8 @@ impl Control {
         control.spawn("call records", calls::write(control.clone(), records));
         control.spawn("call retention", calls::forget(control.clone()));
         control.spawn("auth upkeep", auth::upkeep(control.clone()));
+        control.spawn("refusals", app::refusals::write_counted(control.clone()));
+        control.spawn("readiness", readiness::keep(control.clone()));
         control.spawn("catalog changes", catalog::follow_changes(control.clone()));
         control.spawn("replicas", replicas::keep(control.clone()));
         control.spawn("catalog sync", catalog::sync::run(control.clone()));
@@ -211,9 +234,13 @@ impl Control {
     /// Starts a background task that this control plane waits for. The task must end when [`Control::stopping`]
     /// is cancelled, or with [`Control::shutdown`].
     pub(crate) fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let watched = std::panic::AssertUnwindSafe(task).catch_unwind();
         self.0.tasks.spawn(async move {
-            task.await;
-            tracing::debug!(task = name, "background task ended");
+            match watched.await {
+                Ok(()) => tracing::debug!(task = name, "background task ended"),
+                // The panic's own message is in the log already.
+                Err(_) => tracing::error!(task = name, "background task `{name}` ended by a panic"),
+            }
         });
     }
 
@@ -286,9 +313,17 @@ impl Control {
         &self.0.calls
     }
 
-    /// A place for one more stream of events, which are bounded in number.
-    pub(crate) fn event_streams(&self) -> Result<tokio::sync::OwnedSemaphorePermit, tokio::sync::TryAcquireError> {
-        Arc::clone(&self.0.event_streams).try_acquire_owned()
+    /// Streams of events, which are bounded in number.
+    pub(crate) fn event_streams(&self) -> &Arc<limits::Shares> {
+        &self.0.event_streams
+    }
+
+    pub(crate) fn request_rates(&self) -> &limits::Rates {
+        &self.0.request_rates
+    }
+
+    pub(crate) fn refusals(&self) -> &app::refusals::Refusals {
+        &self.0.refusals
     }
 
     pub(crate) fn auth(&self) -> &auth::AuthState {

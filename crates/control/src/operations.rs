@@ -1,21 +1,14 @@
-//! What operators' tools ask a control plane: is it ready, may this caller read metrics.
+//! What operators' tools ask a control plane: may this caller see something, and an organization's own metrics.
 
 use http::HeaderMap;
 use toolyard_policy::Resource;
+use toolyard_types::OrganizationId;
 use toolyard_types::access::Action;
+use toolyard_types::state::Phase;
 
 use crate::{Control, Result, app, auth};
 
 impl Control {
-    /// Whether requests can be served: the database answers.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub async fn ready(&self) -> Result<()> {
-        self.store().system_read("readiness").await?.last_event().await?;
-        Ok(())
-    }
-
     /// The key that seals gateways' sessions: the same on every replica and after a restart.
     #[must_use]
     pub fn gateway_session_key(&self) -> [u8; 32] {
@@ -32,18 +25,43 @@ impl Control {
         app::allow(self, &caller, action, &Resource::Organization)
     }
 
-    /// Whether the caller may read this process's metrics: whoever may see toolboxes.
-    pub async fn may_read_metrics(&self, headers: &HeaderMap) -> bool {
-        match auth::authenticate(self, headers, None).await {
-            Ok(caller) => app::allow(self, &caller, Action::ToolboxRead, &Resource::Organization).is_ok(),
-            Err(_) => false,
-        }
+    /// What an organization may know of itself as metrics; for whoever may see its toolboxes.
+    ///
+    /// # Errors
+    /// `unauthenticated`, `forbidden`, `rate_limited`; when the store fails.
+    pub async fn organization_metrics(&self, headers: &HeaderMap) -> Result<OrganizationMetrics> {
+        let caller = auth::authenticate(self, headers, None).await?;
+        self.request_rates().count(&caller)?;
+        app::allow(self, &caller, Action::ToolboxRead, &Resource::Organization)?;
+        let snapshot = self.snapshots().borrow().clone();
+        let organization = snapshot.organizations.get(&caller.organization_name);
+        let routes = || organization.into_iter().flat_map(|organization| organization.servers.values());
+        let count = |phase: Phase| routes().filter(|route| route.phase == phase).count();
+        Ok(OrganizationMetrics {
+            organization: caller.organization,
+            servers: Phase::ALL.iter().map(|&phase| (phase, count(phase))).collect(),
+        })
     }
+}
+
+/// See [`Control::organization_metrics`].
+#[derive(Clone, Debug)]
+pub struct OrganizationMetrics {
+    /// Whose they are.
+    pub organization: OrganizationId,
+    /// Its servers, by the phase they are in.
+    pub servers: Vec<(Phase, usize)>,
 }
 
 /// Says what each metric of the control plane means, for `/metrics`.
 pub(crate) fn describe_metrics() {
     crate::app::reports::describe_metrics();
+    metrics::describe_gauge!("toolyard_ready", "1 while a part of this replica is ready, else 0.");
+    metrics::describe_counter!("toolyard_keys_refused_total", "API keys that were refused, by where they were shown.");
+    metrics::describe_counter!(
+        "toolyard_refusals_not_recorded_total",
+        "Refused changes that are not in the audit log, because too many were refused at once."
+    );
     metrics::describe_gauge!("toolyard_replicas", "Replicas of this control plane that were heard of lately.");
     metrics::describe_gauge!("toolyard_servers", "Servers by the phase they are in.");
     metrics::describe_counter!("toolyard_rollouts_total", "Rollouts that ended, by how.");

@@ -13,6 +13,7 @@ mod addresses;
 mod audit;
 mod calls;
 mod catalog;
+mod checks;
 mod console_reports;
 mod credentials;
 mod flags;

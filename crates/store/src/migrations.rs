@@ -33,6 +33,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0012_lost_toolboxes", include_str!("migrations/m0012_lost_toolboxes.sql")),
     ("m0013_listening", include_str!("migrations/m0013_listening.sql")),
     ("m0014_places", include_str!("migrations/m0014_places.sql")),
+    ("m0015_write_checks", include_str!("migrations/m0015_write_checks.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

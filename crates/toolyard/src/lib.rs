@@ -12,6 +12,7 @@ mod local;
 mod memory;
 mod net;
 mod offers;
+mod operations;
 mod serve;
 mod telemetry;
 

@@ -1,6 +1,7 @@
 //! `toolyard serve`: control plane, gateway and the built-in toolbox, put together and kept until told to stop.
 
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +9,14 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, post};
 use axum::{Extension, Router};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use metrics_exporter_prometheus::PrometheusHandle;
+use http::{HeaderValue, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, SourceClient, VaultKeys};
+use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, Limits, SourceClient, VaultKeys};
 use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
@@ -25,7 +25,7 @@ use toolyard_link::{Channel, Doors, FORWARD_PATH, LINK_PATH, Outgoing, in_proces
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store};
 use toolyard_types::agent::ToolboxReport;
-use toolyard_types::{Clock, Code, Problem, Secret, ToolboxId};
+use toolyard_types::{Clock, Problem, Secret, ToolboxId};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::agent::chain;
@@ -33,6 +33,7 @@ use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
 use crate::console::Console;
 use crate::listen::{Places, Server};
+use crate::operations::{self, Operations};
 use crate::{listen, local, memory, net, offers, telemetry};
 
 /// How long a call waits for this machine's toolbox to start.
@@ -43,6 +44,12 @@ const MAX_BODY_BYTES: usize = 8 << 20;
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 /// How long ending the sessions that remote servers have for us may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// Connections at the operations listener.
+const OPERATIONS_CONNECTIONS: usize = 64;
+/// How long calls that were cut off have to tell their clients.
+const CUT_GRACE: Duration = Duration::from_secs(3);
+/// How long background tasks have to end.
+const TASKS_GRACE: Duration = Duration::from_secs(10);
 
 /// What browsers are told that reached us over TLS: to do so for a year, whatever a link says.
 const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -131,6 +138,10 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let descriptors = listen::raise_descriptors();
     let listener = bind("listen", settings.listen).await?;
     let agent_listener = bind("agent_listen", settings.agent_listen).await?;
+    let operations_listener = match settings.operations_listen {
+        Some(address) => Some(bind("operations_listen", address).await?),
+        None => None,
+    };
 
     let location = location(settings);
     let store = Store::open(&location, clock.clone()).await.map_err(|error| Failed::from(&error))?;
@@ -151,16 +162,14 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let local = LocalToolbox::expect(settings, &control).await?;
     let gateway = start_gateway(settings, &control, &clock, upstreams);
     let console = Console::embedded(settings.console);
-    let state = Parts {
+    let leaving = CancellationToken::new();
+    let operations = Operations {
         control: control.clone(),
+        gateway: gateway.clone(),
         metrics: metrics.clone(),
-        public_metrics: settings.metrics_public,
-        stopping: stopping.clone(),
-        console,
-        doors: doors(settings),
-        https: settings.public_url.as_deref().is_some_and(|url| url.starts_with("https://")),
+        leaving: leaving.clone(),
     };
-    let public = public_router(state, &gateway);
+    let public = public_router(settings, operations.clone(), console);
     let agents = agent_router(&control, &clock);
     let (drain, patience) = (CancellationToken::new(), listen::patience(settings));
     let server = || Server::new(patience, drain.clone());
@@ -168,7 +177,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         let most = listen::share(descriptors, part, settings.connections);
         Places::new(name, most, settings.connections_per_peer, settings.trusted_proxies.clone())
     };
-    let servers = [
+    let mut servers = vec![
         tokio::spawn(listen::serve(listener, public, places("public", 3), server())),
         tokio::spawn(offers::keep(
             control.clone(),
@@ -179,29 +188,61 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         )),
         tokio::spawn(listen::serve_agents(agent_listener, agents, acceptor, places("agents", 1), server())),
     ];
+    if let Some((listener, address)) = operations_listener.zip(settings.operations_listen) {
+        let doors = doors(settings, address);
+        let router = operations::all(operations).layer(from_fn_with_state(doors, check_doors));
+        let places = Places::new("operations", OPERATIONS_CONNECTIONS, 0, Vec::new());
+        servers.push(tokio::spawn(listen::serve(listener, router, places, server())));
+    }
     let agent = local.start(settings, &control).await?;
     announce(settings, &control, console, first_key.as_ref());
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
     let _sorting = AbortOnDropHandle::new(tokio::spawn(telemetry::keep_sorted(metrics)));
 
     let stop = stopped.await;
-    tracing::info!(servers_too = stop == Stop::Everything, "stopping");
+    let hurry = CancellationToken::new();
+    let hurried = hurry.clone();
+    let _hurrying = AbortOnDropHandle::new(tokio::spawn(async move {
+        stop_signal().await;
+        hurried.cancel();
+    }));
+    tracing::info!(servers_too = stop == Stop::Everything, "stopping; another signal ends the waiting");
+    // From now on load balancers send nothing new here, once they have looked.
+    leaving.cancel();
+    if stop == Stop::Ourselves {
+        let delay = Duration::from_secs(settings.shutdown_delay_seconds.into());
+        let _ = tokio::time::timeout(delay, hurry.cancelled()).await;
+    }
     stopping.cancel();
     gateway.drain();
     drain.cancel();
-    let limit = Duration::from_secs(settings.drain_seconds.into());
-    let drained = tokio::time::timeout(limit, futures_util::future::join_all(servers)).await;
-    if drained.is_err() {
-        tracing::warn!(drain.seconds = settings.drain_seconds, "requests under way were cut off at the drain deadline");
-    }
+    finish(settings, &gateway, servers, &hurry).await;
     gateway.close(CLOSE_PATIENCE).await;
     drop(gateway);
     if let Some(agent) = agent {
         agent.shutdown(if stop == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave }).await;
     }
-    control.shutdown(limit).await;
+    control.shutdown(TASKS_GRACE).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Waits for requests under way until the drain's deadline, or until somebody is in a hurry; then cuts them off.
+async fn finish(
+    settings: &Settings,
+    gateway: &Gateway,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+    hurry: &CancellationToken,
+) {
+    let mut drained = pin!(futures_util::future::join_all(servers));
+    tokio::select! {
+        _ = drained.as_mut() => return,
+        () = tokio::time::sleep(Duration::from_secs(settings.drain_seconds.into())) => {}
+        () = hurry.cancelled() => {}
+    }
+    tracing::warn!(drain.seconds = settings.drain_seconds, "requests under way were cut off at the drain deadline");
+    gateway.cut();
+    let _ = tokio::time::timeout(CUT_GRACE, drained).await;
 }
 
 fn make_private(dir: &Path) -> Result<(), Failed> {
@@ -278,6 +319,15 @@ fn control_options(
         agent_certificate: Duration::from_secs(settings.agent_certificate_seconds.into()),
         toolbox_silence: Duration::from_secs(settings.toolbox_silence_seconds.into()),
         toolbox_replace_after: Duration::from_secs(settings.toolbox_replace_after_seconds.into()),
+        limits: Limits {
+            event_streams: settings.event_streams,
+            event_streams_per_organization: settings.event_streams_per_organization,
+            event_streams_per_principal: settings.event_streams_per_principal,
+            requests_per_second_per_organization: settings.requests_per_second_per_organization,
+            requests_per_second_per_principal: settings.requests_per_second_per_principal,
+            refusals_per_minute: settings.audit_refusals_per_minute,
+        },
+        snapshot_max_age: Duration::from_secs(settings.snapshot_max_age_seconds.into()),
         shutdown: stopping.clone(),
     })
 }
@@ -359,15 +409,15 @@ fn start_gateway(
         clock: clock.clone(),
         max_body_bytes: MAX_BODY_BYTES,
         session_key: control.gateway_session_key(),
-        allowed_hosts: allowed_hosts(settings),
+        allowed_hosts: allowed_hosts(settings, settings.listen),
         allowed_origins: settings.public_url.iter().cloned().collect(),
     })
 }
 
 /// The names that are answered to: on loopback only loopback's and our own, so that a web page cannot reach us by
 /// rebinding a name of its own (DNS rebinding); otherwise any, unless some are set.
-fn allowed_hosts(settings: &Settings) -> Option<Vec<String>> {
-    if !settings.listen.ip().is_loopback() && settings.allowed_hosts.is_empty() {
+fn allowed_hosts(settings: &Settings, listen: std::net::SocketAddr) -> Option<Vec<String>> {
+    if !listen.ip().is_loopback() && settings.allowed_hosts.is_empty() {
         return None;
     }
     let public = settings.public_url.as_deref().and_then(|url| url.parse::<http::Uri>().ok());
@@ -376,8 +426,8 @@ fn allowed_hosts(settings: &Settings) -> Option<Vec<String>> {
 }
 
 /// The same for everything beside the gateway, which looks itself.
-fn doors(settings: &Settings) -> Arc<Doors> {
-    Arc::new(Doors::new(allowed_hosts(settings), settings.public_url.iter().cloned().collect()))
+fn doors(settings: &Settings, listen: std::net::SocketAddr) -> Arc<Doors> {
+    Arc::new(Doors::new(allowed_hosts(settings, listen), settings.public_url.iter().cloned().collect()))
 }
 
 /// Refuses what is not meant for this Toolyard. Where any name is served a foreign origin is only refused with a
@@ -401,53 +451,17 @@ async fn check_doors(State(doors): State<Arc<Doors>>, request: Request, next: Ne
     }
 }
 
-/// What the operations routes need.
-#[derive(Clone)]
-struct Parts {
-    control: Control,
-    metrics: PrometheusHandle,
-    public_metrics: bool,
-    stopping: CancellationToken,
-    console: Console,
-    doors: Arc<Doors>,
-    /// Whether people reach this Toolyard over TLS.
-    https: bool,
-}
-
-fn public_router(parts: Parts, gateway: &Gateway) -> Router {
-    let operations = Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(render_metrics))
-        .with_state(parts.clone());
-    let router = operations
-        .fallback_service(parts.console.before(&parts.control))
-        .layer(from_fn_with_state(Arc::clone(&parts.doors), check_doors))
+fn public_router(settings: &Settings, operations: Operations, console: Console) -> Router {
+    let (control, gateway) = (operations.control.clone(), operations.gateway.clone());
+    let router = operations::public(operations)
+        .fallback_service(console.before(&control))
+        .layer(from_fn_with_state(doors(settings, settings.listen), check_doors))
         .merge(gateway.router());
-    if parts.https {
+    if settings.public_url.as_deref().is_some_and(|url| url.starts_with("https://")) {
         router.layer(SetResponseHeaderLayer::if_not_present(header::STRICT_TRANSPORT_SECURITY, ONE_YEAR))
     } else {
         router
     }
-}
-
-async fn ready(State(parts): State<Parts>) -> Response {
-    if parts.stopping.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
-    }
-    match parts.control.ready().await {
-        Ok(()) => "ready\n".into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
-    }
-}
-
-async fn render_metrics(State(parts): State<Parts>, headers: HeaderMap) -> Response {
-    if !parts.public_metrics && !parts.control.may_read_metrics(&headers).await {
-        let problem = Problem::new(Code::Unauthenticated, "metrics need an API key while `metrics_public` is false");
-        return problem_response(&problem);
-    }
-    parts.metrics.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], parts.metrics.render()).into_response()
 }
 
 fn problem_response(problem: &Problem) -> Response {

@@ -3,3 +3,5 @@
 //! with longer loops than `make test` has time for.
 
 mod crash;
+mod readiness;
+mod shutdown;

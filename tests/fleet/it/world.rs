@@ -30,6 +30,8 @@ pub(crate) struct Toolyard {
     dir: tempfile::TempDir,
     listen: SocketAddr,
     agent_listen: String,
+    /// Where its metrics are.
+    operations: String,
     settings: Vec<String>,
     database: Option<Arc<Database>>,
     registry: Registry,
@@ -95,6 +97,7 @@ impl Toolyard {
             dir: tempfile::tempdir().expect("a directory"),
             listen,
             agent_listen: format!("{address}:{}", free_port(address)),
+            operations: format!("127.0.0.1:{}", free_port(Ipv4Addr::LOCALHOST.into())),
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             database: None,
             registry: Registry::start(if address.is_loopback() { Ipv4Addr::LOCALHOST.into() } else { address }),
@@ -147,6 +150,7 @@ impl Toolyard {
             .arg(self.dir.path().join("data"))
             .args(["--listen", &self.listen.to_string(), "--agent-listen", &self.agent_listen])
             .args(["--set", "local_toolbox=false"])
+            .args(["--set", &format!("operations_listen={}", self.operations)])
             .args(self.settings.iter().flat_map(|setting| ["--set", setting]))
             .env("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "correct-horse-battery")
             .env("TOOLYARD_BOOTSTRAP_API_KEY", KEY)
@@ -227,7 +231,7 @@ impl Toolyard {
 
     /// Its metrics, as text.
     pub(crate) fn metrics(&self) -> String {
-        let url = format!("{}/metrics", self.client.base());
+        let url = format!("http://{}/metrics", self.operations);
         let read = async { self.http.get(url).send().await?.error_for_status()?.text().await };
         self.runtime.block_on(read).expect("metrics")
     }

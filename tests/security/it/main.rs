@@ -3,4 +3,5 @@
 //! `docs/reports/security.md`, with longer loops than `make test` has time for.
 
 mod keys;
+mod listeners;
 mod matrix;

@@ -172,6 +172,9 @@ export type {
   UserId,
 } from './shared'
 export type {
+  LoopState,
+  Readiness,
+  ReadinessPart,
   Version,
 } from './system'
 export type {

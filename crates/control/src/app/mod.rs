@@ -19,6 +19,7 @@ pub(crate) mod members;
 pub(crate) mod metrics;
 pub(crate) mod overview;
 mod places;
+pub(crate) mod refusals;
 pub(crate) mod reports;
 pub(crate) mod rollouts;
 pub(crate) mod scope;
@@ -30,6 +31,7 @@ pub(crate) mod sync;
 pub(crate) mod toolboxes;
 pub(crate) mod toolsets;
 
+pub(crate) use refusals::audit_refusal;
 use toolyard_policy::Resource;
 use toolyard_store::{NewAudit, OrgTx};
 use toolyard_types::access::Action;
@@ -69,19 +71,6 @@ pub(crate) async fn audit(
     detail: serde_json::Value,
 ) -> Result<()> {
     Ok(tx.audit(&audit_line(caller, action, target.into(), true, detail)).await?)
-}
-
-/// Writes the audit line of something refused, in a transaction of its own.
-pub(crate) async fn audit_refusal(control: &Control, caller: &Caller, action: &str, target: &str, why: &str) {
-    let line = audit_line(caller, action, target.to_owned(), false, serde_json::json!({ "why": why }));
-    let written = async {
-        let mut tx = control.store().org(caller.organization).await?;
-        tx.audit(&line).await?;
-        tx.commit().await
-    };
-    if let Err(error) = written.await {
-        tracing::error!(error = &error as &dyn std::error::Error, action, "a refusal is missing in the audit log");
-    }
 }
 
 fn audit_line(caller: &Caller, action: &str, target: String, done: bool, detail: serde_json::Value) -> NewAudit {

@@ -105,13 +105,22 @@ pub(crate) fn cookie_name(secure: bool) -> &'static str {
 /// # Errors
 /// `unauthenticated` when neither is there or good.
 pub(crate) async fn authenticate(control: &Control, headers: &HeaderMap, request_id: Option<String>) -> Result<Caller> {
-    let caller = look_again(control, headers, request_id).await?;
+    let caller =
+        look_again(control, headers, request_id).await.inspect_err(|error| note_refused_key(headers, error))?;
     match (&caller.actor, caller.session) {
         (Actor::ApiKey(key), _) => control.note_key_use(*key),
         (_, Some(session)) => return Ok(Caller { expires_at: extend(control, session, &caller).await?, ..caller }),
         _ => {}
     }
     Ok(caller)
+}
+
+/// Leaves a line about a key that is refused, and counts it: guessing and forgotten clients are seen. Never the key.
+fn note_refused_key(headers: &HeaderMap, error: &ControlError) {
+    if headers.contains_key(header::AUTHORIZATION) && error.code() == toolyard_types::Code::Unauthenticated {
+        metrics::counter!("toolyard_keys_refused_total", "listener" => "api").increment(1);
+        tracing::info!(why = %error, "an API key was refused");
+    }
 }
 
 /// Finds out who is asking, without counting it as a use: an answer that goes on for hours must not keep the

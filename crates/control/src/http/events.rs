@@ -1,7 +1,8 @@
 //! Live events, as server-sent events.
 //!
-//! A stream reads from the outbox after the last number it sent: catching up and following are the same. Before
-//! each page it asks again who is there, so that a stream ends with the key or session that opened it.
+//! A stream first reads the outbox after the last number that its reader saw, if it saw one; then it sends what the one
+//! reader of the outbox hands on. It asks again who is there when something about access happened, and every now and
+//! then, so that a stream ends with the key or session that opened it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,16 +13,17 @@ use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use toolyard_policy::Resource;
-use toolyard_store::OutboxEvent;
-use toolyard_types::Code;
 use toolyard_types::access::Action;
 use toolyard_types::api::system::Event;
 use utoipa_axum::routes;
 
 use super::extract::Query;
 use super::guard::{Access, Routes};
+use crate::events::Heard;
+use crate::limits::Share;
 use crate::{Caller, Control, ControlError, Result, app, auth};
 
 /// Events read and sent at once.
@@ -51,14 +53,9 @@ async fn follow_events(
     headers: HeaderMap,
     Query(query): Query<EventQuery>,
 ) -> Result<Response> {
-    let permit = control
-        .event_streams()
-        .map_err(|_| ControlError::problem(Code::RateLimited, "too many event streams are open on this replica"))?;
-    let after = match last_event_id(&headers)?.or(query.after) {
-        Some(after) => after,
-        None => newest(&control).await?,
-    };
-    let stream = Sse::new(events(control, caller, headers, after, permit));
+    let share = control.event_streams().take(&caller, "event streams")?;
+    let after = last_event_id(&headers)?.or(query.after);
+    let stream = Sse::new(events(control, caller, headers, after, share));
     let mut response = stream.keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // A proxy that collects an answer before it passes it on would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -71,42 +68,56 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>> {
     number.map(Some).ok_or_else(|| ControlError::field("Last-Event-ID", "must be the number of an event"))
 }
 
-async fn newest(control: &Control) -> Result<i64> {
-    Ok(control.store().system_read("find where live events begin").await?.last_event().await?)
-}
-
 fn events(
     control: Control,
     caller: Caller,
     headers: HeaderMap,
-    after: i64,
-    permit: OwnedSemaphorePermit,
+    after: Option<i64>,
+    share: Share,
 ) -> impl Stream<Item = Result<SseEvent, Infallible>> {
     async_stream::stream! {
-        let _permit = permit;
-        let mut reached = after;
-        let mut feed = control.event_feed();
+        let _share = share;
+        let (reached, mut heard) = control.follow_events(caller.organization);
+        let mut sent = after.unwrap_or(reached);
+        let mut behind = sent < reached;
+        let mut checked = Instant::now();
         loop {
-            // Marked as seen before the read: an event that comes between is not waited for.
-            feed.borrow_and_update();
-            let page = match still_allowed(&control, &caller, &headers).await {
-                Ok(()) => read(&control, &caller, reached).await,
-                Err(error) => Err(error),
-            };
-            let Ok(page) = page else { return };
-            let more = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
-            for event in page {
-                reached = event.sequence;
-                if !app::scope::includes_subject(&caller, &event.subject) {
+            if behind {
+                let Ok(page) = read(&control, &caller, sent).await else { return };
+                behind = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
+                for event in page {
+                    sent = event.sequence;
+                    if app::scope::includes_subject(&caller, &event.subject) {
+                        yield Ok(write(&event));
+                    }
+                }
+                if checked.elapsed() < KEEP_ALIVE {
                     continue;
                 }
-                yield Ok(write(event));
             }
-            if !more {
-                tokio::select! {
-                    () = control.stopping().cancelled() => return,
-                    changed = feed.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(KEEP_ALIVE) => {}
+            let event = tokio::select! {
+                () = control.stopping().cancelled() => return,
+                event = heard.recv(), if !behind => match event {
+                    Ok(event) => Some(event),
+                    // It was too slow; what it missed is in the outbox.
+                    Err(RecvError::Lagged(_)) => {
+                        behind = true;
+                        continue;
+                    }
+                    Err(RecvError::Closed) => return,
+                },
+                () = tokio::time::sleep_until(checked + KEEP_ALIVE) => None,
+            };
+            if event.as_ref().is_none_or(|event| event.is_about_access()) {
+                if still_allowed(&control, &caller, &headers).await.is_err() {
+                    return;
+                }
+                checked = Instant::now();
+            }
+            if let Some(event) = event.filter(|event| event.sequence > sent) {
+                sent = event.sequence;
+                if app::scope::includes_subject(&caller, &event.subject) {
+                    yield Ok(write(&event));
                 }
             }
         }
@@ -127,9 +138,8 @@ pub(super) async fn refused_from_now_on(
     action: Action,
     resource: Resource,
 ) {
-    let mut feed = control.event_feed();
+    let (_, mut heard) = control.follow_events(caller.organization);
     loop {
-        feed.borrow_and_update();
         let allowed = match auth::look_again(&control, &headers, caller.request_id.clone()).await {
             Ok(now) => app::allow(&control, &now, action, &resource),
             Err(error) => Err(error),
@@ -137,22 +147,30 @@ pub(super) async fn refused_from_now_on(
         if allowed.is_err() {
             return;
         }
+        let about_access = async {
+            loop {
+                match heard.recv().await {
+                    Ok(event) if event.is_about_access() => return true,
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => return true,
+                    Err(RecvError::Closed) => return false,
+                }
+            }
+        };
         tokio::select! {
             () = control.stopping().cancelled() => return,
-            changed = feed.changed() => if changed.is_err() { return },
+            goes_on = about_access => if !goes_on { return },
             () = tokio::time::sleep(KEEP_ALIVE) => {}
         }
     }
 }
 
-async fn read(control: &Control, caller: &Caller, after: i64) -> Result<Vec<OutboxEvent>> {
+async fn read(control: &Control, caller: &Caller, after: i64) -> Result<Vec<Heard>> {
+    let _turn = control.turn_to_catch_up().await;
     let tx = control.store().org_read(caller.organization).await?;
-    Ok(tx.events_after(after, PAGE).await?)
+    Ok(tx.events_after(after, PAGE).await?.into_iter().map(Heard::new).collect())
 }
 
-fn write(event: OutboxEvent) -> SseEvent {
-    let event =
-        Event { sequence: event.sequence, at: event.at, kind: event.kind, subject: event.subject, data: event.data };
-    let data = serde_json::to_string(&event).expect("an event is text and JSON");
-    SseEvent::default().id(event.sequence.to_string()).event(event.kind).data(data)
+fn write(event: &Heard) -> SseEvent {
+    SseEvent::default().id(event.sequence.to_string()).event(&event.kind).data(&event.text)
 }

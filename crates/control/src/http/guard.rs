@@ -124,6 +124,7 @@ async fn admit(control: &Control, access: Access, request: Request) -> Result<(C
     let (mut parts, body) = request.into_parts();
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.to_string());
     let caller = auth::authenticate(control, &parts.headers, request_id).await?;
+    control.request_rates().count(&caller)?;
     if caller.session.is_some() && !parts.method.is_safe() {
         same_origin(&parts.headers, control.options().public_url.as_deref())?;
     }

@@ -16,7 +16,7 @@ pub(super) struct Answered(pub(super) Arc<ControlError>);
 impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
         let mut response = render(&self.to_problem());
-        if let Self::RateLimited { retry_after } = &self {
+        if let Self::RateLimited { retry_after } | Self::Limited { retry_after, .. } = &self {
             let seconds = HeaderValue::from(retry_after.as_secs().max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }

@@ -6,7 +6,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::header;
-use toolyard_types::api::system::Version;
+use toolyard_types::access::Action;
+use toolyard_types::api::system::{Readiness, Version};
 use utoipa_axum::routes;
 
 use super::extract::Json;
@@ -16,7 +17,10 @@ use crate::Control;
 const TAG: &str = "system";
 
 pub(super) fn routes() -> Routes {
-    Routes::new().guarded(Access::Public, routes!(get_version)).guarded(Access::Public, routes!(get_openapi))
+    Routes::new()
+        .guarded(Access::Public, routes!(get_version))
+        .guarded(Access::Public, routes!(get_openapi))
+        .guarded(Access::Action(Action::ToolboxRead), routes!(get_readiness))
 }
 
 /// Tell the version, the environment and how Toolyard runs here.
@@ -30,6 +34,13 @@ async fn get_version(State(control): State<Control>) -> Json<Version> {
         api: "v1".to_owned(),
         database: control.store().backend_name().to_owned(),
     })
+}
+
+/// Tell whether the replica that answers is ready, in three parts: the gateway serves, writes last, the control plane
+/// works.
+#[utoipa::path(get, path = "/api/v1/readiness", tag = TAG, responses((status = 200, body = Readiness)))]
+async fn get_readiness(State(control): State<Control>) -> Json<Readiness> {
+    Json(control.readiness())
 }
 
 /// Get this API's description (OpenAPI 3.1).

@@ -21,6 +21,7 @@ mod trim;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tracing::Instrument;
 
 use crate::fleet::{LoopStatus, locked};
 use crate::{Control, ControlError, Result};
@@ -96,9 +97,12 @@ async fn repeat(control: &Control, name: &'static str, period: Duration, step: S
         tokio::pin!(nudged);
         nudged.as_mut().enable();
         let began = tokio::time::Instant::now();
+        // Whatever a run logs tells which loop it was.
+        let run =
+            tokio::time::timeout(LONGEST_RUN, step(control)).instrument(tracing::info_span!("loop", loop.name = name));
         let ran = tokio::select! {
             () = control.stopping().cancelled() => return,
-            ran = tokio::time::timeout(LONGEST_RUN, step(control)) => ran,
+            ran = run => ran,
         };
         let wait = report(control, name, period, ran);
         let rest = coalesce.max((began.elapsed() * 2).min(LONGEST_REST));
@@ -121,20 +125,32 @@ fn report(
     ran: Result<Result<Pass>, tokio::time::error::Elapsed>,
 ) -> Duration {
     metrics::counter!("toolyard_loop_runs_total", "loop" => name).increment(1);
+    let mut as_a_whole = true;
     let pass = match ran {
-        Ok(Ok(pass)) => pass,
-        Ok(Err(error)) => {
-            let mut pass = Pass::default();
-            pass.failed(&error);
+        Ok(Ok(pass)) => {
+            as_a_whole = false;
             pass
         }
-        Err(_) => Pass { error: Some("it took too long and was given up".into()), ..Pass::default() },
+        Ok(Err(ControlError::Store(toolyard_store::StoreError::Stale))) => Pass::default(),
+        Ok(Err(error)) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, loop.name = name, "loop `{name}` failed");
+            Pass { error: Some(error.to_string()), ..Pass::default() }
+        }
+        Err(_) => {
+            let why = format!("it took longer than {} s and was given up", LONGEST_RUN.as_secs());
+            tracing::warn!(loop.name = name, "loop `{name}` failed: {why}");
+            Pass { error: Some(why), ..Pass::default() }
+        }
     };
     if pass.error.is_some() {
         metrics::counter!("toolyard_loop_errors_total", "loop" => name).increment(1);
     }
     let wait = pass.wait.map_or(period, |wait| wait.min(period));
-    let status = LoopStatus { at: control.clock().now(), changed: pass.changed, error: pass.error };
-    locked(&control.fleet().loops).insert(name, status);
+    let mut loops = locked(&control.fleet().loops);
+    let before = loops.get(name).map_or(0, |status| status.failed_runs);
+    let failed_runs = if as_a_whole && pass.error.is_some() { before.saturating_add(1) } else { 0 };
+    let status =
+        LoopStatus { at: control.clock().now(), changed: pass.changed, error: pass.error, failed_runs, period };
+    loops.insert(name, status);
     wait
 }

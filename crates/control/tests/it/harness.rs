@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
-use toolyard_control::{Bootstrap, Control, ControlOptions, SourceClient, VaultKeys};
+use toolyard_control::{Bootstrap, Control, ControlOptions, Limits, SourceClient, VaultKeys};
 pub(crate) use toolyard_store::testing::{Engine, TestDatabase};
 use toolyard_types::{Clock, Secret, Timestamp};
 use tower::ServiceExt;
@@ -206,6 +206,8 @@ async fn options(database: &TestDatabase, clock: Clock) -> ControlOptions {
         agent_certificate: Duration::from_secs(24 * 3600),
         toolbox_silence: Duration::from_secs(45),
         toolbox_replace_after: Duration::from_secs(300),
+        limits: Limits::default(),
+        snapshot_max_age: Duration::from_secs(300),
         shutdown: CancellationToken::new(),
     }
 }

@@ -9,7 +9,7 @@ use toolyard_types::api::identity::{
     ApiKey, AuditRecord, CreateApiKey, CreateMember, CreatedApiKey, Credential, Member, PutCredential, Session,
     UpdateMember, Why,
 };
-use toolyard_types::api::system::{Flag, FlagRule, Version};
+use toolyard_types::api::system::{Flag, FlagRule, Readiness, ReadinessPart, Version};
 use toolyard_types::{Name, Secret};
 
 use super::Global;
@@ -379,6 +379,19 @@ pub(crate) async fn why(context: &Context, args: WhyArgs) -> Result<(), Failure>
 }
 
 /// `toolyard version`.
+/// The three parts of being ready, and the loops that failed.
+pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
+    let readiness: Readiness = context.client.get("/readiness").await?;
+    let word = |part: &ReadinessPart| if part.ready { "ready" } else { "NOT READY" };
+    let line = |part: &ReadinessPart| format!("{} since {}: {}", word(part), part.since, part.message);
+    let parts = readiness.parts();
+    let mut fields: Vec<_> = parts.iter().map(|(name, part)| (*name, line(part))).collect();
+    let failed = readiness.loops.iter().filter_map(|one| Some((one, one.error.as_ref()?)));
+    fields.extend(failed.map(|(one, error)| ("loop", format!("`{}` failed at {}: {error}", one.name, one.at))));
+    output::print_fields(context.format, &json!(readiness), &fields);
+    Ok(())
+}
+
 pub(crate) async fn version(context: &Context) -> Result<(), Failure> {
     let server: Option<Version> = context.client.get("/version").await.ok();
     let program = env!("CARGO_PKG_VERSION");

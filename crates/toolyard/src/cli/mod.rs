@@ -137,6 +137,8 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Whether a Toolyard serves calls, keeps what is written, and works: the parts of being ready.
+    Status,
     /// The version of this program, and of the Toolyard it asks.
     Version,
     /// Hold one server process. Started by the agent, never by hand.
@@ -307,6 +309,7 @@ async fn ask(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Audit(args) => access::audit(context, args).await,
         Command::Why(args) => access::why(context, args).await,
         Command::Connect(args) => connect::run(context, args).await,
+        Command::Status => access::status(context).await,
         Command::Version => access::version(context).await,
         Command::Serve(_)
         | Command::Dtma(_)

@@ -40,11 +40,6 @@ pub(crate) fn insecure_settings(settings: &Settings) -> Vec<Insecure> {
         "catalog_private_sources",
         "must be false: sources could reach private networks",
     );
-    refuse(
-        settings.metrics_public && !settings.listen.ip().is_loopback(),
-        "metrics_public",
-        "must be false on a public listener",
-    );
     let weak_key = |key: &Secret| !strong_key(key.expose());
     refuse(
         settings.bootstrap_api_key.as_ref().is_some_and(weak_key),

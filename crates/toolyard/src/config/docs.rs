@@ -13,6 +13,8 @@ pub(crate) struct Field {
     pub name: String,
     /// `string`, `integer`, `boolean` or `array`.
     pub kind: String,
+    /// It may be absent; an empty text says so.
+    pub optional: bool,
     /// What it does.
     pub help: String,
     /// Its value is a secret.
@@ -55,6 +57,7 @@ fn field(name: &str, property: &Value, schema: &Value) -> Field {
     Field {
         name: name.to_owned(),
         kind: kind.to_owned(),
+        optional: shape["type"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "null")),
         help: property["description"].as_str().unwrap_or_default().replace('\n', " "),
         secret: property["x-secret"] == Value::Bool(true),
         range: (property["minimum"].as_i64(), property["maximum"].as_i64()),

@@ -141,9 +141,21 @@ struct Layers {
     warnings: Vec<String>,
 }
 
+/// Settings of earlier versions, and what there is instead. They are warned about, so that an upgrade starts.
+const RETIRED: [(&str, &str); 1] = [(
+    "metrics_public",
+    "metrics without a key are at `operations_listen`; `/metrics` of the public listener needs one",
+)];
+
+fn retired(name: &str, shown: &str) -> Option<String> {
+    let (_, instead) = RETIRED.iter().find(|(retired, _)| *retired == name)?;
+    Some(format!("{shown} has no effect any more: {instead}"))
+}
+
 #[derive(Clone, Copy)]
 enum Shape {
     Text,
+    OptionalText,
     Number,
     Bool,
     List,
@@ -163,6 +175,7 @@ impl Layers {
                     "integer" => Shape::Number,
                     "boolean" => Shape::Bool,
                     "array" => Shape::List,
+                    _ if field.optional => Shape::OptionalText,
                     _ => Shape::Text,
                 };
                 (field.name, shape)
@@ -174,8 +187,11 @@ impl Layers {
     fn add_table(&mut self, table: Map<String, Value>, path: &Path) {
         for (name, value) in table {
             if self.shapes.contains_key(&name) {
+                let absent = matches!(self.shapes[&name], Shape::OptionalText) && value.as_str() == Some("");
                 self.origins.insert(name.clone(), Origin::File(path.to_owned()));
-                self.values.insert(name, value);
+                self.values.insert(name, if absent { Value::Null } else { value });
+            } else if let Some(warning) = retired(&name, &format!("`{}`: setting `{name}`", path.display())) {
+                self.warnings.push(warning);
             } else {
                 let hint = self.suggestion(&name);
                 self.problems.push(format!("`{}`: there is no setting `{}`{hint}", path.display(), printable(&name)));
@@ -189,6 +205,8 @@ impl Layers {
             let name = name.to_ascii_lowercase();
             if self.shapes.contains_key(&name) {
                 self.set_text(&name, text, origin(variable), variable);
+            } else if let Some(warning) = retired(&name, variable) {
+                self.warnings.push(warning);
             } else if !CLIENT_VARIABLES.contains(&variable.as_str()) && !variable.starts_with("TOOLYARD_TEST_") {
                 let hint = self.suggestion(&name);
                 self.warnings.push(format!("unknown variable `{}`{hint}", printable(variable)));
@@ -198,12 +216,17 @@ impl Layers {
 
     fn set_text(&mut self, name: &str, text: &str, origin: Origin, shown: &str) {
         let Some(shape) = self.shapes.get(name) else {
+            if let Some(warning) = retired(name, shown) {
+                self.warnings.push(warning);
+                return;
+            }
             let hint = self.suggestion(name);
             self.problems.push(format!("{shown}: there is no setting `{}`{hint}", printable(name)));
             return;
         };
         let value = match shape {
-            Shape::Text => Some(Value::String(text.to_owned())),
+            Shape::OptionalText if text.is_empty() => Some(Value::Null),
+            Shape::Text | Shape::OptionalText => Some(Value::String(text.to_owned())),
             Shape::Number => text.trim().parse::<i64>().ok().map(Value::from),
             Shape::Bool => match text.trim() {
                 "true" | "1" | "yes" | "on" => Some(Value::Bool(true)),
@@ -290,6 +313,16 @@ mod tests {
         let loaded =
             load(&environment(&[("TOOLYARD_ENV", "production")]), dir.path(), &Overrides::default()).expect("valid");
         assert_eq!(loaded.settings.session_hours, 12);
+    }
+
+    #[test]
+    fn an_empty_text_takes_a_setting_away_and_a_retired_one_is_warned_about() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join("toolyard.toml"), "metrics_public = true\nproxy = \"\"").expect("a file");
+        let variables = environment(&[("TOOLYARD_ENV", "production"), ("TOOLYARD_OPERATIONS_LISTEN", "")]);
+        let loaded = load(&variables, dir.path(), &Overrides::default()).expect("valid");
+        assert_eq!((loaded.settings.operations_listen, loaded.settings.proxy), (None, None));
+        assert!(loaded.warnings.iter().any(|warning| warning.contains("operations_listen")), "{:?}", loaded.warnings);
     }
 
     #[test]

@@ -99,6 +99,12 @@ pub(crate) struct Settings {
     #[schemars(with = "String")]
     pub agent_listen: SocketAddr,
 
+    /// Address of the listener for operations: metrics of the whole process, readiness in detail. It asks for no key, so
+    /// only monitoring should reach it. Off when empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub operations_listen: Option<SocketAddr>,
+
     /// Host names that are Toolyard's own, besides that of `public_url`. A listener on loopback answers to these and to
     /// loopback names only, so that no web page reaches it by a name of its own (DNS rebinding); another one answers to
     /// any name while this is empty.
@@ -130,6 +136,31 @@ pub(crate) struct Settings {
     /// shown their certificate, are not counted.
     #[schemars(range(max = 1_000_000))]
     pub connections_per_peer: u32,
+
+    /// Streams of events open at once on this replica; 0 for any number, here and below.
+    #[schemars(range(max = 1_000_000))]
+    pub event_streams: u32,
+
+    /// Streams of events that one organization may have open at once.
+    #[schemars(range(max = 1_000_000))]
+    pub event_streams_per_organization: u32,
+
+    /// Streams of events that one key or member may have open at once.
+    #[schemars(range(max = 1_000_000))]
+    pub event_streams_per_principal: u32,
+
+    /// Requests to the API that one organization may send a second on average; ten seconds' worth may come at once.
+    #[schemars(range(max = 1_000_000))]
+    pub requests_per_second_per_organization: u32,
+
+    /// Requests to the API that one key or member may send a second on average.
+    #[schemars(range(max = 1_000_000))]
+    pub requests_per_second_per_principal: u32,
+
+    /// Refused changes of one key or member that get a line of their own in the audit log in a minute; what is more, or
+    /// the same again, is counted in one line.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub audit_refusals_per_minute: u32,
 
     /// Where agents reach `agent_listen`, as `host:port`, tried in this order; join tokens carry it. When empty: its own
     /// address, or this host's name and address when it listens on all of them.
@@ -273,7 +304,12 @@ pub(crate) struct Settings {
     #[schemars(range(min = 1, max = 3600))]
     pub orphan_grace_seconds: u32,
 
-    /// Seconds that requests under way get to finish at shutdown.
+    /// Seconds between the signal to stop, when readiness begins to fail, and the moment the listeners close: as long as
+    /// a load balancer may take to notice.
+    #[schemars(range(min = 0, max = 300))]
+    pub shutdown_delay_seconds: u32,
+
+    /// Seconds that requests under way get to finish after that; then calls are told `shutting_down`.
     #[schemars(range(min = 0, max = 600))]
     pub drain_seconds: u32,
 
@@ -284,9 +320,6 @@ pub(crate) struct Settings {
     /// Days that call records are kept.
     #[schemars(range(min = 1, max = 3650))]
     pub call_retention_days: u32,
-
-    /// Prometheus metrics are served at `/metrics` without a key to everyone who reaches the listener.
-    pub metrics_public: bool,
 }
 
 impl Settings {
@@ -298,6 +331,7 @@ impl Settings {
             data_dir: PathBuf::from(if hardened { "/var/lib/toolyard" } else { ".toolyard" }),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agent_listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            operations_listen: hardened.then(|| SocketAddr::from(([127, 0, 0, 1], 9464))),
             allowed_hosts: Vec::new(),
             trusted_proxies: LOOPBACK.map(|network| network.parse().expect("a network")).to_vec(),
             head_timeout_seconds: 30,
@@ -305,6 +339,12 @@ impl Settings {
             body_bytes_per_second: 4096,
             connections: 10_000,
             connections_per_peer: 1000,
+            event_streams: 1000,
+            event_streams_per_organization: 500,
+            event_streams_per_principal: 50,
+            requests_per_second_per_organization: 2000,
+            requests_per_second_per_principal: 500,
+            audit_refusals_per_minute: 20,
             agent_addresses: Vec::new(),
             dtma_listen: None,
             agent_certificate_seconds: 24 * 3600,
@@ -355,10 +395,10 @@ impl Settings {
             npm: "npm".into(),
             python: None,
             orphan_grace_seconds: 10,
-            drain_seconds: 10,
+            shutdown_delay_seconds: if hardened { 5 } else { 0 },
+            drain_seconds: 30,
             snapshot_max_age_seconds: 300,
             call_retention_days: 30,
-            metrics_public: !hardened,
         }
     }
 }

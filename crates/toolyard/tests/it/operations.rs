@@ -72,7 +72,9 @@ fn an_interrupt_right_after_readiness_ends_it_in_order() {
 
 #[test]
 fn health_readiness_version_metrics_and_the_api_description_are_served() {
-    let toolyard = Toolyard::start(Engine::Sqlite);
+    let operations = crate::harness::free_port();
+    let listen = format!("operations_listen=127.0.0.1:{operations}");
+    let toolyard = Toolyard::start_with(Engine::Sqlite, "127.0.0.1", &[&listen]);
     assert!(ureq(toolyard.port, "/healthz").expect("an answer").starts_with("HTTP/1.1 200"));
     let version = toolyard.json(&["version"]);
     assert_eq!(version["server"]["environment"], "development", "{version:#}");
@@ -81,9 +83,21 @@ fn health_readiness_version_metrics_and_the_api_description_are_served() {
     let description = ureq(toolyard.port, "/api/v1/openapi.json").expect("an answer");
     assert!(description.contains("\"openapi\":\"3.1"), "{}", &description[..300.min(description.len())]);
 
-    let answer = ureq(toolyard.port, "/metrics").expect("an answer");
+    for path in ["/readyz", "/readyz/gateway", "/readyz/writes", "/readyz/control-plane"] {
+        let answer = ureq(toolyard.port, path).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nready\n"), "{path}: {answer}");
+        let details = ureq(operations, path).expect("an answer");
+        assert!(details.contains("\"control_plane\""), "{path}: {details}");
+    }
+    let answer = ureq(operations, "/metrics").expect("an answer");
     let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
     promtool(body);
+    let output = std::process::Command::new("curl")
+        .args(["--silent", "--header", &format!("Authorization: Bearer {}", crate::harness::KEY)])
+        .arg(format!("http://127.0.0.1:{}/metrics", toolyard.port))
+        .output()
+        .expect("curl runs");
+    promtool(&String::from_utf8_lossy(&output.stdout));
     let missing = ureq(toolyard.port, "/no/such/page").expect("an answer");
     assert!(missing.contains("application/problem+json") && missing.contains("\"not_found\""), "{missing}");
 }

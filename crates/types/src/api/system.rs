@@ -18,6 +18,51 @@ pub struct Version {
     pub database: String,
 }
 
+/// `GET /api/v1/readiness`: whether the replica that answers is ready, in three parts that fail apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Readiness {
+    /// Calls are served: the gateway's picture of the control plane is fresh enough. It stays so for a while with the
+    /// database away.
+    pub gateway: ReadinessPart,
+    /// What is written lasts: a row was written and read back through another connection, a few seconds ago.
+    pub writes: ReadinessPart,
+    /// The loops that make servers what they should be run.
+    pub control_plane: ReadinessPart,
+    /// Those loops, and how the last run of each went.
+    pub loops: Vec<LoopState>,
+}
+
+impl Readiness {
+    /// The parts by name.
+    #[must_use]
+    pub fn parts(&self) -> [(&'static str, &ReadinessPart); 3] {
+        [("gateway", &self.gateway), ("writes", &self.writes), ("control_plane", &self.control_plane)]
+    }
+}
+
+/// One part of being ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReadinessPart {
+    /// Whether it is.
+    pub ready: bool,
+    /// What was found, for a person.
+    pub message: String,
+    /// Since when it is as it is, as far as this replica saw.
+    pub since: Timestamp,
+}
+
+/// How the last run of a loop went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LoopState {
+    /// Its name.
+    pub name: String,
+    /// When the run ended.
+    pub at: Timestamp,
+    /// Why it failed, if it did.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
 /// A feature flag as it applies to the asking organization.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Flag {

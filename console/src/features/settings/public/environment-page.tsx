@@ -1,10 +1,16 @@
-import { useSuspenseQuery } from '@tanstack/react-query'
-import { getVersion } from '@/api/generated/system'
+import { useQuery, useSuspenseQuery } from '@tanstack/react-query'
+import { getReadiness, getVersion, type ReadinessPart } from '@/api/generated/system'
 import { q } from '@/api/queries'
+import { may, useSession } from '@/api/session'
 import { t } from '@/lib/t'
 import { Card } from '@/ui/card'
 import { CodeBlock } from '@/ui/code-block'
 import { KeyValueList } from '@/ui/key-value-list'
+import { RelativeTime } from '@/ui/relative-time'
+import { Status } from '@/ui/status'
+
+/** How often it is looked whether this Toolyard is ready, while the page is open. */
+const LOOK_MS = 5_000
 
 const DATABASES: Record<string, string> = { sqlite: 'SQLite', postgres: 'PostgreSQL' }
 
@@ -34,6 +40,7 @@ export function EnvironmentPage() {
           ]}
         />
       </Card>
+      <Readiness />
       <Card
         title={t('Configuration')}
         description={t('It is set where Toolyard runs, by a file, by variables or by flags.')}
@@ -47,6 +54,37 @@ export function EnvironmentPage() {
           <CodeBlock code="toolyard config check" label={t('Command that checks the configuration')} />
         </div>
       </Card>
+    </div>
+  )
+}
+
+/** The parts of being ready, for those who may see what runs where. */
+function Readiness() {
+  const allowed = may(useSession(), 'toolbox:read')
+  const { data } = useQuery({ ...q(getReadiness, {}), enabled: allowed, refetchInterval: LOOK_MS })
+  if (data === undefined) return null
+  const failed = data.loops.filter((loop) => loop.error !== null && loop.error !== undefined)
+  return (
+    <Card title={t('Readiness')} description={t('Of the replica that answered; its parts fail apart.')}>
+      <KeyValueList
+        items={[
+          [t('Calls are served'), <Part key="gateway" part={data.gateway} />],
+          [t('Writes last'), <Part key="writes" part={data.writes} />],
+          [t('The control plane works'), <Part key="control_plane" part={data.control_plane} />],
+          ...failed.map((loop) => [t('Loop {name}', { name: loop.name }), loop.error] as const),
+        ]}
+      />
+    </Card>
+  )
+}
+
+function Part({ part }: { part: ReadinessPart }) {
+  return (
+    <div className="flex flex-col">
+      <Status kind={part.ready ? 'good' : 'bad'}>
+        {part.ready ? t('yes') : t('no')}, <RelativeTime at={part.since} />
+      </Status>
+      <span className="text-muted">{part.message}</span>
     </div>
   )
 }

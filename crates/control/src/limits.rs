@@ -1,0 +1,223 @@
+//! How much one principal and one organization may have at once or ask for in a time, so that none takes what the others
+//! need. In memory, per replica: what they protect is the replica's own processor and memory.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use toolyard_types::OrganizationId;
+use toolyard_types::access::{Actor, Principal};
+
+use crate::{ControlError, Result};
+
+/// The limits of a control plane; 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Streams of events open at once on this replica.
+    pub event_streams: u32,
+    /// Of one organization.
+    pub event_streams_per_organization: u32,
+    /// Of one key or one member.
+    pub event_streams_per_principal: u32,
+    /// Requests a second of one organization, as an average of ten seconds.
+    pub requests_per_second_per_organization: u32,
+    /// Of one key or one member.
+    pub requests_per_second_per_principal: u32,
+    /// Refused changes of one principal that get a line of their own in the audit log, in a minute; more are counted in
+    /// one line.
+    pub refusals_per_minute: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            event_streams: 1000,
+            event_streams_per_organization: 500,
+            event_streams_per_principal: 50,
+            requests_per_second_per_organization: 2000,
+            requests_per_second_per_principal: 500,
+            refusals_per_minute: 20,
+        }
+    }
+}
+
+/// Who is counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Everybody,
+    Organization(OrganizationId),
+    Principal(OrganizationId, Actor),
+}
+
+impl Who {
+    fn of(principal: &Principal) -> [Self; 3] {
+        let organization = principal.organization;
+        [Self::Everybody, Self::Organization(organization), Self::Principal(organization, principal.actor.clone())]
+    }
+
+    fn of_what(&self) -> &'static str {
+        match self {
+            Self::Everybody => "this replica",
+            Self::Organization(_) => "your organization",
+            Self::Principal(..) => "this key or member",
+        }
+    }
+}
+
+/// Things that are held for a while, such as streams of events.
+pub(crate) struct Shares {
+    /// Of everybody, of an organization, of a principal; 0 for any number.
+    most: [u32; 3],
+    taken: Mutex<HashMap<Who, u32>>,
+}
+
+/// One of them; given back when dropped.
+pub(crate) struct Share {
+    shares: Arc<Shares>,
+    of: [Who; 3],
+}
+
+impl Shares {
+    pub(crate) fn new(most: [u32; 3]) -> Arc<Self> {
+        Arc::new(Self { most, taken: Mutex::default() })
+    }
+
+    /// One more for this principal. `what` is the plural of what is held.
+    ///
+    /// # Errors
+    /// `rate_limited`, saying whose share is used up.
+    pub(crate) fn take(self: &Arc<Self>, principal: &Principal, what: &str) -> Result<Share> {
+        let of = Who::of(principal);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        for (who, most) in of.iter().zip(self.most) {
+            if most > 0 && taken.get(who).is_some_and(|count| *count >= most) {
+                let detail = format!("too many {what} are open: {} may have {most} at once", who.of_what());
+                return Err(ControlError::Limited { detail, retry_after: Duration::from_secs(5) });
+            }
+        }
+        for who in &of {
+            *taken.entry(who.clone()).or_default() += 1;
+        }
+        Ok(Share { shares: Arc::clone(self), of })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut taken = self.shares.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        for who in &self.of {
+            if let Some(count) = taken.get_mut(who) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.remove(who);
+                }
+            }
+        }
+    }
+}
+
+/// Rates are averages of this time: so much may come at once.
+const BURST: Duration = Duration::from_secs(10);
+/// How many are remembered; when full, those that have been quiet are forgotten first, then all.
+const REMEMBERED: usize = 10_000;
+
+/// Things that come and go, such as requests.
+pub(crate) struct Rates {
+    /// A second, of an organization and of a principal; 0 for any number.
+    most: [u32; 2],
+    buckets: Mutex<HashMap<Who, Bucket>>,
+}
+
+/// When what came so far would have been allowed to come, evenly spread.
+#[derive(Clone, Copy)]
+struct Bucket {
+    until: Instant,
+}
+
+impl Rates {
+    pub(crate) fn new(most: [u32; 2]) -> Self {
+        Self { most, buckets: Mutex::default() }
+    }
+
+    /// Counts one more of this principal.
+    ///
+    /// # Errors
+    /// `rate_limited` with the time to wait.
+    pub(crate) fn count(&self, principal: &Principal) -> Result<()> {
+        if self.most == [0, 0] {
+            return Ok(());
+        }
+        let [_, organization, own] = Who::of(principal);
+        let now = Instant::now();
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= REMEMBERED {
+            buckets.retain(|_, bucket| bucket.until > now);
+        }
+        if buckets.len() >= REMEMBERED {
+            buckets.clear();
+        }
+        // The own share first: who is over it does not use up that of the organization.
+        for (who, most) in [(own, self.most[1]), (organization, self.most[0])] {
+            let Some(each) = Duration::from_secs(1).checked_div(most) else { continue };
+            let of_what = who.of_what();
+            let bucket = buckets.entry(who).or_insert(Bucket { until: now });
+            let from = bucket.until.max(now);
+            if from.saturating_duration_since(now) + each > BURST {
+                let retry_after = (from + each).saturating_duration_since(now + BURST).max(Duration::from_secs(1));
+                let detail = format!("too many requests: {of_what} may send {most} a second");
+                return Err(ControlError::Limited { detail, retry_after });
+            }
+            bucket.until = from + each;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use toolyard_types::access::Role;
+    use toolyard_types::{ApiKeyId, Name};
+
+    fn principal(organization: OrganizationId) -> Principal {
+        Principal {
+            actor: Actor::ApiKey(ApiKeyId::generate()),
+            display: "a key".into(),
+            organization,
+            organization_name: Name::new("default").expect("a name"),
+            role: Role::Viewer,
+            scope: None,
+        }
+    }
+
+    #[test]
+    fn nobody_takes_the_shares_of_others() {
+        let shares = Shares::new([5, 4, 2]);
+        let (one, two) = (OrganizationId::generate(), OrganizationId::generate());
+        let (key, other, foreign) = (principal(one), principal(one), principal(two));
+        let mut held: Vec<_> = (0..2).map(|_| shares.take(&key, "streams").expect("a share")).collect();
+        assert!(shares.take(&key, "streams").is_err());
+        held.extend((0..2).map(|_| shares.take(&other, "streams").expect("a share")));
+        assert!(shares.take(&principal(one), "streams").is_err());
+        held.push(shares.take(&foreign, "streams").expect("a share"));
+        assert!(shares.take(&principal(two), "streams").is_err());
+        held.remove(0);
+        held.push(shares.take(&key, "streams").expect("one was given back"));
+        held.clear();
+        assert!(shares.taken.lock().expect("no panic").is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_fine_and_then_the_rate_holds_for_each_on_its_own() {
+        let rates = Rates::new([100, 10]);
+        let (key, other) = (principal(OrganizationId::generate()), principal(OrganizationId::generate()));
+        let allowed = |key: &Principal| (0..1000).filter(|_| rates.count(key).is_ok()).count();
+        assert_eq!(allowed(&key), 100);
+        assert_eq!(allowed(&other), 100);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(allowed(&key), 30);
+        assert!(matches!(rates.count(&key), Err(ControlError::Limited { .. })));
+    }
+}

@@ -1,0 +1,1 @@
+CREATE TABLE write_checks (name TEXT PRIMARY KEY, token TEXT NOT NULL, at BIGINT NOT NULL);
