@@ -92,7 +92,7 @@ impl Meters {
 
     /// What the calls of an organization came to.
     pub(crate) fn of(&self, organization: OrganizationId) -> OrganizationCalls {
-        self.organizations.get(&organization).map(|tally| tally.read()).unwrap_or_default()
+        self.organizations.get(&organization).map_or_else(|| Tally::default().read(), |tally| tally.read())
     }
 
     /// Forgets organizations for which `keep` says no.
