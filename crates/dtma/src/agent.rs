@@ -27,6 +27,7 @@ use crate::copies::{Copy, CopyOf, Key, LogPlace};
 use crate::desired::DesiredFile;
 use crate::docker::{ConnectError, Docker};
 use crate::engine::{Engine, EngineOptions, Running};
+use crate::grants::{GrantablePaths, Grants};
 use crate::instance::Instance;
 use crate::packages::{Clients, PackageClients, Runtimes, Store, platform};
 use crate::plan::{Action, Goal, Seen, View, plan};
@@ -63,6 +64,8 @@ pub struct AgentOptions {
     pub orphan_grace: Duration,
     /// How long a server may take to end after its input was closed, and again after SIGTERM.
     pub stop_wait: Duration,
+    /// Which paths of this host servers may be shown.
+    pub grantable_paths: GrantablePaths,
     /// User ids for servers, one each, when running as root.
     pub server_uids: RangeInclusive<u32>,
     /// The version reported to the control plane.
@@ -131,6 +134,8 @@ pub(crate) struct Context {
     pub(crate) stop_wait: Duration,
     /// Paths named by the environment that is passed on, such as a certificate bundle.
     pub(crate) shown_to_servers: Vec<PathBuf>,
+    /// The paths of this host that may be granted.
+    pub(crate) grants: Grants,
     enforcement: BTreeMap<String, Enforcement>,
     clients: PackageClients,
     uids: Mutex<Uids>,
@@ -323,7 +328,7 @@ async fn find_running(data_dir: &Path) -> Vec<FoundServer> {
 async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, DesiredFile), StartError> {
     let data_dir = &options.data_dir;
     let unusable = |source| StartError::DataDir { path: data_dir.clone(), source };
-    let Found { engine, clients, runtimes, enforcement } = match &options.engine {
+    let Found { engine, clients, runtimes, mut enforcement } = match &options.engine {
         EngineOptions::Process => find_processes(options).await?,
         EngineOptions::Docker(docker) => {
             let docker = Docker::connect(docker, options).await.map_err(StartError::Engine)?;
@@ -338,6 +343,10 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
             }
         }
     };
+    let file = DesiredFile::open(data_dir).map_err(unusable)?;
+    let desired = file.load();
+    let grants = Grants::open(&options.grantable_paths, data_dir, desired.as_ref()).map_err(unusable)?;
+    enforcement.insert("path_grants".into(), grants.enforcement());
     let report = ToolboxReport {
         engine: if matches!(engine, Engine::Process) { "process".into() } else { "docker".into() },
         platform: platform(),
@@ -346,7 +355,6 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         capacity: None,
     };
     let store = Store::open(data_dir.join("packages"), clients, runtimes).map_err(unusable)?;
-    let file = DesiredFile::open(data_dir).map_err(unusable)?;
     let mut uids = Uids::open(data_dir.join("uids.json"), options.server_uids.clone());
     let copies = noted_copies(data_dir);
     copies.iter().filter_map(|(id, copy)| Some((*id, copy.uid?))).for_each(|(id, uid)| uids.keep_copy(id, uid));
@@ -359,13 +367,14 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         orphan_grace: options.orphan_grace,
         stop_wait: options.stop_wait,
         shown_to_servers: paths_for_servers(&options.clients),
+        grants,
         enforcement,
         clients: options.clients.clone(),
         uids: Mutex::new(uids),
         revisions: Revisions::open(data_dir),
         copies: Mutex::new(copies),
         hurry: CancellationToken::new(),
-        desired: watch::Sender::new(file.load().map(Arc::new)),
+        desired: watch::Sender::new(desired.map(Arc::new)),
         is_current: AtomicBool::new(false),
     };
     Ok((context, report, file))

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_mcp::stdio::{Connection, Options};
 use toolyard_types::agent::{DesiredInstance, Failure};
-use toolyard_types::spec::{Lock, PathGrant, RevisionSpec, Runtime, Value};
+use toolyard_types::spec::{Lock, Runtime, Value};
 use toolyard_types::state::Reason;
 use toolyard_types::{CredentialId, InstanceId, Secret, ServerId};
 
@@ -228,22 +228,6 @@ impl Context {
         desired.keep_volumes.as_ref().is_none_or(|kept| kept.contains(&server))
             || desired.instances.iter().any(|instance| instance.server == server)
     }
-}
-
-/// The host paths a server may use, and whether it may write there.
-///
-/// # Errors
-/// When one is not on this host.
-pub(crate) fn granted(spec: &RevisionSpec) -> Result<Vec<(PathBuf, bool)>, Failure> {
-    let grant = |grant: &PathGrant| {
-        let path = PathBuf::from(&grant.path);
-        if path.is_absolute() && path.exists() {
-            return Ok((path, grant.writable));
-        }
-        let message = format!("path `{}` is not on this host", toolyard_types::name::printable(&grant.path));
-        Err(failure(Reason::ConfigInvalid, message))
-    };
-    spec.paths.iter().map(grant).collect()
 }
 
 /// A value with its secrets in it.

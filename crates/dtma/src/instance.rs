@@ -432,6 +432,10 @@ impl Instance {
         self.known_era = Some(handshake.era);
         self.was_ready = true;
         let now = self.context.clock.now();
+        let remark = self.context.grants.remark(&self.desired);
+        if !remark.is_empty() {
+            tracing::warn!(instance.id = %self.desired.id, server.name = %self.desired.server_name, "{remark}");
+        }
         self.slot.update(|state| {
             state.connection = Some(connection.clone());
             state.observed.ready_since = Some(ready_since);
@@ -448,7 +452,7 @@ impl Instance {
             state.observed.failures = 0;
             // One that was taken over has been ready since it first answered.
             let since = if state.observed.status.phase == Phase::Pending { ready_since } else { now };
-            state.enter(Status::new(Phase::Ready, Reason::Answered, "", since));
+            state.enter(Status::new(Phase::Ready, Reason::Answered, remark, since));
         });
     }
 
@@ -474,7 +478,10 @@ impl Instance {
         }
         match verdict {
             Some(false) => self.set(Phase::Degraded, Reason::ProbeFailed, "it stopped answering"),
-            Some(true) => self.set(Phase::Ready, Reason::Answered, ""),
+            Some(true) => {
+                let remark = self.context.grants.remark(&self.desired);
+                self.set(Phase::Ready, Reason::Answered, &remark);
+            }
             None => {}
         }
     }

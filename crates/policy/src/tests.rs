@@ -39,6 +39,7 @@ fn the_table_of_roles_and_actions_is_as_reviewed() {
     catalog:manage       yes       yes       -         -         -
     server:read          yes       yes       yes       yes       yes
     server:deploy        yes       yes       yes       yes       -
+    server:grant_path    yes       yes       yes       -         -
     server:operate       yes       yes       yes       yes       -
     server:delete        yes       yes       yes       yes       -
     server:logs          yes       yes       yes       yes       -

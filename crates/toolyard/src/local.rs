@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toolyard_dtma::{AgentOptions, DockerOptions, EngineOptions, PackageClients};
+use toolyard_dtma::{AgentOptions, DockerOptions, EngineOptions, GrantablePaths, PackageClients};
 use toolyard_link::Channel;
 use toolyard_types::Clock;
 
@@ -17,7 +17,7 @@ const SERVER_UIDS: u32 = 65_536;
 /// The options of an agent on this machine.
 ///
 /// # Errors
-/// When this program's own file cannot be found.
+/// When this program's own file cannot be found, or a setting cannot be used.
 pub(crate) fn agent_options(
     settings: &Settings,
     environment: &BTreeMap<String, String>,
@@ -34,10 +34,38 @@ pub(crate) fn agent_options(
         clients: package_clients(settings, environment),
         orphan_grace: Duration::from_secs(settings.orphan_grace_seconds.into()),
         stop_wait: AgentOptions::DEFAULT_STOP_WAIT,
+        grantable_paths: grantable_paths(settings, environment)?,
         server_uids: settings.server_uid_base..=settings.server_uid_base.saturating_add(SERVER_UIDS - 1),
         version: env!("CARGO_PKG_VERSION").into(),
         clock: Clock::system(),
     })
+}
+
+/// What servers may be shown of this host. The directory Toolyard was started in may hold its configuration.
+fn grantable_paths(settings: &Settings, environment: &BTreeMap<String, String>) -> Result<GrantablePaths, String> {
+    let home = environment.get("HOME").filter(|home| home.starts_with('/')).map(|home| home.trim_end_matches('/'));
+    let mut roots = Vec::new();
+    for written in &settings.grantable_paths {
+        let root = match (written.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')), home) {
+            (None, _) => written.clone(),
+            (Some(rest), Some(home)) => format!("{home}{rest}"),
+            (Some(_), None) => continue,
+        };
+        match GrantablePaths::check_root(&root) {
+            Ok(()) => roots.push(root),
+            // Where the home directory is `/` there is none to speak of.
+            Err(_) if written.starts_with('~') => {}
+            Err(why) => {
+                let shown = toolyard_types::name::printable(written);
+                return Err(format!("setting `grantable_paths`: `{shown}` {why}"));
+            }
+        }
+    }
+    let mut own = vec![settings.data_dir.clone()];
+    own.extend(["toolyard.toml", ".env"].map(PathBuf::from));
+    let here = std::env::current_dir().map_err(|error| format!("cannot find the current directory: {error}"))?;
+    let own = own.into_iter().map(|path| here.join(path)).filter(|path| path.exists()).collect();
+    Ok(GrantablePaths { roots, own })
 }
 
 pub(crate) fn engine_options(settings: &Settings, environment: &BTreeMap<String, String>) -> EngineOptions {
@@ -66,5 +94,30 @@ fn package_clients(settings: &Settings, environment: &BTreeMap<String, String>) 
         uv: "uv".into(),
         environment: net::client_environment(settings, environment),
         for_servers: settings.server_environment.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Environment;
+
+    #[test]
+    fn the_home_directory_is_grantable_in_development_and_nothing_in_production() {
+        let environment = BTreeMap::from([("HOME".to_owned(), "/home/me/".to_owned())]);
+        let roots = |settings: &Settings, environment| grantable_paths(settings, environment).expect("good").roots;
+        let development = Settings::defaults(Environment::Development);
+        assert_eq!(roots(&development, &environment), ["/home/me/*"]);
+        for home in ["/", "", "relative", "/etc"] {
+            let environment = BTreeMap::from([("HOME".to_owned(), home.to_owned())]);
+            assert_eq!(roots(&development, &environment), Vec::<String>::new(), "{home}");
+        }
+        let mut production = Settings::defaults(Environment::Production);
+        assert_eq!(roots(&production, &environment), Vec::<String>::new());
+        for bad in ["/", "/etc", "srv", "/srv/../etc", "/*", "/proc/1/*"] {
+            production.grantable_paths = vec![bad.to_owned()];
+            let error = grantable_paths(&production, &environment).expect_err(bad);
+            assert!(error.starts_with("setting `grantable_paths`: `"), "{error}");
+        }
     }
 }

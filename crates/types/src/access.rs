@@ -91,6 +91,7 @@ actions! {
     CatalogManage "catalog:manage" "Add, change and sync catalog sources.";
     ServerRead "server:read" "See servers, revisions, rollouts and instances.";
     ServerDeploy "server:deploy" "Create, update, roll back and clone servers.";
+    ServerGrantPath "server:grant_path" "Let a server see paths of its toolbox's host.";
     ServerOperate "server:operate" "Start, stop and restart servers; cancel rollouts.";
     ServerDelete "server:delete" "Delete servers.";
     ServerLogs "server:logs" "Read server logs.";

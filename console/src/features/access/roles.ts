@@ -49,6 +49,7 @@ export function actionHint(action: Action): string {
     'catalog:manage': t('Add, change and sync catalog sources'),
     'server:read': t('See servers, revisions, rollouts and instances'),
     'server:deploy': t('Create, update, roll back and clone servers'),
+    'server:grant_path': t('Let a server see paths of its toolbox’s host'),
     'server:operate': t('Start, stop and restart servers, cancel rollouts'),
     'server:delete': t('Delete servers'),
     'server:logs': t('Read logs of servers'),

@@ -1,5 +1,6 @@
 import { Plus, Trash2 } from 'lucide-react'
 import type { ReactNode } from 'react'
+import { useDenied } from '@/api/session'
 import { t } from '@/lib/t'
 import { Button, IconButton } from '@/ui/button'
 import { Combobox } from '@/ui/combobox'
@@ -17,6 +18,7 @@ function Rows<Row extends { id: string }>({
   onRemove,
   error,
   add,
+  addDenied,
   onAdd,
   hint,
   rowClassName = 'flex flex-wrap items-start gap-x-3 gap-y-2',
@@ -32,6 +34,8 @@ function Rows<Row extends { id: string }>({
   error?: string | undefined
   /** The text of the button that adds a row. */
   add: string
+  /** Why none can be added. */
+  addDenied?: string | undefined
   onAdd: (id: string) => void
   hint: string
   rowClassName?: string
@@ -61,7 +65,7 @@ function Rows<Row extends { id: string }>({
         ))}
         {error !== undefined && <p className="text-sm text-bad">{error}</p>}
         <div>
-          <Button size="small" icon={Plus} onClick={() => onAdd(rowId())}>
+          <Button size="small" icon={Plus} disabledReason={addDenied} onClick={() => onAdd(rowId())}>
             {add}
           </Button>
           <p className="mt-1.5 text-sm text-muted">{hint}</p>
@@ -196,6 +200,7 @@ export function Volumes<Values extends SettingsValues>({ form }: { form: Setting
 /** Files of the toolbox's host that the server may see. */
 export function Paths<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
   const { paths } = form.values
+  const denied = useDenied('server:grant_path')
   const set = (next: SettingsValues['paths'], id: string) =>
     // as: every form with settings takes a part of the settings.
     form.set({ paths: next } as Partial<Values>, [`paths.${id}`, ...(id === '' ? [] : ['paths'])])
@@ -207,8 +212,11 @@ export function Paths<Values extends SettingsValues>({ form }: { form: SettingsF
       onRemove={(rest, row) => set(rest, row.id)}
       error={form.errorAt('paths')}
       add={t('Add a path')}
+      addDenied={denied}
       onAdd={(id) => set([...paths, { id, path: '', writable: false }], '')}
-      hint={t('A server sees only its package, its own directory, and these paths.')}
+      hint={t(
+        'A server sees only its package, its own directory, and these paths, as far as the toolbox grants them.',
+      )}
     >
       {(row, change) => (
         <>

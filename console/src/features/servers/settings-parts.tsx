@@ -1,5 +1,5 @@
 import { useQuery } from '@tanstack/react-query'
-import { KeyRound } from 'lucide-react'
+import { KeyRound, type LucideIcon } from 'lucide-react'
 import type { ReactNode } from 'react'
 import { listCredentials } from '@/api/generated/credentials'
 import { q } from '@/api/queries'
@@ -21,14 +21,22 @@ export function useCredentialNames(): string[] {
 }
 
 /** Beside a field's label: another way to give its value. */
-export function AsideButton({ onClick, children }: { onClick: () => void; children: ReactNode }) {
+export function AsideButton({
+  onClick,
+  icon: Icon = KeyRound,
+  children,
+}: {
+  onClick: () => void
+  icon?: LucideIcon
+  children: ReactNode
+}) {
   return (
     <button
       type="button"
       onClick={onClick}
       className="inline-flex min-h-6 items-center gap-1 rounded text-sm text-accent underline-offset-2 hover:underline"
     >
-      <KeyRound aria-hidden="true" className="size-3.5" />
+      <Icon aria-hidden="true" className="size-3.5" />
       {children}
     </button>
   )

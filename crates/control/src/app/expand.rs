@@ -465,8 +465,20 @@ impl Expansion<'_> {
         }
         match self.wish.inputs.get(key) {
             Some(Given::Credential(id)) => Some(Value::credential(*id)),
-            Some(Given::Text(text)) => Some(Value::text(self.checked(key, input, text))),
+            Some(Given::Text(text)) => {
+                self.grant(input, text);
+                Some(Value::text(self.checked(key, input, text)))
+            }
             None => match &input.default {
+                Some(default) if needed && self.suggests_path(input, default) => {
+                    let suggested = printable(default);
+                    let message = format!(
+                        "is a path of the toolbox's host, which only you can let the server see; the entry suggests \
+                         `{suggested}`: give it, or another one"
+                    );
+                    self.error(format!("inputs.{}", printable(key)), message);
+                    None
+                }
                 Some(default) => Some(Value::text(self.checked(key, input, default))),
                 None => {
                     if needed && input.is_secret {
@@ -493,10 +505,22 @@ impl Expansion<'_> {
         match input.format.as_deref() {
             Some("number") if !text.parse::<f64>().is_ok_and(f64::is_finite) => self.error(at, "is not a number"),
             Some("boolean") if !matches!(text, "true" | "false") => self.error(at, "must be `true` or `false`"),
-            Some("filepath") => self.paths.push(PathGrant { path: text.to_owned(), writable: false }),
             _ => {}
         }
         text.to_owned()
+    }
+
+    /// Lets the server see the path that somebody gave. What an entry says is never enough.
+    fn grant(&mut self, input: &Input, text: &str) {
+        if input.format.as_deref() == Some("filepath") {
+            self.paths.push(PathGrant { path: text.to_owned(), writable: false });
+        }
+    }
+
+    /// Whether a default is a path of the host. In an image it may well be one of the image.
+    fn suggests_path(&self, input: &Input, default: &str) -> bool {
+        let in_image = matches!(&self.wish.chosen, Chosen::Package(package) if package.registry_type == "oci");
+        input.format.as_deref() == Some("filepath") && default.starts_with('/') && !in_image
     }
 
     /// A fixed text with `{name}` replaced by declared variables; `None` when one has no value.
@@ -567,7 +591,11 @@ impl Expansion<'_> {
         };
         // A repeated argument is given one value a line: no other separator is safe in paths and texts.
         let lines = given.lines().filter(|line| !line.is_empty()).take(MAX_ITEMS);
-        lines.map(|line| Value::text(self.checked(key, &argument.input, line))).collect()
+        let value = |line: &str| {
+            self.grant(&argument.input, line);
+            Value::text(self.checked(key, &argument.input, line))
+        };
+        lines.map(value).collect()
     }
 
     fn remote(&mut self, remote: &Transport) -> Runtime {
@@ -742,6 +770,32 @@ mod tests {
         assert_eq!(spec.paths.iter().map(|grant| grant.path.as_str()).collect::<Vec<_>>(), ["/srv/a", "/srv/b"]);
         wish.inputs.insert("directory".into(), Given::Text("/srv/../etc".into()));
         assert_eq!(fields(&expand(&wish).unwrap_err()), ["paths"]);
+    }
+
+    #[test]
+    fn only_a_path_that_somebody_gave_is_granted() {
+        let input = |required: bool, default: &str| {
+            npm(json!({"packageArguments": [
+                {"type": "named", "name": "--dir", "format": "filepath", "default": default, "isRequired": required},
+                {"type": "named", "name": "--fixed", "format": "filepath", "value": "/etc"},
+                {"type": "named", "name": "--choice", "format": "filepath", "default": "/a", "choices": ["/a", "/b"]},
+                {"type": "named", "name": "--made", "value": "{x}", "variables": {"x": {"format": "filepath", "default": "/y"}}},
+            ]}))
+        };
+        let granted = |wish: &Wish| expand(wish).unwrap().paths.into_iter().map(|it| it.path).collect::<Vec<_>>();
+        let mut wish = input(false, "/srv/data");
+        assert_eq!(granted(&wish), Vec::<String>::new());
+        assert_eq!(arguments(&wish)[..2], ["--dir", "/srv/data"]);
+        assert_eq!(fields(&expand(&input(true, "/srv/data")).unwrap_err()), ["inputs.--dir"]);
+        assert_eq!(granted(&input(true, "data")), Vec::<String>::new());
+        for (key, path) in [("--dir", "/srv/data"), ("--choice", "/b"), ("x", "/y")] {
+            wish.inputs.insert(key.into(), Given::Text(path.into()));
+        }
+        assert_eq!(granted(&wish), ["/srv/data", "/b", "/y"]);
+        let image = document(json!({"name": "a/b", "packages": [{"registryType": "oci", "identifier": "host/image:1",
+            "environmentVariables": [{"name": "DB", "format": "filepath", "default": "/app/db", "isRequired": true}]}]}));
+        let wish = Wish::new(None, None, choose(&image, None).unwrap());
+        assert_eq!(granted(&wish), Vec::<String>::new());
     }
 
     #[test]

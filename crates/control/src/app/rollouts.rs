@@ -11,7 +11,7 @@ use toolyard_types::{Name, RevisionId, RolloutId};
 
 use super::audit;
 use super::server_view::Views;
-use super::servers::{self, locked, server_changed, unknown};
+use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
 use crate::reconcile::steps::{
     aim, back_to_previous, changed, dismiss, end_rollout, promote, settle, wish as ask_instances,
 };
@@ -217,10 +217,12 @@ pub(crate) async fn rollback(
     if target.id != current.id || server.target_revision != current.id {
         // Whoever asks for an earlier revision knows that it may list less.
         let manner = Manner { accept_lost_tools: true, ..Manner::default() };
+        let granted = may_grant(control, caller, name, &target.spec, &current.spec.paths)?;
         if !undo(&mut tx, &mut server, &target, caller).await? {
             point_to(&mut tx, &mut server, &target, manner).await?;
         }
-        let detail = json!({ "from": current.number, "to": target.number });
+        let mut detail = json!({ "from": current.number, "to": target.number });
+        note_granted(&mut detail, &granted);
         audit(&mut tx, caller, "server.rollback", format!("server/{name}"), detail).await?;
         tx.commit().await?;
     }

@@ -10,7 +10,7 @@ use toolyard_types::access::Action;
 use toolyard_types::api::servers::{CloneServer, CreateServer, Revision, Server, ServerSettings, UpdateServer};
 use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
-use toolyard_types::spec::{EntryVersion, RevisionSpec, Runtime, Strategy};
+use toolyard_types::spec::{EntryVersion, PathGrant, RevisionSpec, Runtime, Strategy};
 use toolyard_types::{
     Code, CredentialId, InstanceId, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
 };
@@ -47,6 +47,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     let secrets = merge(&mut wish, request.settings, &bindings)?;
     let spec = expand(&wish)?;
     terms.check(&spec)?;
+    let granted = may_grant(control, caller, &name, &spec, &[])?;
     drop(tx);
 
     tx = control.store().org(caller.organization).await?;
@@ -60,10 +61,35 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     tx.insert_revision(&revision).await?;
     tx.update_server(&mut server).await?;
     let starts = request.start.unwrap_or(true);
-    let detail = json!({ "kind": server.kind });
+    let mut detail = json!({ "kind": server.kind });
+    note_granted(&mut detail, &granted);
     finish_creation(&mut tx, caller, &mut server, starts, "server.create", detail).await?;
     tx.commit().await?;
     get(control, caller, &server.name).await
+}
+
+/// The paths of its host that a spec lets a server see, beyond those that were granted `before`: whoever may deploy
+/// servers may not grant them for that alone.
+pub(super) fn may_grant(
+    control: &Control,
+    caller: &Caller,
+    name: &Name,
+    spec: &RevisionSpec,
+    before: &[PathGrant],
+) -> Result<Vec<PathGrant>> {
+    let had = |grant: &PathGrant| before.iter().any(|it| it.path == grant.path && it.writable >= grant.writable);
+    let granted: Vec<_> = spec.paths.iter().filter(|grant| !had(grant)).cloned().collect();
+    if !granted.is_empty() {
+        allow(control, caller, Action::ServerGrantPath, &Resource::Server(name.clone()))?;
+    }
+    Ok(granted)
+}
+
+/// For the audit log.
+pub(super) fn note_granted(detail: &mut serde_json::Value, granted: &[PathGrant]) {
+    if !granted.is_empty() {
+        detail["granted_paths"] = json!(granted);
+    }
 }
 
 async fn finish_creation(
@@ -492,6 +518,7 @@ pub(crate) async fn update(
     let secrets = merge(&mut wish, request.settings, &bindings)?;
     let spec = expand(&wish)?;
     terms.check(&spec)?;
+    let granted = may_grant(control, caller, name, &spec, &base.spec.paths)?;
     if secrets.is_empty() && spec == base.spec && terms == Terms::of(&row) && place.is_none() {
         return get(control, caller, name).await;
     }
@@ -506,6 +533,7 @@ pub(crate) async fn update(
     let now = tx.now();
     terms.write(&mut server, now);
     let mut detail = json!({});
+    note_granted(&mut detail, &granted);
     let from_place = places::change(&place_asked, &mut server, &base.spec)?;
     if from_place.is_some() {
         detail["toolbox"] = json!(request.toolbox);
@@ -584,6 +612,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     let origin = locked(&tx, name).await?;
     let base = tx.revision(origin.target_revision).await?.ok_or_else(|| unknown(name))?;
     let wish: Wish = serde_json::from_str(&base.inputs).map_err(ControlError::internal("reading a revision"))?;
+    let granted = may_grant(control, caller, &request.name, &base.spec, &[])?;
     take_name(&tx, &request.name).await?;
     let mut server = new_server(&tx, request.name, &base.spec, origin.toolbox, Terms::of(&origin));
     server.toolbox_labels = origin.toolbox_labels.clone();
@@ -593,7 +622,9 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     tx.insert_revision(&revision).await?;
     server.target_revision = revision.id;
     tx.update_server(&mut server).await?;
-    finish_creation(&mut tx, caller, &mut server, origin.enabled, "server.clone", json!({ "of": name })).await?;
+    let mut detail = json!({ "of": name });
+    note_granted(&mut detail, &granted);
+    finish_creation(&mut tx, caller, &mut server, origin.enabled, "server.clone", detail).await?;
     tx.commit().await?;
     get(control, caller, &server.name).await
 }

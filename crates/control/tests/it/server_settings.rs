@@ -99,4 +99,34 @@ both_engines! {
         assert!(theirs.body["credentials"]["BRAVE_API_KEY"]["id"].is_string());
         t.get("/api/v1/servers/nothing/settings").await.expect(404);
     }
+
+    async fn who_may_only_deploy_lets_no_server_see_paths_of_a_host(engine) {
+        let t = TestControl::start(engine).await;
+        let key = t.post("/api/v1/keys", json!({ "name": "dev", "role": "developer" })).await.expect(201);
+        let key = key.body["key"].as_str().unwrap().to_owned();
+        let narrow = json!({ "name": "narrow", "role": "operator", "scope": { "actions": ["server:deploy", "server:read"] } });
+        let narrow = t.post("/api/v1/keys", narrow).await.expect(201).body["key"].as_str().unwrap().to_owned();
+        let body = |name: &str, paths: Value| json!({ "name": name, "entry": TIME, "start": false, "paths": paths });
+        let read = json!([{ "path": "/srv/data" }]);
+        let write = json!([{ "path": "/srv/data", "writable": true }]);
+        for key in [&key, &narrow] {
+            let refused = t.ask_as(key, Method::POST, "/api/v1/servers", Some(body("one", read.clone()))).await.expect(403);
+            assert!(refused.text.contains("server:grant_path"), "{}", refused.text);
+        }
+        t.post("/api/v1/servers", body("one", read.clone())).await.expect(201);
+        let change = |body: Value| t.ask_as(&key, Method::PATCH, "/api/v1/servers/one", Some(body));
+        // What was granted stays granted, whoever changes something else.
+        change(json!({ "environment": { "LEVEL": "debug" } })).await.expect(202);
+        change(json!({ "paths": write })).await.expect(403);
+        change(json!({ "paths": [{ "path": "/srv/other" }] })).await.expect(403);
+        let copy = Some(json!({ "name": "two" }));
+        t.ask_as(&key, Method::POST, "/api/v1/servers/one/clone", copy.clone()).await.expect(403);
+        change(json!({ "paths": [] })).await.expect(202);
+        let back = Some(json!({ "revision": 1 }));
+        t.ask_as(&key, Method::POST, "/api/v1/servers/one/rollback", back.clone()).await.expect(403);
+        t.ask_as(&key, Method::POST, "/api/v1/servers/one/clone", copy).await.expect(201);
+        t.post("/api/v1/servers/one/rollback", back.unwrap()).await.expect(202);
+        let audit = t.get("/api/v1/audit?limit=50").await.expect(200).text;
+        assert!(audit.contains(r#""granted_paths":[{"path":"/srv/data","writable":false}]"#), "{audit}");
+    }
 }

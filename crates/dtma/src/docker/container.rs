@@ -14,7 +14,8 @@ use super::{
     existing, mount, volumes,
 };
 use crate::agent::Context;
-use crate::engine::{granted, render};
+use crate::engine::render;
+use crate::grants::Granted;
 use crate::packages::{Prepared, failure};
 
 /// Where a server may write, beside what it was granted; gone when it ends. Its size counts as its memory.
@@ -54,7 +55,10 @@ pub(super) fn plan(
     let environment = environment(context, package, prepared, hosts.is_some(), secrets)?;
     let arguments =
         package.arguments.iter().map(|argument| render(argument, secrets)).collect::<Result<Vec<_>, _>>()?;
-    let user = match &image.user {
+    let granted = context.grants.of(desired)?;
+    // A user or group that an image names is one of the host's too: with paths of the host, it could be the one that
+    // a socket or a file there belongs to.
+    let user = match image.user.as_ref().filter(|_| granted.is_empty()) {
         Some(user) => user.clone(),
         None if docker.is_rootless() => ROOTLESS_USER.to_owned(),
         None => {
@@ -74,7 +78,7 @@ pub(super) fn plan(
         stdin_once: Some(false),
         tty: Some(false),
         labels: Some(labels(docker, desired)),
-        host_config: Some(host_config(docker, context, desired, prepared)?),
+        host_config: Some(host_config(docker, context, desired, prepared, &granted)?),
         ..Default::default()
     };
     let mut argv: Vec<Secret> = prepared.argv.iter().map(|part| Secret::new(part.to_string_lossy())).collect();
@@ -132,12 +136,13 @@ fn host_config(
     context: &Context,
     desired: &DesiredInstance,
     prepared: &Prepared,
+    granted: &[Granted],
 ) -> Result<HostConfig, Failure> {
     let spec = &desired.spec;
     let memory = i64::try_from(spec.limits.memory_bytes).unwrap_or(i64::MAX);
     let mut mounts: Vec<_> = prepared.read_only.iter().map(|path| mount(path, true)).collect();
     mounts.extend(existing(context.shown_to_servers.iter().cloned()).iter().map(|path| mount(path, true)));
-    mounts.extend(granted(spec)?.iter().map(|(path, may_write)| mount(path, !may_write)));
+    mounts.extend(granted.iter().map(|it| super::mount_at(&it.source, &it.path, !it.writable)));
     mounts.extend(volumes::mounts(docker, desired)?);
     // A place cannot be both.
     let kept = |path: &str| spec.volumes.iter().any(|volume| volume.path == path);

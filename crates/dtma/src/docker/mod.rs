@@ -455,13 +455,17 @@ struct Handed {
     argv: Vec<Secret>,
 }
 
-/// Paths below which nothing of the host is shown.
+/// A path of this host, at its own place.
 fn mount(path: &Path, read_only: bool) -> bollard::models::Mount {
-    let text = path.to_string_lossy().into_owned();
+    mount_at(path, path, read_only)
+}
+
+/// A path of this host, at `target`.
+fn mount_at(source: &Path, target: &Path, read_only: bool) -> bollard::models::Mount {
     bollard::models::Mount {
         typ: Some(bollard::models::MountType::BIND),
-        source: Some(text.clone()),
-        target: Some(text),
+        source: Some(source.to_string_lossy().into_owned()),
+        target: Some(target.to_string_lossy().into_owned()),
         read_only: Some(read_only),
         ..Default::default()
     }

@@ -6,6 +6,8 @@ pub(crate) mod launch;
 pub(crate) mod log;
 pub(crate) mod order;
 #[cfg(target_os = "linux")]
+mod mounts;
+#[cfg(target_os = "linux")]
 mod sandbox;
 pub mod supervise;
 mod tree;

@@ -11,7 +11,7 @@ use toolyard_types::{CredentialId, Secret};
 
 use super::wire::{Isolation, StartOrder};
 use crate::agent::Context;
-use crate::engine::{granted, render};
+use crate::engine::render;
 use crate::packages::{Prepared, failure};
 
 /// How to run one server as a process of this host.
@@ -62,12 +62,9 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
     };
     let mut read_only = prepared.read_only.clone();
     read_only.extend(context.shown_to_servers.iter().cloned());
-    let mut writable = Vec::new();
-    for (path, may_write) in granted(&desired.spec)? {
-        if may_write { &mut writable } else { &mut read_only }.push(path);
-    }
+    let granted = context.grants.of(desired)?;
     let (namespaces, landlock) = (context.enforces("namespaces"), context.enforces("landlock"));
-    Ok(Isolation { uid, namespaces, landlock, read_only, writable })
+    Ok(Isolation { uid, namespaces, landlock, read_only, granted })
 }
 
 fn environment(

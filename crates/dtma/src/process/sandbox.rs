@@ -14,15 +14,18 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, clone};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, fork, pivot_root, setgroups, setresgid, setresuid, setsid};
 
+use super::mounts::{self, Access, Place};
 use super::wire::{Isolation, StartOrder, read_to_end};
+use crate::grants::Granted;
 
 /// System paths every server sees, read-only, when they exist.
 const SYSTEM: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
@@ -307,20 +310,30 @@ pub(super) fn remember_identity() {
 }
 
 /// A bind mount to make.
-struct Bind {
+struct Bind<'a> {
     path: PathBuf,
     source: PathBuf,
-    writable: bool,
+    access: Access,
+    /// What the server was granted, unless it is its own or the system's.
+    granted: Option<&'a Granted>,
 }
 
-fn binds(dir: &Path, isolation: &Isolation) -> Vec<Bind> {
-    let same = |path: &Path, writable| Bind { path: path.to_owned(), source: path.to_owned(), writable };
-    let mut binds: Vec<Bind> =
-        SYSTEM.iter().chain(SYSTEM_CONFIGURATION).map(|path| same(Path::new(path), false)).collect();
-    binds.push(Bind { path: "/tmp".into(), source: dir.join("tmp"), writable: true });
-    binds.push(same(&dir.join("work"), true));
-    binds.extend(isolation.read_only.iter().map(|path| same(path, false)));
-    binds.extend(isolation.writable.iter().map(|path| same(path, true)));
+impl Bind<'_> {
+    fn same(path: &Path, access: Access) -> Self {
+        Bind { path: path.to_owned(), source: path.to_owned(), access, granted: None }
+    }
+}
+
+fn binds<'a>(dir: &Path, isolation: &'a Isolation) -> Vec<Bind<'a>> {
+    let system = SYSTEM.iter().chain(SYSTEM_CONFIGURATION).map(|path| Bind::same(Path::new(path), Access::ReadOnly));
+    let mut binds: Vec<Bind<'_>> = system.collect();
+    binds.push(Bind { source: dir.join("tmp"), ..Bind::same(Path::new("/tmp"), Access::Writable) });
+    binds.push(Bind::same(&dir.join("work"), Access::Writable));
+    binds.extend(isolation.read_only.iter().map(|path| Bind::same(path, Access::ReadOnly)));
+    binds.extend(isolation.granted.iter().map(|granted| {
+        let access = if granted.writable { Access::Writable } else { Access::ReadOnly };
+        Bind { path: granted.path.clone(), source: granted.source.clone(), access, granted: Some(granted) }
+    }));
     // A parent first, so that it does not hide what is mounted below it.
     binds.sort_by_key(|bind| bind.path.components().count());
     binds
@@ -334,27 +347,44 @@ fn build_root(dir: &Path, isolation: &Isolation) -> Step<()> {
     step_at("make", &root, std::fs::create_dir_all(&root))?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     step_at("mount", &root, mount(Some("tmpfs"), &root, Some("tmpfs"), flags, Some("mode=0755,size=4m")))?;
-    for bind in binds(dir, isolation) {
-        bind_one(&root, &bind)?;
-    }
-    write_accounts(&root, dir, isolation)?;
+    // While nothing of the host is there yet that a path could lead to.
     make_devices(&root)?;
     let proc = root.join("proc");
     step_at("make", &proc, std::fs::create_dir_all(&proc))?;
     step_at("mount", &proc, mount(Some("proc"), &proc, Some("proc"), flags | MsFlags::MS_NOEXEC, none))?;
+    let opened = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root_fd = step_at("open", &root, nix::fcntl::open(&root, opened, Mode::empty()))?;
+    let binds = binds(dir, isolation);
+    for bind in &binds {
+        bind_one(&root_fd, bind, &isolation.granted)?;
+    }
+    write_accounts(&root_fd, dir, isolation)?;
     step_at("enter", &root, chdir(&root))?;
     step("pivot", pivot_root(".", "."))?;
     step("leave the old root", umount2(".", MntFlags::MNT_DETACH))?;
     step("enter", chdir("/"))?;
-    seal(Path::new("/"), false)
+    let sealed = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    step("protect `/`", mounts::set_attributes(AT_FDCWD, c"/", 0, sealed))
 }
 
-fn bind_one(root: &Path, bind: &Bind) -> Step<()> {
-    let Ok(metadata) = std::fs::symlink_metadata(&bind.source) else { return Ok(()) };
-    let target = inside(root, &bind.path);
-    if let Some(parent) = target.parent() {
-        step_at("make", parent, std::fs::create_dir_all(parent))?;
+fn bind_one(root: &OwnedFd, bind: &Bind<'_>, granted: &[Granted]) -> Step<()> {
+    let below_granted = granted.iter().any(|it| bind.path != it.path && bind.path.starts_with(&it.path));
+    // What a server may write can lead anywhere: nothing is made below what it was granted, and no link is followed
+    // below that and its own `/tmp`.
+    let place = |directory| Place {
+        path: &bind.path,
+        directory,
+        links: bind.granted.is_none() && !below_granted && !bind.path.starts_with("/tmp"),
+        make: !below_granted,
+    };
+    if let Some(granted) = bind.granted {
+        let source = step_at("open", &bind.path, mounts::open_granted(granted))?;
+        let directory = step_at("look at", &bind.path, nix::sys::stat::fstat(&source))?.st_mode & libc::S_IFMT;
+        let target = mounts::mount_point(root, &place(directory == libc::S_IFDIR));
+        let target = step_at("make", &bind.path, target)?;
+        return step_at("bind", &bind.path, mounts::bind_fd(&source, &target, bind.access));
     }
+    let Ok(metadata) = std::fs::symlink_metadata(&bind.source) else { return Ok(()) };
     // `/lib -> usr/lib` and `/etc/localtime -> /usr/share/..` stay links, and some programs read the zone's
     // name off the latter; a link out of sight, as /etc/resolv.conf may be, is shown as what it leads to.
     let source = match std::fs::canonicalize(&bind.source) {
@@ -362,21 +392,21 @@ fn bind_one(root: &Path, bind: &Bind) -> Step<()> {
         Err(_) => return Ok(()),
     };
     if metadata.is_symlink() && source.starts_with("/usr") {
-        if target.symlink_metadata().is_ok() {
-            return Ok(());
-        }
         let link = step_at("read", &bind.source, std::fs::read_link(&bind.source))?;
-        return step_at("link", &target, symlink(link, &target));
+        return step_at("link", &bind.path, link_to(root, &bind.path, &link));
     }
-    make_mount_point(&target, source.is_dir())?;
-    let none: Option<&str> = None;
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    step_at("bind", &source, mount(Some(&source), &target, none, flags, none))?;
-    if bind.writable { Ok(()) } else { seal(&target, true) }
+    let target = step_at("make", &bind.path, mounts::mount_point(root, &place(source.is_dir())))?;
+    step_at("bind", &source, mounts::bind_path(&source, &target, bind.access))
 }
 
-fn inside(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
+/// Makes a link in the new root, unless something is there.
+fn link_to(root: &OwnedFd, path: &Path, to: &Path) -> io::Result<()> {
+    let parent = Place { path: path.parent().unwrap_or(path), directory: true, links: false, make: true };
+    let parent = mounts::mount_point(root, &parent)?;
+    match nix::unistd::symlinkat(to, &parent, path.file_name().unwrap_or_default()) {
+        Ok(()) | Err(nix::errno::Errno::EEXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn make_mount_point(target: &Path, directory: bool) -> Step<()> {
@@ -387,37 +417,11 @@ fn make_mount_point(target: &Path, directory: bool) -> Step<()> {
     step_at("make", target, made)
 }
 
-/// Makes a mount read-only, without programs that change user and without devices.
-fn seal(target: &Path, recursive: bool) -> Step<()> {
-    let path = step("path", CString::new(target.as_os_str().as_encoded_bytes()))?;
-    // SAFETY: an all-zero mount_attr is valid: nothing set, nothing cleared.
-    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
-    attributes.attr_set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
-    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: path and attributes live through the call and the size is that of the structure.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            flags,
-            &raw const attributes,
-            std::mem::size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 {
-        return Ok(());
-    }
-    step_at("protect", target, Err(io::Error::last_os_error()))
-}
-
 /// Names for the user ids in the sandbox; runtimes ask for the name and home of their user.
-fn write_accounts(root: &Path, dir: &Path, isolation: &Isolation) -> Step<()> {
+fn write_accounts(root: &OwnedFd, dir: &Path, isolation: &Isolation) -> Step<()> {
     let (uid, gid) = isolation.uid.map_or_else(|| OUTER.with(std::cell::Cell::get), |uid| (uid, uid));
     let home = dir.join("work");
     let home = home.display();
-    let etc = root.join("etc");
-    step_at("make", &etc, std::fs::create_dir_all(&etc))?;
     let mut passwd = String::from("root:x:0:0:root:/:/usr/sbin/nologin\n");
     let mut group = String::from("root:x:0:\n");
     if uid != 0 {
@@ -426,8 +430,8 @@ fn write_accounts(root: &Path, dir: &Path, isolation: &Isolation) -> Step<()> {
     }
     passwd.push_str("nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
     group.push_str("nogroup:x:65534:\n");
-    step("write accounts", std::fs::write(etc.join("passwd"), passwd))?;
-    step("write accounts", std::fs::write(etc.join("group"), group))
+    step("write accounts", mounts::write_own(root, "etc", "passwd", &passwd))?;
+    step("write accounts", mounts::write_own(root, "etc", "group", &group))
 }
 
 fn make_devices(root: &Path) -> Step<()> {
@@ -505,13 +509,22 @@ fn reset_signals() -> Step<()> {
 
 /// Landlock, as far as the kernel knows it: the same paths as the minimal root.
 fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
-    use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules};
+    use landlock::{
+        ABI, Access as _, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
+    };
     let abi = ABI::V3;
     let mut readable: Vec<PathBuf> = vec!["/proc".into()];
     let mut writable: Vec<PathBuf> = vec!["/dev".into()];
+    let mut granted = Vec::new();
     for bind in binds(dir, isolation) {
-        let path = if isolation.namespaces { bind.path } else { bind.source };
-        if bind.writable { &mut writable } else { &mut readable }.push(path);
+        match bind.granted {
+            // Opened as it was looked at; in a root of its own nothing else is at its path.
+            Some(it) if !isolation.namespaces => granted.push((step_at("open", &it.path, mounts::open_granted(it))?, it)),
+            _ => {
+                let path = if isolation.namespaces { bind.path } else { bind.source };
+                if bind.access == Access::Writable { &mut writable } else { &mut readable }.push(path);
+            }
+        }
     }
     if isolation.namespaces {
         readable.extend(["/etc/passwd".into(), "/etc/group".into()]);
@@ -524,6 +537,13 @@ fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
     let ruleset = step("landlock", ruleset.create())?;
     let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&readable, AccessFs::from_read(abi))))?;
     let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&writable, AccessFs::from_all(abi))))?;
+    let rules = granted.iter().map(|(fd, it)| {
+        let access = if it.writable { AccessFs::from_all(abi) } else { AccessFs::from_read(abi) };
+        let file = nix::sys::stat::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);
+        let access = if file { access & AccessFs::from_file(abi) } else { access };
+        Ok::<_, landlock::RulesetError>(PathBeneath::new(fd, access))
+    });
+    let ruleset = step("landlock", ruleset.add_rules(rules))?;
     step("landlock", ruleset.restrict_self())?;
     Ok(())
 }

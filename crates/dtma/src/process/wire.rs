@@ -13,6 +13,8 @@ use toolyard_types::agent::{Enforcement, LogStream, Usage};
 use toolyard_types::spec::Limits;
 use toolyard_types::{InstanceId, Secret, Timestamp};
 
+use crate::grants::Granted;
+
 /// The longest line either side accepts.
 pub(crate) const MAX_LINE_BYTES: usize = 4 << 20;
 
@@ -72,8 +74,8 @@ pub(crate) struct Isolation {
     pub(crate) landlock: bool,
     /// Paths it sees beyond the system's, read-only.
     pub(crate) read_only: Vec<PathBuf>,
-    /// Paths it sees and may write.
-    pub(crate) writable: Vec<PathBuf>,
+    /// Paths of the host that it was granted.
+    pub(crate) granted: Vec<Granted>,
 }
 
 /// What a supervisor tells.

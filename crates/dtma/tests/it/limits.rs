@@ -4,7 +4,7 @@ use serde_json::json;
 use toolyard_types::spec::PathGrant;
 use toolyard_types::state::{Phase, Reason};
 
-use crate::world::{World, alive, processes_with, until, with_secret};
+use crate::world::{World, alive, path_text, processes_with, until, with_secret};
 
 fn enforced(world: &World, protection: &str) -> bool {
     world.report().enforcement.get(protection).is_some_and(|entry| entry.enforced)
@@ -165,10 +165,10 @@ async fn a_server_sees_its_own_directory_and_nothing_of_ours_or_its_neighbours()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn granted_paths_are_seen_as_granted() {
     let world = World::new().await;
-    let shared = tempfile::tempdir().expect("a directory");
-    std::fs::write(shared.path().join("a.txt"), "granted").expect("written");
-    open(shared.path());
-    let path = shared.path().to_str().expect("utf-8").to_owned();
+    let shared = world.shared_dir();
+    std::fs::write(shared.join("a.txt"), "granted").expect("written");
+    open(&shared);
+    let path = path_text(&shared);
     let grant = |writable| vec![PathGrant { path: path.clone(), writable }];
     let reader = world.deploy_with(&["ok"], |instance| instance.spec.paths = grant(false)).await;
     let writer = world.deploy_with(&["ok"], |instance| instance.spec.paths = grant(true)).await;

@@ -4,6 +4,7 @@ mod container_http;
 mod copies;
 mod docker;
 mod fallback;
+mod grants;
 mod lifecycle;
 mod limits;
 mod packages;

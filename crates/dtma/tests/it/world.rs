@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value as Json_, json};
 use tokio::sync::watch;
-use toolyard_dtma::{Agent, AgentOptions, DockerOptions, EngineOptions, PackageClients};
+use toolyard_dtma::{Agent, AgentOptions, DockerOptions, EngineOptions, GrantablePaths, PackageClients};
 use toolyard_link::{Body, frames};
 use toolyard_testkit::fixture;
 use toolyard_testkit::npm_registry::{NpmPackage, NpmRegistry};
@@ -123,6 +123,13 @@ impl World {
         self.dir.path().join("dtma")
     }
 
+    /// What servers here may be granted.
+    pub(crate) fn shared_dir(&self) -> PathBuf {
+        let dir = self.dir.path().join("shared");
+        std::fs::create_dir_all(&dir).expect("made");
+        dir
+    }
+
     pub(crate) fn instance_dir(&self, id: InstanceId) -> PathBuf {
         self.data_dir().join("instances").join(id.to_string())
     }
@@ -142,6 +149,7 @@ impl World {
             clients,
             orphan_grace: self.grace,
             stop_wait: Duration::from_millis(500),
+            grantable_paths: GrantablePaths { roots: vec![path_text(&self.shared_dir())], own: vec![] },
             server_uids: AgentOptions::DEFAULT_SERVER_UIDS,
             version: "0.0.0-test".into(),
             clock: self.clock.clone(),
@@ -532,4 +540,8 @@ pub(crate) fn processes_with(needle: &str) -> Vec<u32> {
         }
     }
     found
+}
+
+pub(crate) fn path_text(path: &std::path::Path) -> String {
+    path.to_str().expect("utf-8").to_owned()
 }

@@ -14,6 +14,8 @@ use toolyard_types::api::servers::{
     CloneServer, CreateServer, Instance, Revision, RollbackServer, Rollout, Server, ServerSettings, StartCanary,
     UpdateServer,
 };
+use toolyard_types::api::settings::CurrentSettings;
+use toolyard_types::server_json::Input;
 use toolyard_types::spec::{
     Egress, EgressHost, Instancing, InstancingMode, Limits, PathGrant, RemoteTransport, Strategy, Volume,
 };
@@ -462,8 +464,46 @@ pub(crate) async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Fa
         start: args.stopped.then_some(false),
     };
     let server: Server = context.client.post("/servers", &body).await?;
+    tell_suggestions(context, &server).await?;
     let wanted = if args.stopped { Wanted::Nothing } else { Wanted::Rollout };
     finish(context, server, &args.wait, wanted).await
+}
+
+/// Says which paths the entry suggests that nobody gave: the server does not see them.
+async fn tell_suggestions(context: &Context, server: &Server) -> Result<(), Failure> {
+    if !matches!(server.kind.as_str(), "npm" | "pypi") {
+        return Ok(());
+    }
+    let settings: CurrentSettings = context.client.get(&path(&server.name, "/settings")).await?;
+    for (input, suggested) in suggested_paths(&settings) {
+        eprintln!(
+            "{}",
+            output::safe(&format!(
+                "the entry suggests the path `{suggested}`, which `{}` does not see; `--input {input}={suggested}` lets it",
+                server.name
+            ))
+        );
+    }
+    Ok(())
+}
+
+/// The paths of the host that the entry has as defaults and nobody gave, by their inputs.
+fn suggested_paths(settings: &CurrentSettings) -> Vec<(String, String)> {
+    let Some(package) = &settings.package else { return Vec::new() };
+    let arguments = package.runtime_arguments.iter().chain(&package.package_arguments).map(|argument| {
+        let name = argument.name.as_ref().or(argument.value_hint.as_ref());
+        (name.map(|name| name.trim_end_matches('=').to_owned()).unwrap_or_default(), &argument.input)
+    });
+    let variables = package.environment_variables.iter().map(|variable| (variable.name.clone(), &variable.input));
+    let declared = variables.chain(arguments).flat_map(|(name, input)| {
+        let inner = input.variables.iter().map(|(name, input)| (name.clone(), input));
+        std::iter::once((name, input)).filter(|(_, input)| input.value.is_none()).chain(inner)
+    });
+    let is_path = |input: &Input| input.format.as_deref() == Some("filepath");
+    let given = |name: &String| settings.inputs.contains_key(name) || settings.credentials.contains_key(name);
+    let suggested = declared.filter(|(name, input)| is_path(input) && !given(name));
+    let suggested = suggested.filter_map(|(name, input)| Some((name, input.default.clone()?)));
+    suggested.filter(|(_, path)| path.starts_with('/')).collect()
 }
 
 /// `toolyard servers ...`
@@ -492,6 +532,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             };
             let before: Server = context.client.get(&path(&name, "")).await?;
             let server: Server = context.client.send(reqwest::Method::PATCH, &path(&name, ""), Some(&body)).await?;
+            tell_suggestions(context, &server).await?;
             let id = |server: &Server| server.rollout.as_ref().map(|rollout| rollout.id);
             // What makes no rollout, such as another number of replicas, is not judged by the last one.
             let wanted = if id(&before) == id(&server) { Wanted::Replicas } else { Wanted::Rollout };

@@ -250,6 +250,11 @@ pub(crate) struct Settings {
     /// Refuse to run servers where this host gives them neither user ids of their own nor namespaces.
     pub require_isolation: bool,
 
+    /// Paths of this host that servers may be granted, each with everything in it; one that ends with `/*` means what
+    /// lies in it, but no dot files, and not the directory itself. `~` is the home directory. Never granted, whatever
+    /// is listed: Toolyard's own files, and `/`, `/etc`, `/proc`, `/sys`, `/dev`, `/run`, `/boot`.
+    pub grantable_paths: Vec<String>,
+
     /// First of the user ids that servers run as, when Toolyard runs as root.
     #[schemars(range(min = 1000))]
     pub server_uid_base: u32,
@@ -368,6 +373,7 @@ impl Settings {
             console: true,
             local_toolbox: true,
             require_isolation: env == Environment::Production,
+            grantable_paths: if hardened { Vec::new() } else { vec!["~/*".into()] },
             server_uid_base: 2_100_000_000,
             server_environment: [
                 "HTTP_PROXY",

@@ -430,6 +430,11 @@ function InputList({ fields }: { fields: readonly InputField[] }) {
                 {t('Default:')} <code className="id">{oneLine(field.initial, 120)}</code>
               </span>
             )}
+            {field.suggestion !== '' && (
+              <span className="w-full text-sm text-muted">
+                {t('Suggested path:')} <code className="id">{oneLine(field.suggestion, 120)}</code>
+              </span>
+            )}
           </li>
         ))}
       </ul>

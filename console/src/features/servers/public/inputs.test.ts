@@ -115,6 +115,14 @@ describe('the inputs of a package', () => {
     expect(fields.find((field) => field.key === 'region')?.required).toBe(true)
   })
 
+  test('that are paths of the host have only what a person gives, and show what the entry suggests', () => {
+    const path = { name: 'DIR', format: 'filepath', default: '/srv/data' }
+    const [field] = inputsOf({ packages: [{ registryType: 'npm', environmentVariables: [path] }] })
+    expect([field?.initial, field?.suggestion]).toEqual(['', '/srv/data'])
+    const [inImage] = inputsOf({ packages: [{ registryType: 'oci', environmentVariables: [path] }] })
+    expect([inImage?.initial, inImage?.suggestion]).toEqual(['/srv/data', ''])
+  })
+
   test('that two places ask for are asked for once', () => {
     const fields = inputsOf({
       packages: [

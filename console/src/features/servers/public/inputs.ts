@@ -34,6 +34,8 @@ export interface InputField {
   choices: readonly string[]
   /** The value that it has when nothing is given. */
   initial: string
+  /** A path of the host that the entry suggests: it has it only once a person gave it. */
+  suggestion: string
   placeholder: string
   /** Takes several values, one a line. */
   repeated: boolean
@@ -103,7 +105,7 @@ export function declaredInputs(offer: Offer): InputField[] {
   ) => {
     const fixed = input.value !== null && input.value !== undefined
     if (!fixed && key !== '' && !fields.has(key))
-      fields.set(key, field(key, input, origin, template, required))
+      fields.set(key, field(key, input, origin, template, required, offer.kind))
     for (const [name, variable] of Object.entries(input.variables ?? {})) {
       declare(
         name,
@@ -142,7 +144,11 @@ function field(
   origin: InputOrigin,
   template: string | undefined,
   required: boolean,
+  kind: string,
 ): InputField {
+  const given = input.default ?? ''
+  // In an image it may well be a path of the image, and is none of the host.
+  const suggests = input.format === 'filepath' && given.startsWith('/') && kind !== 'oci'
   return {
     key,
     origin,
@@ -151,7 +157,8 @@ function field(
     secret: input.isSecret === true,
     format: input.format ?? 'string',
     choices: input.choices ?? [],
-    initial: input.default ?? '',
+    initial: suggests ? '' : given,
+    suggestion: suggests ? given : '',
     placeholder: input.placeholder ?? '',
     repeated: 'isRepeated' in input && input.isRepeated === true,
     template,

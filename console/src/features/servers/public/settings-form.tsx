@@ -1,3 +1,4 @@
+import { FolderCheck } from 'lucide-react'
 import type { ReactNode } from 'react'
 import type { Server } from '@/api/generated/types'
 import { t } from '@/lib/t'
@@ -67,7 +68,14 @@ export function InputFields<Values extends SettingsValues>({
             value={inputs[field.key] ?? ''}
             onValueChange={(value) => change({ inputs: { ...inputs, [field.key]: value } }, field.key)}
             aside={
-              field.secret && credentials.length > 0 ? (
+              field.suggestion !== '' && (inputs[field.key] ?? '') === '' ? (
+                <AsideButton
+                  icon={FolderCheck}
+                  onClick={() => change({ inputs: { ...inputs, [field.key]: field.suggestion } }, field.key)}
+                >
+                  {t('Let it read {path}', { path: oneLine(field.suggestion, 60) })}
+                </AsideButton>
+              ) : field.secret && credentials.length > 0 ? (
                 <AsideButton onClick={() => change({ bound: { ...bound, [field.key]: '' } }, field.key)}>
                   {t('Use a credential')}
                 </AsideButton>
@@ -112,7 +120,7 @@ function InputControl({
   aside: ReactNode
 }) {
   const empty = t('Not set')
-  const placeholder = oneLine(field.placeholder, 200)
+  const placeholder = oneLine(field.placeholder || field.suggestion, 200)
   if (field.choices.length > 0) {
     const options = [
       ...(field.required && field.initial !== '' ? [] : [{ value: '', label: empty }]),
@@ -151,12 +159,22 @@ function InputControl({
     )
   }
   if (field.repeated)
-    return <Textarea {...common} value={value} onValueChange={onValueChange} placeholder={placeholder} mono />
+    return (
+      <Textarea
+        {...common}
+        aside={aside}
+        value={value}
+        onValueChange={onValueChange}
+        placeholder={placeholder}
+        mono
+      />
+    )
   if (field.format === 'number')
     return <NumberInput {...common} value={value} onValueChange={onValueChange} placeholder={placeholder} />
   return (
     <TextInput
       {...common}
+      aside={aside}
       value={value}
       onValueChange={onValueChange}
       placeholder={placeholder}

@@ -19,6 +19,7 @@ const field = (key: string, changes: Partial<InputField> = {}): InputField => ({
   format: 'string',
   choices: [],
   initial: '',
+  suggestion: '',
   placeholder: '',
   repeated: false,
   template: undefined,

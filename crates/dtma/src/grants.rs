@@ -1,0 +1,321 @@
+//! Which paths of this host servers may be shown. Who runs the agent says so, on this host; a control plane or a
+//! deployer can only ask.
+//!
+//! - A path is looked at twice: as it was asked for, before anything of the host is touched, so that what is refused
+//!   tells nothing about the host; and as what it leads to, without links.
+//! - What is Toolyard's own and what is the system's is never granted, whatever the list says.
+//! - Only directories and regular files: a socket or a device is a way to something else.
+//! - What ran before this host had a list runs on as it was, and says so, until it has another revision. Which those
+//!   are is written down once, here: nobody else can add to them.
+//!
+//! The process engine mounts the very file that was looked at ([`Granted::device`], [`Granted::inode`]). A container
+//! engine is told a path and looks at it again: who may rename directories below a root could lead it elsewhere, as
+//! with every bind mount of Docker. So a root is best a directory that its users cannot move.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toolyard_types::RevisionId;
+use toolyard_types::agent::{Desired, DesiredInstance, Enforcement, Failure};
+use toolyard_types::name::printable;
+use toolyard_types::spec::PathGrant;
+use toolyard_types::state::Reason;
+
+use crate::desired::write_whole;
+use crate::packages::failure;
+
+/// What is the system's, with everything in it; `/` itself is never granted either.
+const SYSTEM: [&str; 7] = ["/etc", "/proc", "/sys", "/dev", "/run", "/var/run", "/boot"];
+/// The revisions that ran before there was a list.
+const FILE: &str = "grants.json";
+
+/// Which paths of a host may be granted.
+#[derive(Clone, Debug, Default)]
+pub struct GrantablePaths {
+    /// Absolute paths: each with everything in it; one that ends with `/*` means what lies in it, but no dot files,
+    /// and not the directory itself.
+    pub roots: Vec<String>,
+    /// Toolyard's own files and directories, beside the agent's data directory.
+    pub own: Vec<PathBuf>,
+}
+
+impl GrantablePaths {
+    /// Whether a root can be one.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    pub fn check_root(root: &str) -> Result<(), &'static str> {
+        let path = Path::new(root.strip_suffix("/*").unwrap_or(root));
+        let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        if !path.is_absolute() || !plain {
+            return Err("must be an absolute path without `..`");
+        }
+        match is_systems(path) {
+            true => Err("must be neither `/` nor at or below /etc, /proc, /sys, /dev, /run or /boot"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// A path that a server may see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Granted {
+    /// Where the server sees it.
+    pub(crate) path: PathBuf,
+    /// What it is, without links.
+    pub(crate) source: PathBuf,
+    /// Whether it may be written.
+    pub(crate) writable: bool,
+    /// The file that was looked at: its device.
+    pub(crate) device: u64,
+    /// And its number there.
+    pub(crate) inode: u64,
+}
+
+/// The paths of this host that may be granted, as an agent knows them.
+#[derive(Debug)]
+pub(crate) struct Grants {
+    roots: Vec<Root>,
+    own: Vec<PathBuf>,
+    before: BTreeSet<RevisionId>,
+}
+
+#[derive(Debug)]
+struct Root {
+    path: PathBuf,
+    /// What lies in it, without dot files, and not itself.
+    within: bool,
+}
+
+impl Root {
+    fn holds(&self, root: &Path, path: &Path) -> bool {
+        let Ok(rest) = path.strip_prefix(root) else { return false };
+        let hidden = |part: Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b".");
+        !self.within || (rest.components().next().is_some() && !rest.components().any(hidden))
+    }
+}
+
+/// What is written down of the time before.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Before {
+    revisions: BTreeSet<RevisionId>,
+}
+
+impl Grants {
+    /// Reads what ran before there was a list; at the first start that is what `desired` says.
+    ///
+    /// # Errors
+    /// When it cannot be read or written down.
+    pub(crate) fn open(paths: &GrantablePaths, data_dir: &Path, desired: Option<&Desired>) -> io::Result<Self> {
+        let file = data_dir.join(FILE);
+        let before = match std::fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let instances = desired.iter().flat_map(|desired| &desired.instances);
+                let granted = instances.filter(|instance| !instance.spec.paths.is_empty());
+                let before = Before { revisions: granted.map(|instance| instance.revision).collect() };
+                write_whole(&file, &serde_json::to_vec(&before)?)?;
+                before
+            }
+            Err(error) => return Err(error),
+        };
+        let root = |text: &String| match text.strip_suffix("/*") {
+            Some(path) => Root { path: path.into(), within: true },
+            None => Root { path: text.into(), within: false },
+        };
+        let mut own: Vec<PathBuf> = std::iter::once(data_dir.to_owned()).chain(paths.own.iter().cloned()).collect();
+        own.extend(paths.own.iter().filter_map(|path| std::fs::canonicalize(path).ok()));
+        let good = |text: &&String| GrantablePaths::check_root(text).is_ok();
+        Ok(Self { roots: paths.roots.iter().filter(good).map(root).collect(), own, before: before.revisions })
+    }
+
+    /// What a server may see of this host.
+    ///
+    /// # Errors
+    /// When a path is not here, or may not be granted.
+    pub(crate) fn of(&self, desired: &DesiredInstance) -> Result<Vec<Granted>, Failure> {
+        let known = self.before.contains(&desired.revision);
+        let look = |grant: &PathGrant| match self.look(&grant.path) {
+            Ok(source) => granted(grant, source),
+            Err(Refused::NotHere) => Err(not_here(&grant.path)),
+            Err(Refused::Why(_)) if known => {
+                let source = std::fs::canonicalize(&grant.path).map_err(|_| not_here(&grant.path))?;
+                granted(grant, source)
+            }
+            Err(Refused::Why(why)) => {
+                let message = format!("path `{}` may not be granted here: {why}", printable(&grant.path));
+                Err(failure(Reason::ConfigInvalid, message))
+            }
+        };
+        desired.spec.paths.iter().map(look).collect()
+    }
+
+    /// What a person should know of a server's paths: those that another revision would not get.
+    pub(crate) fn remark(&self, desired: &DesiredInstance) -> String {
+        let refused = |grant: &&PathGrant| matches!(self.look(&grant.path), Err(Refused::Why(_)));
+        let outside: Vec<_> = desired.spec.paths.iter().filter(refused).map(|grant| printable(&grant.path)).collect();
+        match outside.is_empty() {
+            true => String::new(),
+            false => format!(
+                "it sees {}, which this toolbox does not grant; its next revision will not start with that",
+                outside.join(", ")
+            ),
+        }
+    }
+
+    /// For the toolbox's report.
+    pub(crate) fn enforcement(&self) -> Enforcement {
+        let roots: Vec<_> = self.roots.iter().map(Root::to_string).collect();
+        let detail = match roots.is_empty() {
+            true => "no path of this host is granted".to_owned(),
+            false => format!("only {} (`grantable_paths`)", roots.join(", ")),
+        };
+        Enforcement { enforced: true, detail }
+    }
+
+    /// What a path is, without links, if it may be granted.
+    fn look(&self, text: &str) -> Result<PathBuf, Refused> {
+        let path = Path::new(text);
+        if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
+            return Err(Refused::Why("it is not an absolute path without `..`".into()));
+        }
+        self.allow(path, |root| vec![root.path.clone(), canonical(&root.path)])?;
+        let source = std::fs::canonicalize(path).map_err(|_| Refused::NotHere)?;
+        self.allow(&source, |root| vec![canonical(&root.path)])?;
+        let kind = std::fs::symlink_metadata(&source).map_err(|_| Refused::NotHere)?.file_type();
+        if !kind.is_dir() && !kind.is_file() {
+            return Err(Refused::Why("it is neither a directory nor a regular file".into()));
+        }
+        Ok(source)
+    }
+
+    fn allow(&self, path: &Path, roots: impl Fn(&Root) -> Vec<PathBuf>) -> Result<(), Refused> {
+        if is_systems(path) {
+            return Err(Refused::Why("it belongs to the system".into()));
+        }
+        if self.own.iter().any(|own| path.starts_with(own) || own.starts_with(path)) {
+            return Err(Refused::Why("Toolyard's own files are there".into()));
+        }
+        if self.roots.iter().any(|root| roots(root).iter().any(|at| root.holds(at, path))) {
+            return Ok(());
+        }
+        let listed: Vec<_> = self.roots.iter().map(Root::to_string).collect();
+        Err(Refused::Why(match listed.is_empty() {
+            true => "`grantable_paths` of the toolbox's agent is empty".into(),
+            false => format!("`grantable_paths` of the toolbox's agent lists only {}", listed.join(", ")),
+        }))
+    }
+}
+
+impl std::fmt::Display for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let end = if self.within { "/*" } else { "" };
+        write!(f, "`{}{end}`", self.path.display())
+    }
+}
+
+enum Refused {
+    NotHere,
+    Why(String),
+}
+
+/// A root that is not there holds nothing.
+fn canonical(root: &Path) -> PathBuf {
+    std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned())
+}
+
+fn is_systems(path: &Path) -> bool {
+    path.parent().is_none() || SYSTEM.iter().any(|system| path.starts_with(system))
+}
+
+fn granted(grant: &PathGrant, source: PathBuf) -> Result<Granted, Failure> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::symlink_metadata(&source).map_err(|_| not_here(&grant.path))?;
+    Ok(Granted {
+        path: PathBuf::from(&grant.path),
+        source,
+        writable: grant.writable,
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    })
+}
+
+fn not_here(path: &str) -> Failure {
+    failure(Reason::ConfigInvalid, format!("path `{}` is not on this host", printable(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn grants(dir: &Path, roots: &[&str]) -> Grants {
+        let roots = roots.iter().map(|root| format!("{}/{root}", dir.display())).collect();
+        let paths = GrantablePaths { roots, own: vec![dir.join("home/project/toolyard.toml")] };
+        Grants::open(&paths, &dir.join("data"), None).expect("opened")
+    }
+
+    fn host() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["data", "srv/files/deep", "home/notes", "home/.ssh", "home/project/src", "home/notes/.git", "secret"] {
+            std::fs::create_dir_all(dir.path().join(name)).expect("made");
+        }
+        std::fs::write(dir.path().join("home/project/toolyard.toml"), "").expect("written");
+        symlink(dir.path().join("secret"), dir.path().join("srv/way-out")).expect("linked");
+        symlink(dir.path().join("srv/files"), dir.path().join("home/files")).expect("linked");
+        std::os::unix::net::UnixListener::bind(dir.path().join("srv/socket")).expect("bound");
+        dir
+    }
+
+    #[test]
+    fn only_what_lies_below_a_root_without_links_is_granted() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let grants = grants(&root, &["srv", "home/*", "secret-that-is-not-there"]);
+        let granted = |path: &str| grants.look(&format!("{}/{path}", root.display())).is_ok();
+        for good in ["srv", "srv/files", "srv/files/deep", "home/notes", "home/project/src", "home/files"] {
+            assert!(granted(good), "{good}");
+        }
+        for bad in ["", "secret", "srv/way-out", "srv/socket", "srv/../secret", "srv/none", "srvx"] {
+            assert!(!granted(bad), "{bad}");
+        }
+        for bad in ["home", "home/.ssh", "home/notes/.git", "home/project", "home/project/toolyard.toml", "data", "data/x"] {
+            assert!(!granted(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_tells_nothing_about_the_host() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let grants = grants(&root, &["srv"]);
+        let why = |path: &str| match grants.look(&format!("{}/{path}", root.display())) {
+            Err(Refused::Why(why)) => why,
+            _ => "?".into(),
+        };
+        assert_eq!(why("secret"), why("secret/not/there"));
+    }
+
+    #[test]
+    fn what_is_the_systems_is_never_granted_whatever_the_list_says() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let paths = GrantablePaths { roots: ["/", "/etc", "/*"].map(String::from).to_vec(), own: vec![] };
+        let all = Grants::open(&paths, &root.join("data"), None).expect("opened");
+        assert!(all.roots.is_empty());
+        let roots = vec![Root { path: "/".into(), within: false }];
+        let all = Grants { roots, own: vec![root.join("data")], before: BTreeSet::new() };
+        for bad in ["/", "/etc", "/etc/passwd", "/proc/self", "/sys", "/dev/null", "/run", "/var/run", "/boot", "//"] {
+            assert!(all.look(bad).is_err(), "{bad}");
+        }
+        let above = root.parent().expect("a parent").display().to_string();
+        assert!(all.look(&above).is_err() && all.look(&format!("{}/data", root.display())).is_err());
+        assert!(all.look(&format!("{}/secret", root.display())).is_ok());
+        for bad in ["srv", "./srv", "/srv/../etc", "/etc/x", "/", "/*", ""] {
+            assert!(GrantablePaths::check_root(bad).is_err(), "{bad}");
+        }
+        assert!(GrantablePaths::check_root("/srv/data").is_ok() && GrantablePaths::check_root("/home/me/*").is_ok());
+    }
+}

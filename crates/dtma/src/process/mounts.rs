@@ -1,0 +1,286 @@
+//! Mounts of a sandbox that is being made, by descriptor: what was looked at is what is mounted, and nothing of the
+//! host is opened for writing, whatever lies at its paths and whoever changes them meanwhile (Linux).
+
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::libc;
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+
+use crate::grants::Granted;
+
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
+const RECURSIVE: libc::c_uint = 0x8000;
+const EMPTY_PATH: libc::c_uint = 0x1000;
+
+/// Opens a granted path, to be mounted and nothing else.
+///
+/// # Errors
+/// When it is no longer the file that was looked at.
+pub(super) fn open_granted(granted: &Granted) -> io::Result<OwnedFd> {
+    let fd = open(AT_FDCWD, &granted.source, ResolveFlag::RESOLVE_NO_SYMLINKS)?;
+    let stat = fstat(&fd)?;
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    let same = (stat.st_dev, stat.st_ino) == (granted.device, granted.inode);
+    match same && (kind == SFlag::S_IFDIR || kind == SFlag::S_IFREG) {
+        true => Ok(fd),
+        false => Err(io::Error::other("it is not what it was a moment ago")),
+    }
+}
+
+/// Where something is mounted in the new root.
+pub(super) struct Place<'a> {
+    pub(super) path: &'a Path,
+    pub(super) directory: bool,
+    /// Whether links on the way there are followed, inside the new root.
+    pub(super) links: bool,
+    /// Whether it is made when it is not there.
+    pub(super) make: bool,
+}
+
+/// Opens the place of a mount in the new root.
+///
+/// # Errors
+/// When it is not there and not to be made, or a link lies on the way.
+pub(super) fn mount_point(root: &OwnedFd, place: &Place<'_>) -> io::Result<OwnedFd> {
+    let resolve = match place.links {
+        true => ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+        false => ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS,
+    };
+    let path = place.path.strip_prefix("/").unwrap_or(place.path);
+    if path.as_os_str().is_empty() {
+        return root.try_clone();
+    }
+    match open(root.as_fd(), path, resolve) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && place.make => {}
+        other => return other,
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let parent = mount_point(root, &Place { path: parent, directory: true, ..*place })?;
+    let name = path.file_name().unwrap_or(OsStr::new("."));
+    if place.directory {
+        mkdirat(&parent, name, Mode::from_bits_truncate(0o755))?;
+    } else {
+        make_file(parent.as_fd(), name)?;
+    }
+    open(root.as_fd(), path, resolve)
+}
+
+/// How a mount is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Nothing below it can be written.
+    ReadOnly,
+    /// It can be written as its permissions say.
+    Writable,
+}
+
+/// Mounts a path of the host, with everything that is mounted below it, at `target`: without devices and without
+/// programs that change user.
+///
+/// # Errors
+/// When there is no such path, or the kernel refuses.
+pub(super) fn bind_path(source: &Path, target: &OwnedFd, access: Access) -> io::Result<()> {
+    let source = std::ffi::CString::new(source.as_os_str().as_encoded_bytes())?;
+    bind(AT_FDCWD, &source, 0, target, access)
+}
+
+/// The same of what a descriptor stands for.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn bind_fd(source: &OwnedFd, target: &OwnedFd, access: Access) -> io::Result<()> {
+    bind(source.as_fd(), c"", EMPTY_PATH, target, access)
+}
+
+fn bind(from: BorrowedFd<'_>, path: &CStr, flags: libc::c_uint, target: &OwnedFd, access: Access) -> io::Result<()> {
+    let flags = flags | OPEN_TREE_CLONE | RECURSIVE | libc::O_CLOEXEC.cast_unsigned();
+    // SAFETY: the path lives through the call; the kernel makes a new descriptor or none.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, from.as_raw_fd(), path.as_ptr(), flags) };
+    let tree = i32::try_from(Errno::result(tree)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel just made it for us and nobody else knows it.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree) };
+    // Sealed before it is anywhere.
+    let mut attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    if access == Access::ReadOnly {
+        attributes |= libc::MOUNT_ATTR_RDONLY;
+    }
+    set_attributes(tree.as_fd(), c"", EMPTY_PATH | RECURSIVE, attributes)?;
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: both paths are empty and live through the call.
+    let moved = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+        )
+    };
+    Errno::result(moved)?;
+    Ok(())
+}
+
+/// Changes a mount.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn set_attributes(at: BorrowedFd<'_>, path: &CStr, flags: libc::c_uint, set: u64) -> io::Result<()> {
+    // SAFETY: an all-zero mount_attr is valid: nothing set, nothing cleared.
+    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attributes.attr_set = set;
+    // SAFETY: path and attributes live through the call and the size is that of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            at.as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            &raw const attributes,
+            std::mem::size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Writes a file of the sandbox's own into `directory` of the new root, on the new root's own file system. What was
+/// mounted there before has its own and is left alone.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn write_own(root: &OwnedFd, directory: &str, name: &str, text: &str) -> io::Result<()> {
+    let own = ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH;
+    match mkdirat(root, directory, Mode::from_bits_truncate(0o755)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let directory = match open(root.as_fd(), Path::new(directory), own) {
+        Err(error) if error.raw_os_error() == Some(libc::EXDEV) => return Ok(()),
+        other => other?,
+    };
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).mode(Mode::from_bits_truncate(0o644)).resolve(own);
+    match openat2(&directory, name, how) {
+        Ok(file) => io::Write::write_all(&mut std::fs::File::from(file), text.as_bytes()),
+        Err(Errno::EEXIST | Errno::EXDEV) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open(at: BorrowedFd<'_>, path: &Path, resolve: ResolveFlag) -> io::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
+    Ok(openat2(at, path, how)?)
+}
+
+fn make_file(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).mode(Mode::from_bits_truncate(0o644));
+    openat2(directory, name, how.resolve(ResolveFlag::RESOLVE_NO_SYMLINKS))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::path::PathBuf;
+
+    use toolyard_types::spec::Limits;
+    use toolyard_types::{InstanceId, Secret};
+
+    use crate::process::launch;
+    use crate::process::wire::{Isolation, StartOrder};
+
+    fn supervisor() -> PathBuf {
+        let own = std::env::current_exe().expect("a test has a program");
+        let target = own.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+        target.join("examples/supervisor")
+    }
+
+    fn granted(path: &str, source: &Path, writable: bool) -> Granted {
+        let metadata = std::fs::symlink_metadata(source).expect("it is there");
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        Granted { path: path.into(), source: source.to_owned(), writable, device, inode }
+    }
+
+    /// Starts `cat` in a sandbox with these paths of the host; what went wrong, if it did not start.
+    async fn start(dir: &Path, granted: Vec<Granted>) -> Result<(), String> {
+        let report = launch::probe(&supervisor(), dir.to_owned()).await.expect("a report");
+        let isolation = Isolation { namespaces: report["namespaces"].enforced, granted, ..Isolation::default() };
+        assert!(isolation.namespaces, "{report:?}");
+        let order = StartOrder {
+            instance: InstanceId::generate(),
+            dir: dir.to_owned(),
+            argv: vec![Secret::new("/bin/cat")],
+            environment: BTreeMap::new(),
+            isolation,
+            limits: Limits::default(),
+            orphan_grace_ms: 100,
+            stop_wait_ms: 100,
+            log_dir: None,
+            log_mark: String::new(),
+            redact: vec![],
+        };
+        launch::launch(&supervisor(), order).await.map(drop).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn nothing_of_the_host_is_written_while_a_sandbox_is_made() {
+        let (dir, host) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let etc = std::fs::canonicalize(host.path()).expect("canonical");
+        std::fs::write(etc.join("passwd"), "untouched").expect("written");
+        start(dir.path(), vec![granted("/etc", &etc, true)]).await.expect("it runs");
+        assert_eq!(std::fs::read_to_string(etc.join("passwd")).expect("read"), "untouched");
+        assert!(!etc.join("group").exists() && !etc.join("resolv.conf").exists());
+
+        let file = etc.join("passwd");
+        start(dir.path(), vec![granted("/etc/passwd", &file, true)]).await.expect("it runs");
+        assert_eq!(std::fs::read_to_string(file).expect("read"), "untouched");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_the_file_that_was_looked_at_is_not_mounted() {
+        let (dir, host) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let host = std::fs::canonicalize(host.path()).expect("canonical");
+        for name in ["good", "secret"] {
+            std::fs::create_dir(host.join(name)).expect("made");
+        }
+        let looked_at = granted("/srv/good", &host.join("good"), true);
+        std::fs::rename(host.join("good"), host.join("old")).expect("moved");
+        symlink(host.join("secret"), host.join("good")).expect("linked");
+        assert!(start(dir.path(), vec![looked_at.clone()]).await.expect_err("a link").contains("/srv/good"));
+        std::fs::remove_file(host.join("good")).expect("removed");
+        std::fs::rename(host.join("secret"), host.join("good")).expect("moved");
+        let error = start(dir.path(), vec![looked_at]).await.expect_err("another directory");
+        assert!(error.ends_with("it is not what it was a moment ago"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_a_server_left_leads_nowhere() {
+        let (dir, host) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let host = std::fs::canonicalize(host.path()).expect("canonical");
+        for name in ["data", "victim"] {
+            std::fs::create_dir(host.join(name)).expect("made");
+        }
+        std::fs::create_dir(dir.path().join("tmp")).expect("made");
+        symlink(host.join("victim"), dir.path().join("tmp/way")).expect("linked");
+        symlink(host.join("victim"), host.join("data/way")).expect("linked");
+        let in_tmp = start(dir.path(), vec![granted("/tmp/way/deep", &host.join("data"), true)]).await;
+        assert!(in_tmp.expect_err("a link on the way").contains("/tmp/way/deep"));
+        let both = vec![granted("/srv", &host.join("data"), true), granted("/srv/way/deep", &host.join("data"), true)];
+        assert!(start(dir.path(), both).await.is_err());
+        let below = vec![granted("/srv", &host.join("data"), true), granted("/srv/none", &host.join("data"), true)];
+        assert!(start(dir.path(), below).await.is_err());
+        assert_eq!(std::fs::read_dir(host.join("victim")).expect("read").count(), 0);
+        assert_eq!(std::fs::read_dir(host.join("data")).expect("read").count(), 1);
+    }
+}
