@@ -29,9 +29,9 @@ use crate::docker::{ConnectError, Docker};
 use crate::engine::{Engine, EngineOptions, Running};
 use crate::grants::{GrantablePaths, Grants};
 use crate::instance::Instance;
-use crate::packages::{Clients, PackageClients, Runtimes, Store, platform};
+use crate::packages::{Clients, HostClients, PackageClients, Runtimes, Store, Walls, platform};
 use crate::plan::{Action, Goal, Seen, View, plan};
-use crate::process::launch;
+use crate::process::{client, launch};
 use crate::slot::Slot;
 use crate::uids::Uids;
 
@@ -332,7 +332,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         EngineOptions::Process => find_processes(options).await?,
         EngineOptions::Docker(docker) => {
             let docker = Docker::connect(docker, options).await.map_err(StartError::Engine)?;
-            let clients = docker.package_clients(&options.clients, data_dir).await;
+            let clients = docker.package_clients(&options.clients, data_dir, *options.server_uids.end()).await;
             let runtimes = clients.runtimes();
             let enforcement = docker.enforcement();
             Found {
@@ -355,7 +355,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         capacity: None,
     };
     let store = Store::open(data_dir.join("packages"), clients, runtimes).map_err(unusable)?;
-    let mut uids = Uids::open(data_dir.join("uids.json"), options.server_uids.clone());
+    let mut uids = Uids::open(data_dir.join("uids.json"), without_last(&options.server_uids));
     let copies = noted_copies(data_dir);
     copies.iter().filter_map(|(id, copy)| Some((*id, copy.uid?))).for_each(|(id, uid)| uids.keep_copy(id, uid));
     let context = Context {
@@ -419,8 +419,25 @@ async fn find_processes(options: &AgentOptions) -> Result<Found, StartError> {
         let detail = "the data directory lies below one that only its owner may pass".to_owned();
         enforcement.insert("own_uid".into(), Enforcement { enforced: false, detail });
     }
-    let clients = Clients::Host(options.clients.clone());
+    let network = client::probe_network(&options.supervisor_exe).await;
+    let is_enforced = |name: &str| enforcement.get(name).is_some_and(|entry| entry.enforced);
+    let walls = Walls {
+        supervisor: options.supervisor_exe.clone(),
+        namespaces: is_enforced("namespaces"),
+        landlock: is_enforced("landlock"),
+        own_network: network.enforced,
+        // The last one is never a server's.
+        uid: is_enforced("own_uid").then_some(*options.server_uids.end()),
+    };
+    enforcement.insert("package_egress".into(), network);
+    let clients = HostClients::new(options.clients.clone(), walls, &runtimes, &data_dir.join("packages"));
+    let clients = Clients::Host(Box::new(clients));
     Ok(Found { engine: Engine::Process, clients, runtimes, enforcement })
+}
+
+/// The user ids of servers: the last of the range is that of package clients.
+fn without_last(uids: &RangeInclusive<u32>) -> RangeInclusive<u32> {
+    *uids.start()..=uids.end().saturating_sub(1)
 }
 
 fn paths_for_servers(clients: &PackageClients) -> Vec<PathBuf> {

@@ -74,6 +74,19 @@ pub(crate) struct Granted {
     pub(crate) inode: u64,
 }
 
+impl Granted {
+    /// A directory of our own, for what runs at our own wish.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(crate) fn own(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = std::fs::symlink_metadata(path)?;
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        Ok(Self { path: path.to_owned(), source: path.to_owned(), writable: true, device, inode })
+    }
+}
+
 /// The paths of this host that may be granted, as an agent knows them.
 #[derive(Debug)]
 pub(crate) struct Grants {
@@ -231,15 +244,8 @@ fn is_systems(path: &Path) -> bool {
 }
 
 fn granted(grant: &PathGrant, source: PathBuf) -> Result<Granted, Failure> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = std::fs::symlink_metadata(&source).map_err(|_| not_here(&grant.path))?;
-    Ok(Granted {
-        path: PathBuf::from(&grant.path),
-        source,
-        writable: grant.writable,
-        device: metadata.dev(),
-        inode: metadata.ino(),
-    })
+    let own = Granted::own(&source).map_err(|_| not_here(&grant.path))?;
+    Ok(Granted { path: PathBuf::from(&grant.path), writable: grant.writable, ..own })
 }
 
 fn not_here(path: &str) -> Failure {
@@ -259,7 +265,9 @@ mod tests {
 
     fn host() -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("a directory");
-        for name in ["data", "srv/files/deep", "home/notes", "home/.ssh", "home/project/src", "home/notes/.git", "secret"] {
+        for name in
+            ["data", "srv/files/deep", "home/notes", "home/.ssh", "home/project/src", "home/notes/.git", "secret"]
+        {
             std::fs::create_dir_all(dir.path().join(name)).expect("made");
         }
         std::fs::write(dir.path().join("home/project/toolyard.toml"), "").expect("written");
@@ -281,7 +289,9 @@ mod tests {
         for bad in ["", "secret", "srv/way-out", "srv/socket", "srv/../secret", "srv/none", "srvx"] {
             assert!(!granted(bad), "{bad}");
         }
-        for bad in ["home", "home/.ssh", "home/notes/.git", "home/project", "home/project/toolyard.toml", "data", "data/x"] {
+        for bad in
+            ["home", "home/.ssh", "home/notes/.git", "home/project", "home/project/toolyard.toml", "data", "data/x"]
+        {
             assert!(!granted(bad), "{bad}");
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use toolyard_dtma::{AgentOptions, DockerOptions, EngineOptions, GrantablePaths, PackageClients};
 use toolyard_link::Channel;
 use toolyard_types::Clock;
+use toolyard_types::spec::EgressHost;
 
 use crate::config::{EngineKind, Settings};
 use crate::net;
@@ -31,7 +32,7 @@ pub(crate) fn agent_options(
         control,
         engine: engine_options(settings, environment),
         supervisor_exe,
-        clients: package_clients(settings, environment),
+        clients: package_clients(settings, environment)?,
         orphan_grace: Duration::from_secs(settings.orphan_grace_seconds.into()),
         stop_wait: AgentOptions::DEFAULT_STOP_WAIT,
         grantable_paths: grantable_paths(settings, environment)?,
@@ -82,19 +83,24 @@ pub(crate) fn engine_options(settings: &Settings, environment: &BTreeMap<String,
     }
 }
 
-fn package_clients(settings: &Settings, environment: &BTreeMap<String, String>) -> PackageClients {
+fn package_clients(settings: &Settings, environment: &BTreeMap<String, String>) -> Result<PackageClients, String> {
+    if let Some(bad) = settings.package_hosts.iter().find(|host| EgressHost::parse(host).is_none()) {
+        let shown = toolyard_types::name::printable(bad);
+        return Err(format!("setting `package_hosts`: `{shown}` is not `host`, `host:port` or `*.domain`"));
+    }
     let python = match &settings.python {
         Some(python) => vec![PathBuf::from(python)],
         None => ["python3", "/usr/bin/python3", "/usr/local/bin/python3", "python"].map(PathBuf::from).to_vec(),
     };
-    PackageClients {
+    Ok(PackageClients {
         npm: settings.npm.clone().into(),
         node: settings.node.clone().into(),
         python,
         uv: "uv".into(),
         environment: net::client_environment(settings, environment),
+        package_hosts: settings.package_hosts.clone(),
         for_servers: settings.server_environment.clone(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -104,19 +110,20 @@ mod tests {
 
     #[test]
     fn the_home_directory_is_grantable_in_development_and_nothing_in_production() {
-        let environment = BTreeMap::from([("HOME".to_owned(), "/home/me/".to_owned())]);
-        let roots = |settings: &Settings, environment| grantable_paths(settings, environment).expect("good").roots;
-        let development = Settings::defaults(Environment::Development);
-        assert_eq!(roots(&development, &environment), ["/home/me/*"]);
-        for home in ["/", "", "relative", "/etc"] {
+        let roots = |settings: &Settings, home: &str| {
             let environment = BTreeMap::from([("HOME".to_owned(), home.to_owned())]);
-            assert_eq!(roots(&development, &environment), Vec::<String>::new(), "{home}");
+            grantable_paths(settings, &environment).map(|paths| paths.roots)
+        };
+        let development = Settings::defaults(Environment::Development);
+        assert_eq!(roots(&development, "/home/me/"), Ok(vec!["/home/me/*".to_owned()]));
+        for home in ["/", "", "relative", "/etc"] {
+            assert_eq!(roots(&development, home), Ok(vec![]), "{home}");
         }
         let mut production = Settings::defaults(Environment::Production);
-        assert_eq!(roots(&production, &environment), Vec::<String>::new());
+        assert_eq!(roots(&production, "/home/me"), Ok(vec![]));
         for bad in ["/", "/etc", "srv", "/srv/../etc", "/*", "/proc/1/*"] {
             production.grantable_paths = vec![bad.to_owned()];
-            let error = grantable_paths(&production, &environment).expect_err(bad);
+            let error = roots(&production, "/home/me").expect_err(bad);
             assert!(error.starts_with("setting `grantable_paths`: `"), "{error}");
         }
     }

@@ -181,7 +181,7 @@ pub struct ToolboxReport {
     pub platform: String,
     /// Runtimes found and their versions, such as `node -> 20.20.2`.
     pub runtimes: BTreeMap<String, String>,
-    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`, `volumes`, `container_http`.
+    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`, `volumes`, `container_http`, `path_grants`, `package_egress`.
     pub enforcement: BTreeMap<String, Enforcement>,
     /// What the host has and has left, when measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]

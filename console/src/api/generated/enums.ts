@@ -4,7 +4,7 @@ import { isString } from '../open-enum'
 
 /** Something a principal may ask to do. Every API route and every MCP request maps to one. */
 export type Action = (typeof ACTION)[number]
-export const ACTION = ['catalog:read', 'catalog:rate', 'catalog:submit', 'catalog:review', 'catalog:manage', 'server:read', 'server:deploy', 'server:operate', 'server:delete', 'server:logs', 'tool:call', 'toolset:read', 'toolset:manage', 'toolbox:read', 'toolbox:manage', 'credential:read', 'credential:manage', 'key:read', 'key:manage', 'member:read', 'member:manage', 'flag:read', 'flag:manage', 'audit:read', 'event:read', 'policy:explain', 'organization:manage'] as const
+export const ACTION = ['catalog:read', 'catalog:rate', 'catalog:submit', 'catalog:review', 'catalog:manage', 'server:read', 'server:deploy', 'server:grant_path', 'server:operate', 'server:delete', 'server:logs', 'tool:call', 'toolset:read', 'toolset:manage', 'toolbox:read', 'toolbox:manage', 'credential:read', 'credential:manage', 'key:read', 'key:manage', 'member:read', 'member:manage', 'flag:read', 'flag:manage', 'audit:read', 'event:read', 'policy:explain', 'organization:manage'] as const
 export const ActionSchema: v.GenericSchema<unknown, Action> = v.custom<Action>(isString)
 
 /** Whether calls to a toolbox are let through. */

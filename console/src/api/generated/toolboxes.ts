@@ -109,7 +109,7 @@ export const ToolboxLinkSchema: v.GenericSchema<unknown, ToolboxLink> = v.object
 /** What a toolbox is and can enforce. */
 export interface ToolboxReport {
   capacity?: Capacity | null
-  /** Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`, `volumes`, `container_http`. */
+  /** Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`, `volumes`, `container_http`, `path_grants`, `package_egress`. */
   enforcement: Record<string, Enforcement>
   /** The engine: `process` or `docker`. */
   engine: string

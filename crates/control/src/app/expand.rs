@@ -338,6 +338,8 @@ impl Expansion<'_> {
             let at = format!("environment.{}", printable(key));
             if !is_variable_name(key) {
                 self.error(&at, "a variable's name may use only A-Z, a-z, 0-9 and `_`, and no digit first");
+            } else if is_loader_variable(key) {
+                self.error(&at, "makes a program load code; it may be set only where the entry declares it");
             }
             self.check_given(&at, given);
         }
@@ -682,6 +684,44 @@ fn is_variable_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
+/// Variables by which a program loads code, or reads files that make it. One that the entry declares is an input.
+fn is_loader_variable(name: &str) -> bool {
+    const PREFIXES: [&str; 5] = ["LD_", "DYLD_", "PYTHON", "NPM_CONFIG_", "BASH_FUNC_"];
+    /// How Python reads and writes, and nothing else.
+    const HARMLESS: [&str; 5] =
+        ["PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "PYTHONFAULTHANDLER"];
+    const NAMES: [&str; 25] = [
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "NODE_REPL_EXTERNAL_MODULE",
+        "NODE_V8_COVERAGE",
+        "GCONV_PATH",
+        "GLIBC_TUNABLES",
+        "LOCPATH",
+        "NLSPATH",
+        "BASH_ENV",
+        "ENV",
+        "SHELLOPTS",
+        "PS4",
+        "PERL5LIB",
+        "PERL5OPT",
+        "PERLLIB",
+        "RUBYLIB",
+        "RUBYOPT",
+        "JAVA_TOOL_OPTIONS",
+        "JDK_JAVA_OPTIONS",
+        "_JAVA_OPTIONS",
+        "CLASSPATH",
+        "DOTNET_STARTUP_HOOKS",
+        "OPENSSL_CONF",
+        "OPENSSL_MODULES",
+        "GIT_EXEC_PATH",
+    ];
+    let name = name.to_ascii_uppercase();
+    let by_prefix = PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    NAMES.contains(&name.as_str()) || (by_prefix && !HARMLESS.contains(&name.as_str()))
+}
+
 fn is_header_name(name: &str) -> bool {
     name.len() <= 128 && http::HeaderName::from_bytes(name.as_bytes()).is_ok()
 }
@@ -770,6 +810,33 @@ mod tests {
         assert_eq!(spec.paths.iter().map(|grant| grant.path.as_str()).collect::<Vec<_>>(), ["/srv/a", "/srv/b"]);
         wish.inputs.insert("directory".into(), Given::Text("/srv/../etc".into()));
         assert_eq!(fields(&expand(&wish).unwrap_err()), ["paths"]);
+    }
+
+    #[test]
+    fn a_variable_that_loads_code_is_set_only_where_the_entry_declares_it() {
+        let mut wish = npm(json!({"environmentVariables": [{"name": "NODE_OPTIONS"}]}));
+        wish.inputs.insert("NODE_OPTIONS".into(), Given::Text("--max-old-space-size=512".into()));
+        assert_eq!(expand(&wish).unwrap().runtime.package().unwrap().environment.len(), 1);
+        for bad in [
+            "NODE_OPTIONS",
+            "LD_PRELOAD",
+            "ld_preload",
+            "PYTHONPATH",
+            "PYTHONSTARTUP",
+            "BASH_ENV",
+            "DYLD_INSERT_LIBRARIES",
+        ] {
+            let mut wish = npm(json!({}));
+            for given in [Given::Text("x".into()), Given::Credential(CredentialId::generate())] {
+                wish.environment.insert(bad.into(), given);
+                assert_eq!(fields(&expand(&wish).unwrap_err()), [format!("environment.{bad}")]);
+            }
+        }
+        let mut wish = npm(json!({}));
+        for good in ["PYTHONUNBUFFERED", "NODE_ENV", "NODE_EXTRA_CA_CERTS", "LOG_LEVEL"] {
+            wish.environment.insert(good.into(), Given::Text("1".into()));
+        }
+        assert_eq!(expand(&wish).unwrap().runtime.package().unwrap().environment.len(), 4);
     }
 
     #[test]

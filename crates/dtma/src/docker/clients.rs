@@ -1,11 +1,12 @@
 //! Package clients in containers: npm and uv of the very image that will run what they install.
 //!
-//! A short-lived container of the base image, with the network of this host, so that a person's registry, proxy
-//! and name servers hold, and with the directory being filled mounted at its own path. Install scripts never
-//! run, as everywhere. Its environment comes as a server's does: it may hold passwords of a registry or proxy.
+//! A short-lived container of the base image, as a user that is nobody else's where we are root, with the directory being
+//! filled mounted at its own path. Its network has nothing in it but a proxy to the registries; where the agent may not
+//! enter a container's network it is this host's, and the toolbox says so. Install scripts never run, as everywhere. Its environment comes as a server's does: it may hold passwords of a registry or proxy.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -16,46 +17,34 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
+use tokio_util::task::AbortOnDropHandle;
 use toolyard_types::Secret;
 use toolyard_types::agent::Failure;
 use toolyard_types::state::Reason;
 
+use super::egress::{self, Listed};
 use super::{Docker, Handed, engine_failure, entry, existing, is_missing, mount};
 use crate::desired::write_whole;
 use crate::packages::{
-    ASK_NODE, ASK_PYTHON, MAX_OUTPUT_BYTES, Node, Output, PackageClients, Python, Runtimes, failure,
+    ASK_NODE, ASK_PYTHON, Given, MAX_OUTPUT_BYTES, Node, Output, PackageClients, Python, Runtimes, failure, give,
+    proxied,
 };
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_PROCESSES: i64 = 1024;
-/// What a client gets of this host's environment: where packages come from and how to get there.
-const PASSED: &[&str] = &["npm_config_", "uv_", "pip_", "ssl_cert_"];
-const PASSED_WHOLE: &[&str] = &[
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-    "node_extra_ca_certs",
-    "requests_ca_bundle",
-    "curl_ca_bundle",
-];
-/// These name places of this host that mean nothing there.
-const NOT_PASSED: &[&str] =
-    &["npm_config_cache", "npm_config_prefix", "npm_config_userconfig", "npm_config_globalconfig", "uv_cache_dir"];
-/// Settings of a person's own, below the home directory.
-const SETTINGS: &[&str] = &[".npmrc", ".netrc", ".config/uv/uv.toml"];
-
 /// npm and uv in base images.
-#[derive(Debug)]
 pub(crate) struct ImageClients {
     api: bollard::Docker,
     labels: std::collections::HashMap<String, String>,
     user: String,
+    /// The user, when it is not ours.
+    uid: Option<u32>,
+    /// How the hosts of the registries are reached from a network of their own; none where it cannot be entered.
+    way: Option<egress::Way>,
     node: Option<Node>,
     python: Option<Python>,
     names: BTreeMap<&'static str, String>,
-    environment: BTreeMap<String, String>,
-    home: Option<PathBuf>,
+    given: Given,
     /// Where temporary home directories are made.
     scratch: PathBuf,
 }
@@ -69,24 +58,28 @@ struct Known {
 
 impl ImageClients {
     /// Asks the base images what is in them, once for each image.
-    pub(super) async fn open(docker: &Docker, clients: &PackageClients, data_dir: &Path) -> Self {
-        let user = match docker.is_rootless() {
+    pub(super) async fn open(docker: &Docker, clients: &PackageClients, data_dir: &Path, uid: u32) -> Self {
+        let uid = (nix::unistd::geteuid().is_root() && !docker.is_rootless()).then_some(uid);
+        let user = match (docker.is_rootless(), uid) {
             // On a rootless engine this is who we are.
-            true => "0:0".to_owned(),
-            false => format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid()),
+            (true, _) => "0:0".to_owned(),
+            (false, Some(uid)) => format!("{uid}:{uid}"),
+            (false, None) => format!("{}:{}", nix::unistd::geteuid(), nix::unistd::getegid()),
         };
+        let (proxy, no_proxy) = (docker.options.proxy.as_deref(), docker.options.no_proxy.as_deref());
         let mut images = Self {
             api: docker.api.clone(),
             labels: docker.labels(),
             user,
+            uid,
+            way: docker.no_proxy.is_none().then(|| egress::Way::through(proxy, no_proxy)),
             node: None,
             python: None,
             names: BTreeMap::from([
                 ("base_image_node", docker.options.base_image_node.clone()),
                 ("base_image_python", docker.options.base_image_python.clone()),
             ]),
-            environment: passed(&clients.environment),
-            home: clients.environment.get("HOME").map(PathBuf::from),
+            given: Given::of(&clients.environment, &clients.package_hosts),
             scratch: data_dir.join("packages"),
         };
         let file = data_dir.join("base-images.json");
@@ -143,6 +136,16 @@ impl ImageClients {
         Some(told)
     }
 
+    /// What the clients are given.
+    pub(crate) fn given(&self) -> &Given {
+        &self.given
+    }
+
+    /// The user they run as, when it is not ours.
+    pub(crate) fn uid(&self) -> Option<u32> {
+        self.uid
+    }
+
     /// What the base images run.
     pub(crate) fn runtimes(&self) -> Runtimes {
         Runtimes { node: self.node.clone(), python: self.python.clone() }
@@ -182,17 +185,29 @@ impl ImageClients {
     ) -> Result<Output, Failure> {
         let home = self.home().map_err(|error| failure(Reason::InstallFailed, error.to_string()))?;
         let path = "/usr/local/bin:/usr/bin:/bin".to_owned();
-        let mut environment = self.environment.clone();
+        let mut environment = self.given.environment.clone();
+        match self.way {
+            Some(_) => environment.extend(proxied()),
+            None => environment.extend(self.given.proxies.clone()),
+        }
         environment
             .extend([("HOME".to_owned(), home.path().to_string_lossy().into_owned()), ("PATH".to_owned(), path)]);
         let handed = Handed {
-            environment: environment.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+            environment: environment
+                .into_iter()
+                .filter(|(name, _)| entry::is_variable(name))
+                .map(|(name, value)| (name, Secret::new(value)))
+                .collect(),
             argv: std::iter::once(program).chain(arguments.iter().copied()).map(Secret::new).collect(),
         };
         let body = self.body(image, dir, home.path());
-        let work = self.run_to_end(body, &handed);
+        let listed = Listed::new(self.given.hosts.clone());
+        let work = self.run_to_end(body, &handed, &listed);
         match tokio::time::timeout(timeout, work).await {
-            Ok(Ok(output)) => Ok(output),
+            Ok(Ok(mut output)) => {
+                output.tell_refused(&listed.refused());
+                Ok(output)
+            }
             Ok(Err(error)) => Err(engine_failure(&error)),
             Err(_) => {
                 let message = format!("`{program}` did not end within {} s", timeout.as_secs());
@@ -202,8 +217,8 @@ impl ImageClients {
     }
 
     fn body(&self, image: &str, dir: &Path, home: &Path) -> ContainerCreateBody {
-        let shown = self.environment.values().flat_map(|value| value.split(':')).map(PathBuf::from);
-        let mut mounts: Vec<_> = existing(shown).iter().map(|path| mount(path, true)).collect();
+        let mut mounts: Vec<_> =
+            existing(self.given.shown.iter().cloned()).iter().map(|path| mount(path, true)).collect();
         mounts.push(mount(home, false));
         if dir != Path::new("/") {
             mounts.push(mount(dir, false));
@@ -227,7 +242,7 @@ impl ImageClients {
                 security_opt: Some(vec!["no-new-privileges".into()]),
                 pids_limit: Some(MAX_PROCESSES),
                 mounts: Some(mounts),
-                network_mode: Some("host".into()),
+                network_mode: Some(if self.way.is_some() { "none" } else { "host" }.into()),
                 log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
                 ..Default::default()
             }),
@@ -235,12 +250,22 @@ impl ImageClients {
         }
     }
 
-    async fn run_to_end(&self, body: ContainerCreateBody, handed: &Handed) -> Result<Output, ApiError> {
+    async fn run_to_end(
+        &self,
+        body: ContainerCreateBody,
+        handed: &Handed,
+        listed: &Arc<Listed>,
+    ) -> Result<Output, ApiError> {
         let created = self.api.create_container(None, body).await?;
         let mut removal = Removal::of(&self.api, &created.id);
         let options = AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
         let mut attached = self.api.attach_container(&created.id, Some(options)).await?;
         self.api.start_container(&created.id, None).await?;
+        // It waits for what it is handed, so nothing has run there yet.
+        let _proxy = match &self.way {
+            Some(way) => Some(self.open_proxy(&created.id, listed, way.clone()).await?),
+            None => None,
+        };
         let preamble = entry::preamble(handed);
         attached.input.write_all(&preamble).await.map_err(|err| ApiError::IOError { err })?;
         attached.input.flush().await.map_err(|err| ApiError::IOError { err })?;
@@ -265,31 +290,26 @@ impl ImageClients {
         Ok(Output { success: code == 0, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() })
     }
 
+    /// Opens the proxy to the registries in a container's network.
+    async fn open_proxy(
+        &self,
+        container: &str,
+        listed: &Arc<Listed>,
+        way: egress::Way,
+    ) -> Result<AbortOnDropHandle<()>, ApiError> {
+        let inspected = self.api.inspect_container(container, None).await?;
+        let pid = inspected.state.and_then(|state| state.pid).and_then(|pid| u32::try_from(pid).ok());
+        let pid = pid.filter(|pid| *pid > 0).ok_or(ApiError::RequestTimeoutError)?;
+        egress::serve_in(pid, Arc::clone(listed), way).map_err(|err| ApiError::IOError { err })
+    }
+
     /// A home directory with a person's own settings, for one run.
     fn home(&self) -> std::io::Result<tempfile::TempDir> {
         let home = tempfile::Builder::new().prefix(".scratch-home-").tempdir_in(&self.scratch)?;
-        for name in SETTINGS {
-            let Some(source) = self.home.as_ref().map(|home| home.join(name)).filter(|path| path.is_file()) else {
-                continue;
-            };
-            let target = home.path().join(name);
-            if let Some(parent) = target.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            write_whole(&target, &std::fs::read(source)?)?;
-        }
+        self.given.write_home(home.path())?;
+        give(home.path(), self.uid)?;
         Ok(home)
     }
-}
-
-/// What clients get of this host's environment.
-fn passed(environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let pass = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        let named = PASSED_WHOLE.contains(&name.as_str()) || PASSED.iter().any(|prefix| name.starts_with(prefix));
-        named && !NOT_PASSED.contains(&name.as_str()) && entry::is_variable(&name)
-    };
-    environment.iter().filter(|(name, _)| pass(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Removes a container when it is done or given up.

@@ -7,9 +7,10 @@
 //! listed. Where this host itself reaches others through a proxy, so do they: it is asked by `CONNECT`, or for a plain
 //! request with the whole address, and finds the names. There are no network rules to keep, and nothing of this host is reachable but the proxy.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -27,12 +28,14 @@ use super::namespace::Namespace;
 
 /// Connections of one server at once; more wait.
 const MAX_CONNECTIONS: usize = 256;
+/// How many refused hosts are remembered.
+const MOST_TOLD: usize = 8;
 const MAX_HEAD_BYTES: usize = 16 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What a server's environment names.
-pub(super) fn address() -> String {
+pub(crate) fn address() -> String {
     format!("http://127.0.0.1:{EGRESS_PROXY_PORT}")
 }
 
@@ -59,19 +62,67 @@ pub(super) fn why_not() -> Option<String> {
 /// # Errors
 /// When the namespace cannot be entered, or something listens there already.
 pub(super) fn serve(pid: u32, hosts: Vec<EgressHost>, way: Way) -> io::Result<AbortOnDropHandle<()>> {
-    let listener = Namespace::of(pid)?.listen((Ipv4Addr::LOCALHOST, EGRESS_PROXY_PORT).into())?;
+    serve_in(pid, Listed::new(hosts), way)
+}
+
+/// The same, to tell what was refused.
+///
+/// # Errors
+/// As [`serve`].
+pub(super) fn serve_in(pid: u32, listed: Arc<Listed>, way: Way) -> io::Result<AbortOnDropHandle<()>> {
+    serve_on(Namespace::of(pid)?.listen((Ipv4Addr::LOCALHOST, EGRESS_PROXY_PORT).into())?, listed, way)
+}
+
+/// Serves the proxy on a listener that was made in another network, until dropped.
+///
+/// # Errors
+/// When the listener cannot be watched.
+pub(crate) fn serve_on(
+    listener: std::net::TcpListener,
+    listed: Arc<Listed>,
+    way: Way,
+) -> io::Result<AbortOnDropHandle<()>> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::from(hosts), way))))
+    Ok(AbortOnDropHandle::new(tokio::spawn(accept(listener, listed, way))))
+}
+
+/// The hosts that may be reached, and some of those that were asked for all the same.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    hosts: Vec<EgressHost>,
+    refused: Mutex<BTreeSet<String>>,
+}
+
+impl Listed {
+    pub(crate) fn new(hosts: Vec<EgressHost>) -> Arc<Self> {
+        Arc::new(Self { hosts, refused: Mutex::default() })
+    }
+
+    /// What was asked for and is not listed, as `host:port`; the first few.
+    pub(crate) fn refused(&self) -> Vec<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    fn allows(&self, host: &str, port: u16) -> bool {
+        if self.hosts.iter().any(|listed| listed.matches(host, port)) {
+            return true;
+        }
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.len() < MOST_TOLD {
+            refused.insert(format!("{host}:{port}"));
+        }
+        false
+    }
 }
 
 /// How this host reaches others: straight, or through a proxy of its own.
 #[derive(Clone, Default)]
-pub(super) struct Way(Option<Arc<Matcher>>);
+pub(crate) struct Way(Option<Arc<Matcher>>);
 
 impl Way {
     /// Through `proxy`, but for the hosts of `no_proxy`, separated by commas.
-    pub(super) fn through(proxy: Option<&str>, no_proxy: Option<&str>) -> Self {
+    pub(crate) fn through(proxy: Option<&str>, no_proxy: Option<&str>) -> Self {
         let matcher = |proxy: &str| Matcher::builder().all(proxy).no(no_proxy.unwrap_or_default()).build();
         Self(proxy.map(matcher).map(Arc::new))
     }
@@ -83,7 +134,7 @@ impl Way {
     }
 }
 
-async fn accept(listener: TcpListener, hosts: Arc<[EgressHost]>, way: Way) {
+async fn accept(listener: TcpListener, listed: Arc<Listed>, way: Way) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -94,11 +145,11 @@ async fn accept(listener: TcpListener, hosts: Arc<[EgressHost]>, way: Way) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (hosts, way) = (Arc::clone(&hosts), way.clone());
+        let (listed, way) = (Arc::clone(&listed), way.clone());
         connections.spawn(async move {
             let _turn = turn;
             // What goes wrong on a connection is told to the server on it.
-            let _ = converse(stream, &hosts, &way).await;
+            let _ = converse(stream, &listed, &way).await;
         });
     }
 }
@@ -112,7 +163,7 @@ struct Request {
     head: Option<Vec<u8>>,
 }
 
-async fn converse(mut client: TcpStream, hosts: &[EgressHost], way: &Way) -> io::Result<()> {
+async fn converse(mut client: TcpStream, listed: &Listed, way: &Way) -> io::Result<()> {
     let (head, rest) = match tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut client)).await {
         Ok(Ok(Some(read))) => read,
         Ok(Ok(None)) => return refuse(&mut client, "400 Bad Request", "the request cannot be read").await,
@@ -122,8 +173,8 @@ async fn converse(mut client: TcpStream, hosts: &[EgressHost], way: &Way) -> io:
     let Some(request) = parse(&head) else {
         return refuse(&mut client, "400 Bad Request", "the request cannot be read").await;
     };
-    if !hosts.iter().any(|listed| listed.matches(&request.host, request.port)) {
-        let why = format!("`{}:{}` is not among the hosts this server may reach", request.host, request.port);
+    if !listed.allows(&request.host, request.port) {
+        let why = format!("`{}:{}` is not among the hosts that may be reached", request.host, request.port);
         return refuse(&mut client, "403 Forbidden", &why).await;
     }
     let mut upstream = match reach(&request, way).await {
@@ -320,7 +371,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let hosts: Vec<EgressHost> = hosts.iter().map(|host| EgressHost::parse(host).expect("a host")).collect();
-        (address, AbortOnDropHandle::new(tokio::spawn(accept(listener, Arc::from(hosts), way))))
+        (address, AbortOnDropHandle::new(tokio::spawn(accept(listener, Listed::new(hosts), way))))
     }
 
     async fn ask(proxy: SocketAddr, request: &str) -> String {

@@ -12,7 +12,7 @@
 
 mod clients;
 mod container;
-mod egress;
+pub(crate) mod egress;
 mod entry;
 mod http;
 mod images;
@@ -159,8 +159,8 @@ impl Docker {
     }
 
     /// The package clients of the base images.
-    pub(crate) async fn package_clients(&self, clients: &PackageClients, data_dir: &Path) -> ImageClients {
-        ImageClients::open(self, clients, data_dir).await
+    pub(crate) async fn package_clients(&self, clients: &PackageClients, data_dir: &Path, uid: u32) -> ImageClients {
+        ImageClients::open(self, clients, data_dir, uid).await
     }
 
     /// Each protection, and whether this engine gives it.
@@ -197,7 +197,8 @@ impl Docker {
             ),
             ("volumes".to_owned(), by(Some(true), "volumes of the engine, for one server each", "")),
             ("egress_none".to_owned(), by(Some(true), "a network namespace without a network", "")),
-            ("egress_hosts".to_owned(), lists),
+            ("egress_hosts".to_owned(), lists.clone()),
+            ("package_egress".to_owned(), lists),
             ("container_http_headers".to_owned(), http.clone()),
             ("container_http".to_owned(), http),
         ])

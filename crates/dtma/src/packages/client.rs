@@ -1,8 +1,11 @@
-//! Running npm, uv and the interpreters: bounded in time and output, with an environment that is given.
+//! Running npm, uv and pip: bounded in time and output, behind the walls of a server, as a user of their own where we are
+//! root, with an environment made from nothing, and where the host allows it with a network in which there is nothing but
+//! a proxy to the registries.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -11,13 +14,22 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use toolyard_types::agent::Failure;
+use toolyard_types::spec::Limits;
 use toolyard_types::state::Reason;
+use toolyard_types::{InstanceId, Secret};
 
 use super::failure;
+use super::registries::Given;
 use crate::docker::ImageClients;
+use crate::docker::egress::{self, Listed, Way};
+use crate::grants::Granted;
+use crate::process::client;
+use crate::process::wire::{Isolation, StartOrder};
 
 pub(crate) const MAX_OUTPUT_BYTES: u64 = 64 << 20;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a client may use; large dependency trees take a lot.
+const LIMITS: Limits = Limits { memory_bytes: 4 << 30, processes: 1024, cpu_millis: 0 };
 
 /// What Node.js is asked to tell of itself.
 pub(crate) const ASK_NODE: [&str; 2] =
@@ -45,29 +57,30 @@ pub struct PackageClients {
     pub uv: PathBuf,
     /// The whole environment of package clients: `PATH`, `HOME`, proxy, certificates.
     pub environment: BTreeMap<String, String>,
+    /// Hosts beyond the registries from which packages may be fetched, as `host`, `host:port` or `*.domain`.
+    pub package_hosts: Vec<String>,
     /// Names of those that servers get too. A value that is an existing path is shown to them, read-only.
     pub for_servers: Vec<String>,
 }
 
 /// Where package clients run.
-#[derive(Debug)]
 pub(crate) enum Clients {
-    /// On this host.
-    Host(PackageClients),
+    /// On this host, kept from everything that is not theirs.
+    Host(Box<HostClients>),
     /// In containers, of the images that run the packages.
     Images(Box<ImageClients>),
 }
 
 impl Clients {
-    /// Runs npm to its end.
+    /// Runs npm to its end, in the directory `work` of a workshop.
     pub(super) async fn npm(&self, arguments: &[&str], dir: &Path, timeout: Duration) -> Result<Output, Failure> {
         match self {
-            Clients::Host(clients) => clients.run(&clients.npm, arguments, dir, timeout).await,
+            Clients::Host(clients) => clients.npm(arguments, dir, timeout).await,
             Clients::Images(clients) => clients.npm(arguments, dir, timeout).await,
         }
     }
 
-    /// Runs uv to its end.
+    /// Runs uv to its end, in the directory `work` of a workshop.
     pub(super) async fn uv(
         &self,
         uv: &Path,
@@ -76,10 +89,220 @@ impl Clients {
         timeout: Duration,
     ) -> Result<Output, Failure> {
         match self {
-            Clients::Host(clients) => clients.run(uv, arguments, dir, timeout).await,
+            Clients::Host(clients) => clients.uv(uv, arguments, dir, timeout).await,
             Clients::Images(clients) => clients.uv(arguments, dir, timeout).await,
         }
     }
+
+    /// What they are given.
+    pub(super) fn given(&self) -> &Given {
+        match self {
+            Clients::Host(clients) => &clients.given,
+            Clients::Images(clients) => clients.given(),
+        }
+    }
+
+    /// The user they run as, when it is not ours.
+    pub(super) fn uid(&self) -> Option<u32> {
+        match self {
+            Clients::Host(clients) => clients.walls.uid,
+            Clients::Images(clients) => clients.uid(),
+        }
+    }
+}
+
+/// What keeps package clients of this host from everything that is not theirs.
+#[derive(Clone, Debug)]
+pub(crate) struct Walls {
+    /// The program that makes the walls.
+    pub(crate) supervisor: PathBuf,
+    pub(crate) namespaces: bool,
+    pub(crate) landlock: bool,
+    pub(crate) own_network: bool,
+    /// The user they run as, when it is not ours.
+    pub(crate) uid: Option<u32>,
+}
+
+/// Package clients of this host.
+pub(crate) struct HostClients {
+    clients: PackageClients,
+    given: Given,
+    walls: Walls,
+    way: Way,
+    /// What they keep from one run to the next.
+    cache: PathBuf,
+    node: Option<Node>,
+    python: Option<Python>,
+}
+
+impl HostClients {
+    pub(crate) fn new(clients: PackageClients, walls: Walls, runtimes: &Runtimes, store: &Path) -> Self {
+        let given = Given::of(&clients.environment, &clients.package_hosts);
+        let proxy = |names: [&str; 2]| names.iter().find_map(|name| given.proxies.get(*name)).map(String::as_str);
+        let way = Way::through(
+            proxy(["HTTPS_PROXY", "https_proxy"]).or(proxy(["HTTP_PROXY", "http_proxy"])),
+            proxy(["NO_PROXY", "no_proxy"]),
+        );
+        let (node, python) = (runtimes.node.clone(), runtimes.python.clone());
+        Self { clients, given, walls, way, cache: store.join(".cache"), node, python }
+    }
+
+    /// Finds a program as a person would.
+    pub(super) fn find_uv(&self) -> PathBuf {
+        self.clients.find(&self.clients.uv)
+    }
+
+    async fn npm(&self, arguments: &[&str], dir: &Path, timeout: Duration) -> Result<Output, Failure> {
+        let missing = |what: &str| failure(Reason::EngineUnavailable, format!("{what} was not found on this host"));
+        let node = self.node.as_ref().ok_or_else(|| missing("Node.js"))?;
+        let script = self.npm_script(node).ok_or_else(|| missing("npm"))?;
+        // `lib/node_modules/npm/bin/npm-cli.js`
+        let package = script.parent().and_then(Path::parent).unwrap_or(&script).to_owned();
+        let mut read_only = vec![node.executable.clone(), package];
+        read_only.extend(super::store::shared_node(node.executable.parent().unwrap_or(Path::new("/usr/bin"))));
+        let argv = [node.executable.as_path(), script.as_path()];
+        self.run(&argv, arguments, read_only, dir, timeout).await
+    }
+
+    /// npm itself, not what starts it: that may be a script of a version manager.
+    fn npm_script(&self, node: &Node) -> Option<PathBuf> {
+        let found = std::fs::canonicalize(self.clients.find(&self.clients.npm)).ok();
+        let beside = || {
+            let prefix = node.executable.parent()?.parent()?;
+            std::fs::canonicalize(prefix.join("lib/node_modules/npm/bin/npm-cli.js")).ok()
+        };
+        found.filter(|path| path.extension().is_some_and(|end| end == "js")).or_else(beside)
+    }
+
+    async fn uv(&self, uv: &Path, arguments: &[&str], dir: &Path, timeout: Duration) -> Result<Output, Failure> {
+        let uv = std::fs::canonicalize(uv).unwrap_or_else(|_| uv.to_owned());
+        let read_only = self.python_paths().chain([uv.clone()]).collect();
+        self.run(&[&uv], arguments, read_only, dir, timeout).await
+    }
+
+    /// Runs Python to its end, in the directory `work` of a workshop.
+    pub(super) async fn python(&self, arguments: &[&str], dir: &Path, timeout: Duration) -> Result<Output, Failure> {
+        let missing = || failure(Reason::EngineUnavailable, "Python was not found on this host");
+        let python = self.python.as_ref().ok_or_else(missing)?;
+        self.run(&[&python.executable], arguments, self.python_paths().collect(), dir, timeout).await
+    }
+
+    fn python_paths(&self) -> impl Iterator<Item = PathBuf> {
+        let python = self.python.iter();
+        python.flat_map(|python| [python.executable.clone(), python.prefix.join("bin"), python.prefix.join("lib")])
+    }
+
+    async fn run(
+        &self,
+        argv: &[&Path],
+        arguments: &[&str],
+        mut read_only: Vec<PathBuf>,
+        dir: &Path,
+        timeout: Duration,
+    ) -> Result<Output, Failure> {
+        let io_failure = |error: std::io::Error| failure(Reason::InstallFailed, format!("prepare a client: {error}"));
+        let workshop = dir.parent().ok_or_else(|| failure(Reason::Internal, "a client needs a workshop"))?;
+        let home = workshop.join("home");
+        for own in [&home, &self.cache] {
+            std::fs::create_dir_all(own).map_err(io_failure)?;
+        }
+        self.given.write_home(&home).map_err(io_failure)?;
+        super::store::give(&home, self.walls.uid).map_err(io_failure)?;
+        super::store::give_top(&self.cache, self.walls.uid).map_err(io_failure)?;
+        read_only.extend(self.given.shown.iter().cloned());
+        read_only.extend(["/etc/uv", "/etc/pip.conf", "/etc/npmrc"].map(PathBuf::from));
+        let granted = [&home, &self.cache].into_iter().map(|path| Granted::own(path)).collect::<Result<_, _>>();
+        let texts = argv.iter().map(|part| part.to_string_lossy().into_owned());
+        let order = StartOrder {
+            instance: InstanceId::generate(),
+            dir: workshop.to_owned(),
+            argv: texts.chain(arguments.iter().map(|text| (*text).to_owned())).map(Secret::new).collect(),
+            environment: self.environment(workshop, &home),
+            isolation: Isolation {
+                uid: self.walls.uid,
+                namespaces: self.walls.namespaces,
+                landlock: self.walls.landlock,
+                read_only,
+                granted: granted.map_err(io_failure)?,
+            },
+            limits: LIMITS,
+            orphan_grace_ms: 0,
+            stop_wait_ms: 0,
+            log_dir: None,
+            log_mark: String::new(),
+            redact: vec![],
+        };
+        let listed = Listed::new(self.given.hosts.clone());
+        let run = client::start(&self.walls.supervisor, order, self.walls.own_network).await;
+        let run = run.map_err(|error| failure(Reason::EngineUnavailable, crate::instance::chain(&error)))?;
+        let _proxy = run
+            .listener
+            .map(|listener| egress::serve_on(listener, Arc::clone(&listed), self.way.clone()))
+            .transpose()
+            .map_err(io_failure)?;
+        let name = argv.last().and_then(|program| program.file_name()).unwrap_or_default().to_string_lossy();
+        let mut output = to_end(run.child, &name, timeout).await?;
+        output.tell_refused(&listed.refused());
+        Ok(output)
+    }
+
+    fn environment(&self, workshop: &Path, home: &Path) -> BTreeMap<String, Secret> {
+        let mut environment = self.given.environment.clone();
+        let bin = self.node.as_ref().and_then(|node| node.executable.parent()).unwrap_or(Path::new("/usr/bin"));
+        let temporary = if self.walls.namespaces { PathBuf::from("/tmp") } else { workshop.join("tmp") };
+        let cache = |name: &str| self.cache.join(name).to_string_lossy().into_owned();
+        let own = [
+            ("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())),
+            ("HOME", home.to_string_lossy().into_owned()),
+            ("TMPDIR", temporary.to_string_lossy().into_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("npm_config_cache", cache("npm")),
+            ("UV_CACHE_DIR", cache("uv")),
+            ("UV_PYTHON_DOWNLOADS", "never".to_owned()),
+            ("PIP_CACHE_DIR", cache("pip")),
+        ];
+        environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        match self.walls.own_network {
+            true => environment.extend(proxied()),
+            false => environment.extend(self.given.proxies.clone()),
+        }
+        environment.into_iter().map(|(name, value)| (name, Secret::new(value))).collect()
+    }
+}
+
+/// What tells clients of the proxy in their own network; a person's own proxy is the agent's affair then.
+pub(crate) fn proxied() -> impl Iterator<Item = (String, String)> {
+    let names =
+        ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "npm_config_proxy", "npm_config_https_proxy"];
+    let none = ["NO_PROXY", "no_proxy", "npm_config_noproxy"].map(|name| (name.to_owned(), String::new()));
+    names.into_iter().map(|name| (name.to_owned(), egress::address())).chain(none)
+}
+
+/// Reads what a client says until it ends.
+async fn to_end(mut child: tokio::process::Child, name: &str, timeout: Duration) -> Result<Output, Failure> {
+    // Dropped before `child`: a group's number is safe to use while its leader was not waited for.
+    let mut group = Group::of(&child);
+    let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
+    let stderr = child.stderr.take().expect("standard error was asked to be a pipe");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let work = async {
+        let mut out_reader = stdout.take(MAX_OUTPUT_BYTES);
+        let mut err_reader = stderr.take(MAX_OUTPUT_BYTES);
+        let (a, b) = tokio::join!(out_reader.read_to_end(&mut out), err_reader.read_to_end(&mut err));
+        a.and(b)?;
+        child.wait().await
+    };
+    let status = match tokio::time::timeout(timeout, work).await {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => return Err(failure(Reason::InstallFailed, format!("run `{name}`: {error}"))),
+        Err(_) => {
+            let message = format!("`{name}` did not end within {} s", timeout.as_secs());
+            return Err(failure(Reason::InstallFailed, message));
+        }
+    };
+    group.0 = None;
+    let stderr = String::from_utf8_lossy(&err).into_owned();
+    Ok(Output { success: status.success(), stdout: out, stderr })
 }
 
 /// The interpreters found.
@@ -142,9 +365,20 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// Adds the hosts that it asked for and that are no registry.
+    pub(crate) fn tell_refused(&mut self, refused: &[String]) {
+        if !self.success && !refused.is_empty() {
+            let hosts = refused.join("`, `");
+            self.stderr.push_str(&format!(
+                "\npackages come from the configured registries only; refused: `{hosts}` (`package_hosts` lets more)\n"
+            ));
+        }
+    }
+
     /// What it complained about, for a person: bounded, without addresses' passwords and tokens.
     pub(crate) fn complaint(&self) -> String {
-        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+        let telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("npm warn Unknown env config");
+        let lines: Vec<&str> = self.stderr.lines().filter(telling).collect();
         let text = lines[lines.len().saturating_sub(12)..].join("\n");
         crate::process::log::bounded(without_secrets(&text), 800)
     }
@@ -156,19 +390,13 @@ impl PackageClients {
         output.success.then(|| serde_json::from_slice(&output.stdout).ok())?
     }
 
-    /// Runs a client to its end.
+    /// Runs an interpreter to its end, as the person would who set it.
     ///
     /// # Errors
     /// When it cannot be started or takes too long.
-    pub(super) async fn run(
-        &self,
-        program: &Path,
-        arguments: &[&str],
-        dir: &Path,
-        timeout: Duration,
-    ) -> Result<Output, Failure> {
-        let name = program.display();
-        let mut child = Command::new(self.find(program))
+    async fn run(&self, program: &Path, arguments: &[&str], dir: &Path, timeout: Duration) -> Result<Output, Failure> {
+        let name = program.display().to_string();
+        let child = Command::new(self.find(program))
             .args(arguments)
             .current_dir(dir)
             .env_clear()
@@ -180,33 +408,11 @@ impl PackageClients {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failure(Reason::EngineUnavailable, format!("start `{name}`: {error}")))?;
-        // Dropped before `child`: a group's number is safe to use while its leader was not waited for.
-        let mut group = Group::of(&child);
-        let stdout = child.stdout.take().expect("standard output was asked to be a pipe");
-        let stderr = child.stderr.take().expect("standard error was asked to be a pipe");
-        let (mut out, mut err) = (Vec::new(), Vec::new());
-        let work = async {
-            let mut out_reader = stdout.take(MAX_OUTPUT_BYTES);
-            let mut err_reader = stderr.take(MAX_OUTPUT_BYTES);
-            let (a, b) = tokio::join!(out_reader.read_to_end(&mut out), err_reader.read_to_end(&mut err));
-            a.and(b)?;
-            child.wait().await
-        };
-        let status = match tokio::time::timeout(timeout, work).await {
-            Ok(Ok(status)) => status,
-            Ok(Err(error)) => return Err(failure(Reason::InstallFailed, format!("run `{name}`: {error}"))),
-            Err(_) => {
-                let message = format!("`{name}` did not end within {} s", timeout.as_secs());
-                return Err(failure(Reason::InstallFailed, message));
-            }
-        };
-        group.0 = None;
-        let stderr = String::from_utf8_lossy(&err).into_owned();
-        Ok(Output { success: status.success(), stdout: out, stderr })
+        to_end(child, &name, timeout).await
     }
 
     /// Finds a program by the `PATH` the clients get, not by ours.
-    pub(super) fn find(&self, program: &Path) -> PathBuf {
+    fn find(&self, program: &Path) -> PathBuf {
         if program.components().count() > 1 {
             return program.to_owned();
         }
@@ -266,6 +472,7 @@ mod tests {
             python: vec![],
             uv: "uv".into(),
             environment: BTreeMap::from([("PATH".into(), "/usr/bin:/bin".into())]),
+            package_hosts: vec![],
             for_servers: vec![],
         };
         let script = "sleep 1000 >/dev/null 2>&1 & echo $! > pid; wait";

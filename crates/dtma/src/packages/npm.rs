@@ -9,8 +9,8 @@ use toolyard_types::spec::{Lock, Package};
 use toolyard_types::state::Reason;
 
 use super::client::{Clients, Output};
-use super::failure;
-use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock};
+use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock, read_made};
+use super::{Given, failure};
 
 /// A person's own npm settings hold, except those under which this could not work.
 const SETTINGS: &[&str] = &[
@@ -45,8 +45,8 @@ pub(super) async fn resolve(clients: &Clients, package: &Package, scratch: &Path
     arguments.extend(SETTINGS);
     let output = clients.npm(&arguments, scratch, RESOLVE_TIMEOUT).await?;
     check(&output)?;
-    let content = tokio::fs::read_to_string(scratch.join("package-lock.json")).await.map_err(unreadable)?;
-    let parsed = parse(&content)?;
+    let content = read_made(&scratch.join("package-lock.json")).map_err(unreadable)?;
+    let parsed = parse(&content, clients.given())?;
     let version = parsed.packages.get(&format!("node_modules/{}", package.identifier));
     let version = version.and_then(|entry| entry.get("version")?.as_str()).unwrap_or_default().to_owned();
     Ok(lock(version, content))
@@ -57,7 +57,7 @@ pub(super) async fn resolve(clients: &Clients, package: &Package, scratch: &Path
 /// # Errors
 /// When the lock is not whole, a file is not the one it names, or npm fails.
 pub(super) async fn install(clients: &Clients, lock: &Lock, dir: &Path) -> Result<(), Failure> {
-    let parsed = parse(&lock.content)?;
+    let parsed = parse(&lock.content, clients.given())?;
     let root = parsed.packages.get("").and_then(|root| root.get("dependencies")).cloned().unwrap_or_default();
     write_project(dir, &root).await?;
     tokio::fs::write(dir.join("package-lock.json"), &lock.content).await.map_err(unreadable)?;
@@ -106,7 +106,8 @@ fn choose<'a>(scripts: &'a Map<String, Value>, wanted: Option<&str>, short: &str
     }
 }
 
-fn parse(content: &str) -> Result<LockFile, Failure> {
+/// Reads a lock that names nothing but packages of registries, each by its checksum.
+fn parse(content: &str, given: &Given) -> Result<LockFile, Failure> {
     let parsed: LockFile = serde_json::from_str(content)
         .map_err(|error| failure(Reason::InstallFailed, format!("read the lock: {error}")))?;
     for (path, entry) in parsed.packages.iter().filter(|(path, _)| !path.is_empty()) {
@@ -115,8 +116,39 @@ fn parse(content: &str) -> Result<LockFile, Failure> {
             let message = format!("the lock has no checksum for `{}`", toolyard_types::name::printable(path));
             return Err(failure(Reason::InstallFailed, message));
         }
+        if let Some(elsewhere) = elsewhere(entry, given) {
+            let printable = toolyard_types::name::printable;
+            let message = format!(
+                "package `{}` wants `{}`, which is not in a configured registry",
+                printable(path.trim_start_matches("node_modules/")),
+                printable(&elsewhere)
+            );
+            return Err(failure(Reason::InstallFailed, message));
+        }
     }
     Ok(parsed)
+}
+
+/// Where a package, or one that it depends on, comes from, if not from a registry.
+fn elsewhere(entry: &Value, given: &Given) -> Option<String> {
+    if entry.get("link").and_then(Value::as_bool) == Some(true) {
+        return Some("a link".into());
+    }
+    let resolved = entry.get("resolved").and_then(Value::as_str);
+    if let Some(resolved) = resolved.filter(|resolved| !given.is_registry(resolved)) {
+        return Some(resolved.to_owned());
+    }
+    let maps = ["dependencies", "optionalDependencies"].into_iter().filter_map(|name| entry.get(name)?.as_object());
+    let mut asked = maps.flat_map(|map| map.values()).filter_map(Value::as_str);
+    asked.find(|asked| is_place(asked)).map(str::to_owned)
+}
+
+/// Whether what a package asks for is a place and not a version of a package: an address, a path, or a repository.
+fn is_place(asked: &str) -> bool {
+    let asked = asked.strip_prefix("npm:").map_or(asked, |alias| alias.strip_prefix('@').unwrap_or(alias));
+    // An alias names a package, whose scope has a slash.
+    let alias = asked.split_once('/').filter(|_| !asked.contains(':') && asked.contains('@'));
+    asked.contains(':') || (asked.contains('/') && alias.is_none())
 }
 
 async fn write_project(dir: &Path, dependencies: &Value) -> Result<(), Failure> {
@@ -193,6 +225,39 @@ mod tests {
     #[test]
     fn a_lock_without_a_checksum_is_refused() {
         let content = r#"{"packages":{"":{},"node_modules/a":{"version":"1.0.0"}}}"#;
-        assert_eq!(parse(content).err().map(|failure| failure.reason), Some(Reason::InstallFailed));
+        let refused = parse(content, &Given::default()).err();
+        assert_eq!(refused.map(|failure| failure.reason), Some(Reason::InstallFailed));
+    }
+
+    #[test]
+    fn a_lock_that_names_a_place_outside_the_registries_is_refused() {
+        let given = Given::of(&std::collections::BTreeMap::new(), &[]);
+        let refused = |more: Value| {
+            let mut entry = json!({ "version": "1.0.0", "integrity": "sha512-x" });
+            more.as_object().expect("an object").iter().for_each(|(key, value)| entry[key] = value.clone());
+            let content = json!({ "packages": { "": {}, "node_modules/a": entry } }).to_string();
+            parse(&content, &given).err().map(|failure| failure.message)
+        };
+        for good in [
+            json!({}),
+            json!({ "resolved": "https://registry.npmjs.org/a/-/a-1.0.0.tgz" }),
+            json!({ "dependencies": { "b": "^1.0.0 || 2.x", "c": "npm:d@1.0.0", "e": "npm:@f/g@^1", "h": "latest", "i": "*" } }),
+        ] {
+            assert_eq!(refused(good.clone()), None, "{good}");
+        }
+        for bad in [
+            json!({ "resolved": "http://127.0.0.1/a.tgz" }),
+            json!({ "resolved": "git+ssh://git@github.com/a/b.git#0" }),
+            json!({ "resolved": "file:../x" }),
+            json!({ "link": true }),
+            json!({ "dependencies": { "b": "http://127.0.0.1/b.tgz" } }),
+            json!({ "dependencies": { "b": "git+http://127.0.0.1/b" } }),
+            json!({ "optionalDependencies": { "b": "github:a/b" } }),
+            json!({ "dependencies": { "b": "a/b" } }),
+            json!({ "dependencies": { "b": "file:x" } }),
+            json!({ "dependencies": { "b": "../x" } }),
+        ] {
+            assert!(refused(bad.clone()).is_some(), "{bad}");
+        }
     }
 }

@@ -6,10 +6,10 @@ use toolyard_types::agent::Failure;
 use toolyard_types::spec::{Lock, Package};
 use toolyard_types::state::Reason;
 
-use super::client::{Clients, Output, PackageClients, Python};
+use super::client::{Clients, HostClients, Output, Python};
 use super::failure;
 use super::npm::check_version;
-use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock};
+use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock, read_made};
 
 /// Makes the full lock of a package with uv.
 ///
@@ -47,7 +47,8 @@ pub(super) async fn resolve(
     ];
     let output = clients.uv(uv, &arguments, scratch, RESOLVE_TIMEOUT).await?;
     check(&output)?;
-    let content = tokio::fs::read_to_string(scratch.join("requirements.txt")).await.map_err(unreadable)?;
+    let content = read_made(&scratch.join("requirements.txt")).map_err(unreadable)?;
+    check_lock(&content)?;
     let version = locked_version(&content, &package.identifier).unwrap_or_default();
     Ok(lock(version, content))
 }
@@ -63,6 +64,7 @@ pub(super) async fn install(
     lock: &Lock,
     dir: &Path,
 ) -> Result<(), Failure> {
+    check_lock(&lock.content)?;
     tokio::fs::write(dir.join("requirements.txt"), &lock.content).await.map_err(unreadable)?;
     let interpreter = text(&python.executable)?;
     let arguments = ["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter, "venv"];
@@ -88,7 +90,7 @@ pub(super) async fn install(
 ///
 /// # Errors
 /// When pip fails.
-pub(super) async fn fetch_uv(clients: &PackageClients, python: &Python, dir: &Path) -> Result<(), Failure> {
+pub(super) async fn fetch_uv(clients: &HostClients, dir: &Path) -> Result<(), Failure> {
     let target = text(dir)?;
     let arguments = [
         "-m",
@@ -103,7 +105,7 @@ pub(super) async fn fetch_uv(clients: &PackageClients, python: &Python, dir: &Pa
         target,
         "uv",
     ];
-    let output = clients.run(&python.executable, &arguments, dir, INSTALL_TIMEOUT).await?;
+    let output = clients.python(&arguments, dir, INSTALL_TIMEOUT).await?;
     match output.success {
         true => Ok(()),
         false => Err(failure(Reason::EngineUnavailable, format!("fetch uv: {}", output.complaint()))),
@@ -165,6 +167,23 @@ fn normalised(name: &str) -> String {
     out
 }
 
+/// Only exact versions of packages of the index, each with its checksums: no address, no path, no option.
+fn check_lock(content: &str) -> Result<(), Failure> {
+    let lines = content.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for line in lines {
+        let plain = match line.strip_prefix("--") {
+            Some(option) => option.starts_with("hash="),
+            None => line.contains("==") && !line.starts_with('-') && !line.contains(" @ "),
+        };
+        if !plain || line.contains("://") {
+            let shown = toolyard_types::name::printable(line.get(..200).unwrap_or(line));
+            let message = format!("the lock wants `{shown}`, which is not a version in a configured index");
+            return Err(failure(Reason::InstallFailed, message));
+        }
+    }
+    Ok(())
+}
+
 fn locked_version(content: &str, identifier: &str) -> Option<String> {
     content.lines().find_map(|line| {
         let (name, rest) = line.split_once("==")?;
@@ -216,6 +235,26 @@ mod tests {
     fn the_version_is_read_from_the_lock_whatever_the_spelling() {
         let content = "anyio==4.0.0 \\\n    --hash=sha256:aa\nmcp-server-time==2026.1.0 ; python_version > '3' \\\n";
         assert_eq!(locked_version(content, "MCP_Server.Time").as_deref(), Some("2026.1.0"));
+    }
+
+    #[test]
+    fn a_lock_holds_nothing_but_versions_of_the_index() {
+        let good =
+            "# made by uv\nanyio==4.0.0 ; python_version > '3' \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n";
+        assert!(check_lock(good).is_ok());
+        for bad in [
+            "x @ http://127.0.0.1/x.whl",
+            "http://127.0.0.1/x.whl",
+            "-e .",
+            "--extra-index-url http://127.0.0.1/simple",
+            "--find-links .",
+            "-r other.txt",
+            "./x",
+            "x",
+            "x==1 --index-url http://127.0.0.1",
+        ] {
+            assert!(check_lock(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -47,7 +47,6 @@ struct Meta {
 }
 
 /// The package store of an agent.
-#[derive(Debug)]
 pub(crate) struct Store {
     dir: PathBuf,
     clients: Clients,
@@ -120,15 +119,15 @@ impl Store {
 
     async fn ask(&self, runtime: &Runtime) -> Result<Lock, Failure> {
         let _turn = self.installs.acquire().await.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
-        let scratch = self.scratch()?;
+        let (_workshop, work) = self.workshop()?;
         match runtime {
             Runtime::Npm(package) => {
                 self.node()?;
-                npm::resolve(&self.clients, package, scratch.path()).await
+                npm::resolve(&self.clients, package, &work).await
             }
             Runtime::Pypi(package) => {
                 let uv = self.uv().await?;
-                pypi::resolve(&self.clients, &uv, self.python()?, package, scratch.path()).await
+                pypi::resolve(&self.clients, &uv, self.python()?, package, &work).await
             }
             Runtime::Oci(_) | Runtime::Remote(_) => Err(unsupported()),
         }
@@ -221,19 +220,26 @@ impl Store {
 
     async fn install(&self, runtime: &Runtime, lock: &Lock, dir: &Path) -> Result<(), Failure> {
         let _turn = self.installs.acquire().await.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
-        let scratch = self.scratch()?;
-        let files = scratch.path().join("files");
-        std::fs::create_dir(&files).map_err(io_failure)?;
+        let (workshop, work) = self.workshop()?;
         match runtime {
-            Runtime::Npm(_) => npm::install(&self.clients, lock, &files).await?,
+            Runtime::Npm(_) => npm::install(&self.clients, lock, &work).await?,
             Runtime::Pypi(_) => {
                 let uv = self.uv().await?;
-                pypi::install(&self.clients, &uv, self.python()?, lock, &files).await?;
+                pypi::install(&self.clients, &uv, self.python()?, lock, &work).await?;
             }
             Runtime::Oci(_) | Runtime::Remote(_) => return Err(unsupported()),
         }
         let (digest, dir, boot) = (lock.digest.clone(), dir.to_owned(), self.boot.clone());
+        let scratch = self.scratch()?;
+        let uid = self.clients.uid();
         let finish = move || -> std::io::Result<()> {
+            let files = scratch.path().join("files");
+            std::fs::rename(&work, &files)?;
+            drop(workshop);
+            // From here on it is nobody's but ours.
+            if uid.is_some() {
+                give(&files, Some(nix::unistd::geteuid().as_raw()))?;
+            }
             let meta = Meta { lock_digest: digest, manifest: Manifest::of(&files)? };
             std::fs::write(scratch.path().join("meta.json"), serde_json::to_vec(&meta)?)?;
             std::fs::write(scratch.path().join("verified"), boot)?;
@@ -302,18 +308,21 @@ impl Store {
         }
         let tools = self.dir.join("tools");
         let fetched = tools.join("bin/uv");
-        let installed = clients.find(&clients.uv);
+        let installed = clients.find_uv();
         let uv = if installed.is_file() {
             installed
         } else {
             if !fetched.is_file() {
-                let scratch = self.scratch()?;
-                pypi::fetch_uv(clients, self.python()?, scratch.path()).await?;
+                self.python()?;
+                let (_workshop, work) = self.workshop()?;
+                pypi::fetch_uv(clients, &work).await?;
+                let ours = self.clients.uid().map(|_| nix::unistd::geteuid().as_raw());
+                give(&work, ours).and_then(|()| readable_by_all(&work)).map_err(io_failure)?;
                 // What is there has no uv in it: an older layout, or a hand that removed it.
                 if tools.exists() {
                     std::fs::remove_dir_all(&tools).map_err(io_failure)?;
                 }
-                std::fs::rename(scratch.keep(), &tools).map_err(io_failure)?;
+                std::fs::rename(&work, &tools).map_err(io_failure)?;
             }
             fetched
         };
@@ -321,13 +330,74 @@ impl Store {
         Ok(uv)
     }
 
+    /// A directory for one piece of work, and the directory in it that the clients fill.
+    fn workshop(&self) -> Result<(tempfile::TempDir, PathBuf), Failure> {
+        let workshop = self.scratch()?;
+        let work = workshop.path().join("work");
+        std::fs::create_dir(&work).and_then(|()| passable(workshop.path())).map_err(io_failure)?;
+        give_top(&work, self.clients.uid()).map_err(io_failure)?;
+        Ok((workshop, work))
+    }
+
     fn scratch(&self) -> Result<tempfile::TempDir, Failure> {
         tempfile::Builder::new().prefix(".scratch-").tempdir_in(&self.dir).map_err(io_failure)
     }
 }
 
+/// The longest file that a client makes and we read.
+const MAX_MADE_BYTES: u64 = 64 << 20;
+
+/// Reads a file that a client made: whatever it is a link to is not read.
+pub(super) fn read_made(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = std::fs::File::options().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    file.take(MAX_MADE_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Others may pass through a directory to what is theirs.
+fn passable(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711))
+}
+
+/// Makes a directory a user's own; ours where there is no such user.
+pub(super) fn give_top(dir: &Path, uid: Option<u32>) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if uid.is_some() {
+        std::os::unix::fs::lchown(dir, uid, uid)?;
+    }
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Makes a directory and everything in it a user's own. Links are never followed.
+pub(crate) fn give(dir: &Path, uid: Option<u32>) -> std::io::Result<()> {
+    if uid.is_none() {
+        return Ok(());
+    }
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        std::os::unix::fs::lchown(&dir, uid, uid)?;
+        for entry in std::fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                dirs.push(entry.path());
+            } else {
+                std::os::unix::fs::lchown(entry.path(), uid, uid)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Node.js as a library, when it is built that way.
-fn shared_node(bin: &Path) -> Vec<PathBuf> {
+pub(super) fn shared_node(bin: &Path) -> Vec<PathBuf> {
     let lib = bin.with_file_name("lib");
     let entries = std::fs::read_dir(lib).into_iter().flatten().flatten();
     entries

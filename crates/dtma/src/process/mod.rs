@@ -2,11 +2,14 @@
 
 #[cfg(target_os = "linux")]
 mod cgroup;
+pub(crate) mod client;
 pub(crate) mod launch;
 pub(crate) mod log;
-pub(crate) mod order;
 #[cfg(target_os = "linux")]
 mod mounts;
+#[cfg(target_os = "linux")]
+mod network;
+pub(crate) mod order;
 #[cfg(target_os = "linux")]
 mod sandbox;
 pub mod supervise;

@@ -17,6 +17,7 @@ use toolyard_types::agent::Enforcement;
 use toolyard_types::spec::Limits;
 
 use super::cgroup::Cgroup;
+pub(super) use super::network::own_network;
 use super::sandbox;
 pub(crate) use super::sandbox::open_to_all;
 pub(super) use super::sandbox::{ChildPipes, Spawned};

@@ -392,10 +392,17 @@ fn bind_one(root: &OwnedFd, bind: &Bind<'_>, granted: &[Granted]) -> Step<()> {
         Err(_) => return Ok(()),
     };
     if metadata.is_symlink() && source.starts_with("/usr") {
+        if below_granted {
+            return Ok(());
+        }
         let link = step_at("read", &bind.source, std::fs::read_link(&bind.source))?;
         return step_at("link", &bind.path, link_to(root, &bind.path, &link));
     }
-    let target = step_at("make", &bind.path, mounts::mount_point(root, &place(source.is_dir())))?;
+    let target = match mounts::mount_point(root, &place(source.is_dir())) {
+        // What was granted has none; the server sees it as it is.
+        Err(error) if below_granted && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        target => step_at("make", &bind.path, target)?,
+    };
     step_at("bind", &source, mounts::bind_path(&source, &target, bind.access))
 }
 
@@ -519,7 +526,9 @@ fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
     for bind in binds(dir, isolation) {
         match bind.granted {
             // Opened as it was looked at; in a root of its own nothing else is at its path.
-            Some(it) if !isolation.namespaces => granted.push((step_at("open", &it.path, mounts::open_granted(it))?, it)),
+            Some(it) if !isolation.namespaces => {
+                granted.push((step_at("open", &it.path, mounts::open_granted(it))?, it))
+            }
             _ => {
                 let path = if isolation.namespaces { bind.path } else { bind.source };
                 if bind.access == Access::Writable { &mut writable } else { &mut readable }.push(path);

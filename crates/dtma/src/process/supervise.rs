@@ -61,6 +61,14 @@ fn run() -> io::Result<()> {
     let mut incoming = Incoming::default();
     match incoming.wait(&agent)? {
         Order::Probe { dir } => wire::send(&agent, &ToAgent::Probed(platform::probe(&dir)), &[]),
+        Order::Client { order, own_network } => client(&order, own_network, &agent),
+        Order::TryNetwork => {
+            let answer = match platform::own_network() {
+                Ok(_) => ToAgent::Client,
+                Err(message) => ToAgent::NotStarted { message },
+            };
+            wire::send(&agent, &answer, &[])
+        }
         Order::Start(order) => start(*order, AgentSide { stream: agent, incoming }),
     }
 }
@@ -92,6 +100,63 @@ fn start(order: StartOrder, agent: AgentSide) -> io::Result<()> {
             wire::send(&agent.stream, &ToAgent::NotStarted { message }, &[])
         }
     }
+}
+
+/// Runs a package client and ends as it did. It dies with us, and we with our agent's wish to wait for it.
+fn client(order: &StartOrder, own_network: bool, agent: &UnixStream) -> io::Result<()> {
+    platform::prepare_process()?;
+    let listener = if own_network { platform::own_network().map(Some) } else { Ok(None) };
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(message) => return wire::send(agent, &ToAgent::NotStarted { message }, &[]),
+    };
+    platform::hide_memory()?;
+    let null = std::fs::File::open("/dev/null")?;
+    let pipes = ChildPipes {
+        stdin: null.into(),
+        stdout: io::stdout().as_fd().try_clone_to_owned()?,
+        stderr: io::stderr().as_fd().try_clone_to_owned()?,
+    };
+    let mut cgroup = Cgroup::create(&format!("{}.{}", order.instance, std::process::id()), &order.limits);
+    let spawned = platform::spawn(order, pipes, |pid| {
+        cgroup.add(pid.as_raw());
+        Ok(())
+    });
+    let code = match spawned {
+        Ok(client) => {
+            let fds: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
+            wire::send(agent, &ToAgent::Client, &fds)?;
+            drop(listener);
+            wait_for_client(client)
+        }
+        Err(message) => {
+            wire::send(agent, &ToAgent::NotStarted { message }, &[])?;
+            1
+        }
+    };
+    cgroup.remove();
+    std::process::exit(code)
+}
+
+/// Waits for a client's end; its exit code, as a shell has it.
+fn wait_for_client(client: Spawned) -> i32 {
+    let code = |status: WaitStatus| match status {
+        WaitStatus::Exited(_, code) => code,
+        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
+        _ => 1,
+    };
+    let ended = loop {
+        match waitpid(client.child, None) {
+            Err(Errno::EINTR) => {}
+            Ok(status) => break code(status),
+            Err(_) => break 1,
+        }
+    };
+    // The first process of a namespace ends well and writes how the client did.
+    let Some(status) = client.status else { return ended };
+    let raw = wire::read_to_end(status, 4);
+    let raw = raw.try_into().ok().map(i32::from_ne_bytes);
+    raw.and_then(|raw| WaitStatus::from_raw(client.server, raw).ok()).map_or(ended.max(1), code)
 }
 
 /// Listens in the current directory: its full path may be longer than a socket's address can be.

@@ -33,6 +33,15 @@ pub(crate) enum Order {
     },
     /// Run one server.
     Start(Box<StartOrder>),
+    /// Run a package client to its end, with its output on our own, and end as it did.
+    Client {
+        /// What to run; it has no log.
+        order: Box<StartOrder>,
+        /// Whether it gets a network of its own; the listener of its proxy comes with the answer.
+        own_network: bool,
+    },
+    /// Find out whether package clients can have a network of their own, answer, end.
+    TryNetwork,
 }
 
 /// How to run one server.
@@ -84,6 +93,8 @@ pub(crate) struct Isolation {
 pub(crate) enum ToAgent {
     /// The server runs, or ran; its pipes come with this message.
     Hello(Hello),
+    /// The package client runs, or could.
+    Client,
     /// It could not be started.
     NotStarted {
         /// Why, for a person.

@@ -491,6 +491,7 @@ pub(crate) fn clients() -> PackageClients {
         python: ["python3.13", "python3.12", "python3.11", "python3", "/usr/bin/python3"].map(PathBuf::from).into(),
         uv: "uv".into(),
         environment: environment.collect(),
+        package_hosts: vec![],
         for_servers: vec!["SSL_CERT_FILE".into(), "NODE_EXTRA_CA_CERTS".into()],
     }
 }

@@ -275,6 +275,10 @@ pub(crate) struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_proxy: Option<String>,
 
+    /// Hosts beyond the registries that npm, uv and pip are set to use from which packages may be fetched, as `host`,
+    /// `host:port` or `*.domain`: for a registry whose files are somewhere else.
+    pub package_hosts: Vec<String>,
+
     /// What runs servers on this machine's toolbox: `process` or `docker`.
     pub engine: EngineKind,
 
@@ -392,6 +396,7 @@ impl Settings {
             ca_bundle: None,
             proxy: None,
             no_proxy: None,
+            package_hosts: Vec::new(),
             engine: EngineKind::Process,
             docker_host: None,
             base_image_node: "toolyard/base-node:1".into(),
