@@ -5,3 +5,5 @@
 mod keys;
 mod listeners;
 mod matrix;
+mod packages;
+mod paths;
