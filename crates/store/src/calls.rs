@@ -8,19 +8,23 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, FromQueryResult, Statement, Value,
-};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 use tokio::sync::Mutex;
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
 use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolsetId};
 
+use crate::connection::Pool;
 use crate::query::{count, parse, parse_option, to_i64};
-use crate::{Location, Result, StoreError, make_private, unusable};
+use crate::{Location, Result, StoreError, StoreOptions, make_private, unusable};
 
 /// Connections to a day's file: whoever sums up many calls must not hold up the one that writes.
 const DAY_CONNECTIONS: u32 = 2;
+/// Connections to Postgres.
+const CONNECTIONS: u32 = 4;
+/// How long Postgres may take to sum up many calls.
+const SUMMING_UP: Duration = Duration::from_secs(10);
 const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Rows of one insert; 13 values each stay below both engines' limits of bound values.
 const ROWS_AT_ONCE: usize = 500;
@@ -102,8 +106,8 @@ pub struct CallStore(Arc<Days>);
 
 #[derive(Debug)]
 enum Days {
-    Files { dir: PathBuf, open: Mutex<BTreeMap<i64, DatabaseConnection>> },
-    Partitions { db: DatabaseConnection, made: Mutex<std::collections::BTreeSet<i64>> },
+    Files { dir: PathBuf, open: Mutex<BTreeMap<i64, Pool>> },
+    Partitions { db: Pool, made: Mutex<std::collections::BTreeSet<i64>> },
 }
 
 impl CallStore {
@@ -112,6 +116,14 @@ impl CallStore {
     /// # Errors
     /// When the directory cannot be made or Postgres does not answer.
     pub async fn open(location: &Location) -> Result<Self> {
+        Self::open_with(location, &StoreOptions::default()).await
+    }
+
+    /// As [`CallStore::open`], with options.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or Postgres does not answer.
+    pub async fn open_with(location: &Location, options: &StoreOptions) -> Result<Self> {
         let days = match location {
             Location::Sqlite(path) => {
                 let dir = path.parent().unwrap_or(Path::new(".")).join("calls");
@@ -119,9 +131,8 @@ impl CallStore {
                 Days::Files { dir, open: Mutex::default() }
             }
             Location::Postgres(url) => {
-                let mut options = ConnectOptions::new(url.expose());
-                options.max_connections(4).sqlx_logging(false);
-                let db = Database::connect(options).await?;
+                let limit = options.statement_timeout.max(SUMMING_UP);
+                let db = Pool::postgres(url.expose(), CONNECTIONS, limit, options).await?;
                 make_partitioned(&db).await?;
                 Days::Partitions { db, made: Mutex::default() }
             }
@@ -252,7 +263,7 @@ impl CallStore {
     }
 
     /// The databases that hold the days from `since` on, oldest first.
-    async fn days_since(&self, since: Timestamp) -> Result<Vec<DatabaseConnection>> {
+    async fn days_since(&self, since: Timestamp) -> Result<Vec<Pool>> {
         match &*self.0 {
             Days::Partitions { db, .. } => Ok(vec![db.clone()]),
             Days::Files { dir, .. } => {
@@ -276,7 +287,7 @@ impl CallStore {
                 days.retain(|day| *day < day_of(at));
                 for day in &days {
                     if let Some(db) = open.lock().await.remove(day) {
-                        db.close().await?;
+                        db.close().await;
                     }
                     remove_day(dir, *day).await?;
                 }
@@ -299,17 +310,17 @@ impl CallStore {
         match &*self.0 {
             Days::Files { open, .. } => {
                 for (_, db) in std::mem::take(&mut *open.lock().await) {
-                    let _ = db.close().await;
+                    db.close().await;
                 }
             }
             Days::Partitions { db, .. } => {
-                let _ = db.clone().close().await;
+                db.close().await;
             }
         }
     }
 
     /// The database that holds a day, made when it is missing.
-    async fn writable(&self, day: i64) -> Result<DatabaseConnection> {
+    async fn writable(&self, day: i64) -> Result<Pool> {
         match &*self.0 {
             Days::Files { dir, open } => {
                 let mut open = open.lock().await;
@@ -377,11 +388,10 @@ async fn remove_day(dir: &Path, day: i64) -> Result<()> {
     Ok(())
 }
 
-async fn open_day(dir: &Path, day: i64) -> Result<DatabaseConnection> {
+async fn open_day(dir: &Path, day: i64) -> Result<Pool> {
     let path = file(dir, day);
     make_private(&path).map_err(|error| unusable(&path, error))?;
-    let url = format!("sqlite://{}?mode=rwc", path.display());
-    let db = crate::connect_sqlite(&url, DAY_CONNECTIONS).await?;
+    let db = Pool::sqlite(&path, DAY_CONNECTIONS).await?;
     let table = TABLE.replace("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT");
     db.execute_unprepared(&format!("CREATE TABLE IF NOT EXISTS calls {table}")).await?;
     let columns = Statement::from_string(
@@ -397,7 +407,7 @@ async fn open_day(dir: &Path, day: i64) -> Result<DatabaseConnection> {
     Ok(db)
 }
 
-async fn make_partitioned(db: &DatabaseConnection) -> Result<()> {
+async fn make_partitioned(db: &Pool) -> Result<()> {
     // The name of the lock is that of the table; `CREATE ... IF NOT EXISTS` alone may still collide.
     let table = TABLE.replace("{serial}", "BIGSERIAL");
     let statements = format!(
@@ -412,7 +422,7 @@ async fn make_partitioned(db: &DatabaseConnection) -> Result<()> {
     Ok(())
 }
 
-async fn make_partition(db: &DatabaseConnection, day: i64) -> Result<()> {
+async fn make_partition(db: &Pool, day: i64) -> Result<()> {
     let (name, from) = (day_name(day, ""), day.saturating_mul(DAY_MS));
     let statement = format!(
         "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('calls', 0)); \
@@ -423,7 +433,7 @@ async fn make_partition(db: &DatabaseConnection, day: i64) -> Result<()> {
     Ok(())
 }
 
-async fn partitions(db: &DatabaseConnection) -> Result<Vec<i64>> {
+async fn partitions(db: &Pool) -> Result<Vec<i64>> {
     let sql = "SELECT c.relname AS text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
                JOIN pg_class p ON p.oid = i.inhparent \
                WHERE p.relname = 'calls' AND p.relnamespace = to_regnamespace(current_schema())";
@@ -562,7 +572,7 @@ impl Wheres {
 }
 
 async fn list(
-    db: &DatabaseConnection,
+    db: &Pool,
     organization: OrganizationId,
     filter: &CallFilter,
     since: Timestamp,

@@ -16,7 +16,7 @@ impl Store {
     /// When the database fails, or another connection does not see what was committed.
     pub async fn check_writes(&self, name: &str, token: &str) -> Result<()> {
         // Taken before the other is given back, so that it is not the same.
-        let reading = Tx::begin(&self.reader, false, self).await?;
+        let reading = self.reader.acquire().await?;
         let tx = Tx::begin(&self.writer, true, self).await?;
         let sql = "INSERT INTO write_checks (name, token, at) VALUES ($1, $2, $3) \
                    ON CONFLICT (name) DO UPDATE SET token = $2, at = $3";
@@ -24,8 +24,8 @@ impl Store {
         tx.execute("DELETE FROM write_checks WHERE at < $1", [tx.now().minus(KEPT).as_ms().into()]).await?;
         tx.commit().await?;
         let sql = "SELECT token AS text FROM write_checks WHERE name = $1";
-        let statement = Statement::from_sql_and_values(reading.db().get_database_backend(), sql, [name.into()]);
-        let row = TextRow::find_by_statement(statement).one(reading.db()).await?;
+        let statement = Statement::from_sql_and_values(reading.get_database_backend(), sql, [name.into()]);
+        let row = TextRow::find_by_statement(statement).one(&reading).await?;
         if row.is_some_and(|row| row.text == token) {
             return Ok(());
         }

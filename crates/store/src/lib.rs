@@ -14,6 +14,7 @@ mod audit;
 mod calls;
 mod catalog;
 mod checks;
+mod connection;
 mod console_reports;
 mod credentials;
 mod flags;
@@ -60,12 +61,16 @@ pub use tx::{OrgTx, SystemTx, Tx};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbBackend, DbErr, RuntimeErr};
+use sea_orm::{DbBackend, DbErr};
 use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId};
 
-/// How long a writer waits for another before it gives up.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::connection::Pool;
+
+/// Connections to SQLite that read, when nobody said otherwise.
+const SQLITE_READERS: u32 = 4;
+/// Connections to Postgres, when nobody said otherwise.
+const POSTGRES_CONNECTIONS: u32 = 16;
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -114,12 +119,32 @@ pub enum Location {
     Postgres(toolyard_types::Secret),
 }
 
+/// How the database is used.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Connections at once, at most: all of them on Postgres, those that read on SQLite, which has one writer. 16 and 4
+    /// when absent.
+    pub connections: Option<u32>,
+    /// How long Postgres may take for one statement. A connection that is silent for longer is dropped.
+    pub statement_timeout: Duration,
+    /// Whether connections to Postgres start with parameters that end what is left of them there when this side is gone.
+    /// Poolers in transaction mode refuse them.
+    pub session_parameters: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { connections: None, statement_timeout: Duration::from_secs(3), session_parameters: true }
+    }
+}
+
 /// The store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    writer: DatabaseConnection,
-    reader: DatabaseConnection,
+    writer: Pool,
+    reader: Pool,
     location: Location,
+    options: StoreOptions,
     clock: Clock,
     wake: watch::Sender<u64>,
 }
@@ -130,21 +155,58 @@ impl Store {
     /// # Errors
     /// When it cannot be reached or written, or belongs to a newer version.
     pub async fn open(location: &Location, clock: Clock) -> Result<Self> {
+        Self::open_with(location, clock, StoreOptions::default()).await
+    }
+
+    /// As [`Store::open`], with options.
+    ///
+    /// # Errors
+    /// When it cannot be reached or written, or belongs to a newer version.
+    pub async fn open_with(location: &Location, clock: Clock, options: StoreOptions) -> Result<Self> {
         let (writer, reader) = match location {
             Location::Sqlite(path) => {
                 make_private(path).map_err(|source| unusable(path, source))?;
-                let url = format!("sqlite://{}?mode=rwc", path.display());
-                (connect_sqlite(&url, 1).await?, connect_sqlite(&url, 4).await?)
+                let writer = Pool::sqlite(path, 1).await?;
+                migrations::run(&writer.for_migrations()).await?;
+                (writer, Pool::sqlite(path, options.connections.unwrap_or(SQLITE_READERS)).await?)
             }
             Location::Postgres(url) => {
-                let mut options = ConnectOptions::new(url.expose());
-                options.max_connections(16).acquire_timeout(Duration::from_secs(5)).sqlx_logging(false);
-                let pool = Database::connect(options).await?;
+                let migrating = connection::postgres_for_migrations(url.expose(), &options).await?;
+                let migrated = migrations::run(&migrating.for_migrations()).await;
+                migrating.close().await;
+                migrated?;
+                let connections = options.connections.unwrap_or(POSTGRES_CONNECTIONS);
+                let pool = Pool::postgres(url.expose(), connections, options.statement_timeout, &options).await?;
                 (pool.clone(), pool)
             }
         };
-        migrations::run(&writer).await?;
-        Ok(Self { writer, reader, location: location.clone(), clock, wake: watch::Sender::new(0) })
+        Ok(Self { writer, reader, location: location.clone(), options, clock, wake: watch::Sender::new(0) })
+    }
+
+    /// How it was opened.
+    #[must_use]
+    pub fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    /// How many transactions that read can be open at once.
+    #[must_use]
+    pub fn readers(&self) -> u32 {
+        let default = if self.writer.backend() == DbBackend::Sqlite { SQLITE_READERS } else { POSTGRES_CONNECTIONS };
+        self.options.connections.unwrap_or(default)
+    }
+
+    /// How many connections to the database are open, and how many of them nobody uses now.
+    #[must_use]
+    pub fn connections(&self) -> (u32, usize) {
+        let (open, idle) = self.reader.counts();
+        match self.location {
+            Location::Postgres(_) => (open, idle),
+            Location::Sqlite(_) => {
+                let (writers, free) = self.writer.counts();
+                (open + writers, idle + free)
+            }
+        }
     }
 
     /// The clock given at the start.
@@ -162,7 +224,7 @@ impl Store {
     /// `sqlite` or `postgres`.
     #[must_use]
     pub fn backend_name(&self) -> &'static str {
-        if self.writer.get_database_backend() == DbBackend::Sqlite { "sqlite" } else { "postgres" }
+        if self.writer.backend() == DbBackend::Sqlite { "sqlite" } else { "postgres" }
     }
 
     /// A transaction that may write, for one organization. Short: no network call while it is open.
@@ -207,8 +269,8 @@ impl Store {
 
     /// Closes every connection.
     pub async fn close(self) {
-        let _ = self.writer.close_by_ref().await;
-        let _ = self.reader.close_by_ref().await;
+        self.writer.close().await;
+        self.reader.close().await;
     }
 }
 
@@ -223,44 +285,4 @@ pub(crate) fn make_private(path: &std::path::Path) -> std::io::Result<()> {
 
 pub(crate) fn unusable(path: &std::path::Path, source: std::io::Error) -> StoreError {
     StoreError::Corrupt { what: path.display().to_string(), source: Box::new(source) }
-}
-
-/// Connects to a SQLite file, in write-ahead mode.
-///
-/// While a file is switched to write-ahead mode, and while the last process that had it open leaves it, SQLite tells
-/// others at once that it is locked and does not use its busy timeout (sqlite.org/wal.html, section 3): so this waits.
-pub(crate) async fn connect_sqlite(url: &str, connections: u32) -> Result<DatabaseConnection> {
-    let started = tokio::time::Instant::now();
-    loop {
-        match Database::connect(sqlite_options(url, connections)).await {
-            Err(error) if is_locked(&error) && started.elapsed() < BUSY_TIMEOUT => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            other => return Ok(other?),
-        }
-    }
-}
-
-fn is_locked(error: &DbErr) -> bool {
-    let (DbErr::Conn(RuntimeErr::SqlxError(error)) | DbErr::Exec(RuntimeErr::SqlxError(error))) = error else {
-        return false;
-    };
-    // The low byte is SQLITE_BUSY (5); the rest says more about it (sqlite.org/rescode.html).
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-    code.is_some_and(|code| code & 0xff == 5)
-}
-
-fn sqlite_options(url: &str, connections: u32) -> ConnectOptions {
-    use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-    let mut options = ConnectOptions::new(url);
-    options.max_connections(connections).min_connections(1).sqlx_logging(false);
-    options.map_sqlx_sqlite_opts(|options| {
-        options
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("cache_size", "-4096")
-    });
-    options
 }

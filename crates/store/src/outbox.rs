@@ -1,8 +1,9 @@
 //! The outbox: what happened, in commit order, for the loops and the live events.
 
-use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement};
 use toolyard_types::{OrganizationId, Timestamp};
 
+use crate::connection::Connection;
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// The advisory lock that makes commit order and sequence order the same on Postgres.
@@ -38,7 +39,7 @@ pub struct OutboxEvent {
     pub data: serde_json::Value,
 }
 
-pub(crate) async fn write(db: &DatabaseTransaction, events: &[NewEvent], now: Timestamp) -> Result<()> {
+pub(crate) async fn write(db: &Connection, events: &[NewEvent], now: Timestamp) -> Result<()> {
     let backend = db.get_database_backend();
     if backend == DbBackend::Postgres {
         let lock = "SELECT pg_advisory_xact_lock($1)";

@@ -1,48 +1,33 @@
 //! Transactions: for an organization, or for a stated system reason.
 
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
-use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, FromQueryResult, IsolationLevel,
-    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait, Value,
-};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId, Timestamp};
 
+use crate::connection::{Connection, Pool};
 use crate::outbox::NewEvent;
 use crate::{Result, Store};
 
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
 #[derive(Debug)]
 pub struct Tx {
-    db: DatabaseTransaction,
+    db: Connection,
     clock: Clock,
     events: Vec<NewEvent>,
     wake: watch::Sender<u64>,
 }
 
 impl Tx {
-    pub(crate) async fn begin(db: &DatabaseConnection, write: bool, store: &Store) -> Result<Self> {
-        // A writer takes SQLite's lock at once: two readers that both turn into writers would deadlock.
-        let mode = if write { SqliteTransactionMode::Immediate } else { SqliteTransactionMode::Deferred };
-        let options = match db.get_database_backend() {
-            DbBackend::Sqlite => {
-                TransactionOptions { sqlite_transaction_mode: Some(mode), isolation_level: None, access_mode: None }
-            }
-            // What a read tells must have been true at one moment: a view is made of several queries.
-            _ if !write => TransactionOptions {
-                sqlite_transaction_mode: None,
-                isolation_level: Some(IsolationLevel::RepeatableRead),
-                access_mode: None,
-            },
-            _ => TransactionOptions::default(),
-        };
-        let db = db.begin_with_options(options).await?;
+    pub(crate) async fn begin(pool: &Pool, write: bool, store: &Store) -> Result<Self> {
+        let db = pool.begin(write).await?;
         Ok(Self { db, clock: store.clock.clone(), events: Vec::new(), wake: store.wake.clone() })
     }
 
     /// The connection, for SeaORM's queries.
-    pub(crate) fn db(&self) -> &DatabaseTransaction {
+    pub(crate) fn db(&self) -> &Connection {
         &self.db
     }
 
@@ -62,6 +47,14 @@ impl Tx {
         Ok(self.db.execute_raw(statement).await?.rows_affected())
     }
 
+    /// Lets each statement from here on take up to `limit`: for upkeep of very many rows, which nobody waits for.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn allow(&mut self, limit: Duration) -> Result<()> {
+        Ok(self.db.allow(limit).await?)
+    }
+
     /// Notes an event, to be written when the transaction commits.
     pub(crate) fn note(&mut self, event: NewEvent) {
         self.events.push(event);
@@ -70,7 +63,8 @@ impl Tx {
     /// Writes the events and commits.
     ///
     /// # Errors
-    /// When the database refuses; then nothing of the transaction happened.
+    /// When the database refuses; then nothing of the transaction happened. When it does not answer in time: then it may
+    /// have happened.
     pub async fn commit(self) -> Result<()> {
         let wrote = !self.events.is_empty();
         if wrote {
@@ -112,7 +106,8 @@ impl OrgTx {
     /// Writes the events and commits.
     ///
     /// # Errors
-    /// When the database refuses; then nothing of the transaction happened.
+    /// When the database refuses; then nothing of the transaction happened. When it does not answer in time: then it may
+    /// have happened.
     pub async fn commit(self) -> Result<()> {
         self.tx.commit().await
     }
@@ -191,7 +186,8 @@ impl SystemTx {
     /// Writes the events and commits.
     ///
     /// # Errors
-    /// When the database refuses; then nothing of the transaction happened.
+    /// When the database refuses; then nothing of the transaction happened. When it does not answer in time: then it may
+    /// have happened.
     pub async fn commit(self) -> Result<()> {
         self.tx.commit().await
     }

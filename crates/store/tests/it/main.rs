@@ -6,6 +6,7 @@ mod calls;
 mod identity;
 mod migrations;
 mod outbox;
+mod silence;
 mod tenants;
 mod toolboxes;
 mod world;
