@@ -31,7 +31,7 @@ pub(crate) struct CallState {
 impl CallState {
     /// Opens the records beside the store; the receiver is for [`write`].
     pub(crate) async fn open(store: &toolyard_store::Store) -> Result<(Self, mpsc::Receiver<CallRecord>)> {
-        let calls = CallStore::open(store.location()).await?;
+        let calls = CallStore::open_with(store.location(), store.options()).await?;
         let (sender, receiver) = mpsc::channel(WAITING);
         Ok((Self { store: calls, sender, ended: CancellationToken::new() }, receiver))
     }
@@ -185,7 +185,7 @@ async fn write_batch(control: &Control, batch: &mut Vec<CallRecord>) {
     if batch.is_empty() {
         return;
     }
-    match control.calls().store.insert(batch).await {
+    match control.in_time(async { Ok(control.calls().store.insert(batch).await?) }).await {
         Ok(()) => metrics::counter!("toolyard_call_records_written_total").increment(amount(batch.len())),
         Err(error) => {
             metrics::counter!("toolyard_call_records_dropped_total").increment(amount(batch.len()));
@@ -210,11 +210,10 @@ pub(crate) async fn forget(control: Control) {
             () = control.stopping().cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match control.calls().store.forget_before(kept_since(&control)).await {
+        match control.in_time(async { Ok(control.calls().store.forget_before(kept_since(&control)).await?) }).await {
             Ok(0) => {}
             Ok(days) => tracing::info!(days, "old call records were forgotten"),
             Err(error) => {
-                let error = ControlError::from(error);
                 tracing::warn!(error = &error as &dyn std::error::Error, "forgetting old call records is put off");
             }
         }

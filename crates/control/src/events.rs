@@ -23,6 +23,8 @@ const PAGE: u32 = 500;
 /// Events are kept this long, for readers that reconnect.
 const KEPT: Duration = Duration::from_secs(3 * 24 * 3600);
 const TRIM_EVERY: Duration = Duration::from_secs(3600);
+/// How long a statement that forgets what is old may take.
+pub(crate) const UPKEEP: Duration = Duration::from_secs(30);
 
 /// Events kept for a follower that is slow; one that is slower reads the outbox.
 const KEPT_FOR_FOLLOWERS: usize = 256;
@@ -121,7 +123,7 @@ pub(crate) async fn follow(control: Control) {
             _ = wakes.changed() => {}
             _ = ticks.tick() => {}
         }
-        if let Err(error) = read_on(&control).await {
+        if let Err(error) = control.in_time(read_on(&control)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "events are late: the outbox cannot be read");
         }
     }
@@ -150,7 +152,7 @@ pub(crate) async fn trim(control: Control) {
             () = control.stopping().cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = trim_once(&control).await {
+        if let Err(error) = control.in_time(trim_once(&control)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "forgetting old events is put off");
         }
     }
@@ -158,7 +160,8 @@ pub(crate) async fn trim(control: Control) {
 
 async fn trim_once(control: &Control) -> Result<()> {
     let now = control.clock().now();
-    let tx = control.store().system("forget old events, idempotency keys and reports of browsers").await?;
+    let mut tx = control.store().system("forget old events, idempotency keys and reports of browsers").await?;
+    tx.allow(UPKEEP).await?;
     tx.trim_events(now.minus(KEPT)).await?;
     tx.trim_console_reports(now.minus(app::reports::KEPT)).await?;
     tx.trim_idempotency(now.minus(crate::http::IDEMPOTENCY_KEPT)).await?;

@@ -76,9 +76,6 @@ pub struct LoopStatus {
     pub period: Duration,
 }
 
-/// How many agents' requests are at the store at once: half of its connections.
-const AGENTS_AT_ONCE: usize = 8;
-
 struct AgentSide {
     generation: watch::Sender<u64>,
     written_at: Option<Timestamp>,
@@ -86,8 +83,9 @@ struct AgentSide {
 }
 
 impl Fleet {
-    /// `ca` is the fingerprint of the CA that replicas know each other by.
-    pub(crate) fn new(clock: Clock, ca: String) -> Self {
+    /// `ca` is the fingerprint of the CA that replicas know each other by. What agents ask takes half of the connections
+    /// to the store that can read at once.
+    pub(crate) fn new(clock: Clock, ca: String, readers: u32) -> Self {
         let (channels, replicas) = (Links::new(clock), Replicas::new(ca));
         channels.forward_through(replicas.clone());
         Self {
@@ -103,7 +101,7 @@ impl Fleet {
             samples: Mutex::default(),
             answered: Mutex::default(),
             agents: Mutex::default(),
-            turns: Semaphore::new(AGENTS_AT_ONCE),
+            turns: Semaphore::new(usize::try_from(readers / 2).map_or(1, |half| half.max(1))),
             awake: Mutex::default(),
             nudge: Notify::new(),
             snapshots: watch::Sender::new(Arc::default()),

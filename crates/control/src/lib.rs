@@ -49,6 +49,9 @@ use toolyard_store::Store;
 use toolyard_types::{Clock, Secret};
 pub use vault::{Vault, VaultError, VaultKeys};
 
+/// The longest one run of a background task may take.
+pub(crate) const LONGEST_RUN: Duration = Duration::from_secs(60);
+
 /// What the administrator and the first API key are made of at the first start.
 #[derive(Clone, Debug, Default)]
 pub struct Bootstrap {
@@ -159,6 +162,7 @@ impl Control {
         let first_sign_in = auth::bootstrap::run(&options.store, &options.bootstrap).await?;
         let (calls, records) = calls::CallState::open(&options.store).await?;
         let limits = options.limits;
+        let readers = options.store.readers();
         let control = Self(Arc::new(Inner {
             options,
             vault,
@@ -181,7 +185,7 @@ impl Control {
             readiness: readiness::ReadinessState::default(),
             calls,
             catalog: catalog::CatalogState::default(),
-            fleet: fleet::Fleet::new(clock, authority.fingerprint()),
+            fleet: fleet::Fleet::new(clock, authority.fingerprint(), readers),
             authority,
             first_sign_in: std::sync::Mutex::new(first_sign_in),
         }));
@@ -250,6 +254,14 @@ impl Control {
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
         self.0.tasks.spawn(work)
+    }
+
+    /// One run of a background task, given up when it takes too long: the next one begins anew.
+    pub(crate) async fn in_time<T>(&self, run: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(LONGEST_RUN, run).await.unwrap_or_else(|_| {
+            let why = format!("it took longer than {} s and was given up", LONGEST_RUN.as_secs());
+            Err(ControlError::internal("running a background task")(why))
+        })
     }
 
     /// Cancelled when everything should end.

@@ -63,6 +63,7 @@ pub(crate) fn describe_metrics() {
         "Refused changes that are not in the audit log, because too many were refused at once."
     );
     metrics::describe_gauge!("toolyard_replicas", "Replicas of this control plane that were heard of lately.");
+    metrics::describe_gauge!("toolyard_database_connections", "Connections to the database: open, and of those idle.");
     metrics::describe_gauge!("toolyard_servers", "Servers by the phase they are in.");
     metrics::describe_counter!("toolyard_rollouts_total", "Rollouts that ended, by how.");
     metrics::describe_gauge!(

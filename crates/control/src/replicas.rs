@@ -30,7 +30,7 @@ pub(crate) async fn keep(control: Control) {
             () = control.stopping().cancelled() => break,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = own.tell_and_hear(&control).await {
+        if let Err(error) = control.in_time(own.tell_and_hear(&control)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "hearing of other replicas is put off");
         }
     }

@@ -131,8 +131,9 @@ pub(crate) async fn keep(control: Control) {
     let mut keeper = Keeper { snapshot: (*first).clone(), ..Keeper::default() };
     loop {
         wakes.mark_unchanged();
+        count_connections(&control);
         let asked = renewals.asked.load(Ordering::Acquire);
-        match keeper.renew(&control).await {
+        match control.in_time(keeper.renew(&control)).await {
             Ok(()) => drop(renewals.served.send_replace(asked)),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the snapshot could not be renewed");
@@ -153,6 +154,15 @@ pub(crate) async fn keep(control: Control) {
             () = tokio::time::sleep(PERIOD) => {}
             () = coalesce => {}
         }
+    }
+}
+
+/// How many connections to the database are open, and of those idle.
+fn count_connections(control: &Control) {
+    let (open, idle) = control.store().connections();
+    let idle = u32::try_from(idle).unwrap_or(u32::MAX);
+    for (state, number) in [("open", open), ("idle", idle)] {
+        metrics::gauge!("toolyard_database_connections", "state" => state).set(f64::from(number));
     }
 }
 

@@ -221,7 +221,7 @@ pub(crate) async fn upkeep(control: Control) {
             () = control.stopping().cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = upkeep_once(&control).await {
+        if let Err(error) = control.in_time(upkeep_once(&control)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "upkeep of sessions and keys is put off");
         }
     }

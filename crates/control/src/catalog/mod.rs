@@ -170,7 +170,7 @@ pub(crate) async fn follow_changes(control: Control) {
     let mut wakes = control.store().wakes();
     let mut seen = None;
     loop {
-        match changes(&control, seen).await {
+        match control.in_time(changes(&control, seen)).await {
             Ok(newest) => seen = Some(newest),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "changes of the catalog are noticed late");

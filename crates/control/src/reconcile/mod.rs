@@ -24,7 +24,7 @@ use futures_util::future::BoxFuture;
 use tracing::Instrument;
 
 use crate::fleet::{LoopStatus, locked};
-use crate::{Control, ControlError, Result};
+use crate::{Control, ControlError, LONGEST_RUN, Result};
 
 /// What one run of a loop did.
 #[derive(Debug, Default)]
@@ -78,8 +78,6 @@ pub(crate) fn spawn(control: &Control) {
     control.spawn("snapshot", crate::snapshot::keep(control.clone()));
 }
 
-/// The longest one run may take.
-const LONGEST_RUN: Duration = Duration::from_secs(60);
 /// Wakes within this time are answered by one run.
 const COALESCE: Duration = Duration::from_millis(10);
 /// A loop that took long rests twice as long before it answers the next wake, up to this. So with very much to look at it

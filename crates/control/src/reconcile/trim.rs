@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Pass;
+use crate::events::UPKEEP;
 use crate::{Control, Result};
 
 /// How long an ended instance and an ended job are kept, for people who ask what happened.
@@ -16,7 +17,8 @@ const AT_ONCE: u32 = 1000;
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let old = control.clock().now().minus(KEEP_ENDED);
-    let tx = control.store().system("trimming what ended long ago").await?;
+    let mut tx = control.store().system("trimming what ended long ago").await?;
+    tx.allow(UPKEEP).await?;
     let mut gone = tx.trim_instances(old, AT_ONCE).await?;
     gone += tx.trim_jobs(old).await?;
     gone += tx.trim_locks().await?;
