@@ -8,58 +8,51 @@ use toolyard_store::{SealedAuthority, Store};
 use toolyard_types::{Clock, OrganizationId};
 
 use crate::vault::{Place, Vault, VaultError};
-use crate::{Control, ControlError, Result};
+use crate::{ControlError, Result};
 
 const SUBJECT: &str = "authority/agents";
 
-/// The CA of this store; makes it when there is none. With another master key than the one that sealed it, agents on
-/// other hosts cannot be known, but everything else goes on: then this is a CA for now, which is not stored.
+/// The CA of this store; makes it when there is none. It was sealed at the first start, so it tells whether the master key
+/// is the right one. With another, nothing that is sealed can be opened: that is refused, unless the right one is `lost`
+/// for ever. Then a new CA takes its place, and agents on other hosts join again.
 ///
 /// # Errors
-/// When the store fails, or what it holds was changed.
-pub(crate) async fn open_or_make(store: &Store, vault: &Vault, clock: &Clock) -> Result<Arc<Authority>> {
+/// When the master key is another, the store fails, or what it holds was changed.
+pub(crate) async fn open_or_make(store: &Store, vault: &Vault, clock: &Clock, lost: bool) -> Result<Arc<Authority>> {
     let reading = "reading the CA of the agents' connections";
     let stored = store.system_read(reading).await?.authority().await?;
     let stored = match stored {
         Some(stored) => stored,
-        None => make(store, vault, clock).await?,
+        None => make(store, vault, clock, false).await?,
     };
-    let key = match vault.unseal(&place(), &stored.sealed_key) {
-        Ok(key) => key,
-        Err(VaultError::UnknownKey(id)) => {
+    let (stored, key) = match vault.unseal(&place(), &stored.sealed_key) {
+        Err(VaultError::UnknownKey(_)) if lost => {
             tracing::error!(
-                key.id = id,
-                "the CA of the agents' connections was sealed with a master key of the vault that is not here; agents on \
-                 other hosts cannot connect until that key is back"
+                "the vault's master key is another than the one that was lost: credentials must be set again, and agents on \
+                 other hosts join again"
             );
-            return Authority::generate(clock.now()).map(Arc::new).map_err(ControlError::internal(reading));
+            let stored = make(store, vault, clock, true).await?;
+            let key = vault.unseal(&place(), &stored.sealed_key)?;
+            (stored, key)
         }
-        Err(error) => return Err(error.into()),
+        Err(VaultError::UnknownKey(sealed_with)) => {
+            return Err(VaultError::WrongKey { sealed_with, current: vault.key_id() }.into());
+        }
+        opened => (stored, opened?),
     };
     Authority::open(&stored.certificate, &key).map(Arc::new).map_err(ControlError::internal(reading))
 }
 
-/// Refuses while the CA is one for now: what it signs would be of no use once the key is back.
-///
-/// # Errors
-/// `conflict` then, or when the store fails.
-pub(crate) async fn require_stored(control: &Control) -> Result<()> {
-    let stored = control.store().system_read("comparing the CA of the agents' connections").await?.authority().await?;
-    if stored.is_some_and(|stored| stored.certificate == control.authority().certificate_pem()) {
-        return Ok(());
-    }
-    let why = "the CA of the agents' connections was sealed with a master key of the vault that is not here; put that \
-               key back before a toolbox joins";
-    Err(ControlError::Conflict(why.to_owned()))
-}
-
-async fn make(store: &Store, vault: &Vault, clock: &Clock) -> Result<SealedAuthority> {
+async fn make(store: &Store, vault: &Vault, clock: &Clock, instead: bool) -> Result<SealedAuthority> {
     let making = "making the CA of the agents' connections";
     let broken = |error: TlsError| ControlError::internal(making)(error);
     let authority = Authority::generate(clock.now()).map_err(broken)?;
     let certificate = authority.certificate_pem();
     let sealed_key = vault.seal(&place(), &authority.key_pem());
     let tx = store.system(making).await?;
+    if instead {
+        tx.delete_authority().await?;
+    }
     tx.insert_authority(SealedAuthority { certificate, sealed_key }).await?;
     // Another replica may have been first: then its CA is everybody's.
     let stored = tx.authority().await?;

@@ -74,6 +74,8 @@ pub struct ControlOptions {
     pub data_dir: PathBuf,
     /// Where the vault's master key comes from.
     pub vault_keys: VaultKeys,
+    /// Whether the key that secrets were sealed with is lost for ever, and another one takes its place.
+    pub vault_key_lost: bool,
     /// For every outgoing request; knows CA bundle and proxy.
     pub http_client: reqwest::Client,
     /// For catalog sources, whose addresses people type in.
@@ -152,11 +154,13 @@ impl Control {
     /// When the key file cannot be used or the store fails.
     pub async fn start(options: ControlOptions) -> Result<Self> {
         operations::describe_metrics();
-        let sealed = options.store.system_read("look for sealed credentials").await?.any_credential().await?;
-        Vault::refuse_lost_key(&options.vault_keys, &options.data_dir, sealed)?;
+        let tx = options.store.system_read("look for what is sealed").await?;
+        let sealed = tx.any_credential().await? || tx.authority().await?.is_some();
+        drop(tx);
+        Vault::refuse_lost_key(&options.vault_keys, &options.data_dir, sealed && !options.vault_key_lost)?;
         let vault = Vault::open(&options.vault_keys, &options.data_dir)?;
         let clock = options.clock.clone();
-        let authority = authority::open_or_make(&options.store, &vault, &clock).await?;
+        let authority = authority::open_or_make(&options.store, &vault, &clock, options.vault_key_lost).await?;
         let decider = Decider::new().map_err(ControlError::internal("reading the built-in policies"))?;
         let auth = auth::AuthState::new(&options.clock);
         let first_sign_in = auth::bootstrap::run(&options.store, &options.bootstrap).await?;
@@ -232,6 +236,9 @@ impl Control {
         if let Err(error) = auth::flush_key_uses(self).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the last uses of API keys were not written");
         }
+        // With its last connection SQLite writes its log into the file, which then is all there is to copy.
+        self.0.calls.store().close().await;
+        self.store().clone().close().await;
         ended
     }
 

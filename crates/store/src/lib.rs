@@ -11,6 +11,7 @@
 
 mod addresses;
 mod audit;
+mod backup;
 mod calls;
 mod catalog;
 mod checks;
@@ -20,6 +21,7 @@ mod credentials;
 mod flags;
 mod idempotency;
 mod identity;
+mod installation;
 mod instances;
 mod jobs;
 mod locks;
@@ -61,12 +63,14 @@ pub use tx::{OrgTx, SystemTx, Tx};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sea_orm::{DbBackend, DbErr};
+use sea_orm::{DbBackend, DbErr, RuntimeErr};
 use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId};
 
 use crate::connection::Pool;
 
+/// How long the migration of a Postgres may take, or wait for that of another replica.
+const LONGEST_MIGRATION: Duration = Duration::from_secs(3600);
 /// Connections to SQLite that read, when nobody said otherwise.
 const SQLITE_READERS: u32 = 4;
 /// Connections to Postgres, when nobody said otherwise.
@@ -88,6 +92,24 @@ pub enum StoreError {
     #[error("cannot read {what}")]
     Corrupt {
         /// Which column of which row.
+        what: String,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database was in use, and there is none any more where it was.
+    #[error(
+        "the database {0} is gone or empty, although this installation has used it; put it back from a backup, or begin \
+         anew with another, empty data directory"
+    )]
+    Gone(String),
+    /// The database could not be copied before its schema changes.
+    #[error(
+        "{what}, the backup before the schema of the database changes, cannot be made; make room or rights for it, or make \
+         a backup of your own and start once with `migration_backup` off"
+    )]
+    NoBackup {
+        /// Where it was to be.
         what: String,
         /// The cause.
         #[source]
@@ -130,11 +152,21 @@ pub struct StoreOptions {
     /// Whether connections to Postgres start with parameters that end what is left of them there when this side is gone.
     /// Poolers in transaction mode refuse them.
     pub session_parameters: bool,
+    /// Whether the database must be there, because it was before.
+    pub must_exist: bool,
+    /// Whether a database in use is copied before its schema changes.
+    pub migration_backup: bool,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { connections: None, statement_timeout: Duration::from_secs(3), session_parameters: true }
+        Self {
+            connections: None,
+            statement_timeout: Duration::from_secs(3),
+            session_parameters: true,
+            must_exist: false,
+            migration_backup: true,
+        }
     }
 }
 
@@ -165,16 +197,26 @@ impl Store {
     pub async fn open_with(location: &Location, clock: Clock, options: StoreOptions) -> Result<Self> {
         let (writer, reader) = match location {
             Location::Sqlite(path) => {
+                let gone = || StoreError::Gone(format!("`{}`", path.display()));
+                // Before anything is made where it was: what is put back there must not meet another's write-ahead log.
+                if options.must_exist && std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
+                    return Err(gone());
+                }
                 make_private(path).map_err(|source| unusable(path, source))?;
                 let writer = Pool::sqlite(path, 1).await?;
-                migrations::run(&writer.for_migrations()).await?;
+                let db = writer.for_migrations();
+                if options.must_exist && !migrations::was_used(&db).await? {
+                    return Err(gone());
+                }
+                migrations::run(&db, Some(path), options.migration_backup).await?;
                 (writer, Pool::sqlite(path, options.connections.unwrap_or(SQLITE_READERS)).await?)
             }
             Location::Postgres(url) => {
-                let migrating = connection::postgres_for_migrations(url.expose(), &options).await?;
-                let migrated = migrations::run(&migrating.for_migrations()).await;
-                migrating.close().await;
-                migrated?;
+                let migrated = tokio::time::timeout(LONGEST_MIGRATION, migrate(url.expose(), &options)).await;
+                migrated.unwrap_or_else(|_| {
+                    let why = format!("the migration took longer than {} s", LONGEST_MIGRATION.as_secs());
+                    Err(StoreError::Database(DbErr::Conn(RuntimeErr::Internal(why))))
+                })?;
                 let connections = options.connections.unwrap_or(POSTGRES_CONNECTIONS);
                 let pool = Pool::postgres(url.expose(), connections, options.statement_timeout, &options).await?;
                 (pool.clone(), pool)
@@ -272,6 +314,19 @@ impl Store {
         self.writer.close().await;
         self.reader.close().await;
     }
+}
+
+/// Brings the schema of a Postgres up to date, on a connection of its own where a statement may take any time.
+async fn migrate(url: &str, options: &StoreOptions) -> Result<()> {
+    let pool = connection::postgres_for_migrations(url, options).await?;
+    let db = pool.for_migrations();
+    let migrated = if options.must_exist && !migrations::was_used(&db).await? {
+        Err(StoreError::Gone("of `database_url`".to_owned()))
+    } else {
+        migrations::run(&db, None, options.migration_backup).await
+    };
+    pool.close().await;
+    migrated
 }
 
 /// Makes a database file that only its owner can read; SQLite gives the files beside it the same mode.

@@ -5,13 +5,15 @@
 //! schema of the next one (expand, migrate, contract): `compatible_from` is the oldest program version that
 //! may still use this schema, and an older program refuses to start.
 
+use std::path::Path;
+
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
-use crate::{Result, StoreError};
+use crate::{Result, StoreError, backup};
 
 /// Bumped together with any migration that an older program could not live with.
 const COMPATIBLE_FROM: &str = "0.1.0";
@@ -34,6 +36,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0013_listening", include_str!("migrations/m0013_listening.sql")),
     ("m0014_places", include_str!("migrations/m0014_places.sql")),
     ("m0015_write_checks", include_str!("migrations/m0015_write_checks.sql")),
+    ("m0016_installation", include_str!("migrations/m0016_installation.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.
@@ -84,7 +87,15 @@ impl MigratorTrait for Migrator {
     }
 }
 
-pub(crate) async fn run(db: &DatabaseConnection) -> Result<()> {
+/// Brings the schema up to date. A database that is in use already is copied first, if `backup` says so: a SQLite file
+/// beside itself (`sqlite` is its path), Postgres into a schema of its own in the same transaction.
+pub(crate) async fn run(db: &DatabaseConnection, sqlite: Option<&Path>, backup: bool) -> Result<()> {
+    if let Some(path) = sqlite
+        && backup
+        && let Some(next) = first_pending(db).await?
+    {
+        backup::copy_file(db, path, next).await?;
+    }
     // SQLite's write lock is taken at once: two that read first and write then would refuse each other.
     let options = TransactionOptions {
         sqlite_transaction_mode: (db.get_database_backend() == DbBackend::Sqlite)
@@ -100,6 +111,12 @@ pub(crate) async fn run(db: &DatabaseConnection) -> Result<()> {
     }
     refuse_newer_schema(&tx).await?;
     if !was_migrated_further(&tx).await? {
+        if backup
+            && sqlite.is_none()
+            && let Some(next) = first_pending(&tx).await?
+        {
+            backup::copy_schema(&tx, next).await?;
+        }
         Migrator::up(&tx, None).await?;
     }
     let statement = "INSERT INTO schema_info (id, compatible_from) VALUES (1, $1) \
@@ -113,15 +130,31 @@ pub(crate) async fn run(db: &DatabaseConnection) -> Result<()> {
     Ok(())
 }
 
+/// The first migration that a database in use lacks; `None` when it lacks none, or was never used.
+async fn first_pending<C: ConnectionTrait>(db: &C) -> Result<Option<&'static str>> {
+    let applied = applied(db).await?;
+    let known = |name: &str| applied.iter().any(|row| row.text == name);
+    let next = MIGRATIONS.iter().map(|(name, _)| *name).find(|name| !known(name));
+    Ok(next.filter(|_| !applied.is_empty()))
+}
+
+/// Whether a database was ever used by a program of ours.
+pub(crate) async fn was_used<C: ConnectionTrait>(db: &C) -> Result<bool> {
+    Ok(!applied(db).await?.is_empty())
+}
+
+async fn applied<C: ConnectionTrait>(db: &C) -> Result<Vec<crate::query::TextRow>> {
+    if !table_exists(db, "seaql_migrations").await? {
+        return Ok(Vec::new());
+    }
+    let statement = Statement::from_string(db.get_database_backend(), "SELECT version AS text FROM seaql_migrations");
+    Ok(crate::query::TextRow::find_by_statement(statement).all(db).await?)
+}
+
 /// Whether a newer program applied migrations that this one does not know. It applied all of ours before, and
 /// the migrator would take the unknown ones for an accident.
 async fn was_migrated_further<C: ConnectionTrait>(db: &C) -> Result<bool> {
-    if !table_exists(db, "seaql_migrations").await? {
-        return Ok(false);
-    }
-    let statement = Statement::from_string(db.get_database_backend(), "SELECT version AS text FROM seaql_migrations");
-    let applied = crate::query::TextRow::find_by_statement(statement).all(db).await?;
-    Ok(applied.iter().any(|row| MIGRATIONS.iter().all(|(name, _)| *name != row.text)))
+    Ok(applied(db).await?.iter().any(|row| MIGRATIONS.iter().all(|(name, _)| *name != row.text)))
 }
 
 async fn table_exists<C: ConnectionTrait>(db: &C, name: &str) -> Result<bool> {

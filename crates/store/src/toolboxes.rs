@@ -646,6 +646,14 @@ impl SystemTx {
         Ok(())
     }
 
+    /// Forgets the control plane's CA: its key cannot be opened any more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_authority(&self) -> Result<()> {
+        self.execute("DELETE FROM authority", []).await.map(drop)
+    }
+
     /// The generation and enrolment of every toolbox.
     ///
     /// # Errors

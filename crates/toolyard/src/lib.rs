@@ -7,6 +7,7 @@ mod console;
 mod doctor;
 mod generate;
 mod inline;
+mod installation;
 mod listen;
 mod local;
 mod memory;

@@ -23,7 +23,7 @@ use toolyard_link::stack::{self, Peer};
 use toolyard_link::tls::{Acceptor, ReplicaCertificate};
 use toolyard_link::{Channel, Doors, FORWARD_PATH, LINK_PATH, Outgoing, in_process, once_attached};
 use toolyard_policy::Resource;
-use toolyard_store::{Location, Store};
+use toolyard_store::{Location, Store, StoreOptions};
 use toolyard_types::agent::ToolboxReport;
 use toolyard_types::{Clock, Problem, Secret, ToolboxId};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -32,6 +32,7 @@ use crate::agent::chain;
 use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
 use crate::console::Console;
+use crate::installation::Installation;
 use crate::listen::{Places, Server};
 use crate::operations::{self, Operations};
 use crate::{listen, local, memory, net, offers, telemetry};
@@ -143,8 +144,13 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         None => None,
     };
 
+    // Held until the end: what is opened below is one control plane's.
+    let installation = Installation::claim(&settings.data_dir)?;
     let location = location(settings);
-    let store = Store::open(&location, clock.clone()).await.map_err(|error| Failed::from(&error))?;
+    let store_options = store_options(settings, installation.expects(&location));
+    let store =
+        Store::open_with(&location, clock.clone(), store_options).await.map_err(|error| Failed::from(&error))?;
+    installation.agree(&store).await?;
     let first_key = first_key(settings, &store).await?;
     let stopping = CancellationToken::new();
     let options = control_options(settings, store, &clock, first_key.clone(), &stopping)?;
@@ -267,6 +273,16 @@ fn location(settings: &Settings) -> Location {
     }
 }
 
+fn store_options(settings: &Settings, must_exist: bool) -> StoreOptions {
+    StoreOptions {
+        connections: settings.database_connections,
+        statement_timeout: Duration::from_secs(settings.database_timeout_seconds.into()),
+        session_parameters: settings.database_session_parameters,
+        must_exist,
+        migration_backup: settings.migration_backup,
+    }
+}
+
 /// The bootstrap key as configured; else, at a first start in development, one that is made and shown, so
 /// that the command line works at once.
 async fn first_key(settings: &Settings, store: &Store) -> Result<Option<Secret>, Failed> {
@@ -298,6 +314,7 @@ fn control_options(
         clock: clock.clone(),
         data_dir: settings.data_dir.clone(),
         vault_keys,
+        vault_key_lost: settings.vault_key_lost,
         http_client: net::http_client(settings)?,
         source_client: SourceClient::new(net::http_client_builder(settings)?, private_sources)
             .map_err(|error| Failed::from(&error))?,

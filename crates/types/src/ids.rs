@@ -77,4 +77,6 @@ id! {
     AuditId,
     /// One run of the control plane with its gateway, beside others on the same store.
     ReplicaId,
+    /// A database with the data directories that belong to it.
+    InstallationId,
 }

@@ -17,7 +17,7 @@ use toolyard_types::{Labels, Name, OrganizationId, Timestamp, ToolboxId};
 use super::{audit, health};
 use crate::auth::token;
 use crate::fleet::LOCAL_TOOLBOX;
-use crate::{Caller, Control, ControlError, Result, authority};
+use crate::{Caller, Control, ControlError, Result};
 
 /// How long a join token is good for unless asked otherwise, and at most.
 const TOKEN_LIFETIME: u32 = 3600;
@@ -148,7 +148,6 @@ fn told(drain: &Drain) -> String {
 pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollToolbox) -> Result<EnrolledToolbox> {
     let lifetime = token_lifetime(request.expires_seconds)?;
     request.address.as_deref().map(check_address).transpose()?;
-    authority::require_stored(control).await?;
     let mut tx = control.store().org(caller.organization).await?;
     if tx.toolbox(&request.name).await?.is_some() {
         let detail = format!("toolbox `{}`; `toolyard toolboxes rejoin` makes another token for it", request.name);
@@ -174,7 +173,6 @@ pub(crate) async fn rejoin(
     request: &RejoinToolbox,
 ) -> Result<EnrolledToolbox> {
     let lifetime = token_lifetime(request.expires_seconds)?;
-    authority::require_stored(control).await?;
     let mut tx = control.store().org(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
     refuse_built_in(&row)?;

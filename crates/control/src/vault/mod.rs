@@ -31,11 +31,24 @@ const HEADER_LEN: usize = 1 + KEY_ID_LEN + NONCE_LEN + SEALED_KEY_LEN + NONCE_LE
 /// What went wrong with the vault.
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
-    /// There are sealed credentials and no key: a new one would open none of them.
+    /// There is something sealed and no key: a new one would open nothing.
     #[error(
-        "the key file `{0}` is gone, and the database holds credentials sealed with it; put it back, or set `vault_key`"
+        "the key file `{0}` is gone, and what the database holds is sealed with it; put it back, or set `vault_key`; if it is \
+         lost for ever, start once with `--set vault_key_lost=true`, and set every credential again"
     )]
     KeyLost(String),
+    /// The key is there, and another than the one that was used.
+    #[error(
+        "the vault's master key `{current}` is not the one that this database is sealed with, `{sealed_with}`; give that one \
+         (the file `vault.key` of the data directory, or `vault_key`); if it is lost for ever, start once with \
+         `--set vault_key_lost=true`, and set every credential again"
+    )]
+    WrongKey {
+        /// The id of the key that was used.
+        sealed_with: String,
+        /// The id of the key that is here.
+        current: String,
+    },
     /// The key file can be read by others.
     #[error(
         "the key file `{path}` can be read by others (mode {mode:o}); make it readable by its owner only: chmod 600"
@@ -96,6 +109,12 @@ impl Vault {
     /// When the key file cannot be used, or others may read it, or the key has another form.
     pub fn open(keys: &VaultKeys, data_dir: &std::path::Path) -> Result<Self, VaultError> {
         Ok(Self { keys: Keyring::open(keys, data_dir)? })
+    }
+
+    /// The id of the key that seals: the start of its SHA-256, in hex.
+    #[must_use]
+    pub fn key_id(&self) -> String {
+        crate::auth::token::hex(&self.keys.current().id)
     }
 
     /// A key for another purpose, the same on every replica with the same master key and useless for finding it

@@ -186,6 +186,7 @@ async fn options(database: &TestDatabase, clock: Clock) -> ControlOptions {
         clock,
         data_dir: database.dir(),
         vault_keys: VaultKeys::DataDir,
+        vault_key_lost: false,
         http_client: reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client"),
         source_client: SourceClient::new(reqwest::Client::builder(), true).expect("a client"),
         environment: "development".to_owned(),

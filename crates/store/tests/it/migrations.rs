@@ -1,13 +1,13 @@
 //! Opening: migrations under a lock, and refusal of what is newer.
 
-use sea_orm::{ConnectionTrait, Database};
+use sea_orm::{ConnectionTrait, Database, Statement};
 use toolyard_store::testing::TestDatabase;
-use toolyard_store::{Location, Store, StoreError};
+use toolyard_store::{Location, Store, StoreError, StoreOptions};
 use toolyard_types::Clock;
 
 use crate::world::{World, both_engines};
 
-async fn execute(location: &Location, statement: &str) {
+pub(crate) async fn execute(location: &Location, statement: &str) {
     let url = match location {
         Location::Sqlite(path) => format!("sqlite://{}", path.display()),
         Location::Postgres(url) => url.expose().to_owned(),
@@ -15,6 +15,19 @@ async fn execute(location: &Location, statement: &str) {
     let db = Database::connect(url).await.unwrap();
     db.execute_unprepared(statement).await.unwrap();
     db.close().await.unwrap();
+}
+
+async fn names(location: &Location, table: &str) -> Vec<String> {
+    let url = match location {
+        Location::Sqlite(path) => format!("sqlite://{}", path.display()),
+        Location::Postgres(url) => url.expose().to_owned(),
+    };
+    let db = Database::connect(url).await.unwrap();
+    let sql = format!("SELECT name FROM {table}");
+    let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
+    let names = rows.iter().map(|row| row.try_get("", "name").unwrap()).collect();
+    db.close().await.unwrap();
+    names
 }
 
 both_engines! {
@@ -39,6 +52,47 @@ both_engines! {
         let refused = Store::open(world.database.location(), Clock::system()).await.unwrap_err();
         assert!(matches!(&refused, StoreError::TooOld(needed) if needed == "99.1.0"), "{refused:?}");
         assert_eq!(refused.to_string(), "the database needs at least version 99.1.0 of Toolyard");
+    }
+
+    async fn a_database_that_was_in_use_and_is_gone_is_refused_and_not_made_anew(engine) {
+        let database = TestDatabase::create(engine).await;
+        if let Location::Postgres(_) = database.location() {
+            execute(database.location(), "DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
+        }
+        let options = || StoreOptions { must_exist: true, ..StoreOptions::default() };
+        for _ in 0..2 {
+            let refused = Store::open_with(database.location(), Clock::system(), options()).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Gone(_)), "{refused:?}");
+        }
+        if let Location::Sqlite(path) = database.location() {
+            assert!(!path.exists());
+            std::fs::write(path, "").unwrap();
+            let refused = Store::open_with(database.location(), Clock::system(), options()).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Gone(_)), "{refused:?}");
+        }
+        Store::open(database.location(), Clock::system()).await.unwrap().close().await;
+        Store::open_with(database.location(), Clock::system(), options()).await.unwrap();
+    }
+
+    async fn a_database_in_use_is_copied_before_its_schema_changes_and_an_empty_one_is_not(engine) {
+        let world = World::start(engine).await;
+        world.organization("acme").await;
+        let backups = world.database.dir().join("backups");
+        assert!(!backups.exists());
+        // As an earlier version left it.
+        execute(world.database.location(), "DROP TABLE write_checks").await;
+        execute(world.database.location(), "DELETE FROM seaql_migrations WHERE version = 'm0015_write_checks'").await;
+        Store::open(world.database.location(), Clock::system()).await.unwrap().check_writes("test", "1").await.unwrap();
+        let copied = match world.database.location() {
+            Location::Sqlite(_) => {
+                use std::os::unix::fs::PermissionsExt;
+                let copy = backups.join("before-m0015_write_checks.db");
+                assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+                names(&Location::Sqlite(copy), "organizations").await
+            }
+            postgres => names(postgres, "toolyard_backup.organizations").await,
+        };
+        assert_eq!(copied, ["acme"]);
     }
 
     async fn a_database_of_the_next_release_that_is_still_compatible_opens(engine) {

@@ -194,6 +194,29 @@ pub(crate) struct Settings {
     #[schemars(with = "Option<String>", extend("x-secret" = true))]
     pub database_url: Option<Secret>,
 
+    /// Connections to the database at once: all of one replica's on Postgres (16 when absent), those that read on SQLite (4
+    /// when absent). Call records have 4 more on Postgres.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 4, max = 500))]
+    pub database_connections: Option<u32>,
+
+    /// Seconds that Postgres may take for a statement that somebody waits for. After a silent failover it takes up to
+    /// this and a half until everything works again.
+    #[schemars(range(min = 1, max = 60))]
+    pub database_timeout_seconds: u32,
+
+    /// Connections to Postgres start with parameters that let the server end what a lost connection leaves. `false` behind a
+    /// pooler that refuses them (PgBouncer in transaction mode without `ignore_startup_parameters = options`).
+    pub database_session_parameters: bool,
+
+    /// Copy a database that is in use before its schema changes: SQLite into `backups/` of the data directory, Postgres into
+    /// the schema `toolyard_backup`.
+    pub migration_backup: bool,
+
+    /// Start although the vault's master key is not the one that secrets were sealed with: for once, when that key is lost
+    /// for ever. Sealed credentials must then be set again, and agents on other hosts join again.
+    pub vault_key_lost: bool,
+
     /// The vault's master key, 32 bytes in hex or base64; a key file in the data directory when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("x-secret" = true))]
@@ -361,6 +384,11 @@ impl Settings {
             toolbox_replace_after_seconds: 300,
             public_url: None,
             database_url: None,
+            database_connections: None,
+            database_timeout_seconds: 3,
+            database_session_parameters: true,
+            migration_backup: true,
+            vault_key_lost: false,
             vault_key: None,
             bootstrap_admin_email: None,
             bootstrap_admin_password: None,

@@ -1,0 +1,128 @@
+//! What belongs together: a data directory, a database, and one control plane that uses them.
+//!
+//! The first start gives the installation an id, which is written into the database and beside it. A data directory that
+//! meets an empty database, or another one, was given the wrong one: that is refused, because a control plane that starts
+//! empty looks as if everything were lost, and would soon be in use. On Postgres each replica has a data directory of its
+//! own, all with the id of their database.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use toolyard_store::{Location, Store};
+use toolyard_types::InstallationId;
+
+use crate::agent::chain;
+
+/// Held by the control plane that uses a data directory; names its process.
+const LOCK: &str = "serve.lock";
+/// Holds the installation's id.
+const FILE: &str = "installation";
+/// Where the first version of the program left call records, beside SQLite only.
+const CALLS: &str = "calls";
+
+/// A data directory that is this process's own until it ends.
+#[derive(Debug)]
+pub(crate) struct Installation {
+    data_dir: PathBuf,
+    known: Option<InstallationId>,
+    _lock: File,
+}
+
+impl Installation {
+    /// Takes a data directory, refused while another control plane uses it.
+    pub(crate) fn claim(data_dir: &Path) -> Result<Self, String> {
+        let lock = lock(&data_dir.join(LOCK), data_dir)?;
+        let path = data_dir.join(FILE);
+        let known = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text.trim().parse().map_err(|_| {
+                format!("`{}` does not hold the id of an installation; put the file back from a backup", path.display())
+            })?),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(format!("cannot read `{}`: {error}", path.display())),
+        };
+        Ok(Self { data_dir: data_dir.to_owned(), known, _lock: lock })
+    }
+
+    /// Whether the database must be there already, because this data directory was in use with it.
+    pub(crate) fn expects(&self, location: &Location) -> bool {
+        let before_ids = || matches!(location, Location::Sqlite(_)) && self.data_dir.join(CALLS).exists();
+        self.known.is_some() || before_ids()
+    }
+
+    /// Sees that the database is this installation's, and makes it so at the first start.
+    pub(crate) async fn agree(&self, store: &Store) -> Result<(), String> {
+        let theirs = store.installation(self.known).await.map_err(|error| chain(&error))?;
+        match self.known {
+            Some(ours) if ours == theirs => Ok(()),
+            Some(ours) => Err(format!(
+                "the data directory `{dir}` belongs to installation {ours}, the database to {theirs}; one of `data_dir` and \
+                 `database_url` is another's. If the database was replaced on purpose, delete `{dir}/{FILE}`",
+                dir = self.data_dir.display()
+            )),
+            None => self.write(theirs),
+        }
+    }
+
+    fn write(&self, id: InstallationId) -> Result<(), String> {
+        let path = self.data_dir.join(FILE);
+        let failed = |error: std::io::Error| format!("cannot write `{}`: {error}", path.display());
+        // Aside and moved into place: a crash leaves no half id.
+        let aside = self.data_dir.join(format!("{FILE}.new"));
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&aside).map_err(failed)?;
+        file.write_all(format!("{id}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        std::fs::rename(&aside, &path).map_err(failed)
+    }
+}
+
+fn lock(path: &Path, data_dir: &Path) -> Result<File, String> {
+    let failed = |error: std::io::Error| format!("cannot use `{}`: {error}", path.display());
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+            Ok(file)
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            Err(format!(
+                "the data directory `{}` is in use by another Toolyard (process {}); stop that one first, or give this one \
+                 a data directory of its own with `--data-dir`",
+                data_dir.display(),
+                holder.trim()
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_has_one_control_plane_at_a_time_and_the_second_is_told_which() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Installation::claim(dir.path()).unwrap();
+        let refused = Installation::claim(dir.path()).unwrap_err();
+        assert!(refused.contains(&format!("(process {})", std::process::id())), "{refused}");
+        drop(first);
+        Installation::claim(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_data_directory_without_an_id_expects_a_database_only_where_call_records_of_one_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let sqlite = Location::Sqlite(dir.path().join("toolyard.db"));
+        let installation = Installation::claim(dir.path()).unwrap();
+        assert!(!installation.expects(&sqlite), "a first start");
+        std::fs::create_dir(dir.path().join(CALLS)).unwrap();
+        assert!(installation.expects(&sqlite));
+        assert!(!installation.expects(&Location::Postgres(toolyard_types::Secret::new("postgres://"))));
+    }
+}
