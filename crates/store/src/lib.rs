@@ -10,6 +10,7 @@
 //! last number it saw can never miss a late one.
 
 mod addresses;
+mod attempts;
 mod audit;
 mod backup;
 mod calls;
@@ -40,6 +41,7 @@ mod toolboxes;
 mod toolsets;
 mod tx;
 
+pub use attempts::Loop;
 pub use audit::{AuditFilter, NewAudit};
 pub use calls::{CallBucket, CallCount, CallCursor, CallFilter, CallStore, StoredCall};
 pub use catalog::{

@@ -39,12 +39,20 @@ pub struct OutboxEvent {
     pub data: serde_json::Value,
 }
 
+/// Waits until nobody else writes events; held until the transaction ends.
+pub(crate) async fn lock(db: &Connection) -> Result<()> {
+    if db.get_database_backend() == DbBackend::Postgres {
+        let lock = "SELECT pg_advisory_xact_lock($1)";
+        db.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, lock, [POSTGRES_OUTBOX_LOCK.into()]))
+            .await?;
+    }
+    Ok(())
+}
+
 pub(crate) async fn write(db: &Connection, events: &[NewEvent], now: Timestamp) -> Result<()> {
     let backend = db.get_database_backend();
-    if backend == DbBackend::Postgres {
-        let lock = "SELECT pg_advisory_xact_lock($1)";
-        db.execute_raw(Statement::from_sql_and_values(backend, lock, [POSTGRES_OUTBOX_LOCK.into()])).await?;
-    }
+    lock(db).await?;
+    crate::attempts::touch(db, events, now).await?;
     for event in events {
         let sql = "INSERT INTO outbox (organization_id, at, kind, subject, data) VALUES ($1, $2, $3, $4, $5)";
         let values = [

@@ -6,6 +6,7 @@ use toolyard_types::api::servers::{Canary, RolloutStep};
 use toolyard_types::state::{Reason, RolloutState};
 use toolyard_types::{Labels, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
+use crate::attempts::Loop;
 use crate::query::{TextRow, json, parse, parse_option, placeholders, to_json};
 use crate::servers::{ServerRef, ServerRow, text};
 use crate::{OrgTx, Result, StoreError, SystemTx};
@@ -252,14 +253,14 @@ impl OrgTx {
 }
 
 impl SystemTx {
-    /// Servers with a rollout under way, oldest rollout first.
+    /// Servers whose rollout under way is to be looked at now.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn rollouts_under_way(&self, limit: u32) -> Result<Vec<ServerRef>> {
-        let sql =
-            "SELECT organization_id, server_id FROM rollouts WHERE state = 'progressing' ORDER BY started_at LIMIT $1";
-        server_refs(self.rows::<RefRow>(sql, [i64::from(limit).into()]).await?)
+    pub async fn rollouts_due(&self, now: Timestamp, limit: u32) -> Result<Vec<ServerRef>> {
+        let under_way =
+            "SELECT organization_id, server_id AS id, 0 AS urgency FROM rollouts WHERE state = 'progressing'";
+        self.due(Loop::Rollout, under_way, now, limit).await
     }
 
     /// Servers that have more than `keep` rollouts.

@@ -4,11 +4,13 @@
 //! ([`OrgTx::lock_server`]), so that two loops, two replicas and a request never interleave.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use sea_orm::FromQueryResult;
 use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
 use toolyard_types::{EntryName, Labels, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
+use crate::attempts::Loop;
 use crate::query::{TextRow, count, json, parse, parse_option, placeholders, to_i32, to_i64, to_json};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
@@ -64,7 +66,7 @@ pub struct ServerRow {
 }
 
 /// A server and whose it is, for loops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerRef {
     /// Whose.
     pub organization: OrganizationId,
@@ -173,7 +175,7 @@ impl TryFrom<Row> for ServerRow {
 }
 
 #[derive(FromQueryResult)]
-struct RefRow {
+pub(crate) struct RefRow {
     organization_id: String,
     id: String,
 }
@@ -504,21 +506,21 @@ impl SystemTx {
     }
 
     /// Servers that serve from toolboxes with more or fewer instances than they should have, or from a toolbox that is
-    /// drained or lost although they may run elsewhere.
+    /// drained or lost although they may run elsewhere; those that are to be looked at now.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn servers_off_target(&self, limit: u32) -> Result<Vec<ServerRef>> {
-        let sql = "SELECT organization_id, id FROM servers WHERE enabled AND NOT deleted AND kind <> 'remote' \
+    pub async fn servers_off_target(&self, now: Timestamp, limit: u32) -> Result<Vec<ServerRef>> {
+        let off = "SELECT organization_id, id, 0 AS urgency FROM servers WHERE enabled AND NOT deleted AND kind <> 'remote' \
                    AND serving_rollout_id IS NOT NULL AND replicas <> (SELECT COUNT(*) FROM instances \
                    WHERE instances.rollout_id = servers.serving_rollout_id AND ended_at IS NULL AND desired IN ('run', 'prepare')) \
-                   UNION SELECT servers.organization_id AS organization_id, servers.id AS id FROM toolboxes \
+                   UNION SELECT servers.organization_id AS organization_id, servers.id AS id, 0 AS urgency FROM toolboxes \
                    JOIN instances ON instances.toolbox_id = toolboxes.id AND instances.ended_at IS NULL \
                    AND instances.desired = 'run' JOIN servers ON servers.serving_rollout_id = instances.rollout_id \
                    AND servers.toolbox_id IS NULL AND servers.enabled AND NOT servers.deleted \
                    WHERE (toolboxes.draining_since IS NOT NULL \
-                   OR (toolboxes.lost_at IS NOT NULL AND toolboxes.state = 'unreachable')) AND toolboxes.state <> 'removed' LIMIT $1";
-        self.refs(sql, limit).await
+                   OR (toolboxes.lost_at IS NOT NULL AND toolboxes.state = 'unreachable')) AND toolboxes.state <> 'removed'";
+        self.due(Loop::Scale, off, now, limit).await
     }
 
     /// Servers with living instances that belong neither to what serves nor to a rollout under way, or that are to end
@@ -559,17 +561,22 @@ impl SystemTx {
         read_refs(self.rows::<RefRow>(sql, [now.as_ms().into(), i64::from(limit).into()]).await?)
     }
 
-    /// Remote servers with a rollout under way, or whose serving revision was not probed since `at`.
+    /// Remote servers with a rollout under way, and after them those whose serving revision was not probed for `every`;
+    /// those that are to be looked at now.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn remote_servers_to_probe(&self, at: Timestamp, limit: u32) -> Result<Vec<ServerRef>> {
-        let sql = "SELECT organization_id, id FROM servers WHERE kind = 'remote' AND enabled AND NOT deleted AND \
-                   ((serving_rollout_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM remote_probes \
-                   WHERE remote_probes.revision_id = servers.serving_revision_id AND checked_at > $1)) \
-                   OR EXISTS (SELECT 1 FROM rollouts WHERE rollouts.id = servers.rollout_id AND state = 'progressing')) \
-                   ORDER BY id LIMIT $2";
-        read_refs(self.rows::<RefRow>(sql, [at.as_ms().into(), i64::from(limit).into()]).await?)
+    pub async fn remote_servers_to_probe(&self, now: Timestamp, every: Duration, limit: u32) -> Result<Vec<ServerRef>> {
+        let under_way =
+            "EXISTS (SELECT 1 FROM rollouts WHERE rollouts.id = servers.rollout_id AND state = 'progressing')";
+        let candidates = format!(
+            "SELECT organization_id, id, CASE WHEN {under_way} THEN 0 ELSE 1 END AS urgency FROM servers \
+             WHERE kind = 'remote' AND enabled AND NOT deleted AND ((serving_rollout_id IS NOT NULL AND NOT EXISTS \
+             (SELECT 1 FROM remote_probes WHERE remote_probes.revision_id = servers.serving_revision_id \
+             AND checked_at > {})) OR {under_way})",
+            now.minus(every).as_ms()
+        );
+        self.due(Loop::Remote, &candidates, now, limit).await
     }
 
     async fn refs(&self, sql: &str, limit: u32) -> Result<Vec<ServerRef>> {
@@ -577,7 +584,7 @@ impl SystemTx {
     }
 }
 
-fn read_refs(rows: Vec<RefRow>) -> Result<Vec<ServerRef>> {
+pub(crate) fn read_refs(rows: Vec<RefRow>) -> Result<Vec<ServerRef>> {
     rows.into_iter()
         .map(|row| {
             Ok(ServerRef {

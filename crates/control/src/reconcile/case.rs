@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use toolyard_store::{
-    InstanceRow, InstanceWish, JobRow, OrgTx, ProbeRow, RevisionRow, RolloutRow, ServerRef, ServerRow, ToolboxRow,
+    InstanceRow, InstanceWish, JobRow, Loop, OrgTx, ProbeRow, RevisionRow, RolloutRow, ServerRef, ServerRow, ToolboxRow,
 };
 use toolyard_types::agent::McpInfo;
 use toolyard_types::api::servers::Canary;
@@ -16,8 +17,8 @@ use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Reason, ToolboxState};
 use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolboxId};
 
-use super::Pass;
 use super::steps::{Step, apply};
+use super::{AFTER_FAILURE, LONGEST_WAIT, LOOKED_AT, Pass, put_off};
 use crate::fleet::locked;
 use crate::{Control, Result};
 
@@ -183,6 +184,18 @@ impl Case {
         }
     }
 
+    /// How long it may wait until it is looked at again, if nothing happens to it meanwhile. Events wake it; what only time
+    /// brings about is looked for often at first and less often later.
+    fn wait(&self, now: Timestamp) -> Duration {
+        const OFTEN: Duration = Duration::from_secs(1);
+        const SELDOM: Duration = Duration::from_secs(5);
+        if self.is_held() {
+            let opens = self.rollout.next_attempt_at.unwrap_or(now);
+            return opens.since(now).clamp(OFTEN, LONGEST_WAIT);
+        }
+        (now.since(self.rollout.started_at) / 20).clamp(OFTEN, SELDOM)
+    }
+
     /// A step that says what is being waited for, unless it was said.
     pub(crate) fn note(&self, reason: Reason, message: String) -> Option<Step> {
         let said = self.rollout.reason == reason && self.rollout.message == message;
@@ -271,35 +284,51 @@ type Decide = fn(&Case, Timestamp) -> Option<Step>;
 
 /// Decides and acts for every rollout under way, a transaction each.
 pub(crate) async fn for_each(control: &Control, decide: Decide) -> Result<Pass> {
-    const AT_ONCE: u32 = 500;
-    let refs = control.store().system_read("listing rollouts under way").await?.rollouts_under_way(AT_ONCE).await?;
+    const AT_ONCE: usize = 500;
+    let tx = control.store().system_read("listing rollouts under way").await?;
+    let (seen, now) = (tx.last_event().await?, control.clock().now());
+    let due = tx.rollouts_due(now, u32::try_from(AT_ONCE).unwrap_or(u32::MAX)).await?;
+    drop(tx);
     let (mut pass, mut places) = (Pass::default(), PlacesOf::default());
-    for at in refs {
-        match act(control, at, &mut places, decide).await {
-            Ok(acted) => pass.changed += usize::from(acted),
-            Err(error) => pass.failed(&error),
+    for some in due.chunks(LOOKED_AT) {
+        let mut waits = Vec::new();
+        for at in some {
+            match act(control, *at, &mut places, decide).await {
+                Ok(None) => pass.changed += 1,
+                Ok(Some(wait)) => waits.push((*at, wait)),
+                Err(error) => {
+                    pass.failed(&error);
+                    waits.push((*at, AFTER_FAILURE));
+                }
+            }
         }
+        put_off(control, Loop::Rollout, seen, waits).await?;
+    }
+    if due.len() == AT_ONCE {
+        pass.again();
     }
     Ok(pass)
 }
 
-async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf, decide: Decide) -> Result<bool> {
+/// Decides and acts for one rollout; tells how long to wait when there is nothing to do.
+async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf, decide: Decide) -> Result<Option<Duration>> {
     let now = control.clock().now();
     let tx = control.store().org_read(at.organization).await?;
     let case = gather(&tx, at.server, places, Look::Ahead).await?;
     drop(tx);
-    if case.is_none_or(|case| decide(&case, now).is_none()) {
-        return Ok(false);
+    let Some(case) = case else { return Ok(Some(LONGEST_WAIT)) };
+    if decide(&case, now).is_none() {
+        return Ok(Some(case.wait(now)));
     }
     let mut tx = control.store().org(at.organization).await?;
-    let Some(case) = gather(&tx, at.server, places, Look::Locked).await? else { return Ok(false) };
-    let Some(step) = decide(&case, now) else { return Ok(false) };
+    let Some(case) = gather(&tx, at.server, places, Look::Locked).await? else { return Ok(Some(LONGEST_WAIT)) };
+    let Some(step) = decide(&case, now) else { return Ok(Some(case.wait(now))) };
     if !places.still_take(&tx, step.places()).await? {
-        return Ok(false);
+        return Ok(Some(Duration::ZERO));
     }
     apply(&mut tx, case, step, now).await?;
     tx.commit().await?;
-    Ok(true)
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod trim;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use toolyard_store::{Loop, ServerRef};
 use tracing::Instrument;
 
 use crate::fleet::{LoopStatus, locked};
@@ -41,6 +42,11 @@ impl Pass {
         self.wait = Some(self.wait.map_or(wait, |other| other.min(wait)));
     }
 
+    /// Asks for another run at once.
+    pub(crate) fn again(&mut self) {
+        self.again_in(Duration::ZERO);
+    }
+
     /// Notes that one thing failed; the others go on, and the next run tries again.
     pub(crate) fn failed(&mut self, error: &ControlError) {
         // Two writers met; whoever came first was right, and the next run sees what is left.
@@ -50,6 +56,24 @@ impl Pass {
         tracing::warn!(error = error as &dyn std::error::Error, "one step of a loop failed");
         self.error = Some(error.to_string());
     }
+}
+
+/// Puts off servers that a loop looked at and could do nothing about, each for so long unless something happens to it.
+/// `seen` is the newest event before it looked.
+pub(crate) async fn put_off(
+    control: &Control,
+    which: Loop,
+    seen: i64,
+    waits: Vec<(ServerRef, Duration)>,
+) -> Result<()> {
+    if waits.is_empty() {
+        return Ok(());
+    }
+    let now = control.clock().now();
+    let waits: Vec<_> = waits.into_iter().map(|(at, wait)| (at, now.plus(wait))).collect();
+    let tx = control.store().system("putting off servers that wait").await?;
+    tx.put_off(which, seen, &waits).await?;
+    Ok(tx.commit().await?)
 }
 
 /// One run of a loop.
@@ -78,6 +102,12 @@ pub(crate) fn spawn(control: &Control) {
     control.spawn("snapshot", crate::snapshot::keep(control.clone()));
 }
 
+/// How long what failed is put off.
+pub(crate) const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// The longest that what waits for a time is put off: clocks are set.
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// How many servers are looked at before those that wait are put off: a run that is given up goes on where it was.
+pub(crate) const LOOKED_AT: usize = 50;
 /// Wakes within this time are answered by one run.
 const COALESCE: Duration = Duration::from_millis(10);
 /// A loop that took long rests twice as long before it answers the next wake, up to this. So with very much to look at it

@@ -8,13 +8,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use toolyard_mcp::http::Upstream;
 use toolyard_mcp::{CallError, Handshake, HandshakeError, Kind, Message, envelope, era};
-use toolyard_store::{ProbeRow, RevisionRow, ServerRef, ServerRow};
+use toolyard_store::{Loop, ProbeRow, RevisionRow, ServerRef, ServerRow};
 use toolyard_types::agent::{Era, McpInfo};
 use toolyard_types::spec::{Remote, RemoteTransport, Runtime};
 use toolyard_types::state::{Phase, Reason, RolloutState, Status};
 use toolyard_types::{OrganizationId, Timestamp};
 
-use super::Pass;
+use super::{AFTER_FAILURE, LONGEST_WAIT, Pass, put_off};
 use crate::{Control, Result};
 
 /// How long a probe may take.
@@ -23,10 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const EVERY: Duration = Duration::from_secs(60);
 /// The pause between probes that a rollout waits for.
 const PAUSE: Duration = Duration::from_secs(3);
-/// How many are probed at once.
-const CONCURRENT: usize = 16;
-/// How many servers one run looks at.
-const AT_ONCE: u32 = 200;
+/// How many are probed at once, which is all that one run looks at: what hangs holds up no more than these, and no longer
+/// than a probe may take.
+const AT_ONCE: usize = 32;
 /// How many pages of tools are read.
 const MOST_PAGES: usize = 20;
 
@@ -36,29 +35,51 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
         return Ok(Pass::default());
     }
     let tx = control.store().system_read("listing remote servers to probe").await?;
-    let refs = tx.remote_servers_to_probe(control.clock().now().minus(EVERY), AT_ONCE).await?;
+    let (seen, now) = (tx.last_event().await?, control.clock().now());
+    let refs = tx.remote_servers_to_probe(now, EVERY, u32::try_from(AT_ONCE).unwrap_or(u32::MAX)).await?;
     drop(tx);
     let mut pass = Pass::default();
-    let mut due = Vec::new();
-    for at in refs {
-        match due_of(control, at).await {
-            Ok(found) => due.extend(found.into_iter().map(|work| (at.organization, work))),
-            Err(error) => pass.failed(&error),
+    let (mut due, mut waits) = (Vec::new(), Vec::new());
+    for at in &refs {
+        match due_of(control, *at).await {
+            Ok(Due::Now(found)) => due.extend(found.into_iter().map(|work| (*at, work))),
+            Ok(Due::In(wait)) => waits.push((*at, wait)),
+            Err(error) => {
+                pass.failed(&error);
+                waits.push((*at, AFTER_FAILURE));
+            }
         }
     }
+    put_off(control, Loop::Remote, seen, waits).await?;
     let mut probes = futures_util::stream::iter(due)
-        .map(|(organization, work)| probe(control, organization, work))
-        .buffer_unordered(CONCURRENT);
-    while let Some(result) = probes.next().await {
+        .map(|(at, work)| async move { (at, probe(control, at.organization, work).await) })
+        .buffer_unordered(AT_ONCE);
+    let mut failed = Vec::new();
+    while let Some((at, result)) = probes.next().await {
         match result {
             Ok(()) => pass.changed += 1,
-            Err(error) => pass.failed(&error),
+            Err(error) => {
+                pass.failed(&error);
+                failed.push((at, AFTER_FAILURE));
+            }
         }
+    }
+    drop(probes);
+    put_off(control, Loop::Remote, seen, failed).await?;
+    if refs.len() == AT_ONCE {
+        pass.again();
     }
     Ok(pass)
 }
 
-struct Due {
+/// The revisions of a server that should be probed now, or how long none of them should.
+enum Due {
+    Now(Vec<Probed>),
+    In(Duration),
+}
+
+/// A revision that is probed.
+struct Probed {
     server: ServerRow,
     revision: RevisionRow,
     before: Option<ProbeRow>,
@@ -66,11 +87,10 @@ struct Due {
     began: Option<Timestamp>,
 }
 
-/// The revisions of a server that should be probed now.
-async fn due_of(control: &Control, at: ServerRef) -> Result<Vec<Due>> {
+async fn due_of(control: &Control, at: ServerRef) -> Result<Due> {
     let now = control.clock().now();
     let tx = control.store().org_read(at.organization).await?;
-    let Some(server) = tx.server_by_id(at.server).await? else { return Ok(Vec::new()) };
+    let Some(server) = tx.server_by_id(at.server).await? else { return Ok(Due::In(LONGEST_WAIT)) };
     let probes = tx.probes_of(&[server.id]).await?;
     let waits = match server.rollout {
         Some(id) => tx
@@ -79,31 +99,37 @@ async fn due_of(control: &Control, at: ServerRef) -> Result<Vec<Due>> {
             .filter(|rollout| rollout.state == RolloutState::Progressing && rollout.reason != Reason::OutsideWindow),
         None => None,
     };
-    let mut due = Vec::new();
+    let (mut due, mut wait) = (Vec::new(), LONGEST_WAIT);
     let serving = server.serving_revision.filter(|_| server.serving_rollout.is_some());
     let target = waits.as_ref().map(|rollout| rollout.to_revision);
     for id in serving.into_iter().chain(target.filter(|id| Some(*id) != serving)) {
         let before = probes.iter().find(|probe| probe.revision == id).cloned();
         let began = waits.as_ref().filter(|rollout| rollout.to_revision == id).map(|rollout| rollout.started_at);
-        if is_due(before.as_ref(), began, now)
-            && let Some(revision) = tx.revision(id).await?
-        {
-            due.push(Due { server: server.clone(), revision, before, began });
+        match due_in(before.as_ref(), began, now) {
+            Duration::ZERO => {
+                let Some(revision) = tx.revision(id).await? else { continue };
+                due.push(Probed { server: server.clone(), revision, before, began });
+            }
+            later => wait = wait.min(later),
         }
     }
-    Ok(due)
+    Ok(if due.is_empty() { Due::In(wait) } else { Due::Now(due) })
 }
 
-fn is_due(before: Option<&ProbeRow>, rollout_began: Option<Timestamp>, now: Timestamp) -> bool {
+/// How long it is until a revision is probed.
+fn due_in(before: Option<&ProbeRow>, rollout_began: Option<Timestamp>, now: Timestamp) -> Duration {
+    let after = |probe: &ProbeRow, pause: Duration| pause.saturating_sub(now.since(probe.checked_at));
     match (before, rollout_began) {
-        (None, _) => true,
-        (Some(probe), Some(began)) if probe.checked_at < began => true,
-        (Some(probe), Some(_)) => probe.status.phase != Phase::Ready && now.since(probe.checked_at) >= PAUSE,
-        (Some(probe), None) => now.since(probe.checked_at) >= EVERY,
+        (None, _) => Duration::ZERO,
+        (Some(probe), Some(began)) if probe.checked_at < began => Duration::ZERO,
+        // The rollout goes on with it.
+        (Some(probe), Some(_)) if probe.status.phase == Phase::Ready => LONGEST_WAIT,
+        (Some(probe), Some(_)) => after(probe, PAUSE),
+        (Some(probe), None) => after(probe, EVERY),
     }
 }
 
-async fn probe(control: &Control, organization: OrganizationId, due: Due) -> Result<()> {
+async fn probe(control: &Control, organization: OrganizationId, due: Probed) -> Result<()> {
     let Runtime::Remote(remote) = &due.revision.spec.runtime else { return Ok(()) };
     let known = due.before.as_ref().and_then(|probe| probe.mcp.as_ref()).map(|mcp| mcp.era);
     let outcome = ask(control, organization, remote, known).await?;
@@ -134,7 +160,7 @@ async fn probe(control: &Control, organization: OrganizationId, due: Due) -> Res
 }
 
 /// How many probes in a row failed before this one; those before a rollout do not count against it.
-fn failures_before(due: &Due) -> u32 {
+fn failures_before(due: &Probed) -> u32 {
     let before = due.before.as_ref().filter(|probe| due.began.is_none_or(|began| probe.checked_at >= began));
     before.map_or(0, |probe| probe.failures)
 }

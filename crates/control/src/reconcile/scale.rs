@@ -8,8 +8,9 @@
 //! While a rollout is under way only a server that has nothing left to serve with is helped.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RolloutRow, ServerRef, ServerRow};
+use toolyard_store::{InstanceRow, InstanceWish, Loop, OrgTx, RolloutRow, ServerRef, ServerRow};
 use toolyard_types::spec::Strategy;
 use toolyard_types::state::Phase;
 use toolyard_types::{InstanceId, Timestamp, ToolboxId};
@@ -17,22 +18,36 @@ use toolyard_types::{InstanceId, Timestamp, ToolboxId};
 use super::case::{Case, Look, PlacesOf, near};
 use super::place;
 use super::steps::{changed, dismiss, insert_instance};
-use super::{Pass, lost};
+use super::{AFTER_FAILURE, LOOKED_AT, Pass, lost, put_off};
 use crate::{Control, Result};
 
 /// How many servers one run looks at.
-const AT_ONCE: u32 = 500;
+const AT_ONCE: usize = 500;
+/// How long one waits that nothing can be done about, if nothing happens to it.
+const WAIT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let tx = control.store().system_read("listing servers with too few or too many instances").await?;
-    let off = tx.servers_off_target(AT_ONCE).await?;
+    let (seen, now) = (tx.last_event().await?, control.clock().now());
+    let off = tx.servers_off_target(now, u32::try_from(AT_ONCE).unwrap_or(u32::MAX)).await?;
     drop(tx);
     let (mut pass, mut places) = (Pass::default(), PlacesOf::default());
-    for at in off {
-        match act(control, at, &mut places).await {
-            Ok(acted) => pass.changed += usize::from(acted),
-            Err(error) => pass.failed(&error),
+    for some in off.chunks(LOOKED_AT) {
+        let mut waits = Vec::new();
+        for at in some {
+            match act(control, *at, &mut places).await {
+                Ok(true) => pass.changed += 1,
+                Ok(false) => waits.push((*at, WAIT)),
+                Err(error) => {
+                    pass.failed(&error);
+                    waits.push((*at, AFTER_FAILURE));
+                }
+            }
         }
+        put_off(control, Loop::Scale, seen, waits).await?;
+    }
+    if off.len() == AT_ONCE {
+        pass.again();
     }
     Ok(pass)
 }

@@ -25,6 +25,9 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     gone += tx.trim_join_tokens(control.clock().now().minus(KEEP_TOKENS)).await?;
     let many = tx.servers_with_many_rollouts(KEEP_ROLLOUTS, 100).await?;
     tx.commit().await?;
+    let tx = control.store().system("trimming what loops put off").await?;
+    gone += tx.trim_attempts().await?;
+    tx.commit().await?;
     for at in many {
         let tx = control.store().org(at.organization).await?;
         gone += tx.trim_rollouts(at.server, KEEP_ROLLOUTS).await?;
