@@ -5,3 +5,5 @@
 mod crash;
 mod readiness;
 mod shutdown;
+mod store;
+mod upgrade;
