@@ -70,6 +70,8 @@ states! {
         Stopped = "stopped",
         /// It cannot run; the reason says why.
         Failed = "failed",
+        /// Nobody knows: its toolbox has not been heard for too long. Shown, never observed.
+        Unknown = "unknown",
     }
 }
 

@@ -47,7 +47,7 @@ export const MetricsWindowSchema: v.GenericSchema<unknown, MetricsWindow> = v.cu
  * `failed` from any of them. Also the phase of a server, a roll-up of what serves now.
  */
 export type Phase = (typeof PHASE)[number]
-export const PHASE = ['pending', 'preparing', 'starting', 'ready', 'degraded', 'stopping', 'stopped', 'failed'] as const
+export const PHASE = ['pending', 'preparing', 'starting', 'ready', 'degraded', 'stopping', 'stopped', 'failed', 'unknown'] as const
 export const PhaseSchema: v.GenericSchema<unknown, Phase> = v.custom<Phase>(isString)
 
 /**

@@ -117,7 +117,7 @@ async fn servers(control: &Control, caller: &Caller, tx: &OrgTx) -> Result<Serve
 /// Whether a server does not do what it should, and somebody may have to look.
 fn is_in_trouble(route: &ServerRoute) -> bool {
     match route.phase {
-        Phase::Failed | Phase::Degraded => true,
+        Phase::Failed | Phase::Degraded | Phase::Unknown => true,
         Phase::Pending | Phase::Preparing | Phase::Starting => !matches!(
             route.reason,
             Reason::Requested

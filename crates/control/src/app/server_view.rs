@@ -6,9 +6,9 @@ use toolyard_store::{InstanceRow, OrgTx, ProbeRow, RolloutRow, ServerRow, Toolbo
 use toolyard_types::api::servers::{Instance, Rollout, Server};
 use toolyard_types::spec::EntryVersion;
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
-use toolyard_types::{Name, RevisionId, RolloutId, ServerId, ToolboxId};
+use toolyard_types::{Name, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
-use crate::reconcile::phase::{Facts, roll_up, shown_status};
+use crate::reconcile::phase::{Facts, known_status, roll_up};
 use crate::{Control, Result};
 
 /// Everything about some servers, read at one moment.
@@ -68,6 +68,11 @@ impl<'a> Views<'a> {
         let probe = row.serving_revision.and_then(|revision| self.probes.get(&revision));
         let mut status = roll_up(&Facts { server: row, rollout, live, probe, silent: &self.silent });
         if status.reason == Reason::ToolboxUnreachable
+            && let Some(since) = live.iter().filter_map(|it| self.silent_since(it.toolbox)).max()
+        {
+            status.since = since;
+        }
+        if status.reason == Reason::ToolboxUnreachable
             && let Some(lost) =
                 live.iter().filter_map(|it| self.toolboxes.get(&it.toolbox)).find(|it| it.lost_at.is_some())
         {
@@ -94,7 +99,7 @@ impl<'a> Views<'a> {
         let rollout = row.rollout.and_then(|id| self.rollouts.get(&id));
         let status = self.status(row);
         let mut serving =
-            live.iter().filter(|it| Some(it.rollout) == row.serving_rollout && it.status.phase == Phase::Ready);
+            live.iter().filter(|it| Some(it.rollout) == row.serving_rollout && self.known(it).phase == Phase::Ready);
         let instance_id = serving.next().filter(|_| serving.next().is_none()).map(|instance| instance.id);
         let revision = row.serving_rollout.and(row.serving_revision).unwrap_or(row.target_revision);
         Server {
@@ -157,12 +162,23 @@ impl<'a> Views<'a> {
         self.numbers.get(&id).copied().unwrap_or_default()
     }
 
+    /// Since when a toolbox has been silent, if it is.
+    fn silent_since(&self, id: ToolboxId) -> Option<Timestamp> {
+        let toolbox = self.toolboxes.get(&id).filter(|toolbox| toolbox.status.phase == ToolboxState::Unreachable)?;
+        Some(toolbox.status.since)
+    }
+
     fn toolbox_name(&self, id: ToolboxId) -> Option<Name> {
         self.toolboxes.get(&id).map(|toolbox| toolbox.name.clone())
     }
 
+    /// What is known now of an instance.
+    fn known(&self, row: &InstanceRow) -> Status<Phase> {
+        known_status(row, self.silent_since(row.toolbox))
+    }
+
     fn instance(&self, row: &InstanceRow) -> Instance {
-        let status = shown_status(row, &self.silent);
+        let status = self.known(row);
         Instance {
             id: row.id,
             toolbox: self.toolbox_name(row.toolbox),

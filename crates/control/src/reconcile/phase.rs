@@ -103,6 +103,22 @@ pub(crate) fn shown_status(instance: &InstanceRow, silent: &[ToolboxId]) -> Stat
     status
 }
 
+/// What is known now of an instance: on a toolbox that has been silent since some time nothing, from then on.
+pub(crate) fn known_status(instance: &InstanceRow, silent_since: Option<Timestamp>) -> Status<Phase> {
+    let status = instance.status.clone();
+    match silent_since {
+        Some(since) if is_known_by_its_agent(status.phase) => {
+            Status::new(Phase::Unknown, Reason::ToolboxUnreachable, SILENT, since)
+        }
+        _ => status,
+    }
+}
+
+/// Whether only its agent can say that an instance is still there.
+fn is_known_by_its_agent(phase: Phase) -> bool {
+    matches!(phase, Phase::Preparing | Phase::Starting | Phase::Ready | Phase::Degraded | Phase::Stopping)
+}
+
 fn rank(phase: Phase) -> u8 {
     match phase {
         Phase::Ready => 0,
@@ -112,7 +128,7 @@ fn rank(phase: Phase) -> u8 {
         Phase::Pending => 4,
         Phase::Stopping => 5,
         Phase::Failed => 6,
-        Phase::Stopped => 7,
+        Phase::Stopped | Phase::Unknown => 7,
     }
 }
 
@@ -266,6 +282,19 @@ pub(crate) mod tests {
         let status = roll_up(&facts);
         assert_eq!((status.phase, status.reason), (Phase::Stopping, Reason::ToolboxUnreachable));
         assert_eq!(status.message, "being deleted; its toolbox has not been heard for too long");
+    }
+
+    #[test]
+    fn an_instance_on_a_silent_toolbox_is_unknown_since_the_silence_unless_it_has_failed() {
+        let old = rollout(&server(), RolloutState::Done);
+        let since = Some(Timestamp::from_ms(7));
+        for phase in Phase::ALL.iter().copied().filter(|phase| *phase != Phase::Unknown) {
+            let shown = known_status(&instance(&old, phase), since);
+            let lasting = matches!(phase, Phase::Pending | Phase::Failed | Phase::Stopped);
+            let wanted = if lasting { (phase, Timestamp::from_ms(2)) } else { (Phase::Unknown, Timestamp::from_ms(7)) };
+            assert_eq!((shown.phase, shown.since), wanted);
+            assert_eq!(known_status(&instance(&old, phase), None).phase, phase);
+        }
     }
 
     #[test]

@@ -371,6 +371,12 @@ both_engines! {
         t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "unreachable").await;
         let server = t.get("/api/v1/servers/s").await.expect(200).body;
         assert_eq!((server["phase"].as_str(), server["reason"].as_str()), (Some("degraded"), Some("toolbox_unreachable")));
+        let instance = &server["instances"][0];
+        assert_eq!((&instance["phase"], &instance["reason"]), (&json!("unknown"), &json!("toolbox_unreachable")));
+        let toolbox = t.get("/api/v1/toolboxes/local").await.expect(200).body;
+        assert_eq!(toolbox["health"]["phases"], json!([{ "phase": "unknown", "count": 1 }]));
+        // Since the silence was noticed, and not since the server was ready.
+        assert_eq!((&server["since"], &instance["since"]), (&toolbox["since"], &toolbox["since"]));
         let again = FakeAgent::local(&t.control).await;
         again.behave("s", Behaviour::Ready);
         t.wait("/api/v1/servers/s", |_, body| body["phase"] == "ready").await;

@@ -11,6 +11,7 @@ const KIND: Record<Phase, StatusKind> = {
   stopping: 'working',
   stopped: 'off',
   failed: 'bad',
+  unknown: 'unknown',
 }
 
 /** How good a phase is. */
@@ -30,6 +31,7 @@ export function phaseText(phase: Phase): string {
     stopping: t('Stopping'),
     stopped: t('Stopped'),
     failed: t('Failed'),
+    unknown: t('Unknown'),
   }
   return texts[phase] ?? phase
 }
