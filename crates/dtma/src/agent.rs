@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_link::Channel;
-use toolyard_types::agent::{Desired, DesiredInstance, Enforcement, Era, Failure, JobResult, Observed, ToolboxReport};
-use toolyard_types::spec::{Instancing, Lock, Runtime};
+use toolyard_types::agent::{
+    Desired, DesiredInstance, Enforcement, Era, Failure, JobOf, JobResult, Observed, ResolveJob, ToolboxReport,
+};
+use toolyard_types::spec::{Instancing, Lock};
 use toolyard_types::state::{Phase, Reason};
 use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ToolboxId};
 
@@ -28,14 +30,15 @@ use crate::desired::DesiredFile;
 use crate::docker::{ConnectError, Docker};
 use crate::engine::{Engine, EngineOptions, Running};
 use crate::grants::{GrantablePaths, Grants};
-use crate::instance::Instance;
+use crate::instance::{Instance, Journal};
+use crate::kept::{KeptLogs, Of};
 use crate::packages::{Clients, HostClients, PackageClients, Runtimes, Store, Walls, platform};
 use crate::plan::{Action, Goal, Seen, View, plan};
 use crate::process::{client, launch};
+use crate::revisions::Revisions;
 use crate::slot::Slot;
 use crate::uids::Uids;
 
-use crate::revisions::Revisions;
 /// How often leases are looked at and garbage is collected when nothing changes.
 const TICK: Duration = Duration::from_secs(5);
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
@@ -140,6 +143,7 @@ pub(crate) struct Context {
     clients: PackageClients,
     uids: Mutex<Uids>,
     pub(crate) revisions: Revisions,
+    pub(crate) kept_logs: KeptLogs,
     /// What is remembered of copies, here and in their directories.
     copies: Mutex<BTreeMap<InstanceId, CopyOf>>,
     /// Cancelled when servers are to end at once, whatever calls they have.
@@ -372,6 +376,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         clients: options.clients.clone(),
         uids: Mutex::new(uids),
         revisions: Revisions::open(data_dir),
+        kept_logs: KeptLogs::open(data_dir),
         copies: Mutex::new(copies),
         hurry: CancellationToken::new(),
         desired: watch::Sender::new(desired.map(Arc::new)),
@@ -556,6 +561,22 @@ impl Context {
         Ok(instance.secrets.clone())
     }
 
+    /// Removes an instance's directory; its log is kept.
+    fn retire_dir(&self, dir: &Path) {
+        if let Err(error) = self.kept_logs.keep(dir, self.clock.now()) {
+            tracing::warn!(path = %dir.display(), %error, "keep an instance's log");
+        }
+        remove_dir(dir);
+    }
+
+    /// Begins the log of a job.
+    fn job_log(&self, id: JobId, of: JobOf, secrets: &BTreeMap<CredentialId, Secret>) -> Option<Journal> {
+        let of = Of { server: of.server, revision: of.revision, at: self.clock.now() };
+        let dir = self.kept_logs.make(&id.to_string(), &of);
+        let dir = dir.inspect_err(|error| tracing::warn!(job.id = %id, %error, "begin the log of a job")).ok()?;
+        Some(Journal::open(self, &LogPlace { dir, mark: String::new() }, secrets))
+    }
+
     /// Whether this host enforces a protection.
     pub(crate) fn enforces(&self, protection: &str) -> bool {
         self.enforcement.get(protection).is_some_and(|entry| entry.enforced)
@@ -669,7 +690,7 @@ impl Inner {
                 let desired = self.context.desired();
                 let job = desired.as_ref().and_then(|desired| desired.jobs.iter().find(|job| job.id == id));
                 if let Some(job) = job {
-                    self.resolve(id, job.runtime.clone(), job.secrets.clone());
+                    self.resolve(job.clone());
                 }
             }
             Action::Drop(id) => {
@@ -705,18 +726,26 @@ impl Inner {
         table.insert(id, Entry { slot, goal, instancing, copy, lock_digest, task });
     }
 
-    /// Removes what is left of an instance on disk.
+    /// Removes what is left of an instance on disk, but for its log.
     pub(crate) fn remove_instance_dir(&self, id: InstanceId) {
-        let dir = self.context.instance_dir(id);
-        tokio::task::spawn_blocking(move || remove_dir(&dir));
+        let (context, dir) = (Arc::clone(&self.context), self.context.instance_dir(id));
+        tokio::task::spawn_blocking(move || context.retire_dir(&dir));
     }
 
-    fn resolve(self: &Arc<Self>, id: JobId, runtime: Runtime, secrets: BTreeMap<CredentialId, Secret>) {
+    fn resolve(self: &Arc<Self>, job: ResolveJob) {
+        let ResolveJob { id, runtime, secrets, of } = job;
+        let log = of.and_then(|of| self.context.job_log(id, of, &secrets));
         let outcome = Arc::new(Mutex::new(None));
         let (inner, result) = (Arc::clone(self), Arc::clone(&outcome));
         let task = tokio::spawn(async move {
-            let resolved = inner.context.resolve(&runtime, &secrets).await;
+            let say = |text: &str| {
+                if let Some(log) = &log {
+                    log.write(text);
+                }
+            };
+            let resolved = inner.context.resolve(&runtime, &secrets, &say).await;
             if let Err(failure) = &resolved {
+                say(&format!("not resolved: {}", failure.message));
                 tracing::warn!(job.id = %id, reason = ?failure.reason, message = failure.message, "resolve");
             }
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
@@ -805,6 +834,9 @@ impl Inner {
     async fn collect_garbage(self: &Arc<Self>) {
         let Some(desired) = self.context.desired() else { return };
         let inner = Arc::clone(self);
+        // Of an older state nobody knows which servers there are now.
+        let is_current = self.context.is_current.load(Ordering::Acquire);
+        let keep_logs = desired.keep_logs.clone().filter(|_| is_current);
         let wanted: BTreeSet<InstanceId> = desired.instances.iter().map(|instance| instance.id).collect();
         let mut locks: BTreeSet<String> = desired.keep_locks.iter().cloned().collect();
         locks.extend(desired.instances.iter().filter_map(|instance| Some(instance.lock.as_ref()?.digest.clone())));
@@ -823,9 +855,10 @@ impl Inner {
             for dir in dirs {
                 let id = dir.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok());
                 if id.is_none_or(|id| !known(&inner, Some(id))) {
-                    remove_dir(&dir);
+                    inner.context.retire_dir(&dir);
                 }
             }
+            inner.context.kept_logs.collect(keep_logs.as_ref(), inner.context.clock.now());
             inner.context.store.collect_garbage(&locks);
         };
         // A panic there is a bug to see in the log; the next round tries again.

@@ -1,5 +1,6 @@
 //! The DTMA API, version 1: what gateways and the control plane ask of a toolbox.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use toolyard_link::{frames, stack};
 use toolyard_mcp::stdio::{self, CallError, Connection};
 use toolyard_types::agent::LogLine;
 use toolyard_types::state::{Phase, Reason};
-use toolyard_types::{Code, InstanceId, Problem};
+use toolyard_types::{Code, InstanceId, JobId, Problem};
 
 use crate::activation;
 use crate::agent::Inner;
@@ -43,6 +44,7 @@ pub(crate) fn router(inner: Arc<Inner>) -> axum::Router {
         .route("/v1/instances/{id}/events", get(events))
         .route("/v1/instances/{id}/handshake", get(handshake))
         .route("/v1/instances/{id}/logs", get(logs))
+        .route("/v1/jobs/{id}/logs", get(job_logs))
         .layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES))
         .with_state(inner)
 }
@@ -203,21 +205,48 @@ async fn logs(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Refusal> {
     let id = instance_id(&id)?;
-    inner.slot(id).ok_or_else(unknown)?;
-    let dir = inner.context.instance_dir(id);
     let count = query.tail.unwrap_or(DEFAULT_TAIL).min(LONGEST_TAIL);
-    let read = tokio::task::spawn_blocking(move || log::tail(&dir, count)).await;
-    let broken = |error: &dyn std::fmt::Display| {
-        tracing::error!(%error, instance.id = %id, "read a log");
-        Refusal::new(Code::Internal, "the log cannot be read")
-    };
-    let (lines, follow) = read.map_err(|error| broken(&error))?.map_err(|error| broken(&error))?;
+    if inner.slot(id).is_none() {
+        return kept_log(&inner, &id.to_string(), count).await;
+    }
+    let (lines, follow) = tail(inner.context.instance_dir(id), count).await?;
     let head = ndjson(&lines);
     let body = match query.follow {
         false => Body::from(head),
         true => Body::from_stream(stream::iter([Ok(head)]).chain(following(inner, id, follow))),
     };
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    Ok(lines_of(body))
+}
+
+async fn job_logs(
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, Refusal> {
+    let id: JobId = id.parse().map_err(|_| unknown())?;
+    let count = query.tail.unwrap_or(DEFAULT_TAIL).min(LONGEST_TAIL);
+    kept_log(&inner, &id.to_string(), count).await
+}
+
+/// The log of what is gone, if it is still kept.
+async fn kept_log(inner: &Inner, id: &str, count: usize) -> Result<Response, Refusal> {
+    let dir = inner.context.kept_logs.find(id).ok_or_else(unknown)?;
+    let (lines, _) = tail(dir, count).await?;
+    Ok(lines_of(Body::from(ndjson(&lines))))
+}
+
+async fn tail(dir: PathBuf, count: usize) -> Result<(Vec<LogLine>, Follow), Refusal> {
+    let shown = dir.display().to_string();
+    let broken = |error: &dyn std::fmt::Display| {
+        tracing::error!(%error, path = shown, "read a log");
+        Refusal::new(Code::Internal, "the log cannot be read")
+    };
+    let read = tokio::task::spawn_blocking(move || log::tail(&dir, count)).await;
+    read.map_err(|error| broken(&error))?.map_err(|error| broken(&error))
+}
+
+fn lines_of(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
 /// New lines as they are written, until the instance is forgotten.

@@ -113,7 +113,7 @@ impl Line {
 /// Whether an instance is known, or with none named whether any is.
 pub(crate) type Known<'a> = dyn Fn(Option<InstanceId>) -> bool + Send + Sync + 'a;
 
-/// Takes what a step has to tell while it works.
+/// Takes what a step has to tell while it works, or what it has to write down.
 pub(crate) type Progress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
 impl Context {
@@ -125,10 +125,11 @@ impl Context {
         &self,
         runtime: &Runtime,
         secrets: &BTreeMap<CredentialId, Secret>,
+        log: Progress<'_>,
     ) -> Result<Lock, Failure> {
         match (&self.engine, runtime) {
             (Engine::Docker(docker), Runtime::Oci(package)) => docker.resolve(package, secrets).await,
-            _ => self.store.resolve(runtime).await,
+            _ => self.store.resolve(runtime, log).await,
         }
     }
 
@@ -136,7 +137,12 @@ impl Context {
     ///
     /// # Errors
     /// When it cannot be had, or not be run here.
-    pub(crate) async fn prepare(&self, desired: &DesiredInstance, progress: Progress<'_>) -> Result<Prepared, Failure> {
+    pub(crate) async fn prepare(
+        &self,
+        desired: &DesiredInstance,
+        progress: Progress<'_>,
+        log: Progress<'_>,
+    ) -> Result<Prepared, Failure> {
         let Some(lock) = &desired.lock else {
             return Err(failure(Reason::UnsupportedByEngine, "the revision has no lock to install from"));
         };
@@ -152,7 +158,7 @@ impl Context {
             (Engine::Docker(docker), Runtime::Oci(package)) => {
                 docker.prepare(package, lock, &self.secrets(desired)?, progress).await
             }
-            (_, runtime) => self.store.prepare(runtime, lock).await,
+            (_, runtime) => self.store.prepare(runtime, lock, log).await,
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,17 +14,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use toolyard_mcp::era::Handshake;
 use toolyard_mcp::stdio::{Connection, Options};
-use toolyard_types::Timestamp;
 use toolyard_types::agent::{BUSY, DesiredInstance, Era, Exit, Failure, LogStream, McpInfo};
 use toolyard_types::state::{Phase, Reason, Status};
+use toolyard_types::{Clock, CredentialId, Secret, Timestamp};
 
 use crate::agent::Context;
+use crate::copies::LogPlace;
 use crate::desired::write_whole;
 use crate::engine::{Line, Running, Streams};
 use crate::packages::Prepared;
 use crate::plan::Goal;
 use crate::probe::{self, Check, Health, NotReady, Ready, Sign};
-use crate::process::log::{LogWriter, Redaction};
+use crate::process::log::{LogWriter, Redaction, telling_line};
 use crate::process::wire::{Ended, Killed, ToAgent, ToSupervisor};
 use crate::slot::Slot;
 
@@ -176,9 +177,10 @@ impl Instance {
         }
         self.set(self.phase_while(Phase::Preparing), Reason::Installing, "");
         let (context, desired, slot) = (Arc::clone(&self.context), self.desired.clone(), Arc::clone(&self.slot));
+        let log = Journal::open(&context, &context.log_place(desired.id, &self.dir), &desired.secrets);
         let work = async move {
             let progress = |text: &str| slot.update(|state| text.clone_into(&mut state.observed.status.message));
-            context.prepare(&desired, &progress).await
+            context.prepare(&desired, &progress, &|text| log.write(text)).await
         };
         tokio::select! {
             result = work => Some(result),
@@ -241,8 +243,8 @@ impl Instance {
         let (reason, message) = match (ended.killed, ended.code, ended.signal) {
             (Some(Killed::Memory), ..) => (Reason::OutOfMemory, "it used more memory than its limit".to_owned()),
             (Some(Killed::Processes), ..) => (Reason::Exited, "it had more processes than its limit".to_owned()),
-            (_, Some(code), _) => (Reason::Exited, format!("it ended by itself with exit code {code}")),
-            (_, _, Some(signal)) => (Reason::Exited, format!("it was ended by signal {signal}")),
+            (_, Some(code), _) => (Reason::Exited, format!("it ended by itself with exit code {code}{}", why(ended))),
+            (_, _, Some(signal)) => (Reason::Exited, format!("it was ended by signal {signal}{}", why(ended))),
             _ => (Reason::Exited, "it ended".to_owned()),
         };
         let looping = reason == Reason::Exited && self.failures + 1 >= CRASH_LOOP;
@@ -518,9 +520,7 @@ impl Instance {
     /// Writes a line of our own to the log while no supervisor does.
     fn note(&self, text: &str) {
         let place = self.context.log_place(self.desired.id, &self.dir);
-        if let Ok(mut log) = LogWriter::open(&place.dir, &place.mark, Vec::new()) {
-            log.write(self.context.clock.now(), LogStream::Toolyard, text);
-        }
+        Journal::open(&self.context, &place, &self.desired.secrets).write(text);
     }
 
     fn load_answered(&self) -> Option<Answered> {
@@ -537,6 +537,25 @@ impl Instance {
     }
 }
 
+/// Where lines of our own are written while no supervisor does. What cannot be written is lost.
+pub(crate) struct Journal {
+    log: Mutex<Option<LogWriter>>,
+    clock: Clock,
+}
+
+impl Journal {
+    pub(crate) fn open(context: &Context, place: &LogPlace, secrets: &BTreeMap<CredentialId, Secret>) -> Self {
+        let log = LogWriter::open(&place.dir, &place.mark, secrets.values().cloned().collect());
+        Self { log: Mutex::new(log.ok()), clock: context.clock.clone() }
+    }
+
+    pub(crate) fn write(&self, text: &str) {
+        if let Some(log) = &mut *self.log.lock().unwrap_or_else(PoisonError::into_inner) {
+            log.write(self.clock.now(), LogStream::Toolyard, text);
+        }
+    }
+}
+
 /// Connects to a server whose pipes `handed_over` agents had before.
 ///
 /// Each gets ids of its own, however the clock was set meanwhile: a late answer to an earlier agent's call must
@@ -544,6 +563,11 @@ impl Instance {
 fn connect(streams: Streams, noise: mpsc::Sender<String>, handed_over: u32) -> std::io::Result<Connection> {
     let first_id = u64::from(handed_over) << 32;
     streams.open(Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES })
+}
+
+/// `: ` and what the server wrote last, as far as it says why it ended.
+fn why(ended: &Ended) -> String {
+    telling_line(&ended.stderr_tail).map_or(String::new(), |line| format!(": {line}"))
 }
 
 /// Waits until no call waits for the server any more, at most `limit`, and not at all when the agent is in a hurry.

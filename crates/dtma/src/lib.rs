@@ -18,6 +18,7 @@ mod engine;
 mod grants;
 mod identity;
 mod instance;
+mod kept;
 mod packages;
 mod plan;
 mod probe;

@@ -149,6 +149,7 @@ mod tests {
             id: *id,
             runtime: runtime(),
             secrets: BTreeMap::new(),
+            of: None,
         });
         Desired {
             generation: 1,
@@ -157,6 +158,7 @@ mod tests {
             jobs: jobs.collect(),
             keep_locks: vec![],
             keep_volumes: None,
+            keep_logs: None,
         }
     }
 

@@ -350,6 +350,18 @@ impl OrgTx {
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 
+    /// The instances of a server, also ended ones as far as they are remembered, the newest first.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn instances_of_server(&self, server: ServerId, limit: u32) -> Result<Vec<InstanceRow>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM instances WHERE organization_id = $1 AND server_id = $2 ORDER BY id DESC LIMIT $3"
+        );
+        let values = [self.organization().to_string().into(), server.to_string().into(), i64::from(limit).into()];
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
     /// Every instance that a rollout made, also ended ones.
     ///
     /// # Errors
@@ -400,11 +412,13 @@ impl OrgTx {
     /// # Errors
     /// When the database fails or a row cannot be read.
     pub async fn count_instances(&self, toolbox: Option<ToolboxId>) -> Result<Vec<InstanceTally>> {
-        let within = if toolbox.is_some() { "AND toolbox_id = $2" } else { "" };
+        let within = if toolbox.is_some() { "AND i.toolbox_id = $2" } else { "" };
         let sql = format!(
-            "SELECT phase, COUNT(*) AS number, CAST(SUM(restarts) AS BIGINT) AS restarts, \
-             CAST(SUM(copies) AS BIGINT) AS copies, MAX(last_success_at) AS last_success_at FROM instances \
-             WHERE organization_id = $1 AND ended_at IS NULL {within} GROUP BY phase ORDER BY phase"
+            "SELECT CASE WHEN t.state = 'unreachable' AND i.phase IN ('preparing', 'starting', 'ready', 'degraded', 'stopping') \
+             THEN 'unknown' ELSE i.phase END AS phase, COUNT(*) AS number, CAST(SUM(i.restarts) AS BIGINT) AS restarts, \
+             CAST(SUM(i.copies) AS BIGINT) AS copies, MAX(i.last_success_at) AS last_success_at \
+             FROM instances i JOIN toolboxes t ON t.id = i.toolbox_id \
+             WHERE i.organization_id = $1 AND i.ended_at IS NULL {within} GROUP BY 1 ORDER BY 1"
         );
         let mut values = vec![self.organization().to_string().into()];
         values.extend(toolbox.map(|id| id.to_string().into()));
@@ -445,6 +459,8 @@ impl SystemTx {
         let sql = "DELETE FROM instances WHERE id IN \
                    (SELECT id FROM instances WHERE ended_at IS NOT NULL AND ended_at < $1 \
                    AND NOT EXISTS (SELECT 1 FROM rollouts WHERE rollouts.id = instances.rollout_id AND state = 'progressing') \
+                   AND EXISTS (SELECT 1 FROM instances newer WHERE newer.server_id = instances.server_id \
+                   AND newer.revision_id = instances.revision_id AND newer.id > instances.id) \
                    ORDER BY ended_at LIMIT $2)";
         self.execute(sql, [at.as_ms().into(), i64::from(limit).into()]).await
     }

@@ -319,6 +319,19 @@ impl OrgTx {
         rows.into_iter().map(|row| parse("servers.id", &row.text)).collect()
     }
 
+    /// The servers that have, or had not long ago, an instance or a job on a toolbox and are not deleted.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn servers_known_on(&self, toolbox: ToolboxId) -> Result<Vec<ServerId>> {
+        let sql = "SELECT id AS text FROM servers WHERE organization_id = $1 AND NOT deleted AND (\
+                   id IN (SELECT server_id FROM instances WHERE toolbox_id = $2) OR id IN (SELECT revisions.server_id \
+                   FROM jobs JOIN revisions ON revisions.id = jobs.revision_id WHERE jobs.toolbox_id = $2)) ORDER BY id";
+        let values = [self.organization().to_string().into(), toolbox.to_string().into()];
+        let rows = self.rows::<TextRow>(sql, values).await?;
+        rows.into_iter().map(|row| parse("servers.id", &row.text)).collect()
+    }
+
     /// Reads a server so that nobody else changes it, its instances or its rollouts until this commits.
     ///
     /// # Errors

@@ -122,6 +122,10 @@ pub struct Desired {
     /// not know volumes, which is no leave to remove any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_volumes: Option<BTreeSet<ServerId>>,
+    /// The servers that had an instance here and that still exist: their logs are kept for a while, all others' may be
+    /// removed; `None` from a control plane of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_logs: Option<BTreeSet<ServerId>>,
 }
 
 /// One instance that should run.
@@ -159,6 +163,18 @@ pub struct ResolveJob {
     /// The secrets of the image's registry, if it names any.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<CredentialId, Secret>,
+    /// For what its log is kept; a control plane of before does not say, and then none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<JobOf>,
+}
+
+/// What a job is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobOf {
+    /// Which server.
+    pub server: ServerId,
+    /// Which revision of it.
+    pub revision: RevisionId,
 }
 
 /// Everything an agent observed.
@@ -364,7 +380,8 @@ pub struct Failure {
     pub message: String,
 }
 
-/// `GET /dtma/v1/instances/{id}/logs?tail&follow`: one JSON object a line.
+/// `GET /v1/instances/{id}/logs?tail&follow`, also of an instance that is gone, and `GET /v1/jobs/{id}/logs?tail`: one
+/// JSON object a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogLine {
     /// When the line was read.

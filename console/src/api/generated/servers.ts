@@ -518,7 +518,10 @@ export const InstanceResourcesSchema: v.GenericSchema<unknown, InstanceResources
   toolbox: v.nullish(NameSchema),
 })
 
-/** `GET /dtma/v1/instances/{id}/logs?tail&follow`: one JSON object a line. */
+/**
+ * `GET /v1/instances/{id}/logs?tail&follow`, also of an instance that is gone, and `GET /v1/jobs/{id}/logs?tail`: one
+ * JSON object a line.
+ */
 export interface LogLine {
   /** When the line was read. */
   at: Timestamp
@@ -1069,8 +1072,12 @@ export const getLogs: Operation<{ path: {
   tail?: number
   /** Whether to go on with lines as they are written. */
   follow?: boolean
-  /** Of which instance; the newest when absent. */
+  /** Of which instance; the one that serves when absent, or the newest when none does. */
   instance?: InstanceId
+  /** Of an instance of this revision. */
+  revision?: number
+  /** Whether that of the instance that ended last is meant: of a deployment that failed, or of what ran before. */
+  previous?: boolean
 }; body: undefined }, Response> = /* @__PURE__ */ operation(
   'get_logs', 'GET', '/api/v1/servers/{name}/logs', 'stream', undefined,
 )

@@ -24,6 +24,7 @@ export type LogState =
   | { kind: 'loading' }
   | { kind: 'live' }
   | { kind: 'again'; error: unknown }
+  | { kind: 'ended' }
   | { kind: 'failed'; error: unknown }
 
 /** What is shown of a log. */
@@ -72,6 +73,14 @@ export class Continuation {
 
 function identity(line: LogLine): string {
   return `${line.at} ${line.stream} ${line.text}`
+}
+
+/** Stands for the instance that ended last: of a deployment that failed, or of what ran before. */
+export const PREVIOUS = 'previous'
+
+function queryOf(instance: string | undefined): { instance?: string; previous?: boolean } {
+  if (instance === undefined) return {}
+  return instance === PREVIOUS ? { previous: true } : { instance }
 }
 
 /** Reads the log of a server, or of one of its instances, while somebody looks at it. For `useSyncExternalStore`. */
@@ -124,7 +133,12 @@ export class LogFollower {
         this.#become({ kind: 'failed', error })
         return
       }
-      // The instance ended, or the connection broke: either may have more to say later.
+      if (error === undefined && this.#instance !== undefined) {
+        // It is gone; what it wrote is whole.
+        this.#become({ kind: 'ended' })
+        return
+      }
+      // The server has no instance now, or the connection broke: either may have more to say later.
       this.#become({ kind: 'again', error })
       await pauseOrAbort(pause, signal)
       pause = Math.min(pause * 2, LONGEST_PAUSE_MS)
@@ -139,7 +153,7 @@ export class LogFollower {
         query: {
           tail: MOST_LINES,
           follow: true,
-          ...(this.#instance === undefined ? {} : { instance: this.#instance }),
+          ...queryOf(this.#instance),
         },
       },
       { signal },

@@ -1,26 +1,178 @@
-//! Logs are at the agent that runs the instance; the control plane passes them on.
+//! Logs are at the agent that ran the instance or the job; the control plane passes them on.
+//!
+//! An agent keeps the log of what is gone for a while, per server and revision. So the log of a failed deployment can be
+//! read after its instance was removed, and that of a package that could not be resolved although there never was one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use toolyard_link::Channel;
-use toolyard_types::{Code, Problem};
+use toolyard_store::{InstanceRow, OrgTx, ServerRow};
+use toolyard_types::agent::{LogLine, LogStream};
+use toolyard_types::state::RolloutState;
+use toolyard_types::{Code, InstanceId, JobId, Name, OrganizationId, Problem, RevisionId, RolloutId, ToolboxId};
 use tower::ServiceExt;
 
-use crate::{ControlError, Result};
+use super::servers::unknown;
+use crate::{Control, ControlError, Result};
 
 /// How long an agent may take to begin its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest problem that is read from an agent.
 const LARGEST_PROBLEM: usize = 64 * 1024;
+/// How many of a server's instances are looked at, the newest first.
+const MOST_INSTANCES: u32 = 200;
+/// How often a log that is followed is looked for in the next instance.
+const NEXT_EVERY: Duration = Duration::from_secs(1);
+/// How much of the next instance's log is given: all that its agent has.
+const WHOLE: u32 = 10_000;
 
-/// Opens a log at an agent; the body goes on as long as the agent writes.
+/// Which log of a server is meant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    /// That of this instance.
+    pub(crate) instance: Option<InstanceId>,
+    /// That of an instance of this revision.
+    pub(crate) revision: Option<u32>,
+    /// That of the instance that ended last, and not of the one that runs.
+    pub(crate) previous: bool,
+}
+
+/// A log, and where it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Logged {
+    toolbox: ToolboxId,
+    toolbox_name: String,
+    of: Of,
+    /// The number of the revision it is of.
+    pub(crate) revision: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Of {
+    Instance(InstanceId),
+    /// The job that was to find out what the revision's files are.
+    Job(JobId),
+}
+
+impl Logged {
+    /// Whose log it is; none when the revision never had an instance.
+    pub(crate) fn instance(&self) -> Option<InstanceId> {
+        match self.of {
+            Of::Instance(id) => Some(id),
+            Of::Job(_) => None,
+        }
+    }
+}
+
+/// Finds a log of a server.
 ///
 /// # Errors
-/// `not_found` when the agent does not know the instance any more, `upstream_failed` when it does not answer.
-pub(crate) async fn open(channel: Channel, path: &str) -> Result<Body> {
+/// `not_found` when there is no such server, or nothing of it that may have a log.
+pub(crate) async fn find(
+    control: &Control,
+    organization: OrganizationId,
+    name: &Name,
+    wanted: Wanted,
+) -> Result<Logged> {
+    let tx = control.store().org_read(organization).await?;
+    let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
+    let logged = look(&tx, &server, wanted, &BTreeSet::new()).await?;
+    logged.ok_or_else(|| {
+        let what = match wanted {
+            Wanted { instance: Some(id), .. } => format!("an instance `{id}` of server `{name}`"),
+            Wanted { revision: Some(number), .. } => format!("an instance of revision {number} of server `{name}`"),
+            Wanted { previous: true, .. } => format!("an instance of server `{name}` that has ended"),
+            _ => format!("an instance of server `{name}` with a log"),
+        };
+        ControlError::NotFound(what)
+    })
+}
+
+async fn look(tx: &OrgTx, server: &ServerRow, wanted: Wanted, seen: &BTreeSet<InstanceId>) -> Result<Option<Logged>> {
+    let instances = tx.instances_of_server(server.id, MOST_INSTANCES).await?;
+    let revisions: BTreeSet<_> = instances.iter().map(|instance| instance.revision).collect();
+    let revisions: Vec<_> = revisions.into_iter().collect();
+    let numbers: BTreeMap<_, _> = tx.revision_numbers(&revisions).await?.into_iter().collect();
+    let found = match unplaced(tx, server, wanted, &instances).await? {
+        Some((job, toolbox, revision)) => Some((Of::Job(job), toolbox, revision)),
+        None => choose(&instances, server.serving_rollout, wanted, &numbers, seen)
+            .map(|it| (Of::Instance(it.id), it.toolbox, numbers.get(&it.revision).copied().unwrap_or_default())),
+    };
+    let Some((of, toolbox, revision)) = found else { return Ok(None) };
+    let toolbox_name = tx.toolbox_by_id(toolbox).await?.map(|row| row.name.to_string()).unwrap_or_default();
+    Ok(Some(Logged { toolbox, toolbox_name, of, revision }))
+}
+
+/// The instance whose log people mean: of those that are asked for the newest that lives, rather one that serves, else
+/// the newest.
+fn choose<'a>(
+    instances: &'a [InstanceRow],
+    serving: Option<RolloutId>,
+    wanted: Wanted,
+    numbers: &BTreeMap<RevisionId, u32>,
+    seen: &BTreeSet<InstanceId>,
+) -> Option<&'a InstanceRow> {
+    let asked = |it: &&InstanceRow| {
+        !seen.contains(&it.id)
+            && wanted.instance.is_none_or(|id| it.id == id)
+            && wanted.revision.is_none_or(|number| numbers.get(&it.revision) == Some(&number))
+    };
+    let asked: Vec<_> = instances.iter().filter(asked).collect();
+    let lives = |it: &InstanceRow| it.ended_at.is_none();
+    let now = asked.iter().max_by_key(|it| (lives(it), lives(it) && Some(it.rollout) == serving, it.id)).copied()?;
+    if !wanted.previous || wanted.instance.is_some() {
+        return Some(now);
+    }
+    asked.into_iter().filter(|it| !lives(it) && it.id != now.id).max_by_key(|it| (it.ended_at, it.id))
+}
+
+/// The job of a revision that never got as far as an instance, when that revision is meant.
+async fn unplaced(
+    tx: &OrgTx,
+    server: &ServerRow,
+    wanted: Wanted,
+    instances: &[InstanceRow],
+) -> Result<Option<(JobId, ToolboxId, u32)>> {
+    let revision = match (wanted.instance, wanted.revision) {
+        (Some(_), _) => return Ok(None),
+        (None, Some(number)) => tx.revision_numbered(server.id, number).await?,
+        // What ended last is the change that failed; without one, what there is.
+        (None, None) if wanted.previous || instances.is_empty() => match server.rollout {
+            Some(id) => match tx.rollout(id).await?.filter(|it| it.state != RolloutState::Done) {
+                Some(rollout) => tx.revision(rollout.to_revision).await?,
+                None => None,
+            },
+            None => None,
+        },
+        (None, None) => None,
+    };
+    let Some(revision) = revision else { return Ok(None) };
+    if instances.iter().any(|instance| instance.revision == revision.id) {
+        return Ok(None);
+    }
+    let job = tx.jobs_of(revision.id).await?.into_iter().next();
+    Ok(job.map(|job| (job.id, job.toolbox, revision.number)))
+}
+
+/// Opens a log at its agent; the body goes on as long as the agent writes.
+///
+/// # Errors
+/// `not_found` when the agent does not have it any more, `upstream_failed` when it does not answer.
+pub(crate) async fn open(control: &Control, logged: &Logged, tail: u32, follow: bool) -> Result<Body> {
+    let channel = control.bulk_channel(logged.toolbox).ok_or_else(|| {
+        let toolbox = &logged.toolbox_name;
+        let detail = format!("toolbox `{toolbox}`, which has the log, is not connected now");
+        ControlError::problem(Code::ServerNotReady, detail)
+    })?;
+    let path = match logged.of {
+        Of::Instance(id) => format!("/v1/instances/{id}/logs?tail={tail}&follow={follow}"),
+        Of::Job(id) => format!("/v1/jobs/{id}/logs?tail={tail}"),
+    };
     let request = Request::get(path).body(Body::empty()).map_err(ControlError::internal("asking for a log"))?;
     let failed = |detail: &str| ControlError::problem(Code::UpstreamFailed, detail);
     let response = match tokio::time::timeout(PATIENCE, channel.oneshot(request)).await {
@@ -35,9 +187,103 @@ pub(crate) async fn open(channel: Channel, path: &str) -> Result<Body> {
         return Ok(response.into_body());
     }
     if response.status() == StatusCode::NOT_FOUND {
-        return Err(ControlError::NotFound("the instance's log".to_owned()));
+        let of = format!("the log of revision {} on toolbox `{}`", logged.revision, logged.toolbox_name);
+        return Err(ControlError::NotFound(of));
     }
     let body = Limited::new(response.into_body(), LARGEST_PROBLEM).collect().await.ok();
     let problem = body.and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());
     Err(failed(&problem.map_or_else(|| "the toolbox's agent has no log".to_owned(), |problem| problem.detail)))
+}
+
+/// A log that is followed, and the next instance's when that one is gone, until the server is.
+pub(crate) fn on_and_on(
+    control: Control,
+    organization: OrganizationId,
+    name: Name,
+    first: Logged,
+    body: Body,
+) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+    async_stream::stream! {
+        let mut seen: BTreeSet<InstanceId> = first.instance().into_iter().collect();
+        let mut body = Some(body);
+        loop {
+            let mut broke = false;
+            if let Some(body) = body.take() {
+                let mut pieces = body.into_data_stream();
+                while let Some(piece) = pieces.next().await {
+                    broke = piece.is_err();
+                    yield piece;
+                }
+            }
+            if broke {
+                return;
+            }
+            tokio::time::sleep(NEXT_EVERY).await;
+            let next = match next_of(&control, organization, &name, &seen).await {
+                Ok(next) => next,
+                // The server is gone, or nobody can say any more which is next.
+                Err(_) => return,
+            };
+            let Some(next) = next else { continue };
+            // An agent that is not connected is one to wait for.
+            let Ok(opened) = open(&control, &next, WHOLE, true).await else { continue };
+            seen.extend(next.instance());
+            let text = format!("-- goes on with the next instance, of revision {}", next.revision);
+            let line = LogLine { at: control.clock().now(), stream: LogStream::Toolyard, text };
+            if let Ok(mut line) = serde_json::to_vec(&line) {
+                line.push(b'\n');
+                yield Ok(line.into());
+            }
+            body = Some(opened);
+        }
+    }
+}
+
+/// The instance that a followed log goes on with, once there is one.
+async fn next_of(
+    control: &Control,
+    organization: OrganizationId,
+    name: &Name,
+    seen: &BTreeSet<InstanceId>,
+) -> Result<Option<Logged>> {
+    let tx = control.store().org_read(organization).await?;
+    let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
+    let live: Vec<_> = tx.live_instances(&[server.id]).await?.iter().map(|instance| instance.id).collect();
+    let next = look(&tx, &server, Wanted::default(), seen).await?;
+    Ok(next.filter(|next| next.instance().is_some_and(|id| live.contains(&id))))
+}
+
+#[cfg(test)]
+mod tests {
+    use toolyard_types::Timestamp;
+    use toolyard_types::state::Phase;
+
+    use super::*;
+    use crate::reconcile::phase::tests::{instance, rollout, server};
+
+    #[test]
+    fn the_log_that_is_meant_is_that_of_what_serves_and_the_previous_one_that_of_what_ended_last() {
+        let server = server();
+        let (old, new) = (rollout(&server, RolloutState::Done), rollout(&server, RolloutState::RolledBack));
+        let numbers = BTreeMap::from([(old.to_revision, 1)]);
+        let serves = instance(&old, Phase::Ready);
+        let mut failed = instance(&new, Phase::Failed);
+        failed.revision = RevisionId::generate();
+        failed.ended_at = Some(Timestamp::from_ms(9));
+        let mut before = instance(&old, Phase::Stopped);
+        before.ended_at = Some(Timestamp::from_ms(5));
+        let all = [failed.clone(), serves.clone(), before.clone()];
+        let numbers = BTreeMap::from([(failed.revision, 2), (serves.revision, 1)]).into_iter().chain(numbers).collect();
+        let chosen = |wanted: Wanted, seen: &[InstanceId]| {
+            choose(&all, Some(old.id), wanted, &numbers, &seen.iter().copied().collect()).map(|it| it.id)
+        };
+        assert_eq!(chosen(Wanted::default(), &[]), Some(serves.id));
+        let previous = Wanted { previous: true, ..Wanted::default() };
+        assert_eq!(chosen(previous, &[]), Some(failed.id));
+        assert_eq!(chosen(Wanted { revision: Some(2), ..Wanted::default() }, &[]), Some(failed.id));
+        assert_eq!(chosen(Wanted { revision: Some(1), ..previous }, &[]), Some(before.id));
+        assert_eq!(chosen(Wanted { revision: Some(7), ..Wanted::default() }, &[]), None);
+        assert_eq!(chosen(Wanted { instance: Some(before.id), ..Wanted::default() }, &[]), Some(before.id));
+        assert_eq!(chosen(Wanted::default(), &[serves.id]), Some(failed.id.max(before.id)));
+    }
 }

@@ -12,7 +12,7 @@ use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
 use toolyard_types::spec::{EntryVersion, PathGrant, RevisionSpec, Runtime, Strategy};
 use toolyard_types::{
-    Code, CredentialId, InstanceId, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
+    Code, CredentialId, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
 };
 
 use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
@@ -676,32 +676,6 @@ pub(crate) async fn revisions(
         })
         .collect();
     Ok(Page { items, next_cursor })
-}
-
-/// The instance whose log people mean: the one asked for, else the newest that lives, else the newest.
-pub(crate) async fn logged_instance(
-    control: &Control,
-    caller: &Caller,
-    name: &Name,
-    asked: Option<InstanceId>,
-) -> Result<(ToolboxId, InstanceId)> {
-    let tx = control.store().org_read(caller.organization).await?;
-    let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
-    let mut instances = tx.live_instances(&[server.id]).await?;
-    if let Some(id) = server.rollout {
-        let more = tx.instances_of_rollout(id).await?;
-        instances.extend(more.into_iter().filter(|instance| instance.ended_at.is_some()));
-    }
-    let newest = |serving: bool| {
-        instances
-            .iter()
-            .filter(|it| asked.is_none_or(|id| it.id == id))
-            .filter(|it| it.ended_at.is_none() || !serving)
-            .max_by_key(|it| (serving && Some(it.rollout) == server.serving_rollout, it.id))
-    };
-    let found = newest(true).or_else(|| newest(false));
-    let none = || ControlError::NotFound(format!("an instance of server `{name}` with a log"));
-    found.map(|instance| (instance.toolbox, instance.id)).ok_or_else(none)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use toolyard_store::{InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RevisionRow, ToolboxRow};
 use toolyard_types::agent::{
-    AGENT_PROTOCOL, Desired, DesiredInstance, Exit, JobResult, McpInfo, Observed, ObservedInstance, ResolveJob,
+    AGENT_PROTOCOL, Desired, DesiredInstance, Exit, JobOf, JobResult, McpInfo, Observed, ObservedInstance, ResolveJob,
     SyncRequest, SyncResponse, ToolboxReport,
 };
 use toolyard_types::spec::{Lock, Value};
@@ -383,6 +383,7 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
         .collect();
     let keep_locks = tx.locks_to_keep(toolbox.id).await?;
     let keep_volumes = Some(tx.servers_with_volumes(toolbox.id).await?.into_iter().collect());
+    let keep_logs = Some(tx.servers_known_on(toolbox.id).await?.into_iter().collect());
     drop(tx);
     let ids: BTreeSet<_> = revisions.values().flat_map(credentials).collect();
     let secrets = app::credentials::open_many(control, organization, &ids).await?;
@@ -413,12 +414,13 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
             let registry = runtime.package().and_then(|package| package.registry.as_ref());
             let ids: BTreeSet<_> = registry.into_iter().flat_map(Value::credentials).collect();
             let secrets = own_secrets(revision, &secrets).into_iter().filter(|(id, _)| ids.contains(id)).collect();
-            Some(ResolveJob { id: job.id, runtime, secrets })
+            let of = Some(JobOf { server: revision.server, revision: revision.id });
+            Some(ResolveJob { id: job.id, runtime, secrets, of })
         })
         .collect();
     control.fleet().leased(toolbox.id, now);
     let lease_until = now.plus(LEASE);
-    Ok(Desired { generation: toolbox.generation, lease_until, instances, jobs, keep_locks, keep_volumes })
+    Ok(Desired { generation: toolbox.generation, lease_until, instances, jobs, keep_locks, keep_volumes, keep_logs })
 }
 
 fn credentials(revision: &RevisionRow) -> impl Iterator<Item = CredentialId> + '_ {

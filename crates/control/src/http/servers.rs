@@ -14,17 +14,21 @@ use toolyard_types::api::servers::{
 };
 use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::state::Phase;
-use toolyard_types::{Code, InstanceId, Name};
+use toolyard_types::{InstanceId, Name};
 use utoipa_axum::routes;
 
 use super::events;
 use super::extract::{Json, Path, Query};
 use super::guard::{Access, Routes};
+use crate::app::logs::{self, Wanted};
 use crate::app::server_list::{self, ServersWanted};
 use crate::app::{rollouts, servers};
 use crate::{Caller, Control, ControlError, Result};
 
 const TAG: &str = "servers";
+/// Whose log a log begins with.
+const LOG_INSTANCE: &str = "toolyard-instance";
+const LOG_REVISION: &str = "toolyard-revision";
 
 pub(super) fn routes() -> Routes {
     let action = Access::Action;
@@ -275,11 +279,19 @@ struct LogQuery {
     tail: Option<u32>,
     /// Whether to go on with lines as they are written.
     follow: Option<bool>,
-    /// Of which instance; the newest when absent.
+    /// Of which instance; the one that serves when absent, or the newest when none does.
     instance: Option<InstanceId>,
+    /// Of an instance of this revision.
+    revision: Option<u32>,
+    /// Whether that of the instance that ended last is meant: of a deployment that failed, or of what ran before.
+    previous: Option<bool>,
 }
 
 /// Read a server's log: one JSON object a line, as the toolbox's agent has it.
+///
+/// The log of an instance that is gone is kept for a while, for each revision; that of a package that could not be resolved
+/// too. With `follow` and no choice made, the log goes on with the next instance when this one is gone. The headers
+/// `toolyard-instance` and `toolyard-revision` tell whose log it begins with.
 #[utoipa::path(get, path = "/api/v1/servers/{name}/logs", tag = TAG, params(("name" = Name, Path), LogQuery),
     responses((status = 200, content_type = "application/x-ndjson", body = toolyard_types::agent::LogLine)))]
 async fn get_logs(
@@ -293,17 +305,27 @@ async fn get_logs(
     if tail > 10_000 {
         return Err(ControlError::field("tail", "must be at most 10000"));
     }
-    let (toolbox, instance) = servers::logged_instance(&control, &caller, &name, query.instance).await?;
-    let channel = control.bulk_channel(toolbox).ok_or_else(|| {
-        ControlError::problem(Code::ServerNotReady, "the toolbox that has the log is not connected now")
-    })?;
+    let wanted =
+        Wanted { instance: query.instance, revision: query.revision, previous: query.previous.unwrap_or(false) };
+    let logged = logs::find(&control, caller.organization, &name, wanted).await?;
     let follow = query.follow.unwrap_or(false);
-    let path = format!("/v1/instances/{instance}/logs?tail={tail}&follow={follow}");
-    let mut body = crate::app::logs::open(channel, &path).await?;
+    let mut body = logs::open(&control, &logged, tail, follow).await?;
+    let (instance, revision) = (logged.instance(), logged.revision);
     if follow {
+        let chosen = wanted.instance.is_some() || wanted.revision.is_some() || wanted.previous;
+        if !chosen {
+            let (control, name) = (control.clone(), name.clone());
+            body = Body::from_stream(logs::on_and_on(control, caller.organization, name, logged, body));
+        }
         let resource = Resource::Server(name);
         let end = events::refused_from_now_on(control, caller, headers, Action::ServerLogs, resource);
         body = Body::from_stream(body.into_data_stream().take_until(Box::pin(end)));
     }
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")], body).into_response())
+    let head = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
+    let mut response = (head, body).into_response();
+    response.headers_mut().insert(LOG_REVISION, revision.into());
+    if let Some(id) = instance.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {
+        response.headers_mut().insert(LOG_INSTANCE, id);
+    }
+    Ok(response)
 }

@@ -22,11 +22,15 @@ use super::failure;
 use super::registries::Given;
 use crate::docker::ImageClients;
 use crate::docker::egress::{self, Listed, Way};
+use crate::engine::Progress;
 use crate::grants::Granted;
 use crate::process::client;
 use crate::process::wire::{Isolation, StartOrder};
 
 pub(crate) const MAX_OUTPUT_BYTES: u64 = 64 << 20;
+/// How much of what a client says is written down.
+const TOLD_BYTES: usize = 64 << 10;
+const TOLD_LINES: usize = 200;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client may use; large dependency trees take a lot.
 const LIMITS: Limits = Limits { memory_bytes: 4 << 30, processes: 1024, cpu_millis: 0 };
@@ -381,6 +385,22 @@ impl Output {
         let lines: Vec<&str> = self.stderr.lines().filter(telling).collect();
         let text = lines[lines.len().saturating_sub(12)..].join("\n");
         crate::process::log::bounded(without_secrets(&text), 800)
+    }
+
+    /// Writes down what it said, without what a complaint leaves out.
+    pub(super) fn tell(&self, client: &str, log: Progress<'_>) {
+        let said = String::from_utf8_lossy(&self.stdout[..self.stdout.len().min(TOLD_BYTES)]);
+        let complained = self.stderr.lines().rev().take(TOLD_LINES).collect::<Vec<_>>();
+        let lines = said.lines().take(TOLD_LINES).chain(complained.into_iter().rev());
+        for line in lines.filter(|line| !line.trim().is_empty()) {
+            let line = without_secrets(line);
+            if !line.is_empty() {
+                log(&format!("{client}: {line}"));
+            }
+        }
+        if !self.success {
+            log(&format!("{client} failed"));
+        }
     }
 }
 

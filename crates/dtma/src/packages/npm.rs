@@ -11,6 +11,7 @@ use toolyard_types::state::Reason;
 use super::client::{Clients, Output};
 use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock, read_made};
 use super::{Given, failure};
+use crate::engine::Progress;
 
 /// A person's own npm settings hold, except those under which this could not work.
 const SETTINGS: &[&str] = &[
@@ -36,7 +37,12 @@ struct LockFile {
 ///
 /// # Errors
 /// When there is no such package or version, or npm fails.
-pub(super) async fn resolve(clients: &Clients, package: &Package, scratch: &Path) -> Result<Lock, Failure> {
+pub(super) async fn resolve(
+    clients: &Clients,
+    package: &Package,
+    scratch: &Path,
+    log: Progress<'_>,
+) -> Result<Lock, Failure> {
     check_name(&package.identifier)?;
     check_version(&package.version)?;
     let version = if package.version.is_empty() { "latest" } else { &package.version };
@@ -44,6 +50,7 @@ pub(super) async fn resolve(clients: &Clients, package: &Package, scratch: &Path
     let mut arguments = vec!["install", "--package-lock-only", "--omit-lockfile-registry-resolved"];
     arguments.extend(SETTINGS);
     let output = clients.npm(&arguments, scratch, RESOLVE_TIMEOUT).await?;
+    output.tell("npm", log);
     check(&output)?;
     let content = read_made(&scratch.join("package-lock.json")).map_err(unreadable)?;
     let parsed = parse(&content, clients.given())?;
@@ -56,7 +63,7 @@ pub(super) async fn resolve(clients: &Clients, package: &Package, scratch: &Path
 ///
 /// # Errors
 /// When the lock is not whole, a file is not the one it names, or npm fails.
-pub(super) async fn install(clients: &Clients, lock: &Lock, dir: &Path) -> Result<(), Failure> {
+pub(super) async fn install(clients: &Clients, lock: &Lock, dir: &Path, log: Progress<'_>) -> Result<(), Failure> {
     let parsed = parse(&lock.content, clients.given())?;
     let root = parsed.packages.get("").and_then(|root| root.get("dependencies")).cloned().unwrap_or_default();
     write_project(dir, &root).await?;
@@ -64,6 +71,7 @@ pub(super) async fn install(clients: &Clients, lock: &Lock, dir: &Path) -> Resul
     let mut arguments = vec!["ci"];
     arguments.extend(SETTINGS);
     let output = clients.npm(&arguments, dir, INSTALL_TIMEOUT).await?;
+    output.tell("npm", log);
     check(&output)
 }
 

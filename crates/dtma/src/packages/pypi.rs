@@ -10,18 +10,29 @@ use super::client::{Clients, HostClients, Output, Python};
 use super::failure;
 use super::npm::check_version;
 use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock, read_made};
+use crate::engine::Progress;
+
+/// What a package is resolved and installed with, and where that is written down.
+pub(super) struct Tools<'a> {
+    pub(super) clients: &'a Clients,
+    pub(super) uv: &'a Path,
+    pub(super) python: &'a Python,
+    pub(super) log: Progress<'a>,
+}
+
+impl Tools<'_> {
+    async fn uv(&self, arguments: &[&str], dir: &Path, timeout: std::time::Duration) -> Result<Output, Failure> {
+        let output = self.clients.uv(self.uv, arguments, dir, timeout).await?;
+        output.tell("uv", self.log);
+        Ok(output)
+    }
+}
 
 /// Makes the full lock of a package with uv.
 ///
 /// # Errors
 /// When there is no such package or version, or uv fails.
-pub(super) async fn resolve(
-    clients: &Clients,
-    uv: &Path,
-    python: &Python,
-    package: &Package,
-    scratch: &Path,
-) -> Result<Lock, Failure> {
+pub(super) async fn resolve(tools: &Tools<'_>, package: &Package, scratch: &Path) -> Result<Lock, Failure> {
     check_name(&package.identifier)?;
     check_version(&package.version)?;
     let requirement = match package.version.as_str() {
@@ -29,7 +40,7 @@ pub(super) async fn resolve(
         version => format!("{}=={version}", package.identifier),
     };
     tokio::fs::write(scratch.join("requirements.in"), requirement).await.map_err(unreadable)?;
-    let interpreter = text(&python.executable)?;
+    let interpreter = text(&tools.python.executable)?;
     let arguments = [
         "pip",
         "compile",
@@ -45,7 +56,7 @@ pub(super) async fn resolve(
         "requirements.txt",
         "requirements.in",
     ];
-    let output = clients.uv(uv, &arguments, scratch, RESOLVE_TIMEOUT).await?;
+    let output = tools.uv(&arguments, scratch, RESOLVE_TIMEOUT).await?;
     check(&output)?;
     let content = read_made(&scratch.join("requirements.txt")).map_err(unreadable)?;
     check_lock(&content)?;
@@ -57,18 +68,12 @@ pub(super) async fn resolve(
 ///
 /// # Errors
 /// When a file is not the one the lock names, or uv fails.
-pub(super) async fn install(
-    clients: &Clients,
-    uv: &Path,
-    python: &Python,
-    lock: &Lock,
-    dir: &Path,
-) -> Result<(), Failure> {
+pub(super) async fn install(tools: &Tools<'_>, lock: &Lock, dir: &Path) -> Result<(), Failure> {
     check_lock(&lock.content)?;
     tokio::fs::write(dir.join("requirements.txt"), &lock.content).await.map_err(unreadable)?;
-    let interpreter = text(&python.executable)?;
+    let interpreter = text(&tools.python.executable)?;
     let arguments = ["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter, "venv"];
-    check(&clients.uv(uv, &arguments, dir, INSTALL_TIMEOUT).await?)?;
+    check(&tools.uv(&arguments, dir, INSTALL_TIMEOUT).await?)?;
     let arguments = [
         "pip",
         "sync",
@@ -83,7 +88,7 @@ pub(super) async fn install(
         "venv/bin/python",
         "requirements.txt",
     ];
-    check(&clients.uv(uv, &arguments, dir, INSTALL_TIMEOUT).await?)
+    check(&tools.uv(&arguments, dir, INSTALL_TIMEOUT).await?)
 }
 
 /// Fetches uv into `dir` with pip.

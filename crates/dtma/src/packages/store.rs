@@ -15,6 +15,7 @@ use super::client::{Clients, Node, Python, Runtimes};
 use super::manifest::{Manifest, hex};
 use super::{failure, npm, pypi};
 use crate::docker::ImageRun;
+use crate::engine::Progress;
 
 pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(180);
 pub(super) const INSTALL_TIMEOUT: Duration = Duration::from_secs(900);
@@ -83,11 +84,11 @@ impl Store {
         })
     }
 
-    /// Turns a package into a full lock.
+    /// Turns a package into a full lock. What its client says is written to `log`.
     ///
     /// # Errors
     /// When there is no such package, or it cannot be run here.
-    pub(crate) async fn resolve(&self, runtime: &Runtime) -> Result<Lock, Failure> {
+    pub(crate) async fn resolve(&self, runtime: &Runtime, log: Progress<'_>) -> Result<Lock, Failure> {
         let (kind, package) = match runtime {
             Runtime::Npm(package) => ("npm", package),
             Runtime::Pypi(package) => ("pypi", package),
@@ -99,7 +100,7 @@ impl Store {
         {
             return Ok(lock);
         }
-        let lock = self.ask(runtime).await?;
+        let lock = self.ask(runtime, log).await?;
         // Without a version the newest is meant, and a tag may be moved at any time.
         if package.version.starts_with(|first: char| first.is_ascii_digit()) {
             let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -117,34 +118,35 @@ impl Store {
         resolved.get(name).map(|(_, lock)| lock.clone())
     }
 
-    async fn ask(&self, runtime: &Runtime) -> Result<Lock, Failure> {
+    async fn ask(&self, runtime: &Runtime, log: Progress<'_>) -> Result<Lock, Failure> {
         let _turn = self.installs.acquire().await.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
         let (_workshop, work) = self.workshop()?;
         match runtime {
             Runtime::Npm(package) => {
                 self.node()?;
-                npm::resolve(&self.clients, package, &work).await
+                npm::resolve(&self.clients, package, &work, log).await
             }
             Runtime::Pypi(package) => {
                 let uv = self.uv().await?;
-                pypi::resolve(&self.clients, &uv, self.python()?, package, &work).await
+                let tools = pypi::Tools { clients: &self.clients, uv: &uv, python: self.python()?, log };
+                pypi::resolve(&tools, package, &work).await
             }
             Runtime::Oci(_) | Runtime::Remote(_) => Err(unsupported()),
         }
     }
 
-    /// Makes sure that exactly what `lock` names is installed and unchanged.
+    /// Makes sure that exactly what `lock` names is installed and unchanged. What its client says is written to `log`.
     ///
     /// # Errors
     /// When it cannot be installed, or not be run here.
-    pub(crate) async fn prepare(&self, runtime: &Runtime, lock: &Lock) -> Result<Prepared, Failure> {
+    pub(crate) async fn prepare(&self, runtime: &Runtime, lock: &Lock, log: Progress<'_>) -> Result<Prepared, Failure> {
         check_digest(lock)?;
         let key = self.key(runtime, lock)?;
         let turn = self.turn(&key);
         let _turn = turn.lock().await;
         let dir = self.dir.join(&key);
         if !self.verify(&dir).await? {
-            self.install(runtime, lock, &dir).await?;
+            self.install(runtime, lock, &dir, log).await?;
         }
         self.prepared(runtime, &dir.join("files"))
     }
@@ -218,14 +220,15 @@ impl Store {
         result.map_err(|error| failure(Reason::Internal, error.to_string()))?.map_err(io_failure)
     }
 
-    async fn install(&self, runtime: &Runtime, lock: &Lock, dir: &Path) -> Result<(), Failure> {
+    async fn install(&self, runtime: &Runtime, lock: &Lock, dir: &Path, log: Progress<'_>) -> Result<(), Failure> {
         let _turn = self.installs.acquire().await.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
         let (workshop, work) = self.workshop()?;
         match runtime {
-            Runtime::Npm(_) => npm::install(&self.clients, lock, &work).await?,
+            Runtime::Npm(_) => npm::install(&self.clients, lock, &work, log).await?,
             Runtime::Pypi(_) => {
                 let uv = self.uv().await?;
-                pypi::install(&self.clients, &uv, self.python()?, lock, &work).await?;
+                let tools = pypi::Tools { clients: &self.clients, uv: &uv, python: self.python()?, log };
+                pypi::install(&tools, lock, &work).await?;
             }
             Runtime::Oci(_) | Runtime::Remote(_) => return Err(unsupported()),
         }

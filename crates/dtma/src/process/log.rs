@@ -21,6 +21,9 @@ const MIN_REDACTED_BYTES: usize = 4;
 /// The same for one line of a secret that has several.
 const MIN_REDACTED_LINE_BYTES: usize = 8;
 
+/// The directory of a log, below that of what it is of.
+pub(crate) const LOGS: &str = "logs";
+
 /// Where the log of the instance in `dir` is.
 pub(crate) fn current_file(dir: &Path) -> PathBuf {
     dir.join("logs/current.jsonl")
@@ -28,6 +31,39 @@ pub(crate) fn current_file(dir: &Path) -> PathBuf {
 
 fn previous_file(dir: &Path) -> PathBuf {
     dir.join("logs/previous.jsonl")
+}
+
+/// How much of a line is told as the reason why a server ended.
+const MAX_REASON_CHARS: usize = 300;
+
+/// What most likely says why, in the end of what a server wrote to standard error: the last line that names an error
+/// and is not indented, as a stack and its causes are; else the very last line.
+pub(crate) fn telling_line(text: &str) -> Option<String> {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let indented = |line: &str| line.starts_with(char::is_whitespace);
+    let last = |wanted: &dyn Fn(&str) -> bool| lines.iter().rposition(|line| wanted(line));
+    let at = last(&|line| names_error(line) && !indented(line))
+        .or_else(|| last(&names_error))
+        .or_else(|| lines.len().checked_sub(1))?;
+    let mut told = lines[at].trim().to_owned();
+    // Rust says in the next line what the panic was.
+    if told.contains("panicked at")
+        && let Some(next) = lines.get(at + 1)
+    {
+        told = format!("{told} {}", next.trim());
+    }
+    let told: String = told.chars().take(MAX_REASON_CHARS).collect();
+    Some(toolyard_types::name::printable(&told))
+}
+
+/// Whether a line is one in which a runtime or a program says what went wrong.
+fn names_error(line: &str) -> bool {
+    let line = line.trim_start();
+    let first = line.split([':', ' ', '(', '[']).next().unwrap_or_default();
+    let word = first.to_ascii_lowercase();
+    let kind = first.ends_with("Error") || first.ends_with("Exception");
+    let said = matches!(word.as_str(), "error" | "fatal" | "panic" | "critical" | "exception" | "uncaught");
+    kind || said || line.contains("panicked at")
 }
 
 /// Replaces a server's secrets in whatever it said before that is written or told to anybody.
@@ -270,6 +306,22 @@ mod tests {
             .sum();
         assert!(size <= 2 * MAX_FILE_BYTES, "{size}");
         assert!(lines_of(dir.path()).last().expect("lines").starts_with("4999 "));
+    }
+
+    #[test]
+    fn the_line_that_says_why_is_found_among_what_surrounds_it() {
+        let node = "node:internal/modules/cjs/loader:1228\n  throw err;\n  ^\n\nError: Cannot find module './made.json'\n\
+                    Require stack:\n- /x/start.js\n    at Module._load (node:internal:1)\n{\n  code: 'MODULE_NOT_FOUND',\n\
+                    \x20 requireStack: [ '/x/start.js' ]\n}\n\nNode.js v20.20.2\n";
+        assert_eq!(telling_line(node).as_deref(), Some("Error: Cannot find module './made.json'"));
+        let python = "Traceback (most recent call last):\n  File \"x\", line 1\nKeyError: 'a'\n\nDuring handling:\n\n\
+                      Traceback (most recent call last):\nModuleNotFoundError: No module named 'x'\n";
+        assert_eq!(telling_line(python).as_deref(), Some("ModuleNotFoundError: No module named 'x'"));
+        let rust = "thread 'main' panicked at src/main.rs:1:2:\nno port\nnote: run with `RUST_BACKTRACE=1`\n";
+        assert_eq!(telling_line(rust).as_deref(), Some("thread 'main' panicked at src/main.rs:1:2: no port"));
+        assert_eq!(telling_line("starting\nfatal: nothing to do\nbye\n").as_deref(), Some("fatal: nothing to do"));
+        assert_eq!(telling_line("starting\n  bye \n\n").as_deref(), Some("bye"));
+        assert_eq!(telling_line(" \n"), None);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Instances come, answer, crash, are taken over, and go.
 
+use http_body_util::BodyExt;
 use serde_json::json;
 use toolyard_dtma::Shutdown;
-use toolyard_types::InstanceId;
-use toolyard_types::agent::{DesiredInstance, Era, LogStream};
+use toolyard_types::agent::{DesiredInstance, Era, JobOf, LogStream, ResolveJob};
+use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Phase, Reason};
 
-use crate::world::{World, alive, dies, fixture_runtime, processes_with, until};
+use toolyard_types::{InstanceId, JobId, RevisionId, ServerId};
+
+use crate::world::{World, alive, dies, fixture_runtime, package, processes_with, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_is_resolved_installed_started_probed_called_and_stopped_with_nothing_left() {
@@ -150,6 +153,7 @@ async fn an_agent_that_leaves_ends_its_installs_and_nothing_else() {
             id: toolyard_types::JobId::generate(),
             runtime,
             secrets: Default::default(),
+            of: None,
         });
     });
     let packages = world.data_dir().join("packages");
@@ -298,6 +302,48 @@ async fn a_server_that_discover_ends_or_wedges_is_asked_initialize_from_then_on(
     world.start_agent().await;
     world.phase(third_id, Phase::Ready).await;
     assert_eq!(starts(&world, third_id).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_what_is_gone_is_kept_with_what_its_installer_said_until_its_server_is_gone() {
+    let world = World::new().await;
+    let id = world.deploy(&["exit-at-once", "3"]).await;
+    let failed = world.phase(id, Phase::Failed).await;
+    assert!(failed.status.message.contains("exit code 3: fatal: nothing to do"), "{}", failed.status.message);
+    let other = world.deploy(&["ok"]).await;
+    world.phase(other, Phase::Ready).await;
+    let server = world.desired_instance(id).server;
+    world.desire(|all| all.keep_logs = Some([server].into()));
+    world.undesire(id);
+    world.gone(id).await;
+    until("its directory is gone", || !world.instance_dir(id).exists()).await;
+    let log = world.log_text(id).await;
+    assert!(log.contains("Toolyard npm: added 1 package") && log.contains("Stderr fatal: nothing to do"), "{log}");
+    let mut followed = world.follow(id).await;
+    while let Some(frame) = tokio::time::timeout(crate::world::PATIENCE, followed.frame()).await.expect("it ends") {
+        frame.expect("readable");
+    }
+    // What goes next takes the logs of servers along that are not known any more.
+    world.desire(|all| all.keep_logs = Some([].into()));
+    world.undesire(other);
+    world.gone(other).await;
+    let kept = world.data_dir().join("logs");
+    until("no log is left", || std::fs::read_dir(&kept).expect("kept logs").next().is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_a_package_that_cannot_be_resolved_is_kept_under_its_job() {
+    let world = World::new().await;
+    let id = JobId::generate();
+    let of = Some(JobOf { server: ServerId::generate(), revision: RevisionId::generate() });
+    let runtime = Runtime::Npm(package("no-such-package"));
+    world.desire(|desired| desired.jobs.push(ResolveJob { id, runtime, secrets: Default::default(), of }));
+    world.observe("the job has failed", |observed| observed.jobs.iter().find(|job| job.id == id).map(|_| ())).await;
+    let (status, log) = world.get(&format!("/v1/jobs/{id}/logs")).await;
+    let log = String::from_utf8(log).expect("text");
+    assert_eq!(status.as_u16(), 200);
+    assert!(log.contains("npm: npm error code E404") && log.contains("not resolved: "), "{log}");
+    assert_eq!(world.get(&format!("/v1/jobs/{}/logs", JobId::generate())).await.0.as_u16(), 404);
 }
 
 /// How often the fixture was started.

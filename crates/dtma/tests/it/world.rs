@@ -242,7 +242,7 @@ impl World {
         secrets: BTreeMap<CredentialId, Secret>,
     ) -> Result<Lock, Failure> {
         let id = JobId::generate();
-        self.desire(|desired| desired.jobs.push(ResolveJob { id, runtime, secrets }));
+        self.desire(|desired| desired.jobs.push(ResolveJob { id, runtime, secrets, of: None }));
         let outcome = self
             .observe("the job has ended", |observed| {
                 observed.jobs.iter().find(|job: &&JobResult| job.id == id).map(|job| job.outcome.clone())

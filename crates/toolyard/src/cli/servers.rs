@@ -395,9 +395,18 @@ pub(crate) enum Command {
         /// How many lines from the end.
         #[arg(long, default_value_t = 100)]
         tail: u32,
-        /// Go on printing as lines arrive.
+        /// Go on printing as lines arrive, also those of the next instance when this one is gone.
         #[arg(long, short)]
         follow: bool,
+        /// Print the log of the instance that ended last: of a deployment that failed, or of what ran before.
+        #[arg(long, short)]
+        previous: bool,
+        /// Print the log of this revision's instance.
+        #[arg(long, value_name = "NUMBER")]
+        revision: Option<u32>,
+        /// Print the log of this instance.
+        #[arg(long, value_name = "ID", conflicts_with_all = ["previous", "revision"])]
+        instance: Option<String>,
     },
 }
 
@@ -552,7 +561,16 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Promote(args) => super::promote::run(context, *args).await,
         Command::Delete(target) => delete(context, target).await,
         Command::Revisions { name } => revisions(context, &name).await,
-        Command::Logs { name, tail, follow } => logs(context, &name, tail, follow).await,
+        Command::Logs { name, tail, follow, previous, revision, instance } => {
+            let query = json!({
+                "tail": tail,
+                "follow": follow,
+                "previous": previous.then_some(true),
+                "revision": revision,
+                "instance": instance,
+            });
+            logs(context, &name, &query).await
+        }
     }
 }
 
@@ -731,8 +749,8 @@ async fn revisions(context: &Context, name: &Name) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn logs(context: &Context, name: &Name, tail: u32, follow: bool) -> Result<(), Failure> {
-    let answer = context.client.stream(&path(name, "/logs"), &json!({ "tail": tail, "follow": follow })).await?;
+async fn logs(context: &Context, name: &Name, query: &serde_json::Value) -> Result<(), Failure> {
+    let answer = context.client.stream(&path(name, "/logs"), query).await?;
     let mut chunks = answer.bytes_stream();
     let mut buffer = Vec::new();
     while let Some(chunk) = chunks.next().await {

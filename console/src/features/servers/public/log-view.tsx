@@ -17,7 +17,7 @@ import { Select } from '@/ui/select'
 import { SkeletonLines } from '@/ui/skeleton'
 import { Status } from '@/ui/status'
 import { VirtualList } from '@/ui/virtual-list'
-import { asText, LogFollower, type LogSnapshot, MOST_LINES, type NumberedLine } from '../log-lines'
+import { asText, LogFollower, type LogSnapshot, MOST_LINES, type NumberedLine, PREVIOUS } from '../log-lines'
 import { phaseText } from './phase'
 
 /** What is chosen of a log. Keep it where it can be linked, if the log is a page. */
@@ -123,31 +123,32 @@ function FollowedLog({
             options={LOG_STREAM.map((one) => ({ value: one, label: one }))}
             onChange={([next]) => onChoiceChange?.({ stream: next })}
           />
-          {(instances.length > 1 || choice.instance !== undefined) && (
-            <Select
-              id="log-instance"
-              label={t('Instance')}
-              hideLabel
-              className="w-52"
-              value={choice.instance ?? ''}
-              options={[
-                { value: '', label: t('Newest instance') },
-                ...(choice.instance === undefined || instances.some((one) => one.id === choice.instance)
-                  ? []
-                  : [
-                      {
-                        value: choice.instance,
-                        label: t('{id} · ended', { id: oneLine(shortId(choice.instance), 8) }),
-                      },
-                    ]),
-                ...instances.map((one) => ({
-                  value: one.id,
-                  label: `${shortId(one.id)} · ${phaseText(one.phase)}`,
-                })),
-              ]}
-              onValueChange={(next) => onChoiceChange?.({ instance: next || undefined })}
-            />
-          )}
+          <Select
+            id="log-instance"
+            label={t('Instance')}
+            hideLabel
+            className="w-52"
+            value={choice.instance ?? ''}
+            options={[
+              { value: '', label: t('Newest instance') },
+              ...(choice.instance === undefined ||
+              choice.instance === PREVIOUS ||
+              instances.some((one) => one.id === choice.instance)
+                ? []
+                : [
+                    {
+                      value: choice.instance,
+                      label: t('{id} · ended', { id: oneLine(shortId(choice.instance), 8) }),
+                    },
+                  ]),
+              ...instances.map((one) => ({
+                value: one.id,
+                label: `${shortId(one.id)} · ${phaseText(one.phase)}`,
+              })),
+              { value: PREVIOUS, label: t('Previous instance') },
+            ]}
+            onValueChange={(next) => onChoiceChange?.({ instance: next || undefined })}
+          />
           <div className="ml-auto flex items-center gap-1">
             <IconButton
               icon={Clock}
@@ -284,6 +285,8 @@ function FollowState({ snapshot, paused }: { snapshot: LogSnapshot; paused: bool
       return <Status kind="working">{t('Connecting')}</Status>
     case 'live':
       return <Status kind="good">{t('Live')}</Status>
+    case 'ended':
+      return <Status kind="off">{t('The instance has ended')}</Status>
     case 'again':
       return (
         <Status kind="waiting">
@@ -296,16 +299,16 @@ function FollowState({ snapshot, paused }: { snapshot: LogSnapshot; paused: bool
 }
 
 function problemText(error: unknown): string {
-  if (isProblem(error, 404)) return t('The instance ended, and its log with it')
+  if (isProblem(error, 404)) return t('No such log is kept')
   const { title, detail } = errorFacts(error)
   return detail === '' ? title : detail
 }
 
 function emptyText({ state }: LogSnapshot): string {
   if (state.kind === 'live') return t('Nothing was written yet. Lines appear here as they are written.')
+  if (state.kind === 'ended') return t('It wrote nothing.')
   if (state.kind === 'again' && state.error === undefined) return t('Nothing was written yet.')
-  if (state.kind !== 'loading' && isProblem(state.error, 404))
-    return t('The instance ended, and its log with it.')
+  if (state.kind !== 'loading' && isProblem(state.error, 404)) return t('No such log is kept.')
   return t('There is no log to show.')
 }
 

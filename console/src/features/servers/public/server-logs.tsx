@@ -18,9 +18,12 @@ export function ServerLogs({
 }) {
   const { data: server } = useSuspenseQuery(serverQuery(name))
   const denied = useDenied('server:logs')
-  // What was read stays readable when the instance ends, whose log goes with it.
-  const [hadOne, setHadOne] = useState(server.instances.length > 0)
-  if (!hadOne && server.instances.length > 0) setHadOne(true)
+  // The log of an instance that ended is kept for a while; only a server that never had one has none.
+  const hasOne = server.instances.length > 0
+  const tried =
+    server.rollout !== undefined && server.rollout !== null && server.rollout.state !== 'progressing'
+  const [hadOne, setHadOne] = useState(hasOne || tried)
+  if (!hadOne && (hasOne || tried)) setHadOne(true)
   if (denied !== undefined) return <EmptyState title={t('You may not read logs')}>{denied}</EmptyState>
   if (server.kind === 'remote') {
     return (
@@ -31,11 +34,7 @@ export function ServerLogs({
   }
   if (!hadOne) {
     return (
-      <EmptyState title={t('No instance, no log')}>
-        {server.enabled
-          ? t('The log appears with the next instance.')
-          : t('A log goes with its instance. Start the server to get a new one.')}
-      </EmptyState>
+      <EmptyState title={t('No instance, no log')}>{t('The log appears with the next instance.')}</EmptyState>
     )
   }
   return (
