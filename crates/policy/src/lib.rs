@@ -41,6 +41,8 @@ pub enum Resource {
     Server(Name),
     /// A toolset by name.
     Toolset(Name),
+    /// A credential by name.
+    Credential(Name),
     /// An API key, which the principal made itself or not.
     ApiKey {
         /// Whether the principal made it.
@@ -59,6 +61,7 @@ impl std::fmt::Display for Resource {
             Resource::Organization => f.write_str("organization"),
             Resource::Server(name) => write!(f, "server/{name}"),
             Resource::Toolset(name) => write!(f, "toolset/{name}"),
+            Resource::Credential(name) => write!(f, "credential/{name}"),
             Resource::ApiKey { own: true } => f.write_str("api_key/own"),
             Resource::ApiKey { own: false } => f.write_str("api_key/other"),
             Resource::Member { owner: true } => f.write_str("member/owner"),
@@ -77,13 +80,14 @@ impl FromStr for Resource {
             None if text == "organization" => Ok(Resource::Organization),
             Some(("server", name)) => named(name).map(Resource::Server),
             Some(("toolset", name)) => named(name).map(Resource::Toolset),
+            Some(("credential", name)) => named(name).map(Resource::Credential),
             Some(("api_key", "own")) => Ok(Resource::ApiKey { own: true }),
             Some(("api_key", "other")) => Ok(Resource::ApiKey { own: false }),
             Some(("member", "owner")) => Ok(Resource::Member { owner: true }),
             Some(("member", "other")) => Ok(Resource::Member { owner: false }),
             _ => Err(format!(
-                "resource `{}` is none of `organization`, `server/NAME`, `toolset/NAME`, `api_key/own`, \
-                 `api_key/other`, `member/owner`, `member/other`",
+                "resource `{}` is none of `organization`, `server/NAME`, `toolset/NAME`, `credential/NAME`, \
+                 `api_key/own`, `api_key/other`, `member/owner`, `member/other`",
                 toolyard_types::name::printable(text)
             )),
         }
@@ -96,6 +100,7 @@ enum Kind {
     Organization,
     Server,
     Toolset,
+    Credential,
     ApiKey { own: bool },
     Member { owner: bool },
 }
@@ -115,6 +120,7 @@ impl Resource {
             Resource::Organization => Kind::Organization,
             Resource::Server(_) => Kind::Server,
             Resource::Toolset(_) => Kind::Toolset,
+            Resource::Credential(_) => Kind::Credential,
             Resource::ApiKey { own } => Kind::ApiKey { own: *own },
             Resource::Member { owner } => Kind::Member { owner: *owner },
         }
@@ -122,7 +128,7 @@ impl Resource {
 
     fn name(&self) -> Option<&Name> {
         match self {
-            Resource::Server(name) | Resource::Toolset(name) => Some(name),
+            Resource::Server(name) | Resource::Toolset(name) | Resource::Credential(name) => Some(name),
             _ => None,
         }
     }
@@ -155,6 +161,7 @@ struct Names {
     organization: EntityTypeName,
     server: EntityTypeName,
     toolset: EntityTypeName,
+    credential: EntityTypeName,
     api_key: EntityTypeName,
     member: EntityTypeName,
 }
@@ -222,12 +229,13 @@ impl Decider {
 }
 
 fn narrowing(principal: &Principal) -> Option<&KeyScope> {
-    principal.scope.as_ref().filter(|scope| !scope.actions.is_empty() || !scope.resources.is_empty())
+    principal.scope.as_ref().filter(|scope| !scope.is_empty())
 }
 
 impl Inner {
     fn by_role(&self, role: Role, action: Action, kind: Kind) -> &Decision {
-        let kind = if matches!(kind, Kind::Server | Kind::Toolset) { Kind::Organization } else { kind };
+        let named = matches!(kind, Kind::Server | Kind::Toolset | Kind::Credential);
+        let kind = if named { Kind::Organization } else { kind };
         self.table.get(&(role, action, kind)).expect("the table was made for every role, action and kind")
     }
 
@@ -276,10 +284,14 @@ impl Inner {
             let set = RestrictedExpression::new_set(scope.actions.iter().map(entity));
             attributes.insert("scope_actions".to_owned(), set);
         }
-        if let Some(scope) = scope.filter(|scope| !scope.resources.is_empty()) {
+        for (key, names) in scope
+            .map(|scope| [("scope_resources", &scope.resources), ("scope_credentials", &scope.credentials)])
+            .into_iter()
+            .flatten()
+            .filter(|(_, names)| !names.is_empty())
+        {
             let text = |name: &Name| RestrictedExpression::new_string(name.as_str().to_owned());
-            let set = RestrictedExpression::new_set(scope.resources.iter().map(text));
-            attributes.insert("scope_resources".to_owned(), set);
+            attributes.insert(key.to_owned(), RestrictedExpression::new_set(names.iter().map(text)));
         }
         Ok(Entity::new(uid(&self.names.principal, "self"), attributes, HashSet::from([role.clone()]))?)
     }
@@ -293,6 +305,7 @@ impl Inner {
             Kind::Organization => &self.names.organization,
             Kind::Server => &self.names.server,
             Kind::Toolset => &self.names.toolset,
+            Kind::Credential => &self.names.credential,
             Kind::ApiKey { own } => {
                 flag("own", own);
                 &self.names.api_key
@@ -327,6 +340,7 @@ impl Names {
             organization: name("Organization")?,
             server: name("Server")?,
             toolset: name("Toolset")?,
+            credential: name("Credential")?,
             api_key: name("ApiKey")?,
             member: name("Member")?,
         })

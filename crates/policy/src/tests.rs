@@ -49,6 +49,7 @@ fn the_table_of_roles_and_actions_is_as_reviewed() {
     toolbox:read         yes       yes       yes       yes       yes
     toolbox:manage       yes       yes       yes       -         -
     credential:read      yes       yes       yes       yes       -
+    credential:use       yes       yes       yes       yes       -
     credential:manage    yes       yes       yes       yes       -
     key:read             yes       yes       yes       yes       -
     key:manage           yes       yes       yes       yes       -
@@ -79,7 +80,7 @@ fn only_admins_and_owners_touch_keys_of_others_and_only_owners_touch_owners() {
 #[test]
 fn a_narrowed_key_does_only_what_both_its_role_and_its_scope_allow() {
     let decider = Decider::new().unwrap();
-    let scope = KeyScope { actions: vec![Action::ToolCall, Action::AuditRead], resources: vec![name("a")] };
+    let scope = KeyScope { actions: vec![Action::ToolCall, Action::AuditRead], resources: vec![name("a")], ..KeyScope::default() };
     let key = principal(Role::Developer, Some(scope));
     let server = |text| Resource::Server(name(text));
     assert!(decider.allows(&key, Action::ToolCall, &server("a")));
@@ -96,7 +97,7 @@ fn a_narrowed_key_does_only_what_both_its_role_and_its_scope_allow() {
 #[test]
 fn a_key_narrowed_to_some_servers_cannot_make_itself_more_power() {
     let decider = Decider::new().unwrap();
-    let scope = KeyScope { actions: Vec::new(), resources: vec![name("a")] };
+    let scope = KeyScope { resources: vec![name("a")], ..KeyScope::default() };
     let key = principal(Role::Owner, Some(scope));
     let member = decider.decide(&key, Action::MemberManage, &Resource::Member { owner: false });
     assert!(member.because[0].starts_with("key-scope-manages-nothing-else: "), "{member:?}");
@@ -106,6 +107,31 @@ fn a_key_narrowed_to_some_servers_cannot_make_itself_more_power() {
     assert!(!decider.allows(&key, Action::KeyManage, &Resource::ApiKey { own: false }));
     assert!(decider.allows(&key, Action::KeyManage, &Resource::ApiKey { own: true }));
     assert!(decider.allows(&key, Action::ServerDeploy, &Resource::Server(name("a"))));
+}
+
+#[test]
+fn a_key_narrowed_to_servers_uses_no_credential_but_those_it_names() {
+    let decider = Decider::new().unwrap();
+    let credential = |text| Resource::Credential(name(text));
+    let uses = |scope: &KeyScope, text| {
+        decider.decide(&principal(Role::Admin, Some(scope.clone())), Action::CredentialUse, &credential(text))
+    };
+    // A credential of the server's own name is not meant by the server's.
+    let mut scope = KeyScope { resources: vec![name("a")], ..KeyScope::default() };
+    let refused = uses(&scope, "a");
+    assert!(!refused.allowed && refused.because[0].starts_with("key-scope-credentials: "), "{refused:?}");
+    scope.credentials = vec![name("c")];
+    assert!(uses(&scope, "c").allowed && !uses(&scope, "a").allowed);
+
+    let scope = KeyScope { credentials: vec![name("c")], ..KeyScope::default() };
+    assert!(uses(&scope, "c").allowed && !uses(&scope, "d").allowed);
+    let key = principal(Role::Admin, Some(scope));
+    assert!(decider.allows(&key, Action::ServerDeploy, &Resource::Server(name("any"))));
+    for action in [Action::CredentialManage, Action::MemberManage] {
+        assert!(!decider.allows(&key, action, &Resource::Organization), "{action:?}");
+    }
+    assert!(!decider.allows(&principal(Role::Viewer, None), Action::CredentialUse, &credential("c")));
+    assert!(decider.allows(&principal(Role::Developer, None), Action::CredentialUse, &credential("c")));
 }
 
 #[test]
@@ -120,7 +146,9 @@ fn the_table_and_cedar_agree_also_about_named_resources() {
     let decider = Decider::new().unwrap();
     for &role in Role::ALL {
         for &action in Action::ALL {
-            for resource in [Resource::Server(name("a")), Resource::Toolset(name("a"))] {
+            for resource in
+                [Resource::Server(name("a")), Resource::Toolset(name("a")), Resource::Credential(name("a"))]
+            {
                 let asked = decider.0.ask(role, None, action, resource.kind(), resource.name()).unwrap();
                 assert_eq!(asked, decider.decide(&principal(role, None), action, &resource));
             }
@@ -150,6 +178,7 @@ fn a_resource_reads_what_it_displays_and_refuses_the_rest() {
         Resource::Organization,
         Resource::Server(name("a")),
         Resource::Toolset(name("b")),
+        Resource::Credential(name("c")),
         Resource::ApiKey { own: true },
         Resource::ApiKey { own: false },
         Resource::Member { owner: true },

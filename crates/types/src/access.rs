@@ -101,6 +101,7 @@ actions! {
     ToolboxRead "toolbox:read" "See toolboxes.";
     ToolboxManage "toolbox:manage" "Enroll, drain and remove toolboxes.";
     CredentialRead "credential:read" "See which credentials exist, never their values.";
+    CredentialUse "credential:use" "Bind a credential to a server, which then gets its secret.";
     CredentialManage "credential:manage" "Create, replace and delete credentials.";
     KeyRead "key:read" "See API keys, never the keys themselves.";
     KeyManage "key:manage" "Create and revoke API keys.";
@@ -164,4 +165,16 @@ pub struct KeyScope {
     /// Only these servers and toolsets by name; empty for all. Applies to actions about one of them.
     #[serde(default)]
     pub resources: Vec<Name>,
+    /// Only these credentials by name may be bound to servers. Empty for all, but for none when `resources` narrows the
+    /// key: whoever may deploy one server could otherwise read every secret through it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<Name>,
+}
+
+impl KeyScope {
+    /// Whether it narrows nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty() && self.resources.is_empty() && self.credentials.is_empty()
+    }
 }

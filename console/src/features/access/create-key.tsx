@@ -2,6 +2,7 @@ import { useQuery, useQueryClient } from '@tanstack/react-query'
 import { useState } from 'react'
 import * as v from 'valibot'
 import { call } from '@/api/client'
+import { listCredentials } from '@/api/generated/credentials'
 import { ACTION, ROLE } from '@/api/generated/enums'
 import { createKey, listKeys } from '@/api/generated/keys'
 import { listServers } from '@/api/generated/servers'
@@ -37,6 +38,7 @@ interface Values {
   actions: Action[]
   where: Where
   resources: string[]
+  credentials: string[]
 }
 
 /** The longest that the server takes. */
@@ -58,6 +60,7 @@ const SCHEMA = v.pipe(
     actions: v.array(v.picklist(ACTION)),
     where: v.picklist(['all', 'chosen']),
     resources: v.array(v.string()),
+    credentials: v.array(v.string()),
   }),
   v.forward(
     v.check(({ what, actions }) => what !== 'chosen' || actions.length > 0, t('Choose at least one action')),
@@ -137,6 +140,7 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
       actions: [],
       where: 'all',
       resources: [],
+      credentials: [],
     },
     schema: SCHEMA,
     submit: async (values) => {
@@ -144,14 +148,19 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
       if (values.what === 'call') scope.actions = [...CALLING]
       if (values.what === 'chosen') scope.actions = values.actions
       if (values.where === 'chosen') scope.resources = values.resources
+      if (choosesCredentials(values) && values.credentials.length > 0) scope.credentials = values.credentials
       const body: CreateApiKey = { name: values.name, role: values.role, expires_in_days: values.days }
       if (scope.actions !== undefined || scope.resources !== undefined) body.scope = scope
       onMade(await call(createKey, { body }).catch(takenAt('name', t('There is an active key of this name'))))
       await invalidate(client, listKeys)
     },
     fieldOf: (field) =>
-      ({ expires_in_days: 'days', 'scope.actions': 'actions', 'scope.resources': 'resources' })[field] ??
-      field,
+      ({
+        expires_in_days: 'days',
+        'scope.actions': 'actions',
+        'scope.resources': 'resources',
+        'scope.credentials': 'credentials',
+      })[field] ?? field,
   })
   const { values } = form
   return (
@@ -211,6 +220,7 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
         ]}
       />
       {values.where === 'chosen' && <Resources {...form.field('resources')} />}
+      {choosesCredentials(values) && <Credentials {...form.field('credentials')} />}
       <ErrorNote error={form.submitError} />
       <div className="flex flex-wrap justify-end gap-2">
         <Button onClick={onCancel}>{t('Cancel')}</Button>
@@ -220,6 +230,11 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
       </div>
     </form>
   )
+}
+
+/** Whether the key may bind credentials, but by itself none, because it is narrowed to some servers. */
+function choosesCredentials({ what, actions, where }: Values): boolean {
+  return where === 'chosen' && (what === 'role' || (what === 'chosen' && actions.includes('credential:use')))
 }
 
 function Actions({
@@ -291,6 +306,40 @@ function Resources({
             ? t('Loading')
             : t('There are no servers and no toolsets yet')
         }
+      />
+    </>
+  )
+}
+
+function Credentials({
+  value,
+  onValueChange,
+  error,
+}: {
+  value: string[]
+  onValueChange: (value: string[]) => void
+  error: string | undefined
+}) {
+  const session = useSession()
+  const credentials = useQuery({
+    ...q(listCredentials, { query: { limit: 500 } }),
+    enabled: may(session, 'credential:read'),
+  })
+  return (
+    <>
+      {credentials.error !== null && <ErrorNote error={credentials.error} />}
+      <CheckList
+        label={t('Credentials that it may bind to these servers')}
+        value={value}
+        onValueChange={onValueChange}
+        error={error}
+        options={(credentials.data?.items ?? []).map(({ name, description }) => ({
+          value: name,
+          label: <span className="id">{name}</span>,
+          text: name,
+          hint: description,
+        }))}
+        empty={credentials.isLoading ? t('Loading') : t('There are no credentials yet')}
       />
     </>
   )

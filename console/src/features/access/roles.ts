@@ -59,6 +59,7 @@ export function actionHint(action: Action): string {
     'toolbox:read': t('See toolboxes'),
     'toolbox:manage': t('Enroll, drain and remove toolboxes'),
     'credential:read': t('See which credentials exist, never their values'),
+    'credential:use': t('Bind a credential to a server, which then gets its secret'),
     'credential:manage': t('Create, replace and delete credentials'),
     'key:read': t('See API keys, never the keys themselves'),
     'key:manage': t('Create and revoke API keys'),

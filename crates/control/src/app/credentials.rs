@@ -6,24 +6,71 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
+use toolyard_policy::Resource;
 use toolyard_store::{OrgTx, SealedCredential, StoreError};
+use toolyard_types::access::Action;
 use toolyard_types::api::identity::{Credential, PutCredential};
 use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::{CredentialId, Name, OrganizationId, Secret};
 
-use super::{audit, next_cursor, page_limit};
+use super::expand::Wish;
+use super::{allow, audit, next_cursor, page_limit};
 use crate::vault::Place;
 use crate::{Caller, Control, ControlError, Result};
 
 const LARGEST_SECRET: usize = 64 * 1024;
 const LONGEST_DESCRIPTION: usize = 500;
 
-/// The credentials, without their secrets.
+/// The credentials, without their secrets; for a narrowed key those that it may use.
 pub(crate) async fn list(control: &Control, caller: &Caller, query: &PageQuery) -> Result<Page<Credential>> {
     let limit = page_limit(query)?;
     let tx = control.store().org_read(caller.organization).await?;
     let items = tx.credentials(query.cursor.as_deref(), limit + 1).await?;
-    Ok(next_cursor(items, limit, |credential| credential.name.to_string()))
+    let mut page = next_cursor(items, limit, |credential| credential.name.to_string());
+    page.items.retain(|credential| {
+        control.decider().allows(caller, Action::CredentialRead, &Resource::Credential(credential.name.clone()))
+    });
+    Ok(page)
+}
+
+/// Refuses to bind a credential that the caller may not use: whoever deploys a server can read what it gets. What a
+/// server has bound `before`, to the same input, may stay so.
+///
+/// # Errors
+/// `forbidden`, naming the credential and the rule; or when the store fails.
+pub(crate) async fn allow_bindings(
+    control: &Control,
+    caller: &Caller,
+    tx: &OrgTx,
+    wish: &Wish,
+    before: Option<&Wish>,
+) -> Result<()> {
+    let kept = before.map(Wish::bound).unwrap_or_default();
+    let added: BTreeSet<CredentialId> =
+        wish.bound().into_iter().filter(|binding| !kept.contains(binding)).map(|(_, id)| id).collect();
+    if added.is_empty() {
+        return Ok(());
+    }
+    // A secret that is passed with the request is not in the vault yet: whoever passes it knows it.
+    let known = tx.credential_ids().await?;
+    let known = known.into_iter().filter(|(_, id)| added.contains(id)).map(|(name, _)| name);
+    known.into_iter().try_for_each(|name| allow(control, caller, Action::CredentialUse, &Resource::Credential(name)))
+}
+
+/// Ends `tx` unwritten and notes a refused binding in the audit log.
+pub(crate) async fn refused(
+    control: &Control,
+    caller: &Caller,
+    tx: OrgTx,
+    server: &Name,
+    error: ControlError,
+) -> ControlError {
+    drop(tx);
+    if matches!(error, ControlError::Forbidden { .. }) {
+        let (action, target) = (Action::CredentialUse.as_str(), format!("server/{server}"));
+        super::audit_refusal(control, caller, action, &target, &error.to_string()).await;
+    }
+    error
 }
 
 /// One credential, without its secret.

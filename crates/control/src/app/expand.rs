@@ -153,6 +153,15 @@ impl Wish {
             .any(|item| item.input.is_secret || item.input.variables.values().any(|variable| variable.is_secret))
     }
 
+    /// What credentials are bound to: each input, variable or the registry, with the credential bound to it.
+    pub(crate) fn bound(&self) -> BTreeSet<(&str, CredentialId)> {
+        let given = self.inputs.iter().chain(&self.environment).filter_map(|(key, given)| match given {
+            Given::Credential(id) => Some((key.as_str(), *id)),
+            Given::Text(_) => None,
+        });
+        given.chain(self.registry.map(|id| ("registry", id))).collect()
+    }
+
     /// Whether an input holds a secret.
     pub(crate) fn is_secret(&self, key: &str) -> bool {
         self.declared().get(key).is_some_and(|input| input.is_secret)

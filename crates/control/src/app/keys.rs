@@ -19,7 +19,7 @@ use crate::{Caller, Control, ControlError, Result};
 
 const DEFAULT_DAYS: u32 = 90;
 const MOST_DAYS: u32 = 3650;
-/// The most actions or resources a scope names.
+/// The most actions, resources or credentials a scope names.
 const LARGEST_SCOPE: usize = 200;
 
 /// Whether the caller made this key, or is it.
@@ -100,7 +100,7 @@ fn check(caller: &Caller, create: &CreateApiKey) -> Result<()> {
         return Err(ControlError::Forbidden { detail });
     }
     let scope = create.scope.clone().unwrap_or_default();
-    if scope.actions.len() > LARGEST_SCOPE || scope.resources.len() > LARGEST_SCOPE {
+    if [scope.actions.len(), scope.resources.len(), scope.credentials.len()].iter().any(|many| *many > LARGEST_SCOPE) {
         return Err(ControlError::field("scope", format!("may name at most {LARGEST_SCOPE} of each")));
     }
     match &caller.scope {
@@ -117,7 +117,14 @@ fn is_within(scope: &KeyScope, outer: &KeyScope) -> bool {
     fn within<T: PartialEq>(inner: &[T], outer: &[T]) -> bool {
         outer.is_empty() || (!inner.is_empty() && inner.iter().all(|item| outer.contains(item)))
     }
-    within(&scope.actions, &outer.actions) && within(&scope.resources, &outer.resources)
+    let credentials = match (scope.credentials.is_empty(), outer.credentials.is_empty()) {
+        (false, false) => within(&scope.credentials, &outer.credentials),
+        // Without a list a key uses all credentials, or none when it is narrowed to servers and toolsets.
+        (false, true) => outer.resources.is_empty(),
+        (true, false) => !scope.resources.is_empty(),
+        (true, true) => true,
+    };
+    within(&scope.actions, &outer.actions) && within(&scope.resources, &outer.resources) && credentials
 }
 
 /// When a key ends: as asked for, but one made with a key no later than that; the answer says when.
@@ -130,4 +137,30 @@ fn expiry(caller: &Caller, now: Timestamp, days: Option<u32>) -> Result<Option<T
     let by_key = matches!(caller.actor, Actor::ApiKey(_));
     let makers_end = caller.expires_at.filter(|end| by_key && wanted.is_none_or(|wanted| wanted > *end));
     Ok(makers_end.or(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrower_scope_never_uses_more_credentials() {
+        let name = |text: &str| toolyard_types::Name::new(text).unwrap();
+        let scope = |resources: &[&str], credentials: &[&str]| KeyScope {
+            resources: resources.iter().map(|text| name(text)).collect(),
+            credentials: credentials.iter().map(|text| name(text)).collect(),
+            ..KeyScope::default()
+        };
+        let all = scope(&[], &[]);
+        let (server, with_one) = (scope(&["a"], &[]), scope(&["a"], &["x"]));
+        let one = scope(&[], &["x"]);
+        for inner in [&all, &server, &with_one, &one] {
+            assert!(is_within(inner, &all), "{inner:?}");
+        }
+        assert!(is_within(&server, &server) && is_within(&server, &with_one) && is_within(&server, &one));
+        assert!(is_within(&with_one, &with_one) && is_within(&with_one, &one));
+        assert!(!is_within(&with_one, &server), "a server's key would get a credential");
+        assert!(!is_within(&all, &one) && !is_within(&one, &with_one) && !is_within(&one, &server));
+        assert!(!is_within(&scope(&["a"], &["y"]), &with_one));
+    }
 }

@@ -53,9 +53,12 @@ pub(crate) fn allow(control: &Control, caller: &Caller, action: Action, resource
     if decision.allowed {
         return Ok(());
     }
-    Err(ControlError::Forbidden {
-        detail: format!("`{}` is refused: {}", action.as_str(), decision.because.join("; ")),
-    })
+    // Which credential it is about is not in the path of the request.
+    let what = match resource {
+        Resource::Credential(_) => format!("`{}` of `{resource}`", action.as_str()),
+        _ => format!("`{}`", action.as_str()),
+    };
+    Err(ControlError::Forbidden { detail: format!("{what} is refused: {}", decision.because.join("; ")) })
 }
 
 /// Writes the audit line of something done, in the transaction that does it: `action` such as

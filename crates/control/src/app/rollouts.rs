@@ -9,7 +9,7 @@ use toolyard_types::spec::{RevisionSpec, Runtime, Strategy};
 use toolyard_types::state::{Reason, RolloutState};
 use toolyard_types::{Name, RevisionId, RolloutId};
 
-use super::audit;
+use super::{audit, credentials};
 use super::server_view::Views;
 use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
 use crate::reconcile::steps::{
@@ -215,6 +215,11 @@ pub(crate) async fn rollback(
     };
     let target = target.ok_or_else(missing)?;
     if target.id != current.id || server.target_revision != current.id {
+        let meant = tx.revision(server.target_revision).await?.ok_or_else(|| unknown(name))?;
+        let (wish, before) = (servers::wish_of(&target)?, servers::wish_of(&meant)?);
+        if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await {
+            return Err(credentials::refused(control, caller, tx, name, error).await);
+        }
         // Whoever asks for an earlier revision knows that it may list less.
         let manner = Manner { accept_lost_tools: true, ..Manner::default() };
         let granted = may_grant(control, caller, name, &target.spec, &current.spec.paths)?;

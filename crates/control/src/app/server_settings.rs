@@ -7,10 +7,10 @@ use toolyard_types::access::Action;
 use toolyard_types::api::settings::{BoundCredential, CurrentSettings};
 use toolyard_types::{CredentialId, Name};
 
-use super::expand::{Chosen, Given, Wish, kind_of};
+use super::expand::{Chosen, Given, kind_of};
 use super::server_view::etag;
-use super::servers::unknown;
-use crate::{Caller, Control, ControlError, Result};
+use super::servers::{unknown, wish_of};
+use crate::{Caller, Control, Result};
 
 /// The settings of the revision that is meant to run.
 ///
@@ -20,7 +20,7 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
     let tx = control.store().org_read(caller.organization).await?;
     let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
     let revision = tx.revision(server.target_revision).await?.ok_or_else(|| unknown(name))?;
-    let wish: Wish = serde_json::from_str(&revision.inputs).map_err(ControlError::internal("reading a revision"))?;
+    let wish = wish_of(&revision)?;
     let names: BTreeMap<CredentialId, Name> =
         match control.decider().allows(caller, Action::CredentialRead, &Resource::Organization) {
             true => tx.credential_ids().await?.into_iter().map(|(name, id)| (id, name)).collect(),

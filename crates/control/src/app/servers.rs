@@ -45,6 +45,9 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     }
     let bindings = bindings(&tx, &request.settings).await?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
+    if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, None).await {
+        return Err(credentials::refused(control, caller, tx, &name, error).await);
+    }
     let spec = expand(&wish)?;
     terms.check(&spec)?;
     let granted = may_grant(control, caller, &name, &spec, &[])?;
@@ -471,6 +474,11 @@ fn new_revision(
     }
 }
 
+/// What was asked for when a revision was made.
+pub(super) fn wish_of(revision: &RevisionRow) -> Result<Wish> {
+    serde_json::from_str(&revision.inputs).map_err(ControlError::internal("reading a revision"))
+}
+
 pub(super) fn server_changed(tx: &mut OrgTx, server: &ServerRow) {
     tx.event("server.changed", format!("server/{}", server.name), json!({ "id": server.id }));
 }
@@ -508,7 +516,8 @@ pub(crate) async fn update(
     let bindings = bindings(&tx, &request.settings).await?;
     let place_asked = places::asked(&tx, &request).await?;
     drop(tx);
-    let mut wish: Wish = serde_json::from_str(&base.inputs).map_err(ControlError::internal("reading a revision"))?;
+    let before = wish_of(&base)?;
+    let mut wish = before.clone();
     if let Some(version) = &request.version {
         wish = with_version(control, caller.organization, wish, version).await?;
     }
@@ -516,6 +525,11 @@ pub(crate) async fn update(
     terms.change(&request.settings)?;
     let place = places::new(&place_asked, &row, &base.spec)?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
+    let tx = control.store().org_read(caller.organization).await?;
+    if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await {
+        return Err(credentials::refused(control, caller, tx, name, error).await);
+    }
+    drop(tx);
     let spec = expand(&wish)?;
     terms.check(&spec)?;
     let granted = may_grant(control, caller, name, &spec, &base.spec.paths)?;
@@ -611,7 +625,10 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     let mut tx = control.store().org(caller.organization).await?;
     let origin = locked(&tx, name).await?;
     let base = tx.revision(origin.target_revision).await?.ok_or_else(|| unknown(name))?;
-    let wish: Wish = serde_json::from_str(&base.inputs).map_err(ControlError::internal("reading a revision"))?;
+    let wish = wish_of(&base)?;
+    if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, None).await {
+        return Err(credentials::refused(control, caller, tx, &request.name, error).await);
+    }
     let granted = may_grant(control, caller, &request.name, &base.spec, &[])?;
     take_name(&tx, &request.name).await?;
     let mut server = new_server(&tx, request.name, &base.spec, origin.toolbox, Terms::of(&origin));

@@ -149,6 +149,8 @@ async fn resource(parts: &mut http::request::Parts) -> Resource {
         Resource::Server
     } else if path.starts_with("/api/v1/toolsets/{name}") {
         Resource::Toolset
+    } else if path.starts_with("/api/v1/credentials/{name}") {
+        Resource::Credential
     } else {
         return Resource::Organization;
     };

@@ -99,7 +99,8 @@ fn cookie(control: &Control, token: &str, max_age_seconds: u64) -> Result<Header
 struct WhyQuery {
     /// The action, such as `server:deploy`.
     action: Action,
-    /// The resource: `organization`, `server/NAME`, `toolset/NAME`; `organization` when absent.
+    /// The resource: `organization`, `server/NAME`, `toolset/NAME`, `credential/NAME`, `api_key/own`, `api_key/other`,
+    /// `member/owner` or `member/other`; `organization` when absent.
     resource: Option<String>,
     /// About a member, by id or e-mail address.
     member: Option<String>,

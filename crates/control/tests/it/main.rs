@@ -6,6 +6,7 @@ mod activity;
 mod agent;
 mod catalog;
 mod catalog_sync;
+mod credential_use;
 mod ground;
 mod harness;
 mod identity;

@@ -13,7 +13,7 @@ both_engines! {
         let world = World::start(engine).await;
         let acme = world.organization("acme").await;
         let mut tx = world.store.org(acme).await.unwrap();
-        let scope = KeyScope { actions: vec![Action::ToolCall], resources: vec![name("a")] };
+        let scope = KeyScope { actions: vec![Action::ToolCall], resources: vec![name("a")], credentials: vec![name("c")] };
         let expires_at = Some(tx.now().plus(Duration::from_secs(10)));
         let mut make = async |hash: &str, expires_at| {
             let key = NewApiKey {

@@ -111,7 +111,8 @@ pub(crate) enum KeysCommand {
     List,
     /// Make an API key and show it, once.
     #[command(after_help = "Example:
-  toolyard keys create cursor --role developer --action tool:call --resource all")]
+  toolyard keys create cursor --action tool:call --resource all
+  toolyard keys create ci --resource github --credential github-token")]
     Create {
         /// The key's name.
         name: Name,
@@ -124,6 +125,9 @@ pub(crate) enum KeysCommand {
         /// Only this server or toolset; repeat for several.
         #[arg(long = "resource")]
         resources: Vec<Name>,
+        /// Bind only this credential to servers; repeat for several. With --resource and without this: none.
+        #[arg(long = "credential")]
+        credentials: Vec<Name>,
         /// Days until it ends; 0 for never.
         #[arg(long, default_value_t = 90)]
         days: u32,
@@ -158,8 +162,9 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
                 },
             );
         }
-        KeysCommand::Create { name, role, actions, resources, days } => {
-            let created = create_key(context, name, role, actions, resources, days).await?;
+        KeysCommand::Create { name, role, actions, resources, credentials, days } => {
+            let scope = KeyScope { actions, resources, credentials };
+            let created = create_key(context, name, role, scope, days).await?;
             let fields = [("name", created.api_key.name.to_string()), ("key", created.key.clone())];
             output::print_fields(context.format, &created, &fields);
         }
@@ -173,12 +178,10 @@ pub(crate) async fn create_key(
     context: &Context,
     name: Name,
     role: Role,
-    actions: Vec<Action>,
-    resources: Vec<Name>,
+    scope: KeyScope,
     days: u32,
 ) -> Result<CreatedApiKey, Failure> {
-    let narrowed = !actions.is_empty() || !resources.is_empty();
-    let scope = narrowed.then_some(KeyScope { actions, resources });
+    let scope = (!scope.is_empty()).then_some(scope);
     let body = CreateApiKey { name, role, scope, expires_in_days: Some(days) };
     Ok(context.client.post("/keys", &body).await?)
 }
@@ -346,25 +349,32 @@ pub(crate) async fn audit(context: &Context, args: AuditArgs) -> Result<(), Fail
 
 /// `toolyard why`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  toolyard why tool:call --resource everything --member someone@example.com")]
+#[command(after_help = "Examples:
+  toolyard why tool:call --resource everything --member someone@example.com
+  toolyard why credential:use --resource credential/github-token --key ci")]
 pub(crate) struct WhyArgs {
     /// What would be done, such as `tool:call`.
     action: Action,
-    /// The server or toolset it is about.
+    /// What it is about: the name of a server or toolset, or credential/NAME, api_key/own, member/owner and the like.
     #[arg(long)]
-    resource: Option<Name>,
+    resource: Option<String>,
     /// Ask about this member, by e-mail address; about oneself when absent.
     #[arg(long, conflicts_with = "key")]
     member: Option<String>,
-    /// Ask about this API key, by id.
+    /// Ask about this API key, by id or name.
     #[arg(long)]
     key: Option<String>,
 }
 
 /// `toolyard why`.
 pub(crate) async fn why(context: &Context, args: WhyArgs) -> Result<(), Failure> {
-    let query = json!({ "action": args.action, "resource": args.resource, "member": args.member, "key": args.key });
+    // Servers and toolsets share one name space, and one rule is for both.
+    let resource = args.resource.map(|text| match text.as_str() {
+        "organization" => text,
+        name if !name.contains('/') => format!("server/{name}"),
+        _ => text,
+    });
+    let query = json!({ "action": args.action, "resource": resource, "member": args.member, "key": args.key });
     let why: Why = context.client.get_with("/why", &query).await?;
     let decision = if why.allowed { "allowed" } else { "refused" };
     let fields = [

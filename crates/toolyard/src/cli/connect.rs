@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value, json};
 use toolyard_control::connect::McpClient;
 use toolyard_types::Name;
-use toolyard_types::access::{Action, Role};
+use toolyard_types::access::{Action, KeyScope, Role};
 
 use super::access::create_key;
 use super::context::{Context, Failure};
@@ -104,7 +104,8 @@ async fn client_key(context: &Context, client: McpClient, name: &Name) -> Result
     let mut key_name = format!("{}-{name}", client.id());
     key_name.truncate(Name::MAX_LEN);
     let key_name = Name::new(key_name.trim_end_matches('-')).map_err(|error| Failure::new(error.to_string()))?;
-    let created = create_key(context, key_name, Role::Developer, vec![Action::ToolCall], vec![name.clone()], 0).await?;
+    let scope = KeyScope { actions: vec![Action::ToolCall], resources: vec![name.clone()], ..KeyScope::default() };
+    let created = create_key(context, key_name, Role::Developer, scope, 0).await?;
     Ok(created.key)
 }
 

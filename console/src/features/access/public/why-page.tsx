@@ -1,6 +1,7 @@
 import { keepPreviousData, useInfiniteQuery, useQuery } from '@tanstack/react-query'
 import { CircleHelp } from 'lucide-react'
 import { useId } from 'react'
+import { listCredentials } from '@/api/generated/credentials'
 import { ACTION } from '@/api/generated/enums'
 import { why } from '@/api/generated/identity'
 import { listServers } from '@/api/generated/servers'
@@ -23,7 +24,7 @@ import { keysQuery, membersQuery } from './queries'
 /** What is asked, in the page's address. */
 export interface WhyQuestion {
   action?: string | undefined
-  /** `organization`, `server/NAME` or `toolset/NAME`. */
+  /** `organization`, `server/NAME`, `toolset/NAME` or `credential/NAME`. */
   resource?: string | undefined
   member?: string | undefined
   key?: string | undefined
@@ -51,6 +52,10 @@ export function WhyPage({
   const toolsets = useQuery({
     ...q(listToolsets, { query: { limit: 500 } }),
     enabled: may(session, 'toolset:read'),
+  })
+  const credentials = useQuery({
+    ...q(listCredentials, { query: { limit: 500 } }),
+    enabled: may(session, 'credential:read'),
   })
   const action = ACTION.find((one) => one === question.action)
   const who =
@@ -111,7 +116,7 @@ export function WhyPage({
               {
                 value: ORGANIZATION,
                 label: t('The organization'),
-                hint: t('where no server or toolset is meant'),
+                hint: t('where no server, toolset or credential is meant'),
               },
               ...(servers.data?.items ?? []).map(({ name }) => ({
                 value: `server/${name}`,
@@ -122,6 +127,11 @@ export function WhyPage({
                 value: `toolset/${name}`,
                 label: name,
                 hint: t('toolset'),
+              })),
+              ...(credentials.data?.items ?? []).map(({ name }) => ({
+                value: `credential/${name}`,
+                label: name,
+                hint: t('credential'),
               })),
             ]}
           />
