@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use toolyard_policy::Decider;
 use toolyard_store::Store;
-use toolyard_types::{Clock, Secret};
+use toolyard_types::{Clock, Network, Secret};
 pub use vault::{Vault, VaultError, VaultKeys};
 
 /// The longest one run of a background task may take.
@@ -61,6 +61,8 @@ pub struct Bootstrap {
     pub admin_password: Option<Secret>,
     /// An API key with the owner's role; none when absent.
     pub api_key: Option<Secret>,
+    /// Whether that key is a setting, which comes again at each start: it has no other secret than that one.
+    pub api_key_is_set: bool,
 }
 
 /// What a control plane is started with.
@@ -86,6 +88,8 @@ pub struct ControlOptions {
     pub deployment_target: String,
     /// The URL people reach this Toolyard at, when it is known.
     pub public_url: Option<String>,
+    /// Proxies in front of this one: what they say of where a request comes from is believed.
+    pub trusted_proxies: Vec<Network>,
     /// Whether session cookies are sent over TLS only.
     pub cookie_secure: bool,
     /// How long a session lives after its last use.

@@ -56,6 +56,7 @@ pub struct OrganizationMetrics {
 /// Says what each metric of the control plane means, for `/metrics`.
 pub(crate) fn describe_metrics() {
     crate::app::reports::describe_metrics();
+    metrics::describe_counter!("toolyard_sign_ins_total", "Attempts to sign in, by how they ended.");
     metrics::describe_gauge!("toolyard_ready", "1 while a part of this replica is ready, else 0.");
     metrics::describe_counter!("toolyard_keys_refused_total", "API keys that were refused, by where they were shown.");
     metrics::describe_counter!(

@@ -80,7 +80,11 @@ fn only_admins_and_owners_touch_keys_of_others_and_only_owners_touch_owners() {
 #[test]
 fn a_narrowed_key_does_only_what_both_its_role_and_its_scope_allow() {
     let decider = Decider::new().unwrap();
-    let scope = KeyScope { actions: vec![Action::ToolCall, Action::AuditRead], resources: vec![name("a")], ..KeyScope::default() };
+    let scope = KeyScope {
+        actions: vec![Action::ToolCall, Action::AuditRead],
+        resources: vec![name("a")],
+        ..KeyScope::default()
+    };
     let key = principal(Role::Developer, Some(scope));
     let server = |text| Resource::Server(name(text));
     assert!(decider.allows(&key, Action::ToolCall, &server("a")));
@@ -146,8 +150,7 @@ fn the_table_and_cedar_agree_also_about_named_resources() {
     let decider = Decider::new().unwrap();
     for &role in Role::ALL {
         for &action in Action::ALL {
-            for resource in
-                [Resource::Server(name("a")), Resource::Toolset(name("a")), Resource::Credential(name("a"))]
+            for resource in [Resource::Server(name("a")), Resource::Toolset(name("a")), Resource::Credential(name("a"))]
             {
                 let asked = decider.0.ask(role, None, action, resource.kind(), resource.name()).unwrap();
                 assert_eq!(asked, decider.decide(&principal(role, None), action, &resource));

@@ -57,6 +57,8 @@ pub struct SignedIn {
     pub expires_at: Timestamp,
     /// When its use was last written.
     pub last_seen_at: Timestamp,
+    /// When the password was given last.
+    pub authenticated_at: Timestamp,
     /// Whether the person's password is still the one that Toolyard made up.
     pub password_generated: bool,
 }
@@ -105,6 +107,28 @@ pub struct NewApiKey {
     /// Who made it.
     pub created_by: String,
     /// When it ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A key that is good now.
+#[derive(Clone, Debug)]
+pub struct FoundKey {
+    /// What it may do.
+    pub grant: KeyGrant,
+    /// Whether it has another secret by now, and this one works only for a while.
+    pub superseded: bool,
+}
+
+/// Another secret for an API key.
+#[derive(Clone, Debug)]
+pub struct KeyRotation {
+    /// The first characters of the new secret.
+    pub prefix: String,
+    /// SHA-256 of it, in hex.
+    pub hash: String,
+    /// Until when the secret before works too; it ends at once when absent.
+    pub previous_ends_at: Option<Timestamp>,
+    /// When the key ends.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -162,6 +186,7 @@ struct SessionRow {
     role: String,
     expires_at: i64,
     last_seen_at: i64,
+    authenticated_at: i64,
     password_generated: bool,
 }
 
@@ -199,6 +224,8 @@ struct KeyRow {
     expires_at: Option<i64>,
     last_used_at: Option<i64>,
     revoked_at: Option<i64>,
+    rotated_at: Option<i64>,
+    previous_ends_at: Option<i64>,
 }
 
 impl TryFrom<KeyRow> for ApiKey {
@@ -210,11 +237,14 @@ impl TryFrom<KeyRow> for ApiKey {
             prefix: row.prefix,
             role: role("api_keys.role", &row.role)?,
             scope: row.scope.as_deref().map(|text| json("api_keys.scope", text)).transpose()?,
+            parent: parent_of(&row.created_by),
             created_by: row.created_by,
             created_at: Timestamp::from_ms(row.created_at),
             expires_at: row.expires_at.map(Timestamp::from_ms),
             last_used_at: row.last_used_at.map(Timestamp::from_ms),
             revoked_at: row.revoked_at.map(Timestamp::from_ms),
+            rotated_at: row.rotated_at.map(Timestamp::from_ms),
+            previous_ends_at: row.previous_ends_at.map(Timestamp::from_ms),
         })
     }
 }
@@ -252,6 +282,13 @@ const GRANTS: &str = "SELECT k.hash, k.id, k.name, k.organization_id, o.name AS 
                       k.expires_at, CAST(NULL AS TEXT) AS member FROM api_keys k JOIN organizations o ON o.id = k.organization_id \
                       WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $1)";
 
+/// Secrets that keys had before they got another one, for as long as they work too.
+const PREVIOUS_GRANTS: &str = "SELECT k.previous_hash AS hash, k.id, k.name, k.organization_id, \
+                               o.name AS organization_name, k.role, k.scope, k.previous_ends_at AS expires_at, \
+                               CAST(NULL AS TEXT) AS member FROM api_keys k \
+                               JOIN organizations o ON o.id = k.organization_id \
+                               WHERE k.revoked_at IS NULL AND k.previous_ends_at > $1";
+
 /// Keys of sessions: with the role that the member has now, for as long as session and membership last.
 const SESSION_GRANTS: &str = "SELECT k.hash, k.id, u.email AS name, k.organization_id, o.name AS organization_name, \
                               m.role, CAST(NULL AS TEXT) AS scope, k.expires_at, s.user_id AS member \
@@ -260,8 +297,14 @@ const SESSION_GRANTS: &str = "SELECT k.hash, k.id, u.email AS name, k.organizati
                               JOIN memberships m ON m.organization_id = k.organization_id AND m.user_id = s.user_id \
                               WHERE k.expires_at > $1 AND s.expires_at > $1";
 
-const KEYS: &str = "SELECT id, name, prefix, role, scope, created_by, created_at, expires_at, last_used_at, revoked_at \
-                    FROM api_keys WHERE organization_id = $1";
+const KEYS: &str = "SELECT id, name, prefix, role, scope, created_by, created_at, expires_at, last_used_at, revoked_at, \
+                    rotated_at, previous_ends_at FROM api_keys WHERE organization_id = $1";
+
+/// The ids of the keys that somebody (`$2`) made, and of those made with these.
+const MADE_BY: &str = "WITH RECURSIVE made (id) AS (\
+                       SELECT id FROM api_keys WHERE organization_id = $1 AND created_by = $2 \
+                       UNION SELECT k.id FROM api_keys k JOIN made ON k.created_by = 'api_key:' || made.id \
+                       WHERE k.organization_id = $1) SELECT id FROM made";
 
 impl SystemTx {
     /// Every organization, oldest first.
@@ -344,7 +387,8 @@ impl SystemTx {
     /// When the database fails or the row cannot be read.
     pub async fn session_by_token_hash(&self, token_hash: &str) -> Result<Option<SignedIn>> {
         let sql = "SELECT s.id, s.user_id, u.email, s.organization_id, o.name AS organization_name, m.role, \
-                   s.expires_at, s.last_seen_at, u.password_generated FROM sessions s \
+                   s.expires_at, s.last_seen_at, COALESCE(s.authenticated_at, s.created_at) AS authenticated_at, \
+                   u.password_generated FROM sessions s \
                    JOIN users u ON u.id = s.user_id \
                    JOIN organizations o ON o.id = s.organization_id \
                    JOIN memberships m ON m.organization_id = s.organization_id AND m.user_id = s.user_id \
@@ -367,10 +411,18 @@ impl SystemTx {
     ///
     /// # Errors
     /// When the database fails or the row cannot be read.
-    pub async fn key_grant_by_hash(&self, hash: &str) -> Result<Option<KeyGrant>> {
+    pub async fn key_grant_by_hash(&self, hash: &str) -> Result<Option<FoundKey>> {
+        let values = || [self.now().as_ms().into(), hash.into()];
         let sql = format!("{GRANTS} AND k.hash = $2");
-        let row = self.row::<GrantRow>(&sql, [self.now().as_ms().into(), hash.into()]).await?;
-        Ok(row.map(GrantRow::into_grant).transpose()?.map(|(_, grant)| grant))
+        let (row, superseded) = match self.row::<GrantRow>(&sql, values()).await? {
+            Some(row) => (Some(row), false),
+            None => {
+                let sql = format!("{PREVIOUS_GRANTS} AND k.previous_hash = $2");
+                (self.row::<GrantRow>(&sql, values()).await?, true)
+            }
+        };
+        let found = row.map(GrantRow::into_grant).transpose()?;
+        Ok(found.map(|(_, grant)| FoundKey { grant, superseded }))
     }
 
     /// Every key that is good now, those of sessions too, with its SHA-256, for the gateway's snapshot.
@@ -380,6 +432,7 @@ impl SystemTx {
     pub async fn key_grants(&self) -> Result<Vec<(String, KeyGrant)>> {
         let now = || [self.now().as_ms().into()];
         let mut rows = self.rows::<GrantRow>(GRANTS, now()).await?;
+        rows.extend(self.rows::<GrantRow>(PREVIOUS_GRANTS, now()).await?);
         rows.extend(self.rows::<GrantRow>(SESSION_GRANTS, now()).await?);
         rows.into_iter().map(GrantRow::into_grant).collect()
     }
@@ -410,6 +463,7 @@ impl SessionRow {
             },
             expires_at: Timestamp::from_ms(self.expires_at),
             last_seen_at: Timestamp::from_ms(self.last_seen_at),
+            authenticated_at: Timestamp::from_ms(self.authenticated_at),
             password_generated: self.password_generated,
         })
     }
@@ -584,6 +638,48 @@ impl OrgTx {
         Ok(())
     }
 
+    /// Notes that the password was given again in a session.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_session_authenticated(&self, session: SessionId) -> Result<()> {
+        let sql = "UPDATE sessions SET authenticated_at = $3 WHERE organization_id = $1 AND id = $2";
+        let now = self.now().as_ms();
+        let values = [self.organization().to_string().into(), session.to_string().into(), now.into()];
+        self.execute(sql, values).await?;
+        Ok(())
+    }
+
+    /// The role of a session's member now, held until this transaction ends: neither the session nor the membership
+    /// changes meanwhile. `None` when one of them has ended.
+    ///
+    /// # Errors
+    /// When the database fails or the row cannot be read.
+    pub async fn hold_session(&self, session: SessionId) -> Result<Option<Role>> {
+        let lock = self.for_update();
+        let sql = format!(
+            "SELECT m.role AS text FROM sessions s JOIN memberships m ON m.organization_id = s.organization_id \
+             AND m.user_id = s.user_id WHERE s.organization_id = $1 AND s.id = $2{lock}"
+        );
+        let values = [self.organization().to_string().into(), session.to_string().into()];
+        let row = self.row::<TextRow>(&sql, values).await?;
+        row.map(|row| role("memberships.role", &row.text)).transpose()
+    }
+
+    /// Whether a key is good now, held until this transaction ends: it is not revoked meanwhile.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn hold_api_key(&self, id: ApiKeyId) -> Result<bool> {
+        let lock = self.for_update();
+        let sql = format!(
+            "SELECT id AS text FROM api_keys WHERE organization_id = $1 AND id = $2 AND revoked_at IS NULL \
+             AND (expires_at IS NULL OR expires_at > $3){lock}"
+        );
+        let values = [self.organization().to_string().into(), id.to_string().into(), self.now().as_ms().into()];
+        Ok(self.row::<TextRow>(&sql, values).await?.is_some())
+    }
+
     /// Ends a session.
     ///
     /// # Errors
@@ -626,20 +722,42 @@ impl OrgTx {
         Ok(())
     }
 
-    /// The API keys after `after` (an id), newest last, at most `limit`; only those `made_by` somebody, when given.
+    /// The API keys after `after` (an id), newest last, at most `limit`; only those `made_by` somebody, and those made with
+    /// these, when given; only those that are good now when `active`.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn api_keys(&self, after: Option<ApiKeyId>, made_by: Option<&str>, limit: u32) -> Result<Vec<ApiKey>> {
-        let sql = format!("{KEYS} AND id > $2 AND created_by = COALESCE($4, created_by) ORDER BY id LIMIT $3");
-        let after = after.map(|id| id.to_string()).unwrap_or_default();
+    pub async fn api_keys(
+        &self,
+        after: Option<ApiKeyId>,
+        made_by: Option<&str>,
+        active: bool,
+        limit: u32,
+    ) -> Result<Vec<ApiKey>> {
+        let sql = format!(
+            "{KEYS} AND ($2 = '' OR id IN ({MADE_BY})) AND id > $3 \
+             AND ($5 = 0 OR (revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $5))) ORDER BY id LIMIT $4"
+        );
+        let good_at = if active { self.now().as_ms() } else { 0 };
         let values = [
             self.organization().to_string().into(),
-            after.into(),
+            made_by.unwrap_or_default().into(),
+            after.map(|id| id.to_string()).unwrap_or_default().into(),
             i64::from(limit).into(),
-            made_by.map(str::to_owned).into(),
+            good_at.into(),
         ];
         self.rows::<KeyRow>(&sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// Whether somebody made a key, or a key that it was made with.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn has_made_api_key(&self, maker: &str, id: ApiKeyId) -> Result<bool> {
+        let sql =
+            format!("SELECT id AS text FROM api_keys WHERE organization_id = $1 AND id = $3 AND id IN ({MADE_BY})");
+        let values = [self.organization().to_string().into(), maker.into(), id.to_string().into()];
+        Ok(self.row::<TextRow>(&sql, values).await?.is_some())
     }
 
     /// Whether there is a key that is good now and that the first start did not make.
@@ -729,12 +847,40 @@ impl OrgTx {
             prefix: key.prefix.clone(),
             role: key.role,
             scope: key.scope.clone(),
+            parent: parent_of(&key.created_by),
             created_by: key.created_by.clone(),
             created_at: now,
             expires_at: key.expires_at,
             last_used_at: None,
             revoked_at: None,
+            rotated_at: None,
+            previous_ends_at: None,
         })
+    }
+
+    /// Gives an API key that is not revoked another secret; `false` when there is none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn rotate_api_key(&mut self, id: ApiKeyId, rotation: &KeyRotation) -> Result<bool> {
+        let sql = "UPDATE api_keys SET previous_hash = hash, previous_ends_at = $5, hash = $3, prefix = $4, \
+                   expires_at = $6, rotated_at = $7 WHERE organization_id = $1 AND id = $2 AND revoked_at IS NULL";
+        let now = self.now();
+        let values = [
+            self.organization().to_string().into(),
+            id.to_string().into(),
+            rotation.hash.as_str().into(),
+            rotation.prefix.as_str().into(),
+            // What ends at once ends now: nothing is good at the moment it ends.
+            rotation.previous_ends_at.unwrap_or(now).as_ms().into(),
+            rotation.expires_at.map(Timestamp::as_ms).into(),
+            now.as_ms().into(),
+        ];
+        let rotated = self.execute(sql, values).await? > 0;
+        if rotated {
+            self.event("api_key.changed", format!("api_key/{id}"), serde_json::json!({}));
+        }
+        Ok(rotated)
     }
 
     /// Revokes an API key from now on; `false` when there is none or it was revoked before.
@@ -753,28 +899,35 @@ impl OrgTx {
 }
 
 impl OrgTx {
-    /// Revokes the keys that somebody made, and those made with these keys, that have more power than `keep`;
-    /// all of them without it.
+    /// Revokes the keys that somebody made that have more power than `keep`, all of them without it, and every key made
+    /// with a key that is revoked. Tells which.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
-    pub async fn revoke_api_keys_made_by(&mut self, maker: &str, keep: Option<Role>) -> Result<usize> {
+    pub async fn revoke_api_keys_made_by(&mut self, maker: &str, keep: Option<Role>) -> Result<Vec<ApiKey>> {
         let sql = format!("{KEYS} AND created_by = $2");
-        let mut revoked = 0;
-        let mut makers = vec![maker.to_owned()];
-        while let Some(maker) = makers.pop() {
+        let mut revoked = Vec::new();
+        let mut makers = vec![(maker.to_owned(), keep)];
+        while let Some((maker, keep)) = makers.pop() {
+            // A maker is revoked before its keys are read, so that it makes none meanwhile.
             let rows = self.rows::<KeyRow>(&sql, [self.organization().to_string().into(), maker.into()]).await?;
             for key in rows.into_iter().map(ApiKey::try_from).collect::<Result<Vec<_>>>()? {
-                // A key that was revoked earlier may have made others.
-                makers.push(Actor::ApiKey(key.id).to_string());
                 // Roles are ordered from most to least power.
-                if keep.is_none_or(|keep| key.role < keep) && self.revoke_api_key(key.id).await? {
-                    revoked += 1;
+                let ends = keep.is_none_or(|keep| key.role < keep);
+                // A key that was revoked earlier may have made others.
+                makers.push((Actor::ApiKey(key.id).to_string(), keep.filter(|_| !ends)));
+                if ends && self.revoke_api_key(key.id).await? {
+                    revoked.push(key);
                 }
             }
         }
         Ok(revoked)
     }
+}
+
+/// The key that made another one.
+fn parent_of(created_by: &str) -> Option<ApiKeyId> {
+    created_by.strip_prefix("api_key:")?.parse().ok()
 }
 
 fn role(what: &str, text: &str) -> Result<Role> {

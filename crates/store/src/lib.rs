@@ -49,7 +49,7 @@ pub use catalog::{
 };
 pub use credentials::SealedCredential;
 pub use idempotency::Remembered;
-pub use identity::{Membership, NewApiKey, NewSession, NewSessionKey, SignedIn, User};
+pub use identity::{FoundKey, KeyRotation, Membership, NewApiKey, NewSession, NewSessionKey, SignedIn, User};
 pub use instances::{InstanceRow, InstanceTally, InstanceWish};
 pub use jobs::{JobRow, JobState};
 pub use outbox::{NewEvent, OutboxEvent};

@@ -38,6 +38,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0015_write_checks", include_str!("migrations/m0015_write_checks.sql")),
     ("m0016_installation", include_str!("migrations/m0016_installation.sql")),
     ("m0017_attempts", include_str!("migrations/m0017_attempts.sql")),
+    ("m0018_access", include_str!("migrations/m0018_access.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

@@ -51,6 +51,7 @@ codes! {
     CertificateRequired "certificate_required" 401 "an agent's certificate is needed" "Start `toolyard dtma` with a join token.";
     CertificateRevoked "certificate_revoked" 401 "the agent's certificate was revoked or replaced" "Make a token with `toolyard toolboxes rejoin` and start `toolyard dtma` with it.";
     Forbidden "forbidden" 403 "your role does not allow this" "Ask an administrator; `toolyard why` names the rule.";
+    ReauthenticationRequired "reauthentication_required" 403 "the password is needed again" "Send it to `POST /api/v1/session/authentication`, then repeat the request.";
     CsrfRejected "csrf_rejected" 403 "the request came from another site" "Send requests with a session cookie from the console's own origin.";
     FeatureDisabled "feature_disabled" 404 "this feature is switched off" "An administrator can switch the feature flag on.";
     NotFound "not_found" 404 "no such thing" "Check the name; list what exists.";

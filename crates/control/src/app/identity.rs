@@ -1,14 +1,18 @@
 //! Signing in and out, and what the caller may do.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use toolyard_store::{Membership, NewSession, NewSessionKey, StoreError, User};
 use toolyard_types::access::{Action, Actor, Principal};
-use toolyard_types::api::identity::{ChangePassword, Session, SessionMcpKey, SignIn, Why};
+use toolyard_types::api::identity::{ChangePassword, Reauthenticate, Session, SessionMcpKey, SignIn, Why};
 use toolyard_types::{ApiKeyId, Code, Name, Secret, SessionId, Timestamp, UserId};
 
 use super::allow;
-use crate::auth::{password, token};
+use crate::auth::device::{self, Device};
+use crate::auth::limit::{Attempt, Who};
+use crate::auth::password::{self, Line};
+use crate::auth::token;
 use crate::{Caller, Control, ControlError, Result};
 use toolyard_policy::Resource;
 
@@ -23,29 +27,64 @@ const MCP_KEY_WAIT: Duration = Duration::from_secs(1);
 pub(crate) struct NewlySignedIn {
     /// For the cookie.
     pub(crate) token: Secret,
+    /// For the cookie by which the browser is known from now on.
+    pub(crate) device: String,
     /// About it.
     pub(crate) session: Session,
 }
 
+/// Who signs in, as far as the request shows it.
+pub(crate) struct Visitor {
+    /// The address, where the connection has one.
+    pub(crate) address: Option<IpAddr>,
+    /// The browser, when it signed in before.
+    pub(crate) device: Option<Device>,
+    /// The request, for the log and the audit.
+    pub(crate) request_id: Option<String>,
+}
+
 /// Checks e-mail address and password, and makes a session. A wrong address costs the same time as a wrong
 /// password, and both are answered alike.
-pub(crate) async fn sign_in(control: &Control, sign_in: &SignIn, request_id: Option<String>) -> Result<NewlySignedIn> {
-    control.auth().sign_ins.attempt(&sign_in.email)?;
+///
+/// # Errors
+/// `invalid_credentials`; `rate_limited` and `no_capacity` when there are too many attempts.
+pub(crate) async fn sign_in(control: &Control, sign_in: &SignIn, visitor: Visitor) -> Result<NewlySignedIn> {
+    let outcome = try_sign_in(control, sign_in, visitor).await;
+    let counted = match &outcome {
+        Ok(_) => "done",
+        Err(ControlError::RateLimited { .. }) => "rate_limited",
+        Err(error) if error.code() == Code::InvalidCredentials => "wrong",
+        Err(error) if error.code() == Code::NoCapacity => "no_capacity",
+        Err(_) => "failed",
+    };
+    metrics::counter!("toolyard_sign_ins_total", "outcome" => counted).increment(1);
+    outcome
+}
+
+async fn try_sign_in(control: &Control, sign_in: &SignIn, visitor: Visitor) -> Result<NewlySignedIn> {
     if password::is_too_long(&sign_in.password) {
         return Err(wrong());
     }
-    let known = find(control, &sign_in.email).await?;
+    let Judged { attempt, line, known } = judge(control, &sign_in.email, &visitor).await?;
     let hash = known.as_ref().map(|(user, _)| user.password_hash.clone());
-    let right = control.auth().passwords.verify(&sign_in.password, hash).await?;
+    let right = match control.auth().passwords.verify(line, &sign_in.password, hash).await {
+        Ok(right) => right,
+        Err(error) => {
+            attempt.undecided();
+            return Err(error);
+        }
+    };
     let Some((user, membership)) = known else { return Err(wrong()) };
-    let caller = caller_of(&user, &membership, request_id);
+    let caller = caller_of(&user, &membership, visitor.request_id);
     if !right {
-        super::audit_refusal(control, &caller, "session.create", "session", "wrong password").await;
+        let address = visitor.address.map(|address| format!(" from {address}")).unwrap_or_default();
+        super::audit_refusal(control, &caller, "session.create", "session", &format!("wrong password{address}")).await;
         return Err(wrong());
     }
-    control.auth().sign_ins.succeeded(&sign_in.email);
+    attempt.succeeded();
     let token = token::random();
-    let expires_at = control.clock().now().plus(control.options().session_ttl);
+    let signed_in_at = control.clock().now();
+    let expires_at = signed_in_at.plus(control.options().session_ttl);
     let new = NewSession {
         id: SessionId::generate(),
         user: user.id,
@@ -58,11 +97,69 @@ pub(crate) async fn sign_in(control: &Control, sign_in: &SignIn, request_id: Opt
     tx.commit().await?;
     Ok(NewlySignedIn {
         token,
+        device: device::issue(control, user.id, &user.password_hash),
         session: Session {
             first_run: user.password_generated,
+            authenticated_at: Some(signed_in_at),
             ..describe(control, &caller.principal, Some(expires_at))
         },
     })
+}
+
+/// An attempt that may be made.
+struct Judged {
+    attempt: Attempt,
+    line: Line,
+    known: Option<(User, Membership)>,
+}
+
+/// Finds out whether a password may be tried now: a browser that signed in to this account before is counted by itself,
+/// whatever strangers do.
+async fn judge(control: &Control, email: &str, visitor: &Visitor) -> Result<Judged> {
+    let limit = &control.auth().sign_ins;
+    if let Some(device) = &visitor.device
+        && let Ok(attempt) = limit.begin(&Who::Device(device.nonce.clone()))
+    {
+        let known = find(control, email).await?;
+        if known.as_ref().is_some_and(|(user, _)| device.is_of(user)) {
+            return Ok(Judged { attempt, line: Line::Known, known });
+        }
+        attempt.undecided();
+    }
+    let attempt = limit.begin(&Who::Stranger { email: email.to_owned(), address: visitor.address })?;
+    match find(control, email).await {
+        Ok(known) => Ok(Judged { attempt, line: Line::Stranger(visitor.address), known }),
+        Err(error) => {
+            attempt.undecided();
+            Err(error)
+        }
+    }
+}
+
+/// Checks the password of whoever is signed in.
+///
+/// # Errors
+/// `validation_failed` for `field` when it is wrong; `rate_limited` and `no_capacity` when there are too many attempts.
+async fn check_own_password(control: &Control, caller: &Caller, field: &str, password: &Secret) -> Result<()> {
+    let wrong = || ControlError::field(field, "is wrong");
+    let Some(session) = caller.session.filter(|_| !password::is_too_long(password)) else { return Err(wrong()) };
+    let attempt = control.auth().sign_ins.begin(&Who::Session(session))?;
+    let right = async {
+        let hash = find(control, &caller.display).await?.map(|(user, _)| user.password_hash);
+        control.auth().passwords.verify(Line::Known, password, hash).await
+    };
+    match right.await {
+        Ok(true) => attempt.succeeded(),
+        Ok(false) => {
+            super::audit_refusal(control, caller, "session.authenticate", "session", "wrong password").await;
+            return Err(wrong());
+        }
+        Err(error) => {
+            attempt.undecided();
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 async fn find(control: &Control, email: &str) -> Result<Option<(User, Membership)>> {
@@ -125,12 +222,13 @@ pub(crate) async fn mcp_key(control: &Control, caller: &Caller) -> Result<Sessio
     Ok(SessionMcpKey { key: key.expose().to_owned(), expires_at })
 }
 
-/// Gives the caller another password, and e-mail address if they ask for it, and ends their sessions, this one too. A session alone is not enough: it
-/// may have been left open, or stolen.
+/// Gives the caller another password, and e-mail address if they ask for it, and ends their sessions, this one too, and
+/// their API keys if they ask for that. A session alone is not enough: it may have been left open, or stolen. Answers
+/// with the cookie by which the browser is known from now on.
 ///
 /// # Errors
 /// `conflict` for an API key; `validation_failed` for a wrong current or a bad new password; `rate_limited`.
-pub(crate) async fn change_password(control: &Control, caller: &Caller, change: &ChangePassword) -> Result<()> {
+pub(crate) async fn change_password(control: &Control, caller: &Caller, change: &ChangePassword) -> Result<String> {
     let Actor::User(user) = caller.actor else {
         return Err(ControlError::Conflict("an API key has no password; sign in to change yours".to_owned()));
     };
@@ -138,17 +236,7 @@ pub(crate) async fn change_password(control: &Control, caller: &Caller, change: 
     if let Some(email) = &change.email {
         super::members::check_email(email)?;
     }
-    let wrong = || ControlError::field("current_password", "is wrong");
-    if password::is_too_long(&change.current_password) {
-        return Err(wrong());
-    }
-    control.auth().sign_ins.attempt(&caller.display)?;
-    let hash = find(control, &caller.display).await?.map(|(user, _)| user.password_hash);
-    if !control.auth().passwords.verify(&change.current_password, hash).await? {
-        super::audit_refusal(control, caller, "member.password", "session", "wrong password").await;
-        return Err(wrong());
-    }
-    control.auth().sign_ins.succeeded(&caller.display);
+    check_own_password(control, caller, "current_password", &change.current_password).await?;
     let hash = control.auth().passwords.hash(&change.new_password).await?;
     let mut tx = control.store().org(caller.organization).await?;
     tx.set_member_password(user, &hash).await?;
@@ -159,14 +247,37 @@ pub(crate) async fn change_password(control: &Control, caller: &Caller, change: 
             error => error.into(),
         })?;
     }
-    let detail = email.map_or_else(|| serde_json::json!({}), |email| serde_json::json!({ "email": email }));
+    let mut detail = email.map_or_else(|| serde_json::json!({}), |email| serde_json::json!({ "email": email }));
+    if change.revoke_keys {
+        detail["revoked_keys"] = super::keys::revoke_made_by(&mut tx, user).await?;
+    }
     super::audit(&mut tx, caller, "member.password", format!("member/{user}"), detail).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    // The browser that has just shown both passwords stays known, though the one it was known by is gone.
+    Ok(device::issue(control, user, &hash))
+}
+
+/// Takes the password again, so that the session may make new power for a while.
+///
+/// # Errors
+/// `conflict` for an API key; `validation_failed` for a wrong password; `rate_limited`.
+pub(crate) async fn reauthenticate(control: &Control, caller: &Caller, given: &Reauthenticate) -> Result<Session> {
+    let Some(session) = caller.session else {
+        return Err(ControlError::Conflict("an API key has no password; this is for a session".to_owned()));
+    };
+    check_own_password(control, caller, "password", &given.password).await?;
+    let mut tx = control.store().org(caller.organization).await?;
+    tx.set_session_authenticated(session).await?;
+    super::audit(&mut tx, caller, "session.authenticate", format!("session/{session}"), serde_json::json!({})).await?;
+    let authenticated_at = Some(tx.now());
+    tx.commit().await?;
+    Ok(Session { authenticated_at, ..self::session(control, caller) })
 }
 
 /// Who the caller is.
 pub(crate) fn session(control: &Control, caller: &Caller) -> Session {
-    Session { first_run: caller.first_run, ..describe(control, caller, caller.expires_at) }
+    let Caller { first_run, authenticated_at, .. } = *caller;
+    Session { first_run, authenticated_at, ..describe(control, caller, caller.expires_at) }
 }
 
 fn describe(control: &Control, principal: &Principal, expires_at: Option<Timestamp>) -> Session {
@@ -177,6 +288,7 @@ fn describe(control: &Control, principal: &Principal, expires_at: Option<Timesta
         role: principal.role,
         actions: control.decider().allowed_actions(principal),
         expires_at,
+        authenticated_at: None,
         first_run: false,
     }
 }
@@ -237,7 +349,7 @@ async fn key_principal(control: &Control, caller: &Caller, text: &str) -> Result
         Err(_) => tx.active_api_keys_named(&Name::new(text)?).await?.pop(),
     };
     let key = key.ok_or_else(|| ControlError::NotFound("the API key".to_owned()))?;
-    let own = super::keys::is_own(caller, &key);
+    let own = super::keys::is_own(&tx, caller, &key).await?;
     allow(control, caller, Action::KeyRead, &Resource::ApiKey { own })?;
     Ok(Principal {
         actor: Actor::ApiKey(key.id),

@@ -8,8 +8,8 @@ use toolyard_types::access::{Action, Role};
 use toolyard_types::api::Page;
 use toolyard_types::api::identity::{CreateMember, Member, UpdateMember};
 
-use super::{allow, audit};
-use crate::auth::password;
+use super::{allow, audit, keys};
+use crate::auth::{self, password};
 use crate::{Caller, Control, ControlError, Result};
 
 const LONGEST_EMAIL: usize = 254;
@@ -30,10 +30,12 @@ pub(crate) async fn get(control: &Control, caller: &Caller, id: UserId) -> Resul
 pub(crate) async fn create(control: &Control, caller: &Caller, create: &CreateMember) -> Result<Member> {
     let owner = create.role == Role::Owner;
     allow(control, caller, Action::MemberManage, &Resource::Member { owner })?;
+    auth::allow_new_power(control, caller)?;
     check_email(&create.email)?;
     password::check("password", &create.password)?;
     let hash = control.auth().passwords.hash(&create.password).await?;
     let mut tx = control.store().org(caller.organization).await?;
+    auth::hold(&tx, caller).await?;
     let member = tx.create_member(&create.email, &hash, create.role).await.map_err(|error| match error {
         StoreError::AlreadyExists => ControlError::AlreadyExists("a member with this e-mail address".to_owned()),
         error => error.into(),
@@ -46,6 +48,9 @@ pub(crate) async fn create(control: &Control, caller: &Caller, create: &CreateMe
 
 /// Gives a member another role or password. Keys of the member that would have more power are revoked.
 pub(crate) async fn update(control: &Control, caller: &Caller, id: UserId, update: &UpdateMember) -> Result<Member> {
+    if update.role.is_some() || update.password.is_some() {
+        auth::allow_new_power(control, caller)?;
+    }
     let hash = match &update.password {
         Some(password) => {
             password::check("password", password)?;
@@ -56,6 +61,7 @@ pub(crate) async fn update(control: &Control, caller: &Caller, id: UserId, updat
     let mut tx = control.store().org(caller.organization).await?;
     // Owners are counted first: the count locks their rows, so nobody changes them meanwhile.
     let owners = tx.owners().await?;
+    auth::hold(&tx, caller).await?;
     let member = tx.member(id).await?.ok_or_else(|| unknown(id))?;
     let owner = member.role == Role::Owner || update.role == Some(Role::Owner);
     allow(control, caller, Action::MemberManage, &Resource::Member { owner })?;
@@ -69,7 +75,10 @@ pub(crate) async fn update(control: &Control, caller: &Caller, id: UserId, updat
     if let Some(hash) = &hash {
         tx.set_member_password(id, hash).await?;
     }
-    let detail = json!({ "role": update.role, "password_changed": hash.is_some() });
+    let mut detail = json!({ "role": update.role, "password_changed": hash.is_some() });
+    if update.revoke_keys {
+        detail["revoked_keys"] = keys::revoke_made_by(&mut tx, id).await?;
+    }
     audit(&mut tx, caller, "member.update", format!("member/{id}"), detail).await?;
     let member = tx.member(id).await?.ok_or_else(|| unknown(id))?;
     tx.commit().await?;
@@ -90,8 +99,9 @@ pub(crate) async fn delete(control: &Control, caller: &Caller, id: UserId) -> Re
 }
 
 async fn remove(tx: &mut OrgTx, id: UserId) -> Result<()> {
-    tx.revoke_api_keys_made_by(&maker(id), None).await?;
+    // Without a session they make no key meanwhile.
     tx.delete_member(id).await?;
+    tx.revoke_api_keys_made_by(&maker(id), None).await?;
     Ok(())
 }
 

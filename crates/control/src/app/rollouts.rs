@@ -9,9 +9,9 @@ use toolyard_types::spec::{RevisionSpec, Runtime, Strategy};
 use toolyard_types::state::{Reason, RolloutState};
 use toolyard_types::{Name, RevisionId, RolloutId};
 
-use super::{audit, credentials};
 use super::server_view::Views;
 use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
+use super::{audit, credentials};
 use crate::reconcile::steps::{
     aim, back_to_previous, changed, dismiss, end_rollout, promote, settle, wish as ask_instances,
 };

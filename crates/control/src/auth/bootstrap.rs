@@ -12,7 +12,8 @@ use crate::{Bootstrap, Result};
 pub(crate) const DEFAULT_ORGANIZATION: &str = "default";
 const DEFAULT_EMAIL: &str = "admin@localhost";
 const BOOTSTRAP: &str = "bootstrap";
-const MADE_BY: &str = "system:bootstrap";
+/// Who made the key of the setting `bootstrap_api_key`.
+pub(crate) const MADE_BY: &str = "system:bootstrap";
 
 /// How the administrator signs in for the first time. The password was made up and is shown only now.
 #[derive(Clone, Debug)]

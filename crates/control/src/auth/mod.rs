@@ -5,7 +5,8 @@
 //! refused at once, on every replica. The gateway, which has no store, gets keys with its snapshot.
 
 pub(crate) mod bootstrap;
-mod limit;
+pub(crate) mod device;
+pub(crate) mod limit;
 pub(crate) mod password;
 pub(crate) mod token;
 
@@ -15,10 +16,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, header};
-use toolyard_store::Store;
+use toolyard_store::{OrgTx, Store};
 use toolyard_types::access::{Actor, Principal};
 use toolyard_types::snapshot::KeyGrant;
-use toolyard_types::{ApiKeyId, Clock, SessionId, Timestamp};
+use toolyard_types::{ApiKeyId, Clock, Code, SessionId, Timestamp};
 
 pub use bootstrap::FirstSignIn;
 
@@ -28,6 +29,8 @@ use crate::{Control, ControlError, Result};
 const UPKEEP_PERIOD: Duration = Duration::from_secs(30);
 /// A session's end is moved at most this often, so that reading pages does not write.
 const EXTEND_EVERY: Duration = Duration::from_secs(60);
+/// For how long after the password was given a session may make new power.
+const RECENTLY: Duration = Duration::from_secs(5 * 60);
 /// No key or token is longer; a longer header is not looked at.
 const LONGEST_TOKEN: usize = 256;
 
@@ -44,6 +47,10 @@ pub struct Caller {
     pub expires_at: Option<Timestamp>,
     /// Whether the password is still the one made up at the first start.
     pub(crate) first_run: bool,
+    /// When the password was given last, in a session.
+    pub(crate) authenticated_at: Option<Timestamp>,
+    /// Whether the key has another secret by now, and this one works only for a while.
+    superseded: bool,
     /// When the session's use was last written.
     last_seen_at: Option<Timestamp>,
 }
@@ -51,8 +58,55 @@ pub struct Caller {
 impl Caller {
     /// Somebody who is signing in, before there is a session.
     pub(crate) fn signing_in(principal: Principal, request_id: Option<String>) -> Self {
-        Self { principal, request_id, session: None, expires_at: None, first_run: false, last_seen_at: None }
+        Self::of(principal, request_id, None)
     }
+
+    fn of(principal: Principal, request_id: Option<String>, expires_at: Option<Timestamp>) -> Self {
+        Self {
+            principal,
+            request_id,
+            session: None,
+            expires_at,
+            first_run: false,
+            authenticated_at: None,
+            superseded: false,
+            last_seen_at: None,
+        }
+    }
+}
+
+/// Refuses what makes new power to a session in which the password was not given lately, which may have been left open
+/// or stolen, and to the secret that a key had before: it was replaced because somebody else may have it. An API key is
+/// otherwise what it is, whenever it was made.
+///
+/// # Errors
+/// `reauthentication_required`, or `forbidden`.
+pub(crate) fn allow_new_power(control: &Control, caller: &Caller) -> Result<()> {
+    if caller.superseded {
+        let detail = "this secret of the API key was replaced; use the new one to make keys and members".to_owned();
+        return Err(ControlError::Forbidden { detail });
+    }
+    let Some(at) = caller.authenticated_at else { return Ok(()) };
+    if control.clock().now().since(at) <= RECENTLY {
+        return Ok(());
+    }
+    let minutes = RECENTLY.as_secs() / 60;
+    let detail = format!("in a session this needs the password to have been given in the last {minutes} minutes");
+    Err(ControlError::problem(Code::ReauthenticationRequired, detail))
+}
+
+/// Looks again whether the caller may go on, and keeps it so until `tx` ends: what is being revoked meanwhile leaves
+/// nothing new behind.
+///
+/// # Errors
+/// `unauthenticated` when session or key have ended, or the member has another role now.
+pub(crate) async fn hold(tx: &OrgTx, caller: &Caller) -> Result<()> {
+    let good = match (&caller.actor, caller.session) {
+        (Actor::ApiKey(key), _) => tx.hold_api_key(*key).await?,
+        (_, Some(session)) => tx.hold_session(session).await? == Some(caller.role),
+        _ => true,
+    };
+    if good { Ok(()) } else { Err(refuse("it has ended meanwhile; sign in again")) }
 }
 
 impl Deref for Caller {
@@ -162,12 +216,12 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 async fn by_key(control: &Control, key: &str, request_id: Option<String>) -> Result<Caller> {
     let tx = control.store().system_read("find whom an API key belongs to").await?;
-    let grant = tx.key_grant_by_hash(&token::sha256_hex(key)).await?;
+    let found = tx.key_grant_by_hash(&token::sha256_hex(key)).await?;
     drop(tx);
-    let grant = grant.ok_or_else(|| refuse("the API key is unknown, revoked or expired"))?;
-    let expires_at = grant.expires_at;
-    let principal = key_principal(grant);
-    Ok(Caller { principal, request_id, session: None, expires_at, first_run: false, last_seen_at: None })
+    let found = found.ok_or_else(|| refuse("the API key is unknown, revoked or expired"))?;
+    let expires_at = found.grant.expires_at;
+    let caller = Caller::of(key_principal(found.grant), request_id, expires_at);
+    Ok(Caller { superseded: found.superseded, ..caller })
 }
 
 pub(crate) fn key_principal(grant: KeyGrant) -> Principal {
@@ -196,7 +250,9 @@ async fn by_session(control: &Control, token: &str, request_id: Option<String>) 
         scope: None,
     };
     let (session, first_run) = (Some(signed_in.session), signed_in.password_generated);
-    Ok(Caller { principal, request_id, session, expires_at, first_run, last_seen_at })
+    let authenticated_at = Some(signed_in.authenticated_at);
+    let caller = Caller::of(principal, request_id, expires_at);
+    Ok(Caller { session, first_run, authenticated_at, last_seen_at, ..caller })
 }
 
 /// Moves a session's end, because it is being used.

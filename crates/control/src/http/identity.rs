@@ -1,19 +1,20 @@
 //! Sessions and `why`.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use toolyard_policy::Resource;
 use toolyard_types::access::Action;
-use toolyard_types::api::identity::{ChangePassword, Session, SessionMcpKey, SignIn, Why};
+use toolyard_types::api::identity::{ChangePassword, Reauthenticate, Session, SessionMcpKey, SignIn, Why};
 use utoipa_axum::routes;
 
+use super::client::ClientAddress;
 use super::edge::RequestId;
 use super::extract::{Json, Query};
 use super::guard::{Access, Routes, same_origin};
-use crate::app::identity::{self, About};
-use crate::auth::cookie_name;
+use crate::app::identity::{self, About, Visitor};
+use crate::auth::{cookie_name, device};
 use crate::{Caller, Control, ControlError, Result};
 
 const TAG: &str = "identity";
@@ -24,6 +25,7 @@ pub(super) fn routes() -> Routes {
         .guarded(Access::SignedIn, routes!(get_session))
         .guarded(Access::SignedIn, routes!(delete_session))
         .guarded(Access::SignedIn, routes!(change_password))
+        .guarded(Access::SignedIn, routes!(reauthenticate))
         .guarded(Access::SignedIn, routes!(create_mcp_key))
         .guarded(Access::Action(Action::PolicyExplain), routes!(why))
 }
@@ -34,6 +36,7 @@ pub(super) fn routes() -> Routes {
 async fn create_session(
     State(control): State<Control>,
     axum::Extension(request_id): axum::Extension<RequestId>,
+    ClientAddress(address): ClientAddress,
     headers: HeaderMap,
     Json(body): Json<SignIn>,
 ) -> Result<Response> {
@@ -41,10 +44,15 @@ async fn create_session(
     if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
         same_origin(&headers, control.options().public_url.as_deref())?;
     }
-    let signed_in = identity::sign_in(&control, &body, Some(request_id.0.to_string())).await?;
+    let visitor =
+        Visitor { address, device: device::of(&control, &headers), request_id: Some(request_id.0.to_string()) };
+    let signed_in = identity::sign_in(&control, &body, visitor).await?;
     let age = control.options().session_ttl.as_secs();
-    let cookie = cookie(&control, signed_in.token.expose(), age)?;
-    Ok((StatusCode::CREATED, [(header::SET_COOKIE, cookie)], Json(signed_in.session)).into_response())
+    let cookies = [
+        (header::SET_COOKIE, session_cookie(&control, signed_in.token.expose(), age)?),
+        (header::SET_COOKIE, device_cookie(&control, &signed_in.device)?),
+    ];
+    Ok((StatusCode::CREATED, AppendHeaders(cookies), Json(signed_in.session)).into_response())
 }
 
 /// Tell who is asking, and what they may do.
@@ -57,7 +65,18 @@ async fn get_session(State(control): State<Control>, caller: Caller) -> Json<Ses
 #[utoipa::path(delete, path = "/api/v1/session", tag = TAG, responses((status = 204)))]
 async fn delete_session(State(control): State<Control>, caller: Caller) -> Result<Response> {
     identity::sign_out(&control, &caller).await?;
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie(&control, "", 0)?)]).into_response())
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, session_cookie(&control, "", 0)?)]).into_response())
+}
+
+/// Give the password again: making API keys and members in a session needs it to have been given at most five minutes ago.
+#[utoipa::path(post, path = "/api/v1/session/authentication", tag = TAG, request_body = Reauthenticate,
+    responses((status = 200, body = Session)))]
+async fn reauthenticate(
+    State(control): State<Control>,
+    caller: Caller,
+    Json(body): Json<Reauthenticate>,
+) -> Result<Json<Session>> {
+    identity::reauthenticate(&control, &caller, &body).await.map(Json)
 }
 
 /// Get a key for MCP calls from the browser, as the member who is signed in: for the console's playground.
@@ -70,7 +89,8 @@ async fn create_mcp_key(State(control): State<Control>, caller: Caller) -> Resul
     Ok((StatusCode::CREATED, Json(identity::mcp_key(&control, &caller).await?)))
 }
 
-/// Change one's own password, and with it one's e-mail address if wanted; every session ends, this one too.
+/// Change one's own password, and with it one's e-mail address if wanted; every session ends, this one too, and with
+/// `revoke_keys` the API keys that one made.
 #[utoipa::path(put, path = "/api/v1/session/password", tag = TAG, request_body = ChangePassword,
     responses((status = 204)))]
 async fn change_password(
@@ -78,16 +98,26 @@ async fn change_password(
     caller: Caller,
     Json(body): Json<ChangePassword>,
 ) -> Result<Response> {
-    identity::change_password(&control, &caller, &body).await?;
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie(&control, "", 0)?)]).into_response())
+    let device = identity::change_password(&control, &caller, &body).await?;
+    let cookies = [
+        (header::SET_COOKIE, session_cookie(&control, "", 0)?),
+        (header::SET_COOKIE, device_cookie(&control, &device)?),
+    ];
+    Ok((StatusCode::NO_CONTENT, AppendHeaders(cookies)).into_response())
 }
 
-fn cookie(control: &Control, token: &str, max_age_seconds: u64) -> Result<HeaderValue> {
-    let secure = control.options().cookie_secure;
-    let flags = if secure { "; Secure" } else { "" };
-    let name = cookie_name(secure);
-    let text = format!("{name}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age_seconds}{flags}");
-    let mut value = HeaderValue::from_str(&text).map_err(ControlError::internal("making a session cookie"))?;
+fn session_cookie(control: &Control, token: &str, max_age_seconds: u64) -> Result<HeaderValue> {
+    cookie(control, cookie_name(control.options().cookie_secure), token, max_age_seconds)
+}
+
+fn device_cookie(control: &Control, device: &str) -> Result<HeaderValue> {
+    cookie(control, device::cookie_name(control.options().cookie_secure), device, device::KNOWN.as_secs())
+}
+
+fn cookie(control: &Control, name: &str, value: &str, max_age_seconds: u64) -> Result<HeaderValue> {
+    let flags = if control.options().cookie_secure { "; Secure" } else { "" };
+    let text = format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={max_age_seconds}{flags}");
+    let mut value = HeaderValue::from_str(&text).map_err(ControlError::internal("making a cookie"))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -17,7 +17,8 @@ impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
         let mut response = render(&self.to_problem());
         if let Self::RateLimited { retry_after } | Self::Limited { retry_after, .. } = &self {
-            let seconds = HeaderValue::from(retry_after.as_secs().max(1));
+            let seconds = u64::try_from(retry_after.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+            let seconds = HeaderValue::from(seconds.max(1));
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         if self.code() == Code::Unauthenticated {

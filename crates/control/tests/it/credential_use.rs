@@ -14,7 +14,9 @@ async fn narrowed(test: &TestControl, name: &str, scope: Value) -> String {
 }
 
 async fn secret(test: &TestControl, name: &str) {
-    test.put(&format!("/api/v1/credentials/{name}"), json!({ "secret": format!("secret of {name}") })).await.expect(200);
+    test.put(&format!("/api/v1/credentials/{name}"), json!({ "secret": format!("secret of {name}") }))
+        .await
+        .expect(200);
 }
 
 fn server(name: &str, credentials: Value) -> Value {

@@ -32,6 +32,35 @@ async fn with_cookie(test: &TestControl, method: Method, path: &str, cookie: &st
     test.send(request.body(Body::empty()).unwrap()).await
 }
 
+/// The connection of a proxy that is trusted.
+fn peer() -> axum::extract::ConnectInfo<std::net::SocketAddr> {
+    axum::extract::ConnectInfo(([127, 0, 0, 1], 4711).into())
+}
+
+/// The administrator signs in from an address, behind a proxy, in a browser that may be known.
+async fn sign_in_from(test: &TestControl, address: &str, device: Option<&str>, password: &str) -> Answer {
+    let body = json!({ "email": ADMIN_EMAIL, "password": password }).to_string();
+    let request = Request::post("/api/v1/session").header("content-type", "application/json").extension(peer());
+    let forwarded = format!("198.51.100.1, {address}");
+    let request = request.header("x-forwarded-for", forwarded).header("cookie", device.unwrap_or_default());
+    test.send(request.body(Body::from(body)).unwrap()).await
+}
+
+/// The cookie by which a browser is known.
+fn device_of(answer: &Answer) -> String {
+    let mut cookies = answer.headers.get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let cookie = cookies.find(|cookie| cookie.starts_with("toolyard_device=")).unwrap();
+    cookie.split(';').next().unwrap().to_owned()
+}
+
+/// Asks in a session, as the console does.
+async fn in_session(test: &TestControl, cookie: &str, method: Method, path: &str, body: Value) -> Answer {
+    let request = Request::builder().method(method).uri(path).header("cookie", cookie);
+    let request = request.header("sec-fetch-site", "same-origin").header("content-type", "application/json");
+    let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+    test.send(request.body(body).unwrap()).await
+}
+
 async fn make_key(test: &TestControl, by: &str, body: Value) -> Answer {
     test.ask_as(by, Method::POST, "/api/v1/keys", Some(body)).await
 }
@@ -78,14 +107,14 @@ both_engines! {
         assert_eq!(wrong.body["detail"], unknown.body["detail"]);
     }
 
-    async fn the_sixth_wrong_password_in_a_minute_has_to_wait(engine) {
+    async fn after_five_wrong_passwords_each_further_one_has_to_wait(engine) {
         let test = TestControl::start(engine).await;
         for _ in 0..5 {
             sign_in(&test, ADMIN_EMAIL, "wrong wrong wrong").await.expect(401);
         }
         let limited = sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(429);
-        assert_eq!((limited.code(), &limited.headers["retry-after"]), ("rate_limited", &"60".parse().unwrap()));
-        test.clock.step_ms(60_000);
+        assert_eq!((limited.code(), &limited.headers["retry-after"]), ("rate_limited", &"2".parse().unwrap()));
+        test.clock.step_ms(2_000);
         sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201);
     }
 
@@ -329,8 +358,6 @@ both_engines! {
         let request = request.header("content-type", "application/json").body(Body::from(body)).unwrap();
         let first = test.send(request).await.expect(201);
         let second = key_of(&make_key(&test, &key_of(&first), json!({ "name": "second", "role": "admin" })).await);
-        test.delete(&format!("/api/v1/keys/{}", first.body["id"].as_str().unwrap())).await.expect(204);
-        assert_eq!(status_of(&test, &second, "/api/v1/session").await, 200);
         let path = format!("/api/v1/members/{}", member.body["id"].as_str().unwrap());
         test.patch(&path, json!({ "role": "viewer" })).await.expect(200);
         assert_eq!(status_of(&test, &second, "/api/v1/session").await, 401, "it has more power than its maker now");
@@ -339,9 +366,222 @@ both_engines! {
     async fn a_key_made_with_a_key_ends_no_later_than_it(engine) {
         let test = TestControl::start(engine).await;
         let short = make_key(&test, OWNER_KEY, json!({ "name": "a", "role": "admin", "expires_in_days": 1 })).await;
-        let asked = json!({ "name": "b", "role": "viewer", "expires_in_days": 0 });
+        let asked = json!({ "name": "b", "role": "viewer", "expires_in_days": 3650 });
         let made = make_key(&test, &key_of(&short), asked).await.expect(201);
         assert_eq!(made.body["expires_at"], json!("2026-11-23T12:00:00.000Z"));
+    }
+
+    async fn every_key_ends_some_day(engine) {
+        let test = TestControl::start(engine).await;
+        for days in [json!(0), json!(3651)] {
+            let refused = make_key(&test, OWNER_KEY, json!({ "name": "a", "role": "viewer", "expires_in_days": days }));
+            let refused = refused.await.expect(422);
+            assert_eq!(refused.body["errors"][0]["field"], json!("expires_in_days"));
+        }
+        let usual = make_key(&test, OWNER_KEY, json!({ "name": "a", "role": "viewer" })).await.expect(201);
+        assert_eq!(usual.body["expires_at"], json!("2027-02-20T12:00:00.000Z"));
+    }
+
+    async fn revoking_a_key_ends_the_keys_made_with_it_which_are_listed_before(engine) {
+        let test = TestControl::start(engine).await;
+        let make = async |by: &str, name: &str| {
+            make_key(&test, by, json!({ "name": name, "role": "developer" })).await.expect(201)
+        };
+        let first = make(OWNER_KEY, "first").await;
+        let second = make(&key_of(&first), "second").await;
+        let third = make(&key_of(&second), "third").await;
+        let other = make(OWNER_KEY, "other").await;
+        assert_eq!(third.body["parent"], second.body["id"]);
+        let children = async |key: &Answer| {
+            let path = format!("/api/v1/keys?made_by=api_key:{}&active=true", key.body["id"].as_str().unwrap());
+            let listed = test.get(&path).await.expect(200).body;
+            listed["items"].as_array().unwrap().iter().map(|key| key["name"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(children(&first).await, [json!("second"), json!("third")]);
+        // A developer sees what was made with a key of theirs, and only that.
+        let mine = test.ask_as(&key_of(&first), Method::GET, "/api/v1/keys?made_by=me", None).await.expect(200);
+        assert_eq!(mine.body["items"].as_array().unwrap().len(), 2);
+        let path = format!("/api/v1/keys/{}", third.body["id"].as_str().unwrap());
+        test.ask_as(&key_of(&first), Method::GET, &path, None).await.expect(200);
+        let path = format!("/api/v1/keys?made_by=api_key:{}", other.body["id"].as_str().unwrap());
+        test.ask_as(&key_of(&first), Method::GET, &path, None).await.expect(404);
+
+        test.delete(&format!("/api/v1/keys/{}", first.body["id"].as_str().unwrap())).await.expect(204);
+        for key in [&first, &second, &third] {
+            assert_eq!(status_of(&test, &key_of(key), "/api/v1/session").await, 401);
+        }
+        assert_eq!(status_of(&test, &key_of(&other), "/api/v1/session").await, 200);
+        assert!(children(&first).await.is_empty());
+        let audit = test.get("/api/v1/audit?action=api_key.revoke").await.expect(200);
+        assert_eq!(audit.body["items"][0]["detail"]["children"]["count"], json!(2));
+    }
+
+    async fn a_rotated_key_keeps_its_id_and_its_children_and_the_secret_before_ends(engine) {
+        let test = TestControl::start(engine).await;
+        let made = make_key(&test, OWNER_KEY, json!({ "name": "ci", "role": "developer" })).await.expect(201);
+        let child = make_key(&test, &key_of(&made), json!({ "name": "child", "role": "viewer" })).await.expect(201);
+        let path = format!("/api/v1/keys/{}/rotate", made.body["id"].as_str().unwrap());
+        let rotated = test.ask(Method::POST, &path, None).await.expect(200);
+        for field in ["id", "name", "role", "created_at", "expires_at"] {
+            assert_eq!(rotated.body[field], made.body[field], "{field}");
+        }
+        let (old, new) = (key_of(&made), key_of(&rotated));
+        assert_eq!(status_of(&test, &old, "/api/v1/session").await, 401);
+        assert_eq!(status_of(&test, &new, "/api/v1/session").await, 200);
+        assert_eq!(status_of(&test, &key_of(&child), "/api/v1/session").await, 200);
+        wait_until_unknown(&test, &old).await;
+        assert!(grant_of(&test, &new).await.is_some());
+
+        // With an overlap the one before works for a while, and makes no power of its own meanwhile.
+        let next = test.post(&path, json!({ "overlap_seconds": 3600 })).await.expect(200);
+        assert_eq!(next.body["previous_ends_at"], json!("2026-11-22T13:00:00.000Z"));
+        assert_eq!(status_of(&test, &new, "/api/v1/session").await, 200);
+        assert!(grant_of(&test, &new).await.is_some() && grant_of(&test, &key_of(&next)).await.is_some());
+        test.ask_as(&new, Method::POST, &path, None).await.expect(403);
+        make_key(&test, &new, json!({ "name": "late", "role": "viewer" })).await.expect(403);
+        test.clock.step_ms(3600 * 1000);
+        assert_eq!(status_of(&test, &new, "/api/v1/session").await, 401);
+        assert_eq!(status_of(&test, &key_of(&next), "/api/v1/session").await, 200);
+
+        // The key itself may do it too, and does not outlive its own end by that.
+        let itself = json!({ "expires_in_days": 3650 });
+        let itself = test.ask_as(&key_of(&next), Method::POST, &path, Some(itself)).await.expect(200);
+        assert_eq!(itself.body["expires_at"], made.body["expires_at"]);
+        let longer = test.post(&path, json!({ "expires_in_days": 365 })).await.expect(200);
+        assert_eq!(longer.body["expires_at"], json!("2027-11-22T13:00:00.000Z"));
+        test.post(&path, json!({ "overlap_seconds": 604_801 })).await.expect(422);
+        test.post(&path, json!({ "expires_in_days": 0 })).await.expect(422);
+    }
+
+    async fn whoever_rotates_a_key_gets_no_more_power_than_they_have(engine) {
+        let test = TestControl::start(engine).await;
+        let owners = make_key(&test, OWNER_KEY, json!({ "name": "owners", "role": "owner" })).await.expect(201);
+        let admin = key_of(&make_key(&test, OWNER_KEY, json!({ "name": "admin", "role": "admin" })).await);
+        let path = |key: &Answer| format!("/api/v1/keys/{}/rotate", key.body["id"].as_str().unwrap());
+        test.ask_as(&admin, Method::POST, &path(&owners), None).await.expect(403);
+        assert_eq!(status_of(&test, &key_of(&owners), "/api/v1/session").await, 200);
+        let developer = key_of(&make_key(&test, OWNER_KEY, json!({ "name": "dev", "role": "developer" })).await);
+        test.ask_as(&developer, Method::POST, &path(&owners), None).await.expect(404);
+
+        let revoked = make_key(&test, OWNER_KEY, json!({ "name": "gone", "role": "viewer" })).await.expect(201);
+        test.delete(&format!("/api/v1/keys/{}", revoked.body["id"].as_str().unwrap())).await.expect(204);
+        assert_eq!(test.post(&path(&revoked), json!({})).await.expect(409).code(), "conflict");
+        // The bootstrap key is a setting: the next start would bring the old secret back.
+        let listed = test.get("/api/v1/keys").await.expect(200);
+        let bootstrap = listed.body["items"].as_array().unwrap().iter().find(|key| key["name"] == "bootstrap").unwrap();
+        let path = format!("/api/v1/keys/{}/rotate", bootstrap["id"].as_str().unwrap());
+        test.post(&path, json!({})).await.expect(409);
+    }
+
+    async fn a_session_makes_keys_and_members_only_shortly_after_the_password(engine) {
+        let test = TestControl::start(engine).await;
+        let cookie = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201));
+        let send = async |method, path: &str, body: Value| in_session(&test, &cookie, method, path, body).await;
+        let key = |name: &str| json!({ "name": name, "role": "viewer" });
+        let member = |email: &str| json!({ "email": email, "role": "viewer", "password": "a-first-password" });
+        test.clock.step_ms(5 * 60 * 1000);
+        let first = send(Method::POST, "/api/v1/keys", key("in-time")).await.expect(201);
+        let joined = send(Method::POST, "/api/v1/members", member("a@example.test")).await.expect(201);
+
+        test.clock.step_ms(1);
+        let rotate = format!("/api/v1/keys/{}/rotate", first.body["id"].as_str().unwrap());
+        let path = format!("/api/v1/members/{}", joined.body["id"].as_str().unwrap());
+        let refused = async |method, path: &str, body: Value| {
+            let refused = send(method, path, body).await.expect(403);
+            assert_eq!(refused.code(), "reauthentication_required", "{path}");
+        };
+        refused(Method::POST, "/api/v1/keys", key("late")).await;
+        refused(Method::POST, &rotate, json!({})).await;
+        refused(Method::POST, "/api/v1/members", member("b@example.test")).await;
+        refused(Method::PATCH, &path, json!({ "role": "admin" })).await;
+        refused(Method::PATCH, &path, json!({ "password": "a-taken-over-one" })).await;
+        // An API key, and everything else in the session, go on as before.
+        make_key(&test, OWNER_KEY, key("by-key")).await.expect(201);
+        let gone = format!("/api/v1/keys/{}", first.body["id"].as_str().unwrap());
+        send(Method::DELETE, &gone, json!(null)).await.expect(204);
+
+        let again = async |password: &str| {
+            send(Method::POST, "/api/v1/session/authentication", json!({ "password": password })).await
+        };
+        let wrong = again("not the password").await.expect(422);
+        assert_eq!(wrong.body["errors"][0]["field"], json!("password"));
+        refused(Method::POST, "/api/v1/keys", key("late")).await;
+        let right = again(ADMIN_PASSWORD).await.expect(200);
+        assert_eq!(right.body["authenticated_at"], json!("2026-11-22T12:05:00.001Z"));
+        send(Method::POST, "/api/v1/keys", key("late")).await.expect(201);
+        test.ask(Method::POST, "/api/v1/session/authentication", Some(json!({ "password": "x" }))).await.expect(409);
+    }
+
+    async fn keys_end_with_a_password_where_that_is_asked_for(engine) {
+        let test = TestControl::start(engine).await;
+        let member = json!({ "email": "dev@example.test", "role": "developer", "password": "the-first-password" });
+        let member = test.post("/api/v1/members", member).await.expect(201);
+        let cookie = cookie_of(&sign_in(&test, "dev@example.test", "the-first-password").await.expect(201));
+        let send = async |method, path: &str, body: Value| in_session(&test, &cookie, method, path, body).await;
+        let first = send(Method::POST, "/api/v1/keys", json!({ "name": "one", "role": "developer" })).await.expect(201);
+        let child = make_key(&test, &key_of(&first), json!({ "name": "two", "role": "viewer" })).await.expect(201);
+        let mine = with_cookie(&test, Method::GET, "/api/v1/keys?made_by=me&active=true", &cookie, None).await.expect(200);
+        assert_eq!(mine.body["items"].as_array().unwrap().len(), 2);
+        let id = member.body["id"].as_str().unwrap();
+        let theirs = test.get(&format!("/api/v1/keys?made_by=user:{id}&active=true")).await.expect(200);
+        assert_eq!(theirs.body["items"].as_array().unwrap().len(), 2);
+        let others = with_cookie(&test, Method::GET, "/api/v1/keys?made_by=user:nobody", &cookie, None).await;
+        others.expect(422);
+
+        let path = format!("/api/v1/members/{id}");
+        test.patch(&path, json!({ "password": "the-second-password" })).await.expect(200);
+        assert_eq!(status_of(&test, &key_of(&first), "/api/v1/session").await, 200, "keys stay unless they are meant");
+        let cookie = cookie_of(&sign_in(&test, "dev@example.test", "the-second-password").await.expect(201));
+        let change = json!({
+            "current_password": "the-second-password", "new_password": "the-third-password", "revoke_keys": true,
+        });
+        in_session(&test, &cookie, Method::PUT, "/api/v1/session/password", change).await.expect(204);
+        for key in [&first, &child] {
+            assert_eq!(status_of(&test, &key_of(key), "/api/v1/session").await, 401);
+        }
+    }
+
+    async fn a_browser_that_signed_in_before_passes_while_its_account_is_attacked(engine) {
+        let test = TestControl::start(engine).await;
+        let home = sign_in_from(&test, "198.51.100.1", None, ADMIN_PASSWORD).await.expect(201);
+        let device = device_of(&home);
+        // From one address the account is closed soon, and for that address alone.
+        while sign_in_from(&test, "192.0.2.1", None, "wrong wrong wrong").await.status == 401 {}
+        sign_in_from(&test, "192.0.2.1", None, ADMIN_PASSWORD).await.expect(429);
+        sign_in_from(&test, "192.0.2.2", None, ADMIN_PASSWORD).await.expect(201);
+        // From very many it is closed for every stranger; a header of somebody else than the proxy opens nothing.
+        let mut n = 0;
+        while sign_in_from(&test, &format!("203.0.113.{n}"), None, "wrong wrong wrong").await.status == 401 {
+            n += 1;
+        }
+        assert!((20..35).contains(&n), "{n}");
+        sign_in_from(&test, "198.51.100.1", None, ADMIN_PASSWORD).await.expect(429);
+        let again = sign_in_from(&test, "198.51.100.1", Some(&device), ADMIN_PASSWORD).await.expect(201);
+        sign_in_from(&test, "192.0.2.1", Some(&device_of(&again)), ADMIN_PASSWORD).await.expect(201);
+        let forged = device.replace(&device[device.len() - 4..], "0000");
+        sign_in_from(&test, "198.51.100.1", Some(&forged), ADMIN_PASSWORD).await.expect(429);
+
+        // Another password ends what was known by the old one, but not the browser in which it was set.
+        let change = json!({ "current_password": ADMIN_PASSWORD, "new_password": "another-long-password" });
+        let cookie = cookie_of(&again);
+        let changed = in_session(&test, &cookie, Method::PUT, "/api/v1/session/password", change).await.expect(204);
+        sign_in_from(&test, "198.51.100.1", Some(&device), "another-long-password").await.expect(429);
+        let known = device_of(&changed);
+        sign_in_from(&test, "198.51.100.1", Some(&known), "another-long-password").await.expect(201);
+    }
+
+    async fn an_attack_on_accounts_shuts_out_nobody_elsewhere(engine) {
+        let test = TestControl::start(engine).await;
+        let attempts = (0..150).map(|n| {
+            let body = json!({ "email": format!("{n}@example.test"), "password": "wrong wrong wrong" }).to_string();
+            let request = Request::post("/api/v1/session").header("content-type", "application/json");
+            let request = request.header("x-forwarded-for", "192.0.2.1").extension(peer());
+            test.send(request.body(Body::from(body)).unwrap())
+        });
+        let answers = futures_util::future::join_all(attempts).await;
+        assert!(answers.iter().filter(|answer| answer.status == 401).count() <= 20);
+        assert!(answers.iter().all(|answer| [401, 429].contains(&answer.status.as_u16())));
+        sign_in_from(&test, "198.51.100.1", None, ADMIN_PASSWORD).await.expect(201);
     }
 
     async fn a_new_password_ends_the_sessions_of_the_old_one(engine) {

@@ -52,7 +52,7 @@ both_engines! {
         assert!(!tx.set_member_password(member.id, "stolen").await.unwrap());
         assert!(!tx.delete_member(member.id).await.unwrap());
         tx.delete_session(session.id).await.unwrap();
-        assert!(tx.api_keys(None, None, 10).await.unwrap().is_empty());
+        assert!(tx.api_keys(None, None, false, 10).await.unwrap().is_empty());
         assert!(tx.api_key(key.id).await.unwrap().is_none());
         assert!(!tx.revoke_api_key(key.id).await.unwrap());
         assert!(tx.credentials(None, 10).await.unwrap().is_empty());

@@ -1,16 +1,18 @@
 //! `toolyard login`, `credentials`, `keys`, `members`, `flags`, `audit`, `why`, `version`.
 
+use std::io::IsTerminal;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use toolyard_client::segment;
 use toolyard_types::access::{Action, KeyScope, Role};
 use toolyard_types::api::Page;
 use toolyard_types::api::identity::{
-    ApiKey, AuditRecord, CreateApiKey, CreateMember, CreatedApiKey, Credential, Member, PutCredential, Session,
-    UpdateMember, Why,
+    ApiKey, AuditRecord, CreateApiKey, CreateMember, CreatedApiKey, Credential, KeysQuery, Member, PutCredential,
+    RotateApiKey, Session, UpdateMember, Why,
 };
 use toolyard_types::api::system::{Flag, FlagRule, Readiness, ReadinessPart, Version};
-use toolyard_types::{Name, Secret};
+use toolyard_types::{ApiKeyId, Name, Secret};
 
 use super::Global;
 use super::context::{Context, Failure, Profile, connect, profile_path};
@@ -108,7 +110,14 @@ pub(crate) async fn credentials(context: &Context, command: CredentialsCommand) 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
     /// List API keys; the keys themselves are never shown.
-    List,
+    List {
+        /// Only keys made by me, user:ID or api_key:ID, and those made with these.
+        #[arg(long, value_name = "WHO")]
+        made_by: Option<String>,
+        /// Leave out keys that were revoked or have ended.
+        #[arg(long)]
+        active: bool,
+    },
     /// Make an API key and show it, once.
     #[command(after_help = "Example:
   toolyard keys create cursor --action tool:call --resource all
@@ -128,14 +137,30 @@ pub(crate) enum KeysCommand {
         /// Bind only this credential to servers; repeat for several. With --resource and without this: none.
         #[arg(long = "credential")]
         credentials: Vec<Name>,
-        /// Days until it ends; 0 for never.
-        #[arg(long, default_value_t = 90)]
+        /// Days until it ends.
+        #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3650))]
         days: u32,
     },
-    /// Revoke an API key at once.
+    /// Give an API key another secret and show it, once. Its id stays, and so do the keys made with it.
+    #[command(after_help = "Example:
+  toolyard keys rotate 0193a5c0-0000-7000-8000-000000000000 --overlap 1h")]
+    Rotate {
+        /// The key's id.
+        id: ApiKeyId,
+        /// How long the secret until now works too, such as 15m, 1h or 7d; it ends at once when absent.
+        #[arg(long, value_name = "TIME", value_parser = span_seconds)]
+        overlap: Option<u32>,
+        /// Days until the key ends, from now; its end stays when absent.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: Option<u32>,
+    },
+    /// Revoke an API key at once, and the keys made with it, which are listed first.
     Revoke {
         /// The key's id.
-        id: String,
+        id: ApiKeyId,
+        /// Do not ask when keys were made with it.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -143,24 +168,10 @@ pub(crate) enum KeysCommand {
 pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), Failure> {
     let client = &context.client;
     match command {
-        KeysCommand::List => {
-            let page: Page<ApiKey> = client.get_with("/keys", &json!({ "limit": 500 })).await?;
-            output::print_list(
-                context.format,
-                &page.items,
-                &["ID", "NAME", "PREFIX", "ROLE", "EXPIRES", "STATE"],
-                |key| {
-                    let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
-                    vec![
-                        key.id.to_string(),
-                        key.name.to_string(),
-                        key.prefix.clone(),
-                        key.role.to_string(),
-                        key.expires_at.map_or("never".into(), |at| at.to_string()),
-                        state.into(),
-                    ]
-                },
-            );
+        KeysCommand::List { made_by, active } => {
+            let query = KeysQuery { limit: Some(500), made_by, active: Some(active), ..KeysQuery::default() };
+            let page: Page<ApiKey> = client.get_with("/keys", &query).await?;
+            print_keys(context.format, &page.items);
         }
         KeysCommand::Create { name, role, actions, resources, credentials, days } => {
             let scope = KeyScope { actions, resources, credentials };
@@ -168,9 +179,90 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
             let fields = [("name", created.api_key.name.to_string()), ("key", created.key.clone())];
             output::print_fields(context.format, &created, &fields);
         }
-        KeysCommand::Revoke { id } => remove(context, "/keys", &id).await?,
+        KeysCommand::Rotate { id, overlap, days } => {
+            let body = RotateApiKey { overlap_seconds: overlap, expires_in_days: days };
+            let rotated: CreatedApiKey = client.post(&format!("/keys/{id}/rotate"), &body).await?;
+            let ends = rotated.api_key.previous_ends_at.filter(|_| overlap.is_some());
+            let fields = [
+                ("name", rotated.api_key.name.to_string()),
+                ("key", rotated.key.clone()),
+                ("the one before ends", ends.map_or("now".to_owned(), |at| at.to_string())),
+            ];
+            output::print_fields(context.format, &rotated, &fields);
+        }
+        KeysCommand::Revoke { id, yes } => {
+            let children = made_with(context, &format!("api_key:{id}")).await?;
+            if !children.is_empty() && !yes {
+                let what = format!("these {} keys were made with it and end too", children.len());
+                ask(&children, &what, "--yes")?;
+            }
+            remove(context, "/keys", &id.to_string()).await?;
+        }
     }
     Ok(())
+}
+
+fn print_keys(format: Format, keys: &[ApiKey]) {
+    output::print_list(format, keys, &["ID", "NAME", "PREFIX", "ROLE", "EXPIRES", "MADE WITH", "STATE"], |key| {
+        let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
+        vec![
+            key.id.to_string(),
+            key.name.to_string(),
+            key.prefix.clone(),
+            key.role.to_string(),
+            key.expires_at.map_or("never".into(), |at| at.to_string()),
+            key.parent.map_or(String::new(), |parent| parent.to_string()),
+            state.into(),
+        ]
+    });
+}
+
+/// The keys that work and that somebody made, or that were made with these.
+async fn made_with(context: &Context, maker: &str) -> Result<Vec<ApiKey>, Failure> {
+    let mut keys = Vec::new();
+    let mut query = KeysQuery { limit: Some(500), made_by: Some(maker.to_owned()), active: Some(true), cursor: None };
+    loop {
+        let page: Page<ApiKey> = context.client.get_with("/keys", &query).await?;
+        keys.extend(page.items);
+        query.cursor = page.next_cursor;
+        if query.cursor.is_none() {
+            return Ok(keys);
+        }
+    }
+}
+
+/// Lists keys on standard error and asks whether they may end; without a terminal `option` must have said so.
+fn ask(keys: &[ApiKey], what: &str, option: &str) -> Result<(), Failure> {
+    eprintln!("{what}:");
+    for key in keys {
+        eprintln!("  {}  {} ({})", key.id, output::safe(key.name.as_str()), key.role);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(format!("nothing was changed; repeat it with {option}")));
+    }
+    eprint!("go on? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::new(format!("cannot read the answer: {error}")))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new("nothing was changed")),
+    }
+}
+
+/// Reads a time such as `90s`, `15m`, `1h` or `7d`.
+fn span_seconds(text: &str) -> Result<u32, String> {
+    let wrong = || format!("`{}` is no time such as 90s, 15m, 1h or 7d", toolyard_types::name::printable(text));
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds: u32 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    number.parse::<u32>().ok().and_then(|number| number.checked_mul(seconds)).ok_or_else(wrong)
 }
 
 /// Makes an API key.
@@ -209,9 +301,12 @@ pub(crate) enum MembersCommand {
         /// Another role.
         #[arg(long)]
         role: Option<Role>,
-        /// Another password: @FILE, or - for standard input.
+        /// Another password: @FILE, or - for standard input. Their sessions end.
         #[arg(long)]
         password: Option<String>,
+        /// End the API keys that the member made too, and those made with these.
+        #[arg(long)]
+        revoke_keys: bool,
     },
     /// Remove a member.
     Remove {
@@ -239,16 +334,32 @@ pub(crate) async fn members(context: &Context, command: MembersCommand) -> Resul
         MembersCommand::Add { email, role, password } => {
             client.post("/members", &CreateMember { email, role, password: read_value(&password)? }).await?
         }
-        MembersCommand::Update { id, role, password } => {
+        MembersCommand::Update { id, role, password, revoke_keys } => {
             let password: Option<Secret> = password.as_deref().map(read_value).transpose()?;
+            if password.is_some() && !revoke_keys {
+                show_kept_keys(context, &id).await;
+            }
             let path = format!("/members/{}", segment(&id));
-            client.send(reqwest::Method::PATCH, &path, Some(&UpdateMember { role, password })).await?
+            client.send(reqwest::Method::PATCH, &path, Some(&UpdateMember { role, password, revoke_keys })).await?
         }
         MembersCommand::Remove { id } => return remove(context, "/members", &id).await,
     };
     let fields = [("id", member.id.to_string()), ("email", member.email.clone()), ("role", member.role.to_string())];
     output::print_fields(context.format, &member, &fields);
     Ok(())
+}
+
+/// Says which API keys go on to work after a new password, on standard error.
+async fn show_kept_keys(context: &Context, member: &str) {
+    // Who may not see them still gives the password.
+    let Ok(keys) = made_with(context, &format!("user:{member}")).await else { return };
+    if keys.is_empty() {
+        return;
+    }
+    eprintln!("these API keys of the member go on to work; end them too with --revoke-keys:");
+    for key in &keys {
+        eprintln!("  {}  {} ({})", key.id, output::safe(key.name.as_str()), key.role);
+    }
 }
 
 /// `toolyard flags ...`

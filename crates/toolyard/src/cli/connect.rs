@@ -99,13 +99,16 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
     Ok(())
 }
 
+/// How long a client's key works. It does so little that a year is fine; `toolyard keys rotate --days` goes on after.
+const KEY_DAYS: u32 = 365;
+
 /// A key that can do nothing but call what this client was connected to.
 async fn client_key(context: &Context, client: McpClient, name: &Name) -> Result<String, Failure> {
     let mut key_name = format!("{}-{name}", client.id());
     key_name.truncate(Name::MAX_LEN);
     let key_name = Name::new(key_name.trim_end_matches('-')).map_err(|error| Failure::new(error.to_string()))?;
     let scope = KeyScope { actions: vec![Action::ToolCall], resources: vec![name.clone()], ..KeyScope::default() };
-    let created = create_key(context, key_name, Role::Developer, scope, 0).await?;
+    let created = create_key(context, key_name, Role::Developer, scope, KEY_DAYS).await?;
     Ok(created.key)
 }
 

@@ -111,7 +111,8 @@ pub(crate) struct Settings {
     pub allowed_hosts: Vec<String>,
 
     /// Addresses and networks of proxies in front of Toolyard. Many people come from one such address, so its
-    /// connections are not counted as one peer's.
+    /// connections are not counted as one peer's; what it says of where a request comes from (`X-Forwarded-For`) is
+    /// believed when wrong passwords are counted.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<Network>,
 

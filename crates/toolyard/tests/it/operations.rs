@@ -139,6 +139,35 @@ fn a_revoked_key_is_refused_by_the_api_at_once_and_by_the_gateway_within_a_secon
     }
 }
 
+#[test]
+fn the_command_line_rotates_keys_and_lists_what_was_made_with_a_key_before_it_ends() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let made = toolyard.json(&["keys", "create", "ci", "--role", "admin", "--credential", "token"]);
+    let id = made["id"].as_str().expect("an id");
+    assert_eq!(made["scope"]["credentials"], serde_json::json!(["token"]));
+    let run_as = |key: &str, args: &[&str]| {
+        toolyard.command().env("TOOLYARD_API_KEY", key).args(args).output().expect("the CLI runs")
+    };
+    let rotated = toolyard.json(&["keys", "rotate", id, "--overlap", "1h"]);
+    assert_eq!(rotated["id"], made["id"]);
+    let (old, new) = (made["key"].as_str().expect("a key"), rotated["key"].as_str().expect("a key"));
+    assert!(run_as(old, &["servers", "list"]).status.success() && run_as(new, &["servers", "list"]).status.success());
+    let child = run_as(new, &["keys", "create", "child", "--credential", "token"]);
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+
+    let asked = toolyard.run(&["keys", "revoke", id]);
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(!asked.status.success() && said.contains("child") && said.contains("--yes"), "{said}");
+    assert!(run_as(new, &["servers", "list"]).status.success(), "nothing was changed");
+    toolyard.ok(&["keys", "revoke", id, "--yes"]);
+    assert!(!run_as(new, &["servers", "list"]).status.success());
+    let active = toolyard.json(&["keys", "list", "--made-by", &format!("api_key:{id}"), "--active"]);
+    assert_eq!(active["items"], serde_json::json!([]));
+    let why = toolyard.json(&["why", "credential:use", "--resource", "credential/token"]);
+    assert_eq!((&why["allowed"], &why["resource"]), (&serde_json::json!(true), &serde_json::json!("credential/token")));
+    assert_eq!(toolyard.json(&["why", "tool:call", "--resource", "everything"])["resource"], "server/everything");
+}
+
 /// The status of a `tools/list` at a server's MCP URL.
 fn mcp_status(port: u16, key: &str) -> u16 {
     use std::io::{Read, Write};

@@ -25,6 +25,17 @@ pub struct ChangePassword {
     /// The e-mail address from now on; it stays as it is when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    /// Whether the API keys that one made end too, and those made with them (`GET /api/v1/keys?made_by=me`).
+    #[serde(default)]
+    pub revoke_keys: bool,
+}
+
+/// Give the password again, for what a session may do only shortly after.
+#[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reauthenticate {
+    /// The password.
+    pub password: Secret,
 }
 
 /// Who is signed in, or which key is used.
@@ -43,6 +54,9 @@ pub struct Session {
     /// When the session ends.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+    /// When the password was given last. What makes new power (API keys, members) needs that at most five minutes ago.
+    #[serde(default)]
+    pub authenticated_at: Option<Timestamp>,
     /// Whether the password is still the one that Toolyard made up at its first start: ask for another.
     #[serde(default)]
     pub first_run: bool,
@@ -96,6 +110,10 @@ pub struct UpdateMember {
     /// Another password; ends the member's sessions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
+    /// Whether the API keys that the member made end too, and those made with them
+    /// (`GET /api/v1/keys?made_by=user:<id>`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revoke_keys: bool,
 }
 
 /// An API key, without the key itself.
@@ -114,11 +132,20 @@ pub struct ApiKey {
     pub scope: Option<KeyScope>,
     /// Who made it.
     pub created_by: String,
+    /// The key that it was made with; it ends with that one.
+    #[serde(default)]
+    pub parent: Option<ApiKeyId>,
     /// When.
     pub created_at: Timestamp,
     /// When it ends; never when absent.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+    /// When it was last given another secret.
+    #[serde(default)]
+    pub rotated_at: Option<Timestamp>,
+    /// Until when the secret before that works too.
+    #[serde(default)]
+    pub previous_ends_at: Option<Timestamp>,
     /// When it was last used, to within half a minute.
     #[serde(default)]
     pub last_used_at: Option<Timestamp>,
@@ -138,9 +165,44 @@ pub struct CreateApiKey {
     /// What it is narrowed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<KeyScope>,
-    /// Days until it ends; 90 when absent, 0 for never. A key made with a key ends no later than that.
+    /// Days until it ends, 1 to 3650; 90 when absent. A key made with a key ends no later than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3650)]
     pub expires_in_days: Option<u32>,
+}
+
+/// Give an API key another secret. It keeps its id, its name and what it may do, and the keys made with it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RotateApiKey {
+    /// Seconds for which the secret until now works too, at most 604800 (7 days); it ends at once when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 604_800)]
+    pub overlap_seconds: Option<u32>,
+    /// Days until the key ends, from now; when absent its end stays. A key made with a key ends no later than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3650)]
+    pub expires_in_days: Option<u32>,
+}
+
+/// Which API keys.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct KeysQuery {
+    /// How many keys at most, 1 to 500; 100 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 500)]
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Only keys that were made by `me`, `user:<id>` or `api_key:<id>`, and those made with these keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
+    /// Whether to leave out keys that were revoked or have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<bool>,
 }
 
 /// A new key: the only time the key is shown.
