@@ -1,10 +1,13 @@
 import { check } from '../support/check.ts'
 import { callTool } from '../support/mcp-client.ts'
 import { expect, test } from '../support/test.ts'
+import { ADMIN } from '../support/toolyard.ts'
 
 test('a real client connects with the address and key of the page, and its first call is noticed', {
   tag: '@main',
-}, async ({ app }) => {
+}, async ({ open }) => {
+  // A session of its own: to make a key, the password must have been given a short while ago.
+  const app = await open({ person: ADMIN })
   await app.goto('/connect/time')
   const main = app.byRole('main')
   await main.byLabel('Name of the key').fill(`client-${app.engine}`)

@@ -4,7 +4,7 @@ import { isString } from '../open-enum'
 
 /** Something a principal may ask to do. Every API route and every MCP request maps to one. */
 export type Action = (typeof ACTION)[number]
-export const ACTION = ['catalog:read', 'catalog:rate', 'catalog:submit', 'catalog:review', 'catalog:manage', 'server:read', 'server:deploy', 'server:grant_path', 'server:operate', 'server:delete', 'server:logs', 'tool:call', 'toolset:read', 'toolset:manage', 'toolbox:read', 'toolbox:manage', 'credential:read', 'credential:manage', 'key:read', 'key:manage', 'member:read', 'member:manage', 'flag:read', 'flag:manage', 'audit:read', 'event:read', 'policy:explain', 'organization:manage'] as const
+export const ACTION = ['catalog:read', 'catalog:rate', 'catalog:submit', 'catalog:review', 'catalog:manage', 'server:read', 'server:deploy', 'server:grant_path', 'server:operate', 'server:delete', 'server:logs', 'tool:call', 'toolset:read', 'toolset:manage', 'toolbox:read', 'toolbox:manage', 'credential:read', 'credential:use', 'credential:manage', 'key:read', 'key:manage', 'member:read', 'member:manage', 'flag:read', 'flag:manage', 'audit:read', 'event:read', 'policy:explain', 'organization:manage'] as const
 export const ActionSchema: v.GenericSchema<unknown, Action> = v.custom<Action>(isString)
 
 /** Whether calls to a toolbox are let through. */
@@ -19,7 +19,7 @@ export const CallOutcomeSchema: v.GenericSchema<unknown, CallOutcome> = v.custom
 
 /** A stable problem code. */
 export type Code = (typeof CODE)[number]
-export const CODE = ['bad_request', 'invalid_json', 'validation_failed', 'unauthenticated', 'invalid_credentials', 'token_invalid', 'token_used', 'token_expired', 'token_foreign', 'certificate_required', 'certificate_revoked', 'forbidden', 'csrf_rejected', 'feature_disabled', 'not_found', 'method_not_allowed', 'not_acceptable', 'already_exists', 'conflict', 'idempotency_mismatch', 'precondition_failed', 'request_timeout', 'payload_too_large', 'unsupported_media_type', 'rate_limited', 'unsupported_by_engine', 'credential_missing', 'entry_invalid', 'server_not_ready', 'no_capacity', 'upstream_failed', 'upstream_timeout', 'snapshot_stale', 'shutting_down', 'store_unavailable', 'version_unsupported', 'internal'] as const
+export const CODE = ['bad_request', 'invalid_json', 'validation_failed', 'unauthenticated', 'invalid_credentials', 'token_invalid', 'token_used', 'token_expired', 'token_foreign', 'certificate_required', 'certificate_revoked', 'forbidden', 'reauthentication_required', 'csrf_rejected', 'feature_disabled', 'not_found', 'method_not_allowed', 'not_acceptable', 'already_exists', 'conflict', 'idempotency_mismatch', 'precondition_failed', 'request_timeout', 'payload_too_large', 'unsupported_media_type', 'rate_limited', 'unsupported_by_engine', 'credential_missing', 'entry_invalid', 'server_not_ready', 'no_capacity', 'upstream_failed', 'upstream_timeout', 'snapshot_stale', 'shutting_down', 'store_unavailable', 'version_unsupported', 'internal'] as const
 export const CodeSchema: v.GenericSchema<unknown, Code> = v.custom<Code>(isString)
 
 /** The two eras of MCP: before and after sessions were removed (`docs/ARCHITECTURE.md`). */

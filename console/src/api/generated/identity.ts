@@ -12,12 +12,21 @@ export interface ChangePassword {
   email?: string | null
   /** The password from now on. */
   new_password: Secret
+  /** Whether the API keys that one made end too, and those made with them (`GET /api/v1/keys?made_by=me`). */
+  revoke_keys?: boolean
+}
+
+/** Give the password again, for what a session may do only shortly after. */
+export interface Reauthenticate {
+  /** The password. */
+  password: Secret
 }
 
 /** Who is signed in, or which key is used. */
 export interface Session {
   /** What may be done, so that an interface can show only that. */
   actions: Action[]
+  authenticated_at?: Timestamp | null
   /** E-mail address, or the key's name. */
   display: string
   expires_at?: Timestamp | null
@@ -32,6 +41,7 @@ export interface Session {
 }
 export const SessionSchema: v.GenericSchema<unknown, Session> = v.object({
   actions: v.array(ActionSchema),
+  authenticated_at: v.nullish(TimestampSchema),
   display: v.string(),
   expires_at: v.nullish(TimestampSchema),
   first_run: v.optional(v.boolean()),
@@ -109,6 +119,14 @@ export const deleteSession: Operation<{ path: undefined; query: undefined; body:
 )
 
 /**
+ * Give the password again: making API keys and members in a session needs it to have been given at most five minutes ago.
+ * Needs: `signed_in`.
+ */
+export const reauthenticate: Operation<{ path: undefined; query: undefined; body: Reauthenticate }, Session> = /* @__PURE__ */ operation(
+  'reauthenticate', 'POST', '/api/v1/session/authentication', 'json', SessionSchema,
+)
+
+/**
  * Get a key for MCP calls from the browser, as the member who is signed in: for the console's playground.
  * Needs: `signed_in`.
  */
@@ -117,7 +135,8 @@ export const createMcpKey: Operation<{ path: undefined; query: undefined; body: 
 )
 
 /**
- * Change one's own password, and with it one's e-mail address if wanted; every session ends, this one too.
+ * Change one's own password, and with it one's e-mail address if wanted; every session ends, this one too, and with
+ * `revoke_keys` the API keys that one made.
  * Needs: `signed_in`.
  */
 export const changePassword: Operation<{ path: undefined; query: undefined; body: ChangePassword }, undefined> = /* @__PURE__ */ operation(
@@ -131,7 +150,10 @@ export const changePassword: Operation<{ path: undefined; query: undefined; body
 export const why: Operation<{ path: undefined; query: {
   /** The action, such as `server:deploy`. */
   action: Action
-  /** The resource: `organization`, `server/NAME`, `toolset/NAME`; `organization` when absent. */
+  /**
+   * The resource: `organization`, `server/NAME`, `toolset/NAME`, `credential/NAME`, `api_key/own`, `api_key/other`,
+   * `member/owner` or `member/other`; `organization` when absent.
+   */
   resource?: string
   /** About a member, by id or e-mail address. */
   member?: string

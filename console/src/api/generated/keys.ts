@@ -8,11 +8,17 @@ import { ApiKeyIdSchema, NameSchema, TimestampSchema, type ApiKeyId, type Name, 
 export interface KeyScope {
   /** Only these actions; empty for all of the role's. */
   actions?: Action[]
+  /**
+   * Only these credentials by name may be bound to servers. Empty for all, but for none when `resources` narrows the
+   * key: whoever may deploy one server could otherwise read every secret through it.
+   */
+  credentials?: Name[]
   /** Only these servers and toolsets by name; empty for all. Applies to actions about one of them. */
   resources?: Name[]
 }
 export const KeyScopeSchema: v.GenericSchema<unknown, KeyScope> = v.object({
   actions: v.optional(v.array(ActionSchema)),
+  credentials: v.optional(v.array(NameSchema)),
   resources: v.optional(v.array(NameSchema)),
 })
 
@@ -28,11 +34,14 @@ export interface ApiKey {
   last_used_at?: Timestamp | null
   /** Its name. */
   name: Name
+  parent?: ApiKeyId | null
   /** The first characters, to recognise it. */
   prefix: string
+  previous_ends_at?: Timestamp | null
   revoked_at?: Timestamp | null
   /** Its role. */
   role: Role
+  rotated_at?: Timestamp | null
   scope?: KeyScope | null
 }
 export const ApiKeySchema: v.GenericSchema<unknown, ApiKey> = v.object({
@@ -42,15 +51,18 @@ export const ApiKeySchema: v.GenericSchema<unknown, ApiKey> = v.object({
   id: ApiKeyIdSchema,
   last_used_at: v.nullish(TimestampSchema),
   name: NameSchema,
+  parent: v.nullish(ApiKeyIdSchema),
   prefix: v.string(),
+  previous_ends_at: v.nullish(TimestampSchema),
   revoked_at: v.nullish(TimestampSchema),
   role: RoleSchema,
+  rotated_at: v.nullish(TimestampSchema),
   scope: v.nullish(KeyScopeSchema),
 })
 
 /** Make an API key. */
 export interface CreateApiKey {
-  /** Days until it ends; 90 when absent, 0 for never. A key made with a key ends no later than that. */
+  /** Days until it ends, 1 to 3650; 90 when absent. A key made with a key ends no later than that. */
   expires_in_days?: number | null
   /** Its name. */
   name: Name
@@ -71,11 +83,14 @@ export interface CreatedApiKey {
   last_used_at?: Timestamp | null
   /** Its name. */
   name: Name
+  parent?: ApiKeyId | null
   /** The first characters, to recognise it. */
   prefix: string
+  previous_ends_at?: Timestamp | null
   revoked_at?: Timestamp | null
   /** Its role. */
   role: Role
+  rotated_at?: Timestamp | null
   scope?: KeyScope | null
   /** The key: `ty_` and 64 hex digits (256 random bits). */
   key: string
@@ -87,9 +102,12 @@ export const CreatedApiKeySchema: v.GenericSchema<unknown, CreatedApiKey> = v.ob
   id: ApiKeyIdSchema,
   last_used_at: v.nullish(TimestampSchema),
   name: NameSchema,
+  parent: v.nullish(ApiKeyIdSchema),
   prefix: v.string(),
+  previous_ends_at: v.nullish(TimestampSchema),
   revoked_at: v.nullish(TimestampSchema),
   role: RoleSchema,
+  rotated_at: v.nullish(TimestampSchema),
   scope: v.nullish(KeyScopeSchema),
   key: v.string(),
 })
@@ -106,15 +124,27 @@ export const PageApiKeySchema: v.GenericSchema<unknown, PageApiKey> = v.object({
   next_cursor: v.nullish(v.string()),
 })
 
+/** Give an API key another secret. It keeps its id, its name and what it may do, and the keys made with it. */
+export interface RotateApiKey {
+  /** Days until the key ends, from now; when absent its end stays. A key made with a key ends no later than that. */
+  expires_in_days?: number | null
+  /** Seconds for which the secret until now works too, at most 604800 (7 days); it ends at once when absent. */
+  overlap_seconds?: number | null
+}
+
 /**
- * List API keys: all, or only one's own.
+ * List API keys: all, or only one's own. With `made_by` those of somebody, and the keys made with these.
  * Needs: `key:read`.
  */
 export const listKeys: Operation<{ path: undefined; query: {
-  /** How many things at most, 1 to 500; 100 when absent. */
+  /** How many keys at most, 1 to 500; 100 when absent. */
   limit?: number
   /** `next_cursor` of the page before. */
   cursor?: string
+  /** Only keys that were made by `me`, `user:<id>` or `api_key:<id>`, and those made with these keys. */
+  made_by?: string
+  /** Whether to leave out keys that were revoked or have ended. */
+  active?: boolean
 }; body: undefined }, PageApiKey> = /* @__PURE__ */ operation(
   'list_keys', 'GET', '/api/v1/keys', 'json', PageApiKeySchema,
 )
@@ -138,11 +168,21 @@ export const getKey: Operation<{ path: {
 )
 
 /**
- * Revoke an API key.
+ * Revoke an API key, and every key made with it: `GET /api/v1/keys?made_by=api_key:<id>&active=true` lists those first.
  * Needs: `key:manage`.
  */
 export const deleteKey: Operation<{ path: {
   id: ApiKeyId
 }; query: undefined; body: undefined }, undefined> = /* @__PURE__ */ operation(
   'delete_key', 'DELETE', '/api/v1/keys/{id}', 'nothing', undefined,
+)
+
+/**
+ * Give an API key another secret. The answer is the only time it is shown.
+ * Needs: `key:manage`.
+ */
+export const rotateKey: Operation<{ path: {
+  id: ApiKeyId
+}; query: undefined; body: RotateApiKey }, CreatedApiKey> = /* @__PURE__ */ operation(
+  'rotate_key', 'POST', '/api/v1/keys/{id}/rotate', 'json', CreatedApiKeySchema,
 )

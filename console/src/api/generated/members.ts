@@ -49,6 +49,11 @@ export const PageMemberSchema: v.GenericSchema<unknown, PageMember> = v.object({
 /** Change a member. */
 export interface UpdateMember {
   password?: Secret | null
+  /**
+   * Whether the API keys that the member made end too, and those made with them
+   * (`GET /api/v1/keys?made_by=user:<id>`).
+   */
+  revoke_keys?: boolean
   role?: Role | null
 }
 
@@ -61,7 +66,7 @@ export const listMembers: Operation<{ path: undefined; query: undefined; body: u
 )
 
 /**
- * Add a member with a first password.
+ * Add a member with a first password. In a session one's own must have been given in the last five minutes.
  * Needs: `member:manage`.
  */
 export const createMember: Operation<{ path: undefined; query: undefined; body: CreateMember }, Member> = /* @__PURE__ */ operation(
@@ -79,7 +84,7 @@ export const getMember: Operation<{ path: {
 )
 
 /**
- * Change a member's role or password.
+ * Change a member's role or password. In a session one's own password must have been given in the last five minutes.
  * Needs: `member:manage`.
  */
 export const updateMember: Operation<{ path: {

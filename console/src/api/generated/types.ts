@@ -77,6 +77,7 @@ export type {
 } from './flags'
 export type {
   ChangePassword,
+  Reauthenticate,
   Session,
   SessionMcpKey,
   SignIn,
@@ -88,6 +89,7 @@ export type {
   CreatedApiKey,
   KeyScope,
   PageApiKey,
+  RotateApiKey,
 } from './keys'
 export type {
   CreateMember,

@@ -1,5 +1,4 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query'
-import { useState } from 'react'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { listCredentials } from '@/api/generated/credentials'
@@ -10,19 +9,17 @@ import { listToolsets } from '@/api/generated/toolsets'
 import type { Action, CreateApiKey, CreatedApiKey, KeyScope, Role } from '@/api/generated/types'
 import { invalidate, q } from '@/api/queries'
 import { may, useSession } from '@/api/session'
+import { usePasswordAgain } from '@/features/account/public/password-again'
 import { takenAt, useForm } from '@/lib/form'
-import { formatDate } from '@/lib/format'
 import { nameSchema } from '@/lib/name'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { CheckList } from '@/ui/check-list'
-import { CodeBlock } from '@/ui/code-block'
-import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
-import { Notice } from '@/ui/notice'
 import { Select } from '@/ui/select'
 import { RadioGroup } from '@/ui/toggles'
+import { KeyDialog } from './key-dialog'
 import { CALLING } from './key-state'
 import { actionHint, rolesBelow, roleText } from './roles'
 
@@ -52,7 +49,7 @@ const SCHEMA = v.pipe(
       v.string(),
       v.transform(Number),
       v.check(
-        (days) => Number.isInteger(days) && days >= 0 && days <= MOST_DAYS,
+        (days) => Number.isInteger(days) && days >= 1 && days <= MOST_DAYS,
         t('A whole number of days, at most {most}', { most: MOST_DAYS }),
       ),
     ),
@@ -77,60 +74,22 @@ const SCHEMA = v.pipe(
 
 /** Makes a key. It is shown afterwards, this once: closing before it was copied asks first. */
 export function CreateKeyDialog({ onClose }: { onClose: () => void }) {
-  const [made, setMade] = useState<CreatedApiKey>()
-  const [copied, setCopied] = useState(false)
-  const [leaving, setLeaving] = useState(false)
-  const close = () => {
-    if (made !== undefined && !copied && !leaving) setLeaving(true)
-    else onClose()
-  }
   return (
-    <Dialog
-      open
-      onOpenChange={(open) => !open && close()}
-      title={made === undefined ? t('Create an API key') : t('{name} is made', { name: made.name })}
+    <KeyDialog
+      title={(made) =>
+        made === undefined ? t('Create an API key') : t('{name} is made', { name: made.name })
+      }
+      onClose={onClose}
     >
-      {made === undefined ? (
-        <CreateKey onMade={setMade} onCancel={onClose} />
-      ) : (
-        <div className="flex flex-col gap-4">
-          <CodeBlock
-            code={made.key}
-            label={t('The key')}
-            copy={() => {
-              setCopied(true)
-              return made.key
-            }}
-            wrap
-          />
-          <Notice tone="warn" title={t('The key is shown only now')}>
-            {t('Keep it where secrets are kept. Programs send it as')}{' '}
-            <code className="id">Authorization: Bearer ty_…</code>
-          </Notice>
-          <p className="text-muted">
-            {made.expires_at == null
-              ? t('It does not expire.')
-              : t('It works until {date}.', { date: formatDate(made.expires_at) })}
-          </p>
-          {leaving && (
-            <p role="alert" className="text-warn">
-              {t('The key was not copied, and cannot be shown again. Close once more to go on without it.')}
-            </p>
-          )}
-          <div className="flex flex-wrap justify-end gap-2">
-            <Button variant="primary" onClick={close}>
-              {t('Done')}
-            </Button>
-          </div>
-        </div>
-      )}
-    </Dialog>
+      {(onMade) => <CreateKey onMade={onMade} onCancel={onClose} />}
+    </KeyDialog>
   )
 }
 
 function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void; onCancel: () => void }) {
   const client = useQueryClient()
   const session = useSession()
+  const again = usePasswordAgain()
   const form = useForm<Values, v.InferOutput<typeof SCHEMA>>({
     initial: {
       name: '',
@@ -151,7 +110,8 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
       if (choosesCredentials(values) && values.credentials.length > 0) scope.credentials = values.credentials
       const body: CreateApiKey = { name: values.name, role: values.role, expires_in_days: values.days }
       if (scope.actions !== undefined || scope.resources !== undefined) body.scope = scope
-      onMade(await call(createKey, { body }).catch(takenAt('name', t('There is an active key of this name'))))
+      const taken = takenAt('name', t('There is an active key of this name'))
+      onMade(await again.run(() => call(createKey, { body })).catch(taken))
       await invalidate(client, listKeys)
     },
     fieldOf: (field) =>
@@ -164,76 +124,78 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
   })
   const { values } = form
   return (
-    <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-5">
-      <div className="grid gap-4 sm:grid-cols-2">
-        <TextInput
-          {...form.field('name')}
-          label={t('Name')}
-          hint={t('What will use it, such as claude-desktop')}
-          autoComplete="off"
-          mono
-          required
-        />
+    <>
+      <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-5">
+        <div className="grid gap-4 sm:grid-cols-2">
+          <TextInput
+            {...form.field('name')}
+            label={t('Name')}
+            hint={t('What will use it, such as claude-desktop')}
+            autoComplete="off"
+            mono
+            required
+          />
+          <Select
+            {...form.field('days')}
+            label={t('Expires')}
+            options={[
+              { value: '1', label: t('In a day') },
+              { value: '7', label: t('In 7 days') },
+              { value: '30', label: t('In 30 days') },
+              { value: '90', label: t('In 90 days') },
+              { value: '365', label: t('In a year') },
+            ]}
+          />
+        </div>
         <Select
-          {...form.field('days')}
-          label={t('Expires')}
+          {...form.field('role')}
+          label={t('Role')}
+          hint={t('The key does at most what this role may do.')}
+          options={rolesBelow(session.role).map((role) => ({ value: role, label: roleText(role) }))}
+        />
+        <RadioGroup
+          {...form.field('what')}
+          label={t('What it may do')}
           options={[
-            { value: '1', label: t('In a day') },
-            { value: '7', label: t('In 7 days') },
-            { value: '30', label: t('In 30 days') },
-            { value: '90', label: t('In 90 days') },
-            { value: '365', label: t('In a year') },
-            { value: '0', label: t('Never') },
+            {
+              value: 'call',
+              label: t('Call tools'),
+              hint: t('For MCP clients: sees servers and toolsets, and calls what they offer.'),
+            },
+            {
+              value: 'role',
+              label: t('Everything that its role may'),
+              hint: t('For programs that manage Toolyard, such as a build pipeline.'),
+            },
+            { value: 'chosen', label: t('Only chosen actions') },
           ]}
         />
-      </div>
-      <Select
-        {...form.field('role')}
-        label={t('Role')}
-        hint={t('The key does at most what this role may do.')}
-        options={rolesBelow(session.role).map((role) => ({ value: role, label: roleText(role) }))}
-      />
-      <RadioGroup
-        {...form.field('what')}
-        label={t('What it may do')}
-        options={[
-          {
-            value: 'call',
-            label: t('Call tools'),
-            hint: t('For MCP clients: sees servers and toolsets, and calls what they offer.'),
-          },
-          {
-            value: 'role',
-            label: t('Everything that its role may'),
-            hint: t('For programs that manage Toolyard, such as a build pipeline.'),
-          },
-          { value: 'chosen', label: t('Only chosen actions') },
-        ]}
-      />
-      {values.what === 'chosen' && <Actions {...form.field('actions')} />}
-      <RadioGroup
-        {...form.field('where')}
-        label={t('On what')}
-        options={[
-          { value: 'all', label: t('All servers and toolsets, later ones too') },
-          { value: 'chosen', label: t('Only chosen servers and toolsets') },
-        ]}
-      />
-      {values.where === 'chosen' && <Resources {...form.field('resources')} />}
-      {choosesCredentials(values) && <Credentials {...form.field('credentials')} />}
-      <ErrorNote error={form.submitError} />
-      <div className="flex flex-wrap justify-end gap-2">
-        <Button onClick={onCancel}>{t('Cancel')}</Button>
-        <Button type="submit" variant="primary" busy={form.submitting}>
-          {t('Create the key')}
-        </Button>
-      </div>
-    </form>
+        {values.what === 'chosen' && <Actions {...form.field('actions')} />}
+        <RadioGroup
+          {...form.field('where')}
+          label={t('On what')}
+          options={[
+            { value: 'all', label: t('All servers and toolsets, later ones too') },
+            { value: 'chosen', label: t('Only chosen servers and toolsets') },
+          ]}
+        />
+        {values.where === 'chosen' && <Resources {...form.field('resources')} />}
+        {choosesCredentials(values) && <Credentials {...form.field('credentials')} />}
+        <ErrorNote error={form.submitError} />
+        <div className="flex flex-wrap justify-end gap-2">
+          <Button onClick={onCancel}>{t('Cancel')}</Button>
+          <Button type="submit" variant="primary" busy={form.submitting}>
+            {t('Create the key')}
+          </Button>
+        </div>
+      </form>
+      {again.question}
+    </>
   )
 }
 
 /** Whether the key may bind credentials, but by itself none, because it is narrowed to some servers. */
-function choosesCredentials({ what, actions, where }: Values): boolean {
+function choosesCredentials({ what, actions, where }: Pick<Values, 'what' | 'actions' | 'where'>): boolean {
   return where === 'chosen' && (what === 'role' || (what === 'chosen' && actions.includes('credential:use')))
 }
 

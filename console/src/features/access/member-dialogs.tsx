@@ -4,10 +4,13 @@ import { useState } from 'react'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { ROLE } from '@/api/generated/enums'
+import { listKeys } from '@/api/generated/keys'
 import { createMember, listMembers, updateMember } from '@/api/generated/members'
 import type { Member, Role } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { useSession } from '@/api/session'
+import { EndKeys } from '@/features/account/public/end-keys'
+import { usePasswordAgain } from '@/features/account/public/password-again'
 import { type FieldProps, takenAt, useForm } from '@/lib/form'
 import { passwordSchema } from '@/lib/password'
 import { t } from '@/lib/t'
@@ -49,13 +52,13 @@ export function AddMemberDialog({
 function AddMember({ onDone }: { onDone: () => void }) {
   const client = useQueryClient()
   const [added, setAdded] = useState<{ email: string; password: string }>()
+  const again = usePasswordAgain()
   const form = useForm({
     initial: { email: '', role: 'developer' as Role, password: '' }, // as: one of its values, not only this one
     schema: v.object({ email: EMAIL, role: v.picklist(ROLE), password: passwordSchema }),
     submit: async (body) => {
-      const member = await call(createMember, { body }).catch(
-        takenAt('email', t('There is a member with this address')),
-      )
+      const taken = takenAt('email', t('There is a member with this address'))
+      const member = await again.run(() => call(createMember, { body })).catch(taken)
       setAdded({ email: member.email, password: body.password })
       await invalidate(client, listMembers)
     },
@@ -76,25 +79,28 @@ function AddMember({ onDone }: { onDone: () => void }) {
     )
   }
   return (
-    <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
-      <TextInput
-        {...form.field('email')}
-        label={t('Email')}
-        type="email"
-        autoComplete="off"
-        required
-        placeholder="name@example.org"
-      />
-      <RoleGroup field={form.field('role')} />
-      <NewPassword field={form.field('password')} />
-      <ErrorNote error={form.submitError} />
-      <Footer>
-        <Button onClick={onDone}>{t('Cancel')}</Button>
-        <Button type="submit" variant="primary" busy={form.submitting}>
-          {t('Add the member')}
-        </Button>
-      </Footer>
-    </form>
+    <>
+      <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+        <TextInput
+          {...form.field('email')}
+          label={t('Email')}
+          type="email"
+          autoComplete="off"
+          required
+          placeholder="name@example.org"
+        />
+        <RoleGroup field={form.field('role')} />
+        <NewPassword field={form.field('password')} />
+        <ErrorNote error={form.submitError} />
+        <Footer>
+          <Button onClick={onDone}>{t('Cancel')}</Button>
+          <Button type="submit" variant="primary" busy={form.submitting}>
+            {t('Add the member')}
+          </Button>
+        </Footer>
+      </form>
+      {again.question}
+    </>
   )
 }
 
@@ -107,12 +113,13 @@ export function RoleDialog({
   onOpenChange: (open: boolean) => void
 }) {
   const client = useQueryClient()
+  const again = usePasswordAgain()
   const name = oneLine(member.email)
   const form = useForm({
     initial: { role: member.role },
     schema: v.object({ role: v.picklist(ROLE) }),
     submit: async ({ role }) => {
-      await call(updateMember, { path: { id: member.id }, body: { role } })
+      await again.run(() => call(updateMember, { path: { id: member.id }, body: { role } }))
       await invalidate(client, listMembers)
       toast.done({ title: t('{name} is {role} now', { name, role: roleText(role).toLowerCase() }) })
       onOpenChange(false)
@@ -140,6 +147,7 @@ export function RoleDialog({
           </Button>
         </Footer>
       </form>
+      {again.question}
     </Dialog>
   )
 }
@@ -156,12 +164,15 @@ export function PasswordDialog({
 }) {
   const name = oneLine(member.email)
   const [given, setGiven] = useState<string>()
+  const again = usePasswordAgain()
+  const client = useQueryClient()
   const form = useForm({
-    initial: { password: '' },
-    schema: v.object({ password: passwordSchema }),
-    submit: async ({ password }) => {
-      await call(updateMember, { path: { id: member.id }, body: { password } })
-      setGiven(password)
+    initial: { password: '', revoke_keys: false },
+    schema: v.object({ password: passwordSchema, revoke_keys: v.boolean() }),
+    submit: async (body) => {
+      await again.run(() => call(updateMember, { path: { id: member.id }, body }))
+      setGiven(body.password)
+      if (body.revoke_keys) await invalidate(client, listKeys)
     },
   })
   return (
@@ -170,10 +181,9 @@ export function PasswordDialog({
         <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
           <NewPassword field={form.field('password')} />
           <p className="text-sm text-muted">
-            {self
-              ? t('You are signed out everywhere, here too.')
-              : t('They are signed out everywhere. The API keys that they made keep working.')}
+            {self ? t('You are signed out everywhere, here too.') : t('They are signed out everywhere.')}
           </p>
+          <EndKeys maker={`user:${member.id}`} field={form.field('revoke_keys')} />
           <ErrorNote error={form.submitError} />
           <Footer>
             <Button onClick={() => onOpenChange(false)}>{t('Cancel')}</Button>
@@ -195,6 +205,7 @@ export function PasswordDialog({
           </Footer>
         </div>
       )}
+      {again.question}
     </Dialog>
   )
 }

@@ -6,6 +6,7 @@ import { deleteKey, listKeys } from '@/api/generated/keys'
 import type { ApiKey } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
+import { MadeKeys } from '@/features/account/public/made-keys'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
@@ -23,6 +24,7 @@ import { useNow } from '@/ui/use-now'
 import { CreateKeyDialog } from '../create-key'
 import { type KeyState, keyState, keyStateText, scopeText } from '../key-state'
 import { compareRoles, roleText } from '../roles'
+import { RotateKeyDialog } from '../rotate-key'
 import { keysQuery, membersQuery } from './queries'
 
 /** What the page's address says. */
@@ -248,10 +250,12 @@ function useMakers(): (actor: string) => string {
 function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {
   const client = useQueryClient()
   const denied = useDenied('key:manage')
-  const [asked, setAsked] = useState(false)
+  const [asked, setAsked] = useState<'rotate' | 'revoke'>()
+  const close = (open: boolean) => !open && setAsked(undefined)
   const { key, state, maker } = row
   const actions = key.scope?.actions ?? []
   const resources = key.scope?.resources ?? []
+  const credentials = key.scope?.credentials ?? []
   return (
     <>
       <Drawer
@@ -260,13 +264,21 @@ function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {
         title={<span className="id">{key.name}</span>}
         description={t('An API key. The key itself was shown once, when it was made.')}
         footer={
-          <Button
-            variant="danger"
-            disabledReason={denied ?? (state === 'revoked' ? t('It is revoked already') : undefined)}
-            onClick={() => setAsked(true)}
-          >
-            {t('Revoke')}
-          </Button>
+          <>
+            <Button
+              disabledReason={denied ?? (state === 'revoked' ? t('It is revoked') : undefined)}
+              onClick={() => setAsked('rotate')}
+            >
+              {t('Rotate')}
+            </Button>
+            <Button
+              variant="danger"
+              disabledReason={denied ?? (state === 'revoked' ? t('It is revoked already') : undefined)}
+              onClick={() => setAsked('revoke')}
+            >
+              {t('Revoke')}
+            </Button>
+          </>
         }
       >
         <KeyValueList
@@ -300,8 +312,24 @@ function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {
                 <Words key="9" words={resources.map((name) => oneLine(name, 60))} />
               ),
             ],
+            [
+              t('Credentials to bind'),
+              credentials.length === 0 ? (
+                resources.length === 0 ? (
+                  t('All')
+                ) : (
+                  t('None')
+                )
+              ) : (
+                <Words key="10" words={credentials.map((name) => oneLine(name, 60))} />
+              ),
+            ],
             [t('Made by'), maker],
             [t('Made'), <RelativeTime key="3" at={key.created_at} />],
+            [
+              t('Rotated'),
+              key.rotated_at == null ? undefined : <RelativeTime key="11" at={key.rotated_at} />,
+            ],
             [
               t('Last used'),
               key.last_used_at == null ? t('Not yet') : <RelativeTime key="5" at={key.last_used_at} />,
@@ -320,10 +348,13 @@ function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {
           ]}
         />
       </Drawer>
-      {asked && (
+      {asked === 'rotate' && (
+        <RotateKeyDialog apiKey={key} state={state} onClose={() => setAsked(undefined)} />
+      )}
+      {asked === 'revoke' && (
         <ConfirmDialog
           open
-          onOpenChange={setAsked}
+          onOpenChange={close}
           title={t('Revoke {name}?', { name: key.name })}
           confirm={t('Revoke')}
           danger
@@ -333,7 +364,17 @@ function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {
             toast.done({ title: t('{name} no longer works', { name: key.name }) })
           }}
         >
-          {t('Whatever uses it is refused within a second. This cannot be undone; a new key can be made.')}
+          <div className="flex flex-col gap-3">
+            <p>
+              {t(
+                'Whatever uses it is refused within a second. This cannot be undone; a new key can be made.',
+              )}
+            </p>
+            <MadeKeys
+              maker={`api_key:${key.id}`}
+              title={(keys) => t('{keys} made with it end too', { keys })}
+            />
+          </div>
         </ConfirmDialog>
       )}
     </>

@@ -1,30 +1,36 @@
 import { useQueryClient } from '@tanstack/react-query'
+import type { ReactNode } from 'react'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { changePassword, createSession } from '@/api/generated/identity'
 import { sessionQuery, useSession } from '@/api/session'
 import { startLive, stopLive } from '@/app/live'
-import { useForm } from '@/lib/form'
+import { type FieldProps, useForm } from '@/lib/form'
 import { passwordSchema } from '@/lib/password'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput, TextInput } from '@/ui/inputs'
 
+const EMPTY = { current_password: '', new_password: '', again: '', revoke_keys: false }
+
 /** Changes one's own password, and the e-mail address where the caller asks for it. */
 export function ChangePassword({
   askEmail = false,
   submitLabel,
+  keys,
   onDone,
 }: {
   askEmail?: boolean
   submitLabel: string
+  /** Asks whether the API keys of the member end too. */
+  keys?: (field: FieldProps<boolean>) => ReactNode
   onDone: () => Promise<unknown> | undefined
 }) {
   const client = useQueryClient()
   const session = useSession()
   const form = useForm({
-    initial: { email: session.display, current_password: '', new_password: '', again: '' },
+    initial: { email: session.display, ...EMPTY },
     schema: v.pipe(
       v.object({
         email: v.pipe(
@@ -35,6 +41,7 @@ export function ChangePassword({
         current_password: v.pipe(v.string(), v.minLength(1, t('Enter the password until now'))),
         new_password: passwordSchema,
         again: v.string(),
+        revoke_keys: v.boolean(),
       }),
       v.forward(
         v.partialCheck(
@@ -45,12 +52,12 @@ export function ChangePassword({
         ['again'],
       ),
     ),
-    submit: async ({ email, current_password, new_password }) => {
+    submit: async ({ email, current_password, new_password, revoke_keys }) => {
       const changed = askEmail && email !== session.display ? { email } : {}
       // Every session ends with the old password, this one too; the live stream would notice and lead to sign-in.
       stopLive()
       try {
-        await call(changePassword, { body: { current_password, new_password, ...changed } })
+        await call(changePassword, { body: { current_password, new_password, revoke_keys, ...changed } })
         const signedIn = await call(createSession, {
           body: { email: askEmail ? email : session.display, password: new_password },
         })
@@ -58,7 +65,7 @@ export function ChangePassword({
       } finally {
         startLive()
       }
-      form.reset({ email, current_password: '', new_password: '', again: '' })
+      form.reset({ email, ...EMPTY })
       await onDone()
     },
   })
@@ -96,6 +103,7 @@ export function ChangePassword({
         autoComplete="new-password"
         required
       />
+      {keys?.(form.field('revoke_keys'))}
       <ErrorNote error={form.submitError} />
       <div>
         <Button type="submit" variant="primary" busy={form.submitting}>

@@ -7,9 +7,10 @@ import * as v from 'valibot'
 import { call } from '@/api/client'
 import { getConnect } from '@/api/generated/connect'
 import { createKey, listKeys } from '@/api/generated/keys'
-import type { ConnectClient } from '@/api/generated/types'
+import type { ConnectClient, CreateApiKey } from '@/api/generated/types'
 import { invalidate, q } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
+import { usePasswordAgain } from '@/features/account/public/password-again'
 import { TargetList, TargetSwitch } from '@/features/mcp/public/target-list'
 import { cx } from '@/lib/cx'
 import { useForm } from '@/lib/form'
@@ -210,19 +211,19 @@ function MakeKey({
   const queryClient = useQueryClient()
   const [edited, setEdited] = useState(false)
   const suggested = `${client?.id ?? 'client'}-${name}`.slice(0, LONGEST_NAME).replace(/-+$/, '')
+  const again = usePasswordAgain()
   const form = useForm({
     initial: { name: suggested, expires: '90' },
     schema: v.object({ name: nameSchema, expires: v.string() }),
     submit: async (values) => {
-      const made = await call(createKey, {
-        body: {
-          name: values.name,
-          // As little as a client needs: calls to this one thing.
-          role: 'developer',
-          scope: { actions: ['tool:call'], resources: [name] },
-          expires_in_days: Number(values.expires),
-        },
-      })
+      const body: CreateApiKey = {
+        name: values.name,
+        // As little as a client needs: calls to this one thing.
+        role: 'developer',
+        scope: { actions: ['tool:call'], resources: [name] },
+        expires_in_days: Number(values.expires),
+      }
+      const made = await again.run(() => call(createKey, { body }))
       void invalidate(queryClient, listKeys)
       onMade({ id: made.id, name: made.name, key: made.key, fresh: true })
     },
@@ -231,48 +232,50 @@ function MakeKey({
   const value = edited ? form.values.name : suggested
   const field = form.field('name')
   return (
-    <form
-      noValidate
-      onSubmit={form.onSubmit}
-      className="grid items-start gap-3 sm:grid-cols-[minmax(0,1fr)_10rem_auto]"
-    >
-      <TextInput
-        {...field}
-        value={value}
-        onValueChange={(next) => {
-          setEdited(true)
-          field.onValueChange(next)
-        }}
-        label={t('Name of the key')}
-        hint={rich('It may call {name} and nothing else.', { name: <span className="id">{name}</span> })}
-        required
-        mono
-        autoComplete="off"
-      />
-      <Select
-        {...form.field('expires')}
-        label={t('Ends')}
-        options={[
-          { value: '7', label: t('in 7 days') },
-          { value: '30', label: t('in 30 days') },
-          { value: '90', label: t('in 90 days') },
-          { value: '365', label: t('in a year') },
-          { value: '0', label: t('never') },
-        ]}
-      />
-      <Button
-        type="submit"
-        variant="primary"
-        busy={form.submitting}
-        className="sm:mt-6"
-        onClick={() => !edited && form.set({ name: suggested })}
+    <>
+      <form
+        noValidate
+        onSubmit={form.onSubmit}
+        className="grid items-start gap-3 sm:grid-cols-[minmax(0,1fr)_10rem_auto]"
       >
-        {t('Make the key')}
-      </Button>
-      <div className="sm:col-span-3 empty:hidden">
-        <ErrorNote error={form.submitError} />
-      </div>
-    </form>
+        <TextInput
+          {...field}
+          value={value}
+          onValueChange={(next) => {
+            setEdited(true)
+            field.onValueChange(next)
+          }}
+          label={t('Name of the key')}
+          hint={rich('It may call {name} and nothing else.', { name: <span className="id">{name}</span> })}
+          required
+          mono
+          autoComplete="off"
+        />
+        <Select
+          {...form.field('expires')}
+          label={t('Ends')}
+          options={[
+            { value: '7', label: t('in 7 days') },
+            { value: '30', label: t('in 30 days') },
+            { value: '90', label: t('in 90 days') },
+            { value: '365', label: t('in a year') },
+          ]}
+        />
+        <Button
+          type="submit"
+          variant="primary"
+          busy={form.submitting}
+          className="sm:mt-6"
+          onClick={() => !edited && form.set({ name: suggested })}
+        >
+          {t('Make the key')}
+        </Button>
+        <div className="sm:col-span-3 empty:hidden">
+          <ErrorNote error={form.submitError} />
+        </div>
+      </form>
+      {again.question}
+    </>
   )
 }
 

@@ -1,5 +1,6 @@
 import { useSession } from '@/api/session'
 import { ChangePassword } from '@/features/account/public/change-password'
+import { EndKeys } from '@/features/account/public/end-keys'
 import { formatTime } from '@/lib/format'
 import { t } from '@/lib/t'
 import { Card } from '@/ui/card'
@@ -31,6 +32,7 @@ export function AccountPage() {
           <ChangePassword
             askEmail
             submitLabel={t('Save')}
+            keys={(field) => <EndKeys maker="me" field={field} />}
             onDone={() => {
               toast.done({ title: t('Your sign-in is changed') })
               return undefined
