@@ -2,6 +2,7 @@
 //! what it tried, what should happen and what happened (`Row`); `make security` writes them to
 //! `docs/reports/security.md`, with longer loops than `make test` has time for.
 
+mod auth;
 mod keys;
 mod listeners;
 mod matrix;
