@@ -73,6 +73,21 @@ const tools = {
     await new Promise((done) => setTimeout(done, 200));
     return text(failed);
   },
+  // Runs a program and tells what it wrote and how it ended.
+  run: async ({ program, arguments: given = [], input = "" }) => {
+    const child = spawn(program, given, { stdio: ["pipe", "pipe", "pipe"] });
+    const ended = new Promise((done, failed) => {
+      child.on("error", failed);
+      child.on("close", (code, signal) => done(code ?? signal));
+    });
+    let out = "";
+    child.stdout.on("data", (chunk) => (out += chunk));
+    child.stderr.on("data", (chunk) => (out += chunk));
+    child.stdin.on("error", () => {});
+    child.stdin.end(input);
+    const code = await ended;
+    return text(JSON.stringify({ code, out }));
+  },
   stderr_flood: async ({ lines }) => {
     for (let line = 0; line < lines; line++) {
       if (!process.stderr.write(`flood ${line} ${"y".repeat(200)}\n`)) {

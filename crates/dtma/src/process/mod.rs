@@ -12,6 +12,8 @@ mod network;
 pub(crate) mod order;
 #[cfg(target_os = "linux")]
 mod sandbox;
+#[cfg(target_os = "linux")]
+mod seccomp;
 pub mod supervise;
 mod tree;
 pub(crate) mod wire;

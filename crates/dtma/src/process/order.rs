@@ -63,8 +63,15 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
     let mut read_only = prepared.read_only.clone();
     read_only.extend(context.shown_to_servers.iter().cloned());
     let granted = context.grants.of(desired)?;
-    let (namespaces, landlock) = (context.enforces("namespaces"), context.enforces("landlock"));
-    Ok(Isolation { uid, namespaces, landlock, read_only, granted })
+    Ok(Isolation {
+        uid,
+        namespaces: context.enforces("namespaces"),
+        landlock: context.enforces("landlock"),
+        seccomp: context.enforces("seccomp"),
+        new_namespaces: false,
+        read_only,
+        granted,
+    })
 }
 
 fn environment(

@@ -19,6 +19,7 @@ use toolyard_types::spec::Limits;
 use super::cgroup::Cgroup;
 pub(super) use super::network::own_network;
 use super::sandbox;
+use super::seccomp;
 pub(crate) use super::sandbox::open_to_all;
 pub(super) use super::sandbox::{ChildPipes, Spawned};
 use super::wire::StartOrder;
@@ -118,11 +119,15 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
         0 => Err("the kernel has no Landlock".to_owned()),
         version => Ok(format!("Landlock version {version}")),
     };
+    let seccomp = sandbox::in_child(seccomp::try_here).map(|()| {
+        "no new namespaces, mounts, keys, tracing or programs in the kernel; no `clone3` and no `io_uring`".to_owned()
+    });
     let namespaces = sandbox::try_namespaces(dir).map(|()| "mount, process and IPC namespaces".to_owned());
     BTreeMap::from([
         ("own_uid".to_owned(), told(own_uid)),
         ("namespaces".to_owned(), told(namespaces)),
         ("landlock".to_owned(), told(landlock)),
+        ("seccomp".to_owned(), told(seccomp)),
         ("memory_limit".to_owned(), told(by_group(group.limits_memory(), "no control group; watched instead"))),
         ("process_limit".to_owned(), told(by_group(group.limits_processes(), "no control group; watched instead"))),
         ("cpu_limit".to_owned(), told(by_group(group.limits_cpu(), "no control group"))),

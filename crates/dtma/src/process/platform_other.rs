@@ -99,7 +99,7 @@ pub(super) fn same_user(_stream: &UnixStream) -> bool {
 /// Nothing is enforced here.
 pub(super) fn probe(_dir: &Path) -> BTreeMap<String, Enforcement> {
     let not = || Enforcement { enforced: false, detail: "only on Linux".to_owned() };
-    ["own_uid", "namespaces", "landlock", "memory_limit", "process_limit", "cpu_limit"]
+    ["own_uid", "namespaces", "landlock", "seccomp", "memory_limit", "process_limit", "cpu_limit"]
         .map(|name| (name.to_owned(), not()))
         .into()
 }

@@ -2,7 +2,7 @@
 //!
 //! In order: namespaces (mount, process, IPC; and a user namespace when we are not root), a minimal root
 //! made of bind mounts at the same absolute paths, a user of its own, no capabilities, no new privileges,
-//! Landlock to the same paths, then `execve`. The first process of the process namespace is ours: it
+//! Landlock to the same paths, the system calls a server needs ([`seccomp`]), then `execve`. The first process of the process namespace is ours: it
 //! reaps, tells how the server ended, and when it ends the kernel kills everything in the namespace.
 //!
 //! Runs in a process with one thread, so the children may allocate between `clone` and `execve`.
@@ -24,6 +24,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, fork, pivot_root, setgroups, setresgid, setresuid, setsid};
 
 use super::mounts::{self, Access, Place};
+use super::seccomp::{self, Filters};
 use super::wire::{Isolation, StartOrder, read_to_end};
 use crate::grants::Granted;
 
@@ -92,6 +93,8 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
     let (setup_read, setup_write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
     let (status_read, status_write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
     let namespaces = order.isolation.namespaces;
+    let filters = order.isolation.seccomp.then(|| seccomp::filters(order.isolation.new_namespaces)).transpose()?;
+    let filters = filters.as_ref();
     let mut child_main = || -> isize {
         // Before the wait: a supervisor that dies earlier ends the wait, one that dies later ends us.
         die_with_parent();
@@ -99,9 +102,9 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
             return 1;
         }
         let error = if namespaces {
-            init(order, &pipes, &setup_write, &status_write).unwrap_or_else(|error| error)
+            init(order, filters, &pipes, &setup_write, &status_write).unwrap_or_else(|error| error)
         } else {
-            become_server(order, &pipes).unwrap_or_else(|error| error)
+            become_server(order, filters, &pipes).unwrap_or_else(|error| error)
         };
         // Nobody is left to tell when this fails; the exit is seen anyway.
         let _ = nix::unistd::write(&setup_write, error.as_bytes());
@@ -139,6 +142,36 @@ fn told_to_go(go_read: &OwnedFd, go_write: &OwnedFd) -> bool {
     // pipe open when the supervisor dies.
     unsafe { libc::close(go_write.as_raw_fd()) };
     matches!(nix::unistd::read(go_read, &mut [0_u8; 1]), Ok(1))
+}
+
+/// Does something in a child that ends then.
+///
+/// # Errors
+/// What went wrong there.
+pub(super) fn in_child(work: impl FnOnce() -> Step<()>) -> Step<()> {
+    let (read, write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
+    // SAFETY: this process has one thread, so the child may do what it likes.
+    match step("fork", unsafe { fork() })? {
+        ForkResult::Child => {
+            die_with_parent();
+            let told = match work() {
+                Ok(()) => "done".to_owned(),
+                Err(error) => error,
+            };
+            let _ = nix::unistd::write(&write, told.as_bytes());
+            exit_now(0)
+        }
+        ForkResult::Parent { child } => {
+            drop(write);
+            let told = read_to_end(read, 4096);
+            let _ = nix::sys::wait::waitpid(child, None);
+            match told.as_slice() {
+                b"done" => Ok(()),
+                b"" => Err("the child ended before it was done".to_owned()),
+                error => Err(String::from_utf8_lossy(error).into_owned()),
+            }
+        }
+    }
 }
 
 /// Does something to a child that only waits, then ends it.
@@ -232,14 +265,20 @@ fn own_directories(order: &StartOrder) -> Step<()> {
 }
 
 /// The first process of the namespace. Returns only with an error.
-fn init(order: &StartOrder, pipes: &ChildPipes, setup: &OwnedFd, status: &OwnedFd) -> Step<String> {
+fn init(
+    order: &StartOrder,
+    filters: Option<&Filters>,
+    pipes: &ChildPipes,
+    setup: &OwnedFd,
+    status: &OwnedFd,
+) -> Step<String> {
     map_users()?;
     build_root(&order.dir, &order.isolation)?;
     let setup_flags = step("setup pipe", setup.as_fd().try_clone_to_owned())?;
     // SAFETY: as in `spawn`: one thread.
     match step("fork", unsafe { fork() })? {
         ForkResult::Child => {
-            let error = become_server(order, pipes).unwrap_or_else(|error| error);
+            let error = become_server(order, filters, pipes).unwrap_or_else(|error| error);
             let _ = nix::unistd::write(&setup_flags, error.as_bytes());
             exit_now(127)
         }
@@ -459,7 +498,7 @@ fn make_devices(root: &Path) -> Step<()> {
 }
 
 /// Turns this process into the server. Returns only with an error.
-fn become_server(order: &StartOrder, pipes: &ChildPipes) -> Step<String> {
+fn become_server(order: &StartOrder, filters: Option<&Filters>, pipes: &ChildPipes) -> Step<String> {
     let supervisor = nix::unistd::getppid();
     step("session", setsid())?;
     step("standard input", nix::unistd::dup2_stdin(&pipes.stdin))?;
@@ -491,6 +530,8 @@ fn become_server(order: &StartOrder, pipes: &ChildPipes) -> Step<String> {
     let pairs = order.environment.iter().map(|(name, value)| format!("{name}={}", value.expose()));
     let environment = step("environment", strings(pairs))?;
     let program = argv.first().ok_or("there is no program to start")?;
+    // Last: what is done above needs calls that are refused from here on.
+    filters.map_or(Ok(()), Filters::install)?;
     let error = nix::unistd::execve(program, &argv, &environment).unwrap_err();
     Ok(format!("start `{}`: {error}", program.to_string_lossy()))
 }

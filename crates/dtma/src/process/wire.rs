@@ -81,6 +81,12 @@ pub(crate) struct Isolation {
     pub(crate) namespaces: bool,
     /// Landlock to the same paths.
     pub(crate) landlock: bool,
+    /// Only the system calls that a server needs.
+    #[serde(default)]
+    pub(crate) seccomp: bool,
+    /// Those that make new namespaces among them.
+    #[serde(default)]
+    pub(crate) new_namespaces: bool,
     /// Paths it sees beyond the system's, read-only.
     pub(crate) read_only: Vec<PathBuf>,
     /// Paths of the host that it was granted.

@@ -16,7 +16,7 @@ async fn the_report_says_what_this_host_is_and_enforces() {
     let report = world.report();
     assert_eq!(report.engine, "process");
     assert!(report.runtimes.contains_key("node") && report.runtimes.contains_key("python"), "{:?}", report.runtimes);
-    for protection in ["own_uid", "namespaces", "landlock", "memory_limit", "process_limit"] {
+    for protection in ["own_uid", "namespaces", "landlock", "seccomp", "memory_limit", "process_limit"] {
         let entry = report.enforcement.get(protection).expect(protection);
         assert!(!entry.detail.is_empty());
     }
@@ -160,6 +160,68 @@ async fn a_server_sees_its_own_directory_and_nothing_of_ours_or_its_neighbours()
         let text = world.call(one, "write_file", json!({ "path": path, "content": "x" })).await;
         assert!(["EROFS", "EACCES", "ENOENT"].iter().any(|code| text.starts_with(code)), "{path}: {text}");
     }
+}
+
+/// Makes system calls that no server needs and prints what the kernel answered to each.
+const FORBIDDEN_CALLS: &str = r#"
+import ctypes, errno, platform, socket
+libc = ctypes.CDLL(None, use_errno=True)
+calls = {  # name: (x86_64, aarch64, arguments)
+    "unshare_user": (272, 97, (0x10000000,)), "unshare_net": (272, 97, (0x40000000,)), "unshare_mount": (272, 97, (0x20000,)),
+    "unshare_time": (272, 97, (0x80,)), "clone_user": (56, 220, (0x10000000 | 17, 0, 0, 0, 0)),
+    "setns": (308, 268, (0, 0)), "mount": (165, 40, (0, 0, 0, 0, 0)), "umount2": (166, 39, (0, 0)),
+    "pivot_root": (155, 41, (0, 0)), "chroot": (161, 51, (0,)), "open_tree": (428, 428, (0, 0, 0)), "fsopen": (430, 430, (0, 0)),
+    "keyctl": (250, 219, (0, -3, 1)), "add_key": (248, 217, (0, 0, 0, 0, -3)), "request_key": (249, 218, (0, 0, 0, 0)),
+    "bpf": (321, 280, (0, 0, 0)), "perf_event_open": (298, 241, (0, 0, -1, -1, 0)), "userfaultfd": (323, 282, (1,)),
+    "ptrace": (101, 117, (0, 0, 0, 0)), "process_vm_readv": (310, 270, (1, 0, 0, 0, 0, 0)), "pidfd_getfd": (438, 438, (0, 0, 0)),
+    "clone3": (435, 435, (0, 0)), "io_uring_setup": (425, 425, (1, 0)),
+}
+at = {"x86_64": 0, "aarch64": 1}[platform.machine()]
+for name, call in calls.items():
+    ctypes.set_errno(0)
+    result = libc.syscall(*[ctypes.c_long(n) for n in (call[at], *call[2])])
+    if name == "clone_user" and result == 0:
+        libc._exit(0)
+    print(name, result, errno.errorcode.get(ctypes.get_errno(), "none"))
+if at == 0:
+    ctypes.set_errno(0)
+    print("x32", libc.syscall(ctypes.c_long(0x40000000 | 39)), errno.errorcode.get(ctypes.get_errno(), "none"))
+for family in (38, 40, 21):  # AF_ALG, AF_VSOCK, AF_RDS
+    try:
+        socket.socket(family, socket.SOCK_SEQPACKET)
+        print("family", family, "made")
+    except OSError as error:
+        print("family", family, errno.errorcode[error.errno])
+print("threads and processes", end=" ")
+import subprocess, threading
+thread = threading.Thread(target=lambda: None); thread.start(); thread.join()
+print(subprocess.run(["true"]).returncode)
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn system_calls_that_no_server_needs_are_refused() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    assert!(enforced(&world, "seccomp"), "{:?}", world.report().enforcement["seccomp"]);
+    let ran = run(&world, id, FORBIDDEN_CALLS).await;
+    for line in ran.lines() {
+        let refused = match line.split(' ').next() {
+            Some("clone3" | "io_uring_setup" | "x32") => line.ends_with("-1 ENOSYS"),
+            Some("family") => line.ends_with("EPERM"),
+            Some("threads") => line.ends_with(" 0"),
+            _ => line.ends_with("-1 EPERM"),
+        };
+        assert!(refused, "{ran}");
+    }
+    assert!(ran.lines().count() >= 27, "{ran}");
+}
+
+/// Runs a Python program in a server and returns what it printed.
+async fn run(world: &World, id: toolyard_types::InstanceId, script: &str) -> String {
+    let ran = world.call(id, "run", json!({ "program": "/usr/bin/python3", "arguments": ["-"], "input": script })).await;
+    let ran: serde_json::Value = serde_json::from_str(&ran).expect("JSON");
+    ran["out"].as_str().expect("text").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

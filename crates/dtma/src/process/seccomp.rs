@@ -1,0 +1,210 @@
+//! System calls that no server needs, refused by seccomp filters that are installed last before `execve`.
+//!
+//! What is named here is refused, everything else is allowed: a list of what a server may do would break with the
+//! next version of its runtime. `EPERM` is what a program expects that lacks a privilege; `ENOSYS` makes it fall back
+//! to an older call, and is for what hides its flags from a filter (`clone3`) or goes past it (`io_uring`). Nothing is
+//! killed: libraries ask for such calls only to see whether they are there.
+//!
+//! A filter has one action, so there is one for each; the kernel takes the strictest answer of all.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
+};
+
+type Step<T> = Result<T, String>;
+
+/// Refused with `EPERM`. Most need a capability that no server has; a kernel bug is often where that is decided.
+const REFUSED: &[libc::c_long] = &[
+    // Namespaces and mounts that somebody else made.
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_open_tree,
+    libc::SYS_move_mount,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    OPEN_TREE_ATTR,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_quotactl,
+    SYS_QUOTACTL_FD,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    // Keys belong to a user, not to a namespace.
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    // Programs inside the kernel, its counters and its memory.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_syslog,
+    // Other processes.
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    // The whole machine.
+    libc::SYS_reboot,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_vhangup,
+];
+
+/// Ports of the processor.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[libc::c_long] = &[libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_uselib, libc::SYS_modify_ldt];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[libc::c_long] = &[];
+
+/// Refused with `ENOSYS`.
+const ABSENT: &[libc::c_long] =
+    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// `quotactl_fd`, the same number everywhere.
+const SYS_QUOTACTL_FD: libc::c_long = 443;
+/// `open_tree_attr`, the same number everywhere.
+const OPEN_TREE_ATTR: libc::c_long = 467;
+/// What makes a new namespace, in `clone` and `unshare`.
+const NEW_NAMESPACES: &[libc::c_int] = &[
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+/// The same for time, in `unshare` only: `clone` has the signal there.
+const CLONE_NEWTIME: libc::c_int = 0x80;
+/// Kinds of sockets there are; a kernel has about forty, most of them seldom looked at.
+const SOCKETS: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Filters that are ready to install.
+#[derive(Debug)]
+pub(super) struct Filters(Vec<BpfProgram>);
+
+/// Makes the filters of a server. To be done before its process is made: it takes memory.
+///
+/// # Errors
+/// When there are none for this processor.
+pub(super) fn filters(new_namespaces: bool) -> Step<Filters> {
+    let mut refused: BTreeMap<i64, Vec<SeccompRule>> = always(REFUSED.iter().chain(REFUSED_HERE));
+    refused.insert(libc::SYS_socket, vec![rule(SOCKETS.iter().map(|kind| (SeccompCmpOp::Ne, *kind)))?]);
+    if !new_namespaces {
+        let any = |flags: &[libc::c_int]| {
+            let has = |flag: &libc::c_int| rule([(SeccompCmpOp::MaskedEq(number(*flag)), *flag)]);
+            flags.iter().map(has).collect::<Step<Vec<_>>>()
+        };
+        refused.insert(libc::SYS_clone, any(NEW_NAMESPACES)?);
+        refused.insert(libc::SYS_unshare, any(&[NEW_NAMESPACES, &[CLONE_NEWTIME]].concat())?);
+        // Of use only to who has a user namespace of his own.
+        refused.insert(libc::SYS_chroot, Vec::new());
+    }
+    let absent = compile(always(ABSENT), libc::ENOSYS)?;
+    let refused = compile(refused, libc::EPERM)?;
+    let mut filters = vec![absent, refused];
+    filters.extend(other_numbers());
+    Ok(Filters(filters))
+}
+
+fn always<'a>(calls: impl IntoIterator<Item = &'a libc::c_long>) -> BTreeMap<i64, Vec<SeccompRule>> {
+    calls.into_iter().map(|call| (*call, Vec::new())).collect()
+}
+
+/// A rule on the first argument.
+fn rule(conditions: impl IntoIterator<Item = (SeccompCmpOp, libc::c_int)>) -> Step<SeccompRule> {
+    let condition = |(operator, value)| SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, number(value));
+    let conditions = conditions.into_iter().map(condition).collect::<Result<Vec<_>, _>>();
+    conditions.and_then(SeccompRule::new).map_err(|error| format!("seccomp: {error}"))
+}
+
+fn number(flag: libc::c_int) -> u64 {
+    u64::from(flag.cast_unsigned())
+}
+
+fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int) -> Step<BpfProgram> {
+    let refuse = SeccompAction::Errno(errno.cast_unsigned());
+    let architecture = std::env::consts::ARCH.try_into().map_err(|error| format!("seccomp: {error}"))?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, architecture);
+    filter.and_then(TryInto::try_into).map_err(|error| format!("seccomp: {error}"))
+}
+
+/// The same calls have second numbers on this processor (x32), which no list above names.
+#[cfg(target_arch = "x86_64")]
+fn other_numbers() -> Option<BpfProgram> {
+    const X32: u32 = 0x4000_0000;
+    let instruction = |code: u32, jt, jf, k| sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k };
+    Some(vec![
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn other_numbers() -> Option<BpfProgram> {
+    None
+}
+
+impl Filters {
+    /// Installs them for this process and all it becomes and starts. It must have given up new privileges.
+    ///
+    /// # Errors
+    /// When the kernel does not take them.
+    pub(super) fn install(&self) -> Step<()> {
+        self.0.iter().try_for_each(|program| install(program).map_err(|error| format!("seccomp: {error}")))
+    }
+}
+
+/// Without the slowdown that older kernels put on what is filtered: no secret of another process is in this one.
+fn install(program: &[sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        // The two are the same structure of the kernel, by two crates.
+        filter: program.as_ptr().cast_mut().cast::<libc::sock_filter>(),
+    };
+    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    // SAFETY: the program lives through the call, which copies it.
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Installs them here and tries what they refuse. For a process that ends at once.
+///
+/// # Errors
+/// When they cannot be installed, or refuse nothing.
+pub(super) fn try_here() -> Step<()> {
+    nix::sys::prctl::set_no_new_privs().map_err(|error| format!("no new privileges: {error}"))?;
+    filters(false)?.install()?;
+    // SAFETY: plain numbers; and null pointers for which a kernel without the filter answers `EFAULT`.
+    let (unshared, cloned) = unsafe {
+        let unshared = libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER);
+        let unshared = (unshared, io::Error::last_os_error().raw_os_error());
+        (unshared, (libc::syscall(libc::SYS_clone3, 0, 0), io::Error::last_os_error().raw_os_error()))
+    };
+    if unshared != (-1, Some(libc::EPERM)) || cloned != (-1, Some(libc::ENOSYS)) {
+        return Err("the filters are taken and refuse nothing".to_owned());
+    }
+    Ok(())
+}
