@@ -8,3 +8,4 @@ mod listeners;
 mod matrix;
 mod packages;
 mod paths;
+mod sandbox;
