@@ -22,7 +22,7 @@ use toolyard_types::agent::{
 };
 use toolyard_types::spec::{Instancing, Lock};
 use toolyard_types::state::{Phase, Reason};
-use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ToolboxId};
+use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ServerId, ToolboxId};
 
 use crate::capacity::Meter;
 use crate::copies::{Copy, CopyOf, Key, LogPlace};
@@ -37,7 +37,7 @@ use crate::plan::{Action, Goal, Seen, View, plan};
 use crate::process::{client, launch};
 use crate::revisions::Revisions;
 use crate::slot::Slot;
-use crate::uids::Uids;
+use crate::uids::{self, Uids};
 
 /// How often leases are looked at and garbage is collected when nothing changes.
 const TICK: Duration = Duration::from_secs(5);
@@ -69,8 +69,11 @@ pub struct AgentOptions {
     pub stop_wait: Duration,
     /// Which paths of this host servers may be shown.
     pub grantable_paths: GrantablePaths,
-    /// User ids for servers, one each, when running as root.
-    pub server_uids: RangeInclusive<u32>,
+    /// User ids for servers, one each, when running as root; a range that no other installation on this host has when
+    /// not said.
+    pub server_uids: Option<RangeInclusive<u32>>,
+    /// TCP ports on which Toolyard itself listens on this host: no server reaches them.
+    pub own_ports: Vec<u16>,
     /// The version reported to the control plane.
     pub version: String,
     /// The clock.
@@ -78,8 +81,6 @@ pub struct AgentOptions {
 }
 
 impl AgentOptions {
-    /// User ids that no distribution gives to people, services, containers or subordinate ranges.
-    pub const DEFAULT_SERVER_UIDS: RangeInclusive<u32> = 2_100_000_000..=2_100_065_535;
     /// How long servers live on without an agent.
     pub const DEFAULT_ORPHAN_GRACE: Duration = Duration::from_secs(10);
     /// How long each step of stopping a server may take.
@@ -135,6 +136,7 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     pub(crate) orphan_grace: Duration,
     pub(crate) stop_wait: Duration,
+    pub(crate) own_ports: Vec<u16>,
     /// Paths named by the environment that is passed on, such as a certificate bundle.
     pub(crate) shown_to_servers: Vec<PathBuf>,
     /// The paths of this host that may be granted.
@@ -178,6 +180,7 @@ pub(crate) struct Entry {
     pub(crate) goal: watch::Sender<Goal>,
     pub(crate) instancing: Instancing,
     pub(crate) copy: Option<Copy>,
+    server: ServerId,
     lock_digest: Option<String>,
     task: AbortOnDropHandle<()>,
 }
@@ -332,11 +335,17 @@ async fn find_running(data_dir: &Path) -> Vec<FoundServer> {
 async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, DesiredFile), StartError> {
     let data_dir = &options.data_dir;
     let unusable = |source| StartError::DataDir { path: data_dir.clone(), source };
+    let server_uids = match &options.server_uids {
+        Some(range) => range.clone(),
+        None => uids::range_of(data_dir, Path::new(uids::CLAIMS)).map_err(unusable)?,
+    };
+    // The last one is never a server's.
+    let clients_uid = *server_uids.end();
     let Found { engine, clients, runtimes, mut enforcement } = match &options.engine {
-        EngineOptions::Process => find_processes(options).await?,
+        EngineOptions::Process => find_processes(options, clients_uid).await?,
         EngineOptions::Docker(docker) => {
             let docker = Docker::connect(docker, options).await.map_err(StartError::Engine)?;
-            let clients = docker.package_clients(&options.clients, data_dir, *options.server_uids.end()).await;
+            let clients = docker.package_clients(&options.clients, data_dir, clients_uid).await;
             let runtimes = clients.runtimes();
             let enforcement = docker.enforcement();
             Found {
@@ -359,7 +368,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         capacity: None,
     };
     let store = Store::open(data_dir.join("packages"), clients, runtimes).map_err(unusable)?;
-    let mut uids = Uids::open(data_dir.join("uids.json"), without_last(&options.server_uids));
+    let mut uids = Uids::open(data_dir.join("uids.json"), without_last(&server_uids));
     let copies = noted_copies(data_dir);
     copies.iter().filter_map(|(id, copy)| Some((*id, copy.uid?))).for_each(|(id, uid)| uids.keep_copy(id, uid));
     let context = Context {
@@ -370,6 +379,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         clock: options.clock.clone(),
         orphan_grace: options.orphan_grace,
         stop_wait: options.stop_wait,
+        own_ports: options.own_ports.clone(),
         shown_to_servers: paths_for_servers(&options.clients),
         grants,
         enforcement,
@@ -400,7 +410,7 @@ struct Found {
     enforcement: BTreeMap<String, Enforcement>,
 }
 
-async fn find_processes(options: &AgentOptions) -> Result<Found, StartError> {
+async fn find_processes(options: &AgentOptions, clients_uid: u32) -> Result<Found, StartError> {
     let data_dir = &options.data_dir;
     let probed = launch::probe(&options.supervisor_exe, data_dir.join("probe"));
     let mut enforcement = BTreeMap::new();
@@ -431,8 +441,8 @@ async fn find_processes(options: &AgentOptions) -> Result<Found, StartError> {
         namespaces: is_enforced("namespaces"),
         landlock: is_enforced("landlock"),
         own_network: network.enforced,
-        // The last one is never a server's.
-        uid: is_enforced("own_uid").then_some(*options.server_uids.end()),
+        seccomp: is_enforced("seccomp"),
+        uid: is_enforced("own_uid").then_some(clients_uid),
     };
     enforcement.insert("package_egress".into(), network);
     let clients = HostClients::new(options.clients.clone(), walls, &runtimes, &data_dir.join("packages"));
@@ -720,10 +730,11 @@ impl Inner {
         let goal = watch::Sender::new(goal);
         let lock_digest = desired.lock.as_ref().map(|lock| lock.digest.clone());
         let instancing = desired.spec.instancing.clone();
+        let server = desired.server;
         let (context, wanted) = (Arc::clone(&self.context), goal.subscribe());
         let instance = Instance::new(context, desired, Arc::clone(&slot), wanted, known_era);
         let task = AbortOnDropHandle::new(tokio::spawn(instance.run(found)));
-        table.insert(id, Entry { slot, goal, instancing, copy, lock_digest, task });
+        table.insert(id, Entry { slot, goal, instancing, copy, server, lock_digest, task });
     }
 
     /// Removes what is left of an instance on disk, but for its log.
@@ -831,8 +842,22 @@ impl Inner {
         }
     }
 
+    /// Gives the user ids of servers that are gone to others.
+    fn take_users_back(&self, desired: &Desired) {
+        let Some(kept) = desired.keep_users.as_ref().filter(|_| self.context.is_current.load(Ordering::Acquire)) else {
+            return;
+        };
+        let here: BTreeSet<ServerId> = self.instances().values().map(|entry| entry.server).collect();
+        let wanted = |server| desired.instances.iter().any(|instance| instance.server == server);
+        let kept = |server| kept.contains(&server) || here.contains(&server) || wanted(server);
+        if let Err(error) = self.context.uids.lock().unwrap_or_else(PoisonError::into_inner).keep_only(&kept) {
+            tracing::warn!(%error, "take back the user ids of deleted servers");
+        }
+    }
+
     async fn collect_garbage(self: &Arc<Self>) {
         let Some(desired) = self.context.desired() else { return };
+        self.take_users_back(&desired);
         let inner = Arc::clone(self);
         // Of an older state nobody knows which servers there are now.
         let is_current = self.context.is_current.load(Ordering::Acquire);

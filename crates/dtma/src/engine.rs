@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_mcp::stdio::{Connection, Options};
 use toolyard_types::agent::{DesiredInstance, Failure};
-use toolyard_types::spec::{Lock, Runtime, Value};
+use toolyard_types::spec::{Egress, Lock, Privilege, Runtime, Value};
 use toolyard_types::state::Reason;
 use toolyard_types::{CredentialId, InstanceId, Secret, ServerId};
 
@@ -146,8 +146,17 @@ impl Context {
         let Some(lock) = &desired.lock else {
             return Err(failure(Reason::UnsupportedByEngine, "the revision has no lock to install from"));
         };
-        if matches!(self.engine, Engine::Process) && !desired.spec.egress.is_all() {
-            let message = "the process engine cannot limit whom a server reaches; it needs a toolbox with containers";
+        let egress = match (&self.engine, &desired.spec.egress) {
+            (Engine::Docker(_), _) | (_, Egress::All) => Ok(()),
+            (Engine::Process, Egress::None) if self.enforces("egress_none") => Ok(()),
+            (Engine::Process, Egress::None) => Err("this host gives servers no network of their own"),
+            (Engine::Process, Egress::Hosts { .. }) => Err(
+                "the process engine cannot limit whom a server reaches to hosts; it needs a toolbox with containers",
+            ),
+        };
+        egress.map_err(|message| failure(Reason::UnsupportedByEngine, message))?;
+        if matches!(self.engine, Engine::Docker(_)) && desired.spec.privileges.contains(&Privilege::NewNamespaces) {
+            let message = "the seccomp profile of containers refuses new namespaces; it needs a toolbox with processes";
             return Err(failure(Reason::UnsupportedByEngine, message));
         }
         if matches!(self.engine, Engine::Process) && !desired.spec.volumes.is_empty() {

@@ -242,6 +242,10 @@ impl Instance {
         };
         let (reason, message) = match (ended.killed, ended.code, ended.signal) {
             (Some(Killed::Memory), ..) => (Reason::OutOfMemory, "it used more memory than its limit".to_owned()),
+            (Some(Killed::Disk), ..) => {
+                let message = "it kept more on disk than its limit; what it kept was removed".to_owned();
+                (Reason::OutOfDisk, message)
+            }
             (Some(Killed::Processes), ..) => (Reason::Exited, "it had more processes than its limit".to_owned()),
             (_, Some(code), _) => (Reason::Exited, format!("it ended by itself with exit code {code}{}", why(ended))),
             (_, _, Some(signal)) => (Reason::Exited, format!("it was ended by signal {signal}{}", why(ended))),

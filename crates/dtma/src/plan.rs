@@ -159,6 +159,7 @@ mod tests {
             keep_locks: vec![],
             keep_volumes: None,
             keep_logs: None,
+            keep_users: None,
         }
     }
 

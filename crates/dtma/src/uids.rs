@@ -1,14 +1,91 @@
 //! A user id of its own for every server, the same one for as long as the server is known here, and for every copy
 //! of an instance while it is there.
+//!
+//! Two installations on one host must share none: each takes a range of its own, by chance where nobody is seen to have
+//! it, and writes down on the host that it did. Where nothing can be written down, as in a container, chance is left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 use toolyard_types::{InstanceId, ServerId};
 
 use crate::desired::write_whole;
+
+/// User ids that no distribution gives to people, services, containers or subordinate ranges.
+const SPACE: RangeInclusive<u32> = 2_100_000_000..=2_147_483_647;
+/// How many user ids an installation has.
+const EACH: u32 = 65_536;
+/// Where the installations of a host write down which range is whose.
+pub(crate) const CLAIMS: &str = "/var/lib/toolyard-uids";
+
+/// The range of an installation, in its data directory.
+#[derive(Serialize, Deserialize)]
+struct Chosen {
+    first: u32,
+}
+
+/// The range of the installation in `data_dir`, the same for as long as nobody else is found to have it.
+///
+/// # Errors
+/// When it cannot be remembered, or every range of the host is taken.
+pub(crate) fn range_of(data_dir: &Path, claims: &Path) -> io::Result<RangeInclusive<u32>> {
+    let file = data_dir.join("uid-range.json");
+    let chosen = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Chosen>(&bytes).ok());
+    // One of before had the first range, as every other.
+    let of_before = || data_dir.join("uids.json").exists().then_some(*SPACE.start());
+    let mut candidates = chosen.map(|chosen| chosen.first).or_else(of_before).into_iter().chain(anywhere());
+    let first = match Claims::open(claims) {
+        Ok(claims) => candidates.find(|first| claims.take(*first, data_dir)),
+        Err(error) => {
+            tracing::debug!(path = %claims.display(), %error, "write down which user ids are whose");
+            candidates.next()
+        }
+    };
+    let first = first.ok_or_else(|| io::Error::other("every range of user ids of this host is taken"))?;
+    write_whole(&file, &serde_json::to_vec(&Chosen { first })?)?;
+    Ok(first..=first + (EACH - 1))
+}
+
+/// Every range there is, from a random one on.
+fn anywhere() -> impl Iterator<Item = u32> {
+    let ranges = (SPACE.end() - SPACE.start()) / EACH;
+    let from = rand::random_range(0..ranges);
+    (0..ranges).map(move |step| SPACE.start() + (from + step) % ranges * EACH)
+}
+
+/// Which range is whose on this host: a file for each, with the data directory in it.
+struct Claims {
+    dir: PathBuf,
+    _lock: Flock<std::fs::File>,
+}
+
+impl Claims {
+    fn open(dir: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let lock = std::fs::File::create(dir.join("lock"))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
+        Ok(Self { dir: dir.to_owned(), _lock: lock })
+    }
+
+    /// Whether a range is now that of `data_dir`.
+    fn take(&self, first: u32, data_dir: &Path) -> bool {
+        let file = self.dir.join(first.to_string());
+        let holder = std::fs::read_to_string(&file).map(PathBuf::from);
+        let is_other = |holder: &PathBuf| holder != data_dir && has_range(holder, first);
+        !holder.is_ok_and(|holder| is_other(&holder))
+            && write_whole(&file, data_dir.as_os_str().as_encoded_bytes()).is_ok()
+    }
+}
+
+/// Whether the installation in a data directory is still there and has this range.
+fn has_range(data_dir: &Path, first: u32) -> bool {
+    let chosen = std::fs::read(data_dir.join("uid-range.json"));
+    chosen.is_ok_and(|bytes| serde_json::from_slice::<Chosen>(&bytes).is_ok_and(|chosen| chosen.first == first))
+}
 
 /// Hands out user ids and remembers them across restarts.
 #[derive(Debug)]
@@ -17,7 +94,9 @@ pub(crate) struct Uids {
     range: RangeInclusive<u32>,
     given: BTreeMap<ServerId, u32>,
     copies: BTreeMap<InstanceId, u32>,
-    /// The one given to a copy last. What a copy that is gone left behind is its own for as long as possible.
+    /// The ones given last to a server and to a copy. What one that is gone left behind is its own for as long as
+    /// possible.
+    last_server: u32,
     last_copy: u32,
 }
 
@@ -25,8 +104,12 @@ impl Uids {
     /// Reads what was given before.
     pub(crate) fn open(file: PathBuf, range: RangeInclusive<u32>) -> Self {
         let given = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut given: BTreeMap<ServerId, u32> = given.unwrap_or_default();
+        // From before this installation had the range that it has now.
+        given.retain(|_, uid| range.contains(uid));
+        let last_server = given.values().max().copied().unwrap_or(*range.end());
         let last_copy = *range.end();
-        Self { file, range, given: given.unwrap_or_default(), copies: BTreeMap::new(), last_copy }
+        Self { file, range, given, copies: BTreeMap::new(), last_server, last_copy }
     }
 
     /// The user id of a server.
@@ -38,13 +121,30 @@ impl Uids {
             return Ok(*uid);
         }
         let used = self.used();
-        let uid = self.range.clone().find(|uid| !used.contains(uid)).ok_or_else(all_taken)?;
+        let (from, to) = (*self.range.start(), *self.range.end());
+        let mut candidates = (self.last_server.saturating_add(1)..=to).chain(from..=self.last_server.min(to));
+        let uid = candidates.find(|uid| !used.contains(uid)).ok_or_else(all_taken)?;
         let mut given = self.given.clone();
         given.insert(server, uid);
         // Written first: an id that is forgotten at a restart would be given to a second server.
         write_whole(&self.file, &serde_json::to_vec(&given)?)?;
-        self.given = given;
+        (self.given, self.last_server) = (given, uid);
         Ok(uid)
+    }
+
+    /// Takes back what was given to servers that are not `kept`; nothing of them runs or lies here any more.
+    ///
+    /// # Errors
+    /// When that cannot be remembered; then they keep them.
+    pub(crate) fn keep_only(&mut self, kept: &dyn Fn(ServerId) -> bool) -> io::Result<()> {
+        let given: BTreeMap<_, _> =
+            self.given.iter().filter(|(id, _)| kept(**id)).map(|(id, uid)| (*id, *uid)).collect();
+        if given.len() < self.given.len() {
+            write_whole(&self.file, &serde_json::to_vec(&given)?)?;
+            tracing::info!(count = self.given.len() - given.len(), "took back the user ids of deleted servers");
+            self.given = given;
+        }
+        Ok(())
     }
 
     /// A user id for a copy; where these are remembered is the copy's affair.
@@ -101,5 +201,48 @@ mod tests {
         assert!(uids.of_copy(InstanceId::generate()).is_err() && uids.of(ServerId::generate()).is_err());
         let mut again = Uids::open(dir.path().join("uids.json"), 10..=14);
         assert_eq!(again.of(server).expect("the same"), 10);
+    }
+
+    #[test]
+    fn a_deleted_servers_user_is_given_to_another_only_when_all_others_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut uids = Uids::open(dir.path().join("uids.json"), 10..=12);
+        let servers = [ServerId::generate(), ServerId::generate(), ServerId::generate(), ServerId::generate()];
+        assert_eq!(uids.of(servers[0]).expect("one"), 10);
+        assert_eq!(uids.of(servers[1]).expect("one"), 11);
+        uids.keep_only(&|server| server != servers[0]).expect("written");
+        assert_eq!(uids.of(servers[2]).expect("one"), 12);
+        assert_eq!(uids.of(servers[3]).expect("the one that was given back"), 10);
+        let mut again = Uids::open(dir.path().join("uids.json"), 10..=12);
+        assert_eq!(again.of(servers[1]).expect("the same"), 11);
+        assert!(again.of(servers[0]).is_err());
+    }
+
+    #[test]
+    fn two_installations_on_one_host_share_no_user() {
+        let host = tempfile::tempdir().expect("a directory");
+        let claims = host.path().join("claims");
+        let data_dir = |name: &str| {
+            let dir = host.path().join(name);
+            std::fs::create_dir_all(&dir).expect("a directory");
+            dir
+        };
+        let (one, two) = (data_dir("one"), data_dir("two"));
+        // Both are of before, when every installation had the same range.
+        std::fs::write(one.join("uids.json"), "{}").expect("written");
+        std::fs::write(two.join("uids.json"), "{}").expect("written");
+        let first = range_of(&one, &claims).expect("a range");
+        assert_eq!(first, 2_100_000_000..=2_100_065_535);
+        let second = range_of(&two, &claims).expect("a range");
+        assert!(second.start() > first.end() && *second.end() <= 2_147_483_647, "{second:?}");
+        assert_eq!(range_of(&two, &claims).expect("the same"), second);
+        assert_eq!(range_of(&one, &claims).expect("the same"), first);
+        // One that is gone holds nothing.
+        std::fs::remove_dir_all(&one).expect("removed");
+        let three = data_dir("three");
+        std::fs::write(three.join("uids.json"), "{}").expect("written");
+        assert_eq!(range_of(&three, &claims).expect("a range"), first);
+        // Where nothing can be written down there is still a range.
+        assert!(range_of(&data_dir("four"), Path::new("/proc/claims")).is_ok());
     }
 }

@@ -42,6 +42,7 @@ fn the_table_of_roles_and_actions_is_as_reviewed() {
     server:grant_path    yes       yes       yes       -         -
     server:operate       yes       yes       yes       yes       -
     server:delete        yes       yes       yes       yes       -
+    server:grant_privilege yes       yes       -         -         -
     server:logs          yes       yes       yes       yes       -
     tool:call            yes       yes       yes       yes       -
     toolset:read         yes       yes       yes       yes       yes

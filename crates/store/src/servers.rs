@@ -332,6 +332,19 @@ impl OrgTx {
         rows.into_iter().map(|row| parse("servers.id", &row.text)).collect()
     }
 
+    /// The servers that have or had an instance on a toolbox, or keep volumes there.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_once_on(&self, toolbox: ToolboxId) -> Result<Vec<ServerId>> {
+        let sql = "SELECT server_id AS text FROM instances WHERE organization_id = $1 AND toolbox_id = $2 \
+                   UNION SELECT id AS text FROM servers WHERE organization_id = $1 AND toolbox_id = $2 AND has_volumes \
+                   ORDER BY text";
+        let values = [self.organization().to_string().into(), toolbox.to_string().into()];
+        let rows = self.rows::<TextRow>(sql, values).await?;
+        rows.into_iter().map(|row| parse("servers.id", &row.text)).collect()
+    }
+
     /// Reads a server so that nobody else changes it, its instances or its rollouts until this commits.
     ///
     /// # Errors

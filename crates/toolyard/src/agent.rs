@@ -57,7 +57,10 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), String> {
     };
     let dialler = identity.dialler();
     let environment = config::process_environment();
-    let options = local::agent_options(settings, &environment, settings.data_dir.clone(), identity.channel())?;
+    let addresses = dialler.addresses();
+    let ports = addresses.iter().filter_map(|address| port_here(address));
+    let ports = ports.chain(offers.iter().map(|offers| offers.address().port())).collect();
+    let options = local::agent_options(settings, &environment, settings.data_dir.clone(), identity.channel(), ports)?;
     let agent = Agent::start(options).await.map_err(|error| chain(&error))?;
     let control = match &offers {
         Some(offers) => format!("connects to {}", offers.address()),
@@ -77,6 +80,15 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), String> {
     let mode = if mode == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave };
     agent.shutdown(mode).await;
     Ok(())
+}
+
+/// The port of an address of the control plane, when that is on this host too.
+fn port_here(address: &str) -> Option<u16> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.trim_matches(['[', ']']);
+    let is_here = host == "localhost"
+        || host.parse().is_ok_and(|ip: std::net::IpAddr| std::net::UdpSocket::bind((ip, 0)).is_ok());
+    port.parse().ok().filter(|_| is_here)
 }
 
 /// Begins to accept connections that the control plane offers, until the handle is dropped.

@@ -24,6 +24,7 @@ pub(crate) fn agent_options(
     environment: &BTreeMap<String, String>,
     data_dir: PathBuf,
     control: Channel,
+    own_ports: Vec<u16>,
 ) -> Result<AgentOptions, String> {
     let supervisor_exe =
         std::env::current_exe().map_err(|error| format!("cannot find this program's file: {error}"))?;
@@ -36,7 +37,8 @@ pub(crate) fn agent_options(
         orphan_grace: Duration::from_secs(settings.orphan_grace_seconds.into()),
         stop_wait: AgentOptions::DEFAULT_STOP_WAIT,
         grantable_paths: grantable_paths(settings, environment)?,
-        server_uids: settings.server_uid_base..=settings.server_uid_base.saturating_add(SERVER_UIDS - 1),
+        server_uids: settings.server_uid_base.map(|base| base..=base.saturating_add(SERVER_UIDS - 1)),
+        own_ports,
         version: env!("CARGO_PKG_VERSION").into(),
         clock: Clock::system(),
     })

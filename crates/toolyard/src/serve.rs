@@ -156,6 +156,9 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let options = control_options(settings, store, &clock, first_key.clone(), &stopping)?;
     let control = Control::start(options).await.map_err(|error| Failed::from(&error))?;
     let agents_at = agent_listener.local_addr().map_err(|error| Failed::from(&error))?;
+    let operations_at = operations_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let own_ports =
+        listener.local_addr().into_iter().chain([agents_at]).chain(operations_at).map(|at| at.port()).collect();
     let addresses = net::agent_addresses(settings, agents_at);
     tracing::info!(addresses = addresses.join(", "), "agents reach this Toolyard at");
     control.set_agent_addresses(addresses);
@@ -200,7 +203,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         let places = Places::new("operations", OPERATIONS_CONNECTIONS, 0, Vec::new());
         servers.push(tokio::spawn(listen::serve(listener, router, places, server())));
     }
-    let agent = local.start(settings, &control).await?;
+    let agent = local.start(settings, &control, own_ports).await?;
     announce(settings, &control, console, first_key.as_ref());
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
     let _sorting = AbortOnDropHandle::new(tokio::spawn(telemetry::keep_sorted(metrics)));
@@ -364,13 +367,13 @@ impl LocalToolbox {
         Ok(Self(Some((toolbox, attach))))
     }
 
-    async fn start(self, settings: &Settings, control: &Control) -> Result<Option<Agent>, Failed> {
+    async fn start(self, settings: &Settings, control: &Control, own_ports: Vec<u16>) -> Result<Option<Agent>, Failed> {
         let Some((toolbox, attach)) = self.0 else { return Ok(None) };
         let channel = in_process(control.agent_router().layer(Extension(AgentIdentity(toolbox))));
         let channel = stack::through(channel, Peer::without_breaker("the control plane"));
         let environment = config::process_environment();
         let dir = settings.data_dir.join("toolbox");
-        let options = local::agent_options(settings, &environment, dir, channel)?;
+        let options = local::agent_options(settings, &environment, dir, channel, own_ports)?;
         let agent = Agent::start(options).await.map_err(|error| Failed::from(&error))?;
         for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
             tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);

@@ -94,6 +94,7 @@ actions! {
     ServerGrantPath "server:grant_path" "Let a server see paths of its toolbox's host.";
     ServerOperate "server:operate" "Start, stop and restart servers; cancel rollouts.";
     ServerDelete "server:delete" "Delete servers.";
+    ServerGrantPrivilege "server:grant_privilege" "Allow a server what sandboxes refuse: new namespaces, to listen.";
     ServerLogs "server:logs" "Read server logs.";
     ToolCall "tool:call" "List and call tools, prompts and resources through the gateway.";
     ToolsetRead "toolset:read" "See toolsets.";

@@ -126,6 +126,10 @@ pub struct Desired {
     /// removed; `None` from a control plane of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_logs: Option<BTreeSet<ServerId>>,
+    /// Every server that exists and has been here, whose user ids must be kept; `None` from a control plane that does
+    /// not tell, which is no leave to give any to another server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_users: Option<BTreeSet<ServerId>>,
 }
 
 /// One instance that should run.
@@ -197,7 +201,7 @@ pub struct ToolboxReport {
     pub platform: String,
     /// Runtimes found and their versions, such as `node -> 20.20.2`.
     pub runtimes: BTreeMap<String, String>,
-    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `memory_limit`, `process_limit`, `egress_none`, `egress_hosts`, `volumes`, `container_http`, `path_grants`, `package_egress`.
+    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `seccomp`, `memory_limit`, `process_limit`, `cpu_limit`, `disk_limit`, `volume_limit`, `server_ports` (no server reaches another), `toolyard_ports` (no server reaches Toolyard's own listeners), `egress_none`, `egress_hosts`, `volumes`, `container_http`, `path_grants`, `package_egress`.
     pub enforcement: BTreeMap<String, Enforcement>,
     /// What the host has and has left, when measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]

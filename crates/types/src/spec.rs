@@ -2,7 +2,7 @@
 
 use crate::{CredentialId, EntryName, Name};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A text with credentials in it, resolved only where it is used.
 ///
@@ -103,6 +103,9 @@ pub struct RevisionSpec {
     /// Places of its own that outlive its instances and revisions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
+    /// What its sandbox allows it beyond what every server may.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub privileges: BTreeSet<Privilege>,
 }
 
 fn default_start_timeout_ms() -> u64 {
@@ -240,11 +243,18 @@ pub struct Limits {
     /// Share of processor time in thousandths of one core; zero for no limit.
     #[serde(default)]
     pub cpu_millis: u32,
+    /// What it keeps in its own directory and its temporary one together, in bytes.
+    #[serde(default = "default_disk_bytes")]
+    pub disk_bytes: u64,
+}
+
+fn default_disk_bytes() -> u64 {
+    1 << 30
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 1 << 30, processes: 256, cpu_millis: 0 }
+        Self { memory_bytes: 1 << 30, processes: 256, cpu_millis: 0, disk_bytes: default_disk_bytes() }
     }
 }
 
@@ -370,6 +380,30 @@ impl EgressHost {
             false => host == self.name,
         };
         named && self.port.map_or(matches!(port, 80 | 443), |only| only == port)
+    }
+}
+
+/// What a sandbox refuses unless somebody with `server:grant_privilege` allowed it to this server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Privilege {
+    /// To make new namespaces, as the sandbox of a browser does.
+    NewNamespaces,
+    /// To listen on TCP ports of its host, where other servers may reach it.
+    Listen,
+}
+
+impl Privilege {
+    /// Every privilege.
+    pub const ALL: [Privilege; 2] = [Self::NewNamespaces, Self::Listen];
+
+    /// As written on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NewNamespaces => "new_namespaces",
+            Self::Listen => "listen",
+        }
     }
 }
 

@@ -149,6 +149,8 @@ states! {
         Exited = "exited",
         /// It was killed for using more memory than allowed.
         OutOfMemory = "out_of_memory",
+        /// It was stopped for keeping more on disk than allowed.
+        OutOfDisk = "out_of_disk",
         /// It stopped answering the probe.
         ProbeFailed = "probe_failed",
         /// Its toolbox has not been heard for too long.

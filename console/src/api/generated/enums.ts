@@ -4,7 +4,7 @@ import { isString } from '../open-enum'
 
 /** Something a principal may ask to do. Every API route and every MCP request maps to one. */
 export type Action = (typeof ACTION)[number]
-export const ACTION = ['catalog:read', 'catalog:rate', 'catalog:submit', 'catalog:review', 'catalog:manage', 'server:read', 'server:deploy', 'server:grant_path', 'server:operate', 'server:delete', 'server:logs', 'tool:call', 'toolset:read', 'toolset:manage', 'toolbox:read', 'toolbox:manage', 'credential:read', 'credential:use', 'credential:manage', 'key:read', 'key:manage', 'member:read', 'member:manage', 'flag:read', 'flag:manage', 'audit:read', 'event:read', 'policy:explain', 'organization:manage'] as const
+export const ACTION = ['catalog:read', 'catalog:rate', 'catalog:submit', 'catalog:review', 'catalog:manage', 'server:read', 'server:deploy', 'server:grant_path', 'server:operate', 'server:delete', 'server:grant_privilege', 'server:logs', 'tool:call', 'toolset:read', 'toolset:manage', 'toolbox:read', 'toolbox:manage', 'credential:read', 'credential:use', 'credential:manage', 'key:read', 'key:manage', 'member:read', 'member:manage', 'flag:read', 'flag:manage', 'audit:read', 'event:read', 'policy:explain', 'organization:manage'] as const
 export const ActionSchema: v.GenericSchema<unknown, Action> = v.custom<Action>(isString)
 
 /** Whether calls to a toolbox are let through. */
@@ -50,6 +50,11 @@ export type Phase = (typeof PHASE)[number]
 export const PHASE = ['pending', 'preparing', 'starting', 'ready', 'degraded', 'stopping', 'stopped', 'failed', 'unknown'] as const
 export const PhaseSchema: v.GenericSchema<unknown, Phase> = v.custom<Phase>(isString)
 
+/** What a sandbox refuses unless somebody with `server:grant_privilege` allowed it to this server. */
+export type Privilege = (typeof PRIVILEGE)[number]
+export const PRIVILEGE = ['new_namespaces', 'listen'] as const
+export const PrivilegeSchema: v.GenericSchema<unknown, Privilege> = v.custom<Privilege>(isString)
+
 /**
  * Why something is in its state. One table for instances, rollouts, servers and toolboxes.
  *
@@ -57,7 +62,7 @@ export const PhaseSchema: v.GenericSchema<unknown, Phase> = v.custom<Phase>(isSt
  * the message beside it says what is meant.
  */
 export type Reason = (typeof REASON)[number]
-export const REASON = ['requested', 'awaiting_toolbox', 'resolving', 'installing', 'awaiting_probe', 'answered', 'image_not_found', 'package_not_found', 'install_failed', 'checksum_mismatch', 'config_invalid', 'credential_missing', 'credential_expired', 'start_timeout', 'handshake_failed', 'crash_loop', 'exited', 'out_of_memory', 'probe_failed', 'toolbox_unreachable', 'engine_unavailable', 'unsupported_by_engine', 'no_capacity', 'remote_unreachable', 'quarantined', 'deadline_exceeded', 'superseded', 'tools_lost', 'observing', 'canary', 'outside_window', 'drained', 'scaled_down', 'internal'] as const
+export const REASON = ['requested', 'awaiting_toolbox', 'resolving', 'installing', 'awaiting_probe', 'answered', 'image_not_found', 'package_not_found', 'install_failed', 'checksum_mismatch', 'config_invalid', 'credential_missing', 'credential_expired', 'start_timeout', 'handshake_failed', 'crash_loop', 'exited', 'out_of_memory', 'out_of_disk', 'probe_failed', 'toolbox_unreachable', 'engine_unavailable', 'unsupported_by_engine', 'no_capacity', 'remote_unreachable', 'quarantined', 'deadline_exceeded', 'superseded', 'tools_lost', 'observing', 'canary', 'outside_window', 'drained', 'scaled_down', 'internal'] as const
 export const ReasonSchema: v.GenericSchema<unknown, Reason> = v.custom<Reason>(isString)
 
 /** How a remote server is spoken to. */

@@ -1,7 +1,7 @@
 // Generated from openapi/public.json by `npm run generate`: do not edit.
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
-import { EraSchema, InstancingModeSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type InstancingMode, type LogStream, type MetricsWindow, type Phase, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
+import { EraSchema, InstancingModeSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, PrivilegeSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type InstancingMode, type LogStream, type MetricsWindow, type Phase, type Privilege, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
 import { CredentialIdSchema, EntryNameSchema, InstanceIdSchema, LabelsSchema, NameSchema, PackageSchema, RevisionIdSchema, ServerIdSchema, TimestampSchema, TransportSchema, type CredentialId, type EntryName, type InstanceId, type Labels, type Name, type Package, type RevisionId, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
 
 /** A credential that a server is bound to. */
@@ -105,6 +105,8 @@ export const InstancingSchema: v.GenericSchema<unknown, Instancing> = v.object({
 export interface Limits {
   /** Share of processor time in thousandths of one core; zero for no limit. */
   cpu_millis?: number
+  /** What it keeps in its own directory and its temporary one together, in bytes. */
+  disk_bytes?: number
   /** Resident memory of all its processes together, in bytes. */
   memory_bytes: number
   /** How many processes and threads at once. */
@@ -112,6 +114,7 @@ export interface Limits {
 }
 export const LimitsSchema: v.GenericSchema<unknown, Limits> = v.object({
   cpu_millis: v.optional(v.number()),
+  disk_bytes: v.optional(v.number()),
   memory_bytes: v.number(),
   processes: v.number(),
 })
@@ -177,6 +180,11 @@ export interface ServerSettings {
   observe_seconds?: number | null
   /** Host paths the server may use. */
   paths?: PathGrant[] | null
+  /**
+   * What its sandbox allows it beyond what every server may. Giving one that it does not have needs
+   * `server:grant_privilege`.
+   */
+  privileges?: Privilege[] | null
   probe_call?: ProbeCall | null
   /** How many instances serve at once; 1 when absent. Changing only this makes no new revision. */
   replicas?: number | null
@@ -226,6 +234,11 @@ export interface CreateServer {
   observe_seconds?: number | null
   /** Host paths the server may use. */
   paths?: PathGrant[] | null
+  /**
+   * What its sandbox allows it beyond what every server may. Giving one that it does not have needs
+   * `server:grant_privilege`.
+   */
+  privileges?: Privilege[] | null
   probe_call?: ProbeCall | null
   /** How many instances serve at once; 1 when absent. Changing only this makes no new revision. */
   replicas?: number | null
@@ -304,6 +317,8 @@ export interface CurrentSettings {
   package?: Package | null
   /** Host paths that were granted beside those that are inputs. */
   paths: PathGrant[]
+  /** What its sandbox allows it beyond what every server may. */
+  privileges?: Privilege[]
   probe_call?: ProbeCall | null
   remote?: Transport | null
   /** How many instances serve at once. */
@@ -338,6 +353,7 @@ export const CurrentSettingsSchema: v.GenericSchema<unknown, CurrentSettings> = 
   observe_seconds: v.number(),
   package: v.nullish(PackageSchema),
   paths: v.array(PathGrantSchema),
+  privileges: v.optional(v.array(PrivilegeSchema)),
   probe_call: v.nullish(ProbeCallSchema),
   remote: v.nullish(TransportSchema),
   replicas: v.number(),
@@ -679,6 +695,8 @@ export interface RevisionSpec {
   limits?: Limits
   /** Host paths the server may see, beyond its package and its own directory. */
   paths?: PathGrant[]
+  /** What its sandbox allows it beyond what every server may. */
+  privileges?: Privilege[]
   probe_call?: ProbeCall | null
   /** What runs. */
   runtime: Runtime
@@ -696,6 +714,7 @@ export const RevisionSpecSchema: v.GenericSchema<unknown, RevisionSpec> = v.obje
   instancing: v.optional(InstancingSchema),
   limits: v.optional(LimitsSchema),
   paths: v.optional(v.array(PathGrantSchema)),
+  privileges: v.optional(v.array(PrivilegeSchema)),
   probe_call: v.nullish(ProbeCallSchema),
   runtime: RuntimeSchema,
   start_timeout_ms: v.optional(v.number()),
@@ -952,6 +971,11 @@ export interface UpdateServer {
   observe_seconds?: number | null
   /** Host paths the server may use. */
   paths?: PathGrant[] | null
+  /**
+   * What its sandbox allows it beyond what every server may. Giving one that it does not have needs
+   * `server:grant_privilege`.
+   */
+  privileges?: Privilege[] | null
   probe_call?: ProbeCall | null
   /** How many instances serve at once; 1 when absent. Changing only this makes no new revision. */
   replicas?: number | null

@@ -59,6 +59,7 @@ export type {
   LogStream,
   MetricsWindow,
   Phase,
+  Privilege,
   Reason,
   RemoteTransport,
   ReportKind,

@@ -50,6 +50,7 @@ export function actionHint(action: Action): string {
     'server:read': t('See servers, revisions, rollouts and instances'),
     'server:deploy': t('Create, update, roll back and clone servers'),
     'server:grant_path': t('Let a server see paths of its toolbox’s host'),
+    'server:grant_privilege': t('Let a server do what sandboxes refuse'),
     'server:operate': t('Start, stop and restart servers, cancel rollouts'),
     'server:delete': t('Delete servers'),
     'server:logs': t('Read logs of servers'),

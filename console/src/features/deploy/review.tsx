@@ -2,7 +2,13 @@ import type { ReactNode } from 'react'
 import type { Entry } from '@/api/generated/types'
 import { kindText } from '@/features/catalog/public/entry-parts'
 import type { InputField, Offer } from '@/features/servers/public/inputs'
-import { instancingText, type SettingsContext, USUAL, volumesOf } from '@/features/servers/public/settings'
+import {
+  instancingText,
+  privilegesOf,
+  type SettingsContext,
+  USUAL,
+  volumesOf,
+} from '@/features/servers/public/settings'
 import { LABELLED } from '@/features/toolboxes/public/place'
 import { t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
@@ -110,6 +116,14 @@ export function Review({
             [
               t('Processor'),
               changed('cpu') && !remote ? t('at most {share} mCPU', { share: values.cpu }) : undefined,
+            ],
+            [
+              t('Disk'),
+              changed('disk') && !remote ? t('at most {size} MiB', { size: values.disk }) : undefined,
+            ],
+            [
+              t('Allowed beyond its sandbox'),
+              remote ? undefined : privilegesOf(values).join(', ') || undefined,
             ],
             [
               t('To start'),

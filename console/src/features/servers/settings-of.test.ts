@@ -83,12 +83,24 @@ test('asks for no change when nothing was changed', () => {
 
 test('asks for what was changed alone', () => {
   const before = settingsOf(settings, fields)
-  const after = { ...before, inputs: { ...before.inputs, TZ: 'Europe/Oslo' }, memory: '256', replicas: '3' }
+  const after = {
+    ...before,
+    inputs: { ...before.inputs, TZ: 'Europe/Oslo' },
+    memory: '256',
+    replicas: '3',
+    newNamespaces: true,
+  }
   expect(settingsBody(after, context, before)).toEqual({
     inputs: { TZ: 'Europe/Oslo' },
     credentials: {},
     environment: {},
     replicas: 3,
-    limits: { memory_bytes: 256 * 1024 * 1024, processes: 64, cpu_millis: 0 },
+    privileges: ['new_namespaces'],
+    limits: {
+      memory_bytes: 256 * 1024 * 1024,
+      processes: 64,
+      cpu_millis: 0,
+      disk_bytes: 1024 * 1024 * 1024,
+    },
   })
 })

@@ -33,6 +33,10 @@ export function settingsOf(settings: CurrentSettings, fields: readonly InputFiel
   values.memory = trimmed(settings.limits.memory_bytes / (1024 * 1024))
   values.processes = String(settings.limits.processes)
   values.cpu = settings.limits.cpu_millis ? String(settings.limits.cpu_millis) : ''
+  const disk = settings.limits.disk_bytes
+  if (disk !== undefined) values.disk = trimmed(disk / (1024 * 1024))
+  values.newNamespaces = settings.privileges?.includes('new_namespaces') === true
+  values.listen = settings.privileges?.includes('listen') === true
   values.egress = settings.egress.policy
   if (settings.egress.policy === 'hosts') values.hosts = settings.egress.hosts.join('\n')
   values.strategy = settings.strategy

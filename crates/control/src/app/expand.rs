@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use toolyard_types::name::printable;
 use toolyard_types::server_json::{self, Argument, Input, KeyValueInput, ServerJson, Transport};
 use toolyard_types::spec::{
-    Egress, EgressHost, EntryVersion, Instancing, InstancingMode, Limits, Part, PathGrant, ProbeCall, Remote,
-    RemoteTransport, RevisionSpec, Runtime, Strategy, Value, Volume,
+    Egress, EgressHost, EntryVersion, Instancing, InstancingMode, Limits, Part, PathGrant, Privilege, ProbeCall,
+    Remote, RemoteTransport, RevisionSpec, Runtime, Strategy, Value, Volume,
 };
 use toolyard_types::{Code, CredentialId, FieldError};
 
@@ -87,6 +87,8 @@ pub(crate) struct Wish {
     pub(crate) instancing: Instancing,
     #[serde(default)]
     pub(crate) volumes: Vec<Volume>,
+    #[serde(default)]
+    pub(crate) privileges: BTreeSet<Privilege>,
 }
 
 impl Wish {
@@ -109,6 +111,7 @@ impl Wish {
             probe_call: None,
             instancing: Instancing::default(),
             volumes: Vec::new(),
+            privileges: BTreeSet::new(),
         }
     }
 
@@ -297,6 +300,7 @@ pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
         probe_call: wish.probe_call.clone(),
         instancing: wish.instancing.clone(),
         volumes: wish.volumes.clone(),
+        privileges: wish.privileges.clone(),
     })
 }
 
@@ -386,6 +390,12 @@ impl Expansion<'_> {
         }
         if !(4..=65_536).contains(&wish.limits.processes) {
             self.error("limits.processes", "must be between 4 and 65536");
+        }
+        if !(1 << 20..=1 << 44).contains(&wish.limits.disk_bytes) {
+            self.error("limits.disk_bytes", "must be between 1 MiB and 16 TiB");
+        }
+        if matches!(wish.chosen, Chosen::Remote(_)) && !wish.privileges.is_empty() {
+            self.error("privileges", "a remote server runs somewhere else; there is nothing to allow");
         }
         if !(100..=3_600_000).contains(&wish.start_timeout_ms) {
             self.error("start_timeout_ms", "must be between 100 and 3600000");

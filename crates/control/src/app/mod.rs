@@ -19,6 +19,7 @@ pub(crate) mod members;
 pub(crate) mod metrics;
 pub(crate) mod overview;
 mod places;
+mod privileges;
 pub(crate) mod refusals;
 pub(crate) mod reports;
 pub(crate) mod rollouts;

@@ -11,7 +11,7 @@ use toolyard_types::{Name, RevisionId, RolloutId};
 
 use super::server_view::Views;
 use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
-use super::{audit, credentials};
+use super::{audit, credentials, privileges};
 use crate::reconcile::steps::{
     aim, back_to_previous, changed, dismiss, end_rollout, promote, settle, wish as ask_instances,
 };
@@ -214,6 +214,7 @@ pub(crate) async fn rollback(
         None => ControlError::Conflict(format!("revision {} is the first of server `{name}`", current.number)),
     };
     let target = target.ok_or_else(missing)?;
+    privileges::check(control, caller, name, &current.spec.privileges, &target.spec.privileges)?;
     if target.id != current.id || server.target_revision != current.id {
         let meant = tx.revision(server.target_revision).await?.ok_or_else(|| unknown(name))?;
         let (wish, before) = (servers::wish_of(&target)?, servers::wish_of(&meant)?);

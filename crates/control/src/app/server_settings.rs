@@ -53,6 +53,7 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
         strategy: wish.strategy,
         instancing: wish.instancing,
         volumes: wish.volumes,
+        privileges: wish.privileges,
         start_timeout_ms: wish.start_timeout_ms,
         call_timeout_ms: wish.call_timeout_ms,
         probe_call: wish.probe_call,

@@ -1,6 +1,6 @@
 //! Servers: what people can do with them. Each change is one transaction of rows; the loops do the rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use serde_json::json;
@@ -17,7 +17,7 @@ use toolyard_types::{
 
 use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
 use super::server_view::{Views, etag};
-use super::{allow, audit, credentials, flags, page_limit, places, rollouts};
+use super::{allow, audit, credentials, flags, page_limit, places, privileges, rollouts};
 use crate::{Caller, Control, ControlError, Result, catalog};
 
 /// How long a rollout may take when nobody says.
@@ -48,6 +48,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, None).await {
         return Err(credentials::refused(control, caller, tx, &name, error).await);
     }
+    privileges::check(control, caller, &name, &BTreeSet::new(), &wish.privileges)?;
     let spec = expand(&wish)?;
     terms.check(&spec)?;
     let granted = may_grant(control, caller, &name, &spec, &[])?;
@@ -66,6 +67,9 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     let starts = request.start.unwrap_or(true);
     let mut detail = json!({ "kind": server.kind });
     note_granted(&mut detail, &granted);
+    if !revision.spec.privileges.is_empty() {
+        detail["privileges"] = json!(revision.spec.privileges);
+    }
     finish_creation(&mut tx, caller, &mut server, starts, "server.create", detail).await?;
     tx.commit().await?;
     get(control, caller, &server.name).await
@@ -348,6 +352,7 @@ fn merge(
     let otherwise = if with_volumes { Strategy::Recreate } else { wish.strategy };
     wish.strategy = settings.strategy.unwrap_or(otherwise);
     wish.volumes = settings.volumes.unwrap_or_else(|| std::mem::take(&mut wish.volumes));
+    wish.privileges = settings.privileges.unwrap_or_else(|| std::mem::take(&mut wish.privileges));
     wish.instancing = settings.instancing.unwrap_or_else(|| wish.instancing.clone());
     wish.start_timeout_ms = settings.start_timeout_ms.unwrap_or(wish.start_timeout_ms);
     wish.call_timeout_ms = settings.call_timeout_ms.unwrap_or(wish.call_timeout_ms);
@@ -530,6 +535,7 @@ pub(crate) async fn update(
         return Err(credentials::refused(control, caller, tx, name, error).await);
     }
     drop(tx);
+    privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
     let spec = expand(&wish)?;
     terms.check(&spec)?;
     let granted = may_grant(control, caller, name, &spec, &base.spec.paths)?;
@@ -576,6 +582,9 @@ pub(crate) async fn update(
             from_place,
         };
         detail["revision"] = json!(number);
+        if revision.spec.privileges != base.spec.privileges {
+            detail["privileges"] = json!(revision.spec.privileges);
+        }
         if manner.accept_lost_tools {
             detail["accept_lost_tools"] = json!(true);
         }
@@ -630,6 +639,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
         return Err(credentials::refused(control, caller, tx, &request.name, error).await);
     }
     let granted = may_grant(control, caller, &request.name, &base.spec, &[])?;
+    privileges::check(control, caller, &request.name, &BTreeSet::new(), &base.spec.privileges)?;
     take_name(&tx, &request.name).await?;
     let mut server = new_server(&tx, request.name, &base.spec, origin.toolbox, Terms::of(&origin));
     server.toolbox_labels = origin.toolbox_labels.clone();

@@ -384,6 +384,7 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
     let keep_locks = tx.locks_to_keep(toolbox.id).await?;
     let keep_volumes = Some(tx.servers_with_volumes(toolbox.id).await?.into_iter().collect());
     let keep_logs = Some(tx.servers_known_on(toolbox.id).await?.into_iter().collect());
+    let keep_users = Some(tx.servers_once_on(toolbox.id).await?.into_iter().collect());
     drop(tx);
     let ids: BTreeSet<_> = revisions.values().flat_map(credentials).collect();
     let secrets = app::credentials::open_many(control, organization, &ids).await?;
@@ -420,7 +421,16 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
         .collect();
     control.fleet().leased(toolbox.id, now);
     let lease_until = now.plus(LEASE);
-    Ok(Desired { generation: toolbox.generation, lease_until, instances, jobs, keep_locks, keep_volumes, keep_logs })
+    Ok(Desired {
+        generation: toolbox.generation,
+        lease_until,
+        instances,
+        jobs,
+        keep_locks,
+        keep_volumes,
+        keep_logs,
+        keep_users,
+    })
 }
 
 fn credentials(revision: &RevisionRow) -> impl Iterator<Item = CredentialId> + '_ {

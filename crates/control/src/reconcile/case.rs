@@ -406,6 +406,7 @@ pub(crate) mod tests {
                 probe_call: None,
                 instancing: Instancing::default(),
                 volumes: Vec::new(),
+                privileges: BTreeSet::new(),
             },
             inputs: String::new(),
             lock_digest: Some("sha256:0".into()),

@@ -2,7 +2,7 @@
 //! the fewest instances of the same server, then of any.
 
 use toolyard_store::{InstanceWish, ToolboxRow};
-use toolyard_types::spec::{Runtime, Strategy};
+use toolyard_types::spec::{Privilege, Runtime, Strategy};
 use toolyard_types::state::{Reason, ToolboxState};
 use toolyard_types::{Timestamp, ToolboxId};
 
@@ -81,10 +81,16 @@ fn capable(case: &Case) -> Result<Vec<&ToolboxRow>, (Reason, String)> {
         let message = "a container image needs a toolbox with a container engine; those online run processes";
         return Err((Reason::UnsupportedByEngine, message.to_owned()));
     }
+    let namespaces = case.revision.spec.privileges.contains(&Privilege::NewNamespaces);
+    let online: Vec<_> = online.into_iter().filter(|it| !namespaces || it.report.engine == "process").collect();
+    if online.is_empty() {
+        let message = "only a toolbox that runs processes can allow new namespaces; containers refuse them";
+        return Err((Reason::UnsupportedByEngine, message.to_owned()));
+    }
     let egress = &case.revision.spec.egress;
     let online: Vec<_> = online.into_iter().filter(|toolbox| toolbox.report.enforces_egress(egress)).collect();
     if online.is_empty() {
-        let message = "no toolbox that is online can limit whom a server reaches; one with containers can";
+        let message = "no toolbox that is online can limit whom a server reaches like that; one with containers can";
         return Err((Reason::UnsupportedByEngine, message.to_owned()));
     }
     let http = case.revision.spec.runtime.package().is_some_and(|package| package.http.is_some());

@@ -216,7 +216,9 @@ fn is_hopeless(case: &Case, instance: &InstanceRow) -> bool {
     match status.phase {
         Phase::Failed => status.next_attempt_at.is_none() || !is_passing(status.reason),
         Phase::Degraded => true,
-        Phase::Starting => matches!(status.reason, Reason::Exited | Reason::CrashLoop | Reason::OutOfMemory),
+        Phase::Starting => {
+            matches!(status.reason, Reason::Exited | Reason::CrashLoop | Reason::OutOfMemory | Reason::OutOfDisk)
+        }
         _ => instance.restarts > 0,
     }
 }

@@ -18,6 +18,7 @@ fn as_change(settings: &Value) -> Value {
         "arguments",
         "limits",
         "paths",
+        "privileges",
         "egress",
         "strategy",
         "start_timeout_ms",
@@ -45,7 +46,8 @@ both_engines! {
             "environment": { "LOG_LEVEL": "debug" },
             "credentials": { "TOKEN": "own" },
             "arguments": ["--verbose"],
-            "limits": { "memory_bytes": 268_435_456, "processes": 32, "cpu_millis": 500 },
+            "limits": { "memory_bytes": 268_435_456, "processes": 32, "cpu_millis": 500, "disk_bytes": 67_108_864 },
+            "privileges": ["listen"],
             "paths": [{ "path": "/srv/data", "writable": true }],
             "egress": { "policy": "hosts", "hosts": ["api.example.com"] },
             "strategy": "recreate",
@@ -55,7 +57,7 @@ both_engines! {
         let created = t.post("/api/v1/servers", given.clone()).await.expect(201);
         let settings = t.get("/api/v1/servers/time/settings").await.expect(200).body;
         for same in [
-            "environment", "arguments", "limits", "paths", "egress", "strategy", "start_timeout_ms",
+            "environment", "arguments", "limits", "paths", "privileges", "egress", "strategy", "start_timeout_ms",
             "call_timeout_ms", "rollout_timeout_ms", "probe_call",
         ] {
             assert_eq!(settings[same], given[same], "{same}");
@@ -68,6 +70,25 @@ both_engines! {
 
         let again = t.patch("/api/v1/servers/time", as_change(&settings)).await.expect(202);
         assert_eq!((&again.body["revision"], &again.body["etag"]), (&json!(1), &settings["etag"]));
+    }
+
+    async fn a_privilege_is_given_by_who_may_and_taken_away_by_who_deploys(engine) {
+        let t = TestControl::start(engine).await;
+        let made = t.post("/api/v1/keys", json!({ "name": "developer", "role": "developer" })).await.expect(201);
+        let developer = made.body["key"].as_str().unwrap().to_owned();
+        let ask = |method, path: &'static str, body| t.ask_as(&developer, method, path, Some(body));
+        let given = json!({ "name": "time", "entry": TIME, "start": false, "privileges": ["new_namespaces"] });
+        let refused = ask(Method::POST, "/api/v1/servers", given.clone()).await.expect(403);
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(detail.contains("`new_namespaces`") && detail.contains("`server:grant_privilege`"), "{detail}");
+        t.post("/api/v1/servers", given).await.expect(201);
+        let time = "/api/v1/servers/time";
+        ask(Method::PATCH, time, json!({ "arguments": ["-v"] })).await.expect(202);
+        ask(Method::PATCH, time, json!({ "privileges": ["new_namespaces", "listen"] })).await.expect(403);
+        ask(Method::PATCH, time, json!({ "privileges": [] })).await.expect(202);
+        let back = "/api/v1/servers/time/rollback";
+        ask(Method::POST, back, json!({ "revision": 1 })).await.expect(403);
+        t.post(back, json!({ "revision": 1 })).await.expect(202);
     }
 
     async fn what_was_set_can_be_taken_away_again(engine) {

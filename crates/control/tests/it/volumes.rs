@@ -72,6 +72,24 @@ both_engines! {
         wait_kept(&t, &agent, 0).await;
     }
 
+    async fn user_ids_are_kept_for_servers_that_exist_and_were_there(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = t.join("edge").await;
+        let id = |created: Value| created["id"].as_str().unwrap().parse::<ServerId>().unwrap();
+        let deploy = |name| t.post("/api/v1/servers", json!({ "name": name, "entry": EVERYTHING }));
+        let kept = || agent.state().desired.keep_users.clone().unwrap_or_default();
+        let stopped = id(deploy("stopped").await.expect(201).body);
+        t.wait_rollout("stopped", "done").await;
+        t.post("/api/v1/servers/stopped/stop", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/stopped", |_, body| body["instances"] == json!([])).await;
+        assert!(kept().contains(&stopped));
+        t.delete("/api/v1/servers/stopped").await;
+        t.wait("/api/v1/servers/stopped", |status, _| status == 404).await;
+        let next = id(deploy("next").await.expect(201).body);
+        t.wait_rollout("next", "done").await;
+        assert_eq!(kept(), [next].into());
+    }
+
     async fn a_clone_has_volumes_of_its_own(engine) {
         let t = TestControl::start(engine).await;
         let agent = joined(&t, "edge").await;

@@ -469,6 +469,7 @@ impl Keeper {
         };
         let why = match ended.killed {
             Some(Killed::Memory) => ": out of memory",
+            Some(Killed::Disk) => ": too much on disk",
             Some(Killed::Asked) => ", as asked",
             _ => "",
         };

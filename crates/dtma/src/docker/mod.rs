@@ -195,6 +195,13 @@ impl Docker {
                 "cpu_limit".to_owned(),
                 by(info.cpu_cfs_quota, "control groups", "the engine cannot limit processor time"),
             ),
+            ("disk_limit".to_owned(), by(Some(true), "its own directories are in memory and have a size", "")),
+            ("volume_limit".to_owned(), by(Some(false), "", "the engine keeps no bound on volumes")),
+            ("server_ports".to_owned(), by(Some(true), "the engine's network lets no container reach another", "")),
+            (
+                "toolyard_ports".to_owned(),
+                by(Some(false), "", "what listens on all addresses of this host is reached as from any other host"),
+            ),
             ("volumes".to_owned(), by(Some(true), "volumes of the engine, for one server each", "")),
             ("egress_none".to_owned(), by(Some(true), "a network namespace without a network", "")),
             ("egress_hosts".to_owned(), lists.clone()),

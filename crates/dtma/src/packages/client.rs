@@ -33,7 +33,7 @@ const TOLD_BYTES: usize = 64 << 10;
 const TOLD_LINES: usize = 200;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client may use; large dependency trees take a lot.
-const LIMITS: Limits = Limits { memory_bytes: 4 << 30, processes: 1024, cpu_millis: 0 };
+const LIMITS: Limits = Limits { memory_bytes: 4 << 30, processes: 1024, cpu_millis: 0, disk_bytes: 16 << 30 };
 
 /// What Node.js is asked to tell of itself.
 pub(crate) const ASK_NODE: [&str; 2] =
@@ -122,6 +122,7 @@ pub(crate) struct Walls {
     pub(crate) supervisor: PathBuf,
     pub(crate) namespaces: bool,
     pub(crate) landlock: bool,
+    pub(crate) seccomp: bool,
     pub(crate) own_network: bool,
     /// The user they run as, when it is not ours.
     pub(crate) uid: Option<u32>,
@@ -226,8 +227,10 @@ impl HostClients {
                 uid: self.walls.uid,
                 namespaces: self.walls.namespaces,
                 landlock: self.walls.landlock,
+                seccomp: self.walls.seccomp,
                 read_only,
                 granted: granted.map_err(io_failure)?,
+                ..Isolation::default()
             },
             limits: LIMITS,
             orphan_grace_ms: 0,

@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 mod cgroup;
 pub(crate) mod client;
+#[cfg(target_os = "linux")]
+mod disk;
 pub(crate) mod launch;
 pub(crate) mod log;
 #[cfg(target_os = "linux")]
@@ -14,6 +16,8 @@ pub(crate) mod order;
 mod sandbox;
 #[cfg(target_os = "linux")]
 mod seccomp;
+#[cfg(target_os = "linux")]
+mod sockets;
 pub mod supervise;
 mod tree;
 pub(crate) mod wire;

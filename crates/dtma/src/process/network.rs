@@ -33,7 +33,11 @@ pub(super) fn own_network() -> Result<TcpListener, String> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, EGRESS_PROXY_PORT)).map_err(|error| format!("listen: {error}"))
 }
 
-fn raise_loopback() -> Result<(), Errno> {
+/// Starts the loopback device of a new network.
+///
+/// # Errors
+/// When it is not ours.
+pub(super) fn raise_loopback() -> Result<(), Errno> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: an all-zero ifreq is valid: no name, no flags.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toolyard_types::agent::{DesiredInstance, Failure};
-use toolyard_types::spec::Package;
+use toolyard_types::spec::{Egress, Package, Privilege};
 use toolyard_types::state::Reason;
 use toolyard_types::{CredentialId, Secret};
 
@@ -63,12 +63,17 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
     let mut read_only = prepared.read_only.clone();
     read_only.extend(context.shown_to_servers.iter().cloned());
     let granted = context.grants.of(desired)?;
+    let has = |privilege| desired.spec.privileges.contains(&privilege);
     Ok(Isolation {
         uid,
         namespaces: context.enforces("namespaces"),
         landlock: context.enforces("landlock"),
         seccomp: context.enforces("seccomp"),
-        new_namespaces: false,
+        new_namespaces: has(Privilege::NewNamespaces),
+        // Said before by who prepared it: where this is not enforced, such a server does not get here.
+        own_network: desired.spec.egress == Egress::None,
+        listen: has(Privilege::Listen),
+        shut_ports: if context.enforces("toolyard_ports") { context.own_ports.clone() } else { Vec::new() },
         read_only,
         granted,
     })

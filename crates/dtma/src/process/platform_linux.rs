@@ -17,12 +17,18 @@ use toolyard_types::agent::Enforcement;
 use toolyard_types::spec::Limits;
 
 use super::cgroup::Cgroup;
+use super::disk;
+pub(super) use super::disk::DiskWatch;
 pub(super) use super::network::own_network;
 use super::sandbox;
-use super::seccomp;
 pub(crate) use super::sandbox::open_to_all;
 pub(super) use super::sandbox::{ChildPipes, Spawned};
+use super::seccomp;
+use super::sockets;
 use super::wire::StartOrder;
+
+/// The first version of Landlock that knows TCP ports.
+const LANDLOCK_WITH_PORTS: u32 = 4;
 
 /// Nothing is missed while waiting: children wake us.
 pub(super) const LONGEST_POLL: Duration = Duration::from_secs(10);
@@ -122,14 +128,31 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
     let seccomp = sandbox::in_child(seccomp::try_here).map(|()| {
         "no new namespaces, mounts, keys, tracing or programs in the kernel; no `clone3` and no `io_uring`".to_owned()
     });
-    let namespaces = sandbox::try_namespaces(dir).map(|()| "mount, process and IPC namespaces".to_owned());
+    let namespaces = sandbox::try_namespaces(dir, false).map(|()| "mount, process and IPC namespaces".to_owned());
+    let disk = disk::try_here(dir)
+        .map(|()| "watched every second; a server over its limit is stopped, and what it kept removed".to_owned());
+    let own_network = sandbox::try_namespaces(dir, true).map(|()| "a network namespace without a network".to_owned());
+    let toolyard_ports =
+        sockets::try_here().map(|()| "TCP sockets drop what comes from them within this host".to_owned());
+    let server_ports = match sandbox::landlock_version() {
+        0..LANDLOCK_WITH_PORTS => {
+            Err("servers may listen where others reach them: needs Landlock version 4".to_owned())
+        }
+        _ => {
+            Ok("no server listens on a TCP port where others are, unless it is given `listen`; UDP is open".to_owned())
+        }
+    };
     BTreeMap::from([
         ("own_uid".to_owned(), told(own_uid)),
         ("namespaces".to_owned(), told(namespaces)),
         ("landlock".to_owned(), told(landlock)),
         ("seccomp".to_owned(), told(seccomp)),
+        ("egress_none".to_owned(), told(own_network)),
+        ("server_ports".to_owned(), told(server_ports)),
+        ("toolyard_ports".to_owned(), told(toolyard_ports)),
         ("memory_limit".to_owned(), told(by_group(group.limits_memory(), "no control group; watched instead"))),
         ("process_limit".to_owned(), told(by_group(group.limits_processes(), "no control group; watched instead"))),
+        ("disk_limit".to_owned(), told(disk)),
         ("cpu_limit".to_owned(), told(by_group(group.limits_cpu(), "no control group"))),
     ])
 }

@@ -1,9 +1,10 @@
 //! Starting one server, kept from everything that is not its own (Linux).
 //!
-//! In order: namespaces (mount, process, IPC; and a user namespace when we are not root), a minimal root
-//! made of bind mounts at the same absolute paths, a user of its own, no capabilities, no new privileges,
-//! Landlock to the same paths, the system calls a server needs ([`seccomp`]), then `execve`. The first process of the process namespace is ours: it
-//! reaps, tells how the server ended, and when it ends the kernel kills everything in the namespace.
+//! In order: namespaces (mount, process, IPC; a user namespace when we are not root; a network where there is to be
+//! none), a minimal root made of bind mounts at the same absolute paths, a user of its own, no capabilities, no new
+//! privileges, Landlock to the same paths and to no TCP port, the system calls a server needs (`seccomp`), then
+//! `execve`. The first process of the process namespace is ours: it reaps, tells how the server ended, and when it ends
+//! the kernel kills everything in the namespace.
 //!
 //! Runs in a process with one thread, so the children may allocate between `clone` and `execve`.
 
@@ -11,7 +12,8 @@ use std::ffi::{CString, OsStr};
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag};
@@ -24,7 +26,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, fork, pivot_root, setgroups, setresgid, setresuid, setsid};
 
 use super::mounts::{self, Access, Place};
+use super::network;
 use super::seccomp::{self, Filters};
+use super::sockets::{self, SocketMaker};
 use super::wire::{Isolation, StartOrder, read_to_end};
 use crate::grants::Granted;
 
@@ -70,6 +74,15 @@ pub(super) struct Spawned {
     pub(super) server: Pid,
     /// Where the first process of the namespace writes how the server ended.
     pub(super) status: Option<OwnedFd>,
+    /// Makes its TCP sockets, when that is ours to do.
+    pub(super) sockets: Option<SocketMaker>,
+}
+
+/// What the server does last before it becomes itself.
+struct Last<'a> {
+    filters: Option<&'a Filters>,
+    /// Where its calls for sockets are handed to.
+    calls: Option<&'a UnixStream>,
 }
 
 type Step<T> = Result<T, String>;
@@ -94,7 +107,10 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
     let (status_read, status_write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
     let namespaces = order.isolation.namespaces;
     let filters = order.isolation.seccomp.then(|| seccomp::filters(order.isolation.new_namespaces)).transpose()?;
-    let filters = filters.as_ref();
+    let isolation = &order.isolation;
+    let guarded = !isolation.shut_ports.is_empty() && !isolation.own_network;
+    let handover = step("socket pair", guarded.then(UnixStream::pair).transpose())?;
+    let last = Last { filters: filters.as_ref(), calls: handover.as_ref().map(|(_, theirs)| theirs) };
     let mut child_main = || -> isize {
         // Before the wait: a supervisor that dies earlier ends the wait, one that dies later ends us.
         die_with_parent();
@@ -102,16 +118,16 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
             return 1;
         }
         let error = if namespaces {
-            init(order, filters, &pipes, &setup_write, &status_write).unwrap_or_else(|error| error)
+            init(order, &last, &pipes, &setup_write, &status_write).unwrap_or_else(|error| error)
         } else {
-            become_server(order, filters, &pipes).unwrap_or_else(|error| error)
+            become_server(order, &last, &pipes).unwrap_or_else(|error| error)
         };
         // Nobody is left to tell when this fails; the exit is seen anyway.
         let _ = nix::unistd::write(&setup_write, error.as_bytes());
         127
     };
     let child = if namespaces {
-        start_in_namespaces(&mut child_main)?
+        start_in_namespaces(&mut child_main, order.isolation.own_network)?
     } else {
         // SAFETY: this process has one thread, so the child may do what it likes.
         match step("fork", unsafe { fork() })? {
@@ -133,7 +149,16 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
         return Err(String::from_utf8_lossy(&error).into_owned());
     }
     let server = if namespaces { only_child_of(child) } else { child };
-    Ok(Spawned { child, server, status: namespaces.then_some(status_read) })
+    let calls = handover.as_ref().map(|(ours, _)| sockets::receive_calls(ours)).transpose();
+    let sockets = calls.map(|calls| {
+        calls.map(|calls| SocketMaker::new(calls, &isolation.shut_ports, isolation.uid, isolation.new_namespaces))
+    });
+    if sockets.is_err() {
+        // It runs already, and would wait for its first socket for ever.
+        let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(child, None);
+    }
+    Ok(Spawned { child, server, status: namespaces.then_some(status_read), sockets: sockets? })
 }
 
 /// Waits for the supervisor's word; false when the supervisor is gone.
@@ -149,6 +174,14 @@ fn told_to_go(go_read: &OwnedFd, go_write: &OwnedFd) -> bool {
 /// # Errors
 /// What went wrong there.
 pub(super) fn in_child(work: impl FnOnce() -> Step<()>) -> Step<()> {
+    in_child_beside(work, || Ok(()))
+}
+
+/// [`in_child`], and something here meanwhile.
+///
+/// # Errors
+/// What went wrong there, or here.
+pub(super) fn in_child_beside(work: impl FnOnce() -> Step<()>, beside: impl FnOnce() -> Step<()>) -> Step<()> {
     let (read, write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
     // SAFETY: this process has one thread, so the child may do what it likes.
     match step("fork", unsafe { fork() })? {
@@ -163,10 +196,15 @@ pub(super) fn in_child(work: impl FnOnce() -> Step<()>) -> Step<()> {
         }
         ForkResult::Parent { child } => {
             drop(write);
+            let here = beside();
+            if here.is_err() {
+                let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
+            }
             let told = read_to_end(read, 4096);
             let _ = nix::sys::wait::waitpid(child, None);
             match told.as_slice() {
-                b"done" => Ok(()),
+                b"done" => here,
+                b"" if here.is_err() => here,
                 b"" => Err("the child ended before it was done".to_owned()),
                 error => Err(String::from_utf8_lossy(error).into_owned()),
             }
@@ -195,15 +233,16 @@ pub(super) fn with_child(work: impl FnOnce(Pid)) -> Step<()> {
     }
 }
 
-/// Tries the namespaces without starting anything.
+/// Tries the namespaces without starting anything, with a network of their own or without.
 ///
 /// # Errors
 /// Why this host does not allow them.
-pub(super) fn try_namespaces(dir: &Path) -> Step<()> {
+pub(super) fn try_namespaces(dir: &Path, own_network: bool) -> Step<()> {
     let (read, write) = step("pipe", nix::unistd::pipe2(OFlag::O_CLOEXEC))?;
     let isolation = Isolation { namespaces: true, ..Isolation::default() };
     let mut child_main = || -> isize {
-        let result = map_users().and_then(|()| build_root(dir, &isolation));
+        let raise = || if own_network { step("loopback", network::raise_loopback()) } else { Ok(()) };
+        let result = map_users().and_then(|()| raise()).and_then(|()| build_root(dir, &isolation));
         match result {
             Ok(()) => 0,
             Err(error) => {
@@ -212,7 +251,7 @@ pub(super) fn try_namespaces(dir: &Path) -> Step<()> {
             }
         }
     };
-    let child = start_in_namespaces(&mut child_main)?;
+    let child = start_in_namespaces(&mut child_main, own_network)?;
     drop(write);
     let error = read_to_end(read, 4096);
     let status = step("wait", nix::sys::wait::waitpid(child, None))?;
@@ -230,8 +269,11 @@ pub(super) fn landlock_version() -> u32 {
     u32::try_from(version).unwrap_or(0)
 }
 
-fn start_in_namespaces(child_main: &mut dyn FnMut() -> isize) -> Step<Pid> {
+fn start_in_namespaces(child_main: &mut dyn FnMut() -> isize, own_network: bool) -> Step<Pid> {
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC;
+    if own_network {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
     if !Uid::effective().is_root() {
         flags |= CloneFlags::CLONE_NEWUSER;
     }
@@ -257,28 +299,42 @@ fn own_directories(order: &StartOrder) -> Step<()> {
         let dir = order.dir.join(name);
         step_at("make", &dir, std::fs::create_dir_all(&dir))?;
         if let Some(uid) = order.isolation.uid {
-            step_at("own", &dir, std::os::unix::fs::lchown(&dir, Some(uid), Some(uid)))?;
+            own(&dir, uid)?;
         }
         step_at("protect", &dir, std::fs::set_permissions(&dir, Permissions::from_mode(0o700)))?;
     }
     Ok(())
 }
 
+/// Gives a directory to the server, with what another user of it left there; nothing of the server runs.
+fn own(dir: &Path, uid: u32) -> Step<()> {
+    let meta = step_at("own", dir, std::fs::symlink_metadata(dir))?;
+    if meta.uid() != uid && meta.uid() != 0 {
+        let mut dirs = vec![dir.to_owned()];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                step_at("own", &entry.path(), lchown(entry.path(), Some(uid), Some(uid)))?;
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    dirs.push(entry.path());
+                }
+            }
+        }
+    }
+    step_at("own", dir, lchown(dir, Some(uid), Some(uid)))
+}
+
 /// The first process of the namespace. Returns only with an error.
-fn init(
-    order: &StartOrder,
-    filters: Option<&Filters>,
-    pipes: &ChildPipes,
-    setup: &OwnedFd,
-    status: &OwnedFd,
-) -> Step<String> {
+fn init(order: &StartOrder, last: &Last<'_>, pipes: &ChildPipes, setup: &OwnedFd, status: &OwnedFd) -> Step<String> {
     map_users()?;
+    if order.isolation.own_network {
+        step("loopback", network::raise_loopback())?;
+    }
     build_root(&order.dir, &order.isolation)?;
     let setup_flags = step("setup pipe", setup.as_fd().try_clone_to_owned())?;
     // SAFETY: as in `spawn`: one thread.
     match step("fork", unsafe { fork() })? {
         ForkResult::Child => {
-            let error = become_server(order, filters, pipes).unwrap_or_else(|error| error);
+            let error = become_server(order, last, pipes).unwrap_or_else(|error| error);
             let _ = nix::unistd::write(&setup_flags, error.as_bytes());
             exit_now(127)
         }
@@ -498,7 +554,7 @@ fn make_devices(root: &Path) -> Step<()> {
 }
 
 /// Turns this process into the server. Returns only with an error.
-fn become_server(order: &StartOrder, filters: Option<&Filters>, pipes: &ChildPipes) -> Step<String> {
+fn become_server(order: &StartOrder, last: &Last<'_>, pipes: &ChildPipes) -> Step<String> {
     let supervisor = nix::unistd::getppid();
     step("session", setsid())?;
     step("standard input", nix::unistd::dup2_stdin(&pipes.stdin))?;
@@ -531,7 +587,10 @@ fn become_server(order: &StartOrder, filters: Option<&Filters>, pipes: &ChildPip
     let environment = step("environment", strings(pairs))?;
     let program = argv.first().ok_or("there is no program to start")?;
     // Last: what is done above needs calls that are refused from here on.
-    filters.map_or(Ok(()), Filters::install)?;
+    if let Some(calls) = last.calls {
+        sockets::hand_calls(calls, &seccomp::take_out_sockets()?)?;
+    }
+    last.filters.map_or(Ok(()), Filters::install)?;
     let error = nix::unistd::execve(program, &argv, &environment).unwrap_err();
     Ok(format!("start `{}`: {error}", program.to_string_lossy()))
 }
@@ -555,12 +614,14 @@ fn reset_signals() -> Step<()> {
     Ok(())
 }
 
-/// Landlock, as far as the kernel knows it: the same paths as the minimal root.
+/// Landlock, as far as the kernel knows it: the same paths as the minimal root, and no TCP port to listen on, where
+/// other servers would find it.
 fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
     use landlock::{
-        ABI, Access as _, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules,
+        ABI, Access as _, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
+        path_beneath_rules,
     };
-    let abi = ABI::V3;
+    let abi = ABI::V5;
     let mut readable: Vec<PathBuf> = vec!["/proc".into()];
     let mut writable: Vec<PathBuf> = vec!["/dev".into()];
     let mut granted = Vec::new();
@@ -582,6 +643,10 @@ fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
         readable.extend(["/etc".into(), "/sys".into()]);
     }
     let ruleset = step("landlock", Ruleset::default().handle_access(AccessFs::from_all(abi)))?;
+    let ruleset = match isolation.listen || isolation.own_network {
+        true => ruleset,
+        false => step("landlock", ruleset.handle_access(AccessNet::BindTcp))?,
+    };
     // Abstract sockets belong to the network namespace, which is the host's.
     let ruleset = step("landlock", ruleset.scope(Scope::from_all(ABI::V6)))?;
     let ruleset = step("landlock", ruleset.create())?;

@@ -9,12 +9,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     sock_filter,
 };
+
+use super::sockets;
 
 type Step<T> = Result<T, String>;
 
@@ -152,7 +155,6 @@ fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int) -> Step<B
 #[cfg(target_arch = "x86_64")]
 fn other_numbers() -> Option<BpfProgram> {
     const X32: u32 = 0x4000_0000;
-    let instruction = |code: u32, jt, jf, k| sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k };
     Some(vec![
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32),
@@ -166,28 +168,52 @@ fn other_numbers() -> Option<BpfProgram> {
     None
 }
 
+/// One instruction of a filter.
+pub(super) fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code: u16::try_from(code).unwrap_or_default(), jt, jf, k }
+}
+
+/// Takes the calls for TCP sockets out of this process and all it becomes and starts; to be answered by whoever holds
+/// what this returns.
+///
+/// # Errors
+/// When the kernel does not do that.
+pub(super) fn take_out_sockets() -> Step<OwnedFd> {
+    nix::sys::prctl::set_no_new_privs().map_err(|error| format!("no new privileges: {error}"))?;
+    let program = sockets::takes_out();
+    let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    // A signal must not make a call begin anew that is being answered; older kernels do not know how to say so.
+    let listener = install(&program, flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+        .or_else(|_| install(&program, flags))
+        .map_err(|error| format!("seccomp: {error}"))?;
+    // SAFETY: the kernel just made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(listener) })
+}
+
 impl Filters {
     /// Installs them for this process and all it becomes and starts. It must have given up new privileges.
     ///
     /// # Errors
     /// When the kernel does not take them.
     pub(super) fn install(&self) -> Step<()> {
-        self.0.iter().try_for_each(|program| install(program).map_err(|error| format!("seccomp: {error}")))
+        self.0.iter().try_for_each(|program| install(program, 0).map(drop).map_err(|error| format!("seccomp: {error}")))
     }
 }
 
 /// Without the slowdown that older kernels put on what is filtered: no secret of another process is in this one.
-fn install(program: &[sock_filter]) -> io::Result<()> {
+fn install(program: &[sock_filter], flags: libc::c_ulong) -> io::Result<RawFd> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(io::Error::other)?,
         // The two are the same structure of the kernel, by two crates.
         filter: program.as_ptr().cast_mut().cast::<libc::sock_filter>(),
     };
-    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    let flags = flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     // SAFETY: the program lives through the call, which copies it.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(io::Error::other)
 }
 
 /// Installs them here and tries what they refuse. For a process that ends at once.

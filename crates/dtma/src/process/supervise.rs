@@ -26,13 +26,15 @@ use toolyard_types::agent::LogStream;
 
 use super::cgroup::Cgroup;
 use super::log::{LineSplitter, LogWriter};
-use super::platform::{self, ChildPipes, Spawned};
+use super::platform::{self, ChildPipes, DiskWatch, Spawned};
 use super::tree;
 use super::wire::{self, Ended, Hello, Incoming, Killed, Order, SOCKET_NAME, StartOrder, ToAgent, ToSupervisor};
 
 const MEASURE_EVERY: Duration = Duration::from_secs(3);
 /// Where the kernel keeps no limit, we look more often: memory grows fast.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
+/// The file system keeps no limit either; asking what is free costs next to nothing.
+const LOOK_AT_DISK_EVERY: Duration = Duration::from_secs(1);
 const AGENT_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 const TAIL_BYTES: usize = 4 << 10;
@@ -221,6 +223,8 @@ struct Supervisor {
     stopping: Stopping,
     killed: Option<Killed>,
     measured_at: Instant,
+    disk: DiskWatch,
+    disk_looked_at: Instant,
     cpu_ms: u64,
     done: bool,
 }
@@ -237,6 +241,7 @@ impl Supervisor {
         let clock = Clock::system();
         let pid = u32::try_from(server.server.as_raw()).unwrap_or(0);
         let hello = Hello { pid, started_at: clock.now(), handed_over: 0, ended: None };
+        let disk = DiskWatch::new(&order.dir, order.limits.disk_bytes);
         let mut supervisor = Self {
             order,
             clock,
@@ -254,6 +259,8 @@ impl Supervisor {
             stopping: Stopping::No,
             killed: None,
             measured_at: Instant::now(),
+            disk,
+            disk_looked_at: Instant::now(),
             cpu_ms: 0,
             done: false,
         };
@@ -264,6 +271,12 @@ impl Supervisor {
     fn run(&mut self) -> io::Result<()> {
         while !self.done {
             let ready = self.wait()?;
+            if ready.sockets.contains(PollFlags::POLLIN) {
+                self.make_socket();
+            } else if ready.sockets.contains(PollFlags::POLLHUP) {
+                // Nobody is left who could ask for one; asking for a call that does not come would be waiting.
+                self.server.sockets = None;
+            }
             if ready.stderr {
                 self.read_stderr();
             }
@@ -283,6 +296,7 @@ impl Supervisor {
     fn wait(&self) -> io::Result<Ready> {
         let mut fds = vec![PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
         let wake = platform::child_signal();
+        let sockets_at = self.server.sockets.as_ref().map(|maker| push(&mut fds, maker.calls().as_fd()));
         let stderr_at = self.pipes.stderr.as_ref().map(|fd| push(&mut fds, fd.as_fd()));
         let agent_at = self.agent.as_ref().map(|agent| push(&mut fds, agent.stream.as_fd()));
         if let Some(wake) = wake {
@@ -294,7 +308,8 @@ impl Supervisor {
         }
         platform::clear_child_signal();
         let any = |at: Option<usize>| at.and_then(|at| fds.get(at)?.any()).unwrap_or(false);
-        Ok(Ready { listener: any(Some(0)), stderr: any(stderr_at), agent: any(agent_at) })
+        let sockets = sockets_at.and_then(|at| fds.get(at)?.revents()).unwrap_or(PollFlags::empty());
+        Ok(Ready { listener: any(Some(0)), sockets, stderr: any(stderr_at), agent: any(agent_at) })
     }
 
     fn timeout(&self) -> PollTimeout {
@@ -303,7 +318,8 @@ impl Supervisor {
         } else if self.hello.ended.is_some() || self.agent.is_none() {
             Duration::from_millis(100)
         } else {
-            self.measure_every().saturating_sub(self.measured_at.elapsed())
+            let measure = self.measure_every().saturating_sub(self.measured_at.elapsed());
+            measure.min(LOOK_AT_DISK_EVERY.saturating_sub(self.disk_looked_at.elapsed()))
         };
         PollTimeout::try_from(next.min(platform::LONGEST_POLL)).unwrap_or(PollTimeout::ZERO)
     }
@@ -328,6 +344,29 @@ impl Supervisor {
         if self.measured_at.elapsed() >= self.measure_every() {
             self.measured_at = Instant::now();
             self.measure();
+        }
+        if self.disk_looked_at.elapsed() >= LOOK_AT_DISK_EVERY {
+            self.look_at_disk();
+            self.disk_looked_at = Instant::now();
+        }
+    }
+
+    /// The server waits for it.
+    fn make_socket(&self) {
+        if let Some(maker) = &self.server.sockets {
+            // Who asked may have ended meanwhile.
+            let _ = maker.answer();
+        }
+    }
+
+    fn look_at_disk(&mut self) {
+        if !self.disk.is_due() {
+            return;
+        }
+        let pids = self.processes();
+        if self.disk.is_over(&pids) {
+            self.say(&format!("kept more than {} bytes on disk", self.order.limits.disk_bytes));
+            self.kill_now(Killed::Disk);
         }
     }
 
@@ -430,8 +469,12 @@ impl Supervisor {
             self.killed = Some(Killed::Memory);
         }
         let ended = Ended { code, signal, at: self.clock.now(), killed: self.killed, stderr_tail: self.tail.clone() };
+        if self.killed == Some(Killed::Disk) && !self.disk.empty() {
+            self.say("could not remove all that it kept on disk");
+        }
         self.say(&describe(&ended));
         self.hello.ended = Some(ended.clone());
+        self.server.sockets = None;
         self.pipes.stdin = None;
         self.cgroup.remove();
         self.alone_since = Instant::now();
@@ -583,6 +626,7 @@ fn inode(path: &str) -> Option<u64> {
 
 struct Ready {
     listener: bool,
+    sockets: PollFlags,
     stderr: bool,
     agent: bool,
 }
@@ -623,6 +667,7 @@ fn describe(ended: &Ended) -> String {
         Some(Killed::Asked) => ", as asked",
         Some(Killed::Memory) => ": out of memory",
         Some(Killed::Processes) => ": too many processes",
+        Some(Killed::Disk) => ": too much on disk",
         Some(Killed::Orphaned) => ": no agent came back",
     };
     format!("{how}{why}")

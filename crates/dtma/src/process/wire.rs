@@ -87,6 +87,15 @@ pub(crate) struct Isolation {
     /// Those that make new namespaces among them.
     #[serde(default)]
     pub(crate) new_namespaces: bool,
+    /// A network of its own with nothing in it but itself.
+    #[serde(default)]
+    pub(crate) own_network: bool,
+    /// That it may listen on TCP ports of the host's network.
+    #[serde(default)]
+    pub(crate) listen: bool,
+    /// Ports of this host that it does not reach.
+    #[serde(default)]
+    pub(crate) shut_ports: Vec<u16>,
     /// Paths it sees beyond the system's, read-only.
     pub(crate) read_only: Vec<PathBuf>,
     /// Paths of the host that it was granted.
@@ -153,6 +162,8 @@ pub(crate) enum Killed {
     Memory,
     /// It had more processes and threads than allowed, on a host that cannot prevent it.
     Processes,
+    /// It kept more on disk than allowed.
+    Disk,
     /// No agent came back in time.
     Orphaned,
 }

@@ -1,7 +1,7 @@
 //! What servers are kept from, and what they may use.
 
 use serde_json::json;
-use toolyard_types::spec::PathGrant;
+use toolyard_types::spec::{Egress, PathGrant, Privilege};
 use toolyard_types::state::{Phase, Reason};
 
 use crate::world::{World, alive, path_text, processes_with, until, with_secret};
@@ -16,7 +16,17 @@ async fn the_report_says_what_this_host_is_and_enforces() {
     let report = world.report();
     assert_eq!(report.engine, "process");
     assert!(report.runtimes.contains_key("node") && report.runtimes.contains_key("python"), "{:?}", report.runtimes);
-    for protection in ["own_uid", "namespaces", "landlock", "seccomp", "memory_limit", "process_limit"] {
+    for protection in [
+        "own_uid",
+        "namespaces",
+        "landlock",
+        "seccomp",
+        "server_ports",
+        "egress_none",
+        "disk_limit",
+        "memory_limit",
+        "process_limit",
+    ] {
         let entry = report.enforcement.get(protection).expect(protection);
         assert!(!entry.detail.is_empty());
     }
@@ -217,9 +227,159 @@ async fn system_calls_that_no_server_needs_are_refused() {
     assert!(ran.lines().count() >= 27, "{ran}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn new_namespaces_are_made_by_who_is_allowed_to() {
+    let world = World::new().await;
+    let browser = world.deploy_with(&["ok"], |instance| privilege(instance, Privilege::NewNamespaces)).await;
+    world.phase(browser, Phase::Ready).await;
+    let ran = run(&world, browser, FORBIDDEN_CALLS).await;
+    assert!(ran.contains("unshare_user 0 ") && ran.contains("mount -1 EPERM"), "{ran}");
+}
+
+fn privilege(instance: &mut toolyard_types::agent::DesiredInstance, privilege: Privilege) {
+    instance.spec.privileges = [privilege].into();
+}
+
+/// Listens on a port of its own and stays there; prints the port, or why not.
+const LISTEN: &str = r#"
+import errno, os, socket, sys
+try:
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)
+    with socket.create_connection(listener.getsockname(), 5) as client, listener.accept()[0] as server:
+        server.sendall(b"heard"); print(client.recv(5).decode())
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_listens_where_others_are_only_when_it_may() {
+    let world = World::new().await;
+    let plain = world.deploy(&["ok"]).await;
+    let listener = world.deploy_with(&["ok"], |instance| privilege(instance, Privilege::Listen)).await;
+    world.phase(plain, Phase::Ready).await;
+    world.phase(listener, Phase::Ready).await;
+    if enforced(&world, "server_ports") {
+        assert_eq!(run(&world, plain, LISTEN).await.trim(), "EACCES");
+    }
+    assert!(run(&world, listener, LISTEN).await.contains("heard"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_network_reaches_itself_and_nobody_else() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.egress = Egress::None).await;
+    if !enforced(&world, "egress_none") {
+        let failed = world.phase(id, Phase::Failed).await;
+        assert_eq!(failed.status.reason, Reason::UnsupportedByEngine);
+        return;
+    }
+    world.phase(id, Phase::Ready).await;
+    let outside = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = outside.local_addr().expect("an address").port();
+    let script = format!(
+        "import errno, socket\ntry:\n    socket.create_connection(('127.0.0.1', {port}), 5); print('reached')\n\
+         except OSError as error: print(errno.errorcode[error.errno])\n\
+         try:\n    socket.create_connection(('192.0.2.1', 80), 5); print('reached')\n\
+         except OSError as error: print(errno.errorcode[error.errno])\n"
+    );
+    assert_eq!(run(&world, id, &script).await, "ECONNREFUSED\nENETUNREACH\n");
+    assert!(run(&world, id, LISTEN).await.contains("heard"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_fills_the_disk_is_stopped_and_starts_again_with_empty_directories() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.disk_bytes = 64 << 20).await;
+    world.phase(id, Phase::Ready).await;
+    let allowed = json!({ "program": "/bin/sh", "arguments": ["-c", "head -c 20000000 /dev/zero > fits && echo ok"] });
+    assert!(world.call(id, "run", allowed).await.contains("ok"));
+    // One file in sight, one that has no name any more.
+    let script = "(exec 3> gone; rm gone; head -c 40000000 /dev/zero >&3; exec sleep 1000) & \
+                  head -c 40000000 /dev/zero > /tmp/more; sleep 1000";
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": "run", "arguments": { "program": "/bin/sh", "arguments": ["-c", script] } } });
+    assert!(world.send(id, message).await.is_err());
+    world.observed("over its limit", id, |i| i.status.reason == Reason::OutOfDisk).await;
+    world.phase(id, Phase::Ready).await;
+    assert!(world.call(id, "list_dir", json!({ "path": "." })).await.is_empty());
+    let temporary = world.call(id, "list_dir", json!({ "path": "/tmp" })).await;
+    assert!(!temporary.contains("more"), "{temporary}");
+    assert!(world.log_text(id).await.contains("kept more than 67108864 bytes on disk"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_does_not_reach_where_toolyard_listens_and_everything_else_as_before() {
+    let mut world = World::new().await;
+    let ours = [std::net::TcpListener::bind("127.0.0.1:0"), std::net::TcpListener::bind("[::1]:0")];
+    let ours = ours.map(|listener| listener.expect("a port"));
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = |listener: &std::net::TcpListener| listener.local_addr().expect("an address").port();
+    world.own_ports = ours.iter().map(port).collect();
+    world.agent().shutdown(toolyard_dtma::Shutdown::StopAll).await;
+    world.start_agent().await;
+    assert!(enforced(&world, "toolyard_ports"), "{:?}", world.report().enforcement["toolyard_ports"]);
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    let script = format!(
+        r#"
+import socket
+SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_LOCK_FILTER = 26, 27, 44
+def reach(host, port, before=lambda s: None, kind=socket.SOCK_STREAM, protocol=0):
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind, protocol) as s:
+            s.settimeout(1)
+            before(s)
+            s.connect((host, port))
+            return "reached"
+    except OSError as error:
+        return type(error).__name__ + " " + str(error)
+def detach(s): s.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+def unlock(s): s.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 0)
+def hurry(s):
+    try: s.sendto(b"x", 0x20000000, ("127.0.0.1", {four}))  # MSG_FASTOPEN
+    except OSError: pass
+print(reach("127.0.0.1", {four}))
+print(reach("127.9.9.9", {four}))
+print(reach("::1", {six}))
+print(reach("::ffff:127.0.0.1", {four}))
+print(reach("0.0.0.0", {four}))
+print(reach("127.0.0.1", {four}, detach))
+print(reach("127.0.0.1", {four}, unlock))
+print(reach("127.0.0.1", {four}, hurry))
+print(reach("127.0.0.1", {four}, protocol=262))
+print("---")
+print(reach("127.0.0.1", {other}))
+print(reach("::ffff:127.0.0.1", {other}))
+print(all(reach("127.0.0.1", {other}) == "reached" for _ in range(200)))
+import asyncio
+async def later():
+    reader, writer = await asyncio.open_connection("127.0.0.1", {other}); writer.close(); return "reached"
+print(asyncio.run(later()))
+"#,
+        four = port(&ours[0]),
+        six = port(&ours[1]),
+        other = port(&other),
+    );
+    // Whoever is reached must have room for all of them.
+    let drain = std::thread::spawn(move || other.incoming().take(203).count());
+    let ran = run(&world, id, &script).await;
+    let (shut, open) = ran.split_once("---").unwrap_or_else(|| panic!("{ran}"));
+    assert!(shut.lines().count() == 9 && !shut.contains("reached"), "{ran}");
+    assert_eq!(
+        open.trim(),
+        "reached
+reached
+True
+reached"
+    );
+    assert_eq!(drain.join().expect("drained"), 203);
+}
+
 /// Runs a Python program in a server and returns what it printed.
 async fn run(world: &World, id: toolyard_types::InstanceId, script: &str) -> String {
-    let ran = world.call(id, "run", json!({ "program": "/usr/bin/python3", "arguments": ["-"], "input": script })).await;
+    let ran =
+        world.call(id, "run", json!({ "program": "/usr/bin/python3", "arguments": ["-"], "input": script })).await;
     let ran: serde_json::Value = serde_json::from_str(&ran).expect("JSON");
     ran["out"].as_str().expect("text").to_owned()
 }

@@ -1,6 +1,6 @@
 //! A host with an agent on it, and the control plane on the other side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) registry: NpmRegistry,
     pub(crate) clock: Clock,
     pub(crate) grace: Duration,
+    /// Where Toolyard listens, as far as the agent is told.
+    pub(crate) own_ports: Vec<u16>,
     engine: EngineOptions,
     agent: Option<Agent>,
     router: Router,
@@ -111,6 +113,7 @@ impl World {
             registry,
             clock: Clock::system(),
             grace: Duration::from_secs(4),
+            own_ports: Vec::new(),
             engine,
             agent: None,
             router: Router::new(),
@@ -150,7 +153,8 @@ impl World {
             orphan_grace: self.grace,
             stop_wait: Duration::from_millis(500),
             grantable_paths: GrantablePaths { roots: vec![path_text(&self.shared_dir())], own: vec![] },
-            server_uids: AgentOptions::DEFAULT_SERVER_UIDS,
+            server_uids: Some(2_100_000_000..=2_100_065_535),
+            own_ports: self.own_ports.clone(),
             version: "0.0.0-test".into(),
             clock: self.clock.clone(),
         }
@@ -441,6 +445,7 @@ pub(crate) fn instance(runtime: Runtime, lock: Lock) -> DesiredInstance {
             probe_call: None,
             instancing: toolyard_types::spec::Instancing::default(),
             volumes: vec![],
+            privileges: BTreeSet::new(),
         },
         lock: Some(lock),
         secrets: BTreeMap::new(),

@@ -127,6 +127,7 @@ fn carried(here: &CurrentSettings, credentials: BTreeMap<String, Name>) -> Serve
         rollout_timeout_ms: Some(here.rollout_timeout_ms),
         instancing: Some(here.instancing.clone()),
         volumes: Some(here.volumes.clone()),
+        privileges: Some(here.privileges.clone()).filter(|privileges| !privileges.is_empty()),
         ..ServerSettings::default()
     }
 }

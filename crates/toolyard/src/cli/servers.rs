@@ -1,11 +1,12 @@
 //! `toolyard deploy`, `servers` and `rollout`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
+use serde::Serialize;
 use serde_json::{Value, json};
 use toolyard_client::segment;
 use toolyard_types::agent::{LogLine, LogStream};
@@ -17,7 +18,7 @@ use toolyard_types::api::servers::{
 use toolyard_types::api::settings::CurrentSettings;
 use toolyard_types::server_json::Input;
 use toolyard_types::spec::{
-    Egress, EgressHost, Instancing, InstancingMode, Limits, PathGrant, RemoteTransport, Strategy, Volume,
+    Egress, EgressHost, Instancing, InstancingMode, Limits, PathGrant, Privilege, RemoteTransport, Strategy, Volume,
 };
 use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{EntryName, Labels, Name, NameError, Problem, Secret};
@@ -90,6 +91,13 @@ pub(crate) struct SettingsFlags {
     /// Limit of processes and threads of an instance.
     #[arg(long, value_name = "N")]
     processes: Option<u32>,
+    /// How much an instance may keep on disk in its own directories, such as 512M or 2G; 1G unless set.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    disk: Option<u64>,
+    /// Allow it what sandboxes refuse: `new_namespaces` (browsers need it) or `listen` (on TCP ports of its host); repeat
+    /// for both, `none` for nothing any more. Takes `server:grant_privilege`.
+    #[arg(long = "privilege", value_name = "PRIVILEGE", value_parser = privilege)]
+    privileges: Vec<Option<Privilege>>,
     /// A host path the server may read, or PATH:rw to write too; repeat for several.
     #[arg(long = "path", value_name = "PATH[:rw]")]
     paths: Vec<String>,
@@ -194,10 +202,11 @@ impl SettingsFlags {
             let name = Name::new(credential.clone()).map_err(|error| Failure::new(error.to_string()))?;
             Ok((input.clone(), name))
         });
-        let limits = (self.memory.is_some() || self.processes.is_some()).then(|| {
+        let limits = (self.memory.is_some() || self.processes.is_some() || self.disk.is_some()).then(|| {
             let mut limits = Limits::default();
             limits.memory_bytes = self.memory.unwrap_or(limits.memory_bytes);
             limits.processes = self.processes.unwrap_or(limits.processes);
+            limits.disk_bytes = self.disk.unwrap_or(limits.disk_bytes);
             limits
         });
         let path = |text: &String| match text.strip_suffix(":rw") {
@@ -215,6 +224,7 @@ impl SettingsFlags {
             paths: (!self.paths.is_empty()).then(|| self.paths.iter().map(path).collect()),
             volumes: (!self.volumes.is_empty()).then(|| self.volumes.iter().flatten().cloned().collect()),
             egress: self.egress.clone(),
+            privileges: (!self.privileges.is_empty()).then(|| self.privileges.iter().flatten().copied().collect()),
             strategy: self.strategy.as_deref().map(|s| if s == "surge" { Strategy::Surge } else { Strategy::Recreate }),
             start_timeout_ms: self.start_timeout.map(|seconds| seconds.saturating_mul(1000)),
             rollout_timeout_ms: self.rollout_timeout.map(|seconds| seconds.saturating_mul(1000)),
@@ -268,6 +278,13 @@ fn volume(text: &str) -> Result<Option<Volume>, String> {
     match volume.check_path() {
         Ok(()) => Ok(Some(volume)),
         Err(message) => Err(format!("the path {message}")),
+    }
+}
+
+fn privilege(text: &str) -> Result<Option<Privilege>, String> {
+    match Privilege::ALL.into_iter().find(|privilege| privilege.as_str() == text) {
+        None if text != "none" => Err("must be `new_namespaces`, `listen` or `none`".into()),
+        privilege => Ok(privilege),
     }
 }
 
@@ -525,7 +542,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         }
         Command::Show { name } => {
             let server: Server = context.client.get(&path(&name, "")).await?;
-            print_server(context.format, &server);
+            let settings: CurrentSettings = context.client.get(&path(&name, "/settings")).await?;
+            print_shown(context.format, &Shown { server, privileges: settings.privileges });
             Ok(())
         }
         Command::Update { name, version, place, settings, manner, wait } => {
@@ -777,7 +795,26 @@ fn print_log_line(format: Format, line: &[u8]) {
     }
 }
 
+/// A server with what its sandbox allows it beyond what every server may.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    server: Server,
+    privileges: BTreeSet<Privilege>,
+}
+
+fn print_shown(format: Format, shown: &Shown) {
+    let allowed: Vec<&str> = shown.privileges.iter().map(|privilege| privilege.as_str()).collect();
+    let mut fields = fields_of(&shown.server);
+    fields.push(("privileges", allowed.join(", ")));
+    output::print_fields(format, shown, &fields);
+}
+
 fn print_server(format: Format, server: &Server) {
+    output::print_fields(format, server, &fields_of(server));
+}
+
+fn fields_of(server: &Server) -> Vec<(&'static str, String)> {
     let instance = |instance: &Instance| {
         let pid = match &instance.container_id {
             Some(id) => format!(", container {}", id.get(..12).unwrap_or(id)),
@@ -792,21 +829,17 @@ fn print_server(format: Format, server: &Server) {
         format!("{}: {}", server.reason, server.message)
     };
     let instances: Vec<String> = server.instances.iter().map(instance).collect();
-    output::print_fields(
-        format,
-        server,
-        &[
-            ("name", server.name.to_string()),
-            ("phase", server.phase.to_string()),
-            ("reason", reason),
-            ("next attempt", server.next_attempt_at.map_or(String::new(), |at| at.to_string())),
-            ("revision", server.revision.to_string()),
-            ("entry", server.entry.as_ref().map_or(String::new(), |entry| format!("{} {}", entry.name, entry.version))),
-            ("replicas", server.replicas.to_string()),
-            ("instances", instances.join("; ")),
-            ("MCP path", server.mcp_path.clone()),
-        ],
-    );
+    vec![
+        ("name", server.name.to_string()),
+        ("phase", server.phase.to_string()),
+        ("reason", reason),
+        ("next attempt", server.next_attempt_at.map_or(String::new(), |at| at.to_string())),
+        ("revision", server.revision.to_string()),
+        ("entry", server.entry.as_ref().map_or(String::new(), |entry| format!("{} {}", entry.name, entry.version))),
+        ("replicas", server.replicas.to_string()),
+        ("instances", instances.join("; ")),
+        ("MCP path", server.mcp_path.clone()),
+    ]
 }
 
 fn print_rollout(format: Format, rollout: &Rollout) {

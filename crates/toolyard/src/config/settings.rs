@@ -279,9 +279,11 @@ pub(crate) struct Settings {
     /// is listed: Toolyard's own files, and `/`, `/etc`, `/proc`, `/sys`, `/dev`, `/run`, `/boot`.
     pub grantable_paths: Vec<String>,
 
-    /// First of the user ids that servers run as, when Toolyard runs as root.
+    /// First of the 65,536 user ids that servers run as, when Toolyard runs as root; when not set, a range from
+    /// 2,100,000,000 on that no other installation on this host has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1000))]
-    pub server_uid_base: u32,
+    pub server_uid_base: Option<u32>,
 
     /// Names of Toolyard's own environment variables that servers may see too.
     pub server_environment: Vec<String>,
@@ -407,7 +409,7 @@ impl Settings {
             local_toolbox: true,
             require_isolation: env == Environment::Production,
             grantable_paths: if hardened { Vec::new() } else { vec!["~/*".into()] },
-            server_uid_base: 2_100_000_000,
+            server_uid_base: None,
             server_environment: [
                 "HTTP_PROXY",
                 "HTTPS_PROXY",

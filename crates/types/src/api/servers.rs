@@ -4,14 +4,15 @@ use crate::agent::{Exit, McpInfo, ToolboxReport, Usage};
 use crate::schedule::{TimeOfDay, UpdateWindow};
 use crate::snapshot::ToolsetMember;
 use crate::spec::{
-    Egress, EntryVersion, Instancing, Limits, PathGrant, ProbeCall, RemoteTransport, RevisionSpec, Strategy, Volume,
+    Egress, EntryVersion, Instancing, Limits, PathGrant, Privilege, ProbeCall, RemoteTransport, RevisionSpec, Strategy,
+    Volume,
 };
 use crate::state::{Phase, Reason, RolloutState, ToolboxState};
 use crate::{
     EntryName, InstanceId, Labels, Name, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId, ToolsetId,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What to run, as a person says it: either a catalog entry, or a package or URL given directly.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
@@ -101,6 +102,10 @@ pub struct ServerSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 16)]
     pub volumes: Option<Vec<Volume>>,
+    /// What its sandbox allows it beyond what every server may. Giving one that it does not have needs
+    /// `server:grant_privilege`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privileges: Option<BTreeSet<Privilege>>,
     /// How many instances serve at once; 1 when absent. Changing only this makes no new revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 20)]

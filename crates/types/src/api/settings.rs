@@ -1,12 +1,12 @@
 //! A server's settings as they stand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::schedule::{TimeOfDay, UpdateWindow};
 use crate::server_json::{Package, Transport};
-use crate::spec::{Egress, EntryVersion, Instancing, Limits, PathGrant, ProbeCall, Strategy, Volume};
+use crate::spec::{Egress, EntryVersion, Instancing, Limits, PathGrant, Privilege, ProbeCall, Strategy, Volume};
 use crate::{CredentialId, Name};
 
 /// What was set on a server, in the words in which it is set: sending it back changes nothing.
@@ -48,6 +48,9 @@ pub struct CurrentSettings {
     /// Places of the server's own.
     #[serde(default)]
     pub volumes: Vec<Volume>,
+    /// What its sandbox allows it beyond what every server may.
+    #[serde(default)]
+    pub privileges: BTreeSet<Privilege>,
     /// Milliseconds from start to the MCP answer.
     pub start_timeout_ms: u64,
     /// Milliseconds one call may take.

@@ -1,12 +1,13 @@
 import { FolderCheck } from 'lucide-react'
 import type { ReactNode } from 'react'
 import type { Server } from '@/api/generated/types'
+import { useDenied } from '@/api/session'
 import { t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Combobox } from '@/ui/combobox'
 import { NumberInput, PasswordInput, Textarea, TextInput } from '@/ui/inputs'
 import { Select } from '@/ui/select'
-import { RadioGroup } from '@/ui/toggles'
+import { Checkbox, RadioGroup } from '@/ui/toggles'
 import { Paths, Variables, Volumes } from '../settings-lists'
 import { AsideButton, Group, type SettingsForm, useCredentialNames } from '../settings-parts'
 import type { InputField } from './inputs'
@@ -207,6 +208,7 @@ export function AdvancedFields<Values extends SettingsValues>({
       | 'memory'
       | 'processes'
       | 'cpu'
+      | 'disk'
       | 'startTimeout'
       | 'callTimeout'
       | 'rolloutTimeout'
@@ -229,7 +231,7 @@ export function AdvancedFields<Values extends SettingsValues>({
       {!remote && (
         <>
           <Group title={t('Limits of one instance')}>
-            <div className="grid gap-4 sm:grid-cols-3">
+            <div className="grid gap-4 sm:grid-cols-4">
               <NumberInput {...text('memory')} label={t('Memory')} unit="MiB" required />
               <NumberInput {...text('processes')} label={t('Processes')} required />
               <NumberInput
@@ -239,6 +241,13 @@ export function AdvancedFields<Values extends SettingsValues>({
                 placeholder={t('No limit')}
                 hint={t('1000 is one core.')}
                 required={false}
+              />
+              <NumberInput
+                {...text('disk')}
+                label={t('Disk')}
+                unit="MiB"
+                hint={t('What it keeps in its own folders.')}
+                required
               />
             </div>
           </Group>
@@ -259,6 +268,7 @@ export function AdvancedFields<Values extends SettingsValues>({
           <Paths form={form} />
           <Volumes form={form} />
           <Network form={form} />
+          <Sandbox form={form} />
           {kind === 'oci' && (
             <Group title={t('Image')}>
               <Registry form={form} />
@@ -404,7 +414,7 @@ function Network<Values extends SettingsValues>({ form }: { form: SettingsForm<V
             { value: 'none', label: t('Nobody') },
           ]}
           hint={t(
-            'The toolbox must be able to enforce it; one that runs plain processes cannot, and refuses.',
+            'The toolbox must be able to enforce it; one that runs plain processes can shut a server off, and cannot tell hosts apart.',
           )}
         />
         {values.egress === 'hosts' && (
@@ -420,6 +430,40 @@ function Network<Values extends SettingsValues>({ form }: { form: SettingsForm<V
             mono
           />
         )}
+      </div>
+    </Group>
+  )
+}
+
+/** What its sandbox refuses unless somebody who may allows it. */
+function Sandbox<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
+  const { values } = form
+  // Taking one away is for who deploys.
+  const denied = useDenied('server:grant_privilege')
+  const set = (changes: Partial<SettingsValues>) =>
+    // as: every form with settings takes a part of the settings.
+    form.set(changes as Partial<Values>, ['newNamespaces', 'listen'])
+  return (
+    <Group title={t('Allowed beyond its sandbox')}>
+      <div className="flex flex-col gap-3">
+        <Checkbox
+          name="newNamespaces"
+          label={t('Make new namespaces')}
+          hint={t('Browsers need it for a sandbox of their own.')}
+          disabledReason={values.newNamespaces ? undefined : denied}
+          value={values.newNamespaces}
+          onValueChange={(newNamespaces) => set({ newNamespaces })}
+          error={form.errorAt('newNamespaces')}
+        />
+        <Checkbox
+          name="listen"
+          label={t('Listen on TCP ports of its host')}
+          hint={t('Other servers there reach it then.')}
+          disabledReason={values.listen ? undefined : denied}
+          value={values.listen}
+          onValueChange={(listen) => set({ listen })}
+          error={form.errorAt('listen')}
+        />
       </div>
     </Group>
   )

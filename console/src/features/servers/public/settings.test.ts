@@ -56,7 +56,7 @@ describe('new settings', () => {
       credentials: { OTHER: 'shared', TOKEN: 'token' },
       environment: { PLAIN: 'x' },
       arguments: ['--a', 'b c'],
-      limits: { memory_bytes: 536_870_912, processes: 256, cpu_millis: 0 },
+      limits: { memory_bytes: 536_870_912, processes: 256, cpu_millis: 0, disk_bytes: 1_073_741_824 },
     })
   })
 

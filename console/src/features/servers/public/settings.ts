@@ -5,6 +5,7 @@ import type {
   Instancing,
   InstancingMode,
   Limits,
+  Privilege,
   ProbeCall,
   ServerSettings,
   Strategy,
@@ -58,6 +59,11 @@ export interface SettingsValues {
   processes: string
   /** In thousandths of a core; empty for no limit. */
   cpu: string
+  /** In MiB. */
+  disk: string
+  /** Whether its sandbox lets it make new namespaces, and listen on TCP ports of its host. */
+  newNamespaces: boolean
+  listen: boolean
   strategy: Strategy
   /** Whom it may reach: everybody, nobody, or `hosts`. */
   egress: EgressPolicy
@@ -99,6 +105,9 @@ export const USUAL = {
   memory: '1024',
   processes: '256',
   cpu: '',
+  disk: '1024',
+  newNamespaces: false,
+  listen: false,
   strategy: 'surge',
   egress: 'all',
   hosts: '',
@@ -179,6 +188,7 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
   say(numberIssue(values.memory, 16, 1024 * 1024), 'memory')
   say(numberIssue(values.processes, 4, 65_536), 'processes')
   if (values.cpu.trim() !== '') say(numberIssue(values.cpu, 0, 1_000_000), 'cpu')
+  say(numberIssue(values.disk, 1, 16 * 1024 * 1024), 'disk')
   if (values.egress === 'hosts') say(hostsIssue(hostsOf(values)), 'hosts')
   const names = new Set<string>()
   for (const row of values.environment) {
@@ -342,6 +352,8 @@ export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'pa
     'limits.memory_bytes': 'memory',
     'limits.processes': 'processes',
     'limits.cpu_millis': 'cpu',
+    'limits.disk_bytes': 'disk',
+    privileges: 'newNamespaces',
     start_timeout_ms: 'startTimeout',
     call_timeout_ms: 'callTimeout',
     rollout_timeout_ms: 'rolloutTimeout',
@@ -452,8 +464,12 @@ function addProcessSettings(
   if (!samePaths) body.paths = paths.map(({ path, writable }) => ({ path, writable }))
   const volumes = volumesOf(values)
   if (!same(volumes, volumesOf(before))) body.volumes = volumes
-  const changed = (['memory', 'processes', 'cpu'] as const).some((name) => values[name] !== before[name])
+  const changed = (['memory', 'processes', 'cpu', 'disk'] as const).some(
+    (name) => values[name] !== before[name],
+  )
   if (changed) body.limits = limitsOf(values)
+  const privileges = privilegesOf(values)
+  if (!same(privileges, privilegesOf(before))) body.privileges = privileges
 }
 
 function hostsOf(values: Pick<SettingsValues, 'hosts'>): string[] {
@@ -494,12 +510,21 @@ function probeOf(values: Pick<SettingsValues, 'probeTool' | 'probeArguments'>): 
 }
 
 /** The limits as the API has them. */
-export function limitsOf(values: Pick<SettingsValues, 'memory' | 'processes' | 'cpu'>): Limits {
+export function limitsOf(values: Pick<SettingsValues, 'memory' | 'processes' | 'cpu' | 'disk'>): Limits {
   return {
     memory_bytes: Math.round(Number(values.memory) * MIB),
     processes: Math.round(Number(values.processes)),
     cpu_millis: values.cpu.trim() === '' ? 0 : Math.round(Number(values.cpu)),
+    disk_bytes: Math.round(Number(values.disk) * MIB),
   }
+}
+
+/** What its sandbox allows it beyond what every server may, as the API has it. */
+export function privilegesOf(values: Pick<SettingsValues, 'newNamespaces' | 'listen'>): Privilege[] {
+  const privileges: Privilege[] = []
+  if (values.newNamespaces) privileges.push('new_namespaces')
+  if (values.listen) privileges.push('listen')
+  return privileges
 }
 
 function milliseconds(seconds: string): number {

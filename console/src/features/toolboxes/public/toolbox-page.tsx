@@ -316,6 +316,11 @@ function protectionText(protection: string): string {
     memory_limit: t('Memory limit'),
     cpu_limit: t('CPU limit'),
     process_limit: t('Limit of processes'),
+    seccomp: t('Only the system calls that servers need'),
+    server_ports: t('Nothing of another server to connect to'),
+    toolyard_ports: t('Nothing of Toolyard to connect to'),
+    disk_limit: t('Disk limit'),
+    volume_limit: t('Limit of volumes'),
     egress_none: t('No network at all, where asked for'),
     egress_hosts: t('Only named hosts, where asked for'),
   }
