@@ -44,6 +44,7 @@ impl Toolyard {
             .args(["serve", "--data-dir"])
             .arg(scratch.join("data"))
             .args(["--listen", &address.to_string(), "--agent-listen", &agents.to_string()])
+            .args(["--set", &format!("grantable_paths={}", scratch.join("files").display())])
             .env("TOOLYARD_BOOTSTRAP_ADMIN_EMAIL", "admin@example.test")
             .env("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "correct-horse-battery")
             .env("TOOLYARD_BOOTSTRAP_API_KEY", KEY)
