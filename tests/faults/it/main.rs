@@ -4,6 +4,7 @@
 
 mod crash;
 mod readiness;
+mod servers;
 mod shutdown;
 mod store;
 mod upgrade;
