@@ -131,7 +131,7 @@ fn parse(content: &str, given: &Given) -> Result<LockFile, Failure> {
                 printable(path.trim_start_matches("node_modules/")),
                 printable(&elsewhere)
             );
-            return Err(failure(Reason::InstallFailed, message));
+            return Err(failure(Reason::ConfigInvalid, message));
         }
     }
     Ok(parsed)
@@ -174,6 +174,9 @@ fn check(output: &Output) -> Result<(), Failure> {
         Reason::PackageNotFound
     } else if code("EINTEGRITY") {
         Reason::ChecksumMismatch
+    } else if code("EALLOW") {
+        // A place outside the registries stays one, however often it is asked for.
+        Reason::ConfigInvalid
     } else {
         Reason::InstallFailed
     };

@@ -183,7 +183,7 @@ fn check_lock(content: &str) -> Result<(), Failure> {
         if !plain || line.contains("://") {
             let shown = toolyard_types::name::printable(line.get(..200).unwrap_or(line));
             let message = format!("the lock wants `{shown}`, which is not a version in a configured index");
-            return Err(failure(Reason::InstallFailed, message));
+            return Err(failure(Reason::ConfigInvalid, message));
         }
     }
     Ok(())
