@@ -145,6 +145,8 @@ impl Replicas {
         }
         match (answer, lost) {
             (Ok(_), Some(why)) if why == NOT_SENT => Err(no_link()),
+            // That replica is gone, and nothing was sent: another one may have a link.
+            (Err(LinkError::Unreachable { source, .. }), _) if source.is::<DialError>() => Err(no_link()),
             (Ok(_), Some(_)) => Err(unreachable(&address, "its link to the toolbox broke")),
             (answer, _) => answer,
         }
