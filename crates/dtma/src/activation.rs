@@ -15,7 +15,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 use toolyard_link::frames;
 use toolyard_mcp::era::code;
-use toolyard_mcp::stdio::Connection;
+use toolyard_mcp::stdio::{Caller, Connection};
 use toolyard_mcp::{Message, envelope};
 use toolyard_types::Code;
 use toolyard_types::state::Phase;
@@ -36,6 +36,7 @@ pub(crate) async fn deliver(
     inner: Arc<Inner>,
     slot: Arc<Slot>,
     in_use: InUse,
+    caller: Caller,
     message: Bytes,
     deadline: Instant,
 ) -> Result<Response, Refusal> {
@@ -45,12 +46,12 @@ pub(crate) async fn deliver(
         Err(_) => match Asker::of(&message) {
             None => activation.await?,
             Some(asker) => {
-                let waiting = Waiting { activation, asker, message, in_use, deadline, told: 0 };
+                let waiting = Waiting { activation, asker, message, in_use, caller, deadline, told: 0 };
                 return Ok(api::framed(Body::from_stream(told(waiting))));
             }
         },
     };
-    api::deliver(&connection, Some(in_use), message, deadline).await
+    api::deliver(&connection, Some(in_use), caller, message, deadline).await
 }
 
 type Activation = BoxFuture<'static, Result<Connection, Refusal>>;
@@ -108,6 +109,7 @@ struct Waiting {
     asker: Asker,
     message: Bytes,
     in_use: InUse,
+    caller: Caller,
     deadline: Instant,
     told: u32,
 }
@@ -131,9 +133,9 @@ fn told(waiting: Waiting) -> impl Stream<Item = Result<Bytes, axum::Error>> {
             waiting.told += 1;
             return Some((Ok(waiting.asker.progress(waiting.told)), Telling::Waiting(waiting)));
         };
-        let Waiting { asker, message, in_use, deadline, .. } = *waiting;
+        let Waiting { asker, message, in_use, caller, deadline, .. } = *waiting;
         let answer = match connection {
-            Ok(connection) => api::deliver(&connection, Some(in_use), message, deadline).await,
+            Ok(connection) => api::deliver(&connection, Some(in_use), caller, message, deadline).await,
             Err(refusal) => Err(refusal),
         };
         match answer {

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use toolyard_link::{frames, stack};
-use toolyard_mcp::stdio::{self, CallError, Connection};
+use toolyard_mcp::stdio::{self, CallError, Caller, Connection};
 use toolyard_types::agent::LogLine;
 use toolyard_types::state::{Phase, Reason};
 use toolyard_types::{Code, InstanceId, JobId, Problem};
@@ -104,10 +104,18 @@ async fn messages(
     match destination {
         Destination::Base(slot) => {
             let connection = slot.connection().ok_or_else(|| not_ready(&slot))?;
-            deliver(&connection, None, message, deadline).await
+            deliver(&connection, None, caller(&headers), message, deadline).await
         }
-        Destination::Copy(slot, in_use) => activation::deliver(inner, slot, in_use, message, deadline).await,
+        Destination::Copy(slot, in_use) => {
+            activation::deliver(inner, slot, in_use, caller(&headers), message, deadline).await
+        }
     }
+}
+
+/// Who a message is of. A gateway of before says nothing: then it may be anybody's.
+fn caller(headers: &HeaderMap) -> Caller {
+    let text = headers.get(stack::PRINCIPAL).and_then(|value| value.to_str().ok());
+    text.map_or(Caller::Unknown, Caller::parse)
 }
 
 /// Where a message goes: to the instance, or to the copy of whose key comes with it.
@@ -125,11 +133,13 @@ fn destination(inner: &Arc<Inner>, id: &str, headers: &HeaderMap) -> Result<Dest
 pub(crate) async fn deliver(
     connection: &Connection,
     in_use: Option<InUse>,
+    caller: Caller,
     message: Bytes,
     deadline: Instant,
 ) -> Result<Response, Refusal> {
     // Refused here it was not sent; later nobody can tell.
-    let mut stream = connection.send(message).map_err(|error| Refusal::from(error).undelivered(NOT_READY))?;
+    let mut stream =
+        connection.send_for(caller, message).map_err(|error| Refusal::from(error).undelivered(NOT_READY))?;
     let late = || Refusal::new(Code::UpstreamTimeout, "the server did not answer in time");
     // The first message decides the status; after it a failure can only break off the body.
     let first = match tokio::time::timeout_at(deadline, stream.next()).await.map_err(|_| late())? {

@@ -317,7 +317,8 @@ impl Instance {
         let mut health = Health::new();
         let mut probing = answered.is_none();
         if let Some(answered) = answered {
-            connection.resume(answered.handshake.clone());
+            let own = self.context.copy_of(self.desired.id).is_some();
+            connection.resume(answered.handshake.clone(), own);
             self.ready(&connection, answered);
         }
         let mut probe = Box::pin(probe::probe(connection.clone(), self.desired.spec.clone(), self.known_era));

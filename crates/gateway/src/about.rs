@@ -18,8 +18,8 @@ use toolyard_mcp::era::{self, Era, Handshake, code, meta};
 use toolyard_mcp::{Kind, Message};
 use toolyard_types::name::is_hidden;
 
-/// How long a member of a toolset may take to describe itself.
-const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a member of a toolset that never did may take to describe itself.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest instructions given to a client.
 const MAX_INSTRUCTIONS: usize = 8 << 10;
 /// How long a client may keep what `server/discover` says.
@@ -173,11 +173,31 @@ fn capabilities(handshake: &Handshake, client: Era) -> Value {
 async fn member_handshakes(visit: &Visit) -> Vec<(String, Arc<Handshake>)> {
     let Target::Toolset { route, .. } = &visit.target else { return Vec::new() };
     let asked = toolset::members(visit.place(route)).map(|(member, route)| async move {
-        let peer: Arc<Peer> = visit.core.peers.first(route).ok()?;
-        let handshake = tokio::time::timeout(MEMBER_TIMEOUT, peer.handshake()).await.ok()?.ok()?;
-        Some((member.server.to_string(), handshake))
+        let memory = visit.core.peers.memory(route.id);
+        let asked = toolset::may_be_asked(route).then(|| visit.core.peers.first(route).ok()).flatten();
+        let handshake = match asked {
+            Some(peer) => introduced(peer, memory.handshake().is_some()).await,
+            None => None,
+        };
+        if let Some(handshake) = &handshake {
+            memory.keep_handshake(handshake);
+        }
+        let known = handshake.or_else(|| memory.handshake().filter(|_| toolset::is_kept(route)))?;
+        Some((member.server.to_string(), known))
     });
     futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+}
+
+/// What a member says of itself, unless that takes too long: then it is known the next time.
+async fn introduced(peer: Arc<Peer>, is_known: bool) -> Option<Arc<Handshake>> {
+    if let Some(handshake) = peer.known_handshake() {
+        return Some(handshake);
+    }
+    let asked = tokio::spawn(async move { peer.handshake().await });
+    if is_known {
+        return None;
+    }
+    tokio::time::timeout(MEMBER_TIMEOUT, asked).await.ok()?.ok()?.ok()
 }
 
 /// A toolset has what any member has, and announces changes of lists, which it watches itself.

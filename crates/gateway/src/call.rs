@@ -5,15 +5,16 @@ use crate::answer;
 use crate::bridge::{self, Rename, Speaker};
 use crate::catalog::{self, ListKind};
 use crate::endpoint::{self, Target, Visit};
+use crate::lanes::{Full, Place};
 use crate::listen;
 use crate::live::{Live, Source, Step, stream};
 use crate::peer::{Failure, Peer};
 use crate::record::Recording;
-use crate::route::{Caller, Chosen, CopyKey};
+use crate::route::{Caller, Chosen, Sender};
 use crate::session::{Session, SessionId};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -86,6 +87,7 @@ struct Answered {
     message: Bytes,
     status: StatusCode,
     session: Option<String>,
+    is_overload: bool,
 }
 
 /// A JSON-RPC error to be.
@@ -94,11 +96,21 @@ pub(crate) struct Refused {
     pub(crate) text: String,
     pub(crate) data: Option<String>,
     pub(crate) outcome: CallOutcome,
+    /// Too much is under way: the answer says so by its status too, and when to try again.
+    pub(crate) is_overload: bool,
 }
 
 impl Refused {
     fn new(code: i64, text: impl Into<String>) -> Self {
-        Self { code, text: text.into(), data: None, outcome: CallOutcome::Refused }
+        Self { code, text: text.into(), data: None, outcome: CallOutcome::Refused, is_overload: false }
+    }
+}
+
+impl From<Full> for Refused {
+    fn from(full: Full) -> Self {
+        let data = format!(r#"{{"code":"{}"}}"#, Code::RateLimited.as_str());
+        let refused = Self::new(code::INTERNAL_ERROR, full.detail());
+        Self { data: Some(data), is_overload: true, ..refused }
     }
 }
 
@@ -110,7 +122,7 @@ impl From<Failure> for Refused {
             _ => CallOutcome::UpstreamFailed,
         };
         let data = format!(r#"{{"code":"{}"}}"#, failure.code.as_str());
-        Self { code: code::INTERNAL_ERROR, text: failure.detail, data: Some(data), outcome }
+        Self { code: code::INTERNAL_ERROR, text: failure.detail, data: Some(data), outcome, is_overload: false }
     }
 }
 
@@ -130,6 +142,8 @@ pub(crate) struct Way {
     rename: Option<(Span, String)>,
     /// For the record: the tool, prompt or resource as the server names it.
     target: String,
+    /// A place among the calls to the server; a subscription has none.
+    place: Option<Place>,
 }
 
 impl Call {
@@ -198,12 +212,12 @@ impl Call {
         }
     }
 
-    /// Gives an answer to the instance that asked this session.
+    /// Gives an answer to the instance that asked this session, under the id that the question had there.
     async fn answer_question(&self, session: SessionId) {
-        let id = Bytes::copy_from_slice(self.raw_id().as_bytes());
-        let asked = self.visit.core.questions.remove(&(session, id));
-        if let (Some((_, (peer, copy))), Target::Server { route, .. }) = (asked, &self.visit.target) {
-            self.send_to(&peer, copy.as_ref(), call_timeout(route)).await;
+        let Some(asked) = self.visit.core.questions.take(session, self.raw_id()) else { return };
+        if let Target::Server { route, .. } = &self.visit.target {
+            let answer = self.message.with_id(&asked.id);
+            send_to(&asked.asker.peer, answer, asked.asker.sender(), call_timeout(route)).await;
         }
     }
 
@@ -213,22 +227,16 @@ impl Call {
         if route.instancing != InstancingMode::Shared {
             let Ok(chosen) = self.visit.core.peers.choose(route, &self.caller()) else { return };
             if chosen.peer.era().await == Ok(Era::Legacy) {
-                self.send_to(&chosen.peer, chosen.copy.as_ref(), chosen.timeout).await;
+                send_to(&chosen.peer, self.message.bytes().clone(), chosen.sender(), chosen.timeout).await;
             }
             return;
         }
+        let sender = Sender { copy: None, principal: Some(self.caller().principal()) };
         for peer in self.visit.core.peers.all(route) {
             if peer.era().await != Ok(Era::Legacy) {
                 continue;
             }
-            self.send_to(&peer, None, call_timeout(route)).await;
-        }
-    }
-
-    async fn send_to(&self, peer: &Peer, copy: Option<&CopyKey>, timeout: Duration) {
-        let sent = tokio::time::timeout(timeout, peer.send(self.message.bytes().clone(), timeout, copy));
-        if let Ok(Err(failure)) = sent.await {
-            tracing::debug!(why = failure.detail, "a client's message did not reach its server");
+            send_to(&peer, self.message.bytes().clone(), sender, call_timeout(route)).await;
         }
     }
 
@@ -252,7 +260,7 @@ impl Call {
             Ok(Reply::Local { result, session }) => {
                 let message = envelope::result(self.raw_id(), &String::from_utf8_lossy(&result));
                 recording.end(CallOutcome::Ok, message.len());
-                return Begun::Answered(Answered { message, status: StatusCode::OK, session });
+                return Begun::Answered(Answered { message, status: StatusCode::OK, session, is_overload: false });
             }
             Ok(Reply::Stream(response)) => {
                 recording.end(CallOutcome::Ok, 0);
@@ -266,8 +274,12 @@ impl Call {
         let message = self.refusal(&refused);
         recording.end(refused.outcome, message.len());
         let is_modern = matches!(self.client, Client::Modern { .. });
-        let status = if is_modern { status_of_code(refused.code) } else { StatusCode::OK };
-        Begun::Answered(Answered { message, status, session: None })
+        let status = match refused.is_overload {
+            true => StatusCode::TOO_MANY_REQUESTS,
+            false if is_modern => status_of_code(refused.code),
+            false => StatusCode::OK,
+        };
+        Begun::Answered(Answered { message, status, session: None, is_overload: refused.is_overload })
     }
 
     async fn dispatch(&self, recording: &mut Recording) -> Result<Reply, Refused> {
@@ -282,7 +294,10 @@ impl Call {
         match (&self.client, method) {
             (Client::Opening, _) => self.initialize().await,
             (Client::Legacy { .. }, "ping") => Ok(Reply::local(Bytes::from_static(b"{}"))),
-            (Client::Modern { .. }, "server/discover") => Ok(Reply::local(about::discover_result(&self.visit).await?)),
+            (Client::Modern { .. }, "server/discover") => {
+                let _place = self.place()?;
+                Ok(Reply::local(about::discover_result(&self.visit).await?))
+            }
             (Client::Modern { .. }, "subscriptions/listen") if !self.server_is_modern().await? => {
                 Ok(Reply::Stream(listen::subscribe(self.visit.clone(), &self.message)?))
             }
@@ -324,10 +339,19 @@ impl Call {
         Recording::begin(visit.core.meters.clone(), record, visit.began)
     }
 
+    /// A place among the calls to the server behind the URL, for what waits for it.
+    fn place(&self) -> Result<Option<Place>, Refused> {
+        match &self.visit.target {
+            Target::Server { route, .. } => Ok(Some(self.visit.core.lanes.of_server(route.id)?)),
+            Target::Toolset { .. } => Ok(None),
+        }
+    }
+
     async fn initialize(&self) -> Result<Reply, Refused> {
         let missing = || Refused::new(code::INVALID_PARAMS, "`initialize` needs `params.protocolVersion`");
         let requested = self.message.payload_string("protocolVersion")?.ok_or_else(missing)?;
         let version = era::negotiate_legacy(&requested);
+        let _place = self.place()?;
         let result = about::initialize_result(&self.visit, version).await?;
         let params = self.message.payload_object().ok_or_else(missing)?;
         let object = |key: &str, otherwise: &'static str| -> Result<&str, Refused> {
@@ -359,6 +383,7 @@ impl Call {
 
     async fn server_list(&self, route: &ServerRoute, kind: ListKind) -> Result<Bytes, Refused> {
         let peer = self.visit.core.peers.first_for(route, &self.caller())?;
+        let _place = self.visit.core.lanes.of_server(route.id)?;
         let (server, list) = (peer.era().await?, catalog::list(&peer, kind).await?);
         if let Some(whole) = &list.whole_result
             && (self.client.era(), server) != (Era::Modern, Era::Legacy)
@@ -416,6 +441,7 @@ impl Call {
         if method == "subscriptions/listen" {
             timeout = LISTEN_DEADLINE;
             way.chosen.uncounted();
+            way.place = None;
         }
         let deadline = Instant::now() + timeout;
         let (core, caller) = (self.visit.core.clone(), self.caller());
@@ -433,7 +459,8 @@ impl Call {
             Target::Server { name, route } => {
                 let target = self.named().unwrap_or_default();
                 let chosen = self.visit.core.peers.choose(route, &self.caller())?;
-                Ok(Way { chosen, server: name.clone(), route: route.clone(), rename: None, target })
+                let place = self.place()?;
+                Ok(Way { chosen, server: name.clone(), route: route.clone(), rename: None, target, place })
             }
             Target::Toolset { route, .. } => self.toolset_way(route).await,
         }
@@ -460,7 +487,7 @@ impl Call {
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
                 let uri = self.message.payload_string("uri")?.ok_or_else(|| missing("uri"))?.into_owned();
                 let server = self.server_of_uri(route, &uri).await.ok_or_else(|| self.no_such_resource())?;
-                self.way_to(&server, None, uri)
+                self.way_to(&server, None, uri).await
             }
             "completion/complete" => {
                 let params = params.ok_or_else(|| missing("ref"))?;
@@ -468,7 +495,7 @@ impl Call {
                 let reference = Object::scan(self.message.bytes(), span)?;
                 if let Some(uri) = self.string(&reference, "uri")? {
                     let server = self.server_of_uri(route, &uri).await.ok_or_else(|| self.no_such_resource())?;
-                    return self.way_to(&server, None, uri);
+                    return self.way_to(&server, None, uri).await;
                 }
                 self.way_by_name(route, ListKind::Prompts, &reference).await
             }
@@ -496,7 +523,7 @@ impl Call {
             let shown = toolyard_types::name::printable(&exposed);
             Refused::new(code::INVALID_PARAMS, format!("there is nothing named `{shown}` in this toolset"))
         })?;
-        self.way_to(&entry.server, Some((span, entry.own.clone())), entry.own)
+        self.way_to(&entry.server, Some((span, entry.own.clone())), entry.own).await
     }
 
     async fn server_of_uri(&self, route: &Arc<ToolsetRoute>, uri: &str) -> Option<Name> {
@@ -509,11 +536,13 @@ impl Call {
         exact.or_else(|| templates.server_of_prefix(uri).cloned())
     }
 
-    fn way_to(&self, server: &Name, rename: Option<(Span, String)>, target: String) -> Result<Way, Refused> {
+    async fn way_to(&self, server: &Name, rename: Option<(Span, String)>, target: String) -> Result<Way, Refused> {
         let gone = || Failure::new(Code::ServerNotReady, format!("server `{server}` is no longer there"));
-        let route = self.visit.organization.servers.get(server).ok_or_else(gone)?.clone();
+        let known = self.visit.organization.servers.get(server).ok_or_else(gone)?;
+        let place = Some(self.visit.core.lanes.of_server(known.id)?);
+        let route = self.visit.ready(server).await.ok_or_else(gone)?;
         let chosen = self.visit.core.peers.choose(&route, &self.caller())?;
-        Ok(Way { chosen, server: server.clone(), route, rename, target })
+        Ok(Way { chosen, server: server.clone(), route, rename, target, place })
     }
 
     fn no_such_resource(&self) -> Refused {
@@ -546,10 +575,21 @@ impl Answered {
         } else {
             answer::json(self.status, self.message)
         };
-        match self.session {
+        let mut response = match self.session {
             Some(session) => endpoint::with_session(response, &session),
             None => response,
+        };
+        if self.is_overload {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        response
+    }
+}
+
+async fn send_to(peer: &Peer, message: Bytes, sender: Sender<'_>, timeout: Duration) {
+    let sent = tokio::time::timeout(timeout, peer.send(message, timeout, sender));
+    if let Ok(Err(failure)) = sent.await {
+        tracing::debug!(why = failure.detail, "a client's message did not reach its server");
     }
 }
 

@@ -1,20 +1,30 @@
 //! What a server lists: tools, prompts, resources and templates, kept for a short while.
 //!
-//! A list is kept whole, every page of it, each item as its raw JSON. It is dropped when the server says that
-//! it changed, when it is older than [`FRESH`], and with its peer when the instance changes. A failure is kept
-//! shortly too, so that a broken server does not slow every list it is part of.
+//! A list is kept whole, every page of it, each item as its raw JSON. It is asked for again when the server says that
+//! it changed, and when it is older than [`FRESH`]. A failure is kept shortly too, so that a broken server does not slow
+//! every list it is part of. A toolset never waits for a server that hangs: it is given the last list that there was, and
+//! those who listen are told when another one comes.
 
 use crate::naming;
 use crate::peer::{Asked, Failure, Peer};
 use bytes::Bytes;
-use std::sync::{Arc, PoisonError, RwLock};
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use toolyard_mcp::era::{self, code};
 use toolyard_mcp::json::{self, Object, Span};
 use toolyard_types::Code;
 
 /// How long a list is good.
 pub(crate) const FRESH: Duration = Duration::from_secs(30);
+/// How long a toolset waits for a member's list when it knows an older one, and when it knows none. Counted from when the
+/// server was asked, so that of many lists one waits.
+const PATIENCE: Duration = Duration::from_millis(250);
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long fetching a whole list may take.
+const LONGEST_FETCH: Duration = Duration::from_secs(60);
 /// How long a failure to list is remembered.
 const FRESH_FAILURE: Duration = Duration::from_secs(5);
 const MAX_PAGES: usize = 100;
@@ -48,6 +58,24 @@ impl ListKind {
             "notifications/prompts/list_changed" => &[Self::Prompts],
             "notifications/resources/list_changed" => &[Self::Resources, Self::Templates],
             _ => &[],
+        }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Tools => 0,
+            Self::Prompts => 1,
+            Self::Resources => 2,
+            Self::Templates => 3,
+        }
+    }
+
+    /// The notification that says that the list has changed.
+    pub(crate) fn changed(self) -> &'static str {
+        match self {
+            Self::Tools => "notifications/tools/list_changed",
+            Self::Prompts => "notifications/prompts/list_changed",
+            Self::Resources | Self::Templates => "notifications/resources/list_changed",
         }
     }
 
@@ -117,72 +145,134 @@ pub(crate) struct Slots([Slot; 4]);
 
 #[derive(Default)]
 struct Slot {
-    kept: RwLock<Option<(Instant, Outcome)>>,
-    fetching: tokio::sync::Mutex<()>,
+    kept: RwLock<Kept>,
+    /// The fetch under way, which everybody waits for together.
+    fetching: Mutex<Option<Fetching>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// What the last fetch gave, until it is known to be old.
+    outcome: Option<(Instant, Outcome)>,
+    /// The last list that there was, however old it is.
+    last: Option<Arc<List>>,
+    /// How often the list was said to have changed.
+    changes: u64,
+    /// Somebody was given another list than the server's, because that took too long.
+    gave_old: bool,
+}
+
+#[derive(Clone)]
+struct Fetching {
+    since: tokio::time::Instant,
+    outcome: Shared<oneshot::Receiver<Outcome>>,
 }
 
 impl Slot {
     fn fresh(&self) -> Option<Outcome> {
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        let (at, outcome) = kept.as_ref()?;
+        let (at, outcome) = kept.outcome.as_ref()?;
         let good_for = if outcome.is_ok() { FRESH } else { FRESH_FAILURE };
         (at.elapsed() < good_for).then(|| outcome.clone())
     }
 
-    /// Whether `outcome` lists something else than what was kept last.
-    fn differs(&self, outcome: &Outcome) -> bool {
-        let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        match (kept.as_ref().map(|(_, kept)| kept), outcome) {
-            (Some(Ok(kept)), Ok(list)) => {
-                kept.items.len() != list.items.len() || kept.items.iter().zip(&list.items).any(|(a, b)| a.raw != b.raw)
-            }
-            (Some(Err(_)), Err(_)) => false,
-            _ => true,
-        }
+    fn changed(&self) -> RwLockWriteGuard<'_, Kept> {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, outcome: Option<Outcome>) {
-        let kept = outcome.map(|outcome| (Instant::now(), outcome));
-        *self.kept.write().unwrap_or_else(PoisonError::into_inner) = kept;
+    /// Keeps what a fetch gave that began when the list had changed so often. Says whether it lists something else than
+    /// before, and whether somebody was given what was before meanwhile.
+    fn keep(&self, outcome: &Outcome, changes: u64) -> (bool, bool) {
+        let mut kept = self.changed();
+        // Said to have changed meanwhile: the next one asks again.
+        kept.outcome = (kept.changes == changes).then(|| (Instant::now(), outcome.clone()));
+        let Ok(list) = outcome else { return (false, false) };
+        let differs = kept.last.as_ref().is_none_or(|last| {
+            last.items.len() != list.items.len() || last.items.iter().zip(&list.items).any(|(a, b)| a.raw != b.raw)
+        });
+        kept.last = Some(list.clone());
+        (differs, std::mem::take(&mut kept.gave_old))
     }
 }
 
 impl Slots {
     fn slot(&self, kind: ListKind) -> &Slot {
-        match kind {
-            ListKind::Tools => &self.0[0],
-            ListKind::Prompts => &self.0[1],
-            ListKind::Resources => &self.0[2],
-            ListKind::Templates => &self.0[3],
-        }
+        &self.0[kind.index()]
     }
 
     pub(crate) fn invalidate(&self, kind: ListKind) {
-        self.slot(kind).keep(None);
+        let mut kept = self.slot(kind).changed();
+        kept.outcome = None;
+        kept.changes = kept.changes.wrapping_add(1);
     }
 
     pub(crate) fn invalidate_all(&self) {
-        self.0.iter().for_each(|slot| slot.keep(None));
+        [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::Templates]
+            .into_iter()
+            .for_each(|kind| self.invalidate(kind));
     }
 }
 
 /// The peer's list, kept or fetched. Many callers make one fetch.
 pub(crate) async fn list(peer: &Arc<Peer>, kind: ListKind) -> Outcome {
-    let slot = peer.slots.slot(kind);
-    if let Some(outcome) = slot.fresh() {
-        return outcome;
+    match peer.slots.slot(kind).fresh() {
+        Some(outcome) => outcome,
+        None => fetching(peer, kind).outcome.await.unwrap_or_else(|_| Err(unusable("listing was given up"))),
     }
-    let _fetching = slot.fetching.lock().await;
+}
+
+/// The peer's list for who does not wait for a server that hangs: as it is now when that takes no time, else `None`. What
+/// comes later is kept, and those who listen are told that it changed. With `has_other` the caller knows an older one.
+pub(crate) async fn list_soon(peer: &Arc<Peer>, kind: ListKind, has_other: bool) -> Option<Arc<List>> {
+    let slot = peer.slots.slot(kind);
+    let last = || slot.kept.read().unwrap_or_else(PoisonError::into_inner).last.clone();
     if let Some(outcome) = slot.fresh() {
-        return outcome;
+        return outcome.ok().or_else(last);
+    }
+    let patience = {
+        let kept = slot.kept.read().unwrap_or_else(PoisonError::into_inner);
+        let is_first = kept.outcome.is_none() && kept.last.is_none() && !has_other;
+        if is_first { FIRST_PATIENCE } else { PATIENCE }
+    };
+    let fetching = fetching(peer, kind);
+    match tokio::time::timeout_at(fetching.since + patience, fetching.outcome).await {
+        Ok(Ok(Ok(list))) => Some(list),
+        Ok(_) => last(),
+        Err(_) => {
+            slot.changed().gave_old = true;
+            last()
+        }
+    }
+}
+
+/// The fetch under way, or a new one. It goes on whoever waits for it.
+fn fetching(peer: &Arc<Peer>, kind: ListKind) -> Fetching {
+    let slot = peer.slots.slot(kind);
+    let mut under_way = slot.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(fetching) = &*under_way {
+        return fetching.clone();
     }
     peer.watch();
-    let outcome = fetch(peer, kind).await.map(Arc::new);
-    if slot.differs(&outcome) {
-        peer.bump_epoch();
-    }
-    slot.keep(Some(outcome.clone()));
-    outcome
+    let (done, outcome) = oneshot::channel();
+    let fetching = Fetching { since: tokio::time::Instant::now(), outcome: outcome.shared() };
+    *under_way = Some(fetching.clone());
+    let changes = slot.kept.read().unwrap_or_else(PoisonError::into_inner).changes;
+    let peer = peer.clone();
+    tokio::spawn(async move {
+        let fetched = tokio::time::timeout(LONGEST_FETCH, fetch(&peer, kind)).await;
+        let outcome = fetched.unwrap_or_else(|_| Err(Failure::timeout(LONGEST_FETCH))).map(Arc::new);
+        let slot = peer.slots.slot(kind);
+        let (differs, gave_old) = slot.keep(&outcome, changes);
+        *slot.fetching.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if differs {
+            peer.bump_epoch();
+        }
+        if differs && gave_old {
+            peer.announce(kind);
+        }
+        let _ = done.send(outcome);
+    });
+    fetching
 }
 
 async fn fetch(peer: &Peer, kind: ListKind) -> Result<List, Failure> {

@@ -6,12 +6,14 @@
 use crate::access::{self, Decisions, KeyDigest, Subject};
 use crate::answer;
 use crate::call::{Call, Client};
-use crate::peer::{Peer, Peers};
+use crate::lanes::{Lanes, Place};
+use crate::peer::Peers;
 use crate::problem::Refusal;
+use crate::questions::Questions;
 use crate::record::Meters;
-use crate::route::{Caller, CopyKey};
+use crate::route::Caller;
 use crate::session::{SessionId, Sessions};
-use crate::toolset::{Place, Views};
+use crate::toolset::{self, Views};
 use crate::{GatewayOptions, Limits, listen};
 use axum::Router;
 use axum::body::Body;
@@ -41,8 +43,6 @@ const VERSION: &str = "mcp-protocol-version";
 const REQUEST_ID: &str = "x-request-id";
 /// The longest request id taken over from the caller.
 const MAX_REQUEST_ID: usize = 64;
-/// How long a message waits for a server that is about to be ready: who deployed it may hear so before we do.
-const READY_PATIENCE: Duration = Duration::from_secs(1);
 /// How many requests with an unknown key or path may wait for a newer snapshot at once; the others are refused at once.
 const MAX_UNSETTLED: usize = 256;
 /// How many ended subscriptions are remembered.
@@ -66,13 +66,14 @@ pub(crate) struct Core {
     pub(crate) cutting: CancellationToken,
     /// Calls of legacy clients that may be cancelled by a later message: session, and the raw request id.
     pub(crate) cancellable: DashMap<(SessionId, Bytes), CancellationToken>,
-    /// Questions of servers that a session was given and did not answer yet, by their raw id: an answer is taken
-    /// from the session that was asked, and from nobody else.
-    pub(crate) questions: DashMap<(SessionId, Bytes), (Arc<Peer>, Option<CopyKey>)>,
+    pub(crate) questions: Questions,
     /// Resources that a session does not want to hear of any more, by the SHA-256 of their URI.
     pub(crate) unsubscribed: moka::sync::Cache<(SessionId, [u8; 32]), ()>,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    pub(crate) lanes: Lanes,
+    /// How long a call waits for a server that is about to be ready.
+    pub(crate) hold: Duration,
     news_patience: Duration,
     unsettled: Semaphore,
 }
@@ -111,10 +112,12 @@ impl Core {
             draining: CancellationToken::new(),
             cutting: CancellationToken::new(),
             cancellable: DashMap::new(),
-            questions: DashMap::new(),
+            questions: Questions::new(),
             unsubscribed: moka::sync::Cache::new(MAX_UNSUBSCRIBED),
             calls: Arc::new(Semaphore::new(limits.calls)),
             streams: Arc::new(Semaphore::new(limits.streams)),
+            lanes: Lanes::new(limits),
+            hold: options.hold,
             news_patience: options.news_patience,
             unsettled: Semaphore::new(MAX_UNSETTLED),
         })
@@ -158,15 +161,13 @@ impl Target {
             Self::Toolset { route, .. } => Subject::Toolset(route.id),
         }
     }
-
-    fn is_starting(&self) -> bool {
-        matches!(self, Self::Server { route, .. } if is_starting(route))
-    }
 }
 
-/// Whether nothing answers for a server yet, but something will.
-fn is_starting(route: &ServerRoute) -> bool {
-    route.target == snapshot::Target::None && matches!(route.phase, Phase::Pending | Phase::Preparing | Phase::Starting)
+/// Whether nothing answers for a server yet, but something will. One that is being stopped may be on its way to the next
+/// start, and is stopped in a moment otherwise.
+pub(crate) fn is_starting(route: &ServerRoute) -> bool {
+    route.target == snapshot::Target::None
+        && matches!(route.phase, Phase::Pending | Phase::Preparing | Phase::Starting | Phase::Stopping)
 }
 
 /// One admitted request: who, about what.
@@ -184,8 +185,14 @@ pub(crate) struct Visit {
     pub(crate) trace: Trace,
     pub(crate) began: Instant,
     key: KeyDigest,
-    /// A place among the calls or the streams, given back with the last clone.
-    _place: Arc<OwnedSemaphorePermit>,
+    /// Given back with the last clone.
+    _place: Arc<Places>,
+}
+
+/// A place among all calls, its key's and its organization's; or one among the streams.
+struct Places {
+    _all: OwnedSemaphorePermit,
+    _own: Option<[Place; 2]>,
 }
 
 impl Visit {
@@ -193,7 +200,7 @@ impl Visit {
     #[must_use]
     pub(crate) fn become_stream(&mut self) -> bool {
         match self.core.streams.clone().try_acquire_owned() {
-            Ok(place) => self._place = Arc::new(place),
+            Ok(place) => self._place = Arc::new(Places { _all: place, _own: None }),
             Err(_) => return false,
         }
         true
@@ -212,15 +219,24 @@ impl Visit {
         }
     }
 
-    /// Waits a moment for a server that is about to be ready.
-    async fn ready(&self) {
-        let Target::Server { name, .. } = &self.target else { return };
-        let starting = |snapshot: &Arc<Snapshot>| {
+    /// A server's route, once it has somebody to take calls or will not have in a moment; as it is when that takes too
+    /// long.
+    pub(crate) async fn ready(&self, server: &Name) -> Option<Arc<ServerRoute>> {
+        let route = self.organization.servers.get(server)?;
+        if !is_starting(route) {
+            return Some(route.clone());
+        }
+        let find = |snapshot: &Snapshot| {
             let organization = snapshot.organizations.get(&self.organization.name);
-            organization.and_then(|it| it.servers.get(name)).is_some_and(|route| is_starting(route))
+            organization.and_then(|it| it.servers.get(server)).cloned()
         };
         let mut snapshots = self.core.snapshots();
-        let _ = tokio::time::timeout(READY_PATIENCE, snapshots.wait_for(|snapshot| !starting(snapshot))).await;
+        let left = self.core.hold.saturating_sub(self.began.elapsed());
+        let settled = snapshots.wait_for(|snapshot| find(snapshot).is_none_or(|route| !is_starting(&route)));
+        match tokio::time::timeout(left, settled).await {
+            Ok(Ok(snapshot)) => find(&snapshot),
+            Ok(Err(_)) | Err(_) => Some(route.clone()),
+        }
     }
 
     fn may_stay(&self) -> bool {
@@ -237,8 +253,8 @@ impl Visit {
         Caller { grant: self.grant.clone(), session }
     }
 
-    pub(crate) fn place<'a>(&'a self, route: &'a Arc<ToolsetRoute>) -> Place<'a> {
-        Place { organization: &self.organization, route, version: self.version }
+    pub(crate) fn place<'a>(&'a self, route: &'a Arc<ToolsetRoute>) -> toolset::Place<'a> {
+        toolset::Place { organization: &self.organization, route, version: self.version }
     }
 }
 
@@ -250,9 +266,12 @@ async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), reques
         admitted = admit(core.clone(), is_toolset, &path, &request, request_id.clone());
     }
     if let Ok(visit) = &admitted
-        && visit.target.is_starting()
+        && let Target::Server { name, route } = &visit.target
+        && is_starting(route)
     {
-        visit.ready().await;
+        visit.ready(name).await;
+        // Its places are given back first: they may be the last ones.
+        drop(admitted);
         admitted = admit(core, is_toolset, &path, &request, request_id.clone());
     }
     let response = match admitted {
@@ -303,12 +322,17 @@ fn admit(
     let snapshot = core.snapshot.borrow().clone();
     access::check_fresh(&snapshot, core.max_snapshot_age, &core.clock)?;
     let (grant, key) = access::authenticate(headers, &snapshot, &core.clock)?;
-    core.peers.follow(&snapshot);
+    if core.peers.follow(&snapshot) {
+        core.lanes.sweep();
+    }
     let (organization, target) = find(&core, &snapshot, &grant, is_toolset, organization, name)?;
     let (url, version) = (request.uri().path().to_owned(), snapshot.version);
-    let places = if request.method() == Method::GET { &core.streams } else { &core.calls };
+    let is_stream = request.method() == Method::GET;
+    let own = (!is_stream).then(|| core.lanes.of_caller(grant.id, grant.organization)).transpose();
+    let own = own.map_err(|full| Refusal::new(Code::RateLimited, full.detail()))?;
+    let places = if is_stream { &core.streams } else { &core.calls };
     let full = |_| Refusal::new(Code::RateLimited, "the gateway carries as much as it can; try again in a moment");
-    let _place = Arc::new(places.clone().try_acquire_owned().map_err(full)?);
+    let _place = Arc::new(Places { _all: places.clone().try_acquire_owned().map_err(full)?, _own: own });
     let trace = Trace::of(headers, &request_id);
     Ok(Visit { core, grant, organization, target, version, url, request_id, trace, began, key, _place })
 }

@@ -16,15 +16,18 @@
 mod about;
 mod access;
 mod answer;
+mod breaker;
 mod bridge;
 mod call;
 mod catalog;
 mod endpoint;
+mod lanes;
 mod listen;
 mod live;
 pub mod naming;
 mod peer;
 mod problem;
+mod questions;
 mod record;
 mod route;
 mod session;
@@ -61,6 +64,8 @@ pub struct GatewayOptions {
     pub records: mpsc::Sender<CallRecord>,
     /// The clock.
     pub clock: Clock,
+    /// How long a call waits for a server that starts, restarts or changes its revision.
+    pub hold: Duration,
     /// The longest request body.
     pub max_body_bytes: usize,
     /// The secret that seals sessions, the same on every replica.
@@ -76,13 +81,19 @@ pub struct GatewayOptions {
 pub struct Limits {
     /// POST requests under way, with the calls that run on after their clients left.
     pub calls: usize,
+    /// Of these, those to one server: what hangs fills its own part and no other's.
+    pub calls_per_server: usize,
+    /// Those of one API key.
+    pub calls_per_key: usize,
+    /// Those of one organization.
+    pub calls_per_organization: usize,
     /// Streams of changes that clients hold open.
     pub streams: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { calls: 10_000, streams: 10_000 }
+        Self { calls: 10_000, calls_per_server: 200, calls_per_key: 400, calls_per_organization: 2000, streams: 10_000 }
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use toolyard_mcp::era::{Era, code};
+use toolyard_mcp::json::Edits;
 use toolyard_mcp::{Kind, Message, envelope};
 use toolyard_types::Code;
 use toolyard_types::snapshot::CallOutcome;
@@ -83,19 +84,34 @@ impl Source {
 /// A legacy call's entry in the table of what a client can cancel.
 struct Cancellable {
     key: (SessionId, Bytes),
-    /// The raw ids of what the server asked its client.
-    questions: Vec<Bytes>,
+    /// What the server asked its client: the raw id that it went out under, and the server's own.
+    questions: Vec<(String, String)>,
     core: Arc<endpoint::Core>,
 }
 
 impl Cancellable {
-    /// Remembers whom the server asked; false when it asks too much.
-    fn ask(&mut self, question: &Message, asker: &Chosen) -> bool {
-        let Some(id) = question.raw_id().filter(|_| self.questions.len() < MAX_QUESTIONS) else { return false };
-        let id = Bytes::copy_from_slice(id.as_bytes());
-        self.core.questions.insert((self.key.0, id.clone()), (asker.peer.clone(), asker.copy.clone()));
-        self.questions.push(id);
-        true
+    /// Remembers whom the server asked, and gives the question as it goes out; none when it asks too much.
+    fn ask(&mut self, question: &Message, asker: &Chosen) -> Option<Bytes> {
+        if self.questions.len() >= MAX_QUESTIONS {
+            return None;
+        }
+        let mut asker = asker.clone();
+        // The call counts as under way by itself.
+        asker.uncounted();
+        let id = self.core.questions.ask(self.key.0, question, &asker)?;
+        self.questions.push((id.clone(), question.raw_id()?.to_owned()));
+        Some(question.with_id(&id))
+    }
+
+    /// What takes a question back, under the id that the question went out under.
+    fn take_back(&mut self, cancelled: &Message) -> Option<Bytes> {
+        let span = cancelled.payload_object()?.get("requestId").ok()??;
+        let at = self.questions.iter().position(|(_, own)| own == cancelled.text(span.clone()))?;
+        let (id, _) = self.questions.swap_remove(at);
+        self.core.questions.take(self.key.0, &id);
+        let mut edits = Edits::new();
+        edits.replace(span, id);
+        Some(edits.apply(cancelled.bytes()))
     }
 }
 
@@ -103,7 +119,7 @@ impl Drop for Cancellable {
     fn drop(&mut self) {
         self.core.cancellable.remove(&self.key);
         for question in self.questions.drain(..) {
-            self.core.questions.remove(&(self.key.0, question));
+            self.core.questions.take(self.key.0, &question.0);
         }
     }
 }
@@ -224,12 +240,17 @@ impl Running {
     fn take(&mut self, message: &Message) -> Option<Step> {
         match message.kind() {
             Kind::Result | Kind::Error => Some(Step::Last(self.finish(message))),
-            Kind::Notification => self.may_see(message).then(|| Step::Pass(message.bytes().clone())),
-            Kind::Request if self.ask(message) => Some(Step::Pass(message.bytes().clone())),
-            Kind::Request => {
-                self.decline(message);
-                None
+            Kind::Notification if message.method() == "notifications/cancelled" => {
+                self.cancellable.as_mut()?.take_back(message).map(Step::Pass)
             }
+            Kind::Notification => self.may_see(message).then(|| Step::Pass(message.bytes().clone())),
+            Kind::Request => match self.ask(message) {
+                Some(question) => Some(Step::Pass(question)),
+                None => {
+                    self.decline(message);
+                    None
+                }
+            },
         }
     }
 
@@ -242,17 +263,19 @@ impl Running {
     }
 
     /// Only a legacy client can be asked, and only at a URL where its answer finds the way back.
-    fn ask(&mut self, question: &Message) -> bool {
-        matches!(self.call.visit.target, Target::Server { .. })
-            && self.cancellable.as_mut().is_some_and(|client| client.ask(question, &self.way.chosen))
+    fn ask(&mut self, question: &Message) -> Option<Bytes> {
+        if !matches!(self.call.visit.target, Target::Server { .. }) {
+            return None;
+        }
+        self.cancellable.as_mut()?.ask(question, &self.way.chosen)
     }
 
     fn decline(&self, question: &Message) {
         let why = "the client cannot be asked through this gateway";
         let declined = envelope::error(question.raw_id(), code::METHOD_NOT_FOUND, why, None);
-        let (peer, copy, timeout) = (self.way.chosen.peer.clone(), self.way.chosen.copy.clone(), self.deadline.1);
+        let (chosen, timeout) = (self.way.chosen.clone(), self.deadline.1);
         tokio::spawn(async move {
-            tokio::time::timeout(timeout, peer.send(declined, timeout, copy.as_ref())).await.map(|_| ())
+            tokio::time::timeout(timeout, chosen.peer.send(declined, timeout, chosen.sender())).await.map(|_| ())
         });
     }
 

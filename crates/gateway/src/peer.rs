@@ -4,8 +4,9 @@
 //! agent, or for a remote to [`toolyard_mcp::http::Upstream`]; the peer keeps what the gateway learned of it:
 //! its handshake and its lists. A peer ends when the snapshot no longer names it and nobody uses it.
 
-use crate::catalog::{ListKind, Slots};
-use crate::route::{CopyKey, Count, FORGOTTEN_AFTER, Lost, Undelivered};
+use crate::breaker::{self, Breaker};
+use crate::catalog::{List, ListKind, Slots};
+use crate::route::{Count, FORGOTTEN_AFTER, Lost, Sender, Undelivered};
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use toolyard_link::{Body, Channel, LinkError, frames, stack};
 use toolyard_mcp::era::{self, Era, Handshake};
-use toolyard_mcp::{CallError, Kind, Message, envelope};
+use toolyard_mcp::{CallError, HandshakeError, Kind, Message, envelope};
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
 use toolyard_types::spec::RemoteTransport;
 use toolyard_types::{Clock, Code, InstanceId, Problem, RevisionId, ServerId, ToolboxId};
@@ -118,6 +119,7 @@ struct RemoteLink {
     clock: Clock,
     current: RwLock<Option<Leased>>,
     renewing: tokio::sync::Mutex<()>,
+    breaker: Breaker,
 }
 
 #[derive(Clone)]
@@ -157,12 +159,17 @@ impl Peer {
                 let ask = || self.ask_handshake(*toolbox, handshake, toolboxes);
                 self.handshake.get_or_try_init(ask).await.cloned()
             }
+            Link::Remote(remote) => remote.handshake().await,
+        }
+    }
+
+    /// What the server said of itself last, if it has.
+    pub(crate) fn known_handshake(&self) -> Option<Arc<Handshake>> {
+        match &self.link {
+            Link::Instance { .. } => self.handshake.get().cloned(),
             Link::Remote(remote) => {
-                let upstream = remote.upstream().await?;
-                upstream
-                    .handshake(OWN_TIMEOUT)
-                    .await
-                    .map_err(|error| Failure::new(Code::UpstreamFailed, error.to_string()))
+                let current = remote.current.read().unwrap_or_else(PoisonError::into_inner);
+                current.as_ref()?.upstream.known_handshake()
             }
         }
     }
@@ -191,13 +198,12 @@ impl Peer {
         }
     }
 
-    /// Sends one raw message, to a copy when one is named; what comes back ends with the response, when it was a
-    /// request.
+    /// Sends one raw message; what comes back ends with the response, when it was a request.
     pub(crate) async fn send(
         &self,
         message: Bytes,
         deadline: Duration,
-        copy: Option<&CopyKey>,
+        sender: Sender<'_>,
     ) -> Result<Replies, Failure> {
         match &self.link {
             Link::Instance { toolbox, messages, toolboxes, .. } => {
@@ -208,16 +214,14 @@ impl Peer {
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
                 headers.insert(DEADLINE_HEADER, HeaderValue::from(deadline_ms));
-                if let Some(copy) = copy {
+                if let Some(copy) = sender.copy {
                     headers.insert(stack::INSTANCE_KEY, copy.header());
                 }
+                headers.insert(stack::PRINCIPAL, sender.header());
                 let response = self.exchange(*toolbox, toolboxes, request).await?;
                 Ok(Replies::Frames { body: response.into_body(), decoder: frames::Decoder::default() })
             }
-            Link::Remote(remote) => {
-                let stream = remote.upstream().await?.send(message).await?;
-                Ok(Replies::Remote(Box::new(stream)))
-            }
+            Link::Remote(remote) => Ok(Replies::Remote(Box::new(remote.send(message, deadline).await?))),
         }
     }
 
@@ -230,7 +234,7 @@ impl Peer {
         };
         let request = envelope::request("\"toolyard\"", method, params.as_deref());
         let exchange = async {
-            let mut replies = self.send(request, OWN_TIMEOUT, None).await?;
+            let mut replies = self.send(request, OWN_TIMEOUT, Sender::default()).await?;
             while let Some(reply) = replies.next().await {
                 let message = Message::parse(reply?).map_err(|_| Failure::broke_off())?;
                 match message.kind() {
@@ -251,6 +255,11 @@ impl Peer {
     pub(crate) fn changes(self: &Arc<Self>) -> broadcast::Receiver<Bytes> {
         self.watch();
         self.changes.subscribe()
+    }
+
+    /// Tells those who listen that a list has changed which they were given an older one of.
+    pub(crate) fn announce(&self, kind: ListKind) {
+        let _ = self.changes.send(envelope::notification(kind.changed(), None));
     }
 
     /// Says that a list, here or behind another peer, is not what it was.
@@ -383,6 +392,49 @@ async fn watch(peer: std::sync::Weak<Peer>, end: CancellationToken) {
 }
 
 impl RemoteLink {
+    async fn handshake(&self) -> Result<Arc<Handshake>, Failure> {
+        let upstream = self.upstream().await?;
+        if let Some(handshake) = upstream.known_handshake() {
+            return Ok(handshake);
+        }
+        let attempt = self.attempt(OWN_TIMEOUT)?;
+        let outcome = upstream.handshake(OWN_TIMEOUT).await;
+        let is_silent = |error: &HandshakeError| match error {
+            HandshakeError::Unreachable | HandshakeError::Closed | HandshakeError::Timeout(_) => true,
+            HandshakeError::Status(status) => is_gateways(*status),
+            HandshakeError::NotMcp { .. } | HandshakeError::Refused { .. } | HandshakeError::Unusable(_) => false,
+        };
+        attempt.settle(!outcome.as_ref().is_err_and(is_silent));
+        outcome.map_err(|error| Failure::new(Code::UpstreamFailed, error.to_string()))
+    }
+
+    async fn send(&self, message: Bytes, deadline: Duration) -> Result<toolyard_mcp::http::Stream, Failure> {
+        let upstream = self.upstream().await?;
+        let attempt = self.attempt(deadline)?;
+        let outcome = upstream.send(message).await;
+        let is_silent = |error: &CallError| match error {
+            CallError::Unreachable | CallError::Closed | CallError::Timeout(_) => true,
+            CallError::Status(status) => is_gateways(*status),
+            _ => false,
+        };
+        attempt.settle(!outcome.as_ref().is_err_and(is_silent));
+        Ok(outcome?)
+    }
+
+    fn attempt(&self, deadline: Duration) -> Result<Attempt<'_>, Failure> {
+        let refused = |wait: Duration| {
+            let detail = format!(
+                "the remote server gave no answer {} times in a row; calls fail at once until it does, the next one goes \
+                 there in {} ms",
+                breaker::THRESHOLD,
+                wait.as_millis()
+            );
+            Failure::new(Code::UpstreamFailed, detail)
+        };
+        self.breaker.admit().map_err(refused)?;
+        Ok(Attempt { remote: self, until: Instant::now() + deadline, is_settled: false })
+    }
+
     async fn upstream(&self) -> Result<toolyard_mcp::http::Upstream, Failure> {
         if let Some(leased) = self.current() {
             return Ok(leased.upstream);
@@ -454,6 +506,45 @@ impl Replies {
     }
 }
 
+/// A call that a breaker let through. Given up before its deadline it tells nothing.
+struct Attempt<'a> {
+    remote: &'a RemoteLink,
+    until: Instant,
+    is_settled: bool,
+}
+
+impl Attempt<'_> {
+    fn settle(mut self, is_answered: bool) {
+        self.is_settled = true;
+        self.note(is_answered);
+    }
+
+    fn note(&self, is_answered: bool) {
+        let (breaker, server) = (&self.remote.breaker, self.remote.server);
+        if is_answered {
+            if breaker.answered() {
+                tracing::info!(server.id = %server, "a remote server answers again; calls are let through");
+            }
+        } else if breaker.failed() {
+            metrics::counter!("toolyard_remote_breaker_opened_total").increment(1);
+            tracing::warn!(server.id = %server, "a remote server gave no answer several times in a row; calls fail at once for a while");
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled && Instant::now() >= self.until {
+            self.note(false);
+        }
+    }
+}
+
+/// Whether a status is that of a proxy in front of a server that is not there.
+fn is_gateways(status: u16) -> bool {
+    matches!(status, 502..=504)
+}
+
 async fn within<T>(timeout: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::time::timeout(timeout, work).await.unwrap_or_else(|_| Err(Failure::timeout(timeout)))
 }
@@ -472,6 +563,38 @@ fn with_own_meta(params: &str) -> String {
     }
 }
 
+/// What a server last said of itself, whichever of its instances it was.
+#[derive(Default)]
+pub(crate) struct Memory {
+    handshake: RwLock<Option<Arc<Handshake>>>,
+    lists: [RwLock<Option<Arc<List>>>; 4],
+}
+
+impl Memory {
+    pub(crate) fn handshake(&self) -> Option<Arc<Handshake>> {
+        self.handshake.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn keep_handshake(&self, handshake: &Arc<Handshake>) {
+        keep(&self.handshake, handshake);
+    }
+
+    pub(crate) fn list(&self, kind: ListKind) -> Option<Arc<List>> {
+        self.lists[kind.index()].read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn keep_list(&self, kind: ListKind, list: &Arc<List>) {
+        keep(&self.lists[kind.index()], list);
+    }
+}
+
+fn keep<T>(slot: &RwLock<Option<Arc<T>>>, value: &Arc<T>) {
+    let is_same = |kept: &Option<Arc<T>>| kept.as_ref().is_some_and(|kept| Arc::ptr_eq(kept, value));
+    if !is_same(&slot.read().unwrap_or_else(PoisonError::into_inner)) {
+        *slot.write().unwrap_or_else(PoisonError::into_inner) = Some(value.clone());
+    }
+}
+
 /// Every peer in use.
 pub(crate) struct Peers {
     toolboxes: Toolboxes,
@@ -479,6 +602,8 @@ pub(crate) struct Peers {
     client: toolyard_mcp::http::Client,
     clock: Clock,
     peers: Arc<DashMap<PeerKey, Arc<Peer>>>,
+    /// What servers last said of themselves, whichever instance it was: for toolsets that do not wait for one.
+    memories: Arc<DashMap<ServerId, Arc<Memory>>>,
     epoch: Arc<AtomicU64>,
     pub(crate) turn: AtomicUsize,
     /// Toolboxes whose calls failed at once, and when.
@@ -494,12 +619,17 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(toolboxes: Toolboxes, lease: Lease, client: toolyard_mcp::http::Client, clock: Clock) -> Self {
+        metrics::describe_counter!(
+            "toolyard_remote_breaker_opened_total",
+            "How often calls to a remote server began to fail at once."
+        );
         Self {
             toolboxes,
             lease,
             client,
             clock,
             peers: Arc::default(),
+            memories: Arc::default(),
             epoch: Arc::default(),
             turn: AtomicUsize::new(0),
             avoided: DashMap::new(),
@@ -513,6 +643,14 @@ impl Peers {
     /// Rises whenever any list changes.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    /// What the server last said of itself.
+    pub(crate) fn memory(&self, server: ServerId) -> Arc<Memory> {
+        if let Some(memory) = self.memories.get(&server) {
+            return memory.clone();
+        }
+        self.memories.entry(server).or_default().clone()
     }
 
     /// Every peer of the server.
@@ -583,6 +721,7 @@ impl Peers {
                 clock: self.clock.clone(),
                 current: RwLock::default(),
                 renewing: tokio::sync::Mutex::default(),
+                breaker: Breaker::new(),
             });
             Peer::new(link, self.epoch.clone())
         };
@@ -596,9 +735,13 @@ impl Peers {
     }
 
     /// Forgets peers that a new snapshot no longer names. Done once a version, beside the call that notices it.
-    pub(crate) fn follow(&self, snapshot: &Arc<Snapshot>) {
-        if self.swept.swap(snapshot.version, Ordering::AcqRel) == snapshot.version || self.peers.is_empty() {
-            return;
+    /// True the first time.
+    pub(crate) fn follow(&self, snapshot: &Arc<Snapshot>) -> bool {
+        if self.swept.swap(snapshot.version, Ordering::AcqRel) == snapshot.version {
+            return false;
+        }
+        if self.peers.is_empty() && self.memories.is_empty() {
+            return true;
         }
         self.lost.retain(|_, lost| !lost.is_old());
         self.breaks.retain(|_, (_, last)| last.elapsed() < FORGOTTEN_AFTER);
@@ -608,16 +751,15 @@ impl Peers {
                 servers().filter(|route| route.canary.is_some()).map(|route| route.id).collect();
             self.counts.retain(|server, _| with_canary.contains(server));
         }
-        let (peers, snapshot) = (self.peers.clone(), snapshot.clone());
+        let (peers, memories, snapshot) = (self.peers.clone(), self.memories.clone(), snapshot.clone());
         tokio::task::spawn_blocking(move || {
-            let named: std::collections::HashSet<PeerKey> = snapshot
-                .organizations
-                .values()
-                .flat_map(|organization| organization.servers.values())
-                .flat_map(|route| keys(route))
-                .collect();
+            let routes = || snapshot.organizations.values().flat_map(|organization| organization.servers.values());
+            let named: std::collections::HashSet<PeerKey> = routes().flat_map(|route| keys(route)).collect();
+            let servers: std::collections::HashSet<ServerId> = routes().map(|route| route.id).collect();
             peers.retain(|key, _| named.contains(key));
+            memories.retain(|server, _| servers.contains(server));
         });
+        true
     }
 }
 

@@ -6,10 +6,11 @@
 //! calls stays with one instance, and the canary's part is one of keys.
 //!
 //! A call that certainly did not get to its server is given to one other instance: of the newest snapshot, because
-//! the usual reason is that a rollout has just switched. Where there is no other and the toolbox has just lost its
-//! link, as when its agent is upgraded, the call waits for a moment for the link to come back.
+//! the usual reason is that a rollout has just switched. Where there is no other it is held for a while: for an instance
+//! that is being started again, for a rollout that is about to switch, for a link that its toolbox has just lost, as when
+//! its agent is upgraded.
 
-use crate::endpoint::Core;
+use crate::endpoint::{Core, is_starting};
 use crate::peer::{Failure, Peer, Peers, Replies};
 use crate::session::SessionId;
 use bytes::Bytes;
@@ -21,12 +22,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use toolyard_link::stack::THRESHOLD;
 use toolyard_mcp::era::Era;
+use toolyard_mcp::stdio;
 use toolyard_types::snapshot::{CanaryRoute, InstanceRoute, KeyGrant, ServerRoute, Target};
 use toolyard_types::spec::InstancingMode;
-use toolyard_types::{InstanceId, Name, RevisionId, ToolboxId};
+use toolyard_types::{Code, InstanceId, Name, RevisionId, ToolboxId};
 
-/// How long a call whose instance is being stopped waits for a snapshot that knows another.
-const SWITCH_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a call that is held looks whether its instance has been started again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a toolbox whose calls fail at once is left alone while there are others.
 const AVOID_FOR: Duration = Duration::from_millis(250);
 
@@ -76,6 +78,16 @@ impl Caller {
         Some(CopyKey(digest.finalize().into()))
     }
 
+    /// Who they are to a toolbox.
+    pub(crate) fn principal(&self) -> PrincipalTag {
+        let digest = Sha256::new()
+            .chain_update(format!("principal {} {}", self.grant.organization, self.grant.actor()))
+            .finalize();
+        let mut tag = [0; 16];
+        tag.copy_from_slice(&digest[..16]);
+        PrincipalTag(tag)
+    }
+
     fn is_listed(&self, clients: &[String]) -> bool {
         !clients.is_empty() && {
             let actor = self.grant.actor().to_string();
@@ -109,11 +121,43 @@ impl CopyKey {
     }
 }
 
+/// Who a caller is to a toolbox: the same for all their keys and sessions, and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PrincipalTag([u8; 16]);
+
+impl PrincipalTag {
+    pub(crate) fn header(self) -> HeaderValue {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        HeaderValue::from_bytes(&text).expect("hex digits are a header's value")
+    }
+}
+
+/// Of whom a message is, as its toolbox is told; the default for what the gateway asks itself.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sender<'a> {
+    /// The copy that it is for.
+    pub(crate) copy: Option<&'a CopyKey>,
+    pub(crate) principal: Option<PrincipalTag>,
+}
+
+impl Sender<'_> {
+    pub(crate) fn header(self) -> HeaderValue {
+        self.principal.map_or(HeaderValue::from_static(stdio::Caller::GATEWAY), PrincipalTag::header)
+    }
+}
+
 /// An instance that was chosen for a call. It counts as under way there until the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct Chosen {
     pub(crate) peer: Arc<Peer>,
     pub(crate) copy: Option<CopyKey>,
+    /// Whose call it is.
+    principal: PrincipalTag,
     /// The longest time the call may take.
     pub(crate) timeout: Duration,
     /// The revision that it runs.
@@ -124,6 +168,11 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
+    /// Of whom a message to it is.
+    pub(crate) fn sender(&self) -> Sender<'_> {
+        Sender { copy: self.copy.as_ref(), principal: Some(self.principal) }
+    }
+
     /// Does not count as a call under way: it may last for days.
     pub(crate) fn uncounted(&mut self) {
         self.carried = None;
@@ -168,19 +217,29 @@ impl Peers {
             let copy = caller.copy(canary.instancing);
             if let Some(instance) = self.pick(&canary.instances, None, copy.as_ref()) {
                 let timeout = Duration::from_millis(canary.call_timeout_ms.max(1));
-                return Ok(self.chosen(instance, copy, timeout, Some(canary.revision), true));
+                return Ok(self.chosen(instance, copy, caller, timeout, Some(canary.revision), true));
             }
         }
         let timeout = Duration::from_millis(route.call_timeout_ms.max(1));
         if let Target::Instances(instances) = &route.target {
             let copy = caller.copy(route.instancing);
             if let Some(instance) = self.pick(instances, None, copy.as_ref()) {
-                return Ok(self.chosen(instance, copy, timeout, route.revision, false));
+                return Ok(self.chosen(instance, copy, caller, timeout, route.revision, false));
             }
         }
         let peer = self.first(route)?;
         let carried = Carried::by(&peer);
-        Ok(Chosen { peer, copy: None, timeout, revision: route.revision, is_canary: false, at: None, carried })
+        let principal = caller.principal();
+        Ok(Chosen {
+            peer,
+            copy: None,
+            principal,
+            timeout,
+            revision: route.revision,
+            is_canary: false,
+            at: None,
+            carried,
+        })
     }
 
     /// The peer whose lists stand for the server to this caller.
@@ -202,7 +261,7 @@ impl Peers {
         message: Bytes,
         timeout: Duration,
     ) -> Result<Sent, Failure> {
-        let failure = match chosen.peer.send(message.clone(), timeout, chosen.copy.as_ref()).await {
+        let mut failure = match chosen.peer.send(message.clone(), timeout, chosen.sender()).await {
             Ok(replies) => return Ok(Sent { replies, moved: None }),
             Err(failure) => failure,
         };
@@ -216,19 +275,31 @@ impl Peers {
             self.avoided.insert(toolbox, Instant::now());
         }
         let era = chosen.peer.era().await?;
-        let until = Instant::now() + SWITCH_PATIENCE;
+        let until = Instant::now() + core.hold.min(timeout);
         let mut snapshots = core.snapshots();
         let other = loop {
             let snapshot = snapshots.borrow_and_update().clone();
             let route = snapshot.organizations.get(organization).and_then(|it| it.servers.get(server).cloned());
-            if let Some(other) = route.and_then(|route| self.other(&route, chosen, instance, caller, era)) {
+            if let Some(other) = route.as_ref().and_then(|route| self.other(route, chosen, instance, caller, era)) {
                 break other;
             }
+            // There will be no other: it was stopped, or does not start.
+            let is_over = route.is_none_or(|route| route.target == Target::None && !is_starting(&route));
             match failure.undelivered {
+                _ if is_over => return Err(failure),
                 // What stops has usually been replaced; we hear of it in a moment.
                 Some(Undelivered::Stopping) => {
                     if !matches!(tokio::time::timeout_at(until, snapshots.changed()).await, Ok(Ok(()))) {
                         return Err(failure);
+                    }
+                }
+                // One that ended by itself is started again, under the same name.
+                Some(Undelivered::NotReady) if failure.code == Code::ServerNotReady && Instant::now() < until => {
+                    let _ = tokio::time::timeout(LOOK_AGAIN, snapshots.changed()).await;
+                    match chosen.peer.send(message.clone(), timeout, chosen.sender()).await {
+                        Ok(replies) => return Ok(Sent { replies, moved: None }),
+                        Err(again) if again.undelivered.is_none() => return Err(again),
+                        Err(again) => failure = again,
                     }
                 }
                 // An agent that is being restarted is back in a moment.
@@ -240,7 +311,7 @@ impl Peers {
             }
         };
         tracing::debug!(server.name = %server, why = failure.detail, "a call is sent again");
-        let replies = other.peer.send(message, timeout, other.copy.as_ref()).await?;
+        let replies = other.peer.send(message, timeout, other.sender()).await?;
         Ok(Sent { replies, moved: Some(other) })
     }
 
@@ -258,26 +329,28 @@ impl Peers {
         if let Some(canary) = route.canary.as_ref().filter(|_| chosen.is_canary) {
             let copy = caller.copy(canary.instancing);
             if let Some(instance) = self.pick(&canary.instances, Some(tried), copy.as_ref()).filter(fits) {
-                return Some(self.chosen(instance, copy, chosen.timeout, Some(canary.revision), true));
+                return Some(self.chosen(instance, copy, caller, chosen.timeout, Some(canary.revision), true));
             }
         }
         let Target::Instances(instances) = &route.target else { return None };
         let copy = caller.copy(route.instancing);
         let instance = self.pick(instances, Some(tried), copy.as_ref()).filter(fits)?;
-        Some(self.chosen(instance, copy, chosen.timeout, route.revision, false))
+        Some(self.chosen(instance, copy, caller, chosen.timeout, route.revision, false))
     }
 
     fn chosen(
         &self,
         instance: &InstanceRoute,
         copy: Option<CopyKey>,
+        caller: &Caller,
         timeout: Duration,
         revision: Option<RevisionId>,
         is_canary: bool,
     ) -> Chosen {
         let peer = self.instance(instance);
         let carried = Carried::by(&peer);
-        Chosen { peer, copy, timeout, revision, is_canary, at: Some((instance.id, instance.toolbox)), carried }
+        let (principal, at) = (caller.principal(), Some((instance.id, instance.toolbox)));
+        Chosen { peer, copy, principal, timeout, revision, is_canary, at, carried }
     }
 
     fn is_canarys(&self, route: &ServerRoute, canary: &CanaryRoute, caller: &Caller) -> bool {
@@ -349,7 +422,7 @@ impl Peers {
                 continue;
             }
             // There may be a way by another replica that finds no link either.
-            match chosen.peer.send(message.clone(), timeout, chosen.copy.as_ref()).await {
+            match chosen.peer.send(message.clone(), timeout, chosen.sender()).await {
                 Err(again) if again.undelivered == Some(Undelivered::NoLink) => failure = again,
                 outcome => {
                     self.lost.remove(&toolbox);

@@ -4,7 +4,8 @@
 //! an exposed name to the server and the name it has there. Rules:
 //! - Tools and prompts are exposed as [`crate::naming`] says, or as the toolset says of a tool. Resources keep the URI the server gave; when two
 //!   members list the same URI, the first member in the toolset's order serves it and the other's is left out.
-//! - A member whose server fails costs its own items, nothing else.
+//! - A member whose server fails or hangs costs nobody time: its last known list stands, until it is stopped. With none
+//!   known it costs its own items, nothing else.
 //! - A call through a view that is merely old goes on at once while a new view is made; a view made for another
 //!   member list or tool selection is never used.
 
@@ -17,13 +18,12 @@ use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use toolyard_mcp::json;
 use toolyard_types::snapshot::{OrganizationSnapshot, ServerRoute, ToolOverride, ToolsetMember, ToolsetRoute};
+use toolyard_types::state::Phase;
 use toolyard_types::{Name, ToolsetId};
 
-/// How long one member may take before a list goes out without it.
-const MEMBER_TIMEOUT: Duration = Duration::from_secs(8);
 /// How many members are asked at once.
 const MEMBERS_AT_ONCE: usize = 32;
 /// How many views are kept.
@@ -161,16 +161,33 @@ impl Views {
         route: &ServerRoute,
         kind: ListKind,
     ) -> Option<Arc<catalog::List>> {
-        let peer = self.peers.first(route).ok()?;
-        match tokio::time::timeout(MEMBER_TIMEOUT, catalog::list(&peer, kind)).await {
-            Ok(Ok(list)) => Some(list),
-            Ok(Err(failure)) => {
-                tracing::debug!(server = %member.server, why = failure.detail, "a member of a toolset lists nothing");
-                None
+        let memory = self.peers.memory(route.id);
+        let last = memory.list(kind);
+        let listed = match may_be_asked(route).then(|| self.peers.first(route)) {
+            Some(Ok(peer)) => catalog::list_soon(&peer, kind, last.is_some()).await,
+            Some(Err(_)) | None => None,
+        };
+        match listed {
+            Some(list) => {
+                memory.keep_list(kind, &list);
+                Some(list)
             }
-            Err(_) => None,
+            None => {
+                tracing::debug!(server.name = %member.server, "a member of a toolset does not list now");
+                last.filter(|_| is_kept(route))
+            }
         }
     }
+}
+
+/// Whether a member may answer: one that is known as failed is not asked.
+pub(crate) fn may_be_asked(route: &ServerRoute) -> bool {
+    route.phase != Phase::Failed
+}
+
+/// Whether what a member last said stands while it says nothing: until somebody stops it.
+pub(crate) fn is_kept(route: &ServerRoute) -> bool {
+    route.phase != Phase::Stopped
 }
 
 /// The members whose servers exist, in the toolset's order.

@@ -31,6 +31,10 @@ pub const DEADLINE: HeaderName = HeaderName::from_static("toolyard-deadline-ms")
 /// Whose copy of an instance a message is for, where users or sessions have copies of their own.
 pub const INSTANCE_KEY: HeaderName = HeaderName::from_static("toolyard-instance-key");
 
+/// Of whom a message is: `gateway` for what a gateway asks itself, else 32 hex digits that are the same for one caller and
+/// others for every other. They say nothing more, and let an agent tell whether a server has been used by one alone.
+pub const PRINCIPAL: HeaderName = HeaderName::from_static("toolyard-principal");
+
 /// On a refusal of the DTMA API: the message certainly did not reach its server. [`STOPPING`] when the instance takes
 /// no more calls, anything else when it may take some again.
 pub const UNDELIVERED: HeaderName = HeaderName::from_static("toolyard-undelivered");

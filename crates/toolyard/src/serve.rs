@@ -412,7 +412,7 @@ fn start_gateway(
     upstreams: toolyard_mcp::http::Client,
 ) -> Gateway {
     let (links, leases, decider) = (control.links(), control.clone(), control.decider().clone());
-    Gateway::new(GatewayOptions {
+    let options = GatewayOptions {
         snapshot: control.snapshots(),
         max_snapshot_age: Duration::from_secs(settings.snapshot_max_age_seconds.into()),
         // Only a store of several replicas is changed by others.
@@ -429,11 +429,24 @@ fn start_gateway(
         }),
         records: control.call_records(),
         clock: clock.clone(),
+        hold: Duration::from_secs(settings.call_hold_seconds.into()),
         max_body_bytes: MAX_BODY_BYTES,
         session_key: control.gateway_session_key(),
         allowed_hosts: allowed_hosts(settings, settings.listen),
         allowed_origins: settings.public_url.iter().cloned().collect(),
-    })
+    };
+    Gateway::with_limits(options, call_limits(settings))
+}
+
+fn call_limits(settings: &Settings) -> toolyard_gateway::Limits {
+    let number = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    toolyard_gateway::Limits {
+        calls: number(settings.calls_at_once),
+        calls_per_server: number(settings.calls_at_once_per_server),
+        calls_per_key: number(settings.calls_at_once_per_key),
+        calls_per_organization: number(settings.calls_at_once_per_organization),
+        ..toolyard_gateway::Limits::default()
+    }
 }
 
 /// The names that are answered to: on loopback only loopback's and our own, so that a web page cannot reach us by

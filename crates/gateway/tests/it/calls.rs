@@ -1,9 +1,14 @@
 use crate::world::*;
 use http::StatusCode;
+use std::sync::Arc;
+use std::time::Duration;
+use toolyard_gateway::Limits;
 use toolyard_mcp::era::Era;
 use toolyard_types::snapshot::CallOutcome;
 
 const OLD: &str = "/mcp/default/servers/old";
+
+const TWO: &str = "/mcp/default/servers/two";
 
 fn call(id: &str, tool: &str, rest: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"{tool}"{rest}}}}}"#)
@@ -118,7 +123,7 @@ async fn how_a_call_ends_is_told_apart_in_its_record() {
     }
     world.break_toolbox();
     let error = json(world.legacy(OLD, &session, call("1", "echo", "")).await).await;
-    assert_eq!(error["error"]["data"]["code"], "upstream_failed");
+    assert_eq!(error["error"]["data"]["code"], "server_not_ready");
     assert_eq!(world.record().await.outcome, CallOutcome::UpstreamFailed);
 }
 
@@ -183,6 +188,11 @@ async fn beyond_its_limits_a_gateway_refuses_and_goes_on_when_there_is_room() {
     assert_eq!(world.listen(OLD, &session).await.status(), StatusCode::OK);
 }
 
+/// The raw id of a question that a client got.
+fn question_id(event: &str) -> String {
+    serde_json::from_str::<serde_json::Value>(event).unwrap()["id"].to_string()
+}
+
 #[tokio::test]
 async fn only_the_session_that_was_asked_can_answer() {
     let world = world().server("old", Era::Legacy).start().await;
@@ -193,10 +203,138 @@ async fn only_the_session_that_was_asked_can_answer() {
     };
     let (response, ()) = tokio::join!(world.legacy(OLD, &asked, call("1", "slow", "")), ask);
     let mut stream = response.into_body();
-    assert!(next_event(&mut stream).await.contains("roots/list"));
-    let answer = |who: &str| format!(r#"{{"jsonrpc":"2.0","id":5,"result":{{"roots":[],"by":"{who}"}}}}"#);
-    assert_eq!(world.legacy(OLD, &other, answer("intruder")).await.status(), StatusCode::ACCEPTED);
-    assert_eq!(world.legacy(OLD, &asked, answer("asked")).await.status(), StatusCode::ACCEPTED);
-    world.fixture("old").line(|line| line.contains("asked")).await;
-    assert_eq!(world.fixture("old").count(|line| line.contains("intruder")), 0);
+    let question = next_event(&mut stream).await;
+    assert!(question.contains("roots/list"));
+    let id = question_id(&question);
+    assert_ne!(id, "5", "the gateway's own");
+    let answer = |id: &str, who: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"roots":[],"by":"{who}"}}}}"#);
+    for (session, id, who) in [(&other, &*id, "intruder"), (&asked, "5", "guess"), (&asked, &*id, "asked")] {
+        assert_eq!(world.legacy(OLD, session, answer(id, who)).await.status(), StatusCode::ACCEPTED);
+    }
+    let answered = world.fixture("old").line(|line| line.contains("asked")).await;
+    assert!(answered.contains(r#""id":5"#), "the server's own again: {answered}");
+    assert_eq!(world.legacy(OLD, &asked, answer(&id, "again")).await.status(), StatusCode::ACCEPTED);
+    assert_eq!(world.fixture("old").count(|line| line.contains("intruder") || line.contains("guess")), 0);
+}
+
+#[tokio::test]
+async fn replicas_that_ask_with_the_same_id_are_each_answered() {
+    let world = world().replicated("two", &["a", "b"]).start().await;
+    let path = "/mcp/default/servers/two";
+    let session = world.initialize(path, "2025-06-18").await;
+    let ask = async {
+        for replica in ["a", "b"] {
+            world.fixture(replica).line(|line| line.contains("slow")).await;
+            let question =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{{"of":"{replica}"}}}}"#);
+            world.fixture(replica).say(question);
+        }
+    };
+    let (one, other, ()) = tokio::join!(
+        world.legacy(path, &session, call("1", "slow", "")),
+        world.legacy(path, &session, call("2", "slow", "")),
+        ask
+    );
+    for response in [one, other] {
+        let question = next_event(&mut response.into_body()).await;
+        let replica = if question.contains(r#""of":"a""#) { "a" } else { "b" };
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"to":"{replica}"}}}}"#, question_id(&question));
+        assert_eq!(world.legacy(path, &session, answer).await.status(), StatusCode::ACCEPTED);
+        let answered = world.fixture(replica).line(|line| line.contains(r#""to""#)).await;
+        assert!(answered.contains(&format!(r#""to":"{replica}""#)), "{answered}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_gets_a_question_or_a_log_message_of_a_server_that_another_has_used() {
+    let world = world().server("old", Era::Legacy).start().await;
+    world.snapshots.send_modify(|snapshot| {
+        let mut next = (**snapshot).clone();
+        add_key_like(&mut next, KEY, "other");
+        next.version += 1;
+        *snapshot = Arc::new(next);
+    });
+    let (victim, other) = (world.initialize(OLD, "2025-06-18").await, world.initialize_as("other", OLD).await);
+    // The first one's call goes on at the server after its answer; then the other is the only one that waits.
+    assert_eq!(world.legacy(OLD, &victim, call("1", "fail", "")).await.status(), StatusCode::OK);
+    let ask = async {
+        world.fixture("old").line(|line| line.contains("progress")).await;
+        world.fixture("old").say(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"secret"}}"#);
+        world
+            .fixture("old")
+            .say(r#"{"jsonrpc":"2.0","id":7,"method":"elicitation/create","params":{"message":"secret"}}"#);
+        world.fixture("old").line(|line| line.contains(r#""id":7"#) && line.contains("error")).await;
+        let asked = world.fixture("old").line(|line| line.contains("slow")).await;
+        let id = serde_json::from_str::<serde_json::Value>(&asked).unwrap()["id"].clone();
+        world.fixture("old").say(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[]}}}}"#));
+    };
+    let body = call("2", "slow", r#","arguments":{"a":"progress"}"#);
+    let (response, ()) = tokio::join!(world.legacy_as("other", OLD, &other, body), ask);
+    let seen = text(response).await;
+    assert!(seen.contains("content") && !seen.contains("secret"), "{seen}");
+}
+
+#[tokio::test]
+async fn what_hangs_fills_its_own_places_and_no_others() {
+    let limits = Limits { calls_per_server: 2, calls_per_key: 4, calls_per_organization: 5, ..Limits::default() };
+    let world = world()
+        .server("old", Era::Legacy)
+        .server("two", Era::Legacy)
+        .toolset("all", &["old", "two"])
+        .bounds(limits)
+        .start()
+        .await;
+    let all = "/mcp/default/toolsets/all";
+    world.modern(all, "tools/list", None, "").await;
+    let slow = |path: &'static str| world.modern(path, "tools/call", Some("slow"), r#""name":"slow""#);
+    let is_slow = |line: &str| line.contains(r#""slow""#);
+    let session = world.initialize(OLD, "2025-06-18").await;
+    let meanwhile = async {
+        while world.fixture("old").count(is_slow) < 2 {
+            tokio::task::yield_now().await;
+        }
+        let began = std::time::Instant::now();
+        let refused = world.legacy(OLD, &session, call("1", "fail", "")).await;
+        assert_eq!(
+            (refused.status(), &refused.headers()["retry-after"]),
+            (StatusCode::TOO_MANY_REQUESTS, &"1".parse().unwrap())
+        );
+        let refused = json(refused).await;
+        assert_eq!((&refused["id"], &refused["error"]["data"]["code"]), (&1.into(), &"rate_limited".into()));
+        let by_toolset = world.modern(all, "tools/call", Some("old__fail"), r#""name":"old__echo""#).await;
+        assert_eq!(by_toolset.status(), StatusCode::BAD_REQUEST, "a header that differs is told first");
+        let by_toolset = world.modern(all, "tools/call", Some("old__echo"), r#""name":"old__echo""#).await;
+        assert_eq!(by_toolset.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(began.elapsed() < Duration::from_millis(100));
+        let (status, answer) = world.call(TWO, "echo").await;
+        assert_eq!(status, StatusCode::OK, "another server is called: {answer}");
+        assert_eq!(world.call(all, "two__echo").await.0, StatusCode::OK);
+    };
+    tokio::select! { _ = slow(OLD) => unreachable!(), _ = slow(OLD) => unreachable!(), () = meanwhile => {} }
+    assert_eq!(world.legacy(OLD, &session, call("1", "fail", "")).await.status(), StatusCode::OK, "they are gone");
+    // A key's places, and its organization's for another key.
+    world.snapshots.send_modify(|snapshot| {
+        let mut next = (**snapshot).clone();
+        add_key_like(&mut next, KEY, "other");
+        next.version += 1;
+        *snapshot = Arc::new(next);
+    });
+    let others = world.initialize_as("other", TWO).await;
+    let meanwhile = async {
+        while world.fixture("two").count(is_slow) < 2 || world.fixture("old").count(is_slow) < 4 {
+            tokio::task::yield_now().await;
+        }
+        let refused = world.legacy(OLD, &session, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).await;
+        assert_eq!(
+            (refused.status(), json(refused).await["code"].as_str()),
+            (StatusCode::TOO_MANY_REQUESTS, Some("rate_limited"))
+        );
+        let ping = || world.legacy_as("other", TWO, &others, r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#.to_owned());
+        assert_eq!(ping().await.status(), StatusCode::OK);
+    };
+    tokio::select! {
+        _ = slow(OLD) => unreachable!(), _ = slow(OLD) => unreachable!(),
+        _ = slow(TWO) => unreachable!(), _ = slow(TWO) => unreachable!(),
+        () = meanwhile => {}
+    }
 }

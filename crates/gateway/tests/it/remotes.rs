@@ -124,6 +124,60 @@ async fn a_session_the_remote_forgot_is_opened_again_for_the_same_call() {
 }
 
 #[tokio::test]
+async fn a_remote_that_gives_no_answer_several_times_is_left_alone_for_a_while() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    let closing = tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            drop(connection);
+        }
+    });
+    let world = world().remote("far", format!("http://{address}/mcp")).start().await;
+    let call = || world.modern(FAR, "tools/call", Some("t"), r#""name":"t""#);
+    for _ in 0..5 {
+        assert_eq!(json(call().await).await["error"]["message"], "the remote server cannot be reached");
+    }
+    let before = accepted.load(Ordering::SeqCst);
+    for _ in 0..5 {
+        let error = json(call().await).await;
+        assert!(error["error"]["message"].as_str().unwrap().contains("calls fail at once"), "{error}");
+    }
+    assert_eq!(accepted.load(Ordering::SeqCst), before, "it is not asked meanwhile");
+    closing.abort();
+    let _ = closing.await;
+    let remote = Arc::new(Remote { era: Era::Legacy, session: AtomicUsize::new(1), seen: Mutex::default() });
+    let router = axum::Router::new().route("/mcp", post(serve)).with_state(remote.clone());
+    let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let recovered = async {
+        while json_or_events(call().await).await.contains("error") {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LONG, recovered).await.expect("it is tried again by itself");
+}
+
+async fn json_or_events(response: Response) -> String {
+    text(response).await
+}
+
+#[tokio::test]
+async fn another_revision_of_a_remote_is_spoken_to_anew() {
+    let ((old, url), (new, other)) = (Remote::start(Era::Legacy).await, Remote::start(Era::Modern).await);
+    let world = world().remote("far", url).start().await;
+    let call = || async { text(world.modern(FAR, "tools/call", Some("t"), r#""name":"t""#).await).await };
+    assert!(call().await.contains(r#""z":1.0"#));
+    world.lease("far", other);
+    world.reroute("far", |route| route.revision = Some(toolyard_types::RevisionId::generate()));
+    assert!(call().await.contains(r#""z":1.0"#));
+    assert_eq!((old.count("tools/call"), new.count("tools/call")), (1, 1));
+    assert_eq!((old.count("initialize"), new.count("initialize")), (1, 0), "each in its own era");
+}
+
+#[tokio::test]
 async fn a_remote_that_cannot_be_reached_is_an_error_of_its_calls() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());

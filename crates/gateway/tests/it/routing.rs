@@ -1,10 +1,11 @@
 use crate::world::*;
 use http::StatusCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use toolyard_types::RevisionId;
 use toolyard_types::snapshot::{CanaryRoute, Target};
 use toolyard_types::spec::InstancingMode;
+use toolyard_types::state::Phase;
 
 const TWO: &str = "/mcp/default/servers/two";
 
@@ -83,6 +84,45 @@ async fn a_call_waits_a_moment_for_a_link_that_was_just_lost_and_not_for_one_tha
     let (_, answer) = world.call(TWO, "echo").await;
     assert_eq!(answer["error"]["data"]["code"], "upstream_failed");
     assert!(began.elapsed() < Duration::from_secs(1), "only the first calls wait");
+}
+
+#[tokio::test]
+async fn calls_are_held_for_a_server_that_starts_and_not_for_one_that_failed() {
+    let world = world().replicated("two", &["a"]).toolset("all", &["two"]).start().await;
+    let all = "/mcp/default/toolsets/all";
+    assert!(is_ok(&world.call(all, "two__echo").await), "its tools are known");
+    for (path, tool) in [(TWO, "echo"), (all, "two__echo")] {
+        world.reroute("two", |route| (route.target, route.phase) = (Target::None, Phase::Starting));
+        let started = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let target = Target::Instances(vec![world.instance("a")]);
+            world.reroute("two", |route| (route.target, route.phase) = (target, Phase::Ready));
+        };
+        let (answer, ()) = tokio::join!(world.call(path, tool), started);
+        assert!(is_ok(&answer), "{path}: {answer:?}");
+        world.reroute("two", |route| (route.target, route.phase) = (Target::None, Phase::Failed));
+        let began = Instant::now();
+        let (_, answer) = world.call(path, tool).await;
+        assert_eq!(answer["error"]["data"]["code"], "server_not_ready", "{path}");
+        assert!(began.elapsed() < Duration::from_millis(500));
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_held_for_an_instance_that_is_started_again_under_its_agent() {
+    let world = world().replicated("two", &["a"]).start().await;
+    let connection = world.lose("a");
+    let back = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        world.put_back("a", connection);
+    };
+    let (answer, ()) = tokio::join!(world.call(TWO, "echo"), back);
+    assert!(is_ok(&answer), "{answer:?}");
+    world.lose("a");
+    let began = Instant::now();
+    let (_, answer) = world.call(TWO, "echo").await;
+    assert_eq!(answer["error"]["data"]["code"], "server_not_ready");
+    assert!(began.elapsed() < Duration::from_secs(4), "two seconds here, and no longer");
 }
 
 #[tokio::test]

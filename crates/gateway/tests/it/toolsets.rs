@@ -1,6 +1,8 @@
 use crate::world::*;
+use std::time::{Duration, Instant};
 use toolyard_mcp::era::Era;
-use toolyard_types::snapshot::ToolOverride;
+use toolyard_types::snapshot::{Target, ToolOverride};
+use toolyard_types::state::Phase;
 
 const ALL: &str = "/mcp/default/toolsets/all";
 
@@ -32,6 +34,78 @@ async fn a_broken_server_costs_only_its_own_tools() {
     let session = world.initialize(ALL, "2025-06-18").await;
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"old__echo"}}"#;
     assert!(json(world.legacy(ALL, &session, body).await).await["result"].is_object());
+}
+
+/// How long listing the toolset's tools takes, and which.
+async fn listed(world: &World) -> (Duration, Vec<String>) {
+    let began = Instant::now();
+    let list = json(world.modern(ALL, "tools/list", None, "").await).await;
+    (began.elapsed(), tool_names(&list))
+}
+
+const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+const BOTH: [&str; 4] = ["old__echo", "old__progress", "old__slow", "bad__t"];
+
+#[tokio::test]
+async fn a_member_that_hangs_costs_nobody_time_and_its_last_list_stands() {
+    let world =
+        world().server("old", Era::Legacy).server("bad", Era::Legacy).toolset("all", &["old", "bad"]).start().await;
+    world.fixture("bad").set_tools(r#"{"name":"t"}"#);
+    assert_eq!(listed(&world).await.1, BOTH);
+    let mut stream = world.listen(ALL, &world.initialize(ALL, "2025-06-18").await).await.into_body();
+    next_event_or_comment(&mut stream).await;
+    world.fixture("bad").set_tools(HANGS);
+    world.fixture("bad").say(CHANGED);
+    assert!(next_event(&mut stream).await.contains("tools/list_changed"));
+    let mut slow = 0;
+    for _ in 0..20 {
+        let (took, names) = listed(&world).await;
+        assert_eq!(names, BOTH);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        slow += usize::from(took > Duration::from_millis(100));
+    }
+    assert!(slow <= 1, "only while it may still answer in time");
+}
+
+#[tokio::test]
+async fn what_a_member_lists_too_late_is_told_to_who_was_given_the_old_list() {
+    let world =
+        world().server("old", Era::Legacy).server("bad", Era::Legacy).toolset("all", &["old", "bad"]).start().await;
+    world.fixture("bad").set_tools(HANGS);
+    let (took, names) = listed(&world).await;
+    assert_eq!(names, BOTH[..3]);
+    assert!(took < Duration::from_secs(4), "the first one waits a little: {took:?}");
+    let (took, _) = listed(&world).await;
+    assert!(took < Duration::from_millis(500), "and the next ones do not: {took:?}");
+    let mut stream = world.listen(ALL, &world.initialize(ALL, "2025-06-18").await).await.into_body();
+    next_event_or_comment(&mut stream).await;
+    // It answers at last.
+    let asked = world.fixture("bad").line(|line| line.contains("tools/list")).await;
+    let id = serde_json::from_str::<serde_json::Value>(&asked).unwrap()["id"].clone();
+    world.fixture("bad").say(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"tools":[{{"name":"t"}}]}}}}"#));
+    assert!(next_event(&mut stream).await.contains("tools/list_changed"));
+    assert_eq!(listed(&world).await.1, BOTH);
+}
+
+#[tokio::test]
+async fn a_member_that_is_known_as_failed_is_not_asked() {
+    let world =
+        world().server("old", Era::Legacy).server("bad", Era::Legacy).toolset("all", &["old", "bad"]).start().await;
+    world.fixture("bad").set_tools(r#"{"name":"t"}"#);
+    assert_eq!(listed(&world).await.1, BOTH);
+    let asked = || world.fixture("bad").count(|line| line.contains("tools/list"));
+    let before = asked();
+    world.fixture("bad").set_tools(HANGS);
+    world.reroute("bad", |route| route.phase = Phase::Failed);
+    world.fixture("bad").say(CHANGED);
+    for _ in 0..3 {
+        let (took, names) = listed(&world).await;
+        assert!(took < Duration::from_millis(500), "{took:?}");
+        assert_eq!(names, BOTH);
+    }
+    assert_eq!(asked(), before);
+    world.reroute("bad", |route| (route.phase, route.target) = (Phase::Stopped, Target::None));
+    assert_eq!(listed(&world).await.1, BOTH[..3], "what was stopped has no tools");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError, Limits};
 use toolyard_link::frames;
 use toolyard_mcp::era::{Era, code};
-use toolyard_mcp::stdio::{Connection, MAX_MESSAGE_BYTES, Options};
+use toolyard_mcp::stdio::{Caller, Connection, MAX_MESSAGE_BYTES, Options};
 use toolyard_mcp::{Kind, Message, envelope};
 use toolyard_types::access::{Action, Role};
 use toolyard_types::snapshot::*;
@@ -29,6 +29,8 @@ use toolyard_types::{
 use tower::ServiceExt;
 
 pub(crate) const KEY: &str = "ty_test_key";
+/// Tools of a server that does not answer when it is asked for them.
+pub(crate) const HANGS: &str = "hangs";
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// What a fixture server was sent, and a way to write to it.
@@ -87,6 +89,8 @@ fn answer(era: Era, tools: &str, request: &Message, say: &mpsc::UnboundedSender<
             id,
             r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true}},"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"new","version":"2"}},"ttlMs":5000,"cacheScope":"public"}"#,
         )),
+        // It hangs.
+        (_, "tools/list") if tools == HANGS => None,
         (_, "tools/list") => result(&format!(r#"{{"tools":[{tools}]}}"#)),
         (_, "prompts/list") => result(r#"{"prompts":[{"name":"greet"}]}"#),
         (_, "prompts/get") => result(r#"{"messages":[]}"#),
@@ -202,7 +206,7 @@ fn connection(all: &Connections, id: &str) -> Result<Connection, Box<Response>> 
     if all.stopping.contains(&id) {
         return Err(refuse(toolyard_types::Code::ServerNotReady, "stopping"));
     }
-    all.connections.get(&id).cloned().ok_or_else(|| refuse(toolyard_types::Code::NotFound, "not ready"))
+    all.connections.get(&id).cloned().ok_or_else(|| refuse(toolyard_types::Code::ServerNotReady, "not ready"))
 }
 
 /// A toolbox's DTMA API in front of the connections, as an agent serves it.
@@ -219,7 +223,8 @@ fn toolbox(connections: Connections) -> axum::Router {
         };
         let key = headers.get("toolyard-instance-key").map(|key| key.to_str().unwrap().to_owned());
         all.lock().unwrap().keys.push(key);
-        let mut stream = connection.send(body).unwrap();
+        let caller = Caller::parse(headers["toolyard-principal"].to_str().unwrap());
+        let mut stream = connection.send_for(caller, body).unwrap();
         // As an agent does: the status waits for the first message.
         let Some(first) = stream.next().await else { return StatusCode::OK.into_response() };
         let messages = futures_util::stream::iter([first]).chain(stream);
@@ -311,7 +316,12 @@ impl Builder {
     }
 
     pub(crate) fn limits(mut self, calls: usize, streams: usize) -> Self {
-        self.limits = Limits { calls, streams };
+        self.limits = Limits { calls, streams, ..Limits::default() };
+        self
+    }
+
+    pub(crate) fn bounds(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -357,10 +367,10 @@ impl Builder {
         }
         let unlinked: Arc<Mutex<HashSet<ToolboxId>>> = Arc::default();
         let cut = unlinked.clone();
-        let mut leases = HashMap::new();
+        let mut leased = HashMap::new();
         for (name, url) in &self.remotes {
             let remote = route(Target::Remote { transport: toolyard_types::spec::RemoteTransport::StreamableHttp });
-            leases.insert(remote.id, url.clone());
+            leased.insert(remote.id, url.clone());
             servers.insert(Name::new(*name).unwrap(), Arc::new(remote));
         }
         let stopped = ServerRoute { phase: Phase::Failed, reason: Reason::CrashLoop, ..route(Target::None) };
@@ -395,16 +405,19 @@ impl Builder {
         let (records, record_receiver) = mpsc::channel(1000);
         let channel = toolyard_link::in_process(toolbox(connections.clone()));
         let channel = Mutex::new(channel);
+        let leases: Arc<Mutex<HashMap<ServerId, String>>> = Arc::new(Mutex::new(leased));
+        let given = leases.clone();
         let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
         let options = GatewayOptions {
             snapshot,
             max_snapshot_age: Duration::from_secs(60),
             news_patience: Duration::from_millis(200),
+            hold: Duration::from_secs(2),
             toolboxes: Arc::new(move |id| {
                 (!cut.lock().unwrap().contains(&id)).then(|| channel.lock().unwrap().clone())
             }),
             lease: Arc::new(move |server| {
-                let url = leases.get(&server).cloned();
+                let url = given.lock().unwrap().get(&server).cloned();
                 Box::pin(async move {
                     let url = url.ok_or_else(|| LeaseError("there is no lease".into()))?;
                     Ok(RemoteLease {
@@ -431,6 +444,7 @@ impl Builder {
             instances,
             connections,
             unlinked,
+            leases,
             records: record_receiver,
             snapshots,
             clock,
@@ -475,6 +489,7 @@ pub(crate) struct World {
     instances: HashMap<&'static str, InstanceRoute>,
     connections: Connections,
     unlinked: Arc<Mutex<HashSet<ToolboxId>>>,
+    leases: Arc<Mutex<HashMap<ServerId, String>>>,
     pub(crate) records: mpsc::Receiver<CallRecord>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(crate) clock: Clock,
@@ -488,6 +503,15 @@ impl World {
     /// Ends every connection of the toolbox.
     pub(crate) fn break_toolbox(&self) {
         self.connections.lock().unwrap().connections.drain().for_each(|(_, connection)| connection.close());
+    }
+
+    /// The instance has ended and is being started again, until the connection is put back.
+    pub(crate) fn lose(&self, name: &str) -> Connection {
+        self.connections.lock().unwrap().connections.remove(&self.instances[name].id).unwrap()
+    }
+
+    pub(crate) fn put_back(&self, name: &str, connection: Connection) {
+        self.connections.lock().unwrap().connections.insert(self.instances[name].id, connection);
     }
 
     pub(crate) fn instance(&self, name: &str) -> InstanceRoute {
@@ -512,6 +536,12 @@ impl World {
     /// Which copies the messages since the last time were for.
     pub(crate) fn take_keys(&self) -> Vec<Option<String>> {
         std::mem::take(&mut self.connections.lock().unwrap().keys)
+    }
+
+    /// Where a remote server is from now on.
+    pub(crate) fn lease(&self, server: &str, url: String) {
+        let id = self.snapshots.borrow().organizations["default"].servers[server].id;
+        self.leases.lock().unwrap().insert(id, url);
     }
 
     /// Changes a server's route in a new snapshot.
@@ -568,6 +598,22 @@ impl World {
     }
 
     /// Sends a modern request; `params` are the members beside `_meta`.
+    pub(crate) async fn legacy_as(&self, key: &str, path: &str, session: &str, body: String) -> Response {
+        let headers = [
+            ("authorization", &*format!("Bearer {key}")),
+            ("mcp-session-id", session),
+            ("mcp-protocol-version", "2025-06-18"),
+        ];
+        self.post(path, &headers, body).await
+    }
+
+    /// Opens a legacy session with a key and gives its id.
+    pub(crate) async fn initialize_as(&self, key: &str, path: &str) -> String {
+        let body = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}"#;
+        let response = self.post(path, &[("authorization", &format!("Bearer {key}"))], body).await;
+        response.headers()["mcp-session-id"].to_str().unwrap().to_owned()
+    }
+
     pub(crate) async fn modern(&self, path: &str, method: &str, name: Option<&str>, params: &str) -> Response {
         self.send(modern_request(path, method, name, params)).await
     }
@@ -631,6 +677,12 @@ pub(crate) async fn next_event(body: &mut Body) -> String {
             return data.to_owned();
         }
     }
+}
+
+/// Waits until a stream has begun.
+pub(crate) async fn next_event_or_comment(body: &mut Body) {
+    let frame = tokio::time::timeout(LONG, body.frame()).await.expect("in time").expect("open").unwrap();
+    assert!(frame.data_ref().is_some());
 }
 
 pub(crate) fn tool_names(list: &serde_json::Value) -> Vec<String> {

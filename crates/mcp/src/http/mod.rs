@@ -201,6 +201,12 @@ impl Upstream {
         Ok(self.shared.established(timeout).await?.handshake.clone())
     }
 
+    /// What the server said of itself last, if it has.
+    #[must_use]
+    pub fn known_handshake(&self) -> Option<Arc<Handshake>> {
+        self.shared.current().map(|established| established.handshake.clone())
+    }
+
     /// Ends the session and tells the server. A later call opens another one.
     pub async fn close(&self) {
         let established = self.shared.take_established();

@@ -4,7 +4,7 @@
 //! answered what was sent after it. Servers of the official Python SDK before 2 end when the cancellation of a call
 //! reaches them together with the call, which is what happens while they are held up by another one.
 
-use super::{CALL_BACKLOG, CallError, MAX_IN_FLIGHT};
+use super::{CALL_BACKLOG, CallError, Caller, MAX_IN_FLIGHT, Principal};
 use crate::envelope::Id;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -22,6 +22,16 @@ pub(super) enum Event {
     Message(Bytes),
     /// The response, or why there is none.
     Last(Result<Bytes, CallError>),
+}
+
+/// Whose calls an instance has had since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Users {
+    #[default]
+    None,
+    One(Principal),
+    /// Several, or somebody unknown.
+    Many,
 }
 
 /// One call in flight.
@@ -118,6 +128,7 @@ pub(super) struct Calls {
     in_flight: HashMap<u64, Call>,
     /// Questions of the server that a caller has and did not answer yet: the raw id, and whose call it is.
     questions: HashMap<String, u64>,
+    users: Users,
     closed: bool,
     /// How many calls callers have made.
     begun: u64,
@@ -213,6 +224,16 @@ impl Calls {
         self.idle.clone()
     }
 
+    /// Notes who sends a message.
+    pub(super) fn note_user(&mut self, caller: Caller) {
+        self.users = match (self.users, caller) {
+            (_, Caller::Gateway) => self.users,
+            (Users::None, Caller::Principal(principal)) => Users::One(principal),
+            (Users::One(known), Caller::Principal(principal)) if known == principal => self.users,
+            (Users::None | Users::One(_) | Users::Many, _) => Users::Many,
+        };
+    }
+
     fn settle(&mut self, call: &Call) {
         if call.is_awaited() {
             self.awaited = self.awaited.saturating_sub(1);
@@ -253,8 +274,12 @@ impl Calls {
         only.and_then(|id| self.end(id))
     }
 
-    /// The one call of a caller that waits.
+    /// The one call of a caller that waits, when nobody else has used the server since it started: what a server says
+    /// outside of its answers names no call, and may come of one that has ended.
     pub(super) fn only_callers(&self) -> Option<(u64, &Call)> {
+        if !matches!(self.users, Users::One(_)) {
+            return None;
+        }
         let mut callers = self.in_flight.iter().filter(|(_, call)| !call.own);
         let only = callers.next().filter(|_| callers.next().is_none());
         only.map(|(id, call)| (*id, call))
@@ -264,8 +289,9 @@ impl Calls {
         self.questions.insert(question.to_owned(), call);
     }
 
-    pub(super) fn take_question(&mut self, question: &str) -> bool {
-        self.questions.remove(question).is_some()
+    /// Whose call it was that a question was given to.
+    pub(super) fn take_question(&mut self, question: &str) -> Option<u64> {
+        self.questions.remove(question)
     }
 
     /// Fails what waits, and everything after it.

@@ -3,6 +3,8 @@
 //! What it does:
 //! - It owns the server's id space. Many callers share one server; each request gets an id and, where the
 //!   caller gave one, a progress token of the connection, and answers carry the caller's own again, byte for byte.
+//! - A question or a log message of the server names no call: it goes to the one call that waits, and only while one
+//!   principal alone has used the server since it started. Else the question is refused and the log message dropped.
 //! - It owns the handshake, answers the server's `ping`, and cancels upstream when a caller drops its stream, once the
 //!   server has taken the call up (`calls`). What the connection asks for itself is never cancelled.
 //! - One task reads and one writes; both end when the connection is closed or its last clone is dropped.
@@ -59,6 +61,37 @@ pub struct Options {
     pub noise: mpsc::Sender<String>,
     /// The longest message read; see [`MAX_MESSAGE_BYTES`].
     pub max_message_bytes: usize,
+}
+
+/// A principal, as far as a server's questions and log messages depend on it: the same for one, another for every other,
+/// and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Principal(pub u128);
+
+/// Of whom a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Of this one.
+    Principal(Principal),
+    /// Of the gateway itself, which asks for lists.
+    Gateway,
+    /// Nobody says.
+    Unknown,
+}
+
+impl Caller {
+    /// How a gateway writes that a message is its own.
+    pub const GATEWAY: &str = "gateway";
+
+    /// Reads [`Caller::GATEWAY`], or a principal as 32 hex digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let principal = || (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        match text {
+            Self::GATEWAY => Self::Gateway,
+            _ => principal().map_or(Self::Unknown, |number| Self::Principal(Principal(number))),
+        }
+    }
 }
 
 /// A connection to one server. Cheap to clone; closed when the last clone is dropped.
@@ -222,8 +255,12 @@ impl Connection {
         handshake::run(self, known_era, timeout).await
     }
 
-    /// Takes over a server that runs already: nothing is negotiated, a half-written line is ended first.
-    pub fn resume(&self, handshake: Handshake) {
+    /// Takes over a server that runs already: nothing is negotiated, a half-written line is ended first. Who used it until
+    /// now is not known, unless it is one principal's `own`.
+    pub fn resume(&self, handshake: Handshake, own: bool) {
+        if !own {
+            self.shared().calls().note_user(Caller::Unknown);
+        }
         self.shared().resumed.store(true, Ordering::Release);
         // An empty message is a lone line break. A full queue is impossible on a fresh connection; on a closed one nothing is left to resume.
         let _ = self.shared().queue.push(Bytes::new());
@@ -280,15 +317,26 @@ impl Connection {
         self.shared().heard().elapsed()
     }
 
-    /// Sends one raw JSON-RPC message of a caller.
+    /// Sends one raw JSON-RPC message of a caller that nobody names. From then on the server's questions and log messages
+    /// go to nobody: they might be this one's.
+    ///
+    /// # Errors
+    /// See [`Connection::send_for`].
+    pub fn send(&self, message: Bytes) -> Result<Stream, CallError> {
+        self.send_for(Caller::Unknown, message)
+    }
+
+    /// Sends one raw JSON-RPC message of a caller. While one principal alone has used the server since it started, its
+    /// questions and log messages go to that one's call.
     ///
     /// For a request the stream gives what belongs to the call, then the response with the caller's id, then
     /// ends; dropping it earlier cancels the call at the server. For anything else it is empty.
     ///
     /// # Errors
     /// When the message is none, or cannot be taken now.
-    pub fn send(&self, message: Bytes) -> Result<Stream, CallError> {
+    pub fn send_for(&self, caller: Caller, message: Bytes) -> Result<Stream, CallError> {
         let message = Message::parse(message)?;
+        self.shared().calls().note_user(caller);
         match message.kind() {
             Kind::Request => self.send_request(&message),
             Kind::Notification => self.send_notification(message),
@@ -296,7 +344,7 @@ impl Connection {
         }
     }
 
-    /// Messages that belong to no call: changed lists, updated resources, log messages without an owner.
+    /// Messages that belong to no call: changed lists, updated resources.
     #[must_use]
     pub fn unsolicited(&self) -> broadcast::Receiver<Bytes> {
         self.shared().unsolicited.subscribe()
@@ -464,7 +512,7 @@ impl Connection {
 
     fn send_answer(&self, message: Message) -> Result<Stream, CallError> {
         // Only what the server asked and still waits for: a caller must not answer another caller's question.
-        let asked = message.raw_id().is_some_and(|id| self.shared().calls().take_question(id));
+        let asked = message.raw_id().is_some_and(|id| self.shared().calls().take_question(id).is_some());
         if asked {
             self.shared().queue.push(message.into_bytes())?;
         }

@@ -226,8 +226,8 @@ fn take_cancelled(shared: &Shared, message: &Message) {
     let Ok(Some(span)) = params.get("requestId") else { return };
     let raw = message.text(span);
     let mut calls = shared.calls();
-    if calls.take_question(raw) {
-        if let Some((_, call)) = calls.only_callers() {
+    if let Some(asked) = calls.take_question(raw) {
+        if let Some(call) = calls.taken_up(asked) {
             call.offer(message.bytes().clone());
         }
         return;
@@ -239,14 +239,10 @@ fn take_cancelled(shared: &Shared, message: &Message) {
     }
 }
 
-/// A log message on a shared stream names no call; it is a caller's only when there is just one.
+/// A log message on a shared stream names no call. Where it is not certain whose it is, it is nobody's.
 fn take_log(shared: &Shared, message: &Message) {
-    let calls = shared.calls();
-    match calls.only_callers() {
-        Some((_, call)) => {
-            call.offer(message.bytes().clone());
-        }
-        None => publish(shared, message.bytes().clone()),
+    if let Some((_, call)) = shared.calls().only_callers() {
+        call.offer(message.bytes().clone());
     }
 }
 

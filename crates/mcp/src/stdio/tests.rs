@@ -194,7 +194,7 @@ async fn a_server_is_busy_from_the_first_call_it_does_not_answer_until_it_is_hea
     let activity = connection.activity();
     assert_eq!((activity.awaited, activity.busy_for), (0, Some(Duration::from_secs(5))));
     server.read().await;
-    server.write(r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#).await;
+    server.write(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#).await;
     connection.unsolicited().recv().await.unwrap();
     assert_eq!(connection.activity().busy_for, None);
 }
@@ -374,7 +374,7 @@ async fn a_server_that_never_answers_times_out_and_one_that_ends_is_noticed() {
 #[tokio::test]
 async fn a_taken_over_server_is_called_without_a_handshake() {
     let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
-    connection.resume(Handshake::from_initialize(bytes(LEGACY_RESULT)).unwrap());
+    connection.resume(Handshake::from_initialize(bytes(LEGACY_RESULT)).unwrap(), false);
     assert_eq!(server.line().await, "");
     server.write(r#"lf of an old answer"}}"#).await;
     server.write(r#"{"jsonrpc":"2.0","id":3,"result":{}}"#).await;
@@ -392,19 +392,75 @@ async fn a_taken_over_server_is_called_without_a_handshake() {
     assert_eq!(noise.recv().await.unwrap(), "noise");
 }
 
+const QUESTION: &str = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}"#;
+const LOG: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
+const A: Caller = Caller::Principal(Principal(1));
+const B: Caller = Caller::Principal(Principal(2));
+
 #[tokio::test]
 async fn a_question_of_the_server_goes_to_the_only_caller_and_its_answer_back() {
     let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
-    let question = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}"#;
-    server.write(question).await;
+    server.write(QUESTION).await;
     assert!(server.line().await.contains("-32601"), "nobody is calling");
-    let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+    let mut list = connection.send_for(Caller::Gateway, bytes(r#"{"jsonrpc":"2.0","id":1,"method":"l"}"#)).unwrap();
+    let request = server.read().await;
+    server.answer(&request, "{}").await;
+    next(&mut list).await.unwrap().unwrap();
+    let mut stream = connection.send_for(A, bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
     server.read().await;
-    server.write(question).await;
-    assert_eq!(text(next(&mut stream).await), question);
-    connection.send(bytes(r#"{"jsonrpc":"2.0","id":"other","result":{}}"#)).unwrap();
-    connection.send(bytes(r#"{"jsonrpc":"2.0","id":"q","result":{"action":"accept"}}"#)).unwrap();
+    server.write(QUESTION).await;
+    assert_eq!(text(next(&mut stream).await), QUESTION);
+    connection.send_for(A, bytes(r#"{"jsonrpc":"2.0","id":"other","result":{}}"#)).unwrap();
+    connection.send_for(A, bytes(r#"{"jsonrpc":"2.0","id":"q","result":{"action":"accept"}}"#)).unwrap();
     assert_eq!(server.line().await, r#"{"jsonrpc":"2.0","id":"q","result":{"action":"accept"}}"#);
+}
+
+#[tokio::test]
+async fn once_two_have_used_a_server_nobody_gets_its_questions_and_log_messages() {
+    for (first, second) in [(A, B), (A, Caller::Unknown), (Caller::Unknown, A), (Caller::Unknown, Caller::Unknown)] {
+        let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+        let call = bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#);
+        let mut ended = connection.send_for(first, call.clone()).unwrap();
+        let request = server.read().await;
+        server.answer(&request, "{}").await;
+        next(&mut ended).await.unwrap().unwrap();
+        // Its work goes on, and says something while another is the only one that waits.
+        let mut stream = connection.send_for(second, call).unwrap();
+        let request = server.read().await;
+        server.write(LOG).await;
+        server.write(QUESTION).await;
+        assert!(server.line().await.contains("-32601"), "{first:?} {second:?}");
+        server.answer(&request, r#"{"of":"the second"}"#).await;
+        assert!(text(next(&mut stream).await).contains("of"), "{first:?} {second:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_was_taken_over_asks_nobody_unless_it_is_one_principals_own() {
+    for own in [true, false] {
+        let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+        connection.resume(Handshake::from_initialize(bytes(LEGACY_RESULT)).unwrap(), own);
+        assert_eq!(server.line().await, "");
+        let mut stream = connection.send_for(A, bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+        let request = server.read().await;
+        server.write(LOG).await;
+        server.answer(&request, "{}").await;
+        assert_eq!(text(next(&mut stream).await) == LOG, own);
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_is_taken_back_is_taken_back_from_who_was_asked() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let mut asked = connection.send_for(A, bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+    server.read().await;
+    server.write(QUESTION).await;
+    assert_eq!(text(next(&mut asked).await), QUESTION);
+    let _other = connection.send_for(B, bytes(r#"{"jsonrpc":"2.0","id":2,"method":"m"}"#)).unwrap();
+    server.read().await;
+    let cancelled = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"q"}}"#;
+    server.write(cancelled).await;
+    assert_eq!(text(next(&mut asked).await), cancelled);
 }
 
 #[tokio::test]
@@ -412,14 +468,13 @@ async fn the_servers_ping_is_answered_and_log_messages_find_the_only_caller() {
     let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
     server.write(r#"{"jsonrpc":"2.0","id":5.0,"method":"ping"}"#).await;
     assert_eq!(server.line().await, r#"{"jsonrpc":"2.0","id":5.0,"result":{}}"#);
-    let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}"#;
     let mut unsolicited = connection.unsolicited();
-    server.write(log).await;
-    assert_eq!(unsolicited.recv().await.unwrap(), log);
-    let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+    server.write(LOG).await;
+    let mut stream = connection.send_for(A, bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
     server.read().await;
-    server.write(log).await;
-    assert_eq!(text(next(&mut stream).await), log);
+    server.write(LOG).await;
+    assert_eq!(text(next(&mut stream).await), LOG);
+    assert!(unsolicited.try_recv().is_err(), "the first was nobody's");
 }
 
 #[tokio::test]

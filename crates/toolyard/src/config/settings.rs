@@ -352,6 +352,26 @@ pub(crate) struct Settings {
     #[schemars(range(min = 5, max = 86400))]
     pub snapshot_max_age_seconds: u32,
 
+    /// MCP calls that the gateway has under way at once; what is beyond is refused at once, with `Retry-After`.
+    #[schemars(range(min = 1, max = 1000000))]
+    pub calls_at_once: u32,
+
+    /// Of these, the calls to one server: one that hangs fills its own part, and the others are called on.
+    #[schemars(range(min = 1, max = 1000000))]
+    pub calls_at_once_per_server: u32,
+
+    /// Of these, the calls of one API key.
+    #[schemars(range(min = 1, max = 1000000))]
+    pub calls_at_once_per_key: u32,
+
+    /// Of these, the calls of one organization.
+    #[schemars(range(min = 1, max = 1000000))]
+    pub calls_at_once_per_organization: u32,
+
+    /// Seconds that a call waits for a server that starts, restarts or changes its revision before it fails.
+    #[schemars(range(min = 0, max = 60))]
+    pub call_hold_seconds: u32,
+
     /// Days that call records are kept.
     #[schemars(range(min = 1, max = 3650))]
     pub call_retention_days: u32,
@@ -440,6 +460,11 @@ impl Settings {
             shutdown_delay_seconds: if hardened { 5 } else { 0 },
             drain_seconds: 30,
             snapshot_max_age_seconds: 300,
+            calls_at_once: 10_000,
+            calls_at_once_per_server: 200,
+            calls_at_once_per_key: 400,
+            calls_at_once_per_organization: 2000,
+            call_hold_seconds: 5,
             call_retention_days: 30,
         }
     }
