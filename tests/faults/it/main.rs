@@ -3,7 +3,11 @@
 //! with longer loops than `make test` has time for.
 
 mod crash;
+mod gateway;
+mod links;
 mod readiness;
+mod remote;
+mod remotes;
 mod servers;
 mod shutdown;
 mod store;

@@ -3,6 +3,7 @@
 //! `docs/reports/security.md`, with longer loops than `make test` has time for.
 
 mod auth;
+mod callers;
 mod keys;
 mod listeners;
 mod matrix;
