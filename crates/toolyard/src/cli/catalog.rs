@@ -116,15 +116,16 @@ pub(crate) enum SourcesCommand {
     /// List the sources.
     List,
     /// Add a source.
+    #[command(after_help = "Example:
+  toolyard catalog sources add internal https://files.example.com/mcp-servers.json --kind file")]
     Add {
         /// Its name.
         name: Name,
-        /// `registry` (the registry API) or `file` (a JSON file's URL).
+        /// Where it is: the registry's base URL, or the file's. Never asked with this Toolyard's API key.
+        address: String,
+        /// `registry` (the registry API) or `file` (a JSON file).
         #[arg(long, default_value = "registry", value_parser = ["registry", "file"])]
         kind: String,
-        /// Where.
-        #[arg(long)]
-        url: String,
     },
     /// Sync a source now.
     Sync {
@@ -237,8 +238,8 @@ async fn sources(context: &Context, command: SourcesCommand) -> Result<(), Failu
             );
             return Ok(());
         }
-        SourcesCommand::Add { name, kind, url } => {
-            client.post("/catalog/sources", &CreateSource { name, kind, url }).await?
+        SourcesCommand::Add { name, address, kind } => {
+            client.post("/catalog/sources", &CreateSource { name, kind, url: address }).await?
         }
         SourcesCommand::Sync { name } => {
             client.post(&format!("/catalog/sources/{}/sync", segment(name.as_str())), &json!({})).await?

@@ -99,11 +99,11 @@ impl Context {
             Some(Ok(text)) => serde_json::from_str::<Profile>(&text).unwrap_or_default(),
             _ => Profile::default(),
         };
-        let url = global.url.clone().filter(|url| !url.is_empty());
-        let remembered = (!profile.url.is_empty()).then_some(profile.url);
-        let url = url.or(remembered).unwrap_or_else(|| "http://127.0.0.1:8080".into());
-        let key =
-            global.api_key.clone().map(Secret::new).or(Some(profile.api_key)).filter(|key| !key.expose().is_empty());
+        let remembered = if profile.url.is_empty() { "http://127.0.0.1:8080" } else { &profile.url };
+        let url = global.url.clone().filter(|url| !url.is_empty()).unwrap_or_else(|| remembered.to_owned());
+        // A remembered key is that of the remembered Toolyard: whoever else is asked never sees it.
+        let remembered_key = (origin(&url) == origin(&profile.url)).then_some(profile.api_key);
+        let key = global.api_key.clone().map(Secret::new).or(remembered_key).filter(|key| !key.expose().is_empty());
         Ok(Self { client: connect(&url, key, global)?, format: global.output })
     }
 
@@ -111,6 +111,16 @@ impl Context {
     pub(crate) fn link(&self, path: &str) -> String {
         format!("{}{path}", self.client.base())
     }
+}
+
+/// Scheme, host and port of a URL, however it is written.
+fn origin(url: &str) -> Option<reqwest::Url> {
+    let mut url = reqwest::Url::parse(url).ok()?;
+    let _ = url.set_username("").and_then(|()| url.set_password(None));
+    url.set_path("");
+    url.set_query(None);
+    url.set_fragment(None);
+    Some(url)
 }
 
 /// A client of the Toolyard at `url`.

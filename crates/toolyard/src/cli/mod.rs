@@ -350,4 +350,43 @@ mod tests {
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
     }
+
+    /// clap hands the value of an argument to a global one of the same id, and the other way round: a `--url` of a
+    /// command's own would tell where the API key is sent.
+    #[test]
+    fn no_argument_of_any_command_shadows_a_global_one() {
+        let mut shadows = Vec::new();
+        shadowing(&Cli::command(), &mut Vec::new(), &mut Vec::new(), &mut shadows);
+        assert_eq!(shadows, Vec::<String>::new());
+    }
+
+    fn shadowing(command: &clap::Command, path: &mut Vec<String>, globals: &mut Vec<String>, found: &mut Vec<String>) {
+        let above = globals.len();
+        path.push(command.get_name().to_owned());
+        for argument in command.get_arguments() {
+            let names = names(argument);
+            let shadowed = names.iter().filter(|name| globals[..above].contains(name));
+            found.extend(shadowed.map(|name| format!("{} {name}", path.join(" "))));
+            if argument.is_global_set() {
+                globals.extend(names);
+            }
+        }
+        for sub in command.get_subcommands() {
+            shadowing(sub, path, globals, found);
+        }
+        path.pop();
+        globals.truncate(above);
+    }
+
+    /// Everything an argument is known by.
+    fn names(argument: &clap::Arg) -> Vec<String> {
+        let longs = argument.get_long().into_iter().chain(argument.get_all_aliases().unwrap_or_default());
+        let shorts = argument.get_short().into_iter().chain(argument.get_all_short_aliases().unwrap_or_default());
+        let variable = argument.get_env().map(|name| format!("${}", name.to_string_lossy()));
+        std::iter::once(argument.get_id().to_string())
+            .chain(longs.map(|long| format!("--{long}")))
+            .chain(shorts.map(|short| format!("-{short}")))
+            .chain(variable)
+            .collect()
+    }
 }
