@@ -58,13 +58,23 @@ impl Control {
         drop(tx);
         let Runtime::Remote(remote) = &revision.spec.runtime else { return Err(unknown()) };
         match render(self, organization, remote).await? {
-            Ok((url, headers)) => Ok(RemoteLease { url, headers, until: self.clock().now().plus(LEASE) }),
+            Ok(Rendered { url, headers, .. }) => {
+                Ok(RemoteLease { url, headers, until: self.clock().now().plus(LEASE) })
+            }
             Err((_, detail)) => Err(ControlError::problem(toolyard_types::Code::ServerNotReady, detail)),
         }
     }
 }
 
-type Rendered = (Secret, Vec<(String, Secret)>);
+/// Where a remote server is and what it is sent.
+pub(crate) struct Rendered {
+    /// Its address.
+    pub(crate) url: Secret,
+    /// What is sent with every request.
+    pub(crate) headers: Vec<(String, Secret)>,
+    /// The credentials in both.
+    pub(crate) secrets: Vec<Secret>,
+}
 
 /// A remote server's URL and headers with their secrets, or why there are none.
 pub(crate) async fn render(
@@ -89,7 +99,8 @@ pub(crate) async fn render(
         };
         headers.push((name.clone(), value));
     }
-    Ok(Ok((url, headers)))
+    let secrets = secrets.into_values().collect();
+    Ok(Ok(Rendered { url, headers, secrets }))
 }
 
 /// Lets who changed something wait until gateways serve by it.

@@ -16,7 +16,7 @@ use toolyard_mcp::era::Handshake;
 use toolyard_mcp::stdio::{Connection, Options};
 use toolyard_types::agent::{BUSY, DesiredInstance, Era, Exit, Failure, LogStream, McpInfo};
 use toolyard_types::state::{Phase, Reason, Status};
-use toolyard_types::{Clock, CredentialId, Secret, Timestamp};
+use toolyard_types::{Clock, CredentialId, Redaction, Secret, Timestamp};
 
 use crate::agent::Context;
 use crate::copies::LogPlace;
@@ -25,7 +25,7 @@ use crate::engine::{Line, Running, Streams};
 use crate::packages::Prepared;
 use crate::plan::Goal;
 use crate::probe::{self, Check, Health, NotReady, Ready, Sign};
-use crate::process::log::{LogWriter, Redaction, telling_line};
+use crate::process::log::{LogWriter, telling_line};
 use crate::process::wire::{Ended, Killed, ToAgent, ToSupervisor};
 use crate::slot::Slot;
 
@@ -258,7 +258,7 @@ impl Instance {
     /// Says why it does not run, waits, and returns when it is time to try again or the goal changed.
     async fn failed(&mut self, mut failure: Failure) {
         // It may quote the server, and a server may say its own secrets.
-        failure.message = Redaction::of(self.desired.secrets.values()).clean(&failure.message);
+        failure.message = Redaction::of(self.desired.secrets.values()).clean(&failure.message).into_owned();
         self.failures = self.failures.saturating_add(1);
         tracing::warn!(
             instance.id = %self.desired.id, server.name = %self.desired.server_name,

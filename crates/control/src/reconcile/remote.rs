@@ -12,9 +12,10 @@ use toolyard_store::{Loop, ProbeRow, RevisionRow, ServerRef, ServerRow};
 use toolyard_types::agent::{Era, McpInfo};
 use toolyard_types::spec::{Remote, RemoteTransport, Runtime};
 use toolyard_types::state::{Phase, Reason, RolloutState, Status};
-use toolyard_types::{OrganizationId, Timestamp};
+use toolyard_types::{OrganizationId, Redaction, Timestamp};
 
 use super::{AFTER_FAILURE, LONGEST_WAIT, Pass, put_off};
+use crate::snapshot::Rendered;
 use crate::{Control, Result};
 
 /// How long a probe may take.
@@ -180,7 +181,7 @@ async fn ask(
         let message = "the HTTP+SSE transport of 2024-11-05 is not spoken to remote servers; use Streamable HTTP";
         return Ok(Err((Reason::UnsupportedByEngine, message.to_owned())));
     }
-    let (url, headers) = match crate::snapshot::render(control, organization, remote).await? {
+    let Rendered { url, headers, secrets } = match crate::snapshot::render(control, organization, remote).await? {
         Ok(rendered) => rendered,
         Err(problem) => return Ok(Err(problem)),
     };
@@ -201,7 +202,15 @@ async fn ask(
     let introduced = introduce(&upstream).await;
     // A session a minute would pile up at the server.
     upstream.close().await;
-    Ok(introduced)
+    // Whoever is shown a secret may say it again, in an error or as its own name.
+    let redaction = Redaction::of(&secrets);
+    let clean = |text: String| redaction.clean(&text).into_owned();
+    Ok(match introduced {
+        Ok(mcp) => {
+            Ok(McpInfo { server_name: clean(mcp.server_name), server_version: clean(mcp.server_version), ..mcp })
+        }
+        Err((reason, message)) => Err((reason, clean(message))),
+    })
 }
 
 async fn introduce(upstream: &Upstream) -> Result<McpInfo, (Reason, String)> {

@@ -10,17 +10,14 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use toolyard_types::agent::{LogLine, LogStream};
-use toolyard_types::{Secret, Timestamp};
+use toolyard_types::{Redaction, Secret, Timestamp};
 
 /// The longest text of one line; more is cut off.
 pub(crate) const MAX_LINE_BYTES: usize = 8 << 10;
+/// How much more of a line is read, so that a secret across its bound is known before it is cut.
+const MARGIN_BYTES: usize = 4 << 10;
 /// A file is rotated when it has grown to this.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
-/// A secret shorter than this is not looked for: it would black out half of every line.
-const MIN_REDACTED_BYTES: usize = 4;
-/// The same for one line of a secret that has several.
-const MIN_REDACTED_LINE_BYTES: usize = 8;
-
 /// The directory of a log, below that of what it is of.
 pub(crate) const LOGS: &str = "logs";
 
@@ -66,43 +63,6 @@ fn names_error(line: &str) -> bool {
     kind || said || line.contains("panicked at")
 }
 
-/// Replaces a server's secrets in whatever it said before that is written or told to anybody.
-///
-/// They are looked for as they are, as JSON shows them, and line by line, because a log is. Longest first: a
-/// secret that begins like another must not leave its end behind.
-#[derive(Debug, Default)]
-pub(crate) struct Redaction(Vec<Secret>);
-
-impl Redaction {
-    pub(crate) fn of<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut texts = Vec::new();
-        for secret in secrets {
-            let plain = secret.expose();
-            if plain.len() < MIN_REDACTED_BYTES {
-                continue;
-            }
-            let quoted = serde_json::to_string(plain).unwrap_or_default();
-            texts.push(Secret::new(quoted.trim_matches('"')));
-            let lines = plain.lines().map(str::trim).filter(|line| line.len() >= MIN_REDACTED_LINE_BYTES);
-            texts.extend(lines.map(Secret::new));
-            texts.push(secret.clone());
-        }
-        texts.sort_by_key(|text| std::cmp::Reverse(text.expose().len()));
-        Self(texts)
-    }
-
-    /// `text` without secrets and not longer than a line may be.
-    pub(crate) fn clean(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.0 {
-            if text.contains(secret.expose()) {
-                text = text.replace(secret.expose(), "[redacted]");
-            }
-        }
-        bounded(text, MAX_LINE_BYTES)
-    }
-}
-
 /// Writes a log and rotates it, beside others who write the same one.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
@@ -141,7 +101,7 @@ impl LogWriter {
 
     /// `text` without secrets and not longer than a line may be.
     pub(crate) fn clean(&self, text: &str) -> String {
-        self.redaction.clean(text)
+        bounded(self.redaction.clean(text).into_owned(), MAX_LINE_BYTES)
     }
 
     /// Begins a new file, unless the one that is there has room: then somebody else just did.
@@ -184,14 +144,14 @@ pub(crate) struct LineSplitter {
 }
 
 impl LineSplitter {
-    /// Adds bytes and calls `each` with every finished line, cut at [`MAX_LINE_BYTES`].
+    /// Adds bytes and calls `each` with every finished line, cut somewhat above [`MAX_LINE_BYTES`].
     pub(crate) fn push(&mut self, bytes: &[u8], mut each: impl FnMut(&str)) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match piece.strip_suffix(b"\n") {
                 Some(text) => (text, true),
                 None => (piece, false),
             };
-            let room = (MAX_LINE_BYTES + 1).saturating_sub(self.line.len());
+            let room = (MAX_LINE_BYTES + MARGIN_BYTES).saturating_sub(self.line.len());
             self.overflown |= text.len() > room;
             self.line.extend_from_slice(&text[..text.len().min(room)]);
             if ended {
@@ -333,18 +293,6 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_several_lines_in_json_or_within_another_is_redacted_too() {
-        let key = "-----BEGIN KEY-----\nMIIEvQIBADAN\n-----END KEY-----";
-        let redaction = Redaction::of(&[key, "abcd", "abcd-and-more", "quo\"ted", "x"].map(Secret::new));
-        let clean = |text: &str| redaction.clean(text);
-        assert_eq!(clean("  MIIEvQIBADAN"), "  [redacted]");
-        assert_eq!(clean(&serde_json::json!({ "key": key }).to_string()), r#"{"key":"[redacted]"}"#);
-        assert_eq!(clean("abcd-and-more abcd"), "[redacted] [redacted]");
-        assert_eq!(clean(r#"{"a":"quo\"ted"}"#), r#"{"a":"[redacted]"}"#);
-        assert_eq!(clean("x is too short to look for"), "x is too short to look for");
-    }
-
-    #[test]
     fn an_endless_line_is_cut_and_the_next_one_is_whole() {
         let mut splitter = LineSplitter::default();
         let mut seen = Vec::new();
@@ -354,7 +302,7 @@ mod tests {
         splitter.push(b"\nnext\r\nla", |line| seen.push(line.to_owned()));
         splitter.finish(|line| seen.push(line.to_owned()));
         assert_eq!(seen.len(), 3);
-        assert_eq!(seen[0].len(), MAX_LINE_BYTES + 1);
+        assert_eq!(seen[0].len(), MAX_LINE_BYTES + MARGIN_BYTES);
         assert_eq!(&seen[1..], ["next", "la"]);
     }
 
