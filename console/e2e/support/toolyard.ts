@@ -151,6 +151,11 @@ export class Toolyard {
     return readFileSync(join(this.dir, 'toolyard.log'), 'utf8')
   }
 
+  /** The file that the first start left. */
+  firstSignIn(): string {
+    return readFileSync(join(this.dir, 'data', 'first-sign-in.txt'), 'utf8')
+  }
+
   /** Ends the program: in order, or at once as a crash would. What it runs lives on for the orphan grace. */
   async stop(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
     const child = this.#child

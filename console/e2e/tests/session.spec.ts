@@ -12,7 +12,7 @@ test('a person signs in with e-mail address and password and sees the overview',
   await visitor.goto('/')
   await signIn.waitFor()
   // Nobody's session ended; whoever comes first is told where the password is.
-  await visitor.byText('in the log of the first start').waitFor()
+  await visitor.byText('in its terminal, or names the file').waitFor()
   await check(visitor, 'Sign in', 'empty')
   await signIn.as(ADMIN.email, ADMIN.password)
   await expect.poll(() => visitor.path()).toBe('/')

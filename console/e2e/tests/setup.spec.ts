@@ -11,8 +11,8 @@ test('the first person of a new Toolyard replaces the password that it made up',
   const toolyard = await Toolyard.start(undefined, { TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD: undefined })
   try {
     const [, email = '', password = ''] = await waitFor(
-      'the first sign-in is shown',
-      async () => /first sign-in, shown once: (\S+) \/ (\S+)/.exec(toolyard.log()) ?? false,
+      'the first sign-in is in its file',
+      async () => /e-mail address: (\S+)\n# password: (\S+)/.exec(toolyard.firstSignIn()) ?? false,
     )
     const page = await open({ toolyard, person: null })
     await page.goto('/')

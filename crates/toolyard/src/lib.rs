@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod console;
 mod doctor;
+mod first_sign_in;
 mod generate;
 mod inline;
 mod installation;

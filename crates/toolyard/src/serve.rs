@@ -25,13 +25,14 @@ use toolyard_link::{Channel, Doors, FORWARD_PATH, LINK_PATH, Outgoing, in_proces
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store, StoreOptions};
 use toolyard_types::agent::ToolboxReport;
-use toolyard_types::{Clock, Problem, Secret, ToolboxId};
+use toolyard_types::{Clock, Code, Problem, Secret, ToolboxId};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::agent::chain;
 use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
 use crate::console::Console;
+use crate::first_sign_in::First;
 use crate::installation::Installation;
 use crate::listen::{Places, Server};
 use crate::operations::{self, Operations};
@@ -204,7 +205,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         servers.push(tokio::spawn(listen::serve(listener, router, places, server())));
     }
     let agent = local.start(settings, &control, own_ports).await?;
-    announce(settings, &control, console, first_key.as_ref());
+    announce(settings, &control, console, first_key.as_ref())?;
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
     let _sorting = AbortOnDropHandle::new(tokio::spawn(telemetry::keep_sorted(metrics)));
 
@@ -514,28 +515,37 @@ fn agent_router(control: &Control, clock: &Clock) -> Router {
         }
     };
     let (links, clock) = (control.links(), clock.clone());
-    let forward = move |Extension(certificate): Extension<ReplicaCertificate>, request: Request| async move {
-        links.forwarded(&certificate, clock.now(), request).await
+    let forward = move |request: Request| async move {
+        match request.extensions().get::<ReplicaCertificate>().copied() {
+            Some(certificate) => links.forwarded(&certificate, clock.now(), request).await,
+            None => problem_response(&Problem::new(
+                Code::CertificateRequired,
+                "only another replica of this Toolyard, known by its certificate, may forward",
+            )),
+        }
     };
     Router::new()
         .route(LINK_PATH, post(link))
         .route(&format!("{FORWARD_PATH}/{{toolbox}}"), any(forward.clone()))
         .route(&format!("{FORWARD_PATH}/{{toolbox}}/{{*path}}"), any(forward))
+        .method_not_allowed_fallback(async || {
+            problem_response(&Problem::new(Code::MethodNotAllowed, "the path exists, but not with this method"))
+        })
         .fallback_service(control.agent_router())
 }
 
-fn announce(settings: &Settings, control: &Control, console: Console, first_key: Option<&Secret>) {
+fn announce(
+    settings: &Settings,
+    control: &Control,
+    console: Console,
+    first_key: Option<&Secret>,
+) -> Result<(), Failed> {
     let url = settings.public_url.clone().unwrap_or_else(|| format!("http://{}", settings.listen));
     println!("Toolyard {} ({}) is ready at {url}", env!("CARGO_PKG_VERSION"), settings.env);
     if console.is_there() {
         println!("  console: {url}/");
     }
     println!("  MCP clients connect to {url}/mcp/default/servers/NAME or .../toolsets/NAME");
-    if let Some(first) = control.take_first_sign_in() {
-        println!("  first sign-in, shown once: {} / {}", first.email, first.password.expose());
-    }
-    if let Some(key) = first_key {
-        println!("  for the command line, shown once:");
-        println!("    export TOOLYARD_URL={url} TOOLYARD_API_KEY={}", key.expose());
-    }
+    let first = First { url: &url, sign_in: control.take_first_sign_in(), key: first_key };
+    Ok(first.show(&settings.data_dir)?)
 }

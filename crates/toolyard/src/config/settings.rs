@@ -227,7 +227,8 @@ pub(crate) struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap_admin_email: Option<String>,
 
-    /// The first administrator's password; one is made and printed once when absent.
+    /// The first administrator's password. When absent one is made at the first start and shown on the terminal; without a
+    /// terminal it is in `first-sign-in.txt` in the data directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("x-secret" = true))]
     pub bootstrap_admin_password: Option<Secret>,
