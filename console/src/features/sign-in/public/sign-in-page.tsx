@@ -48,7 +48,9 @@ export function SignInPage({ returnPath, ended }: { returnPath: string | undefin
         <p className="mt-1 mb-6 text-muted">
           {ended
             ? t('Your session ended. Sign in to go on where you were.')
-            : t('The first start shows the administrator’s password in its terminal, or names the file it is in.')}
+            : t(
+                'The first start shows the administrator’s password in its terminal, or names the file it is in.',
+              )}
         </p>
         <form onSubmit={form.onSubmit} noValidate className="flex flex-col gap-4">
           <TextInput
