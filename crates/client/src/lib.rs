@@ -142,6 +142,26 @@ impl Client {
         read(url, answer).await
     }
 
+    /// The same, on condition that what it changes still has the `ETag` seen, if one is given.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn send_if_match<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        seen: Option<&str>,
+    ) -> Result<T, ApiError> {
+        let url = self.url(path);
+        let mut request = self.request(method, &url).json(body);
+        if let Some(seen) = seen {
+            request = request.header(reqwest::header::IF_MATCH, format!("\"{}\"", seen.trim_matches('"')));
+        }
+        let answer = self.patiently(request).await;
+        read(url, answer).await
+    }
+
     /// The body of `GET /api/v1{path}` as it arrives, without a time limit: logs and events.
     ///
     /// # Errors

@@ -480,6 +480,27 @@ impl OrgTx {
         Ok(())
     }
 
+    /// Keeps everybody else from writing the entry of that name until this transaction ends. On SQLite it alone writes.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lock_catalog_entries(&self, source: SourceId, name: &str) -> Result<()> {
+        if self.is_postgres() {
+            let key = format!("catalog_entry/{source}/{name}");
+            self.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", [key.into()]).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes every other version of an entry; returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn keep_catalog_version(&mut self, entry: EntryId, version: &str) -> Result<u64> {
+        let sql = "DELETE FROM catalog_versions WHERE organization_id = $1 AND entry_id = $2 AND version <> $3";
+        self.execute(sql, [self.tenant(), entry.to_string().into(), version.into()]).await
+    }
+
     /// Removes an entry with its versions and ratings.
     ///
     /// # Errors

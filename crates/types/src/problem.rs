@@ -62,6 +62,7 @@ codes! {
     IdempotencyMismatch "idempotency_mismatch" 422 "the idempotency key was used for another request" "Use a new key for a new request.";
     PreconditionFailed "precondition_failed" 412 "it changed since you read it" "Read it again, then repeat the change.";
     RequestTimeout "request_timeout" 408 "the request did not arrive in time" "Send the request again, faster; the detail names the limit.";
+    PreconditionRequired "precondition_required" 428 "the request must say what was seen" "Read it, and send its `ETag` as `If-Match`.";
     PayloadTooLarge "payload_too_large" 413 "the body is too large" "Send less; the detail names the limit.";
     UnsupportedMediaType "unsupported_media_type" 415 "the content type is not supported" "Send `Content-Type: application/json`.";
     RateLimited "rate_limited" 429 "too many requests" "Wait as long as `Retry-After` says.";

@@ -18,9 +18,10 @@ use toolyard_types::api::catalog::{
 };
 use toolyard_types::name::printable;
 use toolyard_types::server_json::ServerJson;
-use toolyard_types::{EntryName, Name, SourceId};
+use toolyard_types::{Code, EntryName, Name, SourceId};
 
 use super::{allow, audit, flags};
+use crate::auth::token::sha256_hex;
 use crate::catalog::entry::{is_category, newest_first};
 use crate::catalog::index::{Place, Query, Review, Sort};
 use crate::catalog::merge::{Incoming, OUR_META, Rules, merge};
@@ -155,7 +156,13 @@ async fn full(
         summary.status = stored.status;
         summary.status_message = stored.status_message;
     }
-    Ok(Entry { summary, server, review, review_reason, public, own_rating })
+    let digest = digest(&stored.document);
+    Ok(Entry { summary, server, digest, review, review_reason, public, own_rating })
+}
+
+/// What a version is known by: its document names it, and holds everything that is run.
+fn digest(document: &str) -> String {
+    format!("sha256:{}", sha256_hex(document))
 }
 
 fn summary(sources: &[CatalogSource], deployments: &HashMap<String, u32>, entry: CatalogEntry) -> Result<EntrySummary> {
@@ -238,9 +245,15 @@ pub(crate) async fn publish(control: &Control, caller: &Caller, request: Publish
     let mut tx = control.store().org(caller.organization).await?;
     let sources = tx.catalog_sources().await?;
     let own = own_source(&sources)?;
+    // Nobody reviews meanwhile.
+    tx.lock_catalog_entries(own.id, name.as_str()).await?;
     let known = tx.catalog_entries_of(own.id, &[name.as_str()]).await?.into_iter().next();
     if let Some(known) = &known {
         refuse_overwriting(&tx, known, &server, reviews).await?;
+        if reviews && known.review != "approved" {
+            // What was submitted before was seen by nobody, and must not come in beside this version.
+            tx.keep_catalog_version(known.id, &version).await?;
+        }
     }
     let now = tx.now();
     let incoming = Incoming {
@@ -323,12 +336,14 @@ fn own_source(sources: &[CatalogSource]) -> Result<&CatalogSource> {
 /// Approves or rejects a submitted entry.
 ///
 /// # Errors
-/// `conflict` when it is not waiting for a review; `validation_failed` for a rejection without a reason.
+/// `conflict` when it is not waiting for a review; `validation_failed` for a rejection without a reason;
+/// `precondition_required` for an approval that does not say of what, `precondition_failed` when that changed.
 pub(crate) async fn review(
     control: &Control,
     caller: &Caller,
     name: &EntryName,
     request: ReviewEntry,
+    if_match: Option<&str>,
 ) -> Result<Entry> {
     let reason = request.reason.map(|reason| reason.trim().to_owned()).filter(|reason| !reason.is_empty());
     if !request.approve && reason.is_none() {
@@ -340,10 +355,20 @@ pub(crate) async fn review(
     let mut tx = control.store().org(caller.organization).await?;
     let sources = tx.catalog_sources().await?;
     let own = own_source(&sources)?.id;
+    // Nobody submits another document meanwhile.
+    tx.lock_catalog_entries(own, name.as_str()).await?;
     let mut entry = own_entry(&tx, own, name).await?;
     let approved = entry.review == "approved";
     if approved && request.approve {
         return Err(ControlError::Conflict(format!("`{name}` is approved already")));
+    }
+    let version = entry.latest_version.clone();
+    let stored = tx.catalog_version(entry.id, &version).await?.ok_or_else(|| no_version(name, &version))?;
+    let digest = digest(&stored.document);
+    check_seen(if_match, &digest, request.approve)?;
+    if request.approve {
+        // Versions that were submitted before this one come in no more than other documents.
+        tx.keep_catalog_version(entry.id, &version).await?;
     }
     entry.review = if request.approve { "approved" } else { "rejected" }.to_owned();
     entry.review_reason = reason.filter(|_| !request.approve);
@@ -351,11 +376,28 @@ pub(crate) async fn review(
     entry.updated_at = tx.now();
     tx.put_catalog_entries(std::slice::from_ref(&entry)).await?;
     let action = if request.approve { "catalog.approve" } else { "catalog.reject" };
-    let (detail, id) = (json!({ "reason": entry.review_reason }), entry.id);
+    let detail = json!({ "version": version, "digest": digest, "reason": entry.review_reason });
+    let id = entry.id;
     finish(control, caller, tx, action, name, detail).await?;
     let tx = control.store().org_read(caller.organization).await?;
     let entry = tx.catalog_entries_by_id(&[id]).await?.into_iter().next().ok_or_else(|| no_entry(name))?;
     full(&tx, caller, &sources, entry, None).await
+}
+
+/// Refuses to decide about another document than the one that was read.
+fn check_seen(if_match: Option<&str>, digest: &str, approve: bool) -> Result<()> {
+    match if_match.map(|tag| tag.trim().trim_matches('"')) {
+        Some(seen) if seen == digest => Ok(()),
+        Some(_) => Err(ControlError::problem(
+            Code::PreconditionFailed,
+            format!("another document was submitted since; its digest is `{digest}`"),
+        )),
+        None if !approve => Ok(()),
+        None => Err(ControlError::problem(
+            Code::PreconditionRequired,
+            "an approval needs `If-Match` with the `digest` of the document that was read",
+        )),
+    }
 }
 
 async fn own_entry(tx: &OrgTx, own: SourceId, name: &EntryName) -> Result<CatalogEntry> {

@@ -3,7 +3,8 @@
 //! An entry's name holds a slash, so in a path it is written `namespace%2Fname`.
 
 use axum::extract::State;
-use http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use toolyard_types::access::Action;
 use toolyard_types::api::Page;
 use toolyard_types::api::catalog::{
@@ -15,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::extract::{Json, Path, Query};
 use super::guard::{Access, Routes};
+use super::servers::if_match;
 use crate::app::catalog as app;
 use crate::{Caller, Control, Result};
 
@@ -78,8 +80,18 @@ async fn get_entry(
     caller: Caller,
     Path(name): Path<EntryName>,
     Query(query): Query<VersionQuery>,
-) -> Result<Json<Entry>> {
-    app::get_entry(&control, &caller, &name, query.version.as_deref()).await.map(Json)
+) -> Result<Response> {
+    app::get_entry(&control, &caller, &name, query.version.as_deref()).await.map(tagged)
+}
+
+/// An entry with its `ETag`: the digest of the version shown.
+fn tagged(entry: Entry) -> Response {
+    let tag = HeaderValue::from_str(&format!("\"{}\"", entry.digest)).ok();
+    let mut response = Json(entry).into_response();
+    if let Some(tag) = tag {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
 }
 
 /// Verify an entry, make it public, or choose its categories.
@@ -119,7 +131,9 @@ async fn list_entry_versions(
     app::list_versions(&control, &caller, &name).await.map(Json)
 }
 
-/// Approve or reject a submitted entry.
+/// Approve or reject the latest version of a submitted entry.
+///
+/// An approval needs `If-Match` with the `digest` that was read, so that nothing is approved but what was seen.
 #[utoipa::path(post, path = "/api/v1/catalog/entries/{name}/review", tag = TAG,
     params(("name" = EntryName, Path, description = "`namespace%2Fname`")), request_body = ReviewEntry,
     responses((status = 200, body = Entry)))]
@@ -127,9 +141,10 @@ async fn review_entry(
     State(control): State<Control>,
     caller: Caller,
     Path(name): Path<EntryName>,
+    headers: HeaderMap,
     Json(request): Json<ReviewEntry>,
 ) -> Result<Json<Entry>> {
-    app::review(&control, &caller, &name, request).await.map(Json)
+    app::review(&control, &caller, &name, request, if_match(&headers)).await.map(Json)
 }
 
 /// Rate an entry; rating again replaces one's rating.

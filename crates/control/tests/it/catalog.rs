@@ -3,7 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{TestControl, both_engines};
+use crate::harness::{Answer, OWNER_KEY, TestControl, both_engines};
 
 const EVERYTHING: &str = "io.github.modelcontextprotocol/server-everything";
 
@@ -23,6 +23,25 @@ pub(crate) fn document(name: &str, version: &str) -> Value {
 /// The path of an entry.
 pub(crate) fn path(name: &str) -> String {
     format!("/api/v1/catalog/entries/{}", name.replace('/', "%2F"))
+}
+
+/// The digest of an entry's latest version, as its `ETag` says it too.
+async fn digest(test: &TestControl, name: &str) -> String {
+    let entry = test.get(&path(name)).await.expect(200);
+    let digest = entry.body["digest"].as_str().expect("a digest").to_owned();
+    assert_eq!(entry.headers["etag"], format!("\"{digest}\""));
+    digest
+}
+
+/// Approves an entry whose digest was seen.
+async fn approve(test: &TestControl, name: &str, seen: Option<&str>) -> Answer {
+    let mut request = http::Request::post(format!("{}/review", path(name)))
+        .header("authorization", format!("Bearer {OWNER_KEY}"))
+        .header("content-type", "application/json");
+    if let Some(seen) = seen {
+        request = request.header("if-match", format!("\"{seen}\""));
+    }
+    test.send(request.body(json!({"approve": true}).to_string().into()).expect("a request")).await
 }
 
 /// The names in a list.
@@ -156,12 +175,52 @@ both_engines! {
         let mut corrected = submit();
         corrected["server"]["description"] = json!("Now with a licence.");
         test.ask_as(&developer, Method::POST, "/api/v1/catalog/entries", Some(corrected)).await.expect(201);
-        test.post(&review, json!({"approve": true})).await.expect(200);
+        let seen = digest(&test, "io.example/tool").await;
+        approve(&test, "io.example/tool", Some(&seen)).await.expect(200);
         let found = test.get("/api/v1/catalog/entries?source=own").await.expect(200);
         assert_eq!(found.body["items"][0]["description"], "Now with a licence.");
-        assert_eq!(test.post(&review, json!({"approve": true})).await.expect(409).code(), "conflict");
+        assert_eq!(approve(&test, "io.example/tool", Some(&seen)).await.expect(409).code(), "conflict");
         let again = test.ask_as(&developer, Method::POST, "/api/v1/catalog/entries", Some(json!({"server": document("io.example/tool", "2.0.0")}))).await;
         assert_eq!(again.expect(409).code(), "conflict");
+    }
+
+    async fn an_approval_is_of_exactly_the_document_that_was_seen(engine) {
+        let test = TestControl::start(engine).await;
+        let developer = key(&test, "developer").await;
+        let submit = async |version: &str, description: &str| {
+            let mut server = document("io.example/tool", version);
+            server["description"] = json!(description);
+            test.ask_as(&developer, Method::POST, "/api/v1/catalog/entries", Some(json!({"server": server}))).await.expect(201)
+        };
+        submit("1.0.0", "Never looked at.").await;
+        submit("1.1.0", "Harmless.").await;
+        assert_eq!(approve(&test, "io.example/tool", None).await.expect(428).code(), "precondition_required");
+        let seen = digest(&test, "io.example/tool").await;
+        // The same version with another document, and then another version.
+        for (version, description) in [("1.1.0", "Harmful."), ("1.2.0", "Harmful too.")] {
+            submit(version, description).await;
+            assert_eq!(approve(&test, "io.example/tool", Some(&seen)).await.expect(412).code(), "precondition_failed");
+        }
+        assert_eq!(test.get(&path("io.example/tool")).await.expect(200).body["review"], "submitted");
+        let seen = digest(&test, "io.example/tool").await;
+        let approved = approve(&test, "io.example/tool", Some(&seen)).await.expect(200);
+        assert_eq!((&approved.body["version"], &approved.body["digest"]), (&json!("1.2.0"), &json!(seen)));
+        // Nothing that was not seen came in with it.
+        let versions = test.get(&format!("{}/versions", path("io.example/tool"))).await.expect(200);
+        assert_eq!(versions.body["items"].as_array().expect("a list").len(), 1);
+        let audit = test.get("/api/v1/audit?action=catalog.approve").await.expect(200);
+        assert_eq!(audit.body["items"][0]["detail"]["digest"], json!(seen));
+    }
+
+    async fn what_a_reviewer_publishes_lets_nothing_in_that_was_submitted_before(engine) {
+        let test = TestControl::start(engine).await;
+        let developer = key(&test, "developer").await;
+        let body = |version: &str| Some(json!({"server": document("io.example/tool", version)}));
+        test.ask_as(&developer, Method::POST, "/api/v1/catalog/entries", body("9.0.0")).await.expect(201);
+        test.post("/api/v1/catalog/entries", body("1.0.0").expect("a body")).await.expect(201);
+        let entry = test.get(&path("io.example/tool")).await.expect(200);
+        assert_eq!((&entry.body["version"], &entry.body["review"]), (&json!("1.0.0"), &json!("approved")));
+        test.get(&format!("{}?version=9.0.0", path("io.example/tool"))).await.expect(404);
     }
 
     async fn a_bad_or_hostile_document_is_refused_field_by_field(engine) {

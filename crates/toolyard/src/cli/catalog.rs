@@ -54,12 +54,16 @@ pub(crate) enum Command {
         dry_run: bool,
     },
     /// Approve or reject a submitted entry.
+    #[command(after_help = "Examples:
+  toolyard catalog show com.example/tool --output json   read it; `digest` is the document's
+  toolyard catalog review com.example/tool --approve sha256:...
+  toolyard catalog review com.example/tool --reject 'no licence'")]
     Review {
         /// The entry.
         name: EntryName,
-        /// Approve it.
-        #[arg(long, conflicts_with = "reject", required_unless_present = "reject")]
-        approve: bool,
+        /// Approve the document of this digest, which `catalog show` tells, and no other.
+        #[arg(long, value_name = "DIGEST", conflicts_with = "reject", required_unless_present = "reject")]
+        approve: Option<String>,
         /// Reject it, and why.
         #[arg(long, value_name = "REASON")]
         reject: Option<String>,
@@ -175,8 +179,10 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             print_published(context.format, &client.post("/catalog/entries", &body).await?);
         }
         Command::Review { name, approve, reject } => {
-            let body = ReviewEntry { approve, reason: reject };
-            print_entry(context.format, &client.post(&path(&name, "/review"), &body).await?);
+            let body = ReviewEntry { approve: approve.is_some(), reason: reject };
+            let path = path(&name, "/review");
+            let seen = approve.as_deref();
+            print_entry(context.format, &client.send_if_match(reqwest::Method::POST, &path, &body, seen).await?);
         }
         Command::Verify { name, undo } => {
             let body = UpdateEntry { verified: Some(!undo), ..UpdateEntry::default() };
@@ -271,6 +277,8 @@ fn print_entry(format: Format, entry: &Entry) {
             ("title", summary.title.clone().unwrap_or_default()),
             ("description", summary.description.clone()),
             ("version", entry.server.version.clone()),
+            ("digest", entry.digest.clone()),
+            ("review", entry.review.clone()),
             ("source", summary.source.clone()),
             ("verified by", summary.verified_by.clone().unwrap_or_default()),
             ("runs as", summary.kinds.join(", ")),

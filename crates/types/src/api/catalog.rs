@@ -49,6 +49,9 @@ pub struct Entry {
     pub summary: EntrySummary,
     /// The version shown.
     pub server: ServerJson,
+    /// The SHA-256 of that version's document; send it as `If-Match` to approve exactly this one.
+    #[serde(default)]
+    pub digest: String,
     /// `approved`, `submitted` or `rejected`; entries from a source are approved.
     pub review: String,
     /// Why it was rejected.
@@ -158,7 +161,7 @@ pub struct Published {
     pub validation: Validation,
 }
 
-/// Review an entry.
+/// Review an entry: its latest version, which is the only one that an approval lets in.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReviewEntry {

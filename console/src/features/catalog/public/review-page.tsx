@@ -1,10 +1,10 @@
-import { type QueryClient, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
+import { type QueryClient, useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { Check, ClipboardCheck, X } from 'lucide-react'
 import { useState } from 'react'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { getEntry, listEntries, reviewEntry } from '@/api/generated/catalog'
-import type { EntrySummary } from '@/api/generated/types'
+import type { Entry, EntrySummary } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { useDenied } from '@/api/session'
 import { useForm } from '@/lib/form'
@@ -12,17 +12,19 @@ import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
-import { ConfirmDialog, Dialog } from '@/ui/dialog'
+import { Dialog } from '@/ui/dialog'
 import { EmptyState } from '@/ui/empty-state'
 import { ErrorNote } from '@/ui/error-state'
 import { Textarea } from '@/ui/inputs'
+import { JsonView } from '@/ui/json-view'
 import { LetterTile } from '@/ui/letter-tile'
 import { Link } from '@/ui/link'
+import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { toast } from '@/ui/toast'
 import { entryParams, entryTitle, KindBadges } from './entry-parts'
-import { submittedQuery } from './queries'
+import { entryQuery, submittedQuery } from './queries'
 
 /** The entries that wait for a review: approve them, or reject them and say why. */
 export function ReviewPage() {
@@ -63,15 +65,9 @@ export function ReviewPage() {
 }
 
 function Submitted({ entry }: { entry: EntrySummary }) {
-  const queryClient = useQueryClient()
   const denied = useDenied('catalog:review')
   const [asked, setAsked] = useState<'approve' | 'reject'>()
   const name = entryTitle(entry)
-  const approve = async () => {
-    await call(reviewEntry, { path: { name: entry.name }, body: { approve: true } })
-    toast.done({ title: t('{name} is approved', { name }) })
-    await readAgain(queryClient)
-  }
   return (
     <li className="flex flex-wrap items-start gap-x-4 gap-y-3 border-b p-pad last:border-b-0">
       <LetterTile name={name} />
@@ -98,15 +94,7 @@ function Submitted({ entry }: { entry: EntrySummary }) {
           {t('Approve')}
         </Button>
       </div>
-      <ConfirmDialog
-        open={asked === 'approve'}
-        onOpenChange={() => setAsked(undefined)}
-        title={t('Approve {name}?', { name })}
-        confirm={t('Approve')}
-        onConfirm={approve}
-      >
-        {t('It appears in the marketplace of this organization, and its version cannot be changed any more.')}
-      </ConfirmDialog>
+      {asked === 'approve' && <Approve entry={entry} onClose={() => setAsked(undefined)} />}
       {asked === 'reject' && <Reject entry={entry} onClose={() => setAsked(undefined)} />}
     </li>
   )
@@ -114,6 +102,84 @@ function Submitted({ entry }: { entry: EntrySummary }) {
 
 function readAgain(queryClient: QueryClient) {
   return Promise.all([invalidate(queryClient, listEntries), invalidate(queryClient, getEntry)])
+}
+
+/** Shows the document that is approved: that one and no other, whatever is submitted meanwhile. */
+function Approve({ entry, onClose }: { entry: EntrySummary; onClose: () => void }) {
+  const { data, error } = useQuery({ ...entryQuery(entry.name), staleTime: 0 })
+  return (
+    <Dialog
+      open
+      onOpenChange={onClose}
+      size="large"
+      title={t('Approve {name}?', { name: entryTitle(entry) })}
+      description={t(
+        'It appears in the marketplace of this organization, and its version cannot be changed any more.',
+      )}
+    >
+      {error !== null && <ErrorNote error={error} />}
+      {data !== undefined && <Seen latest={data} onClose={onClose} />}
+    </Dialog>
+  )
+}
+
+function Seen({ latest, onClose }: { latest: Entry; onClose: () => void }) {
+  const queryClient = useQueryClient()
+  // What is read stays on the screen until the reader asks for the newer one.
+  const [seen, setSeen] = useState(latest)
+  const [busy, setBusy] = useState(false)
+  const [error, setError] = useState<unknown>()
+  const name = entryTitle(seen)
+  const approve = async () => {
+    setBusy(true)
+    setError(undefined)
+    try {
+      await call(
+        reviewEntry,
+        { path: { name: seen.name }, body: { approve: true } },
+        { ifMatch: `"${seen.digest}"` },
+      )
+      toast.done({ title: t('{name} is approved', { name }) })
+      await readAgain(queryClient)
+      onClose()
+    } catch (failed) {
+      setError(failed)
+      await readAgain(queryClient)
+    } finally {
+      setBusy(false)
+    }
+  }
+  return (
+    <div className="flex flex-col gap-4">
+      <p className="id wrap-anywhere text-muted">
+        {seen.name}@{oneLine(seen.version, 60)} · {oneLine(seen.digest, 80)}
+      </p>
+      <JsonView key={seen.digest} value={seen.server} label={t('Document')} openDepth={6} />
+      {latest.digest !== seen.digest && (
+        <Notice
+          actions={
+            <Button
+              onClick={() => {
+                setError(undefined)
+                setSeen(latest)
+              }}
+            >
+              {t('Show it')}
+            </Button>
+          }
+        >
+          {t('Another document was submitted meanwhile.')}
+        </Notice>
+      )}
+      {error !== undefined && <ErrorNote error={error} />}
+      <div className="flex flex-wrap justify-end gap-2">
+        <Button onClick={onClose}>{t('Cancel')}</Button>
+        <Button variant="primary" icon={Check} busy={busy} onClick={() => void approve()}>
+          {t('Approve')}
+        </Button>
+      </div>
+    </div>
+  )
 }
 
 function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }) {
