@@ -450,12 +450,18 @@ impl OrgTx {
         Ok(())
     }
 
-    /// Marks the entries of a source deleted that no sync has seen since `since`; returns how many.
+    /// Removes the entries of a source that no sync has seen since `since`; returns how many. Those that people here
+    /// said something about are only marked deleted: they may come back, and who syncs from here must hear of it.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn delete_unseen_catalog_entries(&mut self, source: SourceId, since: Timestamp) -> Result<u64> {
-        let condition = "organization_id = $1 AND source_id = $2 AND seen_at < $3 AND status <> 'deleted'";
+        let unseen = "organization_id = $1 AND source_id = $2 AND seen_at < $3";
+        let kept = "(public OR categories_set OR verified_by IS NOT NULL OR rating_count > 0)";
+        let sql = format!("DELETE FROM catalog_entries WHERE {unseen} AND NOT {kept}");
+        let values = [self.tenant(), source.to_string().into(), since.as_ms().into()];
+        let removed = self.execute(&sql, values).await?;
+        let condition = format!("{unseen} AND status <> 'deleted'");
         let values = || [self.tenant(), source.to_string().into(), since.as_ms().into(), self.now().as_ms().into()];
         let versions = format!(
             "UPDATE catalog_versions SET status = 'deleted', updated_at = $4 WHERE status <> 'deleted' AND entry_id IN \
@@ -463,7 +469,39 @@ impl OrgTx {
         );
         self.execute(&versions, values()).await?;
         let entries = format!("UPDATE catalog_entries SET status = 'deleted', updated_at = $4 WHERE {condition}");
-        self.execute(&entries, values()).await
+        Ok(removed + self.execute(&entries, values()).await?)
+    }
+
+    /// Removes what a source marked deleted before `before`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn purge_deleted_catalog_entries(&mut self, source: SourceId, before: Timestamp) -> Result<()> {
+        let values = || [self.tenant(), source.to_string().into(), before.as_ms().into()];
+        let versions = "DELETE FROM catalog_versions WHERE status = 'deleted' AND NOT latest AND updated_at < $3 \
+                        AND entry_id IN (SELECT id FROM catalog_entries WHERE organization_id = $1 AND source_id = $2)";
+        self.execute(versions, values()).await?;
+        let entries = "DELETE FROM catalog_entries WHERE organization_id = $1 AND source_id = $2 \
+                       AND status = 'deleted' AND updated_at < $3";
+        self.execute(entries, values()).await.map(drop)
+    }
+
+    /// How many versions a source has, deleted ones too, and how many bytes their documents.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn measure_catalog_source(&self, source: SourceId) -> Result<(u64, u64)> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            versions: i64,
+            bytes: i64,
+        }
+        let sql = "SELECT COUNT(*) AS versions, CAST(COALESCE(SUM(OCTET_LENGTH(v.document)), 0) AS BIGINT) AS bytes \
+                   FROM catalog_versions v JOIN catalog_entries e ON e.id = v.entry_id \
+                   WHERE e.organization_id = $1 AND e.source_id = $2";
+        let rows: Vec<Row> = self.rows(sql, [self.tenant(), source.to_string().into()]).await?;
+        let measured = |row: &Row| (row.versions.unsigned_abs(), row.bytes.unsigned_abs());
+        Ok(rows.first().map(measured).unwrap_or_default())
     }
 
     /// Has Postgres look at the catalog's tables now. Until its own round comes by, a minute later or more, it
@@ -686,19 +724,27 @@ impl OrgTx {
 }
 
 impl SystemTx {
-    /// Enabled sources of every organization that are due at `now`, at most `limit`, longest overdue first.
+    /// Enabled sources that are due at `now`, longest overdue first: at most `limit`, and of one organization at most
+    /// `share`, so that none waits for the many of another.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn due_catalog_sources(&self, now: Timestamp, limit: u32) -> Result<Vec<(OrganizationId, Name)>> {
+    pub async fn due_catalog_sources(
+        &self,
+        now: Timestamp,
+        share: u32,
+        limit: u32,
+    ) -> Result<Vec<(OrganizationId, Name)>> {
         #[derive(FromQueryResult)]
         struct Due {
             organization_id: String,
             name: String,
         }
-        let sql = "SELECT organization_id, name FROM catalog_sources WHERE enabled AND kind IN ('registry', 'file') \
-                   AND next_sync_at <= $1 ORDER BY next_sync_at LIMIT $2";
-        let values = [now.as_ms().into(), i64::from(limit).into()];
+        let sql = "SELECT organization_id, name FROM (SELECT organization_id, name, next_sync_at, \
+                   ROW_NUMBER() OVER (PARTITION BY organization_id ORDER BY next_sync_at, id) AS place \
+                   FROM catalog_sources WHERE enabled AND kind IN ('registry', 'file') AND next_sync_at <= $1) AS due \
+                   WHERE place <= $2 ORDER BY next_sync_at LIMIT $3";
+        let values = [now.as_ms().into(), i64::from(share).into(), i64::from(limit).into()];
         let statement = Statement::from_sql_and_values(self.db().get_database_backend(), sql, values);
         let rows = Due::find_by_statement(statement).all(self.db()).await?;
         rows.into_iter()

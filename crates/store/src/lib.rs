@@ -35,6 +35,7 @@ mod replicas;
 mod revisions;
 mod rollouts;
 mod servers;
+mod space;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod toolboxes;

@@ -14,8 +14,12 @@ use http::{StatusCode, header};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
+use serde_json::value::RawValue;
 
 const MAX_REDIRECTS: usize = 5;
+/// Both are kept on the source's row.
+const MAX_CURSOR_BYTES: usize = 4096;
+const MAX_VALIDATOR_BYTES: usize = 1024;
 /// The longest a server may ask us to wait.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -45,6 +49,9 @@ pub(crate) enum FetchError {
     NotJson(#[source] serde_json::Error),
     #[error("the answer has no list of servers")]
     NoServers,
+    /// More of something than one sync of one source may take.
+    #[error("a sync may take at most {0}")]
+    TooMuch(&'static str),
 }
 
 /// What the last answer said about itself, to ask whether it changed.
@@ -60,7 +67,58 @@ pub(crate) struct Validators {
 #[derive(Debug)]
 pub(crate) enum Fetched {
     Unchanged,
-    Json(serde_json::Value, Validators),
+    Answer(Answer),
+}
+
+/// The body of an answer, read item by item: as a tree it would take many times its size.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    body: Vec<u8>,
+    pub(crate) validators: Validators,
+}
+
+/// A list of servers.
+#[derive(Debug)]
+pub(crate) struct List<'a> {
+    pub(crate) items: Vec<&'a RawValue>,
+    /// Where the next page is.
+    pub(crate) next: Option<String>,
+}
+
+impl Answer {
+    /// How long it was.
+    pub(crate) fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The servers in `{"servers": [...]}`, or in a bare list.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub(crate) fn list(&self) -> Result<List<'_>, FetchError> {
+        #[derive(serde::Deserialize)]
+        struct Page<'a> {
+            #[serde(borrow)]
+            servers: Vec<&'a RawValue>,
+            #[serde(default)]
+            metadata: serde_json::Map<String, serde_json::Value>,
+        }
+        let wrong = |error: serde_json::Error| match error.classify() {
+            serde_json::error::Category::Data => FetchError::NoServers,
+            _ => FetchError::NotJson(error),
+        };
+        if self.body.trim_ascii_start().starts_with(b"[") {
+            let items = serde_json::from_slice(&self.body).map_err(wrong)?;
+            return Ok(List { items, next: None });
+        }
+        let page: Page<'_> = serde_json::from_slice(&self.body).map_err(wrong)?;
+        let next = page.metadata.get("nextCursor").or_else(|| page.metadata.get("next_cursor"));
+        let next = next.and_then(|next| next.as_str()).filter(|next| !next.is_empty());
+        if next.is_some_and(|next| next.len() > MAX_CURSOR_BYTES) {
+            return Err(FetchError::TooMuch("4 KiB of a page's cursor"));
+        }
+        Ok(List { items: page.servers, next: next.map(str::to_owned) })
+    }
 }
 
 impl SourceClient {
@@ -98,7 +156,7 @@ impl SourceClient {
         Ok(url)
     }
 
-    /// Fetches JSON of at most `max_bytes`, in at most `timeout`.
+    /// Fetches an answer of at most `max_bytes`, in at most `timeout`.
     ///
     /// # Errors
     /// When there is no such answer.
@@ -129,11 +187,12 @@ impl SourceClient {
         if !status.is_success() {
             return Err(FetchError::Status(status.as_u16()));
         }
-        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let short = |text: &&str| text.len() <= MAX_VALIDATOR_BYTES;
+        let text =
+            |name| response.headers().get(name).and_then(|value| value.to_str().ok()).filter(short).map(str::to_owned);
         let validators = Validators { etag: text(header::ETAG), last_modified: text(header::LAST_MODIFIED) };
         let body = read(response, max_bytes).await?;
-        let json = serde_json::from_slice(&body).map_err(FetchError::NotJson)?;
-        Ok(Fetched::Json(json, validators))
+        Ok(Fetched::Answer(Answer { body, validators }))
     }
 }
 

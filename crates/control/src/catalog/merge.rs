@@ -7,18 +7,21 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 use toolyard_store::{CatalogEntry, CatalogSource, CatalogVersion, CatalogVersionHead, OrgTx};
 use toolyard_types::server_json::ServerJson;
 use toolyard_types::{EntryId, Timestamp};
 
 use super::entry::{Candidate, OFFICIAL_META, categories, good_categories, kinds, latest};
-use super::validate::validate;
+use super::validate::{MAX_DOCUMENT_BYTES, validate};
 use crate::Result;
 
 /// Where we put what we know of an entry beside its document, when we serve it.
 pub(crate) const OUR_META: &str = "toolyard/catalog";
 /// The longest status message kept (the registry allows 500).
 const MAX_STATUS_MESSAGE: usize = 500;
+/// The longest item of a list: a document with what its registry says of it.
+const MAX_ITEM_BYTES: usize = 4 * MAX_DOCUMENT_BYTES;
 
 /// A version as a source sent it.
 #[derive(Clone, Debug)]
@@ -35,6 +38,14 @@ pub(crate) struct Incoming {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Merged {
     pub(crate) changed: usize,
+}
+
+/// Reads one item of a source's list, unless it is too long to be one.
+pub(crate) fn read_raw(item: &RawValue) -> Option<Incoming> {
+    if item.get().len() > MAX_ITEM_BYTES {
+        return None;
+    }
+    read_item(&serde_json::from_str(item.get()).ok()?)
 }
 
 /// Reads one item of a source's list: `{server, _meta}`, or a bare document as older registries and files

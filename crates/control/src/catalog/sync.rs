@@ -9,16 +9,19 @@
 //!
 //! Replicas share the work by a lease: whoever moves `next_sync_at` forward has the source until then.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use toolyard_store::{CatalogSource, OrgTx, StoreError};
 use toolyard_types::{Name, OrganizationId, SourceId, Timestamp};
 
 use super::curated;
-use super::fetch::{FetchError, Fetched, Validators};
-use super::merge::{Incoming, Rules, merge, read_item};
+use super::fetch::{Answer, FetchError, Fetched, List, Validators};
+use super::merge::{Incoming, Rules, merge, read_item, read_raw};
 use crate::{Control, ControlError, Result};
 
 /// The sources every organization has.
@@ -29,11 +32,20 @@ const OFFICIAL_URL: &str = "https://registry.modelcontextprotocol.io";
 
 const PAGE: usize = 100;
 const PAGES_PER_ROUND: usize = 50;
-/// A pass that has not ended by then goes round in circles.
-const MAX_PAGES: u32 = 10_000;
-const MAX_PAGE_BYTES: usize = 16 * 1024 * 1024;
-const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
+/// After this long another source has its turn; the page that is being read then may take [`FETCH_TIMEOUT`] more.
+const ROUND_TIME: Duration = Duration::from_secs(20);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_PAGE_BYTES: usize = 8 << 20;
+const MAX_FILE_BYTES: usize = 32 << 20;
+/// What one pass may take, whatever a registry sends: it may go round in circles, or never end.
+const MAX_PAGES: u32 = 2_000;
+const MAX_PASS_BYTES: u64 = 512 << 20;
+const MAX_PASS_TIME: Duration = Duration::from_secs(3600);
+/// What one source may have stored.
+const MAX_VERSIONS: u64 = 200_000;
+const MAX_STORED_BYTES: u64 = 1 << 30;
+/// How long what a source deleted is kept where others sync it from here.
+const TOMBSTONES_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a replica has a source for itself between two pages.
 const LEASE: Duration = Duration::from_secs(120);
 const PERIOD: Duration = Duration::from_secs(3600);
@@ -42,9 +54,14 @@ const OVERLAP: Duration = Duration::from_secs(600);
 /// So many changed entries are news for the database's planner.
 const MANY: usize = 500;
 const FIRST_RETRY: Duration = Duration::from_secs(15);
-const SOURCES_PER_ROUND: u32 = 10;
+/// How many sources are synced at once...
+const AT_ONCE: usize = 8;
+/// ...and how many of one organization.
+const SHARE: usize = 4;
 /// The longest sleep of the loop: sources of other replicas come due without a wake.
 const NAP: Duration = Duration::from_secs(30);
+/// What was started a moment ago may not have its lease yet.
+const SHORTEST_REST: Duration = Duration::from_millis(100);
 
 /// Where a source's sync stands, as kept on its row.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +91,24 @@ struct Pass {
     seen: usize,
     changed: usize,
     skipped: usize,
+    /// What was read and how long it took, without the pauses between rounds.
+    #[serde(default)]
+    bytes: u64,
+    #[serde(default)]
+    time_ms: u64,
+}
+
+impl Pass {
+    /// What it has taken more of than any pass may.
+    fn too_much(&self) -> Option<FetchError> {
+        if self.pages >= MAX_PAGES {
+            return Some(FetchError::TooMuch("2,000 pages"));
+        }
+        if self.bytes > MAX_PASS_BYTES {
+            return Some(FetchError::TooMuch("512 MiB"));
+        }
+        (u128::from(self.time_ms) > MAX_PASS_TIME.as_millis()).then_some(FetchError::TooMuch("an hour"))
+    }
 }
 
 /// Makes the sources every organization has, and brings the built-in list up to date.
@@ -166,10 +201,12 @@ async fn store_curated(tx: &mut OrgTx, source: &mut CatalogSource, digest: Strin
     Ok(())
 }
 
-/// Brings every source that is due in step, until everything ends.
+/// Brings every source that is due in step, until everything ends. Sources are synced beside each other: a slow one
+/// holds up itself.
 pub(crate) async fn run(control: Control) {
+    let mut syncs = Syncs::default();
     loop {
-        let rest = match round(&control).await {
+        let rest = match syncs.start_due(&control).await {
             Ok(rest) => rest,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "syncing the catalog is put off");
@@ -177,29 +214,83 @@ pub(crate) async fn run(control: Control) {
             }
         };
         tokio::select! {
-            () = control.stopping().cancelled() => return,
+            () = control.stopping().cancelled() => break,
             () = control.catalog().wake.notified() => {}
+            () = syncs.one_ended() => {}
             () = tokio::time::sleep(rest) => {}
+        }
+    }
+    // Each ends by itself: what it writes is whole.
+    while !syncs.tasks.is_empty() {
+        syncs.one_ended().await;
+    }
+}
+
+/// The syncs under way in this process.
+#[derive(Default)]
+struct Syncs {
+    tasks: JoinSet<((OrganizationId, Name), Result<()>)>,
+    sources: HashSet<(OrganizationId, Name)>,
+}
+
+impl Syncs {
+    /// Starts what is due and has a place; returns how long nothing is due.
+    async fn start_due(&mut self, control: &Control) -> Result<Duration> {
+        prepare(control).await?;
+        let now = control.clock().now();
+        let tx = control.store().system_read("find catalog sources of every organization that are due").await?;
+        // A source that is under way is leased, and so not due.
+        let due = tx.due_catalog_sources(now, amount(SHARE), amount(AT_ONCE)).await?;
+        drop(tx);
+        let mut waits = false;
+        for source in due {
+            let share = self.sources.iter().filter(|(organization, _)| *organization == source.0).count();
+            if self.sources.len() >= AT_ONCE || share >= SHARE || self.sources.contains(&source) {
+                waits = true;
+                continue;
+            }
+            self.sources.insert(source.clone());
+            let control = control.clone();
+            self.tasks.spawn(async move {
+                let done = sync_source(&control, source.0, &source.1).await;
+                (source, done)
+            });
+        }
+        if waits {
+            // Whoever ends makes place.
+            return Ok(NAP);
+        }
+        let tx = control.store().system_read("find when the next catalog source is due").await?;
+        let next = tx.next_catalog_sync().await?;
+        Ok(next.map_or(NAP, |next| next.since(control.clock().now())).clamp(SHORTEST_REST, NAP))
+    }
+
+    /// Waits until one of them has ended; for ever when there is none.
+    async fn one_ended(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Ok((source, done))) => {
+                self.sources.remove(&source);
+                if let Err(error) = done {
+                    tracing::warn!(
+                        catalog.source = %source.1, error = &error as &dyn std::error::Error,
+                        "syncing a catalog source is put off"
+                    );
+                }
+            }
+            Some(Err(error)) => {
+                // Nobody knows which: those that go on are leased, and none is started twice for it.
+                tracing::error!(%error, "a sync of a catalog source ended early");
+                if self.tasks.is_empty() {
+                    self.sources.clear();
+                }
+            }
+            None => std::future::pending().await,
         }
     }
 }
 
-/// One round over the sources that are due; returns how long nothing is due.
-async fn round(control: &Control) -> Result<Duration> {
-    prepare(control).await?;
-    let now = control.clock().now();
-    let tx = control.store().system_read("find catalog sources of every organization that are due").await?;
-    let due = tx.due_catalog_sources(now, SOURCES_PER_ROUND).await?;
-    drop(tx);
-    for (organization, name) in due {
-        if control.stopping().is_cancelled() {
-            break;
-        }
-        sync_source(control, organization, &name).await?;
-    }
-    let tx = control.store().system_read("find when the next catalog source is due").await?;
-    let next = tx.next_catalog_sync().await?;
-    Ok(next.map_or(NAP, |next| next.since(control.clock().now())).min(NAP))
+fn amount(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// One bounded piece of one source's sync. A failure is written on the source, not returned.
@@ -263,29 +354,41 @@ async fn sync_registry(
     organization: OrganizationId,
     source: &mut CatalogSource,
 ) -> Result<(), SyncError> {
+    let began = Instant::now();
+    refuse_more(control, organization, source).await?;
     for _ in 0..PAGES_PER_ROUND {
+        if began.elapsed() >= ROUND_TIME {
+            break;
+        }
         let mut position = position(source);
         let now = control.clock().now();
         let pass = position.pass.get_or_insert_with(|| start(position.since, position.last_full_at, now)).clone();
+        if let Some(error) = pass.too_much() {
+            return Err(error.into());
+        }
+        let asked = Instant::now();
         let url = registry_url(control, source, &pass, position.since)?;
         let first = pass.pages == 0;
         let known = if first && !pass.full { position.validators.clone() } else { Validators::default() };
         let client = &control.options().source_client;
-        match client.get(url, &known, MAX_PAGE_BYTES, FETCH_TIMEOUT).await? {
+        let fetched = client.get(url, &known, MAX_PAGE_BYTES, FETCH_TIMEOUT);
+        // What was not read is asked for again by whoever comes next.
+        let Some(fetched) = control.stopping().run_until_cancelled(fetched).await else { return Ok(()) };
+        match fetched? {
             Fetched::Unchanged => {
                 position.pass = None;
                 finish(control, organization, source, position, &pass).await?;
                 return Ok(());
             }
-            Fetched::Json(answer, validators) => {
-                let done = store_page(control, organization, source, position, &answer, validators).await?;
+            Fetched::Answer(answer) => {
+                let done = store_page(control, organization, source, position, &answer, asked.elapsed()).await?;
                 if done || control.stopping().is_cancelled() {
                     return Ok(());
                 }
             }
         }
     }
-    // More pages than one round reads: due at once, after the other sources had their turn.
+    // More than one round reads: due at once, after the other sources had their turn.
     let mut tx = control.store().org(organization).await?;
     source.next_sync_at = Some(tx.now());
     tx.update_catalog_source(source).await?;
@@ -293,9 +396,22 @@ async fn sync_registry(
     Ok(())
 }
 
+/// Stops a source that has stored more than any may.
+async fn refuse_more(control: &Control, organization: OrganizationId, source: &CatalogSource) -> Result<(), SyncError> {
+    let tx = control.store().org_read(organization).await?;
+    let (versions, bytes) = tx.measure_catalog_source(source.id).await?;
+    if versions > MAX_VERSIONS {
+        return Err(FetchError::TooMuch("200,000 versions").into());
+    }
+    if bytes > MAX_STORED_BYTES {
+        return Err(FetchError::TooMuch("1 GiB of documents").into());
+    }
+    Ok(())
+}
+
 fn start(since: Option<Timestamp>, last_full_at: Option<Timestamp>, now: Timestamp) -> Pass {
     let full = since.is_none() || last_full_at.is_none_or(|at| now.since(at) >= FULL_PERIOD);
-    Pass { full, started_at: now, cursor: None, pages: 0, seen: 0, changed: 0, skipped: 0 }
+    Pass { full, started_at: now, cursor: None, pages: 0, seen: 0, changed: 0, skipped: 0, bytes: 0, time_ms: 0 }
 }
 
 fn registry_url(
@@ -323,16 +439,14 @@ async fn store_page(
     organization: OrganizationId,
     source: &mut CatalogSource,
     mut position: Position,
-    answer: &Value,
-    validators: Validators,
+    answer: &Answer,
+    took: Duration,
 ) -> Result<bool, SyncError> {
     let Some(mut pass) = position.pass.take() else { return Ok(true) };
-    let items = answer.get("servers").and_then(Value::as_array).ok_or(FetchError::NoServers)?;
-    let page: Vec<Incoming> = items.iter().filter_map(read_item).collect();
-    let metadata = answer.get("metadata");
-    let next = metadata.and_then(|metadata| metadata.get("nextCursor").or_else(|| metadata.get("next_cursor")));
-    let next = next.and_then(Value::as_str).filter(|next| !next.is_empty() && Some(*next) != pass.cursor.as_deref());
-    let last = next.is_none() || items.is_empty() || pass.pages + 1 >= MAX_PAGES;
+    let List { items, next } = answer.list()?;
+    let page: Vec<Incoming> = items.iter().filter_map(|item| read_raw(item)).collect();
+    let next = next.filter(|next| Some(next) != pass.cursor.as_ref());
+    let last = next.is_none() || items.is_empty();
 
     let mut tx = control.store().org(organization).await?;
     pass.skipped += items.len() - page.len();
@@ -340,7 +454,9 @@ async fn store_page(
     let merged = merge(&mut tx, source, page, Rules { replace_documents: false, seen_at: pass.started_at }).await?;
     pass.changed += merged.changed;
     pass.pages += 1;
-    pass.cursor = next.map(str::to_owned);
+    pass.bytes = pass.bytes.saturating_add(u64::try_from(answer.bytes()).unwrap_or(u64::MAX));
+    pass.time_ms = pass.time_ms.saturating_add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    pass.cursor = next;
     if merged.changed > 0 {
         tx.event("catalog.changed", format!("catalog_source/{}", source.name), json!({ "changed": merged.changed }));
     }
@@ -354,7 +470,7 @@ async fn store_page(
         source.position = write(&position);
     } else {
         // Only a list that is whole proves what is missing.
-        if pass.full && pass.pages < MAX_PAGES {
+        if pass.full {
             pass.changed += remove_unseen(&mut tx, source, pass.started_at).await?;
         }
         if pass.changed > 0 || pass.full || position.since.is_none() {
@@ -362,7 +478,7 @@ async fn store_page(
             position.validators = Validators::default();
         } else if pass.pages == 1 {
             // The same question next time, so that the registry can say "unchanged".
-            position.validators = validators;
+            position.validators = answer.validators.clone();
         }
         done(source, &mut position, &pass, now);
     }
@@ -380,6 +496,7 @@ async fn store_page(
 
 async fn remove_unseen(tx: &mut OrgTx, source: &CatalogSource, since: Timestamp) -> Result<usize> {
     let removed = tx.delete_unseen_catalog_entries(source.id, since).await?;
+    tx.purge_deleted_catalog_entries(source.id, tx.now().minus(TOMBSTONES_KEPT)).await?;
     if removed > 0 {
         tx.event("catalog.changed", format!("catalog_source/{}", source.name), json!({ "removed": removed }));
     }
@@ -429,13 +546,18 @@ async fn sync_file(
     let url = client.parse(source.url.as_deref().unwrap_or_default())?;
     let now = control.clock().now();
     let mut pass = Pass { full: true, ..start(None, None, now) };
-    let (answer, validators) = match client.get(url, &position.validators, MAX_FILE_BYTES, FETCH_TIMEOUT).await? {
-        Fetched::Json(answer, validators) => (answer, validators),
+    let fetched = client.get(url, &position.validators, MAX_FILE_BYTES, FETCH_TIMEOUT);
+    let Some(fetched) = control.stopping().run_until_cancelled(fetched).await else { return Ok(()) };
+    let answer = match fetched? {
+        Fetched::Answer(answer) => answer,
         Fetched::Unchanged => return Ok(finish(control, organization, source, position, &pass).await?),
     };
-    let items = answer.as_array().or_else(|| answer.get("servers")?.as_array()).ok_or(FetchError::NoServers)?;
+    let List { items, .. } = answer.list()?;
+    if items.len() as u64 > MAX_VERSIONS {
+        return Err(FetchError::TooMuch("200,000 versions").into());
+    }
     for chunk in items.chunks(PAGE) {
-        let page: Vec<Incoming> = chunk.iter().filter_map(read_item).collect();
+        let page: Vec<Incoming> = chunk.iter().filter_map(|item| read_raw(item)).collect();
         pass.skipped += chunk.len() - page.len();
         pass.seen += page.len();
         let mut tx = control.store().org(organization).await?;
@@ -446,7 +568,7 @@ async fn sync_file(
     let mut tx = control.store().org(organization).await?;
     pass.changed += remove_unseen(&mut tx, source, now).await?;
     tx.event("catalog.changed", format!("catalog_source/{}", source.name), json!({ "changed": pass.changed }));
-    position.validators = validators;
+    position.validators = answer.validators;
     let at = tx.now();
     done(source, &mut position, &pass, at);
     tx.update_catalog_source(source).await?;
@@ -470,6 +592,11 @@ async fn put_off(
     position.failures = failures_before.saturating_add(1);
     let wait = match error {
         FetchError::Busy { retry_after: Some(wait), .. } => *wait,
+        // It starts over, and it will hardly be less in a minute.
+        FetchError::TooMuch(_) => {
+            position.pass = None;
+            FULL_PERIOD
+        }
         _ => backoff(position.failures, rand::random::<f64>()),
     };
     let mut tx = control.store().org(organization).await?;
@@ -520,6 +647,19 @@ mod tests {
         assert!(!start(Some(at(1)), Some(at(1)), at(1000)).full);
         let day = i64::try_from(FULL_PERIOD.as_millis()).expect("a day");
         assert!(start(Some(at(1)), Some(at(1)), at(day + 1)).full);
+    }
+
+    #[test]
+    fn a_pass_is_bounded_in_pages_bytes_and_time() {
+        let pass = start(None, None, Timestamp::from_ms(0));
+        assert!(pass.too_much().is_none());
+        for much in [
+            Pass { pages: MAX_PAGES, ..pass.clone() },
+            Pass { bytes: MAX_PASS_BYTES + 1, ..pass.clone() },
+            Pass { time_ms: 3_600_001, ..pass },
+        ] {
+            assert!(matches!(much.too_much(), Some(FetchError::TooMuch(_))), "{much:?}");
+        }
     }
 
     #[test]

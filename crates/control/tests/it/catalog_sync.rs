@@ -249,6 +249,66 @@ both_engines! {
         assert_eq!(test.get(&path("a/two")).await.expect(404).code(), "not_found");
     }
 
+    async fn a_source_that_never_answers_holds_no_other_up(engine) {
+        let test = TestControl::start(engine).await;
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        for at in 0..3 {
+            let url = format!("http://{}", silent.local_addr().expect("an address"));
+            let body = json!({"name": format!("silent-{at}"), "kind": "registry", "url": url});
+            test.post("/api/v1/catalog/sources", body).await.expect(201);
+        }
+        let registry = Registry::start(|_, _| page(&[item("a/one", "1.0.0", "active", true)], None)).await;
+        add(&test, "registry", &registry.url).await;
+        until(&test, "other", "done").await;
+        for at in 0..3 {
+            assert_eq!(source(&test, &format!("silent-{at}")).await["sync_state"], "running");
+        }
+    }
+
+    async fn a_page_that_is_too_much_is_refused_and_harms_nothing(engine) {
+        let test = TestControl::start(engine).await;
+        let registry = Registry::start(|_, _| page(&[item("a/one", "1.0.0", "active", true)], Some(&"x".repeat(5000)))).await;
+        add(&test, "registry", &registry.url).await;
+        let failed = until(&test, "other", "failed").await;
+        assert_eq!(failed["sync_message"], "a sync may take at most 4 KiB of a page's cursor");
+        assert_eq!(failed["next_sync_at"], json!(started_at().plus(Duration::from_secs(24 * 3600))));
+        registry.now_answers(|_, _| vec![b' '; 9 << 20].into_response());
+        test.post("/api/v1/catalog/sources/other/sync", json!({})).await.expect(202);
+        let wait = async {
+            while source(&test, "other").await["sync_message"] != "the answer has more than 8388608 bytes" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it is refused");
+        // An item that is no document for its size is left out, and the others are not.
+        let mut huge = item("a/huge", "1.0.0", "active", true);
+        huge["server"]["description"] = json!("x".repeat(2 << 20));
+        registry.now_answers(move |_, _| page(&[huge.clone(), item("a/one", "1.0.0", "active", true)], None));
+        test.post("/api/v1/catalog/sources/other/sync", json!({})).await.expect(202);
+        assert_eq!(until(&test, "other", "done").await["sync_message"], "1 read, 1 changed, 1 could not be used");
+    }
+
+    async fn what_left_a_source_is_deleted_unless_people_here_said_something_of_it(engine) {
+        let test = TestControl::start(engine).await;
+        let documents = |names: &[&str]| names.iter().map(|name| document(name, "1.0.0")).collect::<Vec<_>>();
+        let all = documents(&["a/gone", "a/verified", "a/stays"]);
+        let file = Registry::start(move |_, _| axum::Json(json!(all)).into_response()).await;
+        add(&test, "file", &file.url).await;
+        until(&test, "other", "done").await;
+        test.patch(&path("a/verified"), json!({"verified": true})).await.expect(200);
+        let rest = documents(&["a/stays"]);
+        file.now_answers(move |_, _| axum::Json(json!(rest)).into_response());
+        sync_again(&test).await;
+        until(&test, "other", "done").await;
+        assert_eq!(shown(&test).await, ["a/stays"]);
+        assert_eq!(stored(&test).await, [("a/stays".to_owned(), "active".to_owned()), ("a/verified".to_owned(), "deleted".to_owned())]);
+        // A month later nobody needs to hear of it any more.
+        test.clock.step_ms(31 * 24 * 3_600_000);
+        sync_again(&test).await;
+        until(&test, "other", "done").await;
+        assert_eq!(stored(&test).await, [("a/stays".to_owned(), "active".to_owned())]);
+    }
+
     async fn sources_everybody_has_cannot_be_removed_and_a_quiet_one_is_not_dialled(engine) {
         let test = TestControl::start(engine).await;
         for name in ["built-in", "own", "official"] {
@@ -332,6 +392,21 @@ both_engines! {
         let test = TestControl::with(database, Clock::stopped_at(started_at()), |options| options.serve_registry = false).await;
         assert_eq!(test.get("/v0.1/servers").await.expect(404).code(), "feature_disabled");
     }
+}
+
+/// The entries of `a/` in the database, with their status.
+async fn stored(test: &TestControl) -> Vec<(String, String)> {
+    let store = test.database().open(test.clock.clone()).await;
+    let system = store.system_read("find the organization of a test").await.expect("a transaction");
+    let organization = system.catalog_organizations().await.expect("organizations")[0];
+    drop(system);
+    let tx = store.org_read(organization).await.expect("a transaction");
+    let mut found = Vec::new();
+    for name in ["a/gone", "a/stays", "a/verified"] {
+        let entries = tx.catalog_entries_named(name).await.expect("entries");
+        found.extend(entries.into_iter().map(|entry| (entry.name, entry.status)));
+    }
+    found
 }
 
 /// Marks what came from `other` public, in one go.
