@@ -1,5 +1,8 @@
 //! Call records: taken from the gateway without ever making it wait, written in batches, forgotten by the day.
 
+mod waiting;
+mod writer;
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -11,14 +14,15 @@ use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
 use toolyard_types::{Name, Timestamp};
 
+use writer::Tallies;
+pub(crate) use writer::{Tally, write};
+
 use crate::app::{next_cursor, page_limit, scope};
 use crate::{Caller, Control, ControlError, Result};
 
 /// Records waiting to be written; when full, new ones are dropped and counted, and calls go on.
 const WAITING: usize = 20_000;
-/// How long a record may wait for others.
-const LINGER: Duration = Duration::from_millis(250);
-const FORGET_EVERY: Duration = Duration::from_secs(3600);
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 
 /// The call records of a control plane.
 pub(crate) struct CallState {
@@ -26,14 +30,15 @@ pub(crate) struct CallState {
     sender: mpsc::Sender<CallRecord>,
     /// Cancelled when no more records come.
     ended: CancellationToken,
+    tallies: Tallies,
 }
 
 impl CallState {
-    /// Opens the records beside the store; the receiver is for [`write`].
+    /// Opens the records beside the store; the receiver is for [`writer::write`].
     pub(crate) async fn open(store: &toolyard_store::Store) -> Result<(Self, mpsc::Receiver<CallRecord>)> {
         let calls = CallStore::open_with(store.location(), store.options()).await?;
         let (sender, receiver) = mpsc::channel(WAITING);
-        Ok((Self { store: calls, sender, ended: CancellationToken::new() }, receiver))
+        Ok((Self { store: calls, sender, ended: CancellationToken::new(), tallies: Tallies::default() }, receiver))
     }
 
     /// The records themselves.
@@ -153,55 +158,12 @@ fn kept_since(control: &Control) -> Timestamp {
     Timestamp::from_ms(control.clock().now().as_ms() - kept_ms)
 }
 
-/// Writes records in batches until [`Control::shutdown`], then what is left. It goes on while everything else
-/// stops: calls that drain leave records too.
-pub(crate) async fn write(control: Control, mut records: mpsc::Receiver<CallRecord>) {
-    let mut batch = Vec::new();
-    loop {
-        let stopping = tokio::select! {
-            () = control.calls().ended.cancelled() => true,
-            taken = records.recv_many(&mut batch, 1) => taken == 0,
-        };
-        if stopping {
-            records.close();
-        } else {
-            // Nobody waits at the channel meanwhile, so a call that leaves its record wakes nobody.
-            tokio::select! {
-                () = control.calls().ended.cancelled() => {}
-                () = tokio::time::sleep(LINGER) => {}
-            }
-        }
-        while let Ok(record) = records.try_recv() {
-            batch.push(record);
-        }
-        write_batch(&control, &mut batch).await;
-        if stopping {
-            return;
-        }
-    }
+/// What became of the caller's organization's records that could not be written at once.
+pub(crate) fn tally(control: &Control, caller: &Caller) -> Tally {
+    control.calls().tallies.of(caller.organization)
 }
 
-async fn write_batch(control: &Control, batch: &mut Vec<CallRecord>) {
-    if batch.is_empty() {
-        return;
-    }
-    match control.in_time(async { Ok(control.calls().store.insert(batch).await?) }).await {
-        Ok(()) => metrics::counter!("toolyard_call_records_written_total").increment(amount(batch.len())),
-        Err(error) => {
-            metrics::counter!("toolyard_call_records_dropped_total").increment(amount(batch.len()));
-            let count = batch.len();
-            tracing::error!(error = &error as &dyn std::error::Error, count, "call records are lost");
-        }
-    }
-    // What a burst needed is given back.
-    *batch = Vec::new();
-}
-
-fn amount(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
-}
-
-/// Forgets days that are older than the retention, until everything ends.
+/// Forgets what is older than the retention and what is more than the bound, until everything ends.
 pub(crate) async fn forget(control: Control) {
     let mut ticks = tokio::time::interval(FORGET_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -210,12 +172,23 @@ pub(crate) async fn forget(control: Control) {
             () = control.stopping().cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match control.in_time(async { Ok(control.calls().store.forget_before(kept_since(&control)).await?) }).await {
+        let store = &control.calls().store;
+        match store.forget_before(kept_since(&control)).await {
             Ok(0) => {}
             Ok(days) => tracing::info!(days, "old call records were forgotten"),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "forgetting old call records is put off");
+            Err(error) => put_off(error),
+        }
+        match store.keep_at_most(control.options().call_max_records).await {
+            Ok(0) => {}
+            Ok(records) => {
+                tracing::warn!(records, "there were more call records than `call_max_records`; the oldest are gone")
             }
+            Err(error) => put_off(error),
         }
     }
+}
+
+fn put_off(error: toolyard_store::StoreError) {
+    let error = ControlError::from(error);
+    tracing::warn!(error = &error as &dyn std::error::Error, "forgetting old call records is put off");
 }

@@ -22,9 +22,12 @@ const PERIOD: Duration = Duration::from_millis(500);
 const PAGE: u32 = 500;
 /// Events are kept this long, for readers that reconnect.
 const KEPT: Duration = Duration::from_secs(3 * 24 * 3600);
-const TRIM_EVERY: Duration = Duration::from_secs(3600);
+const TRIM_EVERY: Duration = Duration::from_secs(600);
 /// How long a statement that forgets what is old may take.
 pub(crate) const UPKEEP: Duration = Duration::from_secs(30);
+/// Audit records forgotten in one transaction, and such transactions for one organization in one go.
+const AUDIT_AT_ONCE: u32 = 2000;
+const AUDIT_ROUNDS: usize = 100;
 
 /// Events kept for a follower that is slow; one that is slower reads the outbox.
 const KEPT_FOR_FOLLOWERS: usize = 256;
@@ -155,7 +158,33 @@ pub(crate) async fn trim(control: Control) {
         if let Err(error) = control.in_time(trim_once(&control)).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "forgetting old events is put off");
         }
+        if let Err(error) = trim_audit(&control).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "forgetting old audit records is put off");
+        }
+        if let Err(error) = control.store().give_back_space().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "giving back space is put off");
+        }
     }
+}
+
+/// A bounded number of transactions, each so short that others write between them.
+async fn trim_audit(control: &Control) -> Result<()> {
+    let options = control.options();
+    let before = control.clock().now().minus(Duration::from_secs(u64::from(options.audit_retention_days) * 24 * 3600));
+    let organizations = control.store().system_read("find whose audit records to trim").await?.organizations().await?;
+    for organization in organizations {
+        for _ in 0..AUDIT_ROUNDS {
+            let mut tx = control.store().system("forget audit records that are too old or too many").await?;
+            tx.allow(UPKEEP).await?;
+            let gone = tx.trim_audit(organization.id, before, options.audit_max_records, AUDIT_AT_ONCE).await?;
+            tx.commit().await?;
+            metrics::counter!("toolyard_audit_forgotten_total").increment(gone);
+            if gone == 0 || control.stopping().is_cancelled() {
+                break;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn trim_once(control: &Control) -> Result<()> {

@@ -106,6 +106,12 @@ pub struct ControlOptions {
     pub local_toolbox: bool,
     /// How many days call records are kept.
     pub call_retention_days: u32,
+    /// How many call records are kept at most.
+    pub call_max_records: u64,
+    /// How many days audit records are kept.
+    pub audit_retention_days: u32,
+    /// How many audit records of an organization are kept at most; of what was refused a quarter of that.
+    pub audit_max_records: u64,
     /// How long an agent's certificate is good for; it renews it when two thirds of that have gone.
     pub agent_certificate: Duration,
     /// After how long without a sync a toolbox counts as unreachable.

@@ -89,4 +89,9 @@ pub(crate) fn describe_metrics() {
     metrics::describe_counter!("toolyard_loop_runs_total", "Runs of the loops that make servers what they should be.");
     metrics::describe_counter!("toolyard_loop_errors_total", "Runs of a loop that failed; the next run tries again.");
     metrics::describe_counter!("toolyard_call_records_written_total", "Call records written to the database.");
+    metrics::describe_gauge!(
+        "toolyard_call_records_waiting",
+        "Call records that wait on disk until the database takes them."
+    );
+    metrics::describe_counter!("toolyard_audit_forgotten_total", "Audit records that were too old or too many.");
 }

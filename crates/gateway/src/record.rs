@@ -110,7 +110,7 @@ impl Meters {
         metrics::describe_gauge!("toolyard_calls_in_flight", "MCP calls that have not ended.");
         metrics::describe_counter!(
             "toolyard_call_records_dropped_total",
-            "Call records lost because their writer was behind."
+            "Call records lost: their writer was behind, or neither the database nor the disk took them."
         );
         metrics::describe_counter!(
             "toolyard_keys_refused_total",

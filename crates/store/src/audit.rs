@@ -2,10 +2,10 @@
 
 use sea_orm::{FromQueryResult, Value};
 use toolyard_types::api::identity::AuditRecord;
-use toolyard_types::{AuditId, Timestamp};
+use toolyard_types::{AuditId, OrganizationId, Timestamp};
 
-use crate::query::{json, parse, placeholders};
-use crate::{OrgTx, Result, StoreError};
+use crate::query::{json, parse, placeholders, to_i64};
+use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A line to be written.
 #[derive(Clone, Debug)]
@@ -153,5 +153,40 @@ impl OrgTx {
         values.push(i64::from(limit).into());
         sql.push_str(&format!(" ORDER BY id DESC LIMIT ${}", values.len()));
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+}
+
+impl SystemTx {
+    /// Forgets up to `at_once` audit records of each organization that are older than `before`, or more than `most`; of
+    /// those that tell of something refused a quarter of `most` is kept. Returns how many went.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn trim_audit(
+        &self,
+        organization: OrganizationId,
+        before: Timestamp,
+        most: u64,
+        at_once: u32,
+    ) -> Result<u64> {
+        let organization = || Value::from(organization.to_string());
+        let at_once = || Value::from(i64::from(at_once));
+        // Ids are in the order of time, so the oldest are found without looking at the others.
+        let old = "DELETE FROM audit WHERE id IN (SELECT id FROM (SELECT id, at FROM audit WHERE organization_id = $1 \
+                   ORDER BY id LIMIT $3) AS oldest WHERE at < $2)";
+        let mut gone = self.execute(old, [organization(), before.as_ms().into(), at_once()]).await?;
+        for (which, most) in [("outcome = 'refused'", most / 4), ("TRUE", most)] {
+            let many = format!(
+                "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE organization_id = $1 AND {which} AND id <= \
+                 (SELECT id FROM audit WHERE organization_id = $1 AND {which} ORDER BY id DESC LIMIT 1 OFFSET $2) \
+                 ORDER BY id LIMIT $3)"
+            );
+            gone += self.execute(&many, [organization(), to_i64(most).into(), at_once()]).await?;
+            if gone > 0 {
+                // Another run goes on: nothing that was done goes for refusals that go too.
+                break;
+            }
+        }
+        Ok(gone)
     }
 }

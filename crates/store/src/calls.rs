@@ -28,6 +28,10 @@ const SUMMING_UP: Duration = Duration::from_secs(10);
 const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Rows of one insert; 13 values each stay below both engines' limits of bound values.
 const ROWS_AT_ONCE: usize = 500;
+/// Rows of one deletion: the one that writes waits for no more.
+const DELETED_AT_ONCE: u64 = 10_000;
+/// Up to so many records a partition's are counted one by one.
+const COUNTED_EXACTLY: u64 = 200_000;
 /// Day files kept open.
 const OPEN_DAYS: usize = 3;
 
@@ -102,7 +106,11 @@ pub struct StoredCall {
 
 /// The call records. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct CallStore(Arc<Days>);
+pub struct CallStore {
+    days: Arc<Days>,
+    /// How many records the days have that nobody writes any more.
+    counted: Arc<Mutex<BTreeMap<i64, u64>>>,
+}
 
 #[derive(Debug)]
 enum Days {
@@ -137,23 +145,22 @@ impl CallStore {
                 Days::Partitions { db, made: Mutex::default() }
             }
         };
-        Ok(Self(Arc::new(days)))
+        Ok(Self { days: Arc::new(days), counted: Arc::default() })
     }
 
-    /// Writes records, at most [`ROWS_AT_ONCE`] of one day in one statement.
+    /// Writes records, at most [`ROWS_AT_ONCE`] of one day in one statement. They are put in the order of their days, and
+    /// what was written is taken from the front: whatever ends this early, what is left was not written.
     ///
     /// # Errors
-    /// When the database fails; then some statements may have been executed and others not.
-    pub async fn insert(&self, records: &[CallRecord]) -> Result<()> {
-        let mut by_day: BTreeMap<i64, Vec<&CallRecord>> = BTreeMap::new();
-        for record in records {
-            by_day.entry(day_of(record.at)).or_default().push(record);
-        }
-        for (day, records) in by_day {
+    /// When the database fails.
+    pub async fn insert(&self, records: &mut Vec<CallRecord>) -> Result<()> {
+        records.sort_by_key(|record| day_of(record.at));
+        while let Some(day) = records.first().map(|record| day_of(record.at)) {
             let db = self.writable(day).await?;
-            for chunk in records.chunks(ROWS_AT_ONCE) {
-                db.execute_raw(insert(db.get_database_backend(), chunk)).await?;
-            }
+            let count = records.iter().take(ROWS_AT_ONCE).take_while(|record| day_of(record.at) == day).count();
+            db.execute_raw(insert(db.get_database_backend(), &records[..count])).await?;
+            records.drain(..count);
+            self.counted.lock().await.remove(&day);
         }
         Ok(())
     }
@@ -170,7 +177,7 @@ impl CallStore {
         cursor: Option<CallCursor>,
         limit: u32,
     ) -> Result<Vec<StoredCall>> {
-        match &*self.0 {
+        match &*self.days {
             Days::Partitions { db, .. } => list(db, organization, filter, since, cursor, limit).await,
             Days::Files { dir, .. } => {
                 let newest = cursor.map_or(i64::MAX, |cursor| day_of(cursor.at));
@@ -264,7 +271,7 @@ impl CallStore {
 
     /// The databases that hold the days from `since` on, oldest first.
     async fn days_since(&self, since: Timestamp) -> Result<Vec<Pool>> {
-        match &*self.0 {
+        match &*self.days {
             Days::Partitions { db, .. } => Ok(vec![db.clone()]),
             Days::Files { dir, .. } => {
                 let mut all = Vec::new();
@@ -281,7 +288,7 @@ impl CallStore {
     /// # Errors
     /// When a file cannot be deleted or the database fails.
     pub async fn forget_before(&self, at: Timestamp) -> Result<usize> {
-        match &*self.0 {
+        match &*self.days {
             Days::Files { dir, open } => {
                 let mut days = days_on_disk(dir).await?;
                 days.retain(|day| *day < day_of(at));
@@ -305,9 +312,95 @@ impl CallStore {
         }
     }
 
+    /// Forgets the oldest records when there are more than `most`: whole days first, because they cost nothing, and of
+    /// the newest day a tenth of `most` more than needed, so that this is rare. Returns how many went.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted or the database fails.
+    pub async fn keep_at_most(&self, most: u64) -> Result<u64> {
+        let mut days = self.count_days().await?;
+        let mut total: u64 = days.values().sum();
+        let mut gone = 0;
+        while total > most && days.len() > 1 {
+            let Some((day, count)) = days.pop_first() else { break };
+            self.forget_before(Timestamp::from_ms((day + 1).saturating_mul(DAY_MS))).await?;
+            total -= count;
+            gone += count;
+        }
+        if let Some((day, count)) = days.pop_last()
+            && total > most
+        {
+            gone += self.forget_oldest_of(day, count - most / 10 * 9).await?;
+        }
+        Ok(gone)
+    }
+
+    /// How many records each day has.
+    async fn count_days(&self) -> Result<BTreeMap<i64, u64>> {
+        let days = match &*self.days {
+            Days::Files { dir, .. } => days_on_disk(dir).await?,
+            Days::Partitions { db, .. } => partitions(db).await?,
+        };
+        let newest = days.iter().copied().max();
+        let mut counts = BTreeMap::new();
+        for day in days {
+            let known = self.counted.lock().await.get(&day).copied();
+            let count = match known {
+                Some(count) => count,
+                None => self.count_day(day).await?,
+            };
+            counts.insert(day, count);
+        }
+        // Others may write too, so the newest is counted each time.
+        *self.counted.lock().await =
+            counts.iter().filter(|(day, _)| Some(**day) != newest).map(|(day, count)| (*day, *count)).collect();
+        Ok(counts)
+    }
+
+    async fn count_day(&self, day: i64) -> Result<u64> {
+        let db = self.writable(day).await?;
+        if matches!(&*self.days, Days::Files { .. }) {
+            // Numbers are given in order and records go from the oldest on, so there are no gaps.
+            return number(&db, "SELECT COALESCE(MAX(id) - MIN(id) + 1, 0) AS number FROM calls").await;
+        }
+        let name = format!("calls_{}", day_name(day, ""));
+        let estimate = format!("SELECT COALESCE(pg_stat_get_live_tuples('{name}'::regclass), 0)::BIGINT AS number");
+        match number(&db, &estimate).await? {
+            few if few < COUNTED_EXACTLY => number(&db, &format!("SELECT COUNT(*) AS number FROM {name}")).await,
+            many => Ok(many),
+        }
+    }
+
+    /// Deletes the first `count` records of a day. The space goes to those that come.
+    async fn forget_oldest_of(&self, day: i64, count: u64) -> Result<u64> {
+        let db = self.writable(day).await?;
+        match &*self.days {
+            Days::Files { .. } => {
+                let (mut left, mut gone) = (count, 0);
+                while left > 0 {
+                    let some = left.min(DELETED_AT_ONCE);
+                    let sql = "DELETE FROM calls WHERE id < (SELECT MIN(id) FROM calls) + $1";
+                    let statement =
+                        Statement::from_sql_and_values(db.get_database_backend(), sql, [to_i64(some).into()]);
+                    gone += db.execute_raw(statement).await?.rows_affected();
+                    left -= some;
+                }
+                Ok(gone)
+            }
+            Days::Partitions { .. } => {
+                let name = format!("calls_{}", day_name(day, ""));
+                let sql = format!(
+                    "DELETE FROM {name} WHERE at <= (SELECT at FROM {name} ORDER BY at OFFSET {} LIMIT 1)",
+                    count.saturating_sub(1)
+                );
+                Ok(db.execute_unprepared(&sql).await?.rows_affected())
+            }
+        }
+    }
+
     /// Closes every connection.
     pub async fn close(&self) {
-        match &*self.0 {
+        match &*self.days {
             Days::Files { open, .. } => {
                 for (_, db) in std::mem::take(&mut *open.lock().await) {
                     db.close().await;
@@ -321,7 +414,7 @@ impl CallStore {
 
     /// The database that holds a day, made when it is missing.
     async fn writable(&self, day: i64) -> Result<Pool> {
-        match &*self.0 {
+        match &*self.days {
             Days::Files { dir, open } => {
                 let mut open = open.lock().await;
                 if let Some(db) = open.get(&day) {
@@ -447,7 +540,13 @@ async fn partitions(db: &Pool) -> Result<Vec<i64>> {
     Ok(rows.iter().filter_map(|row| day(&row.text)).collect())
 }
 
-fn insert(backend: DbBackend, records: &[&CallRecord]) -> Statement {
+async fn number(db: &Pool, sql: &str) -> Result<u64> {
+    let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
+    let number: i64 = row.map(|row| row.try_get("", "number")).transpose()?.unwrap_or(0);
+    count("calls", number)
+}
+
+fn insert(backend: DbBackend, records: &[CallRecord]) -> Statement {
     let row = |number: usize| match backend {
         // SQLite finds the name of every numbered value by walking over those before it: thousands of values squared.
         DbBackend::Sqlite => format!("({})", ["?"; COLUMN_COUNT].join(", ")),

@@ -39,6 +39,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0016_installation", include_str!("migrations/m0016_installation.sql")),
     ("m0017_attempts", include_str!("migrations/m0017_attempts.sql")),
     ("m0018_access", include_str!("migrations/m0018_access.sql")),
+    ("m0019_audit_bound", include_str!("migrations/m0019_audit_bound.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

@@ -42,7 +42,8 @@ impl Store {
                 return Ok(0);
             }
             // Each connection asks for incremental auto-vacuum, so this is what makes it so.
-            self.writer.execute_unprepared("VACUUM").await?;
+            // It may take longer than any statement that somebody waits for.
+            self.writer.for_migrations().execute_unprepared("VACUUM").await?;
             free = 0;
         }
         for _ in 0..STEPS {

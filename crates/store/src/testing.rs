@@ -62,6 +62,28 @@ impl TestDatabase {
         self.dir.path().to_owned()
     }
 
+    /// Has the database refuse call records of the day of `at`, of which there are some already, or take them again.
+    pub async fn refuse_calls(&self, at: toolyard_types::Timestamp, refuse: bool) {
+        let (url, statement) = match (&self.location, refuse) {
+            (Location::Sqlite(path), refuse) => {
+                let day: String = at.to_string().chars().take(10).collect();
+                let file = path.with_file_name("calls").join(format!("{day}.db"));
+                let statement = match refuse {
+                    true => "CREATE TRIGGER refuse BEFORE INSERT ON calls BEGIN SELECT RAISE(ABORT, 'refused'); END",
+                    false => "DROP TRIGGER refuse",
+                };
+                (format!("sqlite://{}", file.display()), statement)
+            }
+            (Location::Postgres(url), true) => {
+                (url.expose().to_owned(), "ALTER TABLE calls ADD CONSTRAINT refuse CHECK (FALSE) NOT VALID")
+            }
+            (Location::Postgres(url), false) => (url.expose().to_owned(), "ALTER TABLE calls DROP CONSTRAINT refuse"),
+        };
+        let db = connect(&url).await;
+        run(&db, statement).await;
+        db.close().await.expect("the connection closes");
+    }
+
     /// Opens it.
     pub async fn open(&self, clock: Clock) -> Store {
         Store::open(&self.location, clock).await.expect("the test database opens")

@@ -168,6 +168,8 @@ export interface Entry {
   verified_by?: string | null
   /** The latest version. */
   version: string
+  /** The SHA-256 of that version's document; send it as `If-Match` to approve exactly this one. */
+  digest?: string
   /** How the caller rated it, 1 to 5. */
   own_rating?: number | null
   /** Whether `/v0.1/servers` shows it without a key. */
@@ -194,6 +196,7 @@ export const EntrySchema: v.GenericSchema<unknown, Entry> = v.object({
   updated_at: TimestampSchema,
   verified_by: v.nullish(v.string()),
   version: v.string(),
+  digest: v.optional(v.string()),
   own_rating: v.nullish(v.number()),
   public: v.boolean(),
   review: v.string(),
@@ -350,7 +353,7 @@ export interface RateEntry {
   rating: number
 }
 
-/** Review an entry. */
+/** Review an entry: its latest version, which is the only one that an approval lets in. */
 export interface ReviewEntry {
   /** `true` to approve. */
   approve: boolean
@@ -459,7 +462,7 @@ export const rateEntry: Operation<{ path: {
 )
 
 /**
- * Approve or reject a submitted entry.
+ * Approve or reject the latest version of a submitted entry.
  * Needs: `catalog:review`.
  */
 export const reviewEntry: Operation<{ path: {

@@ -37,6 +37,13 @@ export interface CallsOverview {
   minutes: CallMinute[]
   /** How they ended; only ways that occurred. */
   outcomes: OutcomeCount[]
+  /** How many this replica lost since it started, because the disk did not take them either. */
+  records_lost?: number
+  /**
+   * How many records of the organization's calls wait on this replica's disk, because the database does not take
+   * them: they are missing above.
+   */
+  records_waiting?: number
   /** When the first minute begins. */
   since: Timestamp
   /** How many calls there were. */
@@ -45,6 +52,8 @@ export interface CallsOverview {
 export const CallsOverviewSchema: v.GenericSchema<unknown, CallsOverview> = v.object({
   minutes: v.array(CallMinuteSchema),
   outcomes: v.array(OutcomeCountSchema),
+  records_lost: v.optional(v.number()),
+  records_waiting: v.optional(v.number()),
   since: TimestampSchema,
   total: v.number(),
 })

@@ -171,5 +171,14 @@ async fn calls_of_last_hour(
         }
     }
     outcomes.sort_by_key(|outcome| Reverse(outcome.count));
-    Ok(CallsOverview { since, total, outcomes, minutes: minutes.into_values().collect() })
+    // Of which servers they tell is not known, so who may see only some is told of none.
+    let tally = if filter.within.is_none() { calls::tally(control, caller) } else { calls::Tally::default() };
+    Ok(CallsOverview {
+        since,
+        total,
+        outcomes,
+        minutes: minutes.into_values().collect(),
+        records_waiting: tally.waiting,
+        records_lost: tally.lost,
+    })
 }

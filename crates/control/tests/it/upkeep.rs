@@ -188,4 +188,75 @@ both_engines! {
         assert_eq!(second.body["items"][0]["target"], json!("tool-0"));
         test.get("/api/v1/calls?cursor=x").await.expect(422);
     }
+
+    async fn call_records_that_the_database_refuses_wait_on_disk_over_a_restart_and_are_written_once(engine) {
+        let test = TestControl::start(engine).await;
+        let (clock, at) = (test.clock.clone(), test.clock.now());
+        send_call(&test, "before").await;
+        until_calls(&test, 1).await;
+        test.database().refuse_calls(at, true).await;
+        for number in 0..3 {
+            send_call(&test, &format!("while-{number}")).await;
+        }
+        until_overview(&test, "records_waiting", 3).await;
+        let test = TestControl::on(test.stop().await, clock).await;
+        send_call(&test, "after").await;
+        until_overview(&test, "records_waiting", 4).await;
+        test.database().refuse_calls(at, false).await;
+        until_calls(&test, 5).await;
+        until_overview(&test, "records_waiting", 0).await;
+        let overview = test.get("/api/v1/overview").await.expect(200);
+        assert_eq!(overview.body["calls"]["records_lost"], json!(0));
+        let waiting = test.database().dir().join("calls-waiting");
+        assert_eq!(std::fs::read_dir(waiting).unwrap().count(), 0, "nothing is left behind");
+    }
+}
+
+/// Leaves a record as the gateway does.
+async fn send_call(test: &TestControl, target: &str) {
+    use toolyard_types::snapshot::{CallOutcome, CallRecord};
+    let database = test.database().open(test.clock.clone()).await;
+    let organization = database.system_read("test").await.unwrap().organizations().await.unwrap()[0].id;
+    database.close().await;
+    let record = CallRecord {
+        at: test.clock.now(),
+        organization,
+        actor: "api_key:1".into(),
+        server: None,
+        toolset: None,
+        method: "tools/call".into(),
+        target: target.to_owned(),
+        outcome: CallOutcome::Ok,
+        duration_us: 10,
+        request_bytes: 1,
+        response_bytes: 2,
+        request_id: "r".into(),
+        revision: None,
+    };
+    test.control.call_records().send(record).await.unwrap();
+}
+
+/// Waits until so many calls are listed; more must never be.
+async fn until_calls(test: &TestControl, count: usize) {
+    let wait = async {
+        loop {
+            let calls = test.get("/api/v1/calls?limit=100").await.expect(200);
+            let found = calls.body["items"].as_array().unwrap().len();
+            assert!(found <= count, "{}", calls.text);
+            if found == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the calls are written");
+}
+
+async fn until_overview(test: &TestControl, number: &str, value: u64) {
+    let wait = async {
+        while test.get("/api/v1/overview").await.expect(200).body["calls"][number] != json!(value) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("{number} is never {value}"));
 }

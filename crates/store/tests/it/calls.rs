@@ -1,9 +1,10 @@
 //! Call records: by time, by organization, forgotten by the day.
 
-use toolyard_store::{CallBucket, CallCount, CallCursor, CallFilter, CallStore};
+use toolyard_store::{CallBucket, CallCount, CallCursor, CallFilter, CallStore, Location};
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
 use toolyard_types::{OrganizationId, RevisionId, ServerId, Timestamp, ToolsetId};
 
+use crate::migrations::execute;
 use crate::world::{TestDatabase, both_engines};
 
 const HOUR_MS: i64 = 3600 * 1000;
@@ -40,7 +41,7 @@ both_engines! {
         records.push(record(other, 5));
         // Two at the same moment are still told apart by the cursor.
         records.push(record(acme, 69));
-        calls.insert(&records).await.unwrap();
+        calls.insert(&mut records.clone()).await.unwrap();
 
         let mut seen = Vec::new();
         let mut cursor: Option<CallCursor> = None;
@@ -66,7 +67,7 @@ both_engines! {
         let of = |server, toolset, actor: &str, outcome, hours| CallRecord {
             server: Some(server), toolset, actor: actor.into(), outcome, ..record(acme, hours)
         };
-        calls.insert(&[
+        calls.insert(&mut vec![
             of(a, None, "api_key:1", CallOutcome::Ok, 1),
             of(b, None, "api_key:2", CallOutcome::Timeout, 25),
             of(b, Some(set), "user:1", CallOutcome::Ok, 26),
@@ -102,7 +103,7 @@ both_engines! {
         records.push(CallRecord { server: Some(server), outcome: CallOutcome::Cancelled, duration_us: 7, ..record(acme, 24) });
         records.push(record(acme, 24));
         records.push(CallRecord { server: Some(server), ..record(acme, 1) });
-        calls.insert(&records).await.unwrap();
+        calls.insert(&mut records.clone()).await.unwrap();
         let filter = CallFilter { server: Some(server), ..CallFilter::default() };
         let buckets = calls.buckets(acme, &filter, at(20), 2 * HOUR_MS).await.unwrap();
         assert_eq!(buckets, [
@@ -125,11 +126,11 @@ both_engines! {
         let calls = CallStore::open(database.location()).await.unwrap();
         let acme = OrganizationId::generate();
         let records: Vec<_> = (0..72).map(|hour| record(acme, hour)).collect();
-        calls.insert(&records).await.unwrap();
+        calls.insert(&mut records.clone()).await.unwrap();
         assert_eq!(calls.forget_before(at(30)).await.unwrap(), 1, "only the first day ended before");
         assert_eq!(calls.list(acme, &CallFilter::default(), at(0), None, 500).await.unwrap().len(), 48);
         assert_eq!(calls.forget_before(at(30)).await.unwrap(), 0);
-        calls.insert(&[record(acme, 1)]).await.unwrap();
+        calls.insert(&mut vec![record(acme, 1)]).await.unwrap();
         assert_eq!(calls.list(acme, &CallFilter::default(), at(0), None, 500).await.unwrap().len(), 49, "a late record finds its day again");
         calls.close().await;
     }
@@ -142,7 +143,7 @@ both_engines! {
             tokio::spawn(async move {
                 let calls = CallStore::open(&location).await.unwrap();
                 let records: Vec<_> = (0..600).map(|_| record(acme, 1)).collect();
-                calls.insert(&records).await.unwrap();
+                calls.insert(&mut records.clone()).await.unwrap();
                 calls.close().await;
             })
         });
@@ -159,6 +160,50 @@ both_engines! {
             count += page.len();
         }
         assert_eq!(count, 2400);
+        calls.close().await;
+    }
+
+    async fn more_records_than_the_bound_go_by_whole_days_and_then_from_the_beginning_of_the_newest(engine) {
+        let database = TestDatabase::create(engine).await;
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let acme = OrganizationId::generate();
+        let mut records: Vec<_> = (0..72).map(|hour| record(acme, hour)).collect();
+        calls.insert(&mut records).await.unwrap();
+        assert!(records.is_empty(), "what was written is taken away");
+        let left = async || calls.list(acme, &CallFilter::default(), at(0), None, 100).await.unwrap();
+        assert_eq!(calls.keep_at_most(72).await.unwrap(), 0);
+        assert_eq!(calls.keep_at_most(60).await.unwrap(), 24);
+        assert_eq!(left().await.len(), 48);
+        assert_eq!(calls.keep_at_most(20).await.unwrap(), 30);
+        let left = left().await;
+        assert_eq!((left.len(), left[17].record.at), (18, at(54)));
+        assert_eq!(calls.keep_at_most(20).await.unwrap(), 0);
+        calls.close().await;
+    }
+
+    async fn what_a_failure_leaves_was_not_written(engine) {
+        let database = TestDatabase::create(engine).await;
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let acme = OrganizationId::generate();
+        // The second day cannot be written.
+        let day = at(24).to_string()[..10].to_owned();
+        match database.location() {
+            Location::Sqlite(path) => std::fs::create_dir(path.with_file_name("calls").join(format!("{day}.db"))).unwrap(),
+            Location::Postgres(_) => {
+                execute(database.location(), &format!("CREATE TABLE calls_{} (no INTEGER)", day.replace('-', ""))).await;
+            }
+        }
+        let mut records: Vec<_> = [30, 1, 31, 2].map(|hour| record(acme, hour)).into();
+        calls.insert(&mut records).await.unwrap_err();
+        assert_eq!(records.iter().map(|record| record.at).collect::<Vec<_>>(), [at(30), at(31)]);
+        match database.location() {
+            Location::Sqlite(path) => std::fs::remove_dir(path.with_file_name("calls").join(format!("{day}.db"))).unwrap(),
+            Location::Postgres(_) => execute(database.location(), &format!("DROP TABLE calls_{}", day.replace('-', ""))).await,
+        }
+        // As another process would find it.
+        let calls = CallStore::open(database.location()).await.unwrap();
+        calls.insert(&mut records).await.unwrap();
+        assert_eq!(calls.list(acme, &CallFilter::default(), at(0), None, 10).await.unwrap().len(), 4);
         calls.close().await;
     }
 }

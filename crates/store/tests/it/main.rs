@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failed step is a failed test")]
 
 mod attempts;
+mod bounds;
 mod calls;
 mod identity;
 mod migrations;

@@ -376,6 +376,19 @@ pub(crate) struct Settings {
     /// Days that call records are kept.
     #[schemars(range(min = 1, max = 3650))]
     pub call_retention_days: u32,
+
+    /// How many call records are kept at most, of all organizations; the oldest go first. A million are some 400 MB.
+    #[schemars(range(min = 10_000))]
+    pub call_max_records: u64,
+
+    /// Days that audit records are kept.
+    #[schemars(range(min = 1, max = 3650))]
+    pub audit_retention_days: u32,
+
+    /// How many audit records of each organization are kept at most; the oldest go first, and of those that tell of
+    /// something refused a quarter is kept, so that refusals cannot push out what was done.
+    #[schemars(range(min = 1000))]
+    pub audit_max_records: u64,
 }
 
 impl Settings {
@@ -467,6 +480,9 @@ impl Settings {
             calls_at_once_per_organization: 2000,
             call_hold_seconds: 5,
             call_retention_days: 30,
+            call_max_records: 50_000_000,
+            audit_retention_days: 365,
+            audit_max_records: 1_000_000,
         }
     }
 }

@@ -120,6 +120,13 @@ pub struct CallsOverview {
     pub outcomes: Vec<OutcomeCount>,
     /// One for each of the 60 minutes, oldest first.
     pub minutes: Vec<CallMinute>,
+    /// How many records of the organization's calls wait on this replica's disk, because the database does not take
+    /// them: they are missing above.
+    #[serde(default)]
+    pub records_waiting: u64,
+    /// How many this replica lost since it started, because the disk did not take them either.
+    #[serde(default)]
+    pub records_lost: u64,
 }
 
 /// How many calls ended in one way.

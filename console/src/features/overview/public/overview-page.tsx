@@ -18,6 +18,7 @@ import { Boundary } from '@/ui/boundary'
 import { Card } from '@/ui/card'
 import { EmptyState } from '@/ui/empty-state'
 import { ButtonLink, Link, PlainLink } from '@/ui/link'
+import { Notice } from '@/ui/notice'
 import { PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { SparkLine } from '@/ui/spark-line'
@@ -225,10 +226,42 @@ function Trouble({ servers }: { servers: ServersOverview }) {
   )
 }
 
+/** Says how many calls are not in the numbers, because their records could not be written. */
+function Missing({ calls }: { calls: CallsOverview }) {
+  const { records_waiting: waiting = 0, records_lost: lost = 0 } = calls
+  return (
+    <>
+      {waiting > 0 && (
+        <Notice tone="warn">
+          {plural(
+            waiting,
+            '{count} call record waits on disk until the database takes it.',
+            '{count} call records wait on disk until the database takes them.',
+          )}
+        </Notice>
+      )}
+      {lost > 0 && (
+        <Notice tone="bad">
+          {plural(
+            lost,
+            '{count} call record is lost: neither the database nor the disk took it.',
+            '{count} call records are lost: neither the database nor the disk took them.',
+          )}
+        </Notice>
+      )}
+    </>
+  )
+}
+
 function Calls({ calls }: { calls: CallsOverview }) {
   const errors = calls.minutes.reduce((sum, minute) => sum + minute.errors, 0)
   if (calls.total === 0)
-    return <p className="text-muted">{t('No call since {time}.', { time: formatTime(calls.since) })}</p>
+    return (
+      <div className="flex flex-col gap-3">
+        <p className="text-muted">{t('No call since {time}.', { time: formatTime(calls.since) })}</p>
+        <Missing calls={calls} />
+      </div>
+    )
   const busiest = calls.minutes.reduce((most, minute) => (minute.count > most.count ? minute : most))
   return (
     <div className="flex flex-col gap-3">
@@ -264,6 +297,7 @@ function Calls({ calls }: { calls: CallsOverview }) {
           />
         </div>
       )}
+      <Missing calls={calls} />
       <dl className="grid grid-cols-[minmax(0,1fr)_auto] gap-x-4 gap-y-1 text-sm">
         {calls.outcomes.map(({ outcome, count }) => (
           <div key={outcome} className="contents">
