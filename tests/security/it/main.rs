@@ -4,9 +4,11 @@
 
 mod auth;
 mod callers;
+mod catalog;
 mod keys;
 mod listeners;
 mod matrix;
 mod packages;
 mod paths;
 mod sandbox;
+mod secrets;
