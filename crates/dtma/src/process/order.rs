@@ -63,6 +63,13 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
     let mut read_only = prepared.read_only.clone();
     read_only.extend(context.shown_to_servers.iter().cloned());
     let granted = context.grants.of(desired)?;
+    let own_ports = context.own_ports.clone();
+    let (shut_ports, refused_ports) = match (context.enforces("socket_filter"), context.enforces("toolyard_ports")) {
+        (true, _) => (own_ports, Vec::new()),
+        // It knows no addresses: what everybody serves on such a port would be lost too.
+        (false, true) => (Vec::new(), own_ports.into_iter().filter(|port| *port >= 1024).collect()),
+        (false, false) => (Vec::new(), Vec::new()),
+    };
     let has = |privilege| desired.spec.privileges.contains(&privilege);
     Ok(Isolation {
         uid,
@@ -73,7 +80,8 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
         // Said before by who prepared it: where this is not enforced, such a server does not get here.
         own_network: desired.spec.egress == Egress::None,
         listen: has(Privilege::Listen),
-        shut_ports: if context.enforces("toolyard_ports") { context.own_ports.clone() } else { Vec::new() },
+        shut_ports,
+        refused_ports,
         read_only,
         granted,
     })

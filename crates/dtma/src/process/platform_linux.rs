@@ -132,8 +132,15 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
     let disk = disk::try_here(dir)
         .map(|()| "watched every second; a server over its limit is stopped, and what it kept removed".to_owned());
     let own_network = sandbox::try_namespaces(dir, true).map(|()| "a network namespace without a network".to_owned());
-    let toolyard_ports =
-        sockets::try_here().map(|()| "TCP sockets drop what comes from them within this host".to_owned());
+    let filter =
+        sockets::try_here().map(|()| "TCP sockets drop what comes from Toolyard's ports of this host".to_owned());
+    let toolyard_ports = match (&filter, sandbox::landlock_version()) {
+        (Ok(_), _) => Ok("by a filter on each TCP socket".to_owned()),
+        (Err(_), LANDLOCK_WITH_PORTS..) => {
+            Ok("Landlock lets servers connect to every other port; those from 1024 on only, and on any host".to_owned())
+        }
+        (Err(why), _) => Err(format!("neither socket filters ({why}) nor Landlock version 4")),
+    };
     let server_ports = match sandbox::landlock_version() {
         0..LANDLOCK_WITH_PORTS => {
             Err("servers may listen where others reach them: needs Landlock version 4".to_owned())
@@ -149,6 +156,7 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
         ("seccomp".to_owned(), told(seccomp)),
         ("egress_none".to_owned(), told(own_network)),
         ("server_ports".to_owned(), told(server_ports)),
+        ("socket_filter".to_owned(), told(filter)),
         ("toolyard_ports".to_owned(), told(toolyard_ports)),
         ("memory_limit".to_owned(), told(by_group(group.limits_memory(), "no control group; watched instead"))),
         ("process_limit".to_owned(), told(by_group(group.limits_processes(), "no control group; watched instead"))),

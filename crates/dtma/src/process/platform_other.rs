@@ -144,6 +144,7 @@ pub(super) fn probe(_dir: &Path) -> BTreeMap<String, Enforcement> {
         "seccomp",
         "egress_none",
         "server_ports",
+        "socket_filter",
         "toolyard_ports",
         "memory_limit",
         "process_limit",

@@ -618,7 +618,7 @@ fn reset_signals() -> Step<()> {
 /// other servers would find it.
 fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
     use landlock::{
-        ABI, Access as _, AccessFs, AccessNet, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
+        ABI, Access as _, AccessFs, AccessNet, NetPort, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
         path_beneath_rules,
     };
     let abi = ABI::V5;
@@ -647,11 +647,20 @@ fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
         true => ruleset,
         false => step("landlock", ruleset.handle_access(AccessNet::BindTcp))?,
     };
+    let connects = !isolation.refused_ports.is_empty() && !isolation.own_network;
+    let ruleset = match connects {
+        true => step("landlock", ruleset.handle_access(AccessNet::ConnectTcp))?,
+        false => ruleset,
+    };
     // Abstract sockets belong to the network namespace, which is the host's.
     let ruleset = step("landlock", ruleset.scope(Scope::from_all(ABI::V6)))?;
     let ruleset = step("landlock", ruleset.create())?;
     let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&readable, AccessFs::from_read(abi))))?;
     let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&writable, AccessFs::from_all(abi))))?;
+    // There is no rule for all ports but a few.
+    let open = (0..=u16::MAX).filter(|port| connects && !isolation.refused_ports.contains(port));
+    let open = open.map(|port| Ok::<_, landlock::RulesetError>(NetPort::new(port, AccessNet::ConnectTcp)));
+    let ruleset = step("landlock", ruleset.add_rules(open))?;
     let rules = granted.iter().map(|(fd, it)| {
         let access = if it.writable { AccessFs::from_all(abi) } else { AccessFs::from_read(abi) };
         let file = nix::sys::stat::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFREG);

@@ -93,9 +93,12 @@ pub(crate) struct Isolation {
     /// That it may listen on TCP ports of the host's network.
     #[serde(default)]
     pub(crate) listen: bool,
-    /// Ports of this host that it does not reach.
+    /// Ports of this host that it does not reach, by a filter on each of its sockets.
     #[serde(default)]
     pub(crate) shut_ports: Vec<u16>,
+    /// Ports that it does not connect to on any host, by Landlock.
+    #[serde(default)]
+    pub(crate) refused_ports: Vec<u16>,
     /// Paths it sees beyond the system's, read-only.
     pub(crate) read_only: Vec<PathBuf>,
     /// Paths of the host that it was granted.

@@ -319,6 +319,7 @@ function protectionText(protection: string): string {
     seccomp: t('Only the system calls that servers need'),
     server_ports: t('Nothing of another server to connect to'),
     toolyard_ports: t('Nothing of Toolyard to connect to'),
+    socket_filter: t('Filters on the sockets of servers'),
     disk_limit: t('Disk limit'),
     volume_limit: t('Limit of volumes'),
     egress_none: t('No network at all, where asked for'),
