@@ -37,8 +37,9 @@ fn writes_that_do_not_last_are_seen_and_calls_go_on() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("python3 runs");
-    let mut held = [0; 4];
-    holder.stdout.take().expect("a pipe").read_exact(&mut held).expect("it holds the place");
+    // Kept open: the holder would die of a pipe that nobody reads.
+    let mut says = holder.stdout.take().expect("a pipe");
+    says.read_exact(&mut [0; 5]).expect("it holds the place");
 
     let noticed = wait_until(NOTICED, "writes are not ready", || status(&toolyard, "/readyz/writes") == 503);
     let call = toolyard.runtime().block_on(sleep(&toolyard, 1)).expect("no panic");
