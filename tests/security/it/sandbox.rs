@@ -90,7 +90,7 @@ fn a_hostile_server_gets_nothing_of_the_kernel_of_toolyard_and_of_its_neighbours
                       except OSError as e: print(e.strerror)\n";
         let ran = run(&toolyard, "hostile", script);
         row(name, "listening where other servers are").expected("Permission denied").got(ran.trim());
-        assert_eq!(ran.trim(), "Permission denied");
+        assert!(ran.starts_with("Permission denied"), "{ran}");
     });
 }
 

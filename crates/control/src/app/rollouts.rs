@@ -214,16 +214,17 @@ pub(crate) async fn rollback(
         None => ControlError::Conflict(format!("revision {} is the first of server `{name}`", current.number)),
     };
     let target = target.ok_or_else(missing)?;
-    privileges::check(control, caller, name, &current.spec.privileges, &target.spec.privileges)?;
+    // What was taken away is gone at once, also while what serves still has it.
+    let meant = tx.revision(server.target_revision).await?.ok_or_else(|| unknown(name))?;
+    privileges::check(control, caller, name, &meant.spec.privileges, &target.spec.privileges)?;
     if target.id != current.id || server.target_revision != current.id {
-        let meant = tx.revision(server.target_revision).await?.ok_or_else(|| unknown(name))?;
         let (wish, before) = (servers::wish_of(&target)?, servers::wish_of(&meant)?);
         if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await {
             return Err(credentials::refused(control, caller, tx, name, error).await);
         }
         // Whoever asks for an earlier revision knows that it may list less.
         let manner = Manner { accept_lost_tools: true, ..Manner::default() };
-        let granted = may_grant(control, caller, name, &target.spec, &current.spec.paths)?;
+        let granted = may_grant(control, caller, name, &target.spec, &meant.spec.paths)?;
         if !undo(&mut tx, &mut server, &target, caller).await? {
             point_to(&mut tx, &mut server, &target, manner).await?;
         }

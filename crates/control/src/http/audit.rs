@@ -29,7 +29,8 @@ struct AuditQuery {
     cursor: Option<String>,
     /// Only by this one: `user:ID`, `api_key:ID`, or as shown: an e-mail address or a key's name.
     actor: Option<String>,
-    /// Only this action, such as `server.create`; without a dot everything of a noun, such as `server`.
+    /// Only this action, such as `server.create`, or `credential:use` of what was refused; a noun alone, such as `server`,
+    /// for everything of it.
     action: Option<String>,
     /// Only about this, such as `server/everything`.
     target: Option<String>,

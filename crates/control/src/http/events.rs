@@ -5,6 +5,7 @@
 //! then, so that a stream ends with the key or session that opened it.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use http::{HeaderMap, HeaderValue};
 use serde::Deserialize;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use toolyard_policy::Resource;
@@ -55,7 +57,9 @@ async fn follow_events(
 ) -> Result<Response> {
     let share = control.event_streams().take(&caller, "event streams")?;
     let after = last_event_id(&headers)?.or(query.after);
-    let stream = Sse::new(events(control, caller, headers, after, share));
+    // Listen before the answer begins: what happens from then on is not missed, however late its body is read.
+    let followed = control.follow_events(caller.organization);
+    let stream = Sse::new(events(control, caller, headers, after, (followed, share)));
     let mut response = stream.keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     // A proxy that collects an answer before it passes it on would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -73,11 +77,11 @@ fn events(
     caller: Caller,
     headers: HeaderMap,
     after: Option<i64>,
-    share: Share,
+    (followed, share): ((i64, Receiver<Arc<Heard>>), Share),
 ) -> impl Stream<Item = Result<SseEvent, Infallible>> {
     async_stream::stream! {
         let _share = share;
-        let (reached, mut heard) = control.follow_events(caller.organization);
+        let (reached, mut heard) = followed;
         let mut sent = after.unwrap_or(reached);
         let mut behind = sent < reached;
         let mut checked = Instant::now();

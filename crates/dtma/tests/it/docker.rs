@@ -479,7 +479,8 @@ async fn a_server_reaches_all_none_or_only_the_hosts_listed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_refuse_what_they_cannot_enforce() {
     let world = World::new().await;
-    let id = world.deploy_with(&["ok"], |instance| instance.spec.egress = Egress::None).await;
+    let hosts = Egress::Hosts { hosts: vec!["api.example.test".into()] };
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.egress = hosts.clone()).await;
     let failed = world.phase(id, Phase::Failed).await;
     assert_eq!(failed.status.reason, Reason::UnsupportedByEngine);
 }

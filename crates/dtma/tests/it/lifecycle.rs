@@ -141,10 +141,10 @@ async fn an_agent_that_leaves_ends_its_installs_and_nothing_else() {
     let pid = world.phase(id, Phase::Ready).await.pid.expect("a pid");
     let kept = world.router();
     let mut options = world.options();
-    let script = world.dir.path().join("slow-npm");
+    let script = world.dir.path().join("slow-npm/bin/npm-cli.js");
     world.agent().shutdown(Shutdown::Leave).await;
-    std::fs::write(&script, "#!/bin/sh\necho $$ > slow-npm.pid\nsleep 1000\n").expect("a script");
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    std::fs::create_dir_all(script.parent().expect("a directory")).expect("made");
+    std::fs::write(&script, "setInterval(() => {}, 1000)").expect("a script");
     options.clients.npm.clone_from(&script);
     world.start_agent_with(options).await;
     world.desire(|desired| {
@@ -156,11 +156,15 @@ async fn an_agent_that_leaves_ends_its_installs_and_nothing_else() {
             of: None,
         });
     });
-    let packages = world.data_dir().join("packages");
+    // Its own process id is that of its namespace.
+    let mark = script.to_str().expect("text").to_owned();
     let running = || {
-        let dirs = std::fs::read_dir(&packages).into_iter().flatten().flatten();
-        dirs.filter_map(|dir| std::fs::read_to_string(dir.path().join("slow-npm.pid")).ok()?.trim().parse::<u32>().ok())
-            .next()
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.find(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&mark)
+        })
     };
     until("npm runs", || running().is_some()).await;
     let npm = running().expect("a pid");

@@ -499,8 +499,7 @@ pub(crate) async fn why(context: &Context, args: WhyArgs) -> Result<(), Failure>
     Ok(())
 }
 
-/// `toolyard version`.
-/// The three parts of being ready, and the loops that failed.
+/// `toolyard status`: the three parts of being ready, and the loops that failed.
 pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
     let readiness: Readiness = context.client.get("/readiness").await?;
     let word = |part: &ReadinessPart| if part.ready { "ready" } else { "NOT READY" };
@@ -513,6 +512,7 @@ pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
+/// `toolyard version`.
 pub(crate) async fn version(context: &Context) -> Result<(), Failure> {
     let server: Option<Version> = context.client.get("/version").await.ok();
     let program = env!("CARGO_PKG_VERSION");

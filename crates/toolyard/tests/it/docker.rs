@@ -72,7 +72,8 @@ fn a_toolbox_with_containers_enforces_egress_and_its_servers_survive_its_agents_
     let agent = Agent::start(&toolyard, Some(&token));
     assert_eq!(wait_online(&toolyard, "docks")["engine"], "docker");
 
-    let refused = ["deploy", EVERYTHING, "--name", "open", "--toolbox", "local", "--egress", "api.example.test", "--wait"];
+    let refused =
+        ["deploy", EVERYTHING, "--name", "open", "--toolbox", "local", "--egress", "api.example.test", "--wait"];
     let refused = toolyard.run(&[&refused[..], &["--output", "json"]].concat());
     assert!(!refused.status.success(), "processes cannot be kept to listed hosts");
     assert_eq!(toolyard.json(&["servers", "show", "open"])["reason"], "unsupported_by_engine");

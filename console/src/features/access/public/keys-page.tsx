@@ -372,7 +372,7 @@ function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {
             </p>
             <MadeKeys
               maker={`api_key:${key.id}`}
-              title={(keys) => t('{keys} made with it end too', { keys })}
+              title={(keys) => t('Ends with it: {keys}', { keys })}
             />
           </div>
         </ConfirmDialog>
