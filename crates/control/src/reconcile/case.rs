@@ -193,7 +193,10 @@ impl Case {
             let opens = self.rollout.next_attempt_at.unwrap_or(now);
             return opens.since(now).clamp(OFTEN, LONGEST_WAIT);
         }
-        (now.since(self.rollout.started_at) / 20).clamp(OFTEN, SELDOM)
+        let observed = self.rollout.switched_at.map(|at| at.plus(Duration::from_millis(self.server.observe_ms)));
+        let ends = observed.into_iter().chain([self.rollout.deadline]).filter(|end| *end > now);
+        let usual = (now.since(self.rollout.started_at) / 20).clamp(OFTEN, SELDOM);
+        ends.map(|end| end.since(now)).fold(usual, Duration::min)
     }
 
     /// A step that says what is being waited for, unless it was said.
