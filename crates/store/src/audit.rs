@@ -127,9 +127,9 @@ impl OrgTx {
             add("(actor = ? OR actor_display = ?)", actor.as_str().into());
         }
         match &filter.action {
-            Some(action) if action.contains(['.', ':']) => add("action = ?", action.as_str().into()),
             // What was refused is named by what it needed, such as `credential:use`.
-            Some(noun) => add("substr(action, 1, length(?) + 1) IN (? || '.', ? || ':')", noun.as_str().into()),
+            Some(action) if action.contains(['.', ':']) => add("action = ?", action.as_str().into()),
+            Some(noun) => add("substr(action, 1, length(?) + 1) = ? || '.'", noun.as_str().into()),
             None => {}
         }
         if let Some(target) = &filter.target {

@@ -30,7 +30,7 @@ struct AuditQuery {
     /// Only by this one: `user:ID`, `api_key:ID`, or as shown: an e-mail address or a key's name.
     actor: Option<String>,
     /// Only this action, such as `server.create`, or `credential:use` of what was refused; a noun alone, such as `server`,
-    /// for everything of it.
+    /// for everything done to it.
     action: Option<String>,
     /// Only about this, such as `server/everything`.
     target: Option<String>,
