@@ -26,7 +26,10 @@ export const listAudit: Operation<{ path: undefined; query: {
   cursor?: string
   /** Only by this one: `user:ID`, `api_key:ID`, or as shown: an e-mail address or a key's name. */
   actor?: string
-  /** Only this action, such as `server.create`; without a dot everything of a noun, such as `server`. */
+  /**
+   * Only this action, such as `server.create`, or `credential:use` of what was refused; a noun alone, such as `server`,
+   * for everything done to it.
+   */
   action?: string
   /** Only about this, such as `server/everything`. */
   target?: string
