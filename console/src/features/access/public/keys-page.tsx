@@ -370,10 +370,7 @@ function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {
                 'Whatever uses it is refused within a second. This cannot be undone; a new key can be made.',
               )}
             </p>
-            <MadeKeys
-              maker={`api_key:${key.id}`}
-              title={(keys) => t('Ends with it: {keys}', { keys })}
-            />
+            <MadeKeys maker={`api_key:${key.id}`} title={(keys) => t('Ends with it: {keys}', { keys })} />
           </div>
         </ConfirmDialog>
       )}
