@@ -82,8 +82,7 @@ impl Pool {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("cache_size", "-4096");
+            .busy_timeout(BUSY_TIMEOUT);
         let options = sqlx::ConnectOptions::disable_statement_logging(options);
         let started = Instant::now();
         loop {
