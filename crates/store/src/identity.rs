@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 
 use sea_orm::FromQueryResult;
-use toolyard_types::access::{Actor, KeyScope, Role};
+use serde::Deserialize;
+use toolyard_types::access::{Action, Actor, KeyScope, Role};
 use toolyard_types::api::identity::{ApiKey, Member, Organization};
 use toolyard_types::snapshot::KeyGrant;
 use toolyard_types::{ApiKeyId, Name, OrganizationId, SessionId, Timestamp, UserId};
@@ -156,6 +157,9 @@ struct UserRow {
     email: String,
     password_hash: String,
     password_generated: bool,
+    organization_id: String,
+    organization_name: String,
+    role: String,
 }
 
 #[derive(FromQueryResult)]
@@ -236,7 +240,7 @@ impl TryFrom<KeyRow> for ApiKey {
             name: parse("api_keys.name", &row.name)?,
             prefix: row.prefix,
             role: role("api_keys.role", &row.role)?,
-            scope: row.scope.as_deref().map(|text| json("api_keys.scope", text)).transpose()?,
+            scope: row.scope.as_deref().map(scope).transpose()?,
             parent: parent_of(&row.created_by),
             created_by: row.created_by,
             created_at: Timestamp::from_ms(row.created_at),
@@ -270,7 +274,7 @@ impl GrantRow {
             organization: parse("api_keys.organization_id", &self.organization_id)?,
             organization_name: parse("organizations.name", &self.organization_name)?,
             role: role("api_keys.role", &self.role)?,
-            scope: self.scope.as_deref().map(|text| json("api_keys.scope", text)).transpose()?,
+            scope: self.scope.as_deref().map(scope).transpose()?,
             expires_at: self.expires_at.map(Timestamp::from_ms),
             member: parse_option("sessions.user_id", self.member.as_deref())?,
         };
@@ -290,12 +294,20 @@ const PREVIOUS_GRANTS: &str = "SELECT k.previous_hash AS hash, k.id, k.name, k.o
                                WHERE k.revoked_at IS NULL AND k.previous_ends_at > $1";
 
 /// Keys of sessions: with the role that the member has now, for as long as session and membership last.
-const SESSION_GRANTS: &str = "SELECT k.hash, k.id, u.email AS name, k.organization_id, o.name AS organization_name, \
+const SESSION_GRANTS: &str = "SELECT k.hash, k.id, COALESCE(m.email, u.email) AS name, k.organization_id, o.name AS organization_name, \
                               m.role, CAST(NULL AS TEXT) AS scope, k.expires_at, s.user_id AS member \
                               FROM session_keys k JOIN sessions s ON s.id = k.session_id \
                               JOIN users u ON u.id = s.user_id JOIN organizations o ON o.id = k.organization_id \
                               JOIN memberships m ON m.organization_id = k.organization_id AND m.user_id = s.user_id \
                               WHERE k.expires_at > $1 AND s.expires_at > $1";
+
+/// What `users.email` holds for person $1 with address $2. Nodes of an earlier version sign people in by it, and it is
+/// unique over all organizations, which an address is not: the second one to have it is known by their id there.
+const UNIQUE_EMAIL: &str = "CASE WHEN EXISTS (SELECT 1 FROM users WHERE email = $2 AND id <> $1) THEN $1 ELSE $2 END";
+
+const PEOPLE: &str = "SELECT u.id, COALESCE(m.email, u.email) AS email, u.password_hash, u.password_generated, \
+                      m.organization_id, o.name AS organization_name, m.role FROM memberships m \
+                      JOIN users u ON u.id = m.user_id JOIN organizations o ON o.id = m.organization_id";
 
 const KEYS: &str = "SELECT id, name, prefix, role, scope, created_by, created_at, expires_at, last_used_at, revoked_at, \
                     rotated_at, previous_ends_at FROM api_keys WHERE organization_id = $1";
@@ -351,34 +363,28 @@ impl SystemTx {
         Ok(self.row::<MembershipRow>(sql, []).await?.is_some())
     }
 
-    /// The person of an e-mail address, which is compared in lower case.
+    /// The member with an e-mail address, which is compared in lower case, in the organization of that name or, without
+    /// one, where this address has been a member longest. An address is one person's only within an organization.
     ///
     /// # Errors
     /// When the database fails or the row cannot be read.
-    pub async fn user_by_email(&self, email: &str) -> Result<Option<User>> {
-        let sql = "SELECT id, email, password_hash, password_generated FROM users WHERE email = $1";
-        let row = self.row::<UserRow>(sql, [email.to_lowercase().into()]).await?;
-        row.map(|row| {
-            Ok(User {
-                id: parse("users.id", &row.id)?,
-                email: row.email,
-                password_hash: row.password_hash,
-                password_generated: row.password_generated,
-            })
-        })
-        .transpose()
+    pub async fn member_by_email(&self, email: &str, organization: Option<&str>) -> Result<Option<(User, Membership)>> {
+        // A node of an earlier version writes no address into the membership.
+        let sql = format!(
+            "{PEOPLE} WHERE (m.email = $1 OR m.email IS NULL AND u.email = $1) AND o.name = COALESCE($2, o.name) \
+             ORDER BY m.created_at, m.organization_id LIMIT 1"
+        );
+        let values = [email.to_lowercase().into(), organization.map(str::to_owned).into()];
+        self.row::<UserRow>(&sql, values).await?.map(UserRow::into_member).transpose()
     }
 
-    /// Where a person is a member, oldest first.
+    /// Who has been an owner longest.
     ///
     /// # Errors
-    /// When the database fails or a row cannot be read.
-    pub async fn memberships(&self, user: UserId) -> Result<Vec<Membership>> {
-        let sql = "SELECT m.organization_id, o.name AS organization_name, m.role FROM memberships m \
-                   JOIN organizations o ON o.id = m.organization_id WHERE m.user_id = $1 \
-                   ORDER BY m.created_at, m.organization_id LIMIT $2";
-        let values = [user.to_string().into(), LIST_LIMIT.into()];
-        self.rows::<MembershipRow>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    /// When the database fails or the row cannot be read.
+    pub async fn first_owner(&self) -> Result<Option<(User, Membership)>> {
+        let sql = format!("{PEOPLE} WHERE m.role = 'owner' ORDER BY m.created_at, u.id LIMIT 1");
+        self.row::<UserRow>(&sql, []).await?.map(UserRow::into_member).transpose()
     }
 
     /// The session of a token's SHA-256, unless it has ended.
@@ -386,7 +392,7 @@ impl SystemTx {
     /// # Errors
     /// When the database fails or the row cannot be read.
     pub async fn session_by_token_hash(&self, token_hash: &str) -> Result<Option<SignedIn>> {
-        let sql = "SELECT s.id, s.user_id, u.email, s.organization_id, o.name AS organization_name, m.role, \
+        let sql = "SELECT s.id, s.user_id, COALESCE(m.email, u.email) AS email, s.organization_id, o.name AS organization_name, m.role, \
                    s.expires_at, s.last_seen_at, COALESCE(s.authenticated_at, s.created_at) AS authenticated_at, \
                    u.password_generated FROM sessions s \
                    JOIN users u ON u.id = s.user_id \
@@ -425,16 +431,29 @@ impl SystemTx {
         Ok(found.map(|(_, grant)| FoundKey { grant, superseded }))
     }
 
-    /// Every key that is good now, those of sessions too, with its SHA-256, for the gateway's snapshot.
+    /// Every key that is good now, those of sessions too, with its SHA-256, for the gateway's snapshot. One that cannot
+    /// be read, such as one that a newer version narrowed in words unknown here, is good for nothing here and takes none
+    /// of the others with it.
     ///
     /// # Errors
-    /// When the database fails or a row cannot be read.
+    /// When the database fails.
     pub async fn key_grants(&self) -> Result<Vec<(String, KeyGrant)>> {
         let now = || [self.now().as_ms().into()];
         let mut rows = self.rows::<GrantRow>(GRANTS, now()).await?;
         rows.extend(self.rows::<GrantRow>(PREVIOUS_GRANTS, now()).await?);
         rows.extend(self.rows::<GrantRow>(SESSION_GRANTS, now()).await?);
-        rows.into_iter().map(GrantRow::into_grant).collect()
+        let read = |row: GrantRow| {
+            let id = row.id.clone();
+            let unreadable = |error: &StoreError| {
+                tracing::warn!(
+                    key = id,
+                    error = error as &dyn std::error::Error,
+                    "a key cannot be read, and is refused"
+                );
+            };
+            row.into_grant().inspect_err(unreadable).ok()
+        };
+        Ok(rows.into_iter().filter_map(read).collect())
     }
 
     /// Writes when keys were last used; an older time never replaces a newer one.
@@ -447,6 +466,39 @@ impl SystemTx {
             self.execute(sql, [id.to_string().into(), at.as_ms().into()]).await?;
         }
         Ok(())
+    }
+}
+
+/// What narrows a key. What this version does not know would narrow it too: it is no scope that can be kept here.
+fn scope(text: &str) -> Result<KeyScope> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Known {
+        #[serde(default)]
+        actions: Vec<Action>,
+        #[serde(default)]
+        resources: Vec<Name>,
+        #[serde(default)]
+        credentials: Vec<Name>,
+    }
+    let Known { actions, resources, credentials } = json("api_keys.scope", text)?;
+    Ok(KeyScope { actions, resources, credentials })
+}
+
+impl UserRow {
+    fn into_member(self) -> Result<(User, Membership)> {
+        let user = User {
+            id: parse("users.id", &self.id)?,
+            email: self.email,
+            password_hash: self.password_hash,
+            password_generated: self.password_generated,
+        };
+        let membership = Membership {
+            organization: parse("memberships.organization_id", &self.organization_id)?,
+            organization_name: parse("organizations.name", &self.organization_name)?,
+            role: role("memberships.role", &self.role)?,
+        };
+        Ok((user, membership))
     }
 }
 
@@ -475,8 +527,9 @@ impl OrgTx {
     /// # Errors
     /// When the database fails or a row cannot be read.
     pub async fn members(&self) -> Result<Vec<Member>> {
-        let sql = "SELECT u.id, u.email, m.role, m.created_at, u.last_sign_in_at FROM memberships m \
-                   JOIN users u ON u.id = m.user_id WHERE m.organization_id = $1 ORDER BY u.email LIMIT $2";
+        let sql = "SELECT u.id, COALESCE(m.email, u.email) AS email, m.role, m.created_at, u.last_sign_in_at \
+                   FROM memberships m JOIN users u ON u.id = m.user_id WHERE m.organization_id = $1 \
+                   ORDER BY email LIMIT $2";
         let values = [self.organization().to_string().into(), LIST_LIMIT.into()];
         self.rows::<MemberRow>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
@@ -486,8 +539,9 @@ impl OrgTx {
     /// # Errors
     /// When the database fails or the row cannot be read.
     pub async fn member(&self, user: UserId) -> Result<Option<Member>> {
-        let sql = "SELECT u.id, u.email, m.role, m.created_at, u.last_sign_in_at FROM memberships m \
-                   JOIN users u ON u.id = m.user_id WHERE m.organization_id = $1 AND m.user_id = $2";
+        let sql = "SELECT u.id, COALESCE(m.email, u.email) AS email, m.role, m.created_at, u.last_sign_in_at \
+                   FROM memberships m JOIN users u ON u.id = m.user_id \
+                   WHERE m.organization_id = $1 AND m.user_id = $2";
         let values = [self.organization().to_string().into(), user.to_string().into()];
         self.row::<MemberRow>(sql, values).await?.map(TryInto::try_into).transpose()
     }
@@ -495,19 +549,53 @@ impl OrgTx {
     /// Makes a person and their membership here.
     ///
     /// # Errors
-    /// [`StoreError::AlreadyExists`] when the e-mail address is taken.
+    /// [`StoreError::AlreadyExists`] when a member here has the e-mail address.
     pub async fn create_member(&mut self, email: &str, password_hash: &str, role: Role) -> Result<Member> {
         let (id, now) = (UserId::generate(), self.now());
         let email = email.to_lowercase();
-        let sql = "INSERT INTO users (id, email, password_hash, created_at) VALUES ($1, $2, $3, $4)";
+        self.check_email_is_free(&email, id).await?;
+        let sql =
+            format!("INSERT INTO users (id, email, password_hash, created_at) VALUES ($1, {UNIQUE_EMAIL}, $3, $4)");
         let values = [id.to_string().into(), email.clone().into(), password_hash.into(), now.as_ms().into()];
-        self.execute(sql, values).await?;
-        let sql = "INSERT INTO memberships (organization_id, user_id, role, created_at) VALUES ($1, $2, $3, $4)";
+        self.execute(&sql, values).await?;
+        let sql = "INSERT INTO memberships (organization_id, user_id, role, created_at, email) \
+                   VALUES ($1, $2, $3, $4, $5)";
         let organization = self.organization().to_string();
-        let values = [organization.into(), id.to_string().into(), role.as_str().into(), now.as_ms().into()];
+        let values = [
+            organization.into(),
+            id.to_string().into(),
+            role.as_str().into(),
+            now.as_ms().into(),
+            email.clone().into(),
+        ];
         self.execute(sql, values).await?;
         self.event("member.changed", format!("member/{id}"), serde_json::json!({}));
         Ok(Member { id, email, role, created_at: now, last_sign_in_at: None })
+    }
+
+    /// The index of memberships does not know addresses that a node of an earlier version wrote.
+    async fn check_email_is_free(&self, email: &str, of: UserId) -> Result<()> {
+        let sql = "SELECT u.email AS text FROM memberships m JOIN users u ON u.id = m.user_id \
+                   WHERE m.organization_id = $1 AND COALESCE(m.email, u.email) = $2 AND m.user_id <> $3 LIMIT 1";
+        let values = [self.organization().to_string().into(), email.into(), of.to_string().into()];
+        match self.row::<TextRow>(sql, values).await? {
+            Some(_) => Err(StoreError::AlreadyExists),
+            None => Ok(()),
+        }
+    }
+
+    /// The password hash of a member, in PHC form. In a transaction that writes it stays so until the end.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn member_password(&self, user: UserId) -> Result<Option<String>> {
+        let lock = self.for_update();
+        let sql = format!(
+            "SELECT password_hash AS text FROM users WHERE id = $2 AND EXISTS \
+             (SELECT 1 FROM memberships WHERE organization_id = $1 AND user_id = $2){lock}"
+        );
+        let values = [self.organization().to_string().into(), user.to_string().into()];
+        Ok(self.row::<TextRow>(&sql, values).await?.map(|row| row.text))
     }
 
     /// Gives a member another role; `false` when there is no such member.
@@ -554,13 +642,16 @@ impl OrgTx {
     /// Gives a member another e-mail address; `false` when there is no such member.
     ///
     /// # Errors
-    /// [`StoreError::AlreadyExists`] when somebody else has it.
+    /// [`StoreError::AlreadyExists`] when another member here has it.
     pub async fn set_member_email(&mut self, user: UserId, email: &str) -> Result<bool> {
-        let sql = "UPDATE users SET email = $3 WHERE id = $2 AND EXISTS \
-                   (SELECT 1 FROM memberships WHERE organization_id = $1 AND user_id = $2)";
-        let values = [self.organization().to_string().into(), user.to_string().into(), email.to_lowercase().into()];
+        let email = email.to_lowercase();
+        self.check_email_is_free(&email, user).await?;
+        let sql = "UPDATE memberships SET email = $3 WHERE organization_id = $1 AND user_id = $2";
+        let values = [self.organization().to_string().into(), user.to_string().into(), email.clone().into()];
         let changed = self.execute(sql, values).await? > 0;
         if changed {
+            let sql = format!("UPDATE users SET email = {UNIQUE_EMAIL} WHERE id = $1");
+            self.execute(&sql, [user.to_string().into(), email.into()]).await?;
             self.event("member.changed", format!("member/{user}"), serde_json::json!({}));
         }
         Ok(changed)
@@ -781,7 +872,7 @@ impl OrgTx {
             actors.iter().filter_map(move |actor| actor.strip_prefix(kind)?.strip_prefix(':')).map(str::to_owned)
         };
         let keys = self.pairs("SELECT id, name AS text FROM api_keys", of("api_key")).await?;
-        let members = "SELECT id, text FROM (SELECT m.organization_id, u.id, u.email AS text FROM memberships m \
+        let members = "SELECT id, text FROM (SELECT m.organization_id, u.id, COALESCE(m.email, u.email) AS text FROM memberships m \
                        JOIN users u ON u.id = m.user_id) AS known";
         let members = self.pairs(members, of("user")).await?;
         let named = |kind: &'static str| move |row: PairRow| (format!("{kind}:{}", row.id), row.text);

@@ -5,7 +5,7 @@ use toolyard_types::agent::{Exit, McpInfo};
 use toolyard_types::state::{Phase, Reason, Status};
 use toolyard_types::{InstanceId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
-use crate::query::{count, json, parse, placeholders, to_i32, to_json};
+use crate::query::{count, json, parse, placeholders, reason, to_i32, to_json};
 use crate::{OrgTx, Result, RolloutRow, StoreError, SystemTx};
 
 /// What an instance should do.
@@ -167,7 +167,7 @@ impl TryFrom<Row> for InstanceRow {
             desired: InstanceWish::read(&row.desired),
             status: Status {
                 phase: parse("instances.phase", &row.phase)?,
-                reason: parse::<Reason>("instances.reason", &row.reason)?,
+                reason: reason(&row.reason),
                 message: row.message,
                 since: Timestamp::from_ms(row.since),
                 next_attempt_at: row.next_attempt_at.map(Timestamp::from_ms),

@@ -4,7 +4,7 @@ use sea_orm::FromQueryResult;
 use toolyard_types::state::Reason;
 use toolyard_types::{JobId, RevisionId, Timestamp, ToolboxId};
 
-use crate::query::{parse, parse_option};
+use crate::query::{parse, reason};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// Where a job is.
@@ -72,7 +72,7 @@ impl TryFrom<Row> for JobRow {
                 "done" => JobState::Done,
                 _ => JobState::Failed,
             },
-            reason: parse_option("jobs.reason", row.reason.as_deref())?,
+            reason: row.reason.as_deref().map(reason),
             message: row.message,
             created_at: Timestamp::from_ms(row.created_at),
         })

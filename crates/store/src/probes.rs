@@ -2,10 +2,10 @@
 
 use sea_orm::FromQueryResult;
 use toolyard_types::agent::McpInfo;
-use toolyard_types::state::{Phase, Reason, Status};
+use toolyard_types::state::{Phase, Status};
 use toolyard_types::{RevisionId, ServerId, Timestamp};
 
-use crate::query::{count, json, parse, placeholders, to_i32, to_json};
+use crate::query::{count, json, parse, placeholders, reason, to_i32, to_json};
 use crate::{OrgTx, Result, StoreError};
 
 /// What was observed of a remote server.
@@ -46,7 +46,7 @@ impl TryFrom<Row> for ProbeRow {
             server: parse("remote_probes.server_id", &row.server_id)?,
             status: Status {
                 phase: parse("remote_probes.phase", &row.phase)?,
-                reason: parse::<Reason>("remote_probes.reason", &row.reason)?,
+                reason: reason(&row.reason),
                 message: row.message,
                 since: Timestamp::from_ms(row.since),
                 next_attempt_at: None,

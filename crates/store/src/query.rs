@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 use serde::de::DeserializeOwned;
+use toolyard_types::state::Reason;
 
 use crate::{OrgTx, Result, StoreError, Tx};
 
@@ -80,6 +81,12 @@ where
     T::Err: Error + Send + Sync + 'static,
 {
     text.parse().map_err(|source| corrupt(what, source))
+}
+
+/// Reads why something is in its state. A word that a newer version wrote reads as `internal`, as on a wire: one row must
+/// not hide all others from nodes that are not upgraded yet.
+pub(crate) fn reason(text: &str) -> Reason {
+    text.parse().unwrap_or(Reason::Internal)
 }
 
 /// Reads a nullable text column into its type.

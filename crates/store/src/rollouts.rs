@@ -7,7 +7,7 @@ use toolyard_types::state::{Reason, RolloutState};
 use toolyard_types::{Labels, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use crate::attempts::Loop;
-use crate::query::{TextRow, json, parse, parse_option, placeholders, to_json};
+use crate::query::{TextRow, json, parse, parse_option, placeholders, reason, to_json};
 use crate::servers::{ServerRef, ServerRow, text};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
@@ -106,7 +106,7 @@ impl TryFrom<Row> for RolloutRow {
             from_revision: parse_option("rollouts.from_revision_id", row.from_revision_id.as_deref())?,
             to_revision: parse("rollouts.to_revision_id", &row.to_revision_id)?,
             state: parse("rollouts.state", &row.state)?,
-            reason: parse("rollouts.reason", &row.reason)?,
+            reason: reason(&row.reason),
             message: row.message,
             log: json("rollouts.log", &row.log)?,
             started_at: Timestamp::from_ms(row.started_at),

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use sea_orm::{FromQueryResult, Value};
 use toolyard_types::agent::ToolboxReport;
-use toolyard_types::state::{Reason, Status, ToolboxState};
+use toolyard_types::state::{Status, ToolboxState};
 use toolyard_types::{CredentialId, Labels, Name, OrganizationId, Timestamp, ToolboxId};
 
-use crate::query::{NumberRow, TextRow, count, json, parse, placeholders, to_i64, to_json};
+use crate::query::{NumberRow, TextRow, count, json, parse, placeholders, reason, to_i64, to_json};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A toolbox.
@@ -141,7 +141,7 @@ impl TryFrom<Row> for ToolboxRow {
             name: parse("toolboxes.name", &row.name)?,
             status: Status {
                 phase: parse("toolboxes.state", &row.state)?,
-                reason: parse::<Reason>("toolboxes.reason", &row.reason)?,
+                reason: reason(&row.reason),
                 message: row.message,
                 since: Timestamp::from_ms(row.since),
                 next_attempt_at: None,

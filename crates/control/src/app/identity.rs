@@ -65,7 +65,7 @@ async fn try_sign_in(control: &Control, sign_in: &SignIn, visitor: Visitor) -> R
     if password::is_too_long(&sign_in.password) {
         return Err(wrong());
     }
-    let Judged { attempt, line, known } = judge(control, &sign_in.email, &visitor).await?;
+    let Judged { attempt, line, known } = judge(control, sign_in, &visitor).await?;
     let hash = known.as_ref().map(|(user, _)| user.password_hash.clone());
     let right = match control.auth().passwords.verify(line, &sign_in.password, hash).await {
         Ok(right) => right,
@@ -92,6 +92,10 @@ async fn try_sign_in(control: &Control, sign_in: &SignIn, visitor: Visitor) -> R
         expires_at,
     };
     let mut tx = control.store().org(membership.organization).await?;
+    // Checking took a while: a password that was changed meanwhile, or a member who was removed, makes no session.
+    if tx.member_password(user.id).await?.as_ref() != Some(&user.password_hash) {
+        return Err(wrong());
+    }
     tx.create_session(&new).await?;
     super::audit(&mut tx, &caller, "session.create", format!("session/{}", new.id), serde_json::json!({})).await?;
     tx.commit().await?;
@@ -115,19 +119,19 @@ struct Judged {
 
 /// Finds out whether a password may be tried now: a browser that signed in to this account before is counted by itself,
 /// whatever strangers do.
-async fn judge(control: &Control, email: &str, visitor: &Visitor) -> Result<Judged> {
+async fn judge(control: &Control, sign_in: &SignIn, visitor: &Visitor) -> Result<Judged> {
     let limit = &control.auth().sign_ins;
     if let Some(device) = &visitor.device
         && let Ok(attempt) = limit.begin(&Who::Device(device.nonce.clone()))
     {
-        let known = find(control, email).await?;
+        let known = find(control, sign_in).await?;
         if known.as_ref().is_some_and(|(user, _)| device.is_of(user)) {
             return Ok(Judged { attempt, line: Line::Known, known });
         }
         attempt.undecided();
     }
-    let attempt = limit.begin(&Who::Stranger { email: email.to_owned(), address: visitor.address })?;
-    match find(control, email).await {
+    let attempt = limit.begin(&Who::Stranger { email: sign_in.email.clone(), address: visitor.address })?;
+    match find(control, sign_in).await {
         Ok(known) => Ok(Judged { attempt, line: Line::Stranger(visitor.address), known }),
         Err(error) => {
             attempt.undecided();
@@ -145,7 +149,8 @@ async fn check_own_password(control: &Control, caller: &Caller, field: &str, pas
     let Some(session) = caller.session.filter(|_| !password::is_too_long(password)) else { return Err(wrong()) };
     let attempt = control.auth().sign_ins.begin(&Who::Session(session))?;
     let right = async {
-        let hash = find(control, &caller.display).await?.map(|(user, _)| user.password_hash);
+        let Actor::User(user) = caller.actor else { return Ok(false) };
+        let hash = control.store().org_read(caller.organization).await?.member_password(user).await?;
         control.auth().passwords.verify(Line::Known, password, hash).await
     };
     match right.await {
@@ -162,11 +167,9 @@ async fn check_own_password(control: &Control, caller: &Caller, field: &str, pas
     Ok(())
 }
 
-async fn find(control: &Control, email: &str) -> Result<Option<(User, Membership)>> {
+async fn find(control: &Control, sign_in: &SignIn) -> Result<Option<(User, Membership)>> {
     let tx = control.store().system_read("find who signs in").await?;
-    let Some(user) = tx.user_by_email(email).await? else { return Ok(None) };
-    let membership = tx.memberships(user.id).await?.into_iter().next();
-    Ok(membership.map(|membership| (user, membership)))
+    Ok(tx.member_by_email(&sign_in.email, sign_in.organization.as_deref()).await?)
 }
 
 fn wrong() -> ControlError {

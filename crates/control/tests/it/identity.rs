@@ -6,8 +6,9 @@ use axum::body::Body;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use toolyard_types::Clock;
+use toolyard_types::access::Role;
 use toolyard_types::snapshot::KeyGrant;
+use toolyard_types::{Clock, Name};
 
 use crate::harness::{
     ADMIN_EMAIL, ADMIN_PASSWORD, Answer, OWNER_KEY, TestControl, TestDatabase, both_engines, started_at,
@@ -87,6 +88,34 @@ async fn status_of(test: &TestControl, key: &str, path: &str) -> u16 {
 }
 
 both_engines! {
+    async fn an_address_belongs_to_one_member_in_each_organization(engine) {
+        let t = TestControl::start(engine).await;
+        let store = t.database().open(t.clock.clone()).await;
+        let tx = store.system_read("finding the administrator").await.unwrap();
+        let (administrator, _) = tx.member_by_email(ADMIN_EMAIL, None).await.unwrap().unwrap();
+        drop(tx);
+        let mut tx = store.system("making a second tenant").await.unwrap();
+        let other = tx.create_organization(&Name::new("other").unwrap()).await.unwrap();
+        let mut tx = tx.into_org(other.id);
+        for email in [ADMIN_EMAIL, "only@example.test"] {
+            tx.create_member(email, &administrator.password_hash, Role::Viewer).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        store.close().await;
+
+        for (organization, expected) in [(None, "default"), (Some("default"), "default"), (Some("other"), "other")] {
+            let body = json!({ "email": ADMIN_EMAIL, "password": ADMIN_PASSWORD, "organization": organization });
+            let answer = t.post("/api/v1/session", body).await.expect(201);
+            assert_eq!((&answer.body["organization"], &answer.body["display"]), (&json!(expected), &json!(ADMIN_EMAIL)));
+        }
+        let body = json!({ "email": ADMIN_EMAIL, "password": ADMIN_PASSWORD, "organization": "nobody" });
+        assert_eq!(t.post("/api/v1/session", body).await.expect(401).body["code"], "invalid_credentials");
+        // Whether an address is known elsewhere is not told.
+        let body = json!({ "email": "only@example.test", "password": "another long password", "role": "viewer" });
+        t.post("/api/v1/members", body.clone()).await.expect(201);
+        t.post("/api/v1/members", body).await.expect(409);
+    }
+
     async fn the_first_administrator_signs_in_and_the_session_cookie_is_for_this_site_only(engine) {
         let test = TestControl::start(engine).await;
         let answer = sign_in(&test, "Admin@Example.test", ADMIN_PASSWORD).await.expect(201);

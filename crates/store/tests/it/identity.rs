@@ -6,6 +6,7 @@ use toolyard_store::{NewApiKey, NewSession};
 use toolyard_types::access::{Action, KeyScope, Role};
 use toolyard_types::{ApiKeyId, SessionId, Timestamp};
 
+use crate::migrations::execute;
 use crate::world::{World, both_engines, name};
 
 both_engines! {
@@ -38,6 +39,29 @@ both_engines! {
         assert!(tx.key_grants().await.unwrap().is_empty());
         assert!(tx.key_grant_by_hash("ends").await.unwrap().is_none());
         assert!(tx.key_grant_by_hash("revoked").await.unwrap().is_none());
+    }
+
+    async fn a_key_narrowed_in_words_of_a_newer_version_is_refused_here_and_takes_no_other_with_it(engine) {
+        let world = World::start(engine).await;
+        let acme = world.organization("acme").await;
+        let mut tx = world.store.org(acme).await.unwrap();
+        for hash in ["of now", "of later", "wider later"] {
+            let key = NewApiKey {
+                id: ApiKeyId::generate(), name: name("ci"), prefix: "ty_1".into(), hash: hash.into(),
+                role: Role::Viewer, scope: Some(KeyScope::default()), created_by: "user:1".into(), expires_at: None,
+            };
+            tx.create_api_key(&key).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        for (hash, scope) in [("of later", r#"{"actions":["ocean:boil"]}"#), ("wider later", r#"{"oceans":["a"]}"#)] {
+            let sql = format!("UPDATE api_keys SET scope = '{scope}' WHERE hash = '{hash}'");
+            execute(world.database.location(), &sql).await;
+        }
+        let tx = world.store.system_read("test").await.unwrap();
+        let grants = tx.key_grants().await.unwrap();
+        assert_eq!(grants.iter().map(|(hash, _)| hash.as_str()).collect::<Vec<_>>(), ["of now"]);
+        assert!(tx.key_grant_by_hash("of later").await.is_err());
+        assert!(tx.key_grant_by_hash("of now").await.unwrap().is_some());
     }
 
     async fn an_older_use_of_a_key_never_replaces_a_newer_one(engine) {

@@ -63,13 +63,56 @@ both_engines! {
         tx.commit().await.unwrap();
 
         let tx = world.store.system_read("test").await.unwrap();
-        assert_eq!(tx.user_by_email("A@example.test").await.unwrap().unwrap().password_hash, "hash");
+        let (user, _) = tx.member_by_email("A@example.test", None).await.unwrap().unwrap();
+        assert_eq!(user.password_hash, "hash");
         assert_eq!(tx.session_by_token_hash("t").await.unwrap().unwrap().membership.role, Role::Owner);
         assert!(tx.key_grant_by_hash("h").await.unwrap().is_some());
         drop(tx);
         let tx = world.store.org_read(acme).await.unwrap();
         let sealed = tx.sealed_credentials(&BTreeSet::from([credential])).await.unwrap();
         assert_eq!((sealed[0].version, sealed[0].envelope.as_slice()), (1, [1_u8, 2].as_slice()));
+    }
+
+    async fn an_e_mail_address_is_one_persons_in_each_organization(engine) {
+        let world = World::start(engine).await;
+        let (acme, other) = (world.organization("acme").await, world.organization("other").await);
+        let mut made = Vec::new();
+        for (organization, hash) in [(acme, "of acme"), (other, "of other")] {
+            let mut tx = world.store.org(organization).await.unwrap();
+            made.push(tx.create_member("a@example.test", hash, Role::Owner).await.unwrap().id);
+            tx.create_member("b@example.test", hash, Role::Viewer).await.unwrap();
+            tx.commit().await.unwrap();
+            for (email, of) in [("A@example.test", None), ("b@example.test", Some(made.last().copied().unwrap()))] {
+                let mut tx = world.store.org(organization).await.unwrap();
+                let taken = match of {
+                    Some(user) => tx.set_member_email(user, email).await.map(|_| ()),
+                    None => tx.create_member(email, "", Role::Viewer).await.map(|_| ()),
+                };
+                assert!(matches!(taken, Err(StoreError::AlreadyExists)), "{email}: {taken:?}");
+            }
+        }
+        let tx = world.store.system_read("test").await.unwrap();
+        for (organization, user, hash) in
+            [(None, made[0], "of acme"), (Some("acme"), made[0], "of acme"), (Some("other"), made[1], "of other")]
+        {
+            let (found, membership) = tx.member_by_email("A@example.test", organization).await.unwrap().unwrap();
+            assert_eq!((found.id, found.password_hash.as_str(), found.email.as_str()), (user, hash, "a@example.test"));
+            assert_eq!(membership.organization, if user == made[0] { acme } else { other });
+        }
+        assert!(tx.member_by_email("a@example.test", Some("nobody")).await.unwrap().is_none());
+        drop(tx);
+
+        // One of them takes another address, which is free again where they leave it.
+        let mut tx = world.store.org(acme).await.unwrap();
+        assert!(tx.set_member_email(made[0], "C@example.test").await.unwrap());
+        assert!(!tx.set_member_email(made[1], "d@example.test").await.unwrap());
+        assert_eq!(tx.member(made[0]).await.unwrap().unwrap().email, "c@example.test");
+        tx.create_member("a@example.test", "again", Role::Viewer).await.unwrap();
+        tx.commit().await.unwrap();
+        let tx = world.store.system_read("test").await.unwrap();
+        let hash = async |organization| tx.member_by_email("a@example.test", Some(organization)).await.unwrap().unwrap();
+        assert_eq!(hash("acme").await.0.password_hash, "again");
+        assert_eq!(hash("other").await.0.password_hash, "of other");
     }
 
     async fn names_are_unique_in_an_organization_and_free_in_another(engine) {

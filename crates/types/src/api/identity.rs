@@ -12,6 +12,9 @@ pub struct SignIn {
     pub email: String,
     /// The password.
     pub password: Secret,
+    /// The name of the organization; without it, where this address has been a member longest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organization: Option<String>,
 }
 
 /// Give oneself another password.
