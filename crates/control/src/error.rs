@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use toolyard_store::StoreError;
+use toolyard_types::access::Action;
 use toolyard_types::{Code, FieldError, NameError, Problem};
 
 /// A boxed cause.
@@ -37,6 +38,8 @@ pub enum ControlError {
     Forbidden {
         /// What was refused and by which rule, for a person.
         detail: String,
+        /// The action that was refused and on what, where it is another than the route's.
+        refused: Option<Box<(Action, String)>>,
     },
     /// Too many requests.
     #[error("too many requests; retry in {} s", .retry_after.as_secs())]
@@ -88,6 +91,11 @@ impl ControlError {
         Self::Problem { code, detail: detail.into() }
     }
 
+    /// The principal may not do what the route is for.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::Forbidden { detail: detail.into(), refused: None }
+    }
+
     /// For `map_err`: something broke while `doing` this.
     pub fn internal<E: Into<Cause>>(doing: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Internal { doing, source: source.into() }
@@ -107,7 +115,7 @@ impl ControlError {
             Self::RateLimited { .. } | Self::Limited { .. } => Code::RateLimited,
             Self::Problem { code, .. } => *code,
             Self::Store(StoreError::Stale) => Code::PreconditionFailed,
-            Self::Store(StoreError::Database(_)) => Code::StoreUnavailable,
+            Self::Store(StoreError::Database(_) | StoreError::Removed(_)) => Code::StoreUnavailable,
             Self::Store(_) | Self::Internal { .. } => Code::Internal,
         }
     }
@@ -118,7 +126,9 @@ impl ControlError {
         let detail = match self {
             Self::Store(StoreError::AlreadyExists) => "a thing of that name already exists".to_owned(),
             Self::Store(StoreError::Stale) => "it changed since you read it".to_owned(),
-            Self::Store(StoreError::Database(_)) => "the database did not answer as it should".to_owned(),
+            Self::Store(StoreError::Database(_) | StoreError::Removed(_)) => {
+                "the database did not answer as it should".to_owned()
+            }
             Self::Store(_) | Self::Internal { .. } => "something broke in Toolyard; the log has the cause".to_owned(),
             told => told.to_string(),
         };

@@ -34,7 +34,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 pub use auth::token::api_key as new_api_key;
-pub use auth::{Caller, FirstSignIn};
+pub use auth::{Caller, FirstSignIn, reset_password};
 pub use catalog::{SourceClient, entry_document, is_public};
 pub use error::{ControlError, Result};
 pub use fleet::LoopStatus;
@@ -143,6 +143,7 @@ struct Inner {
     request_rates: limits::Rates,
     refusals: app::refusals::Refusals,
     readiness: readiness::ReadinessState,
+    remote_leases: snapshot::RemoteLeases,
     calls: calls::CallState,
     catalog: catalog::CatalogState,
     fleet: fleet::Fleet,
@@ -197,6 +198,7 @@ impl Control {
             ]),
             refusals: app::refusals::Refusals::new(limits.refusals_per_minute, clock.clone()),
             readiness: readiness::ReadinessState::default(),
+            remote_leases: snapshot::RemoteLeases::default(),
             calls,
             catalog: catalog::CatalogState::default(),
             fleet: fleet::Fleet::new(clock, authority.fingerprint(), readers),
@@ -345,6 +347,10 @@ impl Control {
     /// Streams of events, which are bounded in number.
     pub(crate) fn event_streams(&self) -> &Arc<limits::Shares> {
         &self.0.event_streams
+    }
+
+    pub(crate) fn remote_leases(&self) -> &snapshot::RemoteLeases {
+        &self.0.remote_leases
     }
 
     pub(crate) fn request_rates(&self) -> &limits::Rates {

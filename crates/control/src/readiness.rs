@@ -29,6 +29,8 @@ pub(crate) struct ReadinessState(Mutex<Found>);
 struct Found {
     /// When writes were last looked at, and what was wrong.
     writes: Option<(Timestamp, Option<String>)>,
+    /// What is damaged in the database, as it was found after the start.
+    damage: Option<String>,
     /// Since when each part is as it is.
     since: [Option<(bool, Timestamp)>; 3],
 }
@@ -40,7 +42,8 @@ impl Control {
     pub fn readiness(&self) -> Readiness {
         let mut readiness = self.readiness_in_detail();
         if !readiness.writes.ready {
-            readiness.writes.message = "a row could not be written and read back; the log has the cause".to_owned();
+            readiness.writes.message =
+                "rows cannot be trusted to be written and read back; the log has the cause".to_owned();
         }
         if !readiness.control_plane.ready {
             readiness.control_plane.message = "a loop does not run as it should; the log has the cause".to_owned();
@@ -77,6 +80,12 @@ impl Control {
         }
     }
 
+    /// Whether writes worked when they were last looked at.
+    pub(crate) fn writes_work(&self) -> bool {
+        let found = self.0.readiness.0.lock().unwrap_or_else(PoisonError::into_inner);
+        !matches!(found.writes, Some((_, Some(_))))
+    }
+
     fn gateway_part(&self, now: Timestamp) -> (bool, String) {
         let (age, most) = (now.since(self.snapshots().borrow().made_at), self.options().snapshot_max_age);
         let ready = age <= most;
@@ -86,6 +95,9 @@ impl Control {
 
     fn writes_part(&self, now: Timestamp) -> (bool, String) {
         let found = self.0.readiness.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(damage) = &found.damage {
+            return (false, format!("the database is damaged: {damage}"));
+        }
         match &found.writes {
             None => (true, "the database was opened and not looked at since".to_owned()),
             Some((at, _)) if now.since(*at) > CHECK_MAX_AGE => {
@@ -118,6 +130,7 @@ impl Control {
 /// Looks until everything ends.
 pub(crate) async fn keep(control: Control) {
     let name = control.replica().to_string();
+    control.spawn("database check", look_for_damage(control.clone()));
     let mut ticks = tokio::time::interval(CHECK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut number = 0_u64;
@@ -135,6 +148,29 @@ pub(crate) async fn keep(control: Control) {
             Err(_) => Some(format!("the database did not take and give back a row in {} s", CHECK_TIMEOUT.as_secs())),
         };
         note(&control, wrong);
+    }
+}
+
+/// A file that is damaged in one place works in all others, and says so only to whoever reads there: so the whole of it is
+/// read once after a start.
+async fn look_for_damage(control: Control) {
+    let found = tokio::select! {
+        () = control.stopping().cancelled() => return,
+        found = control.store().damage() => found,
+    };
+    match found {
+        Ok(None) => {}
+        Ok(Some(damage)) => {
+            tracing::error!(
+                damage,
+                "the database is damaged; stop this Toolyard and put the database back from a backup"
+            );
+            control.0.readiness.0.lock().unwrap_or_else(PoisonError::into_inner).damage = Some(damage);
+        }
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "whether the database is damaged could not be looked at");
+        }
     }
 }
 

@@ -5,9 +5,9 @@
 //! gateway in another process can tell a quiet control plane from one that lost its database. Nothing in it is
 //! secret; what a remote server's URL and headers hold is leased ([`Control::lease_remote`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -43,11 +43,48 @@ impl Control {
         self.fleet().snapshots.subscribe()
     }
 
-    /// A remote server's address and headers with their secrets, good for a while.
+    /// A remote server's address and headers with their secrets, good for a while. Without a database it is the one that
+    /// was known last, while the snapshot says that this revision serves: a first call must not need what later ones do
+    /// not.
     ///
     /// # Errors
     /// When there is no such remote server that serves, or a credential cannot be opened.
     pub async fn lease_remote(&self, server: ServerId) -> Result<RemoteLease> {
+        if !self.writes_work()
+            && let Some(known) = self.known_lease(server)
+        {
+            return Ok(known);
+        }
+        match self.lease_remote_now(server).await {
+            Err(ControlError::Store(error)) => self.known_lease(server).ok_or(ControlError::Store(error)),
+            leased => leased,
+        }
+    }
+
+    fn known_lease(&self, server: ServerId) -> Option<RemoteLease> {
+        let snapshot = self.snapshots().borrow().clone();
+        let route = snapshot.organizations.values().flat_map(|it| it.servers.values()).find(|it| it.id == server)?;
+        let known = self.remote_leases().lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&server).filter(|known| Some(known.revision) == route.revision).map(|known| RemoteLease {
+            url: known.url.clone(),
+            headers: known.headers.clone(),
+            until: self.clock().now().plus(LEASE),
+        })
+    }
+
+    /// Keeps what a remote server is reached with, for when the database is away.
+    pub(crate) fn remember_remote(&self, server: ServerId, revision: RevisionId, rendered: &Rendered) {
+        let Rendered { url, headers, .. } = rendered;
+        let remembered = KnownRemote { revision, url: url.clone(), headers: headers.clone() };
+        let snapshot = self.snapshots().borrow().clone();
+        let there: HashSet<ServerId> =
+            snapshot.organizations.values().flat_map(|it| it.servers.values()).map(|it| it.id).collect();
+        let mut known = self.remote_leases().lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|server, _| there.contains(server));
+        known.insert(server, remembered);
+    }
+
+    async fn lease_remote_now(&self, server: ServerId) -> Result<RemoteLease> {
         let unknown = || ControlError::NotFound(format!("remote server `{server}`"));
         let tx = self.store().system_read("leasing a remote server").await?;
         let organization = tx.server_organization(server).await?.ok_or_else(unknown)?;
@@ -58,12 +95,24 @@ impl Control {
         drop(tx);
         let Runtime::Remote(remote) = &revision.spec.runtime else { return Err(unknown()) };
         match render(self, organization, remote).await? {
-            Ok(Rendered { url, headers, .. }) => {
+            Ok(rendered) => {
+                self.remember_remote(server, serving, &rendered);
+                let Rendered { url, headers, .. } = rendered;
                 Ok(RemoteLease { url, headers, until: self.clock().now().plus(LEASE) })
             }
             Err((_, detail)) => Err(ControlError::problem(toolyard_types::Code::ServerNotReady, detail)),
         }
     }
+}
+
+/// What a remote server was reached with last, by server; as many as there are remote servers.
+pub(crate) type RemoteLeases = Mutex<HashMap<ServerId, KnownRemote>>;
+
+/// What a revision of a remote server was reached with last.
+pub(crate) struct KnownRemote {
+    revision: RevisionId,
+    url: Secret,
+    headers: Vec<(String, Secret)>,
 }
 
 /// Where a remote server is and what it is sent.

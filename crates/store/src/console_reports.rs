@@ -7,6 +7,11 @@ use toolyard_types::{ReportId, Timestamp};
 use crate::query::parse;
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
+/// In the place of a member's id: the report of somebody who was not signed in.
+const STRANGER: &str = "nobody";
+/// Strangers may have this part of the reports that are kept, so that they push nobody else's out.
+const STRANGERS_PART: u32 = 4;
+
 const COLUMNS: &str = "id, received_at, at, kind, name, value, route, message, stack, build, user_agent";
 
 #[derive(FromQueryResult)]
@@ -53,10 +58,10 @@ impl OrgTx {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn insert_console_reports(&self, reports: &[ConsoleReport], most: u32) -> Result<()> {
+    pub async fn insert_console_reports(&self, reports: &[ConsoleReport], stranger: bool, most: u32) -> Result<()> {
         let sql = format!(
-            "INSERT INTO console_reports (organization_id, {COLUMNS}) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+            "INSERT INTO console_reports (organization_id, {COLUMNS}, member) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
         );
         for report in reports {
             let values = [
@@ -72,12 +77,15 @@ impl OrgTx {
                 report.stack.as_str().into(),
                 report.build.as_str().into(),
                 report.user_agent.as_str().into(),
+                stranger.then(|| STRANGER.to_owned()).into(),
             ];
             self.execute(&sql, values).await?;
         }
-        let sql = "DELETE FROM console_reports WHERE organization_id = $1 AND id <= (SELECT id FROM console_reports \
-                   WHERE organization_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)";
-        self.execute(sql, [self.organization().to_string().into(), i64::from(most).into()]).await?;
+        let sql = "DELETE FROM console_reports WHERE organization_id = $1 AND COALESCE(member, '') = $3 AND id <= \
+                   (SELECT id FROM console_reports WHERE organization_id = $1 AND COALESCE(member, '') = $3 \
+                   ORDER BY id DESC LIMIT 1 OFFSET $2)";
+        let (whose, most) = if stranger { (STRANGER, most / STRANGERS_PART) } else { ("", most) };
+        self.execute(sql, [self.organization().to_string().into(), i64::from(most).into(), whose.into()]).await?;
         Ok(())
     }
 

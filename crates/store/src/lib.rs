@@ -63,14 +63,15 @@ pub use toolboxes::{JoinTokenRow, SealedAuthority, ToolboxMark, ToolboxRow, Tool
 pub use toolsets::ToolsetRow;
 pub use tx::{OrgTx, SystemTx, Tx};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sea_orm::{DbBackend, DbErr, RuntimeErr};
+use sea_orm::{DbBackend, DbErr, FromQueryResult, RuntimeErr, Statement};
 use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId};
 
 use crate::connection::Pool;
+use crate::query::TextRow;
 
 /// How long the migration of a Postgres may take, or wait for that of another replica.
 const LONGEST_MIGRATION: Duration = Duration::from_secs(3600);
@@ -106,6 +107,22 @@ pub enum StoreError {
          anew with another, empty data directory"
     )]
     Gone(String),
+    /// The file of the database is damaged, or is none.
+    #[error("the database file `{path}` is damaged, or is no SQLite database; put it back from a backup")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What SQLite says.
+        #[source]
+        source: DbErr,
+    },
+    /// The file of the database is not where it was opened: what would be written is lost when the last process that has
+    /// it open ends.
+    #[error(
+        "the database file `{0}` was removed or replaced while it was in use, so nothing is written any more; stop this \
+         Toolyard, put the file back or restore a backup, and start it again"
+    )]
+    Removed(String),
     /// The database could not be copied before its schema changes.
     #[error(
         "{what}, the backup before the schema of the database changes, cannot be made; make room or rights for it, or make \
@@ -179,6 +196,8 @@ pub struct Store {
     writer: Pool,
     reader: Pool,
     location: Location,
+    /// Device and number of the file that was opened.
+    file: Option<(u64, u64)>,
     options: StoreOptions,
     clock: Clock,
     wake: watch::Sender<u64>,
@@ -199,21 +218,7 @@ impl Store {
     /// When it cannot be reached or written, or belongs to a newer version.
     pub async fn open_with(location: &Location, clock: Clock, options: StoreOptions) -> Result<Self> {
         let (writer, reader) = match location {
-            Location::Sqlite(path) => {
-                let gone = || StoreError::Gone(format!("`{}`", path.display()));
-                // Before anything is made where it was: what is put back there must not meet another's write-ahead log.
-                if options.must_exist && std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
-                    return Err(gone());
-                }
-                make_private(path).map_err(|source| unusable(path, source))?;
-                let writer = Pool::sqlite(path, 1).await?;
-                let db = writer.for_migrations();
-                if options.must_exist && !migrations::was_used(&db).await? {
-                    return Err(gone());
-                }
-                migrations::run(&db, Some(path), options.migration_backup).await?;
-                (writer, Pool::sqlite(path, options.connections.unwrap_or(SQLITE_READERS)).await?)
-            }
+            Location::Sqlite(path) => Self::open_file(path, &options).await.map_err(|error| damaged(path, error))?,
             Location::Postgres(url) => {
                 let migrated = tokio::time::timeout(LONGEST_MIGRATION, migrate(url.expose(), &options)).await;
                 migrated.unwrap_or_else(|_| {
@@ -225,7 +230,53 @@ impl Store {
                 (pool.clone(), pool)
             }
         };
-        Ok(Self { writer, reader, location: location.clone(), options, clock, wake: watch::Sender::new(0) })
+        let (location, wake) = (location.clone(), watch::Sender::new(0));
+        let file = file_of(&location);
+        Ok(Self { writer, reader, location, file, options, clock, wake })
+    }
+
+    async fn open_file(path: &Path, options: &StoreOptions) -> Result<(Pool, Pool)> {
+        let gone = || StoreError::Gone(format!("`{}`", path.display()));
+        // Before anything is made where it was: what is put back there must not meet another's write-ahead log.
+        if options.must_exist && std::fs::metadata(path).map_or(true, |file| file.len() == 0) {
+            return Err(gone());
+        }
+        make_private(path).map_err(|source| unusable(path, source))?;
+        let writer = Pool::sqlite(path, 1).await?;
+        let db = writer.for_migrations();
+        if options.must_exist && !migrations::was_used(&db).await? {
+            return Err(gone());
+        }
+        migrations::run(&db, Some(path), options.migration_backup).await?;
+        Ok((writer, Pool::sqlite(path, options.connections.unwrap_or(SQLITE_READERS)).await?))
+    }
+
+    /// Reads the whole file of a SQLite database and tells what is damaged in it, in SQLite's words (`PRAGMA
+    /// quick_check`). Takes a reader for as long as that takes.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn damage(&self) -> Result<Option<String>> {
+        if self.reader.backend() != DbBackend::Sqlite {
+            return Ok(None);
+        }
+        let reading = self.reader.acquire().await?;
+        let sql = "SELECT quick_check AS text FROM pragma_quick_check(3)";
+        let statement = Statement::from_string(DbBackend::Sqlite, sql);
+        let found = TextRow::find_by_statement(statement).all(&reading).await?;
+        let damage: Vec<_> = found.into_iter().map(|row| row.text).filter(|text| text != "ok").collect();
+        Ok((!damage.is_empty()).then(|| damage.join("; ")))
+    }
+
+    /// # Errors
+    /// [`StoreError::Removed`] when the file that was opened is not where it was.
+    fn is_where_it_was(&self) -> Result<()> {
+        match (&self.location, self.file) {
+            (Location::Sqlite(path), Some(file)) if file_of(&self.location) != Some(file) => {
+                Err(StoreError::Removed(path.display().to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How it was opened.
@@ -317,6 +368,26 @@ impl Store {
         self.writer.close().await;
         self.reader.close().await;
     }
+}
+
+/// What tells of a damaged file names it and the way out.
+fn damaged(path: &Path, error: StoreError) -> StoreError {
+    // SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html).
+    match error {
+        StoreError::Database(source)
+            if ["(code: 11)", "(code: 26)"].iter().any(|code| source.to_string().contains(code)) =>
+        {
+            StoreError::Damaged { path: path.display().to_string(), source }
+        }
+        error => error,
+    }
+}
+
+/// Device and number of a database's file.
+fn file_of(location: &Location) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let Location::Sqlite(path) = location else { return None };
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 /// Brings the schema of a Postgres up to date, on a connection of its own where a statement may take any time.

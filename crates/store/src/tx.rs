@@ -22,6 +22,9 @@ pub struct Tx {
 
 impl Tx {
     pub(crate) async fn begin(pool: &Pool, write: bool, store: &Store) -> Result<Self> {
+        if write {
+            store.is_where_it_was()?;
+        }
         let db = pool.begin(write).await?;
         Ok(Self { db, clock: store.clock.clone(), events: Vec::new(), wake: store.wake.clone() })
     }

@@ -1,4 +1,4 @@
-//! The password and the API key that a first start makes: shown where only the person who started it looks.
+//! The password and the API key that a first start or `toolyard reset-password` makes: shown where only the person who started it looks.
 //!
 //! That is the terminal. Without one, standard output is a log (journald, a container's, a file of CI) that is kept,
 //! shipped and read by others, so they go into a file of the data directory that only its owner can read.
@@ -30,24 +30,23 @@ impl First<'_> {
         }
         if io::stdout().is_terminal() {
             if let Some(first) = &self.sign_in {
-                println!("  first sign-in, shown once: {} / {}", first.email, first.password.expose());
+                println!("first sign-in, shown once: {} / {}", first.email, first.password.expose());
             }
             if let Some(key) = self.key {
-                println!("  for the command line, shown once:");
-                println!("    {}", self.export(key));
+                println!("for the command line, shown once:");
+                println!("  {}", self.export(key));
             }
             return Ok(());
         }
         let path = data_dir.join(FILE);
         self.write(&path).map_err(|error| {
             format!(
-                "cannot write the first sign-in to `{}`: {error}; make room, remove `{}`, which is still empty, and start again",
-                path.display(),
-                data_dir.display()
+                "cannot write the first sign-in to `{}`: {error}; make room there, then `toolyard reset-password` makes a new one",
+                path.display()
             )
         })?;
         let path = std::path::absolute(&path).unwrap_or(path);
-        println!("  first sign-in, in a file that only its owner can read: {}", path.display());
+        println!("first sign-in, in a file that only its owner can read: {}", path.display());
         Ok(())
     }
 

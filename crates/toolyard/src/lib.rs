@@ -15,6 +15,7 @@ mod memory;
 mod net;
 mod offers;
 mod operations;
+mod reset_password;
 mod serve;
 mod telemetry;
 

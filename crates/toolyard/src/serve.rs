@@ -48,6 +48,8 @@ const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// Connections at the operations listener.
 const OPERATIONS_CONNECTIONS: usize = 64;
+/// Fewer file descriptors than this do not last for a busy day: each call may need two, each server a handful.
+const FEW_DESCRIPTORS: u64 = 4096;
 /// How long calls that were cut off have to tell their clients.
 const CUT_GRACE: Duration = Duration::from_secs(3);
 /// How long background tasks have to end.
@@ -138,6 +140,13 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     make_private(&settings.data_dir)?;
     // Bound before anything is announced or started, so that a taken port changes nothing.
     let descriptors = listen::raise_descriptors();
+    if descriptors < FEW_DESCRIPTORS {
+        tracing::warn!(
+            descriptors,
+            "few files may be open at once, connections and servers will fail at that limit; allow at least \
+             {FEW_DESCRIPTORS} (`ulimit -n`, `LimitNOFILE=` of systemd)"
+        );
+    }
     let listener = bind("listen", settings.listen).await?;
     let agent_listener = bind("agent_listen", settings.agent_listen).await?;
     let operations_listener = match settings.operations_listen {
@@ -156,6 +165,9 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let stopping = CancellationToken::new();
     let options = control_options(settings, store, &clock, first_key.clone(), &stopping)?;
     let control = Control::start(options).await.map_err(|error| Failed::from(&error))?;
+    // At once: what is made up now is not known again, whatever fails from here on.
+    First { url: &own_url(settings), sign_in: control.take_first_sign_in(), key: first_key.as_ref() }
+        .show(&settings.data_dir)?;
     let agents_at = agent_listener.local_addr().map_err(|error| Failed::from(&error))?;
     let operations_at = operations_listener.as_ref().and_then(|listener| listener.local_addr().ok());
     let own_ports =
@@ -205,7 +217,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         servers.push(tokio::spawn(listen::serve(listener, router, places, server())));
     }
     let agent = local.start(settings, &control, own_ports).await?;
-    announce(settings, &control, console, first_key.as_ref())?;
+    announce(settings, console);
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
     let _sorting = AbortOnDropHandle::new(tokio::spawn(telemetry::keep_sorted(metrics)));
 
@@ -270,14 +282,14 @@ async fn bind(setting: &str, address: std::net::SocketAddr) -> Result<TcpListene
         .map_err(|error| format!("setting `{setting}`: cannot listen on {address}: {error}").into())
 }
 
-fn location(settings: &Settings) -> Location {
+pub(crate) fn location(settings: &Settings) -> Location {
     match &settings.database_url {
         Some(url) => Location::Postgres(url.clone()),
         None => Location::Sqlite(settings.data_dir.join("toolyard.db")),
     }
 }
 
-fn store_options(settings: &Settings, must_exist: bool) -> StoreOptions {
+pub(crate) fn store_options(settings: &Settings, must_exist: bool) -> StoreOptions {
     StoreOptions {
         connections: settings.database_connections,
         statement_timeout: Duration::from_secs(settings.database_timeout_seconds.into()),
@@ -537,18 +549,15 @@ fn agent_router(control: &Control, clock: &Clock) -> Router {
         .fallback_service(control.agent_router())
 }
 
-fn announce(
-    settings: &Settings,
-    control: &Control,
-    console: Console,
-    first_key: Option<&Secret>,
-) -> Result<(), Failed> {
-    let url = settings.public_url.clone().unwrap_or_else(|| format!("http://{}", settings.listen));
+fn own_url(settings: &Settings) -> String {
+    settings.public_url.clone().unwrap_or_else(|| format!("http://{}", settings.listen))
+}
+
+fn announce(settings: &Settings, console: Console) {
+    let url = own_url(settings);
     println!("Toolyard {} ({}) is ready at {url}", env!("CARGO_PKG_VERSION"), settings.env);
     if console.is_there() {
         println!("  console: {url}/");
     }
     println!("  MCP clients connect to {url}/mcp/default/servers/NAME or .../toolsets/NAME");
-    let first = First { url: &url, sign_in: control.take_first_sign_in(), key: first_key };
-    Ok(first.show(&settings.data_dir)?)
 }

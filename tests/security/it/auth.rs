@@ -204,3 +204,38 @@ fn sign_ins_that_are_hung_up_on_cost_no_more_than_others() {
     assert_eq!(owner, 201);
     assert!(took < Duration::from_secs(10) && memory < 400, "{took:?}, {memory} MB");
 }
+
+#[test]
+fn whoever_has_the_host_gives_a_new_password_and_nobody_else_is_let_in_by_the_old_one() {
+    each_engine(|engine| {
+        let toolyard = Toolyard::on(engine).without_toolbox().start();
+        let before = sign_in(&toolyard, "198.51.100.1", PASSWORD, "");
+        let session = before.headers.get_all("set-cookie").iter().filter_map(|value| value.to_str().ok());
+        let session = session.filter_map(|cookie| cookie.split(';').next()).collect::<Vec<_>>().join("; ");
+        let mut command = toolyard.command();
+        command.arg("reset-password").arg("--data-dir").arg(toolyard.data_dir()).env_remove("TOOLYARD_API_KEY");
+        if let Some(url) = toolyard.database() {
+            command.args(["--set", &format!("database_url={url}")]);
+        }
+        let output = command.output().expect("the program runs");
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{shown}");
+        let file = std::fs::read_to_string(toolyard.data_dir().join("first-sign-in.txt")).expect("the new password");
+        let password = file.split_once("password: ").and_then(|(_, rest)| rest.split_whitespace().next()).expect("one");
+        let old = sign_in(&toolyard, "198.51.100.2", PASSWORD, "").status;
+        let left = toolyard.request("GET", "/api/v1/session").header("cookie", &session).status();
+        let new = sign_in(&toolyard, "198.51.100.1", password, "").status;
+        let row = Row::of("sign-in", format!("a password reset on the host ({engine:?})"));
+        row.expected("old password 401, old session 401, new password 201; no password in the output").got(format!(
+            "old password {old}, old session {left}, new password {new}; {} password in the output",
+            if shown.contains(password) { "the" } else { "no" }
+        ));
+        assert_eq!((before.status, old, left, new, shown.contains(password)), (201, 401, 401, 201, false), "{shown}");
+        let unknown = toolyard
+            .command()
+            .args(["reset-password", "nobody@example.test", "--data-dir"])
+            .arg(toolyard.data_dir())
+            .output();
+        assert!(!unknown.expect("the program runs").status.success());
+    });
+}

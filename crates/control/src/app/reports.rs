@@ -73,7 +73,10 @@ pub(crate) async fn take(
     reports: Vec<NewConsoleReport>,
     user_agent: &str,
 ) -> Result<ConsoleReportsTaken> {
-    let sender = caller.and_then(|caller| caller.session).map(|session| session.to_string());
+    let sender = caller.map(|caller| match caller.session {
+        Some(session) => session.to_string(),
+        None => caller.actor.to_string(),
+    });
     control.auth().reports.attempt(sender.as_deref())?;
     if reports.len() > BATCH {
         return Err(ControlError::field("reports", format!("may be at most {BATCH}")));
@@ -88,7 +91,7 @@ pub(crate) async fn take(
     let now = control.clock().now();
     let reports: Vec<_> = reports.into_iter().map(|report| received(report, now, user_agent)).collect();
     let tx: OrgTx = control.store().org(organization).await?;
-    tx.insert_console_reports(&reports, MOST).await?;
+    tx.insert_console_reports(&reports, caller.is_none(), MOST).await?;
     tx.commit().await?;
     for report in &reports {
         measure(control, report, caller.is_some());

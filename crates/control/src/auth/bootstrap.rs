@@ -6,7 +6,8 @@ use toolyard_types::{ApiKeyId, Name, Secret};
 
 use super::password::Passwords;
 use super::token;
-use crate::{Bootstrap, Result};
+use crate::app::system_line;
+use crate::{Bootstrap, ControlError, Result};
 
 /// The organization that the first start makes.
 pub(crate) const DEFAULT_ORGANIZATION: &str = "default";
@@ -50,6 +51,32 @@ pub(crate) async fn run(store: &Store, bootstrap: &Bootstrap) -> Result<Option<F
     }
     tx.commit().await?;
     Ok(first_sign_in)
+}
+
+/// Gives the member of an e-mail address, or the first owner, a password that is made up, and ends their sessions.
+/// For whoever has the host, which is more power than any password gives.
+///
+/// # Errors
+/// `not_found` when there is no such member; when the database fails.
+pub async fn reset_password(store: &Store, email: Option<&str>) -> Result<FirstSignIn> {
+    let password = token::password();
+    let hash = Passwords::new().hash(&password).await?;
+    let tx = store.system("give a member a new password").await?;
+    let found = match email {
+        Some(email) => tx.member_by_email(email, None).await?,
+        None => tx.first_owner().await?,
+    };
+    let Some((user, membership)) = found else {
+        let who = email.map_or_else(|| "an owner".to_owned(), |email| format!("the member `{email}`"));
+        return Err(ControlError::NotFound(who));
+    };
+    let mut tx = tx.into_org(membership.organization);
+    tx.set_member_password(user.id, &hash).await?;
+    tx.note_generated_password(user.id).await?;
+    let target = format!("member/{}", user.id);
+    tx.audit(&system_line("reset-password", "member.password", target, true, serde_json::json!({}))).await?;
+    tx.commit().await?;
+    Ok(FirstSignIn { email: user.email, password })
 }
 
 struct Administrator {

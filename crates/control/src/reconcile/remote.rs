@@ -133,7 +133,7 @@ fn due_in(before: Option<&ProbeRow>, rollout_began: Option<Timestamp>, now: Time
 async fn probe(control: &Control, organization: OrganizationId, due: Probed) -> Result<()> {
     let Runtime::Remote(remote) = &due.revision.spec.runtime else { return Ok(()) };
     let known = due.before.as_ref().and_then(|probe| probe.mcp.as_ref()).map(|mcp| mcp.era);
-    let outcome = ask(control, organization, remote, known).await?;
+    let outcome = ask(control, organization, &due, remote, known).await?;
     let now = control.clock().now();
     let failures = if outcome.is_ok() { 0 } else { failures_before(&due).saturating_add(1) };
     let (phase, reason, message, mcp) = match outcome {
@@ -170,6 +170,7 @@ fn failures_before(due: &Probed) -> u32 {
 async fn ask(
     control: &Control,
     organization: OrganizationId,
+    due: &Probed,
     remote: &Remote,
     known: Option<Era>,
 ) -> Result<Result<McpInfo, (Reason, String)>> {
@@ -181,10 +182,12 @@ async fn ask(
         let message = "the HTTP+SSE transport of 2024-11-05 is not spoken to remote servers; use Streamable HTTP";
         return Ok(Err((Reason::UnsupportedByEngine, message.to_owned())));
     }
-    let Rendered { url, headers, secrets } = match crate::snapshot::render(control, organization, remote).await? {
+    let rendered = match crate::snapshot::render(control, organization, remote).await? {
         Ok(rendered) => rendered,
         Err(problem) => return Ok(Err(problem)),
     };
+    control.remember_remote(due.server.id, due.revision.id, &rendered);
+    let Rendered { url, headers, secrets } = rendered;
     let Ok(uri) = url.expose().parse() else {
         return Ok(Err((Reason::ConfigInvalid, "its URL cannot be used".to_owned())));
     };

@@ -3,9 +3,10 @@
 use axum::body::Body;
 use http::{Method, Request};
 use serde_json::{Value, json};
+use toolyard_types::api::activity::ConsoleReport;
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
 use toolyard_types::state::Reason;
-use toolyard_types::{OrganizationId, Timestamp};
+use toolyard_types::{OrganizationId, ReportId, Timestamp};
 
 use crate::agent::{Behaviour, FakeAgent};
 use crate::harness::{OWNER_KEY, TestControl, both_engines};
@@ -216,6 +217,23 @@ both_engines! {
             limited |= send(good.clone()).await.status == 429;
         }
         assert!(limited, "strangers are limited");
+    }
+
+    async fn reports_of_strangers_push_nobody_elses_out(engine) {
+        let test = TestControl::start(engine).await;
+        let report = json!({ "kind": "error", "name": "TypeError", "route": "/", "message": "m", "build": "b1", "at": "2026-11-22T11:59:59Z" });
+        test.post("/api/v1/console/reports", json!({ "reports": [report.clone()] })).await.expect(202);
+        let store = test.database().open(test.clock.clone()).await;
+        let organization = store.system_read("test").await.unwrap().organizations().await.unwrap()[0].id;
+        let own = store.org_read(organization).await.unwrap().console_reports(None, None, 10).await.unwrap();
+        let strangers: Vec<_> = (0..12).map(|_| ConsoleReport { id: ReportId::generate(), ..own[0].clone() }).collect();
+        let tx = store.org(organization).await.unwrap();
+        tx.insert_console_reports(&strangers, true, 8).await.unwrap();
+        tx.commit().await.unwrap();
+        let kept = store.org_read(organization).await.unwrap().console_reports(None, None, 100).await.unwrap();
+        assert_eq!(kept.len(), 3, "its own and a quarter of eight");
+        assert!(kept.iter().any(|kept| kept.id == own[0].id));
+        store.close().await;
     }
 
     async fn how_to_connect_is_told_for_servers_and_toolsets_one_may_see(engine) {

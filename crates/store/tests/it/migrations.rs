@@ -74,6 +74,47 @@ both_engines! {
         Store::open_with(database.location(), Clock::system(), options()).await.unwrap();
     }
 
+    async fn nothing_is_written_to_a_file_that_was_removed_or_replaced(engine) {
+        let world = World::start(engine).await;
+        let Location::Sqlite(path) = world.database.location() else { return };
+        let put_away = path.with_extension("away");
+        for replaced in [false, true] {
+            std::fs::rename(path, &put_away).unwrap();
+            if replaced {
+                std::fs::write(path, "").unwrap();
+            }
+            let refused = world.store.system("test").await.err();
+            assert!(matches!(refused, Some(StoreError::Removed(_))), "{refused:?}");
+            assert!(world.store.check_writes("test", "1").await.is_err());
+            world.store.system_read("test").await.unwrap();
+            std::fs::rename(&put_away, path).unwrap();
+            world.store.check_writes("test", "2").await.unwrap();
+        }
+    }
+
+    async fn a_damaged_file_is_named_and_damage_in_the_middle_of_one_is_found(engine) {
+        let database = TestDatabase::create(engine).await;
+        let Location::Sqlite(path) = database.location() else { return };
+        let store = Store::open(database.location(), Clock::system()).await.unwrap();
+        assert_eq!(store.damage().await.unwrap(), None);
+        store.close().await;
+        let whole = std::fs::read(path).unwrap();
+
+        // The last pages are of tables and indexes that an empty installation does not read.
+        let mut torn = whole.clone();
+        let from = torn.len() - 3 * 4096;
+        torn[from..].fill(0xaa);
+        std::fs::write(path, &torn).unwrap();
+        let store = Store::open(database.location(), Clock::system()).await.unwrap();
+        assert!(store.damage().await.unwrap().is_some());
+        store.close().await;
+
+        std::fs::write(path, vec![0xaa; 8192]).unwrap();
+        let refused = Store::open(database.location(), Clock::system()).await.unwrap_err();
+        assert!(refused.to_string().contains(path.to_str().unwrap()), "{refused}");
+        assert!(matches!(refused, StoreError::Damaged { .. }), "{refused:?}");
+    }
+
     async fn a_database_in_use_is_copied_before_its_schema_changes_and_an_empty_one_is_not(engine) {
         let world = World::start(engine).await;
         world.organization("acme").await;

@@ -88,6 +88,8 @@ enum Command {
     Serve(ServeArgs),
     /// Run only the agent of a toolbox.
     Dtma(DtmaArgs),
+    /// Give a member who cannot sign in any more a new password, on the host of Toolyard itself.
+    ResetPassword(ResetPasswordArgs),
     /// Remember a URL and an API key for later commands.
     Login(access::LoginArgs),
     /// Find servers to deploy.
@@ -196,6 +198,22 @@ impl ServeArgs {
     }
 }
 
+/// `toolyard reset-password`.
+///
+/// Needs no API key: it opens the database that the settings name, whether Toolyard runs or not. The password is made up;
+/// it is shown on the terminal or, without one, put into a file of the data directory that only its owner can read.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  toolyard reset-password                                the first owner, with the data directory of `serve`
+  toolyard reset-password ada@example.org --data-dir /var/lib/toolyard")]
+pub(crate) struct ResetPasswordArgs {
+    /// The member's e-mail address; the first owner without it.
+    #[arg(value_name = "EMAIL")]
+    email: Option<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
 /// `toolyard dtma`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct DtmaArgs {
@@ -259,7 +277,7 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
-    crate::memory::share_arenas();
+    crate::memory::configure();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if matches!(command, Command::Dtma(_)) {
         // An agent hands messages on between tasks of a microsecond each. One worker carries some ten thousand calls a
@@ -278,6 +296,9 @@ async fn run(global: Global, command: Command) -> ExitCode {
                 Some(DtmaCommand::Doctor) => crate::doctor::main(&args, global.output).await,
                 None => crate::agent::main(&args).await,
             };
+        }
+        Command::ResetPassword(args) => {
+            return crate::reset_password::main(&args.settings.overrides(), args.email.as_deref()).await;
         }
         Command::Config(command) => return configuration::run(command, global.output),
         Command::Login(args) => access::login(&global, args).await,
@@ -313,6 +334,7 @@ async fn ask(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Version => access::version(context).await,
         Command::Serve(_)
         | Command::Dtma(_)
+        | Command::ResetPassword(_)
         | Command::Login(_)
         | Command::Config(_)
         | Command::Completions { .. }
