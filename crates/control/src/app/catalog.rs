@@ -238,7 +238,7 @@ pub(crate) async fn publish(control: &Control, caller: &Caller, request: Publish
         flags::require(control, caller, "catalog_submissions")?;
     }
     if request.public && !reviews {
-        return Err(ControlError::Forbidden { detail: "only a reviewer may make an entry public".to_owned() });
+        return Err(ControlError::forbidden("only a reviewer may make an entry public"));
     }
     let name = EntryName::new(server.name.clone())?;
     let version = server.version.clone();

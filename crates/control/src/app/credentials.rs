@@ -57,22 +57,6 @@ pub(crate) async fn allow_bindings(
     known.into_iter().try_for_each(|name| allow(control, caller, Action::CredentialUse, &Resource::Credential(name)))
 }
 
-/// Ends `tx` unwritten and notes a refused binding in the audit log.
-pub(crate) async fn refused(
-    control: &Control,
-    caller: &Caller,
-    tx: OrgTx,
-    server: &Name,
-    error: ControlError,
-) -> ControlError {
-    drop(tx);
-    if matches!(error, ControlError::Forbidden { .. }) {
-        let (action, target) = (Action::CredentialUse.as_str(), format!("server/{server}"));
-        super::audit_refusal(control, caller, action, &target, &error.to_string()).await;
-    }
-    error
-}
-
 /// One credential, without its secret.
 pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Result<Credential> {
     let tx = control.store().org_read(caller.organization).await?;

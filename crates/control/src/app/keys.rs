@@ -231,7 +231,7 @@ fn check(caller: &Caller, role: Role, scope: Option<&KeyScope>) -> Result<()> {
     // Roles are ordered from most to least power.
     if role < caller.role {
         let detail = format!("a key's role is at most its maker's: yours is `{}`", caller.role);
-        return Err(ControlError::Forbidden { detail });
+        return Err(ControlError::forbidden(detail));
     }
     let nothing = KeyScope::default();
     let scope = scope.unwrap_or(&nothing);
@@ -241,7 +241,7 @@ fn check(caller: &Caller, role: Role, scope: Option<&KeyScope>) -> Result<()> {
     match &caller.scope {
         Some(own) if !is_within(scope, own) => {
             let detail = "a key made with a narrowed key must be narrowed at least as much".to_owned();
-            Err(ControlError::Forbidden { detail })
+            Err(ControlError::forbidden(detail))
         }
         _ => Ok(()),
     }

@@ -59,7 +59,8 @@ pub(crate) fn allow(control: &Control, caller: &Caller, action: Action, resource
         Resource::Credential(_) => format!("`{}` of `{resource}`", action.as_str()),
         _ => format!("`{}`", action.as_str()),
     };
-    Err(ControlError::Forbidden { detail: format!("{what} is refused: {}", decision.because.join("; ")) })
+    let detail = format!("{what} is refused: {}", decision.because.join("; "));
+    Err(ControlError::Forbidden { detail, refused: Some(Box::new((action, resource.to_string()))) })
 }
 
 /// Writes the audit line of something done, in the transaction that does it: `action` such as

@@ -24,8 +24,8 @@ pub(super) fn check(
     let Some(new) = wanted.difference(had).next() else { return Ok(()) };
     allow(control, caller, Action::ServerGrantPrivilege, &Resource::Server(server.clone())).map_err(|error| match error
     {
-        ControlError::Forbidden { detail } => {
-            ControlError::Forbidden { detail: format!("to allow it `{}`: {detail}", new.as_str()) }
+        ControlError::Forbidden { detail, refused } => {
+            ControlError::Forbidden { detail: format!("to allow it `{}`: {detail}", new.as_str()), refused }
         }
         error => error,
     })

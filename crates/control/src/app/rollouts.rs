@@ -219,9 +219,7 @@ pub(crate) async fn rollback(
     privileges::check(control, caller, name, &meant.spec.privileges, &target.spec.privileges)?;
     if target.id != current.id || server.target_revision != current.id {
         let (wish, before) = (servers::wish_of(&target)?, servers::wish_of(&meant)?);
-        if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await {
-            return Err(credentials::refused(control, caller, tx, name, error).await);
-        }
+        credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await?;
         // Whoever asks for an earlier revision knows that it may list less.
         let manner = Manner { accept_lost_tools: true, ..Manner::default() };
         let granted = may_grant(control, caller, name, &target.spec, &meant.spec.paths)?;

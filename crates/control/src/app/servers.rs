@@ -45,9 +45,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     }
     let bindings = bindings(&tx, &request.settings).await?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
-    if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, None).await {
-        return Err(credentials::refused(control, caller, tx, &name, error).await);
-    }
+    credentials::allow_bindings(control, caller, &tx, &wish, None).await?;
     privileges::check(control, caller, &name, &BTreeSet::new(), &wish.privileges)?;
     let spec = expand(&wish)?;
     terms.check(&spec)?;
@@ -531,9 +529,7 @@ pub(crate) async fn update(
     let place = places::new(&place_asked, &row, &base.spec)?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
     let tx = control.store().org_read(caller.organization).await?;
-    if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await {
-        return Err(credentials::refused(control, caller, tx, name, error).await);
-    }
+    credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await?;
     drop(tx);
     privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
     let spec = expand(&wish)?;
@@ -635,9 +631,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     let origin = locked(&tx, name).await?;
     let base = tx.revision(origin.target_revision).await?.ok_or_else(|| unknown(name))?;
     let wish = wish_of(&base)?;
-    if let Err(error) = credentials::allow_bindings(control, caller, &tx, &wish, None).await {
-        return Err(credentials::refused(control, caller, tx, &request.name, error).await);
-    }
+    credentials::allow_bindings(control, caller, &tx, &wish, None).await?;
     let granted = may_grant(control, caller, &request.name, &base.spec, &[])?;
     privileges::check(control, caller, &request.name, &BTreeSet::new(), &base.spec.privileges)?;
     take_name(&tx, &request.name).await?;

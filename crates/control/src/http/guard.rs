@@ -18,6 +18,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::edge::RequestId;
+use super::problem::Answered;
 use super::{extract, idempotency};
 use crate::{Caller, Control, ControlError, Result, app, auth};
 
@@ -108,10 +109,15 @@ async fn check(access: Access, request: Request, next: Next) -> Response {
         return next.run(request).await;
     }
     let changes = !request.method().is_safe();
-    let response = match admit(&control, access, request).await {
-        Ok((caller, request)) => idempotency::run(&control, &caller, request, next).await,
+    let (caller, route, request) = match admit(&control, access, request).await {
+        Ok(admitted) => admitted,
         Err(error) => return error.into_response(),
     };
+    let response = idempotency::run(&control, &caller, request, next).await;
+    if changes {
+        let answered = response.extensions().get::<Answered>().cloned();
+        note_refused(&control, &caller, access, &route, answered).await;
+    }
     // What was made, changed or taken away is so at the gateway too, for whoever acts on the answer at once.
     if changes && response.status().is_success() {
         crate::snapshot::caught_up(&control).await;
@@ -119,8 +125,27 @@ async fn check(access: Access, request: Request, next: Next) -> Response {
     response
 }
 
-/// Authenticates and decides; leaves the caller in the request.
-async fn admit(control: &Control, access: Access, request: Request) -> Result<(Caller, Request)> {
+/// A change that the route's own action allows may ask for more than that: what was refused then is noted as well.
+async fn note_refused(
+    control: &Control,
+    caller: &Caller,
+    access: Access,
+    route: &Resource,
+    answered: Option<Answered>,
+) {
+    let Some(answered) = answered else { return };
+    let ControlError::Forbidden { detail, refused } = &*answered.0 else { return };
+    let (action, what) = match (refused, access) {
+        (Some(refused), _) => (refused.0, refused.1.clone()),
+        (None, Access::Action(action)) => (action, route.to_string()),
+        (None, _) => return,
+    };
+    let target = if *route == Resource::Organization { what } else { route.to_string() };
+    app::audit_refusal(control, caller, action.as_str(), &target, detail).await;
+}
+
+/// Authenticates and decides; leaves the caller in the request. Answers with what the path is about, too.
+async fn admit(control: &Control, access: Access, request: Request) -> Result<(Caller, Resource, Request)> {
     let (mut parts, body) = request.into_parts();
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.to_string());
     let caller = auth::authenticate(control, &parts.headers, request_id).await?;
@@ -128,18 +153,18 @@ async fn admit(control: &Control, access: Access, request: Request) -> Result<(C
     if caller.session.is_some() && !parts.method.is_safe() {
         same_origin(&parts.headers, control.options().public_url.as_deref())?;
     }
-    if let Access::Action(action) = access {
-        let resource = resource(&mut parts).await;
-        if let Err(error) = app::allow(control, &caller, action, &resource) {
-            // A refused look is not worth a row; a refused deed is.
-            if !parts.method.is_safe() {
-                app::audit_refusal(control, &caller, action.as_str(), &resource.to_string(), &error.to_string()).await;
-            }
-            return Err(error);
+    let resource = resource(&mut parts).await;
+    if let Access::Action(action) = access
+        && let Err(error) = app::allow(control, &caller, action, &resource)
+    {
+        // A refused look is not worth a row; a refused deed is.
+        if !parts.method.is_safe() {
+            app::audit_refusal(control, &caller, action.as_str(), &resource.to_string(), &error.to_string()).await;
         }
+        return Err(error);
     }
     parts.extensions.insert(caller.clone());
-    Ok((caller, Request::from_parts(parts, body)))
+    Ok((caller, resource, Request::from_parts(parts, body)))
 }
 
 /// What the path is about, as far as a decision may depend on it.

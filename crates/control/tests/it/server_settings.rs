@@ -89,6 +89,9 @@ both_engines! {
         let back = "/api/v1/servers/time/rollback";
         ask(Method::POST, back, json!({ "revision": 1 })).await.expect(403);
         t.post(back, json!({ "revision": 1 })).await.expect(202);
+        let refused = t.get("/api/v1/audit?action=server:grant_privilege&outcome=refused").await.expect(200);
+        assert_eq!(refused.body["items"][0]["target"], "server/time");
+        assert_eq!(refused.body["items"][0]["actor_display"], "developer");
     }
 
     async fn what_was_set_can_be_taken_away_again(engine) {
@@ -134,6 +137,9 @@ both_engines! {
             let refused = t.ask_as(key, Method::POST, "/api/v1/servers", Some(body("one", read.clone()))).await.expect(403);
             assert!(refused.text.contains("server:grant_path"), "{}", refused.text);
         }
+        let lines = t.get("/api/v1/audit?action=server:grant_path&outcome=refused").await.expect(200).body;
+        let lines: Vec<_> = lines["items"].as_array().unwrap().iter().map(|line| (&line["actor_display"], &line["target"])).collect();
+        assert_eq!(lines, [(&json!("narrow"), &json!("server/one")), (&json!("dev"), &json!("server/one"))]);
         t.post("/api/v1/servers", body("one", read.clone())).await.expect(201);
         let change = |body: Value| t.ask_as(&key, Method::PATCH, "/api/v1/servers/one", Some(body));
         // What was granted stays granted, whoever changes something else.
