@@ -157,7 +157,10 @@ impl CallStore {
         records.sort_by_key(|record| day_of(record.at));
         while let Some(day) = records.first().map(|record| day_of(record.at)) {
             let db = self.writable(day).await?;
-            let count = records.iter().take(ROWS_AT_ONCE).take_while(|record| day_of(record.at) == day).count();
+            let there = records.iter().take(ROWS_AT_ONCE).take_while(|record| day_of(record.at) == day).count();
+            // Every statement is kept prepared, with a place for each of its values: a power of two of rows makes few
+            // of them, where each number of rows filled the cache with a hundred large ones.
+            let count = 1 << there.ilog2();
             db.execute_raw(insert(db.get_database_backend(), &records[..count])).await?;
             records.drain(..count);
             self.counted.lock().await.remove(&day);

@@ -150,6 +150,14 @@ fn host_config(
     if !kept(HOME) {
         tmpfs.insert(HOME.to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{HOME_SIZE}"));
     }
+    // Docker makes a volume on the host, of any size, for each that an image asks for and nobody mounts.
+    for path in prepared.image.iter().flat_map(|image| &image.volumes) {
+        let path = path.trim_end_matches('/');
+        let is_mounted = kept(path) || granted.iter().any(|it| it.path.as_os_str() == path) || tmpfs.contains_key(path);
+        if path.starts_with('/') && !is_mounted {
+            tmpfs.insert(path.to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{HOME_SIZE}"));
+        }
+    }
     let network = match &spec.egress {
         Egress::All => docker.network(),
         Egress::None | Egress::Hosts { .. } => "none".to_owned(),

@@ -40,12 +40,14 @@ pub(crate) struct ImageRun {
     pub(crate) command: Vec<String>,
     /// The user it is made for, unless that is root.
     pub(crate) user: Option<String>,
+    /// Where it wants volumes (`VOLUME`).
+    pub(crate) volumes: Vec<String>,
 }
 
 impl ImageRun {
     /// A base image.
     pub(crate) fn base(id: String) -> Self {
-        Self { reference: id, base: true, entrypoint: Vec::new(), command: Vec::new(), user: None }
+        Self { reference: id, base: true, entrypoint: Vec::new(), command: Vec::new(), user: None, volumes: Vec::new() }
     }
 }
 
@@ -197,6 +199,7 @@ impl Docker {
             entrypoint: config.entrypoint.unwrap_or_default(),
             command: config.cmd.unwrap_or_default(),
             user: config.user.filter(|user| !is_root(user)),
+            volumes: config.volumes.unwrap_or_default(),
         };
         Ok(Prepared { argv: Vec::new(), read_only: Vec::new(), path: PathBuf::new(), image: Some(run) })
     }

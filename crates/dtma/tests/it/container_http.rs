@@ -27,7 +27,15 @@ impl Image {
         let made = docker(&["create", "toolyard/base-node:1", "node"]);
         docker(&["cp", &file.display().to_string(), &format!("{made}:/server.js")]);
         let change = r#"ENTRYPOINT ["node","/server.js"]"#;
-        docker(&["commit", "--change", change, &made, &format!("toolyard-test-http:{tag}")]);
+        docker(&[
+            "commit",
+            "--change",
+            change,
+            "--change",
+            "VOLUME /fill",
+            &made,
+            &format!("toolyard-test-http:{tag}"),
+        ]);
         docker(&["rm", &made]);
         Self { tag, dir }
     }
@@ -68,6 +76,20 @@ async fn call_for(world: &World, id: InstanceId, tool: &str, arguments: Json) ->
     let params = json!({ "name": tool, "arguments": arguments, "_meta": meta });
     let message = json!({ "jsonrpc": "2.0", "id": "one", "method": "tools/call", "params": params });
     world.send(id, message).await.map_err(|(status, body)| format!("{status} {body}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_that_an_image_asks_for_is_in_memory_and_not_on_the_hosts_disk() {
+    let image = Image::make();
+    let mut world = World::docker().await;
+    let desired = image.desired(&world, "legacy", "/mcp").await;
+    let id = desire(&world, desired);
+    world.phase(id, Phase::Ready).await;
+    let inspected = inspect(id);
+    let on_disk: Vec<_> =
+        inspected["Mounts"].as_array().expect("mounts").iter().filter(|it| it["Type"] == "volume").collect();
+    assert!(on_disk.is_empty(), "{on_disk:?}");
+    assert!(inspected["HostConfig"]["Tmpfs"]["/fill"].as_str().expect("in memory").contains("size=256m"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
