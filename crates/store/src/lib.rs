@@ -248,6 +248,7 @@ impl Store {
             return Err(gone());
         }
         migrations::run(&db, Some(path), options.migration_backup).await?;
+        space::rewrite(&writer).await?;
         Ok((writer, Pool::sqlite(path, options.connections.unwrap_or(SQLITE_READERS)).await?))
     }
 
@@ -261,7 +262,7 @@ impl Store {
             return Ok(None);
         }
         let reading = self.reader.acquire().await?;
-        let sql = "SELECT quick_check AS text FROM pragma_quick_check(3)";
+        let sql = "SELECT quick_check AS text FROM pragma_quick_check LIMIT 3";
         let statement = Statement::from_string(DbBackend::Sqlite, sql);
         let found = TextRow::find_by_statement(statement).all(&reading).await?;
         let damage: Vec<_> = found.into_iter().map(|row| row.text).filter(|text| text != "ok").collect();

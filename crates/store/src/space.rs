@@ -3,12 +3,13 @@
 //! Postgres does so by itself (autovacuum). A SQLite file keeps its free pages for later rows, so what a source of a
 //! hundred thousand entries once took would stay taken after it was removed. Files are made with incremental
 //! auto-vacuum, and their free pages cut off their end a few at a time, between other writes. A file of an earlier
-//! version is rewritten once, when so much of it is free that this is worth holding up writers for its length.
+//! version is rewritten once, at a start, when so much of it is free that this is worth waiting for.
 
 use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
+use crate::connection::Pool;
 use crate::{Result, Store};
 
 /// Free pages that may stay, for the next rows: 4 MiB.
@@ -38,13 +39,7 @@ impl Store {
         let before = self.pragma("page_count").await?;
         let mut free = self.pragma("freelist_count").await?;
         if self.pragma("auto_vacuum").await? != INCREMENTAL {
-            if free < REWRITE_PAGES || free * REWRITE_PART < before {
-                return Ok(0);
-            }
-            // Each connection asks for incremental auto-vacuum, so this is what makes it so.
-            // It may take longer than any statement that somebody waits for.
-            self.writer.for_migrations().execute_unprepared("VACUUM").await?;
-            free = 0;
+            return Ok(0);
         }
         for _ in 0..STEPS {
             if free <= KEPT_PAGES {
@@ -64,8 +59,32 @@ impl Store {
     }
 
     async fn pragma(&self, name: &str) -> Result<i64> {
-        let statement = Statement::from_string(DbBackend::Sqlite, format!("PRAGMA {name}"));
-        let row = self.writer.query_one_raw(statement).await?;
-        Ok(row.map(|row| row.try_get_by_index(0)).transpose()?.unwrap_or(0))
+        pragma(&self.writer, name).await
     }
+}
+
+/// Rewrites a file that cannot give pages back one by one, when that is worth it: before anybody writes to it, because it
+/// holds up writers for its length. One that cannot be rewritten, for want of room, stays as it is.
+pub(crate) async fn rewrite(writer: &Pool) -> Result<()> {
+    let (pages, free) = (pragma(writer, "page_count").await?, pragma(writer, "freelist_count").await?);
+    let worth_it = free >= REWRITE_PAGES && free * REWRITE_PART >= pages;
+    if !worth_it || pragma(writer, "auto_vacuum").await? == INCREMENTAL {
+        return Ok(());
+    }
+    // Each connection asks for incremental auto-vacuum, so this is what makes it so. It may take longer than any statement
+    // that somebody waits for.
+    tracing::info!("the database file is rewritten once, to give back the space that is free in it");
+    if let Err(error) = writer.for_migrations().execute_unprepared("VACUUM").await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the database file could not be rewritten, and stays as it is"
+        );
+    }
+    Ok(())
+}
+
+async fn pragma(writer: &Pool, name: &str) -> Result<i64> {
+    let statement = Statement::from_string(DbBackend::Sqlite, format!("PRAGMA {name}"));
+    let row = writer.query_one_raw(statement).await?;
+    Ok(row.map(|row| row.try_get_by_index(0)).transpose()?.unwrap_or(0))
 }

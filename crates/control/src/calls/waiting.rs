@@ -122,17 +122,20 @@ impl Waiting {
         Ok(())
     }
 
-    /// What the oldest file holds.
-    pub(super) fn oldest(&self) -> io::Result<Found> {
-        let mut found = Found::default();
-        let Some(file) = self.files.front() else { return Ok(found) };
-        for line in BufReader::new(File::open(path(&self.dir, file.number))?).split(b'\n') {
-            match serde_json::from_slice(&line?) {
-                Ok(record) => found.records.push(record),
-                Err(_) => found.broken += 1,
+    /// What the oldest file holds that can be read.
+    pub(super) fn oldest(&mut self) -> Found {
+        while let Some(file) = self.files.front() {
+            let path = path(&self.dir, file.number);
+            match read(&path) {
+                Ok(found) => return found,
+                // It stays there for whoever can read it; those behind it do not wait for that.
+                Err(error) => {
+                    tracing::error!(%error, path = %path.display(), "call records that waited on disk cannot be read");
+                    self.files.pop_front();
+                }
             }
         }
-        Ok(found)
+        Found::default()
     }
 
     /// Replaces what the oldest file holds by what is left of it.
@@ -156,6 +159,17 @@ impl Waiting {
         file.bytes = lines.len() as u64;
         Ok(())
     }
+}
+
+fn read(path: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
+    for line in BufReader::new(File::open(path)?).split(b'\n') {
+        match serde_json::from_slice(&line?) {
+            Ok(record) => found.records.push(record),
+            Err(_) => found.broken += 1,
+        }
+    }
+    Ok(found)
 }
 
 /// All of it or nothing: half of a line would make the next one unreadable too.
@@ -206,9 +220,9 @@ mod tests {
         assert_eq!(Waiting::open(&dir).expect("open").add(&records[..2]).expect("added"), 0);
         let mut waiting = Waiting::open(&dir).expect("open");
         waiting.add(&records[2..]).expect("added");
-        assert_eq!(waiting.oldest().expect("read").records, records);
+        assert_eq!(waiting.oldest().records, records);
         waiting.keep(&records[1..]).expect("kept");
-        assert_eq!(Waiting::open(&dir).expect("open").oldest().expect("read").records, records[1..]);
+        assert_eq!(Waiting::open(&dir).expect("open").oldest().records, records[1..]);
         waiting.keep(&[]).expect("kept");
         assert!(waiting.is_empty() && Waiting::open(&dir).expect("open").is_empty());
     }
@@ -219,7 +233,7 @@ mod tests {
         let mut waiting = Waiting::bounded(dir.path(), 10_000).expect("open");
         let refused = waiting.add(&records(100)).expect("added");
         assert!((1..100).contains(&refused), "{refused}");
-        assert_eq!(waiting.oldest().expect("read").records.len(), 100 - refused);
+        assert_eq!(waiting.oldest().records.len(), 100 - refused);
         assert_eq!(waiting.add(&records(1)).expect("added"), 1);
         waiting.keep(&[]).expect("kept");
         assert_eq!(waiting.add(&records(1)).expect("added"), 0);
@@ -233,8 +247,24 @@ mod tests {
         let file = path(dir.path(), 0);
         let text = std::fs::read(&file).expect("read");
         std::fs::write(&file, &text[..text.len() - 5]).expect("written");
-        let found = waiting.oldest().expect("read");
+        let found = waiting.oldest();
         assert_eq!((found.records.len(), found.broken), (1, 1));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_stays_and_holds_up_none_behind_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut waiting = Waiting::open(dir.path()).expect("open");
+        let records = records(5000);
+        while waiting.files.len() < 2 {
+            waiting.add(&records).expect("added");
+        }
+        let first = path(dir.path(), 0);
+        std::fs::remove_file(&first).expect("removed");
+        std::fs::create_dir(&first).expect("something else in its place");
+        assert!(!waiting.oldest().records.is_empty());
+        waiting.keep(&[]).expect("kept");
+        assert!(waiting.is_empty() && first.exists());
     }
 
     #[test]
@@ -247,7 +277,7 @@ mod tests {
         }
         let mut count = 0;
         while !waiting.is_empty() {
-            count += waiting.oldest().expect("read").records.len();
+            count += waiting.oldest().records.len();
             waiting.keep(&[]).expect("kept");
         }
         assert_eq!(count, 20_000);

@@ -175,7 +175,7 @@ impl<'a> Writer<'a> {
             if self.waiting.as_ref().is_none_or(Waiting::is_empty) {
                 break;
             }
-            let mut left = match self.on_disk(|waiting| waiting.oldest()).await {
+            let mut left = match self.on_disk(|waiting| Ok(waiting.oldest())).await {
                 Ok(found) => {
                     metrics::counter!("toolyard_call_records_dropped_total").increment(amount(found.broken));
                     found.records

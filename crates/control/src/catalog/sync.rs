@@ -10,8 +10,10 @@
 //! Replicas share the work by a lease: whoever moves `next_sync_at` forward has the source until then.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -252,8 +254,10 @@ impl Syncs {
             self.sources.insert(source.clone());
             let control = control.clone();
             self.tasks.spawn(async move {
-                let done = sync_source(&control, source.0, &source.1).await;
-                (source, done)
+                let done = AssertUnwindSafe(sync_source(&control, source.0, &source.1)).catch_unwind().await;
+                // The panic's own message is in the log already.
+                let panicked = |_| Err(ControlError::internal("syncing a catalog source")("it panicked"));
+                (source, done.unwrap_or_else(panicked))
             });
         }
         if waits {

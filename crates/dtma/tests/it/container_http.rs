@@ -81,7 +81,7 @@ async fn call_for(world: &World, id: InstanceId, tool: &str, arguments: Json) ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_that_an_image_asks_for_is_in_memory_and_not_on_the_hosts_disk() {
     let image = Image::make();
-    let mut world = World::docker().await;
+    let world = World::docker().await;
     let desired = image.desired(&world, "legacy", "/mcp").await;
     let id = desire(&world, desired);
     world.phase(id, Phase::Ready).await;
