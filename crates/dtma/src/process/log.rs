@@ -140,7 +140,6 @@ pub(crate) fn bounded(mut text: String, max_bytes: usize) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct LineSplitter {
     line: Vec<u8>,
-    overflown: bool,
 }
 
 impl LineSplitter {
@@ -152,7 +151,6 @@ impl LineSplitter {
                 None => (piece, false),
             };
             let room = (MAX_LINE_BYTES + MARGIN_BYTES).saturating_sub(self.line.len());
-            self.overflown |= text.len() > room;
             self.line.extend_from_slice(&text[..text.len().min(room)]);
             if ended {
                 self.finish(&mut each);
@@ -166,7 +164,6 @@ impl LineSplitter {
             each(String::from_utf8_lossy(&self.line).trim_end_matches('\r'));
         }
         self.line.clear();
-        self.overflown = false;
     }
 }
 
