@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -37,12 +38,14 @@ pub(crate) struct Of {
 #[derive(Debug)]
 pub(crate) struct KeptLogs {
     dir: PathBuf,
+    /// Held by who makes and who removes: what has no [`FILE`] while it is free was never finished.
+    turn: Mutex<()>,
 }
 
 impl KeptLogs {
     /// Those in the agent's data directory.
     pub(crate) fn open(data_dir: &Path) -> Self {
-        Self { dir: data_dir.join(LOGS) }
+        Self { dir: data_dir.join(LOGS), turn: Mutex::default() }
     }
 
     /// Where the log of an instance or a job is kept, if it is.
@@ -56,6 +59,15 @@ impl KeptLogs {
     /// # Errors
     /// When it cannot be written.
     pub(crate) fn make(&self, id: &str, of: &Of) -> io::Result<PathBuf> {
+        let _turn = self.turn();
+        self.make_in_turn(id, of)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_in_turn(&self, id: &str, of: &Of) -> io::Result<PathBuf> {
         use std::os::unix::fs::DirBuilderExt;
         let dir = self.dir.join(id);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
@@ -75,12 +87,14 @@ impl KeptLogs {
         let saved = std::fs::read(instance_dir.join("instance.json"))?;
         let desired: DesiredInstance = serde_json::from_slice(&saved)?;
         let of = Of { server: desired.server, revision: desired.revision, at: now };
-        let dir = self.make(&desired.id.to_string(), &of)?;
+        let _turn = self.turn();
+        let dir = self.make_in_turn(&desired.id.to_string(), &of)?;
         std::fs::rename(logs, dir.join(LOGS))
     }
 
     /// Removes what is too much or too old, or of no server in `servers`, when those are known.
     pub(crate) fn collect(&self, servers: Option<&BTreeSet<ServerId>>, now: Timestamp) {
+        let _turn = self.turn();
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         let mut found: Vec<(Of, PathBuf)> = Vec::new();
         for dir in entries.flatten().map(|entry| entry.path()) {
@@ -97,13 +111,15 @@ impl KeptLogs {
         for (of, dir) in found {
             let in_revision = count(&mut of_revision, of.revision);
             let in_server = count(&mut of_server, of.server);
-            bytes += size(&dir.join(LOGS));
             let wanted = servers.is_none_or(|servers| servers.contains(&of.server))
                 && in_revision <= PER_REVISION
                 && in_server <= PER_SERVER
-                && bytes <= MAX_BYTES
                 && now.since(of.at) <= KEEP_FOR;
-            if !wanted {
+            // What goes takes no room from others.
+            let with_it = bytes + if wanted { size(&dir.join(LOGS)) } else { 0 };
+            if wanted && with_it <= MAX_BYTES {
+                bytes = with_it;
+            } else {
                 remove(&dir);
             }
         }
@@ -157,5 +173,51 @@ mod tests {
         assert!(!is_kept("old") && is_kept("gone"));
         kept.collect(Some(&BTreeSet::from([server])), now);
         assert!(is_kept("same-0") && !is_kept("gone"));
+    }
+
+    #[test]
+    fn a_log_that_goes_takes_no_room_from_those_that_stay() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let kept = KeptLogs::open(dir.path());
+        let now = Timestamp::from_ms(1_000_000_000_000);
+        let hour = Duration::from_secs(3600);
+        let make = |id: &str, revision, at, bytes| {
+            let made = kept.make(id, &Of { server: ServerId::generate(), revision, at }).expect("made").join(LOGS);
+            std::fs::create_dir(&made).expect("a directory");
+            // Without blocks: only its length counts.
+            std::fs::File::create(made.join("current.jsonl")).and_then(|file| file.set_len(bytes)).expect("written");
+        };
+        let noisy = RevisionId::generate();
+        (0..8).for_each(|number| make(&format!("noisy-{number}"), noisy, now.minus(hour * number), MAX_BYTES / 4));
+        make("quiet", RevisionId::generate(), now.minus(hour * 10), MAX_BYTES / 4);
+        make("too-much", RevisionId::generate(), now.minus(hour * 11), MAX_BYTES);
+        make("older", RevisionId::generate(), now.minus(hour * 12), 0);
+        kept.collect(None, now);
+        let is_kept = |id: &str| kept.find(id).is_some();
+        assert!(is_kept("noisy-2") && !is_kept("noisy-3"));
+        assert!(is_kept("quiet") && !is_kept("too-much") && is_kept("older"));
+    }
+
+    #[test]
+    fn a_log_that_is_being_made_is_not_taken_for_one_that_was_never_finished() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let kept = KeptLogs::open(dir.path());
+        let now = Timestamp::from_ms(1_000_000_000_000);
+        std::fs::create_dir_all(kept.dir.join("unfinished")).expect("a directory");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Acquire) {
+                    kept.collect(None, now);
+                }
+            });
+            for number in 0..200 {
+                let of = Of { server: ServerId::generate(), revision: RevisionId::generate(), at: now };
+                kept.make(&number.to_string(), &of).expect("made while others are removed");
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        assert!((0..200).all(|number| kept.find(&number.to_string()).is_some()));
+        assert!(!kept.dir.join("unfinished").exists());
     }
 }
