@@ -243,18 +243,79 @@ pub struct Limits {
     /// Share of processor time in thousandths of one core; zero for no limit.
     #[serde(default)]
     pub cpu_millis: u32,
-    /// What it keeps in its own directory and its temporary one together, in bytes.
-    #[serde(default = "default_disk_bytes")]
+    /// What it keeps in its own directory and its temporary one together, in bytes; zero for no limit. Who sets limits
+    /// and says nothing of it gets 1 GiB; a revision that was made before there was this limit has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub disk_bytes: u64,
 }
 
-fn default_disk_bytes() -> u64 {
-    1 << 30
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory_bytes: 1 << 30, processes: 256, cpu_millis: 0, disk_bytes: default_disk_bytes() }
+        Self { memory_bytes: 1 << 30, processes: 256, cpu_millis: 0, disk_bytes: 1 << 30 }
+    }
+}
+
+/// Limits as a person sets and reads them: what is left out gets its default, and zero is said. In what is stored and
+/// sent to agents what is left out is no limit, as it was for those who wrote it.
+#[derive(Serialize, Deserialize)]
+struct SaidLimits {
+    memory_bytes: u64,
+    processes: u32,
+    #[serde(default)]
+    cpu_millis: u32,
+    #[serde(default = "default_disk_bytes")]
+    disk_bytes: u64,
+}
+
+fn default_disk_bytes() -> u64 {
+    Limits::default().disk_bytes
+}
+
+impl From<SaidLimits> for Limits {
+    fn from(said: SaidLimits) -> Self {
+        let SaidLimits { memory_bytes, processes, cpu_millis, disk_bytes } = said;
+        Self { memory_bytes, processes, cpu_millis, disk_bytes }
+    }
+}
+
+impl From<&Limits> for SaidLimits {
+    fn from(limits: &Limits) -> Self {
+        let Limits { memory_bytes, processes, cpu_millis, disk_bytes } = *limits;
+        Self { memory_bytes, processes, cpu_millis, disk_bytes }
+    }
+}
+
+/// Limits as a person reads them.
+pub(crate) mod said_limits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Limits, SaidLimits};
+
+    pub(crate) fn serialize<S: Serializer>(limits: &Limits, serializer: S) -> Result<S::Ok, S::Error> {
+        SaidLimits::from(limits).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Limits, D::Error> {
+        SaidLimits::deserialize(deserializer).map(Limits::from)
+    }
+}
+
+/// Limits as a person sets them, or not.
+pub(crate) mod said_limits_if_any {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Limits, SaidLimits};
+
+    pub(crate) fn serialize<S: Serializer>(limits: &Option<Limits>, serializer: S) -> Result<S::Ok, S::Error> {
+        limits.as_ref().map(SaidLimits::from).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Limits>, D::Error> {
+        Ok(Option::<SaidLimits>::deserialize(deserializer)?.map(Limits::from))
     }
 }
 
@@ -544,6 +605,36 @@ mod tests {
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_revision_made_before_there_was_a_disk_limit_has_none_and_is_written_as_it_was() {
+        let stored = r#"{"memory_bytes":1073741824,"processes":256,"cpu_millis":0}"#;
+        let limits: Limits = serde_json::from_str(stored).unwrap();
+        assert_eq!(limits.disk_bytes, 0);
+        assert_eq!(serde_json::to_string(&limits).unwrap(), stored);
+        let new = serde_json::to_value(Limits::default()).unwrap();
+        assert_eq!(new["disk_bytes"], 1 << 30);
+    }
+
+    #[test]
+    fn who_sets_limits_without_one_on_disk_gets_the_default_and_no_limit_is_said() {
+        #[derive(Serialize, Deserialize)]
+        struct Said {
+            #[serde(with = "said_limits")]
+            limits: Limits,
+            #[serde(default, skip_serializing_if = "Option::is_none", with = "said_limits_if_any")]
+            set: Option<Limits>,
+        }
+        let limits = r#"{"memory_bytes":67108864,"processes":8}"#;
+        let said: Said = serde_json::from_str(&format!(r#"{{"limits":{limits},"set":{limits}}}"#)).unwrap();
+        assert_eq!(said.limits.disk_bytes, 1 << 30);
+        assert_eq!(said.set.as_ref(), Some(&said.limits));
+        let unlimited = Said { limits: Limits { disk_bytes: 0, ..said.limits.clone() }, set: None };
+        let text = serde_json::to_string(&unlimited).unwrap();
+        assert_eq!(text, r#"{"limits":{"memory_bytes":67108864,"processes":8,"cpu_millis":0,"disk_bytes":0}}"#);
+        let again: Said = serde_json::from_str(&text).unwrap();
+        assert_eq!((again.limits, again.set), (unlimited.limits, None));
     }
 
     #[test]

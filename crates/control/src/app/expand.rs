@@ -391,8 +391,9 @@ impl Expansion<'_> {
         if !(4..=65_536).contains(&wish.limits.processes) {
             self.error("limits.processes", "must be between 4 and 65536");
         }
-        if !(1 << 20..=1 << 44).contains(&wish.limits.disk_bytes) {
-            self.error("limits.disk_bytes", "must be between 1 MiB and 16 TiB");
+        // Zero is no limit.
+        if wish.limits.disk_bytes != 0 && !(1 << 20..=1 << 44).contains(&wish.limits.disk_bytes) {
+            self.error("limits.disk_bytes", "must be between 1 MiB and 16 TiB, or 0 for no limit");
         }
         if matches!(wish.chosen, Chosen::Remote(_)) && !wish.privileges.is_empty() {
             self.error("privileges", "a remote server runs somewhere else; there is nothing to allow");

@@ -72,6 +72,25 @@ both_engines! {
         assert_eq!((&again.body["revision"], &again.body["etag"]), (&json!(1), &settings["etag"]));
     }
 
+    async fn a_disk_limit_that_is_left_out_is_the_default_and_zero_is_none(engine) {
+        let t = TestControl::start(engine).await;
+        let limits = json!({ "memory_bytes": 268_435_456, "processes": 32 });
+        let given = json!({ "name": "time", "entry": TIME, "start": false, "limits": limits });
+        t.post("/api/v1/servers", given).await.expect(201);
+        let time = "/api/v1/servers/time";
+        let disk = async || t.get("/api/v1/servers/time/settings").await.expect(200).body["limits"]["disk_bytes"].clone();
+        assert_eq!(disk().await, 1_073_741_824);
+        let mut none = limits.clone();
+        none["disk_bytes"] = json!(0);
+        t.patch(time, json!({ "limits": none })).await.expect(202);
+        assert_eq!(disk().await, 0);
+        let settings = t.get("/api/v1/servers/time/settings").await.expect(200).body;
+        let again = t.patch(time, as_change(&settings)).await.expect(202);
+        assert_eq!(again.body["revision"], settings["revision"]);
+        none["disk_bytes"] = json!(4096);
+        t.patch(time, json!({ "limits": none })).await.expect(422);
+    }
+
     async fn a_privilege_is_given_by_who_may_and_taken_away_by_who_deploys(engine) {
         let t = TestControl::start(engine).await;
         let made = t.post("/api/v1/keys", json!({ "name": "developer", "role": "developer" })).await.expect(201);

@@ -71,7 +71,7 @@ pub struct ServerSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Vec<String>>,
     /// Limits of each instance.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::spec::said_limits_if_any")]
     pub limits: Option<Limits>,
     /// Host paths the server may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -36,6 +36,7 @@ pub struct CurrentSettings {
     /// Arguments after the entry's own.
     pub arguments: Vec<String>,
     /// Limits of each instance.
+    #[serde(with = "crate::spec::said_limits")]
     pub limits: Limits,
     /// Host paths that were granted beside those that are inputs.
     pub paths: Vec<PathGrant>,

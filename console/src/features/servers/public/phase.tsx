@@ -96,7 +96,7 @@ export function reasonAdvice(reason: Reason): string | undefined {
     crash_loop: t('Its error output shows why. Correct the settings, or choose another version.'),
     exited: t('Its error output shows why. Correct the settings, or choose another version.'),
     out_of_memory: t('Give it a higher memory limit in the settings.'),
-    out_of_disk: t('Give it a higher disk limit in the settings; what it kept was removed.'),
+    out_of_disk: t('Give it a higher disk limit in the settings.'),
     probe_failed: t('The log may show what keeps it. A restart replaces it.'),
     toolbox_unreachable: t('Look after the toolbox: its agent must reach Toolyard.'),
     engine_unavailable: t('Look after the toolbox: its page says what its engine misses.'),

@@ -246,7 +246,7 @@ export function AdvancedFields<Values extends SettingsValues>({
                 {...text('disk')}
                 label={t('Disk')}
                 unit="MiB"
-                hint={t('What it keeps in its own folders.')}
+                hint={t('What it keeps in its own folders; 0 is no limit.')}
                 required
               />
             </div>

@@ -124,6 +124,15 @@ describe('changed settings', () => {
     ])
   })
 
+  test('have no limit on disk when that is zero', () => {
+    const one = context()
+    const before = newSettings([])
+    const values = { ...before, disk: '0' }
+    expect(settingsIssues(values, one)).toEqual([])
+    expect(settingsBody(values, one, before)).toMatchObject({ limits: { disk_bytes: 0 } })
+    expect(settingsIssues({ ...values, disk: '' }, one)).toMatchObject([{ path: ['disk'] }])
+  })
+
   test('say whom it may reach, what must answer, and how many there are', () => {
     const one = context()
     const before = newSettings([])

@@ -188,7 +188,8 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
   say(numberIssue(values.memory, 16, 1024 * 1024), 'memory')
   say(numberIssue(values.processes, 4, 65_536), 'processes')
   if (values.cpu.trim() !== '') say(numberIssue(values.cpu, 0, 1_000_000), 'cpu')
-  say(numberIssue(values.disk, 1, 16 * 1024 * 1024), 'disk')
+  // Zero is no limit.
+  if (values.disk.trim() !== '0') say(numberIssue(values.disk, 1, 16 * 1024 * 1024), 'disk')
   if (values.egress === 'hosts') say(hostsIssue(hostsOf(values)), 'hosts')
   const names = new Set<string>()
   for (const row of values.environment) {
