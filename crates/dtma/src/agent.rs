@@ -894,7 +894,7 @@ impl Inner {
 }
 
 fn remove_dir(dir: &Path) {
-    match std::fs::remove_dir_all(dir) {
+    match crate::process::remove::remove_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = %dir.display(), %error, "remove an instance's directory");
         }

@@ -243,7 +243,11 @@ impl Instance {
         let (reason, message) = match (ended.killed, ended.code, ended.signal) {
             (Some(Killed::Memory), ..) => (Reason::OutOfMemory, "it used more memory than its limit".to_owned()),
             (Some(Killed::Disk), ..) => {
-                let message = "it kept more on disk than its limit; what it kept was removed".to_owned();
+                let message = match &ended.excess {
+                    Some(excess) => format!("it was stopped: {excess}; its own directory is as it left it"),
+                    // An earlier version's supervisor, which says only that.
+                    None => "it kept more on disk than its limit".to_owned(),
+                };
                 (Reason::OutOfDisk, message)
             }
             (Some(Killed::Processes), ..) => (Reason::Exited, "it had more processes than its limit".to_owned()),

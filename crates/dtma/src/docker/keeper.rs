@@ -509,7 +509,7 @@ fn describe(state: &ContainerState, killed_by_us: bool, stderr_tail: String, at:
         Some(entry::INPUT_ENDED) if stderr_tail.is_empty() => "its environment did not arrive".to_owned(),
         _ => stderr_tail,
     };
-    Ended { code, signal, at, killed, stderr_tail }
+    Ended { code, signal, at, killed, excess: None, stderr_tail }
 }
 
 async fn until(deadline: Option<Instant>) {

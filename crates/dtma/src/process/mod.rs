@@ -12,6 +12,7 @@ mod mounts;
 #[cfg(target_os = "linux")]
 mod network;
 pub(crate) mod order;
+pub(crate) mod remove;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]
@@ -20,6 +21,7 @@ mod seccomp;
 mod sockets;
 pub mod supervise;
 mod tree;
+mod watch;
 pub(crate) mod wire;
 
 #[cfg(not(target_os = "linux"))]
@@ -32,5 +34,5 @@ mod platform;
 #[path = "platform_other.rs"]
 mod platform;
 
-pub(crate) use platform::open_to_all;
+pub(crate) use platform::{DiskWatch, open_to_all};
 pub(crate) use tree::end_leftovers;

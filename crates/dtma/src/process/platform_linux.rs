@@ -18,7 +18,7 @@ use toolyard_types::spec::Limits;
 
 use super::cgroup::Cgroup;
 use super::disk;
-pub(super) use super::disk::DiskWatch;
+pub(crate) use super::disk::DiskWatch;
 pub(super) use super::network::own_network;
 use super::sandbox;
 pub(crate) use super::sandbox::open_to_all;
@@ -129,8 +129,7 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
         "no new namespaces, mounts, keys, tracing or programs in the kernel; no `clone3` and no `io_uring`".to_owned()
     });
     let namespaces = sandbox::try_namespaces(dir, false).map(|()| "mount, process and IPC namespaces".to_owned());
-    let disk = disk::try_here(dir)
-        .map(|()| "watched every second; a server over its limit is stopped, and what it kept removed".to_owned());
+    let disk = disk::try_here(dir).map(|()| "watched every second; a server over its limit is stopped".to_owned());
     let own_network = sandbox::try_namespaces(dir, true).map(|()| "a network namespace without a network".to_owned());
     let filter =
         sockets::try_here().map(|()| "TCP sockets drop what comes from Toolyard's ports of this host".to_owned());

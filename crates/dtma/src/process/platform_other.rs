@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -114,23 +114,19 @@ impl SocketMaker {
 
 /// Nothing is watched here, which the report says.
 #[derive(Debug)]
-pub(super) struct DiskWatch;
+pub(crate) struct DiskWatch;
 
 impl DiskWatch {
-    pub(super) fn new(_dir: &Path, _limit_bytes: u64) -> Self {
+    pub(crate) fn new(_dirs: Vec<PathBuf>, _limit_bytes: u64) -> Self {
         Self
     }
 
-    pub(super) fn is_due(&self) -> bool {
-        false
+    pub(crate) fn next_look(&self) -> Duration {
+        LONGEST_POLL
     }
 
-    pub(super) fn is_over(&mut self, _pids: &[i32]) -> bool {
-        false
-    }
-
-    pub(super) fn empty(&self) -> bool {
-        true
+    pub(crate) fn look(&mut self, _pids: impl FnOnce() -> Vec<i32>) -> Option<String> {
+        None
     }
 }
 

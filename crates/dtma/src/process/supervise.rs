@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -26,15 +27,15 @@ use toolyard_types::agent::LogStream;
 
 use super::cgroup::Cgroup;
 use super::log::{LineSplitter, LogWriter};
-use super::platform::{self, ChildPipes, DiskWatch, Spawned};
+use super::platform::{self, ChildPipes, Spawned};
+use super::remove;
 use super::tree;
+use super::watch::{Excess, Watch};
 use super::wire::{self, Ended, Hello, Incoming, Killed, Order, SOCKET_NAME, StartOrder, ToAgent, ToSupervisor};
 
-const MEASURE_EVERY: Duration = Duration::from_secs(3);
-/// Where the kernel keeps no limit, we look more often: memory grows fast.
-const WATCH_EVERY: Duration = Duration::from_millis(250);
-/// The file system keeps no limit either; asking what is free costs next to nothing.
-const LOOK_AT_DISK_EVERY: Duration = Duration::from_secs(1);
+/// Where a server or a package client may always write, in its directory; the second is scratch space.
+const OWN: [&str; 2] = ["work", TEMPORARY];
+const TEMPORARY: &str = "tmp";
 const AGENT_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 const TAIL_BYTES: usize = 4 << 10;
@@ -129,7 +130,11 @@ fn client(order: &StartOrder, own_network: bool, agent: &UnixStream) -> io::Resu
             let fds: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
             wire::send(agent, &ToAgent::Client, &fds)?;
             drop(listener);
-            wait_for_client(client)
+            let dirs = own_dirs(order).chain(order.isolation.granted.iter().map(|granted| granted.path.clone()));
+            let mut watch = Watch::new(&order.limits, cgroup, dirs.collect());
+            let code = wait_for_client(client, &mut watch);
+            cgroup = watch.cgroup;
+            code
         }
         Err(message) => {
             wire::send(agent, &ToAgent::NotStarted { message }, &[])?;
@@ -140,25 +145,52 @@ fn client(order: &StartOrder, own_network: bool, agent: &UnixStream) -> io::Resu
     std::process::exit(code)
 }
 
-/// Waits for a client's end; its exit code, as a shell has it.
-fn wait_for_client(client: Spawned) -> i32 {
+fn own_dirs(order: &StartOrder) -> impl Iterator<Item = PathBuf> {
+    OWN.iter().map(|name| order.dir.join(name))
+}
+
+/// Waits for a client's end, which comes early when it uses more than it may; its exit code, as a shell has it.
+fn wait_for_client(client: Spawned, watch: &mut Watch) -> i32 {
     let code = |status: WaitStatus| match status {
         WaitStatus::Exited(_, code) => code,
         WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
         _ => 1,
     };
+    let mut said = false;
     let ended = loop {
-        match waitpid(client.child, None) {
-            Err(Errno::EINTR) => {}
+        match waitpid(client.child, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::EINTR) | Ok(WaitStatus::StillAlive) => {}
             Ok(status) => break code(status),
             Err(_) => break 1,
         }
+        let measured = watch.measure(|cgroup| processes(&client, cgroup)).and_then(|(_, excess)| excess);
+        let excess = measured.or_else(|| watch.look_at_disk(|cgroup| processes(&client, cgroup)));
+        if let Some(excess) = excess.filter(|_| !said) {
+            kill_whole(&client);
+            say_of_client(&excess);
+            said = true;
+        }
+        let mut wake: Vec<_> =
+            platform::child_signal().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).into_iter().collect();
+        let next = watch.next().min(platform::LONGEST_POLL);
+        // Whatever it says, we look again.
+        let _ = poll(&mut wake, PollTimeout::try_from(next).unwrap_or(PollTimeout::ZERO));
+        platform::clear_child_signal();
     };
+    kill_descendants(&watch.cgroup);
+    if let Some(excess) = watch.killed_by_kernel().filter(|_| !said) {
+        say_of_client(&excess);
+    }
     // The first process of a namespace ends well and writes how the client did.
     let Some(status) = client.status else { return ended };
     let raw = wire::read_to_end(status, 4);
     let raw = raw.try_into().ok().map(i32::from_ne_bytes);
     raw.and_then(|raw| WaitStatus::from_raw(client.server, raw).ok()).map_or(ended.max(1), code)
+}
+
+/// Beside what the client itself complained about.
+fn say_of_client(excess: &Excess) {
+    eprintln!("it was ended: {}", excess.text);
 }
 
 /// Listens in the current directory: its full path may be longer than a socket's address can be.
@@ -212,7 +244,7 @@ struct Supervisor {
     log: LogWriter,
     lines: LineSplitter,
     tail: String,
-    cgroup: Cgroup,
+    watch: Watch,
     listener: UnixListener,
     socket_inode: Option<u64>,
     agent: Option<AgentSide>,
@@ -222,10 +254,7 @@ struct Supervisor {
     pipes: Pipes,
     stopping: Stopping,
     killed: Option<Killed>,
-    measured_at: Instant,
-    disk: DiskWatch,
-    disk_looked_at: Instant,
-    cpu_ms: u64,
+    excess: Option<String>,
     done: bool,
 }
 
@@ -241,14 +270,14 @@ impl Supervisor {
         let clock = Clock::system();
         let pid = u32::try_from(server.server.as_raw()).unwrap_or(0);
         let hello = Hello { pid, started_at: clock.now(), handed_over: 0, ended: None };
-        let disk = DiskWatch::new(&order.dir, order.limits.disk_bytes);
+        let watch = Watch::new(&order.limits, cgroup, own_dirs(&order).collect());
         let mut supervisor = Self {
             order,
             clock,
             log,
             lines: LineSplitter::default(),
             tail: String::new(),
-            cgroup,
+            watch,
             listener,
             socket_inode: inode(SOCKET_NAME),
             agent: None,
@@ -258,10 +287,7 @@ impl Supervisor {
             pipes,
             stopping: Stopping::No,
             killed: None,
-            measured_at: Instant::now(),
-            disk,
-            disk_looked_at: Instant::now(),
-            cpu_ms: 0,
+            excess: None,
             done: false,
         };
         supervisor.say(&format!("started process {pid}"));
@@ -318,15 +344,9 @@ impl Supervisor {
         } else if self.hello.ended.is_some() || self.agent.is_none() {
             Duration::from_millis(100)
         } else {
-            let measure = self.measure_every().saturating_sub(self.measured_at.elapsed());
-            measure.min(LOOK_AT_DISK_EVERY.saturating_sub(self.disk_looked_at.elapsed()))
+            self.watch.next()
         };
         PollTimeout::try_from(next.min(platform::LONGEST_POLL)).unwrap_or(PollTimeout::ZERO)
-    }
-
-    fn measure_every(&self) -> Duration {
-        let watched = !(self.cgroup.limits_memory() && self.cgroup.limits_processes());
-        if watched { WATCH_EVERY } else { MEASURE_EVERY }
     }
 
     fn keep_time(&mut self) {
@@ -341,14 +361,7 @@ impl Supervisor {
             self.kill_now(Killed::Orphaned);
         }
         self.step_stopping();
-        if self.measured_at.elapsed() >= self.measure_every() {
-            self.measured_at = Instant::now();
-            self.measure();
-        }
-        if self.disk_looked_at.elapsed() >= LOOK_AT_DISK_EVERY {
-            self.look_at_disk();
-            self.disk_looked_at = Instant::now();
-        }
+        self.measure();
     }
 
     /// The server waits for it.
@@ -359,53 +372,23 @@ impl Supervisor {
         }
     }
 
-    fn look_at_disk(&mut self) {
-        if !self.disk.is_due() {
-            return;
-        }
-        let pids = self.processes();
-        if self.disk.is_over(&pids) {
-            self.say(&format!("kept more than {} bytes on disk", self.order.limits.disk_bytes));
-            self.kill_now(Killed::Disk);
-        }
-    }
-
     fn grace(&self) -> Duration {
         Duration::from_millis(self.order.orphan_grace_ms)
     }
 
     fn measure(&mut self) {
-        let pids = self.processes();
-        let mut measured = tree::measure(&pids);
-        // Processes that ended took their time with them; what was used stays used.
-        self.cpu_ms = self.cpu_ms.max(measured.cpu_ms);
-        measured.cpu_ms = self.cpu_ms;
-        let limits = &self.order.limits;
-        let over_memory = !self.cgroup.limits_memory() && measured.memory_bytes > limits.memory_bytes;
-        let over_processes = !self.cgroup.limits_processes() && measured.threads > limits.processes;
-        if over_memory || self.cgroup.memory_kills() > 0 {
-            self.say(&format!("used more than {} bytes of memory", self.order.limits.memory_bytes));
-            self.kill_now(Killed::Memory);
-        } else if over_processes {
-            self.say(&format!("had more than {} processes and threads", self.order.limits.processes));
-            self.kill_now(Killed::Processes);
+        let measured = self.watch.measure(|cgroup| processes(&self.server, cgroup));
+        let on_disk = self.watch.look_at_disk(|cgroup| processes(&self.server, cgroup));
+        let (measured, excess) = measured.unzip();
+        if let Some(Excess { killed, text }) = excess.flatten().or(on_disk).filter(|_| self.excess.is_none()) {
+            self.say(&text);
+            self.excess = Some(text);
+            self.kill_now(killed);
         }
-        let usage = measured.usage(self.clock.now());
-        self.tell(&ToAgent::Usage(usage));
-    }
-
-    fn processes(&self) -> Vec<i32> {
-        let child = self.server.child.as_raw();
-        let mut pids = self.cgroup.processes().unwrap_or_else(|| {
-            let mut pids = tree::descendants(child);
-            pids.push(child);
-            pids
-        });
-        if self.server.status.is_some() {
-            // The namespace's first process is ours, not the server's.
-            pids.retain(|pid| *pid != child);
+        if let Some(measured) = measured {
+            let usage = measured.usage(self.clock.now());
+            self.tell(&ToAgent::Usage(usage));
         }
-        pids
     }
 
     fn step_stopping(&mut self) {
@@ -442,10 +425,7 @@ impl Supervisor {
     fn kill_now(&mut self, why: Killed) {
         self.killed.get_or_insert(why);
         self.stopping = Stopping::Killed;
-        let _ = kill(self.server.child, Signal::SIGKILL);
-        if self.server.status.is_none() {
-            let _ = killpg(self.server.server, Signal::SIGKILL);
-        }
+        kill_whole(&self.server);
     }
 
     /// Notices when the server has ended, then ends what it left behind.
@@ -462,21 +442,23 @@ impl Supervisor {
     }
 
     fn ended(&mut self, status: WaitStatus) {
-        self.kill_descendants();
+        kill_descendants(&self.watch.cgroup);
         self.read_last_words();
         let (code, signal) = self.exit_of(status);
-        if self.cgroup.memory_kills() > 0 {
+        if self.watch.cgroup.memory_kills() > 0 {
             self.killed = Some(Killed::Memory);
         }
-        let ended = Ended { code, signal, at: self.clock.now(), killed: self.killed, stderr_tail: self.tail.clone() };
-        if self.killed == Some(Killed::Disk) && !self.disk.empty() {
-            self.say("could not remove all that it kept on disk");
+        let (excess, stderr_tail) = (self.excess.clone(), self.tail.clone());
+        let ended = Ended { code, signal, at: self.clock.now(), killed: self.killed, excess, stderr_tail };
+        // What it kept in its own directory stays: that may be the work of days.
+        if self.killed == Some(Killed::Disk) && !remove::empty(&self.order.dir.join(TEMPORARY)) {
+            self.say("could not remove all that it kept in its temporary directory");
         }
         self.say(&describe(&ended));
         self.hello.ended = Some(ended.clone());
         self.server.sockets = None;
         self.pipes.stdin = None;
-        self.cgroup.remove();
+        self.watch.cgroup.remove();
         self.alone_since = Instant::now();
         self.tell(&ToAgent::Exited(ended));
     }
@@ -490,24 +472,6 @@ impl Supervisor {
             return code_and_signal(told);
         }
         code_and_signal(status)
-    }
-
-    /// Kills until nothing is left; each pass may find what was forked during the last one.
-    fn kill_descendants(&self) {
-        let own = nix::unistd::getpid().as_raw();
-        for _ in 0..1000 {
-            let mut left = tree::descendants(own);
-            left.extend(self.cgroup.processes().unwrap_or_default());
-            left.retain(|pid| *pid != own);
-            if left.is_empty() {
-                return;
-            }
-            for pid in left {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
-            std::thread::sleep(Duration::from_millis(2));
-        }
     }
 
     /// Takes what is left in the pipe: why a server crashed stands at the end.
@@ -610,12 +574,52 @@ impl Supervisor {
     }
 
     fn end(&mut self) {
-        self.kill_descendants();
-        self.cgroup.remove();
+        kill_descendants(&self.watch.cgroup);
+        self.watch.cgroup.remove();
         // The next supervisor of the instance may listen here by now.
         if inode(SOCKET_NAME) == self.socket_inode {
             let _ = std::fs::remove_file(SOCKET_NAME);
         }
+    }
+}
+
+/// The processes of a server or a package client.
+fn processes(spawned: &Spawned, cgroup: &Cgroup) -> Vec<i32> {
+    let child = spawned.child.as_raw();
+    let mut pids = cgroup.processes().unwrap_or_else(|| {
+        let mut pids = tree::descendants(child);
+        pids.push(child);
+        pids
+    });
+    if spawned.status.is_some() {
+        // The namespace's first process is ours, not the server's.
+        pids.retain(|pid| *pid != child);
+    }
+    pids
+}
+
+fn kill_whole(spawned: &Spawned) {
+    let _ = kill(spawned.child, Signal::SIGKILL);
+    if spawned.status.is_none() {
+        let _ = killpg(spawned.server, Signal::SIGKILL);
+    }
+}
+
+/// Kills until nothing is left; each pass may find what was forked during the last one.
+fn kill_descendants(cgroup: &Cgroup) {
+    let own = nix::unistd::getpid().as_raw();
+    for _ in 0..1000 {
+        let mut left = tree::descendants(own);
+        left.extend(cgroup.processes().unwrap_or_default());
+        left.retain(|pid| *pid != own);
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -667,7 +671,7 @@ fn describe(ended: &Ended) -> String {
         Some(Killed::Asked) => ", as asked",
         Some(Killed::Memory) => ": out of memory",
         Some(Killed::Processes) => ": too many processes",
-        Some(Killed::Disk) => ": too much on disk",
+        Some(Killed::Disk) => ": for what it keeps on disk",
         Some(Killed::Orphaned) => ": no agent came back",
     };
     format!("{how}{why}")

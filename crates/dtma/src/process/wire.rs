@@ -151,6 +151,9 @@ pub(crate) struct Ended {
     pub(crate) at: Timestamp,
     /// Why we ended it, if we did.
     pub(crate) killed: Option<Killed>,
+    /// What it used too much of, for a person, if that is why.
+    #[serde(default)]
+    pub(crate) excess: Option<String>,
     /// The last lines of its standard error.
     pub(crate) stderr_tail: String,
 }
@@ -165,7 +168,7 @@ pub(crate) enum Killed {
     Memory,
     /// It had more processes and threads than allowed, on a host that cannot prevent it.
     Processes,
-    /// It kept more on disk than allowed.
+    /// It kept more on disk than allowed, or what cannot be measured.
     Disk,
     /// No agent came back in time.
     Orphaned,

@@ -288,7 +288,7 @@ async fn a_server_without_a_network_reaches_itself_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_fills_the_disk_is_stopped_and_starts_again_with_empty_directories() {
+async fn a_server_that_fills_the_disk_is_stopped_and_what_it_kept_in_its_own_directory_stays() {
     let world = World::new().await;
     let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.disk_bytes = 64 << 20).await;
     world.phase(id, Phase::Ready).await;
@@ -301,11 +301,63 @@ async fn a_server_that_fills_the_disk_is_stopped_and_starts_again_with_empty_dir
         "params": { "name": "run", "arguments": { "program": "/bin/sh", "arguments": ["-c", script] } } });
     assert!(world.send(id, message).await.is_err());
     world.observed("over its limit", id, |i| i.status.reason == Reason::OutOfDisk).await;
+    // What was temporary is gone, so that it can start again.
     world.phase(id, Phase::Ready).await;
-    assert!(world.call(id, "list_dir", json!({ "path": "." })).await.is_empty());
+    assert_eq!(world.call(id, "list_dir", json!({ "path": "." })).await, "fits");
     let temporary = world.call(id, "list_dir", json!({ "path": "/tmp" })).await;
     assert!(!temporary.contains("more"), "{temporary}");
     assert!(world.log_text(id).await.contains("kept more than 67108864 bytes on disk"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_own_directory_is_over_its_limit_keeps_it_and_is_tried_again_ever_more_slowly() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.disk_bytes = 16 << 20).await;
+    world.phase(id, Phase::Ready).await;
+    let script = "head -c 40000000 /dev/zero > kept; sleep 1000";
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": "run", "arguments": { "program": "/bin/sh", "arguments": ["-c", script] } } });
+    assert!(world.send(id, message).await.is_err());
+    let waits = |at_least: u32| {
+        move |i: &toolyard_types::agent::ObservedInstance| {
+            i.status.reason == Reason::OutOfDisk && i.restarts >= at_least && i.status.next_attempt_at.is_some()
+        }
+    };
+    world.observed("over its limit", id, waits(1)).await;
+    let began = std::time::Instant::now();
+    let third = world.observed("over its limit again", id, waits(3)).await;
+    assert!(began.elapsed() >= std::time::Duration::from_secs(3), "{:?}", began.elapsed());
+    let message = &third.status.message;
+    assert!(message.contains("kept more than 16777216 bytes on disk"), "{message}");
+    assert_eq!(std::fs::metadata(world.instance_dir(id).join("work/kept")).expect("kept").len(), 40_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_keeps_what_cannot_be_measured_is_told_so_and_loses_nothing() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    // Deeper than a path may be long, which not even root can open.
+    let script = "import os, time\nopen('kept', 'w').write('mine')\n\
+                  for _ in range(20): os.mkdir('n' * 250); os.chdir('n' * 250)\ntime.sleep(1000)";
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": "run", "arguments": { "program": "/usr/bin/python3", "arguments": ["-c", script] } } });
+    assert!(world.send(id, message).await.is_err());
+    let ended = world.observed("it cannot be measured", id, |i| i.status.reason == Reason::OutOfDisk).await;
+    let message = &ended.status.message;
+    assert!(message.contains("cannot be measured: `work/nnn") && message.contains("ENAMETOOLONG"), "{message}");
+    let kept = world.instance_dir(id).join("work/kept");
+    assert_eq!(std::fs::read_to_string(kept).expect("kept"), "mine");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_a_revision_without_a_disk_limit_keeps_what_it_likes() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.disk_bytes = 0).await;
+    world.phase(id, Phase::Ready).await;
+    let script = "head -c 40000000 /dev/zero > kept && sleep 3 && echo ok";
+    let kept = json!({ "program": "/bin/sh", "arguments": ["-c", script] });
+    assert!(world.call(id, "run", kept).await.contains("ok"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
