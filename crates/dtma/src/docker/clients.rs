@@ -26,12 +26,13 @@ use super::egress::{self, Listed};
 use super::{Docker, Handed, engine_failure, entry, existing, is_missing, mount};
 use crate::desired::write_whole;
 use crate::packages::{
-    ASK_NODE, ASK_PYTHON, Given, MAX_OUTPUT_BYTES, Node, Output, PackageClients, Python, Runtimes, failure, give,
-    proxied,
+    ASK_NODE, ASK_PYTHON, Given, LIMITS, MAX_OUTPUT_BYTES, Node, Output, PackageClients, Python, Runtimes, failure,
+    give, proxied,
 };
+use crate::process::DiskWatch;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
-const MAX_PROCESSES: i64 = 1024;
+
 /// npm and uv in base images.
 pub(crate) struct ImageClients {
     api: bollard::Docker,
@@ -202,8 +203,15 @@ impl ImageClients {
         };
         let body = self.body(image, dir, home.path());
         let listed = Listed::new(self.given.hosts.clone());
-        let work = self.run_to_end(body, &handed, &listed);
-        match tokio::time::timeout(timeout, work).await {
+        let work = tokio::time::timeout(timeout, self.run_to_end(body, &handed, &listed));
+        let filled = [dir, home.path()].into_iter().filter(|dir| *dir != Path::new("/")).map(Path::to_owned);
+        let result = tokio::select! {
+            result = work => result,
+            excess = excess_on_disk(filled.collect()) => {
+                return Err(failure(Reason::InstallFailed, format!("`{program}` was ended: {excess}")));
+            }
+        };
+        match result {
             Ok(Ok(mut output)) => {
                 output.tell_refused(&listed.refused());
                 Ok(output)
@@ -240,7 +248,9 @@ impl ImageClients {
                 readonly_rootfs: Some(true),
                 cap_drop: Some(vec!["ALL".into()]),
                 security_opt: Some(vec!["no-new-privileges".into()]),
-                pids_limit: Some(MAX_PROCESSES),
+                memory: i64::try_from(LIMITS.memory_bytes).ok(),
+                memory_swap: i64::try_from(LIMITS.memory_bytes).ok(),
+                pids_limit: Some(i64::from(LIMITS.processes)),
                 mounts: Some(mounts),
                 network_mode: Some(if self.way.is_some() { "none" } else { "host" }.into()),
                 log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
@@ -309,6 +319,25 @@ impl ImageClients {
         self.given.write_home(home.path())?;
         give(home.path(), self.uid)?;
         Ok(home)
+    }
+}
+
+/// Watches what a client keeps in directories of this host, which the engine does not bound; comes back when that is
+/// more than it may.
+async fn excess_on_disk(dirs: Vec<PathBuf>) -> String {
+    let mut watch = DiskWatch::new(dirs, LIMITS.disk_bytes);
+    loop {
+        tokio::time::sleep(watch.next_look()).await;
+        let look = move || {
+            // Its processes may be another host's; what they have open and deleted goes with them.
+            let found = watch.look(Vec::new);
+            (watch, found)
+        };
+        watch = match tokio::task::spawn_blocking(look).await {
+            Ok((watch, None)) => watch,
+            Ok((_, Some(found))) => return found,
+            Err(error) => return format!("what it keeps on disk cannot be measured: {error}"),
+        };
     }
 }
 

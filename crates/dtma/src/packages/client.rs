@@ -33,7 +33,8 @@ const TOLD_BYTES: usize = 64 << 10;
 const TOLD_LINES: usize = 200;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client may use; large dependency trees take a lot.
-const LIMITS: Limits = Limits { memory_bytes: 4 << 30, processes: 1024, cpu_millis: 0, disk_bytes: 16 << 30 };
+pub(crate) const LIMITS: Limits =
+    Limits { memory_bytes: 4 << 30, processes: 1024, cpu_millis: 0, disk_bytes: 16 << 30 };
 
 /// What Node.js is asked to tell of itself.
 pub(crate) const ASK_NODE: [&str; 2] =
@@ -149,7 +150,7 @@ impl HostClients {
             proxy(["NO_PROXY", "no_proxy"]),
         );
         let (node, python) = (runtimes.node.clone(), runtimes.python.clone());
-        Self { clients, given, walls, way, cache: store.join(".cache"), node, python }
+        Self { clients, given, walls, way, cache: store.join(super::store::CACHE), node, python }
     }
 
     /// Finds a program as a person would.

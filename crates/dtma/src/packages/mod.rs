@@ -18,7 +18,8 @@ mod store;
 
 pub use client::PackageClients;
 pub(crate) use client::{
-    ASK_NODE, ASK_PYTHON, Clients, HostClients, MAX_OUTPUT_BYTES, Node, Output, Python, Runtimes, Walls, proxied,
+    ASK_NODE, ASK_PYTHON, Clients, HostClients, LIMITS, MAX_OUTPUT_BYTES, Node, Output, Python, Runtimes, Walls,
+    proxied,
 };
 pub(crate) use registries::Given;
 pub(crate) use store::{Prepared, Store, digest, give, lock, platform};

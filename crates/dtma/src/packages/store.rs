@@ -25,7 +25,11 @@ const FRESH: Duration = Duration::from_secs(3600);
 /// How many are remembered; a lock may be large.
 const MAX_RESOLVED: usize = 32;
 /// Installs at once; they are heavy on disk and network, and the servers that run come first.
-const MAX_INSTALLS: usize = 2;
+const MAX_INSTALLS: u32 = 2;
+/// What clients keep from one run to the next is thrown away when it has grown to more than this.
+const MAX_CACHE_BYTES: u64 = 2 << 30;
+/// A file takes at least this, whatever is in it.
+const LEAST_BYTES: u64 = 4096;
 
 /// A package that is installed, and how to start it.
 #[derive(Clone, Debug)]
@@ -65,10 +69,8 @@ impl Store {
     pub(crate) fn open(dir: PathBuf, clients: Clients, runtimes: Runtimes) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         for entry in std::fs::read_dir(&dir)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(".scratch-")
-                && let Err(error) = std::fs::remove_dir_all(entry.path())
-            {
-                tracing::warn!(path = %entry.path().display(), %error, "a half-made package stays behind");
+            if is_scratch(&entry) {
+                throw_away(&entry.path());
             }
         }
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -76,7 +78,7 @@ impl Store {
             dir,
             clients,
             runtimes,
-            installs: tokio::sync::Semaphore::new(MAX_INSTALLS),
+            installs: tokio::sync::Semaphore::new(MAX_INSTALLS as usize),
             keys: Mutex::default(),
             uv: tokio::sync::Mutex::default(),
             resolved: Mutex::default(),
@@ -119,7 +121,7 @@ impl Store {
     }
 
     async fn ask(&self, runtime: &Runtime, log: Progress<'_>) -> Result<Lock, Failure> {
-        let _turn = self.installs.acquire().await.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
+        let _turn = self.turn_to_install().await?;
         let (_workshop, work) = self.workshop()?;
         match runtime {
             Runtime::Npm(package) => {
@@ -151,8 +153,43 @@ impl Store {
         self.prepared(runtime, &dir.join("files"))
     }
 
+    async fn turn_to_install(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Failure> {
+        let turn = self.installs.acquire().await;
+        let turn = turn.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
+        // The first of those that run finds a cache within its bound, which then has room for what they fetch.
+        if let Ok(_rest) = self.installs.try_acquire_many(MAX_INSTALLS - 1) {
+            self.tend_cache().await;
+        }
+        Ok(turn)
+    }
+
+    /// Empties the clients' cache when it is too large. Only while no client runs.
+    async fn tend_cache(&self) {
+        let cache = self.dir.join(CACHE);
+        let away = self.dir.join(format!(".scratch-gone{CACHE}"));
+        let tend = move || {
+            if size(&cache, MAX_CACHE_BYTES).is_none_or(|bytes| bytes > MAX_CACHE_BYTES) {
+                tracing::info!(path = %cache.display(), "emptying the cache of the package clients: it is too large");
+                throw_away(&away);
+                match std::fs::rename(&cache, &away) {
+                    Ok(()) => throw_away(&away),
+                    Err(error) => tracing::warn!(path = %cache.display(), %error, "empty the cache"),
+                }
+            }
+        };
+        // A panic there is a bug to see in the log.
+        if let Err(error) = tokio::task::spawn_blocking(tend).await {
+            tracing::error!(%error, "tend the cache");
+        }
+    }
+
     /// Removes what no lock in `keep` needs. Runs beside everything else: only whole directories go.
     pub(crate) fn collect_garbage(&self, keep: &BTreeSet<String>) {
+        // While no client runs nothing half-made is anybody's.
+        if let Ok(_all) = self.installs.try_acquire_many(MAX_INSTALLS) {
+            let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+            entries.filter(is_scratch).for_each(|entry| throw_away(&entry.path()));
+        }
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -169,7 +206,7 @@ impl Store {
             let away = self.dir.join(format!(".scratch-gone-{name}"));
             if std::fs::rename(entry.path(), &away).is_ok() {
                 tracing::info!(package.key = name, "removing a package nothing needs any more");
-                let _ = std::fs::remove_dir_all(away);
+                throw_away(&away);
             }
         }
     }
@@ -221,7 +258,7 @@ impl Store {
     }
 
     async fn install(&self, runtime: &Runtime, lock: &Lock, dir: &Path, log: Progress<'_>) -> Result<(), Failure> {
-        let _turn = self.installs.acquire().await.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
+        let _turn = self.turn_to_install().await?;
         let (workshop, work) = self.workshop()?;
         match runtime {
             Runtime::Npm(_) => npm::install(&self.clients, lock, &work, log).await?,
@@ -345,6 +382,48 @@ impl Store {
     fn scratch(&self) -> Result<tempfile::TempDir, Failure> {
         tempfile::Builder::new().prefix(".scratch-").tempdir_in(&self.dir).map_err(io_failure)
     }
+}
+
+/// What clients keep from one run to the next.
+pub(super) const CACHE: &str = ".cache";
+
+fn is_scratch(entry: &std::fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with(".scratch-")
+}
+
+fn throw_away(dir: &Path) {
+    match crate::process::remove::remove_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(path = %dir.display(), %error, "a half-made package stays behind");
+        }
+        _ => {}
+    }
+}
+
+/// How much is in a directory, as far as it matters whether that is more than `bound`; nothing when that cannot be told.
+/// No link is followed.
+fn size(dir: &Path, bound: u64) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes = 0;
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let entries = match std::fs::read_dir(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            entries => entries.ok()?,
+        };
+        for entry in entries {
+            let entry = entry.ok()?;
+            let metadata = entry.metadata().ok()?;
+            bytes += (metadata.blocks() * 512).max(LEAST_BYTES);
+            if metadata.is_dir() {
+                dirs.push(entry.path());
+            }
+            if bytes > bound {
+                return Some(bytes);
+            }
+        }
+    }
+    Some(bytes)
 }
 
 /// The longest file that a client makes and we read.
@@ -479,4 +558,70 @@ fn unsupported() -> Failure {
 /// Operating system and architecture.
 pub(crate) fn platform() -> String {
     format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packages::client::{HostClients, PackageClients, Walls};
+
+    fn store(dir: &Path) -> Store {
+        let clients = PackageClients {
+            npm: "npm".into(),
+            node: "node".into(),
+            python: vec![],
+            uv: "uv".into(),
+            environment: BTreeMap::new(),
+            package_hosts: vec![],
+            for_servers: vec![],
+        };
+        let walls = Walls {
+            supervisor: PathBuf::new(),
+            namespaces: false,
+            landlock: false,
+            seccomp: false,
+            own_network: false,
+            uid: None,
+        };
+        let clients = HostClients::new(clients, walls, &Runtimes::default(), dir);
+        Store::open(dir.to_owned(), Clients::Host(Box::new(clients)), Runtimes::default()).expect("a store")
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_is_too_large_is_emptied_when_no_client_runs_and_one_that_is_not_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(dir.path());
+        let kept = dir.path().join(".cache/npm/kept");
+        std::fs::create_dir_all(kept.parent().expect("a directory")).expect("a directory");
+        std::fs::write(&kept, vec![1; 1 << 20]).expect("written");
+        drop(store.turn_to_install().await.expect("a turn"));
+        assert!(kept.is_file());
+        // Its blocks are what counts, and those are there without anybody having written them.
+        let large = std::fs::File::create(dir.path().join(".cache/large")).expect("a file");
+        let length = nix::libc::off_t::try_from(MAX_CACHE_BYTES).expect("small");
+        if nix::fcntl::fallocate(&large, nix::fcntl::FallocateFlags::empty(), 0, length).is_err() {
+            return;
+        }
+        let running = store.installs.acquire().await.expect("a turn");
+        drop(store.turn_to_install().await.expect("a turn"));
+        assert!(kept.is_file(), "the client that runs still needs it");
+        drop(running);
+        drop(store.turn_to_install().await.expect("a turn"));
+        let left: Vec<_> = std::fs::read_dir(dir.path()).expect("there").flatten().map(|entry| entry.path()).collect();
+        assert_eq!(left, Vec::<PathBuf>::new());
+    }
+
+    #[tokio::test]
+    async fn what_was_left_half_made_goes_with_the_garbage_and_not_while_a_client_runs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(dir.path());
+        let half_made = dir.path().join(".scratch-x/work");
+        std::fs::create_dir_all(&half_made).expect("a directory");
+        let running = store.installs.acquire().await.expect("a turn");
+        store.collect_garbage(&BTreeSet::new());
+        assert!(half_made.is_dir());
+        drop(running);
+        store.collect_garbage(&BTreeSet::new());
+        assert!(!half_made.exists());
+    }
 }
