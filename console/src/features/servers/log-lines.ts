@@ -5,6 +5,7 @@
 import * as v from 'valibot'
 import { type ApiProblem, call, isProblem } from '@/api/client'
 import { getLogs, type LogLine, LogLineSchema } from '@/api/generated/servers'
+import { type LogSource, PREVIOUS } from './public/logged'
 
 /** As many lines as are kept; also as many as the API gives of the past. */
 export const MOST_LINES = 10_000
@@ -33,6 +34,8 @@ export interface LogSnapshot {
   lines: readonly NumberedLine[]
   /** How many lines were let go of to stay below the bound. */
   dropped: number
+  /** The revision that it begins with; `undefined` while nobody said. */
+  revision?: number | undefined
 }
 
 /** Splits a stream of bytes into lines of a log; what is no line of a log is left out. */
@@ -75,18 +78,25 @@ function identity(line: LogLine): string {
   return `${line.at} ${line.stream} ${line.text}`
 }
 
-/** Stands for the instance that ended last: of a deployment that failed, or of what ran before. */
-export const PREVIOUS = 'previous'
-
-function queryOf(instance: string | undefined): { instance?: string; previous?: boolean } {
-  if (instance === undefined) return {}
-  return instance === PREVIOUS ? { previous: true } : { instance }
+/** What to ask for. */
+export function queryOf({ instance, revision }: LogSource): {
+  instance?: string
+  revision?: number
+  previous?: boolean
+} {
+  if (instance !== undefined && instance !== PREVIOUS) return { instance }
+  return {
+    ...(revision === undefined ? {} : { revision }),
+    ...(instance === PREVIOUS ? { previous: true } : {}),
+  }
 }
 
 /** Reads the log of a server, or of one of its instances, while somebody looks at it. For `useSyncExternalStore`. */
 export class LogFollower {
   readonly #name: string
-  readonly #instance: string | undefined
+  readonly #source: LogSource
+  /** Whether a log was chosen: it ends, and no other follows. */
+  readonly #chosen: boolean
   readonly #listeners = new Set<() => void>()
   #snapshot: LogSnapshot = { state: { kind: 'loading' }, lines: [], dropped: 0 }
   #fresh: NumberedLine[] = []
@@ -94,9 +104,10 @@ export class LogFollower {
   #timer: ReturnType<typeof setTimeout> | undefined
   #stop: AbortController | undefined
 
-  constructor(name: string, instance: string | undefined) {
+  constructor(name: string, source: LogSource) {
     this.#name = name
-    this.#instance = instance
+    this.#source = source
+    this.#chosen = source.instance !== undefined || source.revision !== undefined
   }
 
   readonly subscribe = (listener: () => void): (() => void) => {
@@ -129,11 +140,11 @@ export class LogFollower {
         error = cause
       }
       if (signal.aborted) return
-      if (isProblem(error) && isFinal(error, this.#instance)) {
+      if (isProblem(error) && isFinal(error, this.#chosen)) {
         this.#become({ kind: 'failed', error })
         return
       }
-      if (error === undefined && this.#instance !== undefined) {
+      if (error === undefined && this.#chosen) {
         // It is gone; what it wrote is whole.
         this.#become({ kind: 'ended' })
         return
@@ -153,13 +164,15 @@ export class LogFollower {
         query: {
           tail: MOST_LINES,
           follow: true,
-          ...queryOf(this.#instance),
+          ...queryOf(this.#source),
         },
       },
       { signal },
     )
     const reader = response.body?.getReader()
     if (reader === undefined) return
+    const revision = Number(response.headers.get('toolyard-revision') ?? '')
+    this.#snapshot = { ...this.#snapshot, revision: revision > 0 ? revision : undefined }
     const continuation = new Continuation([...this.#snapshot.lines.slice(-200), ...this.#fresh])
     const parser = new LogParser()
     this.#become({ kind: 'live' })
@@ -196,6 +209,7 @@ export class LogFollower {
     this.#fresh = []
     const over = Math.max(0, all.length - MOST_LINES)
     this.#snapshot = {
+      ...this.#snapshot,
       state,
       lines: over === 0 ? all : all.slice(over),
       dropped: this.#snapshot.dropped + over,
@@ -204,9 +218,9 @@ export class LogFollower {
   }
 }
 
-/** Whether asking again would bring the same: an instance that is gone does not come back, a newer one may come. */
-function isFinal({ status }: ApiProblem, instance: string | undefined): boolean {
-  return status === 403 || status === 400 || status === 401 || (status === 404 && instance !== undefined)
+/** Whether asking again would bring the same: what is gone does not come back, a newer one may come. */
+function isFinal({ status }: ApiProblem, chosen: boolean): boolean {
+  return status === 403 || status === 400 || (status === 404 && chosen)
 }
 
 function pauseOrAbort(pause: number, signal: AbortSignal): Promise<void> {

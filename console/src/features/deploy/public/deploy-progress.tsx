@@ -6,6 +6,7 @@ import type { Server } from '@/api/generated/types'
 import { invalidate, q } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
 import { LogView } from '@/features/servers/public/log-view'
+import { logOfRollout } from '@/features/servers/public/logged'
 import { PhaseStatus } from '@/features/servers/public/phase'
 import { serverQuery } from '@/features/servers/public/queries'
 import { RolloutActions, RolloutTimeline } from '@/features/servers/public/rollout-timeline'
@@ -35,6 +36,7 @@ export function DeployProgress({ name }: { name: string }) {
     refetchInterval: ({ state }) => (state.data?.state === 'progressing' ? LOOK_MS : false),
   })
   const state = rollout.data?.state
+  const log = logOfRollout(server)
   return (
     <>
       <PageHeader
@@ -82,14 +84,10 @@ export function DeployProgress({ name }: { name: string }) {
             <EmptyState title={t('You may not read logs')} />
           ) : server.kind === 'remote' ? (
             <p className="text-muted">{t('It runs elsewhere; only whoever runs it has its log.')}</p>
-          ) : server.instances.length === 0 ? (
-            <p className="text-muted">
-              {state === 'failed' || state === 'cancelled'
-                ? t('There is none: no instance was started.')
-                : t('The log appears with the first instance.')}
-            </p>
+          ) : log === undefined ? (
+            <p className="text-muted">{t('The log appears with the first instance.')}</p>
           ) : (
-            <LogView name={name} instances={server.instances} compact className="h-72" />
+            <LogView name={name} instances={server.instances} choice={log} compact className="h-72" />
           )}
         </Card>
       </div>

@@ -17,14 +17,14 @@ import { Select } from '@/ui/select'
 import { SkeletonLines } from '@/ui/skeleton'
 import { Status } from '@/ui/status'
 import { VirtualList } from '@/ui/virtual-list'
-import { asText, LogFollower, type LogSnapshot, MOST_LINES, type NumberedLine, PREVIOUS } from '../log-lines'
+import { asText, LogFollower, type LogSnapshot, MOST_LINES, type NumberedLine } from '../log-lines'
+import { type LogSource, PREVIOUS } from './logged'
 import { phaseText } from './phase'
 
 /** What is chosen of a log. Keep it where it can be linked, if the log is a page. */
-export interface LogChoice {
+export interface LogChoice extends LogSource {
   search?: string | undefined
   stream?: LogStream | undefined
-  instance?: string | undefined
 }
 
 /**
@@ -34,6 +34,8 @@ export interface LogChoice {
 export function LogView({
   name,
   instances,
+  revisions = [],
+  replaced = false,
   choice = {},
   onChoiceChange,
   compact = false,
@@ -41,6 +43,10 @@ export function LogView({
 }: {
   name: string
   instances: readonly Instance[]
+  /** Revisions whose log may still be kept, newest first. */
+  revisions?: readonly number[]
+  /** Whether there was an instance before those that there are. */
+  replaced?: boolean
   choice?: LogChoice
   onChoiceChange?: (changes: LogChoice) => void
   compact?: boolean
@@ -51,13 +57,12 @@ export function LogView({
   const newest = instances.at(-1)?.id
   const [followed, setFollowed] = useState(newest)
   if (newest !== undefined && newest !== followed) setFollowed(newest)
-  const instance = choice.instance ?? followed
+  const { instance, revision } = choice
   return (
     <FollowedLog
-      key={`${name} ${instance}`}
+      key={`${name} ${instance ?? (revision === undefined ? followed : '')} ${revision}`}
       name={name}
-      instance={choice.instance}
-      instances={instances}
+      options={sources(choice, instances, revisions, replaced)}
       choice={choice}
       onChoiceChange={onChoiceChange}
       compact={compact}
@@ -68,22 +73,20 @@ export function LogView({
 
 function FollowedLog({
   name,
-  instance,
-  instances,
+  options,
   choice,
   onChoiceChange,
   compact,
   className,
 }: {
   name: string
-  instance: string | undefined
-  instances: readonly Instance[]
+  options: { value: string; label: string }[]
   choice: LogChoice
   onChoiceChange: ((changes: LogChoice) => void) | undefined
   compact: boolean
   className: string | undefined
 }) {
-  const [follower] = useState(() => new LogFollower(name, instance))
+  const [follower] = useState(() => new LogFollower(name, choice))
   const now = useSyncExternalStore(follower.subscribe, follower.snapshot)
   const [paused, setPaused] = useState<LogSnapshot>()
   const [follow, setFollow] = useState(true)
@@ -125,29 +128,12 @@ function FollowedLog({
           />
           <Select
             id="log-instance"
-            label={t('Instance')}
+            label={t('Whose log')}
             hideLabel
             className="w-52"
-            value={choice.instance ?? ''}
-            options={[
-              { value: '', label: t('Newest instance') },
-              ...(choice.instance === undefined ||
-              choice.instance === PREVIOUS ||
-              instances.some((one) => one.id === choice.instance)
-                ? []
-                : [
-                    {
-                      value: choice.instance,
-                      label: t('{id} · ended', { id: oneLine(shortId(choice.instance), 8) }),
-                    },
-                  ]),
-              ...instances.map((one) => ({
-                value: one.id,
-                label: `${shortId(one.id)} · ${phaseText(one.phase)}`,
-              })),
-              { value: PREVIOUS, label: t('Previous instance') },
-            ]}
-            onValueChange={(next) => onChoiceChange?.({ instance: next || undefined })}
+            value={choiceText(choice)}
+            options={options}
+            onValueChange={(next) => onChoiceChange?.(sourceOf(next))}
           />
           <div className="ml-auto flex items-center gap-1">
             <IconButton
@@ -202,7 +188,7 @@ function FollowedLog({
                 </Button>
               </p>
             ) : (
-              <p className="text-muted">{emptyText(shown)}</p>
+              <p className="text-muted">{emptyText(shown, choice)}</p>
             )}
           </div>
         ) : (
@@ -231,6 +217,7 @@ function FollowedLog({
       </div>
       <div className="flex flex-wrap items-center gap-x-4 gap-y-1 text-sm text-muted">
         <FollowState snapshot={now} paused={paused !== undefined} />
+        {now.revision !== undefined && <span>{t('revision {number}', { number: now.revision })}</span>}
         {waiting > 0 && (
           <span className="tabular">{plural(waiting, '{count} new line', '{count} new lines')}</span>
         )}
@@ -294,7 +281,8 @@ function FollowState({ snapshot, paused }: { snapshot: LogSnapshot; paused: bool
         </Status>
       )
     default:
-      return <Status kind="bad">{problemText(state.error)}</Status>
+      // That none is kept stands where the lines would be.
+      return isProblem(state.error, 404) ? null : <Status kind="bad">{problemText(state.error)}</Status>
   }
 }
 
@@ -304,12 +292,60 @@ function problemText(error: unknown): string {
   return detail === '' ? title : detail
 }
 
-function emptyText({ state }: LogSnapshot): string {
+function emptyText({ state }: LogSnapshot, { instance, revision }: LogSource): string {
   if (state.kind === 'live') return t('Nothing was written yet. Lines appear here as they are written.')
   if (state.kind === 'ended') return t('It wrote nothing.')
   if (state.kind === 'again' && state.error === undefined) return t('Nothing was written yet.')
-  if (state.kind !== 'loading' && isProblem(state.error, 404)) return t('No such log is kept.')
+  if (state.kind !== 'loading' && isProblem(state.error, 404)) {
+    if (revision !== undefined) return t('No log of revision {number} is kept.', { number: revision })
+    if (instance === PREVIOUS) return t('No log of an earlier instance is kept.')
+    return t('No such log is kept.')
+  }
   return t('There is no log to show.')
+}
+
+/** A choice as the list has it: an id, {@link PREVIOUS}, or `#` with a revision. */
+function choiceText({ instance, revision }: LogSource): string {
+  return revision === undefined ? (instance ?? '') : `#${revision}`
+}
+
+function sourceOf(value: string): LogSource {
+  return value.startsWith('#')
+    ? { instance: undefined, revision: Number(value.slice(1)) }
+    : { instance: value || undefined, revision: undefined }
+}
+
+/** Whose log can be chosen: what runs, and what ran as far as anybody knows. */
+function sources(
+  choice: LogSource,
+  instances: readonly Instance[],
+  revisions: readonly number[],
+  replaced: boolean,
+): { value: string; label: string }[] {
+  const options = [
+    { value: '', label: t('Newest instance') },
+    ...instances.map((one) => ({
+      value: one.id,
+      label: `${shortId(one.id)} · ${phaseText(one.phase)}`,
+    })),
+    ...revisions
+      .filter((number) => !instances.some((one) => one.revision === number))
+      .map((number) => ({ value: `#${number}`, label: t('Revision {number}', { number }) })),
+    ...(replaced ? [{ value: PREVIOUS, label: t('Previous instance') }] : []),
+  ]
+  const value = choiceText(choice)
+  if (!options.some((one) => one.value === value)) {
+    options.splice(1, 0, {
+      value,
+      label:
+        choice.revision !== undefined
+          ? t('Revision {number}', { number: choice.revision })
+          : choice.instance === PREVIOUS
+            ? t('Previous instance')
+            : t('{id} · ended', { id: oneLine(shortId(value), 8) }),
+    })
+  }
+  return options
 }
 
 /** The beginning of an id is a time and the same for all of a minute; its end tells them apart. */

@@ -16,6 +16,7 @@ import { TickedText } from '@/ui/ticked-text'
 import { ActingProvider, useAct } from '../acting'
 import { misfit, type ServerActionId, serverAction } from '../actions'
 import { ServerMenu } from '../server-menu'
+import { logOfTrouble } from './logged'
 import { PhaseStatus, phaseKind, reasonAdvice, reasonText } from './phase'
 import { serverQuery } from './queries'
 import { RolloutActions } from './rollout-timeline'
@@ -118,15 +119,15 @@ function Trouble({ server }: { server: Server }) {
   if (kind !== 'bad' && kind !== 'warn') return null
   const message = plainText(server.message)
   const advice = reasonAdvice(server.reason)
+  const log = logOfTrouble(server)
   return (
     <div className="mb-4">
       <Notice
         tone={kind}
         title={capital(reasonText(server.reason))}
         actions={
-          server.instances.length > 0 &&
-          server.kind !== 'remote' && (
-            <Link to="/servers/$name/logs" params={{ name: server.name }}>
+          log !== undefined && (
+            <Link to="/servers/$name/logs" params={{ name: server.name }} search={log}>
               {t('Look into the log')}
             </Link>
           )

@@ -1,10 +1,13 @@
-import { useSuspenseQuery } from '@tanstack/react-query'
+import { useInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { useState } from 'react'
 import { useDenied } from '@/api/session'
 import { t } from '@/lib/t'
 import { EmptyState } from '@/ui/empty-state'
 import { type LogChoice, LogView } from './log-view'
-import { serverQuery } from './queries'
+import { revisionsQuery, serverQuery } from './queries'
+
+/** More revisions than this are not offered: the log of what is gone is kept for a while only. */
+const MOST_REVISIONS = 20
 
 /** The live log of a server. */
 export function ServerLogs({
@@ -17,6 +20,8 @@ export function ServerLogs({
   onChoiceChange: (changes: LogChoice) => void
 }) {
   const { data: server } = useSuspenseQuery(serverQuery(name))
+  // Only to choose from: the log does not wait for them.
+  const { data: revisions } = useInfiniteQuery(revisionsQuery(name))
   const denied = useDenied('server:logs')
   // The log of an instance that ended is kept for a while; only a server that never had one has none.
   const hasOne = server.instances.length > 0
@@ -41,6 +46,8 @@ export function ServerLogs({
     <LogView
       name={name}
       instances={server.instances}
+      revisions={revisions?.pages[0]?.items.slice(0, MOST_REVISIONS).map((one) => one.number)}
+      replaced={server.rollout?.from_revision != null}
       choice={choice}
       onChoiceChange={onChoiceChange}
       className="h-[max(18rem,calc(100dvh-22rem))]"

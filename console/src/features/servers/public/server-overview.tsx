@@ -17,6 +17,7 @@ import { Elapsed, RelativeTime } from '@/ui/relative-time'
 import { TickedText } from '@/ui/ticked-text'
 import { mainInstance } from '../row'
 import { LogView, shortId } from './log-view'
+import { logOfRollout, logTitle, serves } from './logged'
 import { PhaseStatus, reasonText } from './phase'
 import { revisionsQuery, serverQuery } from './queries'
 import { onTrial, RolloutActions, RolloutTimeline } from './rollout-timeline'
@@ -37,11 +38,7 @@ export function ServerOverview({ name }: { name: string }) {
         {unfinished && rollout != null && <RolloutCard server={server} />}
         <Card title={t('Instances')} flush>
           {server.instances.length === 0 ? (
-            <EmptyState title={server.enabled ? t('No instance yet') : t('It is stopped')}>
-              {server.enabled
-                ? t('One is made as soon as a toolbox takes it.')
-                : t('Start it, and an instance is made.')}
-            </EmptyState>
+            <NoInstance server={server} />
           ) : (
             <ul>
               {server.instances.map((instance) => (
@@ -70,10 +67,27 @@ export function ServerOverview({ name }: { name: string }) {
   )
 }
 
-/** Whether an instance takes calls: the one that does, or one of several of the revision that serves. */
-function serves(server: Server, instance: Instance): boolean {
-  if (server.instance_id != null) return instance.id === server.instance_id
-  return server.enabled && instance.phase === 'ready' && instance.revision === server.revision
+/** Why there is no instance. */
+function NoInstance({ server }: { server: Server }) {
+  if (!server.enabled)
+    return <EmptyState title={t('It is stopped')}>{t('Start it, and an instance is made.')}</EmptyState>
+  if (server.rollout?.state === 'failed')
+    return (
+      <EmptyState title={t('No instance')}>
+        {server.next_attempt_at == null
+          ? t('Its rollout failed. One is made when it is tried again: correct its settings, or restart it.')
+          : t('Its rollout failed, and is tried again.')}
+      </EmptyState>
+    )
+  return (
+    <EmptyState title={t('No instance yet')}>
+      {server.kind === 'remote'
+        ? t('It is there as soon as the address answers.')
+        : server.reason === 'awaiting_toolbox' || server.reason === 'no_capacity'
+          ? t('One is made as soon as a toolbox takes it.')
+          : t('It is being prepared.')}
+    </EmptyState>
+  )
 }
 
 /** Whether an instance takes the calls of a canary. */
@@ -82,26 +96,24 @@ function isCanary({ rollout }: Server, instance: Instance): boolean {
 }
 
 function RolloutCard({ server }: { server: Server }) {
-  const logs = useDenied('server:logs')
-  const { rollout } = server
-  const follows = logs === undefined && server.instances.length > 0 && server.kind !== 'remote'
+  const { name, rollout } = server
+  const denied = useDenied('server:logs')
+  const log = denied === undefined ? logOfRollout(server) : undefined
   if (rollout == null) return null
-  // What the rollout is about is the log of the new one; without a choice it would be the one that serves.
-  const newer = server.instances.findLast(
-    (instance) => instance.revision === rollout.to_revision && !serves(server, instance),
-  )
   return (
     <Card title={t('Rollout')} actions={<RolloutActions rollout={rollout} />}>
-      <div className={cx('grid gap-6', follows && 'lg:grid-cols-2')}>
+      <div className={cx('grid gap-6', log !== undefined && 'lg:grid-cols-2')}>
         <RolloutTimeline rollout={rollout} explain={rollout.state === 'rolled_back'} />
-        {follows && (
-          <LogView
-            name={server.name}
-            instances={server.instances}
-            choice={newer === undefined ? {} : { instance: newer.id }}
-            compact
-            className="h-64"
-          />
+        {log !== undefined && (
+          <div className="min-w-0">
+            <div className="mb-2 flex flex-wrap items-baseline justify-between gap-x-4">
+              <h3 className="font-medium">{logTitle(rollout, log)}</h3>
+              <Link to="/servers/$name/logs" params={{ name }} search={log}>
+                {t('All logs')}
+              </Link>
+            </div>
+            <LogView name={name} instances={server.instances} choice={log} compact className="h-64" />
+          </div>
         )}
       </div>
     </Card>

@@ -12,6 +12,7 @@ export const Route = createFileRoute('/_shell/servers/$name/logs')({
     search: text,
     stream: v.optional(v.fallback(v.optional(v.picklist(LOG_STREAM)), undefined)),
     instance: text,
+    revision: v.optional(v.fallback(v.optional(v.pipe(v.number(), v.integer(), v.minValue(1))), undefined)),
   }),
   head: ({ params }) => pageTitle(t('Logs of {name}', { name: params.name })),
   component: Page,

@@ -1,0 +1,58 @@
+/** Whose log tells what people look for. Pure. */
+import type { Instance, Reason, Rollout, Server } from '@/api/generated/types'
+import { t } from '@/lib/t'
+
+/** Stands for the instance that ended last: of a deployment that failed, or of what ran before. */
+export const PREVIOUS = 'previous'
+
+/** Whose log: of one instance, of a revision, or of what serves when nothing is said. */
+export interface LogSource {
+  /** Its id, or {@link PREVIOUS}. */
+  instance?: string | undefined
+  revision?: number | undefined
+}
+
+/** Whether an instance takes calls: the one that does, or one of several of the revision that serves. */
+export function serves(server: Server, instance: Instance): boolean {
+  if (server.instance_id != null) return instance.id === server.instance_id
+  return server.enabled && instance.phase === 'ready' && instance.revision === server.revision
+}
+
+/** The log of what a rollout brings, not of what serves beside it; `undefined` when there is none to read. */
+export function logOfRollout(server: Server): LogSource | undefined {
+  const { rollout, instances } = server
+  if (rollout == null || server.kind === 'remote') return undefined
+  const revision = rollout.to_revision
+  const newer = instances.findLast((one) => one.revision === revision && !serves(server, one))
+  if (newer !== undefined) return { instance: newer.id }
+  if (rollout.state === 'progressing' || rollout.state === 'done')
+    return instances.length > 0 ? {} : undefined
+  // A restart that failed: the one of the same revision that serves on is not meant.
+  return instances.some((one) => one.revision === revision) ? { revision, instance: PREVIOUS } : { revision }
+}
+
+/** Says whose log is beside a rollout. */
+export function logTitle(rollout: Rollout, log: LogSource): string {
+  return log.instance === undefined && log.revision === undefined
+    ? t('Log of what serves')
+    : t('Log of revision {number}', { number: rollout.to_revision })
+}
+
+/** What is wrong before anything ran, or where nobody can ask for a log. */
+const WITHOUT_LOG: ReadonlySet<Reason> = new Set([
+  'awaiting_toolbox',
+  'no_capacity',
+  'toolbox_unreachable',
+  'engine_unavailable',
+  'unsupported_by_engine',
+  'credential_missing',
+  'remote_unreachable',
+  'quarantined',
+])
+
+/** The log that tells why a server is in trouble; `undefined` when none does. */
+export function logOfTrouble(server: Server): LogSource | undefined {
+  if (server.kind === 'remote' || WITHOUT_LOG.has(server.reason)) return undefined
+  if (server.instances.length > 0) return {}
+  return server.rollout == null ? undefined : logOfRollout(server)
+}
