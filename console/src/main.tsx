@@ -3,22 +3,25 @@ import { QueryClientProvider } from '@tanstack/react-query'
 import { RouterProvider } from '@tanstack/react-router'
 import { StrictMode } from 'react'
 import { createRoot } from 'react-dom/client'
+import { setOnSignedOut } from '@/api/client'
 import { sessionQuery } from '@/api/session'
-import { stopLive } from '@/app/live'
-import { queryClient, setOnSignedOut } from '@/app/query-client'
+import { queryClient } from '@/app/query-client'
 import { router } from '@/app/router'
+import { askToSignIn, leaveForSignIn } from '@/app/signed-out'
+import { hasUnsaved } from '@/lib/form'
 import { Boundary } from '@/ui/boundary'
 import { ToastProvider } from '@/ui/toast'
 
-setOnSignedOut(() => {
-  const { pathname, href } = router.state.location
+setOnSignedOut((changes) => {
   // Nobody was signed in: no session ended, and the page's own guard leads to sign-in.
-  if (pathname === '/sign-in' || queryClient.getQueryData(sessionQuery.queryKey) === undefined) return
-  stopLive()
+  if (
+    router.state.location.pathname === '/sign-in' ||
+    queryClient.getQueryData(sessionQuery.queryKey) === undefined
+  )
+    return Promise.resolve(false)
   void import('@/app/last-known').then(({ forgetLastKnown }) => forgetLastKnown())
-  void router
-    .navigate({ to: '/sign-in', search: { return: href, ended: true } })
-    .then(() => queryClient.clear())
+  if (changes || hasUnsaved()) return askToSignIn(changes)
+  return leaveForSignIn(router)
 })
 
 // A page that stayed open over an upgrade asks for files that are gone; the page of the new version has its own.

@@ -1,3 +1,4 @@
+import { Deploy } from '../pages/deploy.ts'
 import { Servers } from '../pages/servers.ts'
 import { Shell } from '../pages/shell.ts'
 import { SignIn } from '../pages/sign-in.ts'
@@ -51,6 +52,31 @@ test('a session that ended leads to sign-in and back to the page', { tag: '@main
     await signIn.as(ADMIN.email, ADMIN.password)
     await servers.row(name).waitFor()
     expect(await page.path()).toMatch(/^\/servers/)
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})
+
+test('a session that ended is signed in again over what was typed, and the change goes on', {
+  tag: '@main',
+}, async ({ open, toolyard }) => {
+  const name = 'typed-before-the-end'
+  const page = await open({ person: ADMIN })
+  const deploy = new Deploy(page)
+  await page.goto(`/deploy/${TIME}`)
+  await deploy.name(name)
+  await deploy.review()
+  await page.byRole('button', /^Deploy$/).waitFor()
+  await page.clearCookies()
+  try {
+    await deploy.deploy()
+    const dialog = page.byRole('dialog', 'Your session ended')
+    await dialog.waitFor()
+    await check(page, 'Deploy', 'after a session ended')
+    await dialog.byLabel(/^Password of/).fill(ADMIN.password)
+    await dialog.byRole('button', /^Sign in$/).click()
+    await deploy.steps().waitFor()
+    expect((await toolyard.api.server(name)).name).toBe(name)
   } finally {
     await toolyard.api.remove(name)
   }

@@ -66,6 +66,13 @@ export function setUseReporter(reporter: (operation: string) => void): void {
   onUsed = reporter
 }
 
+let onSignedOut: (changes: boolean) => Promise<boolean> = () => Promise.resolve(false)
+
+/** Sets who is told that nobody is signed in any more; whether somebody is now, so that a change can be made after all. */
+export function setOnSignedOut(signInAgain: (changes: boolean) => Promise<boolean>): void {
+  onSignedOut = signInAgain
+}
+
 /** Calls an operation of the API and gives its validated answer. Throws {@link ApiProblem}; an abort throws as `fetch` does. */
 export async function call<Input, Answer>(
   operation: Operation<Input, Answer>,
@@ -77,13 +84,24 @@ export async function call<Input, Answer>(
   if (body !== undefined) headers.set('content-type', 'application/json')
   if (options.ifMatch !== undefined) headers.set('if-match', options.ifMatch)
   if (options.idempotencyKey !== undefined) headers.set('idempotency-key', options.idempotencyKey)
-  const response = await send(`${fillPath(operation.path, path)}${queryString(query)}`, {
-    method: operation.method,
-    headers,
-    body: body === undefined ? null : JSON.stringify(body),
-    signal: options.signal ?? null,
-    priority: operation.answer === 'stream' ? 'low' : 'auto',
-  })
+  const ask = () =>
+    send(`${fillPath(operation.path, path)}${queryString(query)}`, {
+      method: operation.method,
+      headers,
+      body: body === undefined ? null : JSON.stringify(body),
+      signal: options.signal ?? null,
+      priority: operation.answer === 'stream' ? 'low' : 'auto',
+    })
+  let response = await ask()
+  if (response.status === 401) {
+    const problem = await problemOf(response)
+    // A wrong password is another problem, and where signing out meets it there is nothing to do.
+    if (problem.code !== 'unauthenticated' || operation.id === 'delete_session') throw problem
+    const changes = operation.method !== 'GET'
+    const signedIn = onSignedOut(changes)
+    if (!changes || !(await signedIn)) throw problem
+    response = await ask()
+  }
   if (!response.ok) throw await problemOf(response)
   if (operation.method !== 'GET') onUsed(operation.id)
   // as: the operation says which of the three it answers, and its `Answer` was generated from that.

@@ -1,21 +1,8 @@
-import { QueryCache, QueryClient } from '@tanstack/react-query'
+import { QueryClient } from '@tanstack/react-query'
 import { isProblem } from '@/api/client'
-
-/** What happens when an answer says that nobody is signed in. */
-let onSignedOut: () => void = () => undefined
-
-/** Sets what happens when an answer says that nobody is signed in. */
-export function setOnSignedOut(action: () => void): void {
-  onSignedOut = action
-}
 
 /** The cache of what the server said. Live events keep it fresh; without them it is read again on focus. */
 export const queryClient = new QueryClient({
-  queryCache: new QueryCache({
-    onError: (error) => {
-      if (isProblem(error, 401)) onSignedOut()
-    },
-  }),
   defaultOptions: {
     queries: {
       staleTime: 20_000,
@@ -27,9 +14,6 @@ export const queryClient = new QueryClient({
     },
     mutations: {
       networkMode: 'always',
-      onError: (error) => {
-        if (isProblem(error, 401)) onSignedOut()
-      },
     },
   },
 })

@@ -11,7 +11,7 @@ import {
   WifiOff,
 } from 'lucide-react'
 import { lazy, type ReactNode, Suspense, useEffect, useState } from 'react'
-import { call } from '@/api/client'
+import { call, isProblem } from '@/api/client'
 import { useOutdatedSince } from '@/api/connection'
 import { deleteSession } from '@/api/generated/identity'
 import { may, useSession } from '@/api/session'
@@ -34,6 +34,7 @@ import { startLive, stopLive } from './live'
 import { navigation } from './navigation'
 import { Navigation } from './navigation-list'
 import { queryClient } from './query-client'
+import { answerSignIn, leaveForSignIn, useAskedToSignIn } from './signed-out'
 
 const CommandPalette = lazy(() =>
   import('./command-palette').then((module) => ({ default: module.CommandPalette })),
@@ -41,13 +42,18 @@ const CommandPalette = lazy(() =>
 const NavigationDrawer = lazy(() =>
   import('./navigation-drawer').then((module) => ({ default: module.NavigationDrawer })),
 )
+const SignInAgain = lazy(() =>
+  import('@/features/sign-in/public/sign-in-again').then((module) => ({ default: module.SignInAgain })),
+)
 const Shortcuts = lazy(() => import('./shortcuts').then((module) => ({ default: module.Shortcuts })))
 
 /** What is around every page after sign-in: navigation, search, the person, and whether changes arrive. */
 export function Shell() {
   const [open, setOpen] = useState<'palette' | 'shortcuts' | 'navigation'>()
   const [narrow, setNarrow] = useState(storage.get('sidebar') === 'narrow')
-  useLive()
+  const router = useRouter()
+  const ended = useAskedToSignIn()
+  useLive(!ended)
   useLoadedAhead()
   useShortcuts((which) => setOpen(which))
   const toggle = () => {
@@ -112,6 +118,15 @@ export function Shell() {
           <CommandPalette onOpenChange={close} onShortcuts={() => setOpen('shortcuts')} />
         )}
         {open === 'shortcuts' && <Shortcuts onOpenChange={close} />}
+        {ended && (
+          <SignInAgain
+            onAnswer={answerSignIn}
+            onSomebodyElse={() => {
+              answerSignIn(false)
+              void leaveForSignIn(router)
+            }}
+          />
+        )}
       </Suspense>
     </div>
   )
@@ -168,8 +183,10 @@ function Person({ narrow, onShortcuts }: { narrow: boolean; onShortcuts: () => v
     try {
       await call(deleteSession, {})
     } catch (error) {
-      toast.problem(t('You are still signed in'), error)
-      return
+      if (!isProblem(error, 401)) {
+        toast.problem(t('You are still signed in'), error)
+        return
+      }
     }
     stopLive()
     const { forgetLastKnown } = await import('./last-known')
@@ -272,8 +289,10 @@ function PageBoundary({ children }: { children: ReactNode }) {
   )
 }
 
-function useLive() {
+/** While nobody is signed in, nothing is followed and nothing kept. */
+function useLive(on: boolean) {
   useEffect(() => {
+    if (!on) return
     startLive()
     let stop: (() => void) | undefined
     let gone = false
@@ -285,7 +304,7 @@ function useLive() {
       gone = true
       stop?.()
     }
-  }, [])
+  }, [on])
 }
 
 const REST_MS = 2000

@@ -2,7 +2,7 @@
  * A form: its values mirror the screen, a valibot schema says what is wrong with them, and `submit` turns them into
  * the API's shape. What the server finds wrong is shown at the fields it names, the rest above the buttons.
  */
-import { type FormEvent, useId, useRef, useState } from 'react'
+import { type FormEvent, useEffect, useId, useRef, useState } from 'react'
 import { flushSync } from 'react-dom'
 import * as v from 'valibot'
 
@@ -40,6 +40,13 @@ export interface Form<Values extends object> {
   onSubmit: (event?: FormEvent<HTMLFormElement>) => void
 }
 
+const unsaved = new Set<string>()
+
+/** Whether something was typed into a form of this page that is not saved. */
+export function hasUnsaved(): boolean {
+  return unsaved.size > 0
+}
+
 /** Makes a form. `submit` gets the schema's output; what it throws is shown. */
 export function useForm<Values extends object, Output>(options: {
   initial: Values
@@ -55,6 +62,12 @@ export function useForm<Values extends object, Output>(options: {
   const [submitError, setSubmitError] = useState<unknown>()
   const [submitting, setSubmitting] = useState(false)
   const busy = useRef(false)
+  const dirty = !same(values, initial)
+  useEffect(() => {
+    if (!dirty) return
+    unsaved.add(prefix)
+    return () => void unsaved.delete(prefix)
+  }, [dirty, prefix])
 
   const forget = (names: readonly string[]) =>
     setErrors((before) =>
@@ -124,7 +137,7 @@ export function useForm<Values extends object, Output>(options: {
     errorAt: (path) => errors[path],
     submitError,
     submitting,
-    dirty: !same(values, initial),
+    dirty,
     onSubmit,
   }
 }

@@ -1,5 +1,6 @@
 import { Dialog as Base } from '@base-ui/react/dialog'
 import { X } from 'lucide-react'
+import { useEffect, useId } from 'react'
 import { cx } from '@/lib/cx'
 import { t } from '@/lib/t'
 import type { DialogProps, DrawerProps } from './dialog'
@@ -21,6 +22,24 @@ function CloseButton() {
   )
 }
 
+const windows: string[] = []
+
+/** Closes only the window on top: a question over a window must not close what lies under it. */
+function useOnTop({
+  open,
+  onOpenChange,
+}: Pick<DialogProps, 'open' | 'onOpenChange'>): (open: boolean) => void {
+  const id = useId()
+  useEffect(() => {
+    if (!open) return
+    windows.push(id)
+    return () => void windows.splice(windows.indexOf(id), 1)
+  }, [open, id])
+  return (next) => {
+    if (next || windows.at(-1) === id) onOpenChange(next)
+  }
+}
+
 const WIDTH = { small: 'max-w-md', medium: 'max-w-xl', large: 'max-w-4xl' }
 
 /** A window over the page. It keeps the focus, closes with Escape, and gives the focus back. */
@@ -33,8 +52,9 @@ export function DialogWindow({
   footer,
   size = 'medium',
 }: DialogProps) {
+  const change = useOnTop({ open, onOpenChange })
   return (
-    <Base.Root open={open} onOpenChange={onOpenChange}>
+    <Base.Root open={open} onOpenChange={change}>
       <Base.Portal>
         <Base.Backdrop className="fixed inset-0 z-40 bg-shade transition-opacity duration-100 data-[ending-style]:opacity-0 data-[starting-style]:opacity-0" />
         <Base.Viewport className="fixed inset-0 z-40 flex items-start justify-center overflow-y-auto p-3 sm:p-8 sm:pt-[12vh]">
@@ -67,8 +87,9 @@ export function DrawerWindow({
   footer,
   side = 'right',
 }: DrawerProps) {
+  const change = useOnTop({ open, onOpenChange })
   return (
-    <Base.Root open={open} onOpenChange={onOpenChange}>
+    <Base.Root open={open} onOpenChange={change}>
       <Base.Portal>
         <Base.Backdrop className="fixed inset-0 z-40 bg-shade transition-opacity duration-150 data-[ending-style]:opacity-0 data-[starting-style]:opacity-0" />
         <Base.Popup

@@ -1,0 +1,67 @@
+import { useQueryClient } from '@tanstack/react-query'
+import * as v from 'valibot'
+import { call } from '@/api/client'
+import { createSession } from '@/api/generated/identity'
+import { sessionQuery, useSession } from '@/api/session'
+import { useForm } from '@/lib/form'
+import { t } from '@/lib/t'
+import { Button } from '@/ui/button'
+import { Dialog } from '@/ui/dialog'
+import { ErrorNote } from '@/ui/error-state'
+import { PasswordInput } from '@/ui/inputs'
+
+/** The same person signs in again over the page that they were on; nothing typed there is lost. */
+export function SignInAgain({
+  onAnswer,
+  onSomebodyElse,
+}: {
+  onAnswer: (signedIn: boolean) => void
+  /** Leaves the page, for the page of sign-in. */
+  onSomebodyElse: () => void
+}) {
+  return (
+    <Dialog
+      open
+      onOpenChange={(open) => !open && onAnswer(false)}
+      title={t('Your session ended')}
+      description={t('Sign in to go on where you are. What you typed is still there.')}
+      size="small"
+    >
+      <Question onSignedIn={() => onAnswer(true)} onSomebodyElse={onSomebodyElse} />
+    </Dialog>
+  )
+}
+
+function Question({ onSignedIn, onSomebodyElse }: { onSignedIn: () => void; onSomebodyElse: () => void }) {
+  const client = useQueryClient()
+  const { display } = useSession()
+  const form = useForm({
+    initial: { password: '' },
+    schema: v.object({ password: v.pipe(v.string(), v.minLength(1, t('Enter your password'))) }),
+    submit: async ({ password }) => {
+      const session = await call(createSession, { body: { email: display, password } })
+      client.setQueryData(sessionQuery.queryKey, session)
+      onSignedIn()
+      // What was asked for meanwhile was refused.
+      void client.invalidateQueries()
+    },
+  })
+  return (
+    <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
+      <input type="email" autoComplete="username" value={display} readOnly hidden />
+      <PasswordInput
+        {...form.field('password')}
+        label={t('Password of {email}', { email: display })}
+        autoComplete="current-password"
+        required
+      />
+      <ErrorNote error={form.submitError} />
+      <div className="flex flex-wrap justify-end gap-2">
+        <Button onClick={onSomebodyElse}>{t('Leave, and sign in as somebody else')}</Button>
+        <Button type="submit" variant="primary" busy={form.submitting}>
+          {t('Sign in')}
+        </Button>
+      </div>
+    </form>
+  )
+}
