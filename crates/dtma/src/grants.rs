@@ -178,7 +178,8 @@ impl Grants {
         }
     }
 
-    /// For the toolbox's report.
+    /// For the toolbox's report. Change it together with `grantablePaths` in
+    /// console/src/features/toolboxes/public/grants.ts, which reads it to say early what cannot be granted.
     pub(crate) fn enforcement(&self) -> Enforcement {
         let roots: Vec<_> = self.roots.iter().map(Root::to_string).collect();
         let detail = match roots.is_empty() {

@@ -3,6 +3,7 @@ import type { Entry } from '@/api/generated/types'
 import { kindText } from '@/features/catalog/public/entry-parts'
 import type { InputField, Offer } from '@/features/servers/public/inputs'
 import {
+  grantsOf,
   instancingText,
   privilegesOf,
   type SettingsContext,
@@ -41,7 +42,7 @@ export function Review({
     .map((field) => [field, inputText(field, values)] as const)
     .filter(([, text]) => text !== undefined)
   const variables = values.environment.filter((row) => row.name !== '')
-  const paths = values.paths.filter((row) => row.path !== '')
+  const grants = grantsOf(values, context)
   const remote = context.kind === 'remote'
   const changed = (name: keyof typeof USUAL) => values[name] !== USUAL[name]
   return (
@@ -93,12 +94,18 @@ export function Review({
               ),
             ],
             [
-              t('Paths'),
-              paths.length === 0
-                ? undefined
-                : paths
-                    .map((row) => (row.writable ? t('{path} (may write)', { path: row.path }) : row.path))
-                    .join(', '),
+              t('Is granted on the host'),
+              grants.length === 0 ? undefined : (
+                <ul key="g">
+                  {grants.map(({ path, writable }) => (
+                    <li key={path} className="wrap-anywhere">
+                      {writable
+                        ? t('to read and write {path}', { path: plainText(path, 500) })
+                        : t('to read {path}', { path: plainText(path, 500) })}
+                    </li>
+                  ))}
+                </ul>
+              ),
             ],
             [
               t('Volumes'),

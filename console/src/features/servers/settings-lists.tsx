@@ -1,11 +1,11 @@
 import { Plus, Trash2 } from 'lucide-react'
 import type { ReactNode } from 'react'
-import { useDenied } from '@/api/session'
 import { t } from '@/lib/t'
 import { Button, IconButton } from '@/ui/button'
 import { Combobox } from '@/ui/combobox'
 import { TextInput } from '@/ui/inputs'
 import { Checkbox } from '@/ui/toggles'
+import { useGrantDenied } from './public/path-problem'
 import { rowId } from './public/row-id'
 import type { SettingsValues } from './public/settings'
 import { AsideButton, Group, type SettingsForm, useCredentialNames } from './settings-parts'
@@ -114,7 +114,10 @@ export function Variables<Values extends SettingsValues>({ form }: { form: Setti
               options={credentials.map((name) => ({ value: name, label: name }))}
               placeholder={t('Choose a credential')}
               aside={
-                <AsideButton onClick={() => set(change({ credential: undefined }), row.id)}>
+                <AsideButton
+                  focus={`value-${row.id}`}
+                  onClick={() => set(change({ credential: undefined }), row.id)}
+                >
                   {t('Text instead')}
                 </AsideButton>
               }
@@ -129,7 +132,10 @@ export function Variables<Values extends SettingsValues>({ form }: { form: Setti
               autoComplete="off"
               aside={
                 credentials.length === 0 ? undefined : (
-                  <AsideButton onClick={() => set(change({ credential: '' }), row.id)}>
+                  <AsideButton
+                    focus={`value-${row.id}`}
+                    onClick={() => set(change({ credential: '' }), row.id)}
+                  >
                     {t('Use a credential')}
                   </AsideButton>
                 )
@@ -200,7 +206,7 @@ export function Volumes<Values extends SettingsValues>({ form }: { form: Setting
 /** Files of the toolbox's host that the server may see. */
 export function Paths<Values extends SettingsValues>({ form }: { form: SettingsForm<Values> }) {
   const { paths } = form.values
-  const denied = useDenied('server:grant_path')
+  const denied = useGrantDenied()
   const set = (next: SettingsValues['paths'], id: string) =>
     // as: every form with settings takes a part of the settings.
     form.set({ paths: next } as Partial<Values>, [`paths.${id}`, ...(id === '' ? [] : ['paths'])])

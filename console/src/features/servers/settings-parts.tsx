@@ -1,6 +1,7 @@
 import { useQuery } from '@tanstack/react-query'
 import { KeyRound, type LucideIcon } from 'lucide-react'
 import type { ReactNode } from 'react'
+import { flushSync } from 'react-dom'
 import { listCredentials } from '@/api/generated/credentials'
 import { q } from '@/api/queries'
 import { may, useSession } from '@/api/session'
@@ -23,17 +24,23 @@ export function useCredentialNames(): string[] {
 /** Beside a field's label: another way to give its value. */
 export function AsideButton({
   onClick,
+  focus,
   icon: Icon = KeyRound,
   children,
 }: {
   onClick: () => void
+  /** The id of the control that it changes: it is used next, and this button may be gone. */
+  focus: string
   icon?: LucideIcon
   children: ReactNode
 }) {
   return (
     <button
       type="button"
-      onClick={onClick}
+      onClick={() => {
+        flushSync(onClick)
+        document.getElementById(focus)?.focus()
+      }}
       className="inline-flex min-h-6 items-center gap-1 rounded text-sm text-accent underline-offset-2 hover:underline"
     >
       <Icon aria-hidden="true" className="size-3.5" />

@@ -22,10 +22,12 @@ import {
   type Offer,
   offers,
 } from '@/features/servers/public/inputs'
+import { usePathProblem } from '@/features/servers/public/path-problem'
 import { serverQuery } from '@/features/servers/public/queries'
 import {
   initialInputs,
   newSettings,
+  type PathProblem,
   type SettingsContext,
   type SettingsIssue,
   schemaOf,
@@ -134,9 +136,10 @@ function DeployForm({
     return freeName(baseName(short), new Set(near?.items.map((server) => server.name)))
   })
   const offerOf = (values: { package: string }) => all.find((offer) => offer.kind === values.package) ?? first
-  const contextOf = (values: { package: string }): SettingsContext => {
+  const problemOn = usePathProblem()
+  const contextOf = (values: Pick<DeployValues, 'package' | 'toolbox'>): SettingsContext => {
     const offer = offerOf(values)
-    return { fields: declaredInputs(offer), kind: offer.kind }
+    return { fields: declaredInputs(offer), kind: offer.kind, pathProblem: problemOn(values.toolbox) }
   }
   const form = useForm<DeployValues, DeployValues>({
     initial: {
@@ -319,9 +322,16 @@ function Configure({
               : plural(required.length, '{count} is required.', '{count} are required.')
           }
         >
-          {required.length > 0 && <InputFields form={form} fields={required} />}
+          {required.length > 0 && (
+            <InputFields form={form} fields={required} pathProblem={context.pathProblem} />
+          )}
           {optional.length > 0 && (
-            <Optional fields={optional} form={form} apart={required.length > 0 && optional.length > 4} />
+            <Optional
+              fields={optional}
+              form={form}
+              pathProblem={context.pathProblem}
+              apart={required.length > 0 && optional.length > 4}
+            />
           )}
         </Card>
       )}
@@ -334,17 +344,19 @@ function Configure({
 function Optional({
   fields,
   form,
+  pathProblem,
   apart,
 }: {
   fields: readonly InputField[]
   form: Form<DeployValues>
+  pathProblem: PathProblem | undefined
   apart: boolean
 }) {
   const wrong = fields.some((field) => form.errorAt(`inputs.${field.key}`) !== undefined)
   if (!apart) {
     return (
       <div className="mt-4 first:mt-0">
-        <InputFields form={form} fields={fields} />
+        <InputFields form={form} fields={fields} pathProblem={pathProblem} />
       </div>
     )
   }
@@ -353,7 +365,7 @@ function Optional({
       title={plural(fields.length, '{count} optional setting', '{count} optional settings')}
       forceOpen={wrong}
     >
-      <InputFields form={form} fields={fields} />
+      <InputFields form={form} fields={fields} pathProblem={pathProblem} />
     </Disclosure>
   )
 }

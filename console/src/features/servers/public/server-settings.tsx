@@ -22,6 +22,7 @@ import { ChangeFields } from '../change-fields'
 import { PlaceCard } from '../place-card'
 import { offerOf, settingsOf } from '../settings-of'
 import { declaredInputs } from './inputs'
+import { usePathProblem } from './path-problem'
 import { revisionsQuery, serverQuery, settingsQuery } from './queries'
 import { RolloutActions, RolloutTimeline } from './rollout-timeline'
 import {
@@ -68,9 +69,13 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
     version: settings.entry?.version ?? '',
   })
   const [base, setBase] = useState(() => ({ settings, values: valuesNow() }))
+  const pathProblem = usePathProblem({ values: base.values, context })(server.toolbox)
   const form = useForm<Values, Values>({
     initial: base.values,
-    schema: schemaOf<Values>((values) => [...settingsIssues(values, context), ...changeIssues(values)]),
+    schema: schemaOf<Values>((values) => [
+      ...settingsIssues(values, { ...context, pathProblem }),
+      ...changeIssues(values),
+    ]),
     fieldOf: (field, values) => CHANGE_FIELDS[field] ?? settingsFieldOf(values)(field),
     submit: async (values) => {
       const { version } = values
@@ -151,7 +156,7 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
         )}
         {fields.length > 0 && (
           <Card title={t('What its entry asks for')}>
-            <InputFields form={form} fields={fields} />
+            <InputFields form={form} fields={fields} pathProblem={pathProblem} />
           </Card>
         )}
         <Card title={t('More settings')}>

@@ -11,16 +11,20 @@ import { Checkbox, RadioGroup } from '@/ui/toggles'
 import { Paths, Variables, Volumes } from '../settings-lists'
 import { AsideButton, Group, type SettingsForm, useCredentialNames } from '../settings-parts'
 import type { InputField } from './inputs'
-import type { SettingsValues } from './settings'
+import { useGrantDenied } from './path-problem'
+import type { PathProblem, SettingsValues } from './settings'
 
 /** What the entry asks for: one control for each input, fit for its format, choices and secrecy. */
 export function InputFields<Values extends SettingsValues>({
   form,
   fields,
+  pathProblem,
 }: {
   form: SettingsForm<Values>
   fields: readonly InputField[]
+  pathProblem: PathProblem | undefined
 }) {
+  const grantDenied = useGrantDenied()
   const credentials = useCredentialNames()
   const { inputs, bound } = form.values
   const change = (changes: Partial<SettingsValues>, key: string) =>
@@ -30,11 +34,12 @@ export function InputFields<Values extends SettingsValues>({
     <div className="flex flex-col gap-4">
       {fields.map((field) => {
         const credential = bound[field.key]
+        const suggestionProblem = field.suggestion === '' ? undefined : pathProblem?.(field.suggestion, false)
         const common = {
           id: `input-${field.key}`,
           name: `inputs.${field.key}`,
           label: <code className="id wrap-anywhere">{oneLine(field.key, 100)}</code>,
-          hint: hintText(field),
+          hint: hintText(field, grantDenied, suggestionProblem),
           required: field.required,
           error: form.errorAt(`inputs.${field.key}`),
         }
@@ -45,6 +50,7 @@ export function InputFields<Values extends SettingsValues>({
               {...common}
               aside={
                 <AsideButton
+                  focus={common.id}
                   onClick={() => {
                     const { [field.key]: _, ...rest } = bound
                     change({ bound: rest }, field.key)
@@ -69,15 +75,21 @@ export function InputFields<Values extends SettingsValues>({
             value={inputs[field.key] ?? ''}
             onValueChange={(value) => change({ inputs: { ...inputs, [field.key]: value } }, field.key)}
             aside={
-              field.suggestion !== '' && (inputs[field.key] ?? '') === '' ? (
+              field.suggestion !== '' &&
+              (inputs[field.key] ?? '') === '' &&
+              suggestionProblem === undefined ? (
                 <AsideButton
                   icon={FolderCheck}
+                  focus={common.id}
                   onClick={() => change({ inputs: { ...inputs, [field.key]: field.suggestion } }, field.key)}
                 >
                   {t('Let it read {path}', { path: oneLine(field.suggestion, 60) })}
                 </AsideButton>
               ) : field.secret && credentials.length > 0 ? (
-                <AsideButton onClick={() => change({ bound: { ...bound, [field.key]: '' } }, field.key)}>
+                <AsideButton
+                  focus={common.id}
+                  onClick={() => change({ bound: { ...bound, [field.key]: '' } }, field.key)}
+                >
                   {t('Use a credential')}
                 </AsideButton>
               ) : undefined
@@ -89,13 +101,25 @@ export function InputFields<Values extends SettingsValues>({
   )
 }
 
-function hintText(field: InputField): string | undefined {
+function hintText(
+  field: InputField,
+  grantDenied: string | undefined,
+  suggestionProblem: string | undefined,
+): string | undefined {
   const parts: string[] = []
   if (field.description !== '') parts.push(plainText(field.description, 600))
   if (field.template !== undefined && !field.secret)
     parts.push(t('Becomes part of {text}', { text: oneLine(field.template, 200) }))
   if (field.repeated) parts.push(t('One value a line.'))
   if (field.format === 'filepath') parts.push(t('A path on the toolbox’s host; the server may read it.'))
+  if (field.format === 'filepath' && grantDenied !== undefined) parts.push(`${grantDenied}.`)
+  else if (suggestionProblem !== undefined)
+    parts.push(
+      t('Its entry suggests {path}: {problem}.', {
+        path: oneLine(field.suggestion, 60),
+        problem: suggestionProblem,
+      }),
+    )
   if (field.secret) parts.push(t('Kept in the vault, and never shown again.'))
   return parts.length === 0 ? undefined : parts.join(' ')
 }

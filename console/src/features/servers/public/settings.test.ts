@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
 import type { InputField } from './inputs'
 import {
+  grantsOf,
   newSettings,
   type SettingsContext,
   schemaOf,
@@ -189,4 +190,26 @@ describe('what is wrong', () => {
     expect(fieldOf('credentials.--port')).toBe('inputs.--port')
     expect(fieldOf('inputs.--port')).toBe('inputs.--port')
   })
+})
+
+test('a path of the host that cannot be granted is said at its field, before anything is sent', () => {
+  const directory = field('directory', { format: 'filepath', repeated: true })
+  const one = {
+    ...context(directory),
+    pathProblem: (path: string) => (path === '/etc' ? 'not here' : undefined),
+  }
+  const values = {
+    ...newSettings([directory]),
+    inputs: { directory: '/srv\n/etc' },
+    paths: [{ id: 'row', path: '/etc', writable: true }],
+  }
+  expect(settingsIssues(values, one)).toEqual([
+    { path: ['inputs', 'directory'], message: 'not here' },
+    { path: ['paths', 'row'], message: 'not here' },
+  ])
+  expect(grantsOf(values, one)).toEqual([
+    { path: '/srv', writable: false },
+    { path: '/etc', writable: false },
+    { path: '/etc', writable: true },
+  ])
 })

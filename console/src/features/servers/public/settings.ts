@@ -151,9 +151,13 @@ export interface SettingsIssue {
   message: string
 }
 
+/** Why a path of the host cannot be granted; `undefined` when nothing is known against it. */
+export type PathProblem = (path: string, writable: boolean) => string | undefined
+
 /** How the settings are used. */
 export interface SettingsContext {
   fields: readonly InputField[]
+  pathProblem?: PathProblem
   /** `npm`, `pypi`, `oci` or `remote`. One that runs elsewhere has no arguments, environment, paths, limits or egress. */
   kind: string
 }
@@ -164,7 +168,7 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
   const say = (message: string | undefined, ...path: [string, ...string[]]) => {
     if (message !== undefined) issues.push({ path, message })
   }
-  for (const field of context.fields) say(fieldIssue(values, field), 'inputs', field.key)
+  for (const field of context.fields) say(fieldIssue(values, field, context), 'inputs', field.key)
   say(numberIssue(values.startTimeout, 0.1, 3600), 'startTimeout')
   say(numberIssue(values.callTimeout, 0.1, 86_400), 'callTimeout')
   say(numberIssue(values.rolloutTimeout, 1, 86_400), 'rolloutTimeout')
@@ -199,10 +203,33 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
     names.add(row.name)
   }
   for (const row of values.paths) {
-    if (row.path !== '')
-      say(row.path.startsWith('/') ? undefined : t('Give the whole path, such as /srv/data'), 'paths', row.id)
+    if (row.path === '') continue
+    const issue = row.path.startsWith('/') ? undefined : t('Give the whole path, such as /srv/data')
+    say(issue ?? context.pathProblem?.(row.path, row.writable), 'paths', row.id)
   }
   return issues
+}
+
+/** The paths of the host that the server may see with these settings: rows, and inputs that are paths. */
+export function grantsOf(
+  values: Pick<SettingsValues, 'paths' | 'inputs' | 'bound'>,
+  context: SettingsContext,
+): { path: string; writable: boolean }[] {
+  if (context.kind === 'remote') return []
+  const given = context.fields.filter(
+    (field) => field.format === 'filepath' && values.bound[field.key] === undefined,
+  )
+  return [
+    ...given
+      .flatMap((field) => inputLines(field, values.inputs[field.key] ?? ''))
+      .map((path) => ({ path, writable: false })),
+    ...values.paths.filter((row) => row.path !== '').map(({ path, writable }) => ({ path, writable })),
+  ]
+}
+
+function inputLines(field: InputField, value: string): string[] {
+  if (value.trim() === '') return []
+  return field.repeated ? value.split('\n').filter((line) => line !== '') : [value]
 }
 
 /** A volume has one writer: so one instance, shared, and never two at once. */
@@ -283,7 +310,11 @@ function jsonObject(text: string): Record<string, unknown> | undefined {
   }
 }
 
-function fieldIssue(values: SettingsValues, field: InputField): string | undefined {
+function fieldIssue(
+  values: SettingsValues,
+  field: InputField,
+  { kind, pathProblem }: SettingsContext,
+): string | undefined {
   const credential = values.bound[field.key]
   if (credential !== undefined) return credential === '' ? t('Choose a credential') : undefined
   const value = values.inputs[field.key] ?? ''
@@ -291,8 +322,10 @@ function fieldIssue(values: SettingsValues, field: InputField): string | undefin
     if (!field.required) return undefined
     return field.secret ? t('It needs a secret: give one, or choose a credential') : t('It needs a value')
   }
-  const each = field.repeated ? value.split('\n').filter((line) => line !== '') : [value]
-  return each.map((one) => inputIssue(field, one)).find((issue) => issue !== undefined)
+  const grants = field.format === 'filepath' && kind !== 'remote'
+  return inputLines(field, value)
+    .map((one) => inputIssue(field, one) ?? (grants ? pathProblem?.(one, false) : undefined))
+    .find((issue) => issue !== undefined)
 }
 
 function variableIssue(
