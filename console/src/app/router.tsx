@@ -1,6 +1,8 @@
-import { createRouter, type ErrorComponentProps } from '@tanstack/react-router'
+import { createRouter, type ErrorComponentProps, useMatches } from '@tanstack/react-router'
 import { isProblem } from '@/api/client'
+import { t } from '@/lib/t'
 import { routeTree } from '@/routeTree.gen'
+import { Link } from '@/ui/link'
 import { ErrorPage, NotFoundPage } from './error-page'
 import { PendingPage } from './pending-page'
 import { queryClient } from './query-client'
@@ -21,12 +23,25 @@ export const router = createRouter({
 })
 
 function RouteError({ error, reset }: ErrorComponentProps) {
+  const framed = useMatches({
+    select: (matches) => matches.some((match) => match.routeId === '/_shell' && match.status === 'success'),
+  })
   if (isProblem(error, 404)) return <NotFoundPage detail={error.detail} />
   const retry = () => {
     reset()
     void router.invalidate()
   }
-  return <ErrorPage error={error} onRetry={retry} />
+  const page = <ErrorPage error={error} onRetry={retry} />
+  // Without the frame around every page there is neither a margin nor a way elsewhere.
+  if (framed) return page
+  return (
+    <main className="mx-auto max-w-3xl p-8">
+      {page}
+      <p className="mt-4">
+        <Link to="/">{t('Go to the overview')}</Link>
+      </p>
+    </main>
+  )
 }
 
 declare module '@tanstack/react-router' {

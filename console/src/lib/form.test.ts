@@ -9,10 +9,10 @@ test('field errors of the server go to their fields, and the rest is said for th
     ],
   }
   expect(sortRefusal(error, ['name', 'environment'])).toEqual({
-    fields: { name: 'is taken', 'environment.KEY': 'is missing' },
+    fields: { name: 'It is taken', 'environment.KEY': 'It is missing' },
     rest: false,
   })
-  expect(sortRefusal(error, ['name'])).toEqual({ fields: { name: 'is taken' }, rest: true })
+  expect(sortRefusal(error, ['name'])).toEqual({ fields: { name: 'It is taken' }, rest: true })
   expect(sortRefusal(new Error('no answer'), ['name'])).toEqual({ fields: {}, rest: true })
 })
 

@@ -5,6 +5,7 @@
 import { type FormEvent, useEffect, useId, useRef, useState } from 'react'
 import { flushSync } from 'react-dom'
 import * as v from 'valibot'
+import { t } from './t'
 
 /** An error of the server, as far as a form looks at it. */
 interface Refusal {
@@ -161,7 +162,11 @@ export function sortRefusal(
     const { field, message } = one as { field?: unknown; message?: unknown } // as: both are checked on the next line
     const path = typeof field === 'string' ? fieldOf(field) : undefined
     const known = path !== undefined && names.some((name) => path === name || path.startsWith(`${name}.`))
-    if (known && typeof message === 'string') fields[path] ??= message
+    // The server says `is wrong` of the field that it names; here it stands below the field.
+    if (known && typeof message === 'string')
+      fields[path] ??= /^(?:is|are|must|may|has|does|needs|belongs|can|cannot)\b/.test(message)
+        ? t('It {message}', { message })
+        : message
     else rest = true
   }
   return { fields, rest }

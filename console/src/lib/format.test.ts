@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { formatBytes, formatDuration, formatRelative } from './format'
+import { formatBytes, formatDuration, formatRelative, formatTime, readableTimes } from './format'
 
 test('durations grow from milliseconds to days', () => {
   const seconds = 1000
@@ -25,5 +25,14 @@ test('a moment ago is now, and then it counts', () => {
   expect(formatRelative('2026-01-01T11:59:55Z', now)).toBe('just now')
   expect(formatRelative('2026-01-01T11:56:00Z', now)).toBe('4 min. ago')
   expect(formatRelative('2026-01-01T14:00:00Z', now)).toBe('in 2 hr.')
+  // A key that was made for 90 days a moment ago.
+  expect(formatRelative(new Date(now + 90 * 86_400_000 - 5000), now)).toBe('in 3 mo.')
   expect(formatRelative('not a time', now)).toBe('not a time')
+})
+
+test('a message has its times as people read them', () => {
+  const at = '2026-11-29T13:25:46.771Z'
+  expect(readableTimes(`it is observed until ${at}, revision 2`)).toBe(
+    `it is observed until ${formatTime(at)}, revision 2`,
+  )
 })

@@ -37,6 +37,11 @@ export function formatTime(at: string | Date): string {
   return date === undefined ? String(at) : dates({ dateStyle: 'medium', timeStyle: 'medium' }).format(date)
 }
 
+/** A message with the times that the server wrote for programs as people read them. */
+export function readableTimes(text: string): string {
+  return text.replace(/\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z/g, formatTime)
+}
+
 /** Hours, minutes, seconds and milliseconds: for lines of a log. */
 export function formatClock(at: string | Date): string {
   const date = instant(at)
@@ -68,7 +73,9 @@ export function formatRelative(at: string | Date, now: number): string {
   if (size < 10 * SECOND) return difference > SECOND ? t('in a few seconds') : t('just now')
   const [unit, length] = ladder(size)
   relative ??= new Intl.RelativeTimeFormat(locale(), { numeric: 'always', style: 'short' })
-  return relative.format(Math.trunc(difference / length), unit)
+  // What is ahead was set to a round number a moment ago: 90 days are not two months.
+  const steps = difference / length
+  return relative.format(difference > 0 ? Math.round(steps) : Math.trunc(steps), unit)
 }
 
 function ladder(size: number): [Intl.RelativeTimeFormatUnit, number] {

@@ -23,7 +23,7 @@ export function errorFacts(error: unknown): ErrorFacts {
   return {
     title: capital(text('title') ?? t('Something went wrong here')),
     detail: text('detail') ?? text('message') ?? '',
-    code: text('code') ?? (error instanceof Error ? error.name : undefined),
+    code: text('code') ?? (error instanceof Error ? error.name || undefined : undefined),
     requestId: text('requestId'),
   }
 }

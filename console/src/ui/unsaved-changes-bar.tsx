@@ -12,11 +12,14 @@ export function UnsavedChangesBar({
   saving,
   onDiscard,
   save = t('Save changes'),
+  saveDenied,
 }: {
   dirty: boolean
   saving: boolean
   onDiscard: () => void
   save?: string
+  /** Why it cannot be saved. */
+  saveDenied?: string | undefined
 }) {
   return (
     <>
@@ -30,7 +33,7 @@ export function UnsavedChangesBar({
             <Button size="small" onClick={onDiscard}>
               {t('Discard')}
             </Button>
-            <Button size="small" type="submit" variant="primary" busy={saving}>
+            <Button size="small" type="submit" variant="primary" busy={saving} disabledReason={saveDenied}>
               {save}
             </Button>
           </div>

@@ -5,7 +5,9 @@ import { Badge } from '@/ui/badge'
 import { RelativeTime } from '@/ui/relative-time'
 
 /** What people did, the newest first. */
-export function Activity({ records }: { records: readonly AuditRecord[] }) {
+export function Activity({ records: all }: { records: readonly AuditRecord[] }) {
+  // The console itself asks for it with every page that speaks MCP; the audit log has it.
+  const records = all.filter((record) => record.action !== 'session.mcp_key')
   if (records.length === 0) return <p className="p-pad text-muted">{t('Nobody did anything yet.')}</p>
   return (
     <ul>
@@ -16,7 +18,7 @@ export function Activity({ records }: { records: readonly AuditRecord[] }) {
         >
           <span className="min-w-0 flex-1 basis-60 wrap-anywhere">
             <span className="text-muted">{oneLine(record.actor_display || record.actor, 80)}</span>{' '}
-            {deedText(record.action)} <Target target={record.target} />
+            {deedText(record.action)} <Target record={record} />
           </span>
           {record.outcome !== 'done' && <Badge tone="warn">{outcomeText(record.outcome)}</Badge>}
           <RelativeTime at={record.at} className="text-sm text-faint" />
@@ -35,7 +37,6 @@ function deedText(action: string): string {
   const texts: Record<string, string> = {
     'session.create': t('signed in'),
     'session.delete': t('signed out'),
-    'session.mcp_key': t('opened the playground'),
     'member.password': t('changed the password of'),
     'catalog.review': t('reviewed'),
   }
@@ -70,16 +71,23 @@ function deedText(action: string): string {
   return texts[action] ?? verbs[action.slice(action.lastIndexOf('.') + 1)] ?? oneLine(action, 60)
 }
 
-function Target({ target }: { target: string }) {
+function Target({ record: { target, detail } }: { record: AuditRecord }) {
   const slash = target.indexOf('/')
   const [noun, name] = slash < 0 ? [target, ''] : [target.slice(0, slash), target.slice(slash + 1)]
   // A session says nothing that its actor does not.
   if (noun === 'session' || name === '') return null
-  // An id tells people nothing; the audit log has it.
-  if (/^[0-9a-f-]{36}$/.test(name)) return oneLine(noun, 40).replaceAll('_', ' ')
+  // An id tells people nothing; what was made has its name in the detail.
+  const shown = /^[0-9a-f-]{36}$/.test(name) ? nameIn(detail) : name
   return (
     <>
-      {oneLine(noun, 40).replaceAll('_', ' ')} <code className="id">{oneLine(name, 120)}</code>
+      {oneLine(noun, 40).replaceAll('_', ' ')}{' '}
+      {shown !== undefined && <code className="id">{oneLine(shown, 120)}</code>}
     </>
   )
+}
+
+function nameIn(detail: unknown): string | undefined {
+  if (typeof detail !== 'object' || detail === null) return undefined
+  const { name, email } = detail as { name?: unknown; email?: unknown } // as: each is checked on the next line
+  return [name, email].find((one) => typeof one === 'string')
 }

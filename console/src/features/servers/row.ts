@@ -6,9 +6,16 @@ export function mainInstance(server: Server): Instance | undefined {
   return server.instances.find((instance) => instance.id === server.instance_id) ?? server.instances.at(-1)
 }
 
+/** Whether its toolbox still tells of an instance: what it used before is nothing that it uses. */
+export function isHeard(instance: Instance): boolean {
+  return instance.phase !== 'unknown'
+}
+
 /** Resident memory of all its instances, in bytes. */
 export function memoryOf(server: Server): number {
-  return server.instances.reduce((sum, instance) => sum + (instance.usage?.memory_bytes ?? 0), 0)
+  return server.instances
+    .filter(isHeard)
+    .reduce((sum, instance) => sum + (instance.usage?.memory_bytes ?? 0), 0)
 }
 
 /** How often its instances were started again. */

@@ -6,6 +6,7 @@ import { deleteMember, listMembers } from '@/api/generated/members'
 import type { Member } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { useDenied, useSession } from '@/api/session'
+import { MadeKeys } from '@/features/account/public/made-keys'
 import { formatNumber } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
@@ -218,6 +219,9 @@ function MemberMenu({ member }: { member: Member }) {
             : t(
                 'They are signed out, and the API keys that they made stop working. Their servers keep running.',
               )}
+          <div className="mt-3">
+            <MadeKeys maker={`user:${member.id}`} title={(keys) => t('{keys} stop working:', { keys })} />
+          </div>
         </ConfirmDialog>
       )}
     </>

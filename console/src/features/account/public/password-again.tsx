@@ -19,6 +19,13 @@ export interface PasswordAgain {
   question: ReactNode
 }
 
+/** The question was closed: nothing failed, and nothing happened. */
+class NotGiven extends Error {
+  override name = ''
+  readonly title = t('Nothing was done')
+  readonly detail = t('it needs your password once more')
+}
+
 /** What makes new power, such as a key or a member, needs the password to have been given a short while ago. */
 export function usePasswordAgain(): PasswordAgain {
   const [asked, setAsked] = useState<{ answer: (given: boolean) => void }>()
@@ -32,7 +39,8 @@ export function usePasswordAgain(): PasswordAgain {
       try {
         return await work()
       } catch (error) {
-        if (!isProblem(error) || error.code !== 'reauthentication_required' || !(await ask())) throw error
+        if (!isProblem(error) || error.code !== 'reauthentication_required') throw error
+        if (!(await ask())) throw new NotGiven()
         return await work()
       }
     },

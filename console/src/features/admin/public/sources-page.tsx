@@ -105,6 +105,11 @@ function SourceCard({ source }: { source: Source }) {
               size="small"
               icon={RefreshCw}
               busy={busy || source.sync_state === 'running'}
+              disabledReason={
+                source.enabled
+                  ? undefined
+                  : t('It is switched off by the setting registry_sync, where Toolyard runs')
+              }
               onClick={() => void sync()}
             >
               {t('Sync now')}
@@ -140,6 +145,7 @@ function SourceCard({ source }: { source: Source }) {
 const KINDS: Record<string, StatusKind> = { done: 'good', failed: 'bad', running: 'working' }
 
 function SyncState({ source }: { source: Source }) {
+  if (!source.enabled) return <Status kind="off">{t('Switched off in the settings (registry_sync)')}</Status>
   return (
     <>
       <Status kind={KINDS[source.sync_state] ?? 'waiting'}>{syncText(source.sync_state)}</Status>

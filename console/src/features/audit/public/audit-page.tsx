@@ -43,6 +43,10 @@ interface Row {
   open: () => void
 }
 
+function whoText(record: AuditRecord): string {
+  return oneLine(record.actor_display || record.actor, 120)
+}
+
 const COLUMNS: ReadonlyArray<Column<Row>> = [
   {
     id: 'at',
@@ -54,15 +58,13 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
     id: 'actor',
     header: t('Who'),
     from: 'sm',
-    cell: ({ record }) => (
-      <span title={oneLine(record.actor, 200)}>{oneLine(record.actor_display || record.actor, 120)}</span>
-    ),
+    cell: ({ record }) => <span title={oneLine(record.actor, 200)}>{whoText(record)}</span>,
   },
   {
     id: 'action',
     header: t('What'),
     cell: ({ record, open }) => (
-      <span className="flex min-w-0 items-center gap-2">
+      <span className="flex min-w-0 flex-wrap items-center gap-x-2">
         <button
           type="button"
           onClick={open}
@@ -75,6 +77,7 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
             <Outcome outcome={record.outcome} />
           </span>
         )}
+        <span className="w-full truncate text-sm text-muted sm:hidden">{whoText(record)}</span>
       </span>
     ),
   },

@@ -69,7 +69,7 @@ export function OverviewPage() {
           <div className="flex min-w-0 flex-col gap-4">
             {data.calls && (
               <Part title={t('Calls of the last hour')} at={data.at}>
-                <Calls calls={data.calls} />
+                <Calls calls={data.calls} failing={failing(data.servers)} />
               </Part>
             )}
             {data.instances && (
@@ -253,7 +253,12 @@ function Missing({ calls }: { calls: CallsOverview }) {
   )
 }
 
-function Calls({ calls }: { calls: CallsOverview }) {
+/** How many servers fail now. */
+function failing(servers: ServersOverview | null | undefined): number {
+  return servers?.phases.find(({ phase }) => phase === 'failed')?.count ?? 0
+}
+
+function Calls({ calls, failing }: { calls: CallsOverview; failing: number }) {
   const errors = calls.minutes.reduce((sum, minute) => sum + minute.errors, 0)
   if (calls.total === 0)
     return (
@@ -295,6 +300,18 @@ function Calls({ calls }: { calls: CallsOverview }) {
             values={calls.minutes.map((minute) => minute.errors)}
             label={t('Errors a minute')}
           />
+          <p className="mt-1 text-sm">
+            {failing > 0 ? (
+              <Link to="/servers" search={{ phase: 'failed' }}>
+                {plural(failing, 'See the server that fails', 'See the {count} servers that fail')}
+              </Link>
+            ) : (
+              <>
+                <Link to="/servers">{t('See the servers')}</Link>{' '}
+                <span className="text-muted">{t('The metrics of each tell its errors.')}</span>
+              </>
+            )}
+          </p>
         </div>
       )}
       <Missing calls={calls} />

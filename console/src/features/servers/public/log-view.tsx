@@ -201,7 +201,7 @@ function FollowedLog({
             estimate={20}
             className={cx('rounded-md border bg-sunken py-1 font-mono text-[0.8125rem]/5', className)}
           >
-            {(line) => <Line line={line} times={times} wrap={wrap} />}
+            {(line) => <Line line={line} times={times} streams={!compact} wrap={wrap} />}
           </VirtualList>
         )}
         {!follow && lines.length > 0 && (
@@ -235,7 +235,17 @@ function FollowedLog({
   )
 }
 
-function Line({ line, times, wrap }: { line: NumberedLine; times: boolean; wrap: boolean }) {
+function Line({
+  line,
+  times,
+  streams,
+  wrap,
+}: {
+  line: NumberedLine
+  times: boolean
+  streams: boolean
+  wrap: boolean
+}) {
   return (
     <div
       className={cx(
@@ -249,14 +259,16 @@ function Line({ line, times, wrap }: { line: NumberedLine; times: boolean; wrap:
           {formatClock(line.at)}
         </time>
       )}
-      <span
-        className={cx(
-          'w-16 shrink-0 select-none max-sm:hidden',
-          line.stream === 'toolyard' ? 'text-info' : 'text-faint',
-        )}
-      >
-        {line.stream === 'toolyard' ? 'toolyard' : line.stream}
-      </span>
+      {streams && (
+        <span
+          className={cx(
+            'w-16 shrink-0 select-none max-sm:hidden',
+            line.stream === 'toolyard' ? 'text-info' : 'text-faint',
+          )}
+        >
+          {line.stream === 'toolyard' ? 'toolyard' : line.stream}
+        </span>
+      )}
       <span className={wrap ? 'min-w-0 flex-1' : undefined}>
         <AnsiText line={line.text} />
       </span>

@@ -83,7 +83,9 @@ export function reasonAdvice(reason: Reason): string | undefined {
   const texts: Partial<Record<Reason, string>> = {
     awaiting_toolbox: t('A toolbox must be online. See the page of toolboxes.'),
     image_not_found: t('Check the image and its tag in the settings.'),
-    package_not_found: t('Choose another version in the settings.'),
+    package_not_found: t(
+      'Its registry has no such package or version, or does not show it to everybody. Check the entry, or choose another version in the settings.',
+    ),
     install_failed: t('The log says what the installation met. A restart tries it again.'),
     checksum_mismatch: t('The file at its registry changed. Choose another version, or ask its publisher.'),
     config_invalid: t('Correct the settings; the message says which one.'),

@@ -3,6 +3,7 @@ import { call } from '@/api/client'
 import { cancelRollout, promoteRollout, rollbackServer } from '@/api/generated/servers'
 import type { Rollout, RolloutState } from '@/api/generated/types'
 import { useDenied } from '@/api/session'
+import { readableTimes } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Button } from '@/ui/button'
@@ -245,7 +246,7 @@ export function rolloutSteps(rollout: Rollout): TimelineStep[] {
     const last = index === log.length - 1
     return {
       id: `${index}`,
-      title: <TickedText text={capital(firstLine(step.message))} limit={200} />,
+      title: <TickedText text={capital(readableTimes(firstLine(step.message)))} limit={200} />,
       at: step.at,
       kind: last ? lastKind(rollout.state) : SETBACK.test(step.message) ? 'warn' : 'done',
     }

@@ -15,7 +15,8 @@ import { KeyValueList } from '@/ui/key-value-list'
 import { ButtonLink, Link } from '@/ui/link'
 import { Elapsed, RelativeTime } from '@/ui/relative-time'
 import { TickedText } from '@/ui/ticked-text'
-import { mainInstance } from '../row'
+import { isHeard, mainInstance } from '../row'
+import { valueText } from '../spec-text'
 import { LogView, shortId } from './log-view'
 import { logOfRollout, logTitle, serves } from './logged'
 import { PhaseStatus, reasonText } from './phase'
@@ -25,11 +26,12 @@ import { onTrial, RolloutActions, RolloutTimeline } from './rollout-timeline'
 /** How it is: the rollout, what serves, where clients connect, and what it is. */
 export function ServerOverview({ name }: { name: string }) {
   const { data: server } = useSuspenseQuery(serverQuery(name))
-  // Only for the limits: the page does not wait for them.
+  // Only for the limits and the address of a remote: the page does not wait for them.
   const { data: revisions } = useInfiniteQuery(revisionsQuery(name))
-  const limitsOf = (instance: Instance) =>
-    revisions?.pages.flatMap((page) => page.items).find((one) => one.number === instance.revision)?.spec
-      .limits
+  const specOf = (revision: number) =>
+    revisions?.pages.flatMap((page) => page.items).find((one) => one.number === revision)?.spec
+  const runtime = specOf(server.revision)?.runtime
+  const address = runtime?.kind === 'remote' ? valueText(runtime.url) : undefined
   const { rollout } = server
   const unfinished = rollout != null && rollout.state !== 'done' && rollout.state !== 'cancelled'
   return (
@@ -45,7 +47,7 @@ export function ServerOverview({ name }: { name: string }) {
                 <InstanceItem
                   key={instance.id}
                   instance={instance}
-                  limits={limitsOf(instance)}
+                  limits={specOf(instance.revision)?.limits}
                   serves={serves(server, instance)}
                   canary={isCanary(server, instance)}
                 />
@@ -61,7 +63,7 @@ export function ServerOverview({ name }: { name: string }) {
       </div>
       <div className="flex min-w-0 flex-col gap-4">
         <Endpoint server={server} />
-        <Facts server={server} />
+        <Facts server={server} address={address} />
       </div>
     </div>
   )
@@ -137,7 +139,7 @@ function Endpoint({ server }: { server: Server }) {
   )
 }
 
-function Facts({ server }: { server: Server }) {
+function Facts({ server, address }: { server: Server; address: string | undefined }) {
   const mcp = mainInstance(server)?.mcp
   return (
     <Card title={t('What it is')}>
@@ -177,8 +179,16 @@ function Facts({ server }: { server: Server }) {
             </Link>,
           ],
           [
+            t('Address'),
+            address === undefined ? undefined : (
+              <code key="address" className="id wrap-anywhere">
+                {oneLine(address, 500)}
+              </code>
+            ),
+          ],
+          [
             t('Toolbox'),
-            server.toolbox == null ? (
+            server.kind === 'remote' ? undefined : server.toolbox == null ? (
               t('any that can')
             ) : (
               <span key="toolbox" className="id">
@@ -225,7 +235,8 @@ function InstanceItem({
   serves: boolean
   canary: boolean
 }) {
-  const { usage } = instance
+  // What was last heard of an instance that nobody hears now is no news of it.
+  const usage = isHeard(instance) ? instance.usage : undefined
   return (
     <li className="flex flex-col gap-3 border-b px-pad py-3 last:border-b-0">
       <div className="flex flex-wrap items-center gap-x-3 gap-y-1">
@@ -254,7 +265,11 @@ function InstanceItem({
       </div>
       <dl className="grid grid-cols-[repeat(auto-fill,minmax(8.5rem,1fr))] gap-x-6 gap-y-2">
         <Fact name={t('Ready for')}>
-          {instance.ready_since == null ? '–' : <Elapsed since={instance.ready_since} />}
+          {instance.ready_since == null || (instance.phase !== 'ready' && instance.phase !== 'degraded') ? (
+            '–'
+          ) : (
+            <Elapsed since={instance.ready_since} />
+          )}
         </Fact>
         <Fact name={t('Memory')}>
           {usage == null ? '–' : <Memory bytes={usage.memory_bytes} limit={limits?.memory_bytes} />}

@@ -154,6 +154,16 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
             />
           </Card>
         )}
+        {settings.remote?.url != null && (
+          <Card title={t('Address')}>
+            <code className="id wrap-anywhere">{oneLine(settings.remote.url, 500)}</code>
+            <p className="mt-1 text-sm text-muted">
+              {settings.entry == null
+                ? t('It stays as it was registered. For another address register another server.')
+                : t('It is from the entry; its variables can be set below.')}
+            </p>
+          </Card>
+        )}
         {fields.length > 0 && (
           <Card title={t('What its entry asks for')}>
             <InputFields form={form} fields={fields} pathProblem={pathProblem} />
@@ -172,6 +182,7 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
         saving={form.submitting}
         onDiscard={() => form.reset()}
         save={t('Save and roll out')}
+        saveDenied={other ? t('It was changed elsewhere: show what is true now first') : undefined}
       />
     </form>
   )

@@ -2,11 +2,12 @@ import { useQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { getReadiness, getVersion, type ReadinessPart } from '@/api/generated/system'
 import { q } from '@/api/queries'
 import { may, useSession } from '@/api/session'
+import { readableTimes } from '@/lib/format'
 import { t } from '@/lib/t'
 import { Card } from '@/ui/card'
 import { CodeBlock } from '@/ui/code-block'
 import { KeyValueList } from '@/ui/key-value-list'
-import { RelativeTime } from '@/ui/relative-time'
+import { Elapsed, RelativeTime } from '@/ui/relative-time'
 import { Status } from '@/ui/status'
 
 /** How often it is looked whether this Toolyard is ready, while the page is open. */
@@ -61,11 +62,23 @@ export function EnvironmentPage() {
 /** The parts of being ready, for those who may see what runs where. */
 function Readiness() {
   const allowed = may(useSession(), 'toolbox:read')
-  const { data } = useQuery({ ...q(getReadiness, {}), enabled: allowed, refetchInterval: LOOK_MS })
+  const { data, dataUpdatedAt } = useQuery({
+    ...q(getReadiness, {}),
+    enabled: allowed,
+    refetchInterval: LOOK_MS,
+  })
   if (data === undefined) return null
   const failed = data.loops.filter((loop) => loop.error !== null && loop.error !== undefined)
   return (
-    <Card title={t('Readiness')} description={t('Of the replica that answered; its parts fail apart.')}>
+    <Card
+      title={t('Readiness')}
+      description={t('Of the replica that answered; its parts fail apart.')}
+      actions={
+        <span className="text-sm text-faint">
+          {t('looked at')} <RelativeTime at={new Date(dataUpdatedAt)} />
+        </span>
+      }
+    >
       <KeyValueList
         items={[
           [t('Calls are served'), <Part key="gateway" part={data.gateway} />],
@@ -82,9 +95,9 @@ function Part({ part }: { part: ReadinessPart }) {
   return (
     <div className="flex flex-col">
       <Status kind={part.ready ? 'good' : 'bad'}>
-        {part.ready ? t('yes') : t('no')}, <RelativeTime at={part.since} />
+        {part.ready ? t('yes, for') : t('no, for')} <Elapsed since={part.since} />
       </Status>
-      <span className="text-muted">{part.message}</span>
+      <span className="text-muted">{readableTimes(part.message)}</span>
     </div>
   )
 }

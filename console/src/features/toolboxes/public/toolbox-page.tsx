@@ -324,6 +324,10 @@ function protectionText(protection: string): string {
     volume_limit: t('Limit of volumes'),
     egress_none: t('No network at all, where asked for'),
     egress_hosts: t('Only named hosts, where asked for'),
+    volumes: t('Volumes that outlive instances'),
+    container_http: t('Servers in containers that speak HTTP'),
+    path_grants: t('Only the paths of this host that are listed here'),
+    package_egress: t('Only package registries during an installation'),
   }
   return texts[protection] ?? oneLine(protection, 60)
 }
