@@ -59,6 +59,20 @@ test('a deployment form says what is wrong at the field and sends nothing', asyn
   expect(items.map((server) => server.name).sort()).toEqual(['everything', 'time'])
 })
 
+test('who may not let a server see a path of the host is told so in the form', async ({ open, toolyard }) => {
+  const person = { email: 'developer@example.test', password: 'correct-horse-battery', role: 'developer' }
+  await toolyard.api.send('POST', '/members', person).catch(() => undefined)
+  const page = await open({ person })
+  const deploy = new Deploy(page)
+  await page.goto('/deploy/io.github.modelcontextprotocol/server-filesystem')
+  await deploy.field('directory').fill('/srv/data')
+  await deploy.review()
+  const field = deploy.field('directory')
+  await expect.poll(() => field.attribute('aria-invalid')).toBe('true')
+  await page.byRole('main').byText('Owners, admins and operators may').first().waitFor()
+  await check(page, 'Deploy', 'grant refused')
+})
+
 test('a server that never answers is shown as such, and its rollout can be cancelled', async ({
   app,
   toolyard,

@@ -81,6 +81,31 @@ test('a person changes a server and rolls it back', { tag: '@main' }, async ({ a
   }
 })
 
+test('a revision that was rolled back shows its own log, and any revision can be chosen', async ({
+  app,
+  toolyard,
+}) => {
+  const name = 'rolled-back'
+  await copyOfTime(toolyard, name)
+  try {
+    await toolyard.api.send('PATCH', `/servers/${name}`, { arguments: ['--no-such-argument'] })
+    await toolyard.api.waitServer(name, (it) => it.rollout?.state === 'rolled_back')
+    const server = new ServerPage(app, name)
+    await server.goto()
+    const main = app.byRole('main')
+    await main.byRole('heading', 'Log of revision 2').waitFor()
+    await main.byRole('log', `Log of ${name}`).byText('unrecognized arguments').first().waitFor()
+    await check(app, 'Server', 'rolled back')
+    await main.byRole('link', 'All logs').click()
+    await expect.poll(() => app.path()).toContain('revision=2')
+    await main.byText('unrecognized arguments').first().waitFor()
+    expect(await main.byLabel('Whose log').text()).toContain('Revision 2')
+    await check(app, 'Server, logs', 'of a revision')
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})
+
 test('a person clones a server', { tag: '@main' }, async ({ app, toolyard }) => {
   const copy = 'time-again'
   try {

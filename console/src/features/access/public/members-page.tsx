@@ -220,7 +220,7 @@ function MemberMenu({ member }: { member: Member }) {
                 'They are signed out, and the API keys that they made stop working. Their servers keep running.',
               )}
           <div className="mt-3">
-            <MadeKeys maker={`user:${member.id}`} title={(keys) => t('{keys} stop working:', { keys })} />
+            <MadeKeys maker={`user:${member.id}`} title={(keys) => t('This ends {keys}:', { keys })} />
           </div>
         </ConfirmDialog>
       )}
