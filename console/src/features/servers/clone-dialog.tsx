@@ -1,4 +1,4 @@
-import { useQueryClient } from '@tanstack/react-query'
+import { useInfiniteQuery, useQuery, useQueryClient } from '@tanstack/react-query'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { cloneServer, listServers } from '@/api/generated/servers'
@@ -10,6 +10,8 @@ import { Button } from '@/ui/button'
 import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
+import { useSpecDenied } from './public/path-problem'
+import { revisionsQuery, serverQuery } from './public/queries'
 
 /** Asks for the name of a copy, and makes it. */
 export function CloneDialog({
@@ -22,6 +24,10 @@ export function CloneDialog({
   onCloned: (copy: string) => void
 }) {
   const client = useQueryClient()
+  const { data: server } = useQuery(serverQuery(name))
+  const { data: revisions } = useInfiniteQuery(revisionsQuery(name))
+  const meant = revisions?.pages.flatMap((page) => page.items).find((one) => one.number === server?.revision)
+  const specDenied = useSpecDenied()
   const form = useForm({
     initial: { name: suggestion(name) },
     schema: v.object({ name: nameSchema }),
@@ -50,7 +56,12 @@ export function CloneDialog({
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
           <Button onClick={() => onOpenChange(false)}>{t('Cancel')}</Button>
-          <Button type="submit" variant="primary" busy={form.submitting}>
+          <Button
+            type="submit"
+            variant="primary"
+            busy={form.submitting}
+            disabledReason={meant === undefined ? undefined : specDenied(meant.spec)}
+          >
             {t('Clone')}
           </Button>
         </div>

@@ -19,6 +19,7 @@ import { RelativeTime } from '@/ui/relative-time'
 import { Select } from '@/ui/select'
 import { toast } from '@/ui/toast'
 import { specText } from '../spec-text'
+import { useSpecDenied } from './path-problem'
 import { revisionsQuery, serverQuery } from './queries'
 
 /** Which two revisions are compared: their numbers. */
@@ -43,6 +44,8 @@ export function ServerRevisions({
   const client = useQueryClient()
   const [asked, setAsked] = useState<Revision>()
   const denied = useDenied('server:deploy')
+  const specDenied = useSpecDenied()
+  const current = revisions.find((one) => one.number === server.revision)
   const to = revisions.find((one) => one.number === compared.to) ?? revisions[0]
   const from =
     revisions.find((one) => one.number === compared.from) ??
@@ -87,7 +90,10 @@ export function ServerRevisions({
                   icon={Undo2}
                   aria-label={t('Roll back to revision {number}', { number: revision.number })}
                   disabledReason={
-                    denied ?? (revision.number === server.revision ? t('It is the current one') : undefined)
+                    denied ??
+                    (revision.number === server.revision
+                      ? t('It is the current one')
+                      : specDenied(revision.spec, current?.spec))
                   }
                   onClick={() => setAsked(revision)}
                 >
@@ -137,7 +143,7 @@ export function ServerRevisions({
           <p className="mb-3">
             {t('That revision is rolled out again. What serves now serves on until it answers.')}
           </p>
-          <Difference from={revisions.find((one) => one.number === server.revision) ?? asked} to={asked} />
+          <Difference from={current ?? asked} to={asked} />
         </ConfirmDialog>
       )}
     </div>

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import type { InputField } from './inputs'
 import {
   grantsOf,
+  isMore,
   newSettings,
   type SettingsContext,
   schemaOf,
@@ -212,4 +213,14 @@ test('a path of the host that cannot be granted is said at its field, before any
     { path: '/etc', writable: false },
     { path: '/etc', writable: true },
   ])
+})
+
+test('a revision grants more only where it sees or may do what the other one could not', () => {
+  const before = { paths: [{ path: '/srv', writable: false }], privileges: ['listen' as const] }
+  expect(isMore(before, before)).toEqual({ grants: false, privileged: false })
+  expect(isMore({ paths: [{ path: '/srv', writable: true }] }, before)).toEqual({
+    grants: true,
+    privileged: false,
+  })
+  expect(isMore(before)).toEqual({ grants: true, privileged: true })
 })
