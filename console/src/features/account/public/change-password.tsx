@@ -58,9 +58,12 @@ export function ChangePassword({
       stopLive()
       try {
         await call(changePassword, { body: { current_password, new_password, revoke_keys, ...changed } })
-        const signedIn = await call(createSession, {
-          body: { email: askEmail ? email : session.display, password: new_password },
-        })
+        const body = {
+          email: askEmail ? email : session.display,
+          password: new_password,
+          organization: session.organization,
+        }
+        const signedIn = await call(createSession, { body })
         client.setQueryData(sessionQuery.queryKey, signedIn)
       } finally {
         startLive()

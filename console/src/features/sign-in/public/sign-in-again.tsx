@@ -34,12 +34,14 @@ export function SignInAgain({
 
 function Question({ onSignedIn, onSomebodyElse }: { onSignedIn: () => void; onSomebodyElse: () => void }) {
   const client = useQueryClient()
-  const { display } = useSession()
+  const { display, organization } = useSession()
   const form = useForm({
     initial: { password: '' },
     schema: v.object({ password: v.pipe(v.string(), v.minLength(1, t('Enter your password'))) }),
     submit: async ({ password }) => {
-      const session = await call(createSession, { body: { email: display, password } })
+      // What waits for the answer was meant for this organization; the address may be a member of others.
+      const body = { email: display, password, organization }
+      const session = await call(createSession, { body })
       client.setQueryData(sessionQuery.queryKey, session)
       onSignedIn()
       // What was asked for meanwhile was refused.
