@@ -10,8 +10,8 @@ import { Button } from '@/ui/button'
 import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
-import { useSpecDenied } from './public/path-problem'
 import { revisionsQuery, serverQuery } from './public/queries'
+import { useSpecDenied } from './public/spec-denied'
 
 /** Asks for the name of a copy, and makes it. */
 export function CloneDialog({

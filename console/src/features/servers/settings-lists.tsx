@@ -5,9 +5,9 @@ import { Button, IconButton } from '@/ui/button'
 import { Combobox } from '@/ui/combobox'
 import { TextInput } from '@/ui/inputs'
 import { Checkbox } from '@/ui/toggles'
-import { useGrantDenied } from './public/path-problem'
 import { rowId } from './public/row-id'
 import type { SettingsValues } from './public/settings'
+import { useGrantDenied } from './public/spec-denied'
 import { AsideButton, Group, type SettingsForm, useCredentialNames } from './settings-parts'
 
 /** A list of settings: rows that can be added and removed. */

@@ -1,35 +1,12 @@
 import { useQuery } from '@tanstack/react-query'
-import type { RevisionSpec } from '@/api/generated/types'
-import { may, useDenied, useSession } from '@/api/session'
+import { may, useSession } from '@/api/session'
 import { grantableOn, isGrantable } from '@/features/toolboxes/public/grants'
 import { LABELLED } from '@/features/toolboxes/public/place'
 import { toolboxesQuery } from '@/features/toolboxes/public/queries'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
-import { grantsOf, isMore, type PathProblem, type SettingsContext, type SettingsValues } from './settings'
-
-/** Why the person here may not let a server see paths of a host; `undefined` when they may. */
-export function useGrantDenied(): string | undefined {
-  const session = useSession()
-  return may(session, 'server:grant_path')
-    ? undefined
-    : t('Owners, admins and operators may let a server see a path of the host; your role is {role}', {
-        role: session.role,
-      })
-}
-
-/** Why the person here may not run what a revision says, beyond what was granted before: to clone, or to go back. */
-export function useSpecDenied(): (spec: RevisionSpec, before?: RevisionSpec) => string | undefined {
-  const paths = useGrantDenied()
-  const privileges = useDenied('server:grant_privilege')
-  return (spec, before) => {
-    const { grants, privileged } = isMore(spec, before)
-    if (paths !== undefined && grants) return t('It sees paths of the host. {why}', { why: paths })
-    if (privileges !== undefined && privileged)
-      return t('It is allowed more than its sandbox. {why}', { why: privileges })
-    return undefined
-  }
-}
+import { grantsOf, type PathProblem, type SettingsContext, type SettingsValues } from './settings'
+import { useGrantDenied } from './spec-denied'
 
 /**
  * Why paths of the host cannot be granted: by the person here, and on the toolboxes that may take the server. Takes the

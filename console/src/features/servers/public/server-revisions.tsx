@@ -19,8 +19,8 @@ import { RelativeTime } from '@/ui/relative-time'
 import { Select } from '@/ui/select'
 import { toast } from '@/ui/toast'
 import { specText } from '../spec-text'
-import { useSpecDenied } from './path-problem'
 import { revisionsQuery, serverQuery } from './queries'
+import { useSpecDenied } from './spec-denied'
 
 /** Which two revisions are compared: their numbers. */
 export interface ComparedRevisions {

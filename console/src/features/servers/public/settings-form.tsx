@@ -11,8 +11,8 @@ import { Checkbox, RadioGroup } from '@/ui/toggles'
 import { Paths, Variables, Volumes } from '../settings-lists'
 import { AsideButton, Group, type SettingsForm, useCredentialNames } from '../settings-parts'
 import type { InputField } from './inputs'
-import { useGrantDenied } from './path-problem'
 import type { PathProblem, SettingsValues } from './settings'
+import { useGrantDenied } from './spec-denied'
 
 /** What the entry asks for: one control for each input, fit for its format, choices and secrecy. */
 export function InputFields<Values extends SettingsValues>({

@@ -3,7 +3,6 @@ import { describe, expect, test } from 'vitest'
 import type { InputField } from './inputs'
 import {
   grantsOf,
-  isMore,
   newSettings,
   type SettingsContext,
   schemaOf,
@@ -11,6 +10,7 @@ import {
   settingsFieldOf,
   settingsIssues,
 } from './settings'
+import { isMore } from './spec-denied'
 
 const field = (key: string, changes: Partial<InputField> = {}): InputField => ({
   key,

@@ -7,7 +7,6 @@ import type {
   Limits,
   Privilege,
   ProbeCall,
-  RevisionSpec,
   ServerSettings,
   Strategy,
   Volume,
@@ -226,20 +225,6 @@ export function grantsOf(
       .map((path) => ({ path, writable: false })),
     ...values.paths.filter((row) => row.path !== '').map(({ path, writable }) => ({ path, writable })),
   ]
-}
-
-/** Whether a revision sees paths, or is allowed what sandboxes refuse, beyond another one. */
-export function isMore(
-  spec: Pick<RevisionSpec, 'paths' | 'privileges'>,
-  before: Pick<RevisionSpec, 'paths' | 'privileges'> = {},
-): { grants: boolean; privileged: boolean } {
-  const had = before.paths ?? []
-  return {
-    grants: (spec.paths ?? []).some(
-      (grant) => !had.some((one) => one.path === grant.path && (one.writable === true || !grant.writable)),
-    ),
-    privileged: (spec.privileges ?? []).some((one) => before.privileges?.includes(one) !== true),
-  }
 }
 
 function inputLines(field: InputField, value: string): string[] {
