@@ -15,6 +15,7 @@ impl Store {
     /// # Errors
     /// When the database fails, or another connection does not see what was committed.
     pub async fn check_writes(&self, name: &str, token: &str) -> Result<()> {
+        self.is_where_it_was()?;
         // Taken before the other is given back, so that it is not the same.
         let reading = self.reader.acquire().await?;
         let tx = Tx::begin(&self.writer, true, self).await?;

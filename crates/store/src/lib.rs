@@ -264,14 +264,18 @@ impl Store {
         let reading = self.reader.acquire().await?;
         let sql = "SELECT quick_check AS text FROM pragma_quick_check LIMIT 3";
         let statement = Statement::from_string(DbBackend::Sqlite, sql);
-        let found = TextRow::find_by_statement(statement).all(&reading).await?;
+        let found = match TextRow::find_by_statement(statement).all(&reading).await {
+            // It may end at what it looks for.
+            Err(error) if tells_of_damage(&error) => return Ok(Some(error.to_string())),
+            found => found?,
+        };
         let damage: Vec<_> = found.into_iter().map(|row| row.text).filter(|text| text != "ok").collect();
         Ok((!damage.is_empty()).then(|| damage.join("; ")))
     }
 
     /// # Errors
     /// [`StoreError::Removed`] when the file that was opened is not where it was.
-    fn is_where_it_was(&self) -> Result<()> {
+    pub(crate) fn is_where_it_was(&self) -> Result<()> {
         match (&self.location, self.file) {
             (Location::Sqlite(path), Some(file)) if file_of(&self.location) != Some(file) => {
                 Err(StoreError::Removed(path.display().to_string()))
@@ -373,15 +377,18 @@ impl Store {
 
 /// What tells of a damaged file names it and the way out.
 fn damaged(path: &Path, error: StoreError) -> StoreError {
-    // SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html).
     match error {
-        StoreError::Database(source)
-            if ["(code: 11)", "(code: 26)"].iter().any(|code| source.to_string().contains(code)) =>
-        {
+        StoreError::Database(source) if tells_of_damage(&source) => {
             StoreError::Damaged { path: path.display().to_string(), source }
         }
         error => error,
     }
+}
+
+/// SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html).
+fn tells_of_damage(error: &DbErr) -> bool {
+    let text = error.to_string();
+    text.contains("(code: 11)") || text.contains("(code: 26)")
 }
 
 /// Device and number of a database's file.
