@@ -80,6 +80,7 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
         // Said before by who prepared it: where this is not enforced, such a server does not get here.
         own_network: desired.spec.egress == Egress::None,
         listen: has(Privilege::Listen),
+        refuse_listen: !has(Privilege::Listen) && context.enforces("server_ports"),
         shut_ports,
         refused_ports,
         read_only,

@@ -133,20 +133,20 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
     let own_network = sandbox::try_namespaces(dir, true).map(|()| "a network namespace without a network".to_owned());
     let filter =
         sockets::try_here().map(|()| "TCP sockets drop what comes from Toolyard's ports of this host".to_owned());
-    let toolyard_ports = match (&filter, sandbox::landlock_version()) {
-        (Ok(_), _) => Ok("by a filter on each TCP socket".to_owned()),
-        (Err(_), LANDLOCK_WITH_PORTS..) => {
+    // Landlock knows nothing of what is not plain TCP; that is refused by the filters of system calls.
+    let toolyard_ports = match (&filter, &seccomp, sandbox::landlock_version()) {
+        (Ok(_), ..) => Ok("by a filter on each TCP socket".to_owned()),
+        (Err(_), Ok(_), LANDLOCK_WITH_PORTS..) => {
             Ok("Landlock lets servers connect to every other port; those from 1024 on only, and on any host".to_owned())
         }
-        (Err(why), _) => Err(format!("neither socket filters ({why}) nor Landlock version 4")),
+        (Err(why), ..) => Err(format!("neither socket filters ({why}) nor Landlock version 4 and seccomp")),
     };
-    let server_ports = match sandbox::landlock_version() {
-        0..LANDLOCK_WITH_PORTS => {
-            Err("servers may listen where others reach them: needs Landlock version 4".to_owned())
-        }
-        _ => {
+    let server_ports = match (sockets::try_to_listen(), &seccomp) {
+        (Ok(()), Ok(_)) => {
             Ok("no server listens on a TCP port where others are, unless it is given `listen`; UDP is open".to_owned())
         }
+        (Ok(()), Err(why)) => Err(format!("servers may listen where others reach them: {why}")),
+        (Err(why), _) => Err(format!("servers may listen where others reach them: {why}")),
     };
     BTreeMap::from([
         ("own_uid".to_owned(), told(own_uid)),

@@ -28,7 +28,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, fork, pivot_root, setgroups,
 use super::mounts::{self, Access, Place};
 use super::network;
 use super::seccomp::{self, Filters};
-use super::sockets::{self, SocketMaker};
+use super::sockets::{self, SocketMaker, Taken};
 use super::wire::{Isolation, StartOrder, read_to_end};
 use crate::grants::Granted;
 
@@ -74,15 +74,15 @@ pub(super) struct Spawned {
     pub(super) server: Pid,
     /// Where the first process of the namespace writes how the server ended.
     pub(super) status: Option<OwnedFd>,
-    /// Makes its TCP sockets, when that is ours to do.
+    /// Makes its TCP sockets and says which may listen, when that is ours to do.
     pub(super) sockets: Option<SocketMaker>,
 }
 
 /// What the server does last before it becomes itself.
 struct Last<'a> {
     filters: Option<&'a Filters>,
-    /// Where its calls for sockets are handed to.
-    calls: Option<&'a UnixStream>,
+    /// Which of its calls its supervisor answers, and where they are handed to.
+    calls: Option<(Taken, &'a UnixStream)>,
 }
 
 type Step<T> = Result<T, String>;
@@ -108,9 +108,12 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
     let namespaces = order.isolation.namespaces;
     let filters = order.isolation.seccomp.then(|| seccomp::filters(order.isolation.new_namespaces)).transpose()?;
     let isolation = &order.isolation;
-    let guarded = !isolation.shut_ports.is_empty() && !isolation.own_network;
-    let handover = step("socket pair", guarded.then(UnixStream::pair).transpose())?;
-    let last = Last { filters: filters.as_ref(), calls: handover.as_ref().map(|(_, theirs)| theirs) };
+    let taken = match isolation.own_network {
+        true => Taken::default(),
+        false => Taken { sockets: !isolation.shut_ports.is_empty(), listen: isolation.refuse_listen },
+    };
+    let handover = step("socket pair", taken.any().then(UnixStream::pair).transpose())?;
+    let last = Last { filters: filters.as_ref(), calls: handover.as_ref().map(|(_, theirs)| (taken, theirs)) };
     let mut child_main = || -> isize {
         // Before the wait: a supervisor that dies earlier ends the wait, one that dies later ends us.
         die_with_parent();
@@ -587,8 +590,8 @@ fn become_server(order: &StartOrder, last: &Last<'_>, pipes: &ChildPipes) -> Ste
     let environment = step("environment", strings(pairs))?;
     let program = argv.first().ok_or("there is no program to start")?;
     // Last: what is done above needs calls that are refused from here on.
-    if let Some(calls) = last.calls {
-        sockets::hand_calls(calls, &seccomp::take_out_sockets()?)?;
+    if let Some((taken, stream)) = last.calls {
+        sockets::hand_calls(stream, &seccomp::take_out(taken)?)?;
     }
     last.filters.map_or(Ok(()), Filters::install)?;
     let error = nix::unistd::execve(program, &argv, &environment).unwrap_err();

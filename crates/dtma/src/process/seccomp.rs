@@ -17,7 +17,7 @@ use seccompiler::{
     sock_filter,
 };
 
-use super::sockets;
+use super::sockets::{self, Taken};
 
 type Step<T> = Result<T, String>;
 
@@ -100,6 +100,16 @@ const NEW_NAMESPACES: &[libc::c_int] = &[
 const CLONE_NEWTIME: libc::c_int = 0x80;
 /// Kinds of sockets there are; a kernel has about forty, most of them seldom looked at.
 const SOCKETS: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+/// What is spoken over IP: the lists of ports and the filters that servers have know nothing else, so that multipath
+/// TCP would reach every port and listen on any.
+const STREAMS: &[libc::c_int] = &[0, libc::IPPROTO_TCP];
+const DATAGRAMS: &[libc::c_int] = &[0, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
+/// Kinds of sockets of which the kernel makes none over IP but those of SCTP, DCCP and the like. Raw ones need a
+/// capability.
+const ELSE_OVER_IP: &[libc::c_int] = &[libc::SOCK_RDM, libc::SOCK_SEQPACKET, SOCK_DCCP];
+const SOCK_DCCP: libc::c_int = 6;
+/// Where the kind of a socket stands beside its flags.
+const KIND: libc::c_int = 0xf;
 
 /// Filters that are ready to install.
 #[derive(Debug)]
@@ -111,12 +121,10 @@ pub(super) struct Filters(Vec<BpfProgram>);
 /// When there are none for this processor.
 pub(super) fn filters(new_namespaces: bool) -> Step<Filters> {
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> = always(REFUSED.iter().chain(REFUSED_HERE));
-    refused.insert(libc::SYS_socket, vec![rule(SOCKETS.iter().map(|kind| (SeccompCmpOp::Ne, *kind)))?]);
+    refused.insert(libc::SYS_socket, vec![rule(SOCKETS.iter().map(|kind| (0, SeccompCmpOp::Ne, *kind)))?]);
+    refused.insert(libc::SYS_socketpair, vec![rule([(0, SeccompCmpOp::Ne, libc::AF_UNIX)])?]);
     if !new_namespaces {
-        let any = |flags: &[libc::c_int]| {
-            let has = |flag: &libc::c_int| rule([(SeccompCmpOp::MaskedEq(number(*flag)), *flag)]);
-            flags.iter().map(has).collect::<Step<Vec<_>>>()
-        };
+        let any = |flags: &[libc::c_int]| flags.iter().map(|flag| rule([has(0, *flag)])).collect::<Step<Vec<_>>>();
         refused.insert(libc::SYS_clone, any(NEW_NAMESPACES)?);
         refused.insert(libc::SYS_unshare, any(&[NEW_NAMESPACES, &[CLONE_NEWTIME]].concat())?);
         // Of use only to who has a user namespace of his own.
@@ -124,7 +132,8 @@ pub(super) fn filters(new_namespaces: bool) -> Step<Filters> {
     }
     let absent = compile(always(ABSENT), libc::ENOSYS)?;
     let refused = compile(refused, libc::EPERM)?;
-    let mut filters = vec![absent, refused];
+    let protocols = compile(BTreeMap::from([(libc::SYS_socket, other_protocols()?)]), libc::EPROTONOSUPPORT)?;
+    let mut filters = vec![absent, refused, protocols, compile(unseen_connections()?, libc::EOPNOTSUPP)?];
     filters.extend(other_numbers());
     Ok(Filters(filters))
 }
@@ -133,9 +142,44 @@ fn always<'a>(calls: impl IntoIterator<Item = &'a libc::c_long>) -> BTreeMap<i64
     calls.into_iter().map(|call| (*call, Vec::new())).collect()
 }
 
-/// A rule on the first argument.
-fn rule(conditions: impl IntoIterator<Item = (SeccompCmpOp, libc::c_int)>) -> Step<SeccompRule> {
-    let condition = |(operator, value)| SeccompCondition::new(0, SeccompCmpArgLen::Dword, operator, number(value));
+/// What is asked of one argument, by its place.
+type Condition = (u8, SeccompCmpOp, libc::c_int);
+
+fn has(argument: u8, flag: libc::c_int) -> Condition {
+    (argument, SeccompCmpOp::MaskedEq(number(flag)), flag)
+}
+
+/// Sockets over IP for everything but TCP, UDP and pings.
+fn other_protocols() -> Step<Vec<SeccompRule>> {
+    let mut rules = Vec::new();
+    for domain in [libc::AF_INET, libc::AF_INET6] {
+        let of = |kind| [(0, SeccompCmpOp::Eq, domain), (1, SeccompCmpOp::MaskedEq(number(KIND)), kind)];
+        for (kind, known) in [(libc::SOCK_STREAM, STREAMS), (libc::SOCK_DGRAM, DATAGRAMS)] {
+            rules.push(rule(of(kind).into_iter().chain(known.iter().map(|it| (2, SeccompCmpOp::Ne, *it))))?);
+        }
+        for kind in ELSE_OVER_IP {
+            rules.push(rule(of(*kind))?);
+        }
+    }
+    Ok(rules)
+}
+
+/// Ways to connect that Landlock is not asked about: with the first bytes (TCP fast open), and by a socket that another
+/// protocol takes over.
+fn unseen_connections() -> Step<BTreeMap<i64, Vec<SeccompRule>>> {
+    let fast = |argument| Ok::<_, String>(vec![rule([has(argument, libc::MSG_FASTOPEN)])?]);
+    let taken_over = [(1, SeccompCmpOp::Eq, libc::IPPROTO_TCP), (2, SeccompCmpOp::Eq, libc::TCP_ULP)];
+    Ok(BTreeMap::from([
+        (libc::SYS_sendto, fast(3)?),
+        (libc::SYS_sendmsg, fast(2)?),
+        (libc::SYS_sendmmsg, fast(3)?),
+        (libc::SYS_setsockopt, vec![rule(taken_over)?]),
+    ]))
+}
+
+fn rule(conditions: impl IntoIterator<Item = Condition>) -> Step<SeccompRule> {
+    let condition =
+        |(argument, operator, value)| SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, number(value));
     let conditions = conditions.into_iter().map(condition).collect::<Result<Vec<_>, _>>();
     conditions.and_then(SeccompRule::new).map_err(|error| format!("seccomp: {error}"))
 }
@@ -173,14 +217,13 @@ pub(super) fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code: u16::try_from(code).unwrap_or_default(), jt, jf, k }
 }
 
-/// Takes the calls for TCP sockets out of this process and all it becomes and starts; to be answered by whoever holds
-/// what this returns.
+/// Takes calls out of this process and all it becomes and starts; to be answered by whoever holds what this returns.
 ///
 /// # Errors
 /// When the kernel does not do that.
-pub(super) fn take_out_sockets() -> Step<OwnedFd> {
+pub(super) fn take_out(taken: Taken) -> Step<OwnedFd> {
     nix::sys::prctl::set_no_new_privs().map_err(|error| format!("no new privileges: {error}"))?;
-    let program = sockets::takes_out();
+    let program = sockets::takes_out(taken);
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
     // A signal must not make a call begin anew that is being answered; older kernels do not know how to say so.
     let listener = install(&program, flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
@@ -229,7 +272,13 @@ pub(super) fn try_here() -> Step<()> {
         let unshared = (unshared, io::Error::last_os_error().raw_os_error());
         (unshared, (libc::syscall(libc::SYS_clone3, 0, 0), io::Error::last_os_error().raw_os_error()))
     };
-    if unshared != (-1, Some(libc::EPERM)) || cloned != (-1, Some(libc::ENOSYS)) {
+    // SAFETY: plain numbers, and no bytes to send. Without the filter it is answered `EBADF`.
+    let sent = unsafe {
+        let sent = libc::send(-1, std::ptr::null(), 0, libc::MSG_FASTOPEN);
+        (sent, io::Error::last_os_error().raw_os_error())
+    };
+    if unshared != (-1, Some(libc::EPERM)) || cloned != (-1, Some(libc::ENOSYS)) || sent != (-1, Some(libc::EOPNOTSUPP))
+    {
         return Err("the filters are taken and refuse nothing".to_owned());
     }
     Ok(())

@@ -1,4 +1,7 @@
-//! A server's TCP sockets, made for it by its supervisor, so that Toolyard's own ports on this host are out of reach.
+//! What a server asks of its supervisor instead of the kernel, about its TCP sockets: that they are made, and that they
+//! listen.
+//!
+//! They are made here so that Toolyard's own ports on this host are out of reach.
 //!
 //! Landlock knows lists of ports that may be connected to, not one of ports that may not; and a supervisor that looks at
 //! addresses before a connection is made looks at memory that the server can change meanwhile. A socket's kind, on the
@@ -8,6 +11,10 @@
 //! else is as it was.
 //!
 //! UDP is not looked at: Toolyard listens on none.
+//!
+//! `listen` is answered here so that no other server finds this one: Landlock is asked when a socket is given a port, and
+//! not when it listens without one, on a port of the kernel's choice. What is to listen is looked at in a copy of its
+//! descriptor, and told to listen by that copy; what the server does to its own descriptors meanwhile changes nothing.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -17,6 +24,7 @@ use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::unistd::Uid;
 use seccompiler::sock_filter;
 
 use super::seccomp::instruction;
@@ -29,6 +37,10 @@ const NOTIF_RECV: libc::c_ulong = 0xc050_2100;
 const NOTIF_SEND: libc::c_ulong = 0xc018_2101;
 /// `_IOW('!', 3, struct seccomp_notif_addfd)`.
 const NOTIF_ADDFD: libc::c_ulong = 0x4018_2103;
+/// `_IOW('!', 2, __u64)`.
+const NOTIF_ID_VALID: libc::c_ulong = 0x4008_2102;
+/// Of a thread, which from Linux 6.9 on need not be its process's first.
+const PIDFD_THREAD: libc::c_int = libc::O_EXCL;
 /// The loopback interface has this number in every network namespace.
 const LOOPBACK: u32 = 1;
 /// Where a filter finds the number of the interface a packet came by.
@@ -36,7 +48,22 @@ const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX).cast_unsigned()
 const KIND: libc::c_int = 0xf;
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes the sockets of one server.
+/// Which calls of a server its supervisor answers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    /// For TCP sockets.
+    pub(super) sockets: bool,
+    /// For sockets to listen.
+    pub(super) listen: bool,
+}
+
+impl Taken {
+    pub(super) fn any(self) -> bool {
+        self.sockets || self.listen
+    }
+}
+
+/// Answers what one server asks.
 #[derive(Debug)]
 pub(super) struct SocketMaker {
     calls: OwnedFd,
@@ -51,7 +78,7 @@ impl SocketMaker {
         Self { calls, filter: drops_from(ports), uid, may_have_moved }
     }
 
-    /// Where a call for a socket is seen to wait.
+    /// Where a call is seen to wait.
     pub(super) fn calls(&self) -> &OwnedFd {
         &self.calls
     }
@@ -64,14 +91,50 @@ impl SocketMaker {
         // SAFETY: all zero is what the kernel wants to see there before it writes.
         let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         control(&self.calls, NOTIF_RECV, &raw mut call)?;
+        if libc::c_long::from(call.data.nr) == libc::SYS_listen {
+            return self.answer_listen(&call);
+        }
         if self.may_have_moved && !is_here(call.pid) {
             return self.say(call.id, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE);
         }
-        let argument = |at: usize| call.data.args.get(at).map_or(0, |value| low_half(*value));
-        match self.make(argument(0), argument(1), argument(2)) {
-            Ok(socket) => self.hand_over(call.id, &socket, argument(1) & libc::SOCK_CLOEXEC),
+        match self.make(argument(&call, 0), argument(&call, 1), argument(&call, 2)) {
+            Ok(socket) => self.hand_over(call.id, &socket, argument(&call, 1) & libc::SOCK_CLOEXEC),
             Err(error) => self.say(call.id, -error.raw_os_error().unwrap_or(libc::EPERM), 0),
         }
+    }
+
+    fn answer_listen(&self, call: &libc::seccomp_notif) -> io::Result<()> {
+        let listened = copy_of(call.pid, argument(call, 0)).and_then(|socket| {
+            // Who asked may have ended, and its number be another's by now.
+            let mut id = call.id;
+            control(&self.calls, NOTIF_ID_VALID, &raw mut id)?;
+            self.listen(&socket, argument(call, 1))
+        });
+        match listened {
+            Ok(()) => self.say(call.id, 0, 0),
+            Err(error) => self.say(call.id, -error.raw_os_error().unwrap_or(libc::EPERM), 0),
+        }
+    }
+
+    fn listen(&self, socket: &OwnedFd, backlog: libc::c_int) -> io::Result<()> {
+        let domain = get::<libc::c_int>(socket, libc::SO_DOMAIN)?;
+        let over_ip = domain == libc::AF_INET || domain == libc::AF_INET6;
+        if over_ip && !(self.may_have_moved && is_elsewhere(socket)) {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
+        // Who connects to a unix socket is told who made it listen.
+        if let Some(uid) = self.uid {
+            nix::unistd::seteuid(Uid::from_raw(uid))?;
+        }
+        // SAFETY: plain numbers.
+        let listened = unsafe { libc::listen(socket.as_raw_fd(), backlog) };
+        let listened = if listened == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
+        if self.uid.is_some() {
+            nix::unistd::seteuid(Uid::from_raw(0))?;
+            // Changing the user may have opened our memory to it.
+            nix::sys::prctl::set_dumpable(false)?;
+        }
+        listened
     }
 
     fn make(&self, domain: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
@@ -130,6 +193,38 @@ fn is_here(pid: u32) -> bool {
     network(&pid.to_string()).is_none_or(|theirs| network("self") == Some(theirs))
 }
 
+/// A descriptor of our own for a thread's.
+fn copy_of(thread: u32, fd: libc::c_int) -> io::Result<OwnedFd> {
+    let made = |result: libc::c_long| match RawFd::try_from(result) {
+        // SAFETY: the kernel just made it for us.
+        Ok(fd @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: plain numbers.
+    let open = |pid: u32, flags: libc::c_int| made(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, flags) });
+    let thread = open(thread, PIDFD_THREAD).or_else(|_| open(process_of(thread)?, 0))?;
+    // SAFETY: plain numbers.
+    made(unsafe { libc::syscall(libc::SYS_pidfd_getfd, thread.as_raw_fd(), fd, 0) })
+}
+
+fn process_of(thread: u32) -> io::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+    process.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+}
+
+/// Whether a socket is in another network than ours. Where the kernel does not say (before 5.14) it is not.
+fn is_elsewhere(socket: &OwnedFd) -> bool {
+    let cookie = |socket: &OwnedFd| get::<u64>(socket, libc::SO_NETNS_COOKIE).ok();
+    let own = std::net::UdpSocket::bind("127.0.0.1:0").map(OwnedFd::from);
+    let own = own.ok().and_then(|own| cookie(&own));
+    own.is_some() && cookie(socket).is_some_and(|theirs| own != Some(theirs))
+}
+
+fn argument(call: &libc::seccomp_notif, at: usize) -> libc::c_int {
+    call.data.args.get(at).map_or(0, |value| low_half(*value))
+}
+
 fn low_half(value: u64) -> libc::c_int {
     u32::try_from(value & u64::from(u32::MAX)).unwrap_or_default().cast_signed()
 }
@@ -160,6 +255,15 @@ fn attach(socket: &OwnedFd, filter: &[sock_filter]) -> io::Result<()> {
     set(socket, libc::SO_LOCK_FILTER, &1_i32)
 }
 
+fn get<T: Default>(socket: &OwnedFd, option: libc::c_int) -> io::Result<T> {
+    let mut value = T::default();
+    let mut size = libc::socklen_t::try_from(std::mem::size_of::<T>()).map_err(io::Error::other)?;
+    let place = (&raw mut value).cast::<libc::c_void>();
+    // SAFETY: the value is a number, of the size that is said.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, place, &raw mut size) };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
 fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
     let size = libc::socklen_t::try_from(std::mem::size_of::<T>()).map_err(io::Error::other)?;
     // SAFETY: the value lives through the call, and the size is its own.
@@ -169,8 +273,8 @@ fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// What a server's calls for TCP sockets are taken out by: whoever holds what installing it gives answers them.
-pub(super) fn takes_out() -> Vec<sock_filter> {
+/// What a server's calls are taken out by: whoever holds what installing it gives answers them.
+pub(super) fn takes_out(taken: Taken) -> Vec<sock_filter> {
     let native = match std::env::consts::ARCH {
         "x86_64" => 0xc000_003e,
         "aarch64" => 0xc000_00b7,
@@ -181,12 +285,15 @@ pub(super) fn takes_out() -> Vec<sock_filter> {
         |at: usize| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, u32::try_from(at).unwrap_or(0));
     let equal = |yes, no, value| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value);
     let number = |value: libc::c_int| value.cast_unsigned();
+    // No call has the last number.
+    let call = |wanted: bool, call| u32::try_from(call).ok().filter(|_| wanted).unwrap_or(u32::MAX);
     let [domain, kind] = [0, 1].map(|at| std::mem::offset_of!(libc::seccomp_data, args) + at * size_of::<u64>());
     vec![
         load(std::mem::offset_of!(libc::seccomp_data, arch)),
-        equal(0, 8, native),
+        equal(0, 9, native),
         load(std::mem::offset_of!(libc::seccomp_data, nr)),
-        equal(0, 6, u32::try_from(libc::SYS_socket).unwrap_or(u32::MAX)),
+        equal(8, 0, call(taken.listen, libc::SYS_listen)),
+        equal(0, 6, call(taken.sockets, libc::SYS_socket)),
         load(domain),
         equal(1, 0, number(libc::AF_INET)),
         equal(0, 3, number(libc::AF_INET6)),
@@ -238,7 +345,7 @@ pub(super) fn try_here() -> Step<()> {
     let (ours, theirs) = UnixStream::pair().map_err(|error| format!("socket pair: {error}"))?;
     let tried = super::sandbox::in_child_beside(
         || {
-            hand_calls(&theirs, &super::seccomp::take_out_sockets()?)?;
+            hand_calls(&theirs, &super::seccomp::take_out(Taken { sockets: true, listen: false })?)?;
             let connect = |port: u16| {
                 let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
                 std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100))
@@ -252,15 +359,53 @@ pub(super) fn try_here() -> Step<()> {
         },
         || {
             let maker = SocketMaker::new(receive_calls(&ours)?, &[shut_port], None, false);
-            for _ in 0..2 {
-                wait_for(&maker)?;
-                maker.answer().map_err(|error| format!("make a socket: {error}"))?;
-            }
-            Ok(())
+            (0..2).try_for_each(|_| answer_next(&maker))
         },
     );
     drop((shut, open));
     tried
+}
+
+/// The same for listening: a TCP socket that was given no port may not, a unix socket may.
+///
+/// # Errors
+/// What this host does not allow, or what does not hold.
+pub(super) fn try_to_listen() -> Step<()> {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, listen, socket};
+    use std::os::linux::net::SocketAddrExt;
+    /// `nobody`.
+    const OTHER: u32 = 65_534;
+    let uid = Uid::effective().is_root().then_some(OTHER);
+    let (ours, theirs) = UnixStream::pair().map_err(|error| format!("socket pair: {error}"))?;
+    super::sandbox::in_child_beside(
+        || {
+            hand_calls(&theirs, &super::seccomp::take_out(Taken { sockets: false, listen: true })?)?;
+            if let Some(uid) = uid {
+                let other = Uid::from_raw(uid);
+                nix::unistd::setresuid(other, other, other).map_err(|error| format!("change user: {error}"))?;
+            }
+            let tcp = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+                .map_err(|error| format!("make a socket: {error}"))?;
+            match listen(&tcp, Backlog::MAXCONN) {
+                Err(nix::errno::Errno::EACCES) => {}
+                Err(error) => return Err(format!("a TCP socket is told `{error}`")),
+                Ok(()) => return Err("a TCP socket listens".to_owned()),
+            }
+            let name = format!("toolyard-{}", std::process::id());
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name);
+            let listened = address.and_then(|address| std::os::unix::net::UnixListener::bind_addr(&address));
+            listened.map(drop).map_err(|error| format!("a unix socket does not listen: {error}"))
+        },
+        || {
+            let maker = SocketMaker::new(receive_calls(&ours)?, &[], uid, false);
+            (0..2).try_for_each(|_| answer_next(&maker))
+        },
+    )
+}
+
+fn answer_next(maker: &SocketMaker) -> Step<()> {
+    wait_for(maker)?;
+    maker.answer().map_err(|error| format!("answer a call: {error}"))
 }
 
 fn wait_for(maker: &SocketMaker) -> Step<()> {
@@ -269,7 +414,7 @@ fn wait_for(maker: &SocketMaker) -> Step<()> {
     let limit = PollTimeout::try_from(HANDOVER_TIMEOUT).unwrap_or(PollTimeout::ZERO);
     match poll(&mut fds, limit) {
         Ok(1..) => Ok(()),
-        Ok(_) => Err("no call for a socket came".to_owned()),
+        Ok(_) => Err("no call came".to_owned()),
         Err(error) => Err(format!("wait for a call: {error}")),
     }
 }

@@ -93,6 +93,9 @@ pub(crate) struct Isolation {
     /// That it may listen on TCP ports of the host's network.
     #[serde(default)]
     pub(crate) listen: bool,
+    /// That its supervisor lets no TCP socket of it listen there.
+    #[serde(default)]
+    pub(crate) refuse_listen: bool,
     /// Ports of this host that it does not reach, by a filter on each of its sockets.
     #[serde(default)]
     pub(crate) shut_ports: Vec<u16>,
