@@ -40,7 +40,7 @@ pub use error::{ControlError, Result};
 pub use fleet::LoopStatus;
 pub use http::AgentIdentity;
 pub use http::openapi;
-pub use limits::Limits;
+pub use limits::{Limits, ServerCeilings};
 pub use operations::OrganizationMetrics;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

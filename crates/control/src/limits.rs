@@ -28,6 +28,29 @@ pub struct Limits {
     /// Refused changes of one principal that get a line of their own in the audit log, in a minute; more are counted in
     /// one line.
     pub refusals_per_minute: u32,
+    /// The most that one server may be given.
+    pub server: ServerCeilings,
+}
+
+/// The most that one server may be given, whoever asks; 0 is what the API takes at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerCeilings {
+    /// Memory of an instance, in MiB.
+    pub memory_mib: u32,
+    /// Processes and threads of an instance.
+    pub processes: u32,
+    /// What an instance keeps on disk, in MiB.
+    pub disk_mib: u32,
+    /// Instances.
+    pub replicas: u32,
+    /// Copies of an instance, for users or sessions.
+    pub copies: u32,
+}
+
+impl Default for ServerCeilings {
+    fn default() -> Self {
+        Self { memory_mib: 16 << 10, processes: 4096, disk_mib: 64 << 10, replicas: 20, copies: 200 }
+    }
 }
 
 impl Default for Limits {
@@ -39,6 +62,7 @@ impl Default for Limits {
             requests_per_second_per_organization: 2000,
             requests_per_second_per_principal: 500,
             refusals_per_minute: 20,
+            server: ServerCeilings::default(),
         }
     }
 }

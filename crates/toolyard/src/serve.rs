@@ -16,7 +16,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use toolyard_control::{AgentIdentity, Bootstrap, Control, ControlOptions, Limits, SourceClient, VaultKeys};
+use toolyard_control::{
+    AgentIdentity, Bootstrap, Control, ControlOptions, Limits, ServerCeilings, SourceClient, VaultKeys,
+};
 use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
@@ -364,6 +366,13 @@ fn control_options(
             requests_per_second_per_organization: settings.requests_per_second_per_organization,
             requests_per_second_per_principal: settings.requests_per_second_per_principal,
             refusals_per_minute: settings.audit_refusals_per_minute,
+            server: ServerCeilings {
+                memory_mib: settings.server_max_memory_mib,
+                processes: settings.server_max_processes,
+                disk_mib: settings.server_max_disk_mib,
+                replicas: settings.server_max_replicas,
+                copies: settings.server_max_copies,
+            },
         },
         snapshot_max_age: Duration::from_secs(settings.snapshot_max_age_seconds.into()),
         shutdown: stopping.clone(),

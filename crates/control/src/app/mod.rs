@@ -8,6 +8,7 @@ mod agent_runs;
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod catalog;
+mod ceilings;
 pub(crate) mod credentials;
 pub(crate) mod expand;
 pub(crate) mod flags;

@@ -17,7 +17,7 @@ use toolyard_types::{
 
 use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
 use super::server_view::{Views, etag};
-use super::{allow, audit, credentials, flags, page_limit, places, privileges, rollouts};
+use super::{allow, audit, ceilings, credentials, flags, page_limit, places, privileges, rollouts};
 use crate::{Caller, Control, ControlError, Result, catalog};
 
 /// How long a rollout may take when nobody says.
@@ -49,6 +49,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     privileges::check(control, caller, &name, &BTreeSet::new(), &wish.privileges)?;
     let spec = expand(&wish)?;
     terms.check(&spec)?;
+    ceilings::check(&control.options().limits.server, (&spec, terms.replicas), None)?;
     let granted = may_grant(control, caller, &name, &spec, &[])?;
     drop(tx);
 
@@ -534,6 +535,8 @@ pub(crate) async fn update(
     privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
     let spec = expand(&wish)?;
     terms.check(&spec)?;
+    let had = (&base.spec, row.replicas);
+    ceilings::check(&control.options().limits.server, (&spec, terms.replicas), Some(had))?;
     let granted = may_grant(control, caller, name, &spec, &base.spec.paths)?;
     if secrets.is_empty() && spec == base.spec && terms == Terms::of(&row) && place.is_none() {
         return get(control, caller, name).await;

@@ -280,6 +280,27 @@ pub(crate) struct Settings {
     /// is listed: Toolyard's own files, and `/`, `/etc`, `/proc`, `/sys`, `/dev`, `/run`, `/boot`.
     pub grantable_paths: Vec<String>,
 
+    /// The most memory that one instance of a server may be given, in MiB; 0 for as much as the API takes. Like the other
+    /// `server_max_` settings it binds everybody who deploys; what servers have from before stays.
+    #[schemars(range(max = 1_048_576))]
+    pub server_max_memory_mib: u32,
+
+    /// The most processes and threads of one instance; 0 for as many as the API takes.
+    #[schemars(range(max = 65_536))]
+    pub server_max_processes: u32,
+
+    /// The most that one instance may keep on disk, in MiB; 0 for as much as the API takes.
+    #[schemars(range(max = 16_777_216))]
+    pub server_max_disk_mib: u32,
+
+    /// The most instances of one server; 0 for as many as the API takes.
+    #[schemars(range(max = 20))]
+    pub server_max_replicas: u32,
+
+    /// The most copies of one instance for users or sessions; 0 for as many as the API takes.
+    #[schemars(range(max = 1000))]
+    pub server_max_copies: u32,
+
     /// First of the 65,536 user ids that servers run as, when Toolyard runs as root; when not set, a range from
     /// 2,100,000,000 on that no other installation on this host has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -443,6 +464,11 @@ impl Settings {
             local_toolbox: true,
             require_isolation: env == Environment::Production,
             grantable_paths: if hardened { Vec::new() } else { vec!["~/*".into()] },
+            server_max_memory_mib: 16 << 10,
+            server_max_processes: 4096,
+            server_max_disk_mib: 64 << 10,
+            server_max_replicas: 20,
+            server_max_copies: 200,
             server_uid_base: None,
             server_environment: [
                 "HTTP_PROXY",
