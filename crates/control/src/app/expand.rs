@@ -352,7 +352,7 @@ impl Expansion<'_> {
             if !is_variable_name(key) {
                 self.error(&at, "a variable's name may use only A-Z, a-z, 0-9 and `_`, and no digit first");
             } else if is_loader_variable(key) {
-                self.error(&at, "makes a program load code; it may be set only where the entry declares it");
+                self.error(&at, "makes a program load code, or trust whom it should not; it may be set only where the entry declares it");
             }
             self.check_given(&at, given);
         }
@@ -704,17 +704,58 @@ fn is_variable_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Variables by which a program loads code, or reads files that make it. One that the entry declares is an input.
-fn is_loader_variable(name: &str) -> bool {
-    const PREFIXES: [&str; 5] = ["LD_", "DYLD_", "PYTHON", "NPM_CONFIG_", "BASH_FUNC_"];
-    /// How Python reads and writes, and nothing else.
-    const HARMLESS: [&str; 5] =
-        ["PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8", "PYTHONDONTWRITEBYTECODE", "PYTHONFAULTHANDLER"];
-    const NAMES: [&str; 25] = [
+/// Variables by which a program loads code, reads files that make it, finds the programs it starts, or no longer asks
+/// whom it speaks to. One that the entry declares is an input.
+pub(crate) fn is_loader_variable(name: &str) -> bool {
+    const PREFIXES: [&str; 21] = [
+        "LD_",
+        "DYLD_",
+        "PYTHON",
+        "NPM_CONFIG_",
+        "YARN_",
+        "PNPM_",
+        "BASH_FUNC_",
+        "PERL5",
+        "GEM_",
+        "BUNDLE_",
+        "DOTNET_",
+        "COMPLUS_",
+        "CORECLR_",
+        "COREHOST_",
+        "COR_",
+        "BUN_",
+        "DENO_",
+        "GIT_",
+        "PIP_",
+        "UV_",
+        "LUA_",
+    ];
+    /// How a program reads and writes, and who it says it is; nothing else.
+    const HARMLESS: [&str; 15] = [
+        "PYTHONUNBUFFERED",
+        "PYTHONIOENCODING",
+        "PYTHONUTF8",
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONFAULTHANDLER",
+        "DOTNET_ENVIRONMENT",
+        "DOTNET_NOLOGO",
+        "DOTNET_CLI_TELEMETRY_OPTOUT",
+        "DOTNET_SYSTEM_GLOBALIZATION_INVARIANT",
+        "DENO_NO_UPDATE_CHECK",
+        "GIT_AUTHOR_NAME",
+        "GIT_AUTHOR_EMAIL",
+        "GIT_COMMITTER_NAME",
+        "GIT_COMMITTER_EMAIL",
+        "GIT_TERMINAL_PROMPT",
+    ];
+    const NAMES: [&str; 31] = [
+        "PATH",
         "NODE_OPTIONS",
         "NODE_PATH",
         "NODE_REPL_EXTERNAL_MODULE",
         "NODE_V8_COVERAGE",
+        "NODE_COMPILE_CACHE",
+        "NODE_TLS_REJECT_UNAUTHORIZED",
         "GCONV_PATH",
         "GLIBC_TUNABLES",
         "LOCPATH",
@@ -722,9 +763,11 @@ fn is_loader_variable(name: &str) -> bool {
         "BASH_ENV",
         "ENV",
         "SHELLOPTS",
+        "BASHOPTS",
+        "PROMPT_COMMAND",
         "PS4",
-        "PERL5LIB",
-        "PERL5OPT",
+        "IFS",
+        "ZDOTDIR",
         "PERLLIB",
         "RUBYLIB",
         "RUBYOPT",
@@ -732,10 +775,11 @@ fn is_loader_variable(name: &str) -> bool {
         "JDK_JAVA_OPTIONS",
         "_JAVA_OPTIONS",
         "CLASSPATH",
-        "DOTNET_STARTUP_HOOKS",
+        "PHPRC",
+        "PHP_INI_SCAN_DIR",
         "OPENSSL_CONF",
         "OPENSSL_MODULES",
-        "GIT_EXEC_PATH",
+        "OPENSSL_ENGINES",
     ];
     let name = name.to_ascii_uppercase();
     let by_prefix = PREFIXES.iter().any(|prefix| name.starts_with(prefix));
@@ -845,6 +889,17 @@ mod tests {
             "PYTHONSTARTUP",
             "BASH_ENV",
             "DYLD_INSERT_LIBRARIES",
+            "PATH",
+            "GIT_SSH_COMMAND",
+            "GIT_CONFIG_COUNT",
+            "BUN_OPTIONS",
+            "DENO_DIR",
+            "CORECLR_PROFILER",
+            "DOTNET_STARTUP_HOOKS",
+            "PERL5OPT",
+            "GEM_PATH",
+            "UV_INDEX_URL",
+            "NODE_TLS_REJECT_UNAUTHORIZED",
         ] {
             let mut wish = npm(json!({}));
             for given in [Given::Text("x".into()), Given::Credential(CredentialId::generate())] {
@@ -853,10 +908,12 @@ mod tests {
             }
         }
         let mut wish = npm(json!({}));
-        for good in ["PYTHONUNBUFFERED", "NODE_ENV", "NODE_EXTRA_CA_CERTS", "LOG_LEVEL"] {
+        for good in
+            ["PYTHONUNBUFFERED", "NODE_ENV", "NODE_EXTRA_CA_CERTS", "GIT_AUTHOR_NAME", "GITHUB_HOST", "LOG_LEVEL"]
+        {
             wish.environment.insert(good.into(), Given::Text("1".into()));
         }
-        assert_eq!(expand(&wish).unwrap().runtime.package().unwrap().environment.len(), 4);
+        assert_eq!(expand(&wish).unwrap().runtime.package().unwrap().environment.len(), 6);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use toolyard_types::api::catalog::Validation;
 use toolyard_types::name::{is_hidden, printable};
 use toolyard_types::server_json::{Argument, Input, KeyValueInput, Package, ServerJson, Transport};
 
+use crate::app::expand::is_loader_variable;
+
 /// The largest document taken, in bytes of JSON.
 pub(crate) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// How many findings of one kind are reported.
@@ -321,9 +323,9 @@ impl Check {
         self.key_values(at, variables, is_variable_name);
         for variable in variables.iter().take(MAX_LIST) {
             let name = variable.name.to_ascii_uppercase();
-            if name.starts_with("LD_") || name.starts_with("DYLD_") || name == "NODE_OPTIONS" || name == "PYTHONSTARTUP"
-            {
-                self.warn(at, format!("`{}` makes the runtime load other code", printable(&variable.name)));
+            if is_loader_variable(&name) {
+                let name = printable(&variable.name);
+                self.warn(at, format!("`{name}` makes programs load other code, or trust whom they should not"));
             }
             let sounds_secret =
                 ["TOKEN", "SECRET", "PASSWORD", "API_KEY", "PRIVATE_KEY"].iter().any(|word| name.contains(word));
