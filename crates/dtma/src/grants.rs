@@ -4,7 +4,9 @@
 //! - A path is looked at twice: as it was asked for, before anything of the host is touched, so that what is refused
 //!   tells nothing about the host; and as what it leads to, without links.
 //! - What is Toolyard's own and what is the system's is never granted, whatever the list says.
-//! - Only directories and regular files: a socket or a device is a way to something else.
+//! - Only directories and regular files: a socket or a device is a way to something else. So is a directory with a
+//!   socket in it that the server could connect to, which neither mounts nor Landlock keep it from. It is looked for
+//!   when a server starts; one that comes later is not seen.
 //! - What ran before this host had a list runs on as it was, and says so, until it has another revision. Which those
 //!   are is written down once, here: nobody else can add to them.
 //!
@@ -28,6 +30,8 @@ use crate::packages::failure;
 
 /// What is the system's, with everything in it; `/` itself is never granted either.
 const SYSTEM: [&str; 7] = ["/etc", "/proc", "/sys", "/dev", "/run", "/var/run", "/boot"];
+/// How many names are looked at when a directory is searched for sockets.
+const MOST_NAMES: usize = 20_000;
 /// The revisions that ran before there was a list.
 const FILE: &str = "grants.json";
 
@@ -144,13 +148,18 @@ impl Grants {
         Ok(Self { roots: paths.roots.iter().filter(good).map(root).collect(), own, before: before.revisions })
     }
 
-    /// What a server may see of this host.
+    /// What a server may see of this host. It runs as `uid`, or as we do.
     ///
     /// # Errors
     /// When a path is not here, or may not be granted.
-    pub(crate) fn of(&self, desired: &DesiredInstance) -> Result<Vec<Granted>, Failure> {
+    pub(crate) fn of(&self, desired: &DesiredInstance, uid: Option<u32>) -> Result<Vec<Granted>, Failure> {
         let known = self.before.contains(&desired.revision);
-        let look = |grant: &PathGrant| match self.look(&grant.path) {
+        let connectable = |path: &Path| match (!known).then(|| socket_in(path, uid)).flatten() {
+            Some(socket) => Err(Refused::Why(format!("a server could connect to the socket `{}`", socket.display()))),
+            None => Ok(()),
+        };
+        let seen = |grant: &PathGrant| self.look(&grant.path).and_then(|path| connectable(&path).map(|()| path));
+        let look = |grant: &PathGrant| match seen(grant) {
             Ok(source) => granted(grant, source),
             Err(Refused::NotHere) => Err(not_here(&grant.path)),
             Err(Refused::Why(_)) if known => {
@@ -240,6 +249,38 @@ fn canonical(root: &Path) -> PathBuf {
     std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned())
 }
 
+/// A socket in a directory that a process of the user `uid`, or one of ours, could connect to. What that user made is
+/// its own affair.
+fn socket_in(dir: &Path, uid: Option<u32>) -> Option<PathBuf> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let connectable = |path: &Path| match uid {
+        Some(uid) => {
+            std::fs::symlink_metadata(path).is_ok_and(|socket| socket.uid() != uid && socket.mode() & 0o002 != 0)
+        }
+        None => nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok(),
+    };
+    let passable = |path: &Path| {
+        let open = |dir: std::fs::Metadata| uid.is_none_or(|uid| dir.uid() == uid || dir.mode() & 0o001 != 0);
+        std::fs::symlink_metadata(path).is_ok_and(open)
+    };
+    let mut dirs = vec![dir.to_owned()];
+    let mut names = 0;
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            names += 1;
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && passable(&entry.path()) => dirs.push(entry.path()),
+                Ok(kind) if kind.is_socket() && connectable(&entry.path()) => return Some(entry.path()),
+                _ => {}
+            }
+            if names >= MOST_NAMES {
+                return None;
+            }
+        }
+    }
+    None
+}
+
 fn is_systems(path: &Path) -> bool {
     path.parent().is_none() || SYSTEM.iter().any(|system| path.starts_with(system))
 }
@@ -295,6 +336,27 @@ mod tests {
         {
             assert!(!granted(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_directory_with_a_socket_to_connect_to_is_found_and_a_servers_own_is_not() {
+        let dir = host();
+        let (files, socket) = (dir.path().join("srv/files"), dir.path().join("srv/files/deep/socket"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("bound");
+        let mode = |mode| {
+            let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(&socket, mode).expect("set");
+        };
+        let own = nix::unistd::Uid::effective().as_raw();
+        mode(0o755);
+        assert_eq!(socket_in(&files, None), Some(socket.clone()));
+        assert_eq!(socket_in(&files, Some(own + 1)), None);
+        mode(0o777);
+        assert_eq!(socket_in(&files, Some(own + 1)), Some(socket.clone()));
+        assert_eq!(socket_in(&files, Some(own)), None);
+        let deep: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(files.join("deep"), deep).expect("shut");
+        assert_eq!(socket_in(&files, Some(own + 1)), None);
     }
 
     #[test]

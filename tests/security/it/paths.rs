@@ -51,6 +51,10 @@ fn attacks(engine: Engine, user: User) {
     }
     symlink(toolyard.data_dir(), shared.join("way")).expect("linked");
     let _socket = std::os::unix::net::UnixListener::bind(shared.join("socket")).expect("bound");
+    let open = toolyard.dir().join("sockets/open");
+    std::fs::create_dir_all(&open).expect("made");
+    let _open_socket = std::os::unix::net::UnixListener::bind(open.join("socket")).expect("bound");
+    std::fs::set_permissions(open.join("socket"), std::fs::Permissions::from_mode(0o777)).expect("opened");
     let (passwd, group) = (std::fs::read("/etc/passwd").expect("read"), std::fs::read("/etc/group").expect("read"));
     let attacks = [
         ("/etc, writable", "/etc".to_owned()),
@@ -61,6 +65,7 @@ fn attacks(engine: Engine, user: User) {
         ("what holds the data directory", path(toolyard.dir())),
         ("a link to the data directory", path(shared.join("way"))),
         ("a socket", path(shared.join("socket"))),
+        ("a directory with a socket that everybody may use below it", path(toolyard.dir().join("sockets"))),
         ("a dot file of the home directory", path(toolyard.dir().join(".hidden"))),
         ("what is not listed", "/usr/share".to_owned()),
     ];

@@ -55,17 +55,20 @@ pub(super) fn plan(
     let environment = environment(context, package, prepared, hosts.is_some(), secrets)?;
     let arguments =
         package.arguments.iter().map(|argument| render(argument, secrets)).collect::<Result<Vec<_>, _>>()?;
-    let granted = context.grants.of(desired)?;
+    // A rootless engine's root is a user like us.
+    let own_uid = match docker.is_rootless() {
+        true => None,
+        false => {
+            let uid = context.uid_of(desired);
+            Some(uid.map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?)
+        }
+    };
+    let granted = context.grants.of(desired, own_uid)?;
     // A user or group that an image names is one of the host's too: with paths of the host, it could be the one that
     // a socket or a file there belongs to.
     let user = match image.user.as_ref().filter(|_| granted.is_empty()) {
         Some(user) => user.clone(),
-        None if docker.is_rootless() => ROOTLESS_USER.to_owned(),
-        None => {
-            let uid = context.uid_of(desired);
-            let uid = uid.map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?;
-            format!("{uid}:{uid}")
-        }
+        None => own_uid.map_or_else(|| ROOTLESS_USER.to_owned(), |uid| format!("{uid}:{uid}")),
     };
     let mut body = ContainerCreateBody {
         image: Some(image.reference.clone()),

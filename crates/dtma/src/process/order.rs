@@ -62,7 +62,7 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
     };
     let mut read_only = prepared.read_only.clone();
     read_only.extend(context.shown_to_servers.iter().cloned());
-    let granted = context.grants.of(desired)?;
+    let granted = context.grants.of(desired, uid)?;
     let own_ports = context.own_ports.clone();
     let (shut_ports, refused_ports) = match (context.enforces("socket_filter"), context.enforces("toolyard_ports")) {
         (true, _) => (own_ports, Vec::new()),
