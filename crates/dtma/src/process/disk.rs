@@ -1,8 +1,8 @@
 //! How much a server or a package client keeps on disk, watched: where it may write there is no quota that every file
 //! system has.
 //!
-//! Counted are the directories that are its own, and files there that were deleted and are still open. What it was
-//! granted beside is not its own and not counted. Most looks are a question to the file system how much is free; the
+//! Counted are the directories that are its own, and files there that were deleted and are still open or mapped; for
+//! descriptors that are in flight see [`super::unnamed`]. What it was granted beside is not its own and not counted. Most looks are a question to the file system how much is free; the
 //! directories are gone through only when much went since the last time, or long ago. That is done in pieces, and what
 //! watches does its other work between them: however many files there are, nobody waits for the count, and it ends,
 //! because each file counts at least [`LEAST_BYTES`].
@@ -23,6 +23,8 @@ use nix::dir::{Dir, OwningIter};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, SFlag, fstatat};
+
+use super::unnamed::{InFlight, has_in_flight, mapped};
 
 /// The file system keeps no limit; asking what is free costs next to nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +49,7 @@ pub(crate) struct DiskWatch {
     looked_at: Option<Instant>,
     walk: Option<Walk>,
     walked: Option<Walked>,
+    in_flight: InFlight,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +63,7 @@ struct Walked {
 impl DiskWatch {
     /// Watches what is kept in `dirs` together.
     pub(crate) fn new(dirs: Vec<PathBuf>, limit_bytes: u64) -> Self {
-        Self { dirs, limit_bytes, looked_at: None, walk: None, walked: None }
+        Self { dirs, limit_bytes, looked_at: None, walk: None, walked: None, in_flight: InFlight::default() }
     }
 
     /// When [`DiskWatch::look`] has something to do again.
@@ -88,6 +91,12 @@ impl DiskWatch {
             Ok(true) => {
                 let (at, took) = (Instant::now(), walk.began.elapsed());
                 self.walked = Some(Walked { at, took, free_bytes: walk.free_bytes });
+                if self.in_flight.note(walk.in_flight, walk.free_bytes, self.limit_bytes) {
+                    return Some(format!(
+                        "kept more than {} bytes on disk, in flight between sockets",
+                        self.limit_bytes
+                    ));
+                }
             }
             Ok(false) => self.walk = Some(walk),
             Err(Trouble::Over) => return Some(format!("kept more than {} bytes on disk", self.limit_bytes)),
@@ -162,6 +171,8 @@ struct Walk {
     dirs: Vec<(Arc<Path>, OsString)>,
     open: Option<Open>,
     deleted: Option<Deleted>,
+    /// Whether descriptors waited in sockets.
+    in_flight: bool,
 }
 
 /// A directory whose entries are being counted.
@@ -193,6 +204,7 @@ impl Walk {
             dirs: Vec::new(),
             open: None,
             deleted: None,
+            in_flight: false,
         }
     }
 
@@ -218,7 +230,10 @@ impl Walk {
                     Some(Ok(file)) => self.count_if_deleted(&file.path())?,
                     Some(Err(_)) | None => match deleted.pids.pop() {
                         // One that ended has nothing open.
-                        Some(pid) => deleted.files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok(),
+                        Some(pid) => {
+                            deleted.files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok();
+                            self.count_unseen(pid)?;
+                        }
                         None => return Ok(true),
                     },
                 }
@@ -285,6 +300,13 @@ impl Walk {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What the descriptors of a process do not show.
+    fn count_unseen(&mut self, pid: i32) -> Result<(), Trouble> {
+        self.in_flight = self.in_flight || has_in_flight(pid);
+        let files = self.device.map(|device| mapped(pid, device)).unwrap_or_default();
+        files.into_iter().try_for_each(|it| self.add(it.file, true, it.blocks))
     }
 
     fn add(&mut self, file: (u64, u64), named_again: bool, blocks: u64) -> Result<(), Trouble> {

@@ -21,6 +21,8 @@ mod seccomp;
 mod sockets;
 pub mod supervise;
 mod tree;
+#[cfg(target_os = "linux")]
+mod unnamed;
 mod watch;
 pub(crate) mod wire;
 
