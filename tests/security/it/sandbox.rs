@@ -39,6 +39,83 @@ for name, call in calls.items():
     print(name, "done" if result >= 0 else errno.errorcode[ctypes.get_errno()])
 "#;
 
+/// Ways to Toolyard's own ports and to be reached by others that are not an ordinary connection and an ordinary port.
+const NETWORK: &str = r#"
+import ctypes, errno, os, socket, struct, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+HEAD, FAST = b"GET /readyz HTTP/1.0\r\nHost: localhost\r\n\r\n", 0x20000000
+
+def tried(name, work):
+    try: print(name, "done", work() or "", flush=True)
+    except socket.timeout: print(name, "ETIMEDOUT")
+    except OSError as error: print(name, errno.errorcode.get(error.errno, error))
+
+def speak(port, *kind, send=None):
+    with socket.socket(*kind) as s:
+        host = "127.0.0.1" if s.family == socket.AF_INET else "::ffff:127.0.0.1"
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 1, 0))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 1, 0))
+        if send: send(s, (host, port))
+        else: s.connect((host, port)); s.sendall(HEAD)
+        return s.recv(10)
+
+for port in PORTS:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        stream = (family, socket.SOCK_STREAM)
+        tried("multipath TCP", lambda: speak(port, *stream, 262))
+        tried("fast open by sendto", lambda: speak(port, *stream, send=lambda s, to: s.sendto(HEAD, FAST, to)))
+        tried("fast open by sendmsg", lambda: speak(port, *stream, send=lambda s, to: s.sendmsg([HEAD], [], FAST, to)))
+
+def fast_by_sendmmsg():
+    if libc.sendmmsg(-1, None, 0, FAST) < 0: raise OSError(ctypes.get_errno(), "")
+
+tried("fast open by sendmmsg", fast_by_sendmmsg)
+for name, kind in {"SCTP": (1, 132), "SCTP packets": (5, 132), "DCCP": (6, 33), "UDP-Lite": (2, 136), "SMC": (1, 256)}.items():
+    tried(name, lambda: socket.socket(socket.AF_INET, *kind))
+tried("another protocol for a TCP socket", lambda: socket.socket().setsockopt(6, 31, b"smc"))
+
+def listen(family, protocol):
+    with socket.socket(family, socket.SOCK_STREAM, protocol) as s:
+        s.listen(); return s.getsockname()
+
+for family in (socket.AF_INET, socket.AF_INET6):
+    tried("listening without a port", lambda: listen(family, 0))
+    tried("multipath listening", lambda: listen(family, 262))
+
+def swapped():
+    tcp, unix = socket.socket(), socket.socket(socket.AF_UNIX)
+    unix.bind(f"/tmp/swap-{os.getpid()}")
+    fd, going = os.dup(unix.fileno()), True
+    def swap():
+        while going: os.dup2(tcp.fileno(), fd); os.dup2(unix.fileno(), fd)
+    thread = threading.Thread(target=swap); thread.start()
+    until = time.monotonic() + 1
+    try:
+        while time.monotonic() < until:
+            libc.listen(fd, 1)
+            if tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN): return
+    finally: going = False; thread.join()
+    raise OSError(errno.EACCES, "")
+
+tried("listening while the socket is exchanged", swapped)
+"#;
+
+/// What servers do with sockets all day.
+const SOCKETS: &str = r#"
+import os, socket, struct
+with socket.socket(socket.AF_UNIX) as s, socket.socket(socket.AF_UNIX) as c:
+    s.bind(f"/tmp/own-{os.getpid()}"); s.listen()
+    c.connect(s.getsockname())
+    a = s.accept()[0]; a.sendall(b"x")
+    print(c.recv(1) == b"x", struct.unpack("3i", c.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1] == os.getuid())
+a, b = socket.socketpair(); a.sendall(b"x"); print(b.recv(1) == b"x")
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    for family in (socket.AF_INET, socket.AF_INET6): socket.socket(family, kind | socket.SOCK_NONBLOCK).close()
+try: socket.socket().listen(-1); print("listens")
+except PermissionError: print(True)
+with socket.create_connection(("127.0.0.1", PORT), 5) as s: print(s.recv(1) == b"x")
+"#;
+
 fn run(toolyard: &Toolyard, server: &str, script: &str) -> String {
     toolyard.call(server, "run", json!({ "script": script })).unwrap_or_else(|error| panic!("{error:?}"))
 }
@@ -95,6 +172,87 @@ fn a_hostile_server_gets_nothing_of_the_kernel_of_toolyard_and_of_its_neighbours
 }
 
 #[test]
+fn a_hostile_server_gets_round_no_list_of_ports_by_another_protocol_or_by_no_port() {
+    each_user(|user, name| {
+        let toolyard = Toolyard::on(Engine::Sqlite).user(user).script("hostile", HOSTILE).start();
+        toolyard.deploy("hostile", &[]);
+        let report = toolyard.json(&["toolboxes", "show", "local"])["report"]["enforcement"].clone();
+        for protection in ["toolyard_ports", "server_ports"] {
+            assert_eq!(report[protection]["enforced"], true, "{report}");
+        }
+        let script = NETWORK.replace("PORTS", &format!("({}, {})", toolyard.port, toolyard.agent_port));
+        let ran = run(&toolyard, "hostile", &script);
+        let done: Vec<_> = ran.lines().filter(|line| line.contains(" done")).collect();
+        let what = "multipath TCP, TCP fast open, SCTP, DCCP, SMC to Toolyard's listeners; listening without a port";
+        row(name, what).expected("24 refused, 0 done").got(format!(
+            "{} refused, {} done",
+            ran.lines().count(),
+            done.len()
+        ));
+        assert!(done.is_empty() && ran.lines().count() == 24 && !ran.contains("Traceback"), "{ran}");
+        assert_eq!(ran.matches("listening without a port EACCES").count(), 2, "{ran}");
+
+        // What is nobody else's business goes on.
+        let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = other.local_addr().expect("an address").port();
+        let greeter = std::thread::spawn(move || {
+            let (mut stream, _) = other.accept().expect("somebody connects");
+            std::io::Write::write_all(&mut stream, b"x").expect("written");
+        });
+        let ran = run(&toolyard, "hostile", &SOCKETS.replace("PORT", &port.to_string()));
+        assert_eq!(ran, "True True\nTrue\nTrue\nTrue\n");
+        greeter.join().expect("it was reached");
+    });
+}
+
+#[test]
+fn who_has_a_network_of_its_own_listens_there_and_nowhere_else() {
+    let script = r#"
+import ctypes, errno, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+before = socket.socket()
+if libc.unshare(0x10000000 | 0x40000000): raise OSError(ctypes.get_errno(), "unshare")
+own = socket.socket(); own.listen(); print("own", own.getsockname()[1] > 0)
+try: before.listen(); print("listens outside")
+except OSError as error: print(errno.errorcode[error.errno])
+"#;
+    each_user(|user, name| {
+        let toolyard = Toolyard::on(Engine::Sqlite).user(user).script("hostile", HOSTILE).start();
+        toolyard.deploy("hostile", &["--privilege", "new_namespaces"]);
+        let ran = run(&toolyard, "hostile", script);
+        row(name, "listening outside on a socket kept when moving to a network of one's own")
+            .expected("EACCES")
+            .got(ran.lines().last().unwrap_or_default());
+        assert_eq!(ran, "own True\nEACCES\n");
+    });
+}
+
+#[test]
+fn nobody_who_deploys_gives_a_server_more_than_its_ceilings() {
+    let toolyard =
+        Toolyard::on(Engine::Sqlite).script("hostile", HOSTILE).setting("server_max_memory_mib=2048").start();
+    let developer = toolyard.make_key("developer", "developer");
+    toolyard.deploy("hostile", &["--memory", "2G"]);
+    let huge = json!({
+        "limits": { "memory_bytes": 100_u64 << 30, "processes": 65_536, "disk_bytes": 4000_u64 << 30 },
+        "instancing": { "mode": "per_user", "max_copies": 1000 },
+    });
+    let refused = toolyard.request("PATCH", "/api/v1/servers/hostile").key(&developer).json(huge.clone()).send();
+    let fields = ["limits.memory_bytes", "limits.processes", "limits.disk_bytes", "instancing.max_copies"];
+    let named = fields.iter().filter(|field| refused.text.contains(*field)).count();
+    Row::of("sandbox", "a developer asks for 100 GiB of memory, 65,536 processes, 4 TiB of disk and 1,000 copies")
+        .expected("422 validation_failed, 4 named")
+        .got(format!("{} {}, {named} named", refused.status, refused.code()));
+    assert_eq!((refused.code().as_str(), named), ("validation_failed", 4), "{}", refused.text);
+    assert!(refused.text.contains("at most 2048 MiB here"), "{}", refused.text);
+    let mut made = huge;
+    made["name"] = json!("another");
+    made["entry"] = json!("com.example/hostile");
+    let refused = toolyard.request("POST", "/api/v1/servers").key(&developer).json(made).send();
+    assert_eq!(refused.code(), "validation_failed", "{}", refused.text);
+}
+
+#[test]
 fn a_server_that_fills_the_disk_is_stopped() {
     each_user(|user, name| {
         let toolyard = Toolyard::on(Engine::Sqlite).user(user).script("hostile", HOSTILE).start();
@@ -109,6 +267,43 @@ fn a_server_that_fills_the_disk_is_stopped() {
             Err(_) => "stopped".to_owned(),
         });
     });
+}
+
+/// Files that no directory and no descriptor shows: mapped, or on their way through a socket that nobody reads.
+const HIDDEN: &str = r#"
+import array, mmap, os, socket, time
+one, two = socket.socketpair()
+kept = []
+for number in range(24):
+    with open("part", "w+b") as f:
+        for _ in range(16): f.write(bytes(1 << 20))
+        f.flush()
+        if MAPPED: kept.append(mmap.mmap(f.fileno(), 4096))
+        else: one.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [f.fileno()]))])
+    os.unlink("part")
+    time.sleep(0.5)
+time.sleep(20)
+"#;
+
+#[test]
+fn a_server_that_hides_what_it_keeps_on_disk_is_stopped() {
+    // A plain user may not look at what is mapped: there only as much as is mapped counts, which the guide says.
+    let as_root = [("mapped files without a name", "True"), ("files that are only in flight", "False")];
+    for (user, name, ways) in [(User::Own, "root", &as_root[..]), (User::Plain, "a plain user", &as_root[1..])] {
+        let toolyard = Toolyard::on(Engine::Sqlite).user(user).script("hostile", HOSTILE).start();
+        for (number, (what, mapped)) in ways.iter().enumerate() {
+            let server = format!("hostile-{number}");
+            let options = ["--name", &server, "--disk", "64M", "--wait", "--timeout", "120"];
+            let _ = toolyard.json(&[&["deploy", "com.example/hostile"], &options[..]].concat());
+            let path = format!("/mcp/default/servers/{server}");
+            let ready = || toolyard.call(&server, "run", json!({ "script": "" })).is_ok();
+            toolyard_test_support::wait_until(std::time::Duration::from_secs(20), &path, ready);
+            let _ = toolyard.call(&server, "run", json!({ "script": HIDDEN.replace("MAPPED", mapped) }));
+            let stopped = |server: &Value| server.to_string().contains("out_of_disk");
+            toolyard.wait_server(&server, "it is stopped", stopped);
+            row(name, &format!("keeping 384 MiB as {what} with a limit of 64 MiB")).expected("stopped").got("stopped");
+        }
+    }
 }
 
 #[test]
