@@ -43,6 +43,9 @@ pub enum CallError {
     /// A remote server cannot be reached; the log has the cause.
     #[error("the remote server cannot be reached")]
     Unreachable,
+    /// A remote server was reached, and the connection ended before it answered; the log has the cause.
+    #[error("the remote server ended the connection without an answer")]
+    Dropped,
     /// A remote server answered with an HTTP status instead of a message.
     #[error("the remote server answered HTTP status {0}")]
     Status(u16),
@@ -96,7 +99,7 @@ impl From<CallError> for HandshakeError {
             CallError::Server { code, message } => Self::Refused { code, message },
             CallError::Closed | CallError::Busy | CallError::Cancelled => Self::Closed,
             CallError::Timeout(timeout) => Self::Timeout(timeout),
-            CallError::Unreachable => Self::Unreachable,
+            CallError::Unreachable | CallError::Dropped => Self::Unreachable,
             CallError::Status(status) => Self::Status(status),
             other => Self::Unusable(other.to_string()),
         }

@@ -21,6 +21,8 @@ const SESSION: &str = "mcp-session-id";
 pub(crate) struct Behaviour {
     /// The status for a session that it does not know.
     pub(crate) refusal: AtomicU16,
+    /// Whether it says so in an error that answers the request by its id.
+    pub(crate) refusal_names: AtomicBool,
     /// Whether calls of tools, and lists, get no answer.
     pub(crate) calls_hang: AtomicBool,
     pub(crate) lists_hang: AtomicBool,
@@ -109,7 +111,11 @@ async fn take(State(does): State<Arc<Behaviour>>, headers: HeaderMap, Json(messa
         }
         _ if !is_known() => {
             let status = StatusCode::from_u16(does.refusal.load(Ordering::SeqCst)).expect("a status");
-            (status, "Invalid or missing session ID").into_response()
+            if !does.refusal_names.load(Ordering::SeqCst) {
+                return (status, "Invalid or missing session ID").into_response();
+            }
+            let error = json!({ "code": -32000, "message": "no such session" });
+            (status, Json(json!({ "jsonrpc": "2.0", "id": message["id"], "error": error }))).into_response()
         }
         _ if message["id"].is_null() => StatusCode::ACCEPTED.into_response(),
         "tools/list" if does.lists_hang.load(Ordering::SeqCst) => std::future::pending().await,

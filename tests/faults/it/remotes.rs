@@ -16,16 +16,18 @@ fn is_here<E>(answer: &Result<String, E>) -> bool {
 fn a_remote_that_loses_its_sessions_is_called_on_however_it_says_so() {
     let toolyard = Toolyard::on(Engine::Sqlite).without_toolbox().start();
     let remote = Remote::deploy(&toolyard, "far");
-    for status in [404, 400, 401, 403] {
+    for (status, names) in [(404, false), (400, false), (401, false), (403, false), (404, true), (400, true)] {
         remote.does.refusal.store(status, Ordering::SeqCst);
+        remote.does.refusal_names.store(names, Ordering::SeqCst);
         assert!(is_here(&toolyard.call("far", "echo", json!({}))));
         let opened = remote.does.opened.load(Ordering::SeqCst);
         remote.forget();
         let answers: Vec<_> = (0..10).map(|_| toolyard.call("far", "echo", json!({}))).collect();
         let failed = answers.iter().filter(|answer| !is_here(answer)).count();
+        let how = if names { " with an error that names the request" } else { "" };
         // A probe may open one of its own meanwhile.
         let opened = remote.does.opened.load(Ordering::SeqCst) - opened;
-        Row::of("remote servers", format!("a remote forgets its sessions and answers {status}"))
+        Row::of("remote servers", format!("a remote forgets its sessions and answers {status}{how}"))
             .expected("0 of 10 calls fail, one new session")
             .got(format!("{failed} of 10 calls fail, {opened} new session(s)"));
         assert_eq!(failed, 0, "{answers:?}");

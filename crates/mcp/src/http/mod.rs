@@ -2,8 +2,10 @@
 //!
 //! - The era is found out once by a modern request (`server/discover`); anything that is no modern answer leads
 //!   to `initialize`.
-//! - Servers forget their sessions when they restart, and say so with 404, 400, 401 or what else occurs to them: a
-//!   refusal that is no answer to the request leads to one new handshake, and the request is sent once more.
+//! - Servers forget their sessions when they restart, and say so with 404, 400, 401 or what else occurs to them, with
+//!   and without an error that answers the request. Tools refuse in the same words. So whatever was refused, the
+//!   conversation is tried with a question that does nothing: when that is refused too it is lost, the request was not
+//!   carried out, and it is sent once more after one new handshake. Else the refusal is the answer.
 //! - A session that is not used any more is ended with DELETE: when another has taken its place, when the upstream is
 //!   dropped or closed, and then with the last call on it.
 //! - Many callers share the session, so ids and progress tokens are the client's own and restored on the way back.
@@ -54,6 +56,8 @@ const MAX_RESUMPTIONS: u32 = 5;
 const MAX_RETRY: Duration = Duration::from_secs(10);
 /// How long the modern probe may take before a server counts as legacy.
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long trying whether a session is still known may take.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long ending a session may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a new handshake did not help, how long until a refused request leads to another one. A 404 for a session always
@@ -385,7 +389,7 @@ impl Shared {
         Ok(Stream { shared: self, established, restore, source, resumptions: 0, own: false })
     }
 
-    /// Sends a message in a conversation, and once more in a new one when the server refused the first.
+    /// Sends a message in a conversation, and once more in a new one when the server has lost the first.
     async fn take(
         self: &Arc<Self>,
         message: &Message,
@@ -396,7 +400,10 @@ impl Shared {
             Offered::Taken(source) => return Ok((source, established)),
             Offered::Refused(refused) => refused,
         };
-        let is_gone = refused.status == StatusCode::NOT_FOUND && established.session.is_some();
+        let is_gone = match self.is_lost(&established).await {
+            None => return Ok((refused.into_source()?, established)),
+            Some(status) => status == StatusCode::NOT_FOUND && established.session.is_some(),
+        };
         if is_gone {
             established.is_open.store(false, Ordering::Release);
         } else if self.is_futile() {
@@ -411,10 +418,32 @@ impl Shared {
                 Ok((source, renewed))
             }
             Offered::Refused(again) => {
-                *self.futile.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                // Where it is known now, the message itself is what is refused.
+                if self.is_lost(&renewed).await.is_some() {
+                    *self.futile.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
                 Ok((again.into_source()?, renewed))
             }
         }
+    }
+
+    /// With which status a question that does nothing is refused in a conversation; `None` when it is not, or when that
+    /// does not come out.
+    async fn is_lost(&self, established: &Established) -> Option<StatusCode> {
+        let question = match established.handshake.era {
+            Era::Legacy => self.own_request("ping", "{}"),
+            Era::Modern => self.own_request("server/discover", &probe::params()),
+        };
+        let trial = async {
+            let response = self.post(&question, established).await.ok()?;
+            let status = response.status();
+            if !may_be_session(status) || status == StatusCode::METHOD_NOT_ALLOWED {
+                return None;
+            }
+            let body = read_body(response).await.ok()?;
+            (!is_of_the_method(&body)).then_some(status)
+        };
+        tokio::time::timeout(TRIAL_TIMEOUT, trial).await.ok().flatten()
     }
 
     fn is_futile(&self) -> bool {
@@ -447,7 +476,7 @@ impl Shared {
         let refused = Refused { status, body };
         let is_answer = Message::parse(refused.body.clone())
             .is_ok_and(|answer| answer.raw_id().is_some() && is_answer_to(&answer, restore));
-        if may_be_session(status) && !is_answer {
+        if may_be_session(status) && !(is_answer && is_of_the_method(&refused.body)) {
             return Ok(Offered::Refused(refused));
         }
         refused.into_source().map(Offered::Taken)
@@ -482,8 +511,9 @@ impl Transport {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         (self.client)(request).await.map_err(|error| {
-            tracing::debug!(error = &*error, "a remote server cannot be reached");
-            CallError::Unreachable
+            tracing::debug!(error = &*error, "a remote server gave no answer");
+            let known = error.downcast_ref::<hyper_util::client::legacy::Error>();
+            if known.is_some_and(|error| !error.is_connect()) { CallError::Dropped } else { CallError::Unreachable }
         })
     }
 }
@@ -494,7 +524,7 @@ enum Offered {
     Refused(Refused),
 }
 
-/// A refusal that is no answer to the request.
+/// A refusal that may be of the conversation, and not of the request.
 struct Refused {
     status: StatusCode,
     body: Bytes,
@@ -519,6 +549,13 @@ fn may_be_session(status: StatusCode) -> bool {
         StatusCode::TOO_MANY_REQUESTS,
     ];
     status.is_client_error() && !of_the_message.contains(&status)
+}
+
+/// Whether a JSON-RPC error is about the method or its form, which a server only tells in a conversation that it knows.
+fn is_of_the_method(body: &Bytes) -> bool {
+    let Ok(message) = Message::parse(body.clone()) else { return false };
+    let of_the_method = |code| code == era::code::METHOD_NOT_FOUND || era::code::is_modern(code);
+    matches!(server_error(&message), CallError::Server { code, .. } if of_the_method(code))
 }
 
 /// The one message in a response, whichever way it is sent.

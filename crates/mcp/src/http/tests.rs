@@ -222,6 +222,7 @@ async fn forgetful(refuse: impl Fn() -> Answer + Send + Sync + 'static) -> (Upst
             Some("server/discover") => legacy(message).unwrap(),
             _ if !is_known => refuse(),
             Some("bad") => answer(400, "text/plain", "no"),
+            Some("missing") => answer(404, "text/plain", "no"),
             Some("tools/call") => json(envelope::result(message.unwrap().raw_id().unwrap(), r#"{"z":1.0}"#)),
             _ => answer(202, "text/plain", ""),
         }
@@ -272,14 +273,57 @@ async fn a_session_that_was_lost_is_opened_once_more_however_its_server_says_so(
 }
 
 #[tokio::test]
-async fn a_message_that_is_refused_in_a_new_session_too_costs_one_handshake_and_not_one_each() {
+async fn a_lost_session_is_opened_again_also_when_its_refusal_names_the_request() {
+    for status in [400, 404] {
+        let session = Arc::new(AtomicU64::new(1));
+        let known = session.clone();
+        let (upstream, seen) = upstream(move |request, message| {
+            let current = format!("s-{}", known.load(Ordering::SeqCst));
+            let is_known = request.headers().get(SESSION_ID).is_some_and(|id| *id == *current);
+            let Some(message) = message else { return answer(405, "text/plain", "") };
+            if let Some(mut answered) = legacy(Some(message)) {
+                if message.method() == "initialize" {
+                    answered.headers_mut().insert(SESSION_ID, current.parse().unwrap());
+                }
+                return answered;
+            }
+            if is_known {
+                return json(envelope::result(message.raw_id().unwrap(), r#"{"z":1.0}"#));
+            }
+            let error = envelope::error(message.raw_id(), -32000, "no session", None);
+            answer(status, "application/json", error)
+        })
+        .await;
+        for _ in 0..3 {
+            session.fetch_add(1, Ordering::SeqCst);
+            let answered = call(&upstream).await.unwrap().next().await.unwrap().unwrap();
+            assert_eq!(answered, r#"{"jsonrpc":"2.0","id":"a","result":{"z":1.0}}"#, "{status}");
+        }
+        assert_eq!(count(&seen, |_, _, name| name == "initialize"), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_refused_in_a_session_that_is_known_is_made_once() {
     let (upstream, seen, _) = forgetful(|| answer(400, "text/plain", "no session")).await;
+    for (method, status) in [("bad", 400), ("missing", 404), ("bad", 400)] {
+        let refused = upstream.send(Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#))).await;
+        assert_eq!(refused.err(), Some(CallError::Status(status)));
+    }
+    assert_eq!(count(&seen, |_, _, name| name == "initialize"), 1);
+    assert_eq!(count(&seen, |_, _, name| name == "bad"), 2, "once each");
+    assert_eq!(count(&seen, |_, _, name| name == "missing"), 1);
+    assert!(call(&upstream).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_every_session_is_not_asked_for_one_with_each_call() {
+    let (upstream, seen) =
+        upstream(|_, message| legacy(message).unwrap_or_else(|| answer(401, "text/plain", "sign in"))).await;
     for _ in 0..5 {
-        let refused = upstream.send(Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"method":"bad"}"#)).await;
-        assert_eq!(refused.err(), Some(CallError::Status(400)));
+        assert_eq!(call(&upstream).await.err(), Some(CallError::Status(401)));
     }
     assert_eq!(count(&seen, |_, _, name| name == "initialize"), 2);
-    assert!(call(&upstream).await.is_ok());
 }
 
 #[tokio::test]
