@@ -36,7 +36,7 @@ pub(crate) struct Fleet {
     channels: Links,
     /// The other replicas, by way of which toolboxes without a link here are reached.
     replicas: Replicas,
-    links: RwLock<Vec<String>>,
+    links: watch::Sender<Arc<[String]>>,
     agent_addresses: RwLock<Vec<String>>,
     /// Where agents listen, by toolbox.
     offered_to: watch::Sender<BTreeMap<ToolboxId, String>>,
@@ -80,6 +80,8 @@ struct AgentSide {
     generation: watch::Sender<u64>,
     written_at: Option<Timestamp>,
     leased_at: Option<Timestamp>,
+    /// Where it was last told that gateways are.
+    links: Option<Arc<[String]>>,
 }
 
 impl Fleet {
@@ -92,7 +94,7 @@ impl Fleet {
             replica: ReplicaId::generate(),
             channels,
             replicas,
-            links: RwLock::default(),
+            links: watch::Sender::new(Arc::from([])),
             agent_addresses: RwLock::default(),
             offered_to: watch::Sender::default(),
             offer_failures: Mutex::default(),
@@ -241,14 +243,31 @@ impl Fleet {
         &self.replicas
     }
 
-    pub(crate) fn links(&self) -> Vec<String> {
-        self.links.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Where gateways are, to tell a toolbox's agent.
+    pub(crate) fn tell_links(&self, toolbox: ToolboxId) -> Vec<String> {
+        let links = self.links.borrow().clone();
+        let told = links.to_vec();
+        if let Some(side) = locked(&self.agents).get_mut(&toolbox) {
+            side.links = Some(links);
+        }
+        told
+    }
+
+    /// Whether a toolbox's agent was told here of other gateways than there are now.
+    pub(crate) fn are_links_news(&self, toolbox: ToolboxId) -> bool {
+        let told = locked(&self.agents).get(&toolbox).and_then(|side| side.links.clone());
+        told.is_some_and(|told| told != *self.links.borrow())
+    }
+
+    /// Changes when gateways come and go.
+    pub(crate) fn links_changing(&self) -> watch::Receiver<Arc<[String]>> {
+        self.links.subscribe()
     }
 }
 
 impl AgentSide {
     fn new(generation: u64) -> Self {
-        Self { generation: watch::Sender::new(generation), written_at: None, leased_at: None }
+        Self { generation: watch::Sender::new(generation), written_at: None, leased_at: None, links: None }
     }
 }
 
@@ -283,10 +302,16 @@ impl Control {
         self.fleet().channels.get_bulk(toolbox)
     }
 
-    /// Sets where the gateways' link listeners are (`host:port`, one a gateway), as agents are told with their next
-    /// sync. With none set an agent links to where it syncs.
+    /// Sets where the gateways' link listeners are (`host:port`, one a gateway), as agents are told at once. With none set
+    /// an agent links to where it syncs.
     pub fn set_links(&self, addresses: Vec<String>) {
-        *self.fleet().links.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+        self.fleet().links.send_if_modified(|links| {
+            let differs = **links != *addresses;
+            if differs {
+                *links = addresses.into();
+            }
+            differs
+        });
     }
 
     /// Sets where agents reach this control plane, as tokens of new toolboxes tell them (`host:port`).

@@ -81,8 +81,10 @@ struct Inner {
     config: RwLock<Arc<rustls::ClientConfig>>,
     /// Rises when the certificate is another one.
     renewed: watch::Sender<u64>,
+    /// Where else the control plane says that it is.
+    told: RwLock<Vec<(String, Uri)>>,
     /// Which address answered last.
-    current: watch::Sender<usize>,
+    current: RwLock<Option<String>>,
     /// The connection that requests share, and which certificate it was made with.
     shared: tokio::sync::Mutex<Option<(u64, http2::SendRequest<Body>)>>,
 }
@@ -132,7 +134,8 @@ impl Dialler {
             options,
             outgoing,
             renewed: watch::Sender::new(0),
-            current: watch::Sender::new(0),
+            told: RwLock::default(),
+            current: RwLock::default(),
             shared: tokio::sync::Mutex::default(),
         })))
     }
@@ -176,8 +179,8 @@ impl Dialler {
         if let Some(offers) = &self.0.options.offers {
             return offers.last().map(|replica| replica.to_string()).unwrap_or_default();
         }
-        let at = *self.0.current.borrow();
-        self.0.addresses.get(at).map(|(text, _)| text.clone()).unwrap_or_default()
+        let last = self.0.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        last.or_else(|| self.0.addresses.first().map(|(text, _)| text.clone())).unwrap_or_default()
     }
 
     /// The connections that are taken instead of dialling.
@@ -193,6 +196,26 @@ impl Dialler {
             return Vec::new();
         }
         self.0.addresses.iter().map(|(text, _)| text.clone()).collect()
+    }
+
+    /// Where the control plane says that its replicas are: tried after the addresses that were given. What is no address
+    /// is left out. With none told the last ones stay: the only replica is one of them.
+    pub fn also_at(&self, addresses: &[String]) {
+        let told: Vec<_> = addresses.iter().filter_map(|text| Some((text.clone(), target(text).ok()?))).collect();
+        if !told.is_empty() {
+            *self.0.told.write().unwrap_or_else(PoisonError::into_inner) = told;
+        }
+    }
+
+    /// Every address that may answer, beginning with the one that did last.
+    fn places(&self) -> Vec<(String, Uri)> {
+        let mut places = self.0.addresses.clone();
+        let told = self.0.told.read().unwrap_or_else(PoisonError::into_inner).clone();
+        places.extend(told.into_iter().filter(|(told, _)| !self.0.addresses.iter().any(|(own, _)| own == told)));
+        let last = self.current();
+        let at = places.iter().position(|(text, _)| *text == last).unwrap_or(0);
+        places.rotate_left(at);
+        places
     }
 
     /// A TLS connection to one address; of an agent that listens: to one replica.
@@ -232,14 +255,11 @@ impl Dialler {
         if let Some(offers) = self.offers() {
             return take(offers, None).await;
         }
-        let first = *self.0.current.borrow();
-        let count = self.0.addresses.len();
         let mut last = DialError::NoAddress;
-        for at in (0..count).map(|step| (first + step) % count) {
-            let (address, uri) = &self.0.addresses[at];
-            match self.connect_to(address, uri).await {
+        for (address, uri) in self.places() {
+            match self.connect_to(&address, &uri).await {
                 Ok(stream) => {
-                    self.0.current.send_replace(at);
+                    *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Some(address);
                     return Ok(stream);
                 }
                 Err(error) => last = error,
@@ -268,9 +288,19 @@ impl Dialler {
         let uri = Uri::builder().scheme("https").authority(SERVER_NAME).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|error| unreachable(Box::new(error)))?;
         request.headers_mut().insert(AGENT_RUN, self.run());
-        let mut sender = self.sender().await.map_err(|error| unreachable(Box::new(error)))?;
-        let answer = sender.send_request(request).await.map_err(|error| unreachable(Box::new(error)))?;
-        Ok(answer.map(Body::new))
+        // The other side may just have ended a connection that was there a moment ago: what was not sent goes on another.
+        for is_last in [false, true] {
+            let mut sender = self.sender().await.map_err(|error| unreachable(Box::new(error)))?;
+            let mut failed = match sender.try_send_request(request).await {
+                Ok(answer) => return Ok(answer.map(Body::new)),
+                Err(failed) => failed,
+            };
+            match failed.take_message() {
+                Some(unsent) if !is_last => request = unsent,
+                _ => return Err(unreachable(Box::new(failed.into_error()))),
+            }
+        }
+        unreachable!("the second attempt is the last")
     }
 
     async fn sender(&self) -> Result<http2::SendRequest<Body>, DialError> {
@@ -313,6 +343,20 @@ async fn take(offers: &Offers, replica: Option<ReplicaId>) -> Result<DialledStre
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_answered_last_is_tried_first_and_what_was_told_after_what_was_given() {
+        let (addresses, ca) = (vec!["a.example:1".to_owned()], "00".repeat(32));
+        let options = DialOptions { addresses, ca, proxy: None, no_proxy: None, offers: None };
+        let dialler = Dialler::new(options).expect("good options");
+        let places = || dialler.places().into_iter().map(|(text, _)| text).collect::<Vec<_>>();
+        assert_eq!(places(), ["a.example:1"]);
+        dialler.also_at(&["b.example:1".into(), "no address".into(), "a.example:1".into()]);
+        assert_eq!(places(), ["a.example:1", "b.example:1"]);
+        *dialler.0.current.write().expect("not poisoned") = Some("b.example:1".into());
+        dialler.also_at(&[]);
+        assert_eq!(places(), ["b.example:1", "a.example:1"]);
+    }
 
     #[test]
     fn addresses_are_host_and_port_and_nothing_else() {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use futures_util::StreamExt;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
 use toolyard_types::{Timestamp, ToolboxId};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
@@ -29,6 +31,10 @@ const NOT_SENT: HeaderValue = HeaderValue::from_static("not-sent");
 const BROKE: HeaderValue = HeaderValue::from_static("broke");
 /// Says that a request is no call.
 const BULK: HeaderName = HeaderName::from_static("toolyard-bulk");
+/// Says of an answer that its replica is about to end: the next request is for another one, where one has a link too.
+const LEAVING: HeaderName = HeaderName::from_static("toolyard-leaving");
+/// The longest request that is passed on, as long as what a link takes.
+const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// How long a replica may take to say whether it has a link.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -126,35 +132,45 @@ impl Replicas {
         &self,
         toolbox: ToolboxId,
         kind: LinkKind,
-        mut request: Request<Body>,
+        request: Request<Body>,
     ) -> Result<Response<Body>, LinkError> {
-        let no_link = || LinkError::NoLink(toolbox.to_string());
-        let (address, dialler) = self.way(toolbox).await.ok_or_else(no_link)?;
-        let own = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() =
-            format!("{FORWARD_PATH}/{toolbox}{own}").parse().map_err(|error| unreachable(&address, error))?;
+        let (mut parts, body) = request.into_parts();
+        // Kept whole: it may be sent to several, one after the other.
+        let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await;
+        let body = body.map_err(|error| unreachable("to come", error))?.to_bytes();
+        let own = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = format!("{FORWARD_PATH}/{toolbox}{own}");
+        parts.uri = path.parse().map_err(|error| unreachable("to come", error))?;
         if kind == LinkKind::Bulk {
-            request.headers_mut().insert(BULK, HeaderValue::from_static("1"));
+            parts.headers.insert(BULK, HeaderValue::from_static("1"));
         }
-        let answer = dialler.channel().oneshot(request).await;
-        let lost = answer.as_ref().map_or(Some(BROKE), |answer| answer.headers().get(&NO_LINK).cloned());
-        if lost.is_some()
-            && let Some(mut way) = self.0.ways.get_mut(&toolbox)
-        {
-            way.address = None;
-        }
-        match (answer, lost) {
-            (Ok(_), Some(why)) if why == NOT_SENT => Err(no_link()),
-            // That replica is gone, and nothing was sent: another one may have a link.
-            (Err(LinkError::Unreachable { source, .. }), _) if source.is::<DialError>() => Err(no_link()),
-            (Ok(_), Some(_)) => Err(unreachable(&address, "its link to the toolbox broke")),
-            (answer, _) => answer,
+        let mut tried = Vec::new();
+        loop {
+            let way = self.way(toolbox, &tried).await;
+            let (address, dialler) = way.ok_or_else(|| LinkError::NoLink(toolbox.to_string()))?;
+            let answer = dialler.channel().oneshot(Request::from_parts(parts.clone(), Body::from(body.clone()))).await;
+            let lost = answer.as_ref().map_or(Some(BROKE), |answer| answer.headers().get(&NO_LINK).cloned());
+            let is_leaving = answer.as_ref().is_ok_and(|answer| answer.headers().contains_key(&LEAVING));
+            if (lost.is_some() || is_leaving)
+                && let Some(mut way) = self.0.ways.get_mut(&toolbox)
+            {
+                way.address = None;
+            }
+            match (answer, lost) {
+                // Nothing was sent: another one may have a link.
+                (Ok(_), Some(why)) if why == NOT_SENT => tried.push(address),
+                (Err(LinkError::Unreachable { source, .. }), _) if source.is::<DialError>() => tried.push(address),
+                (Ok(_), Some(_)) => return Err(unreachable(&address, "its link to the toolbox broke")),
+                (answer, _) => return answer,
+            }
         }
     }
 
-    /// The replica that had a link last, or the first one that says that it has one.
-    async fn way(&self, toolbox: ToolboxId) -> Option<(String, Dialler)> {
-        let others = self.others();
+    /// The replica that had a link last, or the first one that says that it has one; of those that are about to end only
+    /// when there is no other.
+    async fn way(&self, toolbox: ToolboxId, tried: &[String]) -> Option<(String, Dialler)> {
+        let mut others = self.others();
+        others.retain(|(address, _)| !tried.contains(address));
         let known = self.0.ways.get(&toolbox).and_then(|way| way.address.clone());
         if let Some(way) = known.and_then(|known| others.iter().find(|(address, _)| *address == known)) {
             return Some(way.clone());
@@ -166,9 +182,12 @@ impl Replicas {
                 .body(Body::empty())
                 .expect("method and path are constants and an id");
             let answer = tokio::time::timeout(ASK_TIMEOUT, dialler.channel().oneshot(request)).await;
-            matches!(answer, Ok(Ok(answer)) if answer.status() == StatusCode::NO_CONTENT).then_some((address, dialler))
+            let Ok(Ok(answer)) = answer else { return None };
+            let is_leaving = answer.headers().contains_key(&LEAVING);
+            (answer.status() == StatusCode::NO_CONTENT).then_some((is_leaving, (address, dialler)))
         });
-        let found = futures_util::future::join_all(asked).await.into_iter().flatten().next()?;
+        let there = futures_util::future::join_all(asked).await.into_iter().flatten();
+        let (_, found) = there.min_by_key(|(is_leaving, _)| *is_leaving)?;
         if let Some(mut way) = self.0.ways.get_mut(&toolbox) {
             way.address = Some(found.0.clone());
         }
@@ -186,8 +205,28 @@ fn unreachable(address: &str, error: impl Into<Box<dyn std::error::Error + Send 
 }
 
 impl Links {
-    /// Answers another replica's request below [`FORWARD_PATH`], over a link of this one.
+    /// Answers another replica's request below [`FORWARD_PATH`], over a link of this one. Once this one is about to end it
+    /// says so.
     pub async fn forwarded(
+        &self,
+        certificate: &ReplicaCertificate,
+        now: Timestamp,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        let lasts = request.uri().path().ends_with("/events");
+        let mut answer = self.over_own_link(certificate, now, request).await;
+        if lasts && answer.status().is_success() {
+            // It would go on for as long as this process waits for what is under way.
+            let until = self.leaving().clone().cancelled_owned();
+            answer = answer.map(|body| Body::from_stream(body.into_data_stream().take_until(until)));
+        }
+        if self.leaving().is_cancelled() {
+            answer.headers_mut().insert(LEAVING, HeaderValue::from_static("1"));
+        }
+        answer
+    }
+
+    async fn over_own_link(
         &self,
         certificate: &ReplicaCertificate,
         now: Timestamp,
@@ -235,7 +274,6 @@ fn empty(status: StatusCode) -> Response<Body> {
 mod tests {
     use super::*;
     use crate::in_process;
-    use http_body_util::BodyExt;
     use toolyard_types::{Clock, ReplicaId};
 
     fn certificate(expires_at: i64) -> ReplicaCertificate {
@@ -264,6 +302,22 @@ mod tests {
         assert_eq!(ask(&links, &good, &at(elsewhere, "/v1/x")).await, (StatusCode::BAD_GATEWAY, true, String::new()));
         assert_eq!(ask(&links, &good, &format!("{FORWARD_PATH}/no-id/v1/x")).await.0, StatusCode::NOT_FOUND);
         assert_eq!(ask(&links, &certificate(1_000), &at(here, "/v1/x")).await.0, StatusCode::UNAUTHORIZED);
+        let says_leaving = async || {
+            let request = Request::get(at(here, "/v1/x")).body(Body::empty()).expect("a request");
+            let answer = links.forwarded(&good, Timestamp::from_ms(1_000), request).await;
+            (answer.status(), answer.headers().contains_key(&LEAVING))
+        };
+        assert_eq!(says_leaving().await, (StatusCode::OK, false));
+        let stays = ToolboxId::generate();
+        let endless =
+            async || Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+        links.insert(stays, in_process(axum::Router::new().fallback(endless)));
+        let path = at(stays, "/v1/instances/x/events");
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        let events = links.forwarded(&good, Timestamp::from_ms(1_000), request).await;
+        links.leave();
+        assert!(events.into_body().collect().await.expect("a body").to_bytes().is_empty(), "it ends");
+        assert_eq!(says_leaving().await, (StatusCode::OK, true), "it still passes on what comes");
     }
 
     #[tokio::test]

@@ -86,6 +86,8 @@ struct Open {
     replicas: OnceLock<Replicas>,
     /// How long calls on a link may go on once another has taken its place.
     patience: Duration,
+    /// This process is about to end.
+    leaving: CancellationToken,
 }
 
 /// How one toolbox is reached.
@@ -144,7 +146,17 @@ impl Links {
 
     fn with_patience(clock: Clock, patience: Duration) -> Self {
         let (toolboxes, numbers, replicas) = (DashMap::new(), AtomicU64::new(0), OnceLock::new());
-        Self(Arc::new(Open { clock, toolboxes, numbers, replicas, patience }))
+        Self(Arc::new(Open { clock, toolboxes, numbers, replicas, patience, leaving: CancellationToken::new() }))
+    }
+
+    /// Tells replicas that come by here that this process is about to end.
+    pub fn leave(&self) {
+        self.0.leaving.cancel();
+    }
+
+    /// Cancelled once this process is about to end.
+    pub(crate) fn leaving(&self) -> &CancellationToken {
+        &self.0.leaving
     }
 
     /// The channel for calls to a toolbox: its link here, else by way of another replica, where there is one.

@@ -147,9 +147,12 @@ async fn keep_links(
     router: axum::Router,
     stop: CancellationToken,
 ) {
-    let mut kept = Kept::new(dialler, router, stop.clone());
+    let mut kept = Kept::new(dialler.clone(), router, stop.clone());
     while !stop.is_cancelled() {
-        let named: BTreeSet<_> = addresses.borrow_and_update().iter().cloned().map(Some).collect();
+        let named = addresses.borrow_and_update().clone();
+        // Where a gateway is, a control plane is too: when the one that was given ends, another is heard.
+        dialler.also_at(&named);
+        let named: BTreeSet<_> = named.into_iter().map(Some).collect();
         kept.follow(if named.is_empty() { BTreeSet::from([None]) } else { named });
         tokio::select! {
             changed = addresses.changed() => if changed.is_err() { stop.cancelled().await },

@@ -233,6 +233,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     tracing::info!(servers_too = stop == Stop::Everything, "stopping; another signal ends the waiting");
     // From now on load balancers send nothing new here, once they have looked.
     leaving.cancel();
+    control.links().leave();
     if stop == Stop::Ourselves {
         let delay = Duration::from_secs(settings.shutdown_delay_seconds.into());
         let _ = tokio::time::timeout(delay, hurry.cancelled()).await;

@@ -60,7 +60,7 @@ pub(crate) async fn sync(control: &Control, agent: Agent, request: SyncRequest) 
     observe(control, organization, toolbox, &request).await?;
     metrics::histogram!("toolyard_sync_seconds").record(began.elapsed().as_secs_f64());
     let desired = next_desired(control, agent, request.generation).await?;
-    Ok(SyncResponse { protocol, toolbox, desired, links: control.fleet().links() })
+    Ok(SyncResponse { protocol, toolbox, desired, links: control.fleet().tell_links(toolbox) })
 }
 
 fn negotiate(request: &SyncRequest) -> Result<u32> {
@@ -324,12 +324,15 @@ impl Pace {
     }
 }
 
-/// Waits until a toolbox should run something else than `seen`; `None` when it should not for a while.
+/// Waits until a toolbox should run something else than `seen`; `None` when it should not for a while, or there is other
+/// news for its agent.
 async fn next_desired(control: &Control, agent: Agent, seen: u64) -> Result<Option<Desired>> {
     let Agent { organization, toolbox, .. } = agent;
     let until = Instant::now() + Pace::of(control).hold;
     let mut generation = control.fleet().generation(toolbox, seen);
+    let mut links = control.fleet().links_changing();
     loop {
+        links.mark_unchanged();
         generation.mark_unchanged();
         let lease_due = control.fleet().lease_due(toolbox, control.clock().now(), RENEW_LEASE);
         let turn = control.fleet().turn().await;
@@ -340,11 +343,15 @@ async fn next_desired(control: &Control, agent: Agent, seen: u64) -> Result<Opti
             return desired(control, tx, &row).await.map(Some);
         }
         drop((tx, turn));
+        if control.fleet().are_links_news(toolbox) {
+            return Ok(None);
+        }
         let look = until.min(Instant::now() + LOOK);
         tokio::select! {
             () = control.stopping().cancelled() => return Ok(None),
             () = tokio::time::sleep_until(look) => {}
             _ = generation.changed() => {}
+            _ = links.changed() => {}
         }
         if Instant::now() >= until {
             return Ok(None);
