@@ -10,7 +10,7 @@
 
 use crate::answer;
 use crate::endpoint::{Target, Visit};
-use crate::peer::Peer;
+use crate::peer::{Peer, RESOURCE_UPDATED};
 use crate::session::SessionId;
 use crate::toolset;
 use axum::response::Response;
@@ -31,7 +31,6 @@ const KINDS: [(&str, &str); 3] = [
     ("promptsListChanged", "notifications/prompts/list_changed"),
     ("resourcesListChanged", "notifications/resources/list_changed"),
 ];
-const RESOURCE_UPDATED: &str = "notifications/resources/updated";
 
 /// The GET stream of a legacy session.
 pub(crate) fn stream(visit: Visit, session: SessionId) -> Response {

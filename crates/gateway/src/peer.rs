@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use toolyard_link::{Body, Channel, LinkError, frames, stack};
 use toolyard_mcp::era::{self, Era, Handshake};
+use toolyard_mcp::json;
 use toolyard_mcp::{CallError, HandshakeError, Kind, Message, envelope};
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
 use toolyard_types::spec::RemoteTransport;
@@ -41,6 +42,9 @@ pub const DEADLINE_HEADER: HeaderName = toolyard_link::stack::DEADLINE;
 
 /// How long a question of the gateway's own to a server may take.
 const OWN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+/// The part of its time after which a question that is given up counts as unanswered.
+const NEARLY: f64 = 0.9;
 /// The longest problem read from a toolbox.
 const MAX_PROBLEM_BYTES: usize = 64 << 10;
 /// The pauses between attempts to follow a server's changes.
@@ -221,7 +225,10 @@ impl Peer {
                 let response = self.exchange(*toolbox, toolboxes, request).await?;
                 Ok(Replies::Frames { body: response.into_body(), decoder: frames::Decoder::default() })
             }
-            Link::Remote(remote) => Ok(Replies::Remote(Box::new(remote.send(message, deadline).await?))),
+            Link::Remote(remote) => {
+                let own_until = sender.principal.is_none().then(|| Instant::now() + deadline.mul_f64(NEARLY));
+                Ok(Replies::Remote(Box::new(remote.send(message, own_until).await?)))
+            }
         }
     }
 
@@ -276,10 +283,19 @@ impl Peer {
 
     fn take_change(&self, message: Bytes) {
         let Ok(parsed) = Message::parse(message.clone()) else { return };
-        for kind in ListKind::changed_by(parsed.method()) {
+        let changed = ListKind::changed_by(parsed.method());
+        for kind in changed {
             self.slots.invalidate(*kind);
             self.bump_epoch();
         }
+        // Everybody who shares the server hears it, so a server that was made to say more says it to nobody.
+        let message = match parsed.payload_string("uri") {
+            _ if !changed.is_empty() => envelope::notification(parsed.method(), None),
+            Ok(Some(uri)) if parsed.method() == RESOURCE_UPDATED => {
+                envelope::notification(RESOURCE_UPDATED, Some(&format!(r#"{{"uri":{}}}"#, json::quote(&uri))))
+            }
+            _ => return,
+        };
         // Nobody listening is fine.
         let _ = self.changes.send(message);
     }
@@ -397,7 +413,7 @@ impl RemoteLink {
         if let Some(handshake) = upstream.known_handshake() {
             return Ok(handshake);
         }
-        let attempt = self.attempt(OWN_TIMEOUT)?;
+        let attempt = self.attempt(Some(Instant::now() + OWN_TIMEOUT.mul_f64(NEARLY)))?;
         let outcome = upstream.handshake(OWN_TIMEOUT).await;
         let is_silent = |error: &HandshakeError| match error {
             HandshakeError::Unreachable | HandshakeError::Closed | HandshakeError::Timeout(_) => true,
@@ -408,20 +424,20 @@ impl RemoteLink {
         outcome.map_err(|error| Failure::new(Code::UpstreamFailed, error.to_string()))
     }
 
-    async fn send(&self, message: Bytes, deadline: Duration) -> Result<toolyard_mcp::http::Stream, Failure> {
+    /// Callers share a remote, and a tool that hangs, or drops its connection, or lets a proxy answer for it, is one
+    /// caller's: of their calls only those count as unanswered that found no server. `own_until` is until when a question
+    /// of the gateway's own waits.
+    async fn send(&self, message: Bytes, own_until: Option<Instant>) -> Result<toolyard_mcp::http::Stream, Failure> {
         let upstream = self.upstream().await?;
-        let attempt = self.attempt(deadline)?;
+        let attempt = self.attempt(own_until)?;
         let outcome = upstream.send(message).await;
-        let is_silent = |error: &CallError| match error {
-            CallError::Unreachable | CallError::Closed | CallError::Timeout(_) => true,
-            CallError::Status(status) => is_gateways(*status),
-            _ => false,
-        };
+        // A call times out here only in the handshake before it.
+        let is_silent = |error: &CallError| matches!(error, CallError::Unreachable | CallError::Timeout(_));
         attempt.settle(!outcome.as_ref().is_err_and(is_silent));
         Ok(outcome?)
     }
 
-    fn attempt(&self, deadline: Duration) -> Result<Attempt<'_>, Failure> {
+    fn attempt(&self, until: Option<Instant>) -> Result<Attempt<'_>, Failure> {
         let refused = |wait: Duration| {
             let detail = format!(
                 "the remote server gave no answer {} times in a row; calls fail at once until it does, the next one goes \
@@ -432,7 +448,7 @@ impl RemoteLink {
             Failure::new(Code::UpstreamFailed, detail)
         };
         self.breaker.admit().map_err(refused)?;
-        Ok(Attempt { remote: self, until: Instant::now() + deadline, is_settled: false })
+        Ok(Attempt { remote: self, until, is_settled: false })
     }
 
     async fn upstream(&self) -> Result<toolyard_mcp::http::Upstream, Failure> {
@@ -506,10 +522,10 @@ impl Replies {
     }
 }
 
-/// A call that a breaker let through. Given up before its deadline it tells nothing.
+/// A call that a breaker let through. Given up it tells nothing, unless it waited until `until`.
 struct Attempt<'a> {
     remote: &'a RemoteLink,
-    until: Instant,
+    until: Option<Instant>,
     is_settled: bool,
 }
 
@@ -534,7 +550,7 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if !self.is_settled && Instant::now() >= self.until {
+        if !self.is_settled && self.until.is_some_and(|until| Instant::now() >= until) {
             self.note(false);
         }
     }

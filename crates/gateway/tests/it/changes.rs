@@ -6,6 +6,9 @@ use toolyard_mcp::era::Era;
 const OLD: &str = "/mcp/default/servers/old";
 const ALL: &str = "/mcp/default/toolsets/all";
 const CHANGED: &str = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+/// The same, by a server that one of its callers has made to say something to the others.
+const TALKING: &str =
+    r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"_meta":{"x":"secret"}}}"#;
 
 #[tokio::test]
 async fn a_changed_list_is_fetched_again_and_told_to_legacy_clients() {
@@ -24,7 +27,7 @@ async fn a_changed_list_is_fetched_again_and_told_to_legacy_clients() {
     let told = async { next_event(&mut stream).await };
     let announce = async {
         loop {
-            world.fixture("old").say(CHANGED);
+            world.fixture("old").say(TALKING);
             tokio::task::yield_now().await;
         }
     };

@@ -160,6 +160,46 @@ async fn a_remote_that_gives_no_answer_several_times_is_left_alone_for_a_while()
     tokio::time::timeout(LONG, recovered).await.expect("it is tried again by itself");
 }
 
+/// A remote that drops the connection of whoever calls its tool `drop`.
+async fn dropping() -> String {
+    let remote = Arc::new(Remote { era: Era::Modern, session: AtomicUsize::new(1), seen: Mutex::default() });
+    let inner = axum::Router::new().route("/mcp", post(serve)).with_state(remote);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let inner = inner.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let inner = inner.clone();
+                async move {
+                    if request.headers().get("mcp-name").is_some_and(|name| name == "drop") {
+                        return Err("dropped");
+                    }
+                    let request = request.map(axum::body::Body::new);
+                    Ok(tower::ServiceExt::oneshot(inner, request).await.unwrap())
+                }
+            });
+            let io = hyper_util::rt::TokioIo::new(connection);
+            tokio::spawn(async move {
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_tool_that_drops_its_connections_shuts_a_remote_for_nobody_else() {
+    let world = world().remote("far", dropping().await).start().await;
+    for _ in 0..10 {
+        let dropped = json(world.modern(FAR, "tools/call", Some("drop"), r#""name":"drop""#).await).await;
+        let said = dropped["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(said, "the remote server ended the connection without an answer");
+    }
+    let other = text(world.modern(FAR, "tools/call", Some("t"), r#""name":"t""#).await).await;
+    assert!(other.contains(r#""z":1.0"#), "{other}");
+}
+
 async fn json_or_events(response: Response) -> String {
     text(response).await
 }
