@@ -69,8 +69,17 @@ pub(crate) struct Call {
     pub(crate) visit: Visit,
     pub(crate) client: Client,
     pub(crate) message: Message,
-    /// The client accepts nothing but a stream of events.
-    pub(crate) stream_only: bool,
+    pub(crate) takes: Takes,
+}
+
+/// In which form a client takes an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// Plain JSON, or a stream when there is more to say than the answer.
+    Either,
+    /// The answer alone: what comes before it is left out, and questions are declined.
+    Json,
+    Events,
 }
 
 /// How far a call got before its first byte of answer.
@@ -153,15 +162,19 @@ impl Call {
             self.take_in().await;
             return StatusCode::ACCEPTED.into_response();
         }
-        let stream_only = self.stream_only;
+        let takes = self.takes;
         let is_modern = matches!(self.client, Client::Modern { .. });
         let mut live = match self.begin().await {
             Begun::Stream(response) => return response,
-            Begun::Answered(answered) => return answered.into_response(stream_only),
+            Begun::Answered(answered) => return answered.into_response(takes == Takes::Events),
             Begun::Live(live) => live,
         };
-        match live.next().await {
-            Some(Step::Last(message)) if !stream_only => {
+        let mut step = live.next().await;
+        while takes == Takes::Json && matches!(step, Some(Step::Pass(_))) {
+            step = live.next().await;
+        }
+        match step {
+            Some(Step::Last(message)) if takes != Takes::Events => {
                 let status = if is_modern { modern_status(&message) } else { StatusCode::OK };
                 answer::json(status, message)
             }

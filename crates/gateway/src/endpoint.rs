@@ -5,9 +5,9 @@
 
 use crate::access::{self, Decisions, KeyDigest, Subject};
 use crate::answer;
-use crate::call::{Call, Client};
+use crate::call::{Call, Client, Takes};
 use crate::lanes::{Lanes, Place};
-use crate::peer::Peers;
+use crate::peer::{Failure, Peer, Peers};
 use crate::problem::Refusal;
 use crate::questions::Questions;
 use crate::record::Meters;
@@ -396,6 +396,12 @@ fn delete(visit: &Visit, headers: &HeaderMap) -> Result<Response, Refusal> {
     }
     let Client::Legacy { id, .. } = session(visit, headers)? else { return Err(method_not_allowed()) };
     visit.core.sessions.end(id);
+    // Nobody is there any more for their answers, nor for what their servers ask.
+    for call in &visit.core.cancellable {
+        if call.key().0 == id {
+            call.value().cancel();
+        }
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -414,7 +420,15 @@ async fn post(visit: Visit, request: Request<Body>) -> Result<Response, Refusal>
         Ok(client) => client,
         Err(error) => return Ok(answer::json(StatusCode::BAD_REQUEST, error)),
     };
-    Ok(Call { visit, client, message, stream_only: !accepts(&parts.headers, "application/json") }.answer().await)
+    let takes = match (accepts(&parts.headers, "application/json"), accepts(&parts.headers, "text/event-stream")) {
+        (true, true) => Takes::Either,
+        (true, false) if message.method() == "subscriptions/listen" => {
+            return Err(Refusal::new(Code::NotAcceptable, "the stream is `text/event-stream`"));
+        }
+        (true, false) => Takes::Json,
+        (false, _) => Takes::Events,
+    };
+    Ok(Call { visit, client, message, takes }.answer().await)
 }
 
 /// Which conversation the message belongs to: `Err` inside is a JSON-RPC error for the client.
@@ -480,7 +494,7 @@ async fn batch(visit: Visit, headers: &HeaderMap, body: &Bytes) -> Response {
         let (visit, client) = (visit.clone(), client.clone());
         async move {
             match Message::parse(Bytes::copy_from_slice(part.get().as_bytes())) {
-                Ok(message) => Call { visit, client, message, stream_only: false }.answer_whole().await,
+                Ok(message) => Call { visit, client, message, takes: Takes::Json }.answer_whole().await,
                 Err(error) => {
                     let (code, request_id) = (code::INVALID_REQUEST, &visit.request_id);
                     Some(answer::error(None, code, &error.to_string(), None, request_id))

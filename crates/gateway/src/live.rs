@@ -2,7 +2,7 @@
 
 use crate::answer;
 use crate::bridge;
-use crate::call::{Call, Client, Refused, Way};
+use crate::call::{Call, Client, Refused, Takes, Way};
 use crate::endpoint::{self, Target};
 use crate::peer::Failure;
 use crate::record::Recording;
@@ -20,6 +20,8 @@ use toolyard_mcp::{Kind, Message, envelope};
 use toolyard_types::Code;
 use toolyard_types::snapshot::CallOutcome;
 
+/// How much before its deadline a call that breaks off has reached it.
+const DEADLINE_SLACK: Duration = Duration::from_millis(100);
 /// How many questions a server may ask in one call.
 const MAX_QUESTIONS: usize = 100;
 
@@ -48,6 +50,8 @@ struct Running {
     stopped_by: Option<BoxFuture<'static, ()>>,
     /// For a legacy call only.
     cancellable: Option<Cancellable>,
+    /// Its client has gone away, and nobody can be asked any more.
+    is_left: bool,
 }
 
 /// What a call waits for. Sending takes as long as the first message back, so it is part of the running call:
@@ -145,7 +149,7 @@ impl Live {
             let visit = call.visit.clone();
             stopped_by = Some(Box::pin(async move { visit.ended().await }));
         }
-        Self(Some(Running { call, source, way, server, deadline, recording, stopped_by, cancellable }))
+        Self(Some(Running { call, source, way, server, deadline, recording, stopped_by, cancellable, is_left: false }))
     }
 
     /// The next message; `None` after the response and when the client cancelled.
@@ -180,11 +184,12 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        let Some(running) = self.0.take() else { return };
+        let Some(mut running) = self.0.take() else { return };
         if running.cancellable.is_none() {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        running.leave();
         // Its end is the deadline at the latest.
         runtime.spawn(async move {
             let mut live = Live(Some(running));
@@ -223,8 +228,14 @@ impl Running {
             self.recording.note(|record| record.revision = moved.revision);
             self.way.chosen = moved;
         }
+        // A toolbox ends the call at the same deadline.
+        let is_late = Instant::now() + DEADLINE_SLACK >= deadline;
         match reply {
             Err(_) => Heard::Failed(Failure::timeout(timeout)),
+            Ok(None) if is_late => Heard::Failed(Failure::timeout(timeout)),
+            Ok(Some(Err(failure))) if is_late && failure.code == Code::UpstreamFailed => {
+                Heard::Failed(Failure::timeout(timeout))
+            }
             Ok(None) => {
                 Heard::Failed(Failure::new(Code::UpstreamFailed, "the server ended the call without an answer"))
             }
@@ -247,7 +258,7 @@ impl Running {
             Kind::Request => match self.ask(message) {
                 Some(question) => Some(Step::Pass(question)),
                 None => {
-                    self.decline(message);
+                    self.decline(message.raw_id(), "the client cannot be asked through this gateway");
                     None
                 }
             },
@@ -264,15 +275,29 @@ impl Running {
 
     /// Only a legacy client can be asked, and only at a URL where its answer finds the way back.
     fn ask(&mut self, question: &Message) -> Option<Bytes> {
-        if !matches!(self.call.visit.target, Target::Server { .. }) {
+        let can_be_asked = matches!(self.call.visit.target, Target::Server { .. }) && self.call.takes != Takes::Json;
+        if !can_be_asked || self.is_left {
             return None;
         }
         self.cancellable.as_mut()?.ask(question, &self.way.chosen)
     }
 
-    fn decline(&self, question: &Message) {
-        let why = "the client cannot be asked through this gateway";
-        let declined = envelope::error(question.raw_id(), code::METHOD_NOT_FOUND, why, None);
+    /// Takes note that the client has gone away: what it was asked it will not answer, and a server that waits for that can
+    /// ask nobody else.
+    fn leave(&mut self) {
+        self.is_left = true;
+        let Some(cancellable) = &mut self.cancellable else { return };
+        let asked: Vec<_> = cancellable.questions.drain(..).collect();
+        let (core, session) = (cancellable.core.clone(), cancellable.key.0);
+        for (id, own) in asked {
+            if core.questions.take(session, &id).is_some() {
+                self.decline(Some(&own), "the client has gone away");
+            }
+        }
+    }
+
+    fn decline(&self, question: Option<&str>, why: &str) {
+        let declined = envelope::error(question, code::METHOD_NOT_FOUND, why, None);
         let (chosen, timeout) = (self.way.chosen.clone(), self.deadline.1);
         tokio::spawn(async move {
             tokio::time::timeout(timeout, chosen.peer.send(declined, timeout, chosen.sender())).await.map(|_| ())

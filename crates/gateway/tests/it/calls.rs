@@ -236,7 +236,8 @@ async fn replicas_that_ask_with_the_same_id_are_each_answered() {
         ask
     );
     for response in [one, other] {
-        let question = next_event(&mut response.into_body()).await;
+        let mut stream = response.into_body();
+        let question = next_event(&mut stream).await;
         let replica = if question.contains(r#""of":"a""#) { "a" } else { "b" };
         let answer = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"to":"{replica}"}}}}"#, question_id(&question));
         assert_eq!(world.legacy(path, &session, answer).await.status(), StatusCode::ACCEPTED);
@@ -306,6 +307,9 @@ async fn what_hangs_fills_its_own_places_and_no_others() {
         let by_toolset = world.modern(all, "tools/call", Some("old__echo"), r#""name":"old__echo""#).await;
         assert_eq!(by_toolset.status(), StatusCode::TOO_MANY_REQUESTS);
         assert!(began.elapsed() < Duration::from_millis(100));
+        world.initialize(OLD, "2025-06-18").await;
+        let listed = json(world.modern(OLD, "tools/list", None, "").await).await;
+        assert!(listed["result"]["tools"].is_array(), "what it is can be asked still: {listed}");
         let (status, answer) = world.call(TWO, "echo").await;
         assert_eq!(status, StatusCode::OK, "another server is called: {answer}");
         assert_eq!(world.call(all, "two__echo").await.0, StatusCode::OK);
@@ -337,4 +341,81 @@ async fn what_hangs_fills_its_own_places_and_no_others() {
         _ = slow(TWO) => unreachable!(), _ = slow(TWO) => unreachable!(),
         () = meanwhile => {}
     }
+}
+
+const ASKS: &str = r#"{"jsonrpc":"2.0","id":5,"method":"elicitation/create","params":{"message":"?"}}"#;
+
+/// Calls `slow` in a session; the server asks a question in it.
+async fn asked(world: &World, session: &str) -> axum::body::Body {
+    let ask = async {
+        world.fixture("old").line(|line| line.contains("slow")).await;
+        world.fixture("old").say(ASKS);
+    };
+    let (response, ()) = tokio::join!(world.legacy(OLD, session, call("1", "slow", "")), ask);
+    let mut stream = response.into_body();
+    assert!(next_event(&mut stream).await.contains("elicitation"));
+    stream
+}
+
+#[tokio::test]
+async fn a_question_ends_with_the_stream_that_it_was_asked_on() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    drop(asked(&world, &session).await);
+    let declined = |line: &str| line.contains(r#""id":5"#) && line.contains("gone away");
+    world.fixture("old").line(declined).await;
+    world.fixture("old").say(ASKS.replace(":5", ":6"));
+    world.fixture("old").line(|line| line.contains(r#""id":6"#) && line.contains("error")).await;
+    assert_eq!(world.fixture("old").count(|line| line.contains("notifications/cancelled")), 0, "the call goes on");
+}
+
+#[tokio::test]
+async fn the_calls_of_a_session_end_when_it_is_deleted() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let (session, other) = (world.initialize(OLD, "2025-06-18").await, world.initialize(OLD, "2025-06-18").await);
+    let stream = asked(&world, &session).await;
+    for ended in [&other, &session] {
+        let mut request = post_request(OLD, &[("mcp-session-id", ended)], axum::body::Body::empty());
+        *request.method_mut() = http::Method::DELETE;
+        assert_eq!(world.send(request).await.status(), StatusCode::NO_CONTENT);
+        if ended == &other {
+            assert_eq!(world.fixture("old").count(|line| line.contains("notifications/cancelled")), 0);
+        }
+    }
+    http_body_util::BodyExt::collect(stream).await.expect("the stream ends");
+    world.fixture("old").line(|line| line.contains("notifications/cancelled")).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_streams_gets_the_answer_alone() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let params = r#""name":"progress","_meta2":{},"arguments":{}"#;
+    let mut request = modern_request(OLD, "tools/call", Some("progress"), params);
+    let body = std::mem::take(request.body_mut());
+    let body = String::from_utf8(http_body_util::BodyExt::collect(body).await.unwrap().to_bytes().to_vec()).unwrap();
+    *request.body_mut() = body.replacen("\"_meta\":{", "\"_meta\":{\"progressToken\":7,", 1).into();
+    request.headers_mut().insert("accept", "application/json".parse().unwrap());
+    let response = world.send(request).await;
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert!(json(response).await["result"]["content"].is_array());
+    let mut request = modern_request(OLD, "subscriptions/listen", None, r#""notifications":{}"#);
+    request.headers_mut().insert("accept", "application/json".parse().unwrap());
+    assert_eq!(world.send(request).await.status(), StatusCode::NOT_ACCEPTABLE);
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_after_progress_is_a_deadline() {
+    let world = world().server("old", Era::Legacy).call_timeout_ms(500).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    let progress = async {
+        let sent = world.fixture("old").line(|line| line.contains("slow")).await;
+        let token =
+            serde_json::from_str::<serde_json::Value>(&sent).unwrap()["params"]["_meta"]["progressToken"].clone();
+        let params = format!(r#"{{"progressToken":{token},"progress":1}}"#);
+        world.fixture("old").say(format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}"#));
+    };
+    let body = call("1", "slow", r#","_meta":{"progressToken":"p"}"#);
+    let (response, ()) = tokio::join!(world.legacy(OLD, &session, body), progress);
+    let seen = events(response).await;
+    assert!(seen[0].contains("progress") && seen[1].contains("upstream_timeout"), "{seen:?}");
 }

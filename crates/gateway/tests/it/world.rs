@@ -221,13 +221,16 @@ fn toolbox(connections: Connections) -> axum::Router {
             Ok(connection) => connection,
             Err(refusal) => return *refusal,
         };
+        let began = std::time::Instant::now();
         let key = headers.get("toolyard-instance-key").map(|key| key.to_str().unwrap().to_owned());
         all.lock().unwrap().keys.push(key);
         let caller = Caller::parse(headers["toolyard-principal"].to_str().unwrap());
         let mut stream = connection.send_for(caller, body).unwrap();
         // As an agent does: the status waits for the first message.
         let Some(first) = stream.next().await else { return StatusCode::OK.into_response() };
-        let messages = futures_util::stream::iter([first]).chain(stream);
+        let deadline_ms = headers["toolyard-deadline-ms"].to_str().unwrap().parse().unwrap();
+        let deadline = tokio::time::sleep(Duration::from_millis(deadline_ms).saturating_sub(began.elapsed()));
+        let messages = futures_util::stream::iter([first]).chain(stream.take_until(deadline));
         Body::from_stream(messages.map(|message| message.map(|message| frames::encode(&message)))).into_response()
     }
     async fn events(State(all): State<Connections>, Path(id): Path<String>) -> Response {
@@ -516,6 +519,11 @@ impl World {
 
     pub(crate) fn instance(&self, name: &str) -> InstanceRoute {
         self.instances[name].clone()
+    }
+
+    /// An instance that no toolbox has, on a toolbox with a link.
+    pub(crate) fn other_instance(&self) -> InstanceRoute {
+        InstanceRoute { id: InstanceId::generate(), toolbox: ToolboxId::generate(), era: Era::Legacy }
     }
 
     /// Cuts the link to an instance's toolbox.
