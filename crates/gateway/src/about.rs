@@ -4,7 +4,7 @@
 use crate::answer;
 use crate::bridge::Speaker;
 use crate::endpoint::{Target, Visit, header_text};
-use crate::peer::{Failure, Peer};
+use crate::peer::{Failure, Peer, Peers};
 use crate::toolset;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use toolyard_mcp::era::{self, Era, Handshake, code, meta};
 use toolyard_mcp::{Kind, Message};
 use toolyard_types::name::is_hidden;
+use toolyard_types::snapshot::ServerRoute;
 
 /// How long a member of a toolset that never did may take to describe itself.
 const MEMBER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -134,9 +135,8 @@ struct Description {
 
 async fn describe(visit: &Visit, client: Era) -> Result<Description, Failure> {
     match &visit.target {
-        Target::Server { route, name } => {
-            let peer = visit.core.peers.first(route)?;
-            let handshake = peer.handshake().await?;
+        Target::Server { name, .. } => {
+            let handshake = visit.ask(name, None, |peer: Arc<Peer>| async move { peer.handshake().await }).await?;
             let server_info = handshake.server_info().and_then(|raw| serde_json::from_slice(&raw).ok());
             Ok(Description {
                 capabilities: capabilities(&handshake, client),
@@ -174,10 +174,9 @@ async fn member_handshakes(visit: &Visit) -> Vec<(String, Arc<Handshake>)> {
     let Target::Toolset { route, .. } = &visit.target else { return Vec::new() };
     let asked = toolset::members(visit.place(route)).map(|(member, route)| async move {
         let memory = visit.core.peers.memory(route.id);
-        let asked = toolset::may_be_asked(route).then(|| visit.core.peers.first(route).ok()).flatten();
-        let handshake = match asked {
-            Some(peer) => introduced(peer, memory.handshake().is_some()).await,
-            None => None,
+        let handshake = match toolset::may_be_asked(route) {
+            true => introduced(&visit.core.peers, route, memory.handshake().is_some()).await,
+            false => None,
         };
         if let Some(handshake) = &handshake {
             memory.keep_handshake(handshake);
@@ -189,11 +188,16 @@ async fn member_handshakes(visit: &Visit) -> Vec<(String, Arc<Handshake>)> {
 }
 
 /// What a member says of itself, unless that takes too long: then it is known the next time.
-async fn introduced(peer: Arc<Peer>, is_known: bool) -> Option<Arc<Handshake>> {
-    if let Some(handshake) = peer.known_handshake() {
-        return Some(handshake);
+async fn introduced(peers: &Arc<Peers>, route: &Arc<ServerRoute>, is_known: bool) -> Option<Arc<Handshake>> {
+    let known = peers.tellers(route, None).ok()?.iter().find_map(|peer| peer.known_handshake());
+    if known.is_some() {
+        return known;
     }
-    let asked = tokio::spawn(async move { peer.handshake().await });
+    let (peers, route) = (peers.clone(), route.clone());
+    let until = tokio::time::Instant::now() + if is_known { Duration::ZERO } else { MEMBER_TIMEOUT };
+    let asked = tokio::spawn(async move {
+        peers.ask(|| Some(route.clone()), None, until, |peer: Arc<Peer>| async move { peer.handshake().await }).await
+    });
     if is_known {
         return None;
     }

@@ -10,8 +10,9 @@ use crate::listen;
 use crate::live::{Live, Source, Step, stream};
 use crate::peer::{Failure, Peer};
 use crate::record::Recording;
-use crate::route::{Caller, Chosen, Sender};
+use crate::route::{Caller, Chosen, LOOK_AGAIN, Sender};
 use crate::session::{Session, SessionId};
+use crate::toolset::{self, Entry, Resolved};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -352,10 +353,10 @@ impl Call {
         Recording::begin(visit.core.meters.clone(), record, visit.began)
     }
 
-    /// A place among the calls to the server behind the URL, for what waits for it.
+    /// A place among what asks the server behind the URL what it is.
     fn place(&self) -> Result<Option<Place>, Refused> {
         match &self.visit.target {
-            Target::Server { route, .. } => Ok(Some(self.visit.core.lanes.of_server(route.id)?)),
+            Target::Server { route, .. } => Ok(Some(self.visit.core.lanes.of_question(route.id)?)),
             Target::Toolset { .. } => Ok(None),
         }
     }
@@ -386,7 +387,7 @@ impl Call {
             return Err(Refused::new(code::INVALID_PARAMS, "this cursor is not known"));
         }
         match &self.visit.target {
-            Target::Server { route, .. } => self.server_list(route, kind).await,
+            Target::Server { name, .. } => self.server_list(name, kind).await,
             Target::Toolset { route, .. } => {
                 let view = self.visit.core.views.current(self.visit.place(route), kind).await;
                 Ok(self.joined(kind, &view.items, view.ttl_ms, true))
@@ -394,10 +395,10 @@ impl Call {
         }
     }
 
-    async fn server_list(&self, route: &ServerRoute, kind: ListKind) -> Result<Bytes, Refused> {
-        let peer = self.visit.core.peers.first_for(route, &self.caller())?;
-        let _place = self.visit.core.lanes.of_server(route.id)?;
-        let (server, list) = (peer.era().await?, catalog::list(&peer, kind).await?);
+    async fn server_list(&self, name: &Name, kind: ListKind) -> Result<Bytes, Refused> {
+        let _place = self.place()?;
+        let ask = |peer: Arc<Peer>| async move { Ok((peer.era().await?, catalog::list(&peer, kind).await?)) };
+        let (server, list) = self.visit.ask(name, Some(&self.caller()), ask).await?;
         if let Some(whole) = &list.whole_result
             && (self.client.era(), server) != (Era::Modern, Era::Legacy)
         {
@@ -472,7 +473,7 @@ impl Call {
             Target::Server { name, route } => {
                 let target = self.named().unwrap_or_default();
                 let chosen = self.visit.core.peers.choose(route, &self.caller())?;
-                let place = self.place()?;
+                let place = Some(self.visit.core.lanes.of_server(route.id)?);
                 Ok(Way { chosen, server: name.clone(), route: route.clone(), rename: None, target, place })
             }
             Target::Toolset { route, .. } => self.toolset_way(route).await,
@@ -499,7 +500,7 @@ impl Call {
             }
             "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
                 let uri = self.message.payload_string("uri")?.ok_or_else(|| missing("uri"))?.into_owned();
-                let server = self.server_of_uri(route, &uri).await.ok_or_else(|| self.no_such_resource())?;
+                let server = self.server_of_uri(route, &uri).await?;
                 self.way_to(&server, None, uri).await
             }
             "completion/complete" => {
@@ -507,7 +508,7 @@ impl Call {
                 let span = params.get("ref")?.ok_or_else(|| missing("ref"))?;
                 let reference = Object::scan(self.message.bytes(), span)?;
                 if let Some(uri) = self.string(&reference, "uri")? {
-                    let server = self.server_of_uri(route, &uri).await.ok_or_else(|| self.no_such_resource())?;
+                    let server = self.server_of_uri(route, &uri).await?;
                     return self.way_to(&server, None, uri).await;
                 }
                 self.way_by_name(route, ListKind::Prompts, &reference).await
@@ -531,27 +532,59 @@ impl Call {
         let exposed = self.string(object, "name")?;
         let exposed = exposed.ok_or_else(|| Refused::new(code::INVALID_PARAMS, "`params.name` is missing"))?;
         let span = object.get("name")?.ok_or(json::Malformed)?;
-        let entry = self.visit.core.views.resolve(self.visit.place(route), kind, &exposed).await;
-        let entry = entry.ok_or_else(|| {
+        let entry = self.resolve(route, kind, &exposed).await?.ok_or_else(|| {
             let shown = toolyard_types::name::printable(&exposed);
             Refused::new(code::INVALID_PARAMS, format!("there is nothing named `{shown}` in this toolset"))
         })?;
         self.way_to(&entry.server, Some((span, entry.own.clone())), entry.own).await
     }
 
-    async fn server_of_uri(&self, route: &Arc<ToolsetRoute>, uri: &str) -> Option<Name> {
+    /// What a name stands for, once every member that may have it has told, or cannot be held for any longer.
+    async fn resolve(
+        &self,
+        route: &Arc<ToolsetRoute>,
+        kind: ListKind,
+        exposed: &str,
+    ) -> Result<Option<Entry>, Failure> {
+        let until = self.visit.held_until();
+        let mut now = (self.visit.organization.clone(), route.clone(), self.visit.version);
+        loop {
+            let (organization, route, version) = &now;
+            let place = toolset::Place { organization, route, version: *version };
+            match self.visit.core.views.resolve(place, kind, exposed).await {
+                Resolved::Entry(entry) => return Ok(Some(entry)),
+                Resolved::Nothing => return Ok(None),
+                Resolved::Untold(server) if Instant::now() + LOOK_AGAIN > until => {
+                    let detail = format!("server `{server}` of this toolset has not told yet what it has; call again");
+                    return Err(Failure::new(Code::ServerNotReady, detail));
+                }
+                Resolved::Untold(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+            if let Target::Toolset { name, .. } = &self.visit.target
+                && let Some(newer) = self.visit.toolset_now(name)
+            {
+                now = newer;
+            }
+        }
+    }
+
+    async fn server_of_uri(&self, route: &Arc<ToolsetRoute>, uri: &str) -> Result<Name, Refused> {
         let (place, views) = (self.visit.place(route), &self.visit.core.views);
-        if let Some(entry) = views.resolve(place, ListKind::Resources, uri).await {
-            return Some(entry.server);
+        if let Resolved::Entry(entry) = views.resolve(place, ListKind::Resources, uri).await {
+            return Ok(entry.server);
         }
         let templates = views.current(place, ListKind::Templates).await;
-        let exact = templates.entry(uri).map(|entry| entry.server.clone());
-        exact.or_else(|| templates.server_of_prefix(uri).cloned())
+        let exact = templates.entry(uri).map(|entry| &entry.server);
+        if let Some(server) = exact.or_else(|| templates.server_of_prefix(uri)) {
+            return Ok(server.clone());
+        }
+        let entry = self.resolve(route, ListKind::Resources, uri).await?;
+        entry.map(|entry| entry.server).ok_or_else(|| self.no_such_resource())
     }
 
     async fn way_to(&self, server: &Name, rename: Option<(Span, String)>, target: String) -> Result<Way, Refused> {
         let gone = || Failure::new(Code::ServerNotReady, format!("server `{server}` is no longer there"));
-        let known = self.visit.organization.servers.get(server).ok_or_else(gone)?;
+        let known = self.visit.route_now(server).ok_or_else(gone)?;
         let place = Some(self.visit.core.lanes.of_server(known.id)?);
         let route = self.visit.ready(server).await.ok_or_else(gone)?;
         let chosen = self.visit.core.peers.choose(&route, &self.caller())?;

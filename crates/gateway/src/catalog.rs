@@ -2,15 +2,16 @@
 //!
 //! A list is kept whole, every page of it, each item as its raw JSON. It is asked for again when the server says that
 //! it changed, and when it is older than [`FRESH`]. A failure is kept shortly too, so that a broken server does not slow
-//! every list it is part of. A toolset never waits for a server that hangs: it is given the last list that there was, and
-//! those who listen are told when another one comes.
+//! every list it is part of; one that did not get to the server says nothing of it and is not kept. A toolset never waits for
+//! a server that hangs: it is given the last list that there was, and the server is asked until another one comes: those who
+//! listen are told of it.
 
 use crate::naming;
 use crate::peer::{Asked, Failure, Peer};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::Shared;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use toolyard_mcp::era::{self, code};
@@ -22,7 +23,9 @@ pub(crate) const FRESH: Duration = Duration::from_secs(30);
 /// How long a toolset waits for a member's list when it knows an older one, and when it knows none. Counted from when the
 /// server was asked, so that of many lists one waits.
 const PATIENCE: Duration = Duration::from_millis(250);
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+/// The pauses between attempts to get a list that a toolset had to do without.
+const PURSUIT_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long fetching a whole list may take.
 const LONGEST_FETCH: Duration = Duration::from_secs(60);
 /// How long a failure to list is remembered.
@@ -184,8 +187,9 @@ impl Slot {
     /// before, and whether somebody was given what was before meanwhile.
     fn keep(&self, outcome: &Outcome, changes: u64) -> (bool, bool) {
         let mut kept = self.changed();
-        // Said to have changed meanwhile: the next one asks again.
-        kept.outcome = (kept.changes == changes).then(|| (Instant::now(), outcome.clone()));
+        // Said to have changed meanwhile, or the server was not asked at all: the next one asks again.
+        let stands = kept.changes == changes && outcome.as_ref().err().is_none_or(|error| error.undelivered.is_none());
+        kept.outcome = stands.then(|| (Instant::now(), outcome.clone()));
         let Ok(list) = outcome else { return (false, false) };
         let differs = kept.last.as_ref().is_none_or(|last| {
             last.items.len() != list.items.len() || last.items.iter().zip(&list.items).any(|(a, b)| a.raw != b.raw)
@@ -221,27 +225,51 @@ pub(crate) async fn list(peer: &Arc<Peer>, kind: ListKind) -> Outcome {
     }
 }
 
-/// The peer's list for who does not wait for a server that hangs: as it is now when that takes no time, else `None`. What
-/// comes later is kept, and those who listen are told that it changed. With `has_other` the caller knows an older one.
-pub(crate) async fn list_soon(peer: &Arc<Peer>, kind: ListKind, has_other: bool) -> Option<Arc<List>> {
+/// The peer's list for who does not wait for a server that hangs: as it is now when that takes no time, else the last one.
+/// What comes later is kept, and those who listen are told that it changed. With `has_other` the caller knows an older one.
+pub(crate) async fn list_soon(peer: &Arc<Peer>, kind: ListKind, has_other: bool) -> Outcome {
     let slot = peer.slots.slot(kind);
-    let last = || slot.kept.read().unwrap_or_else(PoisonError::into_inner).last.clone();
-    if let Some(outcome) = slot.fresh() {
-        return outcome.ok().or_else(last);
-    }
-    let patience = {
-        let kept = slot.kept.read().unwrap_or_else(PoisonError::into_inner);
-        let is_first = kept.outcome.is_none() && kept.last.is_none() && !has_other;
-        if is_first { FIRST_PATIENCE } else { PATIENCE }
-    };
-    let fetching = fetching(peer, kind);
-    match tokio::time::timeout_at(fetching.since + patience, fetching.outcome).await {
-        Ok(Ok(Ok(list))) => Some(list),
-        Ok(_) => last(),
-        Err(_) => {
-            slot.changed().gave_old = true;
-            last()
+    let outcome = match slot.fresh() {
+        Some(outcome) => outcome,
+        None => {
+            let patience = {
+                let kept = slot.kept.read().unwrap_or_else(PoisonError::into_inner);
+                let is_first = kept.outcome.is_none() && kept.last.is_none() && !has_other;
+                if is_first { FIRST_PATIENCE } else { PATIENCE }
+            };
+            let fetching = fetching(peer, kind);
+            match tokio::time::timeout_at(fetching.since + patience, fetching.outcome).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Err(unusable("listing was given up")),
+                Err(_) => Err(Failure::timeout(patience)),
+            }
         }
+    };
+    if outcome.is_ok() {
+        return outcome;
+    }
+    let mut kept = slot.changed();
+    if !std::mem::replace(&mut kept.gave_old, true) {
+        tokio::spawn(pursue(Arc::downgrade(peer), kind));
+    }
+    kept.last.clone().map_or(outcome, Ok)
+}
+
+/// Asks for a list until there is one, because somebody was given another one than the server's.
+async fn pursue(peer: Weak<Peer>, kind: ListKind) {
+    let mut pause = PURSUIT_PAUSES.0;
+    loop {
+        let fetched = {
+            let Some(peer) = peer.upgrade() else { return };
+            let gave_old = peer.slots.slot(kind).kept.read().unwrap_or_else(PoisonError::into_inner).gave_old;
+            if !gave_old {
+                return;
+            }
+            fetching(&peer, kind).outcome
+        };
+        let _ = fetched.await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PURSUIT_PAUSES.1);
     }
 }
 

@@ -239,6 +239,37 @@ impl Visit {
         }
     }
 
+    /// The route of a server as it is now.
+    pub(crate) fn route_now(&self, server: &Name) -> Option<Arc<ServerRoute>> {
+        let snapshot = self.core.snapshot.borrow();
+        snapshot.organizations.get(&self.organization.name)?.servers.get(server).cloned()
+    }
+
+    /// The toolset as it is now.
+    pub(crate) fn toolset_now(&self, toolset: &Name) -> Option<(Arc<OrganizationSnapshot>, Arc<ToolsetRoute>, u64)> {
+        let snapshot = self.core.snapshot.borrow();
+        let organization = snapshot.organizations.get(&self.organization.name)?;
+        Some((organization.clone(), organization.toolsets.get(toolset)?.clone(), snapshot.version))
+    }
+
+    /// Until when what cannot be done yet is held.
+    pub(crate) fn held_until(&self) -> tokio::time::Instant {
+        tokio::time::Instant::now() + self.core.hold.saturating_sub(self.began.elapsed())
+    }
+
+    /// Asks the server behind the URL what may be asked twice.
+    pub(crate) async fn ask<T, A>(
+        &self,
+        server: &Name,
+        caller: Option<&Caller>,
+        ask: impl Fn(Arc<Peer>) -> A,
+    ) -> Result<T, Failure>
+    where
+        A: Future<Output = Result<T, Failure>>,
+    {
+        self.core.peers.ask(|| self.route_now(server), caller, self.held_until(), ask).await
+    }
+
     fn may_stay(&self) -> bool {
         let snapshot = self.core.snapshot.borrow().clone();
         let Ok(grant) = access::grant(&self.key, &snapshot, &self.core.clock) else { return false };

@@ -2,7 +2,8 @@
 //! something that hangs fills a part of the gateway and never all of it.
 //!
 //! A place is taken by raising a counter and given back by dropping it: nothing waits, and what finds no place is
-//! refused at once, with `Retry-After`.
+//! refused at once, with `Retry-After`. What only asks a server what it is has places of its own there: whoever fills a
+//! server with calls that hang keeps nobody from opening a session.
 
 use dashmap::DashMap;
 use std::borrow::Cow;
@@ -19,6 +20,8 @@ const MAX_IDLE: usize = 10_000;
 /// The calls under way, by what is bounded.
 pub(crate) struct Lanes {
     servers: Lane<ServerId>,
+    /// Lists and handshakes.
+    questions: Lane<ServerId>,
     keys: Lane<ApiKeyId>,
     organizations: Lane<OrganizationId>,
 }
@@ -85,6 +88,7 @@ impl Lanes {
         );
         Self {
             servers: Lane::new("server", limits.calls_per_server),
+            questions: Lane::new("server list", limits.calls_per_server),
             keys: Lane::new("key", limits.calls_per_key),
             organizations: Lane::new("organization", limits.calls_per_organization),
         }
@@ -100,8 +104,14 @@ impl Lanes {
         self.servers.enter(server)
     }
 
+    /// A place among what only asks a server what it is.
+    pub(crate) fn of_question(&self, server: ServerId) -> Result<Place, Full> {
+        self.questions.enter(server)
+    }
+
     pub(crate) fn sweep(&self) {
         self.servers.sweep();
+        self.questions.sweep();
         self.keys.sweep();
         self.organizations.sweep();
     }

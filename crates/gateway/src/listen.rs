@@ -97,9 +97,9 @@ impl Followed {
     fn of(visit: Visit) -> Self {
         let peers: Vec<Arc<Peer>> = match &visit.target {
             Target::Server { route, .. } => visit.core.peers.all(route),
-            Target::Toolset { route, .. } => toolset::members(visit.place(route))
-                .filter_map(|(_, route)| visit.core.peers.first(route).ok())
-                .collect(),
+            Target::Toolset { route, .. } => {
+                toolset::members(visit.place(route)).flat_map(|(_, route)| visit.core.peers.all(route)).collect()
+            }
         };
         let mut all = SelectAll::new();
         for peer in &peers {

@@ -3,7 +3,7 @@
 //! `{server}__{tool}`, at most 64 characters of `A-Za-z0-9_-`, because clients refuse others and one refused
 //! name can break a whole client session. A name depends on nothing but the server and the tool, so adding a
 //! server or a tool renames nothing. Names that do not fit are cut and end in a hash of what they stand for.
-//! A name is never parsed back: whoever lists keeps the map.
+//! Whoever lists keeps the map. Only while a server has not listed is a plain name parsed back.
 
 use sha2::{Digest, Sha256};
 use toolyard_types::Name;
@@ -34,6 +34,26 @@ pub fn expose(server: &Name, own: &str) -> (String, bool) {
     (exposed, false)
 }
 
+/// The tool or prompt of a server that is exposed as `exposed`, when that is the plain pair and cannot be anything else.
+#[must_use]
+pub fn plain<'a>(server: &Name, exposed: &'a str) -> Option<&'a str> {
+    let own = exposed.strip_prefix(server.as_str())?.strip_prefix("__")?;
+    (!is_hashed(exposed) && is_listable(own) && expose(server, own) == (exposed.to_owned(), true)).then_some(own)
+}
+
+/// Whether `exposed` may be the hash of something of a server's.
+#[must_use]
+pub fn may_be_hash_of(server: &Name, exposed: &str) -> bool {
+    let prefix = format!("{server}__");
+    is_hashed(exposed) && exposed.starts_with(&prefix[..prefix.len().min(MAX_EXPOSED - SUFFIX)])
+}
+
+fn is_hashed(exposed: &str) -> bool {
+    let suffix = exposed.len().checked_sub(SUFFIX).and_then(|at| exposed.get(at..));
+    let digits = suffix.and_then(|suffix| suffix.strip_prefix('_'));
+    digits.is_some_and(|digits| digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+}
+
 /// Whether a name a server gave may be listed: bounded, and without characters that hide or reorder text.
 #[must_use]
 pub fn is_listable(own: &str) -> bool {
@@ -49,6 +69,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn a_plain_name_is_read_back_and_a_hash_is_not() {
+        let server = Name::new("two").unwrap();
+        for own in ["echo", "a__b", "x-y_z", "snow man", "t_0123abcd"] {
+            let (exposed, is_plain) = expose(&server, own);
+            let is_sure = is_plain && own != "t_0123abcd";
+            assert_eq!(plain(&server, &exposed), is_sure.then_some(own), "{own}");
+            assert_eq!(may_be_hash_of(&server, &exposed), !is_sure, "{own}");
+        }
+        for other in ["echo", "two_echo", "two__", "three__echo", "two__\u{202e}"] {
+            assert_eq!((plain(&server, other), may_be_hash_of(&server, other)), (None, false), "{other}");
+        }
+    }
 
     fn exposed(server: &str, own: &str) -> String {
         expose(&Name::new(server).unwrap(), own).0

@@ -6,14 +6,14 @@
 
 use crate::breaker::{self, Breaker};
 use crate::catalog::{List, ListKind, Slots};
-use crate::route::{Count, FORGOTTEN_AFTER, Lost, Sender, Undelivered};
+use crate::route::{Caller, Count, FORGOTTEN_AFTER, Lost, Sender, Undelivered};
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, Request, Uri, header};
 use http_body_util::BodyExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -146,6 +146,14 @@ impl Peer {
             _end: end.clone().drop_guard(),
             end,
         })
+    }
+
+    /// The toolbox that an instance is on.
+    pub(crate) fn toolbox(&self) -> Option<ToolboxId> {
+        match &self.link {
+            Link::Instance { toolbox, .. } => Some(*toolbox),
+            Link::Remote(_) => None,
+        }
     }
 
     /// Which era the server speaks.
@@ -584,6 +592,8 @@ fn with_own_meta(params: &str) -> String {
 pub(crate) struct Memory {
     handshake: RwLock<Option<Arc<Handshake>>>,
     lists: [RwLock<Option<Arc<List>>>; 4],
+    /// When a list was first wanted and none was known.
+    wanted: [OnceLock<Instant>; 4],
 }
 
 impl Memory {
@@ -597,6 +607,11 @@ impl Memory {
 
     pub(crate) fn list(&self, kind: ListKind) -> Option<Arc<List>> {
         self.lists[kind.index()].read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Since when somebody has wanted a list of which there is none.
+    pub(crate) fn wanted_since(&self, kind: ListKind) -> Instant {
+        *self.wanted[kind.index()].get_or_init(Instant::now)
     }
 
     pub(crate) fn keep_list(&self, kind: ListKind, list: &Arc<List>) {
@@ -675,6 +690,22 @@ impl Peers {
             Target::None | Target::Remote { .. } => self.first(route).into_iter().collect(),
             Target::Instances(instances) => instances.iter().map(|instance| self.instance(instance)).collect(),
         }
+    }
+
+    /// Who can tell what the server is, best first: all its instances, those that can be reached before the others.
+    pub(crate) fn tellers(&self, route: &ServerRoute, caller: Option<&Caller>) -> Result<Vec<Arc<Peer>>, Failure> {
+        let canary =
+            route.canary.as_ref().filter(|canary| caller.is_some_and(|caller| caller.is_listed(&canary.clients)));
+        let instances = match (canary, &route.target) {
+            (Some(canary), _) if !canary.instances.is_empty() => &canary.instances,
+            (_, Target::Instances(instances)) if !instances.is_empty() => instances,
+            _ => return Ok(vec![self.first(route)?]),
+        };
+        let mut instances: Vec<_> = instances.iter().collect();
+        if instances.len() > 1 {
+            instances.sort_by_key(|instance| !self.can_reach(instance.toolbox));
+        }
+        Ok(instances.into_iter().map(|instance| self.instance(instance)).collect())
     }
 
     /// The peer whose lists stand for the server.

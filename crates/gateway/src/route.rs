@@ -28,7 +28,7 @@ use toolyard_types::spec::InstancingMode;
 use toolyard_types::{Code, InstanceId, Name, RevisionId, ToolboxId};
 
 /// How often a call that is held looks whether its instance has been started again.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How long a toolbox whose calls fail at once is left alone while there are others.
 const AVOID_FOR: Duration = Duration::from_millis(250);
 
@@ -88,7 +88,7 @@ impl Caller {
         PrincipalTag(tag)
     }
 
-    fn is_listed(&self, clients: &[String]) -> bool {
+    pub(crate) fn is_listed(&self, clients: &[String]) -> bool {
         !clients.is_empty() && {
             let actor = self.grant.actor().to_string();
             clients.iter().any(|client| *client == self.grant.name || *client == actor)
@@ -242,12 +242,58 @@ impl Peers {
         })
     }
 
-    /// The peer whose lists stand for the server to this caller.
-    pub(crate) fn first_for(&self, route: &ServerRoute, caller: &Caller) -> Result<Arc<Peer>, Failure> {
-        let canary = route.canary.as_ref().filter(|canary| caller.is_listed(&canary.clients));
-        match canary.and_then(|canary| canary.instances.first()) {
-            Some(instance) => Ok(self.instance(instance)),
-            None => self.first(route),
+    /// Asks a server what may be asked twice, such as a list: one instance after another, until one answers. While none can
+    /// be reached it is held like a call, until `until`; `route` tells the server's route as it is by then.
+    pub(crate) async fn ask<T, A>(
+        &self,
+        route: impl Fn() -> Option<Arc<ServerRoute>>,
+        caller: Option<&Caller>,
+        until: Instant,
+        ask: impl Fn(Arc<Peer>) -> A,
+    ) -> Result<T, Failure>
+    where
+        A: Future<Output = Result<T, Failure>>,
+    {
+        loop {
+            let gone = || Failure::new(Code::ServerNotReady, "the server is no longer there");
+            let route = route().ok_or_else(gone)?;
+            let (mut first, mut may_wait) = (None, false);
+            match self.tellers(&route, caller) {
+                Ok(tellers) => {
+                    for teller in tellers {
+                        match ask(teller.clone()).await {
+                            Ok(answer) => {
+                                teller.toolbox().map(|toolbox| self.lost.remove(&toolbox));
+                                return Ok(answer);
+                            }
+                            Err(failure) => {
+                                may_wait |= self.may_pass(&failure, teller.toolbox());
+                                first.get_or_insert(failure);
+                            }
+                        }
+                    }
+                }
+                Err(failure) => {
+                    may_wait = is_starting(&route);
+                    first = Some(failure);
+                }
+            }
+            if !may_wait || Instant::now() + LOOK_AGAIN > until {
+                return Err(first.unwrap_or_else(gone));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Whether what failed may be well in a moment.
+    fn may_pass(&self, failure: &Failure, toolbox: Option<ToolboxId>) -> bool {
+        match failure.undelivered {
+            Some(Undelivered::NotReady) => failure.code == Code::ServerNotReady,
+            Some(Undelivered::Stopping) => true,
+            Some(Undelivered::NoLink) => {
+                toolbox.is_some_and(|toolbox| !self.hangs(toolbox) && self.lost_since(toolbox).elapsed() < RECONNECT)
+            }
+            Some(Undelivered::Broken) | None => false,
         }
     }
 
@@ -407,15 +453,7 @@ impl Peers {
         timeout: Duration,
         mut failure: Failure,
     ) -> Result<Replies, Failure> {
-        let now = Instant::now();
-        let lost_at = {
-            let mut lost = self.lost.entry(toolbox).or_insert(Lost { at: now, missed: now });
-            if lost.is_old() {
-                lost.at = now;
-            }
-            lost.missed = now;
-            lost.at
-        };
+        let lost_at = self.lost_since(toolbox);
         while lost_at.elapsed() < RECONNECT {
             tokio::time::sleep(LOOK_EVERY).await;
             if !self.has_link(toolbox) {
@@ -433,6 +471,17 @@ impl Peers {
         Err(failure)
     }
 
+    /// Since when a toolbox has had no link, as far as anybody has missed it.
+    fn lost_since(&self, toolbox: ToolboxId) -> Instant {
+        let now = Instant::now();
+        let mut lost = self.lost.entry(toolbox).or_insert(Lost { at: now, missed: now });
+        if lost.is_old() {
+            lost.at = now;
+        }
+        lost.missed = now;
+        lost.at
+    }
+
     fn note_break(&self, toolbox: ToolboxId) {
         let mut breaks = self.breaks.entry(toolbox).or_insert((0, Instant::now()));
         let in_a_row = if breaks.1.elapsed() < RECONNECT { breaks.0 } else { 0 };
@@ -444,7 +493,7 @@ impl Peers {
         self.breaks.get(&toolbox).is_some_and(|breaks| breaks.0 >= THRESHOLD && breaks.1.elapsed() < FORGOTTEN_AFTER)
     }
 
-    fn can_reach(&self, toolbox: ToolboxId) -> bool {
+    pub(crate) fn can_reach(&self, toolbox: ToolboxId) -> bool {
         let avoided = self.avoided.get(&toolbox).is_some_and(|since| since.elapsed() < AVOID_FOR);
         !avoided && self.has_link(toolbox)
     }

@@ -6,21 +6,23 @@
 //!   members list the same URI, the first member in the toolset's order serves it and the other's is left out.
 //! - A member whose server fails or hangs costs nobody time: its last known list stands, until it is stopped. With none
 //!   known it costs its own items, nothing else.
+//! - No list is no knowledge: a name that would be such a member's goes to its server, which is held and answered like a
+//!   call to the server itself. Only what must be looked up waits for the list.
 //! - A call through a view that is merely old goes on at once while a new view is made; a view made for another
 //!   member list or tool selection is never used.
 
 use crate::catalog::{self, FRESH, Item, ListKind};
 use crate::naming;
-use crate::peer::Peers;
+use crate::peer::{Peer, Peers};
 use dashmap::DashMap;
 use futures_util::StreamExt;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 use toolyard_mcp::json;
-use toolyard_types::snapshot::{OrganizationSnapshot, ServerRoute, ToolOverride, ToolsetMember, ToolsetRoute};
+use toolyard_types::snapshot::{OrganizationSnapshot, ServerRoute, Target, ToolOverride, ToolsetMember, ToolsetRoute};
 use toolyard_types::state::Phase;
 use toolyard_types::{Name, ToolsetId};
 
@@ -28,6 +30,8 @@ use toolyard_types::{Name, ToolsetId};
 const MEMBERS_AT_ONCE: usize = 32;
 /// How many views are kept.
 const MAX_VIEWS: usize = 10_000;
+/// How long a view without the items of a member that may have some is good.
+const FRESH_UNTOLD: Duration = Duration::from_secs(1);
 
 /// What an exposed name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +40,20 @@ pub(crate) struct Entry {
     pub(crate) own: String,
 }
 
+/// What a name comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Resolved {
+    Entry(Entry),
+    /// No member has it.
+    Nothing,
+    /// This member, which has not told what it has, may have it.
+    Untold(Name),
+}
+
 /// One kind of list of one toolset.
 pub(crate) struct View {
+    /// Members that have not told what they have, and whether that is expected of them.
+    untold: Vec<(ToolsetMember, bool)>,
     entries: HashMap<String, Entry>,
     /// The literal beginnings of URI templates, longest first.
     prefixes: Vec<(String, Name)>,
@@ -47,7 +63,7 @@ pub(crate) struct View {
     route: Arc<ToolsetRoute>,
     version: u64,
     epoch: u64,
-    made: Instant,
+    made: tokio::time::Instant,
     remaking: AtomicBool,
 }
 
@@ -61,12 +77,28 @@ impl View {
         self.prefixes.iter().find(|(prefix, _)| uri.starts_with(prefix)).map(|(_, server)| server)
     }
 
+    /// What a name that is not listed comes to.
+    fn untold(&self, kind: ListKind, exposed: &str) -> Resolved {
+        let may_be = |member: &ToolsetMember| match kind {
+            ListKind::Tools | ListKind::Prompts => naming::may_be_hash_of(&member.server, exposed),
+            ListKind::Resources | ListKind::Templates => true,
+        };
+        let guessed = self.untold.iter().find_map(|(member, _)| guess(member, kind, exposed));
+        let untold = || self.untold.iter().find(|(member, is_expected)| *is_expected && may_be(member));
+        match guessed {
+            Some(entry) => Resolved::Entry(entry),
+            None => untold().map_or(Resolved::Nothing, |(member, _)| Resolved::Untold(member.server.clone())),
+        }
+    }
+
     fn is_for(&self, place: &Place<'_>) -> bool {
         self.version == place.version || Arc::ptr_eq(&self.route, place.route) || self.route == *place.route
     }
 
     fn is_current(&self, place: &Place<'_>, epoch: u64) -> bool {
-        self.version == place.version && self.epoch == epoch && self.made.elapsed() < FRESH
+        let is_whole = !self.untold.iter().any(|(_, is_expected)| *is_expected);
+        let good_for = if is_whole { FRESH } else { FRESH_UNTOLD };
+        self.version == place.version && self.epoch == epoch && self.made.elapsed() < good_for
     }
 }
 
@@ -101,7 +133,7 @@ impl Views {
     }
 
     /// What `exposed` stands for. A name an old view knows is answered from it while a new one is made.
-    pub(crate) async fn resolve(self: &Arc<Self>, place: Place<'_>, kind: ListKind, exposed: &str) -> Option<Entry> {
+    pub(crate) async fn resolve(self: &Arc<Self>, place: Place<'_>, kind: ListKind, exposed: &str) -> Resolved {
         let kept = self.views.get(&(place.route.id, kind)).map(|view| view.clone());
         if let Some(view) = kept
             && view.is_for(&place)
@@ -110,9 +142,10 @@ impl Views {
             if !view.is_current(&place, self.peers.epoch()) && !view.remaking.swap(true, Ordering::AcqRel) {
                 self.clone().make_beside(place, kind);
             }
-            return Some(entry.clone());
+            return Resolved::Entry(entry.clone());
         }
-        self.current(place, kind).await.entry(exposed).cloned()
+        let view = self.current(place, kind).await;
+        view.entry(exposed).cloned().map_or_else(|| view.untold(kind, exposed), Resolved::Entry)
     }
 
     fn make_beside(self: Arc<Self>, place: Place<'_>, kind: ListKind) {
@@ -130,14 +163,18 @@ impl Views {
         let lists: Vec<_> = futures_util::stream::iter(asked).buffered(MEMBERS_AT_ONCE).collect().await;
         // Read after the lists: fetching them raises it.
         let epoch = self.peers.epoch();
-        let mut making = Making::default();
+        let (mut making, mut untold) = (Making::default(), Vec::new());
         for (member, list) in members(place).zip(&lists) {
-            let Some(list) = list else { continue };
+            let Some(list) = list else {
+                untold.push((member.0.clone(), may_be_asked(member.1) && is_kept(member.1)));
+                continue;
+            };
             making.ttl_ms = Some(making.ttl_ms.unwrap_or(u64::MAX).min(list.ttl_ms));
             making.take(member.0, &list.items, kind);
         }
         making.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         let view = Arc::new(View {
+            untold,
             entries: making.entries,
             prefixes: making.prefixes,
             items: making.items.join(","),
@@ -145,7 +182,7 @@ impl Views {
             route: place.route.clone(),
             version: place.version,
             epoch,
-            made: Instant::now(),
+            made: tokio::time::Instant::now(),
             remaking: AtomicBool::new(false),
         });
         if self.views.len() >= MAX_VIEWS {
@@ -158,25 +195,32 @@ impl Views {
     async fn member_items(
         &self,
         member: &ToolsetMember,
-        route: &ServerRoute,
+        route: &Arc<ServerRoute>,
         kind: ListKind,
     ) -> Option<Arc<catalog::List>> {
         let memory = self.peers.memory(route.id);
         let last = memory.list(kind);
-        let listed = match may_be_asked(route).then(|| self.peers.first(route)) {
-            Some(Ok(peer)) => catalog::list_soon(&peer, kind, last.is_some()).await,
-            Some(Err(_)) | None => None,
-        };
-        match listed {
-            Some(list) => {
-                memory.keep_list(kind, &list);
-                Some(list)
-            }
-            None => {
-                tracing::debug!(server.name = %member.server, "a member of a toolset does not list now");
-                last.filter(|_| is_kept(route))
+        // One that only starts may take minutes.
+        if may_be_asked(route) && route.target != Target::None {
+            let has_other = last.is_some();
+            let ask = |peer: Arc<Peer>| async move { catalog::list_soon(&peer, kind, has_other).await };
+            // One that is not to be reached is waited for once, by everybody who asks meanwhile.
+            let until = match has_other {
+                true => tokio::time::Instant::now(),
+                false => memory.wanted_since(kind) + catalog::FIRST_PATIENCE,
+            };
+            match self.peers.ask(|| Some(route.clone()), None, until, ask).await {
+                Ok(list) => {
+                    memory.keep_list(kind, &list);
+                    return Some(list);
+                }
+                Err(failure) => {
+                    let why = failure.detail;
+                    tracing::debug!(server.name = %member.server, why, "a member of a toolset does not list now");
+                }
             }
         }
+        last.filter(|_| is_kept(route))
     }
 }
 
@@ -190,13 +234,31 @@ pub(crate) fn is_kept(route: &ServerRoute) -> bool {
     route.phase != Phase::Stopped
 }
 
+/// What an exposed name stands for when it is one of a member's, whose list is not known.
+fn guess(member: &ToolsetMember, kind: ListKind, exposed: &str) -> Option<Entry> {
+    let entry = |own: &str| Entry { server: member.server.clone(), own: own.to_owned() };
+    let own = naming::plain(&member.server, exposed);
+    match kind {
+        ListKind::Tools => {
+            let is_selected =
+                |own: &str| member.tools.as_ref().is_none_or(|tools| tools.iter().any(|tool| tool == own));
+            let named = member.overrides.iter().find(|(_, said)| said.name.as_deref() == Some(exposed));
+            let is_renamed = |own: &str| member.overrides.get(own).is_some_and(|said| said.name.is_some());
+            let own = named.map(|(own, _)| own.as_str()).or(own.filter(|own| !is_renamed(own)));
+            own.filter(|own| is_selected(own)).map(entry)
+        }
+        ListKind::Prompts => own.map(entry),
+        ListKind::Resources | ListKind::Templates => None,
+    }
+}
+
 /// The members whose servers exist, in the toolset's order.
-pub(crate) fn members<'a>(place: Place<'a>) -> impl Iterator<Item = (&'a ToolsetMember, &'a ServerRoute)> {
+pub(crate) fn members<'a>(place: Place<'a>) -> impl Iterator<Item = (&'a ToolsetMember, &'a Arc<ServerRoute>)> {
     place
         .route
         .members
         .iter()
-        .filter_map(move |member| place.organization.servers.get(&member.server).map(|route| (member, route.as_ref())))
+        .filter_map(move |member| place.organization.servers.get(&member.server).map(|route| (member, route)))
 }
 
 #[derive(Default)]

@@ -270,3 +270,39 @@ async fn calls_of_a_server_with_copies_name_their_users_or_sessions_and_lists_do
     assert!(is_ok(&world.call(TWO, "echo").await));
     assert_eq!(world.take_keys(), [Some(user)], "a client without sessions has the copy of its user");
 }
+
+/// What a client asks for before it calls, of which all has to be answered.
+async fn ask_everything(world: &World) {
+    for method in ["tools/list", "prompts/list", "resources/list", "resources/templates/list", "server/discover"] {
+        let answer = json(world.modern(TWO, method, None, "").await).await;
+        assert!(answer["result"].is_object(), "{method}: {answer}");
+    }
+    world.initialize(TWO, "2025-06-18").await;
+}
+
+#[tokio::test]
+async fn lists_and_handshakes_come_from_whichever_instance_can_be_asked() {
+    for lose in [true, false] {
+        let world = world().replicated("two", &["a", "b"]).start().await;
+        if lose {
+            // The gateway finds out only when it asks.
+            world.lose("a");
+        } else {
+            world.cut("a");
+        }
+        let began = Instant::now();
+        ask_everything(&world).await;
+        assert!(began.elapsed() < Duration::from_secs(1), "nothing is held while one answers");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_and_handshakes_wait_a_moment_for_a_link_that_is_not_there_yet() {
+    let world = world().replicated("two", &["a"]).start().await;
+    world.cut("a");
+    let healed = async {
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        world.heal("a");
+    };
+    tokio::join!(ask_everything(&world), healed);
+}

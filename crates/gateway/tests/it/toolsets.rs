@@ -34,6 +34,8 @@ async fn a_broken_server_costs_only_its_own_tools() {
     let session = world.initialize(ALL, "2025-06-18").await;
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"old__echo"}}"#;
     assert!(json(world.legacy(ALL, &session, body).await).await["result"].is_object());
+    let (took, _) = listed(&world).await;
+    assert!(took < Duration::from_millis(500), "only the first one waits: {took:?}");
 }
 
 /// How long listing the toolset's tools takes, and which.
@@ -172,4 +174,67 @@ async fn a_toolset_describes_itself_with_the_instructions_of_its_servers() {
     assert_eq!(result["result"]["instructions"], "All of it.\n\n# old\nBe kind.");
     assert_eq!(result["result"]["serverInfo"]["name"], "all");
     assert_eq!(result["result"]["capabilities"]["tools"]["listChanged"], true);
+}
+
+const TWO_ECHO: &str = "two__echo";
+
+#[tokio::test(start_paused = true)]
+async fn a_call_to_a_member_whose_tools_are_not_known_yet_is_held_like_a_direct_one() {
+    let world = world().replicated("two", &["a"]).selection("all", "two", &["echo"]).start().await;
+    world.cut("a");
+    let healed = async {
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        world.heal("a");
+    };
+    let (answer, ()) = tokio::join!(world.call(ALL, TWO_ECHO), healed);
+    assert_eq!(answer.1["result"]["params"]["name"], "echo", "{answer:?}");
+    assert_eq!(world.call(ALL, TWO_ECHO).await.1["result"]["params"]["name"], "echo");
+    assert_eq!(tool_names(&json(world.modern(ALL, "tools/list", None, "").await).await), [TWO_ECHO]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_stays_away_is_not_ready_and_its_tools_are_not_called_missing() {
+    let world = world().replicated("two", &["a"]).selection("all", "two", &["echo"]).start().await;
+    world.cut("a");
+    let (_, answer) = world.call(ALL, TWO_ECHO).await;
+    assert_eq!(answer["error"]["data"]["code"], "upstream_failed", "{answer}");
+    for name in ["two__slow", "echo", "three__echo"] {
+        let (_, answer) = world.call(ALL, name).await;
+        assert_eq!(answer["error"]["code"], -32602, "not selected, or nobody's: {answer}");
+    }
+    world.heal("a");
+    assert_eq!(world.call(ALL, TWO_ECHO).await.1["result"]["params"]["name"], "echo", "a failed list is no knowledge");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_be_looked_up_waits_for_the_members_lists() {
+    let world = world().replicated("two", &["a"]).toolset("all", &["two"]).start().await;
+    let read = || async { json(world.modern(ALL, "resources/read", Some("db://7"), r#""uri":"db://7""#).await).await };
+    world.cut("a");
+    let healed = async {
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        world.heal("a");
+    };
+    let (answer, ()) = tokio::join!(read(), healed);
+    assert_eq!(answer["error"]["message"], "no such thing", "the server was asked: {answer}");
+    world.reroute("two", |route| route.id = toolyard_types::ServerId::generate());
+    world.cut("a");
+    world.lose("a");
+    world.reroute("two", |route| route.target = Target::Instances(vec![world.other_instance()]));
+    let answer = read().await;
+    assert_eq!(answer["error"]["data"]["code"], "server_not_ready", "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_member_without_a_list_lists_at_last_is_told_though_nobody_asks_again() {
+    let world =
+        world().server("old", Era::Legacy).replicated("two", &["a"]).toolset("all", &["old", "two"]).start().await;
+    let session = world.initialize(ALL, "2025-06-18").await;
+    let mut stream = world.listen(ALL, &session).await.into_body();
+    next_event_or_comment(&mut stream).await;
+    world.cut("a");
+    assert_eq!(listed(&world).await.1, BOTH[..3]);
+    world.heal("a");
+    assert!(next_event(&mut stream).await.contains("tools/list_changed"));
+    assert!(listed(&world).await.1.contains(&TWO_ECHO.to_owned()));
 }
