@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use toolyard_client::segment;
+use toolyard_client::{ApiError, segment};
 use toolyard_types::access::{Action, KeyScope, Role};
 use toolyard_types::api::Page;
 use toolyard_types::api::identity::{
@@ -12,7 +12,7 @@ use toolyard_types::api::identity::{
     RotateApiKey, Session, UpdateMember, Why,
 };
 use toolyard_types::api::system::{Flag, FlagRule, Readiness, ReadinessPart, Version};
-use toolyard_types::{ApiKeyId, Name, Secret};
+use toolyard_types::{ApiKeyId, Code, Name, Secret};
 
 use super::Global;
 use super::context::{Context, Failure, Profile, connect, profile_path};
@@ -175,6 +175,9 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
         }
         KeysCommand::Create { name, role, actions, resources, credentials, days } => {
             let scope = KeyScope { actions, resources, credentials };
+            for name in &scope.resources {
+                tell_missing(context, name).await;
+            }
             let created = create_key(context, name, role, scope, days).await?;
             let fields = [("name", created.api_key.name.to_string()), ("key", created.key.clone())];
             output::print_fields(context.format, &created, &fields);
@@ -200,6 +203,20 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Says, on standard error, that a key names nothing that is there: it may come later, or be mistyped.
+async fn tell_missing(context: &Context, name: &Name) {
+    let is_missing = |answer: Result<Value, ApiError>| {
+        answer.is_err_and(|error| error.problem().is_some_and(|problem| problem.code == Code::NotFound))
+    };
+    let name_there = segment(name.as_str());
+    for kind in ["servers", "toolsets"] {
+        if !is_missing(context.client.get(&format!("/{kind}/{name_there}")).await) {
+            return;
+        }
+    }
+    eprintln!("warning: there is no server or toolset `{name}` now; the key reaches one that is made with this name");
 }
 
 fn print_keys(format: Format, keys: &[ApiKey]) {
@@ -272,10 +289,10 @@ pub(crate) async fn create_key(
     role: Role,
     scope: KeyScope,
     days: u32,
-) -> Result<CreatedApiKey, Failure> {
+) -> Result<CreatedApiKey, ApiError> {
     let scope = (!scope.is_empty()).then_some(scope);
     let body = CreateApiKey { name, role, scope, expires_in_days: Some(days) };
-    Ok(context.client.post("/keys", &body).await?)
+    context.client.post("/keys", &body).await
 }
 
 /// `toolyard members ...`
@@ -296,7 +313,8 @@ pub(crate) enum MembersCommand {
     },
     /// Change a member's role or password.
     Update {
-        /// The member's id.
+        /// The member's e-mail address or id.
+        #[arg(value_name = "MEMBER")]
         id: String,
         /// Another role.
         #[arg(long)]
@@ -310,9 +328,28 @@ pub(crate) enum MembersCommand {
     },
     /// Remove a member.
     Remove {
-        /// The member's id.
+        /// The member's e-mail address or id.
+        #[arg(value_name = "MEMBER")]
         id: String,
     },
+}
+
+/// The id of a member that is named by it, or by an e-mail address.
+async fn member_id(context: &Context, member: String) -> Result<String, Failure> {
+    if !member.contains('@') {
+        return Ok(member);
+    }
+    let mut query = json!({ "limit": 500 });
+    loop {
+        let page: Page<Member> = context.client.get_with("/members", &query).await?;
+        if let Some(found) = page.items.iter().find(|found| found.email.eq_ignore_ascii_case(&member)) {
+            return Ok(found.id.to_string());
+        }
+        match page.next_cursor {
+            Some(cursor) => query["cursor"] = json!(cursor),
+            None => return Err(Failure::new(format!("there is no member `{member}`"))),
+        }
+    }
 }
 
 /// `toolyard members ...`
@@ -335,6 +372,7 @@ pub(crate) async fn members(context: &Context, command: MembersCommand) -> Resul
             client.post("/members", &CreateMember { email, role, password: read_value(&password)? }).await?
         }
         MembersCommand::Update { id, role, password, revoke_keys } => {
+            let id = member_id(context, id).await?;
             let password: Option<Secret> = password.as_deref().map(read_value).transpose()?;
             if password.is_some() && !revoke_keys {
                 show_kept_keys(context, &id).await;
@@ -342,7 +380,10 @@ pub(crate) async fn members(context: &Context, command: MembersCommand) -> Resul
             let path = format!("/members/{}", segment(&id));
             client.send(reqwest::Method::PATCH, &path, Some(&UpdateMember { role, password, revoke_keys })).await?
         }
-        MembersCommand::Remove { id } => return remove(context, "/members", &id).await,
+        MembersCommand::Remove { id } => {
+            let id = member_id(context, id).await?;
+            return remove(context, "/members", &id).await;
+        }
     };
     let fields = [("id", member.id.to_string()), ("email", member.email.clone()), ("role", member.role.to_string())];
     output::print_fields(context.format, &member, &fields);
