@@ -1,14 +1,25 @@
-//! `toolyard connect`: writes an MCP client's configuration, keeping a backup to go back to.
+//! `toolyard connect`: adds an entry to an MCP client's configuration, and takes exactly that entry away again.
+//!
+//! What the file holds besides stays as it is, byte for byte: clients keep their whole state in these files, and write to
+//! them after us. The key of an entry is known by the entry: connecting again gives that key another secret, `--undo` ends
+//! it, and a file that cannot be written leaves no key behind.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use serde_json::{Map, Value, json};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use toolyard_client::ApiError;
 use toolyard_control::connect::McpClient;
-use toolyard_types::Name;
 use toolyard_types::access::{Action, KeyScope, Role};
+use toolyard_types::api::Page;
+use toolyard_types::api::identity::{ApiKey, CreatedApiKey, KeysQuery, RotateApiKey};
+use toolyard_types::{Code, Name};
 
 use super::access::create_key;
 use super::context::{Context, Failure};
@@ -21,7 +32,10 @@ use crate::config::process_environment;
 #[command(after_help = "Examples:
   toolyard connect all --client cursor
   toolyard connect all --client claude-code --print
-  toolyard connect all --client vs-code --undo")]
+  toolyard connect all --client vs-code --undo
+
+Connecting again gives the key of the entry another secret; the one until now works for another hour. The file as it was
+before is kept beside it, as FILE.toolyard-backup.")]
 pub(crate) struct ConnectArgs {
     /// A server or a toolset.
     name: Name,
@@ -29,16 +43,19 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_parser = client_parser())]
     client: McpClient,
     /// Use this API key instead of making one for the client.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", conflicts_with = "key_name")]
     key: Option<String>,
+    /// How the key that is made is called; CLIENT-NAME, with a number where that is taken, when absent.
+    #[arg(long, value_name = "NAME")]
+    key_name: Option<Name>,
     /// The configuration file, when it is not in its usual place.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Print the configuration instead of writing it.
+    /// Print the configuration, with a new key, instead of writing it.
     #[arg(long, conflicts_with = "undo")]
     print: bool,
-    /// Put back the file as it was before the last `connect`.
-    #[arg(long)]
+    /// Take the entry out of the file, and revoke the key that was made for it.
+    #[arg(long, conflicts_with = "key")]
     undo: bool,
 }
 
@@ -66,91 +83,373 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
         None => usual_file(args.client, &process_environment())
             .ok_or_else(|| Failure::new("there is no home directory; say where the file is with --file"))?,
     };
+    if args.client == McpClient::Codex && !args.print {
+        return Err(Failure::new(match args.undo {
+            true => {
+                "its file is TOML, which is not changed here; take the entry out by hand, and revoke its key with `toolyard keys revoke`"
+            }
+            false => "its file is TOML, which is not changed here; use --print and add it by hand",
+        }));
+    }
+    let place = EntryPlace { section: args.client.section(), name: format!("toolyard-{}", args.name) };
     if args.undo {
-        return undo(context, &file);
+        return undo(context, &args, ClientFile::read(&file)?, &place).await;
     }
     let url = context.link(&mcp_path(context, &args.name).await?);
-    let key = match args.key {
-        Some(key) => key,
-        None => client_key(context, args.client, &args.name).await?,
-    };
-    let server_name = format!("toolyard-{}", args.name);
-    let entry = args.client.entry(&url, &key);
-    if args.print && args.client == McpClient::Codex {
-        print!("{}", args.client.snippet(&server_name, &url, &key));
-        return Ok(());
-    }
     if args.print {
-        output::print_json(&json!({ args.client.section(): { server_name: entry } }));
+        let key = match &args.key {
+            Some(key) => key.clone(),
+            None => make_key(context, &args).await?.key,
+        };
+        if args.client == McpClient::Codex {
+            print!("{}", args.client.snippet(&place.name, &url, &key));
+        } else {
+            output::print_json(&json!({ place.section: { place.name: args.client.entry(&url, &key) } }));
+        }
         return Ok(());
     }
-    if args.client == McpClient::Codex {
-        return Err(Failure::new("its file is TOML, which is not changed here; use --print and add it by hand"));
+    // Whatever may be wrong with the file is found before there is a key.
+    let file = ClientFile::read(&file)?;
+    let before = file.entry(&place)?;
+    file.check_writable()?;
+    let (key, made) = match &args.key {
+        Some(key) => (key.clone(), None),
+        None => match own_key(context, &args, before.as_ref()).await? {
+            Some(own) => (rotate(context, &own).await?.key, None),
+            None => {
+                let made = make_key(context, &args).await?;
+                (made.key, Some(made.api_key))
+            }
+        },
+    };
+    let written = file.with(&place, &args.client.entry(&url, &key)).and_then(|text| file.write(&text));
+    if let Err(mut failure) = written {
+        if let Some(made) = made
+            && let Err(kept) = revoke(context, &made).await
+        {
+            failure
+                .details
+                .push(format!("API key `{}` was made and could not be revoked: {}", made.name, kept.message));
+        }
+        return Err(failure);
     }
-    let backup = write_entry(&file, args.client.section(), &server_name, entry)?;
-    let answer = json!({ "file": file, "backup": backup, "server": server_name, "url": url });
+    let backup = file.text.is_some().then(|| backup_path(&file.path));
+    let answer = json!({ "file": file.path, "backup": backup, "server": place.name, "url": url });
     let fields = [
-        ("wrote", file.display().to_string()),
+        ("wrote", file.path.display().to_string()),
         ("backup", backup.map_or("none, the file is new".into(), |path| path.display().to_string())),
-        ("server", server_name),
+        ("server", place.name),
         ("undo", format!("toolyard connect {} --client {} --undo", args.name, args.client.id())),
     ];
     output::print_fields(context.format, &answer, &fields);
     Ok(())
 }
 
-/// How long a client's key works. It does so little that a year is fine; `toolyard keys rotate --days` goes on after.
+/// Takes our entry out of the file as it is now, and ends the key that was made for it.
+async fn undo(context: &Context, args: &ConnectArgs, file: ClientFile, place: &EntryPlace) -> Result<(), Failure> {
+    let Some(entry) = file.entry(place)? else {
+        return Err(Failure::new(format!(
+            "there is no `{}` in `{}` of `{}`; nothing was changed",
+            place.name,
+            place.section,
+            file.path.display()
+        )));
+    };
+    // Asked first: without the entry nobody could say which key it was.
+    let own = own_key(context, args, Some(&entry)).await;
+    file.write(&file.without(place)?)?;
+    let revoked = match own {
+        Ok(Some(own)) => revoke(context, &own).await.map(|()| Some(own.name)),
+        Ok(None) => Ok(None),
+        Err(failure) => Err(failure),
+    };
+    let revoked = revoked.map_err(|failure| Failure {
+        message: format!("the entry is gone, but its API key was not revoked: {}", failure.message),
+        ..failure
+    })?;
+    output::print_fields(
+        context.format,
+        &json!({ "file": file.path, "removed": place.name, "revoked": revoked, "backup": backup_path(&file.path) }),
+        &[
+            ("removed", place.name.clone()),
+            ("from", file.path.display().to_string()),
+            ("revoked key", revoked.map_or_else(String::new, |name| name.to_string())),
+        ],
+    );
+    Ok(())
+}
+
+/// How long a client's key works. It does so little that a year is fine; connecting again begins another.
 const KEY_DAYS: u32 = 365;
+/// How long the secret before works too, for a client that has not read its file again.
+const OVERLAP_SECONDS: u32 = 3600;
+/// So many keys of one client and one name are told apart.
+const NUMBERS: u32 = 99;
 
 /// A key that can do nothing but call what this client was connected to.
-async fn client_key(context: &Context, client: McpClient, name: &Name) -> Result<String, Failure> {
-    let mut key_name = format!("{}-{name}", client.id());
-    key_name.truncate(Name::MAX_LEN);
-    let key_name = Name::new(key_name.trim_end_matches('-')).map_err(|error| Failure::new(error.to_string()))?;
-    let scope = KeyScope { actions: vec![Action::ToolCall], resources: vec![name.clone()], ..KeyScope::default() };
-    let created = create_key(context, key_name, Role::Developer, scope, KEY_DAYS).await?;
-    Ok(created.key)
+fn scope(name: &Name) -> KeyScope {
+    KeyScope { actions: vec![Action::ToolCall], resources: vec![name.clone()], ..KeyScope::default() }
+}
+
+/// What the names of the keys made for this client begin with.
+fn key_stem(args: &ConnectArgs) -> String {
+    let mut stem = format!("{}-{}", args.client.id(), args.name);
+    stem.truncate(Name::MAX_LEN - "-99".len());
+    stem.trim_end_matches('-').to_owned()
+}
+
+async fn make_key(context: &Context, args: &ConnectArgs) -> Result<CreatedApiKey, Failure> {
+    if let Some(name) = &args.key_name {
+        return Ok(create_key(context, name.clone(), Role::Developer, scope(&args.name), KEY_DAYS).await?);
+    }
+    let stem = key_stem(args);
+    let mut number = 1;
+    loop {
+        // The one of another machine, or that was printed, works on.
+        let name = if number == 1 { stem.clone() } else { format!("{stem}-{number}") };
+        let name = Name::new(name).map_err(|error| Failure::new(error.to_string()))?;
+        match create_key(context, name, Role::Developer, scope(&args.name), KEY_DAYS).await {
+            Err(ApiError::Problem(problem)) if problem.code == Code::AlreadyExists && number < NUMBERS => number += 1,
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// The key in an entry, when it was made here for this client and still works.
+async fn own_key(context: &Context, args: &ConnectArgs, entry: Option<&Value>) -> Result<Option<ApiKey>, Failure> {
+    let Some(secret) = entry.and_then(key_in) else { return Ok(None) };
+    let (stem, wanted) = (key_stem(args), scope(&args.name));
+    let is_own = |key: &ApiKey| {
+        let named = key.name.as_str().starts_with(&stem) || Some(&key.name) == args.key_name.as_ref();
+        named && secret.starts_with(&key.prefix) && key.scope.as_ref() == Some(&wanted)
+    };
+    let mut query = KeysQuery { limit: Some(500), made_by: Some("me".into()), active: Some(true), cursor: None };
+    loop {
+        let page: Page<ApiKey> = context.client.get_with("/keys", &query).await?;
+        if let Some(own) = page.items.into_iter().find(is_own) {
+            return Ok(Some(own));
+        }
+        query.cursor = page.next_cursor;
+        if query.cursor.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+/// The key that an entry of any client sends.
+fn key_in(entry: &Value) -> Option<&str> {
+    match entry {
+        Value::String(text) => text.strip_prefix("Bearer "),
+        Value::Array(items) => items.iter().find_map(key_in),
+        Value::Object(members) => members.values().find_map(key_in),
+        _ => None,
+    }
+}
+
+async fn rotate(context: &Context, key: &ApiKey) -> Result<CreatedApiKey, Failure> {
+    let body = RotateApiKey { overlap_seconds: Some(OVERLAP_SECONDS), expires_in_days: Some(KEY_DAYS) };
+    Ok(context.client.post(&format!("/keys/{}/rotate", key.id), &body).await?)
+}
+
+async fn revoke(context: &Context, key: &ApiKey) -> Result<(), Failure> {
+    let path = format!("/keys/{}", key.id);
+    let _: Value = context.client.send(reqwest::Method::DELETE, &path, None::<&()>).await?;
+    Ok(())
 }
 
 fn backup_path(file: &Path) -> PathBuf {
+    with_ending(file, ".toolyard-backup")
+}
+
+fn with_ending(file: &Path, ending: &str) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".toolyard-backup");
+    name.push(ending);
     file.with_file_name(name)
 }
 
-/// Marks a backup of a file that did not exist, so that undo removes it again.
-const NO_FILE: &str = "toolyard: there was no file\n";
+/// Where in a client's file our entry stands.
+struct EntryPlace {
+    section: &'static str,
+    name: String,
+}
 
-fn write_entry(file: &Path, section: &str, name: &str, entry: Value) -> Result<Option<PathBuf>, Failure> {
-    let old = match std::fs::read_to_string(file) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Failure::new(format!("cannot read `{}`: {error}", file.display()))),
-    };
-    let text = old.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or("{}");
-    let mut document: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
-        Failure::new(format!(
-            "`{}` is not plain JSON ({error}); it was left alone; use --print and add it by hand",
-            file.display()
-        ))
-    })?;
-    match document.entry(section).or_insert_with(|| json!({})) {
-        Value::Object(servers) => servers.insert(name.to_owned(), entry),
-        _ => {
-            return Err(Failure::new(format!(
-                "`{section}` in `{}` is not an object; it was left alone",
-                file.display()
-            )));
+/// A client's configuration file, as text. Changes are made to the text, so that all that is not ours stays as it is.
+struct ClientFile {
+    path: PathBuf,
+    /// Nothing when there is no file.
+    text: Option<String>,
+}
+
+impl ClientFile {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        // A link stays one: it is its target that changes.
+        let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Self { path, text: Some(text) }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self { path, text: None }),
+            Err(error) => Err(Failure::new(format!("cannot read `{}`: {error}", path.display()))),
         }
-    };
-    let failed = |error: std::io::Error| Failure::new(format!("cannot write `{}`: {error}", file.display()));
-    if let Some(dir) = file.parent() {
-        std::fs::create_dir_all(dir).map_err(failed)?;
     }
-    write_private(&backup_path(file), old.as_deref().unwrap_or(NO_FILE)).map_err(failed)?;
-    let text = serde_json::to_string_pretty(&document).map_err(|error| Failure::new(error.to_string()))?;
-    write_private(file, &text).map_err(failed)?;
-    Ok(old.map(|_| backup_path(file)))
+
+    /// What there is to change: an empty file is an empty object.
+    fn document(&self) -> &str {
+        self.text.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or("{}")
+    }
+
+    fn root(&self) -> Result<Object<'_>, Failure> {
+        Object::of(self.document(), self.document()).map_err(|error| {
+            Failure::new(format!(
+                "`{}` is not plain JSON with an object ({error}); it was left alone; use --print and add it by hand",
+                self.path.display()
+            ))
+        })
+    }
+
+    fn section(&self, place: &EntryPlace) -> Result<Option<Object<'_>>, Failure> {
+        let Some(text) = self.root()?.value(place.section) else { return Ok(None) };
+        Object::of(self.document(), text).map(Some).map_err(|_| {
+            let message =
+                format!("`{}` in `{}` is not an object; it was left alone", place.section, self.path.display());
+            Failure::new(message)
+        })
+    }
+
+    /// Our entry.
+    fn entry(&self, place: &EntryPlace) -> Result<Option<Value>, Failure> {
+        let section = self.section(place)?;
+        let text = section.as_ref().and_then(|section| section.value(&place.name));
+        Ok(text.map(|text| serde_json::from_str(text).expect("it was read as a part of the file")))
+    }
+
+    /// The text with this as our entry.
+    fn with(&self, place: &EntryPlace, entry: &Value) -> Result<String, Failure> {
+        let document = self.document();
+        let (range, text) = match self.section(place)? {
+            Some(section) => section.put(&place.name, entry, 2),
+            None => self.root()?.put(place.section, &json!({ &place.name: entry }), 1),
+        };
+        Ok(format!("{}{text}{}", &document[..range.start], &document[range.end..]))
+    }
+
+    /// The text without our entry.
+    fn without(&self, place: &EntryPlace) -> Result<String, Failure> {
+        let document = self.document();
+        let range = self.section(place)?.and_then(|section| section.member(&place.name)).unwrap_or(0..0);
+        Ok(format!("{}{}", &document[..range.start], &document[range.end..]))
+    }
+
+    fn check_writable(&self) -> Result<(), Failure> {
+        let tried = self.path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| {
+            let fresh = with_ending(&self.path, ".toolyard-new");
+            std::fs::write(&fresh, "").and_then(|()| std::fs::remove_file(&fresh))
+        });
+        tried.map_err(|error| self.not_written(&error))
+    }
+
+    /// Writes the text, and keeps the one before beside it.
+    fn write(&self, text: &str) -> Result<(), Failure> {
+        let kept = match &self.text {
+            Some(before) => write_private(&backup_path(&self.path), before),
+            None => Ok(()),
+        };
+        kept.and_then(|()| write_private(&self.path, text)).map_err(|error| self.not_written(&error))
+    }
+
+    fn not_written(&self, error: &std::io::Error) -> Failure {
+        Failure::new(format!("cannot write `{}`: {error}", self.path.display()))
+    }
+}
+
+/// An object of a document, by where its parts stand in the text.
+struct Object<'a> {
+    document: &'a str,
+    /// From `{` to behind `}`.
+    range: Range<usize>,
+    members: Vec<(String, &'a str)>,
+}
+
+impl<'a> Object<'a> {
+    /// The object that `text`, a part of the document, is.
+    fn of(document: &'a str, text: &'a str) -> Result<Self, serde_json::Error> {
+        let whole: &'a RawValue = serde_json::from_str(text)?;
+        let Members(members) = serde_json::from_str(whole.get())?;
+        Ok(Self { document, range: range_in(document, whole.get()), members })
+    }
+
+    /// The last member of a name is the one that counts.
+    fn position(&self, name: &str) -> Option<usize> {
+        self.members.iter().rposition(|(member, _)| member == name)
+    }
+
+    fn value(&self, name: &str) -> Option<&'a str> {
+        self.position(name).map(|at| self.members[at].1)
+    }
+
+    fn end_of(&self, at: usize) -> usize {
+        range_in(self.document, self.members[at].1).end
+    }
+
+    /// What to replace by what, so that the member has this value; `depth` is that of the object's members.
+    fn put(&self, name: &str, value: &Value, depth: usize) -> (Range<usize>, String) {
+        let line = format!("\n{}", "  ".repeat(depth));
+        let value = serde_json::to_string_pretty(value).expect("our entries serialise").replace('\n', &line);
+        match (self.position(name), self.members.len().checked_sub(1)) {
+            (Some(at), _) => (range_in(self.document, self.members[at].1), value),
+            (None, Some(last)) => {
+                let end = self.end_of(last);
+                (end..end, format!(",{line}{}: {value}", json!(name)))
+            }
+            (None, None) => {
+                let outer = format!("\n{}", "  ".repeat(depth - 1));
+                (self.range.clone(), format!("{{{line}{}: {value}{outer}}}", json!(name)))
+            }
+        }
+    }
+
+    /// The text that is one member, with its comma.
+    fn member(&self, name: &str) -> Option<Range<usize>> {
+        let at = self.position(name)?;
+        let end = self.end_of(at);
+        if at > 0 {
+            return Some(self.end_of(at - 1)..end);
+        }
+        let begin = self.range.start + 1;
+        match self.document[end..self.range.end].find(',').filter(|_| self.members.len() > 1) {
+            Some(comma) => Some(begin..end + comma + 1),
+            None => Some(begin..self.range.end - 1),
+        }
+    }
+}
+
+/// Where a part of a text stands in it.
+fn range_in(text: &str, part: &str) -> Range<usize> {
+    let begin = part.as_ptr().addr() - text.as_ptr().addr();
+    begin..begin + part.len()
+}
+
+/// The members of an object in their order, each as it is written.
+struct Members<'a>(Vec<(String, &'a str)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Vec<(String, &'de str)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut members = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
+                    members.push((name, value.get()));
+                }
+                Ok(members)
+            }
+        }
+        deserializer.deserialize_map(InOrder).map(Self)
+    }
 }
 
 /// Writes beside the file and renames, so that a client never reads half a file. It holds a key now, so only
@@ -158,9 +457,7 @@ fn write_entry(file: &Path, section: &str, name: &str, entry: Value) -> Result<O
 fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(".toolyard-new");
-    let fresh = file.with_file_name(name);
+    let fresh = with_ending(file, ".toolyard-new");
     // What an earlier attempt left would keep its mode.
     match std::fs::remove_file(&fresh) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -172,55 +469,106 @@ fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(&fresh, file)
 }
 
-fn undo(context: &Context, file: &Path) -> Result<(), Failure> {
-    let backup = backup_path(file);
-    let text = std::fs::read_to_string(&backup)
-        .map_err(|_| Failure::new(format!("there is no backup `{}` to go back to", backup.display())))?;
-    let failed = |error: std::io::Error| Failure::new(format!("cannot put back `{}`: {error}", file.display()));
-    if text == NO_FILE {
-        std::fs::remove_file(file).map_err(failed)?;
-    } else {
-        write_private(file, &text).map_err(failed)?;
-    }
-    std::fs::remove_file(&backup).map_err(failed)?;
-    output::print_fields(
-        context.format,
-        &json!({ "file": file, "state": "restored" }),
-        &[("restored", file.display().to_string())],
-    );
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn connecting_keeps_what_was_there_and_undo_puts_it_back() {
+    const PLACE: EntryPlace = EntryPlace { section: "mcpServers", name: String::new() };
+
+    fn place(name: &str) -> EntryPlace {
+        EntryPlace { name: name.to_owned(), ..PLACE }
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("mcp.json");
-        std::fs::write(&file, r#"{"theme":"dark","mcpServers":{"other":{"url":"x"}}}"#).expect("a file");
-        let before = std::fs::read_to_string(&file).expect("a file");
+        let path = dir.path().join("mcp.json");
+        std::fs::write(&path, text).expect("a file");
+        (dir, path)
+    }
+
+    fn text(path: &Path) -> String {
+        std::fs::read_to_string(path).expect("a file")
+    }
+
+    fn connect(path: &Path, name: &str) {
         let entry = McpClient::Cursor.entry("http://t/mcp/default/toolsets/all", "ty_k");
-        write_entry(&file, "mcpServers", "toolyard-all", entry).expect("written");
-        let after: Value = serde_json::from_str(&std::fs::read_to_string(&file).expect("a file")).expect("JSON");
-        assert_eq!(after["theme"], "dark");
-        assert_eq!(after["mcpServers"]["other"]["url"], "x");
-        assert_eq!(after["mcpServers"]["toolyard-all"]["headers"]["Authorization"], "Bearer ty_k");
-        let text = std::fs::read_to_string(backup_path(&file)).expect("a backup");
-        assert_eq!(text, before);
-        for path in [&file, &backup_path(&file)] {
-            use std::os::unix::fs::PermissionsExt;
-            assert_eq!(std::fs::metadata(path).expect("a file").permissions().mode() & 0o777, 0o600);
+        let file = ClientFile::read(path).expect("a file");
+        file.write(&file.with(&place(name), &entry).expect("changed")).expect("written");
+    }
+
+    fn undo(path: &Path, name: &str) {
+        let file = ClientFile::read(path).expect("a file");
+        file.write(&file.without(&place(name)).expect("changed")).expect("written");
+    }
+
+    #[test]
+    fn connecting_keeps_what_was_there_and_undo_takes_exactly_the_entry_away() {
+        for before in [
+            r#"{"theme":"dark","mcpServers":{"other":{"url":"x"}},"z":1.10,"a":[1,  2]}"#,
+            "{\n    \"mcpServers\": {\n        \"other\": {}\n    },\n    \"cost\": 0.30000000000000004\n}\n",
+            r#"{"a, b": ",}", "mcpServers": { "x,y": {"url": ",{"}, "z": 1 } }"#,
+        ] {
+            let (_dir, path) = file(before);
+            connect(&path, "toolyard-all");
+            let after: Value = serde_json::from_str(&text(&path)).expect("JSON");
+            let entry = &after["mcpServers"]["toolyard-all"];
+            assert_eq!(entry["headers"]["Authorization"], "Bearer ty_k");
+            assert_eq!(key_in(entry), Some("ty_k"));
+            assert_eq!(text(&backup_path(&path)), before);
+            for path in [&path, &backup_path(&path)] {
+                use std::os::unix::fs::PermissionsExt;
+                assert_eq!(std::fs::metadata(path).expect("a file").permissions().mode() & 0o777, 0o600);
+            }
+            undo(&path, "toolyard-all");
+            assert_eq!(text(&path), before, "what is not ours stays as it was, byte for byte");
+        }
+    }
+
+    #[test]
+    fn undo_keeps_what_the_client_wrote_since_also_in_a_file_that_was_new() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("claude.json");
+        connect(&path, "toolyard-all");
+        let since = text(&path).replacen('{', r#"{"projects":{"/home/me":{"history":["hi"]}},"#, 1);
+        std::fs::write(&path, since).expect("the client writes");
+        undo(&path, "toolyard-all");
+        let after: Value = serde_json::from_str(&text(&path)).expect("JSON");
+        assert_eq!(after, json!({ "projects": { "/home/me": { "history": ["hi"] } }, "mcpServers": {} }));
+    }
+
+    #[test]
+    fn undo_of_one_leaves_the_others_in_whatever_order() {
+        let (_dir, path) = file("");
+        for name in ["toolyard-time", "toolyard-all", "toolyard-third"] {
+            connect(&path, name);
+            connect(&path, name);
+        }
+        let mut left = vec!["toolyard-all", "toolyard-third", "toolyard-time"];
+        for gone in ["toolyard-all", "toolyard-time", "toolyard-third"] {
+            undo(&path, gone);
+            left.retain(|name| *name != gone);
+            let after: Value = serde_json::from_str(&text(&path)).expect("JSON");
+            let servers = after["mcpServers"].as_object().expect("an object");
+            assert_eq!(servers.keys().collect::<Vec<_>>(), left);
         }
     }
 
     #[test]
     fn a_file_that_is_not_json_is_left_alone() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = dir.path().join("mcp.json");
-        std::fs::write(&file, "// comment\n{}").expect("a file");
-        assert!(write_entry(&file, "mcpServers", "x", json!({})).is_err());
-        assert_eq!(std::fs::read_to_string(&file).expect("a file"), "// comment\n{}");
+        for bad in ["// comment\n{}", "[]", "{\"mcpServers\": []}", "{} {}"] {
+            let (_dir, path) = file(bad);
+            let read = ClientFile::read(&path).expect("a file");
+            assert!(read.entry(&place("x")).is_err() && read.with(&place("x"), &json!({})).is_err(), "{bad}");
+            assert_eq!(text(&path), bad);
+        }
+    }
+
+    #[test]
+    fn a_link_to_a_file_stays_a_link() {
+        let (dir, path) = file("{}");
+        let link = dir.path().join("link.json");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        connect(&link, "toolyard-all");
+        assert!(link.is_symlink() && text(&path).contains("toolyard-all"));
     }
 }
