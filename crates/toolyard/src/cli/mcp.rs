@@ -2,12 +2,16 @@
 
 use clap::Args;
 use serde_json::{Value, json};
-use toolyard_client::{ApiError, ToolCall, segment};
+use toolyard_client::{ApiError, McpError, ToolCall, segment};
+use toolyard_types::api::identity::Session;
 use toolyard_types::api::servers::{Server, Toolset};
 use toolyard_types::{Code, Name};
 
 use super::context::{Context, Failure};
 use super::output::{self, Format, cell, safe};
+
+/// What the gateway answers where nothing is served to this key: a status, nothing of JSON-RPC.
+const NOT_THERE: i64 = 404;
 
 /// `toolyard tools`.
 #[derive(Debug, Args)]
@@ -33,8 +37,8 @@ pub(crate) struct CallArgs {
 
 /// `toolyard tools`.
 pub(crate) async fn tools(context: &Context, args: ToolsArgs) -> Result<(), Failure> {
-    let path = mcp_path(context, &args.name).await?;
-    let tools = context.client.list_tools(&path).await?;
+    let paths = mcp_paths(context, &args.name).await?;
+    let tools = first(&paths, async |path| context.client.list_tools(path).await).await?;
     output::print_list(context.format, &tools, &["TOOL", "DESCRIPTION"], |tool| {
         let text = cell(&tool["description"]);
         let line = text.lines().next().unwrap_or_default();
@@ -50,18 +54,16 @@ pub(crate) async fn call(context: &Context, args: CallArgs) -> Result<(), Failur
     if !arguments.is_object() {
         return Err(Failure::new("the arguments must be a JSON object, such as '{\"message\":\"hi\"}'"));
     }
-    let path = mcp_path(context, &args.name).await?;
+    let paths = mcp_paths(context, &args.name).await?;
     let call = ToolCall { name: args.tool, arguments };
     let format = context.format;
-    let result = context
-        .client
-        .call_tool(&path, &call, |message| {
-            if message["method"] == "notifications/progress" {
-                let params = &message["params"];
-                output::progress(format, &format!("{} {}", cell(&params["progress"]), cell(&params["message"])));
-            }
-        })
-        .await?;
+    let show = |message: &Value| {
+        if message["method"] == "notifications/progress" {
+            let params = &message["params"];
+            output::progress(format, &format!("{} {}", cell(&params["progress"]), cell(&params["message"])));
+        }
+    };
+    let result = first(&paths, async |path| context.client.call_tool(path, &call, show).await).await?;
     print_result(format, &result);
     if result["isError"] == json!(true) {
         return Err(Failure::new(format!("tool `{}` answered an error", call.name)));
@@ -82,15 +84,44 @@ fn print_result(format: Format, result: &Value) {
     }
 }
 
-/// Servers and toolsets share one name space, so a name means one of the two.
+/// The MCP path of a server or toolset.
 pub(crate) async fn mcp_path(context: &Context, name: &Name) -> Result<String, Failure> {
-    let segment = segment(name.as_str());
-    match context.client.get::<Toolset>(&format!("/toolsets/{segment}")).await {
-        Ok(toolset) => Ok(toolset.mcp_path),
-        Err(ApiError::Problem(problem)) if problem.code == Code::NotFound => {
-            let server: Server = context.client.get(&format!("/servers/{segment}")).await?;
-            Ok(server.mcp_path)
-        }
-        Err(error) => Err(error.into()),
+    let paths = mcp_paths(context, name).await?;
+    match paths.as_slice() {
+        [path] => Ok(path.clone()),
+        _ => first(&paths, async |path| context.client.list_tools(path).await.map(|_| path.to_owned())).await,
     }
+}
+
+/// Where a name may be served: servers and toolsets share one name space, so it means one of the two. A key that may call
+/// need not be allowed to look, and then the gateway says which of the two it is.
+async fn mcp_paths(context: &Context, name: &Name) -> Result<Vec<String>, Failure> {
+    let segment = segment(name.as_str());
+    let found = match context.client.get::<Toolset>(&format!("/toolsets/{segment}")).await {
+        Err(ApiError::Problem(problem)) if problem.code == Code::NotFound => {
+            let server = context.client.get::<Server>(&format!("/servers/{segment}")).await;
+            server.map(|server| server.mcp_path)
+        }
+        toolset => toolset.map(|toolset| toolset.mcp_path),
+    };
+    match found {
+        Err(ApiError::Problem(problem)) if problem.code == Code::Forbidden => {
+            let session: Session = context.client.get("/session").await?;
+            let at = |kind: &str| format!("/mcp/{}/{kind}/{name}", session.organization);
+            Ok(vec![at("servers"), at("toolsets")])
+        }
+        found => Ok(vec![found?]),
+    }
+}
+
+/// What is answered at the first of the paths that is there.
+async fn first<T>(paths: &[String], ask: impl AsyncFn(&str) -> Result<T, McpError>) -> Result<T, Failure> {
+    let mut missing = None;
+    for path in paths {
+        match ask(path).await {
+            Err(error @ McpError::Refused { code: NOT_THERE, .. }) => missing = Some(error),
+            answered => return Ok(answered?),
+        }
+    }
+    Err(missing.expect("a name may be served somewhere").into())
 }
