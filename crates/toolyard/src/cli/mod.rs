@@ -158,13 +158,13 @@ enum Command {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct SettingsArgs {
     /// Read this file instead of `toolyard.toml`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where to keep everything.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<String>,
     /// Any setting, such as `--set session_hours=8`; see docs/reference/configuration.md.
-    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_value)]
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = name_value)]
     set: Vec<(String, String)>,
 }
 
@@ -222,14 +222,14 @@ pub(crate) struct DtmaArgs {
     #[command(flatten)]
     settings: SettingsArgs,
     /// The token that `toolyard toolboxes enroll` printed; needed at the first start only.
-    #[arg(long, value_name = "TOKEN", env = "TOOLYARD_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "TOKEN", env = "TOOLYARD_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Wait at this address for the control plane, which must know it (`toolboxes enroll --address`), and dial nothing:
     /// for hosts that must not dial out.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, global = true, value_name = "ADDRESS")]
     listen: Option<String>,
     /// What runs servers: processes of this host, or containers of the engine at `DOCKER_HOST`.
-    #[arg(long, value_name = "ENGINE", value_parser = ["process", "docker"])]
+    #[arg(long, global = true, value_name = "ENGINE", value_parser = ["process", "docker"])]
     engine: Option<String>,
 }
 
@@ -371,6 +371,35 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn inputs_of_an_entry_may_be_named_like_options() {
+        for line in [
+            "toolyard deploy com.example/git --input --repository=/srv/x --credential --token=t --wait",
+            "toolyard servers update git --input --repository=/srv/x --unset-env --branch",
+            "toolyard servers promote git --to-key k --credential --token=t",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        let forgotten = Cli::try_parse_from(["toolyard", "deploy", "com.example/git", "--input", "--wait"]);
+        assert!(forgotten.expect_err("no value").to_string().contains("must be NAME=VALUE"));
+    }
+
+    #[test]
+    fn the_options_of_an_agent_may_stand_behind_doctor_too() {
+        for line in [
+            "toolyard dtma doctor --data-dir /d --listen 0.0.0.0:1 --engine docker --set drain_seconds=1 --token t",
+            "toolyard dtma --data-dir /d --listen 0.0.0.0:1 --engine docker --set drain_seconds=1 --token t doctor",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).expect(line);
+            let Command::Dtma(args) = cli.command else { panic!("another command: {line}") };
+            assert!(args.command.is_some() && args.token.as_deref() == Some("t"), "{line}");
+            let mut set = args.overrides().set;
+            set.sort();
+            let names: Vec<_> = set.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, ["data_dir", "drain_seconds", "dtma_listen", "engine"], "{line}");
+        }
     }
 
     /// clap hands the value of an argument to a global one of the same id, and the other way round: a `--url` of a
