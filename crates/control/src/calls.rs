@@ -71,6 +71,8 @@ pub(crate) struct CallsWanted {
     pub(crate) actor: Option<String>,
     /// That ended so.
     pub(crate) outcome: Option<CallOutcome>,
+    /// Of this request.
+    pub(crate) request_id: Option<String>,
     /// From then on.
     pub(crate) since: Option<Timestamp>,
 }
@@ -113,7 +115,8 @@ async fn filter(tx: &OrgTx, caller: &Caller, wanted: &CallsWanted) -> Result<Cal
         None => None,
     };
     let within = scope::ids(tx, caller).await?;
-    Ok(CallFilter { server, toolset, actor: wanted.actor.clone(), outcome: wanted.outcome, within })
+    let (actor, request_id) = (wanted.actor.clone(), wanted.request_id.clone());
+    Ok(CallFilter { server, toolset, actor, outcome: wanted.outcome, request_id, within })
 }
 
 /// Adds the names that ids stand for now, with a fixed number of queries.

@@ -114,6 +114,14 @@ impl Refused {
     fn new(code: i64, text: impl Into<String>) -> Self {
         Self { code, text: text.into(), data: None, outcome: CallOutcome::Refused, is_overload: false }
     }
+
+    /// Leaves a line with the cause when no server answered, under the id that the client was told. What was wrong with
+    /// the request itself its client knows.
+    pub(crate) fn note(&self, request_id: &str) {
+        if matches!(self.outcome, CallOutcome::UpstreamFailed | CallOutcome::Timeout) {
+            tracing::info!(request.id = request_id, outcome = self.outcome.as_str(), "a call failed: {}", self.text);
+        }
+    }
 }
 
 impl From<Full> for Refused {
@@ -285,6 +293,7 @@ impl Call {
             }
             Err(refused) => refused,
         };
+        refused.note(&self.visit.request_id);
         let message = self.refusal(&refused);
         recording.end(refused.outcome, message.len());
         let is_modern = matches!(self.client, Client::Modern { .. });

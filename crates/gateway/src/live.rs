@@ -320,6 +320,7 @@ impl Running {
 
     fn fail(&mut self, failure: Failure) -> Bytes {
         let refused = Refused::from(failure);
+        refused.note(&self.call.visit.request_id);
         let answer = self.call.refusal(&refused);
         self.recording.end(refused.outcome, answer.len());
         answer

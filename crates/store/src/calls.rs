@@ -63,6 +63,8 @@ pub struct CallFilter {
     pub actor: Option<String>,
     /// That ended so.
     pub outcome: Option<CallOutcome>,
+    /// Of the request with this id.
+    pub request_id: Option<String>,
     /// Of any of these servers, or through any of these toolsets: what a narrowed key may see.
     pub within: Option<(Vec<ServerId>, Vec<ToolsetId>)>,
 }
@@ -646,6 +648,9 @@ impl Wheres {
         }
         if let Some(outcome) = filter.outcome {
             wheres.add("outcome = ", outcome.as_str().into());
+        }
+        if let Some(request_id) = &filter.request_id {
+            wheres.add("request_id = ", request_id.as_str().into());
         }
         if let Some((servers, toolsets)) = &filter.within {
             let servers = wheres.any("server_id", servers.iter().map(ToString::to_string));

@@ -25,6 +25,7 @@ pub(super) fn routes() -> Routes {
 /// Which calls to list.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct CallQuery {
     /// How many at most, 1 to 500; 100 when absent.
     #[param(minimum = 1, maximum = 500)]
@@ -41,6 +42,9 @@ struct CallQuery {
     member: Option<UserId>,
     /// Only those that ended so.
     outcome: Option<CallOutcome>,
+    /// Only of the request with this id, which every answer has in its header `x-request-id`. No index helps: give `since`
+    /// too where there are very many calls.
+    request_id: Option<String>,
     /// Only from then on.
     since: Option<Timestamp>,
 }
@@ -61,7 +65,8 @@ async fn list_calls(
         (Some(_), Some(_)) => return Err(ControlError::field("member", "ask about a key or a member, not both")),
     };
     let (server, toolset) = (query.server, query.toolset);
-    let wanted = CallsWanted { server, toolset, actor, outcome: query.outcome, since: query.since };
+    let (outcome, request_id, since) = (query.outcome, query.request_id, query.since);
+    let wanted = CallsWanted { server, toolset, actor, outcome, request_id, since };
     calls::list(&control, &caller, &wanted, &page).await.map(Json)
 }
 
@@ -77,6 +82,7 @@ async fn get_overview(State(control): State<Control>, caller: Caller) -> Result<
 /// Which metrics.
 #[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
 struct MetricsQuery {
     /// How far back: `15m`, `1h`, `24h` or `7d`; `1h` when absent.
     window: Option<MetricsWindow>,

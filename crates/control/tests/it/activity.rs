@@ -112,6 +112,9 @@ both_engines! {
         assert_eq!(items(&test, OWNER_KEY, "/api/v1/calls?outcome=ok").await[0]["server_name"], "a");
         let key = toolyard_types::ApiKeyId::generate();
         assert!(items(&test, OWNER_KEY, &format!("/api/v1/calls?key={key}")).await.is_empty());
+        assert_eq!(items(&test, OWNER_KEY, "/api/v1/calls?request_id=r").await.len(), 2);
+        assert!(items(&test, OWNER_KEY, "/api/v1/calls?request_id=another").await.is_empty());
+        test.get("/api/v1/calls?requestid=r").await.expect(422);
         test.get("/api/v1/calls?server=nothing").await.expect(422);
         test.ask_as(&narrowed, Method::GET, "/api/v1/calls?server=b", None).await.expect(422);
         test.ask_as(&narrowed, Method::GET, "/api/v1/servers/b/metrics", None).await.expect(403);

@@ -79,6 +79,7 @@ both_engines! {
         assert_eq!(found(CallFilter { toolset: Some(set), ..CallFilter::default() }).await, [at(26)]);
         assert_eq!(found(CallFilter { actor: Some("api_key:1".into()), ..CallFilter::default() }).await, [at(1)]);
         assert_eq!(found(CallFilter { outcome: Some(CallOutcome::Timeout), ..CallFilter::default() }).await, [at(25)]);
+        assert_eq!(found(CallFilter { request_id: Some("nobody's".into()), ..CallFilter::default() }).await, []);
         let within = |servers: &[ServerId], toolsets: &[ToolsetId]| CallFilter {
             within: Some((servers.to_vec(), toolsets.to_vec())), ..CallFilter::default()
         };

@@ -1,6 +1,7 @@
 //! The command line: every noun of the API, one file each.
 
 mod access;
+mod calls;
 mod catalog;
 mod configuration;
 mod connect;
@@ -125,6 +126,8 @@ enum Command {
     /// Feature flags.
     #[command(subcommand)]
     Flags(access::FlagsCommand),
+    /// Which calls went through the gateway, and how they ended.
+    Calls(calls::CallsArgs),
     /// Who did what.
     Audit(access::AuditArgs),
     /// Why something is allowed or refused.
@@ -327,6 +330,7 @@ async fn ask(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Keys(command) => access::keys(context, command).await,
         Command::Members(command) => access::members(context, command).await,
         Command::Flags(command) => access::flags(context, command).await,
+        Command::Calls(args) => calls::list(context, args).await,
         Command::Audit(args) => access::audit(context, args).await,
         Command::Why(args) => access::why(context, args).await,
         Command::Connect(args) => connect::run(context, args).await,
