@@ -424,7 +424,7 @@ impl RemoteLink {
         let attempt = self.attempt(Some(Instant::now() + OWN_TIMEOUT.mul_f64(NEARLY)))?;
         let outcome = upstream.handshake(OWN_TIMEOUT).await;
         let is_silent = |error: &HandshakeError| match error {
-            HandshakeError::Unreachable | HandshakeError::Closed | HandshakeError::Timeout(_) => true,
+            HandshakeError::Unreachable(_) | HandshakeError::Closed | HandshakeError::Timeout(_) => true,
             HandshakeError::Status(status) => is_gateways(*status),
             HandshakeError::NotMcp { .. } | HandshakeError::Refused { .. } | HandshakeError::Unusable(_) => false,
         };
@@ -440,7 +440,7 @@ impl RemoteLink {
         let attempt = self.attempt(own_until)?;
         let outcome = upstream.send(message).await;
         // A call times out here only in the handshake before it.
-        let is_silent = |error: &CallError| matches!(error, CallError::Unreachable | CallError::Timeout(_));
+        let is_silent = |error: &CallError| matches!(error, CallError::Unreachable(_) | CallError::Timeout(_));
         attempt.settle(!outcome.as_ref().is_err_and(is_silent));
         Ok(outcome?)
     }

@@ -40,9 +40,9 @@ pub enum CallError {
     /// The server's answer is not what the method promises; the text says how.
     #[error("the server's answer cannot be used: {0}")]
     Unexpected(&'static str),
-    /// A remote server cannot be reached; the log has the cause.
-    #[error("the remote server cannot be reached")]
-    Unreachable,
+    /// A remote server cannot be reached, with the cause, bounded.
+    #[error("the remote server cannot be reached: {0}")]
+    Unreachable(String),
     /// A remote server was reached, and the connection ended before it answered; the log has the cause.
     #[error("the remote server ended the connection without an answer")]
     Dropped,
@@ -85,9 +85,9 @@ pub enum HandshakeError {
     /// Its answer cannot be used; the text says how.
     #[error("the server answered `initialize`, but {0}")]
     Unusable(String),
-    /// A remote server cannot be reached; the log has the cause.
-    #[error("the remote server cannot be reached")]
-    Unreachable,
+    /// A remote server cannot be reached, with the cause, bounded.
+    #[error("the remote server cannot be reached: {0}")]
+    Unreachable(String),
     /// A remote server answered with an HTTP status instead of a message.
     #[error("the remote server answered HTTP status {0}")]
     Status(u16),
@@ -99,11 +99,19 @@ impl From<CallError> for HandshakeError {
             CallError::Server { code, message } => Self::Refused { code, message },
             CallError::Closed | CallError::Busy | CallError::Cancelled => Self::Closed,
             CallError::Timeout(timeout) => Self::Timeout(timeout),
-            CallError::Unreachable | CallError::Dropped => Self::Unreachable,
+            CallError::Unreachable(cause) => Self::Unreachable(cause),
+            CallError::Dropped => Self::Closed,
             CallError::Status(status) => Self::Status(status),
             other => Self::Unusable(other.to_string()),
         }
     }
+}
+
+/// The innermost cause, which says what is to be done; what is around it (`client error (Connect)`) does not. It may quote
+/// what the other side sent, as a certificate's names.
+pub(crate) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let innermost = std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error);
+    innermost.to_string().chars().filter(|c| !toolyard_types::name::is_hidden(*c)).take(300).collect()
 }
 
 /// The JSON-RPC error in `message`, bounded and printable.

@@ -188,7 +188,7 @@ async fn ask(
     };
     control.remember_remote(due.server.id, due.revision.id, &rendered);
     let Rendered { url, headers, secrets } = rendered;
-    let Ok(uri) = url.expose().parse() else {
+    let Ok(uri) = url.expose().parse::<http::Uri>() else {
         return Ok(Err((Reason::ConfigInvalid, "its URL cannot be used".to_owned())));
     };
     let mut map = HeaderMap::new();
@@ -201,6 +201,10 @@ async fn ask(
         value.set_sensitive(true);
         map.insert(name, value);
     }
+    let host = uri.authority().map_or_else(String::new, |authority| {
+        let port = authority.port().map_or_else(String::new, |port| format!(":{port}"));
+        format!("{}{port}", authority.host())
+    });
     let upstream = Upstream::new(client, uri, map).knowing(known);
     let introduced = introduce(&upstream).await;
     // A session a minute would pile up at the server.
@@ -211,6 +215,9 @@ async fn ask(
     Ok(match introduced {
         Ok(mcp) => {
             Ok(McpInfo { server_name: clean(mcp.server_name), server_version: clean(mcp.server_version), ..mcp })
+        }
+        Err((Reason::RemoteUnreachable, message)) => {
+            Err((Reason::RemoteUnreachable, clean(format!("`{host}`: {message}"))))
         }
         Err((reason, message)) => Err((reason, clean(message))),
     })
@@ -235,7 +242,7 @@ async fn introduce(upstream: &Upstream) -> Result<McpInfo, (Reason, String)> {
 
 fn failure(error: &HandshakeError) -> (Reason, String) {
     let reason = match error {
-        HandshakeError::Unreachable | HandshakeError::Timeout(_) => Reason::RemoteUnreachable,
+        HandshakeError::Unreachable(_) | HandshakeError::Timeout(_) => Reason::RemoteUnreachable,
         HandshakeError::Status(status) if *status >= 500 => Reason::RemoteUnreachable,
         _ => Reason::HandshakeFailed,
     };

@@ -253,7 +253,7 @@ impl Carrier {
             if self.place.connect().await.is_ok() {
                 match self.upstream.handshake(HANDSHAKE_TIMEOUT).await {
                     // It listens before it is ready.
-                    Err(HandshakeError::Unreachable | HandshakeError::Closed | HandshakeError::Status(500..)) => {}
+                    Err(HandshakeError::Unreachable(_) | HandshakeError::Closed | HandshakeError::Status(500..)) => {}
                     outcome => return outcome,
                 }
             }
@@ -271,7 +271,7 @@ impl Carrier {
             },
             Err(error) => error,
         };
-        if matches!(error, CallError::Unreachable | CallError::Dropped | CallError::Closed) {
+        if matches!(error, CallError::Unreachable(_) | CallError::Dropped | CallError::Closed) {
             // One that crashes closes its connections one by one.
             tokio::time::sleep(LAST_BREATH).await;
             if self.place.connect().await.is_err() {

@@ -265,7 +265,8 @@ fn not_established(error: HandshakeError) -> CallError {
         HandshakeError::Unusable(_) | HandshakeError::NotMcp { .. } => {
             CallError::Unexpected("it does not speak a supported version of MCP")
         }
-        HandshakeError::Closed | HandshakeError::Unreachable => CallError::Unreachable,
+        HandshakeError::Closed => CallError::Unreachable("the connection ended".to_owned()),
+        HandshakeError::Unreachable(cause) => CallError::Unreachable(cause),
     }
 }
 
@@ -513,7 +514,10 @@ impl Transport {
         (self.client)(request).await.map_err(|error| {
             tracing::debug!(error = &*error, "a remote server gave no answer");
             let known = error.downcast_ref::<hyper_util::client::legacy::Error>();
-            if known.is_some_and(|error| !error.is_connect()) { CallError::Dropped } else { CallError::Unreachable }
+            match known {
+                Some(error) if !error.is_connect() => CallError::Dropped,
+                _ => CallError::Unreachable(crate::error::cause(&*error)),
+            }
         })
     }
 }
