@@ -34,6 +34,16 @@ pub enum VaultKeys {
     },
 }
 
+impl VaultKeys {
+    /// Whether a master key has the form that the vault takes.
+    ///
+    /// # Errors
+    /// [`VaultError::KeyForm`], which says what that is.
+    pub fn check_form(key: &Secret) -> Result<(), VaultError> {
+        parse(key.expose()).map(|_| ())
+    }
+}
+
 /// A master key with the id that envelopes name it by: the start of its SHA-256.
 pub(super) struct MasterKey {
     pub(super) id: [u8; KEY_ID_LEN],

@@ -48,9 +48,10 @@ fn check(loaded: &Loaded) -> ExitCode {
     if !refused.is_empty() {
         return ExitCode::from(EXIT_CONFIG);
     }
-    let later = insecure_settings(&loaded.settings).len();
-    let note = if later == 0 { String::new() } else { format!("; production would refuse {later} settings") };
-    output::print_line(&format!("the configuration for {} is valid{note}", loaded.settings.env));
+    output::print_line(&format!("the configuration for {} is valid", loaded.settings.env));
+    for insecure in insecure_settings(&loaded.settings) {
+        output::print_line(&format!("production would refuse {insecure}"));
+    }
     ExitCode::SUCCESS
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use toolyard_control::VaultKeys;
 use toolyard_types::name::printable;
 
 use super::{CLIENT_VARIABLES, Environment, Settings};
@@ -267,8 +268,12 @@ impl Layers {
         if !self.problems.is_empty() {
             return Err(ConfigError(self.problems));
         }
-        let settings = serde_json::from_value(Value::Object(self.values))
+        let settings: Settings = serde_json::from_value(Value::Object(self.values))
             .map_err(|_| ConfigError(vec!["the settings do not fit together".into()]))?;
+        if let Some(Err(error)) = settings.vault_key.as_ref().map(VaultKeys::check_form) {
+            let origin = self.origins.get("vault_key").cloned().unwrap_or(Origin::Default);
+            return Err(ConfigError(vec![format!("setting `vault_key` ({origin}): {error}")]));
+        }
         Ok(Loaded { settings, origins: self.origins, warnings: self.warnings })
     }
 }
@@ -340,6 +345,22 @@ mod tests {
         let error = load(&variables, dir.path(), &flag("cookie_secure", "maybe")).expect_err("four mistakes");
         assert_eq!(error.0.len(), 4, "{error}");
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_vault_key_of_another_form_is_refused_by_name_and_not_shown() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let load_with =
+            |key: &str| load(&environment(&[("TOOLYARD_VAULT_KEY", key)]), dir.path(), &Overrides::default());
+        for bad in ["abc", "hunter2-hunter2-hunter2-hunter2-hunter2-hunter2-hunter2-hunter2-"] {
+            let error = load_with(bad).expect_err("no key").to_string();
+            assert!(
+                error.contains("`vault_key` (environment TOOLYARD_VAULT_KEY)") && error.contains("64 digits"),
+                "{error}"
+            );
+            assert!(!error.contains(bad), "{error}");
+        }
+        assert!(load_with(&"0a".repeat(32)).is_ok() && load_with("").is_ok());
     }
 
     #[test]
