@@ -18,7 +18,7 @@ use toolyard_types::agent::JoinToken;
 
 use crate::cli::{DtmaArgs, EXIT_CONFIG};
 use crate::config::{self, Settings};
-use crate::serve::{Stop, stop_signal};
+use crate::serve::{Stop, not_kept_apart, stop_signal};
 use crate::{local, telemetry};
 
 /// Longest pause before a broken link is dialled again.
@@ -36,14 +36,31 @@ pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
     };
     match run(&loaded.settings, args.token.as_deref()).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
+        Err(Failed::Refused(problem)) => {
+            eprintln!("toolyard: {problem}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(Failed::Otherwise(problem)) => {
             eprintln!("toolyard: {problem}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(settings: &Settings, token: Option<&str>) -> Result<(), String> {
+/// Why the agent ended.
+enum Failed {
+    /// The settings do not allow it on this host.
+    Refused(String),
+    Otherwise(String),
+}
+
+impl From<String> for Failed {
+    fn from(problem: String) -> Self {
+        Self::Otherwise(problem)
+    }
+}
+
+async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
     let mut stopped = std::pin::pin!(stop_signal());
     telemetry::start_logs(settings)?;
     let (offers, _listening) = match settings.dtma_listen {
@@ -62,6 +79,12 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), String> {
     let ports = ports.chain(offers.iter().map(|offers| offers.address().port())).collect();
     let options = local::agent_options(settings, &environment, settings.data_dir.clone(), identity.channel(), ports)?;
     let agent = Agent::start(options).await.map_err(|error| chain(&error))?;
+    for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
+        tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);
+    }
+    if let Some(why) = not_kept_apart(agent.report()).filter(|_| settings.require_isolation) {
+        return Err(Failed::Refused(format!("setting `require_isolation`: {why}")));
+    }
     let control = match &offers {
         Some(offers) => format!("connects to {}", offers.address()),
         None => dialler.addresses().join(", "),

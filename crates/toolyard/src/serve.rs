@@ -418,7 +418,7 @@ impl LocalToolbox {
 
 /// Why servers on this host could read each other's and our own things, if they could. User ids of their own
 /// (as root) or namespaces (otherwise) each keep them apart; limits hold without control groups too, watched.
-fn not_kept_apart(report: &ToolboxReport) -> Option<String> {
+pub(crate) fn not_kept_apart(report: &ToolboxReport) -> Option<String> {
     let enforced = |name: &str| report.enforcement.get(name).is_some_and(|enforcement| enforcement.enforced);
     if enforced("own_uid") || enforced("namespaces") {
         return None;
