@@ -45,14 +45,17 @@ fn spread(case: &Case, count: usize, mut chosen: Vec<ToolboxId>) -> Result<Vec<T
     Ok(chosen)
 }
 
-/// The toolbox with the fewest instances of the same server, then of any.
+/// The toolbox with the fewest instances of the same server, then of any. What has paths of a host stays with them where
+/// it can: another host need not have them.
 fn emptiest(case: &Case, capable: &[&ToolboxRow], chosen: &[ToolboxId]) -> Option<ToolboxId> {
+    let has_paths = !case.revision.spec.paths.is_empty();
     let crowd = |toolbox: &ToolboxRow| {
         let chosen = chosen.iter().filter(|id| **id == toolbox.id).count();
         let beside = case.mine.iter().filter(|instance| instance.toolbox == toolbox.id).count() + chosen;
-        (beside, case.places.load(toolbox.id), toolbox.id)
+        let away = has_paths && !case.live.iter().any(|instance| instance.toolbox == toolbox.id);
+        (beside, away, case.places.load(toolbox.id), toolbox.id)
     };
-    capable.iter().map(|toolbox| crowd(toolbox)).min().map(|(_, _, id)| id)
+    capable.iter().map(|toolbox| crowd(toolbox)).min().map(|(_, _, _, id)| id)
 }
 
 /// The toolboxes that are online and can run the revision; else why there is none.

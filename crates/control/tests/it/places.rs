@@ -55,6 +55,30 @@ both_engines! {
         assert_eq!(back["toolbox_labels"], json!({ "zone": "a" }));
     }
 
+    async fn a_server_with_paths_of_a_host_stays_there_when_other_settings_change(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "paths": [{ "path": "/srv/data" }] });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let _local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        // The other toolbox has nothing to do, and is chosen for what has no paths.
+        t.deploy("other").await;
+        t.wait("/api/v1/servers/other", |_, body| places(body) == ["local"]).await;
+        for number in 2..4 {
+            t.patch("/api/v1/servers/s", json!({ "environment": { "A": number.to_string() } })).await.expect(202);
+            t.wait_rollout("s", "done").await;
+            t.drained();
+            let stayed = t.wait("/api/v1/servers/s", |_, body| places(body).len() == 1).await;
+            assert_eq!((places(&stayed)[0], &stayed["revision"]), ("edge", &json!(number)), "{stayed}");
+        }
+        t.patch("/api/v1/servers/s", json!({ "toolbox": "local" })).await.expect(202);
+        t.wait_rollout("s", "done").await;
+        t.drained();
+        t.wait("/api/v1/servers/s", |_, body| places(body) == ["local"]).await;
+    }
+
     async fn a_server_that_does_not_get_ready_elsewhere_stays_where_it_was(engine) {
         let t = TestControl::start(engine).await;
         let _edge = t.join("edge").await;
