@@ -14,6 +14,7 @@
 mod packages;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use toolyard_types::name::printable;
@@ -534,7 +535,11 @@ impl Expansion<'_> {
 
     /// Lets the server see the path that somebody gave. What an entry says is never enough.
     fn grant(&mut self, input: &Input, text: &str) {
-        if input.format.as_deref() == Some("filepath") {
+        let is_within = |granted: &PathGrant| Path::new(text).starts_with(&granted.path) && text != granted.path;
+        // A file in a directory that it sees already, and may write to, needs nothing more: shown by itself it could be
+        // neither replaced nor made.
+        let is_seen = check_path(text).is_ok() && self.wish.paths.iter().any(is_within);
+        if input.format.as_deref() == Some("filepath") && !is_seen {
             self.paths.push(PathGrant { path: text.to_owned(), writable: false });
         }
     }
@@ -936,6 +941,10 @@ mod tests {
             wish.inputs.insert(key.into(), Given::Text(path.into()));
         }
         assert_eq!(granted(&wish), ["/srv/data", "/b", "/y"]);
+        wish.paths = vec![PathGrant { path: "/srv".into(), writable: true }];
+        assert_eq!(granted(&wish), ["/srv", "/b", "/y"], "what lies in a granted directory is seen there");
+        wish.inputs.insert("--dir".into(), Given::Text("/srv/../etc".into()));
+        assert_eq!(fields(&expand(&wish).unwrap_err()), ["paths"]);
         let image = document(json!({"name": "a/b", "packages": [{"registryType": "oci", "identifier": "host/image:1",
             "environmentVariables": [{"name": "DB", "format": "filepath", "default": "/app/db", "isRequired": true}]}]}));
         let wish = Wish::new(None, None, choose(&image, None).unwrap());
