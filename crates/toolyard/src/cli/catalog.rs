@@ -176,7 +176,11 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
                 })
                 .transpose()?;
             let body = PublishEntry { server, categories, readme, public, dry_run };
-            print_published(context.format, &client.post("/catalog/entries", &body).await?);
+            let published: Published = client.post("/catalog/entries", &body).await?;
+            print_published(context.format, &published);
+            if !published.validation.errors.is_empty() {
+                return Err(Failure::new(format!("`{}` cannot be published as it is", file.display())));
+            }
         }
         Command::Review { name, approve, reject } => {
             let body = ReviewEntry { approve: approve.is_some(), reason: reject };
@@ -248,7 +252,12 @@ async fn sources(context: &Context, command: SourcesCommand) -> Result<(), Failu
             client.post("/catalog/sources", &CreateSource { name, kind, url: address }).await?
         }
         SourcesCommand::Sync { name } => {
-            client.post(&format!("/catalog/sources/{}/sync", segment(name.as_str())), &json!({})).await?
+            let path = format!("/catalog/sources/{}/sync", segment(name.as_str()));
+            let source: Source = client.post(&path, &json!({})).await?;
+            if source.sync_state == "failed" {
+                return Err(Failure::new(format!("syncing `{name}` failed: {}", source.sync_message)));
+            }
+            source
         }
         SourcesCommand::Remove { name } => {
             let path = format!("/catalog/sources/{}", segment(name.as_str()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use toolyard_client::{ApiError, Client, McpError};
-use toolyard_types::Secret;
+use toolyard_types::{Code, Secret};
 
 use super::Global;
 use super::output::{self, Format};
@@ -51,12 +51,22 @@ impl From<ApiError> for Failure {
         let code = match error.problem() {
             Some(problem) => {
                 details.extend(problem.errors.iter().map(|field| format!("{}: {}", field.field, field.message)));
-                details.push(problem.code.help().to_owned());
+                details.push(match problem.code {
+                    Code::Unauthenticated => {
+                        "give an API key with --api-key or TOOLYARD_API_KEY, or `toolyard login URL` once".to_owned()
+                    }
+                    code => code.help().to_owned(),
+                });
                 details.extend(problem.request_id.iter().map(|id| format!("request id {id}")));
                 problem.code.as_str().to_owned()
             }
             None => {
                 details.extend(causes(&error));
+                if matches!(error, ApiError::Unreachable { .. }) {
+                    details.push(
+                        "another Toolyard is asked with --url or TOOLYARD_URL, or after `toolyard login URL`".into(),
+                    );
+                }
                 "unreachable".into()
             }
         };

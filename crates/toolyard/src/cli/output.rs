@@ -25,6 +25,12 @@ pub(crate) fn safe(text: &str) -> String {
     out
 }
 
+/// The same over several lines, of which all but the first are set in, so that none looks like one of ours.
+fn lines(text: &str, indent: usize) -> String {
+    let between = format!("\n{}", " ".repeat(indent));
+    text.trim_end().lines().map(safe).collect::<Vec<_>>().join(&between)
+}
+
 /// Prints a value as JSON.
 pub(crate) fn print_json(value: &impl Serialize) {
     let text = serde_json::to_string_pretty(value).expect("our answers serialise");
@@ -68,7 +74,7 @@ pub(crate) fn print_fields<T: Serialize>(format: Format, value: &T, fields: &[(&
     }
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     for (name, text) in fields.iter().filter(|(_, text)| !text.is_empty()) {
-        print_line(&format!("{:width$} {}", format!("{name}:"), safe(text)));
+        print_line(&format!("{:width$} {}", format!("{name}:"), lines(text, width + 1)));
     }
 }
 
@@ -81,7 +87,7 @@ pub(crate) fn progress(format: Format, text: &str) {
 
 /// Says what went wrong and gives the exit code.
 pub(crate) fn fail(message: &str, code: u8) -> ExitCode {
-    eprintln!("toolyard: {}", safe(message));
+    eprintln!("toolyard: {}", lines(message, 2));
     ExitCode::from(code)
 }
 
@@ -96,7 +102,12 @@ pub(crate) fn cell(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::safe;
+    use super::{lines, safe};
+
+    #[test]
+    fn a_message_of_several_lines_is_shown_as_such_and_set_in() {
+        assert_eq!(lines("npm said:\nE404\u{1b}[2J\n", 2), "npm said:\n  E404\\u{1b}[2J");
+    }
 
     #[test]
     fn hostile_text_cannot_steer_the_terminal() {

@@ -33,7 +33,7 @@ pub(crate) struct PromoteArgs {
     #[arg(long = "as", value_name = "NAME")]
     as_name: Option<Name>,
     /// Which credential there an input or environment variable is bound to.
-    #[arg(long = "credential", value_name = "NAME=CREDENTIAL", value_parser = name_value)]
+    #[arg(long = "credential", value_name = "NAME=CREDENTIAL", value_parser = name_value, allow_hyphen_values = true)]
     credentials: Vec<(String, String)>,
     /// The toolbox there, when the server is new.
     #[arg(long)]
@@ -85,6 +85,27 @@ async fn settings(client: &Client, name: &Name) -> Result<Option<CurrentSettings
     }
 }
 
+/// What a credential may be bound to: inputs of the entry, and what is set here or there.
+fn inputs(here: &CurrentSettings, before: Option<&CurrentSettings>) -> BTreeSet<String> {
+    let set = |settings: &CurrentSettings| -> Vec<String> {
+        let texts = settings.inputs.keys().chain(settings.environment.keys());
+        texts.chain(settings.credentials.keys()).cloned().collect()
+    };
+    let declared = here.package.iter().flat_map(|package| {
+        let variables = package.environment_variables.iter().map(|variable| variable.name.clone());
+        let arguments = package.runtime_arguments.iter().chain(&package.package_arguments);
+        let arguments = arguments.flat_map(|argument| {
+            let name = argument.name.as_ref().or(argument.value_hint.as_ref());
+            name.map(|name| name.trim_end_matches('=').to_owned())
+                .into_iter()
+                .chain(argument.input.variables.keys().cloned())
+        });
+        let headers = package.transport.headers.iter().map(|header| header.name.clone());
+        variables.chain(arguments).chain(headers).collect::<Vec<_>>()
+    });
+    declared.chain(set(here)).chain(before.into_iter().flat_map(set)).chain(["registry".to_owned()]).collect()
+}
+
 /// What each secret of the server is bound to there; nothing for what is bound there already.
 fn bindings(
     here: &CurrentSettings,
@@ -92,7 +113,12 @@ fn bindings(
     args: &PromoteArgs,
 ) -> Result<BTreeMap<String, Name>, Failure> {
     let mut bound = BTreeMap::new();
+    let known = inputs(here, before);
     for (input, credential) in &args.credentials {
+        if !known.contains(input) {
+            let known = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            return Err(Failure::new(format!("`{}` has no input `{input}` to bind; it has {known}", args.name)));
+        }
         let name = Name::new(credential.clone()).map_err(|error| Failure::new(error.to_string()))?;
         bound.insert(input.clone(), name);
     }

@@ -32,10 +32,14 @@ use super::output::{self, Format, safe};
 #[command(after_help = "Examples:
   toolyard deploy io.github.modelcontextprotocol/server-time --name time --wait
   toolyard deploy io.github.github/github-mcp-server --input GITHUB_PERSONAL_ACCESS_TOKEN=@token.txt --wait
-  toolyard deploy --remote https://mcp.example.com/mcp --name example")]
+  toolyard deploy --remote https://mcp.example.com/mcp --name example --header 'Authorization: @token.txt'
+
+A package that no entry is for (what clients run with npx or uvx) gets one: write a server.json and
+`toolyard catalog publish` it; docs/guides/catalog.md has a whole one. A server that writes files needs a directory of the
+toolbox's host that it may write to: --path /srv/files:rw.")]
 pub(crate) struct DeployArgs {
-    /// The catalog entry.
-    #[arg(required_unless_present = "remote")]
+    /// The catalog entry, `namespace/name`.
+    #[arg(required_unless_present = "remote", value_parser = entry_name)]
     entry: Option<EntryName>,
     /// A remote MCP server's URL, instead of an entry.
     #[arg(long, conflicts_with = "entry", value_name = "URL")]
@@ -43,6 +47,10 @@ pub(crate) struct DeployArgs {
     /// How to speak to the remote server.
     #[arg(long, value_parser = ["streamable-http", "sse"], requires = "remote")]
     transport: Option<String>,
+    /// A header that the remote server wants, such as `Authorization: Bearer ...`; `NAME: @FILE` reads its value from a file.
+    /// It is kept as a credential. Repeat for several.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header, requires = "remote")]
+    headers: Vec<(String, String)>,
     /// The server's name; made from the entry's when absent.
     #[arg(long)]
     name: Option<Name>,
@@ -71,16 +79,16 @@ pub(crate) struct DeployArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SettingsFlags {
     /// An input of the entry: NAME=VALUE, NAME=@FILE to read it from a file, NAME=- from standard input.
-    #[arg(long = "input", value_name = "NAME=VALUE", value_parser = name_value)]
+    #[arg(long = "input", value_name = "NAME=VALUE", value_parser = name_value, allow_hyphen_values = true)]
     inputs: Vec<(String, String)>,
     /// An environment variable.
     #[arg(long = "set-env", alias = "env", value_name = "NAME=VALUE", value_parser = name_value)]
     set_env: Vec<(String, String)>,
     /// Remove an environment variable.
-    #[arg(long = "unset-env", value_name = "NAME")]
+    #[arg(long = "unset-env", value_name = "NAME", allow_hyphen_values = true)]
     unset_env: Vec<String>,
     /// Bind a credential to an input or environment variable.
-    #[arg(long = "credential", value_name = "NAME=CREDENTIAL", value_parser = name_value)]
+    #[arg(long = "credential", value_name = "NAME=CREDENTIAL", value_parser = name_value, allow_hyphen_values = true)]
     credentials: Vec<(String, String)>,
     /// An argument after the entry's own; repeat for several.
     #[arg(long = "arg", value_name = "ARGUMENT", allow_hyphen_values = true)]
@@ -266,6 +274,25 @@ pub(crate) fn read_value(value: &str) -> Result<Secret, Failure> {
         return Ok(Secret::new(value));
     };
     Ok(Secret::new(text.strip_suffix('\n').unwrap_or(&text)))
+}
+
+fn entry_name(text: &str) -> Result<EntryName, String> {
+    EntryName::new(text).map_err(|error| {
+        format!(
+            "{error}; `toolyard catalog search` finds one, `toolyard catalog publish` makes one of a server.json of your own, and \
+             `--remote URL` needs none"
+        )
+    })
+}
+
+/// `NAME: VALUE`, as HTTP writes it.
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.trim().is_empty() && !value.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("must be `NAME: VALUE`, such as `Authorization: Bearer ...`".into()),
+    }
 }
 
 /// `NAME:PATH`, or nothing for `none`.
@@ -474,6 +501,10 @@ pub(crate) enum RolloutCommand {
 
 /// `toolyard deploy`.
 pub(crate) async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Failure> {
+    let mut settings = args.settings.settings()?;
+    for (name, value) in &args.headers {
+        settings.inputs.insert(name.clone(), read_value(value)?);
+    }
     let body = CreateServer {
         name: args.name,
         entry: args.entry,
@@ -484,7 +515,7 @@ pub(crate) async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Fa
             "sse" => RemoteTransport::Sse,
             _ => RemoteTransport::StreamableHttp,
         }),
-        settings: args.settings.settings()?,
+        settings,
         toolbox: args.toolbox,
         toolbox_labels: args.toolbox_labels.unwrap_or_default(),
         start: args.stopped.then_some(false),
@@ -667,8 +698,10 @@ pub(crate) async fn finish(context: &Context, mut server: Server, wait: &Wait, w
     while !is_over(&server, wanted) {
         if Instant::now() > until {
             return Err(Failure::new(format!(
-                "`{}` did not get there in {} seconds; it goes on",
-                server.name, wait.timeout
+                "`{}` did not get there in {} seconds; it goes on: {}",
+                server.name,
+                wait.timeout,
+                stand(&server)
             )));
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -695,6 +728,17 @@ pub(crate) async fn finish(context: &Context, mut server: Server, wait: &Wait, w
             print_server(context.format, &server);
             Ok(())
         }
+    }
+}
+
+/// Where it stands, for people.
+fn stand(server: &Server) -> String {
+    let rollout = server.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Progressing);
+    let (reason, message) = rollout.map_or((server.reason, &server.message), |it| (it.reason, &it.message));
+    if message.is_empty() {
+        format!("{}, {reason}", server.phase)
+    } else {
+        format!("{}, {reason}: {message}", server.phase)
     }
 }
 
