@@ -2,6 +2,7 @@
 //! what it did, what should happen and what happened (`Row`); `make faults` writes them to `docs/reports/faults.md`,
 //! with longer loops than `make test` has time for.
 
+mod command_line;
 mod crash;
 mod gateway;
 mod links;
