@@ -100,7 +100,7 @@ impl From<CallError> for HandshakeError {
             CallError::Closed | CallError::Busy | CallError::Cancelled => Self::Closed,
             CallError::Timeout(timeout) => Self::Timeout(timeout),
             CallError::Unreachable(cause) => Self::Unreachable(cause),
-            CallError::Dropped => Self::Closed,
+            CallError::Dropped => Self::Unreachable("it ended the connection without an answer".to_owned()),
             CallError::Status(status) => Self::Status(status),
             other => Self::Unusable(other.to_string()),
         }
