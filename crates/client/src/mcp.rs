@@ -20,6 +20,8 @@ pub enum McpError {
         code: i64,
         /// What it said.
         message: String,
+        /// Under which id it is in Toolyard's log and call records.
+        request_id: Option<String>,
     },
     /// The gateway cannot be reached.
     #[error("cannot reach {url}")]
@@ -129,7 +131,7 @@ impl Client {
         match serde_json::from_slice::<Value>(&buffer) {
             Ok(message) if !events => outcome(message, &url),
             _ if !status.is_success() => {
-                Err(McpError::Refused { code: status.as_u16().into(), message: status.to_string() })
+                Err(McpError::Refused { code: status.as_u16().into(), message: status.to_string(), request_id: None })
             }
             _ => Err(McpError::NotMcp(url)),
         }
@@ -167,10 +169,12 @@ fn outcome(mut message: Value, url: &str) -> Result<Value, McpError> {
     // A problem document of the gateway, or a JSON-RPC error.
     let error = if message.get("error").is_some() { message["error"].take() } else { message };
     let text = error["message"].as_str().or(error["detail"].as_str());
+    let request_id = error["data"]["request_id"].as_str().or(error["request_id"].as_str());
     match text {
         Some(text) => Err(McpError::Refused {
             code: error["code"].as_i64().or(error["status"].as_i64()).unwrap_or(0),
             message: text.to_owned(),
+            request_id: request_id.map(str::to_owned),
         }),
         None => Err(McpError::NotMcp(url.to_owned())),
     }

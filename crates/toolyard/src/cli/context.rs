@@ -76,7 +76,11 @@ impl From<ApiError> for Failure {
 
 impl From<McpError> for Failure {
     fn from(error: McpError) -> Self {
-        Self { code: "call_failed".into(), message: error.to_string(), details: causes(&error) }
+        let mut details = causes(&error);
+        if let McpError::Refused { request_id: Some(id), .. } = &error {
+            details.push(format!("request id {id}"));
+        }
+        Self { code: "call_failed".into(), message: error.to_string(), details }
     }
 }
 
