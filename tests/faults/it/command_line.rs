@@ -100,6 +100,7 @@ fn a_key_that_may_only_call_calls_from_the_command_line() {
 fn a_failed_call_is_followed_from_its_client_to_its_cause() {
     let toolyard = Toolyard::on(Engine::Sqlite).without_toolbox().start();
     let remote = Remote::deploy(&toolyard, "far");
+    assert!(toolyard.call("far", "echo", json!({})).is_ok(), "the session is open");
     // It answers nothing that is MCP from now on.
     remote.does.refusal.store(500, Ordering::SeqCst);
     remote.forget();
@@ -117,6 +118,9 @@ fn a_failed_call_is_followed_from_its_client_to_its_cause() {
         .json(body)
         .send();
     let id = answer.json()["error"]["data"]["request_id"].as_str().expect("a request id").to_owned();
+    let shown = run(&toolyard, None, &["call", "far", "echo"]);
+    let shown = String::from_utf8_lossy(&shown.stderr).into_owned();
+    assert!(shown.contains("HTTP status 500") && shown.contains("request id "), "{shown}");
     let line = toolyard.log_text().lines().find(|line| line.contains(&id)).map(str::to_owned).unwrap_or_default();
     let found = || toolyard.json(&["calls", "--request-id", &id])["items"].clone();
     toolyard_test_support::wait_until(std::time::Duration::from_secs(10), "the record is written", || {
