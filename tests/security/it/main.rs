@@ -5,6 +5,7 @@
 mod auth;
 mod callers;
 mod catalog;
+mod isolation;
 mod keys;
 mod listeners;
 mod matrix;
