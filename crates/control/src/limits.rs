@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use toolyard_types::OrganizationId;
-use toolyard_types::access::{Actor, Principal};
+use toolyard_types::access::Actor;
 
-use crate::{ControlError, Result};
+use crate::{Caller, ControlError, Result};
 
 /// The limits of a control plane; 0 is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Streams of events open at once on this replica.
+    /// Streams of events, and logs that are followed, open at once on this replica.
     pub event_streams: u32,
     /// Of one organization.
     pub event_streams_per_organization: u32,
-    /// Of one key or one member.
+    /// Of one key or one member, with the keys that they made.
     pub event_streams_per_principal: u32,
     /// Requests a second of one organization, as an average of ten seconds.
     pub requests_per_second_per_organization: u32,
-    /// Of one key or one member.
+    /// Of one key or one member, with the keys that they made.
     pub requests_per_second_per_principal: u32,
     /// Refused changes of one principal that get a line of their own in the audit log, in a minute; more are counted in
     /// one line.
@@ -76,19 +76,21 @@ enum Who {
 }
 
 impl Who {
-    fn of(principal: &Principal) -> [Self; 3] {
-        let organization = principal.organization;
-        [Self::Everybody, Self::Organization(organization), Self::Principal(organization, principal.actor.clone())]
+    fn of(organization: OrganizationId, share_of: &Actor) -> [Self; 3] {
+        [Self::Everybody, Self::Organization(organization), Self::Principal(organization, share_of.clone())]
     }
 
     fn of_what(&self) -> &'static str {
         match self {
             Self::Everybody => "this replica",
             Self::Organization(_) => "your organization",
-            Self::Principal(..) => "this key or member",
+            Self::Principal(..) => "this key or member, with the keys that they made,",
         }
     }
 }
+
+/// Fewer than this are not shared out: a half of them would be too little for one.
+const LEAST_SHARED: u32 = 8;
 
 /// Things that are held for a while, such as streams of events.
 pub(crate) struct Shares {
@@ -108,17 +110,34 @@ impl Shares {
         Arc::new(Self { most, taken: Mutex::default() })
     }
 
-    /// One more for this principal. `what` is the plural of what is held.
+    /// One more for this caller. `what` is the plural of what is held. As it gets full nobody gets more than is left
+    /// when they have it, so that those who come late get some.
     ///
     /// # Errors
     /// `rate_limited`, saying whose share is used up.
-    pub(crate) fn take(self: &Arc<Self>, principal: &Principal, what: &str) -> Result<Share> {
-        let of = Who::of(principal);
+    pub(crate) fn take(self: &Arc<Self>, caller: &Caller, what: &str) -> Result<Share> {
+        self.take_of(Who::of(caller.organization, &caller.share_of), what)
+    }
+
+    fn take_of(self: &Arc<Self>, of: [Who; 3], what: &str) -> Result<Share> {
+        let refused = |why: String| ControlError::Limited {
+            detail: format!("too many {what} are open: {why}"),
+            retry_after: Duration::from_secs(5),
+        };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |who: &Who| taken.get(who).copied().unwrap_or_default();
         for (who, most) in of.iter().zip(self.most) {
-            if most > 0 && taken.get(who).is_some_and(|count| *count >= most) {
-                let detail = format!("too many {what} are open: {} may have {most} at once", who.of_what());
-                return Err(ControlError::Limited { detail, retry_after: Duration::from_secs(5) });
+            if most > 0 && count(who) >= most {
+                return Err(refused(format!("{} may have {most} at once", who.of_what())));
+            }
+        }
+        // Each within what holds it: the last is a principal, in its organization, on this replica.
+        for (outer, inner) in [(0, 1), (0, 2), (1, 2)] {
+            let most = self.most[outer];
+            let left = most.saturating_sub(count(&of[outer]));
+            if most >= LEAST_SHARED && count(&of[inner]) >= left {
+                let (who, all) = (of[inner].of_what(), of[outer].of_what());
+                return Err(refused(format!("{who} has half of what is left of the {most} that {all} may have")));
             }
         }
         for who in &of {
@@ -169,11 +188,11 @@ impl Rates {
     ///
     /// # Errors
     /// `rate_limited` with the time to wait.
-    pub(crate) fn count(&self, principal: &Principal) -> Result<()> {
+    pub(crate) fn count(&self, caller: &Caller) -> Result<()> {
         if self.most == [0, 0] {
             return Ok(());
         }
-        let [_, organization, own] = Who::of(principal);
+        let [_, organization, own] = Who::of(caller.organization, &caller.share_of);
         let now = Instant::now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= REMEMBERED {
@@ -202,42 +221,65 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use toolyard_types::access::Role;
+    use toolyard_types::access::{Principal, Role};
     use toolyard_types::{ApiKeyId, Name};
 
-    fn principal(organization: OrganizationId) -> Principal {
-        Principal {
+    fn caller(organization: OrganizationId) -> Caller {
+        let principal = Principal {
             actor: Actor::ApiKey(ApiKeyId::generate()),
             display: "a key".into(),
             organization,
             organization_name: Name::new("default").expect("a name"),
             role: Role::Viewer,
             scope: None,
-        }
+        };
+        Caller::signing_in(principal, None)
     }
 
     #[test]
     fn nobody_takes_the_shares_of_others() {
         let shares = Shares::new([5, 4, 2]);
         let (one, two) = (OrganizationId::generate(), OrganizationId::generate());
-        let (key, other, foreign) = (principal(one), principal(one), principal(two));
+        let (key, other, foreign) = (caller(one), caller(one), caller(two));
         let mut held: Vec<_> = (0..2).map(|_| shares.take(&key, "streams").expect("a share")).collect();
         assert!(shares.take(&key, "streams").is_err());
         held.extend((0..2).map(|_| shares.take(&other, "streams").expect("a share")));
-        assert!(shares.take(&principal(one), "streams").is_err());
+        assert!(shares.take(&caller(one), "streams").is_err());
         held.push(shares.take(&foreign, "streams").expect("a share"));
-        assert!(shares.take(&principal(two), "streams").is_err());
+        assert!(shares.take(&caller(two), "streams").is_err());
         held.remove(0);
         held.push(shares.take(&key, "streams").expect("one was given back"));
         held.clear();
         assert!(shares.taken.lock().expect("no panic").is_empty());
     }
 
+    #[test]
+    fn the_keys_that_a_key_made_have_its_share_and_the_last_ones_are_for_many() {
+        let shares = Shares::new([1000, 100, 40]);
+        let organization = OrganizationId::generate();
+        let maker = caller(organization);
+        let mut held = Vec::new();
+        let mut all_of = |caller: &Caller| {
+            let before = held.len();
+            held.extend(std::iter::from_fn(|| shares.take(caller, "streams").ok()));
+            held.len() - before
+        };
+        let children = (0..12).map(|_| {
+            let mut child = caller(organization);
+            child.share_of = maker.actor.clone();
+            child
+        });
+        assert_eq!(children.map(|child| all_of(&child)).sum::<usize>(), 40);
+        assert_eq!(all_of(&maker), 0);
+        let others: Vec<_> = (0..5).map(|_| all_of(&caller(organization))).collect();
+        assert_eq!(others, [30, 15, 8, 4, 2]);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_fine_and_then_the_rate_holds_for_each_on_its_own() {
         let rates = Rates::new([100, 10]);
-        let (key, other) = (principal(OrganizationId::generate()), principal(OrganizationId::generate()));
-        let allowed = |key: &Principal| (0..1000).filter(|_| rates.count(key).is_ok()).count();
+        let (key, other) = (caller(OrganizationId::generate()), caller(OrganizationId::generate()));
+        let allowed = |key: &Caller| (0..1000).filter(|_| rates.count(key).is_ok()).count();
         assert_eq!(allowed(&key), 100);
         assert_eq!(allowed(&other), 100);
         tokio::time::advance(Duration::from_secs(3)).await;

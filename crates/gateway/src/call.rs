@@ -161,7 +161,7 @@ pub(crate) struct Way {
     /// For the record: the tool, prompt or resource as the server names it.
     target: String,
     /// A place among the calls to the server; a subscription has none.
-    place: Option<Place>,
+    place: Option<[Place; 2]>,
 }
 
 impl Call {
@@ -594,7 +594,7 @@ impl Call {
     async fn way_to(&self, server: &Name, rename: Option<(Span, String)>, target: String) -> Result<Way, Refused> {
         let gone = || Failure::new(Code::ServerNotReady, format!("server `{server}` is no longer there"));
         let known = self.visit.route_now(server).ok_or_else(gone)?;
-        let place = Some(self.visit.core.lanes.of_server(known.id)?);
+        let place = Some(self.visit.core.lanes.of_server(known.id, &self.visit.grant)?);
         let route = self.visit.ready(server).await.ok_or_else(gone)?;
         let chosen = self.visit.core.peers.choose(&route, &self.caller())?;
         Ok(Way { chosen, server: server.clone(), route, rename, target, place })

@@ -359,7 +359,7 @@ fn admit(
     let (organization, target) = find(&core, &snapshot, &grant, is_toolset, organization, name)?;
     let (url, version) = (request.uri().path().to_owned(), snapshot.version);
     let is_stream = request.method() == Method::GET;
-    let own = (!is_stream).then(|| core.lanes.of_caller(grant.id, grant.organization)).transpose();
+    let own = (!is_stream).then(|| core.lanes.of_caller(&grant)).transpose();
     let own = own.map_err(|full| Refusal::new(Code::RateLimited, full.detail()))?;
     let places = if is_stream { &core.streams } else { &core.calls };
     let full = |_| Refusal::new(Code::RateLimited, "the gateway carries as much as it can; try again in a moment");

@@ -536,6 +536,7 @@ mod tests {
             scope: None,
             expires_at: None,
             member: None,
+            share_of: None,
         };
         Caller { grant: Arc::new(grant), session }
     }

@@ -4,7 +4,7 @@
 //! token and key are on [`SystemTx`]; everything else is inside one organization. Tokens and keys are
 //! stored only as SHA-256.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sea_orm::FromQueryResult;
 use serde::Deserialize;
@@ -277,8 +277,58 @@ impl GrantRow {
             scope: self.scope.as_deref().map(scope).transpose()?,
             expires_at: self.expires_at.map(Timestamp::from_ms),
             member: parse_option("sessions.user_id", self.member.as_deref())?,
+            share_of: None,
         };
         Ok((self.hash, grant))
+    }
+}
+
+#[derive(FromQueryResult)]
+struct MakerRow {
+    id: String,
+    created_by: String,
+    role: String,
+}
+
+impl MakerRow {
+    fn is_administrator(&self) -> bool {
+        [Role::Owner, Role::Admin].iter().any(|role| role.as_str() == self.role)
+    }
+}
+
+/// Who made keys.
+struct Makers {
+    keys: HashMap<String, MakerRow>,
+    /// The ids of organization and member, joined.
+    administrators: HashSet<String>,
+}
+
+impl Makers {
+    /// Whose share a key uses up, if not its own: up the chain until a maker is an administrator, who makes keys for
+    /// others, or nobody made it.
+    fn share_of(&self, grant: &KeyGrant) -> Option<Actor> {
+        if grant.member.is_some() {
+            return None;
+        }
+        let mut of = None;
+        let mut key = self.keys.get(&grant.id.to_string());
+        // A key is made before those that it makes, so this ends; the number only bounds it.
+        for _ in 0..=self.keys.len() {
+            let made_by = key.map(|key| key.created_by.as_str()).unwrap_or_default();
+            if let Some(parent) = parent_of(made_by) {
+                key = self.keys.get(&parent.to_string());
+                if key.is_some_and(MakerRow::is_administrator) {
+                    return of;
+                }
+                of = Some(Actor::ApiKey(parent));
+            } else if let Some(user) = made_by.strip_prefix("user:").and_then(|id| id.parse::<UserId>().ok()) {
+                let administers = self.administrators.contains(&format!("{}{user}", grant.organization));
+                return if administers { of } else { Some(Actor::User(user)) };
+            } else {
+                return of;
+            }
+        }
+        of
     }
 }
 
@@ -442,6 +492,7 @@ impl SystemTx {
         let mut rows = self.rows::<GrantRow>(GRANTS, now()).await?;
         rows.extend(self.rows::<GrantRow>(PREVIOUS_GRANTS, now()).await?);
         rows.extend(self.rows::<GrantRow>(SESSION_GRANTS, now()).await?);
+        let makers = self.makers().await?;
         let read = |row: GrantRow| {
             let id = row.id.clone();
             let unreadable = |error: &StoreError| {
@@ -451,9 +502,23 @@ impl SystemTx {
                     "a key cannot be read, and is refused"
                 );
             };
-            row.into_grant().inspect_err(unreadable).ok()
+            let (hash, grant) = row.into_grant().inspect_err(unreadable).ok()?;
+            let share_of = makers.share_of(&grant);
+            Some((hash, KeyGrant { share_of, ..grant }))
         };
         Ok(rows.into_iter().filter_map(read).collect())
+    }
+
+    async fn makers(&self) -> Result<Makers> {
+        // Keys that have ended too: what they made lives on.
+        let keys = "SELECT id, created_by, role FROM api_keys";
+        let keys = self.rows::<MakerRow>(keys, []).await?.into_iter();
+        let members = "SELECT organization_id || user_id AS id, '' AS created_by, role FROM memberships";
+        let members = self.rows::<MakerRow>(members, []).await?.into_iter();
+        Ok(Makers {
+            keys: keys.map(|row| (row.id.clone(), row)).collect(),
+            administrators: members.filter(MakerRow::is_administrator).map(|row| row.id).collect(),
+        })
     }
 
     /// Writes when keys were last used; an older time never replaces a newer one.

@@ -58,6 +58,10 @@ pub struct KeyGrant {
     /// The member it stands for, when it is a key of a session: then they are who calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<UserId>,
+    /// Whose share of what there is it uses up, when not its own: of the member or key that made it for themselves, at the
+    /// top of the chain. A key that an administrator made has a share of its own, for whoever it was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_of: Option<Actor>,
 }
 
 impl KeyGrant {
@@ -65,6 +69,12 @@ impl KeyGrant {
     #[must_use]
     pub fn actor(&self) -> Actor {
         self.member.map_or(Actor::ApiKey(self.id), Actor::User)
+    }
+
+    /// Whose share of what there is it uses up.
+    #[must_use]
+    pub fn share_of(&self) -> Actor {
+        self.share_of.clone().unwrap_or_else(|| self.actor())
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Caller {
     pub session: Option<SessionId>,
     /// When the session or the key ends.
     pub expires_at: Option<Timestamp>,
+    /// Whose share of what there is the caller uses up; see [`KeyGrant::share_of`].
+    pub(crate) share_of: Actor,
     /// Whether the password is still the one made up at the first start.
     pub(crate) first_run: bool,
     /// When the password was given last, in a session.
@@ -63,6 +65,7 @@ impl Caller {
 
     fn of(principal: Principal, request_id: Option<String>, expires_at: Option<Timestamp>) -> Self {
         Self {
+            share_of: principal.actor.clone(),
             principal,
             request_id,
             session: None,
@@ -228,8 +231,11 @@ async fn by_key(control: &Control, key: &str, request_id: Option<String>) -> Res
     drop(tx);
     let found = found.ok_or_else(|| refuse("the API key is unknown, revoked or expired"))?;
     let expires_at = found.grant.expires_at;
+    // One that was made this very moment is not there yet.
+    let share_of = control.snapshots().borrow().keys.get(&hash).map(|grant| grant.share_of());
     let caller = Caller::of(key_principal(found.grant), request_id, expires_at);
-    Ok(Caller { superseded: found.superseded, ..caller })
+    let share_of = share_of.unwrap_or_else(|| caller.actor.clone());
+    Ok(Caller { superseded: found.superseded, share_of, ..caller })
 }
 
 /// The grant of a key by which the gateway decides, which knows them for a while without a database.

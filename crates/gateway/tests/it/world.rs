@@ -478,6 +478,7 @@ fn add_key(
         scope: None,
         expires_at,
         member: None,
+        share_of: None,
     };
     let digest: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
     snapshot.keys.insert(digest, Arc::new(grant));
