@@ -16,6 +16,9 @@ pub enum Shut {
     /// It names more than one.
     #[error("the request names more than one host; send one `Host` header")]
     ManyHosts,
+    /// What it names is not a host with a port.
+    #[error("the request's `Host` must be a name or address, with a port or without, and nothing else")]
+    BadHost,
     /// The host is none of ours.
     #[error("this host name is not served here; if it is Toolyard's own, set `public_url` or `allowed_hosts`")]
     ForeignHost,
@@ -31,7 +34,7 @@ impl Shut {
     #[must_use]
     pub fn code(self) -> Code {
         match self {
-            Self::NoHost | Self::ManyHosts => Code::BadRequest,
+            Self::NoHost | Self::ManyHosts | Self::BadHost => Code::BadRequest,
             Self::ForeignHost | Self::ForeignOrigin => Code::Forbidden,
         }
     }
@@ -41,16 +44,53 @@ impl Shut {
 #[derive(Clone, Debug)]
 pub struct Doors {
     hosts: Option<Vec<String>>,
-    origins: Vec<String>,
+    origins: Vec<Origin>,
+}
+
+/// A web origin: a page may only do what its own may, so scheme, host and port all count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    scheme: String,
+    /// The host, in lower case.
+    pub host: String,
+    port: Option<u16>,
+}
+
+impl Origin {
+    /// That of a URL, or of an `Origin` header; none for `null` and for what is no URL.
+    #[must_use]
+    pub fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let (host, port) = host_and_port(rest.split('/').next()?)?;
+        let scheme = scheme.to_ascii_lowercase();
+        let port = port.filter(|port| default_port(&scheme) != Some(*port));
+        Some(Self { scheme, host: host.to_ascii_lowercase(), port })
+    }
+
+    /// Whether it is at this `Host`, whose scheme nobody knows behind a proxy.
+    #[must_use]
+    pub fn is_at(&self, host: &str) -> bool {
+        let Some((host, port)) = host_and_port(host) else { return false };
+        let own = default_port(&self.scheme);
+        self.host.eq_ignore_ascii_case(host) && self.port.or(own) == port.or(own)
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
 }
 
 impl Doors {
     /// With `hosts` only those are served, and any loopback address; without, any. `origins` may call, such as
-    /// `https://app.example`; loopback origins and those of `hosts` always may.
+    /// `https://app.example`, and their hosts with no other scheme or port; loopback origins and those of the other `hosts`
+    /// always may.
     #[must_use]
     pub fn new(hosts: Option<Vec<String>>, origins: Vec<String>) -> Self {
-        // An origin has no path; people write URLs with a slash at the end.
-        let origins = origins.iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect();
+        let origins = origins.iter().filter_map(|origin| Origin::parse(origin)).collect();
         Self { hosts, origins }
     }
 
@@ -70,10 +110,9 @@ impl Doors {
     /// Why it is not let in.
     pub fn check_host<'a>(&self, headers: &'a HeaderMap, authority: Option<&'a Authority>) -> Result<&'a str, Shut> {
         let host = the_host(headers, authority)?;
+        let (name, _) = host_and_port(host).ok_or(Shut::BadHost)?;
         match &self.hosts {
-            Some(hosts) if !is_listed(host_name(host), hosts) && !is_loopback(host_name(host)) => {
-                Err(Shut::ForeignHost)
-            }
+            Some(hosts) if !is_listed(name, hosts) && !is_loopback(name) => Err(Shut::ForeignHost),
             _ => Ok(host),
         }
     }
@@ -86,17 +125,16 @@ impl Doors {
 
     fn check_origin(&self, headers: &HeaderMap, host: &str) -> Result<(), Shut> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-        let allowed = origin.to_str().is_ok_and(|origin| self.allows_origin(origin) || is_own_address(origin, host));
-        if allowed { Ok(()) } else { Err(Shut::ForeignOrigin) }
+        let origin = origin.to_str().ok().and_then(Origin::parse).ok_or(Shut::ForeignOrigin)?;
+        if self.allows_origin(&origin) || is_own_address(&origin, host) { Ok(()) } else { Err(Shut::ForeignOrigin) }
     }
 
-    fn allows_origin(&self, origin: &str) -> bool {
-        if self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
+    fn allows_origin(&self, origin: &Origin) -> bool {
+        if is_loopback(&origin.host) || self.origins.contains(origin) {
             return true;
         }
-        let Some((_, host)) = origin.split_once("://") else { return false };
-        let host = host_name(host);
-        is_loopback(host) || self.hosts.as_ref().is_some_and(|hosts| is_listed(host, hosts))
+        let another = self.origins.iter().any(|allowed| allowed.host == origin.host);
+        !another && self.hosts.as_ref().is_some_and(|hosts| is_listed(&origin.host, hosts))
     }
 }
 
@@ -110,10 +148,14 @@ fn the_host<'a>(headers: &'a HeaderMap, authority: Option<&'a Authority>) -> Res
     };
     let named = authority.map(Authority::as_str);
     let host = match (host, named) {
-        (Some(host), Some(named)) if !host_name(host).eq_ignore_ascii_case(host_name(named)) => {
-            return Err(Shut::ManyHosts);
+        (Some(host), Some(named)) => {
+            let name = |of| host_and_port(of).map(|(name, _)| name).ok_or(Shut::BadHost);
+            if !name(host)?.eq_ignore_ascii_case(name(named)?) {
+                return Err(Shut::ManyHosts);
+            }
+            host
         }
-        (Some(host), _) => host,
+        (Some(host), None) => host,
         (None, named) => named.unwrap_or_default(),
     };
     if host.is_empty() { Err(Shut::NoHost) } else { Ok(host) }
@@ -121,9 +163,8 @@ fn the_host<'a>(headers: &'a HeaderMap, authority: Option<&'a Authority>) -> Res
 
 /// Whether a page came from the address that it asks now. Only for IP addresses: a name may have been rebound, and
 /// then it is the same one in both headers.
-fn is_own_address(origin: &str, host: &str) -> bool {
-    let is_same = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host));
-    is_same && address(host_name(host)).is_some()
+fn is_own_address(origin: &Origin, host: &str) -> bool {
+    address(&origin.host).is_some() && origin.is_at(host)
 }
 
 fn is_listed(host: &str, hosts: &[String]) -> bool {
@@ -140,12 +181,25 @@ fn address(host: &str) -> Option<std::net::IpAddr> {
     address.parse().ok()
 }
 
-/// A host without its port.
-fn host_name(authority: &str) -> &str {
-    if authority.starts_with('[') {
-        return authority.find(']').map_or(authority, |end| &authority[..=end]);
-    }
-    authority.split(':').next().unwrap_or(authority)
+/// A host and its port, when that is all there is: with a user, a list or anything else in it, two readers could take
+/// different parts for the host.
+fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let end = if authority.starts_with('[') {
+        authority.find(']')? + 1
+    } else {
+        authority.find(':').unwrap_or(authority.len())
+    };
+    let (host, port) = authority.split_at(end);
+    let plain = match host.strip_prefix('[') {
+        Some(_) => address(host).is_some_and(|address| address.is_ipv6()),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    let port = match port.strip_prefix(':') {
+        None | Some("") => None,
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
+        Some(_) => return None,
+    };
+    plain.then_some((host, port))
 }
 
 #[cfg(test)]
@@ -172,6 +226,8 @@ mod tests {
         assert!(!ok(&local, "192.0.2.1", None) && !ok(&local, "127.0.0.1.evil.example", None));
         assert!(!ok(&local, "localhost", Some("http://evil.example")) && !ok(&local, "localhost", Some("null")));
         assert!(ok(&public, "any.example", None) && ok(&public, "any.example", Some("https://APP.example")));
+        assert!(!ok(&public, "any.example", Some("http://app.example")));
+        assert!(ok(&public, "any.example", Some("https://app.example:443")));
         assert!(!ok(&public, "any.example", Some("https://any.example")));
     }
 
@@ -179,9 +235,29 @@ mod tests {
     fn a_page_of_an_address_may_ask_that_address() {
         let doors = Doors::new(None, vec![]);
         let ok = |host, origin| doors.check(&headers(host, Some(origin)), None).is_ok();
+        assert!(ok("192.0.2.7", "http://192.0.2.7") && ok("192.0.2.7", "https://192.0.2.7:443"));
         assert!(ok("192.0.2.7:8080", "http://192.0.2.7:8080") && ok("[2001:db8::7]:80", "http://[2001:db8::7]:80"));
         assert!(!ok("192.0.2.7:8080", "http://192.0.2.8:8080") && !ok("192.0.2.7:8080", "http://192.0.2.7"));
         assert!(!ok("rebound.example:8080", "http://rebound.example:8080"));
+    }
+
+    #[test]
+    fn a_host_with_anything_beside_it_is_none() {
+        let local = Doors::new(Some(vec!["toolyard.example".into()]), vec!["https://toolyard.example".into()]);
+        for host in
+            ["127.0.0.1:22000@evil.com", "127.0.0.1:22000,evil.com", "localhost/evil.com", "a b", ":80", "x:1:2"]
+        {
+            assert_eq!(local.check(&headers(host, None), None), Err(Shut::BadHost), "{host}");
+            assert_eq!(Doors::new(None, vec![]).check(&headers(host, None), None), Err(Shut::BadHost), "{host}");
+            let named = host.parse::<Authority>();
+            let named = named.map(|named| local.check(&HeaderMap::new(), Some(&named)));
+            assert!(matches!(named, Err(_) | Ok(Err(Shut::BadHost))), "{host}");
+            let origin = format!("http://{host}");
+            assert_eq!(local.check(&headers("localhost", Some(&origin)), None), Err(Shut::ForeignOrigin), "{host}");
+        }
+        let ok = |origin| local.check(&headers("localhost", Some(origin)), None).is_ok();
+        assert!(ok("https://toolyard.example") && ok("https://toolyard.example:443"));
+        assert!(!ok("http://toolyard.example") && !ok("https://toolyard.example:8443"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub mod trace;
 
 pub use channel::{Body, Channel, LinkError, in_process, once_attached};
 pub use dial::{DialError, DialOptions, Dialler, names_links};
-pub use doors::{Doors, Shut};
+pub use doors::{Doors, Origin, Shut};
 pub use forward::{FORWARD_PATH, Replicas};
 pub use offer::{OfferError, OfferedStream, Offers, Waited, may_be_agent, offer, wait_taken};
 pub use outgoing::Outgoing;

@@ -9,6 +9,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
+use toolyard_link::Origin;
 use toolyard_policy::Resource;
 use toolyard_types::access::Action;
 use toolyard_types::{Code, Name};
@@ -202,9 +203,12 @@ pub(super) fn same_origin(headers: &HeaderMap, public_url: Option<&str>) -> Resu
 }
 
 fn is_ours(origin: &str, host: Option<&str>, public_url: Option<&str>) -> bool {
-    let authority =
-        |url: &str| url.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default().to_owned());
-    let Some(origin) = authority(origin) else { return false };
-    host.is_some_and(|host| host.eq_ignore_ascii_case(&origin))
-        || public_url.and_then(authority).is_some_and(|ours| ours.eq_ignore_ascii_case(&origin))
+    let Some(origin) = Origin::parse(origin) else { return false };
+    let public = public_url.and_then(Origin::parse);
+    match public.filter(|public| public.host == origin.host) {
+        Some(public) => public == origin,
+        None => host.is_some_and(|host| origin.is_at(host)),
+    }
 }
+/// Whether the page is of the address that is asked, or of our own. Where our own is known it is the whole of it: another
+/// scheme is another site, which anybody on the way can speak for.
