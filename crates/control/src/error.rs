@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use toolyard_link::NoRoom;
 use toolyard_store::StoreError;
 use toolyard_types::access::Action;
 use toolyard_types::{Code, FieldError, NameError, Problem};
@@ -143,6 +144,12 @@ impl ControlError {
 impl From<StoreError> for ControlError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<NoRoom> for ControlError {
+    fn from(no_room: NoRoom) -> Self {
+        Self::Limited { detail: no_room.to_string(), retry_after: Duration::from_secs(1) }
     }
 }
 

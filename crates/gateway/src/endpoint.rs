@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use toolyard_link::trace::{self, Trace};
-use toolyard_link::{Doors, TooSlow};
+use toolyard_link::{Charge, Doors, NoRoom, TooSlow};
 use toolyard_mcp::era::{self, code, meta};
 use toolyard_mcp::{Kind, Message, ParseError};
 use toolyard_types::access::Action;
@@ -186,13 +186,15 @@ pub(crate) struct Visit {
     pub(crate) began: Instant,
     key: KeyDigest,
     /// Given back with the last clone.
-    _place: Arc<Places>,
+    place: Arc<Places>,
 }
 
 /// A place among all calls, its key's and its organization's; or one among the streams.
 struct Places {
     _all: OwnedSemaphorePermit,
     _own: Option<[Place; 2]>,
+    /// What the request is charged: a call may go on after its client left.
+    charge: Option<Charge>,
 }
 
 impl Visit {
@@ -200,7 +202,9 @@ impl Visit {
     #[must_use]
     pub(crate) fn become_stream(&mut self) -> bool {
         match self.core.streams.clone().try_acquire_owned() {
-            Ok(place) => self._place = Arc::new(Places { _all: place, _own: None }),
+            Ok(place) => {
+                self.place = Arc::new(Places { _all: place, _own: None, charge: self.place.charge.clone() });
+            }
             Err(_) => return false,
         }
         true
@@ -359,13 +363,17 @@ fn admit(
     let (organization, target) = find(&core, &snapshot, &grant, is_toolset, organization, name)?;
     let (url, version) = (request.uri().path().to_owned(), snapshot.version);
     let is_stream = request.method() == Method::GET;
+    let charge = request.extensions().get::<Charge>().cloned();
+    if let Some(charge) = &charge {
+        charge.known((grant.organization, grant.share_of()))?;
+    }
     let own = (!is_stream).then(|| core.lanes.of_caller(&grant)).transpose();
     let own = own.map_err(|full| Refusal::new(Code::RateLimited, full.detail()))?;
     let places = if is_stream { &core.streams } else { &core.calls };
     let full = |_| Refusal::new(Code::RateLimited, "the gateway carries as much as it can; try again in a moment");
-    let _place = Arc::new(Places { _all: places.clone().try_acquire_owned().map_err(full)?, _own: own });
+    let place = Arc::new(Places { _all: places.clone().try_acquire_owned().map_err(full)?, _own: own, charge });
     let trace = Trace::of(headers, &request_id);
-    Ok(Visit { core, grant, organization, target, version, url, request_id, trace, began, key, _place })
+    Ok(Visit { core, grant, organization, target, version, url, request_id, trace, began, key, place })
 }
 
 /// What the path stands for, when the holder of `grant` may call it.
@@ -572,9 +580,10 @@ async fn read_body(body: Body, headers: &HeaderMap, max: usize) -> Result<Bytes,
     match http_body_util::Limited::new(body, max).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(match TooSlow::of(&*error) {
-            Some(slow) => Refusal::new(Code::RequestTimeout, slow.to_string()),
-            None => Refusal::new(Code::BadRequest, "the body broke off"),
+        Err(error) => Err(match (TooSlow::of(&*error), NoRoom::of(&*error)) {
+            (Some(slow), _) => Refusal::new(Code::RequestTimeout, slow.to_string()),
+            (_, Some(no_room)) => no_room.into(),
+            (None, None) => Refusal::new(Code::BadRequest, "the body broke off"),
         }),
     }
 }

@@ -42,6 +42,12 @@ impl Refusal {
     }
 }
 
+impl From<toolyard_link::NoRoom> for Refusal {
+    fn from(no_room: toolyard_link::NoRoom) -> Self {
+        Self::new(Code::RateLimited, no_room.to_string())
+    }
+}
+
 impl From<toolyard_link::Shut> for Refusal {
     fn from(shut: toolyard_link::Shut) -> Self {
         Self::new(shut.code(), shut.to_string())

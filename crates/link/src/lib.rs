@@ -9,6 +9,7 @@
 //! Between machines every connection is TLS in both directions ([`tls`]), dialled by the agent ([`Dialler`]) or offered to one that
 //! listens ([`Offers`]), and every call goes through one client stack ([`stack`]).
 
+mod budget;
 mod channel;
 mod dial;
 mod doors;
@@ -23,6 +24,7 @@ mod swap;
 pub mod tls;
 pub mod trace;
 
+pub use budget::{Budget, Charge, Metered, NoRoom, Payer};
 pub use channel::{Body, Channel, LinkError, in_process, once_attached};
 pub use dial::{DialError, DialOptions, Dialler, names_links};
 pub use doors::{Doors, Origin, Shut};

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_control::Control;
 use toolyard_link::tls::{Acceptor, PeerIdentity};
-use toolyard_link::{OfferError, OfferedStream, Outgoing, Waited, offer, wait_taken};
+use toolyard_link::{OfferError, OfferedStream, Outgoing, Payer, Waited, offer, wait_taken};
 use toolyard_types::ToolboxId;
 
 use crate::agent::chain;
@@ -138,11 +138,13 @@ impl Offering {
 }
 
 async fn serve(stream: OfferedStream, peer: Option<PeerIdentity>, server: &Server, router: Router) {
-    let router = match peer {
-        Some(PeerIdentity::Toolbox(certificate)) => router.layer(Extension(certificate)),
-        _ => router,
+    let (router, payer) = match peer {
+        Some(PeerIdentity::Toolbox(certificate)) => {
+            (router.layer(Extension(certificate)), Payer::known(certificate.toolbox))
+        }
+        _ => (router, Payer::stranger(None)),
     };
-    server.hold(stream, router, None).await;
+    server.hold(stream, router, None, payer).await;
 }
 
 fn pause_after(failures: u32) -> Duration {

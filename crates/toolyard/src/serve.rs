@@ -23,7 +23,7 @@ use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
 use toolyard_link::tls::{Acceptor, ReplicaCertificate};
-use toolyard_link::{Channel, Doors, FORWARD_PATH, LINK_PATH, Outgoing, in_process, once_attached};
+use toolyard_link::{Budget, Channel, Doors, FORWARD_PATH, LINK_PATH, Outgoing, Shut, in_process, once_attached};
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store, StoreOptions};
 use toolyard_types::agent::ToolboxReport;
@@ -196,7 +196,9 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let public = public_router(settings, operations.clone(), console);
     let agents = agent_router(&control, &clock);
     let (drain, patience) = (CancellationToken::new(), listen::patience(settings));
-    let server = || Server::new(patience, drain.clone());
+    let agents = agent_router(&control, &clock, &drain);
+    let budget = Budget::new(usize::try_from(settings.request_memory_mb).unwrap_or(usize::MAX) << 20);
+    let server = || Server::new(patience, budget.clone(), drain.clone());
     let places = |name, part| {
         let most = listen::share(descriptors, part, settings.connections);
         Places::new(name, most, settings.connections_per_peer, settings.trusted_proxies.clone())
@@ -525,7 +527,7 @@ fn public_router(settings: &Settings, operations: Operations, console: Console) 
     }
 }
 
-fn problem_response(problem: &Problem) -> Response {
+pub(crate) fn problem_response(problem: &Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = serde_json::to_vec(problem).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()

@@ -7,7 +7,6 @@ use axum::routing::post;
 use axum::{Json, Router};
 use http::{Extensions, HeaderMap};
 use serde::de::DeserializeOwned;
-use toolyard_link::TooSlow;
 use toolyard_link::tls::PeerCertificate;
 use toolyard_types::agent::{AGENT_RUN, AgentCertificate, CertificateRequest, JoinRequest, SyncRequest, SyncResponse};
 use toolyard_types::{Code, ToolboxId};
@@ -72,10 +71,7 @@ fn run(headers: &HeaderMap) -> Option<&str> {
 }
 
 async fn read<T: DeserializeOwned>(request: Request, largest: usize) -> Result<T> {
-    let body = axum::body::to_bytes(request.into_body(), largest).await.map_err(|error| match TooSlow::of(&error) {
-        Some(slow) => ControlError::problem(Code::RequestTimeout, slow.to_string()),
-        None => ControlError::problem(Code::PayloadTooLarge, format!("the body may have at most {largest} bytes")),
-    })?;
+    let body = super::extract::read_at_most(request.into_body(), largest).await?;
     serde_json::from_slice(&body).map_err(|error| {
         let detail = format!("the body cannot be read at line {}, column {}", error.line(), error.column());
         ControlError::problem(Code::InvalidJson, detail)

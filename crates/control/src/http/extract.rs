@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, RawPathParams, Request};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -11,13 +11,15 @@ use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
-use toolyard_link::TooSlow;
+use toolyard_link::{NoRoom, TooSlow};
 use toolyard_types::Code;
 
 use crate::{Caller, ControlError};
 
 /// The largest request body.
 pub(crate) const LARGEST_BODY: usize = 1024 * 1024;
+/// The largest one of somebody who is not known: to sign in takes a few hundred bytes.
+pub(crate) const LARGEST_OF_STRANGERS: usize = 16 * 1024;
 
 /// A JSON body, as request and as answer.
 #[derive(Clone, Copy, Debug)]
@@ -53,16 +55,26 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Json<T> {
     }
 }
 
-/// Reads a body of at most [`LARGEST_BODY`].
+/// Reads a body of at most [`LARGEST_BODY`], or [`LARGEST_OF_STRANGERS`] where nobody was authenticated.
 pub(super) async fn read_body(request: Request) -> Result<Bytes, ControlError> {
-    match Limited::new(request.into_body(), LARGEST_BODY).collect().await {
+    let is_known = request.extensions().get::<Caller>().is_some();
+    read_at_most(request.into_body(), if is_known { LARGEST_BODY } else { LARGEST_OF_STRANGERS }).await
+}
+
+/// Reads a body of at most so many bytes.
+pub(super) async fn read_at_most(body: Body, largest: usize) -> Result<Bytes, ControlError> {
+    let too_large =
+        || ControlError::problem(Code::PayloadTooLarge, format!("the body may have at most {largest} bytes"));
+    if body.size_hint().lower() > u64::try_from(largest).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    match Limited::new(body, largest).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(ControlError::problem(Code::PayloadTooLarge, format!("a body may have at most {LARGEST_BODY} bytes")))
-        }
-        Err(error) => Err(match TooSlow::of(&*error) {
-            Some(slow) => ControlError::problem(Code::RequestTimeout, slow.to_string()),
-            None => ControlError::problem(Code::BadRequest, "the body ended too early"),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Err(error) => Err(match (TooSlow::of(&*error), NoRoom::of(&*error)) {
+            (Some(slow), _) => ControlError::problem(Code::RequestTimeout, slow.to_string()),
+            (_, Some(no_room)) => no_room.into(),
+            (None, None) => ControlError::problem(Code::BadRequest, "the body ended too early"),
         }),
     }
 }

@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
-use toolyard_link::Origin;
+use toolyard_link::{Charge, Origin};
 use toolyard_policy::Resource;
 use toolyard_types::access::Action;
 use toolyard_types::{Code, Name};
@@ -107,7 +107,11 @@ fn describe(operation: &mut Operation, access: Access) {
 async fn check(access: Access, request: Request, next: Next) -> Response {
     let control = request.extensions().get::<Control>().cloned().expect("the edge leaves it in every request");
     if access == Access::Public {
-        return next.run(request).await;
+        let settled = request.extensions().get::<Charge>().map_or(Ok(()), Charge::settle);
+        return match settled {
+            Ok(()) => next.run(request).await,
+            Err(no_room) => ControlError::from(no_room).into_response(),
+        };
     }
     let changes = !request.method().is_safe();
     let (caller, route, request) = match admit(&control, access, request).await {
@@ -150,6 +154,9 @@ async fn admit(control: &Control, access: Access, request: Request) -> Result<(C
     let (mut parts, body) = request.into_parts();
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.to_string());
     let caller = auth::authenticate(control, &parts.headers, request_id).await?;
+    if let Some(charge) = parts.extensions.get::<Charge>() {
+        charge.known((caller.organization, &caller.share_of))?;
+    }
     control.request_rates().count(&caller)?;
     if caller.session.is_some() && !parts.method.is_safe() {
         same_origin(&parts.headers, control.options().public_url.as_deref())?;
@@ -202,6 +209,8 @@ pub(super) fn same_origin(headers: &HeaderMap, public_url: Option<&str>) -> Resu
     Err(ControlError::problem(Code::CsrfRejected, detail))
 }
 
+/// Whether the page is of the address that is asked, or of our own. Where our own is known it is the whole of it: another
+/// scheme is another site, which anybody on the way can speak for.
 fn is_ours(origin: &str, host: Option<&str>, public_url: Option<&str>) -> bool {
     let Some(origin) = Origin::parse(origin) else { return false };
     let public = public_url.and_then(Origin::parse);
@@ -210,5 +219,3 @@ fn is_ours(origin: &str, host: Option<&str>, public_url: Option<&str>) -> bool {
         None => host.is_some_and(|host| origin.is_at(host)),
     }
 }
-/// Whether the page is of the address that is asked, or of our own. Where our own is known it is the whole of it: another
-/// scheme is another site, which anybody on the way can speak for.

@@ -116,9 +116,14 @@ pub(crate) struct Settings {
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<Network>,
 
-    /// Seconds a peer may take for the head of its next request; a connection that is unused for longer ends.
+    /// Seconds a peer may take for the head of a request.
     #[schemars(range(min = 1, max = 600))]
     pub head_timeout_seconds: u32,
+
+    /// Seconds that a connection may stay without a request. Longer than the proxy in front and clients keep theirs (often
+    /// 60 or 90 s), so that none sends its next request on one that is just being closed.
+    #[schemars(range(min = 1, max = 3600))]
+    pub idle_timeout_seconds: u32,
 
     /// Seconds that the body of a request may be waited for in all, whatever comes.
     #[schemars(range(min = 1, max = 600))]
@@ -127,6 +132,12 @@ pub(crate) struct Settings {
     /// Bytes of a body that are worth another second: what arrives faster may take as long as it needs.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub body_bytes_per_second: u32,
+
+    /// MiB that requests may have in memory at once, at all listeners together: heads and bodies, from their first byte to
+    /// the end of the answer. A quarter is for those who are not signed in. Of either part one key, member or address has
+    /// at most half, or as much as is left; more is refused with `Retry-After`.
+    #[schemars(range(min = 64, max = 1_000_000))]
+    pub request_memory_mb: u32,
 
     /// Connections open at once, at most: at `listen`, and as many at `agent_listen`. Fewer where the system allows
     /// fewer file descriptors, of which a quarter is kept back.
@@ -138,7 +149,7 @@ pub(crate) struct Settings {
     #[schemars(range(max = 1_000_000))]
     pub connections_per_peer: u32,
 
-    /// Streams of events open at once on this replica; 0 for any number, here and below.
+    /// Streams of events, and logs that are followed, open at once on this replica; 0 for any number, here and below.
     #[schemars(range(max = 1_000_000))]
     pub event_streams: u32,
 
@@ -425,8 +436,10 @@ impl Settings {
             allowed_hosts: Vec::new(),
             trusted_proxies: LOOPBACK.map(|network| network.parse().expect("a network")).to_vec(),
             head_timeout_seconds: 30,
+            idle_timeout_seconds: 120,
             body_timeout_seconds: 30,
             body_bytes_per_second: 4096,
+            request_memory_mb: 256,
             connections: 10_000,
             connections_per_peer: 1000,
             event_streams: 1000,

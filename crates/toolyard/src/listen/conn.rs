@@ -1,26 +1,34 @@
 //! One connection: its requests, counted, and its end when nothing happens on it.
 //!
-//! hyper ends an HTTP/1 connection whose next head does not come in time. It has no such limit before it knows which
-//! version is spoken, and none for an HTTP/2 connection without requests; both are here. Pings keep such a connection
-//! alive, so bytes are no sign of life: only requests are.
+//! hyper knows one time for the next head of an HTTP/1 connection, whether some of it came or nothing at all: a client
+//! that keeps a connection for its next request is not one that sends half a request. It has no limit before it knows
+//! which version is spoken, and none for an HTTP/2 connection without requests. All of these are here. Pings keep an HTTP/2
+//! connection alive, so bytes that come are no sign of life there: only requests are, and answers that are taken.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use toolyard_link::{Pace, Paced};
+use toolyard_link::{Budget, Charge, Metered, NoRoom, Pace, Paced, Payer};
+use toolyard_types::{Code, Problem};
 use tower::ServiceExt;
+
+use crate::serve::problem_response;
+
+/// A write of fewer bytes may be a ping or a setting, and is no answer that is taken.
+const LEAST_WRITE: usize = 512;
 
 /// What happens on a connection.
 pub(super) struct Activity {
@@ -31,8 +39,13 @@ pub(super) struct Activity {
     under_way: AtomicUsize,
     /// Those of them whose answer the peer does not take.
     stalled: AtomicUsize,
-    /// When a request last began, ended or went on, in milliseconds since the connection began.
+    /// When a request last began, ended or went on, or some of an answer was taken, in milliseconds since the connection
+    /// began.
     moved_ms: AtomicU64,
+    /// Whether it carries one request after the other, as HTTP/1 does.
+    one_by_one: AtomicBool,
+    /// When the head of the next request began to come, in the same unit; 0 while none has.
+    head_ms: AtomicU64,
 }
 
 impl Activity {
@@ -43,35 +56,52 @@ impl Activity {
             under_way: AtomicUsize::new(0),
             stalled: AtomicUsize::new(0),
             moved_ms: AtomicU64::new(0),
+            one_by_one: AtomicBool::new(false),
+            head_ms: AtomicU64::new(0),
         })
     }
 
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn moved(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.moved_ms.store(now, Ordering::Relaxed);
+        self.moved_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    fn heard(&self) {
+        let between = self.one_by_one.load(Ordering::Relaxed) && self.under_way.load(Ordering::Acquire) == 0;
+        if between && self.head_ms.load(Ordering::Relaxed) == 0 {
+            self.head_ms.store(self.now_ms().max(1), Ordering::Relaxed);
+        }
     }
 
     /// When the connection has to end if nothing happens until then; none while requests are being answered.
     pub(super) fn ends_at(&self, patience: &Patience) -> Option<Instant> {
         let (under_way, stalled) = (self.under_way.load(Ordering::Acquire), self.stalled.load(Ordering::Acquire));
-        let limit = match (self.begun.load(Ordering::Acquire), under_way) {
-            (0, _) => patience.head,
-            (_, 0) => patience.idle,
+        let head_ms = self.head_ms.load(Ordering::Acquire);
+        let moved_ms = self.moved_ms.load(Ordering::Acquire);
+        let (since_ms, limit) = match (self.begun.load(Ordering::Acquire), under_way) {
+            (0, _) => (moved_ms, patience.head),
+            (_, 0) if head_ms > 0 => (head_ms, patience.head),
+            (_, 0) => (moved_ms, patience.idle),
             // Every answer waits for its peer.
-            _ if stalled >= under_way => patience.idle,
+            _ if stalled >= under_way => (moved_ms, patience.answer),
             _ => return None,
         };
-        Some(self.began + Duration::from_millis(self.moved_ms.load(Ordering::Acquire)) + limit)
+        Some(self.began + Duration::from_millis(since_ms) + limit)
     }
 }
 
 /// How long a peer may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
-    /// For the head of a request, from the end of the one before.
+    /// For the head of a request, from its first byte; for the first one, from the beginning.
     pub(crate) head: Duration,
-    /// Without any request, on a connection that carries several at once.
+    /// Without any request.
     pub(crate) idle: Duration,
+    /// Without taking any of an answer.
+    pub(crate) answer: Duration,
     /// For the body of a request.
     pub(crate) body: Pace,
 }
@@ -83,6 +113,7 @@ impl UnderWay {
     fn begin(activity: &Arc<Activity>) -> Self {
         activity.begun.fetch_add(1, Ordering::Release);
         activity.under_way.fetch_add(1, Ordering::Release);
+        activity.head_ms.store(0, Ordering::Release);
         activity.moved();
         Self(Arc::clone(activity))
     }
@@ -95,12 +126,70 @@ impl Drop for UnderWay {
     }
 }
 
+/// The bytes of a connection, watched for the head of the next request and for answers that are taken. hyper hands a whole
+/// answer to itself at once: only here it shows whether the peer takes it.
+pub(super) struct Watched<S> {
+    pub(super) stream: S,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<S> Watched<S> {
+    fn wrote(&self, bytes: usize) {
+        if bytes >= LEAST_WRITE {
+            self.activity.moved();
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = into.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, into));
+        if into.filled().len() > before {
+            self.activity.heard();
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        self.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// The router behind a connection.
 pub(super) struct Counted {
     pub(super) router: Router,
     pub(super) activity: Arc<Activity>,
     pub(super) pace: Pace,
     pub(super) peer: Option<SocketAddr>,
+    pub(super) budget: Budget,
+    pub(super) payer: Payer,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Counted {
@@ -109,17 +198,33 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.activity.one_by_one.store(request.version() <= Version::HTTP_11, Ordering::Relaxed);
         let under_way = UnderWay::begin(&self.activity);
-        let mut request = request.map(|body| Paced::new(body, self.pace));
+        let charge = match self.budget.begin(request.headers(), self.payer) {
+            Ok(charge) => charge,
+            Err(no_room) => {
+                let body = no_room_response(no_room);
+                return Box::pin(async move { Ok(body.map(|body| Answer::new(body, under_way, None))) });
+            }
+        };
+        let paced = |body| Metered::new(Paced::new(body, self.pace), charge.clone());
+        let mut request = request.map(paced);
+        request.extensions_mut().insert(charge.clone());
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(ConnectInfo(peer));
         }
         let answering = self.router.clone().oneshot(request);
         Box::pin(async move {
             let answer = answering.await?;
-            Ok(answer.map(|body| Answer { body, under_way, stalled: false }))
+            Ok(answer.map(|body| Answer::new(body, under_way, Some(charge))))
         })
     }
+}
+
+fn no_room_response(no_room: NoRoom) -> Response<Body> {
+    let mut response = problem_response(&Problem::new(Code::NoCapacity, no_room.to_string()));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 /// The body of an answer, which keeps its request under way.
@@ -128,9 +233,15 @@ pub(super) struct Answer {
     under_way: UnderWay,
     /// Something was given out, and the next was not asked for yet.
     stalled: bool,
+    /// Given back with it.
+    _charge: Option<Charge>,
 }
 
 impl Answer {
+    fn new(body: Body, under_way: UnderWay, charge: Option<Charge>) -> Self {
+        Self { body, under_way, stalled: false, _charge: charge }
+    }
+
     fn set_stalled(&mut self, stalled: bool) {
         if self.stalled == stalled {
             return;

@@ -1,7 +1,8 @@
 //! Serving a listener: places and time limits for peers, TLS for agents, upgrades for links, and a drain.
 //!
 //! A peer that sends nothing, a head or a body too slowly, takes no answer, or leaves a connection unused loses it, and
-//! none gets so many that others have none. What flows may last: an upload, a stream of events, a link.
+//! none gets so many that others have none, nor fills the memory with requests that do not end. What flows may last: an
+//! upload, a download, a stream of events, a link.
 
 mod conn;
 mod places;
@@ -19,11 +20,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use toolyard_link::Pace;
 use toolyard_link::tls::{Acceptor, PeerIdentity};
+use toolyard_link::{Budget, Pace, Payer};
 
 pub(crate) use conn::Patience;
-use conn::{Activity, Counted};
+use conn::{Activity, Counted, Watched};
 use places::Place;
 pub(crate) use places::{Places, raise_descriptors, share};
 
@@ -37,8 +38,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the peer of an HTTP/2 connection is asked whether it is there, and how long it may think about it.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest head of an HTTP/2 request; hyper's own limit for HTTP/1 is 400 KiB.
+/// The largest head of a request. In HTTP/1 it is also the most that is read ahead of whoever reads a body.
 const LARGEST_HEAD: u32 = 64 << 10;
+/// How much of the bodies of one HTTP/2 request, and of all requests of a connection together, is taken before anybody has
+/// read it.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 512 << 10;
+/// Requests under way at once on one HTTP/2 connection.
+const STREAMS: u32 = 200;
 /// How often the kernel asks a silent peer whether it is there.
 #[cfg(target_os = "linux")]
 const KEEP_ALIVE_SECONDS: u32 = 10;
@@ -61,7 +68,7 @@ pub(crate) fn patience(settings: &Settings) -> Patience {
         grace: Duration::from_secs(settings.body_timeout_seconds.into()),
         bytes_per_second: settings.body_bytes_per_second,
     };
-    Patience { head, idle: head * 2, body }
+    Patience { head, idle: Duration::from_secs(settings.idle_timeout_seconds.into()), answer: head * 2, body }
 }
 
 /// How the connections of a listener are served, whoever opened them. Cheap to clone; the clones drain together.
@@ -69,23 +76,32 @@ pub(crate) fn patience(settings: &Settings) -> Patience {
 pub(crate) struct Server {
     builder: Builder<TokioExecutor>,
     patience: Patience,
+    budget: Budget,
     /// Cancelled when connections are to end with the requests on them.
     draining: CancellationToken,
     tracker: TaskTracker,
 }
 
 impl Server {
-    pub(crate) fn new(patience: Patience, draining: CancellationToken) -> Self {
+    pub(crate) fn new(patience: Patience, budget: Budget, draining: CancellationToken) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
-        // Without a timer these limits are silently off.
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.head);
+        // Without a timer these limits are silently off. This one is only the outermost: see `conn`.
+        let longest = patience.idle.max(patience.head) + GRACE;
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(longest)
+            .max_buf_size(usize::try_from(LARGEST_HEAD).unwrap_or(usize::MAX));
         builder
             .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(STREAMS)
             .max_header_list_size(LARGEST_HEAD);
-        Self { builder, patience, draining, tracker: TaskTracker::new() }
+        Self { builder, patience, budget, draining, tracker: TaskTracker::new() }
     }
 
     /// Ready when connections are to end.
@@ -105,12 +121,14 @@ impl Server {
     }
 
     /// Serves one connection until it ends; a link that it becomes goes on.
-    pub(crate) async fn hold<S>(&self, stream: S, router: Router, peer: Option<SocketAddr>)
+    pub(crate) async fn hold<S>(&self, stream: S, router: Router, peer: Option<SocketAddr>, payer: Payer)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Activity::new();
-        let service = Counted { router, activity: Arc::clone(&activity), pace: self.patience.body, peer };
+        let stream = Watched { stream, activity: Arc::clone(&activity) };
+        let (pace, budget) = (self.patience.body, self.budget.clone());
+        let service = Counted { router, activity: Arc::clone(&activity), pace, peer, budget, payer };
         let serving = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let held = async {
             let mut serving = pin!(serving);
@@ -188,7 +206,7 @@ async fn run(listener: TcpListener, router: Router, tls: Option<Tls>, places: Ar
                         None => {
                             let held = server.clone();
                             server.spawn(async move {
-                                held.hold(stream, router, Some(from)).await;
+                                held.hold(stream, router, Some(from), Payer::stranger(Some(from.ip()))).await;
                                 drop(place);
                             });
                         }
@@ -242,15 +260,18 @@ async fn hold_agent(
         // Many agents may be behind one address.
         place.identified();
     }
+    let stranger = Payer::stranger(Some(from.ip()));
     let from = Some(from);
     match accepted {
         Ok((stream, Some(PeerIdentity::Toolbox(certificate)))) => {
-            server.hold(stream, router.layer(Extension(certificate)), from).await;
+            let payer = Payer::known(certificate.toolbox);
+            server.hold(stream, router.layer(Extension(certificate)), from, payer).await;
         }
         Ok((stream, Some(PeerIdentity::Replica(certificate)))) => {
-            server.hold(stream, router.layer(Extension(certificate)), from).await;
+            let payer = Payer::known(certificate.replica);
+            server.hold(stream, router.layer(Extension(certificate)), from, payer).await;
         }
-        Ok((stream, None)) => server.hold(stream, router, from).await,
+        Ok((stream, None)) => server.hold(stream, router, from, stranger).await,
         Err(error) => {
             let from = from.map(|from| from.to_string()).unwrap_or_default();
             tracing::info!(error = &error as &dyn std::error::Error, from, "an agent's connection was refused");
@@ -267,7 +288,8 @@ mod tests {
 
     const PATIENCE: Patience = Patience {
         head: Duration::from_millis(300),
-        idle: Duration::from_millis(600),
+        idle: Duration::from_millis(900),
+        answer: Duration::from_millis(600),
         body: Pace { grace: Duration::from_millis(300), bytes_per_second: 1000 },
     };
 
@@ -276,7 +298,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let drain = CancellationToken::new();
-        let server = Server::new(PATIENCE, drain.clone());
+        let server = Server::new(PATIENCE, Budget::new(64 << 20), drain.clone());
         let places = Places::new("test", 100, per_peer, vec![]);
         (address, drain, tokio::spawn(serve(listener, router, places, server)))
     }
@@ -351,6 +373,52 @@ mod tests {
         let (address, _drain, _server) = listening(late, 0).await;
         let answer = heard(address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(answer.ends_with("late"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_for_the_next_request_but_not_for_half_of_one() {
+        let (address, _drain, _server) = listening(echo(), 0).await;
+        let mut client = TcpStream::connect(address).await.expect("a connection");
+        let mut chunk = [0; 1024];
+        for _ in 0..2 {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+            let read = client.read(&mut chunk).await.expect("an answer");
+            assert!(chunk[..read].starts_with(b"HTTP/1.1 200"));
+            tokio::time::sleep(PATIENCE.head + Duration::from_millis(200)).await;
+        }
+        client.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("sent");
+        let began = tokio::time::Instant::now();
+        let ended = tokio::time::timeout(PATIENCE.idle - Duration::from_millis(200), client.read(&mut chunk)).await;
+        assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?} after {:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_download_that_flows_slowly_arrives_and_one_that_is_not_taken_ends() {
+        const SIZE: usize = 24 << 20;
+        let large = Router::new().fallback(async || vec![b'x'; SIZE]);
+        let (address, _drain, _server) = listening(large, 0).await;
+        let connected = async || {
+            let mut client = TcpStream::connect(address).await.expect("a connection");
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.expect("sent");
+            client
+        };
+        let (mut slow, mut stuck) = (connected().await, connected().await);
+        let (mut received, mut chunk) = (0, vec![0; 512 << 10]);
+        loop {
+            match slow.read(&mut chunk).await.expect("it goes on") {
+                0 => break,
+                read => received += read,
+            }
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        assert!(received > SIZE, "{received}");
+        let mut received = 0;
+        while let Ok(read) = stuck.read(&mut chunk).await
+            && read > 0
+        {
+            received += read;
+        }
+        assert!(received < SIZE, "{received}");
     }
 
     #[tokio::test]
