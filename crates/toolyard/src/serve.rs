@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use axum::{Extension, Router};
+use futures_util::StreamExt;
 use http::{HeaderValue, StatusCode, header};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,7 +22,7 @@ use toolyard_control::{
     AgentIdentity, Bootstrap, Control, ControlOptions, Limits, ServerCeilings, SourceClient, VaultKeys,
 };
 use toolyard_dtma::{Agent, Shutdown};
-use toolyard_gateway::{Gateway, GatewayOptions, LeaseError};
+use toolyard_gateway::{DEADLINE_HEADER, Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
 use toolyard_link::tls::{Acceptor, ReplicaCertificate};
 use toolyard_link::{Budget, Channel, Doors, FORWARD_PATH, LINK_PATH, Outgoing, Shut, in_process, once_attached};
@@ -48,6 +50,8 @@ const MAX_BODY_BYTES: usize = 8 << 20;
 const NEWS_PATIENCE: Duration = Duration::from_secs(1);
 /// How long ending the sessions that remote servers have for us may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+/// What may take longer than this is not a call but a subscription.
+const LONGEST_CALL_MS: u64 = 12 * 3600 * 1000;
 /// Connections at the operations listener.
 const OPERATIONS_CONNECTIONS: usize = 64;
 /// Fewer file descriptors than this do not last for a busy day: each call may need two, each server a handful.
@@ -194,7 +198,6 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         leaving: leaving.clone(),
     };
     let public = public_router(settings, operations.clone(), console);
-    let agents = agent_router(&control, &clock);
     let (drain, patience) = (CancellationToken::new(), listen::patience(settings));
     let agents = agent_router(&control, &clock, &drain);
     let budget = Budget::new(usize::try_from(settings.request_memory_mb).unwrap_or(usize::MAX) << 20);
@@ -503,6 +506,8 @@ async fn check_doors(State(doors): State<Arc<Doors>>, request: Request, next: Ne
     };
     match checked {
         Ok(()) => next.run(request).await,
+        // Load balancers ask in HTTP/1.0, which has no `Host`; whoever asks is told one word.
+        Err(Shut::NoHost) if is_probe(request.uri().path()) => next.run(request).await,
         Err(shut) => {
             let mut problem = Problem::new(shut.code(), shut.to_string());
             let id = toolyard_types::AuditId::generate().to_string();
@@ -512,6 +517,10 @@ async fn check_doors(State(doors): State<Arc<Doors>>, request: Request, next: Ne
             problem_response(&problem)
         }
     }
+}
+
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/healthz" | "/readyz") || path.starts_with("/readyz/")
 }
 
 fn public_router(settings: &Settings, operations: Operations, console: Console) -> Router {
@@ -533,7 +542,7 @@ pub(crate) fn problem_response(problem: &Problem) -> Response {
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
 }
 
-fn agent_router(control: &Control, clock: &Clock) -> Router {
+fn agent_router(control: &Control, clock: &Clock, drain: &CancellationToken) -> Router {
     let accepting = control.clone();
     let link = move |request: Request| async move {
         match accepting.link_certificate(request.extensions(), request.headers()).await {
@@ -541,10 +550,14 @@ fn agent_router(control: &Control, clock: &Clock) -> Router {
             Err(error) => error.into_response(),
         }
     };
-    let (links, clock) = (control.links(), clock.clone());
+    let (links, clock, drain) = (control.links(), clock.clone(), drain.clone());
     let forward = move |request: Request| async move {
         match request.extensions().get::<ReplicaCertificate>().copied() {
-            Some(certificate) => links.forwarded(&certificate, clock.now(), request).await,
+            Some(certificate) => {
+                let goes_on = goes_on(&request);
+                let answer = links.forwarded(&certificate, clock.now(), request).await;
+                if goes_on { answer.map(|body| until(drain, body)) } else { answer }
+            }
             None => problem_response(&Problem::new(
                 Code::CertificateRequired,
                 "only another replica of this Toolyard, known by its certificate, may forward",
@@ -561,6 +574,18 @@ fn agent_router(control: &Control, clock: &Clock) -> Router {
         .fallback_service(control.agent_router())
 }
 
+/// Whether a request that another replica sends on by way of us has an answer without an end: what a server says of its
+/// own accord, a log that is followed, a subscription. The other one asks again, by another way.
+fn goes_on(request: &Request) -> bool {
+    let deadline_ms = request.headers().get(DEADLINE_HEADER).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    request.method() == http::Method::GET || deadline_ms.is_some_and(|deadline| deadline > LONGEST_CALL_MS)
+}
+
+/// A body that ends when we drain.
+fn until(drain: CancellationToken, body: Body) -> Body {
+    Body::from_stream(body.into_data_stream().take_until(drain.cancelled_owned()))
+}
+
 fn own_url(settings: &Settings) -> String {
     settings.public_url.clone().unwrap_or_else(|| format!("http://{}", settings.listen))
 }
@@ -572,4 +597,23 @@ fn announce(settings: &Settings, console: Console) {
         println!("  console: {url}/");
     }
     println!("  MCP clients connect to {url}/mcp/default/servers/NAME or .../toolsets/NAME");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_on_for_another_replica_ends_when_we_drain_and_its_calls_do_not() {
+        let get = Request::get("/dtma/v1/forward/x/v1/instances/y/events").body(Body::empty()).expect("a request");
+        let subscription = Request::post("/").header(DEADLINE_HEADER, 24 * 3600 * 1000_u64).body(Body::empty());
+        let call = Request::post("/").header(DEADLINE_HEADER, 60_000).body(Body::empty()).expect("a request");
+        assert!(goes_on(&get) && goes_on(&subscription.expect("a request")) && !goes_on(&call));
+        let drain = CancellationToken::new();
+        let endless = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+        let body = until(drain.clone(), endless);
+        drain.cancel();
+        let read = axum::body::to_bytes(body, 1).await.expect("it ends well");
+        assert!(read.is_empty());
+    }
 }
