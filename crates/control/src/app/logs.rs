@@ -4,6 +4,7 @@
 //! read after its instance was removed, and that of a package that could not be resolved although there never was one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +12,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 use toolyard_store::{InstanceRow, OrgTx, ServerRow};
 use toolyard_types::agent::{LogLine, LogStream};
 use toolyard_types::state::RolloutState;
@@ -18,6 +21,7 @@ use toolyard_types::{Code, InstanceId, JobId, Name, OrganizationId, Problem, Rev
 use tower::ServiceExt;
 
 use super::servers::unknown;
+use crate::events::Heard;
 use crate::{Control, ControlError, Result};
 
 /// How long an agent may take to begin its answer.
@@ -26,8 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LARGEST_PROBLEM: usize = 64 * 1024;
 /// How many of a server's instances are looked at, the newest first.
 const MOST_INSTANCES: u32 = 200;
-/// How often a log that is followed is looked for in the next instance.
-const NEXT_EVERY: Duration = Duration::from_secs(1);
+/// How often at most a log that is followed is looked for in the next instance.
+const NEXT_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked for when nothing is heard of the server.
+const NEXT_EVERY: Duration = Duration::from_secs(30);
 /// How much of the next instance's log is given: all that its agent has.
 const WHOLE: u32 = 10_000;
 
@@ -203,9 +209,13 @@ pub(crate) fn on_and_on(
     first: Logged,
     body: Body,
 ) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+    // Heard from before its first instance is read: what happens to the server meanwhile waits here.
+    let (_, mut heard) = control.follow_events(organization);
     async_stream::stream! {
         let mut seen: BTreeSet<InstanceId> = first.instance().into_iter().collect();
         let mut body = Some(body);
+        // Whether there is a next one whose log could not be opened yet.
+        let mut waits = false;
         loop {
             let mut broke = false;
             if let Some(body) = body.take() {
@@ -218,7 +228,10 @@ pub(crate) fn on_and_on(
             if broke {
                 return;
             }
-            tokio::time::sleep(NEXT_EVERY).await;
+            tokio::time::sleep(NEXT_PAUSE).await;
+            if !std::mem::take(&mut waits) {
+                let _ = tokio::time::timeout(NEXT_EVERY, news_of(&name, &mut heard)).await;
+            }
             let next = match next_of(&control, organization, &name, &seen).await {
                 Ok(next) => next,
                 // The server is gone, or nobody can say any more which is next.
@@ -226,7 +239,10 @@ pub(crate) fn on_and_on(
             };
             let Some(next) = next else { continue };
             // An agent that is not connected is one to wait for.
-            let Ok(opened) = open(&control, &next, WHOLE, true).await else { continue };
+            let Ok(opened) = open(&control, &next, WHOLE, true).await else {
+                waits = true;
+                continue;
+            };
             seen.extend(next.instance());
             let text = format!("-- goes on with the next instance, of revision {}", next.revision);
             let line = LogLine { at: control.clock().now(), stream: LogStream::Toolyard, text };
@@ -239,6 +255,20 @@ pub(crate) fn on_and_on(
     }
 }
 
+/// Ready when something was heard of a server, or may have been.
+async fn news_of(name: &Name, heard: &mut Receiver<Arc<Heard>>) {
+    let subject = format!("server/{name}");
+    loop {
+        match heard.recv().await {
+            Ok(event) if event.subject != subject => {}
+            Ok(_) | Err(RecvError::Lagged(_)) => break,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+    // One look is for all that was heard so far.
+    while heard.try_recv().is_ok() {}
+}
+
 /// The instance that a followed log goes on with, once there is one.
 async fn next_of(
     control: &Control,
@@ -246,6 +276,7 @@ async fn next_of(
     name: &Name,
     seen: &BTreeSet<InstanceId>,
 ) -> Result<Option<Logged>> {
+    let _turn = control.turn_to_catch_up().await;
     let tx = control.store().org_read(organization).await?;
     let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
     let live: Vec<_> = tx.live_instances(&[server.id]).await?.iter().map(|instance| instance.id).collect();

@@ -2,7 +2,8 @@
 //!
 //! A stream first reads the outbox after the last number that its reader saw, if it saw one; then it sends what the one
 //! reader of the outbox hands on. It asks again who is there when something about access happened, and every now and
-//! then, so that a stream ends with the key or session that opened it.
+//! then, so that a stream ends with the key or session that opened it. What happens to others is no reason to ask many
+//! times a second: until it has asked it sends nothing, and it asks at most once a second, a few streams at a time.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use toolyard_policy::Resource;
+use toolyard_types::Code;
 use toolyard_types::access::Action;
 use toolyard_types::api::system::Event;
 use utoipa_axum::routes;
@@ -32,6 +34,11 @@ use crate::{Caller, Control, ControlError, Result, app, auth};
 const PAGE: u32 = 100;
 /// How long the caller may be unchecked, and a dead connection unnoticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long it is not asked again after it was asked.
+const CHECK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a stream of events is allowed by.
+const EVENTS: (Action, &Resource) = (Action::EventRead, &Resource::Organization);
 
 pub(super) fn routes() -> Routes {
     Routes::new().guarded(Access::Action(Action::EventRead), routes!(follow_events))
@@ -55,7 +62,7 @@ async fn follow_events(
     headers: HeaderMap,
     Query(query): Query<EventQuery>,
 ) -> Result<Response> {
-    let share = control.event_streams().take(&caller, "event streams")?;
+    let share = control.event_streams().take(&caller, "event streams and followed logs")?;
     let after = last_event_id(&headers)?.or(query.after);
     // Listen before the answer begins: what happens from then on is not missed, however late its body is read.
     let followed = control.follow_events(caller.organization);
@@ -113,10 +120,10 @@ fn events(
                 () = tokio::time::sleep_until(checked + KEEP_ALIVE) => None,
             };
             if event.as_ref().is_none_or(|event| event.is_about_access()) {
-                if still_allowed(&control, &caller, &headers).await.is_err() {
+                let asked = still_allowed(&control, &caller, &headers, &mut checked, EVENTS);
+                if asked.await.is_err() {
                     return;
                 }
-                checked = Instant::now();
             }
             if let Some(event) = event.filter(|event| event.sequence > sent) {
                 sent = event.sequence;
@@ -128,9 +135,28 @@ fn events(
     }
 }
 
-async fn still_allowed(control: &Control, caller: &Caller, headers: &HeaderMap) -> Result<()> {
+/// Asks again whether a caller may do this, when it was not asked just now.
+///
+/// # Errors
+/// When they may not, nobody can say, or everything stops.
+async fn still_allowed(
+    control: &Control,
+    caller: &Caller,
+    headers: &HeaderMap,
+    checked: &mut Instant,
+    (action, resource): (Action, &Resource),
+) -> Result<()> {
+    tokio::select! {
+        () = tokio::time::sleep_until(*checked + CHECK_PAUSE) => {}
+        () = control.stopping().cancelled() => {
+            return Err(ControlError::problem(Code::ShuttingDown, "Toolyard is shutting down"));
+        }
+    }
+    let _turn = control.turn_to_catch_up().await;
+    // What happens from now on is another reason to ask.
+    *checked = Instant::now();
     let now = auth::look_again(control, headers, caller.request_id.clone()).await?;
-    app::allow(control, &now, Action::EventRead, &Resource::Organization)
+    app::allow(control, &now, action, resource)
 }
 
 /// Ends when the caller may no longer do this, or everything stops: for answers that go on for long. A revoked
@@ -143,12 +169,10 @@ pub(super) async fn refused_from_now_on(
     resource: Resource,
 ) {
     let (_, mut heard) = control.follow_events(caller.organization);
+    // It was allowed just now; what has happened since then may not have been heard.
+    let mut checked = Instant::now();
     loop {
-        let allowed = match auth::look_again(&control, &headers, caller.request_id.clone()).await {
-            Ok(now) => app::allow(&control, &now, action, &resource),
-            Err(error) => Err(error),
-        };
-        if allowed.is_err() {
+        if still_allowed(&control, &caller, &headers, &mut checked, (action, &resource)).await.is_err() {
             return;
         }
         let about_access = async {

@@ -309,6 +309,7 @@ async fn get_logs(
         Wanted { instance: query.instance, revision: query.revision, previous: query.previous.unwrap_or(false) };
     let logged = logs::find(&control, caller.organization, &name, wanted).await?;
     let follow = query.follow.unwrap_or(false);
+    let share = follow.then(|| control.event_streams().take(&caller, "event streams and followed logs")).transpose()?;
     let mut body = logs::open(&control, &logged, tail, follow).await?;
     let (instance, revision) = (logged.instance(), logged.revision);
     if follow {
@@ -319,7 +320,11 @@ async fn get_logs(
         }
         let resource = Resource::Server(name);
         let end = events::refused_from_now_on(control, caller, headers, Action::ServerLogs, resource);
-        body = Body::from_stream(body.into_data_stream().take_until(Box::pin(end)));
+        let held = body.into_data_stream().take_until(Box::pin(end)).map(move |piece| {
+            let _ = &share;
+            piece
+        });
+        body = Body::from_stream(held);
     }
     let head = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (head, body).into_response();
