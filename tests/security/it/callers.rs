@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use toolyard_test_support::{Answer, Engine, Row, Toolyard, wait_until};
 
 /// A server that goes on with a call after its answer: a little later it logs and asks, as if for whoever waits then.
-const INDISCREET: &str = r#"#!/usr/bin/env node
+pub(crate) const INDISCREET: &str = r#"#!/usr/bin/env node
 const say = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\n");
 const tools = ["remember", "wait", "asked"].map((name) => ({ name, inputSchema: { type: "object" } }));
 const answers = [];

@@ -409,7 +409,8 @@ mod tests {
                 0 => break,
                 read => received += read,
             }
-            tokio::time::sleep(Duration::from_millis(30)).await;
+            // All of it takes longer than the patience with what is not taken, and the grace after that.
+            tokio::time::sleep(Duration::from_millis(160)).await;
         }
         assert!(received > SIZE, "{received}");
         let mut received = 0;
