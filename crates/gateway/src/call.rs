@@ -482,7 +482,7 @@ impl Call {
             Target::Server { name, route } => {
                 let target = self.named().unwrap_or_default();
                 let chosen = self.visit.core.peers.choose(route, &self.caller())?;
-                let place = Some(self.visit.core.lanes.of_server(route.id)?);
+                let place = Some(self.visit.core.lanes.of_server(route.id, &self.visit.grant)?);
                 Ok(Way { chosen, server: name.clone(), route: route.clone(), rename: None, target, place })
             }
             Target::Toolset { route, .. } => self.toolset_way(route).await,
