@@ -252,7 +252,8 @@ mod tests {
             let named = host.parse::<Authority>();
             let named = named.map(|named| local.check(&HeaderMap::new(), Some(&named)));
             assert!(matches!(named, Err(_) | Ok(Err(Shut::BadHost))), "{host}");
-            let origin = format!("http://{host}");
+            // A path is no part of an origin, and none of a host.
+            let origin = format!("http://{}", host.replace('/', "@"));
             assert_eq!(local.check(&headers("localhost", Some(&origin)), None), Err(Shut::ForeignOrigin), "{host}");
         }
         let ok = |origin| local.check(&headers("localhost", Some(origin)), None).is_ok();
