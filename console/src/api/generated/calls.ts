@@ -134,6 +134,11 @@ export const listCalls: Operation<{ path: undefined; query: {
   member?: UserId
   /** Only those that ended so. */
   outcome?: CallOutcome
+  /**
+   * Only of the request with this id, which every answer has in its header `x-request-id`. No index helps: give `since`
+   * too where there are very many calls.
+   */
+  request_id?: string
   /** Only from then on. */
   since?: Timestamp
 }; body: undefined }, PageCall> = /* @__PURE__ */ operation(

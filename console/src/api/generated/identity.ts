@@ -69,6 +69,8 @@ export const SessionMcpKeySchema: v.GenericSchema<unknown, SessionMcpKey> = v.ob
 export interface SignIn {
   /** The e-mail address. */
   email: string
+  /** The name of the organization; without it, where this address has been a member longest. */
+  organization?: string | null
   /** The password. */
   password: Secret
 }

@@ -105,7 +105,10 @@ export const InstancingSchema: v.GenericSchema<unknown, Instancing> = v.object({
 export interface Limits {
   /** Share of processor time in thousandths of one core; zero for no limit. */
   cpu_millis?: number
-  /** What it keeps in its own directory and its temporary one together, in bytes. */
+  /**
+   * What it keeps in its own directory and its temporary one together, in bytes; zero for no limit. Who sets limits
+   * and says nothing of it gets 1 GiB; a revision that was made before there was this limit has none.
+   */
   disk_bytes?: number
   /** Resident memory of all its processes together, in bytes. */
   memory_bytes: number
