@@ -39,6 +39,7 @@ pub use catalog::{SourceClient, entry_document, is_public};
 pub use error::{ControlError, Result};
 pub use fleet::LoopStatus;
 pub use http::AgentIdentity;
+pub use http::client::behind as address_behind;
 pub use http::openapi;
 pub use limits::{Limits, ServerCeilings};
 pub use operations::OrganizationMetrics;

@@ -33,6 +33,8 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 const MOST_EVENTS: u32 = 1000;
 /// How many servers are read at once.
 const PAGE: u32 = 500;
+/// How long what a remote server was reached with is remembered.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 /// How long a lease of a remote server's address is good.
 const LEASE: Duration = Duration::from_secs(300);
 
@@ -65,7 +67,7 @@ impl Control {
         let snapshot = self.snapshots().borrow().clone();
         let route = snapshot.organizations.values().flat_map(|it| it.servers.values()).find(|it| it.id == server)?;
         let known = self.remote_leases().lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&server).filter(|known| Some(known.revision) == route.revision).map(|known| RemoteLease {
+        known.get(&(server, route.revision?)).map(|known| RemoteLease {
             url: known.url.clone(),
             headers: known.headers.clone(),
             until: self.clock().now().plus(LEASE),
@@ -75,13 +77,15 @@ impl Control {
     /// Keeps what a remote server is reached with, for when the database is away.
     pub(crate) fn remember_remote(&self, server: ServerId, revision: RevisionId, rendered: &Rendered) {
         let Rendered { url, headers, .. } = rendered;
-        let remembered = KnownRemote { revision, url: url.clone(), headers: headers.clone() };
+        let remembered = KnownRemote { at: self.clock().now(), url: url.clone(), headers: headers.clone() };
         let snapshot = self.snapshots().borrow().clone();
         let there: HashSet<ServerId> =
             snapshot.organizations.values().flat_map(|it| it.servers.values()).map(|it| it.id).collect();
         let mut known = self.remote_leases().lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|server, _| there.contains(server));
-        known.insert(server, remembered);
+        // Each is rendered again with every probe: what was not for long is of a revision that is gone.
+        let oldest = remembered.at.minus(REMEMBERED);
+        known.retain(|(server, _), known| there.contains(server) && known.at >= oldest);
+        known.insert((server, revision), remembered);
     }
 
     async fn lease_remote_now(&self, server: ServerId) -> Result<RemoteLease> {
@@ -105,12 +109,12 @@ impl Control {
     }
 }
 
-/// What a remote server was reached with last, by server; as many as there are remote servers.
-pub(crate) type RemoteLeases = Mutex<HashMap<ServerId, KnownRemote>>;
+/// What the revisions of remote servers were reached with last; one or two of each server.
+pub(crate) type RemoteLeases = Mutex<HashMap<(ServerId, RevisionId), KnownRemote>>;
 
 /// What a revision of a remote server was reached with last.
 pub(crate) struct KnownRemote {
-    revision: RevisionId,
+    at: Timestamp,
     url: Secret,
     headers: Vec<(String, Secret)>,
 }

@@ -20,6 +20,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use toolyard_types::RevisionId;
+use toolyard_types::Secret;
 use toolyard_types::agent::{Desired, DesiredInstance, Enforcement, Failure};
 use toolyard_types::name::printable;
 use toolyard_types::spec::PathGrant;
@@ -43,6 +44,14 @@ pub struct GrantablePaths {
     pub roots: Vec<String>,
     /// Toolyard's own files and directories, beside the agent's data directory.
     pub own: Vec<PathBuf>,
+}
+
+/// What a server with paths of the host has in its environment: git refuses a repository of another user, as each of them
+/// is to a server with a user of its own, and whoever granted it meant it.
+pub(crate) fn environment_for(paths: &[PathGrant]) -> impl Iterator<Item = (String, Secret)> {
+    let set = [("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "safe.directory"), ("GIT_CONFIG_VALUE_0", "*")];
+    let set = set.into_iter().filter(|_| !paths.is_empty());
+    set.map(|(name, value)| (name.to_owned(), Secret::new(value)))
 }
 
 impl GrantablePaths {

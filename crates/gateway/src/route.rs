@@ -242,8 +242,9 @@ impl Peers {
         })
     }
 
-    /// Asks a server what may be asked twice, such as a list: one instance after another, until one answers. While none can
-    /// be reached it is held like a call, until `until`; `route` tells the server's route as it is by then.
+    /// Asks a server what may be asked twice, such as a list: one instance after another, until one was reached. One that
+    /// hangs or refuses is answered for: the next one would cost the same time again. While none can be reached it is held
+    /// like a call, until `until`; `route` tells the server's route as it is by then.
     pub(crate) async fn ask<T, A>(
         &self,
         route: impl Fn() -> Option<Arc<ServerRoute>>,
@@ -268,7 +269,11 @@ impl Peers {
                             }
                             Err(failure) => {
                                 may_wait |= self.may_pass(&failure, teller.toolbox());
+                                let was_reached = failure.undelivered.is_none() && !failure.broke;
                                 first.get_or_insert(failure);
+                                if was_reached {
+                                    break;
+                                }
                             }
                         }
                     }

@@ -201,13 +201,15 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let (drain, patience) = (CancellationToken::new(), listen::patience(settings));
     let agents = agent_router(&control, &clock, &drain);
     let budget = Budget::new(usize::try_from(settings.request_memory_mb).unwrap_or(usize::MAX) << 20);
-    let server = || Server::new(patience, budget.clone(), drain.clone());
-    let places = |name, part| {
+    let proxies: Arc<[_]> = settings.trusted_proxies.clone().into();
+    let server = || Server::new(patience, budget.clone(), Arc::clone(&proxies), drain.clone());
+    let places = |name, part, per_peer| {
         let most = listen::share(descriptors, part, settings.connections);
-        Places::new(name, most, settings.connections_per_peer, settings.trusted_proxies.clone())
+        Places::new(name, most, per_peer, settings.trusted_proxies.clone())
     };
+    let per_peer = settings.connections_per_peer;
     let mut servers = vec![
-        tokio::spawn(listen::serve(listener, public, places("public", 3), server())),
+        tokio::spawn(listen::serve(listener, public, places("public", 3, per_peer), server())),
         tokio::spawn(offers::keep(
             control.clone(),
             agents.clone(),
@@ -215,7 +217,13 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
             Outgoing::new(settings.proxy.as_deref(), settings.no_proxy.as_deref()),
             server(),
         )),
-        tokio::spawn(listen::serve_agents(agent_listener, agents, acceptor, places("agents", 1), server())),
+        tokio::spawn(listen::serve_agents(
+            agent_listener,
+            agents,
+            acceptor,
+            places("agents", 1, listen::strangers_per_peer(per_peer)),
+            server(),
+        )),
     ];
     if let Some((listener, address)) = operations_listener.zip(settings.operations_listen) {
         let doors = doors(settings, address);

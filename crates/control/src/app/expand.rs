@@ -269,8 +269,18 @@ pub(crate) fn kind_of(runtime: &Runtime) -> &'static str {
 /// # Errors
 /// Every field that is missing or not valid, at once.
 pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
+    expand_from(wish, None)
+}
+
+/// The same for a change: a variable that was set before it was refused stays, and holds up nothing else.
+pub(crate) fn expand_changed(wish: &Wish, before: &Wish) -> Result<RevisionSpec> {
+    expand_from(wish, Some(before))
+}
+
+fn expand_from(wish: &Wish, before: Option<&Wish>) -> Result<RevisionSpec> {
     let mut expansion = Expansion {
         wish,
+        before,
         errors: Vec::new(),
         missing_secrets: Vec::new(),
         paths: wish.paths.clone(),
@@ -319,6 +329,7 @@ fn finish(mut errors: Vec<FieldError>, missing_secrets: Vec<String>) -> Result<(
 
 struct Expansion<'a> {
     wish: &'a Wish,
+    before: Option<&'a Wish>,
     errors: Vec<FieldError>,
     missing_secrets: Vec<String>,
     paths: Vec<PathGrant>,
@@ -352,7 +363,9 @@ impl Expansion<'_> {
             let at = format!("environment.{}", printable(key));
             if !is_variable_name(key) {
                 self.error(&at, "a variable's name may use only A-Z, a-z, 0-9 and `_`, and no digit first");
-            } else if is_loader_variable(key) {
+            } else if is_loader_variable(key)
+                && self.before.and_then(|before| before.environment.get(key)) != Some(given)
+            {
                 self.error(&at, "makes a program load code, or trust whom it should not; it may be set only where the entry declares it");
             }
             self.check_given(&at, given);
@@ -919,6 +932,17 @@ mod tests {
             wish.environment.insert(good.into(), Given::Text("1".into()));
         }
         assert_eq!(expand(&wish).unwrap().runtime.package().unwrap().environment.len(), 6);
+    }
+
+    #[test]
+    fn a_variable_that_was_set_before_it_was_refused_holds_up_no_change_but_its_own() {
+        let mut before = npm(json!({}));
+        before.environment.insert("PATH".into(), Given::Text("/usr/bin".into()));
+        let mut wish = before.clone();
+        wish.limits.processes = 99;
+        assert_eq!(expand_changed(&wish, &before).unwrap().limits.processes, 99);
+        wish.environment.insert("PATH".into(), Given::Text("/tmp".into()));
+        assert_eq!(fields(&expand_changed(&wish, &before).unwrap_err()), ["environment.PATH"]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use toolyard_types::{Name, RevisionId, RolloutId};
 
 use super::server_view::Views;
 use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
-use super::{audit, credentials, privileges};
+use super::{audit, ceilings, credentials, privileges};
 use crate::reconcile::steps::{
     aim, back_to_previous, changed, dismiss, end_rollout, promote, settle, wish as ask_instances,
 };
@@ -217,6 +217,8 @@ pub(crate) async fn rollback(
     // What was taken away is gone at once, also while what serves still has it.
     let meant = tx.revision(server.target_revision).await?.ok_or_else(|| unknown(name))?;
     privileges::check(control, caller, name, &meant.spec.privileges, &target.spec.privileges)?;
+    let (then, now) = ((&target.spec, server.replicas), (&meant.spec, server.replicas));
+    ceilings::check(&control.options().limits.server, then, Some(now))?;
     if target.id != current.id || server.target_revision != current.id {
         let (wish, before) = (servers::wish_of(&target)?, servers::wish_of(&meant)?);
         credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await?;

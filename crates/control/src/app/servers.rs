@@ -15,7 +15,7 @@ use toolyard_types::{
     Code, CredentialId, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
 };
 
-use super::expand::{Chosen, Given, Wish, choose, direct, expand, kind_of};
+use super::expand::{Chosen, Given, Wish, choose, direct, expand, expand_changed, kind_of};
 use super::server_view::{Views, etag};
 use super::{allow, audit, ceilings, credentials, flags, page_limit, places, privileges, rollouts};
 use crate::{Caller, Control, ControlError, Result, catalog};
@@ -533,7 +533,7 @@ pub(crate) async fn update(
     credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await?;
     drop(tx);
     privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
-    let spec = expand(&wish)?;
+    let spec = expand_changed(&wish, &before)?;
     terms.check(&spec)?;
     let had = (&base.spec, row.replicas);
     ceilings::check(&control.options().limits.server, (&spec, terms.replicas), Some(had))?;
@@ -637,6 +637,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     credentials::allow_bindings(control, caller, &tx, &wish, None).await?;
     let granted = may_grant(control, caller, &request.name, &base.spec, &[])?;
     privileges::check(control, caller, &request.name, &BTreeSet::new(), &base.spec.privileges)?;
+    ceilings::check(&control.options().limits.server, (&base.spec, Terms::of(&origin).replicas), None)?;
     take_name(&tx, &request.name).await?;
     let mut server = new_server(&tx, request.name, &base.spec, origin.toolbox, Terms::of(&origin));
     server.toolbox_labels = origin.toolbox_labels.clone();

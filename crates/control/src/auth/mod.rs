@@ -223,8 +223,9 @@ async fn by_key(control: &Control, key: &str, request_id: Option<String>) -> Res
     if !control.writes_work()
         && let Some(grant) = known_to_gateway(control, &hash)
     {
-        let expires_at = grant.expires_at;
-        return Ok(Caller { superseded: true, ..Caller::of(key_principal(grant), request_id, expires_at) });
+        let (expires_at, share_of) = (grant.expires_at, grant.share_of());
+        let caller = Caller::of(key_principal(grant), request_id, expires_at);
+        return Ok(Caller { superseded: true, share_of, ..caller });
     }
     let tx = control.store().system_read("find whom an API key belongs to").await?;
     let found = tx.key_grant_by_hash(&hash).await?;

@@ -28,7 +28,8 @@ impl FromRequestParts<Control> for ClientAddress {
 }
 
 /// The last address on the way here that no trusted proxy has: what stands before it anybody can have written.
-fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> IpAddr {
+#[must_use]
+pub fn behind(peer: IpAddr, headers: &HeaderMap, proxies: &[Network]) -> IpAddr {
     let is_proxy = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
     if !is_proxy(peer) {
         return peer;

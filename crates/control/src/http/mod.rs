@@ -4,7 +4,7 @@ mod agent;
 mod audit;
 mod calls;
 mod catalog;
-mod client;
+pub(crate) mod client;
 mod connect;
 mod credentials;
 mod edge;

@@ -72,7 +72,7 @@ both_engines! {
         assert_eq!((&again.body["revision"], &again.body["etag"]), (&json!(1), &settings["etag"]));
     }
 
-    async fn a_disk_limit_that_is_left_out_is_the_default_and_zero_is_none(engine) {
+    async fn a_disk_limit_that_is_left_out_is_the_default_and_none_is_above_its_ceiling(engine) {
         let t = TestControl::start(engine).await;
         let limits = json!({ "memory_bytes": 268_435_456, "processes": 32 });
         let given = json!({ "name": "time", "entry": TIME, "start": false, "limits": limits });
@@ -82,8 +82,8 @@ both_engines! {
         assert_eq!(disk().await, 1_073_741_824);
         let mut none = limits.clone();
         none["disk_bytes"] = json!(0);
-        t.patch(time, json!({ "limits": none })).await.expect(202);
-        assert_eq!(disk().await, 0);
+        let refused = t.patch(time, json!({ "limits": none })).await.expect(422);
+        assert!(refused.text.contains("server_max_disk_mib"), "{}", refused.text);
         let settings = t.get("/api/v1/servers/time/settings").await.expect(200).body;
         let again = t.patch(time, as_change(&settings)).await.expect(202);
         assert_eq!(again.body["revision"], settings["revision"]);

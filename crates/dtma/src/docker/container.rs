@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum};
 use http::HeaderMap;
 use toolyard_types::agent::{DesiredInstance, Failure};
-use toolyard_types::spec::{Egress, EgressHost, Package};
+use toolyard_types::spec::{Egress, EgressHost, Package, PathGrant};
 use toolyard_types::state::Reason;
 use toolyard_types::{CredentialId, Secret};
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::agent::Context;
 use crate::engine::render;
-use crate::grants::Granted;
+use crate::grants::{self, Granted};
 use crate::packages::{Prepared, failure};
 
 /// Where a server may write, beside what it was granted; gone when it ends. Its size counts as its memory.
@@ -52,7 +52,7 @@ pub(super) fn plan(
         Egress::Hosts { hosts } => Some(listed(hosts)?),
         _ => None,
     };
-    let environment = environment(context, package, prepared, hosts.is_some(), secrets)?;
+    let environment = environment(context, (package, &spec.paths), prepared, hosts.is_some(), secrets)?;
     let arguments =
         package.arguments.iter().map(|argument| render(argument, secrets)).collect::<Result<Vec<_>, _>>()?;
     // A rootless engine's root is a user like us.
@@ -188,7 +188,7 @@ fn host_config(
 
 fn environment(
     context: &Context,
-    package: &Package,
+    (package, paths): (&Package, &[PathGrant]),
     prepared: &Prepared,
     proxied: bool,
     secrets: &BTreeMap<CredentialId, Secret>,
@@ -203,6 +203,7 @@ fn environment(
         environment.insert("PATH".to_owned(), Secret::new(path));
     }
     environment.extend(context.environment_for_servers().map(|(name, value)| (name.to_owned(), Secret::new(value))));
+    environment.extend(grants::environment_for(paths));
     if proxied {
         let address = Secret::new(egress::address());
         let names = ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"];

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toolyard_types::agent::{DesiredInstance, Failure};
-use toolyard_types::spec::{Egress, Package, Privilege};
+use toolyard_types::spec::{Egress, Package, PathGrant, Privilege};
 use toolyard_types::state::Reason;
 use toolyard_types::{CredentialId, Secret};
 
 use super::wire::{Isolation, StartOrder};
 use crate::agent::Context;
 use crate::engine::render;
+use crate::grants;
 use crate::packages::{Prepared, failure};
 
 /// How to run one server as a process of this host.
@@ -35,7 +36,7 @@ pub(crate) fn order(
         argv.push(render(argument, &secrets)?);
     }
     let isolation = isolation(context, desired, prepared)?;
-    let environment = environment(context, dir, prepared, package, &secrets, &isolation)?;
+    let environment = environment(context, dir, prepared, (package, &spec.paths), &secrets, &isolation)?;
     let log = context.log_place(desired.id, dir);
     Ok(StartOrder {
         instance: desired.id,
@@ -92,7 +93,7 @@ fn environment(
     context: &Context,
     dir: &Path,
     prepared: &Prepared,
-    package: &Package,
+    (package, paths): (&Package, &[PathGrant]),
     secrets: &BTreeMap<CredentialId, Secret>,
     isolation: &Isolation,
 ) -> Result<BTreeMap<String, Secret>, Failure> {
@@ -106,6 +107,7 @@ fn environment(
     ]);
     let passed = context.environment_for_servers();
     environment.extend(passed.map(|(name, value)| (name.to_owned(), Secret::new(value))));
+    environment.extend(grants::environment_for(paths));
     for (name, value) in &package.environment {
         environment.insert(name.clone(), render(value, secrets)?);
     }

@@ -25,7 +25,7 @@ pub(super) fn mapped(pid: i32, device: u64) -> Vec<Mapped> {
     let Ok(maps) = std::fs::File::open(format!("/proc/{pid}/maps")) else { return Vec::new() };
     let mut files: BTreeMap<(u64, u64), u64> = BTreeMap::new();
     for line in BufReader::new(maps).split(b'\n').map_while(Result::ok) {
-        let Some(mapping) = std::str::from_utf8(&line).ok().and_then(Mapping::parse) else { continue };
+        let Some(mapping) = Mapping::parse(&String::from_utf8_lossy(&line)) else { continue };
         // A number of a device is written in another way there, so it is asked for where that is allowed.
         match std::fs::metadata(mapping.file(pid)) {
             Ok(file) if file.dev() == device && file.nlink() == 0 && file.is_file() => {

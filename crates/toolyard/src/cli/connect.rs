@@ -122,7 +122,9 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
             }
         },
     };
-    let written = file.with(&place, &args.client.entry(&url, &key)).and_then(|text| file.write(&text));
+    // The client may have written meanwhile: what is changed is the file as it is now.
+    let written = ClientFile::read(&file.path)
+        .and_then(|now| now.with(&place, &args.client.entry(&url, &key)).and_then(|text| now.write(&text)));
     if let Err(mut failure) = written {
         if let Some(made) = made
             && let Err(kept) = revoke(context, &made).await
@@ -157,6 +159,8 @@ async fn undo(context: &Context, args: &ConnectArgs, file: ClientFile, place: &E
     };
     // Asked first: without the entry nobody could say which key it was.
     let own = own_key(context, args, Some(&entry)).await;
+    // The client may have written meanwhile: what is changed is the file as it is now.
+    let file = ClientFile::read(&file.path)?;
     file.write(&file.without(place)?)?;
     let revoked = match own {
         Ok(Some(own)) => revoke(context, &own).await.map(|()| Some(own.name)),

@@ -145,7 +145,7 @@ pub(crate) struct Settings {
     pub connections: u32,
 
     /// Connections of one address (an IPv6 /64) at once; 0 for any number. Trusted proxies, and agents that have
-    /// shown their certificate, are not counted.
+    /// shown their certificate, are not counted; of those that have not, 64 at most are at the agents' listener.
     #[schemars(range(max = 1_000_000))]
     pub connections_per_peer: u32,
 

@@ -17,12 +17,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use toolyard_link::{Budget, Charge, Metered, NoRoom, Pace, Paced, Payer};
-use toolyard_types::{Code, Problem};
+use toolyard_types::{Code, Network, Problem};
 use tower::ServiceExt;
 
 use crate::serve::problem_response;
@@ -190,6 +190,19 @@ pub(super) struct Counted {
     pub(super) peer: Option<SocketAddr>,
     pub(super) budget: Budget,
     pub(super) payer: Payer,
+    pub(super) proxies: Arc<[Network]>,
+}
+
+impl Counted {
+    /// Strangers behind a proxy that is trusted are told apart by what it says of them.
+    fn payer_of(&self, headers: &HeaderMap) -> Payer {
+        match (self.payer, self.peer) {
+            (Payer::Stranger(_), Some(peer)) => {
+                Payer::stranger(Some(toolyard_control::address_behind(peer.ip(), headers, &self.proxies)))
+            }
+            (payer, _) => payer,
+        }
+    }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Counted {
@@ -200,7 +213,7 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.activity.one_by_one.store(request.version() <= Version::HTTP_11, Ordering::Relaxed);
         let under_way = UnderWay::begin(&self.activity);
-        let charge = match self.budget.begin(request.headers(), self.payer) {
+        let charge = match self.budget.begin(request.headers(), self.payer_of(request.headers())) {
             Ok(charge) => charge,
             Err(no_room) => {
                 let body = no_room_response(no_room);

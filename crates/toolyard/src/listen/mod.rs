@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use toolyard_link::tls::{Acceptor, PeerIdentity};
 use toolyard_link::{Budget, Pace, Payer};
+use toolyard_types::Network;
 
 pub(crate) use conn::Patience;
 use conn::{Activity, Counted, Watched};
@@ -55,6 +56,9 @@ const KEEP_ALIVE_SECONDS: u32 = 10;
 const SILENCE_MS: u32 = 20_000;
 /// TLS handshakes under way at once; each costs a signature before anybody is known.
 const HANDSHAKES: usize = 256;
+/// Connections of one address at the agents' listener that have shown no certificate yet: a part of the handshakes, so that
+/// whoever does not finish theirs keeps no agent waiting.
+const STRANGERS_PER_PEER: u32 = 64;
 /// What a peer without a place is told before it is hung up on.
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n\
 Retry-After: 5\r\nContent-Length: 158\r\nConnection: close\r\n\r\n\
@@ -77,13 +81,20 @@ pub(crate) struct Server {
     builder: Builder<TokioExecutor>,
     patience: Patience,
     budget: Budget,
+    /// Whom we believe where a request comes from.
+    proxies: Arc<[Network]>,
     /// Cancelled when connections are to end with the requests on them.
     draining: CancellationToken,
     tracker: TaskTracker,
 }
 
 impl Server {
-    pub(crate) fn new(patience: Patience, budget: Budget, draining: CancellationToken) -> Self {
+    pub(crate) fn new(
+        patience: Patience,
+        budget: Budget,
+        proxies: Arc<[Network]>,
+        draining: CancellationToken,
+    ) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
         // Without a timer these limits are silently off. This one is only the outermost: see `conn`.
         let longest = patience.idle.max(patience.head) + GRACE;
@@ -101,7 +112,7 @@ impl Server {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(LARGEST_HEAD);
-        Self { builder, patience, budget, draining, tracker: TaskTracker::new() }
+        Self { builder, patience, budget, proxies, draining, tracker: TaskTracker::new() }
     }
 
     /// Ready when connections are to end.
@@ -127,8 +138,8 @@ impl Server {
     {
         let activity = Activity::new();
         let stream = Watched { stream, activity: Arc::clone(&activity) };
-        let (pace, budget) = (self.patience.body, self.budget.clone());
-        let service = Counted { router, activity: Arc::clone(&activity), pace, peer, budget, payer };
+        let (pace, budget, proxies) = (self.patience.body, self.budget.clone(), Arc::clone(&self.proxies));
+        let service = Counted { router, activity: Arc::clone(&activity), pace, peer, budget, payer, proxies };
         let serving = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let held = async {
             let mut serving = pin!(serving);
@@ -169,6 +180,12 @@ async fn unused(activity: &Activity, patience: &Patience) -> &'static str {
 /// Serves `router` on `listener` until `server` drains, then until every request under way has ended.
 pub(crate) async fn serve(listener: TcpListener, router: Router, places: Arc<Places>, server: Server) {
     run(listener, router, None, places, server).await;
+}
+
+/// How many connections without a certificate one address may have at the agents' listener, where it may have
+/// `connections_per_peer` (0 for any number) elsewhere.
+pub(crate) fn strangers_per_peer(connections_per_peer: u32) -> u32 {
+    if connections_per_peer == 0 { STRANGERS_PER_PEER } else { connections_per_peer.min(STRANGERS_PER_PEER) }
 }
 
 /// The same over TLS; a request carries its connection's certificate as an extension, when there is one.
@@ -298,7 +315,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let drain = CancellationToken::new();
-        let server = Server::new(PATIENCE, Budget::new(64 << 20), drain.clone());
+        let server = Server::new(PATIENCE, Budget::new(64 << 20), Arc::from([]), drain.clone());
         let places = Places::new("test", 100, per_peer, vec![]);
         (address, drain, tokio::spawn(serve(listener, router, places, server)))
     }
