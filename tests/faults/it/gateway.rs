@@ -50,11 +50,12 @@ fn a_remote_that_hangs_under_very_many_calls_costs_the_others_nothing() {
     let (hanging, good) = ("/mcp/default/servers/hangs", "/mcp/default/servers/fine");
     let held: Vec<_> = (0..200).map(|_| call(&toolyard, hanging, &attacker, "echo").begin()).collect();
     toolyard_test_support::wait_until(Duration::from_secs(20), "the server has them", || {
-        hangs.does.calls.load(Ordering::SeqCst) == 200
+        // Three quarters of the server's 200 places: the others are for other callers.
+        hangs.does.calls.load(Ordering::SeqCst) == 150
     });
     let (mut refused, mut others) = (Vec::new(), Vec::new());
     for _ in 0..long(100, 3000) {
-        let (took, answer) = timed(call(&toolyard, hanging, KEY, "echo"));
+        let (took, answer) = timed(call(&toolyard, hanging, &attacker, "echo"));
         assert_eq!(answer.status, 429, "{}", answer.text);
         assert_eq!(answer.headers.get("retry-after").map(http::HeaderValue::as_bytes), Some(&b"1"[..]));
         assert_eq!(answer.json()["error"]["data"]["code"], "rate_limited");
@@ -66,7 +67,7 @@ fn a_remote_that_hangs_under_very_many_calls_costs_the_others_nothing() {
         }
     }
     let (refusals, others) = (p99(refused), p99(others));
-    Row::of("bulkheads", "calls to a remote that hangs, beyond its 200")
+    Row::of("bulkheads", "calls of one key to a remote that hangs, beyond its 150 of 200 places")
         .expected("429 with `Retry-After`, p99 below 100 ms")
         .got(format!("429, p99 {refusals:.0?}"));
     Row::of("bulkheads", "`/readyz` and calls to another server meanwhile")
