@@ -287,9 +287,16 @@ time.sleep(20)
 
 #[test]
 fn a_server_that_hides_what_it_keeps_on_disk_is_stopped() {
-    // A plain user may not look at what is mapped: there only as much as is mapped counts, which the guide says.
+    // A plain user may not look at what is mapped: there only as much as is mapped counts, which the guide says. What is in
+    // flight counts by the space that the file system loses, to which others give back: it needs a disk that is quiet.
     let as_root = [("mapped files without a name", "True"), ("files that are only in flight", "False")];
-    for (user, name, ways) in [(User::Own, "root", &as_root[..]), (User::Plain, "a plain user", &as_root[1..])] {
+    let in_all = toolyard_test_support::long(1, as_root.len());
+    for (user, name, ways) in
+        [(User::Own, "root", &as_root[..in_all]), (User::Plain, "a plain user", &as_root[1..in_all])]
+    {
+        if ways.is_empty() {
+            continue;
+        }
         let toolyard = Toolyard::on(Engine::Sqlite).user(user).script("hostile", HOSTILE).start();
         for (number, (what, mapped)) in ways.iter().enumerate() {
             let server = format!("hostile-{number}");
