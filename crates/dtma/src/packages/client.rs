@@ -198,6 +198,16 @@ impl HostClients {
         python.flat_map(|python| [python.executable.clone(), python.prefix.join("bin"), python.prefix.join("lib")])
     }
 
+    /// Makes the cache the clients' own. That of a data directory that was copied or restored belongs to a user of the
+    /// installation before.
+    fn own_cache(&self) -> std::io::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        if self.walls.uid.is_some_and(|uid| std::fs::metadata(&self.cache).is_ok_and(|cache| cache.uid() != uid)) {
+            super::store::give(&self.cache, self.walls.uid)?;
+        }
+        super::store::give_top(&self.cache, self.walls.uid)
+    }
+
     async fn run(
         &self,
         argv: &[&Path],
@@ -214,7 +224,7 @@ impl HostClients {
         }
         self.given.write_home(&home).map_err(io_failure)?;
         super::store::give(&home, self.walls.uid).map_err(io_failure)?;
-        super::store::give_top(&self.cache, self.walls.uid).map_err(io_failure)?;
+        self.own_cache().map_err(io_failure)?;
         read_only.extend(self.given.shown.iter().cloned());
         read_only.extend(["/etc/uv", "/etc/pip.conf", "/etc/npmrc"].map(PathBuf::from));
         let granted = [&home, &self.cache].into_iter().map(|path| Granted::own(path)).collect::<Result<_, _>>();
@@ -510,6 +520,39 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), gone).await.expect("nothing is left");
+    }
+
+    #[test]
+    fn the_cache_of_a_copied_data_directory_becomes_the_clients_own() {
+        use std::os::unix::fs::{MetadataExt, lchown};
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let clients = PackageClients {
+            npm: "npm".into(),
+            node: "node".into(),
+            python: vec![],
+            uv: "uv".into(),
+            environment: BTreeMap::new(),
+            package_hosts: vec![],
+            for_servers: vec![],
+        };
+        let walls = Walls {
+            supervisor: PathBuf::new(),
+            namespaces: false,
+            landlock: false,
+            seccomp: false,
+            own_network: false,
+            uid: Some(54_321),
+        };
+        let clients = HostClients::new(clients, walls, &Runtimes::default(), dir.path());
+        let kept = clients.cache.join("npm/kept");
+        std::fs::create_dir_all(kept.parent().expect("a directory")).expect("a directory");
+        std::fs::write(&kept, "").expect("written");
+        lchown(&clients.cache, Some(12_345), Some(12_345)).expect("root may");
+        clients.own_cache().expect("root may");
+        assert_eq!(std::fs::metadata(&kept).expect("it is there").uid(), 54_321);
     }
 
     #[test]
