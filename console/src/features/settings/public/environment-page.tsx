@@ -93,11 +93,12 @@ function Readiness() {
 
 function Part({ part }: { part: ReadinessPart }) {
   return (
-    <div className="flex flex-col">
-      <Status kind={part.ready ? 'good' : 'bad'}>
-        {part.ready ? t('yes, for') : t('no, for')} <Elapsed since={part.since} />
-      </Status>
-      <span className="text-muted">{readableTimes(part.message)}</span>
+    <div className="flex min-w-0 flex-col">
+      <div className="flex flex-wrap items-center gap-x-1">
+        <Status kind={part.ready ? 'good' : 'bad'}>{part.ready ? t('yes, for') : t('no, for')}</Status>
+        <Elapsed since={part.since} />
+      </div>
+      <span className="break-words text-muted">{readableTimes(part.message)}</span>
     </div>
   )
 }
