@@ -494,6 +494,31 @@ fn clean_word(word: &str) -> String {
 }
 
 #[cfg(test)]
+impl HostClients {
+    /// Clients that are nowhere, for what is kept in `store`.
+    pub(super) fn of_nothing(uid: Option<u32>, store: &Path) -> Self {
+        let clients = PackageClients {
+            npm: "npm".into(),
+            node: "node".into(),
+            python: vec![],
+            uv: "uv".into(),
+            environment: BTreeMap::new(),
+            package_hosts: vec![],
+            for_servers: vec![],
+        };
+        let walls = Walls {
+            supervisor: PathBuf::new(),
+            namespaces: false,
+            landlock: false,
+            seccomp: false,
+            own_network: false,
+            uid,
+        };
+        Self::new(clients, walls, &Runtimes::default(), store)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -529,24 +554,7 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().expect("a directory");
-        let clients = PackageClients {
-            npm: "npm".into(),
-            node: "node".into(),
-            python: vec![],
-            uv: "uv".into(),
-            environment: BTreeMap::new(),
-            package_hosts: vec![],
-            for_servers: vec![],
-        };
-        let walls = Walls {
-            supervisor: PathBuf::new(),
-            namespaces: false,
-            landlock: false,
-            seccomp: false,
-            own_network: false,
-            uid: Some(54_321),
-        };
-        let clients = HostClients::new(clients, walls, &Runtimes::default(), dir.path());
+        let clients = HostClients::of_nothing(Some(54_321), dir.path());
         let kept = clients.cache.join("npm/kept");
         std::fs::create_dir_all(kept.parent().expect("a directory")).expect("a directory");
         std::fs::write(&kept, "").expect("written");

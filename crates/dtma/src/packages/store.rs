@@ -563,27 +563,10 @@ pub(crate) fn platform() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packages::client::{HostClients, PackageClients, Walls};
+    use crate::packages::client::HostClients;
 
     fn store(dir: &Path) -> Store {
-        let clients = PackageClients {
-            npm: "npm".into(),
-            node: "node".into(),
-            python: vec![],
-            uv: "uv".into(),
-            environment: BTreeMap::new(),
-            package_hosts: vec![],
-            for_servers: vec![],
-        };
-        let walls = Walls {
-            supervisor: PathBuf::new(),
-            namespaces: false,
-            landlock: false,
-            seccomp: false,
-            own_network: false,
-            uid: None,
-        };
-        let clients = HostClients::new(clients, walls, &Runtimes::default(), dir);
+        let clients = HostClients::of_nothing(None, dir);
         Store::open(dir.to_owned(), Clients::Host(Box::new(clients)), Runtimes::default()).expect("a store")
     }
 

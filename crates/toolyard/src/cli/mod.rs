@@ -262,7 +262,7 @@ fn name_value(text: &str) -> Result<(String, String), String> {
 /// Runs the program as its arguments say.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Two providers are compiled in (sqlx brings ring); rustls wants to be told. A second call changes nothing.
+    // rustls wants to be told which provider is used. A second call changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match cli.command {
         // No runtime yet: the supervisor forks, and must be alone in its process.
