@@ -17,7 +17,7 @@ use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolsetId};
 
 use crate::connection::Pool;
 use crate::query::{count, parse, parse_option, to_i64};
-use crate::{Location, Result, StoreError, StoreOptions, make_private, unusable};
+use crate::{Location, Result, StoreError, StoreOptions, make_private, tells_of_damage, unusable};
 
 /// Connections to a day's file: whoever sums up many calls must not hold up the one that writes.
 const DAY_CONNECTIONS: u32 = 2;
@@ -158,12 +158,22 @@ impl CallStore {
     pub async fn insert(&self, records: &mut Vec<CallRecord>) -> Result<()> {
         records.sort_by_key(|record| day_of(record.at));
         while let Some(day) = records.first().map(|record| day_of(record.at)) {
-            let db = self.writable(day).await?;
+            let db = match self.writable(day).await {
+                Err(error) if self.set_aside(day, &error).await => self.writable(day).await?,
+                opened => opened?,
+            };
             let there = records.iter().take(ROWS_AT_ONCE).take_while(|record| day_of(record.at) == day).count();
             // Every statement is kept prepared, with a place for each of its values: a power of two of rows makes few
             // of them, where each number of rows filled the cache with a hundred large ones.
             let count = 1 << there.ilog2();
-            db.execute_raw(insert(db.get_database_backend(), &records[..count])).await?;
+            let written = db.execute_raw(insert(db.get_database_backend(), &records[..count])).await;
+            if let Err(error) = written {
+                let error = StoreError::from(error);
+                if self.set_aside(day, &error).await {
+                    continue;
+                }
+                return Err(error);
+            }
             records.drain(..count);
             self.counted.lock().await.remove(&day);
         }
@@ -194,8 +204,8 @@ impl CallStore {
                     if wanted == 0 {
                         break;
                     }
-                    let db = self.writable(day).await?;
-                    found.extend(list(&db, organization, filter, since, cursor, wanted).await?);
+                    let read = async |db: Pool| list(&db, organization, filter, since, cursor, wanted).await;
+                    found.extend(self.read_day(day, read).await?.unwrap_or_default());
                 }
                 Ok(found)
             }
@@ -230,14 +240,8 @@ impl CallStore {
              GROUP BY bucket ORDER BY bucket",
             wheres.text
         );
-        let mut all = Vec::new();
-        for db in self.days_since(since).await? {
-            let statement = Statement::from_sql_and_values(db.get_database_backend(), &sql, wheres.values.clone());
-            for row in BucketRow::find_by_statement(statement).all(&db).await? {
-                all.push(row.read(bucket_ms)?);
-            }
-        }
-        Ok(all)
+        let rows: Vec<BucketRow> = self.rows_since(since, &sql, &wheres.values).await?;
+        rows.into_iter().map(|row| row.read(bucket_ms)).collect()
     }
 
     /// How many calls from `since` on ended in which way, by stretches of `bucket_ms`, oldest first. A stretch must be
@@ -260,32 +264,77 @@ impl CallStore {
              GROUP BY at / {bucket_ms}, outcome ORDER BY 1, 2",
             wheres.text
         );
-        let mut all = Vec::new();
-        for db in self.days_since(since).await? {
-            let statement = Statement::from_sql_and_values(db.get_database_backend(), &sql, wheres.values.clone());
-            for row in CountRow::find_by_statement(statement).all(&db).await? {
-                all.push(CallCount {
-                    at: Timestamp::from_ms(row.bucket.saturating_mul(bucket_ms)),
-                    outcome: outcome(&row.outcome)?,
-                    count: count("calls", row.number)?,
-                });
-            }
-        }
-        Ok(all)
+        let rows: Vec<CountRow> = self.rows_since(since, &sql, &wheres.values).await?;
+        let counts = rows.into_iter().map(|row| {
+            Ok(CallCount {
+                at: Timestamp::from_ms(row.bucket.saturating_mul(bucket_ms)),
+                outcome: outcome(&row.outcome)?,
+                count: count("calls", row.number)?,
+            })
+        });
+        counts.collect()
     }
 
-    /// The databases that hold the days from `since` on, oldest first.
-    async fn days_since(&self, since: Timestamp) -> Result<Vec<Pool>> {
+    /// What a query gives of the days from `since` on, oldest first.
+    async fn rows_since<R: FromQueryResult>(&self, since: Timestamp, sql: &str, values: &[Value]) -> Result<Vec<R>> {
+        let read = async |db: Pool| {
+            let statement = Statement::from_sql_and_values(db.get_database_backend(), sql, values.to_vec());
+            Ok(R::find_by_statement(statement).all(&db).await?)
+        };
         match &*self.days {
-            Days::Partitions { db, .. } => Ok(vec![db.clone()]),
+            Days::Partitions { db, .. } => read(db.clone()).await,
             Days::Files { dir, .. } => {
                 let mut all = Vec::new();
                 for day in days_on_disk(dir).await?.into_iter().filter(|day| *day >= day_of(since)) {
-                    all.push(self.writable(day).await?);
+                    all.extend(self.read_day(day, read).await?.unwrap_or_default());
                 }
                 Ok(all)
             }
         }
+    }
+
+    /// Reads a day in a file of its own; none when the file is damaged.
+    async fn read_day<T>(&self, day: i64, read: impl AsyncFnOnce(Pool) -> Result<T>) -> Result<Option<T>> {
+        let done = match self.writable(day).await {
+            Ok(db) => read(db).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if self.set_aside(day, &error).await => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a day's file is damaged: then it is kept under another name, for whoever wants to read what is left of it,
+    /// and stands in nobody's way.
+    async fn set_aside(&self, day: i64, error: &StoreError) -> bool {
+        let (Days::Files { dir, open }, StoreError::Database(source)) = (&*self.days, error) else { return false };
+        if !tells_of_damage(source) {
+            return false;
+        }
+        if let Some(db) = open.lock().await.remove(&day) {
+            db.close().await;
+        }
+        self.counted.lock().await.remove(&day);
+        let mark = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let path = file(dir, day);
+        for suffix in ["", "-wal", "-shm"] {
+            let from = format!("{}{suffix}", path.display());
+            let moved = tokio::fs::rename(&from, format!("{}.damaged-{mark}{suffix}", path.display())).await;
+            if let Err(error) = moved
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::error!(%error, path = from, "a damaged file of call records cannot be moved away");
+                return false;
+            }
+        }
+        let (path, kept) = (path.display(), format!("{}.damaged-{mark}", path.display()));
+        tracing::error!(
+            error = source as &dyn std::error::Error,
+            %path, kept, "a day of call records is damaged: its file was moved away, and its records are not shown"
+        );
+        true
     }
 
     /// Forgets every day that ended before `at`; tells how many.
@@ -363,11 +412,12 @@ impl CallStore {
     }
 
     async fn count_day(&self, day: i64) -> Result<u64> {
-        let db = self.writable(day).await?;
         if matches!(&*self.days, Days::Files { .. }) {
             // Numbers are given in order and records go from the oldest on, so there are no gaps.
-            return number(&db, "SELECT COALESCE(MAX(id) - MIN(id) + 1, 0) AS number FROM calls").await;
+            let sql = "SELECT COALESCE(MAX(id) - MIN(id) + 1, 0) AS number FROM calls";
+            return Ok(self.read_day(day, async |db| number(&db, sql).await).await?.unwrap_or(0));
         }
+        let db = self.writable(day).await?;
         let name = format!("calls_{}", day_name(day, ""));
         let estimate = format!("SELECT COALESCE(pg_stat_get_live_tuples('{name}'::regclass), 0)::BIGINT AS number");
         match number(&db, &estimate).await? {
@@ -423,7 +473,13 @@ impl CallStore {
             Days::Files { dir, open } => {
                 let mut open = open.lock().await;
                 if let Some(db) = open.get(&day) {
-                    return Ok(db.clone());
+                    if tokio::fs::try_exists(file(dir, day)).await.unwrap_or(true) {
+                        return Ok(db.clone());
+                    }
+                    // What is written into a file that was removed is lost.
+                    tracing::error!(path = %file(dir, day).display(), "a file of call records was removed; it is made anew");
+                    open.remove(&day);
+                    tokio::fs::create_dir_all(dir).await.map_err(|error| unusable(dir, error))?;
                 }
                 let db = open_day(dir, day).await?;
                 open.insert(day, db.clone());

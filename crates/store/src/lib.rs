@@ -386,7 +386,7 @@ fn damaged(path: &Path, error: StoreError) -> StoreError {
 }
 
 /// SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html).
-fn tells_of_damage(error: &DbErr) -> bool {
+pub(crate) fn tells_of_damage(error: &DbErr) -> bool {
     let text = error.to_string();
     text.contains("(code: 11)") || text.contains("(code: 26)")
 }

@@ -208,3 +208,37 @@ both_engines! {
         calls.close().await;
     }
 }
+
+#[tokio::test]
+async fn a_damaged_or_removed_file_of_a_day_stands_in_nobodys_way() {
+    let database = TestDatabase::create(crate::world::Engine::Sqlite).await;
+    let Location::Sqlite(path) = database.location() else { unreachable!() };
+    let dir = path.parent().unwrap().join("calls");
+    let acme = OrganizationId::generate();
+    let calls = CallStore::open(database.location()).await.unwrap();
+    calls.insert(&mut vec![record(acme, 1), record(acme, 30), record(acme, 60)]).await.unwrap();
+    calls.close().await;
+    let damaged = dir.join("2026-11-21.db");
+    for suffix in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", damaged.display()));
+    }
+    std::fs::write(&damaged, vec![7; 9000]).unwrap();
+
+    let calls = CallStore::open(database.location()).await.unwrap();
+    let all = async || calls.list(acme, &CallFilter::default(), at(0), None, 10).await.unwrap().len();
+    assert_eq!(all().await, 2);
+    let aside = std::fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let aside: Vec<_> = aside.filter(|name| name.starts_with("2026-11-21.db.damaged-")).collect();
+    assert_eq!(aside.len(), 1, "it is kept for whoever can read it: {aside:?}");
+    assert_eq!(std::fs::read(dir.join(&aside[0])).unwrap(), vec![7; 9000]);
+    // The day goes on in a file of its own.
+    calls.insert(&mut vec![record(acme, 31)]).await.unwrap();
+    assert_eq!(all().await, 3);
+    assert_eq!(calls.buckets(acme, &CallFilter::default(), at(0), HOUR_MS).await.unwrap().len(), 3);
+
+    // Removed while it is in use: what comes after is in a new one.
+    std::fs::remove_dir_all(&dir).unwrap();
+    calls.insert(&mut vec![record(acme, 61)]).await.unwrap();
+    assert!(dir.join("2026-11-22.db").exists());
+    assert_eq!(all().await, 1);
+}
