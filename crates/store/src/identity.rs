@@ -1081,6 +1081,33 @@ impl OrgTx {
     }
 }
 
+impl OrgTx {
+    /// Ends every key that was made with this one, and with those, at `end` at the latest. Tells how many end earlier now.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn end_api_keys_made_with(&mut self, id: ApiKeyId, end: Timestamp) -> Result<u64> {
+        let sql = "UPDATE api_keys SET expires_at = $3 WHERE organization_id = $1 AND id = $2 AND revoked_at IS NULL";
+        let (mut makers, mut ended) = (vec![id], 0);
+        while let Some(maker) = makers.pop() {
+            let values = [self.organization().to_string().into(), Actor::ApiKey(maker).to_string().into()];
+            let rows = self.rows::<KeyRow>(&format!("{KEYS} AND created_by = $2"), values).await?;
+            for key in rows.into_iter().map(ApiKey::try_from).collect::<Result<Vec<_>>>()? {
+                makers.push(key.id);
+                if key.expires_at.is_some_and(|own| own <= end) {
+                    continue;
+                }
+                let values = [self.organization().to_string().into(), key.id.to_string().into(), end.as_ms().into()];
+                if self.execute(sql, values).await? > 0 {
+                    self.event("api_key.changed", format!("api_key/{}", key.id), serde_json::json!({}));
+                    ended += 1;
+                }
+            }
+        }
+        Ok(ended)
+    }
+}
+
 /// The key that made another one.
 fn parent_of(created_by: &str) -> Option<ApiKeyId> {
     created_by.strip_prefix("api_key:")?.parse().ok()

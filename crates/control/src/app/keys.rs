@@ -149,7 +149,13 @@ pub(crate) async fn rotate(
     if !tx.rotate_api_key(id, &rotation).await? {
         return Err(unknown(id));
     }
-    let detail = json!({ "name": key.name, "previous_ends_at": rotation.previous_ends_at });
+    let ended = match expires_at {
+        Some(end) => tx.end_api_keys_made_with(id, end).await?,
+        None => 0,
+    };
+    let detail = json!({
+        "name": key.name, "previous_ends_at": rotation.previous_ends_at, "children_that_end_earlier": ended,
+    });
     audit(&mut tx, caller, "api_key.rotate", format!("api_key/{id}"), detail).await?;
     let api_key = tx.api_key(id).await?.ok_or_else(|| unknown(id))?;
     tx.commit().await?;

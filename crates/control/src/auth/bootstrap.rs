@@ -1,6 +1,6 @@
 //! The first organization, its administrator and the bootstrap key.
 
-use toolyard_store::{NewApiKey, OrgTx, Store};
+use toolyard_store::{KeyRotation, NewApiKey, OrgTx, Store};
 use toolyard_types::access::Role;
 use toolyard_types::{ApiKeyId, Name, Secret};
 
@@ -102,34 +102,33 @@ async fn prepare_administrator(store: &Store, bootstrap: &Bootstrap) -> Result<O
     Ok(Some(Administrator { email, password_hash, shown }))
 }
 
-/// Puts the bootstrap key in place of the one before. A key that somebody revoked stays revoked.
+/// Makes the bootstrap key, or gives it the secret of the setting. It stays the same key then, as any that is rotated: the
+/// keys that were made with it are known as its children and end when it is revoked. A key that somebody revoked stays
+/// revoked, and ends no other.
 async fn put_key(tx: &mut OrgTx, key: &Secret) -> Result<()> {
-    let hash = token::sha256_hex(key.expose());
+    let (prefix, hash) = (token::shown_prefix(key.expose()), token::sha256_hex(key.expose()));
     let name = Name::new(BOOTSTRAP).expect("the bootstrap key's name is a name");
-    let known = tx.api_key_by_hash(&hash).await?;
-    for old in tx.active_api_keys_named(&name).await? {
-        if old.created_by == MADE_BY && known.as_ref().is_none_or(|known| known.id != old.id) {
-            tx.revoke_api_key(old.id).await?;
-        }
-    }
-    match known {
-        Some(known) if known.revoked_at.is_some() => {
+    if let Some(known) = tx.api_key_by_hash(&hash).await? {
+        if known.revoked_at.is_some() {
             tracing::warn!("the bootstrap API key was revoked and stays revoked; set another one");
         }
-        Some(_) => {}
-        None => {
-            let new = NewApiKey {
-                id: ApiKeyId::generate(),
-                name,
-                prefix: token::shown_prefix(key.expose()),
-                hash,
-                role: Role::Owner,
-                scope: None,
-                created_by: MADE_BY.to_owned(),
-                expires_at: None,
-            };
-            tx.create_api_key(&new).await?;
-        }
+        return Ok(());
     }
+    let current = tx.active_api_keys_named(&name).await?.into_iter().find(|key| key.created_by == MADE_BY);
+    let (id, action) = match current {
+        Some(current) => {
+            tx.rotate_api_key(current.id, &KeyRotation { prefix, hash, previous_ends_at: None, expires_at: None }).await?;
+            (current.id, "api_key.rotate")
+        }
+        None => {
+            let id = ApiKeyId::generate();
+            let (role, created_by) = (Role::Owner, MADE_BY.to_owned());
+            let new = NewApiKey { id, name, prefix, hash, role, scope: None, created_by, expires_at: None };
+            tx.create_api_key(&new).await?;
+            (id, "api_key.create")
+        }
+    };
+    let detail = serde_json::json!({ "setting": "bootstrap_api_key" });
+    tx.audit(&system_line(BOOTSTRAP, action, format!("api_key/{id}"), true, detail)).await?;
     Ok(())
 }

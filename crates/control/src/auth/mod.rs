@@ -10,9 +10,9 @@ pub(crate) mod limit;
 pub(crate) mod password;
 pub(crate) mod token;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, header};
@@ -85,6 +85,11 @@ impl Caller {
 /// # Errors
 /// `reauthentication_required`, or `forbidden`.
 pub(crate) fn allow_new_power(control: &Control, caller: &Caller) -> Result<()> {
+    if caller.superseded && !control.writes_work() {
+        // It was not asked which secret of the key this is.
+        let detail = "the database takes no writes now; keys and members are made when it does again";
+        return Err(ControlError::problem(Code::StoreUnavailable, detail));
+    }
     if caller.superseded {
         let detail = "this secret of the API key was replaced; use the new one to make keys and members".to_owned();
         return Err(ControlError::forbidden(detail));
@@ -125,7 +130,7 @@ pub(crate) struct AuthState {
     pub(crate) sign_ins: limit::SignInLimit,
     pub(crate) reports: limit::ReportLimit,
     /// Last uses of keys that were not written yet; bounded by the number of keys.
-    key_uses: Mutex<HashMap<ApiKeyId, Timestamp>>,
+    key_uses: Mutex<BTreeMap<ApiKeyId, Timestamp>>,
 }
 
 impl AuthState {
@@ -138,8 +143,8 @@ impl AuthState {
         }
     }
 
-    fn take_key_uses(&self) -> Vec<(ApiKeyId, Timestamp)> {
-        std::mem::take(&mut *self.key_uses.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
+    fn key_uses(&self) -> MutexGuard<'_, BTreeMap<ApiKeyId, Timestamp>> {
+        self.key_uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,7 +152,7 @@ impl Control {
     /// Notes that a key was used now; written every 30 seconds.
     pub fn note_key_use(&self, key: ApiKeyId) {
         let now = self.clock().now();
-        self.auth().key_uses.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
+        self.auth().key_uses().insert(key, now);
     }
 }
 
@@ -321,11 +326,21 @@ async fn delete_ended_sessions(store: &Store) -> Result<()> {
 
 /// Writes when keys were last used.
 pub(crate) async fn flush_key_uses(control: &Control) -> Result<()> {
-    let uses = control.auth().take_key_uses();
+    // In the order of their ids on every replica, so that none waits for another in a circle.
+    let uses: Vec<_> = std::mem::take(&mut *control.auth().key_uses()).into_iter().collect();
     if uses.is_empty() {
         return Ok(());
     }
-    let tx = control.store().system("write last uses of API keys of every organization").await?;
-    tx.touch_api_keys(&uses).await?;
+    let written = write_key_uses(control.store(), &uses).await;
+    if written.is_err() {
+        let mut waiting = control.auth().key_uses();
+        uses.into_iter().for_each(|(key, at)| drop(waiting.entry(key).or_insert(at)));
+    }
+    written
+}
+
+async fn write_key_uses(store: &Store, uses: &[(ApiKeyId, Timestamp)]) -> Result<()> {
+    let tx = store.system("write last uses of API keys of every organization").await?;
+    tx.touch_api_keys(uses).await?;
     Ok(tx.commit().await?)
 }

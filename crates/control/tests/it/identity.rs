@@ -643,6 +643,38 @@ both_engines! {
         assert_eq!(status_of(&test, next, "/api/v1/session").await, 200);
     }
 
+    async fn another_bootstrap_key_keeps_its_children_in_sight_and_the_first_one_can_come_back(engine) {
+        let test = TestControl::start(engine).await;
+        let clock = test.clock.clone();
+        let own = test.get("/api/v1/keys").await.expect(200).body["items"][0]["id"].clone();
+        let child = test.post("/api/v1/keys", json!({ "name": "ci", "role": "viewer" })).await.expect(201);
+        let child = child.body["id"].clone();
+        assert!(child.is_string());
+        let next = "ty_bootstrap_another_another_another_anoth";
+        let mut database = test.stop().await;
+        for value in [next, OWNER_KEY, next] {
+            let test = TestControl::with(database, clock.clone(), |options| {
+                options.bootstrap.api_key = Some(toolyard_types::Secret::new(value));
+            }).await;
+            let path = format!("/api/v1/keys?active=true&made_by=api_key:{}", own.as_str().unwrap());
+            let children = test.ask_as(value, Method::GET, &path, None).await.expect(200).body["items"].clone();
+            assert_eq!(children[0]["id"], child, "after {value}");
+            database = test.stop().await;
+        }
+    }
+
+    async fn a_key_whose_end_moves_forward_takes_its_children_with_it(engine) {
+        let test = TestControl::start(engine).await;
+        let make = json!({ "name": "parent", "role": "admin", "expires_in_days": 90 });
+        let parent = test.post("/api/v1/keys", make).await.expect(201).body;
+        let (id, key) = (parent["id"].as_str().unwrap(), parent["key"].as_str().unwrap());
+        let make = json!({ "name": "child", "role": "viewer", "expires_in_days": 90 });
+        let child = test.ask_as(key, Method::POST, "/api/v1/keys", Some(make)).await.expect(201).body;
+        test.post(&format!("/api/v1/keys/{id}/rotate"), json!({ "expires_in_days": 1 })).await.expect(200);
+        test.clock.step_ms(2 * 24 * 3600 * 1000);
+        assert_eq!(status_of(&test, child["key"].as_str().unwrap(), "/api/v1/session").await, 401);
+    }
+
     async fn the_last_use_of_a_key_is_written_when_the_control_plane_ends(engine) {
         let test = TestControl::start(engine).await;
         test.get("/api/v1/session").await.expect(200);
