@@ -8,6 +8,11 @@ export class ToolsetPage {
     await this.page.byRole('main').byLabel(/^Name/).first().fill(name)
   }
 
+  /** Looks for servers and tools by name. */
+  async search(text: string): Promise<void> {
+    await this.page.byRole('main').byLabel('Search servers and tools').fill(text)
+  }
+
   /** Takes one tool of a server. */
   async choose(server: string, tool: string): Promise<void> {
     await this.page.byRole('button', `Tools of ${server}`).click()

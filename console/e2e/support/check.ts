@@ -11,7 +11,7 @@ import type { Route } from '../routes.ts'
 import type { ConsolePage } from './page.ts'
 import { waitFor } from './wait.ts'
 
-export const WIDTHS = [360, 390, 768, 1440, 2560]
+export const WIDTHS = [320, 360, 390, 768, 1440, 2560]
 export const THEMES = ['light', 'dark'] as const
 export type Theme = (typeof THEMES)[number]
 

@@ -122,3 +122,28 @@ test('a start while Toolyard is away shows the last visit, and nothing can be ch
     await toolyard.dispose()
   }
 })
+
+test('a page whose code could not be loaded while Toolyard was away shows itself when it is back', async ({
+  open,
+}) => {
+  test.setTimeout(120_000)
+  const toolyard = await Toolyard.start()
+  try {
+    await toolyard.api.send('POST', '/servers', { entry: TIME, name: 'known', start: false })
+    const page = await open({ toolyard, person: ADMIN })
+    const shell = new Shell(page)
+    const server = new ServerPage(page, 'known')
+    await server.goto()
+    await server.waitForState('Stopped')
+    await toolyard.stop('SIGKILL')
+    await shell.disconnected().waitFor('visible', 20)
+    await server.part('Metrics')
+    await page.byRole('main').byRole('button', 'Try again').first().waitFor('visible', 20)
+    await toolyard.serve()
+    await shell.disconnected().waitFor('hidden', 45)
+    await page.byRole('main').byText('No calls in this time').first().waitFor('visible', 20)
+    expect(await page.path()).toBe('/servers/known/metrics')
+  } finally {
+    await toolyard.dispose()
+  }
+})

@@ -93,3 +93,30 @@ test('a person signs out, and the pages are closed to them', { tag: '@main' }, a
   await page.goto('/servers')
   await signIn.waitFor()
 })
+
+test('a page that waits at sign-in goes on when somebody signs in in another tab', {
+  tag: '@main',
+}, async ({ open, toolyard }) => {
+  const name = 'made-while-signed-out'
+  const page = await open({ person: ADMIN })
+  await page.goto('/servers')
+  await new Servers(page).row('everything').waitFor()
+  await page.clearCookies()
+  try {
+    await toolyard.api.send('POST', '/servers', { entry: TIME, name, start: false })
+    await new SignIn(page).waitFor()
+    // What another tab does: tabs share their cookies and the channel.
+    await page.evaluate(async (body) => {
+      await fetch('/api/v1/session', {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(body),
+      })
+      new BroadcastChannel('toolyard.signed-in').postMessage('signed in')
+    }, ADMIN)
+    await new Servers(page).row(name).waitFor()
+    expect(await page.path()).toMatch(/^\/servers/)
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})

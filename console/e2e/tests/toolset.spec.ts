@@ -3,7 +3,7 @@ import { ToolsetPage } from '../pages/toolset.ts'
 import { check } from '../support/check.ts'
 import { callTool } from '../support/mcp-client.ts'
 import { expect, test } from '../support/test.ts'
-import { BOOTSTRAP_KEY } from '../support/toolyard.ts'
+import { BOOTSTRAP_KEY, TIME } from '../support/toolyard.ts'
 
 test('a person makes a toolset of chosen tools, and a client sees these, by their names in it, and no others', {
   tag: '@main',
@@ -29,5 +29,51 @@ test('a person makes a toolset of chosen tools, and a client sees these, by thei
     expect(text).toContain('by way of a toolset')
   } finally {
     await toolyard.api.send('DELETE', `/toolsets/${name}`).catch(() => undefined)
+  }
+})
+
+test('a search finds tools of servers that nobody opened, and says what it cannot search', {
+  tag: '@main',
+}, async ({ app, toolyard }) => {
+  const stopped = Array.from({ length: 4 }, (_, at) => `quiet-${at}`)
+  for (const name of stopped) await toolyard.api.send('POST', '/servers', { entry: TIME, name, start: false })
+  try {
+    await app.goto('/toolsets/new')
+    await new Shell(app).heading('New toolset').waitFor()
+    const toolset = new ToolsetPage(app)
+    await toolset.search('get_current_t')
+    await app
+      .byRole('main')
+      .byRole('checkbox', /^get_current_time/)
+      .first()
+      .waitFor('visible', 20)
+    await app.byRole('main').byText('servers that do not answer now are not searched').first().waitFor()
+    await check(app, 'New toolset', 'searched')
+    await toolset.search('no-such-tool')
+    await app
+      .byRole('main')
+      .byText('No server and no tool has this in its name')
+      .first()
+      .waitFor('visible', 20)
+    await check(app, 'New toolset', 'nothing found')
+  } finally {
+    for (const name of stopped) await toolyard.api.remove(name)
+  }
+})
+
+test("a toolset's page begins with its members", async ({ app, toolyard }) => {
+  const name = 'members-first'
+  await toolyard.api.send('POST', '/toolsets', { name, members: [{ server: 'time' }] })
+  try {
+    await app.goto(`/toolsets/${name}`)
+    await new Shell(app).heading(name).waitFor()
+    const first = app
+      .byRole('main')
+      .byRole('button', /^Tools of/)
+      .first()
+    await first.waitFor()
+    expect(await first.attribute('aria-label')).toBe('Tools of time')
+  } finally {
+    await toolyard.api.send('DELETE', `/toolsets/${name}`)
   }
 })

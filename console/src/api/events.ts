@@ -33,7 +33,7 @@ const STALE: Readonly<Record<string, readonly string[]>> = {
   rollout: ['get_overview'],
   toolbox: ['list_toolboxes', 'get_toolbox', 'get_overview'],
   toolset: ['list_toolsets', 'get_toolset', 'list_toolset_tools', 'get_overview'],
-  catalog: ['list_entries', 'get_entry', 'list_entry_versions', 'list_categories'],
+  catalog: ['list_entries', 'get_entry', 'list_entry_versions', 'list_categories', 'list_sources'],
   catalog_source: ['list_sources'],
   credential: ['list_credentials', 'get_credential', 'get_overview'],
   api_key: ['list_keys', 'get_key', 'get_overview'],
@@ -202,6 +202,8 @@ export class LiveEvents {
     const [thing, name] = event.subject.split('/', 2)
     if (thing === 'server' && name !== undefined && name !== '') this.#servers.add(name)
     for (const id of STALE[noun] ?? []) this.#stale.add(id)
+    // How to connect to something says only whether it is there: a server's usual changes are nothing to it.
+    if (noun === 'toolset' || event.kind === 'server.deleted') this.#stale.add('get_connect')
     // Whatever somebody did is in the audit log too; it is read again only where it is shown.
     this.#stale.add('list_audit')
     this.#gathering ??= setTimeout(() => {

@@ -63,8 +63,8 @@ export function CommandPalette({
             <input
               type="text"
               role="combobox"
-              aria-expanded="true"
-              aria-controls={`${id}-list`}
+              aria-expanded={commands.length > 0}
+              aria-controls={commands.length > 0 ? `${id}-list` : undefined}
               aria-activedescendant={chosen === undefined ? undefined : `${id}-${chosen.id}`}
               aria-label={t('Search and commands')}
               placeholder={t('A page, a server, an action')}
@@ -79,41 +79,43 @@ export function CommandPalette({
               className="h-11 w-full bg-transparent text-lg outline-none"
             />
           </div>
-          <div
-            id={`${id}-list`}
-            role="listbox"
-            aria-label={t('Results')}
-            className="max-h-[min(60vh,24rem)] overflow-y-auto p-1.5"
-          >
-            {commands.map((command, index) => (
-              <div key={command.id}>
-                {command.group !== commands[index - 1]?.group && (
-                  <div aria-hidden="true" className="px-2 pt-2 pb-1 text-xs text-faint">
-                    {command.group}
-                  </div>
-                )}
-                {/* biome-ignore lint/a11y/useFocusableInteractive: the focus stays in the text; the option is pointed at by aria-activedescendant. */}
-                {/* biome-ignore lint/a11y/useKeyWithClickEvents: the keys are heard by the text. */}
-                <div
-                  id={`${id}-${command.id}`}
-                  role="option"
-                  aria-selected={command === chosen}
-                  onClick={() => run(command)}
-                  onPointerMove={() => setAt(index)}
-                  className={cx(
-                    'flex min-h-control cursor-default items-center gap-2.5 rounded-md px-2',
-                    command === chosen && 'bg-pressed',
+          {commands.length === 0 ? (
+            // Not in the list: a list of options may hold nothing else.
+            <p className="px-3.5 py-6 text-center text-muted">{t('Nothing found')}</p>
+          ) : (
+            <div
+              id={`${id}-list`}
+              role="listbox"
+              aria-label={t('Results')}
+              className="max-h-[min(60vh,24rem)] overflow-y-auto p-1.5"
+            >
+              {commands.map((command, index) => (
+                <div key={command.id}>
+                  {command.group !== commands[index - 1]?.group && (
+                    <div aria-hidden="true" className="px-2 pt-2 pb-1 text-xs text-faint">
+                      {command.group}
+                    </div>
                   )}
-                >
-                  <command.icon aria-hidden="true" className="size-4 shrink-0 text-muted" />
-                  <span className="truncate">{command.label}</span>
+                  {/* biome-ignore lint/a11y/useFocusableInteractive: the focus stays in the text; the option is pointed at by aria-activedescendant. */}
+                  {/* biome-ignore lint/a11y/useKeyWithClickEvents: the keys are heard by the text. */}
+                  <div
+                    id={`${id}-${command.id}`}
+                    role="option"
+                    aria-selected={command === chosen}
+                    onClick={() => run(command)}
+                    onPointerMove={() => setAt(index)}
+                    className={cx(
+                      'flex min-h-control cursor-default items-center gap-2.5 rounded-md px-2',
+                      command === chosen && 'bg-pressed',
+                    )}
+                  >
+                    <command.icon aria-hidden="true" className="size-4 shrink-0 text-muted" />
+                    <span className="truncate">{command.label}</span>
+                  </div>
                 </div>
-              </div>
-            ))}
-            {commands.length === 0 && (
-              <p className="px-2 py-6 text-center text-muted">{t('Nothing found')}</p>
-            )}
-          </div>
+              ))}
+            </div>
+          )}
           <LiveRegion>{plural(commands.length, '{count} result', '{count} results')}</LiveRegion>
         </Dialog.Popup>
       </Dialog.Portal>

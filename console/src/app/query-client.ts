@@ -1,8 +1,10 @@
-import { QueryClient } from '@tanstack/react-query'
+import { QueryCache, QueryClient } from '@tanstack/react-query'
 import { isProblem } from '@/api/client'
+import { forgetGone } from '@/api/gone'
 
 /** The cache of what the server said. Live events keep it fresh; without them it is read again on focus. */
 export const queryClient = new QueryClient({
+  queryCache: new QueryCache({ onError: forgetGone }),
   defaultOptions: {
     queries: {
       staleTime: 20_000,

@@ -6,6 +6,7 @@ import { Link } from '@/ui/link'
 import { ErrorPage, NotFoundPage } from './error-page'
 import { PendingPage } from './pending-page'
 import { queryClient } from './query-client'
+import { useRecovery } from './recover'
 
 /** The router. Loaders read through the query client, which decides what is stale. */
 export const router = createRouter({
@@ -26,11 +27,12 @@ function RouteError({ error, reset }: ErrorComponentProps) {
   const framed = useMatches({
     select: (matches) => matches.some((match) => match.routeId === '/_shell' && match.status === 'success'),
   })
-  if (isProblem(error, 404)) return <NotFoundPage detail={error.detail} />
   const retry = () => {
     reset()
     void router.invalidate()
   }
+  useRecovery(error, retry)
+  if (isProblem(error, 404)) return <NotFoundPage detail={error.detail} />
   const page = <ErrorPage error={error} onRetry={retry} />
   // Without the frame around every page there is neither a margin nor a way elsewhere.
   if (framed) return page

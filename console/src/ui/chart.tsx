@@ -102,15 +102,20 @@ function text(value: number | null | undefined, format: (value: number) => strin
   return value === null || value === undefined ? '–' : format(value)
 }
 
-function summary(label: string, series: readonly ChartSeries[], format: (value: number) => string): string {
+/** What the chart says in words: of now only what it shows of now. */
+export function summary(
+  label: string,
+  series: readonly ChartSeries[],
+  format: (value: number) => string,
+): string {
   const parts = series.map((one) => {
     const values = one.values.filter((value): value is number => typeof value === 'number')
     if (values.length === 0) return t('{series}: no values', { series: one.label })
-    return t('{series}: now {last}, highest {highest}', {
-      series: one.label,
-      last: format(values.at(-1) ?? 0),
-      highest: format(Math.max(...values)),
-    })
+    const highest = format(Math.max(...values))
+    const last = one.values.at(-1)
+    return typeof last === 'number'
+      ? t('{series}: now {last}, highest {highest}', { series: one.label, last: format(last), highest })
+      : t('{series}: no value now, highest {highest}', { series: one.label, highest })
   })
   return `${label}. ${parts.join('. ')}`
 }

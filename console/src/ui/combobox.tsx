@@ -95,8 +95,8 @@ export function Combobox(
           role="combobox"
           name={name}
           aria-autocomplete="list"
-          aria-expanded={open}
-          aria-controls={open ? listId : undefined}
+          aria-expanded={open && shown.length > 0}
+          aria-controls={open && shown.length > 0 ? listId : undefined}
           aria-activedescendant={open && place >= 0 ? optionId(place) : undefined}
           autoComplete="off"
           spellCheck={false}
@@ -119,43 +119,45 @@ export function Combobox(
         />
         {open && (
           <div className="absolute inset-x-0 top-full z-30 mt-1 rounded-lg border bg-raised p-1 shadow-lift">
-            <div
-              id={listId}
-              role="listbox"
-              tabIndex={-1}
-              aria-label={t('Options')}
-              // The focus stays in the input, also when the list is scrolled.
-              onPointerDown={(event) => event.preventDefault()}
-              onMouseDown={(event) => event.preventDefault()}
-              className="max-h-64 overflow-y-auto"
-            >
-              {shown.map((option, index) => (
-                // biome-ignore lint/a11y/useKeyWithClickEvents: the keys are heard by the input, which keeps the focus.
-                // biome-ignore lint/a11y/useFocusableInteractive: the option is pointed at by aria-activedescendant.
-                <div
-                  key={option.value}
-                  id={optionId(index)}
-                  role="option"
-                  aria-selected={option.value === value}
-                  onPointerMove={() => setAt(index)}
-                  onClick={() => choose(option)}
-                  className={cx(
-                    'flex min-h-control-small cursor-default items-center gap-2 rounded px-2 py-1 select-none',
-                    index === place && 'bg-pressed',
-                  )}
-                >
-                  <span className="min-w-0 flex-1">
-                    <span className={cx('block truncate', mono && 'id')}>{option.label}</span>
-                    {option.hint !== undefined && (
-                      <span className="block truncate text-sm text-muted">{option.hint}</span>
+            {shown.length > 0 && (
+              <div
+                id={listId}
+                role="listbox"
+                tabIndex={-1}
+                aria-label={t('Options')}
+                // The focus stays in the input, also when the list is scrolled.
+                onPointerDown={(event) => event.preventDefault()}
+                onMouseDown={(event) => event.preventDefault()}
+                className="max-h-64 overflow-y-auto"
+              >
+                {shown.map((option, index) => (
+                  // biome-ignore lint/a11y/useKeyWithClickEvents: the keys are heard by the input, which keeps the focus.
+                  // biome-ignore lint/a11y/useFocusableInteractive: the option is pointed at by aria-activedescendant.
+                  <div
+                    key={option.value}
+                    id={optionId(index)}
+                    role="option"
+                    aria-selected={option.value === value}
+                    onPointerMove={() => setAt(index)}
+                    onClick={() => choose(option)}
+                    className={cx(
+                      'flex min-h-control-small cursor-default items-center gap-2 rounded px-2 py-1 select-none',
+                      index === place && 'bg-pressed',
                     )}
-                  </span>
-                  {option.value === value && (
-                    <Check aria-hidden="true" className="size-4 shrink-0 text-accent" />
-                  )}
-                </div>
-              ))}
-            </div>
+                  >
+                    <span className="min-w-0 flex-1">
+                      <span className={cx('block truncate', mono && 'id')}>{option.label}</span>
+                      {option.hint !== undefined && (
+                        <span className="block truncate text-sm text-muted">{option.hint}</span>
+                      )}
+                    </span>
+                    {option.value === value && (
+                      <Check aria-hidden="true" className="size-4 shrink-0 text-accent" />
+                    )}
+                  </div>
+                ))}
+              </div>
+            )}
             {shown.length === 0 && (
               <p className="px-2 py-3 text-center text-sm text-muted">{t('Nothing fits')}</p>
             )}

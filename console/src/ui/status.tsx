@@ -24,20 +24,28 @@ const LOOK: Record<StatusKind, { icon: LucideIcon | undefined; className: string
   unknown: { icon: CircleAlert, className: 'text-muted' },
 }
 
-/** A state as icon, text and colour; never as colour alone. */
+/** A state as icon, text and colour; never as colour alone. `wraps`: for a sentence, where there may be little room. */
 export function Status({
   kind,
   children,
+  wraps = false,
   className,
 }: {
   kind: StatusKind
   children: ReactNode
+  wraps?: boolean
   className?: string
 }) {
   const { icon: Icon, className: colour } = LOOK[kind]
   return (
-    <span className={cx('inline-flex items-center gap-1.5 whitespace-nowrap', className)}>
-      <span className={cx('inline-flex shrink-0', colour)}>
+    <span
+      className={cx(
+        'inline-flex gap-1.5',
+        wraps ? 'items-start whitespace-normal' : 'items-center whitespace-nowrap',
+        className,
+      )}
+    >
+      <span className={cx('inline-flex shrink-0', wraps && 'mt-1', colour)}>
         {Icon === undefined ? (
           <Spinner className="size-3.5" />
         ) : (

@@ -15,7 +15,7 @@ export interface Column<Row> {
   /** As in CSS; columns without one share the rest. */
   width?: string
   /** Left out on screens narrower than this. */
-  from?: 'sm' | 'md' | 'lg' | 'xl' | '2xl'
+  from?: 'xs' | 'sm' | 'md' | 'lg' | 'xl' | '2xl'
   /** The header is there for screen readers only. */
   hideHeader?: boolean
 }
@@ -48,12 +48,16 @@ export interface TableProps<Row> {
 }
 
 const FROM = {
+  // Narrower than most phones: there the first column has to be read.
+  xs: 'max-[24rem]:hidden',
   sm: 'max-sm:hidden',
   md: 'max-md:hidden',
   lg: 'max-lg:hidden',
   xl: 'max-xl:hidden',
   '2xl': 'max-2xl:hidden',
 }
+/** What a column's `from` is on narrower screens, for a cell that says there what the column would. */
+export const UNTIL = { xs: 'min-[24rem]:hidden', sm: 'sm:hidden', md: 'md:hidden' }
 /** Longer tables have only those rows in the page that are near the screen. */
 const VIRTUAL_FROM = 80
 

@@ -189,9 +189,14 @@ function TextPart({
       {view === 'json' && json !== undefined ? (
         <JsonView value={json} label={label} />
       ) : view === 'markdown' ? (
-        <div className="max-h-[32rem] overflow-auto">
+        <section
+          aria-label={label}
+          // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard.
+          tabIndex={0}
+          className="max-h-[32rem] overflow-auto"
+        >
           <Markdown text={text} />
-        </div>
+        </section>
       ) : (
         <pre
           // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard.

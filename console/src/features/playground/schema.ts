@@ -4,7 +4,7 @@
  * is typed as JSON.
  */
 import { isObject, type JsonObject } from '@/lib/mcp/client'
-import { t } from '@/lib/t'
+import { plural, t } from '@/lib/t'
 
 /** Deeper values than this are typed as JSON. */
 const DEEPEST = 6
@@ -275,9 +275,9 @@ function check(node: Node, value: unknown, path: string, problems: Record<string
       else {
         const [least, most] = [schema['minItems'], schema['maxItems']]
         if (typeof least === 'number' && value.length < least)
-          wrong(t('At least {count} items', { count: least }))
+          wrong(plural(least, 'At least {count} item', 'At least {count} items'))
         if (typeof most === 'number' && value.length > most)
-          wrong(t('At most {count} items', { count: most }))
+          wrong(plural(most, 'At most {count} item', 'At most {count} items'))
         for (const [at, one] of value.slice(0, 1000).entries())
           check(shape.item, one, pathTo(path, at), problems, depth + 1)
       }
@@ -301,8 +301,10 @@ function check(node: Node, value: unknown, path: string, problems: Record<string
 function checkLength(schema: JsonObject, value: string, wrong: (message: string) => void) {
   const [least, most] = [schema['minLength'], schema['maxLength']]
   const length = [...value].length
-  if (typeof least === 'number' && length < least) wrong(t('At least {count} characters', { count: least }))
-  if (typeof most === 'number' && length > most) wrong(t('At most {count} characters', { count: most }))
+  if (typeof least === 'number' && length < least)
+    wrong(plural(least, 'At least {count} character', 'At least {count} characters'))
+  if (typeof most === 'number' && length > most)
+    wrong(plural(most, 'At most {count} character', 'At most {count} characters'))
 }
 
 function checkNumber(schema: JsonObject, value: number, whole: boolean, wrong: (message: string) => void) {
@@ -329,7 +331,8 @@ export function limitsText(node: Node): string {
   if (typeof minimum === 'number') return t('at least {value}', { value: minimum })
   if (typeof maximum === 'number') return t('at most {value}', { value: maximum })
   if (typeof minLength === 'number' && minLength > 1)
-    return t('at least {count} characters', { count: minLength })
-  if (typeof maxLength === 'number') return t('at most {count} characters', { count: maxLength })
+    return plural(minLength, 'at least {count} character', 'at least {count} characters')
+  if (typeof maxLength === 'number')
+    return plural(maxLength, 'at most {count} character', 'at most {count} characters')
   return ''
 }

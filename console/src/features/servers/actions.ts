@@ -4,6 +4,7 @@ import { call } from '@/api/client'
 import { deleteServer, restartServer, startServer, stopServer } from '@/api/generated/servers'
 import type { Action, Server } from '@/api/generated/types'
 import { t } from '@/lib/t'
+import { isBeingDeleted } from './public/phase'
 
 export type ServerActionId = 'start' | 'stop' | 'restart' | 'delete'
 
@@ -89,7 +90,11 @@ export function serverAction(id: ServerActionId): ServerAction {
 }
 
 /** Why an action does not fit the server's state; `undefined` when it does. */
-export function misfit(id: ServerActionId, server: Pick<Server, 'enabled' | 'phase'>): string | undefined {
+export function misfit(
+  id: ServerActionId,
+  server: Pick<Server, 'enabled' | 'phase' | 'message'>,
+): string | undefined {
+  if (isBeingDeleted(server)) return t('It is being deleted')
   if (id === 'start' && server.enabled) return t('It is already started')
   if (id === 'stop' && !server.enabled) return t('It is already stopped')
   if (id === 'restart' && !server.enabled) return t('It is stopped')

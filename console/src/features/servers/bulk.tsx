@@ -209,7 +209,12 @@ function BulkDialog({
           <p className="tabular">{summary}</p>
         )}
         <LiveRegion>{running ? '' : summary}</LiveRegion>
-        <ul className="max-h-[45vh] overflow-y-auto rounded-md border">
+        <ul
+          aria-label={t('Chosen servers')}
+          // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard.
+          tabIndex={0}
+          className="max-h-[45vh] overflow-y-auto rounded-md border"
+        >
           {servers.map((server) => {
             const why = misfit(id, server)
             const result = results?.get(server.name)

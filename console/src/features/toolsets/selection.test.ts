@@ -2,9 +2,11 @@ import { describe, expect, test } from 'vitest'
 import { toolsOf } from '@/lib/mcp/things'
 import {
   bytesOfTools,
+  inOrder,
   membersOf,
   nameIssue,
   overridesOf,
+  searchTurn,
   selectionOf,
   stateOf,
   withOverride,
@@ -54,6 +56,19 @@ describe('choosing tools', () => {
     const issue = (name: string) => nameIssue(named(name), 'a', 'x')
     expect(issue('say-it_2')).toBeUndefined()
     for (const bad of ['a b', 'a__b', 'taken', 'x'.repeat(65)]) expect(issue(bad)).toBeTypeOf('string')
+  })
+
+  test('what was chosen at first comes first, then what can be asked, each by name', () => {
+    const servers = ['a', 'b', 'c', 'd', 'e'].map((name) => ({ name }))
+    const names = inOrder(servers, new Set(['e', 'b']), new Set(['b', 'd'])).map(({ name }) => name)
+    expect(names).toEqual(['b', 'e', 'd', 'a', 'c'])
+  })
+
+  test('a search asks for a few lists at once, and for the next as they come', () => {
+    const items = [1, 2, 3, 4, 5, 6]
+    expect(searchTurn(items, () => false, 2)).toEqual({ come: [], next: [1, 2] })
+    expect(searchTurn(items, (item) => item === 2, 2)).toEqual({ come: [2], next: [1, 3] })
+    expect(searchTurn(items, () => true, 2)).toEqual({ come: items, next: [] })
   })
 
   test('a tool that is named and described anew costs what is said of it', () => {

@@ -99,3 +99,31 @@ export function bytesOfTools(
     .filter((tool) => chosen === undefined || chosen.includes(tool.name))
     .reduce((sum, tool) => sum + cost(tool), 0)
 }
+
+/**
+ * The servers to choose from: those that were chosen at first, then those that could be asked, then by name. Not by what
+ * is chosen now, so that nothing jumps under the pointer.
+ */
+export function inOrder<Server extends { name: string }>(
+  servers: readonly Server[],
+  chosen: ReadonlySet<string>,
+  ready: ReadonlySet<string>,
+): Server[] {
+  const place = ({ name }: Server) => (chosen.has(name) ? 0 : ready.has(name) ? 1 : 2)
+  return servers.toSorted((one, other) => place(one) - place(other) || one.name.localeCompare(other.name))
+}
+
+/** How far a search through lists that come one by one is: those that have come, and those to ask for now. */
+export function searchTurn<Item>(
+  items: readonly Item[],
+  hasCome: (item: Item) => boolean,
+  atOnce: number,
+): { come: Item[]; next: Item[] } {
+  const come: Item[] = []
+  const next: Item[] = []
+  for (const item of items) {
+    if (hasCome(item)) come.push(item)
+    else if (next.length < atOnce) next.push(item)
+  }
+  return { come, next }
+}

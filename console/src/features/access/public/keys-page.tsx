@@ -18,7 +18,7 @@ import { KeyValueList } from '@/ui/key-value-list'
 import { RelativeTime } from '@/ui/relative-time'
 import { SearchInput } from '@/ui/search-input'
 import { Status, type StatusKind } from '@/ui/status'
-import { type Column, Table } from '@/ui/table'
+import { type Column, Table, UNTIL } from '@/ui/table'
 import { toast } from '@/ui/toast'
 import { useNow } from '@/ui/use-now'
 import { CreateKeyDialog } from '../create-key'
@@ -51,14 +51,33 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
     id: 'name',
     header: t('Name'),
     compare: (one, other) => one.key.name.localeCompare(other.key.name),
-    cell: ({ key, open }) => (
-      <button
-        type="button"
-        onClick={open}
-        className="id min-h-6 max-w-full truncate rounded-sm font-medium underline-offset-2 hover:text-accent hover:underline"
-      >
-        {key.name}
-      </button>
+    cell: ({ key, state, open }) => (
+      <>
+        <button
+          type="button"
+          onClick={open}
+          className="id min-h-6 max-w-full truncate rounded-sm font-medium underline-offset-2 hover:text-accent hover:underline"
+        >
+          {key.name}
+        </button>
+        <span className={`block text-sm whitespace-normal text-muted ${UNTIL.md}`}>
+          {key.expires_at == null ? (
+            t('never expires')
+          ) : (
+            <>
+              {state === 'expired' ? t('expired') : t('expires')} <RelativeTime at={key.expires_at} />
+            </>
+          )}
+          {' · '}
+          {key.last_used_at == null ? (
+            t('not used yet')
+          ) : (
+            <>
+              {t('used')} <RelativeTime at={key.last_used_at} />
+            </>
+          )}
+        </span>
+      </>
     ),
   },
   {

@@ -18,7 +18,7 @@ import { EmptyState } from '@/ui/empty-state'
 import { Menu } from '@/ui/menu'
 import { RelativeTime } from '@/ui/relative-time'
 import { SearchInput } from '@/ui/search-input'
-import { type Column, Table } from '@/ui/table'
+import { type Column, Table, UNTIL } from '@/ui/table'
 import { toast } from '@/ui/toast'
 import { AddMemberDialog, PasswordDialog, RoleDialog } from '../member-dialogs'
 import { compareRoles, roleHint, roleText } from '../roles'
@@ -36,12 +36,18 @@ const COLUMNS: ReadonlyArray<Column<Member>> = [
     id: 'email',
     header: t('Email'),
     compare: (one, other) => one.email.localeCompare(other.email),
-    cell: (member) => <Email member={member} />,
+    cell: (member) => (
+      <>
+        <Email member={member} />
+        <span className={`block text-sm text-muted ${UNTIL.xs}`}>{roleText(member.role)}</span>
+      </>
+    ),
   },
   {
     id: 'role',
     header: t('Role'),
     width: '6.75rem',
+    from: 'xs',
     compare: (one, other) => compareRoles(one.role, other.role),
     cell: (member) => <span title={roleHint(member.role)}>{roleText(member.role)}</span>,
   },

@@ -41,7 +41,12 @@ export function MadeKeys({ maker, title }: { maker: string; title: (keys: string
 
 function KeyNames({ keys }: { keys: readonly ApiKey[] }) {
   return (
-    <ul className="max-h-60 overflow-y-auto">
+    <ul
+      aria-label={t('Keys')}
+      // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard.
+      tabIndex={0}
+      className="max-h-60 overflow-y-auto"
+    >
       {keys.slice(0, NAMED).map((key) => (
         <li key={key.id}>
           <span className="id">{key.name}</span> <span className="text-muted">{key.role}</span>

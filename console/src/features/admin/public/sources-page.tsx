@@ -7,7 +7,6 @@ import { createSource, deleteSource, listSources, syncSource } from '@/api/gener
 import type { Source } from '@/api/generated/types'
 import { invalidate, q } from '@/api/queries'
 import { useForm } from '@/lib/form'
-import { formatNumber } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Badge } from '@/ui/badge'
@@ -134,9 +133,11 @@ function SourceCard({ source }: { source: Source }) {
           toast.done({ title: t('{name} is deleted', { name: source.name }) })
         }}
       >
-        {t('Its {count} entries leave the marketplace. Servers that were deployed from them go on.', {
-          count: formatNumber(source.entries),
-        })}
+        {plural(
+          source.entries,
+          'Its {count} entry leaves the marketplace. Servers that were deployed from it go on.',
+          'Its {count} entries leave the marketplace. Servers that were deployed from them go on.',
+        )}
       </ConfirmDialog>
     </Card>
   )
@@ -145,7 +146,12 @@ function SourceCard({ source }: { source: Source }) {
 const KINDS: Record<string, StatusKind> = { done: 'good', failed: 'bad', running: 'working' }
 
 function SyncState({ source }: { source: Source }) {
-  if (!source.enabled) return <Status kind="off">{t('Switched off in the settings (registry_sync)')}</Status>
+  if (!source.enabled)
+    return (
+      <Status kind="off" wraps>
+        {t('Switched off in the settings (registry_sync)')}
+      </Status>
+    )
   return (
     <>
       <Status kind={KINDS[source.sync_state] ?? 'waiting'}>{syncText(source.sync_state)}</Status>

@@ -24,7 +24,7 @@ import { PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { Select } from '@/ui/select'
 import { SkeletonLines } from '@/ui/skeleton'
-import { type Column, Table } from '@/ui/table'
+import { type Column, Table, UNTIL } from '@/ui/table'
 import { toast } from '@/ui/toast'
 import {
   AUDIT_RANGES,
@@ -72,12 +72,13 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
         >
           {oneLine(record.action, 80)}
         </button>
-        {record.outcome !== 'done' && (
-          <span className="shrink-0 sm:hidden">
-            <Outcome outcome={record.outcome} />
-          </span>
-        )}
-        <span className="w-full truncate text-sm text-muted sm:hidden">{whoText(record)}</span>
+        <span className={`shrink-0 text-sm ${UNTIL.sm}`}>
+          <Outcome outcome={record.outcome} />
+        </span>
+        <span className={`w-full truncate text-sm text-muted ${UNTIL.sm}`}>{whoText(record)}</span>
+        <span className={`id w-full truncate text-muted ${UNTIL.md}`} title={oneLine(record.target)}>
+          {oneLine(record.target, 160)}
+        </span>
       </span>
     ),
   },
@@ -300,7 +301,10 @@ function Filters({
   )
 }
 
-/** A filter that takes effect with Enter, when a suggestion is chosen, or when it is left. */
+/** A pause in typing after which a filter takes effect. */
+const TYPED_MS = 400
+
+/** A filter that takes effect a moment after the last letter; at once with Enter, a suggestion, or when it is left. */
 function TextFilter({
   id,
   label,
@@ -317,9 +321,16 @@ function TextFilter({
   onChange: (value: string | undefined) => void
 }) {
   const [typed, setTyped] = useState<string>()
+  const pause = useRef<ReturnType<typeof setTimeout>>(undefined)
+  useEffect(() => () => clearTimeout(pause.current), [])
   const commit = (text = typed) => {
+    clearTimeout(pause.current)
     setTyped(undefined)
-    const next = text === undefined ? value : text.trim() || undefined
+    if (text !== undefined) apply(text)
+  }
+  // What is typed stays as it is while it takes effect.
+  const apply = (text: string) => {
+    const next = text.trim() || undefined
     if (next !== value) onChange(next)
   }
   return (
@@ -332,7 +343,12 @@ function TextFilter({
         spellCheck={false}
         list={`${id}-known`}
         value={typed ?? value ?? ''}
-        onValueChange={(text) => (known.includes(text) || text === '' ? commit(text) : setTyped(text))}
+        onValueChange={(text) => {
+          clearTimeout(pause.current)
+          if (known.includes(text) || text === '') return commit(text)
+          setTyped(text)
+          pause.current = setTimeout(() => apply(text), TYPED_MS)
+        }}
         onBlur={() => commit()}
         onKeyDown={(event) => {
           if (event.key === 'Enter') commit()
@@ -444,7 +460,7 @@ function Export({ query }: { query: ReturnType<typeof auditQuery> }) {
     <Button icon={Download} busy={count !== undefined} onClick={() => void save()}>
       {count === undefined || count === 0
         ? t('Export as JSON lines')
-        : t('{count} lines', { count: formatNumber(count) })}
+        : plural(count, '{count} line', '{count} lines')}
     </Button>
   )
 }

@@ -9,7 +9,7 @@ import type { Entry, Package, Transport, UpdateEntry } from '@/api/generated/typ
 import { invalidate, q } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
 import { declaredInputs, type InputField, offers } from '@/features/servers/public/inputs'
-import { PhaseStatus } from '@/features/servers/public/phase'
+import { ServerStatus } from '@/features/servers/public/phase'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Badge } from '@/ui/badge'
@@ -469,7 +469,7 @@ function Deployed({ entry }: { entry: Entry }) {
                 <Link to="/servers" search={{ search: server.name }} className="id min-w-0 truncate">
                   {server.name}
                 </Link>
-                <PhaseStatus phase={server.phase} />
+                <ServerStatus server={server} />
               </li>
             ))}
         </ul>

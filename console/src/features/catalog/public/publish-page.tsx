@@ -293,7 +293,9 @@ function Findings({
   return (
     <section>
       <h3 className="mb-1 font-medium">
-        <Status kind={tone}>{title}</Status>
+        <Status kind={tone} wraps>
+          {title}
+        </Status>
       </h3>
       <ul className="flex flex-col gap-1.5">
         {items.map((item, place) => (

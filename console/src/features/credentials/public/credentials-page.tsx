@@ -19,7 +19,7 @@ import { PageHeader } from '@/ui/page-header'
 import { Popover } from '@/ui/popover'
 import { RelativeTime } from '@/ui/relative-time'
 import { SearchInput } from '@/ui/search-input'
-import { type Column, Table } from '@/ui/table'
+import { type Column, Table, UNTIL } from '@/ui/table'
 import { toast } from '@/ui/toast'
 import { CredentialDialog } from '../credential-dialog'
 import { credentialsQuery } from './queries'
@@ -37,9 +37,14 @@ const COLUMNS: ReadonlyArray<Column<Credential>> = [
     header: t('Name'),
     compare: (one, other) => one.name.localeCompare(other.name),
     cell: (credential) => (
-      <span className="id font-medium" title={credential.name}>
-        {credential.name}
-      </span>
+      <>
+        <span className="id font-medium" title={credential.name}>
+          {credential.name}
+        </span>
+        <span className={`block truncate text-sm text-muted ${UNTIL.xs}`}>
+          {plural(credential.used_by.length, 'used by {count} server', 'used by {count} servers')}
+        </span>
+      </>
     ),
   },
   {
@@ -56,6 +61,7 @@ const COLUMNS: ReadonlyArray<Column<Credential>> = [
     id: 'used',
     header: t('Used by'),
     width: '9rem',
+    from: 'xs',
     compare: (one, other) => one.used_by.length - other.used_by.length,
     cell: (credential) => <UsedBy credential={credential} />,
   },

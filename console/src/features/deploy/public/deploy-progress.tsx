@@ -10,7 +10,7 @@ import { logOfRollout } from '@/features/servers/public/logged'
 import { PhaseStatus } from '@/features/servers/public/phase'
 import { serverQuery } from '@/features/servers/public/queries'
 import { RolloutActions, RolloutTimeline } from '@/features/servers/public/rollout-timeline'
-import { t } from '@/lib/t'
+import { plural, t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { CopyButton } from '@/ui/copy-button'
@@ -87,7 +87,7 @@ export function DeployProgress({ name }: { name: string }) {
           ) : log === undefined ? (
             <p className="text-muted">{t('The log appears with the first instance.')}</p>
           ) : (
-            <LogView name={name} instances={server.instances} choice={log} compact className="h-72" />
+            <LogView server={server} choice={log} compact className="h-72" />
           )}
         </Card>
       </div>
@@ -127,7 +127,9 @@ function Ready({ server }: { server: Server }) {
     <div className="mb-4">
       <Card
         title={t('It answers')}
-        description={tools === undefined ? undefined : t('It has {count} tools.', { count: tools })}
+        description={
+          tools === undefined ? undefined : plural(tools, 'It has {count} tool.', 'It has {count} tools.')
+        }
       >
         <div className="flex flex-wrap items-center gap-2">
           <ButtonLink variant="primary" to="/servers/$name" params={{ name: server.name }}>

@@ -3,7 +3,7 @@ import { ChevronRight, Server as ServerIcon } from 'lucide-react'
 import { useState } from 'react'
 import { listToolsets } from '@/api/generated/toolsets'
 import { q } from '@/api/queries'
-import { PhaseStatus } from '@/features/servers/public/phase'
+import { ServerStatus } from '@/features/servers/public/phase'
 import { serversQuery } from '@/features/servers/public/queries'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
@@ -88,7 +88,7 @@ export function TargetList({ to }: { to: TargetPage }) {
                 to={to}
                 name={server.name}
                 about={oneLine(server.entry?.name, 160) || server.kind}
-                status={<PhaseStatus phase={server.phase} />}
+                status={<ServerStatus server={server} />}
               />
             ))}
           </ul>

@@ -11,7 +11,7 @@ import type {
 import { may, useSession } from '@/api/session'
 import { ErrorList, HealthFacts } from '@/features/servers/public/health'
 import { PhaseStatus, phaseKind, phaseText, reasonText } from '@/features/servers/public/phase'
-import { formatNumber, formatPercent, formatTime } from '@/lib/format'
+import { formatNumber, formatPercent, formatTime, readableTimes } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Boundary } from '@/ui/boundary'
@@ -24,6 +24,7 @@ import { RelativeTime } from '@/ui/relative-time'
 import { SparkLine } from '@/ui/spark-line'
 import { Status } from '@/ui/status'
 import { Activity } from '../activity'
+import { CallErrors } from '../call-errors'
 import { NextSteps } from '../next-steps'
 import { overviewQuery } from './queries'
 
@@ -69,7 +70,7 @@ export function OverviewPage() {
           <div className="flex min-w-0 flex-col gap-4">
             {data.calls && (
               <Part title={t('Calls of the last hour')} at={data.at}>
-                <Calls calls={data.calls} failing={failing(data.servers)} />
+                <Calls calls={data.calls} />
               </Part>
             )}
             {data.instances && (
@@ -191,7 +192,7 @@ function Trouble({ servers }: { servers: ServersOverview }) {
     <>
       <ul>
         {servers.trouble.map((server) => {
-          const message = oneLine(server.message, 300)
+          const message = oneLine(readableTimes(server.message), 300)
           return (
             <li key={server.name} className="border-b px-pad py-2.5 last:border-b-0">
               <div className="flex flex-wrap items-center gap-x-4 gap-y-1">
@@ -253,12 +254,7 @@ function Missing({ calls }: { calls: CallsOverview }) {
   )
 }
 
-/** How many servers fail now. */
-function failing(servers: ServersOverview | null | undefined): number {
-  return servers?.phases.find(({ phase }) => phase === 'failed')?.count ?? 0
-}
-
-function Calls({ calls, failing }: { calls: CallsOverview; failing: number }) {
+function Calls({ calls }: { calls: CallsOverview }) {
   const errors = calls.minutes.reduce((sum, minute) => sum + minute.errors, 0)
   if (calls.total === 0)
     return (
@@ -300,18 +296,7 @@ function Calls({ calls, failing }: { calls: CallsOverview; failing: number }) {
             values={calls.minutes.map((minute) => minute.errors)}
             label={t('Errors a minute')}
           />
-          <p className="mt-1 text-sm">
-            {failing > 0 ? (
-              <Link to="/servers" search={{ phase: 'failed' }}>
-                {plural(failing, 'See the server that fails', 'See the {count} servers that fail')}
-              </Link>
-            ) : (
-              <>
-                <Link to="/servers">{t('See the servers')}</Link>{' '}
-                <span className="text-muted">{t('The metrics of each tell its errors.')}</span>
-              </>
-            )}
-          </p>
+          <CallErrors calls={calls} />
         </div>
       )}
       <Missing calls={calls} />

@@ -13,7 +13,7 @@ import {
   toolsetGeneration,
 } from '@/features/mcp/public/target'
 import { TargetList, TargetSwitch } from '@/features/mcp/public/target-list'
-import { PhaseStatus, phaseKind, reasonText } from '@/features/servers/public/phase'
+import { phaseKind, reasonText, ServerStatus } from '@/features/servers/public/phase'
 import { cx } from '@/lib/cx'
 import { formatNumber } from '@/lib/format'
 import { type McpPrompt, type McpResource, type McpTool, resourcesOf } from '@/lib/mcp/things'
@@ -96,7 +96,7 @@ export function PlaygroundPage({
 function TargetState({ target }: { target: Target }) {
   const { data: server } = useQuery(targetServerQuery(target))
   if (target.kind === 'toolset') return <span className="text-muted">{t('Toolset')}</span>
-  return server === undefined ? null : <PhaseStatus phase={server.phase} />
+  return server === undefined ? null : <ServerStatus server={server} />
 }
 
 /** Where its MCP is, and what changes when that may offer something else. */

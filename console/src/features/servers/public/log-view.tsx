@@ -2,7 +2,7 @@ import { ArrowDownToLine, Clock, Download, Pause, Play, WrapText } from 'lucide-
 import { useDeferredValue, useMemo, useState, useSyncExternalStore } from 'react'
 import { isProblem } from '@/api/client'
 import { LOG_STREAM } from '@/api/generated/enums'
-import type { Instance, LogStream } from '@/api/generated/types'
+import type { Instance, LogStream, Server } from '@/api/generated/types'
 import { cx } from '@/lib/cx'
 import { formatClock, formatNumber, formatTime } from '@/lib/format'
 import { storage } from '@/lib/storage'
@@ -18,7 +18,7 @@ import { SkeletonLines } from '@/ui/skeleton'
 import { Status } from '@/ui/status'
 import { VirtualList } from '@/ui/virtual-list'
 import { asText, LogFollower, type LogSnapshot, MOST_LINES, type NumberedLine } from '../log-lines'
-import { type LogSource, PREVIOUS } from './logged'
+import { isWritten, type LogSource, PREVIOUS } from './logged'
 import { phaseText } from './phase'
 
 /** What is chosen of a log. Keep it where it can be linked, if the log is a page. */
@@ -32,8 +32,7 @@ export interface LogChoice extends LogSource {
  * something else: no filters.
  */
 export function LogView({
-  name,
-  instances,
+  server,
   revisions = [],
   replaced = false,
   choice = {},
@@ -41,8 +40,7 @@ export function LogView({
   compact = false,
   className,
 }: {
-  name: string
-  instances: readonly Instance[]
+  server: Server
   /** Revisions whose log may still be kept, newest first. */
   revisions?: readonly number[]
   /** Whether there was an instance before those that there are. */
@@ -53,6 +51,7 @@ export function LogView({
   /** Must give the lines a height. */
   className?: string
 }) {
+  const { name, instances } = server
   // Without a choice the server follows the newest instance; another one is another log.
   const newest = instances.at(-1)?.id
   const [followed, setFollowed] = useState(newest)
@@ -63,6 +62,7 @@ export function LogView({
       key={`${name} ${instance ?? (revision === undefined ? followed : '')} ${revision}`}
       name={name}
       options={sources(choice, instances, revisions, replaced)}
+      written={isWritten(choice, server)}
       choice={choice}
       onChoiceChange={onChoiceChange}
       compact={compact}
@@ -74,6 +74,7 @@ export function LogView({
 function FollowedLog({
   name,
   options,
+  written,
   choice,
   onChoiceChange,
   compact,
@@ -81,6 +82,7 @@ function FollowedLog({
 }: {
   name: string
   options: { value: string; label: string }[]
+  written: boolean
   choice: LogChoice
   onChoiceChange: ((changes: LogChoice) => void) | undefined
   compact: boolean
@@ -188,7 +190,7 @@ function FollowedLog({
                 </Button>
               </p>
             ) : (
-              <p className="text-muted">{emptyText(shown, choice)}</p>
+              <p className="text-muted">{emptyText(shown, choice, written)}</p>
             )}
           </div>
         ) : (
@@ -216,7 +218,7 @@ function FollowedLog({
         )}
       </div>
       <div className="flex flex-wrap items-center gap-x-4 gap-y-1 text-sm text-muted">
-        <FollowState snapshot={now} paused={paused !== undefined} />
+        <FollowState snapshot={now} paused={paused !== undefined} written={written} choice={choice} />
         {now.revision !== undefined && <span>{t('revision {number}', { number: now.revision })}</span>}
         {waiting > 0 && (
           <span className="tabular">{plural(waiting, '{count} new line', '{count} new lines')}</span>
@@ -276,14 +278,31 @@ function Line({
   )
 }
 
-function FollowState({ snapshot, paused }: { snapshot: LogSnapshot; paused: boolean }) {
+function FollowState({
+  snapshot,
+  paused,
+  written,
+  choice,
+}: {
+  snapshot: LogSnapshot
+  paused: boolean
+  written: boolean
+  choice: LogSource
+}) {
   const { state } = snapshot
   if (paused) return <Status kind="off">{t('Paused')}</Status>
   switch (state.kind) {
     case 'loading':
       return <Status kind="working">{t('Connecting')}</Status>
     case 'live':
-      return <Status kind="good">{t('Live')}</Status>
+      if (written) return <Status kind="good">{t('Live')}</Status>
+      return (
+        <Status kind="off" wraps>
+          {choice.instance === undefined && choice.revision === undefined
+            ? t('No instance runs; the log goes on with the next one')
+            : t('The instance has ended')}
+        </Status>
+      )
     case 'ended':
       return <Status kind="off">{t('The instance has ended')}</Status>
     case 'again':
@@ -304,7 +323,8 @@ function problemText(error: unknown): string {
   return detail === '' ? title : detail
 }
 
-function emptyText({ state }: LogSnapshot, { instance, revision }: LogSource): string {
+function emptyText({ state }: LogSnapshot, { instance, revision }: LogSource, written: boolean): string {
+  if (state.kind === 'live' && !written) return t('It wrote nothing.')
   if (state.kind === 'live') return t('Nothing was written yet. Lines appear here as they are written.')
   if (state.kind === 'ended') return t('It wrote nothing.')
   if (state.kind === 'again' && state.error === undefined) return t('Nothing was written yet.')

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
-import type { Server } from '@/api/generated/types'
+import type { Instance, Server } from '@/api/generated/types'
 import { queryOf } from '../log-lines'
-import { logOfRollout, logOfTrouble, PREVIOUS } from './logged'
+import { isWritten, logOfRollout, logOfTrouble, PREVIOUS } from './logged'
 
 const instance = (id: string, revision: number) => ({ id, revision, phase: 'ready' })
 
@@ -63,4 +63,27 @@ test('no log is offered where none can be read', () => {
   expect(logOfTrouble(server({ instances, reason: 'toolbox_unreachable' }))).toBeUndefined()
   expect(logOfTrouble(server({ instances, kind: 'remote' }))).toBeUndefined()
   expect(logOfTrouble(server({ reason: 'awaiting_toolbox' }))).toBeUndefined()
+})
+
+test('a log is written only while something runs whose log it is', () => {
+  // as: only what is looked at.
+  const instances = [
+    { id: 'ready', revision: 3, phase: 'ready' },
+    { id: 'again', revision: 2, phase: 'failed', next_attempt_at: '2026-11-29T16:00:00.000Z' },
+    { id: 'over', revision: 1, phase: 'failed' },
+  ] as unknown as Instance[]
+  const written = (source: Parameters<typeof isWritten>[0]) => isWritten(source, { instances })
+  expect(written({})).toBe(true)
+  expect(written({ instance: 'ready' })).toBe(true)
+  expect(written({ instance: 'again' })).toBe(true)
+  expect(written({ instance: 'over' })).toBe(false)
+  expect(written({ instance: 'gone' })).toBe(false)
+  expect(written({ instance: PREVIOUS })).toBe(false)
+  expect(written({ revision: 3 })).toBe(true)
+  expect(written({ revision: 1 })).toBe(false)
+  expect(isWritten({}, { instances: [] })).toBe(false)
+  const installed = server({ rollout: rollout('progressing', null, 4) })
+  expect(isWritten({}, installed)).toBe(true)
+  expect(isWritten({ revision: 4 }, installed)).toBe(true)
+  expect(isWritten({ revision: 3 }, installed)).toBe(false)
 })

@@ -18,6 +18,24 @@ export function serves(server: Server, instance: Instance): boolean {
   return server.enabled && instance.phase === 'ready' && instance.revision === server.revision
 }
 
+/** Whether anything runs that could write to this log: the log of what ended stays open, and says nothing of it. */
+export function isWritten(
+  source: LogSource,
+  { instances, rollout }: Pick<Server, 'instances' | 'rollout'>,
+): boolean {
+  const running = instances.filter(
+    ({ phase, next_attempt_at }) => phase !== 'stopped' && (phase !== 'failed' || next_attempt_at != null),
+  )
+  const { instance, revision } = source
+  if (instance === PREVIOUS) return false
+  if (instance !== undefined) return running.some((one) => one.id === instance)
+  // Its package is installed before there is an instance.
+  const installed = rollout?.state === 'progressing' ? rollout.to_revision : undefined
+  if (revision !== undefined)
+    return installed === revision || running.some((one) => one.revision === revision)
+  return installed !== undefined || running.length > 0
+}
+
 /** The log of what a rollout brings, not of what serves beside it; `undefined` when there is none to read. */
 export function logOfRollout(server: Server): LogSource | undefined {
   const { rollout, instances } = server

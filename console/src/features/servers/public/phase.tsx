@@ -1,4 +1,4 @@
-import type { Phase, Reason } from '@/api/generated/types'
+import type { Phase, Reason, Server } from '@/api/generated/types'
 import { t } from '@/lib/t'
 import { Status, type StatusKind } from '@/ui/status'
 
@@ -110,6 +110,17 @@ export function reasonAdvice(reason: Reason): string | undefined {
     internal: t('The log of Toolyard has the cause. Try it again.'),
   }
   return texts[reason]
+}
+
+/** Whether somebody deleted it, and it is gone once its instances have ended: only its message tells. */
+export function isBeingDeleted({ phase, message }: Pick<Server, 'phase' | 'message'>): boolean {
+  return phase === 'stopping' && message?.startsWith('being deleted') === true
+}
+
+/** The state of a server: that of its phase, or that it is about to be gone. */
+export function ServerStatus({ server }: { server: Pick<Server, 'phase' | 'message'> }) {
+  if (isBeingDeleted(server)) return <Status kind="working">{t('Being deleted')}</Status>
+  return <PhaseStatus phase={server.phase} />
 }
 
 /** The state of a server or an instance. */

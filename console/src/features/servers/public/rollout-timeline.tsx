@@ -53,7 +53,7 @@ export function RolloutTimeline({
   explain?: boolean
 }) {
   const advice = reasonAdvice(rollout.reason)
-  const message = plainText(rollout.message)
+  const message = plainText(readableTimes(rollout.message ?? ''))
   const bad = rollout.state === 'failed' || rollout.state === 'rolled_back'
   return (
     <div className="flex flex-col gap-4">
@@ -248,14 +248,38 @@ export function rolloutSteps(rollout: Rollout): TimelineStep[] {
       id: `${index}`,
       title: <TickedText text={capital(readableTimes(firstLine(step.message)))} limit={200} />,
       at: step.at,
-      kind: last ? lastKind(rollout.state) : SETBACK.test(step.message) ? 'warn' : 'done',
+      kind:
+        isSetback(step.message) && !(last && hasEnded(rollout))
+          ? 'bad'
+          : last
+            ? lastKind(rollout.state)
+            : 'done',
     }
   })
 }
 
-/** What goes on in spite of this is no step that is done. */
-const SETBACK =
-  /^(it|the process|the server) (ended|was killed|was ended|did not|stopped)|could not|cannot|failed/
+/**
+ * What an attempt ends with: a rollout that tries again goes on in spite of it. A step has no code, only the words of
+ * whoever met it: an agent, a package client, or a reason's name where there were no words.
+ */
+const SETBACK = [
+  /^(it|the process|the server|the image|the registry) (ended|was killed|was ended|was not|did not|stopped|fell silent|used more|kept more)/,
+  /\b(could not|cannot|can't|failed|failure|error|refused|timed out|timeout|unreachable|not found|no such|denied|crashed|status [45]\d\d)\b/,
+  /\bended (by itself|by signal|with)\b|\bexit(ed)?( with)? (code|status)\b/,
+  /^(image not found|package not found|checksum mismatch|config invalid|credential missing|credential expired|start timeout|crash loop|exited|out of memory|out of disk|engine unavailable|unsupported by engine|no capacity|remote unreachable|internal)$/,
+]
+
+/** Whether a step tells of an attempt that failed. Names in it, such as that of a package, tell nothing. */
+function isSetback(message: string): boolean {
+  const words = firstLine(message)
+    .replaceAll(/`[^`]*`/g, '…')
+    .toLowerCase()
+  return SETBACK.some((one) => one.test(words))
+}
+
+function hasEnded({ state }: Rollout): boolean {
+  return state !== 'progressing'
+}
 
 function firstLine(text: string): string {
   return text.split('\n', 1)[0] ?? ''

@@ -4,6 +4,7 @@ import { Ellipsis, SquareTerminal } from 'lucide-react'
 import { type ReactNode, useEffect, useRef, useState } from 'react'
 import type { Server } from '@/api/generated/types'
 import { useDenied } from '@/api/session'
+import { readableTimes } from '@/lib/format'
 import { t } from '@/lib/t'
 import { plainText } from '@/lib/text'
 import { Button, IconButton } from '@/ui/button'
@@ -17,7 +18,7 @@ import { ActingProvider, useAct } from '../acting'
 import { misfit, type ServerActionId, serverAction } from '../actions'
 import { ServerMenu } from '../server-menu'
 import { logOfTrouble } from './logged'
-import { PhaseStatus, phaseKind, reasonAdvice, reasonText } from './phase'
+import { isBeingDeleted, phaseKind, reasonAdvice, reasonText, ServerStatus } from './phase'
 import { serverQuery } from './queries'
 import { RolloutActions } from './rollout-timeline'
 
@@ -43,7 +44,7 @@ export function ServerLayout({ name, children }: { name: string; children: React
           </Breadcrumbs>
         }
         title={<span className="id text-[1.1em]">{server.name}</span>}
-        meta={<PhaseStatus phase={server.phase} />}
+        meta={<ServerStatus server={server} />}
         actions={<Actions server={server} />}
       >
         <Why server={server} />
@@ -108,7 +109,10 @@ function Tab({
 function Why({ server }: { server: Server }) {
   return (
     <>
-      {capital(reasonText(server.reason))} · <RelativeTime at={server.since} />
+      {isBeingDeleted(server)
+        ? t('It is gone once what runs of it has ended')
+        : capital(reasonText(server.reason))}{' '}
+      · <RelativeTime at={server.since} />
     </>
   )
 }
@@ -117,7 +121,7 @@ function Why({ server }: { server: Server }) {
 function Trouble({ server }: { server: Server }) {
   const kind = phaseKind(server.phase)
   if (kind !== 'bad' && kind !== 'warn') return null
-  const message = plainText(server.message)
+  const message = plainText(readableTimes(server.message ?? ''))
   const advice = reasonAdvice(server.reason)
   const log = logOfTrouble(server)
   return (
@@ -183,7 +187,7 @@ function RolloutNote({ server }: { server: Server }) {
         }
       >
         {underWay ? (
-          <TickedText text={capital(rollout.log?.at(-1)?.message ?? '')} limit={200} />
+          <TickedText text={capital(readableTimes(rollout.log?.at(-1)?.message ?? ''))} limit={200} />
         ) : (
           capital(reasonText(rollout.reason))
         )}
@@ -195,6 +199,7 @@ function RolloutNote({ server }: { server: Server }) {
 function Actions({ server }: { server: Server }) {
   const [start, restart] = [server.enabled ? 'stop' : 'start', 'restart'] as const
   const { name } = server
+  if (isBeingDeleted(server)) return null
   return (
     <>
       {(server.phase === 'ready' || server.phase === 'degraded') && (

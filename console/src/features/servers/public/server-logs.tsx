@@ -44,8 +44,7 @@ export function ServerLogs({
   }
   return (
     <LogView
-      name={name}
-      instances={server.instances}
+      server={server}
       revisions={revisions?.pages[0]?.items.slice(0, MOST_REVISIONS).map((one) => one.number)}
       replaced={server.rollout?.from_revision != null}
       choice={choice}

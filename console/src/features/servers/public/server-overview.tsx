@@ -19,7 +19,7 @@ import { isHeard, mainInstance } from '../row'
 import { valueText } from '../spec-text'
 import { LogView, shortId } from './log-view'
 import { logOfRollout, logTitle, serves } from './logged'
-import { PhaseStatus, reasonText } from './phase'
+import { isBeingDeleted, PhaseStatus, reasonText } from './phase'
 import { revisionsQuery, serverQuery } from './queries'
 import { onTrial, RolloutActions, RolloutTimeline } from './rollout-timeline'
 
@@ -71,6 +71,7 @@ export function ServerOverview({ name }: { name: string }) {
 
 /** Why there is no instance. */
 function NoInstance({ server }: { server: Server }) {
+  if (isBeingDeleted(server)) return <EmptyState title={t('Nothing of it runs any more')} />
   if (!server.enabled)
     return <EmptyState title={t('It is stopped')}>{t('Start it, and an instance is made.')}</EmptyState>
   if (server.rollout?.state === 'failed')
@@ -114,7 +115,7 @@ function RolloutCard({ server }: { server: Server }) {
                 {t('All logs')}
               </Link>
             </div>
-            <LogView name={name} instances={server.instances} choice={log} compact className="h-64" />
+            <LogView server={server} choice={log} compact className="h-64" />
           </div>
         )}
       </div>

@@ -15,9 +15,11 @@ import { Card } from '@/ui/card'
 import { ConfirmDialog } from '@/ui/dialog'
 import { DiffView } from '@/ui/diff-view'
 import { LoadMore } from '@/ui/load-more'
+import { Notice } from '@/ui/notice'
 import { RelativeTime } from '@/ui/relative-time'
 import { Select } from '@/ui/select'
 import { toast } from '@/ui/toast'
+import { revisionTrouble } from '../revision-state'
 import { specText } from '../spec-text'
 import { revisionsQuery, serverQuery } from './queries'
 import { useSpecDenied } from './spec-denied'
@@ -43,6 +45,7 @@ export function ServerRevisions({
   const revisions = query.data.pages.flatMap((page) => page.items)
   const client = useQueryClient()
   const [asked, setAsked] = useState<Revision>()
+  const askedTrouble = asked === undefined ? undefined : revisionTrouble(asked, server)
   const denied = useDenied('server:deploy')
   const specDenied = useSpecDenied()
   const current = revisions.find((one) => one.number === server.revision)
@@ -55,53 +58,57 @@ export function ServerRevisions({
     <div className="grid items-start gap-4 xl:grid-cols-[minmax(0,1fr)_minmax(0,1fr)]">
       <Card title={t('Revisions')} flush>
         <ol reversed aria-label={t('Revisions, newest first')}>
-          {revisions.map((revision) => (
-            <li
-              key={revision.id}
-              className="flex min-h-row flex-wrap items-center gap-x-4 gap-y-1 border-b px-pad py-2 last:border-b-0"
-            >
-              <span className="tabular w-8 font-medium">{revision.number}</span>
-              <div className="min-w-0 flex-1 basis-48">
-                <p className="flex flex-wrap items-center gap-x-2">
-                  {changeText(revision.change)}
-                  {revision.number === server.revision && <Badge tone="good">{t('current')}</Badge>}
-                </p>
-                <p className="text-sm text-muted">
-                  <RelativeTime at={revision.created_at} /> · {oneLine(revision.created_by, 80)}
-                  {revision.spec.entry != null && (
-                    <>
-                      {' · '}
-                      <span className="id">{oneLine(revision.spec.entry.version, 60)}</span>
-                    </>
-                  )}
-                </p>
-              </div>
-              <div className="flex gap-2">
-                <Button
-                  size="small"
-                  variant="ghost"
-                  disabledReason={revision.number === 1 ? t('It is the first one') : undefined}
-                  onClick={() => onComparedChange({ from: revision.number - 1, to: revision.number })}
-                >
-                  {t('What changed')}
-                </Button>
-                <Button
-                  size="small"
-                  icon={Undo2}
-                  aria-label={t('Roll back to revision {number}', { number: revision.number })}
-                  disabledReason={
-                    denied ??
-                    (revision.number === server.revision
-                      ? t('It is the current one')
-                      : specDenied(revision.spec, current?.spec))
-                  }
-                  onClick={() => setAsked(revision)}
-                >
-                  {t('Roll back')}
-                </Button>
-              </div>
-            </li>
-          ))}
+          {revisions.map((revision) => {
+            const trouble = revisionTrouble(revision, server)
+            return (
+              <li
+                key={revision.id}
+                className="flex min-h-row flex-wrap items-center gap-x-4 gap-y-1 border-b px-pad py-2 last:border-b-0"
+              >
+                <span className="tabular w-8 font-medium">{revision.number}</span>
+                <div className="min-w-0 flex-1 basis-48">
+                  <p className="flex flex-wrap items-center gap-x-2">
+                    {changeText(revision.change)}
+                    {revision.number === server.revision && <Badge tone="good">{t('current')}</Badge>}
+                    {trouble !== undefined && <Badge tone="warn">{trouble}</Badge>}
+                  </p>
+                  <p className="text-sm text-muted">
+                    <RelativeTime at={revision.created_at} /> · {oneLine(revision.created_by, 80)}
+                    {revision.spec.entry != null && (
+                      <>
+                        {' · '}
+                        <span className="id">{oneLine(revision.spec.entry.version, 60)}</span>
+                      </>
+                    )}
+                  </p>
+                </div>
+                <div className="flex gap-2">
+                  <Button
+                    size="small"
+                    variant="ghost"
+                    disabledReason={revision.number === 1 ? t('It is the first one') : undefined}
+                    onClick={() => onComparedChange({ from: revision.number - 1, to: revision.number })}
+                  >
+                    {t('What changed')}
+                  </Button>
+                  <Button
+                    size="small"
+                    icon={Undo2}
+                    aria-label={t('Roll back to revision {number}', { number: revision.number })}
+                    disabledReason={
+                      denied ??
+                      (revision.number === server.revision
+                        ? t('It is the current one')
+                        : specDenied(revision.spec, current?.spec))
+                    }
+                    onClick={() => setAsked(revision)}
+                  >
+                    {t('Roll back')}
+                  </Button>
+                </div>
+              </li>
+            )
+          })}
         </ol>
         <LoadMore query={query} />
       </Card>
@@ -140,6 +147,16 @@ export function ServerRevisions({
             })
           }}
         >
+          {askedTrouble !== undefined && (
+            <div className="mb-3">
+              <Notice
+                tone="warn"
+                title={t('Revision {number}: {what}', { number: asked.number, what: askedTrouble })}
+              >
+                {t('It may fail again.')}
+              </Notice>
+            </div>
+          )}
           <p className="mb-3">
             {t('That revision is rolled out again. What serves now serves on until it answers.')}
           </p>

@@ -5,7 +5,7 @@ import { PHASE } from '@/api/generated/enums'
 import type { Phase, Server } from '@/api/generated/types'
 import { useSession } from '@/api/session'
 import { cx } from '@/lib/cx'
-import { formatBytes, formatNumber } from '@/lib/format'
+import { formatBytes, formatNumber, readableTimes } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Badge } from '@/ui/badge'
@@ -18,12 +18,12 @@ import { PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { SearchInput } from '@/ui/search-input'
 import { Select } from '@/ui/select'
-import { type Column, Table } from '@/ui/table'
+import { type Column, Table, UNTIL } from '@/ui/table'
 import { ActingProvider } from '../acting'
 import { BulkBar } from '../bulk'
 import { memoryOf, restartsOf, toolboxesOf, toolsOf } from '../row'
 import { ServerMenu } from '../server-menu'
-import { PhaseStatus, phaseText, reasonText } from './phase'
+import { phaseText, reasonText, ServerStatus } from './phase'
 import { serversQuery } from './queries'
 
 /** What the page's address says. */
@@ -42,13 +42,18 @@ const COLUMNS: ReadonlyArray<Column<Server>> = [
     header: t('Name'),
     compare: (one, other) => one.name.localeCompare(other.name),
     cell: (server) => (
-      <Link
-        to="/servers/$name"
-        params={{ name: server.name }}
-        className="id font-medium text-text hover:text-accent"
-      >
-        {server.name}
-      </Link>
+      <>
+        <Link
+          to="/servers/$name"
+          params={{ name: server.name }}
+          className="id font-medium text-text hover:text-accent"
+        >
+          {server.name}
+        </Link>
+        <span className={`block text-sm ${UNTIL.xs}`}>
+          <ServerStatus server={server} />
+        </span>
+      </>
     ),
   },
   {
@@ -56,14 +61,15 @@ const COLUMNS: ReadonlyArray<Column<Server>> = [
     header: t('State'),
     width: '8rem',
     compare: (one, other) => PHASE.indexOf(one.phase) - PHASE.indexOf(other.phase),
-    cell: (server) => <PhaseStatus phase={server.phase} />,
+    from: 'xs',
+    cell: (server) => <ServerStatus server={server} />,
   },
   {
     id: 'why',
     header: t('Why'),
     from: 'lg',
     cell: (server) => {
-      const why = oneLine(server.message) || reasonText(server.reason)
+      const why = oneLine(readableTimes(server.message ?? '')) || reasonText(server.reason)
       return (
         <span className="text-muted" title={why}>
           {why}

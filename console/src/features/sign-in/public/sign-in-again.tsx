@@ -2,6 +2,7 @@ import { useQueryClient } from '@tanstack/react-query'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { createSession } from '@/api/generated/identity'
+import type { Session } from '@/api/generated/types'
 import { sessionQuery, useSession } from '@/api/session'
 import { useForm } from '@/lib/form'
 import { t } from '@/lib/t'
@@ -9,6 +10,7 @@ import { Button } from '@/ui/button'
 import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput } from '@/ui/inputs'
+import { tellSignedIn, useSignedInElsewhere } from './signed-in-elsewhere'
 
 /** The same person signs in again over the page that they were on; nothing typed there is lost. */
 export function SignInAgain({
@@ -35,6 +37,16 @@ export function SignInAgain({
 function Question({ onSignedIn, onSomebodyElse }: { onSignedIn: () => void; onSomebodyElse: () => void }) {
   const client = useQueryClient()
   const { display, organization } = useSession()
+  const goOn = (session: Session) => {
+    client.setQueryData(sessionQuery.queryKey, session)
+    onSignedIn()
+    // What was asked for meanwhile was refused.
+    void client.invalidateQueries()
+  }
+  useSignedInElsewhere((session) => {
+    // What waits here was meant by this person, in this organization.
+    if (session.display === display && session.organization === organization) goOn(session)
+  })
   const form = useForm({
     initial: { password: '' },
     schema: v.object({ password: v.pipe(v.string(), v.minLength(1, t('Enter your password'))) }),
@@ -42,10 +54,8 @@ function Question({ onSignedIn, onSomebodyElse }: { onSignedIn: () => void; onSo
       // What waits for the answer was meant for this organization; the address may be a member of others.
       const body = { email: display, password, organization }
       const session = await call(createSession, { body })
-      client.setQueryData(sessionQuery.queryKey, session)
-      onSignedIn()
-      // What was asked for meanwhile was refused.
-      void client.invalidateQueries()
+      goOn(session)
+      tellSignedIn()
     },
   })
   return (

@@ -3,6 +3,7 @@ import { useRouter } from '@tanstack/react-router'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { createSession } from '@/api/generated/identity'
+import type { Session } from '@/api/generated/types'
 import { sessionQuery } from '@/api/session'
 import { useForm } from '@/lib/form'
 import { safeReturnPath } from '@/lib/safe-url'
@@ -10,11 +11,19 @@ import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput, TextInput } from '@/ui/inputs'
+import { tellSignedIn, useSignedInElsewhere } from './signed-in-elsewhere'
 
 /** Sign-in with e-mail address and password. */
 export function SignInPage({ returnPath, ended }: { returnPath: string | undefined; ended: boolean }) {
   const router = useRouter()
   const queryClient = useQueryClient()
+  const goOn = (session: Session) => {
+    queryClient.clear()
+    queryClient.setQueryData(sessionQuery.queryKey, session)
+    router.history.push(safeReturnPath(returnPath))
+  }
+  // Whoever came here without a session that ended may want to be somebody else.
+  useSignedInElsewhere(goOn, ended)
   const form = useForm({
     initial: { email: '', password: '' },
     schema: v.object({
@@ -23,9 +32,8 @@ export function SignInPage({ returnPath, ended }: { returnPath: string | undefin
     }),
     submit: async (body) => {
       const session = await call(createSession, { body })
-      queryClient.clear()
-      queryClient.setQueryData(sessionQuery.queryKey, session)
-      router.history.push(safeReturnPath(returnPath))
+      goOn(session)
+      tellSignedIn()
     },
   })
   return (

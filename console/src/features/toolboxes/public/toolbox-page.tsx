@@ -266,10 +266,15 @@ function NotReached({ failure }: { failure: OfferFailure }) {
 
 function Calls({ toolbox }: { toolbox: Toolbox }) {
   const { link } = toolbox
-  if (!link.connected) return <Status kind="off">{t('no connection for calls')}</Status>
+  if (!link.connected)
+    return (
+      <Status kind="off" wraps>
+        {t('no connection for calls')}
+      </Status>
+    )
   if (link.breaker === 'closed')
     return (
-      <Status kind="good">
+      <Status kind="good" wraps>
         {link.failures === 0
           ? t('are let through')
           : plural(
@@ -281,7 +286,9 @@ function Calls({ toolbox }: { toolbox: Toolbox }) {
     )
   return (
     <span>
-      <Status kind="bad">{link.breaker === 'open' ? t('are refused at once') : t('one is tried')}</Status>
+      <Status kind="bad" wraps>
+        {link.breaker === 'open' ? t('are refused at once') : t('one is tried')}
+      </Status>
       {link.retry_at != null && (
         <span className="block text-sm text-muted">
           {t('Next attempt:')} <RelativeTime at={link.retry_at} />

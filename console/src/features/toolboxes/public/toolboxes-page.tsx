@@ -13,7 +13,7 @@ import { Link } from '@/ui/link'
 import { Menu } from '@/ui/menu'
 import { PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
-import { type Column, type Sort, Table } from '@/ui/table'
+import { type Column, type Sort, Table, UNTIL } from '@/ui/table'
 import { EnrollDialog } from '../enroll-dialog'
 import { menuItems, useToolboxActions } from '../toolbox-actions'
 import { toolboxesQuery } from './queries'
@@ -25,19 +25,25 @@ const COLUMNS: ReadonlyArray<Column<Toolbox>> = [
     header: t('Name'),
     compare: (one, other) => one.name.localeCompare(other.name),
     cell: (toolbox) => (
-      <Link
-        to="/toolboxes/$name"
-        params={{ name: toolbox.name }}
-        className="id font-medium text-text hover:text-accent"
-      >
-        {toolbox.name}
-      </Link>
+      <>
+        <Link
+          to="/toolboxes/$name"
+          params={{ name: toolbox.name }}
+          className="id font-medium text-text hover:text-accent"
+        >
+          {toolbox.name}
+        </Link>
+        <span className={`block text-sm ${UNTIL.xs}`}>
+          <ToolboxStatus state={toolbox.state} />
+        </span>
+      </>
     ),
   },
   {
     id: 'state',
     header: t('State'),
     width: '8.5rem',
+    from: 'xs',
     compare: (one, other) => TOOLBOX_STATE.indexOf(one.state) - TOOLBOX_STATE.indexOf(other.state),
     cell: (toolbox) => <ToolboxStatus state={toolbox.state} />,
   },

@@ -1,7 +1,7 @@
 import { useQueries, useQueryClient, useSuspenseInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { useNavigate } from '@tanstack/react-router'
 import { Trash2 } from 'lucide-react'
-import { useState } from 'react'
+import { useDeferredValue, useEffect, useState } from 'react'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { createToolset, getToolset, replaceToolset } from '@/api/generated/toolsets'
@@ -12,8 +12,9 @@ import { useDenied } from '@/api/session'
 import { serverGeneration } from '@/features/mcp/public/target'
 import { toolsetsQuery } from '@/features/mcp/public/target-list'
 import { serversQuery } from '@/features/servers/public/queries'
+import { cx } from '@/lib/cx'
 import { useForm } from '@/lib/form'
-import { formatPercent, formatTokens } from '@/lib/format'
+import { formatNumber, formatPercent, formatTokens } from '@/lib/format'
 import { type McpTool, tokensOf } from '@/lib/mcp/things'
 import { nameSchema } from '@/lib/name'
 import { plural, t } from '@/lib/t'
@@ -33,10 +34,12 @@ import { UnsavedChangesBar, UnsavedChangesGuard } from '@/ui/unsaved-changes-bar
 import { DeleteToolset } from '../delete-toolset'
 import {
   bytesOfTools,
+  inOrder,
   membersOf,
   type Overrides,
   overridesOf,
   type Selection,
+  searchTurn,
   selectionOf,
   stateOf,
   withServer,
@@ -295,17 +298,44 @@ function Chooser({
   disabledReason?: string | undefined
   aside?: React.ReactNode
 }) {
-  const { data } = useSuspenseInfiniteQuery(serversQuery)
+  const { data, hasNextPage, isFetchingNextPage, fetchNextPage } = useSuspenseInfiniteQuery(serversQuery)
+  // The rest of the list is read at once: search and order are over all of it.
+  useEffect(() => {
+    if (hasNextPage && !isFetchingNextPage) void fetchNextPage()
+  }, [hasNextPage, isFetchingNextPage, fetchNextPage])
   const servers = data.pages.flatMap((page) => page.items)
+  const queryClient = useQueryClient()
   const [search, setSearch] = useState('')
-  const [opened, setOpened] = useState<ReadonlySet<string>>(() => new Set(Object.keys(selection).slice(0, 4)))
+  const wanted = useDeferredValue(search).trim().toLowerCase()
   const names = Object.keys(selection)
+  const [first] = useState(() => ({
+    chosen: new Set(names),
+    ready: new Set(servers.filter(answersNow).map((server) => server.name)),
+  }))
+  const [opened, setOpened] = useState<ReadonlySet<string>>(() => new Set(names.slice(0, 4)))
+  // A search opens what it finds; what somebody opens or closes then holds for this search only.
+  const [turned, setTurned] = useState<{ search: string; open: ReadonlyMap<string, boolean> }>()
+  const turnedNow = turned?.search === wanted ? turned.open : undefined
   const missing = names.filter((name) => !servers.some((server) => server.name === name))
-  // Only servers that are chosen or looked into are asked for their tools.
-  const asked = servers.filter((server) => Object.hasOwn(selection, server.name) || opened.has(server.name))
+  // Servers that are chosen or looked into are asked for their tools; the others only when somebody searches, a few
+  // at once.
+  const searched = wanted === '' ? [] : inOrder(servers.filter(answersNow), first.chosen, first.ready)
+  const { come, next } = searchTurn(
+    searched,
+    (server) => hasCome(queryClient.getQueryState(toolsQuery(server).queryKey)),
+    SEARCHED_AT_ONCE,
+  )
+  const inSearch = new Set([...come, ...next].map((server) => server.name))
+  const asked = servers.filter(
+    (server) =>
+      Object.hasOwn(selection, server.name) ||
+      opened.has(server.name) ||
+      turnedNow?.get(server.name) === true ||
+      inSearch.has(server.name),
+  )
   const answers = useQueries({
     queries: asked.map((server) => ({
-      ...mcpToolsQuery(server.mcp_path, serverGeneration(server)),
+      ...toolsQuery(server),
       enabled: answersNow(server),
     })),
   })
@@ -320,11 +350,20 @@ function Chooser({
       },
     ]),
   )
-  const wanted = search.trim().toLowerCase()
-  const shown = servers
-    .filter((server) => server.name.includes(wanted) || hasTool(tools.get(server.name)?.tools, wanted))
-    // Chosen ones first as they were when the page was opened, so that nothing jumps under the pointer.
-    .toSorted((one, other) => one.name.localeCompare(other.name))
+  const shown = inOrder(
+    servers.filter(
+      (server) => server.name.includes(wanted) || hasTool(tools.get(server.name)?.tools, wanted),
+    ),
+    first.chosen,
+    first.ready,
+  )
+  const isFound = (name: string) =>
+    wanted.length > 1 && !name.includes(wanted) && hasTool(tools.get(name)?.tools, wanted)
+  const isOpen = (name: string) => turnedNow?.get(name) ?? (opened.has(name) || isFound(name))
+  const turn = (name: string, open: boolean) => {
+    if (wanted !== '') setTurned({ search: wanted, open: new Map(turnedNow).set(name, open) })
+    else setOpened((before) => new Set(open ? [...before, name] : [...before].filter((one) => one !== name)))
+  }
   return (
     <div className="grid items-start gap-4 xl:grid-cols-[minmax(0,1fr)_20rem]">
       <Card
@@ -360,6 +399,13 @@ function Chooser({
                   value={search}
                   onValueChange={setSearch}
                 />
+                <SearchState
+                  wanted={wanted}
+                  come={come.length}
+                  all={searched.length}
+                  silent={servers.length - searched.length}
+                  failed={come.filter((server) => tools.get(server.name)?.tools === undefined).length}
+                />
               </div>
             )}
             <ul>
@@ -385,15 +431,8 @@ function Chooser({
                   known={tools.get(server.name)}
                   selection={selection}
                   search={wanted}
-                  open={opened.has(server.name)}
-                  onOpenChange={(open) =>
-                    setOpened((before) => {
-                      const next = new Set(before)
-                      if (open) next.add(server.name)
-                      else next.delete(server.name)
-                      return next
-                    })
-                  }
+                  open={isOpen(server.name)}
+                  onOpenChange={(open) => turn(server.name, open)}
                   onChange={onChange}
                   overrides={overrides}
                   onOverride={onOverride}
@@ -402,7 +441,11 @@ function Chooser({
               ))}
             </ul>
             {shown.length === 0 && (
-              <EmptyState title={t('Nothing fits')}>{t('Change the search.')}</EmptyState>
+              <EmptyState title={next.length > 0 ? t('Nothing found so far') : t('Nothing fits')}>
+                {next.length > 0
+                  ? t('The tools of the other servers are still being searched.')
+                  : t('No server and no tool has this in its name. Change the search.')}
+              </EmptyState>
             )}
             {shown.length > 200 && (
               <p className="border-t px-pad py-2 text-sm text-muted">{t('Type to find the others.')}</p>
@@ -412,6 +455,55 @@ function Chooser({
       </Card>
       <Cost selection={selection} overrides={overrides} tools={tools} aside={aside} />
     </div>
+  )
+}
+
+/** How many servers are asked for their tools at once by a search. */
+const SEARCHED_AT_ONCE = 4
+
+function toolsQuery(server: Server) {
+  return mcpToolsQuery(server.mcp_path, serverGeneration(server))
+}
+
+/** Whether a list of tools is there, or will not come. */
+function hasCome(state: { status: string } | undefined): boolean {
+  return state !== undefined && state.status !== 'pending'
+}
+
+/** How far a search is, and what it cannot look at. */
+function SearchState({
+  wanted,
+  come,
+  all,
+  silent,
+  failed,
+}: {
+  wanted: string
+  come: number
+  all: number
+  silent: number
+  failed: number
+}) {
+  const searching = wanted !== '' && come < all
+  return (
+    <>
+      <p role="status" className={cx('tabular text-sm text-muted', searching && 'mt-2')}>
+        {searching &&
+          t('Searching tools: {come} of {all} servers', {
+            come: formatNumber(come),
+            all: formatNumber(all),
+          })}
+      </p>
+      {wanted !== '' && (silent > 0 || failed > 0) && !searching && (
+        <p className="mt-2 text-sm text-muted">
+          {plural(
+            silent + failed,
+            'The tools of {count} server that does not answer now are not searched.',
+            'The tools of {count} servers that do not answer now are not searched.',
+          )}
+        </p>
+      )}
+    </>
   )
 }
 
