@@ -5,8 +5,9 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
 use toolyard_control::FirstSignIn;
 use toolyard_types::Secret;
 
@@ -38,43 +39,111 @@ impl First<'_> {
             }
             return Ok(());
         }
-        let path = data_dir.join(FILE);
-        self.write(&path).map_err(|error| {
-            format!(
-                "cannot write the first sign-in to `{}`: {error}; make room there, then `toolyard reset-password` makes a new one",
-                path.display()
-            )
-        })?;
-        let path = std::path::absolute(&path).unwrap_or(path);
+        let path = write_file(data_dir, &self.text())?;
         println!("first sign-in, in a file that only its owner can read: {}", path.display());
         Ok(())
     }
 
     /// In the form of a shell script that makes the command line work.
-    fn write(&self, path: &Path) -> io::Result<()> {
+    fn text(&self) -> String {
         let mut text = String::from("# The first sign-in of this Toolyard. Remove this file when it was used.\n");
         if let Some(first) = &self.sign_in {
-            text.push_str(&format!(
-                "# console: {}/\n# e-mail address: {}\n# password: {}\n",
-                self.url,
-                first.email,
-                first.password.expose()
-            ));
+            text.push_str(&sign_in_text(first, Some(self.url)));
         }
         if let Some(key) = self.key {
             text.push_str(&format!("{}\n", self.export(key)));
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        // New, so that its mode is what is said here and nothing is followed.
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
+        text
     }
 
     fn export(&self, key: &Secret) -> String {
         format!("export TOOLYARD_URL={} TOOLYARD_API_KEY={}", self.url, key.expose())
+    }
+}
+
+/// Shows a password that was set anew like a first one, as text or JSON. Where the console is, whoever has the host may not
+/// know: what `serve` was told on its command line is written nowhere.
+///
+/// # Errors
+/// When the file cannot be written; the text says what to do.
+pub(crate) fn show_reset(
+    reset: &FirstSignIn,
+    console: Option<&str>,
+    data_dir: &Path,
+    json: bool,
+) -> Result<(), String> {
+    let on_terminal = io::stdout().is_terminal();
+    let file = if on_terminal {
+        None
+    } else {
+        let text = "# A new password, made by `toolyard reset-password`. Remove this file when it was used.\n";
+        Some(write_file(data_dir, &format!("{text}{}", sign_in_text(reset, console)))?)
+    };
+    if json {
+        println!("{:#}", reset_json(reset, console, file.as_deref()));
+        return Ok(());
+    }
+    println!("a new password was set; the member's sessions have ended");
+    match file {
+        None => println!("sign-in, shown once: {} / {}", reset.email, reset.password.expose()),
+        Some(file) => println!("sign-in, in a file that only its owner can read: {}", file.display()),
+    }
+    Ok(())
+}
+
+/// The password itself only where it is nowhere else.
+fn reset_json(reset: &FirstSignIn, console: Option<&str>, file: Option<&Path>) -> Value {
+    let password = file.is_none().then(|| reset.password.expose());
+    json!({ "email": reset.email, "password": password, "file": file, "console": console })
+}
+
+fn sign_in_text(sign_in: &FirstSignIn, console: Option<&str>) -> String {
+    let console = console.map_or_else(String::new, |url| format!("# console: {url}/\n"));
+    format!("{console}# e-mail address: {}\n# password: {}\n", sign_in.email, sign_in.password.expose())
+}
+
+/// Writes the file that only its owner can read; where it is.
+fn write_file(data_dir: &Path, text: &str) -> Result<PathBuf, String> {
+    let path = data_dir.join(FILE);
+    write_private(&path, text).map_err(|error| {
+        format!(
+            "cannot write the sign-in to `{}`: {error}; make room there, then `toolyard reset-password` makes a new one",
+            path.display()
+        )
+    })?;
+    Ok(std::path::absolute(&path).unwrap_or(path))
+}
+
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // New, so that its mode is what is said here and nothing is followed.
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sign_in() -> FirstSignIn {
+        FirstSignIn { email: "ada@example.org".into(), password: Secret::new("made-up") }
+    }
+
+    #[test]
+    fn a_console_that_is_not_known_is_not_named() {
+        assert_eq!(sign_in_text(&sign_in(), None), "# e-mail address: ada@example.org\n# password: made-up\n");
+        let known = sign_in_text(&sign_in(), Some("https://toolyard.example.com"));
+        assert!(known.starts_with("# console: https://toolyard.example.com/\n"), "{known}");
+    }
+
+    #[test]
+    fn a_password_that_is_in_a_file_is_not_in_the_output() {
+        let shown = reset_json(&sign_in(), None, Some(Path::new("/data/first-sign-in.txt"))).to_string();
+        assert!(shown.contains("/data/first-sign-in.txt") && !shown.contains("made-up"), "{shown}");
+        assert_eq!(reset_json(&sign_in(), None, None)["password"], "made-up");
     }
 }

@@ -1010,6 +1010,8 @@ export interface UpdateServer {
   now?: boolean
   toolbox?: Name | null
   toolbox_labels?: Labels | null
+  /** Another URL, for a remote server that was registered by its URL. */
+  url?: string | null
   /** Another version of the entry, or `latest`. */
   version?: string | null
 }

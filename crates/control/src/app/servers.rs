@@ -525,12 +525,15 @@ pub(crate) async fn update(
     if let Some(version) = &request.version {
         wish = with_version(control, caller.organization, wish, version).await?;
     }
+    let is_elsewhere = request.url.as_deref().map_or(Ok(false), |url| set_url(&mut wish, url))?;
     let mut terms = Terms::of(&row);
     terms.change(&request.settings)?;
     let place = places::new(&place_asked, &row, &base.spec)?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
     let tx = control.store().org_read(caller.organization).await?;
-    credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await?;
+    // Whoever says where a server is says who gets its secrets.
+    let bound_before = (!is_elsewhere).then_some(&before);
+    credentials::allow_bindings(control, caller, &tx, &wish, bound_before).await?;
     drop(tx);
     privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
     let spec = expand_changed(&wish, &before)?;
@@ -598,6 +601,17 @@ pub(crate) async fn update(
     audit(&mut tx, caller, "server.update", format!("server/{name}"), detail).await?;
     tx.commit().await?;
     get(control, caller, name).await
+}
+
+/// Puts a remote server elsewhere; whether it was not there before.
+fn set_url(wish: &mut Wish, url: &str) -> Result<bool> {
+    match &mut wish.chosen {
+        Chosen::Remote(remote) if wish.entry.is_none() => {
+            let before = remote.url.replace(url.to_owned());
+            Ok(before.as_deref() != Some(url))
+        }
+        _ => Err(ControlError::field("url", "only a remote server that was registered by its URL has one to change")),
+    }
 }
 
 /// The same wish for another version of its entry; inputs that the version no longer has are dropped.

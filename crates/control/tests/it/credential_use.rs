@@ -86,6 +86,32 @@ both_engines! {
         test.ask_as(&both, Method::POST, "/api/v1/servers", Some(body)).await.expect(201);
     }
 
+    async fn whoever_sends_a_remote_elsewhere_must_be_allowed_its_credentials(engine) {
+        let test = TestControl::start(engine).await;
+        secret(&test, "yours").await;
+        let url = |host: &str| format!("https://{host}.example.test/mcp");
+        let bound = json!({ "Authorization": "yours" });
+        let remote = json!({ "name": "r", "url": url("one"), "credentials": bound, "start": false });
+        test.post("/api/v1/servers", remote).await.expect(201);
+        let key = narrowed(&test, "ci", json!({ "resources": ["r"] })).await;
+        let send = async |host| {
+            let body = json!({ "url": url(host) });
+            test.ask_as(&key, Method::PATCH, "/api/v1/servers/r", Some(body)).await
+        };
+        refused(send("evil").await, "yours");
+        send("one").await.expect(202);
+        test.patch("/api/v1/servers/r", json!({ "url": url("two") })).await.expect(202);
+        let revisions = test.get("/api/v1/servers/r/revisions").await.expect(200);
+        assert_eq!(revisions.body["items"].as_array().unwrap().len(), 2);
+        let settings = test.get("/api/v1/servers/r/settings").await.expect(200);
+        assert_eq!(settings.body["remote"]["url"], json!(url("two")));
+        test.post("/api/v1/servers", server("a", json!({}))).await.expect(201);
+        let package = test.patch("/api/v1/servers/a", json!({ "url": url("one") })).await.expect(422);
+        assert_eq!(package.body["errors"][0]["field"], json!("url"));
+        let bad = test.patch("/api/v1/servers/r", json!({ "url": "file:///etc/passwd" })).await.expect(422);
+        assert_eq!(bad.body["errors"][0]["field"], json!("url"));
+    }
+
     async fn a_secret_that_is_passed_needs_no_leave(engine) {
         let test = TestControl::start(engine).await;
         let key = narrowed(&test, "ci", json!({ "resources": ["github"] })).await;

@@ -17,7 +17,7 @@ use toolyard_types::{ApiKeyId, Code, Name, Secret};
 use super::Global;
 use super::context::{Context, Failure, Profile, connect, profile_path};
 use super::output::{self, Format};
-use super::servers::read_value;
+use super::secret::{read_new_password, read_value};
 
 /// `toolyard login`.
 #[derive(Debug, Args)]
@@ -26,15 +26,17 @@ use super::servers::read_value;
 pub(crate) struct LoginArgs {
     /// The Toolyard.
     address: String,
-    /// The API key: the key, @FILE, or - for standard input.
+    /// The API key: the key, @FILE, or - for standard input; on a terminal - asks for it and does not show it.
     #[arg(long, default_value = "-")]
     key: String,
 }
 
 /// `toolyard login`: checks the key, then remembers it in a file only its owner can read.
 pub(crate) async fn login(global: &Global, args: LoginArgs) -> Result<(), Failure> {
-    let key = read_value(&args.key)?;
-    let client = connect(&args.address, Some(key.clone()), global)?;
+    // A mistyped address is told before anybody types a key.
+    let client = connect(&args.address, None, global)?;
+    let key = read_value(&args.key, "API key")?;
+    let client = client.elsewhere(&args.address, Some(key.clone()));
     let session: Session = client.get("/session").await?;
     let path = profile_path().ok_or_else(|| Failure::new("there is no home directory to remember the key in"))?;
     let profile = Profile { url: args.address.clone(), api_key: key };
@@ -64,7 +66,7 @@ pub(crate) enum CredentialsCommand {
     Set {
         /// The credential.
         name: Name,
-        /// The secret: @FILE, or - for standard input.
+        /// The secret: @FILE, or - for standard input; on a terminal - asks for it and does not show it.
         #[arg(long, default_value = "-")]
         secret: String,
         /// For people.
@@ -95,7 +97,7 @@ pub(crate) async fn credentials(context: &Context, command: CredentialsCommand) 
             });
         }
         CredentialsCommand::Set { name, secret, description } => {
-            let body = PutCredential { description, secret: read_value(&secret)? };
+            let body = PutCredential { description, secret: read_value(&secret, "Secret")? };
             let path = format!("/credentials/{}", segment(name.as_str()));
             let credential: Credential = client.send(reqwest::Method::PUT, &path, Some(&body)).await?;
             let fields = [("name", credential.name.to_string()), ("version", credential.version.to_string())];
@@ -307,7 +309,7 @@ pub(crate) enum MembersCommand {
         /// owner, admin, operator, developer or viewer.
         #[arg(long, default_value = "developer")]
         role: Role,
-        /// The first password: @FILE, or - for standard input.
+        /// The first password: @FILE, or - for standard input; on a terminal - asks for it twice and does not show it.
         #[arg(long, default_value = "-")]
         password: String,
     },
@@ -319,7 +321,8 @@ pub(crate) enum MembersCommand {
         /// Another role.
         #[arg(long)]
         role: Option<Role>,
-        /// Another password: @FILE, or - for standard input. Their sessions end.
+        /// Another password: @FILE, or - for standard input; on a terminal - asks for it twice and does not show it. Their
+        /// sessions end.
         #[arg(long)]
         password: Option<String>,
         /// End the API keys that the member made too, and those made with these.
@@ -369,11 +372,11 @@ pub(crate) async fn members(context: &Context, command: MembersCommand) -> Resul
             return Ok(());
         }
         MembersCommand::Add { email, role, password } => {
-            client.post("/members", &CreateMember { email, role, password: read_value(&password)? }).await?
+            client.post("/members", &CreateMember { email, role, password: read_new_password(&password)? }).await?
         }
         MembersCommand::Update { id, role, password, revoke_keys } => {
             let id = member_id(context, id).await?;
-            let password: Option<Secret> = password.as_deref().map(read_value).transpose()?;
+            let password: Option<Secret> = password.as_deref().map(read_new_password).transpose()?;
             if password.is_some() && !revoke_keys {
                 show_kept_keys(context, &id).await;
             }

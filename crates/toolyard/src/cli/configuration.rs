@@ -27,32 +27,50 @@ pub(crate) fn run(command: Command, format: Format) -> ExitCode {
     };
     let loaded = match load(&process_environment(), Path::new("."), &args.overrides()) {
         Ok(loaded) => loaded,
-        Err(error) => {
-            for problem in &error.0 {
-                output::fail(problem, EXIT_CONFIG);
-            }
-            return ExitCode::from(EXIT_CONFIG);
-        }
+        Err(error) => return refuse(&error.0, &[], format),
     };
-    if show { print_settings(&loaded, format) } else { check(&loaded) }
+    if show { print_settings(&loaded, format) } else { check(&loaded, format) }
 }
 
-fn check(loaded: &Loaded) -> ExitCode {
+/// Says what is wrong with the configuration, and gives the exit code.
+pub(crate) fn refuse(problems: &[String], warnings: &[String], format: Format) -> ExitCode {
+    if format == Format::Json {
+        output::print_json(&json!({ "ok": false, "problems": problems, "warnings": warnings }));
+    }
+    for problem in problems {
+        output::fail(problem, EXIT_CONFIG);
+    }
+    ExitCode::from(EXIT_CONFIG)
+}
+
+fn check(loaded: &Loaded, format: Format) -> ExitCode {
     for warning in &loaded.warnings {
         eprintln!("toolyard: warning: {warning}");
     }
-    let refused = loaded.settings.refused();
-    for insecure in &refused {
-        eprintln!("toolyard: {insecure}");
-    }
+    let refused = texts(&loaded.settings.refused());
     if !refused.is_empty() {
-        return ExitCode::from(EXIT_CONFIG);
+        return refuse(&refused, &loaded.warnings, format);
+    }
+    let insecure = texts(&insecure_settings(&loaded.settings));
+    if format == Format::Json {
+        output::print_json(&json!({
+            "ok": true,
+            "environment": loaded.settings.env.to_string(),
+            "problems": [],
+            "warnings": loaded.warnings,
+            "production_refuses": insecure,
+        }));
+        return ExitCode::SUCCESS;
     }
     output::print_line(&format!("the configuration for {} is valid", loaded.settings.env));
-    for insecure in insecure_settings(&loaded.settings) {
+    for insecure in insecure {
         output::print_line(&format!("production would refuse {insecure}"));
     }
     ExitCode::SUCCESS
+}
+
+fn texts(found: &[impl ToString]) -> Vec<String> {
+    found.iter().map(ToString::to_string).collect()
 }
 
 /// A proxy's URL may hold a user and password.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ use toolyard_types::api::identity::{ApiKey, CreatedApiKey, KeysQuery, RotateApiK
 use toolyard_types::{Code, Name};
 
 use super::access::create_key;
-use super::context::{Context, Failure};
+use super::context::{Context, Failure, config_dir, home};
 use super::mcp::mcp_path;
 use super::output;
 use crate::config::process_environment;
@@ -33,6 +34,11 @@ use crate::config::process_environment;
   toolyard connect all --client cursor
   toolyard connect all --client claude-code --print
   toolyard connect all --client vs-code --undo
+
+The file is written for every client but Codex, whose file is TOML. It must be plain JSON: one
+with comments or trailing commas, as people often have for Zed, VS Code and Cursor, is left as it
+is. For these --print prints the entry with a new key, to add by hand; `toolyard keys revoke` ends
+that key.
 
 Connecting again gives the key of the entry another secret; the one until now works for another hour. The file as it was
 before is kept beside it, as FILE.toolyard-backup.")]
@@ -70,9 +76,9 @@ fn client_parser() -> impl TypedValueParser<Value = McpClient> {
 fn usual_file(client: McpClient, environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     let system = if cfg!(target_os = "macos") { "macos" } else { "linux" };
     let (_, path) = client.files().iter().find(|(on, _)| *on == system || *on == "all")?;
-    match (path.strip_prefix("~/.config/"), environment.get("XDG_CONFIG_HOME")) {
-        (Some(rest), Some(config)) => Some(PathBuf::from(config).join(rest)),
-        _ => Some(PathBuf::from(environment.get("HOME")?).join(path.strip_prefix("~/")?)),
+    match path.strip_prefix("~/.config/") {
+        Some(rest) => Some(config_dir(environment)?.join(rest)),
+        None => Some(home(environment)?.join(path.strip_prefix("~/")?)),
     }
 }
 
@@ -96,6 +102,12 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
         return undo(context, &args, ClientFile::read(&file)?, &place).await;
     }
     let url = context.link(&mcp_path(context, &args.name).await?);
+    if way_to(&url) == Way::Open {
+        eprintln!(
+            "warning: {} is plain HTTP to another machine: calls and the API key go unencrypted; https:// keeps them secret",
+            output::safe(&url)
+        );
+    }
     if args.print {
         let key = match &args.key {
             Some(key) => key.clone(),
@@ -104,7 +116,7 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
         if args.client == McpClient::Codex {
             print!("{}", args.client.snippet(&place.name, &url, &key));
         } else {
-            output::print_json(&json!({ place.section: { place.name: args.client.entry(&url, &key) } }));
+            output::print_json(&json!({ place.section: { place.name: entry(args.client, &url, &key) } }));
         }
         return Ok(());
     }
@@ -124,7 +136,7 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
     };
     // The client may have written meanwhile: what is changed is the file as it is now.
     let written = ClientFile::read(&file.path)
-        .and_then(|now| now.with(&place, &args.client.entry(&url, &key)).and_then(|text| now.write(&text)));
+        .and_then(|now| now.with(&place, &entry(args.client, &url, &key)).and_then(|text| now.write(&text)));
     if let Err(mut failure) = written {
         if let Some(made) = made
             && let Err(kept) = revoke(context, &made).await
@@ -141,10 +153,59 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
         ("wrote", file.path.display().to_string()),
         ("backup", backup.map_or("none, the file is new".into(), |path| path.display().to_string())),
         ("server", place.name),
-        ("undo", format!("toolyard connect {} --client {} --undo", args.name, args.client.id())),
+        ("undo", undo_command(context, &args)),
     ];
     output::print_fields(context.format, &answer, &fields);
     Ok(())
+}
+
+/// How what is sent to a URL gets there.
+#[derive(Debug, PartialEq)]
+enum Way {
+    Encrypted,
+    ThisMachine,
+    Open,
+}
+
+fn way_to(url: &str) -> Way {
+    let Some(url) = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "http") else { return Way::Encrypted };
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let is_here = address.map_or_else(|_| host == "localhost" || host.ends_with(".localhost"), |at| at.is_loopback());
+    if is_here { Way::ThisMachine } else { Way::Open }
+}
+
+/// The entry of a client. `mcp-remote`, which some need, refuses plain HTTP unless it is told otherwise or the URL has one
+/// of two names of this machine.
+fn entry(client: McpClient, url: &str, key: &str) -> Value {
+    let mut entry = client.entry(url, key);
+    let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let refused = way_to(url) != Way::Encrypted && !matches!(host.as_deref(), Some("localhost" | "127.0.0.1"));
+    if let Some(arguments) = entry.get_mut("args").and_then(Value::as_array_mut)
+        && arguments.contains(&json!("mcp-remote"))
+        && refused
+        && !arguments.contains(&json!(ALLOW_HTTP))
+    {
+        arguments.push(json!(ALLOW_HTTP));
+    }
+    entry
+}
+
+const ALLOW_HTTP: &str = "--allow-http";
+
+/// The command that undoes exactly this.
+fn undo_command(context: &Context, args: &ConnectArgs) -> String {
+    let mut words = vec!["connect", args.name.as_str(), "--client", args.client.id()];
+    let file = args.file.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+    let file = file.as_ref().map(|file| file.to_string_lossy());
+    if let Some(file) = &file {
+        words.extend(["--file", file]);
+    }
+    if let Some(key_name) = &args.key_name {
+        words.extend(["--key-name", key_name.as_str()]);
+    }
+    words.push("--undo");
+    context.command(&words)
 }
 
 /// Takes our entry out of the file as it is now, and ends the key that was made for it.
@@ -505,6 +566,36 @@ mod tests {
     fn undo(path: &Path, name: &str) {
         let file = ClientFile::read(path).expect("a file");
         file.write(&file.without(&place(name)).expect("changed")).expect("written");
+    }
+
+    #[test]
+    fn mcp_remote_is_told_that_plain_http_is_meant_wherever_it_would_refuse_it() {
+        for (url, way, told) in [
+            ("http://192.0.2.7:8080/mcp/default/servers/time", Way::Open, true),
+            ("http://toolyard.lan/mcp", Way::Open, true),
+            ("http://localhost.example.com/mcp", Way::Open, true),
+            ("http://127.0.0.1.example.com/mcp", Way::Open, true),
+            ("http://[::1]:8080/mcp", Way::ThisMachine, true),
+            ("http://127.0.0.2:8080/mcp", Way::ThisMachine, true),
+            ("http://127.0.0.1:8080/mcp", Way::ThisMachine, false),
+            ("http://localhost:8080/mcp", Way::ThisMachine, false),
+            ("https://toolyard.example.com/mcp", Way::Encrypted, false),
+        ] {
+            assert_eq!(way_to(url), way, "{url}");
+            let desktop = entry(McpClient::ClaudeDesktop, url, "ty_k");
+            let arguments = desktop["args"].as_array().expect("arguments");
+            assert_eq!(arguments.contains(&json!(ALLOW_HTTP)), told, "{url}: {desktop}");
+            assert_eq!(arguments[2], url);
+            assert_eq!(entry(McpClient::Cursor, url, "ty_k"), McpClient::Cursor.entry(url, "ty_k"));
+        }
+    }
+
+    #[test]
+    fn without_a_home_directory_no_file_is_made_in_the_current_one() {
+        for client in McpClient::ALL {
+            let environment = BTreeMap::from([("HOME".to_owned(), String::new())]);
+            assert_eq!(usual_file(*client, &environment), None, "{client:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a command needs: a connection to a Toolyard, and a way to say that something failed.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,9 +10,19 @@ use serde_json::json;
 use toolyard_client::{ApiError, Client, McpError};
 use toolyard_types::{Code, Secret};
 
-use super::Global;
 use super::output::{self, Format};
+use super::{Global, options};
 use crate::config::process_environment;
+
+/// The code of a command that Ctrl-C ended.
+const INTERRUPTED: &str = "interrupted";
+/// Its exit code: as shells give it, 128 and the number of SIGINT.
+const EXIT_INTERRUPTED: u8 = 130;
+/// The Toolyard that is asked when nobody says which.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+/// Stands for an API key, which is not shown; that it is needed is.
+const KEY: &str = "KEY";
+const WHICH_URL: &str = "the URL wanted is that of Toolyard itself, such as https://toolyard.example.com";
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -30,14 +41,19 @@ impl Failure {
         Self { code: "failed".into(), message: message.into(), details: Vec::new() }
     }
 
-    /// Prints it and gives exit code 1.
+    /// Ctrl-C was pressed.
+    pub(crate) fn interrupted(message: impl Into<String>) -> Self {
+        Self { code: INTERRUPTED.into(), ..Self::new(message) }
+    }
+
+    /// Prints it and gives the exit code.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
         if format == Format::Json {
             output::print_json(
                 &json!({ "error": { "code": self.code, "message": self.message, "details": self.details } }),
             );
         }
-        let code = output::fail(&self.message, 1);
+        let code = output::fail(&self.message, if self.code == INTERRUPTED { EXIT_INTERRUPTED } else { 1 });
         for detail in &self.details {
             eprintln!("  {}", output::safe(detail));
         }
@@ -50,18 +66,19 @@ impl From<ApiError> for Failure {
         let mut details = Vec::new();
         let code = match error.problem() {
             Some(problem) => {
-                details.extend(problem.errors.iter().map(|field| format!("{}: {}", field.field, field.message)));
-                details.push(match problem.code {
-                    Code::Unauthenticated => {
-                        "give an API key with --api-key or TOOLYARD_API_KEY, or `toolyard login URL` once".to_owned()
-                    }
-                    code => code.help().to_owned(),
+                details.extend(problem.errors.iter().map(options::error));
+                details.extend(match problem.code {
+                    Code::ValidationFailed if !problem.errors.is_empty() => None,
+                    code => Some(options::help(code)),
                 });
                 details.extend(problem.request_id.iter().map(|id| format!("request id {id}")));
                 problem.code.as_str().to_owned()
             }
             None => {
                 details.extend(causes(&error));
+                if matches!(error, ApiError::NotToolyard { .. }) {
+                    details.push(WHICH_URL.to_owned());
+                }
                 if matches!(error, ApiError::Unreachable { .. }) {
                     details.push(
                         "another Toolyard is asked with --url or TOOLYARD_URL, or after `toolyard login URL`".into(),
@@ -104,6 +121,8 @@ pub(crate) struct Context {
     pub client: Client,
     /// How to print.
     pub format: Format,
+    /// The options that a command in the same shell needs to ask the same Toolyard.
+    options: Vec<(&'static str, String)>,
 }
 
 impl Context {
@@ -113,17 +132,74 @@ impl Context {
             Some(Ok(text)) => serde_json::from_str::<Profile>(&text).unwrap_or_default(),
             _ => Profile::default(),
         };
-        let remembered = if profile.url.is_empty() { "http://127.0.0.1:8080" } else { &profile.url };
+        let remembered = if profile.url.is_empty() { DEFAULT_URL } else { &profile.url };
         let url = global.url.clone().filter(|url| !url.is_empty()).unwrap_or_else(|| remembered.to_owned());
         // A remembered key is that of the remembered Toolyard: whoever else is asked never sees it.
         let remembered_key = (origin(&url) == origin(&profile.url)).then_some(profile.api_key);
         let key = global.api_key.clone().map(Secret::new).or(remembered_key).filter(|key| !key.expose().is_empty());
-        Ok(Self { client: connect(&url, key, global)?, format: global.output })
+        let options = options_of(global, &process_environment(), remembered);
+        Ok(Self { client: connect(&url, key, global)?, format: global.output, options })
+    }
+
+    /// The same of the Toolyard at `url`, with an API key of its own.
+    pub(crate) fn elsewhere(&self, url: &str, key: Secret) -> Result<Self, Failure> {
+        check_url(url)?;
+        let mut options = self.options.clone();
+        if url != self.client.base() {
+            options.retain(|(option, _)| *option != "--url");
+            options.push(("--url", url.to_owned()));
+        }
+        options.retain(|(option, _)| *option != "--api-key");
+        options.push(("--api-key", KEY.to_owned()));
+        Ok(Self { client: self.client.elsewhere(url, Some(key)), format: self.format, options })
+    }
+
+    /// A command of ours for people to repeat in the same shell: it asks the same Toolyard.
+    pub(crate) fn command(&self, words: &[&str]) -> String {
+        let options = self.options.iter().flat_map(|(option, value)| [*option, value.as_str()]);
+        let words = words.iter().copied().chain(options).map(quoted);
+        std::iter::once("toolyard".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
     }
 
     /// A page's address on this Toolyard.
     pub(crate) fn link(&self, path: &str) -> String {
         format!("{}{path}", self.client.base())
+    }
+}
+
+/// The options of the connection that differ from what the shell gives anyway.
+fn options_of(
+    global: &Global,
+    environment: &BTreeMap<String, String>,
+    remembered: &str,
+) -> Vec<(&'static str, String)> {
+    let given = |value: Option<&str>, variable: &str| {
+        let value = value.filter(|value| !value.is_empty())?.to_owned();
+        (environment.get(variable) != Some(&value)).then_some(value)
+    };
+    let mut options = Vec::new();
+    if let Some(url) = given(global.url.as_deref(), "TOOLYARD_URL")
+        && (url != remembered || environment.get("TOOLYARD_URL").is_some_and(|url| !url.is_empty()))
+    {
+        options.push(("--url", url));
+    }
+    if let Some(file) = given(global.ca_file.as_ref().and_then(|file| file.to_str()), "TOOLYARD_CA_FILE") {
+        let file = std::path::absolute(&file).map_or(file, |path| path.display().to_string());
+        options.push(("--ca-file", file));
+    }
+    if given(global.api_key.as_deref(), "TOOLYARD_API_KEY").is_some() {
+        options.push(("--api-key", KEY.to_owned()));
+    }
+    options
+}
+
+/// A word of a command line as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 
@@ -137,11 +213,22 @@ fn origin(url: &str) -> Option<reqwest::Url> {
     Some(url)
 }
 
-/// A client of the Toolyard at `url`.
-pub(crate) fn connect(url: &str, key: Option<Secret>, global: &Global) -> Result<Client, Failure> {
+fn check_url(url: &str) -> Result<(), Failure> {
     if !url.starts_with("http://") && !url.starts_with("https://") {
         return Err(Failure::new(format!("URL `{url}` must begin with http:// or https://")));
     }
+    // A proxy may serve Toolyard below a path of its own, but not below these, which are Toolyard's.
+    if let Some(parsed) = reqwest::Url::parse(url).ok()
+        && parsed.path_segments().into_iter().flatten().any(|part| matches!(part, "mcp" | "api"))
+    {
+        return Err(Failure::new(format!("URL `{url}` is that of a part of a Toolyard; {WHICH_URL}")));
+    }
+    Ok(())
+}
+
+/// A client of the Toolyard at `url`.
+pub(crate) fn connect(url: &str, key: Option<Secret>, global: &Global) -> Result<Client, Failure> {
+    check_url(url)?;
     let mut builder = reqwest::Client::builder()
         .timeout(Duration::from_secs(60))
         .connect_timeout(Duration::from_secs(10))
@@ -159,10 +246,74 @@ pub(crate) fn connect(url: &str, key: Option<Secret>, global: &Global) -> Result
 
 /// Where `toolyard login` keeps its profile.
 pub(crate) fn profile_path() -> Option<PathBuf> {
-    let environment = process_environment();
-    let base = environment
-        .get("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| environment.get("HOME").map(|home| PathBuf::from(home).join(".config")))?;
-    Some(base.join("toolyard").join("profile.json"))
+    Some(config_dir(&process_environment())?.join("toolyard").join("profile.json"))
+}
+
+/// The home directory. A variable that is empty counts as unset: what would be below it is the current directory.
+pub(crate) fn home(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    directory(environment, "HOME")
+}
+
+/// Where programs keep their configuration.
+pub(crate) fn config_dir(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    directory(environment, "XDG_CONFIG_HOME").or_else(|| Some(home(environment)?.join(".config")))
+}
+
+fn directory(environment: &BTreeMap<String, String>, variable: &str) -> Option<PathBuf> {
+    environment.get(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    #[test]
+    fn an_empty_home_is_none() {
+        let dir = |pairs| config_dir(&environment(pairs));
+        assert_eq!(dir(&[("HOME", ""), ("XDG_CONFIG_HOME", "")]), None);
+        assert_eq!(dir(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "")]), Some("/h/.config".into()));
+        assert_eq!(dir(&[("HOME", ""), ("XDG_CONFIG_HOME", "/c")]), Some("/c".into()));
+    }
+
+    #[test]
+    fn a_command_to_repeat_says_what_the_shell_does_not() {
+        let global = Global {
+            url: Some("http://t.example".into()),
+            api_key: Some("ty_secret".into()),
+            ca_file: Some("/etc/my ca.pem".into()),
+            output: Format::Table,
+        };
+        let said = options_of(&global, &environment(&[]), DEFAULT_URL);
+        let wanted = [("--url", "http://t.example"), ("--ca-file", "/etc/my ca.pem"), ("--api-key", KEY)];
+        assert_eq!(said, wanted.map(|(option, value)| (option, value.to_owned())));
+        let known = [
+            ("TOOLYARD_URL", "http://t.example"),
+            ("TOOLYARD_API_KEY", "ty_secret"),
+            ("TOOLYARD_CA_FILE", "/etc/my ca.pem"),
+        ];
+        assert!(options_of(&global, &environment(&known), DEFAULT_URL).is_empty());
+        let remembered = options_of(&global, &environment(&known[1..]), "http://t.example");
+        assert!(remembered.is_empty(), "{remembered:?}");
+        let other = options_of(&global, &environment(&[("TOOLYARD_URL", "http://other")]), "http://t.example");
+        assert_eq!(other[0], ("--url", "http://t.example".to_owned()), "the environment names another one");
+        assert_eq!(["a-b", "a b", "it's", "", "~/x"].map(quoted), ["a-b", "'a b'", r"'it'\''s'", "''", "'~/x'"]);
+    }
+
+    #[test]
+    fn the_url_of_an_mcp_address_is_refused_with_what_is_wanted() {
+        let global = Global { url: None, api_key: None, ca_file: None, output: Format::Table };
+        for url in
+            ["http://t.example/mcp", "https://t.example/yard/mcp/default/servers/time", "http://t.example/api/v1"]
+        {
+            let refused = connect(url, None, &global).expect_err(url).message;
+            assert!(refused.contains(WHICH_URL), "{refused}");
+        }
+        for url in ["http://t.example", "https://t.example/yard/", "http://mcp.t.example:8080"] {
+            assert!(connect(url, None, &global).is_ok(), "{url}");
+        }
+    }
 }

@@ -7,19 +7,25 @@ mod configuration;
 mod connect;
 mod context;
 mod mcp;
+mod options;
 mod output;
 mod promote;
+mod secret;
 mod servers;
 mod toolboxes;
 mod toolsets;
+mod wait;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::Overrides;
 
+pub(crate) use configuration::refuse as refuse_configuration;
 pub(crate) use context::{Context, Failure};
 pub(crate) use output::Format;
 
@@ -43,7 +49,7 @@ const EXAMPLES: &str = "Examples:
   toolyard call time get_current_time '{\"timezone\":\"UTC\"}'
   toolyard connect time --client cursor                  write the client's configuration
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration, 130 interrupted.";
 
 /// Options of every command that asks a Toolyard.
 #[derive(Clone, Debug, Args)]
@@ -185,10 +191,10 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     settings: SettingsArgs,
     /// Address of the console, the API and the gateway.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     listen: Option<String>,
     /// Address of the listener for agents.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     agent_listen: Option<String>,
 }
 
@@ -229,7 +235,7 @@ pub(crate) struct DtmaArgs {
     pub token: Option<String>,
     /// Wait at this address for the control plane, which must know it (`toolboxes enroll --address`), and dial nothing:
     /// for hosts that must not dial out.
-    #[arg(long, global = true, value_name = "ADDRESS")]
+    #[arg(long, global = true, value_name = "ADDRESS:PORT", value_parser = address)]
     listen: Option<String>,
     /// What runs servers: processes of this host, or containers of the engine at `DOCKER_HOST`.
     #[arg(long, global = true, value_name = "ENGINE", value_parser = ["process", "docker"])]
@@ -252,6 +258,13 @@ impl DtmaArgs {
     }
 }
 
+fn address(text: &str) -> Result<String, String> {
+    match text.parse::<std::net::SocketAddr>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("must be an IP address and a port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080".into()),
+    }
+}
+
 fn name_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
@@ -261,7 +274,10 @@ fn name_value(text: &str) -> Result<(String, String), String> {
 
 /// Runs the program as its arguments say.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+        with_plain_usage(error, words).exit()
+    });
     // rustls wants to be told which provider is used. A second call changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match cli.command {
@@ -279,6 +295,25 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// In the usage of an error clap lists what the environment gives, such as `--url <URL>`, as if it were needed.
+fn with_plain_usage(mut error: clap::Error, words: impl Iterator<Item = String>) -> clap::Error {
+    if error.get(ContextKind::Usage).is_none() {
+        return error;
+    }
+    let mut command = Cli::command();
+    command.build();
+    for word in words {
+        if let Some(sub) = command.find_subcommand(&word) {
+            command = sub.clone();
+        }
+    }
+    error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
+    error
+}
+
+/// How long threads for blocking work stay without any; each minute there is some.
+const BLOCKING_THREADS_STAY: Duration = Duration::from_secs(300);
+
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     crate::memory::configure();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -288,7 +323,11 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         builder.worker_threads((cores / 4).max(1));
     }
-    builder.enable_all().build()
+    // A host that is out of threads for a moment must not end what needs one: while one is there, it is waited for.
+    builder.thread_keep_alive(BLOCKING_THREADS_STAY).enable_all();
+    let runtime = builder.build()?;
+    runtime.spawn_blocking(|| {});
+    Ok(runtime)
 }
 
 async fn run(global: Global, command: Command) -> ExitCode {
@@ -301,7 +340,7 @@ async fn run(global: Global, command: Command) -> ExitCode {
             };
         }
         Command::ResetPassword(args) => {
-            return crate::reset_password::main(&args.settings.overrides(), args.email.as_deref()).await;
+            return crate::reset_password::main(&args.settings.overrides(), args.email.as_deref(), global.output).await;
         }
         Command::Config(command) => return configuration::run(command, global.output),
         Command::Login(args) => access::login(&global, args).await,
@@ -388,6 +427,31 @@ mod tests {
         }
         let forgotten = Cli::try_parse_from(["toolyard", "deploy", "com.example/git", "--input", "--wait"]);
         assert!(forgotten.expect_err("no value").to_string().contains("must be NAME=VALUE"));
+    }
+
+    #[test]
+    fn an_error_does_not_show_as_needed_what_the_environment_or_the_command_line_gives() {
+        for (line, usage) in [
+            ("toolyard deploy --url http://t --api-key ty_k", "Usage: toolyard deploy [OPTIONS] <ENTRY>"),
+            (
+                "toolyard --url http://t servers update --api-key ty_k",
+                "Usage: toolyard servers update [OPTIONS] <NAME>",
+            ),
+        ] {
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+            let words = line.split(' ').skip(1).map(str::to_owned);
+            let text = with_plain_usage(error, words).to_string();
+            assert!(text.contains(usage) && !text.contains("--url <URL>"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_at_is_told_in_its_form() {
+        for line in ["toolyard serve --listen 8080", "toolyard dtma --listen localhost:8080"] {
+            let told = Cli::try_parse_from(line.split(' ')).expect_err(line).to_string();
+            assert!(told.contains("such as 127.0.0.1:8080"), "{told}");
+        }
+        assert!(Cli::try_parse_from(["toolyard", "serve", "--listen", "[::1]:8080"]).is_ok());
     }
 
     #[test]

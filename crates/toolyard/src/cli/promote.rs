@@ -16,7 +16,8 @@ use toolyard_types::{Code, Labels, Name, Secret};
 
 use super::context::{Context, Failure};
 use super::name_value;
-use super::servers::{MannerFlags, Wait, Wanted, finish, read_value};
+use super::secret::read_value;
+use super::servers::{MannerFlags, Wait, Wanted, finish};
 
 /// `toolyard servers promote`.
 #[derive(Clone, Debug, Args)]
@@ -26,7 +27,8 @@ pub(crate) struct PromoteArgs {
     /// The other Toolyard; this one when absent.
     #[arg(long, value_name = "URL")]
     to: Option<String>,
-    /// An API key of the organization to bring it to: @FILE to read it from a file, - from standard input.
+    /// An API key of the organization to bring it to: @FILE to read it from a file, - from standard input; on a terminal -
+    /// asks for it and does not show it.
     #[arg(long, value_name = "KEY")]
     to_key: String,
     /// Its name there; the same when absent.
@@ -52,9 +54,9 @@ pub(crate) struct PromoteArgs {
 
 /// `toolyard servers promote`.
 pub(crate) async fn run(context: &Context, args: PromoteArgs) -> Result<(), Failure> {
-    let key: Secret = read_value(&args.to_key)?;
+    let key: Secret = read_value(&args.to_key, "API key")?;
     let url = args.to.clone().unwrap_or_else(|| context.client.base().to_owned());
-    let there = Context { client: context.client.elsewhere(&url, Some(key)), format: context.format };
+    let there = context.elsewhere(&url, key)?;
     let name = args.as_name.clone().unwrap_or_else(|| args.name.clone());
     let here = settings(&context.client, &args.name).await?;
     let here = here.ok_or_else(|| Failure::new(format!("there is no server `{}` here", args.name)))?;
@@ -212,6 +214,7 @@ fn change(
     }
     settings.unset_environment = set(before).difference(&set(&here)).cloned().collect();
     Ok(UpdateServer {
+        url: here.remote.filter(|_| here.entry.is_none()).and_then(|remote| remote.url),
         version: here.entry.map(|entry| entry.version),
         settings,
         toolbox: None,

@@ -1,7 +1,6 @@
 //! `toolyard deploy`, `servers` and `rollout`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -21,14 +20,17 @@ use toolyard_types::spec::{
     Egress, EgressHost, Instancing, InstancingMode, Limits, PathGrant, Privilege, RemoteTransport, Strategy, Volume,
 };
 use toolyard_types::state::{Phase, Reason, RolloutState};
-use toolyard_types::{EntryName, Labels, Name, NameError, Problem, Secret};
+use toolyard_types::{EntryName, Labels, Name, NameError, Problem};
 
 use super::context::{Context, Failure};
 use super::name_value;
 use super::output::{self, Format, safe};
+use super::secret::read_value;
+use super::wait::{Pauses, unless_interrupted};
 
 /// `toolyard deploy`.
 #[derive(Clone, Debug, Args)]
+#[command(override_usage = "toolyard deploy [OPTIONS] <ENTRY>\n       toolyard deploy [OPTIONS] --remote <URL>")]
 #[command(after_help = "Examples:
   toolyard deploy io.github.modelcontextprotocol/server-time --name time --wait
   toolyard deploy io.github.github/github-mcp-server --input GITHUB_PERSONAL_ACCESS_TOKEN=@token.txt --wait
@@ -47,8 +49,8 @@ pub(crate) struct DeployArgs {
     /// How to speak to the remote server.
     #[arg(long, value_parser = ["streamable-http", "sse"], requires = "remote")]
     transport: Option<String>,
-    /// A header that the remote server wants, such as `Authorization: Bearer ...`; `NAME: @FILE` reads its value from a file.
-    /// It is kept as a credential. Repeat for several.
+    /// A header that the remote server wants, such as `Authorization: Bearer ...`; `NAME: @FILE` reads its value from a file,
+    /// `NAME: -` from standard input, and on a terminal asks for it. It is kept as a credential. Repeat for several.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header, requires = "remote")]
     headers: Vec<(String, String)>,
     /// The server's name; made from the entry's when absent.
@@ -78,7 +80,8 @@ pub(crate) struct DeployArgs {
 /// Flags that set a server's settings.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SettingsFlags {
-    /// An input of the entry: NAME=VALUE, NAME=@FILE to read it from a file, NAME=- from standard input.
+    /// An input of the entry: NAME=VALUE, NAME=@FILE to read it from a file, NAME=- from standard input; on a terminal
+    /// NAME=- asks for it and does not show it.
     #[arg(long = "input", value_name = "NAME=VALUE", value_parser = name_value, allow_hyphen_values = true)]
     inputs: Vec<(String, String)>,
     /// An environment variable.
@@ -221,7 +224,7 @@ impl SettingsFlags {
             Some(path) => PathGrant { path: path.to_owned(), writable: true },
             None => PathGrant { path: text.clone(), writable: false },
         };
-        let inputs = self.inputs.iter().map(|(name, value)| Ok((name.clone(), read_value(value)?)));
+        let inputs = self.inputs.iter().map(|(name, value)| Ok((name.clone(), read_value(value, name)?)));
         Ok(ServerSettings {
             inputs: inputs.collect::<Result<_, Failure>>()?,
             environment: self.set_env.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -260,20 +263,6 @@ impl SettingsFlags {
             warm: self.warm.unwrap_or(otherwise.warm),
         }
     }
-}
-
-/// A value given as text, `@FILE` or `-`; a newline at the end of a file is dropped.
-pub(crate) fn read_value(value: &str) -> Result<Secret, Failure> {
-    let text = if value == "-" {
-        std::io::read_to_string(std::io::stdin())
-            .map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?
-    } else if let Some(file) = value.strip_prefix('@') {
-        let path = PathBuf::from(file);
-        std::fs::read_to_string(&path).map_err(|error| Failure::new(format!("cannot read `{file}`: {error}")))?
-    } else {
-        return Ok(Secret::new(value));
-    };
-    Ok(Secret::new(text.strip_suffix('\n').unwrap_or(&text)))
 }
 
 fn entry_name(text: &str) -> Result<EntryName, String> {
@@ -344,7 +333,8 @@ fn size(text: &str) -> Result<u64, String> {
 /// Whether to wait for the change to end.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Wait {
-    /// Wait until the change ended; exit code 1 when it failed.
+    /// Wait until the change ended, with its steps on standard error; exit code 1 when it failed. Ctrl-C ends the waiting,
+    /// not the change.
     #[arg(long)]
     wait: bool,
     /// Seconds to wait at most.
@@ -389,6 +379,9 @@ pub(crate) enum Command {
         /// Another version of the entry, or `latest`.
         #[arg(long = "entry-version", value_name = "VERSION")]
         version: Option<String>,
+        /// Another URL, for a remote server that was registered by its URL.
+        #[arg(long, value_name = "URL")]
+        remote: Option<String>,
         #[command(flatten)]
         place: PlaceFlags,
         #[command(flatten)]
@@ -503,7 +496,7 @@ pub(crate) enum RolloutCommand {
 pub(crate) async fn deploy(context: &Context, args: DeployArgs) -> Result<(), Failure> {
     let mut settings = args.settings.settings()?;
     for (name, value) in &args.headers {
-        settings.inputs.insert(name.clone(), read_value(value)?);
+        settings.inputs.insert(name.clone(), read_value(value, name)?);
     }
     let body = CreateServer {
         name: args.name,
@@ -577,9 +570,10 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             print_shown(context.format, &Shown { server, privileges: settings.privileges });
             Ok(())
         }
-        Command::Update { name, version, place, settings, manner, wait } => {
+        Command::Update { name, version, remote, place, settings, manner, wait } => {
             let body = UpdateServer {
                 version,
+                url: remote,
                 toolbox: place.toolbox,
                 toolbox_labels: place.toolbox_labels,
                 any_toolbox: place.any_toolbox,
@@ -688,36 +682,30 @@ pub(crate) enum Wanted {
     Stopped,
 }
 
-pub(crate) async fn finish(context: &Context, mut server: Server, wait: &Wait, wanted: Wanted) -> Result<(), Failure> {
+pub(crate) async fn finish(context: &Context, server: Server, wait: &Wait, wanted: Wanted) -> Result<(), Failure> {
     if !wait.wait || wanted == Wanted::Nothing {
         print_server(context.format, &server);
         return Ok(());
     }
-    let until = Instant::now() + Duration::from_secs(wait.timeout);
-    let mut said = 0;
-    while !is_over(&server, wanted) {
-        if Instant::now() > until {
-            return Err(Failure::new(format!(
-                "`{}` did not get there in {} seconds; it goes on: {}",
-                server.name,
-                wait.timeout,
-                stand(&server)
-            )));
-        }
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        server = context.client.get(&path(&server.name, "")).await?;
-        let steps = server.rollout.as_ref().map_or(&[][..], |rollout| &rollout.log);
-        for step in steps.iter().skip(said) {
-            output::progress(context.format, &format!("{}  {}", step.at, step.message));
-        }
-        said = steps.len().max(said);
-    }
+    let name = server.name.clone();
+    let more = || {
+        let words: [&str; 3] = match wanted {
+            Wanted::Rollout => ["rollout", "status", name.as_str()],
+            _ => ["servers", "show", name.as_str()],
+        };
+        format!("`{}` tells how far it is", context.command(&words))
+    };
+    let ended = follow(context, server, wait, wanted, &more);
+    let server =
+        unless_interrupted(ended, || format!("interrupted; `{name}` goes on all the same: {}", more())).await?;
     match &server.rollout {
         Some(rollout)
             if wanted == Wanted::Rollout
                 && !matches!(rollout.state, RolloutState::Done | RolloutState::Progressing) =>
         {
-            let details = rollout.log.iter().map(|step| format!("{}  {}", step.at, step.message)).collect();
+            // For people the steps stand there already.
+            let untold = if context.format == Format::Json { &rollout.log[..] } else { &[] };
+            let details = untold.iter().map(|step| format!("{}  {}", step.at, step.message)).collect();
             Err(Failure {
                 code: rollout.reason.to_string(),
                 message: format!("`{}` {}: {}", server.name, rollout.state, rollout.message),
@@ -728,6 +716,39 @@ pub(crate) async fn finish(context: &Context, mut server: Server, wait: &Wait, w
             print_server(context.format, &server);
             Ok(())
         }
+    }
+}
+
+/// Looks until it is over, and for people prints the steps of the rollout on standard error as they come.
+async fn follow(
+    context: &Context,
+    mut server: Server,
+    wait: &Wait,
+    wanted: Wanted,
+    more: impl Fn() -> String,
+) -> Result<Server, Failure> {
+    let until = Instant::now() + Duration::from_secs(wait.timeout);
+    let steps = |server: &Server| server.rollout.as_ref().map_or_else(Vec::new, |rollout| rollout.log.clone());
+    // Elsewhere the rollout is the one before, which nobody waits for.
+    let mut said = if wanted == Wanted::Rollout { 0 } else { steps(&server).len() };
+    let mut pauses = Pauses::new();
+    loop {
+        let steps = steps(&server);
+        for step in steps.iter().skip(said).filter(|_| context.format == Format::Table) {
+            eprintln!("{}  {}", step.at, safe(&step.message));
+        }
+        said = steps.len().max(said);
+        if is_over(&server, wanted) {
+            return Ok(server);
+        }
+        if Instant::now() > until {
+            let name = &server.name;
+            let message =
+                format!("`{name}` did not get there in {} seconds; it goes on: {}", wait.timeout, stand(&server));
+            return Err(Failure { details: vec![more()], ..Failure::new(message) });
+        }
+        pauses.pause().await;
+        server = context.client.get(&path(&server.name, "")).await?;
     }
 }
 
@@ -770,7 +791,9 @@ async fn delete(context: &Context, target: Target) -> Result<(), Failure> {
     let server_path = path(&target.name, "");
     let _: Value = context.client.send(reqwest::Method::DELETE, &server_path, None::<&()>).await?;
     if target.wait.wait {
-        wait_until_gone(context, &server_path, Duration::from_secs(target.wait.timeout)).await?;
+        let gone = wait_until_gone(context, &server_path, Duration::from_secs(target.wait.timeout));
+        let show = context.command(&["servers", "show", target.name.as_str()]);
+        unless_interrupted(gone, || format!("interrupted; it is stopped and removed all the same: `{show}`")).await?;
     }
     let done = if target.wait.wait { "deleted" } else { "deleting" };
     output::print_fields(
@@ -783,10 +806,11 @@ async fn delete(context: &Context, target: Target) -> Result<(), Failure> {
 
 async fn wait_until_gone(context: &Context, server_path: &str, limit: Duration) -> Result<(), Failure> {
     let until = Instant::now() + limit;
+    let mut pauses = Pauses::new();
     loop {
         match context.client.get::<Server>(server_path).await {
             Ok(_) if Instant::now() > until => return Err(Failure::new("it is still being stopped")),
-            Ok(_) => tokio::time::sleep(Duration::from_millis(150)).await,
+            Ok(_) => pauses.pause().await,
             Err(error) if error.problem().is_some_and(is_gone) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

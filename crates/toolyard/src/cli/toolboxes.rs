@@ -15,6 +15,7 @@ use toolyard_types::{Labels, Name};
 use super::context::{Context, Failure};
 use super::output;
 use super::servers::Wait;
+use super::wait::{Pauses, unless_interrupted};
 
 const REMOVE_EXAMPLES: &str = "Examples:
   toolyard toolboxes drain edge1; toolyard toolboxes remove edge1   # no call fails
@@ -153,7 +154,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Drain { name, wait } => {
             let toolbox: Toolbox = client.post(&format!("{}/drain", path(&name)), &json!({})).await?;
             let toolbox = match wait.limit() {
-                Some(limit) => drained(context, toolbox, limit).await?,
+                Some(limit) => {
+                    let draining = drained(context, toolbox, limit);
+                    let show = context.command(&["toolboxes", "show", name.as_str()]);
+                    unless_interrupted(draining, || format!("interrupted; it is drained all the same: `{show}`"))
+                        .await?
+                }
                 None => toolbox,
             };
             print(context, &toolbox);
@@ -169,7 +175,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         }
         Command::Remove { name, now, timeout } => {
             if !now {
-                drained(context, client.get(&path(&name)).await?, Duration::from_secs(timeout)).await?;
+                let draining = drained(context, client.get(&path(&name)).await?, Duration::from_secs(timeout));
+                unless_interrupted(draining, || "interrupted; it is drained all the same, and not removed".into())
+                    .await?;
             }
             let _: Value = client.send(reqwest::Method::DELETE, &path(&name), None::<&()>).await?;
             output::print_fields(
@@ -186,6 +194,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
 async fn drained(context: &Context, mut toolbox: Toolbox, limit: Duration) -> Result<Toolbox, Failure> {
     let until = Instant::now() + limit;
     let mut said = String::new();
+    let mut pauses = Pauses::new();
     loop {
         let still = toolbox.drain.as_ref().filter(|_| toolbox.state == ToolboxState::Draining);
         if still.is_none_or(|drain| drain.moving + drain.ending == 0) {
@@ -203,7 +212,7 @@ async fn drained(context: &Context, mut toolbox: Toolbox, limit: Duration) -> Re
             said.clone_from(&toolbox.message);
             output::progress(context.format, &said);
         }
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        pauses.pause().await;
         toolbox = context.client.get(&path(&toolbox.name)).await?;
     }
 }

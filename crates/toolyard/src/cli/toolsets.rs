@@ -1,12 +1,15 @@
 //! `toolyard toolsets`.
 
+use std::collections::BTreeSet;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use toolyard_client::segment;
 use toolyard_types::Name;
 use toolyard_types::api::Page;
-use toolyard_types::api::servers::{PutToolset, Toolset};
+use toolyard_types::api::servers::{PutToolset, Server, Toolset};
 use toolyard_types::snapshot::{ToolOverride, ToolsetMember};
+use toolyard_types::state::Phase;
 
 use super::context::{Context, Failure};
 use super::output;
@@ -98,10 +101,16 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             });
         }
         Command::Show { name } => print(context, &client.get(&path(&name)).await?),
-        Command::Create(members) => print(context, &client.post("/toolsets", &members.body()?).await?),
+        Command::Create(members) => {
+            let toolset = client.post("/toolsets", &members.body()?).await?;
+            tell_missing_tools(context, &toolset).await;
+            print(context, &toolset);
+        }
         Command::Update(members) => {
             let body = members.body()?;
-            print(context, &client.send(reqwest::Method::PUT, &path(&body.name), Some(&body)).await?);
+            let toolset = client.send(reqwest::Method::PUT, &path(&body.name), Some(&body)).await?;
+            tell_missing_tools(context, &toolset).await;
+            print(context, &toolset);
         }
         Command::Delete { name } => {
             let _: Value = client.send(reqwest::Method::DELETE, &path(&name), None::<&()>).await?;
@@ -113,6 +122,32 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         }
     }
     Ok(())
+}
+
+/// Says, on standard error, which tools that were named their servers do not list. What is asked of servers that do not
+/// serve, or that this key may not call, stays open.
+async fn tell_missing_tools(context: &Context, toolset: &Toolset) {
+    for member in toolset.members.iter().filter(|member| !named_tools(member).is_empty()) {
+        let server_path = format!("/servers/{}", segment(member.server.as_str()));
+        let Ok(server) = context.client.get::<Server>(&server_path).await else { continue };
+        if server.phase != Phase::Ready {
+            continue;
+        }
+        let Ok(listed) = context.client.list_tools(&server.mcp_path).await else { continue };
+        let listed: BTreeSet<&str> = listed.iter().filter_map(|tool| tool["name"].as_str()).collect();
+        for tool in named_tools(member).difference(&listed) {
+            let tool = output::safe(tool);
+            eprintln!(
+                "warning: server `{0}` lists no tool `{tool}`; `toolyard tools {0}` shows those it has",
+                member.server
+            );
+        }
+    }
+}
+
+/// The tools of a member that somebody named: chosen, named anew or described anew.
+fn named_tools(member: &ToolsetMember) -> BTreeSet<&str> {
+    member.tools.iter().flatten().chain(member.overrides.keys()).map(String::as_str).collect()
 }
 
 fn path(name: &Name) -> String {

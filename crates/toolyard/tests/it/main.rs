@@ -4,6 +4,7 @@
 //! `TOOLYARD_TEST_POSTGRES_URL`, other people's clients from `$TOOLYARD_TEST_DIR/clients`; `make test` provides
 //! both, and a test that misses one fails.
 
+mod cli;
 mod clients;
 mod console;
 mod docker;

@@ -130,6 +130,9 @@ pub struct UpdateServer {
     /// Another version of the entry, or `latest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Another URL, for a remote server that was registered by its URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Settings to change.
     #[serde(flatten)]
     pub settings: ServerSettings,

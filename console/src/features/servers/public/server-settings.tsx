@@ -11,6 +11,7 @@ import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { ErrorNote } from '@/ui/error-state'
+import { TextInput } from '@/ui/inputs'
 import { Notice } from '@/ui/notice'
 import { Select } from '@/ui/select'
 import { toast } from '@/ui/toast'
@@ -37,6 +38,8 @@ import { AdvancedFields, InputFields } from './settings-form'
 
 interface Values extends SettingsValues, ManagedChange {
   version: string
+  /** Of a remote server that was registered by its URL. */
+  url: string
 }
 
 /** What can be changed of a server, the rollout that a change begins, and what cannot be undone. */
@@ -67,6 +70,7 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
     ...settingsOf(settings, fields),
     ...USUAL_CHANGE,
     version: settings.entry?.version ?? '',
+    url: settings.remote?.url ?? '',
   })
   const [base, setBase] = useState(() => ({ settings, values: valuesNow() }))
   const pathProblem = usePathProblem({ values: base.values, context })(server.toolbox)
@@ -76,14 +80,16 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
       ...settingsIssues(values, { ...context, pathProblem }),
       ...changeIssues(values),
     ]),
-    fieldOf: (field, values) => CHANGE_FIELDS[field] ?? settingsFieldOf(values)(field),
+    fieldOf: (field, values) =>
+      field === 'url' ? field : (CHANGE_FIELDS[field] ?? settingsFieldOf(values)(field)),
     submit: async (values) => {
-      const { version } = values
+      const { version, url } = values
       const body: UpdateServer = {
         ...settingsBody(values, context, base.values),
         ...changeBody({ ...values, canary: values.canary && values.strategy !== 'recreate' }),
       }
       if (version !== base.values.version) body.version = version
+      if (url !== base.values.url) body.url = url.trim()
       const { name } = server
       const answer = await call(updateServer, { path: { name }, body }, { ifMatch: base.settings.etag })
       client.setQueryData(serverQuery(name).queryKey, answer)
@@ -156,12 +162,24 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
         )}
         {settings.remote?.url != null && (
           <Card title={t('Address')}>
-            <code className="id wrap-anywhere">{oneLine(settings.remote.url, 500)}</code>
-            <p className="mt-1 text-sm text-muted">
-              {settings.entry == null
-                ? t('It stays as it was registered. For another address register another server.')
-                : t('It is from the entry; its variables can be set below.')}
-            </p>
+            {settings.entry == null ? (
+              <TextInput
+                {...form.field('url')}
+                label={t('URL')}
+                mono
+                hint={t(
+                  'Another address is probed first and takes over once it answers. It gets the headers below.',
+                )}
+                required
+              />
+            ) : (
+              <>
+                <code className="id wrap-anywhere">{oneLine(settings.remote.url, 500)}</code>
+                <p className="mt-1 text-sm text-muted">
+                  {t('It is from the entry; its variables can be set below.')}
+                </p>
+              </>
+            )}
           </Card>
         )}
         {fields.length > 0 && (

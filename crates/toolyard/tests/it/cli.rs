@@ -1,0 +1,298 @@
+//! The command line as a person meets it: at a terminal, interrupted, in the wrong directory.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::libc;
+use serde_json::{Value, json};
+
+use crate::harness::{EVERYTHING, Engine, TIME, Toolyard, signal, wait_until};
+
+/// A terminal with a program at it.
+struct Terminal {
+    keys: File,
+    /// The program's side.
+    device: File,
+    shown: Arc<Mutex<String>>,
+    child: Child,
+}
+
+impl Terminal {
+    fn start(mut command: Command) -> Self {
+        // SAFETY: no pointer is handed over; the descriptor is checked and nobody else has it.
+        let keys = unsafe {
+            let fd = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY);
+            assert!(fd >= 0 && libc::grantpt(fd) == 0 && libc::unlockpt(fd) == 0, "a terminal");
+            File::from_raw_fd(fd)
+        };
+        let mut name = [0_u8; 64];
+        // SAFETY: the buffer is as long as is said.
+        let named = unsafe { libc::ptsname_r(keys.as_raw_fd(), name.as_mut_ptr().cast(), name.len()) };
+        assert_eq!(named, 0);
+        let path = std::str::from_utf8(&name).expect("a path").trim_end_matches('\0');
+        let device =
+            File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path).expect("the program's side");
+        let side = || Stdio::from(device.try_clone().expect("another handle"));
+        let child = command.stdin(side()).stdout(side()).stderr(side()).spawn().expect("the CLI starts");
+        let shown = Arc::<Mutex<String>>::default();
+        let (mut screen, text) = (keys.try_clone().expect("another handle"), Arc::clone(&shown));
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = screen.read(&mut bytes) {
+                text.lock().expect("no panic").push_str(&String::from_utf8_lossy(&bytes[..read]));
+            }
+        });
+        Self { keys, device, shown, child }
+    }
+
+    fn shown(&self) -> String {
+        self.shown.lock().expect("no panic").clone()
+    }
+
+    /// Waits for the question, and types.
+    #[track_caller]
+    fn answer(&mut self, question: &str, keys: &str) {
+        wait_until(Duration::from_secs(30), question, || self.shown().ends_with(question));
+        assert!(!self.echoes(), "{}", self.shown());
+        self.keys.write_all(keys.as_bytes()).expect("typed");
+    }
+
+    /// The exit code.
+    fn end(&mut self) -> Option<i32> {
+        self.child.wait().expect("the CLI ends").code()
+    }
+
+    fn echoes(&self) -> bool {
+        let mut modes = std::mem::MaybeUninit::<libc::termios>::uninit();
+        // SAFETY: the modes are read only when they were written.
+        let modes = unsafe {
+            assert_eq!(libc::tcgetattr(self.device.as_raw_fd(), modes.as_mut_ptr()), 0);
+            modes.assume_init()
+        };
+        modes.c_lflag & libc::ECHO != 0
+    }
+}
+
+fn at_terminal(toolyard: &Toolyard, args: &[&str]) -> Terminal {
+    let mut command = toolyard.command();
+    command.args(args);
+    Terminal::start(command)
+}
+
+#[test]
+fn a_secret_is_asked_for_at_a_terminal_and_never_shown() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let mut terminal = at_terminal(&toolyard, &["credentials", "set", "token"]);
+    terminal.answer("Secret: ", "wrong\x15s3cret-typed\r");
+    assert_eq!(terminal.end(), Some(0), "{}", terminal.shown());
+    wait_until(Duration::from_secs(10), "the answer", || terminal.shown().contains("version:"));
+    assert!(!terminal.shown().contains("s3cret"), "{}", terminal.shown());
+    assert!(terminal.echoes(), "the terminal is as it was");
+
+    let add = ["members", "add", "ada@example.test"];
+    let mut terminal = at_terminal(&toolyard, &add);
+    terminal.answer("Password: ", "correct-horse-battery-9\r");
+    terminal.answer("Password, again: ", "correct-horse-battery-8\r");
+    assert_eq!(terminal.end(), Some(1), "{}", terminal.shown());
+    let mut terminal = at_terminal(&toolyard, &add);
+    terminal.answer("Password: ", "correct-horse-battery-9\r");
+    terminal.answer("Password, again: ", "correct-horse-battery-9\r");
+    assert_eq!(terminal.end(), Some(0), "{}", terminal.shown());
+
+    let url = toolyard.url();
+    let mut terminal = at_terminal(&toolyard, &["login", &url]);
+    terminal.answer("API key: ", &format!("{}\r", crate::harness::KEY));
+    assert_eq!(terminal.end(), Some(0), "{}", terminal.shown());
+}
+
+#[test]
+fn an_interrupt_at_the_question_gives_the_echo_back() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let mut terminal = at_terminal(&toolyard, &["credentials", "set", "token"]);
+    terminal.answer("Secret: ", "half\x03");
+    assert_eq!(terminal.end(), Some(130), "{}", terminal.shown());
+    assert!(terminal.echoes());
+    assert_eq!(toolyard.json(&["credentials", "list"])["items"], json!([]));
+}
+
+#[test]
+fn without_a_terminal_all_of_standard_input_is_the_secret_and_an_empty_one_is_told() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let set = |input: &str| {
+        let mut command = toolyard.command();
+        command.args(["credentials", "set", "token"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.stdout(Stdio::null()).spawn().expect("the CLI starts");
+        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("written");
+        child.wait_with_output().expect("the CLI ends")
+    };
+    let empty = set("");
+    assert!(!empty.status.success() && errors(&empty).contains("nothing came on standard input"), "{}", errors(&empty));
+    assert!(!errors(&empty).contains("Secret: "), "nobody is asked");
+    assert!(set("two\nlines\n").status.success());
+    let nobody = toolyard.command().args(["deploy", TIME, "--input", "zone=-"]).stdin(Stdio::null()).output();
+    assert!(errors(&nobody.expect("the CLI runs")).contains("`zone` was to come from"));
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Runs a line that the CLI printed for people to repeat.
+fn repeat(toolyard: &Toolyard, line: &str, dir: &Path) -> Output {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("toolyard() {{ \"$PROGRAM\" \"$@\"; }}; {line}")]);
+    shell.env("PROGRAM", env!("CARGO_BIN_EXE_toolyard")).current_dir(dir);
+    let same = toolyard.command();
+    for (name, value) in same.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.output().expect("a shell runs")
+}
+
+#[test]
+fn the_undo_that_is_printed_undoes_exactly_this() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
+    let file = toolyard.dir.path().join("its own.json");
+    let connect = ["connect", "time", "--client", "claude-desktop", "--key-name", "desk", "--file", "its own.json"];
+    let url = toolyard.url();
+    let said = toolyard.ok(&[&connect[..], &["--url", &url.replace("127.0.0.1", "localhost")]].concat());
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&file).expect("a file")).expect("JSON");
+    let arguments = &written["mcpServers"]["toolyard-time"]["args"];
+    assert!(!arguments.to_string().contains("--allow-http"), "this machine needs nothing: {written:#}");
+    let undo = said.lines().find_map(|line| line.strip_prefix("undo:")).expect("it says how to undo it").trim();
+    for wanted in ["--file '", "--key-name desk", "--url http://localhost:"] {
+        assert!(undo.contains(wanted), "{undo}");
+    }
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let undone = repeat(&toolyard, undo, elsewhere.path());
+    assert!(undone.status.success(), "{undo}: {}", errors(&undone));
+    assert!(!std::fs::read_to_string(&file).expect("a file").contains("toolyard-time"));
+    let keys = toolyard.json(&["keys", "list", "--active"]);
+    let named = |key: &Value| key["name"] == "desk";
+    assert!(!keys["items"].as_array().expect("keys").iter().any(named), "its key was revoked: {keys:#}");
+}
+
+#[test]
+fn a_client_whose_file_is_not_changed_leaves_no_key_and_says_what_to_do() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
+    let file = toolyard.dir.path().join("settings.json");
+    std::fs::write(&file, "{\n  // mine\n  \"theme\": \"dark\",\n}\n").expect("a file");
+    let keys = || toolyard.json(&["keys", "list", "--active"])["items"].as_array().map(Vec::len);
+    let before = keys();
+    for args in [&["--client", "zed", "--file", "settings.json"][..], &["--client", "codex"]] {
+        let refused = toolyard.run(&[&["connect", "time"], args].concat());
+        assert!(!refused.status.success() && errors(&refused).contains("--print"), "{}", errors(&refused));
+    }
+    assert_eq!(keys(), before);
+    let mut homeless = toolyard.command();
+    homeless.args(["connect", "time", "--client", "cursor"]).env("HOME", "").env("XDG_CONFIG_HOME", "");
+    let refused = homeless.output().expect("the CLI runs");
+    assert!(errors(&refused).contains("no home directory"), "{}", errors(&refused));
+    assert!(!toolyard.dir.path().join(".cursor").exists());
+}
+
+#[test]
+fn waiting_shows_the_steps_also_without_a_terminal_and_can_be_left() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let deployed = toolyard.run(&["deploy", EVERYTHING, "--name", "everything", "--wait"]);
+    let steps = errors(&deployed);
+    assert!(deployed.status.success() && steps.lines().count() > 1, "{steps}");
+    let lines: std::collections::BTreeSet<&str> = steps.lines().collect();
+    assert_eq!(lines.len(), steps.lines().count(), "each once: {steps}");
+
+    let mut update = toolyard.command();
+    update.args(["servers", "update", "everything", "--set-env", "DEMO=1", "--observe", "120", "--wait"]);
+    let waiting = update.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the CLI starts");
+    wait_until(Duration::from_secs(120), "the new revision is observed", || {
+        toolyard.json(&["rollout", "status", "everything"])["reason"] == "observing"
+    });
+    signal(waiting.id(), "INT");
+    let left = waiting.wait_with_output().expect("the CLI ends");
+    assert_eq!(left.status.code(), Some(130));
+    let said = errors(&left);
+    assert!(said.contains("goes on all the same") && said.contains("toolyard rollout status everything"), "{said}");
+    assert_eq!(toolyard.json(&["rollout", "status", "everything"])["state"], "progressing");
+
+    tools_that_are_not_there_are_told(&toolyard);
+}
+
+fn tools_that_are_not_there_are_told(toolyard: &Toolyard) {
+    let made = toolyard.run(&["toolsets", "create", "few", "--tool", "everything=echo", "--tool", "everything=nope"]);
+    assert!(made.status.success(), "it may come later: {}", errors(&made));
+    assert!(errors(&made).contains("no tool `nope`") && !errors(&made).contains("`echo`"), "{}", errors(&made));
+    let renamed =
+        toolyard.run(&["toolsets", "update", "few", "--servers", "everything", "--rename", "everything/gone=x"]);
+    assert!(errors(&renamed).contains("no tool `gone`"), "{}", errors(&renamed));
+}
+
+#[test]
+fn what_the_api_refuses_is_told_by_the_options_of_the_command_line() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let refused = |args: &[&str]| {
+        let output = toolyard.run(args);
+        assert!(!output.status.success(), "{args:?}");
+        errors(&output)
+    };
+    let unknown = refused(&["deploy", TIME, "--name", "time", "--input", "LEVEL=1"]);
+    assert!(unknown.contains("--input LEVEL: ") && unknown.contains("`--set-env`"), "{unknown}");
+    let empty = refused(&["toolsets", "create", "none"]);
+    assert!(empty.contains("--servers: must be 1 to"), "{empty}");
+    let elsewhere = refused(&["servers", "list", "--url", &format!("{}/mcp", toolyard.url())]);
+    assert!(elsewhere.contains("that of Toolyard itself"), "{elsewhere}");
+    let usage = refused(&["deploy"]);
+    assert!(usage.contains("Usage: toolyard deploy [OPTIONS] <ENTRY>"), "{usage}");
+}
+
+fn plain(dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toolyard"));
+    command.current_dir(dir).env_remove("TOOLYARD_ENV").args(args).output().expect("toolyard runs")
+}
+
+#[test]
+fn the_configuration_is_checked_in_json_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let check = |more: &[&str]| {
+        let output = plain(dir.path(), &[&["config", "check", "--output", "json"], more].concat());
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), answer)
+    };
+    let (code, valid) = check(&[]);
+    assert_eq!((code, &valid["ok"], &valid["problems"]), (Some(0), &json!(true), &json!([])), "{valid:#}");
+    let (code, wrong) = check(&["--set", "colour=red"]);
+    assert_eq!((code, &wrong["ok"]), (Some(78), &json!(false)), "{wrong:#}");
+    assert!(wrong["problems"][0].as_str().expect("text").contains("colour"), "{wrong:#}");
+    let (code, insecure) = check(&["--set", "env=production"]);
+    assert_eq!((code, &insecure["ok"]), (Some(78), &json!(false)), "{insecure:#}");
+}
+
+#[test]
+fn a_password_is_reset_where_toolyard_keeps_its_data_and_nowhere_else() {
+    let empty = tempfile::tempdir().expect("a directory");
+    let refused = plain(empty.path(), &["reset-password", "--output", "json"]);
+    let answer: Value = serde_json::from_slice(&refused.stdout).expect("JSON");
+    assert_eq!(refused.status.code(), Some(1));
+    let message = answer["error"]["message"].as_str().expect("a message");
+    assert!(message.contains("--data-dir") && !message.contains("backup"), "{message}");
+    assert_eq!(std::fs::read_dir(empty.path()).expect("a directory").count(), 0, "nothing is made there");
+
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let data = toolyard.dir.path().join("data");
+    let data_dir = data.to_str().expect("text");
+    let reset = plain(empty.path(), &["reset-password", "--data-dir", data_dir, "--output", "json"]);
+    let answer: Value = serde_json::from_slice(&reset.stdout).expect("JSON");
+    assert_eq!(answer["email"], "admin@example.test", "{answer:#}");
+    let file = std::fs::read_to_string(answer["file"].as_str().expect("a file")).expect("the file");
+    let password = file.lines().find_map(|line| line.strip_prefix("# password: ")).expect("a password");
+    assert!(!answer.to_string().contains(password) && !file.contains("http"), "{file}");
+}
