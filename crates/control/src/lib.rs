@@ -142,6 +142,7 @@ struct Inner {
     events: events::EventState,
     event_streams: Arc<limits::Shares>,
     request_rates: limits::Rates,
+    registry_turns: tokio::sync::Semaphore,
     refusals: app::refusals::Refusals,
     readiness: readiness::ReadinessState,
     remote_leases: snapshot::RemoteLeases,
@@ -193,6 +194,7 @@ impl Control {
                 limits.event_streams_per_organization,
                 limits.event_streams_per_principal,
             ]),
+            registry_turns: tokio::sync::Semaphore::new(http::REGISTRY_TURNS),
             request_rates: limits::Rates::new([
                 limits.requests_per_second_per_organization,
                 limits.requests_per_second_per_principal,
@@ -352,6 +354,11 @@ impl Control {
 
     pub(crate) fn remote_leases(&self) -> &snapshot::RemoteLeases {
         &self.0.remote_leases
+    }
+
+    /// Turns to read what anybody may read.
+    pub(crate) fn registry_turns(&self) -> &tokio::sync::Semaphore {
+        &self.0.registry_turns
     }
 
     pub(crate) fn request_rates(&self) -> &limits::Rates {

@@ -247,7 +247,7 @@ struct Keeper {
 #[derive(Debug, PartialEq)]
 enum Stale {
     Everything,
-    Parts { servers: BTreeSet<Name>, toolsets: bool },
+    Parts { servers: BTreeSet<Name>, toolsets: bool, credentials: bool },
 }
 
 impl Keeper {
@@ -308,17 +308,19 @@ impl Keeper {
         let tx = control.store().org_read(organization).await?;
         let before = self.snapshot.organizations.get(&name).cloned();
         let next = match (stale, before) {
-            (Stale::Parts { servers, toolsets }, Some(before)) => {
+            (Stale::Parts { servers, toolsets, credentials }, Some(before)) => {
                 let mut next = (*before).clone();
                 refresh_servers(&tx, &mut next, servers).await?;
                 if toolsets {
                     next.toolsets = all_toolsets(&tx).await?;
                 }
+                next.credentials += u64::from(credentials);
                 next
             }
-            _ => OrganizationSnapshot {
+            (_, before) => OrganizationSnapshot {
                 id: organization,
                 name: name.clone(),
+                credentials: before.map_or(0, |before| before.credentials + 1),
                 servers: all_servers(&tx).await?,
                 toolsets: all_toolsets(&tx).await?,
             },
@@ -364,6 +366,11 @@ fn stale_of(
                     *toolsets = true;
                 }
             }
+            ("credential", _) => {
+                if let Stale::Parts { credentials, .. } = all.entry(organization).or_insert_with(Stale::nothing) {
+                    *credentials = true;
+                }
+            }
             ("toolbox" | "server" | "organization", _) => {
                 all.insert(organization, Stale::Everything);
             }
@@ -375,7 +382,7 @@ fn stale_of(
 
 impl Stale {
     fn nothing() -> Self {
-        Self::Parts { servers: BTreeSet::new(), toolsets: false }
+        Self::Parts { servers: BTreeSet::new(), toolsets: false, credentials: false }
     }
 }
 

@@ -6,17 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_link::Channel;
+use toolyard_mcp::Room;
 use toolyard_types::agent::{
     Desired, DesiredInstance, Enforcement, Era, Failure, JobOf, JobResult, Observed, ResolveJob, ToolboxReport,
 };
@@ -26,7 +29,7 @@ use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ServerId, T
 
 use crate::capacity::Meter;
 use crate::copies::{Copy, CopyOf, Key, LogPlace};
-use crate::desired::DesiredFile;
+use crate::desired::{DesiredFile, read_state};
 use crate::docker::{ConnectError, Docker};
 use crate::engine::{Engine, EngineOptions, Running};
 use crate::grants::{GrantablePaths, Grants};
@@ -42,6 +45,8 @@ use crate::uids::{self, Uids};
 /// How often leases are looked at and garbage is collected when nothing changes.
 const TICK: Duration = Duration::from_secs(5);
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
+/// The pause before what ended by a panic begins anew.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// Supervisors asked at once at start.
 const MAX_SEARCHES: usize = 16;
 /// Longest wait at start for servers that were taken over.
@@ -74,6 +79,8 @@ pub struct AgentOptions {
     pub server_uids: Option<RangeInclusive<u32>>,
     /// TCP ports on which Toolyard itself listens on this host: no server reaches them.
     pub own_ports: Vec<u16>,
+    /// Room in memory for what servers answered and nobody has taken yet.
+    pub room: Room,
     /// The version reported to the control plane.
     pub version: String,
     /// The clock.
@@ -137,6 +144,7 @@ pub(crate) struct Context {
     pub(crate) orphan_grace: Duration,
     pub(crate) stop_wait: Duration,
     pub(crate) own_ports: Vec<u16>,
+    pub(crate) room: Room,
     /// Paths named by the environment that is passed on, such as a certificate bundle.
     pub(crate) shown_to_servers: Vec<PathBuf>,
     /// The paths of this host that may be granted.
@@ -232,8 +240,9 @@ impl Agent {
             jobs: Mutex::default(),
         });
         inner.take_over(found).await;
-        let keep = AbortOnDropHandle::new(tokio::spawn(keep(Arc::clone(&inner))));
-        let converse = AbortOnDropHandle::new(tokio::spawn(crate::sync::converse(Arc::clone(&inner))));
+        let (keeping, conversing) = (Arc::clone(&inner), Arc::clone(&inner));
+        let keep = again("servers", move || keep(Arc::clone(&keeping)));
+        let converse = again("sync", move || crate::sync::converse(Arc::clone(&conversing)));
         Ok(Agent { inner, keep, converse, _lock: lock })
     }
 
@@ -295,21 +304,22 @@ async fn end(task: &mut AbortOnDropHandle<()>) {
 }
 
 fn prepare_dirs(data_dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(data_dir)?;
-    for name in ["instances", "packages", "probe"] {
-        let dir = data_dir.join(name);
-        std::fs::create_dir_all(&dir)?;
-        // Servers pass through here to what is theirs, but see no names.
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o711))?;
-    }
-    Ok(())
+    use std::os::unix::fs::PermissionsExt;
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let mut made: Vec<PathBuf> = data_dir.ancestors().take_while(is_missing).map(Path::to_owned).collect();
+    made.extend(["instances", "packages", "probe"].map(|name| data_dir.join(name)));
+    made.iter().try_for_each(std::fs::create_dir_all)?;
+    // Servers pass through here to what is theirs, but see no names. Said, because who made them by our umask may not.
+    let passable = |dir: &PathBuf| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711));
+    made.iter().try_for_each(passable)
 }
 
 async fn lock_dir(data_dir: &Path) -> Result<Flock<std::fs::File>, StartError> {
     let path = data_dir.join("agent.lock");
     let unusable = |source| StartError::DataDir { path: data_dir.to_owned(), source };
-    let mut file = std::fs::File::create(&path).map_err(unusable)?;
+    // Who may open it may hold the lock.
+    let mut options = std::fs::File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path).map_err(unusable)?;
     let deadline = tokio::time::Instant::now() + LOCK_TIMEOUT;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -325,8 +335,7 @@ async fn lock_dir(data_dir: &Path) -> Result<Flock<std::fs::File>, StartError> {
 async fn find_running(data_dir: &Path) -> Vec<FoundServer> {
     let Ok(entries) = std::fs::read_dir(data_dir.join("instances")) else { return Vec::new() };
     let searches = entries.flatten().map(|entry| entry.path()).map(|dir| async move {
-        let saved = std::fs::read(dir.join("instance.json")).ok()?;
-        let saved = serde_json::from_slice::<DesiredInstance>(&saved).ok()?;
+        let saved = read_state::<DesiredInstance>(&dir.join("instance.json"), "its server ends and is started anew")?;
         Some((saved, launch::take_over(&dir).await?))
     });
     futures_util::stream::iter(searches).buffer_unordered(MAX_SEARCHES).filter_map(std::future::ready).collect().await
@@ -368,7 +377,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         capacity: None,
     };
     let store = Store::open(data_dir.join("packages"), clients, runtimes).map_err(unusable)?;
-    let mut uids = Uids::open(data_dir.join("uids.json"), without_last(&server_uids));
+    let mut uids = Uids::open(data_dir.join("uids.json"), &data_dir.join("instances"), without_last(&server_uids));
     let copies = noted_copies(data_dir);
     copies.iter().filter_map(|(id, copy)| Some((*id, copy.uid?))).for_each(|(id, uid)| uids.keep_copy(id, uid));
     let context = Context {
@@ -380,6 +389,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         orphan_grace: options.orphan_grace,
         stop_wait: options.stop_wait,
         own_ports: options.own_ports.clone(),
+        room: options.room.clone(),
         shown_to_servers: paths_for_servers(&options.clients),
         grants,
         enforcement,
@@ -541,12 +551,10 @@ impl Context {
     /// Waits until an instance is desired otherwise than `known`.
     pub(crate) async fn desired_changed(&self, id: InstanceId, known: &DesiredInstance) {
         let mut desired = self.desired.subscribe();
-        loop {
+        // It may have changed already, while the attempt that failed was made.
+        while self.known(id).is_none_or(|now| now == *known) {
             if desired.changed().await.is_err() {
                 return std::future::pending().await;
-            }
-            if self.known(id).is_some_and(|now| now != *known) {
-                return;
             }
         }
     }
@@ -733,8 +741,25 @@ impl Inner {
         let server = desired.server;
         let (context, wanted) = (Arc::clone(&self.context), goal.subscribe());
         let instance = Instance::new(context, desired, Arc::clone(&slot), wanted, known_era);
-        let task = AbortOnDropHandle::new(tokio::spawn(instance.run(found)));
+        let inner = Arc::downgrade(self);
+        let task = tokio::spawn(async move {
+            let ended = AssertUnwindSafe(instance.run(found)).catch_unwind().await;
+            if let (Err(_), Some(inner)) = (ended, inner.upgrade()) {
+                tokio::time::sleep(AFTER_PANIC).await;
+                inner.begin_anew(id);
+            }
+        });
+        let task = AbortOnDropHandle::new(task);
         table.insert(id, Entry { slot, goal, instancing, copy, server, lock_digest, task });
+    }
+
+    /// Forgets an instance whose task ended by a panic: it is put again, and takes over what runs of it.
+    fn begin_anew(&self, id: InstanceId) {
+        // The panic's own message is in the log already.
+        tracing::error!(instance.id = %id, "what watches an instance ended by a panic; it begins anew");
+        let forgotten = self.instances().remove(&id);
+        self.changed.send_modify(|count| *count += 1);
+        drop(forgotten);
     }
 
     /// Removes what is left of an instance on disk, but for its log.
@@ -754,7 +779,11 @@ impl Inner {
                     log.write(text);
                 }
             };
-            let resolved = inner.context.resolve(&runtime, &secrets, &say).await;
+            let resolving = AssertUnwindSafe(inner.context.resolve(&runtime, &secrets, &say)).catch_unwind().await;
+            let resolved = resolving.unwrap_or_else(|_| {
+                let message = "resolving it ended by a panic; the log of the toolbox has the cause".to_owned();
+                Err(Failure { reason: Reason::EngineUnavailable, message })
+            });
             if let Err(failure) = &resolved {
                 say(&format!("not resolved: {}", failure.message));
                 tracing::warn!(job.id = %id, reason = ?failure.reason, message = failure.message, "resolve");
@@ -903,6 +932,20 @@ fn remove_dir(dir: &Path) {
 }
 
 /// Plans and applies whenever something changed.
+/// Runs a loop, and anew when it ends by a panic: without it the toolbox would be there and do nothing.
+fn again<F>(name: &'static str, make: impl Fn() -> F + Send + Sync + 'static) -> AbortOnDropHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        while AssertUnwindSafe(make()).catch_unwind().await.is_err() {
+            // The panic's own message is in the log already.
+            tracing::error!(task = name, "background task `{name}` ended by a panic; it begins anew");
+            tokio::time::sleep(AFTER_PANIC).await;
+        }
+    }))
+}
+
 async fn keep(inner: Arc<Inner>) {
     let mut changed = inner.changed.subscribe();
     let mut copies_changed = inner.copies_changed.subscribe();

@@ -85,6 +85,7 @@ impl From<CallError> for Refusal {
         let code = match error {
             CallError::Closed | CallError::Busy => Code::ServerNotReady,
             CallError::Timeout(_) => Code::UpstreamTimeout,
+            CallError::NoRoom => Code::NoCapacity,
             CallError::Invalid(_) => Code::BadRequest,
             _ => Code::UpstreamFailed,
         };
@@ -143,21 +144,34 @@ pub(crate) async fn deliver(
     let late = || Refusal::new(Code::UpstreamTimeout, "the server did not answer in time");
     // The first message decides the status; after it a failure can only break off the body.
     let first = match tokio::time::timeout_at(deadline, stream.next()).await.map_err(|_| late())? {
-        Some(first) => frames::encode(&first?),
+        Some(first) => first?,
         None => return Ok(framed(Body::empty())),
     };
     match stream.next().now_or_never() {
-        Some(None) => Ok(framed(Body::from(first))),
+        Some(None) => Ok(framed(whole(first))),
         second => {
-            let second = second.flatten().map(encode);
-            let head = stream::iter([Some(Ok(first)), second].into_iter().flatten());
-            Ok(framed(Body::from_stream(head.chain(rest(stream, in_use, deadline)))))
+            let head = stream::iter([Some(Ok(first)), second.flatten()].into_iter().flatten());
+            let all = head.chain(rest(stream, in_use, deadline));
+            Ok(framed(Body::from_stream(all.flat_map(|message| stream::iter(chunks(message))))))
         }
     }
 }
 
-fn encode(message: Result<Bytes, CallError>) -> Result<Bytes, CallError> {
-    message.map(|message| frames::encode(&message))
+/// One message and nothing after it.
+fn whole(message: Bytes) -> Body {
+    let mut chunks = frames::chunks(message);
+    match (chunks.next().unwrap_or_default(), chunks.next()) {
+        (only, None) => Body::from(only),
+        (head, Some(message)) => Body::from_stream(stream::iter([Ok::<_, CallError>(head), Ok(message)])),
+    }
+}
+
+fn chunks(message: Result<Bytes, CallError>) -> impl Iterator<Item = Result<Bytes, CallError>> {
+    let (chunks, error) = match message {
+        Ok(message) => (Some(frames::chunks(message)), None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    chunks.into_iter().flatten().map(Ok).chain(error)
 }
 
 /// What comes after the first message. Dropping it cancels the call at the server.
@@ -169,7 +183,7 @@ fn rest(
     stream::unfold(Some((stream, in_use)), move |state| async move {
         let (mut stream, in_use) = state?;
         match tokio::time::timeout_at(deadline, stream.next()).await {
-            Ok(message) => Some((encode(message?), Some((stream, in_use)))),
+            Ok(message) => Some((message?, Some((stream, in_use)))),
             Err(_) => Some((Err(CallError::Timeout(Duration::ZERO)), None)),
         }
     })

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use toolyard_mcp::Room;
 use toolyard_mcp::era::Handshake;
 use toolyard_mcp::stdio::{Connection, Options};
 use toolyard_types::agent::{BUSY, DesiredInstance, Era, Exit, Failure, LogStream, McpInfo};
@@ -68,6 +69,8 @@ enum End {
     /// It ended, or was ended, before it had said anything of itself. It had been asked `server/discover`, and asked
     /// nothing but `initialize` it may go on.
     Unspoken,
+    /// It was stopped because Toolyard listens on ports by now that it was not kept from.
+    Outdated(Ended),
     /// Its supervisor disappeared, and everything below it.
     Lost,
 }
@@ -212,7 +215,7 @@ impl Instance {
             self.context.end_leftovers(self.desired.id, &self.dir).await;
         }
         self.note_exit(&end);
-        if matches!(end, End::Asked(_)) || *self.goal.borrow() != Goal::Run {
+        if matches!(end, End::Asked(_) | End::Outdated(_)) || *self.goal.borrow() != Goal::Run {
             return;
         }
         if matches!(end, End::Unspoken) {
@@ -226,7 +229,10 @@ impl Instance {
     }
 
     fn note_exit(&self, end: &End) {
-        let (End::Exited(ended) | End::Asked(ended) | End::NotReady(_, Some(ended))) = end else { return };
+        let (End::Exited(ended) | End::Asked(ended) | End::NotReady(_, Some(ended)) | End::Outdated(ended)) = end
+        else {
+            return;
+        };
         let Ended { code, signal, at, stderr_tail, .. } = ended.clone();
         self.slot.update(|state| state.observed.exit = Some(Exit { code, signal, at, stderr_tail }));
     }
@@ -238,7 +244,7 @@ impl Instance {
                 let message = "the server's supervisor disappeared".to_owned();
                 return Failure { reason: Reason::Exited, message };
             }
-            End::Exited(ended) | End::Asked(ended) => ended,
+            End::Exited(ended) | End::Asked(ended) | End::Outdated(ended) => ended,
         };
         let (reason, message) = match (ended.killed, ended.code, ended.signal) {
             (Some(Killed::Memory), ..) => (Reason::OutOfMemory, "it used more memory than its limit".to_owned()),
@@ -298,8 +304,16 @@ impl Instance {
             line.dismiss().await;
             return End::Exited(ended);
         }
+        let open_ports = self.context.open_ports(&self.desired, &self.dir);
+        if !open_ports.is_empty() {
+            self.was_ready |= answered.is_some();
+            // Held open, its input would not be seen to end.
+            drop(streams);
+            return self.end_outdated(&mut line, &open_ports).await;
+        }
         let (noise, mut noise_lines) = mpsc::channel(64);
-        let connection = match connect(streams, noise, hello.handed_over) {
+        let room = self.context.room.clone();
+        let connection = match connect(streams, noise, hello.handed_over, room) {
             Ok(connection) => connection,
             Err(error) => {
                 let _ = line.commands.send(ToSupervisor::Stop).await;
@@ -438,6 +452,23 @@ impl Instance {
         End::NotReady(failure, None)
     }
 
+    /// Ends a server that reaches ports of Toolyard's.
+    async fn end_outdated(&self, line: &mut Line, open_ports: &[u16]) -> End {
+        let ports: Vec<_> = open_ports.iter().map(u16::to_string).collect();
+        let text =
+            format!("it reaches Toolyard's port {}, which is newer than it; it is started anew", ports.join(", "));
+        tracing::warn!(instance.id = %self.desired.id, server.name = %self.desired.server_name, "{text}");
+        let _ = line.commands.send(ToSupervisor::Log { stream: LogStream::Toolyard, text }).await;
+        let _ = line.commands.send(ToSupervisor::Stop).await;
+        while let Some(event) = line.events.recv().await {
+            if let ToAgent::Exited(ended) = event {
+                line.dismiss().await;
+                return End::Outdated(ended);
+            }
+        }
+        End::Lost
+    }
+
     fn ready(&mut self, connection: &Connection, answered: Answered) {
         let Answered { handshake, tools, tool_names, ready_since, restarts } = answered;
         self.known_era = Some(handshake.era);
@@ -514,11 +545,10 @@ impl Instance {
     /// What a restarted agent needs to know of the instance; without secrets.
     fn save(&self) -> std::io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
-        for dir in [self.dir.clone(), self.dir.join("logs"), self.dir.join("root")] {
+        for (dir, mode) in [(self.dir.clone(), 0o711), (self.dir.join("logs"), 0o700), (self.dir.join("root"), 0o700)] {
             std::fs::create_dir_all(&dir)?;
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode))?;
         }
-        std::fs::set_permissions(&self.dir, std::fs::Permissions::from_mode(0o711))?;
-        std::fs::set_permissions(self.dir.join("logs"), std::fs::Permissions::from_mode(0o700))?;
         if let Some(copy) = self.context.copy_of(self.desired.id) {
             copy.save(&self.dir)?;
         }
@@ -569,9 +599,9 @@ impl Journal {
 ///
 /// Each gets ids of its own, however the clock was set meanwhile: a late answer to an earlier agent's call must
 /// not look like one to ours. A million take-overs stay below what every JSON number keeps exactly.
-fn connect(streams: Streams, noise: mpsc::Sender<String>, handed_over: u32) -> std::io::Result<Connection> {
+fn connect(streams: Streams, noise: mpsc::Sender<String>, handed_over: u32, room: Room) -> std::io::Result<Connection> {
     let first_id = u64::from(handed_over) << 32;
-    streams.open(Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES })
+    streams.open(Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES, room })
 }
 
 /// `: ` and what the server wrote last, as far as it says why it ended.

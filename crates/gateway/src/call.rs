@@ -9,6 +9,7 @@ use crate::lanes::{Full, Place};
 use crate::listen;
 use crate::live::{Live, Source, Step, stream};
 use crate::peer::{Failure, Peer};
+use crate::questions::{self, Asked};
 use crate::record::Recording;
 use crate::route::{Caller, Chosen, LOOK_AGAIN, Sender};
 use crate::session::{Session, SessionId};
@@ -115,20 +116,24 @@ impl Refused {
         Self { code, text: text.into(), data: None, outcome: CallOutcome::Refused, is_overload: false }
     }
 
+    fn overload(text: impl Into<String>) -> Self {
+        let data = format!(r#"{{"code":"{}"}}"#, Code::RateLimited.as_str());
+        Self { data: Some(data), is_overload: true, ..Self::new(code::INTERNAL_ERROR, text) }
+    }
+
     /// Leaves a line with the cause when no server answered, under the id that the client was told. What was wrong with
     /// the request itself its client knows.
-    pub(crate) fn note(&self, request_id: &str) {
+    pub(crate) fn note(&self, request_id: &str, server: Option<&Name>) {
         if matches!(self.outcome, CallOutcome::UpstreamFailed | CallOutcome::Timeout) {
-            tracing::info!(request.id = request_id, outcome = self.outcome.as_str(), "a call failed: {}", self.text);
+            let (server, outcome) = (server.map(Name::as_str), self.outcome.as_str());
+            tracing::info!(request.id = request_id, server.name = server, outcome, "a call failed: {}", self.text);
         }
     }
 }
 
 impl From<Full> for Refused {
     fn from(full: Full) -> Self {
-        let data = format!(r#"{{"code":"{}"}}"#, Code::RateLimited.as_str());
-        let refused = Self::new(code::INTERNAL_ERROR, full.detail());
-        Self { data: Some(data), is_overload: true, ..refused }
+        Self::overload(full.detail())
     }
 }
 
@@ -154,7 +159,7 @@ impl From<json::Malformed> for Refused {
 pub(crate) struct Way {
     pub(crate) chosen: Chosen,
     /// The server's name in its organization.
-    server: Name,
+    pub(crate) server: Name,
     pub(crate) route: Arc<ServerRoute>,
     /// Where the exposed name lies, and the server's own.
     rename: Option<(Span, String)>,
@@ -236,8 +241,14 @@ impl Call {
 
     /// Gives an answer to the instance that asked this session, under the id that the question had there.
     async fn answer_question(&self, session: SessionId) {
-        let Some(asked) = self.visit.core.questions.take(session, self.raw_id()) else { return };
-        if let Target::Server { route, .. } = &self.visit.target {
+        let Target::Server { name, route } = &self.visit.target else { return };
+        let core = &self.visit.core;
+        let asked = core.questions.take(session, self.raw_id()).or_else(|| {
+            let (instance, id) = questions::opened(&core.sessions, session, self.raw_id())?;
+            let route = self.visit.route_now(name)?;
+            Some(Asked { asker: core.peers.instance_for(&route, instance, &self.caller())?, id })
+        });
+        if let Some(asked) = asked {
             let answer = self.message.with_id(&asked.id);
             send_to(&asked.asker.peer, answer, asked.asker.sender(), call_timeout(route)).await;
         }
@@ -273,10 +284,10 @@ impl Call {
     async fn begin(mut self) -> Begun {
         let mut recording = self.recording();
         let is_stream = self.message.method() == "subscriptions/listen";
-        let outcome = if is_stream && !self.visit.become_stream() {
-            Err(Refused::new(code::INTERNAL_ERROR, "too many streams are open here; try again later"))
-        } else {
-            self.dispatch(&mut recording).await
+        let place = if is_stream { self.visit.become_stream() } else { Ok(()) };
+        let outcome = match place {
+            Ok(()) => self.dispatch(&mut recording).await,
+            Err(full) => Err(Refused::overload(full)),
         };
         let refused = match outcome {
             Ok(Reply::Local { result, session }) => {
@@ -293,7 +304,11 @@ impl Call {
             }
             Err(refused) => refused,
         };
-        refused.note(&self.visit.request_id);
+        let server = match &self.visit.target {
+            Target::Server { name, .. } => Some(name),
+            Target::Toolset { .. } => None,
+        };
+        refused.note(&self.visit.request_id, server);
         let message = self.refusal(&refused);
         recording.end(refused.outcome, message.len());
         let is_modern = matches!(self.client, Client::Modern { .. });

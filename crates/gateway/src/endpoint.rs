@@ -6,7 +6,7 @@
 use crate::access::{self, Decisions, KeyDigest, Subject};
 use crate::answer;
 use crate::call::{Call, Client, Takes};
-use crate::lanes::{Lanes, Place};
+use crate::lanes::{Full, Lanes, Place};
 use crate::peer::{Failure, Peer, Peers};
 use crate::problem::Refusal;
 use crate::questions::Questions;
@@ -24,6 +24,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -31,11 +32,11 @@ use tokio_util::sync::CancellationToken;
 use toolyard_link::trace::{self, Trace};
 use toolyard_link::{Charge, Doors, NoRoom, TooSlow};
 use toolyard_mcp::era::{self, code, meta};
-use toolyard_mcp::{Kind, Message, ParseError};
+use toolyard_mcp::{Id, Kind, Message, ParseError};
 use toolyard_types::access::Action;
 use toolyard_types::snapshot::{self, KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute};
 use toolyard_types::state::Phase;
-use toolyard_types::{Clock, Code, Name, Timestamp};
+use toolyard_types::{ApiKeyId, Clock, Code, Name, Timestamp};
 
 const SESSION_ID: &str = "mcp-session-id";
 const VERSION: &str = "mcp-protocol-version";
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     max_body_bytes: usize,
     doors: Doors,
     decisions: Decisions,
+    note_key: Arc<dyn Fn(ApiKeyId) + Send + Sync>,
     pub(crate) clock: Clock,
     pub(crate) sessions: Sessions,
     pub(crate) peers: Arc<Peers>,
@@ -97,13 +99,15 @@ impl Core {
     }
 
     pub(crate) fn new(options: GatewayOptions, limits: Limits) -> Arc<Self> {
-        let peers = Arc::new(Peers::new(options.toolboxes, options.lease, options.http, options.clock.clone()));
+        let http = (options.http, options.room);
+        let peers = Arc::new(Peers::new(options.toolboxes, options.lease, http, options.clock.clone()));
         Arc::new(Self {
             snapshot: options.snapshot,
             max_snapshot_age: options.max_snapshot_age,
             max_body_bytes: options.max_body_bytes,
             doors: Doors::new(options.allowed_hosts, options.allowed_origins),
             decisions: Decisions::new(options.decide),
+            note_key: options.note_key,
             sessions: Sessions::new(&options.session_key),
             clock: options.clock,
             views: Views::new(peers.clone()),
@@ -189,25 +193,61 @@ pub(crate) struct Visit {
     place: Arc<Places>,
 }
 
-/// A place among all calls, its key's and its organization's; or one among the streams.
+/// A place among all calls, or all streams, and among its key's and its organization's.
 struct Places {
     _all: OwnedSemaphorePermit,
-    _own: Option<[Place; 2]>,
+    _own: [Place; 2],
     /// What the request is charged: a call may go on after its client left.
     charge: Option<Charge>,
 }
 
+impl Places {
+    fn take(
+        core: &Core,
+        grant: &KeyGrant,
+        is_stream: bool,
+        charge: Option<Charge>,
+    ) -> Result<Arc<Self>, Cow<'static, str>> {
+        let own = if is_stream { core.lanes.of_stream(grant) } else { core.lanes.of_caller(grant) };
+        let own = own.map_err(Full::detail)?;
+        let all = if is_stream { &core.streams } else { &core.calls };
+        let full = |_| match is_stream {
+            true => "too many streams are open here; try again in a moment",
+            false => "the gateway carries as much as it can; try again in a moment",
+        };
+        Ok(Arc::new(Self { _all: all.clone().try_acquire_owned().map_err(full)?, _own: own, charge }))
+    }
+}
+
 impl Visit {
-    /// Gives up the place of a call for that of a stream; false when there is none.
-    #[must_use]
-    pub(crate) fn become_stream(&mut self) -> bool {
-        match self.core.streams.clone().try_acquire_owned() {
-            Ok(place) => {
-                self.place = Arc::new(Places { _all: place, _own: None, charge: self.place.charge.clone() });
-            }
-            Err(_) => return false,
-        }
-        true
+    /// Gives up the place of a call for that of a stream.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn become_stream(&mut self) -> Result<(), Cow<'static, str>> {
+        self.place = Places::take(&self.core, &self.grant, true, self.place.charge.clone())?;
+        Ok(())
+    }
+
+    /// The same visit with another message, which has a place of its own.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn beside(&self) -> Result<Self, Cow<'static, str>> {
+        let place = Places::take(&self.core, &self.grant, false, self.place.charge.clone())?;
+        Ok(Self { place, ..self.clone() })
+    }
+
+    /// The answer to one of several messages, charged until all are answered.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    fn hold(&self, answer: Bytes) -> Result<Bytes, NoRoom> {
+        let held = self.place.charge.as_ref().map(|charge| charge.hold(answer.len())).transpose()?;
+        Ok(match held {
+            Some(held) => held.around(answer),
+            None => answer,
+        })
     }
 
     /// Waits until a stream has to end: when we drain, or its key would not be let in any more.
@@ -226,9 +266,9 @@ impl Visit {
     /// A server's route, once it has somebody to take calls or will not have in a moment; as it is when that takes too
     /// long.
     pub(crate) async fn ready(&self, server: &Name) -> Option<Arc<ServerRoute>> {
-        let route = self.organization.servers.get(server)?;
-        if !is_starting(route) {
-            return Some(route.clone());
+        let route = self.route_now(server)?;
+        if !is_starting(&route) {
+            return Some(route);
         }
         let find = |snapshot: &Snapshot| {
             let organization = snapshot.organizations.get(&self.organization.name);
@@ -239,7 +279,7 @@ impl Visit {
         let settled = snapshots.wait_for(|snapshot| find(snapshot).is_none_or(|route| !is_starting(&route)));
         match tokio::time::timeout(left, settled).await {
             Ok(Ok(snapshot)) => find(&snapshot),
-            Ok(Err(_)) | Err(_) => Some(route.clone()),
+            Ok(Err(_)) | Err(_) => Some(route),
         }
     }
 
@@ -361,17 +401,15 @@ fn admit(
         core.lanes.sweep();
     }
     let (organization, target) = find(&core, &snapshot, &grant, is_toolset, organization, name)?;
+    (core.note_key)(grant.id);
     let (url, version) = (request.uri().path().to_owned(), snapshot.version);
     let is_stream = request.method() == Method::GET;
     let charge = request.extensions().get::<Charge>().cloned();
     if let Some(charge) = &charge {
         charge.known((grant.organization, grant.share_of()))?;
     }
-    let own = (!is_stream).then(|| core.lanes.of_caller(&grant)).transpose();
-    let own = own.map_err(|full| Refusal::new(Code::RateLimited, full.detail()))?;
-    let places = if is_stream { &core.streams } else { &core.calls };
-    let full = |_| Refusal::new(Code::RateLimited, "the gateway carries as much as it can; try again in a moment");
-    let place = Arc::new(Places { _all: places.clone().try_acquire_owned().map_err(full)?, _own: own, charge });
+    let place = Places::take(&core, &grant, is_stream, charge);
+    let place = place.map_err(|full| Refusal::new(Code::RateLimited, full))?;
     let trace = Trace::of(headers, &request_id);
     Ok(Visit { core, grant, organization, target, version, url, request_id, trace, began, key, place })
 }
@@ -529,16 +567,29 @@ async fn batch(visit: Visit, headers: &HeaderMap, body: &Bytes) -> Response {
     if parts.is_empty() || parts.len() > MAX_BATCH {
         return refuse("a batch holds 1 to 32 messages");
     }
-    let answers = parts.iter().map(|part| {
+    let answers = parts.iter().enumerate().map(|(index, part)| {
         let (visit, client) = (visit.clone(), client.clone());
         async move {
-            match Message::parse(Bytes::copy_from_slice(part.get().as_bytes())) {
-                Ok(message) => Call { visit, client, message, takes: Takes::Json }.answer_whole().await,
+            let message = match Message::parse(Bytes::copy_from_slice(part.get().as_bytes())) {
+                Ok(message) => message,
                 Err(error) => {
                     let (code, request_id) = (code::INVALID_REQUEST, &visit.request_id);
-                    Some(answer::error(None, code, &error.to_string(), None, request_id))
+                    return Some(answer::error(None, code, &error.to_string(), None, request_id));
                 }
-            }
+            };
+            let id = message.id();
+            let refuse = |why: &str| {
+                let data = format!(r#"{{"code":"{}"}}"#, Code::RateLimited.as_str());
+                let id = id.as_ref().map(Id::raw);
+                id.map(|id| answer::error(Some(id), code::INTERNAL_ERROR, why, Some(&data), &visit.request_id))
+            };
+            // The first has the place of the whole.
+            let own = if index == 0 { Ok(visit.clone()) } else { visit.beside() };
+            let answer = match own {
+                Ok(visit) => Call { visit, client, message, takes: Takes::Json }.answer_whole().await?,
+                Err(full) => return refuse(&full),
+            };
+            visit.hold(answer).map_or_else(|no_room| refuse(&no_room.to_string()), Some)
         }
     });
     let answers: Vec<Bytes> = futures_util::future::join_all(answers).await.into_iter().flatten().collect();

@@ -24,6 +24,8 @@ const MAX_IDLE: usize = 10_000;
 const TIMES_LEFT: usize = 3;
 /// Servers with fewer places do not share them out.
 const LEAST_SHARED: usize = 8;
+const KEY_STREAMS: &str = "key streams";
+const ORGANIZATION_STREAMS: &str = "organization streams";
 
 /// The calls under way, by what is bounded.
 pub(crate) struct Lanes {
@@ -34,20 +36,27 @@ pub(crate) struct Lanes {
     callers: Lane<(ServerId, Actor)>,
     keys: Lane<Actor>,
     organizations: Lane<OrganizationId>,
+    /// Streams of changes that are open.
+    streams: Lane<Actor>,
+    streams_of_organizations: Lane<OrganizationId>,
 }
 
 /// What has no place left, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full {
-    what: &'static str,
+    bound: &'static str,
     limit: usize,
 }
 
 impl Full {
     pub(crate) fn detail(self) -> Cow<'static, str> {
-        let Self { what, limit } = self;
-        format!("this {what} has {limit} calls under way, which is as many as it may have; try again in a moment")
-            .into()
+        let Self { bound, limit } = self;
+        let (what, has) = match bound {
+            KEY_STREAMS => ("key", "streams open"),
+            ORGANIZATION_STREAMS => ("organization", "streams open"),
+            calls => (calls, "calls under way"),
+        };
+        format!("this {what} has {limit} {has}, which is as many as it may have; try again in a moment").into()
     }
 }
 
@@ -69,14 +78,14 @@ impl Drop for Place {
 }
 
 struct Lane<K> {
-    what: &'static str,
+    bound: &'static str,
     limit: usize,
     under_way: DashMap<K, Arc<AtomicUsize>>,
 }
 
 impl<K: Eq + Hash> Lane<K> {
-    fn new(what: &'static str, limit: usize) -> Self {
-        Self { what, limit, under_way: DashMap::new() }
+    fn new(bound: &'static str, limit: usize) -> Self {
+        Self { bound, limit, under_way: DashMap::new() }
     }
 
     fn enter(&self, key: K) -> Result<Place, Full> {
@@ -90,8 +99,8 @@ impl<K: Eq + Hash> Lane<K> {
     }
 
     fn full(&self) -> Full {
-        metrics::counter!("toolyard_calls_refused_total", "bound" => self.what).increment(1);
-        Full { what: self.what, limit: self.limit }
+        metrics::counter!("toolyard_calls_refused_total", "bound" => self.bound).increment(1);
+        Full { bound: self.bound, limit: self.limit }
     }
 
     /// Forgets what nobody uses. Whoever holds a counter keeps it: only the map's own reference goes.
@@ -104,17 +113,25 @@ impl<K: Eq + Hash> Lane<K> {
 
 impl Lanes {
     pub(crate) fn new(limits: Limits) -> Self {
+        let (per_key, per_organization) = (limits.calls_per_key, limits.calls_per_organization);
         metrics::describe_counter!(
             "toolyard_calls_refused_total",
-            "MCP calls refused because as many as may be were under way, by what bounds them."
+            "MCP calls and streams refused because as many as may be were under way, by what bounds them."
         );
         Self {
             servers: Lane::new("server", limits.calls_per_server),
             questions: Lane::new("server list", limits.calls_per_server),
             callers: Lane::new("key at this server", limits.calls_per_server),
-            keys: Lane::new("key", limits.calls_per_key),
-            organizations: Lane::new("organization", limits.calls_per_organization),
+            keys: Lane::new("key", per_key),
+            organizations: Lane::new("organization", per_organization),
+            streams: Lane::new(KEY_STREAMS, per_key),
+            streams_of_organizations: Lane::new(ORGANIZATION_STREAMS, per_organization),
         }
+    }
+
+    /// A place among the streams of a key and of its organization, of which there are as many as of calls.
+    pub(crate) fn of_stream(&self, grant: &KeyGrant) -> Result<[Place; 2], Full> {
+        Ok([self.streams.enter(grant.share_of())?, self.streams_of_organizations.enter(grant.organization)?])
     }
 
     /// A place among the calls of a key and of its organization.
@@ -144,6 +161,8 @@ impl Lanes {
         self.callers.sweep();
         self.keys.sweep();
         self.organizations.sweep();
+        self.streams.sweep();
+        self.streams_of_organizations.sweep();
     }
 }
 
@@ -158,7 +177,7 @@ mod tests {
         let lane = Lane::new("server", 2);
         let (first, second) = (lane.enter(1), lane.enter(1));
         assert!(first.is_ok() && second.is_ok());
-        assert_eq!(lane.enter(1).err(), Some(Full { what: "server", limit: 2 }));
+        assert_eq!(lane.enter(1).err(), Some(Full { bound: "server", limit: 2 }));
         assert!(lane.enter(2).is_ok(), "another server has places of its own");
         drop(first);
         assert!(lane.enter(1).is_ok());

@@ -41,7 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use toolyard_types::snapshot::{CallRecord, Snapshot};
-use toolyard_types::{Clock, OrganizationId};
+use toolyard_types::{ApiKeyId, Clock, OrganizationId};
 
 /// Everything a gateway is given.
 pub struct GatewayOptions {
@@ -58,8 +58,12 @@ pub struct GatewayOptions {
     pub lease: Lease,
     /// How requests get to remote servers.
     pub http: toolyard_mcp::http::Client,
+    /// Room in memory for what remote servers answered and nobody has taken yet.
+    pub room: toolyard_mcp::Room,
     /// The one decision function.
     pub decide: Decide,
+    /// Told of every request that an API key was let in with.
+    pub note_key: Arc<dyn Fn(ApiKeyId) + Send + Sync>,
     /// Where records of calls go; a full channel loses them, counted.
     pub records: mpsc::Sender<CallRecord>,
     /// The clock.

@@ -58,7 +58,7 @@ struct Running {
 /// a client may cancel or go away meanwhile.
 pub(crate) enum Source {
     Sending(BoxFuture<'static, Result<Sent, Failure>>),
-    Open(Sent),
+    Open(Box<Sent>),
 }
 
 impl Source {
@@ -66,7 +66,7 @@ impl Source {
     async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         if let Self::Sending(sending) = self {
             match sending.await {
-                Ok(sent) => *self = Self::Open(sent),
+                Ok(sent) => *self = Self::Open(Box::new(sent)),
                 Err(failure) => return Some(Err(failure)),
             }
         }
@@ -102,7 +102,7 @@ impl Cancellable {
         let mut asker = asker.clone();
         // The call counts as under way by itself.
         asker.uncounted();
-        let id = self.core.questions.ask(self.key.0, question, &asker)?;
+        let id = self.core.questions.ask(&self.core.sessions, self.key.0, question, &asker)?;
         self.questions.push((id.clone(), question.raw_id()?.to_owned()));
         Some(question.with_id(&id))
     }
@@ -320,7 +320,7 @@ impl Running {
 
     fn fail(&mut self, failure: Failure) -> Bytes {
         let refused = Refused::from(failure);
-        refused.note(&self.call.visit.request_id);
+        refused.note(&self.call.visit.request_id, Some(&self.way.server));
         let answer = self.call.refusal(&refused);
         self.recording.end(refused.outcome, answer.len());
         answer

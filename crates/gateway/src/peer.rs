@@ -18,13 +18,14 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use toolyard_link::trace::Trace;
 use toolyard_link::{Body, Channel, LinkError, frames, stack};
 use toolyard_mcp::era::{self, Era, Handshake};
 use toolyard_mcp::json;
-use toolyard_mcp::{CallError, HandshakeError, Kind, Message, envelope};
+use toolyard_mcp::{CallError, HandshakeError, Kind, Message, Room, envelope, stdio};
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
 use toolyard_types::spec::RemoteTransport;
-use toolyard_types::{Clock, Code, InstanceId, Problem, RevisionId, ServerId, ToolboxId};
+use toolyard_types::{Clock, Code, InstanceId, OrganizationId, Problem, RevisionId, ServerId, Timestamp, ToolboxId};
 use tower::ServiceExt;
 
 /// How the gateway reaches a toolbox now; `None` while there is no link.
@@ -82,7 +83,11 @@ impl Failure {
 
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        let code = if matches!(error, CallError::Timeout(_)) { Code::UpstreamTimeout } else { Code::UpstreamFailed };
+        let code = match error {
+            CallError::Timeout(_) => Code::UpstreamTimeout,
+            CallError::NoRoom => Code::NoCapacity,
+            _ => Code::UpstreamFailed,
+        };
         Self::new(code, error.to_string())
     }
 }
@@ -120,6 +125,7 @@ struct RemoteLink {
     server: ServerId,
     lease: Lease,
     client: toolyard_mcp::http::Client,
+    room: Room,
     clock: Clock,
     current: RwLock<Option<Leased>>,
     renewing: tokio::sync::Mutex<()>,
@@ -235,7 +241,7 @@ impl Peer {
             }
             Link::Remote(remote) => {
                 let own_until = sender.principal.is_none().then(|| Instant::now() + deadline.mul_f64(NEARLY));
-                Ok(Replies::Remote(Box::new(remote.send(message, own_until).await?)))
+                Ok(Replies::Remote(Box::new(remote.send(message, sender.caller(), own_until).await?)))
             }
         }
     }
@@ -331,7 +337,12 @@ impl Peer {
         let unreachable = || Failure::new(Code::UpstreamFailed, "the server's toolbox cannot be reached");
         let channel = toolboxes(toolbox).ok_or_else(|| unreachable().undelivered(Undelivered::NoLink))?;
         let response = channel.oneshot(request).await.map_err(|error| {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a toolbox cannot be reached");
+            if matches!(error, LinkError::Unreachable { .. } | LinkError::Timeout(_)) {
+                tracing::info!(
+                    request.id = Trace::current().request_id(), toolbox.id = %toolbox,
+                    error = &error as &dyn std::error::Error, "a toolbox cannot be reached"
+                );
+            }
             match error {
                 LinkError::Broken(_) => unreachable().undelivered(Undelivered::Broken),
                 LinkError::NoLink(_) => unreachable().undelivered(Undelivered::NoLink),
@@ -435,10 +446,15 @@ impl RemoteLink {
     /// Callers share a remote, and a tool that hangs, or drops its connection, or lets a proxy answer for it, is one
     /// caller's: of their calls only those count as unanswered that found no server. `own_until` is until when a question
     /// of the gateway's own waits.
-    async fn send(&self, message: Bytes, own_until: Option<Instant>) -> Result<toolyard_mcp::http::Stream, Failure> {
+    async fn send(
+        &self,
+        message: Bytes,
+        caller: stdio::Caller,
+        own_until: Option<Instant>,
+    ) -> Result<toolyard_mcp::http::Stream, Failure> {
         let upstream = self.upstream().await?;
         let attempt = self.attempt(own_until)?;
-        let outcome = upstream.send(message).await;
+        let outcome = upstream.send_for(caller, message).await;
         // A call times out here only in the handshake before it.
         let is_silent = |error: &CallError| matches!(error, CallError::Unreachable(_) | CallError::Timeout(_));
         attempt.settle(!outcome.as_ref().is_err_and(is_silent));
@@ -486,6 +502,13 @@ impl RemoteLink {
         current.as_ref().filter(|leased| leased.lease.until > self.clock.now()).cloned()
     }
 
+    /// The next call asks for another one; the connection stays when nothing changed.
+    fn end_lease(&self) {
+        if let Some(leased) = &mut *self.current.write().unwrap_or_else(PoisonError::into_inner) {
+            leased.lease.until = Timestamp::from_ms(0);
+        }
+    }
+
     fn open(&self, lease: &RemoteLease) -> Result<toolyard_mcp::http::Upstream, Failure> {
         let invalid = |what| Failure::new(Code::UpstreamFailed, format!("the remote server's {what} is not valid"));
         let url: Uri = lease.url.expose().parse().map_err(|_| invalid("URL"))?;
@@ -496,7 +519,7 @@ impl RemoteLink {
             value.set_sensitive(true);
             headers.append(name, value);
         }
-        Ok(toolyard_mcp::http::Upstream::new(self.client.clone(), url, headers))
+        Ok(toolyard_mcp::http::Upstream::with_room(self.client.clone(), url, headers, self.room.clone()))
     }
 }
 
@@ -631,6 +654,7 @@ pub(crate) struct Peers {
     toolboxes: Toolboxes,
     lease: Lease,
     client: toolyard_mcp::http::Client,
+    room: Room,
     clock: Clock,
     peers: Arc<DashMap<PeerKey, Arc<Peer>>>,
     /// What servers last said of themselves, whichever instance it was: for toolsets that do not wait for one.
@@ -646,10 +670,17 @@ pub(crate) struct Peers {
     /// Calls of servers with a canary.
     pub(crate) counts: DashMap<ServerId, Count>,
     swept: AtomicU64,
+    /// What each organization's credentials were counted at last.
+    credentials: DashMap<OrganizationId, u64>,
 }
 
 impl Peers {
-    pub(crate) fn new(toolboxes: Toolboxes, lease: Lease, client: toolyard_mcp::http::Client, clock: Clock) -> Self {
+    pub(crate) fn new(
+        toolboxes: Toolboxes,
+        lease: Lease,
+        (client, room): (toolyard_mcp::http::Client, Room),
+        clock: Clock,
+    ) -> Self {
         metrics::describe_counter!(
             "toolyard_remote_breaker_opened_total",
             "How often calls to a remote server began to fail at once."
@@ -658,6 +689,7 @@ impl Peers {
             toolboxes,
             lease,
             client,
+            room,
             clock,
             peers: Arc::default(),
             memories: Arc::default(),
@@ -668,6 +700,7 @@ impl Peers {
             breaks: DashMap::new(),
             counts: DashMap::new(),
             swept: AtomicU64::new(0),
+            credentials: DashMap::new(),
         }
     }
 
@@ -765,6 +798,7 @@ impl Peers {
                 server,
                 lease: self.lease.clone(),
                 client: self.client.clone(),
+                room: self.room.clone(),
                 clock: self.clock.clone(),
                 current: RwLock::default(),
                 renewing: tokio::sync::Mutex::default(),
@@ -781,12 +815,28 @@ impl Peers {
         futures_util::future::join_all(peers.iter().map(|peer| peer.close())).await;
     }
 
+    /// Has remote servers be reached by new leases where a credential of their organization has changed.
+    fn renew_leases(&self, snapshot: &Snapshot) {
+        for organization in snapshot.organizations.values() {
+            let before = self.credentials.insert(organization.id, organization.credentials);
+            if before.is_none_or(|before| before == organization.credentials) {
+                continue;
+            }
+            for key in organization.servers.values().flat_map(|route| keys(route)) {
+                if let Some(Link::Remote(remote)) = self.peers.get(&key).as_deref().map(|peer| &peer.link) {
+                    remote.end_lease();
+                }
+            }
+        }
+    }
+
     /// Forgets peers that a new snapshot no longer names. Done once a version, beside the call that notices it.
     /// True the first time.
     pub(crate) fn follow(&self, snapshot: &Arc<Snapshot>) -> bool {
         if self.swept.swap(snapshot.version, Ordering::AcqRel) == snapshot.version {
             return false;
         }
+        self.renew_leases(snapshot);
         if self.peers.is_empty() && self.memories.is_empty() {
             return true;
         }

@@ -149,6 +149,11 @@ impl Sender<'_> {
     pub(crate) fn header(self) -> HeaderValue {
         self.principal.map_or(HeaderValue::from_static(stdio::Caller::GATEWAY), PrincipalTag::header)
     }
+
+    pub(crate) fn caller(self) -> stdio::Caller {
+        let principal = |tag: PrincipalTag| stdio::Principal(u128::from_be_bytes(tag.0));
+        self.principal.map_or(stdio::Caller::Gateway, |tag| stdio::Caller::Principal(principal(tag)))
+    }
 }
 
 /// An instance that was chosen for a call. It counts as under way there until the last clone is dropped.
@@ -171,6 +176,11 @@ impl Chosen {
     /// Of whom a message to it is.
     pub(crate) fn sender(&self) -> Sender<'_> {
         Sender { copy: self.copy.as_ref(), principal: Some(self.principal) }
+    }
+
+    /// The instance, when it is none of a remote server.
+    pub(crate) fn instance(&self) -> Option<InstanceId> {
+        self.at.map(|(instance, _)| instance)
     }
 
     /// Does not count as a call under way: it may last for days.
@@ -209,6 +219,22 @@ pub(crate) struct Count {
 }
 
 impl Peers {
+    /// An instance of the server that takes calls, or takes a part of them, for this caller.
+    pub(crate) fn instance_for(&self, route: &ServerRoute, id: InstanceId, caller: &Caller) -> Option<Chosen> {
+        let is_it = |instance: &&InstanceRoute| instance.id == id;
+        if let Some(canary) = &route.canary
+            && let Some(instance) = canary.instances.iter().find(is_it)
+        {
+            let (copy, timeout) =
+                (caller.copy(canary.instancing), Duration::from_millis(canary.call_timeout_ms.max(1)));
+            return Some(self.chosen(instance, copy, caller, timeout, Some(canary.revision), true));
+        }
+        let Target::Instances(instances) = &route.target else { return None };
+        let instance = instances.iter().find(is_it)?;
+        let (copy, timeout) = (caller.copy(route.instancing), Duration::from_millis(route.call_timeout_ms.max(1)));
+        Some(self.chosen(instance, copy, caller, timeout, route.revision, false))
+    }
+
     /// Who takes a call to the server.
     pub(crate) fn choose(&self, route: &ServerRoute, caller: &Caller) -> Result<Chosen, Failure> {
         if let Some(canary) = &route.canary

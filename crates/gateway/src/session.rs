@@ -56,7 +56,7 @@ impl Session {
     }
 }
 
-/// Seals and opens sessions.
+/// Seals and opens sessions, and what belongs to one.
 pub(crate) struct Sessions {
     cipher: ChaCha20Poly1305,
     ended: moka::sync::Cache<SessionId, ()>,
@@ -70,28 +70,36 @@ impl Sessions {
     /// The session's id for `key` at `url`.
     pub(crate) fn seal(&self, session: &Session, key: ApiKeyId, url: &str) -> String {
         let plain = serde_json::to_vec(session).expect("a session of strings always serialises");
+        self.seal_bytes(&plain, binding(key, url).as_bytes())
+    }
+
+    /// A few kilobytes, sealed for every replica and bound to what must be known to open them.
+    pub(crate) fn seal_bytes(&self, plain: &[u8], bound: &[u8]) -> String {
         let mut nonce = [0; NONCE];
         rand::rng().fill_bytes(&mut nonce);
-        let bound = binding(key, url);
         let sealed = self
             .cipher
-            .encrypt(Nonce::from_slice(&nonce), Payload { msg: &plain, aad: bound.as_bytes() })
+            .encrypt(Nonce::from_slice(&nonce), Payload { msg: plain, aad: bound })
             .expect("sealing a few kilobytes cannot fail");
         URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat())
     }
 
-    /// The session behind an id; `None` when it was not made here for this key and URL, or was ended.
-    pub(crate) fn open(&self, id: &str, key: ApiKeyId, url: &str) -> Option<(SessionId, Session)> {
-        if id.len() > MAX_SEALED_BYTES {
+    /// What was sealed, and its nonce.
+    pub(crate) fn open_bytes(&self, sealed: &str, bound: &[u8]) -> Option<([u8; NONCE], Vec<u8>)> {
+        if sealed.len() > MAX_SEALED_BYTES {
             return None;
         }
-        let sealed = URL_SAFE_NO_PAD.decode(id).ok()?;
+        let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
-        let bound = binding(key, url);
-        let plain =
-            self.cipher.decrypt(Nonce::from_slice(nonce), Payload { msg: sealed, aad: bound.as_bytes() }).ok()?;
+        let plain = self.cipher.decrypt(Nonce::from_slice(nonce), Payload { msg: sealed, aad: bound }).ok()?;
+        Some((*nonce, plain))
+    }
+
+    /// The session behind an id; `None` when it was not made here for this key and URL, or was ended.
+    pub(crate) fn open(&self, id: &str, key: ApiKeyId, url: &str) -> Option<(SessionId, Session)> {
+        let (nonce, plain) = self.open_bytes(id, binding(key, url).as_bytes())?;
         let session: Session = serde_json::from_slice(&plain).ok()?;
-        (!self.ended.contains_key(nonce)).then_some((*nonce, session))
+        (!self.ended.contains_key(&nonce)).then_some((nonce, session))
     }
 
     pub(crate) fn end(&self, id: SessionId) {

@@ -1,5 +1,6 @@
 //! How much memory requests may take at once, at all listeners of the process together: heads, bodies that are still
-//! coming or being worked on, and what serving a request costs by itself.
+//! coming or being worked on, what serving a request costs by itself, and answers that nobody has taken yet. What servers
+//! answered and no gateway has taken has a budget of its own, of the same kind.
 //!
 //! A request is charged to whoever sends it, once that is known, or to the address that it comes from where anybody may
 //! ask and as soon as its body is waited for. Before that it is only looked at, so that no stranger holds up those who
@@ -136,7 +137,7 @@ impl std::fmt::Debug for Budget {
 }
 
 impl Budget {
-    /// So many bytes. The process's metrics recorder must be installed before.
+    /// So many bytes for requests. The process's metrics recorder must be installed before.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         metrics::describe_gauge!("toolyard_request_memory_bytes", "Memory that requests under way are charged.");
@@ -144,13 +145,38 @@ impl Budget {
             "toolyard_request_memory_refused_total",
             "Requests refused because too much of requests was in memory."
         );
-        let strangers = Part::new(bytes / STRANGERS);
-        let known = Part::new(bytes - bytes / STRANGERS);
-        Self(Arc::new(Inner {
-            taken: Mutex::new(Taken { strangers, known }),
-            bytes: metrics::gauge!("toolyard_request_memory_bytes"),
-            refused: metrics::counter!("toolyard_request_memory_refused_total"),
-        }))
+        let of_strangers = bytes / STRANGERS;
+        let (gauge, counter) = ("toolyard_request_memory_bytes", "toolyard_request_memory_refused_total");
+        Self::with_parts(of_strangers, bytes - of_strangers, metrics::gauge!(gauge), metrics::counter!(counter))
+    }
+
+    /// So many bytes for what servers sent and nobody has taken yet. The process's metrics recorder must be installed before.
+    #[must_use]
+    pub fn of_servers(bytes: usize) -> Self {
+        metrics::describe_gauge!(
+            "toolyard_server_message_memory_bytes",
+            "Memory of messages of servers that nobody has taken yet."
+        );
+        metrics::describe_counter!(
+            "toolyard_server_message_memory_refused_total",
+            "Messages of servers given up because too much of them was in memory."
+        );
+        let (gauge, counter) = ("toolyard_server_message_memory_bytes", "toolyard_server_message_memory_refused_total");
+        Self::with_parts(0, bytes, metrics::gauge!(gauge), metrics::counter!(counter))
+    }
+
+    fn with_parts(of_strangers: usize, of_known: usize, bytes: Gauge, refused: Counter) -> Self {
+        let (strangers, known) = (Part::new(of_strangers), Part::new(of_known));
+        Self(Arc::new(Inner { taken: Mutex::new(Taken { strangers, known }), bytes, refused }))
+    }
+
+    /// Takes so many bytes until what is given is dropped.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn hold(&self, payer: Payer, bytes: usize) -> Result<Held, NoRoom> {
+        self.take(payer, bytes)?;
+        Ok(Held { budget: self.clone(), payer, bytes })
     }
 
     /// The charge of a request with this head; a stranger is not charged yet.
@@ -189,6 +215,34 @@ impl Budget {
 /// Exact below 4 GiB; a gauge needs no more.
 fn to_f64(bytes: usize) -> f64 {
     f64::from(u32::try_from(bytes).unwrap_or(u32::MAX))
+}
+
+/// Memory that is in use; given back when dropped.
+#[derive(Debug)]
+pub struct Held {
+    budget: Budget,
+    payer: Payer,
+    bytes: usize,
+}
+
+impl Held {
+    /// The same bytes, which are in use until nobody has any of them any more.
+    #[must_use]
+    pub fn around(self, bytes: Bytes) -> Bytes {
+        struct Kept(Bytes, #[expect(dead_code, reason = "dropped with the bytes")] Held);
+        impl AsRef<[u8]> for Kept {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        Bytes::from_owner(Kept(bytes, self))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give_back(self.payer, self.bytes);
+    }
 }
 
 /// What a request is charged; given back when the last clone is dropped. An extension of every request of a listener.
@@ -232,6 +286,15 @@ impl Charge {
     /// When there is no room for it.
     pub fn settle(&self) -> Result<(), NoRoom> {
         self.add(0)
+    }
+
+    /// Takes so many bytes more, for an answer, until what is given is dropped.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn hold(&self, bytes: usize) -> Result<Held, NoRoom> {
+        let payer = self.0.now.lock().unwrap_or_else(PoisonError::into_inner).payer;
+        self.0.budget.hold(payer, bytes)
     }
 
     fn add(&self, bytes: usize) -> Result<(), NoRoom> {
@@ -357,6 +420,21 @@ mod tests {
         drop(charge);
         let other = request(&budget, Payer::known("a")).expect("room");
         Metered::new(large(300 * KIB), other).collect().await.expect("room again");
+    }
+
+    #[test]
+    fn what_is_held_is_in_use_until_nobody_has_any_of_it() {
+        let budget = Budget::of_servers(64 * KIB);
+        let hold = |who: &str| budget.hold(Payer::known(who), 20 * KIB);
+        let (first, other) = (hold("a").expect("room"), hold("b").expect("room"));
+        assert!(hold("a").is_err() && hold("b").is_err());
+        let bytes = first.around(Bytes::from(vec![b'x'; 20 * KIB]));
+        let part = bytes.slice(..1);
+        drop((bytes, other));
+        assert!(hold("a").is_err(), "a part of it is in use");
+        drop(part);
+        drop(hold("a").expect("room again"));
+        assert_eq!(budget.0.taken.lock().expect("no panic").known.all, 0);
     }
 
     #[tokio::test]

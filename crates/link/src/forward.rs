@@ -125,7 +125,12 @@ impl Replicas {
             let replicas = replicas.clone();
             async move { replicas.pass_on(toolbox, kind, request).await }
         }));
-        Some(stack::through(channel, peer))
+        // While this way fails at once there may soon be a link of our own, which is another one.
+        let no_way = move |error| match error {
+            LinkError::Broken(_) => LinkError::NoLink(toolbox.to_string()),
+            error => error,
+        };
+        Some(BoxCloneSyncService::new(stack::through(channel, peer).map_err(no_way)))
     }
 
     async fn pass_on(

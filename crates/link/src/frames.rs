@@ -22,9 +22,25 @@ pub fn encode(message: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// Messages up to this are copied behind their length: one write costs more than that.
+const COPIED_BYTES: usize = 4 << 10;
+
+/// The frame of one message as one or two chunks; a long message is a chunk of its own, not a copy.
+pub fn chunks(message: Bytes) -> impl Iterator<Item = Bytes> + Send + use<> {
+    let chunks = if message.len() <= COPIED_BYTES {
+        [Some(encode(&message)), None]
+    } else {
+        let len = u32::try_from(message.len()).expect("a message is bounded far below 4 GiB where it is read");
+        [Some(Bytes::copy_from_slice(&len.to_be_bytes())), Some(message)]
+    };
+    chunks.into_iter().flatten()
+}
+
 /// Takes messages out of a stream of chunks. A message that came in one chunk is a part of it, not a copy.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    /// How long the message is whose length has arrived.
+    len: Option<usize>,
     /// The chunk that is being taken apart, while nothing is left of an earlier one.
     chunk: Bytes,
     /// A message that came in pieces, as far as it has come.
@@ -47,24 +63,39 @@ impl Decoder {
     /// # Errors
     /// When the other side announces a frame longer than [`MAX_FRAME_BYTES`].
     pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameTooLong> {
-        let arrived = if self.pieces.is_empty() { &self.chunk[..] } else { &self.pieces[..] };
-        let Some(head) = arrived.first_chunk::<4>() else { return Ok(None) };
-        let len = u32::from_be_bytes(*head) as usize;
-        if len > MAX_FRAME_BYTES {
-            return Err(FrameTooLong(len));
-        }
-        if arrived.len() < 4 + len {
-            self.gather();
-            self.pieces.reserve(4 + len - self.pieces.len());
+        let Some(len) = self.len()? else { return Ok(None) };
+        let arrived = self.arrived().len();
+        if arrived < len {
+            if arrived > 0 {
+                self.gather();
+                self.pieces.reserve(len - self.pieces.len());
+            }
             return Ok(None);
         }
-        Ok(Some(if self.pieces.is_empty() {
-            self.chunk.advance(4);
-            self.chunk.split_to(len)
-        } else {
-            self.pieces.advance(4);
-            self.pieces.split_to(len).freeze()
-        }))
+        self.len = None;
+        Ok(Some(if self.pieces.is_empty() { self.chunk.split_to(len) } else { self.pieces.split_to(len).freeze() }))
+    }
+
+    /// The length of the next message, once it has arrived; it is taken off then.
+    fn len(&mut self) -> Result<Option<usize>, FrameTooLong> {
+        if self.len.is_none() {
+            let Some(head) = self.arrived().first_chunk::<4>() else { return Ok(None) };
+            let len = u32::from_be_bytes(*head) as usize;
+            if len > MAX_FRAME_BYTES {
+                return Err(FrameTooLong(len));
+            }
+            if self.pieces.is_empty() {
+                self.chunk.advance(4)
+            } else {
+                self.pieces.advance(4)
+            }
+            self.len = Some(len);
+        }
+        Ok(self.len)
+    }
+
+    fn arrived(&self) -> &[u8] {
+        if self.pieces.is_empty() { &self.chunk } else { &self.pieces }
     }
 
     fn gather(&mut self) {
@@ -107,6 +138,19 @@ mod tests {
         decoder.push(wire.slice(16..));
         assert_eq!(decoder.next_frame(), Ok(Some(Bytes::from_static(b"three"))));
         assert_eq!(decoder.next_frame(), Ok(None));
+    }
+
+    #[test]
+    fn a_long_message_is_neither_copied_into_its_frame_nor_out_of_it() {
+        let message = Bytes::from(vec![b'x'; COPIED_BYTES + 1]);
+        let mut decoder = Decoder::default();
+        let mut seen = Vec::new();
+        for chunk in chunks(message.clone()).chain(chunks(Bytes::from_static(b"short"))) {
+            decoder.push(chunk);
+            seen.extend(decoder.next_frame().expect("short frames"));
+        }
+        assert_eq!((&seen[0], seen[0].as_ptr(), &seen[1][..]), (&message, message.as_ptr(), &b"short"[..]));
+        assert_eq!(seen.len(), 2);
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod swap;
 pub mod tls;
 pub mod trace;
 
-pub use budget::{Budget, Charge, Metered, NoRoom, Payer};
+pub use budget::{Budget, Charge, Held, Metered, NoRoom, Payer};
 pub use channel::{Body, Channel, LinkError, in_process, once_attached};
 pub use dial::{DialError, DialOptions, Dialler, names_links};
 pub use doors::{Doors, Origin, Shut};

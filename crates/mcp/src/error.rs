@@ -20,6 +20,9 @@ pub enum CallError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// There is no room in memory for the server's answer.
+    #[error("too many answers that nobody has taken yet are in memory here; read what you called for, and call again")]
+    NoRoom,
     /// The server did not answer in time.
     #[error("the server did not answer within {0:?}")]
     Timeout(Duration),

@@ -15,8 +15,10 @@ mod error;
 pub mod http;
 pub mod json;
 mod probe;
+mod room;
 pub mod stdio;
 
 pub use envelope::{Id, Kind, Message, ParseError};
 pub use era::{Era, Handshake};
 pub use error::{CallError, HandshakeError};
+pub use room::{Held, Room, Take};

@@ -19,7 +19,7 @@ use toolyard_types::agent::JoinToken;
 use crate::cli::{DtmaArgs, EXIT_CONFIG};
 use crate::config::{self, Settings};
 use crate::serve::{Stop, not_kept_apart, stop_signal};
-use crate::{local, telemetry};
+use crate::{local, memory, telemetry};
 
 /// Longest pause before a broken link is dialled again.
 const REDIAL: Duration = Duration::from_secs(5);
@@ -34,7 +34,8 @@ pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    match run(&loaded.settings, args.token.as_deref()).await {
+    // An environment file that is emptied after the join may leave an empty variable.
+    match run(&loaded.settings, args.token.as_deref().filter(|token| !token.is_empty())).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Refused(problem)) => {
             eprintln!("toolyard: {problem}");
@@ -77,7 +78,9 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
     let addresses = dialler.addresses();
     let ports = addresses.iter().filter_map(|address| port_here(address));
     let ports = ports.chain(offers.iter().map(|offers| offers.address().port())).collect();
-    let options = local::agent_options(settings, &environment, settings.data_dir.clone(), identity.channel(), ports)?;
+    let dir = settings.data_dir.clone();
+    let room = memory::room(settings);
+    let options = local::agent_options(settings, &environment, dir, identity.channel(), ports, room)?;
     let agent = Agent::start(options).await.map_err(|error| chain(&error))?;
     for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
         tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);

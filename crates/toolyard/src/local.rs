@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toolyard_dtma::{AgentOptions, DockerOptions, EngineOptions, GrantablePaths, PackageClients};
 use toolyard_link::Channel;
+use toolyard_mcp::Room;
 use toolyard_types::Clock;
 use toolyard_types::spec::EgressHost;
 
@@ -25,6 +26,7 @@ pub(crate) fn agent_options(
     data_dir: PathBuf,
     control: Channel,
     own_ports: Vec<u16>,
+    room: Room,
 ) -> Result<AgentOptions, String> {
     let supervisor_exe =
         std::env::current_exe().map_err(|error| format!("cannot find this program's file: {error}"))?;
@@ -39,6 +41,7 @@ pub(crate) fn agent_options(
         grantable_paths: grantable_paths(settings, environment)?,
         server_uids: settings.server_uid_base.map(|base| base..=base.saturating_add(SERVER_UIDS - 1)),
         own_ports,
+        room,
         version: env!("CARGO_PKG_VERSION").into(),
         clock: Clock::system(),
     })

@@ -6,6 +6,13 @@
 //! Fewer arenas, mappings of their own for what is large, and giving back what is free once a minute keep it down;
 //! none of it costs anything on the call path.
 
+use std::sync::Arc;
+
+use toolyard_link::{Budget, Payer};
+use toolyard_mcp::{Held, Room};
+
+use crate::config::Settings;
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
     use nix::libc;
@@ -37,6 +44,21 @@ mod glibc {
 }
 
 pub(crate) use glibc::configure;
+
+/// As many bytes as requests may take, for what servers answered and nobody has taken yet. The process's metrics recorder
+/// must be installed before.
+pub(crate) fn room(settings: &Settings) -> Room {
+    let budget = Budget::of_servers(request_bytes(settings));
+    Room::new(Arc::new(move |caller, bytes| {
+        let held = budget.hold(Payer::known(caller), bytes).ok()?;
+        Some(Box::new(held) as Held)
+    }))
+}
+
+/// How many bytes requests may take.
+pub(crate) fn request_bytes(settings: &Settings) -> usize {
+    usize::try_from(settings.request_memory_mb).unwrap_or(usize::MAX) << 20
+}
 
 /// Gives free memory back once a minute, until dropped.
 pub(crate) async fn keep_trimmed() {

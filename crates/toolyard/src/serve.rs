@@ -26,6 +26,7 @@ use toolyard_gateway::{DEADLINE_HEADER, Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
 use toolyard_link::tls::{Acceptor, ReplicaCertificate};
 use toolyard_link::{Budget, Channel, Doors, FORWARD_PATH, LINK_PATH, Outgoing, Shut, in_process, once_attached};
+use toolyard_mcp::Room;
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store, StoreOptions};
 use toolyard_types::agent::ToolboxReport;
@@ -188,7 +189,8 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     // Finding out what this host enforces and which interpreters it has takes longer than everything else, so
     // it happens beside; calls to servers on this machine wait for it.
     let local = LocalToolbox::expect(settings, &control).await?;
-    let gateway = start_gateway(settings, &control, &clock, upstreams);
+    let room = memory::room(settings);
+    let gateway = start_gateway(settings, &control, &clock, upstreams, room.clone());
     let console = Console::embedded(settings.console);
     let leaving = CancellationToken::new();
     let operations = Operations {
@@ -200,7 +202,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let public = public_router(settings, operations.clone(), console);
     let (drain, patience) = (CancellationToken::new(), listen::patience(settings));
     let agents = agent_router(&control, &clock, &drain);
-    let budget = Budget::new(usize::try_from(settings.request_memory_mb).unwrap_or(usize::MAX) << 20);
+    let budget = Budget::new(memory::request_bytes(settings));
     let proxies: Arc<[_]> = settings.trusted_proxies.clone().into();
     let server = || Server::new(patience, budget.clone(), Arc::clone(&proxies), drain.clone());
     let places = |name, part, per_peer| {
@@ -231,7 +233,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         let places = Places::new("operations", OPERATIONS_CONNECTIONS, 0, Vec::new());
         servers.push(tokio::spawn(listen::serve(listener, router, places, server())));
     }
-    let agent = local.start(settings, &control, own_ports).await?;
+    let agent = local.start(settings, &control, own_ports, room).await?;
     announce(settings, console);
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
     let _sorting = AbortOnDropHandle::new(tokio::spawn(telemetry::keep_sorted(metrics)));
@@ -406,13 +408,19 @@ impl LocalToolbox {
         Ok(Self(Some((toolbox, attach))))
     }
 
-    async fn start(self, settings: &Settings, control: &Control, own_ports: Vec<u16>) -> Result<Option<Agent>, Failed> {
+    async fn start(
+        self,
+        settings: &Settings,
+        control: &Control,
+        own_ports: Vec<u16>,
+        room: Room,
+    ) -> Result<Option<Agent>, Failed> {
         let Some((toolbox, attach)) = self.0 else { return Ok(None) };
         let channel = in_process(control.agent_router().layer(Extension(AgentIdentity(toolbox))));
         let channel = stack::through(channel, Peer::without_breaker("the control plane"));
         let environment = config::process_environment();
         let dir = settings.data_dir.join("toolbox");
-        let options = local::agent_options(settings, &environment, dir, channel, own_ports)?;
+        let options = local::agent_options(settings, &environment, dir, channel, own_ports, room)?;
         let agent = Agent::start(options).await.map_err(|error| Failed::from(&error))?;
         for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
             tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);
@@ -449,8 +457,9 @@ fn start_gateway(
     control: &Control,
     clock: &Clock,
     upstreams: toolyard_mcp::http::Client,
+    room: Room,
 ) -> Gateway {
-    let (links, leases, decider) = (control.links(), control.clone(), control.decider().clone());
+    let (links, leases, uses, decider) = (control.links(), control.clone(), control.clone(), control.decider().clone());
     let options = GatewayOptions {
         snapshot: control.snapshots(),
         max_snapshot_age: Duration::from_secs(settings.snapshot_max_age_seconds.into()),
@@ -462,10 +471,12 @@ fn start_gateway(
             Box::pin(async move { control.lease_remote(server).await.map_err(|error| LeaseError(error.to_string())) })
         }),
         http: upstreams,
+        room,
         decide: Arc::new(move |principal, action, name| {
             let resource = name.map_or(Resource::Organization, |name| Resource::Server(name.clone()));
             decider.decide(principal, action, &resource).allowed
         }),
+        note_key: Arc::new(move |key| uses.note_key_use(key)),
         records: control.call_records(),
         clock: clock.clone(),
         hold: Duration::from_secs(settings.call_hold_seconds.into()),

@@ -19,6 +19,12 @@ macro_rules! id {
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
             }
+
+            /// The identifier as a number.
+            #[must_use]
+            pub fn as_u128(self) -> u128 {
+                self.0.as_u128()
+            }
         }
 
         impl fmt::Display for $name {

@@ -36,6 +36,9 @@ pub struct OrganizationSnapshot {
     pub servers: BTreeMap<Name, Arc<ServerRoute>>,
     /// Its toolsets by name. Servers and toolsets share one name space.
     pub toolsets: BTreeMap<Name, Arc<ToolsetRoute>>,
+    /// Another number whenever a credential of it has changed.
+    #[serde(default)]
+    pub credentials: u64,
 }
 
 /// An API key as the gateway needs it.

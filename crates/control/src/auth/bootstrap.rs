@@ -117,7 +117,8 @@ async fn put_key(tx: &mut OrgTx, key: &Secret) -> Result<()> {
     let current = tx.active_api_keys_named(&name).await?.into_iter().find(|key| key.created_by == MADE_BY);
     let (id, action) = match current {
         Some(current) => {
-            tx.rotate_api_key(current.id, &KeyRotation { prefix, hash, previous_ends_at: None, expires_at: None }).await?;
+            tx.rotate_api_key(current.id, &KeyRotation { prefix, hash, previous_ends_at: None, expires_at: None })
+                .await?;
             (current.id, "api_key.rotate")
         }
         None => {

@@ -334,7 +334,9 @@ pub(crate) async fn flush_key_uses(control: &Control) -> Result<()> {
     let written = write_key_uses(control.store(), &uses).await;
     if written.is_err() {
         let mut waiting = control.auth().key_uses();
-        uses.into_iter().for_each(|(key, at)| drop(waiting.entry(key).or_insert(at)));
+        for (key, at) in uses {
+            waiting.entry(key).or_insert(at);
+        }
     }
     written
 }

@@ -35,6 +35,7 @@ use crate::{Control, ControlError};
 pub use agent::AgentIdentity;
 use guard::Routes;
 pub(crate) use idempotency::KEPT as IDEMPOTENCY_KEPT;
+pub(crate) use registry::TURNS as REGISTRY_TURNS;
 
 /// Every route of the public API. A new noun adds a line here and a file beside.
 fn routes() -> Routes {

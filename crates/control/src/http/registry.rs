@@ -4,6 +4,8 @@
 //! Another Toolyard, or an editor's server gallery, syncs from here as from the official registry: same
 //! paths, paging, dates and status. It can be closed by a setting.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -27,6 +29,9 @@ const TAG: &str = "registry";
 const PAGE: u32 = 30;
 const LARGEST_PAGE: u32 = 100;
 const MAX_VERSIONS: u32 = 1000;
+/// How many are read at once, and how long others wait for their turn.
+pub(crate) const TURNS: usize = 2;
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> Routes {
     Routes::new()
@@ -140,6 +145,10 @@ async fn find(control: &Control, asked: &PublicVersionsQuery) -> Result<Vec<Publ
     if !control.options().serve_registry {
         return Err(ControlError::problem(Code::FeatureDisabled, "this Toolyard does not show its catalog to others"));
     }
+    // Anybody may ask, and what others need of the database is not theirs.
+    let Ok(_turn) = tokio::time::timeout(PATIENCE, control.registry_turns().acquire()).await else {
+        return Err(ControlError::RateLimited { retry_after: PATIENCE });
+    };
     let tx = control.store().system_read("find the organization whose catalog is shown to others").await?;
     let organization = tx.catalog_organizations().await?.into_iter().next();
     drop(tx);

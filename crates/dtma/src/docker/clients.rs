@@ -315,7 +315,9 @@ impl ImageClients {
 
     /// A home directory with a person's own settings, for one run.
     fn home(&self) -> std::io::Result<tempfile::TempDir> {
-        let home = tempfile::Builder::new().prefix(".scratch-home-").tempdir_in(&self.scratch)?;
+        use std::os::unix::fs::PermissionsExt;
+        let own = std::fs::Permissions::from_mode(0o700);
+        let home = tempfile::Builder::new().prefix(".scratch-home-").permissions(own).tempdir_in(&self.scratch)?;
         self.given.write_home(home.path())?;
         give(home.path(), self.uid)?;
         Ok(home)
@@ -330,7 +332,7 @@ async fn excess_on_disk(dirs: Vec<PathBuf>) -> String {
         tokio::time::sleep(watch.next_look()).await;
         let look = move || {
             // Its processes may be another host's; what they have open and deleted goes with them.
-            let found = watch.look(Vec::new);
+            let found = watch.look(None);
             (watch, found)
         };
         watch = match tokio::task::spawn_blocking(look).await {

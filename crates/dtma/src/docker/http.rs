@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
+use toolyard_mcp::Room;
 use toolyard_mcp::envelope::{self, Kind, Message};
 use toolyard_mcp::era::{Era, Handshake, code};
 use toolyard_mcp::http::{Client as Sender, Stream, Upstream, pooled};
@@ -84,11 +85,17 @@ pub(super) fn headers(endpoint: &HttpEndpoint, secrets: &BTreeMap<CredentialId, 
 ///
 /// # Errors
 /// When the namespace cannot be opened.
-pub(super) fn open(pid: u32, endpoint: &HttpEndpoint, headers: HeaderMap, plain: bool) -> io::Result<Bridge> {
+pub(super) fn open(
+    pid: u32,
+    endpoint: &HttpEndpoint,
+    headers: HeaderMap,
+    plain: bool,
+    room: Room,
+) -> io::Result<Bridge> {
     let place = Arc::new(Place { namespace: Namespace::of(pid)?, port: endpoint.port });
     let url = format!("http://localhost:{}{}", endpoint.port, endpoint.path);
     let url: Uri = url.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the path is no path"))?;
-    let upstream = Upstream::new(client(&place), url, headers);
+    let upstream = Upstream::with_room(client(&place), url, headers, room);
     let upstream = upstream.knowing(plain.then_some(Era::Legacy));
     let (stdin, down) = tokio::io::duplex(PIPE_BYTES);
     let (up, stdout) = tokio::io::duplex(PIPE_BYTES);

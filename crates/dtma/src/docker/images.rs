@@ -18,7 +18,7 @@ use toolyard_types::state::Reason;
 use toolyard_types::{CredentialId, Secret};
 
 use super::{Docker, engine_failure, is_missing};
-use crate::desired::write_whole;
+use crate::desired::{read_state, write_whole};
 use crate::engine::{Progress, render};
 use crate::packages::{Prepared, digest, failure, lock};
 
@@ -77,7 +77,7 @@ struct Pulled {
 
 impl Images {
     pub(super) fn open(file: PathBuf) -> Self {
-        let pulled = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let pulled = read_state(&file, "images that were pulled before are not removed by themselves");
         Self { file, pulled: Mutex::new(pulled.unwrap_or_default()) }
     }
 

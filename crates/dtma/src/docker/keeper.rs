@@ -25,6 +25,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::io::StreamReader;
 use tokio_util::task::AbortOnDropHandle;
+use toolyard_mcp::Room;
+use toolyard_mcp::stdio::{Caller, Principal};
 use toolyard_types::agent::{DesiredInstance, Failure, LogStream, Usage};
 use toolyard_types::spec::{Egress, EgressHost, HttpEndpoint};
 use toolyard_types::state::Reason;
@@ -96,7 +98,7 @@ pub(super) async fn start(
     let bridge = match (endpoint(desired), state.running) {
         (Some(endpoint), Some(true)) => {
             let plain = context.revisions.is_plain(desired.revision);
-            Some(open_bridge(pid_of(&state), endpoint, plan.headers, plain)?)
+            Some(open_bridge(pid_of(&state), endpoint, plan.headers, plain, own_room(context, desired))?)
         }
         _ => None,
     };
@@ -146,7 +148,7 @@ pub(super) async fn take_over(
             .and_then(|secrets| http::headers(endpoint, &secrets))
             .and_then(|headers| {
                 let plain = context.revisions.is_plain(desired.revision);
-                open_bridge(pid_of(&state), endpoint, headers, plain)
+                open_bridge(pid_of(&state), endpoint, headers, plain, own_room(context, desired))
             })
             .inspect_err(|failure| tracing::warn!(instance.id = %desired.id, "{}", failure.message))
             .ok(),
@@ -183,9 +185,20 @@ fn endpoint(desired: &DesiredInstance) -> Option<&HttpEndpoint> {
     desired.spec.runtime.package()?.http.as_ref()
 }
 
-fn open_bridge(pid: Option<u32>, endpoint: &HttpEndpoint, headers: HeaderMap, plain: bool) -> Result<Bridge, Failure> {
+/// Whose message it is does not show there, so a server answers for all of its own.
+fn own_room(context: &Context, desired: &DesiredInstance) -> Room {
+    context.room.charged_to(Caller::Principal(Principal(desired.id.as_u128())))
+}
+
+fn open_bridge(
+    pid: Option<u32>,
+    endpoint: &HttpEndpoint,
+    headers: HeaderMap,
+    plain: bool,
+    room: Room,
+) -> Result<Bridge, Failure> {
     let pid = pid.ok_or_else(|| failure(Reason::EngineUnavailable, "the engine does not say a container's process"))?;
-    http::open(pid, endpoint, headers, plain)
+    http::open(pid, endpoint, headers, plain, room)
         .map_err(|error| failure(Reason::EngineUnavailable, format!("enter the network of a container: {error}")))
 }
 

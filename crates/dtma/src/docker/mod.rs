@@ -448,8 +448,14 @@ fn engine_failure(error: &ApiError) -> Failure {
 fn agent_id(path: &Path) -> io::Result<String> {
     match std::fs::read_to_string(path) {
         Ok(id) if id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(id),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io::Error::new(error.kind(), format!("read `{}`: {error}", path.display())))
+        }
+        known => {
+            if known.is_ok() {
+                let path = path.display();
+                tracing::warn!(%path, "it cannot be read and is made anew; containers from before are left to be removed by hand");
+            }
             let id = format!("{:016x}", rand::random::<u64>());
             write_whole(path, id.as_bytes())?;
             Ok(id)

@@ -155,6 +155,7 @@ impl World {
             grantable_paths: GrantablePaths { roots: vec![path_text(&self.shared_dir())], own: vec![] },
             server_uids: Some(2_100_000_000..=2_100_065_535),
             own_ports: self.own_ports.clone(),
+            room: toolyard_mcp::Room::default(),
             version: "0.0.0-test".into(),
             clock: self.clock.clone(),
         }

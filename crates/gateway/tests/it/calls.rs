@@ -151,6 +151,51 @@ async fn a_2025_03_26_batch_is_answered_whole() {
 }
 
 #[tokio::test]
+async fn each_message_of_a_batch_has_a_place_of_its_own() {
+    let limits = Limits { calls_per_key: 2, ..Limits::default() };
+    let world = world().server("old", Era::Legacy).bounds(limits).start().await;
+    let session = world.initialize(OLD, "2025-03-26").await;
+    let slow = [call("1", "slow", ""), call("2", "slow", ""), call("3", "slow", "")].join(",");
+    let headers = [("mcp-session-id", &*session)];
+    let batch = world.post(OLD, &headers, format!("[{slow}]"));
+    let answering = async {
+        let is_slow = |line: &str| line.contains("slow");
+        while world.fixture("old").count(is_slow) < 2 {
+            tokio::task::yield_now().await;
+        }
+        for line in world.fixture("old").lines(is_slow) {
+            let id = serde_json::from_str::<serde_json::Value>(&line).unwrap()["id"].clone();
+            world.fixture("old").say(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[]}}}}"#));
+        }
+    };
+    let (answers, ()) = tokio::join!(batch, answering);
+    let answers = json(answers).await;
+    let codes: Vec<_> = answers.as_array().unwrap().iter().map(|answer| &answer["error"]["data"]["code"]).collect();
+    assert_eq!(codes.iter().filter(|code| ***code == "rate_limited").count(), 1, "{answers}");
+    assert_eq!(codes.iter().filter(|code| code.is_null()).count(), 2, "{answers}");
+}
+
+#[tokio::test]
+async fn one_key_leaves_streams_to_others() {
+    let limits = Limits { calls_per_key: 2, calls_per_organization: 3, ..Limits::default() };
+    let world = world().server("old", Era::Legacy).bounds(limits).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    let streams = [world.listen(OLD, &session).await, world.listen(OLD, &session).await];
+    assert!(streams.iter().all(|stream| stream.status() == StatusCode::OK));
+    let refused = json(world.listen(OLD, &session).await).await;
+    assert!(refused["detail"].as_str().unwrap().contains("key has 2 streams open"), "{refused}");
+    let asked = text(world.modern(OLD, "subscriptions/listen", None, r#""notifications":{}"#).await).await;
+    assert!(asked.contains("key has 2 streams open"), "{asked}");
+    assert_eq!(
+        world.legacy(OLD, &session, call("1", "fail", "")).await.status(),
+        StatusCode::OK,
+        "calls are no streams"
+    );
+    drop(streams);
+    assert_eq!(world.listen(OLD, &session).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_client_that_takes_only_streams_gets_one() {
     let world = world().server("old", Era::Legacy).start().await;
     let session = world.initialize(OLD, "2025-06-18").await;
@@ -213,6 +258,16 @@ async fn only_the_session_that_was_asked_can_answer() {
     }
     let answered = world.fixture("old").line(|line| line.contains("asked")).await;
     assert!(answered.contains(r#""id":5"#), "the server's own again: {answered}");
+    // The next answer comes by another replica of the gateway.
+    world.fixture("old").say(r#"{"jsonrpc":"2.0","id":6,"method":"roots/list"}"#);
+    let id = question_id(&next_event(&mut stream).await);
+    for (session, who) in [(&other, "intruder"), (&asked, "replica"), (&asked, "again")] {
+        let request = post_request(OLD, &[("mcp-session-id", session)], answer(&id, who));
+        let answered = tower::ServiceExt::oneshot(world.replica.clone(), request).await.unwrap();
+        assert_eq!(answered.status(), StatusCode::ACCEPTED);
+    }
+    let answered = world.fixture("old").line(|line| line.contains("replica")).await;
+    assert!(answered.contains(r#""id":6"#), "{answered}");
     assert_eq!(world.legacy(OLD, &asked, answer(&id, "again")).await.status(), StatusCode::ACCEPTED);
     assert_eq!(world.fixture("old").count(|line| line.contains("intruder") || line.contains("guess")), 0);
 }

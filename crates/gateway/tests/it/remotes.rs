@@ -220,6 +220,33 @@ async fn another_revision_of_a_remote_is_spoken_to_anew() {
 }
 
 #[tokio::test]
+async fn a_remote_is_reached_anew_when_a_credential_of_its_organization_has_changed() {
+    let ((old, url), (new, other)) = (Remote::start(Era::Legacy).await, Remote::start(Era::Legacy).await);
+    let world = world().remote("far", url).start().await;
+    let call = || async { text(world.modern(FAR, "tools/call", Some("t"), r#""name":"t""#).await).await };
+    let change = || {
+        world.snapshots.send_modify(|snapshot| {
+            let mut next = (**snapshot).clone();
+            let organization =
+                Arc::make_mut(next.organizations.values_mut().find(|it| it.name.as_str() == "default").unwrap());
+            organization.credentials += 1;
+            next.version += 1;
+            *snapshot = Arc::new(next);
+        });
+    };
+    assert!(call().await.contains(r#""z":1.0"#));
+    change();
+    call().await;
+    assert_eq!((old.count("tools/call"), old.count("initialize")), (2, 1), "the same lease keeps its session");
+    world.lease("far", other);
+    call().await;
+    assert_eq!(new.count("tools/call"), 0, "a lease is good until something changes");
+    change();
+    call().await;
+    assert_eq!((old.count("tools/call"), new.count("tools/call")), (3, 1));
+}
+
+#[tokio::test]
 async fn a_remote_that_cannot_be_reached_is_an_error_of_its_calls() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());

@@ -19,7 +19,7 @@ use toolyard_gateway::{Gateway, GatewayOptions, LeaseError, Limits};
 use toolyard_link::frames;
 use toolyard_mcp::era::{Era, code};
 use toolyard_mcp::stdio::{Caller, Connection, MAX_MESSAGE_BYTES, Options};
-use toolyard_mcp::{Kind, Message, envelope};
+use toolyard_mcp::{Kind, Message, Room, envelope};
 use toolyard_types::access::{Action, Role};
 use toolyard_types::snapshot::*;
 use toolyard_types::state::{Phase, Reason};
@@ -52,6 +52,10 @@ impl Fixture {
 
     pub(crate) fn count(&self, wanted: impl Fn(&str) -> bool) -> usize {
         self.seen.borrow().iter().filter(|line| wanted(line)).count()
+    }
+
+    pub(crate) fn lines(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        self.seen.borrow().iter().filter(|line| wanted(line)).cloned().collect()
     }
 
     /// Writes a line as the server.
@@ -178,8 +182,11 @@ async fn connect(era: Era) -> (Connection, Fixture) {
         }
     });
     let (noise, _) = mpsc::channel(1);
-    let connection =
-        Connection::open(stdout, stdin, Options { first_id: 1, noise, max_message_bytes: MAX_MESSAGE_BYTES });
+    let connection = Connection::open(
+        stdout,
+        stdin,
+        Options { first_id: 1, noise, max_message_bytes: MAX_MESSAGE_BYTES, room: Room::default() },
+    );
     assert_eq!(connection.handshake(None, LONG).await.unwrap().era, era);
     (connection, fixture)
 }
@@ -387,6 +394,7 @@ impl Builder {
             name: Name::new("default").unwrap(),
             servers,
             toolsets: toolsets.collect(),
+            credentials: 0,
         };
         let clock = Clock::stopped_at(Timestamp::from_ms(1_700_000_000_000));
         let mut snapshot = Snapshot { version: 1, made_at: clock.now(), ..Snapshot::default() };
@@ -399,6 +407,7 @@ impl Builder {
             name: Name::new("other").unwrap(),
             servers: std::collections::BTreeMap::default(),
             toolsets: std::collections::BTreeMap::default(),
+            credentials: 0,
         };
         add_key(&mut snapshot, &other, "stranger", Role::Owner, None);
         for organization in [organization, other] {
@@ -407,40 +416,47 @@ impl Builder {
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot));
         let (records, record_receiver) = mpsc::channel(1000);
         let channel = toolyard_link::in_process(toolbox(connections.clone()));
-        let channel = Mutex::new(channel);
+        let channel = Arc::new(Mutex::new(channel));
         let leases: Arc<Mutex<HashMap<ServerId, String>>> = Arc::new(Mutex::new(leased));
         let given = leases.clone();
         let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-        let options = GatewayOptions {
-            snapshot,
+        let options = || GatewayOptions {
+            snapshot: snapshot.clone(),
             max_snapshot_age: Duration::from_secs(60),
             news_patience: Duration::from_millis(200),
             hold: Duration::from_secs(2),
-            toolboxes: Arc::new(move |id| {
-                (!cut.lock().unwrap().contains(&id)).then(|| channel.lock().unwrap().clone())
-            }),
-            lease: Arc::new(move |server| {
-                let url = given.lock().unwrap().get(&server).cloned();
-                Box::pin(async move {
-                    let url = url.ok_or_else(|| LeaseError("there is no lease".into()))?;
-                    Ok(RemoteLease {
-                        url: toolyard_types::Secret::new(url),
-                        headers: vec![("x-secret".into(), toolyard_types::Secret::new("s3cret"))],
-                        until: Timestamp::from_ms(i64::MAX),
+            toolboxes: {
+                let (cut, channel) = (cut.clone(), channel.clone());
+                Arc::new(move |id| (!cut.lock().unwrap().contains(&id)).then(|| channel.lock().unwrap().clone()))
+            },
+            lease: {
+                let given = given.clone();
+                Arc::new(move |server| {
+                    let url = given.lock().unwrap().get(&server).cloned();
+                    Box::pin(async move {
+                        let url = url.ok_or_else(|| LeaseError("there is no lease".into()))?;
+                        Ok(RemoteLease {
+                            url: toolyard_types::Secret::new(url),
+                            headers: vec![("x-secret".into(), toolyard_types::Secret::new("s3cret"))],
+                            until: Timestamp::from_ms(i64::MAX),
+                        })
                     })
                 })
-            }),
-            http: toolyard_mcp::http::pooled(client),
+            },
+            http: toolyard_mcp::http::pooled(client.clone()),
+            room: Room::default(),
             decide: Arc::new(|principal, action, _| action == Action::ToolCall && principal.role != Role::Viewer),
-            records,
+            note_key: Arc::new(|_| {}),
+            records: records.clone(),
             clock: clock.clone(),
             max_body_bytes: 1 << 20,
             session_key: [9; 32],
             allowed_hosts: Some(vec!["localhost".into()]),
             allowed_origins: Vec::new(),
         };
-        let gateway = Gateway::with_limits(options, self.limits);
+        let gateway = Gateway::with_limits(options(), self.limits);
         World {
+            replica: Gateway::with_limits(options(), self.limits).router(),
             router: gateway.router(),
             gateway,
             fixtures,
@@ -487,6 +503,8 @@ fn add_key(
 /// A running gateway and what is around it.
 pub(crate) struct World {
     pub(crate) router: axum::Router,
+    /// Another replica of the gateway.
+    pub(crate) replica: axum::Router,
     pub(crate) gateway: Gateway,
     fixtures: HashMap<&'static str, Fixture>,
     /// Of replicated servers.

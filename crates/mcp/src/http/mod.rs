@@ -23,12 +23,13 @@ use crate::era::{self, Era, Handshake};
 use crate::error::{CallError, HandshakeError, server_error};
 use crate::json::Edits;
 use crate::probe::{self, Probed};
-use crate::stdio::MAX_MESSAGE_BYTES;
+use crate::room::{Growing, Room};
+use crate::stdio::{Caller, MAX_MESSAGE_BYTES, MAX_UNSOLICITED_BYTES};
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use sse::Sse;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -98,6 +99,8 @@ struct Shared {
     /// When a new handshake last did not help a refused request.
     futile: Mutex<Option<Instant>>,
     unsolicited: broadcast::Sender<Bytes>,
+    /// Room for what callers have not taken yet.
+    room: Room,
 }
 
 /// How requests get to the server.
@@ -178,6 +181,12 @@ impl Upstream {
     /// A client of the server at `url`, which sends `headers` with everything.
     #[must_use]
     pub fn new(client: Client, url: Uri, headers: HeaderMap) -> Self {
+        Self::with_room(client, url, headers, Room::default())
+    }
+
+    /// The same, with bounded room for what callers have not taken yet.
+    #[must_use]
+    pub fn with_room(client: Client, url: Uri, headers: HeaderMap, room: Room) -> Self {
         let shared = Arc::new(Shared {
             transport: Arc::new(Transport { client, url, headers }),
             next_id: AtomicU64::new(1),
@@ -186,6 +195,7 @@ impl Upstream {
             opening: tokio::sync::Mutex::default(),
             futile: Mutex::default(),
             unsolicited: broadcast::Sender::new(64),
+            room,
         });
         Self { _owner: Arc::new(Owner(shared.clone())), shared }
     }
@@ -219,15 +229,23 @@ impl Upstream {
         }
     }
 
-    /// Sends one raw JSON-RPC message of a caller; the stream is as that of [`crate::stdio::Connection::send`].
+    /// [`Self::send_for`] a caller that nobody names.
     ///
     /// # Errors
-    /// When the message is none, or the server does not take it.
+    /// As there.
     pub async fn send(&self, message: Bytes) -> Result<Stream, CallError> {
+        self.send_for(Caller::Unknown, message).await
+    }
+
+    /// Sends one raw JSON-RPC message of a caller; the stream is as that of [`crate::stdio::Connection::send_for`].
+    ///
+    /// # Errors
+    /// When the message is none, the server does not take it, or there is no room for what it answers.
+    pub async fn send_for(&self, caller: Caller, message: Bytes) -> Result<Stream, CallError> {
         let message = Message::parse(message)?;
         let established = self.shared.established(HANDSHAKE_TIMEOUT).await.map_err(not_established)?;
         match message.kind() {
-            Kind::Request => self.shared.clone().call(&message, established).await,
+            Kind::Request => self.shared.clone().call(caller, &message, established).await,
             Kind::Notification => {
                 self.shared.take(&message, None, established).await?;
                 Ok(Stream::empty(self.shared.clone()))
@@ -371,7 +389,12 @@ impl Shared {
         Message::parse(envelope::request(&id, method, Some(params))).expect("our own request is well-formed")
     }
 
-    async fn call(self: Arc<Self>, message: &Message, established: Arc<Established>) -> Result<Stream, CallError> {
+    async fn call(
+        self: Arc<Self>,
+        caller: Caller,
+        message: &Message,
+        established: Arc<Established>,
+    ) -> Result<Stream, CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed).to_string();
         let token = message.progress_token().map_err(ParseError::from)?;
         let mut edits = Edits::new();
@@ -384,6 +407,7 @@ impl Shared {
             id: message.raw_id().unwrap_or("null").to_owned(),
             token: token.map(|span| message.text(span).to_owned()),
             upstream_id: id,
+            caller,
         };
         let (source, established) = self.take(&request, Some(&restore), established).await?;
         let (established, restore) = (Some(established), Some(restore));
@@ -441,7 +465,7 @@ impl Shared {
             if !may_be_session(status) || status == StatusCode::METHOD_NOT_ALLOWED {
                 return None;
             }
-            let body = read_body(response).await.ok()?;
+            let body = read_body(response, own_room()).await.ok()?;
             (!is_of_the_method(&body)).then_some(status)
         };
         tokio::time::timeout(TRIAL_TIMEOUT, trial).await.ok().flatten()
@@ -460,8 +484,10 @@ impl Shared {
     ) -> Result<Offered, CallError> {
         let response = self.post(message, established).await?;
         let status = response.status();
+        let room = self.room.growing(restore.map_or(Caller::Unknown, |restore| restore.caller));
         if is_event_stream(&response) {
-            return Ok(Offered::Taken(Source::Events(Box::new(Sse::new(response.into_body(), MAX_MESSAGE_BYTES)))));
+            let events = Sse::new(response.into_body(), MAX_MESSAGE_BYTES, room);
+            return Ok(Offered::Taken(Source::Events(Box::new(events))));
         }
         let Some(restore) = restore else {
             // What a server says of a notification beside its status is nothing to us.
@@ -470,7 +496,7 @@ impl Shared {
                 false => Offered::Taken(Source::Done),
             });
         };
-        let body = read_body(response).await?;
+        let body = read_body(response, room).await?;
         if status.is_success() {
             return Ok(Offered::Taken(Source::One(body)));
         }
@@ -565,7 +591,7 @@ fn is_of_the_method(body: &Bytes) -> bool {
 /// The one message in a response, whichever way it is sent.
 async fn read_answer(response: Response<Incoming>) -> Result<Message, CallError> {
     if is_event_stream(&response) {
-        let mut events = Sse::new(response.into_body(), MAX_MESSAGE_BYTES);
+        let mut events = Sse::new(response.into_body(), MAX_MESSAGE_BYTES, own_room());
         while let Some(event) = events.next().await? {
             let Ok(message) = Message::parse(event.data) else { continue };
             if matches!(message.kind(), Kind::Result | Kind::Error) {
@@ -575,25 +601,37 @@ async fn read_answer(response: Response<Incoming>) -> Result<Message, CallError>
         return Err(CallError::Closed);
     }
     let status = response.status();
-    let body = read_body(response).await?;
+    let body = read_body(response, own_room()).await?;
     Message::parse(body).map_err(|_| match status.is_success() {
         true => CallError::Unexpected("it is no JSON-RPC message"),
         false => CallError::Status(status.as_u16()),
     })
 }
 
-async fn read_body(response: Response<Incoming>) -> Result<Bytes, CallError> {
-    let body = http_body_util::Limited::new(response.into_body(), MAX_MESSAGE_BYTES);
-    match body.collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(CallError::TooLong { limit_bytes: MAX_MESSAGE_BYTES })
+/// Of what is asked for ourselves there is one answer at a time.
+fn own_room() -> Growing {
+    Room::default().growing(Caller::Gateway)
+}
+
+async fn read_body(response: Response<Incoming>, mut room: Growing) -> Result<Bytes, CallError> {
+    let mut body = response.into_body();
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a remote server's answer broke off");
+            CallError::Closed
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > MAX_MESSAGE_BYTES {
+            return Err(CallError::TooLong { limit_bytes: MAX_MESSAGE_BYTES });
         }
-        Err(error) => {
-            tracing::debug!(error = &*error, "a remote server's answer broke off");
-            Err(CallError::Closed)
+        if whole.is_empty() && body.is_end_stream() {
+            return Ok(data);
         }
+        whole.extend_from_slice(&data);
+        room.cover(whole.len())?;
     }
+    Ok(whole.freeze())
 }
 
 fn is_event_stream<B>(response: &Response<B>) -> bool {
@@ -606,6 +644,7 @@ struct Restore {
     id: String,
     token: Option<String>,
     upstream_id: String,
+    caller: Caller,
 }
 
 /// What comes back for one message: notifications of the call, its response, then the end.
@@ -702,7 +741,7 @@ impl Stream {
         if !is_event_stream(&response) {
             return Err(CallError::Closed);
         }
-        self.source = Source::Events(Box::new(events.resumed(response.into_body())));
+        events.resume(response.into_body());
         Ok(())
     }
 
@@ -836,15 +875,16 @@ async fn hear(shared: &Weak<Shared>, established: &Weak<Established>) -> Heard {
         let is_refused = may_be_session(response.status()) && response.status() != StatusCode::METHOD_NOT_ALLOWED;
         return if is_refused { Heard::Refused } else { Heard::NotOffered };
     }
-    let mut events = Sse::new(response.into_body(), MAX_MESSAGE_BYTES);
+    let mut events = Sse::new(response.into_body(), MAX_MESSAGE_BYTES, own_room());
     let mut heard = Heard::Nothing;
     while let Ok(Some(event)) = events.next().await {
         heard = Heard::Something;
         let Ok(message) = Message::parse(event.data.clone()) else { continue };
         match message.kind() {
-            Kind::Notification => {
+            Kind::Notification if event.data.len() <= MAX_UNSOLICITED_BYTES => {
                 let _ = unsolicited.send(event.data);
             }
+            Kind::Notification => {}
             Kind::Request => answer_unowned(shared, established, &message).await,
             Kind::Result | Kind::Error => {}
         }

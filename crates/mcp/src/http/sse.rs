@@ -1,6 +1,7 @@
 //! Server-sent events, read in bounded memory.
 
 use crate::error::CallError;
+use crate::room::Growing;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -20,17 +21,21 @@ pub(super) struct Event {
 pub(super) struct Sse {
     body: Incoming,
     lines: Lines,
+    room: Growing,
 }
 
 impl Sse {
-    pub(super) fn new(body: Incoming, max_bytes: usize) -> Self {
-        Self { body, lines: Lines::new(max_bytes) }
+    pub(super) fn new(body: Incoming, max_bytes: usize, room: Growing) -> Self {
+        Self { body, lines: Lines::new(max_bytes), room }
     }
 
     /// The next event; `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Result<Option<Event>, CallError> {
         loop {
-            if let Some(event) = self.lines.next_event()? {
+            let event = self.lines.next_event()?;
+            // Anew for each event: its own bytes are whoever takes it has to account for.
+            self.room.cover(self.lines.buffer.len() + self.lines.data.len())?;
+            if let Some(event) = event {
                 return Ok(Some(event));
             }
             match self.body.frame().await {
@@ -56,11 +61,11 @@ impl Sse {
     }
 
     /// The same stream going on in another body.
-    pub(super) fn resumed(&mut self, body: Incoming) -> Self {
+    pub(super) fn resume(&mut self, body: Incoming) {
         let mut lines = Lines::new(self.lines.max_bytes);
         lines.last_id = self.lines.last_id.take();
         lines.retry = self.lines.retry;
-        Self { body, lines }
+        (self.body, self.lines) = (body, lines);
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::{CALL_BACKLOG, CallError, Caller, MAX_IN_FLIGHT, Principal};
 use crate::envelope::Id;
+use crate::room::Room;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -34,9 +35,17 @@ enum Users {
     Many,
 }
 
+/// Whose a call is, and where room is taken for what that one has not taken yet.
+#[derive(Debug)]
+pub(super) struct Whose {
+    pub(super) caller: Caller,
+    pub(super) room: Room,
+}
+
 /// One call in flight.
 #[derive(Debug)]
 pub(super) struct Call {
+    whose: Whose,
     /// The id as the caller wrote it.
     pub(super) caller_id: Id,
     /// The progress token as the caller wrote it.
@@ -54,18 +63,30 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn of_caller(caller_id: Id, token: Option<Bytes>, lasting: bool) -> (Self, mpsc::Receiver<Event>) {
+    pub(super) fn of_caller(
+        whose: Whose,
+        caller_id: Id,
+        token: Option<Bytes>,
+        lasting: bool,
+    ) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(CALL_BACKLOG + 1);
-        (Self::new(caller_id, token, (false, lasting), events), receiver)
+        (Self::new(whose, caller_id, token, (false, lasting), events), receiver)
     }
 
     pub(super) fn own(id: u64) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(1);
-        (Self::new(Id::number(id), None, (true, false), events), receiver)
+        let whose = Whose { caller: Caller::Gateway, room: Room::default() };
+        (Self::new(whose, Id::number(id), None, (true, false), events), receiver)
     }
 
-    fn new(caller_id: Id, token: Option<Bytes>, (own, lasting): (bool, bool), events: mpsc::Sender<Event>) -> Self {
-        Self { caller_id, token, own, lasting, sent: 0, taken_up: false, began: Instant::now(), events }
+    fn new(
+        whose: Whose,
+        caller_id: Id,
+        token: Option<Bytes>,
+        (own, lasting): (bool, bool),
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { whose, caller_id, token, own, lasting, sent: 0, taken_up: false, began: Instant::now(), events }
     }
 
     /// Whether a caller waits for its answer.
@@ -76,11 +97,17 @@ impl Call {
     /// Gives the caller a message before the response; `false` when the caller does not keep up.
     pub(super) fn offer(&self, message: Bytes) -> bool {
         // The last place is the response's.
-        self.events.capacity() > 1 && self.events.try_send(Event::Message(message)).is_ok()
+        self.events.capacity() > 1
+            && self.keep(message).is_some_and(|message| self.events.try_send(Event::Message(message)).is_ok())
+    }
+
+    fn keep(&self, message: Bytes) -> Option<Bytes> {
+        self.whose.room.keep(self.whose.caller, message)
     }
 
     /// Gives the caller the response, or why there is none.
     pub(super) fn finish(self, answer: Result<Bytes, CallError>) {
+        let answer = answer.and_then(|answer| self.keep(answer).ok_or(CallError::NoRoom));
         // A place is kept for it; it fails only when the caller is gone.
         let _ = self.events.try_send(Event::Last(answer));
     }

@@ -12,7 +12,8 @@
 //! Bounds and what happens at each:
 //! - A line longer than `max_message_bytes` is skipped to its end in constant memory; the call it answers fails
 //!   with [`CallError::TooLong`] when its id can be read from the line's head or tail, or when only one call waits.
-//! - A caller that does not read loses notifications beyond [`CALL_BACKLOG`], never its response, and slows nobody else.
+//! - A caller that does not read loses notifications beyond [`CALL_BACKLOG`], and what there is no [`Room`] for: of a
+//!   response it is told so. It slows nobody else.
 //! - A server that does not read makes [`Connection::send`] fail with [`CallError::Busy`].
 //!
 //! What it deliberately does not do: translate between eras (the gateway does), restart the server, or log bodies.
@@ -26,8 +27,9 @@ use crate::envelope::{self, Kind, Message, ParseError};
 use crate::era::{self, Era, Handshake};
 pub use crate::error::{CallError, HandshakeError};
 use crate::json::{self, Edits};
+use crate::room::Room;
 use bytes::Bytes;
-use calls::{Call, Calls, Event};
+use calls::{Call, Calls, Event, Whose};
 use serde_json::value::RawValue;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,8 +47,9 @@ pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 pub const CALL_BACKLOG: usize = 64;
 /// How many calls may wait at once.
 pub const MAX_IN_FLIGHT: usize = 10_000;
-/// How many unsolicited messages a slow subscriber may fall behind.
+/// How many unsolicited messages a slow subscriber may fall behind, and how long one may be: it names a list or a resource.
 const UNSOLICITED_BACKLOG: usize = 64;
+pub(crate) const MAX_UNSOLICITED_BYTES: usize = 64 << 10;
 /// The most pages of a list that are followed.
 const MAX_PAGES: usize = 100;
 /// The most items of a list that are kept.
@@ -61,6 +64,8 @@ pub struct Options {
     pub noise: mpsc::Sender<String>,
     /// The longest message read; see [`MAX_MESSAGE_BYTES`].
     pub max_message_bytes: usize,
+    /// Room for what callers have not taken yet.
+    pub room: Room,
 }
 
 /// A principal, as far as a server's questions and log messages depend on it: the same for one, another for every other,
@@ -69,7 +74,7 @@ pub struct Options {
 pub struct Principal(pub u128);
 
 /// Of whom a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
     /// Of this one.
     Principal(Principal),
@@ -127,6 +132,7 @@ struct Shared {
     first_noise: Mutex<Option<String>>,
     end: CancellationToken,
     max_message_bytes: usize,
+    room: Room,
 }
 
 impl Shared {
@@ -239,6 +245,7 @@ impl Connection {
             first_noise: Mutex::default(),
             end: end.clone(),
             max_message_bytes: options.max_message_bytes,
+            room: options.room,
         });
         tokio::spawn(reader::run(shared.clone(), stdout));
         tokio::spawn(writer::run(shared.clone(), outgoing, stdin));
@@ -338,7 +345,7 @@ impl Connection {
         let message = Message::parse(message)?;
         self.shared().calls().note_user(caller);
         match message.kind() {
-            Kind::Request => self.send_request(&message),
+            Kind::Request => self.send_request(caller, &message),
             Kind::Notification => self.send_notification(message),
             Kind::Result | Kind::Error => self.send_answer(message),
         }
@@ -447,7 +454,7 @@ impl Connection {
         self.start(id, call, events, request, false)
     }
 
-    fn send_request(&self, message: &Message) -> Result<Stream, CallError> {
+    fn send_request(&self, caller: Caller, message: &Message) -> Result<Stream, CallError> {
         if message.method() == "initialize" {
             return Err(ParseError::Envelope("the server's connection is initialized already").into());
         }
@@ -461,7 +468,8 @@ impl Connection {
         message.edit_id(&mut edits, &upstream_id);
         let caller_id = message.id().expect("a request has an id");
         let lasting = message.method() == "subscriptions/listen";
-        let (call, events) = Call::of_caller(caller_id, token.map(|span| message.bytes().slice(span)), lasting);
+        let whose = Whose { caller, room: self.shared().room.clone() };
+        let (call, events) = Call::of_caller(whose, caller_id, token.map(|span| message.bytes().slice(span)), lasting);
         self.start(id, call, events, edits.apply(message.bytes()), true)
     }
 

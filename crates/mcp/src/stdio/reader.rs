@@ -1,6 +1,6 @@
 //! The task that reads from the server: cuts lines, sorts messages, keeps noise apart.
 
-use super::{CallError, Shared};
+use super::{CallError, MAX_UNSOLICITED_BYTES, Shared};
 use crate::envelope::{self, Kind, Message};
 use crate::era::{code, meta};
 use crate::json::{self, Edits, Object};
@@ -271,6 +271,10 @@ fn subscription(message: &Message) -> Option<(json::Span, u64)> {
 }
 
 fn publish(shared: &Shared, message: Bytes) {
+    if message.len() > MAX_UNSOLICITED_BYTES {
+        tracing::debug!(bytes = message.len(), "the server sent a notification that is too long; it was dropped");
+        return;
+    }
     // Nobody listening is fine.
     let _ = shared.unsolicited.send(message);
 }

@@ -31,11 +31,15 @@ impl Server {
 }
 
 fn open(max_message_bytes: usize) -> (Connection, Server, mpsc::Receiver<String>) {
+    open_with(max_message_bytes, Room::default())
+}
+
+fn open_with(max_message_bytes: usize, room: Room) -> (Connection, Server, mpsc::Receiver<String>) {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let (stdout, stdin) = tokio::io::split(ours);
     let (input, out) = tokio::io::split(theirs);
     let (noise, noises) = mpsc::channel(16);
-    let connection = Connection::open(stdout, stdin, Options { first_id: 100, noise, max_message_bytes });
+    let connection = Connection::open(stdout, stdin, Options { first_id: 100, noise, max_message_bytes, room });
     (connection, Server { lines: BufReader::new(input).lines(), out }, noises)
 }
 
@@ -275,6 +279,54 @@ async fn a_caller_that_does_not_read_loses_notifications_but_not_its_response() 
         }
     }
     assert_eq!(seen, CALL_BACKLOG + 1);
+}
+
+/// Room for so many bytes of each caller.
+fn room(most: usize) -> Room {
+    struct Taken(Arc<Mutex<std::collections::HashMap<Caller, usize>>>, Caller, usize);
+    impl Drop for Taken {
+        fn drop(&mut self) {
+            *self.0.lock().unwrap().get_mut(&self.1).unwrap() -= self.2;
+        }
+    }
+    let taken = Arc::new(Mutex::new(std::collections::HashMap::new()));
+    Room::new(Arc::new(move |caller, bytes| {
+        let mut all = taken.lock().unwrap();
+        let own = all.entry(caller).or_insert(0);
+        (*own + bytes <= most).then(|| {
+            *own += bytes;
+            Box::new(Taken(taken.clone(), caller, bytes)) as crate::Held
+        })
+    }))
+}
+
+#[tokio::test]
+async fn a_caller_that_reads_nothing_fills_its_own_room_and_is_told_so() {
+    let (connection, mut server, _noise) = open_with(MAX_MESSAGE_BYTES, room(50 << 10));
+    let long = |n: u8| format!(r#"{{"text":"{}"}}"#, char::from(b'a' + n).to_string().repeat(20 << 10));
+    let (greedy, other) = (Caller::Principal(Principal(1)), Caller::Principal(Principal(2)));
+    let mut unread: Vec<_> = (0..3).map(|n| connection.send_for(greedy, call(&n.to_string())).unwrap()).collect();
+    for n in 0..3 {
+        let request = server.read().await;
+        server.answer(&request, &long(n)).await;
+    }
+    let mut stream = connection.send_for(other, call("o")).unwrap();
+    let request = server.read().await;
+    server.answer(&request, &long(9)).await;
+    assert!(text(next(&mut stream).await).contains("jjj"), "another caller has room");
+    assert_eq!(next(&mut unread[2]).await, Some(Err(CallError::NoRoom)));
+    let kept = text(next(&mut unread[0]).await);
+    assert!(kept.contains("aaa"));
+    drop((kept, unread));
+    let mut stream = connection.send_for(greedy, call("again")).unwrap();
+    loop {
+        let request = server.read().await;
+        if request.method() == "tools/call" {
+            server.answer(&request, &long(4)).await;
+            break;
+        }
+    }
+    assert!(text(next(&mut stream).await).contains("eee"), "what was read is given back");
 }
 
 impl Connection {

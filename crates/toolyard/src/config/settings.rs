@@ -134,8 +134,9 @@ pub(crate) struct Settings {
     pub body_bytes_per_second: u32,
 
     /// MiB that requests may have in memory at once, at all listeners together: heads and bodies, from their first byte to
-    /// the end of the answer. A quarter is for those who are not signed in. Of either part one key, member or address has
-    /// at most half, or as much as is left; more is refused with `Retry-After`.
+    /// the end of the answer, and answers until they are taken. A quarter is for those who are not signed in. Of either
+    /// part one key, member or address has at most half, or as much as is left; more is refused with `Retry-After`. As
+    /// much again is for what servers answered and no gateway has taken yet, here or at an agent.
     #[schemars(range(min = 64, max = 1_000_000))]
     pub request_memory_mb: u32,
 
@@ -393,11 +394,11 @@ pub(crate) struct Settings {
     #[schemars(range(min = 1, max = 1000000))]
     pub calls_at_once_per_server: u32,
 
-    /// Of these, the calls of one API key.
+    /// Of these, the calls of one API key; it may have as many streams of changes open.
     #[schemars(range(min = 1, max = 1000000))]
     pub calls_at_once_per_key: u32,
 
-    /// Of these, the calls of one organization.
+    /// Of these, the calls of one organization; it may have as many streams of changes open.
     #[schemars(range(min = 1, max = 1000000))]
     pub calls_at_once_per_organization: u32,
 

@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use toolyard_link::{Budget, Charge, Metered, NoRoom, Pace, Paced, Payer};
+use toolyard_link::{Budget, Charge, Held, Metered, NoRoom, Pace, Paced, Payer};
 use toolyard_types::{Code, Network, Problem};
 use tower::ServiceExt;
 
@@ -29,6 +29,8 @@ use crate::serve::problem_response;
 
 /// A write of fewer bytes may be a ping or a setting, and is no answer that is taken.
 const LEAST_WRITE: usize = 512;
+/// So much of an answer is in what its request costs by itself.
+const FREE_ANSWER: usize = 2 << 10;
 
 /// What happens on a connection.
 pub(super) struct Activity {
@@ -215,10 +217,7 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
         let under_way = UnderWay::begin(&self.activity);
         let charge = match self.budget.begin(request.headers(), self.payer_of(request.headers())) {
             Ok(charge) => charge,
-            Err(no_room) => {
-                let body = no_room_response(no_room);
-                return Box::pin(async move { Ok(body.map(|body| Answer::new(body, under_way, None))) });
-            }
+            Err(no_room) => return Box::pin(async move { Ok(refuse(no_room, under_way)) }),
         };
         let paced = |body| Metered::new(Paced::new(body, self.pace), charge.clone());
         let mut request = request.map(paced);
@@ -229,9 +228,25 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
         let answering = self.router.clone().oneshot(request);
         Box::pin(async move {
             let answer = answering.await?;
-            Ok(answer.map(|body| Answer::new(body, under_way, Some(charge))))
+            Ok(match hold(&charge, answer.body()) {
+                Ok(held) => answer.map(|body| Answer::new(body, under_way, Some((charge, held)))),
+                Err(no_room) => refuse(no_room, under_way),
+            })
         })
     }
+}
+
+/// Takes room for an answer that is there as a whole.
+fn hold(charge: &Charge, body: &Body) -> Result<Option<Held>, NoRoom> {
+    let bytes = HttpBody::size_hint(body).exact().and_then(|bytes| usize::try_from(bytes).ok());
+    match bytes.filter(|bytes| *bytes > FREE_ANSWER) {
+        Some(bytes) => charge.hold(bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn refuse(no_room: NoRoom, under_way: UnderWay) -> Response<Answer> {
+    no_room_response(no_room).map(|body| Answer::new(body, under_way, None))
 }
 
 fn no_room_response(no_room: NoRoom) -> Response<Body> {
@@ -244,15 +259,34 @@ fn no_room_response(no_room: NoRoom) -> Response<Body> {
 pub(super) struct Answer {
     body: Body,
     under_way: UnderWay,
-    /// Something was given out, and the next was not asked for yet.
+    /// The next of it was not asked for yet.
     stalled: bool,
     /// Given back with it.
-    _charge: Option<Charge>,
+    charge: Option<Charge>,
+    /// Room for all of it, taken before its head was sent.
+    held: Option<Held>,
 }
 
 impl Answer {
-    fn new(body: Body, under_way: UnderWay, charge: Option<Charge>) -> Self {
-        Self { body, under_way, stalled: false, _charge: charge }
+    fn new(body: Body, under_way: UnderWay, charged: Option<(Charge, Option<Held>)>) -> Self {
+        let (charge, held) = charged.map_or((None, None), |(charge, held)| (Some(charge), held));
+        let mut answer = Self { body, under_way, stalled: false, charge, held };
+        // A peer that takes nothing keeps the first of it from being asked for.
+        answer.set_stalled(true);
+        answer
+    }
+
+    /// What was given out waits in memory until the peer takes it, and is charged until then.
+    fn charged(&mut self, data: Bytes) -> Result<Bytes, NoRoom> {
+        let held = match (self.held.take(), &self.charge) {
+            (Some(held), _) => Some(held),
+            (None, Some(charge)) if data.len() > FREE_ANSWER => Some(charge.hold(data.len())?),
+            _ => None,
+        };
+        Ok(match held {
+            Some(held) => held.around(data),
+            None => data,
+        })
     }
 
     fn set_stalled(&mut self, stalled: bool) {
@@ -276,11 +310,15 @@ impl HttpBody for Answer {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.set_stalled(false);
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(frame, Poll::Ready(Some(Ok(_)))) && !self.body.is_end_stream() {
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+        let frame = match frame?.into_data() {
+            Ok(data) => Frame::data(self.charged(data).map_err(axum::Error::new)?),
+            Err(other) => other,
+        };
+        if !self.body.is_end_stream() {
             self.set_stalled(true);
         }
-        frame
+        Poll::Ready(Some(Ok(frame)))
     }
 
     fn is_end_stream(&self) -> bool {

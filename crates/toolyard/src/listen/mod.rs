@@ -440,6 +440,52 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn answers_that_are_not_taken_fill_their_own_room_and_are_given_back() {
+        const SIZE: usize = 8 << 20;
+        let large = Router::new().route("/", axum::routing::get(async || vec![b'x'; SIZE]));
+        let known = axum::middleware::from_fn(async |request: axum::extract::Request, next: axum::middleware::Next| {
+            let who = request.headers().get("who").map(|who| who.as_bytes().to_vec());
+            if let (Some(who), Some(charge)) = (who, request.extensions().get::<toolyard_link::Charge>()) {
+                charge.known(who).expect("room for a request");
+            }
+            next.run(request).await
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let drain = CancellationToken::new();
+        let patience = Patience { answer: Duration::from_secs(60), ..PATIENCE };
+        let server = Server::new(patience, Budget::new(64 << 20), Arc::from([]), drain.clone());
+        let places = Places::new("test", 100, 0, vec![]);
+        let _serving = tokio::spawn(serve(listener, large.layer(known), places, server));
+        let ask = async |who: &str| {
+            let mut client = TcpStream::connect(address).await.expect("a connection");
+            let request = format!("GET / HTTP/1.1\r\nHost: x\r\nwho: {who}\r\nConnection: close\r\n\r\n");
+            client.write_all(request.as_bytes()).await.expect("sent");
+            let mut status = [0; 12];
+            client.read_exact(&mut status).await.expect("a status");
+            (status[9..].to_vec(), client)
+        };
+        let mut unread = Vec::new();
+        let refused = loop {
+            let (status, client) = ask("greedy").await;
+            if status != b"200" {
+                break status;
+            }
+            unread.push(client);
+            assert!(unread.len() < 20, "no end of them");
+        };
+        assert_eq!((refused.as_slice(), unread.len()), (&b"503"[..], 2), "half of three quarters of 64 MiB");
+        assert_eq!(ask("other").await.0, b"200");
+        for mut client in unread {
+            let mut rest = Vec::new();
+            client.read_to_end(&mut rest).await.expect("the rest");
+            assert!(rest.len() > SIZE);
+        }
+        let (status, _client) = ask("greedy").await;
+        assert_eq!(status, b"200", "what was taken is given back");
+    }
+
+    #[tokio::test]
     async fn a_peer_with_too_many_connections_is_told_so_and_others_are_served() {
         let (address, _drain, _server) = listening(echo(), 2).await;
         let _held = [TcpStream::connect(address).await.expect("one"), TcpStream::connect(address).await.expect("two")];
