@@ -26,7 +26,7 @@ use toolyard_types::spec::{Instancing, InstancingMode};
 use toolyard_types::state::{Phase, Reason};
 
 use crate::agent::{Entry, FoundServer, Inner};
-use crate::desired::write_whole;
+use crate::desired::{read_state, write_whole};
 use crate::packages::failure;
 use crate::plan::Goal;
 use crate::slot::Slot;
@@ -70,7 +70,7 @@ pub(crate) struct CopyOf {
 impl CopyOf {
     /// What is written in a directory, if it is a copy's.
     pub(crate) fn load(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(dir.join(FILE)).ok()?).ok()
+        read_state(&dir.join(FILE), "nobody knows whose copy it was, and it ends")
     }
 
     /// # Errors

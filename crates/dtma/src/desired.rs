@@ -43,14 +43,7 @@ impl DesiredFile {
 
     /// The state last saved. One that cannot be read counts as none: the control plane sends it again.
     pub(crate) fn load(&self) -> Option<Desired> {
-        let bytes = std::fs::read(self.dir.join(FILE)).ok()?;
-        let on_disk: OnDisk = match serde_json::from_slice(&bytes) {
-            Ok(on_disk) => on_disk,
-            Err(error) => {
-                tracing::warn!(%error, "the last desired state cannot be read; waiting for the control plane");
-                return None;
-            }
-        };
+        let on_disk: OnDisk = read_state(&self.dir.join(FILE), "waiting for the control plane")?;
         let mut desired = on_disk.desired;
         match self.unseal(&on_disk.nonce, &on_disk.sealed, desired.generation) {
             Some(mut secrets) => {
@@ -89,7 +82,13 @@ impl DesiredFile {
 fn host_key(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
     match std::fs::read(path).map(Zeroizing::new) {
         Ok(bytes) => {
-            let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| io::Error::other("`host.key` is not a key"))?;
+            let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| {
+                io::Error::other(format!(
+                    "`{}` is not a key: restore it, or remove it, and a new one is made, with which servers that need \
+                     credentials start only once the control plane has sent them again",
+                    path.display()
+                ))
+            })?;
             Ok(Zeroizing::new(key))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -97,8 +96,18 @@ fn host_key(path: &Path) -> io::Result<Zeroizing<[u8; 32]>> {
             write_whole(path, &key[..])?;
             Ok(key)
         }
-        Err(error) => Err(error),
+        Err(error) => Err(io::Error::new(error.kind(), format!("read `{}`: {error}", path.display()))),
     }
+}
+
+/// Reads a file of our own state, if it is there. One that cannot be read counts as none, and the log says what follows
+/// from that.
+pub(crate) fn read_state<T: for<'de> Deserialize<'de>>(path: &Path, otherwise: &str) -> Option<T> {
+    let read = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        read => read.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)),
+    };
+    read.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "it cannot be read; {otherwise}")).ok()
 }
 
 /// Writes a file for its owner only, so that a reader sees the old or the new one and nothing in between.
@@ -108,4 +117,30 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(beside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_was_emptied_is_named_with_the_way_out_and_removed_it_is_made_anew() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(KEY_FILE);
+        std::fs::write(&path, "").expect("written");
+        let error = DesiredFile::open(dir.path()).err().expect("it is no key").to_string();
+        assert!(error.contains(path.to_str().expect("text")) && error.contains("remove it"), "{error}");
+        std::fs::remove_file(&path).expect("removed");
+        assert!(DesiredFile::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_state_that_cannot_be_read_counts_as_none() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = DesiredFile::open(dir.path()).expect("opened");
+        file.save(&Desired { generation: 7, ..Desired::default() }).expect("saved");
+        assert_eq!(file.load().map(|desired| desired.generation), Some(7));
+        std::fs::write(dir.path().join(FILE), "").expect("written");
+        assert!(file.load().is_none());
+    }
 }

@@ -184,6 +184,8 @@ impl Context {
         match &self.engine {
             Engine::Process => {
                 let order = order::order(self, desired, dir, prepared)?;
+                order::note_ports(&order)
+                    .map_err(|error| failure(Reason::EngineUnavailable, format!("note its ports: {error}")))?;
                 let running = launch::launch(&self.supervisor, order).await;
                 running.map_err(|error| failure(Reason::EngineUnavailable, crate::instance::chain(&error)))
             }
@@ -196,6 +198,15 @@ impl Context {
         match &self.engine {
             Engine::Process => launch::take_over(dir).await,
             Engine::Docker(docker) => docker.take_over(self, desired, dir).await,
+        }
+    }
+
+    /// Toolyard's own ports that a server which runs already reaches and should not. What a container reaches does not
+    /// depend on when it was started.
+    pub(crate) fn open_ports(&self, desired: &DesiredInstance, dir: &Path) -> Vec<u16> {
+        match &self.engine {
+            Engine::Process => order::open_ports(self, desired, dir),
+            Engine::Docker(_) => Vec::new(),
         }
     }
 

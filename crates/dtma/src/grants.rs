@@ -129,15 +129,27 @@ struct Before {
     revisions: BTreeSet<RevisionId>,
 }
 
+impl Before {
+    /// Nothing of it, which grants no more than it did. It is never made again from what runs now: that would let in
+    /// whatever is there.
+    fn lost(file: &Path, error: &dyn std::error::Error) -> Self {
+        tracing::warn!(
+            path = %file.display(), %error,
+            "it cannot be read: servers from before `grantable_paths` get only the paths in that list from their next start on"
+        );
+        Self::default()
+    }
+}
+
 impl Grants {
     /// Reads what ran before there was a list; at the first start that is what `desired` says.
     ///
     /// # Errors
-    /// When it cannot be read or written down.
+    /// When it cannot be written down.
     pub(crate) fn open(paths: &GrantablePaths, data_dir: &Path, desired: Option<&Desired>) -> io::Result<Self> {
         let file = data_dir.join(FILE);
         let before = match std::fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| Before::lost(&file, &error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let instances = desired.iter().flat_map(|desired| &desired.instances);
                 let granted = instances.filter(|instance| !instance.spec.paths.is_empty());
@@ -145,7 +157,7 @@ impl Grants {
                 write_whole(&file, &serde_json::to_vec(&before)?)?;
                 before
             }
-            Err(error) => return Err(error),
+            Err(error) => Before::lost(&file, &error),
         };
         let root = |text: &String| match text.strip_suffix("/*") {
             Some(path) => Root { path: path.into(), within: true },
@@ -326,6 +338,17 @@ mod tests {
         symlink(dir.path().join("srv/files"), dir.path().join("home/files")).expect("linked");
         std::os::unix::net::UnixListener::bind(dir.path().join("srv/socket")).expect("bound");
         dir
+    }
+
+    #[test]
+    fn what_is_known_of_before_and_cannot_be_read_grants_nothing_and_is_not_made_again() {
+        let dir = host();
+        let file = dir.path().join("data").join(FILE);
+        for broken in ["", "{\"revisions\":"] {
+            std::fs::write(&file, broken).expect("written");
+            assert_eq!(grants(dir.path(), &["srv"]).before, BTreeSet::new());
+            assert_eq!(std::fs::read_to_string(&file).expect("there"), broken);
+        }
     }
 
     #[test]

@@ -80,7 +80,12 @@ pub enum IdentityError {
         #[source]
         source: io::Error,
     },
-    /// What a file or an answer holds cannot be read.
+    /// A file does not hold what it should.
+    #[error(
+        "`{0}` cannot be read; restore it, or remove its directory and start with a token of `toolyard toolboxes rejoin`"
+    )]
+    Broken(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What an answer holds cannot be read.
     #[error("read {0}")]
     Unreadable(&'static str, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// A key or certificate cannot be used.
@@ -364,9 +369,9 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
 }
 
 fn load(dir: &Path) -> Result<Option<Saved>, IdentityError> {
-    let Some(bytes) = read(&dir.join("identity.json"))? else { return Ok(None) };
-    let unreadable = |error| IdentityError::Unreadable("the stored identity", Box::new(error));
-    serde_json::from_slice(&bytes).map(Some).map_err(unreadable)
+    let path = dir.join("identity.json");
+    let Some(bytes) = read(&path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| IdentityError::Broken(path, Box::new(error)))
 }
 
 fn save(dir: &Path, saved: &Saved) -> Result<(), IdentityError> {
@@ -375,10 +380,11 @@ fn save(dir: &Path, saved: &Saved) -> Result<(), IdentityError> {
 }
 
 fn read_key(dir: &Path) -> Result<Option<AgentKey>, IdentityError> {
-    let Some(bytes) = read(&dir.join("key.pem"))? else { return Ok(None) };
-    let text =
-        String::from_utf8(bytes).map_err(|error| IdentityError::Unreadable("the stored key", Box::new(error)))?;
-    Ok(Some(AgentKey::from_pem(&Secret::new(text))?))
+    let path = dir.join("key.pem");
+    let Some(bytes) = read(&path)? else { return Ok(None) };
+    let broken = |error| IdentityError::Broken(path.clone(), error);
+    let text = String::from_utf8(bytes).map_err(|error| broken(Box::new(error)))?;
+    AgentKey::from_pem(&Secret::new(text)).map(Some).map_err(|error| broken(Box::new(error)))
 }
 
 /// The key of an earlier attempt, else a new one that is stored before it is used.
@@ -439,6 +445,21 @@ mod tests {
         assert_eq!(key_for_joining(&identity).expect("the same key").pem(), first);
         let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&identity), mode(&identity.join("key.pem"))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_file_that_was_emptied_is_named_with_the_way_out() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in ["key.pem", "identity.json"] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").expect("written");
+            let error = match name {
+                "key.pem" => key_for_joining(dir.path()).map(drop),
+                _ => load(dir.path()).map(drop),
+            };
+            let error = error.expect_err("it holds nothing").to_string();
+            assert!(error.contains(path.to_str().expect("text")) && error.contains("rejoin"), "{error}");
+        }
     }
 
     #[tokio::test]

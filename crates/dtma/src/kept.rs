@@ -80,6 +80,8 @@ impl KeptLogs {
     /// # Errors
     /// When it cannot be moved.
     pub(crate) fn keep(&self, instance_dir: &Path, now: Timestamp) -> io::Result<()> {
+        // From the first look on: a directory may be removed twice at once, and only the first finds a log there.
+        let _turn = self.turn();
         let logs = instance_dir.join(LOGS);
         if !crate::process::log::current_file(instance_dir).is_file() {
             return Ok(());
@@ -87,7 +89,6 @@ impl KeptLogs {
         let saved = std::fs::read(instance_dir.join("instance.json"))?;
         let desired: DesiredInstance = serde_json::from_slice(&saved)?;
         let of = Of { server: desired.server, revision: desired.revision, at: now };
-        let _turn = self.turn();
         let dir = self.make_in_turn(&desired.id.to_string(), &of)?;
         std::fs::rename(logs, dir.join(LOGS))
     }
@@ -196,6 +197,28 @@ mod tests {
         let is_kept = |id: &str| kept.find(id).is_some();
         assert!(is_kept("noisy-2") && !is_kept("noisy-3"));
         assert!(is_kept("quiet") && !is_kept("too-much") && is_kept("older"));
+    }
+
+    #[test]
+    fn a_log_is_kept_once_when_its_directory_is_removed_twice_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let kept = KeptLogs::open(dir.path());
+        let now = Timestamp::from_ms(1_000_000_000_000);
+        for number in 0..200 {
+            let id = toolyard_types::InstanceId::generate();
+            let instance = dir.path().join(format!("instance-{number}"));
+            std::fs::create_dir_all(instance.join(LOGS)).expect("made");
+            std::fs::write(crate::process::log::current_file(&instance), "").expect("written");
+            let saved = serde_json::to_vec(&crate::plan::tests::instance(id, true)).expect("JSON");
+            std::fs::write(instance.join("instance.json"), saved).expect("written");
+            let retire = || kept.keep(&instance, now).map(|()| std::fs::remove_dir_all(&instance));
+            let (one, two) = std::thread::scope(|scope| {
+                let other = scope.spawn(retire);
+                (retire(), other.join().expect("it ends"))
+            });
+            assert!(one.is_ok() && two.is_ok(), "{one:?} {two:?}");
+            assert!(kept.find(&id.to_string()).is_some_and(|kept| crate::process::log::current_file(&kept).is_file()));
+        }
     }
 
     #[test]

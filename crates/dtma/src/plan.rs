@@ -79,7 +79,7 @@ pub(crate) fn plan(desired: Option<&Desired>, view: &View) -> Vec<Action> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use toolyard_types::agent::{DesiredInstance, ResolveJob};
@@ -98,7 +98,7 @@ mod tests {
         })
     }
 
-    fn instance(id: InstanceId, run: bool) -> DesiredInstance {
+    pub(crate) fn instance(id: InstanceId, run: bool) -> DesiredInstance {
         let spec = serde_json::json!({ "runtime": runtime() });
         let spec: RevisionSpec = serde_json::from_value(spec).expect("a spec");
         DesiredInstance {

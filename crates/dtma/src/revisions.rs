@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use toolyard_types::{RevisionId, Timestamp};
 
-use crate::desired::write_whole;
+use crate::desired::{read_state, write_whole};
 
 const FILE: &str = "revisions.json";
 /// The oldest are forgotten first, and found out again.
@@ -27,7 +27,7 @@ impl Revisions {
     /// Reads what an earlier agent knew. What cannot be read is found out again.
     pub(crate) fn open(data_dir: &std::path::Path) -> Self {
         let file = data_dir.join(FILE);
-        let known = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let known = read_state(&file, "how servers are to be asked is found out again");
         Self { file, plain: Mutex::new(known.unwrap_or_default()) }
     }
 

@@ -7,13 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use toolyard_types::agent::DesiredInstance;
 use toolyard_types::{InstanceId, ServerId};
 
-use crate::desired::write_whole;
+use crate::copies::CopyOf;
+use crate::desired::{read_state, write_whole};
 
 /// User ids that no distribution gives to people, services, containers or subordinate ranges.
 const SPACE: RangeInclusive<u32> = 2_100_000_000..=2_147_483_647;
@@ -34,7 +37,8 @@ struct Chosen {
 /// When it cannot be remembered, or every range of the host is taken.
 pub(crate) fn range_of(data_dir: &Path, claims: &Path) -> io::Result<RangeInclusive<u32>> {
     let file = data_dir.join("uid-range.json");
-    let chosen = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Chosen>(&bytes).ok());
+    let chosen =
+        read_state::<Chosen>(&file, "this installation takes another range of user ids, if that is not its first");
     // One of before had the first range, as every other.
     let of_before = || data_dir.join("uids.json").exists().then_some(*SPACE.start());
     let mut candidates = chosen.map(|chosen| chosen.first).or_else(of_before).into_iter().chain(anywhere());
@@ -65,8 +69,10 @@ struct Claims {
 
 impl Claims {
     fn open(dir: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        let lock = std::fs::File::create(dir.join("lock"))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+        // Who may open it may hold it.
+        let mut options = std::fs::File::options();
+        let lock = options.write(true).create(true).truncate(true).mode(0o600).open(dir.join("lock"))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
         Ok(Self { dir: dir.to_owned(), _lock: lock })
     }
@@ -101,10 +107,11 @@ pub(crate) struct Uids {
 }
 
 impl Uids {
-    /// Reads what was given before.
-    pub(crate) fn open(file: PathBuf, range: RangeInclusive<u32>) -> Self {
-        let given = std::fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let mut given: BTreeMap<ServerId, u32> = given.unwrap_or_default();
+    /// Reads what was given before. Where that is not known it is what servers have whose directories are in
+    /// `instances`: they may run, and nobody else may get theirs.
+    pub(crate) fn open(file: PathBuf, instances: &Path, range: RangeInclusive<u32>) -> Self {
+        let given = read_state(&file, "servers keep the users that their directories belong to");
+        let mut given: BTreeMap<ServerId, u32> = given.unwrap_or_else(|| users_of(instances));
         // From before this installation had the range that it has now.
         given.retain(|_, uid| range.contains(uid));
         let last_server = given.values().max().copied().unwrap_or(*range.end());
@@ -177,6 +184,21 @@ impl Uids {
     }
 }
 
+/// The users that the directories of instances belong to, by server. Those of copies are noted elsewhere.
+fn users_of(instances: &Path) -> BTreeMap<ServerId, u32> {
+    let mut users = BTreeMap::new();
+    let dirs = std::fs::read_dir(instances).into_iter().flatten().flatten().map(|entry| entry.path());
+    for dir in dirs.filter(|dir| CopyOf::load(dir).is_none()) {
+        let saved = std::fs::read(dir.join("instance.json")).ok();
+        let saved = saved.and_then(|saved| serde_json::from_slice::<DesiredInstance>(&saved).ok());
+        let owner = std::fs::symlink_metadata(dir.join("work")).map(|work| work.uid());
+        if let Some((saved, owner)) = saved.zip(owner.ok()) {
+            users.insert(saved.server, owner);
+        }
+    }
+    users
+}
+
 fn all_taken() -> io::Error {
     io::Error::other("every user id of the configured range is taken")
 }
@@ -188,7 +210,7 @@ mod tests {
     #[test]
     fn servers_and_copies_never_share_a_user_and_a_copys_is_not_given_again_at_once() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut uids = Uids::open(dir.path().join("uids.json"), 10..=14);
+        let mut uids = Uids::open(dir.path().join("uids.json"), dir.path(), 10..=14);
         let server = ServerId::generate();
         let copies = [InstanceId::generate(), InstanceId::generate()];
         assert_eq!(uids.of(server).expect("one"), 10);
@@ -199,23 +221,42 @@ mod tests {
         assert_eq!(uids.of(ServerId::generate()).expect("one"), 13);
         assert_eq!(uids.of_copy(InstanceId::generate()).expect("one"), 14);
         assert!(uids.of_copy(InstanceId::generate()).is_err() && uids.of(ServerId::generate()).is_err());
-        let mut again = Uids::open(dir.path().join("uids.json"), 10..=14);
+        let mut again = Uids::open(dir.path().join("uids.json"), dir.path(), 10..=14);
         assert_eq!(again.of(server).expect("the same"), 10);
     }
 
     #[test]
     fn a_deleted_servers_user_is_given_to_another_only_when_all_others_are() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut uids = Uids::open(dir.path().join("uids.json"), 10..=12);
+        let mut uids = Uids::open(dir.path().join("uids.json"), dir.path(), 10..=12);
         let servers = [ServerId::generate(), ServerId::generate(), ServerId::generate(), ServerId::generate()];
         assert_eq!(uids.of(servers[0]).expect("one"), 10);
         assert_eq!(uids.of(servers[1]).expect("one"), 11);
         uids.keep_only(&|server| server != servers[0]).expect("written");
         assert_eq!(uids.of(servers[2]).expect("one"), 12);
         assert_eq!(uids.of(servers[3]).expect("the one that was given back"), 10);
-        let mut again = Uids::open(dir.path().join("uids.json"), 10..=12);
+        let mut again = Uids::open(dir.path().join("uids.json"), dir.path(), 10..=12);
         assert_eq!(again.of(servers[1]).expect("the same"), 11);
         assert!(again.of(servers[0]).is_err());
+    }
+
+    #[test]
+    fn servers_keep_the_users_of_their_directories_when_who_has_which_is_lost() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let own = nix::unistd::geteuid().as_raw();
+        let (server, range) = (ServerId::generate(), own..=own + 2);
+        let work = dir.path().join("instances/one/work");
+        std::fs::create_dir_all(&work).expect("made");
+        let saved = DesiredInstance { server, ..crate::plan::tests::instance(InstanceId::generate(), true) };
+        let saved = serde_json::to_vec(&saved).expect("JSON");
+        std::fs::write(work.with_file_name("instance.json"), saved).expect("written");
+        let file = dir.path().join("uids.json");
+        for broken in ["", "{"] {
+            std::fs::write(&file, broken).expect("written");
+            let mut uids = Uids::open(file.clone(), &dir.path().join("instances"), range.clone());
+            assert_eq!(uids.of(ServerId::generate()).expect("another"), own + 1);
+            assert_eq!(uids.of(server).expect("its own"), own);
+        }
     }
 
     #[test]

@@ -317,11 +317,16 @@ impl CallStore {
             db.close().await;
         }
         self.counted.lock().await.remove(&day);
-        let mark = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let path = file(dir, day);
+        let mut number = 1;
+        let kept = |number: u32| format!("{}.damaged-{number}", path.display());
+        while tokio::fs::try_exists(kept(number)).await.unwrap_or(false) {
+            number += 1;
+        }
+        let kept = kept(number);
         for suffix in ["", "-wal", "-shm"] {
             let from = format!("{}{suffix}", path.display());
-            let moved = tokio::fs::rename(&from, format!("{}.damaged-{mark}{suffix}", path.display())).await;
+            let moved = tokio::fs::rename(&from, format!("{kept}{suffix}")).await;
             if let Err(error) = moved
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -329,10 +334,9 @@ impl CallStore {
                 return false;
             }
         }
-        let (path, kept) = (path.display(), format!("{}.damaged-{mark}", path.display()));
         tracing::error!(
             error = source as &dyn std::error::Error,
-            %path, kept, "a day of call records is damaged: its file was moved away, and its records are not shown"
+            path = %path.display(), kept, "a day of call records is damaged: its file was moved away, and its records are not shown"
         );
         true
     }

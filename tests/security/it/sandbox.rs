@@ -313,6 +313,52 @@ fn a_server_that_hides_what_it_keeps_on_disk_is_stopped() {
     }
 }
 
+/// A full directory that is never where who counts is looking.
+const MOVED: &str = r#"
+import os
+for place in "ab":
+    for n in range(1000): os.makedirs(f"{place}/{n}")
+os.mkdir("a/full")
+with open("a/full/big", "wb") as f:
+    for _ in range(384): f.write(bytes(1 << 20))
+while True:
+    os.rename("a/full", "b/full")
+    os.rename("b/full", "a/full")
+"#;
+
+/// A file without a name in the hands of processes that hand it on and end, each in a session of its own.
+const HANDED_ON: &str = r#"
+import os
+f = open("big", "wb")
+os.unlink("big")
+for _ in range(384): f.write(bytes(1 << 20))
+f.flush()
+while True:
+    if os.fork() > 0: os._exit(0)
+    os.setsid()
+"#;
+
+#[test]
+fn a_server_that_moves_what_it_keeps_on_disk_is_stopped() {
+    let ways =
+        [("a directory that is renamed all the time", MOVED), ("a deleted file that processes hand on", HANDED_ON)];
+    each_user(|user, name| {
+        let toolyard = Toolyard::on(Engine::Sqlite).user(user).script("hostile", HOSTILE).start();
+        for (number, (what, script)) in ways.iter().enumerate() {
+            let server = format!("hostile-{number}");
+            let options = ["--name", &server, "--disk", "64M", "--wait", "--timeout", "120"];
+            let _ = toolyard.json(&[&["deploy", "com.example/hostile"], &options[..]].concat());
+            let path = format!("/mcp/default/servers/{server}");
+            let ready = || toolyard.call(&server, "run", json!({ "script": "" })).is_ok();
+            toolyard_test_support::wait_until(std::time::Duration::from_secs(20), &path, ready);
+            let _ = toolyard.call(&server, "run", json!({ "script": script }));
+            let stopped = |server: &Value| server.to_string().contains("out_of_disk");
+            toolyard.wait_server(&server, "it is stopped", stopped);
+            row(name, &format!("keeping 384 MiB as {what} with a limit of 64 MiB")).expected("stopped").got("stopped");
+        }
+    });
+}
+
 #[test]
 fn two_installations_on_one_host_share_no_user_id() {
     let own = "import os; print(os.getuid())";

@@ -224,6 +224,7 @@ impl HostClients {
         }
         self.given.write_home(&home).map_err(io_failure)?;
         super::store::give(&home, self.walls.uid).map_err(io_failure)?;
+        super::store::give_top(&home, self.walls.uid).map_err(io_failure)?;
         self.own_cache().map_err(io_failure)?;
         read_only.extend(self.given.shown.iter().cloned());
         read_only.extend(["/etc/uv", "/etc/pip.conf", "/etc/npmrc"].map(PathBuf::from));

@@ -1,15 +1,16 @@
 //! npm packages: a lock made and installed by npm, started as `node <script>`.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use toolyard_types::agent::Failure;
+use toolyard_types::name::printable;
 use toolyard_types::spec::{Lock, Package};
 use toolyard_types::state::Reason;
 
 use super::client::{Clients, Output};
-use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock, read_made};
+use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, hand_in, lock, read_made};
 use super::{Given, failure};
 use crate::engine::Progress;
 
@@ -46,13 +47,13 @@ pub(super) async fn resolve(
     check_name(&package.identifier)?;
     check_version(&package.version)?;
     let version = if package.version.is_empty() { "latest" } else { &package.version };
-    write_project(scratch, &json!({ (&package.identifier): version })).await?;
+    write_project(scratch, &json!({ (&package.identifier): version }))?;
     let mut arguments = vec!["install", "--package-lock-only", "--omit-lockfile-registry-resolved"];
     arguments.extend(SETTINGS);
     let output = clients.npm(&arguments, scratch, RESOLVE_TIMEOUT).await?;
     output.tell("npm", log);
     check(&output)?;
-    let content = read_made(&scratch.join("package-lock.json")).map_err(unreadable)?;
+    let content = read_made(&scratch.join("package-lock.json"))?;
     let parsed = parse(&content, clients.given())?;
     let version = parsed.packages.get(&format!("node_modules/{}", package.identifier));
     let version = version.and_then(|entry| entry.get("version")?.as_str()).unwrap_or_default().to_owned();
@@ -66,8 +67,8 @@ pub(super) async fn resolve(
 pub(super) async fn install(clients: &Clients, lock: &Lock, dir: &Path, log: Progress<'_>) -> Result<(), Failure> {
     let parsed = parse(&lock.content, clients.given())?;
     let root = parsed.packages.get("").and_then(|root| root.get("dependencies")).cloned().unwrap_or_default();
-    write_project(dir, &root).await?;
-    tokio::fs::write(dir.join("package-lock.json"), &lock.content).await.map_err(unreadable)?;
+    write_project(dir, &root)?;
+    hand_in(&dir.join("package-lock.json"), &lock.content)?;
     let mut arguments = vec!["ci"];
     arguments.extend(SETTINGS);
     let output = clients.npm(&arguments, dir, INSTALL_TIMEOUT).await?;
@@ -81,9 +82,12 @@ pub(super) async fn install(clients: &Clients, lock: &Lock, dir: &Path, log: Pro
 /// When the package has no such executable.
 pub(super) fn script(dir: &Path, package: &Package) -> Result<PathBuf, Failure> {
     let home = dir.join("node_modules").join(&package.identifier);
-    let text = std::fs::read(home.join("package.json")).map_err(unreadable)?;
-    let manifest: Value =
-        serde_json::from_slice(&text).map_err(|error| failure(Reason::InstallFailed, error.to_string()))?;
+    let unreadable = |error: &dyn std::error::Error| {
+        let message = format!("read the `package.json` of `{}`: {error}", package.identifier);
+        failure(Reason::InstallFailed, message)
+    };
+    let text = std::fs::read(home.join("package.json")).map_err(|error| unreadable(&error))?;
+    let manifest: Value = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
     let short = package.identifier.rsplit('/').next().unwrap_or_default();
     let wanted = package.command.as_deref();
     let path = match manifest.get("bin") {
@@ -95,12 +99,43 @@ pub(super) fn script(dir: &Path, package: &Package) -> Result<PathBuf, Failure> 
         let message = format!("package `{}` has no executable `{}`", package.identifier, wanted.unwrap_or(short));
         return Err(failure(Reason::ConfigInvalid, message));
     };
-    let script = std::fs::canonicalize(home.join(path)).map_err(unreadable)?;
-    let root = std::fs::canonicalize(dir).map_err(unreadable)?;
-    if script.starts_with(&root) {
-        return Ok(script);
+    // Looked at before anything is there: what lies outside is not to be found by asking.
+    if leads_out(Path::new(path)) {
+        return Err(outside(path));
     }
-    Err(failure(Reason::ConfigInvalid, "the package's executable lies outside the package"))
+    let script = std::fs::canonicalize(home.join(path)).map_err(|error| unusable(path, &error))?;
+    let root = std::fs::canonicalize(dir).map_err(|error| unusable(path, &error))?;
+    if script.starts_with(&root) { Ok(script) } else { Err(outside(path)) }
+}
+
+/// Whether a path, as it is written, leaves the directory that it is in.
+fn leads_out(path: &Path) -> bool {
+    let mut depth = 0_i32;
+    path.components().any(|part| {
+        depth += match part {
+            Component::Normal(_) => 1,
+            Component::ParentDir => -1,
+            Component::CurDir => 0,
+            Component::RootDir | Component::Prefix(_) => return true,
+        };
+        depth < 0
+    })
+}
+
+fn outside(path: &str) -> Failure {
+    let message = format!("the package's executable `{}` leads out of the package", printable(path));
+    failure(Reason::ConfigInvalid, message)
+}
+
+fn unusable(path: &str, error: &std::io::Error) -> Failure {
+    let path = printable(path);
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            let message = format!("the package's executable `{path}` is not in the package");
+            failure(Reason::ConfigInvalid, message)
+        }
+        _ => failure(Reason::InstallFailed, format!("use the package's executable `{path}`: {error}")),
+    }
 }
 
 fn choose<'a>(scripts: &'a Map<String, Value>, wanted: Option<&str>, short: &str) -> Option<&'a str> {
@@ -121,11 +156,10 @@ fn parse(content: &str, given: &Given) -> Result<LockFile, Failure> {
     for (path, entry) in parsed.packages.iter().filter(|(path, _)| !path.is_empty()) {
         let bundled = entry.get("inBundle").is_some();
         if !bundled && entry.get("integrity").and_then(Value::as_str).is_none_or(str::is_empty) {
-            let message = format!("the lock has no checksum for `{}`", toolyard_types::name::printable(path));
+            let message = format!("the lock has no checksum for `{}`", printable(path));
             return Err(failure(Reason::InstallFailed, message));
         }
         if let Some(elsewhere) = elsewhere(entry, given) {
-            let printable = toolyard_types::name::printable;
             let message = format!(
                 "package `{}` wants `{}`, which is not in a configured registry",
                 printable(path.trim_start_matches("node_modules/")),
@@ -159,10 +193,10 @@ fn is_place(asked: &str) -> bool {
     asked.contains(':') || (asked.contains('/') && alias.is_none())
 }
 
-async fn write_project(dir: &Path, dependencies: &Value) -> Result<(), Failure> {
+fn write_project(dir: &Path, dependencies: &Value) -> Result<(), Failure> {
     let project =
         json!({ "name": "toolyard-store", "version": "0.0.0", "private": true, "dependencies": dependencies });
-    tokio::fs::write(dir.join("package.json"), project.to_string()).await.map_err(unreadable)
+    hand_in(&dir.join("package.json"), &project.to_string())
 }
 
 fn check(output: &Output) -> Result<(), Failure> {
@@ -183,10 +217,6 @@ fn check(output: &Output) -> Result<(), Failure> {
     Err(failure(reason, output.complaint()))
 }
 
-fn unreadable(error: std::io::Error) -> Failure {
-    failure(Reason::InstallFailed, error.to_string())
-}
-
 /// Only names from the registry: no paths, addresses or aliases.
 fn check_name(name: &str) -> Result<(), Failure> {
     let plain = |part: &str| {
@@ -201,7 +231,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
     if good && name.len() <= 214 {
         return Ok(());
     }
-    let message = format!("`{}` is not the name of an npm package", toolyard_types::name::printable(name));
+    let message = format!("`{}` is not the name of an npm package", printable(name));
     Err(failure(Reason::ConfigInvalid, message))
 }
 
@@ -212,7 +242,7 @@ pub(super) fn check_version(version: &str) -> Result<(), Failure> {
     {
         return Ok(());
     }
-    let message = format!("`{}` is not an exact version", toolyard_types::name::printable(version));
+    let message = format!("`{}` is not an exact version", printable(version));
     Err(failure(Reason::ConfigInvalid, message))
 }
 
@@ -231,6 +261,35 @@ mod tests {
         assert!(check_version("1.0.0-rc.1+x").is_ok());
         assert!(check_version("file:../x").is_err());
         assert!(check_version("^1").is_err());
+    }
+
+    #[test]
+    fn an_executable_that_leads_out_of_its_package_or_is_not_there_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = dir.path().join("node_modules/a");
+        std::fs::create_dir_all(home.join("bin")).expect("made");
+        std::fs::write(home.join("bin/in.js"), "").expect("written");
+        std::os::unix::fs::symlink("/etc/hostname", home.join("bin/link.js")).expect("linked");
+        let of = |bin: &str| {
+            std::fs::write(home.join("package.json"), json!({ "bin": bin }).to_string()).expect("written");
+            let package = Package {
+                identifier: "a".into(),
+                ..serde_json::from_value(json!({ "identifier": "a" })).expect("a package")
+            };
+            script(dir.path(), &package).map_err(|failure| (failure.reason, failure.message))
+        };
+        assert!(of("./bin/../bin/in.js").is_ok());
+        for out in ["../../../../none/x.js", "bin/../../b/x.js", "/etc/hostname", "bin/link.js"] {
+            let message = format!("the package's executable `{out}` leads out of the package");
+            assert_eq!(of(out), Err((Reason::ConfigInvalid, message)));
+        }
+        let message = "the package's executable `bin/none.js` is not in the package".to_owned();
+        assert_eq!(of("bin/none.js"), Err((Reason::ConfigInvalid, message)));
+        std::fs::remove_file(home.join("package.json")).expect("removed");
+        assert!(
+            script(dir.path(), &serde_json::from_value(json!({ "identifier": "a" })).expect("a package"))
+                .is_err_and(|failure| failure.message.contains("package.json"))
+        );
     }
 
     #[test]

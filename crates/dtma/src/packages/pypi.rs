@@ -9,7 +9,7 @@ use toolyard_types::state::Reason;
 use super::client::{Clients, HostClients, Output, Python};
 use super::failure;
 use super::npm::check_version;
-use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, lock, read_made};
+use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, hand_in, lock, read_made};
 use crate::engine::Progress;
 
 /// What a package is resolved and installed with, and where that is written down.
@@ -39,7 +39,7 @@ pub(super) async fn resolve(tools: &Tools<'_>, package: &Package, scratch: &Path
         "" | "latest" => package.identifier.clone(),
         version => format!("{}=={version}", package.identifier),
     };
-    tokio::fs::write(scratch.join("requirements.in"), requirement).await.map_err(unreadable)?;
+    hand_in(&scratch.join("requirements.in"), &requirement)?;
     let interpreter = text(&tools.python.executable)?;
     let arguments = [
         "pip",
@@ -58,7 +58,7 @@ pub(super) async fn resolve(tools: &Tools<'_>, package: &Package, scratch: &Path
     ];
     let output = tools.uv(&arguments, scratch, RESOLVE_TIMEOUT).await?;
     check(&output)?;
-    let content = read_made(&scratch.join("requirements.txt")).map_err(unreadable)?;
+    let content = read_made(&scratch.join("requirements.txt"))?;
     check_lock(&content)?;
     let version = locked_version(&content, &package.identifier).unwrap_or_default();
     Ok(lock(version, content))
@@ -70,7 +70,7 @@ pub(super) async fn resolve(tools: &Tools<'_>, package: &Package, scratch: &Path
 /// When a file is not the one the lock names, or uv fails.
 pub(super) async fn install(tools: &Tools<'_>, lock: &Lock, dir: &Path) -> Result<(), Failure> {
     check_lock(&lock.content)?;
-    tokio::fs::write(dir.join("requirements.txt"), &lock.content).await.map_err(unreadable)?;
+    hand_in(&dir.join("requirements.txt"), &lock.content)?;
     let interpreter = text(&tools.python.executable)?;
     let arguments = ["venv", "--quiet", "--relocatable", "--no-project", "--python", interpreter, "venv"];
     check(&tools.uv(&arguments, dir, INSTALL_TIMEOUT).await?)?;
@@ -215,10 +215,6 @@ fn check(output: &Output) -> Result<(), Failure> {
 
 fn text(path: &Path) -> Result<&str, Failure> {
     path.to_str().ok_or_else(|| failure(Reason::EngineUnavailable, "a path is not UTF-8"))
-}
-
-fn unreadable(error: std::io::Error) -> Failure {
-    failure(Reason::InstallFailed, error.to_string())
 }
 
 /// Only names from the index: no paths, addresses or options.

@@ -249,7 +249,7 @@ impl Store {
                 return put_aside(&dir).map(|()| false);
             }
             if !seen {
-                std::fs::write(dir.join("verified"), boot)?;
+                write_readable(&dir.join("verified"), boot.as_bytes())?;
             }
             Ok(true)
         };
@@ -281,8 +281,8 @@ impl Store {
                 give(&files, Some(nix::unistd::geteuid().as_raw()))?;
             }
             let meta = Meta { lock_digest: digest, manifest: Manifest::of(&files)? };
-            std::fs::write(scratch.path().join("meta.json"), serde_json::to_vec(&meta)?)?;
-            std::fs::write(scratch.path().join("verified"), boot)?;
+            write_readable(&scratch.path().join("meta.json"), &serde_json::to_vec(&meta)?)?;
+            write_readable(&scratch.path().join("verified"), boot.as_bytes())?;
             readable_by_all(scratch.path())?;
             std::fs::rename(scratch.keep(), dir)
         };
@@ -360,7 +360,7 @@ impl Store {
                 give(&work, ours).and_then(|()| readable_by_all(&work)).map_err(io_failure)?;
                 // What is there has no uv in it: an older layout, or a hand that removed it.
                 if tools.exists() {
-                    std::fs::remove_dir_all(&tools).map_err(io_failure)?;
+                    crate::process::remove::remove_all(&tools).map_err(io_failure)?;
                 }
                 std::fs::rename(&work, &tools).map_err(io_failure)?;
             }
@@ -380,7 +380,9 @@ impl Store {
     }
 
     fn scratch(&self) -> Result<tempfile::TempDir, Failure> {
-        tempfile::Builder::new().prefix(".scratch-").tempdir_in(&self.dir).map_err(io_failure)
+        use std::os::unix::fs::PermissionsExt;
+        let own = std::fs::Permissions::from_mode(0o700);
+        tempfile::Builder::new().prefix(".scratch-").permissions(own).tempdir_in(&self.dir).map_err(io_failure)
     }
 }
 
@@ -426,11 +428,31 @@ fn size(dir: &Path, bound: u64) -> Option<u64> {
     Some(bytes)
 }
 
-/// The longest file that a client makes and we read.
-const MAX_MADE_BYTES: u64 = 64 << 20;
+/// The longest file that a client makes and we read: no longer a lock is taken by the control plane.
+const MAX_MADE_BYTES: u64 = 8 << 20;
+
+/// Writes a file for a client, which may be another user than we are and reads it whatever our umask is.
+pub(super) fn hand_in(path: &Path, text: &str) -> Result<(), Failure> {
+    write_readable(path, text.as_bytes()).map_err(|error| about_file("write", path, &error))
+}
+
+fn write_readable(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, bytes)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+}
 
 /// Reads a file that a client made: whatever it is a link to is not read.
-pub(super) fn read_made(path: &Path) -> std::io::Result<String> {
+pub(super) fn read_made(path: &Path) -> Result<String, Failure> {
+    read_regular(path).map_err(|error| about_file("read", path, &error))
+}
+
+fn about_file(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    failure(Reason::InstallFailed, format!("{what} `{name}`: {error}"))
+}
+
+fn read_regular(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     use std::os::unix::fs::OpenOptionsExt;
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
@@ -439,7 +461,10 @@ pub(super) fn read_made(path: &Path) -> std::io::Result<String> {
         return Err(std::io::Error::other("it is no regular file"));
     }
     let mut text = String::new();
-    file.take(MAX_MADE_BYTES).read_to_string(&mut text)?;
+    file.take(MAX_MADE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_MADE_BYTES {
+        return Err(std::io::Error::other(format!("it is longer than {MAX_MADE_BYTES} bytes")));
+    }
     Ok(text)
 }
 
@@ -514,7 +539,7 @@ fn put_aside(dir: &Path) -> std::io::Result<()> {
     let Some(name) = dir.file_name().filter(|_| dir.exists()) else { return Ok(()) };
     let aside = dir.with_file_name(format!(".broken-{}", name.to_string_lossy()));
     if aside.exists() {
-        std::fs::remove_dir_all(&aside)?;
+        crate::process::remove::remove_all(&aside)?;
     }
     std::fs::rename(dir, aside)
 }

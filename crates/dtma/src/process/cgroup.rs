@@ -11,6 +11,8 @@ use toolyard_types::spec::Limits;
 #[derive(Debug, Default)]
 pub(crate) struct Cgroup {
     memory: Option<Controller>,
+    /// Whether what waits in sockets is bounded too.
+    socket_memory: bool,
     pids: Option<Controller>,
     cpu: Option<Controller>,
 }
@@ -25,17 +27,23 @@ impl Cgroup {
     /// Makes groups named `name` with `limits`, as far as this process may.
     pub(crate) fn create(name: &str, limits: &Limits) -> Self {
         let memory = controller("memory", name).filter(|group| set_memory(group, limits.memory_bytes));
+        let socket_memory = memory.as_ref().is_some_and(|group| limit_sockets(group, limits.memory_bytes));
         let pids = controller("pids", name).filter(|group| write(&group.dir, "pids.max", limits.processes));
         let cpu = match limits.cpu_millis {
             0 => None,
             millis => controller("cpu", name).filter(|group| set_cpu(group, millis)),
         };
-        Self { memory, pids, cpu }
+        Self { memory, socket_memory, pids, cpu }
     }
 
     /// Whether the memory limit is the kernel's to keep.
     pub(crate) fn limits_memory(&self) -> bool {
         self.memory.is_some()
+    }
+
+    /// Whether it holds for what waits in sockets too.
+    pub(crate) fn limits_socket_memory(&self) -> bool {
+        self.limits_memory() && self.socket_memory
     }
 
     /// Whether the process limit is the kernel's to keep.
@@ -95,6 +103,12 @@ fn set_memory(group: &Controller, bytes: u64) -> bool {
     let limited = write(&group.dir, "memory.limit_in_bytes", bytes);
     write(&group.dir, "memory.memsw.limit_in_bytes", bytes);
     limited
+}
+
+/// Version 2 counts what waits in sockets with the rest. Version 1 counts it apart, and only where this is set, which
+/// holds for UDP too, whatever its name says.
+fn limit_sockets(group: &Controller, bytes: u64) -> bool {
+    group.unified || write(&group.dir, "memory.kmem.tcp.limit_in_bytes", bytes)
 }
 
 fn set_cpu(group: &Controller, millis: u32) -> bool {
@@ -214,7 +228,7 @@ mod tests {
         let (taking, refusing) = (dir.path().join("taking"), dir.path().join("refusing"));
         std::fs::create_dir(&taking).expect("a group");
         let controller = |dir: &Path| Some(Controller { dir: dir.to_owned(), unified: true });
-        let mut group = Cgroup { memory: controller(&refusing), pids: controller(&taking), cpu: None };
+        let mut group = Cgroup { memory: controller(&refusing), pids: controller(&taking), ..Cgroup::default() };
         group.add(1);
         assert_eq!((group.limits_memory(), group.limits_processes()), (false, true));
     }

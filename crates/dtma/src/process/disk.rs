@@ -2,15 +2,23 @@
 //! system has.
 //!
 //! Counted are the directories that are its own, and files there that were deleted and are still open or mapped; for
-//! descriptors that are in flight see [`super::unnamed`]. What it was granted beside is not its own and not counted. Most looks are a question to the file system how much is free; the
-//! directories are gone through only when much went since the last time, or long ago. That is done in pieces, and what
-//! watches does its other work between them: however many files there are, nobody waits for the count, and it ends,
-//! because each file counts at least [`LEAST_BYTES`].
+//! descriptors that are in flight see [`super::unnamed`]. What it was granted beside is not its own and not counted. Most
+//! looks are a question to the file system how much is free; the directories are gone through only when much went since the
+//! last time, or long ago. That is done in pieces, and what watches does its other work between them: however many files
+//! there are, nobody waits for the count, and it ends, because each file counts at least [`LEAST_BYTES`].
+//!
+//! Who moves what it keeps while that is gone through may never be seen with it. So a count is believed only when no
+//! process ran meanwhile. Otherwise it counts as the least there is, and the most is what the last believed count came to
+//! with all that went of the free space since. Once that is more than allowed, the processes are stopped, counted, and
+//! continued. Others write to the disk too, so this proves nothing, and who is not over its limit stood still for a moment.
+//! Only who cannot be counted that way either, twice, is told that it cannot be measured.
 //!
 //! The directories are a hostile server's, so nothing is followed out of them, and who keeps something that cannot be
 //! looked at is told so.
 
-use std::collections::HashSet;
+mod still;
+
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -24,7 +32,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 
-use super::unnamed::{InFlight, has_in_flight, mapped};
+use still::{Activity, Pids, Standing};
+
+use super::unnamed::{InFlight, Step, Unnamed};
 
 /// The file system keeps no limit; asking what is free costs next to nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,6 +45,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 const WALK_EVERY: Duration = Duration::from_secs(30);
 /// Unless that takes long: then it is not done again for this many times as long.
 const REST: u32 = 10;
+/// So many counts that cannot be believed are enough to stop the processes, when there was never one that can.
+const UNPROVEN_WALKS: u32 = 3;
+/// How long processes stand still while they are counted: the first time, and once that was not enough.
+const STAND: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(10)];
 /// A file takes at least this, whatever is in it: names and inodes end too.
 const LEAST_BYTES: u64 = 4096;
 /// Less than this is never much, however little is free.
@@ -50,6 +64,27 @@ pub(crate) struct DiskWatch {
     walk: Option<Walk>,
     walked: Option<Walked>,
     in_flight: InFlight,
+    known: Option<Known>,
+    stood: Option<Stood>,
+}
+
+/// What was kept at the last count that can be believed; or, until there was one, the first count.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    bytes: u64,
+    /// The most that was free since: what others gave back meanwhile hides nothing.
+    free_bytes: u64,
+    proven: bool,
+    /// Counts since that cannot be believed.
+    walks: u32,
+}
+
+/// When processes stood still the last time.
+#[derive(Clone, Copy, Debug)]
+struct Stood {
+    rests_until: Instant,
+    /// How often in a row that led to nothing.
+    failures: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +98,16 @@ struct Walked {
 impl DiskWatch {
     /// Watches what is kept in `dirs` together.
     pub(crate) fn new(dirs: Vec<PathBuf>, limit_bytes: u64) -> Self {
-        Self { dirs, limit_bytes, looked_at: None, walk: None, walked: None, in_flight: InFlight::default() }
+        Self {
+            dirs,
+            limit_bytes,
+            looked_at: None,
+            walk: None,
+            walked: None,
+            in_flight: InFlight::default(),
+            known: None,
+            stood: None,
+        }
     }
 
     /// When [`DiskWatch::look`] has something to do again.
@@ -72,8 +116,9 @@ impl DiskWatch {
         self.looked_at.map_or(Duration::ZERO, |at| wait.saturating_sub(at.elapsed()))
     }
 
-    /// Looks, when it is time to: what is wrong, for a person. `pids` are the processes that may have files open.
-    pub(crate) fn look(&mut self, pids: impl FnOnce() -> Vec<i32>) -> Option<String> {
+    /// Looks, when it is time to: what is wrong, for a person. `pids` tells the processes that may have files open, and
+    /// that may be stopped for up to 10 s; there are none when they are not ours.
+    pub(crate) fn look(&mut self, pids: Option<Pids<'_>>) -> Option<String> {
         if !self.next_look().is_zero() {
             return None;
         }
@@ -82,34 +127,98 @@ impl DiskWatch {
         found
     }
 
-    fn go_on(&mut self, pids: impl FnOnce() -> Vec<i32>) -> Option<String> {
+    fn go_on(&mut self, pids: Option<Pids<'_>>) -> Option<String> {
         let mut walk = match self.walk.take() {
             Some(walk) => walk,
-            None => self.begin()?,
+            None => self.begin(pids)?,
         };
         match walk.go_on(Instant::now() + PIECE, pids) {
-            Ok(true) => {
-                let (at, took) = (Instant::now(), walk.began.elapsed());
-                self.walked = Some(Walked { at, took, free_bytes: walk.free_bytes });
-                if self.in_flight.note(walk.in_flight, walk.free_bytes, self.limit_bytes) {
-                    return Some(format!(
-                        "kept more than {} bytes on disk, in flight between sockets",
-                        self.limit_bytes
-                    ));
-                }
+            Ok(true) => self.end(&walk, pids),
+            Ok(false) => {
+                self.walk = Some(walk);
+                None
             }
-            Ok(false) => self.walk = Some(walk),
-            Err(Trouble::Over) => return Some(format!("kept more than {} bytes on disk", self.limit_bytes)),
-            Err(Trouble::Unmeasured(what)) => return Some(format!("what it keeps on disk cannot be measured: {what}")),
+            Err(trouble) => Some(trouble.text(self.limit_bytes)),
         }
-        None
     }
 
-    fn begin(&self) -> Option<Walk> {
+    fn begin(&mut self, pids: Option<Pids<'_>>) -> Option<Walk> {
         let first = self.dirs.first().filter(|_| self.limit_bytes > 0)?;
         let free_bytes = free_bytes(first);
+        if let Some(known) = &mut self.known {
+            known.free_bytes = known.free_bytes.max(free_bytes);
+        }
         let due = self.walked.is_none_or(|walked| walked.is_due(free_bytes, self.limit_bytes));
-        due.then(|| Walk::new(&self.dirs, self.limit_bytes, free_bytes))
+        let activity = || pids.and_then(|pids| Activity::of_few(&pids()));
+        due.then(|| Walk::new(&self.dirs, self.limit_bytes, free_bytes, activity()))
+    }
+
+    /// Takes what a count came to, and makes another with standing processes when this one may hide too much.
+    fn end(&mut self, walk: &Walk, pids: Option<Pids<'_>>) -> Option<String> {
+        self.walked = Some(Walked { at: Instant::now(), took: walk.began.elapsed(), free_bytes: walk.free_bytes });
+        if let Some(found) = self.note_in_flight(walk) {
+            return Some(found);
+        }
+        let pids = pids?;
+        let known = match self.known {
+            _ if walk.was_still(pids) => Known::proven(walk),
+            Some(known) => Known { walks: known.walks.saturating_add(1), ..known },
+            None => Known { proven: false, walks: 1, ..Known::proven(walk) },
+        };
+        self.known = Some(known);
+        let failures = self.stood.map_or(0, |stood| stood.failures);
+        let rests = self.stood.is_some_and(|stood| Instant::now() < stood.rests_until);
+        let doubtful = known.may_hide(walk.free_bytes, self.limit_bytes)
+            || (!known.proven && known.walks >= UNPROVEN_WALKS && failures < STAND.len());
+        if !doubtful || rests { None } else { self.stand(known, pids) }
+    }
+
+    fn note_in_flight(&mut self, walk: &Walk) -> Option<String> {
+        let found = self.in_flight.note(walk.in_flight(), walk.free_bytes, self.limit_bytes);
+        found.then(|| format!("kept more than {} bytes on disk, in flight between sockets", self.limit_bytes))
+    }
+
+    fn stand(&mut self, known: Known, pids: Pids<'_>) -> Option<String> {
+        let began = Instant::now();
+        let failures = self.stood.map_or(0, |stood| stood.failures);
+        let within = STAND[failures.min(STAND.len() - 1)];
+        let counted = self.count_standing(within, pids);
+        let rests_until = Instant::now() + WALK_EVERY.max(began.elapsed() * REST);
+        let done = counted.as_ref().is_ok_and(|walk| !walk.in_flight());
+        let failures = if done { 0 } else { failures + 1 };
+        self.stood = Some(Stood { rests_until, failures });
+        match counted {
+            // Neither is what is in flight counted now.
+            Ok(walk) if walk.in_flight() => self.note_in_flight(&walk),
+            Ok(walk) => {
+                self.known = Some(Known::proven(&walk));
+                None
+            }
+            Err(Trouble::Moving(_)) if failures < STAND.len() => None,
+            Err(Trouble::Moving(_)) if !known.may_hide(free_bytes(self.dirs.first()?), self.limit_bytes) => None,
+            Err(trouble) => Some(trouble.text(self.limit_bytes)),
+        }
+    }
+
+    fn count_standing(&self, within: Duration, pids: Pids<'_>) -> Result<Walk, Trouble> {
+        let standing = Standing::stop(pids).ok_or(Trouble::Moving("its processes do not stand still when stopped"))?;
+        let free_bytes = self.dirs.first().map_or(0, |dir| free_bytes(dir));
+        let mut walk = Walk::new(&self.dirs, self.limit_bytes, free_bytes, None);
+        if !walk.go_on(Instant::now() + within, Some(pids))? {
+            return Err(Trouble::Moving("it changes all the time and takes too long to go through at once"));
+        }
+        if standing.stands() { Ok(walk) } else { Err(Trouble::Moving("its processes go on when stopped")) }
+    }
+}
+
+impl Known {
+    fn proven(walk: &Walk) -> Self {
+        Self { bytes: walk.counted_bytes(), free_bytes: walk.free_bytes, proven: true, walks: 0 }
+    }
+
+    /// Whether more than the limit may be kept, as much as that may be.
+    fn may_hide(&self, free_bytes: u64, limit_bytes: u64) -> bool {
+        self.bytes.saturating_add(self.free_bytes.saturating_sub(free_bytes)) > limit_bytes
     }
 }
 
@@ -153,6 +262,19 @@ enum Trouble {
     Over,
     /// Something that cannot be looked at, and why.
     Unmeasured(String),
+    /// It does not hold still for as long as it takes.
+    Moving(&'static str),
+}
+
+impl Trouble {
+    fn text(&self, limit_bytes: u64) -> String {
+        let what = match self {
+            Self::Over => return format!("kept more than {limit_bytes} bytes on disk"),
+            Self::Unmeasured(what) => what,
+            Self::Moving(what) => *what,
+        };
+        format!("what it keeps on disk cannot be measured: {what}")
+    }
 }
 
 /// Goes through directories until there is too much, a piece at a time.
@@ -160,9 +282,10 @@ enum Trouble {
 struct Walk {
     began: Instant,
     free_bytes: u64,
+    limit_bytes: u64,
     left_bytes: u64,
-    /// Files with several names, and open ones without any: each counts once.
-    seen: HashSet<(u64, u64)>,
+    /// What was counted of files with several names, and of open ones without any: each counts once.
+    seen: HashMap<(u64, u64), u64>,
     /// Where deleted files count.
     device: Option<u64>,
     roots: Vec<PathBuf>,
@@ -170,9 +293,9 @@ struct Walk {
     /// Each with where it is; many share that, so a long path does not make them long.
     dirs: Vec<(Arc<Path>, OsString)>,
     open: Option<Open>,
-    deleted: Option<Deleted>,
-    /// Whether descriptors waited in sockets.
-    in_flight: bool,
+    unnamed: Option<Unnamed>,
+    /// Before it began.
+    activity: Option<Activity>,
 }
 
 /// A directory whose entries are being counted.
@@ -183,38 +306,48 @@ struct Open {
     entries: OwningIter,
 }
 
-/// Processes whose open files are being looked at: files without a name live for as long as somebody has them open.
-#[derive(Debug)]
-struct Deleted {
-    pids: Vec<i32>,
-    files: Option<std::fs::ReadDir>,
-}
-
 impl Walk {
-    fn new(dirs: &[PathBuf], limit_bytes: u64, free_bytes: u64) -> Self {
+    fn new(dirs: &[PathBuf], limit_bytes: u64, free_bytes: u64, activity: Option<Activity>) -> Self {
         let device = dirs.first().and_then(|dir| std::fs::metadata(dir).ok()).map(|metadata| metadata.dev());
         Self {
             began: Instant::now(),
             free_bytes,
+            limit_bytes,
             left_bytes: limit_bytes,
-            seen: HashSet::new(),
+            seen: HashMap::new(),
             device,
             roots: dirs.to_vec(),
             root: None,
             dirs: Vec::new(),
             open: None,
-            deleted: None,
-            in_flight: false,
+            unnamed: None,
+            activity,
         }
     }
 
+    fn counted_bytes(&self) -> u64 {
+        self.limit_bytes - self.left_bytes
+    }
+
+    /// Whether descriptors waited in sockets.
+    fn in_flight(&self) -> bool {
+        self.unnamed.as_ref().is_some_and(|unnamed| unnamed.in_flight)
+    }
+
+    /// Whether all that there was must have been seen.
+    fn was_still(&self, pids: Pids<'_>) -> bool {
+        let is_still = |activity: &Activity| Activity::of_few(&pids()).is_some_and(|now| activity.is_still(&now));
+        !self.in_flight() && self.activity.as_ref().is_some_and(is_still)
+    }
+
     /// Goes on until then; whether that was the end.
-    fn go_on(&mut self, until: Instant, pids: impl FnOnce() -> Vec<i32>) -> Result<bool, Trouble> {
-        let mut pids = Some(pids);
+    fn go_on(&mut self, until: Instant, pids: Option<Pids<'_>>) -> Result<bool, Trouble> {
         loop {
             if let Some(open) = &mut self.open {
                 match open.entries.next() {
                     Some(Ok(entry)) => self.count(entry.file_name())?,
+                    // It was removed in between.
+                    Some(Err(Errno::ENOENT)) => self.open = None,
                     Some(Err(error)) => {
                         let path = Arc::clone(&open.path);
                         return Err(self.unmeasured(&path, error));
@@ -225,21 +358,8 @@ impl Walk {
                 self.open(&parent.join(name))?;
             } else if let Some(root) = self.roots.pop() {
                 self.begin(root)?;
-            } else if let Some(deleted) = &mut self.deleted {
-                match deleted.files.as_mut().and_then(Iterator::next) {
-                    Some(Ok(file)) => self.count_if_deleted(&file.path())?,
-                    Some(Err(_)) | None => match deleted.pids.pop() {
-                        // One that ended has nothing open.
-                        Some(pid) => {
-                            deleted.files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok();
-                            self.count_unseen(pid)?;
-                        }
-                        None => return Ok(true),
-                    },
-                }
-            } else {
-                let pids = pids.take().map(|pids| pids()).unwrap_or_default();
-                self.deleted = Some(Deleted { pids, files: None });
+            } else if !self.look_at_unnamed(pids)? {
+                return Ok(true);
             }
             if Instant::now() >= until {
                 return Ok(false);
@@ -289,32 +409,23 @@ impl Walk {
         self.add((stat.st_dev, stat.st_ino), stat.st_nlink > 1, blocks)
     }
 
-    fn count_if_deleted(&mut self, file: &Path) -> Result<(), Trouble> {
-        let is_deleted = |target: PathBuf| target.as_os_str().as_bytes().ends_with(b" (deleted)");
-        if !std::fs::read_link(file).is_ok_and(is_deleted) {
-            return Ok(());
+    /// Looks at one thing without a name; whether there may be more.
+    fn look_at_unnamed(&mut self, pids: Option<Pids<'_>>) -> Result<bool, Trouble> {
+        let Some((device, pids)) = self.device.zip(pids) else { return Ok(false) };
+        match self.unnamed.get_or_insert_with(|| Unnamed::new(device)).step(pids) {
+            Step::Held(held) => self.add(held.file, true, held.blocks)?,
+            Step::Nothing => {}
+            Step::End => return Ok(false),
         }
-        match std::fs::metadata(file) {
-            Ok(file) if Some(file.dev()) == self.device && file.nlink() == 0 && file.is_file() => {
-                self.add((file.dev(), file.ino()), true, file.blocks())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What the descriptors of a process do not show.
-    fn count_unseen(&mut self, pid: i32) -> Result<(), Trouble> {
-        self.in_flight = self.in_flight || has_in_flight(pid);
-        let files = self.device.map(|device| mapped(pid, device)).unwrap_or_default();
-        files.into_iter().try_for_each(|it| self.add(it.file, true, it.blocks))
+        Ok(true)
     }
 
     fn add(&mut self, file: (u64, u64), named_again: bool, blocks: u64) -> Result<(), Trouble> {
-        if named_again && !self.seen.insert(file) {
-            return Ok(());
-        }
         let bytes = blocks.saturating_mul(512).max(LEAST_BYTES);
-        self.left_bytes = self.left_bytes.checked_sub(bytes).ok_or(Trouble::Over)?;
+        let counted = if named_again { self.seen.entry(file).or_default() } else { &mut 0 };
+        let more = bytes.saturating_sub(*counted);
+        *counted = bytes.max(*counted);
+        self.left_bytes = self.left_bytes.checked_sub(more).ok_or(Trouble::Over)?;
         Ok(())
     }
 }
@@ -327,6 +438,7 @@ fn unmeasured(path: &Path, error: impl std::fmt::Display) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::CommandExt;
 
     const OWN: [&str; 2] = ["work", "tmp"];
 
@@ -342,10 +454,14 @@ mod tests {
 
     /// Looks until the directories have been gone through.
     fn measure(dir: &Path, limit_bytes: u64, pids: &[i32]) -> Option<String> {
-        let mut watch = watch(dir, limit_bytes);
-        let mut found = watch.go_on(|| pids.to_vec());
+        measure_with(&mut watch(dir, limit_bytes), &|| pids.to_vec())
+    }
+
+    fn measure_with(watch: &mut DiskWatch, pids: Pids<'_>) -> Option<String> {
+        watch.walked = None;
+        let mut found = watch.go_on(Some(pids));
         while found.is_none() && watch.walk.is_some() {
-            found = watch.go_on(|| pids.to_vec());
+            found = watch.go_on(Some(pids));
         }
         found
     }
@@ -395,8 +511,8 @@ mod tests {
     fn who_has_no_limit_is_not_looked_at() {
         let dir = instance();
         std::fs::write(dir.path().join("work/big"), vec![1; 1 << 20]).expect("written");
-        assert_eq!(watch(dir.path(), 0).look(Vec::new), None);
-        assert!(watch(dir.path(), 1 << 19).look(Vec::new).is_some());
+        assert_eq!(watch(dir.path(), 0).look(None), None);
+        assert!(watch(dir.path(), 1 << 19).look(None).is_some());
     }
 
     #[test]
@@ -424,7 +540,7 @@ mod tests {
         let (mut longest, mut pieces) = (Duration::ZERO, 0);
         loop {
             let began = Instant::now();
-            assert_eq!(watch.go_on(Vec::new), None);
+            assert_eq!(watch.go_on(None), None);
             longest = longest.max(began.elapsed());
             pieces += 1;
             if watch.walk.is_none() {
@@ -435,6 +551,228 @@ mod tests {
         // One entry beyond the piece at most; the rest is for a busy machine.
         assert!(longest < Duration::from_millis(500), "{longest:?}");
         assert!(pieces > 1, "{pieces}");
+    }
+
+    /// A Python program and all it starts in its process group, which ends with this.
+    struct Server(std::process::Child);
+
+    impl Server {
+        /// Comes back when the program has made `ready` in its directory. Its first process only inherits what lost its
+        /// parent, and is none of the server's.
+        fn start(dir: &Path, script: &str) -> Self {
+            let first = "import ctypes, os, sys, time\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\nif os.fork() > 0:\n    \
+                         while True: os.wait()\n";
+            let mut command = std::process::Command::new("/usr/bin/python3");
+            let child = command
+                .args(["-c", &format!("{first}{script}")])
+                .current_dir(dir.join("work"))
+                .process_group(0)
+                .spawn();
+            let server = Self(child.expect("it starts"));
+            wait_until(|| dir.join("work/ready").exists());
+            server
+        }
+
+        fn pids(&self) -> Vec<i32> {
+            super::super::tree::descendants(i32::try_from(self.0.id()).expect("small"))
+        }
+    }
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            // All at once: one by one they might be started faster than they are killed.
+            let group = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).expect("small"));
+            nix::sys::signal::killpg(group, nix::sys::signal::SIGKILL).expect("killed");
+            let _ = self.0.wait();
+        }
+    }
+
+    fn wait_until(mut done: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !done() {
+            assert!(began.elapsed() < Duration::from_secs(60), "it takes too long");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Goes through everything again and again, without the rests between.
+    fn watch_until(watch: &mut DiskWatch, server: &Server, done: impl Fn(&DiskWatch) -> bool) -> Option<String> {
+        let mut found = None;
+        wait_until(|| {
+            if let Some(stood) = &mut watch.stood {
+                stood.rests_until = Instant::now();
+            }
+            found = measure_with(watch, &|| server.pids());
+            found.is_some() || done(watch)
+        });
+        found
+    }
+
+    const MOVES: &str = "
+for place in ('a', 'b'):
+    for n in range(500): os.makedirs(f'{place}/{n}')
+os.mkdir('a/full')
+open('a/full/big', 'wb').write(bytes(8 << 20))
+open('ready', 'w')
+while True:
+    os.rename('a/full', 'b/full')
+    os.rename('b/full', 'a/full')
+";
+
+    #[test]
+    fn a_full_directory_that_moves_all_the_time_is_found_while_its_server_stands_still() {
+        let dir = instance();
+        let server = Server::start(dir.path(), MOVES);
+        let counted = watch(dir.path(), 6 << 20).count_standing(STAND[0], &|| server.pids());
+        assert_eq!(counted.err(), Some(Trouble::Over));
+        let counted = watch(dir.path(), 16 << 20).count_standing(STAND[0], &|| server.pids()).expect("counted");
+        assert!(counted.counted_bytes() > 12_480_000, "{}", counted.counted_bytes());
+        let found = watch_until(&mut watch(dir.path(), 6 << 20), &server, |_| false);
+        assert_eq!(found.as_deref(), Some("kept more than 6291456 bytes on disk"));
+    }
+
+    /// Each process hands the file on to another and ends.
+    const HANDS_ON: &str = "
+f = open('big', 'wb')
+f.write(bytes(8 << 20))
+f.flush()
+os.unlink('big')
+open('ready', 'w')
+while True:
+    if os.fork() > 0: os._exit(0)
+";
+
+    #[test]
+    fn a_deleted_file_that_is_handed_on_by_processes_that_end_is_found_or_cannot_be_measured() {
+        let dir = instance();
+        let server = Server::start(dir.path(), HANDS_ON);
+        let mut watch = watch(dir.path(), 4 << 20);
+        // It was there before anything was counted: what went since is not enough to say that it cannot be measured.
+        watch.known = Some(Known { bytes: 4 << 20, free_bytes: u64::MAX, proven: true, walks: 0 });
+        let found = watch_until(&mut watch, &server, |_| false).expect("found");
+        let expected =
+            ["kept more than 4194304 bytes on disk", "what it keeps on disk cannot be measured: its processes"];
+        assert!(expected.iter().any(|it| found.starts_with(it)), "{found}");
+    }
+
+    /// Two processes send each other the file and keep it no longer than that takes.
+    const SENDS: &str = "
+import socket
+one, two = socket.socketpair()
+if os.fork() == 0: one = two
+else:
+    with open('big', 'wb') as f:
+        f.write(bytes(8 << 20))
+        f.flush()
+        socket.send_fds(one, [b'x'], [f.fileno()])
+    os.unlink('big')
+    open('ready', 'w')
+while True:
+    fd = socket.recv_fds(one, 1, 1)[1][0]
+    socket.send_fds(one, [b'x'], [fd])
+    os.close(fd)
+";
+
+    #[test]
+    fn a_deleted_file_that_is_sent_to_and_fro_is_found() {
+        let dir = instance();
+        let server = Server::start(dir.path(), SENDS);
+        let found = watch_until(&mut watch(dir.path(), 4 << 20), &server, |_| false).expect("found");
+        // In flight, when somebody else fills the disk meanwhile.
+        assert!(found.starts_with("kept more than 4194304 bytes on disk"), "{found}");
+    }
+
+    const WORKS: &str = "
+n = 0
+while True:
+    n += 1
+    open(f'file{n % 50}', 'w').write(str(n))
+    if n > 50: os.unlink(f'file{(n + 25) % 50}')
+    open('next', 'w').write(str(n))
+    os.rename('next', 'ready')
+";
+
+    #[test]
+    fn a_server_that_is_not_over_its_limit_goes_on_when_it_was_counted() {
+        let dir = instance();
+        let server = Server::start(dir.path(), WORKS);
+        let mut watch = watch(dir.path(), 1 << 20);
+        // As if somebody else had written all that is left.
+        watch.known = Some(Known { bytes: 0, free_bytes: u64::MAX, proven: true, walks: 0 });
+        let found = watch_until(&mut watch, &server, |watch| watch.stood.is_some_and(|stood| stood.failures == 0));
+        assert_eq!(found, None);
+        let known = watch.known.expect("counted");
+        assert!(known.proven && known.bytes < 1 << 20 && known.free_bytes < u64::MAX, "{known:?}");
+        let done = || std::fs::read_to_string(dir.path().join("work/ready")).unwrap_or_default();
+        let before = done();
+        wait_until(|| !done().is_empty() && done() != before);
+        for pid in server.pids() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+            assert!(!stat.contains(") T "), "{stat}");
+        }
+    }
+
+    #[test]
+    fn who_is_still_is_believed_and_never_stopped() {
+        let dir = instance();
+        let server = Server::start(dir.path(), "open('ready', 'w')\nwhile True: time.sleep(1000)\n");
+        let mut watch = watch(dir.path(), 1 << 20);
+        let found = watch_until(&mut watch, &server, |watch| watch.known.is_some_and(|known| known.proven));
+        assert_eq!(found, None);
+        assert!(watch.stood.is_none(), "{:?}", watch.stood);
+    }
+
+    #[test]
+    fn what_went_since_the_last_count_that_is_believed_may_be_hidden_and_what_came_back_hides_nothing() {
+        let known = Known { bytes: 60, free_bytes: 1000, proven: true, walks: 0 };
+        assert!(!known.may_hide(960, 100) && known.may_hide(959, 100));
+        assert!(!known.may_hide(2000, 100));
+    }
+
+    #[test]
+    fn what_the_threads_hold_of_a_process_whose_first_one_ended_counts() {
+        let dir = instance();
+        let script = "
+import threading
+f = open('big', 'wb')
+f.write(bytes(2 << 20))
+f.flush()
+os.unlink('big')
+threading.Thread(target=lambda: (open('ready', 'w'), time.sleep(1000))).start()
+ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)
+";
+        let server = Server::start(dir.path(), script);
+        let first_ended =
+            |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+        wait_until(|| server.pids().iter().any(first_ended));
+        assert!(is_over(dir.path(), 1 << 20, &server.pids()));
+        assert!(super::super::tree::measure(&server.pids()).memory_bytes > 1 << 20);
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_while_it_is_gone_through_is_no_trouble() {
+        let dir = instance();
+        let gone = dir.path().join("work/gone");
+        std::fs::create_dir(&gone).expect("a directory");
+        let mut walk = Walk::new(&OWN.map(|name| dir.path().join(name)), 1 << 20, 0, None);
+        while walk.open.as_ref().is_none_or(|open| !open.path.ends_with("gone")) {
+            assert_eq!(walk.go_on(Instant::now(), None), Ok(false));
+        }
+        std::fs::remove_dir(&gone).expect("removed");
+        assert_eq!(walk.go_on(Instant::now() + Duration::from_secs(60), None), Ok(true));
+    }
+
+    #[test]
+    fn very_many_descriptors_are_looked_at_in_pieces() {
+        let dir = instance();
+        let files: Vec<_> = (0..500).map(|_| std::fs::File::open("/dev/null").expect("open")).collect();
+        let own = [i32::try_from(std::process::id()).expect("small")];
+        let mut walk = Walk::new(&OWN.map(|name| dir.path().join(name)), 1 << 20, 0, None);
+        let mut pieces = 0;
+        while !walk.go_on(Instant::now(), Some(&|| own.to_vec())).expect("little") {
+            pieces += 1;
+        }
+        assert!(pieces > files.len(), "{pieces}");
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Bounded in every direction: a line at [`MAX_LINE_BYTES`], a file at [`MAX_FILE_BYTES`], two files. Texts
 //! that the server was given as secrets are replaced before anything is written.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -75,7 +75,7 @@ pub(crate) struct LogWriter {
 impl LogWriter {
     /// Opens the log of the instance in `dir`, continuing what is there. Every line begins with `mark`.
     pub(crate) fn open(dir: &Path, mark: &str, redact: Vec<Secret>) -> io::Result<Self> {
-        std::fs::create_dir_all(dir.join("logs"))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(dir.join(LOGS))?;
         let file = open_append(&current_file(dir))?;
         Ok(Self { dir: dir.to_owned(), file: Some(file), redaction: Redaction::of(&redact), mark: mark.to_owned() })
     }

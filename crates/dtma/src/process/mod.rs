@@ -18,6 +18,8 @@ mod sandbox;
 #[cfg(target_os = "linux")]
 mod seccomp;
 #[cfg(target_os = "linux")]
+mod shared_memory;
+#[cfg(target_os = "linux")]
 mod sockets;
 pub mod supervise;
 mod tree;

@@ -11,9 +11,13 @@ use toolyard_types::{CredentialId, Secret};
 
 use super::wire::{Isolation, StartOrder};
 use crate::agent::Context;
+use crate::desired::write_whole;
 use crate::engine::render;
 use crate::grants;
 use crate::packages::{Prepared, failure};
+
+/// In an instance's directory: the ports that its server does not reach.
+const PORTS_FILE: &str = "ports.json";
 
 /// How to run one server as a process of this host.
 ///
@@ -64,13 +68,7 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
     let mut read_only = prepared.read_only.clone();
     read_only.extend(context.shown_to_servers.iter().cloned());
     let granted = context.grants.of(desired, uid)?;
-    let own_ports = context.own_ports.clone();
-    let (shut_ports, refused_ports) = match (context.enforces("socket_filter"), context.enforces("toolyard_ports")) {
-        (true, _) => (own_ports, Vec::new()),
-        // It knows no addresses: what everybody serves on such a port would be lost too.
-        (false, true) => (Vec::new(), own_ports.into_iter().filter(|port| *port >= 1024).collect()),
-        (false, false) => (Vec::new(), Vec::new()),
-    };
+    let (shut_ports, refused_ports) = closed_ports(context);
     let has = |privilege| desired.spec.privileges.contains(&privilege);
     Ok(Isolation {
         uid,
@@ -87,6 +85,38 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
         read_only,
         granted,
     })
+}
+
+/// The ports of this host that a server started now does not reach: by a filter on its sockets, and by Landlock.
+fn closed_ports(context: &Context) -> (Vec<u16>, Vec<u16>) {
+    let own_ports = context.own_ports.clone();
+    match (context.enforces("socket_filter"), context.enforces("toolyard_ports")) {
+        (true, _) => (own_ports, Vec::new()),
+        // It knows no addresses: what everybody serves on such a port would be lost too.
+        (false, true) => (Vec::new(), own_ports.into_iter().filter(|port| *port >= 1024).collect()),
+        (false, false) => (Vec::new(), Vec::new()),
+    }
+}
+
+/// Notes which ports a server that is about to start does not reach, for an agent that takes it over.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn note_ports(order: &StartOrder) -> std::io::Result<()> {
+    let Isolation { shut_ports, refused_ports, .. } = &order.isolation;
+    let ports: Vec<u16> = shut_ports.iter().chain(refused_ports).copied().collect();
+    write_whole(&order.dir.join(PORTS_FILE), &serde_json::to_vec(&ports)?)
+}
+
+/// Toolyard's own ports that a server which was started earlier reaches, and one started now would not: what it was
+/// started with is locked. One of an agent that noted nothing is taken to reach none, so that an update replaces no
+/// server.
+pub(crate) fn open_ports(context: &Context, desired: &DesiredInstance, dir: &Path) -> Vec<u16> {
+    let noted = std::fs::read(dir.join(PORTS_FILE)).ok();
+    let noted = noted.and_then(|bytes| serde_json::from_slice::<Vec<u16>>(&bytes).ok());
+    let Some(noted) = noted.filter(|_| desired.spec.egress != Egress::None) else { return Vec::new() };
+    let (shut_ports, refused_ports) = closed_ports(context);
+    shut_ports.into_iter().chain(refused_ports).filter(|port| !noted.contains(port)).collect()
 }
 
 fn environment(

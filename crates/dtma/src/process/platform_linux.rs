@@ -24,6 +24,7 @@ use super::sandbox;
 pub(crate) use super::sandbox::open_to_all;
 pub(super) use super::sandbox::{ChildPipes, Spawned};
 use super::seccomp;
+pub(super) use super::shared_memory::SharedMemory;
 use super::sockets;
 use super::wire::StartOrder;
 
@@ -117,6 +118,9 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
         true => Ok("control group".to_owned()),
         false => Err(otherwise.to_owned()),
     };
+    let memory = by_group(group.limits_memory(), "no control group; watched instead").map(|detail| {
+        if group.limits_socket_memory() { detail } else { format!("{detail}, but not of what waits in sockets") }
+    });
     let own_uid = match Uid::effective().is_root() {
         true => Ok("a user of its own for each server".to_owned()),
         false => Err("needs root".to_owned()),
@@ -157,7 +161,7 @@ pub(super) fn probe(dir: &Path) -> BTreeMap<String, Enforcement> {
         ("server_ports".to_owned(), told(server_ports)),
         ("socket_filter".to_owned(), told(filter)),
         ("toolyard_ports".to_owned(), told(toolyard_ports)),
-        ("memory_limit".to_owned(), told(by_group(group.limits_memory(), "no control group; watched instead"))),
+        ("memory_limit".to_owned(), told(memory)),
         ("process_limit".to_owned(), told(by_group(group.limits_processes(), "no control group; watched instead"))),
         ("disk_limit".to_owned(), told(disk)),
         ("cpu_limit".to_owned(), told(by_group(group.limits_cpu(), "no control group"))),

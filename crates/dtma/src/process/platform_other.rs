@@ -125,8 +125,18 @@ impl DiskWatch {
         LONGEST_POLL
     }
 
-    pub(crate) fn look(&mut self, _pids: impl FnOnce() -> Vec<i32>) -> Option<String> {
+    pub(crate) fn look(&mut self, _pids: Option<&dyn Fn() -> Vec<i32>>) -> Option<String> {
         None
+    }
+}
+
+/// Nothing is counted here.
+#[derive(Debug, Default)]
+pub(super) struct SharedMemory;
+
+impl SharedMemory {
+    pub(super) fn measure(&mut self, _limit_bytes: u64, _pids: &[i32]) -> u64 {
+        0
     }
 }
 

@@ -20,7 +20,7 @@ use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, clone};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Gid, Pid, Uid, chdir, fork, pivot_root, setgroups, setresgid, setresuid, setsid};
@@ -55,6 +55,8 @@ const SYSTEM_CONFIGURATION: &[&str] = &[
     "/etc/ssl",
     "/etc/timezone",
 ];
+/// How many files a process of a server may have open.
+const MAX_OPEN_FILES: u64 = 16_384;
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
 
 /// The server's ends of its pipes.
@@ -564,6 +566,7 @@ fn become_server(order: &StartOrder, last: &Last<'_>, pipes: &ChildPipes) -> Ste
     step("standard output", nix::unistd::dup2_stdout(&pipes.stdout))?;
     step("standard error", nix::unistd::dup2_stderr(&pipes.stderr))?;
     step("limit core files", setrlimit(Resource::RLIMIT_CORE, 0, 0))?;
+    step("limit open files", limit_open_files())?;
     drop_capability_bounds();
     if let Some(uid) = order.isolation.uid {
         step("drop groups", setgroups(&[]))?;
@@ -600,6 +603,12 @@ fn become_server(order: &StartOrder, last: &Last<'_>, pipes: &ChildPipes) -> Ste
 
 fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, std::ffi::NulError> {
     texts.map(CString::new).collect()
+}
+
+/// Toolyard needs many for itself; what the servers hold is looked at one by one, and takes memory of the kernel.
+fn limit_open_files() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(MAX_OPEN_FILES), hard.min(MAX_OPEN_FILES))
 }
 
 fn drop_capability_bounds() {

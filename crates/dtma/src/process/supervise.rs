@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use toolyard_types::Clock;
@@ -56,6 +57,9 @@ pub fn main() -> ExitCode {
 
 fn run() -> io::Result<()> {
     platform::close_inherited();
+    // Servers and package clients are other users who must pass through what is made here, and their own files do not
+    // depend on the shell that Toolyard was started from. What is private has its mode said.
+    nix::sys::stat::umask(Mode::S_IWGRP | Mode::S_IWOTH);
     let agent = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;

@@ -27,6 +27,8 @@ struct Process {
 pub(crate) struct Measured {
     /// Resident memory.
     pub(crate) memory_bytes: u64,
+    /// What of that may belong to files, or to memory that is shared.
+    pub(crate) shared_bytes: u64,
     /// Processor time, of those that live and of those they have waited for.
     pub(crate) cpu_ms: u64,
     /// Processes that are not zombies.
@@ -89,7 +91,9 @@ fn belongs(pid: i32, work: &Path, home: &[u8]) -> bool {
 pub(crate) fn measure(pids: &[i32]) -> Measured {
     let mut total = Measured::default();
     for process in pids.iter().filter_map(|pid| process(*pid)).filter(|process| !process.zombie) {
-        total.memory_bytes += resident_bytes(process.pid);
+        let (resident, shared) = resident_bytes(process.pid);
+        total.memory_bytes += resident;
+        total.shared_bytes += shared;
         total.cpu_ms += process.cpu_ticks.saturating_mul(1000) / ticks_per_second();
         total.processes += 1;
         total.threads += process.threads;
@@ -108,20 +112,32 @@ fn process(pid: i32) -> Option<Process> {
     // The command's name stands in parentheses and may hold anything, also parentheses.
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split_ascii_whitespace().collect();
     let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+    let threads = u32::try_from(number(17)?).ok()?;
     Some(Process {
         pid,
         parent: fields.get(1)?.parse().ok()?,
-        zombie: matches!(*fields.first()?, "Z" | "X"),
-        threads: u32::try_from(number(17)?).ok()?,
+        // One whose first thread ended lives on in the others.
+        zombie: matches!(*fields.first()?, "Z" | "X") && threads <= 1,
+        threads,
         cpu_ticks: (11..=14).filter_map(number).sum(),
     })
 }
 
-fn resident_bytes(pid: i32) -> u64 {
-    let pages = std::fs::read_to_string(format!("/proc/{pid}/statm"))
-        .ok()
-        .and_then(|text| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or(0).saturating_mul(page_bytes())
+/// What is resident, and what of that may be shared.
+fn resident_bytes(pid: i32) -> (u64, u64) {
+    let pages = |file: &Path| {
+        let text = std::fs::read_to_string(file).ok()?;
+        let mut numbers = text.split_ascii_whitespace().skip(1).map_while(|number| number.parse::<u64>().ok());
+        Some((numbers.next()?, numbers.next()?))
+    };
+    let of_first = pages(&Path::new("/proc").join(pid.to_string()).join("statm")).filter(|pages| pages.0 > 0);
+    // A thread that ended has none, also when it was the first and others go on.
+    let of_others = || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        threads.filter_map(|thread| pages(&thread.path().join("statm"))).max()
+    };
+    let (resident, shared) = of_first.or_else(of_others).unwrap_or_default();
+    (resident.saturating_mul(page_bytes()), shared.saturating_mul(page_bytes()))
 }
 
 fn page_bytes() -> u64 {

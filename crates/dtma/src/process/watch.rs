@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use toolyard_types::spec::Limits;
 
 use super::cgroup::Cgroup;
-use super::platform::DiskWatch;
+use super::platform::{DiskWatch, SharedMemory};
 use super::tree::{self, Measured};
 use super::wire::Killed;
 
@@ -20,6 +20,7 @@ pub(super) struct Watch {
     pub(super) cgroup: Cgroup,
     limits: Limits,
     disk: DiskWatch,
+    shared: SharedMemory,
     measured_at: Instant,
     cpu_ms: u64,
 }
@@ -36,7 +37,8 @@ impl Watch {
     /// Watches what runs in `cgroup` and keeps what it keeps in `dirs`.
     pub(super) fn new(limits: &Limits, cgroup: Cgroup, dirs: Vec<PathBuf>) -> Self {
         let disk = DiskWatch::new(dirs, limits.disk_bytes);
-        Self { cgroup, limits: limits.clone(), disk, measured_at: Instant::now(), cpu_ms: 0 }
+        let shared = SharedMemory::default();
+        Self { cgroup, limits: limits.clone(), disk, shared, measured_at: Instant::now(), cpu_ms: 0 }
     }
 
     /// How long nothing is to be done here.
@@ -55,7 +57,12 @@ impl Watch {
         if !self.next_measure().is_zero() {
             return None;
         }
-        let mut measured = tree::measure(&pids(&self.cgroup));
+        let pids = pids(&self.cgroup);
+        let mut measured = tree::measure(&pids);
+        if !self.cgroup.limits_memory() {
+            let held = self.shared.measure(self.limits.memory_bytes, &pids);
+            measured.memory_bytes += held.saturating_sub(measured.shared_bytes);
+        }
         self.measured_at = Instant::now();
         // Processes that ended took their time with them; what was used stays used.
         self.cpu_ms = self.cpu_ms.max(measured.cpu_ms);
@@ -84,8 +91,8 @@ impl Watch {
         Excess { killed: Killed::Memory, text }
     }
 
-    /// Looks at what is kept on disk, when it is time to.
-    pub(super) fn look_at_disk(&mut self, pids: impl FnOnce(&Cgroup) -> Vec<i32>) -> Option<Excess> {
-        self.disk.look(|| pids(&self.cgroup)).map(|text| Excess { killed: Killed::Disk, text })
+    /// Looks at what is kept on disk, when it is time to. Stops the processes of `pids` for a while when it must.
+    pub(super) fn look_at_disk(&mut self, pids: impl Fn(&Cgroup) -> Vec<i32>) -> Option<Excess> {
+        self.disk.look(Some(&|| pids(&self.cgroup))).map(|text| Excess { killed: Killed::Disk, text })
     }
 }

@@ -44,6 +44,123 @@ async fn a_server_that_eats_memory_is_killed_and_said_to_have() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_keeps_memory_in_files_of_its_own_is_killed_and_said_to_have() {
+    // Open and mapped by nobody; and written by a process that ended.
+    let scripts = [
+        "import os, time
+fds = [os.memfd_create('x') for _ in range(40)]
+for fd in fds: os.write(fd, bytes(10 << 20))
+time.sleep(30)",
+        "import mmap, os, time
+memory = mmap.mmap(-1, 400 << 20)
+for n in range(40):
+    if os.fork() == 0:
+        memory[n * (10 << 20):(n + 1) * (10 << 20)] = bytes(10 << 20)
+        os._exit(0)
+    os.wait()
+time.sleep(30)",
+    ];
+    for script in scripts {
+        let world = World::new().await;
+        let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.memory_bytes = 300 << 20).await;
+        world.phase(id, Phase::Ready).await;
+        let _ = world.send(id, python(script)).await;
+        world.observed("out of memory", id, |i| i.status.reason == Reason::OutOfMemory).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_in_the_sockets_of_a_server_is_within_its_limit() {
+    let world = World::new().await;
+    let memory = &world.report().enforcement["memory_limit"];
+    if !memory.enforced || memory.detail.contains("sockets") {
+        return;
+    }
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.memory_bytes = 200 << 20).await;
+    world.phase(id, Phase::Ready).await;
+    let script = "
+import socket
+def udp(): return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender, receivers = udp(), [udp() for _ in range(300)]
+for receiver in receivers:
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 30)
+    receiver.bind(('127.0.0.1', 0))
+    receiver.setblocking(False)
+    for _ in range(100):
+        try: sender.sendto(bytes(60000), receiver.getsockname())
+        except OSError: break
+held = 0
+for receiver in receivers:
+    try:
+        while True: held += len(receiver.recv(60000))
+    except BlockingIOError: pass
+print(held)
+";
+    let held: u64 = run(&world, id, script).await.trim().parse().expect("a number");
+    assert!(held > 10 << 20 && held < 200 << 20, "{held}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_has_no_more_files_open_than_it_needs_whatever_toolyard_may() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    let limits = run(&world, id, "import resource\nprint(*resource.getrlimit(resource.RLIMIT_NOFILE))").await;
+    let limits: Vec<u64> = limits.split_whitespace().map(|limit| limit.parse().expect("a number")).collect();
+    assert!(limits.len() == 2 && limits.iter().all(|limit| *limit <= 16_384), "{limits:?}");
+}
+
+/// The umask is the whole process's: each test is one.
+fn set_umask(mask: u32) {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_installed_and_runs_whatever_the_umask_that_toolyard_was_started_with() {
+    use std::os::unix::fs::PermissionsExt;
+    set_umask(0o077);
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    let script = "import os\nmask = os.umask(0)\nprint(oct(mask), open('/etc/passwd').read() != '')";
+    assert_eq!(run(&world, id, script).await.trim(), "0o22 True");
+    let mode = std::fs::metadata(world.data_dir()).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o711);
+    // And nobody but who runs Toolyard writes, or reads what is private, when it shuts nobody out.
+    set_umask(0);
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| with_secret(instance, "API_KEY", "canary-5b1e7c")).await;
+    world.phase(id, Phase::Ready).await;
+    let writable = found(&world.data_dir(), 0o022);
+    assert_eq!(writable, Vec::<std::path::PathBuf>::new());
+    let readable = found(&world.data_dir(), 0o044);
+    let private = |path: &&std::path::PathBuf| path.is_file() && !path.starts_with(world.data_dir().join("packages"));
+    assert_eq!(readable.iter().filter(private).collect::<Vec<_>>(), Vec::<&std::path::PathBuf>::new());
+}
+
+/// What has one of these permissions, but for links, and what servers and clients made for themselves.
+fn found(dir: &std::path::Path, mode: u32) -> Vec<std::path::PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let (path, metadata) = (entry.path(), entry.metadata().expect("it stays"));
+            if metadata.is_symlink() || ["work", "tmp", ".cache"].iter().any(|own| path.ends_with(own)) {
+                continue;
+            }
+            if metadata.permissions().mode() & mode != 0 {
+                found.push(path.clone());
+            }
+            if metadata.is_dir() {
+                dirs.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_cannot_start_more_processes_than_its_limit() {
     let world = World::new().await;
     let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.processes = 40).await;
@@ -350,6 +467,67 @@ async fn a_server_that_keeps_what_cannot_be_measured_is_told_so_and_loses_nothin
     assert_eq!(std::fs::read_to_string(kept).expect("kept"), "mine");
 }
 
+/// Keeps 80 MB where who goes through directories and descriptors one after the other does not see them.
+const NEVER_THERE: [&str; 2] = [
+    "import os
+for place in 'ab':
+    for n in range(1000): os.makedirs(f'{place}/{n}')
+os.mkdir('a/full')
+open('a/full/big', 'wb').write(bytes(80_000_000))
+while True:
+    os.rename('a/full', 'b/full')
+    os.rename('b/full', 'a/full')",
+    "import os
+f = open('big', 'wb')
+os.unlink('big')
+f.write(bytes(80_000_000))
+f.flush()
+while True:
+    if os.fork() > 0: os._exit(0)
+    os.setsid()",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_moves_what_it_keeps_while_it_is_counted_is_stopped() {
+    for script in NEVER_THERE {
+        let world = World::new().await;
+        let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.disk_bytes = 64 << 20).await;
+        world.phase(id, Phase::Ready).await;
+        // The call may be answered: its process ends when another has the file.
+        let _ = world.send(id, python(script)).await;
+        world.observed("over its limit", id, |i| i.status.reason == Reason::OutOfDisk).await;
+    }
+}
+
+fn python(script: &str) -> serde_json::Value {
+    json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": "run", "arguments": { "program": "/usr/bin/python3", "arguments": ["-c", script] } } })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_changes_its_files_all_the_time_goes_on_when_others_fill_the_disk() {
+    let world = World::new().await;
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.disk_bytes = 16 << 20).await;
+    world.phase(id, Phase::Ready).await;
+    let script = "import os, time
+began = time.monotonic()
+n = 0
+while time.monotonic() - began < 10:
+    n += 1
+    open(f'file{n % 50}', 'w').write(str(n))
+    if n > 50: os.unlink(f'file{(n + 25) % 50}')
+print('went on')";
+    let fill = async {
+        for n in 0..10 {
+            tokio::fs::write(world.dir.path().join(format!("filling{n}")), vec![1; 8 << 20]).await.expect("written");
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+    };
+    let (answer, ()) = tokio::join!(world.send(id, python(script)), fill);
+    let answer = answer.expect("an answer");
+    assert!(format!("{answer:?}").contains("went on"), "{answer:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_a_revision_without_a_disk_limit_keeps_what_it_likes() {
     let world = World::new().await;
@@ -434,6 +612,46 @@ async fn run(world: &World, id: toolyard_types::InstanceId, script: &str) -> Str
         world.call(id, "run", json!({ "program": "/usr/bin/python3", "arguments": ["-"], "input": script })).await;
     let ran: serde_json::Value = serde_json::from_str(&ran).expect("JSON");
     ran["out"].as_str().expect("text").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_taken_over_does_not_reach_where_toolyard_listens_by_now() {
+    let listen = || std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = |listener: &std::net::TcpListener| listener.local_addr().expect("an address").port();
+    let (before, now) = (listen(), listen());
+    let mut world = World::new().await;
+    world.own_ports = vec![port(&before)];
+    world.agent().shutdown(toolyard_dtma::Shutdown::StopAll).await;
+    world.start_agent().await;
+    assert!(enforced(&world, "toolyard_ports"), "{:?}", world.report().enforcement["toolyard_ports"]);
+    let id = world.deploy(&["ok"]).await;
+    let without = world.deploy_with(&["ok"], |instance| instance.spec.egress = Egress::None).await;
+    let first = world.phase(id, Phase::Ready).await.pid;
+    let apart = world.phase(without, Phase::Ready).await.pid;
+    let script = |listener: &std::net::TcpListener| {
+        let port = port(listener);
+        format!(
+            "import socket\ntry: socket.create_connection(('127.0.0.1', {port}), 1)\nexcept OSError: print('shut')\nelse: print('open')"
+        )
+    };
+    assert_eq!(run(&world, id, &script(&now)).await.trim(), "open");
+    // The same, or fewer: nobody is started anew.
+    for ports in [vec![port(&before)], vec![]] {
+        world.own_ports = ports;
+        world.agent().shutdown(toolyard_dtma::Shutdown::Leave).await;
+        world.start_agent().await;
+        assert_eq!(world.phase(id, Phase::Ready).await.pid, first);
+    }
+    world.own_ports = vec![port(&before), port(&now)];
+    world.agent().shutdown(toolyard_dtma::Shutdown::Leave).await;
+    world.start_agent().await;
+    let again = world.observed("started anew", id, |i| i.status.phase == Phase::Ready && i.pid != first).await;
+    assert_eq!(again.restarts, 0, "it did not fail");
+    for listener in [&before, &now] {
+        assert_eq!(run(&world, id, &script(listener)).await.trim(), "shut");
+    }
+    world.logged(id, &format!("it reaches Toolyard's port {}", port(&now))).await;
+    assert_eq!(world.phase(without, Phase::Ready).await.pid, apart, "who has a network of its own reaches nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
