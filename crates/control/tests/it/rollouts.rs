@@ -321,11 +321,11 @@ both_engines! {
     async fn what_was_observed_without_a_failure_lets_the_old_one_end(engine) {
         let t = TestControl::start(engine).await;
         let agent = FakeAgent::local(&t.control).await;
-        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 60 })).await.expect(201);
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 30 })).await.expect(201);
         t.wait_rollout("s", "done").await;
         change(&t, "s", "1").await;
         t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "observing").await;
-        t.clock.step_ms(59_000);
+        t.clock.step_ms(29_000);
         t.wait_loop("rollout").await;
         assert_eq!(t.get("/api/v1/servers/s/rollout").await.body["state"], "progressing");
         assert_eq!(agent.deeds(), ["run s@1", "run s@2"]);

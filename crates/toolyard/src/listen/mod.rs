@@ -315,7 +315,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let drain = CancellationToken::new();
-        let server = Server::new(PATIENCE, Budget::new(64 << 20), Arc::from([]), drain.clone());
+        let server = Server::new(PATIENCE, Budget::new(512 << 20), Arc::from([]), drain.clone());
         let places = Places::new("test", 100, per_peer, vec![]);
         (address, drain, tokio::spawn(serve(listener, router, places, server)))
     }
