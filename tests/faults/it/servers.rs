@@ -272,8 +272,8 @@ fn a_clock_that_jumps_back_or_ahead_over_a_restart_costs_no_server() {
         let mut before = before;
         let _ = before.stop_by("TERM");
         let skew = skewed_clock(dir.path(), seconds);
-        let after =
-            Toolyard::on(Engine::Sqlite).data_dir(&data).variable("LD_PRELOAD", &skew).script("steady", SCRIPT).start();
+        let after = Toolyard::on(Engine::Sqlite).in_place_of(&before);
+        let after = after.variable("LD_PRELOAD", &skew).script("steady", SCRIPT).start();
         let ready = after.wait_server("steady", "it serves", |it| it["phase"] == "ready");
         let answer = after.call("steady", "echo", json!({ "text": "well" }));
         let updated = after.run(&["servers", "update", "steady", "--set-env", "A=1", "--wait", "--timeout", "90"]);

@@ -63,6 +63,7 @@ pub struct Builder {
     packages: Vec<NpmPackage>,
     database: Option<String>,
     data_dir: Option<PathBuf>,
+    ports: Option<(u16, u16)>,
     owner: bool,
 }
 
@@ -127,6 +128,12 @@ impl Builder {
         self
     }
 
+    /// In the place of another one that has ended: on its data directory and its ports.
+    pub fn in_place_of(mut self, ended: &Toolyard) -> Self {
+        self.ports = Some((ended.port, ended.agent_port));
+        self.data_dir(ended.data_dir())
+    }
+
     /// Starts it, waits until it is ready, and publishes the catalog entries of its scripts.
     ///
     /// # Panics
@@ -162,7 +169,7 @@ impl Builder {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let registry = runtime.block_on(NpmRegistry::start(self.packages.clone())).expect("a registry");
-        let (port, agent_port) = (free_port(), free_port());
+        let (port, agent_port) = self.ports.unwrap_or_else(|| (free_port(), free_port()));
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         let url = format!("http://127.0.0.1:{port}");
         Toolyard {
@@ -224,6 +231,7 @@ impl Toolyard {
             packages: Vec::new(),
             database: None,
             data_dir: None,
+            ports: None,
             owner: true,
         }
     }
