@@ -27,7 +27,7 @@ const CONNECTIONS: u32 = 4;
 const SUMMING_UP: Duration = Duration::from_secs(10);
 const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Rows of one insert; 13 values each stay below both engines' limits of bound values.
-const ROWS_AT_ONCE: usize = 500;
+const ROWS_AT_ONCE: usize = 512;
 /// Rows of one deletion: the one that writes waits for no more.
 const DELETED_AT_ONCE: u64 = 10_000;
 /// Up to so many records a partition's are counted one by one.
