@@ -122,11 +122,13 @@ impl McpClient {
         match self {
             // Claude Desktop's file knows only commands. A header with a blank does not survive its
             // argument handling on every system, so the value travels in the environment.
-            Self::ClaudeDesktop => json!({
-                "command": "npx",
-                "args": ["-y", "mcp-remote", url, "--header", "Authorization:${TOOLYARD_AUTHORIZATION}"],
-                "env": { "TOOLYARD_AUTHORIZATION": bearer },
-            }),
+            Self::ClaudeDesktop => {
+                let mut args = vec!["-y", "mcp-remote", url, "--header", "Authorization:${TOOLYARD_AUTHORIZATION}"];
+                if mcp_remote_refuses(url) {
+                    args.push("--allow-http");
+                }
+                json!({ "command": "npx", "args": args, "env": { "TOOLYARD_AUTHORIZATION": bearer } })
+            }
             Self::Cursor | Self::Zed => json!({ "url": url, "headers": headers }),
             Self::ClaudeCode | Self::VsCode => json!({ "type": "http", "url": url, "headers": headers }),
             Self::Windsurf => json!({ "serverUrl": url, "headers": headers }),
@@ -233,6 +235,12 @@ pub fn clients(name: &str, url: &str) -> Vec<ConnectClient> {
 
 fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).expect("a JSON value has string keys and serialises")
+}
+
+/// `mcp-remote` takes plain HTTP only to two names of this machine, unless it is told otherwise.
+fn mcp_remote_refuses(url: &str) -> bool {
+    let url = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "http");
+    url.is_some_and(|url| !matches!(url.host_str(), Some("localhost" | "127.0.0.1")))
 }
 
 #[cfg(test)]

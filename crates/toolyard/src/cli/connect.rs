@@ -116,7 +116,7 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
         if args.client == McpClient::Codex {
             print!("{}", args.client.snippet(&place.name, &url, &key));
         } else {
-            output::print_json(&json!({ place.section: { place.name: entry(args.client, &url, &key) } }));
+            output::print_json(&json!({ place.section: { place.name: args.client.entry(&url, &key) } }));
         }
         return Ok(());
     }
@@ -136,7 +136,7 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
     };
     // The client may have written meanwhile: what is changed is the file as it is now.
     let written = ClientFile::read(&file.path)
-        .and_then(|now| now.with(&place, &entry(args.client, &url, &key)).and_then(|text| now.write(&text)));
+        .and_then(|now| now.with(&place, &args.client.entry(&url, &key)).and_then(|text| now.write(&text)));
     if let Err(mut failure) = written {
         if let Some(made) = made
             && let Err(kept) = revoke(context, &made).await
@@ -174,24 +174,6 @@ fn way_to(url: &str) -> Way {
     let is_here = address.map_or_else(|_| host == "localhost" || host.ends_with(".localhost"), |at| at.is_loopback());
     if is_here { Way::ThisMachine } else { Way::Open }
 }
-
-/// The entry of a client. `mcp-remote`, which some need, refuses plain HTTP unless it is told otherwise or the URL has one
-/// of two names of this machine.
-fn entry(client: McpClient, url: &str, key: &str) -> Value {
-    let mut entry = client.entry(url, key);
-    let host = reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
-    let refused = way_to(url) != Way::Encrypted && !matches!(host.as_deref(), Some("localhost" | "127.0.0.1"));
-    if let Some(arguments) = entry.get_mut("args").and_then(Value::as_array_mut)
-        && arguments.contains(&json!("mcp-remote"))
-        && refused
-        && !arguments.contains(&json!(ALLOW_HTTP))
-    {
-        arguments.push(json!(ALLOW_HTTP));
-    }
-    entry
-}
-
-const ALLOW_HTTP: &str = "--allow-http";
 
 /// The command that undoes exactly this.
 fn undo_command(context: &Context, args: &ConnectArgs) -> String {
@@ -582,11 +564,10 @@ mod tests {
             ("https://toolyard.example.com/mcp", Way::Encrypted, false),
         ] {
             assert_eq!(way_to(url), way, "{url}");
-            let desktop = entry(McpClient::ClaudeDesktop, url, "ty_k");
+            let desktop = McpClient::ClaudeDesktop.entry(url, "ty_k");
             let arguments = desktop["args"].as_array().expect("arguments");
-            assert_eq!(arguments.contains(&json!(ALLOW_HTTP)), told, "{url}: {desktop}");
+            assert_eq!(arguments.contains(&json!("--allow-http")), told, "{url}: {desktop}");
             assert_eq!(arguments[2], url);
-            assert_eq!(entry(McpClient::Cursor, url, "ty_k"), McpClient::Cursor.entry(url, "ty_k"));
         }
     }
 
