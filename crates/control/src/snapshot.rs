@@ -466,6 +466,7 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
                 None => Target::None,
             };
             let route = ServerRoute {
+                organization: tx.organization(),
                 id: row.id,
                 revision: revision.map(|revision| revision.id),
                 target,

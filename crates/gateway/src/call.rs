@@ -26,7 +26,7 @@ use toolyard_mcp::json::{self, Object, Span};
 use toolyard_mcp::{Kind, Message, envelope};
 use toolyard_types::snapshot::{CallOutcome, CallRecord, ServerRoute, ToolsetRoute};
 use toolyard_types::spec::InstancingMode;
-use toolyard_types::{Code, Name};
+use toolyard_types::{Code, Name, Timestamp};
 
 /// How long a subscription may last before its client has to renew it.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(24 * 3600);
@@ -242,9 +242,11 @@ impl Call {
     /// Gives an answer to the instance that asked this session, under the id that the question had there.
     async fn answer_question(&self, session: SessionId) {
         let Target::Server { name, route } = &self.visit.target else { return };
+        // An error may be without an id: it answers nothing.
+        let Some(id) = self.message.raw_id() else { return };
         let core = &self.visit.core;
-        let asked = core.questions.take(session, self.raw_id()).or_else(|| {
-            let (instance, id) = questions::opened(&core.sessions, session, self.raw_id())?;
+        let asked = core.questions.take(session, id).or_else(|| {
+            let (instance, id) = questions::opened(&core.sessions, session, id)?;
             let route = self.visit.route_now(name)?;
             Some(Asked { asker: core.peers.instance_for(&route, instance, &self.caller())?, id })
         });
@@ -309,6 +311,11 @@ impl Call {
             Target::Toolset { .. } => None,
         };
         refused.note(&self.visit.request_id, server);
+        recording.note(|record| {
+            if record.target.is_empty() {
+                record.target = self.named().unwrap_or_default().chars().take(MAX_RECORDED_CHARS).collect();
+            }
+        });
         let message = self.refusal(&refused);
         recording.end(refused.outcome, message.len());
         let is_modern = matches!(self.client, Client::Modern { .. });
@@ -359,8 +366,10 @@ impl Call {
             Target::Server { route, .. } => (Some(route.id), None),
             Target::Toolset { route, .. } => (None, Some(route.id)),
         };
+        // It may have been held for a while.
+        let held_ms = i64::try_from(visit.began.elapsed().as_millis()).unwrap_or(0);
         let record = CallRecord {
-            at: visit.core.clock.now(),
+            at: Timestamp::from_ms(visit.core.clock.now().as_ms().saturating_sub(held_ms)),
             organization: visit.organization.id,
             actor: visit.grant.actor().to_string(),
             server,

@@ -4,7 +4,8 @@
 //! it changed, and when it is older than [`FRESH`]. A failure is kept shortly too, so that a broken server does not slow
 //! every list it is part of; one that did not get to the server says nothing of it and is not kept. A toolset never waits for
 //! a server that hangs: it is given the last list that there was, and the server is asked until another one comes: those who
-//! listen are told of it.
+//! listen are told of it. What is kept is copied, and has room on the account of the server's organization: a message would
+//! keep the room of who asked.
 
 use crate::naming;
 use crate::peer::{Asked, Failure, Peer};
@@ -14,6 +15,7 @@ use futures_util::future::Shared;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use toolyard_mcp::Held;
 use toolyard_mcp::era::{self, code};
 use toolyard_mcp::json::{self, Object, Span};
 use toolyard_types::Code;
@@ -131,13 +133,14 @@ pub(crate) struct Item {
 }
 
 /// One whole list.
-#[derive(Debug)]
 pub(crate) struct List {
     pub(crate) items: Vec<Item>,
     /// The server's own result, when it is one page and every item of it is listed.
     pub(crate) whole_result: Option<Bytes>,
     pub(crate) ttl_ms: u64,
     pub(crate) private: bool,
+    /// Room for its pages.
+    room: Vec<Held>,
 }
 
 type Outcome = Result<Arc<List>, Failure>;
@@ -308,7 +311,7 @@ async fn fetch(peer: &Peer, kind: ListKind) -> Result<List, Failure> {
         && kind != ListKind::Tools
         && !handshake.has_capability(kind.capability())
     {
-        return Ok(List { items: Vec::new(), whole_result: None, ttl_ms: 0, private: false });
+        return Ok(List { ttl_ms: 0, ..Reading::new(kind).list });
     }
     let mut reading = Reading::new(kind);
     let mut params = None;
@@ -319,7 +322,8 @@ async fn fetch(peer: &Peer, kind: ListKind) -> Result<List, Failure> {
             Err(Asked::Refused(_)) => return Err(unusable("it refused to list")),
             Err(Asked::Failed(failure)) => return Err(failure),
         };
-        match reading.take_page(&result)? {
+        let room = peer.hold(result.len())?;
+        match reading.take_page(&Bytes::copy_from_slice(&result), room)? {
             Some(cursor) => params = Some(format!(r#"{{"cursor":{}}}"#, json::quote(&cursor))),
             None => return Ok(reading.list),
         }
@@ -336,12 +340,13 @@ struct Reading {
 
 impl Reading {
     fn new(kind: ListKind) -> Self {
-        let list = List { items: Vec::new(), whole_result: None, ttl_ms: u64::MAX, private: false };
+        let list = List { items: Vec::new(), whole_result: None, ttl_ms: u64::MAX, private: false, room: Vec::new() };
         Self { kind, list, bytes: 0, pages: 0 }
     }
 
     /// Takes one page in; gives the cursor of the next.
-    fn take_page(&mut self, result: &Bytes) -> Result<Option<String>, Failure> {
+    fn take_page(&mut self, result: &Bytes, room: Option<Held>) -> Result<Option<String>, Failure> {
+        self.list.room.extend(room);
         self.pages += 1;
         self.bytes += result.len();
         let page = era::member(result, self.kind.key()).ok_or_else(|| unusable("its list has no items"))?;

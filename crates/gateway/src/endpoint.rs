@@ -335,10 +335,11 @@ impl Visit {
 
 async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), request: Request<Body>) -> Response {
     let request_id = request_id(request.headers());
-    let arrived = core.clock.now();
-    let mut admitted = admit(core.clone(), is_toolset, &path, &request, request_id.clone());
+    let (arrived, began) = (core.clock.now(), Instant::now());
+    let whose = || (request_id.clone(), began);
+    let mut admitted = admit(core.clone(), is_toolset, &path, &request, whose());
     if admitted.as_ref().is_err_and(|refusal| refusal.may_be_news) && core.has_news(arrived).await {
-        admitted = admit(core.clone(), is_toolset, &path, &request, request_id.clone());
+        admitted = admit(core.clone(), is_toolset, &path, &request, whose());
     }
     if let Ok(visit) = &admitted
         && let Target::Server { name, route } = &visit.target
@@ -347,7 +348,7 @@ async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), reques
         visit.ready(name).await;
         // Its places are given back first: they may be the last ones.
         drop(admitted);
-        admitted = admit(core, is_toolset, &path, &request, request_id.clone());
+        admitted = admit(core, is_toolset, &path, &request, whose());
     }
     let response = match admitted {
         Err(refusal) => {
@@ -389,9 +390,8 @@ fn admit(
     is_toolset: bool,
     (organization, name): &(String, String),
     request: &Request<Body>,
-    request_id: String,
+    (request_id, began): (String, Instant),
 ) -> Result<Visit, Refusal> {
-    let began = Instant::now();
     let headers = request.headers();
     core.doors.check(headers, request.uri().authority())?;
     let snapshot = core.snapshot.borrow().clone();
@@ -406,7 +406,7 @@ fn admit(
     let is_stream = request.method() == Method::GET;
     let charge = request.extensions().get::<Charge>().cloned();
     if let Some(charge) = &charge {
-        charge.known((grant.organization, grant.share_of()))?;
+        charge.known(grant.organization, grant.share_of())?;
     }
     let place = Places::take(&core, &grant, is_stream, charge);
     let place = place.map_err(|full| Refusal::new(Code::RateLimited, full))?;
@@ -578,8 +578,8 @@ async fn batch(visit: Visit, headers: &HeaderMap, body: &Bytes) -> Response {
                 }
             };
             let id = message.id();
-            let refuse = |why: &str| {
-                let data = format!(r#"{{"code":"{}"}}"#, Code::RateLimited.as_str());
+            let refuse = |problem: Code, why: &str| {
+                let data = format!(r#"{{"code":"{}"}}"#, problem.as_str());
                 let id = id.as_ref().map(Id::raw);
                 id.map(|id| answer::error(Some(id), code::INTERNAL_ERROR, why, Some(&data), &visit.request_id))
             };
@@ -587,9 +587,9 @@ async fn batch(visit: Visit, headers: &HeaderMap, body: &Bytes) -> Response {
             let own = if index == 0 { Ok(visit.clone()) } else { visit.beside() };
             let answer = match own {
                 Ok(visit) => Call { visit, client, message, takes: Takes::Json }.answer_whole().await?,
-                Err(full) => return refuse(&full),
+                Err(full) => return refuse(Code::RateLimited, &full),
             };
-            visit.hold(answer).map_or_else(|no_room| refuse(&no_room.to_string()), Some)
+            visit.hold(answer).map_or_else(|_| refuse(Code::AnswerDropped, NoRoom::FOR_ITS_ANSWER), Some)
         }
     });
     let answers: Vec<Bytes> = futures_util::future::join_all(answers).await.into_iter().flatten().collect();

@@ -22,7 +22,7 @@ use toolyard_link::trace::Trace;
 use toolyard_link::{Body, Channel, LinkError, frames, stack};
 use toolyard_mcp::era::{self, Era, Handshake};
 use toolyard_mcp::json;
-use toolyard_mcp::{CallError, HandshakeError, Kind, Message, Room, envelope, stdio};
+use toolyard_mcp::{CallError, Growing, HandshakeError, Held, Kind, Message, Room, envelope, stdio};
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
 use toolyard_types::spec::RemoteTransport;
 use toolyard_types::{Clock, Code, InstanceId, OrganizationId, Problem, RevisionId, ServerId, Timestamp, ToolboxId};
@@ -104,6 +104,8 @@ pub(crate) enum PeerKey {
 pub(crate) struct Peer {
     pub(crate) slots: Slots,
     link: Link,
+    /// For what it sends, on its organization's account.
+    room: Room,
     /// Of an instance, which has one for its life.
     handshake: tokio::sync::OnceCell<Arc<Handshake>>,
     changes: broadcast::Sender<Bytes>,
@@ -139,11 +141,12 @@ struct Leased {
 }
 
 impl Peer {
-    fn new(link: Link, epoch: Arc<AtomicU64>) -> Arc<Self> {
+    fn new(link: Link, room: Room, epoch: Arc<AtomicU64>) -> Arc<Self> {
         let end = CancellationToken::new();
         Arc::new(Self {
             slots: Slots::default(),
             link,
+            room,
             handshake: tokio::sync::OnceCell::new(),
             changes: broadcast::Sender::new(64),
             watched: AtomicBool::new(false),
@@ -236,12 +239,15 @@ impl Peer {
                     headers.insert(stack::INSTANCE_KEY, copy.header());
                 }
                 headers.insert(stack::PRINCIPAL, sender.header());
+                if let Some(share) = sender.share_header() {
+                    headers.insert(stack::SHARE, share);
+                }
                 let response = self.exchange(*toolbox, toolboxes, request).await?;
-                Ok(Replies::Frames { body: response.into_body(), decoder: frames::Decoder::default() })
+                Ok(self.frames(response, sender.share()))
             }
             Link::Remote(remote) => {
                 let own_until = sender.principal.is_none().then(|| Instant::now() + deadline.mul_f64(NEARLY));
-                Ok(Replies::Remote(Box::new(remote.send(message, sender.caller(), own_until).await?)))
+                Ok(Replies::Remote(Box::new(remote.send(message, sender.share(), own_until).await?)))
             }
         }
     }
@@ -261,7 +267,13 @@ impl Peer {
                 match message.kind() {
                     Kind::Result => return Ok(message.payload().unwrap_or_default()),
                     Kind::Error => return Err(Asked::Refused(message.payload().unwrap_or_default())),
-                    Kind::Request | Kind::Notification => {}
+                    // There is nobody to ask, and the server waits for an answer.
+                    Kind::Request => {
+                        let why = "this question belongs to no call of a client, so there is nobody to ask";
+                        let answer = envelope::error(message.raw_id(), era::code::METHOD_NOT_FOUND, why, None);
+                        drop(self.send(answer, OWN_TIMEOUT, Sender::default()).await);
+                    }
+                    Kind::Notification => {}
                 }
             }
             Err(Failure::broke_off().into())
@@ -319,13 +331,20 @@ impl Peer {
             Link::Instance { toolbox, events, toolboxes, .. } => {
                 let request = Request::get(events.clone()).body(Body::empty()).ok()?;
                 let response = self.exchange(*toolbox, toolboxes, request).await.ok()?;
-                Some(Events::Frames(Replies::Frames {
-                    body: response.into_body(),
-                    decoder: frames::Decoder::default(),
-                }))
+                Some(Events::Frames(self.frames(response, stdio::Caller::Gateway)))
             }
             Link::Remote(remote) => Some(Events::Remote(remote.upstream().await.ok()?.unsolicited())),
         }
+    }
+
+    fn frames(&self, response: http::Response<Body>, caller: stdio::Caller) -> Replies {
+        let room = self.room.growing(caller);
+        Replies::Frames { body: response.into_body(), decoder: frames::Decoder::default(), room }
+    }
+
+    /// Room for what is kept of it.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<Option<Held>, Failure> {
+        Ok(self.room.hold(stdio::Caller::Gateway, bytes)?)
     }
 
     async fn exchange(
@@ -525,7 +544,7 @@ impl RemoteLink {
 
 /// What comes back for one message.
 pub(crate) enum Replies {
-    Frames { body: Body, decoder: frames::Decoder },
+    Frames { body: Body, decoder: frames::Decoder, room: Growing },
     Remote(Box<toolyard_mcp::http::Stream>),
 }
 
@@ -533,10 +552,14 @@ impl Replies {
     /// The next message; `None` at the end. May be given up and asked again.
     pub(crate) async fn next(&mut self) -> Option<Result<Bytes, Failure>> {
         match self {
-            Replies::Frames { body, decoder } => loop {
+            Replies::Frames { body, decoder, room } => loop {
                 match decoder.next_frame() {
                     Ok(Some(message)) => return Some(Ok(message)),
-                    Ok(None) => {}
+                    Ok(None) => {
+                        if let Err(error) = room.cover(decoder.waiting()) {
+                            return Some(Err(error.into()));
+                        }
+                    }
                     Err(error) => return Some(Err(Failure::new(Code::UpstreamFailed, error.to_string()))),
                 }
                 match body.frame().await? {
@@ -721,7 +744,9 @@ impl Peers {
     pub(crate) fn all(&self, route: &ServerRoute) -> Vec<Arc<Peer>> {
         match &route.target {
             Target::None | Target::Remote { .. } => self.first(route).into_iter().collect(),
-            Target::Instances(instances) => instances.iter().map(|instance| self.instance(instance)).collect(),
+            Target::Instances(instances) => {
+                instances.iter().map(|instance| self.instance(route.organization, instance)).collect()
+            }
         }
     }
 
@@ -738,7 +763,7 @@ impl Peers {
         if instances.len() > 1 {
             instances.sort_by_key(|instance| !self.can_reach(instance.toolbox));
         }
-        Ok(instances.into_iter().map(|instance| self.instance(instance)).collect())
+        Ok(instances.into_iter().map(|instance| self.instance(route.organization, instance)).collect())
     }
 
     /// The peer whose lists stand for the server.
@@ -746,9 +771,10 @@ impl Peers {
         match &route.target {
             Target::None => Err(not_ready(route)),
             Target::Instances(instances) => {
-                instances.first().map(|instance| self.instance(instance)).ok_or_else(|| not_ready(route))
+                let instance = instances.first().ok_or_else(|| not_ready(route))?;
+                Ok(self.instance(route.organization, instance))
             }
-            Target::Remote { transport: RemoteTransport::StreamableHttp } => Ok(self.remote(route.id, route.revision)),
+            Target::Remote { transport: RemoteTransport::StreamableHttp } => Ok(self.remote(route)),
             Target::Remote { transport: RemoteTransport::Sse } => {
                 let detail = "the server speaks the HTTP+SSE transport of 2024-11-05, which is not supported";
                 Err(Failure::new(Code::UpstreamFailed, detail))
@@ -766,7 +792,7 @@ impl Peers {
         self.peers.get(&PeerKey::Instance(instance)).map(|peer| peer.clone())
     }
 
-    pub(crate) fn instance(&self, route: &InstanceRoute) -> Arc<Peer> {
+    pub(crate) fn instance(&self, organization: OrganizationId, route: &InstanceRoute) -> Arc<Peer> {
         let key = PeerKey::Instance(route.id);
         if let Some(peer) = self.peers.get(&key) {
             return peer.clone();
@@ -783,28 +809,29 @@ impl Peers {
                 handshake: uri("handshake"),
                 toolboxes: self.toolboxes.clone(),
             };
-            Peer::new(link, self.epoch.clone())
+            Peer::new(link, self.room.of(organization.as_u128()), self.epoch.clone())
         };
         self.peers.entry(key).or_insert_with(make).clone()
     }
 
-    fn remote(&self, server: ServerId, revision: Option<RevisionId>) -> Arc<Peer> {
-        let key = PeerKey::Remote(server, revision);
+    fn remote(&self, route: &ServerRoute) -> Arc<Peer> {
+        let key = PeerKey::Remote(route.id, route.revision);
         if let Some(peer) = self.peers.get(&key) {
             return peer.clone();
         }
         let make = || {
+            let room = self.room.of(route.organization.as_u128());
             let link = Link::Remote(RemoteLink {
-                server,
+                server: route.id,
                 lease: self.lease.clone(),
                 client: self.client.clone(),
-                room: self.room.clone(),
+                room: room.clone(),
                 clock: self.clock.clone(),
                 current: RwLock::default(),
                 renewing: tokio::sync::Mutex::default(),
                 breaker: Breaker::new(),
             });
-            Peer::new(link, self.epoch.clone())
+            Peer::new(link, room, self.epoch.clone())
         };
         self.peers.entry(key).or_insert_with(make).clone()
     }

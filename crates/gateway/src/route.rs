@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use toolyard_link::stack::THRESHOLD;
 use toolyard_mcp::era::Era;
 use toolyard_mcp::stdio;
+use toolyard_types::access::Actor;
 use toolyard_types::snapshot::{CanaryRoute, InstanceRoute, KeyGrant, ServerRoute, Target};
 use toolyard_types::spec::InstancingMode;
 use toolyard_types::{Code, InstanceId, Name, RevisionId, ToolboxId};
@@ -79,13 +80,14 @@ impl Caller {
     }
 
     /// Who they are to a toolbox.
-    pub(crate) fn principal(&self) -> PrincipalTag {
-        let digest = Sha256::new()
-            .chain_update(format!("principal {} {}", self.grant.organization, self.grant.actor()))
-            .finalize();
-        let mut tag = [0; 16];
-        tag.copy_from_slice(&digest[..16]);
-        PrincipalTag(tag)
+    pub(crate) fn principal(&self) -> Principals {
+        let tag = |actor: &Actor| {
+            let who = format!("principal {} {actor}", self.grant.organization);
+            let digest = Sha256::new().chain_update(who).finalize();
+            PrincipalTag(*digest.first_chunk().expect("a digest is longer"))
+        };
+        let own = tag(&self.grant.actor());
+        Principals { own, share: self.grant.share_of.as_ref().map(tag) }
     }
 
     pub(crate) fn is_listed(&self, clients: &[String]) -> bool {
@@ -137,22 +139,37 @@ impl PrincipalTag {
     }
 }
 
+/// Who calls, and whose share of what there is they use up when that is another one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Principals {
+    own: PrincipalTag,
+    share: Option<PrincipalTag>,
+}
+
 /// Of whom a message is, as its toolbox is told; the default for what the gateway asks itself.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Sender<'a> {
     /// The copy that it is for.
     pub(crate) copy: Option<&'a CopyKey>,
-    pub(crate) principal: Option<PrincipalTag>,
+    pub(crate) principal: Option<Principals>,
 }
 
 impl Sender<'_> {
     pub(crate) fn header(self) -> HeaderValue {
-        self.principal.map_or(HeaderValue::from_static(stdio::Caller::GATEWAY), PrincipalTag::header)
+        self.principal.map_or(HeaderValue::from_static(stdio::Caller::GATEWAY), |principal| principal.own.header())
     }
 
-    pub(crate) fn caller(self) -> stdio::Caller {
-        let principal = |tag: PrincipalTag| stdio::Principal(u128::from_be_bytes(tag.0));
-        self.principal.map_or(stdio::Caller::Gateway, |tag| stdio::Caller::Principal(principal(tag)))
+    /// Whose share it uses up, where that is not the caller's own.
+    pub(crate) fn share_header(self) -> Option<HeaderValue> {
+        Some(self.principal?.share?.header())
+    }
+
+    /// Whose share it uses up.
+    pub(crate) fn share(self) -> stdio::Caller {
+        self.principal.map_or(stdio::Caller::Gateway, |principal| {
+            let tag = principal.share.unwrap_or(principal.own);
+            stdio::Caller::Principal(stdio::Principal(u128::from_be_bytes(tag.0)))
+        })
     }
 }
 
@@ -162,7 +179,7 @@ pub(crate) struct Chosen {
     pub(crate) peer: Arc<Peer>,
     pub(crate) copy: Option<CopyKey>,
     /// Whose call it is.
-    principal: PrincipalTag,
+    principal: Principals,
     /// The longest time the call may take.
     pub(crate) timeout: Duration,
     /// The revision that it runs.
@@ -424,7 +441,7 @@ impl Peers {
         revision: Option<RevisionId>,
         is_canary: bool,
     ) -> Chosen {
-        let peer = self.instance(instance);
+        let peer = self.instance(caller.grant.organization, instance);
         let carried = Carried::by(&peer);
         let (principal, at) = (caller.principal(), Some((instance.id, instance.toolbox)));
         Chosen { peer, copy, principal, timeout, revision, is_canary, at, carried }

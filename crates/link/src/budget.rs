@@ -4,9 +4,10 @@
 //!
 //! A request is charged to whoever sends it, once that is known, or to the address that it comes from where anybody may
 //! ask and as soon as its body is waited for. Before that it is only looked at, so that no stranger holds up those who
-//! have a key and come by the same proxy. It is charged until its answer has ended. Strangers have a part of their own. In
-//! each part one may have as much as is left when they have it, so half of it alone: whoever takes all that they can leaves
-//! some to the next.
+//! have a key and come by the same proxy. It is charged until its answer has ended. Strangers have a part of their own, of
+//! which one address may have as much as is left when they have it, so half of it alone. Of the other part one organization
+//! may have three quarters of what the others leave, and of that each of its keys and members as much as is left when they
+//! have it: whoever takes all that they can leaves some to the next, among their own and among others.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -41,6 +42,10 @@ const STRANGERS: usize = 4;
 pub struct NoRoom;
 
 impl NoRoom {
+    /// What whoever asked is told of a request that was carried out.
+    pub const FOR_ITS_ANSWER: &str = "it was carried out, but too many answers that nobody has taken yet are in memory here \
+                                      (setting `request_memory_mb`); look at what became of it before you send it again";
+
     /// This error where it is one of the causes of another.
     #[must_use]
     pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
@@ -53,8 +58,13 @@ impl NoRoom {
 pub enum Payer {
     /// Somebody at this address.
     Stranger(Option<IpAddr>),
-    /// Somebody who is known, by a hash.
-    Known(u64),
+    /// Somebody who is known, by hashes.
+    Known {
+        /// Whose part it is, such as an organization.
+        owner: u64,
+        /// Who of theirs.
+        who: u64,
+    },
 }
 
 impl Payer {
@@ -64,13 +74,17 @@ impl Payer {
         Self::Stranger(address.map(peer_of))
     }
 
-    /// Somebody who is known by what they are called.
+    /// Somebody who is known by what they are called, and by whose part it is.
     #[must_use]
-    pub fn known(who: impl Hash) -> Self {
-        let mut hasher = DefaultHasher::new();
-        who.hash(&mut hasher);
-        Self::Known(hasher.finish())
+    pub fn known(owner: impl Hash, who: impl Hash) -> Self {
+        Self::Known { owner: hashed(owner), who: hashed(who) }
     }
+}
+
+fn hashed(name: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The memory of requests. Cheap to clone.
@@ -92,18 +106,30 @@ struct Part {
     most: usize,
     all: usize,
     of: HashMap<Payer, usize>,
+    owners: HashMap<u64, usize>,
 }
 
 impl Part {
     fn new(most: usize) -> Self {
-        Self { most, all: 0, of: HashMap::new() }
+        Self { most, all: 0, of: HashMap::new(), owners: HashMap::new() }
     }
 
     fn take(&mut self, payer: Payer, bytes: usize) -> Result<(), NoRoom> {
         let own = self.of.get(&payer).copied().unwrap_or_default() + bytes;
         let all = self.all + bytes;
-        if own > self.most.saturating_sub(all) {
+        let left = match payer {
+            Payer::Stranger(_) => self.most.saturating_sub(all),
+            Payer::Known { owner, .. } => {
+                let before = self.owners.get(&owner).copied().unwrap_or_default();
+                let most = self.most.saturating_sub(self.all - before) / 4 * 3;
+                most.saturating_sub(before + bytes)
+            }
+        };
+        if own > left {
             return Err(NoRoom);
+        }
+        if let Payer::Known { owner, .. } = payer {
+            *self.owners.entry(owner).or_default() += bytes;
         }
         self.of.insert(payer, own);
         self.all = all;
@@ -112,11 +138,18 @@ impl Part {
 
     fn give_back(&mut self, payer: Payer, bytes: usize) {
         self.all -= bytes;
-        if let Some(own) = self.of.get_mut(&payer) {
-            *own -= bytes;
-            if *own == 0 {
-                self.of.remove(&payer);
-            }
+        give_back(&mut self.of, &payer, bytes);
+        if let Payer::Known { owner, .. } = payer {
+            give_back(&mut self.owners, &owner, bytes);
+        }
+    }
+}
+
+fn give_back<K: Eq + Hash>(of: &mut HashMap<K, usize>, key: &K, bytes: usize) {
+    if let Some(own) = of.get_mut(key) {
+        *own -= bytes;
+        if *own == 0 {
+            of.remove(key);
         }
     }
 }
@@ -125,7 +158,7 @@ impl Taken {
     fn part(&mut self, payer: Payer) -> &mut Part {
         match payer {
             Payer::Stranger(_) => &mut self.strangers,
-            Payer::Known(_) => &mut self.known,
+            Payer::Known { .. } => &mut self.known,
         }
     }
 }
@@ -188,7 +221,7 @@ impl Budget {
         let bytes = head.sum::<usize>() + EACH;
         let charge =
             Charge(Arc::new(Charged { budget: self.clone(), now: Mutex::new(Now { payer, bytes, taken: false }) }));
-        if matches!(payer, Payer::Known(_)) {
+        if matches!(payer, Payer::Known { .. }) {
             charge.settle()?;
         }
         Ok(charge)
@@ -266,8 +299,8 @@ impl Charge {
     ///
     /// # Errors
     /// When they have no room for it.
-    pub fn known(&self, who: impl Hash) -> Result<(), NoRoom> {
-        let payer = Payer::known(who);
+    pub fn known(&self, owner: impl Hash, who: impl Hash) -> Result<(), NoRoom> {
+        let payer = Payer::known(owner, who);
         let mut now = self.0.now.lock().unwrap_or_else(PoisonError::into_inner);
         if now.taken && now.payer == payer {
             return Ok(());
@@ -393,13 +426,13 @@ mod tests {
         assert_eq!(held.len(), 16, "half of a quarter");
         assert!(request(&budget, Payer::stranger(Some(IpAddr::from([192, 0, 2, 2])))).is_ok());
         let keyed = budget.begin(&HeaderMap::new(), greedy).expect("nobody is charged before they are known");
-        assert_eq!(keyed.known("somebody at the same address"), Ok(()));
+        assert_eq!(keyed.known("acme", "somebody at the same address"), Ok(()));
         drop(keyed);
-        let known: Vec<_> = std::iter::from_fn(|| request(&budget, Payer::known("greedy")).ok()).collect();
-        assert_eq!(known.len(), 48, "half of three quarters");
-        assert!(request(&budget, Payer::known("other")).is_ok());
-        assert_eq!(held[0].known("greedy"), Err(NoRoom));
-        assert_eq!(held[0].known("other"), Ok(()));
+        let known: Vec<_> = std::iter::from_fn(|| request(&budget, Payer::known("acme", "greedy")).ok()).collect();
+        assert_eq!(known.len(), 36, "half of three quarters of three quarters");
+        assert!(request(&budget, Payer::known("acme", "other")).is_ok());
+        assert_eq!(held[0].known("acme", "greedy"), Err(NoRoom));
+        assert_eq!(held[0].known("acme", "other"), Ok(()));
         assert!(request(&budget, greedy).is_ok(), "that one is the other's now");
         drop((held, known));
         let taken = budget.0.taken.lock().expect("no panic");
@@ -410,22 +443,37 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_taken_while_there_is_room_and_paid_for_until_its_request_has_ended() {
         let budget = Budget::new(1024 * KIB);
-        let charge = request(&budget, Payer::known("a")).expect("room");
+        let charge = request(&budget, Payer::known("acme", "a")).expect("room");
         let large = |bytes: usize| Full::new(Bytes::from(vec![b'x'; bytes]));
-        let whole = Metered::new(large(300 * KIB), charge.clone()).collect().await.expect("room").to_bytes();
-        assert_eq!(whole.len(), 300 * KIB);
-        let other = request(&budget, Payer::known("a")).expect("room");
-        let error = Metered::new(large(300 * KIB), other).collect().await.expect_err("no room for two");
+        let whole = Metered::new(large(250 * KIB), charge.clone()).collect().await.expect("room").to_bytes();
+        assert_eq!(whole.len(), 250 * KIB);
+        let other = request(&budget, Payer::known("acme", "a")).expect("room");
+        let error = Metered::new(large(250 * KIB), other).collect().await.expect_err("no room for two");
         assert!(NoRoom::of(&*error).is_some());
         drop(charge);
-        let other = request(&budget, Payer::known("a")).expect("room");
-        Metered::new(large(300 * KIB), other).collect().await.expect("room again");
+        let other = request(&budget, Payer::known("acme", "a")).expect("room");
+        Metered::new(large(250 * KIB), other).collect().await.expect("room again");
+    }
+
+    #[test]
+    fn an_organization_of_many_keys_leaves_room_for_others_and_each_key_for_the_next() {
+        let budget = Budget::of_servers(1024 * KIB);
+        let take = |owner: &'static str, who: usize| {
+            std::iter::from_fn(|| budget.hold(Payer::known(owner, who), 16 * KIB).ok()).collect::<Vec<_>>()
+        };
+        let held: Vec<_> = (0..100).map(|key| take("greedy", key)).collect();
+        assert!(!held[1].is_empty(), "the first key has left some");
+        assert!(held.iter().map(Vec::len).sum::<usize>() <= 48, "three quarters at most");
+        assert!(take("other", 0).len() >= 6, "three quarters of the rest, half of it for one key");
+        drop(held);
+        let taken = budget.0.taken.lock().expect("no panic");
+        assert!(taken.known.owners.is_empty() && taken.known.of.is_empty());
     }
 
     #[test]
     fn what_is_held_is_in_use_until_nobody_has_any_of_it() {
-        let budget = Budget::of_servers(64 * KIB);
-        let hold = |who: &str| budget.hold(Payer::known(who), 20 * KIB);
+        let budget = Budget::of_servers(100 * KIB);
+        let hold = |who: &str| budget.hold(Payer::known("acme", who), 20 * KIB);
         let (first, other) = (hold("a").expect("room"), hold("b").expect("room"));
         assert!(hold("a").is_err() && hold("b").is_err());
         let bytes = first.around(Bytes::from(vec![b'x'; 20 * KIB]));
@@ -444,7 +492,7 @@ mod tests {
             let read = Bytes::from(vec![b'x'; 10_000]);
             Ok::<_, BoxError>(Frame::data(read.slice(..1)))
         }));
-        let charge = request(&budget, Payer::known("a")).expect("room");
+        let charge = request(&budget, Payer::known("acme", "a")).expect("room");
         let error = Metered::new(StreamBody::new(drops), charge).collect().await.expect_err("too many pieces");
         assert!(NoRoom::of(&*error).is_some());
     }

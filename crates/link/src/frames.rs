@@ -4,8 +4,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// The longest frame, in bytes; a longer one breaks the stream.
-pub const MAX_FRAME_BYTES: usize = 64 << 20;
+/// The longest frame, in bytes; a longer one breaks the stream. The longest message is 16 MiB.
+pub const MAX_FRAME_BYTES: usize = (16 << 20) + (64 << 10);
 
 /// A frame longer than [`MAX_FRAME_BYTES`] was announced.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,12 +68,17 @@ impl Decoder {
         if arrived < len {
             if arrived > 0 {
                 self.gather();
-                self.pieces.reserve(len - self.pieces.len());
             }
             return Ok(None);
         }
         self.len = None;
         Ok(Some(if self.pieces.is_empty() { self.chunk.split_to(len) } else { self.pieces.split_to(len).freeze() }))
+    }
+
+    /// How many bytes have arrived of what is not whole yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.arrived().len()
     }
 
     /// The length of the next message, once it has arrived; it is taken off then.

@@ -35,6 +35,10 @@ pub const INSTANCE_KEY: HeaderName = HeaderName::from_static("toolyard-instance-
 /// others for every other. They say nothing more, and let an agent tell whether a server has been used by one alone.
 pub const PRINCIPAL: HeaderName = HeaderName::from_static("toolyard-principal");
 
+/// Whose share of an agent's memory a message uses up, as [`PRINCIPAL`], where that is another one's: a key's is that of who
+/// made it.
+pub const SHARE: HeaderName = HeaderName::from_static("toolyard-share");
+
 /// On a refusal of the DTMA API: the message certainly did not reach its server. [`STOPPING`] when the instance takes
 /// no more calls, anything else when it may take some again.
 pub const UNDELIVERED: HeaderName = HeaderName::from_static("toolyard-undelivered");

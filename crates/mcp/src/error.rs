@@ -21,7 +21,10 @@ pub enum CallError {
         limit_bytes: usize,
     },
     /// There is no room in memory for the server's answer.
-    #[error("too many answers that nobody has taken yet are in memory here; read what you called for, and call again")]
+    #[error(
+        "the server answered, but too many answers that nobody has taken yet are in memory here (setting \
+         `request_memory_mb`); read what you called for, and look at what became of this call before you repeat it"
+    )]
     NoRoom,
     /// The server did not answer in time.
     #[error("the server did not answer within {0:?}")]

@@ -21,4 +21,4 @@ pub mod stdio;
 pub use envelope::{Id, Kind, Message, ParseError};
 pub use era::{Era, Handshake};
 pub use error::{CallError, HandshakeError};
-pub use room::{Held, Room, Take};
+pub use room::{Account, Growing, Held, Room, Take};

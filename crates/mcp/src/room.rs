@@ -13,12 +13,26 @@ const STEP_BYTES: usize = 64 << 10;
 /// Keeps the room that was taken; gives it back when dropped.
 pub type Held = Box<dyn Send + Sync>;
 
-/// How room is taken: so many bytes for a caller, or `None` when there is none left.
-pub type Take = dyn Fn(Caller, usize) -> Option<Held> + Send + Sync;
+/// On whose account room is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Account {
+    /// Whose server it is that sends, such as an organization.
+    pub owner: u128,
+    /// Whose call it is.
+    pub caller: Caller,
+}
+
+/// How room is taken: so many bytes on an account, or `None` when there is none left.
+pub type Take = dyn Fn(Account, usize) -> Option<Held> + Send + Sync;
 
 /// Where room is taken; without limits by default. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Room(Option<Arc<Take>>);
+pub struct Room {
+    take: Option<Arc<Take>>,
+    owner: u128,
+    /// Whose everything is, whoever calls.
+    everybody: Option<Caller>,
+}
 
 impl std::fmt::Debug for Room {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -30,14 +44,32 @@ impl Room {
     /// Room that is taken in this way.
     #[must_use]
     pub fn new(take: Arc<Take>) -> Self {
-        Self(Some(take))
+        Self { take: Some(take), ..Self::default() }
+    }
+
+    /// The same room, on this one's account.
+    #[must_use]
+    pub fn of(&self, owner: u128) -> Self {
+        Self { owner, ..self.clone() }
     }
 
     /// The same room, where everything is one caller's.
     #[must_use]
     pub fn charged_to(&self, caller: Caller) -> Self {
-        let take = self.0.clone();
-        Self(take.map(|take| Arc::new(move |_, bytes| take(caller, bytes)) as Arc<Take>))
+        Self { everybody: Some(caller), ..self.clone() }
+    }
+
+    /// So many bytes for a caller, until what is given is dropped.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn hold(&self, caller: Caller, bytes: usize) -> Result<Option<Held>, CallError> {
+        let Some(take) = &self.take else { return Ok(None) };
+        take(self.account(caller), bytes).map(Some).ok_or(CallError::NoRoom)
+    }
+
+    fn account(&self, caller: Caller) -> Account {
+        Account { owner: self.owner, caller: self.everybody.unwrap_or(caller) }
     }
 
     /// The same message, whose room is taken until nobody has any of it any more; `None` when there is no room.
@@ -48,24 +80,27 @@ impl Room {
                 &self.0
             }
         }
-        match &self.0 {
-            Some(take) if message.len() > FREE_BYTES => {
-                take(caller, message.len()).map(|held| Bytes::from_owner(Kept(message, held)))
-            }
-            _ => Some(message),
+        if message.len() <= FREE_BYTES {
+            return Some(message);
         }
+        let held = self.hold(caller, message.len()).ok()?;
+        Some(match held {
+            Some(held) => Bytes::from_owner(Kept(message, held)),
+            None => message,
+        })
     }
 
     /// Room for a message of a caller that is still coming.
-    pub(crate) fn growing(&self, caller: Caller) -> Growing {
-        Growing { room: self.clone(), caller, steps: Vec::new() }
+    #[must_use]
+    pub fn growing(&self, caller: Caller) -> Growing {
+        Growing { take: self.take.clone(), account: self.account(caller), steps: Vec::new() }
     }
 }
 
 /// The room of a message that is still coming.
-pub(crate) struct Growing {
-    room: Room,
-    caller: Caller,
+pub struct Growing {
+    take: Option<Arc<Take>>,
+    account: Account,
     steps: Vec<Held>,
 }
 
@@ -74,12 +109,12 @@ impl Growing {
     ///
     /// # Errors
     /// When there is none.
-    pub(crate) fn cover(&mut self, bytes: usize) -> Result<(), CallError> {
+    pub fn cover(&mut self, bytes: usize) -> Result<(), CallError> {
         let steps = bytes / STEP_BYTES;
         self.steps.truncate(steps);
-        let Some(take) = &self.room.0 else { return Ok(()) };
+        let Some(take) = &self.take else { return Ok(()) };
         while self.steps.len() < steps {
-            self.steps.push(take(self.caller, STEP_BYTES).ok_or(CallError::NoRoom)?);
+            self.steps.push(take(self.account, STEP_BYTES).ok_or(CallError::NoRoom)?);
         }
         Ok(())
     }

@@ -140,7 +140,7 @@ impl Offering {
 async fn serve(stream: OfferedStream, peer: Option<PeerIdentity>, server: &Server, router: Router) {
     let (router, payer) = match peer {
         Some(PeerIdentity::Toolbox(certificate)) => {
-            (router.layer(Extension(certificate)), Payer::known(certificate.toolbox))
+            (router.layer(Extension(certificate)), Payer::known(certificate.toolbox, ()))
         }
         _ => (router, Payer::stranger(None)),
     };

@@ -58,7 +58,7 @@ codes! {
     MethodNotAllowed "method_not_allowed" 405 "the method is not allowed here" "See the API reference.";
     NotAcceptable "not_acceptable" 406 "no acceptable answer" "Accept `application/json` and `text/event-stream`.";
     AlreadyExists "already_exists" 409 "the name is taken" "Choose another name, or delete the other first.";
-    Conflict "conflict" 409 "the state does not allow this now" "The detail says what is under way; retry when it ended.";
+    Conflict "conflict" 409 "the state does not allow this now" "The detail says what stands in the way; repeat the request once it no longer does.";
     IdempotencyMismatch "idempotency_mismatch" 422 "the idempotency key was used for another request" "Use a new key for a new request.";
     PreconditionFailed "precondition_failed" 412 "it changed since you read it" "Read it again, then repeat the change.";
     RequestTimeout "request_timeout" 408 "the request did not arrive in time" "Send the request again, faster; the detail names the limit.";
@@ -66,11 +66,12 @@ codes! {
     PayloadTooLarge "payload_too_large" 413 "the body is too large" "Send less; the detail names the limit.";
     UnsupportedMediaType "unsupported_media_type" 415 "the content type is not supported" "Send `Content-Type: application/json`.";
     RateLimited "rate_limited" 429 "too many requests" "Wait as long as `Retry-After` says.";
-    UnsupportedByEngine "unsupported_by_engine" 422 "the toolbox's engine cannot do this" "Choose another toolbox, or leave the setting out.";
+    UnsupportedByEngine "unsupported_by_engine" 422 "the toolbox's engine cannot do this" "Leave out what the detail names, or choose another toolbox or package.";
     CredentialMissing "credential_missing" 422 "a required secret is not bound" "Pass the secret, or bind a credential.";
     EntryInvalid "entry_invalid" 422 "the catalog entry is not valid" "Correct the entry as `errors` says.";
     ServerNotReady "server_not_ready" 503 "the server is not ready" "The detail says why; see `toolyard servers show`.";
     NoCapacity "no_capacity" 503 "there is no room for one more" "Retry in a moment; the detail says what is full.";
+    AnswerDropped "answer_dropped" 500 "it was done, but its answer found no room in memory" "Look at what became of it before you repeat it; read the answers that wait for you, or raise `request_memory_mb`.";
     UpstreamFailed "upstream_failed" 502 "the MCP server failed" "See the server's log.";
     UpstreamTimeout "upstream_timeout" 504 "the MCP server did not answer in time" "Retry, or raise the server's call timeout.";
     SnapshotStale "snapshot_stale" 503 "the gateway lost the control plane for too long" "The gateway resumes by itself once it reaches the control plane.";

@@ -84,6 +84,8 @@ impl KeyGrant {
 /// Where calls to a server go now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServerRoute {
+    /// Whose it is.
+    pub organization: OrganizationId,
     /// The server.
     pub id: ServerId,
     /// The revision that serves.

@@ -155,7 +155,7 @@ async fn admit(control: &Control, access: Access, request: Request) -> Result<(C
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.to_string());
     let caller = auth::authenticate(control, &parts.headers, request_id).await?;
     if let Some(charge) = parts.extensions.get::<Charge>() {
-        charge.known((caller.organization, &caller.share_of))?;
+        charge.known(caller.organization, &caller.share_of)?;
     }
     control.request_rates().count(&caller)?;
     if caller.session.is_some() && !parts.method.is_safe() {

@@ -340,7 +340,9 @@ impl Builder {
         let connections = Connections::default();
         let mut fixtures = HashMap::new();
         let mut servers = std::collections::BTreeMap::new();
+        let organization = OrganizationId::generate();
         let route = |target| ServerRoute {
+            organization,
             id: ServerId::generate(),
             revision: Some(RevisionId::generate()),
             target,
@@ -390,7 +392,7 @@ impl Builder {
             (Name::new(name).unwrap(), Arc::new(route))
         });
         let organization = OrganizationSnapshot {
-            id: OrganizationId::generate(),
+            id: organization,
             name: Name::new("default").unwrap(),
             servers,
             toolsets: toolsets.collect(),

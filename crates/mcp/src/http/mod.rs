@@ -64,6 +64,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a new handshake did not help, how long until a refused request leads to another one. A 404 for a session always
 /// does.
 const FUTILE_FOR: Duration = Duration::from_secs(10);
+/// The longest answer to what is asked for ourselves, such as a handshake.
+const MAX_OWN_BYTES: usize = 1 << 20;
 /// The pauses between attempts to listen for changes.
 const LISTEN_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -242,10 +244,14 @@ impl Upstream {
     /// # Errors
     /// When the message is none, the server does not take it, or there is no room for what it answers.
     pub async fn send_for(&self, caller: Caller, message: Bytes) -> Result<Stream, CallError> {
+        self.send_as(caller, message, false).await
+    }
+
+    async fn send_as(&self, caller: Caller, message: Bytes, own: bool) -> Result<Stream, CallError> {
         let message = Message::parse(message)?;
         let established = self.shared.established(HANDSHAKE_TIMEOUT).await.map_err(not_established)?;
         match message.kind() {
-            Kind::Request => self.shared.clone().call(caller, &message, established).await,
+            Kind::Request => self.shared.clone().call((caller, own), &message, established).await,
             Kind::Notification => {
                 self.shared.take(&message, None, established).await?;
                 Ok(Stream::empty(self.shared.clone()))
@@ -263,9 +269,7 @@ impl Upstream {
     /// # Errors
     /// As there.
     pub async fn ask(&self, message: Bytes) -> Result<Stream, CallError> {
-        let mut stream = self.send(message).await?;
-        stream.own = true;
-        Ok(stream)
+        self.send_as(Caller::Unknown, message, true).await
     }
 
     /// Messages that belong to no call.
@@ -391,7 +395,7 @@ impl Shared {
 
     async fn call(
         self: Arc<Self>,
-        caller: Caller,
+        (caller, own): (Caller, bool),
         message: &Message,
         established: Arc<Established>,
     ) -> Result<Stream, CallError> {
@@ -409,9 +413,13 @@ impl Shared {
             upstream_id: id,
             caller,
         };
-        let (source, established) = self.take(&request, Some(&restore), established).await?;
+        let mut given_up = GivenUp { call: Some((self.clone(), established.clone())), id: &restore.upstream_id, own };
+        let taken = self.take(&request, Some(&restore), established).await;
+        given_up.call = None;
+        drop(given_up);
+        let (source, established) = taken?;
         let (established, restore) = (Some(established), Some(restore));
-        Ok(Stream { shared: self, established, restore, source, resumptions: 0, own: false })
+        Ok(Stream { shared: self, established, restore, source, resumptions: 0, own })
     }
 
     /// Sends a message in a conversation, and once more in a new one when the server has lost the first.
@@ -465,7 +473,7 @@ impl Shared {
             if !may_be_session(status) || status == StatusCode::METHOD_NOT_ALLOWED {
                 return None;
             }
-            let body = read_body(response, own_room()).await.ok()?;
+            let body = read_body(response, MAX_OWN_BYTES, own_room()).await.ok()?;
             (!is_of_the_method(&body)).then_some(status)
         };
         tokio::time::timeout(TRIAL_TIMEOUT, trial).await.ok().flatten()
@@ -496,7 +504,7 @@ impl Shared {
                 false => Offered::Taken(Source::Done),
             });
         };
-        let body = read_body(response, room).await?;
+        let body = read_body(response, MAX_MESSAGE_BYTES, room).await?;
         if status.is_success() {
             return Ok(Offered::Taken(Source::One(body)));
         }
@@ -591,7 +599,7 @@ fn is_of_the_method(body: &Bytes) -> bool {
 /// The one message in a response, whichever way it is sent.
 async fn read_answer(response: Response<Incoming>) -> Result<Message, CallError> {
     if is_event_stream(&response) {
-        let mut events = Sse::new(response.into_body(), MAX_MESSAGE_BYTES, own_room());
+        let mut events = Sse::new(response.into_body(), MAX_OWN_BYTES, own_room());
         while let Some(event) = events.next().await? {
             let Ok(message) = Message::parse(event.data) else { continue };
             if matches!(message.kind(), Kind::Result | Kind::Error) {
@@ -601,19 +609,19 @@ async fn read_answer(response: Response<Incoming>) -> Result<Message, CallError>
         return Err(CallError::Closed);
     }
     let status = response.status();
-    let body = read_body(response, own_room()).await?;
+    let body = read_body(response, MAX_OWN_BYTES, own_room()).await?;
     Message::parse(body).map_err(|_| match status.is_success() {
         true => CallError::Unexpected("it is no JSON-RPC message"),
         false => CallError::Status(status.as_u16()),
     })
 }
 
-/// Of what is asked for ourselves there is one answer at a time.
+/// Of what is asked for ourselves there is one answer at a time, and a short one.
 fn own_room() -> Growing {
     Room::default().growing(Caller::Gateway)
 }
 
-async fn read_body(response: Response<Incoming>, mut room: Growing) -> Result<Bytes, CallError> {
+async fn read_body(response: Response<Incoming>, max_bytes: usize, mut room: Growing) -> Result<Bytes, CallError> {
     let mut body = response.into_body();
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -622,8 +630,8 @@ async fn read_body(response: Response<Incoming>, mut room: Growing) -> Result<By
             CallError::Closed
         })?;
         let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + data.len() > MAX_MESSAGE_BYTES {
-            return Err(CallError::TooLong { limit_bytes: MAX_MESSAGE_BYTES });
+        if whole.len() + data.len() > max_bytes {
+            return Err(CallError::TooLong { limit_bytes: max_bytes });
         }
         if whole.is_empty() && body.is_end_stream() {
             return Ok(data);
@@ -753,14 +761,29 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        // After `end` there is nothing to cancel.
         let (Some(restore), Some(established)) = (self.restore.take(), self.established.take()) else { return };
-        // A modern server is told by the stream's end, and after `end` there is nothing to cancel.
+        drop(GivenUp { call: Some((self.shared.clone(), established)), id: &restore.upstream_id, own: self.own });
+    }
+}
+
+/// Tells the server that a call was given up, when dropped with it. A server that answers with JSON is told of nothing by
+/// a connection that ends before.
+struct GivenUp<'a> {
+    call: Option<(Arc<Shared>, Arc<Established>)>,
+    id: &'a str,
+    own: bool,
+}
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        let Some((shared, established)) = self.call.take() else { return };
+        // A modern server is told by the end of the connection or the stream.
         if self.own || established.handshake.era == Era::Modern {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let shared = self.shared.clone();
-        let params = format!(r#"{{"requestId":{},"reason":"the caller went away"}}"#, restore.upstream_id);
+        let params = format!(r#"{{"requestId":{},"reason":"the caller went away"}}"#, self.id);
         let cancelled = envelope::notification("notifications/cancelled", Some(&params));
         runtime.spawn(async move {
             let Ok(message) = Message::parse(cancelled) else { return };
@@ -875,7 +898,7 @@ async fn hear(shared: &Weak<Shared>, established: &Weak<Established>) -> Heard {
         let is_refused = may_be_session(response.status()) && response.status() != StatusCode::METHOD_NOT_ALLOWED;
         return if is_refused { Heard::Refused } else { Heard::NotOffered };
     }
-    let mut events = Sse::new(response.into_body(), MAX_MESSAGE_BYTES, own_room());
+    let mut events = Sse::of_short_ones(response.into_body(), MAX_UNSOLICITED_BYTES, own_room());
     let mut heard = Heard::Nothing;
     while let Ok(Some(event)) = events.next().await {
         heard = Heard::Something;

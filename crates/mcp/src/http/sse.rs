@@ -11,6 +11,8 @@ use std::time::Duration;
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 /// The longest event id kept.
 const MAX_ID_BYTES: usize = 1024;
+/// What field names and other lines may add to an event's data.
+const MARGIN_BYTES: usize = 64 << 10;
 
 /// One event with data.
 pub(super) struct Event {
@@ -27,6 +29,12 @@ pub(super) struct Sse {
 impl Sse {
     pub(super) fn new(body: Incoming, max_bytes: usize, room: Growing) -> Self {
         Self { body, lines: Lines::new(max_bytes), room }
+    }
+
+    /// The same, where longer events are left out.
+    pub(super) fn of_short_ones(body: Incoming, max_bytes: usize, room: Growing) -> Self {
+        let lines = Lines { leaves_out: true, ..Lines::new(max_bytes) };
+        Self { body, lines, room }
     }
 
     /// The next event; `None` at the end of the stream.
@@ -62,7 +70,7 @@ impl Sse {
 
     /// The same stream going on in another body.
     pub(super) fn resume(&mut self, body: Incoming) {
-        let mut lines = Lines::new(self.lines.max_bytes);
+        let mut lines = Lines { leaves_out: self.lines.leaves_out, ..Lines::new(self.lines.max_bytes) };
         lines.last_id = self.lines.last_id.take();
         lines.retry = self.lines.retry;
         (self.body, self.lines) = (body, lines);
@@ -77,6 +85,12 @@ struct Lines {
     last_id: Option<String>,
     retry: Duration,
     max_bytes: usize,
+    /// Whether an event that is too long is left out, where else it is the end.
+    leaves_out: bool,
+    /// The event under way is.
+    too_long: bool,
+    /// The line under way has lost its beginning.
+    cut: bool,
 }
 
 impl Lines {
@@ -89,6 +103,9 @@ impl Lines {
             last_id: None,
             retry: DEFAULT_RETRY,
             max_bytes,
+            leaves_out: false,
+            too_long: false,
+            cut: false,
         }
     }
 
@@ -96,24 +113,45 @@ impl Lines {
         loop {
             let Some(offset) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') else {
                 self.scanned = self.buffer.len();
-                self.check_size()?;
+                if self.data.len() + self.buffer.len() > self.max_bytes + MARGIN_BYTES {
+                    self.leave_out()?;
+                    (self.buffer, self.scanned, self.cut) = (BytesMut::new(), 0, true);
+                }
                 return Ok(None);
             };
             let mut line = self.buffer.split_to(self.scanned + offset);
             self.buffer.advance(1);
             self.scanned = 0;
+            if std::mem::take(&mut self.cut) {
+                continue;
+            }
             if line.last() == Some(&b'\r') {
                 line.truncate(line.len() - 1);
             }
             if line.is_empty() {
-                if std::mem::take(&mut self.has_data) {
+                let is_whole = !std::mem::take(&mut self.too_long);
+                if std::mem::take(&mut self.has_data) && is_whole {
                     return Ok(Some(Event { data: self.data.split().freeze() }));
                 }
                 continue;
             }
+            if self.too_long {
+                continue;
+            }
             self.take_field(&line);
-            self.check_size()?;
+            if self.data.len() > self.max_bytes + MARGIN_BYTES {
+                self.leave_out()?;
+            }
         }
+    }
+
+    /// The event under way is too long.
+    fn leave_out(&mut self) -> Result<(), CallError> {
+        if !self.leaves_out {
+            return Err(CallError::TooLong { limit_bytes: self.max_bytes });
+        }
+        (self.data, self.too_long) = (BytesMut::new(), true);
+        Ok(())
     }
 
     fn take_field(&mut self, line: &[u8]) {
@@ -136,13 +174,6 @@ impl Lines {
             }
             _ => {}
         }
-    }
-
-    fn check_size(&self) -> Result<(), CallError> {
-        if self.data.len() + self.buffer.len() > self.max_bytes + (64 << 10) {
-            return Err(CallError::TooLong { limit_bytes: self.max_bytes });
-        }
-        Ok(())
     }
 }
 
@@ -175,5 +206,24 @@ mod tests {
         let mut lines = Lines::new(10);
         lines.buffer.extend_from_slice(&vec![b'x'; 70 << 10]);
         assert!(matches!(lines.next_event(), Err(CallError::TooLong { limit_bytes: 10 })));
+    }
+    #[test]
+    fn an_event_that_is_too_long_is_left_out_where_that_is_wanted_and_none_of_it_is_kept() {
+        let long = "x".repeat(200 << 10);
+        let text = format!("data: a\n\ndata: {long}\ndata: more\n\ndata: b\n\ndata: {long}\n\n: {long}\ndata: c\n\n");
+        for chunk in [1000, 70 << 10, 1 << 20] {
+            let mut lines = Lines { leaves_out: true, ..Lines::new(10) };
+            let mut seen = Vec::new();
+            for chunk in text.as_bytes().chunks(chunk) {
+                lines.buffer.extend_from_slice(chunk);
+                while let Some(event) = lines.next_event().unwrap() {
+                    seen.push(event.data);
+                }
+                assert!(lines.buffer.len() + lines.data.len() <= 10 + MARGIN_BYTES);
+            }
+            assert_eq!(seen.first().map(|event| &event[..]), Some(&b"a"[..]), "{chunk}");
+            assert!(seen.iter().any(|event| &event[..] == b"b"), "{chunk}");
+            assert!(seen.iter().all(|event| event.len() < 10), "{chunk}");
+        }
     }
 }

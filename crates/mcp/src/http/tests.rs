@@ -200,6 +200,38 @@ async fn giving_up_a_legacy_call_tells_the_server() {
     tokio::time::timeout(LONG, told).await.unwrap();
 }
 
+#[tokio::test]
+async fn giving_up_a_legacy_call_before_anything_came_tells_the_server_too() {
+    let (real, seen) = upstream(|_, message| legacy(message).unwrap_or_else(|| answer(405, "text/plain", ""))).await;
+    let through = real.shared.transport.client.clone();
+    let called = Arc::new(tokio::sync::Notify::new());
+    let asked = called.clone();
+    // It works on a call and answers with JSON at the end.
+    let client: Client = Arc::new(move |request: Request<Full<Bytes>>| {
+        let (through, asked) = (through.clone(), asked.clone());
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            if body.windows(10).any(|part| part == b"tools/call") {
+                asked.notify_one();
+                std::future::pending::<()>().await;
+            }
+            through(Request::from_parts(parts, Full::new(body))).await
+        })
+    });
+    let upstream = Upstream::new(client, real.shared.transport.url.clone(), HeaderMap::new());
+    tokio::select! {
+        _ = call(&upstream) => panic!("it answers never"),
+        () = called.notified() => {}
+    }
+    let told = async {
+        while !seen.lock().unwrap().iter().any(|(_, _, method)| method == "notifications/cancelled") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, told).await.unwrap();
+}
+
 /// A legacy server with sessions: `refuse` makes the answer to a session that it does not know.
 async fn forgetful(refuse: impl Fn() -> Answer + Send + Sync + 'static) -> (Upstream, Seen, Arc<AtomicU64>) {
     let session = Arc::new(AtomicU64::new(1));

@@ -35,10 +35,10 @@ enum Users {
     Many,
 }
 
-/// Whose a call is, and where room is taken for what that one has not taken yet.
+/// Where and on whose share room is taken for what a caller has not taken yet.
 #[derive(Debug)]
 pub(super) struct Whose {
-    pub(super) caller: Caller,
+    pub(super) share: Caller,
     pub(super) room: Room,
 }
 
@@ -75,7 +75,7 @@ impl Call {
 
     pub(super) fn own(id: u64) -> (Self, mpsc::Receiver<Event>) {
         let (events, receiver) = mpsc::channel(1);
-        let whose = Whose { caller: Caller::Gateway, room: Room::default() };
+        let whose = Whose { share: Caller::Gateway, room: Room::default() };
         (Self::new(whose, Id::number(id), None, (true, false), events), receiver)
     }
 
@@ -102,7 +102,7 @@ impl Call {
     }
 
     fn keep(&self, message: Bytes) -> Option<Bytes> {
-        self.whose.room.keep(self.whose.caller, message)
+        self.whose.room.keep(self.whose.share, message)
     }
 
     /// Gives the caller the response, or why there is none.
@@ -309,7 +309,8 @@ impl Calls {
         }
         let mut callers = self.in_flight.iter().filter(|(_, call)| !call.own);
         let only = callers.next().filter(|_| callers.next().is_none());
-        only.map(|(id, call)| (*id, call))
+        // Behind what the gateway asks itself there is nobody to ask.
+        only.filter(|(_, call)| call.whose.share != Caller::Gateway).map(|(id, call)| (*id, call))
     }
 
     pub(super) fn ask(&mut self, question: &str, call: u64) {

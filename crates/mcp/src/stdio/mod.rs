@@ -342,10 +342,18 @@ impl Connection {
     /// # Errors
     /// When the message is none, or cannot be taken now.
     pub fn send_for(&self, caller: Caller, message: Bytes) -> Result<Stream, CallError> {
+        self.send_with_share(caller, caller, message)
+    }
+
+    /// As [`Self::send_for`]; the room that it takes is another one's.
+    ///
+    /// # Errors
+    /// When the message is none, or cannot be taken now.
+    pub fn send_with_share(&self, caller: Caller, share: Caller, message: Bytes) -> Result<Stream, CallError> {
         let message = Message::parse(message)?;
         self.shared().calls().note_user(caller);
         match message.kind() {
-            Kind::Request => self.send_request(caller, &message),
+            Kind::Request => self.send_request(share, &message),
             Kind::Notification => self.send_notification(message),
             Kind::Result | Kind::Error => self.send_answer(message),
         }
@@ -454,7 +462,7 @@ impl Connection {
         self.start(id, call, events, request, false)
     }
 
-    fn send_request(&self, caller: Caller, message: &Message) -> Result<Stream, CallError> {
+    fn send_request(&self, share: Caller, message: &Message) -> Result<Stream, CallError> {
         if message.method() == "initialize" {
             return Err(ParseError::Envelope("the server's connection is initialized already").into());
         }
@@ -468,7 +476,7 @@ impl Connection {
         message.edit_id(&mut edits, &upstream_id);
         let caller_id = message.id().expect("a request has an id");
         let lasting = message.method() == "subscriptions/listen";
-        let whose = Whose { caller, room: self.shared().room.clone() };
+        let whose = Whose { share, room: self.shared().room.clone() };
         let (call, events) = Call::of_caller(whose, caller_id, token.map(|span| message.bytes().slice(span)), lasting);
         self.start(id, call, events, edits.apply(message.bytes()), true)
     }

@@ -290,7 +290,8 @@ fn room(most: usize) -> Room {
         }
     }
     let taken = Arc::new(Mutex::new(std::collections::HashMap::new()));
-    Room::new(Arc::new(move |caller, bytes| {
+    Room::new(Arc::new(move |account, bytes| {
+        let caller = account.caller;
         let mut all = taken.lock().unwrap();
         let own = all.entry(caller).or_insert(0);
         (*own + bytes <= most).then(|| {
@@ -499,6 +500,24 @@ async fn a_server_that_was_taken_over_asks_nobody_unless_it_is_one_principals_ow
         server.answer(&request, "{}").await;
         assert_eq!(text(next(&mut stream).await) == LOG, own);
     }
+}
+
+#[tokio::test]
+async fn what_a_server_asks_while_the_gateway_alone_waits_is_answered_with_an_error() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    drop(connection.send_for(A, bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap());
+    let request = server.read().await;
+    server.answer(&request, "{}").await;
+    let mut list = connection.send_for(Caller::Gateway, bytes(r#"{"jsonrpc":"2.0","id":1,"method":"l"}"#)).unwrap();
+    let mut line = server.line().await;
+    while !line.contains("\"l\"") {
+        line = server.line().await;
+    }
+    let request = Message::parse(Bytes::from(line)).unwrap();
+    server.write(QUESTION).await;
+    assert!(server.line().await.contains("-32601"));
+    server.answer(&request, r#"{"of":"the list"}"#).await;
+    assert!(text(next(&mut list).await).contains("the list"));
 }
 
 #[tokio::test]

@@ -134,9 +134,10 @@ pub(crate) struct Settings {
     pub body_bytes_per_second: u32,
 
     /// MiB that requests may have in memory at once, at all listeners together: heads and bodies, from their first byte to
-    /// the end of the answer, and answers until they are taken. A quarter is for those who are not signed in. Of either
-    /// part one key, member or address has at most half, or as much as is left; more is refused with `Retry-After`. As
-    /// much again is for what servers answered and no gateway has taken yet, here or at an agent.
+    /// the end of the answer, and answers until they are taken. A quarter is for those who are not signed in, and one
+    /// address has at most half of that. Of the rest one organization has at most three quarters, and one key or member
+    /// at most half of its organization's; more is refused with `Retry-After`. As much again, in the same shares, is for
+    /// what servers answered and no client has taken yet, here or at an agent, and for the lists that are known of them.
     #[schemars(range(min = 64, max = 1_000_000))]
     pub request_memory_mb: u32,
 

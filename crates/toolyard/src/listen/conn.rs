@@ -225,12 +225,18 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(ConnectInfo(peer));
         }
+        let is_safe = request.method().is_safe();
         let answering = self.router.clone().oneshot(request);
         Box::pin(async move {
             let answer = answering.await?;
             Ok(match hold(&charge, answer.body()) {
                 Ok(held) => answer.map(|body| Answer::new(body, under_way, Some((charge, held)))),
-                Err(no_room) => refuse(no_room, under_way),
+                Err(no_room) if is_safe || !answer.status().is_success() => refuse(no_room, under_way),
+                // What was asked for is done by now, and must not be sent again unseen.
+                Err(_) => {
+                    let problem = Problem::new(Code::AnswerDropped, NoRoom::FOR_ITS_ANSWER);
+                    problem_response(&problem).map(|body| Answer::new(body, under_way, None))
+                }
             })
         })
     }

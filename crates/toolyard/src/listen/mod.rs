@@ -281,11 +281,11 @@ async fn hold_agent(
     let from = Some(from);
     match accepted {
         Ok((stream, Some(PeerIdentity::Toolbox(certificate)))) => {
-            let payer = Payer::known(certificate.toolbox);
+            let payer = Payer::known(certificate.toolbox, ());
             server.hold(stream, router.layer(Extension(certificate)), from, payer).await;
         }
         Ok((stream, Some(PeerIdentity::Replica(certificate)))) => {
-            let payer = Payer::known(certificate.replica);
+            let payer = Payer::known(certificate.replica, ());
             server.hold(stream, router.layer(Extension(certificate)), from, payer).await;
         }
         Ok((stream, None)) => server.hold(stream, router, from, stranger).await,
@@ -446,7 +446,7 @@ mod tests {
         let known = axum::middleware::from_fn(async |request: axum::extract::Request, next: axum::middleware::Next| {
             let who = request.headers().get("who").map(|who| who.as_bytes().to_vec());
             if let (Some(who), Some(charge)) = (who, request.extensions().get::<toolyard_link::Charge>()) {
-                charge.known(who).expect("room for a request");
+                charge.known("acme", who).expect("room for a request");
             }
             next.run(request).await
         });
