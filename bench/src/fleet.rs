@@ -242,6 +242,7 @@ impl SimulatedAgent {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             generation: self.generation,
             observed: Observed {
+                job_progress: Vec::new(),
                 toolbox: ToolboxReport {
                     engine: "process".into(),
                     platform: "simulated".into(),

@@ -15,13 +15,13 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 use toolyard_link::frames;
 use toolyard_mcp::era::code;
-use toolyard_mcp::stdio::{Caller, Connection};
+use toolyard_mcp::stdio::Connection;
 use toolyard_mcp::{Message, envelope};
 use toolyard_types::Code;
 use toolyard_types::state::Phase;
 
 use crate::agent::Inner;
-use crate::api::{self, NOT_READY, Refusal};
+use crate::api::{self, NOT_READY, Refusal, Whose};
 use crate::copies::InUse;
 use crate::slot::Slot;
 
@@ -36,7 +36,7 @@ pub(crate) async fn deliver(
     inner: Arc<Inner>,
     slot: Arc<Slot>,
     in_use: InUse,
-    caller: Caller,
+    whose: Whose,
     message: Bytes,
     deadline: Instant,
 ) -> Result<Response, Refusal> {
@@ -46,12 +46,12 @@ pub(crate) async fn deliver(
         Err(_) => match Asker::of(&message) {
             None => activation.await?,
             Some(asker) => {
-                let waiting = Waiting { activation, asker, message, in_use, caller, deadline, told: 0 };
+                let waiting = Waiting { activation, asker, message, in_use, whose, deadline, told: 0 };
                 return Ok(api::framed(Body::from_stream(told(waiting))));
             }
         },
     };
-    api::deliver(&connection, Some(in_use), caller, message, deadline).await
+    api::deliver(&connection, Some(in_use), whose, message, deadline).await
 }
 
 type Activation = BoxFuture<'static, Result<Connection, Refusal>>;
@@ -109,7 +109,7 @@ struct Waiting {
     asker: Asker,
     message: Bytes,
     in_use: InUse,
-    caller: Caller,
+    whose: Whose,
     deadline: Instant,
     told: u32,
 }
@@ -133,9 +133,9 @@ fn told(waiting: Waiting) -> impl Stream<Item = Result<Bytes, axum::Error>> {
             waiting.told += 1;
             return Some((Ok(waiting.asker.progress(waiting.told)), Telling::Waiting(waiting)));
         };
-        let Waiting { asker, message, in_use, caller, deadline, .. } = *waiting;
+        let Waiting { asker, message, in_use, whose, deadline, .. } = *waiting;
         let answer = match connection {
-            Ok(connection) => api::deliver(&connection, Some(in_use), caller, message, deadline).await,
+            Ok(connection) => api::deliver(&connection, Some(in_use), whose, message, deadline).await,
             Err(refusal) => Err(refusal),
         };
         match answer {

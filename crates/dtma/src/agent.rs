@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use nix::fcntl::{Flock, FlockArg};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_link::Channel;
 use toolyard_mcp::Room;
 use toolyard_types::agent::{
-    Desired, DesiredInstance, Enforcement, Era, Failure, JobOf, JobResult, Observed, ResolveJob, ToolboxReport,
+    Desired, DesiredInstance, Enforcement, Era, Failure, JobOf, JobProgress, JobResult, Observed, ResolveJob,
+    ToolboxReport,
 };
 use toolyard_types::spec::{Instancing, Lock};
 use toolyard_types::state::{Phase, Reason};
@@ -38,6 +39,7 @@ use crate::kept::{KeptLogs, Of};
 use crate::packages::{Clients, HostClients, PackageClients, Runtimes, Store, Walls, platform};
 use crate::plan::{Action, Goal, Seen, View, plan};
 use crate::process::{client, launch};
+use crate::removals::Removals;
 use crate::revisions::Revisions;
 use crate::slot::Slot;
 use crate::uids::{self, Uids};
@@ -130,6 +132,7 @@ pub enum Shutdown {
 pub struct Agent {
     inner: Arc<Inner>,
     keep: AbortOnDropHandle<()>,
+    collect: AbortOnDropHandle<()>,
     converse: AbortOnDropHandle<()>,
     _lock: Flock<std::fs::File>,
 }
@@ -140,6 +143,7 @@ pub(crate) struct Context {
     pub(crate) engine: Engine,
     pub(crate) supervisor: PathBuf,
     pub(crate) store: Store,
+    pub(crate) removals: Removals,
     pub(crate) clock: Clock,
     pub(crate) orphan_grace: Duration,
     pub(crate) stop_wait: Duration,
@@ -178,6 +182,8 @@ pub(crate) struct Inner {
     report: ToolboxReport,
     meter: Arc<Meter>,
     file: DesiredFile,
+    /// Something was forgotten whose remains are to go soon.
+    forgotten: Notify,
     instances: Mutex<BTreeMap<InstanceId, Entry>>,
     jobs: Mutex<BTreeMap<JobId, Job>>,
 }
@@ -198,6 +204,8 @@ pub(crate) type FoundServer = (DesiredInstance, Running);
 
 struct Job {
     outcome: Arc<Mutex<Option<Result<Lock, Failure>>>>,
+    /// What it told last while it works, if it told anything.
+    told: Arc<Mutex<Option<String>>>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -236,14 +244,16 @@ impl Agent {
             report,
             meter,
             file,
+            forgotten: Notify::new(),
             instances: Mutex::default(),
             jobs: Mutex::default(),
         });
         inner.take_over(found).await;
-        let (keeping, conversing) = (Arc::clone(&inner), Arc::clone(&inner));
+        let (keeping, collecting, conversing) = (Arc::clone(&inner), Arc::clone(&inner), Arc::clone(&inner));
         let keep = again("servers", move || keep(Arc::clone(&keeping)));
+        let collect = again("garbage", move || collect(Arc::clone(&collecting)));
         let converse = again("sync", move || crate::sync::converse(Arc::clone(&conversing)));
-        Ok(Agent { inner, keep, converse, _lock: lock })
+        Ok(Agent { inner, keep, collect, converse, _lock: lock })
     }
 
     /// The DTMA API, version 1.
@@ -280,6 +290,7 @@ impl Agent {
     pub async fn shutdown(mut self, mode: Shutdown) {
         // First the loops: nothing may begin any more, and the control plane must not hear of an empty table.
         end(&mut self.keep).await;
+        end(&mut self.collect).await;
         if mode == Shutdown::StopAll {
             self.inner.stop_all().await;
         }
@@ -291,6 +302,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.keep.abort();
+        self.collect.abort();
         self.converse.abort();
         // Whoever holds our Router holds the table: what runs there must end with us all the same.
         self.inner.let_go();
@@ -369,6 +381,8 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
     let desired = file.load();
     let grants = Grants::open(&options.grantable_paths, data_dir, desired.as_ref()).map_err(unusable)?;
     enforcement.insert("path_grants".into(), grants.enforcement());
+    let detail = "a PyPI package is installed with the further requirements that its entry names".to_owned();
+    enforcement.insert("package_requirements".into(), Enforcement { enforced: true, detail });
     let report = ToolboxReport {
         engine: if matches!(engine, Engine::Process) { "process".into() } else { "docker".into() },
         platform: platform(),
@@ -376,7 +390,8 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         enforcement: enforcement.clone(),
         capacity: None,
     };
-    let store = Store::open(data_dir.join("packages"), clients, runtimes).map_err(unusable)?;
+    let removals = Removals::new();
+    let store = Store::open(data_dir.join("packages"), clients, runtimes, removals.clone()).map_err(unusable)?;
     let mut uids = Uids::open(data_dir.join("uids.json"), &data_dir.join("instances"), without_last(&server_uids));
     let copies = noted_copies(data_dir);
     copies.iter().filter_map(|(id, copy)| Some((*id, copy.uid?))).for_each(|(id, uid)| uids.keep_copy(id, uid));
@@ -385,6 +400,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         engine,
         supervisor: options.supervisor_exe.clone(),
         store,
+        removals,
         clock: options.clock.clone(),
         orphan_grace: options.orphan_grace,
         stop_wait: options.stop_wait,
@@ -579,12 +595,14 @@ impl Context {
         Ok(instance.secrets.clone())
     }
 
-    /// Removes an instance's directory; its log is kept.
-    fn retire_dir(&self, dir: &Path) {
-        if let Err(error) = self.kept_logs.keep(dir, self.clock.now()) {
-            tracing::warn!(path = %dir.display(), %error, "keep an instance's log");
-        }
-        remove_dir(dir);
+    /// Has an instance's directory removed; its log is kept.
+    fn retire_dir(self: &Arc<Self>, dir: PathBuf) {
+        let context = Arc::clone(self);
+        self.removals.begin(dir, move |dir| {
+            if let Err(error) = context.kept_logs.keep(dir, context.clock.now()) {
+                tracing::warn!(path = %dir.display(), %error, "keep an instance's log");
+            }
+        });
     }
 
     /// Begins the log of a job.
@@ -644,10 +662,16 @@ impl Inner {
         let observed = own.map(|entry| entry.slot.observed()).collect();
         drop(instances);
         let outcome = |job: &Job| job.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let jobs = self.jobs();
-        let jobs = jobs.iter().filter_map(|(id, job)| Some(JobResult { id: *id, outcome: outcome(job)? })).collect();
+        let told = |job: &Job| job.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (mut jobs, mut job_progress) = (Vec::new(), Vec::new());
+        for (id, job) in self.jobs().iter() {
+            match outcome(job) {
+                Some(outcome) => jobs.push(JobResult { id: *id, outcome }),
+                None => job_progress.extend(told(job).map(|message| JobProgress { id: *id, message })),
+            }
+        }
         let toolbox = ToolboxReport { capacity: self.meter.last(), ..self.report.clone() };
-        Observed { toolbox, instances: observed, jobs }
+        Observed { toolbox, instances: observed, jobs, job_progress }
     }
 
     /// Notes which ends the control plane has been told of.
@@ -665,6 +689,12 @@ impl Inner {
     /// What is known of an instance.
     pub(crate) fn slot(&self, id: InstanceId) -> Option<Arc<Slot>> {
         self.instances().get(&id).map(|entry| Arc::clone(&entry.slot))
+    }
+
+    /// Whether nothing of an instance or its copies runs any more, or it is not known.
+    pub(crate) fn has_ended(&self, id: InstanceId) -> bool {
+        let instances = self.instances();
+        instances.get(&id).is_none_or(|entry| entry.slot.ended().0) && !Self::copied(&instances).contains(&id)
     }
 
     pub(crate) fn instances(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Entry>> {
@@ -764,22 +794,26 @@ impl Inner {
 
     /// Removes what is left of an instance on disk, but for its log.
     pub(crate) fn remove_instance_dir(&self, id: InstanceId) {
-        let (context, dir) = (Arc::clone(&self.context), self.context.instance_dir(id));
-        tokio::task::spawn_blocking(move || context.retire_dir(&dir));
+        self.context.retire_dir(self.context.instance_dir(id));
     }
 
     fn resolve(self: &Arc<Self>, job: ResolveJob) {
         let ResolveJob { id, runtime, secrets, of } = job;
         let log = of.and_then(|of| self.context.job_log(id, of, &secrets));
-        let outcome = Arc::new(Mutex::new(None));
-        let (inner, result) = (Arc::clone(self), Arc::clone(&outcome));
+        let (outcome, told) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+        let (inner, result, telling) = (Arc::clone(self), Arc::clone(&outcome), Arc::clone(&told));
         let task = tokio::spawn(async move {
             let say = |text: &str| {
                 if let Some(log) = &log {
                     log.write(text);
                 }
             };
-            let resolving = AssertUnwindSafe(inner.context.resolve(&runtime, &secrets, &say)).catch_unwind().await;
+            let progress = |text: &str| {
+                *telling.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.to_owned());
+                inner.changed.send_modify(|count| *count += 1);
+            };
+            let resolving = inner.context.resolve(&runtime, &secrets, &progress, &say);
+            let resolving = AssertUnwindSafe(resolving).catch_unwind().await;
             let resolved = resolving.unwrap_or_else(|_| {
                 let message = "resolving it ended by a panic; the log of the toolbox has the cause".to_owned();
                 Err(Failure { reason: Reason::EngineUnavailable, message })
@@ -791,7 +825,7 @@ impl Inner {
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved);
             inner.changed.send_modify(|count| *count += 1);
         });
-        self.jobs().insert(id, Job { outcome, task: AbortOnDropHandle::new(task) });
+        self.jobs().insert(id, Job { outcome, told, task: AbortOnDropHandle::new(task) });
     }
 
     /// Goes on with servers whose supervisors are still there.
@@ -884,6 +918,16 @@ impl Inner {
         }
     }
 
+    /// Whether something of now is made of a lock, by its digest.
+    fn needs_lock(&self, digest: &str) -> bool {
+        let desired = self.context.desired();
+        desired.is_none_or(|desired| {
+            let of_instances = desired.instances.iter().filter_map(|instance| instance.lock.as_ref());
+            desired.keep_locks.iter().any(|kept| kept == digest)
+                || of_instances.into_iter().any(|lock| lock.digest == digest)
+        }) || self.instances().values().any(|entry| entry.lock_digest.as_deref() == Some(digest))
+    }
+
     async fn collect_garbage(self: &Arc<Self>) {
         let Some(desired) = self.context.desired() else { return };
         self.take_users_back(&desired);
@@ -892,15 +936,12 @@ impl Inner {
         let is_current = self.context.is_current.load(Ordering::Acquire);
         let keep_logs = desired.keep_logs.clone().filter(|_| is_current);
         let wanted: BTreeSet<InstanceId> = desired.instances.iter().map(|instance| instance.id).collect();
-        let mut locks: BTreeSet<String> = desired.keep_locks.iter().cloned().collect();
-        locks.extend(desired.instances.iter().filter_map(|instance| Some(instance.lock.as_ref()?.digest.clone())));
-        locks.extend(self.instances().values().filter_map(|entry| entry.lock_digest.clone()));
         // Looked at only once something was found: a copy may begin at any moment, and is in the table first.
         let known = move |inner: &Inner, id: Option<InstanceId>| match id {
             Some(id) => wanted.contains(&id) || inner.instances().contains_key(&id),
             None => !wanted.is_empty() || !inner.instances().is_empty(),
         };
-        self.context.collect_engine_garbage(&|id| known(self, id), &locks).await;
+        self.context.collect_engine_garbage(&|id| known(self, id), &|digest| self.needs_lock(digest)).await;
         let collect = move || {
             let root = inner.context.data_dir.join("instances");
             let dirs: Vec<PathBuf> = std::fs::read_dir(root)
@@ -909,11 +950,11 @@ impl Inner {
             for dir in dirs {
                 let id = dir.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok());
                 if id.is_none_or(|id| !known(&inner, Some(id))) {
-                    inner.context.retire_dir(&dir);
+                    inner.context.retire_dir(dir);
                 }
             }
             inner.context.kept_logs.collect(keep_logs.as_ref(), inner.context.clock.now());
-            inner.context.store.collect_garbage(&locks);
+            inner.context.store.collect_garbage(&|digest| inner.needs_lock(digest));
         };
         // A panic there is a bug to see in the log; the next round tries again.
         if let Err(error) = tokio::task::spawn_blocking(collect).await {
@@ -922,16 +963,6 @@ impl Inner {
     }
 }
 
-fn remove_dir(dir: &Path) {
-    match crate::process::remove::remove_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %dir.display(), %error, "remove an instance's directory");
-        }
-        _ => {}
-    }
-}
-
-/// Plans and applies whenever something changed.
 /// Runs a loop, and anew when it ends by a panic: without it the toolbox would be there and do nothing.
 fn again<F>(name: &'static str, make: impl Fn() -> F + Send + Sync + 'static) -> AbortOnDropHandle<()>
 where
@@ -946,32 +977,38 @@ where
     }))
 }
 
+/// Removes what nobody needs any more, beside everything else: it may be much, and the engine slow.
+async fn collect(inner: Arc<Inner>) {
+    loop {
+        let _ = tokio::time::timeout(COLLECT_EVERY, inner.forgotten.notified()).await;
+        inner.collect_garbage().await;
+    }
+}
+
+/// Plans and applies whenever something changed.
 async fn keep(inner: Arc<Inner>) {
     let mut changed = inner.changed.subscribe();
     let mut copies_changed = inner.copies_changed.subscribe();
     let mut desired = inner.context.desired.subscribe();
-    let mut collected = tokio::time::Instant::now();
-    let mut collect_soon = false;
     let mut kept_volumes: Option<BTreeSet<toolyard_types::ServerId>> = None;
     loop {
         changed.borrow_and_update();
         let now_desired = desired.borrow_and_update().clone();
         let now_kept = now_desired.as_ref().and_then(|desired| desired.keep_volumes.clone());
-        collect_soon |= matches!((&kept_volumes, &now_kept), (Some(before), Some(now)) if !before.is_subset(now));
+        let mut forgets = matches!((&kept_volumes, &now_kept), (Some(before), Some(now)) if !before.is_subset(now));
         kept_volumes = now_kept;
         for action in plan(now_desired.as_deref(), &inner.view()) {
-            collect_soon |= matches!(action, Action::Forget(_));
+            forgets |= matches!(action, Action::Forget(_));
             inner.apply(action);
+        }
+        if forgets {
+            inner.forgotten.notify_one();
         }
         copies_changed.borrow_and_update();
         // Not knowing what is desired is no reason to stop anything.
         let look_again = now_desired.is_some().then(|| inner.tend_copies()).flatten();
         inner.end_lease();
         inner.meter.renew().await;
-        if collect_soon || collected.elapsed() >= COLLECT_EVERY {
-            inner.collect_garbage().await;
-            (collected, collect_soon) = (tokio::time::Instant::now(), false);
-        }
         let tick = tokio::time::Instant::now() + TICK;
         let tick = look_again.map_or(tick, |at| at.min(tick));
         tokio::select! {

@@ -105,18 +105,27 @@ async fn messages(
     match destination {
         Destination::Base(slot) => {
             let connection = slot.connection().ok_or_else(|| not_ready(&slot))?;
-            deliver(&connection, None, caller(&headers), message, deadline).await
+            deliver(&connection, None, whose(&headers), message, deadline).await
         }
         Destination::Copy(slot, in_use) => {
-            activation::deliver(inner, slot, in_use, caller(&headers), message, deadline).await
+            activation::deliver(inner, slot, in_use, whose(&headers), message, deadline).await
         }
     }
 }
 
-/// Who a message is of. A gateway of before says nothing: then it may be anybody's.
-fn caller(headers: &HeaderMap) -> Caller {
-    let text = headers.get(stack::PRINCIPAL).and_then(|value| value.to_str().ok());
-    text.map_or(Caller::Unknown, Caller::parse)
+/// Who a message is of.
+#[derive(Clone, Copy)]
+pub(crate) struct Whose {
+    caller: Caller,
+    /// Whose share of the memory it uses up.
+    share: Caller,
+}
+
+/// A gateway of before says nothing: then it may be anybody's.
+fn whose(headers: &HeaderMap) -> Whose {
+    let read = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(Caller::parse);
+    let caller = read(stack::PRINCIPAL).unwrap_or(Caller::Unknown);
+    Whose { caller, share: read(stack::SHARE).unwrap_or(caller) }
 }
 
 /// Where a message goes: to the instance, or to the copy of whose key comes with it.
@@ -134,13 +143,13 @@ fn destination(inner: &Arc<Inner>, id: &str, headers: &HeaderMap) -> Result<Dest
 pub(crate) async fn deliver(
     connection: &Connection,
     in_use: Option<InUse>,
-    caller: Caller,
+    whose: Whose,
     message: Bytes,
     deadline: Instant,
 ) -> Result<Response, Refusal> {
     // Refused here it was not sent; later nobody can tell.
-    let mut stream =
-        connection.send_for(caller, message).map_err(|error| Refusal::from(error).undelivered(NOT_READY))?;
+    let sent = connection.send_with_share(whose.caller, whose.share, message);
+    let mut stream = sent.map_err(|error| Refusal::from(error).undelivered(NOT_READY))?;
     let late = || Refusal::new(Code::UpstreamTimeout, "the server did not answer in time");
     // The first message decides the status; after it a failure can only break off the body.
     let first = match tokio::time::timeout_at(deadline, stream.next()).await.map_err(|_| late())? {
@@ -273,7 +282,7 @@ fn lines_of(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// New lines as they are written, until the instance is forgotten.
+/// New lines as they are written, until the instance has ended: it may take a while until it is forgotten.
 fn following(inner: Arc<Inner>, id: InstanceId, follow: Follow) -> impl Stream<Item = std::io::Result<Bytes>> {
     stream::unfold(Some(follow), move |follow| {
         let inner = Arc::clone(&inner);
@@ -281,7 +290,7 @@ fn following(inner: Arc<Inner>, id: InstanceId, follow: Follow) -> impl Stream<I
             let mut follow = follow?;
             loop {
                 tokio::time::sleep(FOLLOW_EVERY).await;
-                let known = inner.slot(id).is_some();
+                let known = !inner.has_ended(id);
                 let read = tokio::task::spawn_blocking(move || (follow.read(), follow)).await.ok()?;
                 follow = read.1;
                 match read.0 {

@@ -4,7 +4,7 @@
 //! restarted, and tells how one ended. What is the same for all (the MCP connection, probing, restarts,
 //! phases) is in `instance` and knows no engine: it sees the server's two streams and a [`Line`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -110,6 +110,9 @@ impl Line {
     }
 }
 
+/// Whether something is made of a lock, by its digest.
+pub(crate) type NeedsLock<'a> = dyn Fn(&str) -> bool + Send + Sync + 'a;
+
 /// Whether an instance is known, or with none named whether any is.
 pub(crate) type Known<'a> = dyn Fn(Option<InstanceId>) -> bool + Send + Sync + 'a;
 
@@ -125,11 +128,12 @@ impl Context {
         &self,
         runtime: &Runtime,
         secrets: &BTreeMap<CredentialId, Secret>,
+        progress: Progress<'_>,
         log: Progress<'_>,
     ) -> Result<Lock, Failure> {
         match (&self.engine, runtime) {
             (Engine::Docker(docker), Runtime::Oci(package)) => docker.resolve(package, secrets).await,
-            _ => self.store.resolve(runtime, log).await,
+            _ => self.store.resolve(runtime, progress, log).await,
         }
     }
 
@@ -167,7 +171,7 @@ impl Context {
             (Engine::Docker(docker), Runtime::Oci(package)) => {
                 docker.prepare(package, lock, &self.secrets(desired)?, progress).await
             }
-            (_, runtime) => self.store.prepare(runtime, lock, log).await,
+            (_, runtime) => self.store.prepare(runtime, lock, progress, log).await,
         }
     }
 
@@ -240,10 +244,11 @@ impl Context {
         }
     }
 
-    /// Removes what belongs to no instance that is `known` when it is found, and to none of `locks`, and is not in the package store.
-    pub(crate) async fn collect_engine_garbage(&self, known: &Known<'_>, locks: &BTreeSet<String>) {
+    /// Removes what belongs to no instance that is `known` when it is found, and to no lock that is needed then, and is not in
+    /// the package store.
+    pub(crate) async fn collect_engine_garbage(&self, known: &Known<'_>, is_needed: &NeedsLock<'_>) {
         if let Engine::Docker(docker) = &self.engine {
-            docker.collect_garbage(known, locks).await;
+            docker.collect_garbage(known, is_needed).await;
             docker.collect_volumes(&|server| self.keeps_volumes_of(server)).await;
         }
     }

@@ -312,7 +312,7 @@ impl Instance {
             return self.end_outdated(&mut line, &open_ports).await;
         }
         let (noise, mut noise_lines) = mpsc::channel(64);
-        let room = self.context.room.clone();
+        let room = self.context.room.of(self.desired.organization.as_u128());
         let connection = match connect(streams, noise, hello.handed_over, room) {
             Ok(connection) => connection,
             Err(error) => {
@@ -478,18 +478,20 @@ impl Instance {
         if !remark.is_empty() {
             tracing::warn!(instance.id = %self.desired.id, server.name = %self.desired.server_name, "{remark}");
         }
+        let mcp = McpInfo {
+            era: handshake.era,
+            protocol_version: handshake.protocol_version,
+            server_name: handshake.server_name,
+            server_version: handshake.server_version,
+            tools,
+            tool_names,
+        };
+        let mcp = mcp.redacted(&Redaction::of(self.desired.secrets.values()));
         self.slot.update(|state| {
             state.connection = Some(connection.clone());
             state.observed.ready_since = Some(ready_since);
             state.observed.restarts = restarts;
-            state.observed.mcp = Some(McpInfo {
-                era: handshake.era,
-                protocol_version: handshake.protocol_version,
-                server_name: handshake.server_name,
-                server_version: handshake.server_version,
-                tools,
-                tool_names,
-            });
+            state.observed.mcp = Some(mcp);
             state.observed.last_success_at = Some(now);
             state.observed.failures = 0;
             // One that was taken over has been ready since it first answered.

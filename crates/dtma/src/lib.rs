@@ -23,6 +23,7 @@ mod packages;
 mod plan;
 mod probe;
 mod process;
+mod removals;
 mod revisions;
 mod slot;
 mod sync;

@@ -91,6 +91,7 @@ pub(crate) mod tests {
             identifier: "a".into(),
             version: "1.0.0".into(),
             command: None,
+            with: vec![],
             arguments: vec![],
             environment: BTreeMap::new(),
             registry: None,

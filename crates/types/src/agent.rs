@@ -3,7 +3,8 @@
 use crate::spec::{Lock, RevisionSpec};
 use crate::state::{Phase, Reason, Status};
 use crate::{
-    CredentialId, InstanceId, JobId, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
+    CredentialId, InstanceId, JobId, Name, OrganizationId, Redaction, RevisionId, Secret, ServerId, Timestamp,
+    ToolboxId,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,6 +191,9 @@ pub struct Observed {
     pub instances: Vec<ObservedInstance>,
     /// About every finished job that is still desired.
     pub jobs: Vec<JobResult>,
+    /// What jobs that are under way tell; one that has told nothing is left out, as an agent of before leaves out all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub job_progress: Vec<JobProgress>,
 }
 
 /// What a toolbox is and can enforce.
@@ -240,6 +244,12 @@ impl ToolboxReport {
     #[must_use]
     pub fn sends_container_headers(&self) -> bool {
         self.enforcement.get("container_http_headers").is_some_and(|it| it.enforced)
+    }
+
+    /// Whether it installs what a PyPI package wants beside itself: an agent of before would leave that out.
+    #[must_use]
+    pub fn takes_requirements(&self) -> bool {
+        self.enforcement.get("package_requirements").is_some_and(|it| it.enforced)
     }
 
     /// Whether it can keep a server to whom it may reach.
@@ -341,6 +351,18 @@ impl McpInfo {
     pub const MOST_TOOL_NAMES: usize = 2000;
     /// The longest name that is told whole, in characters.
     pub const LONGEST_TOOL_NAME: usize = 128;
+
+    /// The same without secrets: whoever is given one may say it as its own name. Names of tools stay, as in every list.
+    #[must_use]
+    pub fn redacted(self, redaction: &Redaction) -> Self {
+        let clean = |text: String| redaction.clean(&text).into_owned();
+        Self {
+            protocol_version: clean(self.protocol_version),
+            server_name: clean(self.server_name),
+            server_version: clean(self.server_version),
+            ..self
+        }
+    }
 }
 
 /// The two eras of MCP: before and after sessions were removed (`docs/ARCHITECTURE.md`).
@@ -364,6 +386,15 @@ pub struct Usage {
     pub processes: u32,
     /// When it was measured.
     pub at: Timestamp,
+}
+
+/// How far a resolve job is that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobProgress {
+    /// The job.
+    pub id: JobId,
+    /// For a person, bounded; empty when it goes on with what it is for.
+    pub message: String,
 }
 
 /// How a resolve job ended.

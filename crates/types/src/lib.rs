@@ -14,6 +14,7 @@ pub mod name;
 pub mod network;
 pub mod problem;
 pub mod redaction;
+pub mod requirement;
 pub mod schedule;
 mod schema;
 pub mod secret;

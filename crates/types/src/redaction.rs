@@ -6,7 +6,11 @@
 //! JSON escapes undone, twice over, because one is often written into the other. What is found is replaced where it
 //! stands in the text as it was.
 //!
-//! It does not find a secret that was cut into pieces shorter than [`MIN_BYTES`], compressed, encrypted or hashed.
+//! A secret that is made of several things is looked for in each that is one by itself: the token behind `Bearer`, the
+//! password in a URL or a connection string. A text may have been cut in the middle of a secret, so its first half is
+//! looked for too, with whatever of the rest follows.
+//!
+//! It does not find a secret that was cut into pieces shorter than half of it, compressed, encrypted or hashed.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,6 +29,12 @@ const REDACTED: &str = "[redacted]";
 const MIN_BYTES: usize = 4;
 /// The same for one line of a secret that has several.
 const MIN_LINE_BYTES: usize = 8;
+/// The same for a part of one.
+const MIN_PART_BYTES: usize = 6;
+/// What a key has in its name whose value is a secret.
+const SECRET_KEYS: [&str; 8] = ["password", "passwd", "pwd", "secret", "token", "key", "sig", "auth"];
+/// Beginnings of one secret that are looked for.
+const MOST_BEGINNINGS: usize = 512;
 /// An encoded form longer than this may be wrapped, so pieces of it are looked for.
 const LONGEST_WHOLE: usize = 48;
 /// How long such a piece is...
@@ -72,6 +82,7 @@ impl Redaction {
         for secret in secrets.into_iter().map(Secret::expose).filter(|secret| secret.len() >= MIN_BYTES) {
             spaced |= secret.contains(' ');
             forms(secret, &mut patterns);
+            parts(secret).iter().for_each(|part| forms(part, &mut patterns));
         }
         if patterns.is_empty() {
             return Self::default();
@@ -137,17 +148,69 @@ fn boundary(text: &str, at: usize) -> usize {
     (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len())
 }
 
+/// What is a secret by itself of one that is made of several things.
+fn parts(secret: &str) -> Vec<Zeroizing<String>> {
+    let mut parts = Vec::new();
+    let mut add = |part: &str| {
+        if (MIN_PART_BYTES..secret.len()).contains(&part.len()) {
+            parts.push(Zeroizing::new(part.to_owned()));
+        }
+    };
+    // `Authorization: SCHEME CREDENTIALS` (RFC 9110, section 11.4); of Basic they are USER:PASSWORD (RFC 7617).
+    if let Some((scheme, credentials)) = secret.trim().split_once(' ')
+        && !credentials.contains(' ')
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    {
+        add(credentials);
+        if scheme.eq_ignore_ascii_case("basic")
+            && let Ok(pair) = STANDARD_NO_PAD.decode(credentials.trim_end_matches('='))
+            && let Ok(pair) = String::from_utf8(pair)
+            && let Some((_, password)) = Zeroizing::new(pair).split_once(':')
+        {
+            add(password);
+        }
+    }
+    // A URL's `USER:PASSWORD@` (RFC 3986, section 3.2.1).
+    if let Some((_, rest)) = secret.split_once("://") {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if let Some((user, _)) = authority.rsplit_once('@') {
+            let password = user.split_once(':').map_or(user, |(_, password)| password);
+            add(password);
+            if let Some(View { bytes, .. }) = View::of(password).unescaped(b"%", url_escape) {
+                add(&String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+    // `key=value` of a URL's query or a connection string, where the key says that it is one.
+    for pair in secret.split(['?', '&', ';', ' ', '\n', '#']) {
+        if let Some((key, value)) = pair.split_once('=')
+            && SECRET_KEYS.iter().any(|name| key.to_ascii_lowercase().contains(name))
+        {
+            add(value.trim().trim_matches(['"', '\'']));
+        }
+    }
+    parts
+}
+
 /// Everything to look for because of one secret.
 fn forms(secret: &str, patterns: &mut BTreeMap<Vec<u8>, Run>) {
     let mut add = |pattern: &[u8], run: Run| {
         patterns.entry(pattern.to_vec()).and_modify(|known| *known = run.max(*known)).or_insert(run);
     };
+    // A trie holds all beginnings of a pattern: these cost no more than the whole.
+    let half = secret.len().div_ceil(2).max(MIN_BYTES);
+    let beginnings = (half..=secret.len()).step_by(secret.len() / MOST_BEGINNINGS + 1);
+    beginnings.for_each(|end| add(&secret.as_bytes()[..end], Run::Alone));
     add(secret.as_bytes(), Run::Alone);
     let lines = secret.lines().map(str::trim).filter(|line| line.len() >= MIN_LINE_BYTES);
     lines.for_each(|line| add(line.as_bytes(), Run::Alone));
     let mut encoded = |text: Zeroizing<String>, run| {
         if text.len() <= LONGEST_WHOLE {
             add(text.as_bytes(), run);
+            // Cut; the run takes what follows.
+            if text.len() > PIECE {
+                add(&text.as_bytes()[..PIECE], run);
+            }
             return;
         }
         let pieces = (0..=text.len() - PIECE).step_by(STRIDE);
@@ -377,6 +440,36 @@ mod tests {
             for line in form.as_bytes().chunks_exact(width) {
                 let line = String::from_utf8_lossy(line);
                 assert_eq!(clean(&[&secret], &line), "[redacted]", "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_a_secret_by_itself_is_known_without_what_is_around_it() {
+        for (secret, part) in [
+            ("Bearer sk-live-0123456789", "sk-live-0123456789"),
+            ("Basic dXNlcjpodW50ZXIyMg==", "hunter22"),
+            ("token ghp_0123456789", "ghp_0123456789"),
+            ("postgres://app:hunter22@db.example.test/app", "hunter22"),
+            ("postgres://app:hun%40ter22@db.example.test/app", "hun@ter22"),
+            ("https://example.test/mcp?api_key=abcdef123456", "abcdef123456"),
+            ("Server=db;User Id=app;Password=hunter22;", "hunter22"),
+        ] {
+            assert_eq!(clean(&[secret], &format!("got {part}, no")), "got [redacted], no", "{secret}");
+        }
+        let text = "the user of example.test is app, of scheme Bearer";
+        assert_eq!(clean(&["postgres://app:hunter22@example.test/app", "Bearer sk-live-0123456789"], text), text);
+    }
+
+    #[test]
+    fn a_secret_that_was_cut_off_leaves_less_than_half_of_it() {
+        let secret = "sk-live-0123456789abcdefghij";
+        let forms = [secret.to_owned(), STANDARD_NO_PAD.encode(format!("x{secret}"))];
+        for form in &forms {
+            for end in form.len() / 2 + 4..=form.len() {
+                let cut = &form[..end];
+                assert_eq!(clean(&[secret], &format!("said '{cut}' and")), "said '[redacted]' and", "{cut}");
+                assert_eq!(clean(&[secret], &format!("said {cut}")), "said [redacted]", "{cut}");
             }
         }
     }

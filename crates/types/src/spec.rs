@@ -184,6 +184,10 @@ pub struct Package {
     /// The executable in the package, when it is not the one named like the package.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// What is installed beside it from the index, as in `uvx --with`: names with extras and versions, such as `mcp<2`.
+    /// For packages of PyPI only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
     /// Arguments to it.
     #[serde(default)]
     pub arguments: Vec<Value>,

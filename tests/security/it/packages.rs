@@ -25,15 +25,19 @@ fn inside() -> (u16, Arc<AtomicU32>) {
 
 fn attacks(engine: Engine, user: User) {
     let (port, asked) = inside();
+    let http = format!("http://127.0.0.1:{port}/x.tgz");
+    let from = |place: &str| json!({ "dependencies": { "inner": place } });
+    // npm looks into what a package brings with it by installing it, which must not open another way.
+    let bundling = json!({ "dependencies": { "inner": &http, "brought": "1.0.0" }, "bundleDependencies": ["brought"] });
     let attacks = [
-        ("an http address", format!("http://127.0.0.1:{port}/x.tgz")),
-        ("a git address", format!("git+http://127.0.0.1:{port}/x.git")),
-        ("a path of the host", "file:/etc".to_owned()),
+        ("an http address", from(&http)),
+        ("a git address", from(&format!("git+http://127.0.0.1:{port}/x.git"))),
+        ("a path of the host", from("file:/etc")),
+        ("an http address, of a package that brings others with it", bundling),
     ];
     let mut builder = Toolyard::on(engine).user(user);
-    for (number, (_, place)) in attacks.iter().enumerate() {
-        let dependencies = json!({ "dependencies": { "inner": place } });
-        builder = builder.package(&format!("evil-{number}"), &dependencies, SERVER);
+    for (number, (_, dependencies)) in attacks.iter().enumerate() {
+        builder = builder.package(&format!("evil-{number}"), dependencies, SERVER);
     }
     let mut toolyard = builder.start();
     for (number, (what, _)) in attacks.iter().enumerate() {

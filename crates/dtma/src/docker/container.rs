@@ -11,7 +11,7 @@ use toolyard_types::{CredentialId, Secret};
 
 use super::{
     Docker, Handed, LABEL_INSTANCE, LABEL_LOCK, LABEL_ORGANIZATION, LABEL_REVISION, LABEL_SERVER, egress, entry,
-    existing, mount, volumes,
+    existing, mount, users, volumes,
 };
 use crate::agent::Context;
 use crate::engine::render;
@@ -38,7 +38,7 @@ pub(super) struct Plan {
 
 /// # Errors
 /// When the engine cannot do what the revision asks, or a secret is missing.
-pub(super) fn plan(
+pub(super) async fn plan(
     docker: &Docker,
     context: &Context,
     desired: &DesiredInstance,
@@ -66,9 +66,14 @@ pub(super) fn plan(
     let granted = context.grants.of(desired, own_uid)?;
     // A user or group that an image names is one of the host's too: with paths of the host, it could be the one that
     // a socket or a file there belongs to.
-    let user = match image.user.as_ref().filter(|_| granted.is_empty()) {
-        Some(user) => user.clone(),
-        None => own_uid.map_or_else(|| ROOTLESS_USER.to_owned(), |uid| format!("{uid}:{uid}")),
+    let named = match image.user.as_deref().filter(|_| granted.is_empty()) {
+        Some(user) => users::of(docker, &image.reference, user).await?,
+        None => None,
+    };
+    let user = match (named, own_uid) {
+        (Some((uid, gid)), _) => format!("{uid}:{gid}"),
+        (None, Some(uid)) => format!("{uid}:{uid}"),
+        (None, None) => ROOTLESS_USER.to_owned(),
     };
     let mut body = ContainerCreateBody {
         image: Some(image.reference.clone()),

@@ -19,7 +19,7 @@ use toolyard_types::{CredentialId, Secret};
 
 use super::{Docker, engine_failure, is_missing};
 use crate::desired::{read_state, write_whole};
-use crate::engine::{Progress, render};
+use crate::engine::{NeedsLock, Progress, render};
 use crate::packages::{Prepared, digest, failure, lock};
 
 /// A pull that tells nothing for this long has failed.
@@ -38,7 +38,7 @@ pub(crate) struct ImageRun {
     pub(crate) entrypoint: Vec<String>,
     /// The arguments to it when none are given.
     pub(crate) command: Vec<String>,
-    /// The user it is made for, unless that is root.
+    /// The user it is made for, as the image names it.
     pub(crate) user: Option<String>,
     /// Where it wants volumes (`VOLUME`).
     pub(crate) volumes: Vec<String>,
@@ -105,10 +105,14 @@ impl Images {
         }
     }
 
-    /// Removes images that we pulled and no lock in `keep` names. One that something else uses stays.
-    pub(super) async fn collect_garbage(&self, api: &bollard::Docker, keep: &BTreeSet<String>) {
+    /// Removes images that we pulled and that no lock names which is needed. One that something else uses stays.
+    pub(super) async fn collect_garbage(&self, api: &bollard::Docker, is_needed: &NeedsLock<'_>) {
         let pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (image, why) in pulled.iter().filter(|(_, why)| why.locks.is_disjoint(keep)) {
+        for (image, why) in pulled.iter() {
+            // Asked anew for each: removing one takes its time.
+            if why.locks.iter().any(|digest| is_needed(digest)) {
+                continue;
+            }
             // The last tag of a name takes the digest with it.
             let mut gone = true;
             for name in why.tags.iter().chain([image]) {
@@ -198,7 +202,7 @@ impl Docker {
             base: false,
             entrypoint: config.entrypoint.unwrap_or_default(),
             command: config.cmd.unwrap_or_default(),
-            user: config.user.filter(|user| !is_root(user)),
+            user: config.user.filter(|user| !user.is_empty()),
             volumes: config.volumes.unwrap_or_default(),
         };
         Ok(Prepared { argv: Vec::new(), read_only: Vec::new(), path: PathBuf::new(), image: Some(run) })
@@ -316,12 +320,6 @@ fn same_name(repo_digest: &str, name: &str) -> bool {
     repo_digest.split_once('@').is_some_and(|(repository, _)| short(repository) == short(name))
 }
 
-/// Whether an image wants to be root, or does not say.
-fn is_root(user: &str) -> bool {
-    let name = user.split(':').next().unwrap_or_default();
-    name.is_empty() || name == "root" || name.parse::<u32>() == Ok(0)
-}
-
 fn not_found(image: &str) -> Failure {
     failure(Reason::ImageNotFound, format!("there is no image `{}`", printable(image)))
 }
@@ -377,11 +375,5 @@ mod tests {
         assert!(same_name("node@sha256:1", "docker.io/library/node"));
         assert!(same_name("host:5000/a@sha256:1", "host:5000/a"));
         assert!(!same_name("other/a@sha256:1", "a"));
-    }
-
-    #[test]
-    fn no_server_runs_as_root_because_its_image_says_so() {
-        assert!(["", "root", "root:root", "0", "0:0", ":10"].iter().all(|user| is_root(user)));
-        assert!(!["node", "1000", "10:0"].iter().any(|user| is_root(user)));
     }
 }

@@ -75,7 +75,7 @@ pub(super) async fn start(
     let options = CreateContainerOptionsBuilder::new().name(&name).build();
     let of = (plan.body.image.clone(), plan.body.user.clone());
     let created = api.create_container(Some(options), plan.body).await.map_err(|error| not_started(&error))?;
-    volumes::hand_over(docker, &created.id, desired, of).await?;
+    volumes::hand_over(docker, desired, of).await?;
     let attached = attach(api, &created.id).await.map_err(|error| engine_failure(&error))?;
     api.start_container(&created.id, None).await.map_err(|error| not_started(&error))?;
     let state = inspect(api, &created.id).await.map_err(|error| engine_failure(&error))?;
@@ -187,7 +187,7 @@ fn endpoint(desired: &DesiredInstance) -> Option<&HttpEndpoint> {
 
 /// Whose message it is does not show there, so a server answers for all of its own.
 fn own_room(context: &Context, desired: &DesiredInstance) -> Room {
-    context.room.charged_to(Caller::Principal(Principal(desired.id.as_u128())))
+    context.room.of(desired.organization.as_u128()).charged_to(Caller::Principal(Principal(desired.id.as_u128())))
 }
 
 fn open_bridge(
@@ -213,7 +213,9 @@ fn not_started(error: &ApiError) -> Failure {
     if any(&["No such image"]) {
         return Failure { reason: Reason::ImageNotFound, ..failed };
     }
-    if any(&["executable file not found", "no such file or directory", "no command specified", "permission denied"]) {
+    let own = ["executable file not found", "no such file or directory", "no command specified", "permission denied"];
+    // An image's user that the engine does not take.
+    if any(&own) || any(&["unable to find user", "unable to find group", "uids and gids must be in range"]) {
         return Failure { reason: Reason::ConfigInvalid, ..failed };
     }
     failed

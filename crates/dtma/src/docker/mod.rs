@@ -18,9 +18,10 @@ mod http;
 mod images;
 mod keeper;
 mod namespace;
+mod users;
 mod volumes;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub(crate) use images::ImageRun;
 
 use crate::agent::{AgentOptions, Context};
 use crate::desired::write_whole;
-use crate::engine::{Known, Running};
+use crate::engine::{Known, NeedsLock, Running};
 use crate::packages::{PackageClients, Prepared, failure};
 
 /// Where the engine listens when nothing else is said.
@@ -122,6 +123,7 @@ pub(crate) struct Docker {
     /// Why the network of a container cannot be entered, if it cannot.
     no_proxy: Option<String>,
     images: images::Images,
+    users: users::Known,
     /// Held while the network is looked for and made: the engine would make a second one of the same name.
     making_network: tokio::sync::Mutex<()>,
 }
@@ -152,6 +154,7 @@ impl Docker {
             info,
             no_proxy: egress::why_not(),
             images: images::Images::open(agent.data_dir.join("images.json")),
+            users: users::Known::default(),
             making_network: tokio::sync::Mutex::default(),
         };
         docker.remove_leftover_clients().await;
@@ -228,7 +231,7 @@ impl Docker {
     ) -> Result<Running, Failure> {
         self.check_network(&desired.spec)?;
         let secrets = context.secrets(desired)?;
-        let plan = container::plan(self, context, desired, prepared, &secrets)?;
+        let plan = container::plan(self, context, desired, prepared, &secrets).await?;
         // Never a second one beside the first.
         self.remove(&container_name(desired.id)).await.map_err(|error| engine_failure(&error))?;
         if desired.spec.egress.is_all() {
@@ -303,7 +306,7 @@ impl Docker {
 
     /// Removes containers of no instance, images that no lock needs and that were pulled by us, and our network
     /// when nothing uses it.
-    pub(crate) async fn collect_garbage(&self, known: &Known<'_>, locks: &BTreeSet<String>) {
+    pub(crate) async fn collect_garbage(&self, known: &Known<'_>, is_needed: &NeedsLock<'_>) {
         let containers = match self.containers().await {
             Ok(containers) => containers,
             Err(error) => {
@@ -321,7 +324,7 @@ impl Docker {
         if !known(None) {
             self.leave_nothing().await;
         }
-        self.images.collect_garbage(&self.api, locks).await;
+        self.images.collect_garbage(&self.api, is_needed).await;
     }
 
     /// Removes the volumes of servers that are not `kept`.

@@ -14,11 +14,9 @@ use std::collections::HashMap;
 use bollard::errors::Error as ApiError;
 use bollard::models::{ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest};
 use bollard::query_parameters::{
-    DownloadFromContainerOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptionsBuilder,
-    UploadToContainerOptionsBuilder,
+    ListVolumesOptionsBuilder, RemoveVolumeOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
-use futures_util::StreamExt;
 use toolyard_types::ServerId;
 use toolyard_types::agent::{DesiredInstance, Failure};
 use toolyard_types::spec::Volume;
@@ -32,8 +30,6 @@ use crate::packages::failure;
 const LABEL_VOLUME: &str = "dev.toolyard.volume";
 /// One block of an archive.
 const BLOCK: usize = 512;
-/// The most that is read of an image's list of users.
-const MAX_PASSWD_BYTES: usize = 1 << 20;
 
 /// The volumes of a server, as its container has them.
 ///
@@ -82,10 +78,9 @@ pub(super) async fn make(docker: &Docker, desired: &DesiredInstance) -> Result<(
 /// Gives a server's volumes to the user of its container, which was made of `image` and not started.
 ///
 /// # Errors
-/// When the user is not known in its image, or the engine refuses.
+/// When the engine refuses.
 pub(super) async fn hand_over(
     docker: &Docker,
-    container: &str,
     desired: &DesiredInstance,
     (image, user): (Option<String>, Option<String>),
 ) -> Result<(), Failure> {
@@ -93,11 +88,8 @@ pub(super) async fn hand_over(
     if volumes.is_empty() {
         return Ok(());
     }
-    let user = user.unwrap_or_default();
-    let owner = match numbers(&user) {
-        Some(owner) => owner,
-        None => named(docker, container, &user).await?,
-    };
+    let unknown = || failure(Reason::Internal, "the user of a container with volumes is not known by its number");
+    let owner = user.as_deref().and_then(numbers).ok_or_else(unknown)?;
     let places: Vec<String> = (0..volumes.len()).map(|number| format!("toolyard-volume-{number}")).collect();
     let mounts = volumes.iter().zip(&places).map(|(volume, place)| Mount {
         typ: Some(MountType::VOLUME),
@@ -170,47 +162,10 @@ fn labels(docker: &Docker, desired: &DesiredInstance, volume: &Volume) -> HashMa
     labels
 }
 
-/// `uid` or `uid:gid`.
+/// `uid:gid`.
 fn numbers(user: &str) -> Option<(u32, u32)> {
-    let (uid, gid) = user.split_once(':').unwrap_or((user, "0"));
-    // A group by its name is no matter: the user alone may enter.
-    Some((uid.parse().ok()?, gid.parse().unwrap_or(0)))
-}
-
-/// Asks the image who a user is.
-async fn named(docker: &Docker, container: &str, user: &str) -> Result<(u32, u32), Failure> {
-    let unknown = || {
-        let shown = toolyard_types::name::printable(user);
-        failure(Reason::ConfigInvalid, format!("the image does not say who its user `{shown}` is"))
-    };
-    let options = DownloadFromContainerOptionsBuilder::new().path("/etc/passwd").build();
-    let mut archive = Vec::new();
-    let mut pieces = Box::pin(docker.api.download_from_container(container, Some(options)));
-    while let Some(piece) = pieces.next().await {
-        match piece {
-            Ok(piece) => archive.extend_from_slice(&piece),
-            Err(error) if is_missing(&error) => return Err(unknown()),
-            Err(error) => return Err(engine_failure(&error)),
-        }
-        if archive.len() > MAX_PASSWD_BYTES {
-            return Err(unknown());
-        }
-    }
-    let name = user.split(':').next().unwrap_or_default();
-    owner_of(&archive, name).ok_or_else(unknown)
-}
-
-/// Finds a user in an archive that begins with `/etc/passwd`.
-fn owner_of(archive: &[u8], user: &str) -> Option<(u32, u32)> {
-    let size = std::str::from_utf8(archive.get(124..136)?).ok()?.trim_matches(['\0', ' ']);
-    let size = usize::from_str_radix(size, 8).ok()?;
-    let text = std::str::from_utf8(archive.get(BLOCK..BLOCK.checked_add(size)?)?).ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(user)).then_some(())?;
-        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        (uid != 0).then_some((uid, gid))
-    })
+    let (uid, gid) = user.split_once(':')?;
+    Some((uid.parse().ok()?, gid.parse().ok()?))
 }
 
 /// An archive of empty directories, each for its owner only.
@@ -250,21 +205,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_numbers_or_a_name_that_the_image_knows() {
+    fn an_owner_is_two_numbers() {
         assert_eq!(numbers("2100000000:2100000000"), Some((2_100_000_000, 2_100_000_000)));
-        assert_eq!(numbers("1000"), Some((1000, 0)));
-        assert_eq!(numbers("1000:staff"), Some((1000, 0)));
-        assert_eq!(numbers("node"), None);
-        let passwd = "root:x:0:0::/root:/bin/sh\nnode:x:1000:1001::/home/node:/bin/sh\nfake:x:0:0::/:/bin/sh\n";
-        let mut archive = vec![0; BLOCK];
-        archive[124..136].copy_from_slice(format!("{:011o}\0", passwd.len()).as_bytes());
-        archive.extend_from_slice(passwd.as_bytes());
-        assert_eq!(owner_of(&archive, "node"), Some((1000, 1001)));
-        for bad in ["nobody", "root", "fake", "", "node:x"] {
-            assert_eq!(owner_of(&archive, bad), None, "{bad}");
-        }
-        assert_eq!(owner_of(&archive[..550], "node"), None);
-        assert_eq!(owner_of(b"", "node"), None);
+        assert!(["1000", "1000:staff", "node:1", ""].iter().all(|user| numbers(user).is_none()));
     }
 
     #[test]

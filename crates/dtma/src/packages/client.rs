@@ -31,6 +31,8 @@ pub(crate) const MAX_OUTPUT_BYTES: u64 = 64 << 20;
 /// How much of what a client says is written down.
 const TOLD_BYTES: usize = 64 << 10;
 const TOLD_LINES: usize = 200;
+/// How much of it is told as the reason why it failed.
+const COMPLAINT_LINES: usize = 12;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client may use; large dependency trees take a lot.
 pub(crate) const LIMITS: Limits =
@@ -397,8 +399,12 @@ impl Output {
     /// What it complained about, for a person: bounded, without addresses' passwords and tokens.
     pub(crate) fn complaint(&self) -> String {
         let telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("npm warn Unknown env config");
-        let lines: Vec<&str> = self.stderr.lines().filter(telling).collect();
-        let text = lines[lines.len().saturating_sub(12)..].join("\n");
+        let mut lines = npm_complaint(&self.stderr);
+        if lines.is_empty() {
+            lines = self.stderr.lines().filter(telling).collect();
+            lines.drain(..lines.len().saturating_sub(COMPLAINT_LINES));
+        }
+        let text = lines.join("\n");
         crate::process::log::bounded(without_secrets(&text), 800)
     }
 
@@ -417,6 +423,24 @@ impl Output {
             log(&format!("{client} failed"));
         }
     }
+}
+
+/// What npm says went wrong, from where it begins to say so, and what others added after it; without the help that npm
+/// prints of its command. Nothing of what another client says.
+fn npm_complaint(stderr: &str) -> Vec<&str> {
+    let is_error = |line: &&str| line.starts_with("npm error") || line.starts_with("npm ERR!");
+    let said = |line: &str| line.trim_start_matches("npm error").trim_start_matches("npm ERR!").trim().to_owned();
+    let all: Vec<&str> = stderr.lines().collect();
+    let Some(last) = all.iter().rposition(is_error) else { return Vec::new() };
+    let (npm, after) = all.split_at(last + 1);
+    let errors: Vec<&str> = npm.iter().copied().filter(|line| is_error(line)).collect();
+    let parts: Vec<&[&str]> = errors.split(|line| said(line).is_empty()).filter(|part| !part.is_empty()).collect();
+    // The help begins with what the command is for.
+    let usage = parts.iter().position(|part| part.first().is_some_and(|line| said(line) == "Usage:"));
+    let kept = usage.map_or(parts.len(), |usage| usage.saturating_sub(1).max(1));
+    let lines = parts.iter().take(kept).flat_map(|part| part.iter().copied());
+    let lines = lines.filter(|line| !said(line).starts_with("A complete log of this run")).take(COMPLAINT_LINES);
+    lines.chain(after.iter().copied().filter(|line| !line.trim().is_empty())).collect()
 }
 
 impl PackageClients {
@@ -562,6 +586,33 @@ mod tests {
         lchown(&clients.cache, Some(12_345), Some(12_345)).expect("root may");
         clients.own_cache().expect("root may");
         assert_eq!(std::fs::metadata(&kept).expect("it is there").uid(), 54_321);
+    }
+
+    #[test]
+    fn a_complaint_of_npm_says_what_went_wrong_and_not_how_npm_is_used() {
+        let help = "npm error\nnpm error Clean install a project\nnpm error\nnpm error Usage:\nnpm error npm ci\nnpm error\n\
+                    npm error Options:\nnpm error [--no-fund]\nnpm error\nnpm error   --install-links\n\
+                    npm error     When set file: protocol dependencies will be packed\nnpm error\n\
+                    npm error aliases: ic\nnpm error\nnpm error Run \"npm help ci\" for more info\n\
+                    npm error A complete log of this run can be found in: /x\n";
+        let of = |stderr: String| Output { success: false, stdout: vec![], stderr }.complaint();
+        let said = "npm warn deprecated x\nnpm error code EUSAGE\nnpm error\nnpm error Missing: a@1 from lock file\n";
+        assert_eq!(of(format!("{said}{help}")), "npm error code EUSAGE\nnpm error Missing: a@1 from lock file");
+        let old = format!("{said}{help}").replace("npm error", "npm ERR!");
+        assert_eq!(of(old), "npm ERR! code EUSAGE\nnpm ERR! Missing: a@1 from lock file");
+        // Of much it is the beginning that says why.
+        let many: String = (0..100).map(|number| format!("npm error notarget {number}\n")).collect();
+        let many = of(format!("npm error code ETARGET\n{many}"));
+        assert!(
+            many.starts_with("npm error code ETARGET\nnpm error notarget 0\n") && many.lines().count() <= 12,
+            "{many}"
+        );
+        let added = "\npackages come from the configured registries only; refused: `x`\n";
+        assert_eq!(
+            of(format!("npm error code EALLOW\nnpm error A complete log of this run can be found in: /x\n{added}")),
+            format!("npm error code EALLOW{}", added.trim_end())
+        );
+        assert_eq!(of("error: no\n  cause: such package\n".into()), "error: no\n  cause: such package");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod npm;
 mod pypi;
 mod registries;
 mod store;
+mod turns;
 
 pub use client::PackageClients;
 pub(crate) use client::{

@@ -1,6 +1,7 @@
 //! npm packages: a lock made and installed by npm, started as `node <script>`.
 
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -13,6 +14,7 @@ use super::client::{Clients, Output};
 use super::store::{INSTALL_TIMEOUT, RESOLVE_TIMEOUT, hand_in, lock, read_made};
 use super::{Given, failure};
 use crate::engine::Progress;
+use crate::process::remove::remove_all;
 
 /// A person's own npm settings hold, except those under which this could not work.
 const SETTINGS: &[&str] = &[
@@ -26,6 +28,11 @@ const SETTINGS: &[&str] = &[
     "--install-strategy=hoisted",
     "--no-dry-run",
 ];
+/// A lock says no address of a registry: whoever installs from it has registries of their own.
+const NO_ADDRESSES: &str = "--omit-lockfile-registry-resolved";
+/// The first npm that installs tarballs of its registries and no others when told so: 11.14 refuses every tarball, and
+/// with the two after it a `npm-shrinkwrap.json` inside a package may name any address.
+const STRICT: (u32, u32) = (11, 17);
 
 /// A `package-lock.json` as far as we look into it.
 #[derive(Deserialize)]
@@ -48,16 +55,61 @@ pub(super) async fn resolve(
     check_version(&package.version)?;
     let version = if package.version.is_empty() { "latest" } else { &package.version };
     write_project(scratch, &json!({ (&package.identifier): version }))?;
-    let mut arguments = vec!["install", "--package-lock-only", "--omit-lockfile-registry-resolved"];
-    arguments.extend(SETTINGS);
-    let output = clients.npm(&arguments, scratch, RESOLVE_TIMEOUT).await?;
-    output.tell("npm", log);
+    let output = make_lock(clients, scratch, log).await?;
     check(&output)?;
     let content = read_made(&scratch.join("package-lock.json"))?;
     let parsed = parse(&content, clients.given())?;
     let version = parsed.packages.get(&format!("node_modules/{}", package.identifier));
     let version = version.and_then(|entry| entry.get("version")?.as_str()).unwrap_or_default().to_owned();
     Ok(lock(version, content))
+}
+
+/// Makes the lock of the project in `scratch`.
+///
+/// npm looks into a package that brings others with it (`bundleDependencies`, a shrinkwrap). While it makes only a lock
+/// it fetches that package by its address, which is refused like any other: `allow_remote` is `none`, `root` or `all`,
+/// and only `all` would do. An installation knows the registries' own tarballs and goes on refusing every other
+/// address, so such a package is installed once for its lock. Allowing all addresses instead would leave no wall where
+/// the host gives clients no network of their own.
+async fn make_lock(clients: &Clients, scratch: &Path, log: Progress<'_>) -> Result<Output, Failure> {
+    let only_lock = ["install", "--package-lock-only", NO_ADDRESSES];
+    let mut output = run(clients, &only_lock, scratch, RESOLVE_TIMEOUT, log).await?;
+    if output.success || !output.stderr.contains("code EALLOWREMOTE") {
+        return Ok(output);
+    }
+    let version = clients.npm(&["--version"], scratch, RESOLVE_TIMEOUT).await?;
+    if !is_strict(&String::from_utf8_lossy(&version.stdout)) {
+        let (major, minor) = STRICT;
+        output.stderr.push_str(&format!("\na package that brings others with it takes npm {major}.{minor} or newer\n"));
+        return Ok(output);
+    }
+    log("npm: installing it once for its lock, as it may bring other packages with it");
+    let whole = ["install", "--no-package-lock-only", NO_ADDRESSES];
+    let output = run(clients, &whole, scratch, INSTALL_TIMEOUT, log).await?;
+    let installed = scratch.join("node_modules");
+    // It may be large. What stays goes with the workshop.
+    let _ = tokio::task::spawn_blocking(move || remove_all(&installed)).await;
+    Ok(output)
+}
+
+/// Whether an npm of this version installs from its registries only, when told so.
+fn is_strict(version: &str) -> bool {
+    let mut numbers = version.trim().split('.').map(|number| number.parse::<u32>().unwrap_or_default());
+    let (major, minor) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    (major, minor) >= STRICT
+}
+
+async fn run(
+    clients: &Clients,
+    arguments: &[&str],
+    dir: &Path,
+    timeout: Duration,
+    log: Progress<'_>,
+) -> Result<Output, Failure> {
+    let arguments: Vec<&str> = arguments.iter().chain(SETTINGS).copied().collect();
+    let output = clients.npm(&arguments, dir, timeout).await?;
+    output.tell("npm", log);
+    Ok(output)
 }
 
 /// Installs exactly what `lock` names into the empty directory `dir`.
@@ -69,11 +121,7 @@ pub(super) async fn install(clients: &Clients, lock: &Lock, dir: &Path, log: Pro
     let root = parsed.packages.get("").and_then(|root| root.get("dependencies")).cloned().unwrap_or_default();
     write_project(dir, &root)?;
     hand_in(&dir.join("package-lock.json"), &lock.content)?;
-    let mut arguments = vec!["ci"];
-    arguments.extend(SETTINGS);
-    let output = clients.npm(&arguments, dir, INSTALL_TIMEOUT).await?;
-    output.tell("npm", log);
-    check(&output)
+    check(&run(clients, &["ci"], dir, INSTALL_TIMEOUT, log).await?)
 }
 
 /// The script to start, found in the package's own `package.json`.
@@ -180,8 +228,11 @@ fn elsewhere(entry: &Value, given: &Given) -> Option<String> {
     if let Some(resolved) = resolved.filter(|resolved| !given.is_registry(resolved)) {
         return Some(resolved.to_owned());
     }
+    // What is in the package's own tarball is taken as it is there, or goes without: npm never looks for it anywhere.
+    let bundled = entry.get("bundleDependencies").and_then(Value::as_array);
+    let is_bundled = |name: &str| bundled.into_iter().flatten().any(|it| it.as_str() == Some(name));
     let maps = ["dependencies", "optionalDependencies"].into_iter().filter_map(|name| entry.get(name)?.as_object());
-    let mut asked = maps.flat_map(|map| map.values()).filter_map(Value::as_str);
+    let mut asked = maps.flatten().filter(|(name, _)| !is_bundled(name)).filter_map(|(_, asked)| asked.as_str());
     asked.find(|asked| is_place(asked)).map(str::to_owned)
 }
 
@@ -293,6 +344,16 @@ mod tests {
     }
 
     #[test]
+    fn an_npm_that_installs_from_any_address_is_known_by_its_version() {
+        for good in ["11.17.0", "11.19.1\n", "12.0.0-pre.1", "100.0.0"] {
+            assert!(is_strict(good), "{good}");
+        }
+        for bad in ["", "npm", "11.14.1", "11.16.0", "10.99.0", "11"] {
+            assert!(!is_strict(bad), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_lock_without_a_checksum_is_refused() {
         let content = r#"{"packages":{"":{},"node_modules/a":{"version":"1.0.0"}}}"#;
         let refused = parse(content, &Given::default()).err();
@@ -312,6 +373,7 @@ mod tests {
             json!({}),
             json!({ "resolved": "https://registry.npmjs.org/a/-/a-1.0.0.tgz" }),
             json!({ "dependencies": { "b": "^1.0.0 || 2.x", "c": "npm:d@1.0.0", "e": "npm:@f/g@^1", "h": "latest", "i": "*" } }),
+            json!({ "dependencies": { "b": "file:../b" }, "bundleDependencies": ["b"] }),
         ] {
             assert_eq!(refused(good.clone()), None, "{good}");
         }
@@ -326,6 +388,9 @@ mod tests {
             json!({ "dependencies": { "b": "a/b" } }),
             json!({ "dependencies": { "b": "file:x" } }),
             json!({ "dependencies": { "b": "../x" } }),
+            json!({ "dependencies": { "b": "file:../b", "c": "file:../c" }, "bundleDependencies": ["b"] }),
+            json!({ "resolved": "http://127.0.0.1/a.tgz", "inBundle": true }),
+            json!({ "dependencies": { "b": "http://127.0.0.1/b.tgz" }, "inBundle": true }),
         ] {
             assert!(refused(bad.clone()).is_some(), "{bad}");
         }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use toolyard_types::agent::Failure;
+use toolyard_types::name::printable;
+use toolyard_types::requirement;
 use toolyard_types::spec::{Lock, Package};
 use toolyard_types::state::Reason;
 
@@ -33,13 +35,7 @@ impl Tools<'_> {
 /// # Errors
 /// When there is no such package or version, or uv fails.
 pub(super) async fn resolve(tools: &Tools<'_>, package: &Package, scratch: &Path) -> Result<Lock, Failure> {
-    check_name(&package.identifier)?;
-    check_version(&package.version)?;
-    let requirement = match package.version.as_str() {
-        "" | "latest" => package.identifier.clone(),
-        version => format!("{}=={version}", package.identifier),
-    };
-    hand_in(&scratch.join("requirements.in"), &requirement)?;
+    hand_in(&scratch.join("requirements.in"), &requirements(package)?)?;
     let interpreter = text(&tools.python.executable)?;
     let arguments = [
         "pip",
@@ -62,6 +58,25 @@ pub(super) async fn resolve(tools: &Tools<'_>, package: &Package, scratch: &Path
     check_lock(&content)?;
     let version = locked_version(&content, &package.identifier).unwrap_or_default();
     Ok(lock(version, content))
+}
+
+/// What uv is to resolve: the package, and what is wanted beside it, each on a line.
+fn requirements(package: &Package) -> Result<String, Failure> {
+    check_name(&package.identifier)?;
+    check_version(&package.version)?;
+    let mut lines = vec![match package.version.as_str() {
+        "" | "latest" => package.identifier.clone(),
+        version => format!("{}=={version}", package.identifier),
+    }];
+    if package.with.len() > requirement::MOST {
+        let message = format!("it wants more than {} further requirements", requirement::MOST);
+        return Err(failure(Reason::ConfigInvalid, message));
+    }
+    for wanted in &package.with {
+        let message = || format!("`{}` is not a plain requirement of a package index", printable(wanted));
+        lines.push(requirement::plain(wanted).ok_or_else(|| failure(Reason::ConfigInvalid, message()))?);
+    }
+    Ok(lines.join("\n"))
 }
 
 /// Installs exactly what `lock` names into the empty directory `dir`.
@@ -181,7 +196,7 @@ fn check_lock(content: &str) -> Result<(), Failure> {
             None => line.contains("==") && !line.starts_with('-') && !line.contains(" @ "),
         };
         if !plain || line.contains("://") {
-            let shown = toolyard_types::name::printable(line.get(..200).unwrap_or(line));
+            let shown = printable(line.get(..200).unwrap_or(line));
             let message = format!("the lock wants `{shown}`, which is not a version in a configured index");
             return Err(failure(Reason::ConfigInvalid, message));
         }
@@ -224,7 +239,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
     if name.len() <= 200 && ends(name.chars().next()) && ends(name.chars().last()) && name.chars().all(inside) {
         return Ok(());
     }
-    let message = format!("`{}` is not the name of a PyPI package", toolyard_types::name::printable(name));
+    let message = format!("`{}` is not the name of a PyPI package", printable(name));
     Err(failure(Reason::ConfigInvalid, message))
 }
 
@@ -256,6 +271,20 @@ mod tests {
         ] {
             assert!(check_lock(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_wanted_beside_a_package_is_resolved_with_it_and_names_no_other_place() {
+        let lines = |with: &[&str]| {
+            let package = serde_json::json!({ "identifier": "a", "version": "1.0", "with": with });
+            requirements(&serde_json::from_value(package).expect("a package")).map_err(|failure| failure.reason)
+        };
+        assert_eq!(lines(&[]).as_deref(), Ok("a==1.0"));
+        assert_eq!(lines(&["mcp < 2", "b[c]"]).as_deref(), Ok("a==1.0\nmcp<2\nb[c]"));
+        for bad in ["-r /etc/passwd", "./b", "b @ http://127.0.0.1/b.whl", "b\n--index-url http://127.0.0.1", ""] {
+            assert_eq!(lines(&[bad]), Err(Reason::ConfigInvalid), "{bad}");
+        }
+        assert_eq!(lines(&["b"; requirement::MOST + 1]), Err(Reason::ConfigInvalid));
     }
 
     #[test]

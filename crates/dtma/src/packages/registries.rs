@@ -50,6 +50,17 @@ const NOT_PASSED: &[&str] = &[
 /// npm fetches packages from registries only, where it knows these settings; nothing else it is told overrides them.
 const NPM_SOURCES: &[&str] =
     &["npm_config_allow_git", "npm_config_allow_remote", "npm_config_allow_file", "npm_config_allow_directory"];
+/// How long a client waits for a registry that sends nothing, and how often it asks again: the variable, what it is set to,
+/// and by which other names a person may have set it. Left to themselves clients wait for minutes.
+const PATIENCE: &[(&str, &str, &[&str])] = &[
+    ("npm_config_fetch_timeout", "20000", &["fetch-timeout"]),
+    ("npm_config_fetch_retries", "1", &["fetch-retries"]),
+    ("npm_config_fetch_retry_mintimeout", "1000", &["fetch-retry-mintimeout"]),
+    ("UV_HTTP_TIMEOUT", "20", &["uv_request_timeout"]),
+    ("UV_HTTP_RETRIES", "1", &[]),
+    ("PIP_TIMEOUT", "20", &["pip_default_timeout", "timeout", "default-timeout"]),
+    ("PIP_RETRIES", "1", &["retries"]),
+];
 /// The variable that may name a person's file, and where the file is otherwise, below the home directory.
 const SETTINGS: &[(Option<&str>, &str)] = &[
     (Some("npm_config_userconfig"), ".npmrc"),
@@ -106,9 +117,23 @@ impl Given {
             }
         }
         given.environment.extend(NPM_SOURCES.iter().map(|name| ((*name).to_owned(), "none".to_owned())));
+        given.lose_patience();
         given.shown = given.files_named(&npmrc);
         given.hosts = given.registries(&npmrc, environment, more_hosts);
         given
+    }
+
+    /// Has clients give up a registry that does not answer, where a person did not say for how long they wait.
+    fn lose_patience(&mut self) {
+        let texts = [".npmrc", ".config/pip/pip.conf"].iter().filter_map(|place| self.files.get(place));
+        let keys = texts.flat_map(|text| lines_of(text)).map(|(key, _)| key.to_ascii_lowercase());
+        let said: BTreeSet<String> =
+            keys.chain(self.environment.keys().map(|name| name.to_ascii_lowercase())).collect();
+        for (variable, value, names) in PATIENCE {
+            if !said.contains(&variable.to_ascii_lowercase()) && !names.iter().any(|name| said.contains(*name)) {
+                self.environment.insert((*variable).to_owned(), (*value).to_owned());
+            }
+        }
     }
 
     /// Writes a person's own settings into a home directory for one run.
@@ -265,8 +290,8 @@ mod tests {
             ]),
             &["files.example".into()],
         );
-        let names: Vec<_> =
-            given.environment.keys().map(String::as_str).filter(|name| !name.contains("allow_")).collect();
+        let ours = |name: &str| name.contains("allow_") || PATIENCE.iter().any(|(patience, ..)| *patience == name);
+        let names: Vec<_> = given.environment.keys().map(String::as_str).filter(|name| !ours(name)).collect();
         assert_eq!(names, ["HOST", "TOKEN", "UV_INDEX"]);
         assert_eq!(given.environment["npm_config_allow_git"], "none");
         assert_eq!(given.proxies.len(), 1);
@@ -294,5 +319,25 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         given.write_home(home.path()).expect("written");
         assert_eq!(std::fs::read_to_string(home.path().join(".npmrc")).expect("read"), npmrc);
+    }
+
+    #[test]
+    fn a_registry_that_does_not_answer_is_given_up_soon_unless_a_person_wants_to_wait() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = ("HOME", dir.path().to_str().expect("utf-8"));
+        let of = |more: &[(&str, &str)]| {
+            let given = Given::of(&environment(&[&[home][..], more].concat()), &[]);
+            PATIENCE.iter().map(|(name, ..)| given.environment.get(*name).cloned()).collect::<Vec<_>>()
+        };
+        let usual: Vec<_> = PATIENCE.iter().map(|(_, value, _)| Some((*value).to_owned())).collect();
+        assert_eq!(of(&[]), usual);
+        let said = of(&[("npm_config_fetch_timeout", "60000"), ("UV_REQUEST_TIMEOUT", "90")]);
+        assert_eq!((said[0].as_deref(), &said[3]), (Some("60000"), &None));
+        assert_eq!((&said[1], &said[4]), (&usual[1], &usual[4]));
+        std::fs::write(dir.path().join(".npmrc"), "fetch-retries = 7\n").expect("written");
+        std::fs::create_dir_all(dir.path().join(".config/pip")).expect("made");
+        std::fs::write(dir.path().join(".config/pip/pip.conf"), "[global]\ntimeout = 60\n").expect("written");
+        let said = of(&[]);
+        assert_eq!((&said[0], &said[1], &said[5], &said[6]), (&usual[0], &None, &None, &usual[6]));
     }
 }

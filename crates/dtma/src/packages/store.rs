@@ -1,6 +1,6 @@
 //! The directories of the store: made whole, verified before use, collected when nobody needs them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,9 +13,11 @@ use toolyard_types::state::Reason;
 
 use super::client::{Clients, Node, Python, Runtimes};
 use super::manifest::{Manifest, hex};
+use super::turns::{Turn, Turns};
 use super::{failure, npm, pypi};
 use crate::docker::ImageRun;
 use crate::engine::Progress;
+use crate::removals::Removals;
 
 pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(180);
 pub(super) const INSTALL_TIMEOUT: Duration = Duration::from_secs(900);
@@ -24,8 +26,6 @@ pub(super) const INSTALL_TIMEOUT: Duration = Duration::from_secs(900);
 const FRESH: Duration = Duration::from_secs(3600);
 /// How many are remembered; a lock may be large.
 const MAX_RESOLVED: usize = 32;
-/// Installs at once; they are heavy on disk and network, and the servers that run come first.
-const MAX_INSTALLS: u32 = 2;
 /// What clients keep from one run to the next is thrown away when it has grown to more than this.
 const MAX_CACHE_BYTES: u64 = 2 << 30;
 /// A file takes at least this, whatever is in it.
@@ -56,21 +56,27 @@ pub(crate) struct Store {
     dir: PathBuf,
     clients: Clients,
     runtimes: Runtimes,
-    installs: tokio::sync::Semaphore,
+    turns: Turns,
     keys: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
     uv: tokio::sync::Mutex<Option<PathBuf>>,
-    /// By kind, name and version; no older than [`FRESH`].
-    resolved: Mutex<BTreeMap<[String; 3], (Instant, Lock)>>,
+    /// By kind, name, version and what is wanted with it; no older than [`FRESH`].
+    resolved: Mutex<BTreeMap<Vec<String>, (Instant, Lock)>>,
     boot: String,
+    removals: Removals,
 }
 
 impl Store {
     /// Opens the store in `dir` and throws away what an earlier agent left half-made.
-    pub(crate) fn open(dir: PathBuf, clients: Clients, runtimes: Runtimes) -> std::io::Result<Self> {
+    pub(crate) fn open(
+        dir: PathBuf,
+        clients: Clients,
+        runtimes: Runtimes,
+        removals: Removals,
+    ) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         for entry in std::fs::read_dir(&dir)?.flatten() {
             if is_scratch(&entry) {
-                throw_away(&entry.path());
+                removals.begin(entry.path(), |_| ());
             }
         }
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -78,11 +84,12 @@ impl Store {
             dir,
             clients,
             runtimes,
-            installs: tokio::sync::Semaphore::new(MAX_INSTALLS as usize),
+            turns: Turns::new(),
             keys: Mutex::default(),
             uv: tokio::sync::Mutex::default(),
             resolved: Mutex::default(),
             boot,
+            removals,
         })
     }
 
@@ -90,19 +97,28 @@ impl Store {
     ///
     /// # Errors
     /// When there is no such package, or it cannot be run here.
-    pub(crate) async fn resolve(&self, runtime: &Runtime, log: Progress<'_>) -> Result<Lock, Failure> {
+    pub(crate) async fn resolve(
+        &self,
+        runtime: &Runtime,
+        progress: Progress<'_>,
+        log: Progress<'_>,
+    ) -> Result<Lock, Failure> {
         let (kind, package) = match runtime {
             Runtime::Npm(package) => ("npm", package),
             Runtime::Pypi(package) => ("pypi", package),
             Runtime::Oci(_) | Runtime::Remote(_) => return Err(unsupported()),
         };
-        let name = [kind.to_owned(), package.identifier.clone(), package.version.clone()];
+        let name: Vec<String> = [kind, package.identifier.as_str(), package.version.as_str()]
+            .into_iter()
+            .map(str::to_owned)
+            .chain(package.with.iter().cloned())
+            .collect();
         if let Some(lock) = self.fresh(&name)
             && self.dir.join(self.key(runtime, &lock)?).is_dir()
         {
             return Ok(lock);
         }
-        let lock = self.ask(runtime, log).await?;
+        let lock = self.ask(runtime, progress, log).await?;
         // Without a version the newest is meant, and a tag may be moved at any time.
         if package.version.starts_with(|first: char| first.is_ascii_digit()) {
             let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -114,16 +130,19 @@ impl Store {
         Ok(lock)
     }
 
-    fn fresh(&self, name: &[String; 3]) -> Option<Lock> {
+    fn fresh(&self, name: &[String]) -> Option<Lock> {
         let mut resolved = self.resolved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         resolved.retain(|_, (at, _)| at.elapsed() < FRESH);
         resolved.get(name).map(|(_, lock)| lock.clone())
     }
 
-    async fn ask(&self, runtime: &Runtime, log: Progress<'_>) -> Result<Lock, Failure> {
-        let _turn = self.turn_to_install().await?;
+    async fn ask(&self, runtime: &Runtime, progress: Progress<'_>, log: Progress<'_>) -> Result<Lock, Failure> {
+        let _turn = self.turn_to_install(runtime, progress).await;
         let (_workshop, work) = self.workshop()?;
         match runtime {
+            Runtime::Npm(package) if !package.with.is_empty() => {
+                Err(failure(Reason::ConfigInvalid, "only a PyPI package can have further requirements"))
+            }
             Runtime::Npm(package) => {
                 self.node()?;
                 npm::resolve(&self.clients, package, &work, log).await
@@ -141,26 +160,31 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be installed, or not be run here.
-    pub(crate) async fn prepare(&self, runtime: &Runtime, lock: &Lock, log: Progress<'_>) -> Result<Prepared, Failure> {
+    pub(crate) async fn prepare(
+        &self,
+        runtime: &Runtime,
+        lock: &Lock,
+        progress: Progress<'_>,
+        log: Progress<'_>,
+    ) -> Result<Prepared, Failure> {
         check_digest(lock)?;
         let key = self.key(runtime, lock)?;
         let turn = self.turn(&key);
         let _turn = turn.lock().await;
         let dir = self.dir.join(&key);
         if !self.verify(&dir).await? {
-            self.install(runtime, lock, &dir, log).await?;
+            self.install(runtime, lock, &dir, (progress, log)).await?;
         }
         self.prepared(runtime, &dir.join("files"))
     }
 
-    async fn turn_to_install(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Failure> {
-        let turn = self.installs.acquire().await;
-        let turn = turn.map_err(|_| failure(Reason::Internal, "the store is closed"))?;
+    async fn turn_to_install(&self, runtime: &Runtime, progress: Progress<'_>) -> Turn<'_> {
+        let turn = self.turns.begin(&registry_of(runtime), progress).await;
         // The first of those that run finds a cache within its bound, which then has room for what they fetch.
-        if let Ok(_rest) = self.installs.try_acquire_many(MAX_INSTALLS - 1) {
+        if let Some(_alone) = self.turns.alone(Some(&turn)) {
             self.tend_cache().await;
         }
-        Ok(turn)
+        turn
     }
 
     /// Empties the clients' cache when it is too large. Only while no client runs.
@@ -183,12 +207,12 @@ impl Store {
         }
     }
 
-    /// Removes what no lock in `keep` needs. Runs beside everything else: only whole directories go.
-    pub(crate) fn collect_garbage(&self, keep: &BTreeSet<String>) {
+    /// Removes what is of no lock that is needed, by its digest. Runs beside everything else: only whole directories go.
+    pub(crate) fn collect_garbage(&self, is_needed: &dyn Fn(&str) -> bool) {
         // While no client runs nothing half-made is anybody's.
-        if let Ok(_all) = self.installs.try_acquire_many(MAX_INSTALLS) {
+        if let Some(_alone) = self.turns.alone(None) {
             let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-            entries.filter(is_scratch).for_each(|entry| throw_away(&entry.path()));
+            entries.filter(is_scratch).for_each(|entry| self.removals.begin(entry.path(), |_| ()));
         }
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
@@ -199,14 +223,14 @@ impl Store {
             }
             let meta = std::fs::read(entry.path().join("meta.json")).unwrap_or_default();
             let digest = serde_json::from_slice::<LockDigest>(&meta).map(|meta| meta.lock_digest);
-            if digest.is_ok_and(|digest| keep.contains(&digest)) {
+            if digest.is_ok_and(|digest| is_needed(&digest)) {
                 continue;
             }
             // Out of the way first, so that nobody finds half of it.
             let away = self.dir.join(format!(".scratch-gone-{name}"));
             if std::fs::rename(entry.path(), &away).is_ok() {
                 tracing::info!(package.key = name, "removing a package nothing needs any more");
-                throw_away(&away);
+                self.removals.begin(away, |_| ());
             }
         }
     }
@@ -257,8 +281,14 @@ impl Store {
         result.map_err(|error| failure(Reason::Internal, error.to_string()))?.map_err(io_failure)
     }
 
-    async fn install(&self, runtime: &Runtime, lock: &Lock, dir: &Path, log: Progress<'_>) -> Result<(), Failure> {
-        let _turn = self.turn_to_install().await?;
+    async fn install(
+        &self,
+        runtime: &Runtime,
+        lock: &Lock,
+        dir: &Path,
+        (progress, log): (Progress<'_>, Progress<'_>),
+    ) -> Result<(), Failure> {
+        let _turn = self.turn_to_install(runtime, progress).await;
         let (workshop, work) = self.workshop()?;
         match runtime {
             Runtime::Npm(_) => npm::install(&self.clients, lock, &work, log).await?,
@@ -388,6 +418,17 @@ impl Store {
 
 /// What clients keep from one run to the next.
 pub(super) const CACHE: &str = ".cache";
+
+/// Where a package comes from, as far as it can be told by its name: a scope may have a registry of its own.
+fn registry_of(runtime: &Runtime) -> String {
+    match runtime {
+        Runtime::Npm(package) => match package.identifier.split_once('/') {
+            Some((scope, _)) => format!("npm {scope}"),
+            None => "npm".to_owned(),
+        },
+        _ => "pypi".to_owned(),
+    }
+}
 
 fn is_scratch(entry: &std::fs::DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with(".scratch-")
@@ -592,7 +633,12 @@ mod tests {
 
     fn store(dir: &Path) -> Store {
         let clients = HostClients::of_nothing(None, dir);
-        Store::open(dir.to_owned(), Clients::Host(Box::new(clients)), Runtimes::default()).expect("a store")
+        Store::open(dir.to_owned(), Clients::Host(Box::new(clients)), Runtimes::default(), Removals::new())
+            .expect("a store")
+    }
+
+    fn package() -> Runtime {
+        Runtime::Npm(serde_json::from_value(serde_json::json!({ "identifier": "@a/b" })).expect("a package"))
     }
 
     #[tokio::test]
@@ -602,7 +648,7 @@ mod tests {
         let kept = dir.path().join(".cache/npm/kept");
         std::fs::create_dir_all(kept.parent().expect("a directory")).expect("a directory");
         std::fs::write(&kept, vec![1; 1 << 20]).expect("written");
-        drop(store.turn_to_install().await.expect("a turn"));
+        drop(store.turn_to_install(&package(), &|_| {}).await);
         assert!(kept.is_file());
         // Its blocks are what counts, and those are there without anybody having written them.
         let large = std::fs::File::create(dir.path().join(".cache/large")).expect("a file");
@@ -610,11 +656,11 @@ mod tests {
         if nix::fcntl::fallocate(&large, nix::fcntl::FallocateFlags::empty(), 0, length).is_err() {
             return;
         }
-        let running = store.installs.acquire().await.expect("a turn");
-        drop(store.turn_to_install().await.expect("a turn"));
+        let running = store.turns.begin("another", &|_| {}).await;
+        drop(store.turn_to_install(&package(), &|_| {}).await);
         assert!(kept.is_file(), "the client that runs still needs it");
         drop(running);
-        drop(store.turn_to_install().await.expect("a turn"));
+        drop(store.turn_to_install(&package(), &|_| {}).await);
         let left: Vec<_> = std::fs::read_dir(dir.path()).expect("there").flatten().map(|entry| entry.path()).collect();
         assert_eq!(left, Vec::<PathBuf>::new());
     }
@@ -625,11 +671,17 @@ mod tests {
         let store = store(dir.path());
         let half_made = dir.path().join(".scratch-x/work");
         std::fs::create_dir_all(&half_made).expect("a directory");
-        let running = store.installs.acquire().await.expect("a turn");
-        store.collect_garbage(&BTreeSet::new());
+        let running = store.turns.begin("another", &|_| {}).await;
+        store.collect_garbage(&|_| false);
+        tokio::task::yield_now().await;
         assert!(half_made.is_dir());
         drop(running);
-        store.collect_garbage(&BTreeSet::new());
-        assert!(!half_made.exists());
+        store.collect_garbage(&|_| false);
+        let gone = async {
+            while half_made.exists() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), gone).await.expect("it goes");
     }
 }

@@ -112,7 +112,10 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
     let isolation = &order.isolation;
     let taken = match isolation.own_network {
         true => Taken::default(),
-        false => Taken { sockets: !isolation.shut_ports.is_empty(), listen: isolation.refuse_listen },
+        false => {
+            let sockets = !isolation.shut_ports.is_empty();
+            Taken { sockets, datagrams: sockets && isolation.uid.is_some(), listen: isolation.refuse_listen }
+        }
     };
     let handover = step("socket pair", taken.any().then(UnixStream::pair).transpose())?;
     let last = Last { filters: filters.as_ref(), calls: handover.as_ref().map(|(_, theirs)| (taken, theirs)) };
@@ -669,6 +672,10 @@ fn restrict_paths(dir: &Path, isolation: &Isolation) -> Step<()> {
     let ruleset = step("landlock", ruleset.create())?;
     let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&readable, AccessFs::from_read(abi))))?;
     let ruleset = step("landlock", ruleset.add_rules(path_beneath_rules(&writable, AccessFs::from_all(abi))))?;
+    // Who makes a user namespace says in `/proc/self/uid_map` whose it is. What is there is of its own processes alone.
+    let says = isolation.new_namespaces && isolation.namespaces;
+    let proc = says.then(|| path_beneath_rules(["/proc"], AccessFs::WriteFile | AccessFs::Truncate));
+    let ruleset = step("landlock", ruleset.add_rules(proc.into_iter().flatten()))?;
     // There is no rule for all ports but a few.
     let open = (0..=u16::MAX).filter(|port| connects && !isolation.refused_ports.contains(port));
     let open = open.map(|port| Ok::<_, landlock::RulesetError>(NetPort::new(port, AccessNet::ConnectTcp)));

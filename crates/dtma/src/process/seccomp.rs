@@ -80,7 +80,10 @@ const REFUSED_HERE: &[libc::c_long] = &[];
 
 /// Refused with `ENOSYS`.
 const ABSENT: &[libc::c_long] =
-    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, MEMFD_SECRET];
+
+/// `memfd_secret`, the same number everywhere: memory that shows in no account of its process once it is unmapped.
+const MEMFD_SECRET: libc::c_long = 447;
 
 /// `quotactl_fd`, the same number everywhere.
 const SYS_QUOTACTL_FD: libc::c_long = 443;

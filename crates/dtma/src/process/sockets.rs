@@ -10,12 +10,14 @@
 //! passes. The filter is locked: it cannot be taken off or replaced. A connection there never comes about; everything
 //! else is as it was.
 //!
-//! UDP is not looked at: Toolyard listens on none.
+//! UDP needs no filter, for Toolyard listens on none. But a host has some 28,000 ports for its sockets, and without one left
+//! nobody there asks for a name any more: a server that has a user of its own is made so many and no more.
 //!
 //! `listen` is answered here so that no other server finds this one: Landlock is asked when a socket is given a port, and
 //! not when it listens without one, on a port of the kernel's choice. What is to listen is looked at in a copy of its
 //! descriptor, and told to listen by that copy; what the server does to its own descriptors meanwhile changes nothing.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::fchown;
@@ -46,6 +48,8 @@ const LOOPBACK: u32 = 1;
 /// Where a filter finds the number of the interface a packet came by.
 const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX).cast_unsigned();
 const KIND: libc::c_int = 0xf;
+/// UDP sockets of one server.
+const MOST_DATAGRAM_SOCKETS: usize = 1024;
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which calls of a server its supervisor answers.
@@ -53,13 +57,15 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Taken {
     /// For TCP sockets.
     pub(super) sockets: bool,
+    /// For UDP sockets.
+    pub(super) datagrams: bool,
     /// For sockets to listen.
     pub(super) listen: bool,
 }
 
 impl Taken {
     pub(super) fn any(self) -> bool {
-        self.sockets || self.listen
+        self.sockets || self.datagrams || self.listen
     }
 }
 
@@ -71,11 +77,13 @@ pub(super) struct SocketMaker {
     uid: Option<u32>,
     /// Whether the server may have gone to another network, where its sockets are nobody's business.
     may_have_moved: bool,
+    /// UDP sockets that there may be: those of the last count, and all that were made since.
+    datagrams: Cell<usize>,
 }
 
 impl SocketMaker {
     pub(super) fn new(calls: OwnedFd, ports: &[u16], uid: Option<u32>, may_have_moved: bool) -> Self {
-        Self { calls, filter: drops_from(ports), uid, may_have_moved }
+        Self { calls, filter: drops_from(ports), uid, may_have_moved, datagrams: Cell::new(0) }
     }
 
     /// Where a call is seen to wait.
@@ -97,10 +105,27 @@ impl SocketMaker {
         if self.may_have_moved && !is_here(call.pid) {
             return self.say(call.id, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE);
         }
+        if argument(&call, 1) & KIND == libc::SOCK_DGRAM {
+            return match self.may_have_datagram() {
+                true => self.say(call.id, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE),
+                false => self.say(call.id, -libc::EMFILE, 0),
+            };
+        }
         match self.make(argument(&call, 0), argument(&call, 1), argument(&call, 2)) {
             Ok(socket) => self.hand_over(call.id, &socket, argument(&call, 1) & libc::SOCK_CLOEXEC),
             Err(error) => self.say(call.id, -error.raw_os_error().unwrap_or(libc::EPERM), 0),
         }
+    }
+
+    /// Whether one more UDP socket may be made. They are counted only when there may be too many.
+    fn may_have_datagram(&self) -> bool {
+        let Some(uid) = self.uid else { return true };
+        if self.datagrams.get() >= MOST_DATAGRAM_SOCKETS {
+            self.datagrams.set(with_port(uid));
+        }
+        let may = self.datagrams.get() < MOST_DATAGRAM_SOCKETS;
+        self.datagrams.update(|made| made + usize::from(may));
+        may
     }
 
     fn answer_listen(&self, call: &libc::seccomp_notif) -> io::Result<()> {
@@ -185,6 +210,17 @@ fn control<T>(calls: &OwnedFd, request: libc::c_ulong, argument: *mut T) -> io::
     // SAFETY: each request comes with a pointer to the structure that it is for.
     let result = unsafe { libc::ioctl(calls.as_raw_fd(), request, argument) };
     if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many UDP sockets of a user have a port here (proc(5), `/proc/net/udp`).
+fn with_port(uid: u32) -> usize {
+    let of = |file: &str| {
+        let sockets = std::fs::read_to_string(file).unwrap_or_default();
+        let is_theirs =
+            |line: &&str| line.split_ascii_whitespace().nth(7).is_some_and(|owner| owner.parse() == Ok(uid));
+        sockets.lines().skip(1).filter(is_theirs).count()
+    };
+    of("/proc/self/net/udp") + of("/proc/self/net/udp6")
 }
 
 /// Whether a process is in our network. It waits for our answer, so it does not move meanwhile.
@@ -287,19 +323,21 @@ pub(super) fn takes_out(taken: Taken) -> Vec<sock_filter> {
     let number = |value: libc::c_int| value.cast_unsigned();
     // No call has the last number.
     let call = |wanted: bool, call| u32::try_from(call).ok().filter(|_| wanted).unwrap_or(u32::MAX);
+    let wanted = |wanted: bool, kind: libc::c_int| if wanted { number(kind) } else { u32::MAX };
     let [domain, kind] = [0, 1].map(|at| std::mem::offset_of!(libc::seccomp_data, args) + at * size_of::<u64>());
     vec![
         load(std::mem::offset_of!(libc::seccomp_data, arch)),
-        equal(0, 9, native),
+        equal(0, 10, native),
         load(std::mem::offset_of!(libc::seccomp_data, nr)),
-        equal(8, 0, call(taken.listen, libc::SYS_listen)),
-        equal(0, 6, call(taken.sockets, libc::SYS_socket)),
+        equal(9, 0, call(taken.listen, libc::SYS_listen)),
+        equal(0, 7, call(taken.sockets || taken.datagrams, libc::SYS_socket)),
         load(domain),
         equal(1, 0, number(libc::AF_INET)),
-        equal(0, 3, number(libc::AF_INET6)),
+        equal(0, 4, number(libc::AF_INET6)),
         load(kind),
         instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, number(KIND)),
-        equal(1, 0, number(libc::SOCK_STREAM)),
+        equal(2, 0, wanted(taken.sockets, libc::SOCK_STREAM)),
+        equal(1, 0, wanted(taken.datagrams, libc::SOCK_DGRAM)),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_USER_NOTIF),
     ]
@@ -345,7 +383,7 @@ pub(super) fn try_here() -> Step<()> {
     let (ours, theirs) = UnixStream::pair().map_err(|error| format!("socket pair: {error}"))?;
     let tried = super::sandbox::in_child_beside(
         || {
-            hand_calls(&theirs, &super::seccomp::take_out(Taken { sockets: true, listen: false })?)?;
+            hand_calls(&theirs, &super::seccomp::take_out(Taken { sockets: true, ..Taken::default() })?)?;
             let connect = |port: u16| {
                 let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
                 std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100))
@@ -379,7 +417,7 @@ pub(super) fn try_to_listen() -> Step<()> {
     let (ours, theirs) = UnixStream::pair().map_err(|error| format!("socket pair: {error}"))?;
     super::sandbox::in_child_beside(
         || {
-            hand_calls(&theirs, &super::seccomp::take_out(Taken { sockets: false, listen: true })?)?;
+            hand_calls(&theirs, &super::seccomp::take_out(Taken { listen: true, ..Taken::default() })?)?;
             if let Some(uid) = uid {
                 let other = Uid::from_raw(uid);
                 nix::unistd::setresuid(other, other, other).map_err(|error| format!("change user: {error}"))?;

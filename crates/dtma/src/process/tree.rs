@@ -92,7 +92,7 @@ pub(crate) fn measure(pids: &[i32]) -> Measured {
     let mut total = Measured::default();
     for process in pids.iter().filter_map(|pid| process(*pid)).filter(|process| !process.zombie) {
         let (resident, shared) = resident_bytes(process.pid);
-        total.memory_bytes += resident;
+        total.memory_bytes += resident + page_table_bytes(process.pid);
         total.shared_bytes += shared;
         total.cpu_ms += process.cpu_ticks.saturating_mul(1000) / ticks_per_second();
         total.processes += 1;
@@ -138,6 +138,14 @@ fn resident_bytes(pid: i32) -> (u64, u64) {
     };
     let (resident, shared) = of_first.or_else(of_others).unwrap_or_default();
     (resident.saturating_mul(page_bytes()), shared.saturating_mul(page_bytes()))
+}
+
+/// What its tables of pages take (proc(5), `VmPTE` in kB): reading a large empty file costs nothing else.
+fn page_table_bytes(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let kib =
+        status.lines().find_map(|line| line.strip_prefix("VmPTE:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.unwrap_or(0_u64).saturating_mul(1024)
 }
 
 fn page_bytes() -> u64 {

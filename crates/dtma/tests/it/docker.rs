@@ -129,8 +129,10 @@ impl Registry {
         }
         std::fs::write(root.join("server"), script).expect("written");
         std::fs::create_dir(root.join("etc")).expect("a directory");
-        std::fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\napp:x:4321:4321::/:/bin/sh\n")
-            .expect("written");
+        let users = "root:x:0:0::/:/bin/sh\ntoor:x:0:1000::/:/bin/sh\napp:x:4321:4321::/:/bin/sh\n\
+                     op:x:4322:0::/:/bin/sh\n";
+        std::fs::write(root.join("etc/passwd"), users).expect("written");
+        std::fs::write(root.join("etc/group"), "root:x:0:app\nwheel:x:0:app\n").expect("written");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(root.join("server"), mode).expect("executable");
         let tar = self.dir.path().join(format!("{tag}.tar"));
@@ -341,6 +343,50 @@ async fn an_image_is_pinned_to_its_digest_and_removed_when_nothing_needs_it() {
     world.gone(id).await;
     let images = || docker(&["images", "--digests", "--format", "{{.Repository}}@{{.Digest}}"]);
     until("the image is gone", || !images().contains(&pinned)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_runs_as_root_or_in_its_group_by_whatever_name_its_image_calls_them() {
+    let registry = Registry::with_image();
+    let world = World::docker().await;
+    let deploy = async |tag: &str, user: &str| {
+        registry.push_as(tag, SHELL_SERVER, Some(user));
+        let lock = world.resolve(registry.runtime(tag)).await.expect("a lock");
+        let mut desired = instance(registry.runtime(tag), lock);
+        let Runtime::Oci(package) = &mut desired.spec.runtime else { panic!("an image") };
+        package.environment.insert("GREETING".into(), toolyard_types::spec::Value::text("hello"));
+        desire(&world, desired)
+    };
+    let cases = [
+        ("toor", None),
+        ("toor:1234", None),
+        ("op", None),
+        ("1234:wheel", None),
+        ("app", Some("4321")),
+        ("5555", Some("5555")),
+    ];
+    for (number, (user, own)) in cases.into_iter().enumerate() {
+        let id = deploy(&format!("3.{number}"), user).await;
+        world.phase(id, Phase::Ready).await;
+        let pid = world.observed("it runs", id, |instance| instance.pid.is_some()).await.pid.expect("a pid");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let ids = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let all = [ids("Uid:"), ids("Gid:"), ids("Groups:")].concat();
+        assert!(!all.is_empty() && !all.iter().any(|id| id == "0"), "{user}: {all:?}");
+        assert!(own.is_none_or(|own| ids("Uid:").iter().all(|id| id == own)), "{user}: {all:?}");
+        world.undesire(id);
+        world.gone(id).await;
+    }
+    for (tag, user) in [("4.0", "nobody-here"), ("4.1", "4294967295")] {
+        let id = deploy(tag, user).await;
+        let failed = world.phase(id, Phase::Failed).await;
+        assert_eq!(failed.status.reason, Reason::ConfigInvalid, "{user}: {}", failed.status.message);
+        assert_eq!(failed.status.next_attempt_at, None, "{user}");
+        assert!(failed.status.message.contains(user), "{}", failed.status.message);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

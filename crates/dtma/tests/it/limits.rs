@@ -351,10 +351,65 @@ async fn new_namespaces_are_made_by_who_is_allowed_to() {
     world.phase(browser, Phase::Ready).await;
     let ran = run(&world, browser, FORBIDDEN_CALLS).await;
     assert!(ran.contains("unshare_user 0 ") && ran.contains("mount -1 EPERM"), "{ran}");
+    assert_eq!(run(&world, browser, BROWSERS_SANDBOX).await.trim(), "shut in");
 }
+
+/// What a browser does to shut its pages in: a user namespace of its own, and an empty root.
+const BROWSERS_SANDBOX: &str = r#"
+import ctypes, os
+uid, gid = os.getuid(), os.getgid()
+assert ctypes.CDLL(None).unshare(0x10000000) == 0
+for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+    with open("/proc/self/" + file, "w") as to:
+        to.write(text)
+os.chroot("/proc/self/fdinfo")
+os.chdir("/")
+print("shut in" if os.getuid() == uid else os.getuid())
+"#;
 
 fn privilege(instance: &mut toolyard_types::agent::DesiredInstance, privilege: Privilege) {
     instance.spec.privileges = [privilege].into();
+}
+
+/// Takes as many UDP ports as it gets, in two processes; then gives them back and takes one.
+const MANY_DATAGRAMS: &str = r#"
+import errno, os, socket
+def take():
+    held = []
+    try:
+        while len(held) < 5000:
+            one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            one.bind(("127.0.0.1", 0))
+            held.append(one)
+    except OSError as error:
+        return held, errno.errorcode[error.errno]
+    return held, "none"
+held, first = take()
+read, write = os.pipe()
+if os.fork() == 0:
+    more, second = take()
+    os.write(write, f"{len(more)} {second}".encode())
+    os._exit(0)
+os.wait()
+print(len(held), first, os.read(read, 100).decode())
+for one in held:
+    one.close()
+print(len(take()[0]))
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_leaves_the_host_its_udp_ports() {
+    let mut world = World::new().await;
+    let ours = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    world.own_ports = vec![ours.local_addr().expect("an address").port()];
+    world.agent().shutdown(toolyard_dtma::Shutdown::StopAll).await;
+    world.start_agent().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    if !enforced(&world, "own_uid") || !enforced(&world, "toolyard_ports") {
+        return;
+    }
+    assert_eq!(run(&world, id, MANY_DATAGRAMS).await, "1024 EMFILE 0 EMFILE\n1024\n");
 }
 
 /// Listens on a port of its own and stays there; prints the port, or why not.

@@ -1,8 +1,12 @@
 //! Packages are resolved, installed, verified and collected by the ordinary clients.
 
-use serde_json::json;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
 use toolyard_testkit::fixture;
-use toolyard_testkit::npm_registry::NpmRegistry;
+use toolyard_testkit::npm_registry::{NpmPackage, NpmRegistry};
+use toolyard_types::JobId;
+use toolyard_types::agent::ResolveJob;
 use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Phase, Reason};
 
@@ -45,6 +49,49 @@ async fn a_real_pypi_server_is_resolved_installed_and_answers() {
     world.phase(id, Phase::Ready).await;
     let time = world.call(id, "get_current_time", json!({ "timezone": "UTC" })).await;
     assert!(time.contains("UTC"), "{time}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pypi_package_wants_beside_itself_is_resolved_and_installed_with_it() {
+    let world = online().await;
+    let mut wanted = package("mcp-server-time");
+    wanted.with = vec!["mcp<2".into(), "six".into()];
+    let runtime = Runtime::Pypi(wanted);
+    let lock = world.resolve(runtime.clone()).await.expect("a lock");
+    assert!(["\nmcp==1.", "\nsix=="].iter().all(|line| lock.content.contains(line)), "{}", lock.content);
+    let without = world.resolve(Runtime::Pypi(package("mcp-server-time"))).await.expect("a lock");
+    assert_ne!(without.digest, lock.digest);
+    let desired = instance(runtime, lock);
+    let id = desired.id;
+    world.desire(|all| all.instances.push(desired));
+    world.phase(id, Phase::Ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_never_answers_holds_up_nobody_else_and_who_waits_behind_it_says_so() {
+    // Whoever connects waits for ever: nobody accepts.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut world = World::new().await;
+    world.drop_agent();
+    let mut options = world.options();
+    let address = format!("http://{}/", silent.local_addr().expect("an address"));
+    options.clients.environment.insert("npm_config_@silent:registry".into(), address);
+    options.clients.environment.insert("npm_config_fetch_timeout".into(), "120000".into());
+    world.start_agent_with(options).await;
+    let jobs = (0..3).map(|number| ResolveJob {
+        id: JobId::generate(),
+        runtime: Runtime::Npm(package(&format!("@silent/p{number}"))),
+        secrets: Default::default(),
+        of: None,
+    });
+    world.desire(|all| all.jobs.extend(jobs));
+    let waits = "waits for 2 other packages to be fetched first";
+    let told = |told: &toolyard_types::agent::JobProgress| (told.message == waits).then_some(());
+    world.observe("the third one waits", |observed| observed.job_progress.iter().find_map(told)).await;
+    let began = Instant::now();
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,4 +254,81 @@ async fn a_package_that_is_installed_is_resolved_again_without_its_registry() {
     let mut other = package(fixture::NAME);
     other.version = "9.9.9".into();
     assert!(world.resolve(Runtime::Npm(other)).await.is_err(), "the registry is gone");
+}
+
+/// A package of the registry here that brings `inner` with it.
+fn bundler(name: &str, more: &Json, inner: &Json) -> NpmPackage {
+    let mut manifest = json!({ "name": name, "version": "1.0.0", "bundleDependencies": ["inner"] });
+    let mut brought = json!({ "name": "inner", "version": "1.0.0" });
+    for (into, from) in [(&mut manifest, more), (&mut brought, inner)] {
+        for (member, value) in from.as_object().into_iter().flatten() {
+            into[member] = value.clone();
+        }
+    }
+    let files = [
+        ("package.json", manifest.to_string()),
+        ("index.js", "require('inner')".to_owned()),
+        ("node_modules/inner/package.json", brought.to_string()),
+        ("node_modules/inner/index.js", String::new()),
+    ];
+    let files = files.map(|(path, text)| (path.to_owned(), text.into_bytes()));
+    NpmPackage { name: name.to_owned(), version: "1.0.0".into(), files: files.into() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_package_comes_with_what_it_brings_with_it() {
+    // `inner` is in no registry.
+    let asked = json!({ "dependencies": { "inner": "^1.0.0" } });
+    let elsewhere = json!({ "dependencies": { "inner": "file:../inner" } });
+    let mut server = fixture::package();
+    let manifest = json!({
+        "name": fixture::NAME,
+        "version": fixture::VERSION,
+        "bin": { (fixture::NAME): "server.js" },
+        "dependencies": { "plain": "1.0.0" },
+        "optionalDependencies": { "optional": "1.0.0" },
+    });
+    for (path, bytes) in &mut server.files {
+        match path.as_str() {
+            "package.json" => *bytes = manifest.to_string().into_bytes(),
+            _ => bytes.extend_from_slice(b"\nrequire('plain');\nrequire('optional');\n"),
+        }
+    }
+    let packages = vec![server, bundler("plain", &asked, &json!({})), bundler("optional", &elsewhere, &json!({}))];
+    let world = World::with_packages(packages).await;
+    let lock = world.resolve(fixture_runtime(&["ok"])).await.expect("a lock");
+    for name in ["plain", "optional"] {
+        assert!(lock.content.contains(&format!("node_modules/{name}/node_modules/inner")), "{}", lock.content);
+    }
+    let desired = instance(fixture_runtime(&["ok"]), lock);
+    let id = desired.id;
+    world.desire(|all| all.instances.push(desired));
+    world.phase(id, Phase::Ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_package_that_brings_others_makes_nobody_fetch_from_outside_the_registries() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let inside = tokio::spawn(async move { while listener.accept().await.is_ok() && asked.send(()).is_ok() {} });
+    let inner = json!({ "dependencies": { "inner": "1.0.0" } });
+    let places =
+        [format!("http://127.0.0.1:{port}/x.tgz"), format!("git+http://127.0.0.1:{port}/x.git"), "file:/etc".into()];
+    let mut packages = Vec::new();
+    for (number, place) in places.iter().enumerate() {
+        let beside = json!({ "dependencies": { "inner": "1.0.0", "evil": place } });
+        packages.push(bundler(&format!("beside-{number}"), &beside, &json!({})));
+        packages.push(bundler(&format!("within-{number}"), &inner, &json!({ "dependencies": { "evil": place } })));
+        let optional = json!({ "optionalDependencies": { "evil": place } });
+        packages.push(bundler(&format!("optional-{number}"), &inner, &optional));
+    }
+    let names: Vec<_> = packages.iter().map(|package| package.name.clone()).collect();
+    let world = World::with_packages(packages).await;
+    for name in names {
+        let refused = world.resolve(Runtime::Npm(package(&name))).await;
+        assert!(refused.is_err(), "{name}: {refused:?}");
+    }
+    inside.abort();
+    assert!(asks.try_recv().is_err(), "somebody asked there");
 }

@@ -132,7 +132,7 @@ async fn an_image_with_a_user_by_name_owns_its_volume() {
     let server = desired.server;
     let id = desire(&world, desired);
     world.phase(id, Phase::Ready).await;
-    assert_eq!(inspect(id)["Config"]["User"], "app");
+    assert_eq!(inspect(id)["Config"]["User"], "4321:4321");
     let volume = volumes_of(server).remove(0);
     let place = docker(&["volume", "inspect", "--format", "{{.Mountpoint}}", &volume]);
     assert_eq!(std::fs::read_to_string(format!("{place}/log")).expect("written"), "as 4321\n");

@@ -419,6 +419,7 @@ pub(crate) fn package(identifier: &str) -> Package {
         identifier: identifier.into(),
         version: String::new(),
         command: None,
+        with: vec![],
         arguments: vec![],
         environment: BTreeMap::new(),
         registry: None,

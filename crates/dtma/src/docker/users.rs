@@ -1,0 +1,291 @@
+//! Whom a container of somebody else's image runs as.
+//!
+//! An image names its user by a number or by a name of its own; a name may mean root, and so may a group. So what it
+//! means is looked up in the image, in its `/etc/passwd` and `/etc/group`, which come out of a container that is made and
+//! never started; and the container of the server is given numbers, which mean the same to every engine. Nothing runs as
+//! the user or the group 0.
+
+use std::collections::BTreeMap;
+
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
+use futures_util::StreamExt;
+use toolyard_types::agent::Failure;
+use toolyard_types::name::printable;
+use toolyard_types::state::Reason;
+
+use super::clients::Removal;
+use super::{Docker, engine_failure, is_missing};
+use crate::packages::failure;
+
+/// One block of an archive.
+const BLOCK: usize = 512;
+/// The most that is read of an image's list of users or groups.
+const MAX_LIST_BYTES: usize = 1 << 20;
+/// The largest number that engines take.
+const HIGHEST: u32 = i32::MAX.unsigned_abs();
+/// How many images are remembered, each by its digest or id.
+const MAX_KNOWN: usize = 256;
+
+/// A user and a group, neither of them 0.
+pub(super) type Ids = (u32, u32);
+
+/// What the users of images were found to be.
+pub(super) type Known = std::sync::Mutex<BTreeMap<(String, String), Option<Ids>>>;
+
+/// The lists of an image, as far as they can be read.
+#[derive(Default)]
+struct Lists {
+    users: Option<String>,
+    groups: Option<String>,
+}
+
+/// What the user of an image is, unless it is root, is in the group of root, or cannot be told.
+///
+/// # Errors
+/// When no engine could run it as that, or the engine does not answer.
+pub(super) async fn of(docker: &Docker, image: &str, user: &str) -> Result<Option<Ids>, Failure> {
+    // Whole numbers need no look at the image.
+    if let Some(ids) = whole(user) {
+        return Ok(checked(user, ids)?.filter(|ids| is_harmless(*ids)));
+    }
+    let name = (image.to_owned(), user.to_owned());
+    if let Some(known) = locked(&docker.users).get(&name) {
+        return Ok(*known);
+    }
+    let lists = lists(docker, image).await?;
+    let ids = find(user, &lists)?.filter(|ids| is_harmless(*ids));
+    let mut known = locked(&docker.users);
+    if known.len() >= MAX_KNOWN {
+        known.clear();
+    }
+    known.insert(name, ids);
+    Ok(ids)
+}
+
+/// A poisoned lock means a panic between two whole changes.
+fn locked(known: &Known) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Option<Ids>>> {
+    known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn is_harmless((uid, gid): Ids) -> bool {
+    uid != 0 && gid != 0
+}
+
+/// A user and a group that are both numbers.
+fn whole(user: &str) -> Option<Ids> {
+    let (uid, gid) = user.split_once(':')?;
+    Some((uid.parse().ok()?, gid.parse().ok()?))
+}
+
+fn checked(user: &str, ids: Ids) -> Result<Option<Ids>, Failure> {
+    if ids.0 > HIGHEST || ids.1 > HIGHEST {
+        return Err(unusable(user, "is a number that no engine takes"));
+    }
+    Ok(Some(ids))
+}
+
+fn unusable(user: &str, why: &str) -> Failure {
+    failure(Reason::ConfigInvalid, format!("the image's user `{}` {why}", printable(user)))
+}
+
+/// Finds the numbers of a user as engines do; none when its lists do not tell.
+fn find(user: &str, lists: &Lists) -> Result<Option<Ids>, Failure> {
+    let (name, group) = user.split_once(':').unwrap_or((user, ""));
+    let number = name.parse::<u32>().ok();
+    if name.is_empty() || number == Some(0) {
+        return Ok(None);
+    }
+    let entry = lists.users.as_deref().and_then(|users| {
+        let mut lines = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        lines.find(|fields| match number {
+            Some(number) => fields.get(2).and_then(|uid| uid.parse().ok()) == Some(number),
+            None => fields.first() == Some(&name),
+        })
+    });
+    let field = |at: usize| entry.as_ref().and_then(|fields| fields.get(at)?.parse::<u32>().ok());
+    let uid = match (number, &entry, &lists.users) {
+        (Some(number), ..) => number,
+        (None, Some(_), _) => match field(2) {
+            Some(uid) => uid,
+            None => return Ok(None),
+        },
+        (None, None, Some(_)) => return Err(unusable(user, "is not in its list of users")),
+        (None, None, None) => return Ok(None),
+    };
+    let gid = match (group, group.parse::<u32>().ok()) {
+        // An engine would take the group 0 for a number that the image does not know.
+        ("", _) => match (&entry, field(3)) {
+            (Some(_), None) => return Ok(None),
+            (_, gid) => gid.unwrap_or(uid),
+        },
+        (_, Some(gid)) => gid,
+        (group, None) => match &lists.groups {
+            Some(groups) => {
+                let mut lines = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+                let found = lines.find(|fields| fields.first() == Some(&group));
+                let found = found.ok_or_else(|| unusable(user, "has a group that is not in its list of groups"))?;
+                match found.get(2).and_then(|gid| gid.parse().ok()) {
+                    Some(gid) => gid,
+                    None => return Ok(None),
+                }
+            }
+            None => return Ok(None),
+        },
+    };
+    checked(user, (uid, gid))
+}
+
+/// Reads the lists of an image out of a container of it that is never started.
+async fn lists(docker: &Docker, image: &str) -> Result<Lists, Failure> {
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        entrypoint: Some(vec!["/never-started".to_owned()]),
+        labels: Some(docker.labels()),
+        host_config: Some(HostConfig {
+            cap_drop: Some(vec!["ALL".into()]),
+            network_mode: Some("none".into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let made = docker.api.create_container(None, body).await.map_err(|error| engine_failure(&error))?;
+    let mut removal = Removal::of(&docker.api, &made.id);
+    let users = list(docker, &made.id, "/etc/passwd").await;
+    let groups = list(docker, &made.id, "/etc/group").await;
+    removal.now().await;
+    Ok(Lists { users: users?, groups: groups? })
+}
+
+/// A file of a container; none when it is not there, is not a file or is too long.
+async fn list(docker: &Docker, container: &str, path: &str) -> Result<Option<String>, Failure> {
+    let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
+    let mut archive = Vec::new();
+    let mut pieces = Box::pin(docker.api.download_from_container(container, Some(options)));
+    while let Some(piece) = pieces.next().await {
+        match piece {
+            Ok(piece) => archive.extend_from_slice(&piece),
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(engine_failure(&error)),
+        }
+        if archive.len() > MAX_LIST_BYTES {
+            return Ok(None);
+        }
+    }
+    Ok(first_file(&archive))
+}
+
+/// The text of the file that an archive begins with; none for a link or anything else.
+fn first_file(archive: &[u8]) -> Option<String> {
+    let mut rest = archive;
+    loop {
+        let size = std::str::from_utf8(rest.get(124..136)?).ok()?.trim_matches(['\0', ' ']);
+        let size = usize::from_str_radix(size, 8).ok()?;
+        let content = rest.get(BLOCK..BLOCK.checked_add(size)?)?;
+        match rest.get(156)? {
+            b'0' | 0 => return Some(String::from_utf8_lossy(content).into_owned()),
+            // What is said of the file before it comes.
+            b'x' | b'g' => rest = rest.get(BLOCK.checked_add(size.checked_next_multiple_of(BLOCK)?)?..)?,
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const USERS: &str = "root:x:0:0::/root:/bin/sh\ntoor:x:0:1000::/:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n\
+                         op:x:1002:0::/:/bin/sh\nbroken:x::1::/:\nlarge:x:4294967295:7::/:\n";
+    const GROUPS: &str = "root:x:0:\nwheel:x:0:app\nstaff:x:50:app\nbroken:x::\n";
+
+    fn lists() -> Lists {
+        Lists { users: Some(USERS.into()), groups: Some(GROUPS.into()) }
+    }
+
+    /// Whom a user runs as, and whether that was refused.
+    fn run(user: &str, lists: &Lists) -> Result<Option<Ids>, Reason> {
+        find(user, lists).map(|ids| ids.filter(|ids| is_harmless(*ids))).map_err(|failure| failure.reason)
+    }
+
+    #[test]
+    fn no_server_runs_as_root_or_in_its_group_whatever_its_image_calls_them() {
+        for user in [
+            "",
+            "root",
+            "root:root",
+            "0",
+            "0:0",
+            "00",
+            "+0",
+            ":10",
+            "0:1000",
+            "toor",
+            "toor:1234",
+            "1234:0",
+            "1234:wheel",
+            "1234:root",
+            "1000:wheel",
+            "app:0",
+            "app:wheel",
+            "op",
+            "1002",
+            "1234:+0",
+            "broken",
+            "1234:broken",
+        ] {
+            assert_eq!(run(user, &lists()), Ok(None), "{user}");
+        }
+    }
+
+    #[test]
+    fn a_user_of_an_image_is_what_the_image_says_it_is() {
+        for (user, ids) in [
+            ("app", (1000, 1001)),
+            ("1000", (1000, 1001)),
+            ("app:staff", (1000, 50)),
+            ("app:7", (1000, 7)),
+            ("1234", (1234, 1234)),
+            ("1234:staff", (1234, 50)),
+            ("op:staff", (1002, 50)),
+            ("10:10", (10, 10)),
+        ] {
+            assert_eq!(run(user, &lists()), Ok(Some(ids)), "{user}");
+        }
+    }
+
+    #[test]
+    fn whom_no_engine_could_run_is_refused_and_whom_nobody_knows_is_left_to_us() {
+        for user in ["nobody", "app:nobody", "4294967295", "2147483648:1", "1:2147483648", "large"] {
+            assert_eq!(run(user, &lists()), Err(Reason::ConfigInvalid), "{user}");
+        }
+        let unread = Lists::default();
+        for user in ["app", "app:1", "1000:staff"] {
+            assert_eq!(run(user, &unread), Ok(None), "{user}");
+        }
+        assert_eq!(run("1000", &unread), Ok(Some((1000, 1000))));
+        assert_eq!(whole("10:20"), Some((10, 20)));
+        assert!(whole("10").is_none() && whole("a:1").is_none() && whole("10:").is_none());
+    }
+
+    #[test]
+    fn a_file_is_read_out_of_an_archive_and_nothing_else_is() {
+        let entry = |kind: u8, content: &str| {
+            let mut entry = vec![0; BLOCK];
+            entry[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
+            entry[156] = kind;
+            entry.extend_from_slice(content.as_bytes());
+            entry.resize(entry.len().next_multiple_of(BLOCK), 0);
+            entry
+        };
+        assert_eq!(first_file(&entry(b'0', USERS)).as_deref(), Some(USERS));
+        let described = [entry(b'x', "30 mtime=1.5\n"), entry(b'0', USERS)].concat();
+        assert_eq!(first_file(&described).as_deref(), Some(USERS));
+        for kind in [b'1', b'2', b'5'] {
+            assert_eq!(first_file(&entry(kind, "")), None);
+        }
+        assert_eq!(first_file(&entry(b'0', USERS)[..BLOCK + 10]), None);
+        assert_eq!(first_file(&[0; 2 * BLOCK]), None);
+        assert_eq!(first_file(b""), None);
+    }
+}

@@ -1,0 +1,264 @@
+//! Whose turn it is to run a package client: a few run at once, and no registry that does not answer holds up all others.
+//!
+//! A client that has run for a while most likely waits for its registry. Beside such ones others begin, up to a bound;
+//! and of those that run at once one is always left for packages of another registry.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::engine::Progress;
+
+/// Clients that run at once and have not run for long; they are heavy on disk and network, and the servers that run come
+/// first.
+const WORKING: usize = 3;
+/// Clients that run at once, with those that have run for long.
+const MOST: usize = 6;
+/// How many places, of those that work and of all, no single registry takes.
+const KEPT: usize = 1;
+/// Who has run for so long is not taken for one that works.
+const LONG: Duration = Duration::from_secs(15);
+/// Who waits for less says nothing of it.
+const UNTOLD: Duration = Duration::from_millis(500);
+
+/// Who runs and who waits.
+pub(super) struct Turns {
+    state: Mutex<State>,
+    /// Heard of when somebody may begin who could not before.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    last: u64,
+    /// Those that run: of which registry, and since when.
+    running: BTreeMap<u64, (String, Instant)>,
+    /// Those that wait, as they came: of which registry.
+    waiting: BTreeMap<u64, String>,
+    /// Nobody begins while something is done that no client may meet.
+    closed: bool,
+}
+
+/// A turn, or a place among those that wait; given back when dropped.
+pub(super) struct Turn<'a> {
+    turns: &'a Turns,
+    number: u64,
+}
+
+/// No client runs beside the one that has this, if any, and none begins until it is dropped.
+pub(super) struct Alone<'a>(&'a Turns);
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self { state: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+
+    /// Waits for a turn of a package of `registry`, and says while it waits for how many others.
+    pub(super) async fn begin(&self, registry: &str, progress: Progress<'_>) -> Turn<'_> {
+        let mut changed = self.changed.subscribe();
+        let turn = self.line_up(registry);
+        let (mut told, tell_at) = (0, Instant::now() + UNTOLD);
+        loop {
+            changed.borrow_and_update();
+            let Some((others, aged_at)) = self.try_begin(turn.number) else { break };
+            let tells = Instant::now() >= tell_at;
+            if tells && others != told {
+                told = others;
+                let packages = if others == 1 { "package" } else { "packages" };
+                progress(&format!("waits for {others} other {packages} to be fetched first"));
+            }
+            let look_again = aged_at.into_iter().chain((!tells).then_some(tell_at)).min();
+            let look = async {
+                match look_again {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // What would make it fail lives as long as we do.
+                _ = changed.changed() => {}
+                () = look => {}
+            }
+        }
+        if told > 0 {
+            progress("");
+        }
+        turn
+    }
+
+    /// Keeps all clients away while nobody runs but `beside`, if that is so.
+    pub(super) fn alone(&self, beside: Option<&Turn<'_>>) -> Option<Alone<'_>> {
+        let mut state = self.state();
+        let others = state.running.keys().any(|number| beside.is_none_or(|turn| turn.number != *number));
+        if others || state.closed {
+            return None;
+        }
+        state.closed = true;
+        Some(Alone(self))
+    }
+
+    fn line_up(&self, registry: &str) -> Turn<'_> {
+        let mut state = self.state();
+        state.last += 1;
+        let number = state.last;
+        state.waiting.insert(number, registry.to_owned());
+        Turn { turns: self, number }
+    }
+
+    /// Begins if that may be; else tells for how many others it waits, and when one that runs will have run for long.
+    fn try_begin(&self, number: u64) -> Option<(usize, Option<Instant>)> {
+        let now = Instant::now();
+        let mut state = self.state();
+        if state.may_begin(number, now)
+            && let Some(registry) = state.waiting.remove(&number)
+        {
+            state.running.insert(number, (registry, now));
+            drop(state);
+            // Who waits behind it waits for one fewer, or for one that runs.
+            self.changed.send_replace(());
+            return None;
+        }
+        let others = state.running.len() + state.waiting.range(..number).count();
+        let aged = state.running.values().map(|(_, since)| *since + LONG).filter(|at| *at > now).min();
+        Some((others, aged))
+    }
+
+    /// A poisoned lock means a panic between two whole changes.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn may_begin(&self, number: u64, now: Instant) -> bool {
+        if self.closed {
+            return false;
+        }
+        let works = |since: Instant| now.duration_since(since) < LONG;
+        let mut running: Vec<(&str, bool)> =
+            self.running.values().map(|(registry, since)| (registry.as_str(), works(*since))).collect();
+        // Those who came before begin first, where there is room for them.
+        for (waiting, registry) in self.waiting.range(..=number) {
+            let fits = has_room(&running, registry);
+            if *waiting == number {
+                return fits;
+            }
+            if fits {
+                running.push((registry, true));
+            }
+        }
+        false
+    }
+}
+
+/// Whether one more of a registry may run beside those that run, each with whether it works.
+fn has_room(running: &[(&str, bool)], registry: &str) -> bool {
+    let count = |own: bool, working: bool| {
+        let counts = |it: &&(&str, bool)| (!own || it.0 == registry) && (!working || it.1);
+        running.iter().filter(counts).count()
+    };
+    count(false, false) < MOST
+        && count(true, false) < MOST - KEPT
+        && count(false, true) < WORKING
+        && count(true, true) < WORKING - KEPT
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.turns.state();
+        state.running.remove(&self.number);
+        state.waiting.remove(&self.number);
+        drop(state);
+        self.turns.changed.send_replace(());
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.state().closed = false;
+        self.0.changed.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A turn that is to be had at once.
+    async fn now<'a>(turns: &'a Turns, registry: &str) -> Turn<'a> {
+        let turn = tokio::time::timeout(Duration::ZERO, turns.begin(registry, &|_| {})).await;
+        turn.unwrap_or_else(|_| panic!("there is a place for `{registry}`"))
+    }
+
+    async fn waits(turns: &Turns, registry: &str) -> bool {
+        tokio::time::timeout(Duration::ZERO, turns.begin(registry, &|_| {})).await.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_registry_takes_the_last_place_and_what_runs_long_holds_up_nobody() {
+        let turns = Turns::new();
+        let mut hangs = vec![now(&turns, "slow").await, now(&turns, "slow").await];
+        assert!(waits(&turns, "slow").await);
+        let other = now(&turns, "other").await;
+        assert!(waits(&turns, "other").await, "three work at once");
+        drop(other);
+        drop(now(&turns, "other").await);
+        tokio::time::advance(LONG).await;
+        // None of these is taken for one that works any more.
+        for _ in 0..3 {
+            hangs.push(now(&turns, "slow").await);
+            tokio::time::advance(LONG).await;
+        }
+        assert!(waits(&turns, "slow").await, "one place is never a single registry's");
+        let other = now(&turns, "other").await;
+        assert!(waits(&turns, "third").await, "so many may run and no more");
+        hangs.clear();
+        drop(now(&turns, "third").await);
+        drop(other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_says_for_how_many_and_comes_in_turn() {
+        let turns = Turns::new();
+        let (first, second) = (now(&turns, "a").await, now(&turns, "a").await);
+        let told = Mutex::new(Vec::new());
+        let say = |text: &str| told.lock().expect("no panic").push(text.to_owned());
+        let begun = Mutex::new(Vec::new());
+        let third = async {
+            let _turn = turns.begin("a", &say).await;
+            begun.lock().expect("no panic").push(3);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        let fourth = async {
+            let _turn = turns.begin("a", &|_| {}).await;
+            begun.lock().expect("no panic").push(4);
+        };
+        let ends = async {
+            tokio::time::sleep(2 * UNTOLD).await;
+            drop(first);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(second);
+        };
+        tokio::join!(third, fourth, ends);
+        assert_eq!(*begun.lock().expect("no panic"), [3, 4]);
+        assert_eq!(*told.lock().expect("no panic"), ["waits for 2 other packages to be fetched first", ""]);
+        assert!(turns.state().waiting.is_empty() && turns.state().running.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_waiting_leaves_its_place_and_who_is_alone_keeps_all_away() {
+        let turns = Turns::new();
+        let (first, second) = (now(&turns, "a").await, now(&turns, "a").await);
+        assert!(waits(&turns, "a").await && turns.state().waiting.is_empty());
+        assert!(turns.alone(None).is_none() && turns.alone(Some(&first)).is_none());
+        drop(second);
+        let alone = turns.alone(Some(&first)).expect("nobody else runs");
+        assert!(waits(&turns, "b").await && turns.alone(Some(&first)).is_none());
+        drop(alone);
+        drop((first, now(&turns, "b").await));
+        assert!(turns.alone(None).is_some());
+    }
+}
