@@ -66,6 +66,8 @@ pub(crate) struct Fleet {
 pub struct LoopStatus {
     /// When it ended.
     pub at: Timestamp,
+    /// The same by a clock that nobody sets.
+    pub ended: tokio::time::Instant,
     /// How many things it changed.
     pub changed: usize,
     /// Why it failed, if it did.

@@ -58,7 +58,7 @@ impl Control {
     #[must_use]
     pub fn readiness_in_detail(&self) -> Readiness {
         let now = self.clock().now();
-        let (gateway, writes, control_plane) = (self.gateway_part(now), self.writes_part(now), self.loops_part(now));
+        let (gateway, writes, control_plane) = (self.gateway_part(now), self.writes_part(now), self.loops_part());
         let mut found = self.0.readiness.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut part = |at: usize, (ready, message): (bool, String)| {
             let since = match found.since[at] {
@@ -110,14 +110,14 @@ impl Control {
         }
     }
 
-    fn loops_part(&self, now: Timestamp) -> (bool, String) {
+    fn loops_part(&self) -> (bool, String) {
         let all = self.loop_status();
         let wrong = all.iter().find_map(|(name, status)| {
             if status.failed_runs >= FAILED_RUNS {
                 let why = status.error.as_deref().unwrap_or("it failed");
                 return Some(format!("loop `{name}` failed {} times in a row: {why}", status.failed_runs));
             }
-            let overdue = now.since(status.at) > status.period.saturating_add(LOOP_OVERDUE);
+            let overdue = status.ended.elapsed() > status.period.saturating_add(LOOP_OVERDUE);
             overdue.then(|| format!("loop `{name}` has not ended a run since {}", status.at))
         });
         match wrong {
@@ -133,7 +133,7 @@ pub(crate) async fn keep(control: Control) {
     control.spawn("database check", look_for_damage(control.clone()));
     let mut ticks = tokio::time::interval(CHECK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut number = 0_u64;
+    let (mut number, mut told) = (0_u64, false);
     loop {
         tokio::select! {
             () = control.stopping().cancelled() => return,
@@ -145,9 +145,18 @@ pub(crate) async fn keep(control: Control) {
         let wrong = match checked {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(chain(&error)),
-            Err(_) => Some(format!("the database did not take and give back a row in {} s", CHECK_TIMEOUT.as_secs())),
+            Err(_) => {
+                let why = control.store().why_silent().await.map(|why| format!(": {why}")).unwrap_or_default();
+                let limit = CHECK_TIMEOUT.as_secs();
+                Some(format!("the database did not take and give back a row in {limit} s{why}"))
+            }
         };
         note(&control, wrong);
+        let (ready, why) = control.loops_part();
+        if !ready && !told {
+            tracing::warn!("the control plane is not ready: {why}");
+        }
+        told = !ready;
     }
 }
 

@@ -33,6 +33,8 @@ pub struct AuditFilter {
     pub actor: Option<String>,
     /// What was done, such as `server.create`; without a dot everything of a noun, such as `server`.
     pub action: Option<String>,
+    /// Anything but this, such as `session.mcp_key`.
+    pub except: Option<&'static str>,
     /// To what, such as `server/everything`.
     pub target: Option<String>,
     /// Whether it was done, or refused.
@@ -131,6 +133,9 @@ impl OrgTx {
             Some(action) if action.contains(['.', ':']) => add("action = ?", action.as_str().into()),
             Some(noun) => add("substr(action, 1, length(?) + 1) = ? || '.'", noun.as_str().into()),
             None => {}
+        }
+        if let Some(except) = filter.except {
+            add("action <> ?", except.into());
         }
         if let Some(target) = &filter.target {
             add("target = ?", target.as_str().into());

@@ -32,6 +32,8 @@ const ROWS_AT_ONCE: usize = 512;
 const DELETED_AT_ONCE: u64 = 10_000;
 /// Up to so many records a partition's are counted one by one.
 const COUNTED_EXACTLY: u64 = 200_000;
+/// What stands between the name of a damaged file and its number.
+const DAMAGED: &str = ".damaged-";
 /// Day files kept open.
 const OPEN_DAYS: usize = 3;
 
@@ -159,7 +161,7 @@ impl CallStore {
         records.sort_by_key(|record| day_of(record.at));
         while let Some(day) = records.first().map(|record| day_of(record.at)) {
             let db = match self.writable(day).await {
-                Err(error) if self.set_aside(day, &error).await => self.writable(day).await?,
+                Err(error) if self.set_aside(day, None, &error).await => self.writable(day).await?,
                 opened => opened?,
             };
             let there = records.iter().take(ROWS_AT_ONCE).take_while(|record| day_of(record.at) == day).count();
@@ -169,7 +171,7 @@ impl CallStore {
             let written = db.execute_raw(insert(db.get_database_backend(), &records[..count])).await;
             if let Err(error) = written {
                 let error = StoreError::from(error);
-                if self.set_aside(day, &error).await {
+                if self.set_aside(day, Some(&db), &error).await {
                     continue;
                 }
                 return Err(error);
@@ -295,38 +297,42 @@ impl CallStore {
 
     /// Reads a day in a file of its own; none when the file is damaged.
     async fn read_day<T>(&self, day: i64, read: impl AsyncFnOnce(Pool) -> Result<T>) -> Result<Option<T>> {
-        let done = match self.writable(day).await {
-            Ok(db) => read(db).await,
-            Err(error) => Err(error),
+        let (db, error) = match self.writable(day).await {
+            Ok(db) => match read(db.clone()).await {
+                Ok(done) => return Ok(Some(done)),
+                Err(error) => (Some(db), error),
+            },
+            Err(error) => (None, error),
         };
-        match done {
-            Ok(done) => Ok(Some(done)),
-            Err(error) if self.set_aside(day, &error).await => Ok(None),
-            Err(error) => Err(error),
-        }
+        if self.set_aside(day, db.as_ref(), &error).await { Ok(None) } else { Err(error) }
     }
 
-    /// Whether a day's file is damaged: then it is kept under another name, for whoever wants to read what is left of it,
-    /// and stands in nobody's way.
-    async fn set_aside(&self, day: i64, error: &StoreError) -> bool {
+    /// Whether a day's file was damaged when `db`, or nobody yet, had it open: then it is kept under another name, for
+    /// whoever wants to read what is left of it, and stands in nobody's way.
+    async fn set_aside(&self, day: i64, db: Option<&Pool>, error: &StoreError) -> bool {
         let (Days::Files { dir, open }, StoreError::Database(source)) = (&*self.days, error) else { return false };
         if !tells_of_damage(source) {
             return false;
         }
-        if let Some(db) = open.lock().await.remove(&day) {
+        // Held until the file is away: nobody opens it meanwhile.
+        let mut open = open.lock().await;
+        let is_away = db.map_or(open.contains_key(&day), Pool::is_closed);
+        if is_away {
+            return true;
+        }
+        for db in open.remove(&day).iter().chain(db) {
             db.close().await;
         }
         self.counted.lock().await.remove(&day);
         let path = file(dir, day);
-        let mut number = 1;
-        let kept = |number: u32| format!("{}.damaged-{number}", path.display());
-        while tokio::fs::try_exists(kept(number)).await.unwrap_or(false) {
-            number += 1;
-        }
-        let kept = kept(number);
-        for suffix in ["", "-wal", "-shm"] {
+        let kept = (1u32..)
+            .map(|number| format!("{}{DAMAGED}{number}", path.display()))
+            .find(|kept| !Path::new(kept).exists())
+            .unwrap_or_default();
+        // The log first: it must not be there for the next file.
+        for suffix in ["-wal", "-shm", ""] {
             let from = format!("{}{suffix}", path.display());
-            let moved = tokio::fs::rename(&from, format!("{kept}{suffix}")).await;
+            let moved = std::fs::rename(&from, format!("{kept}{suffix}"));
             if let Err(error) = moved
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -356,6 +362,7 @@ impl CallStore {
                     }
                     remove_day(dir, *day).await?;
                 }
+                remove_damaged(dir, day_of(at)).await?;
                 Ok(days.len())
             }
             Days::Partitions { db, made } => {
@@ -541,6 +548,20 @@ async fn remove_day(dir: &Path, day: i64) -> Result<()> {
         match tokio::fs::remove_file(&path).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(&path, error)),
             _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes what was kept of damaged files of days before this one.
+async fn remove_damaged(dir: &Path, before: i64) -> Result<()> {
+    let mut entries = tokio::fs::read_dir(dir).await.map_err(|error| unusable(dir, error))?;
+    while let Some(entry) = entries.next_entry().await.map_err(|error| unusable(dir, error))? {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let date = name.split_once(DAMAGED).and_then(|(day, _)| day.strip_suffix(".db"));
+        let at = date.and_then(|date| Timestamp::parse(&format!("{date}T00:00:00Z")).ok());
+        if at.is_some_and(|at| day_of(at) < before) {
+            tokio::fs::remove_file(entry.path()).await.map_err(|error| unusable(&entry.path(), error))?;
         }
     }
     Ok(())

@@ -21,7 +21,7 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use sqlx::pool::{PoolConnection, PoolOptions};
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, Database, Executor, IntoArguments, Postgres, SqlSafeStr, Sqlite};
@@ -147,7 +147,12 @@ impl Pool {
     pub(crate) async fn acquire(&self) -> Result<Connection> {
         let live = match &self.connections {
             Connections::Sqlite(pool) => pool.acquire().await.map(Live::Sqlite),
-            Connections::Postgres(pool) => pool.acquire().await.map(Live::Postgres),
+            Connections::Postgres(pool) => match pool.acquire().await {
+                Err(sqlx::Error::PoolTimedOut) => {
+                    return Err(DbErr::Conn(RuntimeErr::Internal(why_none(pool).await)));
+                }
+                live => live.map(Live::Postgres),
+            },
         };
         let state = State {
             live: Some(live.map_err(not_connected)?),
@@ -172,6 +177,22 @@ impl Pool {
         };
         connection.state.get_mut().begin(statement).await?;
         Ok(connection)
+    }
+
+    /// Why there is no connection, as far as a server says so.
+    pub(crate) async fn why_none(&self) -> Option<String> {
+        match &self.connections {
+            Connections::Sqlite(_) => None,
+            Connections::Postgres(pool) => Some(why_none(pool).await),
+        }
+    }
+
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        match &self.connections {
+            Connections::Sqlite(pool) => pool.is_closed(),
+            Connections::Postgres(pool) => pool.is_closed(),
+        }
     }
 
     /// Closes every connection.
@@ -445,6 +466,21 @@ async fn within<T>(limit: Duration, work: impl Future<Output = sqlx::Result<T>>)
         let seconds = limit.as_secs_f32();
         Err(sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, format!("no answer within {seconds:.1} s"))))
     })
+}
+
+/// Why a pool had no connection to give for so long: it keeps to itself why it could make none.
+async fn why_none(pool: &PgPool) -> String {
+    let options = pool.connect_options();
+    let place = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    };
+    let why = match timeout(PING, PgConnection::connect_with(&options)).await {
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(_)) => format!("all {} connections were in use", pool.size()),
+        Err(_) => "it did not answer".to_owned(),
+    };
+    format!("Postgres at {place}: {why}")
 }
 
 fn not_connected(error: sqlx::Error) -> DbErr {

@@ -41,7 +41,7 @@ pub struct JobRow {
     pub state: JobState,
     /// Why it failed.
     pub reason: Option<Reason>,
-    /// Why, for a person.
+    /// Why, for a person; what it told of itself while it is pending.
     pub message: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
@@ -116,6 +116,16 @@ impl OrgTx {
             self.now().as_ms().into(),
         ];
         Ok(self.execute(sql, values).await? > 0)
+    }
+
+    /// Notes what a pending job told of itself last.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn tell_job(&self, id: JobId, message: &str) -> Result<()> {
+        let sql = "UPDATE jobs SET message = $3 WHERE organization_id = $1 AND id = $2 AND state = 'pending'";
+        self.execute(sql, [self.organization().to_string().into(), id.to_string().into(), message.into()]).await?;
+        Ok(())
     }
 
     /// The jobs of a revision, newest first.

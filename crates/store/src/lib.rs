@@ -252,6 +252,11 @@ impl Store {
         Ok((writer, Pool::sqlite(path, options.connections.unwrap_or(SQLITE_READERS)).await?))
     }
 
+    /// Why the database gives no connection, as far as it or the network says so.
+    pub async fn why_silent(&self) -> Option<String> {
+        self.writer.why_none().await
+    }
+
     /// Reads the whole file of a SQLite database and tells what is damaged in it, in SQLite's words (`PRAGMA
     /// quick_check`). Takes a reader for as long as that takes.
     ///

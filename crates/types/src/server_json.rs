@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 type Extra = serde_json::Map<String, serde_json::Value>;
 
+/// The words by which one chooses what of an entry runs; other kinds of packages do not run here.
+pub const KINDS: [&str; 4] = ["npm", "pypi", "oci", "remote"];
+
 /// A `server.json` document.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -49,6 +52,48 @@ pub struct ServerJson {
     #[serde(flatten)]
     #[schema(ignore)]
     pub extra: Extra,
+}
+
+impl ServerJson {
+    /// What runs: of the kind that is asked for, else the first npm or PyPI package, else an image, else a remote
+    /// server, else a package or an image that speaks HTTP, which takes a toolbox with containers.
+    #[must_use]
+    pub fn choice(&self, kind: Option<&str>) -> Option<Choice<'_>> {
+        let wanted = |one: &str| kind.is_none_or(|kind| kind == one);
+        let first = |transports: &[&str]| {
+            let of = |kinds: &[&str]| {
+                let over = |it: &&Package| transports.contains(&it.transport.kind.as_str());
+                let is_one = |it: &&Package| kinds.contains(&it.registry_type.as_str()) && wanted(&it.registry_type);
+                self.packages.iter().filter(over).find(is_one)
+            };
+            of(&["npm", "pypi"]).or_else(|| of(&["oci"])).map(Choice::Package)
+        };
+        let remote = || {
+            let best = self.remotes.iter().find(|remote| remote.kind == "streamable-http");
+            best.or(self.remotes.first()).filter(|_| wanted("remote")).map(Choice::Remote)
+        };
+        first(&["", "stdio"]).or_else(remote).or_else(|| first(&["streamable-http"]))
+    }
+}
+
+/// One of the packages and remote servers of an entry.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice<'a> {
+    /// A package.
+    Package(&'a Package),
+    /// A remote server.
+    Remote(&'a Transport),
+}
+
+impl<'a> Choice<'a> {
+    /// What a person can give, by name.
+    #[must_use]
+    pub fn inputs(self) -> BTreeMap<&'a str, &'a Input> {
+        match self {
+            Self::Package(package) => package.inputs(),
+            Self::Remote(remote) => remote.inputs(),
+        }
+    }
 }
 
 /// Where the source code is.
@@ -126,6 +171,23 @@ pub struct Package {
     pub extra: Extra,
 }
 
+impl Package {
+    /// What a person can give, by name; of several with one name the first. What has a fixed value is no input, its
+    /// variables are.
+    #[must_use]
+    pub fn inputs(&self) -> BTreeMap<&str, &Input> {
+        let mut inputs = BTreeMap::new();
+        for variable in &self.environment_variables {
+            variable.input.declare(&variable.name, &mut inputs);
+        }
+        for argument in self.runtime_arguments.iter().chain(&self.package_arguments) {
+            argument.input.declare(argument.key(), &mut inputs);
+        }
+        self.transport.declare(&mut inputs);
+        inputs
+    }
+}
+
 /// How to speak to a server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -146,6 +208,25 @@ pub struct Transport {
     #[serde(flatten)]
     #[schema(ignore)]
     pub extra: Extra,
+}
+
+impl Transport {
+    /// What a person can give, by name; by the rules of [`Package::inputs`].
+    #[must_use]
+    pub fn inputs(&self) -> BTreeMap<&str, &Input> {
+        let mut inputs = BTreeMap::new();
+        self.declare(&mut inputs);
+        inputs
+    }
+
+    fn declare<'a>(&'a self, inputs: &mut BTreeMap<&'a str, &'a Input>) {
+        for header in &self.headers {
+            header.input.declare(&header.name, inputs);
+        }
+        for (name, input) in &self.variables {
+            input.declare(name, inputs);
+        }
+    }
 }
 
 /// Something a person can give.
@@ -187,6 +268,17 @@ pub struct Input {
     pub extra: Extra,
 }
 
+impl Input {
+    fn declare<'a>(&'a self, name: &'a str, inputs: &mut BTreeMap<&'a str, &'a Input>) {
+        if self.value.is_none() && !name.is_empty() {
+            inputs.entry(name).or_insert(self);
+        }
+        for (name, variable) in &self.variables {
+            variable.declare(name, inputs);
+        }
+    }
+}
+
 /// An environment variable or header.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct KeyValueInput {
@@ -217,4 +309,56 @@ pub struct Argument {
     /// Its value.
     #[serde(flatten)]
     pub input: Input,
+}
+
+impl Argument {
+    /// The name by which it is given: the flag without its `=`, or what it is.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        let name = if self.kind == "named" { self.name.as_deref() } else { None };
+        name.or(self.value_hint.as_deref()).map(|name| name.trim_end_matches('=')).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(value: serde_json::Value) -> ServerJson {
+        serde_json::from_value(value).expect("a document")
+    }
+
+    fn names(choice: Option<Choice<'_>>) -> Vec<&str> {
+        choice.expect("something to run").inputs().into_keys().collect()
+    }
+
+    #[test]
+    fn inputs_are_what_has_no_fixed_value_and_the_variables_of_what_has_one() {
+        let document = document(serde_json::json!({"name": "a/b", "packages": [{
+            "registryType": "npm", "identifier": "p",
+            "environmentVariables": [
+                {"name": "FIXED", "value": "1"},
+                {"name": "AUTH", "value": "Bearer {token}", "variables": {"token": {"isSecret": true}}},
+                {"name": "LEVEL"},
+            ],
+            "runtimeArguments": [{"type": "named", "name": "--from", "value": "p"}],
+            "packageArguments": [
+                {"type": "named", "name": "--root="},
+                {"type": "positional", "name": "unused", "valueHint": "target"},
+                {"type": "positional", "name": "unnamed"},
+                {"type": "positional", "valueHint": "LEVEL", "isRequired": true},
+            ],
+            "transport": {"type": "stdio", "headers": [{"name": "X-Region"}], "variables": {"port": {}}},
+        }], "remotes": [{"type": "sse", "url": "https://old.example.test"}, {
+            "type": "streamable-http", "url": "https://{tenant}.example.test/mcp", "variables": {"tenant": {}},
+            "headers": [
+                {"name": "Authorization", "value": "Bearer {key}", "variables": {"key": {}}}, {"name": "X-Mode"}],
+        }]}));
+        let package = document.choice(None);
+        assert_eq!(names(package), ["--root", "LEVEL", "X-Region", "port", "target", "token"]);
+        assert!(!package.expect("a package").inputs()["LEVEL"].is_required, "the first of one name");
+        assert_eq!(package, document.choice(Some("npm")));
+        assert_eq!(names(document.choice(Some("remote"))), ["X-Mode", "key", "tenant"]);
+        assert_eq!(document.choice(Some("oci")), None);
+    }
 }

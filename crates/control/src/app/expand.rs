@@ -18,7 +18,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use toolyard_types::name::printable;
-use toolyard_types::server_json::{self, Argument, Input, KeyValueInput, ServerJson, Transport};
+use toolyard_types::server_json::{self, Argument, Choice, Input, KINDS, KeyValueInput, ServerJson, Transport};
 use toolyard_types::spec::{
     Egress, EgressHost, EntryVersion, Instancing, InstancingMode, Limits, Part, PathGrant, Privilege, ProbeCall,
     Remote, RemoteTransport, RevisionSpec, Runtime, Strategy, Value, Volume,
@@ -117,23 +117,17 @@ impl Wish {
     }
 
     /// What its inputs are, by name.
-    pub(crate) fn declared(&self) -> BTreeMap<String, &Input> {
-        let mut all = BTreeMap::new();
+    pub(crate) fn declared(&self) -> BTreeMap<&str, &Input> {
         match &self.chosen {
-            Chosen::Package(package) => {
-                package.environment_variables.iter().for_each(|item| declare_pair(&mut all, item));
-                for argument in package.runtime_arguments.iter().chain(&package.package_arguments) {
-                    declare(&mut all, argument_key(argument), &argument.input);
-                }
-                package.transport.headers.iter().for_each(|item| declare_pair(&mut all, item));
-                package.transport.variables.iter().for_each(|(name, input)| declare(&mut all, name.clone(), input));
-            }
-            Chosen::Remote(remote) => {
-                remote.headers.iter().for_each(|item| declare_pair(&mut all, item));
-                remote.variables.iter().for_each(|(name, input)| declare(&mut all, name.clone(), input));
-            }
+            Chosen::Package(package) => package.inputs(),
+            Chosen::Remote(remote) => remote.inputs(),
         }
-        all
+    }
+
+    /// Which inputs there are, for whoever named another one.
+    pub(crate) fn known_inputs(&self) -> String {
+        let known = self.declared().into_keys().map(printable).collect::<Vec<_>>().join(", ");
+        if known.is_empty() { "it has no inputs".to_owned() } else { format!("it has: {known}") }
     }
 
     /// The declared name that a person's spelling means: exact, else without dashes and case.
@@ -143,7 +137,7 @@ impl Wish {
             return Some(asked.to_owned());
         }
         let plain = |text: &str| text.trim_matches(['-', '=']).to_ascii_lowercase().replace('-', "_");
-        declared.keys().find(|key| plain(key) == plain(asked)).cloned()
+        declared.into_keys().find(|key| plain(key) == plain(asked)).map(str::to_owned)
     }
 
     /// Whether the entry itself makes this environment variable, from a secret or as one.
@@ -172,57 +166,23 @@ impl Wish {
     }
 }
 
-fn declare<'a>(all: &mut BTreeMap<String, &'a Input>, key: String, input: &'a Input) {
-    if input.value.is_none() && !key.is_empty() {
-        all.entry(key).or_insert(input);
-    }
-    for (name, variable) in &input.variables {
-        declare(all, name.clone(), variable);
-    }
-}
-
-fn declare_pair<'a>(all: &mut BTreeMap<String, &'a Input>, item: &'a KeyValueInput) {
-    declare(all, item.name.clone(), &item.input);
-}
-
-fn argument_key(argument: &Argument) -> String {
-    let name = if argument.kind == "named" { argument.name.as_ref() } else { argument.value_hint.as_ref() };
-    name.or(argument.value_hint.as_ref()).map(|name| name.trim_end_matches('=').to_owned()).unwrap_or_default()
-}
-
 /// Headers that say where a request ends, or what becomes of its connection.
 const FRAMING: &[&str] =
     &["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
-/// Chooses what runs: the kind that was asked for, else the first npm or PyPI package, else an image, else a remote,
-/// else a package or an image that speaks HTTP, which takes a toolbox with containers.
+/// Chooses what runs, as [`ServerJson::choice`] does.
 ///
 /// # Errors
 /// When the document has nothing that can be run here; says what it has.
 pub(crate) fn choose(document: &ServerJson, asked: Option<&str>) -> Result<Chosen> {
-    let wanted = |kind: &str| asked.is_none_or(|asked| asked == kind);
-    if let Some(asked) = asked.filter(|asked| !["npm", "pypi", "oci", "remote"].contains(asked)) {
-        let message = format!("`{}` is none of npm, pypi, oci, remote", printable(asked));
+    if let Some(asked) = asked.filter(|asked| !KINDS.contains(asked)) {
+        let message = format!("`{}` is none of {}", printable(asked), KINDS.join(", "));
         return Err(ControlError::field("package", message));
     }
-    let first = |transports: &[&str]| {
-        let of = |kinds: &[&str]| {
-            let over = |it: &&server_json::Package| transports.contains(&it.transport.kind.as_str());
-            let is_one =
-                |it: &&server_json::Package| kinds.contains(&it.registry_type.as_str()) && wanted(&it.registry_type);
-            document.packages.iter().filter(over).find(is_one)
-        };
-        of(&["npm", "pypi"]).or_else(|| of(&["oci"]))
-    };
-    if let Some(package) = first(&["", "stdio"]) {
-        return Ok(Chosen::Package(Box::new(package.clone())));
-    }
-    if let Some(remote) = document.remotes.first().filter(|_| wanted("remote")) {
-        let best = document.remotes.iter().find(|remote| remote.kind == "streamable-http").unwrap_or(remote);
-        return Ok(Chosen::Remote(Box::new(best.clone())));
-    }
-    if let Some(package) = first(&["streamable-http"]) {
-        return Ok(Chosen::Package(Box::new(package.clone())));
+    match document.choice(asked) {
+        Some(Choice::Package(package)) => return Ok(Chosen::Package(Box::new(package.clone()))),
+        Some(Choice::Remote(remote)) => return Ok(Chosen::Remote(Box::new(remote.clone()))),
+        None => {}
     }
     let has = document
         .packages
@@ -385,14 +345,12 @@ impl Expansion<'_> {
     }
 
     fn check_known(&mut self) {
-        let declared = self.wish.declared();
-        let unknown: Vec<_> = self.wish.inputs.keys().filter(|key| !declared.contains_key(*key)).cloned().collect();
-        let known = declared.keys().map(|key| printable(key)).collect::<Vec<_>>().join(", ");
-        for key in unknown {
-            let hint = if known.is_empty() { "it has no inputs".to_owned() } else { format!("it has: {known}") };
+        let wish = self.wish;
+        let declared = wish.declared();
+        for key in wish.inputs.keys().filter(|key| !declared.contains_key(key.as_str())) {
             self.error(
-                format!("inputs.{}", printable(&key)),
-                format!("the entry has no such input; {hint}. Use `environment` for other variables"),
+                format!("inputs.{}", printable(key)),
+                format!("the entry has no such input; {}. Use `environment` for other variables", wish.known_inputs()),
             );
         }
     }
@@ -552,15 +510,22 @@ impl Expansion<'_> {
         // A file in a directory that it sees already, and may write to, needs nothing more: shown by itself it could be
         // neither replaced nor made.
         let is_seen = check_path(text).is_ok() && self.wish.paths.iter().any(is_within);
-        if input.format.as_deref() == Some("filepath") && !is_seen {
+        if input.format.as_deref() == Some("filepath") && !is_seen && !self.is_in_volume(text) {
             self.paths.push(PathGrant { path: text.to_owned(), writable: false });
         }
+    }
+
+    /// Whether a path is that of a volume of the server, or one in it. The host has no part in it: there is nothing to
+    /// grant, and nothing is, whatever the host has there.
+    fn is_in_volume(&self, path: &str) -> bool {
+        check_path(path).is_ok() && self.wish.volumes.iter().any(|volume| Path::new(path).starts_with(&volume.path))
     }
 
     /// Whether a default is a path of the host. In an image it may well be one of the image.
     fn suggests_path(&self, input: &Input, default: &str) -> bool {
         let in_image = matches!(&self.wish.chosen, Chosen::Package(package) if package.registry_type == "oci");
-        input.format.as_deref() == Some("filepath") && default.starts_with('/') && !in_image
+        let is_path = input.format.as_deref() == Some("filepath") && default.starts_with('/');
+        is_path && !in_image && !self.is_in_volume(default)
     }
 
     /// A fixed text with `{name}` replaced by declared variables; `None` when one has no value.
@@ -612,8 +577,7 @@ impl Expansion<'_> {
     fn arguments(&mut self, declared: &[Argument]) -> Vec<Value> {
         let mut out = Vec::new();
         for argument in declared {
-            let key = argument_key(argument);
-            let values = self.argument_values(&key, argument);
+            let values = self.argument_values(argument.key(), argument);
             match (argument.kind.as_str(), argument.name.as_deref()) {
                 ("named", Some(flag)) => {
                     values.into_iter().for_each(|value| push_named(&mut out, flag, argument, value))
@@ -716,7 +680,7 @@ fn short(text: &str) -> String {
     if text.is_empty() { text } else { format!(": {text}") }
 }
 
-fn is_variable_name(name: &str) -> bool {
+pub(crate) fn is_variable_name(name: &str) -> bool {
     name.len() <= 128
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -839,6 +803,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    use toolyard_types::Name;
     use toolyard_types::spec::HttpEndpoint;
 
     use super::*;
@@ -973,6 +938,41 @@ mod tests {
             "environmentVariables": [{"name": "DB", "format": "filepath", "default": "/app/db", "isRequired": true}]}]}));
         let wish = Wish::new(None, None, choose(&image, None).unwrap());
         assert_eq!(granted(&wish), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_path_in_a_volume_is_none_of_the_hosts() {
+        let file = json!({"name": "FILE", "format": "filepath", "default": "/data/usual", "isRequired": true});
+        let directory =
+            json!({"type": "positional", "valueHint": "directory", "format": "filepath", "isRepeated": true});
+        let mut wish = npm(json!({"environmentVariables": [file], "packageArguments": [directory]}));
+        wish.strategy = toolyard_types::spec::Strategy::Recreate;
+        let expand = |directories: &str, volume: &str, wish: &Wish| {
+            let mut wish = wish.clone();
+            wish.inputs.insert("directory".into(), Given::Text(directories.into()));
+            wish.volumes = vec![Volume { name: Name::new("data").unwrap(), path: volume.into() }];
+            expand(&wish)
+        };
+        let spec = expand("/data\n/data/\n/data/a/b\n/data/./c", "/data", &wish).unwrap();
+        assert!(spec.paths.is_empty(), "{:?}", spec.paths);
+        let package = spec.runtime.package().unwrap();
+        assert_eq!(package.environment["FILE"].redacted(), "/data/usual", "there is nothing to let it see");
+        assert_eq!(package.arguments.iter().map(Value::redacted).next().unwrap(), "/data");
+        // What is beside it, above it, or leads out of it, is the host's.
+        let granted = |directories: &str, wish: &Wish| {
+            let paths = expand(directories, "/data", wish).unwrap().paths;
+            paths.into_iter().map(|it| (it.path, it.writable)).collect::<Vec<_>>()
+        };
+        assert_eq!(granted("/data2\n/", &wish), [("/data2".to_owned(), false), ("/".to_owned(), false)]);
+        assert_eq!(fields(&expand("/data/../etc", "/data", &wish).unwrap_err()), ["paths"]);
+        assert_eq!(fields(&expand("data", "/data", &wish).unwrap_err()), ["paths"]);
+        assert_eq!(fields(&expand("/data", "/data/in", &wish).unwrap_err()), ["inputs.FILE"]);
+        // A volume that can be none makes nothing the server's own.
+        for bad in ["", "/", "/data/", "/tmp"] {
+            assert!(expand("/data", bad, &wish).is_err(), "{bad}");
+        }
+        wish.paths = vec![PathGrant { path: "/srv".into(), writable: true }];
+        assert_eq!(granted("/data/a", &wish), [("/srv".to_owned(), true)], "what was granted stays granted");
     }
 
     #[test]

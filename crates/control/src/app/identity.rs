@@ -200,6 +200,9 @@ pub(crate) async fn sign_out(control: &Control, caller: &Caller) -> Result<()> {
 /// Makes a key with which the session's browser speaks MCP to the gateway, as the member. It is none of the API
 /// keys: nobody lists or manages it, and it ends with the session.
 ///
+/// The audit log is not told: it has the sign-in that the session is from, the key can do nothing that the session
+/// cannot, and a browser gets another one with each page that speaks MCP. What is called with it is in the call records.
+///
 /// # Errors
 /// `conflict` without a session; `forbidden` when the member's role may not call tools.
 pub(crate) async fn mcp_key(control: &Control, caller: &Caller) -> Result<SessionMcpKey> {
@@ -214,7 +217,6 @@ pub(crate) async fn mcp_key(control: &Control, caller: &Caller) -> Result<Sessio
     let new = NewSessionKey { id: ApiKeyId::generate(), session, hash, expires_at };
     let mut tx = control.store().org(caller.organization).await?;
     tx.create_session_key(&new, MCP_KEYS_PER_SESSION).await?;
-    super::audit(&mut tx, caller, "session.mcp_key", format!("session/{session}"), serde_json::json!({})).await?;
     tx.commit().await?;
     // The browser calls at once, and the gateway learns of the key from the snapshot.
     let mut snapshots = control.snapshots();

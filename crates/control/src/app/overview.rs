@@ -26,6 +26,9 @@ const TROUBLE: usize = 20;
 /// The most servers in trouble that are read to find those that changed last.
 const TROUBLE_READ: usize = 500;
 const ACTIVITY: u32 = 10;
+/// Earlier versions wrote it with each page of the console that speaks MCP. It tells of nothing that anybody did, and
+/// would fill the list for as long as the audit log is kept.
+const NO_ACTIVITY: &str = "session.mcp_key";
 const MINUTES: i64 = 60;
 const MINUTE_MS: i64 = 60_000;
 
@@ -38,7 +41,8 @@ pub(crate) async fn get(control: &Control, caller: &Caller) -> Result<Overview> 
     let servers = if may(Action::ServerRead) { Some(servers(control, caller, &tx).await?) } else { None };
     let toolboxes = if may(Action::ToolboxRead) { Some(toolboxes(&tx).await?) } else { None };
     let activity = if may(Action::AuditRead) {
-        let filter = AuditFilter { within: scope::subjects(caller), ..AuditFilter::default() };
+        let within = scope::subjects(caller);
+        let filter = AuditFilter { except: Some(NO_ACTIVITY), within, ..AuditFilter::default() };
         Some(tx.audit_records(&filter, None, ACTIVITY).await?)
     } else {
         None

@@ -15,7 +15,7 @@ use toolyard_types::{
     Code, CredentialId, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
 };
 
-use super::expand::{Chosen, Given, Wish, choose, direct, expand, expand_changed, kind_of};
+use super::expand::{Chosen, Given, Wish, choose, direct, expand, expand_changed, is_variable_name, kind_of};
 use super::server_view::{Views, etag};
 use super::{allow, audit, ceilings, credentials, flags, page_limit, places, privileges, rollouts};
 use crate::{Caller, Control, ControlError, Result, catalog};
@@ -320,7 +320,7 @@ fn merge(
     }
     for (name, value) in settings.environment {
         // A declared variable is an input however it is passed, so that a secret never ends up in a spec.
-        if wish.declared().contains_key(&name) {
+        if wish.declared().contains_key(name.as_str()) {
             give(wish, &mut secrets, name, Secret::new(value));
         } else if wish.makes_secret(&name) {
             // Taken as it is it would stand in the spec for everybody to read.
@@ -336,9 +336,12 @@ fn merge(
                 wish.registry = Some(*id);
             }
             (Some(key), _) => drop(wish.inputs.insert(key, Given::Credential(*id))),
-            (None, Chosen::Package(_)) => drop(wish.environment.insert(asked.clone(), Given::Credential(*id))),
-            (None, Chosen::Remote(_)) => {
-                return Err(ControlError::field(format!("credentials.{asked}"), "the entry has no such input"));
+            (None, Chosen::Package(_)) if is_variable_name(asked) => {
+                wish.environment.insert(asked.clone(), Given::Credential(*id));
+            }
+            (None, _) => {
+                let message = format!("the entry has no such input; {}", wish.known_inputs());
+                return Err(ControlError::field(format!("credentials.{asked}"), message));
             }
         }
     }
@@ -525,18 +528,19 @@ pub(crate) async fn update(
     if let Some(version) = &request.version {
         wish = with_version(control, caller.organization, wish, version).await?;
     }
-    let is_elsewhere = request.url.as_deref().map_or(Ok(false), |url| set_url(&mut wish, url))?;
+    if let Some(url) = &request.url {
+        set_url(&mut wish, url)?;
+    }
     let mut terms = Terms::of(&row);
     terms.change(&request.settings)?;
     let place = places::new(&place_asked, &row, &base.spec)?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
+    let spec = expand_changed(&wish, &before)?;
     let tx = control.store().org_read(caller.organization).await?;
-    // Whoever says where a server is says who gets its secrets.
-    let bound_before = (!is_elsewhere).then_some(&before);
+    let bound_before = (!is_elsewhere(&spec, &base.spec)).then_some(&before);
     credentials::allow_bindings(control, caller, &tx, &wish, bound_before).await?;
     drop(tx);
     privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
-    let spec = expand_changed(&wish, &before)?;
     terms.check(&spec)?;
     let had = (&base.spec, row.replicas);
     ceilings::check(&control.options().limits.server, (&spec, terms.replicas), Some(had))?;
@@ -603,12 +607,22 @@ pub(crate) async fn update(
     get(control, caller, name).await
 }
 
-/// Puts a remote server elsewhere; whether it was not there before.
-fn set_url(wish: &mut Wish, url: &str) -> Result<bool> {
+/// Whether a remote server is put elsewhere, by its URL, by an input of that or by another version of its entry: whoever
+/// says where a server is says who gets its secrets.
+fn is_elsewhere(spec: &RevisionSpec, before: &RevisionSpec) -> bool {
+    match (&spec.runtime, &before.runtime) {
+        (Runtime::Remote(remote), Runtime::Remote(before)) => remote.url != before.url,
+        (Runtime::Remote(_), _) => true,
+        _ => false,
+    }
+}
+
+/// Puts a remote server elsewhere.
+fn set_url(wish: &mut Wish, url: &str) -> Result<()> {
     match &mut wish.chosen {
         Chosen::Remote(remote) if wish.entry.is_none() => {
-            let before = remote.url.replace(url.to_owned());
-            Ok(before.as_deref() != Some(url))
+            remote.url = Some(url.to_owned());
+            Ok(())
         }
         _ => Err(ControlError::field("url", "only a remote server that was registered by its URL has one to change")),
     }
@@ -627,7 +641,7 @@ async fn with_version(control: &Control, organization: OrganizationId, wish: Wis
     };
     let chosen = choose(&document, Some(&kind))?;
     let mut next = Wish { entry: Some(EntryVersion { name: entry.name.clone(), version }), chosen, ..wish.clone() };
-    let declared: Vec<String> = next.declared().into_keys().collect();
+    let declared: Vec<String> = next.declared().into_keys().map(str::to_owned).collect();
     next.inputs.retain(|key, _| declared.contains(key));
     Ok(next)
 }
@@ -719,7 +733,31 @@ pub(crate) async fn revisions(
 
 #[cfg(test)]
 mod tests {
-    use super::slug;
+    use super::*;
+
+    #[test]
+    fn a_credential_for_no_input_is_refused_with_the_inputs_that_there_are() {
+        let refused = |document: serde_json::Value, asked: &str| {
+            let chosen = choose(&serde_json::from_value(document).unwrap(), None).unwrap();
+            let entry = EntryVersion { name: "a/b".parse().unwrap(), version: "1".into() };
+            let bindings = BTreeMap::from([(asked.to_owned(), CredentialId::generate())]);
+            match merge(&mut Wish::new(Some(entry), None, chosen), ServerSettings::default(), &bindings) {
+                Err(ControlError::Invalid(errors)) => format!("{}: {}", errors[0].field, errors[0].message),
+                Err(other) => panic!("{other:?}"),
+                Ok(_) => String::new(),
+            }
+        };
+        let remote = json!({"name": "a/b", "remotes": [{"type": "streamable-http", "url": "https://example.test/mcp",
+            "headers": [
+                {"name": "X-Region"},
+                {"name": "Authorization", "value": "Bearer {key}", "variables": {"key": {}}}]}]});
+        let told = refused(remote, "Authorization");
+        assert_eq!(told, "credentials.Authorization: the entry has no such input; it has: X-Region, key");
+        let package = json!({"name": "a/b", "packages": [{"registryType": "npm", "identifier": "p", "version": "1"}]});
+        let told = refused(package.clone(), "--token");
+        assert_eq!(told, "credentials.--token: the entry has no such input; it has no inputs");
+        assert_eq!(refused(package, "TOKEN"), "", "other variables may be secrets too");
+    }
 
     #[test]
     fn a_slug_is_a_name_and_long_ones_stay_apart() {

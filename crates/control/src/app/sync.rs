@@ -51,7 +51,8 @@ pub(crate) async fn sync(control: &Control, agent: Agent, request: SyncRequest) 
     let Agent { organization, toolbox, .. } = agent;
     let began = Instant::now();
     let protocol = negotiate(&request)?;
-    if request.observed.instances.len() > MOST_OBSERVED || request.observed.jobs.len() > MOST_OBSERVED {
+    let Observed { instances, jobs, job_progress, .. } = &request.observed;
+    if [instances.len(), jobs.len(), job_progress.len()].into_iter().any(|count| count > MOST_OBSERVED) {
         return Err(ControlError::field("observed", format!("more than {MOST_OBSERVED} instances or jobs")));
     }
     if request.generation > HIGHEST_GENERATION {
@@ -122,6 +123,8 @@ struct News<'a> {
     replaced: usize,
     instances: Vec<InstanceRow>,
     jobs: Vec<(JobRow, &'a JobResult)>,
+    /// The jobs under way that tell something new of themselves.
+    told: Vec<(JobRow, String)>,
 }
 
 impl<'a> News<'a> {
@@ -139,12 +142,22 @@ impl<'a> News<'a> {
         let instances = changed_instances(known, observed, current, now);
         let pending: HashMap<_, _> = tx.jobs_on(id).await?.into_iter().map(|job| (job.id, job)).collect();
         let jobs = observed.jobs.iter().filter_map(|result| Some((pending.get(&result.id)?.clone(), result))).collect();
+        let told = observed.job_progress.iter().filter_map(|told| {
+            let message = bounded(&told.message, LONGEST_MESSAGE);
+            let job = pending.get(&told.id).filter(|job| job.message.as_deref() != Some(message.as_str()))?;
+            Some((job.clone(), message))
+        });
+        let told = told.collect();
         let raise_above = (request.generation > before.generation).then_some(request.generation);
-        Ok(Self { toolbox, toolbox_changed, raise_above, replaced, instances, jobs })
+        Ok(Self { toolbox, toolbox_changed, raise_above, replaced, instances, jobs, told })
     }
 
     fn is_nothing(&self) -> bool {
-        !self.toolbox_changed && self.raise_above.is_none() && self.instances.is_empty() && self.jobs.is_empty()
+        !self.toolbox_changed
+            && self.raise_above.is_none()
+            && self.instances.is_empty()
+            && self.jobs.is_empty()
+            && self.told.is_empty()
     }
 
     async fn write(&self, tx: &mut OrgTx, now: Timestamp) -> Result<()> {
@@ -155,6 +168,10 @@ impl<'a> News<'a> {
         }
         for (job, result) in &self.jobs {
             servers.extend(end_job(tx, job, result).await?);
+        }
+        for (job, message) in &self.told {
+            tx.tell_job(job.id, message).await?;
+            servers.extend(tx.revision(job.revision).await?.map(|revision| revision.server));
         }
         if self.toolbox_changed {
             tx.update_toolbox(&self.toolbox).await?;

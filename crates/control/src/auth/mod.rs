@@ -326,19 +326,25 @@ async fn delete_ended_sessions(store: &Store) -> Result<()> {
 
 /// Writes when keys were last used.
 pub(crate) async fn flush_key_uses(control: &Control) -> Result<()> {
-    // In the order of their ids on every replica, so that none waits for another in a circle.
-    let uses: Vec<_> = std::mem::take(&mut *control.auth().key_uses()).into_iter().collect();
-    if uses.is_empty() {
-        return Ok(());
-    }
-    let written = write_key_uses(control.store(), &uses).await;
-    if written.is_err() {
-        let mut waiting = control.auth().key_uses();
-        for (key, at) in uses {
-            waiting.entry(key).or_insert(at);
+    /// What is not written waits for the next turn, also when this one is given up.
+    struct Unwritten<'a>(&'a Control, Vec<(ApiKeyId, Timestamp)>);
+    impl Drop for Unwritten<'_> {
+        fn drop(&mut self) {
+            let mut waiting = self.0.auth().key_uses();
+            for (key, at) in self.1.drain(..) {
+                waiting.entry(key).or_insert(at);
+            }
         }
     }
-    written
+    // In the order of their ids on every replica, so that none waits for another in a circle.
+    let uses = std::mem::take(&mut *control.auth().key_uses()).into_iter().collect();
+    let mut uses = Unwritten(control, uses);
+    if uses.1.is_empty() {
+        return Ok(());
+    }
+    write_key_uses(control.store(), &uses.1).await?;
+    uses.1.clear();
+    Ok(())
 }
 
 async fn write_key_uses(store: &Store, uses: &[(ApiKeyId, Timestamp)]) -> Result<()> {

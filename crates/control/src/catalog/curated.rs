@@ -54,4 +54,13 @@ mod tests {
             assert!(documents.iter().any(|document| document.name == name), "{name}");
         }
     }
+
+    /// A package is read-only, and its home goes with each instance.
+    #[test]
+    fn a_server_that_would_keep_its_state_in_its_package_asks_for_another_place() {
+        let documents: Vec<_> = documents().iter().filter_map(|document| validate(document).0).collect();
+        let memory = documents.iter().find(|document| document.name.ends_with("/server-memory")).expect("it is there");
+        let [file] = &memory.packages[0].environment_variables[..] else { panic!("one variable: {memory:?}") };
+        assert!(file.name == "MEMORY_FILE_PATH" && file.input.is_required && file.input.default.is_none());
+    }
 }

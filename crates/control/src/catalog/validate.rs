@@ -12,6 +12,7 @@ use toolyard_types::EntryName;
 use toolyard_types::FieldError;
 use toolyard_types::api::catalog::Validation;
 use toolyard_types::name::{is_hidden, printable};
+use toolyard_types::requirement;
 use toolyard_types::server_json::{Argument, Input, KeyValueInput, Package, ServerJson, Transport};
 
 use crate::app::expand::is_loader_variable;
@@ -228,6 +229,7 @@ impl Check {
         }
         self.package_transport(at, package);
         self.arguments(&format!("{at}.runtimeArguments"), &package.runtime_arguments);
+        self.runner(&format!("{at}.runtimeArguments"), package);
         self.arguments(&format!("{at}.packageArguments"), &package.package_arguments);
         self.environment(&format!("{at}.environmentVariables"), &package.environment_variables);
     }
@@ -319,14 +321,53 @@ impl Check {
         }
     }
 
+    /// What the program that runs the package is told, as far as the entry says it itself.
+    fn runner(&mut self, at: &str, package: &Package) {
+        let words = words(&package.runtime_arguments);
+        let after = |flags: &[&str]| {
+            let next = words.windows(2).filter(|pair| flags.contains(&pair[0].1.as_str())).map(|pair| pair[1].clone());
+            let long = flags.iter().find(|flag| flag.starts_with("--")).map(|flag| format!("{flag}="));
+            let joined = words.iter().filter_map(|(index, word)| {
+                let value = long.as_ref().and_then(|long| word.strip_prefix(long.as_str()))?;
+                Some((*index, value.to_owned()))
+            });
+            next.chain(joined).collect::<Vec<_>>()
+        };
+        match package.registry_type.as_str() {
+            "oci" => {
+                for (_, pair) in after(&["-e", "--env"]) {
+                    self.loader(at, pair.split('=').next().unwrap_or_default());
+                }
+            }
+            "pypi" => {
+                // What a person gives is seen when it is given.
+                for (index, wanted) in after(&["-w", "--with"]).into_iter().filter(|(_, wanted)| !wanted.contains('{'))
+                {
+                    if let Err(part) = requirement::list(&wanted) {
+                        let message = format!(
+                            "`{}` is not a plain requirement of a package index, such as `mcp<2`",
+                            printable(&part)
+                        );
+                        self.error(&format!("{at}[{index}]"), message);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn loader(&mut self, at: &str, variable: &str) {
+        if is_loader_variable(&variable.to_ascii_uppercase()) {
+            let name = printable(variable);
+            self.warn(at, format!("`{name}` makes programs load other code, or trust whom they should not"));
+        }
+    }
+
     fn environment(&mut self, at: &str, variables: &[KeyValueInput]) {
         self.key_values(at, variables, is_variable_name);
         for variable in variables.iter().take(MAX_LIST) {
             let name = variable.name.to_ascii_uppercase();
-            if is_loader_variable(&name) {
-                let name = printable(&variable.name);
-                self.warn(at, format!("`{name}` makes programs load other code, or trust whom they should not"));
-            }
+            self.loader(at, &variable.name);
             let sounds_secret =
                 ["TOKEN", "SECRET", "PASSWORD", "API_KEY", "PRIVATE_KEY"].iter().any(|word| name.contains(word));
             if sounds_secret && !variable.input.is_secret {
@@ -410,6 +451,20 @@ impl Check {
             self.input(&format!("{at}.variables.{name}"), variable);
         }
     }
+}
+
+/// The words that arguments become, as far as the document says them, each with the number of its argument.
+fn words(arguments: &[Argument]) -> Vec<(usize, String)> {
+    let mut words = Vec::new();
+    for (index, argument) in arguments.iter().enumerate().take(MAX_LIST) {
+        let value = argument.input.value.as_ref().or(argument.input.default.as_ref());
+        let name = argument.name.as_ref().filter(|_| argument.kind == "named");
+        match (name, value) {
+            (Some(name), Some(value)) if name.ends_with('=') => words.push((index, format!("{name}{value}"))),
+            (name, value) => words.extend(name.into_iter().chain(value).map(|word| (index, word.clone()))),
+        }
+    }
+    words
 }
 
 fn hostile(c: char) -> bool {
@@ -632,6 +687,35 @@ mod tests {
         assert!(found.warnings.iter().any(|warning| warning.message.contains("secret")), "{found:?}");
         let found = changed("/packages/0/registryType", json!("floppy"));
         assert!(found.errors.is_empty() && found.warnings.len() == 1, "{found:?}");
+    }
+
+    #[test]
+    fn what_the_runner_is_told_is_looked_at_as_what_the_package_is_told() {
+        let package = |kind: &str, arguments: Value| {
+            json!({"registryType": kind, "identifier": "host/echo:1", "transport": {"type": "stdio"},
+                "runtimeArguments": arguments})
+        };
+        let warned = |arguments: Value| {
+            let found = changed("/packages/0", package("oci", arguments));
+            assert!(found.errors.is_empty(), "{found:?}");
+            found.warnings.iter().any(|warning| {
+                warning.field == "packages[0].runtimeArguments"
+                    && warning.message.contains("`LD_PRELOAD` makes programs")
+            })
+        };
+        let named = |name: &str, value: &str| json!([{"type": "named", "name": name, "value": value}]);
+        assert!(warned(named("-e", "LD_PRELOAD=/x")) && warned(named("--env", "LD_PRELOAD={x}")));
+        assert!(warned(named("--env=", "LD_PRELOAD=/x")));
+        let apart = json!([{"type": "positional", "value": "-e"}, {"type": "positional", "value": "LD_PRELOAD=/x"}]);
+        assert!(warned(apart));
+        assert!(!warned(named("-e", "LOG=LD_PRELOAD")) && !warned(named("-p", "1:2")));
+        let errors = |wanted: &str| {
+            let mut package = package("pypi", named("--with", wanted));
+            (package["identifier"], package["version"]) = (json!("echo"), json!("1.0"));
+            changed("/packages/0", package).errors.len()
+        };
+        assert_eq!((errors("mcp<2,six"), errors("{extra}")), (0, 0));
+        assert_eq!((errors("./x"), errors("git+https://example.test/x")), (1, 1));
     }
 
     #[test]

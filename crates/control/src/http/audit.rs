@@ -65,6 +65,7 @@ async fn list_audit(
     let filter = AuditFilter {
         actor: query.actor,
         action: query.action,
+        except: None,
         target: query.target,
         done: query.outcome.map(|outcome| outcome == AuditOutcome::Done),
         since: query.since,

@@ -388,6 +388,7 @@ pub(crate) mod tests {
             identifier: "pkg".into(),
             version: "1".into(),
             command: None,
+            with: Vec::new(),
             arguments: Vec::new(),
             environment: std::collections::BTreeMap::new(),
             registry: None,

@@ -177,8 +177,8 @@ fn report(
     let mut loops = locked(&control.fleet().loops);
     let before = loops.get(name).map_or(0, |status| status.failed_runs);
     let failed_runs = if as_a_whole && pass.error.is_some() { before.saturating_add(1) } else { 0 };
-    let status =
-        LoopStatus { at: control.clock().now(), changed: pass.changed, error: pass.error, failed_runs, period };
+    let (at, ended) = (control.clock().now(), tokio::time::Instant::now());
+    let status = LoopStatus { at, ended, changed: pass.changed, error: pass.error, failed_runs, period };
     loops.insert(name, status);
     wait
 }

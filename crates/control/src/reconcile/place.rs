@@ -117,6 +117,13 @@ fn capable(case: &Case) -> Result<Vec<&ToolboxRow>, (Reason, String)> {
         let message = "no toolbox that is online can keep volumes; one with containers and a present agent can";
         return Err((Reason::UnsupportedByEngine, message.to_owned()));
     }
+    let wants = case.revision.spec.runtime.package().is_some_and(|package| !package.with.is_empty());
+    let online: Vec<_> = online.into_iter().filter(|it| !wants || it.report.takes_requirements()).collect();
+    if online.is_empty() {
+        let message = "no toolbox that is online can install a package with the further requirements that its entry \
+                       names; that takes a present agent";
+        return Err((Reason::UnsupportedByEngine, message.to_owned()));
+    }
     let (program, shown): (&[&str], _) = match case.revision.spec.runtime {
         Runtime::Npm(_) => (&["node", "npm"], "Node.js"),
         Runtime::Pypi(_) => (&["python", "python3", "uv"], "Python"),

@@ -213,9 +213,7 @@ async fn ask(
     let redaction = Redaction::of(&secrets);
     let clean = |text: String| redaction.clean(&text).into_owned();
     Ok(match introduced {
-        Ok(mcp) => {
-            Ok(McpInfo { server_name: clean(mcp.server_name), server_version: clean(mcp.server_version), ..mcp })
-        }
+        Ok(mcp) => Ok(mcp.redacted(&redaction)),
         Err((Reason::RemoteUnreachable, message)) => {
             Err((Reason::RemoteUnreachable, clean(format!("`{host}`: {message}"))))
         }

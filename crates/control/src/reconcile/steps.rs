@@ -9,6 +9,7 @@ use toolyard_types::{InstanceId, JobId, Labels, RevisionId, Timestamp, ToolboxId
 
 use super::case::Case;
 use super::lost;
+use super::resolve::determines;
 use crate::Result;
 use crate::app::expand::kind_of;
 
@@ -166,7 +167,7 @@ async fn resolve(tx: &mut OrgTx, case: &mut Case, toolbox: ToolboxId, now: Times
     tx.bump_generation(toolbox).await?;
     case.places.placed(toolbox);
     let name = case.toolbox(toolbox).map(|toolbox| toolbox.name.to_string()).unwrap_or_default();
-    note(&mut case.rollout, now, Reason::Resolving, format!("toolbox `{name}` determines the exact versions"));
+    note(&mut case.rollout, now, Reason::Resolving, determines(&name));
     Ok(tx.update_rollout(&case.rollout).await?)
 }
 

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use http::{Method, Request};
 use serde_json::{Value, json};
+use toolyard_store::NewAudit;
 use toolyard_types::api::activity::ConsoleReport;
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
 use toolyard_types::state::Reason;
@@ -95,6 +96,34 @@ both_engines! {
         let seen = test.ask_as(&narrowed, Method::GET, "/api/v1/overview", None).await.expect(200).body;
         assert_eq!((&seen["servers"]["total"], &seen["servers"]["in_trouble"]), (&json!(1), &json!(0)));
         assert!(seen["activity"].as_array().unwrap().iter().all(|line| line["target"] == "server/good"));
+    }
+
+    async fn the_overview_tells_what_was_done_also_behind_many_keys_for_pages(engine) {
+        let test = TestControl::start(engine).await;
+        test.put("/api/v1/credentials/a", json!({ "secret": "x" })).await.expect(200);
+        // As versions before this one wrote it with each page of the console that speaks MCP.
+        let organization = organization(&test).await;
+        let database = test.database().open(test.clock.clone()).await;
+        let mut tx = database.org(organization).await.unwrap();
+        for _ in 0..30 {
+            let line = NewAudit {
+                actor: "user:1".into(),
+                actor_display: "a@example.test".into(),
+                action: "session.mcp_key".into(),
+                target: "session/1".into(),
+                done: true,
+                detail: json!({}),
+                request_id: None,
+            };
+            tx.audit(&line).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        database.close().await;
+        let seen = test.get("/api/v1/overview").await.expect(200).body;
+        assert_eq!(seen["activity"][0]["action"], "credential.create");
+        assert!(seen["activity"].as_array().unwrap().iter().all(|line| line["action"] != "session.mcp_key"));
+        // The audit log itself leaves nothing out.
+        assert_eq!(items(&test, OWNER_KEY, "/api/v1/audit?action=session.mcp_key").await.len(), 30);
     }
 
     async fn a_narrowed_key_sees_calls_events_and_audit_lines_of_its_own_servers_only(engine) {

@@ -240,6 +240,7 @@ fn request(state: &State) -> String {
             toolbox,
             instances: state.instances.values().cloned().collect(),
             jobs: state.jobs.clone(),
+            job_progress: Vec::new(),
         },
     };
     serde_json::to_string(&request).expect("it serialises")

@@ -287,6 +287,10 @@ both_engines! {
         assert_eq!(status_of(&test, &key, "/api/v1/session").await, 401);
         let listed = test.get("/api/v1/keys").await.expect(200);
         assert_eq!(listed.body["items"].as_array().unwrap().len(), 1);
+        // A page that speaks MCP asks for one: the audit log has the sign-in, and nothing for each page.
+        let audit = test.get("/api/v1/audit?action=session").await.expect(200);
+        let actions: Vec<_> = audit.body["items"].as_array().unwrap().iter().map(|line| &line["action"]).collect();
+        assert_eq!(actions, ["session.create", "session.create"]);
 
         with_cookie(&test, Method::DELETE, "/api/v1/session", &cookies[0], Some("same-origin")).await.expect(204);
         wait_until_unknown(&test, &key).await;

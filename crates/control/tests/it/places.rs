@@ -119,6 +119,30 @@ both_engines! {
         t.wait_rollout("wants", "done").await;
     }
 
+    async fn a_package_with_further_requirements_goes_only_where_they_are_installed(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        let entry = |name: &str, with: &str| {
+            let mut entry = document(name, "1.0.0");
+            entry["packages"][0]["registryType"] = json!("pypi");
+            entry["packages"][0]["identifier"] = json!("echo-mcp");
+            entry["packages"][0]["runtimeArguments"] = json!([{ "type": "named", "name": "--with", "value": with }]);
+            json!({ "server": entry })
+        };
+        t.post("/api/v1/catalog/entries", entry("io.example/elsewhere", "./x")).await.expect(422);
+        t.post("/api/v1/catalog/entries", entry("io.example/wants", "mcp < 2,six")).await.expect(201);
+        t.post("/api/v1/servers", json!({ "name": "wants", "entry": "io.example/wants" })).await.expect(201);
+        let refused = t.wait_rollout("wants", "failed").await;
+        assert_eq!(refused["reason"], "unsupported_by_engine", "{refused}");
+        agent.can("package_requirements");
+        t.wait("/api/v1/toolboxes/local", |_, body| body["report"]["enforcement"]["package_requirements"].is_object()).await;
+        t.post("/api/v1/servers/wants/start", json!({})).await.expect(202);
+        t.wait_rollout("wants", "done").await;
+        let desired = agent.state().desired.instances[0].clone();
+        assert_eq!(desired.spec.runtime.package().expect("a package").with, ["mcp<2", "six"]);
+    }
+
     async fn a_place_that_cannot_be_is_refused(engine) {
         let t = TestControl::start(engine).await;
         let _local = FakeAgent::local(&t.control).await;

@@ -362,6 +362,23 @@ both_engines! {
         assert_eq!(revisions["items"][0]["lock_digest"], Value::Null);
     }
 
+    async fn what_a_job_waits_for_is_what_its_rollout_says(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        sync(&t, edge, &report(0)).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "toolbox": "edge" })).await.expect(201);
+        t.wait("/api/v1/servers/s", |_, body| body["reason"] == "resolving").await;
+        let job = sync(&t, edge, &report(0)).await.1["desired"]["jobs"][0]["id"].clone();
+        let says = async |message: &str, expected: &str| {
+            let mut told = report(0);
+            told["observed"]["job_progress"] = json!([{ "id": job, "message": message }]);
+            assert_eq!(sync(&t, edge, &told).await.0, 200);
+            t.wait("/api/v1/servers/s", |_, body| body["message"] == expected && body["reason"] == "resolving").await;
+        };
+        says("waits for 2 others", "toolbox `edge` waits for 2 others").await;
+        says("", "toolbox `edge` determines the exact versions").await;
+    }
+
     async fn a_silent_toolbox_is_unreachable_and_so_are_its_servers(engine) {
         let t = TestControl::start(engine).await;
         let agent = FakeAgent::local(&t.control).await;

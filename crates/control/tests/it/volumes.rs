@@ -138,4 +138,32 @@ both_engines! {
         assert_eq!(refused["code"], "validation_failed", "{refused}");
         t.get("/api/v1/servers/s").await.expect(404);
     }
+
+    async fn an_input_that_is_a_path_in_a_volume_grants_nothing_of_the_host(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = joined(&t, "edge").await;
+        let files = json!({
+            "name": "s", "entry": "io.github.modelcontextprotocol/server-filesystem",
+            "inputs": { "directory": "/data" }, "volumes": [{ "name": "data", "path": "/data" }],
+        });
+        t.post("/api/v1/servers", files).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let desired = agent.state().desired.instances[0].spec.clone();
+        assert!(desired.paths.is_empty(), "{:?}", desired.paths);
+        assert_eq!(desired.volumes[0].path, "/data");
+        // A declared variable is the same input, however it is passed.
+        let file = json!({
+            "name": "m", "entry": "io.github.modelcontextprotocol/server-memory",
+            "environment": { "MEMORY_FILE_PATH": "/data/m.jsonl" }, "volumes": [{ "name": "data", "path": "/data" }],
+        });
+        t.post("/api/v1/servers", file).await.expect(201);
+        t.wait_rollout("m", "done").await;
+        assert!(agent.state().desired.instances.iter().all(|it| it.spec.paths.is_empty()));
+
+        // Without the volume it is a path of the host.
+        t.patch("/api/v1/servers/s", json!({ "volumes": [] })).await.expect(202);
+        t.wait_revision("s", 2).await;
+        let granted = |it: &toolyard_types::agent::DesiredInstance| it.spec.paths.iter().any(|it| it.path == "/data");
+        assert!(agent.state().desired.instances.iter().any(granted));
+    }
 }

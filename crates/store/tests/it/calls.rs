@@ -231,10 +231,12 @@ async fn a_damaged_or_removed_file_of_a_day_stands_in_nobodys_way() {
     let aside: Vec<_> = aside.filter(|name| name.starts_with("2026-11-21.db.damaged-")).collect();
     assert_eq!(aside.len(), 1, "it is kept for whoever can read it: {aside:?}");
     assert_eq!(std::fs::read(dir.join(&aside[0])).unwrap(), vec![7; 9000]);
-    // The day goes on in a file of its own.
+    // The day goes on in a file of its own, and what was kept goes with its day.
     calls.insert(&mut vec![record(acme, 31)]).await.unwrap();
     assert_eq!(all().await, 3);
     assert_eq!(calls.buckets(acme, &CallFilter::default(), at(0), HOUR_MS).await.unwrap().len(), 3);
+    calls.forget_before(at(50)).await.unwrap();
+    assert!(!dir.join(&aside[0]).exists());
 
     // Removed while it is in use: what comes after is in a new one.
     std::fs::remove_dir_all(&dir).unwrap();

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use toolyard_types::Code;
 use toolyard_types::name::{is_hidden, printable};
+use toolyard_types::requirement;
 use toolyard_types::server_json::{self, Argument, Input};
 use toolyard_types::spec::{EGRESS_PROXY_PORT, Egress, HttpEndpoint, Package, Part, Runtime, Value};
 
-use super::{Expansion, MAX_ITEMS, argument_key, given_value, push_text};
+use super::{Expansion, MAX_ITEMS, given_value, push_text};
 use crate::{ControlError, Result};
 
 /// The longest path of an address.
@@ -20,6 +21,7 @@ impl Expansion<'_> {
             identifier: package.identifier.clone(),
             version: package.version.clone().unwrap_or_default(),
             command: None,
+            with: Vec::new(),
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             registry: self.wish.registry.map(Value::credential),
@@ -100,14 +102,13 @@ impl Expansion<'_> {
         }
         let mut arguments = package.package_arguments.iter().chain(&package.runtime_arguments);
         let is_it = |argument: &&Argument| {
-            let key = argument_key(argument);
+            let key = argument.key();
             key == name
                 || key.trim_start_matches('-') == name.trim_start_matches('-')
                 || argument.value_hint.as_deref() == Some(name)
         };
         let argument = arguments.find(is_it)?;
-        let key = argument_key(argument);
-        self.argument_values(&key, argument).into_iter().next()?.render(|_| None)
+        self.argument_values(argument.key(), argument).into_iter().next()?.render(|_| None)
     }
 }
 
@@ -142,12 +143,22 @@ fn npm_runtime_arguments(package: &Package, arguments: &[Value]) -> Result<()> {
     Ok(())
 }
 
-/// `uvx` arguments: `--from package command` names the executable; a repetition of the package means nothing.
+/// `uvx` arguments: `--from package command` names the executable, `--with` what is installed beside the package; a
+/// repetition of the package means nothing.
 fn pypi_runtime_arguments(package: &mut Package, arguments: &[Value]) -> Result<()> {
-    let mut texts = arguments.iter().map(Value::redacted);
-    while let Some(argument) = texts.next() {
+    let mut values = arguments.iter();
+    while let Some(value) = values.next() {
+        let argument = value.redacted();
+        let with = match argument.as_str() {
+            "--with" | "-w" => Some(values.next().cloned().unwrap_or_default()),
+            _ => argument.strip_prefix("--with=").map(|_| without_beginning(value, "--with=")),
+        };
+        if let Some(with) = with {
+            want(package, &with)?;
+            continue;
+        }
         let from = match argument.as_str() {
-            "--from" => texts.next(),
+            "--from" => values.next().map(Value::redacted),
             _ => argument.strip_prefix("--from=").map(str::to_owned),
         };
         if let Some(from) = from {
@@ -169,6 +180,40 @@ fn pypi_runtime_arguments(package: &mut Package, arguments: &[Value]) -> Result<
         }
     }
     Ok(())
+}
+
+/// Adds what `--with` names.
+fn want(package: &mut Package, with: &Value) -> Result<()> {
+    // A secret names no package.
+    let text = with.render(|_| None);
+    let wanted = text.as_deref().ok_or_else(|| with.redacted()).and_then(requirement::list);
+    let wanted = wanted.map_err(|part| {
+        let part = printable(&part);
+        let detail = format!(
+            "the entry gives `uvx` the argument `--with {part}`; Toolyard takes plain requirements of a package index \
+             only, such as `mcp<2`"
+        );
+        ControlError::problem(Code::UnsupportedByEngine, detail)
+    })?;
+    for requirement in wanted {
+        if !package.with.contains(&requirement) {
+            package.with.push(requirement);
+        }
+    }
+    if package.with.len() > requirement::MOST {
+        let detail = format!("the entry has more than {} requirements beside its package", requirement::MOST);
+        return Err(ControlError::problem(Code::UnsupportedByEngine, detail));
+    }
+    Ok(())
+}
+
+/// What comes after the first characters of a value.
+fn without_beginning(value: &Value, beginning: &str) -> Value {
+    let mut parts = value.0.clone();
+    if let Some(Part::Text(text)) = parts.first_mut() {
+        *text = text.strip_prefix(beginning).unwrap_or_default().to_owned();
+    }
+    Value(parts)
 }
 
 /// `docker run` arguments: those that only make it work at a terminal mean nothing, variables are variables.
@@ -215,8 +260,10 @@ fn variable_of(pair: &Value) -> Option<(String, Value)> {
 }
 
 fn refused(program: &str, argument: &str) -> ControlError {
-    let detail =
-        format!("the entry gives `{program}` the argument `{}`, which Toolyard cannot honour", printable(argument));
+    let detail = format!(
+        "the entry gives `{program}` the argument `{}`, which Toolyard honours on no toolbox",
+        printable(argument)
+    );
     ControlError::problem(Code::UnsupportedByEngine, detail)
 }
 
@@ -228,5 +275,35 @@ fn split_image(package: &mut Package) {
     if let Some(at) = identifier.find('@').or_else(tag) {
         identifier.get(..at).unwrap_or_default().clone_into(&mut package.identifier);
         identifier.get(at + 1..).unwrap_or_default().clone_into(&mut package.version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package() -> Package {
+        serde_json::from_value(serde_json::json!({ "identifier": "pkg", "version": "1" })).unwrap()
+    }
+
+    fn with(arguments: &[&str]) -> Result<Vec<String>> {
+        let mut out = package();
+        let arguments: Vec<_> = arguments.iter().map(|argument| Value::text(*argument)).collect();
+        pypi_runtime_arguments(&mut out, &arguments).map(|()| out.with)
+    }
+
+    #[test]
+    fn what_uvx_is_to_install_beside_a_package_is_kept() {
+        let given = ["--with", "mcp < 2", "--with=six,idna>=2,<4", "-w", "mcp<2", "pkg"];
+        assert_eq!(with(&given).unwrap(), ["mcp<2", "six", "idna>=2,<4"]);
+        for bad in ["./x", "git+https://example.test/x", "-r requirements.txt", "x @ https://example.test/x.whl", ""] {
+            let refused = with(&["--with", bad]).unwrap_err();
+            assert_eq!(refused.code(), Code::UnsupportedByEngine, "{bad}");
+        }
+        assert!(with(&["--with"]).is_err() && with(&["--with-editable", "."]).is_err());
+        let many: Vec<String> = (0..=requirement::MOST).map(|number| format!("p{number}")).collect();
+        assert!(with(&["--with", &many.join(",")]).is_err());
+        let secret = [Value::text("--with"), Value::credential(toolyard_types::CredentialId::generate())];
+        assert!(pypi_runtime_arguments(&mut package(), &secret).is_err());
     }
 }
