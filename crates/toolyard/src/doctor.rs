@@ -18,7 +18,7 @@ use toolyard_types::{Clock, Timestamp};
 use tower::ServiceExt;
 
 use crate::agent::{self, chain};
-use crate::cli::{DtmaArgs, EXIT_CONFIG, Format};
+use crate::cli::{DtmaArgs, EXIT_CONFIG, Format, print_json, print_line};
 use crate::config::{self, Settings};
 use crate::local;
 
@@ -99,10 +99,7 @@ pub(crate) async fn main(args: &DtmaArgs, format: Format) -> ExitCode {
 
 fn print(report: &Report, format: Format) {
     match format {
-        Format::Json => {
-            let text = serde_json::json!({ "items": report.0 });
-            println!("{text:#}");
-        }
+        Format::Json => print_json(&serde_json::json!({ "items": report.0 })),
         Format::Table => {
             for finding in &report.0 {
                 let word = match finding.verdict {
@@ -110,7 +107,7 @@ fn print(report: &Report, format: Format) {
                     Verdict::Warn => "warn",
                     Verdict::Fail => "FAIL",
                 };
-                println!("{word}  {:<24} {}", finding.check, finding.detail);
+                print_line(&format!("{word}  {:<24} {}", finding.check, finding.detail));
             }
         }
     }

@@ -113,7 +113,7 @@ pub(crate) async fn credentials(context: &Context, command: CredentialsCommand) 
 pub(crate) enum KeysCommand {
     /// List API keys; the keys themselves are never shown.
     List {
-        /// Only keys made by me, user:ID or api_key:ID, and those made with these.
+        /// Only keys made by me, user:ID or api_key:KEY (an id or a name), and those made with these.
         #[arg(long, value_name = "WHO")]
         made_by: Option<String>,
         /// Leave out keys that were revoked or have ended.
@@ -144,11 +144,12 @@ pub(crate) enum KeysCommand {
         days: u32,
     },
     /// Give an API key another secret and show it, once. Its id stays, and so do the keys made with it.
-    #[command(after_help = "Example:
-  toolyard keys rotate 0193a5c0-0000-7000-8000-000000000000 --overlap 1h")]
+    #[command(after_help = "Examples:
+  toolyard keys rotate ci --overlap 1h
+  toolyard keys rotate 0193a5c0-0000-7000-8000-000000000000 --days 90")]
     Rotate {
-        /// The key's id.
-        id: ApiKeyId,
+        /// The key's id, or the name of a key that is neither revoked nor has ended.
+        key: String,
         /// How long the secret until now works too, such as 15m, 1h or 7d; it ends at once when absent.
         #[arg(long, value_name = "TIME", value_parser = span_seconds)]
         overlap: Option<u32>,
@@ -157,10 +158,13 @@ pub(crate) enum KeysCommand {
         days: Option<u32>,
     },
     /// Revoke an API key at once, and the keys made with it, which are listed first.
+    #[command(after_help = "Examples:
+  toolyard keys revoke ci
+  toolyard keys revoke 0193a5c0-0000-7000-8000-000000000000 --yes")]
     Revoke {
-        /// The key's id.
-        id: ApiKeyId,
-        /// Do not ask when keys were made with it.
+        /// The key's id, or the name of a key that is neither revoked nor has ended.
+        key: String,
+        /// Do not ask when keys were made with it; needed for these without a terminal.
         #[arg(long)]
         yes: bool,
     },
@@ -171,6 +175,11 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
     let client = &context.client;
     match command {
         KeysCommand::List { made_by, active } => {
+            let maker = match made_by.as_deref().and_then(|who| who.strip_prefix("api_key:")) {
+                Some(key) => Some(format!("api_key:{}", key_id(context, key).await?)),
+                None => None,
+            };
+            let made_by = maker.or(made_by);
             let query = KeysQuery { limit: Some(500), made_by, active: Some(active), ..KeysQuery::default() };
             let page: Page<ApiKey> = client.get_with("/keys", &query).await?;
             print_keys(context.format, &page.items);
@@ -184,7 +193,8 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
             let fields = [("name", created.api_key.name.to_string()), ("key", created.key.clone())];
             output::print_fields(context.format, &created, &fields);
         }
-        KeysCommand::Rotate { id, overlap, days } => {
+        KeysCommand::Rotate { key, overlap, days } => {
+            let id = key_id(context, &key).await?;
             let body = RotateApiKey { overlap_seconds: overlap, expires_in_days: days };
             let rotated: CreatedApiKey = client.post(&format!("/keys/{id}/rotate"), &body).await?;
             let ends = rotated.api_key.previous_ends_at.filter(|_| overlap.is_some());
@@ -195,8 +205,9 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
             ];
             output::print_fields(context.format, &rotated, &fields);
         }
-        KeysCommand::Revoke { id, yes } => {
-            let children = made_with(context, &format!("api_key:{id}")).await?;
+        KeysCommand::Revoke { key, yes } => {
+            let id = key_id(context, &key).await?;
+            let children = active_keys(context, Some(format!("api_key:{id}"))).await?;
             if !children.is_empty() && !yes {
                 let what = format!("these {} keys were made with it and end too", children.len());
                 ask(&children, &what, "--yes")?;
@@ -236,10 +247,30 @@ fn print_keys(format: Format, keys: &[ApiKey]) {
     });
 }
 
-/// The keys that work and that somebody made, or that were made with these.
-async fn made_with(context: &Context, maker: &str) -> Result<Vec<ApiKey>, Failure> {
+/// The id of a key that is named by it, or by the name of a key that works.
+async fn key_id(context: &Context, key: &str) -> Result<ApiKeyId, Failure> {
+    match key.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => only_named(key, &active_keys(context, None).await?),
+    }
+}
+
+fn only_named(name: &str, keys: &[ApiKey]) -> Result<ApiKeyId, Failure> {
+    let named: Vec<&ApiKey> = keys.iter().filter(|key| key.name.as_str() == name).collect();
+    match named.as_slice() {
+        [key] => Ok(key.id),
+        [] => Err(Failure::new(format!("there is no API key `{name}` that works; see `toolyard keys list`"))),
+        several => Err(Failure {
+            details: several.iter().map(|key| format!("{}  {} ({})", key.id, key.prefix, key.role)).collect(),
+            ..Failure::new(format!("{} API keys are named `{name}`; give the id of one of them", several.len()))
+        }),
+    }
+}
+
+/// The keys that work: all, or those that somebody made with those made with these.
+async fn active_keys(context: &Context, made_by: Option<String>) -> Result<Vec<ApiKey>, Failure> {
     let mut keys = Vec::new();
-    let mut query = KeysQuery { limit: Some(500), made_by: Some(maker.to_owned()), active: Some(true), cursor: None };
+    let mut query = KeysQuery { limit: Some(500), made_by, active: Some(true), cursor: None };
     loop {
         let page: Page<ApiKey> = context.client.get_with("/keys", &query).await?;
         keys.extend(page.items);
@@ -259,6 +290,11 @@ fn ask(keys: &[ApiKey], what: &str, option: &str) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(format!("nothing was changed; repeat it with {option}")));
     }
+    confirm()
+}
+
+/// Asks on the terminal whether to go on.
+pub(crate) fn confirm() -> Result<(), Failure> {
     eprint!("go on? [y/N] ");
     let mut answer = String::new();
     std::io::stdin()
@@ -396,7 +432,7 @@ pub(crate) async fn members(context: &Context, command: MembersCommand) -> Resul
 /// Says which API keys go on to work after a new password, on standard error.
 async fn show_kept_keys(context: &Context, member: &str) {
     // Who may not see them still gives the password.
-    let Ok(keys) = made_with(context, &format!("user:{member}")).await else { return };
+    let Ok(keys) = active_keys(context, Some(format!("user:{member}"))).await else { return };
     if keys.is_empty() {
         return;
     }
@@ -580,4 +616,28 @@ async fn remove(context: &Context, collection: &str, name: &str) -> Result<(), F
         output::print_line(&format!("removed {name}"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> ApiKey {
+        let key = json!({
+            "id": ApiKeyId::generate(), "name": name, "prefix": "ty_0123", "role": "developer", "created_by": "user:x",
+            "created_at": "2026-01-01T00:00:00Z",
+        });
+        serde_json::from_value(key).expect("a key")
+    }
+
+    #[test]
+    fn a_name_means_a_key_only_when_no_other_has_it() {
+        let keys = [key("ci"), key("desk"), key("desk")];
+        assert_eq!(only_named("ci", &keys).expect("one"), keys[0].id);
+        let several = only_named("desk", &keys).expect_err("two");
+        let ids = [&keys[1], &keys[2]].map(|key| key.id.to_string());
+        assert!(several.details.iter().zip(&ids).all(|(line, id)| line.starts_with(id)), "{several:?}");
+        assert_eq!(several.details.len(), 2);
+        assert!(only_named("other", &keys).expect_err("none").message.contains("keys list"));
+    }
 }

@@ -10,7 +10,7 @@ use toolyard_types::api::catalog::{
     Category, CreateSource, Entry, EntryQuery, EntrySummary, EntryVersionSummary, PublishEntry, Published, RateEntry,
     ReviewEntry, Source, UpdateEntry,
 };
-use toolyard_types::server_json::Input;
+use toolyard_types::server_json::{Choice, Input, KINDS, ServerJson};
 use toolyard_types::{EntryName, FieldError, Name};
 
 use super::context::{Context, Failure};
@@ -179,7 +179,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             let published: Published = client.post("/catalog/entries", &body).await?;
             print_published(context.format, &published);
             if !published.validation.errors.is_empty() {
-                return Err(Failure::new(format!("`{}` cannot be published as it is", file.display())));
+                return Err(Failure::told(format!("`{}` cannot be published as it is", file.display())));
             }
         }
         Command::Review { name, approve, reject } => {
@@ -278,48 +278,56 @@ async fn sources(context: &Context, command: SourcesCommand) -> Result<(), Failu
 
 fn print_entry(format: Format, entry: &Entry) {
     let summary = &entry.summary;
-    output::print_fields(
-        format,
-        entry,
-        &[
-            ("name", summary.name.to_string()),
-            ("title", summary.title.clone().unwrap_or_default()),
-            ("description", summary.description.clone()),
-            ("version", entry.server.version.clone()),
-            ("digest", entry.digest.clone()),
-            ("review", entry.review.clone()),
-            ("source", summary.source.clone()),
-            ("verified by", summary.verified_by.clone().unwrap_or_default()),
-            ("runs as", summary.kinds.join(", ")),
-            ("categories", summary.categories.join(", ")),
-            ("website", entry.server.website_url.clone().unwrap_or_default()),
-            ("inputs", inputs(entry).join("; ")),
-        ],
-    );
+    let choices = choices(&entry.server);
+    let mut fields = vec![
+        ("name", summary.name.to_string()),
+        ("title", summary.title.clone().unwrap_or_default()),
+        ("description", summary.description.clone()),
+        ("version", entry.server.version.clone()),
+        ("digest", entry.digest.clone()),
+        ("review", entry.review.clone()),
+        ("source", summary.source.clone()),
+        ("verified by", summary.verified_by.clone().unwrap_or_default()),
+        ("runs as", summary.kinds.join(", ")),
+        ("categories", summary.categories.join(", ")),
+        ("website", entry.server.website_url.clone().unwrap_or_default()),
+    ];
+    fields.extend(choices.iter().map(|(label, text)| (label.as_str(), text.clone())));
+    output::print_fields(format, entry, &fields);
 }
 
-fn inputs(entry: &Entry) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut add = |name: &str, input: &Input| {
-        let required = if input.is_required { ", required" } else { "" };
+/// What an entry can be deployed as, by the words of `--package`, each with the inputs that `--input` and
+/// `--credential` take then.
+fn choices(server: &ServerJson) -> Vec<(String, String)> {
+    let choices = KINDS.into_iter().filter_map(|kind| Some((kind, server.choice(Some(kind))?)));
+    choices
+        .flat_map(|(kind, choice)| [(kind.to_owned(), target(choice)), (format!("{kind} inputs"), inputs(choice))])
+        .collect()
+}
+
+/// The package with its version, or where the remote server is.
+fn target(choice: Choice<'_>) -> String {
+    match choice {
+        Choice::Package(package) => match &package.version {
+            Some(version) => safe(&format!("{} {version}", package.identifier)),
+            None => safe(&package.identifier),
+        },
+        Choice::Remote(remote) => safe(remote.url.as_deref().unwrap_or_default()),
+    }
+}
+
+/// One line for each input.
+fn inputs(choice: Choice<'_>) -> String {
+    // An address is not whole without its variables.
+    let in_address = |name: &str| matches!(choice, Choice::Remote(remote) if remote.variables.contains_key(name));
+    let line = |(name, input): (&str, &Input)| {
+        let is_required = input.is_required || (in_address(name) && input.default.is_none());
+        let required = if is_required { ", required" } else { "" };
         let secret = if input.is_secret { ", secret" } else { "" };
-        let text = safe(input.description.as_deref().unwrap_or_default());
-        lines.push(format!("{}{required}{secret}: {text}", safe(name)));
+        let text = input.description.as_deref().map(|text| format!(": {}", safe(text))).unwrap_or_default();
+        format!("{}{required}{secret}{text}", safe(name))
     };
-    for package in &entry.server.packages {
-        package.environment_variables.iter().for_each(|variable| add(&variable.name, &variable.input));
-        for argument in &package.package_arguments {
-            let name = argument.name.as_deref().or(argument.value_hint.as_deref()).unwrap_or("argument");
-            add(name, &argument.input);
-            argument.input.variables.iter().for_each(|(name, input)| add(name, input));
-        }
-    }
-    let packages = entry.server.packages.iter().map(|package| &package.transport);
-    for transport in packages.chain(&entry.server.remotes) {
-        transport.headers.iter().for_each(|header| add(&header.name, &header.input));
-        transport.variables.iter().for_each(|(name, input)| add(name, input));
-    }
-    lines
+    choice.inputs().into_iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn print_published(format: Format, published: &Published) {
@@ -337,4 +345,34 @@ fn print_published(format: Format, published: &Published) {
             ("advice", lines(&published.validation.advice)),
         ],
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_run_an_entry_is_shown_with_its_own_inputs() {
+        let server = json!({"name": "a/b", "packages": [
+            {"registryType": "npm", "identifier": "@a/b", "version": "1.2.3",
+                "environmentVariables": [
+                    {"name": "AUTH", "value": "Bearer {token}", "variables":
+                        {"token": {"isSecret": true, "isRequired": true, "description": "From\nthe settings."}}}],
+                "packageArguments": [{"type": "named", "name": "--root=", "format": "filepath"}]},
+            {"registryType": "npm", "identifier": "second", "environmentVariables": [{"name": "SECOND"}]},
+            {"registryType": "nuget", "identifier": "n", "environmentVariables": [{"name": "NUGET"}]},
+        ], "remotes": [{"type": "streamable-http", "url": "https://{tenant}.example.test/mcp",
+            "variables": {"tenant": {}}}]});
+        let shown = choices(&serde_json::from_value(server).expect("a document"));
+        let shown: Vec<_> = shown.iter().map(|(label, text)| (label.as_str(), text.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("npm", "@a/b 1.2.3"),
+                ("npm inputs", "--root\ntoken, required, secret: From\\nthe settings."),
+                ("remote", "https://{tenant}.example.test/mcp"),
+                ("remote inputs", "tenant, required"),
+            ]
+        );
+    }
 }

@@ -114,7 +114,7 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
             None => make_key(context, &args).await?.key,
         };
         if args.client == McpClient::Codex {
-            print!("{}", args.client.snippet(&place.name, &url, &key));
+            output::print_line(args.client.snippet(&place.name, &url, &key).trim_end());
         } else {
             output::print_json(&json!({ place.section: { place.name: args.client.entry(&url, &key) } }));
         }

@@ -33,12 +33,19 @@ pub(crate) struct Failure {
     pub message: String,
     /// More lines.
     pub details: Vec<String>,
+    /// Whether the answer on standard output tells it: a program reads that, and nothing behind it.
+    pub is_told: bool,
 }
 
 impl Failure {
     /// A failure of the command itself.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { code: "failed".into(), message: message.into(), details: Vec::new() }
+        Self { code: "failed".into(), message: message.into(), details: Vec::new(), is_told: false }
+    }
+
+    /// What an answer tells that was printed already.
+    pub(crate) fn told(message: impl Into<String>) -> Self {
+        Self { is_told: true, ..Self::new(message) }
     }
 
     /// Ctrl-C was pressed.
@@ -48,7 +55,7 @@ impl Failure {
 
     /// Prints it and gives the exit code.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
-        if format == Format::Json {
+        if format == Format::Json && !self.is_told {
             output::print_json(
                 &json!({ "error": { "code": self.code, "message": self.message, "details": self.details } }),
             );
@@ -87,7 +94,7 @@ impl From<ApiError> for Failure {
                 "unreachable".into()
             }
         };
-        Self { code, message: error.to_string(), details }
+        Self { code, details, ..Self::new(error.to_string()) }
     }
 }
 
@@ -97,7 +104,7 @@ impl From<McpError> for Failure {
         if let McpError::Refused { request_id: Some(id), .. } = &error {
             details.push(format!("request id {id}"));
         }
-        Self { code: "call_failed".into(), message: error.to_string(), details }
+        Self { code: "call_failed".into(), details, ..Self::new(error.to_string()) }
     }
 }
 

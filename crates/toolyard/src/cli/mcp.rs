@@ -66,7 +66,7 @@ pub(crate) async fn call(context: &Context, args: CallArgs) -> Result<(), Failur
     let result = first(&paths, async |path| context.client.call_tool(path, &call, show).await).await?;
     print_result(format, &result);
     if result["isError"] == json!(true) {
-        return Err(Failure::new(format!("tool `{}` answered an error", call.name)));
+        return Err(Failure::told(format!("tool `{}` answered an error", call.name)));
     }
     Ok(())
 }

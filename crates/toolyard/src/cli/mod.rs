@@ -27,7 +27,7 @@ use crate::config::Overrides;
 
 pub(crate) use configuration::refuse as refuse_configuration;
 pub(crate) use context::{Context, Failure};
-pub(crate) use output::Format;
+pub(crate) use output::{Format, print_json, print_line};
 
 /// Exit code of a configuration that must not be started with (sysexits' EX_CONFIG).
 pub(crate) const EXIT_CONFIG: u8 = 78;
@@ -284,7 +284,9 @@ pub(crate) fn main() -> ExitCode {
         // No runtime yet: the supervisor forks, and must be alone in its process.
         Command::Supervise => toolyard_dtma::supervise::main(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "toolyard", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "toolyard", &mut script);
+            output::print_line(String::from_utf8_lossy(&script).trim_end());
             ExitCode::SUCCESS
         }
         Command::Generate { what } => crate::generate::print(&what),
@@ -315,7 +317,6 @@ fn with_plain_usage(mut error: clap::Error, words: impl Iterator<Item = String>)
 const BLOCKING_THREADS_STAY: Duration = Duration::from_secs(300);
 
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
-    crate::memory::configure();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if matches!(command, Command::Dtma(_)) {
         // An agent hands messages on between tasks of a microsecond each. One worker carries some ten thousand calls a

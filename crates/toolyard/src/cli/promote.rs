@@ -93,18 +93,9 @@ fn inputs(here: &CurrentSettings, before: Option<&CurrentSettings>) -> BTreeSet<
         let texts = settings.inputs.keys().chain(settings.environment.keys());
         texts.chain(settings.credentials.keys()).cloned().collect()
     };
-    let declared = here.package.iter().flat_map(|package| {
-        let variables = package.environment_variables.iter().map(|variable| variable.name.clone());
-        let arguments = package.runtime_arguments.iter().chain(&package.package_arguments);
-        let arguments = arguments.flat_map(|argument| {
-            let name = argument.name.as_ref().or(argument.value_hint.as_ref());
-            name.map(|name| name.trim_end_matches('=').to_owned())
-                .into_iter()
-                .chain(argument.input.variables.keys().cloned())
-        });
-        let headers = package.transport.headers.iter().map(|header| header.name.clone());
-        variables.chain(arguments).chain(headers).collect::<Vec<_>>()
-    });
+    let of_package = here.package.iter().flat_map(|package| package.inputs().into_keys());
+    let of_remote = here.remote.iter().flat_map(|remote| remote.inputs().into_keys());
+    let declared = of_package.chain(of_remote).map(str::to_owned);
     declared.chain(set(here)).chain(before.into_iter().flat_map(set)).chain(["registry".to_owned()]).collect()
 }
 

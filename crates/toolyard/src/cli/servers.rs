@@ -1,6 +1,7 @@
 //! `toolyard deploy`, `servers` and `rollout`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -22,6 +23,7 @@ use toolyard_types::spec::{
 use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{EntryName, Labels, Name, NameError, Problem};
 
+use super::access::confirm;
 use super::context::{Context, Failure};
 use super::name_value;
 use super::output::{self, Format, safe};
@@ -418,8 +420,8 @@ pub(crate) enum Command {
     },
     /// Bring what a server runs to another organization or another Toolyard; credentials are bound anew.
     Promote(Box<super::promote::PromoteArgs>),
-    /// Stop a server and remove it.
-    Delete(Target),
+    /// Stop a server and remove it, with its logs and volumes.
+    Delete(DeleteArgs),
     /// List a server's revisions.
     Revisions {
         /// The server.
@@ -466,6 +468,18 @@ pub(crate) struct PlaceFlags {
 pub(crate) struct Target {
     /// The server.
     name: Name,
+    #[command(flatten)]
+    wait: Wait,
+}
+
+/// `toolyard servers delete`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The server.
+    name: Name,
+    /// Do not ask; without a terminal nobody is asked.
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     wait: Wait,
 }
@@ -540,19 +554,10 @@ async fn tell_suggestions(context: &Context, server: &Server) -> Result<(), Fail
 /// The paths of the host that the entry has as defaults and nobody gave, by their inputs.
 fn suggested_paths(settings: &CurrentSettings) -> Vec<(String, String)> {
     let Some(package) = &settings.package else { return Vec::new() };
-    let arguments = package.runtime_arguments.iter().chain(&package.package_arguments).map(|argument| {
-        let name = argument.name.as_ref().or(argument.value_hint.as_ref());
-        (name.map(|name| name.trim_end_matches('=').to_owned()).unwrap_or_default(), &argument.input)
-    });
-    let variables = package.environment_variables.iter().map(|variable| (variable.name.clone(), &variable.input));
-    let declared = variables.chain(arguments).flat_map(|(name, input)| {
-        let inner = input.variables.iter().map(|(name, input)| (name.clone(), input));
-        std::iter::once((name, input)).filter(|(_, input)| input.value.is_none()).chain(inner)
-    });
     let is_path = |input: &Input| input.format.as_deref() == Some("filepath");
-    let given = |name: &String| settings.inputs.contains_key(name) || settings.credentials.contains_key(name);
-    let suggested = declared.filter(|(name, input)| is_path(input) && !given(name));
-    let suggested = suggested.filter_map(|(name, input)| Some((name, input.default.clone()?)));
+    let given = |name: &str| settings.inputs.contains_key(name) || settings.credentials.contains_key(name);
+    let suggested = package.inputs().into_iter().filter(|(name, input)| is_path(input) && !given(name));
+    let suggested = suggested.filter_map(|(name, input)| Some((name.to_owned(), input.default.clone()?)));
     suggested.filter(|(_, path)| path.starts_with('/')).collect()
 }
 
@@ -602,7 +607,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             finish(context, server, &wait, Wanted::Rollout).await
         }
         Command::Promote(args) => super::promote::run(context, *args).await,
-        Command::Delete(target) => delete(context, target).await,
+        Command::Delete(args) => delete(context, args).await,
         Command::Revisions { name } => revisions(context, &name).await,
         Command::Logs { name, tail, follow, previous, revision, instance } => {
             let query = json!({
@@ -706,11 +711,8 @@ pub(crate) async fn finish(context: &Context, server: Server, wait: &Wait, wante
             // For people the steps stand there already.
             let untold = if context.format == Format::Json { &rollout.log[..] } else { &[] };
             let details = untold.iter().map(|step| format!("{}  {}", step.at, step.message)).collect();
-            Err(Failure {
-                code: rollout.reason.to_string(),
-                message: format!("`{}` {}: {}", server.name, rollout.state, rollout.message),
-                details,
-            })
+            let message = format!("`{}` {}: {}", server.name, rollout.state, rollout.message);
+            Err(Failure { code: rollout.reason.to_string(), details, ..Failure::new(message) })
         }
         _ => {
             print_server(context.format, &server);
@@ -787,19 +789,25 @@ fn has_replicas(server: &Server) -> bool {
     !server.enabled || server.kind == "remote" || u32::try_from(ready).is_ok_and(|ready| ready >= server.replicas)
 }
 
-async fn delete(context: &Context, target: Target) -> Result<(), Failure> {
-    let server_path = path(&target.name, "");
+async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> {
+    let server_path = path(&args.name, "");
+    if !args.yes && std::io::stdin().is_terminal() {
+        // Nobody is asked about a name that was mistyped.
+        let server: Server = context.client.get(&server_path).await?;
+        eprintln!("server `{}` is stopped and removed, and so are its logs and what its volumes keep", server.name);
+        confirm()?;
+    }
     let _: Value = context.client.send(reqwest::Method::DELETE, &server_path, None::<&()>).await?;
-    if target.wait.wait {
-        let gone = wait_until_gone(context, &server_path, Duration::from_secs(target.wait.timeout));
-        let show = context.command(&["servers", "show", target.name.as_str()]);
+    if args.wait.wait {
+        let gone = wait_until_gone(context, &server_path, Duration::from_secs(args.wait.timeout));
+        let show = context.command(&["servers", "show", args.name.as_str()]);
         unless_interrupted(gone, || format!("interrupted; it is stopped and removed all the same: `{show}`")).await?;
     }
-    let done = if target.wait.wait { "deleted" } else { "deleting" };
+    let done = if args.wait.wait { "deleted" } else { "deleting" };
     output::print_fields(
         context.format,
-        &json!({ "name": target.name, "state": done }),
-        &[(done, target.name.to_string())],
+        &json!({ "name": args.name, "state": done }),
+        &[(done, args.name.to_string())],
     );
     Ok(())
 }
@@ -840,7 +848,8 @@ async fn logs(context: &Context, name: &Name, query: &serde_json::Value) -> Resu
     let mut chunks = answer.bytes_stream();
     let mut buffer = Vec::new();
     while let Some(chunk) = chunks.next().await {
-        buffer.extend_from_slice(&chunk.map_err(|_| Failure::new("the connection broke"))?);
+        // What was printed are lines, which no document belongs behind.
+        buffer.extend_from_slice(&chunk.map_err(|_| Failure::told("the connection broke"))?);
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
             print_log_line(context.format, &line);

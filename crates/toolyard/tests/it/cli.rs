@@ -55,12 +55,24 @@ impl Terminal {
         self.shown.lock().expect("no panic").clone()
     }
 
-    /// Waits for the question, and types.
+    /// Waits for the question about a secret, and types.
     #[track_caller]
     fn answer(&mut self, question: &str, keys: &str) {
-        wait_until(Duration::from_secs(30), question, || self.shown().ends_with(question));
+        self.wait_for(question);
         assert!(!self.echoes(), "{}", self.shown());
         self.keys.write_all(keys.as_bytes()).expect("typed");
+    }
+
+    /// Waits for the question whether to go on, and types.
+    #[track_caller]
+    fn decide(&mut self, keys: &str) {
+        self.wait_for("go on? [y/N] ");
+        self.keys.write_all(keys.as_bytes()).expect("typed");
+    }
+
+    #[track_caller]
+    fn wait_for(&self, question: &str) {
+        wait_until(Duration::from_secs(30), question, || self.shown().ends_with(question));
     }
 
     /// The exit code.
@@ -109,6 +121,27 @@ fn a_secret_is_asked_for_at_a_terminal_and_never_shown() {
     let mut terminal = at_terminal(&toolyard, &["login", &url]);
     terminal.answer("API key: ", &format!("{}\r", crate::harness::KEY));
     assert_eq!(terminal.end(), Some(0), "{}", terminal.shown());
+}
+
+#[test]
+fn a_server_is_deleted_from_a_terminal_only_when_its_person_says_so() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
+    let delete = ["servers", "delete", "time", "--wait"];
+    let mut terminal = at_terminal(&toolyard, &delete);
+    terminal.decide("n\r");
+    assert_eq!(terminal.end(), Some(1), "{}", terminal.shown());
+    assert_eq!(toolyard.json(&["servers", "show", "time"])["name"], "time");
+    let mut terminal = at_terminal(&toolyard, &delete);
+    terminal.decide("y\r");
+    assert_eq!(terminal.end(), Some(0), "{}", terminal.shown());
+    assert!(!toolyard.run(&["servers", "show", "time"]).status.success());
+
+    toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
+    let mut terminal = at_terminal(&toolyard, &[&delete[..], &["--yes"]].concat());
+    assert_eq!(terminal.end(), Some(0), "nobody is asked: {}", terminal.shown());
+    toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
+    toolyard.ok(&delete);
 }
 
 #[test]
@@ -234,6 +267,56 @@ fn tools_that_are_not_there_are_told(toolyard: &Toolyard) {
     let renamed =
         toolyard.run(&["toolsets", "update", "few", "--servers", "everything", "--rename", "everything/gone=x"]);
     assert!(errors(&renamed).contains("no tool `gone`"), "{}", errors(&renamed));
+}
+
+#[test]
+fn an_entry_is_checked_and_shown_with_the_inputs_that_deploying_it_takes() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let file = toolyard.dir.path().join("server.json");
+    let mut entry = json!({
+        "$schema": "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json",
+        "name": "test.example/issues",
+        "version": "1.0.0",
+        "remotes": [{
+            "type": "streamable-http",
+            "url": "https://mcp.example.com/mcp",
+            "headers": [
+                { "name": "Authorization", "value": "Bearer {token}", "variables": { "token": { "isSecret": true } } },
+                { "name": "X-Region" },
+            ],
+        }],
+    });
+    std::fs::write(&file, entry.to_string()).expect("a file");
+    let check = ["catalog", "publish", "server.json", "--dry-run", "--output", "json"];
+    let invalid = toolyard.run(&check);
+    let answer: Value = serde_json::from_slice(&invalid.stdout).expect("one document");
+    assert_eq!(invalid.status.code(), Some(1), "{answer:#}");
+    assert!(!answer["validation"]["errors"].as_array().expect("errors").is_empty(), "{answer:#}");
+    assert!(errors(&invalid).contains("cannot be published as it is"), "{}", errors(&invalid));
+
+    entry["description"] = json!("Issues.");
+    std::fs::write(&file, entry.to_string()).expect("a file");
+    toolyard.json(&["catalog", "publish", "server.json"]);
+    let shown = toolyard.ok(&["catalog", "show", "test.example/issues"]);
+    assert!(shown.contains("https://mcp.example.com/mcp") && shown.contains("token, secret"), "{shown}");
+    assert!(shown.contains("X-Region") && !shown.contains("Authorization"), "{shown}");
+    toolyard.json(&["credentials", "set", "issues", "--secret", "s3cret"]);
+    let deploy = ["deploy", "test.example/issues", "--name", "issues", "--stopped", "--credential"];
+    let refused = toolyard.run(&[&deploy[..], &["Authorization=issues"]].concat());
+    let told = errors(&refused);
+    let wanted = "--credential Authorization: the entry has no such input; it has: X-Region, token";
+    assert!(told.contains(wanted), "{told}");
+    toolyard.json(&[&deploy[..], &["token=issues", "--input", "X-Region=eu"]].concat());
+}
+
+#[test]
+fn completions_end_quietly_when_nobody_reads_them() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toolyard"));
+    command.args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the CLI starts");
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().expect("the CLI ends");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", errors(&ended));
 }
 
 #[test]

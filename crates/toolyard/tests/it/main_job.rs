@@ -26,8 +26,18 @@ fn main_job(engine: Engine) {
     let result = toolyard.json(&["call", "all", "everything__echo", r#"{"message":"hi"}"#]);
     assert_eq!(result["content"][0]["text"], "Echo: hi", "{result:#}");
 
+    a_call_that_a_tool_refuses_is_one_document(&toolyard);
     a_server_lives(&toolyard);
     clients_of_others_list_and_call(&toolyard);
+}
+
+fn a_call_that_a_tool_refuses_is_one_document(toolyard: &Toolyard) {
+    let nowhere = r#"{"timezone":"Nowhere/Never"}"#;
+    let refused = toolyard.run(&["call", "time", "get_current_time", nowhere, "--output", "json"]);
+    let result: Value = serde_json::from_slice(&refused.stdout).expect("one document");
+    assert_eq!((&result["isError"], refused.status.code()), (&json!(true), Some(1)), "{result:#}");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("tool `get_current_time` answered an error"), "{said}");
 }
 
 fn a_server_lives(toolyard: &Toolyard) {

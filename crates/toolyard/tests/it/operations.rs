@@ -148,19 +148,22 @@ fn the_command_line_rotates_keys_and_lists_what_was_made_with_a_key_before_it_en
     let run_as = |key: &str, args: &[&str]| {
         toolyard.command().env("TOOLYARD_API_KEY", key).args(args).output().expect("the CLI runs")
     };
-    let rotated = toolyard.json(&["keys", "rotate", id, "--overlap", "1h"]);
+    let rotated = toolyard.json(&["keys", "rotate", "ci", "--overlap", "1h"]);
     assert_eq!(rotated["id"], made["id"]);
     let (old, new) = (made["key"].as_str().expect("a key"), rotated["key"].as_str().expect("a key"));
     assert!(run_as(old, &["servers", "list"]).status.success() && run_as(new, &["servers", "list"]).status.success());
     let child = run_as(new, &["keys", "create", "child", "--credential", "token"]);
     assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
 
-    let asked = toolyard.run(&["keys", "revoke", id]);
+    let asked = toolyard.run(&["keys", "revoke", "ci"]);
     let said = String::from_utf8_lossy(&asked.stderr);
     assert!(!asked.status.success() && said.contains("child") && said.contains("--yes"), "{said}");
     assert!(run_as(new, &["servers", "list"]).status.success(), "nothing was changed");
     toolyard.ok(&["keys", "revoke", id, "--yes"]);
     assert!(!run_as(new, &["servers", "list"]).status.success());
+    let again = toolyard.run(&["keys", "revoke", "ci"]);
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && said.contains("no API key `ci` that works"), "{said}");
     let active = toolyard.json(&["keys", "list", "--made-by", &format!("api_key:{id}"), "--active"]);
     assert_eq!(active["items"], serde_json::json!([]));
     let why = toolyard.json(&["why", "credential:use", "--resource", "credential/token"]);
