@@ -21,3 +21,33 @@ test('a filter of the audit log takes effect while it is typed, and a narrow row
   expect(await row.text()).toMatch(/done[\s\S]*session\//)
   await check(page, '/audit', 'filtered, narrow')
 })
+
+test('on a tablet who did what can be read whole', async ({ open }) => {
+  const page = await open({ width: 768, height: 1024 })
+  await page.goto('/audit?action=session.create')
+  await page
+    .byRole('main')
+    .byRole('row')
+    .containing(/session\.create/)
+    .first()
+    .waitFor()
+  const cut = await page.evaluate(() =>
+    [...document.querySelectorAll('main [data-row] td, main [data-row] button')]
+      .filter((cell) => cell.scrollWidth > cell.clientWidth && cell.clientWidth > 0)
+      .map((cell) => cell.textContent),
+  )
+  expect(cut).toEqual([])
+})
+
+test('on a phone the facts of the environment are no column of a few letters', async ({ open }) => {
+  const page = await open({ width: 390, height: 844 })
+  for (const width of [390, 320]) {
+    await page.setSize(width, 844)
+    await page.goto('/settings/environment')
+    await page.byRole('main').byText('Calls are served').first().waitFor()
+    const narrowest = await page.evaluate(() =>
+      Math.min(...[...document.querySelectorAll('main dd')].map((one) => one.clientWidth)),
+    )
+    expect(narrowest, `at ${width} px`).toBeGreaterThan(110)
+  }
+})

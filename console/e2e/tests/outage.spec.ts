@@ -147,3 +147,30 @@ test('a page whose code could not be loaded while Toolyard was away shows itself
     await toolyard.dispose()
   }
 })
+
+test('a log keeps its lines while there is no network, says that it is paused, and goes on', async ({
+  app,
+}) => {
+  const server = new ServerPage(app, 'everything')
+  const shell = new Shell(app)
+  const main = app.byRole('main')
+  const line = main.byRole('log', 'Log of everything').byText(/Starting default|stdio/i)
+  await server.goto('/logs')
+  await line.first().waitFor('visible', 20)
+  try {
+    await app.setOffline(true)
+    await shell.disconnected().waitFor('visible', 20)
+    await main.byText('Paused: there is no connection to Toolyard').first().waitFor('visible', 20)
+    expect(await line.first().isVisible()).toBe(true)
+    expect(await main.byText('You may not read logs').count()).toBe(0)
+    await check(app, 'Server, logs', 'offline')
+    await app.setOffline(false)
+    await shell.disconnected().waitFor('hidden', 45)
+    await main
+      .byText(/^Live$/)
+      .first()
+      .waitFor('visible', 30)
+  } finally {
+    await app.setOffline(false)
+  }
+})

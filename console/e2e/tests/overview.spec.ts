@@ -28,3 +28,17 @@ test('the errors of the last hour lead to the servers that they are of, also to 
   await shell.heading('time').waitFor()
   expect(await app.path()).toMatch(/^\/servers\/time\/metrics/)
 })
+
+test('what was done stays on the overview however many pages speak MCP', async ({ app, toolyard }) => {
+  const shell = new Shell(app)
+  await toolyard.api.send('PUT', '/credentials/just-done', { secret: 'not-a-real-secret' })
+  for (let visit = 0; visit < 12; visit += 1) {
+    await app.goto('/playground/time')
+    await app.byRole('main').byText('get_current_time').first().waitFor('visible', 20)
+  }
+  await app.goto('/')
+  await shell.heading('Overview').waitFor()
+  const activity = app.byRole('region', 'Recent activity')
+  await activity.byText('just-done').first().waitFor()
+  expect(await activity.byText('Nobody did anything yet.').count()).toBe(0)
+})

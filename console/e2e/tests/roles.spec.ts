@@ -45,7 +45,8 @@ test('a viewer sees no administration pages and is refused their code', async ({
   }
   for (const { path } of pages) {
     await viewer.goto(path)
-    await new Shell(viewer).heading('Not found').waitFor()
+    await new Shell(viewer).heading('Not for your role').waitFor()
+    await viewer.byText('Your role (viewer) may not see this page').first().waitFor()
     expect(await viewer.evaluate(administrationLoaded)).toEqual([])
   }
 })

@@ -192,3 +192,36 @@ test('many servers are chosen and acted on, with a result for each', async ({ ap
     for (const name of names) await toolyard.api.remove(name)
   }
 })
+
+test('a remote that was registered without a header is given one with the keyboard', {
+  tag: '@main',
+}, async ({ app, toolyard }) => {
+  const name = 'far-away'
+  await toolyard.api.remove(name)
+  await toolyard.api.send('POST', '/servers', { name, url: 'https://mcp.example.com/mcp', start: false })
+  try {
+    const server = new ServerPage(app, name)
+    await server.goto('/settings')
+    const main = app.byRole('main')
+    const add = main.byRole('button', /^Add a header$/)
+    await add.waitFor()
+    expect(await main.byText('What its entry asks for').count()).toBe(0)
+    await add.focus()
+    await app.press('Enter')
+    const field = main.byRole('textbox', 'Name').first()
+    await expect.poll(() => field.isFocused()).toBe(true)
+    await app.type('X-Api-Token')
+    await main.byLabel('Value').first().fill('not-a-real-secret')
+    await check(app, 'Server, settings', 'header added')
+    await server.press('Save and roll out')
+    const credentials = async () => {
+      const settings = await toolyard.api.send<{ credentials: object }>('GET', `/servers/${name}/settings`)
+      return Object.keys(settings.credentials)
+    }
+    await expect.poll(credentials).toEqual(['X-Api-Token'])
+    await app.byRole('button', 'Save and roll out').waitFor('hidden')
+    await expect.poll(() => field.value()).toBe('X-Api-Token')
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})

@@ -28,9 +28,18 @@ export function may(session: Session, action: Action): boolean {
  * `<Button disabledReason={useDenied('server:deploy')}>`
  */
 export function useDenied(action: Action): string | undefined {
-  const session = useSession()
+  const forbidden = useForbidden(action)
   const outdated = useOutdatedSince() !== undefined
   if (outdated) return t('There is no connection to Toolyard: look, but nothing can be changed')
+  return forbidden
+}
+
+/**
+ * Why the session's role does not allow this, with or without a connection: for what is only looked at, which stays on
+ * the page while the connection is lost. `undefined` when it may.
+ */
+export function useForbidden(action: Action): string | undefined {
+  const session = useSession()
   return may(session, action)
     ? undefined
     : t('Your role ({role}) does not allow this', { role: session.role })

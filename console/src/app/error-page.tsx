@@ -4,6 +4,7 @@ import { EmptyState } from '@/ui/empty-state'
 import { capital, ErrorState } from '@/ui/error-state'
 import { ButtonLink } from '@/ui/link'
 import { PageHeader } from '@/ui/page-header'
+import { withheldFrom } from './guard'
 
 /** A page that could not be shown; the shell around it lives. */
 export function ErrorPage({ error, onRetry }: { error: unknown; onRetry?: () => void }) {
@@ -17,8 +18,27 @@ export function ErrorPage({ error, onRetry }: { error: unknown; onRetry?: () => 
   )
 }
 
-/** There is no such page, or no such thing. */
-export function NotFoundPage({ detail }: { detail?: string }) {
+/** There is such a page, but not for this role. */
+function WithheldPage({ role }: { role: string }) {
+  return (
+    <>
+      <PageHeader title={t('Not for your role')} />
+      <Card>
+        <EmptyState
+          title={t('Your role ({role}) may not see this page', { role })}
+          action={<ButtonLink to="/">{t('Go to the overview')}</ButtonLink>}
+        >
+          {t('An owner or an admin of your organization can give you another role, under Access.')}
+        </EmptyState>
+      </Card>
+    </>
+  )
+}
+
+/** There is no such page, or no such thing; `data` says when there is one, but not for everybody. */
+export function NotFoundPage({ detail, data }: { detail?: string; data?: unknown }) {
+  const role = withheldFrom(data)
+  if (role !== undefined) return <WithheldPage role={role} />
   return (
     <>
       <PageHeader title={t('Not found')} />

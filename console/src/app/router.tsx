@@ -19,7 +19,7 @@ export const router = createRouter({
   defaultPendingMinMs: 250,
   defaultPendingComponent: PendingPage,
   defaultErrorComponent: RouteError,
-  defaultNotFoundComponent: () => <NotFoundPage />,
+  defaultNotFoundComponent: ({ data }) => <NotFoundPage data={data} />,
   scrollRestoration: true,
 })
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { formatBytes, formatDuration, formatRelative, formatTime, readableTimes } from './format'
+import { formatBytes, formatClock, formatDuration, formatRelative, formatTime, readableTimes } from './format'
 
 test('durations grow from milliseconds to days', () => {
   const seconds = 1000
@@ -35,4 +35,15 @@ test('a message has its times as people read them', () => {
   expect(readableTimes(`it is observed until ${at}, revision 2`)).toBe(
     `it is observed until ${formatTime(at)}, revision 2`,
   )
+})
+
+test('the clock has 24 hours in tables, titles and logs alike', () => {
+  const evening = new Date(2026, 10, 29, 21, 5, 7)
+  const midnight = new Date(2026, 10, 29, 0, 5, 7)
+  expect(formatTime(evening)).toContain('21:05:07')
+  expect(formatClock(evening)).toContain('21:05:07')
+  for (const text of [formatTime(midnight), formatClock(midnight)]) {
+    expect(text).toContain('00:05:07')
+    expect(text).not.toMatch(/[ap]\.?m/i)
+  }
 })

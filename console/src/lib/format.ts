@@ -31,10 +31,15 @@ export function instant(at: string | Date | null | undefined): Date | undefined 
   return Number.isNaN(date.getTime()) ? undefined : date
 }
 
+/** The clock has 24 hours everywhere, as in logs and in what is set in UTC, whatever the reader's locale says. */
+export const CLOCK = { hourCycle: 'h23' } as const
+
 /** A day and a time of day, to the second: for tables and titles. */
 export function formatTime(at: string | Date): string {
   const date = instant(at)
-  return date === undefined ? String(at) : dates({ dateStyle: 'medium', timeStyle: 'medium' }).format(date)
+  return date === undefined
+    ? String(at)
+    : dates({ ...CLOCK, dateStyle: 'medium', timeStyle: 'medium' }).format(date)
 }
 
 /** A message with the times that the server wrote for programs as people read them. */
@@ -47,11 +52,11 @@ export function formatClock(at: string | Date): string {
   const date = instant(at)
   if (date === undefined) return String(at)
   return dates({
+    ...CLOCK,
     hour: '2-digit',
     minute: '2-digit',
     second: '2-digit',
     fractionalSecondDigits: 3,
-    hour12: false,
   }).format(date)
 }
 

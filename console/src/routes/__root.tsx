@@ -6,9 +6,9 @@ import { NotFoundPage } from '@/app/error-page'
 export const Route = createRootRouteWithContext<{ queryClient: QueryClient }>()({
   head: () => ({ meta: [{ title: 'Toolyard' }] }),
   component: Root,
-  notFoundComponent: () => (
+  notFoundComponent: ({ data }) => (
     <main className="mx-auto max-w-xl p-8">
-      <NotFoundPage />
+      <NotFoundPage data={data} />
     </main>
   ),
 })

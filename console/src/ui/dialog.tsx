@@ -65,6 +65,7 @@ export function ConfirmDialog({
   confirm,
   danger = false,
   typeToConfirm,
+  disabledReason,
   onConfirm,
 }: {
   open: boolean
@@ -75,12 +76,16 @@ export function ConfirmDialog({
   confirm: string
   danger?: boolean
   typeToConfirm?: string
+  /** Why it cannot be done now, when that is known before. */
+  disabledReason?: string | undefined
   onConfirm: () => Promise<unknown>
 }) {
   const [typed, setTyped] = useState('')
   const [busy, setBusy] = useState(false)
   const [error, setError] = useState<unknown>()
-  const ready = typeToConfirm === undefined || typed.trim() === typeToConfirm
+  const untyped =
+    typeToConfirm === undefined || typed.trim() === typeToConfirm ? undefined : t('The name is not typed yet')
+  const notReady = disabledReason ?? untyped
   const change = (next: boolean) => {
     if (busy) return
     setTyped('')
@@ -89,7 +94,7 @@ export function ConfirmDialog({
   }
   const submit = (event: FormEvent) => {
     event.preventDefault()
-    if (!ready || busy) return
+    if (notReady !== undefined || busy) return
     setBusy(true)
     setError(undefined)
     onConfirm()
@@ -116,12 +121,7 @@ export function ConfirmDialog({
         {error !== undefined && <ErrorNote error={error} />}
         <div className="flex flex-wrap justify-end gap-2">
           <Button onClick={() => change(false)}>{t('Cancel')}</Button>
-          <Button
-            type="submit"
-            variant={danger ? 'danger' : 'primary'}
-            busy={busy}
-            disabledReason={ready ? undefined : t('The name is not typed yet')}
-          >
+          <Button type="submit" variant={danger ? 'danger' : 'primary'} busy={busy} disabledReason={notReady}>
             {confirm}
           </Button>
         </div>

@@ -5,6 +5,7 @@ import { t } from '@/lib/t'
 import { plainText } from '@/lib/text'
 import { Button } from './button'
 import { CopyButton } from './copy-button'
+import { TickedText } from './ticked-text'
 
 /** What is known of an error: the fields of a problem of the API where it is one. */
 export interface ErrorFacts {
@@ -72,7 +73,11 @@ export function ErrorState({
       <CircleAlert aria-hidden="true" className="mt-0.5 size-4 shrink-0 text-bad" />
       <div className="min-w-0 flex-1">
         <p className="font-medium">{facts.title}</p>
-        {facts.detail !== '' && <p className="mt-0.5 text-muted">{facts.detail}</p>}
+        {facts.detail !== '' && (
+          <p className="mt-0.5 text-muted">
+            <TickedText text={facts.detail} />
+          </p>
+        )}
         <Facts facts={facts} />
         {children}
         {onRetry !== undefined && (
@@ -93,7 +98,11 @@ export function ErrorNote({ error }: { error: unknown }) {
     <div role="alert" className="rounded-md border border-bad/40 bg-bad-soft px-3 py-2">
       <div tabIndex={-1} className="outline-none">
         <p className="font-medium text-bad">{facts.title}</p>
-        {facts.detail !== '' && <p className="mt-0.5">{facts.detail}</p>}
+        {facts.detail !== '' && (
+          <p className="mt-0.5">
+            <TickedText text={facts.detail} />
+          </p>
+        )}
         <Facts facts={facts} />
       </div>
     </div>

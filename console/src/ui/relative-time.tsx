@@ -19,6 +19,12 @@ export function RelativeTime({
   )
 }
 
+/** How long something lasted, in milliseconds: as exactly as it is known once it is over, and before that in seconds. */
+export function elapsed(start: number, end: number | undefined, now: number): number {
+  if (end !== undefined) return Math.max(0, end - start)
+  return Math.max(0, Math.floor((now - start) / 1000) * 1000)
+}
+
 /** How long something has lasted, counting on. */
 export function Elapsed({
   since,
@@ -32,9 +38,7 @@ export function Elapsed({
   const start = instant(since)
   const end = instant(until)
   const text = useNow((now) =>
-    start === undefined
-      ? '–'
-      : formatDuration(Math.max(0, Math.floor(((end?.getTime() ?? now) - start.getTime()) / 1000) * 1000)),
+    start === undefined ? '–' : formatDuration(elapsed(start.getTime(), end?.getTime(), now)),
   )
   return <span className={className ?? 'tabular'}>{text}</span>
 }

@@ -57,7 +57,7 @@ const FROM = {
   '2xl': 'max-2xl:hidden',
 }
 /** What a column's `from` is on narrower screens, for a cell that says there what the column would. */
-export const UNTIL = { xs: 'min-[24rem]:hidden', sm: 'sm:hidden', md: 'md:hidden' }
+export const UNTIL = { xs: 'min-[24rem]:hidden', sm: 'sm:hidden', md: 'md:hidden', xl: 'xl:hidden' }
 /** Longer tables have only those rows in the page that are near the screen. */
 const VIRTUAL_FROM = 80
 

@@ -4,6 +4,7 @@ import { cx } from '@/lib/cx'
 import { t } from '@/lib/t'
 import { Button } from './button'
 import { LiveRegion } from './live-region'
+import { TickedText } from './ticked-text'
 
 interface ToastText {
   title: string
@@ -138,7 +139,9 @@ function Toast({ item }: { item: Item }) {
       <div className="min-w-0 flex-1">
         <p className="font-medium">{item.title}</p>
         {item.description !== undefined && item.description !== '' && (
-          <p className="mt-0.5 max-h-32 overflow-y-auto text-sm text-muted">{item.description}</p>
+          <p className="mt-0.5 max-h-32 overflow-y-auto text-sm text-muted">
+            <TickedText text={item.description} />
+          </p>
         )}
         {item.action !== undefined && (
           <Button size="small" className="mt-2" onClick={item.action.act}>

@@ -585,6 +585,11 @@ export interface SpecPackage {
   registry?: unknown
   /** The exact version; for an image its tag or digest. Empty for the newest at resolve time. */
   version?: string
+  /**
+   * What is installed beside it from the index, as in `uvx --with`: names with extras and versions, such as `mcp<2`.
+   * For packages of PyPI only.
+   */
+  with?: string[]
 }
 export const SpecPackageSchema: v.GenericSchema<unknown, SpecPackage> = v.object({
   arguments: v.optional(v.array(v.unknown())),
@@ -594,6 +599,7 @@ export const SpecPackageSchema: v.GenericSchema<unknown, SpecPackage> = v.object
   identifier: v.string(),
   registry: v.optional(v.unknown()),
   version: v.optional(v.string()),
+  with: v.optional(v.array(v.string())),
 })
 
 /** What runs. */
@@ -611,6 +617,11 @@ export type Runtime = {
   registry?: unknown
   /** The exact version; for an image its tag or digest. Empty for the newest at resolve time. */
   version?: string
+  /**
+   * What is installed beside it from the index, as in `uvx --with`: names with extras and versions, such as `mcp<2`.
+   * For packages of PyPI only.
+   */
+  with?: string[]
   kind: 'npm'
 } | {
   /** Arguments to it. */
@@ -626,6 +637,11 @@ export type Runtime = {
   registry?: unknown
   /** The exact version; for an image its tag or digest. Empty for the newest at resolve time. */
   version?: string
+  /**
+   * What is installed beside it from the index, as in `uvx --with`: names with extras and versions, such as `mcp<2`.
+   * For packages of PyPI only.
+   */
+  with?: string[]
   kind: 'pypi'
 } | {
   /** Arguments to it. */
@@ -641,6 +657,11 @@ export type Runtime = {
   registry?: unknown
   /** The exact version; for an image its tag or digest. Empty for the newest at resolve time. */
   version?: string
+  /**
+   * What is installed beside it from the index, as in `uvx --with`: names with extras and versions, such as `mcp<2`.
+   * For packages of PyPI only.
+   */
+  with?: string[]
   kind: 'oci'
 } | {
   /** Headers sent with every request. */
@@ -659,6 +680,7 @@ export const RuntimeSchema: v.GenericSchema<unknown, Runtime> = v.union([v.objec
   identifier: v.string(),
   registry: v.optional(v.unknown()),
   version: v.optional(v.string()),
+  with: v.optional(v.array(v.string())),
   kind: v.literal('npm'),
 }), v.object({
   arguments: v.optional(v.array(v.unknown())),
@@ -668,6 +690,7 @@ export const RuntimeSchema: v.GenericSchema<unknown, Runtime> = v.union([v.objec
   identifier: v.string(),
   registry: v.optional(v.unknown()),
   version: v.optional(v.string()),
+  with: v.optional(v.array(v.string())),
   kind: v.literal('pypi'),
 }), v.object({
   arguments: v.optional(v.array(v.unknown())),
@@ -677,6 +700,7 @@ export const RuntimeSchema: v.GenericSchema<unknown, Runtime> = v.union([v.objec
   identifier: v.string(),
   registry: v.optional(v.unknown()),
   version: v.optional(v.string()),
+  with: v.optional(v.array(v.string())),
   kind: v.literal('oci'),
 }), v.object({
   headers: v.optional(v.record(v.string(), v.unknown())),

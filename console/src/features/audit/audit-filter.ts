@@ -1,3 +1,4 @@
+import { CLOCK } from '@/lib/format'
 import { locale, t } from '@/lib/t'
 
 /** What the address of the audit page says. */
@@ -75,5 +76,5 @@ export function fromLocalInput(text: string): string | undefined {
 export function exactTime(at: string): string {
   const date = new Date(at)
   if (Number.isNaN(date.getTime())) return at
-  return new Intl.DateTimeFormat(locale(), { dateStyle: 'medium', timeStyle: 'long' }).format(date)
+  return new Intl.DateTimeFormat(locale(), { ...CLOCK, dateStyle: 'medium', timeStyle: 'long' }).format(date)
 }

@@ -9,6 +9,7 @@ import { errorFacts } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
 import { LiveRegion } from '@/ui/live-region'
 import { Status, type StatusKind } from '@/ui/status'
+import { TickedText } from '@/ui/ticked-text'
 import { misfit, type ServerActionId, serverAction, serverActions } from './actions'
 
 /** How many requests are under way at once. */
@@ -273,7 +274,11 @@ function ResultStatus({ result }: { result: Result }) {
   return (
     <span className="flex min-w-0 flex-wrap items-center gap-x-2 text-sm">
       <Status kind={KIND[result.state]}>{texts[result.state]}</Status>
-      {why !== '' && <span className="min-w-0 text-muted">{why}</span>}
+      {why !== '' && (
+        <span className="min-w-0 text-muted">
+          <TickedText text={why} />
+        </span>
+      )}
       {result.state === 'failed' && result.code !== undefined && (
         <code className="id text-xs text-faint">{result.code}</code>
       )}

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { asText, Continuation, LogParser } from './log-lines'
+import { ApiProblem } from '@/api/client'
+import { asText, Continuation, isCutOff, LogParser } from './log-lines'
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const line = (at: string, text: string) => ({ at, stream: 'stderr' as const, text })
@@ -40,4 +41,18 @@ test('everything is new at first', () => {
 
 test('writes a file of lines', () => {
   expect(asText([line('2026-01-01T00:00:00.000Z', 'a')])).toBe('2026-01-01T00:00:00.000Z stderr a\n')
+})
+
+test('a log is cut off while Toolyard is away, and not because there is no more of it', () => {
+  const problem = (status: number) => new ApiProblem({ code: 'x', title: 'x', detail: 'x', status })
+  // A stream that breaks is an error of the browser's; the next attempt has no answer, or a proxy's.
+  for (const error of [new TypeError('network error'), problem(0), problem(502)])
+    expect(isCutOff({ kind: 'again', error }, false)).toBe(true)
+  // The stream of the log may not know yet what the page knows.
+  expect(isCutOff({ kind: 'live' }, true)).toBe(true)
+  expect(isCutOff({ kind: 'live' }, false)).toBe(false)
+  expect(isCutOff({ kind: 'again', error: undefined }, false)).toBe(false)
+  expect(isCutOff({ kind: 'again', error: problem(404) }, false)).toBe(false)
+  expect(isCutOff({ kind: 'ended' }, true)).toBe(false)
+  expect(isCutOff({ kind: 'failed', error: problem(403) }, true)).toBe(false)
 })

@@ -218,6 +218,13 @@ export class LogFollower {
   }
 }
 
+/** Whether nothing new can come because Toolyard, or the network to it, is away: what was read stays. */
+export function isCutOff(state: LogState, lost: boolean): boolean {
+  if (state.kind === 'again' && state.error !== undefined)
+    return !isProblem(state.error) || state.error.status === 0 || state.error.status >= 502
+  return lost && state.kind !== 'ended' && state.kind !== 'failed'
+}
+
 /** Whether asking again would bring the same: what is gone does not come back, a newer one may come. */
 function isFinal({ status }: ApiProblem, chosen: boolean): boolean {
   return status === 403 || status === 400 || (status === 404 && chosen)

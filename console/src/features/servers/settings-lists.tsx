@@ -1,5 +1,6 @@
 import { Plus, Trash2 } from 'lucide-react'
 import type { ReactNode } from 'react'
+import { focusAfter } from '@/lib/focus-after'
 import { t } from '@/lib/t'
 import { Button, IconButton } from '@/ui/button'
 import { Combobox } from '@/ui/combobox'
@@ -20,6 +21,7 @@ function Rows<Row extends { id: string }>({
   add,
   addDenied,
   onAdd,
+  focusOf,
   hint,
   rowClassName = 'flex flex-wrap items-start gap-x-3 gap-y-2',
   children,
@@ -37,6 +39,8 @@ function Rows<Row extends { id: string }>({
   /** Why none can be added. */
   addDenied?: string | undefined
   onAdd: (id: string) => void
+  /** The id of a row's first control: a new row is filled in next. */
+  focusOf: (id: string) => string
   hint: string
   rowClassName?: string
   /** The controls of a row. `change` gives the list with a changed row. */
@@ -65,7 +69,15 @@ function Rows<Row extends { id: string }>({
         ))}
         {error !== undefined && <p className="text-sm text-bad">{error}</p>}
         <div>
-          <Button size="small" icon={Plus} disabledReason={addDenied} onClick={() => onAdd(rowId())}>
+          <Button
+            size="small"
+            icon={Plus}
+            disabledReason={addDenied}
+            onClick={() => {
+              const id = rowId()
+              focusAfter(focusOf(id), () => onAdd(id))
+            }}
+          >
             {add}
           </Button>
           <p className="mt-1.5 text-sm text-muted">{hint}</p>
@@ -90,6 +102,7 @@ export function Variables<Values extends SettingsValues>({ form }: { form: Setti
       onRemove={(rest, row) => set(rest, row.id)}
       add={t('Add a variable')}
       onAdd={(id) => set([...environment, { id, name: '', value: '', credential: undefined }], '')}
+      focusOf={(id) => `variable-${id}`}
       hint={t('A plain value is shown to everybody who can see the server. For a secret, use a credential.')}
       rowClassName="grid items-start gap-2 sm:grid-cols-[minmax(0,1fr)_minmax(0,1fr)_auto]"
     >
@@ -170,6 +183,7 @@ export function Volumes<Values extends SettingsValues>({ form }: { form: Setting
       error={form.errorAt('volumes')}
       add={t('Add a volume')}
       onAdd={add}
+      focusOf={(id) => `volume-name-${id}`}
       hint={t(
         'A volume outlives instances and revisions, and is removed with the server. It needs a toolbox with containers, and the server then stays on that toolbox.',
       )}
@@ -220,6 +234,7 @@ export function Paths<Values extends SettingsValues>({ form }: { form: SettingsF
       add={t('Add a path')}
       addDenied={denied}
       onAdd={(id) => set([...paths, { id, path: '', writable: false }], '')}
+      focusOf={(id) => `path-${id}`}
       hint={t(
         'A server sees only its package, its own directory, and these paths, as far as the toolbox grants them.',
       )}

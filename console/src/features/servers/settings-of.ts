@@ -1,5 +1,6 @@
 /** The settings form's values for a server that exists: what was set, as the API reads it back. Pure. */
 import type { CurrentSettings } from '@/api/generated/types'
+import { takesHeaders } from './public/headers'
 import type { InputField, Offer } from './public/inputs'
 import { newSettings, type SettingsValues } from './public/settings'
 
@@ -14,14 +15,17 @@ export function offerOf(settings: CurrentSettings): Offer {
 /** What the form shows at first. */
 export function settingsOf(settings: CurrentSettings, fields: readonly InputField[]): SettingsValues {
   const values = newSettings(fields)
-  for (const [key, value] of Object.entries(settings.inputs)) values.inputs[key] = value
+  // What is set of a server without an entry are its headers, which stand by themselves.
+  if (!takesHeaders(settings))
+    for (const [key, value] of Object.entries(settings.inputs)) values.inputs[key] = value
   for (const [name, value] of Object.entries(settings.environment))
     values.environment.push({ id: `set-${name}`, name, value, credential: undefined })
   for (const [name, { id, name: shown }] of Object.entries(settings.credentials)) {
     const credential = shown ?? id
     if (fields.some((field) => field.key === name)) values.bound[name] = credential
     else if (name === 'registry' && settings.kind === 'oci') values.registry = credential
-    else values.environment.push({ id: `set-${name}`, name, value: '', credential })
+    else if (!takesHeaders(settings))
+      values.environment.push({ id: `set-${name}`, name, value: '', credential })
   }
   values.arguments = settings.arguments.join('\n')
   values.paths = settings.paths.map(({ path, writable }) => ({

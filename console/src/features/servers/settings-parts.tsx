@@ -1,10 +1,10 @@
 import { useQuery } from '@tanstack/react-query'
 import { KeyRound, type LucideIcon } from 'lucide-react'
 import type { ReactNode } from 'react'
-import { flushSync } from 'react-dom'
 import { listCredentials } from '@/api/generated/credentials'
 import { q } from '@/api/queries'
 import { may, useSession } from '@/api/session'
+import { focusAfter } from '@/lib/focus-after'
 import type { Form } from '@/lib/form'
 import type { SettingsValues } from './public/settings'
 
@@ -37,10 +37,7 @@ export function AsideButton({
   return (
     <button
       type="button"
-      onClick={() => {
-        flushSync(onClick)
-        document.getElementById(focus)?.focus()
-      }}
+      onClick={() => focusAfter(focus, onClick)}
       className="inline-flex min-h-6 items-center gap-1 rounded text-sm text-accent underline-offset-2 hover:underline"
     >
       <Icon aria-hidden="true" className="size-3.5" />

@@ -11,13 +11,7 @@ import {
 } from 'lucide-react'
 import { type ReactNode, useState } from 'react'
 import { call } from '@/api/client'
-import {
-  drainToolbox,
-  listToolboxes,
-  removeToolbox,
-  resumeToolbox,
-  revokeToolbox,
-} from '@/api/generated/toolboxes'
+import { drainToolbox, listToolboxes, resumeToolbox, revokeToolbox } from '@/api/generated/toolboxes'
 import type { Toolbox } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { useDenied } from '@/api/session'
@@ -27,6 +21,7 @@ import type { MenuItem } from '@/ui/menu'
 import { toast } from '@/ui/toast'
 import { AddressDialog, LabelsDialog, RejoinDialog } from './enroll-dialog'
 import { toolboxQuery } from './public/queries'
+import { RemoveToolbox } from './remove-toolbox'
 
 /** The name of the toolbox that every Toolyard has. */
 export const LOCAL = 'local'
@@ -181,26 +176,7 @@ export function useToolboxActions(
         </ConfirmDialog>
       )}
       {asked === 'remove' && (
-        <ConfirmDialog
-          open
-          onOpenChange={close}
-          title={t('Remove {name}?', { name })}
-          confirm={t('Remove')}
-          danger
-          typeToConfirm={name}
-          onConfirm={async () => {
-            await call(removeToolbox, { path: { name } })
-            await invalidate(client, listToolboxes)
-            toast.done({ title: t('{name} is removed', { name }) })
-            onRemoved?.()
-          }}
-        >
-          {t('Its agent is refused from now on, and its servers are placed on other toolboxes.')} {running}{' '}
-          {toolbox.instances > 0 &&
-            (toolbox.draining
-              ? t('What still moves does not answer until it is placed: better wait until it has moved.')
-              : t('They do not answer until they are placed: drain it first to move them before.'))}
-        </ConfirmDialog>
+        <RemoveToolbox toolbox={toolbox} running={running} onOpenChange={close} onRemoved={onRemoved} />
       )}
     </>
   )

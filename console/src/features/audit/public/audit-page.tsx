@@ -76,7 +76,7 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
           <Outcome outcome={record.outcome} />
         </span>
         <span className={`w-full truncate text-sm text-muted ${UNTIL.sm}`}>{whoText(record)}</span>
-        <span className={`id w-full truncate text-muted ${UNTIL.md}`} title={oneLine(record.target)}>
+        <span className={`id w-full truncate text-muted ${UNTIL.xl}`} title={oneLine(record.target)}>
           {oneLine(record.target, 160)}
         </span>
       </span>
@@ -85,7 +85,8 @@ const COLUMNS: ReadonlyArray<Column<Row>> = [
   {
     id: 'target',
     header: t('To'),
-    from: 'md',
+    // Before that it would take the room that who and what need.
+    from: 'xl',
     width: '36%',
     cell: ({ record }) => (
       <span className="id text-muted" title={oneLine(record.target)}>

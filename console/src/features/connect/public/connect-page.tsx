@@ -144,7 +144,7 @@ function KeyCard({
 }) {
   const denied = useDenied('key:manage')
   const session = useSession()
-  const [way, setWay] = useState<'make' | 'have'>(denied === undefined ? 'make' : 'have')
+  const [way, setWay] = useState<'make' | 'have'>(may(session, 'key:manage') ? 'make' : 'have')
   if (chosen?.fresh === true && chosen.key !== undefined) {
     return (
       <Card

@@ -64,7 +64,7 @@ export function DeployProgress({ name }: { name: string }) {
         >
           {(data) => (
             <>
-              <RolloutTimeline rollout={data} />
+              <RolloutTimeline rollout={data} remote={server.kind === 'remote'} />
               {(data.state === 'failed' || data.state === 'cancelled') && (
                 <div className="mt-4 flex flex-wrap gap-2">
                   <TryAgain name={name} />
@@ -83,7 +83,11 @@ export function DeployProgress({ name }: { name: string }) {
           {!may(session, 'server:logs') ? (
             <EmptyState title={t('You may not read logs')} />
           ) : server.kind === 'remote' ? (
-            <p className="text-muted">{t('It runs elsewhere; only whoever runs it has its log.')}</p>
+            <p className="text-muted">
+              {t(
+                'It runs elsewhere, and its log is there. What it answered stands in the steps of the rollout.',
+              )}
+            </p>
           ) : log === undefined ? (
             <p className="text-muted">{t('The log appears with the first instance.')}</p>
           ) : (

@@ -23,6 +23,7 @@ import { PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { SparkLine } from '@/ui/spark-line'
 import { Status } from '@/ui/status'
+import { TickedText } from '@/ui/ticked-text'
 import { Activity } from '../activity'
 import { CallErrors } from '../call-errors'
 import { NextSteps } from '../next-steps'
@@ -205,7 +206,7 @@ function Trouble({ servers }: { servers: ServersOverview }) {
               </div>
               {(message !== '' || server.next_attempt_at) && (
                 <p className="mt-0.5 line-clamp-3 text-sm wrap-anywhere text-muted">
-                  {message}
+                  <TickedText text={message} />
                   {server.next_attempt_at && (
                     <>
                       {message !== '' && ' · '}

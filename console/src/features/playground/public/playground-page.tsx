@@ -15,10 +15,10 @@ import {
 import { TargetList, TargetSwitch } from '@/features/mcp/public/target-list'
 import { phaseKind, reasonText, ServerStatus } from '@/features/servers/public/phase'
 import { cx } from '@/lib/cx'
-import { formatNumber } from '@/lib/format'
+import { formatNumber, readableTimes } from '@/lib/format'
 import { type McpPrompt, type McpResource, type McpTool, resourcesOf } from '@/lib/mcp/things'
 import { t } from '@/lib/t'
-import { oneLine, plainText } from '@/lib/text'
+import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { EmptyState } from '@/ui/empty-state'
@@ -28,6 +28,7 @@ import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { SearchInput } from '@/ui/search-input'
 import { SkeletonLines } from '@/ui/skeleton'
+import { TickedText } from '@/ui/ticked-text'
 import { addRun, forgetRuns, type PastRun, pastRuns } from '../history'
 import { HistoryCard } from '../history-card'
 import { type Item, RequestPanel } from '../request-panel'
@@ -167,7 +168,8 @@ function Playground({
     if (run.target === target.name) onSearchChange({ kind: run.kind, item: run.item })
   }
   const key = `${kind} ${search.item}`
-  if (error !== null && error !== undefined) {
+  // What is known, and what was typed, stays while Toolyard is away.
+  if (mcpPath === undefined && error !== null && error !== undefined) {
     return (
       <Card>
         <ErrorState error={error} />
@@ -187,7 +189,7 @@ function Playground({
               </Link>
             }
           >
-            {plainText(server.message, 600)}
+            <TickedText text={readableTimes(server.message ?? '')} limit={600} />
           </Notice>
         </div>
       )}

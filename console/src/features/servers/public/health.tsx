@@ -1,11 +1,12 @@
 import type { Health, InstanceError } from '@/api/generated/types'
-import { formatNumber } from '@/lib/format'
+import { formatNumber, readableTimes } from '@/lib/format'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { KeyValueList } from '@/ui/key-value-list'
 import { Link } from '@/ui/link'
 import { RelativeTime } from '@/ui/relative-time'
 import { Status } from '@/ui/status'
+import { TickedText } from '@/ui/ticked-text'
 import { phaseKind, phaseText, reasonText } from './phase'
 
 /** How a set of instances fares: of a toolbox, or of the organization. */
@@ -65,7 +66,7 @@ export function ErrorList({
             <RelativeTime at={error.at} className="text-sm text-faint" />
           </div>
           <p className="mt-0.5 line-clamp-3 text-sm wrap-anywhere text-muted">
-            {oneLine(error.message, 300)}
+            <TickedText text={oneLine(readableTimes(error.message), 300)} />
             {withToolbox && error.toolbox != null && ` · ${t('on {toolbox}', { toolbox: error.toolbox })}`}
           </p>
         </li>

@@ -1,6 +1,7 @@
 import { ArrowDownToLine, Clock, Download, Pause, Play, WrapText } from 'lucide-react'
 import { useDeferredValue, useMemo, useState, useSyncExternalStore } from 'react'
 import { isProblem } from '@/api/client'
+import { useOutdatedSince } from '@/api/connection'
 import { LOG_STREAM } from '@/api/generated/enums'
 import type { Instance, LogStream, Server } from '@/api/generated/types'
 import { cx } from '@/lib/cx'
@@ -17,7 +18,7 @@ import { Select } from '@/ui/select'
 import { SkeletonLines } from '@/ui/skeleton'
 import { Status } from '@/ui/status'
 import { VirtualList } from '@/ui/virtual-list'
-import { asText, LogFollower, type LogSnapshot, MOST_LINES, type NumberedLine } from '../log-lines'
+import { asText, isCutOff, LogFollower, type LogSnapshot, MOST_LINES, type NumberedLine } from '../log-lines'
 import { isWritten, type LogSource, PREVIOUS } from './logged'
 import { phaseText } from './phase'
 
@@ -290,7 +291,14 @@ function FollowState({
   choice: LogSource
 }) {
   const { state } = snapshot
+  const cutOff = isCutOff(state, useOutdatedSince() !== undefined)
   if (paused) return <Status kind="off">{t('Paused')}</Status>
+  if (cutOff)
+    return (
+      <Status kind="waiting" wraps>
+        {t('Paused: there is no connection to Toolyard. It goes on when there is one again')}
+      </Status>
+    )
   switch (state.kind) {
     case 'loading':
       return <Status kind="working">{t('Connecting')}</Status>
@@ -333,6 +341,7 @@ function emptyText({ state }: LogSnapshot, { instance, revision }: LogSource, wr
     if (instance === PREVIOUS) return t('No log of an earlier instance is kept.')
     return t('No such log is kept.')
   }
+  if (isCutOff(state, false)) return t('Nothing could be read of it yet.')
   return t('There is no log to show.')
 }
 

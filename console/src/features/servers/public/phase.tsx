@@ -78,8 +78,32 @@ export function reasonText(reason: Reason): string {
   return texts[reason] ?? reason.replaceAll('_', ' ')
 }
 
+/** What a server that wants other credentials answers with (`HandshakeError::Status` in crates/mcp/src/error.rs). */
+const NOT_LET_IN = /\bHTTP status 40[13]\b/
+
+/** What is done about a server that runs elsewhere, where the advice for one that runs here is of no use. */
+function remoteAdvice(reason: Reason): string | undefined {
+  const texts: Partial<Record<Reason, string>> = {
+    handshake_failed: t('Check its address and its protocol: what answers there may be no MCP server.'),
+    probe_failed: t('Whoever runs it can see what keeps it. It is tried again by itself.'),
+    deadline_exceeded: t(
+      'Its address took long to answer. Try it again, or allow more time in the settings.',
+    ),
+  }
+  return texts[reason]
+}
+
 /** What somebody can do about a reason; `undefined` when there is nothing to do, or nothing general to say. */
-export function reasonAdvice(reason: Reason): string | undefined {
+export function reasonAdvice(
+  reason: Reason,
+  { remote = false, message = '' }: { remote?: boolean; message?: string } = {},
+): string | undefined {
+  if (reason === 'handshake_failed' && NOT_LET_IN.test(message))
+    return t(
+      'It does not let Toolyard in. Check its headers in the settings, and the credential that they have their value from: it may be missing, wrong or expired.',
+    )
+  const elsewhere = remote ? remoteAdvice(reason) : undefined
+  if (elsewhere !== undefined) return elsewhere
   const texts: Partial<Record<Reason, string>> = {
     awaiting_toolbox: t('A toolbox must be online. See the page of toolboxes.'),
     image_not_found: t('Check the image and its tag in the settings.'),

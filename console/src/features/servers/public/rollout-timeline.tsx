@@ -46,14 +46,17 @@ export function RolloutStatus({ state }: { state: RolloutState }) {
  */
 export function RolloutTimeline({
   rollout,
+  remote = false,
   explain = true,
 }: {
   rollout: Rollout
+  /** Whether the server runs elsewhere: then nobody here has its log. */
+  remote?: boolean
   /** Whether to say why it failed and what to do; not where the page says so anyway. */
   explain?: boolean
 }) {
-  const advice = reasonAdvice(rollout.reason)
   const message = plainText(readableTimes(rollout.message ?? ''))
+  const advice = reasonAdvice(rollout.reason, { remote, message })
   const bad = rollout.state === 'failed' || rollout.state === 'rolled_back'
   return (
     <div className="flex flex-col gap-4">
@@ -229,7 +232,7 @@ function AcceptLostTools({ rollout }: { rollout: Rollout }) {
       onClick={() =>
         ask(
           () => call(rollbackServer, { path: { name }, body: { revision } }),
-          t('Revision {number} of {name} is rolled out', { number: revision, name }),
+          t('Revision {number} of {name} is being rolled out', { number: revision, name }),
           t('Could not roll it out'),
         )
       }

@@ -122,7 +122,7 @@ function Trouble({ server }: { server: Server }) {
   const kind = phaseKind(server.phase)
   if (kind !== 'bad' && kind !== 'warn') return null
   const message = plainText(readableTimes(server.message ?? ''))
-  const advice = reasonAdvice(server.reason)
+  const advice = reasonAdvice(server.reason, { remote: server.kind === 'remote', message })
   const log = logOfTrouble(server)
   return (
     <div className="mb-4">
@@ -170,7 +170,7 @@ function RolloutNote({ server }: { server: Server }) {
         title={
           underWay ? (
             <>
-              {t('Revision {number} is rolled out', { number: rollout.to_revision })} ·{' '}
+              {t('Revision {number} is being rolled out', { number: rollout.to_revision })} ·{' '}
               <Elapsed since={rollout.started_at} />
             </>
           ) : (

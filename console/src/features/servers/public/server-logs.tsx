@@ -1,6 +1,6 @@
 import { useInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { useState } from 'react'
-import { useDenied } from '@/api/session'
+import { useForbidden } from '@/api/session'
 import { t } from '@/lib/t'
 import { EmptyState } from '@/ui/empty-state'
 import { type LogChoice, LogView } from './log-view'
@@ -22,7 +22,7 @@ export function ServerLogs({
   const { data: server } = useSuspenseQuery(serverQuery(name))
   // Only to choose from: the log does not wait for them.
   const { data: revisions } = useInfiniteQuery(revisionsQuery(name))
-  const denied = useDenied('server:logs')
+  const denied = useForbidden('server:logs')
   // The log of an instance that ended is kept for a while; only a server that never had one has none.
   const hasOne = server.instances.length > 0
   const tried =
@@ -33,7 +33,7 @@ export function ServerLogs({
   if (server.kind === 'remote') {
     return (
       <EmptyState title={t('A remote server has no log here')}>
-        {t('It runs somewhere else; only whoever runs it has its log.')}
+        {t('It runs elsewhere, and its log is there. What it answered stands in the steps of its rollouts.')}
       </EmptyState>
     )
   }

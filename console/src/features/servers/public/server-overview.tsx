@@ -1,6 +1,6 @@
 import { useInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
 import type { Exit, Instance, Limits, Server } from '@/api/generated/types'
-import { useDenied } from '@/api/session'
+import { useForbidden } from '@/api/session'
 import { entryParams } from '@/features/catalog/public/entry-parts'
 import { cx } from '@/lib/cx'
 import { formatBytes, formatDuration, formatNumber, formatPercent, formatTime } from '@/lib/format'
@@ -57,7 +57,7 @@ export function ServerOverview({ name }: { name: string }) {
         </Card>
         {rollout != null && !unfinished && (
           <Card title={t('Last rollout')}>
-            <RolloutTimeline rollout={rollout} />
+            <RolloutTimeline rollout={rollout} remote={server.kind === 'remote'} />
           </Card>
         )}
       </div>
@@ -74,6 +74,8 @@ function NoInstance({ server }: { server: Server }) {
   if (isBeingDeleted(server)) return <EmptyState title={t('Nothing of it runs any more')} />
   if (!server.enabled)
     return <EmptyState title={t('It is stopped')}>{t('Start it, and an instance is made.')}</EmptyState>
+  if (server.kind === 'remote')
+    return <EmptyState title={t('It runs elsewhere')}>{remoteText(server)}</EmptyState>
   if (server.rollout?.state === 'failed')
     return (
       <EmptyState title={t('No instance')}>
@@ -84,13 +86,20 @@ function NoInstance({ server }: { server: Server }) {
     )
   return (
     <EmptyState title={t('No instance yet')}>
-      {server.kind === 'remote'
-        ? t('It is there as soon as the address answers.')
-        : server.reason === 'awaiting_toolbox' || server.reason === 'no_capacity'
-          ? t('One is made as soon as a toolbox takes it.')
-          : t('It is being prepared.')}
+      {server.reason === 'awaiting_toolbox' || server.reason === 'no_capacity'
+        ? t('One is made as soon as a toolbox takes it.')
+        : t('It is being prepared.')}
     </EmptyState>
   )
+}
+
+/** What becomes of calls to a remote server, of which there is never an instance here. */
+export function remoteText({ phase, rollout }: Pick<Server, 'phase' | 'rollout'>): string {
+  if (phase === 'ready' || phase === 'degraded')
+    return t('There is no instance of it here: calls go to its address.')
+  return rollout?.state === 'failed'
+    ? t('Calls go to its address once that answers: correct its settings, or restart it.')
+    : t('Calls go to its address as soon as that answers.')
 }
 
 /** Whether an instance takes the calls of a canary. */
@@ -100,13 +109,17 @@ function isCanary({ rollout }: Server, instance: Instance): boolean {
 
 function RolloutCard({ server }: { server: Server }) {
   const { name, rollout } = server
-  const denied = useDenied('server:logs')
+  const denied = useForbidden('server:logs')
   const log = denied === undefined ? logOfRollout(server) : undefined
   if (rollout == null) return null
   return (
     <Card title={t('Rollout')} actions={<RolloutActions rollout={rollout} />}>
       <div className={cx('grid gap-6', log !== undefined && 'lg:grid-cols-2')}>
-        <RolloutTimeline rollout={rollout} explain={rollout.state === 'rolled_back'} />
+        <RolloutTimeline
+          rollout={rollout}
+          remote={server.kind === 'remote'}
+          explain={rollout.state === 'rolled_back'}
+        />
         {log !== undefined && (
           <div className="min-w-0">
             <div className="mb-2 flex flex-wrap items-baseline justify-between gap-x-4">

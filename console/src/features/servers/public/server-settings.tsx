@@ -22,6 +22,8 @@ import { CHANGE_FIELDS, changeBody, changeIssues, type ManagedChange, USUAL_CHAN
 import { ChangeFields } from '../change-fields'
 import { PlaceCard } from '../place-card'
 import { offerOf, settingsOf } from '../settings-of'
+import { HeaderFields } from './header-fields'
+import { type HeaderRow, headerFieldOf, headerIssues, headersBody, headersOf, takesHeaders } from './headers'
 import { declaredInputs } from './inputs'
 import { usePathProblem } from './path-problem'
 import { revisionsQuery, serverQuery, settingsQuery } from './queries'
@@ -39,6 +41,8 @@ import { AdvancedFields, InputFields } from './settings-form'
 interface Values extends SettingsValues, ManagedChange {
   version: string
   /** Of a remote server that was registered by its URL. */
+  headers: HeaderRow[]
+  /** Of a remote server that was registered by its URL. */
   url: string
 }
 
@@ -51,7 +55,7 @@ export function ServerSettings({ name }: { name: string }) {
     <div className="flex max-w-4xl flex-col gap-4">
       {rollout != null && rollout.state !== 'done' && rollout.state !== 'cancelled' && (
         <Card title={t('Rollout')} actions={<RolloutActions rollout={rollout} />}>
-          <RolloutTimeline rollout={rollout} />
+          <RolloutTimeline rollout={rollout} remote={server.kind === 'remote'} />
         </Card>
       )}
       <SettingsForm server={server} settings={settings} />
@@ -64,11 +68,13 @@ export function ServerSettings({ name }: { name: string }) {
 function SettingsForm({ server, settings }: { server: Server; settings: CurrentSettings }) {
   const client = useQueryClient()
   const denied = useDenied('server:deploy')
-  const fields = declaredInputs(offerOf(settings))
+  const ownHeaders = takesHeaders(settings)
+  const fields = ownHeaders ? [] : declaredInputs(offerOf(settings))
   const context: SettingsContext = { fields, kind: settings.kind }
   const valuesNow = (): Values => ({
     ...settingsOf(settings, fields),
     ...USUAL_CHANGE,
+    headers: headersOf(settings),
     version: settings.entry?.version ?? '',
     url: settings.remote?.url ?? '',
   })
@@ -79,20 +85,25 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
     schema: schemaOf<Values>((values) => [
       ...settingsIssues(values, { ...context, pathProblem }),
       ...changeIssues(values),
+      ...headerIssues(values.headers),
     ]),
     fieldOf: (field, values) =>
-      field === 'url' ? field : (CHANGE_FIELDS[field] ?? settingsFieldOf(values)(field)),
+      field === 'url'
+        ? field
+        : (CHANGE_FIELDS[field] ?? headerFieldOf(field, values.headers) ?? settingsFieldOf(values)(field)),
     submit: async (values) => {
       const { version, url } = values
       const body: UpdateServer = {
         ...settingsBody(values, context, base.values),
         ...changeBody({ ...values, canary: values.canary && values.strategy !== 'recreate' }),
       }
+      if (ownHeaders) Object.assign(body, headersBody(values.headers, base.values.headers))
       if (version !== base.values.version) body.version = version
       if (url !== base.values.url) body.url = url.trim()
       const { name } = server
       const answer = await call(updateServer, { path: { name }, body }, { ifMatch: base.settings.etag })
       client.setQueryData(serverQuery(name).queryKey, answer)
+      // What was typed into a header is in the vault now: the form shows the credential once it is read again.
       form.reset({ ...values, ...USUAL_CHANGE })
       await Promise.all([
         client.invalidateQueries({ queryKey: settingsQuery(name).queryKey }),
@@ -106,7 +117,7 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
             }
           : answer.enabled
             ? {
-                title: t('Revision {number} of {name} is rolled out', {
+                title: t('Revision {number} of {name} is being rolled out', {
                   number: answer.rollout?.to_revision ?? answer.revision,
                   name,
                 }),
@@ -180,6 +191,14 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
                 </p>
               </>
             )}
+          </Card>
+        )}
+        {ownHeaders && (
+          <Card
+            title={t('Headers')}
+            description={t('Sent with every request. Their values are kept in the vault.')}
+          >
+            <HeaderFields form={form} />
           </Card>
         )}
         {fields.length > 0 && (

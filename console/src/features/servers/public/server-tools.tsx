@@ -2,7 +2,7 @@ import { useQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { FileText, MessageSquareQuote, Wrench } from 'lucide-react'
 import { useDeferredValue } from 'react'
 import { mcpPromptsQuery, mcpResourcesQuery, mcpToolsQuery } from '@/api/mcp'
-import { useDenied } from '@/api/session'
+import { useForbidden } from '@/api/session'
 import { serverGeneration } from '@/features/mcp/public/target'
 import { formatNumber, formatTokens } from '@/lib/format'
 import { isObject } from '@/lib/mcp/client'
@@ -48,7 +48,7 @@ export function ServerTools({
   onSearchChange: (changes: ToolsSearch) => void
 }) {
   const { data: server } = useSuspenseQuery(serverQuery(name))
-  const denied = useDenied('tool:call')
+  const denied = useForbidden('tool:call')
   const answers = server.phase === 'ready' || server.phase === 'degraded'
   const generation = serverGeneration(server)
   const enabled = denied === undefined && answers

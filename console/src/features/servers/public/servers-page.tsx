@@ -19,6 +19,7 @@ import { RelativeTime } from '@/ui/relative-time'
 import { SearchInput } from '@/ui/search-input'
 import { Select } from '@/ui/select'
 import { type Column, Table, UNTIL } from '@/ui/table'
+import { TickedText } from '@/ui/ticked-text'
 import { ActingProvider } from '../acting'
 import { BulkBar } from '../bulk'
 import { memoryOf, restartsOf, toolboxesOf, toolsOf } from '../row'
@@ -72,7 +73,7 @@ const COLUMNS: ReadonlyArray<Column<Server>> = [
       const why = oneLine(readableTimes(server.message ?? '')) || reasonText(server.reason)
       return (
         <span className="text-muted" title={why}>
-          {why}
+          <TickedText text={why} />
         </span>
       )
     },

@@ -215,6 +215,24 @@ test('a path of the host that cannot be granted is said at its field, before any
   ])
 })
 
+test('a path in a volume is none of the host, so it is neither a problem nor a grant', () => {
+  const directory = field('directory', { format: 'filepath', repeated: true })
+  const one = { ...context(directory), pathProblem: () => 'not here' }
+  const values = {
+    ...newSettings([directory]),
+    inputs: { directory: '/data\n/data/a' },
+    volumes: [{ id: 'row', name: 'data', path: '/data' }],
+    strategy: 'recreate' as const,
+  }
+  expect(settingsIssues(values, one)).toEqual([])
+  expect(grantsOf(values, one)).toEqual([])
+  for (const path of ['/data2', '/', '/data/../etc']) {
+    const outside = { ...values, inputs: { directory: path } }
+    expect(settingsIssues(outside, one)).toEqual([{ path: ['inputs', 'directory'], message: 'not here' }])
+    expect(grantsOf(outside, one)).toEqual([{ path, writable: false }])
+  }
+})
+
 test('a revision grants more only where it sees or may do what the other one could not', () => {
   const before = { paths: [{ path: '/srv', writable: false }], privileges: ['listen' as const] }
   expect(isMore(before, before)).toEqual({ grants: false, privileged: false })

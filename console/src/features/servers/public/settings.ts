@@ -212,7 +212,7 @@ export function settingsIssues(values: SettingsValues, context: SettingsContext)
 
 /** The paths of the host that the server may see with these settings: rows, and inputs that are paths. */
 export function grantsOf(
-  values: Pick<SettingsValues, 'paths' | 'inputs' | 'bound'>,
+  values: Pick<SettingsValues, 'paths' | 'inputs' | 'bound' | 'volumes'>,
   context: SettingsContext,
 ): { path: string; writable: boolean }[] {
   if (context.kind === 'remote') return []
@@ -222,9 +222,16 @@ export function grantsOf(
   return [
     ...given
       .flatMap((field) => inputLines(field, values.inputs[field.key] ?? ''))
+      .filter((path) => !isInVolume(path, values))
       .map((path) => ({ path, writable: false })),
     ...values.paths.filter((row) => row.path !== '').map(({ path, writable }) => ({ path, writable })),
   ]
+}
+
+/** Whether a path is that of a volume, or one in it: none of the host's (`is_in_volume` in crates/control/src/app/expand.rs). */
+function isInVolume(path: string, values: Pick<SettingsValues, 'volumes'>): boolean {
+  if (/\/\.\.(?:\/|$)/.test(path)) return false
+  return volumesOf(values).some((volume) => volume.path !== '' && `${path}/`.startsWith(`${volume.path}/`))
 }
 
 function inputLines(field: InputField, value: string): string[] {
@@ -324,7 +331,11 @@ function fieldIssue(
   }
   const grants = field.format === 'filepath' && kind !== 'remote'
   return inputLines(field, value)
-    .map((one) => inputIssue(field, one) ?? (grants ? pathProblem?.(one, false) : undefined))
+    .map(
+      (one) =>
+        inputIssue(field, one) ??
+        (grants && !isInVolume(one, values) ? pathProblem?.(one, false) : undefined),
+    )
     .find((issue) => issue !== undefined)
 }
 

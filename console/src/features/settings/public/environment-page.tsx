@@ -9,6 +9,7 @@ import { CodeBlock } from '@/ui/code-block'
 import { KeyValueList } from '@/ui/key-value-list'
 import { Elapsed, RelativeTime } from '@/ui/relative-time'
 import { Status } from '@/ui/status'
+import { TickedText } from '@/ui/ticked-text'
 
 /** How often it is looked whether this Toolyard is ready, while the page is open. */
 const LOOK_MS = 5_000
@@ -84,7 +85,13 @@ function Readiness() {
           [t('Calls are served'), <Part key="gateway" part={data.gateway} />],
           [t('Writes last'), <Part key="writes" part={data.writes} />],
           [t('The control plane works'), <Part key="control_plane" part={data.control_plane} />],
-          ...failed.map((loop) => [t('Loop {name}', { name: loop.name }), loop.error] as const),
+          ...failed.map(
+            (loop) =>
+              [
+                t('Loop {name}', { name: loop.name }),
+                <TickedText key={loop.name} text={loop.error} />,
+              ] as const,
+          ),
         ]}
       />
     </Card>
@@ -98,7 +105,9 @@ function Part({ part }: { part: ReadinessPart }) {
         <Status kind={part.ready ? 'good' : 'bad'}>{part.ready ? t('yes, for') : t('no, for')}</Status>
         <Elapsed since={part.since} />
       </div>
-      <span className="break-words text-muted">{readableTimes(part.message)}</span>
+      <span className="wrap-anywhere text-muted">
+        <TickedText text={readableTimes(part.message)} />
+      </span>
     </div>
   )
 }

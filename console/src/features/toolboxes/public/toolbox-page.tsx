@@ -2,9 +2,9 @@ import { useSuspenseQuery } from '@tanstack/react-query'
 import { Ellipsis } from 'lucide-react'
 import type { Capacity, Drain, Enforcement, OfferFailure, Toolbox } from '@/api/generated/types'
 import { ErrorList, HealthFacts } from '@/features/servers/public/health'
-import { formatBytes, formatDate, formatNumber } from '@/lib/format'
+import { formatBytes, formatDate, formatNumber, readableTimes } from '@/lib/format'
 import { plural, t } from '@/lib/t'
-import { oneLine, plainText } from '@/lib/text'
+import { oneLine } from '@/lib/text'
 import { Badge } from '@/ui/badge'
 import { Button, IconButton } from '@/ui/button'
 import { Card } from '@/ui/card'
@@ -17,6 +17,7 @@ import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { Meter } from '@/ui/progress'
 import { RelativeTime } from '@/ui/relative-time'
 import { Status } from '@/ui/status'
+import { TickedText } from '@/ui/ticked-text'
 import { LOCAL, menuItems, useToolboxActions } from '../toolbox-actions'
 import { toolboxQuery } from './queries'
 import { ToolboxStatus, toolboxWhy } from './toolbox-state'
@@ -57,7 +58,7 @@ export function ToolboxPage({ name, onRemoved }: { name: string; onRemoved: () =
           </>
         }
       >
-        {capital(toolboxWhy(toolbox))} · <RelativeTime at={toolbox.since} />
+        <TickedText text={capital(toolboxWhy(toolbox))} /> · <RelativeTime at={toolbox.since} />
       </PageHeader>
       {dialogs}
       {toolbox.state === 'unreachable' && (
@@ -255,7 +256,7 @@ function Draining({ drain }: { drain: Drain }) {
 function NotReached({ failure }: { failure: OfferFailure }) {
   return (
     <span className="wrap-anywhere">
-      {capital(plainText(failure.message, 500))}
+      <TickedText text={capital(readableTimes(failure.message))} limit={500} />
       <span className="block text-sm text-muted">
         {plural(failure.failures, '{count} attempt failed', '{count} attempts failed')} ·{' '}
         <RelativeTime at={failure.at} />
@@ -304,7 +305,9 @@ function Protection({ protection, enforcement }: { protection: string; enforceme
       <div className="min-w-0 flex-1 basis-48">
         <p>{protectionText(protection)}</p>
         {enforcement.detail !== '' && (
-          <p className="text-sm text-muted wrap-anywhere">{capital(plainText(enforcement.detail, 500))}</p>
+          <p className="text-sm text-muted wrap-anywhere">
+            <TickedText text={capital(enforcement.detail)} limit={500} />
+          </p>
         )}
       </div>
       <Status kind={enforcement.enforced ? 'good' : 'warn'}>

@@ -14,6 +14,7 @@ import { Menu } from '@/ui/menu'
 import { PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { type Column, type Sort, Table, UNTIL } from '@/ui/table'
+import { TickedText } from '@/ui/ticked-text'
 import { EnrollDialog } from '../enroll-dialog'
 import { menuItems, useToolboxActions } from '../toolbox-actions'
 import { toolboxesQuery } from './queries'
@@ -53,7 +54,7 @@ const COLUMNS: ReadonlyArray<Column<Toolbox>> = [
     from: 'lg',
     cell: (toolbox) => (
       <span className="text-muted" title={toolboxWhy(toolbox)}>
-        {toolboxWhy(toolbox)}
+        <TickedText text={toolboxWhy(toolbox)} />
       </span>
     ),
   },

@@ -1,0 +1,22 @@
+import { expect, test } from 'vitest'
+import { reasonAdvice } from './phase'
+
+test('a server that refuses who asks is about its headers, wherever it runs', () => {
+  for (const status of [401, 403])
+    expect(
+      reasonAdvice('handshake_failed', {
+        remote: true,
+        message: `the remote server answered HTTP status ${status}`,
+      }),
+    ).toMatch(/headers.*credential/)
+  expect(
+    reasonAdvice('handshake_failed', { remote: true, message: 'the remote server answered HTTP status 404' }),
+  ).toMatch(/address/)
+})
+
+test('nobody is sent to the log or the arguments of a server that runs elsewhere', () => {
+  for (const reason of ['handshake_failed', 'probe_failed', 'deadline_exceeded'] as const) {
+    expect(reasonAdvice(reason, { remote: true })).not.toMatch(/log|argument/i)
+    expect(reasonAdvice(reason)).toMatch(/log/i)
+  }
+})
