@@ -19,6 +19,7 @@ command -v Xvfb >/dev/null || packages+=(xvfb)
 { command -v dockerd && command -v docker-init && command -v iptables; } >/dev/null || packages+=(docker.io tini iptables)
 command -v docker-registry >/dev/null || packages+=(docker-registry)
 command -v mmdebstrap >/dev/null || packages+=(mmdebstrap)
+command -v haproxy >/dev/null || packages+=(haproxy)
 [ -x /bin/busybox ] || packages+=(busybox-static)
 python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then

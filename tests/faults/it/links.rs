@@ -1,13 +1,14 @@
 //! Replicas that come and go, and the links of agents to those that stay.
 
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use toolyard_test_support::{Engine, Row, Toolyard, long, wait_until};
 
-const SERVER: &str = r#"#!/usr/bin/env node
+use crate::agent::{Agent, link};
+
+pub(crate) const SERVER: &str = r#"#!/usr/bin/env node
 const say = (message) => process.stdout.write(JSON.stringify({ jsonrpc: "2.0", ...message }) + "\n");
 const tools = ["sleep"].map((name) => ({ name, inputSchema: { type: "object" } }));
 require("node:readline").createInterface({ input: process.stdin }).on("line", (line) => {
@@ -25,43 +26,10 @@ require("node:readline").createInterface({ input: process.stdin }).on("line", (l
 /// Longer than a link that is to end drains.
 const SLOW_MS: u64 = 8000;
 
-/// An agent of a toolbox of its own, ended with the test.
-struct Agent(Child);
-
-impl Agent {
-    fn join(toolyard: &Toolyard, name: &str) -> Self {
-        let enrolled = toolyard.json(&["toolboxes", "enroll", name]);
-        let token = enrolled["token"].as_str().expect("a token");
-        let log = std::fs::File::create(toolyard.dir().join("agent.log")).expect("a log");
-        let mut command = toolyard.command();
-        command
-            .args(["dtma", "--token", token, "--data-dir"])
-            .arg(toolyard.dir().join("agent"))
-            .env("npm_config_registry", toolyard.registry_url())
-            .env("npm_config_cache", toolyard.dir().join("agent-npm-cache"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log);
-        Self(command.spawn().expect("the agent starts"))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn links(toolyard: &Toolyard) -> Value {
-    toolyard.api("GET", "/toolboxes/far").send().json()["link"].clone()
-}
-
 #[test]
 fn a_replica_that_comes_or_goes_cuts_no_call_through_another() {
     let toolyard = Toolyard::on(Engine::Postgres).without_toolbox().script("links", SERVER).start();
     let _agent = Agent::join(&toolyard, "far");
-    wait_until(Duration::from_secs(60), "the toolbox is there", || links(&toolyard)["connected"] == true);
     let _ = toolyard.deploy("links", &["--toolbox", "far"]);
     let (stop, slow_calls) = (AtomicBool::new(false), AtomicU32::new(0));
     let pass = |count: u32| {
@@ -86,7 +54,9 @@ fn a_replica_that_comes_or_goes_cuts_no_call_through_another() {
         let (short, slow) = (calls(5), calls(SLOW_MS));
         for round in 0..long(1, 4) {
             let mut replica = toolyard.replica(&[]);
-            wait_until(Duration::from_secs(60), "the agent has a link to it", || links(&replica)["connected"] == true);
+            wait_until(Duration::from_secs(60), "the agent has a link to it", || {
+                link(&replica, "far")["connected"] == true
+            });
             assert!(replica.call("links", "sleep", json!({})).is_ok());
             // Those that were under way when the list of replicas changed.
             pass(2);

@@ -2,6 +2,7 @@
 //! what it did, what should happen and what happened (`Row`); `make faults` writes them to `docs/reports/faults.md`,
 //! with longer loops than `make test` has time for.
 
+mod agent;
 mod command_line;
 mod crash;
 mod gateway;
@@ -9,6 +10,7 @@ mod links;
 mod readiness;
 mod remote;
 mod remotes;
+mod replicas;
 mod servers;
 mod shutdown;
 mod store;
