@@ -910,10 +910,12 @@ impl Inner {
         let Some(kept) = desired.keep_users.as_ref().filter(|_| self.context.is_current.load(Ordering::Acquire)) else {
             return;
         };
+        // Whoever is given one is in the table before.
+        let mut uids = self.context.uids.lock().unwrap_or_else(PoisonError::into_inner);
         let here: BTreeSet<ServerId> = self.instances().values().map(|entry| entry.server).collect();
         let wanted = |server| desired.instances.iter().any(|instance| instance.server == server);
         let kept = |server| kept.contains(&server) || here.contains(&server) || wanted(server);
-        if let Err(error) = self.context.uids.lock().unwrap_or_else(PoisonError::into_inner).keep_only(&kept) {
+        if let Err(error) = uids.keep_only(&kept) {
             tracing::warn!(%error, "take back the user ids of deleted servers");
         }
     }

@@ -85,7 +85,7 @@ impl From<CallError> for Refusal {
         let code = match error {
             CallError::Closed | CallError::Busy => Code::ServerNotReady,
             CallError::Timeout(_) => Code::UpstreamTimeout,
-            CallError::NoRoom => Code::NoCapacity,
+            CallError::NoRoom => Code::AnswerDropped,
             CallError::Invalid(_) => Code::BadRequest,
             _ => Code::UpstreamFailed,
         };

@@ -33,17 +33,21 @@ impl Removals {
         Self(Arc::new(Inner { under_way: Mutex::default(), turns: Semaphore::new(AT_ONCE) }))
     }
 
-    /// Has a directory removed with all in it, after `before`; nothing when that is under way. Waits for neither.
+    /// Does `before` at once and then has a directory removed with all in it; nothing when that is under way. Waits for
+    /// neither.
     pub(crate) fn begin(&self, dir: PathBuf, before: impl FnOnce(&Path) + Send + 'static) {
         if !self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.clone()) {
             return;
         }
         let (removals, under_way) = (self.clone(), UnderWay(self.clone(), dir));
         tokio::spawn(async move {
-            let Ok(_turn) = removals.0.turns.acquire().await else { return };
+            let begun = tokio::task::spawn_blocking(move || {
+                before(&under_way.1);
+                under_way
+            });
+            let (Ok(under_way), Ok(_turn)) = (begun.await, removals.0.turns.acquire().await) else { return };
             let remove = move || {
                 let dir = &under_way.1;
-                before(dir);
                 match crate::process::remove::remove_all(dir) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         tracing::warn!(path = %dir.display(), %error, "remove a directory");

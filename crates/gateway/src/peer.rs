@@ -85,7 +85,7 @@ impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         let code = match error {
             CallError::Timeout(_) => Code::UpstreamTimeout,
-            CallError::NoRoom => Code::NoCapacity,
+            CallError::NoRoom => Code::AnswerDropped,
             _ => Code::UpstreamFailed,
         };
         Self::new(code, error.to_string())
@@ -344,7 +344,8 @@ impl Peer {
 
     /// Room for what is kept of it.
     pub(crate) fn hold(&self, bytes: usize) -> Result<Option<Held>, Failure> {
-        Ok(self.room.hold(stdio::Caller::Gateway, bytes)?)
+        let full = "the lists of this organization's servers find no more room in memory (setting `request_memory_mb`)";
+        self.room.hold(stdio::Caller::Gateway, bytes).map_err(|_| Failure::new(Code::NoCapacity, full))
     }
 
     async fn exchange(

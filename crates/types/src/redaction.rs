@@ -33,6 +33,8 @@ const MIN_LINE_BYTES: usize = 8;
 const MIN_PART_BYTES: usize = 6;
 /// What a key has in its name whose value is a secret.
 const SECRET_KEYS: [&str; 8] = ["password", "passwd", "pwd", "secret", "token", "key", "sig", "auth"];
+/// And for the beginning of one: half of a short password may be a word of every line.
+const MIN_BEGINNING_BYTES: usize = 8;
 /// Beginnings of one secret that are looked for.
 const MOST_BEGINNINGS: usize = 512;
 /// An encoded form longer than this may be wrapped, so pieces of it are looked for.
@@ -47,6 +49,8 @@ const STRIDE: usize = 40;
 enum Run {
     /// Nothing.
     Alone,
+    /// What may be the rest of it: of a beginning, whatever follows, so that nobody learns by trying where it differs.
+    Rest,
     /// The hex digits on both sides.
     Hex,
     /// The base64 characters on both sides: those at the edges hold bits of the secret too.
@@ -57,6 +61,7 @@ impl Run {
     fn has(self, byte: u8) -> bool {
         match self {
             Self::Alone => false,
+            Self::Rest => !byte.is_ascii_whitespace() && !b"\"'`<>(){}[],;&|".contains(&byte),
             Self::Hex => byte.is_ascii_hexdigit(),
             Self::Base64 => byte.is_ascii_alphanumeric() || b"+/-_=".contains(&byte),
         }
@@ -126,7 +131,8 @@ impl Redaction {
     fn search(&self, patterns: &AhoCorasick, view: &View<'_>, deeper: u32, found: &mut Vec<Range<usize>>) {
         for hit in patterns.find_overlapping_iter(&view.bytes) {
             let run = self.runs[hit.pattern().as_usize()];
-            let before = view.bytes[..hit.start()].iter().rev().take_while(|byte| run.has(**byte)).count();
+            let is_rest = run == Run::Rest;
+            let before = view.bytes[..hit.start()].iter().rev().take_while(|byte| !is_rest && run.has(**byte)).count();
             let after = view.bytes[hit.end()..].iter().take_while(|byte| run.has(**byte)).count();
             found.push(view.place(hit.start() - before)..view.place(hit.end() + after));
         }
@@ -198,9 +204,9 @@ fn forms(secret: &str, patterns: &mut BTreeMap<Vec<u8>, Run>) {
         patterns.entry(pattern.to_vec()).and_modify(|known| *known = run.max(*known)).or_insert(run);
     };
     // A trie holds all beginnings of a pattern: these cost no more than the whole.
-    let half = secret.len().div_ceil(2).max(MIN_BYTES);
-    let beginnings = (half..=secret.len()).step_by(secret.len() / MOST_BEGINNINGS + 1);
-    beginnings.for_each(|end| add(&secret.as_bytes()[..end], Run::Alone));
+    let half = secret.len().div_ceil(2).max(MIN_BEGINNING_BYTES);
+    let beginnings = (half..secret.len()).step_by(secret.len() / MOST_BEGINNINGS + 1);
+    beginnings.for_each(|end| add(&secret.as_bytes()[..end], Run::Rest));
     add(secret.as_bytes(), Run::Alone);
     let lines = secret.lines().map(str::trim).filter(|line| line.len() >= MIN_LINE_BYTES);
     lines.for_each(|line| add(line.as_bytes(), Run::Alone));

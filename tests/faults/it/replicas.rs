@@ -6,11 +6,10 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use toolyard_test_support::{Engine, KEY, Row, Toolyard, free_port, long, test_variable, wait_until};
-use toolyard_types::Clock;
 
 use crate::agent::{Agent, link};
 use crate::links::SERVER;
@@ -164,7 +163,7 @@ fn command(sdk: Sdk, url: &str, era: &str, calls: usize) -> Command {
     let mut command = match sdk {
         Sdk::TypeScript(version) => {
             // Node resolves packages from where the script is.
-            let copy = clients.join("typescript").join(format!("caller-{}.mjs", std::process::id()));
+            let copy = clients.join("typescript").join(format!("caller-{}-{version}-{era}.mjs", std::process::id()));
             std::fs::copy(scripts.join("caller.mjs"), &copy).expect("the clients are installed: run `make test`");
             let mut command = Command::new("node");
             command.arg(copy).arg(version);
@@ -199,8 +198,10 @@ fn call(name: &str, mut command: Command, passed: &AtomicUsize) -> Vec<Failure> 
     failed
 }
 
+#[expect(clippy::disallowed_methods, reason = "the machine's clock, as its clients write it")]
 fn now_ms() -> i64 {
-    Clock::system().now().as_ms()
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    i64::try_from(since.as_millis()).expect("a time of this century")
 }
 
 fn told(failed: &[Failure]) -> Vec<&str> {

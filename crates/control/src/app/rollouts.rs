@@ -221,7 +221,8 @@ pub(crate) async fn rollback(
     ceilings::check(&control.options().limits.server, then, Some(now))?;
     if target.id != current.id || server.target_revision != current.id {
         let (wish, before) = (servers::wish_of(&target)?, servers::wish_of(&meant)?);
-        credentials::allow_bindings(control, caller, &tx, &wish, Some(&before)).await?;
+        let bound_before = (!servers::is_elsewhere(&target.spec, &meant.spec)).then_some(&before);
+        credentials::allow_bindings(control, caller, &tx, &wish, bound_before).await?;
         // Whoever asks for an earlier revision knows that it may list less.
         let manner = Manner { accept_lost_tools: true, ..Manner::default() };
         let granted = may_grant(control, caller, name, &target.spec, &meant.spec.paths)?;

@@ -609,7 +609,7 @@ pub(crate) async fn update(
 
 /// Whether a remote server is put elsewhere, by its URL, by an input of that or by another version of its entry: whoever
 /// says where a server is says who gets its secrets.
-fn is_elsewhere(spec: &RevisionSpec, before: &RevisionSpec) -> bool {
+pub(super) fn is_elsewhere(spec: &RevisionSpec, before: &RevisionSpec) -> bool {
     match (&spec.runtime, &before.runtime) {
         (Runtime::Remote(remote), Runtime::Remote(before)) => remote.url != before.url,
         (Runtime::Remote(_), _) => true,

@@ -101,6 +101,8 @@ both_engines! {
         refused(send("evil").await, "yours");
         send("one").await.expect(202);
         test.patch("/api/v1/servers/r", json!({ "url": url("two") })).await.expect(202);
+        let back = json!({ "revision": 1 });
+        refused(test.ask_as(&key, Method::POST, "/api/v1/servers/r/rollback", Some(back)).await, "yours");
         let revisions = test.get("/api/v1/servers/r/revisions").await.expect(200);
         assert_eq!(revisions.body["items"].as_array().unwrap().len(), 2);
         let settings = test.get("/api/v1/servers/r/settings").await.expect(200);

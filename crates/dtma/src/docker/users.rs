@@ -47,14 +47,14 @@ struct Lists {
 pub(super) async fn of(docker: &Docker, image: &str, user: &str) -> Result<Option<Ids>, Failure> {
     // Whole numbers need no look at the image.
     if let Some(ids) = whole(user) {
-        return Ok(checked(user, ids)?.filter(|ids| is_harmless(*ids)));
+        return Ok(checked(user, ids)?.and_then(harmless));
     }
     let name = (image.to_owned(), user.to_owned());
     if let Some(known) = locked(&docker.users).get(&name) {
         return Ok(*known);
     }
     let lists = lists(docker, image).await?;
-    let ids = find(user, &lists)?.filter(|ids| is_harmless(*ids));
+    let ids = find(user, &lists)?.and_then(harmless);
     let mut known = locked(&docker.users);
     if known.len() >= MAX_KNOWN {
         known.clear();
@@ -68,8 +68,9 @@ fn locked(known: &Known) -> std::sync::MutexGuard<'_, BTreeMap<(String, String),
     known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-fn is_harmless((uid, gid): Ids) -> bool {
-    uid != 0 && gid != 0
+/// Neither root nor in its group: who is in that has a group of its own instead, and its files stay its own.
+fn harmless((uid, gid): Ids) -> Option<Ids> {
+    (uid != 0).then_some((uid, if gid == 0 { uid } else { gid }))
 }
 
 /// A user and a group that are both numbers.
@@ -205,7 +206,7 @@ mod tests {
 
     /// Whom a user runs as, and whether that was refused.
     fn run(user: &str, lists: &Lists) -> Result<Option<Ids>, Reason> {
-        find(user, lists).map(|ids| ids.filter(|ids| is_harmless(*ids))).map_err(|failure| failure.reason)
+        find(user, lists).map(|ids| ids.and_then(harmless)).map_err(|failure| failure.reason)
     }
 
     #[test]
@@ -222,15 +223,6 @@ mod tests {
             "0:1000",
             "toor",
             "toor:1234",
-            "1234:0",
-            "1234:wheel",
-            "1234:root",
-            "1000:wheel",
-            "app:0",
-            "app:wheel",
-            "op",
-            "1002",
-            "1234:+0",
             "broken",
             "1234:broken",
         ] {
@@ -249,6 +241,14 @@ mod tests {
             ("1234:staff", (1234, 50)),
             ("op:staff", (1002, 50)),
             ("10:10", (10, 10)),
+            // The group of root is left out.
+            ("1234:0", (1234, 1234)),
+            ("1234:wheel", (1234, 1234)),
+            ("1234:+0", (1234, 1234)),
+            ("1000:wheel", (1000, 1000)),
+            ("app:0", (1000, 1000)),
+            ("op", (1002, 1002)),
+            ("1002", (1002, 1002)),
         ] {
             assert_eq!(run(user, &lists()), Ok(Some(ids)), "{user}");
         }

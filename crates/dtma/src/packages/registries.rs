@@ -51,9 +51,10 @@ const NOT_PASSED: &[&str] = &[
 const NPM_SOURCES: &[&str] =
     &["npm_config_allow_git", "npm_config_allow_remote", "npm_config_allow_file", "npm_config_allow_directory"];
 /// How long a client waits for a registry that sends nothing, and how often it asks again: the variable, what it is set to,
-/// and by which other names a person may have set it. Left to themselves clients wait for minutes.
+/// and by which other names a person may have set it. Left to themselves clients wait for minutes. Of npm it is the time for
+/// the whole of an answer.
 const PATIENCE: &[(&str, &str, &[&str])] = &[
-    ("npm_config_fetch_timeout", "20000", &["fetch-timeout"]),
+    ("npm_config_fetch_timeout", "60000", &["fetch-timeout"]),
     ("npm_config_fetch_retries", "1", &["fetch-retries"]),
     ("npm_config_fetch_retry_mintimeout", "1000", &["fetch-retry-mintimeout"]),
     ("UV_HTTP_TIMEOUT", "20", &["uv_request_timeout"]),
@@ -121,6 +122,17 @@ impl Given {
         given.shown = given.files_named(&npmrc);
         given.hosts = given.registries(&npmrc, environment, more_hosts);
         given
+    }
+
+    /// Whether npm asks a registry of its own for packages of a scope.
+    pub(super) fn has_registry_of(&self, scope: &str) -> bool {
+        let key = format!("{scope}:registry");
+        let is_said = |text: &String| lines_of(text).any(|(said, _)| said.eq_ignore_ascii_case(&key));
+        let is_set = |name: &String| {
+            let name = name.to_ascii_lowercase();
+            name.strip_prefix("npm_config_").is_some_and(|said| said == key.to_ascii_lowercase())
+        };
+        self.files.get(".npmrc").is_some_and(is_said) || self.environment.keys().any(is_set)
     }
 
     /// Has clients give up a registry that does not answer, where a person did not say for how long they wait.

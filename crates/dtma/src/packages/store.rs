@@ -179,7 +179,7 @@ impl Store {
     }
 
     async fn turn_to_install(&self, runtime: &Runtime, progress: Progress<'_>) -> Turn<'_> {
-        let turn = self.turns.begin(&registry_of(runtime), progress).await;
+        let turn = self.turns.begin(&self.registry_of(runtime), progress).await;
         // The first of those that run finds a cache within its bound, which then has room for what they fetch.
         if let Some(_alone) = self.turns.alone(Some(&turn)) {
             self.tend_cache().await;
@@ -249,6 +249,17 @@ impl Store {
         // What was installed in one image may not run in another.
         hasher.update(image.as_deref().unwrap_or_default());
         Ok(hex(&hasher.finalize()))
+    }
+
+    /// Where a package comes from: a scope may have a registry of its own.
+    fn registry_of(&self, runtime: &Runtime) -> String {
+        match runtime {
+            Runtime::Npm(package) => match package.identifier.split_once('/') {
+                Some((scope, _)) if self.clients.given().has_registry_of(scope) => format!("npm {scope}"),
+                _ => "npm".to_owned(),
+            },
+            _ => "pypi".to_owned(),
+        }
     }
 
     fn turn(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -418,17 +429,6 @@ impl Store {
 
 /// What clients keep from one run to the next.
 pub(super) const CACHE: &str = ".cache";
-
-/// Where a package comes from, as far as it can be told by its name: a scope may have a registry of its own.
-fn registry_of(runtime: &Runtime) -> String {
-    match runtime {
-        Runtime::Npm(package) => match package.identifier.split_once('/') {
-            Some((scope, _)) => format!("npm {scope}"),
-            None => "npm".to_owned(),
-        },
-        _ => "pypi".to_owned(),
-    }
-}
 
 fn is_scratch(entry: &std::fs::DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with(".scratch-")

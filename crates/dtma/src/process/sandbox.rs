@@ -113,8 +113,8 @@ pub(super) fn spawn(order: &StartOrder, pipes: ChildPipes, join: impl FnOnce(Pid
     let taken = match isolation.own_network {
         true => Taken::default(),
         false => {
-            let sockets = !isolation.shut_ports.is_empty();
-            Taken { sockets, datagrams: sockets && isolation.uid.is_some(), listen: isolation.refuse_listen }
+            let (sockets, listen) = (!isolation.shut_ports.is_empty(), isolation.refuse_listen);
+            Taken { sockets, datagrams: (sockets || listen) && isolation.uid.is_some(), listen }
         }
     };
     let handover = step("socket pair", taken.any().then(UnixStream::pair).transpose())?;

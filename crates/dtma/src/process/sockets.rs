@@ -22,7 +22,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::fchown;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -48,6 +48,8 @@ const LOOPBACK: u32 = 1;
 /// Where a filter finds the number of the interface a packet came by.
 const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX).cast_unsigned();
 const KIND: libc::c_int = 0xf;
+/// How often a server's sockets are counted at most.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
 /// UDP sockets of one server.
 const MOST_DATAGRAM_SOCKETS: usize = 1024;
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,11 +81,19 @@ pub(super) struct SocketMaker {
     may_have_moved: bool,
     /// UDP sockets that there may be: those of the last count, and all that were made since.
     datagrams: Cell<usize>,
+    counted: Cell<Option<Instant>>,
 }
 
 impl SocketMaker {
     pub(super) fn new(calls: OwnedFd, ports: &[u16], uid: Option<u32>, may_have_moved: bool) -> Self {
-        Self { calls, filter: drops_from(ports), uid, may_have_moved, datagrams: Cell::new(0) }
+        Self {
+            calls,
+            filter: drops_from(ports),
+            uid,
+            may_have_moved,
+            datagrams: Cell::new(0),
+            counted: Cell::new(None),
+        }
     }
 
     /// Where a call is seen to wait.
@@ -120,8 +130,11 @@ impl SocketMaker {
     /// Whether one more UDP socket may be made. They are counted only when there may be too many.
     fn may_have_datagram(&self) -> bool {
         let Some(uid) = self.uid else { return true };
-        if self.datagrams.get() >= MOST_DATAGRAM_SOCKETS {
-            self.datagrams.set(with_port(uid));
+        let is_due = self.counted.get().is_none_or(|at| at.elapsed() >= COUNT_EVERY);
+        if self.datagrams.get() >= MOST_DATAGRAM_SOCKETS && is_due {
+            // One without a port may be given one any moment.
+            self.datagrams.set(with_port(uid).max(open_sockets(uid)));
+            self.counted.set(Some(Instant::now()));
         }
         let may = self.datagrams.get() < MOST_DATAGRAM_SOCKETS;
         self.datagrams.update(|made| made + usize::from(may));
@@ -221,6 +234,18 @@ fn with_port(uid: u32) -> usize {
         sockets.lines().skip(1).filter(is_theirs).count()
     };
     of("/proc/self/net/udp") + of("/proc/self/net/udp6")
+}
+
+/// How many sockets the processes of a user have open, of whatever kind.
+fn open_sockets(uid: u32) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let entries = |path: &std::path::Path| std::fs::read_dir(path).into_iter().flatten().flatten();
+    let is_theirs = |process: &std::fs::DirEntry| process.metadata().is_ok_and(|process| process.uid() == uid);
+    let is_socket = |fd: &std::fs::DirEntry| {
+        std::fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket:"))
+    };
+    let of = |process: std::fs::DirEntry| entries(&process.path().join("fd")).filter(is_socket).count();
+    entries("/proc".as_ref()).filter(is_theirs).map(of).sum()
 }
 
 /// Whether a process is in our network. It waits for our answer, so it does not move meanwhile.
