@@ -143,6 +143,7 @@ struct Inner {
     event_streams: Arc<limits::Shares>,
     request_rates: limits::Rates,
     registry_turns: tokio::sync::Semaphore,
+    search_turns: tokio::sync::Semaphore,
     refusals: app::refusals::Refusals,
     readiness: readiness::ReadinessState,
     remote_leases: snapshot::RemoteLeases,
@@ -195,6 +196,7 @@ impl Control {
                 limits.event_streams_per_principal,
             ]),
             registry_turns: tokio::sync::Semaphore::new(http::REGISTRY_TURNS),
+            search_turns: tokio::sync::Semaphore::new(app::catalog::SEARCHES),
             request_rates: limits::Rates::new([
                 limits.requests_per_second_per_organization,
                 limits.requests_per_second_per_principal,
@@ -354,6 +356,11 @@ impl Control {
 
     pub(crate) fn remote_leases(&self) -> &snapshot::RemoteLeases {
         &self.0.remote_leases
+    }
+
+    /// Turns to search the catalog.
+    pub(crate) fn search_turns(&self) -> &tokio::sync::Semaphore {
+        &self.0.search_turns
     }
 
     /// Turns to read what anybody may read.

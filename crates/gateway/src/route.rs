@@ -365,7 +365,8 @@ impl Peers {
         let Some((instance, toolbox)) = chosen.at.filter(|_| failure.undelivered.is_some()) else {
             return Err(failure);
         };
-        if failure.undelivered == Some(Undelivered::Broken) {
+        // Of several instances there the next one is not reached either.
+        if matches!(failure.undelivered, Some(Undelivered::Broken | Undelivered::NoLink)) {
             self.avoided.insert(toolbox, Instant::now());
         }
         let era = chosen.peer.era().await?;
@@ -405,7 +406,16 @@ impl Peers {
             }
         };
         tracing::debug!(server.name = %server, why = failure.detail, "a call is sent again");
-        let replies = other.peer.send(message, timeout, other.sender()).await?;
+        let replies = match other.peer.send(message.clone(), timeout, other.sender()).await {
+            // As after a start, when no toolbox has its link yet.
+            Err(again) if again.undelivered == Some(Undelivered::NoLink) => match other.at {
+                Some((_, toolbox)) if !self.hangs(toolbox) => {
+                    self.send_when_linked(toolbox, &other, message, timeout, again).await?
+                }
+                _ => return Err(again),
+            },
+            outcome => outcome?,
+        };
         Ok(Sent { replies, moved: Some(other) })
     }
 

@@ -4,6 +4,7 @@
 //! is immutable; a submitted or rejected one may be corrected under its number.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -28,6 +29,9 @@ use crate::catalog::merge::{Incoming, OUR_META, Rules, merge};
 use crate::catalog::{best, index, no_entry, no_version, sync, validate};
 use crate::{Caller, Control, ControlError, Result};
 
+/// Searches at once, and how long others wait for their turn.
+pub(crate) const SEARCHES: usize = 1;
+const SEARCH_PATIENCE: Duration = Duration::from_secs(5);
 const PAGE: u32 = 50;
 const LARGEST_PAGE: u32 = 500;
 const LONGEST_SEARCH: usize = 200;
@@ -48,20 +52,34 @@ pub(crate) async fn list_entries(control: &Control, caller: &Caller, query: Entr
     let after = query.cursor.as_deref().map(read_cursor).transpose()?;
     let wanted = checked(query)?;
     let index = index(control, caller.organization).await?;
-    let tx = control.store().org_read(caller.organization).await?;
     // All of them only for their order: with many servers counting takes longer than the search.
-    let mut deployments: HashMap<String, u32> = match wanted.sort {
-        Sort::Deployments => tx.count_catalog_deployments().await?.into_iter().collect(),
+    let deployments: HashMap<String, u32> = match wanted.sort {
+        Sort::Deployments => {
+            let tx = control.store().org_read(caller.organization).await?;
+            tx.count_catalog_deployments().await?.into_iter().collect()
+        }
         _ => HashMap::new(),
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut page = index.search(&wanted, &deployments, after.as_ref(), limit.saturating_add(1));
+    let sort = wanted.sort;
+    // A search that finds everything takes a processor for a while: not all of them, and no connection meanwhile.
+    let Ok(turn) = tokio::time::timeout(SEARCH_PATIENCE, control.search_turns().acquire()).await else {
+        return Err(ControlError::RateLimited { retry_after: SEARCH_PATIENCE });
+    };
+    let search = move || {
+        let page = index.search(&wanted, &deployments, after.as_ref(), limit.saturating_add(1));
+        (page, deployments)
+    };
+    let searched = tokio::task::spawn_blocking(search).await;
+    let (mut page, mut deployments) = searched.map_err(ControlError::internal("searching the catalog"))?;
+    drop(turn);
+    let tx = control.store().org_read(caller.organization).await?;
     let more = page.len() > limit;
     page.truncate(limit);
     let next_cursor = page.last().filter(|_| more).map(|(place, _)| write_cursor(place));
     let ids: Vec<_> = page.iter().map(|(_, id)| *id).collect();
     let mut rows: HashMap<_, _> = tx.catalog_entries_by_id(&ids).await?.into_iter().map(|row| (row.id, row)).collect();
-    if wanted.sort != Sort::Deployments {
+    if sort != Sort::Deployments {
         let names: Vec<_> = rows.values().map(|row| row.name.as_str()).collect();
         deployments = tx.count_catalog_deployments_of(&names).await?.into_iter().collect();
     }

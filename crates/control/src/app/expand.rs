@@ -166,9 +166,20 @@ impl Wish {
     }
 }
 
-/// Headers that say where a request ends, or what becomes of its connection.
-const FRAMING: &[&str] =
-    &["connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+/// Headers that say whom a request is for, where it ends, or what becomes of its connection, and those of a session.
+const FRAMING: &[&str] = &[
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// Chooses what runs, as [`ServerJson::choice`] does.
 ///

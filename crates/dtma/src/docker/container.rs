@@ -160,10 +160,11 @@ fn host_config(
     }
     // Docker makes a volume on the host, of any size, for each that an image asks for and nobody mounts.
     for path in prepared.image.iter().flat_map(|image| &image.volumes) {
-        let path = path.trim_end_matches('/');
-        let is_mounted = kept(path) || granted.iter().any(|it| it.path.as_os_str() == path) || tmpfs.contains_key(path);
-        if path.starts_with('/') && !is_mounted {
-            tmpfs.insert(path.to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{HOME_SIZE}"));
+        let path = as_engines_read(path);
+        let is_mounted =
+            kept(&path) || granted.iter().any(|it| it.path.as_os_str() == path.as_str()) || tmpfs.contains_key(&path);
+        if path != "/" && !is_mounted {
+            tmpfs.insert(path, format!("rw,nosuid,nodev,exec,mode=1777,{HOME_SIZE}"));
         }
     }
     let network = match &spec.egress {
@@ -225,4 +226,16 @@ fn environment(
         environment.insert(name.clone(), render(value, secrets)?);
     }
     Ok(environment)
+}
+/// Where an engine mounts what an image asks for: below `/`, without `.`, `..` and doubled slashes.
+fn as_engines_read(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }

@@ -86,6 +86,20 @@ async fn a_call_waits_a_moment_for_a_link_that_was_just_lost_and_not_for_one_tha
     assert!(began.elapsed() < Duration::from_secs(1), "only the first calls wait");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_a_moment_also_when_no_instance_of_several_has_its_link_yet() {
+    let world = world().replicated("two", &["a", "b"]).start().await;
+    world.cut("a");
+    world.cut("b");
+    let healed = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.heal("a");
+        world.heal("b");
+    };
+    let (answer, ()) = tokio::join!(world.call(TWO, "echo"), healed);
+    assert!(is_ok(&answer), "{answer:?}");
+}
+
 #[tokio::test]
 async fn calls_are_held_for_a_server_that_starts_and_not_for_one_that_failed() {
     let world = world().replicated("two", &["a"]).toolset("all", &["two"]).start().await;

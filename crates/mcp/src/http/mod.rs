@@ -724,6 +724,14 @@ impl Stream {
         let Some(restore) = &self.restore else { return Err(CallError::Closed) };
         match message.kind() {
             Kind::Notification => Ok(restore_notification(&message, restore)),
+            // Behind what is asked for ourselves there is nobody to ask, and a ping is for whoever hears it.
+            Kind::Request if self.own || message.method() == "ping" => {
+                if let Some(established) = &self.established {
+                    let (shared, established) = (Arc::downgrade(&self.shared), Arc::downgrade(established));
+                    tokio::spawn(async move { answer_unowned(&shared, &established, &message).await });
+                }
+                Ok(None)
+            }
             Kind::Request => Ok(Some(message.into_bytes())),
             Kind::Result | Kind::Error if is_answer_to(&message, restore) => {
                 let answer = with_caller_id(&message, &restore.id);

@@ -201,6 +201,43 @@ async fn giving_up_a_legacy_call_tells_the_server() {
 }
 
 #[tokio::test]
+async fn a_question_on_a_stream_of_our_own_and_every_ping_are_answered_at_once() {
+    let question = |method: &str| format!("data: {{\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":\"{method}\"}}\n\n");
+    for (own, method, passed_on) in
+        [(true, "roots/list", 0), (true, "ping", 0), (false, "ping", 0), (false, "roots/list", 1)]
+    {
+        let asked = question(method);
+        let (upstream, seen) = upstream(move |request, message| match legacy(message) {
+            Some(answer) => answer,
+            None if request.method() != Method::POST => answer(405, "text/plain", ""),
+            None if message.is_some_and(|message| message.method().is_empty()) => answer(202, "text/plain", ""),
+            None => {
+                let result = envelope::result(message.unwrap().raw_id().unwrap(), "{}");
+                let text = format!("{asked}data: {}\n\n", String::from_utf8_lossy(&result));
+                answer(200, "text/event-stream", text)
+            }
+        })
+        .await;
+        let request = Bytes::from_static(br#"{"jsonrpc":"2.0","id":"a","method":"tools/list"}"#);
+        let mut stream = if own { upstream.ask(request).await } else { upstream.send(request).await }.unwrap();
+        let mut heard = 0;
+        while stream.next().await.is_some() {
+            heard += 1;
+        }
+        assert_eq!(heard, 1 + passed_on, "{method}");
+        let answered = || seen.lock().unwrap().iter().any(|(_, _, method)| method.is_empty());
+        if passed_on == 0 {
+            let told = async {
+                while !answered() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(LONG, told).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn giving_up_a_legacy_call_before_anything_came_tells_the_server_too() {
     let (real, seen) = upstream(|_, message| legacy(message).unwrap_or_else(|| answer(405, "text/plain", ""))).await;
     let through = real.shared.transport.client.clone();
