@@ -373,7 +373,7 @@ fn privilege(instance: &mut toolyard_types::agent::DesiredInstance, privilege: P
 
 /// Takes as many UDP ports as it gets, in two processes; then gives them back and takes one.
 const MANY_DATAGRAMS: &str = r#"
-import errno, os, socket
+import errno, os, socket, time
 def take():
     held = []
     try:
@@ -394,7 +394,10 @@ os.wait()
 print(len(held), first, os.read(read, 100).decode())
 for one in held:
     one.close()
-print(len(take()[0]))
+again, until = [], time.monotonic() + 20
+while not again and time.monotonic() < until:  # they are counted once a second
+    again = take()[0]
+print(len(again))
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -409,7 +412,10 @@ async fn a_server_leaves_the_host_its_udp_ports() {
     if !enforced(&world, "own_uid") || !enforced(&world, "toolyard_ports") {
         return;
     }
-    assert_eq!(run(&world, id, MANY_DATAGRAMS).await, "1024 EMFILE 0 EMFILE\n1024\n");
+    let ran = run(&world, id, MANY_DATAGRAMS).await;
+    let again = ran.strip_prefix("1024 EMFILE 0 EMFILE\n").unwrap_or_else(|| panic!("{ran}"));
+    // Other sockets of the server count once they are counted.
+    assert!(again.trim().parse::<u32>().is_ok_and(|made| (900..=1024).contains(&made)), "{ran}");
 }
 
 /// Listens on a port of its own and stays there; prints the port, or why not.
