@@ -143,7 +143,7 @@ struct Inner {
     event_streams: Arc<limits::Shares>,
     request_rates: limits::Rates,
     registry_turns: tokio::sync::Semaphore,
-    search_turns: tokio::sync::Semaphore,
+    search_turns: Arc<tokio::sync::Semaphore>,
     refusals: app::refusals::Refusals,
     readiness: readiness::ReadinessState,
     remote_leases: snapshot::RemoteLeases,
@@ -196,7 +196,7 @@ impl Control {
                 limits.event_streams_per_principal,
             ]),
             registry_turns: tokio::sync::Semaphore::new(http::REGISTRY_TURNS),
-            search_turns: tokio::sync::Semaphore::new(app::catalog::SEARCHES),
+            search_turns: Arc::new(tokio::sync::Semaphore::new(app::catalog::SEARCHES)),
             request_rates: limits::Rates::new([
                 limits.requests_per_second_per_organization,
                 limits.requests_per_second_per_principal,
@@ -359,8 +359,8 @@ impl Control {
     }
 
     /// Turns to search the catalog.
-    pub(crate) fn search_turns(&self) -> &tokio::sync::Semaphore {
-        &self.0.search_turns
+    pub(crate) fn search_turns(&self) -> Arc<tokio::sync::Semaphore> {
+        self.0.search_turns.clone()
     }
 
     /// Turns to read what anybody may read.

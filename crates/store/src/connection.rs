@@ -55,7 +55,11 @@ type Result<T, E = DbErr> = std::result::Result<T, E>;
 pub(crate) struct Pool {
     connections: Connections,
     statement: Duration,
+    why: Why,
 }
+
+/// Why there was no connection to Postgres, and when it was asked: one asks for all who wait.
+type Why = Arc<Mutex<Option<(Instant, String)>>>;
 
 #[derive(Clone)]
 enum Connections {
@@ -92,7 +96,7 @@ impl Pool {
                 }
                 made => {
                     let connections = Connections::Sqlite(made.map_err(not_connected)?);
-                    return Ok(Self { connections, statement: SQLITE_STATEMENT });
+                    return Ok(Self { connections, statement: SQLITE_STATEMENT, why: Why::default() });
                 }
             }
         }
@@ -117,7 +121,7 @@ impl Pool {
             .connect_with(postgres_options(url, Some(statement), options)?)
             .await
             .map_err(not_connected)?;
-        Ok(Self { connections: Connections::Postgres(pool), statement })
+        Ok(Self { connections: Connections::Postgres(pool), statement, why: Why::default() })
     }
 
     pub(crate) fn backend(&self) -> DbBackend {
@@ -149,7 +153,7 @@ impl Pool {
             Connections::Sqlite(pool) => pool.acquire().await.map(Live::Sqlite),
             Connections::Postgres(pool) => match pool.acquire().await {
                 Err(sqlx::Error::PoolTimedOut) => {
-                    return Err(DbErr::Conn(RuntimeErr::Internal(why_none(pool).await)));
+                    return Err(DbErr::Conn(RuntimeErr::Internal(why_none(pool, &self.why).await)));
                 }
                 live => live.map(Live::Postgres),
             },
@@ -183,7 +187,7 @@ impl Pool {
     pub(crate) async fn why_none(&self) -> Option<String> {
         match &self.connections {
             Connections::Sqlite(_) => None,
-            Connections::Postgres(pool) => Some(why_none(pool).await),
+            Connections::Postgres(pool) => Some(why_none(pool, &self.why).await),
         }
     }
 
@@ -249,7 +253,8 @@ pub(crate) fn postgres_options(
 pub(crate) async fn postgres_for_migrations(url: &str, options: &StoreOptions) -> Result<Pool> {
     let connect = postgres_options(url, None, options)?;
     let pool = PoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE).connect_with(connect).await;
-    Ok(Pool { connections: Connections::Postgres(pool.map_err(not_connected)?), statement: LONGEST_TRANSACTION })
+    let connections = Connections::Postgres(pool.map_err(not_connected)?);
+    Ok(Pool { connections, statement: LONGEST_TRANSACTION, why: Why::default() })
 }
 
 #[async_trait::async_trait]
@@ -469,7 +474,13 @@ async fn within<T>(limit: Duration, work: impl Future<Output = sqlx::Result<T>>)
 }
 
 /// Why a pool had no connection to give for so long: it keeps to itself why it could make none.
-async fn why_none(pool: &PgPool) -> String {
+async fn why_none(pool: &PgPool, known: &Why) -> String {
+    let mut known = known.lock().await;
+    if let Some((at, why)) = &*known
+        && at.elapsed() < ACQUIRE
+    {
+        return why.clone();
+    }
     let options = pool.connect_options();
     let place = match options.get_socket() {
         Some(socket) => socket.display().to_string(),
@@ -480,7 +491,9 @@ async fn why_none(pool: &PgPool) -> String {
         Ok(Ok(_)) => format!("all {} connections were in use", pool.size()),
         Err(_) => "it did not answer".to_owned(),
     };
-    format!("Postgres at {place}: {why}")
+    let why = format!("Postgres at {place}: {why}");
+    *known = Some((Instant::now(), why.clone()));
+    why
 }
 
 fn not_connected(error: sqlx::Error) -> DbErr {

@@ -63,16 +63,17 @@ pub(crate) async fn list_entries(control: &Control, caller: &Caller, query: Entr
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let sort = wanted.sort;
     // A search that finds everything takes a processor for a while: not all of them, and no connection meanwhile.
-    let Ok(turn) = tokio::time::timeout(SEARCH_PATIENCE, control.search_turns().acquire()).await else {
+    let Ok(turn) = tokio::time::timeout(SEARCH_PATIENCE, control.search_turns().acquire_owned()).await else {
         return Err(ControlError::RateLimited { retry_after: SEARCH_PATIENCE });
     };
     let search = move || {
+        // It goes on when whoever asked is gone, and takes its turn until it ends.
+        let _turn = turn;
         let page = index.search(&wanted, &deployments, after.as_ref(), limit.saturating_add(1));
         (page, deployments)
     };
     let searched = tokio::task::spawn_blocking(search).await;
     let (mut page, mut deployments) = searched.map_err(ControlError::internal("searching the catalog"))?;
-    drop(turn);
     let tx = control.store().org_read(caller.organization).await?;
     let more = page.len() > limit;
     page.truncate(limit);
