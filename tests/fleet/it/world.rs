@@ -1,6 +1,6 @@
 //! A control plane of the test's own, the CLI to drive it, and small things that every scenario needs.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -88,7 +88,7 @@ impl Toolyard {
 
     fn prepare(clients: IpAddr, address: IpAddr, settings: &[&str]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let listen = SocketAddr::from((clients, free_port(clients)));
+        let listen = SocketAddr::from((clients, toolyard_testkit::free_port(clients)));
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().expect("a client");
         let client = Client::new(http.clone(), &format!("http://{listen}"), Some(Secret::new(KEY)));
         Self {
@@ -97,8 +97,8 @@ impl Toolyard {
             runtime: runtime.expect("a runtime"),
             dir: tempfile::tempdir().expect("a directory"),
             listen,
-            agent_listen: format!("{address}:{}", free_port(address)),
-            operations: format!("127.0.0.1:{}", free_port(Ipv4Addr::LOCALHOST.into())),
+            agent_listen: format!("{address}:{}", toolyard_testkit::free_port(address)),
+            operations: format!("127.0.0.1:{}", toolyard_testkit::free_port(Ipv4Addr::LOCALHOST.into())),
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
             database: None,
             registry: Registry::start(if address.is_loopback() { Ipv4Addr::LOCALHOST.into() } else { address }),
@@ -449,10 +449,6 @@ pub(crate) fn processes_with(mark: &str) -> Vec<u32> {
 #[expect(clippy::disallowed_methods, reason = "the test's own environment, not a setting")]
 pub(crate) fn test_variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run the tests with `make test` or `make fleet`"))
-}
-
-fn free_port(address: IpAddr) -> u16 {
-    TcpListener::bind((address, 0)).and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// A time as it stands in the report.

@@ -1,6 +1,6 @@
 //! A running Toolyard of the test's own.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -584,8 +584,7 @@ fn program(dir: &Path) -> PathBuf {
 /// When there is none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    listener.expect("a free port").port()
+    toolyard_testkit::free_port(Ipv4Addr::LOCALHOST.into())
 }
 
 fn create_database() -> String {

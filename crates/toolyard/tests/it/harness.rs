@@ -1,6 +1,5 @@
 //! A running Toolyard, and the CLI to drive it.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -286,7 +285,7 @@ fn processes_with(mark: &str) -> Vec<u32> {
 }
 
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+    toolyard_testkit::free_port(std::net::Ipv4Addr::LOCALHOST.into())
 }
 
 /// One plain HTTP request; the whole answer as text.
