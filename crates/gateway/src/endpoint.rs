@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use toolyard_link::trace::{self, Trace};
 use toolyard_link::{Charge, Doors, NoRoom, TooSlow};
 use toolyard_mcp::era::{self, code, meta};
@@ -66,6 +67,8 @@ pub(crate) struct Core {
     pub(crate) draining: CancellationToken,
     /// Ends calls at the drain's deadline.
     pub(crate) cutting: CancellationToken,
+    /// Calls that run on after their clients left.
+    pub(crate) left: TaskTracker,
     /// Calls of legacy clients that may be cancelled by a later message: session, and the raw request id.
     pub(crate) cancellable: DashMap<(SessionId, Bytes), CancellationToken>,
     pub(crate) questions: Questions,
@@ -115,6 +118,7 @@ impl Core {
             meters: Meters::new(options.records),
             draining: CancellationToken::new(),
             cutting: CancellationToken::new(),
+            left: TaskTracker::new(),
             cancellable: DashMap::new(),
             questions: Questions::new(),
             unsubscribed: moka::sync::Cache::new(MAX_UNSUBSCRIBED),

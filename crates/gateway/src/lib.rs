@@ -125,6 +125,13 @@ impl Gateway {
         self.core.draining.cancel();
     }
 
+    /// Waits until the calls have ended that run on after their clients left. Those that clients wait for are requests of
+    /// whoever serves [`Gateway::router`].
+    pub async fn drained(&self) {
+        self.core.left.close();
+        self.core.left.wait().await;
+    }
+
     /// Ends the sessions that remote servers have for it, for at most `patience`: once no call is under way any more.
     pub async fn close(&self, patience: Duration) {
         let _ = tokio::time::timeout(patience, self.core.peers.close()).await;

@@ -190,11 +190,15 @@ impl Drop for Live {
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         running.leave();
+        let left = running.call.visit.core.left.clone();
         // Its end is the deadline at the latest.
-        runtime.spawn(async move {
-            let mut live = Live(Some(running));
-            while let Some(Step::Pass(_)) = live.next().await {}
-        });
+        left.spawn_on(
+            async move {
+                let mut live = Live(Some(running));
+                while let Some(Step::Pass(_)) = live.next().await {}
+            },
+            &runtime,
+        );
     }
 }
 

@@ -457,7 +457,10 @@ impl RemoteLink {
         let is_silent = |error: &HandshakeError| match error {
             HandshakeError::Unreachable(_) | HandshakeError::Closed | HandshakeError::Timeout(_) => true,
             HandshakeError::Status(status) => is_gateways(*status),
-            HandshakeError::NotMcp { .. } | HandshakeError::Refused { .. } | HandshakeError::Unusable(_) => false,
+            HandshakeError::NotMcp { .. }
+            | HandshakeError::Refused { .. }
+            | HandshakeError::Unusable(_)
+            | HandshakeError::NoRoom => false,
         };
         attempt.settle(!outcome.as_ref().is_err_and(is_silent));
         outcome.map_err(|error| Failure::new(Code::UpstreamFailed, error.to_string()))

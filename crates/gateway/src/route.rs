@@ -307,7 +307,7 @@ impl Peers {
                     for teller in tellers {
                         match ask(teller.clone()).await {
                             Ok(answer) => {
-                                teller.toolbox().map(|toolbox| self.lost.remove(&toolbox));
+                                teller.toolbox().inspect(|toolbox| self.note_answer(*toolbox));
                                 return Ok(answer);
                             }
                             Err(failure) => {
@@ -356,7 +356,10 @@ impl Peers {
         timeout: Duration,
     ) -> Result<Sent, Failure> {
         let mut failure = match chosen.peer.send(message.clone(), timeout, chosen.sender()).await {
-            Ok(replies) => return Ok(Sent { replies, moved: None }),
+            Ok(replies) => {
+                chosen.at.inspect(|(_, toolbox)| self.note_answer(*toolbox));
+                return Ok(Sent { replies, moved: None });
+            }
             Err(failure) => failure,
         };
         if let Some((_, toolbox)) = chosen.at.filter(|_| failure.broke) {
@@ -538,6 +541,17 @@ impl Peers {
         }
         lost.missed = now;
         lost.at
+    }
+
+    /// Forgets what was missed of a toolbox: its next loss is another one.
+    fn note_answer(&self, toolbox: ToolboxId) {
+        // Nearly always there is nothing, and looking shares the lock.
+        if self.lost.contains_key(&toolbox) {
+            self.lost.remove(&toolbox);
+        }
+        if self.breaks.contains_key(&toolbox) {
+            self.breaks.remove(&toolbox);
+        }
     }
 
     fn note_break(&self, toolbox: ToolboxId) {

@@ -15,7 +15,6 @@ use crate::catalog::{self, FRESH, Item, ListKind};
 use crate::naming;
 use crate::peer::{Peer, Peers};
 use dashmap::DashMap;
-use futures_util::StreamExt;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,8 +25,6 @@ use toolyard_types::snapshot::{OrganizationSnapshot, ServerRoute, Target, ToolOv
 use toolyard_types::state::Phase;
 use toolyard_types::{Name, ToolsetId};
 
-/// How many members are asked at once.
-const MEMBERS_AT_ONCE: usize = 32;
 /// How many views are kept.
 const MAX_VIEWS: usize = 10_000;
 /// How long a view without the items of a member that may have some is good.
@@ -160,7 +157,8 @@ impl Views {
         for (member, route) in members(place) {
             asked.push(self.member_items(member, route, kind));
         }
-        let lists: Vec<_> = futures_util::stream::iter(asked).buffered(MEMBERS_AT_ONCE).collect().await;
+        // All at once, and a toolset has few: each that hangs is waited for a little, and no other waits for that.
+        let lists = futures_util::future::join_all(asked).await;
         // Read after the lists: fetching them raises it.
         let epoch = self.peers.epoch();
         let (mut making, mut untold) = (Making::default(), Vec::new());

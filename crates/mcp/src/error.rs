@@ -97,6 +97,9 @@ pub enum HandshakeError {
     /// A remote server answered with an HTTP status instead of a message.
     #[error("the remote server answered HTTP status {0}")]
     Status(u16),
+    /// There is no room in memory for what it answers, which says nothing of the server.
+    #[error("there is no room in memory here for what the server answers")]
+    NoRoom,
 }
 
 impl From<CallError> for HandshakeError {
@@ -108,6 +111,7 @@ impl From<CallError> for HandshakeError {
             CallError::Unreachable(cause) => Self::Unreachable(cause),
             CallError::Dropped => Self::Unreachable("it ended the connection without an answer".to_owned()),
             CallError::Status(status) => Self::Status(status),
+            CallError::NoRoom => Self::NoRoom,
             other => Self::Unusable(other.to_string()),
         }
     }

@@ -222,7 +222,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         tokio::spawn(listen::serve_agents(
             agent_listener,
             agents,
-            acceptor,
+            (control.clone(), acceptor),
             places("agents", 1, listen::strangers_per_peer(per_peer)),
             server(),
         )),
@@ -274,9 +274,12 @@ async fn finish(
     servers: Vec<tokio::task::JoinHandle<()>>,
     hurry: &CancellationToken,
 ) {
-    let mut drained = pin!(futures_util::future::join_all(servers));
+    let mut drained = pin!(async {
+        futures_util::future::join_all(servers).await;
+        gateway.drained().await;
+    });
     tokio::select! {
-        _ = drained.as_mut() => return,
+        () = drained.as_mut() => return,
         () = tokio::time::sleep(Duration::from_secs(settings.drain_seconds.into())) => {}
         () = hurry.cancelled() => {}
     }
@@ -563,12 +566,7 @@ pub(crate) fn problem_response(problem: &Problem) -> Response {
 
 fn agent_router(control: &Control, clock: &Clock, drain: &CancellationToken) -> Router {
     let accepting = control.clone();
-    let link = move |request: Request| async move {
-        match accepting.link_certificate(request.extensions(), request.headers()).await {
-            Ok(certificate) => accepting.links().accept(certificate, request),
-            Err(error) => error.into_response(),
-        }
-    };
+    let link = move |request: Request| async move { accepting.accept_link(request).await };
     let (links, clock, drain) = (control.links(), clock.clone(), drain.clone());
     let forward = move |request: Request| async move {
         match request.extensions().get::<ReplicaCertificate>().copied() {

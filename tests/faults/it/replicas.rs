@@ -117,6 +117,18 @@ impl World {
         world
     }
 
+    /// What the replicas wrote of links and of calls that failed.
+    fn log_of_links(&self) -> String {
+        let mut told = String::new();
+        for (number, replica) in self.replicas.iter().enumerate() {
+            let log = replica.log_text();
+            let lines =
+                log.lines().filter(|line| line.contains("link") || line.contains("call") || line.contains("ready"));
+            lines.for_each(|line| told.extend([&format!("replica {number}: "), line, "\n"]));
+        }
+        told
+    }
+
     /// Every client in every era calls, `calls` times all together, while `hurt` is done over and over, after some calls
     /// each time, with one replica after the other. What failed, and how often replicas were hurt.
     fn hurt(&mut self, calls: usize, mut hurt: impl FnMut(&mut Toolyard)) -> (Vec<Failure>, usize) {
@@ -204,8 +216,8 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).expect("a time of this century")
 }
 
-fn told(failed: &[Failure]) -> Vec<&str> {
-    failed.iter().map(|call| call.what.as_str()).collect()
+fn told(failed: &[Failure]) -> Vec<String> {
+    failed.iter().map(|call| format!("{} to {}: {}", call.began, call.ended, call.what)).collect()
 }
 
 #[test]
@@ -243,7 +255,7 @@ fn the_death_of_a_replica_fails_the_calls_that_it_had_and_no_other() {
             in_flight.len(),
             others.len()
         ));
-    assert!(times > 0 && others.is_empty(), "{:#?}", told(&others));
+    assert!(times > 0 && others.is_empty(), "{:#?}\n{}", told(&others), world.log_of_links());
     assert!(
         in_flight.len() <= times * CALLERS,
         "more than one call of a client for each kill: {:#?}",

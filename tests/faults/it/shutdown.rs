@@ -53,6 +53,13 @@ fn in_flight(operations: u16) -> usize {
     line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
+/// How the recorded calls of tools ended, the latest first.
+fn outcomes_of_calls(toolyard: &Toolyard) -> Vec<String> {
+    let calls = toolyard.api("GET", "/calls?limit=50").send().ok();
+    let of_tools = calls["items"].as_array().into_iter().flatten().filter(|call| call["method"] == "tools/call");
+    of_tools.map(|call| call["outcome"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
 #[test]
 fn a_stop_is_announced_waited_for_and_told_to_the_calls_it_cuts() {
     let operations = free_port();
@@ -91,16 +98,52 @@ fn a_stop_is_announced_waited_for_and_told_to_the_calls_it_cuts() {
     assert_eq!(toolyard.wait_exit(Duration::from_secs(20)), Some(0));
 
     toolyard.serve();
-    let calls = toolyard.api("GET", "/calls?limit=50").send().ok();
-    let outcomes: Vec<_> = calls["items"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|call| call["method"] == "tools/call")
-        .map(|call| call["outcome"].as_str().unwrap_or_default().to_owned())
-        .collect();
+    let outcomes = outcomes_of_calls(&toolyard);
     Row::of(AREA, "the records of both calls").expected("cancelled, ok").got(outcomes.join(", "));
-    assert_eq!(outcomes, ["cancelled", "ok"], "{calls:#}");
+    assert_eq!(outcomes, ["cancelled", "ok"]);
+}
+
+/// Begins a call of `sleep` in a session of the older era.
+fn sleep_in_a_session(toolyard: &Toolyard, ms: u64) -> tokio::task::JoinHandle<Answer> {
+    let post = |message: serde_json::Value, session: &str| {
+        let request = toolyard
+            .request("POST", "/mcp/default/servers/sleeper")
+            .key(KEY)
+            .header("accept", "application/json, text/event-stream")
+            .json(message);
+        if session.is_empty() { request } else { request.header("mcp-session-id", session) }
+    };
+    let params = json!({
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" },
+    });
+    let opened = post(json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params }), "").send();
+    let session = opened.headers["mcp-session-id"].to_str().expect("text").to_owned();
+    let params = json!({ "name": "sleep", "arguments": { "ms": ms } });
+    post(json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params }), &session).begin()
+}
+
+#[test]
+fn calls_whose_clients_went_away_are_waited_for_or_cut_and_have_their_records() {
+    let operations = free_port();
+    let mut toolyard = Toolyard::on(Engine::Sqlite)
+        .script("sleeper", SLEEPER)
+        .setting(&format!("operations_listen=127.0.0.1:{operations}"))
+        .setting("shutdown_delay_seconds=0")
+        .setting("drain_seconds=5")
+        .start();
+    let _ = toolyard.deploy("sleeper", &[]);
+    let calls = [sleep_in_a_session(&toolyard, 4_000), sleep_in_a_session(&toolyard, 60_000)];
+    wait_until(Duration::from_secs(10), "both calls are under way", || in_flight(operations) == 2);
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    signal(toolyard.pid(), "TERM");
+    assert_eq!(toolyard.wait_exit(Duration::from_secs(20)), Some(0));
+    toolyard.serve();
+    let mut outcomes = outcomes_of_calls(&toolyard);
+    outcomes.sort();
+    Row::of(AREA, "SIGTERM with two calls whose clients went away, `drain_seconds = 5`")
+        .expected("cancelled, ok")
+        .got(outcomes.join(", "));
+    assert_eq!(outcomes, ["cancelled", "ok"]);
 }
 
 #[test]

@@ -106,9 +106,13 @@ async fn a_legacy_client_that_goes_away_does_not_cancel_its_call() {
         _ = fixture.line(|line| line.contains("slow")) => {}
     }
     let request = fixture.line(|line| line.contains("slow")).await;
+    world.gateway.drain();
+    let waiting = futures_util::FutureExt::now_or_never(world.gateway.drained());
+    assert!(waiting.is_none(), "the call is waited for");
     let id = serde_json::from_str::<serde_json::Value>(&request).unwrap()["id"].clone();
     fixture.say(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#));
-    assert_eq!(world.record().await.outcome, CallOutcome::Ok);
+    world.gateway.drained().await;
+    assert_eq!(world.records.try_recv().expect("a record").outcome, CallOutcome::Ok);
     assert_eq!(fixture.count(|line| line.contains("notifications/cancelled")), 0);
 }
 

@@ -70,6 +70,24 @@ async fn a_member_that_hangs_costs_nobody_time_and_its_last_list_stands() {
 }
 
 #[tokio::test]
+async fn many_members_that_hang_cost_the_time_of_one() {
+    let hanging: Vec<&'static str> =
+        (0..70).map(|number| &*Box::leak(format!("bad-{number}").into_boxed_str())).collect();
+    let mut world = world().server("old", Era::Legacy);
+    for name in &hanging {
+        world = world.server(*name, Era::Legacy);
+    }
+    let members: Vec<_> = hanging.iter().copied().chain(["old"]).collect();
+    let world = world.toolset("all", &members).start().await;
+    for name in &hanging {
+        world.fixture(name).set_tools(HANGS);
+    }
+    let (took, names) = listed(&world).await;
+    assert_eq!(names, BOTH[..3]);
+    assert!(took < Duration::from_secs(4), "they are waited for together: {took:?}");
+}
+
+#[tokio::test]
 async fn what_a_member_lists_too_late_is_told_to_who_was_given_the_old_list() {
     let world =
         world().server("old", Era::Legacy).server("bad", Era::Legacy).toolset("all", &["old", "bad"]).start().await;

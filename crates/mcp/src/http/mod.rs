@@ -289,6 +289,7 @@ fn not_established(error: HandshakeError) -> CallError {
         }
         HandshakeError::Closed => CallError::Unreachable("the connection ended".to_owned()),
         HandshakeError::Unreachable(cause) => CallError::Unreachable(cause),
+        HandshakeError::NoRoom => CallError::NoRoom,
     }
 }
 
