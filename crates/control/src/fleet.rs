@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
-use toolyard_link::{Channel, Links, Replicas};
+use tokio::time::Instant;
+use toolyard_link::{Channel, Links, Payer, Replicas, UnverifiedLink};
 use toolyard_types::agent::Usage;
 use toolyard_types::api::servers::OfferFailure;
 use toolyard_types::snapshot::Snapshot;
-use toolyard_types::{Clock, InstanceId, Name, ReplicaId, Timestamp, ToolboxId};
+use toolyard_types::{Clock, InstanceId, Name, OrganizationId, ReplicaId, Timestamp, ToolboxId};
 
 use crate::snapshot::Renewals;
 use crate::{Control, Result};
@@ -49,7 +50,14 @@ pub(crate) struct Fleet {
     samples: Mutex<HashMap<ToolboxId, HashMap<InstanceId, VecDeque<Usage>>>>,
     /// When instances last answered, by toolbox: a report replaces the one before.
     answered: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Timestamp>>>,
+    /// How often instances were started again, by toolbox: a report replaces the one before.
+    restarts: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Restarts>>>,
     agents: Mutex<HashMap<ToolboxId, AgentSide>>,
+    enrolments: Mutex<Enrolments>,
+    /// Whose toolboxes are.
+    owners: Mutex<HashMap<ToolboxId, OrganizationId>>,
+    /// What the database said when the runs of links were looked up that are not verified, by toolbox and the link's run.
+    lookups: Mutex<HashMap<(ToolboxId, Option<String>), Lookup>>,
     /// Turns at the store for what agents ask.
     turns: Semaphore,
     /// Since when, and until when, this control plane could hear agents without a gap.
@@ -67,7 +75,7 @@ pub struct LoopStatus {
     /// When it ended.
     pub at: Timestamp,
     /// The same by a clock that nobody sets.
-    pub ended: tokio::time::Instant,
+    pub ended: Instant,
     /// How many things it changed.
     pub changed: usize,
     /// Why it failed, if it did.
@@ -76,6 +84,31 @@ pub struct LoopStatus {
     pub failed_runs: u32,
     /// How often it runs at least.
     pub period: Duration,
+}
+
+/// Which enrolment's certificates are good, of every toolbox.
+#[derive(Default)]
+struct Enrolments {
+    /// When the database was asked for all of them.
+    read_at: Timestamp,
+    good: HashMap<ToolboxId, u64>,
+    /// What this process wrote since then.
+    written: HashMap<ToolboxId, u64>,
+}
+
+/// The runs that are known of a toolbox, and since when no others are.
+struct Lookup {
+    runs: Option<String>,
+    since: Instant,
+}
+
+/// How often an instance was started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Restarts {
+    /// As its agent told this replica last: since that agent was started.
+    pub(crate) told: u32,
+    /// What that made in all.
+    pub(crate) total: u32,
 }
 
 struct AgentSide {
@@ -104,7 +137,11 @@ impl Fleet {
             usage: Mutex::default(),
             samples: Mutex::default(),
             answered: Mutex::default(),
+            restarts: Mutex::default(),
             agents: Mutex::default(),
+            enrolments: Mutex::default(),
+            owners: Mutex::default(),
+            lookups: Mutex::default(),
             turns: Semaphore::new(usize::try_from(readers / 2).map_or(1, |half| half.max(1))),
             awake: Mutex::default(),
             nudge: Notify::new(),
@@ -114,8 +151,8 @@ impl Fleet {
         }
     }
 
-    /// A turn at the store for what an agent asks: a thousand may ask at once, and people and loops need it too. Nobody
-    /// takes a second one while it holds one.
+    /// A turn at the store for what an agent asks or a probe of a remote server found: a thousand may at once, and people
+    /// and loops need it too. Nobody takes a second one while it holds one.
     pub(crate) async fn turn(&self) -> SemaphorePermit<'_> {
         self.turns.acquire().await.expect("the semaphore is never closed")
     }
@@ -143,6 +180,63 @@ impl Fleet {
         locked(&self.usage).retain(|toolbox, _| known.contains_key(toolbox));
         locked(&self.samples).retain(|toolbox, _| known.contains_key(toolbox));
         locked(&self.answered).retain(|toolbox, _| known.contains_key(toolbox));
+        locked(&self.restarts).retain(|toolbox, _| known.contains_key(toolbox));
+    }
+
+    /// Notes which enrolment's certificates are good of every toolbox, as the database said when it was asked at `at`.
+    pub(crate) fn learn_enrolments(&self, at: Timestamp, mut good: HashMap<ToolboxId, u64>) {
+        let mut known = locked(&self.enrolments);
+        // The answer may be older than what was written meanwhile.
+        for (toolbox, written) in std::mem::take(&mut known.written) {
+            if let Some(read) = good.get_mut(&toolbox) {
+                *read = written.max(*read);
+            }
+        }
+        known.read_at = at;
+        known.good = good;
+    }
+
+    /// Notes what this process wrote of one toolbox.
+    pub(crate) fn note_enrolment(&self, toolbox: ToolboxId, enrolment: u64) {
+        let mut known = locked(&self.enrolments);
+        let Enrolments { good, written, .. } = &mut *known;
+        for noted in [good, written] {
+            // Two may be noted in another order than they were written in.
+            noted.entry(toolbox).and_modify(|known| *known = enrolment.max(*known)).or_insert(enrolment);
+        }
+    }
+
+    /// Notes whose every toolbox is.
+    pub(crate) fn learn_owners(&self, owners: HashMap<ToolboxId, OrganizationId>) {
+        *locked(&self.owners) = owners;
+    }
+
+    /// See [`Control::payer_of`].
+    fn payer_of(&self, toolbox: ToolboxId) -> Payer {
+        let owner = locked(&self.owners).get(&toolbox).copied();
+        Payer::known(("toolboxes", owner), toolbox)
+    }
+
+    /// Which enrolment's certificates of a toolbox were good, and how long ago the database was asked.
+    pub(crate) fn known_enrolment(&self, toolbox: ToolboxId, now: Timestamp) -> Option<(u64, Duration)> {
+        let known = locked(&self.enrolments);
+        Some((*known.good.get(&toolbox)?, now.since(known.read_at)))
+    }
+
+    /// How long the same has been known of the runs of the toolbox of each of these links. What was known for others is
+    /// forgotten.
+    pub(crate) fn known_for(&self, looked_up: &[(UnverifiedLink, Option<String>)]) -> Vec<Duration> {
+        let now = Instant::now();
+        let mut lookups = locked(&self.lookups);
+        let before = std::mem::take(&mut *lookups);
+        let mut ages = Vec::with_capacity(looked_up.len());
+        for (link, runs) in looked_up {
+            let key = (link.certificate.toolbox, link.run.clone());
+            let since = before.get(&key).filter(|known| known.runs == *runs).map_or(now, |known| known.since);
+            lookups.insert(key, Lookup { runs: runs.clone(), since });
+            ages.push(now.duration_since(since));
+        }
+        ages
     }
 
     /// Tells where agents listen now.
@@ -225,6 +319,15 @@ impl Fleet {
         locked(&self.answered).insert(toolbox, answered);
     }
 
+    pub(crate) fn set_restarts(&self, toolbox: ToolboxId, restarts: HashMap<InstanceId, Restarts>) {
+        locked(&self.restarts).insert(toolbox, restarts);
+    }
+
+    /// How often a toolbox's instances were started again, as its agent told this replica last.
+    pub(crate) fn restarts(&self, toolbox: ToolboxId) -> HashMap<InstanceId, Restarts> {
+        locked(&self.restarts).get(&toolbox).cloned().unwrap_or_default()
+    }
+
     /// When an instance last answered, as its agent told this replica.
     pub(crate) fn answered(&self, toolbox: ToolboxId, instance: InstanceId) -> Option<Timestamp> {
         locked(&self.answered).get(&toolbox)?.get(&instance).copied()
@@ -296,6 +399,14 @@ impl Control {
     #[must_use]
     pub fn links(&self) -> Links {
         self.fleet().channels.clone()
+    }
+
+    /// Who pays for the memory of what a toolbox's agent asks: its organization, for all of its toolboxes, so that many of
+    /// them are not more of it. Not from what the organization's members and keys have: they would keep its agents from
+    /// being heard. Those whose organization is not known yet pay from one account.
+    #[must_use]
+    pub fn payer_of(&self, toolbox: ToolboxId) -> Payer {
+        self.fleet().payer_of(toolbox)
     }
 
     /// How to ask a toolbox's agent for logs, if it is connected: not where calls pass.
@@ -382,5 +493,36 @@ impl Control {
     /// Makes every loop look again now.
     pub fn wake_loops(&self) {
         self.fleet().nudge.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use toolyard_link::Budget;
+
+    use super::*;
+
+    #[test]
+    fn many_toolboxes_of_one_organization_leave_memory_to_others_and_take_none_of_its_members() {
+        const PIECE: usize = 16 << 10;
+        let fleet = Fleet::new(Clock::system(), String::new(), 4);
+        let (greedy, other) = (OrganizationId::generate(), OrganizationId::generate());
+        let toolboxes: Vec<_> = (0..100).map(|_| ToolboxId::generate()).collect();
+        let others = ToolboxId::generate();
+        let owners = toolboxes.iter().map(|toolbox| (*toolbox, greedy)).chain([(others, other)]);
+        fleet.learn_owners(owners.collect());
+        let budget = Budget::of_servers(1 << 20);
+        let all_of = |payer: Payer| std::iter::from_fn(|| budget.hold(payer, PIECE).ok()).collect::<Vec<_>>();
+        let held: Vec<_> = toolboxes.iter().map(|toolbox| all_of(fleet.payer_of(*toolbox))).collect();
+        let taken: usize = held.iter().map(Vec::len).sum();
+        assert!(taken <= 48, "{taken} of 64 are three quarters at most");
+        assert!(all_of(fleet.payer_of(others)).len() >= 6, "three quarters of the rest, half of it for one toolbox");
+        assert!(!all_of(Payer::known(greedy, "a member")).is_empty(), "its members have an account of their own");
+        drop(held);
+        // Who is not known yet is one of many, however many they are.
+        let strangers: Vec<_> = (0..100).map(|_| all_of(fleet.payer_of(ToolboxId::generate()))).collect();
+        let taken: usize = strangers.iter().map(Vec::len).sum();
+        assert!(taken <= 48, "{taken}");
+        assert!(!all_of(fleet.payer_of(toolboxes[0])).is_empty());
     }
 }

@@ -30,7 +30,7 @@ use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ServerId, T
 
 use crate::capacity::Meter;
 use crate::copies::{Copy, CopyOf, Key, LogPlace};
-use crate::desired::{DesiredFile, read_state};
+use crate::desired::{DesiredFile, read_state, write_whole};
 use crate::docker::{ConnectError, Docker};
 use crate::engine::{Engine, EngineOptions, Running};
 use crate::grants::{GrantablePaths, Grants};
@@ -44,6 +44,8 @@ use crate::revisions::Revisions;
 use crate::slot::Slot;
 use crate::uids::{self, Uids};
 
+/// Where the gateways' link listeners were last; removed by a join, which may be to another control plane.
+pub(crate) const LINKS_FILE: &str = "links.json";
 /// How often leases are looked at and garbage is collected when nothing changes.
 const TICK: Duration = Duration::from_secs(5);
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
@@ -233,12 +235,14 @@ impl Agent {
         }
         let meter = Meter::new(data_dir.clone(), options.clock.clone());
         meter.renew().await;
+        // A control plane that cannot answer syncs now may serve calls all the same.
+        let links = read_state(&data_dir.join(LINKS_FILE), "links are made where the control plane answers");
         let inner = Arc::new(Inner {
             context: Arc::new(context),
             control: options.control,
             version: options.version,
             toolbox: watch::Sender::new(None),
-            links: watch::Sender::new(Vec::new()),
+            links: watch::Sender::new(links.unwrap_or_default()),
             changed: watch::Sender::new(0),
             copies_changed: watch::Sender::new(0),
             report,
@@ -267,7 +271,7 @@ impl Agent {
         self.inner.toolbox.subscribe()
     }
 
-    /// Where the gateways' link listeners are.
+    /// Where the gateways' link listeners are; until the control plane was heard, where they were last.
     #[must_use]
     pub fn links(&self) -> watch::Receiver<Vec<String>> {
         self.inner.links.subscribe()
@@ -388,8 +392,11 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         platform: platform(),
         runtimes: runtimes.versions(),
         enforcement: enforcement.clone(),
+        grantable_paths: grants.listed(),
+        granted_before: grants.before().clone(),
         capacity: None,
-    };
+    }
+    .bounded();
     let removals = Removals::new();
     let store = Store::open(data_dir.join("packages"), clients, runtimes, removals.clone()).map_err(unusable)?;
     let mut uids = Uids::open(data_dir.join("uids.json"), &data_dir.join("instances"), without_last(&server_uids));
@@ -526,7 +533,7 @@ impl Context {
     /// When there is no user left.
     pub(crate) fn add_copy(&self, id: InstanceId, base: InstanceId, key: Option<Key>, mark: String) -> io::Result<()> {
         let uid = match self.enforces("own_uid") {
-            true => Some(self.uids.lock().unwrap_or_else(PoisonError::into_inner).of_copy(id)?),
+            true => Some(uids::locked(&self.uids).of_copy(id)?),
             false => None,
         };
         self.copies().insert(id, CopyOf { base, key, uid, mark });
@@ -544,7 +551,7 @@ impl Context {
     /// Forgets a copy of which nothing runs any more.
     pub(crate) fn forget_copy(&self, id: InstanceId) {
         self.copies().remove(&id);
-        self.uids.lock().unwrap_or_else(PoisonError::into_inner).end_copy(id);
+        uids::locked(&self.uids).end_copy(id);
     }
 
     /// The copies that are remembered.
@@ -626,7 +633,7 @@ impl Context {
         if let Some(uid) = self.copy_of(instance.id).and_then(|copy| copy.uid) {
             return Ok(uid);
         }
-        self.uids.lock().unwrap_or_else(PoisonError::into_inner).of(instance.server)
+        uids::locked(&self.uids).of(instance.server)
     }
 
     /// What servers get of the package clients' environment.
@@ -653,6 +660,20 @@ impl Inner {
             tracing::error!(%error, "save the desired state; a reboot would bring back an older one");
         }
         self.context.desired.send_replace(Some(Arc::new(desired)));
+    }
+
+    /// Takes where the gateways' link listeners are.
+    pub(crate) fn link_to(&self, links: Vec<String>) {
+        if *self.links.borrow() == links {
+            return;
+        }
+        let saved = serde_json::to_vec(&links)
+            .map_err(io::Error::from)
+            .and_then(|bytes| write_whole(&self.context.data_dir.join(LINKS_FILE), &bytes));
+        if let Err(error) = saved {
+            tracing::warn!(%error, "save where the gateways are; a restarted agent hears it with its first sync");
+        }
+        self.links.send_replace(links);
     }
 
     /// Everything observed, as it is sent.
@@ -910,12 +931,11 @@ impl Inner {
         let Some(kept) = desired.keep_users.as_ref().filter(|_| self.context.is_current.load(Ordering::Acquire)) else {
             return;
         };
-        // Whoever is given one is in the table before.
-        let mut uids = self.context.uids.lock().unwrap_or_else(PoisonError::into_inner);
-        let here: BTreeSet<ServerId> = self.instances().values().map(|entry| entry.server).collect();
         let wanted = |server| desired.instances.iter().any(|instance| instance.server == server);
-        let kept = |server| kept.contains(&server) || here.contains(&server) || wanted(server);
-        if let Err(error) = uids.keep_only(&kept) {
+        let kept = |server| kept.contains(&server) || wanted(server);
+        let here =
+            |table: &BTreeMap<InstanceId, Entry>| table.values().map(|entry| entry.server).collect::<BTreeSet<_>>();
+        if let Err(error) = uids::give_back(&self.context.uids, self.instances(), here, &kept) {
             tracing::warn!(%error, "take back the user ids of deleted servers");
         }
     }
@@ -939,7 +959,7 @@ impl Inner {
         let keep_logs = desired.keep_logs.clone().filter(|_| is_current);
         let wanted: BTreeSet<InstanceId> = desired.instances.iter().map(|instance| instance.id).collect();
         // Looked at only once something was found: a copy may begin at any moment, and is in the table first.
-        let known = move |inner: &Inner, id: Option<InstanceId>| match id {
+        let known = |inner: &Inner, id: Option<InstanceId>| match id {
             Some(id) => wanted.contains(&id) || inner.instances().contains_key(&id),
             None => !wanted.is_empty() || !inner.instances().is_empty(),
         };
@@ -951,7 +971,9 @@ impl Inner {
                 .unwrap_or_default();
             for dir in dirs {
                 let id = dir.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok());
-                if id.is_none_or(|id| !known(&inner, Some(id))) {
+                // Locked until its removal has begun: whoever is put into the table after that waits for it.
+                let table = inner.instances();
+                if !id.is_some_and(|id| wanted.contains(&id) || table.contains_key(&id)) {
                     inner.context.retire_dir(dir);
                 }
             }

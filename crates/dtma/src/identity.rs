@@ -22,6 +22,8 @@ use toolyard_types::agent::{AgentCertificate, CertificateRequest, JoinRequest, J
 use toolyard_types::{Clock, Code, Name, Problem, Secret, Timestamp, ToolboxId};
 use tower::ServiceExt;
 
+use crate::agent::LINKS_FILE;
+
 const DIR: &str = "identity";
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
@@ -221,6 +223,7 @@ impl Identity {
             token: fingerprint(token.secret.expose().as_bytes()),
             certificate,
         };
+        forget_links(&options.data_dir)?;
         save(&dir, &saved)?;
         tracing::info!(toolbox.name = %saved.name, "joined");
         Self::new(dir, key, saved, dialler, options.clock.clone())
@@ -414,6 +417,15 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
     write().map_err(at(path))
 }
 
+/// Forgets where gateways were: they may have been another control plane's.
+fn forget_links(data_dir: &Path) -> Result<(), IdentityError> {
+    let path = data_dir.join(LINKS_FILE);
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IdentityError::File { path, source }),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -445,6 +457,16 @@ mod tests {
         assert_eq!(key_for_joining(&identity).expect("the same key").pem(), first);
         let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&identity), mode(&identity.join("key.pem"))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_join_forgets_where_the_gateways_of_another_control_plane_were() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(LINKS_FILE);
+        std::fs::write(&path, r#"["old.example:8081"]"#).expect("written");
+        forget_links(dir.path()).expect("removed");
+        assert!(!path.exists());
+        forget_links(dir.path()).expect("there are none the first time");
     }
 
     #[test]

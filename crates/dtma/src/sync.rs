@@ -94,11 +94,7 @@ async fn changes(changed: &mut tokio::sync::watch::Receiver<u64>, settle: Durati
 
 fn take(inner: &Inner, answer: SyncResponse) {
     inner.toolbox.send_if_modified(|known| known.replace(answer.toolbox) != Some(answer.toolbox));
-    inner.links.send_if_modified(|known| {
-        let differs = *known != answer.links;
-        *known = answer.links;
-        differs
-    });
+    inner.link_to(answer.links);
     if let Some(desired) = answer.desired {
         inner.accept(desired);
     }

@@ -32,4 +32,4 @@ pub use forward::{FORWARD_PATH, Replicas};
 pub use offer::{OfferError, OfferedStream, Offers, Waited, may_be_agent, offer, wait_taken};
 pub use outgoing::Outgoing;
 pub use pace::{Pace, Paced, TooSlow};
-pub use swap::{LINK_PATH, Link, LinkKind, Links};
+pub use swap::{LINK_PATH, LONGEST_SILENCE, Link, LinkKind, Links, UnverifiedLink, agent_run};

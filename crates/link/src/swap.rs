@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -37,6 +37,8 @@ const KIND: HeaderName = HeaderName::from_static("toolyard-link");
 /// How often a silent connection is asked whether it is still there, and how long it may think about it.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Within this time the link of an agent that is gone has ended, also where nobody says so.
+pub const LONGEST_SILENCE: Duration = KEEP_ALIVE.saturating_add(KEEP_ALIVE_TIMEOUT);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long calls under way may go on once the link is to end; streams of events would go on for ever.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,11 +104,30 @@ struct Toolbox {
 struct Held {
     number: u64,
     channel: Channel,
-    /// The enrolment of the certificate it was dialled with; none in process.
-    enrolment: Option<u64>,
+    /// None in process.
+    dialled: Option<Dialled>,
     close: CancellationToken,
     /// Cancelled when another link has taken its place.
     retire: CancellationToken,
+}
+
+/// How a link was dialled.
+struct Dialled {
+    certificate: PeerCertificate,
+    /// The run that its agent named.
+    run: Option<String>,
+    /// Whether that run was looked up.
+    is_verified: bool,
+}
+
+/// A link whose agent's run nobody has looked up yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnverifiedLink {
+    /// The certificate that it was dialled with.
+    pub certificate: PeerCertificate,
+    /// The run that its agent named, when it did.
+    pub run: Option<String>,
+    number: u64,
 }
 
 /// What ends a link from outside.
@@ -218,8 +239,35 @@ impl Links {
         for entry in &self.0.toolboxes {
             let good = current(*entry.key());
             // A link newer than what was read of its toolbox is not an ended one.
-            let ended = |held: &&Held| held.enrolment.is_some_and(|own| good.is_none_or(|good| own < good));
+            let enrolment = |held: &Held| held.dialled.as_ref().map(|dialled| dialled.certificate.enrolment);
+            let ended = |held: &&Held| enrolment(held).is_some_and(|own| good.is_none_or(|good| own < good));
             entry.calls.iter().chain(&entry.bulk).filter(ended).for_each(|held| held.close.cancel());
+        }
+    }
+
+    /// The links for calls and logs that were made by [`Links::accept_unverified`] and are not verified yet.
+    #[must_use]
+    pub fn unverified(&self) -> Vec<UnverifiedLink> {
+        let mut unverified = Vec::new();
+        for entry in &self.0.toolboxes {
+            for held in entry.calls.iter().chain(&entry.bulk) {
+                if let Some(Dialled { certificate, run, is_verified: false }) = &held.dialled {
+                    let (certificate, run) = (*certificate, run.clone());
+                    unverified.push(UnverifiedLink { certificate, run, number: held.number });
+                }
+            }
+        }
+        unverified
+    }
+
+    /// Notes that the run of a link's agent was looked up.
+    pub fn verify(&self, link: &UnverifiedLink) {
+        let Some(mut entry) = self.0.toolboxes.get_mut(&link.certificate.toolbox) else { return };
+        for kind in [LinkKind::Calls, LinkKind::Bulk] {
+            let held = entry.slot(kind).as_mut().filter(|held| held.number == link.number);
+            if let Some(dialled) = held.and_then(|held| held.dialled.as_mut()) {
+                dialled.is_verified = true;
+            }
         }
     }
 
@@ -228,7 +276,7 @@ impl Links {
         toolbox: ToolboxId,
         kind: LinkKind,
         channel: Channel,
-        enrolment: Option<u64>,
+        dialled: Option<Dialled>,
         Ends { close, retire }: Ends,
     ) -> u64 {
         let number = self.0.numbers.fetch_add(1, Ordering::Relaxed);
@@ -242,7 +290,7 @@ impl Links {
             LinkKind::Bulk => Peer::new(format!("toolbox {toolbox} (bulk)")),
         };
         let channel = stack::through(channel, peer);
-        let replaced = entry.slot(kind).replace(Held { number, channel, enrolment, close, retire });
+        let replaced = entry.slot(kind).replace(Held { number, channel, dialled, close, retire });
         if let Some(replaced) = replaced {
             replaced.retire.cancel();
         }
@@ -261,24 +309,33 @@ impl Links {
     /// The link is forgotten when its connection ends, unless a newer one took its place. It ends at the latest with
     /// the certificate it was dialled with, and some minutes after another one has taken its place. Of one toolbox there
     /// are at most [`MOST_LINKS`]: an agent that piles up more is refused until some have ended.
-    pub fn accept(&self, certificate: PeerCertificate, mut request: Request<Body>) -> Response<Body> {
+    pub fn accept(&self, certificate: PeerCertificate, request: Request<Body>) -> Response<Body> {
+        self.switch(Dialled { certificate, run: run(&request), is_verified: true }, request)
+    }
+
+    /// As [`Links::accept`], when the run of the agent could not be looked up: [`Links::unverified`] tells of the link until
+    /// [`Links::verify`] is told of it.
+    pub fn accept_unverified(&self, certificate: PeerCertificate, request: Request<Body>) -> Response<Body> {
+        self.switch(Dialled { certificate, run: run(&request), is_verified: false }, request)
+    }
+
+    fn switch(&self, dialled: Dialled, mut request: Request<Body>) -> Response<Body> {
+        let toolbox = dialled.certificate.toolbox;
         if request.headers().get(header::UPGRADE) != Some(&PROTOCOL) {
             return status(StatusCode::UPGRADE_REQUIRED);
         }
         let bulk = request.headers().get(&KIND).is_some_and(|kind| kind == LinkKind::Bulk.as_str());
         let kind = if bulk { LinkKind::Bulk } else { LinkKind::Calls };
-        let Some(place) = self.place(certificate.toolbox) else {
-            tracing::warn!(toolbox.id = %certificate.toolbox, most = MOST_LINKS, "a toolbox has too many links; one was refused");
+        let Some(place) = self.place(toolbox) else {
+            tracing::warn!(toolbox.id = %toolbox, most = MOST_LINKS, "a toolbox has too many links; one was refused");
             return status(StatusCode::TOO_MANY_REQUESTS);
         };
         let links = self.clone();
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             match upgrade.await {
-                Ok(io) => links.hold(certificate, kind, io).await,
-                Err(error) => {
-                    tracing::debug!(%error, toolbox.id = %certificate.toolbox, "a link did not switch protocols");
-                }
+                Ok(io) => links.hold(dialled, kind, io).await,
+                Err(error) => tracing::debug!(%error, toolbox.id = %toolbox, "a link did not switch protocols"),
             }
             drop(place);
         });
@@ -294,16 +351,16 @@ impl Links {
         entry.places.clone().try_acquire_owned().ok()
     }
 
-    async fn hold(&self, certificate: PeerCertificate, kind: LinkKind, io: hyper::upgrade::Upgraded) {
-        let toolbox = certificate.toolbox;
+    async fn hold(&self, dialled: Dialled, kind: LinkKind, io: hyper::upgrade::Upgraded) {
+        let PeerCertificate { toolbox, expires_at, .. } = dialled.certificate;
         let (sender, connection) = match streams::open(TokioIo::new(io)).await {
             Ok(pair) => pair,
             Err(error) => return tracing::debug!(%error, toolbox.id = %toolbox, "a link did not speak HTTP/2"),
         };
         let ends = Ends::default();
-        let number = self.put(toolbox, kind, over(sender, toolbox), Some(certificate.enrolment), ends.clone());
+        let number = self.put(toolbox, kind, over(sender, toolbox), Some(dialled), ends.clone());
         tracing::info!(toolbox.id = %toolbox, kind = kind.as_str(), "link open");
-        let left = certificate.expires_at.since(self.0.clock.now());
+        let left = expires_at.since(self.0.clock.now());
         let replaced = async {
             ends.retire.cancelled().await;
             tokio::time::sleep(self.0.patience).await;
@@ -319,6 +376,16 @@ impl Links {
         self.forget(toolbox, kind, number);
         tracing::info!(toolbox.id = %toolbox, kind = kind.as_str(), "link closed");
     }
+}
+
+/// The run that an agent names.
+#[must_use]
+pub fn agent_run(headers: &HeaderMap) -> Option<&str> {
+    headers.get(AGENT_RUN)?.to_str().ok()
+}
+
+fn run(request: &Request<Body>) -> Option<String> {
+    agent_run(request.headers()).map(str::to_owned)
 }
 
 fn over(sender: streams::Sender, toolbox: ToolboxId) -> Channel {
@@ -478,7 +545,7 @@ mod tests {
     }
 
     fn put(links: &Links, toolbox: ToolboxId) -> u64 {
-        links.put(toolbox, LinkKind::Calls, nowhere(), Some(1), Ends::default())
+        links.put(toolbox, LinkKind::Calls, nowhere(), None, Ends::default())
     }
 
     /// A gateway that accepts links over TLS, and an agent that may dial it.
@@ -626,6 +693,28 @@ mod tests {
         assert!(links.get(toolbox).is_some());
         links.forget(toolbox, LinkKind::Calls, third);
         assert!(links.get(toolbox).is_none());
+    }
+
+    #[test]
+    fn a_link_whose_run_nobody_looked_up_is_told_of_until_it_is_verified_or_another_takes_its_place() {
+        let (links, toolbox) = (Links::new(Clock::system()), ToolboxId::generate());
+        let certificate = PeerCertificate { toolbox, enrolment: 1, expires_at: Timestamp::from_ms(1) };
+        let dial = |kind, run: &str, is_verified| {
+            let dialled = Dialled { certificate, run: Some(run.to_owned()), is_verified };
+            links.put(toolbox, kind, nowhere(), Some(dialled), Ends::default())
+        };
+        let unverified = || links.unverified().into_iter().map(|link| link.run.unwrap_or_default()).collect::<Vec<_>>();
+        dial(LinkKind::Calls, "a", false);
+        dial(LinkKind::Bulk, "b", false);
+        assert_eq!(unverified(), ["a", "b"]);
+        let first = links.unverified().remove(0);
+        dial(LinkKind::Calls, "c", false);
+        links.verify(&first);
+        assert_eq!(unverified(), ["c", "b"], "the one that was verified is another one");
+        let all = links.unverified();
+        all.iter().for_each(|link| links.verify(link));
+        dial(LinkKind::Bulk, "d", true);
+        assert!(unverified().is_empty());
     }
 
     #[tokio::test]

@@ -2,13 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use toolyard_test_support::{Engine, Row, Toolyard, free_port, raw, wait_until};
+use serde_json::json;
+use toolyard_test_support::{Engine, Row, Toolyard, free_port, pause, raw, wait_until};
 
+use crate::agent::{Agent, link};
+use crate::links::SERVER;
 use crate::shutdown::{SLEEPER, sleep};
 
 const AREA: &str = "readiness";
@@ -27,20 +30,7 @@ fn writes_that_do_not_last_are_seen_and_calls_go_on() {
         .setting(&format!("operations_listen=127.0.0.1:{operations}"))
         .start();
     let _ = toolyard.deploy("sleeper", &[]);
-    // Another process holds the one writer's place.
-    let hold = "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)\n\
-                c.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\nsys.stdin.read()";
-    let mut holder = Command::new("python3")
-        .args(["-c", hold])
-        .arg(toolyard.data_dir().join("toolyard.db"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python3 runs");
-    // Kept open: the holder would die of a pipe that nobody reads.
-    let mut says = holder.stdout.take().expect("a pipe");
-    says.read_exact(&mut [0; 5]).expect("it holds the place");
-
+    let writer = Writer::hold(&toolyard);
     let noticed = wait_until(NOTICED, "writes are not ready", || status(&toolyard, "/readyz/writes") == 503);
     let call = toolyard.runtime().block_on(sleep(&toolyard, 1)).expect("no panic");
     let gateway = (status(&toolyard, "/readyz"), status(&toolyard, "/readyz/gateway"), call.status);
@@ -54,8 +44,7 @@ fn writes_that_do_not_last_are_seen_and_calls_go_on() {
     let told = toolyard.json(&["status"]);
     assert_eq!((&told["gateway"]["ready"], &told["writes"]["ready"]), (&true.into(), &false.into()), "{told:#}");
 
-    drop(holder.stdin.take());
-    holder.wait().expect("it ends");
+    writer.end();
     let back = wait_until(NOTICED, "writes are ready", || status(&toolyard, "/readyz/writes") == 200);
     Row::of(AREA, "SQLite takes writes again").expected("`writes` 200 within 20 s").got(format!("{back:.1?}"));
 }
@@ -86,9 +75,105 @@ fn calls_go_on_while_the_database_is_away_and_readiness_says_which_part_is_not()
     drop(base);
 }
 
-/// A proxy that can be cut.
+#[test]
+fn an_agent_that_restarts_while_sqlite_takes_no_write_serves_its_servers_again() {
+    let toolyard = Toolyard::on(Engine::Sqlite).without_toolbox().script("links", SERVER).start();
+    let mut agent = Agent::join(&toolyard, "far");
+    let _ = toolyard.deploy("links", &["--toolbox", "far"]);
+    let writer = Writer::hold(&toolyard);
+    restarts(&mut agent, &[&toolyard], "SQLite takes no write");
+    writer.end();
+    is_heard_again(&toolyard);
+}
+
+#[test]
+fn an_agent_that_restarts_while_the_database_is_away_serves_its_servers_again() {
+    let base = Toolyard::on(Engine::Postgres).prepare();
+    let (url, proxy) = Proxy::before(base.database().expect("a URL"));
+    let first = Toolyard::on(Engine::Postgres).database(&url).without_toolbox().script("links", SERVER).start();
+    let mut agent = Agent::join(&first, "far");
+    let _ = first.deploy("links", &["--toolbox", "far"]);
+    let second = first.replica(&[]);
+    wait_until(Duration::from_secs(60), "it has a link to both", || link(&second, "far")["connected"] == true);
+
+    // At once, before anybody has noticed.
+    proxy.silence();
+    restarts(&mut agent, &[&first, &second], "Postgres falls silent");
+    proxy.mend();
+    is_heard_again(&first);
+
+    proxy.cut();
+    for replica in [&first, &second] {
+        wait_until(NOTICED, "writes are not ready", || status(replica, "/readyz/writes") == 503);
+    }
+    restarts(&mut agent, &[&first, &second], "Postgres is away");
+    proxy.mend();
+    is_heard_again(&first);
+    drop((first, second));
+    drop(base);
+}
+
+/// Kills an agent and starts it again, and waits each time until the calls of every replica get to its server.
+fn restarts(agent: &mut Agent, replicas: &[&Toolyard], away: &str) {
+    for (what, servers_too) in [("an agent", false), ("an agent with all it runs", true)] {
+        agent.kill();
+        if servers_too {
+            agent.end_servers();
+        }
+        agent.start(replicas[0]);
+        for replica in replicas {
+            let took = wait_until(Duration::from_secs(60), "calls are answered again", || {
+                replica.call("links", "sleep", json!({})).is_ok()
+            });
+            Row::of(AREA, format!("{away}, and {what} is killed and started again"))
+                .expected("calls through it are answered, by every replica")
+                .got(format!("answered after {took:.1?}"));
+        }
+    }
+}
+
+/// Waits until an agent is told what to run again, and has not been taken for two.
+fn is_heard_again(toolyard: &Toolyard) {
+    wait_until(Duration::from_secs(60), "writes are ready", || status(toolyard, "/readyz/writes") == 200);
+    let _ = toolyard.json(&["servers", "restart", "links", "--wait", "--timeout", "120"]);
+    wait_until(Duration::from_secs(20), "calls go on", || toolyard.call("links", "sleep", json!({})).is_ok());
+    let audit = toolyard.api("GET", "/audit?limit=200").send().ok();
+    assert!(!audit.to_string().contains("toolbox.revoke"), "{audit:#}");
+}
+
+/// Another process in the place of the one writer of a SQLite file.
+struct Writer {
+    child: Child,
+    /// Kept open: it would die of a pipe that nobody reads.
+    _says: ChildStdout,
+}
+
+impl Writer {
+    fn hold(toolyard: &Toolyard) -> Self {
+        let hold = "import sqlite3, sys\nc = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)\n\
+                    c.execute('BEGIN IMMEDIATE')\nprint('held', flush=True)\nsys.stdin.read()";
+        let mut child = Command::new("python3")
+            .args(["-c", hold])
+            .arg(toolyard.data_dir().join("toolyard.db"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 runs");
+        let mut says = child.stdout.take().expect("a pipe");
+        says.read_exact(&mut [0; 5]).expect("it holds the place");
+        Self { child, _says: says }
+    }
+
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().expect("it ends");
+    }
+}
+
+/// A proxy that can be cut, or carry nothing while it stays open.
 struct Proxy {
     is_cut: Arc<AtomicBool>,
+    is_silent: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -100,8 +185,9 @@ impl Proxy {
         let server: SocketAddr = server.parse().expect("an address");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("{before}@{}/{database}", listener.local_addr().expect("an address"));
-        let proxy = Self { is_cut: Arc::default(), open: Arc::default() };
+        let proxy = Self { is_cut: Arc::default(), is_silent: Arc::default(), open: Arc::default() };
         let (is_cut, open) = (Arc::clone(&proxy.is_cut), Arc::clone(&proxy.open));
+        let is_silent = Arc::clone(&proxy.is_silent);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(server) else { continue };
@@ -111,8 +197,10 @@ impl Proxy {
                 let both = |stream: &TcpStream| stream.try_clone().expect("a second handle");
                 open.lock().expect("no panic").extend([both(&client), both(&server)]);
                 let (from_client, to_server) = (both(&client), both(&server));
-                std::thread::spawn(move || pump(from_client, to_server));
-                std::thread::spawn(move || pump(server, client));
+                for (from, to) in [(from_client, to_server), (server, client)] {
+                    let is_silent = Arc::clone(&is_silent);
+                    std::thread::spawn(move || pump(from, to, &is_silent));
+                }
             }
         });
         (url, proxy)
@@ -125,14 +213,22 @@ impl Proxy {
         }
     }
 
+    fn silence(&self) {
+        self.is_silent.store(true, Ordering::SeqCst);
+    }
+
     fn mend(&self) {
         self.is_cut.store(false, Ordering::SeqCst);
+        self.is_silent.store(false, Ordering::SeqCst);
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream) {
+fn pump(mut from: TcpStream, mut to: TcpStream, is_silent: &AtomicBool) {
     let mut buffer = [0; 16 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
+        while is_silent.load(Ordering::SeqCst) {
+            pause();
+        }
         if to.write_all(&buffer[..read]).is_err() {
             break;
         }

@@ -1,5 +1,6 @@
 //! Who agents are: how they join, renew their certificates, and are told from thieves.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -15,6 +16,13 @@ use crate::{Control, ControlError, Result, app};
 
 /// How long after its end an agent's certificate can be renewed with its key.
 const RENEWABLE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a link that may be made without the database waits for it: calls wait five seconds for a link that was lost.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// The database is away when it has not told for so long which certificates are good; it is asked each second.
+const AWAY_AFTER: Duration = Duration::from_secs(4);
+/// How long a link of a run that nobody knows is left alone after the last change of its toolbox's known runs: that of an
+/// agent that is gone has ended by then.
+const LINK_LIFETIME: Duration = toolyard_link::LONGEST_SILENCE.saturating_add(Duration::from_secs(2));
 
 /// An agent that was identified.
 #[derive(Clone, Copy, Debug)]
@@ -51,10 +59,15 @@ pub(super) fn removed() -> ControlError {
 /// # Errors
 /// `certificate_revoked` when it was revoked or replaced, or has ended while its connection lasted.
 pub(crate) async fn admit(control: &Control, certificate: &PeerCertificate) -> Result<Agent> {
+    refuse_ended(control, certificate)?;
+    identify(control, certificate).await
+}
+
+fn refuse_ended(control: &Control, certificate: &PeerCertificate) -> Result<()> {
     if control.clock().now() >= certificate.expires_at {
         return Err(ControlError::problem(Code::CertificateRevoked, "the certificate has ended"));
     }
-    identify(control, certificate).await
+    Ok(())
 }
 
 async fn identify(control: &Control, certificate: &PeerCertificate) -> Result<Agent> {
@@ -114,6 +127,7 @@ pub(crate) async fn join(
     tx.audit(&line(&row, true, json!({ "enrolment": enrolment, "key": key }), request_id)).await?;
     app::toolboxes::changed(&mut tx, &row);
     tx.commit().await?;
+    control.fleet().note_enrolment(row.id, enrolment);
     tracing::info!(toolbox.name = %row.name, enrolment, "an agent joined");
     Ok(certificate)
 }
@@ -282,9 +296,116 @@ pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: Option<&
         .await?;
     app::toolboxes::changed(&mut tx, &row);
     tx.commit().await?;
-    control.links().close_ended(|toolbox| if toolbox == row.id { Some(enrolment) } else { Some(0) });
+    end_before(control, row.id, enrolment);
     tracing::error!(toolbox.name = %row.name, "{why}");
     Err(revoked())
+}
+
+/// Ends what this process knows of a toolbox's certificates before this enrolment.
+pub(super) fn end_before(control: &Control, toolbox: ToolboxId, enrolment: u64) {
+    control.fleet().note_enrolment(toolbox, enrolment);
+    control.links().close_ended(|other| if other == toolbox { Some(enrolment) } else { Some(0) });
+}
+
+/// How an agent may make a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinkAdmission {
+    /// The database was asked.
+    Verified,
+    /// By what was last read of it: it is away.
+    Unverified,
+}
+
+/// Whether an agent may make a link. Calls go on without the database for as long as the gateway's snapshot may be old, so
+/// an agent that was restarted or lost its link then needs to come back without it too: what was last read decides, for as
+/// long. Whatever ended before that is refused; which run it is, [`look_up_links`] finds out later. While the database only
+/// is busy the agent tries again: a run is not to get round being counted by making it so.
+///
+/// # Errors
+/// `certificate_revoked`, or when the store fails, is busy, or not enough is known without it.
+pub(crate) async fn admit_link(
+    control: &Control,
+    certificate: &PeerCertificate,
+    run: Option<&str>,
+) -> Result<LinkAdmission> {
+    refuse_ended(control, certificate)?;
+    if control.writes_work() {
+        let asked = async {
+            let agent = identify(control, certificate).await?;
+            links(control, agent, run).await
+        };
+        let failed = match tokio::time::timeout(LOOKUP_TIMEOUT, asked).await {
+            Ok(Ok(())) => return Ok(LinkAdmission::Verified),
+            Ok(Err(error @ ControlError::Store(_))) => error,
+            Ok(Err(refused)) => return Err(refused),
+            Err(_) => ControlError::problem(Code::StoreUnavailable, "the database is busy; dial again"),
+        };
+        if !is_away(control, certificate) {
+            return Err(failed);
+        }
+    }
+    if !is_known(control, certificate) {
+        let why = "the database is away, and what is known of this certificate is not enough without it";
+        return Err(ControlError::problem(Code::StoreUnavailable, why));
+    }
+    tracing::warn!(toolbox.id = %certificate.toolbox, "a link is accepted without asking the database, which is away");
+    Ok(LinkAdmission::Unverified)
+}
+
+/// Whether the database has not answered for a while.
+fn is_away(control: &Control, certificate: &PeerCertificate) -> bool {
+    let known = control.fleet().known_enrolment(certificate.toolbox, control.clock().now());
+    !control.writes_work() || known.is_some_and(|(_, age)| age > AWAY_AFTER)
+}
+
+/// Whether a certificate was good when the database was last read, not too long ago.
+fn is_known(control: &Control, certificate: &PeerCertificate) -> bool {
+    let known = control.fleet().known_enrolment(certificate.toolbox, control.clock().now());
+    known.is_some_and(|(good, age)| certificate.enrolment >= good && age <= control.options().snapshot_max_age)
+}
+
+/// Looks up the runs of links that were made without the database; tells how many are verified now. A run that nobody
+/// knows is counted like one that asks once its link has outlived [`LINK_LIFETIME`]: one that has ended, counted after the
+/// next run of the same agent, would look like a second agent.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn look_up_links(control: &Control) -> Result<usize> {
+    let unverified = control.links().unverified();
+    let mut looked_up = Vec::with_capacity(unverified.len());
+    if !unverified.is_empty() {
+        let toolboxes: BTreeSet<_> = unverified.iter().map(|link| link.certificate.toolbox).collect();
+        let tx = control.store().system_read("looking up the runs of links").await?;
+        let runs = tx.agent_runs_of(&toolboxes.into_iter().collect::<Vec<_>>()).await?;
+        drop(tx);
+        for link in unverified {
+            let runs = runs.get(&link.certificate.toolbox).cloned();
+            looked_up.push((link, runs));
+        }
+    }
+    let ages = control.fleet().known_for(&looked_up);
+    let mut verified = 0;
+    for ((link, runs), age) in looked_up.iter().zip(ages) {
+        let (run, certificate) = (link.run.as_deref(), &link.certificate);
+        if !Runs::read(runs.as_deref(), certificate.enrolment).may_link(run) {
+            if age < LINK_LIFETIME {
+                continue;
+            }
+            let noted = match identify(control, certificate).await {
+                Ok(agent) => links(control, agent, run).await,
+                Err(error) => Err(error),
+            };
+            match noted {
+                Ok(()) => {}
+                Err(ControlError::Store(error)) => return Err(ControlError::Store(error)),
+                // Whoever refused it has closed it, or does so in a moment.
+                Err(_) => continue,
+            }
+        }
+        control.links().verify(link);
+        verified += 1;
+    }
+    Ok(verified)
 }
 
 /// Counts who makes a link as a run, so that a thief who only takes a toolbox's calls is found as soon as its agent asks. Of

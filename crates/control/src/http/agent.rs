@@ -3,16 +3,17 @@
 //! certificate that has ended needs it and its key.
 
 use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use http::{Extensions, HeaderMap};
+use http::Extensions;
 use serde::de::DeserializeOwned;
 use toolyard_link::tls::PeerCertificate;
-use toolyard_types::agent::{AGENT_RUN, AgentCertificate, CertificateRequest, JoinRequest, SyncRequest, SyncResponse};
+use toolyard_types::agent::{AgentCertificate, CertificateRequest, JoinRequest, SyncRequest, SyncResponse};
 use toolyard_types::{Code, ToolboxId};
 
 use super::edge::{RequestId, SYNC_PATH};
-use crate::app::agents::{self, Agent};
+use crate::app::agents::{self, Agent, LinkAdmission};
 use crate::{Control, ControlError, Result};
 
 /// The largest sync; 10,000 instances with their last lines fit.
@@ -25,16 +26,18 @@ const LARGEST: usize = 16 << 10;
 pub struct AgentIdentity(pub ToolboxId);
 
 impl Control {
-    /// Whose certificate it is that a link is dialled with.
-    ///
-    /// # Errors
-    /// `certificate_required` when there is none, `certificate_revoked` when it was revoked or replaced, or is found to
-    /// be used by two.
-    pub async fn link_certificate(&self, extensions: &Extensions, headers: &HeaderMap) -> Result<PeerCertificate> {
-        let certificate = extensions.get::<PeerCertificate>().ok_or_else(agents::no_certificate)?;
-        let agent = agents::admit(self, certificate).await?;
-        agents::links(self, agent, run(headers)).await?;
-        Ok(*certificate)
+    /// Answers an agent that dials a link: with a new protocol, or with `certificate_required` when it has no
+    /// certificate, and `certificate_revoked` when that was revoked or replaced, or is found to be used by two.
+    pub async fn accept_link(&self, request: Request) -> Response {
+        let Some(certificate) = request.extensions().get::<PeerCertificate>().copied() else {
+            return agents::no_certificate().into_response();
+        };
+        let admitted = agents::admit_link(self, &certificate, toolyard_link::agent_run(request.headers())).await;
+        match admitted {
+            Ok(LinkAdmission::Verified) => self.links().accept(certificate, request),
+            Ok(LinkAdmission::Unverified) => self.links().accept_unverified(certificate, request),
+            Err(error) => error.into_response(),
+        }
     }
 }
 
@@ -59,15 +62,11 @@ async fn renew(State(control): State<Control>, request: Request) -> Result<Json<
 
 async fn sync(State(control): State<Control>, request: Request) -> Result<Json<SyncResponse>> {
     let agent = identify(&control, request.extensions()).await?;
-    let run = run(request.headers()).map(str::to_owned);
+    let run = toolyard_link::agent_run(request.headers()).map(str::to_owned);
     // Before the run is counted: `dtma doctor` asks with nothing, beside its agent.
     let request: SyncRequest = read(request, LARGEST_SYNC).await?;
     agents::one_at_a_time(&control, agent, run.as_deref()).await?;
     crate::app::sync::sync(&control, agent, request).await.map(Json)
-}
-
-fn run(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AGENT_RUN)?.to_str().ok()
 }
 
 async fn read<T: DeserializeOwned>(request: Request, largest: usize) -> Result<T> {

@@ -1,19 +1,29 @@
 //! The agents' wire: who may speak, and what is believed.
 
+use std::time::Duration;
+
+use axum::Extension;
 use axum::body::Body;
+use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use toolyard_control::Control;
-use toolyard_link::tls::{AgentKey, PeerCertificate};
-use toolyard_types::Secret;
-use toolyard_types::agent::JoinToken;
+use toolyard_link::tls::{Acceptor, AgentKey, PeerCertificate, PeerIdentity};
+use toolyard_link::{DialOptions, Dialler, LINK_PATH, Link, LinkKind};
+use toolyard_types::agent::{AGENT_RUN, JoinToken};
+use toolyard_types::{Clock, Secret, ToolboxId};
 use tower::ServiceExt;
 
 use crate::agent::{Behaviour, FakeAgent};
-use crate::harness::{TestControl, both_engines};
+use crate::harness::{TestControl, TestDatabase, both_engines};
 use crate::servers::EVERYTHING;
 
 fn report(generation: u64) -> Value {
@@ -45,7 +55,7 @@ async fn sync(t: &TestControl, certificate: PeerCertificate, body: &Value) -> (u
 /// One turn of a run of an agent, which saw nothing yet: it is answered at once.
 async fn sync_as(control: &Control, certificate: PeerCertificate, run: &str) -> (u16, Value) {
     let mut request = Request::post("/dtma/v1/sync").body(Body::from(report(0).to_string())).unwrap();
-    request.headers_mut().insert(toolyard_types::agent::AGENT_RUN, run.parse().unwrap());
+    request.headers_mut().insert(AGENT_RUN, run.parse().unwrap());
     request.extensions_mut().insert(certificate);
     let response = control.agent_router().oneshot(request).await.unwrap();
     let status = response.status().as_u16();
@@ -55,12 +65,100 @@ async fn sync_as(control: &Control, certificate: PeerCertificate, run: &str) -> 
 
 /// Makes a link, as far as the control plane decides.
 async fn link_as(t: &TestControl, certificate: PeerCertificate, run: Option<&str>) -> bool {
-    let (mut extensions, mut headers) = (http::Extensions::new(), http::HeaderMap::new());
-    extensions.insert(certificate);
+    may_link(&t.control, certificate, run).await
+}
+
+async fn may_link(control: &Control, certificate: PeerCertificate, run: Option<&str>) -> bool {
+    let mut request = Request::post(LINK_PATH).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(certificate);
     if let Some(run) = run {
-        headers.insert(toolyard_types::agent::AGENT_RUN, run.parse().unwrap());
+        request.headers_mut().insert(AGENT_RUN, run.parse().unwrap());
     }
-    t.control.link_certificate(&extensions, &headers).await.is_ok()
+    // Only who may make one is told that it takes another protocol than this request speaks.
+    control.accept_link(request).await.status() == StatusCode::UPGRADE_REQUIRED
+}
+
+/// Waits until a control plane has read anew which certificates are good.
+async fn read_anew(control: &Control) {
+    let last = || {
+        let loops = control.loop_status();
+        loops.into_iter().find(|(name, _)| *name == "generations").map(|(_, status)| status.ended)
+    };
+    // One run may have begun before.
+    for _ in 0..2 {
+        let before = last();
+        let again = async {
+            while last() == before {
+                control.wake_loops();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), again).await.expect("the loop runs");
+    }
+}
+
+/// Listens for agents; where.
+async fn listen(control: &Control) -> String {
+    let acceptor = Acceptor::new(control.authority(), Clock::system()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let control = control.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, control) = (acceptor.clone(), control.clone());
+            tokio::spawn(async move {
+                let Ok((stream, Some(PeerIdentity::Toolbox(certificate)))) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let accepting = control.clone();
+                let link = move |request: Request<Body>| async move { accepting.accept_link(request).await };
+                let router = control.agent_router().route(LINK_PATH, post(link)).layer(Extension(certificate));
+                let connections = auto::Builder::new(TokioExecutor::new());
+                let service = TowerToHyperService::new(router);
+                let _ = connections.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    address
+}
+
+/// An agent that has joined as a toolbox and runs nothing: its certificate, and what dials with it.
+async fn dialler(t: &TestControl, name: &str, address: &str) -> (PeerCertificate, Dialler) {
+    let (token, key) = (enroll(t, name).await, AgentKey::generate().unwrap());
+    let (status, answer) = join(t, &token, &key).await;
+    assert_eq!(status, 200, "{answer}");
+    let (addresses, ca) = (vec![address.to_owned()], t.control.authority().fingerprint());
+    let options = DialOptions { addresses, ca, proxy: None, no_proxy: None, offers: None };
+    let dialler = Dialler::new(options).unwrap();
+    let der = URL_SAFE_NO_PAD.decode(answer["certificate"].as_str().unwrap()).unwrap();
+    dialler.set_certificate(&key, &der).unwrap();
+    (certificate(&answer), dialler)
+}
+
+/// One turn of the run that a dialler names.
+/// A link, as soon as one is accepted.
+async fn link_in_time(dialler: &Dialler) -> Link {
+    let linked = async {
+        loop {
+            if let Ok(link) = dialler.link(None, LinkKind::Calls).await {
+                return link;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), linked).await.expect("a link without the database")
+}
+
+async fn sync_over(dialler: &Dialler) -> u16 {
+    let request = Request::post("/dtma/v1/sync").body(Body::from(report(0).to_string())).unwrap();
+    dialler.channel().oneshot(request).await.unwrap().status().as_u16()
+}
+
+/// Serves a link until the other side ends it.
+fn serve(link: Link) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(
+        async move { link.serve(axum::Router::new(), &CancellationToken::new(), &CancellationToken::new()).await },
+    )
 }
 
 fn read_token(made: &Value) -> JoinToken {
@@ -214,6 +312,88 @@ both_engines! {
             assert_eq!(sync_as(&t.control, edge, "a").await.0, 200);
             assert!(link_as(&t, edge, None).await, "an agent of an earlier version names its run on syncs only");
         }
+    }
+
+    async fn without_the_database_who_may_make_a_link_is_what_was_last_read_of_it_while_that_is_not_too_old(engine) {
+        let t = TestControl::start(engine).await;
+        let other = t.replica().await;
+        let edge = joined(&t, "edge").await;
+        let ended = [joined(&t, "revoked").await, joined(&t, "removed").await];
+        for certificate in [edge, ended[0], ended[1]] {
+            assert!(link_as(&t, certificate, Some("links-a")).await);
+        }
+        t.post("/api/v1/toolboxes/revoked/revoke", json!({})).await.expect(200);
+        t.delete("/api/v1/toolboxes/removed").await.expect(204);
+        for control in [&t.control, &other.control] {
+            read_anew(control).await;
+        }
+        t.database().hide_toolboxes(true).await;
+        assert!(!link_as(&t, edge, Some("links-restarted-meanwhile")).await, "it may only be busy");
+        t.clock.step_ms(5_000);
+        for control in [&t.control, &other.control] {
+            for run in ["links-a", "links-restarted-meanwhile"] {
+                assert!(may_link(control, edge, Some(run)).await, "{run}");
+            }
+            let stranger = PeerCertificate { toolbox: ToolboxId::generate(), ..edge };
+            for certificate in [ended[0], ended[1], stranger] {
+                assert!(!may_link(control, certificate, Some("links-a")).await, "{certificate:?}");
+            }
+        }
+        assert_eq!(sync(&t, edge, &report(0)).await.0, 503);
+        t.clock.step_ms(300_001);
+        assert!(!link_as(&t, edge, Some("links-a")).await, "as old a snapshot serves no call");
+        t.database().hide_toolboxes(false).await;
+        assert!(link_as(&t, edge, Some("links-a")).await);
+        assert!(!link_as(&t, ended[0], Some("links-a")).await && !link_as(&t, ended[1], Some("links-a")).await);
+    }
+
+    async fn what_was_revoked_a_moment_before_the_database_went_away_makes_no_link(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        read_anew(&t.control).await;
+        t.post("/api/v1/toolboxes/edge/revoke", json!({})).await.expect(200);
+        t.database().hide_toolboxes(true).await;
+        t.clock.step_ms(5_000);
+        assert!(!link_as(&t, edge, Some("links-a")).await);
+    }
+
+    async fn a_thief_that_made_a_link_without_the_database_is_found_once_it_is_back_and_who_was_restarted_is_none(engine) {
+        let t = TestControl::on(TestDatabase::create(engine).await, Clock::system()).await;
+        let address = listen(&t.control).await;
+        let ((edge, thief), (honest, restarted)) =
+            (dialler(&t, "edge", &address).await, dialler(&t, "honest", &address).await);
+        for certificate in [edge, honest] {
+            assert_eq!(sync_as(&t.control, certificate, "links-owner").await.0, 200);
+        }
+        read_anew(&t.control).await;
+        t.database().hide_toolboxes(true).await;
+        let stolen = serve(link_in_time(&thief).await);
+        let kept = serve(link_in_time(&restarted).await);
+        let linked = async {
+            while [edge, honest].iter().any(|it| t.control.links().get(it.toolbox).is_none()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), linked).await.expect("the links are there");
+
+        t.database().hide_toolboxes(false).await;
+        assert_eq!(sync_over(&restarted).await, 200);
+        let found = async {
+            loop {
+                let answer = sync_as(&t.control, edge, "links-owner").await;
+                if answer.0 == 401 {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(60), found).await.expect("two agents have one key");
+        assert_eq!(code(found), (401, "certificate_revoked".to_owned()));
+        tokio::time::timeout(Duration::from_secs(20), stolen).await.expect("its link is closed").expect("no panic");
+        for _ in 0..3 {
+            assert_eq!(sync_over(&restarted).await, 200, "it was the same agent before");
+        }
+        assert!(!kept.is_finished());
     }
 
     async fn a_certificate_that_two_agents_use_is_revoked_whichever_replicas_they_ask(engine) {

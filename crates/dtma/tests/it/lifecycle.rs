@@ -2,14 +2,14 @@
 
 use http_body_util::BodyExt;
 use serde_json::json;
-use toolyard_dtma::Shutdown;
+use toolyard_dtma::{AgentOptions, Shutdown};
 use toolyard_types::agent::{DesiredInstance, Era, JobOf, LogStream, ResolveJob};
 use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Phase, Reason};
 
 use toolyard_types::{InstanceId, JobId, RevisionId, ServerId};
 
-use crate::world::{World, alive, dies, fixture_runtime, package, processes_with, until};
+use crate::world::{PATIENCE, World, alive, dies, fixture_runtime, package, processes_with, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_is_resolved_installed_started_probed_called_and_stopped_with_nothing_left() {
@@ -44,6 +44,29 @@ async fn a_modern_server_is_recognised() {
     let id = world.deploy(&["modern"]).await;
     let mcp = world.phase(id, Phase::Ready).await.mcp.expect("it answered");
     assert_eq!((mcp.era, mcp.protocol_version.as_str()), (Era::Modern, "2026-07-28"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_agent_serves_and_knows_where_gateways_are_before_the_control_plane_answers() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    let gateways = vec!["a.example:8081".to_owned(), "b.example:8081".to_owned()];
+    world.control.links.lock().expect("not poisoned").clone_from(&gateways);
+    // Has it answered at once.
+    world.desire(|_| {});
+    let told = async { world.links().wait_for(|links| *links == gateways).await.map(drop) };
+    tokio::time::timeout(PATIENCE, told).await.expect("in time").expect("the agent lives");
+    world.drop_agent();
+    let options = AgentOptions { control: toolyard_link::in_process(axum::Router::new()), ..world.options() };
+    world.start_agent_with(options).await;
+    assert_eq!(*world.links().borrow(), gateways);
+    assert_eq!(world.call(id, "echo", json!({ "message": "still" })).await, "still");
+    world.drop_agent();
+    world.start_agent().await;
+    world.phase(id, Phase::Ready).await;
+    world.undesire(id);
+    world.gone(id).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

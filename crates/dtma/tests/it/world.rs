@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -33,6 +33,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Control {
     desired: watch::Sender<Desired>,
     observed: watch::Sender<Observed>,
+    /// Where gateways are, as agents are told with the next answer.
+    pub(crate) links: Mutex<Vec<String>>,
     toolbox: ToolboxId,
 }
 
@@ -46,7 +48,8 @@ async fn sync(State(control): State<Arc<Control>>, Json(request): Json<SyncReque
         .await
         .ok()
         .map(|desired| desired.expect("the control plane lives as long as its agents").clone());
-    Json(SyncResponse { protocol: 1, toolbox: control.toolbox, desired, links: vec![] })
+    let links = control.links.lock().expect("no test panics while it holds it").clone();
+    Json(SyncResponse { protocol: 1, toolbox: control.toolbox, desired, links })
 }
 
 /// A host.
@@ -105,6 +108,7 @@ impl World {
         let control = Control {
             desired: watch::Sender::new(desired),
             observed: watch::Sender::new(Observed::default()),
+            links: Mutex::default(),
             toolbox: ToolboxId::generate(),
         };
         let mut world = Self {
@@ -186,6 +190,11 @@ impl World {
     /// The API, as a gateway may hold it beyond the agent's end.
     pub(crate) fn router(&self) -> Router {
         self.router.clone()
+    }
+
+    /// Where its agent makes links.
+    pub(crate) fn links(&self) -> watch::Receiver<Vec<String>> {
+        self.agent.as_ref().expect("an agent").links()
     }
 
     pub(crate) fn report(&self) -> &toolyard_types::agent::ToolboxReport {
