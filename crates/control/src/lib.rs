@@ -143,10 +143,11 @@ struct Inner {
     event_streams: Arc<limits::Shares>,
     request_rates: limits::Rates,
     registry_turns: tokio::sync::Semaphore,
-    search_turns: Arc<tokio::sync::Semaphore>,
+    search_turns: limits::Turns,
     refusals: app::refusals::Refusals,
     readiness: readiness::ReadinessState,
     remote_leases: snapshot::RemoteLeases,
+    probes: reconcile::remote::Probes,
     calls: calls::CallState,
     catalog: catalog::CatalogState,
     fleet: fleet::Fleet,
@@ -196,7 +197,7 @@ impl Control {
                 limits.event_streams_per_principal,
             ]),
             registry_turns: tokio::sync::Semaphore::new(http::REGISTRY_TURNS),
-            search_turns: Arc::new(tokio::sync::Semaphore::new(app::catalog::SEARCHES)),
+            search_turns: limits::Turns::new(app::catalog::SEARCHES, app::catalog::SEARCH_PATIENCE),
             request_rates: limits::Rates::new([
                 limits.requests_per_second_per_organization,
                 limits.requests_per_second_per_principal,
@@ -204,6 +205,7 @@ impl Control {
             refusals: app::refusals::Refusals::new(limits.refusals_per_minute, clock.clone()),
             readiness: readiness::ReadinessState::default(),
             remote_leases: snapshot::RemoteLeases::default(),
+            probes: reconcile::remote::Probes::default(),
             calls,
             catalog: catalog::CatalogState::default(),
             fleet: fleet::Fleet::new(clock, authority.fingerprint(), readers),
@@ -358,9 +360,14 @@ impl Control {
         &self.0.remote_leases
     }
 
+    /// The probes of remote servers that go on here.
+    pub(crate) fn probes(&self) -> &reconcile::remote::Probes {
+        &self.0.probes
+    }
+
     /// Turns to search the catalog.
-    pub(crate) fn search_turns(&self) -> Arc<tokio::sync::Semaphore> {
-        self.0.search_turns.clone()
+    pub(crate) fn search_turns(&self) -> &limits::Turns {
+        &self.0.search_turns
     }
 
     /// Turns to read what anybody may read.

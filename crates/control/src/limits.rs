@@ -6,6 +6,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use toolyard_types::OrganizationId;
 use toolyard_types::access::Actor;
@@ -89,6 +90,27 @@ impl Who {
     }
 }
 
+/// What is due in the order in which it gets places: whoever has fewer of them comes first. `holders` names, for each
+/// place that is taken, who has it.
+pub(crate) fn in_turn<T, W: Eq + Hash>(
+    due: Vec<T>,
+    who: impl Fn(&T) -> W,
+    holders: impl IntoIterator<Item = W>,
+) -> Vec<T> {
+    let mut places: HashMap<W, usize> = HashMap::new();
+    for holder in holders {
+        *places.entry(holder).or_default() += 1;
+    }
+    let turn = |it: T| {
+        let place = places.entry(who(&it)).or_default();
+        *place += 1;
+        (*place, it)
+    };
+    let mut due: Vec<_> = due.into_iter().map(turn).collect();
+    due.sort_by_key(|(place, _)| *place);
+    due.into_iter().map(|(_, it)| it).collect()
+}
+
 /// Fewer than this are not shared out: a half of them would be too little for one.
 const LEAST_SHARED: u32 = 8;
 
@@ -161,6 +183,54 @@ impl Drop for Share {
     }
 }
 
+/// Work that takes a processor for a while, such as searches: one piece of each principal at a time, and of everybody so
+/// many that the processors are not theirs alone. Whoever asks for much waits behind themselves.
+pub(crate) struct Turns {
+    all: Arc<Semaphore>,
+    /// Those of principals who work or wait.
+    own: Mutex<HashMap<Who, Arc<Semaphore>>>,
+    patience: Duration,
+}
+
+impl Turns {
+    /// So many at once; nobody waits for longer than `patience`.
+    pub(crate) fn new(at_once: usize, patience: Duration) -> Self {
+        Self { all: Arc::new(Semaphore::new(at_once)), own: Mutex::default(), patience }
+    }
+
+    /// Does `work` on a thread of its own when it is this caller's turn. It goes on when whoever asked is gone, and keeps
+    /// the turn until it ends.
+    ///
+    /// # Errors
+    /// `rate_limited` when no turn came in time, `internal` when the work panicked.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        caller: &Caller,
+        doing: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let own = self.own_turn(caller);
+        let both = async { (own.acquire_owned().await, Arc::clone(&self.all).acquire_owned().await) };
+        // Neither is ever closed.
+        let Ok((Ok(own), Ok(of_all))) = tokio::time::timeout(self.patience, both).await else {
+            return Err(ControlError::RateLimited { retry_after: self.patience });
+        };
+        let turn: [OwnedSemaphorePermit; 2] = [own, of_all];
+        let in_turn = move || {
+            let _turn = turn;
+            work()
+        };
+        tokio::task::spawn_blocking(in_turn).await.map_err(ControlError::internal(doing))
+    }
+
+    fn own_turn(&self, caller: &Caller) -> Arc<Semaphore> {
+        let [_, _, who] = Who::of(caller.organization, &caller.share_of);
+        let mut known = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(known.entry(who).or_insert_with(|| Arc::new(Semaphore::new(1))))
+    }
+}
+
 /// Rates are averages of this time: so much may come at once.
 const BURST: Duration = Duration::from_secs(10);
 /// How many are remembered; when full, those that have been quiet are forgotten first, then all.
@@ -221,6 +291,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use toolyard_types::access::{Principal, Role};
     use toolyard_types::{ApiKeyId, Name};
 
@@ -234,6 +305,14 @@ mod tests {
             scope: None,
         };
         Caller::signing_in(principal, None)
+    }
+
+    #[test]
+    fn whoever_has_the_fewest_places_comes_first_and_keeps_their_own_order() {
+        let due = vec![("many", 1), ("many", 2), ("few", 3), ("new", 4), ("new", 5)];
+        let holders = ["many", "many", "few"];
+        let expected = vec![("new", 4), ("few", 3), ("new", 5), ("many", 1), ("many", 2)];
+        assert_eq!(in_turn(due, |(who, _)| *who, holders), expected);
     }
 
     #[test]
@@ -273,6 +352,84 @@ mod tests {
         assert_eq!(all_of(&maker), 0);
         let others: Vec<_> = (0..5).map(|_| all_of(&caller(organization))).collect();
         assert_eq!(others, [30, 15, 8, 4, 2]);
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Work that waits until it is told to end.
+    fn endless() -> (std::sync::mpsc::Sender<()>, impl FnOnce() + Send + 'static) {
+        let (end, told) = std::sync::mpsc::channel();
+        let work = move || {
+            let _ = told.recv();
+        };
+        (end, work)
+    }
+
+    #[tokio::test]
+    async fn a_callers_second_search_waits_for_the_first_and_that_of_others_does_not() {
+        let turns = Turns::new(2, LONG);
+        let organization = OrganizationId::generate();
+        let (one, two) = (caller(organization), caller(organization));
+        let mut child = caller(organization);
+        child.share_of = one.actor.clone();
+        let (end, work) = endless();
+        let mut first = std::pin::pin!(turns.run(&one, "searching", work));
+        assert!(first.as_mut().now_or_never().is_none(), "it works");
+        let mut second = std::pin::pin!(turns.run(&one, "searching", || "second"));
+        let mut childs = std::pin::pin!(turns.run(&child, "searching", || "the child's"));
+        assert!(second.as_mut().now_or_never().is_none() && childs.as_mut().now_or_never().is_none());
+        for other in [&two, &two, &caller(OrganizationId::generate())] {
+            let done = tokio::time::timeout(LONG, turns.run(other, "searching", || "another")).await;
+            assert_eq!(done.expect("nobody is before it").expect("a turn"), "another");
+        }
+        assert!(second.as_mut().now_or_never().is_none() && childs.as_mut().now_or_never().is_none());
+        end.send(()).expect("it waits for that");
+        first.await.expect("it ends");
+        assert_eq!(second.await.expect("its turn"), "second");
+        assert_eq!(childs.await.expect("its turn"), "the child's");
+        // Nobody is remembered who neither works nor waits.
+        drop(turns.own_turn(&two));
+        assert_eq!(turns.own.lock().expect("no panic").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_goes_away_keeps_its_turn_until_its_search_ends() {
+        let turns = Turns::new(1, LONG);
+        let (one, two) = (caller(OrganizationId::generate()), caller(OrganizationId::generate()));
+        let (end, work) = endless();
+        let mut left = Box::pin(turns.run(&one, "searching", work));
+        assert!(left.as_mut().now_or_never().is_none());
+        drop(left);
+        let mut own = std::pin::pin!(turns.run(&one, "searching", || ()));
+        let mut others = std::pin::pin!(turns.run(&two, "searching", || ()));
+        assert!(own.as_mut().now_or_never().is_none() && others.as_mut().now_or_never().is_none());
+        // Who leaves while they wait keeps nobody up.
+        let mut gives_up = Box::pin(turns.run::<()>(&two, "searching", || panic!("nobody waits for it")));
+        assert!(gives_up.as_mut().now_or_never().is_none());
+        drop(gives_up);
+        end.send(()).expect("it goes on");
+        let both = async { tokio::join!(own, others) };
+        let (own, others) = tokio::time::timeout(LONG, both).await.expect("the search ended");
+        assert!(own.is_ok() && others.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_waits_too_long_for_a_turn_is_told_when_to_ask_again_and_a_panic_gives_the_turn_back() {
+        let patience = Duration::from_millis(20);
+        let turns = Turns::new(1, patience);
+        let (one, two) = (caller(OrganizationId::generate()), caller(OrganizationId::generate()));
+        let (end, work) = endless();
+        let mut first = std::pin::pin!(turns.run(&one, "searching", work));
+        assert!(first.as_mut().now_or_never().is_none());
+        for waits in [&one, &two] {
+            let late = turns.run(waits, "searching", || ()).await;
+            assert!(matches!(late, Err(ControlError::RateLimited { retry_after }) if retry_after == patience));
+        }
+        drop(end);
+        first.await.expect("it ends");
+        let broken: Result<()> = turns.run(&one, "searching", || panic!("as a bug would")).await;
+        assert_eq!(broken.expect_err("it panicked").code(), toolyard_types::Code::Internal);
+        assert!(turns.run(&two, "searching", || ()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,8 +30,6 @@ pub enum Loop {
     Rollout,
     /// How many instances serve, and where.
     Scale,
-    /// Probes of remote servers.
-    Remote,
 }
 
 impl Loop {
@@ -39,7 +37,6 @@ impl Loop {
         match self {
             Self::Rollout => "rollout",
             Self::Scale => "scale",
-            Self::Remote => "remote",
         }
     }
 }

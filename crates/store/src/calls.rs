@@ -6,11 +6,12 @@
 //! days stay open; older files are opened for the read that needs them.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement, Value};
 use tokio::sync::Mutex;
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
 use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolsetId};
@@ -118,8 +119,23 @@ pub struct CallStore {
 
 #[derive(Debug)]
 enum Days {
-    Files { dir: PathBuf, open: Mutex<BTreeMap<i64, Pool>> },
-    Partitions { db: Pool, made: Mutex<std::collections::BTreeSet<i64>> },
+    Files {
+        dir: PathBuf,
+        /// Held while a file is opened and while one is moved away.
+        open: Mutex<BTreeMap<i64, Day>>,
+    },
+    Partitions {
+        db: Pool,
+        made: Mutex<std::collections::BTreeSet<i64>>,
+    },
+}
+
+/// The database that holds a day, as somebody has it open.
+#[derive(Clone, Debug)]
+struct Day {
+    db: Pool,
+    /// Device and number of its file, which tell it from the one that takes its place; none on Postgres.
+    file: Option<(u64, u64)>,
 }
 
 impl CallStore {
@@ -160,18 +176,15 @@ impl CallStore {
     pub async fn insert(&self, records: &mut Vec<CallRecord>) -> Result<()> {
         records.sort_by_key(|record| day_of(record.at));
         while let Some(day) = records.first().map(|record| day_of(record.at)) {
-            let db = match self.writable(day).await {
-                Err(error) if self.set_aside(day, None, &error).await => self.writable(day).await?,
-                opened => opened?,
-            };
+            let opened = self.writable(day).await?;
             let there = records.iter().take(ROWS_AT_ONCE).take_while(|record| day_of(record.at) == day).count();
             // Every statement is kept prepared, with a place for each of its values: a power of two of rows makes few
             // of them, where each number of rows filled the cache with a hundred large ones.
             let count = 1 << there.ilog2();
-            let written = db.execute_raw(insert(db.get_database_backend(), &records[..count])).await;
-            if let Err(error) = written {
+            let statement = insert(opened.db.get_database_backend(), &records[..count]);
+            if let Err(error) = opened.db.execute_raw(statement).await {
                 let error = StoreError::from(error);
-                if self.set_aside(day, Some(&db), &error).await {
+                if self.set_aside(day, &opened, &error).await {
                     continue;
                 }
                 return Err(error);
@@ -297,54 +310,31 @@ impl CallStore {
 
     /// Reads a day in a file of its own; none when the file is damaged.
     async fn read_day<T>(&self, day: i64, read: impl AsyncFnOnce(Pool) -> Result<T>) -> Result<Option<T>> {
-        let (db, error) = match self.writable(day).await {
-            Ok(db) => match read(db.clone()).await {
-                Ok(done) => return Ok(Some(done)),
-                Err(error) => (Some(db), error),
-            },
-            Err(error) => (None, error),
-        };
-        if self.set_aside(day, db.as_ref(), &error).await { Ok(None) } else { Err(error) }
+        let opened = self.writable(day).await?;
+        match read(opened.db.clone()).await {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if self.set_aside(day, &opened, &error).await => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Whether a day's file was damaged when `db`, or nobody yet, had it open: then it is kept under another name, for
-    /// whoever wants to read what is left of it, and stands in nobody's way.
-    async fn set_aside(&self, day: i64, db: Option<&Pool>, error: &StoreError) -> bool {
+    /// Whether the file of a day that somebody has open was damaged: then it is kept under another name, for whoever wants
+    /// to read what is left of it, and stands in nobody's way.
+    async fn set_aside(&self, day: i64, opened: &Day, error: &StoreError) -> bool {
         let (Days::Files { dir, open }, StoreError::Database(source)) = (&*self.days, error) else { return false };
         if !tells_of_damage(source) {
             return false;
         }
-        // Held until the file is away: nobody opens it meanwhile.
         let mut open = open.lock().await;
-        let is_away = db.map_or(open.contains_key(&day), Pool::is_closed);
-        if is_away {
+        // Another who had it open was faster, and what is there now is the day's next one.
+        if !is_still(&file(dir, day), opened.file).await {
             return true;
         }
-        for db in open.remove(&day).iter().chain(db) {
-            db.close().await;
+        for known in open.remove(&day).iter().chain([opened]) {
+            known.db.close().await;
         }
         self.counted.lock().await.remove(&day);
-        let path = file(dir, day);
-        let kept = (1u32..)
-            .map(|number| format!("{}{DAMAGED}{number}", path.display()))
-            .find(|kept| !Path::new(kept).exists())
-            .unwrap_or_default();
-        // The log first: it must not be there for the next file.
-        for suffix in ["-wal", "-shm", ""] {
-            let from = format!("{}{suffix}", path.display());
-            let moved = std::fs::rename(&from, format!("{kept}{suffix}"));
-            if let Err(error) = moved
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::error!(%error, path = from, "a damaged file of call records cannot be moved away");
-                return false;
-            }
-        }
-        tracing::error!(
-            error = source as &dyn std::error::Error,
-            path = %path.display(), kept, "a day of call records is damaged: its file was moved away, and its records are not shown"
-        );
-        true
+        move_away(dir, day, source)
     }
 
     /// Forgets every day that ended before `at`; tells how many.
@@ -357,8 +347,8 @@ impl CallStore {
                 let mut days = days_on_disk(dir).await?;
                 days.retain(|day| *day < day_of(at));
                 for day in &days {
-                    if let Some(db) = open.lock().await.remove(day) {
-                        db.close().await;
+                    if let Some(known) = open.lock().await.remove(day) {
+                        known.db.close().await;
                     }
                     remove_day(dir, *day).await?;
                 }
@@ -428,7 +418,7 @@ impl CallStore {
             let sql = "SELECT COALESCE(MAX(id) - MIN(id) + 1, 0) AS number FROM calls";
             return Ok(self.read_day(day, async |db| number(&db, sql).await).await?.unwrap_or(0));
         }
-        let db = self.writable(day).await?;
+        let db = self.writable(day).await?.db;
         let name = format!("calls_{}", day_name(day, ""));
         let estimate = format!("SELECT COALESCE(pg_stat_get_live_tuples('{name}'::regclass), 0)::BIGINT AS number");
         match number(&db, &estimate).await? {
@@ -439,7 +429,7 @@ impl CallStore {
 
     /// Deletes the first `count` records of a day. The space goes to those that come.
     async fn forget_oldest_of(&self, day: i64, count: u64) -> Result<u64> {
-        let db = self.writable(day).await?;
+        let db = self.writable(day).await?.db;
         match &*self.days {
             Days::Files { .. } => {
                 let (mut left, mut gone) = (count, 0);
@@ -468,8 +458,8 @@ impl CallStore {
     pub async fn close(&self) {
         match &*self.days {
             Days::Files { open, .. } => {
-                for (_, db) in std::mem::take(&mut *open.lock().await) {
-                    db.close().await;
+                for (_, known) in std::mem::take(&mut *open.lock().await) {
+                    known.db.close().await;
                 }
             }
             Days::Partitions { db, .. } => {
@@ -478,27 +468,32 @@ impl CallStore {
         }
     }
 
-    /// The database that holds a day, made when it is missing.
-    async fn writable(&self, day: i64) -> Result<Pool> {
+    /// The database that holds a day, made when it is missing or damaged.
+    async fn writable(&self, day: i64) -> Result<Day> {
         match &*self.days {
             Days::Files { dir, open } => {
                 let mut open = open.lock().await;
-                if let Some(db) = open.get(&day) {
-                    if tokio::fs::try_exists(file(dir, day)).await.unwrap_or(true) {
-                        return Ok(db.clone());
+                if let Some(known) = open.get(&day) {
+                    if is_still(&file(dir, day), known.file).await {
+                        return Ok(known.clone());
                     }
                     // What is written into a file that was removed is lost.
-                    tracing::error!(path = %file(dir, day).display(), "a file of call records was removed; it is made anew");
+                    tracing::error!(path = %file(dir, day).display(), "a file of call records was removed; another is opened");
                     open.remove(&day);
                     tokio::fs::create_dir_all(dir).await.map_err(|error| unusable(dir, error))?;
                 }
-                let db = open_day(dir, day).await?;
-                open.insert(day, db.clone());
+                let opened = match open_day(dir, day).await {
+                    Err(StoreError::Database(source)) if tells_of_damage(&source) && move_away(dir, day, &source) => {
+                        open_day(dir, day).await?
+                    }
+                    opened => opened?,
+                };
+                open.insert(day, opened.clone());
                 while open.len() > OPEN_DAYS {
                     // A connection that somebody still reads from lives until they are done.
                     open.pop_first();
                 }
-                Ok(db)
+                Ok(opened)
             }
             Days::Partitions { db, made } => {
                 let mut made = made.lock().await;
@@ -506,7 +501,7 @@ impl CallStore {
                     make_partition(db, day).await?;
                     made.insert(day);
                 }
-                Ok(db.clone())
+                Ok(Day { db: db.clone(), file: None })
             }
         }
     }
@@ -567,10 +562,62 @@ async fn remove_damaged(dir: &Path, before: i64) -> Result<()> {
     Ok(())
 }
 
-async fn open_day(dir: &Path, day: i64) -> Result<Pool> {
+/// Whether a file is the one with this number. What cannot be told is taken for it.
+async fn is_still(path: &Path, known: Option<(u64, u64)>) -> bool {
+    match number_of(path).await {
+        Ok(number) => known == Some(number),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
+}
+
+/// Device and number of a file.
+async fn number_of(path: &Path) -> std::io::Result<(u64, u64)> {
+    tokio::fs::metadata(path).await.map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Keeps the damaged file of a day under another name; `false` when it cannot be moved. Nobody may have it open.
+fn move_away(dir: &Path, day: i64, why: &DbErr) -> bool {
+    let path = file(dir, day);
+    let kept = (1u32..)
+        .map(|number| format!("{}{DAMAGED}{number}", path.display()))
+        .find(|kept| !Path::new(kept).exists())
+        .unwrap_or_default();
+    // The log first: it must not be there for the next file.
+    for suffix in ["-wal", "-shm", ""] {
+        let from = format!("{}{suffix}", path.display());
+        let moved = std::fs::rename(&from, format!("{kept}{suffix}"));
+        if let Err(error) = moved
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(%error, path = from, "a damaged file of call records cannot be moved away");
+            return false;
+        }
+    }
+    tracing::error!(
+        error = why as &dyn std::error::Error,
+        path = %path.display(), kept, "a day of call records is damaged: its file was moved away, and its records are not shown"
+    );
+    true
+}
+
+async fn open_day(dir: &Path, day: i64) -> Result<Day> {
     let path = file(dir, day);
     make_private(&path).map_err(|error| unusable(&path, error))?;
     let db = Pool::sqlite(&path, DAY_CONNECTIONS).await?;
+    let number = match bring_up_to_date(&db).await {
+        Ok(()) => number_of(&path).await.map_err(|error| unusable(&path, error)),
+        Err(error) => Err(error),
+    };
+    match number {
+        Ok(number) => Ok(Day { db, file: Some(number) }),
+        Err(error) => {
+            db.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn bring_up_to_date(db: &Pool) -> Result<()> {
     let table = TABLE.replace("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT");
     db.execute_unprepared(&format!("CREATE TABLE IF NOT EXISTS calls {table}")).await?;
     let columns = Statement::from_string(
@@ -583,7 +630,7 @@ async fn open_day(dir: &Path, day: i64) -> Result<Pool> {
     }
     db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id)").await?;
     db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_server ON calls (organization_id, server_id, at)").await?;
-    Ok(db)
+    Ok(())
 }
 
 async fn make_partitioned(db: &Pool) -> Result<()> {
@@ -809,4 +856,69 @@ impl TryFrom<Row> for StoredCall {
 fn outcome(text: &str) -> Result<CallOutcome> {
     serde_json::from_value(serde_json::Value::from(text))
         .map_err(|source| StoreError::Corrupt { what: "calls.outcome".to_owned(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: i64 = 20_000;
+
+    fn record(organization: OrganizationId, day: i64) -> CallRecord {
+        CallRecord {
+            at: Timestamp::from_ms(day * DAY_MS + 1),
+            organization,
+            actor: "api_key:1".into(),
+            server: None,
+            toolset: None,
+            method: "tools/call".into(),
+            target: "echo".into(),
+            outcome: CallOutcome::Ok,
+            duration_us: 1,
+            request_bytes: 1,
+            response_bytes: 1,
+            request_id: "r".into(),
+            revision: None,
+        }
+    }
+
+    /// What SQLite says of a damaged file.
+    fn damage() -> StoreError {
+        StoreError::Database(DbErr::Custom("(code: 11) database disk image is malformed".into()))
+    }
+
+    fn set_aside_in(dir: &Path) -> usize {
+        let entries = std::fs::read_dir(dir).expect("a directory").flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().contains(DAMAGED)).count()
+    }
+
+    #[tokio::test]
+    async fn whoever_has_a_damaged_day_open_for_long_does_not_set_its_next_file_aside() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let calls = CallStore::open(&Location::Sqlite(dir.path().join("toolyard.db"))).await.expect("opened");
+        let organization = OrganizationId::generate();
+        let write = async |day| calls.insert(&mut vec![record(organization, day)]).await.expect("written");
+        write(FIRST).await;
+        let slow = calls.read_day(FIRST, async |_| {
+            // While this one reads, newer days push the file out of those that are kept open, somebody else finds it
+            // damaged, and the day goes on in another one.
+            for later in 1..=3 {
+                write(FIRST + later).await;
+            }
+            let found = calls.read_day(FIRST, async |_| Err::<(), _>(damage())).await.expect("it is away");
+            assert!(found.is_none());
+            write(FIRST).await;
+            Err::<(), _>(damage())
+        });
+        assert!(slow.await.expect("it is away").is_none());
+        assert_eq!(set_aside_in(&dir.path().join("calls")), 1);
+        let left =
+            calls.list(organization, &CallFilter::default(), Timestamp::from_ms(0), None, 100).await.expect("read");
+        assert_eq!(
+            left.iter().filter(|call| day_of(call.record.at) == FIRST).count(),
+            1,
+            "what was written since stays"
+        );
+        calls.close().await;
+    }
 }

@@ -154,6 +154,17 @@ pub struct PublicVersion {
     pub created_at: Timestamp,
 }
 
+/// A source that is to be synced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueSource {
+    /// Whose.
+    pub organization: OrganizationId,
+    /// Its name.
+    pub name: Name,
+    /// Whether its last sync failed.
+    pub failed: bool,
+}
+
 #[derive(FromQueryResult)]
 struct SourceRow {
     id: String,
@@ -724,31 +735,34 @@ impl OrgTx {
 }
 
 impl SystemTx {
-    /// Enabled sources that are due at `now`, longest overdue first: at most `limit`, and of one organization at most
-    /// `share`, so that none waits for the many of another.
+    /// Enabled sources that are due at `now`: of every organization in turn one whose last sync failed and one of the
+    /// others, the longest overdue first; at most `limit`, and of either kind of one organization at most `share`.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn due_catalog_sources(
-        &self,
-        now: Timestamp,
-        share: u32,
-        limit: u32,
-    ) -> Result<Vec<(OrganizationId, Name)>> {
+    pub async fn due_catalog_sources(&self, now: Timestamp, share: u32, limit: u32) -> Result<Vec<DueSource>> {
         #[derive(FromQueryResult)]
         struct Due {
             organization_id: String,
             name: String,
+            failed: bool,
         }
-        let sql = "SELECT organization_id, name FROM (SELECT organization_id, name, next_sync_at, \
-                   ROW_NUMBER() OVER (PARTITION BY organization_id ORDER BY next_sync_at, id) AS place \
+        let sql = "SELECT organization_id, name, failed FROM (SELECT organization_id, name, next_sync_at, \
+                   (sync_state = 'failed') AS failed, ROW_NUMBER() OVER (PARTITION BY organization_id, \
+                   (sync_state = 'failed') ORDER BY next_sync_at, id) AS place \
                    FROM catalog_sources WHERE enabled AND kind IN ('registry', 'file') AND next_sync_at <= $1) AS due \
-                   WHERE place <= $2 ORDER BY next_sync_at LIMIT $3";
+                   WHERE place <= $2 ORDER BY place, next_sync_at LIMIT $3";
         let values = [now.as_ms().into(), i64::from(share).into(), i64::from(limit).into()];
         let statement = Statement::from_sql_and_values(self.db().get_database_backend(), sql, values);
         let rows = Due::find_by_statement(statement).all(self.db()).await?;
         rows.into_iter()
-            .map(|row| Ok((id(&row.organization_id, "organization id")?, id(&row.name, "catalog source name")?)))
+            .map(|row| {
+                Ok(DueSource {
+                    organization: id(&row.organization_id, "organization id")?,
+                    name: id(&row.name, "catalog source name")?,
+                    failed: row.failed,
+                })
+            })
             .collect()
     }
 

@@ -191,14 +191,6 @@ impl Pool {
         }
     }
 
-    /// Whether it was closed.
-    pub(crate) fn is_closed(&self) -> bool {
-        match &self.connections {
-            Connections::Sqlite(pool) => pool.is_closed(),
-            Connections::Postgres(pool) => pool.is_closed(),
-        }
-    }
-
     /// Closes every connection.
     pub(crate) async fn close(&self) {
         let closed = match &self.connections {

@@ -46,7 +46,7 @@ pub use attempts::Loop;
 pub use audit::{AuditFilter, NewAudit};
 pub use calls::{CallBucket, CallCount, CallCursor, CallFilter, CallStore, StoredCall};
 pub use catalog::{
-    CatalogEntry, CatalogSource, CatalogVersion, CatalogVersionHead, PublicVersion, PublicVersionsQuery,
+    CatalogEntry, CatalogSource, CatalogVersion, CatalogVersionHead, DueSource, PublicVersion, PublicVersionsQuery,
 };
 pub use credentials::SealedCredential;
 pub use idempotency::Remembered;
@@ -54,12 +54,12 @@ pub use identity::{FoundKey, KeyRotation, Membership, NewApiKey, NewSession, New
 pub use instances::{InstanceRow, InstanceTally, InstanceWish};
 pub use jobs::{JobRow, JobState};
 pub use outbox::{NewEvent, OutboxEvent};
-pub use probes::ProbeRow;
+pub use probes::{DueProbe, ProbePauses, ProbeRow};
 pub use replicas::ReplicaRow;
 pub use revisions::RevisionRow;
-pub use rollouts::{Place, RolloutRow};
+pub use rollouts::{PastRollout, Place, RolloutRow};
 pub use servers::{ServerPosition, ServerRef, ServerRow, ServerSort, ServersPage};
-pub use toolboxes::{JoinTokenRow, SealedAuthority, ToolboxMark, ToolboxRow, ToolboxSilence};
+pub use toolboxes::{JoinTokenRow, RemovedToolbox, SealedAuthority, ToolboxMark, ToolboxRow, ToolboxSilence};
 pub use toolsets::ToolsetRow;
 pub use tx::{OrgTx, SystemTx, Tx};
 

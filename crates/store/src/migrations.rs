@@ -41,6 +41,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0018_access", include_str!("migrations/m0018_access.sql")),
     ("m0019_audit_bound", include_str!("migrations/m0019_audit_bound.sql")),
     ("m0020_member_email", include_str!("migrations/m0020_member_email.sql")),
+    ("m0021_slow_probes", include_str!("migrations/m0021_slow_probes.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

@@ -128,6 +128,29 @@ struct RefRow {
     server_id: String,
 }
 
+#[derive(FromQueryResult)]
+struct PastRow {
+    from_revision_id: Option<String>,
+    to_revision_id: String,
+    state: String,
+    started_at: i64,
+    switched_at: Option<i64>,
+    canary: Option<String>,
+}
+
+/// What a rollout that is still known says of whether revisions served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastRollout {
+    /// The revision that served when it began.
+    pub from_revision: Option<RevisionId>,
+    /// The revision it went to, or goes to.
+    pub to_revision: RevisionId,
+    /// Whether that served, if only for a while or a part of the calls.
+    pub served: bool,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
 impl OrgTx {
     /// Writes a new rollout.
     ///
@@ -235,6 +258,27 @@ impl OrgTx {
         let values = [self.organization().to_string().into(), server.to_string().into()];
         let rows = self.rows::<TextRow>(sql, values).await?;
         rows.iter().map(|row| parse("rollouts.to_revision_id", &row.text)).collect()
+    }
+
+    /// The rollouts of a server that are still known, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn past_rollouts(&self, server: ServerId, limit: u32) -> Result<Vec<PastRollout>> {
+        let sql = "SELECT from_revision_id, to_revision_id, state, started_at, switched_at, canary FROM rollouts \
+                   WHERE organization_id = $1 AND server_id = $2 ORDER BY started_at DESC LIMIT $3";
+        let values = [self.organization().to_string().into(), server.to_string().into(), i64::from(limit).into()];
+        let read = |row: PastRow| -> Result<PastRollout> {
+            let canary: Option<Canary> = row.canary.map(|text| json("rollouts.canary", &text)).transpose()?;
+            let tried = canary.is_some_and(|canary| canary.started_at.is_some());
+            Ok(PastRollout {
+                from_revision: parse_option("rollouts.from_revision_id", row.from_revision_id.as_deref())?,
+                to_revision: parse("rollouts.to_revision_id", &row.to_revision_id)?,
+                served: tried || row.state == RolloutState::Done.as_str() || row.switched_at.is_some(),
+                started_at: Timestamp::from_ms(row.started_at),
+            })
+        };
+        self.rows::<PastRow>(sql, values).await?.into_iter().map(read).collect()
     }
 
     /// Forgets all but the newest `keep` rollouts of a server.

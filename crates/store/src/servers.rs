@@ -4,7 +4,6 @@
 //! ([`OrgTx::lock_server`]), so that two loops, two replicas and a request never interleave.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use sea_orm::FromQueryResult;
 use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
@@ -585,24 +584,6 @@ impl SystemTx {
         let sql = "SELECT organization_id, id FROM servers WHERE next_restart_at <= $1 AND NOT deleted \
                    ORDER BY next_restart_at LIMIT $2";
         read_refs(self.rows::<RefRow>(sql, [now.as_ms().into(), i64::from(limit).into()]).await?)
-    }
-
-    /// Remote servers with a rollout under way, and after them those whose serving revision was not probed for `every`;
-    /// those that are to be looked at now.
-    ///
-    /// # Errors
-    /// When the database fails or a row cannot be read.
-    pub async fn remote_servers_to_probe(&self, now: Timestamp, every: Duration, limit: u32) -> Result<Vec<ServerRef>> {
-        let under_way =
-            "EXISTS (SELECT 1 FROM rollouts WHERE rollouts.id = servers.rollout_id AND state = 'progressing')";
-        let candidates = format!(
-            "SELECT organization_id, id, CASE WHEN {under_way} THEN 0 ELSE 1 END AS urgency FROM servers \
-             WHERE kind = 'remote' AND enabled AND NOT deleted AND ((serving_rollout_id IS NOT NULL AND NOT EXISTS \
-             (SELECT 1 FROM remote_probes WHERE remote_probes.revision_id = servers.serving_revision_id \
-             AND checked_at > {})) OR {under_way})",
-            now.minus(every).as_ms()
-        );
-        self.due(Loop::Remote, &candidates, now, limit).await
     }
 
     async fn refs(&self, sql: &str, limit: u32) -> Result<Vec<ServerRef>> {

@@ -84,6 +84,18 @@ impl TestDatabase {
         db.close().await.expect("the connection closes");
     }
 
+    /// Hides the table of toolboxes, so that whatever asks for one fails as when the database is away, or shows it again.
+    pub async fn hide_toolboxes(&self, hide: bool) {
+        let url = match &self.location {
+            Location::Sqlite(path) => format!("sqlite://{}", path.display()),
+            Location::Postgres(url) => url.expose().to_owned(),
+        };
+        let (from, to) = if hide { ("toolboxes", "hidden_toolboxes") } else { ("hidden_toolboxes", "toolboxes") };
+        let db = connect(&url).await;
+        run(&db, &format!("ALTER TABLE {from} RENAME TO {to}")).await;
+        db.close().await.expect("the connection closes");
+    }
+
     /// Opens it.
     pub async fn open(&self, clock: Clock) -> Store {
         Store::open(&self.location, clock).await.expect("the test database opens")

@@ -1,6 +1,6 @@
 //! Toolboxes: places where servers run, and the generation of what each should run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use sea_orm::{FromQueryResult, Value};
 use toolyard_types::agent::ToolboxReport;
@@ -74,6 +74,8 @@ pub struct JoinTokenRow {
 /// What changes of a toolbox between two looks at all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToolboxMark {
+    /// Whose.
+    pub organization: OrganizationId,
     /// Which.
     pub id: ToolboxId,
     /// What it should run.
@@ -97,6 +99,17 @@ pub struct ToolboxSilence {
     pub last_seen_at: Timestamp,
     /// What is said of it.
     pub message: String,
+}
+
+/// A toolbox that was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemovedToolbox {
+    /// Its id.
+    pub id: ToolboxId,
+    /// The name it had; absent when an earlier version removed it.
+    pub name: Option<Name>,
+    /// When it was removed.
+    pub at: Timestamp,
 }
 
 /// The control plane's CA: its certificate (PEM), and its key sealed by the vault.
@@ -169,6 +182,7 @@ struct OwnerRow {
 
 #[derive(FromQueryResult)]
 struct MarkRow {
+    organization_id: String,
     id: String,
     generation: i64,
     enrolment: i64,
@@ -185,6 +199,13 @@ struct SilenceRow {
 }
 
 #[derive(FromQueryResult)]
+struct RemovedRow {
+    id: String,
+    name: String,
+    since: i64,
+}
+
+#[derive(FromQueryResult)]
 struct TokenRow {
     organization_id: String,
     toolbox_id: String,
@@ -197,6 +218,12 @@ struct TokenRow {
 struct AuthorityRow {
     certificate: String,
     sealed_key: Vec<u8>,
+}
+
+#[derive(FromQueryResult)]
+struct RunsRow {
+    id: String,
+    agent_runs: String,
 }
 
 #[derive(FromQueryResult)]
@@ -527,6 +554,30 @@ impl OrgTx {
         Ok(())
     }
 
+    /// Those of these toolboxes that were removed.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn removed_toolboxes(&self, ids: impl IntoIterator<Item = ToolboxId>) -> Result<Vec<RemovedToolbox>> {
+        let ids: BTreeSet<_> = ids.into_iter().collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT id, name, since FROM toolboxes WHERE organization_id = $1 AND state = 'removed' AND id IN ({})",
+            placeholders(2, ids.len())
+        );
+        let organization = self.organization().to_string();
+        let values = std::iter::once(organization).chain(ids.iter().map(ToString::to_string)).map(Value::from);
+        let rows = self.rows::<RemovedRow>(sql, values.collect::<Vec<_>>()).await?;
+        let read = |row: RemovedRow| -> Result<RemovedToolbox> {
+            let id = parse("toolboxes.id", &row.id)?;
+            let name = row.name.split_once(' ').and_then(|(_, name)| Name::new(name).ok());
+            Ok(RemovedToolbox { id, name, at: Timestamp::from_ms(row.since) })
+        };
+        rows.into_iter().map(read).collect()
+    }
+
     /// Removes a toolbox: its row stays for its ended instances, its name becomes free.
     ///
     /// # Errors
@@ -534,11 +585,12 @@ impl OrgTx {
     pub async fn remove_toolbox(&self, toolbox: &ToolboxRow) -> Result<()> {
         let sql = "UPDATE toolboxes SET state = 'removed', name = $3, enrolment = enrolment + 1, since = $4 \
                    WHERE organization_id = $1 AND id = $2";
-        // No `Name` can hold a `#`, so the id cannot collide with a later toolbox.
+        // No `Name` can hold a `#`, so this cannot collide with a later toolbox. What it was called is still told to
+        // people whose servers had to run there.
         let values = [
             self.organization().to_string().into(),
             toolbox.id.to_string().into(),
-            format!("#{}", toolbox.id).into(),
+            format!("#{} {}", toolbox.id, toolbox.name).into(),
             self.now().as_ms().into(),
         ];
         self.execute(sql, values).await?;
@@ -594,6 +646,21 @@ impl SystemTx {
         let sql = "SELECT COALESCE(agent_runs, '') AS text FROM toolboxes WHERE id = $1";
         let row = self.row::<TextRow>(sql, [id.to_string().into()]).await?;
         Ok(row.map(|row| row.text).filter(|text| !text.is_empty()))
+    }
+
+    /// The same of many toolboxes; those without any are left out.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn agent_runs_of(&self, ids: &[ToolboxId]) -> Result<HashMap<ToolboxId, String>> {
+        let sql = format!(
+            "SELECT id, agent_runs FROM toolboxes WHERE agent_runs IS NOT NULL AND id IN ({})",
+            placeholders(1, ids.len())
+        );
+        let values: Vec<_> = ids.iter().map(|id| id.to_string().into()).collect();
+        let rows = self.rows::<RunsRow>(&sql, values).await?;
+        let runs = rows.into_iter().map(|row| Ok((parse("toolboxes.id", &row.id)?, row.agent_runs)));
+        runs.collect()
     }
 
     /// The join token whose secret has this SHA-256, in hex; kept a while after it was used.
@@ -659,11 +726,12 @@ impl SystemTx {
     /// # Errors
     /// When the database fails or a row cannot be read.
     pub async fn toolbox_marks(&self) -> Result<Vec<ToolboxMark>> {
-        let sql = "SELECT id, generation, enrolment FROM toolboxes WHERE state <> 'removed'";
+        let sql = "SELECT organization_id, id, generation, enrolment FROM toolboxes WHERE state <> 'removed'";
         let rows = self.rows::<MarkRow>(sql, []).await?;
         rows.into_iter()
             .map(|row| {
                 Ok(ToolboxMark {
+                    organization: parse("toolboxes.organization_id", &row.organization_id)?,
                     id: parse("toolboxes.id", &row.id)?,
                     generation: count("toolboxes.generation", row.generation)?,
                     enrolment: count("toolboxes.enrolment", row.enrolment)?,

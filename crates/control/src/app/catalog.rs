@@ -29,9 +29,9 @@ use crate::catalog::merge::{Incoming, OUR_META, Rules, merge};
 use crate::catalog::{best, index, no_entry, no_version, sync, validate};
 use crate::{Caller, Control, ControlError, Result};
 
-/// Searches at once, and how long others wait for their turn.
-pub(crate) const SEARCHES: usize = 1;
-const SEARCH_PATIENCE: Duration = Duration::from_secs(5);
+/// Searches at once, of which each principal has one, and how long others wait for their turn.
+pub(crate) const SEARCHES: usize = 2;
+pub(crate) const SEARCH_PATIENCE: Duration = Duration::from_secs(5);
 const PAGE: u32 = 50;
 const LARGEST_PAGE: u32 = 500;
 const LONGEST_SEARCH: usize = 200;
@@ -63,17 +63,12 @@ pub(crate) async fn list_entries(control: &Control, caller: &Caller, query: Entr
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let sort = wanted.sort;
     // A search that finds everything takes a processor for a while: not all of them, and no connection meanwhile.
-    let Ok(turn) = tokio::time::timeout(SEARCH_PATIENCE, control.search_turns().acquire_owned()).await else {
-        return Err(ControlError::RateLimited { retry_after: SEARCH_PATIENCE });
-    };
     let search = move || {
-        // It goes on when whoever asked is gone, and takes its turn until it ends.
-        let _turn = turn;
         let page = index.search(&wanted, &deployments, after.as_ref(), limit.saturating_add(1));
         (page, deployments)
     };
-    let searched = tokio::task::spawn_blocking(search).await;
-    let (mut page, mut deployments) = searched.map_err(ControlError::internal("searching the catalog"))?;
+    let turns = control.search_turns();
+    let (mut page, mut deployments) = turns.run(caller, "searching the catalog", search).await?;
     let tx = control.store().org_read(caller.organization).await?;
     let more = page.len() > limit;
     page.truncate(limit);

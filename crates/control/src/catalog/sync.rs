@@ -9,7 +9,7 @@
 //!
 //! Replicas share the work by a lease: whoever moves `next_sync_at` forward has the source until then.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -18,12 +18,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use toolyard_store::{CatalogSource, OrgTx, StoreError};
+use toolyard_store::{CatalogSource, DueSource, OrgTx, StoreError};
 use toolyard_types::{Name, OrganizationId, SourceId, Timestamp};
 
 use super::curated;
 use super::fetch::{Answer, FetchError, Fetched, List, Validators};
 use super::merge::{Incoming, Rules, merge, read_item, read_raw};
+use crate::limits::in_turn;
 use crate::{Control, ControlError, Result};
 
 /// The sources every organization has.
@@ -57,9 +58,14 @@ const OVERLAP: Duration = Duration::from_secs(600);
 const MANY: usize = 500;
 const FIRST_RETRY: Duration = Duration::from_secs(15);
 /// How many sources are synced at once...
-const AT_ONCE: usize = 8;
+const SYNCS: usize = 8;
 /// ...and how many of one organization.
-const SHARE: usize = 4;
+const SYNCS_OF_ORGANIZATION: usize = 4;
+/// How many of those may be sources whose last sync failed. They may hang, and the others do not wait for them.
+const RETRIES: usize = 4;
+const RETRIES_OF_ORGANIZATION: usize = 2;
+/// How many are looked at for the places that are free.
+const SOURCES_LISTED: usize = 200;
 /// The longest sleep of the loop: sources of other replicas come due without a wake.
 const NAP: Duration = Duration::from_secs(30);
 /// What was started a moment ago may not have its lease yet.
@@ -232,7 +238,8 @@ pub(crate) async fn run(control: Control) {
 #[derive(Default)]
 struct Syncs {
     tasks: JoinSet<((OrganizationId, Name), Result<()>)>,
-    sources: HashSet<(OrganizationId, Name)>,
+    /// Which they are of, and whether the last sync of that failed.
+    sources: HashMap<(OrganizationId, Name), bool>,
 }
 
 impl Syncs {
@@ -242,16 +249,17 @@ impl Syncs {
         let now = control.clock().now();
         let tx = control.store().system_read("find catalog sources of every organization that are due").await?;
         // A source that is under way is leased, and so not due.
-        let due = tx.due_catalog_sources(now, amount(SHARE), amount(AT_ONCE)).await?;
+        let due = tx.due_catalog_sources(now, amount(SYNCS_OF_ORGANIZATION), amount(SOURCES_LISTED)).await?;
         drop(tx);
         let mut waits = false;
-        for source in due {
-            let share = self.sources.iter().filter(|(organization, _)| *organization == source.0).count();
-            if self.sources.len() >= AT_ONCE || share >= SHARE || self.sources.contains(&source) {
+        let holders = self.sources.keys().map(|(organization, _)| *organization);
+        for due in in_turn(due, |due| due.organization, holders) {
+            if !self.has_place(&due) {
                 waits = true;
                 continue;
             }
-            self.sources.insert(source.clone());
+            let source = (due.organization, due.name);
+            self.sources.insert(source.clone(), due.failed);
             let control = control.clone();
             self.tasks.spawn(async move {
                 let done = AssertUnwindSafe(sync_source(&control, source.0, &source.1)).catch_unwind().await;
@@ -267,6 +275,20 @@ impl Syncs {
         let tx = control.store().system_read("find when the next catalog source is due").await?;
         let next = tx.next_catalog_sync().await?;
         Ok(next.map_or(NAP, |next| next.since(control.clock().now())).clamp(SHORTEST_REST, NAP))
+    }
+
+    fn has_place(&self, due: &DueSource) -> bool {
+        let (mut own, mut failed, mut own_failed) = (0, 0, 0);
+        for ((organization, _), has_failed) in &self.sources {
+            let is_own = *organization == due.organization;
+            own += usize::from(is_own);
+            failed += usize::from(*has_failed);
+            own_failed += usize::from(is_own && *has_failed);
+        }
+        let is_full = self.sources.len() >= SYNCS || own >= SYNCS_OF_ORGANIZATION;
+        let is_full_of_failed = failed >= RETRIES || own_failed >= RETRIES_OF_ORGANIZATION;
+        let is_under_way = self.sources.contains_key(&(due.organization, due.name.clone()));
+        !(is_full || is_under_way || due.failed && is_full_of_failed)
     }
 
     /// Waits until one of them has ended; for ever when there is none.

@@ -7,16 +7,17 @@
 pub(crate) mod case;
 mod follow_up;
 mod generations;
+mod links;
 mod lost;
 pub(crate) mod phase;
-mod place;
-mod remote;
+pub(crate) mod place;
+pub(crate) mod remote;
 mod resolve;
 mod rollout;
 mod scale;
 mod schedule;
 pub(crate) mod steps;
-mod trim;
+pub(crate) mod trim;
 
 use std::time::Duration;
 
@@ -95,6 +96,7 @@ pub(crate) fn spawn(control: &Control) {
         schedule every 5 s;
         follow_up every 2 s;
         generations every 1 s;
+        links every 1 s;
         lost every 5 s;
         remote every 2 s;
         trim every 300 s;
@@ -107,13 +109,13 @@ pub(crate) const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// The longest that what waits for a time is put off: clocks are set.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How many servers are looked at before those that wait are put off: a run that is given up goes on where it was.
-pub(crate) const LOOKED_AT: usize = 50;
+pub(crate) const SERVERS_PER_PUT_OFF: usize = 50;
 /// Wakes within this time are answered by one run.
 const COALESCE: Duration = Duration::from_millis(10);
 /// A loop that took long rests twice as long before it answers the next wake, up to this. So with very much to look at it
 /// takes a part of the machine, and the more that changed meanwhile is answered by one run.
 const LONGEST_REST: Duration = Duration::from_millis(500);
-/// The same for loops that look through every server.
+/// The same for loops that look through every server, and for places of probes that get free.
 const COALESCE_ALL: Duration = Duration::from_millis(100);
 
 async fn repeat(control: &Control, name: &'static str, period: Duration, step: Step) {
@@ -141,6 +143,7 @@ async fn repeat(control: &Control, name: &'static str, period: Duration, step: S
             () = tokio::time::sleep(wait) => {}
             _ = wakes.changed(), if wakes_it => tokio::time::sleep(rest).await,
             () = nudged => {}
+            () = control.probes().freed(), if name == "remote" => tokio::time::sleep(rest.max(COALESCE_ALL)).await,
         }
     }
 }

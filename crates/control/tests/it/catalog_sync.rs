@@ -265,6 +265,39 @@ both_engines! {
         }
     }
 
+    async fn sources_that_failed_and_hang_hold_no_other_of_their_organization_up(engine) {
+        let test = TestControl::start(engine).await;
+        let silent = Registry::start(|_, _| StatusCode::INTERNAL_SERVER_ERROR.into_response()).await;
+        for at in 0..12 {
+            let body = json!({"name": format!("silent-{at}"), "kind": "registry", "url": silent.url});
+            test.post("/api/v1/catalog/sources", body).await.expect(201);
+        }
+        for at in 0..12 {
+            until(&test, &format!("silent-{at}"), "failed").await;
+        }
+        silent.now_answers(|_, _| {
+            let never = futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>();
+            axum::body::Body::from_stream(never).into_response()
+        });
+        test.clock.step_ms(3_600_000);
+        test.post("/api/v1/catalog/sources/silent-0/sync", json!({})).await.expect(202);
+        let running = async || {
+            let sources = test.get("/api/v1/catalog/sources").await.expect(200).body;
+            let items = sources["items"].as_array().expect("a list").iter();
+            items.filter(|source| source["sync_state"] == "running").count()
+        };
+        let hang = async {
+            while running().await < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), hang).await.expect("they are asked again");
+        let registry = Registry::start(|_, _| page(&[item("a/one", "1.0.0", "active", true)], None)).await;
+        add(&test, "registry", &registry.url).await;
+        until(&test, "other", "done").await;
+        assert_eq!(running().await, 2, "only so many that failed have a place");
+    }
+
     async fn a_page_that_is_too_much_is_refused_and_harms_nothing(engine) {
         let test = TestControl::start(engine).await;
         let registry = Registry::start(|_, _| page(&[item("a/one", "1.0.0", "active", true)], Some(&"x".repeat(5000)))).await;

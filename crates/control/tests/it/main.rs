@@ -12,6 +12,7 @@ mod harness;
 mod identity;
 mod lost;
 mod places;
+mod remotes;
 mod rollouts;
 mod server_settings;
 mod servers;

@@ -244,3 +244,32 @@ async fn a_damaged_or_removed_file_of_a_day_stands_in_nobodys_way() {
     assert!(dir.join("2026-11-22.db").exists());
     assert_eq!(all().await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_damaged_day_is_set_aside_once_however_many_find_it_and_what_they_write_is_kept() {
+    let database = TestDatabase::create(crate::world::Engine::Sqlite).await;
+    let Location::Sqlite(path) = database.location() else { unreachable!() };
+    let dir = path.parent().unwrap().join("calls");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("2026-11-21.db"), vec![7; 9000]).unwrap();
+    let acme = OrganizationId::generate();
+    let calls = CallStore::open(database.location()).await.unwrap();
+    let all = async || calls.list(acme, &CallFilter::default(), at(0), None, 100).await.unwrap().len();
+    let writers: Vec<_> = (0..8)
+        .map(|_| {
+            let calls = calls.clone();
+            tokio::spawn(async move {
+                calls.insert(&mut vec![record(acme, 30)]).await.unwrap();
+                calls.list(acme, &CallFilter::default(), at(0), None, 100).await.unwrap().len()
+            })
+        })
+        .collect();
+    for writer in writers {
+        assert!(writer.await.unwrap() > 0, "each reads at least what it wrote");
+    }
+    assert_eq!(all().await, 8);
+    let names = std::fs::read_dir(&dir).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    let aside: Vec<_> = names.filter(|name| name.contains(".damaged-")).collect();
+    assert_eq!(aside, ["2026-11-21.db.damaged-1"]);
+    calls.close().await;
+}

@@ -8,6 +8,7 @@ mod calls;
 mod identity;
 mod migrations;
 mod outbox;
+mod probes;
 mod silence;
 mod tenants;
 mod toolboxes;

@@ -1,6 +1,6 @@
 //! Toolboxes: what an agent tells is never taken back by who thinks it silent.
 
-use toolyard_store::ToolboxRow;
+use toolyard_store::{RemovedToolbox, ToolboxRow};
 use toolyard_types::agent::ToolboxReport;
 use toolyard_types::state::{Reason, Status, ToolboxState};
 use toolyard_types::{Labels, Timestamp, ToolboxId};
@@ -53,6 +53,22 @@ both_engines! {
         assert!(!tx.set_toolbox_silent(row.id, &silent(now), heard).await.unwrap());
         let after = tx.toolbox_by_id(row.id).await.unwrap().unwrap();
         assert_eq!((after.status, after.last_seen_at), (row.status, Some(now)));
+    }
+
+    async fn a_removed_toolbox_frees_its_name_and_still_tells_it(engine) {
+        let world = World::start(engine).await;
+        let (organization, row) = online(&world).await;
+        world.clock.step_ms(STEP_MS);
+        let now = world.clock.now();
+        let tx = world.store.org(organization).await.unwrap();
+        assert!(tx.removed_toolboxes([row.id]).await.unwrap().is_empty());
+        tx.remove_toolbox(&row).await.unwrap();
+        tx.insert_toolbox(&ToolboxRow { id: ToolboxId::generate(), ..row.clone() }).await.unwrap();
+        tx.commit().await.unwrap();
+        let tx = world.store.org_read(organization).await.unwrap();
+        assert_eq!(tx.toolbox_by_id(row.id).await.unwrap(), None);
+        let removed = RemovedToolbox { id: row.id, name: Some(row.name.clone()), at: now };
+        assert_eq!(tx.removed_toolboxes([row.id, ToolboxId::generate()]).await.unwrap(), [removed]);
     }
 
     async fn a_silent_toolbox_keeps_when_it_was_heard_and_is_not_merely_heard_again(engine) {

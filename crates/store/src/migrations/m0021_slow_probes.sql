@@ -1,0 +1,2 @@
+ALTER TABLE remote_probes ADD COLUMN slow BOOLEAN NOT NULL DEFAULT FALSE;
+DELETE FROM attempts WHERE loop = 'remote';
