@@ -20,6 +20,7 @@ use toolyard_types::spec::{InstancingMode, Remote, Runtime, Value};
 use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId};
 
+use crate::app::server_view::must_run_on;
 use crate::reconcile::phase::{Facts, roll_up, shown_status};
 use crate::{Control, ControlError, Result};
 
@@ -450,13 +451,16 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
         tx.revisions_by_id(&revisions).await?.into_iter().map(|revision| (revision.id, revision)).collect();
     let probes = tx.probes_of(&ids).await?;
     let silent = tx.unreachable_toolboxes().await?;
+    let pinned: Vec<_> = rows.iter().filter_map(must_run_on).collect();
+    let removed = tx.removed_toolboxes(pinned).await?;
     Ok(rows
         .into_iter()
         .map(|row| {
             let live = live.remove(&row.id).unwrap_or_default();
             let probe = probes.iter().find(|probe| Some(probe.revision) == row.serving_revision);
             let rollout = row.rollout.and_then(|id| rollouts.get(&id));
-            let status = roll_up(&Facts { server: &row, rollout, live: &live, probe, silent: &silent });
+            let removed = must_run_on(&row).and_then(|id| removed.iter().find(|removed| removed.id == id));
+            let status = roll_up(&Facts { server: &row, rollout, live: &live, probe, silent: &silent, removed });
             let (serving, revision) = serving(&row, rollout, &live, &silent);
             let revision = revision.and_then(|id| revisions.get(&id));
             let runs = row.enabled && !row.deleted;

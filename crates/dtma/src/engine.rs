@@ -175,6 +175,22 @@ impl Context {
         }
     }
 
+    /// Looks whether what is prepared would be started now, as far as that shows before it is.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub(crate) async fn check(
+        &self,
+        desired: &DesiredInstance,
+        dir: &Path,
+        prepared: &Prepared,
+    ) -> Result<(), Failure> {
+        match &self.engine {
+            Engine::Process => order::order(self, desired, dir, prepared).map(drop),
+            Engine::Docker(docker) => docker.check(self, desired, prepared).await,
+        }
+    }
+
     /// Starts a server.
     ///
     /// # Errors
@@ -240,7 +256,7 @@ impl Context {
     /// Removes what the engine keeps for us beside servers, when every server was stopped.
     pub(crate) async fn leave_nothing(&self) {
         if let Engine::Docker(docker) = &self.engine {
-            docker.leave_nothing().await;
+            docker.leave_nothing(&|| false).await;
         }
     }
 

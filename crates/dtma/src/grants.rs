@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use toolyard_types::RevisionId;
 use toolyard_types::Secret;
 use toolyard_types::agent::{Desired, DesiredInstance, Enforcement, Failure};
+use toolyard_types::grantable::{Root, is_systems, why_never};
 use toolyard_types::name::printable;
 use toolyard_types::spec::PathGrant;
 use toolyard_types::state::Reason;
@@ -29,8 +30,6 @@ use toolyard_types::state::Reason;
 use crate::desired::write_whole;
 use crate::packages::failure;
 
-/// What is the system's, with everything in it; `/` itself is never granted either.
-const SYSTEM: [&str; 7] = ["/etc", "/proc", "/sys", "/dev", "/run", "/var/run", "/boot"];
 /// How many names are looked at when a directory is searched for sockets.
 const MOST_NAMES: usize = 20_000;
 /// The revisions that ran before there was a list.
@@ -108,21 +107,6 @@ pub(crate) struct Grants {
     before: BTreeSet<RevisionId>,
 }
 
-#[derive(Debug)]
-struct Root {
-    path: PathBuf,
-    /// What lies in it, without dot files, and not itself.
-    within: bool,
-}
-
-impl Root {
-    fn holds(&self, root: &Path, path: &Path) -> bool {
-        let Ok(rest) = path.strip_prefix(root) else { return false };
-        let hidden = |part: Component<'_>| part.as_os_str().as_encoded_bytes().starts_with(b".");
-        !self.within || (rest.components().next().is_some() && !rest.components().any(hidden))
-    }
-}
-
 /// What is written down of the time before.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Before {
@@ -159,10 +143,7 @@ impl Grants {
             }
             Err(error) => Before::lost(&file, &error),
         };
-        let root = |text: &String| match text.strip_suffix("/*") {
-            Some(path) => Root { path: path.into(), within: true },
-            None => Root { path: text.into(), within: false },
-        };
+        let root = |text: &String| Root::new(text);
         let mut own: Vec<PathBuf> = std::iter::once(data_dir.to_owned()).chain(paths.own.iter().cloned()).collect();
         own.extend(paths.own.iter().filter_map(|path| std::fs::canonicalize(path).ok()));
         let good = |text: &&String| GrantablePaths::check_root(text).is_ok();
@@ -209,25 +190,45 @@ impl Grants {
     }
 
     /// For the toolbox's report. Change it together with `grantablePaths` in
-    /// console/src/features/toolboxes/public/grants.ts, which reads it to say early what cannot be granted.
+    /// console/src/features/toolboxes/public/grants.ts, which reads it where [`Self::listed`] is not told.
     pub(crate) fn enforcement(&self) -> Enforcement {
-        let roots: Vec<_> = self.roots.iter().map(Root::to_string).collect();
-        let detail = match roots.is_empty() {
+        let detail = match self.roots.is_empty() {
             true => "no path of this host is granted".to_owned(),
-            false => format!("only {} (`grantable_paths`)", roots.join(", ")),
+            false => format!("only {} (`grantable_paths`)", self.shown()),
         };
         Enforcement { enforced: true, detail }
+    }
+
+    /// The same as data, for a control plane that looks for a toolbox: each root as it is listed and as what it leads to
+    /// now, for a path may be asked for by either name. None when one of them is no text.
+    pub(crate) fn listed(&self) -> Option<Vec<String>> {
+        let both = self.roots.iter().flat_map(|root| [root.clone(), root.at(canonical(root.path()))]);
+        let mut listed = Vec::new();
+        for root in both {
+            root.path().to_str()?;
+            let text = root.to_string();
+            if !listed.contains(&text) {
+                listed.push(text);
+            }
+        }
+        Some(listed)
+    }
+
+    /// The revisions that ran before there was a list.
+    pub(crate) fn before(&self) -> &BTreeSet<RevisionId> {
+        &self.before
+    }
+
+    fn shown(&self) -> String {
+        self.roots.iter().map(|root| format!("`{root}`")).collect::<Vec<_>>().join(", ")
     }
 
     /// What a path is, without links, if it may be granted.
     fn look(&self, text: &str) -> Result<PathBuf, Refused> {
         let path = Path::new(text);
-        if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-            return Err(Refused::Why("it is not an absolute path without `..`".into()));
-        }
-        self.allow(path, |root| vec![root.path.clone(), canonical(&root.path)])?;
+        self.allow(path, |root| vec![root.clone(), root.at(canonical(root.path()))])?;
         let source = std::fs::canonicalize(path).map_err(|_| Refused::NotHere)?;
-        self.allow(&source, |root| vec![canonical(&root.path)])?;
+        self.allow(&source, |root| vec![root.at(canonical(root.path()))])?;
         let kind = std::fs::symlink_metadata(&source).map_err(|_| Refused::NotHere)?.file_type();
         if !kind.is_dir() && !kind.is_file() {
             return Err(Refused::Why("it is neither a directory nor a regular file".into()));
@@ -235,28 +236,20 @@ impl Grants {
         Ok(source)
     }
 
-    fn allow(&self, path: &Path, roots: impl Fn(&Root) -> Vec<PathBuf>) -> Result<(), Refused> {
-        if is_systems(path) {
-            return Err(Refused::Why("it belongs to the system".into()));
+    fn allow(&self, path: &Path, roots: impl Fn(&Root) -> Vec<Root>) -> Result<(), Refused> {
+        if let Some(why) = why_never(path) {
+            return Err(Refused::Why(why.into()));
         }
         if self.own.iter().any(|own| path.starts_with(own) || own.starts_with(path)) {
             return Err(Refused::Why("Toolyard's own files are there".into()));
         }
-        if self.roots.iter().any(|root| roots(root).iter().any(|at| root.holds(at, path))) {
+        if self.roots.iter().flat_map(roots).any(|root| root.holds(path)) {
             return Ok(());
         }
-        let listed: Vec<_> = self.roots.iter().map(Root::to_string).collect();
-        Err(Refused::Why(match listed.is_empty() {
+        Err(Refused::Why(match self.roots.is_empty() {
             true => "`grantable_paths` of the toolbox's agent is empty".into(),
-            false => format!("`grantable_paths` of the toolbox's agent lists only {}", listed.join(", ")),
+            false => format!("`grantable_paths` of the toolbox's agent lists only {}", self.shown()),
         }))
-    }
-}
-
-impl std::fmt::Display for Root {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let end = if self.within { "/*" } else { "" };
-        write!(f, "`{}{end}`", self.path.display())
     }
 }
 
@@ -300,10 +293,6 @@ fn socket_in(dir: &Path, uid: Option<u32>) -> Option<PathBuf> {
         }
     }
     None
-}
-
-fn is_systems(path: &Path) -> bool {
-    path.parent().is_none() || SYSTEM.iter().any(|system| path.starts_with(system))
 }
 
 fn granted(grant: &PathGrant, source: PathBuf) -> Result<Granted, Failure> {
@@ -392,6 +381,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_listed_is_told_by_each_name_that_a_path_may_be_asked_for_by() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let grants = grants(&root, &["srv", "home/files/*", "secret-that-is-not-there"]);
+        let told = grants.listed().expect("they are texts");
+        let of = |names: &[&str]| names.iter().map(|name| format!("{}/{name}", root.display())).collect::<Vec<_>>();
+        assert_eq!(told, of(&["srv", "home/files/*", "srv/files/*", "secret-that-is-not-there"]));
+    }
+
+    #[test]
     fn what_is_refused_tells_nothing_about_the_host() {
         let dir = host();
         let root = std::fs::canonicalize(dir.path()).expect("canonical");
@@ -410,7 +409,7 @@ mod tests {
         let paths = GrantablePaths { roots: ["/", "/etc", "/*"].map(String::from).to_vec(), own: vec![] };
         let all = Grants::open(&paths, &root.join("data"), None).expect("opened");
         assert!(all.roots.is_empty());
-        let roots = vec![Root { path: "/".into(), within: false }];
+        let roots = vec![Root::new("/")];
         let all = Grants { roots, own: vec![root.join("data")], before: BTreeSet::new() };
         for bad in ["/", "/etc", "/etc/passwd", "/proc/self", "/sys", "/dev/null", "/run", "/var/run", "/boot", "//"] {
             assert!(all.look(bad).is_err(), "{bad}");

@@ -43,6 +43,8 @@ const CRASH_LOOP: u32 = 3;
 const LONGEST_DRAIN: Duration = Duration::from_secs(30);
 /// How long a server may live on after it closed its output, before it is stopped.
 const CLOSED_GRACE: Duration = Duration::from_secs(2);
+/// A wait that lasts so long is told.
+const LATE: Duration = Duration::from_secs(1);
 /// What a server may take to write one message.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
@@ -92,6 +94,8 @@ pub(crate) struct Instance {
     slot: Arc<Slot>,
     goal: watch::Receiver<Goal>,
     dir: PathBuf,
+    /// Whether its directory is there and its own.
+    has_dir: bool,
     known_era: Option<Era>,
     was_ready: bool,
     failures: u32,
@@ -106,15 +110,14 @@ impl Instance {
         known_era: Option<Era>,
     ) -> Self {
         let dir = context.instance_dir(desired.id);
-        Self { context, desired, slot, goal, dir, known_era, was_ready: false, failures: 0 }
+        Self { context, desired, slot, goal, dir, has_dir: false, known_era, was_ready: false, failures: 0 }
     }
 
     /// Runs until the task is aborted; `found` is a server that runs already.
     pub(crate) async fn run(mut self, found: Option<Running>) {
-        if let Err(error) = self.save() {
-            tracing::error!(instance.id = %self.desired.id, %error, "write the instance's directory");
-        }
         if let Some(running) = found {
+            // It is in its directory, which nobody removes.
+            self.make_dir();
             let answered = self.load_answered();
             // It may be there only to be stopped.
             self.goal.mark_changed();
@@ -122,6 +125,9 @@ impl Instance {
         }
         loop {
             let goal = *self.goal.borrow_and_update();
+            if goal != Goal::Stop && !self.has_dir && !self.way_is_clear().await {
+                continue;
+            }
             match goal {
                 Goal::Stop => {
                     self.set(Phase::Stopped, Reason::Requested, "");
@@ -135,6 +141,35 @@ impl Instance {
         }
     }
 
+    /// Makes its directory once what an earlier run left there is out of the way; false when the goal changed before that.
+    async fn way_is_clear(&mut self) -> bool {
+        let (context, dir) = (Arc::clone(&self.context), self.dir.clone());
+        let gone = context.removals.out_of_the_way(&dir);
+        tokio::pin!(gone);
+        let late = tokio::time::sleep(LATE);
+        tokio::pin!(late);
+        loop {
+            tokio::select! {
+                () = &mut gone => break,
+                // What cannot be moved away is removed where it is, and that may be very much.
+                () = &mut late, if !late.is_elapsed() => {
+                    let message = "waits until the directory of an earlier run is removed";
+                    self.set(self.phase_while(Phase::Preparing), Reason::Installing, message);
+                }
+                () = self.goal_changes() => return false,
+            }
+        }
+        self.make_dir();
+        true
+    }
+
+    fn make_dir(&mut self) {
+        self.has_dir = true;
+        if let Err(error) = self.save() {
+            tracing::error!(instance.id = %self.desired.id, %error, "write the instance's directory");
+        }
+    }
+
     async fn goal_changes(&mut self) {
         if self.goal.changed().await.is_err() {
             // The agent is gone and will abort this task.
@@ -142,14 +177,24 @@ impl Instance {
         }
     }
 
+    /// What serves may be ended once this one says that it is prepared, so it says first what would keep it from starting.
     async fn prepare_only(&mut self) {
-        match self.prepare().await {
-            Some(Ok(_)) => {
+        let prepared = match self.prepare().await {
+            Some(Ok(prepared)) => prepared,
+            Some(Err(failure)) => return self.failed(failure).await,
+            None => return,
+        };
+        let (context, desired, dir) = (Arc::clone(&self.context), self.desired.clone(), self.dir.clone());
+        let checked = tokio::select! {
+            checked = context.check(&desired, &dir, &prepared) => checked,
+            () = self.goal_changes() => return,
+        };
+        match checked {
+            Ok(()) => {
                 self.set(Phase::Pending, Reason::Requested, "prepared");
                 self.goal_changes().await;
             }
-            Some(Err(failure)) => self.failed(failure).await,
-            None => {}
+            Err(failure) => self.failed(failure).await,
         }
     }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -140,10 +141,7 @@ impl Uids {
     }
 
     /// Takes back what was given to servers that are not `kept`; nothing of them runs or lies here any more.
-    ///
-    /// # Errors
-    /// When that cannot be remembered; then they keep them.
-    pub(crate) fn keep_only(&mut self, kept: &dyn Fn(ServerId) -> bool) -> io::Result<()> {
+    fn keep_only(&mut self, kept: &dyn Fn(ServerId) -> bool) -> io::Result<()> {
         let given: BTreeMap<_, _> =
             self.given.iter().filter(|(id, _)| kept(**id)).map(|(id, uid)| (*id, *uid)).collect();
         if given.len() < self.given.len() {
@@ -184,6 +182,31 @@ impl Uids {
     }
 }
 
+/// User ids that are given beside each other. Whoever also needs the table of instances locks that first.
+pub(crate) fn locked(uids: &Mutex<Uids>) -> MutexGuard<'_, Uids> {
+    // Nothing that holds it can panic half-way through a change.
+    uids.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes back what was given to servers that are neither `kept` nor in the `table`. Whoever asks for one is put there
+/// before, and finds the ids locked from the moment on at which it was looked for.
+///
+/// # Errors
+/// When that cannot be remembered; then they keep them.
+pub(crate) fn give_back<T>(
+    uids: &Mutex<Uids>,
+    table: MutexGuard<'_, T>,
+    servers: impl FnOnce(&T) -> BTreeSet<ServerId>,
+    kept: &dyn Fn(ServerId) -> bool,
+) -> io::Result<()> {
+    let mut uids = locked(uids);
+    let here = servers(&table);
+    // Not held while it is written down. Who needs an id meanwhile waits, and with a copy that is started whoever needs
+    // the table: for one small file, and only when a server was deleted.
+    drop(table);
+    uids.keep_only(&|server| here.contains(&server) || kept(server))
+}
+
 /// The users that the directories of instances belong to, by server. Those of copies are noted elsewhere.
 fn users_of(instances: &Path) -> BTreeMap<ServerId, u32> {
     let mut users = BTreeMap::new();
@@ -205,6 +228,9 @@ fn all_taken() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, mpsc};
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -238,6 +264,82 @@ mod tests {
         let mut again = Uids::open(dir.path().join("uids.json"), dir.path(), 10..=12);
         assert_eq!(again.of(servers[1]).expect("the same"), 11);
         assert!(again.of(servers[0]).is_err());
+    }
+
+    /// A server's id, once there is one for it: all are somebody's until the collector has looked again.
+    fn given(uids: &Mutex<Uids>, server: ServerId) -> u32 {
+        loop {
+            let given = locked(uids).of(server);
+            match given {
+                Ok(uid) => return uid,
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Notes who uses an id; nobody else may.
+    fn begin_use(in_use: &Mutex<BTreeMap<u32, String>>, uid: u32, by: String) {
+        let other = in_use.lock().expect("no panic").insert(uid, by);
+        assert_eq!(other, None, "{uid} is that of two");
+    }
+
+    #[test]
+    fn ids_are_taken_back_beside_starts_and_none_that_is_in_use_is_given_to_another() {
+        const ROUNDS: usize = 25;
+        let dir = tempfile::tempdir().expect("a directory");
+        // So few that what was taken back is given again soon.
+        let uids = Arc::new(Mutex::new(Uids::open(dir.path().join("uids.json"), dir.path(), 10..=17)));
+        let table = Arc::new(Mutex::new(BTreeSet::<ServerId>::new()));
+        let in_use = Arc::new(Mutex::new(BTreeMap::<u32, String>::new()));
+        let (ended, ends) = mpsc::channel::<()>();
+        let mut threads = Vec::new();
+        for _ in 0..4 {
+            let (uids, table, in_use) = (Arc::clone(&uids), Arc::clone(&table), Arc::clone(&in_use));
+            let ended = ended.clone();
+            threads.push(std::thread::spawn(move || {
+                for _ in 0..ROUNDS {
+                    let server = ServerId::generate();
+                    // As an instance is put into the table, and its task asks for its user later.
+                    table.lock().expect("no panic").insert(server);
+                    let uid = given(&uids, server);
+                    begin_use(&in_use, uid, server.to_string());
+                    std::thread::yield_now();
+                    assert_eq!(locked(&uids).of(server).expect("its own"), uid, "it was taken from one that is here");
+                    in_use.lock().expect("no panic").remove(&uid);
+                    table.lock().expect("no panic").remove(&server);
+                }
+                drop(ended);
+            }));
+        }
+        let (of_copies, used_by_copies) = (Arc::clone(&uids), Arc::clone(&in_use));
+        let (copied, ended_copies) = (Arc::clone(&table), ended.clone());
+        threads.push(std::thread::spawn(move || {
+            for _ in 0..4 * ROUNDS {
+                let copy = InstanceId::generate();
+                // As a copy is put into the table: while that is locked.
+                let table = copied.lock().expect("no panic");
+                let uid = locked(&of_copies).of_copy(copy);
+                drop(table);
+                let Ok(uid) = uid else { continue };
+                begin_use(&used_by_copies, uid, copy.to_string());
+                used_by_copies.lock().expect("no panic").remove(&uid);
+                locked(&of_copies).end_copy(copy);
+            }
+            drop(ended_copies);
+        }));
+        // The collector goes on until all of these have ended.
+        drop(ended);
+        threads.push(std::thread::spawn(move || {
+            while ends.try_recv() == Err(mpsc::TryRecvError::Empty) {
+                give_back(&uids, table.lock().expect("no panic"), BTreeSet::clone, &|_| false).expect("written");
+            }
+        }));
+        let until = Instant::now() + Duration::from_secs(60);
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            assert!(Instant::now() < until, "they wait for each other");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        threads.into_iter().for_each(|thread| thread.join().expect("no id was that of two"));
     }
 
     #[test]

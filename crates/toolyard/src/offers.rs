@@ -15,7 +15,7 @@ use toolyard_link::{OfferError, OfferedStream, Outgoing, Payer, Waited, offer, w
 use toolyard_types::ToolboxId;
 
 use crate::agent::chain;
-use crate::listen::Server;
+use crate::listen::{self, Server};
 
 /// The pause after a failure: grows to the longest, with a random part, so that agents are not asked all at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -88,9 +88,9 @@ impl Offering {
             }
             let pause = match offered {
                 Ok(Some((stream, peer))) => {
-                    let (server, router) = (self.server.clone(), self.router.clone());
+                    let (server, router, control) = (self.server.clone(), self.router.clone(), self.control.clone());
                     self.server.spawn(async move {
-                        serve(stream, peer, &server, router).await;
+                        serve(stream, peer, &server, router, &control).await;
                         drop(place);
                     });
                     LEAST_PAUSE
@@ -137,12 +137,12 @@ impl Offering {
     }
 }
 
-async fn serve(stream: OfferedStream, peer: Option<PeerIdentity>, server: &Server, router: Router) {
+async fn serve(stream: OfferedStream, peer: Option<PeerIdentity>, server: &Server, router: Router, control: &Control) {
     let (router, payer) = match peer {
         Some(PeerIdentity::Toolbox(certificate)) => {
-            (router.layer(Extension(certificate)), Payer::known(certificate.toolbox, ()))
+            (router.layer(Extension(certificate)), listen::toolbox(control, certificate.toolbox))
         }
-        _ => (router, Payer::stranger(None)),
+        _ => (router, listen::always(Payer::stranger(None))),
     };
     server.hold(stream, router, None, payer).await;
 }

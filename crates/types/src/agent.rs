@@ -1,6 +1,7 @@
 //! The wire between control plane and agent (`/dtma/v1`): full desired state down, full observed state up.
 
-use crate::spec::{Lock, RevisionSpec};
+use crate::grantable::{Root, why_never};
+use crate::spec::{Lock, PathGrant, RevisionSpec};
 use crate::state::{Phase, Reason, Status};
 use crate::{
     CredentialId, InstanceId, JobId, Name, OrganizationId, Redaction, RevisionId, Secret, ServerId, Timestamp,
@@ -8,6 +9,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Version of this wire. A control plane speaks this and the one before.
 pub const AGENT_PROTOCOL: u32 = 1;
@@ -207,6 +209,12 @@ pub struct ToolboxReport {
     pub runtimes: BTreeMap<String, String>,
     /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `seccomp`, `memory_limit`, `process_limit`, `cpu_limit`, `disk_limit`, `volume_limit`, `server_ports` (no server reaches another), `toolyard_ports` (no server reaches Toolyard's own listeners), `egress_none`, `egress_hosts`, `volumes`, `container_http`, `path_grants`, `package_egress`.
     pub enforcement: BTreeMap<String, Enforcement>,
+    /// Where on its host paths may be granted to servers, as listed and as what that leads to when the agent starts: each path with everything in it; one that ends with `/*` means what lies in it, but no dot files, and not the path itself. Absent when the agent does not tell: then it alone knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grantable_paths: Option<Vec<String>>,
+    /// Revisions that ran there before the host had such a list: it lets them see other paths too.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub granted_before: BTreeSet<RevisionId>,
     /// What the host has and has left, when measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
@@ -228,6 +236,54 @@ pub struct Capacity {
 }
 
 impl ToolboxReport {
+    /// The most grantable paths, and the most revisions from before there were any, that are told.
+    const MOST_GRANTABLE: usize = 256;
+    /// The longest grantable path, in bytes: no host has a longer one.
+    const LONGEST_PATH: usize = 4_096;
+    /// The most runtimes, and the most protections, that are told.
+    const MOST_TOLD: usize = 256;
+    /// The longest name of one, in bytes.
+    const LONGEST_NAME: usize = 200;
+    /// The longest text about one, in characters.
+    const LONGEST_TEXT: usize = 1_000;
+
+    /// The same without what would be too much. Of grantable paths it tells nothing then: half of a list would refuse what
+    /// is in the other half.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        let listed = self.grantable_paths.as_deref().unwrap_or_default();
+        let many = listed.len().max(self.granted_before.len()) > Self::MOST_GRANTABLE;
+        if many || listed.iter().any(|path| path.len() > Self::LONGEST_PATH) {
+            self.grantable_paths = None;
+            self.granted_before.clear();
+        }
+        self.engine = head(self.engine);
+        self.platform = head(self.platform);
+        self.runtimes.retain(|name, _| name.len() <= Self::LONGEST_NAME);
+        self.enforcement.retain(|name, _| name.len() <= Self::LONGEST_NAME);
+        let version = |(name, version): (String, String)| (name, head(version));
+        self.runtimes = self.runtimes.into_iter().take(Self::MOST_TOLD).map(version).collect();
+        let detail = |(name, it): (String, Enforcement)| (name, Enforcement { detail: head(it.detail), ..it });
+        self.enforcement = self.enforcement.into_iter().take(Self::MOST_TOLD).map(detail).collect();
+        self
+    }
+
+    /// The first path of a revision that its host is known to refuse, by its name; `None` when it may grant them all.
+    /// What it does not tell, and where a path leads, its agent decides.
+    #[must_use]
+    pub fn refused_path<'a>(&self, revision: RevisionId, paths: &'a [PathGrant]) -> Option<&'a str> {
+        let listed = self.grantable_paths.as_ref().filter(|_| !paths.is_empty())?;
+        if self.granted_before.contains(&revision) {
+            return None;
+        }
+        let roots: Vec<Root> = listed.iter().map(|root| Root::new(root)).collect();
+        let refuses = |path: &&str| {
+            let path = Path::new(*path);
+            why_never(path).is_some() || !roots.iter().any(|root| root.holds(path))
+        };
+        paths.iter().map(|grant| grant.path.as_str()).find(refuses)
+    }
+
     /// Whether it can keep a server's volumes. An agent that does not know them would ignore them.
     #[must_use]
     pub fn keeps_volumes(&self) -> bool {
@@ -262,6 +318,14 @@ impl ToolboxReport {
             crate::spec::Egress::Hosts { .. } => enforced("egress_hosts"),
         }
     }
+}
+
+/// The beginning of what a toolbox says of itself.
+fn head(text: String) -> String {
+    if text.len() <= ToolboxReport::LONGEST_TEXT {
+        return text;
+    }
+    text.chars().take(ToolboxReport::LONGEST_TEXT).collect()
 }
 
 /// Whether a host enforces a protection.
@@ -425,6 +489,9 @@ pub struct LogLine {
     pub stream: LogStream,
     /// The text, bounded; hostile, to be escaped where it is shown.
     pub text: String,
+    /// On a line between the logs of two instances: the one whose lines come next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
 }
 
 /// Where a log line came from.
@@ -437,4 +504,78 @@ pub enum LogStream {
     Stdout,
     /// Toolyard about the instance: started, ready, exited, killed.
     Toolyard,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(paths: &[&str]) -> Vec<PathGrant> {
+        paths.iter().map(|path| PathGrant { path: (*path).to_owned(), writable: false }).collect()
+    }
+
+    fn report(listed: &[&str]) -> ToolboxReport {
+        let listed = listed.iter().map(|root| (*root).to_owned()).collect();
+        ToolboxReport { grantable_paths: Some(listed), ..ToolboxReport::default() }
+    }
+
+    #[test]
+    fn the_first_path_that_a_host_does_not_list_is_told_and_what_is_not_known_is_not_refused() {
+        let (revision, asked) = (RevisionId::generate(), grants(&["/srv/a/", "/srv/ab", "/etc"]));
+        assert_eq!(report(&["/srv/a"]).refused_path(revision, &asked), Some("/srv/ab"));
+        assert_eq!(report(&["/srv/*"]).refused_path(revision, &asked), Some("/etc"));
+        assert_eq!(report(&[]).refused_path(revision, &asked), Some("/srv/a/"));
+        assert_eq!(report(&[]).refused_path(revision, &[]), None);
+        assert_eq!(ToolboxReport::default().refused_path(revision, &asked), None);
+        let before = ToolboxReport { granted_before: [revision].into(), ..report(&[]) };
+        assert_eq!(before.refused_path(revision, &asked), None);
+        assert_eq!(before.refused_path(RevisionId::generate(), &asked), Some("/srv/a/"));
+    }
+
+    #[test]
+    fn a_report_of_an_agent_that_does_not_tell_what_it_grants_is_read_and_a_list_that_is_too_long_is_none() {
+        let of_before = r#"{"engine":"process","platform":"linux","runtimes":{},"enforcement":{}}"#;
+        let read: ToolboxReport = serde_json::from_str(of_before).expect("it is read");
+        assert_eq!((&read.grantable_paths, read.granted_before.len()), (&None, 0));
+        assert_eq!(serde_json::to_string(&read).expect("written"), of_before);
+        let many = vec!["/srv/a"; ToolboxReport::MOST_GRANTABLE];
+        assert_eq!(report(&many).bounded(), report(&many));
+        let more = ToolboxReport {
+            granted_before: [RevisionId::generate()].into(),
+            ..report(&[&many[..], &["/srv/b"]].concat())
+        };
+        assert_eq!(more.bounded(), ToolboxReport::default());
+        let longest = format!("/{}", "a".repeat(ToolboxReport::LONGEST_PATH - 1));
+        assert_eq!(report(&[longest.as_str()]).bounded(), report(&[longest.as_str()]));
+        let longer = format!("{longest}a");
+        assert_eq!(report(&["/srv/a", longer.as_str()]).bounded(), ToolboxReport::default());
+    }
+
+    #[test]
+    fn a_report_tells_no_more_runtimes_and_protections_than_a_host_can_have_and_no_endless_texts() {
+        let long = "ü".repeat(5_000);
+        let enforcement = |detail: &str| Enforcement { enforced: true, detail: detail.to_owned() };
+        let mut told = ToolboxReport { engine: long.clone(), platform: long.clone(), ..ToolboxReport::default() };
+        told.runtimes.insert("node".into(), long.clone());
+        told.runtimes.insert(long.clone(), "1".into());
+        told.enforcement.insert("volumes".into(), enforcement(&long));
+        told.enforcement.insert(long.clone(), enforcement(""));
+        let head = "ü".repeat(ToolboxReport::LONGEST_TEXT);
+        let kept = ToolboxReport {
+            engine: head.clone(),
+            platform: head.clone(),
+            runtimes: [("node".to_owned(), head.clone())].into(),
+            enforcement: [("volumes".to_owned(), enforcement(&head))].into(),
+            ..ToolboxReport::default()
+        };
+        assert_eq!(told.clone().bounded(), kept);
+        assert_eq!(kept.clone().bounded(), kept, "so that the same report is the same again");
+        for number in 0..1_000 {
+            told.runtimes.insert(format!("r{number}"), "1".into());
+            told.enforcement.insert(format!("e{number}"), enforcement(""));
+        }
+        let bounded = told.bounded();
+        let most = ToolboxReport::MOST_TOLD;
+        assert_eq!((bounded.runtimes.len(), bounded.enforcement.len()), (most, most));
+    }
 }

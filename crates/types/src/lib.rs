@@ -8,6 +8,7 @@ pub mod access;
 pub mod agent;
 pub mod api;
 pub mod clock;
+pub mod grantable;
 pub mod ids;
 pub mod labels;
 pub mod name;

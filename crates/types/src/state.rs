@@ -155,6 +155,8 @@ states! {
         ProbeFailed = "probe_failed",
         /// Its toolbox has not been heard for too long.
         ToolboxUnreachable = "toolbox_unreachable",
+        /// The toolbox where it must run was removed.
+        ToolboxRemoved = "toolbox_removed",
         /// What runs servers on the toolbox does not work.
         EngineUnavailable = "engine_unavailable",
         /// The engine cannot do what the revision asks.

@@ -192,6 +192,63 @@ fn a_followed_log_goes_on_with_the_next_instance() {
 }
 
 #[test]
+fn a_followed_log_leaves_out_no_instance_between_two_restarts() {
+    let toolyard = Toolyard::on(Engine::Sqlite).script("hasty", SCRIPT).start();
+    let _ = toolyard.deploy("hasty", &["--observe", "0"]);
+    let out = toolyard.dir().join("hasty.log");
+    let file = std::fs::File::create(&out).expect("a file");
+    let mut child =
+        toolyard.command().args(["servers", "logs", "hasty", "--follow"]).stdout(file).spawn().expect("it runs");
+    let started = || std::fs::read_to_string(&out).unwrap_or_default().matches("started as").count();
+    wait_until(Duration::from_secs(20), "the log is followed", || started() == 1);
+    // As fast as they go: the second may be gone before anybody has looked for it.
+    for _ in 0..2 {
+        let _ = toolyard.json(&["servers", "restart", "hasty", "--wait", "--timeout", "60"]);
+    }
+    wait_until(Duration::from_secs(60), "the log has the starts of all three", || started() == 3);
+    let _ = toolyard.run(&["servers", "delete", "hasty"]);
+    wait_until(Duration::from_secs(60), "the log ends with the server", || {
+        child.try_wait().is_ok_and(|it| it.is_some_and(|it| it.success()))
+    });
+    Row::of("servers", "`logs --follow` over two restarts in a row")
+        .expected("the lines of 3 instances, each once")
+        .got(format!("of {}", started()));
+    assert_eq!(started(), 3);
+}
+
+#[test]
+fn a_followed_log_says_that_toolyard_went_away_and_goes_on_when_it_is_back() {
+    let mut toolyard = Toolyard::on(Engine::Sqlite).script("lasting", SCRIPT).start();
+    let _ = toolyard.deploy("lasting", &[]);
+    let (out, err) = (toolyard.dir().join("lasting.log"), toolyard.dir().join("lasting.err"));
+    let file = |path: &Path| std::fs::File::create(path).expect("a file");
+    let mut follows = toolyard.command();
+    follows.args(["servers", "logs", "lasting", "--follow"]).stdout(file(&out)).stderr(file(&err));
+    let mut child = follows.spawn().expect("it runs");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    wait_until(Duration::from_secs(20), "the log is followed", || read(&out).contains("started as"));
+    let _ = toolyard.stop_by("TERM");
+    wait_until(Duration::from_secs(20), "it says so", || read(&err).contains("the connection to the log was lost"));
+    toolyard.serve();
+    let _ = toolyard.wait_server("lasting", "it serves", |it| it["phase"] == "ready");
+    let _ = toolyard.json(&["servers", "restart", "lasting", "--wait", "--timeout", "60"]);
+    wait_until(Duration::from_secs(60), "the log goes on", || read(&out).matches("started as").count() > 1);
+    let _ = toolyard.run(&["servers", "delete", "lasting"]);
+    wait_until(Duration::from_secs(60), "the log ends with the server", || {
+        child.try_wait().is_ok_and(|it| it.is_some_and(|it| it.success()))
+    });
+    let log = read(&out);
+    let mut lines: Vec<&str> = log.lines().filter(|line| line.contains("started as")).collect();
+    let starts = lines.len();
+    lines.sort_unstable();
+    lines.dedup();
+    Row::of("servers", "`logs --follow` while Toolyard is restarted, then its server")
+        .expected("it says that it was cut off, goes on with the next instance, and prints no line twice")
+        .got(format!("it said so; {starts} starts, {} of them twice", starts - lines.len()));
+    assert!(starts >= 2 && starts == lines.len(), "{log}");
+}
+
+#[test]
 fn a_server_that_eats_all_its_memory_is_killed_alone_and_comes_back() {
     let toolyard = Toolyard::on(Engine::Sqlite).script("eater", SCRIPT).script("other", SCRIPT).start();
     let _ = toolyard.deploy("eater", &["--memory", "200M"]);

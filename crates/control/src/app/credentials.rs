@@ -1,19 +1,21 @@
 //! Credentials: secrets that servers get by reference.
 //!
 //! A secret comes in once and never goes out through the API. [`open_many`] is for what delivers secrets to the
-//! one server that has them: the agents' sync and the leases of remote servers.
+//! one server that has them, the agents' sync and the leases of remote servers, and for the check that a header can hold
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use toolyard_policy::Resource;
-use toolyard_store::{OrgTx, SealedCredential, StoreError};
+use toolyard_store::{OrgTx, RevisionRow, SealedCredential, StoreError};
 use toolyard_types::access::Action;
 use toolyard_types::api::identity::{Credential, PutCredential};
 use toolyard_types::api::{Page, PageQuery};
+use toolyard_types::spec::Value;
 use toolyard_types::{CredentialId, Name, OrganizationId, Secret};
 
-use super::expand::Wish;
+use super::expand::{NO_HEADER_VALUE, Wish, header_values, is_header_value};
 use super::{allow, audit, next_cursor, page_limit};
 use crate::vault::Place;
 use crate::{Caller, Control, ControlError, Result};
@@ -68,6 +70,9 @@ pub(crate) async fn put(control: &Control, caller: &Caller, name: &Name, put: &P
     check(put)?;
     let mut tx = control.store().org(caller.organization).await?;
     let before = tx.credential_named(name).await?;
+    if let Some(credential) = &before {
+        check_headers(&tx, credential, &put.secret).await?;
+    }
     let action = if before.is_some() { "credential.update" } else { "credential.create" };
     write(control, &mut tx, name, before, put.description.as_deref(), &put.secret, false).await?;
     audit(&mut tx, caller, action, format!("credential/{name}"), json!({})).await?;
@@ -188,6 +193,24 @@ fn check(put: &PutCredential) -> Result<()> {
         return Err(ControlError::field("description", message));
     }
     check_secret("secret", &put.secret)
+}
+
+/// Refuses a secret that no header can hold where a server is sent the credential in one: nobody would reach it any more.
+async fn check_headers(tx: &OrgTx, credential: &Credential, secret: &Secret) -> Result<()> {
+    if is_header_value(secret.expose()) {
+        return Ok(());
+    }
+    let sends = |revision: &RevisionRow| {
+        header_values(&revision.spec.runtime).flat_map(Value::credentials).any(|id| id == credential.id)
+    };
+    for name in &credential.used_by {
+        let Some(server) = tx.server(name).await? else { continue };
+        let revisions: Vec<_> = [Some(server.target_revision), server.serving_revision].into_iter().flatten().collect();
+        if tx.revisions_by_id(&revisions).await?.iter().any(sends) {
+            return Err(ControlError::field("secret", format!("{NO_HEADER_VALUE}; server `{name}` gets it in one")));
+        }
+    }
+    Ok(())
 }
 
 fn check_secret(field: &str, secret: &Secret) -> Result<()> {

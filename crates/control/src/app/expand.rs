@@ -160,19 +160,28 @@ impl Wish {
         given.chain(self.registry.map(|id| ("registry", id))).collect()
     }
 
+    /// Whether an input is as it was `before`, for the same version of the same entry.
+    pub(crate) fn keeps(&self, before: &Self, key: &str) -> bool {
+        self.entry == before.entry && self.inputs.get(key) == before.inputs.get(key)
+    }
+
     /// Whether an input holds a secret.
     pub(crate) fn is_secret(&self, key: &str) -> bool {
         self.declared().get(key).is_some_and(|input| input.is_secret)
     }
 }
 
-/// Headers that say whom a request is for, where it ends, or what becomes of its connection, and those of a session.
+/// Headers that say whom a request is for, where it ends, or what becomes of its connection, and those of a session and its
+/// messages.
 const FRAMING: &[&str] = &[
     "connection",
     "content-length",
     "expect",
     "host",
     "keep-alive",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
     "mcp-protocol-version",
     "mcp-session-id",
     "te",
@@ -180,6 +189,33 @@ const FRAMING: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
+
+/// What is wrong with a header of that kind.
+pub(crate) const IS_FRAMING: &str = "is a header that belongs to the connection";
+/// What is wrong with a value that no header can hold.
+pub(crate) const NO_HEADER_VALUE: &str =
+    "is sent in a header, which holds no line break or other control character, not even at its end";
+
+/// Whether a header is Toolyard's own to set, whatever an entry declares.
+pub(crate) fn is_framing(name: &str) -> bool {
+    FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing))
+}
+
+/// Whether a text can be a header's value.
+pub(crate) fn is_header_value(text: &str) -> bool {
+    http::HeaderValue::from_str(text).is_ok()
+}
+
+/// The values that a runtime is sent in headers.
+pub(crate) fn header_values(runtime: &Runtime) -> impl Iterator<Item = &Value> {
+    let headers = match runtime {
+        Runtime::Remote(remote) => Some(&remote.headers),
+        Runtime::Npm(package) | Runtime::Pypi(package) | Runtime::Oci(package) => {
+            package.http.as_ref().map(|http| &http.headers)
+        }
+    };
+    headers.into_iter().flat_map(BTreeMap::values)
+}
 
 /// Chooses what runs, as [`ServerJson::choice`] does.
 ///
@@ -243,7 +279,7 @@ pub(crate) fn expand(wish: &Wish) -> Result<RevisionSpec> {
     expand_from(wish, None)
 }
 
-/// The same for a change: a variable that was set before it was refused stays, and holds up nothing else.
+/// The same for a change: a variable or a header that was set before it was refused stays, and holds up nothing else.
 pub(crate) fn expand_changed(wish: &Wish, before: &Wish) -> Result<RevisionSpec> {
     expand_from(wish, Some(before))
 }
@@ -643,15 +679,36 @@ impl Expansion<'_> {
         let mut headers = BTreeMap::new();
         for header in declared.iter().take(MAX_ITEMS) {
             let at = || format!("inputs.{}", printable(&header.name));
+            let stays = self.before.is_some_and(|before| self.stays(before, &header.name, &header.input));
             if !is_header_name(&header.name) {
                 self.error(at(), "is not a header's name");
-            } else if FRAMING.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
-                self.error(at(), "is a header that belongs to the connection");
+            } else if is_framing(&header.name) && !stays {
+                self.error(at(), IS_FRAMING);
             } else if let Some(value) = self.input(&header.name, &header.input, header.input.is_required) {
+                // What is a credential is looked at when it is there.
+                if !stays && value.render(|_| Some("")).is_none_or(|text| !is_header_value(&text)) {
+                    let field = format!("inputs.{}", printable(self.unsendable(header)));
+                    self.error(field, NO_HEADER_VALUE);
+                }
                 headers.insert(header.name.clone(), value);
             }
         }
         headers
+    }
+
+    /// Whether an input, and every variable that it is made from, is as it was `before`.
+    fn stays(&self, before: &Wish, key: &str, input: &Input) -> bool {
+        self.wish.keeps(before, key) && input.variables.iter().all(|(key, input)| self.stays(before, key, input))
+    }
+
+    /// The input that made a header's value one that cannot be sent; the header itself when its entry did.
+    fn unsendable<'a>(&self, header: &'a KeyValueInput) -> &'a str {
+        let given = |name: &&String| match self.wish.inputs.get(*name) {
+            Some(Given::Text(text)) => !is_header_value(text),
+            _ => false,
+        };
+        let variables = header.input.value.is_some().then_some(&header.input.variables);
+        variables.and_then(|variables| variables.keys().find(given)).unwrap_or(&header.name)
     }
 }
 
@@ -1121,6 +1178,124 @@ mod tests {
         for bad in ["Content-Length", "a b", "transfer-encoding"] {
             let wish = headers(json!([{"name": bad, "default": "1"}]));
             assert_eq!(fields(&expand(&wish).unwrap_err()), [format!("inputs.{bad}")]);
+        }
+    }
+
+    /// A remote server of an entry with these headers, and the same as an image that speaks HTTP.
+    fn with_headers(headers: &serde_json::Value) -> [Wish; 2] {
+        let remote = json!({"type": "streamable-http", "url": "https://mcp.example.test/mcp", "headers": headers});
+        let local = json!({"type": "streamable-http", "url": "http://localhost:1/", "headers": headers});
+        let image = json!({"registryType": "oci", "identifier": "host/image:1", "transport": local});
+        let entry = document(json!({"name": "a/b", "packages": [image], "remotes": [remote]}));
+        ["remote", "oci"].map(|kind| Wish::new(None, None, choose(&entry, Some(kind)).unwrap()))
+    }
+
+    fn messages(error: &ControlError) -> Vec<String> {
+        match error {
+            ControlError::Invalid(errors) => errors.iter().map(|error| error.message.clone()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_input_sets_a_header_that_says_whom_a_request_is_for_or_whose_session_it_belongs_to() {
+        let refused = [
+            "Host",
+            "Mcp-Session-Id",
+            "MCP-Protocol-Version",
+            "Mcp-Method",
+            "Mcp-Name",
+            "Last-Event-ID",
+            "Content-Length",
+            "Transfer-Encoding",
+            "Connection",
+            "Keep-Alive",
+            "TE",
+            "Trailer",
+            "Upgrade",
+            "Expect",
+        ];
+        for name in refused {
+            for name in [name.to_owned(), name.to_ascii_lowercase(), name.to_ascii_uppercase()] {
+                for input in [json!({}), json!({"default": "x"}), json!({"value": "x"}), json!({"isSecret": true})] {
+                    let mut header = input.clone();
+                    header["name"] = json!(name);
+                    for mut wish in with_headers(&json!([header, {"name": "X-Region"}])) {
+                        if input.get("value").is_none() {
+                            wish.inputs.insert(name.clone(), Given::Text("x".into()));
+                        }
+                        let error = expand(&wish).unwrap_err();
+                        assert_eq!(fields(&error), [format!("inputs.{name}")], "{input}");
+                        assert_eq!(messages(&error), [IS_FRAMING]);
+                    }
+                }
+            }
+            let mut direct =
+                Wish::new(None, None, direct("https://mcp.example.test/mcp", None, std::iter::once(name.to_owned())));
+            direct.inputs.insert(name.to_owned(), Given::Credential(CredentialId::generate()));
+            assert_eq!(fields(&expand(&direct).unwrap_err()), [format!("inputs.{name}")]);
+        }
+        for name in ["X-Host", "Hostname", "X-Mcp-Session-Id", "Forwarded", "Authorization", "Cookie"] {
+            for mut wish in with_headers(&json!([{"name": name}])) {
+                wish.inputs.insert(name.into(), Given::Text("x".into()));
+                assert!(expand(&wish).is_ok(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_that_no_header_can_hold_is_refused_and_the_input_is_named_that_has_it() {
+        let headers = json!([
+            {"name": "X-Region"},
+            {"name": "Authorization", "value": "Bearer {token} {kept}", "variables": {"kept": {"default": "k"}, "token": {}}},
+        ]);
+        for bad in ["a\r\nHost: evil.test", "a\n", "\ra", "a\u{7f}", "a\u{1b}[2J", "\u{1}"] {
+            for input in ["X-Region", "token"] {
+                for mut wish in with_headers(&headers) {
+                    wish.inputs.insert(input.into(), Given::Text(bad.into()));
+                    let error = expand(&wish).unwrap_err();
+                    assert_eq!(fields(&error), [format!("inputs.{input}")], "{bad:?}");
+                    assert_eq!(messages(&error), [NO_HEADER_VALUE]);
+                }
+            }
+            for wish in with_headers(&json!([{"name": "X-Fixed", "value": bad}])) {
+                assert_eq!(fields(&expand(&wish).unwrap_err()), ["inputs.X-Fixed"], "{bad:?}");
+            }
+        }
+        for good in ["", "a b", "a\tb", "größe", "=?base64?eA==?=", "{other}"] {
+            for mut wish in with_headers(&headers) {
+                wish.inputs.extend(["X-Region", "token"].map(|input| (input.to_owned(), Given::Text(good.into()))));
+                assert!(expand(&wish).is_ok(), "{good:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_was_set_before_it_was_refused_stays_and_holds_up_nothing_else() {
+        let headers = json!([
+            {"name": "Mcp-Name", "value": "x"},
+            {"name": "Last-Event-ID"},
+            {"name": "X-Region"},
+            {"name": "Authorization", "value": "Bearer {token}", "variables": {"token": {}}},
+        ]);
+        for mut before in with_headers(&headers) {
+            before.entry = Some(EntryVersion { name: "a/b".parse().unwrap(), version: "1".into() });
+            let given = [("Last-Event-ID", "7"), ("X-Region", "eu\n"), ("token", "t\n")];
+            before.inputs.extend(given.map(|(key, text)| (key.to_owned(), Given::Text(text.into()))));
+            assert_eq!(fields(&expand(&before).unwrap_err()).len(), 4, "a new server has none of them");
+            let mut wish = before.clone();
+            wish.start_timeout_ms += 1;
+            let spec = expand_changed(&wish, &before).unwrap();
+            assert_eq!(spec.start_timeout_ms, wish.start_timeout_ms);
+            assert_eq!(header_values(&spec.runtime).count(), 4);
+            for (key, text) in [("Last-Event-ID", "8"), ("X-Region", "us\n"), ("token", "u\n")] {
+                let mut other = wish.clone();
+                other.inputs.insert(key.into(), Given::Text(text.into()));
+                assert_eq!(fields(&expand_changed(&other, &before).unwrap_err()), [format!("inputs.{key}")]);
+            }
+            wish.entry = Some(EntryVersion { name: "a/b".parse().unwrap(), version: "2".into() });
+            let refused = expand_changed(&wish, &before).unwrap_err();
+            assert_eq!(fields(&refused).len(), 4, "another version is chosen anew");
         }
     }
 

@@ -17,7 +17,9 @@ use tokio::sync::broadcast::error::RecvError;
 use toolyard_store::{InstanceRow, OrgTx, ServerRow};
 use toolyard_types::agent::{LogLine, LogStream};
 use toolyard_types::state::RolloutState;
-use toolyard_types::{Code, InstanceId, JobId, Name, OrganizationId, Problem, RevisionId, RolloutId, ToolboxId};
+use toolyard_types::{
+    Code, InstanceId, JobId, Name, OrganizationId, Problem, RevisionId, RolloutId, Timestamp, ToolboxId,
+};
 use tower::ServiceExt;
 
 use super::servers::unknown;
@@ -34,6 +36,9 @@ const MOST_INSTANCES: u32 = 200;
 const NEXT_PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked for when nothing is heard of the server.
 const NEXT_EVERY: Duration = Duration::from_secs(30);
+/// How often at most it is tried to open the log of an instance that has ended, when its agent does not say that it has
+/// none.
+const MOST_TRIES: u32 = 10;
 /// How much of the next instance's log is given: all that its agent has.
 const WHOLE: u32 = 10_000;
 
@@ -87,7 +92,7 @@ pub(crate) async fn find(
 ) -> Result<Logged> {
     let tx = control.store().org_read(organization).await?;
     let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
-    let logged = look(&tx, &server, wanted, &BTreeSet::new()).await?;
+    let logged = look(&tx, &server, wanted).await?;
     logged.ok_or_else(|| {
         let what = match wanted {
             Wanted { instance: Some(id), .. } => format!("an instance `{id}` of server `{name}`"),
@@ -99,14 +104,14 @@ pub(crate) async fn find(
     })
 }
 
-async fn look(tx: &OrgTx, server: &ServerRow, wanted: Wanted, seen: &BTreeSet<InstanceId>) -> Result<Option<Logged>> {
+async fn look(tx: &OrgTx, server: &ServerRow, wanted: Wanted) -> Result<Option<Logged>> {
     let instances = tx.instances_of_server(server.id, MOST_INSTANCES).await?;
     let revisions: BTreeSet<_> = instances.iter().map(|instance| instance.revision).collect();
     let revisions: Vec<_> = revisions.into_iter().collect();
     let numbers: BTreeMap<_, _> = tx.revision_numbers(&revisions).await?.into_iter().collect();
     let found = match unplaced(tx, server, wanted, &instances).await? {
         Some((job, toolbox, revision)) => Some((Of::Job(job), toolbox, revision)),
-        None => choose(&instances, server.serving_rollout, wanted, &numbers, seen)
+        None => choose(&instances, server.serving_rollout, wanted, &numbers, &BTreeSet::new())
             .map(|it| (Of::Instance(it.id), it.toolbox, numbers.get(&it.revision).copied().unwrap_or_default())),
     };
     let Some((of, toolbox, revision)) = found else { return Ok(None) };
@@ -187,7 +192,8 @@ pub(crate) async fn open(control: &Control, logged: &Logged, tail: u32, follow: 
             tracing::warn!(error = &error as &dyn std::error::Error, "an agent could not be asked for a log");
             return Err(failed("the toolbox's agent cannot be reached"));
         }
-        Err(_) => return Err(ControlError::problem(Code::UpstreamTimeout, "the toolbox's agent did not answer")),
+        // Not `upstream_timeout`: that is a server's, and it advises to let its calls take longer.
+        Err(_) => return Err(failed("the toolbox's agent did not answer in time")),
     };
     if response.status().is_success() {
         return Ok(response.into_body());
@@ -212,10 +218,13 @@ pub(crate) fn on_and_on(
     // Heard from before its first instance is read: what happens to the server meanwhile waits here.
     let (_, mut heard) = control.follow_events(organization);
     async_stream::stream! {
-        let mut seen: BTreeSet<InstanceId> = first.instance().into_iter().collect();
+        let mut last = first.instance();
+        let mut seen: BTreeSet<InstanceId> = last.into_iter().collect();
         let mut body = Some(body);
-        // Whether there is a next one whose log could not be opened yet.
+        // Whether there is, or may be, a next one to look for at once.
         let mut waits = false;
+        // How often the log of the next one could not be opened since it has ended.
+        let mut tries = 0;
         loop {
             let mut broke = false;
             if let Some(body) = body.take() {
@@ -232,27 +241,49 @@ pub(crate) fn on_and_on(
             if !std::mem::take(&mut waits) {
                 let _ = tokio::time::timeout(NEXT_EVERY, news_of(&name, &mut heard)).await;
             }
-            let next = match next_of(&control, organization, &name, &seen).await {
-                Ok(next) => next,
-                // The server is gone, or nobody can say any more which is next.
-                Err(_) => return,
+            let next = match next_of(&control, organization, &name, last, &seen).await {
+                Ok(Some(next)) => next,
+                Ok(None) => continue,
+                // The server is gone.
+                Err(ControlError::NotFound(_)) => return,
+                // Nobody can say now which is next.
+                Err(_) => {
+                    waits = true;
+                    continue;
+                }
             };
-            let Some(next) = next else { continue };
-            // An agent that is not connected is one to wait for.
-            let Ok(opened) = open(&control, &next, WHOLE, true).await else {
-                waits = true;
-                continue;
-            };
-            seen.extend(next.instance());
-            let text = format!("-- goes on with the next instance, of revision {}", next.revision);
-            let line = LogLine { at: control.clock().now(), stream: LogStream::Toolyard, text };
+            let revision = next.logged.revision;
+            let opened = open(&control, &next.logged, WHOLE, next.lives).await;
+            // One that came and went is followed by another, of which nothing more may be heard.
+            waits = !next.lives || opened.is_err();
+            if let Err(error) = &opened {
+                tries += u32::from(!next.lives);
+                if !is_left_out(error, next.lives, tries) {
+                    continue;
+                }
+            }
+            tries = 0;
+            let opened = opened.ok();
+            last = next.logged.instance();
+            seen.extend(last);
+            let line = between(control.clock().now(), last, revision, opened.is_some());
             if let Ok(mut line) = serde_json::to_vec(&line) {
                 line.push(b'\n');
                 yield Ok(line.into());
             }
-            body = Some(opened);
+            body = opened;
         }
     }
+}
+
+/// The line before the log of the `next` instance.
+fn between(at: Timestamp, next: Option<InstanceId>, revision: u32, is_open: bool) -> LogLine {
+    let id = next.map_or_else(String::new, |id| format!(" {id}"));
+    let text = match is_open {
+        true => format!("-- goes on with the next instance,{id} of revision {revision}"),
+        false => format!("-- an instance,{id} of revision {revision}, came and went; its log cannot be read"),
+    };
+    LogLine { at, stream: LogStream::Toolyard, text, instance: next }
 }
 
 /// Ready when something was heard of a server, or may have been.
@@ -269,24 +300,62 @@ async fn news_of(name: &Name, heard: &mut Receiver<Arc<Heard>>) {
     while heard.try_recv().is_ok() {}
 }
 
+/// Whether a followed log goes on without an instance whose log could not be opened. One that lives is waited for; so is,
+/// for a while, an agent that cannot be asked now.
+fn is_left_out(error: &ControlError, lives: bool, tries: u32) -> bool {
+    !lives && (matches!(error, ControlError::NotFound(_)) || tries >= MOST_TRIES)
+}
+
+/// What a followed log goes on with.
+struct Next {
+    logged: Logged,
+    /// Whether it goes on itself.
+    lives: bool,
+}
+
 /// The instance that a followed log goes on with, once there is one.
 async fn next_of(
     control: &Control,
     organization: OrganizationId,
     name: &Name,
+    last: Option<InstanceId>,
     seen: &BTreeSet<InstanceId>,
-) -> Result<Option<Logged>> {
+) -> Result<Option<Next>> {
     let _turn = control.turn_to_catch_up().await;
     let tx = control.store().org_read(organization).await?;
     let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
-    let live: Vec<_> = tx.live_instances(&[server.id]).await?.iter().map(|instance| instance.id).collect();
-    let next = look(&tx, &server, Wanted::default(), seen).await?;
-    Ok(next.filter(|next| next.instance().is_some_and(|id| live.contains(&id))))
+    let instances = tx.instances_of_server(server.id, MOST_INSTANCES).await?;
+    let Some(next) = choose_next(&instances, server.serving_rollout, last, seen) else { return Ok(None) };
+    let numbers = tx.revision_numbers(&[next.revision]).await?;
+    let revision = numbers.into_iter().next().map(|(_, number)| number).unwrap_or_default();
+    let toolbox_name = tx.toolbox_by_id(next.toolbox).await?.map(|row| row.name.to_string()).unwrap_or_default();
+    let logged = Logged { toolbox: next.toolbox, toolbox_name, of: Of::Instance(next.id), revision };
+    Ok(Some(Next { logged, lives: next.ended_at.is_none() }))
+}
+
+/// The first instance that was started after the `last` one and outlived it, also when it has ended by now; those beside it
+/// had logs of their own all the time. Else the one that people mean, of those that live.
+fn choose_next<'a>(
+    instances: &'a [InstanceRow],
+    serving: Option<RolloutId>,
+    last: Option<InstanceId>,
+    seen: &BTreeSet<InstanceId>,
+) -> Option<&'a InstanceRow> {
+    let last = last.and_then(|last| instances.iter().find(|it| it.id == last));
+    let outlived = |it: &InstanceRow, last: &InstanceRow| {
+        it.ended_at.is_none() || last.ended_at.is_some_and(|end| it.ended_at >= Some(end))
+    };
+    let after = last.and_then(|last| {
+        let later =
+            instances.iter().filter(|it| !seen.contains(&it.id) && it.id > last.id && it.rollout != last.rollout);
+        later.filter(|it| outlived(it, last)).min_by_key(|it| it.id)
+    });
+    let now = || choose(instances, serving, Wanted::default(), &BTreeMap::new(), seen);
+    after.or_else(|| now().filter(|it| it.ended_at.is_none()))
 }
 
 #[cfg(test)]
 mod tests {
-    use toolyard_types::Timestamp;
     use toolyard_types::state::Phase;
 
     use super::*;
@@ -316,5 +385,60 @@ mod tests {
         assert_eq!(chosen(Wanted { revision: Some(7), ..Wanted::default() }, &[]), None);
         assert_eq!(chosen(Wanted { instance: Some(before.id), ..Wanted::default() }, &[]), Some(before.id));
         assert_eq!(chosen(Wanted::default(), &[serves.id]), Some(failed.id.max(before.id)));
+    }
+
+    #[test]
+    fn the_line_between_two_logs_names_the_instance_that_comes_next() {
+        let id = InstanceId::generate();
+        let line = between(Timestamp::from_ms(1), Some(id), 7, true);
+        assert_eq!(line.text, format!("-- goes on with the next instance, {id} of revision 7"));
+        assert_eq!((line.stream, line.instance), (LogStream::Toolyard, Some(id)));
+        assert_eq!(between(Timestamp::from_ms(1), Some(id), 7, false).instance, Some(id), "also one without a log");
+    }
+
+    #[test]
+    fn an_instance_is_left_out_of_a_followed_log_when_its_agent_has_no_log_of_it_or_cannot_be_asked_for_long() {
+        let none = ControlError::NotFound("the log".into());
+        let away = ControlError::problem(Code::ServerNotReady, "not connected now");
+        assert!(is_left_out(&none, false, 1));
+        assert!(!is_left_out(&none, true, 0), "an agent that has not begun with it yet");
+        assert!(!is_left_out(&away, false, 1) && !is_left_out(&away, false, MOST_TRIES - 1));
+        assert!(is_left_out(&away, false, MOST_TRIES));
+        assert!(!is_left_out(&away, true, 0));
+    }
+
+    #[test]
+    fn a_followed_log_leaves_out_no_instance_that_came_and_went_and_takes_up_none_that_was_there_beside_it() {
+        let server = server();
+        let rollouts: Vec<_> = (0..4).map(|_| rollout(&server, RolloutState::Done)).collect();
+        let of = |rollout: usize, ended: Option<i64>| {
+            let mut instance = instance(&rollouts[rollout], Phase::Ready);
+            // In the order in which they are made here.
+            instance.id = InstanceId::generate();
+            instance.ended_at = ended.map(Timestamp::from_ms);
+            instance
+        };
+        let next = |all: &[InstanceRow], serving: usize, followed: &[InstanceId]| {
+            let seen = followed.iter().copied().collect();
+            choose_next(all, Some(rollouts[serving].id), followed.last().copied(), &seen).map(|it| it.id)
+        };
+        // Two restarts, one after the other; a deployment had failed while the first one served.
+        let (first, failed) = (of(0, Some(10)), of(1, Some(5)));
+        let (second, third) = (of(2, Some(12)), of(3, None));
+        let all = [first.clone(), failed.clone(), second.clone(), third.clone()];
+        assert_eq!(next(&all, 3, &[first.id]), Some(second.id), "it is gone, and was there");
+        assert_eq!(next(&all, 3, &[first.id, second.id]), Some(third.id));
+        assert_eq!(next(&all, 3, &[first.id, second.id, third.id]), None);
+        // Seen before its end was told: the next one is there already.
+        let ending = [InstanceRow { ended_at: None, ..first.clone() }, third.clone()];
+        assert_eq!(next(&ending, 3, &[first.id]), Some(third.id));
+        // Replicas of one rollout: when one goes the log goes on with the next rollout, and else with one that lives.
+        let (one, two, three) = (of(0, Some(20)), of(0, Some(21)), of(0, None));
+        assert_eq!(next(&[one.clone(), two.clone(), three.clone()], 0, &[one.id]), Some(three.id));
+        let newer = of(1, None);
+        assert_eq!(next(&[one.clone(), two, three, newer.clone()], 0, &[one.id]), Some(newer.id));
+        // Of a job's log nobody knows what came before.
+        assert_eq!(next(&[one.clone(), newer.clone()], 1, &[]), Some(newer.id));
+        assert_eq!(next(&[one], 1, &[]), None);
     }
 }

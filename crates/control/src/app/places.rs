@@ -1,10 +1,13 @@
 //! Where a server is to run, and whether it may go somewhere else.
 
-use toolyard_store::{OrgTx, Place, ServerRow, ToolboxRow};
+use toolyard_store::{OrgTx, Place, RevisionRow, ServerRow, ToolboxRow};
 use toolyard_types::api::servers::UpdateServer;
 use toolyard_types::spec::{RevisionSpec, Runtime};
-use toolyard_types::{Labels, Name, ToolboxId};
+use toolyard_types::state::{Reason, ToolboxState};
+use toolyard_types::{Code, Labels, Name, ToolboxId};
 
+use super::server_view::must_run_on;
+use crate::reconcile::place;
 use crate::{ControlError, Result};
 
 /// The toolbox of this name, where one is named.
@@ -33,28 +36,71 @@ pub(super) async fn asked(tx: &OrgTx, request: &UpdateServer) -> Result<Option<P
     Ok(Some(Place { toolbox, labels: labels.cloned().unwrap_or_default() }))
 }
 
-/// The place that is asked for, when it is another one and the server can go there.
-pub(super) fn new(asked: &Option<Place>, server: &ServerRow, spec: &RevisionSpec) -> Result<Option<Place>> {
+/// Whether the toolbox where a server must run was removed.
+pub(super) async fn is_removed(tx: &OrgTx, server: &ServerRow) -> Result<bool> {
+    Ok(!tx.removed_toolboxes(must_run_on(server)).await?.is_empty())
+}
+
+/// The place that is asked for, when it is another one and the server can go there. `removed` says whether the toolbox
+/// where it must run is no more: its volumes are out of reach with that, and bind it to it no longer.
+pub(super) fn new(
+    asked: &Option<Place>,
+    server: &ServerRow,
+    spec: &RevisionSpec,
+    removed: bool,
+) -> Result<Option<Place>> {
     let now = Place { toolbox: server.toolbox, labels: server.toolbox_labels.clone() };
     let Some(place) = asked.clone().filter(|place| *place != now) else { return Ok(None) };
     if matches!(spec.runtime, Runtime::Remote(_)) {
         return Err(ControlError::field("toolbox", "a remote server runs somewhere else; no toolbox runs it"));
     }
     if server.has_volumes || !spec.volumes.is_empty() {
-        let message = "its volumes bind it to its toolbox, and are not moved; deploy another server elsewhere";
-        return Err(ControlError::field("toolbox", message));
+        if !removed {
+            let message = "its volumes bind it to its toolbox, and are not moved; deploy another server elsewhere";
+            return Err(ControlError::field("toolbox", message));
+        }
+        // The place of the new ones is said and not found out: whoever says it knows that they begin empty.
+        if place.toolbox.is_none() {
+            let message =
+                "its volumes stayed with the toolbox that was removed; name the one where it begins with empty ones";
+            return Err(ControlError::field("toolbox", message));
+        }
     }
     Ok(Some(place))
 }
 
 /// Gives a server the place that is asked for, when it is another one; gives the one before.
-pub(super) fn change(asked: &Option<Place>, server: &mut ServerRow, spec: &RevisionSpec) -> Result<Option<Place>> {
-    let Some(place) = new(asked, server, spec)? else { return Ok(None) };
+pub(super) fn change(
+    asked: &Option<Place>,
+    server: &mut ServerRow,
+    spec: &RevisionSpec,
+    removed: bool,
+) -> Result<Option<Place>> {
+    let Some(place) = new(asked, server, spec, removed)? else { return Ok(None) };
     let before = Place {
         toolbox: std::mem::replace(&mut server.toolbox, place.toolbox),
         labels: std::mem::replace(&mut server.toolbox_labels, place.labels),
     };
     Ok(Some(before))
+}
+
+/// Refuses a revision that the toolbox where its server must run is known not to run, before a rollout begins that can only
+/// fail. One that is not online may come back with other abilities, and what can be installed there is waited for.
+///
+/// # Errors
+/// `validation_failed` for a path of the host, `unsupported_by_engine` for anything else.
+pub(super) async fn check(tx: &OrgTx, server: &ServerRow, revision: &RevisionRow) -> Result<()> {
+    let Some(toolbox) = must_run_on(server) else { return Ok(()) };
+    let toolbox = tx.toolbox_by_id(toolbox).await?.filter(|it| it.status.phase == ToolboxState::Online);
+    let Some(toolbox) = toolbox else { return Ok(()) };
+    match place::lack(revision, &toolbox.report) {
+        None => Ok(()),
+        Some(lack) => match lack.reason {
+            Reason::NoCapacity => Ok(()),
+            Reason::ConfigInvalid => Err(ControlError::field("paths", lack.told(&toolbox))),
+            _ => Err(ControlError::problem(Code::UnsupportedByEngine, lack.told(&toolbox))),
+        },
+    }
 }
 
 /// Whether everything that serves is where the server is to run.

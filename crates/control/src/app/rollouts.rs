@@ -11,7 +11,7 @@ use toolyard_types::{Name, RevisionId, RolloutId};
 
 use super::server_view::Views;
 use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
-use super::{audit, ceilings, credentials, privileges};
+use super::{audit, ceilings, credentials, places, privileges};
 use crate::reconcile::steps::{
     aim, back_to_previous, changed, dismiss, end_rollout, promote, settle, wish as ask_instances,
 };
@@ -227,6 +227,7 @@ pub(crate) async fn rollback(
         let manner = Manner { accept_lost_tools: true, ..Manner::default() };
         let granted = may_grant(control, caller, name, &target.spec, &meant.spec.paths)?;
         if !undo(&mut tx, &mut server, &target, caller).await? {
+            places::check(&tx, &server, &target).await?;
             point_to(&mut tx, &mut server, &target, manner).await?;
         }
         let mut detail = json!({ "from": current.number, "to": target.number });

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use toolyard_store::{InstanceRow, OrgTx, ProbeRow, RolloutRow, ServerRow, ToolboxRow};
+use toolyard_store::{InstanceRow, OrgTx, ProbeRow, RemovedToolbox, RolloutRow, ServerRow, ToolboxRow};
 use toolyard_types::api::servers::{Instance, Rollout, Server};
 use toolyard_types::spec::EntryVersion;
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
@@ -19,6 +19,8 @@ pub(crate) struct Views<'a> {
     rollouts: HashMap<RolloutId, RolloutRow>,
     numbers: HashMap<RevisionId, u32>,
     toolboxes: HashMap<ToolboxId, ToolboxRow>,
+    /// Those that servers must run on and that are gone.
+    removed: HashMap<ToolboxId, RemovedToolbox>,
     silent: Vec<ToolboxId>,
     probes: HashMap<RevisionId, ProbeRow>,
 }
@@ -51,6 +53,8 @@ impl<'a> Views<'a> {
         let toolboxes = pinned.chain(live.values().flatten().map(|instance| instance.toolbox));
         let toolboxes = tx.toolboxes_by_id(toolboxes).await?;
         let toolboxes: HashMap<_, _> = toolboxes.into_iter().map(|toolbox| (toolbox.id, toolbox)).collect();
+        let missing: Vec<_> = rows.iter().filter_map(must_run_on).filter(|id| !toolboxes.contains_key(id)).collect();
+        let removed = tx.removed_toolboxes(missing).await?.into_iter().map(|removed| (removed.id, removed)).collect();
         let silent = toolboxes
             .values()
             .filter(|toolbox| toolbox.status.phase == ToolboxState::Unreachable)
@@ -58,7 +62,7 @@ impl<'a> Views<'a> {
             .collect();
         let remote: Vec<_> = rows.iter().filter(|row| row.kind == "remote").map(|row| row.id).collect();
         let probes = tx.probes_of(&remote).await?.into_iter().map(|probe| (probe.revision, probe)).collect();
-        Ok(Self { control, organization, live, rollouts, numbers, toolboxes, silent, probes })
+        Ok(Self { control, organization, live, rollouts, numbers, toolboxes, removed, silent, probes })
     }
 
     /// Where one of them is and why.
@@ -66,7 +70,8 @@ impl<'a> Views<'a> {
         let live = self.live.get(&row.id).map(Vec::as_slice).unwrap_or_default();
         let rollout = row.rollout.and_then(|id| self.rollouts.get(&id));
         let probe = row.serving_revision.and_then(|revision| self.probes.get(&revision));
-        let mut status = roll_up(&Facts { server: row, rollout, live, probe, silent: &self.silent });
+        let removed = self.removed(row);
+        let mut status = roll_up(&Facts { server: row, rollout, live, probe, silent: &self.silent, removed });
         if status.reason == Reason::ToolboxUnreachable
             && let Some(since) = live.iter().filter_map(|it| self.silent_since(it.toolbox)).max()
         {
@@ -120,7 +125,11 @@ impl<'a> Views<'a> {
             instance_id,
             instances: live.iter().map(|instance| self.instance(instance)).collect(),
             rollout: rollout.map(|rollout| self.rollout(&row.name, rollout)),
-            toolbox: row.toolbox.and_then(|id| self.toolbox_name(id)),
+            toolbox: match self.removed(row) {
+                Some(removed) => removed.name.clone(),
+                None => row.toolbox.and_then(|id| self.toolbox_name(id)),
+            },
+            toolbox_removed_at: self.removed(row).map(|removed| removed.at),
             toolbox_labels: row.toolbox_labels.clone(),
             replicas: row.replicas,
             observe_seconds: u32::try_from(row.observe_ms / 1000).unwrap_or(u32::MAX),
@@ -156,6 +165,11 @@ impl<'a> Views<'a> {
     /// The last rollout of a server, as it looks.
     pub(crate) fn last_rollout(&self, row: &ServerRow) -> Option<Rollout> {
         self.rollouts.get(&row.rollout?).map(|rollout| self.rollout(&row.name, rollout))
+    }
+
+    /// The toolbox where a server must run, when that was removed.
+    fn removed(&self, row: &ServerRow) -> Option<&RemovedToolbox> {
+        self.removed.get(&must_run_on(row)?)
     }
 
     fn number(&self, id: RevisionId) -> u32 {
@@ -200,6 +214,11 @@ impl<'a> Views<'a> {
             copies: row.copies,
         }
     }
+}
+
+/// The one toolbox that may run a server; what runs elsewhere needs none.
+pub(crate) fn must_run_on(row: &ServerRow) -> Option<ToolboxId> {
+    row.toolbox.filter(|_| row.kind != "remote")
 }
 
 /// Changes with what people set, not with what the loops observe: an edit is not refused because a rollout

@@ -9,15 +9,20 @@ use toolyard_store::{OrgTx, RevisionRow, ServerRow};
 use toolyard_types::access::Action;
 use toolyard_types::api::servers::{CloneServer, CreateServer, Revision, Server, ServerSettings, UpdateServer};
 use toolyard_types::api::{Page, PageQuery};
+use toolyard_types::name::printable;
 use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
-use toolyard_types::spec::{EntryVersion, PathGrant, RevisionSpec, Runtime, Strategy};
+use toolyard_types::spec::{EntryVersion, PathGrant, RevisionSpec, Runtime, Strategy, Value};
 use toolyard_types::{
-    Code, CredentialId, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
+    Code, CredentialId, FieldError, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
 };
 
-use super::expand::{Chosen, Given, Wish, choose, direct, expand, expand_changed, is_variable_name, kind_of};
+use super::expand::{
+    Chosen, Given, NO_HEADER_VALUE, Wish, choose, direct, expand, expand_changed, header_values, is_header_value,
+    is_variable_name, kind_of,
+};
 use super::server_view::{Views, etag};
 use super::{allow, audit, ceilings, credentials, flags, page_limit, places, privileges, rollouts};
+use crate::reconcile::trim::KEEP_ROLLOUTS;
 use crate::{Caller, Control, ControlError, Result, catalog};
 
 /// How long a rollout may take when nobody says.
@@ -48,18 +53,20 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     credentials::allow_bindings(control, caller, &tx, &wish, None).await?;
     privileges::check(control, caller, &name, &BTreeSet::new(), &wish.privileges)?;
     let spec = expand(&wish)?;
+    drop(tx);
+    check_header_secrets(control, caller.organization, (&wish, None), &spec, &secrets).await?;
     terms.check(&spec)?;
     ceilings::check(&control.options().limits.server, (&spec, terms.replicas), None)?;
     let granted = may_grant(control, caller, &name, &spec, &[])?;
-    drop(tx);
 
     tx = control.store().org(caller.organization).await?;
     take_name(&tx, &name).await?;
-    let spec = store_secrets(control, &mut tx, &name, &mut wish, secrets, spec).await?;
+    let spec = store_secrets(control, &mut tx, &name, (&mut wish, None), secrets, spec).await?;
     let mut server = new_server(&tx, name, &spec, toolbox, terms);
     server.toolbox_labels = request.toolbox_labels.clone();
     tx.insert_server(&server).await?;
     let revision = new_revision(&tx, &server, 1, spec, &wish, None, (caller, "create"));
+    places::check(&tx, &server, &revision).await?;
     server.target_revision = revision.id;
     tx.insert_revision(&revision).await?;
     tx.update_server(&mut server).await?;
@@ -386,12 +393,43 @@ fn declare_headers(wish: &mut Wish, keys: &[String]) {
     }
 }
 
+/// Refuses secrets that a server would be sent in a header and that no header can hold, such as one with the line break of
+/// its file: the server would never be reached. What was bound `before`, to the same input, may stay so.
+async fn check_header_secrets(
+    control: &Control,
+    organization: OrganizationId,
+    (wish, before): (&Wish, Option<&Wish>),
+    spec: &RevisionSpec,
+    secrets: &[NewSecret],
+) -> Result<()> {
+    let used: BTreeSet<CredentialId> = header_values(&spec.runtime).flat_map(Value::credentials).collect();
+    let is_new = |key: &str| before.is_none_or(|before| !wish.keeps(before, key));
+    let sent = wish.inputs.iter().filter_map(|(key, given)| match given {
+        Given::Credential(id) if used.contains(id) && is_new(key) => Some((key, *id)),
+        _ => None,
+    });
+    let sent: Vec<_> = sent.collect();
+    let passed: BTreeMap<_, _> = secrets.iter().map(|new| (new.placeholder, &new.secret)).collect();
+    let bound: BTreeSet<_> = sent.iter().map(|(_, id)| *id).filter(|id| !passed.contains_key(id)).collect();
+    let bound = credentials::open_many(control, organization, &bound).await?;
+    let errors = sent.into_iter().filter_map(|(key, id)| {
+        let (noun, secret) = match passed.get(&id) {
+            Some(secret) => ("inputs", *secret),
+            None => ("credentials", bound.get(&id)?),
+        };
+        let field = format!("{noun}.{}", printable(key));
+        (!is_header_value(secret.expose())).then(|| FieldError { field, message: NO_HEADER_VALUE.to_owned() })
+    });
+    let errors: Vec<_> = errors.collect();
+    if errors.is_empty() { Ok(()) } else { Err(ControlError::Invalid(errors)) }
+}
+
 /// Puts new secrets into the vault and their ids where the placeholders were.
 async fn store_secrets(
     control: &Control,
     tx: &mut OrgTx,
     server: &Name,
-    wish: &mut Wish,
+    (wish, before): (&mut Wish, Option<&Wish>),
     secrets: Vec<NewSecret>,
     spec: RevisionSpec,
 ) -> Result<RevisionSpec> {
@@ -403,7 +441,10 @@ async fn store_secrets(
         let id = credentials::store_input_secret(control, tx, &name, &secret).await?;
         wish.inputs.insert(input, Given::Credential(id));
     }
-    expand(wish)
+    match before {
+        Some(before) => expand_changed(wish, before),
+        None => expand(wish),
+    }
 }
 
 /// `{server}-{input}`, or with something added when somebody's own credential has that name: a secret that is
@@ -522,6 +563,7 @@ pub(crate) async fn update(
     let base = tx.revision(row.target_revision).await?.ok_or_else(|| unknown(name))?;
     let bindings = bindings(&tx, &request.settings).await?;
     let place_asked = places::asked(&tx, &request).await?;
+    let removed = places::is_removed(&tx, &row).await?;
     drop(tx);
     let before = wish_of(&base)?;
     let mut wish = before.clone();
@@ -533,13 +575,14 @@ pub(crate) async fn update(
     }
     let mut terms = Terms::of(&row);
     terms.change(&request.settings)?;
-    let place = places::new(&place_asked, &row, &base.spec)?;
+    let place = places::new(&place_asked, &row, &base.spec, removed)?;
     let secrets = merge(&mut wish, request.settings, &bindings)?;
     let spec = expand_changed(&wish, &before)?;
     let tx = control.store().org_read(caller.organization).await?;
     let bound_before = (!is_elsewhere(&spec, &base.spec)).then_some(&before);
     credentials::allow_bindings(control, caller, &tx, &wish, bound_before).await?;
     drop(tx);
+    check_header_secrets(control, caller.organization, (&wish, Some(&before)), &spec, &secrets).await?;
     privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
     terms.check(&spec)?;
     let had = (&base.spec, row.replicas);
@@ -560,18 +603,27 @@ pub(crate) async fn update(
     terms.write(&mut server, now);
     let mut detail = json!({});
     note_granted(&mut detail, &granted);
-    let from_place = places::change(&place_asked, &mut server, &base.spec)?;
+    let removed = places::is_removed(&tx, &server).await?;
+    // What runs nowhere keeps nobody from anything: it need not wait.
+    let within_window = !request.now && !removed;
+    let from_place = places::change(&place_asked, &mut server, &base.spec, removed)?;
     if from_place.is_some() {
         detail["toolbox"] = json!(request.toolbox);
         detail["toolbox_labels"] = json!(server.toolbox_labels);
+        if server.has_volumes {
+            detail["left_volumes"] = json!(true);
+        }
     }
     let moves = from_place.is_some() && server.enabled && !places::is_reached(&tx, &server).await?;
-    let spec = store_secrets(control, &mut tx, name, &mut wish, secrets, spec).await?;
+    let spec = store_secrets(control, &mut tx, name, (&mut wish, Some(&before)), secrets, spec).await?;
+    if spec == base.spec && from_place.is_some() {
+        places::check(&tx, &server, &base).await?;
+    }
     if spec == base.spec && moves {
         if request.canary.is_some() {
             return Err(ControlError::field("canary", "a server that only moves has no other revision to try"));
         }
-        let manner = rollouts::Manner { within_window: !request.now, from_place, ..rollouts::Manner::default() };
+        let manner = rollouts::Manner { within_window, from_place, ..rollouts::Manner::default() };
         rollouts::begin(&mut tx, &mut server, base.id, manner).await?;
     } else if spec == base.spec {
         tx.update_server(&mut server).await?;
@@ -580,13 +632,10 @@ pub(crate) async fn update(
         let number = tx.last_revision_number(server.id).await? + 1;
         let revision = new_revision(&tx, &server, number, spec, &wish, Some(&base), (caller, "update"));
         let canary = request.canary.map(|asked| rollouts::canary(asked, &server, &revision.spec)).transpose()?;
+        places::check(&tx, &server, &revision).await?;
         tx.insert_revision(&revision).await?;
-        let manner = rollouts::Manner {
-            accept_lost_tools: request.accept_lost_tools,
-            canary,
-            within_window: !request.now,
-            from_place,
-        };
+        let manner =
+            rollouts::Manner { accept_lost_tools: request.accept_lost_tools, canary, within_window, from_place };
         detail["revision"] = json!(number);
         if revision.spec.privileges != base.spec.privileges {
             detail["privileges"] = json!(revision.spec.privileges);
@@ -661,6 +710,10 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     let mut tx = control.store().org(caller.organization).await?;
     let origin = locked(&tx, name).await?;
     let base = tx.revision(origin.target_revision).await?.ok_or_else(|| unknown(name))?;
+    if places::is_removed(&tx, &origin).await? {
+        let detail = format!("the toolbox where server `{name}` must run was removed; move it to another first");
+        return Err(ControlError::Conflict(detail));
+    }
     let wish = wish_of(&base)?;
     credentials::allow_bindings(control, caller, &tx, &wish, None).await?;
     let granted = may_grant(control, caller, &request.name, &base.spec, &[])?;
@@ -672,6 +725,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     tx.insert_server(&server).await?;
     let change = format!("clone of {name} revision {}", base.number);
     let revision = new_revision(&tx, &server, 1, base.spec.clone(), &wish, Some(&base), (caller, &change));
+    places::check(&tx, &server, &revision).await?;
     tx.insert_revision(&revision).await?;
     server.target_revision = revision.id;
     tx.update_server(&mut server).await?;
@@ -716,9 +770,11 @@ pub(crate) async fn revisions(
     let more = rows.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     let next_cursor = rows.last().filter(|_| more).map(|row| row.number.to_string());
+    let past = Past::read(&tx, &server).await?;
     let items = rows
         .into_iter()
         .map(|row| Revision {
+            served: past.served(&row),
             id: row.id,
             number: row.number,
             spec: row.spec,
@@ -729,6 +785,35 @@ pub(crate) async fn revisions(
         })
         .collect();
     Ok(Page { items, next_cursor })
+}
+
+/// What is known of whether a server's revisions ever served.
+struct Past {
+    served: BTreeSet<RevisionId>,
+    /// Revisions that were made since then have all of their rollouts here; of earlier ones some may be forgotten.
+    whole_since: Timestamp,
+}
+
+impl Past {
+    async fn read(tx: &OrgTx, server: &ServerRow) -> Result<Self> {
+        let kept = tx.past_rollouts(server.id, KEEP_ROLLOUTS).await?;
+        let serving = server.serving_rollout.and(server.serving_revision);
+        let is_whole = kept.len() < usize::try_from(KEEP_ROLLOUTS).unwrap_or(usize::MAX);
+        Ok(Self {
+            served: kept
+                .iter()
+                .flat_map(|rollout| [rollout.from_revision, Some(rollout.to_revision).filter(|_| rollout.served)])
+                .chain([serving])
+                .flatten()
+                .collect(),
+            whole_since: kept.last().filter(|_| !is_whole).map(|oldest| oldest.started_at).unwrap_or_default(),
+        })
+    }
+
+    fn served(&self, revision: &RevisionRow) -> Option<bool> {
+        let served = self.served.contains(&revision.id);
+        (served || revision.created_at >= self.whole_since).then_some(served)
+    }
 }
 
 #[cfg(test)]

@@ -13,10 +13,11 @@ use toolyard_types::agent::{
 };
 use toolyard_types::spec::{Lock, Value};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
-use toolyard_types::{Code, CredentialId, OrganizationId, Secret, ServerId, Timestamp, ToolboxId};
+use toolyard_types::{Code, CredentialId, InstanceId, OrganizationId, Secret, ServerId, Timestamp, ToolboxId};
 
 use super::agents::{Agent, removed};
 use super::system_line;
+use crate::fleet::Restarts;
 use crate::{Control, ControlError, Result, app};
 
 /// The oldest wire version that is still spoken.
@@ -36,6 +37,8 @@ const MOST_OBSERVED: usize = 10_000;
 /// No honest agent saw a higher generation. One that is near the largest number of the database would end the
 /// counting there, for the query over all toolboxes too.
 const HIGHEST_GENERATION: u64 = 1 << 53;
+/// No server was started again more often by one agent: a wrong number ends here.
+const MOST_RESTARTS: u32 = 1_000_000;
 /// The longest texts kept of what an agent or a server says, in characters.
 const LONGEST_MESSAGE: usize = 1_000;
 const LONGEST_TAIL: usize = 4_000;
@@ -92,10 +95,12 @@ async fn observe(control: &Control, organization: OrganizationId, id: ToolboxId,
     control.fleet().set_usage(id, observed.iter().filter_map(|it| Some((it.id, it.usage.clone()?))).collect());
     let answered = observed.iter().filter_map(|it| Some((it.id, it.last_success_at?))).collect();
     control.fleet().set_answered(id, answered);
+    let last = control.fleet().restarts(id);
     let tx = control.store().org_read(organization).await?;
-    let news = News::find(&tx, id, request, now).await?;
+    let mut news = News::find(&tx, id, request, &last, now).await?;
     drop(tx);
     if news.is_nothing() {
+        control.fleet().set_restarts(id, std::mem::take(&mut news.restarts));
         if !control.fleet().write_due(id, now, Pace::of(control).seen_every) {
             return Ok(());
         }
@@ -107,9 +112,10 @@ async fn observe(control: &Control, organization: OrganizationId, id: ToolboxId,
         }
     }
     let mut tx = control.store().org(organization).await?;
-    let news = News::find(&tx, id, request, now).await?;
+    let news = News::find(&tx, id, request, &last, now).await?;
     news.write(&mut tx, now).await?;
     tx.commit().await?;
+    control.fleet().set_restarts(id, news.restarts);
     control.fleet().written(id, now);
     Ok(())
 }
@@ -122,13 +128,21 @@ struct News<'a> {
     /// What an agent that was given up still runs although it was replaced, when it is heard again.
     replaced: usize,
     instances: Vec<InstanceRow>,
+    /// How often the instances that it told of were started again.
+    restarts: HashMap<InstanceId, Restarts>,
     jobs: Vec<(JobRow, &'a JobResult)>,
     /// The jobs under way that tell something new of themselves.
     told: Vec<(JobRow, String)>,
 }
 
 impl<'a> News<'a> {
-    async fn find(tx: &OrgTx, id: ToolboxId, request: &'a SyncRequest, now: Timestamp) -> Result<Self> {
+    async fn find(
+        tx: &OrgTx,
+        id: ToolboxId,
+        request: &'a SyncRequest,
+        last: &HashMap<InstanceId, Restarts>,
+        now: Timestamp,
+    ) -> Result<Self> {
         let before = tx.toolbox_by_id(id).await?.ok_or_else(removed)?;
         let toolbox = heard(&before, request, now);
         let toolbox_changed = toolbox.status.phase != before.status.phase
@@ -139,7 +153,8 @@ impl<'a> News<'a> {
         let known = tx.instances_on(id).await?;
         let returns = before.lost_at.is_some() && toolbox.status.phase == ToolboxState::Online;
         let replaced = if returns { strays(&known, observed) } else { 0 };
-        let instances = changed_instances(known, observed, current, now);
+        let restarts = count_restarts(&known, observed, last);
+        let instances = changed_instances(known, observed, &restarts, current, now);
         let pending: HashMap<_, _> = tx.jobs_on(id).await?.into_iter().map(|job| (job.id, job)).collect();
         let jobs = observed.jobs.iter().filter_map(|result| Some((pending.get(&result.id)?.clone(), result))).collect();
         let told = observed.job_progress.iter().filter_map(|told| {
@@ -149,7 +164,7 @@ impl<'a> News<'a> {
         });
         let told = told.collect();
         let raise_above = (request.generation > before.generation).then_some(request.generation);
-        Ok(Self { toolbox, toolbox_changed, raise_above, replaced, instances, jobs, told })
+        Ok(Self { toolbox, toolbox_changed, raise_above, replaced, instances, restarts, jobs, told })
     }
 
     fn is_nothing(&self) -> bool {
@@ -220,8 +235,9 @@ fn strays(known: &[InstanceRow], observed: &Observed) -> usize {
 
 /// Whether a toolbox is and enforces the same; what its host has left changes all the time.
 fn same_report(one: &ToolboxReport, other: &ToolboxReport) -> bool {
-    (&one.engine, &one.platform, &one.runtimes, &one.enforcement)
-        == (&other.engine, &other.platform, &other.runtimes, &other.enforcement)
+    let ToolboxReport { engine, platform, runtimes, enforcement, grantable_paths, granted_before, capacity: _ } = one;
+    (engine, platform, runtimes, enforcement) == (&other.engine, &other.platform, &other.runtimes, &other.enforcement)
+        && (grantable_paths, granted_before) == (&other.grantable_paths, &other.granted_before)
 }
 
 /// The toolbox as it is after a sync.
@@ -229,21 +245,56 @@ fn heard(before: &ToolboxRow, request: &SyncRequest, now: Timestamp) -> ToolboxR
     let mut toolbox = before.clone();
     toolbox.last_seen_at = Some(now);
     toolbox.agent_version = Some(bounded(&request.agent_version, LONGEST_NAME));
-    toolbox.report = request.observed.toolbox.clone();
+    toolbox.report = request.observed.toolbox.clone().bounded();
     if matches!(before.status.phase, ToolboxState::Enrolling | ToolboxState::Unreachable) {
         toolbox.status = Status::new(ToolboxState::Online, Reason::Answered, "", now);
     }
     toolbox
 }
 
+/// How often the instances that an agent tells of were started again by now.
+fn count_restarts(
+    known: &[InstanceRow],
+    observed: &Observed,
+    last: &HashMap<InstanceId, Restarts>,
+) -> HashMap<InstanceId, Restarts> {
+    let known: HashMap<_, _> = known.iter().map(|instance| (instance.id, instance.restarts)).collect();
+    let count = |told: &ObservedInstance| {
+        let known = known.get(&told.id)?;
+        Some((told.id, restarted(*known, last.get(&told.id), told.restarts)))
+    };
+    observed.instances.iter().filter_map(count).collect()
+}
+
+/// An agent counts anew when it is started again; then what it tells is added to what is known. Only what this replica
+/// heard last shows whether it was, and only while no other wrote more since: without that the higher number counts. So
+/// the sum may be too low, and is never too high.
+fn restarted(known: u32, last: Option<&Restarts>, told: u32) -> Restarts {
+    let told = told.min(MOST_RESTARTS);
+    let total = match last.filter(|last| last.total == known) {
+        Some(last) => known.saturating_add(told.checked_sub(last.told).unwrap_or(told)),
+        None => known.max(told),
+    };
+    Restarts { told, total: total.min(MOST_RESTARTS) }
+}
+
 /// The instances that are no longer as the store knows them.
-fn changed_instances(known: Vec<InstanceRow>, observed: &Observed, current: bool, now: Timestamp) -> Vec<InstanceRow> {
+fn changed_instances(
+    known: Vec<InstanceRow>,
+    observed: &Observed,
+    restarts: &HashMap<InstanceId, Restarts>,
+    current: bool,
+    now: Timestamp,
+) -> Vec<InstanceRow> {
     let told: HashMap<_, _> = observed.instances.iter().map(|instance| (instance.id, instance)).collect();
     known
         .into_iter()
         .filter_map(|before| {
             let after = match told.get(&before.id) {
-                Some(told) => after(&before, told, now),
+                Some(told) => {
+                    let restarts = restarts.get(&before.id).map_or(before.restarts, |restarts| restarts.total);
+                    after(&before, told, restarts, now)
+                }
                 // An agent that applied the newest state and does not know it any more has ended it.
                 None if current && before.desired == InstanceWish::Stop => InstanceRow {
                     status: Status::new(Phase::Stopped, Reason::Requested, "", now),
@@ -258,15 +309,21 @@ fn changed_instances(known: Vec<InstanceRow>, observed: &Observed, current: bool
         .collect()
 }
 
-fn after(before: &InstanceRow, told: &ObservedInstance, now: Timestamp) -> InstanceRow {
+fn after(before: &InstanceRow, told: &ObservedInstance, restarts: u32, now: Timestamp) -> InstanceRow {
     let status = Status { message: bounded(&told.status.message, LONGEST_MESSAGE), ..told.status.clone() };
     let ended = before.desired == InstanceWish::Stop && matches!(status.phase, Phase::Stopped | Phase::Failed);
+    let exit = told.exit.as_ref().map(|exit| Exit { stderr_tail: tail(&exit.stderr_tail), ..exit.clone() });
+    // An agent that was started again may not know how often a server ended before, and how. And that it ends when it is
+    // asked to says nothing of how it ended by itself, which is what people ask for.
+    let asked = before.desired == InstanceWish::Stop || matches!(status.phase, Phase::Stopping | Phase::Stopped);
+    let keeps = before.restarts > 0 && asked;
+    let exit = if keeps { before.exit.clone().or(exit) } else { exit.or_else(|| before.exit.clone()) };
     InstanceRow {
         status,
         pid: told.pid,
         ready_since: told.ready_since,
-        restarts: told.restarts,
-        exit: told.exit.as_ref().map(|exit| Exit { stderr_tail: tail(&exit.stderr_tail), ..exit.clone() }),
+        restarts,
+        exit,
         mcp: told.mcp.as_ref().map(|mcp| McpInfo {
             protocol_version: bounded(&mcp.protocol_version, LONGEST_NAME),
             server_name: bounded(&mcp.server_name, LONGEST_NAME),
@@ -474,4 +531,44 @@ fn bounded(text: &str, longest: usize) -> String {
 fn tail(text: &str) -> String {
     let skip = text.chars().count().saturating_sub(LONGEST_TAIL);
     text.chars().skip(skip).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is known after an agent told these numbers, one after the other, of an instance of which `known` is known.
+    fn counted(known: u32, told: &[u32]) -> u32 {
+        let mut last: Option<Restarts> = None;
+        for told in told {
+            last = Some(restarted(last.map_or(known, |last| last.total), last.as_ref(), *told));
+        }
+        last.map_or(known, |last| last.total)
+    }
+
+    #[test]
+    fn what_ends_after_its_agent_was_started_again_is_counted_on() {
+        assert_eq!(counted(0, &[1, 1, 3, 7]), 7);
+        assert_eq!(counted(0, &[7, 0, 0, 1, 7]), 14);
+        assert_eq!(counted(0, &[7, 2, 3, 1]), 11, "it may have ended before it was heard again, and the agent too");
+        // Toolyard was started again as well: what the agent counted meanwhile may be part of what is known.
+        assert_eq!(counted(7, &[0, 1, 2]), 9);
+        assert_eq!(counted(7, &[2, 3]), 8);
+        assert_eq!(counted(7, &[9, 10]), 10);
+    }
+
+    #[test]
+    fn what_another_replica_counted_is_not_counted_twice() {
+        let last = Restarts { told: 3, total: 3 };
+        assert_eq!(restarted(5, Some(&last), 6), Restarts { told: 6, total: 6 });
+        assert_eq!(restarted(9, Some(&last), 1), Restarts { told: 1, total: 9 });
+    }
+
+    #[test]
+    fn no_number_of_restarts_is_believed_that_no_server_reaches() {
+        let wrong = restarted(1, None, u32::MAX);
+        assert_eq!(wrong, Restarts { told: MOST_RESTARTS, total: MOST_RESTARTS });
+        assert_eq!(restarted(wrong.total, Some(&wrong), u32::MAX), wrong, "and it is written once");
+        assert_eq!(counted(0, &[u32::MAX, 1, u32::MAX]), MOST_RESTARTS);
+    }
 }

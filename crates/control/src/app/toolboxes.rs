@@ -1,13 +1,13 @@
 //! Toolboxes: places where servers run. An agent is known by its certificate, which it gets for a join token.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ServerRow, Store, ToolboxRow};
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RevisionRow, ServerRow, Store, ToolboxRow};
 use toolyard_types::agent::{JoinToken, ToolboxReport};
 use toolyard_types::api::Page;
 use toolyard_types::api::servers::{Drain, EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, UpdateToolbox};
@@ -17,6 +17,7 @@ use toolyard_types::{Labels, Name, OrganizationId, Timestamp, ToolboxId};
 use super::{audit, health};
 use crate::auth::token;
 use crate::fleet::LOCAL_TOOLBOX;
+use crate::reconcile::place;
 use crate::{Caller, Control, ControlError, Result};
 
 /// How long a join token is good for unless asked otherwise, and at most.
@@ -104,10 +105,16 @@ async fn draining(tx: &OrgTx, id: ToolboxId, instances: &[InstanceRow]) -> Resul
     let servers = tx.servers_by_id(&servers.into_iter().collect::<Vec<_>>()).await?;
     let others: Vec<ToolboxRow> =
         tx.toolboxes().await?.into_iter().filter(|other| other.id != id && other.takes_new()).collect();
-    let has_place = |server: &ServerRow| {
-        server.toolbox.is_none() && others.iter().any(|other| other.labels.include(&server.toolbox_labels))
+    let revisions: Vec<_> = servers.iter().map(|row| row.serving_revision.unwrap_or(row.target_revision)).collect();
+    let revisions = tx.revisions_by_id(&revisions).await?;
+    let revisions: HashMap<_, _> = revisions.iter().map(|revision| (revision.server, revision)).collect();
+    let has_place = |server: &&ServerRow| {
+        let can = |revision: &&RevisionRow| place::has_place(server, revision, &others);
+        server.toolbox.is_none() && revisions.get(&server.id).is_some_and(can)
     };
-    let staying: Vec<_> = servers.iter().filter(|row| row.enabled && !row.deleted && !has_place(row)).collect();
+    let placed: BTreeSet<_> = servers.iter().filter(has_place).map(|server| server.id).collect();
+    let stays_here = |row: &&ServerRow| row.enabled && !row.deleted && !placed.contains(&row.id);
+    let staying: Vec<_> = servers.iter().filter(stays_here).collect();
     let names = |rows: &mut dyn Iterator<Item = &&ServerRow>| {
         let mut names: Vec<Name> = rows.map(|row| row.name.clone()).collect();
         names.sort();
@@ -116,7 +123,7 @@ async fn draining(tx: &OrgTx, id: ToolboxId, instances: &[InstanceRow]) -> Resul
     };
     let stays = names(&mut staying.iter());
     let volumes = names(&mut staying.iter().filter(|row| row.has_volumes));
-    let moves = |row: &&InstanceRow| servers.iter().any(|server| server.id == row.server && has_place(server));
+    let moves = |row: &&InstanceRow| placed.contains(&row.server);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let (serving, ending): (Vec<_>, Vec<_>) = instances.iter().partition(|row| row.should_serve());
     let moving = count(serving.into_iter().filter(moves).count());
@@ -233,7 +240,7 @@ pub(crate) async fn revoke(control: &Control, caller: &Caller, name: &Name) -> R
     changed(&mut tx, &row);
     audit(&mut tx, caller, "toolbox.revoke", format!("toolbox/{name}"), json!({})).await?;
     tx.commit().await?;
-    control.links().close_ended(|toolbox| if toolbox == row.id { Some(enrolment) } else { Some(0) });
+    super::agents::end_before(control, row.id, enrolment);
     get(control, caller, name).await
 }
 
@@ -358,6 +365,8 @@ pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> R
     let detail = if pinned.is_empty() { json!({}) } else { json!({ "without_a_place": pinned }) };
     audit(&mut tx, caller, "toolbox.remove", format!("toolbox/{name}"), detail).await?;
     tx.commit().await?;
+    // Removing it raised it.
+    super::agents::end_before(control, row.id, row.enrolment.saturating_add(1));
     control.links().remove(row.id);
     Ok(())
 }

@@ -15,7 +15,7 @@ use toolyard_types::name::{is_hidden, printable};
 use toolyard_types::requirement;
 use toolyard_types::server_json::{Argument, Input, KeyValueInput, Package, ServerJson, Transport};
 
-use crate::app::expand::is_loader_variable;
+use crate::app::expand::{IS_FRAMING, NO_HEADER_VALUE, is_framing, is_header_value, is_loader_variable};
 
 /// The largest document taken, in bytes of JSON.
 pub(crate) const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
@@ -292,7 +292,7 @@ impl Check {
                 if package.transport.url.as_deref().unwrap_or_default().is_empty() {
                     self.error(&format!("{at}.transport.url"), "an HTTP transport needs an address");
                 }
-                self.key_values(&format!("{at}.transport.headers"), &package.transport.headers, is_header_name);
+                self.headers(&format!("{at}.transport.headers"), &package.transport.headers);
             }
             other => {
                 let message = format!("`{}` is none of stdio, streamable-http and sse", printable(other));
@@ -376,6 +376,22 @@ impl Check {
         }
     }
 
+    /// Headers, of which some are refused wherever an entry is deployed.
+    fn headers(&mut self, at: &str, headers: &[KeyValueInput]) {
+        self.key_values(at, headers, is_header_name);
+        for (index, header) in headers.iter().enumerate().take(MAX_LIST) {
+            let field = format!("{at}[{index}]");
+            if is_framing(&header.name) {
+                self.error(&format!("{field}.name"), format!("`{}` {IS_FRAMING}", printable(&header.name)));
+            }
+            for (part, text) in [("value", &header.input.value), ("default", &header.input.default)] {
+                if text.as_deref().is_some_and(|text| !is_header_value(text)) {
+                    self.error(&format!("{field}.{part}"), NO_HEADER_VALUE);
+                }
+            }
+        }
+    }
+
     fn key_values(&mut self, at: &str, items: &[KeyValueInput], well_named: fn(&str) -> bool) {
         if items.len() > MAX_LIST {
             self.error(at, format!("more than {MAX_LIST} items"));
@@ -446,7 +462,7 @@ impl Check {
         for name in braces(url).filter(|name| !remote.variables.contains_key(*name)) {
             self.warn(&field, format!("`{{{}}}` is not among the variables", printable(name)));
         }
-        self.key_values(&format!("{at}.headers"), &remote.headers, is_header_name);
+        self.headers(&format!("{at}.headers"), &remote.headers);
         for (name, variable) in remote.variables.iter().take(MAX_LIST) {
             self.input(&format!("{at}.variables.{name}"), variable);
         }
@@ -716,6 +732,28 @@ mod tests {
         };
         assert_eq!((errors("mcp<2,six"), errors("{extra}")), (0, 0));
         assert_eq!((errors("./x"), errors("git+https://example.test/x")), (1, 1));
+    }
+
+    #[test]
+    fn a_header_that_no_deployment_may_set_or_send_is_an_error() {
+        let found = |headers: Value| {
+            let mut document = good();
+            document["remotes"] =
+                json!([{"type": "streamable-http", "url": "https://mcp.example.com/mcp", "headers": headers}]);
+            let transport = json!({"type": "streamable-http", "url": "http://localhost:1/mcp", "headers": headers});
+            document["packages"][0]["transport"] = transport;
+            let errors = validate(&document).1.errors;
+            errors.into_iter().map(|error| error.field).collect::<Vec<_>>()
+        };
+        for name in ["Host", "hOST", "mcp-session-id", "MCP-PROTOCOL-VERSION", "Last-Event-Id", "Content-Length"] {
+            let fields = ["packages[0].transport.headers[1].name", "remotes[0].headers[1].name"];
+            assert_eq!(found(json!([{"name": "X-Region"}, {"name": name, "isSecret": true}])), fields, "{name}");
+        }
+        for part in ["value", "default"] {
+            let fields = ["packages[0].transport.headers[0]", "remotes[0].headers[0]"].map(|at| format!("{at}.{part}"));
+            assert_eq!(found(json!([{"name": "X-Region", part: "eu\r\nHost: evil.example"}])), fields);
+            assert_eq!(found(json!([{"name": "X-Region", part: "eu {zone}"}])), Vec::<String>::new());
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use toolyard_policy::Resource;
@@ -23,6 +24,7 @@ use super::guard::{Access, Routes};
 use crate::app::logs::{self, Wanted};
 use crate::app::server_list::{self, ServersWanted};
 use crate::app::{rollouts, servers};
+use crate::limits::Share;
 use crate::{Caller, Control, ControlError, Result};
 
 const TAG: &str = "servers";
@@ -290,8 +292,10 @@ struct LogQuery {
 /// Read a server's log: one JSON object a line, as the toolbox's agent has it.
 ///
 /// The log of an instance that is gone is kept for a while, for each revision; that of a package that could not be resolved
-/// too. With `follow` and no choice made, the log goes on with the next instance when this one is gone. The headers
-/// `toolyard-instance` and `toolyard-revision` tell whose log it begins with.
+/// too. With `follow` and no choice made, the log goes on with the next instance when this one is gone. It ends with the server,
+/// or with the instance that was chosen; where it breaks off before, as when Toolyard stops, it can be asked for again. The
+/// headers `toolyard-instance` and `toolyard-revision` tell whose log it begins with, and the line before another instance's
+/// log names it in `instance`.
 #[utoipa::path(get, path = "/api/v1/servers/{name}/logs", tag = TAG, params(("name" = Name, Path), LogQuery),
     responses((status = 200, content_type = "application/x-ndjson", body = toolyard_types::agent::LogLine)))]
 async fn get_logs(
@@ -320,11 +324,7 @@ async fn get_logs(
         }
         let resource = Resource::Server(name);
         let end = events::refused_from_now_on(control, caller, headers, Action::ServerLogs, resource);
-        let held = body.into_data_stream().take_until(Box::pin(end)).map(move |piece| {
-            let _ = &share;
-            piece
-        });
-        body = Body::from_stream(held);
+        body = Body::from_stream(cut_off(body, end, share));
     }
     let head = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
     let mut response = (head, body).into_response();
@@ -333,4 +333,35 @@ async fn get_logs(
         response.headers_mut().insert(LOG_INSTANCE, id);
     }
     Ok(response)
+}
+
+/// A followed log breaks off.
+#[derive(Debug, thiserror::Error)]
+#[error("whoever reads the log may no longer, or Toolyard stops")]
+struct CutOff;
+
+/// A body that breaks off when `end` comes: what ends without that is over.
+fn cut_off(
+    body: Body,
+    end: impl Future<Output = ()> + Send + 'static,
+    share: Option<Share>,
+) -> impl Stream<Item = std::result::Result<Bytes, axum::Error>> + Send {
+    async_stream::stream! {
+        let _share = share;
+        let mut pieces = body.into_data_stream();
+        let mut end = Box::pin(end);
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = &mut end => Some(Err(axum::Error::new(CutOff))),
+                piece = pieces.next() => piece,
+            };
+            let Some(piece) = piece else { return };
+            let is_last = piece.is_err();
+            yield piece;
+            if is_last {
+                return;
+            }
+        }
+    }
 }

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use toolyard_store::{
-    InstanceRow, InstanceWish, JobRow, Loop, OrgTx, ProbeRow, RevisionRow, RolloutRow, ServerRef, ServerRow, ToolboxRow,
+    InstanceRow, InstanceWish, JobRow, Loop, OrgTx, ProbeRow, RemovedToolbox, RevisionRow, RolloutRow, ServerRef,
+    ServerRow, ToolboxRow,
 };
 use toolyard_types::agent::McpInfo;
 use toolyard_types::api::servers::Canary;
@@ -18,7 +19,7 @@ use toolyard_types::state::{Reason, ToolboxState};
 use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolboxId};
 
 use super::steps::{Step, apply};
-use super::{AFTER_FAILURE, LONGEST_WAIT, LOOKED_AT, Pass, put_off};
+use super::{AFTER_FAILURE, LONGEST_WAIT, Pass, SERVERS_PER_PUT_OFF, put_off};
 use crate::fleet::locked;
 use crate::{Control, Result};
 
@@ -37,6 +38,10 @@ pub(crate) struct Case {
     pub(crate) near: Vec<ToolboxRow>,
     /// Every place there is; empty unless it may need one.
     pub(crate) places: Arc<Places>,
+    /// The toolbox where it must run, when that was removed.
+    pub(crate) removed: Option<RemovedToolbox>,
+    /// The toolboxes whose paths it sees; empty unless it sees some.
+    pub(crate) homes: BTreeSet<ToolboxId>,
     pub(crate) probe: Option<ProbeRow>,
     /// The tools that what serves lists, as far as they are known.
     pub(crate) served_tools: BTreeSet<String>,
@@ -115,12 +120,6 @@ impl Case {
     /// Whether a toolbox is online.
     pub(crate) fn online(&self, id: ToolboxId) -> bool {
         self.toolbox(id).is_some_and(|toolbox| toolbox.status.phase == ToolboxState::Online)
-    }
-
-    /// Whether something new may be placed on a toolbox.
-    pub(crate) fn takes_new(&self, id: ToolboxId) -> bool {
-        self.toolbox(id)
-            .is_some_and(|toolbox| toolbox.takes_new() && toolbox.labels.include(&self.server.toolbox_labels))
     }
 
     /// How many instances the rollout wants now.
@@ -249,6 +248,8 @@ async fn gather(tx: &OrgTx, server: ServerId, places: &mut PlacesOf, look: Look)
         mine,
         live,
         places: Arc::default(),
+        removed: None,
+        homes: BTreeSet::new(),
         probe: probes.into_iter().find(|probe| probe.revision == revision.id),
         served_tools,
         server,
@@ -257,8 +258,40 @@ async fn gather(tx: &OrgTx, server: ServerId, places: &mut PlacesOf, look: Look)
     };
     if case.needs_place() {
         case.places = places.read(tx).await?;
+        case.removed = removed_place(tx, &case.server, &case.places).await?;
+        case.homes = homes(tx, &case.server, &case.revision, &case.live).await?;
     }
     Ok(Some(case))
+}
+
+/// The toolboxes whose paths a server sees: those that it serves from, or where it served last.
+pub(crate) async fn homes(
+    tx: &OrgTx,
+    server: &ServerRow,
+    revision: &RevisionRow,
+    live: &[InstanceRow],
+) -> Result<BTreeSet<ToolboxId>> {
+    /// How many instances are looked through for one that answered.
+    const LOOKED_THROUGH: u32 = 20;
+    if revision.spec.paths.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let serves = |instance: &&InstanceRow| Some(instance.rollout) == server.serving_rollout;
+    let homes: BTreeSet<_> = live.iter().filter(serves).map(|instance| instance.toolbox).collect();
+    if !homes.is_empty() {
+        return Ok(homes);
+    }
+    // What failed elsewhere meanwhile was never at home there.
+    let newest_first = tx.instances_of_server(server.id, LOOKED_THROUGH).await?;
+    let last = newest_first.iter().find(serves).or_else(|| newest_first.iter().find(|instance| instance.mcp.is_some()));
+    Ok(last.map(|instance| instance.toolbox).into_iter().collect())
+}
+
+/// The toolbox where a server must run, when that was removed. One that is not among the places may also be newer than
+/// what is known of them.
+async fn removed_place(tx: &OrgTx, server: &ServerRow, places: &Places) -> Result<Option<RemovedToolbox>> {
+    let missing = server.toolbox.filter(|id| places.toolboxes.iter().all(|toolbox| toolbox.id != *id));
+    Ok(tx.removed_toolboxes(missing).await?.pop())
 }
 
 /// The tools that what serves lists. What was stopped to make room listed them when it last answered.
@@ -293,7 +326,7 @@ pub(crate) async fn for_each(control: &Control, decide: Decide) -> Result<Pass> 
     let due = tx.rollouts_due(now, u32::try_from(AT_ONCE).unwrap_or(u32::MAX)).await?;
     drop(tx);
     let (mut pass, mut places) = (Pass::default(), PlacesOf::default());
-    for some in due.chunks(LOOKED_AT) {
+    for some in due.chunks(SERVERS_PER_PUT_OFF) {
         let mut waits = Vec::new();
         for at in some {
             match act(control, *at, &mut places, decide).await {
@@ -430,9 +463,17 @@ pub(crate) mod tests {
             live: vec![old],
             near: vec![toolbox.clone()],
             places: Arc::new(Places { toolboxes: vec![toolbox], load: Mutex::default() }),
+            removed: None,
+            homes: BTreeSet::new(),
             probe: None,
             served_tools: BTreeSet::new(),
         }
+    }
+
+    /// A case with other places.
+    pub(crate) fn among(mut case: Case, toolboxes: Vec<ToolboxRow>) -> Case {
+        case.places = Arc::new(Places { toolboxes, load: Mutex::default() });
+        case
     }
 
     /// A case with an instance of the new revision added.

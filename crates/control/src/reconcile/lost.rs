@@ -4,14 +4,16 @@
 //! itself. When more than half of an organization's toolboxes fell silent together, the fault is more likely on this side of the
 //! network: none of them is given up, and each says why.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde_json::json;
 use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ToolboxRow, ToolboxSilence};
-use toolyard_types::Timestamp;
+use toolyard_types::spec::Strategy;
 use toolyard_types::state::{Phase, Reason, Status};
+use toolyard_types::{Name, Timestamp};
 
-use super::Pass;
+use super::{Pass, place};
 use crate::app::system_line;
 use crate::{Control, Result};
 
@@ -19,6 +21,8 @@ use crate::{Control, Result};
 const LONGEST_GAP: Duration = Duration::from_secs(90);
 /// How far apart toolboxes may fall silent and still do it for one reason.
 const TOGETHER: Duration = Duration::from_secs(60);
+/// The most servers that the audit log names.
+const MOST_NAMED: usize = 100;
 const HELD_BACK: &str = "its servers are not placed elsewhere: more than half of your toolboxes fell silent, which looks \
                          like a fault of the control plane's own network. Drain or remove it to move them";
 
@@ -109,17 +113,22 @@ async fn judge(
     if verdict == Verdict::HoldBack && silence.message == message {
         return Ok(false);
     }
-    let mut tx = control.store().org(silence.organization).await?;
+    // With many servers and toolboxes that takes long, and is only told: nobody waits with a write for it.
+    let tx = control.store().org_read(silence.organization).await?;
     let Some(toolbox) = tx.toolbox_by_id(silence.id).await? else { return Ok(false) };
+    let servers = movable(&tx, &toolbox, verdict).await?;
+    drop(tx);
+    let mut tx = control.store().org(silence.organization).await?;
     if !tx.set_toolbox_lost(toolbox.id, lost_at, &message, heard).await? {
         return Ok(false);
     }
-    tell(&mut tx, &toolbox, verdict, heard, after).await?;
+    tell(&mut tx, &toolbox, verdict, &servers, heard, after).await?;
     tx.commit().await?;
     match verdict {
         Verdict::GiveUp => {
             metrics::counter!("toolyard_toolboxes_given_up_total").increment(1);
-            tracing::warn!(toolbox.name = %toolbox.name, last_heard = %heard, "a toolbox was given up; its servers are placed elsewhere");
+            let (name, servers) = (&toolbox.name, servers.len());
+            tracing::warn!(toolbox.name = %name, servers, last_heard = %heard, "a toolbox was given up; what may run elsewhere is placed there");
         }
         Verdict::HoldBack => {
             metrics::counter!("toolyard_toolboxes_held_back_total").increment(1);
@@ -129,15 +138,57 @@ async fn judge(
     Ok(true)
 }
 
-async fn tell(tx: &mut OrgTx, toolbox: &ToolboxRow, verdict: Verdict, heard: Timestamp, after: Duration) -> Result<()> {
+/// The servers that serve from a toolbox and may run elsewhere, by name; when it is given up those that *scale* has a
+/// place for now.
+async fn movable(tx: &OrgTx, toolbox: &ToolboxRow, verdict: Verdict) -> Result<Vec<Name>> {
+    let mut instances = tx.instances_on(toolbox.id).await?;
+    instances.retain(InstanceRow::should_serve);
+    let revisions: BTreeSet<_> = instances.iter().map(|instance| instance.revision).collect();
+    let revisions = tx.revisions_by_id(&revisions.into_iter().collect::<Vec<_>>()).await?;
+    let revisions: HashMap<_, _> = revisions.into_iter().map(|revision| (revision.id, revision)).collect();
+    let servers: BTreeSet<_> = instances.iter().map(|instance| instance.server).collect();
+    let servers = tx.servers_by_id(&servers.into_iter().collect::<Vec<_>>()).await?;
+    let toolboxes = tx.toolboxes().await?;
+    let mut names: Vec<Name> = servers
+        .into_iter()
+        .filter(|server| server.enabled && !server.deleted && server.toolbox.is_none())
+        .filter(|server| {
+            let mut serving = instances.iter().filter(|it| Some(it.rollout) == server.serving_rollout);
+            serving.any(|instance| {
+                revisions.get(&instance.revision).is_some_and(|revision| {
+                    revision.spec.strategy != Strategy::Recreate
+                        && (verdict == Verdict::HoldBack || place::has_place(server, revision, &toolboxes))
+                })
+            })
+        })
+        .map(|server| server.name)
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Tells what becomes of a toolbox; the audit log only when something becomes of its servers.
+async fn tell(
+    tx: &mut OrgTx,
+    toolbox: &ToolboxRow,
+    verdict: Verdict,
+    servers: &[Name],
+    heard: Timestamp,
+    after: Duration,
+) -> Result<()> {
     let lost = verdict == Verdict::GiveUp;
     let data = json!({ "id": toolbox.id, "state": toolbox.status.phase, "lost": lost, "last_heard_at": heard });
     tx.event("toolbox.changed", format!("toolbox/{}", toolbox.name), data);
-    let detail = if lost {
-        json!({ "last_heard_at": heard, "after_seconds": after.as_secs() })
+    if servers.is_empty() {
+        return Ok(());
+    }
+    let named = servers.get(..MOST_NAMED).unwrap_or(servers);
+    let mut detail = json!({ "last_heard_at": heard, "servers": named, "count": servers.len() });
+    if lost {
+        detail["after_seconds"] = json!(after.as_secs());
     } else {
-        json!({ "last_heard_at": heard, "why": HELD_BACK })
-    };
+        detail["why"] = json!(HELD_BACK);
+    }
     let line = system_line("lost", "toolbox.replace", format!("toolbox/{}", toolbox.name), lost, detail);
     Ok(tx.audit(&line).await?)
 }

@@ -1,6 +1,6 @@
 //! A server's phase: a pure roll-up that speaks of what serves now.
 
-use toolyard_store::{InstanceRow, ProbeRow, RolloutRow, ServerRow};
+use toolyard_store::{InstanceRow, ProbeRow, RemovedToolbox, RolloutRow, ServerRow};
 use toolyard_types::state::{Phase, Reason, RolloutState, Status};
 use toolyard_types::{Timestamp, ToolboxId};
 
@@ -18,6 +18,16 @@ pub(crate) struct Facts<'a> {
     pub(crate) probe: Option<&'a ProbeRow>,
     /// Toolboxes that have not been heard for too long.
     pub(crate) silent: &'a [ToolboxId],
+    /// The toolbox where it must run, when that was removed.
+    pub(crate) removed: Option<&'a RemovedToolbox>,
+}
+
+/// Says that the toolbox where a server must run was removed. Nothing but a move helps.
+pub(crate) fn removed_message(removed: &RemovedToolbox) -> String {
+    match &removed.name {
+        Some(name) => format!("toolbox `{name}`, where it must run, was removed; move it to another"),
+        None => "the toolbox where it must run was removed; move it to another".to_owned(),
+    }
 }
 
 /// Where a server is and why.
@@ -28,6 +38,9 @@ pub(crate) fn roll_up(facts: &Facts<'_>) -> Status<Phase> {
     }
     if let Some(status) = serving(facts) {
         return status;
+    }
+    if let Some(removed) = facts.removed {
+        return Status::new(Phase::Failed, Reason::ToolboxRemoved, removed_message(removed), removed.at);
     }
     match rollout {
         Some(rollout) if rollout.state == RolloutState::Progressing => progressing(facts, rollout),
@@ -220,7 +233,7 @@ pub(crate) mod tests {
     }
 
     fn phase(server: &ServerRow, rollout: Option<&RolloutRow>, live: &[InstanceRow], silent: &[ToolboxId]) -> Phase {
-        roll_up(&Facts { server, rollout, live, probe: None, silent }).phase
+        roll_up(&Facts { server, rollout, live, probe: None, silent, removed: None }).phase
     }
 
     #[test]
@@ -278,10 +291,37 @@ pub(crate) mod tests {
         assert_eq!(phase(&server, Some(&old), &[], &[]), Phase::Stopping);
         let live = [instance(&old, Phase::Ready)];
         let silent = [live[0].toolbox];
-        let facts = Facts { server: &server, rollout: Some(&old), live: &live, probe: None, silent: &silent };
+        let facts =
+            Facts { server: &server, rollout: Some(&old), live: &live, probe: None, silent: &silent, removed: None };
         let status = roll_up(&facts);
         assert_eq!((status.phase, status.reason), (Phase::Stopping, Reason::ToolboxUnreachable));
         assert_eq!(status.message, "being deleted; its toolbox has not been heard for too long");
+    }
+
+    #[test]
+    fn a_server_whose_toolbox_was_removed_has_failed_since_then_unless_something_serves_or_it_is_stopped() {
+        let mut server = server();
+        let old = rollout(&server, RolloutState::Done);
+        server.serving_rollout = Some(old.id);
+        let at = Timestamp::from_ms(7);
+        let removed = RemovedToolbox { id: ToolboxId::generate(), name: Name::new("edge").ok(), at };
+        let seen = |server: &ServerRow, state: RolloutState, live: &[InstanceRow], removed: &RemovedToolbox| {
+            let rollout = RolloutRow { state, ..old.clone() };
+            let (rollout, removed) = (Some(&rollout), Some(removed));
+            roll_up(&Facts { server, rollout, live, probe: None, silent: &[], removed })
+        };
+        for state in RolloutState::ALL {
+            let status = seen(&server, *state, &[], &removed);
+            assert_eq!((status.phase, status.reason, status.since), (Phase::Failed, Reason::ToolboxRemoved, at));
+            assert_eq!(status.message, "toolbox `edge`, where it must run, was removed; move it to another");
+        }
+        let nameless = RemovedToolbox { name: None, ..removed.clone() };
+        let message = seen(&server, RolloutState::Done, &[], &nameless).message;
+        assert_eq!(message, "the toolbox where it must run was removed; move it to another");
+        let live = [instance(&old, Phase::Ready)];
+        assert_eq!(seen(&server, RolloutState::Done, &live, &removed).phase, Phase::Ready);
+        server.enabled = false;
+        assert_eq!(seen(&server, RolloutState::Done, &[], &removed).phase, Phase::Stopped);
     }
 
     #[test]
@@ -303,8 +343,9 @@ pub(crate) mod tests {
         let old = rollout(&server, RolloutState::Done);
         server.serving_rollout = Some(old.id);
         let live = [instance(&old, Phase::Ready)];
+        let silent = [live[0].toolbox];
         let facts =
-            Facts { server: &server, rollout: Some(&old), live: &live, probe: None, silent: &[live[0].toolbox] };
+            Facts { server: &server, rollout: Some(&old), live: &live, probe: None, silent: &silent, removed: None };
         let status = roll_up(&facts);
         assert_eq!((status.phase, status.reason), (Phase::Degraded, Reason::ToolboxUnreachable));
     }

@@ -42,8 +42,7 @@ pub(super) fn decide(case: &Case, now: Timestamp) -> Option<Step> {
     }
     match place::choose(case) {
         Ok(toolbox) => Some(Step::Resolve(toolbox)),
-        Err((Reason::UnsupportedByEngine, message)) => Some(Step::Fail(Reason::UnsupportedByEngine, message)),
-        Err((reason, message)) => case.note(reason, message),
+        Err((reason, message)) => place::without(case, reason, message),
     }
 }
 

@@ -327,8 +327,9 @@ fn seconds(duration: Duration) -> String {
 mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
     use proptest::sample::select;
+    use toolyard_store::ProbeRow;
     use toolyard_types::api::servers::Canary;
-    use toolyard_types::state::RolloutState;
+    use toolyard_types::state::{RolloutState, Status};
 
     use super::super::case::tests::{answer, change, with};
     use super::*;
@@ -353,6 +354,19 @@ mod tests {
         assert!(matches!(decide(&case, at(2)), Some(Step::Fail(Reason::ToolsLost, _))));
         case.rollout.accept_lost_tools = true;
         assert_eq!(decide(&case, at(2)), Some(Step::Switch));
+    }
+
+    #[test]
+    fn a_remote_whose_answer_found_no_room_says_so_and_is_not_counted_out() {
+        let mut case = change();
+        let status = Status::new(Phase::Starting, Reason::AwaitingProbe, "no memory", at(2));
+        let (revision, server) = (case.revision.id, case.server.id);
+        case.probe =
+            Some(ProbeRow { revision, server, status, checked_at: at(2), failures: 0, slow: false, mcp: None });
+        assert_eq!(remote(&case), Some(Step::Note(Reason::AwaitingProbe, "no memory".into())));
+        case.rollout.reason = Reason::AwaitingProbe;
+        case.rollout.message = "no memory".into();
+        assert_eq!(remote(&case), None, "it is said once");
     }
 
     #[test]

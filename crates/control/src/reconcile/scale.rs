@@ -15,10 +15,10 @@ use toolyard_types::spec::Strategy;
 use toolyard_types::state::Phase;
 use toolyard_types::{InstanceId, Timestamp, ToolboxId};
 
-use super::case::{Case, Look, PlacesOf, near};
+use super::case::{Case, Look, PlacesOf, homes, near};
 use super::place;
 use super::steps::{changed, dismiss, insert_instance};
-use super::{AFTER_FAILURE, LOOKED_AT, Pass, lost, put_off};
+use super::{AFTER_FAILURE, Pass, SERVERS_PER_PUT_OFF, lost, put_off};
 use crate::{Control, Result};
 
 /// How many servers one run looks at.
@@ -32,7 +32,7 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let off = tx.servers_off_target(now, u32::try_from(AT_ONCE).unwrap_or(u32::MAX)).await?;
     drop(tx);
     let (mut pass, mut places) = (Pass::default(), PlacesOf::default());
-    for some in off.chunks(LOOKED_AT) {
+    for some in off.chunks(SERVERS_PER_PUT_OFF) {
         let mut waits = Vec::new();
         for at in some {
             match act(control, *at, &mut places).await {
@@ -89,12 +89,15 @@ async fn gather(tx: &OrgTx, at: ServerRef, places: &mut PlacesOf, look: Look) ->
     };
     let under_way = under_way(tx, &server).await?;
     let live = tx.live_instances(&[server.id]).await?;
+    let homes = homes(tx, &server, &revision, &live).await?;
     let case = Case {
         jobs: Vec::new(),
         near: near(tx, &live, None).await?,
         mine: live.iter().filter(|instance| instance.rollout == serving).cloned().collect(),
         live,
         places: places.read(tx).await?,
+        removed: None,
+        homes,
         probe: None,
         served_tools: BTreeSet::new(),
         server,

@@ -287,8 +287,11 @@ pub(crate) async fn end_rollout(
     if let (Some(_), Some(serving)) = (server.serving_rollout, server.serving_revision) {
         aim(tx, server, serving).await?;
     }
-    // What serves stays where it is. A volume that was made meanwhile binds the server to where it is.
-    if let Some(place) = rollout.from_place.clone().filter(|_| !server.has_volumes) {
+    // What serves stays where it is. A volume that was made meanwhile binds the server to where it is, and on a toolbox
+    // that was removed nothing serves.
+    if let Some(place) = rollout.from_place.clone().filter(|_| !server.has_volumes)
+        && tx.removed_toolboxes(place.toolbox).await?.is_empty()
+    {
         (server.toolbox, server.toolbox_labels) = (place.toolbox, place.labels);
     }
     tx.update_server(server).await?;

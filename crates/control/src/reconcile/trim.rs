@@ -11,7 +11,7 @@ const KEEP_ENDED: Duration = Duration::from_secs(24 * 3600);
 /// How long an expired join token is kept, so that whoever uses it is told what is wrong with it.
 const KEEP_TOKENS: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How many rollouts of a server are kept.
-const KEEP_ROLLOUTS: u32 = 20;
+pub(crate) const KEEP_ROLLOUTS: u32 = 20;
 /// How many things of a kind one run forgets.
 const AT_ONCE: u32 = 1000;
 

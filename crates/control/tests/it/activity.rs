@@ -98,6 +98,65 @@ both_engines! {
         assert!(seen["activity"].as_array().unwrap().iter().all(|line| line["target"] == "server/good"));
     }
 
+    async fn what_ended_by_itself_is_told_for_a_day_whatever_is_started_again_meanwhile(engine) {
+        let test = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&test.control).await;
+        test.deploy("s").await;
+        agent.behave("s", Behaviour::Restarted);
+        let crashed = |_, body: &Value| body["instances"]["recent_errors"][0]["reason"] == "exited";
+        let before = test.wait("/api/v1/overview", crashed).await["instances"]["recent_errors"].clone();
+        assert_eq!(before[0]["message"], "it ended by itself with exit code 3, and was started again");
+
+        // Toolyard is started again, and an agent that knows nothing of it any more.
+        let (clock, toolbox) = (test.clock.clone(), test.control.local_toolbox().await.unwrap().unwrap());
+        let test = TestControl::on(test.stop().await, clock).await;
+        let agent = agent.continue_with(&test.control, toolbox);
+        agent.behave("s", Behaviour::MissedProbe);
+        let server = test.wait("/api/v1/servers/s", |_, body| body["instances"][0]["failures"] == 1).await;
+        let instance = &server["instances"][0];
+        assert_eq!((&instance["restarts"], &instance["exit"]["code"]), (&json!(1), &json!(3)), "{instance}");
+        let seen = test.get("/api/v1/overview").await.expect(200).body;
+        assert_eq!((&seen["instances"]["recent_errors"], &seen["instances"]["restarts"]), (&before, &json!(1)));
+
+        // And another instance takes over.
+        agent.behave("s", Behaviour::Ready);
+        test.post("/api/v1/servers/s/restart", json!({})).await.expect(202);
+        test.wait_rollout("s", "done").await;
+        test.drained();
+        let replaced = |_, body: &Value| {
+            let instances = body["instances"].as_array().unwrap();
+            instances.len() == 1 && instances[0]["id"] != instance["id"]
+        };
+        test.wait("/api/v1/servers/s", replaced).await;
+        let seen = test.get("/api/v1/overview").await.expect(200).body;
+        assert_eq!((&seen["instances"]["recent_errors"], &seen["instances"]["restarts"]), (&before, &json!(0)));
+    }
+
+    async fn what_ends_after_its_agent_was_started_again_is_counted_on_also_when_toolyard_was(engine) {
+        let test = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&test.control).await;
+        test.deploy("s").await;
+        let restarts = |number: u32| move |_: u16, body: &Value| body["instances"][0]["restarts"] == number;
+        // An agent that was started again counts from nothing.
+        let forgot = |_: u16, body: &Value| body["instances"][0]["failures"] == 1;
+        agent.behave("s", Behaviour::Restarted);
+        test.wait("/api/v1/servers/s", restarts(1)).await;
+        agent.behave("s", Behaviour::MissedProbe);
+        let server = test.wait("/api/v1/servers/s", forgot).await;
+        assert_eq!(server["instances"][0]["restarts"], 1);
+        agent.behave("s", Behaviour::Restarted);
+        test.wait("/api/v1/servers/s", restarts(2)).await;
+
+        let (clock, toolbox) = (test.clock.clone(), test.control.local_toolbox().await.unwrap().unwrap());
+        let test = TestControl::on(test.stop().await, clock).await;
+        let agent = agent.continue_with(&test.control, toolbox);
+        agent.behave("s", Behaviour::MissedProbe);
+        let server = test.wait("/api/v1/servers/s", forgot).await;
+        assert_eq!(server["instances"][0]["restarts"], 2);
+        agent.behave("s", Behaviour::Restarted);
+        test.wait("/api/v1/servers/s", restarts(3)).await;
+    }
+
     async fn the_overview_tells_what_was_done_also_behind_many_keys_for_pages(engine) {
         let test = TestControl::start(engine).await;
         test.put("/api/v1/credentials/a", json!({ "secret": "x" })).await.expect(200);

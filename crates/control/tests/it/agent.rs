@@ -1,6 +1,6 @@
 //! An agent for tests: speaks the sync wire to the real agent router, and runs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use toolyard_types::agent::{
 };
 use toolyard_types::spec::Lock;
 use toolyard_types::state::{Phase, Reason, Status};
-use toolyard_types::{InstanceId, Timestamp, ToolboxId};
+use toolyard_types::{InstanceId, RevisionId, Timestamp, ToolboxId};
 use tower::ServiceExt;
 
 /// How an instance behaves once it should run.
@@ -38,6 +38,8 @@ pub(crate) enum Behaviour {
     Hangs,
     /// Cannot run; with what it wrote to standard error.
     Fails(Reason, &'static str, &'static str),
+    /// Cannot run, which shows already while it is prepared.
+    Refuses(Reason, &'static str),
 }
 
 /// What the agent knows and did.
@@ -52,6 +54,8 @@ pub(crate) struct State {
     behaviours: Vec<(String, Behaviour)>,
     resolves: Result<(), Failure>,
     enforcement: BTreeMap<String, Enforcement>,
+    grantable: Option<Vec<String>>,
+    granted_before: BTreeSet<RevisionId>,
     /// Whether ended instances are told as ended; else they stay `stopping`.
     pub(crate) ends: bool,
 }
@@ -88,6 +92,8 @@ impl FakeAgent {
             behaviours: Vec::new(),
             resolves: Ok(()),
             enforcement: BTreeMap::new(),
+            grantable: None,
+            granted_before: BTreeSet::new(),
             ends: true,
         };
         let (state, changed) = (Arc::new(Mutex::new(state)), Arc::new(Notify::new()));
@@ -134,6 +140,15 @@ impl FakeAgent {
     pub(crate) fn can(&self, what: &str) {
         let can = Enforcement { enforced: true, detail: "for tests".to_owned() };
         self.state().enforcement.insert(what.to_owned(), can);
+        self.changed.notify_one();
+    }
+
+    /// From now on it tells that these paths of its host may be granted, and no others but to what runs there now.
+    pub(crate) fn grants(&self, paths: &[&str]) {
+        let mut state = self.state();
+        state.grantable = Some(paths.iter().map(|path| (*path).to_owned()).collect());
+        state.granted_before = state.desired.instances.iter().map(|instance| instance.revision).collect();
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -229,6 +244,8 @@ fn request(state: &State) -> String {
         platform: "linux-x86_64".into(),
         runtimes: runtimes.into_iter().map(|(name, version)| (name.to_owned(), version.to_owned())).collect(),
         enforcement: state.enforcement.clone(),
+        grantable_paths: state.grantable.clone(),
+        granted_before: state.granted_before.clone(),
         capacity: None,
     };
     let request = SyncRequest {
@@ -295,9 +312,14 @@ fn progress(state: &mut State, wanted: &DesiredInstance) {
     let restarts = u32::from(matches!(behaviour, Behaviour::Restarted));
     let failures = u32::from(matches!(behaviour, Behaviour::MissedProbe));
     let (status, exit) = match behaviour {
+        Behaviour::Refuses(reason, message) => (Status::new(Phase::Failed, reason, message, at()), None),
         _ if !wanted.run => (Status::new(Phase::Pending, Reason::Requested, "prepared", at()), None),
-        Behaviour::Ready | Behaviour::Lists(_) | Behaviour::Restarted | Behaviour::MissedProbe => {
+        Behaviour::Ready | Behaviour::Lists(_) | Behaviour::MissedProbe => {
             (Status::new(Phase::Ready, Reason::Answered, "", at()), None)
+        }
+        Behaviour::Restarted => {
+            let exit = Exit { code: Some(3), signal: None, at: at(), stderr_tail: String::new() };
+            (Status::new(Phase::Ready, Reason::Answered, "", at()), Some(exit))
         }
         Behaviour::Degrades(reason, message) => (Status::new(Phase::Degraded, reason, message, at()), None),
         Behaviour::CrashesAtStart(stderr) => {

@@ -68,6 +68,8 @@ both_engines! {
         assert!(lost["lost_at"].is_string(), "{lost}");
         let lines = audited(&t, "toolbox.replace").await;
         assert_eq!((lines.len(), &lines[0]["outcome"], &lines[0]["target"]), (1, &json!("done"), &json!("toolbox/edge")));
+        let moves = &lines[0]["detail"];
+        assert_eq!((&moves["servers"], &moves["count"]), (&json!(["free"]), &json!(1)), "what must run there is not among them");
         assert_eq!(edge.deeds(), ["run free@1", "run tied@1"]);
 
         let _back = edge.continue_with(&t.control, toolbox_id(&t, "edge").await);
@@ -79,6 +81,29 @@ both_engines! {
         t.wait("/api/v1/servers/tied", |_, body| body["phase"] == "ready").await;
         let stays = t.get("/api/v1/servers/free").await.expect(200).body;
         assert_eq!((&stays["instance_id"], &stays["phase"]), (&moved["instance_id"], &json!("ready")));
+    }
+
+    async fn giving_up_a_toolbox_from_which_nothing_can_move_tells_of_no_move(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        t.patch("/api/v1/toolboxes/edge", json!({ "labels": { "zone": "a" } })).await.expect(200);
+        for (name, more) in [
+            ("tied", json!({ "toolbox": "edge" })),
+            ("zoned", json!({ "toolbox_labels": { "zone": "a" } })),
+            ("single", json!({ "strategy": "recreate" })),
+        ] {
+            let mut body = json!({ "name": name, "entry": EVERYTHING });
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            t.post("/api/v1/servers", body).await.expect(201);
+            t.wait_rollout(name, "done").await;
+        }
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        edge.vanish();
+        pass(&t, 320_000, &[("local", &local)]).await;
+        t.wait("/api/v1/toolboxes/edge", |_, body| body["lost_at"].is_string()).await;
+        assert_eq!(audited(&t, "toolbox.replace").await, Vec::<Value>::new());
+        assert!(local.deeds().is_empty(), "{:?}", local.deeds());
     }
 
     async fn what_is_stopped_or_deleted_is_gone_with_a_toolbox_that_is_given_up_and_ends_there_when_it_is_back(engine) {
@@ -229,7 +254,9 @@ both_engines! {
         let held = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
         assert_eq!((&held["state"], &held["lost_at"]), (&json!("unreachable"), &Value::Null));
         assert!(held["message"].as_str().unwrap().contains("more than half of your toolboxes fell silent"), "{held}");
-        assert_eq!(audited(&t, "toolbox.replace").await.len(), 2, "said once of each");
+        let lines = audited(&t, "toolbox.replace").await;
+        assert_eq!(lines.len(), 1, "said once, of the one with a server that would move: {lines:?}");
+        assert_eq!((&lines[0]["outcome"], &lines[0]["detail"]["servers"]), (&json!("refused"), &json!(["free"])));
         assert_eq!(t.get("/api/v1/servers/free").await.body["instances"][0]["toolbox"], "edge");
         let other = other.continue_with(&t.control, toolbox_id(&t, "other").await);
         pass(&t, 40_000, &[("local", &local), ("other", &other)]).await;

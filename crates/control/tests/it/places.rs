@@ -25,6 +25,27 @@ async fn names(t: &TestControl, query: &str) -> Vec<String> {
     }
 }
 
+/// Removes a toolbox also when servers must run there.
+async fn remove(t: &TestControl, name: &str) {
+    t.post(&format!("/api/v1/toolboxes/{name}/drain"), json!({})).await.expect(200);
+    t.delete(&format!("/api/v1/toolboxes/{name}")).await.expect(204);
+}
+
+/// From now on a toolbox tells that these paths of its host may be granted, and no others but to what runs there now.
+pub(crate) async fn grants(t: &TestControl, toolbox: &str, agent: &FakeAgent, paths: &[&str]) {
+    agent.grants(paths);
+    let told = |body: &Value| body["report"]["grantable_paths"] == json!(paths);
+    t.wait(&format!("/api/v1/toolboxes/{toolbox}"), |_, body| told(body)).await;
+}
+
+/// A server that wants to see a path of its host.
+pub(crate) fn with_path(name: &str, path: &str) -> Value {
+    json!({ "name": name, "entry": EVERYTHING, "paths": [{ "path": path }] })
+}
+
+/// What helps against a path that is not granted.
+const LIST_IT: &str = "who runs an agent lists what it may grant in its `grantable_paths`";
+
 both_engines! {
     async fn a_server_moves_to_another_toolbox_and_serves_all_the_while(engine) {
         let t = TestControl::start(engine).await;
@@ -92,6 +113,89 @@ both_engines! {
         t.wait("/api/v1/servers/s", |_, body| places(body) == ["edge"]).await;
     }
 
+    async fn a_server_whose_toolbox_was_removed_says_so_needs_a_look_and_can_be_moved(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        for name in ["tied", "still"] {
+            let body = json!({ "name": name, "entry": EVERYTHING, "toolbox": "edge" });
+            t.post("/api/v1/servers", body).await.expect(201);
+            t.wait_rollout(name, "done").await;
+        }
+        t.post("/api/v1/servers/still/stop", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/still", |_, body| body["phase"] == "stopped").await;
+        let _local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        remove(&t, "edge").await;
+        let left = t.get("/api/v1/servers/tied").await.expect(200).body;
+        assert_eq!((&left["phase"], &left["reason"]), (&json!("failed"), &json!("toolbox_removed")), "{left}");
+        assert_eq!(left["message"], "toolbox `edge`, where it must run, was removed; move it to another");
+        let now = json!(t.clock.now());
+        assert_eq!((&left["toolbox"], &left["toolbox_removed_at"], &left["since"]), (&json!("edge"), &now, &now));
+        let listed = t.get("/api/v1/servers?brief=true").await.expect(200).body;
+        assert!(listed["items"].as_array().unwrap().iter().all(|it| it["toolbox_removed_at"] == now), "{listed}");
+        let seen = t.wait("/api/v1/overview", |_, body| body["servers"]["in_trouble"] == 1).await;
+        let trouble = &seen["servers"]["trouble"][0];
+        assert_eq!((&trouble["name"], &trouble["reason"]), (&json!("tied"), &json!("toolbox_removed")));
+        assert_eq!(t.get("/api/v1/servers/still").await.body["phase"], "stopped");
+
+        // What could only wait in vain is refused at once.
+        t.post("/api/v1/servers/tied/restart", json!({})).await.expect(202);
+        let refused = t.wait_rollout("tied", "rolled_back").await;
+        assert_eq!(refused["rollout"]["reason"], "toolbox_removed", "{refused}");
+        t.post("/api/v1/servers/tied/clone", json!({ "name": "copy" })).await.expect(409);
+        // Another one of its name is another one.
+        let _again = t.join("edge").await;
+        assert_eq!(t.get("/api/v1/servers/tied").await.body["reason"], "toolbox_removed");
+        assert_eq!(names(&t, "toolbox=edge").await, Vec::<String>::new());
+
+        t.patch("/api/v1/servers/tied", json!({ "toolbox": "edge" })).await.expect(202);
+        t.wait_rollout("tied", "done").await;
+        // What served may have got an instance there too meanwhile.
+        let moved = t.wait("/api/v1/servers/tied", |_, body| places(body).len() == 1).await;
+        assert_eq!((places(&moved), &moved["phase"]), (vec!["edge"], &json!("ready")), "{moved}");
+        assert_eq!((&moved["toolbox"], &moved["toolbox_removed_at"]), (&json!("edge"), &Value::Null));
+        t.wait("/api/v1/overview", |_, body| body["servers"]["in_trouble"] == 0).await;
+        let anywhere = t.patch("/api/v1/servers/still", json!({ "any_toolbox": true })).await.expect(202).body;
+        assert_eq!((&anywhere["toolbox"], &anywhere["toolbox_removed_at"]), (&Value::Null, &Value::Null));
+        t.post("/api/v1/servers/still/start", json!({})).await.expect(202);
+        t.wait_rollout("still", "done").await;
+    }
+
+    async fn a_move_from_a_removed_toolbox_that_fails_is_not_taken_back(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "toolbox": "edge", "update_window": "13:00-14:00" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        remove(&t, "edge").await;
+        local.behave("s", Behaviour::Fails(Reason::InstallFailed, "no compiler", ""));
+        // It serves nobody, and waits for no window.
+        t.patch("/api/v1/servers/s", json!({ "toolbox": "local" })).await.expect(202);
+        let failed = t.wait_rollout("s", "rolled_back").await;
+        assert_eq!((&failed["toolbox"], &failed["toolbox_removed_at"]), (&json!("local"), &Value::Null), "{failed}");
+        local.behave("s", Behaviour::Ready);
+        let ready = t.wait("/api/v1/servers/s", |_, body| body["phase"] == "ready").await;
+        assert_eq!(places(&ready), ["local"]);
+    }
+
+    async fn a_move_from_a_removed_toolbox_waits_for_no_window_also_when_something_else_is_changed_with_it(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "toolbox": "edge", "update_window": "13:00-14:00" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let _local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        remove(&t, "edge").await;
+        let change = json!({ "toolbox": "local", "environment": { "A": "1" } });
+        t.patch("/api/v1/servers/s", change).await.expect(202);
+        t.wait_revision("s", 2).await;
+        let moved = t.wait("/api/v1/servers/s", |_, body| places(body).len() == 1).await;
+        assert_eq!((places(&moved), &moved["toolbox"]), (vec!["local"], &json!("local")), "{moved}");
+    }
+
     async fn what_wants_headers_over_http_goes_only_where_they_are_sent(engine) {
         let t = TestControl::start(engine).await;
         let agent = FakeAgent::local(&t.control).await;
@@ -141,6 +245,102 @@ both_engines! {
         t.wait_rollout("wants", "done").await;
         let desired = agent.state().desired.instances[0].clone();
         assert_eq!(desired.spec.runtime.package().expect("a package").with, ["mcp<2", "six"]);
+    }
+
+    async fn a_server_with_a_path_goes_only_to_a_toolbox_that_may_grant_it(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        grants(&t, "edge", &edge, &["/srv/data/*"]).await;
+        grants(&t, "local", &local, &["/srv/other"]).await;
+        for name in ["a", "b", "c"] {
+            t.post("/api/v1/servers", with_path(name, "/srv/data//files/")).await.expect(201);
+            let server = t.wait_rollout(name, "done").await;
+            assert_eq!(places(&server), ["edge"], "{server}");
+        }
+        assert_eq!(places(&t.deploy("free").await), ["local"], "what asks for no path goes where least runs");
+        t.post("/api/v1/servers", with_path("d", "/srv/otherwise")).await.expect(201);
+        let refused = t.wait_rollout("d", "failed").await;
+        assert_eq!((&refused["phase"], &refused["reason"]), (&json!("failed"), &json!("config_invalid")), "{refused}");
+        let message = format!("no toolbox that is online can grant the path `/srv/otherwise`; {LIST_IT}");
+        assert_eq!(refused["message"], json!(message));
+        grants(&t, "local", &local, &["/srv/otherwise"]).await;
+        t.post("/api/v1/servers/d/start", json!({})).await.expect(202);
+        assert_eq!(places(&t.wait_rollout("d", "done").await), ["local"]);
+    }
+
+    async fn what_no_toolbox_can_run_says_which_lacks_what(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        edge.keep_volumes();
+        t.wait("/api/v1/toolboxes/edge", |_, body| body["report"]["enforcement"]["volumes"].is_object()).await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        grants(&t, "edge", &edge, &[]).await;
+        grants(&t, "local", &local, &["/srv/data"]).await;
+        let mut body = with_path("s", "/srv/data");
+        body["volumes"] = json!([{ "name": "data", "path": "/data" }]);
+        t.post("/api/v1/servers", body).await.expect(201);
+        let failed = t.wait_rollout("s", "failed").await;
+        assert_eq!(failed["reason"], "config_invalid", "{failed}");
+        let message = format!(
+            "no toolbox that is online can run it: `edge` cannot grant the path `/srv/data` ({LIST_IT}); `local` cannot \
+             keep volumes (one with containers and a present agent can)"
+        );
+        assert_eq!(failed["message"], json!(message));
+    }
+
+    async fn a_path_that_is_not_granted_where_a_server_must_run_is_refused_at_once(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        let tied = |name: &str, path: &str| {
+            let mut body = with_path(name, path);
+            body["toolbox"] = json!("edge");
+            body
+        };
+        // A toolbox that does not tell what it grants is left to decide.
+        t.post("/api/v1/servers", tied("s", "/srv/old")).await.expect(201);
+        let serves = t.wait_rollout("s", "done").await;
+        grants(&t, "edge", &edge, &["/srv/data"]).await;
+        let refused = t.post("/api/v1/servers", tied("no", "/srv/database")).await.expect(422).body;
+        let why = "toolbox `edge` cannot grant the path `/srv/database`: it grants only `/srv/data`";
+        assert_eq!(refused["errors"], json!([{ "field": "paths", "message": format!("{why}; {LIST_IT}") }]));
+        t.get("/api/v1/servers/no").await.expect(404);
+        t.patch("/api/v1/servers/s", json!({ "environment": { "A": "1" } })).await.expect(422);
+        let same = t.get("/api/v1/servers/s").await.expect(200).body;
+        assert_eq!((&same["rollout"]["id"], &same["etag"]), (&serves["rollout"]["id"], &serves["etag"]), "{same}");
+
+        // What ran there before it told may begin again as it is, and is gone back to; another server does not get it.
+        t.post("/api/v1/servers/s/restart", json!({})).await.expect(202);
+        t.wait_rollout("s", "done").await;
+        t.patch("/api/v1/servers/s", json!({ "paths": [{ "path": "/srv/data/files" }] })).await.expect(202);
+        t.wait_revision("s", 2).await;
+        t.post("/api/v1/servers/s/rollback", json!({})).await.expect(202);
+        t.wait_revision("s", 1).await;
+        t.post("/api/v1/servers/s/clone", json!({ "name": "copy" })).await.expect(422);
+        t.get("/api/v1/servers/copy").await.expect(404);
+
+        // Nor does a move.
+        let _local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        t.post("/api/v1/servers", with_path("free", "/srv/else")).await.expect(201);
+        assert_eq!(places(&t.wait_rollout("free", "done").await), ["local"]);
+        t.patch("/api/v1/servers/free", json!({ "toolbox": "edge" })).await.expect(422);
+        assert_eq!(t.get("/api/v1/servers/free").await.body["toolbox"], Value::Null);
+    }
+
+    async fn what_a_toolbox_cannot_do_is_refused_at_once_to_a_server_that_must_run_there(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        let image = json!({
+            "name": "image", "entry": "io.github.hashicorp/terraform-mcp-server", "package": "oci", "toolbox": "edge",
+        });
+        let refused = t.post("/api/v1/servers", image).await.expect(422);
+        assert_eq!(refused.code(), "unsupported_by_engine", "{}", refused.text);
+        let detail = "toolbox `edge` cannot run container images; that takes a container engine";
+        assert_eq!(refused.body["detail"], detail);
+        t.get("/api/v1/servers/image").await.expect(404);
     }
 
     async fn a_place_that_cannot_be_is_refused(engine) {

@@ -19,6 +19,7 @@ use toolyard_types::{Clock, ServerId};
 
 use crate::agent::{Behaviour, FakeAgent};
 use crate::harness::{Engine, TestControl, TestDatabase, both_engines, started_at};
+use crate::places::{grants, with_path};
 use crate::servers::EVERYTHING;
 
 async fn change(t: &TestControl, name: &str, value: &str) -> Value {
@@ -160,6 +161,63 @@ both_engines! {
         t.wait_rollout("s", "rolled_back").await;
         t.wait("/api/v1/servers/s", |_, body| body["phase"] == "ready" && body["revision"] == 1).await;
         assert_eq!(agent.deeds().iter().filter(|deed| *deed == "run s@1").count(), 2);
+    }
+
+    async fn with_recreate_a_path_that_is_refused_stops_nothing(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "strategy": "recreate" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        let old = t.wait_rollout("s", "done").await;
+        grants(&t, "local", &agent, &["/srv/data"]).await;
+        let paths = |path: &str| json!({ "paths": [{ "path": path }] });
+        t.patch("/api/v1/servers/s", paths("/srv/other")).await.expect(202);
+        let back = t.wait_rollout("s", "rolled_back").await;
+        assert_eq!(back["rollout"]["reason"], "config_invalid", "{back}");
+        assert_eq!(agent.deeds(), ["run s@1"]);
+        // Where a path leads only its agent knows, and says while it prepares.
+        let message = "path `/srv/data/way` may not be granted here";
+        agent.behave("s@3", Behaviour::Refuses(Reason::ConfigInvalid, message));
+        t.patch("/api/v1/servers/s", paths("/srv/data/way")).await.expect(202);
+        let back = t.wait_rollout("s", "rolled_back").await;
+        assert_eq!(back["rollout"]["message"], message, "{back}");
+        assert_eq!((back["phase"].as_str(), back["revision"].as_u64()), (Some("ready"), Some(1)));
+        assert_eq!(back["instance_id"], old["instance_id"]);
+        assert!(!agent.deeds().contains(&"stop s@1".to_owned()), "{:?}", agent.deeds());
+        t.patch("/api/v1/servers/s", paths("/srv/data/files")).await.expect(202);
+        t.wait("/api/v1/servers/s", |_, body| body["revision"] == 4 && body["phase"] == "ready").await;
+    }
+
+    async fn what_a_failed_recreate_brings_back_runs_where_its_paths_are_and_are_granted(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        let mut body = with_path("s", "/srv/data");
+        body["strategy"] = json!("recreate");
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        t.deploy("other").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        let on = |body: &Value, toolbox: &str| {
+            let instances = body["instances"].as_array().unwrap();
+            body["phase"] == "ready" && instances.len() == 1 && instances[0]["toolbox"] == toolbox
+        };
+        edge.behave("s@2", Behaviour::Fails(Reason::CrashLoop, "it exits again and again", ""));
+        change(&t, "s", "1").await;
+        t.wait_rollout("s", "rolled_back").await;
+        t.wait("/api/v1/servers/s", |_, body| on(body, "edge")).await;
+        let stop = async || {
+            t.post("/api/v1/servers/s/stop", json!({})).await.expect(202);
+            t.wait("/api/v1/servers/s", |_, body| body["instances"] == json!([])).await;
+        };
+        stop().await;
+        t.post("/api/v1/servers/s/start", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/s", |_, body| on(body, "edge")).await;
+        assert_eq!(local.deeds(), Vec::<String>::new(), "less runs there, and it never had the path");
+        stop().await;
+        grants(&t, "edge", &edge, &[]).await;
+        t.post("/api/v1/servers/s/start", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/s", |_, body| on(body, "local")).await;
     }
 
     async fn a_rollout_goes_on_after_a_restart_of_the_control_plane(engine) {
@@ -494,9 +552,27 @@ both_engines! {
         assert_eq!(t.get("/api/v1/toolboxes/edge").await.body["drain"], drain);
         t.delete("/api/v1/toolboxes/edge").await.expect(204);
         let left = t.get("/api/v1/servers/tied").await.expect(200).body;
-        assert_eq!((&left["phase"], &left["reason"]), (&json!("pending"), &json!("awaiting_toolbox")), "{left}");
+        assert_eq!((&left["phase"], &left["reason"]), (&json!("failed"), &json!("toolbox_removed")), "{left}");
         t.delete("/api/v1/servers/tied").await.expect(202);
         t.wait("/api/v1/servers/tied", |status, _| status == 404).await;
+    }
+
+    async fn what_no_other_toolbox_can_run_stays_on_one_that_is_drained(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        t.post("/api/v1/servers", with_path("s", "/srv/data")).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        grants(&t, "local", &local, &["/srv/database"]).await;
+        let drain = t.post("/api/v1/toolboxes/edge/drain", json!({})).await.expect(200).body;
+        assert_eq!(drain["drain"], json!({ "moving": 0, "ending": 0, "stays": ["s"] }), "{drain}");
+        grants(&t, "local", &local, &["/srv/data"]).await;
+        t.wait("/api/v1/servers/s", |_, body| {
+            t.clock.step_ms(100);
+            let instances = body["instances"].as_array().unwrap();
+            instances.len() == 1 && instances[0]["toolbox"] == "local"
+        }).await;
     }
 
     async fn what_no_other_toolbox_has_the_labels_for_stays_on_one_that_is_drained(engine) {
@@ -581,6 +657,30 @@ both_engines! {
         assert_eq!(off["restart_at"], Value::Null);
     }
 
+    async fn a_revision_says_whether_it_ever_served(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.deploy("s").await;
+        agent.behave("s@2", Behaviour::Fails(Reason::InstallFailed, "no compiler", ""));
+        change(&t, "s", "2").await;
+        t.wait_rollout("s", "rolled_back").await;
+        // Served for a moment, and was taken back.
+        change(&t, "s", "3").await;
+        t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "observing").await;
+        agent.behave("s@3", Behaviour::MissedProbe);
+        t.wait("/api/v1/servers/s", |_, body| body["rollout"]["state"] == "rolled_back").await;
+        // Made while the server is stopped: nobody tried it.
+        t.post("/api/v1/servers/s/stop", json!({})).await.expect(202);
+        change(&t, "s", "4").await;
+        let served = async || {
+            let revisions = t.get("/api/v1/servers/s/revisions").await.expect(200).body;
+            let items = revisions["items"].as_array().unwrap().iter();
+            items.map(|it| (it["number"].as_u64().unwrap(), it["served"].clone())).collect::<Vec<_>>()
+        };
+        let (yes, no) = (json!(true), json!(false));
+        assert_eq!(served().await, [(4, no.clone()), (3, yes.clone()), (2, no), (1, yes)]);
+    }
+
     async fn how_a_toolboxs_instances_fare_is_told_with_the_toolbox_and_for_all(engine) {
         let t = TestControl::start(engine).await;
         let agent = FakeAgent::local(&t.control).await;
@@ -623,16 +723,16 @@ fn routes(target: Option<&Target>) -> usize {
 }
 
 /// A remote MCP server of the legacy era.
-struct Remote {
-    url: String,
-    up: Arc<AtomicBool>,
+pub(crate) struct Remote {
+    pub(crate) url: String,
+    pub(crate) up: Arc<AtomicBool>,
     /// Sessions that were opened, and those that were ended.
     opened: Arc<AtomicUsize>,
     closed: Arc<AtomicUsize>,
 }
 
 impl Remote {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let up = Arc::new(AtomicBool::new(true));
         let (opened, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (seen, begun, ended) = (Arc::clone(&up), Arc::clone(&opened), Arc::clone(&closed));
@@ -661,7 +761,7 @@ fn answer(up: &AtomicBool, opened: &AtomicUsize, headers: &HeaderMap, message: &
             "serverInfo": { "name": "remote", "version": "1" },
         }),
         Some("tools/list") => {
-            let names: &[&str] = if headers["authorization"] == "Bearer fewer" { &["a"] } else { &["a", "b"] };
+            let names: &[&str] = if headers.get("authorization").is_some_and(|it| it == "Bearer fewer") { &["a"] } else { &["a", "b"] };
             let tools: Vec<_> =
                 names.iter().map(|name| json!({ "name": name, "inputSchema": { "type": "object" } })).collect();
             json!({ "tools": tools })

@@ -242,6 +242,49 @@ both_engines! {
         }
     }
 
+    async fn a_remotes_header_that_may_not_be_set_or_cannot_be_sent_is_refused_with_its_input(engine) {
+        let t = TestControl::start(engine).await;
+        let url = "https://mcp.example.test/mcp";
+        let remote = |what: &str, given: Value| json!({ "name": "r", "url": url, what: given, "start": false });
+        let refused = async |method: Method, path: &str, body: Value| {
+            let answer = t.ask(method, path, Some(body)).await.expect(422);
+            assert_eq!(answer.code(), "validation_failed", "{}", answer.text);
+            answer.body["errors"][0]["field"].as_str().unwrap().to_owned()
+        };
+        for name in ["Host", "host", "Mcp-Session-Id", "mcp-protocol-version", "Content-Length"] {
+            let body = remote("inputs", json!({ name: "x" }));
+            assert_eq!(refused(Method::POST, "/api/v1/servers", body).await, format!("inputs.{name}"));
+        }
+        let bad = "Bearer secret-51d0\r\nHost: evil.test";
+        for secret in [bad, "Bearer secret-51d0\n"] {
+            let body = remote("inputs", json!({ "Authorization": secret }));
+            assert_eq!(refused(Method::POST, "/api/v1/servers", body).await, "inputs.Authorization");
+        }
+        t.put("/api/v1/credentials/token", json!({ "secret": bad })).await.expect(200);
+        let bound = remote("credentials", json!({ "Authorization": "token" }));
+        assert_eq!(refused(Method::POST, "/api/v1/servers", bound.clone()).await, "credentials.Authorization");
+        t.get("/api/v1/servers/r").await.expect(404);
+        t.put("/api/v1/credentials/token", json!({ "secret": "Bearer secret-51d0" })).await.expect(200);
+        t.post("/api/v1/servers", bound).await.expect(201);
+        let update = json!({ "inputs": { "X-Region": "eu\n" } });
+        assert_eq!(refused(Method::PATCH, "/api/v1/servers/r", update).await, "inputs.X-Region");
+        // Nor does it become one when the credential gets another secret, as long as a server gets it in a header.
+        let with_line_break = json!({ "secret": "Bearer secret-51d0\n" });
+        assert_eq!(refused(Method::PUT, "/api/v1/credentials/token", with_line_break.clone()).await, "secret");
+        t.patch("/api/v1/servers/r", json!({ "unset_environment": ["Authorization"] })).await.expect(202);
+        t.put("/api/v1/credentials/token", with_line_break).await.expect(200);
+        assert_eq!(t.get("/api/v1/credentials").await.expect(200).body["items"].as_array().unwrap().len(), 1);
+        // One that has come to be there all the same keeps nobody from changing something else.
+        t.post("/api/v1/servers/r/rollback", json!({ "revision": 1 })).await.expect(202);
+        let other = json!({ "start_timeout_ms": 70_000, "credentials": { "Authorization": "token" } });
+        t.patch("/api/v1/servers/r", other).await.expect(202);
+        let again = json!({ "credentials": { "X-Token": "token" } });
+        assert_eq!(refused(Method::PATCH, "/api/v1/servers/r", again).await, "credentials.X-Token");
+        // In an environment it is a text like any other.
+        let body = json!({ "name": "s", "entry": EVERYTHING, "environment": { "CERTIFICATE": "a\nb\n" }, "start": false });
+        t.post("/api/v1/servers", body).await.expect(201);
+    }
+
     async fn lists_page_search_and_filter_by_phase(engine) {
         let t = TestControl::start(engine).await;
         for number in 0..5 {

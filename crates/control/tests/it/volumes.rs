@@ -72,6 +72,29 @@ both_engines! {
         wait_kept(&t, &agent, 0).await;
     }
 
+    async fn a_server_whose_volumes_went_with_a_removed_toolbox_begins_anew_on_one_that_is_named(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = joined(&t, "edge").await;
+        let created = t.post("/api/v1/servers", with_volume("s")).await.expect(201).body;
+        t.wait_rollout("s", "done").await;
+        let other = joined(&t, "other").await;
+        t.patch("/api/v1/servers/s", json!({ "toolbox": "other" })).await.expect(422);
+        t.post("/api/v1/toolboxes/edge/drain", json!({})).await.expect(200);
+        t.delete("/api/v1/toolboxes/edge").await.expect(204);
+        assert_eq!(t.get("/api/v1/servers/s").await.body["reason"], "toolbox_removed");
+        let refused = t.patch("/api/v1/servers/s", json!({ "any_toolbox": true })).await.expect(422).body;
+        let message = "its volumes stayed with the toolbox that was removed; name the one where it begins with empty ones";
+        assert_eq!(refused["errors"][0]["message"], message, "{refused}");
+        t.patch("/api/v1/servers/s", json!({ "toolbox": "other" })).await.expect(202);
+        let moved = t.wait_rollout("s", "done").await;
+        assert_eq!((&moved["toolbox"], &moved["instances"][0]["toolbox"]), (&json!("other"), &json!("other")), "{moved}");
+        let id: ServerId = created["id"].as_str().unwrap().parse().unwrap();
+        assert_eq!(wait_kept(&t, &other, 1).await, [id]);
+        // There it is bound again.
+        let _third = joined(&t, "third").await;
+        t.patch("/api/v1/servers/s", json!({ "toolbox": "third" })).await.expect(422);
+    }
+
     async fn user_ids_are_kept_for_servers_that_exist_and_were_there(engine) {
         let t = TestControl::start(engine).await;
         let agent = t.join("edge").await;

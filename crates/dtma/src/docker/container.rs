@@ -227,6 +227,7 @@ fn environment(
     }
     Ok(environment)
 }
+
 /// Where an engine mounts what an image asks for: below `/`, without `.`, `..` and doubled slashes.
 fn as_engines_read(path: &str) -> String {
     let mut parts = Vec::new();
@@ -238,4 +239,41 @@ fn as_engines_read(path: &str) -> String {
         }
     }
     format!("/{}", parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_of_an_image_is_where_engines_mount_it_however_it_is_written() {
+        for (written, read) in [
+            ("/data", "/data"),
+            ("data", "/data"),
+            ("./data", "/data"),
+            ("/data/", "/data"),
+            ("//data//in///", "/data/in"),
+            ("/./x", "/x"),
+            ("/x/.", "/x"),
+            ("/data/../etc", "/etc"),
+            ("/data/in/../../etc/./passwd", "/etc/passwd"),
+            ("/home/./server/", HOME),
+            ("/var/../tmp", "/tmp"),
+            // Above the root there is nothing.
+            ("/../../x", "/x"),
+            ("../x", "/x"),
+            // These are the root itself, which is no place for a volume.
+            ("/", "/"),
+            ("", "/"),
+            (".", "/"),
+            ("..", "/"),
+            ("/data/..", "/"),
+            // Names that only look like it.
+            ("/...", "/..."),
+            ("/data/..x", "/data/..x"),
+            ("/.data", "/.data"),
+        ] {
+            assert_eq!(as_engines_read(written), read, "{written}");
+        }
+    }
 }

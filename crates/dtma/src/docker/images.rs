@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
@@ -64,6 +64,8 @@ struct ImageLock {
 pub(super) struct Images {
     file: PathBuf,
     pulled: Mutex<BTreeMap<String, Pulled>>,
+    /// Held while one that is wanted is looked for, and while one that nothing needs is removed.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// Why an image that was pulled is here.
@@ -78,7 +80,7 @@ struct Pulled {
 impl Images {
     pub(super) fn open(file: PathBuf) -> Self {
         let pulled = read_state(&file, "images that were pulled before are not removed by themselves");
-        Self { file, pulled: Mutex::new(pulled.unwrap_or_default()) }
+        Self { file, pulled: Mutex::new(pulled.unwrap_or_default()), turn: tokio::sync::Mutex::default() }
     }
 
     /// Notes that `lock` names `image`, if it was pulled by us now or before.
@@ -93,7 +95,7 @@ impl Images {
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Pulled>)) {
-        let mut pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pulled = self.pulled();
         let before = pulled.clone();
         change(&mut pulled);
         if *pulled == before {
@@ -105,11 +107,19 @@ impl Images {
         }
     }
 
+    fn pulled(&self) -> MutexGuard<'_, BTreeMap<String, Pulled>> {
+        // A poisoned lock means a panic between two whole changes.
+        self.pulled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes images that we pulled and that no lock names which is needed. One that something else uses stays.
     pub(super) async fn collect_garbage(&self, api: &bollard::Docker, is_needed: &NeedsLock<'_>) {
-        let pulled = self.pulled.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for (image, why) in pulled.iter() {
-            // Asked anew for each: removing one takes its time.
+        let pulled: Vec<String> = self.pulled().keys().cloned().collect();
+        for image in &pulled {
+            // Whoever wants it needs it before they look: they find it, or pull it again. And asked anew for each: removing
+            // one takes its time.
+            let _turn = self.turn.lock().await;
+            let Some(why) = self.pulled().get(image).cloned() else { continue };
             if why.locks.iter().any(|digest| is_needed(digest)) {
                 continue;
             }
@@ -183,7 +193,10 @@ impl Docker {
         let locked: ImageLock = serde_json::from_str(&lock.content)
             .map_err(|error| failure(Reason::ConfigInvalid, format!("read the lock: {error}")))?;
         let image = &locked.image;
-        let inspected = match self.inspect(image).await? {
+        let turn = self.images.turn.lock().await;
+        let found = self.inspect(image).await?;
+        drop(turn);
+        let inspected = match found {
             Some(inspected) => {
                 self.images.note(image, lock, None, false);
                 inspected

@@ -124,7 +124,7 @@ pub(crate) struct Docker {
     no_proxy: Option<String>,
     images: images::Images,
     users: users::Known,
-    /// Held while the network is looked for and made: the engine would make a second one of the same name.
+    /// Held while the network is looked for, made and removed: the engine would make a second one of the same name.
     making_network: tokio::sync::Mutex<()>,
 }
 
@@ -216,6 +216,21 @@ impl Docker {
 
     fn is_rootless(&self) -> bool {
         self.info.security_options.iter().flatten().any(|option| option.contains("rootless"))
+    }
+
+    /// Looks whether the container of an instance can be made.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(crate) async fn check(
+        &self,
+        context: &Context,
+        desired: &DesiredInstance,
+        prepared: &Prepared,
+    ) -> Result<(), Failure> {
+        self.check_network(&desired.spec)?;
+        let secrets = context.secrets(desired)?;
+        container::plan(self, context, desired, prepared, &secrets).await.map(drop)
     }
 
     /// Starts the container of an instance.
@@ -321,9 +336,7 @@ impl Docker {
                 tracing::warn!(container.id = container.id, %error, "remove a container");
             }
         }
-        if !known(None) {
-            self.leave_nothing().await;
-        }
+        self.leave_nothing(&|| known(None)).await;
         self.images.collect_garbage(&self.api, is_needed).await;
     }
 
@@ -332,8 +345,13 @@ impl Docker {
         volumes::collect_garbage(self, kept).await;
     }
 
-    /// Removes our network, unless something still uses it.
-    pub(crate) async fn leave_nothing(&self) {
+    /// Removes our network, unless something still uses it or `is_needed` for what will.
+    pub(crate) async fn leave_nothing(&self, is_needed: &(dyn Fn() -> bool + Send + Sync)) {
+        // Whoever starts is known before they look for the network: they find it, or make it when it is gone.
+        let _making = self.making_network.lock().await;
+        if is_needed() {
+            return;
+        }
         match self.api.remove_network(&self.network()).await {
             Err(error) if !is_missing(&error) => tracing::debug!(%error, "the network stays; something still uses it"),
             _ => {}

@@ -223,6 +223,9 @@ impl Store {
             }
             let meta = std::fs::read(entry.path().join("meta.json")).unwrap_or_default();
             let digest = serde_json::from_slice::<LockDigest>(&meta).map(|meta| meta.lock_digest);
+            // Whoever prepares it needs it before they have their turn: nobody begins to between the look and the removal.
+            let turn = self.turn(&name);
+            let Ok(_turn) = turn.try_lock() else { continue };
             if digest.is_ok_and(|digest| is_needed(&digest)) {
                 continue;
             }
@@ -663,6 +666,28 @@ mod tests {
         drop(store.turn_to_install(&package(), &|_| {}).await);
         let left: Vec<_> = std::fs::read_dir(dir.path()).expect("there").flatten().map(|entry| entry.path()).collect();
         assert_eq!(left, Vec::<PathBuf>::new());
+    }
+
+    #[tokio::test]
+    async fn a_package_that_is_being_prepared_is_not_removed_and_none_is_prepared_while_it_is_looked_at() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = store(dir.path());
+        let package = dir.path().join("key");
+        std::fs::create_dir(&package).expect("a directory");
+        std::fs::write(package.join("meta.json"), r#"{"lock_digest":"sha256:1"}"#).expect("written");
+        let turn = store.turn("key");
+        let prepares = turn.lock().await;
+        store.collect_garbage(&|_| false);
+        assert!(package.is_dir(), "somebody prepares it");
+        drop(prepares);
+        store.collect_garbage(&|digest| {
+            assert!(turn.try_lock().is_err(), "whoever wants it now waits until it is decided");
+            digest == "sha256:1"
+        });
+        assert!(package.is_dir(), "somebody needs it");
+        store.collect_garbage(&|_| false);
+        assert!(!package.exists(), "it is out of the way at once");
+        assert!(turn.try_lock().is_ok());
     }
 
     #[tokio::test]

@@ -23,6 +23,9 @@ const KEPT: usize = 1;
 const LONG: Duration = Duration::from_secs(15);
 /// Who waits for less says nothing of it.
 const UNTOLD: Duration = Duration::from_millis(500);
+/// How long what was told stands, whatever changes: it is written down for everybody who looks at the deployment, of
+/// everyone who waits.
+const TOLD_FOR: Duration = Duration::from_secs(10);
 
 /// Who runs and who waits.
 pub(super) struct Turns {
@@ -56,21 +59,21 @@ impl Turns {
         Self { state: Mutex::default(), changed: watch::Sender::new(()) }
     }
 
-    /// Waits for a turn of a package of `registry`, and says while it waits for how many others.
+    /// Waits for a turn of a package of `registry`, and says now and then while it waits for how many others.
     pub(super) async fn begin(&self, registry: &str, progress: Progress<'_>) -> Turn<'_> {
         let mut changed = self.changed.subscribe();
         let turn = self.line_up(registry);
-        let (mut told, tell_at) = (0, Instant::now() + UNTOLD);
+        let (mut told, mut tell_at) = (0, Instant::now() + UNTOLD);
         loop {
             changed.borrow_and_update();
             let Some((others, aged_at)) = self.try_begin(turn.number) else { break };
-            let tells = Instant::now() >= tell_at;
-            if tells && others != told {
-                told = others;
+            let now = Instant::now();
+            if others != told && now >= tell_at {
+                (told, tell_at) = (others, now + TOLD_FOR);
                 let packages = if others == 1 { "package" } else { "packages" };
                 progress(&format!("waits for {others} other {packages} to be fetched first"));
             }
-            let look_again = aged_at.into_iter().chain((!tells).then_some(tell_at)).min();
+            let look_again = aged_at.into_iter().chain((others != told).then_some(tell_at)).min();
             let look = async {
                 match look_again {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -246,6 +249,29 @@ mod tests {
         assert_eq!(*begun.lock().expect("no panic"), [3, 4]);
         assert_eq!(*told.lock().expect("no panic"), ["waits for 2 other packages to be fetched first", ""]);
         assert!(turns.state().waiting.is_empty() && turns.state().running.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_in_a_line_that_moves_tells_so_every_ten_seconds_and_not_with_each_that_ends() {
+        let turns = Turns::new();
+        let (first, second) = (now(&turns, "a").await, now(&turns, "a").await);
+        let told = Mutex::new(Vec::new());
+        let began = Instant::now();
+        let say = |text: &str| told.lock().expect("no panic").push((began.elapsed().as_secs(), text.to_owned()));
+        let runs = async || {
+            let _turn = turns.begin("a", &|_| {}).await;
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        };
+        let waits = async { drop(turns.begin("a", &say).await) };
+        let ends = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop((first, second));
+        };
+        // Two run at once and each runs for four seconds: the last one comes after 13 of them.
+        tokio::join!(runs(), runs(), runs(), runs(), runs(), runs(), waits, ends);
+        let waiting = |others: usize| format!("waits for {others} other packages to be fetched first");
+        let expected = [(0, waiting(8)), (10, waiting(2)), (13, String::new())];
+        assert_eq!(*told.lock().expect("no panic"), expected);
     }
 
     #[tokio::test(start_paused = true)]

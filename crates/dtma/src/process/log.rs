@@ -83,7 +83,7 @@ impl LogWriter {
     /// Writes one line. A full disk loses lines, never the server.
     pub(crate) fn write(&mut self, at: Timestamp, stream: LogStream, text: &str) {
         let text = format!("{}{}", self.mark, self.clean(text));
-        let line = LogLine { at, stream, text };
+        let line = LogLine { at, stream, text, instance: None };
         let Ok(mut bytes) = serde_json::to_vec(&line) else { return };
         bytes.push(b'\n');
         if self.file.as_ref().is_none_or(|file| is_rotated(file, &self.dir)) {

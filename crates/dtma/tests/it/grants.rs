@@ -3,13 +3,26 @@
 use serde_json::json;
 use toolyard_dtma::{GrantablePaths, Shutdown};
 use toolyard_types::RevisionId;
+use toolyard_types::agent::ObservedInstance;
 use toolyard_types::spec::PathGrant;
-use toolyard_types::state::{Phase, Reason};
+use toolyard_types::state::{Phase, Reason, Status};
 
 use crate::world::{World, fixture_runtime, instance, path_text};
 
 fn grant(path: &str, writable: bool) -> Vec<PathGrant> {
     vec![PathGrant { path: path.to_owned(), writable }]
+}
+
+/// What becomes of an instance that wants to see a path and is only to be prepared.
+async fn prepared(world: &World, path: &str) -> Status<Phase> {
+    let id = world
+        .deploy_with(&["ok"], |instance| {
+            instance.run = false;
+            instance.spec.paths = grant(path, false);
+        })
+        .await;
+    let over = |it: &ObservedInstance| it.status.phase == Phase::Failed || it.status.message == "prepared";
+    world.observed("it is prepared, or says why not", id, over).await.status
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,6 +59,22 @@ async fn what_this_host_does_not_grant_is_refused_and_never_touched() {
     assert_eq!(std::fs::read("/etc/passwd").expect("read"), passwd);
     let report = world.report().enforcement["path_grants"].detail.clone();
     assert_eq!(report, format!("only `{}` (`grantable_paths`)", shared.display()));
+    let told = world.report().grantable_paths.clone().expect("it tells them as data too");
+    assert!(told.contains(&path_text(&shared)), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_to_be_started_later_says_while_it_is_prepared_that_it_could_not_be() {
+    let world = World::new().await;
+    let shared = world.shared_dir();
+    std::os::unix::fs::symlink("/usr", shared.join("way")).expect("linked");
+    for path in ["/usr/share".to_owned(), path_text(&shared.join("way"))] {
+        let status = prepared(&world, &path).await;
+        assert_eq!((status.reason, status.next_attempt_at), (Reason::ConfigInvalid, None), "{}", status.message);
+        assert!(status.message.starts_with(&format!("path `{path}` may not be granted here")), "{}", status.message);
+    }
+    let status = prepared(&world, &path_text(&shared)).await;
+    assert_eq!((status.phase, status.message.as_str()), (Phase::Pending, "prepared"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,6 +93,8 @@ async fn what_ran_before_there_was_a_list_runs_on_and_says_so_until_its_next_rev
     world.start_agent_with(options).await;
     let ready = world.phase(id, Phase::Ready).await;
     assert!(ready.status.message.contains(&format!("it sees {path}, which")), "{}", ready.status.message);
+    assert_eq!(world.report().grantable_paths, Some(Vec::new()));
+    assert_eq!(world.report().granted_before, [world.desired_instance(id).revision].into());
     let file = path_text(&shared.join("a.txt"));
     assert_eq!(world.call(id, "read_file", json!({ "path": file })).await, "granted");
 

@@ -151,7 +151,7 @@ pub(crate) enum KeysCommand {
         /// The key's id, or the name of a key that is neither revoked nor has ended.
         key: String,
         /// How long the secret until now works too, such as 15m, 1h or 7d; it ends at once when absent.
-        #[arg(long, value_name = "TIME", value_parser = span_seconds)]
+        #[arg(long, value_name = "TIME", value_parser = super::seconds)]
         overlap: Option<u32>,
         /// Days until the key ends, from now; its end stays when absent.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3650))]
@@ -304,20 +304,6 @@ pub(crate) fn confirm() -> Result<(), Failure> {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(Failure::new("nothing was changed")),
     }
-}
-
-/// Reads a time such as `90s`, `15m`, `1h` or `7d`.
-fn span_seconds(text: &str) -> Result<u32, String> {
-    let wrong = || format!("`{}` is no time such as 90s, 15m, 1h or 7d", toolyard_types::name::printable(text));
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let seconds: u32 = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(wrong()),
-    };
-    number.parse::<u32>().ok().and_then(|number| number.checked_mul(seconds)).ok_or_else(wrong)
 }
 
 /// Makes an API key.

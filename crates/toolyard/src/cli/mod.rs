@@ -6,6 +6,7 @@ mod catalog;
 mod configuration;
 mod connect;
 mod context;
+mod logs;
 mod mcp;
 mod options;
 mod output;
@@ -272,6 +273,22 @@ fn name_value(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Seconds, or a number with a unit.
+fn seconds(text: &str) -> Result<u32, String> {
+    let wrong = || format!("`{}` is no time such as 90, 90s, 15m, 1h or 7d", toolyard_types::name::printable(text));
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h', 'd']) {
+        Some(number) => (number, text.get(number.len()..).unwrap_or_default()),
+        None => (text, "s"),
+    };
+    let each: u32 = match unit {
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => 1,
+    };
+    number.parse::<u32>().ok().and_then(|number| number.checked_mul(each)).ok_or_else(wrong)
+}
+
 /// Runs the program as its arguments say.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
@@ -415,6 +432,30 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_seconds_and_may_have_a_unit() {
+        assert_eq!(["60", "60s", "5m", "1h", "7d"].map(seconds), [60, 60, 300, 3600, 604_800].map(Ok::<u32, String>));
+        for bad in ["", "s", "-1", "1.5", "60 s", "1w", "1\u{e9}", "99999999999d"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_option_that_is_a_time_takes_a_unit() {
+        for line in [
+            "toolyard deploy com.example/git --start-timeout 2m --call-timeout 10m --rollout-timeout 15m --observe 2m --timeout 1h",
+            "toolyard deploy com.example/git --instancing per_user --idle-stop 10m",
+            "toolyard servers update git --canary 10% --promote-after 1h --wait --timeout 90s",
+            "toolyard toolboxes enroll edge1 --expires 24h",
+            "toolyard toolboxes rejoin edge1 --expires 3600",
+            "toolyard toolboxes remove edge1 --timeout 15m",
+            "toolyard toolboxes drain edge1 --wait --timeout 15m",
+            "toolyard keys rotate ci --overlap 1h",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
     }
 
     #[test]

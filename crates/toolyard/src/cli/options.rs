@@ -18,6 +18,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("egress", "--egress"),
     ("strategy", "--strategy"),
     ("start_timeout_ms", "--start-timeout"),
+    ("call_timeout_ms", "--call-timeout"),
     ("rollout_timeout_ms", "--rollout-timeout"),
     ("replicas", "--replicas"),
     ("observe_seconds", "--observe"),
@@ -60,6 +61,9 @@ pub(crate) fn help(code: Code) -> String {
         Code::CredentialMissing => {
             "pass it with `--input NAME=@FILE`, or bind a credential with `--credential NAME=CREDENTIAL`"
         }
+        Code::UpstreamTimeout => {
+            "try again, or let its calls take longer with `servers update NAME --call-timeout 10m`"
+        }
         code => code.help(),
     };
     help.to_owned()
@@ -78,6 +82,7 @@ mod tests {
             ("arguments.0", "--arg: x"),
             ("egress.hosts", "--egress: x"),
             ("start_timeout_ms", "--start-timeout (in milliseconds): x"),
+            ("call_timeout_ms", "--call-timeout (in milliseconds): x"),
             ("members", "--servers: x"),
             ("members.0.server", "--servers: x"),
             ("description", "description: x"),

@@ -5,11 +5,9 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 use toolyard_client::segment;
-use toolyard_types::agent::{LogLine, LogStream};
 use toolyard_types::api::Page;
 use toolyard_types::api::servers::{
     CloneServer, CreateServer, Instance, Revision, RollbackServer, Rollout, Server, ServerSettings, StartCanary,
@@ -25,10 +23,11 @@ use toolyard_types::{EntryName, Labels, Name, NameError, Problem};
 
 use super::access::confirm;
 use super::context::{Context, Failure};
-use super::name_value;
+use super::logs;
 use super::output::{self, Format, safe};
 use super::secret::read_value;
 use super::wait::{Pauses, unless_interrupted};
+use super::{name_value, seconds};
 
 /// `toolyard deploy`.
 #[derive(Clone, Debug, Args)]
@@ -124,17 +123,20 @@ pub(crate) struct SettingsFlags {
     /// How a new revision replaces the old.
     #[arg(long, value_parser = ["surge", "recreate"])]
     strategy: Option<String>,
-    /// Seconds from start to the MCP answer.
-    #[arg(long, value_name = "SECONDS")]
-    start_timeout: Option<u64>,
-    /// Seconds a rollout may take in all.
-    #[arg(long, value_name = "SECONDS")]
-    rollout_timeout: Option<u64>,
+    /// Seconds from start to the MCP answer, such as 90 or 2m; 60 unless set.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    start_timeout: Option<u32>,
+    /// Seconds one call may take, such as 60 or 10m; 300 unless set.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    call_timeout: Option<u32>,
+    /// Seconds a rollout may take in all, such as 900 or 15m; 600 unless set.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    rollout_timeout: Option<u32>,
     /// How many instances serve at once, 1 to 20; changing only this makes no new revision.
     #[arg(long, value_name = "N")]
     replicas: Option<u32>,
-    /// Seconds that a new revision is observed while the old one runs on, 0 to 3600; 5 unless set.
-    #[arg(long, value_name = "SECONDS")]
+    /// Seconds that a new revision is observed while the old one runs on, such as 30 or 2m, at most 1h; 5 unless set.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     observe: Option<u32>,
     /// Restart it each day at this time (UTC), such as `03:30`; `none` for never.
     #[arg(long, value_name = "TIME")]
@@ -148,9 +150,9 @@ pub(crate) struct SettingsFlags {
     /// The most copies at once for users or sessions, 1 to 1000; 20 unless set.
     #[arg(long, value_name = "N", requires = "instancing")]
     max_copies: Option<u32>,
-    /// Seconds after which a copy without a call ends; 600 unless set.
-    #[arg(long, value_name = "SECONDS", requires = "instancing")]
-    idle_stop: Option<u64>,
+    /// Seconds after which a copy without a call ends, such as 90 or 10m; 600 unless set.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "instancing")]
+    idle_stop: Option<u32>,
     /// How many copies are started ahead.
     #[arg(long, value_name = "N", requires = "instancing")]
     warm: Option<u32>,
@@ -168,8 +170,8 @@ pub(crate) struct MannerFlags {
     /// Try it on every call of this API key (its name), or actor (`user:<id>`); repeat for several.
     #[arg(long = "canary-client", value_name = "NAME")]
     canary_clients: Vec<String>,
-    /// Let it serve by itself after this many seconds without a failure.
-    #[arg(long, value_name = "SECONDS")]
+    /// Let it serve by itself after this many seconds without a failure, such as 600 or 1h.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     promote_after: Option<u32>,
     /// Begin now although it is outside the server's update window.
     #[arg(long)]
@@ -239,8 +241,9 @@ impl SettingsFlags {
             egress: self.egress.clone(),
             privileges: (!self.privileges.is_empty()).then(|| self.privileges.iter().flatten().copied().collect()),
             strategy: self.strategy.as_deref().map(|s| if s == "surge" { Strategy::Surge } else { Strategy::Recreate }),
-            start_timeout_ms: self.start_timeout.map(|seconds| seconds.saturating_mul(1000)),
-            rollout_timeout_ms: self.rollout_timeout.map(|seconds| seconds.saturating_mul(1000)),
+            start_timeout_ms: self.start_timeout.map(milliseconds),
+            call_timeout_ms: self.call_timeout.map(milliseconds),
+            rollout_timeout_ms: self.rollout_timeout.map(milliseconds),
             replicas: self.replicas,
             observe_seconds: self.observe,
             restart_at: self.restart_at.as_deref().map(none_is_empty),
@@ -261,7 +264,7 @@ impl SettingsFlags {
                 _ => InstancingMode::Shared,
             },
             max_copies: self.max_copies.unwrap_or(otherwise.max_copies),
-            idle_stop_ms: self.idle_stop.map_or(otherwise.idle_stop_ms, |seconds| seconds.saturating_mul(1000)),
+            idle_stop_ms: self.idle_stop.map_or(otherwise.idle_stop_ms, milliseconds),
             warm: self.warm.unwrap_or(otherwise.warm),
         }
     }
@@ -319,6 +322,11 @@ fn egress(text: &str) -> Result<Egress, String> {
     }
 }
 
+/// Seconds, as a number or with a unit.
+fn milliseconds(seconds: u32) -> u64 {
+    u64::from(seconds) * 1000
+}
+
 fn size(text: &str) -> Result<u64, String> {
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let shift = match unit.to_ascii_uppercase().trim_end_matches("IB").trim_end_matches('B') {
@@ -339,15 +347,15 @@ pub(crate) struct Wait {
     /// not the change.
     #[arg(long)]
     wait: bool,
-    /// Seconds to wait at most.
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
-    timeout: u64,
+    /// Seconds to wait at most, such as 900 or 15m.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value_t = 900)]
+    timeout: u32,
 }
 
 impl Wait {
     /// How long to wait at most, if at all.
     pub(crate) fn limit(&self) -> Option<Duration> {
-        self.wait.then(|| Duration::from_secs(self.timeout))
+        self.wait.then(|| Duration::from_secs(self.timeout.into()))
     }
 }
 
@@ -434,7 +442,8 @@ pub(crate) enum Command {
         /// How many lines from the end.
         #[arg(long, default_value_t = 100)]
         tail: u32,
-        /// Go on printing as lines arrive, also those of the next instance when this one is gone.
+        /// Go on printing as lines arrive, also those of the next instance when this one is gone. After a lost connection, or
+        /// a restart of Toolyard, it goes on behind the last line; exit code 1 when it cannot within two minutes.
         #[arg(long, short)]
         follow: bool,
         /// Print the log of the instance that ended last: of a deployment that failed, or of what ran before.
@@ -610,14 +619,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Delete(args) => delete(context, args).await,
         Command::Revisions { name } => revisions(context, &name).await,
         Command::Logs { name, tail, follow, previous, revision, instance } => {
-            let query = json!({
-                "tail": tail,
-                "follow": follow,
-                "previous": previous.then_some(true),
-                "revision": revision,
-                "instance": instance,
-            });
-            logs(context, &name, &query).await
+            let asked = logs::Asked { server: path(&name, ""), tail, follow, previous, revision, instance };
+            logs::run(context, &asked).await
         }
     }
 }
@@ -729,7 +732,7 @@ async fn follow(
     wanted: Wanted,
     more: impl Fn() -> String,
 ) -> Result<Server, Failure> {
-    let until = Instant::now() + Duration::from_secs(wait.timeout);
+    let until = Instant::now() + Duration::from_secs(wait.timeout.into());
     let steps = |server: &Server| server.rollout.as_ref().map_or_else(Vec::new, |rollout| rollout.log.clone());
     // Elsewhere the rollout is the one before, which nobody waits for.
     let mut said = if wanted == Wanted::Rollout { 0 } else { steps(&server).len() };
@@ -799,7 +802,7 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> {
     }
     let _: Value = context.client.send(reqwest::Method::DELETE, &server_path, None::<&()>).await?;
     if args.wait.wait {
-        let gone = wait_until_gone(context, &server_path, Duration::from_secs(args.wait.timeout));
+        let gone = wait_until_gone(context, &server_path, Duration::from_secs(args.wait.timeout.into()));
         let show = context.command(&["servers", "show", args.name.as_str()]);
         unless_interrupted(gone, || format!("interrupted; it is stopped and removed all the same: `{show}`")).await?;
     }
@@ -843,35 +846,6 @@ async fn revisions(context: &Context, name: &Name) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn logs(context: &Context, name: &Name, query: &serde_json::Value) -> Result<(), Failure> {
-    let answer = context.client.stream(&path(name, "/logs"), query).await?;
-    let mut chunks = answer.bytes_stream();
-    let mut buffer = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        // What was printed are lines, which no document belongs behind.
-        buffer.extend_from_slice(&chunk.map_err(|_| Failure::told("the connection broke"))?);
-        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
-            print_log_line(context.format, &line);
-        }
-    }
-    Ok(())
-}
-
-fn print_log_line(format: Format, line: &[u8]) {
-    match serde_json::from_slice::<LogLine>(line) {
-        Ok(line) if format == Format::Table => {
-            let stream = match line.stream {
-                LogStream::Stderr => "stderr",
-                LogStream::Stdout => "stdout",
-                LogStream::Toolyard => "toolyard",
-            };
-            output::print_line(&format!("{}  {stream:8}  {}", line.at, safe(&line.text)));
-        }
-        _ => output::print_line(String::from_utf8_lossy(line).trim_end()),
-    }
-}
-
 /// A server with what its sandbox allows it beyond what every server may.
 #[derive(Serialize)]
 struct Shown {
@@ -906,6 +880,13 @@ fn fields_of(server: &Server) -> Vec<(&'static str, String)> {
         format!("{}: {}", server.reason, server.message)
     };
     let instances: Vec<String> = server.instances.iter().map(instance).collect();
+    let toolbox = match (&server.toolbox, server.toolbox_removed_at) {
+        (Some(name), Some(at)) => format!("{name}, which was removed at {at}"),
+        (None, Some(at)) => format!("one that was removed at {at}"),
+        (Some(name), None) => name.to_string(),
+        (None, None) if !server.toolbox_labels.is_empty() => format!("any with {}", server.toolbox_labels),
+        (None, None) => String::new(),
+    };
     vec![
         ("name", server.name.to_string()),
         ("phase", server.phase.to_string()),
@@ -914,6 +895,7 @@ fn fields_of(server: &Server) -> Vec<(&'static str, String)> {
         ("revision", server.revision.to_string()),
         ("entry", server.entry.as_ref().map_or(String::new(), |entry| format!("{} {}", entry.name, entry.version))),
         ("replicas", server.replicas.to_string()),
+        ("toolbox", toolbox),
         ("instances", instances.join("; ")),
         ("MCP path", server.mcp_path.clone()),
     ]
@@ -945,7 +927,28 @@ fn print_rollout(format: Format, rollout: &Rollout) {
 
 #[cfg(test)]
 mod tests {
-    use super::size;
+    use clap::Parser;
+
+    use super::{SettingsFlags, size};
+
+    #[test]
+    fn how_long_a_call_may_take_is_a_setting_of_its_own() {
+        #[derive(Parser)]
+        struct Given {
+            #[command(flatten)]
+            settings: SettingsFlags,
+        }
+        let settings = |words: &[&str]| {
+            let words = std::iter::once("deploy").chain(words.iter().copied());
+            let given = Given::try_parse_from(words).expect("options that there are");
+            given.settings.settings().expect("settings")
+        };
+        assert_eq!(settings(&["--call-timeout", "60s"]).call_timeout_ms, Some(60_000));
+        let both = settings(&["--call-timeout", "600", "--start-timeout", "2m"]);
+        assert_eq!((both.call_timeout_ms, both.start_timeout_ms), (Some(600_000), Some(120_000)));
+        assert_eq!(settings(&[]).call_timeout_ms, None);
+        assert_eq!(settings(&["--observe", "2m"]).observe_seconds, Some(120));
+    }
 
     #[test]
     fn sizes_are_read_with_their_unit() {

@@ -42,7 +42,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "HOST:PORT")]
         address: Option<String>,
         /// How long the token is good for, such as `30m` or `24h`.
-        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = seconds)]
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::seconds)]
         expires: u32,
     },
     /// Print another token for a toolbox: its host was installed anew, or its certificates revoked.
@@ -50,7 +50,7 @@ pub(crate) enum Command {
         /// The toolbox.
         name: Name,
         /// How long the token is good for, such as `30m` or `24h`.
-        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = seconds)]
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::seconds)]
         expires: u32,
     },
     /// End a toolbox's certificates and close its connections; what it runs goes on.
@@ -96,25 +96,10 @@ pub(crate) enum Command {
         /// Do not wait for what still moves: it is placed elsewhere afterwards, and does not answer until then.
         #[arg(long)]
         now: bool,
-        /// Seconds to wait at most for what still moves; nothing is removed when they are over.
-        #[arg(long, value_name = "SECONDS", default_value_t = 900, conflicts_with = "now")]
-        timeout: u64,
+        /// Seconds to wait at most for what still moves, such as 900 or 15m; nothing is removed when they are over.
+        #[arg(long, value_name = "SECONDS", value_parser = super::seconds, default_value_t = 900, conflicts_with = "now")]
+        timeout: u32,
     },
-}
-
-/// `90s`, `30m`, `24h`, `7d`.
-fn seconds(text: &str) -> Result<u32, String> {
-    let wrong = || "must be a number with `s`, `m`, `h` or `d`, such as `1h`".to_owned();
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
-    let unit = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return Err(wrong()),
-    };
-    let number: u32 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).ok_or_else(wrong)
 }
 
 /// `toolyard toolboxes ...`
@@ -175,7 +160,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         }
         Command::Remove { name, now, timeout } => {
             if !now {
-                let draining = drained(context, client.get(&path(&name)).await?, Duration::from_secs(timeout));
+                let draining = drained(context, client.get(&path(&name)).await?, Duration::from_secs(timeout.into()));
                 unless_interrupted(draining, || "interrupted; it is drained all the same, and not removed".into())
                     .await?;
             }

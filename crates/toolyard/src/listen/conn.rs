@@ -25,6 +25,7 @@ use toolyard_link::{Budget, Charge, Held, Metered, NoRoom, Pace, Paced, Payer};
 use toolyard_types::{Code, Network, Problem};
 use tower::ServiceExt;
 
+use super::PayerOf;
 use crate::serve::problem_response;
 
 /// A write of fewer bytes may be a ping or a setting, and is no answer that is taken.
@@ -191,14 +192,14 @@ pub(super) struct Counted {
     pub(super) pace: Pace,
     pub(super) peer: Option<SocketAddr>,
     pub(super) budget: Budget,
-    pub(super) payer: Payer,
+    pub(super) payer: PayerOf,
     pub(super) proxies: Arc<[Network]>,
 }
 
 impl Counted {
     /// Strangers behind a proxy that is trusted are told apart by what it says of them.
     fn payer_of(&self, headers: &HeaderMap) -> Payer {
-        match (self.payer, self.peer) {
+        match ((self.payer)(), self.peer) {
             (Payer::Stranger(_), Some(peer)) => {
                 Payer::stranger(Some(toolyard_control::address_behind(peer.ip(), headers, &self.proxies)))
             }

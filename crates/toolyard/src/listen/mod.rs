@@ -20,9 +20,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use toolyard_control::Control;
 use toolyard_link::tls::{Acceptor, PeerIdentity};
 use toolyard_link::{Budget, Pace, Payer};
-use toolyard_types::Network;
+use toolyard_types::{Network, ToolboxId};
 
 pub(crate) use conn::Patience;
 use conn::{Activity, Counted, Watched};
@@ -73,6 +74,20 @@ pub(crate) fn patience(settings: &Settings) -> Patience {
         bytes_per_second: settings.body_bytes_per_second,
     };
     Patience { head, idle: Duration::from_secs(settings.idle_timeout_seconds.into()), answer: head * 2, body }
+}
+
+/// Who pays for what comes on a connection: asked for each request, for it may become known while the connection lasts.
+pub(crate) type PayerOf = Arc<dyn Fn() -> Payer + Send + Sync>;
+
+/// The same for every request.
+pub(crate) fn always(payer: Payer) -> PayerOf {
+    Arc::new(move || payer)
+}
+
+/// A toolbox's agent.
+pub(crate) fn toolbox(control: &Control, toolbox: ToolboxId) -> PayerOf {
+    let control = control.clone();
+    Arc::new(move || control.payer_of(toolbox))
 }
 
 /// How the connections of a listener are served, whoever opened them. Cheap to clone; the clones drain together.
@@ -132,7 +147,7 @@ impl Server {
     }
 
     /// Serves one connection until it ends; a link that it becomes goes on.
-    pub(crate) async fn hold<S>(&self, stream: S, router: Router, peer: Option<SocketAddr>, payer: Payer)
+    pub(crate) async fn hold<S>(&self, stream: S, router: Router, peer: Option<SocketAddr>, payer: PayerOf)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -192,15 +207,16 @@ pub(crate) fn strangers_per_peer(connections_per_peer: u32) -> u32 {
 pub(crate) async fn serve_agents(
     listener: TcpListener,
     router: Router,
-    acceptor: Acceptor,
+    (control, acceptor): (Control, Acceptor),
     places: Arc<Places>,
     server: Server,
 ) {
-    let tls = Tls { acceptor, handshakes: Arc::new(Semaphore::new(HANDSHAKES)) };
+    let tls = Tls { control, acceptor, handshakes: Arc::new(Semaphore::new(HANDSHAKES)) };
     run(listener, router, Some(tls), places, server).await;
 }
 
 struct Tls {
+    control: Control,
     acceptor: Acceptor,
     handshakes: Arc<Semaphore>,
 }
@@ -223,7 +239,8 @@ async fn run(listener: TcpListener, router: Router, tls: Option<Tls>, places: Ar
                         None => {
                             let held = server.clone();
                             server.spawn(async move {
-                                held.hold(stream, router, Some(from), Payer::stranger(Some(from.ip()))).await;
+                                let payer = always(Payer::stranger(Some(from.ip())));
+                                held.hold(stream, router, Some(from), payer).await;
                                 drop(place);
                             });
                         }
@@ -231,7 +248,8 @@ async fn run(listener: TcpListener, router: Router, tls: Option<Tls>, places: Ar
                             // Where all places are taken new connections wait in the kernel.
                             let Ok(turn) = tls.handshakes.clone().acquire_owned().await else { break };
                             let held = server.clone();
-                            server.spawn(hold_agent(stream, from, tls.acceptor.clone(), (place, turn), router, held));
+                            let tls = (tls.control.clone(), tls.acceptor.clone());
+                            server.spawn(hold_agent(stream, from, tls, (place, turn), router, held));
                         }
                     }
                 }
@@ -266,7 +284,7 @@ fn prepare(stream: &TcpStream) {
 async fn hold_agent(
     stream: TcpStream,
     from: SocketAddr,
-    acceptor: Acceptor,
+    (control, acceptor): (Control, Acceptor),
     (mut place, turn): (Place, OwnedSemaphorePermit),
     router: Router,
     server: Server,
@@ -277,15 +295,15 @@ async fn hold_agent(
         // Many agents may be behind one address.
         place.identified();
     }
-    let stranger = Payer::stranger(Some(from.ip()));
+    let stranger = always(Payer::stranger(Some(from.ip())));
     let from = Some(from);
     match accepted {
         Ok((stream, Some(PeerIdentity::Toolbox(certificate)))) => {
-            let payer = Payer::known(certificate.toolbox, ());
+            let payer = toolbox(&control, certificate.toolbox);
             server.hold(stream, router.layer(Extension(certificate)), from, payer).await;
         }
         Ok((stream, Some(PeerIdentity::Replica(certificate)))) => {
-            let payer = Payer::known(certificate.replica, ());
+            let payer = always(Payer::known(certificate.replica, ()));
             server.hold(stream, router.layer(Extension(certificate)), from, payer).await;
         }
         Ok((stream, None)) => server.hold(stream, router, from, stranger).await,
@@ -483,6 +501,38 @@ mod tests {
         }
         let (status, _client) = ask("greedy").await;
         assert_eq!(status, b"200", "what was taken is given back");
+    }
+
+    #[tokio::test]
+    async fn who_pays_is_asked_for_each_request_of_a_connection() {
+        let server = Server::new(PATIENCE, Budget::new(1 << 20), Arc::from([]), CancellationToken::new());
+        // Full for whoever is not known yet, and not for the one that they turn out to be.
+        let full = std::iter::from_fn(|| server.budget.hold(Payer::known("not known", ()), 8 << 10).ok());
+        let _full: Vec<_> = full.collect();
+        let is_known = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let asked = Arc::clone(&is_known);
+        let payer: PayerOf = Arc::new(move || match asked.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Payer::known("acme", ()),
+            false => Payer::known("not known", ()),
+        });
+        let (mut client, stream) = tokio::io::duplex(64 << 10);
+        let held = tokio::spawn(async move { server.hold(stream, echo(), None, payer).await });
+        for expected in ["503", "200"] {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sent");
+            let mut answer = Vec::new();
+            let mut chunk = [0; 1024];
+            let ends = if expected == "200" { b"\r\n\r\n".as_slice() } else { b"}".as_slice() };
+            while !answer.ends_with(ends) {
+                let read = client.read(&mut chunk).await.expect("an answer");
+                assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+                answer.extend_from_slice(&chunk[..read]);
+            }
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{answer}");
+            is_known.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        drop(client);
+        held.await.expect("it ends");
     }
 
     #[tokio::test]

@@ -76,7 +76,9 @@ fn a_toolbox_with_containers_enforces_egress_and_its_servers_survive_its_agents_
         ["deploy", EVERYTHING, "--name", "open", "--toolbox", "local", "--egress", "api.example.test", "--wait"];
     let refused = toolyard.run(&[&refused[..], &["--output", "json"]].concat());
     assert!(!refused.status.success(), "processes cannot be kept to listed hosts");
-    assert_eq!(toolyard.json(&["servers", "show", "open"])["reason"], "unsupported_by_engine");
+    let refused: Value = serde_json::from_slice(&refused.stdout).expect("it says why as JSON");
+    assert_eq!(refused["error"]["code"], "unsupported_by_engine", "{refused:#}");
+    assert!(!toolyard.run(&["servers", "show", "open"]).status.success(), "it was refused before it was made");
 
     // Without a toolbox named it goes where the rule can be kept.
     let shut = toolyard.json(&["deploy", EVERYTHING, "--name", "shut", "--egress", "api.example.test", "--wait"]);

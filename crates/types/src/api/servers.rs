@@ -257,6 +257,10 @@ pub struct Server {
     /// Where it should run; any toolbox when absent.
     #[serde(default)]
     pub toolbox: Option<Name>,
+    /// When the toolbox where it should run was removed; it runs nowhere until it is moved. `toolbox` is then the name that
+    /// it had, as far as that is known.
+    #[serde(default)]
+    pub toolbox_removed_at: Option<Timestamp>,
     /// The labels that its toolbox must have.
     #[serde(default)]
     pub toolbox_labels: Labels,
@@ -310,7 +314,7 @@ pub struct Instance {
     /// Since when it answers.
     #[serde(default)]
     pub ready_since: Option<Timestamp>,
-    /// How often it was started again after ending by itself.
+    /// How often it was started again after ending by itself, at least: what happens while nobody hears its agent may be missing.
     pub restarts: u32,
     /// How it ended last.
     #[serde(default)]
@@ -353,6 +357,9 @@ pub struct Revision {
     pub created_at: Timestamp,
     /// What changed, in words: `update`, `rollback to 3`.
     pub change: String,
+    /// Whether it ever served; absent when that is not known any more, because only the last rollouts are kept.
+    #[serde(default)]
+    pub served: Option<bool>,
 }
 
 /// A rollout.
