@@ -1,5 +1,7 @@
 import { Shell } from '../pages/shell.ts'
 import { ROUTES } from '../routes.ts'
+import { arrange } from '../support/arrange.ts'
+import { check, expectSettled } from '../support/check.ts'
 import type { ConsolePage } from '../support/page.ts'
 import { expect, test } from '../support/test.ts'
 
@@ -49,4 +51,29 @@ test('a viewer sees no administration pages and is refused their code', async ({
     await viewer.byText('Your role (viewer) may not see this page').first().waitFor()
     expect(await viewer.evaluate(administrationLoaded)).toEqual([])
   }
+})
+
+test('what a viewer looks at asks for nothing that is refused and noted', async ({ open, toolyard }) => {
+  await arrange(toolyard)
+  await toolyard.api.send('POST', '/members', VIEWER).catch(() => undefined)
+  const refused = async () => {
+    const actor = encodeURIComponent(VIEWER.email)
+    const path = `/audit?actor=${actor}&outcome=refused&limit=500`
+    return (await toolyard.api.send<{ items: unknown[] }>('GET', path)).items.length
+  }
+  const before = await refused()
+  const viewer = await open({ person: VIEWER })
+  for (const { name, path, open: isOpen } of ROUTES) {
+    // The page of examples shows what loading looks like, for ever.
+    if (isOpen || name === '/design') continue
+    await viewer.goto(path)
+    await expectSettled(viewer)
+  }
+  await viewer.goto('/toolsets/all')
+  await new Shell(viewer).heading('all').waitFor()
+  const main = viewer.byRole('main')
+  await main.byText('You may not see its tools').first().waitFor()
+  await check(viewer, 'Toolset', 'seen by a viewer')
+  expect(await main.text()).not.toMatch(/\b0 tokens/)
+  expect(await refused()).toBe(before)
 })

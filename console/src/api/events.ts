@@ -204,6 +204,11 @@ export class LiveEvents {
     for (const id of STALE[noun] ?? []) this.#stale.add(id)
     // How to connect to something says only whether it is there: a server's usual changes are nothing to it.
     if (noun === 'toolset' || event.kind === 'server.deleted') this.#stale.add('get_connect')
+    // What must run there has failed with it.
+    if (event.kind === 'toolbox.removed') {
+      this.#stale.add(listServers.id)
+      this.#stale.add(getServer.id)
+    }
     // Whatever somebody did is in the audit log too; it is read again only where it is shown.
     this.#stale.add('list_audit')
     this.#gathering ??= setTimeout(() => {

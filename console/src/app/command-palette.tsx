@@ -1,15 +1,33 @@
 import { Dialog } from '@base-ui/react/dialog'
 import { useQuery } from '@tanstack/react-query'
-import { useNavigate } from '@tanstack/react-router'
-import { Keyboard, type LucideIcon, Moon, Search, Server, Sun } from 'lucide-react'
-import { type KeyboardEvent, useDeferredValue, useId, useState } from 'react'
+import { type LinkProps, useNavigate } from '@tanstack/react-router'
+import {
+  ArrowRight,
+  Boxes,
+  Keyboard,
+  KeyRound,
+  Layers,
+  LockKeyhole,
+  type LucideIcon,
+  Moon,
+  Search,
+  Server,
+  Sun,
+} from 'lucide-react'
+import { type KeyboardEvent, useId, useState } from 'react'
+import { listCredentials } from '@/api/generated/credentials'
+import { listKeys } from '@/api/generated/keys'
 import { listServers } from '@/api/generated/servers'
+import { listToolboxes } from '@/api/generated/toolboxes'
+import { listToolsets } from '@/api/generated/toolsets'
+import type { Action } from '@/api/generated/types'
 import { q } from '@/api/queries'
 import { may, useSession } from '@/api/session'
 import { cx } from '@/lib/cx'
 import { plural, t } from '@/lib/t'
 import { LiveRegion } from '@/ui/live-region'
 import { setTheme } from './appearance'
+import { fitting, furtherPages } from './commands'
 import { navigation } from './navigation'
 
 interface Command {
@@ -20,7 +38,7 @@ interface Command {
   run: () => void
 }
 
-/** Goes anywhere and does things, by typing: pages, servers, actions. */
+/** Goes anywhere and does things, by typing: pages, things by their names, actions. */
 export function CommandPalette({
   onOpenChange,
   onShortcuts,
@@ -29,10 +47,14 @@ export function CommandPalette({
   onShortcuts: () => void
 }) {
   const [text, setText] = useState('')
-  const [at, setAt] = useState(0)
+  // By its id: what arrives above it does not move the choice.
+  const [at, setAt] = useState<string>()
   const id = useId()
-  const commands = useCommands(useDeferredValue(text), onShortcuts)
-  const chosen = commands[Math.min(at, commands.length - 1)]
+  const { commands, coming, missing } = useCommands(text, onShortcuts)
+  const chosen = commands.find((command) => command.id === at) ?? commands[0]
+  // The first one is chosen once it is shown, and stays so.
+  if (chosen !== undefined && chosen.id !== at) setAt(chosen.id)
+  const nothing = missing ?? t('Nothing found')
   const run = (command: Command | undefined) => {
     if (command === undefined) return
     onOpenChange(false)
@@ -40,11 +62,11 @@ export function CommandPalette({
   }
   const press = (event: KeyboardEvent) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key]
-    if (step !== undefined && commands.length > 0) {
+    if (step !== undefined && chosen !== undefined) {
       event.preventDefault()
-      const next = (at + step + commands.length) % commands.length
-      setAt(next)
-      document.getElementById(`${id}-${commands[next]?.id}`)?.scrollIntoView({ block: 'nearest' })
+      const next = commands.at((commands.indexOf(chosen) + step) % commands.length)
+      setAt(next?.id)
+      document.getElementById(`${id}-${next?.id}`)?.scrollIntoView({ block: 'nearest' })
     } else if (event.key === 'Enter') {
       event.preventDefault()
       run(chosen)
@@ -67,13 +89,13 @@ export function CommandPalette({
               aria-controls={commands.length > 0 ? `${id}-list` : undefined}
               aria-activedescendant={chosen === undefined ? undefined : `${id}-${chosen.id}`}
               aria-label={t('Search and commands')}
-              placeholder={t('A page, a server, an action')}
+              placeholder={t('A page, the name of anything, an action')}
               autoComplete="off"
               spellCheck={false}
               value={text}
               onChange={(event) => {
                 setText(event.target.value)
-                setAt(0)
+                setAt(undefined)
               }}
               onKeyDown={press}
               className="h-11 w-full bg-transparent text-lg outline-none"
@@ -81,7 +103,7 @@ export function CommandPalette({
           </div>
           {commands.length === 0 ? (
             // Not in the list: a list of options may hold nothing else.
-            <p className="px-3.5 py-6 text-center text-muted">{t('Nothing found')}</p>
+            <p className="px-3.5 py-6 text-center text-muted">{coming ? t('Searching…') : nothing}</p>
           ) : (
             <div
               id={`${id}-list`}
@@ -103,7 +125,7 @@ export function CommandPalette({
                     role="option"
                     aria-selected={command === chosen}
                     onClick={() => run(command)}
-                    onPointerMove={() => setAt(index)}
+                    onPointerMove={() => setAt(command.id)}
                     className={cx(
                       'flex min-h-control cursor-default items-center gap-2.5 rounded-md px-2',
                       command === chosen && 'bg-pressed',
@@ -116,34 +138,84 @@ export function CommandPalette({
               ))}
             </div>
           )}
-          <LiveRegion>{plural(commands.length, '{count} result', '{count} results')}</LiveRegion>
+          {commands.length > 0 && !coming && missing !== undefined && (
+            <p className="border-t px-3.5 py-2 text-sm text-muted">{missing}</p>
+          )}
+          <LiveRegion>
+            {coming
+              ? ''
+              : commands.length === 0
+                ? nothing
+                : plural(commands.length, '{count} result', '{count} results')}
+          </LiveRegion>
         </Dialog.Popup>
       </Dialog.Portal>
     </Dialog.Root>
   )
 }
 
-const MOST_SERVERS = 8
+/** So many things of a kind: the page of the kind has all. */
+const MOST = 8
 
-function useCommands(text: string, onShortcuts: () => void): Command[] {
+/** So many of a kind are looked through where the API does not search. */
+const MOST_READ = 500
+
+interface Found {
+  commands: Command[]
+  /** Whether some may still come. */
+  coming: boolean
+  /** Why some may not be among them, in words. */
+  missing: string | undefined
+}
+
+/** What fits what was typed. */
+function useCommands(text: string, onShortcuts: () => void): Found {
   const session = useSession()
   const navigate = useNavigate()
   const wanted = text.trim().toLowerCase()
+  const asked = (action: Action) => ({
+    enabled: wanted !== '' && may(session, action),
+    // Typed within a moment: what was read for the letter before is as good.
+    staleTime: 10_000,
+  })
   const servers = useQuery({
-    ...q(listServers, { query: { search: wanted, limit: MOST_SERVERS } }),
-    enabled: wanted !== '' && may(session, 'server:read'),
+    ...q(listServers, { query: { search: wanted, brief: true, limit: MOST } }),
+    ...asked('server:read'),
     placeholderData: (before) => before,
   })
-  const pages = navigation()
+  const toolsets = useQuery({ ...q(listToolsets, { query: { limit: MOST_READ } }), ...asked('toolset:read') })
+  const toolboxes = useQuery({ ...q(listToolboxes, {}), ...asked('toolbox:read') })
+  const credentials = useQuery({
+    ...q(listCredentials, { query: { limit: MOST_READ } }),
+    ...asked('credential:read'),
+  })
+  const keys = useQuery({
+    ...q(listKeys, { query: { active: true, limit: MOST_READ } }),
+    ...asked('key:read'),
+  })
+  const go = (to: NonNullable<LinkProps['to']>) => () => void navigate({ to })
+  const allowed = ({ action }: { action?: Action }) => action === undefined || may(session, action)
+  const main = navigation()
     .flatMap((group) => group.items)
-    .filter((item) => item.action === undefined || may(session, item.action))
+    .filter(allowed)
     .map(
-      (item): Command => ({
-        id: `page-${item.key}`,
-        label: item.label,
+      ({ key, label, icon, to }): Command => ({
+        id: `page-${key}`,
+        label,
         group: t('Pages'),
-        icon: item.icon,
-        run: () => void navigate({ to: item.to }),
+        icon,
+        run: go(to),
+      }),
+    )
+  const further = furtherPages()
+    .filter(allowed)
+    .map(
+      ({ label, to }): Command => ({
+        id: `page-${to}`,
+        label,
+        group: t('Pages'),
+        icon: ArrowRight,
+        run: go(to),
       }),
     )
   const actions: Command[] = [
@@ -169,19 +241,48 @@ function useCommands(text: string, onShortcuts: () => void): Command[] {
       run: onShortcuts,
     },
   ]
-  const fits = (command: Command) => command.label.toLowerCase().includes(wanted)
-  const found = wanted === '' ? [] : (servers.data?.items ?? [])
-  return [
-    ...pages.filter(fits),
-    ...found.map(
-      (server): Command => ({
-        id: `server-${server.name}`,
-        label: server.name,
-        group: t('Servers'),
-        icon: Server,
-        run: () => void navigate({ to: '/servers', search: { search: server.name } }),
-      }),
+  if (wanted === '') return { commands: [...main, ...actions], coming: false, missing: undefined }
+  const those = ({ data }: { data?: { items: ReadonlyArray<{ name: string }> } | undefined }) =>
+    fitting([...new Set(data?.items.map(({ name }) => name))], wanted, MOST)
+  const things = (
+    [kind, group, icon]: [kind: string, group: string, icon: LucideIcon],
+    names: readonly string[],
+    open: (name: string) => unknown,
+  ) =>
+    names.map(
+      (name): Command => ({ id: `${kind}-${name}`, label: name, group, icon, run: () => void open(name) }),
+    )
+  const serversFound = (servers.data?.items ?? []).map((server) => server.name)
+  const found = [
+    // The API found them, also by their entry; those for the text before are shown as far as they fit this one.
+    ...things(
+      ['server', t('Servers'), Server],
+      servers.isPlaceholderData ? fitting(serversFound, wanted, MOST) : serversFound,
+      (name) => navigate({ to: '/servers/$name', params: { name } }),
     ),
-    ...actions.filter(fits),
+    ...things(['toolset', t('Toolsets'), Layers], those(toolsets), (name) =>
+      navigate({ to: '/toolsets/$name', params: { name } }),
+    ),
+    ...things(['toolbox', t('Toolboxes'), Boxes], those(toolboxes), (name) =>
+      navigate({ to: '/toolboxes/$name', params: { name } }),
+    ),
+    ...things(['credential', t('Credentials'), LockKeyhole], those(credentials), (name) =>
+      navigate({ to: '/credentials', search: { search: name } }),
+    ),
+    ...things(['key', t('API keys'), KeyRound], those(keys), (name) =>
+      navigate({ to: '/access/keys', search: { search: name } }),
+    ),
   ]
+  const fits = (command: Command) => command.label.toLowerCase().includes(wanted)
+  const reads = [servers, toolsets, toolboxes, credentials, keys]
+  const isCut = [toolsets, credentials, keys].some(({ data }) => data?.next_cursor != null)
+  return {
+    commands: [...[...main, ...further].filter(fits), ...found, ...actions.filter(fits)],
+    coming: reads.some((read) => read.isLoading || read.isPlaceholderData),
+    missing: reads.some((read) => read.isLoadingError)
+      ? t('Not everything could be searched: names may be missing')
+      : isCut
+        ? t('Only the first {count} of a kind were searched: names may be missing', { count: MOST_READ })
+        : undefined,
+  }
 }

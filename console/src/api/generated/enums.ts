@@ -62,7 +62,7 @@ export const PrivilegeSchema: v.GenericSchema<unknown, Privilege> = v.custom<Pri
  * the message beside it says what is meant.
  */
 export type Reason = (typeof REASON)[number]
-export const REASON = ['requested', 'awaiting_toolbox', 'resolving', 'installing', 'awaiting_probe', 'answered', 'image_not_found', 'package_not_found', 'install_failed', 'checksum_mismatch', 'config_invalid', 'credential_missing', 'credential_expired', 'start_timeout', 'handshake_failed', 'crash_loop', 'exited', 'out_of_memory', 'out_of_disk', 'probe_failed', 'toolbox_unreachable', 'engine_unavailable', 'unsupported_by_engine', 'no_capacity', 'remote_unreachable', 'quarantined', 'deadline_exceeded', 'superseded', 'tools_lost', 'observing', 'canary', 'outside_window', 'drained', 'scaled_down', 'internal'] as const
+export const REASON = ['requested', 'awaiting_toolbox', 'resolving', 'installing', 'awaiting_probe', 'answered', 'image_not_found', 'package_not_found', 'install_failed', 'checksum_mismatch', 'config_invalid', 'credential_missing', 'credential_expired', 'start_timeout', 'handshake_failed', 'crash_loop', 'exited', 'out_of_memory', 'out_of_disk', 'probe_failed', 'toolbox_unreachable', 'toolbox_removed', 'engine_unavailable', 'unsupported_by_engine', 'no_capacity', 'remote_unreachable', 'quarantined', 'deadline_exceeded', 'superseded', 'tools_lost', 'observing', 'canary', 'outside_window', 'drained', 'scaled_down', 'internal'] as const
 export const ReasonSchema: v.GenericSchema<unknown, Reason> = v.custom<Reason>(isString)
 
 /** How a remote server is spoken to. */

@@ -467,7 +467,7 @@ export interface Instance {
   ready_since?: Timestamp | null
   /** Why, as a code. */
   reason: Reason
-  /** How often it was started again after ending by itself. */
+  /** How often it was started again after ending by itself, at least: what happens while nobody hears its agent may be missing. */
   restarts: number
   /** Its revision's number. */
   revision: number
@@ -544,6 +544,7 @@ export const InstanceResourcesSchema: v.GenericSchema<unknown, InstanceResources
 export interface LogLine {
   /** When the line was read. */
   at: Timestamp
+  instance?: InstanceId | null
   /** Where it came from. */
   stream: LogStream
   /** The text, bounded; hostile, to be escaped where it is shown. */
@@ -551,6 +552,7 @@ export interface LogLine {
 }
 export const LogLineSchema: v.GenericSchema<unknown, LogLine> = v.object({
   at: TimestampSchema,
+  instance: v.nullish(InstanceIdSchema),
   stream: LogStreamSchema,
   text: v.string(),
 })
@@ -763,6 +765,8 @@ export interface Revision {
   lock_digest?: string | null
   /** 1 for the first of its server. */
   number: number
+  /** Whether it ever served; absent when that is not known any more, because only the last rollouts are kept. */
+  served?: boolean | null
   /** What it runs. */
   spec: RevisionSpec
 }
@@ -773,6 +777,7 @@ export const RevisionSchema: v.GenericSchema<unknown, Revision> = v.object({
   id: RevisionIdSchema,
   lock_digest: v.nullish(v.string()),
   number: v.number(),
+  served: v.nullish(v.boolean()),
   spec: RevisionSpecSchema,
 })
 
@@ -889,6 +894,7 @@ export interface Server {
   toolbox?: Name | null
   /** The labels that its toolbox must have. */
   toolbox_labels?: Labels
+  toolbox_removed_at?: Timestamp | null
   /** When changes to it may be made (UTC); at any time when absent. */
   update_window?: string | null
   /** When it was last changed. */
@@ -917,6 +923,7 @@ export const ServerSchema: v.GenericSchema<unknown, Server> = v.object({
   since: TimestampSchema,
   toolbox: v.nullish(NameSchema),
   toolbox_labels: v.optional(LabelsSchema),
+  toolbox_removed_at: v.nullish(TimestampSchema),
   update_window: v.nullish(v.string()),
   updated_at: TimestampSchema,
 })

@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { BreakerStateSchema, ReasonSchema, ToolboxStateSchema, type BreakerState, type Reason, type ToolboxState } from './enums'
-import { HealthSchema, LabelsSchema, NameSchema, TimestampSchema, type Health, type Labels, type Name, type Timestamp } from './shared'
+import { HealthSchema, LabelsSchema, NameSchema, RevisionIdSchema, TimestampSchema, type Health, type Labels, type Name, type RevisionId, type Timestamp } from './shared'
 
 /** What a toolbox's host has and has left. */
 export interface Capacity {
@@ -113,6 +113,10 @@ export interface ToolboxReport {
   enforcement: Record<string, Enforcement>
   /** The engine: `process` or `docker`. */
   engine: string
+  /** Where on its host paths may be granted to servers, as listed and as what that leads to when the agent starts: each path with everything in it; one that ends with `/*` means what lies in it, but no dot files, and not the path itself. Absent when the agent does not tell: then it alone knows. */
+  grantable_paths?: string[] | null
+  /** Revisions that ran there before the host had such a list: it lets them see other paths too. */
+  granted_before?: RevisionId[]
   /** Operating system and architecture, such as `linux-x86_64`. */
   platform: string
   /** Runtimes found and their versions, such as `node -> 20.20.2`. */
@@ -122,6 +126,8 @@ export const ToolboxReportSchema: v.GenericSchema<unknown, ToolboxReport> = v.ob
   capacity: v.nullish(CapacitySchema),
   enforcement: v.record(v.string(), EnforcementSchema),
   engine: v.string(),
+  grantable_paths: v.nullish(v.array(v.string())),
+  granted_before: v.optional(v.array(RevisionIdSchema)),
   platform: v.string(),
   runtimes: v.record(v.string(), v.string()),
 })

@@ -32,13 +32,29 @@ test('what people did reads as a sentence', () => {
 
 test('so does what Toolyard did by itself', () => {
   const lost = { actor: 'system:lost', actor_display: 'lost', target: 'toolbox/edge2' }
-  expect(sentence({ ...lost, action: 'toolbox.replace' })).toBe(
-    'Toolyard placed elsewhere what ran on toolbox edge2',
-  )
-  expect(sentence({ ...lost, action: 'toolbox.replace', outcome: 'refused' })).toBe(
-    'Toolyard did not place elsewhere what runs on toolbox edge2',
-  )
   expect(sentence({ ...lost, action: 'toolbox.return' })).toBe('Toolyard heard again from toolbox edge2')
+})
+
+test('what was placed elsewhere is named, or counted when it is many', () => {
+  const lost = {
+    actor: 'system:lost',
+    actor_display: 'lost',
+    target: 'toolbox/edge2',
+    action: 'toolbox.replace',
+  }
+  expect(sentence({ ...lost, detail: { servers: ['files', 'time'], count: 2 } })).toBe(
+    'Toolyard placed files, time elsewhere, away from toolbox edge2',
+  )
+  const many = { servers: ['a', 'b', 'c', 'd'], count: 120 }
+  expect(sentence({ ...lost, detail: many })).toBe(
+    'Toolyard placed 120 servers elsewhere, away from toolbox edge2',
+  )
+  expect(sentence({ ...lost, outcome: 'refused', detail: { servers: ['time'], count: 1 } })).toBe(
+    'Toolyard did not place time elsewhere, away from toolbox edge2',
+  )
+  // A line of before does not say that anything was.
+  expect(sentence(lost)).toBe('Toolyard evicted toolbox edge2')
+  expect(sentence({ ...lost, outcome: 'refused' })).toBe('Toolyard did not evict toolbox edge2')
 })
 
 test('an action that is not known stands where the verb stands', () => {

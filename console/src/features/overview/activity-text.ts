@@ -1,6 +1,6 @@
 /** A line of the audit log as a sentence: who did what, and to what. Pure. */
 import type { AuditRecord } from '@/api/generated/types'
-import { t } from '@/lib/t'
+import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 
 /** The parts of the sentence, in its order. */
@@ -16,7 +16,26 @@ export interface ActivityText {
 /** The sentence of a line. */
 export function activityText(record: AuditRecord): ActivityText {
   const { noun, name } = targetOf(record)
-  return { who: whoText(record), deed: deedText(record, noun !== undefined), noun, name }
+  return { who: whoText(record), deed: movedText(record) ?? deedText(record, noun !== undefined), noun, name }
+}
+
+const MOST_NAMED = 3
+
+/** Which servers Toolyard placed elsewhere because their toolbox is gone, or did not; `undefined` where nothing is said of that. */
+function movedText({ action, outcome, detail }: AuditRecord): string | undefined {
+  if (action !== 'toolbox.replace') return undefined
+  const { servers, count } = (detail ?? {}) as { servers?: unknown; count?: unknown } // as: each is checked below
+  const names = Array.isArray(servers) ? servers.filter((name) => typeof name === 'string') : []
+  // Lines of before name none, and were written also where nothing was placed anywhere.
+  if (names.length === 0) return outcome === 'done' ? t('evicted') : t('did not evict')
+  const number = typeof count === 'number' ? count : names.length
+  const told =
+    names.length === number && number <= MOST_NAMED
+      ? oneLine(names.join(', '), 200)
+      : plural(number, '{count} server', '{count} servers')
+  return outcome === 'done'
+    ? t('placed {servers} elsewhere, away from', { servers: told })
+    : t('did not place {servers} elsewhere, away from', { servers: told })
 }
 
 function whoText({ actor, actor_display: display }: AuditRecord): string {
@@ -25,16 +44,13 @@ function whoText({ actor, actor_display: display }: AuditRecord): string {
 }
 
 /** What was done, as a verb; an action that this build does not know by its code. */
-function deedText({ action, outcome }: AuditRecord, withTarget: boolean): string {
-  // It would have placed too much elsewhere at once: the refusal is Toolyard's own.
-  if (action === 'toolbox.replace' && outcome !== 'done') return t('did not place elsewhere what runs on')
+function deedText({ action }: AuditRecord, withTarget: boolean): string {
   const texts: Record<string, string> = {
     'session.create': t('signed in'),
     'session.delete': t('signed out'),
     'session.authenticate': t('gave the password again'),
     'member.password': t('changed the password of'),
     'catalog.review': t('reviewed'),
-    'toolbox.replace': t('placed elsewhere what ran on'),
     'toolbox.return': t('heard again from'),
   }
   const verbs: Record<string, string> = {

@@ -92,11 +92,13 @@ export function serverAction(id: ServerActionId): ServerAction {
 /** Why an action does not fit the server's state; `undefined` when it does. */
 export function misfit(
   id: ServerActionId,
-  server: Pick<Server, 'enabled' | 'phase' | 'message'>,
+  server: Pick<Server, 'enabled' | 'phase' | 'message' | 'toolbox_removed_at'>,
 ): string | undefined {
   if (isBeingDeleted(server)) return t('It is being deleted')
   if (id === 'start' && server.enabled) return t('It is already started')
   if (id === 'stop' && !server.enabled) return t('It is already stopped')
   if (id === 'restart' && !server.enabled) return t('It is stopped')
+  if ((id === 'start' || id === 'restart') && server.toolbox_removed_at != null)
+    return t('The toolbox where it must run was removed: move it to another first')
   return undefined
 }

@@ -11,12 +11,24 @@ import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { ErrorNote } from '@/ui/error-state'
+import { Notice } from '@/ui/notice'
 import { toast } from '@/ui/toast'
+import { PLACE } from './place-anchor'
 import { serverQuery, settingsQuery } from './public/queries'
 import { schemaOf } from './public/settings'
+import { placeText } from './row'
 
-/** Where a server runs, which can be changed: a new instance there takes over before the old one ends. */
-export function PlaceCard({ server }: { server: Server }) {
+/** Where a server runs, which can be changed. */
+export function PlaceCard({
+  server,
+  hasVolumes,
+  recreate,
+}: {
+  server: Server
+  hasVolumes: boolean
+  /** Whether the old instance is stopped before the new one starts. */
+  recreate: boolean
+}) {
   const client = useQueryClient()
   const denied = useDenied('server:deploy')
   const [base, setBase] = useState(() => placeOf(server))
@@ -36,6 +48,7 @@ export function PlaceCard({ server }: { server: Server }) {
       toast.done({ title: t('Where {name} runs was changed', { name }) })
     },
   })
+  const removed = server.toolbox_removed_at != null
   const now = placeOf(server)
   // It was changed elsewhere, or given back by a rollout that failed, and nothing is typed.
   if ((now.toolbox !== base.toolbox || now.labels !== base.labels) && !form.dirty && !form.submitting) {
@@ -43,13 +56,32 @@ export function PlaceCard({ server }: { server: Server }) {
     form.reset(now)
   }
   return (
-    <form noValidate onSubmit={form.onSubmit}>
+    <form id={PLACE} noValidate onSubmit={form.onSubmit} className="scroll-mt-4">
       <Card title={t('Where it runs')}>
         <fieldset disabled={denied !== undefined} className="flex min-w-0 flex-col gap-4">
+          {removed && (
+            <Notice tone="warn" title={t('The toolbox where it must run was removed')}>
+              {hasVolumes
+                ? t(
+                    'It runs nowhere until it is moved. Its volumes are on the host of that toolbox: it begins with empty ones, on the toolbox that you name.',
+                  )
+                : t('It runs nowhere until it is moved.')}
+            </Notice>
+          )}
           <PlaceFields
             toolbox={form.field('toolbox')}
             labels={form.field('labels')}
-            hint={t('A new instance there takes over once it answers; then the old one ends.')}
+            hint={
+              !server.enabled
+                ? t('It runs there once it is started.')
+                : removed
+                  ? t('An instance is started there.')
+                  : recreate
+                    ? t('The old instance is stopped first; then a new one is started there.')
+                    : t('A new instance there takes over once it answers; then the old one ends.')
+            }
+            byName={removed && hasVolumes}
+            removed={removed ? placeText(server) : undefined}
           />
           <ErrorNote error={form.submitError} />
           <div>

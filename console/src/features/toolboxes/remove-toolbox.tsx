@@ -7,10 +7,11 @@ import { invalidate, q } from '@/api/queries'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { ConfirmDialog } from '@/ui/dialog'
+import { ErrorState } from '@/ui/error-state'
 import { Notice } from '@/ui/notice'
 import { toast } from '@/ui/toast'
-import { toolboxQuery } from './public/queries'
-import { removalOf } from './removal'
+import { toolboxesQuery, toolboxQuery } from './public/queries'
+import { type Removal, removalOf } from './removal'
 
 /** Asks whether a toolbox is to be removed, and says before what becomes of its servers. */
 export function RemoveToolbox({
@@ -27,10 +28,20 @@ export function RemoveToolbox({
 }) {
   const client = useQueryClient()
   const { name } = listed
-  // A list of toolboxes does not say what a drain leaves.
-  const toolbox = useQuery({ ...toolboxQuery(name), staleTime: 0 }).data ?? listed
-  const servers = useQuery({ ...q(listServers, { query: { toolbox: name, limit: 500 } }), staleTime: 0 })
-  const { refusedFor, stops } = removalOf(toolbox, servers.data?.items ?? [])
+  // What is listed may be from before a drain.
+  const current = useQuery({ ...toolboxQuery(name), staleTime: 0 })
+  const toolbox = current.data ?? listed
+  const servers = useQuery({
+    ...q(listServers, { query: { toolbox: name, brief: true, limit: 500 } }),
+    staleTime: 0,
+  })
+  const toolboxes = useQuery({ ...toolboxesQuery, staleTime: 0 })
+  const reads = [current, servers, toolboxes]
+  const failed = reads.find((read) => read.isLoadingError)
+  const removal =
+    current.data === undefined || servers.data === undefined || toolboxes.data === undefined
+      ? undefined
+      : removalOf(current.data, servers.data.items, toolboxes.data.items)
   return (
     <ConfirmDialog
       open
@@ -39,7 +50,13 @@ export function RemoveToolbox({
       confirm={t('Remove')}
       danger
       typeToConfirm={name}
-      disabledReason={refusedFor.length > 0 ? t('Servers must run there: drain it first') : undefined}
+      disabledReason={
+        removal === undefined
+          ? t('What becomes of its servers is not known yet')
+          : removal.refused
+            ? t('Servers must run there: drain it first')
+            : undefined
+      }
       onConfirm={async () => {
         await call(removeToolbox, { path: { name } })
         await invalidate(client, listToolboxes)
@@ -48,47 +65,107 @@ export function RemoveToolbox({
       }}
     >
       <div className="flex flex-col gap-3">
-        {refusedFor.length > 0 && (
-          <Notice
-            tone="warn"
-            title={plural(
-              refusedFor.length,
-              'A server must run there, and has no other place',
-              '{count} servers must run there, and have no other place',
-            )}
-          >
-            <Names names={refusedFor} />
-            <p>
-              {t(
-                'Give them another place in their settings, delete them, or drain the toolbox first: then it can be removed, and they stop.',
-              )}
-            </p>
-          </Notice>
-        )}
-        {stops.length > 0 && (
-          <Notice
-            tone="warn"
-            title={plural(
-              stops.length,
-              'A server has no other place, and stops',
-              '{count} servers have no other place, and stop',
-            )}
-          >
-            <Names names={stops} />
-          </Notice>
-        )}
         <p>
-          {t(
-            'Its agent is refused from now on. What may run elsewhere is placed on another toolbox that fits; a server for which there is none waits for one.',
-          )}{' '}
-          {running}{' '}
-          {toolbox.instances > 0 &&
-            (toolbox.draining
-              ? t('What still moves does not answer until it is placed: better wait until it has moved.')
-              : t('They do not answer until they are placed: drain it first to move them before.'))}
+          {t('Its agent is refused from now on, and no call reaches what runs there.')} {running}
         </p>
+        {removal !== undefined ? (
+          <Consequences removal={removal} draining={toolbox.draining} />
+        ) : failed !== undefined ? (
+          <ErrorState
+            error={failed.error}
+            onRetry={() => {
+              for (const read of reads) if (read.isLoadingError) void read.refetch()
+            }}
+            retrying={reads.some((read) => read.isFetching)}
+          />
+        ) : (
+          <p className="text-muted">{t('Looking at what becomes of its servers…')}</p>
+        )}
       </div>
     </ConfirmDialog>
+  )
+}
+
+function Consequences({ removal, draining }: { removal: Removal; draining: boolean }) {
+  const { certain, moves, serves, waits } = removal
+  return (
+    <>
+      <Bound removal={removal} />
+      {moves.length > 0 && (
+        <div>
+          <p>
+            {certain
+              ? plural(
+                  moves.length,
+                  'This server is placed on another toolbox that can run it:',
+                  'These {count} servers are placed on other toolboxes that can run them:',
+                )
+              : plural(
+                  moves.length,
+                  'This server is placed on another toolbox with its labels, if that can run it:',
+                  'These {count} servers are placed on other toolboxes with their labels, if those can run them:',
+                )}
+          </p>
+          <Names names={moves} />
+          <p className="text-muted">
+            {draining
+              ? t('Calls fail until that is done: better wait until what still moves has moved.')
+              : t('Calls fail until that is done. Drain the toolbox first, and none fails.')}
+          </p>
+        </div>
+      )}
+      {serves.length > 0 && (
+        <div>
+          <p>
+            {plural(
+              serves.length,
+              'This server serves on with its other instances, and has fewer until another toolbox takes one:',
+              'These {count} servers serve on with their other instances, and have fewer until another toolbox takes one:',
+            )}
+          </p>
+          <Names names={serves} />
+        </div>
+      )}
+      {waits.length > 0 && (
+        <Notice
+          tone="warn"
+          title={plural(
+            waits.length,
+            'No other toolbox takes this server now',
+            'No other toolbox takes these {count} servers now',
+          )}
+        >
+          <Names names={waits} />
+          <p>{t('Calls fail until a toolbox that can run it is online.')}</p>
+        </Notice>
+      )}
+    </>
+  )
+}
+
+/** What becomes of the servers that must run there. */
+function Bound({ removal: { refused, bound } }: { removal: Removal }) {
+  if (bound.length === 0) return null
+  return (
+    <Notice
+      tone="warn"
+      title={plural(
+        bound.length,
+        'This server must run there, and nowhere else',
+        'These {count} servers must run there, and nowhere else',
+      )}
+    >
+      <Names names={bound} />
+      <p>
+        {refused
+          ? t(
+              'Give it another place in its settings, or delete it. Or drain the toolbox first: then that can be removed, and what must run there runs nowhere until it is moved.',
+            )
+          : t(
+              'It fails and runs nowhere until you move it, in its settings, or delete it. What is in its volumes stays on the host.',
+            )}
+      </p>
+    </Notice>
   )
 }
 

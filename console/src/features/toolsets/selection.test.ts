@@ -9,6 +9,7 @@ import {
   searchTurn,
   selectionOf,
   stateOf,
+  toolCount,
   withOverride,
   withServer,
   withTools,
@@ -28,6 +29,14 @@ describe('choosing tools', () => {
     expect(membersOf(withServer(selectionOf([{ server: 'a', tools: ['x'] }]), 'a', 'all'))).toEqual([
       { server: 'a' },
     ])
+  })
+
+  test('tools are counted as far as servers say how many they have', () => {
+    const selection = selectionOf([{ server: 'b' }, { server: 'a', tools: ['y', 'x'] }])
+    expect(toolCount(selection, new Map([['b', 13]]))).toBe(15)
+    expect(toolCount(selection, new Map([['b', undefined]]))).toBeUndefined()
+    expect(toolCount(selectionOf([{ server: 'a', tools: ['x'] }]), new Map())).toBe(1)
+    expect(toolCount(selectionOf([]), new Map())).toBe(0)
   })
 
   test('a tool costs a little more in a toolset, for the name of its server', () => {

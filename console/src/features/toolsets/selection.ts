@@ -79,6 +79,23 @@ export function withTools(selection: Selection, server: string, tools: readonly 
   return tools.length === 0 ? withServer(selection, server, 'none') : { ...selection, [server]: tools }
 }
 
+/**
+ * How many tools are chosen, where servers say only how many they have; `undefined` when one that is chosen whole does not
+ * say it.
+ */
+export function toolCount(
+  selection: Selection,
+  offered: ReadonlyMap<string, number | undefined>,
+): number | undefined {
+  let count = 0
+  for (const [server, chosen] of Object.entries(selection)) {
+    const tools = chosen?.length ?? offered.get(server)
+    if (tools === undefined) return undefined
+    count += tools
+  }
+  return count
+}
+
 /** What the chosen tools of a server cost in context, in bytes. In a toolset each name begins with the server's. */
 export function bytesOfTools(
   server: string,

@@ -29,6 +29,8 @@ export interface ToolsOfServer {
   error: unknown
   /** Whether it answers now. */
   answers: boolean
+  /** How many it has, as it last told; anybody may know that. */
+  count: number | undefined
   retry: () => void
 }
 
@@ -43,6 +45,7 @@ export function ServerTools({
   onChange,
   overrides,
   onOverride,
+  unseen,
   disabledReason,
 }: {
   server: Server
@@ -54,6 +57,8 @@ export function ServerTools({
   onChange: (selection: Selection) => void
   overrides: Overrides
   onOverride: (overrides: Overrides) => void
+  /** Why the person may not see tools. */
+  unseen: string | undefined
   disabledReason: string | undefined
 }) {
   const id = useId()
@@ -89,7 +94,7 @@ export function ServerTools({
           {name}
         </label>
         <span id={`${id}-what`} className="min-w-0 flex-1 truncate text-sm text-muted">
-          {summary(state, chosen, tools)}
+          {summary(state, chosen, tools?.length ?? known?.count)}
         </span>
         {cost !== undefined && (
           <span className="tabular text-sm whitespace-nowrap text-muted max-sm:hidden">
@@ -116,7 +121,7 @@ export function ServerTools({
       {open && (
         <div id={`${id}-tools`} className="px-pad pb-3 pl-10">
           {tools === undefined ? (
-            <Unknown known={known} chosen={chosen} />
+            <Unknown known={known} chosen={chosen} unseen={unseen} />
           ) : (
             <Tools
               server={name}
@@ -138,14 +143,18 @@ export function ServerTools({
 function Unknown({
   known,
   chosen,
+  unseen,
 }: {
   known: ToolsOfServer | undefined
   chosen: readonly string[] | undefined
+  unseen: string | undefined
 }) {
-  if (known !== undefined && !known.answers) {
+  if (unseen !== undefined || (known !== undefined && !known.answers)) {
     return (
-      <p className="text-sm text-muted">
-        {t('Its tools can be seen once it answers.')}
+      <p className="text-sm wrap-anywhere text-muted">
+        {unseen === undefined
+          ? t('Its tools can be seen once it answers.')
+          : t('You may not see its tools. {why}.', { why: unseen })}
         {chosen !== undefined && ` ${t('Chosen: {tools}', { tools: oneLine(chosen.join(', '), 400) })}`}
       </p>
     )
@@ -316,15 +325,15 @@ function Tools({
 function summary(
   state: 'none' | 'all' | 'some',
   chosen: readonly string[] | undefined,
-  tools: McpTool[] | undefined,
+  all: number | undefined,
 ): string {
   if (state === 'all') {
-    return tools === undefined ? t('all tools') : plural(tools.length, 'all, {count} now', 'all, {count} now')
+    return all === undefined ? t('all tools') : plural(all, 'all, {count} now', 'all, {count} now')
   }
   if (state === 'some') {
-    return tools === undefined
+    return all === undefined
       ? plural(chosen?.length ?? 0, '{count} tool', '{count} tools')
-      : t('{count} of {all}', { count: chosen?.length ?? 0, all: tools.length })
+      : t('{count} of {all}', { count: chosen?.length ?? 0, all })
   }
-  return tools === undefined ? '' : plural(tools.length, '{count} tool', '{count} tools')
+  return all === undefined ? '' : plural(all, '{count} tool', '{count} tools')
 }

@@ -68,6 +68,7 @@ export function ConnectPage({
   onSearchChange: (search: ConnectSearch) => void
 }) {
   const { data: connect } = useSuspenseQuery(q(getConnect, { path: { name }, query: {} }))
+  const session = useSession()
   const navigate = useNavigate()
   const [chosen, setChosen] = useState<ChosenKey>()
   const client = connect.clients.find((one) => one.id === search.client) ?? connect.clients[0]
@@ -88,9 +89,11 @@ export function ConnectPage({
               name={name}
               onChange={(next) => void navigate({ to: '/connect/$name', params: { name: next }, search: {} })}
             />
-            <ButtonLink to="/playground/$name" params={{ name }}>
-              {t('Try it in the playground')}
-            </ButtonLink>
+            {may(session, 'tool:call') && (
+              <ButtonLink to="/playground/$name" params={{ name }}>
+                {t('Try it in the playground')}
+              </ButtonLink>
+            )}
           </>
         }
       />

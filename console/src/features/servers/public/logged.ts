@@ -61,6 +61,7 @@ const WITHOUT_LOG: ReadonlySet<Reason> = new Set([
   'awaiting_toolbox',
   'no_capacity',
   'toolbox_unreachable',
+  'toolbox_removed',
   'engine_unavailable',
   'unsupported_by_engine',
   'credential_missing',

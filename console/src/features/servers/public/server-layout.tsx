@@ -3,7 +3,7 @@ import { useLocation, useMatchRoute, useNavigate } from '@tanstack/react-router'
 import { Ellipsis, SquareTerminal } from 'lucide-react'
 import { type ReactNode, useEffect, useRef, useState } from 'react'
 import type { Server } from '@/api/generated/types'
-import { useDenied } from '@/api/session'
+import { useDenied, useForbidden } from '@/api/session'
 import { readableTimes } from '@/lib/format'
 import { t } from '@/lib/t'
 import { plainText } from '@/lib/text'
@@ -16,6 +16,7 @@ import { tabClass, tabListClass } from '@/ui/tab-class'
 import { TickedText } from '@/ui/ticked-text'
 import { ActingProvider, useAct } from '../acting'
 import { misfit, type ServerActionId, serverAction } from '../actions'
+import { PLACE } from '../place-anchor'
 import { ServerMenu } from '../server-menu'
 import { logOfTrouble } from './logged'
 import { isBeingDeleted, phaseKind, reasonAdvice, reasonText, ServerStatus } from './phase'
@@ -120,21 +121,31 @@ function Why({ server }: { server: Server }) {
 /** What is wrong, in the server's words, and what to do; nothing when nothing is wrong. */
 function Trouble({ server }: { server: Server }) {
   const kind = phaseKind(server.phase)
-  if (kind !== 'bad' && kind !== 'warn') return null
+  const immovable = useForbidden('server:deploy') !== undefined
+  const { name } = server
+  // Also of one that is stopped: it cannot be started.
+  const reason = server.toolbox_removed_at == null ? server.reason : 'toolbox_removed'
+  if (kind !== 'bad' && kind !== 'warn' && reason !== 'toolbox_removed') return null
   const message = plainText(readableTimes(server.message ?? ''))
-  const advice = reasonAdvice(server.reason, { remote: server.kind === 'remote', message })
+  const advice = reasonAdvice(reason, { remote: server.kind === 'remote', message })
   const log = logOfTrouble(server)
   return (
     <div className="mb-4">
       <Notice
-        tone={kind}
-        title={capital(reasonText(server.reason))}
+        tone={kind === 'bad' ? 'bad' : 'warn'}
+        title={capital(reasonText(reason))}
         actions={
-          log !== undefined && (
-            <Link to="/servers/$name/logs" params={{ name: server.name }} search={log}>
-              {t('Look into the log')}
-            </Link>
-          )
+          reason === 'toolbox_removed'
+            ? !immovable && (
+                <Link to="/servers/$name/settings" params={{ name }} hash={PLACE}>
+                  {t('Move it')}
+                </Link>
+              )
+            : log !== undefined && (
+                <Link to="/servers/$name/logs" params={{ name }} search={log}>
+                  {t('Look into the log')}
+                </Link>
+              )
         }
       >
         {message !== '' && (
@@ -199,10 +210,11 @@ function RolloutNote({ server }: { server: Server }) {
 function Actions({ server }: { server: Server }) {
   const [start, restart] = [server.enabled ? 'stop' : 'start', 'restart'] as const
   const { name } = server
+  const mayCall = useForbidden('tool:call') === undefined
   if (isBeingDeleted(server)) return null
   return (
     <>
-      {(server.phase === 'ready' || server.phase === 'degraded') && (
+      {mayCall && (server.phase === 'ready' || server.phase === 'degraded') && (
         <ButtonLink to="/playground/$name" params={{ name }} icon={SquareTerminal}>
           {t('Try it')}
         </ButtonLink>

@@ -15,7 +15,7 @@ import { KeyValueList } from '@/ui/key-value-list'
 import { ButtonLink, Link } from '@/ui/link'
 import { Elapsed, RelativeTime } from '@/ui/relative-time'
 import { TickedText } from '@/ui/ticked-text'
-import { isHeard, mainInstance } from '../row'
+import { isHeard, mainInstance, placeText } from '../row'
 import { valueText } from '../spec-text'
 import { LogView, shortId } from './log-view'
 import { logOfRollout, logTitle, serves } from './logged'
@@ -72,6 +72,14 @@ export function ServerOverview({ name }: { name: string }) {
 /** Why there is no instance. */
 function NoInstance({ server }: { server: Server }) {
   if (isBeingDeleted(server)) return <EmptyState title={t('Nothing of it runs any more')} />
+  if (server.toolbox_removed_at != null)
+    return (
+      <EmptyState title={t('Its toolbox was removed')}>
+        {server.enabled
+          ? t('It runs nowhere until it is moved to another.')
+          : t('It is stopped, and cannot be started until it is moved to another.')}
+      </EmptyState>
+    )
   if (!server.enabled)
     return <EmptyState title={t('It is stopped')}>{t('Start it, and an instance is made.')}</EmptyState>
   if (server.kind === 'remote')
@@ -202,11 +210,15 @@ function Facts({ server, address }: { server: Server; address: string | undefine
           ],
           [
             t('Toolbox'),
-            server.kind === 'remote' ? undefined : server.toolbox == null ? (
-              t('any that can')
-            ) : (
-              <span key="toolbox" className="id">
-                {server.toolbox}
+            server.kind === 'remote' ? undefined : (
+              <span
+                key="toolbox"
+                className={cx(
+                  'wrap-anywhere',
+                  server.toolbox_removed_at != null ? 'text-bad' : server.toolbox != null && 'id',
+                )}
+              >
+                {placeText(server)}
               </span>
             ),
           ],

@@ -153,13 +153,11 @@ export function ServerRevisions({
                 tone="warn"
                 title={t('Revision {number}: {what}', { number: asked.number, what: askedTrouble })}
               >
-                {t('It may fail again.')}
+                {t('It may fail.')}
               </Notice>
             </div>
           )}
-          <p className="mb-3">
-            {t('That revision is rolled out again. What serves now serves on until it answers.')}
-          </p>
+          <p className="mb-3">{t('That revision is rolled out again.')}</p>
           <Difference from={current ?? asked} to={asked} />
         </ConfirmDialog>
       )}

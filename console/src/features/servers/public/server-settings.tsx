@@ -59,7 +59,13 @@ export function ServerSettings({ name }: { name: string }) {
         </Card>
       )}
       <SettingsForm server={server} settings={settings} />
-      {server.kind !== 'remote' && <PlaceCard server={server} />}
+      {server.kind !== 'remote' && (
+        <PlaceCard
+          server={server}
+          hasVolumes={(settings.volumes ?? []).length > 0}
+          recreate={settings.strategy === 'recreate'}
+        />
+      )}
       <DangerZone server={server} />
     </div>
   )
@@ -79,7 +85,9 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
     url: settings.remote?.url ?? '',
   })
   const [base, setBase] = useState(() => ({ settings, values: valuesNow() }))
-  const pathProblem = usePathProblem({ values: base.values, context })(server.toolbox)
+  const pathProblem = usePathProblem({ values: base.values, context })(
+    server.toolbox_removed_at == null ? server.toolbox : undefined,
+  )
   const form = useForm<Values, Values>({
     initial: base.values,
     schema: schemaOf<Values>((values) => [

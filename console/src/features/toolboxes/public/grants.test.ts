@@ -16,6 +16,13 @@ test('a toolbox says which paths it grants', () => {
   expect(grantablePaths(toolbox('a', 'no path of this host is granted'))).toEqual([])
 })
 
+test('what a toolbox says as data counts, whatever its text says', () => {
+  const { report, ...rest } = toolbox('a', 'no path of this host is granted')
+  const told = { ...rest, report: { ...report, grantable_paths: ['/srv/way', '/mnt/a'] } }
+  expect(grantablePaths(told)).toEqual(['/srv/way', '/mnt/a'])
+  expect(grantableOn([told], undefined)).toEqual(['/srv/way', '/mnt/a'])
+})
+
 test('a toolbox that says nothing, or something else, is left to decide itself', () => {
   expect(grantablePaths(toolbox('a', undefined))).toBeUndefined()
   expect(grantablePaths(toolbox('a', 'what it is asked'))).toBeUndefined()
@@ -28,6 +35,9 @@ test.each([
   ['/srv/data', ['/srv'], true],
   ['/srv', ['/srv'], true],
   ['/srvdata', ['/srv'], false],
+  ['//srv//./data/', ['/srv/'], true],
+  ['srv/data', ['/srv'], false],
+  ['//etc//hosts', ['/etc'], false],
   ['/home/me', ['/home/me/*'], false],
   ['/home/me/files', ['/home/me/*'], true],
   ['/home/me/.ssh', ['/home/me/*'], false],

@@ -5,7 +5,7 @@ import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Textarea } from '@/ui/inputs'
 import { Select } from '@/ui/select'
-import { LABELLED } from './place'
+import { LABELLED, REMOVED } from './place'
 import { toolboxesQuery } from './queries'
 
 /** Where a server runs: a toolbox, any, or any with certain labels. */
@@ -13,6 +13,8 @@ export function PlaceFields({
   toolbox,
   labels,
   hint,
+  removed,
+  byName = false,
   onlyUseful = false,
 }: {
   /** The fields of a form with `PlaceValues`. */
@@ -20,6 +22,10 @@ export function PlaceFields({
   labels: FieldProps<string>
   /** What choosing a toolbox means here. */
   hint: string
+  /** What it is bound to and is gone, in words: it stands there until something else is chosen. */
+  removed?: string | undefined
+  /** Whether a toolbox must be named: leaves out what lets Toolyard choose one. */
+  byName?: boolean
   /** Leaves out what no toolbox makes possible, and everything where there is nothing to choose; tells which labels there are. */
   onlyUseful?: boolean
 }) {
@@ -35,8 +41,9 @@ export function PlaceFields({
         label={t('Toolbox')}
         hint={hint}
         options={[
-          { value: '', label: t('Toolyard chooses') },
-          ...(onlyUseful && known.length === 0
+          ...(removed === undefined ? [] : [{ value: REMOVED, label: removed }]),
+          ...(byName ? [] : [{ value: '', label: t('Toolyard chooses') }]),
+          ...(byName || (onlyUseful && known.length === 0)
             ? []
             : [{ value: LABELLED, label: t('Any that has certain labels') }]),
           ...usable.map((one) => ({

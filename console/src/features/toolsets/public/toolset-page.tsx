@@ -8,7 +8,7 @@ import { createToolset, getToolset, replaceToolset } from '@/api/generated/tools
 import type { Server, Toolset } from '@/api/generated/types'
 import { mcpToolsQuery } from '@/api/mcp'
 import { invalidate, q, queryKey } from '@/api/queries'
-import { useDenied } from '@/api/session'
+import { useDenied, useForbidden } from '@/api/session'
 import { serverGeneration } from '@/features/mcp/public/target'
 import { toolsetsQuery } from '@/features/mcp/public/target-list'
 import { serversQuery } from '@/features/servers/public/queries'
@@ -42,6 +42,7 @@ import {
   searchTurn,
   selectionOf,
   stateOf,
+  toolCount,
   withServer,
 } from '../selection'
 import { ServerTools, type ToolsOfServer } from '../server-tools'
@@ -153,6 +154,7 @@ function ToolsetEditor({ toolset }: { toolset: Toolset }) {
   const navigate = useNavigate()
   const queryClient = useQueryClient()
   const denied = useDenied('toolset:manage')
+  const mayCall = useForbidden('tool:call') === undefined
   const [deleting, setDeleting] = useState(false)
   const [gone, setGone] = useState(false)
   // What the form began with: a change elsewhere while something is typed here is a conflict, which saving says.
@@ -189,9 +191,11 @@ function ToolsetEditor({ toolset }: { toolset: Toolset }) {
         title={<span className="id text-[1.1em]">{name}</span>}
         actions={
           <>
-            <ButtonLink to="/playground/$name" params={{ name }}>
-              {t('Try in the playground')}
-            </ButtonLink>
+            {mayCall && (
+              <ButtonLink to="/playground/$name" params={{ name }}>
+                {t('Try in the playground')}
+              </ButtonLink>
+            )}
             <ButtonLink to="/connect/$name" params={{ name }} variant="primary">
               {t('Connect a client')}
             </ButtonLink>
@@ -305,6 +309,9 @@ function Chooser({
   }, [hasNextPage, isFetchingNextPage, fetchNextPage])
   const servers = data.pages.flatMap((page) => page.items)
   const queryClient = useQueryClient()
+  // Listing tools is a use of them, which is refused to some and noted then: they are not asked for.
+  const unseen = useForbidden('tool:call')
+  const canBeAsked = (server: Server) => unseen === undefined && answersNow(server)
   const [search, setSearch] = useState('')
   const wanted = useDeferredValue(search).trim().toLowerCase()
   const names = Object.keys(selection)
@@ -319,7 +326,7 @@ function Chooser({
   const missing = names.filter((name) => !servers.some((server) => server.name === name))
   // Servers that are chosen or looked into are asked for their tools; the others only when somebody searches, a few
   // at once.
-  const searched = wanted === '' ? [] : inOrder(servers.filter(answersNow), first.chosen, first.ready)
+  const searched = wanted === '' ? [] : inOrder(servers.filter(canBeAsked), first.chosen, first.ready)
   const { come, next } = searchTurn(
     searched,
     (server) => hasCome(queryClient.getQueryState(toolsQuery(server).queryKey)),
@@ -336,7 +343,7 @@ function Chooser({
   const answers = useQueries({
     queries: asked.map((server) => ({
       ...toolsQuery(server),
-      enabled: answersNow(server),
+      enabled: canBeAsked(server),
     })),
   })
   const tools = new Map<string, ToolsOfServer>(
@@ -346,6 +353,7 @@ function Chooser({
         tools: answers[at]?.data,
         error: answers[at]?.error ?? undefined,
         answers: answersNow(server),
+        count: offeredBy(server),
         retry: () => void answers[at]?.refetch(),
       },
     ]),
@@ -394,18 +402,20 @@ function Chooser({
             {servers.length > 5 && (
               <div className="border-b p-2">
                 <SearchInput
-                  label={t('Search servers and tools')}
-                  placeholder={t('Server or tool')}
+                  label={unseen === undefined ? t('Search servers and tools') : t('Search servers')}
+                  placeholder={unseen === undefined ? t('Server or tool') : t('Server')}
                   value={search}
                   onValueChange={setSearch}
                 />
-                <SearchState
-                  wanted={wanted}
-                  come={come.length}
-                  all={searched.length}
-                  silent={servers.length - searched.length}
-                  failed={come.filter((server) => tools.get(server.name)?.tools === undefined).length}
-                />
+                {unseen === undefined && (
+                  <SearchState
+                    wanted={wanted}
+                    come={come.length}
+                    all={searched.length}
+                    silent={servers.length - searched.length}
+                    failed={come.filter((server) => tools.get(server.name)?.tools === undefined).length}
+                  />
+                )}
               </div>
             )}
             <ul>
@@ -436,6 +446,7 @@ function Chooser({
                   onChange={onChange}
                   overrides={overrides}
                   onOverride={onOverride}
+                  unseen={unseen}
                   disabledReason={disabledReason}
                 />
               ))}
@@ -444,7 +455,9 @@ function Chooser({
               <EmptyState title={next.length > 0 ? t('Nothing found so far') : t('Nothing fits')}>
                 {next.length > 0
                   ? t('The tools of the other servers are still being searched.')
-                  : t('No server and no tool has this in its name. Change the search.')}
+                  : unseen === undefined
+                    ? t('No server and no tool has this in its name. Change the search.')
+                    : t('No server has this in its name. Change the search.')}
               </EmptyState>
             )}
             {shown.length > 200 && (
@@ -453,7 +466,11 @@ function Chooser({
           </>
         )}
       </Card>
-      <Cost selection={selection} overrides={overrides} tools={tools} aside={aside} />
+      {unseen === undefined ? (
+        <Cost selection={selection} overrides={overrides} tools={tools} aside={aside} />
+      ) : (
+        <UnseenCost selection={selection} tools={tools} unseen={unseen} aside={aside} />
+      )}
     </div>
   )
 }
@@ -511,8 +528,46 @@ function answersNow(server: Server): boolean {
   return server.phase === 'ready' || server.phase === 'degraded'
 }
 
+/** How many tools it has, as it last told. */
+function offeredBy({ instances, instance_id }: Server): number | undefined {
+  const main = instances.find((instance) => instance.id === instance_id) ?? instances.at(-1)
+  return main?.mcp?.tools
+}
+
 function hasTool(tools: readonly McpTool[] | undefined, wanted: string): boolean {
   return tools?.some((tool) => tool.name.toLowerCase().includes(wanted)) ?? false
+}
+
+/** What is known of a selection by somebody who may not see the tools: not what they cost. */
+function UnseenCost({
+  selection,
+  tools,
+  unseen,
+  aside,
+}: {
+  selection: Selection
+  tools: ReadonlyMap<string, ToolsOfServer>
+  unseen: string
+  aside: React.ReactNode
+}) {
+  const servers = Object.keys(selection).length
+  const count = toolCount(selection, new Map([...tools].map(([name, known]) => [name, known.count])))
+  return (
+    <Card title={t('Context cost')} className="xl:sticky xl:top-4">
+      <div className="flex flex-col gap-3">
+        <p>
+          {count !== undefined && `${plural(count, '{count} tool', '{count} tools')} · `}
+          {plural(servers, '{count} server', '{count} servers')}
+        </p>
+        <p className="text-sm text-muted">
+          {t('What they cost depends on what they say of themselves, which you may not see. {why}.', {
+            why: unseen,
+          })}
+        </p>
+        {aside}
+      </div>
+    </Card>
+  )
 }
 
 /** What the selection costs, and what the same servers would cost whole. */
@@ -546,10 +601,12 @@ function Cost({
       <div className="flex flex-col gap-3">
         <div aria-live="polite">
           <p className="text-2xl font-semibold tracking-[-0.01em] tabular">
-            {t('about {tokens}', { tokens: formatTokens(tokensOf(chosen)) })}
+            {known.length === 0 && names.length > 0
+              ? t('not known')
+              : t('about {tokens}', { tokens: formatTokens(tokensOf(chosen)) })}
           </p>
           <p className="text-muted">
-            {plural(count, '{count} tool', '{count} tools')} ·{' '}
+            {known.length > 0 && `${plural(count, '{count} tool', '{count} tools')} · `}
             {plural(names.length, '{count} server', '{count} servers')}
           </p>
         </div>

@@ -3,7 +3,7 @@ import { useNavigate } from '@tanstack/react-router'
 import { Ellipsis, FlaskConical, Layers, Pencil, Plug, Trash2 } from 'lucide-react'
 import { useState } from 'react'
 import type { Toolset } from '@/api/generated/types'
-import { useDenied } from '@/api/session'
+import { useDenied, useForbidden } from '@/api/session'
 import { toolsetsQuery } from '@/features/mcp/public/target-list'
 import { formatNumber } from '@/lib/format'
 import { plural, t } from '@/lib/t'
@@ -186,6 +186,7 @@ function ToolsetMenu({ toolset }: { toolset: Toolset }) {
   const navigate = useNavigate()
   const queryClient = useQueryClient()
   const denied = useDenied('toolset:manage')
+  const unusable = useForbidden('tool:call')
   const [deleting, setDeleting] = useState(false)
   const { name } = toolset
   return (
@@ -194,13 +195,14 @@ function ToolsetMenu({ toolset }: { toolset: Toolset }) {
         trigger={<IconButton icon={Ellipsis} label={t('Actions for {name}', { name })} size="small" />}
         items={[
           {
-            label: t('Edit'),
-            icon: Pencil,
+            label: denied === undefined ? t('Edit') : t('Open'),
+            icon: denied === undefined ? Pencil : Layers,
             onSelect: () => void navigate({ to: '/toolsets/$name', params: { name } }),
           },
           {
             label: t('Try in the playground'),
             icon: FlaskConical,
+            disabledReason: unusable,
             onSelect: () => void navigate({ to: '/playground/$name', params: { name } }),
           },
           {

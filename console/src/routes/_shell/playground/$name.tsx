@@ -2,6 +2,7 @@ import { createFileRoute } from '@tanstack/react-router'
 import * as v from 'valibot'
 import { getConnect } from '@/api/generated/connect'
 import { q } from '@/api/queries'
+import { onlyFor } from '@/app/guard'
 import { pageTitle } from '@/app/title'
 import { targetQuery } from '@/features/mcp/public/target'
 import { toolsetsQuery } from '@/features/mcp/public/target-list'
@@ -16,6 +17,7 @@ const Search = v.object({
 
 export const Route = createFileRoute('/_shell/playground/$name')({
   validateSearch: Search,
+  beforeLoad: ({ context }) => onlyFor(context.session, 'tool:call'),
   head: ({ params }) => pageTitle(t('Playground: {name}', { name: params.name })),
   loader: ({ context: { queryClient }, params: { name } }) =>
     Promise.all([

@@ -1,5 +1,6 @@
 import { createFileRoute } from '@tanstack/react-router'
 import * as v from 'valibot'
+import { onlyFor } from '@/app/guard'
 import { pageTitle } from '@/app/title'
 import { serversQuery } from '@/features/servers/public/queries'
 import { NewToolsetPage } from '@/features/toolsets/public/toolset-page'
@@ -12,6 +13,7 @@ const Search = v.object({
 
 export const Route = createFileRoute('/_shell/toolsets/new')({
   validateSearch: Search,
+  beforeLoad: ({ context }) => onlyFor(context.session, 'toolset:manage'),
   head: () => pageTitle(t('New toolset')),
   loader: ({ context: { queryClient } }) => queryClient.ensureInfiniteQueryData(serversQuery),
   component: Page,
