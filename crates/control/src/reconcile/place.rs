@@ -269,10 +269,13 @@ pub(crate) fn lack(revision: &RevisionRow, report: &ToolboxReport) -> Option<Lac
     })
 }
 
+/// The number of a need, and what cannot be done without it.
+type Kind = (usize, Cow<'static, str>);
+
 /// Why none of the toolboxes that are online can run a revision: what each lacks, those that lack the same together, the
 /// nearest first. The reason is that of the nearest.
 fn none_can(lacking: Vec<(&ToolboxRow, Lack)>) -> (Reason, String) {
-    let mut kinds: BTreeMap<(usize, Cow<'static, str>), (Lack, Vec<&Name>)> = BTreeMap::new();
+    let mut kinds: BTreeMap<Kind, (Lack, Vec<&Name>)> = BTreeMap::new();
     for (toolbox, lack) in lacking {
         let kind = kinds.entry((lack.need, lack.cannot.clone()));
         kind.or_insert_with(|| (lack, Vec::new())).1.push(&toolbox.name);

@@ -761,7 +761,8 @@ fn answer(up: &AtomicBool, opened: &AtomicUsize, headers: &HeaderMap, message: &
             "serverInfo": { "name": "remote", "version": "1" },
         }),
         Some("tools/list") => {
-            let names: &[&str] = if headers.get("authorization").is_some_and(|it| it == "Bearer fewer") { &["a"] } else { &["a", "b"] };
+            let names: &[&str] =
+                if headers.get("authorization").is_some_and(|it| it == "Bearer fewer") { &["a"] } else { &["a", "b"] };
             let tools: Vec<_> =
                 names.iter().map(|name| json!({ "name": name, "inputSchema": { "type": "object" } })).collect();
             json!({ "tools": tools })

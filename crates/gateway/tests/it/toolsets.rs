@@ -75,7 +75,7 @@ async fn many_members_that_hang_cost_the_time_of_one() {
         (0..70).map(|number| &*Box::leak(format!("bad-{number}").into_boxed_str())).collect();
     let mut world = world().server("old", Era::Legacy);
     for name in &hanging {
-        world = world.server(*name, Era::Legacy);
+        world = world.server(name, Era::Legacy);
     }
     let members: Vec<_> = hanging.iter().copied().chain(["old"]).collect();
     let world = world.toolset("all", &members).start().await;
