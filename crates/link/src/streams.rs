@@ -72,20 +72,40 @@ async fn keep_alive(pings: Option<PingPong>) -> Error {
     }
 }
 
+/// Why a request has no answer.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// The other side has certainly not taken it up: its connection has ended, or is to end (RFC 9113, section 6.8).
+    NotSent(h2::Error),
+    /// It may have.
+    Broke(Error),
+}
+
+impl SendError {
+    fn of(error: h2::Error) -> Self {
+        let is_not_taken_up = error.is_remote()
+            && (error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+                || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM));
+        if is_not_taken_up { Self::NotSent(error) } else { Self::Broke(error.into()) }
+    }
+}
+
 impl Sender {
     /// Sends a request; gives its answer when that begins. Dropped earlier, the stream is reset.
     ///
     /// # Errors
     /// When there is no answer, or the request is too long.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
         let (parts, body) = request.into_parts();
-        let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await?.to_bytes();
-        let mut sender = self.0.clone().ready().await?;
-        let (answer, mut stream) = sender.send_request(Request::from_parts(parts, ()), body.is_empty())?;
+        let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(SendError::Broke)?.to_bytes();
+        let mut sender = self.0.clone().ready().await.map_err(SendError::NotSent)?;
+        let sent = sender.send_request(Request::from_parts(parts, ()), body.is_empty());
+        let (answer, mut stream) = sent.map_err(SendError::NotSent)?;
         if !body.is_empty() {
-            stream.send_data(body, true)?;
+            stream.send_data(body, true).map_err(SendError::of)?;
         }
-        Ok(answer.await?.map(|stream| Body::new(Answer { stream })))
+        let answer = answer.await.map_err(SendError::of)?;
+        Ok(answer.map(|stream| Body::new(Answer { stream })))
     }
 }
 

@@ -4,11 +4,13 @@
 //! HTTP/2 on the same socket with their roles swapped: the dialler is the server. So a host needs no open
 //! port, and a gateway reaches it with ordinary requests, many at a time, each with its own flow control.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use futures_util::StreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -25,7 +27,7 @@ use tracing::Instrument;
 use crate::dial::{DialError, Dialler};
 use crate::forward::Replicas;
 use crate::stack::{self, Peer};
-use crate::streams;
+use crate::streams::{self, SendError};
 use crate::tls::{DialledStream, PeerCertificate};
 use crate::{Body, Channel, LinkError};
 
@@ -40,8 +42,9 @@ pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Within this time the link of an agent that is gone has ended, also where nobody says so.
 pub const LONGEST_SILENCE: Duration = KEEP_ALIVE.saturating_add(KEEP_ALIVE_TIMEOUT);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long calls under way may go on once the link is to end; streams of events would go on for ever.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long calls under way may go on once the link is to end. Whoever calls meanwhile waits for the next link, for no
+/// longer than a gateway holds calls (5 s): the agent has to be back by then.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// The same when another link has taken its place: longer than any ordinary call.
 const RETIRE_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -392,8 +395,14 @@ fn over(sender: streams::Sender, toolbox: ToolboxId) -> Channel {
     BoxCloneSyncService::new(service_fn(move |request: Request<Body>| {
         let sender = sender.clone();
         async move {
-            let answer = sender.send(with_authority(request)).await;
-            answer.map_err(|source| LinkError::Unreachable { peer: format!("toolbox {toolbox}"), source })
+            sender.send(with_authority(request)).await.map_err(|error| match error {
+                // As when an agent is being restarted: it is there again in a moment, with another link.
+                SendError::NotSent(error) => {
+                    tracing::debug!(%error, toolbox.id = %toolbox, "a link takes no more requests");
+                    LinkError::NoLink(toolbox.to_string())
+                }
+                SendError::Broke(source) => LinkError::Unreachable { peer: format!("toolbox {toolbox}"), source },
+            })
         }
     }))
 }
@@ -458,11 +467,21 @@ impl Link {
     ) {
         let address = self.address;
         let router = hyper_util::service::TowerToHyperService::new(router);
+        let stop = shutdown.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let id =
                 request.headers().get(crate::trace::REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
             let span = tracing::debug_span!("request", request.id = id, http.path = request.uri().path());
-            hyper::service::Service::call(&router, request).instrument(span)
+            let until = lasts(request.uri().path()).then(|| stop.clone());
+            let answer = hyper::service::Service::call(&router, request);
+            async move {
+                let answer = answer.await?;
+                Ok::<_, Infallible>(match until {
+                    Some(stop) => answer.map(|body| broken_off(body, stop)),
+                    None => answer,
+                })
+            }
+            .instrument(span)
         });
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
@@ -496,6 +515,19 @@ impl Link {
             () = stopped => tracing::debug!(address, "streams on a link were cut off"),
         }
     }
+}
+
+/// Whether an answer may go on for ever: events, and logs that are followed. A link that is to end waits for calls alone.
+fn lasts(path: &str) -> bool {
+    path.ends_with("/events") || path.ends_with("/logs")
+}
+
+/// A body that breaks off when `stop` is cancelled: whoever reads it sees that it was not all.
+fn broken_off(body: Body, stop: CancellationToken) -> Body {
+    let stopped = stop.clone();
+    let end = async move { stopped.is_cancelled().then(|| Err(axum::Error::new("the agent is being stopped"))) };
+    let end = futures_util::stream::once(end).filter_map(std::future::ready);
+    Body::from_stream(body.into_data_stream().take_until(stop.cancelled_owned()).chain(end))
 }
 
 async fn upgrade(
@@ -534,7 +566,6 @@ mod tests {
     use super::*;
     use crate::DialOptions;
     use crate::tls::{Acceptor, AgentKey, Authority, PeerIdentity};
-    use std::convert::Infallible;
     use toolyard_types::Timestamp;
     use tower::ServiceExt;
 
@@ -794,6 +825,44 @@ mod tests {
         shutdown.cancel();
         served.await.expect("no panic");
         world.no_link().await;
+    }
+
+    #[tokio::test]
+    async fn a_link_of_an_agent_that_stops_ends_streams_finishes_calls_and_takes_no_other() {
+        let world = World::new().await;
+        let (begun, end) = (CancellationToken::new(), CancellationToken::new());
+        let (begins, ends) = (begun.clone(), end.clone());
+        let slow = move || async move {
+            begins.cancel();
+            ends.cancelled().await;
+            "done"
+        };
+        let router = endless().merge(hello()).route("/v1/slow", axum::routing::get(slow));
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let link = world.agent().link(None, LinkKind::Calls).await.expect("a link");
+        let served = tokio::spawn(async move { link.serve(router, &stop, &CancellationToken::new()).await });
+        let channel = world.channel().await;
+        let ask = |path: &str| channel.clone().oneshot(Request::get(path).body(Body::empty()).expect("a request"));
+        let events = follow(channel.clone()).await;
+        let slow = tokio::spawn(ask("/v1/slow"));
+        begun.cancelled().await;
+        shutdown.cancel();
+        assert!(events.collect().await.is_err(), "it was not all");
+        let refused = async {
+            loop {
+                match ask("/v1/hello").await {
+                    Err(error) => return error,
+                    Ok(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let refused = tokio::time::timeout(Duration::from_secs(10), refused).await.expect("it takes no more");
+        assert!(matches!(refused, LinkError::NoLink(_)), "the next link is waited for: {refused:?}");
+        end.cancel();
+        let answer = slow.await.expect("no panic").expect("an answer");
+        assert_eq!(&answer.into_body().collect().await.expect("a body").to_bytes()[..], b"done");
+        ended(served).await;
     }
 
     #[tokio::test]
