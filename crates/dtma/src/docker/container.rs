@@ -70,6 +70,9 @@ pub(super) async fn plan(
         Some(user) => users::of(docker, &image.reference, user).await?,
         None => None,
     };
+    if !image.base {
+        users::check(docker, &image.reference).await?;
+    }
     let user = match (named, own_uid) {
         (Some((uid, gid)), _) => format!("{uid}:{gid}"),
         (None, Some(uid)) => format!("{uid}:{uid}"),

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error as ApiError;
 use bollard::models::ImageInspect;
 use bollard::query_parameters::{CreateImageOptionsBuilder, RemoveImageOptionsBuilder};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use toolyard_types::agent::Failure;
 use toolyard_types::name::printable;
@@ -17,7 +17,7 @@ use toolyard_types::spec::{Lock, Package};
 use toolyard_types::state::Reason;
 use toolyard_types::{CredentialId, Secret};
 
-use super::{Docker, engine_failure, is_missing};
+use super::{Docker, engine_failure, is_missing, short};
 use crate::desired::{read_state, write_whole};
 use crate::engine::{NeedsLock, Progress, render};
 use crate::packages::{Prepared, digest, failure, lock};
@@ -26,6 +26,8 @@ use crate::packages::{Prepared, digest, failure, lock};
 const PULL_SILENCE: Duration = Duration::from_secs(120);
 const PULL_TIMEOUT: Duration = Duration::from_secs(1800);
 const MAX_REFERENCE_BYTES: usize = 512;
+/// Images removed at once.
+const MAX_REMOVALS: usize = 8;
 
 /// What an image is run as.
 #[derive(Clone, Debug)]
@@ -64,8 +66,9 @@ struct ImageLock {
 pub(super) struct Images {
     file: PathBuf,
     pulled: Mutex<BTreeMap<String, Pulled>>,
-    /// Held while one that is wanted is looked for, and while one that nothing needs is removed.
-    turn: tokio::sync::Mutex<()>,
+    /// For each image that it is about now: held while it is looked for because it is wanted, and while it is removed because
+    /// nothing needs it. An engine may hang on the removal of one.
+    turns: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// Why an image that was pulled is here.
@@ -80,7 +83,7 @@ struct Pulled {
 impl Images {
     pub(super) fn open(file: PathBuf) -> Self {
         let pulled = read_state(&file, "images that were pulled before are not removed by themselves");
-        Self { file, pulled: Mutex::new(pulled.unwrap_or_default()), turn: tokio::sync::Mutex::default() }
+        Self { file, pulled: Mutex::new(pulled.unwrap_or_default()), turns: Mutex::default() }
     }
 
     /// Notes that `lock` names `image`, if it was pulled by us now or before.
@@ -112,34 +115,56 @@ impl Images {
         self.pulled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The turn at one image.
+    async fn turn(&self, image: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            turns.get(image).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let turn = Arc::default();
+                turns.insert(image.to_owned(), Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
+
     /// Removes images that we pulled and that no lock names which is needed. One that something else uses stays.
     pub(super) async fn collect_garbage(&self, api: &bollard::Docker, is_needed: &NeedsLock<'_>) {
         let pulled: Vec<String> = self.pulled().keys().cloned().collect();
-        for image in &pulled {
-            // Whoever wants it needs it before they look: they find it, or pull it again. And asked anew for each: removing
-            // one takes its time.
-            let _turn = self.turn.lock().await;
-            let Some(why) = self.pulled().get(image).cloned() else { continue };
-            if why.locks.iter().any(|digest| is_needed(digest)) {
-                continue;
-            }
-            // The last tag of a name takes the digest with it.
-            let mut gone = true;
-            for name in why.tags.iter().chain([image]) {
-                let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
-                match api.remove_image(name, Some(options), None).await {
-                    Ok(_) => tracing::info!(image = name, "removed an image nothing needs any more"),
-                    Err(error) if is_missing(&error) => {}
-                    Err(error) => {
-                        // A container of somebody else's may use it.
-                        tracing::debug!(image = name, %error, "an image stays for now");
-                        gone = false;
+        let api = &short(api);
+        let removals =
+            pulled.into_iter().map(|image| async move { self.remove_unneeded(api, &image, is_needed).await }.boxed());
+        super::all(removals.collect(), MAX_REMOVALS).await;
+    }
+
+    async fn remove_unneeded(&self, api: &bollard::Docker, image: &str, is_needed: &NeedsLock<'_>) {
+        // Whoever wants it needs it before they look: they find it, or pull it again. And asked anew for each: removing
+        // one takes its time.
+        let _turn = self.turn(image).await;
+        let Some(why) = self.pulled().get(image).cloned() else { return };
+        if why.locks.iter().any(|digest| is_needed(digest)) {
+            return;
+        }
+        // The last tag of a name takes the digest with it.
+        let mut gone = true;
+        for name in why.tags.iter().map(String::as_str).chain([image]) {
+            let options = RemoveImageOptionsBuilder::new().force(false).noprune(false).build();
+            match api.remove_image(name, Some(options), None).await {
+                Ok(_) => tracing::info!(image = name, "removed an image nothing needs any more"),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => {
+                    // A container of somebody else's may use it.
+                    tracing::debug!(image = name, %error, "an image stays for now");
+                    gone = false;
+                    if matches!(error, ApiError::RequestTimeoutError) {
+                        break;
                     }
                 }
             }
-            if gone {
-                self.change(|pulled| drop(pulled.remove(image)));
-            }
+        }
+        if gone {
+            self.change(|pulled| drop(pulled.remove(image)));
         }
     }
 }
@@ -193,7 +218,7 @@ impl Docker {
         let locked: ImageLock = serde_json::from_str(&lock.content)
             .map_err(|error| failure(Reason::ConfigInvalid, format!("read the lock: {error}")))?;
         let image = &locked.image;
-        let turn = self.images.turn.lock().await;
+        let turn = self.images.turn(image).await;
         let found = self.inspect(image).await?;
         drop(turn);
         let inspected = match found {
@@ -222,7 +247,7 @@ impl Docker {
     }
 
     async fn inspect(&self, image: &str) -> Result<Option<ImageInspect>, Failure> {
-        match self.api.inspect_image(image).await {
+        match short(&self.api).inspect_image(image).await {
             Ok(inspected) => Ok(Some(inspected)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(engine_failure(&error)),

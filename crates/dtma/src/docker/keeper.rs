@@ -34,7 +34,7 @@ use toolyard_types::{Clock, Secret, Timestamp};
 
 use super::container::Plan;
 use super::http::{self, Bridge};
-use super::{Docker, container_name, egress, engine_failure, entry, is_missing, volumes};
+use super::{Docker, container_name, egress, engine_failure, entry, is_missing, short, volumes};
 use crate::agent::Context;
 use crate::copies::LogPlace;
 use crate::desired::write_whole;
@@ -76,7 +76,7 @@ pub(super) async fn start(
     let of = (plan.body.image.clone(), plan.body.user.clone());
     let created = api.create_container(Some(options), plan.body).await.map_err(|error| not_started(&error))?;
     volumes::hand_over(docker, desired, of).await?;
-    let attached = attach(api, &created.id).await.map_err(|error| engine_failure(&error))?;
+    let attached = attach(&short(api), &created.id).await.map_err(|error| engine_failure(&error))?;
     api.start_container(&created.id, None).await.map_err(|error| not_started(&error))?;
     let state = inspect(api, &created.id).await.map_err(|error| engine_failure(&error))?;
     let mut stdin = attached.stdin;
@@ -117,6 +117,7 @@ pub(super) async fn take_over(
     desired: &DesiredInstance,
     dir: &Path,
 ) -> Result<Option<Running>, ApiError> {
+    // With all the engine's time: a container that is not taken over makes room for another.
     let inspected = match docker.api.inspect_container(&container_name(desired.id), None).await {
         Err(error) if is_missing(&error) => return Ok(None),
         other => other?,
@@ -202,7 +203,8 @@ fn open_bridge(
         .map_err(|error| failure(Reason::EngineUnavailable, format!("enter the network of a container: {error}")))
 }
 
-fn not_started(error: &ApiError) -> Failure {
+/// What the engine said when it made or started a container: much of it is about the image, and stays so.
+pub(super) fn not_started(error: &ApiError) -> Failure {
     let failed = engine_failure(error);
     // The engine tells these by text only.
     let any = |words: &[&str]| words.iter().any(|word| failed.message.contains(word));
@@ -216,6 +218,14 @@ fn not_started(error: &ApiError) -> Failure {
     let own = ["executable file not found", "no such file or directory", "no command specified", "permission denied"];
     // An image's user that the engine does not take.
     if any(&own) || any(&["unable to find user", "unable to find group", "uids and gids must be in range"]) {
+        return Failure { reason: Reason::ConfigInvalid, ..failed };
+    }
+    // What the engine refuses of a request is about the image, and so is some of what its runtime says. All else may pass:
+    // what the host lacks now it may have later.
+    let refused = matches!(error, ApiError::DockerResponseServerError { status_code: 400, .. })
+        && !any(&["bind source path", "client version", "runtime name"]);
+    let of_image = ["not a directory", "invalid argument", "working directory", "invalid cwd"];
+    if refused || (any(&["OCI runtime"]) && any(&of_image)) {
         return Failure { reason: Reason::ConfigInvalid, ..failed };
     }
     failed
@@ -235,7 +245,7 @@ async fn attach(api: &bollard::Docker, id: &str) -> Result<Attached, ApiError> {
 }
 
 async fn inspect(api: &bollard::Docker, id: &str) -> Result<ContainerState, ApiError> {
-    Ok(api.inspect_container(id, None).await?.state.unwrap_or_default())
+    Ok(short(api).inspect_container(id, None).await?.state.unwrap_or_default())
 }
 
 fn pid_of(state: &ContainerState) -> Option<u32> {
@@ -457,7 +467,7 @@ impl Keeper {
 
     async fn signal(&self, signal: &str) {
         let options = KillContainerOptionsBuilder::new().signal(signal).build();
-        if let Err(error) = self.api.kill_container(&self.id, Some(options)).await {
+        if let Err(error) = short(&self.api).kill_container(&self.id, Some(options)).await {
             // It may have ended in between.
             tracing::debug!(container.id = self.id, signal, %error, "signal a container");
         }

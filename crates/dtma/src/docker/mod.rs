@@ -24,6 +24,7 @@ mod volumes;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::errors::Error as ApiError;
@@ -31,6 +32,8 @@ use bollard::models::{ContainerSummaryStateEnum, NetworkCreateRequest, SystemInf
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
 };
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use toolyard_types::agent::{DesiredInstance, Enforcement, Failure};
 use toolyard_types::spec::{Egress, RevisionSpec};
 use toolyard_types::state::Reason;
@@ -48,7 +51,16 @@ use crate::packages::{PackageClients, Prepared, failure};
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 /// Longest time for one request; pulls and waits are streams and have their own.
 const REQUEST_TIMEOUT_SECONDS: u64 = 60;
+/// Longest time for one request about something that is there: an engine may hang on one container and answer for all
+/// others.
+const SHORT_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Containers looked after at once, where it is about many.
+const MAX_AT_ONCE: usize = 16;
+/// How many of the containers whose removal hung are tried again in one round.
+const MAX_HUNG_AT_ONCE: usize = 4;
 const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// Longest pause before the removal of a container is tried again: an engine that hangs keeps each request.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// An engine that is restarted is back within this.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -124,8 +136,11 @@ pub(crate) struct Docker {
     no_proxy: Option<String>,
     images: images::Images,
     users: users::Known,
-    /// Held while the network is looked for, made and removed: the engine would make a second one of the same name.
-    making_network: tokio::sync::Mutex<()>,
+    /// Held alone while the network is made and removed, since the engine would make a second one of the same name; and
+    /// together with others while it is looked for.
+    making_network: tokio::sync::RwLock<()>,
+    /// Containers of no instance whose removal failed, and how often.
+    hung: Mutex<BTreeMap<String, u32>>,
 }
 
 impl Docker {
@@ -155,7 +170,8 @@ impl Docker {
             no_proxy: egress::why_not(),
             images: images::Images::open(agent.data_dir.join("images.json")),
             users: users::Known::default(),
-            making_network: tokio::sync::Mutex::default(),
+            making_network: tokio::sync::RwLock::default(),
+            hung: Mutex::default(),
         };
         docker.remove_leftover_clients().await;
         Ok(docker)
@@ -289,33 +305,32 @@ impl Docker {
 
     /// Every container of this agent whose instance it knows.
     pub(crate) async fn find_running(&self, context: &Context) -> Vec<(DesiredInstance, Running)> {
-        let mut found = Vec::new();
-        for container in self.containers().await.unwrap_or_default() {
-            let Some(id) = container.instance else { continue };
+        let containers = self.containers().await.unwrap_or_default();
+        let instances: Vec<InstanceId> = containers.iter().filter_map(|container| container.instance).collect();
+        let searches = instances.into_iter().map(|id| async move {
             let dir = context.instance_dir(id);
-            let saved = std::fs::read(dir.join("instance.json")).ok();
-            let Some(saved) = saved.and_then(|saved| serde_json::from_slice::<DesiredInstance>(&saved).ok()) else {
-                continue;
-            };
+            let saved = std::fs::read(dir.join("instance.json")).ok()?;
+            let saved = serde_json::from_slice::<DesiredInstance>(&saved).ok()?;
             // Secrets are in memory only: what the log must not show is taken from what is desired.
             let desired = context.known(id).unwrap_or(saved);
-            match keeper::take_over(self, context, &desired, &dir).await {
-                Ok(Some(running)) => found.push((desired, running)),
-                Ok(None) => {}
-                Err(error) => tracing::warn!(instance.id = %id, %error, "attach to a container"),
-            }
-        }
-        found
+            let found = keeper::take_over(self, context, &desired, &dir).await;
+            let found = found.inspect_err(|error| tracing::warn!(instance.id = %id, %error, "attach to a container"));
+            Some((desired, found.ok()??))
+        });
+        let found = futures_util::stream::iter(searches).buffer_unordered(MAX_AT_ONCE);
+        found.filter_map(std::future::ready).collect().await
     }
 
     /// Removes the container of an instance; returns when it is gone, however long the engine is away.
     pub(crate) async fn end_leftovers(&self, id: InstanceId) {
         let mut told = false;
+        let mut pause = RETRY_EVERY * 4;
         while let Err(error) = self.remove(&container_name(id)).await {
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(instance.id = %id, %error, "remove a container; trying again until it is gone");
             }
-            tokio::time::sleep(RETRY_EVERY * 4).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -329,15 +344,43 @@ impl Docker {
                 return;
             }
         };
-        let unwanted = containers.iter().filter(|it| it.instance.is_some_and(|id| !known(Some(id))));
-        for container in unwanted {
-            tracing::info!(container.id = container.id, "removing a container of an instance that is not known");
-            if let Err(error) = self.remove(&container.id).await {
-                tracing::warn!(container.id = container.id, %error, "remove a container");
-            }
-        }
+        self.hung().retain(|id, _| containers.iter().any(|container| container.id == *id));
+        let unwanted = containers.into_iter().filter(|it| it.instance.is_some_and(|id| !known(Some(id))));
+        self.remove_unwanted(unwanted.map(|container| container.id).collect()).await;
         self.leave_nothing(&|| known(None)).await;
         self.images.collect_garbage(&self.api, is_needed).await;
+    }
+
+    /// Removes containers, each by itself. Of those that could not be removed before only a few are tried, beside the
+    /// others, the least tried first: they take no place of what goes at once.
+    async fn remove_unwanted(&self, unwanted: Vec<String>) {
+        let failed = self.hung().clone();
+        let (mut again, new): (Vec<String>, Vec<String>) = unwanted.into_iter().partition(|id| failed.contains_key(id));
+        again.sort_by_key(|id| failed.get(id).copied().unwrap_or_default());
+        again.truncate(MAX_HUNG_AT_ONCE);
+        let removals = |ids: Vec<String>| ids.into_iter().map(|id| self.remove_one(id).boxed()).collect();
+        tokio::join!(all(removals(new), MAX_AT_ONCE), all(removals(again), MAX_HUNG_AT_ONCE));
+    }
+
+    async fn remove_one(&self, id: String) {
+        tracing::info!(container.id = id, "removing a container of an instance that is not known");
+        let removed = self.remove(&id).await;
+        match removed {
+            Ok(()) => {
+                self.hung().remove(&id);
+            }
+            Err(error) => {
+                tracing::warn!(container.id = id, %error, "remove a container");
+                let mut hung = self.hung();
+                let times = hung.entry(id).or_default();
+                *times = times.saturating_add(1);
+            }
+        }
+    }
+
+    /// A poisoned lock means a panic between two whole changes.
+    fn hung(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes the volumes of servers that are not `kept`.
@@ -348,11 +391,11 @@ impl Docker {
     /// Removes our network, unless something still uses it or `is_needed` for what will.
     pub(crate) async fn leave_nothing(&self, is_needed: &(dyn Fn() -> bool + Send + Sync)) {
         // Whoever starts is known before they look for the network: they find it, or make it when it is gone.
-        let _making = self.making_network.lock().await;
+        let _making = self.making_network.write().await;
         if is_needed() {
             return;
         }
-        match self.api.remove_network(&self.network()).await {
+        match short(&self.api).remove_network(&self.network()).await {
             Err(error) if !is_missing(&error) => tracing::debug!(%error, "the network stays; something still uses it"),
             _ => {}
         }
@@ -386,12 +429,14 @@ impl Docker {
     /// An earlier agent may have died while a package was being installed.
     async fn remove_leftover_clients(&self) {
         let containers = self.containers().await.unwrap_or_default();
-        for container in containers.iter().filter(|container| container.instance.is_none()) {
+        let leftover = containers.into_iter().filter(|container| container.instance.is_none());
+        let remove = |container: Container| async move {
             tracing::info!(container.id = container.id, container.running, "removing a half-done install");
             if let Err(error) = self.remove(&container.id).await {
                 tracing::warn!(container.id = container.id, %error, "remove a container");
             }
-        }
+        };
+        all(leftover.map(|container| remove(container).boxed()).collect(), MAX_AT_ONCE).await;
     }
 
     /// The network of servers that may reach everything; on it they do not reach each other.
@@ -399,12 +444,21 @@ impl Docker {
         format!("toolyard-{}", self.agent)
     }
 
-    async fn make_network(&self) -> Result<(), ApiError> {
-        let _making = self.making_network.lock().await;
+    async fn has_network(&self) -> Result<bool, ApiError> {
         let filters = HashMap::from([("name", vec![self.network()])]);
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
-        let known = self.api.list_networks(Some(options)).await?;
-        if known.iter().any(|network| network.name.as_deref() == Some(self.network().as_str())) {
+        let known = short(&self.api).list_networks(Some(options)).await?;
+        Ok(known.iter().any(|network| network.name.as_deref() == Some(self.network().as_str())))
+    }
+
+    async fn make_network(&self) -> Result<(), ApiError> {
+        let looking = self.making_network.read().await;
+        if self.has_network().await? {
+            return Ok(());
+        }
+        drop(looking);
+        let _making = self.making_network.write().await;
+        if self.has_network().await? {
             return Ok(());
         }
         let apart = ("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned());
@@ -415,7 +469,7 @@ impl Docker {
             labels: Some(self.labels()),
             ..Default::default()
         };
-        match self.api.create_network(request).await {
+        match short(&self.api).create_network(request).await {
             Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
             other => other.map(|_| ()),
         }
@@ -433,6 +487,7 @@ fn container_name(id: InstanceId) -> String {
 }
 
 async fn remove(api: &bollard::Docker, container: &str) -> Result<(), ApiError> {
+    let api = short(api);
     let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
     match api.remove_container(container, Some(options)).await {
         Err(error) if is_missing(&error) => Ok(()),
@@ -450,6 +505,11 @@ async fn remove(api: &bollard::Docker, container: &str) -> Result<(), ApiError> 
         }
         other => other,
     }
+}
+
+/// The engine, for requests that it answers soon or not at all.
+fn short(api: &bollard::Docker) -> bollard::Docker {
+    api.clone().with_timeout(SHORT_REQUEST_TIMEOUT)
 }
 
 fn is_missing(error: &ApiError) -> bool {
@@ -512,3 +572,11 @@ fn existing(paths: impl IntoIterator<Item = PathBuf>) -> Vec<PathBuf> {
     paths.dedup();
     paths
 }
+
+/// Does so many of these at once.
+pub(super) async fn all(work: Vec<BoxFuture<'_, ()>>, at_once: usize) {
+    futures_util::stream::iter(work).buffer_unordered(at_once).collect::<()>().await;
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,24 +4,42 @@
 //! means is looked up in the image, in its `/etc/passwd` and `/etc/group`, which come out of a container that is made and
 //! never started; and the container of the server is given numbers, which mean the same to every engine. Nothing runs as
 //! the user or the group 0.
+//!
+//! The engine opens both files too when it starts a container, as whatever user, and waits there for ever when one is a
+//! pipe. So no container is started of an image where they are anything but regular files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use bollard::container::PathStatResponse;
+use bollard::errors::Error as ApiError;
 use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
+use bollard::query_parameters::{ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder};
 use futures_util::StreamExt;
 use toolyard_types::agent::Failure;
 use toolyard_types::name::printable;
 use toolyard_types::state::Reason;
 
 use super::clients::Removal;
-use super::{Docker, engine_failure, is_missing};
+use super::keeper::not_started;
+use super::{Docker, engine_failure, is_missing, short};
 use crate::packages::failure;
 
 /// One block of an archive.
 const BLOCK: usize = 512;
 /// The most that is read of an image's list of users or groups.
 const MAX_LIST_BYTES: usize = 1 << 20;
+/// The longest list that an engine is let read.
+const MAX_ENGINE_BYTES: i64 = 16 << 20;
+/// How the engine marks in a mode that something is no regular file (Go's `fs.ModeType`), and that it is a link.
+const MODE_TYPE: u32 = 0x8F28_0000;
+const MODE_LINK: u32 = 1 << 27;
+/// Engines follow a link to its end by themselves; others one step at a time.
+const MAX_LINKS: usize = 8;
+/// Longest time for a look at one image.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
+const USERS: &str = "/etc/passwd";
+const GROUPS: &str = "/etc/group";
 /// The largest number that engines take.
 const HIGHEST: u32 = i32::MAX.unsigned_abs();
 /// How many images are remembered, each by its digest or id.
@@ -30,8 +48,16 @@ const MAX_KNOWN: usize = 256;
 /// A user and a group, neither of them 0.
 pub(super) type Ids = (u32, u32);
 
-/// What the users of images were found to be.
-pub(super) type Known = std::sync::Mutex<BTreeMap<(String, String), Option<Ids>>>;
+/// What was found out of images.
+pub(super) type Known = std::sync::Mutex<Found>;
+
+#[derive(Default)]
+pub(super) struct Found {
+    /// What their users are.
+    users: BTreeMap<(String, String), Option<Ids>>,
+    /// Those whose lists an engine can read.
+    readable: BTreeSet<String>,
+}
 
 /// The lists of an image, as far as they can be read.
 #[derive(Default)]
@@ -50,21 +76,32 @@ pub(super) async fn of(docker: &Docker, image: &str, user: &str) -> Result<Optio
         return Ok(checked(user, ids)?.and_then(harmless));
     }
     let name = (image.to_owned(), user.to_owned());
-    if let Some(known) = locked(&docker.users).get(&name) {
+    if let Some(known) = locked(&docker.users).users.get(&name) {
         return Ok(*known);
     }
-    let lists = lists(docker, image).await?;
+    let lists = look(docker, image, true).await?;
     let ids = find(user, &lists)?.and_then(harmless);
     let mut known = locked(&docker.users);
-    if known.len() >= MAX_KNOWN {
-        known.clear();
+    if known.users.len() >= MAX_KNOWN {
+        known.users.clear();
     }
-    known.insert(name, ids);
+    known.users.insert(name, ids);
     Ok(ids)
 }
 
+/// Sees to it that an engine can read the lists of an image, as it does when it starts a container of it.
+///
+/// # Errors
+/// When it could not, or the engine does not answer.
+pub(super) async fn check(docker: &Docker, image: &str) -> Result<(), Failure> {
+    if locked(&docker.users).readable.contains(image) {
+        return Ok(());
+    }
+    look(docker, image, false).await.map(drop)
+}
+
 /// A poisoned lock means a panic between two whole changes.
-fn locked(known: &Known) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Option<Ids>>> {
+fn locked(known: &Known) -> std::sync::MutexGuard<'_, Found> {
     known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
@@ -137,8 +174,8 @@ fn find(user: &str, lists: &Lists) -> Result<Option<Ids>, Failure> {
     checked(user, (uid, gid))
 }
 
-/// Reads the lists of an image out of a container of it that is never started.
-async fn lists(docker: &Docker, image: &str) -> Result<Lists, Failure> {
+/// Looks at the lists of an image in a container of it that is never started, and reads them if told to.
+async fn look(docker: &Docker, image: &str, read: bool) -> Result<Lists, Failure> {
     let body = ContainerCreateBody {
         image: Some(image.to_owned()),
         entrypoint: Some(vec!["/never-started".to_owned()]),
@@ -150,19 +187,76 @@ async fn lists(docker: &Docker, image: &str) -> Result<Lists, Failure> {
         }),
         ..Default::default()
     };
-    let made = docker.api.create_container(None, body).await.map_err(|error| engine_failure(&error))?;
+    let made = docker.api.create_container(None, body).await.map_err(|error| not_started(&error))?;
     let mut removal = Removal::of(&docker.api, &made.id);
-    let users = list(docker, &made.id, "/etc/passwd").await;
-    let groups = list(docker, &made.id, "/etc/group").await;
+    let api = short(&docker.api);
+    let looked = async {
+        check_list(&api, &made.id, USERS).await?;
+        check_list(&api, &made.id, GROUPS).await?;
+        if !read {
+            return Ok(Lists::default());
+        }
+        Ok::<_, Failure>(Lists {
+            users: list(&api, &made.id, USERS).await?,
+            groups: list(&api, &made.id, GROUPS).await?,
+        })
+    };
+    let late = |_| Err(engine_failure(&ApiError::RequestTimeoutError));
+    let looked = tokio::time::timeout(LOOK_TIMEOUT, looked).await.unwrap_or_else(late);
     removal.now().await;
-    Ok(Lists { users: users?, groups: groups? })
+    if looked.is_ok() {
+        let mut known = locked(&docker.users);
+        if known.readable.len() >= MAX_KNOWN {
+            known.readable.clear();
+        }
+        known.readable.insert(image.to_owned());
+    }
+    looked
+}
+
+/// Refuses a list that an engine could not read; one that is not there is fine.
+async fn check_list(api: &bollard::Docker, container: &str, path: &str) -> Result<(), Failure> {
+    match stat(api, container, path).await {
+        Ok(Some(found)) => check_stat(path, &found),
+        Ok(None) => Ok(()),
+        Err(error) => Err(engine_failure(&error)),
+    }
+}
+
+fn check_stat(path: &str, found: &PathStatResponse) -> Result<(), Failure> {
+    let why = match found.file_mode & MODE_TYPE {
+        0 if found.size <= MAX_ENGINE_BYTES => return Ok(()),
+        0 => "is too long",
+        _ => "is not a regular file",
+    };
+    let message = format!("the image's `{path}` {why}; container engines read it when they start a container");
+    Err(failure(Reason::ConfigInvalid, message))
+}
+
+/// What is at a path of a container, where links lead; none when there is nothing. Nothing is opened for it.
+async fn stat(api: &bollard::Docker, container: &str, path: &str) -> Result<Option<PathStatResponse>, ApiError> {
+    let mut path = path.to_owned();
+    let mut links = 0;
+    loop {
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(&path).build();
+        let found = match api.get_container_archive_info(container, Some(options)).await {
+            Ok(found) => found,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        links += 1;
+        if found.file_mode & MODE_LINK == 0 || found.link_target.is_empty() || links > MAX_LINKS {
+            return Ok(Some(found));
+        }
+        path = found.link_target;
+    }
 }
 
 /// A file of a container; none when it is not there, is not a file or is too long.
-async fn list(docker: &Docker, container: &str, path: &str) -> Result<Option<String>, Failure> {
+async fn list(api: &bollard::Docker, container: &str, path: &str) -> Result<Option<String>, Failure> {
     let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
     let mut archive = Vec::new();
-    let mut pieces = Box::pin(docker.api.download_from_container(container, Some(options)));
+    let mut pieces = Box::pin(api.download_from_container(container, Some(options)));
     while let Some(piece) = pieces.next().await {
         match piece {
             Ok(piece) => archive.extend_from_slice(&piece),
@@ -196,12 +290,12 @@ fn first_file(archive: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
 
-    const USERS: &str = "root:x:0:0::/root:/bin/sh\ntoor:x:0:1000::/:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n\
+    const USER_LIST: &str = "root:x:0:0::/root:/bin/sh\ntoor:x:0:1000::/:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n\
                          op:x:1002:0::/:/bin/sh\nbroken:x::1::/:\nlarge:x:4294967295:7::/:\n";
-    const GROUPS: &str = "root:x:0:\nwheel:x:0:app\nstaff:x:50:app\nbroken:x::\n";
+    const GROUP_LIST: &str = "root:x:0:\nwheel:x:0:app\nstaff:x:50:app\nbroken:x::\n";
 
     fn lists() -> Lists {
-        Lists { users: Some(USERS.into()), groups: Some(GROUPS.into()) }
+        Lists { users: Some(USER_LIST.into()), groups: Some(GROUP_LIST.into()) }
     }
 
     /// Whom a user runs as, and whether that was refused.
@@ -278,13 +372,13 @@ mod tests {
             entry.resize(entry.len().next_multiple_of(BLOCK), 0);
             entry
         };
-        assert_eq!(first_file(&entry(b'0', USERS)).as_deref(), Some(USERS));
-        let described = [entry(b'x', "30 mtime=1.5\n"), entry(b'0', USERS)].concat();
-        assert_eq!(first_file(&described).as_deref(), Some(USERS));
+        assert_eq!(first_file(&entry(b'0', USER_LIST)).as_deref(), Some(USER_LIST));
+        let described = [entry(b'x', "30 mtime=1.5\n"), entry(b'0', USER_LIST)].concat();
+        assert_eq!(first_file(&described).as_deref(), Some(USER_LIST));
         for kind in [b'1', b'2', b'5'] {
             assert_eq!(first_file(&entry(kind, "")), None);
         }
-        assert_eq!(first_file(&entry(b'0', USERS)[..BLOCK + 10]), None);
+        assert_eq!(first_file(&entry(b'0', USER_LIST)[..BLOCK + 10]), None);
         assert_eq!(first_file(&[0; 2 * BLOCK]), None);
         assert_eq!(first_file(b""), None);
     }

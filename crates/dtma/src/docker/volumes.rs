@@ -17,13 +17,15 @@ use bollard::query_parameters::{
     ListVolumesOptionsBuilder, RemoveVolumeOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use bytes::Bytes;
+use futures_util::FutureExt;
 use toolyard_types::ServerId;
 use toolyard_types::agent::{DesiredInstance, Failure};
 use toolyard_types::spec::Volume;
 use toolyard_types::state::Reason;
 
 use super::clients::Removal;
-use super::{Docker, LABEL_AGENT, LABEL_ORGANIZATION, LABEL_SERVER, engine_failure, is_missing};
+use super::keeper::not_started;
+use super::{Docker, LABEL_AGENT, LABEL_ORGANIZATION, LABEL_SERVER, MAX_AT_ONCE, engine_failure, is_missing, short};
 use crate::packages::failure;
 
 /// The name that a server gave a volume.
@@ -110,7 +112,7 @@ pub(super) async fn hand_over(
         }),
         ..Default::default()
     };
-    let made = docker.api.create_container(None, body).await.map_err(|error| engine_failure(&error))?;
+    let made = docker.api.create_container(None, body).await.map_err(|error| not_started(&error))?;
     let mut removal = Removal::of(&docker.api, &made.id);
     let archive = bollard::body_full(Bytes::from(directories(&places, owner)));
     let options = UploadToContainerOptionsBuilder::new().path("/").build();
@@ -132,12 +134,13 @@ pub(super) async fn collect_garbage(docker: &Docker, kept: &(dyn Fn(ServerId) ->
             return;
         }
     };
-    for volume in found {
+    let api = &short(&docker.api);
+    let remove = |volume: bollard::models::Volume| async move {
         // One whose label cannot be read is nobody's that we know, and is not ours to remove.
         let server = volume.labels.get(LABEL_SERVER).and_then(|server| server.parse::<ServerId>().ok());
-        let Some(server) = server.filter(|server| !kept(*server)) else { continue };
+        let Some(server) = server.filter(|server| !kept(*server)) else { return };
         let options = RemoveVolumeOptionsBuilder::new().force(false).build();
-        match docker.api.remove_volume(&volume.name, Some(options)).await {
+        match api.remove_volume(&volume.name, Some(options)).await {
             Ok(()) => tracing::info!(server.id = %server, volume = volume.name, "removed a deleted server's volume"),
             Err(error) if is_missing(&error) => {}
             Err(ApiError::DockerResponseServerError { status_code: 409, .. }) => {
@@ -145,7 +148,8 @@ pub(super) async fn collect_garbage(docker: &Docker, kept: &(dyn Fn(ServerId) ->
             }
             Err(error) => tracing::warn!(volume = volume.name, %error, "remove a volume"),
         }
-    }
+    };
+    super::all(found.into_iter().map(|volume| remove(volume).boxed()).collect(), MAX_AT_ONCE).await;
 }
 
 fn name(docker: &Docker, server: ServerId, volume: &Volume) -> String {

@@ -1,0 +1,238 @@
+//! An engine that hangs on one thing, and what that costs others.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{Method, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bollard::models::SystemInfo;
+use serde_json::{Value as Json, json};
+use tokio::sync::{RwLock, watch};
+use tokio_util::task::AbortOnDropHandle;
+use toolyard_types::InstanceId;
+use toolyard_types::spec::Package;
+use toolyard_types::state::Reason;
+
+use super::{Docker, DockerOptions, LABEL_INSTANCE, MAX_AT_ONCE, images, keeper, users};
+use crate::packages::lock;
+
+/// Less than the engine is given for one request.
+const SOON: Duration = Duration::from_secs(10);
+
+/// An engine that answers as told.
+struct Fake {
+    docker: Docker,
+    /// What it was asked, as `METHOD path?query` without the version.
+    asked: watch::Receiver<Vec<String>>,
+    _serves: AbortOnDropHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Fake {
+    /// One that hangs where there is no answer, with images that were pulled for locks nothing needs.
+    fn start(pulled: &[&str], answer: impl Fn(&str) -> Option<Response<Body>> + Clone + Send + Sync + 'static) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("engine.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
+        let (sender, asked) = watch::channel(Vec::new());
+        let router = axum::Router::new().fallback(move |request: Request| {
+            let line = line_of(&request);
+            sender.send_modify(|lines: &mut Vec<String>| lines.push(line.clone()));
+            let answer = answer(&line);
+            async move {
+                match answer {
+                    Some(answer) => answer,
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        let serves = AbortOnDropHandle::new(tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        }));
+        let host = format!("unix://{}", socket.display());
+        let api = bollard::Docker::connect_with_unix(&host, 60, bollard::API_DEFAULT_VERSION).expect("a client");
+        let pulled: BTreeMap<&str, Json> =
+            pulled.iter().map(|image| (*image, json!({ "locks": ["sha256:old"], "tags": [] }))).collect();
+        let file = dir.path().join("images.json");
+        std::fs::write(&file, json!(pulled).to_string()).expect("written");
+        let docker = Docker {
+            api,
+            agent: "0123456789abcdef".into(),
+            options: DockerOptions::default(),
+            info: SystemInfo { architecture: Some("x86_64".into()), ..SystemInfo::default() },
+            no_proxy: None,
+            images: images::Images::open(file),
+            users: users::Known::default(),
+            making_network: RwLock::default(),
+            hung: std::sync::Mutex::default(),
+        };
+        Self { docker, asked, _serves: serves, _dir: dir }
+    }
+
+    fn was_asked(&self, beginning: &str) -> bool {
+        self.asked.borrow().iter().any(|line| line.starts_with(beginning))
+    }
+}
+
+fn line_of(request: &Request) -> String {
+    let whole = request.uri().path_and_query().map_or("", |it| it.as_str());
+    let unversioned = whole.strip_prefix("/v1.").and_then(|rest| rest.split_once('/')).map(|(_, rest)| rest);
+    let method: &Method = request.method();
+    format!("{method} {}", unversioned.unwrap_or(whole))
+}
+
+fn said(status: u16, body: &Json) -> Response<Body> {
+    let response = Response::builder().status(status).header("content-type", "application/json");
+    response.body(Body::from(body.to_string())).expect("a response")
+}
+
+/// That something is gone.
+fn gone() -> Response<Body> {
+    Response::builder().status(204).body(Body::empty()).expect("a response")
+}
+
+/// What is at a path, by its mode as Go has it.
+fn is_what(mode: u32, link_target: &str) -> Response<Body> {
+    let stat =
+        json!({ "name": "x", "size": 7, "mode": mode, "mtime": "2026-01-01T00:00:00Z", "linkTarget": link_target });
+    let stat = BASE64_STANDARD.encode(stat.to_string());
+    let response = Response::builder().header("X-Docker-Container-Path-Stat", stat);
+    response.body(Body::empty()).expect("a response")
+}
+
+#[tokio::test]
+async fn a_container_on_which_the_engine_hangs_holds_up_no_others_removal() {
+    let names: Vec<String> = (0..3 * MAX_AT_ONCE).map(|number| format!("other-{number}")).collect();
+    let listed: Vec<Json> = std::iter::once("hangs")
+        .chain(names.iter().map(String::as_str))
+        .map(|name| json!({ "Id": name, "Labels": { LABEL_INSTANCE: InstanceId::generate() } }))
+        .collect();
+    let fake = Fake::start(&[], move |line| match line {
+        line if line.starts_with("GET containers/json") => Some(said(200, &json!(listed))),
+        line if line.starts_with("DELETE containers/hangs?") => None,
+        line if line.starts_with("DELETE containers/") => Some(gone()),
+        _ => Some(said(404, &json!({ "message": "no such thing" }))),
+    });
+    let mut asked = fake.asked.clone();
+    let all_others = asked.wait_for(|lines| {
+        names.iter().all(|name| {
+            let removal = format!("DELETE containers/{name}?");
+            lines.iter().any(|line| line.starts_with(&removal))
+        })
+    });
+    let (known, is_needed) = (|id: Option<InstanceId>| id.is_none(), |_: &str| true);
+    tokio::select! {
+        () = fake.docker.collect_garbage(&known, &is_needed) => {
+            panic!("the engine hangs on one of them");
+        }
+        removed = tokio::time::timeout(SOON, all_others) => assert!(matches!(removed, Ok(Ok(_)))),
+    }
+    assert!(fake.was_asked("DELETE containers/hangs?"));
+}
+
+#[tokio::test]
+async fn containers_whose_removal_hung_come_after_the_others_and_a_few_at_a_time() {
+    let fake = Fake::start(&[], |line| line.starts_with("DELETE containers/new?").then(gone));
+    let hung: Vec<String> = (0..2 * MAX_AT_ONCE).map(|number| format!("hung-{number}")).collect();
+    fake.docker.hung().extend(hung.iter().map(|id| (id.clone(), 1)));
+    let unwanted = hung.iter().cloned().chain(["new".to_owned()]).collect();
+    let mut asked = fake.asked.clone();
+    let new = asked.wait_for(|lines| lines.iter().any(|line| line.starts_with("DELETE containers/new?")));
+    tokio::select! {
+        () = fake.docker.remove_unwanted(unwanted) => panic!("the engine hangs on some of them"),
+        removed = tokio::time::timeout(SOON, new) => assert!(matches!(removed, Ok(Ok(_)))),
+    }
+    let tried = fake.asked.borrow().iter().filter(|line| line.starts_with("DELETE containers/hung-")).count();
+    assert!(tried <= super::MAX_HUNG_AT_ONCE, "{tried}");
+}
+
+#[tokio::test]
+async fn an_image_whose_removal_hangs_holds_up_no_start_of_another() {
+    let fake = Fake::start(&["a@sha256:1"], |line| match line {
+        line if line.starts_with("DELETE images/") => None,
+        line if line.starts_with("GET images/") => Some(said(200, &json!({ "Os": "linux", "Architecture": "amd64" }))),
+        line if line.starts_with("GET containers/json") => Some(said(200, &json!([]))),
+        _ => Some(said(404, &json!({ "message": "no such thing" }))),
+    });
+    let package: Package = serde_json::from_value(json!({ "identifier": "b" })).expect("a package");
+    let lock = lock("1".into(), json!({ "image": "b@sha256:2", "platform": "linux/amd64" }).to_string());
+    let mut asked = fake.asked.clone();
+    let prepares = async {
+        let removing = asked.wait_for(|lines| lines.iter().any(|line| line.starts_with("DELETE images/"))).await;
+        drop(removing.expect("the engine is there"));
+        fake.docker.prepare(&package, &lock, &BTreeMap::new(), &|_| {}).await.map(drop)
+    };
+    let (known, is_needed) = (|id: Option<InstanceId>| id.is_none(), |_: &str| false);
+    tokio::select! {
+        () = fake.docker.collect_garbage(&known, &is_needed) => {
+            panic!("the engine hangs on the image");
+        }
+        prepared = tokio::time::timeout(SOON, prepares) => assert!(matches!(prepared, Ok(Ok(())))),
+    }
+}
+
+#[tokio::test]
+async fn an_image_whose_list_of_users_no_engine_could_read_is_refused_and_its_container_removed_unstarted() {
+    const PIPE: u32 = 0o644 | (1 << 25);
+    const LINK: u32 = 0o777 | (1 << 27);
+    const DIRECTORY: u32 = 0o755 | (1 << 31);
+    const DEVICE: u32 = 0o644 | (1 << 26) | (1 << 21);
+    for (users, groups, end, is_refused) in [
+        (0o644, 0o644, 0o644, false),
+        (LINK, 0o644, 0o644, false),
+        (PIPE, 0o644, 0o644, true),
+        (0o644, PIPE, 0o644, true),
+        (LINK, 0o644, PIPE, true),
+        (DIRECTORY, 0o644, 0o644, true),
+        (0o644, DEVICE, 0o644, true),
+    ] {
+        let fake = Fake::start(&[], move |line| {
+            let target = |mode: u32| if mode == LINK { "/elsewhere" } else { "" };
+            match line {
+                line if line.starts_with("POST containers/create") => {
+                    Some(said(201, &json!({ "Id": "made", "Warnings": [] })))
+                }
+                line if line.starts_with("HEAD ") && line.ends_with("passwd") => Some(is_what(users, target(users))),
+                line if line.starts_with("HEAD ") && line.ends_with("group") => Some(is_what(groups, target(groups))),
+                line if line.starts_with("HEAD ") => Some(is_what(end, "")),
+                line if line.starts_with("DELETE containers/made?") => Some(gone()),
+                _ => None,
+            }
+        });
+        let checked = tokio::time::timeout(SOON, users::check(&fake.docker, "image")).await.expect("an answer");
+        let refused = checked.map_err(|failure| failure.reason);
+        let expected = if is_refused { Err(Reason::ConfigInvalid) } else { Ok(()) };
+        assert_eq!(refused, expected, "{users:o} {groups:o} {end:o}");
+        assert!(fake.was_asked("DELETE containers/made?"));
+        assert!(!fake.was_asked("GET ") && !fake.was_asked("POST containers/made"), "nothing is opened or started");
+    }
+}
+
+#[test]
+fn what_an_engine_refuses_of_an_image_is_said_at_once_and_what_the_host_lacks_is_not_the_images_fault() {
+    let reason = |status_code: u16, message: &str| {
+        let message = message.to_owned();
+        keeper::not_started(&bollard::errors::Error::DockerResponseServerError { status_code, message }).reason
+    };
+    for (status, message) in [
+        (400, "no command specified"),
+        (400, "invalid environment variable: =x"),
+        (400, "the working directory 'x' is invalid, it needs to be an absolute path"),
+        (500, "OCI runtime create failed: runc create failed: error mounting \"tmpfs\" to rootfs: not a directory"),
+    ] {
+        assert_eq!(reason(status, message), Reason::ConfigInvalid, "{message}");
+    }
+    for (status, message) in [
+        (500, "the database is locked"),
+        (500, "OCI runtime create failed: unable to apply cgroup configuration"),
+        (500, "OCI runtime create failed: fork: resource temporarily unavailable"),
+        (500, "OCI runtime create failed: runc create failed: can't get final child's PID from pipe: EOF"),
+        (400, "client version 1.53 is too new. Maximum supported API version is 1.52"),
+        (400, "invalid mount config for type \"bind\": bind source path does not exist: /data"),
+    ] {
+        assert_eq!(reason(status, message), Reason::EngineUnavailable, "{message}");
+    }
+}
