@@ -62,6 +62,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What an agent needs.
 pub struct AgentOptions {
+    /// Which toolbox it is. What is kept of another one's desired state is not gone on with.
+    pub toolbox: ToolboxId,
     /// Where everything it keeps is: state, packages, instances.
     pub data_dir: PathBuf,
     /// The control plane, by a channel that tells it who this is.
@@ -184,6 +186,8 @@ pub(crate) struct Inner {
     report: ToolboxReport,
     meter: Arc<Meter>,
     file: DesiredFile,
+    /// Whether the control plane said that this toolbox was removed.
+    is_removed: AtomicBool,
     /// Something was forgotten whose remains are to go soon.
     forgotten: Notify,
     instances: Mutex<BTreeMap<InstanceId, Entry>>,
@@ -248,6 +252,7 @@ impl Agent {
             report,
             meter,
             file,
+            is_removed: AtomicBool::new(false),
             forgotten: Notify::new(),
             instances: Mutex::default(),
             jobs: Mutex::default(),
@@ -275,6 +280,11 @@ impl Agent {
     #[must_use]
     pub fn links(&self) -> watch::Receiver<Vec<String>> {
         self.inner.links.subscribe()
+    }
+
+    /// Takes that the toolbox was removed, heard otherwise than by a sync: what runs ends, and is not started again.
+    pub fn toolbox_removed(&self) {
+        self.inner.end_for_removal();
     }
 
     /// What this toolbox is and enforces.
@@ -381,7 +391,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
             }
         }
     };
-    let file = DesiredFile::open(data_dir).map_err(unusable)?;
+    let file = DesiredFile::open(data_dir, options.toolbox).map_err(unusable)?;
     let desired = file.load();
     let grants = Grants::open(&options.grantable_paths, data_dir, desired.as_ref()).map_err(unusable)?;
     enforcement.insert("path_grants".into(), grants.enforcement());
@@ -653,6 +663,21 @@ impl Inner {
         }
         self.remember(desired);
         self.context.is_current.store(true, Ordering::Release);
+        self.is_removed.store(false, Ordering::Release);
+    }
+
+    /// Takes that this toolbox was removed: nothing is desired any more, also after a restart. It is no leave to remove
+    /// volumes or logs; and whatever a control plane that knows the toolbox again desires is newer.
+    pub(crate) fn end_for_removal(&self) {
+        if !self.is_removed.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                "the control plane says that this toolbox was removed: all that runs here ends, and nothing is started \
+                 again; to use this host again, enroll a toolbox and start with its token and an empty data directory"
+            );
+        }
+        self.context.is_current.store(false, Ordering::Release);
+        // Each time it is heard: the last time it may not have been saved, or a lease may have ended beside it.
+        self.remember(Desired::default());
     }
 
     fn remember(&self, desired: Desired) {

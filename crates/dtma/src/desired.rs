@@ -12,7 +12,7 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use serde::{Deserialize, Serialize};
 use toolyard_types::agent::Desired;
-use toolyard_types::{CredentialId, InstanceId, Secret};
+use toolyard_types::{CredentialId, InstanceId, Secret, ToolboxId};
 use zeroize::Zeroizing;
 
 type Secrets = BTreeMap<InstanceId, BTreeMap<CredentialId, Secret>>;
@@ -23,27 +23,36 @@ const KEY_FILE: &str = "host.key";
 /// As written: everything but the secrets in the clear.
 #[derive(Serialize, Deserialize)]
 struct OnDisk {
+    /// Of which toolbox; an agent of before did not write it.
+    #[serde(default)]
+    toolbox: Option<ToolboxId>,
     desired: Desired,
     nonce: Vec<u8>,
     sealed: Vec<u8>,
 }
 
-/// Keeps the last desired state in a data directory.
+/// Keeps the last desired state of a toolbox in a data directory.
 pub(crate) struct DesiredFile {
     dir: PathBuf,
+    toolbox: ToolboxId,
     cipher: ChaCha20Poly1305,
 }
 
 impl DesiredFile {
     /// Opens the file, making the host's key at the first time.
-    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path, toolbox: ToolboxId) -> io::Result<Self> {
         let key = host_key(&dir.join(KEY_FILE))?;
-        Ok(Self { dir: dir.to_owned(), cipher: ChaCha20Poly1305::new(Key::from_slice(&key[..])) })
+        Ok(Self { dir: dir.to_owned(), toolbox, cipher: ChaCha20Poly1305::new(Key::from_slice(&key[..])) })
     }
 
-    /// The state last saved. One that cannot be read counts as none: the control plane sends it again.
+    /// The state last saved. One that cannot be read counts as none: the control plane sends it again. So does that of
+    /// another toolbox: its generations say nothing of this one's.
     pub(crate) fn load(&self) -> Option<Desired> {
         let on_disk: OnDisk = read_state(&self.dir.join(FILE), "waiting for the control plane")?;
+        if on_disk.toolbox.is_some_and(|toolbox| toolbox != self.toolbox) {
+            tracing::info!("the last desired state is another toolbox's; waiting for the control plane");
+            return None;
+        }
         let mut desired = on_disk.desired;
         match self.unseal(&on_disk.nonce, &on_disk.sealed, desired.generation) {
             Some(mut secrets) => {
@@ -67,7 +76,7 @@ impl DesiredFile {
         let payload = Payload { msg: &plain, aad: &aad };
         let sealed = self.cipher.encrypt(Nonce::from_slice(&nonce), payload);
         let sealed = sealed.map_err(|_| io::Error::other("seal the credentials"))?;
-        let on_disk = OnDisk { desired, nonce: nonce.to_vec(), sealed };
+        let on_disk = OnDisk { toolbox: Some(self.toolbox), desired, nonce: nonce.to_vec(), sealed };
         write_whole(&self.dir.join(FILE), &serde_json::to_vec(&on_disk)?)
     }
 
@@ -128,19 +137,37 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(KEY_FILE);
         std::fs::write(&path, "").expect("written");
-        let error = DesiredFile::open(dir.path()).err().expect("it is no key").to_string();
+        let toolbox = ToolboxId::generate();
+        let error = DesiredFile::open(dir.path(), toolbox).err().expect("it is no key").to_string();
         assert!(error.contains(path.to_str().expect("text")) && error.contains("remove it"), "{error}");
         std::fs::remove_file(&path).expect("removed");
-        assert!(DesiredFile::open(dir.path()).is_ok());
+        assert!(DesiredFile::open(dir.path(), toolbox).is_ok());
     }
 
     #[test]
     fn a_state_that_cannot_be_read_counts_as_none() {
         let dir = tempfile::tempdir().expect("a directory");
-        let file = DesiredFile::open(dir.path()).expect("opened");
+        let file = DesiredFile::open(dir.path(), ToolboxId::generate()).expect("opened");
         file.save(&Desired { generation: 7, ..Desired::default() }).expect("saved");
         assert_eq!(file.load().map(|desired| desired.generation), Some(7));
         std::fs::write(dir.path().join(FILE), "").expect("written");
         assert!(file.load().is_none());
+    }
+
+    #[test]
+    fn a_state_of_another_toolbox_counts_as_none_and_one_of_before_as_its_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let opened = |toolbox| DesiredFile::open(dir.path(), toolbox).expect("opened");
+        let own = ToolboxId::generate();
+        opened(own).save(&Desired { generation: 7, ..Desired::default() }).expect("saved");
+        assert!(opened(ToolboxId::generate()).load().is_none());
+        assert!(opened(own).load().is_some());
+
+        let path = dir.path().join(FILE);
+        let mut written: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+        written.as_object_mut().expect("an object").remove("toolbox").expect("it is written");
+        std::fs::write(&path, written.to_string()).expect("written");
+        assert!(opened(ToolboxId::generate()).load().is_some());
     }
 }

@@ -22,6 +22,7 @@ use toolyard_types::{CredentialId, InstanceId, Secret, ServerId};
 
 use crate::agent::Context;
 use crate::docker::{Docker, DockerOptions};
+use crate::input::Input;
 use crate::packages::{Prepared, failure};
 use crate::process::wire::{Hello, ToAgent, ToSupervisor};
 use crate::process::{end_leftovers, launch, order};
@@ -65,18 +66,20 @@ pub(crate) enum Streams {
 }
 
 impl Streams {
-    /// Speaks MCP over them.
+    /// Speaks MCP over them with the server of the instance in `dir`; whether an earlier agent did.
     ///
     /// # Errors
     /// When a pipe cannot be watched.
-    pub(crate) fn open(self, options: Options) -> std::io::Result<Connection> {
+    pub(crate) fn open(self, dir: &Path, taken_over: bool, options: Options) -> std::io::Result<Connection> {
         Ok(match self {
             Streams::Pipes { stdin, stdout } => {
                 let stdin = pipe::Sender::from_owned_fd(stdin)?;
                 let stdout = pipe::Receiver::from_owned_fd(stdout)?;
-                Connection::open(stdout, stdin, options)
+                Connection::open(stdout, Input::new(stdin, dir, taken_over), options)
             }
-            Streams::Attached { stdin, stdout } => Connection::open(stdout, stdin, options),
+            Streams::Attached { stdin, stdout } => {
+                Connection::open(stdout, Input::new(stdin, dir, taken_over), options)
+            }
         })
     }
 }

@@ -176,16 +176,19 @@ impl Grants {
         desired.spec.paths.iter().map(look).collect()
     }
 
-    /// What a person should know of a server's paths: those that another revision would not get.
+    /// What a person should know of a server's paths: those that it, or another revision, would not get again.
     pub(crate) fn remark(&self, desired: &DesiredInstance) -> String {
         let refused = |grant: &&PathGrant| matches!(self.look(&grant.path), Err(Refused::Why(_)));
         let outside: Vec<_> = desired.spec.paths.iter().filter(refused).map(|grant| printable(&grant.path)).collect();
         match outside.is_empty() {
             true => String::new(),
-            false => format!(
-                "it sees {}, which this toolbox does not grant; its next revision will not start with that",
-                outside.join(", ")
-            ),
+            false => {
+                let until = match self.before.contains(&desired.revision) {
+                    true => "its next revision will not start with that",
+                    false => "it will not be started again with that",
+                };
+                format!("it sees {}, which this toolbox does not grant; {until}", outside.join(", "))
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use toolyard_types::{Clock, Code, Name, Problem, Secret, Timestamp, ToolboxId};
 use tower::ServiceExt;
 
 use crate::agent::LINKS_FILE;
+use crate::sync::REMOVED_DELAY;
 
 const DIR: &str = "identity";
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -136,6 +137,7 @@ pub struct Identity {
     dialler: Dialler,
     channel: Channel,
     clock: Clock,
+    removed: CancellationToken,
 }
 
 impl Identity {
@@ -192,7 +194,7 @@ impl Identity {
     fn new(dir: PathBuf, key: AgentKey, saved: Saved, dialler: Dialler, clock: Clock) -> Result<Self, IdentityError> {
         dialler.set_certificate(&key, &der(&saved.certificate)?)?;
         let channel = stack::through(dialler.channel(), Peer::without_breaker("the control plane"));
-        Ok(Self { dir, key, saved, dialler, channel, clock })
+        Ok(Self { dir, key, saved, dialler, channel, clock, removed: CancellationToken::new() })
     }
 
     async fn join(dir: PathBuf, token: &JoinToken, options: &IdentityOptions) -> Result<Self, IdentityError> {
@@ -253,12 +255,20 @@ impl Identity {
         self.channel.clone()
     }
 
+    /// Cancelled once a renewal was refused because the toolbox was removed: with a certificate that has ended nothing else
+    /// is heard.
+    #[must_use]
+    pub fn removed(&self) -> CancellationToken {
+        self.removed.clone()
+    }
+
     /// Renews the certificate whenever two thirds of its time have gone, until told to stop.
     pub async fn keep(mut self, stop: CancellationToken) {
         let mut failures = 0_u32;
         loop {
             let left = self.saved.certificate.renew_at.since(self.clock.now());
-            let wait = if left.is_zero() && failures > 0 { delay_after(failures) } else { left.min(LOOK) };
+            let pause = if self.removed.is_cancelled() { REMOVED_DELAY } else { delay_after(failures) };
+            let wait = if left.is_zero() && failures > 0 { pause } else { left.min(LOOK) };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
@@ -273,6 +283,9 @@ impl Identity {
                 }
                 Err(error) => {
                     failures = failures.saturating_add(1);
+                    if matches!(error, IdentityError::Refused { code: Code::ToolboxRemoved, .. }) {
+                        self.removed.cancel();
+                    }
                     if failures.is_power_of_two() {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(error, failures, until = %self.saved.certificate.expires_at, "renew the certificate");

@@ -5,7 +5,7 @@
 //! [`Slot`]; nothing is told that was not observed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -358,7 +358,7 @@ impl Instance {
         }
         let (noise, mut noise_lines) = mpsc::channel(64);
         let room = self.context.room.of(self.desired.organization.as_u128());
-        let connection = match connect(streams, noise, hello.handed_over, room) {
+        let connection = match connect(streams, &self.dir, noise, hello.handed_over, room) {
             Ok(connection) => connection,
             Err(error) => {
                 let _ = line.commands.send(ToSupervisor::Stop).await;
@@ -642,13 +642,19 @@ impl Journal {
     }
 }
 
-/// Connects to a server whose pipes `handed_over` agents had before.
+/// Connects to the server of the instance in `dir`, whose pipes `handed_over` agents had before.
 ///
 /// Each gets ids of its own, however the clock was set meanwhile: a late answer to an earlier agent's call must
 /// not look like one to ours. A million take-overs stay below what every JSON number keeps exactly.
-fn connect(streams: Streams, noise: mpsc::Sender<String>, handed_over: u32, room: Room) -> std::io::Result<Connection> {
+fn connect(
+    streams: Streams,
+    dir: &Path,
+    noise: mpsc::Sender<String>,
+    handed_over: u32,
+    room: Room,
+) -> std::io::Result<Connection> {
     let first_id = u64::from(handed_over) << 32;
-    streams.open(Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES, room })
+    streams.open(dir, handed_over > 0, Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES, room })
 }
 
 /// `: ` and what the server wrote last, as far as it says why it ended.

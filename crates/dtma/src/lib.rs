@@ -17,6 +17,7 @@ mod docker;
 mod engine;
 mod grants;
 mod identity;
+mod input;
 mod instance;
 mod kept;
 mod packages;

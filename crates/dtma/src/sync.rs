@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use toolyard_link::stack;
+use toolyard_types::Code;
 use toolyard_types::agent::{AGENT_PROTOCOL, Observed, SyncRequest, SyncResponse};
 use tower::ServiceExt;
 
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LEAST_PERIOD: Duration = Duration::from_millis(100);
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
+/// How often a toolbox that was removed asks whether it is so still: the control plane's database may be set back.
+pub(crate) const REMOVED_DELAY: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 enum SyncError {
@@ -33,11 +36,17 @@ enum SyncError {
     #[error("reach the control plane")]
     Link(#[from] toolyard_link::LinkError),
     #[error("the control plane refused with status {status}: {detail}")]
-    Refused { status: StatusCode, detail: String },
+    Refused { status: StatusCode, code: Option<Code>, detail: String },
     #[error("read the control plane's answer")]
     Read(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("understand the control plane's answer")]
     Parse(#[from] serde_json::Error),
+}
+
+impl SyncError {
+    fn says_removed(&self) -> bool {
+        matches!(self, Self::Refused { code: Some(Code::ToolboxRemoved), .. })
+    }
 }
 
 /// Speaks to the control plane until the agent ends.
@@ -71,6 +80,16 @@ pub(crate) async fn converse(inner: Arc<Inner>) {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = changes(&mut changed, SETTLE) => changed.mark_changed(),
+                }
+            }
+            Err(error) if error.says_removed() => {
+                failures = failures.saturating_add(1);
+                inner.end_for_removal();
+                // Nobody waits to hear of ends any more: what has ended is forgotten.
+                inner.reported(&observed);
+                tokio::select! {
+                    () = tokio::time::sleep(REMOVED_DELAY.mul_f64(rand::random_range(0.5..1.0))) => {}
+                    () = changes(&mut changed, PATIENCE) => {}
                 }
             }
             Err(error) => {
@@ -123,8 +142,9 @@ async fn sync(inner: &Inner, observed: &Observed) -> Result<SyncResponse, SyncEr
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await.map_err(SyncError::Read)?;
         let body = body.to_bytes();
         if !status.is_success() {
-            let detail = serde_json::from_slice::<toolyard_types::Problem>(&body).map(|problem| problem.detail);
-            return Err(SyncError::Refused { status, detail: detail.unwrap_or_default() });
+            let problem = serde_json::from_slice::<toolyard_types::Problem>(&body).ok();
+            let (code, detail) = problem.map_or((None, String::new()), |problem| (Some(problem.code), problem.detail));
+            return Err(SyncError::Refused { status, code, detail });
         }
         Ok(serde_json::from_slice(&body)?)
     };

@@ -8,6 +8,7 @@ const readline = require("node:readline");
 const [mode = "ok", value = "0"] = process.argv.slice(2);
 const modern = mode === "modern";
 const kept = [];
+let broken = 0;
 let firstMethod;
 
 function send(message) {
@@ -31,6 +32,8 @@ const tools = {
     return text("blocked");
   },
   first_method: async () => text(firstMethod),
+  // How many lines were no JSON.
+  broken_lines: async () => text(broken),
   env: async ({ name }) => text(process.env[name] ?? "(unset)"),
   whoami: async () => text(JSON.stringify({ uid: process.getuid(), gid: process.getgid(), pid: process.pid, cwd: process.cwd() })),
   crash: async ({ code = 1 }) => process.exit(code),
@@ -158,12 +161,21 @@ function serve() {
   }
   const lines = readline.createInterface({ input: process.stdin });
   lines.on("line", (line) => {
-    if (line.trim() === "" || mode === "never-answer") return;
+    if (line.trim() === "" && mode !== "strict") return;
+    if (mode === "never-answer") return;
     if (mode === "deaf-after" && Date.now() - started > Number(value)) return;
     if (mode === "indiscreet") return console.log("my key is " + process.env.API_KEY);
     if (mode === "garbage") return console.log("this is not JSON-RPC: " + line.length);
     if (mode === "noisy") console.log("debug: got a line");
-    answer(JSON.parse(line));
+    let message;
+    try {
+      message = JSON.parse(line);
+    } catch (error) {
+      if (mode !== "lenient") throw error;
+      broken++;
+      return send({ id: null, error: { code: -32700, message: "parse error" } });
+    }
+    answer(message);
   });
   if (mode === "stubborn") {
     process.on("SIGTERM", () => {});

@@ -15,6 +15,8 @@
 //! | `deaf-after MS` | as `ok`, until it stops answering |
 //! | `initialize-only` | as `ok`, but exits when anything comes before `initialize` |
 //! | `wedged-by-discover` | as `ok`, but answers nothing when anything came before `initialize` |
+//! | `strict` | as `ok`, but exits when a line is empty, as it does when one is no JSON |
+//! | `lenient` | as `ok`, but answers a line that is no JSON with an error and counts it: tool `broken_lines` |
 //! | `fragile` | as `ok`, but exits when a call and its cancellation come together |
 
 use crate::npm_registry::NpmPackage;

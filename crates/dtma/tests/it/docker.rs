@@ -282,7 +282,8 @@ async fn a_container_that_discover_ends_is_started_again_and_asked_initialize() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_agent_goes_on_with_the_same_container() {
     let mut world = World::docker().await;
-    let id = world.deploy(&["ok"]).await;
+    // It would end of anything that is no message.
+    let id = world.deploy(&["strict"]).await;
     let before = world.phase(id, Phase::Ready).await;
     let container = containers_of(id);
     world.drop_agent();

@@ -78,6 +78,28 @@ async fn what_is_to_be_started_later_says_while_it_is_prepared_that_it_could_not
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_with_a_path_that_is_no_longer_listed_runs_on_and_is_not_started_again() {
+    let mut world = World::new().await;
+    let path = path_text(&world.shared_dir());
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.paths = grant(&path, false)).await;
+    let before = world.phase(id, Phase::Ready).await;
+
+    world.drop_agent();
+    let mut options = world.options();
+    options.grantable_paths = GrantablePaths::default();
+    world.start_agent_with(options).await;
+    let ready = world.phase(id, Phase::Ready).await;
+    assert_eq!(ready.pid, before.pid);
+    let said = format!("it sees {path}, which this toolbox does not grant; it will not be started again with that");
+    assert!(ready.status.message.contains(&said), "{}", ready.status.message);
+
+    let crash =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "crash", "arguments": {} } });
+    assert!(world.send(id, crash).await.is_err());
+    world.observed("refused", id, |instance| instance.status.reason == Reason::ConfigInvalid).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ran_before_there_was_a_list_runs_on_and_says_so_until_its_next_revision() {
     let mut world = World::new().await;
     let shared = world.shared_dir();
@@ -93,6 +115,7 @@ async fn what_ran_before_there_was_a_list_runs_on_and_says_so_until_its_next_rev
     world.start_agent_with(options).await;
     let ready = world.phase(id, Phase::Ready).await;
     assert!(ready.status.message.contains(&format!("it sees {path}, which")), "{}", ready.status.message);
+    assert!(ready.status.message.contains("its next revision will not start"), "{}", ready.status.message);
     assert_eq!(world.report().grantable_paths, Some(Vec::new()));
     assert_eq!(world.report().granted_before, [world.desired_instance(id).revision].into());
     let file = path_text(&shared.join("a.txt"));

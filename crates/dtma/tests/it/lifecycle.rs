@@ -1,6 +1,8 @@
 //! Instances come, answer, crash, are taken over, and go.
 
 use http_body_util::BodyExt;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use toolyard_dtma::{AgentOptions, Shutdown};
 use toolyard_types::agent::{DesiredInstance, Era, JobOf, LogStream, ResolveJob};
@@ -83,6 +85,51 @@ async fn a_restarted_agent_goes_on_with_the_same_process() {
     world.undesire(id);
     world.gone(id).await;
     dies(before.pid.expect("a pid")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_nothing_but_messages_lives_through_take_overs() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["strict"]).await;
+    let before = world.phase(id, Phase::Ready).await;
+    for message in ["once", "twice"] {
+        world.drop_agent();
+        world.start_agent().await;
+        world.phase(id, Phase::Ready).await;
+        assert_eq!(world.call(id, "echo", json!({ "message": message })).await, message);
+    }
+    let after = world.phase(id, Phase::Ready).await;
+    assert_eq!((after.pid, after.restarts), (before.pid, before.restarts));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_an_agent_left_half_written_breaks_one_line_and_not_the_next_message() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["lenient"]).await;
+    let pid = world.phase(id, Phase::Ready).await.pid.expect("a pid");
+    let server = Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    // It reads nothing while it is stopped, and a pipe does not hold the whole message.
+    kill(server, Signal::SIGSTOP).expect("stopped");
+    let arguments = json!({ "message": "x".repeat(1 << 20) });
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "echo", "arguments": arguments } });
+    let cut = world.instance_dir(id).join("input-cut");
+    tokio::select! {
+        answer = world.send(id, message) => panic!("a stopped server answered: {answer:?}"),
+        () = until("a message is half-written", || cut.exists()) => {}
+    }
+    world.drop_agent();
+    world.start_agent().await;
+    let taken_over = world.phase(id, Phase::Ready).await;
+    kill(server, Signal::SIGCONT).expect("it goes on");
+    assert_eq!(world.call(id, "echo", json!({ "message": "next" })).await, "next");
+    assert_eq!(world.call(id, "broken_lines", json!({})).await, "1");
+    assert!(!cut.exists(), "all that was written since is whole");
+
+    world.drop_agent();
+    world.start_agent().await;
+    world.phase(id, Phase::Ready).await;
+    assert_eq!(world.call(id, "broken_lines", json!({})).await, "1");
+    assert_eq!(taken_over.pid, Some(pid));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,5 +8,6 @@ mod grants;
 mod lifecycle;
 mod limits;
 mod packages;
+mod removal;
 mod volumes;
 mod world;

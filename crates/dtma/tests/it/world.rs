@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::post};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
@@ -22,7 +23,8 @@ use toolyard_types::agent::{
 use toolyard_types::spec::{Egress, Limits, Lock, Package, RevisionSpec, Runtime, Strategy, Value};
 use toolyard_types::state::Phase;
 use toolyard_types::{
-    Clock, CredentialId, InstanceId, JobId, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
+    Clock, Code, CredentialId, InstanceId, JobId, Name, OrganizationId, Problem, RevisionId, Secret, ServerId,
+    Timestamp, ToolboxId,
 };
 use tower::ServiceExt;
 
@@ -35,10 +37,32 @@ pub(crate) struct Control {
     observed: watch::Sender<Observed>,
     /// Where gateways are, as agents are told with the next answer.
     pub(crate) links: Mutex<Vec<String>>,
+    /// Why agents are refused, if they are.
+    refusal: watch::Sender<Option<Code>>,
     toolbox: ToolboxId,
 }
 
-async fn sync(State(control): State<Arc<Control>>, Json(request): Json<SyncRequest>) -> Json<SyncResponse> {
+async fn sync(State(control): State<Arc<Control>>, Json(request): Json<SyncRequest>) -> Response {
+    let mut refusal = control.refusal.subscribe();
+    let refused = async {
+        let code = refusal.wait_for(Option::is_some).await.map(|code| *code);
+        match code {
+            Ok(Some(code)) => code,
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        code = refused => {
+            control.observed.send_replace(request.observed);
+            let status = StatusCode::from_u16(code.status()).expect("the table has statuses");
+            (status, Json(Problem::new(code, "refused by the test"))).into_response()
+        }
+        answer = answer(&control, &request) => answer.into_response(),
+    }
+}
+
+async fn answer(control: &Control, request: &SyncRequest) -> Json<SyncResponse> {
     let mut desired = control.desired.subscribe();
     let before = control.observed.send_replace(request.observed.clone());
     let news = before.jobs.len() != request.observed.jobs.len() || before.instances != request.observed.instances;
@@ -109,6 +133,7 @@ impl World {
             desired: watch::Sender::new(desired),
             observed: watch::Sender::new(Observed::default()),
             links: Mutex::default(),
+            refusal: watch::Sender::new(None),
             toolbox: ToolboxId::generate(),
         };
         let mut world = Self {
@@ -149,6 +174,7 @@ impl World {
         clients.environment.insert("npm_config_cache".into(), cache.to_string_lossy().into_owned());
         let control = Router::new().route("/dtma/v1/sync", post(sync)).with_state(Arc::clone(&self.control));
         AgentOptions {
+            toolbox: self.control.toolbox,
             data_dir: self.data_dir(),
             control: toolyard_link::in_process(control),
             engine: self.engine.clone(),
@@ -199,6 +225,22 @@ impl World {
 
     pub(crate) fn report(&self) -> &toolyard_types::agent::ToolboxReport {
         self.agent.as_ref().expect("an agent").report()
+    }
+
+    /// Has the control plane refuse its agent, or not any more.
+    pub(crate) fn refuse(&self, code: Option<Code>) {
+        self.control.refusal.send_replace(code);
+    }
+
+    /// The host with another control plane, which knows it as another toolbox and has desired little yet.
+    pub(crate) fn belong_to_another(&mut self) {
+        self.control = Arc::new(Control {
+            desired: watch::Sender::new(Desired { generation: 1, lease_until: in_a_day(), ..Desired::default() }),
+            observed: watch::Sender::new(Observed::default()),
+            links: Mutex::default(),
+            refusal: watch::Sender::new(None),
+            toolbox: ToolboxId::generate(),
+        });
     }
 
     /// Changes what is desired.

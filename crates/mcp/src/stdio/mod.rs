@@ -262,15 +262,14 @@ impl Connection {
         handshake::run(self, known_era, timeout).await
     }
 
-    /// Takes over a server that runs already: nothing is negotiated, a half-written line is ended first. Who used it until
-    /// now is not known, unless it is one principal's `own`.
+    /// Takes over a server that runs already: nothing is negotiated, and nothing but messages is written. Whoever gives the
+    /// server's input ends a line that was left half-written there. Who used it until now is not known, unless it is one
+    /// principal's `own`.
     pub fn resume(&self, handshake: Handshake, own: bool) {
         if !own {
             self.shared().calls().note_user(Caller::Unknown);
         }
         self.shared().resumed.store(true, Ordering::Release);
-        // An empty message is a lone line break. A full queue is impossible on a fresh connection; on a closed one nothing is left to resume.
-        let _ = self.shared().queue.push(Bytes::new());
         handshake::settle(self, handshake);
     }
 

@@ -171,8 +171,8 @@ fn take_message(shared: &Shared, message: &Message) {
 }
 
 fn take_answer(shared: &Shared, message: &Message) {
-    // An error without an id answers something the server could not read, such as the empty line that ends a
-    // half-written one at a take-over. What we send is valid, so it is no call's answer.
+    // An error without an id answers something the server could not read, such as a message that was left half-written
+    // before a take-over. What we send is valid, so it is no call's answer.
     let Some(id) = message.id().and_then(|id| id.as_number()) else { return };
     let Some(call) = shared.answered(id) else { return };
     let answer = message.with_id(call.caller_id.raw());
