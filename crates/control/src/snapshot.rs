@@ -460,7 +460,9 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
             let probe = probes.iter().find(|probe| Some(probe.revision) == row.serving_revision);
             let rollout = row.rollout.and_then(|id| rollouts.get(&id));
             let removed = must_run_on(&row).and_then(|id| removed.iter().find(|removed| removed.id == id));
-            let status = roll_up(&Facts { server: &row, rollout, live: &live, probe, silent: &silent, removed });
+            // Whether there is a place for it depends on every toolbox, and is found out for those who look at it.
+            let gone = None;
+            let status = roll_up(&Facts { server: &row, rollout, live: &live, probe, silent: &silent, removed, gone });
             let (serving, revision) = serving(&row, rollout, &live, &silent);
             let revision = revision.and_then(|id| revisions.get(&id));
             let runs = row.enabled && !row.deleted;

@@ -213,6 +213,12 @@ struct TallyRow {
 }
 
 #[derive(FromQueryResult)]
+struct LastEnd {
+    server_id: String,
+    ended_at: i64,
+}
+
+#[derive(FromQueryResult)]
 struct ToolboxCount {
     toolbox_id: String,
     number: i64,
@@ -360,6 +366,28 @@ impl OrgTx {
         );
         let values = [self.organization().to_string().into(), server.to_string().into(), i64::from(limit).into()];
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
+    /// When the last instance of each of these servers ended, as far as one is remembered.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn last_ends(&self, servers: &[ServerId]) -> Result<Vec<(ServerId, Timestamp)>> {
+        if servers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT server_id, MAX(ended_at) AS ended_at FROM instances \
+             WHERE organization_id = $1 AND ended_at IS NOT NULL AND server_id IN ({}) GROUP BY server_id",
+            placeholders(2, servers.len())
+        );
+        let values = std::iter::once(self.organization().to_string().into())
+            .chain(servers.iter().map(|id| id.to_string().into()))
+            .collect::<Vec<_>>();
+        let rows = self.rows::<LastEnd>(sql, values).await?;
+        rows.into_iter()
+            .map(|row| Ok((parse("instances.server_id", &row.server_id)?, Timestamp::from_ms(row.ended_at))))
+            .collect()
     }
 
     /// Every instance that a rollout made, also ended ones.

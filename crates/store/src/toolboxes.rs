@@ -638,6 +638,15 @@ impl SystemTx {
         .transpose()
     }
 
+    /// Whether there was such a toolbox, which was removed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn toolbox_was_removed(&self, id: ToolboxId) -> Result<bool> {
+        let sql = "SELECT name AS text FROM toolboxes WHERE id = $1 AND state = 'removed'";
+        Ok(self.row::<TextRow>(sql, [id.to_string().into()]).await?.is_some())
+    }
+
     /// Which runs of its agent asked for a toolbox, as last written.
     ///
     /// # Errors

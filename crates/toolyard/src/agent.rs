@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
 use rand::Rng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use toolyard_dtma::{Agent, Identity, IdentityOptions, Shutdown};
-use toolyard_link::{Dialler, LinkKind, Offers};
+use toolyard_link::{DialError, Dialler, LinkKind, Offers};
 use toolyard_types::Clock;
 use toolyard_types::agent::JoinToken;
 
@@ -23,6 +24,8 @@ use crate::{local, memory, telemetry};
 
 /// Longest pause before a broken link is dialled again.
 const REDIAL: Duration = Duration::from_secs(5);
+/// The same when this agent is nobody there any more: only another certificate, or another database, changes that.
+const REDIAL_REFUSED: Duration = Duration::from_secs(60);
 
 /// Runs the agent until it is told to stop.
 pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
@@ -80,7 +83,8 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
     let ports = ports.chain(offers.iter().map(|offers| offers.address().port())).collect();
     let dir = settings.data_dir.clone();
     let room = memory::room(settings);
-    let options = local::agent_options(settings, &environment, dir, identity.channel(), ports, room)?;
+    let toolbox = identity.toolbox().0;
+    let options = local::agent_options(settings, &environment, toolbox, dir, identity.channel(), ports, room)?;
     let agent = Agent::start(options).await.map_err(|error| chain(&error))?;
     for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
         tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);
@@ -95,12 +99,19 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
     tracing::info!(toolbox.name = %identity.toolbox().1, control, "agent started");
 
     let stop = CancellationToken::new();
+    let removed = identity.removed();
     let renewing = tokio::spawn(identity.keep(stop.clone()));
     let links = match offers {
         Some(offers) => tokio::spawn(take_links(offers, dialler, agent.router(), stop.clone())),
         None => tokio::spawn(keep_links(agent.links(), dialler, agent.router(), stop.clone())),
     };
-    let mode = stopped.await;
+    let mode = tokio::select! {
+        mode = &mut stopped => mode,
+        () = removed.cancelled() => {
+            agent.toolbox_removed();
+            stopped.await
+        }
+    };
     stop.cancel();
     let _ = tokio::join!(links, renewing);
     let mode = if mode == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave };
@@ -266,6 +277,7 @@ async fn keep_link(address: Option<String>, kind: LinkKind, dialler: Dialler, ro
             () = stop.cancelled() => break,
             () = forgotten.cancelled() => break,
         };
+        let mut longest = REDIAL;
         match dialled {
             Ok(link) => {
                 failures = 0;
@@ -279,14 +291,18 @@ async fn keep_link(address: Option<String>, kind: LinkKind, dialler: Dialler, ro
             }
             Err(error) => {
                 failures = failures.saturating_add(1);
+                if matches!(error, DialError::Refused(_, StatusCode::UNAUTHORIZED)) {
+                    longest = REDIAL_REFUSED;
+                }
                 if failures.is_power_of_two() {
                     tracing::warn!(error = &error as &dyn std::error::Error, failures, "link not made; trying again");
                 }
             }
         }
-        let pause = REDIAL.mul_f64(rand::rng().random_range(0.1..1.0));
+        let pause = longest.mul_f64(rand::rng().random_range(0.1..1.0));
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            Ok(()) = renewed.changed() => {}
             () = stop.cancelled() => {}
             () = forgotten.cancelled() => {}
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use http::{Request, header};
+use http::{Request, Response, header};
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 use toolyard_dtma::{EngineOptions, Identity, IdentityError};
@@ -28,6 +28,8 @@ const LARGEST_SKEW: Duration = Duration::from_secs(30);
 const LITTLE_SPACE_BYTES: u64 = 2 << 30;
 const NO_SPACE_BYTES: u64 = 200 << 20;
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the control plane may take to answer, connecting included.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How one check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -215,16 +217,16 @@ fn from_token(settings: &Settings, token: &JoinToken, offers: Option<Offers>, re
 async fn network(settings: &Settings, place: &Place, report: &mut Report) {
     if let Some(offers) = place.dialler.offers() {
         let check = format!("reached at {}", offers.address());
-        return match place.dialler.connect_any().await {
-            Ok(_) => {
+        // The connection that the control plane offers is asked over: while one is held unused it offers no other.
+        match ask(place).await {
+            Ok(answer) => {
                 report.ok(check, "the control plane connects, and its CA is the one that was pinned");
-                clock_and_certificate(place, report).await;
+                clock_and_certificate(place, &answer, report);
             }
-            Err(error) => report.fail(
-                check,
-                format!("{}; let its TCP connections in, and see `toolyard toolboxes show` there", chain(&error)),
-            ),
-        };
+            Err(problem) => report
+                .fail(check, format!("{problem}; let its TCP connections in, and see `toolyard toolboxes show` there")),
+        }
+        return;
     }
     if let Some(proxy) = settings.proxy.as_deref().and_then(|proxy| proxy.parse::<http::Uri>().ok()) {
         let host = proxy.authority().map_or("", |authority| authority.as_str()).rsplit('@').next().unwrap_or_default();
@@ -247,10 +249,12 @@ async fn network(settings: &Settings, place: &Place, report: &mut Report) {
             ),
         }
     }
-    if reached {
-        clock_and_certificate(place, report).await;
-    } else {
-        report.fail("control plane", "no address can be reached");
+    if !reached {
+        return report.fail("control plane", "no address can be reached");
+    }
+    match ask(place).await {
+        Ok(answer) => clock_and_certificate(place, &answer, report),
+        Err(problem) => report.fail("control plane", problem),
     }
 }
 
@@ -269,20 +273,23 @@ async fn dns(address: &str, report: &mut Report) {
     }
 }
 
-/// Any answer carries the control plane's time; a sync without a body tells whether the certificate is accepted.
-async fn clock_and_certificate(place: &Place, report: &mut Report) {
+/// A sync without a body: any answer to it tells what is looked for, and none changes anything.
+async fn ask(place: &Place) -> Result<Response<Body>, String> {
     let request = Request::post("/dtma/v1/sync").body(Body::empty()).expect("the parts are constants");
-    let asked = tokio::time::timeout(Duration::from_secs(15), place.dialler.channel().oneshot(request)).await;
-    let answer = match asked {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return report.fail("control plane", chain(&error)),
-        Err(_) => return report.fail("control plane", "did not answer in 15 s"),
-    };
+    match tokio::time::timeout(ANSWER_TIMEOUT, place.dialler.channel().oneshot(request)).await {
+        Ok(answer) => answer.map_err(|error| chain(&error)),
+        Err(_) => Err(format!("the control plane did not answer in {} s", ANSWER_TIMEOUT.as_secs())),
+    }
+}
+
+/// Any answer carries the control plane's time, and that to a sync tells whether the certificate is accepted.
+fn clock_and_certificate(place: &Place, answer: &Response<Body>, report: &mut Report) {
     let status = answer.status().as_u16();
     match (place.joined, status) {
         (true, 401) => report.fail(
             "certificate",
-            "the control plane refuses it: revoked or replaced; `toolyard toolboxes rejoin` makes a token",
+            "the control plane refuses it: revoked or replaced, and `toolyard toolboxes rejoin` makes a token; or its \
+             toolbox was removed",
         ),
         (true, _) => report.ok("certificate", "accepted"),
         (false, _) => report.ok("control plane", "answers"),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use toolyard_dtma::{AgentOptions, DockerOptions, EngineOptions, GrantablePaths, PackageClients};
 use toolyard_link::Channel;
 use toolyard_mcp::Room;
-use toolyard_types::Clock;
 use toolyard_types::spec::EgressHost;
+use toolyard_types::{Clock, ToolboxId};
 
 use crate::config::{EngineKind, Settings};
 use crate::net;
@@ -23,6 +23,7 @@ const SERVER_UIDS: u32 = 65_536;
 pub(crate) fn agent_options(
     settings: &Settings,
     environment: &BTreeMap<String, String>,
+    toolbox: ToolboxId,
     data_dir: PathBuf,
     control: Channel,
     own_ports: Vec<u16>,
@@ -31,6 +32,7 @@ pub(crate) fn agent_options(
     let supervisor_exe =
         std::env::current_exe().map_err(|error| format!("cannot find this program's file: {error}"))?;
     Ok(AgentOptions {
+        toolbox,
         data_dir,
         control,
         engine: engine_options(settings, environment),

@@ -423,7 +423,7 @@ impl LocalToolbox {
         let channel = stack::through(channel, Peer::without_breaker("the control plane"));
         let environment = config::process_environment();
         let dir = settings.data_dir.join("toolbox");
-        let options = local::agent_options(settings, &environment, dir, channel, own_ports, room)?;
+        let options = local::agent_options(settings, &environment, toolbox, dir, channel, own_ports, room)?;
         let agent = Agent::start(options).await.map_err(|error| Failed::from(&error))?;
         for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
             tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);

@@ -117,13 +117,13 @@ impl World {
         world
     }
 
-    /// What the replicas wrote of links and of calls that failed.
+    /// What the replicas wrote of links, of each other and of calls that failed.
     fn log_of_links(&self) -> String {
+        const TOLD: [&str; 4] = ["link ", "a call failed", "reach", "is ready"];
         let mut told = String::new();
         for (number, replica) in self.replicas.iter().enumerate() {
             let log = replica.log_text();
-            let lines =
-                log.lines().filter(|line| line.contains("link") || line.contains("call") || line.contains("ready"));
+            let lines = log.lines().filter(|line| TOLD.iter().any(|words| line.contains(words)));
             lines.for_each(|line| told.extend([&format!("replica {number}: "), line, "\n"]));
         }
         told

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use toolyard_link::tls::{self, PeerCertificate};
-use toolyard_store::{JoinTokenRow, NewAudit, OrgTx, ToolboxRow};
+use toolyard_store::{JoinTokenRow, NewAudit, OrgTx, SystemTx, ToolboxRow};
 use toolyard_types::agent::{AgentCertificate, CertificateRequest, JoinRequest};
 use toolyard_types::{Code, OrganizationId, Timestamp, ToolboxId};
 
@@ -50,14 +50,28 @@ fn revoked() -> ControlError {
     ControlError::problem(Code::CertificateRevoked, detail)
 }
 
-pub(super) fn removed() -> ControlError {
-    ControlError::problem(Code::CertificateRevoked, "the toolbox was removed")
+/// Why there is no such toolbox. The agent of one that was removed ends what it runs. One that was never known may be known
+/// to a newer copy of the database: what its agent runs must not end for that.
+fn no_toolbox(was_removed: bool) -> ControlError {
+    match was_removed {
+        true => ControlError::problem(Code::ToolboxRemoved, "the toolbox was removed"),
+        false => ControlError::problem(Code::CertificateRevoked, "the toolbox is not known here"),
+    }
+}
+
+async fn missing(tx: &SystemTx, toolbox: ToolboxId) -> Result<ControlError> {
+    Ok(no_toolbox(tx.toolbox_was_removed(toolbox).await?))
+}
+
+/// The same for who has read the organization's row.
+pub(super) async fn gone(tx: &OrgTx, toolbox: ToolboxId) -> Result<ControlError> {
+    Ok(no_toolbox(!tx.removed_toolboxes([toolbox]).await?.is_empty()))
 }
 
 /// Whose agent has this certificate.
 ///
 /// # Errors
-/// `certificate_revoked` when it was revoked or replaced, or has ended while its connection lasted.
+/// `certificate_revoked` when it was revoked or replaced, or has ended while its connection lasted; `toolbox_removed`.
 pub(crate) async fn admit(control: &Control, certificate: &PeerCertificate) -> Result<Agent> {
     refuse_ended(control, certificate)?;
     identify(control, certificate).await
@@ -73,7 +87,9 @@ fn refuse_ended(control: &Control, certificate: &PeerCertificate) -> Result<()> 
 async fn identify(control: &Control, certificate: &PeerCertificate) -> Result<Agent> {
     let _turn = control.fleet().turn().await;
     let tx = control.store().system_read("identifying an agent").await?;
-    let (organization, enrolment) = tx.toolbox_enrolment(certificate.toolbox).await?.ok_or_else(removed)?;
+    let Some((organization, enrolment)) = tx.toolbox_enrolment(certificate.toolbox).await? else {
+        return Err(missing(&tx, certificate.toolbox).await?);
+    };
     let agent = Agent { organization, toolbox: certificate.toolbox, enrolment: Some(certificate.enrolment) };
     agent.check(enrolment)?;
     Ok(agent)
@@ -82,10 +98,12 @@ async fn identify(control: &Control, certificate: &PeerCertificate) -> Result<Ag
 /// Whose toolbox in this process it is.
 ///
 /// # Errors
-/// `certificate_revoked` when there is no such toolbox any more.
+/// `toolbox_removed`, or `certificate_revoked` when there never was such a toolbox.
 pub(crate) async fn owner(control: &Control, toolbox: ToolboxId) -> Result<Agent> {
     let tx = control.store().system_read("finding an agent's toolbox").await?;
-    let (organization, _) = tx.toolbox_enrolment(toolbox).await?.ok_or_else(removed)?;
+    let Some((organization, _)) = tx.toolbox_enrolment(toolbox).await? else {
+        return Err(missing(&tx, toolbox).await?);
+    };
     Ok(Agent { organization, toolbox, enrolment: None })
 }
 
@@ -160,7 +178,7 @@ fn usable(token: &JoinTokenRow, row: &ToolboxRow, request: &JoinRequest, key: &s
 /// [`RENEWABLE`] has gone: a weekend without a control plane must not cost a new token for every host.
 ///
 /// # Errors
-/// `certificate_required`, `certificate_revoked`, `validation_failed`, or when the store fails.
+/// `certificate_required`, `certificate_revoked`, `toolbox_removed`, `validation_failed`, or when the store fails.
 pub(crate) async fn renew(
     control: &Control,
     certificate: Option<PeerCertificate>,
@@ -173,7 +191,7 @@ pub(crate) async fn renew(
         (None, None) => return Err(no_certificate()),
     };
     let mut tx = control.store().org(agent.organization).await?;
-    let row = tx.toolbox_by_id(agent.toolbox).await?.ok_or_else(removed)?;
+    let Some(row) = tx.toolbox_by_id(agent.toolbox).await? else { return Err(gone(&tx, agent.toolbox).await?) };
     agent.check(row.enrolment)?;
     let certificate = certify(control, &tx, &row, row.enrolment, &csr).await?;
     app::toolboxes::changed(&mut tx, &row);
@@ -189,13 +207,15 @@ async fn admit_ended(control: &Control, certificate: &str, csr: &[u8]) -> Result
     };
     let certificate = URL_SAFE_NO_PAD.decode(certificate).map_err(|_| foreign())?;
     let certificate = control.authority().ended(&certificate, csr).map_err(|_| foreign())?;
+    // First of all: that its toolbox was removed is told to an agent that was away for however long.
+    let agent = identify(control, &certificate).await?;
     if control.clock().now() >= certificate.expires_at.plus(RENEWABLE) {
         return Err(ControlError::problem(
             Code::CertificateRevoked,
             "the certificate ended too long ago to be renewed",
         ));
     }
-    identify(control, &certificate).await
+    Ok(agent)
 }
 
 fn signing_request(text: &str) -> Result<(Vec<u8>, String)> {
@@ -262,7 +282,7 @@ async fn audit_join_refusal(
 /// whichever replicas the two ask. An agent of an earlier version names no run; where another one did, that is a run too.
 ///
 /// # Errors
-/// `certificate_revoked` when two do, or when the store fails.
+/// `certificate_revoked` when two do, `toolbox_removed`, or when the store fails.
 pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: Option<&str>) -> Result<()> {
     let Some(enrolment) = agent.enrolment else { return Ok(()) };
     let _turn = control.fleet().turn().await;
@@ -278,7 +298,7 @@ pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: Option<&
     }
     let mut tx = control.store().org(agent.organization).await?;
     let known = tx.lock_agent_runs(agent.toolbox).await?;
-    let row = tx.toolbox_by_id(agent.toolbox).await?.ok_or_else(removed)?;
+    let Some(row) = tx.toolbox_by_id(agent.toolbox).await? else { return Err(gone(&tx, agent.toolbox).await?) };
     agent.check(row.enrolment)?;
     let mut runs = Runs::read(known.as_deref(), enrolment);
     let asked = runs.note(run);
@@ -290,7 +310,7 @@ pub(crate) async fn one_at_a_time(control: &Control, agent: Agent, run: Option<&
         }
         return Ok(tx.commit().await?);
     }
-    let enrolment = tx.raise_enrolment(row.id).await?.ok_or_else(removed)?;
+    let Some(enrolment) = tx.raise_enrolment(row.id).await? else { return Err(gone(&tx, row.id).await?) };
     let why = "two agents use this toolbox's key; it was copied. Its certificates were revoked";
     tx.audit(&NewAudit { action: "toolbox.revoke".to_owned(), ..line(&row, true, json!({ "why": why }), None) })
         .await?;
@@ -322,7 +342,7 @@ pub(crate) enum LinkAdmission {
 /// is busy the agent tries again: a run is not to get round being counted by making it so.
 ///
 /// # Errors
-/// `certificate_revoked`, or when the store fails, is busy, or not enough is known without it.
+/// `certificate_revoked`, `toolbox_removed`, or when the store fails, is busy, or not enough is known without it.
 pub(crate) async fn admit_link(
     control: &Control,
     certificate: &PeerCertificate,

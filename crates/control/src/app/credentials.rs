@@ -1,21 +1,20 @@
 //! Credentials: secrets that servers get by reference.
 //!
 //! A secret comes in once and never goes out through the API. [`open_many`] is for what delivers secrets to the
-//! one server that has them, the agents' sync and the leases of remote servers, and for the check that a header can hold
-//! them.
+//! one server that has them, the agents' sync and the leases of remote servers, and for the check that headers, URLs
+//! and variables can hold them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use toolyard_policy::Resource;
-use toolyard_store::{OrgTx, RevisionRow, SealedCredential, StoreError};
+use toolyard_store::{OrgTx, SealedCredential, StoreError};
 use toolyard_types::access::Action;
 use toolyard_types::api::identity::{Credential, PutCredential};
 use toolyard_types::api::{Page, PageQuery};
-use toolyard_types::spec::Value;
 use toolyard_types::{CredentialId, Name, OrganizationId, Secret};
 
-use super::expand::{NO_HEADER_VALUE, Wish, header_values, is_header_value};
+use super::expand::{NUL, Wish, unfit};
 use super::{allow, audit, next_cursor, page_limit};
 use crate::vault::Place;
 use crate::{Caller, Control, ControlError, Result};
@@ -71,7 +70,7 @@ pub(crate) async fn put(control: &Control, caller: &Caller, name: &Name, put: &P
     let mut tx = control.store().org(caller.organization).await?;
     let before = tx.credential_named(name).await?;
     if let Some(credential) = &before {
-        check_headers(&tx, credential, &put.secret).await?;
+        check_uses(&tx, credential, &put.secret).await?;
     }
     let action = if before.is_some() { "credential.update" } else { "credential.create" };
     write(control, &mut tx, name, before, put.description.as_deref(), &put.secret, false).await?;
@@ -195,19 +194,20 @@ fn check(put: &PutCredential) -> Result<()> {
     check_secret("secret", &put.secret)
 }
 
-/// Refuses a secret that no header can hold where a server is sent the credential in one: nobody would reach it any more.
-async fn check_headers(tx: &OrgTx, credential: &Credential, secret: &Secret) -> Result<()> {
-    if is_header_value(secret.expose()) {
+/// Refuses a secret that cannot be where servers get the credential, such as in a header: nobody would reach them any more.
+async fn check_uses(tx: &OrgTx, credential: &Credential, secret: &Secret) -> Result<()> {
+    // Nearly every one: a header, a URL and a variable can all hold it, and no server is read for it.
+    let fits_anywhere = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    if secret.expose().bytes().all(fits_anywhere) {
         return Ok(());
     }
-    let sends = |revision: &RevisionRow| {
-        header_values(&revision.spec.runtime).flat_map(Value::credentials).any(|id| id == credential.id)
-    };
     for name in &credential.used_by {
         let Some(server) = tx.server(name).await? else { continue };
         let revisions: Vec<_> = [Some(server.target_revision), server.serving_revision].into_iter().flatten().collect();
-        if tx.revisions_by_id(&revisions).await?.iter().any(sends) {
-            return Err(ControlError::field("secret", format!("{NO_HEADER_VALUE}; server `{name}` gets it in one")));
+        let revisions = tx.revisions_by_id(&revisions).await?;
+        let found = revisions.iter().find_map(|it| unfit(&it.spec.runtime, credential.id, secret.expose()));
+        if let Some(why) = found {
+            return Err(ControlError::field("secret", format!("{why}; server `{name}` gets it there")));
         }
     }
     Ok(())
@@ -219,6 +219,8 @@ fn check_secret(field: &str, secret: &Secret) -> Result<()> {
         length if length > LARGEST_SECRET => {
             Err(ControlError::field(field, format!("a secret may have at most {LARGEST_SECRET} bytes")))
         }
+        // No variable, argument, header or URL can hold one.
+        _ if secret.expose().contains('\0') => Err(ControlError::field(field, NUL)),
         _ => Ok(()),
     }
 }

@@ -196,6 +196,11 @@ pub(crate) const IS_FRAMING: &str = "is a header that belongs to the connection"
 pub(crate) const NO_HEADER_VALUE: &str =
     "is sent in a header, which holds no line break or other control character, not even at its end";
 
+/// What is wrong with a secret that no URL can hold.
+const NO_URL_PART: &str = "is part of the server's URL, which holds no space, line break or other control character";
+/// What is wrong with a text that no variable, argument or header can hold.
+pub(crate) const NUL: &str = "must not hold a NUL character";
+
 /// Whether a header is Toolyard's own to set, whatever an entry declares.
 pub(crate) fn is_framing(name: &str) -> bool {
     FRAMING.iter().any(|framing| name.eq_ignore_ascii_case(framing))
@@ -215,6 +220,27 @@ pub(crate) fn header_values(runtime: &Runtime) -> impl Iterator<Item = &Value> {
         }
     };
     headers.into_iter().flat_map(BTreeMap::values)
+}
+
+/// Why a runtime cannot take a secret where it has the credential: it holds what no header, no URL, or no variable and argument
+/// of a program can hold, so the server would never be reached or started. `None` when it can.
+pub(crate) fn unfit(runtime: &Runtime, id: CredentialId, secret: &str) -> Option<&'static str> {
+    let holds = |value: &Value| value.credentials().any(|credential| credential == id);
+    if header_values(runtime).any(holds) && !is_header_value(secret) {
+        return Some(NO_HEADER_VALUE);
+    }
+    if let Runtime::Remote(remote) = runtime
+        && holds(&remote.url)
+        && !is_url(&remote.url.render(|other| Some(if other == id { secret } else { "secret" })).unwrap_or_default())
+    {
+        return Some(NO_URL_PART);
+    }
+    (secret.contains('\0') && runtime.values().any(holds)).then_some(NUL)
+}
+
+/// Whether a request can be sent to a URL.
+fn is_url(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok()
 }
 
 /// Chooses what runs, as [`ServerJson::choice`] does.
@@ -387,7 +413,7 @@ impl Expansion<'_> {
         if text.len() > MAX_TEXT_BYTES {
             self.error(at, format!("has more than {MAX_TEXT_BYTES} bytes"));
         } else if text.contains('\0') {
-            self.error(at, "must not hold a NUL character");
+            self.error(at, NUL);
         }
     }
 
@@ -862,6 +888,10 @@ fn check_url(url: &Value) -> Result<(), String> {
     }
     if !parsed.username().is_empty() || parsed.password().is_some() {
         return Err("must not hold a user or password; use a header".into());
+    }
+    // The parser above leaves line breaks out and encodes spaces; what is sent is the text as it is.
+    if !is_url(&shown) {
+        return Err("holds a character that no URL can hold, such as a space or a line break".into());
     }
     Ok(())
 }

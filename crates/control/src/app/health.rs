@@ -7,7 +7,7 @@ use std::time::Duration;
 use toolyard_store::{InstanceRow, OrgTx};
 use toolyard_types::api::servers::{Health, InstanceCount, InstanceError};
 use toolyard_types::state::{Phase, Reason};
-use toolyard_types::{Name, ServerId, ToolboxId};
+use toolyard_types::{Name, ServerId, Timestamp, ToolboxId};
 
 use crate::{Control, Result};
 
@@ -41,8 +41,7 @@ pub(crate) async fn of(control: &Control, tx: &OrgTx, toolbox: Option<ToolboxId>
     Ok(health)
 }
 
-/// What went wrong with an instance, as far as that is still known: where it is now, or how it ended before it was
-/// started again.
+/// What went wrong with an instance, as far as that is still known: where it is now, or how it ended last by itself.
 fn error(
     row: &InstanceRow,
     servers: &HashMap<ServerId, Name>,
@@ -55,11 +54,12 @@ fn error(
         _ if fails => (status.reason, status.message.clone(), status.since),
         Some(exit) => {
             let how = match (exit.code, exit.signal) {
-                (Some(code), _) => format!("it ended by itself with exit code {code}, and was started again"),
-                (None, Some(signal)) => format!("it was ended by signal {signal}, and was started again"),
-                (None, None) => "it ended, and was started again".to_owned(),
+                (Some(code), _) => format!("it ended by itself with exit code {code}"),
+                (None, Some(signal)) => format!("it was ended by signal {signal}"),
+                (None, None) => "it ended".to_owned(),
             };
-            (Reason::Exited, how, exit.at)
+            let then = if was_started_again(row, exit.at) { ", and was started again" } else { "" };
+            (Reason::Exited, format!("{how}{then}"), exit.at)
         }
         None => return None,
     };
@@ -71,4 +71,35 @@ fn error(
         message,
         at,
     })
+}
+
+/// Whether an instance that ended by itself was started again before its end: one that was given up while it waited for that,
+/// such as that of a rollout that went back, was not.
+fn was_started_again(row: &InstanceRow, exit: Timestamp) -> bool {
+    let runs = matches!(row.status.phase, Phase::Ready | Phase::Starting | Phase::Preparing);
+    let has_answered = row.mcp.is_some() && row.last_success_at.is_none_or(|answer| answer >= exit);
+    runs || has_answered
+}
+
+#[cfg(test)]
+mod tests {
+    use toolyard_types::agent::Exit;
+    use toolyard_types::state::RolloutState;
+
+    use super::*;
+    use crate::reconcile::phase::tests::{instance, rollout, server};
+
+    #[test]
+    fn only_an_instance_that_was_started_again_is_said_to_have_been() {
+        let of = rollout(&server(), RolloutState::RolledBack);
+        let at = Timestamp::from_ms(5);
+        let told = |phase: Phase| {
+            let mut row = instance(&of, phase);
+            row.restarts = 1;
+            row.exit = Some(Exit { code: Some(2), signal: None, at, stderr_tail: String::new() });
+            error(&row, &HashMap::new(), &HashMap::new()).map(|error| error.message)
+        };
+        assert_eq!(told(Phase::Ready).as_deref(), Some("it ended by itself with exit code 2, and was started again"));
+        assert_eq!(told(Phase::Stopped).as_deref(), Some("it ended by itself with exit code 2"));
+    }
 }

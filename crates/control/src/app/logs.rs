@@ -26,6 +26,8 @@ use super::servers::unknown;
 use crate::events::Heard;
 use crate::{Control, ControlError, Result};
 
+/// The kind of a server that runs somewhere else.
+const REMOTE: &str = "remote";
 /// How long an agent may take to begin its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest problem that is read from an agent.
@@ -58,6 +60,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Logged {
     toolbox: ToolboxId,
     toolbox_name: String,
+    /// Whether the toolbox was removed: nobody can ask it any more.
+    is_removed: bool,
     of: Of,
     /// The number of the revision it is of.
     pub(crate) revision: u32,
@@ -83,7 +87,8 @@ impl Logged {
 /// Finds a log of a server.
 ///
 /// # Errors
-/// `not_found` when there is no such server, or nothing of it that may have a log.
+/// `not_found` when there is no such server, or nothing of it that may have a log; `conflict` when it is remote, so that its log
+/// is somewhere else.
 pub(crate) async fn find(
     control: &Control,
     organization: OrganizationId,
@@ -94,6 +99,12 @@ pub(crate) async fn find(
     let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
     let logged = look(&tx, &server, wanted).await?;
     logged.ok_or_else(|| {
+        if server.kind == REMOTE {
+            let detail = format!(
+                "server `{name}` is remote: it runs somewhere else, and its log is there; Toolyard has none of it"
+            );
+            return ControlError::Conflict(detail);
+        }
         let what = match wanted {
             Wanted { instance: Some(id), .. } => format!("an instance `{id}` of server `{name}`"),
             Wanted { revision: Some(number), .. } => format!("an instance of revision {number} of server `{name}`"),
@@ -115,8 +126,17 @@ async fn look(tx: &OrgTx, server: &ServerRow, wanted: Wanted) -> Result<Option<L
             .map(|it| (Of::Instance(it.id), it.toolbox, numbers.get(&it.revision).copied().unwrap_or_default())),
     };
     let Some((of, toolbox, revision)) = found else { return Ok(None) };
-    let toolbox_name = tx.toolbox_by_id(toolbox).await?.map(|row| row.name.to_string()).unwrap_or_default();
-    Ok(Some(Logged { toolbox, toolbox_name, of, revision }))
+    let (toolbox_name, is_removed) = whereabouts(tx, toolbox).await?;
+    Ok(Some(Logged { toolbox, toolbox_name, is_removed, of, revision }))
+}
+
+/// The name of a toolbox, and whether it was removed.
+async fn whereabouts(tx: &OrgTx, id: ToolboxId) -> Result<(String, bool)> {
+    if let Some(row) = tx.toolbox_by_id(id).await? {
+        return Ok((row.name.to_string(), false));
+    }
+    let name = tx.removed_toolboxes([id]).await?.pop().and_then(|removed| removed.name);
+    Ok((name.map(|name| name.to_string()).unwrap_or_default(), true))
 }
 
 /// The instance whose log people mean: of those that are asked for the newest that lives, rather one that serves, else
@@ -173,11 +193,19 @@ async fn unplaced(
 /// Opens a log at its agent; the body goes on as long as the agent writes.
 ///
 /// # Errors
-/// `not_found` when the agent does not have it any more, `upstream_failed` when it does not answer.
+/// `not_found` when the agent does not have it any more, `conflict` when its toolbox was removed, `server_not_ready` while
+/// the agent is not connected, `upstream_failed` when it does not answer.
 pub(crate) async fn open(control: &Control, logged: &Logged, tail: u32, follow: bool) -> Result<Body> {
+    let toolbox = &logged.toolbox_name;
+    if logged.is_removed {
+        let detail = match toolbox.as_str() {
+            "" => "its log stayed on a toolbox that was removed".to_owned(),
+            toolbox => format!("its log stayed on toolbox `{toolbox}`, which was removed"),
+        };
+        return Err(ControlError::Conflict(detail));
+    }
     let channel = control.bulk_channel(logged.toolbox).ok_or_else(|| {
-        let toolbox = &logged.toolbox_name;
-        let detail = format!("toolbox `{toolbox}`, which has the log, is not connected now");
+        let detail = format!("the agent of toolbox `{toolbox}`, which has the log, is not connected now");
         ControlError::problem(Code::ServerNotReady, detail)
     })?;
     let path = match logged.of {
@@ -303,7 +331,8 @@ async fn news_of(name: &Name, heard: &mut Receiver<Arc<Heard>>) {
 /// Whether a followed log goes on without an instance whose log could not be opened. One that lives is waited for; so is,
 /// for a while, an agent that cannot be asked now.
 fn is_left_out(error: &ControlError, lives: bool, tries: u32) -> bool {
-    !lives && (matches!(error, ControlError::NotFound(_)) || tries >= MOST_TRIES)
+    let for_good = matches!(error, ControlError::NotFound(_) | ControlError::Conflict(_));
+    !lives && (for_good || tries >= MOST_TRIES)
 }
 
 /// What a followed log goes on with.
@@ -328,8 +357,8 @@ async fn next_of(
     let Some(next) = choose_next(&instances, server.serving_rollout, last, seen) else { return Ok(None) };
     let numbers = tx.revision_numbers(&[next.revision]).await?;
     let revision = numbers.into_iter().next().map(|(_, number)| number).unwrap_or_default();
-    let toolbox_name = tx.toolbox_by_id(next.toolbox).await?.map(|row| row.name.to_string()).unwrap_or_default();
-    let logged = Logged { toolbox: next.toolbox, toolbox_name, of: Of::Instance(next.id), revision };
+    let (toolbox_name, is_removed) = whereabouts(&tx, next.toolbox).await?;
+    let logged = Logged { toolbox: next.toolbox, toolbox_name, is_removed, of: Of::Instance(next.id), revision };
     Ok(Some(Next { logged, lives: next.ended_at.is_none() }))
 }
 
@@ -400,7 +429,8 @@ mod tests {
     fn an_instance_is_left_out_of_a_followed_log_when_its_agent_has_no_log_of_it_or_cannot_be_asked_for_long() {
         let none = ControlError::NotFound("the log".into());
         let away = ControlError::problem(Code::ServerNotReady, "not connected now");
-        assert!(is_left_out(&none, false, 1));
+        let removed = ControlError::Conflict("its log stayed on a toolbox that was removed".into());
+        assert!(is_left_out(&none, false, 1) && is_left_out(&removed, false, 1));
         assert!(!is_left_out(&none, true, 0), "an agent that has not begun with it yet");
         assert!(!is_left_out(&away, false, 1) && !is_left_out(&away, false, MOST_TRIES - 1));
         assert!(is_left_out(&away, false, MOST_TRIES));

@@ -1,13 +1,14 @@
 //! The overview: what runs, what is broken and why, what happened, what could be next.
 //!
-//! Phases come from the snapshot, which is in memory and follows every commit; only servers in trouble are read. So the
-//! answer costs the same few queries for one server and for thousands.
+//! Phases come from the snapshot, which is in memory and follows every commit; only servers in trouble, and those that have
+//! no instance left, are read. So the answer costs the same few queries for one server and for thousands.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use toolyard_policy::Resource;
-use toolyard_store::{AuditFilter, CallFilter, OrgTx};
+use toolyard_store::{AuditFilter, CallFilter, OrgTx, ServerRow};
 use toolyard_types::access::Action;
 use toolyard_types::api::activity::{
     CallMinute, CallsOverview, NextStep, OutcomeCount, Overview, PhaseCount, ServerTrouble, ServersOverview,
@@ -15,7 +16,7 @@ use toolyard_types::api::activity::{
 };
 use toolyard_types::snapshot::{CallOutcome, ServerRoute};
 use toolyard_types::state::{Phase, Reason, ToolboxState};
-use toolyard_types::{ServerId, Timestamp};
+use toolyard_types::{Name, ServerId, Timestamp};
 
 use super::server_view::Views;
 use super::{health, scope};
@@ -25,6 +26,8 @@ use crate::{Caller, Control, Result, calls};
 const TROUBLE: usize = 20;
 /// The most servers in trouble that are read to find those that changed last.
 const TROUBLE_READ: usize = 500;
+/// How long a server may be without an instance before somebody may have to look.
+const NOWHERE: Duration = Duration::from_secs(60);
 const ACTIVITY: u32 = 10;
 /// Earlier versions wrote it with each page of the console that speaks MCP. It tells of nothing that anybody did, and
 /// would fill the list for as long as the audit log is kept.
@@ -51,10 +54,19 @@ pub(crate) async fn get(control: &Control, caller: &Caller) -> Result<Overview> 
         Some(_) => filter.within.as_ref().map_or(0, |(_, toolsets)| u64::try_from(toolsets.len()).unwrap_or(u64::MAX)),
         None => tx.count_toolsets().await?,
     };
-    let credentials = tx.count_credentials().await?;
+    // As many as the list shows to the caller.
+    let credentials = match &caller.scope {
+        Some(_) => {
+            let may_read =
+                |name: Name| control.decider().allows(caller, Action::CredentialRead, &Resource::Credential(name));
+            let seen = tx.credential_ids().await?.into_keys().filter(|name| may_read(name.clone())).count();
+            u64::try_from(seen).unwrap_or(u64::MAX)
+        }
+        None => tx.count_credentials().await?,
+    };
     let has_servers = match &servers {
         Some(servers) => servers.total > 0,
-        None => tx.count_servers(None).await?.0 > 0,
+        None => tx.count_servers(scope::names(caller)).await?.0 > 0,
     };
     // Errors name servers, so who may see only some of them gets none.
     let instances = match may(Action::ToolboxRead) && scope::names(caller).is_none() {
@@ -82,7 +94,7 @@ async fn servers(control: &Control, caller: &Caller, tx: &OrgTx) -> Result<Serve
     let snapshot = control.snapshots().borrow().clone();
     let organization = snapshot.organizations.get(&caller.organization_name);
     let mut phases: Vec<PhaseCount> = Phase::ALL.iter().map(|&phase| PhaseCount { phase, count: 0 }).collect();
-    let mut troubled: Vec<ServerId> = Vec::new();
+    let (mut troubled, mut waiting): (Vec<ServerId>, Vec<ServerId>) = (Vec::new(), Vec::new());
     for (name, route) in organization.iter().flat_map(|organization| &organization.servers) {
         if !scope::includes(caller, name.as_str()) {
             continue;
@@ -92,7 +104,17 @@ async fn servers(control: &Control, caller: &Caller, tx: &OrgTx) -> Result<Serve
         }
         if is_in_trouble(route) {
             troubled.push(route.id);
+        } else if waits(route) {
+            waiting.push(route.id);
         }
+    }
+    // How long they wait the snapshot does not know. Few do, unless many toolboxes went at once.
+    let now = control.clock().now();
+    for some in waiting.chunks(TROUBLE_READ) {
+        let rows = tx.servers_by_id(some).await?;
+        let views = Views::read(control, tx, &caller.organization_name, &rows).await?;
+        let lasts = |row: &&ServerRow| views.nowhere_since(row).is_some_and(|since| now.since(since) >= NOWHERE);
+        troubled.extend(rows.iter().filter(lasts).map(|row| row.id));
     }
     let in_trouble = u64::try_from(troubled.len()).unwrap_or(u64::MAX);
     troubled.truncate(TROUBLE_READ);
@@ -133,6 +155,11 @@ fn is_in_trouble(route: &ServerRoute) -> bool {
         ),
         Phase::Ready | Phase::Stopping | Phase::Stopped => false,
     }
+}
+
+/// Whether a server has served, and waits for a toolbox that takes another instance of it.
+fn waits(route: &ServerRoute) -> bool {
+    route.phase == Phase::Pending && route.reason == Reason::AwaitingToolbox && route.revision.is_some()
 }
 
 async fn toolboxes(tx: &OrgTx) -> Result<Vec<ToolboxStateCount>> {

@@ -8,7 +8,8 @@ use toolyard_types::spec::EntryVersion;
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{Name, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
-use crate::reconcile::phase::{Facts, known_status, roll_up};
+use crate::reconcile::phase::{Facts, Gone, is_gone, known_status, roll_up};
+use crate::reconcile::place;
 use crate::{Control, Result};
 
 /// Everything about some servers, read at one moment.
@@ -21,6 +22,8 @@ pub(crate) struct Views<'a> {
     toolboxes: HashMap<ToolboxId, ToolboxRow>,
     /// Those that servers must run on and that are gone.
     removed: HashMap<ToolboxId, RemovedToolbox>,
+    /// Those that have no instance left, and whether there is a place for another.
+    gone: HashMap<ServerId, Gone>,
     silent: Vec<ToolboxId>,
     probes: HashMap<RevisionId, ProbeRow>,
 }
@@ -55,6 +58,11 @@ impl<'a> Views<'a> {
         let toolboxes: HashMap<_, _> = toolboxes.into_iter().map(|toolbox| (toolbox.id, toolbox)).collect();
         let missing: Vec<_> = rows.iter().filter_map(must_run_on).filter(|id| !toolboxes.contains_key(id)).collect();
         let removed = tx.removed_toolboxes(missing).await?.into_iter().map(|removed| (removed.id, removed)).collect();
+        let without_instance = |row: &&ServerRow| {
+            let rollout = row.rollout.and_then(|id| rollouts.get(&id));
+            is_gone(row, rollout, live.get(&row.id).map(Vec::as_slice).unwrap_or_default())
+        };
+        let gone = gone(tx, &rows.iter().filter(without_instance).collect::<Vec<_>>()).await?;
         let silent = toolboxes
             .values()
             .filter(|toolbox| toolbox.status.phase == ToolboxState::Unreachable)
@@ -62,7 +70,7 @@ impl<'a> Views<'a> {
             .collect();
         let remote: Vec<_> = rows.iter().filter(|row| row.kind == "remote").map(|row| row.id).collect();
         let probes = tx.probes_of(&remote).await?.into_iter().map(|probe| (probe.revision, probe)).collect();
-        Ok(Self { control, organization, live, rollouts, numbers, toolboxes, removed, silent, probes })
+        Ok(Self { control, organization, live, rollouts, numbers, toolboxes, removed, gone, silent, probes })
     }
 
     /// Where one of them is and why.
@@ -71,7 +79,8 @@ impl<'a> Views<'a> {
         let rollout = row.rollout.and_then(|id| self.rollouts.get(&id));
         let probe = row.serving_revision.and_then(|revision| self.probes.get(&revision));
         let removed = self.removed(row);
-        let mut status = roll_up(&Facts { server: row, rollout, live, probe, silent: &self.silent, removed });
+        let (silent, gone) = (self.silent.as_slice(), self.gone.get(&row.id));
+        let mut status = roll_up(&Facts { server: row, rollout, live, probe, silent, removed, gone });
         if status.reason == Reason::ToolboxUnreachable
             && let Some(since) = live.iter().filter_map(|it| self.silent_since(it.toolbox)).max()
         {
@@ -96,6 +105,11 @@ impl<'a> Views<'a> {
             };
         }
         status
+    }
+
+    /// Since when one of them has had no instance although it should, with no rollout under way.
+    pub(crate) fn nowhere_since(&self, row: &ServerRow) -> Option<Timestamp> {
+        self.gone.contains_key(&row.id).then(|| self.status(row).since)
     }
 
     /// How one of them looks.
@@ -214,6 +228,25 @@ impl<'a> Views<'a> {
             copies: row.copies,
         }
     }
+}
+
+/// Whether there is a place for servers that have no instance left. Every toolbox is read only when there are some.
+async fn gone(tx: &OrgTx, rows: &[&ServerRow]) -> Result<HashMap<ServerId, Gone>> {
+    if rows.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let ends: HashMap<_, _> = tx.last_ends(&ids).await?.into_iter().collect();
+    let revisions: Vec<_> = rows.iter().filter_map(|row| row.serving_revision).collect();
+    let revisions: HashMap<_, _> =
+        tx.revisions_by_id(&revisions).await?.into_iter().map(|revision| (revision.id, revision)).collect();
+    let toolboxes = tx.toolboxes().await?;
+    let looked_at = rows.iter().map(|row| {
+        let revision = row.serving_revision.and_then(|id| revisions.get(&id));
+        let why = revision.and_then(|revision| place::why_nowhere(row, revision, &toolboxes));
+        (row.id, Gone { since: ends.get(&row.id).copied(), why })
+    });
+    Ok(looked_at.collect())
 }
 
 /// The one toolbox that may run a server; what runs elsewhere needs none.

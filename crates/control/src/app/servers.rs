@@ -11,15 +11,12 @@ use toolyard_types::api::servers::{CloneServer, CreateServer, Revision, Server, 
 use toolyard_types::api::{Page, PageQuery};
 use toolyard_types::name::printable;
 use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
-use toolyard_types::spec::{EntryVersion, PathGrant, RevisionSpec, Runtime, Strategy, Value};
+use toolyard_types::spec::{EntryVersion, PathGrant, RevisionSpec, Runtime, Strategy};
 use toolyard_types::{
     Code, CredentialId, FieldError, Labels, Name, OrganizationId, RevisionId, Secret, ServerId, Timestamp, ToolboxId,
 };
 
-use super::expand::{
-    Chosen, Given, NO_HEADER_VALUE, Wish, choose, direct, expand, expand_changed, header_values, is_header_value,
-    is_variable_name, kind_of,
-};
+use super::expand::{Chosen, Given, Wish, choose, direct, expand, expand_changed, is_variable_name, kind_of, unfit};
 use super::server_view::{Views, etag};
 use super::{allow, audit, ceilings, credentials, flags, page_limit, places, privileges, rollouts};
 use crate::reconcile::trim::KEEP_ROLLOUTS;
@@ -54,7 +51,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     privileges::check(control, caller, &name, &BTreeSet::new(), &wish.privileges)?;
     let spec = expand(&wish)?;
     drop(tx);
-    check_header_secrets(control, caller.organization, (&wish, None), &spec, &secrets).await?;
+    check_secrets(control, caller.organization, (&wish, None), &spec, &secrets).await?;
     terms.check(&spec)?;
     ceilings::check(&control.options().limits.server, (&spec, terms.replicas), None)?;
     let granted = may_grant(control, caller, &name, &spec, &[])?;
@@ -393,32 +390,27 @@ fn declare_headers(wish: &mut Wish, keys: &[String]) {
     }
 }
 
-/// Refuses secrets that a server would be sent in a header and that no header can hold, such as one with the line break of
-/// its file: the server would never be reached. What was bound `before`, to the same input, may stay so.
-async fn check_header_secrets(
+/// Refuses secrets that cannot be where the server would get them, such as one with the line break of its file in a header:
+/// the server would never be reached. What was bound `before`, to the same input, may stay so.
+async fn check_secrets(
     control: &Control,
     organization: OrganizationId,
     (wish, before): (&Wish, Option<&Wish>),
     spec: &RevisionSpec,
     secrets: &[NewSecret],
 ) -> Result<()> {
-    let used: BTreeSet<CredentialId> = header_values(&spec.runtime).flat_map(Value::credentials).collect();
-    let is_new = |key: &str| before.is_none_or(|before| !wish.keeps(before, key));
-    let sent = wish.inputs.iter().filter_map(|(key, given)| match given {
-        Given::Credential(id) if used.contains(id) && is_new(key) => Some((key, *id)),
-        _ => None,
-    });
-    let sent: Vec<_> = sent.collect();
+    let kept = before.filter(|before| before.entry == wish.entry).map(Wish::bound).unwrap_or_default();
+    let added: Vec<_> = wish.bound().into_iter().filter(|binding| !kept.contains(binding)).collect();
     let passed: BTreeMap<_, _> = secrets.iter().map(|new| (new.placeholder, &new.secret)).collect();
-    let bound: BTreeSet<_> = sent.iter().map(|(_, id)| *id).filter(|id| !passed.contains_key(id)).collect();
+    let bound: BTreeSet<_> = added.iter().map(|(_, id)| *id).filter(|id| !passed.contains_key(id)).collect();
     let bound = credentials::open_many(control, organization, &bound).await?;
-    let errors = sent.into_iter().filter_map(|(key, id)| {
+    let errors = added.into_iter().filter_map(|(key, id)| {
         let (noun, secret) = match passed.get(&id) {
             Some(secret) => ("inputs", *secret),
             None => ("credentials", bound.get(&id)?),
         };
-        let field = format!("{noun}.{}", printable(key));
-        (!is_header_value(secret.expose())).then(|| FieldError { field, message: NO_HEADER_VALUE.to_owned() })
+        let message = unfit(&spec.runtime, id, secret.expose())?.to_owned();
+        Some(FieldError { field: format!("{noun}.{}", printable(key)), message })
     });
     let errors: Vec<_> = errors.collect();
     if errors.is_empty() { Ok(()) } else { Err(ControlError::Invalid(errors)) }
@@ -582,7 +574,7 @@ pub(crate) async fn update(
     let bound_before = (!is_elsewhere(&spec, &base.spec)).then_some(&before);
     credentials::allow_bindings(control, caller, &tx, &wish, bound_before).await?;
     drop(tx);
-    check_header_secrets(control, caller.organization, (&wish, Some(&before)), &spec, &secrets).await?;
+    check_secrets(control, caller.organization, (&wish, Some(&before)), &spec, &secrets).await?;
     privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
     terms.check(&spec)?;
     let had = (&base.spec, row.replicas);

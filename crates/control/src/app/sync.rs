@@ -15,7 +15,7 @@ use toolyard_types::spec::{Lock, Value};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{Code, CredentialId, InstanceId, OrganizationId, Secret, ServerId, Timestamp, ToolboxId};
 
-use super::agents::{Agent, removed};
+use super::agents::{self, Agent};
 use super::system_line;
 use crate::fleet::Restarts;
 use crate::{Control, ControlError, Result, app};
@@ -143,7 +143,7 @@ impl<'a> News<'a> {
         last: &HashMap<InstanceId, Restarts>,
         now: Timestamp,
     ) -> Result<Self> {
-        let before = tx.toolbox_by_id(id).await?.ok_or_else(removed)?;
+        let Some(before) = tx.toolbox_by_id(id).await? else { return Err(agents::gone(tx, id).await?) };
         let toolbox = heard(&before, request, now);
         let toolbox_changed = toolbox.status.phase != before.status.phase
             || !same_report(&toolbox.report, &before.report)
@@ -411,7 +411,7 @@ async fn next_desired(control: &Control, agent: Agent, seen: u64) -> Result<Opti
         let lease_due = control.fleet().lease_due(toolbox, control.clock().now(), RENEW_LEASE);
         let turn = control.fleet().turn().await;
         let tx = control.store().org_read(organization).await?;
-        let row = tx.toolbox_by_id(toolbox).await?.ok_or_else(removed)?;
+        let Some(row) = tx.toolbox_by_id(toolbox).await? else { return Err(agents::gone(&tx, toolbox).await?) };
         agent.check(row.enrolment)?;
         if row.generation != seen || lease_due {
             return desired(control, tx, &row).await.map(Some);

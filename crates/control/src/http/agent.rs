@@ -27,7 +27,8 @@ pub struct AgentIdentity(pub ToolboxId);
 
 impl Control {
     /// Answers an agent that dials a link: with a new protocol, or with `certificate_required` when it has no
-    /// certificate, and `certificate_revoked` when that was revoked or replaced, or is found to be used by two.
+    /// certificate, `certificate_revoked` when that was revoked or replaced, or is found to be used by two, and
+    /// `toolbox_removed` when its toolbox was.
     pub async fn accept_link(&self, request: Request) -> Response {
         let Some(certificate) = request.extensions().get::<PeerCertificate>().copied() else {
             return agents::no_certificate().into_response();

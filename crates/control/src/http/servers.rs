@@ -295,7 +295,8 @@ struct LogQuery {
 /// too. With `follow` and no choice made, the log goes on with the next instance when this one is gone. It ends with the server,
 /// or with the instance that was chosen; where it breaks off before, as when Toolyard stops, it can be asked for again. The
 /// headers `toolyard-instance` and `toolyard-revision` tell whose log it begins with, and the line before another instance's
-/// log names it in `instance`.
+/// log names it in `instance`. While the agent that has the log is not connected the answer is `server_not_ready`, and can be
+/// asked for again; where the log stayed on a toolbox that was removed it is `conflict`.
 #[utoipa::path(get, path = "/api/v1/servers/{name}/logs", tag = TAG, params(("name" = Name, Path), LogQuery),
     responses((status = 200, content_type = "application/x-ndjson", body = toolyard_types::agent::LogLine)))]
 async fn get_logs(

@@ -88,7 +88,7 @@ async fn revoke_toolbox(
     toolboxes::revoke(&control, &caller, &name).await.map(Json)
 }
 
-/// Remove a toolbox: its certificates end, its instances are placed elsewhere.
+/// Remove a toolbox: its certificates end, its instances are placed elsewhere. What runs there ends as soon as its agent hears of it; one that is away goes on until then.
 #[utoipa::path(delete, path = "/api/v1/toolboxes/{name}", tag = TAG, params(("name" = Name, Path)),
     responses((status = 204)))]
 async fn remove_toolbox(State(control): State<Control>, caller: Caller, Path(name): Path<Name>) -> Result<StatusCode> {

@@ -20,6 +20,27 @@ pub(crate) struct Facts<'a> {
     pub(crate) silent: &'a [ToolboxId],
     /// The toolbox where it must run, when that was removed.
     pub(crate) removed: Option<&'a RemovedToolbox>,
+    /// What is known of its place, when it [`is_gone`].
+    pub(crate) gone: Option<&'a Gone>,
+}
+
+/// What is known of a server that [`is_gone`].
+#[derive(Clone, Debug)]
+pub(crate) struct Gone {
+    /// When its last instance ended, as far as that is remembered.
+    pub(crate) since: Option<Timestamp>,
+    /// Why no other one can begin; none when one begins any moment.
+    pub(crate) why: Option<(Reason, String)>,
+}
+
+/// Whether nothing is left of what served, and no rollout says what comes next: another instance begins where one may
+/// run, and there may be no such place.
+pub(crate) fn is_gone(server: &ServerRow, rollout: Option<&RolloutRow>, live: &[InstanceRow]) -> bool {
+    let should_run = server.enabled && !server.deleted && server.kind != "remote";
+    let settled = rollout.is_some_and(|it| !matches!(it.state, RolloutState::Progressing | RolloutState::Failed));
+    should_run
+        && settled
+        && server.serving_rollout.is_some_and(|serving| live.iter().all(|instance| instance.rollout != serving))
 }
 
 /// Says that the toolbox where a server must run was removed. Nothing but a move helps.
@@ -49,15 +70,23 @@ pub(crate) fn roll_up(facts: &Facts<'_>) -> Status<Phase> {
             RolloutState::Cancelled if server.serving_rollout.is_none() => {
                 Status::new(Phase::Stopped, rollout.reason, rollout.message.clone(), ended(rollout))
             }
-            _ => Status::new(
-                Phase::Pending,
-                Reason::AwaitingToolbox,
-                "its instance is gone; another begins on a toolbox that may run it",
-                ended(rollout),
-            ),
+            _ => without_instance(facts, rollout),
         },
         None => Status::new(Phase::Pending, Reason::Requested, "", server.updated_at),
     }
+}
+
+/// The status of a server that had served and has no instance now.
+fn without_instance(facts: &Facts<'_>, rollout: &RolloutRow) -> Status<Phase> {
+    let since = facts.gone.and_then(|gone| gone.since).unwrap_or_else(|| ended(rollout));
+    let (reason, message) = match facts.gone.and_then(|gone| gone.why.clone()) {
+        Some((reason, why)) => (reason, format!("its instance is gone, and no other can begin: {why}")),
+        None => {
+            let message = "its instance is gone; another begins on a toolbox that may run it";
+            (Reason::AwaitingToolbox, message.to_owned())
+        }
+    };
+    Status::new(Phase::Pending, reason, message, since)
 }
 
 fn ended(rollout: &RolloutRow) -> Timestamp {
@@ -233,7 +262,7 @@ pub(crate) mod tests {
     }
 
     fn phase(server: &ServerRow, rollout: Option<&RolloutRow>, live: &[InstanceRow], silent: &[ToolboxId]) -> Phase {
-        roll_up(&Facts { server, rollout, live, probe: None, silent, removed: None }).phase
+        roll_up(&Facts { server, rollout, live, probe: None, silent, removed: None, gone: None }).phase
     }
 
     #[test]
@@ -291,8 +320,8 @@ pub(crate) mod tests {
         assert_eq!(phase(&server, Some(&old), &[], &[]), Phase::Stopping);
         let live = [instance(&old, Phase::Ready)];
         let silent = [live[0].toolbox];
-        let facts =
-            Facts { server: &server, rollout: Some(&old), live: &live, probe: None, silent: &silent, removed: None };
+        let (rollout, live, silent) = (Some(&old), live.as_slice(), silent.as_slice());
+        let facts = Facts { server: &server, rollout, live, probe: None, silent, removed: None, gone: None };
         let status = roll_up(&facts);
         assert_eq!((status.phase, status.reason), (Phase::Stopping, Reason::ToolboxUnreachable));
         assert_eq!(status.message, "being deleted; its toolbox has not been heard for too long");
@@ -308,7 +337,7 @@ pub(crate) mod tests {
         let seen = |server: &ServerRow, state: RolloutState, live: &[InstanceRow], removed: &RemovedToolbox| {
             let rollout = RolloutRow { state, ..old.clone() };
             let (rollout, removed) = (Some(&rollout), Some(removed));
-            roll_up(&Facts { server, rollout, live, probe: None, silent: &[], removed })
+            roll_up(&Facts { server, rollout, live, probe: None, silent: &[], removed, gone: None })
         };
         for state in RolloutState::ALL {
             let status = seen(&server, *state, &[], &removed);
@@ -322,6 +351,41 @@ pub(crate) mod tests {
         assert_eq!(seen(&server, RolloutState::Done, &live, &removed).phase, Phase::Ready);
         server.enabled = false;
         assert_eq!(seen(&server, RolloutState::Done, &[], &removed).phase, Phase::Stopped);
+    }
+
+    #[test]
+    fn a_server_whose_instance_is_gone_says_since_when_and_why_no_other_begins() {
+        let mut server = server();
+        let old = rollout(&server, RolloutState::Done);
+        server.serving_rollout = Some(old.id);
+        let at = Timestamp::from_ms(7);
+        let seen = |live: &[InstanceRow], gone: &Gone| {
+            let (rollout, gone) = (Some(&old), Some(gone));
+            roll_up(&Facts { server: &server, rollout, live, probe: None, silent: &[], removed: None, gone })
+        };
+        let nowhere = Gone { since: Some(at), why: Some((Reason::NoCapacity, "no toolbox can".into())) };
+        let status = seen(&[], &nowhere);
+        assert_eq!((status.phase, status.reason, status.since), (Phase::Pending, Reason::NoCapacity, at));
+        assert_eq!(status.message, "its instance is gone, and no other can begin: no toolbox can");
+        let status = seen(&[], &Gone { since: Some(at), why: None });
+        assert_eq!((status.reason, status.since), (Reason::AwaitingToolbox, at));
+        assert_eq!(status.message, "its instance is gone; another begins on a toolbox that may run it");
+        assert_eq!(seen(&[instance(&old, Phase::Ready)], &nowhere).phase, Phase::Ready);
+    }
+
+    #[test]
+    fn only_what_served_and_should_run_here_is_gone_and_not_while_a_rollout_goes_on_or_says_why_it_failed() {
+        let mut server = server();
+        let old = rollout(&server, RolloutState::Done);
+        assert!(!is_gone(&server, Some(&old), &[]), "nothing has served yet");
+        server.serving_rollout = Some(old.id);
+        for state in RolloutState::ALL {
+            let wanted = !matches!(state, RolloutState::Progressing | RolloutState::Failed);
+            assert_eq!(is_gone(&server, Some(&rollout(&server, *state)), &[]), wanted, "{state:?}");
+        }
+        assert!(!is_gone(&server, Some(&old), &[instance(&old, Phase::Starting)]));
+        assert!(!is_gone(&ServerRow { enabled: false, ..server.clone() }, Some(&old), &[]));
+        assert!(!is_gone(&ServerRow { kind: "remote".into(), ..server }, Some(&old), &[]));
     }
 
     #[test]
@@ -344,8 +408,8 @@ pub(crate) mod tests {
         server.serving_rollout = Some(old.id);
         let live = [instance(&old, Phase::Ready)];
         let silent = [live[0].toolbox];
-        let facts =
-            Facts { server: &server, rollout: Some(&old), live: &live, probe: None, silent: &silent, removed: None };
+        let (rollout, live, silent) = (Some(&old), live.as_slice(), silent.as_slice());
+        let facts = Facts { server: &server, rollout, live, probe: None, silent, removed: None, gone: None };
         let status = roll_up(&facts);
         assert_eq!((status.phase, status.reason), (Phase::Degraded, Reason::ToolboxUnreachable));
     }

@@ -86,6 +86,15 @@ pub(crate) fn has_place(server: &ServerRow, revision: &RevisionRow, toolboxes: &
     toolboxes.iter().any(can)
 }
 
+/// Why no toolbox that is online can run a revision of a server; none when one can.
+pub(crate) fn why_nowhere(
+    server: &ServerRow,
+    revision: &RevisionRow,
+    toolboxes: &[ToolboxRow],
+) -> Option<(Reason, String)> {
+    capable(server, revision, toolboxes, None).err()
+}
+
 /// Whether a server may run on a toolbox, as far as somebody said where.
 fn is_allowed(server: &ServerRow, toolbox: &ToolboxRow) -> bool {
     server.toolbox.is_none_or(|id| toolbox.id == id) && toolbox.labels.include(&server.toolbox_labels)

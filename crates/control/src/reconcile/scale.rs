@@ -5,7 +5,7 @@
 //! calls once it answered), then the old one ends. With `recreate` two must not run at once, so the old one goes first.
 //! What ran on a toolbox that is lost counts as ended once others answer in its place (with `recreate`, once there is
 //! another place): nobody can observe its end.
-//! While a rollout is under way only a server that has nothing left to serve with is helped.
+//! While a rollout of another revision is under way only a server that has nothing left to serve with is helped.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -129,8 +129,12 @@ fn decide(situation: &Situation) -> Option<Change> {
     let lost = lost(case);
     let running = case.mine.iter().filter(|it| it.should_serve() && !lost.contains(&it.toolbox)).count();
     if let Some((rollout, strategy)) = under_way {
-        // One that is observed goes back by itself; while a `recreate` is under way the old one is down on purpose.
-        let is_down = running == 0 && *strategy == Strategy::Surge && rollout.switched_at.is_none();
+        // One that is observed goes back by itself; while a `recreate` is under way the old one is down on purpose. A
+        // rollout of the same revision, as when a server is moved, brings what would be placed here.
+        let is_down = running == 0
+            && *strategy == Strategy::Surge
+            && rollout.switched_at.is_none()
+            && rollout.to_revision != case.revision.id;
         return if is_down { place::choose(case).ok().map(Change::Place) } else { None };
     }
     let drained: BTreeSet<ToolboxId> =

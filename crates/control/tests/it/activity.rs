@@ -66,6 +66,25 @@ both_engines! {
         assert_eq!((&seen["next_step"]["has_keys"], &seen["toolsets"]), (&json!(true), &json!(0)));
     }
 
+    async fn the_overview_counts_for_a_narrowed_key_the_credentials_that_it_is_shown(engine) {
+        let test = TestControl::start(engine).await;
+        for name in ["one", "two", "three"] {
+            test.put(&format!("/api/v1/credentials/{name}"), json!({ "secret": "secret" })).await.expect(200);
+        }
+        assert_eq!(test.get("/api/v1/overview").await.expect(200).body["credentials"], 3);
+        for (name, scope, count) in [
+            ("none", json!({ "resources": ["s"] }), 0),
+            ("some", json!({ "resources": ["s"], "credentials": ["two"] }), 1),
+        ] {
+            let body = json!({ "name": name, "role": "owner", "scope": scope });
+            let made = test.post("/api/v1/keys", body).await.expect(201);
+            let key = made.body["key"].as_str().unwrap();
+            let seen = test.ask_as(key, Method::GET, "/api/v1/overview", None).await.expect(200).body;
+            assert_eq!(items(&test, key, "/api/v1/credentials").await.len(), count, "{name}");
+            assert_eq!(seen["credentials"], count, "{name}: {seen}");
+        }
+    }
+
     async fn the_overview_tells_what_runs_and_what_is_broken_and_why(engine) {
         let test = TestControl::start(engine).await;
         let agent = FakeAgent::local(&test.control).await;

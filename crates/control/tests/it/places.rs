@@ -166,6 +166,69 @@ both_engines! {
         t.wait_rollout("still", "done").await;
     }
 
+    async fn a_server_that_no_toolbox_can_take_says_why_and_since_when_and_is_in_trouble_after_a_minute(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        t.patch("/api/v1/toolboxes/edge", json!({ "labels": { "zone": "a" } })).await.expect(200);
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "toolbox_labels": { "zone": "a" } });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        t.clock.step_ms(1000);
+        let since = json!(t.clock.now());
+        remove(&t, "edge").await;
+        let left = t.get("/api/v1/servers/s").await.expect(200).body;
+        assert_eq!((&left["phase"], &left["reason"]), (&json!("pending"), &json!("awaiting_toolbox")), "{left}");
+        let why = "its instance is gone, and no other can begin: no toolbox has the labels `zone=a`";
+        assert_eq!((&left["message"], &left["since"]), (&json!(why), &since), "{left}");
+        let is_pending = |body: &Value| {
+            body["servers"]["phases"].as_array().unwrap().iter().any(|it| it["phase"] == "pending" && it["count"] == 1)
+        };
+        let seen = t.wait("/api/v1/overview", |_, body| is_pending(body)).await;
+        assert_eq!(seen["servers"]["in_trouble"], 0, "another may take it in a moment: {seen}");
+        t.clock.step_ms(60_000);
+        let seen = t.wait("/api/v1/overview", |_, body| body["servers"]["in_trouble"] == 1).await;
+        let trouble = &seen["servers"]["trouble"][0];
+        assert_eq!((&trouble["name"], &trouble["message"], &trouble["since"]), (&json!("s"), &json!(why), &since));
+
+        // Its agent is heard after all that time.
+        let now = t.clock.now();
+        local.uses(1, 1, now);
+        let is_heard = |body: &Value| body["state"] == "online" && body["last_seen_at"] == json!(now);
+        t.wait("/api/v1/toolboxes/local", |_, body| is_heard(body)).await;
+        t.patch("/api/v1/servers/s", json!({ "any_toolbox": true })).await.expect(202);
+        t.wait_rollout("s", "done").await;
+        t.wait("/api/v1/overview", |_, body| body["servers"]["in_trouble"] == 0).await;
+    }
+
+    async fn a_server_whose_path_no_toolbox_grants_any_more_says_so(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        t.post("/api/v1/servers", with_path("s", "/srv/data")).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        grants(&t, "local", &local, &[]).await;
+        remove(&t, "edge").await;
+        let left = t.get("/api/v1/servers/s").await.expect(200).body;
+        assert_eq!((&left["phase"], &left["reason"]), (&json!("pending"), &json!("config_invalid")), "{left}");
+        let why = "no toolbox that is online can grant the path `/srv/data`";
+        assert_eq!(left["message"], format!("its instance is gone, and no other can begin: {why}; {LIST_IT}"));
+    }
+
+    async fn a_log_that_stayed_on_a_removed_toolbox_is_refused_with_its_name_and_not_as_one_to_wait_for(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        t.deploy("s").await;
+        remove(&t, "edge").await;
+        for query in ["", "?follow=true", "?revision=1"] {
+            let refused = t.get(&format!("/api/v1/servers/s/logs{query}")).await.expect(409);
+            assert_eq!(refused.code(), "conflict");
+            assert_eq!(refused.body["detail"], "its log stayed on toolbox `edge`, which was removed");
+        }
+    }
+
     async fn a_move_from_a_removed_toolbox_that_fails_is_not_taken_back(engine) {
         let t = TestControl::start(engine).await;
         let _edge = t.join("edge").await;

@@ -285,6 +285,76 @@ both_engines! {
         t.post("/api/v1/servers", body).await.expect(201);
     }
 
+    async fn a_secret_with_a_nul_character_is_refused_when_it_is_written_and_when_it_is_passed(engine) {
+        let t = TestControl::start(engine).await;
+        let refused = async |method: Method, path: &str, body: Value| {
+            let answer = t.ask(method, path, Some(body)).await.expect(422);
+            assert_eq!(answer.code(), "validation_failed", "{}", answer.text);
+            assert!(answer.text.contains("NUL") && !answer.text.contains("secret-51d0"), "{}", answer.text);
+            answer.body["errors"][0]["field"].as_str().unwrap().to_owned()
+        };
+        let bad = "secret-51d0\u{0}";
+        let written = json!({ "secret": bad });
+        assert_eq!(refused(Method::PUT, "/api/v1/credentials/token", written.clone()).await, "secret");
+        t.put("/api/v1/credentials/token", json!({ "secret": "secret-51d0" })).await.expect(200);
+        assert_eq!(refused(Method::PUT, "/api/v1/credentials/token", written).await, "secret");
+        let entry = json!({ "name": "io.example/keyed", "description": "x", "version": "1.0.0", "packages": [{
+            "registryType": "npm", "identifier": "keyed", "version": "1.0.0", "transport": { "type": "stdio" },
+            "environmentVariables": [{ "name": "API_KEY", "isSecret": true }, { "name": "REGION" }] }] });
+        t.post("/api/v1/catalog/entries", json!({ "server": entry })).await.expect(201);
+        let server = |what: &str, given: Value| {
+            json!({ "name": "s", "entry": "io.example/keyed", what: given, "start": false })
+        };
+        for (what, name) in [("inputs", "API_KEY"), ("inputs", "REGION"), ("environment", "OTHER")] {
+            let body = server(what, json!({ name: bad }));
+            assert_eq!(refused(Method::POST, "/api/v1/servers", body).await, format!("{what}.{name}"));
+        }
+        t.get("/api/v1/servers/s").await.expect(404);
+        t.post("/api/v1/servers", server("inputs", json!({ "API_KEY": "a\nb" }))).await.expect(201);
+        let update = json!({ "inputs": { "API_KEY": bad } });
+        assert_eq!(refused(Method::PATCH, "/api/v1/servers/s", update).await, "inputs.API_KEY");
+    }
+
+    async fn a_secret_that_cannot_be_part_of_a_remotes_url_is_refused_with_its_input(engine) {
+        let t = TestControl::start(engine).await;
+        let entry = json!({ "name": "io.example/far", "description": "x", "version": "1.0.0", "remotes": [{
+            "type": "streamable-http", "url": "https://mcp.example.test/{key}/mcp?region={region}",
+            "variables": { "key": { "isSecret": true }, "region": { "default": "eu" } } }] });
+        t.post("/api/v1/catalog/entries", json!({ "server": entry })).await.expect(201);
+        let refused = async |method: Method, path: &str, body: Value| {
+            let answer = t.ask(method, path, Some(body)).await.expect(422);
+            assert_eq!(answer.code(), "validation_failed", "{}", answer.text);
+            assert!(!answer.text.contains("secret-51d0"), "{}", answer.text);
+            answer.body["errors"][0]["field"].as_str().unwrap().to_owned()
+        };
+        let far = |what: &str, given: Value| json!({ "name": "r", "entry": "io.example/far", what: given, "start": false });
+        for bad in ["secret-51d0\n", "secret 51d0", "secret-51d0\u{0}"] {
+            let body = far("inputs", json!({ "key": bad }));
+            assert_eq!(refused(Method::POST, "/api/v1/servers", body).await, "inputs.key", "{bad:?}");
+        }
+        let plain = far("inputs", json!({ "key": "k", "region": "eu\n" }));
+        assert_eq!(refused(Method::POST, "/api/v1/servers", plain).await, "url");
+        let with_line_break = json!({ "secret": "secret-51d0\n" });
+        t.put("/api/v1/credentials/token", with_line_break.clone()).await.expect(200);
+        let bound = far("credentials", json!({ "key": "token" }));
+        assert_eq!(refused(Method::POST, "/api/v1/servers", bound.clone()).await, "credentials.key");
+        t.get("/api/v1/servers/r").await.expect(404);
+        t.put("/api/v1/credentials/token", json!({ "secret": "secret-51d0" })).await.expect(200);
+        t.post("/api/v1/servers", bound).await.expect(201);
+        assert_eq!(refused(Method::PUT, "/api/v1/credentials/token", with_line_break).await, "secret");
+    }
+
+    async fn a_remote_server_has_no_log_here_and_whoever_asks_is_told_where_it_is(engine) {
+        let t = TestControl::start(engine).await;
+        let body = json!({ "name": "far", "url": "https://mcp.example.test/mcp", "start": false });
+        t.post("/api/v1/servers", body).await.expect(201);
+        for query in ["", "?follow=true", "?previous=true", "?revision=1"] {
+            let answer = t.get(&format!("/api/v1/servers/far/logs{query}")).await.expect(409);
+            let detail = answer.body["detail"].as_str().unwrap();
+            assert!(detail.contains("server `far` is remote") && detail.contains("its log is there"), "{detail}");
+        }
+    }
+
     async fn lists_page_search_and_filter_by_phase(engine) {
         let t = TestControl::start(engine).await;
         for number in 0..5 {

@@ -212,7 +212,7 @@ both_engines! {
         assert_eq!(seen["certificate_expires_at"], "2026-11-23T12:00:00.000Z");
         t.post("/api/v1/toolboxes", json!({ "name": "edge" })).await.expect(409);
         t.delete("/api/v1/toolboxes/edge").await.expect(204);
-        assert_eq!(code(sync(&t, edge, &report(0)).await), (401, "certificate_revoked".into()));
+        assert_eq!(code(sync(&t, edge, &report(0)).await), (401, "toolbox_removed".into()));
         t.get("/api/v1/toolboxes/edge").await.expect(404);
         t.delete("/api/v1/toolboxes/local").await.expect(409);
         enroll(&t, "edge").await;
@@ -265,6 +265,53 @@ both_engines! {
         assert_eq!(again.toolbox, edge.toolbox);
         assert_eq!(sync(&t, again, &report(0)).await.0, 200);
         assert_eq!(sync(&t, edge, &report(0)).await.0, 401, "who joined before is replaced");
+    }
+
+    async fn the_agent_of_a_removed_toolbox_is_told_so_wherever_it_asks_also_while_a_sync_is_held(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        let generation = sync(&t, edge, &report(0)).await.1["desired"]["generation"].as_u64().unwrap();
+        let held = report(generation);
+        let held = sync(&t, edge, &held);
+        let remove = async {
+            t.delete("/api/v1/toolboxes/edge").await.expect(204);
+        };
+        let (held, ()) = tokio::join!(held, remove);
+        let removed = (401, "toolbox_removed".to_owned());
+        assert_eq!(code(held), removed);
+        assert_eq!(code(sync(&t, edge, &report(generation)).await), removed);
+        let renewal = json!({ "csr": signing_request(&AgentKey::generate().unwrap()) });
+        assert_eq!(code(ask(&t, "/dtma/v1/certificate", Some(edge), &renewal).await), removed);
+        assert!(!link_as(&t, edge, Some("a")).await);
+    }
+
+    async fn the_agent_of_a_removed_toolbox_is_told_so_also_long_after_its_certificate_has_ended(engine) {
+        let t = TestControl::start(engine).await;
+        let (token, key) = (enroll(&t, "edge").await, AgentKey::generate().unwrap());
+        let answer = join(&t, &token, &key).await.1;
+        t.delete("/api/v1/toolboxes/edge").await.expect(204);
+        let ended = json!({ "csr": signing_request(&key), "ended": answer["certificate"] });
+        for days in [3, 40] {
+            t.clock.step_ms(days * 24 * 3_600_000);
+            assert_eq!(code(ask(&t, "/dtma/v1/certificate", None, &ended).await), (401, "toolbox_removed".into()));
+        }
+    }
+
+    async fn the_agent_of_a_toolbox_that_was_revoked_and_then_removed_is_told_that_it_was_removed(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        t.post("/api/v1/toolboxes/edge/revoke", json!({})).await.expect(200);
+        assert_eq!(code(sync(&t, edge, &report(0)).await), (401, "certificate_revoked".into()));
+        t.delete("/api/v1/toolboxes/edge").await.expect(204);
+        assert_eq!(code(sync(&t, edge, &report(0)).await), (401, "toolbox_removed".into()));
+    }
+
+    async fn the_agent_of_a_toolbox_that_the_database_never_knew_is_not_told_that_it_was_removed(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        let unknown = PeerCertificate { toolbox: ToolboxId::generate(), ..edge };
+        assert_eq!(code(sync(&t, unknown, &report(0)).await), (401, "certificate_revoked".into()));
+        assert!(!link_as(&t, unknown, Some("a")).await);
     }
 
     async fn a_thief_that_does_not_say_which_run_it_is_is_found_too(engine) {

@@ -356,7 +356,7 @@ mod tests {
         {
             assert!(may_pass(&problem(code)), "{code:?}");
         }
-        for code in [Code::Unauthenticated, Code::Forbidden, Code::ValidationFailed] {
+        for code in [Code::Unauthenticated, Code::Forbidden, Code::ValidationFailed, Code::Conflict] {
             assert!(!may_pass(&problem(code)), "{code:?}");
         }
         let status = reqwest::StatusCode::BAD_GATEWAY;

@@ -289,6 +289,25 @@ fn seconds(text: &str) -> Result<u32, String> {
     number.parse::<u32>().ok().and_then(|number| number.checked_mul(each)).ok_or_else(wrong)
 }
 
+/// The same, from `LEAST` to `MOST` seconds, of which whoever is out of range is told.
+fn seconds_within<const LEAST: u32, const MOST: u32>(text: &str) -> Result<u32, String> {
+    let seconds = seconds(text)?;
+    if (LEAST..=MOST).contains(&seconds) {
+        return Ok(seconds);
+    }
+    Err(format!("must be {LEAST} to {MOST} seconds (at most {})", in_largest_unit(MOST)))
+}
+
+fn in_largest_unit(seconds: u32) -> String {
+    match seconds {
+        0 => "0s".to_owned(),
+        seconds if seconds.is_multiple_of(86_400) => format!("{}d", seconds / 86_400),
+        seconds if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        seconds if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
 /// Runs the program as its arguments say.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
@@ -439,6 +458,25 @@ mod tests {
         assert_eq!(["60", "60s", "5m", "1h", "7d"].map(seconds), [60, 60, 300, 3600, 604_800].map(Ok::<u32, String>));
         for bad in ["", "s", "-1", "1.5", "60 s", "1w", "1\u{e9}", "99999999999d"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_out_of_range_is_refused_in_seconds_by_the_name_of_its_option() {
+        for (line, option, range) in [
+            ("toolyard deploy com.example/git --call-timeout 2d", "--call-timeout", "1 to 86400 seconds (at most 1d)"),
+            ("toolyard deploy com.example/git --call-timeout 0", "--call-timeout", "1 to 86400 seconds"),
+            ("toolyard servers update git --start-timeout 2h", "--start-timeout", "1 to 3600 seconds (at most 1h)"),
+            ("toolyard servers update git --rollout-timeout 0s", "--rollout-timeout", "1 to 86400 seconds"),
+            ("toolyard servers update git --observe 61m", "--observe", "0 to 3600 seconds"),
+            ("toolyard servers update git --instancing per_user --idle-stop 0", "--idle-stop", "1 to 86400 seconds"),
+            ("toolyard servers update git --canary 10% --promote-after 8d", "--promote-after", "1 to 604800 seconds"),
+            ("toolyard toolboxes enroll edge1 --expires 8d", "--expires", "1 to 604800 seconds (at most 7d)"),
+            ("toolyard toolboxes rejoin edge1 --expires 0", "--expires", "1 to 604800 seconds"),
+            ("toolyard keys rotate ci --overlap 8d", "--overlap", "0 to 604800 seconds"),
+        ] {
+            let refused = Cli::try_parse_from(line.split(' ')).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(refused.contains(option) && refused.contains(range), "{line}: {refused}");
         }
     }
 

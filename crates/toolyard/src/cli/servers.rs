@@ -27,7 +27,7 @@ use super::logs;
 use super::output::{self, Format, safe};
 use super::secret::read_value;
 use super::wait::{Pauses, unless_interrupted};
-use super::{name_value, seconds};
+use super::{name_value, seconds, seconds_within};
 
 /// `toolyard deploy`.
 #[derive(Clone, Debug, Args)]
@@ -124,19 +124,19 @@ pub(crate) struct SettingsFlags {
     #[arg(long, value_parser = ["surge", "recreate"])]
     strategy: Option<String>,
     /// Seconds from start to the MCP answer, such as 90 or 2m; 60 unless set.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_within::<1, 3600>)]
     start_timeout: Option<u32>,
     /// Seconds one call may take, such as 60 or 10m; 300 unless set.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_within::<1, 86_400>)]
     call_timeout: Option<u32>,
     /// Seconds a rollout may take in all, such as 900 or 15m; 600 unless set.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_within::<1, 86_400>)]
     rollout_timeout: Option<u32>,
     /// How many instances serve at once, 1 to 20; changing only this makes no new revision.
     #[arg(long, value_name = "N")]
     replicas: Option<u32>,
     /// Seconds that a new revision is observed while the old one runs on, such as 30 or 2m, at most 1h; 5 unless set.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_within::<0, 3600>)]
     observe: Option<u32>,
     /// Restart it each day at this time (UTC), such as `03:30`; `none` for never.
     #[arg(long, value_name = "TIME")]
@@ -151,7 +151,7 @@ pub(crate) struct SettingsFlags {
     #[arg(long, value_name = "N", requires = "instancing")]
     max_copies: Option<u32>,
     /// Seconds after which a copy without a call ends, such as 90 or 10m; 600 unless set.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, requires = "instancing")]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_within::<1, 86_400>, requires = "instancing")]
     idle_stop: Option<u32>,
     /// How many copies are started ahead.
     #[arg(long, value_name = "N", requires = "instancing")]
@@ -171,7 +171,7 @@ pub(crate) struct MannerFlags {
     #[arg(long = "canary-client", value_name = "NAME")]
     canary_clients: Vec<String>,
     /// Let it serve by itself after this many seconds without a failure, such as 600 or 1h.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds_within::<1, 604_800>)]
     promote_after: Option<u32>,
     /// Begin now although it is outside the server's update window.
     #[arg(long)]

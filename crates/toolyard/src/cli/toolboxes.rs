@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use toolyard_client::segment;
 use toolyard_types::api::Page;
 use toolyard_types::api::servers::{
-    BreakerState, EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, ToolboxLink, UpdateToolbox,
+    BreakerState, EnrollToolbox, EnrolledToolbox, Health, RejoinToolbox, Toolbox, ToolboxLink, UpdateToolbox,
 };
 use toolyard_types::state::ToolboxState;
 use toolyard_types::{Labels, Name};
@@ -16,6 +16,9 @@ use super::context::{Context, Failure};
 use super::output;
 use super::servers::Wait;
 use super::wait::{Pauses, unless_interrupted};
+
+/// The name of the toolbox that is part of `toolyard serve`.
+const BUILT_IN: &str = "local";
 
 const REMOVE_EXAMPLES: &str = "Examples:
   toolyard toolboxes drain edge1; toolyard toolboxes remove edge1   # no call fails
@@ -42,7 +45,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "HOST:PORT")]
         address: Option<String>,
         /// How long the token is good for, such as `30m` or `24h`.
-        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::seconds)]
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::seconds_within::<1, 604_800>)]
         expires: u32,
     },
     /// Print another token for a toolbox: its host was installed anew, or its certificates revoked.
@@ -50,7 +53,7 @@ pub(crate) enum Command {
         /// The toolbox.
         name: Name,
         /// How long the token is good for, such as `30m` or `24h`.
-        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::seconds)]
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = super::seconds_within::<1, 604_800>)]
         expires: u32,
     },
     /// End a toolbox's certificates and close its connections; what it runs goes on.
@@ -89,6 +92,9 @@ pub(crate) enum Command {
         name: Name,
     },
     /// Remove a toolbox; what runs there is placed elsewhere. Of one that is drained it waits for what still moves.
+    ///
+    /// What runs there ends as soon as its agent hears of it. An agent that is away goes on with it until it is heard or
+    /// stopped, beside what is placed elsewhere.
     #[command(after_help = REMOVE_EXAMPLES)]
     Remove {
         /// The toolbox.
@@ -228,7 +234,7 @@ fn print(context: &Context, toolbox: &Toolbox) {
         ("labels", toolbox.labels.to_string()),
         ("version", toolbox.version.clone().unwrap_or_default()),
         ("certificate until", toolbox.certificate_expires_at.map(|at| at.to_string()).unwrap_or_default()),
-        ("address", toolbox.address.clone().unwrap_or_else(|| "dials".to_owned())),
+        ("address", address(toolbox)),
         ("link", link(&toolbox.link)),
         ("engine", toolbox.engine.clone()),
         ("platform", toolbox.report.platform.clone()),
@@ -246,8 +252,7 @@ fn print(context: &Context, toolbox: &Toolbox) {
         fields.push(("capacity", text));
     }
     if let Some(health) = &toolbox.health {
-        let phases: Vec<_> = health.phases.iter().map(|count| format!("{} {}", count.count, count.phase)).collect();
-        fields.push(("health", format!("{}; {} restarts", phases.join(", "), health.restarts)));
+        fields.push(("health", fares(health)));
         fields.push(("last answer", health.last_success_at.map(|at| at.to_string()).unwrap_or_default()));
         for error in &health.recent_errors {
             let server = error.server.as_ref().map(Name::as_str).unwrap_or_default();
@@ -259,6 +264,25 @@ fn print(context: &Context, toolbox: &Toolbox) {
         fields.push((protection, format!("{word}: {}", enforcement.detail)));
     }
     output::print_fields(context.format, toolbox, &fields);
+}
+
+/// Where the control plane reaches its agent.
+fn address(toolbox: &Toolbox) -> String {
+    match &toolbox.address {
+        Some(address) => address.clone(),
+        None if toolbox.name.as_str() == BUILT_IN => "none: its agent is part of `toolyard serve`".to_owned(),
+        None => "none: its agent dials".to_owned(),
+    }
+}
+
+/// How what runs on a toolbox fares.
+fn fares(health: &Health) -> String {
+    if health.phases.is_empty() {
+        return "no instances".to_owned();
+    }
+    let phases: Vec<_> = health.phases.iter().map(|count| format!("{} {}", count.count, count.phase)).collect();
+    let restarts = if health.restarts == 1 { "restart" } else { "restarts" };
+    format!("{}; {} {restarts}", phases.join(", "), health.restarts)
 }
 
 fn link(link: &ToolboxLink) -> String {

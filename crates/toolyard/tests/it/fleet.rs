@@ -220,6 +220,27 @@ fn a_revoked_toolbox_is_cut_off_within_a_second_and_comes_back_with_a_new_token(
 }
 
 #[test]
+fn what_runs_on_a_removed_toolbox_ends_and_is_not_started_again_with_its_agent() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let agent = Agent::enrolled(&toolyard, "edge1", "zone=a");
+    let server = toolyard.json(&["deploy", EVERYTHING, "--name", "far", "--toolbox-labels", "zone=a", "--wait"]);
+    let pid = pid_of(&server);
+
+    toolyard.json(&["toolboxes", "remove", "edge1", "--now"]);
+    wait_until(Duration::from_secs(60), "its server ends", || !alive(pid));
+    let told = |agent: &Agent| agent.log().matches("this toolbox was removed").count();
+    wait_until(Duration::from_secs(10), "its log says so", || told(&agent) == 1);
+
+    let agent = Agent::start(&toolyard, agent.kill(), None);
+    wait_until(Duration::from_secs(60), "it is told again", || told(&agent) == 2);
+    let kept = std::fs::read(agent.dir.path().join("data/desired.json")).expect("it is kept");
+    let kept: Value = serde_json::from_slice(&kept).expect("JSON");
+    assert_eq!(kept["desired"]["instances"], serde_json::json!([]));
+    assert_eq!(agent.log().matches("took over a running server").count(), 0, "{}", agent.log());
+    agent.interrupt();
+}
+
+#[test]
 fn certificates_are_renewed_by_themselves_and_no_call_fails_meanwhile() {
     let toolyard = Toolyard::start_with(Engine::Sqlite, "127.0.0.1", &["agent_certificate_seconds=15"]);
     let agent = Agent::enrolled(&toolyard, "edge1", "");

@@ -168,6 +168,35 @@ fn the_address_can_be_changed_is_checked_and_the_doctor_says_whether_the_control
     agent.interrupt();
 }
 
+#[test]
+fn the_doctor_of_an_agent_that_listens_finds_nothing_wrong_before_it_joined_and_after() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let address = format!("127.0.0.1:{}", free_port());
+    let token = enroll(&toolyard, "edge1", &["--address", &address]);
+    let dir = directory();
+    let data = dir.path().join("data").display().to_string();
+    let doctor = |more: &[&str]| {
+        let args = ["dtma", "--data-dir", &data, "--engine", "process", "--listen", &address, "--output", "json"];
+        let output = toolyard.run(&[&args[..], more, &["doctor"]].concat());
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        assert!(output.status.success(), "{report:#}\n{}", toolyard.log_text());
+        let items = report["items"].as_array().cloned().unwrap_or_default();
+        let ok = |check: &str| {
+            let is_it = |item: &&Value| item["check"].as_str().is_some_and(|name| name.starts_with(check));
+            items.iter().find(is_it).is_some_and(|item| item["verdict"] == "ok")
+        };
+        assert!(ok("reached at") && ok("clock"), "{report:#}");
+        assert_eq!((ok("control plane"), ok("certificate")), (!more.is_empty(), more.is_empty()), "{report:#}");
+    };
+    doctor(&["--token", &token]);
+    // What it took is taken: it can be looked at again, and the agent joins.
+    doctor(&["--token", &token]);
+    let agent = spawn(&toolyard, dir, Some(&token), &address);
+    agent.wait_online(&toolyard, "edge1");
+    let _dir = agent.kill();
+    doctor(&[]);
+}
+
 /// A proxy that connects everything to one place, whatever name it is asked for by `CONNECT`; tells how often it was asked.
 fn proxy(to: String) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
