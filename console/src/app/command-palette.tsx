@@ -10,11 +10,14 @@ import {
   LockKeyhole,
   type LucideIcon,
   Moon,
+  Rocket,
   Search,
   Server,
+  Store,
   Sun,
 } from 'lucide-react'
-import { type KeyboardEvent, useId, useState } from 'react'
+import { type KeyboardEvent, useEffect, useId, useState } from 'react'
+import { listEntries } from '@/api/generated/catalog'
 import { listCredentials } from '@/api/generated/credentials'
 import { listKeys } from '@/api/generated/keys'
 import { listServers } from '@/api/generated/servers'
@@ -23,16 +26,20 @@ import { listToolsets } from '@/api/generated/toolsets'
 import type { Action } from '@/api/generated/types'
 import { q } from '@/api/queries'
 import { may, useSession } from '@/api/session'
+import { entryParams } from '@/features/catalog/public/entry-parts'
 import { cx } from '@/lib/cx'
 import { plural, t } from '@/lib/t'
 import { LiveRegion } from '@/ui/live-region'
 import { setTheme } from './appearance'
-import { fitting, furtherPages } from './commands'
+import { fitting, furtherPages, ranked } from './commands'
+import type { Held } from './held-keys'
 import { navigation } from './navigation'
 
 interface Command {
   id: string
   label: string
+  /** Further words that find it. */
+  words?: string | undefined
   group: string
   icon: LucideIcon
   run: () => void
@@ -42,34 +49,48 @@ interface Command {
 export function CommandPalette({
   onOpenChange,
   onShortcuts,
+  held,
 }: {
   onOpenChange: (open: boolean) => void
   onShortcuts: () => void
+  /** Gives what was typed before this had the keyboard, once. */
+  held: () => Held | undefined
 }) {
   const [text, setText] = useState('')
   // By its id: what arrives above it does not move the choice.
   const [at, setAt] = useState<string>()
+  /** Whether Enter was pressed before all was found. */
+  const [entered, setEntered] = useState(false)
   const id = useId()
   const { commands, coming, missing } = useCommands(text, onShortcuts)
   const chosen = commands.find((command) => command.id === at) ?? commands[0]
-  // The first one is chosen once it is shown, and stays so.
-  if (chosen !== undefined && chosen.id !== at) setAt(chosen.id)
+  // The first one is chosen once all is found, and stays so.
+  if (!coming && chosen !== undefined && chosen.id !== at) setAt(chosen.id)
   const nothing = missing ?? t('Nothing found')
   const run = (command: Command | undefined) => {
     if (command === undefined) return
     onOpenChange(false)
     command.run()
   }
+  // biome-ignore lint/correctness/useExhaustiveDependencies: what is chosen is known when all is found.
+  useEffect(() => {
+    if (!entered || coming) return
+    setEntered(false)
+    run(chosen)
+  }, [entered, coming])
   const press = (event: KeyboardEvent) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key]
     if (step !== undefined && chosen !== undefined) {
       event.preventDefault()
+      setEntered(false)
       const next = commands.at((commands.indexOf(chosen) + step) % commands.length)
       setAt(next?.id)
       document.getElementById(`${id}-${next?.id}`)?.scrollIntoView({ block: 'nearest' })
     } else if (event.key === 'Enter') {
       event.preventDefault()
-      run(chosen)
+      // One that was pointed at is meant; else what fits best may still come.
+      if (coming && at === undefined) setEntered(true)
+      else run(chosen)
     }
   }
   return (
@@ -96,6 +117,14 @@ export function CommandPalette({
               onChange={(event) => {
                 setText(event.target.value)
                 setAt(undefined)
+                setEntered(false)
+              }}
+              onFocus={() => {
+                const typed = held()
+                if (typed === undefined || (typed.text === '' && !typed.enter)) return
+                setAt(undefined)
+                setText((now) => now + typed.text)
+                setEntered(typed.enter)
               }}
               onKeyDown={press}
               className="h-11 w-full bg-transparent text-lg outline-none"
@@ -157,6 +186,9 @@ export function CommandPalette({
 /** So many things of a kind: the page of the kind has all. */
 const MOST = 8
 
+/** So many that the API found are looked through for those that fit best. */
+const MOST_FOUND = 100
+
 /** So many of a kind are looked through where the API does not search. */
 const MOST_READ = 500
 
@@ -179,7 +211,7 @@ function useCommands(text: string, onShortcuts: () => void): Found {
     staleTime: 10_000,
   })
   const servers = useQuery({
-    ...q(listServers, { query: { search: wanted, brief: true, limit: MOST } }),
+    ...q(listServers, { query: { search: wanted, brief: true, limit: MOST_FOUND } }),
     ...asked('server:read'),
     placeholderData: (before) => before,
   })
@@ -192,6 +224,11 @@ function useCommands(text: string, onShortcuts: () => void): Found {
   const keys = useQuery({
     ...q(listKeys, { query: { active: true, limit: MOST_READ } }),
     ...asked('key:read'),
+  })
+  const entries = useQuery({
+    ...q(listEntries, { query: { search: wanted.slice(0, 200), limit: MOST_FOUND } }),
+    ...asked('catalog:read'),
+    placeholderData: (before) => before,
   })
   const go = (to: NonNullable<LinkProps['to']>) => () => void navigate({ to })
   const allowed = ({ action }: { action?: Action }) => action === undefined || may(session, action)
@@ -210,15 +247,27 @@ function useCommands(text: string, onShortcuts: () => void): Found {
   const further = furtherPages()
     .filter(allowed)
     .map(
-      ({ label, to }): Command => ({
+      ({ label, to, words }): Command => ({
         id: `page-${to}`,
         label,
+        words,
         group: t('Pages'),
         icon: ArrowRight,
         run: go(to),
       }),
     )
   const actions: Command[] = [
+    ...(may(session, 'server:deploy') && may(session, 'catalog:read')
+      ? [
+          {
+            id: 'deploy',
+            label: t('Deploy a server'),
+            group: t('Actions'),
+            icon: Rocket,
+            run: go('/marketplace'),
+          },
+        ]
+      : []),
     {
       id: 'light',
       label: t('Use the light theme'),
@@ -242,8 +291,13 @@ function useCommands(text: string, onShortcuts: () => void): Found {
     },
   ]
   if (wanted === '') return { commands: [...main, ...actions], coming: false, missing: undefined }
+  let isMore = servers.data?.next_cursor != null
+  const few = (names: readonly string[]) => {
+    isMore ||= names.length > MOST
+    return names.slice(0, MOST)
+  }
   const those = ({ data }: { data?: { items: ReadonlyArray<{ name: string }> } | undefined }) =>
-    fitting([...new Set(data?.items.map(({ name }) => name))], wanted, MOST)
+    few(fitting([...new Set(data?.items.map(({ name }) => name))], wanted))
   const things = (
     [kind, group, icon]: [kind: string, group: string, icon: LucideIcon],
     names: readonly string[],
@@ -253,11 +307,14 @@ function useCommands(text: string, onShortcuts: () => void): Found {
       (name): Command => ({ id: `${kind}-${name}`, label: name, group, icon, run: () => void open(name) }),
     )
   const serversFound = (servers.data?.items ?? []).map((server) => server.name)
+  const entriesFound = (entries.data?.items ?? [])
+    .filter(({ name, title }) => `${name} ${title}`.toLowerCase().includes(wanted))
+    .map(({ name }) => name)
   const found = [
     // The API found them, also by their entry; those for the text before are shown as far as they fit this one.
     ...things(
       ['server', t('Servers'), Server],
-      servers.isPlaceholderData ? fitting(serversFound, wanted, MOST) : serversFound,
+      few(servers.isPlaceholderData ? fitting(serversFound, wanted) : ranked(serversFound, wanted)),
       (name) => navigate({ to: '/servers/$name', params: { name } }),
     ),
     ...things(['toolset', t('Toolsets'), Layers], those(toolsets), (name) =>
@@ -272,9 +329,12 @@ function useCommands(text: string, onShortcuts: () => void): Found {
     ...things(['key', t('API keys'), KeyRound], those(keys), (name) =>
       navigate({ to: '/access/keys', search: { search: name } }),
     ),
+    ...things(['entry', t('Marketplace'), Store], few(ranked(entriesFound, wanted)), (name) =>
+      navigate({ to: '/marketplace/$namespace/$name', params: entryParams(name) }),
+    ),
   ]
-  const fits = (command: Command) => command.label.toLowerCase().includes(wanted)
-  const reads = [servers, toolsets, toolboxes, credentials, keys]
+  const fits = ({ label, words = '' }: Command) => `${label} ${words}`.toLowerCase().includes(wanted)
+  const reads = [servers, toolsets, toolboxes, credentials, keys, entries]
   const isCut = [toolsets, credentials, keys].some(({ data }) => data?.next_cursor != null)
   return {
     commands: [...[...main, ...further].filter(fits), ...found, ...actions.filter(fits)],
@@ -283,6 +343,8 @@ function useCommands(text: string, onShortcuts: () => void): Found {
       ? t('Not everything could be searched: names may be missing')
       : isCut
         ? t('Only the first {count} of a kind were searched: names may be missing', { count: MOST_READ })
-        : undefined,
+        : isMore
+          ? t('There are more than the first {count} of a kind: type more of the name', { count: MOST })
+          : undefined,
   }
 }

@@ -6,6 +6,8 @@ import { t } from '@/lib/t'
 /** A page that is a part of another, or an action with a page of its own. */
 export interface FurtherPage {
   label: string
+  /** Further words that find it. */
+  words?: string
   to: NonNullable<LinkProps['to']>
   /** Absent for people who may not do this. */
   action?: Action
@@ -15,7 +17,12 @@ export interface FurtherPage {
 export function furtherPages(): FurtherPage[] {
   return [
     { label: t('New toolset'), to: '/toolsets/new', action: 'toolset:manage' },
-    { label: t('Register a server by its address'), to: '/deploy', action: 'server:deploy' },
+    {
+      label: t('Register a server by its address'),
+      words: t('deploy a server'),
+      to: '/deploy',
+      action: 'server:deploy',
+    },
     { label: t('Publish a catalog entry'), to: '/marketplace/publish', action: 'catalog:submit' },
     { label: t('Review catalog entries'), to: '/marketplace/review', action: 'catalog:review' },
     { label: t('Access: members'), to: '/access/members', action: 'member:read' },
@@ -30,12 +37,17 @@ export function furtherPages(): FurtherPage[] {
   ]
 }
 
-/** The names that hold what was typed, at most so many: first those that begin with it. */
-export function fitting(names: readonly string[], typed: string, most: number): string[] {
+/** What the API found for what was typed: first what holds it in its name, then what was found by something else. */
+export function ranked(names: readonly string[], typed: string): string[] {
+  const first = fitting(names, typed)
+  return [...first, ...names.filter((name) => !first.includes(name))]
+}
+
+/** The names that hold what was typed: first those that begin with it. */
+export function fitting(names: readonly string[], typed: string): string[] {
   const wanted = typed.trim().toLowerCase()
   const place = (name: string) => (name.toLowerCase().startsWith(wanted) ? 0 : 1)
   return names
     .filter((name) => name.toLowerCase().includes(wanted))
     .toSorted((one, other) => place(one) - place(other) || one.localeCompare(other))
-    .slice(0, most)
 }

@@ -10,7 +10,7 @@ import {
   Sun,
   WifiOff,
 } from 'lucide-react'
-import { lazy, type ReactNode, Suspense, useEffect, useState } from 'react'
+import { lazy, type ReactNode, Suspense, useEffect, useLayoutEffect, useRef, useState } from 'react'
 import { call, isProblem } from '@/api/client'
 import { useOutdatedSince } from '@/api/connection'
 import { deleteSession } from '@/api/generated/identity'
@@ -30,6 +30,7 @@ import { RelativeTime } from '@/ui/relative-time'
 import { toast } from '@/ui/toast'
 import { VisuallyHidden } from '@/ui/visually-hidden'
 import { setTheme, useTheme } from './appearance'
+import { type Held, holdKeys } from './held-keys'
 import { startLive, stopLive } from './live'
 import { navigation } from './navigation'
 import { Navigation } from './navigation-list'
@@ -61,6 +62,7 @@ export function Shell() {
     setNarrow(!narrow)
   }
   const close = (next: boolean) => !next && setOpen(undefined)
+  const held = useHeldKeys(open === 'palette', () => setOpen(undefined))
   return (
     <div className="min-h-dvh lg:flex">
       <a
@@ -115,7 +117,7 @@ export function Shell() {
       <Suspense fallback={null}>
         {open === 'navigation' && <NavigationDrawer onOpenChange={close} />}
         {open === 'palette' && (
-          <CommandPalette onOpenChange={close} onShortcuts={() => setOpen('shortcuts')} />
+          <CommandPalette onOpenChange={close} onShortcuts={() => setOpen('shortcuts')} held={held} />
         )}
         {open === 'shortcuts' && <Shortcuts onOpenChange={close} />}
         {ended && (
@@ -316,6 +318,26 @@ function useLoadedAhead() {
     const timer = setTimeout(() => void loadWindows().catch(() => undefined), REST_MS)
     return () => clearTimeout(timer)
   }, [])
+}
+
+/** Holds what is typed until the search has the keyboard, which then asks for it once. */
+function useHeldKeys(on: boolean, cancel: () => void): () => Held | undefined {
+  const release = useRef<() => Held>(undefined)
+  // Before the browser can tell of another key.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: it is the same whenever it is called.
+  useLayoutEffect(() => {
+    if (!on) return
+    release.current = holdKeys(cancel)
+    return () => {
+      release.current?.()
+      release.current = undefined
+    }
+  }, [on])
+  return () => {
+    const held = release.current?.()
+    release.current = undefined
+    return held
+  }
 }
 
 const CHORD_MS = 1200

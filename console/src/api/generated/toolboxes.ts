@@ -275,7 +275,7 @@ export const updateToolbox: Operation<{ path: {
 )
 
 /**
- * Remove a toolbox: its certificates end, its instances are placed elsewhere.
+ * Remove a toolbox: its certificates end, its instances are placed elsewhere. What runs there ends as soon as its agent hears of it; one that is away goes on until then.
  * Needs: `toolbox:manage`.
  */
 export const removeToolbox: Operation<{ path: {

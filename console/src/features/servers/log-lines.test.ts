@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import { ApiProblem } from '@/api/client'
-import { asText, Continuation, isCutOff, LogParser } from './log-lines'
+import { asText, Continuation, isCutOff, isFinal, LogParser } from './log-lines'
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const line = (at: string, text: string) => ({ at, stream: 'stderr' as const, text })
@@ -44,10 +44,13 @@ test('writes a file of lines', () => {
 })
 
 test('a log is cut off while Toolyard is away, and not because there is no more of it', () => {
-  const problem = (status: number) => new ApiProblem({ code: 'x', title: 'x', detail: 'x', status })
+  const problem = (status: number, code = 'x') => new ApiProblem({ code, title: 'x', detail: 'x', status })
   // A stream that breaks is an error of the browser's; the next attempt has no answer, or a proxy's.
   for (const error of [new TypeError('network error'), problem(0), problem(502)])
     expect(isCutOff({ kind: 'again', error }, false)).toBe(true)
+  // Toolyard answers, and has no connection to the agent.
+  for (const error of [problem(503, 'server_not_ready'), problem(502, 'upstream_failed')])
+    expect(isCutOff({ kind: 'again', error }, false)).toBe(false)
   // The stream of the log may not know yet what the page knows.
   expect(isCutOff({ kind: 'live' }, true)).toBe(true)
   expect(isCutOff({ kind: 'live' }, false)).toBe(false)
@@ -55,4 +58,13 @@ test('a log is cut off while Toolyard is away, and not because there is no more 
   expect(isCutOff({ kind: 'again', error: problem(404) }, false)).toBe(false)
   expect(isCutOff({ kind: 'ended' }, true)).toBe(false)
   expect(isCutOff({ kind: 'failed', error: problem(403) }, true)).toBe(false)
+})
+
+test('a log that stayed on a removed toolbox is not asked for again, and one of an agent that is away is', () => {
+  for (const chosen of [true, false]) {
+    expect(isFinal({ status: 409 }, chosen)).toBe(true)
+    expect(isFinal({ status: 503 }, chosen)).toBe(false)
+  }
+  expect(isFinal({ status: 404 }, true)).toBe(true)
+  expect(isFinal({ status: 404 }, false)).toBe(false)
 })

@@ -218,16 +218,24 @@ export class LogFollower {
   }
 }
 
+/** Toolyard says these of a toolbox: it is there itself. */
+const OF_A_TOOLBOX: ReadonlySet<string> = new Set(['server_not_ready', 'upstream_failed'])
+
 /** Whether nothing new can come because Toolyard, or the network to it, is away: what was read stays. */
 export function isCutOff(state: LogState, lost: boolean): boolean {
-  if (state.kind === 'again' && state.error !== undefined)
-    return !isProblem(state.error) || state.error.status === 0 || state.error.status >= 502
+  if (state.kind === 'again' && state.error !== undefined) {
+    if (!isProblem(state.error)) return true
+    return state.error.status === 0 || (state.error.status >= 502 && !OF_A_TOOLBOX.has(state.error.code))
+  }
   return lost && state.kind !== 'ended' && state.kind !== 'failed'
 }
 
-/** Whether asking again would bring the same: what is gone does not come back, a newer one may come. */
-function isFinal({ status }: ApiProblem, chosen: boolean): boolean {
-  return status === 403 || status === 400 || (status === 404 && chosen)
+/**
+ * Whether asking again would bring the same: what is gone does not come back, nor what stayed on a toolbox that was
+ * removed (409); a newer one may come.
+ */
+export function isFinal({ status }: Pick<ApiProblem, 'status'>, chosen: boolean): boolean {
+  return status === 403 || status === 400 || status === 409 || (status === 404 && chosen)
 }
 
 function pauseOrAbort(pause: number, signal: AbortSignal): Promise<void> {

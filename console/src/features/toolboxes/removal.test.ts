@@ -17,7 +17,16 @@ function toolbox(name: string, more: Partial<Toolbox> = {}): Toolbox {
 }
 
 const edge2 = toolbox('edge2', { labels: { zone: 'b' } })
-const nothing = { refused: false, certain: false, bound: [], moves: [], serves: [], waits: [] }
+const nothing = {
+  refused: false,
+  certain: false,
+  bound: [],
+  failing: 0,
+  moves: [],
+  labelled: false,
+  serves: [],
+  waits: [],
+}
 
 test('before a drain, servers that must run there keep it from being removed, also stopped ones', () => {
   const servers = [
@@ -25,8 +34,8 @@ test('before a drain, servers that must run there keep it from being removed, al
     server('also-bound', { toolbox: 'edge2', enabled: false }, []),
   ]
   const bound = ['also-bound', 'bound']
-  expect(removalOf(edge2, servers, [edge2])).toEqual({ ...nothing, refused: true, bound })
-  expect(removalOf({ ...edge2, draining: true }, servers, [edge2])).toEqual({ ...nothing, bound })
+  expect(removalOf(edge2, servers, [edge2])).toEqual({ ...nothing, refused: true, bound, failing: 1 })
+  expect(removalOf({ ...edge2, draining: true }, servers, [edge2])).toEqual({ ...nothing, bound, failing: 1 })
 })
 
 test('what may run elsewhere moves where another toolbox suits it, and waits where none does', () => {
@@ -34,7 +43,8 @@ test('what may run elsewhere moves where another toolbox suits it, and waits whe
   const other = toolbox('edge1')
   expect(removalOf(edge2, servers, [edge2, other])).toEqual({ ...nothing, moves: ['free'], waits: ['zoned'] })
   const like = toolbox('edge3', { labels: { zone: 'b' } })
-  expect(removalOf(edge2, servers, [edge2, other, like]).moves).toEqual(['free', 'zoned'])
+  const removal = removalOf(edge2, servers, [edge2, other, like])
+  expect(removal).toMatchObject({ moves: ['free', 'zoned'], labelled: true })
   for (const useless of [
     { ...like, draining: true },
     { ...like, state: 'unreachable' as const },
@@ -54,6 +64,7 @@ test('what the drain says stays waits, whatever the labels of other toolboxes ar
     ...nothing,
     certain: true,
     bound: ['bound'],
+    failing: 1,
     moves: ['moves'],
     waits: ['needs-a-path', 'not-listed'],
   })

@@ -9,8 +9,12 @@ export interface Removal {
   certain: boolean
   /** Those that must run there: they run nowhere then, until they are moved. */
   bound: string[]
+  /** How many of them are meant to run: those fail. */
+  failing: number
   /** Those that run there and that another toolbox may take. */
   moves: string[]
+  /** Whether one of those asks for labels. */
+  labelled: boolean
   /** Those of which another instance is ready elsewhere: that serves on. */
   serves: string[]
   /** Those that run there and that none takes now: they wait for one that can run them. */
@@ -39,6 +43,7 @@ export function removalOf(
   )
   // It knows more than labels: what each toolbox can run, and which paths it grants.
   const stays = toolbox.drain?.stays ?? []
+  let [failing, labelled] = [0, false]
   for (const server of servers) {
     const isBound = server.toolbox === toolbox.name && server.toolbox_removed_at == null
     const isThere = server.instances.some((instance) => instance.toolbox === toolbox.name)
@@ -46,12 +51,17 @@ export function removalOf(
     const hasPlace =
       !stays.includes(server.name) &&
       (elsewhere.length > 0 || others.some((other) => suits(other, server.toolbox_labels ?? {})))
-    if (isBound) bound.push(server.name)
+    if (isBound) {
+      bound.push(server.name)
+      failing += server.enabled ? 1 : 0
+    }
     // One that is bound to another toolbox is on its way there already.
     else if (!server.enabled || !isThere || server.toolbox != null) continue
     else if (elsewhere.some(({ phase }) => phase === 'ready')) serves.push(server.name)
-    else if (hasPlace) moves.push(server.name)
-    else waits.push(server.name)
+    else if (hasPlace) {
+      moves.push(server.name)
+      labelled ||= Object.keys(server.toolbox_labels ?? {}).length > 0
+    } else waits.push(server.name)
   }
   // Of very many servers not all are listed.
   const listed = new Set(servers.map(({ name }) => name))
@@ -62,7 +72,9 @@ export function removalOf(
     refused,
     certain: toolbox.drain != null && stays.length < MOST_STAYING,
     bound,
+    failing,
     moves,
+    labelled,
     serves,
     waits,
   }

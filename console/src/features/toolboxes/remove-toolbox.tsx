@@ -66,7 +66,10 @@ export function RemoveToolbox({
     >
       <div className="flex flex-col gap-3">
         <p>
-          {t('Its agent is refused from now on, and no call reaches what runs there.')} {running}
+          {t(
+            'Its agent is refused from now on, no call reaches what runs there, and that ends as soon as the agent hears of it.',
+          )}{' '}
+          {running}
         </p>
         {removal !== undefined ? (
           <Consequences removal={removal} draining={toolbox.draining} />
@@ -87,7 +90,7 @@ export function RemoveToolbox({
 }
 
 function Consequences({ removal, draining }: { removal: Removal; draining: boolean }) {
-  const { certain, moves, serves, waits } = removal
+  const { certain, moves, labelled, serves, waits } = removal
   return (
     <>
       <Bound removal={removal} />
@@ -100,11 +103,17 @@ function Consequences({ removal, draining }: { removal: Removal; draining: boole
                   'This server is placed on another toolbox that can run it:',
                   'These {count} servers are placed on other toolboxes that can run them:',
                 )
-              : plural(
-                  moves.length,
-                  'This server is placed on another toolbox with its labels, if that can run it:',
-                  'These {count} servers are placed on other toolboxes with their labels, if those can run them:',
-                )}
+              : labelled
+                ? plural(
+                    moves.length,
+                    'This server is placed on another toolbox with its labels, if that can run it:',
+                    'These {count} servers are placed on other toolboxes, those with labels on ones that have them, if those can run them:',
+                  )
+                : plural(
+                    moves.length,
+                    'This server is placed on another toolbox, if that can run it:',
+                    'These {count} servers are placed on other toolboxes, if those can run them:',
+                  )}
           </p>
           <Names names={moves} />
           <p className="text-muted">
@@ -144,7 +153,7 @@ function Consequences({ removal, draining }: { removal: Removal; draining: boole
 }
 
 /** What becomes of the servers that must run there. */
-function Bound({ removal: { refused, bound } }: { removal: Removal }) {
+function Bound({ removal: { refused, bound, failing } }: { removal: Removal }) {
   if (bound.length === 0) return null
   return (
     <Notice
@@ -158,15 +167,43 @@ function Bound({ removal: { refused, bound } }: { removal: Removal }) {
       <Names names={bound} />
       <p>
         {refused
-          ? t(
+          ? plural(
+              bound.length,
               'Give it another place in its settings, or delete it. Or drain the toolbox first: then that can be removed, and what must run there runs nowhere until it is moved.',
+              'Give them another place in their settings, or delete them. Or drain the toolbox first: then that can be removed, and what must run there runs nowhere until it is moved.',
             )
-          : t(
-              'It fails and runs nowhere until you move it, in its settings, or delete it. What is in its volumes stays on the host.',
-            )}
+          : boundText(bound.length, failing)}
       </p>
     </Notice>
   )
+}
+
+/** What becomes of servers that must run there; only those that are meant to run fail. */
+function boundText(count: number, failing: number): string {
+  const fate =
+    failing === count
+      ? plural(
+          count,
+          'It fails and runs nowhere until you move it, in its settings, or delete it.',
+          'They fail and run nowhere until you move them, in their settings, or delete them.',
+        )
+      : failing === 0
+        ? plural(
+            count,
+            'It is stopped, and cannot be started until you move it, in its settings.',
+            'They are stopped, and cannot be started until you move them, in their settings.',
+          )
+        : plural(
+            failing,
+            '{count} of them fails, the others are stopped; none runs until you move it, in its settings.',
+            '{count} of them fail, the others are stopped; none runs until you move it, in its settings.',
+          )
+  const volumes = plural(
+    count,
+    'What is in its volumes stays on the host.',
+    'What is in their volumes stays on the host.',
+  )
+  return `${fate} ${volumes}`
 }
 
 function Names({ names }: { names: readonly string[] }) {

@@ -44,7 +44,10 @@ interface Row {
 }
 
 function whoText(record: AuditRecord): string {
-  return oneLine(record.actor_display || record.actor, 120)
+  // A part of Toolyard that did something by itself, such as `system:lost`: its name is none of a person.
+  return record.actor.startsWith('system:')
+    ? t('Toolyard')
+    : oneLine(record.actor_display || record.actor, 120)
 }
 
 const COLUMNS: ReadonlyArray<Column<Row>> = [
@@ -390,7 +393,7 @@ function Details({
           [
             t('Who'),
             <span key="who">
-              {oneLine(record.actor_display, 200)}
+              {whoText(record)}
               <code className="id block text-muted">{oneLine(record.actor, 200)}</code>
             </span>,
           ],

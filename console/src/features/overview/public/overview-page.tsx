@@ -1,8 +1,9 @@
 import { useSuspenseQuery } from '@tanstack/react-query'
 import { CircleCheck, Rocket, Server as ServerIcon } from 'lucide-react'
-import type { ReactNode } from 'react'
+import { type ReactNode, useState } from 'react'
 import type {
   CallsOverview,
+  InstanceError,
   Overview,
   Phase,
   ServersOverview,
@@ -15,6 +16,7 @@ import { formatNumber, formatPercent, formatTime, readableTimes } from '@/lib/fo
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Boundary } from '@/ui/boundary'
+import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { EmptyState } from '@/ui/empty-state'
 import { ButtonLink, Link, PlainLink } from '@/ui/link'
@@ -59,7 +61,7 @@ export function OverviewPage() {
             )}
             {data.instances && data.instances.recent_errors.length > 0 && (
               <Part title={t('Went wrong in the last day')} flush at={data.at}>
-                <ErrorList errors={data.instances.recent_errors.slice(0, MOST_ERRORS)} withToolbox />
+                <Errors errors={data.instances.recent_errors} />
               </Part>
             )}
             {data.activity && (
@@ -85,6 +87,28 @@ export function OverviewPage() {
           </div>
         </div>
       </div>
+    </>
+  )
+}
+
+/** The newest of what went wrong; the others on demand. */
+function Errors({ errors }: { errors: readonly InstanceError[] }) {
+  const [all, setAll] = useState(false)
+  const shown = all ? errors : errors.slice(0, MOST_ERRORS)
+  return (
+    <>
+      <ErrorList errors={shown} withToolbox />
+      {shown.length < errors.length && (
+        <p className="flex flex-wrap items-center gap-x-3 gap-y-1 border-t px-pad py-2.5 text-muted">
+          {t('The newest {shown} of {all}.', {
+            shown: formatNumber(shown.length),
+            all: formatNumber(errors.length),
+          })}
+          <Button size="small" onClick={() => setAll(true)}>
+            {t('Show all')}
+          </Button>
+        </p>
+      )}
     </>
   )
 }

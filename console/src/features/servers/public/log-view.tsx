@@ -8,7 +8,7 @@ import { cx } from '@/lib/cx'
 import { formatClock, formatNumber, formatTime } from '@/lib/format'
 import { storage } from '@/lib/storage'
 import { plural, t } from '@/lib/t'
-import { oneLine } from '@/lib/text'
+import { oneLine, plainText } from '@/lib/text'
 import { AnsiText } from '@/ui/ansi-text'
 import { Button, IconButton } from '@/ui/button'
 import { errorFacts } from '@/ui/error-state'
@@ -315,20 +315,27 @@ function FollowState({
       return <Status kind="off">{t('The instance has ended')}</Status>
     case 'again':
       return (
-        <Status kind="waiting">
+        <Status kind="waiting" wraps>
           {state.error === undefined ? t('The log ended; looking for more') : problemText(state.error)}
         </Status>
       )
     default:
       // That none is kept stands where the lines would be.
-      return isProblem(state.error, 404) ? null : <Status kind="bad">{problemText(state.error)}</Status>
+      return isProblem(state.error, 404) ? null : (
+        <Status kind="bad" wraps>
+          {problemText(state.error)}
+        </Status>
+      )
   }
 }
 
 function problemText(error: unknown): string {
   if (isProblem(error, 404)) return t('No such log is kept')
   const { title, detail } = errorFacts(error)
-  return detail === '' ? title : detail
+  const text = plainText(detail === '' ? title : detail)
+  return isProblem(error) && error.code === 'server_not_ready'
+    ? t('{what}. It goes on when it is', { what: text })
+    : text
 }
 
 function emptyText({ state }: LogSnapshot, { instance, revision }: LogSource, written: boolean): string {
@@ -341,7 +348,7 @@ function emptyText({ state }: LogSnapshot, { instance, revision }: LogSource, wr
     if (instance === PREVIOUS) return t('No log of an earlier instance is kept.')
     return t('No such log is kept.')
   }
-  if (isCutOff(state, false)) return t('Nothing could be read of it yet.')
+  if (state.kind === 'again' || isCutOff(state, false)) return t('Nothing could be read of it yet.')
   return t('There is no log to show.')
 }
 

@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { reasonAdvice } from './phase'
+import type { Server } from '@/api/generated/types'
+import { reasonAdvice, servesNowhere } from './phase'
 
 test('a server that refuses who asks is about its headers, wherever it runs', () => {
   for (const status of [401, 403])
@@ -19,4 +20,14 @@ test('nobody is sent to the log or the arguments of a server that runs elsewhere
     expect(reasonAdvice(reason, { remote: true })).not.toMatch(/log|argument/i)
     expect(reasonAdvice(reason)).toMatch(/log/i)
   }
+})
+
+test('a server whose instance is gone runs nowhere until another begins, unless a rollout sees to it', () => {
+  const gone = { enabled: true, kind: 'npm', phase: 'pending', instances: [], rollout: { state: 'done' } }
+  const seen = (more: object) => servesNowhere({ ...gone, ...more } as unknown as Server) // as: only what is looked at
+  expect(seen({})).toBe(true)
+  expect(seen({ rollout: { state: 'progressing' } })).toBe(false)
+  expect(seen({ instances: [{}] })).toBe(false)
+  expect(seen({ enabled: false, phase: 'stopped' })).toBe(false)
+  expect(seen({ kind: 'remote' })).toBe(false)
 })

@@ -138,6 +138,18 @@ export function reasonAdvice(
   return texts[reason]
 }
 
+/** Whether what served is gone, and no rollout says what comes next: a toolbox that can take it is missing. */
+export function servesNowhere({
+  enabled,
+  kind,
+  phase,
+  instances,
+  rollout,
+}: Pick<Server, 'enabled' | 'kind' | 'phase' | 'instances' | 'rollout'>): boolean {
+  const settled = rollout != null && rollout.state !== 'progressing'
+  return enabled && kind !== 'remote' && phase === 'pending' && instances.length === 0 && settled
+}
+
 /** Whether somebody deleted it, and it is gone once its instances have ended: only its message tells. */
 export function isBeingDeleted({ phase, message }: Pick<Server, 'phase' | 'message'>): boolean {
   return phase === 'stopping' && message?.startsWith('being deleted') === true

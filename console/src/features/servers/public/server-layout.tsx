@@ -19,7 +19,7 @@ import { misfit, type ServerActionId, serverAction } from '../actions'
 import { PLACE } from '../place-anchor'
 import { ServerMenu } from '../server-menu'
 import { logOfTrouble } from './logged'
-import { isBeingDeleted, phaseKind, reasonAdvice, reasonText, ServerStatus } from './phase'
+import { isBeingDeleted, phaseKind, reasonAdvice, reasonText, ServerStatus, servesNowhere } from './phase'
 import { serverQuery } from './queries'
 import { RolloutActions } from './rollout-timeline'
 
@@ -125,17 +125,20 @@ function Trouble({ server }: { server: Server }) {
   const { name } = server
   // Also of one that is stopped: it cannot be started.
   const reason = server.toolbox_removed_at == null ? server.reason : 'toolbox_removed'
-  if (kind !== 'bad' && kind !== 'warn' && reason !== 'toolbox_removed') return null
+  const nowhere = servesNowhere(server)
+  if (kind !== 'bad' && kind !== 'warn' && reason !== 'toolbox_removed' && !nowhere) return null
   const message = plainText(readableTimes(server.message ?? ''))
-  const advice = reasonAdvice(reason, { remote: server.kind === 'remote', message })
+  const advice = nowhere
+    ? t('It runs nowhere until a toolbox can take it, or it is moved to another place.')
+    : reasonAdvice(reason, { remote: server.kind === 'remote', message })
   const log = logOfTrouble(server)
   return (
     <div className="mb-4">
       <Notice
         tone={kind === 'bad' ? 'bad' : 'warn'}
-        title={capital(reasonText(reason))}
+        title={nowhere ? t('It runs nowhere') : capital(reasonText(reason))}
         actions={
-          reason === 'toolbox_removed'
+          reason === 'toolbox_removed' || nowhere
             ? !immovable && (
                 <Link to="/servers/$name/settings" params={{ name }} hash={PLACE}>
                   {t('Move it')}

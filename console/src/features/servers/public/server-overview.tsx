@@ -19,7 +19,7 @@ import { isHeard, mainInstance, placeText } from '../row'
 import { valueText } from '../spec-text'
 import { LogView, shortId } from './log-view'
 import { logOfRollout, logTitle, serves } from './logged'
-import { isBeingDeleted, PhaseStatus, reasonText } from './phase'
+import { isBeingDeleted, PhaseStatus, reasonText, servesNowhere } from './phase'
 import { revisionsQuery, serverQuery } from './queries'
 import { onTrial, RolloutActions, RolloutTimeline } from './rollout-timeline'
 
@@ -90,6 +90,12 @@ function NoInstance({ server }: { server: Server }) {
         {server.next_attempt_at == null
           ? t('Its rollout failed. One is made when it is tried again: correct its settings, or restart it.')
           : t('Its rollout failed, and is tried again.')}
+      </EmptyState>
+    )
+  if (servesNowhere(server))
+    return (
+      <EmptyState title={t('Its instance is gone')}>
+        {t('Another is made as soon as a toolbox can take it.')}
       </EmptyState>
     )
   return (

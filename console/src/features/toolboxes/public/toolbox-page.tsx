@@ -337,6 +337,7 @@ function protectionText(protection: string): string {
     volumes: t('Volumes that outlive instances'),
     container_http: t('Servers in containers that speak HTTP'),
     path_grants: t('Only the paths of this host that are listed here'),
+    package_requirements: t('Packages with the further requirements of their entry'),
     package_egress: t('Only package registries during an installation'),
   }
   return texts[protection] ?? oneLine(protection, 60)
