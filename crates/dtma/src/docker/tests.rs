@@ -81,7 +81,7 @@ fn line_of(request: &Request) -> String {
     let whole = request.uri().path_and_query().map_or("", |it| it.as_str());
     let unversioned = whole.strip_prefix("/v1.").and_then(|rest| rest.split_once('/')).map(|(_, rest)| rest);
     let method: &Method = request.method();
-    format!("{method} {}", unversioned.unwrap_or(whole))
+    format!("{method} {}", unversioned.unwrap_or(whole.trim_start_matches('/')))
 }
 
 fn said(status: u16, body: &Json) -> Response<Body> {
