@@ -1,8 +1,9 @@
 import { expect, test } from 'vitest'
-import { type Held, take } from './held-keys'
+import { type Held, isHeld, take } from './held-keys'
 
 function typed(...keys: string[]): Held | undefined {
-  return keys.reduce<Held | undefined>((held, key) => held && take(held, key), { text: '', enter: false })
+  const held = keys.filter(isHeld)
+  return held.reduce<Held | undefined>((held, key) => held && take(held, key), { text: '', enter: false })
 }
 
 test('what is typed before the search is there is what it begins with', () => {
@@ -16,4 +17,8 @@ test('Enter is kept, and what comes after it is nobody’s', () => {
 
 test('Escape calls it off', () => {
   expect(typed('a', 'Escape', 'b')).toBeUndefined()
+})
+
+test('keys of the browser stay with it', () => {
+  for (const key of ['F5', 'Tab', 'ArrowDown', 'Shift', 'PageUp']) expect(isHeld(key)).toBe(false)
 })

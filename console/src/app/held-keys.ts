@@ -17,10 +17,15 @@ export function take(held: Held, key: string): Held | undefined {
   // What comes after Enter is not for the search any more, and not for the page.
   if (held.enter) return held
   if (key === 'Backspace') return { ...held, text: held.text.slice(0, -1) }
-  return [...key].length === 1 ? { ...held, text: held.text + key } : held
+  return { ...held, text: held.text + key }
 }
 
-/** Keeps the keyboard from the page, until `release` gives what was typed. `cancel` is called when Escape was. */
+/** Whether a key is the search's; the browser keeps the others, such as F5 and Tab, should it never come. */
+export function isHeld(key: string): boolean {
+  return [...key].length === 1 || ['Enter', 'Backspace', 'Escape'].includes(key)
+}
+
+/** Keeps these keys from the page, until `release` gives what was typed. `cancel` is called when Escape was. */
 export function holdKeys(cancel: () => void): () => Held {
   let held: Held = { text: '', enter: false }
   const release = () => {
@@ -31,7 +36,7 @@ export function holdKeys(cancel: () => void): () => Held {
     const { ctrlKey, metaKey, altKey, key } = event
     // AltGr, which writes characters, counts as Ctrl and Alt.
     const isCommand = (ctrlKey || metaKey || altKey) && !event.getModifierState('AltGraph')
-    if (isCommand && key.toLowerCase() !== 'k') return
+    if (isCommand ? key.toLowerCase() !== 'k' : !isHeld(key)) return
     event.preventDefault()
     event.stopPropagation()
     const next = isCommand ? held : take(held, key)
