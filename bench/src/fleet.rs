@@ -312,6 +312,7 @@ fn ready(id: toolyard_types::InstanceId) -> ObservedInstance {
         last_success_at: Some(now),
         failures: 0,
         copies: 0,
+        secret_versions: BTreeMap::new(),
     }
 }
 

@@ -109,7 +109,7 @@ impl ControlError {
             Self::NotFound(_) => Code::NotFound,
             Self::AlreadyExists(_) | Self::Store(StoreError::AlreadyExists) => Code::AlreadyExists,
             Self::Conflict(_) => Code::Conflict,
-            Self::Invalid(_) => Code::ValidationFailed,
+            Self::Invalid(_) | Self::Store(StoreError::Unfit(_)) => Code::ValidationFailed,
             Self::EntryInvalid(_) => Code::EntryInvalid,
             Self::Unauthenticated(_) => Code::Unauthenticated,
             Self::Forbidden { .. } => Code::Forbidden,
@@ -127,6 +127,9 @@ impl ControlError {
         let detail = match self {
             Self::Store(StoreError::AlreadyExists) => "a thing of that name already exists".to_owned(),
             Self::Store(StoreError::Stale) => "it changed since you read it".to_owned(),
+            Self::Store(StoreError::Unfit(_)) => {
+                "a value cannot be stored, such as a text with a NUL character in it".to_owned()
+            }
             Self::Store(StoreError::Database(_) | StoreError::Removed(_)) => {
                 "the database did not answer as it should".to_owned()
             }

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast, watch};
-use toolyard_store::OutboxEvent;
+use toolyard_policy::Resource;
+use toolyard_store::{EventKind, OutboxEvent};
 use toolyard_types::OrganizationId;
 use toolyard_types::api::system::Event;
 
@@ -42,12 +43,18 @@ pub(crate) struct EventState {
     catching_up: Semaphore,
 }
 
-/// An event as it is sent to everybody who follows.
+/// An event as it is sent to everybody who follows and may hear of it. What decides that is read once, for all of them.
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) sequence: i64,
     pub(crate) kind: String,
+    /// The kind, unless a replica of another version wrote it.
+    pub(crate) known_kind: Option<EventKind>,
     pub(crate) subject: String,
+    /// What the subject is to a decision.
+    pub(crate) resource: Resource,
+    /// Of a key: who made it, who made the key that it was made with, and so on.
+    pub(crate) made_by: Vec<String>,
     /// The whole of it as JSON.
     pub(crate) text: String,
 }
@@ -55,10 +62,13 @@ pub(crate) struct Heard {
 impl Heard {
     pub(crate) fn new(event: OutboxEvent) -> Self {
         let OutboxEvent { sequence, at, kind, subject, data, .. } = event;
-        let (kind_kept, subject_kept) = (kind.clone(), subject.clone());
+        let made_by = data["made_by"].as_array().into_iter().flatten();
+        let made_by = made_by.filter_map(|maker| maker.as_str().map(str::to_owned)).collect();
+        let resource = subject.parse().unwrap_or(Resource::Organization);
         let event = Event { sequence, at, kind, subject, data };
         let text = serde_json::to_string(&event).expect("an event is text and JSON");
-        Self { sequence, kind: kind_kept, subject: subject_kept, text }
+        let Event { kind, subject, .. } = event;
+        Self { sequence, known_kind: EventKind::parse(&kind), kind, subject, resource, made_by, text }
     }
 
     /// Whether it may change what somebody is allowed to.
@@ -139,7 +149,7 @@ async fn read_on(control: &Control) -> Result<()> {
         let events = tx.events_after(reached, PAGE).await?;
         drop(tx);
         let Some(newest) = events.last().map(|event| event.sequence) else { return Ok(()) };
-        if events.iter().any(|event| event.kind == "flag.changed") {
+        if events.iter().any(|event| event.kind == EventKind::FlagChanged.as_str()) {
             app::flags::load(control).await?;
         }
         control.events().hand_on(events, newest);

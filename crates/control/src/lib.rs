@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+pub use app::members::is_email;
 pub use auth::token::api_key as new_api_key;
 pub use auth::{Caller, FirstSignIn, reset_password};
 pub use catalog::{SourceClient, entry_document, is_public};

@@ -74,9 +74,12 @@ pub(crate) fn describe_metrics() {
     metrics::describe_counter!("toolyard_toolboxes_given_up_total", "Toolboxes whose servers were placed elsewhere.");
     metrics::describe_counter!(
         "toolyard_toolboxes_held_back_total",
-        "Silent toolboxes that were not given up, because more than half of all were silent."
+        "Unreachable toolboxes that were not evicted, because more than half of all were unreachable."
     );
-    metrics::describe_counter!("toolyard_instances_lost_total", "Instances given up with their toolbox and replaced.");
+    metrics::describe_counter!(
+        "toolyard_instances_lost_total",
+        "Instances that were evicted with their toolbox and replaced."
+    );
     metrics::describe_counter!(
         "toolyard_instances_returned_total",
         "Replaced instances that still ran when their toolbox was heard again."

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use toolyard_store::{InstanceRow, OrgTx, OutboxEvent, RevisionRow, RolloutRow, ServerRow};
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, OutboxEvent, RevisionRow, RolloutRow, ServerRow};
 use toolyard_types::snapshot::{
     CanaryRoute, InstanceRoute, KeyGrant, OrganizationSnapshot, RemoteLease, ServerRoute, Snapshot, Target,
     ToolsetRoute,
@@ -466,6 +466,7 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
             let (serving, revision) = serving(&row, rollout, &live, &silent);
             let revision = revision.and_then(|id| revisions.get(&id));
             let runs = row.enabled && !row.deleted;
+            let is_coming = runs && removed.is_none() && is_coming(&row, rollout, &live, &silent);
             let target = match revision.map(|revision| &revision.spec.runtime).filter(|_| runs) {
                 Some(Runtime::Remote(remote)) => Target::Remote { transport: remote.transport },
                 Some(_) => serving.map_or(Target::None, |serving| instances(serving, &live, &silent)),
@@ -476,6 +477,7 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
                 id: row.id,
                 revision: revision.map(|revision| revision.id),
                 target,
+                is_coming,
                 phase: status.phase,
                 reason: status.reason,
                 message: status.message,
@@ -523,6 +525,25 @@ fn instances(serving: RolloutId, live: &[InstanceRow], silent: &[ToolboxId]) -> 
     let ready = of(serving, Phase::Ready, live, silent);
     let chosen = if ready.is_empty() { of(serving, Phase::Degraded, live, silent) } else { ready };
     if chosen.is_empty() { Target::None } else { Target::Instances(chosen) }
+}
+
+/// Whether somebody is about to take the calls of a server that is meant to run. That a rollout is under way or that it
+/// has served says so; what was observed only says what stands in the way: an instance that failed, or a toolbox that is
+/// not heard. The phase does not tell: what was told to make room is ready until its agent has heard of it.
+fn is_coming(row: &ServerRow, rollout: Option<&RolloutRow>, live: &[InstanceRow], silent: &[ToolboxId]) -> bool {
+    let is_heard = |it: &InstanceRow| !silent.contains(&it.toolbox);
+    // When the one of a rollout fails, what served before begins again.
+    let is_spare = |it: &InstanceRow| row.serving_rollout.is_some_and(|serving| serving != it.rollout);
+    let can_start = |it: &InstanceRow| is_heard(it) && (it.status.phase != Phase::Failed || is_spare(it));
+    let comes = |it: &InstanceRow| match it.desired {
+        InstanceWish::Run => can_start(it),
+        // What follows on an end waits until it was observed.
+        InstanceWish::Prepare => can_start(it) && live.iter().all(is_heard),
+        InstanceWish::Retire | InstanceWish::Stop => live.iter().all(is_heard),
+    };
+    let under_way =
+        rollout.is_some_and(|it| it.state == RolloutState::Progressing && it.reason != Reason::OutsideWindow);
+    (under_way || row.serving_rollout.is_some()) && (live.is_empty() || live.iter().any(comes))
 }
 
 /// The instances of a rollout that may take calls and are in a phase.

@@ -124,7 +124,7 @@ impl Refused {
     /// Leaves a line with the cause when no server answered, under the id that the client was told. What was wrong with
     /// the request itself its client knows.
     pub(crate) fn note(&self, request_id: &str, server: Option<&Name>) {
-        if matches!(self.outcome, CallOutcome::UpstreamFailed | CallOutcome::Timeout) {
+        if matches!(self.outcome, CallOutcome::ServerNotReady | CallOutcome::UpstreamFailed | CallOutcome::Timeout) {
             let (server, outcome) = (server.map(Name::as_str), self.outcome.as_str());
             tracing::info!(request.id = request_id, server.name = server, outcome, "a call failed: {}", self.text);
         }
@@ -140,6 +140,7 @@ impl From<Full> for Refused {
 impl From<Failure> for Refused {
     fn from(failure: Failure) -> Self {
         let outcome = match failure.code {
+            Code::ServerNotReady => CallOutcome::ServerNotReady,
             Code::UpstreamTimeout => CallOutcome::Timeout,
             Code::ShuttingDown => CallOutcome::Cancelled,
             _ => CallOutcome::UpstreamFailed,

@@ -35,8 +35,9 @@ use toolyard_link::{Charge, Doors, NoRoom, TooSlow};
 use toolyard_mcp::era::{self, code, meta};
 use toolyard_mcp::{Id, Kind, Message, ParseError};
 use toolyard_types::access::Action;
-use toolyard_types::snapshot::{self, KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute};
-use toolyard_types::state::Phase;
+use toolyard_types::snapshot::{
+    self, CanaryRoute, KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute,
+};
 use toolyard_types::{ApiKeyId, Clock, Code, Name, Timestamp};
 
 const SESSION_ID: &str = "mcp-session-id";
@@ -171,11 +172,9 @@ impl Target {
     }
 }
 
-/// Whether nothing answers for a server yet, but something will. One that is being stopped may be on its way to the next
-/// start, and is stopped in a moment otherwise.
+/// Whether nothing answers for a server now, but something is meant to in a moment.
 pub(crate) fn is_starting(route: &ServerRoute) -> bool {
-    route.target == snapshot::Target::None
-        && matches!(route.phase, Phase::Pending | Phase::Preparing | Phase::Starting | Phase::Stopping)
+    route.target == snapshot::Target::None && route.is_coming
 }
 
 /// One admitted request: who, about what.
@@ -254,6 +253,18 @@ impl Visit {
         })
     }
 
+    /// The server whose start the request waits for.
+    fn awaited(&self) -> Option<&Name> {
+        let Target::Server { name, route } = &self.target else { return None };
+        self.has_to_wait(route).then_some(name)
+    }
+
+    /// Whether calls wait until something of a server answers. Who is listed for its canary need not wait for the others.
+    fn has_to_wait(&self, route: &ServerRoute) -> bool {
+        let goes_to_canary = |canary: &CanaryRoute| self.caller(None).is_listed(&canary.clients);
+        is_starting(route) && !route.canary.as_ref().is_some_and(goes_to_canary)
+    }
+
     /// Waits until a stream has to end: when we drain, or its key would not be let in any more.
     pub(crate) async fn ended(&self) {
         let mut snapshot = self.core.snapshot.clone();
@@ -271,7 +282,7 @@ impl Visit {
     /// long.
     pub(crate) async fn ready(&self, server: &Name) -> Option<Arc<ServerRoute>> {
         let route = self.route_now(server)?;
-        if !is_starting(&route) {
+        if !self.has_to_wait(&route) {
             return Some(route);
         }
         let find = |snapshot: &Snapshot| {
@@ -280,7 +291,7 @@ impl Visit {
         };
         let mut snapshots = self.core.snapshots();
         let left = self.core.hold.saturating_sub(self.began.elapsed());
-        let settled = snapshots.wait_for(|snapshot| find(snapshot).is_none_or(|route| !is_starting(&route)));
+        let settled = snapshots.wait_for(|snapshot| find(snapshot).is_none_or(|route| !self.has_to_wait(&route)));
         match tokio::time::timeout(left, settled).await {
             Ok(Ok(snapshot)) => find(&snapshot),
             Ok(Err(_)) | Err(_) => Some(route),
@@ -345,14 +356,16 @@ async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), reques
     if admitted.as_ref().is_err_and(|refusal| refusal.may_be_news) && core.has_news(arrived).await {
         admitted = admit(core.clone(), is_toolset, &path, &request, whose());
     }
-    if let Ok(visit) = &admitted
-        && let Target::Server { name, route } = &visit.target
-        && is_starting(route)
+    let until = tokio::time::Instant::now() + core.hold;
+    // What was ready may be on its way again by the time the request is let in.
+    while let Ok(visit) = &admitted
+        && let Some(name) = visit.awaited()
+        && tokio::time::Instant::now() < until
     {
         visit.ready(name).await;
         // Its places are given back first: they may be the last ones.
         drop(admitted);
-        admitted = admit(core, is_toolset, &path, &request, whose());
+        admitted = admit(core.clone(), is_toolset, &path, &request, whose());
     }
     let response = match admitted {
         Err(refusal) => {

@@ -25,6 +25,7 @@ use toolyard_mcp::json;
 use toolyard_mcp::{CallError, Growing, HandshakeError, Held, Kind, Message, Room, envelope, stdio};
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
 use toolyard_types::spec::RemoteTransport;
+use toolyard_types::state::Phase;
 use toolyard_types::{Clock, Code, InstanceId, OrganizationId, Problem, RevisionId, ServerId, Timestamp, ToolboxId};
 use tower::ServiceExt;
 
@@ -904,5 +905,10 @@ fn keys(route: &ServerRoute) -> Vec<PeerKey> {
 
 fn not_ready(route: &ServerRoute) -> Failure {
     let why = if route.message.is_empty() { route.reason.as_str() } else { &route.message };
-    Failure::new(Code::ServerNotReady, format!("the server is {}: {why}", route.phase))
+    let detail = match route.phase {
+        // What is ready is not what was asked for.
+        Phase::Ready => "the server takes no calls at this moment; call again".to_owned(),
+        phase => format!("the server is {phase}: {why}"),
+    };
+    Failure::new(Code::ServerNotReady, detail)
 }

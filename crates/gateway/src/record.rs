@@ -61,11 +61,12 @@ impl Tally {
     }
 }
 
-const OUTCOMES: [CallOutcome; 7] = [
+const OUTCOMES: [CallOutcome; 8] = [
     CallOutcome::Ok,
     CallOutcome::ToolError,
     CallOutcome::ServerError,
     CallOutcome::Refused,
+    CallOutcome::ServerNotReady,
     CallOutcome::UpstreamFailed,
     CallOutcome::Timeout,
     CallOutcome::Cancelled,

@@ -375,6 +375,7 @@ impl Peers {
         let era = chosen.peer.era().await?;
         let until = Instant::now() + core.hold.min(timeout);
         let mut snapshots = core.snapshots();
+        let mut link_until = None;
         let other = loop {
             let snapshot = snapshots.borrow_and_update().clone();
             let route = snapshot.organizations.get(organization).and_then(|it| it.servers.get(server).cloned());
@@ -400,10 +401,26 @@ impl Peers {
                         Err(again) => failure = again,
                     }
                 }
-                // An agent that is being restarted is back in a moment.
-                Some(Undelivered::NoLink) if !self.hangs(toolbox) => {
-                    let replies = self.send_when_linked(toolbox, chosen, message, timeout, failure).await?;
-                    return Ok(Sent { replies, moved: None });
+                // An agent that is being restarted is back in a moment; what it ran may start elsewhere before, or start
+                // again there when it is back.
+                Some(Undelivered::NoLink)
+                    if !self.hangs(toolbox)
+                        && Instant::now() < *link_until.get_or_insert_with(|| self.lost_since(toolbox) + RECONNECT) =>
+                {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    if !self.has_link(toolbox) {
+                        continue;
+                    }
+                    let again = chosen.peer.send(message.clone(), timeout, chosen.sender()).await;
+                    // There may be a way by another replica that finds no link either.
+                    if !matches!(&again, Err(again) if again.undelivered == Some(Undelivered::NoLink)) {
+                        self.lost.remove(&toolbox);
+                    }
+                    match again {
+                        Ok(replies) => return Ok(Sent { replies, moved: None }),
+                        Err(again) if again.undelivered.is_none() => return Err(again),
+                        Err(again) => failure = again,
+                    }
                 }
                 _ => return Err(failure),
             }

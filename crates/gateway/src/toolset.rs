@@ -222,9 +222,9 @@ impl Views {
     }
 }
 
-/// Whether a member may answer: one that is known as failed is not asked.
+/// Whether a member may answer: one that is known as failed is not asked, unless another is about to take its place.
 pub(crate) fn may_be_asked(route: &ServerRoute) -> bool {
-    route.phase != Phase::Failed
+    route.phase != Phase::Failed || route.is_coming
 }
 
 /// Whether what a member last said stands while it says nothing: until somebody stops it.

@@ -220,6 +220,30 @@ impl Decider {
         Action::ALL.iter().copied().filter(allowed).collect()
     }
 
+    /// The actions of a role that the principal may not do wherever somebody with the role may: what they would gain by
+    /// acting with it. None when they hold all of the role. Who is narrowed to some resources holds no role.
+    #[must_use]
+    pub fn beyond(&self, principal: &Principal, role: Role) -> Vec<Action> {
+        let some = |scope: &KeyScope| !scope.resources.is_empty() || !scope.credentials.is_empty();
+        let only_some = narrowing(principal).is_some_and(some);
+        let gains = |action: &Action| {
+            KINDS.iter().any(|kind| {
+                self.0.by_role(role, *action, *kind).allowed
+                    && (only_some || !self.allows_kind(principal, *action, *kind))
+            })
+        };
+        Action::ALL.iter().copied().filter(gains).collect()
+    }
+
+    fn allows_kind(&self, principal: &Principal, action: Action, kind: Kind) -> bool {
+        match narrowing(principal) {
+            None => self.0.by_role(principal.role, action, kind).allowed,
+            Some(scope) => {
+                self.0.ask(principal.role, Some(scope), action, kind, None).is_ok_and(|decision| decision.allowed)
+            }
+        }
+    }
+
     /// Every policy's id with its description, in the order of the files.
     #[must_use]
     pub fn policies(&self) -> BTreeMap<String, String> {

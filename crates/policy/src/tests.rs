@@ -140,6 +140,30 @@ fn a_key_narrowed_to_servers_uses_no_credential_but_those_it_names() {
 }
 
 #[test]
+fn a_role_is_held_by_those_of_at_least_its_power_who_are_not_narrowed() {
+    let decider = Decider::new().unwrap();
+    for &role in Role::ALL {
+        for &other in Role::ALL {
+            // Roles are ordered from most to least power.
+            assert_eq!(decider.beyond(&principal(role, None), other).is_empty(), role <= other, "{role} and {other}");
+        }
+        let narrowed = |scope: KeyScope| principal(role, Some(scope));
+        assert_eq!(decider.beyond(&narrowed(KeyScope::default()), role), []);
+        let some = KeyScope { resources: vec![name("a")], ..KeyScope::default() };
+        assert!(!decider.beyond(&narrowed(some), role).is_empty(), "{role}");
+        let some = KeyScope { credentials: vec![name("a")], ..KeyScope::default() };
+        assert!(!decider.beyond(&narrowed(some), role).is_empty(), "{role}");
+        // All but one action of the role, and all of them.
+        let all = decider.allowed_actions(&principal(role, None));
+        let (left_out, rest) = all.split_first().unwrap();
+        let but_one = KeyScope { actions: rest.to_vec(), ..KeyScope::default() };
+        assert_eq!(decider.beyond(&narrowed(but_one), role), [*left_out]);
+        let each = KeyScope { actions: all, ..KeyScope::default() };
+        assert_eq!(decider.beyond(&narrowed(each), role), []);
+    }
+}
+
+#[test]
 fn an_empty_scope_narrows_nothing() {
     let decider = Decider::new().unwrap();
     let key = principal(Role::Owner, Some(KeyScope::default()));

@@ -115,7 +115,7 @@ impl SystemTx {
 pub(crate) async fn touch(db: &Connection, events: &[NewEvent], now: Timestamp) -> Result<()> {
     let mut touched = Touched::default();
     for event in events {
-        touched.note(event.organization, event.kind, &event.subject);
+        touched.note(event.organization, event.kind.as_str(), &event.subject);
     }
     let backend = db.get_database_backend();
     let update = "UPDATE attempts SET next_attempt_at = $1 WHERE next_attempt_at > $1 AND organization_id = $2";

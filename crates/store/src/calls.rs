@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement, Value};
+use sea_orm::{ConnectionTrait, DbBackend, FromQueryResult, Statement, Value};
 use tokio::sync::Mutex;
 use toolyard_types::snapshot::{CallOutcome, CallRecord};
 use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolsetId};
 
 use crate::connection::Pool;
 use crate::query::{count, parse, parse_option, to_i64};
-use crate::{Location, Result, StoreError, StoreOptions, make_private, tells_of_damage, unusable};
+use crate::{DriverError, Location, Result, StoreError, StoreOptions, make_private, tells_of_damage, unusable};
 
 /// Connections to a day's file: whoever sums up many calls must not hold up the one that writes.
 const DAY_CONNECTIONS: u32 = 2;
@@ -576,7 +576,7 @@ async fn number_of(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 /// Keeps the damaged file of a day under another name; `false` when it cannot be moved. Nobody may have it open.
-fn move_away(dir: &Path, day: i64, why: &DbErr) -> bool {
+fn move_away(dir: &Path, day: i64, why: &DriverError) -> bool {
     let path = file(dir, day);
     let kept = (1u32..)
         .map(|number| format!("{}{DAMAGED}{number}", path.display()))
@@ -679,6 +679,11 @@ async fn number(db: &Pool, sql: &str) -> Result<u64> {
     count("calls", number)
 }
 
+/// What a client said, as both databases take it: Postgres refuses a NUL, and with it every record beside.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 fn insert(backend: DbBackend, records: &[CallRecord]) -> Statement {
     let row = |number: usize| match backend {
         // SQLite finds the name of every numbered value by walking over those before it: thousands of values squared.
@@ -694,8 +699,8 @@ fn insert(backend: DbBackend, records: &[CallRecord]) -> Statement {
             record.actor.clone().into(),
             record.server.map(|id| id.to_string()).into(),
             record.toolset.map(|id| id.to_string()).into(),
-            record.method.clone().into(),
-            record.target.clone().into(),
+            storable(&record.method).into(),
+            storable(&record.target).into(),
             record.outcome.as_str().into(),
             to_i64(record.duration_us).into(),
             to_i64(record.request_bytes).into(),
@@ -861,6 +866,7 @@ fn outcome(text: &str) -> Result<CallOutcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sea_orm::DbErr;
 
     const FIRST: i64 = 20_000;
 
@@ -884,7 +890,7 @@ mod tests {
 
     /// What SQLite says of a damaged file.
     fn damage() -> StoreError {
-        StoreError::Database(DbErr::Custom("(code: 11) database disk image is malformed".into()))
+        StoreError::Database(DbErr::Custom("(code: 11) database disk image is malformed".into()).into())
     }
 
     fn set_aside_in(dir: &Path) -> usize {

@@ -3,7 +3,7 @@
 use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, RuntimeErr, Statement};
 
 use crate::query::TextRow;
-use crate::{Result, Store, StoreError, Tx};
+use crate::{Result, Store, Tx};
 
 /// How long what others wrote here is kept.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
@@ -31,6 +31,6 @@ impl Store {
             return Ok(());
         }
         let why = "what was committed cannot be read through another connection";
-        Err(StoreError::Database(DbErr::Exec(RuntimeErr::Internal(why.to_owned()))))
+        Err(DbErr::Exec(RuntimeErr::Internal(why.to_owned())).into())
     }
 }

@@ -10,8 +10,9 @@ use toolyard_types::api::identity::Credential;
 use toolyard_types::spec::RevisionSpec;
 use toolyard_types::{CredentialId, Name, RevisionId, ServerId, Timestamp};
 
+use crate::instances::read_versions;
 use crate::query::{TextRow, count, parse, placeholders, to_i32};
-use crate::{OrgTx, Result, StoreError};
+use crate::{EventKind, OrgTx, Result, StoreError};
 
 /// A sealed secret with the version it was sealed for.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ impl TryFrom<Row> for Credential {
             description: row.description,
             version: count("credentials.version", i64::from(row.version))?,
             used_by: Vec::new(),
+            outdated_in: Vec::new(),
+            unknown_in: Vec::new(),
             created_at: Timestamp::from_ms(row.created_at),
             updated_at: Timestamp::from_ms(row.updated_at),
         })
@@ -60,6 +63,23 @@ struct SealedRow {
 struct UseRow {
     credential_id: String,
     server: String,
+}
+
+/// A running instance that may have a credential's secret.
+#[derive(FromQueryResult)]
+struct HolderRow {
+    credential_id: String,
+    revision_id: String,
+    server: String,
+    secret_versions: Option<String>,
+    created_at: i64,
+}
+
+#[derive(FromQueryResult)]
+struct VersionRow {
+    id: String,
+    name: String,
+    version: i32,
 }
 
 const COLUMNS: &str = "id, name, description, version, created_at, updated_at";
@@ -118,7 +138,117 @@ impl OrgTx {
         for credential in &mut credentials {
             credential.used_by = uses.remove(&credential.id.to_string()).unwrap_or_default();
         }
+        self.with_outdated(&mut credentials).await?;
         Ok(credentials)
+    }
+
+    /// Says which servers run with an older secret of these, and of which that is not known.
+    async fn with_outdated(&self, credentials: &mut [Credential]) -> Result<()> {
+        let sql = format!(
+            "SELECT u.credential_id, u.revision_id, s.name AS server, i.secret_versions, i.created_at \
+             FROM revision_credentials u \
+             JOIN revisions r ON r.id = u.revision_id \
+             JOIN servers s ON s.id = r.server_id AND NOT s.deleted \
+             JOIN instances i ON i.server_id = r.server_id AND i.revision_id = r.id AND i.ended_at IS NULL \
+             AND (i.pid IS NOT NULL OR i.copies > 0) \
+             WHERE u.organization_id = $1 AND u.credential_id IN ({})",
+            placeholders(2, credentials.len())
+        );
+        let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];
+        values.extend(credentials.iter().map(|credential| credential.id.to_string().into()));
+        let current: BTreeMap<_, _> = credentials.iter().map(|it| (it.id, (it.version, it.updated_at))).collect();
+        let (mut outdated, mut untold) = (BTreeSet::new(), Vec::new());
+        for row in self.rows::<HolderRow>(sql, values).await? {
+            let id: CredentialId = parse("revision_credentials.credential_id", &row.credential_id)?;
+            let server: Name = parse("servers.name", &row.server)?;
+            let revision: RevisionId = parse("revision_credentials.revision_id", &row.revision_id)?;
+            let Some((current, set_at)) = current.get(&id) else { continue };
+            match read_versions(row.secret_versions.as_deref())?.get(&id) {
+                Some(version) if version < current => {
+                    outdated.insert((id, server));
+                }
+                Some(_) => {}
+                // There was none before, or the instance was made after it was set: it has no older one.
+                None if *current == 1 || Timestamp::from_ms(row.created_at) > *set_at => {}
+                None => untold.push((id, server, revision)),
+            }
+        }
+        // A registry's secret is not told either, and no process goes on with it.
+        let revisions: BTreeSet<RevisionId> = untold.iter().map(|(.., revision)| *revision).collect();
+        let mut started_with = BTreeSet::new();
+        for revision in self.revisions_by_id(&revisions.into_iter().collect::<Vec<_>>()).await? {
+            let ids = revision.spec.runtime.started_with().flat_map(|value| value.credentials());
+            started_with.extend(ids.map(|id| (id, revision.id)));
+        }
+        let unknown: BTreeSet<_> = untold
+            .into_iter()
+            .filter(|(id, _, revision)| started_with.contains(&(*id, *revision)))
+            .map(|(id, server, _)| (id, server))
+            .filter(|known| !outdated.contains(known))
+            .collect();
+        for credential in credentials {
+            let of = |set: &BTreeSet<(CredentialId, Name)>| {
+                set.iter().filter(|(id, _)| *id == credential.id).map(|(_, server)| server.clone()).collect::<Vec<_>>()
+            };
+            (credential.outdated_in, credential.unknown_in) = (of(&outdated), of(&unknown));
+        }
+        Ok(())
+    }
+
+    /// The name and the current version of each of these credentials; unknown ones are left out.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn credential_versions(
+        &self,
+        ids: &BTreeSet<CredentialId>,
+    ) -> Result<BTreeMap<CredentialId, (Name, u32)>> {
+        let mut found = BTreeMap::new();
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        for chunk in ids.chunks(500) {
+            let sql = format!(
+                "SELECT id, name, version FROM credentials WHERE organization_id = $1 AND id IN ({})",
+                placeholders(2, chunk.len())
+            );
+            let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];
+            values.extend(chunk.iter().map(|id| id.as_str().into()));
+            for row in self.rows::<VersionRow>(sql, values).await? {
+                let version = count("credentials.version", i64::from(row.version))?;
+                found.insert(parse("credentials.id", &row.id)?, (parse("credentials.name", &row.name)?, version));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Locks a credential until this transaction ends, if there is one of this name: what is read after that of who uses it
+    /// holds. SQLite has one writer, so it needs no lock.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lock_credential(&self, name: &Name) -> Result<()> {
+        let lock = self.for_update();
+        let sql = format!("SELECT id AS text FROM credentials WHERE organization_id = $1 AND name = $2{lock}");
+        self.row::<TextRow>(sql, [self.organization().to_string().into(), name.as_str().into()]).await?;
+        Ok(())
+    }
+
+    /// Keeps credentials as they are until this transaction ends: whoever gives one another secret, or deletes it, waits
+    /// ([`Self::lock_credential`]). SQLite has one writer, so it needs no lock.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn hold_credentials(&self, ids: &BTreeSet<CredentialId>) -> Result<()> {
+        if ids.is_empty() || !self.is_postgres() {
+            return Ok(());
+        }
+        let sql = format!(
+            "SELECT id AS text FROM credentials WHERE organization_id = $1 AND id IN ({}) ORDER BY id FOR SHARE",
+            placeholders(2, ids.len())
+        );
+        let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];
+        values.extend(ids.iter().map(|id| id.to_string().into()));
+        self.rows::<TextRow>(sql, values).await?;
+        Ok(())
     }
 
     /// Writes a new credential of version 1; one made from a server's input goes when the last server that
@@ -186,7 +316,7 @@ impl OrgTx {
     pub async fn delete_credential(&mut self, credential: &Credential) -> Result<()> {
         let values = [self.organization().to_string().into(), credential.id.to_string().into()];
         self.execute("DELETE FROM credentials WHERE organization_id = $1 AND id = $2", values).await?;
-        self.event("credential.deleted", format!("credential/{}", credential.name), serde_json::json!({}));
+        self.event(EventKind::CredentialDeleted, format!("credential/{}", credential.name), serde_json::json!({}));
         Ok(())
     }
 
@@ -202,13 +332,17 @@ impl OrgTx {
         for row in self.rows::<TextRow>(sql, values).await? {
             let values = [self.organization().to_string().into(), row.text.clone().into()];
             self.execute("DELETE FROM credentials WHERE organization_id = $1 AND name = $2", values).await?;
-            self.event("credential.deleted", format!("credential/{}", row.text), serde_json::json!({}));
+            self.event(EventKind::CredentialDeleted, format!("credential/{}", row.text), serde_json::json!({}));
         }
         Ok(())
     }
 
     fn credential_changed(&mut self, name: &Name, version: u32) {
-        self.event("credential.changed", format!("credential/{name}"), serde_json::json!({ "version": version }));
+        self.event(
+            EventKind::CredentialChanged,
+            format!("credential/{name}"),
+            serde_json::json!({ "version": version }),
+        );
     }
 
     /// The sealed secrets of these credentials; unknown ones are left out.

@@ -6,7 +6,7 @@ use sea_orm::FromQueryResult;
 use toolyard_types::api::system::FlagRule;
 
 use crate::query::{json, to_json};
-use crate::{Result, SystemTx};
+use crate::{EventKind, Result, SystemTx};
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -39,7 +39,7 @@ impl SystemTx {
                 self.execute("DELETE FROM flags WHERE name = $1", [name.into()]).await?;
             }
         }
-        self.event(None, "flag.changed", format!("flag/{name}"), serde_json::json!({}));
+        self.event(None, EventKind::FlagChanged, format!("flag/{name}"), serde_json::json!({}));
         Ok(())
     }
 }

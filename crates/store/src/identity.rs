@@ -14,7 +14,7 @@ use toolyard_types::snapshot::KeyGrant;
 use toolyard_types::{ApiKeyId, Name, OrganizationId, SessionId, Timestamp, UserId};
 
 use crate::query::{PairRow, TextRow, json, parse, parse_option};
-use crate::{OrgTx, Result, StoreError, SystemTx};
+use crate::{EventKind, OrgTx, Result, StoreError, SystemTx};
 
 /// The most members or keys one list reads.
 const LIST_LIMIT: i64 = 1000;
@@ -368,6 +368,12 @@ const MADE_BY: &str = "WITH RECURSIVE made (id) AS (\
                        UNION SELECT k.id FROM api_keys k JOIN made ON k.created_by = 'api_key:' || made.id \
                        WHERE k.organization_id = $1) SELECT id FROM made";
 
+/// Who made a key (`$2`), who made the key that it was made with, and so on.
+const MAKERS: &str = "WITH RECURSIVE makers (maker) AS (\
+                      SELECT created_by FROM api_keys WHERE organization_id = $1 AND id = $2 \
+                      UNION SELECT k.created_by FROM api_keys k JOIN makers ON k.id = substr(makers.maker, 9) \
+                      WHERE k.organization_id = $1 AND makers.maker LIKE 'api_key:%') SELECT maker AS text FROM makers";
+
 impl SystemTx {
     /// Every organization, oldest first.
     ///
@@ -397,7 +403,7 @@ impl SystemTx {
         self.execute("INSERT INTO organizations (id, name, created_at) VALUES ($1, $2, $3)", values).await?;
         self.event(
             Some(organization.id),
-            "organization.created",
+            EventKind::OrganizationCreated,
             format!("organization/{name}"),
             serde_json::json!({}),
         );
@@ -634,7 +640,7 @@ impl OrgTx {
             email.clone().into(),
         ];
         self.execute(sql, values).await?;
-        self.event("member.changed", format!("member/{id}"), serde_json::json!({}));
+        self.event(EventKind::MemberChanged, format!("member/{id}"), serde_json::json!({}));
         Ok(Member { id, email, role, created_at: now, last_sign_in_at: None })
     }
 
@@ -671,7 +677,7 @@ impl OrgTx {
         let sql = "UPDATE memberships SET role = $3 WHERE organization_id = $1 AND user_id = $2";
         let values = [self.organization().to_string().into(), user.to_string().into(), role.as_str().into()];
         let changed = self.execute(sql, values).await? > 0;
-        self.event("member.changed", format!("member/{user}"), serde_json::json!({}));
+        self.event(EventKind::MemberChanged, format!("member/{user}"), serde_json::json!({}));
         Ok(changed)
     }
 
@@ -687,7 +693,7 @@ impl OrgTx {
         if changed {
             self.execute("DELETE FROM sessions WHERE user_id = $1", [user.to_string().into()]).await?;
             // Keys of these sessions went with them: gateways must hear of it.
-            self.event("session.changed", format!("member/{user}"), serde_json::json!({}));
+            self.event(EventKind::SessionChanged, format!("member/{user}"), serde_json::json!({}));
         }
         Ok(changed)
     }
@@ -717,7 +723,7 @@ impl OrgTx {
         if changed {
             let sql = format!("UPDATE users SET email = {UNIQUE_EMAIL} WHERE id = $1");
             self.execute(&sql, [user.to_string().into(), email.into()]).await?;
-            self.event("member.changed", format!("member/{user}"), serde_json::json!({}));
+            self.event(EventKind::MemberChanged, format!("member/{user}"), serde_json::json!({}));
         }
         Ok(changed)
     }
@@ -736,7 +742,7 @@ impl OrgTx {
         }
         let sql = "DELETE FROM users WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM memberships WHERE user_id = $1)";
         self.execute(sql, [user.to_string().into()]).await?;
-        self.event("member.changed", format!("member/{user}"), serde_json::json!({}));
+        self.event(EventKind::MemberChanged, format!("member/{user}"), serde_json::json!({}));
         Ok(true)
     }
 
@@ -846,7 +852,7 @@ impl OrgTx {
         let had_keys = self.execute(keys, values()).await? > 0;
         self.execute("DELETE FROM sessions WHERE organization_id = $1 AND id = $2", values()).await?;
         if had_keys {
-            self.event("session.changed", format!("session/{session}"), serde_json::json!({}));
+            self.event(EventKind::SessionChanged, format!("session/{session}"), serde_json::json!({}));
         }
         Ok(())
     }
@@ -874,7 +880,7 @@ impl OrgTx {
             let sql = "DELETE FROM session_keys WHERE organization_id = $1 AND id = $2";
             self.execute(sql, [organization.clone().into(), surplus.text.into()]).await?;
         }
-        self.event("session.changed", format!("session/{}", key.session), serde_json::json!({}));
+        self.event(EventKind::SessionChanged, format!("session/{}", key.session), serde_json::json!({}));
         Ok(())
     }
 
@@ -996,7 +1002,7 @@ impl OrgTx {
             key.expires_at.map(Timestamp::as_ms).into(),
         ];
         self.execute(sql, values).await?;
-        self.event("api_key.changed", format!("api_key/{}", key.id), serde_json::json!({ "name": key.name }));
+        self.key_event(EventKind::ApiKeyChanged, key.id, serde_json::json!({ "name": key.name })).await?;
         Ok(ApiKey {
             id: key.id,
             name: key.name.clone(),
@@ -1034,7 +1040,7 @@ impl OrgTx {
         ];
         let rotated = self.execute(sql, values).await? > 0;
         if rotated {
-            self.event("api_key.changed", format!("api_key/{id}"), serde_json::json!({}));
+            self.key_event(EventKind::ApiKeyChanged, id, serde_json::json!({})).await?;
         }
         Ok(rotated)
     }
@@ -1048,13 +1054,23 @@ impl OrgTx {
         let values = [self.organization().to_string().into(), id.to_string().into(), self.now().as_ms().into()];
         let revoked = self.execute(sql, values).await? > 0;
         if revoked {
-            self.event("api_key.revoked", format!("api_key/{id}"), serde_json::json!({}));
+            self.key_event(EventKind::ApiKeyRevoked, id, serde_json::json!({})).await?;
         }
         Ok(revoked)
     }
 }
 
 impl OrgTx {
+    /// Notes that something happened to a key, with who made it: they may hear of it, and readers of events need not look
+    /// for them.
+    async fn key_event(&mut self, kind: EventKind, id: ApiKeyId, mut data: serde_json::Value) -> Result<()> {
+        let values = [self.organization().to_string().into(), id.to_string().into()];
+        let makers = self.rows::<TextRow>(MAKERS, values).await?;
+        data["made_by"] = makers.into_iter().map(|row| row.text).collect::<Vec<_>>().into();
+        self.event(kind, format!("api_key/{id}"), data);
+        Ok(())
+    }
+
     /// Revokes the keys that somebody made that have more power than `keep`, all of them without it, and every key made
     /// with a key that is revoked. Tells which.
     ///
@@ -1099,7 +1115,7 @@ impl OrgTx {
                 }
                 let values = [self.organization().to_string().into(), key.id.to_string().into(), end.as_ms().into()];
                 if self.execute(sql, values).await? > 0 {
-                    self.event("api_key.changed", format!("api_key/{}", key.id), serde_json::json!({}));
+                    self.key_event(EventKind::ApiKeyChanged, key.id, serde_json::json!({})).await?;
                     ended += 1;
                 }
             }

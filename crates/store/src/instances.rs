@@ -1,9 +1,11 @@
 //! Instances: what each toolbox should run, and what its agent observed.
 
+use std::collections::BTreeMap;
+
 use sea_orm::FromQueryResult;
 use toolyard_types::agent::{Exit, McpInfo};
 use toolyard_types::state::{Phase, Reason, Status};
-use toolyard_types::{InstanceId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
+use toolyard_types::{CredentialId, InstanceId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use crate::query::{count, json, parse, placeholders, reason, to_i32, to_json};
 use crate::{OrgTx, Result, RolloutRow, StoreError, SystemTx};
@@ -76,6 +78,8 @@ pub struct InstanceRow {
     pub failures: u32,
     /// How many copies of it run.
     pub copies: u32,
+    /// The versions of the secrets that it was started with, as far as its agent tells.
+    pub secret_versions: BTreeMap<CredentialId, u32>,
     /// Since when it is to take no new calls.
     pub retired_at: Option<Timestamp>,
     /// When it was made.
@@ -111,6 +115,7 @@ impl InstanceRow {
             last_success_at: None,
             failures: 0,
             copies: 0,
+            secret_versions: BTreeMap::new(),
             retired_at: None,
             created_at: now,
             ended_at: None,
@@ -126,7 +131,7 @@ impl InstanceRow {
 
 const COLUMNS: &str = "id, server_id, revision_id, rollout_id, toolbox_id, desired, phase, reason, message, since, \
                        next_attempt_at, pid, ready_since, restarts, exit, mcp, created_at, ended_at, container_id, \
-                       last_success_at, failures, copies, retired_at";
+                       last_success_at, failures, copies, retired_at, secret_versions";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -153,6 +158,7 @@ struct Row {
     failures: i32,
     copies: i32,
     retired_at: Option<i64>,
+    secret_versions: Option<String>,
 }
 
 impl TryFrom<Row> for InstanceRow {
@@ -181,11 +187,21 @@ impl TryFrom<Row> for InstanceRow {
             last_success_at: row.last_success_at.map(Timestamp::from_ms),
             failures: count("instances.failures", i64::from(row.failures))?,
             copies: count("instances.copies", i64::from(row.copies))?,
+            secret_versions: read_versions(row.secret_versions.as_deref())?,
             retired_at: row.retired_at.map(Timestamp::from_ms),
             created_at: Timestamp::from_ms(row.created_at),
             ended_at: row.ended_at.map(Timestamp::from_ms),
         })
     }
+}
+
+/// The versions of the secrets that an instance was started with, as written.
+pub(crate) fn read_versions(text: Option<&str>) -> Result<BTreeMap<CredentialId, u32>> {
+    Ok(text.map(|text| json("instances.secret_versions", text)).transpose()?.unwrap_or_default())
+}
+
+fn versions_text(instance: &InstanceRow) -> Option<String> {
+    (!instance.secret_versions.is_empty()).then(|| to_json(&instance.secret_versions))
 }
 
 /// Instances of a phase.
@@ -232,7 +248,7 @@ impl OrgTx {
     pub async fn insert_instance(&self, instance: &InstanceRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO instances (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -259,6 +275,7 @@ impl OrgTx {
             to_i32(instance.failures).into(),
             to_i32(instance.copies).into(),
             instance.retired_at.map(Timestamp::as_ms).into(),
+            versions_text(instance).into(),
         ];
         self.execute(&sql, values).await?;
         Ok(())
@@ -299,7 +316,7 @@ impl OrgTx {
     pub async fn observe_instance(&self, instance: &InstanceRow) -> Result<()> {
         let sql = "UPDATE instances SET phase = $3, reason = $4, message = $5, since = $6, next_attempt_at = $7, \
                    pid = $8, ready_since = $9, restarts = $10, exit = $11, mcp = $12, ended_at = $13, \
-                   container_id = $14, last_success_at = $15, failures = $16, copies = $17 \
+                   container_id = $14, last_success_at = $15, failures = $16, copies = $17, secret_versions = $18 \
                    WHERE organization_id = $1 AND id = $2 AND ended_at IS NULL";
         let values = [
             self.organization().to_string().into(),
@@ -319,6 +336,7 @@ impl OrgTx {
             instance.last_success_at.map(Timestamp::as_ms).into(),
             to_i32(instance.failures).into(),
             to_i32(instance.copies).into(),
+            versions_text(instance).into(),
         ];
         self.execute(sql, values).await?;
         Ok(())

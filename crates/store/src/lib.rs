@@ -53,7 +53,7 @@ pub use idempotency::Remembered;
 pub use identity::{FoundKey, KeyRotation, Membership, NewApiKey, NewSession, NewSessionKey, SignedIn, User};
 pub use instances::{InstanceRow, InstanceTally, InstanceWish};
 pub use jobs::{JobRow, JobState};
-pub use outbox::{NewEvent, OutboxEvent};
+pub use outbox::{EventKind, NewEvent, OutboxEvent};
 pub use probes::{DueProbe, ProbePauses, ProbeRow};
 pub use replicas::ReplicaRow;
 pub use revisions::RevisionRow;
@@ -67,6 +67,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sea_orm::{DbBackend, DbErr, FromQueryResult, RuntimeErr, Statement};
+use sqlx::postgres::PgDatabaseError;
 use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId};
 
@@ -114,7 +115,7 @@ pub enum StoreError {
         path: String,
         /// What SQLite says.
         #[source]
-        source: DbErr,
+        source: DriverError,
     },
     /// The file of the database is not where it was opened: what would be written is lost when the last process that has
     /// it open ends.
@@ -135,18 +136,42 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The database does not take a value as data.
+    #[error("the database does not take a value that it was given")]
+    Unfit(#[source] DriverError),
     /// The database failed.
     #[error("the database failed")]
-    Database(#[source] DbErr),
+    Database(#[source] DriverError),
+}
+
+/// What the database's driver says. Its text holds those of its causes, so that it names none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DriverError(DbErr);
+
+impl From<DbErr> for DriverError {
+    fn from(error: DbErr) -> Self {
+        Self(error)
+    }
 }
 
 impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
         match error.sql_err() {
             Some(sea_orm::SqlErr::UniqueConstraintViolation(_)) => Self::AlreadyExists,
-            _ => Self::Database(error),
+            _ if refuses_data(&error) => Self::Unfit(error.into()),
+            _ => Self::Database(error.into()),
         }
     }
+}
+
+/// Whether Postgres refuses what it was given as data (SQLSTATE class 22), such as a text with a NUL in it.
+fn refuses_data(error: &DbErr) -> bool {
+    let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
+        return false;
+    };
+    let refused = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    refused.is_some_and(|refused| refused.code().starts_with("22"))
 }
 
 /// A result of the store.
@@ -223,7 +248,7 @@ impl Store {
                 let migrated = tokio::time::timeout(LONGEST_MIGRATION, migrate(url.expose(), &options)).await;
                 migrated.unwrap_or_else(|_| {
                     let why = format!("the migration took longer than {} s", LONGEST_MIGRATION.as_secs());
-                    Err(StoreError::Database(DbErr::Conn(RuntimeErr::Internal(why))))
+                    Err(StoreError::Database(DbErr::Conn(RuntimeErr::Internal(why)).into()))
                 })?;
                 let connections = options.connections.unwrap_or(POSTGRES_CONNECTIONS);
                 let pool = Pool::postgres(url.expose(), connections, options.statement_timeout, &options).await?;
@@ -390,10 +415,15 @@ fn damaged(path: &Path, error: StoreError) -> StoreError {
     }
 }
 
-/// SQLITE_CORRUPT and SQLITE_NOTADB (sqlite.org/rescode.html).
-pub(crate) fn tells_of_damage(error: &DbErr) -> bool {
+/// Whether an error tells that the file of a SQLite database is damaged, or is none: SQLITE_CORRUPT and SQLITE_NOTADB, also
+/// with what the upper bytes of an extended code tell of them (sqlite.org/rescode.html).
+#[must_use]
+pub fn tells_of_damage(error: &impl std::fmt::Display) -> bool {
     let text = error.to_string();
-    text.contains("(code: 11)") || text.contains("(code: 26)")
+    text.split("(code: ").skip(1).any(|rest| {
+        let code = rest.split(')').next().and_then(|code| code.parse::<u32>().ok());
+        code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
+    })
 }
 
 /// Device and number of a database's file.

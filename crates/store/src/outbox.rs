@@ -9,13 +9,53 @@ use crate::{OrgTx, Result, StoreError, SystemTx};
 /// The advisory lock that makes commit order and sequence order the same on Postgres.
 const POSTGRES_OUTBOX_LOCK: i64 = 0x544f_4f4c_0001;
 
+macro_rules! event_kinds {
+    ($($variant:ident $text:literal $help:literal;)*) => {
+        /// What happened. Only these are written, so that who reads them can decide about each.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum EventKind { $(#[doc = $help] $variant,)* }
+
+        impl EventKind {
+            /// Every kind.
+            pub const ALL: &'static [EventKind] = &[$(EventKind::$variant,)*];
+
+            /// As written in the database and on the wire.
+            #[must_use]
+            pub fn as_str(self) -> &'static str { match self { $(EventKind::$variant => $text,)* } }
+
+            /// The kind of a text; `None` for one of another version.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> { match text { $($text => Some(EventKind::$variant),)* _ => None } }
+        }
+    };
+}
+
+event_kinds! {
+    ApiKeyChanged "api_key.changed" "An API key was made, rotated or given another end; the data has `made_by`, its makers.";
+    ApiKeyRevoked "api_key.revoked" "An API key was revoked; the data has `made_by`, its makers.";
+    CatalogChanged "catalog.changed" "Entries or a source of the catalog changed.";
+    CatalogSourceFailed "catalog_source.failed" "A source of the catalog could not be synced.";
+    CredentialChanged "credential.changed" "A credential was made or has another secret.";
+    CredentialDeleted "credential.deleted" "A credential was deleted.";
+    FlagChanged "flag.changed" "The rule of a feature flag changed, for every organization.";
+    MemberChanged "member.changed" "A member was added, changed or removed.";
+    OrganizationCreated "organization.created" "The organization was made.";
+    ServerChanged "server.changed" "A server, or what runs of it, changed.";
+    ServerDeleted "server.deleted" "A server is gone.";
+    SessionChanged "session.changed" "A session, or all of a member's, ended or has another key for MCP.";
+    ToolboxChanged "toolbox.changed" "A toolbox was made or changed.";
+    ToolboxRemoved "toolbox.removed" "A toolbox was removed.";
+    ToolboxReturned "toolbox.returned" "A toolbox that was lost was heard of again.";
+    ToolsetChanged "toolset.changed" "A toolset was made, changed or deleted.";
+}
+
 /// An event to be written.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     /// Whose; `None` for all.
     pub organization: Option<OrganizationId>,
     /// What happened.
-    pub kind: &'static str,
+    pub kind: EventKind,
     /// To what.
     pub subject: String,
     /// More, without secrets.
@@ -58,7 +98,7 @@ pub(crate) async fn write(db: &Connection, events: &[NewEvent], now: Timestamp) 
         let values = [
             event.organization.map(|id| id.to_string()).into(),
             now.as_ms().into(),
-            event.kind.into(),
+            event.kind.as_str().into(),
             event.subject.clone().into(),
             event.data.to_string().into(),
         ];

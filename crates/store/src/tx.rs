@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId, Timestamp};
 
 use crate::connection::{Connection, Pool};
-use crate::outbox::NewEvent;
+use crate::outbox::{EventKind, NewEvent};
 use crate::{Result, Store};
 
 /// An open transaction. Dropped without [`Tx::commit`], it is rolled back.
@@ -99,9 +99,8 @@ impl OrgTx {
         self.organization
     }
 
-    /// Notes that something happened, for events and for the loops: `kind` such as `server.changed`,
-    /// `subject` such as `server/everything`.
-    pub fn event(&mut self, kind: &'static str, subject: impl Into<String>, data: serde_json::Value) {
+    /// Notes that something happened, for events and for the loops; `subject` such as `server/everything`.
+    pub fn event(&mut self, kind: EventKind, subject: impl Into<String>, data: serde_json::Value) {
         let organization = Some(self.organization);
         self.tx.note(NewEvent { organization, kind, subject: subject.into(), data });
     }
@@ -144,7 +143,7 @@ impl SystemTx {
     pub fn event(
         &mut self,
         organization: Option<OrganizationId>,
-        kind: &'static str,
+        kind: EventKind,
         subject: impl Into<String>,
         data: serde_json::Value,
     ) {

@@ -103,6 +103,16 @@ const tools = {
     await new Promise((done) => process.stderr.write(message + "\n", done));
     return text("said");
   },
+  // Writes lines that are no protocol to standard output once `path` is there, which it removes then.
+  babble_at: async ({ path, lines }) => {
+    const timer = setInterval(() => {
+      if (!fs.existsSync(path)) return;
+      clearInterval(timer);
+      for (let line = 0; line < lines; line++) process.stdout.write(`babble ${line}\n`);
+      fs.rmSync(path);
+    }, 20);
+    return text("waits");
+  },
   read_file: async ({ path }) => text(fs.readFileSync(path, "utf8")),
   list_dir: async ({ path }) => text(fs.readdirSync(path).join("\n")),
   write_file: async ({ path, content }) => {

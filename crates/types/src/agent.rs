@@ -156,6 +156,9 @@ pub struct DesiredInstance {
     pub lock: Option<Lock>,
     /// The secrets the spec refers to.
     pub secrets: BTreeMap<CredentialId, Secret>,
+    /// The versions of those that its process is started with; a control plane of before does not say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_versions: BTreeMap<CredentialId, u32>,
     /// `false`: prepare everything, but do not start yet (`recreate` waits for the old one to end).
     pub run: bool,
 }
@@ -374,6 +377,10 @@ pub struct ObservedInstance {
     /// How many copies of it run, beside itself, for single users or sessions.
     #[serde(default)]
     pub copies: u32,
+    /// The versions of the secrets with which its process was started, or the oldest of those of its copies. One that is
+    /// not here is not known; an agent of before tells of none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secret_versions: BTreeMap<CredentialId, u32>,
 }
 
 /// How a process ended.

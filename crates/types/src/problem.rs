@@ -50,7 +50,7 @@ codes! {
     TokenForeign "token_foreign" 403 "the join token is for another toolbox" "Use the token that was made for this toolbox.";
     CertificateRequired "certificate_required" 401 "an agent's certificate is needed" "Start `toolyard dtma` with a join token.";
     CertificateRevoked "certificate_revoked" 401 "the agent's certificate was revoked or replaced" "Make a token with `toolyard toolboxes rejoin` and start `toolyard dtma` with it.";
-    ToolboxRemoved "toolbox_removed" 401 "the agent's toolbox was removed" "What it runs ends. To use its host again enroll a toolbox, and start `toolyard dtma` with that token and an empty data directory.";
+    ToolboxRemoved "toolbox_removed" 401 "the agent's toolbox was removed" "What it runs ends. To use its host again, once what runs there has ended, enroll a toolbox and start `toolyard dtma` with that token and an empty data directory.";
     Forbidden "forbidden" 403 "your role does not allow this" "Ask an administrator; `toolyard why` names the rule.";
     ReauthenticationRequired "reauthentication_required" 403 "the password is needed again" "Send it to `POST /api/v1/session/authentication`, then repeat the request.";
     CsrfRejected "csrf_rejected" 403 "the request came from another site" "Send requests with a session cookie from the console's own origin.";

@@ -92,6 +92,10 @@ pub struct ServerRoute {
     pub revision: Option<RevisionId>,
     /// Where.
     pub target: Target,
+    /// Whether somebody is about to take its calls, as the control plane intends: where nothing serves they are held
+    /// meanwhile.
+    #[serde(default)]
+    pub is_coming: bool,
     /// The server's phase, for the error when nothing serves.
     pub phase: Phase,
     /// Why.
@@ -251,6 +255,8 @@ pub enum CallOutcome {
     ServerError,
     /// Refused by the gateway.
     Refused,
+    /// Nothing of the server took calls, for as long as a call is held.
+    ServerNotReady,
     /// The server failed or cannot be reached.
     UpstreamFailed,
     /// The server did not answer in time.
@@ -268,6 +274,7 @@ impl CallOutcome {
             CallOutcome::ToolError => "tool_error",
             CallOutcome::ServerError => "server_error",
             CallOutcome::Refused => "refused",
+            CallOutcome::ServerNotReady => "server_not_ready",
             CallOutcome::UpstreamFailed => "upstream_failed",
             CallOutcome::Timeout => "timeout",
             CallOutcome::Cancelled => "cancelled",

@@ -162,10 +162,16 @@ impl Runtime {
 
     /// Every value in it that may hold a credential.
     pub fn values(&self) -> Box<dyn Iterator<Item = &Value> + '_> {
+        let registry = self.package().and_then(|package| package.registry.as_ref());
+        Box::new(self.started_with().chain(registry))
+    }
+
+    /// The values that a server goes on with once it was started: all but the login to its image's registry.
+    pub fn started_with(&self) -> Box<dyn Iterator<Item = &Value> + '_> {
         match self {
             Runtime::Npm(p) | Runtime::Pypi(p) | Runtime::Oci(p) => {
                 let headers = p.http.iter().flat_map(|http| http.headers.values());
-                Box::new(p.arguments.iter().chain(p.environment.values()).chain(&p.registry).chain(headers))
+                Box::new(p.arguments.iter().chain(p.environment.values()).chain(headers))
             }
             Runtime::Remote(remote) => Box::new(std::iter::once(&remote.url).chain(remote.headers.values())),
         }
@@ -576,6 +582,30 @@ pub struct Lock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_goes_on_with_all_its_secrets_but_the_one_of_its_images_registry() {
+        fn ids<'a>(values: impl Iterator<Item = &'a Value>) -> BTreeSet<CredentialId> {
+            values.flat_map(Value::credentials).collect()
+        }
+        let [argument, variable, header, registry] = [(); 4].map(|()| CredentialId::generate());
+        let runtime = Runtime::Oci(Package {
+            identifier: "example/server".to_owned(),
+            version: "1".to_owned(),
+            command: None,
+            with: Vec::new(),
+            arguments: vec![Value::credential(argument)],
+            environment: [("TOKEN".to_owned(), Value::credential(variable))].into(),
+            registry: Some(Value::credential(registry)),
+            http: Some(HttpEndpoint {
+                port: 80,
+                path: "/mcp".to_owned(),
+                headers: [("Authorization".to_owned(), Value::credential(header))].into(),
+            }),
+        });
+        assert_eq!(ids(runtime.started_with()), BTreeSet::from([argument, variable, header]));
+        assert_eq!(ids(runtime.values()), BTreeSet::from([argument, variable, header, registry]));
+    }
 
     #[test]
     fn a_host_is_matched_whole_with_its_port() {

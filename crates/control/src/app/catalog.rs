@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use toolyard_policy::Resource;
-use toolyard_store::{CatalogEntry, CatalogSource, OrgTx};
+use toolyard_store::{CatalogEntry, CatalogSource, EventKind, OrgTx};
 use toolyard_types::access::Action;
 use toolyard_types::api::Page;
 use toolyard_types::api::catalog::{
@@ -504,7 +504,7 @@ async fn finish(
 ) -> Result<()> {
     let subject = format!("catalog_entry/{name}");
     audit(&mut tx, caller, action, subject.clone(), detail).await?;
-    tx.event("catalog.changed", subject, json!({ "action": action }));
+    tx.event(EventKind::CatalogChanged, subject, json!({ "action": action }));
     tx.commit().await?;
     control.catalog().changed_here(caller.organization);
     Ok(())
@@ -626,7 +626,7 @@ async fn finish_source(
 ) -> Result<()> {
     let subject = format!("catalog_source/{name}");
     audit(&mut tx, caller, action, subject.clone(), detail).await?;
-    tx.event("catalog.changed", subject, json!({ "action": action }));
+    tx.event(EventKind::CatalogChanged, subject, json!({ "action": action }));
     tx.commit().await?;
     control.catalog().changed_here(caller.organization);
     Ok(())

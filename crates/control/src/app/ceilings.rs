@@ -37,7 +37,15 @@ impl Row {
             true => format!("{} MiB", self.most >> 20),
             false => self.most.to_string(),
         };
-        format!("must be at most {most} here; whoever runs Toolyard raises that with `{}`", self.setting)
+        let setting = self.setting;
+        // Only no limit at all asks for that much.
+        if self.asked == u64::MAX {
+            return format!(
+                "cannot be without a limit here: at most {most}; whoever runs Toolyard raises that with `{setting}`, \
+                 or lifts it with 0"
+            );
+        }
+        format!("must be at most {most} here; whoever runs Toolyard raises that with `{setting}`")
     }
 }
 
@@ -101,7 +109,10 @@ mod tests {
         assert_eq!(fields(check(&ceilings, (&memory(5), 5), Some((&had, 4)))), ["limits.memory_bytes", "replicas"]);
         let unlimited = spec(|wish| wish.limits.disk_bytes = 0);
         let disk = ServerCeilings { disk_mib: 1024, ..ServerCeilings::default() };
-        assert_eq!(fields(check(&disk, (&unlimited, 1), None)), ["limits.disk_bytes"]);
+        let refused = check(&disk, (&unlimited, 1), None);
+        let told = format!("{refused:?}");
+        assert!(told.contains("cannot be without a limit here: at most 1024 MiB"), "{told}");
+        assert_eq!(fields(refused), ["limits.disk_bytes"]);
         assert!(fields(check(&disk, (&unlimited, 1), Some((&unlimited, 1)))).is_empty());
         assert!(fields(check(&ServerCeilings { memory_mib: 0, ..ceilings }, (&memory(64), 1), None)).is_empty());
     }

@@ -1,8 +1,8 @@
 //! Credentials: secrets that servers get by reference.
 //!
-//! A secret comes in once and never goes out through the API. [`open_many`] is for what delivers secrets to the
-//! one server that has them, the agents' sync and the leases of remote servers, and for the check that headers, URLs
-//! and variables can hold them.
+//! A secret comes in once and never goes out through the API. [`open_many`] and [`open_versions`] are for what delivers
+//! secrets to the one server that has them, the leases of remote servers and the agents' sync; [`open_held`] for the check
+//! that headers, URLs and variables can hold them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,9 +12,10 @@ use toolyard_store::{OrgTx, SealedCredential, StoreError};
 use toolyard_types::access::Action;
 use toolyard_types::api::identity::{Credential, PutCredential};
 use toolyard_types::api::{Page, PageQuery};
-use toolyard_types::{CredentialId, Name, OrganizationId, Secret};
+use toolyard_types::{Code, CredentialId, Name, OrganizationId, Secret};
 
 use super::expand::{NUL, Wish, unfit};
+use super::servers::server_changed;
 use super::{allow, audit, next_cursor, page_limit};
 use crate::vault::Place;
 use crate::{Caller, Control, ControlError, Result};
@@ -68,6 +69,8 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
 pub(crate) async fn put(control: &Control, caller: &Caller, name: &Name, put: &PutCredential) -> Result<Credential> {
     check(put)?;
     let mut tx = control.store().org(caller.organization).await?;
+    // A server that gets it at this moment is looked at here, or looks at the new secret itself.
+    tx.lock_credential(name).await?;
     let before = tx.credential_named(name).await?;
     if let Some(credential) = &before {
         check_uses(&tx, credential, &put.secret).await?;
@@ -78,6 +81,12 @@ pub(crate) async fn put(control: &Control, caller: &Caller, name: &Name, put: &P
     let after = tx.credential_named(name).await?.ok_or_else(|| unknown(name))?;
     // An agent holds secrets for a day: it gets the new one now, for the next start.
     tx.bump_generations_using(after.id).await?;
+    // They show that they run with an older one now.
+    for name in &after.outdated_in {
+        if let Some(server) = tx.server(name).await? {
+            server_changed(&mut tx, &server);
+        }
+    }
     tx.commit().await?;
     Ok(after)
 }
@@ -85,6 +94,7 @@ pub(crate) async fn put(control: &Control, caller: &Caller, name: &Name, put: &P
 /// Forgets a credential that no server uses.
 pub(crate) async fn delete(control: &Control, caller: &Caller, name: &Name) -> Result<()> {
     let mut tx = control.store().org(caller.organization).await?;
+    tx.lock_credential(name).await?;
     let credential = tx.credential_named(name).await?.ok_or_else(|| unknown(name))?;
     if let Some(server) = credential.used_by.first() {
         let others = credential.used_by.len() - 1;
@@ -122,12 +132,53 @@ pub(crate) async fn open_many(
     organization: OrganizationId,
     ids: &BTreeSet<CredentialId>,
 ) -> Result<BTreeMap<CredentialId, Secret>> {
+    let opened = open_versions(control, organization, ids).await?;
+    Ok(opened.into_iter().map(|(id, (secret, _))| (id, secret)).collect())
+}
+
+/// The same, each with its version.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn open_versions(
+    control: &Control,
+    organization: OrganizationId,
+    ids: &BTreeSet<CredentialId>,
+) -> Result<BTreeMap<CredentialId, (Secret, u32)>> {
     if ids.is_empty() {
         return Ok(BTreeMap::new());
     }
     let tx = control.store().org_read(organization).await?;
     let sealed = tx.sealed_credentials(ids).await?;
     drop(tx);
+    let versions: BTreeMap<_, _> = sealed.iter().map(|sealed| (sealed.id, sealed.version)).collect();
+    let opened = unseal(control, organization, sealed).into_iter();
+    Ok(opened.filter_map(|(id, secret)| Some((id, (secret, *versions.get(&id)?)))).collect())
+}
+
+/// [`open_many`] in a transaction that gives them to a server; they stay as they are until it ends.
+///
+/// # Errors
+/// `credential_missing` when one was deleted; or when the store fails.
+pub(super) async fn open_held(
+    control: &Control,
+    tx: &OrgTx,
+    ids: &BTreeSet<CredentialId>,
+) -> Result<BTreeMap<CredentialId, Secret>> {
+    tx.hold_credentials(ids).await?;
+    let sealed = tx.sealed_credentials(ids).await?;
+    if sealed.len() < ids.len() {
+        let detail = "a credential that the server is to get was deleted; bind another";
+        return Err(ControlError::problem(Code::CredentialMissing, detail));
+    }
+    Ok(unseal(control, tx.organization(), sealed))
+}
+
+fn unseal(
+    control: &Control,
+    organization: OrganizationId,
+    sealed: Vec<SealedCredential>,
+) -> BTreeMap<CredentialId, Secret> {
     let open = |sealed: SealedCredential| {
         let subject = subject(sealed.id);
         let place = Place { organization, subject: &subject, version: sealed.version };
@@ -140,7 +191,7 @@ pub(crate) async fn open_many(
             }
         }
     };
-    Ok(sealed.into_iter().filter_map(open).collect())
+    sealed.into_iter().filter_map(open).collect()
 }
 
 /// Seals a secret for a new credential or the next version of a known one, and writes it. A new one made

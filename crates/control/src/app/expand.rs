@@ -477,7 +477,8 @@ impl Expansion<'_> {
             self.error("egress.hosts", format!("must have 1 to {MAX_ITEMS} hosts; use `none` for no host at all"));
         }
         if let Some(bad) = hosts.iter().find(|host| EgressHost::parse(host).is_none()) {
-            let message = format!("`{}` is not `host`, `host:port` or `*.domain`", printable(bad));
+            let shown = printable(bad.rsplit('@').next().unwrap_or(bad));
+            let message = format!("`{shown}` is not `host`, `host:port` or `*.domain`");
             self.error("egress.hosts", message);
         }
     }

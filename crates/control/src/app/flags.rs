@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use arc_swap::ArcSwap;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use toolyard_store::SystemTx;
 use toolyard_types::api::Page;
 use toolyard_types::api::system::{Flag, FlagRule};
 use toolyard_types::{Code, Name, OrganizationId};
@@ -73,12 +74,20 @@ pub(crate) fn is_on(control: &Control, flag: &'static str, organization: Organiz
 }
 
 /// Every flag as it applies to the caller's organization.
-pub(crate) fn list(control: &Control, caller: &Caller) -> Page<Flag> {
+pub(crate) async fn list(control: &Control, caller: &Caller) -> Result<Page<Flag>> {
+    let tx = control.store().system_read("find whether there are other organizations").await?;
+    let alone = is_alone(&tx).await?;
+    drop(tx);
     let rules = control.flags().0.load();
-    Page::whole(FLAGS.iter().map(|flag| describe(control, caller, flag, rules.get(flag.name))).collect())
+    let flags = FLAGS.iter().map(|flag| describe(control, caller, flag, rules.get(flag.name), alone));
+    Ok(Page::whole(flags.collect()))
 }
 
-/// Sets a flag's rule; an empty rule takes it away.
+/// Sets a flag's rule; an empty rule takes it away. An organization that is not the only one sets what holds for itself,
+/// and what holds for others stays.
+///
+/// # Errors
+/// `forbidden` when the rule says something of other organizations and there are some.
 pub(crate) async fn set(control: &Control, caller: &Caller, name: &str, rule: FlagRule) -> Result<Flag> {
     let definition = FLAGS
         .iter()
@@ -90,23 +99,63 @@ pub(crate) async fn set(control: &Control, caller: &Caller, name: &str, rule: Fl
     if rule.organizations.len() > LARGEST_RULE {
         return Err(ControlError::field("organizations", format!("may name at most {LARGEST_RULE}")));
     }
-    let rule = (rule != FlagRule::default()).then_some(rule);
     let mut tx = control.store().system("set the rule of a feature flag").await?;
+    // What another organization sets meanwhile must not be lost.
+    tx.lock(&format!("flag/{name}")).await?;
+    let alone = is_alone(&tx).await?;
+    let rule = if alone {
+        rule
+    } else {
+        check_own(&rule, &caller.organization_name)?;
+        let stored = tx.flag_rules().await?.remove(definition.name).unwrap_or_default();
+        with_own(stored, &rule, &caller.organization_name)
+    };
+    let rule = (rule != FlagRule::default()).then_some(rule);
     tx.set_flag_rule(definition.name, rule.as_ref()).await?;
     let mut tx = tx.into_org(caller.organization);
-    audit(&mut tx, caller, "flag.update", format!("flag/{name}"), json!({ "rule": rule })).await?;
+    let flag = describe(control, caller, definition, rule.as_ref(), alone);
+    audit(&mut tx, caller, "flag.update", format!("flag/{name}"), json!({ "rule": flag.rule })).await?;
     tx.commit().await?;
     load(control).await?;
-    Ok(describe(control, caller, definition, rule.as_ref()))
+    Ok(flag)
 }
 
-fn describe(control: &Control, caller: &Caller, flag: &Definition, rule: Option<&FlagRule>) -> Flag {
+/// Whether the installation has one organization only, so that what holds for the whole of it is that one's to set.
+async fn is_alone(tx: &SystemTx) -> Result<bool> {
+    Ok(tx.organizations().await?.len() <= 1)
+}
+
+/// Refuses a rule that says something of other organizations.
+fn check_own(rule: &FlagRule, own: &Name) -> Result<()> {
+    let of_all = rule.everyone.is_some() || rule.percentage.is_some();
+    if of_all || rule.organizations.keys().any(|name| name != own) {
+        let detail = format!(
+            "this installation has several organizations, and each sets flags for itself: give `{own}` alone under \
+             `organizations`, and neither `everyone` nor `percentage`"
+        );
+        return Err(ControlError::forbidden(detail));
+    }
+    Ok(())
+}
+
+/// A rule with one organization's part as it is in another.
+fn with_own(mut rule: FlagRule, wanted: &FlagRule, own: &Name) -> FlagRule {
+    match wanted.organizations.get(own) {
+        Some(on) => rule.organizations.insert(own.clone(), *on),
+        None => rule.organizations.remove(own),
+    };
+    rule
+}
+
+fn describe(control: &Control, caller: &Caller, flag: &Definition, rule: Option<&FlagRule>, alone: bool) -> Flag {
+    let own = &caller.organization_name;
+    let shown = rule.map(|rule| if alone { rule.clone() } else { with_own(FlagRule::default(), rule, own) });
     Flag {
         name: flag.name.to_owned(),
         description: flag.description.to_owned(),
-        enabled: enabled(control, flag, rule, caller.organization, &caller.organization_name),
+        enabled: enabled(control, flag, rule, caller.organization, own),
         default: default(control, flag),
-        rule: rule.cloned(),
+        rule: shown.filter(|shown| *shown != FlagRule::default()),
     }
 }
 

@@ -159,7 +159,9 @@ fn choose<'a>(
     if !wanted.previous || wanted.instance.is_some() {
         return Some(now);
     }
-    asked.into_iter().filter(|it| !lives(it) && it.id != now.id).max_by_key(|it| (it.ended_at, it.id))
+    let before = asked.into_iter().filter(|it| !lives(it) && it.id != now.id).max_by_key(|it| (it.ended_at, it.id));
+    // The only one that there was, as of a first deployment that failed, is what ended last.
+    before.or(Some(now).filter(|it| !lives(it)))
 }
 
 /// The job of a revision that never got as far as an instance, when that revision is meant.
@@ -414,6 +416,23 @@ mod tests {
         assert_eq!(chosen(Wanted { revision: Some(7), ..Wanted::default() }, &[]), None);
         assert_eq!(chosen(Wanted { instance: Some(before.id), ..Wanted::default() }, &[]), Some(before.id));
         assert_eq!(chosen(Wanted::default(), &[serves.id]), Some(failed.id.max(before.id)));
+    }
+
+    #[test]
+    fn the_previous_log_of_a_first_deployment_that_failed_is_that_of_its_only_instance() {
+        let server = server();
+        let first = rollout(&server, RolloutState::Failed);
+        let mut only = instance(&first, Phase::Failed);
+        let numbers = BTreeMap::from([(only.revision, 1)]);
+        let previous = Wanted { previous: true, ..Wanted::default() };
+        let chosen = |only: &InstanceRow, wanted: Wanted| {
+            choose(std::slice::from_ref(only), None, wanted, &numbers, &BTreeSet::new()).map(|it| it.id)
+        };
+        assert_eq!(chosen(&only, previous), None, "it has not ended");
+        only.ended_at = Some(Timestamp::from_ms(9));
+        assert_eq!(chosen(&only, previous), Some(only.id));
+        assert_eq!(chosen(&only, Wanted { revision: Some(1), ..previous }), Some(only.id));
+        assert_eq!(chosen(&only, Wanted::default()), Some(only.id));
     }
 
     #[test]

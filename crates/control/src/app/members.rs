@@ -1,4 +1,7 @@
 //! Members and their roles. There is always an owner.
+//!
+//! Whoever knows a member's password acts with all of the member's role. So only who holds all of a role themselves makes a
+//! member with it, takes or gives it, or sets the password of a member who has it.
 
 use serde_json::json;
 use toolyard_policy::Resource;
@@ -13,6 +16,8 @@ use crate::auth::{self, password};
 use crate::{Caller, Control, ControlError, Result};
 
 const LONGEST_EMAIL: usize = 254;
+/// The most actions that a refusal names.
+const NAMED: usize = 3;
 
 /// The members, by e-mail address.
 pub(crate) async fn list(control: &Control, caller: &Caller) -> Result<Page<Member>> {
@@ -30,6 +35,7 @@ pub(crate) async fn get(control: &Control, caller: &Caller, id: UserId) -> Resul
 pub(crate) async fn create(control: &Control, caller: &Caller, create: &CreateMember) -> Result<Member> {
     let owner = create.role == Role::Owner;
     allow(control, caller, Action::MemberManage, &Resource::Member { owner })?;
+    allow_role(control, caller, create.role)?;
     auth::allow_new_power(control, caller)?;
     check_email(&create.email)?;
     password::check("password", &create.password)?;
@@ -65,6 +71,14 @@ pub(crate) async fn update(control: &Control, caller: &Caller, id: UserId, updat
     let member = tx.member(id).await?.ok_or_else(|| unknown(id))?;
     let owner = member.role == Role::Owner || update.role == Some(Role::Owner);
     allow(control, caller, Action::MemberManage, &Resource::Member { owner })?;
+    if update.role.is_some() || update.password.is_some() {
+        for role in [Some(member.role), update.role].into_iter().flatten() {
+            allow_role(control, caller, role)?;
+        }
+    }
+    if update.revoke_keys {
+        allow(control, caller, Action::KeyManage, &Resource::ApiKey { own: false })?;
+    }
     if let Some(role) = update.role
         && role != member.role
     {
@@ -105,6 +119,25 @@ async fn remove(tx: &mut OrgTx, id: UserId) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what would let the caller act with a role of which they do not hold every action.
+fn allow_role(control: &Control, caller: &Caller, role: Role) -> Result<()> {
+    let beyond = control.decider().beyond(caller, role);
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<_> = beyond.iter().take(NAMED).map(|action| format!("`{}`", action.as_str())).collect();
+    let more = match beyond.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let detail = format!(
+        "a member signs in with all of their role, and of role `{role}` this is more than you may do: {}{more}; use a key \
+         that is not narrowed, or sign in",
+        named.join(", ")
+    );
+    Err(ControlError::forbidden(detail))
+}
+
 /// Who made a key, as the key says it.
 fn maker(id: UserId) -> String {
     toolyard_types::access::Actor::User(id).to_string()
@@ -122,14 +155,20 @@ fn unknown(id: UserId) -> ControlError {
     ControlError::NotFound(format!("member `{id}`"))
 }
 
-/// Enough to catch typing errors; whether mail arrives is nobody's promise.
-pub(crate) fn check_email(email: &str) -> Result<()> {
+/// Whether a text has the form of an e-mail address. Enough to catch typing errors; whether mail arrives is nobody's
+/// promise.
+#[must_use]
+pub fn is_email(text: &str) -> bool {
     let plain = |c: char| !c.is_whitespace() && !toolyard_types::name::is_hidden(c);
-    let good = match email.split_once('@') {
+    let good = match text.split_once('@') {
         Some((local, domain)) => !local.is_empty() && !domain.is_empty() && !domain.contains('@'),
         None => false,
     };
-    if good && email.len() <= LONGEST_EMAIL && email.chars().all(plain) {
+    good && text.len() <= LONGEST_EMAIL && text.chars().all(plain)
+}
+
+pub(crate) fn check_email(email: &str) -> Result<()> {
+    if is_email(email) {
         return Ok(());
     }
     Err(ControlError::field("email", "must be an e-mail address such as `name@example.org`"))

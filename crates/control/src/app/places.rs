@@ -7,6 +7,7 @@ use toolyard_types::state::{Reason, ToolboxState};
 use toolyard_types::{Code, Labels, Name, ToolboxId};
 
 use super::server_view::must_run_on;
+use crate::reconcile::phase::removed_message;
 use crate::reconcile::place;
 use crate::{ControlError, Result};
 
@@ -37,8 +38,24 @@ pub(super) async fn asked(tx: &OrgTx, request: &UpdateServer) -> Result<Option<P
 }
 
 /// Whether the toolbox where a server must run was removed.
-pub(super) async fn is_removed(tx: &OrgTx, server: &ServerRow) -> Result<bool> {
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn is_removed(tx: &OrgTx, server: &ServerRow) -> Result<bool> {
     Ok(!tx.removed_toolboxes(must_run_on(server)).await?.is_empty())
+}
+
+/// Refuses what could only wait in vain: to run a server whose toolbox was removed, where it must run there.
+///
+/// # Errors
+/// `conflict` (the code `toolbox_removed` is for agents, and has the status of who is not let in); or when the store fails.
+pub(super) async fn refuse_removed(tx: &OrgTx, server: &ServerRow) -> Result<()> {
+    let Some(removed) = tx.removed_toolboxes(must_run_on(server)).await?.pop() else { return Ok(()) };
+    let (name, why) = (&server.name, removed_message(&removed));
+    let detail = format!(
+        "server `{name}` runs nowhere: {why}, with `toolyard servers update {name} --toolbox TOOLBOX`, or delete it"
+    );
+    Err(ControlError::Conflict(detail))
 }
 
 /// The place that is asked for, when it is another one and the server can go there. `removed` says whether the toolbox

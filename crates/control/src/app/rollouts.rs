@@ -118,6 +118,7 @@ pub(super) async fn point_to(
     manner: Manner,
 ) -> Result<()> {
     if server.enabled {
+        places::refuse_removed(tx, server).await?;
         return begin(tx, server, revision.id, manner).await;
     }
     aim(tx, server, revision.id).await?;
@@ -157,6 +158,7 @@ pub(super) async fn halt(tx: &mut OrgTx, server: &mut ServerRow, why: &str) -> R
 pub(crate) async fn start(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
     let mut tx = control.store().org(caller.organization).await?;
     let mut server = locked(&tx, name).await?;
+    places::refuse_removed(&tx, &server).await?;
     let under_way = tx.rollout_under_way(&server).await?.is_some();
     if !server.enabled || (server.serving_rollout.is_none() && !under_way) {
         let target = server.target_revision;
@@ -183,6 +185,7 @@ pub(crate) async fn stop(control: &Control, caller: &Caller, name: &Name) -> Res
 pub(crate) async fn restart(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
     let mut tx = control.store().org(caller.organization).await?;
     let mut server = locked(&tx, name).await?;
+    places::refuse_removed(&tx, &server).await?;
     let to = server.serving_rollout.and(server.serving_revision).unwrap_or(server.target_revision);
     begin(&mut tx, &mut server, to, Manner::default()).await?;
     audit(&mut tx, caller, "server.restart", format!("server/{name}"), json!({})).await?;
@@ -304,6 +307,7 @@ pub(crate) async fn cancel(control: &Control, caller: &Caller, name: &Name) -> R
 pub(crate) async fn promote_canary(control: &Control, caller: &Caller, name: &Name) -> Result<Rollout> {
     let mut tx = control.store().org(caller.organization).await?;
     let server = locked(&tx, name).await?;
+    places::refuse_removed(&tx, &server).await?;
     let tried =
         tx.rollout_under_way(&server).await?.filter(|rollout| rollout.canary.as_ref().is_some_and(Canary::is_on_trial));
     let Some(mut tried) = tried else {

@@ -1,12 +1,12 @@
 //! How servers look from outside, built with a fixed number of queries for any number of them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use toolyard_store::{InstanceRow, OrgTx, ProbeRow, RemovedToolbox, RolloutRow, ServerRow, ToolboxRow};
 use toolyard_types::api::servers::{Instance, Rollout, Server};
 use toolyard_types::spec::EntryVersion;
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
-use toolyard_types::{Name, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
+use toolyard_types::{CredentialId, Name, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use crate::reconcile::phase::{Facts, Gone, is_gone, known_status, roll_up};
 use crate::reconcile::place;
@@ -24,8 +24,12 @@ pub(crate) struct Views<'a> {
     removed: HashMap<ToolboxId, RemovedToolbox>,
     /// Those that have no instance left, and whether there is a place for another.
     gone: HashMap<ServerId, Gone>,
+    /// Those with an instance on a toolbox that was given up and that may run elsewhere, and whether there is a place.
+    given_up: HashMap<ServerId, Gone>,
     silent: Vec<ToolboxId>,
     probes: HashMap<RevisionId, ProbeRow>,
+    /// The name and the current version of each credential of which a running instance has a secret.
+    credentials: BTreeMap<CredentialId, (Name, u32)>,
 }
 
 impl<'a> Views<'a> {
@@ -62,7 +66,12 @@ impl<'a> Views<'a> {
             let rollout = row.rollout.and_then(|id| rollouts.get(&id));
             is_gone(row, rollout, live.get(&row.id).map(Vec::as_slice).unwrap_or_default())
         };
-        let gone = gone(tx, &rows.iter().filter(without_instance).collect::<Vec<_>>()).await?;
+        let on_lost = |row: &&ServerRow| {
+            let mut live = live.get(&row.id).into_iter().flatten();
+            row.toolbox.is_none() && live.any(|it| toolboxes.get(&it.toolbox).is_some_and(ToolboxRow::is_lost))
+        };
+        let given_up = places(tx, &rows.iter().filter(on_lost).collect::<Vec<_>>()).await?;
+        let gone = places(tx, &rows.iter().filter(without_instance).collect::<Vec<_>>()).await?;
         let silent = toolboxes
             .values()
             .filter(|toolbox| toolbox.status.phase == ToolboxState::Unreachable)
@@ -70,7 +79,23 @@ impl<'a> Views<'a> {
             .collect();
         let remote: Vec<_> = rows.iter().filter(|row| row.kind == "remote").map(|row| row.id).collect();
         let probes = tx.probes_of(&remote).await?.into_iter().map(|probe| (probe.revision, probe)).collect();
-        Ok(Self { control, organization, live, rollouts, numbers, toolboxes, removed, gone, silent, probes })
+        let held: BTreeSet<_> =
+            live.values().flatten().flat_map(|instance| instance.secret_versions.keys().copied()).collect();
+        let credentials = tx.credential_versions(&held).await?;
+        Ok(Self {
+            control,
+            organization,
+            live,
+            rollouts,
+            numbers,
+            toolboxes,
+            removed,
+            gone,
+            given_up,
+            silent,
+            probes,
+            credentials,
+        })
     }
 
     /// Where one of them is and why.
@@ -93,14 +118,16 @@ impl<'a> Views<'a> {
             status.message = if status.phase == Phase::Stopping {
                 let name = &lost.name;
                 format!(
-                    "its toolbox `{name}` is gone and may still run it; it counts as stopped once `{name}` is heard or removed"
+                    "its toolbox `{name}` is unreachable and may still run it; it counts as stopped once `{name}` is heard or removed"
                 )
             } else if row.toolbox.is_some() {
-                format!("its toolbox `{}` is gone, and it must run there", lost.name)
+                format!("its toolbox `{}` is unreachable, and it must run there", lost.name)
+            } else if let Some((_, why)) = self.given_up.get(&row.id).and_then(|given_up| given_up.why.as_ref()) {
+                format!("its toolbox `{}` is unreachable, and no other can take it: {why}", lost.name)
             } else {
                 let name = &lost.name;
                 format!(
-                    "its toolbox `{name}` is gone; another instance begins where one may run, unless none may run beside it (`recreate`)"
+                    "its toolbox `{name}` is unreachable; another instance begins where one may run, unless none may run beside it (`recreate`)"
                 )
             };
         }
@@ -226,12 +253,23 @@ impl<'a> Views<'a> {
             last_success_at: self.control.fleet().answered(row.toolbox, row.id).max(row.last_success_at),
             failures: row.failures,
             copies: row.copies,
+            outdated_secrets: self.outdated(row),
         }
+    }
+
+    /// The credentials of which an instance was started with an older secret than the current one, by name.
+    fn outdated(&self, row: &InstanceRow) -> Vec<Name> {
+        let outdated = |(id, version): (&CredentialId, &u32)| {
+            let (name, current) = self.credentials.get(id)?;
+            (version < current).then(|| name.clone())
+        };
+        let names: BTreeSet<_> = row.secret_versions.iter().filter_map(outdated).collect();
+        names.into_iter().collect()
     }
 }
 
-/// Whether there is a place for servers that have no instance left. Every toolbox is read only when there are some.
-async fn gone(tx: &OrgTx, rows: &[&ServerRow]) -> Result<HashMap<ServerId, Gone>> {
+/// Whether there is a place for another instance of servers. Every toolbox is read only when there are some.
+async fn places(tx: &OrgTx, rows: &[&ServerRow]) -> Result<HashMap<ServerId, Gone>> {
     if rows.is_empty() {
         return Ok(HashMap::new());
     }

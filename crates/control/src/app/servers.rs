@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde_json::json;
 use toolyard_policy::Resource;
-use toolyard_store::{OrgTx, RevisionRow, ServerRow};
+use toolyard_store::{EventKind, OrgTx, RevisionRow, ServerRow};
 use toolyard_types::access::Action;
 use toolyard_types::api::servers::{CloneServer, CreateServer, Revision, Server, ServerSettings, UpdateServer};
 use toolyard_types::api::{Page, PageQuery};
@@ -51,13 +51,13 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     privileges::check(control, caller, &name, &BTreeSet::new(), &wish.privileges)?;
     let spec = expand(&wish)?;
     drop(tx);
-    check_secrets(control, caller.organization, (&wish, None), &spec, &secrets).await?;
     terms.check(&spec)?;
     ceilings::check(&control.options().limits.server, (&spec, terms.replicas), None)?;
     let granted = may_grant(control, caller, &name, &spec, &[])?;
 
     tx = control.store().org(caller.organization).await?;
     take_name(&tx, &name).await?;
+    check_secrets(control, &tx, (&wish, None), &spec, &secrets).await?;
     let spec = store_secrets(control, &mut tx, &name, (&mut wish, None), secrets, spec).await?;
     let mut server = new_server(&tx, name, &spec, toolbox, terms);
     server.toolbox_labels = request.toolbox_labels.clone();
@@ -391,10 +391,11 @@ fn declare_headers(wish: &mut Wish, keys: &[String]) {
 }
 
 /// Refuses secrets that cannot be where the server would get them, such as one with the line break of its file in a header:
-/// the server would never be reached. What was bound `before`, to the same input, may stay so.
+/// the server would never be reached. What was bound `before`, to the same input, may stay so. In the transaction that gives
+/// them to the server: none of them gets another secret before its end.
 async fn check_secrets(
     control: &Control,
-    organization: OrganizationId,
+    tx: &OrgTx,
     (wish, before): (&Wish, Option<&Wish>),
     spec: &RevisionSpec,
     secrets: &[NewSecret],
@@ -403,7 +404,7 @@ async fn check_secrets(
     let added: Vec<_> = wish.bound().into_iter().filter(|binding| !kept.contains(binding)).collect();
     let passed: BTreeMap<_, _> = secrets.iter().map(|new| (new.placeholder, &new.secret)).collect();
     let bound: BTreeSet<_> = added.iter().map(|(_, id)| *id).filter(|id| !passed.contains_key(id)).collect();
-    let bound = credentials::open_many(control, organization, &bound).await?;
+    let bound = credentials::open_held(control, tx, &bound).await?;
     let errors = added.into_iter().filter_map(|(key, id)| {
         let (noun, secret) = match passed.get(&id) {
             Some(secret) => ("inputs", *secret),
@@ -520,7 +521,7 @@ pub(super) fn wish_of(revision: &RevisionRow) -> Result<Wish> {
 }
 
 pub(super) fn server_changed(tx: &mut OrgTx, server: &ServerRow) {
-    tx.event("server.changed", format!("server/{}", server.name), json!({ "id": server.id }));
+    tx.event(EventKind::ServerChanged, format!("server/{}", server.name), json!({ "id": server.id }));
 }
 
 /// Locks a server that is not being deleted.
@@ -574,7 +575,6 @@ pub(crate) async fn update(
     let bound_before = (!is_elsewhere(&spec, &base.spec)).then_some(&before);
     credentials::allow_bindings(control, caller, &tx, &wish, bound_before).await?;
     drop(tx);
-    check_secrets(control, caller.organization, (&wish, Some(&before)), &spec, &secrets).await?;
     privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
     terms.check(&spec)?;
     let had = (&base.spec, row.replicas);
@@ -590,6 +590,7 @@ pub(crate) async fn update(
     if server.target_revision != base.id {
         return Err(ControlError::Store(toolyard_store::StoreError::Stale));
     }
+    check_secrets(control, &tx, (&wish, Some(&before)), &spec, &secrets).await?;
     let scaled = (server.replicas != terms.replicas).then_some(terms.replicas);
     let now = tx.now();
     terms.write(&mut server, now);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
-use toolyard_store::{InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RevisionRow, ToolboxRow};
+use toolyard_store::{EventKind, InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RevisionRow, ToolboxRow};
 use toolyard_types::agent::{
     AGENT_PROTOCOL, Desired, DesiredInstance, Exit, JobOf, JobResult, McpInfo, Observed, ObservedInstance, ResolveJob,
     SyncRequest, SyncResponse, ToolboxReport,
@@ -43,6 +43,8 @@ const MOST_RESTARTS: u32 = 1_000_000;
 const LONGEST_MESSAGE: usize = 1_000;
 const LONGEST_TAIL: usize = 4_000;
 const LONGEST_NAME: usize = 200;
+/// The most secrets of one instance of which an agent may tell the version.
+const MOST_SECRETS: usize = 1_000;
 /// The largest lock, in bytes.
 const LARGEST_LOCK: usize = 8 << 20;
 
@@ -191,7 +193,7 @@ impl<'a> News<'a> {
         if self.toolbox_changed {
             tx.update_toolbox(&self.toolbox).await?;
             let data = json!({ "id": self.toolbox.id, "state": self.toolbox.status.phase });
-            tx.event("toolbox.changed", format!("toolbox/{}", self.toolbox.name), data);
+            tx.event(EventKind::ToolboxChanged, format!("toolbox/{}", self.toolbox.name), data);
             if self.toolbox.lost_at.is_some() {
                 self.returned(tx).await?;
             }
@@ -206,7 +208,7 @@ impl<'a> News<'a> {
         }
         let servers: Vec<ServerId> = servers.into_iter().collect();
         for server in tx.servers_by_id(&servers).await? {
-            tx.event("server.changed", format!("server/{}", server.name), json!({ "id": server.id }));
+            tx.event(EventKind::ServerChanged, format!("server/{}", server.name), json!({ "id": server.id }));
         }
         Ok(())
     }
@@ -214,14 +216,14 @@ impl<'a> News<'a> {
     /// Tells that a toolbox that was given up is there again: what was replaced meanwhile ends with this sync's answer.
     async fn returned(&self, tx: &mut OrgTx) -> Result<()> {
         let data = json!({ "id": self.toolbox.id, "stops": self.replaced });
-        tx.event("toolbox.returned", format!("toolbox/{}", self.toolbox.name), data);
+        tx.event(EventKind::ToolboxReturned, format!("toolbox/{}", self.toolbox.name), data);
         let target = format!("toolbox/{}", self.toolbox.name);
         tx.audit(&system_line("lost", "toolbox.return", target, true, json!({ "stops": self.replaced }))).await?;
         // An agent that saw the newest state before it fell silent must hear it again.
         tx.bump_generation(self.toolbox.id).await?;
         metrics::counter!("toolyard_instances_returned_total")
             .increment(u64::try_from(self.replaced).unwrap_or(u64::MAX));
-        tracing::warn!(toolbox.name = %self.toolbox.name, stops = self.replaced, "a toolbox that was given up is there again");
+        tracing::warn!(toolbox.name = %self.toolbox.name, stops = self.replaced, "an evicted toolbox is there again");
         Ok(())
     }
 }
@@ -266,9 +268,10 @@ fn count_restarts(
     observed.instances.iter().filter_map(count).collect()
 }
 
-/// An agent counts anew when it is started again; then what it tells is added to what is known. Only what this replica
-/// heard last shows whether it was, and only while no other wrote more since: without that the higher number counts. So
-/// the sum may be too low, and is never too high.
+/// An agent counts on when it is started again, unless it lost what it kept or is of an earlier version: one that counts
+/// anew tells less than before, and that is added to what is known. Only what this replica heard last shows it, and only
+/// while no other wrote more since: without that the higher number counts. So the sum may be too low, and is never too
+/// high.
 fn restarted(known: u32, last: Option<&Restarts>, told: u32) -> Restarts {
     let told = told.min(MOST_RESTARTS);
     let total = match last.filter(|last| last.total == known) {
@@ -340,6 +343,7 @@ fn after(before: &InstanceRow, told: &ObservedInstance, restarts: u32, now: Time
         last_success_at: told.last_success_at,
         failures: told.failures,
         copies: told.copies,
+        secret_versions: told.secret_versions.iter().take(MOST_SECRETS).map(|(id, version)| (*id, *version)).collect(),
         ended_at: ended.then_some(now),
         ..before.clone()
     }
@@ -352,6 +356,7 @@ fn differs(before: &InstanceRow, after: &InstanceRow) -> bool {
             != (after.pid, after.ready_since, after.restarts, after.ended_at)
         || (&before.container_id, before.failures, before.copies) != (&after.container_id, after.failures, after.copies)
         || before.exit != after.exit
+        || before.secret_versions != after.secret_versions
         || before.mcp != after.mcp
 }
 
@@ -468,7 +473,7 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
     let keep_users = Some(tx.servers_once_on(toolbox.id).await?.into_iter().collect());
     drop(tx);
     let ids: BTreeSet<_> = revisions.values().flat_map(credentials).collect();
-    let secrets = app::credentials::open_many(control, organization, &ids).await?;
+    let secrets = app::credentials::open_versions(control, organization, &ids).await?;
     let now = control.clock().now();
     let instances = instances
         .into_iter()
@@ -483,6 +488,7 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
                 revision_number: revision.number,
                 lock: revision.lock_digest.as_ref().and_then(|digest| locks.get(digest)).cloned(),
                 secrets: own_secrets(revision, &secrets),
+                secret_versions: own_versions(revision, &secrets),
                 spec: revision.spec.clone(),
                 run: matches!(instance.desired, InstanceWish::Run | InstanceWish::Retire),
             })
@@ -518,9 +524,18 @@ fn credentials(revision: &RevisionRow) -> impl Iterator<Item = CredentialId> + '
     revision.spec.runtime.values().flat_map(Value::credentials)
 }
 
+/// The secrets, and of each its version.
+type Opened = BTreeMap<CredentialId, (Secret, u32)>;
+
 /// The secrets of one revision: a server gets only its own.
-fn own_secrets(revision: &RevisionRow, all: &BTreeMap<CredentialId, Secret>) -> BTreeMap<CredentialId, Secret> {
-    credentials(revision).filter_map(|id| Some((id, all.get(&id)?.clone()))).collect()
+fn own_secrets(revision: &RevisionRow, all: &Opened) -> BTreeMap<CredentialId, Secret> {
+    credentials(revision).filter_map(|id| Some((id, all.get(&id)?.0.clone()))).collect()
+}
+
+/// The versions of those that a process goes on with.
+fn own_versions(revision: &RevisionRow, all: &Opened) -> BTreeMap<CredentialId, u32> {
+    let ids = revision.spec.runtime.started_with().flat_map(Value::credentials);
+    ids.filter_map(|id| Some((id, all.get(&id)?.1))).collect()
 }
 
 fn bounded(text: &str, longest: usize) -> String {

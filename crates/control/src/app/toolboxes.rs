@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, RevisionRow, ServerRow, Store, ToolboxRow};
+use toolyard_store::{EventKind, InstanceRow, InstanceWish, OrgTx, RevisionRow, ServerRow, Store, ToolboxRow};
 use toolyard_types::agent::{JoinToken, ToolboxReport};
 use toolyard_types::api::Page;
 use toolyard_types::api::servers::{Drain, EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, UpdateToolbox};
@@ -15,7 +15,7 @@ use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{Labels, Name, OrganizationId, Timestamp, ToolboxId};
 
 use super::{audit, health};
-use crate::auth::token;
+use crate::auth::{self, token};
 use crate::fleet::LOCAL_TOOLBOX;
 use crate::reconcile::place;
 use crate::{Caller, Control, ControlError, Result};
@@ -153,6 +153,7 @@ fn told(drain: &Drain) -> String {
 
 /// Makes a toolbox and a token for its agent, which is shown only now.
 pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollToolbox) -> Result<EnrolledToolbox> {
+    auth::refuse_replaced(control, caller)?;
     let lifetime = token_lifetime(request.expires_seconds)?;
     request.address.as_deref().map(check_address).transpose()?;
     let mut tx = control.store().org(caller.organization).await?;
@@ -179,6 +180,7 @@ pub(crate) async fn rejoin(
     name: &Name,
     request: &RejoinToolbox,
 ) -> Result<EnrolledToolbox> {
+    auth::refuse_replaced(control, caller)?;
     let lifetime = token_lifetime(request.expires_seconds)?;
     let mut tx = control.store().org(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;
@@ -315,7 +317,11 @@ fn new_toolbox(tx: &OrgTx, name: Name, built_in: bool) -> ToolboxRow {
 }
 
 pub(crate) fn changed(tx: &mut OrgTx, row: &ToolboxRow) {
-    tx.event("toolbox.changed", format!("toolbox/{}", row.name), json!({ "id": row.id, "state": row.status.phase }));
+    tx.event(
+        EventKind::ToolboxChanged,
+        format!("toolbox/{}", row.name),
+        json!({ "id": row.id, "state": row.status.phase }),
+    );
 }
 
 /// Stops placing anything new on a toolbox and moves what may run elsewhere; or places things there again.
@@ -361,7 +367,7 @@ pub(crate) async fn remove(control: &Control, caller: &Caller, name: &Name) -> R
         };
         tx.update_instance(&ended).await?;
     }
-    tx.event("toolbox.removed", format!("toolbox/{name}"), json!({ "id": row.id }));
+    tx.event(EventKind::ToolboxRemoved, format!("toolbox/{name}"), json!({ "id": row.id }));
     let detail = if pinned.is_empty() { json!({}) } else { json!({ "without_a_place": pinned }) };
     audit(&mut tx, caller, "toolbox.remove", format!("toolbox/{name}"), detail).await?;
     tx.commit().await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use toolyard_policy::Resource;
-use toolyard_store::{OrgTx, ToolsetRow};
+use toolyard_store::{EventKind, OrgTx, ToolsetRow};
 use toolyard_types::access::Action;
 use toolyard_types::api::servers::{PutToolset, Toolset};
 use toolyard_types::api::{Page, PageQuery};
@@ -139,7 +139,7 @@ fn may_add(control: &Control, caller: &Caller, members: &[ToolsetMember], before
 }
 
 async fn changed(tx: &mut OrgTx, caller: &Caller, row: &ToolsetRow, action: &str) -> Result<()> {
-    tx.event("toolset.changed", format!("toolset/{}", row.name), json!({ "id": row.id }));
+    tx.event(EventKind::ToolsetChanged, format!("toolset/{}", row.name), json!({ "id": row.id }));
     audit(tx, caller, action, format!("toolset/{}", row.name), json!({ "members": row.members.len() })).await
 }
 

@@ -78,22 +78,31 @@ impl Caller {
     }
 }
 
-/// Refuses what makes new power to a session in which the password was not given lately, which may have been left open
-/// or stolen, and to the secret that a key had before: it was replaced because somebody else may have it. An API key is
-/// otherwise what it is, whenever it was made.
+/// Refuses what makes something that outlives a secret to the one that a key had before: it was replaced because somebody
+/// else may have it.
 ///
 /// # Errors
-/// `reauthentication_required`, or `forbidden`.
-pub(crate) fn allow_new_power(control: &Control, caller: &Caller) -> Result<()> {
+/// `forbidden`, or `store_unavailable`.
+pub(crate) fn refuse_replaced(control: &Control, caller: &Caller) -> Result<()> {
     if caller.superseded && !control.writes_work() {
         // It was not asked which secret of the key this is.
-        let detail = "the database takes no writes now; keys and members are made when it does again";
+        let detail = "the database takes no writes now; keys, members and join tokens are made when it does again";
         return Err(ControlError::problem(Code::StoreUnavailable, detail));
     }
     if caller.superseded {
-        let detail = "this secret of the API key was replaced; use the new one to make keys and members".to_owned();
+        let detail = "this secret of the API key was replaced; use the new one to make keys, members and join tokens";
         return Err(ControlError::forbidden(detail));
     }
+    Ok(())
+}
+
+/// Refuses what makes new power to a session in which the password was not given lately, which may have been left open
+/// or stolen, and to a secret of a key that was replaced. An API key is otherwise what it is, whenever it was made.
+///
+/// # Errors
+/// `reauthentication_required`; as [`refuse_replaced`].
+pub(crate) fn allow_new_power(control: &Control, caller: &Caller) -> Result<()> {
+    refuse_replaced(control, caller)?;
     let Some(at) = caller.authenticated_at else { return Ok(()) };
     if control.clock().now().since(at) <= RECENTLY {
         return Ok(());

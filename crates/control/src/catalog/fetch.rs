@@ -33,8 +33,11 @@ pub struct SourceClient {
 /// Why a source could not be fetched; the text is shown on the source.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
-    #[error("`{0}` is not an http:// or https:// address")]
-    NotHttp(String),
+    /// Neither of these tells the address, which may hold a password wherever it is wrong.
+    #[error("the address must begin with http:// or https:// and name a host")]
+    NotHttp,
+    #[error("the address must not hold a user or password")]
+    WithUser,
     #[error("`{0}` is a private address, which sources may not use")]
     Private(String),
     #[error("the answer has more than {0} bytes")]
@@ -150,8 +153,7 @@ impl SourceClient {
     /// # Errors
     /// When it is not one that a source may use.
     pub(crate) fn parse(&self, text: &str) -> Result<Url, FetchError> {
-        let shown = || toolyard_types::name::printable(text);
-        let url = Url::parse(text).map_err(|_| FetchError::NotHttp(shown()))?;
+        let url = Url::parse(text).map_err(|_| FetchError::NotHttp)?;
         check(&url, self.allow_private)?;
         Ok(url)
     }
@@ -216,18 +218,21 @@ fn retry_after(headers: &http::HeaderMap) -> Option<Duration> {
 }
 
 fn check(url: &Url, allow_private: bool) -> Result<(), FetchError> {
-    let shown = || toolyard_types::name::printable(url.as_str());
-    if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
-        return Err(FetchError::NotHttp(shown()));
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(FetchError::NotHttp);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(FetchError::WithUser);
     }
     // The parser has already turned every spelling of an IPv4 address into the usual one.
-    let address = match url.host_str().map(|host| host.trim_matches(['[', ']'])) {
-        None | Some("") => return Err(FetchError::NotHttp(shown())),
-        Some("localhost") => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        Some(host) => host.parse().ok(),
+    let host = url.host_str().map(|host| host.trim_matches(['[', ']'])).unwrap_or_default();
+    let address = match host {
+        "" => return Err(FetchError::NotHttp),
+        "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        host => host.parse().ok(),
     };
     if !allow_private && address.is_some_and(|address| !is_public(address)) {
-        return Err(FetchError::Private(shown()));
+        return Err(FetchError::Private(toolyard_types::name::printable(host)));
     }
     Ok(())
 }
@@ -296,6 +301,18 @@ fn translated(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
+/// The longest cause that is shown: those of the system are far shorter, and the end tells most.
+const LONGEST_CAUSE: usize = 400;
+
+/// Text of the network made safe to show, without a cut where a person would miss the rest.
+fn whole(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars().take(LONGEST_CAUSE) {
+        if toolyard_types::name::is_hidden(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
+}
+
 /// What went wrong on the way, without the address, which is shown beside it.
 fn network_text(error: &reqwest::Error) -> String {
     let mut text = if error.is_timeout() { "no answer in time".to_owned() } else { "no connection".to_owned() };
@@ -303,7 +320,7 @@ fn network_text(error: &reqwest::Error) -> String {
     while let Some(cause) = source {
         source = cause.source();
         if source.is_none() {
-            text = format!("{text}: {}", toolyard_types::name::printable(&cause.to_string()));
+            text = format!("{text}: {}", whole(&cause.to_string()));
         }
     }
     text
@@ -342,6 +359,32 @@ mod tests {
         for url in ["https://registry.example.com/", "http://93.184.216.34/", "https://[2606:2800:220:1::1]/x"] {
             assert!(client.parse(url).is_ok(), "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_refused_address_is_never_told_and_one_with_a_password_is_refused_for_it() {
+        let client = client();
+        let why = |url: &str| client.parse(url).expect_err(url).to_string();
+        for url in ["https://user:hunter2@example.com/", "https://hunter2@example.com/"] {
+            assert!(why(url).contains("must not hold a user or password"), "{}", why(url));
+        }
+        for url in [
+            "https://user:hunter2@example.com/",
+            "htps://user:hunter2@example.com/",
+            "https://user:hunter2@:x/",
+            "http://10.0.0.1/?key=hunter2",
+            "hunter2",
+        ] {
+            assert!(!why(url).contains("hunter2"), "{}", why(url));
+        }
+    }
+
+    #[test]
+    fn the_cause_of_a_failure_is_told_whole_and_steers_no_terminal() {
+        let cause = "failed to lookup address information: Name or service not known";
+        assert_eq!(whole(cause), cause);
+        assert_eq!(whole("a\u{1b}[2J"), "a\\u{1b}[2J");
+        assert_eq!(whole(&"x".repeat(10_000)).len(), LONGEST_CAUSE);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
-use toolyard_store::{CatalogEntry, CatalogSource};
+use toolyard_store::{CatalogEntry, CatalogSource, EventKind};
 use toolyard_types::server_json::ServerJson;
 use toolyard_types::{EntryName, OrganizationId};
 
@@ -192,7 +192,7 @@ async fn changes(control: &Control, seen: Option<i64>) -> Result<i64> {
         let events = tx.events_after(seen, 500).await?;
         let Some(last) = events.last() else { return Ok(seen) };
         seen = last.sequence;
-        for event in events.iter().filter(|event| event.kind == "catalog.changed") {
+        for event in events.iter().filter(|event| event.kind == EventKind::CatalogChanged.as_str()) {
             control.catalog().changed_elsewhere(event.organization);
         }
     }

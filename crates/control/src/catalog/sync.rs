@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use toolyard_store::{CatalogSource, DueSource, OrgTx, StoreError};
+use toolyard_store::{CatalogSource, DueSource, EventKind, OrgTx, StoreError};
 use toolyard_types::{Name, OrganizationId, SourceId, Timestamp};
 
 use super::curated;
@@ -205,7 +205,7 @@ async fn store_curated(tx: &mut OrgTx, source: &mut CatalogSource, digest: Strin
     source.sync_message = format!("{count} entries that come with Toolyard");
     source.synced_at = Some(now);
     tx.update_catalog_source(source).await?;
-    tx.event("catalog.changed", format!("catalog_source/{}", source.name), json!({ "changed": count }));
+    tx.event(EventKind::CatalogChanged, format!("catalog_source/{}", source.name), json!({ "changed": count }));
     Ok(())
 }
 
@@ -484,7 +484,11 @@ async fn store_page(
     pass.time_ms = pass.time_ms.saturating_add(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     pass.cursor = next;
     if merged.changed > 0 {
-        tx.event("catalog.changed", format!("catalog_source/{}", source.name), json!({ "changed": merged.changed }));
+        tx.event(
+            EventKind::CatalogChanged,
+            format!("catalog_source/{}", source.name),
+            json!({ "changed": merged.changed }),
+        );
     }
     let now = tx.now();
     let changed = pass.changed;
@@ -524,7 +528,7 @@ async fn remove_unseen(tx: &mut OrgTx, source: &CatalogSource, since: Timestamp)
     let removed = tx.delete_unseen_catalog_entries(source.id, since).await?;
     tx.purge_deleted_catalog_entries(source.id, tx.now().minus(TOMBSTONES_KEPT)).await?;
     if removed > 0 {
-        tx.event("catalog.changed", format!("catalog_source/{}", source.name), json!({ "removed": removed }));
+        tx.event(EventKind::CatalogChanged, format!("catalog_source/{}", source.name), json!({ "removed": removed }));
     }
     Ok(usize::try_from(removed).unwrap_or(usize::MAX))
 }
@@ -593,7 +597,7 @@ async fn sync_file(
     }
     let mut tx = control.store().org(organization).await?;
     pass.changed += remove_unseen(&mut tx, source, now).await?;
-    tx.event("catalog.changed", format!("catalog_source/{}", source.name), json!({ "changed": pass.changed }));
+    tx.event(EventKind::CatalogChanged, format!("catalog_source/{}", source.name), json!({ "changed": pass.changed }));
     position.validators = answer.validators;
     let at = tx.now();
     done(source, &mut position, &pass, at);
@@ -632,7 +636,7 @@ async fn put_off(
     source.position = write(&position);
     tx.update_catalog_source(&source).await?;
     tx.event(
-        "catalog_source.failed",
+        EventKind::CatalogSourceFailed,
         format!("catalog_source/{}", source.name),
         json!({ "message": source.sync_message }),
     );

@@ -72,6 +72,8 @@ async fn sync(State(control): State<Control>, request: Request) -> Result<Json<S
 
 async fn read<T: DeserializeOwned>(request: Request, largest: usize) -> Result<T> {
     let body = super::extract::read_at_most(request.into_body(), largest).await?;
+    // What servers print is among what an agent tells: refused once, it would be refused for ever.
+    let body = super::extract::without_nul(body);
     serde_json::from_slice(&body).map_err(|error| {
         let detail = format!("the body cannot be read at line {}, column {}", error.line(), error.column());
         ControlError::problem(Code::InvalidJson, detail)

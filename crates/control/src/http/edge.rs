@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, header};
 use toolyard_link::trace::{self, Trace};
 use tower::ServiceBuilder;
 use tower_http::CompressionLevel;
@@ -16,6 +16,7 @@ use tower_http::compression::CompressionLayer;
 use tracing::Instrument;
 
 use super::problem;
+use crate::app::expand::NUL;
 use crate::{Control, ControlError};
 
 /// The header that carries the request id, in and out.
@@ -54,7 +55,11 @@ async fn pass(mut request: Request, next: Next) -> Response {
     let trace = Trace::of(request.headers(), &id.0);
     let answer = async move {
         let began = Instant::now();
-        let response = problem::finish(next.run(request).await, &id.0);
+        let response = match with_nul(request.uri()) {
+            Some(part) => ControlError::field(part, NUL).into_response(),
+            None => next.run(request).await,
+        };
+        let response = problem::finish(response, &id.0);
         let (status, took_ms) = (response.status().as_u16(), began.elapsed().as_millis());
         // An agent that has nothing to tell asks again every half minute, for ever.
         if path == SYNC_PATH && status == 200 {
@@ -65,6 +70,18 @@ async fn pass(mut request: Request, next: Next) -> Response {
         with_headers(response, &id)
     };
     trace::scope(trace, answer).instrument(span).await
+}
+
+/// The part of an address that holds a NUL: the name of the query's parameter, or `path`. Nothing of ours has one in its
+/// name or texts, and Postgres takes none.
+fn with_nul(uri: &Uri) -> Option<String> {
+    const ENCODED: &str = "%00";
+    if uri.path().contains(ENCODED) {
+        return Some("path".to_owned());
+    }
+    let pair = uri.query()?.split('&').find(|pair| pair.contains(ENCODED))?;
+    let name = pair.split('=').next().filter(|name| !name.is_empty() && !name.contains(ENCODED));
+    Some(toolyard_types::name::printable(name.unwrap_or("query")))
 }
 
 /// Takes the id that a proxy or client gave when it is harmless, else makes one.

@@ -1,9 +1,10 @@
 //! Live events, as server-sent events.
 //!
 //! A stream first reads the outbox after the last number that its reader saw, if it saw one; then it sends what the one
-//! reader of the outbox hands on. It asks again who is there when something about access happened, and every now and
-//! then, so that a stream ends with the key or session that opened it. What happens to others is no reason to ask many
-//! times a second: until it has asked it sends nothing, and it asks at most once a second, a few streams at a time.
+//! reader of the outbox hands on, and of both what its reader may hear ([`Listener`]). It asks again who is there when
+//! something about access happened, and every now and then, so that a stream ends with the key or session that opened it.
+//! What happens to others is no reason to ask many times a second: until it has asked it sends nothing, and it asks at most
+//! once a second, a few streams at a time.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use utoipa_axum::routes;
 
 use super::extract::Query;
 use super::guard::{Access, Routes};
+use crate::app::events::Listener;
 use crate::events::Heard;
 use crate::limits::Share;
 use crate::{Caller, Control, ControlError, Result, app, auth};
@@ -51,8 +53,9 @@ struct EventQuery {
     after: Option<i64>,
 }
 
-/// Follow what happens, from now on or after the last event seen. A narrowed key hears only of its own servers and
-/// toolsets.
+/// Follow what happens, from now on or after the last event seen. Everybody hears of what they may read: a server's events
+/// need `server:read`, a credential's `credential:read`, and so on; those about keys and members are also for who reads the
+/// audit log, and one's own for oneself. A key narrowed to servers and toolsets hears only of these.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", params(EventQuery,
         ("last-event-id" = Option<i64>, Header, description = "continue after this event")),
     responses((status = 200, content((Event = "text/event-stream")))))]
@@ -88,17 +91,18 @@ fn events(
 ) -> impl Stream<Item = Result<SseEvent, Infallible>> {
     async_stream::stream! {
         let _share = share;
+        let mut listener = Listener::new(caller);
         let (reached, mut heard) = followed;
         let mut sent = after.unwrap_or(reached);
         let mut behind = sent < reached;
         let mut checked = Instant::now();
         loop {
             if behind {
-                let Ok(page) = read(&control, &caller, sent).await else { return };
+                let Ok(page) = read(&control, listener.caller(), sent).await else { return };
                 behind = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
                 for event in page {
                     sent = event.sequence;
-                    if app::scope::includes_subject(&caller, &event.subject) {
+                    if listener.hears(&control, &event) {
                         yield Ok(write(&event));
                     }
                 }
@@ -120,14 +124,14 @@ fn events(
                 () = tokio::time::sleep_until(checked + KEEP_ALIVE) => None,
             };
             if event.as_ref().is_none_or(|event| event.is_about_access()) {
-                let asked = still_allowed(&control, &caller, &headers, &mut checked, EVENTS);
-                if asked.await.is_err() {
-                    return;
-                }
+                let asked = still_allowed(&control, listener.caller(), &headers, &mut checked, EVENTS).await;
+                let Ok(now) = asked else { return };
+                // They may have another role by now.
+                listener = Listener::new(now);
             }
             if let Some(event) = event.filter(|event| event.sequence > sent) {
                 sent = event.sequence;
-                if app::scope::includes_subject(&caller, &event.subject) {
+                if listener.hears(&control, &event) {
                     yield Ok(write(&event));
                 }
             }
@@ -135,7 +139,7 @@ fn events(
     }
 }
 
-/// Asks again whether a caller may do this, when it was not asked just now.
+/// Asks again whether a caller may do this, when it was not asked just now. Gives the caller as they are now.
 ///
 /// # Errors
 /// When they may not, nobody can say, or everything stops.
@@ -145,7 +149,7 @@ async fn still_allowed(
     headers: &HeaderMap,
     checked: &mut Instant,
     (action, resource): (Action, &Resource),
-) -> Result<()> {
+) -> Result<Caller> {
     tokio::select! {
         () = tokio::time::sleep_until(*checked + CHECK_PAUSE) => {}
         () = control.stopping().cancelled() => {
@@ -156,7 +160,8 @@ async fn still_allowed(
     // What happens from now on is another reason to ask.
     *checked = Instant::now();
     let now = auth::look_again(control, headers, caller.request_id.clone()).await?;
-    app::allow(control, &now, action, resource)
+    app::allow(control, &now, action, resource)?;
+    Ok(now)
 }
 
 /// Ends when the caller may no longer do this, or everything stops: for answers that go on for long. A revoked

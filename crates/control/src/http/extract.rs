@@ -1,5 +1,6 @@
 //! Extractors of our own: bounded, and every rejection is a problem that says what would be right.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -10,10 +11,12 @@ use http::{HeaderMap, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 use serde_json::error::Category;
 use toolyard_link::{NoRoom, TooSlow};
 use toolyard_types::Code;
 
+use crate::app::expand::NUL;
 use crate::{Caller, ControlError};
 
 /// The largest request body.
@@ -88,9 +91,17 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ControlError> {
     Err(ControlError::problem(Code::UnsupportedMediaType, "send the body with `Content-Type: application/json`"))
 }
 
-/// Reads JSON: bad syntax is `invalid_json` with line and column, a wrong type `validation_failed` with the
-/// path of the field.
+/// Reads JSON: bad syntax is `invalid_json` with line and column, a wrong type, or a NUL in a text, `validation_failed` with
+/// the path of the field.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
+    match field_with_nul(body) {
+        Some(field) => Err(ControlError::field(shown(&field), NUL)),
+        None => parse_with_nul(body),
+    }
+}
+
+/// As [`parse`], where texts of others may hold a NUL: whoever asks takes it out.
+pub(super) fn parse_with_nul<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -105,11 +116,71 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError>
     Ok(value)
 }
 
+/// Which field of a JSON body holds a NUL: text to JSON and SQLite, none to Postgres.
+fn field_with_nul(body: &[u8]) -> Option<String> {
+    next_nul(body, 0)?;
+    // What is not JSON is refused as that.
+    let value: Value = serde_json::from_slice(body).ok()?;
+    let path = path_to_nul(&value).unwrap_or_default();
+    match path.strip_prefix('.').unwrap_or(path.as_str()) {
+        "" => Some("body".to_owned()),
+        path => Some(path.to_owned()),
+    }
+}
+
+fn path_to_nul(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(number, item)| Some(format!("[{number}]{}", path_to_nul(item)?)))
+        }
+        Value::Object(fields) => fields.iter().find_map(|(name, item)| match name.contains('\0') {
+            true => Some(String::new()),
+            false => Some(format!(".{name}{}", path_to_nul(item)?)),
+        }),
+        _ => None,
+    }
+}
+
+/// A JSON body with U+FFFD in the place of every NUL.
+pub(super) fn without_nul(body: Bytes) -> Bytes {
+    let Some(first) = next_nul(&body, 0) else { return body };
+    let mut json = Vec::from(body);
+    let mut next = Some(first);
+    while let Some(at) = next {
+        json[at + 2..at + 6].copy_from_slice(b"fffd");
+        next = next_nul(&json, at + 6);
+    }
+    json.into()
+}
+
+/// Where the next NUL of a JSON text is, which is only ever written `\u0000`. `from` is outside of any escape.
+fn next_nul(json: &[u8], mut from: usize) -> Option<usize> {
+    loop {
+        let at = from + json.get(from..)?.iter().position(|byte| *byte == b'\\')?;
+        if json.get(at..)?.starts_with(br"\u0000") {
+            return Some(at);
+        }
+        // The second may be a backslash too, which then begins nothing.
+        from = at + 2;
+    }
+}
+
 fn wrong_field(path: &str, text: &str) -> ControlError {
     // The position says less than the path, and a `flatten` makes it wrong.
     let message = text.split_once(" at line ").map_or(text, |(message, _)| message);
     let field = if path.is_empty() || path == "." { "body" } else { path };
-    ControlError::field(shown(field), shown(message))
+    ControlError::field(shown(field), shown(&without_value(message)))
+}
+
+/// A parser's message without the value that is of the wrong type, which may be a secret in a wrong place.
+fn without_value(message: &str) -> Cow<'_, str> {
+    if !message.starts_with("invalid type: ") && !message.starts_with("invalid value: ") {
+        return message.into();
+    }
+    let Some((found, expected)) = message.rsplit_once(", expected ") else { return message.into() };
+    let kind = found.split(['`', '"']).next().unwrap_or_default().trim_end();
+    format!("{kind}, expected {expected}").into()
 }
 
 fn bad_syntax(error: &serde_json::Error) -> ControlError {
@@ -191,4 +262,47 @@ fn shown(message: &str) -> String {
         if toolyard_types::name::is_hidden(c) { text.extend(c.escape_unicode()) } else { text.push(c) }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_is_replaced_and_a_text_about_one_is_not() {
+        let replaced = |json: &'static str| String::from_utf8(without_nul(json.into()).to_vec()).unwrap();
+        let given = r#"{"a\u0000": "\u0000x\\u0000\\\u0000\"\u0000", "b": ["\u00001"]}"#;
+        let wanted = r#"{"a\ufffd": "\ufffdx\\u0000\\\ufffd\"\ufffd", "b": ["\ufffd1"]}"#;
+        assert_eq!(replaced(given), wanted);
+        for cut in ["", "\\", r#""\u000"#, r#"{"a": "x"}"#] {
+            assert_eq!(replaced(cut), cut);
+        }
+    }
+
+    #[test]
+    fn a_body_with_a_nul_is_refused_with_the_field_that_holds_it() {
+        for (json, field) in [
+            (r#"{"a": {"b": ["x", "y\u0000"]}}"#, "a.b[1]"),
+            (r#"{"a": {"\u0000": 1}}"#, "a"),
+            (r#"["\u0000"]"#, "[0]"),
+            (r#""\u0000""#, "body"),
+        ] {
+            assert_eq!(field_with_nul(json.as_bytes()).as_deref(), Some(field), "{json}");
+        }
+        for json in [r#"{"a": "\\u0000"}"#, r#"{"a": "\u0000"#, "{}"] {
+            assert_eq!(field_with_nul(json.as_bytes()), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_not_told() {
+        for (message, told) in [
+            ("invalid type: integer `7`, expected a string", "invalid type: integer, expected a string"),
+            (r#"invalid type: string "a, expected b", expected a map"#, "invalid type: string, expected a map"),
+            ("invalid type: map, expected a string", "invalid type: map, expected a string"),
+            ("missing field `name`", "missing field `name`"),
+        ] {
+            assert_eq!(without_value(message), told);
+        }
+    }
 }

@@ -21,11 +21,13 @@ pub(super) fn routes() -> Routes {
 
 /// List the feature flags as they apply here.
 #[utoipa::path(get, path = "/api/v1/flags", tag = TAG, responses((status = 200, body = Page<Flag>)))]
-async fn list_flags(State(control): State<Control>, caller: Caller) -> Json<Page<Flag>> {
-    Json(flags::list(&control, &caller))
+async fn list_flags(State(control): State<Control>, caller: Caller) -> Result<Json<Page<Flag>>> {
+    flags::list(&control, &caller).await.map(Json)
 }
 
 /// Set a feature flag's rule; an empty rule restores the default.
+///
+/// Where the installation has several organizations, each sees and sets its own entry of `organizations` and nothing else.
 #[utoipa::path(put, path = "/api/v1/flags/{name}", tag = TAG, params(("name" = String, Path)),
     request_body = FlagRule, responses((status = 200, body = Flag)))]
 async fn set_flag(

@@ -30,7 +30,8 @@ async fn list_members(State(control): State<Control>, caller: Caller) -> Result<
     members::list(&control, &caller).await.map(Json)
 }
 
-/// Add a member with a first password. In a session one's own must have been given in the last five minutes.
+/// Add a member with a first password. Needs every action of the member's role, which a narrowed key may lack. In a session
+/// one's own password must have been given in the last five minutes.
 #[utoipa::path(post, path = "/api/v1/members", tag = TAG, request_body = CreateMember,
     responses((status = 201, body = Member)))]
 async fn create_member(
@@ -48,7 +49,8 @@ async fn get_member(State(control): State<Control>, caller: Caller, Path(id): Pa
     members::get(&control, &caller, id).await.map(Json)
 }
 
-/// Change a member's role or password. In a session one's own password must have been given in the last five minutes.
+/// Change a member's role or password. Needs every action of the member's role, until now and from now on, which a narrowed
+/// key may lack. In a session one's own password must have been given in the last five minutes.
 #[utoipa::path(patch, path = "/api/v1/members/{id}", tag = TAG, params(("id" = UserId, Path)),
     request_body = UpdateMember, responses((status = 200, body = Member)))]
 async fn update_member(

@@ -53,7 +53,8 @@ pub(super) fn finish(mut response: Response, request_id: &str) -> Response {
     if response.status().is_server_error() {
         tracing::error!(error = &*error as &dyn std::error::Error, code = error.code().as_str(), "request failed");
     } else {
-        tracing::debug!(code = error.code().as_str(), detail = %error, "request refused");
+        let cause = std::error::Error::source(&*error);
+        tracing::debug!(code = error.code().as_str(), detail = %error, cause, "request refused");
     }
     let mut problem = error.to_problem();
     problem.request_id = Some(request_id.to_owned());

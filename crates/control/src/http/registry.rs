@@ -196,5 +196,8 @@ fn write_cursor(row: &PublicVersion) -> String {
 
 fn read_cursor(text: &str) -> Result<(String, String, String)> {
     let place = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let place = place.filter(|(name, version, entry): &(String, String, String)| {
+        ![name, version, entry].into_iter().any(|text| text.contains('\0'))
+    });
     place.ok_or_else(|| ControlError::field("cursor", "must be a `nextCursor` of this list"))
 }

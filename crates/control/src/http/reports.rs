@@ -46,7 +46,7 @@ async fn send_console_reports(
             format!("a batch may have at most {LARGEST_BATCH} bytes"),
         ));
     }
-    let batch: SendConsoleReports = extract::parse(&body)?;
+    let batch: SendConsoleReports = extract::parse_with_nul(&body)?;
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let taken = reports::take(&control, caller.as_ref(), batch.reports, user_agent).await?;
     Ok((StatusCode::ACCEPTED, Json(taken)))

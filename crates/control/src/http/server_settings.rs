@@ -15,7 +15,7 @@ pub(super) fn routes() -> Routes {
     Routes::new().guarded(Access::Action(Action::ServerRead), routes!(get_server_settings))
 }
 
-/// Get what was set on a server, in the words in which it is set. Secrets are named, never shown.
+/// Get what was set on a server. Secrets are named, never shown. `change` is the body of a `PATCH` that changes nothing.
 #[utoipa::path(get, path = "/api/v1/servers/{name}/settings", tag = "servers", params(("name" = Name, Path)),
     responses((status = 200, body = CurrentSettings)))]
 async fn get_server_settings(

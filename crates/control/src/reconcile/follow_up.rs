@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::json;
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ServerRef, ServerRow, ToolboxRow};
+use toolyard_store::{EventKind, InstanceRow, InstanceWish, OrgTx, ServerRef, ServerRow, ToolboxRow};
 use toolyard_types::spec::Strategy;
 use toolyard_types::state::{Reason, Status, ToolboxState};
 use toolyard_types::{OrganizationId, RolloutId, ServerId, Timestamp, ToolboxId};
@@ -141,7 +141,7 @@ async fn give_up(control: &Control, at: ServerRef, now: Timestamp) -> Result<boo
 }
 
 fn server_changed(tx: &mut OrgTx, server: &ServerRow) {
-    tx.event("server.changed", format!("server/{}", server.name), json!({ "id": server.id }));
+    tx.event(EventKind::ServerChanged, format!("server/{}", server.name), json!({ "id": server.id }));
 }
 
 /// Removes a deleted server once none of its instances lives.
@@ -161,7 +161,7 @@ async fn forget(control: &Control, at: ServerRef) -> Result<bool> {
         // Its agent is to hear that they are nobody's now.
         tx.bump_generation(toolbox).await?;
     }
-    tx.event("server.deleted", format!("server/{}", server.name), json!({ "id": server.id }));
+    tx.event(EventKind::ServerDeleted, format!("server/{}", server.name), json!({ "id": server.id }));
     tx.commit().await?;
     Ok(true)
 }
@@ -174,7 +174,11 @@ async fn mark_silent(control: &Control, organization: OrganizationId, id: Toolbo
     if !tx.set_toolbox_silent(id, &status, now.minus(control.options().toolbox_silence)).await? {
         return Ok(false);
     }
-    tx.event("toolbox.changed", format!("toolbox/{}", toolbox.name), json!({ "id": id, "state": status.phase }));
+    tx.event(
+        EventKind::ToolboxChanged,
+        format!("toolbox/{}", toolbox.name),
+        json!({ "id": id, "state": status.phase }),
+    );
     tx.commit().await?;
     tracing::warn!(toolbox.name = %toolbox.name, "a toolbox has not been heard for too long");
     Ok(true)

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use serde_json::json;
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ToolboxRow, ToolboxSilence};
+use toolyard_store::{EventKind, InstanceRow, InstanceWish, OrgTx, ToolboxRow, ToolboxSilence};
 use toolyard_types::spec::Strategy;
 use toolyard_types::state::{Phase, Reason, Status};
 use toolyard_types::{Name, Timestamp};
@@ -128,7 +128,7 @@ async fn judge(
         Verdict::GiveUp => {
             metrics::counter!("toolyard_toolboxes_given_up_total").increment(1);
             let (name, servers) = (&toolbox.name, servers.len());
-            tracing::warn!(toolbox.name = %name, servers, last_heard = %heard, "a toolbox was given up; what may run elsewhere is placed there");
+            tracing::warn!(toolbox.name = %name, servers, last_heard = %heard, "a toolbox was evicted; what may run elsewhere is placed there");
         }
         Verdict::HoldBack => {
             metrics::counter!("toolyard_toolboxes_held_back_total").increment(1);
@@ -178,7 +178,7 @@ async fn tell(
 ) -> Result<()> {
     let lost = verdict == Verdict::GiveUp;
     let data = json!({ "id": toolbox.id, "state": toolbox.status.phase, "lost": lost, "last_heard_at": heard });
-    tx.event("toolbox.changed", format!("toolbox/{}", toolbox.name), data);
+    tx.event(EventKind::ToolboxChanged, format!("toolbox/{}", toolbox.name), data);
     if servers.is_empty() {
         return Ok(());
     }

@@ -1,10 +1,12 @@
 //! A server's phase: a pure roll-up that speaks of what serves now.
 
-use toolyard_store::{InstanceRow, ProbeRow, RemovedToolbox, RolloutRow, ServerRow};
+use toolyard_store::{InstanceRow, InstanceWish, ProbeRow, RemovedToolbox, RolloutRow, ServerRow};
 use toolyard_types::state::{Phase, Reason, RolloutState, Status};
 use toolyard_types::{Timestamp, ToolboxId};
 
 const SILENT: &str = "its toolbox has not been heard for too long";
+/// Said of a server whose instance was told to end, of which its agent need not have heard.
+const MAKES_ROOM: &str = "its instance ends, and another begins";
 
 /// What the phase is made of.
 #[derive(Clone, Copy)]
@@ -136,11 +138,17 @@ fn serving(facts: &Facts<'_>) -> Option<Status<Phase>> {
     Some(status)
 }
 
-/// An instance's status as far as it is still known: on a silent toolbox nobody knows.
+/// An instance's status as far as it is still known: on a silent toolbox nobody knows. What was told to end takes no more
+/// calls, whatever its agent last said.
 pub(crate) fn shown_status(instance: &InstanceRow, silent: &[ToolboxId]) -> Status<Phase> {
     let status = instance.status.clone();
     if silent.contains(&instance.toolbox) && matches!(status.phase, Phase::Ready | Phase::Degraded) {
         return Status::new(Phase::Degraded, Reason::ToolboxUnreachable, SILENT, status.since);
+    }
+    let ends = matches!(instance.desired, InstanceWish::Retire | InstanceWish::Stop);
+    if ends && matches!(status.phase, Phase::Ready | Phase::Degraded) {
+        let since = instance.retired_at.unwrap_or(status.since);
+        return Status::new(Phase::Stopping, Reason::Requested, MAKES_ROOM, since);
     }
     status
 }
@@ -202,7 +210,6 @@ fn progressing(facts: &Facts<'_>, rollout: &RolloutRow) -> Status<Phase> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use toolyard_store::InstanceWish;
     use toolyard_types::{Name, RevisionId, RolloutId, ServerId};
 
     pub(crate) fn server() -> ServerRow {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use toolyard_link::{Budget, Payer};
 use toolyard_mcp::http::Upstream;
 use toolyard_mcp::{CallError, Handshake, HandshakeError, Held, Kind, Message, Room, envelope, era};
-use toolyard_store::{DueProbe, ProbePauses, ProbeRow, RevisionRow, ServerRow};
+use toolyard_store::{DueProbe, EventKind, ProbePauses, ProbeRow, RevisionRow, ServerRow};
 use toolyard_types::agent::{Era, McpInfo};
 use toolyard_types::spec::{Remote, RemoteTransport, Runtime};
 use toolyard_types::state::{Phase, Reason, RolloutState, Status};
@@ -433,7 +433,7 @@ async fn probe(control: &Control, due: &Probed) -> Result<()> {
     // A rollout waits for the probe, whatever came of it.
     if changed || failures > 0 || due.began.is_some() {
         let data = json!({ "id": server, "phase": row.status.phase, "reason": row.status.reason });
-        tx.event("server.changed", format!("server/{}", due.server.name), data);
+        tx.event(EventKind::ServerChanged, format!("server/{}", due.server.name), data);
     }
     tx.commit().await?;
     if phase == Phase::Starting { Err(no_room()) } else { Ok(()) }
@@ -499,7 +499,8 @@ async fn ask(control: &Control, due: &Probed, remote: &Remote) -> Result<(Introd
     let slow = began.elapsed() >= QUICK_TIME;
     // Whoever is shown a secret may say it again, in an error or as its own name.
     let redaction = Redaction::of(&secrets);
-    let clean = |text: String| redaction.clean(&text).into_owned();
+    // Its server may say anything, and Postgres takes no NUL.
+    let clean = |text: String| redaction.clean(&text).replace('\0', "\u{fffd}");
     let introduced = match introduced {
         Ok(mcp) => Ok(mcp.redacted(&redaction)),
         Err((Reason::RemoteUnreachable, message)) => {

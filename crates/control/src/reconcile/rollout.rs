@@ -132,7 +132,7 @@ fn prepared(case: &Case, instance: &InstanceRow) -> Option<Step> {
 fn may_still_run(case: &Case, toolbox: &ToolboxRow) -> String {
     let (name, heard) = (&toolbox.name, toolbox.last_seen_at.unwrap_or_default());
     let until = if case.leaves(toolbox) {
-        format!("until `{name}` is heard, given up or removed")
+        format!("until `{name}` is heard, evicted or removed")
     } else {
         format!("until `{name}` is heard or removed, or the server is moved to another toolbox by name")
     };

@@ -1,5 +1,5 @@
-//! *Schedule*: restarts servers at their time of day. One that is changed at that moment, or whose time passed while no
-//! control plane ran, is left until the next day.
+//! *Schedule*: restarts servers at their time of day. One that is changed at that moment, whose time passed while no
+//! control plane ran, or whose toolbox was removed, is left until the next day.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use toolyard_store::ServerRef;
 
 use super::Pass;
 use crate::app::rollouts::{self, Manner};
-use crate::app::system_line;
+use crate::app::{places, system_line};
 use crate::{Control, Result};
 
 /// How much later than its time a restart may still be.
@@ -37,7 +37,8 @@ async fn restart(control: &Control, at: ServerRef) -> Result<bool> {
     server.next_restart_at = server.restart_at.map(|time| time.next_after(now));
     let under_way = tx.rollout_under_way(&server).await?.is_some();
     let serving = server.serving_rollout.and(server.serving_revision).filter(|_| server.enabled);
-    let Some(revision) = serving.filter(|_| !under_way && now.since(due) <= LATE) else {
+    let is_removed = places::is_removed(&tx, &server).await?;
+    let Some(revision) = serving.filter(|_| !under_way && !is_removed && now.since(due) <= LATE) else {
         tx.update_server(&mut server).await?;
         tx.commit().await?;
         return Ok(false);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use toolyard_store::{InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RolloutRow, ServerRow, StoreError};
+use toolyard_store::{
+    EventKind, InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RolloutRow, ServerRow, StoreError,
+};
 use toolyard_types::state::{Phase, Reason, RolloutState, Status};
 use toolyard_types::{InstanceId, JobId, Labels, RevisionId, Timestamp, ToolboxId};
 
@@ -99,7 +101,7 @@ pub(crate) async fn apply(tx: &mut OrgTx, mut case: Case, step: Step, now: Times
 /// Tells that something about a server changed.
 pub(crate) fn changed(tx: &mut OrgTx, server: &ServerRow, rollout: &RolloutRow) {
     let data = json!({ "id": server.id, "rollout": rollout.id, "state": rollout.state, "reason": rollout.reason });
-    tx.event("server.changed", format!("server/{}", server.name), data);
+    tx.event(EventKind::ServerChanged, format!("server/{}", server.name), data);
 }
 
 fn note(rollout: &mut RolloutRow, now: Timestamp, reason: Reason, message: String) {

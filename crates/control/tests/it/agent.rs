@@ -58,6 +58,8 @@ pub(crate) struct State {
     granted_before: BTreeSet<RevisionId>,
     /// Whether ended instances are told as ended; else they stay `stopping`.
     pub(crate) ends: bool,
+    /// Whether it tells with which secrets processes were started; an agent of an earlier version does not.
+    tells_secrets: bool,
 }
 
 /// A running agent; it ends when dropped.
@@ -95,6 +97,7 @@ impl FakeAgent {
             grantable: None,
             granted_before: BTreeSet::new(),
             ends: true,
+            tells_secrets: true,
         };
         let (state, changed) = (Arc::new(Mutex::new(state)), Arc::new(Notify::new()));
         let task = tokio::spawn(run(control.agent_router(), toolbox, Arc::clone(&state), Arc::clone(&changed)));
@@ -177,6 +180,32 @@ impl FakeAgent {
         let ids: Vec<_> = state.names.iter().filter(|(_, name)| name.starts_with(&prefix)).map(|(id, _)| *id).collect();
         for instance in state.instances.values_mut().filter(|it| ids.contains(&it.id)) {
             instance.last_success_at = Some(at);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// From now on it does not tell with which secrets it starts processes, as an agent of an earlier version.
+    pub(crate) fn tell_no_secrets(&self) {
+        self.state().tells_secrets = false;
+    }
+
+    /// Whether it has these versions of the secrets of a server's instances, for when they are started next.
+    pub(crate) fn has_secrets(&self, server: &str, version: u32) -> bool {
+        let state = self.state();
+        let of_it: Vec<_> = state.desired.instances.iter().filter(|it| it.server_name.as_str() == server).collect();
+        !of_it.is_empty() && of_it.iter().all(|it| it.secret_versions.values().all(|it| *it == version))
+    }
+
+    /// At most so many instances of a server end by themselves and are started again, with the secrets that they should
+    /// have now.
+    pub(crate) fn crash(&self, server: &str, most: usize) {
+        let mut state = self.state();
+        let wanted = state.desired.instances.clone();
+        for wanted in wanted.into_iter().filter(|it| it.server_name.as_str() == server).take(most) {
+            if let Some(instance) = state.instances.get_mut(&wanted.id) {
+                instance.secret_versions = wanted.secret_versions;
+            }
         }
         drop(state);
         self.changed.notify_one();
@@ -336,6 +365,11 @@ fn progress(state: &mut State, wanted: &DesiredInstance) {
     let deed = format!("{} {name}", if wanted.run { "run" } else { "prepare" });
     let before = state.instances.get(&wanted.id);
     let began = before.is_none_or(|told| wanted.run && told.status.message == "prepared");
+    let secret_versions = match before.filter(|_| !began) {
+        Some(told) => told.secret_versions.clone(),
+        None if wanted.run && state.tells_secrets => wanted.secret_versions.clone(),
+        None => BTreeMap::new(),
+    };
     if began {
         state.deeds.push(deed);
     }
@@ -364,6 +398,7 @@ fn progress(state: &mut State, wanted: &DesiredInstance) {
             last_success_at: None,
             failures,
             copies: 0,
+            secret_versions,
         },
     );
 }

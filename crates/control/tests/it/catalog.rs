@@ -291,6 +291,20 @@ both_engines! {
         assert_eq!(names(&found.body), [EVERYTHING]);
     }
 
+    async fn a_source_with_a_password_in_its_address_is_refused_and_the_address_is_not_told(engine) {
+        let test = TestControl::start(engine).await;
+        let add = async |url: &str| {
+            let body = json!({"name": "x", "kind": "registry", "url": url});
+            let refused = test.post("/api/v1/catalog/sources", body).await.expect(422);
+            assert_eq!(refused.body["errors"][0]["field"], "url");
+            assert!(!refused.text.contains("hunter2"), "{}", refused.text);
+            refused.text
+        };
+        assert!(add("https://user:hunter2@registry.example.test/").await.contains("must not hold a user or password"));
+        assert!(add("htps://user:hunter2@registry.example.test/").await.contains("http:// or https://"));
+        assert!(add("user:hunter2@registry.example.test").await.contains("http:// or https://"));
+    }
+
     async fn a_viewer_reads_and_changes_nothing(engine) {
         let test = TestControl::start(engine).await;
         let viewer = key(&test, "viewer").await;

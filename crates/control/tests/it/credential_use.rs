@@ -114,6 +114,35 @@ both_engines! {
         assert_eq!(bad.body["errors"][0]["field"], json!("url"));
     }
 
+    async fn a_deploy_and_another_secret_at_once_bring_no_secret_to_a_header_that_cannot_hold_it(engine) {
+        let test = TestControl::start(engine).await;
+        for round in 0..20 {
+            let (name, path) = (format!("r{round}"), format!("/api/v1/credentials/c{round}"));
+            secret(&test, &format!("c{round}")).await;
+            let bound = json!({ "Authorization": format!("c{round}") });
+            let url = "https://mcp.example.test/mcp";
+            let remote = json!({ "name": name, "url": url, "credentials": bound, "start": false });
+            let (deployed, put) = tokio::join!(
+                test.post("/api/v1/servers", remote),
+                test.put(&path, json!({ "secret": "with the line break of its file\n" })),
+            );
+            let done = [deployed.status == 201, put.status == 200];
+            assert_eq!(done.iter().filter(|done| **done).count(), 1, "{} {}", deployed.text, put.text);
+        }
+    }
+
+    async fn a_deploy_and_the_deletion_of_its_credential_at_once_leave_no_server_without_it(engine) {
+        let test = TestControl::start(engine).await;
+        for round in 0..20 {
+            let (credential, path) = (format!("c{round}"), format!("/api/v1/credentials/c{round}"));
+            secret(&test, &credential).await;
+            let body = server(&format!("a{round}"), json!({ "TOKEN": credential }));
+            let (deployed, deleted) = tokio::join!(test.post("/api/v1/servers", body), test.delete(&path));
+            let done = [deployed.status == 201, deleted.status == 204];
+            assert_eq!(done.iter().filter(|done| **done).count(), 1, "{} {}", deployed.text, deleted.text);
+        }
+    }
+
     async fn a_secret_that_is_passed_needs_no_leave(engine) {
         let test = TestControl::start(engine).await;
         let key = narrowed(&test, "ci", json!({ "resources": ["github"] })).await;

@@ -1,8 +1,10 @@
 //! The ground of the API: access of every route, problems, request ids, headers.
 
 use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, Request};
-use serde_json::json;
+use serde_json::{Value, json};
 use toolyard_types::Code;
 use toolyard_types::access::Action;
 
@@ -41,6 +43,62 @@ both_engines! {
         assert_eq!(answer.body["database"], json!(database));
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
         test.stop().await;
+    }
+
+    async fn a_nul_in_a_path_or_a_query_is_bad_input_of_that_parameter(engine) {
+        let test = TestControl::start(engine).await;
+        let cursor = URL_SAFE_NO_PAD.encode(json!(["a\0", "1.0.0", "x"]).to_string());
+        for (path, field) in [
+            ("/v0.1/servers?search=%00".to_owned(), "search"),
+            ("/v0.1/servers?limit=5&version=a%00b".to_owned(), "version"),
+            ("/v0.1/servers/io.example%2Fx/versions/%00".to_owned(), "path"),
+            (format!("/v0.1/servers?cursor={cursor}"), "cursor"),
+            ("/api/v1/servers?search=%00".to_owned(), "search"),
+            ("/api/v1/audit?%00=x".to_owned(), "query"),
+            ("/api/v1/nowhere/%00".to_owned(), "path"),
+        ] {
+            for answer in [test.send(request("GET", &path)).await, test.get(&path).await] {
+                let told = (answer.status.as_u16(), answer.code(), &answer.body["errors"][0]["field"]);
+                assert_eq!(told, (422, "validation_failed", &json!(field)), "{path}: {}", answer.text);
+            }
+        }
+        // A per cent sign that is written out begins nothing.
+        test.get("/v0.1/servers?search=%2500").await.expect(200);
+    }
+
+    async fn a_nul_in_a_body_is_bad_input_of_that_field(engine) {
+        let test = TestControl::start(engine).await;
+        let sign_in = async |body: Value| {
+            let request = Request::post("/api/v1/session").header("content-type", "application/json");
+            test.send(request.body(Body::from(body.to_string())).unwrap()).await.expect(422)
+        };
+        for (body, field) in [
+            (json!({ "email": "a\0@example.test", "password": "x" }), "email"),
+            (json!({ "email": "a@example.test", "password": "x", "organization": "\0" }), "organization"),
+        ] {
+            let answer = sign_in(body).await;
+            assert_eq!((answer.code(), &answer.body["errors"][0]["field"]), ("validation_failed", &json!(field)));
+        }
+        let narrowed = json!({ "name": "ci", "role": "viewer", "scope": { "resources": ["a", "b\0"] } });
+        let answer = test.ask(Method::POST, "/api/v1/keys", Some(narrowed)).await.expect(422);
+        assert_eq!(answer.body["errors"][0]["field"], json!("scope.resources[1]"));
+        let about = json!({ "secret": "x", "description": r"ends with \u0000" });
+        test.ask(Method::PUT, "/api/v1/credentials/a", Some(about)).await.expect(200);
+    }
+
+    async fn a_refused_value_that_may_be_a_secret_is_not_told(engine) {
+        let test = TestControl::start(engine).await;
+        for (method, path, body) in [
+            (Method::POST, "/api/v1/session", json!({ "email": "a@example.test", "password": 50_151_015 })),
+            (Method::PUT, "/api/v1/credentials/a", json!({ "secret": ["50151015"] })),
+            (Method::POST, "/api/v1/servers", json!({ "entry": "io.example/x", "inputs": "50151015" })),
+            (Method::POST, "/api/v1/servers", json!({ "entry": "io.example/x", "credentials": { "KEY": "Key_50151015" } })),
+            (Method::POST, "/api/v1/servers", json!({ "url": "https://user:50151015@mcp.example.test/mcp" })),
+            (Method::POST, "/api/v1/servers", json!({ "url": "htps://user:50151015@mcp.example.test/mcp" })),
+        ] {
+            let answer = test.ask(method, path, Some(body)).await.expect(422);
+            assert!(!answer.text.contains("50151015"), "{}", answer.text);
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use toolyard_types::{Clock, Name};
 use crate::harness::{
     ADMIN_EMAIL, ADMIN_PASSWORD, Answer, OWNER_KEY, TestControl, TestDatabase, both_engines, started_at,
 };
+use crate::upkeep::Events;
 
 async fn sign_in(test: &TestControl, email: &str, password: &str) -> Answer {
     let body = json!({ "email": email, "password": password }).to_string();
@@ -252,6 +253,110 @@ both_engines! {
         let path = format!("/api/v1/members/{}", members.body["items"][0]["id"].as_str().unwrap());
         let password = json!({ "password": "taken-over-by-admin" });
         test.ask_as(&admin, Method::PATCH, &path, Some(password)).await.expect(403);
+    }
+
+    async fn a_narrowed_key_gives_nobody_a_role_that_it_does_not_hold_itself(engine) {
+        let test = TestControl::start(engine).await;
+        let narrowed = async |name: &str, scope: Value| {
+            let key = json!({ "name": name, "role": "owner", "scope": scope });
+            key_of(&make_key(&test, OWNER_KEY, key).await.expect(201))
+        };
+        let member = |email: &str, role: &str| json!({ "email": email, "role": role, "password": "a-first-password" });
+        let viewer = test.post("/api/v1/members", member("v@example.test", "viewer")).await.expect(201);
+        let developer = test.post("/api/v1/members", member("d@example.test", "developer")).await.expect(201);
+        let path = |member: &Answer| format!("/api/v1/members/{}", member.body["id"].as_str().unwrap());
+        let refused = async |key: &str, method: Method, path: &str, body: Value, why: &str| {
+            let refused = test.ask_as(key, method, path, Some(body)).await.expect(403);
+            let detail = refused.body["detail"].as_str().unwrap();
+            assert!(refused.code() == "forbidden" && detail.contains(why), "{detail}");
+        };
+        let more = "is more than you may do: `catalog:read`, ";
+
+        let manages = narrowed("manages", json!({ "actions": ["member:manage"] })).await;
+        for role in ["owner", "admin", "operator", "developer", "viewer"] {
+            refused(&manages, Method::POST, "/api/v1/members", member("new@example.test", role), more).await;
+        }
+        sign_in(&test, "new@example.test", "a-first-password").await.expect(401);
+        for change in [json!({ "password": "a-taken-over-one" }), json!({ "role": "owner" }), json!({ "role": "viewer" })] {
+            refused(&manages, Method::PATCH, &path(&viewer), change, more).await;
+        }
+        let keys = json!({ "revoke_keys": true });
+        refused(&manages, Method::PATCH, &path(&viewer), keys, "`key:manage` is refused: key-scope-actions").await;
+        sign_in(&test, "v@example.test", "a-first-password").await.expect(201);
+
+        // With all of a viewer's actions it makes viewers, and no developer a viewer.
+        let actions = [
+            "member:manage", "catalog:read", "server:read", "toolset:read", "toolbox:read", "flag:read", "event:read",
+            "policy:explain",
+        ];
+        let invites = narrowed("invites", json!({ "actions": actions })).await;
+        let new = member("new@example.test", "viewer");
+        test.ask_as(&invites, Method::POST, "/api/v1/members", Some(new)).await.expect(201);
+        let password = json!({ "password": "another-first-one" });
+        test.ask_as(&invites, Method::PATCH, &path(&viewer), Some(password.clone())).await.expect(200);
+        let more = "is more than you may do: `catalog:rate`, ";
+        refused(&invites, Method::POST, "/api/v1/members", member("e@example.test", "developer"), more).await;
+        refused(&invites, Method::PATCH, &path(&viewer), json!({ "role": "developer" }), more).await;
+        refused(&invites, Method::PATCH, &path(&developer), json!({ "role": "viewer" }), more).await;
+        refused(&invites, Method::PATCH, &path(&developer), password, more).await;
+        // To remove somebody gives nobody anything.
+        test.ask_as(&manages, Method::DELETE, &path(&developer), None).await.expect(204);
+
+        let servers = narrowed("servers", json!({ "resources": ["a"] })).await;
+        let rule = "key-scope-manages-nothing-else";
+        refused(&servers, Method::POST, "/api/v1/members", member("f@example.test", "viewer"), rule).await;
+        let admin = key_of(&make_key(&test, OWNER_KEY, json!({ "name": "admin", "role": "admin" })).await.expect(201));
+        let second = Some(member("a@example.test", "admin"));
+        test.ask_as(&admin, Method::POST, "/api/v1/members", second).await.expect(201);
+    }
+
+    async fn members_hear_of_their_own_session_and_of_what_their_role_of_now_reads(engine) {
+        let test = TestControl::start(engine).await;
+        let member = json!({ "email": "d@example.test", "role": "developer", "password": "a-first-password" });
+        let member = test.post("/api/v1/members", member).await.expect(201);
+        let id = member.body["id"].as_str().unwrap();
+        let session = cookie_of(&sign_in(&test, "d@example.test", "a-first-password").await.expect(201));
+        let others = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201));
+        for cookie in [&others, &session] {
+            let path = "/api/v1/session/mcp-key";
+            with_cookie(&test, Method::POST, path, cookie, Some("same-origin")).await.expect(201);
+        }
+        let mut events = Events::open_with(&test, ("cookie", &session), None).await;
+        test.patch(&format!("/api/v1/members/{id}"), json!({ "role": "viewer" })).await.expect(200);
+        test.put("/api/v1/credentials/a", json!({ "secret": "x" })).await.expect(200);
+        test.put("/api/v1/flags/server_clone", json!({ "everyone": false })).await.expect(200);
+        let mut kinds = Vec::new();
+        while kinds.last() != Some(&json!("flag.changed")) {
+            kinds.push(events.next().await.expect("the stream goes on")["kind"].clone());
+        }
+        // A viewer reads no credentials, whatever the role was when the stream began.
+        assert!(kinds.contains(&json!("member.changed")) && !kinds.contains(&json!("credential.changed")), "{kinds:?}");
+        drop(events);
+
+        let events = Events::open_with(&test, ("cookie", &session), Some(0)).await;
+        with_cookie(&test, Method::DELETE, "/api/v1/session", &session, Some("same-origin")).await.expect(204);
+        let heard = events.rest().await;
+        let sessions: Vec<_> = heard.iter().filter(|event| event.starts_with("session.")).collect();
+        assert_eq!(sessions.len(), 1, "{heard:?}");
+        let of_members: Vec<_> = heard.iter().filter(|event| event.starts_with("member.")).collect();
+        assert_eq!(of_members, [&format!("member.changed member/{id}")]);
+    }
+
+    async fn a_secret_that_was_replaced_makes_no_join_tokens(engine) {
+        let test = TestControl::start(engine).await;
+        let made = make_key(&test, OWNER_KEY, json!({ "name": "ops", "role": "operator" })).await.expect(201);
+        let path = format!("/api/v1/keys/{}/rotate", made.body["id"].as_str().unwrap());
+        let rotated = test.post(&path, json!({ "overlap_seconds": 3600 })).await.expect(200);
+        let (old, new) = (key_of(&made), key_of(&rotated));
+        let enroll = async |key: &str| {
+            test.ask_as(key, Method::POST, "/api/v1/toolboxes", Some(json!({ "name": "edge" }))).await
+        };
+        enroll(&old).await.expect(403);
+        enroll(&new).await.expect(201);
+        let rejoin = "/api/v1/toolboxes/edge/rejoin";
+        test.ask_as(&old, Method::POST, rejoin, Some(json!({}))).await.expect(403);
+        test.ask_as(&new, Method::POST, rejoin, Some(json!({}))).await.expect(200);
+        assert_eq!(status_of(&test, &old, "/api/v1/toolboxes").await, 200);
     }
 
     async fn a_removed_member_loses_sessions_and_keys(engine) {

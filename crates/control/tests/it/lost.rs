@@ -1,6 +1,8 @@
 //! Toolboxes that vanish: what ran there is placed elsewhere, once, and ends where it was when they are back.
 
 use serde_json::{Value, json};
+use toolyard_types::snapshot::Target;
+use toolyard_types::state::Phase;
 
 use crate::agent::FakeAgent;
 use crate::harness::{Engine, TestControl, both_engines};
@@ -62,7 +64,7 @@ both_engines! {
         assert_eq!(moved["revision"], 1);
         let tied = t.get("/api/v1/servers/tied").await.expect(200).body;
         assert_eq!((&tied["phase"], &tied["reason"]), (&json!("degraded"), &json!("toolbox_unreachable")), "{tied}");
-        assert_eq!(tied["message"], "its toolbox `edge` is gone, and it must run there");
+        assert_eq!(tied["message"], "its toolbox `edge` is unreachable, and it must run there");
         let lost = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
         assert!(lost["message"].as_str().unwrap().ends_with("what may run elsewhere is placed there"), "{lost}");
         assert!(lost["lost_at"].is_string(), "{lost}");
@@ -104,6 +106,11 @@ both_engines! {
         t.wait("/api/v1/toolboxes/edge", |_, body| body["lost_at"].is_string()).await;
         assert_eq!(audited(&t, "toolbox.replace").await, Vec::<Value>::new());
         assert!(local.deeds().is_empty(), "{:?}", local.deeds());
+        let zoned = t.get("/api/v1/servers/zoned").await.expect(200).body;
+        let message = "its toolbox `edge` is unreachable, and no other can take it: no toolbox with the labels `zone=a` is online";
+        assert_eq!(zoned["message"], message);
+        let single = t.get("/api/v1/servers/single").await.expect(200).body;
+        assert!(single["message"].as_str().unwrap().contains("another instance begins where one may run"), "{single}");
     }
 
     async fn what_is_stopped_or_deleted_is_gone_with_a_toolbox_that_is_given_up_and_ends_there_when_it_is_back(engine) {
@@ -170,7 +177,7 @@ both_engines! {
         pass(&t, 20_000, &[("local", &local)]).await;
         let stopping = t.get("/api/v1/servers/one").await.expect(200).body;
         assert_eq!((&stopping["phase"], &stopping["reason"]), (&json!("stopping"), &json!("toolbox_unreachable")));
-        let message = "its toolbox `edge` is gone and may still run it; it counts as stopped once `edge` is heard or removed";
+        let message = "its toolbox `edge` is unreachable and may still run it; it counts as stopped once `edge` is heard or removed";
         assert_eq!(stopping["message"], message, "{stopping}");
         t.post("/api/v1/servers/one/start", json!({})).await.expect(202);
         t.wait("/api/v1/servers/one", |_, body| until(body, by_name)).await;
@@ -203,7 +210,7 @@ both_engines! {
             let waits = t.wait(&format!("/api/v1/servers/{name}"), |_, body| body["rollout"]["reason"] == "toolbox_unreachable").await;
             let message = waits["rollout"]["message"].as_str().unwrap();
             assert!(message.starts_with("toolbox `edge`, last heard at 2026-11-22T12:0"), "{message}");
-            assert!(message.ends_with("until `edge` is heard, given up or removed"), "{message}");
+            assert!(message.ends_with("until `edge` is heard, evicted or removed"), "{message}");
         }
         pass(&t, 260_000, &[("local", &local)]).await;
         for name in ["one", "two"] {
@@ -212,6 +219,31 @@ both_engines! {
         }
         let _back = edge.continue_with(&t.control, toolbox_id(&t, "edge").await);
         t.wait("/api/v1/version", |_, _| edge.deeds().len() == 4).await;
+    }
+
+    async fn calls_are_held_from_when_what_serves_is_to_make_room_and_not_for_a_toolbox_that_is_not_heard(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        let body = json!({ "name": "one", "entry": EVERYTHING, "strategy": "recreate", "rollout_timeout_ms": 3_000_000 });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("one", "done").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        // It does not hear that its instance is to end, and goes on saying that it is ready.
+        edge.vanish();
+        t.patch("/api/v1/servers/one", json!({ "toolbox": "local" })).await.expect(202);
+        t.wait_route_with("one", |route| {
+            route.target == Target::None && route.is_coming && route.phase == Phase::Stopping
+        })
+        .await;
+        let seen = t.get("/api/v1/servers/one").await.expect(200).body;
+        assert_eq!((&seen["phase"], &seen["message"]), (&json!("stopping"), &json!("its instance ends, and another begins")));
+        pass(&t, 60_000, &[("local", &local)]).await;
+        t.wait_route_with("one", |route| route.target == Target::None && !route.is_coming).await;
+        let _back = edge.continue_with(&t.control, toolbox_id(&t, "edge").await);
+        t.wait_rollout("one", "done").await;
+        t.wait_route_with("one", |route| matches!(route.target, Target::Instances(_))).await;
+        assert_eq!(local.deeds(), ["prepare one@1", "run one@1"]);
     }
 
     async fn with_recreate_a_start_waits_for_the_end_of_what_was_stopped(engine) {

@@ -14,6 +14,7 @@ mod lost;
 mod places;
 mod remotes;
 mod rollouts;
+mod rotation;
 mod server_settings;
 mod servers;
 mod sync;

@@ -145,10 +145,6 @@ both_engines! {
         assert_eq!((&trouble["name"], &trouble["reason"]), (&json!("tied"), &json!("toolbox_removed")));
         assert_eq!(t.get("/api/v1/servers/still").await.body["phase"], "stopped");
 
-        // What could only wait in vain is refused at once.
-        t.post("/api/v1/servers/tied/restart", json!({})).await.expect(202);
-        let refused = t.wait_rollout("tied", "rolled_back").await;
-        assert_eq!(refused["rollout"]["reason"], "toolbox_removed", "{refused}");
         t.post("/api/v1/servers/tied/clone", json!({ "name": "copy" })).await.expect(409);
         // Another one of its name is another one.
         let _again = t.join("edge").await;
@@ -164,6 +160,69 @@ both_engines! {
         assert_eq!((&anywhere["toolbox"], &anywhere["toolbox_removed_at"]), (&Value::Null, &Value::Null));
         t.post("/api/v1/servers/still/start", json!({})).await.expect(202);
         t.wait_rollout("still", "done").await;
+    }
+
+    async fn what_could_only_wait_for_a_removed_toolbox_is_refused_and_says_what_helps(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        for name in ["tied", "still"] {
+            let body = json!({ "name": name, "entry": EVERYTHING, "toolbox": "edge" });
+            t.post("/api/v1/servers", body).await.expect(201);
+            t.wait_rollout(name, "done").await;
+        }
+        t.patch("/api/v1/servers/tied", json!({ "environment": { "A": "1" } })).await.expect(202);
+        t.wait_revision("tied", 2).await;
+        t.post("/api/v1/servers/still/stop", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/still", |_, body| body["phase"] == "stopped").await;
+        remove(&t, "edge").await;
+        let rollout = t.get("/api/v1/servers/tied").await.body["rollout"]["id"].clone();
+        for (name, action) in [
+            ("tied", "start"),
+            ("still", "start"),
+            ("tied", "restart"),
+            ("still", "restart"),
+            ("tied", "rollback"),
+            ("tied", "rollout/promote"),
+        ] {
+            let refused = t.post(&format!("/api/v1/servers/{name}/{action}"), json!({})).await.expect(409);
+            let detail = format!(
+                "server `{name}` runs nowhere: toolbox `edge`, where it must run, was removed; move it to another, with \
+                 `toolyard servers update {name} --toolbox TOOLBOX`, or delete it"
+            );
+            assert_eq!((refused.code(), &refused.body["detail"]), ("conflict", &json!(detail)), "{action}");
+        }
+        let change = json!({ "environment": { "A": "2" } });
+        t.patch("/api/v1/servers/tied", change.clone()).await.expect(409);
+        assert_eq!(t.get("/api/v1/servers/tied").await.body["rollout"]["id"], rollout);
+        // What begins nothing can be done: another setting of what is stopped, and its stop.
+        t.patch("/api/v1/servers/still", change).await.expect(202);
+        t.patch("/api/v1/servers/tied", json!({ "observe_seconds": 1 })).await.expect(202);
+        t.post("/api/v1/servers/tied/stop", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/tied", |_, body| body["phase"] == "stopped").await;
+        t.delete("/api/v1/servers/tied").await.expect(202);
+        t.wait("/api/v1/servers/tied", |status, _| status == 404).await;
+    }
+
+    async fn a_server_whose_toolbox_was_removed_is_not_restarted_at_its_time_and_a_change_that_waited_fails(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        let tied = |name: &str| json!({ "name": name, "entry": EVERYTHING, "toolbox": "edge", "observe_seconds": 0 });
+        for name in ["daily", "waits"] {
+            t.post("/api/v1/servers", tied(name)).await.expect(201);
+            t.wait_rollout(name, "done").await;
+        }
+        // It is noon.
+        t.patch("/api/v1/servers/daily", json!({ "restart_at": "12:01" })).await.expect(202);
+        let change = json!({ "environment": { "A": "1" }, "update_window": "12:01-13:00" });
+        let waiting = t.patch("/api/v1/servers/waits", change).await.expect(202).body;
+        assert_eq!(waiting["rollout"]["reason"], "outside_window", "{waiting}");
+        let before = t.get("/api/v1/servers/daily").await.body["rollout"]["id"].clone();
+        remove(&t, "edge").await;
+        t.clock.step_ms(60_000);
+        t.wait_loop("schedule").await;
+        assert_eq!(t.get("/api/v1/servers/daily").await.body["rollout"]["id"], before);
+        let failed = t.wait_rollout("waits", "rolled_back").await;
+        assert_eq!(failed["rollout"]["reason"], "toolbox_removed", "{failed}");
     }
 
     async fn a_server_that_no_toolbox_can_take_says_why_and_since_when_and_is_in_trouble_after_a_minute(engine) {

@@ -145,6 +145,7 @@ both_engines! {
         t.wait("/api/v1/servers/s/rollout", |_, body| body["message"].as_str().unwrap().contains("stopping")).await;
         t.wait("/api/v1/servers/s", |_, body| body["instances"][0]["phase"] == "stopping").await;
         assert_eq!(agent.deeds(), ["run s@1", "prepare s@2", "stop s@1"]);
+        t.wait_route_with("s", |route| route.target == Target::None && route.is_coming).await;
         agent.let_end(true);
         t.wait("/api/v1/servers/s", |_, body| body["revision"] == 2 && body["phase"] == "ready").await;
         assert_eq!(agent.deeds(), ["run s@1", "prepare s@2", "stop s@1", "run s@2"]);

@@ -72,6 +72,54 @@ both_engines! {
         assert_eq!((&again.body["revision"], &again.body["etag"]), (&json!(1), &settings["etag"]));
     }
 
+    async fn what_is_read_as_a_change_makes_no_revision_of_a_server_of_any_kind(engine) {
+        let t = TestControl::start(engine).await;
+        t.put("/api/v1/credentials/own", json!({ "secret": "user:word" })).await.expect(200);
+        let far = json!({ "name": "io.example/far", "description": "x", "version": "1.0.0", "remotes": [{
+            "type": "streamable-http", "url": "https://mcp.example.test/{key}/mcp?region={region}",
+            "variables": { "key": { "isSecret": true }, "region": { "default": "eu" } } }] });
+        t.post("/api/v1/catalog/entries", json!({ "server": far })).await.expect(201);
+        let given = [
+            ("pypi", json!({
+                "entry": TIME, "inputs": { "local_timezone": "Europe/Oslo" }, "environment": { "LOG_LEVEL": "debug" },
+                "credentials": { "TOKEN": "own" }, "paths": [{ "path": "/srv/files", "writable": true }],
+                "volumes": [{ "name": "data", "path": "/data" }], "privileges": ["listen"], "observe_seconds": 30,
+                "probe_call": { "tool": "get_current_time" }, "restart_at": "03:30", "update_window": "02:00-05:00",
+            })),
+            ("npm", json!({
+                "entry": BRAVE, "inputs": { "BRAVE_API_KEY": CANARY },
+                "instancing": { "mode": "per_user", "max_copies": 4, "idle_stop_ms": 90_000, "warm": 1 },
+            })),
+            ("oci", json!({
+                "entry": "io.github.hashicorp/terraform-mcp-server", "package": "oci", "credentials": { "registry": "own" },
+            })),
+            ("remote", json!({ "entry": "io.example/far", "inputs": { "key": CANARY, "region": "us" } })),
+            ("remote", json!({
+                "url": "https://mcp.example.test/mcp", "inputs": { "Authorization": CANARY }, "credentials": { "X-Key": "own" },
+            })),
+        ];
+        for (number, (kind, mut body)) in given.into_iter().enumerate() {
+            (body["name"], body["start"]) = (json!(format!("s{number}")), json!(false));
+            t.post("/api/v1/servers", body).await.expect(201);
+            let path = format!("/api/v1/servers/s{number}");
+            let settings = t.get(&format!("{path}/settings")).await.expect(200);
+            assert_eq!(settings.body["kind"], kind);
+            assert!(!settings.text.contains(CANARY), "{}", settings.text);
+            let (change, bound) = (&settings.body["change"], settings.body["credentials"].as_object().unwrap());
+            assert!(!bound.is_empty() && bound.iter().all(|(key, bound)| change["credentials"][key] == bound["name"]));
+            let again = t.patch(&path, change.clone()).await.expect(202).body;
+            assert_eq!((&again["revision"], &again["etag"]), (&json!(1), &settings.body["etag"]), "{change:#}");
+            assert_eq!(t.get(&format!("{path}/settings")).await.expect(200).body, settings.body);
+        }
+        // Who may not see which credentials exist reads a change that leaves them as they are.
+        let key = t.post("/api/v1/keys", json!({ "name": "viewer", "role": "viewer" })).await.expect(201);
+        let key = key.body["key"].as_str().unwrap().to_owned();
+        let theirs = t.ask_as(&key, Method::GET, "/api/v1/servers/s1/settings", None).await.expect(200).body;
+        assert_eq!(theirs["change"]["credentials"], Value::Null);
+        let again = t.patch("/api/v1/servers/s1", theirs["change"].clone()).await.expect(202);
+        assert_eq!(again.body["revision"], 1);
+    }
+
     async fn a_disk_limit_that_is_left_out_is_the_default_and_none_is_above_its_ceiling(engine) {
         let t = TestControl::start(engine).await;
         let limits = json!({ "memory_bytes": 268_435_456, "processes": 32 });

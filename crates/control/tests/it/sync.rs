@@ -15,10 +15,11 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use toolyard_control::Control;
+use toolyard_control::{AgentIdentity, Control};
 use toolyard_link::tls::{Acceptor, AgentKey, PeerCertificate, PeerIdentity};
 use toolyard_link::{DialOptions, Dialler, LINK_PATH, Link, LinkKind};
 use toolyard_types::agent::{AGENT_RUN, JoinToken};
+use toolyard_types::state::Reason;
 use toolyard_types::{Clock, Secret, ToolboxId};
 use tower::ServiceExt;
 
@@ -200,6 +201,24 @@ fn code((status, problem): (u16, Value)) -> (u16, String) {
 }
 
 both_engines! {
+    async fn an_agent_whose_servers_print_a_nul_is_heard(engine) {
+        let t = TestControl::start(engine).await;
+        let toolbox = t.control.local_toolbox().await.unwrap().unwrap();
+        let mut told = report(0);
+        told["agent_version"] = json!("0.1\0");
+        told["observed"]["toolbox"]["runtimes"] = json!({ "no\0de": "22\0" });
+        let mut request = Request::post("/dtma/v1/sync").body(Body::from(told.to_string())).unwrap();
+        request.extensions_mut().insert(AgentIdentity(toolbox));
+        assert_eq!(t.control.agent_router().oneshot(request).await.unwrap().status(), StatusCode::OK);
+        let seen = t.get("/api/v1/toolboxes/local").await.expect(200).body;
+        assert_eq!((&seen["state"], &seen["version"]), (&json!("online"), &json!("0.1\u{fffd}")));
+        let agent = FakeAgent::local(&t.control).await;
+        agent.behave("s", Behaviour::Fails(Reason::CrashLoop, "it said \0 and ended", "boom\0"));
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING })).await.expect(201);
+        let failed = t.wait_rollout("s", "failed").await;
+        assert!(failed["rollout"]["message"].as_str().unwrap().contains("it said \u{fffd} and ended"), "{failed}");
+    }
+
     async fn an_agent_is_known_by_its_certificate_until_its_toolbox_is_removed(engine) {
         let t = TestControl::start(engine).await;
         let edge = joined(&t, "edge").await;

@@ -1,11 +1,13 @@
 //! Flags, audit, events, idempotency.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::body::Body;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use toolyard_types::Name;
 
 use crate::harness::{Answer, OWNER_KEY, TestControl, both_engines};
 
@@ -22,7 +24,12 @@ pub(crate) struct Events(Body, String);
 
 impl Events {
     pub(crate) async fn open(test: &TestControl, key: &str, after: Option<i64>) -> Self {
-        let mut request = Request::get("/api/v1/events").header("authorization", format!("Bearer {key}"));
+        Self::open_with(test, ("authorization", &format!("Bearer {key}")), after).await
+    }
+
+    /// In a session or with a key, as the header says.
+    pub(crate) async fn open_with(test: &TestControl, header: (&str, &str), after: Option<i64>) -> Self {
+        let mut request = Request::get("/api/v1/events").header(header.0, header.1);
         if let Some(after) = after {
             request = request.header("last-event-id", after.to_string());
         }
@@ -46,6 +53,15 @@ impl Events {
                 tokio::time::timeout(Duration::from_secs(10), self.0.frame()).await.expect("an event in time")?;
             self.1.push_str(std::str::from_utf8(frame.unwrap().data_ref().unwrap()).unwrap());
         }
+    }
+
+    /// Every event until the stream ends, as its kind and subject.
+    pub(crate) async fn rest(mut self) -> BTreeSet<String> {
+        let mut heard = BTreeSet::new();
+        while let Some(event) = self.next().await {
+            heard.insert(format!("{} {}", event["kind"].as_str().unwrap(), event["subject"].as_str().unwrap()));
+        }
+        heard
     }
 
     pub(crate) async fn next_of(&mut self, kind: &str) -> Value {
@@ -119,6 +135,42 @@ both_engines! {
         test.put("/api/v1/flags/server_clone", json!({ "percentage": 101 })).await.expect(422);
     }
 
+    async fn one_of_several_organizations_sees_and_sets_a_flag_for_itself_only(engine) {
+        let test = TestControl::start(engine).await;
+        let rule = json!({ "everyone": false, "organizations": { "other": true } });
+        let alone = test.put("/api/v1/flags/server_clone", rule.clone()).await.expect(200);
+        assert_eq!((&alone.body["enabled"], &alone.body["rule"]), (&json!(false), &rule));
+        let store = test.database().open(test.clock.clone()).await;
+        let mut tx = store.system("making a second tenant").await.unwrap();
+        tx.create_organization(&Name::new("other").unwrap()).await.unwrap();
+        tx.commit().await.unwrap();
+        let stored = async || store.system_read("test").await.unwrap().flag_rules().await.unwrap().remove("server_clone");
+
+        let listed = test.get("/api/v1/flags").await.expect(200);
+        let flag = listed.body["items"].as_array().unwrap().iter().find(|flag| flag["name"] == "server_clone").unwrap();
+        assert_eq!((&flag["enabled"], &flag["rule"]), (&json!(false), &json!(null)), "what holds for others is theirs");
+        for foreign in [
+            json!({ "everyone": true }),
+            json!({ "percentage": 100 }),
+            json!({ "organizations": { "default": true, "other": false } }),
+            json!({ "organizations": { "nobody": true } }),
+        ] {
+            let refused = test.put("/api/v1/flags/server_clone", foreign).await.expect(403);
+            assert!(refused.text.contains("give `default` alone"), "{}", refused.text);
+        }
+        let own = json!({ "organizations": { "default": true } });
+        let on = test.put("/api/v1/flags/server_clone", own.clone()).await.expect(200);
+        assert_eq!((&on.body["enabled"], &on.body["rule"]), (&json!(true), &own));
+        let all = json!({ "everyone": false, "organizations": { "default": true, "other": true } });
+        assert_eq!(json!(stored().await.unwrap()), all);
+        let audit = test.get("/api/v1/audit?action=flag.update").await.expect(200);
+        assert_eq!(audit.body["items"][0]["detail"], json!({ "rule": own }));
+        let off = test.put("/api/v1/flags/server_clone", json!({})).await.expect(200);
+        assert_eq!((&off.body["enabled"], &off.body["rule"]), (&json!(false), &json!(null)));
+        assert_eq!(json!(stored().await.unwrap()), rule);
+        store.close().await;
+    }
+
     async fn a_flag_changed_on_one_replica_changes_on_the_other(engine) {
         if engine == crate::harness::Engine::Postgres {
             let test = TestControl::start(engine).await;
@@ -146,6 +198,85 @@ both_engines! {
         assert_eq!(events.next_of("credential.changed").await["subject"], json!("credential/b"));
         test.put("/api/v1/credentials/c", json!({ "secret": "x" })).await.expect(200);
         assert_eq!(events.next_of("credential.changed").await["subject"], json!("credential/c"));
+    }
+
+    async fn everybody_hears_of_what_they_may_read_and_of_themselves(engine) {
+        let test = TestControl::start(engine).await;
+        let make = async |by: &str, key: Value| {
+            let made = test.ask_as(by, Method::POST, "/api/v1/keys", Some(key)).await.expect(201);
+            (made.body["id"].as_str().unwrap().to_owned(), made.body["key"].as_str().unwrap().to_owned())
+        };
+        let of_role = async |role: &str| make(OWNER_KEY, json!({ "name": role, "role": role })).await;
+        let narrowed = async |name: &str, scope: Value| {
+            make(OWNER_KEY, json!({ "name": name, "role": "owner", "scope": scope })).await
+        };
+        let (viewer, developer) = (of_role("viewer").await, of_role("developer").await);
+        let (operator, admin) = (of_role("operator").await, of_role("admin").await);
+        let follows = narrowed("follows", json!({ "actions": ["event:read"] })).await;
+        let reads_keys = narrowed("reads-keys", json!({ "actions": ["event:read", "key:read"] })).await;
+        let one = json!({ "actions": ["event:read", "credential:read"], "credentials": ["a"] });
+        let reads_one = narrowed("reads-one", one).await;
+
+        let own = make(&developer.1, json!({ "name": "own", "role": "developer" })).await;
+        let child = make(&own.1, json!({ "name": "child", "role": "viewer" })).await;
+        let other = make(OWNER_KEY, json!({ "name": "other", "role": "viewer" })).await;
+        let member = json!({ "email": "m@example.test", "role": "viewer", "password": "a-first-password" });
+        let member = test.post("/api/v1/members", member).await.expect(201);
+        let path = format!("/api/v1/members/{}", member.body["id"].as_str().unwrap());
+        test.patch(&path, json!({ "password": "another-password" })).await.expect(200);
+        for name in ["a", "b"] {
+            test.put(&format!("/api/v1/credentials/{name}"), json!({ "secret": "x" })).await.expect(200);
+        }
+        test.put("/api/v1/flags/server_clone", json!({ "everyone": false })).await.expect(200);
+
+        // A stream ends with its key, so that all of it was heard.
+        let heard = async |(id, key): &(String, String)| {
+            let events = Events::open(&test, key, Some(0)).await;
+            test.delete(&format!("/api/v1/keys/{id}")).await.expect(204);
+            events.rest().await
+        };
+        let (of_member, of_session) = (
+            format!("member.changed member/{}", member.body["id"].as_str().unwrap()),
+            format!("session.changed member/{}", member.body["id"].as_str().unwrap()),
+        );
+        let of_key = |key: &(String, String)| format!("api_key.changed api_key/{}", key.0);
+        let (a, b) = ("credential.changed credential/a", "credential.changed credential/b");
+        let flag = "flag.changed flag/server_clone";
+        let about = |heard: &BTreeSet<String>, nouns: &[&str]| {
+            let is_about = |event: &&String| nouns.iter().any(|noun| event.starts_with(*noun));
+            heard.iter().filter(is_about).cloned().collect::<BTreeSet<_>>()
+        };
+        let people = ["member.", "session."];
+
+        let seen = heard(&follows).await;
+        let foreign = seen.iter().filter(|event| !event.ends_with(&follows.0) && !event.starts_with("organization."));
+        assert_eq!(foreign.count(), 0, "{seen:?}");
+        assert!(seen.contains(&of_key(&follows)), "{seen:?}");
+
+        let seen = heard(&reads_keys).await;
+        assert!(seen.contains(&of_key(&other)) && seen.contains(&of_key(&child)), "{seen:?}");
+        assert!(about(&seen, &["member.", "session.", "credential.", "flag."]).is_empty(), "{seen:?}");
+
+        let seen = heard(&reads_one).await;
+        assert_eq!(about(&seen, &["member.", "session.", "credential.", "flag."]), BTreeSet::from([a.to_owned()]));
+        assert_eq!(about(&seen, &["api_key.changed"]), BTreeSet::from([of_key(&reads_one)]));
+
+        let seen = heard(&viewer).await;
+        assert!(seen.contains(flag) && about(&seen, &["member.", "session.", "credential."]).is_empty(), "{seen:?}");
+        assert_eq!(about(&seen, &["api_key.changed"]), BTreeSet::from([of_key(&viewer)]));
+
+        let seen = heard(&developer).await;
+        assert!([a, b, flag].iter().all(|event| seen.contains(*event)) && about(&seen, &people).is_empty(), "{seen:?}");
+        let keys = BTreeSet::from([of_key(&developer), of_key(&own), of_key(&child)]);
+        assert_eq!(about(&seen, &["api_key.changed"]), keys);
+
+        // Who reads the audit log reads of all of it there.
+        for key in [&operator, &admin] {
+            let seen = heard(key).await;
+            for event in [of_member.clone(), of_session.clone(), of_key(&other), of_key(&own), b.to_owned()] {
+                assert!(seen.contains(&event), "{event} in {seen:?}");
+            }
+        }
     }
 
     async fn a_stream_of_events_ends_with_the_key_that_opened_it(engine) {

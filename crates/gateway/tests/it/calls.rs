@@ -128,7 +128,7 @@ async fn how_a_call_ends_is_told_apart_in_its_record() {
     world.break_toolbox();
     let error = json(world.legacy(OLD, &session, call("1", "echo", "")).await).await;
     assert_eq!(error["error"]["data"]["code"], "server_not_ready");
-    assert_eq!(world.record().await.outcome, CallOutcome::UpstreamFailed);
+    assert_eq!(world.record().await.outcome, CallOutcome::ServerNotReady, "the word that its client was told");
 }
 
 #[tokio::test]

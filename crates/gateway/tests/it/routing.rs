@@ -3,7 +3,7 @@ use http::StatusCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use toolyard_types::RevisionId;
-use toolyard_types::snapshot::{CanaryRoute, Target};
+use toolyard_types::snapshot::{CallOutcome, CanaryRoute, Target};
 use toolyard_types::spec::InstancingMode;
 use toolyard_types::state::Phase;
 
@@ -106,11 +106,11 @@ async fn calls_are_held_for_a_server_that_starts_and_not_for_one_that_failed() {
     let all = "/mcp/default/toolsets/all";
     assert!(is_ok(&world.call(all, "two__echo").await), "its tools are known");
     for (path, tool) in [(TWO, "echo"), (all, "two__echo")] {
-        world.reroute("two", |route| (route.target, route.phase) = (Target::None, Phase::Starting));
+        world.reroute("two", |route| (route.target, route.is_coming) = (Target::None, true));
         let started = async {
             tokio::time::sleep(Duration::from_millis(200)).await;
             let target = Target::Instances(vec![world.instance("a")]);
-            world.reroute("two", |route| (route.target, route.phase) = (target, Phase::Ready));
+            world.reroute("two", |route| (route.target, route.is_coming, route.phase) = (target, false, Phase::Ready));
         };
         let (answer, ()) = tokio::join!(world.call(path, tool), started);
         assert!(is_ok(&answer), "{path}: {answer:?}");
@@ -120,6 +120,77 @@ async fn calls_are_held_for_a_server_that_starts_and_not_for_one_that_failed() {
         assert_eq!(answer["error"]["data"]["code"], "server_not_ready", "{path}");
         assert!(began.elapsed() < Duration::from_millis(500));
     }
+}
+
+/// What was ready was told to make room, and its agent has not heard of it.
+fn makes_room(route: &mut toolyard_types::snapshot::ServerRoute) {
+    (route.target, route.is_coming, route.phase) = (Target::None, true, Phase::Ready);
+}
+
+#[tokio::test]
+async fn calls_are_held_while_an_instance_makes_room_whatever_the_phase_says_and_their_records_tell_the_whole_time() {
+    let mut world = world().replicated("two", &["a"]).start().await;
+    world.reroute("two", makes_room);
+    let moved = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let target = Target::Instances(vec![world.instance("a")]);
+        world.reroute("two", |route| (route.target, route.is_coming) = (target, false));
+    };
+    let (answer, ()) = tokio::join!(world.call(TWO, "echo"), moved);
+    assert!(is_ok(&answer), "{answer:?}");
+    let record = world.record().await;
+    assert_eq!(record.outcome, CallOutcome::Ok);
+    assert!(record.duration_us >= 300_000, "what it was held is part of it: {} us", record.duration_us);
+    // Nobody comes.
+    world.reroute("two", makes_room);
+    let (_, answer) = world.call(TWO, "echo").await;
+    assert_eq!(answer["error"]["data"]["code"], "server_not_ready", "{answer}");
+    assert!(!answer["error"]["message"].as_str().unwrap().contains("ready: "), "{answer}");
+    let record = world.record().await;
+    assert_eq!(record.outcome, CallOutcome::ServerNotReady, "as the client was told");
+    assert!(record.duration_us >= 1_900_000, "held for two seconds here: {} us", record.duration_us);
+}
+
+#[tokio::test]
+async fn lists_and_handshakes_are_held_while_an_instance_makes_room() {
+    let world = world().replicated("two", &["a"]).start().await;
+    world.reroute("two", makes_room);
+    let moved = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let target = Target::Instances(vec![world.instance("a")]);
+        world.reroute("two", |route| (route.target, route.is_coming) = (target, false));
+    };
+    tokio::join!(ask_everything(&world), moved);
+}
+
+#[tokio::test]
+async fn a_client_of_a_canary_does_not_wait_for_the_instance_of_the_others() {
+    let world = world().replicated("two", &["old", "new"]).start().await;
+    let trial = canary(&world, "new", 0, &[KEY]);
+    world.reroute("two", |route| {
+        makes_room(route);
+        route.canary = Some(trial);
+    });
+    let began = Instant::now();
+    assert!(is_ok(&world.call(TWO, "echo").await));
+    assert!(began.elapsed() < Duration::from_secs(1), "the others' instance never comes here");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_to_a_toolbox_that_lost_its_link_goes_to_the_instance_that_takes_over_elsewhere() {
+    let world = world().replicated("two", &["a", "b"]).start().await;
+    let (only, other) = (world.instance("a"), world.instance("b"));
+    world.reroute("two", |route| route.target = Target::Instances(vec![only]));
+    world.cut("a");
+    let moved = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        world.reroute("two", makes_room);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        world.reroute("two", |route| (route.target, route.is_coming) = (Target::Instances(vec![other]), false));
+    };
+    let (answer, ()) = tokio::join!(world.call(TWO, "echo"), moved);
+    assert!(is_ok(&answer), "{answer:?}");
+    assert_eq!((world.calls("a"), world.calls("b")), (0, 1));
 }
 
 #[tokio::test]

@@ -346,6 +346,7 @@ impl Builder {
             id: ServerId::generate(),
             revision: Some(RevisionId::generate()),
             target,
+            is_coming: false,
             phase: Phase::Ready,
             reason: Reason::Answered,
             message: String::new(),

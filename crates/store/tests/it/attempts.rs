@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use toolyard_store::{Loop, ServerRef, Store};
+use toolyard_store::{EventKind, Loop, ServerRef, Store};
 use toolyard_types::{OrganizationId, Timestamp};
 
 use crate::migrations::execute;
@@ -56,7 +56,7 @@ async fn newest(store: &Store) -> i64 {
     store.system_read("test").await.unwrap().last_event().await.unwrap()
 }
 
-async fn event(store: &Store, organization: OrganizationId, kind: &'static str, subject: &str) {
+async fn event(store: &Store, organization: OrganizationId, kind: EventKind, subject: &str) {
     let mut tx = store.org(organization).await.unwrap();
     tx.event(kind, subject, serde_json::json!({}));
     tx.commit().await.unwrap();
@@ -89,9 +89,9 @@ both_engines! {
         let all: Vec<_> = own.iter().chain(&others).copied().collect();
         put_off(store, newest(store).await, all.clone(), minute).await;
         assert!(due(store, now, 10).await.is_empty());
-        event(store, here, "server.changed", "server/1-1").await;
+        event(store, here, EventKind::ServerChanged, "server/1-1").await;
         assert_eq!(due(store, now, 10).await, BTreeSet::from([own[1]]));
-        event(store, here, "toolbox.changed", "toolbox/local").await;
+        event(store, here, EventKind::ToolboxChanged, "toolbox/local").await;
         assert_eq!(due(store, now, 10).await, own.iter().copied().collect());
         assert_eq!(due(store, minute, 10).await, all.into_iter().collect());
     }
@@ -102,7 +102,7 @@ both_engines! {
         let servers = rollouts(&world, 1, organization, 3).await;
         let (store, now) = (&world.store, world.clock.now());
         let seen = newest(store).await;
-        event(store, organization, "server.changed", "server/1-2").await;
+        event(store, organization, EventKind::ServerChanged, "server/1-2").await;
         put_off(store, seen, servers.clone(), now.plus(Duration::from_secs(60))).await;
         assert_eq!(due(store, now, 10).await, BTreeSet::from([servers[2]]));
     }

@@ -59,6 +59,18 @@ both_engines! {
         calls.close().await;
     }
 
+    async fn a_nul_that_a_client_sent_holds_no_record_up(engine) {
+        let database = TestDatabase::create(engine).await;
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let acme = OrganizationId::generate();
+        let hostile = CallRecord { method: "tools\0".into(), target: "ec\0ho".into(), ..record(acme, 1) };
+        calls.insert(&mut vec![hostile, record(acme, 2)]).await.unwrap();
+        let found = calls.list(acme, &CallFilter::default(), at(0), None, 10).await.unwrap();
+        assert_eq!((found.len(), found[1].record.target.as_str()), (2, "ec\u{fffd}ho"));
+        assert_eq!(found[1].record.method, "tools\u{fffd}");
+        calls.close().await;
+    }
+
     async fn records_are_filtered_and_a_narrowed_reader_sees_only_its_own(engine) {
         let database = TestDatabase::create(engine).await;
         let calls = CallStore::open(database.location()).await.unwrap();

@@ -2,14 +2,24 @@
 
 use std::time::Duration;
 
-use toolyard_store::{NewApiKey, NewSession};
+use toolyard_store::{NewApiKey, NewSession, StoreError};
 use toolyard_types::access::{Action, KeyScope, Role};
 use toolyard_types::{ApiKeyId, SessionId, Timestamp};
 
 use crate::migrations::execute;
-use crate::world::{World, both_engines, name};
+use crate::world::{Engine, World, both_engines, name};
 
 both_engines! {
+    async fn what_postgres_refuses_as_data_is_no_failure_of_the_database(engine) {
+        let world = World::start(engine).await;
+        let tx = world.store.system_read("test").await.unwrap();
+        let found = tx.member_by_email("a\0@example.test", None).await;
+        match engine {
+            Engine::Postgres => assert!(matches!(found, Err(StoreError::Unfit(_))), "{found:?}"),
+            Engine::Sqlite => assert!(found.unwrap().is_none()),
+        }
+    }
+
     async fn a_key_is_found_by_its_hash_until_it_ends_or_is_revoked(engine) {
         let world = World::start(engine).await;
         let acme = world.organization("acme").await;

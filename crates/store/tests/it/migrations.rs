@@ -114,6 +114,11 @@ both_engines! {
         let refused = Store::open(database.location(), Clock::system()).await.unwrap_err();
         assert!(refused.to_string().contains(path.to_str().unwrap()), "{refused}");
         assert!(matches!(refused, StoreError::Damaged { .. }), "{refused:?}");
+        let causes = std::iter::successors(std::error::Error::source(&refused), |cause| cause.source());
+        let causes: Vec<_> = causes.map(ToString::to_string).collect();
+        assert_eq!(causes.iter().filter(|cause| cause.contains("(code: ")).count(), 1, "said once: {causes:?}");
+        assert!(toolyard_store::tells_of_damage(&"(code: 779) database disk image is malformed"), "of an index");
+        assert!(!toolyard_store::tells_of_damage(&"(code: 13) database or disk is full"));
     }
 
     async fn a_database_in_use_is_copied_before_its_schema_changes_and_an_empty_one_is_not(engine) {

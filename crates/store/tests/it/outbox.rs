@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
+use toolyard_store::EventKind;
 
 use crate::world::{World, both_engines};
 
@@ -17,7 +18,7 @@ both_engines! {
             tokio::spawn(async move {
                 for number in 0..each {
                     let mut tx = store.org(organization).await.unwrap();
-                    tx.event("test.written", format!("{writer}/{number}"), json!({}));
+                    tx.event(EventKind::CatalogChanged, format!("{writer}/{number}"), json!({}));
                     // Others commit between the first statement of this transaction and its commit.
                     tokio::task::yield_now().await;
                     tx.commit().await.unwrap();
@@ -32,7 +33,7 @@ both_engines! {
                 for event in tx.events_after(reached, 7).await.unwrap() {
                     assert!(event.sequence > reached);
                     reached = event.sequence;
-                    if event.kind == "test.written" {
+                    if event.kind == EventKind::CatalogChanged.as_str() {
                         assert!(seen.insert(event.subject));
                     }
                 }
@@ -50,7 +51,7 @@ both_engines! {
         let organization = world.organization("acme").await;
         let before = world.store.system_read("test").await.unwrap().last_event().await.unwrap();
         let mut tx = world.store.org(organization).await.unwrap();
-        tx.event("test.written", "x", json!({}));
+        tx.event(EventKind::CatalogChanged, "x", json!({}));
         drop(tx);
         let tx = world.store.system_read("test").await.unwrap();
         assert_eq!(tx.events_after(before, 10).await.unwrap(), []);
@@ -65,7 +66,7 @@ both_engines! {
         tx.commit().await.unwrap();
         assert!(!wakes.has_changed().unwrap(), "a commit without events wakes nobody");
         let mut tx = world.store.org(organization).await.unwrap();
-        tx.event("test.written", "x", json!({}));
+        tx.event(EventKind::CatalogChanged, "x", json!({}));
         tx.commit().await.unwrap();
         tokio::time::timeout(Duration::from_secs(5), wakes.changed()).await.unwrap().unwrap();
     }
@@ -75,9 +76,9 @@ both_engines! {
         let (acme, other) = (world.organization("acme").await, world.organization("other").await);
         let start = world.store.system_read("test").await.unwrap().last_event().await.unwrap();
         let mut tx = world.store.system("test").await.unwrap();
-        tx.event(Some(acme), "test.written", "acme", json!({}));
-        tx.event(Some(other), "test.written", "other", json!({}));
-        tx.event(None, "test.written", "all", json!({}));
+        tx.event(Some(acme), EventKind::CatalogChanged, "acme", json!({}));
+        tx.event(Some(other), EventKind::CatalogChanged, "other", json!({}));
+        tx.event(None, EventKind::CatalogChanged, "all", json!({}));
         tx.commit().await.unwrap();
         let events = world.store.org_read(acme).await.unwrap().events_after(start, 10).await.unwrap();
         let subjects: Vec<_> = events.into_iter().map(|event| event.subject).collect();
@@ -96,4 +97,12 @@ both_engines! {
         let tx = world.store.system_read("test").await.unwrap();
         assert!(tx.last_event().await.unwrap() > last);
     }
+}
+
+#[test]
+fn every_kind_of_event_is_read_as_it_was_written() {
+    for kind in EventKind::ALL {
+        assert_eq!(EventKind::parse(kind.as_str()), Some(*kind));
+    }
+    assert_eq!(EventKind::parse("server.exploded"), None);
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use toolyard_store::testing::TestDatabase;
-use toolyard_store::{CallFilter, CallStore, Location, Store};
+use toolyard_store::{CallFilter, CallStore, EventKind, Location, Store};
 use toolyard_types::{Clock, Secret, Timestamp};
 
 use crate::world::{Engine, name};
@@ -77,7 +77,7 @@ fn address_of(location: &Location) -> String {
 
 async fn write(store: &Store) -> toolyard_store::Result<()> {
     let mut tx = store.system("test").await?;
-    tx.event(None, "test.happened", "test/1", serde_json::json!({}));
+    tx.event(None, EventKind::FlagChanged, "flag/test", serde_json::json!({}));
     tx.commit().await
 }
 

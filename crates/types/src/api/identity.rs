@@ -232,6 +232,12 @@ pub struct Credential {
     pub version: u32,
     /// The servers whose current revision refers to it.
     pub used_by: Vec<Name>,
+    /// The servers of which something still runs with an older secret; a restart of the server brings the current one.
+    #[serde(default)]
+    pub outdated_in: Vec<Name>,
+    /// The servers of which something runs whose agent, of an earlier version, does not tell with which secret it was started; a restart of the server brings the current one.
+    #[serde(default)]
+    pub unknown_in: Vec<Name>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When its secret was last set.

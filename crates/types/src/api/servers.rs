@@ -11,7 +11,8 @@ use crate::state::{Phase, Reason, RolloutState, ToolboxState};
 use crate::{
     EntryName, InstanceId, Labels, Name, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId, ToolsetId,
 };
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What to run, as a person says it: either a catalog entry, or a package or URL given directly.
@@ -65,7 +66,7 @@ pub struct ServerSettings {
     pub unset_environment: Vec<String>,
     /// Credentials by input name or environment variable; for a container image `registry` is who pulls it, as
     /// `user:password`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "credential_names")]
     pub credentials: BTreeMap<String, Name>,
     /// Arguments after the entry's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,6 +122,20 @@ pub struct ServerSettings {
     /// asked for outside waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_window: Option<String>,
+}
+
+/// Reads names of credentials. What is none is not told: it may be the secret itself.
+fn credential_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Name>, D::Error> {
+    let given = BTreeMap::<String, String>::deserialize(deserializer)?;
+    let named = given.into_iter().map(|(key, name)| match Name::new(name) {
+        Ok(name) => Ok((key, name)),
+        Err(_) => {
+            let key = crate::name::printable(&key);
+            let wanted = "must be the name of a credential; a secret itself belongs under `inputs`";
+            Err(D::Error::custom(format!("`credentials.{key}` {wanted}")))
+        }
+    });
+    named.collect()
 }
 
 /// A change to a server; makes a new revision.
@@ -337,6 +352,9 @@ pub struct Instance {
     /// How many copies of it run, beside itself, for single users or sessions.
     #[serde(default)]
     pub copies: u32,
+    /// The credentials of which it, or a copy of it, was started with an older secret than the current one; a restart of the server brings that. One whose agent does not tell what it was started with is not named.
+    #[serde(default)]
+    pub outdated_secrets: Vec<Name>,
 }
 
 /// A revision.

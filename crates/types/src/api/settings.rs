@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::servers::ServerSettings;
 use crate::schedule::{TimeOfDay, UpdateWindow};
 use crate::server_json::{Package, Transport};
 use crate::spec::{Egress, EntryVersion, Instancing, Limits, PathGrant, Privilege, ProbeCall, Strategy, Volume};
 use crate::{CredentialId, Name};
 
-/// What was set on a server, in the words in which it is set: sending it back changes nothing.
+/// What was set on a server, with what it belongs to; `change` is that in the form of a change.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct CurrentSettings {
     /// Number of the revision that is meant to run; these are its settings.
@@ -73,6 +74,10 @@ pub struct CurrentSettings {
     #[serde(default)]
     #[schema(value_type = Option<String>, example = "sat,sun 02:00-05:00")]
     pub update_window: Option<UpdateWindow>,
+    /// The settings as the body of a change of this server (`PATCH`): sent back as it is, it changes nothing. What is not
+    /// set is absent, and so is a credential without a name above. It holds no secret.
+    #[serde(default)]
+    pub change: ServerSettings,
 }
 
 /// A credential that a server is bound to.

@@ -74,7 +74,7 @@ pub struct Flag {
     pub enabled: bool,
     /// What it is when nothing is set.
     pub default: bool,
-    /// The rule set for it, if any.
+    /// The rule set for it, if any: only the asking organization's part where the installation has several.
     #[serde(default)]
     pub rule: Option<FlagRule>,
 }

@@ -81,8 +81,7 @@ impl Expansion<'_> {
         }
         let url = self.template(&template, &variables)?;
         let Some((mut port, path)) = endpoint_of(&url) else {
-            let shown = printable(&url.redacted());
-            self.error("entry", format!("its address `{shown}` is not `http://localhost:PORT/PATH`"));
+            self.error("entry", "its address is not `http://localhost:PORT/PATH`");
             return None;
         };
         // An address is what a client of `docker run -p` sees; nothing is published here.
