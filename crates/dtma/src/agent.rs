@@ -21,8 +21,8 @@ use tokio_util::task::AbortOnDropHandle;
 use toolyard_link::Channel;
 use toolyard_mcp::Room;
 use toolyard_types::agent::{
-    Desired, DesiredInstance, Enforcement, Era, Failure, JobOf, JobProgress, JobResult, Observed, ResolveJob,
-    ToolboxReport,
+    Desired, DesiredInstance, Enforcement, Era, Failure, JobOf, JobProgress, JobResult, Observed, ObservedInstance,
+    ResolveJob, ToolboxReport,
 };
 use toolyard_types::spec::{Instancing, Lock};
 use toolyard_types::state::{Phase, Reason};
@@ -36,6 +36,7 @@ use crate::engine::{Engine, EngineOptions, Running};
 use crate::grants::{GrantablePaths, Grants};
 use crate::instance::{Instance, Journal};
 use crate::kept::{KeptLogs, Of};
+use crate::looks::{self, Looks};
 use crate::packages::{Clients, HostClients, PackageClients, Runtimes, Store, Walls, platform};
 use crate::plan::{Action, Goal, Seen, View, plan};
 use crate::process::{client, launch};
@@ -393,7 +394,10 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
     };
     let file = DesiredFile::open(data_dir, options.toolbox).map_err(unusable)?;
     let desired = file.load();
-    let grants = Grants::open(&options.grantable_paths, data_dir, desired.as_ref()).map_err(unusable)?;
+    let shown_to_servers = paths_for_servers(&options.clients);
+    let looks = Looks::new(options.supervisor_exe.clone(), looks::PATIENCE);
+    let ours = (data_dir.as_path(), shown_to_servers.clone());
+    let grants = Grants::open(&options.grantable_paths, ours, desired.as_ref(), looks).await.map_err(unusable)?;
     enforcement.insert("path_grants".into(), grants.enforcement());
     let detail = "a PyPI package is installed with the further requirements that its entry names".to_owned();
     enforcement.insert("package_requirements".into(), Enforcement { enforced: true, detail });
@@ -423,7 +427,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         stop_wait: options.stop_wait,
         own_ports: options.own_ports.clone(),
         room: options.room.clone(),
-        shown_to_servers: paths_for_servers(&options.clients),
+        shown_to_servers,
         grants,
         enforcement,
         clients: options.clients.clone(),
@@ -436,6 +440,20 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         is_current: AtomicBool::new(false),
     };
     Ok((context, report, file))
+}
+
+/// Of each secret the oldest that an instance or this copy of it was started with; none where one of them does not know.
+fn tell_oldest(base: &mut ObservedInstance, copy: &ObservedInstance) {
+    if copy.pid.is_none() {
+        return;
+    }
+    base.secret_versions.retain(|id, version| match copy.secret_versions.get(id) {
+        Some(other) => {
+            *version = (*version).min(*other);
+            true
+        }
+        None => false,
+    });
 }
 
 /// The copies that an earlier agent had.
@@ -704,9 +722,17 @@ impl Inner {
     /// Everything observed, as it is sent.
     pub(crate) fn observed(&self) -> Observed {
         let instances = self.instances();
-        let own = instances.values().filter(|entry| entry.copy.is_none());
-        let observed = own.map(|entry| entry.slot.observed()).collect();
+        let own = instances.iter().filter(|(_, entry)| entry.copy.is_none());
+        let mut observed: BTreeMap<_, _> = own.map(|(id, entry)| (*id, entry.slot.observed())).collect();
+        for entry in instances.values() {
+            if let Some(copy) = &entry.copy
+                && let Some(base) = observed.get_mut(&copy.base)
+            {
+                tell_oldest(base, &entry.slot.observed());
+            }
+        }
         drop(instances);
+        let observed = observed.into_values().collect();
         let outcome = |job: &Job| job.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let told = |job: &Job| job.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut jobs, mut job_progress) = (Vec::new(), Vec::new());
@@ -1066,5 +1092,27 @@ async fn keep(inner: Arc<Inner>) {
             result = desired.changed() => if result.is_err() { return },
             () = tokio::time::sleep_until(tick) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed(pid: Option<u32>, versions: &[(CredentialId, u32)]) -> ObservedInstance {
+        let slot = Slot::new(InstanceId::generate(), toolyard_types::Timestamp::default(), watch::Sender::new(0));
+        ObservedInstance { pid, secret_versions: versions.iter().copied().collect(), ..slot.observed() }
+    }
+
+    #[test]
+    fn an_instance_tells_the_oldest_secret_that_it_or_a_running_copy_was_started_with() {
+        let [a, b] = [(); 2].map(|()| CredentialId::generate());
+        let mut base = observed(Some(1), &[(a, 3), (b, 1)]);
+        tell_oldest(&mut base, &observed(Some(2), &[(a, 2), (b, 4)]));
+        tell_oldest(&mut base, &observed(None, &[]));
+        assert_eq!(base.secret_versions, BTreeMap::from([(a, 2), (b, 1)]));
+        // One that an agent of an earlier version started.
+        tell_oldest(&mut base, &observed(Some(3), &[(b, 1)]));
+        assert_eq!(base.secret_versions, BTreeMap::from([(b, 1)]));
     }
 }

@@ -27,6 +27,9 @@ use crate::packages::{Prepared, failure};
 use crate::process::wire::{Hello, ToAgent, ToSupervisor};
 use crate::process::{end_leftovers, launch, order};
 
+/// How many files a process of a server may have open. By all its processes (256 unless that is set) it has so about a
+/// million of the host's, which take memory of the kernel.
+pub(crate) const MAX_OPEN_FILES: u16 = 4096;
 const DISMISS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which engine an agent uses.
@@ -189,7 +192,7 @@ impl Context {
         prepared: &Prepared,
     ) -> Result<(), Failure> {
         match &self.engine {
-            Engine::Process => order::order(self, desired, dir, prepared).map(drop),
+            Engine::Process => order::order(self, desired, dir, prepared).await.map(drop),
             Engine::Docker(docker) => docker.check(self, desired, prepared).await,
         }
     }
@@ -206,7 +209,7 @@ impl Context {
     ) -> Result<Running, Failure> {
         match &self.engine {
             Engine::Process => {
-                let order = order::order(self, desired, dir, prepared)?;
+                let order = order::order(self, desired, dir, prepared).await?;
                 order::note_ports(&order)
                     .map_err(|error| failure(Reason::EngineUnavailable, format!("note its ports: {error}")))?;
                 let running = launch::launch(&self.supervisor, order).await;

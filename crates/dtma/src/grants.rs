@@ -2,8 +2,10 @@
 //! deployer can only ask.
 //!
 //! - A path is looked at twice: as it was asked for, before anything of the host is touched, so that what is refused
-//!   tells nothing about the host; and as what it leads to, without links.
-//! - What is Toolyard's own and what is the system's is never granted, whatever the list says.
+//!   tells nothing about the host; and as what it leads to, without links. The second is done by a process of its own
+//!   ([`Looks`]): its file system may hang.
+//! - What is Toolyard's own and what is the system's is never granted, whatever the list says. What every server is
+//!   shown, such as a certificate bundle, is granted to none for writing.
 //! - Only directories and regular files: a socket or a device is a way to something else. So is a directory with a
 //!   socket in it that the server could connect to, which neither mounts nor Landlock keep it from. It is looked for
 //!   when a server starts; one that comes later is not seen.
@@ -11,12 +13,14 @@
 //!   are is written down once, here: nobody else can add to them.
 //!
 //! The process engine mounts the very file that was looked at ([`Granted::device`], [`Granted::inode`]). A container
-//! engine is told a path and looks at it again: who may rename directories below a root could lead it elsewhere, as
-//! with every bind mount of Docker. So a root is best a directory that its users cannot move.
+//! engine is told a path and looks at it again: that no server leads it elsewhere meanwhile is the care of
+//! `docker::paths`; of other users of the host it cannot know.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use toolyard_types::RevisionId;
@@ -28,10 +32,12 @@ use toolyard_types::spec::PathGrant;
 use toolyard_types::state::Reason;
 
 use crate::desired::write_whole;
+use crate::looks::{Looks, NoAnswer};
 use crate::packages::failure;
 
-/// How many names are looked at when a directory is searched for sockets.
+/// How many names are looked at when a directory is searched for sockets, and how long.
 const MOST_NAMES: usize = 20_000;
+const LONGEST_SEARCH: Duration = Duration::from_secs(3);
 /// The revisions that ran before there was a list.
 const FILE: &str = "grants.json";
 
@@ -102,9 +108,79 @@ impl Granted {
 /// The paths of this host that may be granted, as an agent knows them.
 #[derive(Debug)]
 pub(crate) struct Grants {
-    roots: Vec<Root>,
+    /// Each as it is listed, and the same at what it led to when the agent started.
+    roots: Vec<(Root, Root)>,
     own: Vec<PathBuf>,
+    /// What every server is shown.
+    shown: Vec<PathBuf>,
     before: BTreeSet<RevisionId>,
+    looks: Looks,
+}
+
+/// What is asked of a path by a process of its own.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Question {
+    /// What it leads to.
+    LeadsTo(OsString),
+    /// Whether it may be granted, and what it is.
+    MayBeGranted(Box<Wish>),
+    /// Whether a container's process sees there what was looked at.
+    IsMounted {
+        /// The process.
+        pid: u32,
+        /// Its container's id.
+        container: String,
+        /// What was looked at.
+        granted: Vec<Granted>,
+    },
+}
+
+/// What a process of its own found.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer {
+    /// What it leads to, if it is there.
+    LeadsTo(Option<OsString>),
+    /// It may be granted; this is what it is.
+    Granted(Granted),
+    /// It is not there.
+    NotHere,
+    /// It may not be granted.
+    Refused(String),
+    /// What is mounted is what was looked at, or that does not show.
+    Mounted,
+    /// Something else is mounted at this path.
+    Otherwise(PathBuf),
+}
+
+/// A path that a server wishes to see.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Wish {
+    path: String,
+    writable: bool,
+    /// By which it is judged; without them whatever is there is granted, for what ran before there were any.
+    rules: Option<Rules>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Rules {
+    /// Each root as it is listed, and what it led to when the agent started.
+    roots: Vec<(String, OsString)>,
+    own: Vec<OsString>,
+    shown: Vec<OsString>,
+    /// What is said of what lies in none of the roots.
+    not_listed: String,
+    sockets: Sockets,
+}
+
+/// Whether sockets are looked for.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Sockets {
+    NotLookedFor,
+    /// Those that a process of this user, or one of ours, could connect to.
+    For(Option<u32>),
 }
 
 /// What is written down of the time before.
@@ -126,11 +202,30 @@ impl Before {
 }
 
 impl Grants {
-    /// Reads what ran before there was a list; at the first start that is what `desired` says.
+    /// Reads what ran before there was a list; at the first start that is what `desired` says. Every server is shown
+    /// `shown`.
     ///
     /// # Errors
     /// When it cannot be written down.
-    pub(crate) fn open(paths: &GrantablePaths, data_dir: &Path, desired: Option<&Desired>) -> io::Result<Self> {
+    pub(crate) async fn open(
+        paths: &GrantablePaths,
+        (data_dir, shown): (&Path, Vec<PathBuf>),
+        desired: Option<&Desired>,
+        looks: Looks,
+    ) -> io::Result<Self> {
+        let good = paths.roots.iter().filter(|text| GrantablePaths::check_root(text).is_ok());
+        let roots: Vec<Root> = good.map(|text| Root::new(text)).collect();
+        let led = futures_util::future::join_all(roots.iter().map(|root| led_to(&looks, root))).await;
+        Self::with(roots.into_iter().zip(led).collect(), paths, (data_dir, shown), desired, looks)
+    }
+
+    fn with(
+        roots: Vec<(Root, Root)>,
+        paths: &GrantablePaths,
+        (data_dir, mut shown): (&Path, Vec<PathBuf>),
+        desired: Option<&Desired>,
+        looks: Looks,
+    ) -> io::Result<Self> {
         let file = data_dir.join(FILE);
         let before = match std::fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| Before::lost(&file, &error)),
@@ -143,43 +238,48 @@ impl Grants {
             }
             Err(error) => Before::lost(&file, &error),
         };
-        let root = |text: &String| Root::new(text);
         let mut own: Vec<PathBuf> = std::iter::once(data_dir.to_owned()).chain(paths.own.iter().cloned()).collect();
         own.extend(paths.own.iter().filter_map(|path| std::fs::canonicalize(path).ok()));
-        let good = |text: &&String| GrantablePaths::check_root(text).is_ok();
-        Ok(Self { roots: paths.roots.iter().filter(good).map(root).collect(), own, before: before.revisions })
+        let led: Vec<PathBuf> = shown.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect();
+        shown.extend(led);
+        Ok(Self { roots, own, shown, before: before.revisions, looks })
     }
 
     /// What a server may see of this host. It runs as `uid`, or as we do.
     ///
     /// # Errors
-    /// When a path is not here, or may not be granted.
-    pub(crate) fn of(&self, desired: &DesiredInstance, uid: Option<u32>) -> Result<Vec<Granted>, Failure> {
+    /// When a path is not here, may not be granted, or does not answer.
+    pub(crate) async fn of(&self, desired: &DesiredInstance, uid: Option<u32>) -> Result<Vec<Granted>, Failure> {
         let known = self.before.contains(&desired.revision);
-        let connectable = |path: &Path| match (!known).then(|| socket_in(path, uid)).flatten() {
-            Some(socket) => Err(Refused::Why(format!("a server could connect to the socket `{}`", socket.display()))),
-            None => Ok(()),
-        };
-        let seen = |grant: &PathGrant| self.look(&grant.path).and_then(|path| connectable(&path).map(|()| path));
-        let look = |grant: &PathGrant| match seen(grant) {
-            Ok(source) => granted(grant, source),
-            Err(Refused::NotHere) => Err(not_here(&grant.path)),
-            Err(Refused::Why(_)) if known => {
-                let source = std::fs::canonicalize(&grant.path).map_err(|_| not_here(&grant.path))?;
-                granted(grant, source)
-            }
-            Err(Refused::Why(why)) => {
-                let message = format!("path `{}` may not be granted here: {why}", printable(&grant.path));
-                Err(failure(Reason::ConfigInvalid, message))
-            }
-        };
-        desired.spec.paths.iter().map(look).collect()
+        let mut granted = Vec::new();
+        for grant in &desired.spec.paths {
+            let looked = match known {
+                true => self.ask(desired, grant, None).await,
+                false => self.look(desired, grant, Sockets::For(uid)).await,
+            };
+            let path = printable(&grant.path);
+            granted.push(looked.map_err(|refused| match refused {
+                Refused::NotHere => failure(Reason::ConfigInvalid, format!("path `{path}` is not on this host")),
+                Refused::Why(why) => {
+                    failure(Reason::ConfigInvalid, format!("path `{path}` may not be granted here: {why}"))
+                }
+                Refused::Unknown(why) => failure(Reason::EngineUnavailable, format!("path `{path}` {why}")),
+            })?);
+        }
+        Ok(granted)
     }
 
     /// What a person should know of a server's paths: those that it, or another revision, would not get again.
-    pub(crate) fn remark(&self, desired: &DesiredInstance) -> String {
-        let refused = |grant: &&PathGrant| matches!(self.look(&grant.path), Err(Refused::Why(_)));
-        let outside: Vec<_> = desired.spec.paths.iter().filter(refused).map(|grant| printable(&grant.path)).collect();
+    pub(crate) async fn remark(&self, desired: &DesiredInstance) -> String {
+        let mut outside = Vec::new();
+        for grant in &desired.spec.paths {
+            match self.look(desired, grant, Sockets::NotLookedFor).await {
+                Err(Refused::Why(_)) => outside.push(printable(&grant.path)),
+                // The others may lie there too, and each would be waited for.
+                Err(Refused::Unknown(why)) => return format!("its path {} {why}", printable(&grant.path)),
+                Ok(_) | Err(Refused::NotHere) => {}
+            }
+        }
         match outside.is_empty() {
             true => String::new(),
             false => {
@@ -192,22 +292,26 @@ impl Grants {
         }
     }
 
+    /// Who looks at paths of this host.
+    pub(crate) fn looks(&self) -> &Looks {
+        &self.looks
+    }
+
     /// For the toolbox's report. Change it together with `grantablePaths` in
     /// console/src/features/toolboxes/public/grants.ts, which reads it where [`Self::listed`] is not told.
     pub(crate) fn enforcement(&self) -> Enforcement {
         let detail = match self.roots.is_empty() {
             true => "no path of this host is granted".to_owned(),
-            false => format!("only {} (`grantable_paths`)", self.shown()),
+            false => format!("only {} (`grantable_paths`)", self.listed_text()),
         };
         Enforcement { enforced: true, detail }
     }
 
-    /// The same as data, for a control plane that looks for a toolbox: each root as it is listed and as what it leads to
-    /// now, for a path may be asked for by either name. None when one of them is no text.
+    /// The same as data, for a control plane that looks for a toolbox: each root as it is listed and as what it led to
+    /// when we started, for a path may be asked for by either name. None when one of them is no text.
     pub(crate) fn listed(&self) -> Option<Vec<String>> {
-        let both = self.roots.iter().flat_map(|root| [root.clone(), root.at(canonical(root.path()))]);
         let mut listed = Vec::new();
-        for root in both {
+        for root in self.roots.iter().flat_map(|(root, led)| [root, led]) {
             root.path().to_str()?;
             let text = root.to_string();
             if !listed.contains(&text) {
@@ -222,43 +326,161 @@ impl Grants {
         &self.before
     }
 
-    fn shown(&self) -> String {
-        self.roots.iter().map(|root| format!("`{root}`")).collect::<Vec<_>>().join(", ")
+    fn listed_text(&self) -> String {
+        self.roots.iter().map(|(root, _)| format!("`{root}`")).collect::<Vec<_>>().join(", ")
     }
 
     /// What a path is, without links, if it may be granted.
-    fn look(&self, text: &str) -> Result<PathBuf, Refused> {
-        let path = Path::new(text);
-        self.allow(path, |root| vec![root.clone(), root.at(canonical(root.path()))])?;
-        let source = std::fs::canonicalize(path).map_err(|_| Refused::NotHere)?;
-        self.allow(&source, |root| vec![root.at(canonical(root.path()))])?;
-        let kind = std::fs::symlink_metadata(&source).map_err(|_| Refused::NotHere)?.file_type();
-        if !kind.is_dir() && !kind.is_file() {
-            return Err(Refused::Why("it is neither a directory nor a regular file".into()));
-        }
-        Ok(source)
+    async fn look(&self, desired: &DesiredInstance, grant: &PathGrant, sockets: Sockets) -> Result<Granted, Refused> {
+        let rules = self.rules(sockets);
+        // Nothing of the host is touched for what is refused by its name.
+        rules.allow_name(Path::new(&grant.path)).map_err(Refused::Why)?;
+        self.ask(desired, grant, Some(rules)).await
     }
 
-    fn allow(&self, path: &Path, roots: impl Fn(&Root) -> Vec<Root>) -> Result<(), Refused> {
-        if let Some(why) = why_never(path) {
-            return Err(Refused::Why(why.into()));
+    async fn ask(
+        &self,
+        desired: &DesiredInstance,
+        grant: &PathGrant,
+        rules: Option<Rules>,
+    ) -> Result<Granted, Refused> {
+        let wish = Wish { path: grant.path.clone(), writable: grant.writable, rules };
+        let question = Question::MayBeGranted(Box::new(wish));
+        match self.looks.ask(Path::new(&grant.path), Some(desired.organization), question).await {
+            Ok(Answer::Granted(granted)) => Ok(granted),
+            Ok(Answer::NotHere) => Err(Refused::NotHere),
+            Ok(Answer::Refused(why)) => Err(Refused::Why(why)),
+            Ok(other) => Err(Refused::Unknown(format!("could not be looked at: the answer was {other:?}"))),
+            Err(why) => Err(Refused::Unknown(unanswered(&why))),
         }
-        if self.own.iter().any(|own| path.starts_with(own) || own.starts_with(path)) {
-            return Err(Refused::Why("Toolyard's own files are there".into()));
+    }
+
+    fn rules(&self, sockets: Sockets) -> Rules {
+        let bytes = |paths: &[PathBuf]| paths.iter().map(|path| path.clone().into_os_string()).collect();
+        let root = |(root, led): &(Root, Root)| (root.to_string(), led.path().as_os_str().to_owned());
+        Rules {
+            roots: self.roots.iter().map(root).collect(),
+            own: bytes(&self.own),
+            shown: bytes(&self.shown),
+            not_listed: match self.roots.is_empty() {
+                true => "`grantable_paths` of the toolbox's agent is empty".into(),
+                false => format!("`grantable_paths` of the toolbox's agent lists only {}", self.listed_text()),
+            },
+            sockets,
         }
-        if self.roots.iter().flat_map(roots).any(|root| root.holds(path)) {
-            return Ok(());
-        }
-        Err(Refused::Why(match self.roots.is_empty() {
-            true => "`grantable_paths` of the toolbox's agent is empty".into(),
-            false => format!("`grantable_paths` of the toolbox's agent lists only {}", self.shown()),
-        }))
+    }
+}
+
+/// What is said of a path that nothing is known of.
+pub(crate) fn unanswered(why: &NoAnswer) -> String {
+    match why {
+        NoAnswer::Hangs => "does not answer; its file system hangs".to_owned(),
+        NoAnswer::TooMany => "is not looked at while so many others do not answer; their file systems hang".to_owned(),
+        NoAnswer::Broke(error) => format!("could not be looked at: {error}"),
     }
 }
 
 enum Refused {
     NotHere,
     Why(String),
+    /// Nothing is known of it now; what is said after its name.
+    Unknown(String),
+}
+
+/// What a root leads to. One that is not there holds nothing, nor does one that does not answer.
+async fn led_to(looks: &Looks, root: &Root) -> Root {
+    match looks.ask(root.path(), None, Question::LeadsTo(root.path().as_os_str().to_owned())).await {
+        Ok(Answer::LeadsTo(Some(path))) => root.at(path.into()),
+        Ok(_) => root.clone(),
+        Err(why) => {
+            tracing::warn!(root = %root, "`grantable_paths`: this one {}", unanswered(&why));
+            root.clone()
+        }
+    }
+}
+
+impl Question {
+    /// Looks. Only in a process of its own: this may never return.
+    pub(crate) fn answer(self) -> Answer {
+        match self {
+            Self::LeadsTo(path) => Answer::LeadsTo(std::fs::canonicalize(path).ok().map(PathBuf::into_os_string)),
+            Self::MayBeGranted(wish) => wish.judged(),
+            Self::IsMounted { pid, container, granted } => crate::process::seen_by(pid, &container, &granted),
+        }
+    }
+}
+
+impl Wish {
+    fn judged(&self) -> Answer {
+        let Ok(source) = std::fs::canonicalize(&self.path) else { return Answer::NotHere };
+        if source.to_str().is_none() {
+            return Answer::Refused("what it leads to is not UTF-8".into());
+        }
+        if let Some(rules) = &self.rules
+            && let Err(why) = rules.allow(Path::new(&self.path), &source, self.writable)
+        {
+            return Answer::Refused(why);
+        }
+        match Granted::own(&source) {
+            Ok(own) => Answer::Granted(Granted { path: PathBuf::from(&self.path), writable: self.writable, ..own }),
+            Err(_) => Answer::NotHere,
+        }
+    }
+}
+
+impl Rules {
+    /// Whether a path may be granted as far as its name tells.
+    fn allow_name(&self, path: &Path) -> Result<(), String> {
+        self.allow_whose(path)?;
+        match self.roots().any(|(root, led)| root.holds(path) || led.holds(path)) {
+            true => Ok(()),
+            false => Err(self.not_listed.clone()),
+        }
+    }
+
+    /// Whether what a path leads to may be granted.
+    fn allow(&self, path: &Path, source: &Path, writable: bool) -> Result<(), String> {
+        self.allow_whose(source)?;
+        // Of the roots only those are looked at that by a name of theirs are where we are: another's may hang.
+        let mut here = self.roots().filter(|(root, led)| root.holds(path) || led.holds(source));
+        if !here.any(|(root, _)| root.at(canonical(root.path())).holds(source)) {
+            return Err(self.not_listed.clone());
+        }
+        if let Some(shown) = self.shown.iter().find(|shown| writable && Path::new(shown).starts_with(source)) {
+            let shown = Path::new(shown).display();
+            return Err(format!("every server is shown `{shown}`, so it is granted for reading only"));
+        }
+        let kind = std::fs::symlink_metadata(source).map_err(|_| "it is gone".to_owned())?.file_type();
+        if !kind.is_dir() && !kind.is_file() {
+            return Err("it is neither a directory nor a regular file".into());
+        }
+        let found = match self.sockets {
+            Sockets::For(uid) => socket_in(source, uid),
+            Sockets::NotLookedFor => None,
+        };
+        match found {
+            Some(socket) => Err(format!("a server could connect to the socket `{}`", socket.display())),
+            None => Ok(()),
+        }
+    }
+
+    fn allow_whose(&self, path: &Path) -> Result<(), String> {
+        if let Some(why) = why_never(path) {
+            return Err(why.into());
+        }
+        match self.own.iter().any(|own| path.starts_with(own) || Path::new(own).starts_with(path)) {
+            true => Err("Toolyard's own files are there".into()),
+            false => Ok(()),
+        }
+    }
+
+    fn roots(&self) -> impl Iterator<Item = (Root, Root)> {
+        self.roots.iter().map(|(text, led)| {
+            let root = Root::new(text);
+            let led = root.at(led.into());
+            (root, led)
+        })
+    }
 }
 
 /// A root that is not there holds nothing.
@@ -281,7 +503,7 @@ fn socket_in(dir: &Path, uid: Option<u32>) -> Option<PathBuf> {
         std::fs::symlink_metadata(path).is_ok_and(open)
     };
     let mut dirs = vec![dir.to_owned()];
-    let mut names = 0;
+    let (mut names, began) = (0, Instant::now());
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             names += 1;
@@ -290,21 +512,12 @@ fn socket_in(dir: &Path, uid: Option<u32>) -> Option<PathBuf> {
                 Ok(kind) if kind.is_socket() && connectable(&entry.path()) => return Some(entry.path()),
                 _ => {}
             }
-            if names >= MOST_NAMES {
+            if names >= MOST_NAMES || began.elapsed() >= LONGEST_SEARCH {
                 return None;
             }
         }
     }
     None
-}
-
-fn granted(grant: &PathGrant, source: PathBuf) -> Result<Granted, Failure> {
-    let own = Granted::own(&source).map_err(|_| not_here(&grant.path))?;
-    Ok(Granted { path: PathBuf::from(&grant.path), writable: grant.writable, ..own })
-}
-
-fn not_here(path: &str) -> Failure {
-    failure(Reason::ConfigInvalid, format!("path `{}` is not on this host", printable(path)))
 }
 
 #[cfg(test)]
@@ -315,7 +528,31 @@ mod tests {
     fn grants(dir: &Path, roots: &[&str]) -> Grants {
         let roots = roots.iter().map(|root| format!("{}/{root}", dir.display())).collect();
         let paths = GrantablePaths { roots, own: vec![dir.join("home/project/toolyard.toml")] };
-        Grants::open(&paths, &dir.join("data"), None).expect("opened")
+        open(&paths, &dir.join("data"), vec![dir.join("home/certificates/ca.pem")])
+    }
+
+    fn open(paths: &GrantablePaths, data_dir: &Path, shown: Vec<PathBuf>) -> Grants {
+        let good = paths.roots.iter().filter(|text| GrantablePaths::check_root(text).is_ok());
+        let led = |root: Root| (root.clone(), root.at(canonical(root.path())));
+        let roots = good.map(|text| led(Root::new(text))).collect();
+        Grants::with(roots, paths, (data_dir, shown), None, looks()).expect("opened")
+    }
+
+    fn looks() -> Looks {
+        Looks::new("/no/such/program".into(), crate::looks::PATIENCE)
+    }
+
+    /// Looks at a path as a process of its own would.
+    fn look(grants: &Grants, path: &str, writable: bool) -> Result<Granted, Refused> {
+        let rules = grants.rules(Sockets::NotLookedFor);
+        rules.allow_name(Path::new(path)).map_err(Refused::Why)?;
+        let wish = Wish { path: path.to_owned(), writable, rules: Some(rules) };
+        match Question::MayBeGranted(Box::new(wish)).answer() {
+            Answer::Granted(granted) => Ok(granted),
+            Answer::NotHere => Err(Refused::NotHere),
+            Answer::Refused(why) => Err(Refused::Why(why)),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn host() -> tempfile::TempDir {
@@ -348,7 +585,7 @@ mod tests {
         let dir = host();
         let root = std::fs::canonicalize(dir.path()).expect("canonical");
         let grants = grants(&root, &["srv", "home/*", "secret-that-is-not-there"]);
-        let granted = |path: &str| grants.look(&format!("{}/{path}", root.display())).is_ok();
+        let granted = |path: &str| look(&grants, &format!("{}/{path}", root.display()), false).is_ok();
         for good in ["srv", "srv/files", "srv/files/deep", "home/notes", "home/project/src", "home/files"] {
             assert!(granted(good), "{good}");
         }
@@ -360,6 +597,33 @@ mod tests {
         {
             assert!(!granted(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_every_server_is_shown_is_granted_to_none_for_writing() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        std::fs::create_dir(root.join("home/certificates")).expect("made");
+        std::fs::write(root.join("home/certificates/ca.pem"), "").expect("written");
+        let grants = grants(&root, &["home/*"]);
+        let granted = |path: &str, writable| look(&grants, &format!("{}/{path}", root.display()), writable).is_ok();
+        for path in ["home/certificates", "home/certificates/ca.pem"] {
+            assert!(granted(path, false) && !granted(path, true), "{path}");
+        }
+        assert!(granted("home/notes", true));
+    }
+
+    #[test]
+    fn a_root_that_leads_elsewhere_by_now_holds_nothing_of_where_it_led() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let grants = grants(&root, &["home/files"]);
+        let granted = |path: &str| look(&grants, &format!("{}/{path}", root.display()), false).is_ok();
+        assert!(granted("srv/files/deep") && granted("home/files/deep"));
+        std::fs::remove_file(root.join("home/files")).expect("removed");
+        symlink(root.join("home/notes"), root.join("home/files")).expect("linked");
+        assert!(!granted("srv/files/deep") && !granted("home/files/deep"));
+        assert!(granted("home/files"));
     }
 
     #[test]
@@ -398,7 +662,7 @@ mod tests {
         let dir = host();
         let root = std::fs::canonicalize(dir.path()).expect("canonical");
         let grants = grants(&root, &["srv"]);
-        let why = |path: &str| match grants.look(&format!("{}/{path}", root.display())) {
+        let why = |path: &str| match look(&grants, &format!("{}/{path}", root.display()), false) {
             Err(Refused::Why(why)) => why,
             _ => "?".into(),
         };
@@ -410,16 +674,18 @@ mod tests {
         let dir = host();
         let root = std::fs::canonicalize(dir.path()).expect("canonical");
         let paths = GrantablePaths { roots: ["/", "/etc", "/*"].map(String::from).to_vec(), own: vec![] };
-        let all = Grants::open(&paths, &root.join("data"), None).expect("opened");
+        let all = open(&paths, &root.join("data"), vec![]);
         assert!(all.roots.is_empty());
-        let roots = vec![Root::new("/")];
-        let all = Grants { roots, own: vec![root.join("data")], before: BTreeSet::new() };
+        let roots = vec![(Root::new("/"), Root::new("/"))];
+        let (own, shown) = (vec![root.join("data")], vec![]);
+        let all = Grants { roots, own, shown, before: BTreeSet::new(), looks: looks() };
         for bad in ["/", "/etc", "/etc/passwd", "/proc/self", "/sys", "/dev/null", "/run", "/var/run", "/boot", "//"] {
-            assert!(all.look(bad).is_err(), "{bad}");
+            assert!(look(&all, bad, false).is_err(), "{bad}");
         }
         let above = root.parent().expect("a parent").display().to_string();
-        assert!(all.look(&above).is_err() && all.look(&format!("{}/data", root.display())).is_err());
-        assert!(all.look(&format!("{}/secret", root.display())).is_ok());
+        let look = |path: &str| look(&all, path, false);
+        assert!(look(&above).is_err() && look(&format!("{}/data", root.display())).is_err());
+        assert!(look(&format!("{}/secret", root.display())).is_ok());
         for bad in ["srv", "./srv", "/srv/../etc", "/etc/x", "/", "/*", ""] {
             assert!(GrantablePaths::check_root(bad).is_err(), "{bad}");
         }

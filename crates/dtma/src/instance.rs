@@ -14,14 +14,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use toolyard_mcp::Room;
 use toolyard_mcp::era::Handshake;
-use toolyard_mcp::stdio::{Connection, Options};
-use toolyard_types::agent::{BUSY, DesiredInstance, Era, Exit, Failure, LogStream, McpInfo};
+use toolyard_mcp::stdio::{Connection, Noise, Options};
+use toolyard_types::agent::{BUSY, DesiredInstance, Era, Exit, Failure, LogStream, McpInfo, ObservedInstance};
 use toolyard_types::state::{Phase, Reason, Status};
 use toolyard_types::{Clock, CredentialId, Redaction, Secret, Timestamp};
 
 use crate::agent::Context;
 use crate::copies::LogPlace;
-use crate::desired::write_whole;
+use crate::desired::{read_state, write_whole};
 use crate::engine::{Line, Running, Streams};
 use crate::packages::Prepared;
 use crate::plan::Goal;
@@ -33,6 +33,7 @@ use crate::slot::Slot;
 /// How often the line to one supervisor may break before its server counts as lost.
 const MAX_RECONNECTS: usize = 5;
 const ANSWERED_FILE: &str = "answered.json";
+const RESTARTS_FILE: &str = "restarts.json";
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// A server that ran this long has recovered: the next wait is short again.
@@ -57,6 +58,9 @@ struct Answered {
     tool_names: Vec<String>,
     ready_since: Timestamp,
     restarts: u32,
+    /// What its process was started with; an agent of an earlier version did not write it.
+    #[serde(default)]
+    secret_versions: BTreeMap<CredentialId, u32>,
 }
 
 /// How serving ended.
@@ -110,7 +114,12 @@ impl Instance {
         known_era: Option<Era>,
     ) -> Self {
         let dir = context.instance_dir(desired.id);
-        Self { context, desired, slot, goal, dir, has_dir: false, known_era, was_ready: false, failures: 0 }
+        let instance =
+            Self { context, desired, slot, goal, dir, has_dir: false, known_era, was_ready: false, failures: 0 };
+        // Before anything is told of it: the control plane takes a lower number for one that is counted anew.
+        let restarts = instance.load_restarts();
+        instance.slot.state().observed.restarts = restarts;
+        instance
     }
 
     /// Runs until the task is aborted; `found` is a server that runs already.
@@ -213,7 +222,10 @@ impl Instance {
         let _ = std::fs::remove_file(self.dir.join(ANSWERED_FILE));
         self.context.end_leftovers(self.desired.id, &self.dir).await;
         match self.context.start(&self.desired, &self.dir, &prepared).await {
-            Ok(running) => self.serve_then_wait(running, None).await,
+            Ok(running) => {
+                self.slot.state().observed.secret_versions = self.desired.secret_versions.clone();
+                self.serve_then_wait(running, None).await;
+            }
             Err(failure) => self.failed(failure).await,
         }
     }
@@ -255,6 +267,7 @@ impl Instance {
             state.observed.failures = 0;
             state.observed.ready_since = None;
             state.observed.usage = None;
+            state.observed.secret_versions.clear();
         });
         if matches!(end, End::Lost) {
             self.context.end_leftovers(self.desired.id, &self.dir).await;
@@ -268,9 +281,18 @@ impl Instance {
             self.remember_plain(true);
             return;
         }
-        self.slot.update(|state| state.observed.restarts = state.observed.restarts.saturating_add(1));
+        self.count_restart();
         let failure = self.failure_of(&end);
         self.failed(failure).await;
+    }
+
+    /// Counts that it is started again, also for the agents after this one.
+    fn count_restart(&self) {
+        let restarts = self.slot.state().observed.restarts.saturating_add(1);
+        if let Err(error) = write_whole(&self.dir.join(RESTARTS_FILE), restarts.to_string().as_bytes()) {
+            tracing::warn!(instance.id = %self.desired.id, %error, "a restarted agent will not know of this restart");
+        }
+        self.slot.update(|state| state.observed.restarts = restarts);
     }
 
     fn note_exit(&self, end: &End) {
@@ -356,7 +378,7 @@ impl Instance {
             drop(streams);
             return self.end_outdated(&mut line, &open_ports).await;
         }
-        let (noise, mut noise_lines) = mpsc::channel(64);
+        let (noise, mut noises) = mpsc::channel(64);
         let room = self.context.room.of(self.desired.organization.as_u128());
         let connection = match connect(streams, &self.dir, noise, hello.handed_over, room) {
             Ok(connection) => connection,
@@ -367,8 +389,12 @@ impl Instance {
             }
         };
         let (unknown, now) = (answered.is_none(), self.context.clock.now());
+        let started_with = answered.as_ref().map(|answered| answered.secret_versions.clone());
         self.slot.update(|state| {
             state.observed.pid = Some(hello.pid);
+            if let Some(versions) = started_with {
+                state.observed.secret_versions = versions;
+            }
             state.observed.container_id = container;
             if unknown && state.observed.status.phase == Phase::Pending {
                 state.enter(Status::new(Phase::Starting, Reason::AwaitingProbe, "", now));
@@ -382,7 +408,7 @@ impl Instance {
         if let Some(answered) = answered {
             let own = self.context.copy_of(self.desired.id).is_some();
             connection.resume(answered.handshake.clone(), own);
-            self.ready(&connection, answered);
+            self.ready(&connection, answered).await;
         }
         let mut probe = Box::pin(probe::probe(connection.clone(), self.desired.spec.clone(), self.known_era));
         let longest_call = Duration::from_millis(self.desired.spec.call_timeout_ms);
@@ -415,20 +441,19 @@ impl Instance {
                     Some(_) => {}
                     None => return End::Lost,
                 },
-                Some(text) = noise_lines.recv() => {
-                    let _ = line.commands.try_send(ToSupervisor::Log { stream: LogStream::Stdout, text });
-                }
+                Some(()) = log_noise(&mut noises, &line.commands) => {}
                 result = &mut probe, if probing => {
                     probing = false;
                     match result {
                         Ok(Ready { handshake, tools, tool_names }) => {
-                            let restarts = self.slot.state().observed.restarts;
+                            let ObservedInstance { restarts, secret_versions, .. } = self.slot.observed();
                             let ready_since = self.context.clock.now();
-                            let answered = Answered { handshake, tools, tool_names, ready_since, restarts };
+                            let answered =
+                                Answered { handshake, tools, tool_names, ready_since, restarts, secret_versions };
                             let text = format!("ready after {} ms", started.elapsed().as_millis());
                             let _ = line.commands.try_send(ToSupervisor::Log { stream: LogStream::Toolyard, text });
                             self.save_answered(&answered);
-                            self.ready(&connection, answered);
+                            self.ready(&connection, answered).await;
                             health = Health::new();
                             check.set(check_after(health.pause(0), None));
                         }
@@ -452,7 +477,7 @@ impl Instance {
                     }
                 }
                 (sign, open) = &mut check, if !probing && stopping == Stopping::No && not_ready.is_none() => {
-                    self.judge(&mut health, sign);
+                    self.judge(&mut health, sign).await;
                     check.set(check_after(health.pause(connection.activity().begun), open));
                 }
                 () = &mut closed, if !closed_seen => {
@@ -514,12 +539,12 @@ impl Instance {
         End::Lost
     }
 
-    fn ready(&mut self, connection: &Connection, answered: Answered) {
-        let Answered { handshake, tools, tool_names, ready_since, restarts } = answered;
+    async fn ready(&mut self, connection: &Connection, answered: Answered) {
+        let Answered { handshake, tools, tool_names, ready_since, restarts, .. } = answered;
         self.known_era = Some(handshake.era);
         self.was_ready = true;
+        let remark = self.context.grants.remark(&self.desired).await;
         let now = self.context.clock.now();
-        let remark = self.context.grants.remark(&self.desired);
         if !remark.is_empty() {
             tracing::warn!(instance.id = %self.desired.id, server.name = %self.desired.server_name, "{remark}");
         }
@@ -545,7 +570,7 @@ impl Instance {
         });
     }
 
-    fn judge(&self, health: &mut Health, sign: Sign) {
+    async fn judge(&self, health: &mut Health, sign: Sign) {
         let healthy = match sign {
             // No verdict: only that it answers, or that it is silent without calls, says how it is.
             Sign::Busy if self.slot.status().phase == Phase::Ready => {
@@ -568,7 +593,7 @@ impl Instance {
         match verdict {
             Some(false) => self.set(Phase::Degraded, Reason::ProbeFailed, "it stopped answering"),
             Some(true) => {
-                let remark = self.context.grants.remark(&self.desired);
+                let remark = self.context.grants.remark(&self.desired).await;
                 self.set(Phase::Ready, Reason::Answered, &remark);
             }
             None => {}
@@ -607,6 +632,13 @@ impl Instance {
     fn note(&self, text: &str) {
         let place = self.context.log_place(self.desired.id, &self.dir);
         Journal::open(&self.context, &place, &self.desired.secrets).write(text);
+    }
+
+    /// How often earlier agents started it again.
+    fn load_restarts(&self) -> u32 {
+        let counted = read_state::<u32>(&self.dir.join(RESTARTS_FILE), "its restarts are counted anew");
+        // An agent of a version before that file wrote only this one.
+        counted.max(self.load_answered().map(|answered| answered.restarts)).unwrap_or(0)
     }
 
     fn load_answered(&self) -> Option<Answered> {
@@ -649,12 +681,26 @@ impl Journal {
 fn connect(
     streams: Streams,
     dir: &Path,
-    noise: mpsc::Sender<String>,
+    noise: mpsc::Sender<Noise>,
     handed_over: u32,
     room: Room,
 ) -> std::io::Result<Connection> {
     let first_id = u64::from(handed_over) << 32;
     streams.open(dir, handed_over > 0, Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES, room })
+}
+
+/// Has what is no protocol written to the log, as fast as that takes it. May be dropped while it waits.
+async fn log_noise(noises: &mut mpsc::Receiver<Noise>, commands: &mpsc::Sender<ToSupervisor>) -> Option<()> {
+    let room = commands.reserve().await.ok()?;
+    let (stream, text) = match noises.recv().await? {
+        Noise::Line(text) => (LogStream::Stdout, text),
+        Noise::Lost(count) => {
+            let text = format!("lost lines of its standard output that came faster than they are written: {count}");
+            (LogStream::Toolyard, text)
+        }
+    };
+    room.send(ToSupervisor::Log { stream, text });
+    Some(())
 }
 
 /// `: ` and what the server wrote last, as far as it says why it ended.

@@ -20,6 +20,7 @@ mod identity;
 mod input;
 mod instance;
 mod kept;
+mod looks;
 mod packages;
 mod plan;
 mod probe;

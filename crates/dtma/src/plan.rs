@@ -112,6 +112,7 @@ pub(crate) mod tests {
             spec,
             lock: None,
             secrets: BTreeMap::new(),
+            secret_versions: BTreeMap::new(),
             run,
         }
     }

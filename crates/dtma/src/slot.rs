@@ -1,5 +1,6 @@
 //! What is known of one instance.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -46,6 +47,7 @@ impl Slot {
             last_success_at: None,
             failures: 0,
             copies: 0,
+            secret_versions: BTreeMap::new(),
         };
         Self { state: Mutex::new(State { observed, connection: None, ended: false, reported: false }), changed }
     }

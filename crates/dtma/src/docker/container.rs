@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, RestartPolicy, RestartPolicyNameEnum};
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+};
 use http::HeaderMap;
 use toolyard_types::agent::{DesiredInstance, Failure};
 use toolyard_types::spec::{Egress, EgressHost, Package, PathGrant};
@@ -11,10 +13,10 @@ use toolyard_types::{CredentialId, Secret};
 
 use super::{
     Docker, Handed, LABEL_INSTANCE, LABEL_LOCK, LABEL_ORGANIZATION, LABEL_REVISION, LABEL_SERVER, egress, entry,
-    existing, mount, users, volumes,
+    existing, mount, paths, users, volumes,
 };
 use crate::agent::Context;
-use crate::engine::render;
+use crate::engine::{MAX_OPEN_FILES, render};
 use crate::grants::{self, Granted};
 use crate::packages::{Prepared, failure};
 
@@ -23,7 +25,7 @@ const HOME: &str = "/home/server";
 const HOME_SIZE: &str = "size=256m";
 const TMP_SIZE: &str = "size=64m";
 /// The user of servers on an engine that has no users to give away.
-const ROOTLESS_USER: &str = "10001:10001";
+const ROOTLESS_USER: users::Ids = (10001, 10001);
 
 /// A container to make.
 pub(super) struct Plan {
@@ -34,6 +36,8 @@ pub(super) struct Plan {
     pub(super) hosts: Option<Vec<EgressHost>>,
     /// What it wants with every request, if it speaks HTTP.
     pub(super) headers: HeaderMap,
+    /// The paths of the host that are mounted.
+    pub(super) granted: Vec<Granted>,
 }
 
 /// # Errors
@@ -55,15 +59,7 @@ pub(super) async fn plan(
     let environment = environment(context, (package, &spec.paths), prepared, hosts.is_some(), secrets)?;
     let arguments =
         package.arguments.iter().map(|argument| render(argument, secrets)).collect::<Result<Vec<_>, _>>()?;
-    // A rootless engine's root is a user like us.
-    let own_uid = match docker.is_rootless() {
-        true => None,
-        false => {
-            let uid = context.uid_of(desired);
-            Some(uid.map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?)
-        }
-    };
-    let granted = context.grants.of(desired, own_uid)?;
+    let (own_uid, granted) = granted(docker, context, desired).await?;
     // A user or group that an image names is one of the host's too: with paths of the host, it could be the one that
     // a socket or a file there belongs to.
     let named = match image.user.as_deref().filter(|_| granted.is_empty()) {
@@ -73,14 +69,14 @@ pub(super) async fn plan(
     if !image.base {
         users::check(docker, &image.reference).await?;
     }
-    let user = match (named, own_uid) {
-        (Some((uid, gid)), _) => format!("{uid}:{gid}"),
-        (None, Some(uid)) => format!("{uid}:{uid}"),
-        (None, None) => ROOTLESS_USER.to_owned(),
+    let (uid, gid) = match (named, own_uid) {
+        (Some(ids), _) => ids,
+        (None, Some(uid)) => (uid, uid),
+        (None, None) => ROOTLESS_USER,
     };
     let mut body = ContainerCreateBody {
         image: Some(image.reference.clone()),
-        user: Some(user),
+        user: Some(format!("{uid}:{gid}")),
         attach_stdin: Some(true),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
@@ -88,8 +84,8 @@ pub(super) async fn plan(
         // It stays open when an agent goes; the next one attaches again.
         stdin_once: Some(false),
         tty: Some(false),
-        labels: Some(labels(docker, desired)),
-        host_config: Some(host_config(docker, context, desired, prepared, &granted)?),
+        labels: Some(labels(docker, desired, &granted)),
+        host_config: Some(host_config(docker, context, desired, prepared, (&granted, (uid, gid)))?),
         ..Default::default()
     };
     let mut argv: Vec<Secret> = prepared.argv.iter().map(|part| Secret::new(part.to_string_lossy())).collect();
@@ -118,7 +114,27 @@ pub(super) async fn plan(
         None
     };
     let headers = package.http.as_ref().map(|endpoint| super::http::headers(endpoint, secrets)).transpose()?;
-    Ok(Plan { body, handed, hosts, headers: headers.unwrap_or_default() })
+    Ok(Plan { body, handed, hosts, headers: headers.unwrap_or_default(), granted })
+}
+
+/// The user of a server's own, and what it may see of this host.
+///
+/// # Errors
+/// When there is no user left, or a path may not be granted.
+pub(super) async fn granted(
+    docker: &Docker,
+    context: &Context,
+    desired: &DesiredInstance,
+) -> Result<(Option<u32>, Vec<Granted>), Failure> {
+    // A rootless engine's root is a user like us.
+    let own_uid = match docker.is_rootless() {
+        true => None,
+        false => {
+            let uid = context.uid_of(desired);
+            Some(uid.map_err(|error| failure(Reason::EngineUnavailable, error.to_string()))?)
+        }
+    };
+    Ok((own_uid, context.grants.of(desired, own_uid).await?))
 }
 
 fn listed(hosts: &[String]) -> Result<Vec<EgressHost>, Failure> {
@@ -129,7 +145,7 @@ fn listed(hosts: &[String]) -> Result<Vec<EgressHost>, Failure> {
     hosts.iter().map(parse).collect()
 }
 
-fn labels(docker: &Docker, desired: &DesiredInstance) -> HashMap<String, String> {
+fn labels(docker: &Docker, desired: &DesiredInstance, granted: &[Granted]) -> HashMap<String, String> {
     let mut labels = docker.labels();
     let lock = desired.lock.as_ref().map(|lock| lock.digest.clone());
     labels.extend([
@@ -139,6 +155,7 @@ fn labels(docker: &Docker, desired: &DesiredInstance) -> HashMap<String, String>
         (LABEL_REVISION.to_owned(), desired.revision.to_string()),
     ]);
     labels.extend(lock.map(|lock| (LABEL_LOCK.to_owned(), lock)));
+    labels.extend(paths::label(granted));
     labels
 }
 
@@ -147,7 +164,7 @@ fn host_config(
     context: &Context,
     desired: &DesiredInstance,
     prepared: &Prepared,
-    granted: &[Granted],
+    (granted, (uid, gid)): (&[Granted], users::Ids),
 ) -> Result<HostConfig, Failure> {
     let spec = &desired.spec;
     let memory = i64::try_from(spec.limits.memory_bytes).unwrap_or(i64::MAX);
@@ -157,9 +174,11 @@ fn host_config(
     mounts.extend(volumes::mounts(docker, desired)?);
     // A place cannot be both.
     let kept = |path: &str| spec.volumes.iter().any(|volume| volume.path == path);
-    let mut tmpfs = HashMap::from([("/tmp".to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{TMP_SIZE}"))]);
+    // Where an image has a directory engines give it that one's mode, whatever is asked for: so it is the server's own.
+    let scratch = |size: &str| format!("rw,nosuid,nodev,exec,mode=1777,uid={uid},gid={gid},{size}");
+    let mut tmpfs = HashMap::from([("/tmp".to_owned(), scratch(TMP_SIZE))]);
     if !kept(HOME) {
-        tmpfs.insert(HOME.to_owned(), format!("rw,nosuid,nodev,exec,mode=1777,{HOME_SIZE}"));
+        tmpfs.insert(HOME.to_owned(), scratch(HOME_SIZE));
     }
     // Docker makes a volume on the host, of any size, for each that an image asks for and nobody mounts.
     for path in prepared.image.iter().flat_map(|image| &image.volumes) {
@@ -167,7 +186,7 @@ fn host_config(
         let is_mounted =
             kept(&path) || granted.iter().any(|it| it.path.as_os_str() == path.as_str()) || tmpfs.contains_key(&path);
         if path != "/" && !is_mounted {
-            tmpfs.insert(path, format!("rw,nosuid,nodev,exec,mode=1777,{HOME_SIZE}"));
+            tmpfs.insert(path, scratch(HOME_SIZE));
         }
     }
     let network = match &spec.egress {
@@ -175,7 +194,13 @@ fn host_config(
         Egress::None | Egress::Hosts { .. } => "none".to_owned(),
     };
     let limits = &spec.limits;
+    let open_files = ResourcesUlimits {
+        name: Some("nofile".into()),
+        soft: Some(MAX_OPEN_FILES.into()),
+        hard: Some(MAX_OPEN_FILES.into()),
+    };
     Ok(HostConfig {
+        ulimits: Some(vec![open_files]),
         memory: Some(memory),
         memory_swap: Some(memory),
         // The first process is the engine's own and not the server's.

@@ -34,7 +34,7 @@ use toolyard_types::{Clock, Secret, Timestamp};
 
 use super::container::Plan;
 use super::http::{self, Bridge};
-use super::{Docker, container_name, egress, engine_failure, entry, is_missing, short, volumes};
+use super::{Docker, container_name, egress, engine_failure, entry, is_missing, paths, short, volumes};
 use crate::agent::Context;
 use crate::copies::LogPlace;
 use crate::desired::write_whole;
@@ -79,6 +79,7 @@ pub(super) async fn start(
     let attached = attach(&short(api), &created.id).await.map_err(|error| engine_failure(&error))?;
     api.start_container(&created.id, None).await.map_err(|error| not_started(&error))?;
     let state = inspect(api, &created.id).await.map_err(|error| engine_failure(&error))?;
+    paths::compare(docker, context, desired, (created.id.as_str(), &state), &plan.granted).await?;
     let mut stdin = attached.stdin;
     let proxy = match (plan.hosts, state.running) {
         (Some(hosts), Some(true)) => Some(open_proxy(docker, pid_of(&state), hosts)?),

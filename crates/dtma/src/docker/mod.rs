@@ -18,6 +18,7 @@ mod http;
 mod images;
 mod keeper;
 mod namespace;
+mod paths;
 mod users;
 mod volumes;
 
@@ -139,6 +140,8 @@ pub(crate) struct Docker {
     /// Held alone while the network is made and removed, since the engine would make a second one of the same name; and
     /// together with others while it is looked for.
     making_network: tokio::sync::RwLock<()>,
+    /// The paths of servers that are being started.
+    starting: paths::Starting,
     /// Containers of no instance whose removal failed, and how often.
     hung: Mutex<BTreeMap<String, u32>>,
 }
@@ -171,6 +174,7 @@ impl Docker {
             images: images::Images::open(agent.data_dir.join("images.json")),
             users: users::Known::default(),
             making_network: tokio::sync::RwLock::default(),
+            starting: paths::Starting::default(),
             hung: Mutex::default(),
         };
         docker.remove_leftover_clients().await;
@@ -246,7 +250,8 @@ impl Docker {
     ) -> Result<(), Failure> {
         self.check_network(&desired.spec)?;
         let secrets = context.secrets(desired)?;
-        container::plan(self, context, desired, prepared, &secrets).await.map(drop)
+        let plan = container::plan(self, context, desired, prepared, &secrets).await?;
+        paths::check(self, desired, &plan.granted).await
     }
 
     /// Starts the container of an instance.
@@ -265,6 +270,12 @@ impl Docker {
         let plan = container::plan(self, context, desired, prepared, &secrets).await?;
         // Never a second one beside the first.
         self.remove(&container_name(desired.id)).await.map_err(|error| engine_failure(&error))?;
+        let _entered = paths::enter(self, desired, &plan.granted).await?;
+        // Until now somebody who runs no more could have changed what was looked at.
+        if !plan.granted.is_empty() && container::granted(self, context, desired).await?.1 != plan.granted {
+            let message = "one of its paths led elsewhere a moment ago; it is looked at again";
+            return Err(failure(Reason::EngineUnavailable, message));
+        }
         if desired.spec.egress.is_all() {
             self.make_network().await.map_err(|error| engine_failure(&error))?;
         }

@@ -16,8 +16,10 @@ use toolyard_types::InstanceId;
 use toolyard_types::spec::Package;
 use toolyard_types::state::Reason;
 
-use super::{Docker, DockerOptions, LABEL_INSTANCE, MAX_AT_ONCE, images, keeper, users};
+use super::{Docker, DockerOptions, LABEL_INSTANCE, MAX_AT_ONCE, images, keeper, paths, users};
+use crate::grants::Granted;
 use crate::packages::lock;
+use crate::plan::tests::instance;
 
 /// Less than the engine is given for one request.
 const SOON: Duration = Duration::from_secs(10);
@@ -67,6 +69,7 @@ impl Fake {
             images: images::Images::open(file),
             users: users::Known::default(),
             making_network: RwLock::default(),
+            starting: super::paths::Starting::default(),
             hung: std::sync::Mutex::default(),
         };
         Self { docker, asked, _serves: serves, _dir: dir }
@@ -209,6 +212,33 @@ async fn an_image_whose_list_of_users_no_engine_could_read_is_refused_and_its_co
         assert!(fake.was_asked("DELETE containers/made?"));
         assert!(!fake.was_asked("GET ") && !fake.was_asked("POST containers/made"), "nothing is opened or started");
     }
+}
+
+#[tokio::test]
+async fn of_two_servers_that_start_at_once_only_one_gets_a_path_that_the_other_could_lead_elsewhere() {
+    let granted =
+        |path: &str, writable| vec![Granted { path: path.into(), source: path.into(), writable, device: 1, inode: 1 }];
+    let (above, below) = (granted("/srv/share", true), granted("/srv/share/x", false));
+    let (first, second) = (instance(InstanceId::generate(), true), instance(InstanceId::generate(), true));
+    let (name, text) = paths::label(&above).expect("it has a path");
+    let container = json!({ "Id": "made", "State": "running", "Labels": { LABEL_INSTANCE: first.id, name: text } });
+    let is_made = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let made = std::sync::Arc::clone(&is_made);
+    let fake = Fake::start(&[], move |line| match made.load(std::sync::atomic::Ordering::Acquire) {
+        _ if !line.starts_with("GET containers/json") => None,
+        true => Some(said(200, &json!([container]))),
+        false => Some(said(200, &json!([]))),
+    });
+    let entered = paths::enter(&fake.docker, &first, &above).await.expect("it is alone");
+    let refused = paths::enter(&fake.docker, &second, &below).await.expect_err("the first could lead it elsewhere");
+    assert_eq!(refused.reason, Reason::ConfigInvalid);
+    is_made.store(true, std::sync::atomic::Ordering::Release);
+    drop(entered);
+    assert!(paths::enter(&fake.docker, &second, &below).await.is_err(), "by now it has a container");
+    assert!(paths::check(&fake.docker, &second, &below).await.is_err());
+    assert!(paths::enter(&fake.docker, &first, &above).await.is_ok(), "it is in nobody's way when it starts again");
+    is_made.store(false, std::sync::atomic::Ordering::Release);
+    assert!(paths::enter(&fake.docker, &second, &below).await.is_ok(), "nobody writes there any more");
 }
 
 #[test]

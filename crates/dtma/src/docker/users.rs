@@ -6,7 +6,9 @@
 //! the user or the group 0.
 //!
 //! The engine opens both files too when it starts a container, as whatever user, and waits there for ever when one is a
-//! pipe. So no container is started of an image where they are anything but regular files.
+//! pipe. So no container is started of an image where they are anything but regular files. It looks up the group of the
+//! container by name too, and adds what it finds: a group whose name is a number would be another group for who is given
+//! that number. So an image with such a name is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -191,15 +193,17 @@ async fn look(docker: &Docker, image: &str, read: bool) -> Result<Lists, Failure
     let mut removal = Removal::of(&docker.api, &made.id);
     let api = short(&docker.api);
     let looked = async {
-        check_list(&api, &made.id, USERS).await?;
-        check_list(&api, &made.id, GROUPS).await?;
-        if !read {
-            return Ok(Lists::default());
-        }
-        Ok::<_, Failure>(Lists {
-            users: list(&api, &made.id, USERS).await?,
-            groups: list(&api, &made.id, GROUPS).await?,
-        })
+        let users = check_list(&api, &made.id, USERS).await?;
+        let groups = match check_list(&api, &made.id, GROUPS).await? {
+            Some(path) => Some(list(&api, &made.id, &path).await?.ok_or_else(|| unreadable(GROUPS, "cannot be read"))?),
+            None => None,
+        };
+        check_groups(groups.as_deref().unwrap_or_default())?;
+        let users = match users.filter(|_| read) {
+            Some(path) => list(&api, &made.id, &path).await?,
+            None => None,
+        };
+        Ok::<_, Failure>(Lists { users, groups })
     };
     let late = |_| Err(engine_failure(&ApiError::RequestTimeoutError));
     let looked = tokio::time::timeout(LOOK_TIMEOUT, looked).await.unwrap_or_else(late);
@@ -214,13 +218,31 @@ async fn look(docker: &Docker, image: &str, read: bool) -> Result<Lists, Failure
     looked
 }
 
-/// Refuses a list that an engine could not read; one that is not there is fine.
-async fn check_list(api: &bollard::Docker, container: &str, path: &str) -> Result<(), Failure> {
+/// Refuses a list that an engine could not read, and tells where it is; one that is not there is fine.
+async fn check_list(api: &bollard::Docker, container: &str, path: &str) -> Result<Option<String>, Failure> {
     match stat(api, container, path).await {
-        Ok(Some(found)) => check_stat(path, &found),
-        Ok(None) => Ok(()),
+        Ok(Some((at, found))) => check_stat(path, &found).map(|()| Some(at)),
+        Ok(None) => Ok(None),
         Err(error) => Err(engine_failure(&error)),
     }
+}
+
+/// Refuses groups that an engine would take for others.
+fn check_groups(groups: &str) -> Result<(), Failure> {
+    let name = |line: &str| line.split(':').next().unwrap_or_default().trim().to_owned();
+    let is_number = |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    match groups.lines().map(name).find(is_number) {
+        Some(name) => {
+            let why = format!("names a group `{}`, and container engines take that for a number", printable(&name));
+            Err(unreadable(GROUPS, &why))
+        }
+        None => Ok(()),
+    }
+}
+
+fn unreadable(path: &str, why: &str) -> Failure {
+    let message = format!("the image's `{path}` {why}; container engines read it when they start a container");
+    failure(Reason::ConfigInvalid, message)
 }
 
 fn check_stat(path: &str, found: &PathStatResponse) -> Result<(), Failure> {
@@ -229,12 +251,15 @@ fn check_stat(path: &str, found: &PathStatResponse) -> Result<(), Failure> {
         0 => "is too long",
         _ => "is not a regular file",
     };
-    let message = format!("the image's `{path}` {why}; container engines read it when they start a container");
-    Err(failure(Reason::ConfigInvalid, message))
+    Err(unreadable(path, why))
 }
 
-/// What is at a path of a container, where links lead; none when there is nothing. Nothing is opened for it.
-async fn stat(api: &bollard::Docker, container: &str, path: &str) -> Result<Option<PathStatResponse>, ApiError> {
+/// What is at a path of a container, where links lead, and that path; none when there is nothing. Nothing is opened for it.
+async fn stat(
+    api: &bollard::Docker,
+    container: &str,
+    path: &str,
+) -> Result<Option<(String, PathStatResponse)>, ApiError> {
     let mut path = path.to_owned();
     let mut links = 0;
     loop {
@@ -246,7 +271,7 @@ async fn stat(api: &bollard::Docker, container: &str, path: &str) -> Result<Opti
         };
         links += 1;
         if found.file_mode & MODE_LINK == 0 || found.link_target.is_empty() || links > MAX_LINKS {
-            return Ok(Some(found));
+            return Ok(Some((path, found)));
         }
         path = found.link_target;
     }
@@ -360,6 +385,16 @@ mod tests {
         assert_eq!(run("1000", &unread), Ok(Some((1000, 1000))));
         assert_eq!(whole("10:20"), Some((10, 20)));
         assert!(whole("10").is_none() && whole("a:1").is_none() && whole("10:").is_none());
+    }
+
+    #[test]
+    fn no_image_names_a_group_by_a_number_that_an_engine_would_look_up() {
+        for harmless in ["", GROUP_LIST, "g77:x:0:\n+77:x:0:\n77a:x:0:\n:x:0:\n"] {
+            assert!(check_groups(harmless).is_ok(), "{harmless}");
+        }
+        for hostile in ["77:x:0:", "root:x:0:\n 2110158080 :x:0:\n", "a:x:1:\r\n\t5:x:0", "0:x:0:"] {
+            assert_eq!(check_groups(hostile).unwrap_err().reason, Reason::ConfigInvalid, "{hostile}");
+        }
     }
 
     #[test]

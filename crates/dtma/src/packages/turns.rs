@@ -1,7 +1,8 @@
 //! Whose turn it is to run a package client: a few run at once, and no registry that does not answer holds up all others.
 //!
-//! A client that has run for a while most likely waits for its registry. Beside such ones others begin, up to a bound;
-//! and of those that run at once one is always left for packages of another registry.
+//! A client that has run for a while most likely waits for its registry: it goes on in the lane of the slow ones, whose
+//! places are others than those of the ones that work. A single registry never takes them all, so one that does not
+//! answer leaves others what they would have without it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,12 +16,13 @@ use crate::engine::Progress;
 /// Clients that run at once and have not run for long; they are heavy on disk and network, and the servers that run come
 /// first.
 const WORKING: usize = 3;
-/// Clients that run at once, with those that have run for long.
-const MOST: usize = 6;
-/// How many places, of those that work and of all, no single registry takes.
+/// Clients that run beside them and have run for long. Who finds no place here counts as one that works, so that no more
+/// than both together ever run.
+const SLOW: usize = 6;
+/// How many of the places of those that work, and of the slow ones, no single registry takes.
 const KEPT: usize = 1;
-/// Who has run for so long is not taken for one that works.
-const LONG: Duration = Duration::from_secs(15);
+/// Who has run for so long is slow.
+const LONG: Duration = Duration::from_secs(5);
 /// Who waits for less says nothing of it.
 const UNTOLD: Duration = Duration::from_millis(500);
 /// How long what was told stands, whatever changes: it is written down for everybody who looks at the deployment, of
@@ -159,14 +161,11 @@ impl State {
 
 /// Whether one more of a registry may run beside those that run, each with whether it works.
 fn has_room(running: &[(&str, bool)], registry: &str) -> bool {
-    let count = |own: bool, working: bool| {
-        let counts = |it: &&(&str, bool)| (!own || it.0 == registry) && (!working || it.1);
-        running.iter().filter(counts).count()
-    };
-    count(false, false) < MOST
-        && count(true, false) < MOST - KEPT
-        && count(false, true) < WORKING
-        && count(true, true) < WORKING - KEPT
+    let own = running.iter().filter(|(other, _)| *other == registry);
+    let own_working = own.clone().filter(|(_, works)| *works).count();
+    let slow = running.iter().filter(|(_, works)| !works).count();
+    let working = running.len() - slow.min(SLOW);
+    working < WORKING && own_working < WORKING - KEPT && own.count() < SLOW - KEPT
 }
 
 impl Drop for Turn<'_> {
@@ -216,11 +215,49 @@ mod tests {
             tokio::time::advance(LONG).await;
         }
         assert!(waits(&turns, "slow").await, "one place is never a single registry's");
-        let other = now(&turns, "other").await;
-        assert!(waits(&turns, "third").await, "so many may run and no more");
+        let others = [now(&turns, "other").await, now(&turns, "other").await, now(&turns, "third").await];
+        assert!(waits(&turns, "third").await, "three work at once");
+        drop(others);
         hangs.clear();
-        drop(now(&turns, "third").await);
-        drop(other);
+        drop(now(&turns, "slow").await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_packages_of_a_registry_that_hangs_hold_up_none_of_another() {
+        let turns = &Turns::new();
+        let hangs = (0..17).map(|_| async move {
+            let _turn = turns.begin("hangs", &|_| {}).await;
+            std::future::pending::<()>().await;
+        });
+        let others = async {
+            // By then it has all that it gets.
+            tokio::time::sleep(10 * LONG).await;
+            let began = Instant::now();
+            let eight = (0..8).map(|_| async move {
+                let _turn = turns.begin("other", &|_| {}).await;
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            });
+            futures_util::future::join_all(eight).await;
+            began.elapsed().as_secs()
+        };
+        let took = tokio::select! {
+            _ = futures_util::future::join_all(hangs) => panic!("what hangs does not end"),
+            took = others => took,
+        };
+        assert_eq!(took, 12, "two at once, as if nothing hung");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_registries_are_slow_no_more_run_than_have_a_place() {
+        let turns = Turns::new();
+        let mut running = Vec::new();
+        for number in 0..WORKING + SLOW {
+            running.push(now(&turns, &format!("registry {number}")).await);
+            tokio::time::advance(LONG).await;
+        }
+        assert!(waits(&turns, "one more").await);
+        running.pop();
+        drop(now(&turns, "one more").await);
     }
 
     #[tokio::test(start_paused = true)]

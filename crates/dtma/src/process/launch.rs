@@ -80,15 +80,27 @@ async fn ask(program: &Path, order: Order) -> Result<(UnixStream, Incoming, ToAg
         .spawn()
         .map_err(LaunchError::Supervisor)?;
     // Reaped when it ends; it outlives this agent if need be, so it is never killed on drop.
-    tokio::spawn(async move { child.wait().await });
-    tokio::task::spawn_blocking(move || {
+    let (give_up, given_up) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = child.wait() => {}
+            Ok(()) = given_up => {
+                let _ = child.start_kill();
+                let _ = child.wait().await;
+            }
+        }
+    });
+    let spoken = tokio::task::spawn_blocking(move || {
         ours.set_write_timeout(Some(HELLO_TIMEOUT))?;
         wire::send(&ours, &order, &[])?;
         hello(ours)
+    });
+    let spoken = spoken.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    spoken.map_err(|error| {
+        // Something that it looks at may hang; what waits there dies with it, and holds up no next one.
+        let _ = give_up.send(());
+        LaunchError::Supervisor(error)
     })
-    .await
-    .map_err(|error| LaunchError::Supervisor(io::Error::other(error)))?
-    .map_err(LaunchError::Supervisor)
 }
 
 fn hello(stream: UnixStream) -> io::Result<(UnixStream, Incoming, ToAgent)> {

@@ -38,5 +38,5 @@ mod platform;
 #[path = "platform_other.rs"]
 mod platform;
 
-pub(crate) use platform::{DiskWatch, open_to_all};
+pub(crate) use platform::{DiskWatch, open_to_all, seen_by};
 pub(crate) use tree::end_leftovers;

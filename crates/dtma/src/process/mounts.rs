@@ -11,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
-use crate::grants::Granted;
+use crate::grants::{Answer, Granted};
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
@@ -31,6 +31,26 @@ pub(super) fn open_granted(granted: &Granted) -> io::Result<OwnedFd> {
     match same && (kind == SFlag::S_IFDIR || kind == SFlag::S_IFREG) {
         true => Ok(fd),
         false => Err(io::Error::other("it is not what it was a moment ago")),
+    }
+}
+
+/// Whether a container's process sees what was looked at, at the paths it was granted. What it sees may not show here: we
+/// may be another user than its engine, or count processes otherwise.
+pub(crate) fn seen_by(pid: u32, container: &str, granted: &[Granted]) -> Answer {
+    let is_it = || std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(container));
+    let root = nix::fcntl::open(format!("/proc/{pid}/root").as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+    let Some(root) = root.ok().filter(|_| is_it()) else { return Answer::Mounted };
+    let same = |it: &Granted| {
+        let path = it.path.strip_prefix("/").unwrap_or(&it.path);
+        // As the engine found the place: links of an image lead within it.
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let stat = open(root.as_fd(), path, resolve).ok().and_then(|fd| fstat(&fd).ok());
+        stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == (it.device, it.inode))
+    };
+    match granted.iter().find(|it| !same(it)) {
+        // Of one that has ended nothing is mounted any more.
+        Some(other) if is_it() => Answer::Otherwise(other.path.clone()),
+        _ => Answer::Mounted,
     }
 }
 
@@ -255,6 +275,19 @@ mod tests {
         std::fs::rename(host.join("secret"), host.join("good")).expect("moved");
         let error = start(dir.path(), vec![looked_at]).await.expect_err("another directory");
         assert!(error.ends_with("it is not what it was a moment ago"), "{error}");
+    }
+
+    #[test]
+    fn what_a_container_has_mounted_is_compared_with_what_was_looked_at() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let real = std::fs::canonicalize(dir.path()).expect("canonical");
+        let same = granted(real.to_str().expect("UTF-8"), &real, false);
+        let other = Granted { inode: same.inode + 1, ..same.clone() };
+        let seen = |container: &str, it: &Granted| seen_by(std::process::id(), container, std::slice::from_ref(it));
+        // Every control group's name has that in it.
+        assert_eq!(seen("/", &same), Answer::Mounted);
+        assert_eq!(seen("/", &other), Answer::Otherwise(real.clone()));
+        assert_eq!(seen("not this process", &other), Answer::Mounted);
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ const PORTS_FILE: &str = "ports.json";
 ///
 /// # Errors
 /// When this host cannot do what the revision asks, or a secret is missing.
-pub(crate) fn order(
+pub(crate) async fn order(
     context: &Context,
     desired: &DesiredInstance,
     dir: &Path,
@@ -39,7 +39,7 @@ pub(crate) fn order(
     for argument in &package.arguments {
         argv.push(render(argument, &secrets)?);
     }
-    let isolation = isolation(context, desired, prepared)?;
+    let isolation = isolation(context, desired, prepared).await?;
     let environment = environment(context, dir, prepared, (package, &spec.paths), &secrets, &isolation)?;
     let log = context.log_place(desired.id, dir);
     Ok(StartOrder {
@@ -57,7 +57,7 @@ pub(crate) fn order(
     })
 }
 
-fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) -> Result<Isolation, Failure> {
+async fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) -> Result<Isolation, Failure> {
     let uid = match context.enforces("own_uid") {
         true => {
             let uid = context.uid_of(desired);
@@ -67,7 +67,7 @@ fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prepared) 
     };
     let mut read_only = prepared.read_only.clone();
     read_only.extend(context.shown_to_servers.iter().cloned());
-    let granted = context.grants.of(desired, uid)?;
+    let granted = context.grants.of(desired, uid).await?;
     let (shut_ports, refused_ports) = closed_ports(context);
     let has = |privilege| desired.spec.privileges.contains(&privilege);
     Ok(Isolation {

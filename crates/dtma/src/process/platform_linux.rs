@@ -19,6 +19,7 @@ use toolyard_types::spec::Limits;
 use super::cgroup::Cgroup;
 use super::disk;
 pub(crate) use super::disk::DiskWatch;
+pub(crate) use super::mounts::seen_by;
 pub(super) use super::network::own_network;
 use super::sandbox;
 pub(crate) use super::sandbox::open_to_all;

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use toolyard_types::agent::Enforcement;
 
 use super::wire::StartOrder;
+use crate::grants::{Answer, Granted};
 
 /// Nothing wakes us when a child ends, so we look.
 pub(super) const LONGEST_POLL: Duration = Duration::from_millis(200);
@@ -164,6 +165,11 @@ pub(super) fn probe(_dir: &Path) -> BTreeMap<String, Enforcement> {
 /// Users are not changed here, so everything is as open as it is to us.
 pub(crate) fn open_to_all(_path: &Path) -> bool {
     true
+}
+
+/// That does not show here.
+pub(crate) fn seen_by(_pid: u32, _container: &str, _granted: &[Granted]) -> Answer {
+    Answer::Mounted
 }
 
 /// There is no such thing here.

@@ -30,6 +30,7 @@ use super::network;
 use super::seccomp::{self, Filters};
 use super::sockets::{self, SocketMaker, Taken};
 use super::wire::{Isolation, StartOrder, read_to_end};
+use crate::engine::MAX_OPEN_FILES;
 use crate::grants::Granted;
 
 /// System paths every server sees, read-only, when they exist.
@@ -55,8 +56,6 @@ const SYSTEM_CONFIGURATION: &[&str] = &[
     "/etc/ssl",
     "/etc/timezone",
 ];
-/// How many files a process of a server may have open.
-const MAX_OPEN_FILES: u64 = 16_384;
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
 
 /// The server's ends of its pipes.
@@ -611,7 +610,7 @@ fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, std::ffi
 /// Toolyard needs many for itself; what the servers hold is looked at one by one, and takes memory of the kernel.
 fn limit_open_files() -> nix::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, soft.min(MAX_OPEN_FILES), hard.min(MAX_OPEN_FILES))
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(MAX_OPEN_FILES.into()), hard.min(MAX_OPEN_FILES.into()))
 }
 
 fn drop_capability_bounds() {

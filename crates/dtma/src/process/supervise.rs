@@ -5,8 +5,9 @@
 //! connects to the socket in the instance's directory and gets the same pipes; after it everything the
 //! server started is killed. It never restarts a server: that is the agent's decision.
 //!
-//! Invariants: when it ends, no descendant is left. Should it be killed itself, the namespace's first
-//! process dies with it and takes the rest along.
+//! Invariants: when it ends, no descendant is left but one that waits in the kernel beyond any signal, such as for a
+//! file system that hangs: killed already, it runs nothing more. Should it be killed itself, the namespace's
+//! first process dies with it and takes the rest along.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,6 +40,9 @@ const OWN: [&str; 2] = ["work", TEMPORARY];
 const TEMPORARY: &str = "tmp";
 const AGENT_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long what was killed may take to end, before it is looked at why.
+const LONGEST_DEATH: Duration = Duration::from_secs(5);
+const HANGS_AFTER: Duration = Duration::from_secs(2);
 const TAIL_BYTES: usize = 4 << 10;
 /// A pipe holds 64 KiB unless it was told to hold up to 1 MiB.
 const MAX_LAST_READS: usize = 64;
@@ -76,6 +80,7 @@ fn run() -> io::Result<()> {
             };
             wire::send(&agent, &answer, &[])
         }
+        Order::Look(question) => wire::send(&agent, &ToAgent::Looked(question.answer()), &[]),
         Order::Start(order) => start(*order, AgentSide { stream: agent, incoming }),
     }
 }
@@ -239,7 +244,7 @@ enum Stopping {
     No,
     InputClosed { since: Instant },
     Terminated { since: Instant },
-    Killed,
+    Killed { since: Instant },
 }
 
 struct Supervisor {
@@ -407,6 +412,7 @@ impl Supervisor {
                 self.say("did not end on SIGTERM; killing it");
                 self.kill_now(Killed::Asked);
             }
+            Stopping::Killed { since } if since.elapsed() >= LONGEST_DEATH => self.give_up(),
             _ => {}
         }
     }
@@ -428,8 +434,19 @@ impl Supervisor {
 
     fn kill_now(&mut self, why: Killed) {
         self.killed.get_or_insert(why);
-        self.stopping = Stopping::Killed;
+        self.stopping = Stopping::Killed { since: Instant::now() };
         kill_whole(&self.server);
+    }
+
+    /// Waits no longer for a server that was killed and hangs in the kernel.
+    fn give_up(&mut self) {
+        if !tree::hang(&processes(&self.server, &self.watch.cgroup)) {
+            return;
+        }
+        self.say("a process of it was killed and hangs in the kernel; it is not waited for");
+        // Nobody writes there in time.
+        self.server.status = None;
+        self.ended(WaitStatus::StillAlive);
     }
 
     /// Notices when the server has ended, then ends what it left behind.
@@ -609,14 +626,15 @@ fn kill_whole(spawned: &Spawned) {
     }
 }
 
-/// Kills until nothing is left; each pass may find what was forked during the last one.
+/// Kills until nothing is left but what hangs; each pass may find what was forked during the last one.
 fn kill_descendants(cgroup: &Cgroup) {
-    let own = nix::unistd::getpid().as_raw();
+    let (own, began) = (nix::unistd::getpid().as_raw(), Instant::now());
     for _ in 0..1000 {
         let mut left = tree::descendants(own);
         left.extend(cgroup.processes().unwrap_or_default());
         left.retain(|pid| *pid != own);
-        if left.is_empty() {
+        let hangs = |pid: &i32| tree::hang(std::slice::from_ref(pid));
+        if left.is_empty() || (began.elapsed() >= HANGS_AFTER && left.iter().all(hangs)) {
             return;
         }
         for pid in left {

@@ -87,6 +87,16 @@ fn belongs(pid: i32, work: &Path, home: &[u8]) -> bool {
             .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|variable| variable == home))
 }
 
+/// Whether a thread of `pids` waits in the kernel beyond any signal.
+pub(super) fn hang(pids: &[i32]) -> bool {
+    let threads = |pid: &i32| std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    pids.iter().flat_map(threads).any(|thread| {
+        let stat = std::fs::read(thread.path().join("stat")).unwrap_or_default();
+        let state = String::from_utf8_lossy(&stat).rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state == Some('D')
+    })
+}
+
 /// What `pids` use together; those that are gone count nothing.
 pub(crate) fn measure(pids: &[i32]) -> Measured {
     let mut total = Measured::default();

@@ -14,11 +14,12 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, ReadDir};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::libc;
 
+const DONT_SYNC: libc::c_int = 0x4000;
+const BASIC_STATS: libc::c_uint = 0x7ff;
 /// So often processes are listed again, for those that were started meanwhile.
 const MAX_LISTS: u32 = 8;
 /// In so many looks in a row something must be in flight to count, and in so many nothing to be forgotten.
@@ -150,16 +151,48 @@ impl Wanted {
 
     /// What an entry of `/proc` leads to; none when that cannot be looked at.
     fn held(self, entry: &Path) -> Option<Step> {
-        let file = std::fs::metadata(entry).ok()?;
+        let file = known_of(entry)?;
         let here = match self {
-            Self::OfDevice(device) => file.dev() == device,
+            Self::OfDevice(device) => file.device == device,
             Self::Memory => true,
         };
-        Some(match here && file.nlink() == 0 && file.is_file() {
-            true => Step::Held(Held { file: (file.dev(), file.ino()), blocks: file.blocks(), mapped: None }),
+        Some(match here && file.links == 0 && file.is_file {
+            true => Step::Held(Held { file: (file.device, file.inode), blocks: file.blocks, mapped: None }),
             false => Step::Nothing,
         })
     }
+}
+
+/// What is known of a file.
+struct Known {
+    device: u64,
+    inode: u64,
+    links: u32,
+    is_file: bool,
+    blocks: u64,
+}
+
+/// What the kernel knows of a file by itself: a server may have it open on a file system that hangs, and who asks that
+/// hangs too.
+fn known_of(path: &Path) -> Option<Known> {
+    // As in `linux/stat.h`, which every architecture has the same; not every libc has it.
+    let mut stat = [0_u8; 256];
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).ok()?;
+    // SAFETY: the path lives through the call, and the kernel writes 256 bytes, which the structure is defined to have.
+    let result = unsafe {
+        libc::syscall(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), DONT_SYNC, BASIC_STATS, stat.as_mut_ptr())
+    };
+    nix::errno::Errno::result(result).ok()?;
+    let long = |at: usize| Some(u64::from_ne_bytes(stat.get(at..at + 8)?.try_into().ok()?));
+    let word = |at: usize| Some(u32::from_ne_bytes(stat.get(at..at + 4)?.try_into().ok()?));
+    let mode = u16::from_ne_bytes(stat.get(28..30)?.try_into().ok()?);
+    Some(Known {
+        device: nix::sys::stat::makedev(word(136)?.into(), word(140)?.into()),
+        inode: long(32)?,
+        links: word(16)?,
+        is_file: libc::mode_t::from(mode) & libc::S_IFMT == libc::S_IFREG,
+        blocks: long(48)?,
+    })
 }
 
 /// The threads of a process, each with it.
@@ -334,6 +367,7 @@ mod tests {
     use nix::sched::CloneFlags;
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixStream;
     use std::sync::Barrier;
 

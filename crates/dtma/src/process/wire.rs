@@ -13,7 +13,7 @@ use toolyard_types::agent::{Enforcement, LogStream, Usage};
 use toolyard_types::spec::Limits;
 use toolyard_types::{InstanceId, Secret, Timestamp};
 
-use crate::grants::Granted;
+use crate::grants::{Answer, Granted, Question};
 
 /// The longest line either side accepts.
 pub(crate) const MAX_LINE_BYTES: usize = 4 << 20;
@@ -42,6 +42,8 @@ pub(crate) enum Order {
     },
     /// Find out whether package clients can have a network of their own, answer, end.
     TryNetwork,
+    /// Look at a path of this host, answer, end. Its file system may hang.
+    Look(Question),
 }
 
 /// How to run one server.
@@ -127,6 +129,8 @@ pub(crate) enum ToAgent {
     Exited(Ended),
     /// The answer to a probe.
     Probed(BTreeMap<String, Enforcement>),
+    /// What was found at a path.
+    Looked(Answer),
 }
 
 /// A running server.

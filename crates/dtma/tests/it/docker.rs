@@ -11,7 +11,7 @@ use toolyard_types::agent::{DesiredInstance, Era};
 use toolyard_types::spec::{Egress, Package, Runtime};
 use toolyard_types::state::{Phase, Reason};
 
-use crate::world::{World, docker_command, instance, package, until, with_secret};
+use crate::world::{World, docker_command, fixture_runtime, instance, package, until, with_secret};
 
 /// What the engine's own command line says.
 pub(crate) fn docker(arguments: &[&str]) -> String {
@@ -119,6 +119,11 @@ impl Registry {
 
     /// [`Self::push`], of an image that is made for a user.
     pub(crate) fn push_as(&self, tag: &str, script: &str, user: Option<&str>) -> String {
+        self.push_with(tag, script, user, "")
+    }
+
+    /// [`Self::push_as`], of an image with more groups.
+    fn push_with(&self, tag: &str, script: &str, user: Option<&str>, groups: &str) -> String {
         let root = tempfile::tempdir_in(self.dir.path()).expect("a directory");
         let root = root.path();
         std::fs::create_dir_all(root.join("bin")).expect("a directory");
@@ -132,7 +137,8 @@ impl Registry {
         let users = "root:x:0:0::/:/bin/sh\ntoor:x:0:1000::/:/bin/sh\napp:x:4321:4321::/:/bin/sh\n\
                      op:x:4322:0::/:/bin/sh\n";
         std::fs::write(root.join("etc/passwd"), users).expect("written");
-        std::fs::write(root.join("etc/group"), "root:x:0:app\nwheel:x:0:app\n").expect("written");
+        let groups = format!("root:x:0:app\nwheel:x:0:app\n{groups}");
+        std::fs::write(root.join("etc/group"), groups).expect("written");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(root.join("server"), mode).expect("executable");
         let tar = self.dir.path().join(format!("{tag}.tar"));
@@ -387,6 +393,30 @@ async fn nothing_runs_as_root_or_in_its_group_by_whatever_name_its_image_calls_t
         assert_eq!(failed.status.reason, Reason::ConfigInvalid, "{user}: {}", failed.status.message);
         assert_eq!(failed.status.next_attempt_at, None, "{user}");
         assert!(failed.status.message.contains(user), "{}", failed.status.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_gives_its_user_no_group_by_a_name_that_is_a_number() {
+    let registry = Registry::start(false);
+    let world = World::docker().await;
+    registry.push_with("5.0", SHELL_SERVER, Some("4321:77"), "77:x:0:\n");
+    let lock = world.resolve(registry.runtime("5.0")).await.expect("a lock");
+    let id = desire(&world, instance(registry.runtime("5.0"), lock));
+    let failed = world.phase(id, Phase::Failed).await;
+    assert_eq!(failed.status.reason, Reason::ConfigInvalid, "{}", failed.status.message);
+    assert!(failed.status.message.contains("`77`"), "{}", failed.status.message);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_may_write_to_its_home_and_to_the_directory_for_temporary_files() {
+    let world = World::docker().await;
+    let lock = world.resolve(fixture_runtime(&["ok"])).await.expect("a lock");
+    let id = desire(&world, instance(fixture_runtime(&["ok"]), lock));
+    world.phase(id, Phase::Ready).await;
+    for path in ["/home/server/kept", "/tmp/kept"] {
+        world.call(id, "write_file", json!({ "path": path, "content": "it is" })).await;
+        assert_eq!(world.call(id, "read_file", json!({ "path": path })).await, "it is");
     }
 }
 

@@ -8,6 +8,12 @@ use toolyard_types::spec::PathGrant;
 use toolyard_types::state::{Phase, Reason, Status};
 
 use crate::world::{World, fixture_runtime, instance, path_text};
+#[cfg(target_os = "linux")]
+use {
+    crate::hanging::{Answers, Hanging},
+    crate::world::{PATIENCE, processes_with, until},
+    std::time::Duration,
+};
 
 fn grant(path: &str, writable: bool) -> Vec<PathGrant> {
     vec![PathGrant { path: path.to_owned(), writable }]
@@ -134,4 +140,120 @@ async fn what_ran_before_there_was_a_list_runs_on_and_says_so_until_its_next_rev
     world.start_agent_with(options).await;
     world.phase(id, Phase::Ready).await;
     world.phase(next_id, Phase::Failed).await;
+}
+
+/// A server whose path does not answer.
+#[cfg(target_os = "linux")]
+async fn does_not_answer(world: &World, path: &str) -> toolyard_types::InstanceId {
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.paths = grant(path, false)).await;
+    let status = world.phase(id, Phase::Failed).await.status;
+    assert_eq!(status.reason, Reason::EngineUnavailable, "{}", status.message);
+    assert_eq!(status.message, format!("path `{path}` does not answer; its file system hangs"));
+    assert!(status.next_attempt_at.is_some());
+    id
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_whose_file_system_hangs_fails_its_servers_and_holds_up_nothing_else() {
+    let mut world = World::new().await;
+    let shared = world.shared_dir();
+    let Some(hanging) = Hanging::at(&shared.join("hang"), Answers::Nothing) else { return };
+    let path = path_text(&shared.join("hang/sub"));
+
+    // Also where it is listed, and first.
+    world.drop_agent();
+    let mut options = world.options();
+    options.grantable_paths.roots.insert(0, path_text(&shared.join("hang")));
+    tokio::time::timeout(PATIENCE, world.start_agent_with(options)).await.expect("the agent starts");
+
+    let first = does_not_answer(&world, &path).await;
+    let second = does_not_answer(&world, &path).await;
+    let looks = || processes_with(&format!("TOOLYARD_LOOKS_AT={path}")).len();
+    assert_eq!(looks(), 1, "of those that hang there is one for a path");
+
+    let good = path_text(&shared);
+    let other = world.deploy_with(&["ok"], |instance| instance.spec.paths = grant(&good, false)).await;
+    world.phase(other, Phase::Failed).await;
+    let apart = shared.join("apart");
+    std::fs::create_dir(&apart).expect("made");
+    let apart = path_text(&apart);
+    let other = world.deploy_with(&["ok"], |instance| instance.spec.paths = grant(&apart, true)).await;
+    world.phase(other, Phase::Ready).await;
+
+    world.undesire(first);
+    world.gone(first).await;
+    drop(hanging);
+    until("who looked has ended", || looks() == 0).await;
+    world.observed("it is looked at again", second, |it| it.status.reason == Reason::ConfigInvalid).await;
+    let stopped = world.agent().shutdown(Shutdown::StopAll);
+    tokio::time::timeout(PATIENCE, stopped).await.expect("the agent stops");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_ends_in_time_while_a_path_hangs() {
+    let mut world = World::new().await;
+    let shared = world.shared_dir();
+    let Some(_hanging) = Hanging::at(&shared.join("hang"), Answers::Nothing) else { return };
+    does_not_answer(&world, &path_text(&shared.join("hang/sub"))).await;
+    let stopped = world.agent().shutdown(Shutdown::StopAll);
+    tokio::time::timeout(Duration::from_secs(20), stopped).await.expect("the agent stops");
+    // Nothing of the agent's is held by who looks there: another one takes its place.
+    world.start_agent().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_in_a_file_system_is_stopped_all_the_same() {
+    let world = World::new().await;
+    let disk = world.shared_dir().join("disk");
+    let Some(_hanging) = Hanging::at(&disk, Answers::Itself) else { return };
+    let path = path_text(&disk);
+    let id = world
+        .deploy_with(&["ok"], |instance| {
+            instance.spec.paths = grant(&path, false);
+            instance.spec.call_timeout_ms = 1000;
+        })
+        .await;
+    world.phase(id, Phase::Ready).await;
+    let arguments = json!({ "path": path_text(&disk.join("sub")) });
+    let params = json!({ "name": "read_file", "arguments": arguments });
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    // It gets no answer; what is said of that is not the point.
+    let _ = world.send_within(id, call, 1000).await;
+    world.undesire(id);
+    world.gone(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_container_gets_a_path_that_another_could_lead_elsewhere() {
+    let world = World::docker().await;
+    let shared = world.shared_dir();
+    std::fs::create_dir(shared.join("x")).expect("made");
+    let (above, below) = (path_text(&shared), path_text(&shared.join("x")));
+    let deploy = |path: String, writable: bool| {
+        world.deploy_with(&["ok"], move |instance| instance.spec.paths = grant(&path, writable))
+    };
+    let refused = async |id: toolyard_types::InstanceId, why: &str| {
+        let status = world.phase(id, Phase::Failed).await.status;
+        assert_eq!((status.reason, status.next_attempt_at), (Reason::ConfigInvalid, None), "{}", status.message);
+        assert!(status.message.contains(why), "{}", status.message);
+    };
+    let writes = deploy(above.clone(), true).await;
+    world.phase(writes, Phase::Ready).await;
+    let reads = deploy(below.clone(), false).await;
+    refused(reads, "it is below a path that a server on this toolbox may write").await;
+    let same = deploy(above.clone(), true).await;
+    world.phase(same, Phase::Ready).await;
+    for id in [writes, reads, same] {
+        world.undesire(id);
+        world.gone(id).await;
+    }
+
+    let reads = deploy(below.clone(), false).await;
+    world.phase(reads, Phase::Ready).await;
+    refused(deploy(above.clone(), true).await, "it is above a path that a server on this toolbox has").await;
+    let beside = deploy(above, false).await;
+    world.phase(beside, Phase::Ready).await;
 }

@@ -5,13 +5,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use toolyard_dtma::{AgentOptions, Shutdown};
-use toolyard_types::agent::{DesiredInstance, Era, JobOf, LogStream, ResolveJob};
+use toolyard_types::agent::{DesiredInstance, Era, JobOf, LogStream, ObservedInstance, ResolveJob};
 use toolyard_types::spec::Runtime;
 use toolyard_types::state::{Phase, Reason};
 
-use toolyard_types::{InstanceId, JobId, RevisionId, ServerId};
+use toolyard_types::{InstanceId, JobId, RevisionId, Secret, ServerId};
 
-use crate::world::{PATIENCE, World, alive, dies, fixture_runtime, package, processes_with, until};
+use crate::world::{PATIENCE, World, alive, dies, fixture_runtime, package, processes_with, until, with_secret};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_is_resolved_installed_started_probed_called_and_stopped_with_nothing_left() {
@@ -133,6 +133,24 @@ async fn a_message_that_an_agent_left_half_written_breaks_one_line_and_not_the_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_says_on_standard_output_while_its_agent_is_away_is_in_its_log() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    let pid = world.phase(id, Phase::Ready).await.pid;
+    assert_eq!(world.call(id, "babble_at", json!({ "path": "now", "lines": 500 })).await, "waits");
+    world.drop_agent();
+    let now = world.instance_dir(id).join("work/now");
+    std::fs::write(&now, "").expect("written");
+    until("it has said all", || !now.exists()).await;
+    world.start_agent().await;
+    assert_eq!(world.phase(id, Phase::Ready).await.pid, pid);
+    world.logged(id, "Stdout babble 499").await;
+    let said = world.log(id).await.into_iter().filter(|line| line.stream == LogStream::Stdout).map(|line| line.text);
+    let expected: Vec<String> = (0..500).map(|line| format!("babble {line}")).collect();
+    assert_eq!(said.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_an_earlier_agent_knew_is_not_asked_for_its_era_again() {
     let mut world = World::new().await;
     let id = world.deploy(&["ok"]).await;
@@ -181,6 +199,62 @@ async fn a_crash_is_seen_and_the_server_is_started_again() {
     assert_eq!(crashed.exit.expect("its exit").code, Some(7));
     let again = world.observed("ready again", id, |i| i.status.phase == Phase::Ready && i.pid != first).await;
     assert_eq!(again.restarts, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_versions_of_secrets_told_are_those_the_process_was_started_with_also_by_another_agent() {
+    let mut world = World::new().await;
+    let id = world
+        .deploy_with(&["ok"], |instance| {
+            with_secret(instance, "API_KEY", "first");
+            instance.secret_versions = instance.secrets.keys().map(|id| (*id, 1)).collect();
+        })
+        .await;
+    let told = |it: &ObservedInstance| it.secret_versions.values().copied().collect::<Vec<_>>();
+    let first = world.phase(id, Phase::Ready).await;
+    assert_eq!(told(&first), [1]);
+    world.desire(|all| {
+        for instance in &mut all.instances {
+            instance.secrets.values_mut().for_each(|secret| *secret = Secret::new("second"));
+            instance.secret_versions.values_mut().for_each(|version| *version = 2);
+        }
+    });
+    world.drop_agent();
+    world.start_agent().await;
+    until("it is taken over", || world.slot_phase(id) == Some(Phase::Ready)).await;
+    assert_eq!(world.call(id, "env", json!({ "name": "API_KEY" })).await, "first");
+    let taken_over = world.told(id).expect("it is known");
+    assert_eq!((taken_over.pid, told(&taken_over)), (first.pid, vec![1]));
+
+    let pid = first.pid.expect("a pid");
+    kill(Pid::from_raw(i32::try_from(pid).expect("a pid")), Signal::SIGKILL).expect("killed");
+    let again = |it: &ObservedInstance| it.status.phase == Phase::Ready && it.pid.is_some_and(|now| now != pid);
+    assert_eq!(told(&world.observed("ready again", id, again).await), [2]);
+    assert_eq!(world.call(id, "env", json!({ "name": "API_KEY" })).await, "second");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_while_the_agent_was_away_is_counted_with_those_before_it() {
+    let mut world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    let mut pid = world.phase(id, Phase::Ready).await.pid.expect("a pid");
+    for restarts in 1..=3 {
+        let server = Pid::from_raw(i32::try_from(pid).expect("a pid"));
+        // The second of them while no agent is there.
+        let away = restarts == 2;
+        if away {
+            world.drop_agent();
+        }
+        kill(server, Signal::SIGKILL).expect("killed");
+        dies(pid).await;
+        if away {
+            world.start_agent().await;
+        }
+        let again = |it: &ObservedInstance| it.status.phase == Phase::Ready && it.pid.is_some_and(|now| now != pid);
+        let again = world.observed("ready again", id, again).await;
+        assert_eq!(again.restarts, restarts);
+        pid = again.pid.expect("a pid");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,8 @@ mod copies;
 mod docker;
 mod fallback;
 mod grants;
+#[cfg(target_os = "linux")]
+mod hanging;
 mod lifecycle;
 mod limits;
 mod packages;

@@ -411,7 +411,7 @@ impl World {
     }
 
     /// What the agent last told of an instance, also while the control plane is away.
-    fn told(&self, id: InstanceId) -> Option<ObservedInstance> {
+    pub(crate) fn told(&self, id: InstanceId) -> Option<ObservedInstance> {
         let observed = self.agent.as_ref()?.observed();
         observed.instances.into_iter().find(|instance| instance.id == id)
     }
@@ -502,6 +502,7 @@ pub(crate) fn instance(runtime: Runtime, lock: Lock) -> DesiredInstance {
         },
         lock: Some(lock),
         secrets: BTreeMap::new(),
+        secret_versions: BTreeMap::new(),
         run: true,
     }
 }

@@ -15,6 +15,7 @@
 //! - A caller that does not read loses notifications beyond [`CALL_BACKLOG`], and what there is no [`Room`] for: of a
 //!   response it is told so. It slows nobody else.
 //! - A server that does not read makes [`Connection::send`] fail with [`CallError::Busy`].
+//! - Who takes [`Noise`] too slowly loses lines, and is told how many: it holds up the protocol for a moment only.
 //!
 //! What it deliberately does not do: translate between eras (the gateway does), restart the server, or log bodies.
 
@@ -60,12 +61,21 @@ const MAX_ITEMS: usize = 10_000;
 pub struct Options {
     /// The first id used. After taking over a running server, choose one that was never used before.
     pub first_id: u64,
-    /// Takes lines that are not protocol, each cut to a bounded length; lines are dropped when it is full.
-    pub noise: mpsc::Sender<String>,
+    /// Takes lines that are not protocol. One that stays full is waited for a moment, then lines are dropped and counted.
+    pub noise: mpsc::Sender<Noise>,
     /// The longest message read; see [`MAX_MESSAGE_BYTES`].
     pub max_message_bytes: usize,
     /// Room for what callers have not taken yet.
     pub room: Room,
+}
+
+/// What came of the server's output beside the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Noise {
+    /// A line, cut to a bounded length.
+    Line(String),
+    /// So many lines were dropped here.
+    Lost(u64),
 }
 
 /// A principal, as far as a server's questions and log messages depend on it: the same for one, another for every other,
@@ -118,7 +128,7 @@ struct Shared {
     calls: Mutex<Calls>,
     handshake: Mutex<Option<Handshake>>,
     unsolicited: broadcast::Sender<Bytes>,
-    noise: mpsc::Sender<String>,
+    noise: mpsc::Sender<Noise>,
     /// The id of the connection's own `subscriptions/listen` to a modern server; zero for none.
     listen_id: AtomicU64,
     /// The server has sent at least one protocol message.

@@ -1,6 +1,6 @@
 //! The task that reads from the server: cuts lines, sorts messages, keeps noise apart.
 
-use super::{CallError, MAX_UNSOLICITED_BYTES, Shared};
+use super::{CallError, MAX_UNSOLICITED_BYTES, Noise, Shared};
 use crate::envelope::{self, Kind, Message};
 use crate::era::{code, meta};
 use crate::json::{self, Edits, Object};
@@ -8,7 +8,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use serde_json::value::RawValue;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
 
 /// How much is read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -18,6 +22,9 @@ const COPIED_BYTES: usize = 16 << 10;
 const EDGE_BYTES: usize = 1024;
 /// How much of a line of noise is kept.
 const NOISE_BYTES: usize = 4096;
+/// How long in all whoever takes noise is waited for, until they have caught up: what comes at once, as after a take-over,
+/// is more than they take at once, but noise must not hold up the protocol for long.
+const NOISE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads until the connection or the server's output ends.
 pub(super) async fn run(shared: Arc<Shared>, stdout: impl AsyncRead + Send + Unpin) {
@@ -31,19 +38,25 @@ pub(super) async fn run(shared: Arc<Shared>, stdout: impl AsyncRead + Send + Unp
 
 async fn read_all(shared: &Shared, mut stdout: impl AsyncRead + Send + Unpin) -> std::io::Result<()> {
     let mut lines = Lines::new(shared.max_message_bytes);
+    let mut noise = NoiseOut { to: &shared.noise, patience: NOISE_PATIENCE, lost: 0 };
     loop {
         lines.buffer.reserve(READ_BYTES);
         let read = stdout.read_buf(&mut lines.buffer).await?;
         if read == 0 {
             // A last line without its line break still counts.
-            if let Some(rest) = lines.rest() {
-                take_line(shared, rest);
+            if let Some(text) = lines.rest().and_then(|rest| take_line(shared, rest)) {
+                noise.hand_on(text).await;
             }
+            noise.tell_lost();
             return Ok(());
         }
         while let Some(line) = lines.next_line() {
             match line {
-                Line::Whole(line) => take_line(shared, line),
+                Line::Whole(line) => {
+                    if let Some(text) = take_line(shared, line) {
+                        noise.hand_on(text).await;
+                    }
+                }
                 Line::TooLong { head, tail } => fail_too_long(shared, &head, &tail),
             }
         }
@@ -122,15 +135,53 @@ impl Lines {
     }
 }
 
-fn take_line(shared: &Shared, line: Bytes) {
-    let start = line.iter().position(|byte| !byte.is_ascii_whitespace());
-    let Some(start) = start else { return };
+/// Noise on its way to whoever takes it.
+struct NoiseOut<'a> {
+    to: &'a Sender<Noise>,
+    patience: Duration,
+    lost: u64,
+}
+
+impl NoiseOut<'_> {
+    async fn hand_on(&mut self, text: String) {
+        if self.to.capacity() == self.to.max_capacity() {
+            self.patience = NOISE_PATIENCE;
+        }
+        self.tell_lost();
+        match self.to.try_send(Noise::Line(text)) {
+            Ok(()) | Err(TrySendError::Closed(_)) => return,
+            Err(TrySendError::Full(line)) if !self.patience.is_zero() => {
+                let began = Instant::now();
+                let sent = self.to.send_timeout(line, self.patience).await;
+                self.patience = self.patience.saturating_sub(began.elapsed());
+                if sent.is_ok() {
+                    return;
+                }
+            }
+            Err(TrySendError::Full(_)) => {}
+        }
+        self.lost += 1;
+    }
+
+    fn tell_lost(&mut self) {
+        if self.lost > 0 && self.to.try_send(Noise::Lost(self.lost)).is_ok() {
+            self.lost = 0;
+        }
+    }
+}
+
+/// Takes a line; gives it back as text when it is noise.
+fn take_line(shared: &Shared, line: Bytes) -> Option<String> {
+    let start = line.iter().position(|byte| !byte.is_ascii_whitespace())?;
     let line = line.slice(start..);
     if line[0] == b'[' && take_batch(shared, &line) {
-        return;
+        return None;
     }
     match Message::parse(line.clone()) {
-        Ok(message) => take_message(shared, &message),
+        Ok(message) => {
+            take_message(shared, &message);
+            None
+        }
         Err(_) => take_noise(shared, &line),
     }
 }
@@ -145,18 +196,25 @@ fn take_batch(shared: &Shared, line: &Bytes) -> bool {
     !messages.is_empty()
 }
 
-fn take_noise(shared: &Shared, line: &[u8]) {
-    // After a take-over the first line may be the end of one whose beginning somebody else read.
-    if shared.resumed.swap(false, Ordering::AcqRel) {
-        return;
+fn take_noise(shared: &Shared, line: &[u8]) -> Option<String> {
+    // After a take-over the first line may be the end of a message whose beginning somebody else read: what calls and
+    // their results say is written down nowhere.
+    if shared.resumed.swap(false, Ordering::AcqRel) && may_end_message(line) {
+        return None;
     }
     let text = String::from_utf8_lossy(&line[..line.len().min(NOISE_BYTES)]).trim_end().to_owned();
     if !shared.spoke.load(Ordering::Relaxed) {
         let mut first = shared.first_noise.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert_with(|| text.clone());
     }
-    // A full channel loses noise: it must never hold up the protocol.
-    let _ = shared.noise.try_send(text);
+    Some(text)
+}
+
+/// Whether a line that is no message may be the end of one: that ends as an object or a batch does, and is never JSON
+/// itself.
+fn may_end_message(line: &[u8]) -> bool {
+    let line = line.trim_ascii_end();
+    matches!(line.last(), Some(b'}' | b']')) && serde_json::from_slice::<&RawValue>(line).is_err()
 }
 
 fn take_message(shared: &Shared, message: &Message) {

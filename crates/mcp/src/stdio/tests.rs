@@ -30,11 +30,11 @@ impl Server {
     }
 }
 
-fn open(max_message_bytes: usize) -> (Connection, Server, mpsc::Receiver<String>) {
+fn open(max_message_bytes: usize) -> (Connection, Server, mpsc::Receiver<Noise>) {
     open_with(max_message_bytes, Room::default())
 }
 
-fn open_with(max_message_bytes: usize, room: Room) -> (Connection, Server, mpsc::Receiver<String>) {
+fn open_with(max_message_bytes: usize, room: Room) -> (Connection, Server, mpsc::Receiver<Noise>) {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let (stdout, stdin) = tokio::io::split(ours);
     let (input, out) = tokio::io::split(theirs);
@@ -45,6 +45,10 @@ fn open_with(max_message_bytes: usize, room: Room) -> (Connection, Server, mpsc:
 
 fn text(message: Option<Result<Bytes, CallError>>) -> String {
     String::from_utf8(message.expect("a message").expect("no error").to_vec()).unwrap()
+}
+
+fn line(text: &str) -> Noise {
+    Noise::Line(text.to_owned())
 }
 
 fn bytes(text: &str) -> Bytes {
@@ -226,9 +230,9 @@ async fn noise_is_kept_apart_and_never_answered() {
     server.write("{\"a\":1}").await;
     server.answer(&request, "{}").await;
     assert_eq!(text(next(&mut stream).await), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
-    assert_eq!(noise.recv().await.unwrap(), "Listening on stdio");
-    assert_eq!(noise.recv().await.unwrap(), "\u{fffd}\u{fffd}");
-    assert_eq!(noise.recv().await.unwrap(), "{\"a\":1}");
+    assert_eq!(noise.recv().await.unwrap(), line("Listening on stdio"));
+    assert_eq!(noise.recv().await.unwrap(), line("\u{fffd}\u{fffd}"));
+    assert_eq!(noise.recv().await.unwrap(), line("{\"a\":1}"));
     connection.close();
     assert_eq!(server.lines.next_line().await.unwrap(), None);
 }
@@ -441,7 +445,49 @@ async fn a_taken_over_server_is_called_without_a_handshake_and_gets_nothing_but_
     let (tools, ()) = tokio::join!(connection.list_tools(LONG), listed);
     let tools: Vec<_> = tools.unwrap().iter().map(|tool| tool.get().to_owned()).collect();
     assert_eq!(tools, [r#"{"name":"a"}"#, r#"{"name":"b","x":1.0}"#]);
-    assert_eq!(noise.recv().await.unwrap(), "noise");
+    assert_eq!(noise.recv().await.unwrap(), line("noise"));
+}
+
+#[tokio::test]
+async fn what_a_taken_over_server_says_first_is_noise_unless_it_may_be_the_end_of_a_message() {
+    let whole = ["a line", r#"{"level":"info","at":[1]}"#, "[info] ready", "[1]"];
+    let ends = [r#"lf of an old answer"}}"#, "}", "]  ", r#"{"a":1}}"#, r#""text":"[a]"}}]"#];
+    for (first, is_noise) in whole.map(|it| (it, true)).into_iter().chain(ends.map(|it| (it, false))) {
+        let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
+        connection.resume(Handshake::from_initialize(bytes(LEGACY_RESULT)).unwrap(), false);
+        server.write(first).await;
+        server.write("then {").await;
+        assert_eq!(noise.recv().await.unwrap(), line(if is_noise { first } else { "then {" }));
+    }
+}
+
+#[tokio::test]
+async fn noise_that_comes_at_once_is_handed_on_whole_to_who_takes_it() {
+    let (_connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
+    let burst: String = (0..1000).map(|number| format!("line {number}\n")).collect();
+    server.out.write_all(burst.as_bytes()).await.unwrap();
+    for number in 0..1000 {
+        assert_eq!(noise.recv().await.unwrap(), line(&format!("line {number}")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn noise_that_nobody_takes_holds_up_the_protocol_for_a_moment_only_and_is_counted() {
+    let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
+    let began = Instant::now();
+    let burst: String = (0..100).map(|number| format!("line {number}\n")).collect();
+    server.out.write_all(burst.as_bytes()).await.unwrap();
+    let mut asked = connection.begin_request("ping", None).unwrap();
+    let request = server.read().await;
+    server.answer(&request, "{}").await;
+    assert_eq!(asked.result().await, Ok(bytes("{}")));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    for number in 0..16 {
+        assert_eq!(noise.recv().await.unwrap(), line(&format!("line {number}")));
+    }
+    server.write("after").await;
+    assert_eq!(noise.recv().await.unwrap(), Noise::Lost(84));
+    assert_eq!(noise.recv().await.unwrap(), line("after"));
 }
 
 const QUESTION: &str = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}"#;

@@ -1,0 +1,395 @@
+//! Who could lead a granted path elsewhere. An engine is told a path, and resolves it by itself when it makes the mount:
+//! a server that may write above that path could put a link there between our look and the engine's. So no server gets a
+//! path below one that any server here may write, nor a writable one above another's; two may share a path, or read above
+//! each other. Whose path it is makes no difference, nor does the name: a directory that is mounted twice is the same.
+//!
+//! What there is by now is read off the containers, which have it as a label, and of those that are being started off a
+//! table that each enters before it looks at the containers: of two at once the second sees the first.
+//!
+//! Other users of the host are not known here. So what was mounted is compared with what was looked at, where that
+//! shows, before anything reaches the server.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bollard::errors::Error as ApiError;
+use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum};
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use serde::{Deserialize, Serialize};
+use toolyard_types::agent::{DesiredInstance, Failure};
+use toolyard_types::name::printable;
+use toolyard_types::state::Reason;
+use toolyard_types::{InstanceId, ServerId};
+
+use super::{Docker, LABEL_AGENT, LABEL_INSTANCE, LABEL_SERVER, engine_failure, short};
+use crate::agent::Context;
+use crate::grants::{Answer, Granted, Question, unanswered};
+use crate::packages::failure;
+
+/// The paths that a container was granted.
+pub(super) const LABEL: &str = "dev.toolyard.paths";
+/// Runtimes whose containers are processes of this kernel with mounts that show.
+const PLAIN_RUNTIMES: [&str; 3] = ["runc", "crun", "io.containerd.runc.v2"];
+
+/// A path that a container has, or is about to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Held {
+    /// Without links.
+    source: PathBuf,
+    writable: bool,
+}
+
+/// Those of servers that are being started.
+#[derive(Debug, Default)]
+pub(super) struct Starting(Mutex<BTreeMap<InstanceId, Vec<Held>>>);
+
+impl Starting {
+    /// A poisoned lock means a panic between two whole changes.
+    fn table(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Vec<Held>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// That a server is being started, until its container is there.
+#[derive(Debug)]
+pub(super) struct Entered<'a> {
+    starting: &'a Starting,
+    id: InstanceId,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.starting.table().remove(&self.id);
+    }
+}
+
+/// What a container's label says of the paths it was granted.
+pub(super) fn label(granted: &[Granted]) -> Option<(String, String)> {
+    let held = held(granted);
+    // Paths that were looked at are UTF-8.
+    let text = serde_json::to_string(&held).ok().filter(|_| !held.is_empty());
+    text.map(|text| (LABEL.to_owned(), text))
+}
+
+fn held(granted: &[Granted]) -> Vec<Held> {
+    granted.iter().map(|it| Held { source: it.source.clone(), writable: it.writable }).collect()
+}
+
+/// Looks whether a server could be started beside those of other servers that run. Those of its own may end before.
+///
+/// # Errors
+/// When it could not.
+pub(super) async fn check(docker: &Docker, desired: &DesiredInstance, granted: &[Granted]) -> Result<(), Failure> {
+    if granted.is_empty() {
+        return Ok(());
+    }
+    let wanted = held(granted);
+    let containers = containers(docker).await.map_err(|error| engine_failure(&error))?;
+    let others = containers.iter().filter(|it| it.server != Some(desired.server)).flat_map(|it| &it.held);
+    judge(&Mounts::here(), &wanted, others)
+}
+
+/// Enters a server that is about to be started, if nobody could lead its paths elsewhere nor it another's.
+///
+/// # Errors
+/// When somebody could.
+pub(super) async fn enter<'a>(
+    docker: &'a Docker,
+    desired: &DesiredInstance,
+    granted: &[Granted],
+) -> Result<Option<Entered<'a>>, Failure> {
+    if granted.is_empty() {
+        return Ok(None);
+    }
+    let wanted = held(granted);
+    let entered = {
+        let mut table = docker.starting.table();
+        let others = table.iter().filter(|(id, _)| **id != desired.id).flat_map(|(_, held)| held);
+        judge(&Mounts::here(), &wanted, others)?;
+        table.insert(desired.id, wanted.clone());
+        Entered { starting: &docker.starting, id: desired.id }
+    };
+    // Only now: whoever left the table meanwhile has a container.
+    let containers = containers(docker).await.map_err(|error| engine_failure(&error))?;
+    let others = containers.iter().filter(|it| it.instance != Some(desired.id)).flat_map(|it| &it.held);
+    judge(&Mounts::here(), &wanted, others)?;
+    Ok(Some(entered))
+}
+
+/// Compares what a container that was just started has mounted with what was looked at, where that shows.
+///
+/// # Errors
+/// When it is something else, or does not answer.
+pub(super) async fn compare(
+    docker: &Docker,
+    context: &Context,
+    desired: &DesiredInstance,
+    (container, state): (&str, &ContainerState),
+    granted: &[Granted],
+) -> Result<(), Failure> {
+    let pid = state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+    let Some(pid) = pid.filter(|_| !granted.is_empty() && has_plain_runtime(docker)) else { return Ok(()) };
+    let question = Question::IsMounted { pid, container: container.to_owned(), granted: granted.to_vec() };
+    let root = PathBuf::from(format!("/proc/{pid}/root"));
+    let (reason, message) = match context.grants.looks().ask(&root, Some(desired.organization), question).await {
+        Ok(Answer::Mounted) => return Ok(()),
+        Ok(Answer::Otherwise(path)) => {
+            let path = printable(&path.to_string_lossy());
+            let message = format!(
+                "the container engine mounted something else at path `{path}` than was looked at, so the container was \
+                 ended: somebody changes directories above it"
+            );
+            tracing::error!(instance.id = %desired.id, server.name = %desired.server_name, "{message}");
+            (Reason::EngineUnavailable, message)
+        }
+        Ok(other) => (Reason::Internal, format!("what is mounted was not told: {other:?}")),
+        Err(why) => (Reason::EngineUnavailable, format!("one of its paths {}", unanswered(&why))),
+    };
+    Err(failure(reason, message))
+}
+
+fn has_plain_runtime(docker: &Docker) -> bool {
+    let runtime = docker.options.runtime.as_ref().or(docker.info.default_runtime.as_ref());
+    runtime.is_none_or(|runtime| PLAIN_RUNTIMES.contains(&runtime.as_str()))
+}
+
+struct Container {
+    instance: Option<InstanceId>,
+    server: Option<ServerId>,
+    held: Vec<Held>,
+}
+
+/// Containers of servers that run, or may.
+async fn containers(docker: &Docker) -> Result<Vec<Container>, ApiError> {
+    let filters = HashMap::from([("label", vec![format!("{LABEL_AGENT}={}", docker.agent)])]);
+    let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+    let found = short(&docker.api).list_containers(Some(options)).await?;
+    let ended = [Some(ContainerSummaryStateEnum::EXITED), Some(ContainerSummaryStateEnum::DEAD)];
+    let running = found.into_iter().filter(|summary| !ended.contains(&summary.state));
+    Ok(running.filter_map(container).collect())
+}
+
+/// A server's; none when it is a package client's, which has no path of the host but ours.
+fn container(summary: ContainerSummary) -> Option<Container> {
+    let labels = summary.labels.unwrap_or_default();
+    let instance = labels.get(LABEL_INSTANCE)?.parse().ok();
+    let server = labels.get(LABEL_SERVER).and_then(|id| id.parse().ok());
+    let labelled = labels.get(LABEL).and_then(|text| serde_json::from_str(text).ok());
+    let held = labelled.unwrap_or_else(|| {
+        // It has no path of the host, or was started by an earlier version.
+        let mounts = summary.mounts.unwrap_or_default().into_iter();
+        let bound = mounts.filter(|mount| mount.typ.as_deref() == Some("bind"));
+        let held = bound.filter_map(|mount| Some((mount.source?, mount.rw != Some(false))));
+        held.map(|(source, writable)| Held { source: source.into(), writable }).collect()
+    });
+    Some(Container { instance, server, held })
+}
+
+/// Whether a server may have what it wants beside what others have.
+///
+/// # Errors
+/// What is in the way, for a person: nothing of whose it is.
+fn judge<'a>(mounts: &Mounts, wanted: &[Held], others: impl Iterator<Item = &'a Held>) -> Result<(), Failure> {
+    let refused = |path: &Path, why: &str| {
+        let path = printable(&path.to_string_lossy());
+        Err(failure(Reason::ConfigInvalid, format!("path `{path}` may not be granted here: {why}")))
+    };
+    for want in wanted {
+        // Between two of its own only one can be below.
+        if wanted.iter().any(|own| own.writable && mounts.leads(&own.source, &want.source)) {
+            return refused(
+                &want.source,
+                "it is below a path that this server may write, and could lead elsewhere; grant it only one of both",
+            );
+        }
+    }
+    for other in others {
+        for want in wanted {
+            if other.writable && mounts.leads(&other.source, &want.source) {
+                return refused(
+                    &want.source,
+                    "it is below a path that a server on this toolbox may write, and could lead elsewhere; grant that \
+                     server its path for reading only, or both the same path, or end that server first",
+                );
+            }
+            if want.writable && mounts.leads(&want.source, &other.source) {
+                return refused(
+                    &want.source,
+                    "it is above a path that a server on this toolbox has, and who writes it could lead that elsewhere; \
+                     grant it for reading only, or both the same path, or end that server first",
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is mounted where on this host.
+#[derive(Debug, Default)]
+struct Mounts(Vec<Mount>);
+
+#[derive(Debug)]
+struct Mount {
+    device: String,
+    /// What of the file system is mounted.
+    root: PathBuf,
+    at: PathBuf,
+}
+
+/// Where something lies, however it is reached: a file system, and a path in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Place(String, PathBuf);
+
+impl Place {
+    fn is_in(&self, other: &Place) -> bool {
+        self.0 == other.0 && self.1.starts_with(&other.1)
+    }
+}
+
+impl Mounts {
+    /// As we see them. Nothing is known where there is no such table, and paths are compared by their names.
+    fn here() -> Self {
+        Self::parse(&String::from_utf8_lossy(&std::fs::read("/proc/self/mountinfo").unwrap_or_default()))
+    }
+
+    fn parse(table: &str) -> Self {
+        let mount = |line: &str| {
+            let mut words = line.split(' ').skip(2);
+            let device = words.next()?.to_owned();
+            let (root, at) = (unescaped(words.next()?), unescaped(words.next()?));
+            Some(Mount { device, root: root.into(), at: at.into() })
+        };
+        Self(table.lines().filter_map(mount).collect())
+    }
+
+    /// Whether who may write below `above` could lead `path` elsewhere: a directory that it goes through lies there.
+    fn leads(&self, above: &Path, path: &Path) -> bool {
+        if path != above && path.starts_with(above) {
+            return true;
+        }
+        let writable = self.all_of(above);
+        path.ancestors().skip(1).any(|directory| {
+            let place = self.place(directory);
+            writable.iter().any(|above| place.is_in(above))
+        })
+    }
+
+    fn place(&self, path: &Path) -> Place {
+        let length = |mount: &&Mount| mount.at.components().count();
+        // Of two at the same place the last one counts.
+        let mount = self.0.iter().filter(|mount| path.starts_with(&mount.at)).max_by_key(length);
+        let inside = mount.and_then(|mount| Some((mount, path.strip_prefix(&mount.at).ok()?)));
+        match inside {
+            Some((mount, rest)) if rest.as_os_str().is_empty() => Place(mount.device.clone(), mount.root.clone()),
+            Some((mount, rest)) => Place(mount.device.clone(), mount.root.join(rest)),
+            None => Place(String::new(), path.to_owned()),
+        }
+    }
+
+    /// A path, and what is mounted below it.
+    fn all_of(&self, path: &Path) -> Vec<Place> {
+        let below = self.0.iter().filter(|mount| mount.at != path && mount.at.starts_with(path));
+        let below = below.map(|mount| Place(mount.device.clone(), mount.root.clone()));
+        std::iter::once(self.place(path)).chain(below).collect()
+    }
+}
+
+/// Octal numbers stand for what would end a word.
+fn unescaped(word: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(word.to_owned(), |word, (escape, text)| word.replace(escape, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 8:2 / /srv rw,relatime shared:2 - xfs /dev/sdb1 rw
+31 30 8:3 / /srv/share/disk rw - ext4 /dev/sdc1 rw
+32 22 8:2 /share/deep /mnt/deep rw - xfs /dev/sdb1 rw
+33 22 8:3 / /mnt/disk rw - ext4 /dev/sdc1 rw
+34 22 8:2 / /mnt/with\\040space rw - xfs /dev/sdb1 rw
+";
+
+    fn held(source: &str, writable: bool) -> Held {
+        Held { source: source.into(), writable }
+    }
+
+    fn refused(wanted: &[(&str, bool)], others: &[(&str, bool)]) -> Option<String> {
+        let all = |paths: &[(&str, bool)]| paths.iter().map(|(path, writable)| held(path, *writable)).collect();
+        let (wanted, others): (Vec<Held>, Vec<Held>) = (all(wanted), all(others));
+        let judged = judge(&Mounts::parse(TABLE), &wanted, others.iter());
+        judged.err().map(|failure| {
+            assert_eq!(failure.reason, Reason::ConfigInvalid);
+            failure.message
+        })
+    }
+
+    #[test]
+    fn nobody_gets_a_path_below_one_that_another_may_write_nor_writes_above_anothers() {
+        for path in ["/srv/share/x", "/srv/share/x/deep", "/srv/share/disk", "/srv/share/disk/x"] {
+            for writable in [false, true] {
+                assert!(refused(&[(path, writable)], &[("/srv/share", true)]).is_some(), "{path}");
+                assert!(refused(&[("/srv/share", true)], &[(path, writable)]).is_some(), "{path}");
+            }
+        }
+        for (one, other) in [("/srv/share", "/srv/shared"), ("/srv/a", "/srv/b"), ("/srv/share", "/srv/share")] {
+            assert_eq!(refused(&[(one, true)], &[(other, true)]), None, "{one} {other}");
+        }
+        assert_eq!(refused(&[("/srv/share/x", true)], &[("/srv/share", false)]), None);
+        assert_eq!(refused(&[("/srv/share", false)], &[("/srv/share/x", true)]), None);
+    }
+
+    #[test]
+    fn a_directory_that_is_mounted_twice_is_the_same_by_both_names() {
+        for path in ["/mnt/deep/x", "/mnt/disk/x", "/mnt/with space/share/x"] {
+            assert!(refused(&[(path, false)], &[("/srv/share", true)]).is_some(), "{path}");
+            assert!(refused(&[("/srv/share", true)], &[(path, false)]).is_some(), "{path}");
+        }
+        // A mount stays what it is, whatever becomes of the name that it was made by.
+        for path in ["/mnt/deep", "/mnt/disk", "/mnt/with space/share", "/mnt/with space/other"] {
+            assert_eq!(refused(&[(path, true)], &[("/srv/share", true)]), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn one_server_may_not_lead_its_own_path_elsewhere_either() {
+        let message = refused(&[("/srv/share", true), ("/srv/share/x", false)], &[]).expect("refused");
+        assert!(message.starts_with("path `/srv/share/x` may not be granted here: it is below"), "{message}");
+        assert_eq!(refused(&[("/srv/share", false), ("/srv/share/x", true)], &[]), None);
+    }
+
+    #[test]
+    fn without_a_table_of_mounts_names_are_compared() {
+        let mounts = Mounts::default();
+        assert!(mounts.leads(Path::new("/srv"), Path::new("/srv/x")));
+        assert!(!mounts.leads(Path::new("/srv"), Path::new("/srv")));
+        assert!(!mounts.leads(Path::new("/srv"), Path::new("/srvx")));
+    }
+
+    #[test]
+    fn what_a_container_has_is_its_label_and_without_one_its_mounts() {
+        let id = InstanceId::generate();
+        let labels = |paths: Option<&str>| {
+            let paths = paths.map(|paths| (LABEL.to_owned(), paths.to_owned()));
+            let labels = [(LABEL_INSTANCE.to_owned(), id.to_string())].into_iter().chain(paths);
+            Some(labels.collect::<HashMap<_, _>>())
+        };
+        let mount = bollard::models::MountPoint {
+            typ: Some("bind".into()),
+            source: Some("/srv/old".into()),
+            rw: Some(true),
+            ..Default::default()
+        };
+        let summary =
+            |paths| ContainerSummary { labels: labels(paths), mounts: Some(vec![mount.clone()]), ..Default::default() };
+        let label = serde_json::to_string(&[held("/srv/new", false)]).expect("JSON");
+        assert_eq!(container(summary(Some(label.as_str()))).expect("a server's").held, [held("/srv/new", false)]);
+        assert_eq!(container(summary(None)).expect("a server's").held, [held("/srv/old", true)]);
+        assert!(container(ContainerSummary::default()).is_none());
+    }
+}
