@@ -12,6 +12,8 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use toolyard_types::api::Page;
 use toolyard_types::{Problem, Secret};
 
 /// Why a request failed.
@@ -62,6 +64,8 @@ impl ApiError {
 /// How long a Toolyard on this machine gets to begin listening.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The most things that the API gives on one page.
+const PAGE: usize = 500;
 
 /// A connection to one Toolyard as one principal.
 #[derive(Clone, Debug)]
@@ -113,6 +117,42 @@ impl Client {
         let request = self.request(Method::GET, &url).query(&pairs(query));
         let answer = self.patiently(request).await;
         read(url, answer).await
+    }
+
+    /// All of a list, page after page.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn list<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<Vec<T>, ApiError> {
+        Ok(self.first(path, query, usize::MAX).await?.items)
+    }
+
+    /// The first `most` things of a list, over as many pages as that takes; with a `next_cursor` when there are more.
+    ///
+    /// # Errors
+    /// See [`ApiError`].
+    pub async fn first<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        most: usize,
+    ) -> Result<Page<T>, ApiError> {
+        let mut query = match serde_json::to_value(query) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        let mut items: Vec<T> = Vec::new();
+        loop {
+            query.insert("limit".to_owned(), json!(PAGE.min(most.saturating_sub(items.len()))));
+            let page: Page<T> = self.get_with(path, &query).await?;
+            items.extend(page.items);
+            // A list that leads to where it came from would never end.
+            let next = page.next_cursor.filter(|next| query.get("cursor") != Some(&json!(next)));
+            if next.is_none() || items.len() >= most {
+                return Ok(Page { items, next_cursor: next });
+            }
+            query.insert("cursor".to_owned(), json!(next));
+        }
     }
 
     /// `POST /api/v1{path}`.
@@ -210,12 +250,12 @@ impl Client {
 
 /// The fields of a query as text.
 fn pairs(query: &impl Serialize) -> Vec<(String, String)> {
-    let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(query) else { return Vec::new() };
+    let Ok(Value::Object(fields)) = serde_json::to_value(query) else { return Vec::new() };
     fields
         .into_iter()
         .filter_map(|(name, value)| match value {
-            serde_json::Value::Null => None,
-            serde_json::Value::String(text) => Some((name, text)),
+            Value::Null => None,
+            Value::String(text) => Some((name, text)),
             other => Some((name, other.to_string())),
         })
         .collect()

@@ -19,7 +19,7 @@ use toolyard_types::agent::JoinToken;
 
 use crate::cli::{DtmaArgs, EXIT_CONFIG};
 use crate::config::{self, Settings};
-use crate::serve::{Stop, not_kept_apart, stop_signal};
+use crate::serve::{Stop, hurry_at_another_signal, not_kept_apart, stop_signal};
 use crate::{local, memory, telemetry};
 
 /// Longest pause before a broken link is dialled again.
@@ -112,6 +112,7 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
             stopped.await
         }
     };
+    let _hurrying = hurry_at_another_signal(CancellationToken::new());
     stop.cancel();
     let _ = tokio::join!(links, renewing);
     let mode = if mode == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave };

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use toolyard_store::{Location, Store};
 use toolyard_types::InstallationId;
 
-use crate::agent::chain;
+use crate::serve::Failed;
 
 /// Held by the control plane that uses a data directory; names its process.
 const LOCK: &str = "serve.lock";
@@ -52,16 +52,16 @@ impl Installation {
     }
 
     /// Sees that the database is this installation's, and makes it so at the first start.
-    pub(crate) async fn agree(&self, store: &Store) -> Result<(), String> {
-        let theirs = store.installation(self.known).await.map_err(|error| chain(&error))?;
+    pub(crate) async fn agree(&self, store: &Store) -> Result<(), Failed> {
+        let theirs = store.installation(self.known).await.map_err(|error| Failed::from(&error))?;
         match self.known {
             Some(ours) if ours == theirs => Ok(()),
-            Some(ours) => Err(format!(
+            Some(ours) => Err(Failed::configuration(format!(
                 "the data directory `{dir}` belongs to installation {ours}, the database to {theirs}; one of `data_dir` and \
                  `database_url` is another's. If the database was replaced on purpose, delete `{dir}/{FILE}`",
                 dir = self.data_dir.display()
-            )),
-            None => self.write(theirs),
+            ))),
+            None => Ok(self.write(theirs)?),
         }
     }
 

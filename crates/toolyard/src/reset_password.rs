@@ -29,7 +29,8 @@ async fn reset(settings: &Settings, email: Option<&str>, format: Format) -> Resu
     check_used(&location, &settings.data_dir)?;
     let options = serve::store_options(settings, true);
     let store = Store::open_with(&location, Clock::system(), options).await.map_err(|error| chain(&error))?;
-    let reset = toolyard_control::reset_password(&store, email).await.map_err(|error| chain(&error));
+    let reset = toolyard_control::reset_password(&store, email).await;
+    let reset = reset.map_err(|error| serve::with_way_out(&location, chain(&error)));
     store.close().await;
     let console = settings.public_url.as_deref();
     first_sign_in::show_reset(&reset?, console, &settings.data_dir, format == Format::Json)

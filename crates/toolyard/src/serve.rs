@@ -14,12 +14,12 @@ use axum::routing::{any, post};
 use axum::{Extension, Router};
 use futures_util::StreamExt;
 use http::{HeaderValue, StatusCode, header};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_control::{
-    AgentIdentity, Bootstrap, Control, ControlOptions, Limits, ServerCeilings, SourceClient, VaultKeys,
+    AgentIdentity, Bootstrap, Control, ControlOptions, Limits, ServerCeilings, SourceClient, VaultError, VaultKeys,
 };
 use toolyard_dtma::{Agent, Shutdown};
 use toolyard_gateway::{DEADLINE_HEADER, Gateway, GatewayOptions, LeaseError};
@@ -59,6 +59,10 @@ const OPERATIONS_CONNECTIONS: usize = 64;
 const FEW_DESCRIPTORS: u64 = 4096;
 /// How long calls that were cut off have to tell their clients.
 const CUT_GRACE: Duration = Duration::from_secs(3);
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// How long stopping may take once another signal came: servers that are stopped too have some seconds.
+const HURRIED: Duration = Duration::from_secs(15);
 /// How long background tasks have to end.
 const TASKS_GRACE: Duration = Duration::from_secs(10);
 
@@ -88,6 +92,22 @@ pub(crate) fn stop_signal() -> impl Future<Output = Stop> {
     }
 }
 
+/// Another signal while the program stops: who waits for requests and servers is told so, and whatever still waits some
+/// seconds later ends with the process.
+pub(crate) fn hurry_at_another_signal(hurry: CancellationToken) -> AbortOnDropHandle<()> {
+    let stopped = stop_signal();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        stopped.await;
+        hurry.cancel();
+        // A thread, for it depends on nothing that may hang.
+        std::thread::spawn(|| {
+            std::thread::sleep(HURRIED);
+            eprintln!("toolyard: it did not stop in time; ended");
+            std::process::exit(1);
+        });
+    }))
+}
+
 /// Checks the configuration, runs, and gives the exit code.
 pub(crate) async fn main(overrides: &Overrides) -> ExitCode {
     let environment = config::process_environment();
@@ -112,7 +132,7 @@ pub(crate) async fn main(overrides: &Overrides) -> ExitCode {
     match run(&settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { problem, code }) => {
-            eprintln!("toolyard: {problem}");
+            eprintln!("toolyard: {}", with_way_out(&location(&settings), problem));
             ExitCode::from(code)
         }
     }
@@ -123,15 +143,37 @@ fn refuse(problems: impl Iterator<Item = impl std::fmt::Display>) -> ExitCode {
     ExitCode::from(EXIT_CONFIG)
 }
 
-struct Failed {
+/// Why it ended, or did not start.
+pub(crate) struct Failed {
     problem: String,
     code: u8,
 }
 
 impl Failed {
-    fn from(error: &dyn std::error::Error) -> Self {
-        Self { problem: chain(error), code: 1 }
+    pub(crate) fn from(error: &(dyn std::error::Error + 'static)) -> Self {
+        let problem = chain(error);
+        if is_of_the_configuration(error) { Self::configuration(problem) } else { Self { problem, code: 1 } }
     }
+
+    /// Only somebody who changes the configuration changes this: starting again does not.
+    pub(crate) fn configuration(problem: String) -> Self {
+        Self { problem, code: EXIT_CONFIG }
+    }
+}
+
+/// Whether what failed is the master key that was given: another one, none, or one that others can read.
+fn is_of_the_configuration(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |cause| cause.source()).any(|cause| {
+        matches!(
+            cause.downcast_ref::<VaultError>(),
+            Some(
+                VaultError::WrongKey { .. }
+                    | VaultError::KeyLost(_)
+                    | VaultError::KeyForm
+                    | VaultError::KeyFileOpen { .. }
+            )
+        )
+    })
 }
 
 impl From<String> for Failed {
@@ -145,7 +187,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let clock = Clock::system();
     let metrics = telemetry::start_metrics()?;
     make_private(&settings.data_dir)?;
-    // Bound before anything is announced or started, so that a taken port changes nothing.
+    // Bound before anything is announced or started, so that a taken port changes nothing; listened on when we can answer.
     let descriptors = listen::raise_descriptors();
     if descriptors < FEW_DESCRIPTORS {
         tracing::warn!(
@@ -154,12 +196,10 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
              {FEW_DESCRIPTORS} (`ulimit -n`, `LimitNOFILE=` of systemd)"
         );
     }
-    let listener = bind("listen", settings.listen).await?;
-    let agent_listener = bind("agent_listen", settings.agent_listen).await?;
-    let operations_listener = match settings.operations_listen {
-        Some(address) => Some(bind("operations_listen", address).await?),
-        None => None,
-    };
+    let listener = bind("listen", settings.listen)?;
+    let agent_listener = bind("agent_listen", settings.agent_listen)?;
+    let operations_listener =
+        settings.operations_listen.map(|address| bind("operations_listen", address)).transpose()?;
 
     // Held until the end: what is opened below is one control plane's.
     let installation = Installation::claim(&settings.data_dir)?;
@@ -210,6 +250,8 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
         Places::new(name, most, per_peer, settings.trusted_proxies.clone())
     };
     let per_peer = settings.connections_per_peer;
+    let listener = listen_on("listen", settings.listen, listener)?;
+    let agent_listener = listen_on("agent_listen", settings.agent_listen, agent_listener)?;
     let mut servers = vec![
         tokio::spawn(listen::serve(listener, public, places("public", 3, per_peer), server())),
         tokio::spawn(offers::keep(
@@ -227,7 +269,8 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
             server(),
         )),
     ];
-    if let Some((listener, address)) = operations_listener.zip(settings.operations_listen) {
+    if let Some((socket, address)) = operations_listener.zip(settings.operations_listen) {
+        let listener = listen_on("operations_listen", address, socket)?;
         let doors = doors(settings, address);
         let router = operations::all(operations).layer(from_fn_with_state(doors, check_doors));
         let places = Places::new("operations", OPERATIONS_CONNECTIONS, 0, Vec::new());
@@ -240,11 +283,7 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
 
     let stop = stopped.await;
     let hurry = CancellationToken::new();
-    let hurried = hurry.clone();
-    let _hurrying = AbortOnDropHandle::new(tokio::spawn(async move {
-        stop_signal().await;
-        hurried.cancel();
-    }));
+    let _hurrying = hurry_at_another_signal(hurry.clone());
     tracing::info!(servers_too = stop == Stop::Everything, "stopping; another signal ends the waiting");
     // From now on load balancers send nothing new here, once they have looked.
     leaving.cancel();
@@ -297,10 +336,38 @@ fn make_private(dir: &Path) -> Result<(), Failed> {
         .map_err(|error| format!("cannot make the data directory `{}`: {error}", dir.display()).into())
 }
 
-async fn bind(setting: &str, address: std::net::SocketAddr) -> Result<TcpListener, Failed> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| format!("setting `{setting}`: cannot listen on {address}: {error}").into())
+/// Takes an address, where somebody else may listen already. Who connects is refused until [`listen_on`]: a connection
+/// that is accepted and gets no answer is lost, while one that is refused is made to another replica.
+fn bind(setting: &str, address: std::net::SocketAddr) -> Result<TcpSocket, Failed> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let bound = socket.and_then(|socket| {
+        // What is left of the connections of a process before is in nobody's way.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    });
+    bound.map_err(|error| cannot_listen(setting, address, &error))
+}
+
+fn listen_on(setting: &str, address: std::net::SocketAddr, socket: TcpSocket) -> Result<TcpListener, Failed> {
+    socket.listen(BACKLOG).map_err(|error| cannot_listen(setting, address, &error))
+}
+
+fn cannot_listen(setting: &str, address: std::net::SocketAddr, error: &std::io::Error) -> Failed {
+    format!("setting `{setting}`: cannot listen on {address}: {error}").into()
+}
+
+/// A problem that tells of a damaged SQLite file, with the file and the way out: damage may show only to whoever reads in
+/// that place.
+pub(crate) fn with_way_out(location: &Location, problem: String) -> String {
+    match location {
+        Location::Sqlite(path)
+            if toolyard_store::tells_of_damage(&problem) && !problem.contains(&path.display().to_string()) =>
+        {
+            format!("the database file `{}` is damaged; put it back from a backup: {problem}", path.display())
+        }
+        Location::Sqlite(_) | Location::Postgres(_) => problem,
+    }
 }
 
 pub(crate) fn location(settings: &Settings) -> Location {
@@ -431,7 +498,7 @@ impl LocalToolbox {
         if let Some(why) = not_kept_apart(agent.report())
             && settings.require_isolation
         {
-            return Err(Failed { problem: format!("setting `require_isolation`: {why}"), code: EXIT_CONFIG });
+            return Err(Failed::configuration(format!("setting `require_isolation`: {why}")));
         }
         let channel = in_process(agent.router());
         control.links().insert(toolbox, channel.clone());
@@ -619,6 +686,31 @@ fn announce(settings: &Settings, console: Console) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_connects_before_we_can_answer_is_refused_and_a_taken_port_is_told_at_once() {
+        let Ok(socket) = bind("listen", ([127, 0, 0, 1], 0).into()) else { panic!("a free port") };
+        let address = socket.local_addr().expect("an address");
+        assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens yet");
+        let Ok(listener) = listen_on("listen", address, socket) else { panic!("it is ours") };
+        assert!(std::net::TcpStream::connect(address).is_ok());
+        let Err(taken) = bind("agent_listen", address) else { panic!("it is taken") };
+        let told = format!("setting `agent_listen`: cannot listen on {address}: ");
+        assert!(taken.problem.starts_with(&told), "{}", taken.problem);
+        drop(listener);
+    }
+
+    #[test]
+    fn damage_that_shows_late_names_the_file_and_the_way_out_once() {
+        let file = Location::Sqlite("/data/toolyard.db".into());
+        let damage = "the database failed: (code: 11) database disk image is malformed";
+        let told = with_way_out(&file, damage.to_owned());
+        let way_out = "the database file `/data/toolyard.db` is damaged; put it back from a backup";
+        assert_eq!(told, format!("{way_out}: {damage}"));
+        assert_eq!(with_way_out(&file, told.clone()), told);
+        let full = "the database failed: (code: 13) database or disk is full".to_owned();
+        assert_eq!(with_way_out(&file, full.clone()), full);
+    }
 
     #[tokio::test]
     async fn what_goes_on_for_another_replica_ends_when_we_drain_and_its_calls_do_not() {

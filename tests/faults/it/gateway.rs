@@ -158,6 +158,35 @@ fn calls_are_held_while_a_server_is_restarted() {
 }
 
 #[test]
+fn a_server_that_must_not_run_twice_refuses_no_call_while_it_is_restarted() {
+    let toolyard = Toolyard::on(Engine::Sqlite).script("slow", SLOW_START).start();
+    let server = toolyard.deploy("slow", &["--strategy", "recreate"]);
+    assert_eq!(server["phase"], "ready", "{server}");
+    std::thread::scope(|scope| {
+        let restarted = scope.spawn(|| {
+            for _ in 0..long(2, 10) {
+                let _ = toolyard.json(&["servers", "restart", "slow", "--wait"]);
+            }
+        });
+        let (mut calls, mut refused) = (0, Vec::<String>::new());
+        while !restarted.is_finished() {
+            let answer = call(&toolyard, "/mcp/default/servers/slow", KEY, "echo").send();
+            // What is under way when the old one ends is lost with it.
+            if answer.json()["error"]["data"]["code"] == "server_not_ready" {
+                refused.push(answer.text);
+            }
+            calls += 1;
+            toolyard_test_support::pause();
+        }
+        restarted.join().expect("it is restarted");
+        Row::of("restarts", "a server with `recreate` is restarted under calls")
+            .expected("0 calls are refused")
+            .got(format!("{} of {calls} calls are refused", refused.len()));
+        assert!(refused.is_empty(), "{refused:?}");
+    });
+}
+
+#[test]
 fn what_was_made_works_when_that_was_answered() {
     each_engine(|engine| {
         let toolyard = Toolyard::on(engine).without_toolbox().start();

@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use toolyard_test_support::{Engine, Row, Toolyard, free_port, pause, raw, wait_until};
@@ -61,6 +61,9 @@ fn calls_go_on_while_the_database_is_away_and_readiness_says_which_part_is_not()
         status(&toolyard, "/readyz/control-plane") == 503
     });
     let call = toolyard.runtime().block_on(sleep(&toolyard, 1)).expect("no panic");
+    let by_hand = toolyard.run(&["call", "sleeper", "sleep", "{\"ms\":1}"]);
+    let told = String::from_utf8_lossy(&by_hand.stderr);
+    assert!(by_hand.status.success(), "`toolyard call` asks the gateway where the name is served: {told}");
     let ready = status(&toolyard, "/readyz");
     Row::of(AREA, "Postgres is away")
         .expected("`writes` and `control-plane` 503, `/readyz` and calls 200")
@@ -72,6 +75,42 @@ fn calls_go_on_while_the_database_is_away_and_readiness_says_which_part_is_not()
     });
     Row::of(AREA, "Postgres is back").expected("all parts 200 within 40 s").got(format!("{back:.1?}"));
     drop(toolyard);
+    drop(base);
+}
+
+#[test]
+fn a_replica_that_starts_while_the_database_is_silent_takes_no_connection_and_says_why_once() {
+    let base = Toolyard::on(Engine::Postgres).prepare();
+    let (url, proxy) = Proxy::before(base.database().expect("a URL"));
+    proxy.silence();
+    let mut replica = Toolyard::on(Engine::Postgres).database(&url).without_toolbox().prepare();
+    let address = replica.url().trim_start_matches("http://").to_owned();
+    replica.spawn();
+    let has_ended = AtomicBool::new(false);
+    let (taken, code) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let (mut taken, until) = (0, Instant::now() + Duration::from_secs(70));
+            while !has_ended.load(Ordering::SeqCst) && Instant::now() < until {
+                taken += u32::from(TcpStream::connect(&address).is_ok());
+                pause();
+            }
+            taken
+        });
+        let code = replica.wait_exit(Duration::from_secs(60));
+        has_ended.store(true, Ordering::SeqCst);
+        (asking.join().expect("no panic"), code)
+    });
+    let text = replica.log_text();
+    let told = text.lines().rfind(|line| line.starts_with("toolyard: ")).unwrap_or_default();
+    Row::of(AREA, "a replica starts while Postgres is silent")
+        .expected("it ends, and takes no connection before")
+        .got(format!("code {code:?}, {taken} connections; {told}"));
+    assert!(code.is_some_and(|code| code != 0) && taken == 0, "{code:?}, {taken}: {text}");
+    let cause = told.rsplit(": ").next().unwrap_or_default();
+    assert_eq!(told.matches(cause).count(), 1, "{told}");
+    proxy.mend();
+    replica.serve();
+    drop(replica);
     drop(base);
 }
 

@@ -137,6 +137,12 @@ fn the_log_of_a_failed_deployment_can_be_read_after_its_instance_is_gone() {
     gone(&toolyard);
     let log = toolyard.run(&["servers", "logs", "broken", "--tail", "1000"]);
     let kept = log.status.success() && text(&log).contains("Cannot find module") && text(&log).contains("npm: ");
+    let only = toolyard.run(&["servers", "logs", "broken", "--previous", "--tail", "1000"]);
+    assert!(
+        only.status.success() && text(&only).contains("npm: "),
+        "what ended last is all that there was: {}",
+        text(&only)
+    );
     Row::of("servers", "a deployment that fails: its message and, once its instance is gone, its log")
         .expected("the message names the missing module; the log is there with the installer's output")
         .got(format!("named: {names}; kept: {kept}"));

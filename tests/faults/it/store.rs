@@ -244,13 +244,21 @@ fn a_postgres_that_falls_silent_six_times_costs_no_connection_and_no_request_sta
 /// Starts what is expected to refuse; what it says.
 #[track_caller]
 fn refusal(toolyard: &mut Toolyard) -> String {
+    refusal_with_code(toolyard).0
+}
+
+/// What a start says that is refused, and its exit code.
+fn refusal_with_code(toolyard: &mut Toolyard) -> (String, Option<i32>) {
     let before = toolyard.log_text().len();
     toolyard.spawn();
     let code = toolyard.wait_exit(Duration::from_secs(30));
     let text = toolyard.log_text().split_off(before);
     assert!(code.is_some_and(|code| code != 0), "{code:?}: {text}");
-    text
+    (text, code)
 }
+
+/// The exit code after which no service manager starts it again: a wrong configuration stays one.
+const WRONG_CONFIGURATION: Option<i32> = Some(78);
 
 fn put(toolyard: &Toolyard, name: &str) -> Value {
     toolyard.api("PUT", &format!("/credentials/{name}")).json(json!({ "secret": "x" })).send().ok()
@@ -293,8 +301,8 @@ fn a_data_directory_that_meets_another_database_is_refused() {
     assert!(gone.contains("`database_url` is gone or empty"), "{gone}");
     let mut other = Toolyard::on(Engine::Postgres).without_toolbox().start();
     other.stop_by("TERM");
-    let another = refusal(&mut on(other.database()));
-    assert!(another.contains("belongs to installation"), "{another}");
+    let (another, code) = refusal_with_code(&mut on(other.database()));
+    assert!(another.contains("belongs to installation") && code == WRONG_CONFIGURATION, "{code:?}: {another}");
     Row::of("start", "a data directory with an empty database, and with another's").expected("refused").got("refused");
 }
 
@@ -307,11 +315,13 @@ fn another_master_key_is_refused_and_so_is_none_until_the_right_one_is_back() {
         let key = toolyard.data_dir().join("vault.key");
         let right = std::fs::read(&key).expect("the key");
         std::fs::write(&key, format!("{}\n", "07".repeat(32))).expect("another key");
-        let wrong = refusal(&mut toolyard);
+        let (wrong, code) = refusal_with_code(&mut toolyard);
         assert!(wrong.contains("is not the one that this database is sealed with"), "{wrong}");
+        assert_eq!(code, WRONG_CONFIGURATION);
         std::fs::remove_file(&key).expect("no key");
-        let lost = refusal(&mut toolyard);
+        let (lost, code) = refusal_with_code(&mut toolyard);
         assert!(lost.contains("put it back") && lost.contains("vault_key_lost"), "{lost}");
+        assert_eq!(code, WRONG_CONFIGURATION);
         std::fs::write(&key, right).expect("the right key");
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("its mode");
         toolyard.serve();

@@ -6,13 +6,12 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use toolyard_client::{ApiError, segment};
 use toolyard_types::access::{Action, KeyScope, Role};
-use toolyard_types::api::Page;
 use toolyard_types::api::identity::{
     ApiKey, AuditRecord, CreateApiKey, CreateMember, CreatedApiKey, Credential, KeysQuery, Member, PutCredential,
     RotateApiKey, Session, UpdateMember, Why,
 };
 use toolyard_types::api::system::{Flag, FlagRule, Readiness, ReadinessPart, Version};
-use toolyard_types::{ApiKeyId, Code, Name, Secret};
+use toolyard_types::{ApiKeyId, Code, Name, Secret, UserId};
 
 use super::Global;
 use super::context::{Context, Failure, Profile, connect, profile_path};
@@ -21,8 +20,9 @@ use super::secret::{read_new_password, read_value};
 
 /// `toolyard login`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  toolyard login https://toolyard.example.com --key @key.txt")]
+#[command(after_help = "Examples:
+  toolyard login https://toolyard.example.com --key @key.txt
+  toolyard login https://toolyard.internal --ca-file ca.pem   where that file is is remembered too")]
 pub(crate) struct LoginArgs {
     /// The Toolyard.
     address: String,
@@ -34,12 +34,13 @@ pub(crate) struct LoginArgs {
 /// `toolyard login`: checks the key, then remembers it in a file only its owner can read.
 pub(crate) async fn login(global: &Global, args: LoginArgs) -> Result<(), Failure> {
     // A mistyped address is told before anybody types a key.
-    let client = connect(&args.address, None, global)?;
+    let client = connect(&args.address, None, global.ca_file.as_deref())?;
     let key = read_value(&args.key, "API key")?;
     let client = client.elsewhere(&args.address, Some(key.clone()));
     let session: Session = client.get("/session").await?;
     let path = profile_path().ok_or_else(|| Failure::new("there is no home directory to remember the key in"))?;
-    let profile = Profile { url: args.address.clone(), api_key: key };
+    let ca_file = global.ca_file.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+    let profile = Profile { url: args.address.clone(), api_key: key, ca_file };
     let text = serde_json::to_string_pretty(&profile).map_err(|error| Failure::new(error.to_string()))?;
     write_private(&path, &text).map_err(|error| Failure::new(format!("cannot write `{}`: {error}", path.display())))?;
     let fields = [("signed in as", session.display.clone()), ("role", session.role.to_string())];
@@ -85,13 +86,16 @@ pub(crate) async fn credentials(context: &Context, command: CredentialsCommand) 
     let client = &context.client;
     match command {
         CredentialsCommand::List => {
-            let page: Page<Credential> = client.get_with("/credentials", &json!({ "limit": 500 })).await?;
-            output::print_list(context.format, &page.items, &["NAME", "VERSION", "USED BY", "UPDATED"], |credential| {
-                let users: Vec<&str> = credential.used_by.iter().map(Name::as_str).collect();
+            let credentials: Vec<Credential> = client.list("/credentials", &json!({})).await?;
+            let heads = ["NAME", "VERSION", "USED BY", "OLDER SECRET IN", "UPDATED"];
+            output::print_list(context.format, &credentials, &heads, |credential| {
+                let outdated = credential.outdated_in.iter().map(Name::to_string);
+                let unknown = credential.unknown_in.iter().map(|server| format!("{server} (not known)"));
                 vec![
                     credential.name.to_string(),
                     credential.version.to_string(),
-                    users.join(","),
+                    joined(&credential.used_by, ","),
+                    outdated.chain(unknown).collect::<Vec<_>>().join(","),
                     credential.updated_at.to_string(),
                 ]
             });
@@ -100,7 +104,8 @@ pub(crate) async fn credentials(context: &Context, command: CredentialsCommand) 
             let body = PutCredential { description, secret: read_value(&secret, "Secret")? };
             let path = format!("/credentials/{}", segment(name.as_str()));
             let credential: Credential = client.send(reqwest::Method::PUT, &path, Some(&body)).await?;
-            let fields = [("name", credential.name.to_string()), ("version", credential.version.to_string())];
+            let mut fields = vec![("name", credential.name.to_string()), ("version", credential.version.to_string())];
+            fields.extend(who_has_an_older_one(context, &credential));
             output::print_fields(context.format, &credential, &fields);
         }
         CredentialsCommand::Delete { name } => remove(context, "/credentials", name.as_str()).await?,
@@ -170,6 +175,34 @@ pub(crate) enum KeysCommand {
     },
 }
 
+/// Which servers go on with an older secret, and how they get the new one. Of a first secret there is no older one.
+fn who_has_an_older_one(context: &Context, credential: &Credential) -> Vec<(&'static str, String)> {
+    let Credential { version, outdated_in, unknown_in, .. } = credential;
+    if *version == 1 {
+        return Vec::new();
+    }
+    let restarts = |what: &str, servers: &[Name]| {
+        let restart = |server: &Name| context.command(&["servers", "restart", server.as_str()]);
+        let commands: Vec<String> = servers.iter().map(restart).collect();
+        format!("{}, {what}:\n{}", joined(servers, ", "), commands.join("\n"))
+    };
+    let mut fields = Vec::new();
+    match outdated_in.as_slice() {
+        [] if unknown_in.is_empty() => fields.push(("older secret in", "nothing that runs".to_owned())),
+        [] => {}
+        servers => fields.push(("older secret in", restarts("until restarted", servers))),
+    }
+    if !unknown_in.is_empty() {
+        let what = "whose agent does not tell which secret it was started with; restarted it has the new one";
+        fields.push(("not known of", restarts(what, unknown_in)));
+    }
+    fields
+}
+
+fn joined(names: &[Name], between: &str) -> String {
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(between)
+}
+
 /// `toolyard keys ...`
 pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), Failure> {
     let client = &context.client;
@@ -180,9 +213,9 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
                 None => None,
             };
             let made_by = maker.or(made_by);
-            let query = KeysQuery { limit: Some(500), made_by, active: Some(active), ..KeysQuery::default() };
-            let page: Page<ApiKey> = client.get_with("/keys", &query).await?;
-            print_keys(context.format, &page.items);
+            let query = KeysQuery { made_by, active: Some(active), ..KeysQuery::default() };
+            let keys: Vec<ApiKey> = client.list("/keys", &query).await?;
+            print_keys(context.format, &keys);
         }
         KeysCommand::Create { name, role, actions, resources, credentials, days } => {
             let scope = KeyScope { actions, resources, credentials };
@@ -268,17 +301,9 @@ fn only_named(name: &str, keys: &[ApiKey]) -> Result<ApiKeyId, Failure> {
 }
 
 /// The keys that work: all, or those that somebody made with those made with these.
-async fn active_keys(context: &Context, made_by: Option<String>) -> Result<Vec<ApiKey>, Failure> {
-    let mut keys = Vec::new();
-    let mut query = KeysQuery { limit: Some(500), made_by, active: Some(true), cursor: None };
-    loop {
-        let page: Page<ApiKey> = context.client.get_with("/keys", &query).await?;
-        keys.extend(page.items);
-        query.cursor = page.next_cursor;
-        if query.cursor.is_none() {
-            return Ok(keys);
-        }
-    }
+pub(crate) async fn active_keys(context: &Context, made_by: Option<String>) -> Result<Vec<ApiKey>, Failure> {
+    let query = KeysQuery { made_by, active: Some(true), ..KeysQuery::default() };
+    Ok(context.client.list("/keys", &query).await?)
 }
 
 /// Lists keys on standard error and asks whether they may end; without a terminal `option` must have said so.
@@ -361,19 +386,15 @@ pub(crate) enum MembersCommand {
 
 /// The id of a member that is named by it, or by an e-mail address.
 async fn member_id(context: &Context, member: String) -> Result<String, Failure> {
-    if !member.contains('@') {
+    if member.parse::<UserId>().is_ok() {
         return Ok(member);
     }
-    let mut query = json!({ "limit": 500 });
-    loop {
-        let page: Page<Member> = context.client.get_with("/members", &query).await?;
-        if let Some(found) = page.items.iter().find(|found| found.email.eq_ignore_ascii_case(&member)) {
-            return Ok(found.id.to_string());
-        }
-        match page.next_cursor {
-            Some(cursor) => query["cursor"] = json!(cursor),
-            None => return Err(Failure::new(format!("there is no member `{member}`"))),
-        }
+    let members: Vec<Member> = context.client.list("/members", &json!({})).await?;
+    match members.iter().find(|found| found.email.eq_ignore_ascii_case(&member)) {
+        Some(found) => Ok(found.id.to_string()),
+        None => Err(Failure::new(format!(
+            "there is no member `{member}`; give the e-mail address or the id, see `toolyard members list`"
+        ))),
     }
 }
 
@@ -382,8 +403,8 @@ pub(crate) async fn members(context: &Context, command: MembersCommand) -> Resul
     let client = &context.client;
     let member: Member = match command {
         MembersCommand::List => {
-            let page: Page<Member> = client.get_with("/members", &json!({ "limit": 500 })).await?;
-            output::print_list(context.format, &page.items, &["ID", "EMAIL", "ROLE", "SINCE"], |member| {
+            let members: Vec<Member> = client.list("/members", &json!({})).await?;
+            output::print_list(context.format, &members, &["ID", "EMAIL", "ROLE", "SINCE"], |member| {
                 vec![
                     member.id.to_string(),
                     member.email.clone(),
@@ -454,8 +475,8 @@ pub(crate) async fn flags(context: &Context, command: FlagsCommand) -> Result<()
     let client = &context.client;
     match command {
         FlagsCommand::List => {
-            let page: Page<Flag> = client.get("/flags").await?;
-            output::print_list(context.format, &page.items, &["FLAG", "ENABLED", "DESCRIPTION"], |flag| {
+            let flags: Vec<Flag> = client.list("/flags", &json!({})).await?;
+            output::print_list(context.format, &flags, &["FLAG", "ENABLED", "DESCRIPTION"], |flag| {
                 vec![flag.name.clone(), flag.enabled.to_string(), flag.description.clone()]
             });
         }
@@ -483,7 +504,7 @@ pub(crate) async fn flags(context: &Context, command: FlagsCommand) -> Result<()
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
     /// How many lines at most, newest first.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Only by this one: an e-mail address, a key's name, user:ID or api_key:ID.
     #[arg(long)]
@@ -508,11 +529,11 @@ pub(crate) struct AuditArgs {
 /// `toolyard audit`.
 pub(crate) async fn audit(context: &Context, args: AuditArgs) -> Result<(), Failure> {
     let query = json!({
-        "limit": args.limit, "actor": args.actor, "action": args.action, "target": args.target,
-        "outcome": args.outcome, "since": args.since, "until": args.until,
+        "actor": args.actor, "action": args.action, "target": args.target, "outcome": args.outcome,
+        "since": args.since, "until": args.until,
     });
-    let page: Page<AuditRecord> = context.client.get_with("/audit", &query).await?;
-    output::print_list(context.format, &page.items, &["AT", "WHO", "ACTION", "TARGET", "OUTCOME"], |record| {
+    let page = context.first::<AuditRecord>("/audit", &query, args.limit).await?;
+    output::print_first(context.format, &page, &["AT", "WHO", "ACTION", "TARGET", "OUTCOME"], |record| {
         vec![
             record.at.to_string(),
             record.actor_display.clone(),

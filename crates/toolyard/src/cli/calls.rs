@@ -2,7 +2,6 @@
 
 use clap::Args;
 use serde_json::json;
-use toolyard_types::api::Page;
 use toolyard_types::api::activity::Call;
 use toolyard_types::{ApiKeyId, Name};
 
@@ -15,9 +14,9 @@ use super::output;
   toolyard calls --server github --outcome upstream_failed
   toolyard calls --request-id 0f3c9a7be1d24c55
 
-Outcomes: ok, tool_error, server_error, refused, upstream_failed, timeout, cancelled. A client finds the request id in the
-header `x-request-id` of the answer and in `error.data.request_id`; what it did not get through is in Toolyard's log under
-`request.id`, with the cause.")]
+Outcomes: ok, tool_error, server_error, refused, server_not_ready, upstream_failed, timeout, cancelled. A client finds the
+request id in the header `x-request-id` of the answer and in `error.data.request_id`; what it did not get through is in
+Toolyard's log under `request.id`, with the cause.")]
 pub(crate) struct CallsArgs {
     /// Only of this server, directly or through a toolset.
     #[arg(long)]
@@ -38,7 +37,7 @@ pub(crate) struct CallsArgs {
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// How many at most, newest first.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 }
 
@@ -46,11 +45,11 @@ pub(crate) struct CallsArgs {
 pub(crate) async fn list(context: &Context, args: CallsArgs) -> Result<(), Failure> {
     let query = json!({
         "server": args.server, "toolset": args.toolset, "key": args.key, "outcome": args.outcome,
-        "request_id": args.request_id, "since": args.since, "limit": args.limit,
+        "request_id": args.request_id, "since": args.since,
     });
-    let page: Page<Call> = context.client.get_with("/calls", &query).await?;
+    let page = context.first::<Call>("/calls", &query, args.limit).await?;
     let heads = ["AT", "WHO", "SERVER", "METHOD", "TARGET", "OUTCOME", "MS", "REQUEST ID"];
-    output::print_list(context.format, &page.items, &heads, |call| {
+    output::print_first(context.format, &page, &heads, |call| {
         let record = &call.record;
         let name = |name: &Option<Name>| name.as_ref().map(ToString::to_string);
         vec![

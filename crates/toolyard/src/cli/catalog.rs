@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use toolyard_client::segment;
-use toolyard_types::api::Page;
 use toolyard_types::api::catalog::{
     Category, CreateSource, Entry, EntryQuery, EntrySummary, EntryVersionSummary, PublishEntry, Published, RateEntry,
     ReviewEntry, Source, UpdateEntry,
@@ -110,7 +109,7 @@ pub(crate) struct SearchArgs {
     #[arg(long)]
     sort: Option<String>,
     /// How many at most.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 }
 
@@ -153,14 +152,14 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             print_entry(context.format, &entry);
         }
         Command::Versions { name } => {
-            let page: Page<EntryVersionSummary> = client.get(&path(&name, "/versions")).await?;
-            output::print_list(context.format, &page.items, &["VERSION", "LATEST", "STATUS"], |version| {
+            let versions: Vec<EntryVersionSummary> = client.list(&path(&name, "/versions"), &json!({})).await?;
+            output::print_list(context.format, &versions, &["VERSION", "LATEST", "STATUS"], |version| {
                 vec![version.version.clone(), if version.latest { "yes" } else { "" }.into(), version.status.clone()]
             });
         }
         Command::Categories => {
-            let page: Page<Category> = client.get("/catalog/categories").await?;
-            output::print_list(context.format, &page.items, &["CATEGORY", "ENTRIES"], |category| {
+            let categories: Vec<Category> = client.list("/catalog/categories", &json!({})).await?;
+            output::print_list(context.format, &categories, &["CATEGORY", "ENTRIES"], |category| {
                 vec![category.name.clone(), category.entries.to_string()]
             });
         }
@@ -216,11 +215,10 @@ async fn search(context: &Context, args: SearchArgs) -> Result<(), Failure> {
         source: args.source,
         verified: args.verified.then_some(true),
         sort: args.sort,
-        limit: Some(args.limit),
         ..EntryQuery::default()
     };
-    let page: Page<EntrySummary> = context.client.get_with("/catalog/entries", &query).await?;
-    output::print_list(context.format, &page.items, &["NAME", "VERSION", "RUNS AS", "DESCRIPTION"], |entry| {
+    let page = context.first::<EntrySummary>("/catalog/entries", &query, args.limit).await?;
+    output::print_first(context.format, &page, &["NAME", "VERSION", "RUNS AS", "DESCRIPTION"], |entry| {
         let text: String = entry.description.chars().take(70).collect();
         vec![entry.name.to_string(), entry.version.clone(), entry.kinds.join(","), text]
     });
@@ -231,21 +229,16 @@ async fn sources(context: &Context, command: SourcesCommand) -> Result<(), Failu
     let client = &context.client;
     let source: Source = match command {
         SourcesCommand::List => {
-            let page: Page<Source> = client.get("/catalog/sources").await?;
-            output::print_list(
-                context.format,
-                &page.items,
-                &["NAME", "KIND", "ENTRIES", "SYNC", "MESSAGE"],
-                |source| {
-                    vec![
-                        source.name.to_string(),
-                        source.kind.clone(),
-                        source.entries.to_string(),
-                        source.sync_state.clone(),
-                        source.sync_message.clone(),
-                    ]
-                },
-            );
+            let sources: Vec<Source> = client.list("/catalog/sources", &json!({})).await?;
+            output::print_list(context.format, &sources, &["NAME", "KIND", "ENTRIES", "SYNC", "MESSAGE"], |source| {
+                vec![
+                    source.name.to_string(),
+                    source.kind.clone(),
+                    source.entries.to_string(),
+                    source.sync_state.clone(),
+                    source.sync_message.clone(),
+                ]
+            });
             return Ok(());
         }
         SourcesCommand::Add { name, address, kind } => {

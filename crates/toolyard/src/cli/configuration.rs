@@ -73,7 +73,7 @@ fn texts(found: &[impl ToString]) -> Vec<String> {
     found.iter().map(ToString::to_string).collect()
 }
 
-/// A proxy's URL may hold a user and password.
+/// A URL, such as a proxy's or a registry's, may hold a user and password.
 fn without_password(url: &str) -> String {
     match url.split_once("://").map(|(scheme, rest)| (scheme, rest.rsplit_once('@'))) {
         Some((scheme, Some((_, host)))) => format!("{scheme}://[redacted]@{host}"),
@@ -89,7 +89,7 @@ fn print_settings(loaded: &Loaded, format: Format) -> ExitCode {
             let value = match &values[&field.name] {
                 Value::Null => Value::Null,
                 _ if field.secret => Value::from("[redacted]"),
-                Value::String(url) if field.name == "proxy" => Value::from(without_password(url)),
+                Value::String(text) => Value::from(without_password(text)),
                 value => value.clone(),
             };
             let origin = loaded.origins.get(&field.name).map_or("default".into(), ToString::to_string);

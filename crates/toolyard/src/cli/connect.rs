@@ -18,11 +18,10 @@ use serde_json::{Value, json};
 use toolyard_client::ApiError;
 use toolyard_control::connect::McpClient;
 use toolyard_types::access::{Action, KeyScope, Role};
-use toolyard_types::api::Page;
-use toolyard_types::api::identity::{ApiKey, CreatedApiKey, KeysQuery, RotateApiKey};
+use toolyard_types::api::identity::{ApiKey, CreatedApiKey, RotateApiKey};
 use toolyard_types::{Code, Name};
 
-use super::access::create_key;
+use super::access::{active_keys, create_key};
 use super::context::{Context, Failure, config_dir, home};
 use super::mcp::mcp_path;
 use super::output;
@@ -41,7 +40,10 @@ is. For these --print prints the entry with a new key, to add by hand; `toolyard
 that key.
 
 Connecting again gives the key of the entry another secret; the one until now works for another hour. The file as it was
-before is kept beside it, as FILE.toolyard-backup.")]
+without entries of Toolyard is kept beside it, as FILE.toolyard-backup.
+
+A server of the same name of two Toolyards, such as production's and development's, needs two entries:
+  toolyard connect time --client cursor --url https://dev.example.com --as toolyard-dev-time")]
 pub(crate) struct ConnectArgs {
     /// A server or a toolset.
     name: Name,
@@ -54,6 +56,13 @@ pub(crate) struct ConnectArgs {
     /// How the key that is made is called; CLIENT-NAME, with a number where that is taken, when absent.
     #[arg(long, value_name = "NAME")]
     key_name: Option<Name>,
+    /// How the entry is called in the file; toolyard-NAME when absent.
+    #[arg(long = "as", value_name = "ENTRY")]
+    entry: Option<Name>,
+    /// Replace an entry of that name although it is of another Toolyard, or this one had another URL then. Its API key is not
+    /// revoked.
+    #[arg(long, conflicts_with_all = ["undo", "print"])]
+    replace: bool,
     /// The configuration file, when it is not in its usual place.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -97,7 +106,8 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
             false => "its file is TOML, which is not changed here; use --print and add it by hand",
         }));
     }
-    let place = EntryPlace { section: args.client.section(), name: format!("toolyard-{}", args.name) };
+    let name = args.entry.as_ref().map_or_else(|| format!("{OURS}{}", args.name), ToString::to_string);
+    let place = EntryPlace { section: args.client.section(), name };
     if args.undo {
         return undo(context, &args, ClientFile::read(&file)?, &place).await;
     }
@@ -124,6 +134,9 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
     let file = ClientFile::read(&file)?;
     let before = file.entry(&place)?;
     file.check_writable()?;
+    if let Some(entry) = &before {
+        check_own(context, &args, entry, &place, &file.path).await?;
+    }
     let (key, made) = match &args.key {
         Some(key) => (key.clone(), None),
         None => match own_key(context, &args, before.as_ref()).await? {
@@ -136,7 +149,7 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
     };
     // The client may have written meanwhile: what is changed is the file as it is now.
     let written = ClientFile::read(&file.path)
-        .and_then(|now| now.with(&place, &args.client.entry(&url, &key)).and_then(|text| now.write(&text)));
+        .and_then(|now| now.with(&place, &args.client.entry(&url, &key)).and_then(|text| now.write(&text, &place)));
     if let Err(mut failure) = written {
         if let Some(made) = made
             && let Err(kept) = revoke(context, &made).await
@@ -157,6 +170,75 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
     ];
     output::print_fields(context.format, &answer, &fields);
     Ok(())
+}
+
+/// What the names of our entries begin with, unless somebody says another one.
+const OURS: &str = "toolyard-";
+
+/// Refuses to replace an entry of another Toolyard, or of nobody we know: whoever wrote it would lose its key.
+async fn check_own(
+    context: &Context,
+    args: &ConnectArgs,
+    entry: &Value,
+    place: &EntryPlace,
+    file: &Path,
+) -> Result<(), Failure> {
+    if is_own(context, args, entry).await {
+        return Ok(());
+    }
+    if args.replace {
+        let of = url_in(entry).unwrap_or("no address");
+        eprintln!(
+            "warning: `{}` was an entry for {}; the API key in it was not revoked, `toolyard keys revoke` does that there",
+            place.name,
+            output::safe(of)
+        );
+        return Ok(());
+    }
+    Err(Failure {
+        details: vec![
+            "give this one another name with `--as`, such as `--as toolyard-dev-time`".to_owned(),
+            "or replace it with `--replace`; undo it before, at the Toolyard that it is for, to revoke its API key"
+                .to_owned(),
+        ],
+        ..Failure::new(format!("{}; nothing was changed", foreign(context, entry, place, file)))
+    })
+}
+
+/// Says whose entry it is that is not ours.
+fn foreign(context: &Context, entry: &Value, place: &EntryPlace, file: &Path) -> String {
+    let whose = match url_in(entry) {
+        Some(url) => format!("for {}, which is not this Toolyard ({})", output::safe(url), context.client.base()),
+        None => format!("without the address of this Toolyard ({})", context.client.base()),
+    };
+    format!("`{}` holds an entry `{}` {whose}", file.display(), place.name)
+}
+
+/// Whether an entry is one of this Toolyard: by its URL or, as one Toolyard may be reached at several, by its key.
+async fn is_own(context: &Context, args: &ConnectArgs, entry: &Value) -> bool {
+    let here = format!("{}/mcp/", context.client.base());
+    url_in(entry).is_some_and(|url| is_below(url, &here))
+        || matches!(own_key(context, args, Some(entry)).await, Ok(Some(_)))
+}
+
+/// Whether a URL begins with `base`, however the two are written.
+fn is_below(url: &str, base: &str) -> bool {
+    match (reqwest::Url::parse(url), reqwest::Url::parse(base)) {
+        (Ok(url), Ok(base)) => url.origin() == base.origin() && url.path().starts_with(base.path()),
+        _ => false,
+    }
+}
+
+/// The URL that an entry of any client leads to.
+fn url_in(entry: &Value) -> Option<&str> {
+    match entry {
+        Value::String(text) => {
+            Some(text.as_str()).filter(|text| text.starts_with("http://") || text.starts_with("https://"))
+        }
+        Value::Array(items) => items.iter().find_map(url_in),
+        Value::Object(members) => members.values().find_map(url_in),
+        _ => None,
+    }
 }
 
 /// How what is sent to a URL gets there.
@@ -186,6 +268,9 @@ fn undo_command(context: &Context, args: &ConnectArgs) -> String {
     if let Some(key_name) = &args.key_name {
         words.extend(["--key-name", key_name.as_str()]);
     }
+    if let Some(entry) = &args.entry {
+        words.extend(["--as", entry.as_str()]);
+    }
     words.push("--undo");
     context.command(&words)
 }
@@ -200,11 +285,14 @@ async fn undo(context: &Context, args: &ConnectArgs, file: ClientFile, place: &E
             file.path.display()
         )));
     };
+    if !is_own(context, args, &entry).await {
+        return Err(not_undone(context, args, &entry, place, &file.path).await);
+    }
     // Asked first: without the entry nobody could say which key it was.
     let own = own_key(context, args, Some(&entry)).await;
     // The client may have written meanwhile: what is changed is the file as it is now.
     let file = ClientFile::read(&file.path)?;
-    file.write(&file.without(place)?)?;
+    file.write(&file.without(place)?, place)?;
     let revoked = match own {
         Ok(Some(own)) => revoke(context, &own).await.map(|()| Some(own.name)),
         Ok(None) => Ok(None),
@@ -214,18 +302,43 @@ async fn undo(context: &Context, args: &ConnectArgs, file: ClientFile, place: &E
         message: format!("the entry is gone, but its API key was not revoked: {}", failure.message),
         ..failure
     })?;
+    // One that was given with `--key`, or made by somebody else.
+    let kept = key_in(&entry).filter(|_| revoked.is_none()).map(shown_key);
     output::print_fields(
         context.format,
-        &json!({ "file": file.path, "removed": place.name, "revoked": revoked, "backup": backup_path(&file.path) }),
+        &json!({
+            "file": file.path, "removed": place.name, "revoked": revoked, "not_revoked": kept,
+            "backup": backup_path(&file.path),
+        }),
         &[
             ("removed", place.name.clone()),
             ("from", file.path.display().to_string()),
-            ("revoked key", revoked.map_or_else(String::new, |name| name.to_string())),
+            ("revoked key", revoked.as_ref().map_or_else(String::new, ToString::to_string)),
+            (
+                "key not revoked",
+                kept.map_or_else(String::new, |key| format!("{key}, which was not made for this entry")),
+            ),
         ],
     );
     Ok(())
 }
 
+/// The entry is another Toolyard's, so it stays. The key that was made here for one in its place may work on: whoever undoes
+/// this wants to know.
+async fn not_undone(context: &Context, args: &ConnectArgs, entry: &Value, place: &EntryPlace, file: &Path) -> Failure {
+    let made = made_keys(context, args).await.unwrap_or_default();
+    let keys = made.iter().map(|key| {
+        let revoke = context.command(&["keys", "revoke", &key.id.to_string()]);
+        format!("API key `{}` was made here for this client and was not revoked; `{revoke}` does that", key.name)
+    });
+    Failure {
+        details: keys.collect(),
+        ..Failure::new(format!("{}; nothing was changed, and no key was revoked", foreign(context, entry, place, file)))
+    }
+}
+
+/// What some editors begin a file of UTF-8 with.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
 /// How long a client's key works. It does so little that a year is fine; connecting again begins another.
 const KEY_DAYS: u32 = 365;
 /// How long the secret before works too, for a client that has not read its file again.
@@ -265,22 +378,24 @@ async fn make_key(context: &Context, args: &ConnectArgs) -> Result<CreatedApiKey
 /// The key in an entry, when it was made here for this client and still works.
 async fn own_key(context: &Context, args: &ConnectArgs, entry: Option<&Value>) -> Result<Option<ApiKey>, Failure> {
     let Some(secret) = entry.and_then(key_in) else { return Ok(None) };
+    Ok(made_keys(context, args).await?.into_iter().find(|key| secret.starts_with(&key.prefix)))
+}
+
+/// The keys that were made here for this client and still work: those of other machines too.
+async fn made_keys(context: &Context, args: &ConnectArgs) -> Result<Vec<ApiKey>, Failure> {
     let (stem, wanted) = (key_stem(args), scope(&args.name));
-    let is_own = |key: &ApiKey| {
+    let mut keys = active_keys(context, Some("me".to_owned())).await?;
+    keys.retain(|key| {
         let named = key.name.as_str().starts_with(&stem) || Some(&key.name) == args.key_name.as_ref();
-        named && secret.starts_with(&key.prefix) && key.scope.as_ref() == Some(&wanted)
-    };
-    let mut query = KeysQuery { limit: Some(500), made_by: Some("me".into()), active: Some(true), cursor: None };
-    loop {
-        let page: Page<ApiKey> = context.client.get_with("/keys", &query).await?;
-        if let Some(own) = page.items.into_iter().find(is_own) {
-            return Ok(Some(own));
-        }
-        query.cursor = page.next_cursor;
-        if query.cursor.is_none() {
-            return Ok(None);
-        }
-    }
+        named && key.scope.as_ref() == Some(&wanted)
+    });
+    Ok(keys)
+}
+
+/// The part of a key that lists of keys show, which nobody can call with.
+fn shown_key(key: &str) -> String {
+    let shown: String = key.chars().take((key.chars().count() / 4).min(11)).collect();
+    output::safe(&format!("{shown}..."))
 }
 
 /// The key that an entry of any client sends.
@@ -340,7 +455,21 @@ impl ClientFile {
 
     /// What there is to change: an empty file is an empty object.
     fn document(&self) -> &str {
-        self.text.as_deref().filter(|text| !text.trim().is_empty()).unwrap_or("{}")
+        let text = self.text.as_deref().unwrap_or_default();
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        if text.trim().is_empty() { "{}" } else { text }
+    }
+
+    /// The byte order mark, where the file begins with one: no part of the JSON, and kept.
+    fn mark(&self) -> &'static str {
+        if self.text.as_deref().is_some_and(|text| text.starts_with(BYTE_ORDER_MARK)) { BYTE_ORDER_MARK } else { "" }
+    }
+
+    /// Whether there is an entry of a Toolyard: ours, or one with a name that we give.
+    fn holds_entries(&self, place: &EntryPlace) -> bool {
+        let section = self.section(place).ok().flatten();
+        let mut names = section.iter().flat_map(|section| &section.members).map(|(name, _)| name);
+        names.any(|name| *name == place.name || name.starts_with(OURS))
     }
 
     fn root(&self) -> Result<Object<'_>, Failure> {
@@ -375,14 +504,14 @@ impl ClientFile {
             Some(section) => section.put(&place.name, entry, 2),
             None => self.root()?.put(place.section, &json!({ &place.name: entry }), 1),
         };
-        Ok(format!("{}{text}{}", &document[..range.start], &document[range.end..]))
+        Ok(format!("{}{}{text}{}", self.mark(), &document[..range.start], &document[range.end..]))
     }
 
     /// The text without our entry.
     fn without(&self, place: &EntryPlace) -> Result<String, Failure> {
         let document = self.document();
         let range = self.section(place)?.and_then(|section| section.member(&place.name)).unwrap_or(0..0);
-        Ok(format!("{}{}", &document[..range.start], &document[range.end..]))
+        Ok(format!("{}{}{}", self.mark(), &document[..range.start], &document[range.end..]))
     }
 
     fn check_writable(&self) -> Result<(), Failure> {
@@ -393,11 +522,13 @@ impl ClientFile {
         tried.map_err(|error| self.not_written(&error))
     }
 
-    /// Writes the text, and keeps the one before beside it.
-    fn write(&self, text: &str) -> Result<(), Failure> {
+    /// Writes the text, and keeps the one before beside it, unless that has entries of a Toolyard in it and there is one
+    /// from before these.
+    fn write(&self, text: &str, place: &EntryPlace) -> Result<(), Failure> {
+        let backup = backup_path(&self.path);
         let kept = match &self.text {
-            Some(before) => write_private(&backup_path(&self.path), before),
-            None => Ok(()),
+            Some(before) if !self.holds_entries(place) || !backup.exists() => write_private(&backup, before),
+            _ => Ok(()),
         };
         kept.and_then(|()| write_private(&self.path, text)).map_err(|error| self.not_written(&error))
     }
@@ -542,12 +673,12 @@ mod tests {
     fn connect(path: &Path, name: &str) {
         let entry = McpClient::Cursor.entry("http://t/mcp/default/toolsets/all", "ty_k");
         let file = ClientFile::read(path).expect("a file");
-        file.write(&file.with(&place(name), &entry).expect("changed")).expect("written");
+        file.write(&file.with(&place(name), &entry).expect("changed"), &place(name)).expect("written");
     }
 
     fn undo(path: &Path, name: &str) {
         let file = ClientFile::read(path).expect("a file");
-        file.write(&file.without(&place(name)).expect("changed")).expect("written");
+        file.write(&file.without(&place(name)).expect("changed"), &place(name)).expect("written");
     }
 
     #[test]
@@ -628,6 +759,55 @@ mod tests {
             let after: Value = serde_json::from_str(&text(&path)).expect("JSON");
             let servers = after["mcpServers"].as_object().expect("an object");
             assert_eq!(servers.keys().map(String::as_str).collect::<BTreeSet<_>>(), left);
+        }
+    }
+
+    #[test]
+    fn the_backup_is_of_before_the_first_entry_whatever_is_changed_after_it() {
+        let before = r#"{"theme":"dark"}"#;
+        let (_dir, path) = file(before);
+        for change in [connect, connect, undo] {
+            change(&path, "toolyard-all");
+            assert_eq!(text(&backup_path(&path)), before);
+        }
+        std::fs::write(&path, r#"{"theme":"light"}"#).expect("the client writes");
+        connect(&path, "toolyard-all");
+        connect(&path, "toolyard-time");
+        assert_eq!(text(&backup_path(&path)), r#"{"theme":"light"}"#, "the last without an entry of ours");
+        let (_dir, path) = file(r#"{"mcpServers":{"toolyard-old":{}}}"#);
+        connect(&path, "toolyard-all");
+        assert!(backup_path(&path).exists(), "one is better than none");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_fault_of_a_file_and_stays() {
+        for before in ["\u{feff}{\"theme\": \"dark\"}", "\u{feff}"] {
+            let (_dir, path) = file(before);
+            connect(&path, "toolyard-all");
+            let after = text(&path);
+            let json = after.strip_prefix('\u{feff}').expect("the mark");
+            let after: Value = serde_json::from_str(json).expect("JSON");
+            assert_eq!(key_in(&after["mcpServers"]["toolyard-all"]), Some("ty_k"));
+            undo(&path, "toolyard-all");
+            assert!(text(&path).starts_with('\u{feff}') && !text(&path).contains("toolyard-all"));
+        }
+    }
+
+    #[test]
+    fn the_url_of_an_entry_of_any_client_says_whose_it_is() {
+        let url = "https://t.example.com/yard/mcp/default/servers/time";
+        for client in McpClient::ALL {
+            assert_eq!(url_in(&client.entry(url, "ty_k")), Some(url), "{client:?}");
+        }
+        for (base, own) in [
+            ("https://t.example.com/yard", true),
+            ("https://T.example.com:443/yard", true),
+            ("https://t.example.com/yar", false),
+            ("http://t.example.com/yard", false),
+            ("https://t.example.com:8443/yard", false),
+            ("https://t.example.com.evil.example/yard", false),
+        ] {
+            assert_eq!(is_below(url, &format!("{base}/mcp/")), own, "{base}");
         }
     }
 

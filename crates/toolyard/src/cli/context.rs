@@ -1,13 +1,15 @@
 //! What a command needs: a connection to a Toolyard, and a way to say that something failed.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use toolyard_client::{ApiError, Client, McpError};
+use toolyard_types::api::Page;
 use toolyard_types::{Code, Secret};
 
 use super::output::{self, Format};
@@ -82,7 +84,9 @@ impl From<ApiError> for Failure {
                 problem.code.as_str().to_owned()
             }
             None => {
-                details.extend(causes(&error));
+                let causes = causes(&error);
+                let help = distrust(&causes);
+                details.extend(causes.into_iter().chain(help));
                 if matches!(error, ApiError::NotToolyard { .. }) {
                     details.push(WHICH_URL.to_owned());
                 }
@@ -101,6 +105,8 @@ impl From<ApiError> for Failure {
 impl From<McpError> for Failure {
     fn from(error: McpError) -> Self {
         let mut details = causes(&error);
+        let help = distrust(&details);
+        details.extend(help);
         if let McpError::Refused { request_id: Some(id), .. } = &error {
             details.push(format!("request id {id}"));
         }
@@ -112,6 +118,20 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect()
 }
 
+/// What to do about a certificate that is not trusted, by what rustls says of it.
+fn distrust(causes: &[String]) -> Option<String> {
+    let said = |word: &str| causes.iter().any(|cause| cause.contains(word));
+    let help = if said("CaUsedAsEndEntity") {
+        "the certificate there is one of a CA itself, as self-signed ones are, which no server may show; make a CA, and with \
+         it another certificate for that server, and give the CA's with --ca-file"
+    } else if said("UnknownIssuer") {
+        "the certificate there is of a CA that is not known here; give that CA's with --ca-file or TOOLYARD_CA_FILE"
+    } else {
+        return None;
+    };
+    Some(help.to_owned())
+}
+
 /// What `toolyard login` remembers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Profile {
@@ -119,6 +139,9 @@ pub(crate) struct Profile {
     pub url: String,
     /// The key.
     pub api_key: Secret,
+    /// The CA certificates to trust there, by an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A connection to a Toolyard and how to print.
@@ -141,11 +164,14 @@ impl Context {
         };
         let remembered = if profile.url.is_empty() { DEFAULT_URL } else { &profile.url };
         let url = global.url.clone().filter(|url| !url.is_empty()).unwrap_or_else(|| remembered.to_owned());
-        // A remembered key is that of the remembered Toolyard: whoever else is asked never sees it.
-        let remembered_key = (origin(&url) == origin(&profile.url)).then_some(profile.api_key);
+        // A remembered key is that of the remembered Toolyard: whoever else is asked never sees it. Nor is the CA of one
+        // trusted for another.
+        let is_remembered = origin(&url) == origin(&profile.url);
+        let remembered_key = is_remembered.then_some(profile.api_key);
+        let ca_file = global.ca_file.clone().or(profile.ca_file.filter(|_| is_remembered));
         let key = global.api_key.clone().map(Secret::new).or(remembered_key).filter(|key| !key.expose().is_empty());
         let options = options_of(global, &process_environment(), remembered);
-        Ok(Self { client: connect(&url, key, global)?, format: global.output, options })
+        Ok(Self { client: connect(&url, key, ca_file.as_deref())?, format: global.output, options })
     }
 
     /// The same of the Toolyard at `url`, with an API key of its own.
@@ -159,6 +185,16 @@ impl Context {
         options.retain(|(option, _)| *option != "--api-key");
         options.push(("--api-key", KEY.to_owned()));
         Ok(Self { client: self.client.elsewhere(url, Some(key)), format: self.format, options })
+    }
+
+    /// The first things of a list that is too long to be read whole, at most `limit`.
+    pub(crate) async fn first<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        limit: u32,
+    ) -> Result<Page<T>, Failure> {
+        Ok(self.client.first(path, query, usize::try_from(limit).unwrap_or(usize::MAX)).await?)
     }
 
     /// A command of ours for people to repeat in the same shell: it asks the same Toolyard.
@@ -220,31 +256,40 @@ fn origin(url: &str) -> Option<reqwest::Url> {
     Some(url)
 }
 
+/// An address without the user and password it may hold.
+fn without_user(url: &str) -> String {
+    url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("[redacted]@{host}"))
+}
+
 fn check_url(url: &str) -> Result<(), Failure> {
     if !url.starts_with("http://") && !url.starts_with("https://") {
-        return Err(Failure::new(format!("URL `{url}` must begin with http:// or https://")));
+        return Err(Failure::new(format!("URL `{}` must begin with http:// or https://", without_user(url))));
     }
     // A proxy may serve Toolyard below a path of its own, but not below these, which are Toolyard's.
     if let Some(parsed) = reqwest::Url::parse(url).ok()
         && parsed.path_segments().into_iter().flatten().any(|part| matches!(part, "mcp" | "api"))
     {
-        return Err(Failure::new(format!("URL `{url}` is that of a part of a Toolyard; {WHICH_URL}")));
+        let shown = without_user(url);
+        return Err(Failure::new(format!("URL `{shown}` is that of a part of a Toolyard; {WHICH_URL}")));
     }
     Ok(())
 }
 
 /// A client of the Toolyard at `url`.
-pub(crate) fn connect(url: &str, key: Option<Secret>, global: &Global) -> Result<Client, Failure> {
+pub(crate) fn connect(url: &str, key: Option<Secret>, ca_file: Option<&Path>) -> Result<Client, Failure> {
     check_url(url)?;
     let mut builder = reqwest::Client::builder()
         .timeout(Duration::from_secs(60))
         .connect_timeout(Duration::from_secs(10))
         .user_agent(concat!("toolyard-cli/", env!("CARGO_PKG_VERSION")));
-    if let Some(file) = &global.ca_file {
+    if let Some(file) = ca_file {
         let pem =
             std::fs::read(file).map_err(|error| Failure::new(format!("cannot read `{}`: {error}", file.display())))?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|_| Failure::new(format!("`{}` holds no PEM certificates", file.display())))?;
+        if certificates.is_empty() {
+            return Err(Failure::new(format!("`{}` holds no PEM certificates", file.display())));
+        }
         builder = builder.tls_certs_merge(certificates);
     }
     let http = builder.build().map_err(|error| Failure::new(format!("cannot set up connections: {error}")))?;
@@ -312,15 +357,34 @@ mod tests {
 
     #[test]
     fn the_url_of_an_mcp_address_is_refused_with_what_is_wanted() {
-        let global = Global { url: None, api_key: None, ca_file: None, output: Format::Table };
         for url in
             ["http://t.example/mcp", "https://t.example/yard/mcp/default/servers/time", "http://t.example/api/v1"]
         {
-            let refused = connect(url, None, &global).expect_err(url).message;
+            let refused = connect(url, None, None).expect_err(url).message;
             assert!(refused.contains(WHICH_URL), "{refused}");
         }
         for url in ["http://t.example", "https://t.example/yard/", "http://mcp.t.example:8080"] {
-            assert!(connect(url, None, &global).is_ok(), "{url}");
+            assert!(connect(url, None, None).is_ok(), "{url}");
         }
+        for url in ["https://me:hunter2@t.example/mcp", "me:hunter2@t.example"] {
+            let refused = connect(url, None, None).expect_err("no URL of a Toolyard").message;
+            assert!(!refused.contains("hunter2") && refused.contains("t.example"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_is_told_with_what_to_do() {
+        let told = |cause: &str| distrust(&["client error (Connect)".to_owned(), cause.to_owned()]);
+        let own = told("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))").expect("help");
+        assert!(own.contains("make a CA") && own.contains("--ca-file"), "{own}");
+        assert!(told("invalid peer certificate: UnknownIssuer").expect("help").contains("--ca-file"));
+        assert_eq!(told("Connection refused (os error 111)"), None);
+    }
+
+    #[test]
+    fn a_profile_of_an_earlier_version_names_no_ca() {
+        let profile: Profile =
+            serde_json::from_str(r#"{"url":"http://t.example","api_key":"ty_k"}"#).expect("a profile");
+        assert_eq!(profile.ca_file, None);
     }
 }

@@ -94,7 +94,7 @@ pub(crate) async fn mcp_path(context: &Context, name: &Name) -> Result<String, F
 }
 
 /// Where a name may be served: servers and toolsets share one name space, so it means one of the two. A key that may call
-/// need not be allowed to look, and then the gateway says which of the two it is.
+/// need not be allowed to look, and while the database is away nobody can; then the gateway says which of the two it is.
 async fn mcp_paths(context: &Context, name: &Name) -> Result<Vec<String>, Failure> {
     let segment = segment(name.as_str());
     let found = match context.client.get::<Toolset>(&format!("/toolsets/{segment}")).await {
@@ -105,7 +105,7 @@ async fn mcp_paths(context: &Context, name: &Name) -> Result<Vec<String>, Failur
         toolset => toolset.map(|toolset| toolset.mcp_path),
     };
     match found {
-        Err(ApiError::Problem(problem)) if problem.code == Code::Forbidden => {
+        Err(ApiError::Problem(problem)) if matches!(problem.code, Code::Forbidden | Code::StoreUnavailable) => {
             let session: Session = context.client.get("/session").await?;
             let at = |kind: &str| format!("/mcp/{}/{kind}/{name}", session.organization);
             Ok(vec![at("servers"), at("toolsets")])

@@ -327,7 +327,12 @@ pub(crate) fn main() -> ExitCode {
         }
         Command::Generate { what } => crate::generate::print(&what),
         command => match runtime(&command) {
-            Ok(runtime) => runtime.block_on(run(cli.global, command)),
+            Ok(runtime) => {
+                let code = runtime.block_on(run(cli.global, command));
+                // Dropped, it would wait for its threads without an end, and one may hang in the kernel.
+                runtime.shutdown_timeout(LAST_THREADS);
+                code
+            }
             Err(error) => output::fail(&format!("cannot start: {error}"), 1),
         },
     }
@@ -349,6 +354,8 @@ fn with_plain_usage(mut error: clap::Error, words: impl Iterator<Item = String>)
     error
 }
 
+/// How long threads may take to end when all else has.
+const LAST_THREADS: Duration = Duration::from_secs(5);
 /// How long threads for blocking work stay without any; each minute there is some.
 const BLOCKING_THREADS_STAY: Duration = Duration::from_secs(300);
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use toolyard_types::api::Page;
 use toolyard_types::name::is_hidden;
 
 /// How to print.
@@ -12,7 +13,7 @@ use toolyard_types::name::is_hidden;
 pub(crate) enum Format {
     /// For people.
     Table,
-    /// For programs; lists are `{"items": [...]}`.
+    /// For programs; lists are `{"items": [...]}`, a server's log is one object a line.
     Json,
 }
 
@@ -64,6 +65,22 @@ pub(crate) fn print_list<T: Serialize>(format: Format, items: &[T], heads: &[&st
     print_line(&line(heads.to_vec()));
     for row in &rows {
         print_line(&line(row.iter().map(String::as_str).collect()));
+    }
+}
+
+/// Prints the newest or best of a list that is too long to be shown whole, and says on standard error when there is more.
+pub(crate) fn print_first<T: Serialize>(
+    format: Format,
+    page: &Page<T>,
+    heads: &[&str],
+    row: impl Fn(&T) -> Vec<String>,
+) {
+    print_list(format, &page.items, heads, row);
+    if page.next_cursor.is_some() {
+        eprintln!(
+            "toolyard: these are the first {}, and there are more; --limit shows as many as it says",
+            page.items.len()
+        );
     }
 }
 

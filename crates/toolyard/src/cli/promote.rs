@@ -8,16 +8,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use toolyard_client::{Client, segment};
+use toolyard_client::{ApiError, Client, segment};
 use toolyard_types::api::servers::{CreateServer, Server, ServerSettings, UpdateServer};
 use toolyard_types::api::settings::CurrentSettings;
 use toolyard_types::spec::{ProbeCall, RemoteTransport};
 use toolyard_types::{Code, Labels, Name, Secret};
 
 use super::context::{Context, Failure};
-use super::name_value;
 use super::secret::read_value;
 use super::servers::{MannerFlags, Wait, Wanted, finish};
+use super::{name_value, options};
 
 /// `toolyard servers promote`.
 #[derive(Clone, Debug, Args)]
@@ -65,18 +65,35 @@ pub(crate) async fn run(context: &Context, args: PromoteArgs) -> Result<(), Fail
     let (server, wanted): (Server, _) = match &before {
         None => {
             let wanted = if args.stopped { Wanted::Nothing } else { Wanted::Rollout };
-            (there.client.post("/servers", &creation(here, name, credentials, &args)).await?, wanted)
+            let created = there.client.post("/servers", &creation(here, name, credentials, &args)).await;
+            (created.map_err(refused)?, wanted)
         }
         Some(before) => {
             let path = format!("/servers/{}", segment(name.as_str()));
             let was: Server = there.client.get(&path).await?;
             let body = change(here, before, credentials, &args)?;
-            let server: Server = there.client.send(reqwest::Method::PATCH, &path, Some(&body)).await?;
+            args.manner.tell_unknown_clients(&there).await;
+            let server: Server =
+                there.client.send(reqwest::Method::PATCH, &path, Some(&body)).await.map_err(refused)?;
             let begun = server.rollout.as_ref().map(|it| it.id) != was.rollout.as_ref().map(|it| it.id);
             (server, if begun { Wanted::Rollout } else { Wanted::Nothing })
         }
     };
     finish(&there, server, &args.wait, wanted).await
+}
+
+/// What the other side refuses. No secret travels, so one that is missing there can only be bound.
+fn refused(error: ApiError) -> Failure {
+    let is_missing = error.problem().is_some_and(|problem| problem.code == Code::CredentialMissing);
+    let mut failure = Failure::from(error);
+    if is_missing {
+        let general = options::help(Code::CredentialMissing);
+        failure.details.retain(|detail| *detail != general);
+        let help = "bind a credential of the other side with `--credential NAME=CREDENTIAL`; `toolyard credentials set` makes \
+                    one there";
+        failure.details.insert(0, help.to_owned());
+    }
+    failure
 }
 
 async fn settings(client: &Client, name: &Name) -> Result<Option<CurrentSettings>, Failure> {

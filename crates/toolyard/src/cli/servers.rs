@@ -8,7 +8,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
 use toolyard_client::segment;
-use toolyard_types::api::Page;
+use toolyard_types::access::Action;
+use toolyard_types::api::identity::{ApiKey, Member, Why};
 use toolyard_types::api::servers::{
     CloneServer, CreateServer, Instance, Revision, RollbackServer, Rollout, Server, ServerSettings, StartCanary,
     UpdateServer,
@@ -21,7 +22,7 @@ use toolyard_types::spec::{
 use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{EntryName, Labels, Name, NameError, Problem};
 
-use super::access::confirm;
+use super::access::{active_keys, confirm};
 use super::context::{Context, Failure};
 use super::logs;
 use super::output::{self, Format, safe};
@@ -187,6 +188,28 @@ impl MannerFlags {
         self.now
     }
 
+    /// Says, on standard error, which clients of a canary nobody is known by: they are never tried. Who may not see whom
+    /// there is says nothing.
+    pub(crate) async fn tell_unknown_clients(&self, context: &Context) {
+        if self.canary_clients.is_empty() {
+            return;
+        }
+        // A caller that sees only its own keys cannot tell that there is no such key.
+        let asked = json!({ "action": Action::KeyRead, "resource": "api_key/other" });
+        let keys = match context.client.get_with::<Why>("/why", &asked).await {
+            Ok(why) if why.allowed => active_keys(context, None).await.ok(),
+            _ => None,
+        };
+        let members = context.client.list::<Member>("/members", &json!({})).await.ok();
+        for client in unknown_clients(&self.canary_clients, keys.as_deref(), members.as_deref()) {
+            eprintln!(
+                "warning: there is no API key or member `{}` that works, so the canary serves none of its calls; \
+                 `toolyard keys list --active` shows the names",
+                safe(client)
+            );
+        }
+    }
+
     pub(crate) fn canary(&self) -> Result<Option<StartCanary>, Failure> {
         if self.canary.is_none() && self.canary_clients.is_empty() {
             return match self.promote_after {
@@ -200,6 +223,23 @@ impl MannerFlags {
             promote_after_seconds: self.promote_after,
         }))
     }
+}
+
+/// Those of `clients` whom none of the keys and members is, as far as these are known.
+fn unknown_clients<'a>(
+    clients: &'a [String],
+    keys: Option<&[ApiKey]>,
+    members: Option<&[Member]>,
+) -> impl Iterator<Item = &'a str> {
+    clients.iter().map(String::as_str).filter(move |client| match client.split_once(':') {
+        Some(("user", id)) => members.is_some_and(|members| !members.iter().any(|it| it.id.to_string() == id)),
+        Some(("api_key", id)) => keys.is_some_and(|keys| !keys.iter().any(|it| it.id.to_string() == id)),
+        _ => {
+            let is_key = |keys: &[ApiKey]| keys.iter().any(|it| it.name.as_str() == *client);
+            let is_member = |members: &[Member]| members.iter().any(|it| it.email == *client);
+            keys.is_some_and(|keys| !is_key(keys)) && !members.is_some_and(is_member)
+        }
+    })
 }
 
 fn none_is_empty(text: &str) -> String {
@@ -596,6 +636,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
                 canary: manner.canary()?,
                 now: manner.now,
             };
+            manner.tell_unknown_clients(context).await;
             let before: Server = context.client.get(&path(&name, "")).await?;
             let server: Server = context.client.send(reqwest::Method::PATCH, &path(&name, ""), Some(&body)).await?;
             tell_suggestions(context, &server).await?;
@@ -648,21 +689,8 @@ fn path(name: &Name, rest: &str) -> String {
 }
 
 async fn list(context: &Context, asked: [(&str, Option<String>); 4]) -> Result<(), Failure> {
-    let mut query = json!({ "limit": 500 });
-    for (key, value) in asked {
-        query[key] = json!(value);
-    }
-    let mut servers = Vec::new();
-    let mut cursor = None;
-    loop {
-        query["cursor"] = json!(cursor);
-        let page: Page<Server> = context.client.get_with("/servers", &query).await?;
-        servers.extend(page.items);
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
+    let query: BTreeMap<_, _> = asked.into_iter().collect();
+    let servers: Vec<Server> = context.client.list("/servers", &query).await?;
     output::print_list(context.format, &servers, &["NAME", "PHASE", "REASON", "REVISION", "KIND", "SINCE"], |server| {
         vec![
             server.name.to_string(),
@@ -673,7 +701,23 @@ async fn list(context: &Context, asked: [(&str, Option<String>); 4]) -> Result<(
             server.since.to_string(),
         ]
     });
+    // A note, not a phase: it serves.
+    for server in servers.iter().filter(|_| context.format == Format::Table) {
+        if let Some(note) = outdated_note(server) {
+            let restart = context.command(&["servers", "restart", server.name.as_str()]);
+            eprintln!("{}", safe(&format!("`{}` {note}: `{restart}`", server.name)));
+        }
+    }
     Ok(())
+}
+
+/// That something of a server was started with an older secret than the current one.
+fn outdated_note(server: &Server) -> Option<String> {
+    let outdated = server.instances.iter().flat_map(|instance| &instance.outdated_secrets);
+    let names: BTreeSet<&str> = outdated.map(Name::as_str).collect();
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    let names = names.join(", ");
+    (!names.is_empty()).then(|| format!("runs with an older secret of {names}; restart it to use the new one"))
 }
 
 async fn act(context: &Context, target: Target, rest: &str, wanted: Wanted) -> Result<(), Failure> {
@@ -833,8 +877,8 @@ fn is_gone(problem: &Problem) -> bool {
 }
 
 async fn revisions(context: &Context, name: &Name) -> Result<(), Failure> {
-    let page: Page<Revision> = context.client.get(&path(name, "/revisions")).await?;
-    output::print_list(context.format, &page.items, &["REVISION", "CHANGE", "BY", "AT", "LOCK"], |revision| {
+    let revisions: Vec<Revision> = context.client.list(&path(name, "/revisions"), &json!({})).await?;
+    output::print_list(context.format, &revisions, &["REVISION", "CHANGE", "BY", "AT", "LOCK"], |revision| {
         vec![
             revision.number.to_string(),
             revision.change.clone(),
@@ -897,6 +941,7 @@ fn fields_of(server: &Server) -> Vec<(&'static str, String)> {
         ("replicas", server.replicas.to_string()),
         ("toolbox", toolbox),
         ("instances", instances.join("; ")),
+        ("note", outdated_note(server).unwrap_or_default()),
         ("MCP path", server.mcp_path.clone()),
     ]
 }
@@ -929,7 +974,10 @@ fn print_rollout(format: Format, rollout: &Rollout) {
 mod tests {
     use clap::Parser;
 
-    use super::{SettingsFlags, size};
+    use serde_json::json;
+    use toolyard_types::api::identity::{ApiKey, Member};
+
+    use super::{SettingsFlags, size, unknown_clients};
 
     #[test]
     fn how_long_a_call_may_take_is_a_setting_of_its_own() {
@@ -948,6 +996,24 @@ mod tests {
         assert_eq!((both.call_timeout_ms, both.start_timeout_ms), (Some(600_000), Some(120_000)));
         assert_eq!(settings(&[]).call_timeout_ms, None);
         assert_eq!(settings(&["--observe", "2m"]).observe_seconds, Some(120));
+    }
+
+    #[test]
+    fn a_client_of_a_canary_that_nobody_is_known_by_is_found_where_all_are_known() {
+        let id = toolyard_types::ApiKeyId::generate();
+        let key = json!({
+            "id": id, "name": "ci", "prefix": "ty_0123", "role": "developer", "created_by": "user:x",
+            "created_at": "2026-01-01T00:00:00Z",
+        });
+        let keys: [ApiKey; 1] = [serde_json::from_value(key).expect("a key")];
+        let clients = ["ci", "cii", "user:x"].map(str::to_owned).into_iter().chain([format!("api_key:{id}")]);
+        let clients: Vec<String> = clients.collect();
+        let unknown = |keys: Option<&[ApiKey]>, members: Option<&[Member]>| -> Vec<String> {
+            unknown_clients(&clients, keys, members).map(str::to_owned).collect()
+        };
+        assert_eq!(unknown(Some(&keys), Some(&[])), ["cii", "user:x"]);
+        assert_eq!(unknown(Some(&keys), None), ["cii"], "nobody knows the members");
+        assert!(unknown(None, None).is_empty());
     }
 
     #[test]

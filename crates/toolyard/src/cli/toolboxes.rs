@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use toolyard_client::segment;
-use toolyard_types::api::Page;
 use toolyard_types::api::servers::{
     BreakerState, EnrollToolbox, EnrolledToolbox, Health, RejoinToolbox, Toolbox, ToolboxLink, UpdateToolbox,
 };
@@ -113,10 +112,10 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
     let client = &context.client;
     match command {
         Command::List => {
-            let page: Page<Toolbox> = client.get("/toolboxes").await?;
+            let toolboxes: Vec<Toolbox> = client.list("/toolboxes", &json!({})).await?;
             output::print_list(
                 context.format,
-                &page.items,
+                &toolboxes,
                 &["NAME", "STATE", "ENGINE", "LABELS", "VERSION", "INSTANCES", "CERTIFICATE UNTIL", "LAST SEEN"],
                 |toolbox| {
                     vec![

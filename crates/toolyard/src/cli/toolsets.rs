@@ -6,7 +6,6 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use toolyard_client::segment;
 use toolyard_types::Name;
-use toolyard_types::api::Page;
 use toolyard_types::api::servers::{PutToolset, Server, Toolset};
 use toolyard_types::snapshot::{ToolOverride, ToolsetMember};
 use toolyard_types::state::Phase;
@@ -95,8 +94,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
     let client = &context.client;
     match command {
         Command::List => {
-            let page: Page<Toolset> = client.get_with("/toolsets", &json!({ "limit": 500 })).await?;
-            output::print_list(context.format, &page.items, &["NAME", "SERVERS", "MCP PATH"], |toolset| {
+            let toolsets: Vec<Toolset> = client.list("/toolsets", &json!({})).await?;
+            output::print_list(context.format, &toolsets, &["NAME", "SERVERS", "MCP PATH"], |toolset| {
                 vec![toolset.name.to_string(), servers(toolset), toolset.mcp_path.clone()]
             });
         }

@@ -80,6 +80,26 @@ pub(crate) fn out_of_range(values: &Map<String, Value>) -> Vec<String> {
     problems
 }
 
+/// What a value of the setting must be, for whoever gave another one.
+pub(crate) fn wanted(field: &Field) -> String {
+    if !field.choices.is_empty() {
+        return format!("one of {}", field.choices.iter().map(|choice| code(choice)).collect::<Vec<_>>().join(", "));
+    }
+    let kind = match field.kind.as_str() {
+        "integer" => "a whole number",
+        "boolean" => return "true or false".to_owned(),
+        "array" => "a list of texts",
+        _ => "text",
+    };
+    let defaults = [Environment::Development, Environment::Production].map(|env| default_of(field, env));
+    let example = match defaults.into_iter().find(|default| !default.is_empty()) {
+        // All of them are addresses of the same form.
+        None if field.name.ends_with("listen") => Some("127.0.0.1:8080".to_owned()),
+        example => example,
+    };
+    example.map_or(kind.to_owned(), |example| format!("{kind} such as {}", code(&example)))
+}
+
 fn default_of(field: &Field, env: Environment) -> String {
     let defaults = serde_json::to_value(Settings::defaults(env)).unwrap_or_default();
     match &defaults[&field.name] {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use toolyard_control::VaultKeys;
+use toolyard_types::Secret;
 use toolyard_types::name::printable;
 
 use super::{CLIENT_VARIABLES, Environment, Settings};
@@ -225,6 +226,15 @@ impl Layers {
             self.problems.push(format!("{shown}: there is no setting `{}`{hint}", printable(name)));
             return;
         };
+        if let Origin::Variable(_) = origin
+            && has_comment(text)
+        {
+            self.problems.push(format!(
+                "{shown} has a `#` after a blank: where variables come from a file, a comment behind a value is part of it; \
+                 put it on a line of its own"
+            ));
+            return;
+        }
         let value = match shape {
             Shape::OptionalText if text.is_empty() => Some(Value::Null),
             Shape::Text | Shape::OptionalText => Some(Value::String(text.to_owned())),
@@ -256,12 +266,15 @@ impl Layers {
     fn finish(mut self) -> Result<Loaded, ConfigError> {
         // Field by field first, so that every mistake is named at once and by its setting.
         let defaults = serde_json::to_value(Settings::defaults(Environment::Development)).unwrap_or_default();
+        let fields = super::docs::fields();
         for (name, value) in &self.values {
             let mut probe = defaults.clone();
             probe[name] = value.clone();
             if serde_json::from_value::<Settings>(probe).is_err() {
                 let origin = self.origins.get(name).cloned().unwrap_or(Origin::Default);
-                self.problems.push(format!("setting `{name}` ({origin}) is not valid; see `toolyard config --help`"));
+                let field = fields.iter().find(|field| field.name == *name);
+                let wanted = field.map_or("another value".to_owned(), super::docs::wanted);
+                self.problems.push(format!("setting `{name}` ({origin}) must be {wanted}"));
             }
         }
         self.problems.extend(super::docs::out_of_range(&self.values));
@@ -270,12 +283,52 @@ impl Layers {
         }
         let settings: Settings = serde_json::from_value(Value::Object(self.values))
             .map_err(|_| ConfigError(vec!["the settings do not fit together".into()]))?;
-        if let Some(Err(error)) = settings.vault_key.as_ref().map(VaultKeys::check_form) {
-            let origin = self.origins.get("vault_key").cloned().unwrap_or(Origin::Default);
-            return Err(ConfigError(vec![format!("setting `vault_key` ({origin}): {error}")]));
+        let wrong: Vec<_> = forms(&settings)
+            .into_iter()
+            .map(|(name, why)| {
+                let origin = self.origins.get(name).cloned().unwrap_or(Origin::Default);
+                format!("setting `{name}` ({origin}): {why}")
+            })
+            .collect();
+        if !wrong.is_empty() {
+            return Err(ConfigError(wrong));
         }
         Ok(Loaded { settings, origins: self.origins, warnings: self.warnings })
     }
+}
+
+/// Whether a value ends in what was meant as a comment.
+fn has_comment(text: &str) -> bool {
+    text.split_once('#').is_some_and(|(before, _)| before.ends_with(char::is_whitespace))
+}
+
+/// Texts that are not of their form, by setting; never their value.
+fn forms(settings: &Settings) -> Vec<(&'static str, String)> {
+    let mut wrong = Vec::new();
+    if let Some(Err(error)) = settings.vault_key.as_ref().map(VaultKeys::check_form) {
+        wrong.push(("vault_key", error.to_string()));
+    }
+    if settings.public_url.as_deref().is_some_and(|url| !is_address(url)) {
+        wrong.push(("public_url", "must be an address such as `https://toolyard.example.com`".to_owned()));
+    }
+    if settings.bootstrap_admin_email.as_deref().is_some_and(|email| !toolyard_control::is_email(email)) {
+        wrong.push(("bootstrap_admin_email", "must be an e-mail address such as `name@example.org`".to_owned()));
+    }
+    let unset = |key: &Secret| key.expose().contains(|c: char| c.is_whitespace() || matches!(c, '#' | '$' | '(' | '`'));
+    if settings.bootstrap_api_key.as_ref().is_some_and(unset) {
+        let why = "must have no blanks and none of the characters #, $, ( and `: where variables come from a file no shell \
+                   fills them in; make a key with `openssl rand -hex 32` and write it there";
+        wrong.push(("bootstrap_api_key", why.to_owned()));
+    }
+    wrong
+}
+
+/// Whether it is an origin that browsers and clients can be told (RFC 9110, section 4.2), without user or query.
+fn is_address(url: &str) -> bool {
+    let Ok(parsed) = reqwest::Url::parse(url) else { return false };
+    let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
+    let more = parsed.query().is_some() || parsed.fragment().is_some() || !parsed.username().is_empty();
+    plain && matches!(parsed.scheme(), "http" | "https") && parsed.has_host() && !more && parsed.password().is_none()
 }
 
 #[cfg(test)]
@@ -348,6 +401,26 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_another_type_is_refused_with_what_would_be_valid() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = "listen = 5\nengine = \"vm\"\nsession_hours = \"many\"\ncookie_secure = 1\ntrusted_proxies = [\"x\"]\n\
+                    dtma_listen = \"x\"";
+        std::fs::write(dir.path().join("toolyard.toml"), file).expect("a file");
+        let error = load(&environment(&[]), dir.path(), &Overrides::default()).expect_err("six mistakes").to_string();
+        for (name, wanted) in [
+            ("listen", "must be text such as `127.0.0.1:8080`"),
+            ("dtma_listen", "must be text such as `127.0.0.1:8080`"),
+            ("engine", "`docker`"),
+            ("session_hours", "must be a whole number such as `12`"),
+            ("cookie_secure", "must be true or false"),
+            ("trusted_proxies", "must be a list of texts such as `127.0.0.0/8"),
+        ] {
+            let line = error.lines().find(|line| line.starts_with(&format!("setting `{name}` ")));
+            assert!(line.is_some_and(|line| line.contains(wanted)), "{name}: {error}");
+        }
+    }
+
+    #[test]
     fn a_vault_key_of_another_form_is_refused_by_name_and_not_shown() {
         let dir = tempfile::tempdir().expect("a directory");
         let load_with =
@@ -361,6 +434,49 @@ mod tests {
             assert!(!error.contains(bad), "{error}");
         }
         assert!(load_with(&"0a".repeat(32)).is_ok() && load_with("").is_ok());
+    }
+
+    #[test]
+    fn a_line_of_a_file_of_variables_is_not_taken_with_its_comment() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let load_with =
+            |name: &str, value: &str| load(&environment(&[(name, value)]), dir.path(), &Overrides::default());
+        for (name, bad) in [
+            ("TOOLYARD_PUBLIC_URL", "https://toolyard.example    # the proxy in front"),
+            ("TOOLYARD_GRANTABLE_PATHS", "/srv/files,/home/*\t# for example"),
+            ("TOOLYARD_SESSION_HOURS", "2 # hours"),
+            ("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "a long password #1"),
+        ] {
+            let error = load_with(name, bad).expect_err(bad).to_string();
+            assert!(error.contains(name) && error.contains("comment") && !error.contains("long password"), "{error}");
+        }
+        for good in ["https://toolyard.example", "http://127.0.0.1:8080", "https://toolyard.example/"] {
+            assert!(load_with("TOOLYARD_PUBLIC_URL", good).is_ok(), "{good}");
+        }
+        assert!(load_with("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "a#long-password").is_ok());
+    }
+
+    #[test]
+    fn an_address_an_e_mail_address_and_a_key_of_another_form_are_refused_by_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let load_with =
+            |name: &str, value: &str| load(&environment(&[(name, value)]), dir.path(), &Overrides::default());
+        for (name, bad) in [
+            ("PUBLIC_URL", "toolyard.example"),
+            ("PUBLIC_URL", "https://:80"),
+            ("PUBLIC_URL", "ftp://toolyard.example"),
+            ("PUBLIC_URL", "https://toolyard.example in front"),
+            ("PUBLIC_URL", "https://user:hunter2@toolyard.example"),
+            ("PUBLIC_URL", "https://toolyard.example#x"),
+            ("BOOTSTRAP_ADMIN_EMAIL", "you"),
+            ("BOOTSTRAP_ADMIN_EMAIL", "you@example.com or another"),
+            ("BOOTSTRAP_API_KEY", "ty_bootstrap_$(openssl rand -hex 32)"),
+            ("BOOTSTRAP_API_KEY", "ty_bootstrap_${KEY}"),
+        ] {
+            let error = load_with(&format!("TOOLYARD_{name}"), bad).expect_err(bad).to_string();
+            assert!(error.contains(&format!("setting `{}`", name.to_lowercase())), "{error}");
+            assert!(!error.contains(bad), "{error}");
+        }
     }
 
     #[test]

@@ -216,6 +216,51 @@ fn the_undo_that_is_printed_undoes_exactly_this() {
 }
 
 #[test]
+fn an_entry_of_another_toolyard_is_neither_replaced_nor_undone_unless_somebody_says_so() {
+    let (production, development) = (Toolyard::start(Engine::Sqlite), Toolyard::start(Engine::Sqlite));
+    for toolyard in [&production, &development] {
+        toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
+    }
+    let file = production.dir.path().join("mcp_config.json");
+    let path = file.to_str().expect("text");
+    let connect = ["connect", "time", "--client", "windsurf", "--file", path];
+    let and = |more: &[&'static str]| [&connect[..], more].concat();
+    let text = || std::fs::read_to_string(&file).expect("a file");
+    let entries = || {
+        let written: Value = serde_json::from_str(&text()).expect("JSON");
+        let entries: std::collections::BTreeSet<_> =
+            written["mcpServers"].as_object().expect("entries").keys().collect();
+        entries.into_iter().cloned().collect::<Vec<String>>()
+    };
+    let keys = |toolyard: &Toolyard| toolyard.json(&["keys", "list", "--active"])["items"].as_array().map(Vec::len);
+
+    production.ok(&connect);
+    let (written, before) = (text(), keys(&development));
+    for (args, wanted) in [(connect.to_vec(), "--as"), (and(&["--undo"]), "nothing was changed")] {
+        let refused = development.run(&args);
+        let told = errors(&refused);
+        assert!(!refused.status.success() && told.contains(&production.url()) && told.contains(wanted), "{told}");
+    }
+    assert_eq!((text(), keys(&development)), (written, before));
+
+    let said = development.ok(&and(&["--as", "toolyard-dev-time"]));
+    assert!(said.contains("--as toolyard-dev-time"), "so does the undo: {said}");
+    assert_eq!(entries(), ["toolyard-dev-time", "toolyard-time"]);
+    production.ok(&and(&["--undo"]));
+    assert_eq!(entries(), ["toolyard-dev-time"]);
+
+    production.ok(&connect);
+    let replaced = development.run(&and(&["--replace"]));
+    assert!(replaced.status.success() && errors(&replaced).contains("was not revoked"), "{}", errors(&replaced));
+    let kept = production.run(&and(&["--undo"]));
+    let told = errors(&kept);
+    assert!(
+        !kept.status.success() && told.contains("API key `windsurf-time") && told.contains("keys revoke"),
+        "{told}"
+    );
+}
+
+#[test]
 fn a_client_whose_file_is_not_changed_leaves_no_key_and_says_what_to_do() {
     let toolyard = Toolyard::start(Engine::Sqlite);
     toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
@@ -335,6 +380,94 @@ fn what_the_api_refuses_is_told_by_the_options_of_the_command_line() {
     assert!(elsewhere.contains("that of Toolyard itself"), "{elsewhere}");
     let usage = refused(&["deploy"]);
     assert!(usage.contains("Usage: toolyard deploy [OPTIONS] <ENTRY>"), "{usage}");
+}
+
+/// A Toolyard that answers every request by its path with its query.
+fn answering(answer: impl Fn(&str) -> Value + Send + 'static) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            let body = answer(head.split(' ').nth(1).unwrap_or_default()).to_string();
+            let length = body.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    url
+}
+
+#[test]
+fn a_list_of_several_pages_is_shown_whole_and_one_without_an_end_says_that_there_is_more() {
+    let credential = |name: &str| {
+        json!({
+            "id": "0193a5c0-0000-7000-8000-000000000000", "name": name, "version": 1, "used_by": [],
+            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+        })
+    };
+    let url = answering(move |path| match path.contains("cursor=") {
+        false => json!({ "items": [credential("first")], "next_cursor": "first" }),
+        true if path.contains("cursor=first") => json!({ "items": [], "next_cursor": "second" }),
+        true if path.contains("cursor=second") => json!({ "items": [credential("last")], "next_cursor": "second" }),
+        true => panic!("{path}"),
+    });
+    let dir = tempfile::tempdir().expect("a directory");
+    let listed = plain(dir.path(), &["credentials", "list", "--output", "json", "--url", &url]);
+    let answer: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let names: Vec<_> = answer["items"].as_array().expect("items").iter().map(|item| item["name"].clone()).collect();
+    assert_eq!(names, ["first", "last"], "a cursor that leads nowhere ends it too: {}", errors(&listed));
+
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    for name in ["one", "two"] {
+        toolyard.json(&["credentials", "set", name, "--secret", "s3cret"]);
+    }
+    for format in ["table", "json"] {
+        let some = toolyard.run(&["audit", "--action", "credential", "--limit", "1", "--output", format]);
+        assert!(some.status.success() && errors(&some).contains("there are more"), "{}", errors(&some));
+        let all = toolyard.run(&["audit", "--action", "credential", "--limit", "1000", "--output", format]);
+        assert!(all.status.success() && all.stderr.is_empty(), "{}", errors(&all));
+    }
+    let nobody = errors(&toolyard.run(&["members", "remove", "nosuch"]));
+    assert!(nobody.contains("there is no member `nosuch`") && nobody.contains("e-mail address"), "{nobody}");
+}
+
+/// A CA's certificate, of which nothing is signed.
+const CA: &str = "-----BEGIN CERTIFICATE-----
+MIIBcDCCARegAwIBAgIUHkR2ZX15+b1zOViRRjVjEx5A9l8wCgYIKoZIzj0EAwIw
+DTELMAkGA1UEAwwCY2EwIBcNMjYxMTMwMDMyMTIyWhgPMjEyNjExMDYwMzIxMjJa
+MA0xCzAJBgNVBAMMAmNhMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEGKdRs5t0
+fThBvcDxYjeWSFE2QhMrsS0O3Pjiq7YCjnPRsr2MTv6iXwwWVzdU6ivIKte8rEIK
+oOE53oEH6fZhDqNTMFEwHQYDVR0OBBYEFMo2KiReWjzIjw3QuWf/l0WIBj7/MB8G
+A1UdIwQYMBaAFMo2KiReWjzIjw3QuWf/l0WIBj7/MA8GA1UdEwEB/wQFMAMBAf8w
+CgYIKoZIzj0EAwIDRwAwRAIgL8282Ux/aU0Jtf6GPzDdU2Y4eRCdM/pnn7yFCgTV
+oRsCIFNtKtFdBFJnJW1kGzukC0+WLUMreXlr9Wxa0MSKIO+u
+-----END CERTIFICATE-----
+";
+
+#[test]
+fn a_login_remembers_where_the_ca_is_wherever_the_next_command_runs() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let ca = toolyard.dir.path().join("ca.pem");
+    let url = toolyard.url();
+    let login = ["login", &url, "--key", crate::harness::KEY, "--ca-file", "ca.pem"];
+    std::fs::write(&ca, "no certificate").expect("a file");
+    let none = errors(&toolyard.run(&login));
+    assert!(none.contains("holds no PEM certificates"), "{none}");
+    std::fs::write(&ca, CA).expect("a file");
+    toolyard.ok(&login);
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let status = || toolyard.command().current_dir(elsewhere.path()).arg("status").output().expect("the CLI runs");
+    assert!(status().status.success(), "{}", errors(&status()));
+    std::fs::remove_file(&ca).expect("removed");
+    let told = errors(&status());
+    assert!(told.contains("cannot read") && told.contains("ca.pem"), "it is read each time: {told}");
 }
 
 fn plain(dir: &Path, args: &[&str]) -> Output {

@@ -22,7 +22,9 @@ fn a_server_is_promoted_with_its_settings_and_bound_to_the_credentials_of_the_ot
 
     let unbound = staging.run(&promote);
     assert!(!unbound.status.success(), "there is no such credential there");
-    assert!(String::from_utf8_lossy(&unbound.stderr).contains("there is no credential `search-brave-api-key`"));
+    let told = String::from_utf8_lossy(&unbound.stderr);
+    assert!(told.contains("there is no credential `search-brave-api-key`"), "{told}");
+    assert!(told.contains("`--credential NAME=CREDENTIAL`") && !told.contains("--input"), "{told}");
 
     let file = production.dir.path().join("secret");
     std::fs::write(&file, "production-secret").expect("a file");
