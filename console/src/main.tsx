@@ -9,6 +9,7 @@ import { queryClient } from '@/app/query-client'
 import { router } from '@/app/router'
 import { askToSignIn, leaveForSignIn } from '@/app/signed-out'
 import { hasUnsaved } from '@/lib/form'
+import { isThere } from '@/lib/not-loaded'
 import { Boundary } from '@/ui/boundary'
 import { ToastProvider } from '@/ui/toast'
 
@@ -26,17 +27,16 @@ setOnSignedOut((changes) => {
 
 // A page that stayed open over an upgrade asks for files that are gone; the page of the new version has its own.
 // Without a server that answers there is nothing to gain, and what is shown would be lost.
-window.addEventListener('vite:preloadError', () => {
+window.addEventListener('vite:preloadError', ({ payload }) => {
+  // The router would load the page anew at once, also when nothing answers.
+  sessionStorage.setItem(`tanstack_router_reload:${payload.message}`, '1')
   const last = Number(sessionStorage.getItem('toolyard.reloaded') ?? 0)
   if (Date.now() - last < 30_000) return
-  void fetch('/healthz', { cache: 'no-store' }).then(
-    (answer) => {
-      if (!answer.ok) return
-      sessionStorage.setItem('toolyard.reloaded', String(Date.now()))
-      location.reload()
-    },
-    () => undefined,
-  )
+  void isThere().then((there) => {
+    if (!there) return
+    sessionStorage.setItem('toolyard.reloaded', String(Date.now()))
+    location.reload()
+  })
 })
 
 const root = document.getElementById('root')

@@ -1,10 +1,10 @@
-import type { ConsolePage, Handle } from '../support/page.ts'
+import type { ConsolePage, Handle, Name } from '../support/page.ts'
 
 /** The form that deploys an entry, and the rollout that follows. */
 export class Deploy {
   constructor(private readonly page: ConsolePage) {}
 
-  field(label: string): Handle {
+  field(label: Name): Handle {
     return this.page.byRole('main').byLabel(label).first()
   }
 

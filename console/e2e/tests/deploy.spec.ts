@@ -59,6 +59,34 @@ test('a deployment form says what is wrong at the field and sends nothing', asyn
   expect(items.map((server) => server.name).sort()).toEqual(['everything', 'time'])
 })
 
+test('a refused disk limit leads to its field, each time, also where “Advanced” was closed', async ({
+  app,
+}) => {
+  const deploy = new Deploy(app)
+  const main = app.byRole('main')
+  const advanced = main
+    .byCss('summary')
+    .containing(/^Advanced/)
+    .first()
+  await app.goto(`/deploy/${TIME}`)
+  await deploy.name('boundless')
+  await advanced.click()
+  await deploy.field(/^Disk/).fill('0')
+  await advanced.click()
+  await deploy.review()
+  await main.byText('without a limit').first().waitFor()
+  await deploy.deploy()
+  await main.byText('It cannot be without a limit here').first().waitFor()
+  await expect.poll(() => deploy.field(/^Disk/).isFocused()).toBe(true)
+  await check(app, 'Deploy', 'disk refused')
+  await deploy.field(/^Disk/).fill('x')
+  for (let round = 0; round < 2; round += 1) {
+    await advanced.click()
+    await deploy.review()
+    await expect.poll(() => deploy.field(/^Disk/).isFocused()).toBe(true)
+  }
+})
+
 test('who may not let a server see a path of the host is told so in the form', async ({ open, toolyard }) => {
   const person = { email: 'developer@example.test', password: 'correct-horse-battery', role: 'developer' }
   await toolyard.api.send('POST', '/members', person).catch(() => undefined)

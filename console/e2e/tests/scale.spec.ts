@@ -20,6 +20,14 @@ test('a list of 1,000 servers opens at once, scrolls to its end, and is searched
     await check(page, 'Servers', '1,000 servers')
     // Only what is seen is in the document.
     expect(await page.evaluate(() => document.querySelectorAll('main *').length)).toBeLessThan(6000)
+    // Printed are all of them.
+    const printed = await page.evaluate(() => {
+      window.dispatchEvent(new Event('beforeprint'))
+      const rows = document.querySelectorAll('main [data-row]').length
+      window.dispatchEvent(new Event('afterprint'))
+      return rows
+    })
+    expect(printed).toBe(MANY)
     await servers.scrollToEnd(`many-${String(MANY - 1).padStart(4, '0')}`)
     await servers.search('many-0777')
     await servers.row('many-0777').waitFor()

@@ -65,6 +65,8 @@ test('a person changes a server and rolls it back', { tag: '@main' }, async ({ a
     await app.byRole('main').byLabel('Memory').first().fill('384')
     await check(app, 'Server, settings', 'changed')
     await server.press('Save and roll out')
+    // The button is gone with what it saved.
+    await expect.poll(() => app.evaluate(() => document.activeElement?.tagName)).toBe('H1')
     await toolyard.api.waitServer(name, (it) => it.revision === 2 && it.rollout?.state === 'done')
     // The form shows what was set, and asks for nothing more.
     await expect.poll(() => app.byRole('main').byLabel('Memory').first().value()).toBe('384')

@@ -2,17 +2,24 @@
 import { useEffect, useRef } from 'react'
 import { isProblem } from '@/api/client'
 import { useOutdatedSince } from '@/api/connection'
-
-/** What browsers say of a file of the console that they could not get. */
-const NOT_LOADED = /dynamically imported module|importing a module script failed|unable to preload css/i
+import { isNotLoaded, isThere } from '@/lib/not-loaded'
 
 /** Whether an error only says that Toolyard, or what stands before it, did not answer. */
 export function isPassing(error: unknown): boolean {
   if (isProblem(error)) return error.status === 0 || error.status >= 502
-  return error instanceof Error && NOT_LOADED.test(error.message)
+  return isNotLoaded(error)
 }
 
 const LOOK_EVERY_MS = 3000
+
+/**
+ * What somebody who presses "Try again" gets: a file of the console that did not come is asked for by a new page as soon
+ * as Toolyard answers, because a browser may remember the failure, and after an upgrade the file has another name.
+ */
+export async function tryAgain(error: unknown, retry: () => void): Promise<void> {
+  if (isNotLoaded(error) && (await isThere())) window.location.reload()
+  else retry()
+}
 
 /** Tries again once Toolyard, which did not answer, does: with or without a stream of changes that would tell. */
 export function useRecovery(error: unknown, retry: () => void): void {
@@ -27,10 +34,7 @@ export function useRecovery(error: unknown, retry: () => void): void {
     if (!passing) return
     if (lost) wasAway.current = true
     const look = async () => {
-      const there = await fetch('/healthz', { cache: 'no-store' }).then(
-        (answer) => answer.ok,
-        () => false,
-      )
+      const there = await isThere()
       // A Toolyard that was never away would only answer the same again.
       if (there && wasAway.current) latest.current()
       wasAway.current = !there

@@ -6,7 +6,7 @@ import { Link } from '@/ui/link'
 import { ErrorPage, NotFoundPage } from './error-page'
 import { PendingPage } from './pending-page'
 import { queryClient } from './query-client'
-import { useRecovery } from './recover'
+import { tryAgain, useRecovery } from './recover'
 
 /** The router. Loaders read through the query client, which decides what is stale. */
 export const router = createRouter({
@@ -33,7 +33,7 @@ function RouteError({ error, reset }: ErrorComponentProps) {
   }
   useRecovery(error, retry)
   if (isProblem(error, 404)) return <NotFoundPage detail={error.detail} />
-  const page = <ErrorPage error={error} onRetry={retry} />
+  const page = <ErrorPage error={error} onRetry={() => void tryAgain(error, retry)} />
   // Without the frame around every page there is neither a margin nor a way elsewhere.
   if (framed) return page
   return (

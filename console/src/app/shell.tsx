@@ -10,7 +10,7 @@ import {
   Sun,
   WifiOff,
 } from 'lucide-react'
-import { lazy, type ReactNode, Suspense, useEffect, useLayoutEffect, useRef, useState } from 'react'
+import { type ReactNode, useEffect, useLayoutEffect, useRef, useState } from 'react'
 import { call, isProblem } from '@/api/client'
 import { useOutdatedSince } from '@/api/connection'
 import { deleteSession } from '@/api/generated/identity'
@@ -23,6 +23,7 @@ import { Boundary } from '@/ui/boundary'
 import { IconButton } from '@/ui/button'
 import { loadWindows } from '@/ui/dialog'
 import { Kbd } from '@/ui/kbd'
+import { later } from '@/ui/later'
 import { PlainLink } from '@/ui/link'
 import { LiveRegion } from '@/ui/live-region'
 import { Menu } from '@/ui/menu'
@@ -37,16 +38,17 @@ import { Navigation } from './navigation-list'
 import { queryClient } from './query-client'
 import { answerSignIn, leaveForSignIn, useAskedToSignIn } from './signed-out'
 
-const CommandPalette = lazy(() =>
-  import('./command-palette').then((module) => ({ default: module.CommandPalette })),
+const close = ({ onOpenChange }: { onOpenChange: (open: boolean) => void }) => onOpenChange(false)
+const CommandPalette = later(() => import('./command-palette').then((module) => module.CommandPalette), close)
+const NavigationDrawer = later(
+  () => import('./navigation-drawer').then((module) => module.NavigationDrawer),
+  close,
 )
-const NavigationDrawer = lazy(() =>
-  import('./navigation-drawer').then((module) => ({ default: module.NavigationDrawer })),
+const SignInAgain = later(
+  () => import('@/features/sign-in/public/sign-in-again').then((module) => module.SignInAgain),
+  ({ onAnswer }) => onAnswer(false),
 )
-const SignInAgain = lazy(() =>
-  import('@/features/sign-in/public/sign-in-again').then((module) => ({ default: module.SignInAgain })),
-)
-const Shortcuts = lazy(() => import('./shortcuts').then((module) => ({ default: module.Shortcuts })))
+const Shortcuts = later(() => import('./shortcuts').then((module) => module.Shortcuts), close)
 
 /** What is around every page after sign-in: navigation, search, the person, and whether changes arrive. */
 export function Shell() {
@@ -114,22 +116,20 @@ export function Shell() {
           </PageBoundary>
         </main>
       </div>
-      <Suspense fallback={null}>
-        {open === 'navigation' && <NavigationDrawer onOpenChange={close} />}
-        {open === 'palette' && (
-          <CommandPalette onOpenChange={close} onShortcuts={() => setOpen('shortcuts')} held={held} />
-        )}
-        {open === 'shortcuts' && <Shortcuts onOpenChange={close} />}
-        {ended && (
-          <SignInAgain
-            onAnswer={answerSignIn}
-            onSomebodyElse={() => {
-              answerSignIn(false)
-              void leaveForSignIn(router)
-            }}
-          />
-        )}
-      </Suspense>
+      {open === 'navigation' && <NavigationDrawer onOpenChange={close} />}
+      {open === 'palette' && (
+        <CommandPalette onOpenChange={close} onShortcuts={() => setOpen('shortcuts')} held={held} />
+      )}
+      {open === 'shortcuts' && <Shortcuts onOpenChange={close} />}
+      {ended && (
+        <SignInAgain
+          onAnswer={answerSignIn}
+          onSomebodyElse={() => {
+            answerSignIn(false)
+            void leaveForSignIn(router)
+          }}
+        />
+      )}
     </div>
   )
 }

@@ -8,3 +8,24 @@ export function focusAfter(id: string, change: () => void): void {
   flushSync(change)
   document.getElementById(id)?.focus()
 }
+
+/** How long what is gone may take to go: windows are closed with a transition. */
+const GONE_WITHIN_MS = 400
+
+/**
+ * Makes a change after which what had the focus may be gone, and then gives the focus to the page's heading: whoever uses
+ * the keyboard goes on there, and not before everything. Where something has the focus, it keeps it.
+ */
+export function focusInstead(change: () => void): void {
+  flushSync(change)
+  const began = performance.now()
+  let nowhere = 0
+  const look = () => {
+    const { activeElement } = document
+    nowhere = activeElement === null || activeElement === document.body ? nowhere + 1 : 0
+    // A window gives the focus back a moment after it went.
+    if (nowhere >= 3) document.querySelector<HTMLElement>('main h1')?.focus()
+    else if (performance.now() - began < GONE_WITHIN_MS) requestAnimationFrame(look)
+  }
+  requestAnimationFrame(look)
+}

@@ -87,7 +87,18 @@ export function useForm<Values extends object, Output>(options: {
       setErrors(found)
       setSubmitError(whole)
     })
-    form?.querySelector<HTMLElement>('[aria-invalid="true"], [role="alert"] [tabindex]')?.focus()
+    const nowhere = whole === undefined && form !== undefined && form.querySelector(INVALID) === null
+    // An error at a field that is not on the page now would be seen by nobody.
+    if (nowhere && Object.keys(found).length > 0)
+      flushSync(() =>
+        setSubmitError({
+          title: t('It cannot be taken as it is'),
+          detail: Object.entries(found)
+            .map(([path, message]) => `${path}: ${message}`)
+            .join('; '),
+        }),
+      )
+    if (form !== undefined) goToProblem(form)
   }
 
   const onSubmit = (event?: FormEvent<HTMLFormElement>) => {
@@ -141,6 +152,25 @@ export function useForm<Values extends object, Output>(options: {
     dirty,
     onSubmit,
   }
+}
+
+/** What a control, or a list, has that is wrong. */
+const INVALID = '[aria-invalid="true"], [data-invalid]'
+
+/** Opens what hides an error, each time anew, and gives the focus to the first one. */
+function goToProblem(form: HTMLFormElement): void {
+  for (const wrong of form.querySelectorAll(INVALID)) {
+    for (let at = wrong.closest('details'); at !== null; at = at.parentElement?.closest('details') ?? null)
+      at.open = true
+  }
+  const first = form.querySelector<HTMLElement>(`${INVALID}, [role="alert"] [tabindex]`)
+  // A group of choices takes no focus itself.
+  const control =
+    first instanceof HTMLFieldSetElement
+      ? (first.querySelector<HTMLElement>('input:checked:not([disabled])') ??
+        first.querySelector<HTMLElement>('input:not([disabled])'))
+      : first
+  control?.focus()
 }
 
 function issuesByPath(issues: readonly v.BaseIssue<unknown>[]): Record<string, string> {

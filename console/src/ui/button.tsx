@@ -72,13 +72,17 @@ export function Button({
       {children}
     </button>
   )
-  if (disabledReason === undefined) return button
+  // The same with and without a reason: a button that was pressed and cannot be pressed again keeps the focus.
   return (
     <>
-      <Tooltip text={disabledReason}>{button}</Tooltip>
-      <span id={reasonId} hidden>
-        {disabledReason}
-      </span>
+      <Tooltip text={disabledReason} off={disabledReason === undefined}>
+        {button}
+      </Tooltip>
+      {disabledReason !== undefined && (
+        <span id={reasonId} hidden>
+          {disabledReason}
+        </span>
+      )}
     </>
   )
 }

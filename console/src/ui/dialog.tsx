@@ -1,8 +1,9 @@
-import { type FormEvent, lazy, type ReactNode, Suspense, useState } from 'react'
+import { type FormEvent, type ReactNode, useState } from 'react'
 import { t } from '@/lib/t'
 import { Button } from './button'
 import { ErrorNote } from './error-state'
 import { TextInput } from './inputs'
+import { later } from './later'
 
 export interface DialogProps {
   open: boolean
@@ -20,11 +21,19 @@ export interface DrawerProps extends Omit<DialogProps, 'size'> {
   side?: 'left' | 'right'
 }
 
-/** Loads what windows are made of. The shell calls it when the page has come to rest. */
-export const loadWindows = () => import('./dialog-window')
+const close = ({ onOpenChange }: Pick<DialogProps, 'onOpenChange'>) => onOpenChange(false)
 
-const DialogWindow = lazy(() => loadWindows().then((module) => ({ default: module.DialogWindow })))
-const DrawerWindow = lazy(() => loadWindows().then((module) => ({ default: module.DrawerWindow })))
+const DialogWindow = later<DialogProps>(
+  () => import('./dialog-window').then((module) => module.DialogWindow),
+  close,
+)
+const DrawerWindow = later<DrawerProps>(
+  () => import('./dialog-window').then((module) => module.DrawerWindow),
+  close,
+)
+
+/** Loads what windows are made of. The shell calls it when the page has come to rest. */
+export const loadWindows = () => Promise.all([DialogWindow.loadAhead(), DrawerWindow.loadAhead()])
 
 /** Whether it was ever open: before that there is nothing to show, and after it the closing is shown. */
 function useOpened(open: boolean): boolean {
@@ -36,21 +45,13 @@ function useOpened(open: boolean): boolean {
 /** A window over the page. It keeps the focus, closes with Escape, and gives the focus back. */
 export function Dialog(props: DialogProps) {
   if (!useOpened(props.open)) return null
-  return (
-    <Suspense fallback={null}>
-      <DialogWindow {...props} />
-    </Suspense>
-  )
+  return <DialogWindow {...props} />
 }
 
 /** A panel from the side, for details beside the list that they belong to. */
 export function Drawer(props: DrawerProps) {
   if (!useOpened(props.open)) return null
-  return (
-    <Suspense fallback={null}>
-      <DrawerWindow {...props} />
-    </Suspense>
-  )
+  return <DrawerWindow {...props} />
 }
 
 /**

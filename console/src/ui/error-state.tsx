@@ -1,6 +1,7 @@
 import { CircleAlert, RotateCw } from 'lucide-react'
 import type { ReactNode } from 'react'
 import { cx } from '@/lib/cx'
+import { isNotLoaded } from '@/lib/not-loaded'
 import { t } from '@/lib/t'
 import { plainText } from '@/lib/text'
 import { Button } from './button'
@@ -17,6 +18,15 @@ export interface ErrorFacts {
 
 /** What to say about an error, whatever was thrown. */
 export function errorFacts(error: unknown): ErrorFacts {
+  if (isNotLoaded(error))
+    return {
+      title: t('Toolyard does not answer'),
+      detail: navigator.onLine
+        ? t('this part of the console is not loaded yet, and could not be loaded now')
+        : t('this device is offline, and this part of the console is not loaded yet'),
+      code: undefined,
+      requestId: undefined,
+    }
   // as: only looks whether the fields are there, and each is checked below.
   const said = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>
   const text = (field: string) =>

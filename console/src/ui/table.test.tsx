@@ -9,6 +9,8 @@ interface Row {
   phase: string
 }
 
+const COLUMNS: Column<Row>[] = [{ id: 'name', header: 'Name', cell: (row) => row.name }]
+
 beforeAll(() => {
   Object.assign(globalThis, { IS_REACT_ACT_ENVIRONMENT: true })
 })
@@ -61,5 +63,28 @@ test('one change renders one row again, and a reorder of equal rows none', () =>
 
   show(rows.with(7, { name: 'server-7', phase: 'failed' }).toReversed(), ['server-9'])
   expect(rendered().sort()).toEqual(['server-7', 'server-9'])
+  act(() => root.unmount())
+})
+
+test('a long table is printed with all its rows, up to a bound that it tells', () => {
+  const place = document.createElement('div')
+  const root = createRoot(place)
+  const show = (count: number) => {
+    const rows = Array.from({ length: count }, (_, at): Row => ({ name: `server-${at}`, phase: 'ready' }))
+    act(() => root.render(<Table label="Servers" rows={rows} columns={COLUMNS} rowKey={(row) => row.name} />))
+  }
+  const printed = () => place.querySelectorAll('[data-row]').length
+
+  show(107)
+  expect(printed()).toBeLessThan(107)
+  act(() => void window.dispatchEvent(new Event('beforeprint')))
+  expect(printed()).toBe(107)
+  expect(place.textContent).not.toContain('Printed are')
+
+  show(1200)
+  expect(printed()).toBe(1000)
+  expect(place.textContent).toMatch(/Printed are the first 1.?000 of 1.?200 rows/)
+  act(() => void window.dispatchEvent(new Event('afterprint')))
+  expect(printed()).toBeLessThan(1000)
   act(() => root.unmount())
 })

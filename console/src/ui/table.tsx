@@ -2,7 +2,9 @@ import { useWindowVirtualizer } from '@tanstack/react-virtual'
 import { ArrowDown, ArrowUp } from 'lucide-react'
 import { type KeyboardEvent, memo, type ReactNode, useLayoutEffect, useRef, useState } from 'react'
 import { cx } from '@/lib/cx'
+import { formatNumber } from '@/lib/format'
 import { t } from '@/lib/t'
+import { MOST_PRINTED, usePrinting } from './use-printing'
 
 /** A column. Define columns outside the component or in `useMemo`: rows render again when the array is another one. */
 export interface Column<Row> {
@@ -69,6 +71,7 @@ export function Table<Row>(props: TableProps<Row>) {
   const { label, rows, columns, rowKey, rowLabel = rowKey, sort, onSortChange, selection, empty } = props
   const sorted = sortRows(rows, columns, sort)
   const body = useRef<HTMLTableSectionElement>(null)
+  const printing = usePrinting()
   const anchor = useRef<string>(undefined)
   const choose = (key: string, on: boolean, range: boolean) => {
     if (selection === undefined) return
@@ -111,7 +114,7 @@ export function Table<Row>(props: TableProps<Row>) {
     selection !== undefined && sorted.length > 0 && sorted.every((one) => selection.keys.has(rowKey(one)))
   const some = selection !== undefined && !all && selection.keys.size > 0
   if (rows.length === 0 && empty !== undefined) return empty
-  return (
+  const table = (
     <table
       className="w-full table-fixed border-collapse text-left"
       aria-rowcount={sorted.length + 1}
@@ -139,12 +142,24 @@ export function Table<Row>(props: TableProps<Row>) {
           ))}
         </tr>
       </thead>
-      {sorted.length < VIRTUAL_FROM ? (
-        <tbody>{sorted.map(row)}</tbody>
+      {sorted.length < VIRTUAL_FROM || printing ? (
+        <tbody>{sorted.slice(0, printing ? MOST_PRINTED : VIRTUAL_FROM).map(row)}</tbody>
       ) : (
         <VirtualBody rows={sorted} row={row} bodyRef={body} />
       )}
     </table>
+  )
+  if (!printing || sorted.length <= MOST_PRINTED) return table
+  return (
+    <>
+      <p className="px-3 py-2">
+        {t('Printed are the first {shown} of {all} rows: search or filter to print others.', {
+          shown: formatNumber(MOST_PRINTED),
+          all: formatNumber(sorted.length),
+        })}
+      </p>
+      {table}
+    </>
   )
 }
 

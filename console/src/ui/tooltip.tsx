@@ -30,7 +30,7 @@ export function Tooltip({
   text: ReactNode
   children: ReactElement<Record<string, unknown>>
   side?: Placement['side']
-  /** While what the control opens is open. */
+  /** While what the control opens is open, or there is nothing to say. */
   off?: boolean
 }) {
   const [anchor, setAnchor] = useState<HTMLElement>()
@@ -46,7 +46,9 @@ export function Tooltip({
     hiddenAt = performance.now()
     setAnchor(undefined)
   }
-  const show = (element: HTMLElement, delay: number) => later(delay, () => setAnchor(element))
+  const show = (element: HTMLElement, delay: number) => {
+    if (!off) later(delay, () => setAnchor(element))
+  }
   const on: Record<string, Handler> = {
     onPointerEnter: ({ currentTarget, nativeEvent }) => {
       // A finger has no hover: it presses.

@@ -1,4 +1,5 @@
 import { useBlocker } from '@tanstack/react-router'
+import { focusInstead } from '@/lib/focus-after'
 import { t } from '@/lib/t'
 import { Button } from './button'
 import { Dialog } from './dialog'
@@ -30,7 +31,7 @@ export function UnsavedChangesBar({
         >
           <span>{t('Changes are not saved')}</span>
           <div className="flex gap-2">
-            <Button size="small" onClick={onDiscard}>
+            <Button size="small" onClick={() => focusInstead(onDiscard)}>
               {t('Discard')}
             </Button>
             <Button size="small" type="submit" variant="primary" busy={saving} disabledReason={saveDenied}>

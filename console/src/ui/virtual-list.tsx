@@ -1,6 +1,9 @@
 import { useVirtualizer } from '@tanstack/react-virtual'
 import { type ReactNode, useLayoutEffect, useRef } from 'react'
 import { cx } from '@/lib/cx'
+import { formatNumber } from '@/lib/format'
+import { t } from '@/lib/t'
+import { MOST_PRINTED, usePrinting } from './use-printing'
 
 /**
  * A long list in a box that scrolls by itself, such as a log: only lines near the view are in the page, and lines may
@@ -29,6 +32,7 @@ export function VirtualList<Item>({
   className?: string
 }) {
   const box = useRef<HTMLDivElement>(null)
+  const printing = usePrinting()
   const virtualizer = useVirtualizer({
     count: items.length,
     getScrollElement: () => box.current,
@@ -41,15 +45,33 @@ export function VirtualList<Item>({
   })
   const newest = items.at(-1)
   const end = newest === undefined ? undefined : itemKey(newest)
-  // biome-ignore lint/correctness/useExhaustiveDependencies: `end` is what makes it go to the end again.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: `end` and `printing` are what makes it go to the end again.
   useLayoutEffect(() => {
     if (follow && items.length > 0) virtualizer.scrollToIndex(items.length - 1, { align: 'end' })
-  }, [follow, end, virtualizer])
+  }, [follow, end, virtualizer, printing])
   const scrolled = () => {
     const element = box.current
     if (element === null || onFollowChange === undefined) return
     const atEnd = element.scrollHeight - element.scrollTop - element.clientHeight < estimate * 2
     if (atEnd !== follow) onFollowChange(atEnd)
+  }
+  if (printing) {
+    const printed = items.slice(-MOST_PRINTED)
+    return (
+      <div className={cx(className, 'h-auto! max-h-none!')}>
+        {printed.length < items.length && (
+          <p className="px-3 py-2">
+            {t('Printed are the last {shown} of {all} lines.', {
+              shown: formatNumber(printed.length),
+              all: formatNumber(items.length),
+            })}
+          </p>
+        )}
+        {printed.map((item) => (
+          <div key={itemKey(item)}>{children(item)}</div>
+        ))}
+      </div>
+    )
   }
   return (
     <div

@@ -13,6 +13,10 @@ export interface Credential {
   id: CredentialId
   /** Its name. */
   name: Name
+  /** The servers of which something still runs with an older secret; a restart of the server brings the current one. */
+  outdated_in?: Name[]
+  /** The servers of which something runs whose agent, of an earlier version, does not tell with which secret it was started; a restart of the server brings the current one. */
+  unknown_in?: Name[]
   /** When its secret was last set. */
   updated_at: Timestamp
   /** The servers whose current revision refers to it. */
@@ -25,6 +29,8 @@ export const CredentialSchema: v.GenericSchema<unknown, Credential> = v.object({
   description: v.optional(v.string()),
   id: CredentialIdSchema,
   name: NameSchema,
+  outdated_in: v.optional(v.array(NameSchema)),
+  unknown_in: v.optional(v.array(NameSchema)),
   updated_at: TimestampSchema,
   used_by: v.array(NameSchema),
   version: v.number(),

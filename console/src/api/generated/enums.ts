@@ -14,7 +14,7 @@ export const BreakerStateSchema: v.GenericSchema<unknown, BreakerState> = v.cust
 
 /** How a call ended. */
 export type CallOutcome = (typeof CALL_OUTCOME)[number]
-export const CALL_OUTCOME = ['ok', 'tool_error', 'server_error', 'refused', 'upstream_failed', 'timeout', 'cancelled'] as const
+export const CALL_OUTCOME = ['ok', 'tool_error', 'server_error', 'refused', 'server_not_ready', 'upstream_failed', 'timeout', 'cancelled'] as const
 export const CallOutcomeSchema: v.GenericSchema<unknown, CallOutcome> = v.custom<CallOutcome>(isString)
 
 /** A stable problem code. */

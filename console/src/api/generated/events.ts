@@ -25,8 +25,9 @@ export const EventSchema: v.GenericSchema<unknown, Event> = v.object({
 })
 
 /**
- * Follow what happens, from now on or after the last event seen. A narrowed key hears only of its own servers and
- * toolsets.
+ * Follow what happens, from now on or after the last event seen. Everybody hears of what they may read: a server's events
+ * need `server:read`, a credential's `credential:read`, and so on; those about keys and members are also for who reads the
+ * audit log, and one's own for oneself. A key narrowed to servers and toolsets hears only of these.
  * Needs: `event:read`.
  */
 export const followEvents: Operation<{ path: undefined; query: {

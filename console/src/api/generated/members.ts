@@ -66,7 +66,8 @@ export const listMembers: Operation<{ path: undefined; query: undefined; body: u
 )
 
 /**
- * Add a member with a first password. In a session one's own must have been given in the last five minutes.
+ * Add a member with a first password. Needs every action of the member's role, which a narrowed key may lack. In a session
+ * one's own password must have been given in the last five minutes.
  * Needs: `member:manage`.
  */
 export const createMember: Operation<{ path: undefined; query: undefined; body: CreateMember }, Member> = /* @__PURE__ */ operation(
@@ -84,7 +85,8 @@ export const getMember: Operation<{ path: {
 )
 
 /**
- * Change a member's role or password. In a session one's own password must have been given in the last five minutes.
+ * Change a member's role or password. Needs every action of the member's role, until now and from now on, which a narrowed
+ * key may lack. In a session one's own password must have been given in the last five minutes.
  * Needs: `member:manage`.
  */
 export const updateMember: Operation<{ path: {

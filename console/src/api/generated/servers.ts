@@ -2,7 +2,7 @@
 import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { EraSchema, InstancingModeSchema, LogStreamSchema, MetricsWindowSchema, PhaseSchema, PrivilegeSchema, ReasonSchema, RemoteTransportSchema, RolloutStateSchema, StrategySchema, type Era, type InstancingMode, type LogStream, type MetricsWindow, type Phase, type Privilege, type Reason, type RemoteTransport, type RolloutState, type Strategy } from './enums'
-import { CredentialIdSchema, EntryNameSchema, InstanceIdSchema, LabelsSchema, NameSchema, PackageSchema, RevisionIdSchema, ServerIdSchema, TimestampSchema, TransportSchema, type CredentialId, type EntryName, type InstanceId, type Labels, type Name, type Package, type RevisionId, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
+import { CredentialIdSchema, EntryNameSchema, InstanceIdSchema, LabelsSchema, NameSchema, PackageSchema, RevisionIdSchema, SecretSchema, ServerIdSchema, TimestampSchema, TransportSchema, type CredentialId, type EntryName, type InstanceId, type Labels, type Name, type Package, type RevisionId, type Secret, type ServerId, type Timestamp, type Transport } from './shared'
 
 /** A credential that a server is bound to. */
 export interface BoundCredential {
@@ -211,6 +211,28 @@ export interface ServerSettings {
    */
   volumes?: Volume[] | null
 }
+export const ServerSettingsSchema: v.GenericSchema<unknown, ServerSettings> = v.object({
+  arguments: v.nullish(v.array(v.string())),
+  call_timeout_ms: v.nullish(v.number()),
+  credentials: v.optional(v.record(v.string(), NameSchema)),
+  egress: v.nullish(EgressSchema),
+  environment: v.optional(v.record(v.string(), v.string())),
+  inputs: v.optional(v.record(v.string(), SecretSchema)),
+  instancing: v.nullish(InstancingSchema),
+  limits: v.nullish(LimitsSchema),
+  observe_seconds: v.nullish(v.number()),
+  paths: v.nullish(v.array(PathGrantSchema)),
+  privileges: v.nullish(v.array(PrivilegeSchema)),
+  probe_call: v.nullish(ProbeCallSchema),
+  replicas: v.nullish(v.number()),
+  restart_at: v.nullish(v.string()),
+  rollout_timeout_ms: v.nullish(v.number()),
+  start_timeout_ms: v.nullish(v.number()),
+  strategy: v.nullish(StrategySchema),
+  unset_environment: v.optional(v.array(v.string())),
+  update_window: v.nullish(v.string()),
+  volumes: v.nullish(v.array(VolumeSchema)),
+})
 
 /** What to run, as a person says it: either a catalog entry, or a package or URL given directly. */
 export interface CreateServer {
@@ -292,12 +314,17 @@ export const EntryVersionSchema: v.GenericSchema<unknown, EntryVersion> = v.obje
   version: v.string(),
 })
 
-/** What was set on a server, in the words in which it is set: sending it back changes nothing. */
+/** What was set on a server, with what it belongs to; `change` is that in the form of a change. */
 export interface CurrentSettings {
   /** Arguments after the entry's own. */
   arguments: string[]
   /** Milliseconds one call may take. */
   call_timeout_ms: number
+  /**
+   * The settings as the body of a change of this server (`PATCH`): sent back as it is, it changes nothing. What is not
+   * set is absent, and so is a credential without a name above. It holds no secret.
+   */
+  change?: ServerSettings
   /** Credentials by input name or environment variable; `registry` is who pulls the image. */
   credentials: Record<string, BoundCredential>
   /** Whom the server may reach over the network. */
@@ -344,6 +371,7 @@ export interface CurrentSettings {
 export const CurrentSettingsSchema: v.GenericSchema<unknown, CurrentSettings> = v.object({
   arguments: v.array(v.string()),
   call_timeout_ms: v.number(),
+  change: v.optional(ServerSettingsSchema),
   credentials: v.record(v.string(), BoundCredentialSchema),
   egress: EgressSchema,
   entry: v.nullish(EntryVersionSchema),
@@ -460,6 +488,8 @@ export interface Instance {
   /** Why, for a person. */
   message?: string
   next_attempt_at?: Timestamp | null
+  /** The credentials of which it, or a copy of it, was started with an older secret than the current one; a restart of the server brings that. One whose agent does not tell what it was started with is not named. */
+  outdated_secrets?: Name[]
   /** Where it is. */
   phase: Phase
   /** The server's process in the host's numbering. */
@@ -486,6 +516,7 @@ export const InstanceSchema: v.GenericSchema<unknown, Instance> = v.object({
   mcp: v.nullish(McpInfoSchema),
   message: v.optional(v.string()),
   next_attempt_at: v.nullish(TimestampSchema),
+  outdated_secrets: v.optional(v.array(NameSchema)),
   phase: PhaseSchema,
   pid: v.nullish(v.number()),
   ready_since: v.nullish(TimestampSchema),
@@ -1221,7 +1252,7 @@ export const promoteRollout: Operation<{ path: {
 )
 
 /**
- * Get what was set on a server, in the words in which it is set. Secrets are named, never shown.
+ * Get what was set on a server. Secrets are named, never shown. `change` is the body of a `PATCH` that changes nothing.
  * Needs: `server:read`.
  */
 export const getServerSettings: Operation<{ path: {

@@ -341,6 +341,7 @@ export type RevisionId = string
 export const RevisionIdSchema: v.GenericSchema<unknown, RevisionId> = v.string()
 
 export type Secret = string
+export const SecretSchema: v.GenericSchema<unknown, Secret> = v.string()
 
 /** Something deployed, or a remote MCP server registered. */
 export type ServerId = string

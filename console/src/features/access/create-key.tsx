@@ -7,6 +7,7 @@ import { createKey, listKeys } from '@/api/generated/keys'
 import { listServers } from '@/api/generated/servers'
 import { listToolsets } from '@/api/generated/toolsets'
 import type { Action, CreateApiKey, CreatedApiKey, KeyScope, Role } from '@/api/generated/types'
+import { useOnce } from '@/api/once'
 import { invalidate, q } from '@/api/queries'
 import { may, useSession } from '@/api/session'
 import { usePasswordAgain } from '@/features/account/public/password-again'
@@ -90,6 +91,7 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
   const client = useQueryClient()
   const session = useSession()
   const again = usePasswordAgain()
+  const once = useOnce()
   const form = useForm<Values, v.InferOutput<typeof SCHEMA>>({
     initial: {
       name: '',
@@ -111,7 +113,8 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
       const body: CreateApiKey = { name: values.name, role: values.role, expires_in_days: values.days }
       if (scope.actions !== undefined || scope.resources !== undefined) body.scope = scope
       const taken = takenAt('name', t('There is an active key of this name'))
-      onMade(await again.run(() => call(createKey, { body })).catch(taken))
+      const create = () => once(body, (idempotencyKey) => call(createKey, { body }, { idempotencyKey }))
+      onMade(await again.run(create).catch(taken))
       await invalidate(client, listKeys)
     },
     fieldOf: (field) =>

@@ -3,9 +3,9 @@ import type { CreatedApiKey } from '@/api/generated/types'
 import { formatDate } from '@/lib/format'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
-import { CodeBlock } from '@/ui/code-block'
 import { Dialog } from '@/ui/dialog'
 import { Notice } from '@/ui/notice'
+import { OnceCode, useShownOnce } from '@/ui/shown-once'
 
 /** Makes a secret of a key and shows it, this once: closing before it was copied asks first. */
 export function KeyDialog({
@@ -19,27 +19,18 @@ export function KeyDialog({
   children: (onMade: (key: CreatedApiKey) => void) => ReactNode
 }) {
   const [made, setMade] = useState<CreatedApiKey>()
-  const [copied, setCopied] = useState(false)
-  const [leaving, setLeaving] = useState(false)
-  const close = () => {
-    if (made !== undefined && !copied && !leaving) setLeaving(true)
-    else onClose()
-  }
+  const once = useShownOnce({
+    shown: made !== undefined,
+    lost: t('The key was not copied, and cannot be shown again. Close once more to go on without it.'),
+    onClose,
+  })
   return (
-    <Dialog open onOpenChange={(open) => !open && close()} title={title(made)}>
+    <Dialog open onOpenChange={(open) => !open && once.close()} title={title(made)}>
       {made === undefined ? (
         children(setMade)
       ) : (
         <div className="flex flex-col gap-4">
-          <CodeBlock
-            code={made.key}
-            label={t('The key')}
-            copy={() => {
-              setCopied(true)
-              return made.key
-            }}
-            wrap
-          />
+          <OnceCode code={made.key} label={t('The key')} onCopied={once.settle} />
           <Notice tone="warn" title={t('The key is shown only now')}>
             {t('Keep it where secrets are kept. Programs send it as')}{' '}
             <code className="id">Authorization: Bearer ty_…</code>
@@ -49,13 +40,9 @@ export function KeyDialog({
               ? t('It does not expire.')
               : t('It works until {date}.', { date: formatDate(made.expires_at) })}
           </p>
-          {leaving && (
-            <p role="alert" className="text-warn">
-              {t('The key was not copied, and cannot be shown again. Close once more to go on without it.')}
-            </p>
-          )}
+          {once.warning}
           <div className="flex flex-wrap justify-end gap-2">
-            <Button variant="primary" onClick={close}>
+            <Button variant="primary" onClick={once.close}>
               {t('Done')}
             </Button>
           </div>

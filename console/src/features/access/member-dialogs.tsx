@@ -7,6 +7,7 @@ import { ROLE } from '@/api/generated/enums'
 import { listKeys } from '@/api/generated/keys'
 import { createMember, listMembers, updateMember } from '@/api/generated/members'
 import type { Member, Role } from '@/api/generated/types'
+import { useOnce } from '@/api/once'
 import { invalidate } from '@/api/queries'
 import { useSession } from '@/api/session'
 import { EndKeys } from '@/features/account/public/end-keys'
@@ -16,11 +17,11 @@ import { passwordSchema } from '@/lib/password'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
-import { CodeBlock } from '@/ui/code-block'
 import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput, TextInput } from '@/ui/inputs'
 import { Notice } from '@/ui/notice'
+import { OnceCode, type ShownOnce, useShownOnce } from '@/ui/shown-once'
 import { toast } from '@/ui/toast'
 import { RadioGroup } from '@/ui/toggles'
 import { madePassword } from './password'
@@ -34,50 +35,52 @@ const EMAIL = v.pipe(
   v.regex(/^[^\s@]+@[^\s@]+$/, t('An e-mail address such as name@example.org')),
 )
 
-/** Adds a member. What they need to sign in is shown afterwards, this once. */
-export function AddMemberDialog({
-  open,
-  onOpenChange,
-}: {
-  open: boolean
-  onOpenChange: (open: boolean) => void
-}) {
+/** What somebody needs to sign in. */
+interface SignIn {
+  email: string
+  password: string
+}
+
+const passwordLost = () =>
+  t(
+    'The password was not copied, and cannot be shown again. Close once more to go on without it: another one can be set.',
+  )
+
+/** Adds a member. What they need to sign in is shown afterwards, this once: closing before it was copied asks first. */
+export function AddMemberDialog({ onClose }: { onClose: () => void }) {
+  const [added, setAdded] = useState<SignIn>()
+  const once = useShownOnce({ shown: added !== undefined, lost: passwordLost(), onClose })
   return (
-    <Dialog open={open} onOpenChange={onOpenChange} title={t('Add a member')}>
-      <AddMember onDone={() => onOpenChange(false)} />
+    <Dialog open onOpenChange={(open) => !open && once.close()} title={t('Add a member')}>
+      {added === undefined ? (
+        <AddMember onAdded={setAdded} onCancel={onClose} />
+      ) : (
+        <div className="flex flex-col gap-4">
+          <p role="status" className="font-medium">
+            {t('{name} is a member', { name: oneLine(added.email) })}
+          </p>
+          <SignInNote {...added} once={once} />
+        </div>
+      )}
     </Dialog>
   )
 }
 
-function AddMember({ onDone }: { onDone: () => void }) {
+function AddMember({ onAdded, onCancel }: { onAdded: (added: SignIn) => void; onCancel: () => void }) {
   const client = useQueryClient()
-  const [added, setAdded] = useState<{ email: string; password: string }>()
   const again = usePasswordAgain()
+  const once = useOnce()
   const form = useForm({
     initial: { email: '', role: 'developer' as Role, password: '' }, // as: one of its values, not only this one
     schema: v.object({ email: EMAIL, role: v.picklist(ROLE), password: passwordSchema }),
     submit: async (body) => {
       const taken = takenAt('email', t('There is a member with this address'))
-      const member = await again.run(() => call(createMember, { body })).catch(taken)
-      setAdded({ email: member.email, password: body.password })
+      const create = () => once(body, (idempotencyKey) => call(createMember, { body }, { idempotencyKey }))
+      const member = await again.run(create).catch(taken)
+      onAdded({ email: member.email, password: body.password })
       await invalidate(client, listMembers)
     },
   })
-  if (added !== undefined) {
-    return (
-      <div className="flex flex-col gap-4">
-        <p role="status" className="font-medium">
-          {t('{name} is a member', { name: oneLine(added.email) })}
-        </p>
-        <SignInNote {...added} />
-        <Footer>
-          <Button variant="primary" onClick={onDone}>
-            {t('Done')}
-          </Button>
-        </Footer>
-      </div>
-    )
-  }
   return (
     <>
       <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
@@ -93,7 +96,7 @@ function AddMember({ onDone }: { onDone: () => void }) {
         <NewPassword field={form.field('password')} />
         <ErrorNote error={form.submitError} />
         <Footer>
-          <Button onClick={onDone}>{t('Cancel')}</Button>
+          <Button onClick={onCancel}>{t('Cancel')}</Button>
           <Button type="submit" variant="primary" busy={form.submitting}>
             {t('Add the member')}
           </Button>
@@ -164,6 +167,11 @@ export function PasswordDialog({
 }) {
   const name = oneLine(member.email)
   const [given, setGiven] = useState<string>()
+  const once = useShownOnce({
+    shown: given !== undefined,
+    lost: passwordLost(),
+    onClose: () => onOpenChange(false),
+  })
   const again = usePasswordAgain()
   const client = useQueryClient()
   const form = useForm({
@@ -176,7 +184,11 @@ export function PasswordDialog({
     },
   })
   return (
-    <Dialog open onOpenChange={onOpenChange} title={t('New password for {name}', { name })}>
+    <Dialog
+      open
+      onOpenChange={(open) => !open && once.close()}
+      title={t('New password for {name}', { name })}
+    >
       {given === undefined ? (
         <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
           <NewPassword field={form.field('password')} />
@@ -197,12 +209,7 @@ export function PasswordDialog({
           <p role="status" className="font-medium">
             {t('The password is set')}
           </p>
-          <SignInNote email={member.email} password={given} />
-          <Footer>
-            <Button variant="primary" onClick={() => onOpenChange(false)}>
-              {t('Done')}
-            </Button>
-          </Footer>
+          <SignInNote email={member.email} password={given} once={once} />
         </div>
       )}
       {again.question}
@@ -211,7 +218,7 @@ export function PasswordDialog({
 }
 
 /** What somebody needs to sign in, to hand over. */
-function SignInNote({ email, password }: { email: string; password: string }) {
+function SignInNote({ email, password, once }: SignIn & { once: ShownOnce }) {
   const lines = [
     t('Address: {address}', { address: `${window.location.origin}/sign-in` }),
     t('Email: {email}', { email }),
@@ -219,10 +226,16 @@ function SignInNote({ email, password }: { email: string; password: string }) {
   ].join('\n')
   return (
     <>
-      <CodeBlock code={lines} label={t('What they need to sign in')} wrap />
+      <OnceCode code={lines} label={t('What they need to sign in')} onCopied={once.settle} />
       <Notice tone="warn" title={t('The password is shown only now')}>
         {t('Hand it over on a way that you trust. They can choose another one after they signed in.')}
       </Notice>
+      {once.warning}
+      <Footer>
+        <Button variant="primary" onClick={once.close}>
+          {t('Done')}
+        </Button>
+      </Footer>
     </>
   )
 }

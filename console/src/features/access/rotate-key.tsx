@@ -3,6 +3,7 @@ import * as v from 'valibot'
 import { call } from '@/api/client'
 import { listKeys, rotateKey } from '@/api/generated/keys'
 import type { ApiKey, CreatedApiKey, RotateApiKey } from '@/api/generated/types'
+import { useOnce } from '@/api/once'
 import { invalidate } from '@/api/queries'
 import { usePasswordAgain } from '@/features/account/public/password-again'
 import { useForm } from '@/lib/form'
@@ -52,13 +53,16 @@ function RotateKey({
 }) {
   const client = useQueryClient()
   const again = usePasswordAgain()
+  const once = useOnce()
   const form = useForm({
     initial: { overlap: '0', days: state === 'expired' ? '90' : '' },
     schema: v.object({ overlap: v.string(), days: v.string() }),
     submit: async ({ overlap, days }) => {
       const body: RotateApiKey = { overlap_seconds: Number(overlap) }
       if (days !== '') body.expires_in_days = Number(days)
-      onMade(await again.run(() => call(rotateKey, { path: { id: apiKey.id }, body })))
+      const path = { id: apiKey.id }
+      const rotate = () => once(body, (idempotencyKey) => call(rotateKey, { path, body }, { idempotencyKey }))
+      onMade(await again.run(rotate))
       await invalidate(client, listKeys)
     },
     fieldOf: (field) => ({ overlap_seconds: 'overlap', expires_in_days: 'days' })[field] ?? field,

@@ -1,5 +1,5 @@
 import { useQueryClient } from '@tanstack/react-query'
-import { useState } from 'react'
+import { useRef, useState } from 'react'
 import * as v from 'valibot'
 import { call, isProblem } from '@/api/client'
 import { getCredential, listCredentials, putCredential } from '@/api/generated/credentials'
@@ -8,6 +8,7 @@ import { invalidate } from '@/api/queries'
 import { useForm } from '@/lib/form'
 import { nameSchema } from '@/lib/name'
 import { plural, t } from '@/lib/t'
+import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
@@ -47,20 +48,27 @@ export function CredentialDialog({
 }) {
   const client = useQueryClient()
   const [lines, setLines] = useState(false)
+  const unanswered = useRef<string>(undefined)
   const form = useForm({
     initial: { name: credential?.name ?? '', description: credential?.description ?? '', secret: '' },
     schema: SCHEMA,
     submit: async ({ name, description, secret }) => {
-      // Putting would replace what is there.
-      if (credential === undefined && (await exists(name))) {
+      // Putting would replace what is there; what is there after an answer was lost was put here.
+      if (credential === undefined && unanswered.current !== name && (await exists(name))) {
         throw { errors: [{ field: 'name', message: t('There is a credential of this name') }] }
       }
-      await call(putCredential, { path: { name }, body: { secret, description } })
+      unanswered.current = name
+      let changed: Credential
+      try {
+        changed = await call(putCredential, { path: { name }, body: { secret, description } })
+      } catch (error) {
+        // A refusal is an answer.
+        if (isProblem(error) && error.status >= 400 && error.status < 500) unanswered.current = undefined
+        throw error
+      }
       await invalidate(client, listCredentials)
-      toast.done({
-        title:
-          credential === undefined ? t('{name} is kept', { name }) : t('{name} has another secret', { name }),
-      })
+      if (credential === undefined) toast.done({ title: t('{name} is kept', { name }) })
+      else tellOutdated(changed)
       onClose()
     },
   })
@@ -137,6 +145,30 @@ export function CredentialDialog({
       </form>
     </Dialog>
   )
+}
+
+/** Says who goes on with an older secret; the page of credentials lists them until none does. */
+function tellOutdated({ name, outdated_in = [], unknown_in = [] }: Credential) {
+  const title = t('{name} has another secret', { name })
+  const restart = [...outdated_in, ...unknown_in]
+  const servers = oneLine(restart.join(', '), 200)
+  if (restart.length === 0)
+    toast.done({ title, description: t('Nothing that runs was started with an older one.') })
+  else if (outdated_in.length === 0)
+    toast.note({
+      title,
+      description: t('Restart {servers}: with which one it runs is not known.', { servers }),
+    })
+  else
+    toast.note({
+      title,
+      description: plural(
+        restart.length,
+        'Restart {servers}: until then it goes on with the older one.',
+        'Restart {servers}: until then they go on with the older one.',
+        { servers },
+      ),
+    })
 }
 
 async function exists(name: string): Promise<boolean> {

@@ -120,14 +120,8 @@ export function Review({
               t('Processes'),
               changed('processes') && !remote ? t('at most {count}', { count: values.processes }) : undefined,
             ],
-            [
-              t('Processor'),
-              changed('cpu') && !remote ? t('at most {share} mCPU', { share: values.cpu }) : undefined,
-            ],
-            [
-              t('Disk'),
-              changed('disk') && !remote ? t('at most {size} MiB', { size: values.disk }) : undefined,
-            ],
+            [t('Processor'), changed('cpu') && !remote ? limitText(values.cpu, t('mCPU')) : undefined],
+            [t('Disk'), changed('disk') && !remote ? limitText(values.disk, 'MiB') : undefined],
             [
               t('Allowed beyond its sandbox'),
               remote ? undefined : privilegesOf(values).join(', ') || undefined,
@@ -190,6 +184,11 @@ export function Review({
       </p>
     </div>
   )
+}
+
+/** At most so much, such as `1024 MiB`: zero is no limit, and not nothing. */
+export function limitText(value: string, unit: string): string {
+  return Number(value) === 0 ? t('without a limit') : t('at most {value} {unit}', { value, unit })
 }
 
 function reachText(values: DeployValues): string | undefined {

@@ -1,14 +1,17 @@
-import { lazy, Suspense, useId, useState } from 'react'
+import { useId, useState } from 'react'
 import type { CallsOverview } from '@/api/generated/types'
 import { may, useSession } from '@/api/session'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
+import { later } from '@/ui/later'
 import { Link } from '@/ui/link'
 import { SkeletonLines } from '@/ui/skeleton'
 
 // Not needed to look around: it is no part of the first load.
-const ErrorServers = lazy(() =>
-  import('./error-servers').then((module) => ({ default: module.ErrorServers })),
+const ErrorServers = later<{ calls: CallsOverview; onFailed: () => void }>(
+  () => import('./error-servers').then((module) => module.ErrorServers),
+  ({ onFailed }) => onFailed(),
+  <SkeletonLines count={2} />,
 )
 
 /** Whose the errors of the last hour are. Servers that fail are another matter: calls of a ready one fail, too. */
@@ -34,9 +37,7 @@ export function CallErrors({ calls }: { calls: CallsOverview }) {
           </Button>
           {open && (
             <div id={id} className="mt-2">
-              <Suspense fallback={<SkeletonLines count={2} />}>
-                <ErrorServers calls={calls} />
-              </Suspense>
+              <ErrorServers calls={calls} onFailed={() => setOpen(false)} />
             </div>
           )}
         </div>

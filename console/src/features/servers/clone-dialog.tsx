@@ -2,6 +2,7 @@ import { useInfiniteQuery, useQuery, useQueryClient } from '@tanstack/react-quer
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { cloneServer, listServers } from '@/api/generated/servers'
+import { useOnce } from '@/api/once'
 import { invalidate } from '@/api/queries'
 import { useForm } from '@/lib/form'
 import { LONGEST_NAME, nameSchema } from '@/lib/name'
@@ -28,11 +29,13 @@ export function CloneDialog({
   const { data: revisions } = useInfiniteQuery(revisionsQuery(name))
   const meant = revisions?.pages.flatMap((page) => page.items).find((one) => one.number === server?.revision)
   const specDenied = useSpecDenied()
+  const once = useOnce()
   const form = useForm({
     initial: { name: suggestion(name) },
     schema: v.object({ name: nameSchema }),
     submit: async ({ name: copy }) => {
-      await call(cloneServer, { path: { name }, body: { name: copy } })
+      const body = { name: copy }
+      await once(body, (idempotencyKey) => call(cloneServer, { path: { name }, body }, { idempotencyKey }))
       void invalidate(client, listServers)
       onCloned(copy)
     },

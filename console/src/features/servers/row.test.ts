@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Server } from '@/api/generated/types'
-import { memoryOf, placeText, toolboxesOf } from './row'
+import { memoryOf, outdatedSecrets, placeText, toolboxesOf } from './row'
 
 test('where a server is to run is said as it is meant, also when that is no more', () => {
   expect(placeText({ toolbox: null, toolbox_labels: {} })).toBe('any that can')
@@ -26,4 +26,11 @@ test('an instance that nobody hears of uses no memory as far as anybody knows', 
   ]
   // as: only what is looked at.
   expect(memoryOf({ instances } as unknown as Server)).toBe(10)
+})
+
+test('a server names each credential once of which an instance has an older secret', () => {
+  // as: only what is looked at. A Toolyard of an earlier version tells nothing.
+  const instances = [{ outdated_secrets: ['b', 'a'] }, { outdated_secrets: ['a'] }, {}]
+  expect(outdatedSecrets({ instances } as unknown as Server)).toEqual(['a', 'b'])
+  expect(outdatedSecrets({ instances: [] })).toEqual([])
 })

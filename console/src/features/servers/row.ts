@@ -13,6 +13,11 @@ export function isHeard(instance: Instance): boolean {
   return instance.phase !== 'unknown'
 }
 
+/** The credentials of which something of it was started with an older secret than the current one. */
+export function outdatedSecrets(server: Pick<Server, 'instances'>): string[] {
+  return [...new Set(server.instances.flatMap((instance) => instance.outdated_secrets ?? []))].sort()
+}
+
 /** Resident memory of all its instances, in bytes. */
 export function memoryOf(server: Server): number {
   return server.instances

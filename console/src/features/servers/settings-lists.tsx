@@ -67,7 +67,11 @@ function Rows<Row extends { id: string }>({
             />
           </div>
         ))}
-        {error !== undefined && <p className="text-sm text-bad">{error}</p>}
+        {error !== undefined && (
+          <p data-invalid="" tabIndex={-1} className="text-sm text-bad outline-none">
+            {error}
+          </p>
+        )}
         <div>
           <Button
             size="small"
@@ -93,13 +97,17 @@ export function Variables<Values extends SettingsValues>({ form }: { form: Setti
   const { environment } = form.values
   const set = (next: SettingsValues['environment'], id: string) =>
     // as: every form with settings takes a part of the settings.
-    form.set({ environment: next } as Partial<Values>, [`environment.${id}`])
+    form.set({ environment: next } as Partial<Values>, [
+      `environment.${id}`,
+      ...(id === '' ? [] : ['environment']),
+    ])
   return (
     <Rows
       title={t('More environment variables')}
       rows={environment}
       nameOf={(row) => row.name || t('the variable')}
       onRemove={(rest, row) => set(rest, row.id)}
+      error={form.errorAt('environment')}
       add={t('Add a variable')}
       onAdd={(id) => set([...environment, { id, name: '', value: '', credential: undefined }], '')}
       focusOf={(id) => `variable-${id}`}

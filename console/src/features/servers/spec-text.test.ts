@@ -47,3 +47,9 @@ test('takes lists of other things for what they are', () => {
   expect(piecesOf(['a'])).toBeUndefined()
   expect(piecesOf([{ text: 1 }])).toBeUndefined()
 })
+
+test('no limit on disk is not written as nothing at all', () => {
+  const limits = (disk_bytes: number) => ({ memory_bytes: 512 * 1024 * 1024, processes: 64, disk_bytes })
+  expect(specText({ ...spec({}), limits: limits(0) })).toContain('disk limit: none')
+  expect(specText({ ...spec({}), limits: limits(1024 * 1024) })).toContain('disk limit: 1 MiB')
+})

@@ -28,7 +28,8 @@ export function specText(
         : t('{count} thousandths of a core', { count: spec.limits.cpu_millis }),
     )
   }
-  if (spec.limits?.disk_bytes !== undefined) add('disk limit', formatBytes(spec.limits.disk_bytes))
+  if (spec.limits?.disk_bytes !== undefined)
+    add('disk limit', spec.limits.disk_bytes === 0 ? t('none') : formatBytes(spec.limits.disk_bytes))
   for (const privilege of spec.privileges ?? []) add('privilege', privilege)
   for (const path of spec.paths ?? [])
     add('path', `${path.path}${path.writable ? ` (${t('writable')})` : ''}`)

@@ -1,9 +1,10 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query'
-import { useState } from 'react'
+import { useEffect, useState } from 'react'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { enrollToolbox, listToolboxes, rejoinToolbox, updateToolbox } from '@/api/generated/toolboxes'
 import type { EnrolledToolbox, Toolbox } from '@/api/generated/types'
+import { useOnce } from '@/api/once'
 import { invalidate } from '@/api/queries'
 import { type FieldProps, takenAt, useForm } from '@/lib/form'
 import { formatTime } from '@/lib/format'
@@ -11,7 +12,6 @@ import { nameSchema } from '@/lib/name'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
-import { CodeBlock } from '@/ui/code-block'
 import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
@@ -19,6 +19,7 @@ import { ButtonLink } from '@/ui/link'
 import { LiveRegion } from '@/ui/live-region'
 import { Notice } from '@/ui/notice'
 import { Select } from '@/ui/select'
+import { OnceCode, type ShownOnce, useShownOnce } from '@/ui/shown-once'
 import { Status } from '@/ui/status'
 import { readLabels } from './labels'
 import { toolboxQuery } from './public/queries'
@@ -41,13 +42,19 @@ const ADDRESS = v.pipe(
   v.regex(/^(?:$|.+:[0-9]{1,5}$)/, t('A host and a port, such as edge-1.example.com:8082')),
 )
 
+const tokenLost = () =>
+  t(
+    'The command was not copied, and cannot be shown again. Close once more to go on without it: another token can be made.',
+  )
+
 /** Makes a toolbox, shows the command for its host this once, and waits for its agent. */
 export function EnrollDialog({ onClose }: { onClose: () => void }) {
   const [made, setMade] = useState<EnrolledToolbox>()
+  const once = useShownOnce({ shown: made !== undefined, lost: tokenLost(), onClose })
   return (
     <Dialog
       open
-      onOpenChange={(open) => !open && onClose()}
+      onOpenChange={(open) => !open && once.close()}
       title={made === undefined ? t('Add a toolbox') : t('Join {name}', { name: made.toolbox.name })}
       {...(made === undefined
         ? {
@@ -57,11 +64,7 @@ export function EnrollDialog({ onClose }: { onClose: () => void }) {
           }
         : {})}
     >
-      {made === undefined ? (
-        <Enroll onMade={setMade} onCancel={onClose} />
-      ) : (
-        <Join made={made} onClose={onClose} />
-      )}
+      {made === undefined ? <Enroll onMade={setMade} onCancel={onClose} /> : <Join made={made} once={once} />}
     </Dialog>
   )
 }
@@ -69,17 +72,23 @@ export function EnrollDialog({ onClose }: { onClose: () => void }) {
 /** Makes another token for a toolbox, and waits until its agent joined with it. */
 export function RejoinDialog({ name, onClose }: { name: string; onClose: () => void }) {
   const [made, setMade] = useState<EnrolledToolbox>()
+  const token = useShownOnce({ shown: made !== undefined, lost: tokenLost(), onClose })
+  const once = useOnce()
   const form = useForm({
     initial: { lifetime: '3600' },
     schema: v.object({ lifetime: v.pipe(v.string(), v.transform(Number)) }),
-    submit: async ({ lifetime }) =>
-      setMade(await call(rejoinToolbox, { path: { name }, body: { expires_seconds: lifetime } })),
+    submit: async ({ lifetime }) => {
+      const body = { expires_seconds: lifetime }
+      const rejoin = (idempotencyKey: string) =>
+        call(rejoinToolbox, { path: { name }, body }, { idempotencyKey })
+      setMade(await once(body, rejoin))
+    },
     fieldOf: () => 'lifetime',
   })
   return (
     <Dialog
       open
-      onOpenChange={(open) => !open && onClose()}
+      onOpenChange={(open) => !open && token.close()}
       title={made === undefined ? t('Let {name} join again', { name }) : t('Join {name}', { name })}
       {...(made === undefined
         ? {
@@ -101,7 +110,7 @@ export function RejoinDialog({ name, onClose }: { name: string; onClose: () => v
           </div>
         </form>
       ) : (
-        <Join made={made} onClose={onClose} />
+        <Join made={made} once={token} />
       )}
     </Dialog>
   )
@@ -217,6 +226,7 @@ function Lifetime({ field }: { field: FieldProps<string> }) {
 
 function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void; onCancel: () => void }) {
   const client = useQueryClient()
+  const once = useOnce()
   const form = useForm({
     initial: { name: '', labels: '', address: '', lifetime: '3600' },
     schema: v.object({
@@ -227,7 +237,9 @@ function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void;
     }),
     submit: async ({ name, labels, address, lifetime }) => {
       const body = { name, labels, expires_seconds: lifetime, ...(address === '' ? {} : { address }) }
-      onMade(await call(enrollToolbox, { body }).catch(takenAt('name', t('There is a toolbox of this name'))))
+      const taken = takenAt('name', t('There is a toolbox of this name'))
+      const enroll = (idempotencyKey: string) => call(enrollToolbox, { body }, { idempotencyKey })
+      onMade(await once(body, enroll).catch(taken))
       await invalidate(client, listToolboxes)
     },
     fieldOf: (field) =>
@@ -265,7 +277,7 @@ function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void;
   )
 }
 
-function Join({ made, onClose }: { made: EnrolledToolbox; onClose: () => void }) {
+function Join({ made, once }: { made: EnrolledToolbox; once: ShownOnce }) {
   const { name } = made.toolbox
   const { data = made.toolbox } = useQuery({ ...toolboxQuery(name), refetchInterval: 5_000 })
   // A toolbox that joins again may be online all the time: a new certificate tells that the token was used.
@@ -273,10 +285,15 @@ function Join({ made, onClose }: { made: EnrolledToolbox; onClose: () => void })
     data.certificate_expires_at != null &&
     data.certificate_expires_at !== made.toolbox.certificate_expires_at &&
     (data.state === 'online' || data.state === 'draining')
+  const { close, settle, warning } = once
+  useEffect(() => {
+    // The token was used: nothing is lost any more.
+    if (joined) settle()
+  }, [joined, settle])
   return (
     <div className="flex flex-col gap-4">
       <p>{t('Install Toolyard on the host, then run there:')}</p>
-      <CodeBlock code={made.command} label={t('Command for the host')} wrap />
+      <OnceCode code={made.command} label={t('Command for the host')} onCopied={settle} />
       <Notice tone="warn" title={t('The token is shown only now')}>
         {t('It is good for one join until {time}.', { time: formatTime(made.expires_at) })}
       </Notice>
@@ -311,8 +328,9 @@ function Join({ made, onClose }: { made: EnrolledToolbox; onClose: () => void })
           </ButtonLink>
         )}
       </div>
+      {warning}
       <div className="flex flex-wrap justify-end gap-2">
-        <Button variant={joined ? 'primary' : 'secondary'} onClick={onClose}>
+        <Button variant={joined ? 'primary' : 'secondary'} onClick={close}>
           {t('Done')}
         </Button>
       </div>

@@ -162,7 +162,7 @@ export function MembersPage({
           }
         />
       </Card>
-      <AddMemberDialog open={adding} onOpenChange={setAdding} />
+      {adding && <AddMemberDialog onClose={() => setAdding(false)} />}
     </>
   )
 }

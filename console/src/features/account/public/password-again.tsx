@@ -10,6 +10,7 @@ import { Button } from '@/ui/button'
 import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput } from '@/ui/inputs'
+import { LiveRegion } from '@/ui/live-region'
 
 /** What {@link usePasswordAgain} gives. */
 export interface PasswordAgain {
@@ -78,6 +79,8 @@ function Question({ onGiven, onCancel }: { onGiven: () => void; onCancel: () => 
         autoComplete="current-password"
         required
       />
+      {/* The focus may be in the field already, and nobody who listens would hear of it. */}
+      <LiveRegion urgent>{form.errorAt('password') ?? ''}</LiveRegion>
       <ErrorNote error={form.submitError} />
       <div className="flex flex-wrap justify-end gap-2">
         <Button onClick={onCancel}>{t('Cancel')}</Button>

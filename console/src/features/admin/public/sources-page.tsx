@@ -5,6 +5,7 @@ import * as v from 'valibot'
 import { call } from '@/api/client'
 import { createSource, deleteSource, listSources, syncSource } from '@/api/generated/catalog'
 import type { Source } from '@/api/generated/types'
+import { useOnce } from '@/api/once'
 import { invalidate, q } from '@/api/queries'
 import { useForm } from '@/lib/form'
 import { plural, t } from '@/lib/t'
@@ -199,6 +200,7 @@ function kindText(kind: string): string {
 
 function AddSource({ onOpenChange }: { onOpenChange: (open: boolean) => void }) {
   const client = useQueryClient()
+  const once = useOnce()
   const form = useForm({
     initial: { kind: 'registry' as 'registry' | 'file', name: '', url: '' }, // as: one of its values, not only this one
     schema: v.object({
@@ -212,7 +214,7 @@ function AddSource({ onOpenChange }: { onOpenChange: (open: boolean) => void }) 
       url: v.pipe(v.string(), v.trim(), v.url(t('An address such as https://registry.example.org'))),
     }),
     submit: async (body) => {
-      await call(createSource, { body })
+      await once(body, (idempotencyKey) => call(createSource, { body }, { idempotencyKey }))
       await invalidate(client, listSources)
       toast.done({ title: t('{name} is added, its first sync has begun', { name: body.name }) })
       onOpenChange(false)

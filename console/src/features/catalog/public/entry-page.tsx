@@ -1,15 +1,22 @@
-import { useMutation, useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
+import {
+  useInfiniteQuery,
+  useMutation,
+  useQuery,
+  useQueryClient,
+  useSuspenseQuery,
+} from '@tanstack/react-query'
 import { useNavigate } from '@tanstack/react-router'
 import { BadgeCheck, FilePen, Globe, GlobeLock, MoreHorizontal, Rocket, Trash2 } from 'lucide-react'
-import { type ReactNode, useState } from 'react'
+import { type ReactNode, useEffect, useState } from 'react'
 import { call } from '@/api/client'
 import { deleteEntry, getEntry, listEntries, updateEntry } from '@/api/generated/catalog'
 import { listServers } from '@/api/generated/servers'
 import type { Entry, Package, Transport, UpdateEntry } from '@/api/generated/types'
-import { invalidate, q } from '@/api/queries'
+import { invalidate, qPages } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
 import { declaredInputs, type InputField, offers } from '@/features/servers/public/inputs'
 import { ServerStatus } from '@/features/servers/public/phase'
+import { formatNumber } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Badge } from '@/ui/badge'
@@ -29,6 +36,7 @@ import { Panel } from '@/ui/panel'
 import { RelativeTime } from '@/ui/relative-time'
 import { Select } from '@/ui/select'
 import { toast } from '@/ui/toast'
+import { deployedOf } from '../deployed'
 import {
   entryParams,
   entryTitle,
@@ -442,38 +450,61 @@ function InputList({ fields }: { fields: readonly InputField[] }) {
   )
 }
 
+/** More servers than this are in the list of servers alone. */
+const MOST_DEPLOYED = 20
+
 function Deployed({ entry }: { entry: Entry }) {
   const session = useSession()
-  const query = useQuery({
-    ...q(listServers, { query: { search: entry.name, limit: 100 } }),
+  const query = useInfiniteQuery({
+    ...qPages(listServers, { query: { search: entry.name, limit: 500, brief: true } }),
     enabled: may(session, 'server:read'),
   })
+  const { hasNextPage, isFetchingNextPage, fetchNextPage } = query
+  // The rest is read at once: what needs a look may be on any page.
+  useEffect(() => {
+    if (hasNextPage && !isFetchingNextPage) void fetchNextPage()
+  }, [hasNextPage, isFetchingNextPage, fetchNextPage])
   if (!may(session, 'server:read')) return null
+  const found = (data: NonNullable<typeof query.data>) =>
+    deployedOf(
+      data.pages.flatMap((page) => page.items),
+      entry.name,
+    )
   return (
     <Panel
       title={t('Servers from this entry')}
       query={query}
       flush
-      isEmpty={(page) => page.items.every((server) => server.entry?.name !== entry.name)}
+      isEmpty={(data) => found(data).length === 0}
       empty={<p className="p-pad text-muted">{t('None yet.')}</p>}
     >
-      {(page) => (
-        <ul>
-          {page.items
-            .filter((server) => server.entry?.name === entry.name)
-            .map((server) => (
-              <li
-                key={server.name}
-                className="flex min-h-row items-center justify-between gap-3 border-b px-pad last:border-b-0"
-              >
-                <Link to="/servers" search={{ search: server.name }} className="id min-w-0 truncate">
-                  {server.name}
+      {(data) => {
+        const all = found(data)
+        return (
+          <>
+            <ul>
+              {all.slice(0, MOST_DEPLOYED).map((server) => (
+                <li
+                  key={server.name}
+                  className="flex min-h-row items-center justify-between gap-3 border-b px-pad last:border-b-0"
+                >
+                  <Link to="/servers" search={{ search: server.name }} className="id min-w-0 truncate">
+                    {server.name}
+                  </Link>
+                  <ServerStatus server={server} />
+                </li>
+              ))}
+            </ul>
+            {all.length > MOST_DEPLOYED && (
+              <p className="border-t px-pad py-2.5">
+                <Link to="/servers" search={{ search: entry.name }}>
+                  {t('See all {count} in the list of servers', { count: formatNumber(all.length) })}
                 </Link>
-                <ServerStatus server={server} />
-              </li>
-            ))}
-        </ul>
-      )}
+              </p>
+            )}
+          </>
+        )
+      }}
     </Panel>
   )
 }

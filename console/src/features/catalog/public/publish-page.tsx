@@ -5,6 +5,7 @@ import { flushSync } from 'react-dom'
 import { call } from '@/api/client'
 import { listCategories, listEntries, publishEntry } from '@/api/generated/catalog'
 import type { Entry, FieldError, Validation } from '@/api/generated/types'
+import { useOnce } from '@/api/once'
 import { invalidate, q } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
 import { formatBytes } from '@/lib/format'
@@ -105,9 +106,12 @@ export function PublishPage({
     placeholderData: (before) => before,
   })
   const known = useQuery(q(listCategories, {}))
+  const once = useOnce()
   const publish = useMutation({
-    mutationFn: (server: unknown) =>
-      call(publishEntry, { body: { server, categories, readme, public: isPublic } }),
+    mutationFn: (server: unknown) => {
+      const body = { server, categories, readme, public: isPublic }
+      return once(body, (idempotencyKey) => call(publishEntry, { body }, { idempotencyKey }))
+    },
     onSuccess: async ({ entry }) => {
       // At once: the page is left right after, and would ask first.
       flushSync(() => setDone(true))

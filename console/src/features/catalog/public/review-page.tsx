@@ -2,11 +2,12 @@ import { type QueryClient, useQuery, useQueryClient, useSuspenseQuery } from '@t
 import { Check, ClipboardCheck, X } from 'lucide-react'
 import { useState } from 'react'
 import * as v from 'valibot'
-import { call } from '@/api/client'
+import { call, isProblem } from '@/api/client'
 import { getEntry, listEntries, reviewEntry } from '@/api/generated/catalog'
 import type { Entry, EntrySummary } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { useDenied } from '@/api/session'
+import { focusInstead } from '@/lib/focus-after'
 import { useForm } from '@/lib/form'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
@@ -23,12 +24,16 @@ import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { RelativeTime } from '@/ui/relative-time'
 import { toast } from '@/ui/toast'
+import { decisionMeanwhile } from '../decision'
 import { entryParams, entryTitle, KindBadges } from './entry-parts'
 import { entryQuery, submittedQuery } from './queries'
 
 /** The entries that wait for a review: approve them, or reject them and say why. */
 export function ReviewPage() {
   const { data } = useSuspenseQuery(submittedQuery)
+  // Here, and not beside its entry: an entry that somebody else decides about leaves the list, and the question stays.
+  const [asked, setAsked] = useState<{ entry: EntrySummary; decision: 'approve' | 'reject' }>()
+  const close = () => focusInstead(() => setAsked(undefined))
   return (
     <>
       <PageHeader
@@ -55,18 +60,29 @@ export function ReviewPage() {
         ) : (
           <ul>
             {data.items.map((entry) => (
-              <Submitted key={entry.name} entry={entry} />
+              <Submitted
+                key={entry.name}
+                entry={entry}
+                onDecide={(decision) => setAsked({ entry, decision })}
+              />
             ))}
           </ul>
         )}
       </Card>
+      {asked?.decision === 'approve' && <Approve entry={asked.entry} onClose={close} />}
+      {asked?.decision === 'reject' && <Reject entry={asked.entry} onClose={close} />}
     </>
   )
 }
 
-function Submitted({ entry }: { entry: EntrySummary }) {
+function Submitted({
+  entry,
+  onDecide,
+}: {
+  entry: EntrySummary
+  onDecide: (decision: 'approve' | 'reject') => void
+}) {
   const denied = useDenied('catalog:review')
-  const [asked, setAsked] = useState<'approve' | 'reject'>()
   const name = entryTitle(entry)
   return (
     <li className="flex flex-wrap items-start gap-x-4 gap-y-3 border-b p-pad last:border-b-0">
@@ -87,15 +103,13 @@ function Submitted({ entry }: { entry: EntrySummary }) {
         </p>
       </div>
       <div className="flex gap-2">
-        <Button icon={X} disabledReason={denied} onClick={() => setAsked('reject')}>
+        <Button icon={X} disabledReason={denied} onClick={() => onDecide('reject')}>
           {t('Reject')}
         </Button>
-        <Button variant="primary" icon={Check} disabledReason={denied} onClick={() => setAsked('approve')}>
+        <Button variant="primary" icon={Check} disabledReason={denied} onClick={() => onDecide('approve')}>
           {t('Approve')}
         </Button>
       </div>
-      {asked === 'approve' && <Approve entry={entry} onClose={() => setAsked(undefined)} />}
-      {asked === 'reject' && <Reject entry={entry} onClose={() => setAsked(undefined)} />}
     </li>
   )
 }
@@ -106,29 +120,60 @@ function readAgain(queryClient: QueryClient) {
 
 /** Shows the document that is approved: that one and no other, whatever is submitted meanwhile. */
 function Approve({ entry, onClose }: { entry: EntrySummary; onClose: () => void }) {
-  const { data, error } = useQuery({ ...entryQuery(entry.name), staleTime: 0 })
+  const { latest, error, meanwhile } = useDecision(entry)
   return (
     <Dialog
       open
-      onOpenChange={onClose}
+      onOpenChange={(open) => !open && onClose()}
       size="large"
       title={t('Approve {name}?', { name: entryTitle(entry) })}
       description={t(
         'It appears in the marketplace of this organization, and its version cannot be changed any more.',
       )}
     >
-      {error !== null && <ErrorNote error={error} />}
-      {data !== undefined && <Seen latest={data} onClose={onClose} />}
+      {error !== null && meanwhile === undefined && <ErrorNote error={error} />}
+      {latest !== undefined && <Seen latest={latest} meanwhile={meanwhile} onClose={onClose} />}
     </Dialog>
   )
 }
 
-function Seen({ latest, onClose }: { latest: Entry; onClose: () => void }) {
+/** An entry as it is now, and what somebody else decided about it since it was opened here. */
+function useDecision(entry: EntrySummary) {
+  const { data, error, isFetchedAfterMount } = useQuery({ ...entryQuery(entry.name), staleTime: 0 })
+  // What was read stays on the screen, also of an entry that is gone.
+  const [last, setLast] = useState(data)
+  if (data !== undefined && data !== last) setLast(data)
+  return {
+    latest: last,
+    error,
+    meanwhile: isFetchedAfterMount ? decisionMeanwhile(data, isProblem(error, 404)) : undefined,
+  }
+}
+
+function Meanwhile({ text }: { text: string | undefined }) {
+  return (
+    <div role="alert" className="empty:hidden">
+      {text !== undefined && <Notice tone="warn">{text}</Notice>}
+    </div>
+  )
+}
+
+function Seen({
+  latest,
+  meanwhile,
+  onClose,
+}: {
+  latest: Entry
+  meanwhile: string | undefined
+  onClose: () => void
+}) {
   const queryClient = useQueryClient()
   // What is read stays on the screen until the reader asks for the newer one.
   const [seen, setSeen] = useState(latest)
   const [busy, setBusy] = useState(false)
+  const [decided, setDecided] = useState(false)
   const [error, setError] = useState<unknown>()
+  const other = decided ? undefined : meanwhile
   const name = entryTitle(seen)
   const approve = async () => {
     setBusy(true)
@@ -140,6 +185,7 @@ function Seen({ latest, onClose }: { latest: Entry; onClose: () => void }) {
         { ifMatch: `"${seen.digest}"` },
       )
       toast.done({ title: t('{name} is approved', { name }) })
+      setDecided(true)
       await readAgain(queryClient)
       onClose()
     } catch (failed) {
@@ -171,10 +217,17 @@ function Seen({ latest, onClose }: { latest: Entry; onClose: () => void }) {
           {t('Another document was submitted meanwhile.')}
         </Notice>
       )}
-      {error !== undefined && <ErrorNote error={error} />}
+      <Meanwhile text={other} />
+      {error !== undefined && other === undefined && <ErrorNote error={error} />}
       <div className="flex flex-wrap justify-end gap-2">
-        <Button onClick={onClose}>{t('Cancel')}</Button>
-        <Button variant="primary" icon={Check} busy={busy} onClick={() => void approve()}>
+        <Button onClick={onClose}>{other === undefined ? t('Cancel') : t('Close')}</Button>
+        <Button
+          variant="primary"
+          icon={Check}
+          busy={busy}
+          disabledReason={other === undefined ? undefined : t('It is decided already')}
+          onClick={() => void approve()}
+        >
           {t('Approve')}
         </Button>
       </div>
@@ -184,6 +237,9 @@ function Seen({ latest, onClose }: { latest: Entry; onClose: () => void }) {
 
 function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }) {
   const queryClient = useQueryClient()
+  const { meanwhile } = useDecision(entry)
+  const [decided, setDecided] = useState(false)
+  const other = decided ? undefined : meanwhile
   const name = entryTitle(entry)
   const form = useForm({
     initial: { reason: '' },
@@ -193,6 +249,7 @@ function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }
     submit: async ({ reason }) => {
       await call(reviewEntry, { path: { name: entry.name }, body: { approve: false, reason } })
       toast.done({ title: t('{name} is rejected', { name }) })
+      setDecided(true)
       // Before the dialog goes, so that nobody decides on the same entry again.
       await readAgain(queryClient)
       onClose()
@@ -201,7 +258,7 @@ function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }
   return (
     <Dialog
       open
-      onOpenChange={() => (form.submitting ? undefined : onClose())}
+      onOpenChange={(open) => (open || form.submitting ? undefined : onClose())}
       size="small"
       title={t('Reject {name}?', { name })}
     >
@@ -213,10 +270,16 @@ function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }
           required
           maxLength={500}
         />
+        <Meanwhile text={other} />
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={onClose}>{t('Cancel')}</Button>
-          <Button type="submit" variant="danger" busy={form.submitting}>
+          <Button onClick={onClose}>{other === undefined ? t('Cancel') : t('Close')}</Button>
+          <Button
+            type="submit"
+            variant="danger"
+            busy={form.submitting}
+            disabledReason={other === undefined ? undefined : t('It is decided already')}
+          >
             {t('Reject')}
           </Button>
         </div>

@@ -8,6 +8,7 @@ import { call } from '@/api/client'
 import { getConnect } from '@/api/generated/connect'
 import { createKey, listKeys } from '@/api/generated/keys'
 import type { ConnectClient, CreateApiKey } from '@/api/generated/types'
+import { useOnce } from '@/api/once'
 import { invalidate, q } from '@/api/queries'
 import { may, useDenied, useSession } from '@/api/session'
 import { usePasswordAgain } from '@/features/account/public/password-again'
@@ -215,6 +216,7 @@ function MakeKey({
   const [edited, setEdited] = useState(false)
   const suggested = `${client?.id ?? 'client'}-${name}`.slice(0, LONGEST_NAME).replace(/-+$/, '')
   const again = usePasswordAgain()
+  const once = useOnce()
   const form = useForm({
     initial: { name: suggested, expires: '90' },
     schema: v.object({ name: nameSchema, expires: v.string() }),
@@ -226,7 +228,9 @@ function MakeKey({
         scope: { actions: ['tool:call'], resources: [name] },
         expires_in_days: Number(values.expires),
       }
-      const made = await again.run(() => call(createKey, { body }))
+      const made = await again.run(() =>
+        once(body, (idempotencyKey) => call(createKey, { body }, { idempotencyKey })),
+      )
       void invalidate(queryClient, listKeys)
       onMade({ id: made.id, name: made.name, key: made.key, fresh: true })
     },

@@ -15,6 +15,7 @@ import { ConfirmDialog } from '@/ui/dialog'
 import { EmptyState } from '@/ui/empty-state'
 import { Link } from '@/ui/link'
 import { Menu } from '@/ui/menu'
+import { Notice } from '@/ui/notice'
 import { PageHeader } from '@/ui/page-header'
 import { Popover } from '@/ui/popover'
 import { RelativeTime } from '@/ui/relative-time'
@@ -139,6 +140,7 @@ export function CredentialsPage({
         </Card>
       ) : (
         <>
+          <Outdated credentials={credentials} />
           <div className="mb-3 flex flex-wrap items-center gap-2">
             <SearchInput
               label={t('Search credentials')}
@@ -182,6 +184,49 @@ export function CredentialsPage({
       {creating && <CredentialDialog onClose={() => setCreating(false)} />}
     </>
   )
+}
+
+/** Which servers go on with an older secret of which credentials, or may; nothing when none does. */
+function Outdated({ credentials }: { credentials: readonly Credential[] }) {
+  const known = credentials.filter(({ outdated_in = [] }) => outdated_in.length > 0)
+  const unknown = credentials.filter(({ unknown_in = [] }) => unknown_in.length > 0)
+  if (known.length === 0 && unknown.length === 0) return null
+  return (
+    <div className="mb-4">
+      <Notice
+        tone="warn"
+        title={
+          known.length > 0
+            ? t('Servers run with an older secret until they are restarted')
+            : t('Servers may run with an older secret until they are restarted')
+        }
+      >
+        <ul>
+          {known.map(({ id, name, outdated_in = [] }) => (
+            <li key={id}>
+              <span className="id">{name}</span>: <ServerLinks names={outdated_in} />
+            </li>
+          ))}
+          {unknown.map(({ id, name, unknown_in = [] }) => (
+            <li key={id}>
+              <span className="id">{name}</span>, {t('not known, as their agent is of an earlier version')}:{' '}
+              <ServerLinks names={unknown_in} />
+            </li>
+          ))}
+        </ul>
+        <p>{t('Restart them before the older secret is revoked where it came from.')}</p>
+      </Notice>
+    </div>
+  )
+}
+
+function ServerLinks({ names }: { names: readonly string[] }) {
+  return names.map((name, index) => (
+    <span key={name}>
+      {index > 0 && ', '}
+      <ServerLink name={name} />
+    </span>
+  ))
 }
 
 function UsedBy({ credential }: { credential: Credential }) {

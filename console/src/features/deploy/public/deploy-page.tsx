@@ -3,8 +3,11 @@ import { ArrowLeft, ChevronRight, Rocket } from 'lucide-react'
 import { type ReactNode, useRef, useState } from 'react'
 import { flushSync } from 'react-dom'
 import { call, isProblem } from '@/api/client'
+import { listCredentials } from '@/api/generated/credentials'
 import { createServer } from '@/api/generated/servers'
 import type { CreateServer, Entry } from '@/api/generated/types'
+import { useOnce } from '@/api/once'
+import { invalidate } from '@/api/queries'
 import { useDenied } from '@/api/session'
 import {
   entryParams,
@@ -25,6 +28,7 @@ import {
 import { usePathProblem } from '@/features/servers/public/path-problem'
 import { serverQuery } from '@/features/servers/public/queries'
 import {
+  credentialRefusal,
   initialInputs,
   newSettings,
   type PathProblem,
@@ -52,7 +56,6 @@ import { ButtonLink, Link } from '@/ui/link'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { Checkbox, RadioGroup } from '@/ui/toggles'
 import { UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
-import { useIdempotencyKey } from '../idempotency'
 import { NameField } from '../name-field'
 import { offerText, Review } from '../review'
 import type { DeployValues } from '../values'
@@ -122,7 +125,7 @@ function DeployForm({
 }) {
   const queryClient = useQueryClient()
   const denied = useDenied('server:deploy')
-  const keyOf = useIdempotencyKey()
+  const once = useOnce()
   const [step, setStep] = useState<'configure' | 'review'>('configure')
   const top = useRef<HTMLDivElement>(null)
   const goTo = (next: 'configure' | 'review') => {
@@ -174,14 +177,20 @@ function DeployForm({
       if (!values.start) body.start = false
       if (values.package !== 'remote') Object.assign(body, placeBody(values))
       try {
-        const server = await call(createServer, { body }, { idempotencyKey: keyOf(body) })
+        const server = await once(body, (idempotencyKey) => call(createServer, { body }, { idempotencyKey }))
         queryClient.setQueryData(serverQuery(server.name).queryKey, server)
         onDeployed(server.name, values.start)
       } catch (error) {
+        const gone = credentialRefusal(values, error)
+        if (gone !== undefined) void invalidate(queryClient, listCredentials)
         // What is wrong is at a field of the step before, or about the name.
-        if (isProblem(error) && (error.errors.length > 0 || error.code === 'already_exists'))
+        if (
+          gone !== undefined ||
+          (isProblem(error) &&
+            (error.errors.length > 0 || ['already_exists', 'credential_missing'].includes(error.code)))
+        )
           setStep('configure')
-        throw error
+        throw gone ?? error
       }
     },
   })
@@ -352,7 +361,6 @@ function Optional({
   pathProblem: PathProblem | undefined
   apart: boolean
 }) {
-  const wrong = fields.some((field) => form.errorAt(`inputs.${field.key}`) !== undefined)
   if (!apart) {
     return (
       <div className="mt-4 first:mt-0">
@@ -361,43 +369,13 @@ function Optional({
     )
   }
   return (
-    <Disclosure
-      title={plural(fields.length, '{count} optional setting', '{count} optional settings')}
-      forceOpen={wrong}
-    >
+    <Disclosure title={plural(fields.length, '{count} optional setting', '{count} optional settings')}>
       <InputFields form={form} fields={fields} pathProblem={pathProblem} />
     </Disclosure>
   )
 }
 
-const ADVANCED = [
-  'hosts',
-  'probeTool',
-  'probeArguments',
-  'registry',
-  'replicas',
-  'observe',
-  'restartAt',
-  'updateWindow',
-  'maxCopies',
-  'idleStop',
-  'warm',
-  'memory',
-  'processes',
-  'cpu',
-  'arguments',
-  'strategy',
-  'startTimeout',
-  'callTimeout',
-  'rolloutTimeout',
-  'paths',
-] as const
-
 function Advanced({ form, kind }: { form: Form<DeployValues>; kind: string }) {
-  const wrong =
-    ADVANCED.some((name) => form.errorAt(name) !== undefined) ||
-    form.values.environment.some((row) => form.errorAt(`environment.${row.id}`) !== undefined) ||
-    form.values.paths.some((row) => form.errorAt(`paths.${row.id}`) !== undefined)
   return (
     <Card>
       <Disclosure
@@ -407,7 +385,6 @@ function Advanced({ form, kind }: { form: Form<DeployValues>; kind: string }) {
             ? t('How long it may take, and when it counts as ready')
             : t('Limits, variables, network, copies, and how it is replaced')
         }
-        forceOpen={wrong}
       >
         <AdvancedFields form={form} kind={kind} />
       </Disclosure>
@@ -415,24 +392,11 @@ function Advanced({ form, kind }: { form: Form<DeployValues>; kind: string }) {
   )
 }
 
-function Disclosure({
-  title,
-  hint,
-  forceOpen = false,
-  children,
-}: {
-  title: string
-  hint?: string
-  forceOpen?: boolean
-  children: ReactNode
-}) {
+/** The form opens it where something in it is wrong. */
+function Disclosure({ title, hint, children }: { title: string; hint?: string; children: ReactNode }) {
   const [open, setOpen] = useState(false)
   return (
-    <details
-      open={open || forceOpen}
-      onToggle={(event) => setOpen(event.currentTarget.open)}
-      className="group"
-    >
+    <details open={open} onToggle={(event) => setOpen(event.currentTarget.open)} className="group">
       <summary className="flex min-h-control-small flex-wrap items-center gap-x-2 rounded font-medium select-none">
         <ChevronRight
           aria-hidden="true"

@@ -3,6 +3,7 @@ import { Link2 } from 'lucide-react'
 import { call } from '@/api/client'
 import { createServer } from '@/api/generated/servers'
 import type { CreateServer, RemoteTransport } from '@/api/generated/types'
+import { useOnce } from '@/api/once'
 import { useDenied } from '@/api/session'
 import { HeaderFields } from '@/features/servers/public/header-fields'
 import { type HeaderRow, headerFieldOf, headerIssues, headersBody } from '@/features/servers/public/headers'
@@ -29,7 +30,6 @@ import { Link } from '@/ui/link'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { RadioGroup } from '@/ui/toggles'
 import { UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
-import { useIdempotencyKey } from '../idempotency'
 import { NameField } from '../name-field'
 
 interface RegisterValues extends SettingsValues {
@@ -45,7 +45,7 @@ const CONTEXT = { fields: [], kind: 'remote' }
 export function RegisterPage({ onDeployed }: { onDeployed: (server: string) => void }) {
   const queryClient = useQueryClient()
   const denied = useDenied('server:deploy')
-  const keyOf = useIdempotencyKey()
+  const once = useOnce()
   const form = useForm<RegisterValues, RegisterValues>({
     initial: {
       ...newSettings([]),
@@ -68,7 +68,7 @@ export function RegisterPage({ onDeployed }: { onDeployed: (server: string) => v
       }
       const { inputs, credentials } = headersBody(values.headers)
       Object.assign(body, { inputs, credentials })
-      const server = await call(createServer, { body }, { idempotencyKey: keyOf(body) })
+      const server = await once(body, (idempotencyKey) => call(createServer, { body }, { idempotencyKey }))
       queryClient.setQueryData(serverQuery(server.name).queryKey, server)
       onDeployed(server.name)
     },

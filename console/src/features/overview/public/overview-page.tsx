@@ -11,7 +11,7 @@ import type {
 } from '@/api/generated/types'
 import { may, useSession } from '@/api/session'
 import { ErrorList, HealthFacts } from '@/features/servers/public/health'
-import { PhaseStatus, phaseKind, phaseText, reasonText } from '@/features/servers/public/phase'
+import { beyondReason, PhaseStatus, phaseKind, phaseText, reasonText } from '@/features/servers/public/phase'
 import { formatNumber, formatPercent, formatTime, readableTimes } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
@@ -217,7 +217,7 @@ function Trouble({ servers }: { servers: ServersOverview }) {
     <>
       <ul>
         {servers.trouble.map((server) => {
-          const message = oneLine(readableTimes(server.message), 300)
+          const message = beyondReason(server.reason, oneLine(readableTimes(server.message), 300))
           return (
             <li key={server.name} className="border-b px-pad py-2.5 last:border-b-0">
               <div className="flex flex-wrap items-center gap-x-4 gap-y-1">
@@ -343,6 +343,7 @@ function outcomeText(outcome: string): string {
     tool_error: t('the tool said it failed'),
     server_error: t('the server answered with an error'),
     refused: t('refused'),
+    server_not_ready: t('the server was not ready'),
     upstream_failed: t('the server could not be reached'),
     timeout: t('took too long'),
     cancelled: t('cancelled by the client'),

@@ -1,3 +1,4 @@
+import { Fragment } from 'react'
 import type { Health, InstanceError } from '@/api/generated/types'
 import { formatNumber, readableTimes } from '@/lib/format'
 import { t } from '@/lib/t'
@@ -7,7 +8,7 @@ import { Link } from '@/ui/link'
 import { RelativeTime } from '@/ui/relative-time'
 import { Status } from '@/ui/status'
 import { TickedText } from '@/ui/ticked-text'
-import { phaseKind, phaseText, reasonText } from './phase'
+import { beyondReason, phaseKind, phaseText, reasonText } from './phase'
 
 /** How a set of instances fares: of a toolbox, or of the organization. */
 export function HealthFacts({ health }: { health: Health }) {
@@ -66,8 +67,17 @@ export function ErrorList({
             <RelativeTime at={error.at} className="text-sm text-faint" />
           </div>
           <p className="mt-0.5 line-clamp-3 text-sm wrap-anywhere text-muted">
-            <TickedText text={oneLine(readableTimes(error.message), 300)} />
-            {withToolbox && error.toolbox != null && ` · ${t('on {toolbox}', { toolbox: error.toolbox })}`}
+            {[
+              beyondReason(error.reason, oneLine(readableTimes(error.message), 300)),
+              withToolbox && error.toolbox != null ? t('on {toolbox}', { toolbox: error.toolbox }) : '',
+            ]
+              .filter((part) => part !== '')
+              .map((part, index) => (
+                <Fragment key={part}>
+                  {index > 0 && ' · '}
+                  <TickedText text={part} />
+                </Fragment>
+              ))}
           </p>
         </li>
       ))}

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { Server } from '@/api/generated/types'
-import { reasonAdvice, servesNowhere } from './phase'
+import { beyondReason, reasonAdvice, servesNowhere } from './phase'
 
 test('a server that refuses who asks is about its headers, wherever it runs', () => {
   for (const status of [401, 403])
@@ -30,4 +30,13 @@ test('a server whose instance is gone runs nowhere until another begins, unless 
   expect(seen({ instances: [{}] })).toBe(false)
   expect(seen({ enabled: false, phase: 'stopped' })).toBe(false)
   expect(seen({ kind: 'remote' })).toBe(false)
+})
+
+test('a message that only repeats its reason says nothing more, and one that goes on says the rest', () => {
+  expect(beyondReason('out_of_memory', 'it used more memory than its limit')).toBe('')
+  expect(beyondReason('out_of_memory', 'It used more memory than its limit; 3 times in a minute')).toBe(
+    '3 times in a minute',
+  )
+  expect(beyondReason('exited', 'its process ended with status 1')).toBe('its process ended with status 1')
+  expect(beyondReason('exited', 'cannot find module x')).toBe('cannot find module x')
 })

@@ -82,6 +82,15 @@ export function reasonText(reason: Reason): string {
 /** What a server that wants other credentials answers with (`HandshakeError::Status` in crates/mcp/src/error.rs). */
 const NOT_LET_IN = /\bHTTP status 40[13]\b/
 
+/** What a message says beyond its reason, which stands above it: nothing is told twice. */
+export function beyondReason(reason: Reason, message: string): string {
+  const said = reasonText(reason)
+  if (!message.toLowerCase().startsWith(said.toLowerCase())) return message
+  const rest = message.slice(said.length)
+  // Only a whole sentence, or its first part, is the same.
+  return /^(?:\s*[.;:,·–-]|\s*$)/.test(rest) ? rest.replace(/^[\s.;:,·–-]+/, '') : message
+}
+
 /** What is done about a server that runs elsewhere, where the advice for one that runs here is of no use. */
 function remoteAdvice(reason: Reason): string | undefined {
   const texts: Partial<Record<Reason, string>> = {

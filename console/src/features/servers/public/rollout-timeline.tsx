@@ -13,7 +13,7 @@ import { Status, type StatusKind } from '@/ui/status'
 import { TickedText } from '@/ui/ticked-text'
 import { Timeline, type TimelineStep } from '@/ui/timeline'
 import { toast } from '@/ui/toast'
-import { reasonAdvice, reasonText } from './phase'
+import { beyondReason, reasonAdvice, reasonText } from './phase'
 
 const KIND: Record<RolloutState, StatusKind> = {
   progressing: 'working',
@@ -56,6 +56,7 @@ export function RolloutTimeline({
   explain?: boolean
 }) {
   const message = plainText(readableTimes(rollout.message ?? ''))
+  const beyond = beyondReason(rollout.reason, message)
   const advice = reasonAdvice(rollout.reason, { remote, message })
   const bad = rollout.state === 'failed' || rollout.state === 'rolled_back'
   return (
@@ -80,9 +81,9 @@ export function RolloutTimeline({
           title={capital(reasonText(rollout.reason))}
           actions={rollout.reason === 'tools_lost' && <AcceptLostTools rollout={rollout} />}
         >
-          {message !== '' && (
+          {beyond !== '' && (
             <p className="wrap-anywhere whitespace-pre-wrap">
-              <TickedText text={message} />
+              <TickedText text={beyond} />
             </p>
           )}
           {advice !== undefined && <p>{advice}</p>}

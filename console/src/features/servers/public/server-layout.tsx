@@ -6,7 +6,7 @@ import type { Server } from '@/api/generated/types'
 import { useDenied, useForbidden } from '@/api/session'
 import { readableTimes } from '@/lib/format'
 import { t } from '@/lib/t'
-import { plainText } from '@/lib/text'
+import { oneLine, plainText } from '@/lib/text'
 import { Button, IconButton } from '@/ui/button'
 import { ButtonLink, Link, PlainLink } from '@/ui/link'
 import { Notice } from '@/ui/notice'
@@ -17,9 +17,18 @@ import { TickedText } from '@/ui/ticked-text'
 import { ActingProvider, useAct } from '../acting'
 import { misfit, type ServerActionId, serverAction } from '../actions'
 import { PLACE } from '../place-anchor'
+import { outdatedSecrets } from '../row'
 import { ServerMenu } from '../server-menu'
 import { logOfTrouble } from './logged'
-import { isBeingDeleted, phaseKind, reasonAdvice, reasonText, ServerStatus, servesNowhere } from './phase'
+import {
+  beyondReason,
+  isBeingDeleted,
+  phaseKind,
+  reasonAdvice,
+  reasonText,
+  ServerStatus,
+  servesNowhere,
+} from './phase'
 import { serverQuery } from './queries'
 import { RolloutActions } from './rollout-timeline'
 
@@ -52,6 +61,7 @@ export function ServerLayout({ name, children }: { name: string; children: React
       </PageHeader>
       <Trouble server={server} />
       <RolloutNote server={server} />
+      <OutdatedSecrets server={server} />
       <nav ref={nav} aria-label={t('Parts of the server')} className={`mb-4 ${tabListClass}`}>
         <Tab to="/servers/$name" name={name} exact>
           {t('Overview')}
@@ -127,10 +137,11 @@ function Trouble({ server }: { server: Server }) {
   const reason = server.toolbox_removed_at == null ? server.reason : 'toolbox_removed'
   const nowhere = servesNowhere(server)
   if (kind !== 'bad' && kind !== 'warn' && reason !== 'toolbox_removed' && !nowhere) return null
-  const message = plainText(readableTimes(server.message ?? ''))
+  const said = plainText(readableTimes(server.message ?? ''))
+  const message = nowhere ? said : beyondReason(reason, said)
   const advice = nowhere
     ? t('It runs nowhere until a toolbox can take it, or it is moved to another place.')
-    : reasonAdvice(reason, { remote: server.kind === 'remote', message })
+    : reasonAdvice(reason, { remote: server.kind === 'remote', message: said })
   const log = logOfTrouble(server)
   return (
     <div className="mb-4">
@@ -205,6 +216,26 @@ function RolloutNote({ server }: { server: Server }) {
         ) : (
           capital(reasonText(rollout.reason))
         )}
+      </Notice>
+    </div>
+  )
+}
+
+/** That something of it was started with an older secret than the current one. */
+function OutdatedSecrets({ server }: { server: Server }) {
+  const names = outdatedSecrets(server)
+  // What runs is being replaced or ended already.
+  if (names.length === 0 || isBeingDeleted(server) || server.rollout?.state === 'progressing') return null
+  return (
+    <div className="mb-4">
+      <Notice
+        tone="warn"
+        title={t('It runs with an older secret of {credentials}', {
+          credentials: oneLine(names.join(', '), 200),
+        })}
+        actions={<ActionButton id="restart" server={server} />}
+      >
+        {t('Restart it to use the new one.')}
       </Notice>
     </div>
   )

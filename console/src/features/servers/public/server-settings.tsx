@@ -5,6 +5,7 @@ import { updateServer } from '@/api/generated/servers'
 import type { CurrentSettings, Server, UpdateServer } from '@/api/generated/types'
 import { may, useDenied, useSession } from '@/api/session'
 import { versionsQuery } from '@/features/catalog/public/queries'
+import { focusInstead } from '@/lib/focus-after'
 import { useForm } from '@/lib/form'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
@@ -29,6 +30,7 @@ import { usePathProblem } from './path-problem'
 import { revisionsQuery, serverQuery, settingsQuery } from './queries'
 import { RolloutActions, RolloutTimeline } from './rollout-timeline'
 import {
+  credentialRefusal,
   type SettingsContext,
   type SettingsValues,
   schemaOf,
@@ -109,10 +111,17 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
       if (version !== base.values.version) body.version = version
       if (url !== base.values.url) body.url = url.trim()
       const { name } = server
-      const answer = await call(updateServer, { path: { name }, body }, { ifMatch: base.settings.etag })
+      const answer = await call(
+        updateServer,
+        { path: { name }, body },
+        { ifMatch: base.settings.etag },
+      ).catch((error: unknown) => {
+        throw credentialRefusal(values, error) ?? error
+      })
       client.setQueryData(serverQuery(name).queryKey, answer)
       // What was typed into a header is in the vault now: the form shows the credential once it is read again.
-      form.reset({ ...values, ...USUAL_CHANGE })
+      // The rollout that it began stands below the heading, and goes when it is done.
+      focusInstead(() => form.reset({ ...values, ...USUAL_CHANGE }))
       await Promise.all([
         client.invalidateQueries({ queryKey: settingsQuery(name).queryKey }),
         client.invalidateQueries({ queryKey: revisionsQuery(name).queryKey }),

@@ -270,7 +270,7 @@ export function AdvancedFields<Values extends SettingsValues>({
                 {...text('disk')}
                 label={t('Disk')}
                 unit="MiB"
-                hint={t('What it keeps in its own folders; 0 is no limit.')}
+                hint={t('What it keeps in its own folders; 0 is no limit, where this Toolyard allows that.')}
                 required
               />
             </div>

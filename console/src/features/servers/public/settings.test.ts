@@ -2,6 +2,7 @@ import * as v from 'valibot'
 import { describe, expect, test } from 'vitest'
 import type { InputField } from './inputs'
 import {
+  credentialRefusal,
   grantsOf,
   newSettings,
   type SettingsContext,
@@ -241,4 +242,23 @@ test('a revision grants more only where it sees or may do what the other one cou
     privileged: false,
   })
   expect(isMore(before)).toEqual({ grants: true, privileged: true })
+})
+
+test('a credential that is gone is said at every field where it is chosen', () => {
+  const values = {
+    ...newSettings([field('KEY', { secret: true })]),
+    bound: { KEY: 'lost', OTHER: 'kept' },
+    environment: [{ id: 'row', name: 'TOKEN', value: '', credential: 'lost' }],
+    registry: 'lost',
+  }
+  const refusal = { code: 'credential_missing', detail: 'there is no credential `lost`' }
+  const found = credentialRefusal(values, refusal)
+  expect(found?.errors.map((one) => settingsFieldOf(values)(one.field))).toEqual([
+    'inputs.KEY',
+    'environment.row',
+    'registry',
+  ])
+  expect(found?.errors[0]?.message).toContain('lost')
+  expect(credentialRefusal(values, { ...refusal, code: 'conflict' })).toBeUndefined()
+  expect(credentialRefusal(values, { ...refusal, detail: 'a secret is needed for: KEY' })).toBeUndefined()
 })

@@ -368,6 +368,34 @@ function wholeIssue(text: string, least: number, most: number): string | undefin
   )
 }
 
+/**
+ * A refusal that only says, without naming a field, that a credential is gone, as one about the fields where it is
+ * chosen; `undefined` for every other.
+ */
+export function credentialRefusal(
+  values: Pick<SettingsValues, 'bound' | 'environment' | 'registry'>,
+  error: unknown,
+): { errors: { field: string; message: string }[] } | undefined {
+  // as: only looks whether the fields are there.
+  const { code, detail } = (typeof error === 'object' && error !== null ? error : {}) as Record<
+    string,
+    unknown
+  >
+  if (code !== 'credential_missing' || typeof detail !== 'string') return undefined
+  const bound = [
+    ...Object.entries(values.bound),
+    ...values.environment.map((row) => [row.name, row.credential ?? ''] as const),
+    ['registry', values.registry] as const,
+  ]
+  const errors = bound
+    .filter(([, name]) => name !== '' && detail.includes(`no credential \`${name}\``))
+    .map(([key, name]) => ({
+      field: `credentials.${key}`,
+      message: t('There is no credential {name} any more', { name: oneLine(name, 60) }),
+    }))
+  return errors.length === 0 ? undefined : { errors }
+}
+
 /** A schema of the whole form from the function that finds what is wrong with it. */
 export function schemaOf<Values extends object>(
   issuesOf: (values: Values) => readonly SettingsIssue[],
@@ -391,9 +419,10 @@ export function schemaOf<Values extends object>(
   )
 }
 
-/** The field of the form for a field of the API. */
-export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'paths'>) {
+/** The field of the form where an error at a field of the API stands; `undefined` where the form has none. */
+export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'inputs'>) {
   const direct: Record<string, string> = {
+    limits: 'memory',
     'limits.memory_bytes': 'memory',
     'limits.processes': 'processes',
     'limits.cpu_millis': 'cpu',
@@ -402,6 +431,7 @@ export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'pa
     start_timeout_ms: 'startTimeout',
     call_timeout_ms: 'callTimeout',
     rollout_timeout_ms: 'rolloutTimeout',
+    'egress.policy': 'egress',
     'egress.hosts': 'hosts',
     'probe_call.tool': 'probeTool',
     'probe_call.arguments': 'probeArguments',
@@ -416,17 +446,20 @@ export function settingsFieldOf(values: Pick<SettingsValues, 'environment' | 'pa
     'instancing.idle_stop_ms': 'idleStop',
     'instancing.warm': 'warm',
   }
-  return (field: string): string => {
-    const own = direct[field]
-    if (own !== undefined) return own
+  const given = (key: string): string | undefined => {
+    if (Object.hasOwn(values.inputs, key)) return `inputs.${key}`
+    const row = values.environment.find((one) => one.name === key)
+    return row === undefined ? undefined : `environment.${row.id}`
+  }
+  return (field: string): string | undefined => {
+    // An item of a list, such as `egress.hosts[2]`, stands where its list does.
+    const own = direct[field.replace(/(?:\[\d+\]|\.\d+)+$/, '')]
+    if (own !== undefined && !(field === 'credentials.registry' && given('registry') !== undefined))
+      return own
     const [noun, rest] = splitOnce(field, '.')
-    if (noun === 'credentials') return `inputs.${rest}`
-    if (noun === 'arguments') return 'arguments'
-    if (noun === 'environment') {
-      const row = values.environment.find((one) => one.name === rest)
-      return row === undefined ? field : `environment.${row.id}`
-    }
-    return field
+    if (noun === 'inputs' || noun === 'credentials' || (noun === 'environment' && rest !== ''))
+      return given(rest)
+    return /^(?:arguments|paths|volumes)\b/.exec(field)?.[0] ?? field
   }
 }
 

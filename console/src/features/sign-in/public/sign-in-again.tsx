@@ -1,6 +1,6 @@
 import { useQueryClient } from '@tanstack/react-query'
 import * as v from 'valibot'
-import { call } from '@/api/client'
+import { call, isProblem } from '@/api/client'
 import { createSession } from '@/api/generated/identity'
 import type { Session } from '@/api/generated/types'
 import { sessionQuery, useSession } from '@/api/session'
@@ -10,6 +10,7 @@ import { Button } from '@/ui/button'
 import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput } from '@/ui/inputs'
+import { LiveRegion } from '@/ui/live-region'
 import { tellSignedIn, useSignedInElsewhere } from './signed-in-elsewhere'
 
 /** The same person signs in again over the page that they were on; nothing typed there is lost. */
@@ -53,7 +54,12 @@ function Question({ onSignedIn, onSomebodyElse }: { onSignedIn: () => void; onSo
     submit: async ({ password }) => {
       // What waits for the answer was meant for this organization; the address may be a member of others.
       const body = { email: display, password, organization }
-      const session = await call(createSession, { body })
+      const session = await call(createSession, { body }).catch((error: unknown) => {
+        // At its field, where the person types it again.
+        if (isProblem(error) && error.code === 'invalid_credentials')
+          throw { errors: [{ field: 'password', message: t('The password is wrong') }] }
+        throw error
+      })
       goOn(session)
       tellSignedIn()
     },
@@ -67,6 +73,8 @@ function Question({ onSignedIn, onSomebodyElse }: { onSignedIn: () => void; onSo
         autoComplete="current-password"
         required
       />
+      {/* The focus may be in the field already, and nobody who listens would hear of it. */}
+      <LiveRegion urgent>{form.errorAt('password') ?? ''}</LiveRegion>
       <ErrorNote error={form.submitError} />
       <div className="flex flex-wrap justify-end gap-2">
         <Button onClick={onSomebodyElse}>{t('Leave, and sign in as somebody else')}</Button>

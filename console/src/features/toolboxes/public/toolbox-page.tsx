@@ -20,7 +20,7 @@ import { Status } from '@/ui/status'
 import { TickedText } from '@/ui/ticked-text'
 import { LOCAL, menuItems, useToolboxActions } from '../toolbox-actions'
 import { toolboxQuery } from './queries'
-import { ToolboxStatus, toolboxWhy } from './toolbox-state'
+import { isCutOff, ToolboxStatus, toolboxWhy } from './toolbox-state'
 
 /** One toolbox: how it is, what it can run, and what it enforces. */
 export function ToolboxPage({ name, onRemoved }: { name: string; onRemoved: () => void }) {
@@ -58,7 +58,14 @@ export function ToolboxPage({ name, onRemoved }: { name: string; onRemoved: () =
           </>
         }
       >
-        <TickedText text={capital(toolboxWhy(toolbox))} /> · <RelativeTime at={toolbox.since} />
+        <TickedText text={capital(toolboxWhy(toolbox))} /> ·{' '}
+        {isCutOff(toolbox) && toolbox.last_seen_at != null ? (
+          <>
+            {t('it was last heard')} <RelativeTime at={toolbox.last_seen_at} />
+          </>
+        ) : (
+          <RelativeTime at={toolbox.since} />
+        )}
       </PageHeader>
       {dialogs}
       {toolbox.state === 'unreachable' && (

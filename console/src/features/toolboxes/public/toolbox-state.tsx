@@ -29,12 +29,26 @@ export function ToolboxStatus({ state }: { state: ToolboxState }) {
   return <Status kind={KIND[state] ?? 'unknown'}>{toolboxStateText(state)}</Status>
 }
 
+/**
+ * Whether it counts as online and its connection is gone: its agent may have died a moment ago, and counts as unreachable
+ * only after it was silent for a while.
+ */
+export function isCutOff({
+  state,
+  link,
+}: Pick<Toolbox, 'state'> & { link: Pick<Toolbox['link'], 'connected'> }): boolean {
+  return state === 'online' && !link.connected
+}
+
 /** Why a toolbox is in its state: in the server's words, else in ours. */
-export function toolboxWhy(toolbox: Pick<Toolbox, 'message' | 'reason' | 'state'>): string {
+export function toolboxWhy(
+  toolbox: Pick<Toolbox, 'message' | 'reason' | 'state'> & { link: Pick<Toolbox['link'], 'connected'> },
+): string {
   // The server says when it was last heard, to the millisecond; that stands beside it.
   if (toolbox.reason === 'toolbox_unreachable') return t('its agent has been silent for too long')
   const said = oneLine(toolbox.message)
   if (said !== '') return said
+  if (isCutOff(toolbox)) return t('its agent has no connection now')
   if (toolbox.state === 'online') return t('its agent answers')
   const texts: Partial<Record<Reason, string>> = {
     requested: t('somebody asked for it'),

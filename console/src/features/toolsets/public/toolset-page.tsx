@@ -7,6 +7,7 @@ import { call } from '@/api/client'
 import { createToolset, getToolset, replaceToolset } from '@/api/generated/toolsets'
 import type { Server, Toolset } from '@/api/generated/types'
 import { mcpToolsQuery } from '@/api/mcp'
+import { useOnce } from '@/api/once'
 import { invalidate, q, queryKey } from '@/api/queries'
 import { useDenied, useForbidden } from '@/api/session'
 import { serverGeneration } from '@/features/mcp/public/target'
@@ -63,6 +64,7 @@ export function NewToolsetPage({ servers: first }: { servers: string[] }) {
   const navigate = useNavigate()
   const queryClient = useQueryClient()
   const [made, setMade] = useState(false)
+  const once = useOnce()
   const form = useForm({
     initial: {
       name: '',
@@ -77,9 +79,8 @@ export function NewToolsetPage({ servers: first }: { servers: string[] }) {
       overrides: v.any(),
     }),
     submit: async ({ name, description }, values) => {
-      const toolset = await call(createToolset, {
-        body: { name, description, members: membersOf(values.members, values.overrides) },
-      })
+      const body = { name, description, members: membersOf(values.members, values.overrides) }
+      const toolset = await once(body, (idempotencyKey) => call(createToolset, { body }, { idempotencyKey }))
       queryClient.setQueryData(queryKey(getToolset, { path: { name } }), toolset)
       void queryClient.invalidateQueries(toolsetsQuery)
       setMade(true)

@@ -1,0 +1,82 @@
+import { check } from '../support/check.ts'
+import { expect, test } from '../support/test.ts'
+import { ADMIN } from '../support/toolyard.ts'
+
+interface Keys {
+  items: { id: string; name: string; revoked_at?: string | null }[]
+}
+
+test('a key whose answer was lost is made once, and shown when it is asked for again', async ({
+  open,
+  toolyard,
+}) => {
+  const name = 'answer-lost'
+  const page = await open({ person: ADMIN })
+  const dialog = page.byRole('dialog').first()
+  const active = async () => {
+    const { items } = await toolyard.api.send<Keys>('GET', '/keys?limit=500')
+    return items.filter((key) => key.name === name && key.revoked_at == null)
+  }
+  await page.goto('/access/keys')
+  await page
+    .byRole('main')
+    .byRole('button', /^Create a key$/)
+    .first()
+    .click()
+  await dialog.byLabel(/^Name/).fill(name)
+  // The next request that changes something gets there, and its answer does not come back.
+  await page.evaluate(() => {
+    const real = window.fetch
+    window.fetch = async (...request) => {
+      const answer = await real(...request)
+      if (request[1]?.method !== 'POST') return answer
+      window.fetch = real
+      throw new TypeError('the connection was cut')
+    }
+  })
+  const create = dialog.byRole('button', /^Create the key$/)
+  try {
+    await create.click()
+    await dialog.byText('Toolyard does not answer').first().waitFor()
+    await expect.poll(async () => (await active()).length).toBe(1)
+    await create.click()
+    await dialog.byText('The key is shown only now').first().waitFor()
+    expect((await active()).length).toBe(1)
+    await page.press('Escape')
+    await dialog.byText('cannot be shown again').first().waitFor()
+    await page.press('Escape')
+    await dialog.waitFor('hidden')
+  } finally {
+    for (const { id } of await active()) await toolyard.api.send('DELETE', `/keys/${id}`)
+  }
+})
+
+test('the password of a new member stays on the screen until it was copied, or twice closed', async ({
+  open,
+  toolyard,
+}) => {
+  const email = 'once@example.test'
+  const page = await open({ person: ADMIN })
+  const dialog = page.byRole('dialog').first()
+  await page.goto('/access/members')
+  await page
+    .byRole('main')
+    .byRole('button', /^Add a member$/)
+    .first()
+    .click()
+  await dialog.byLabel(/^Email/).fill(email)
+  await dialog.byRole('button', /^Make one up$/).click()
+  await dialog.byRole('button', /^Add the member$/).click()
+  try {
+    await dialog.byText('The password is shown only now').first().waitFor()
+    await page.press('Escape')
+    await dialog.byText('cannot be shown again').first().waitFor()
+    await check(page, 'Members', 'password not copied')
+    await page.press('Escape')
+    await dialog.waitFor('hidden')
+  } finally {
+    const { items } = await toolyard.api.send<{ items: { id: string; email: string }[] }>('GET', '/members')
+    for (const { id } of items.filter((member) => member.email === email))
+      await toolyard.api.send('DELETE', `/members/${id}`)
+  }
+})
