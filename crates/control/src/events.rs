@@ -55,6 +55,8 @@ pub(crate) struct Heard {
     pub(crate) resource: Resource,
     /// Of a key: who made it, who made the key that it was made with, and so on.
     pub(crate) made_by: Vec<String>,
+    /// Of a session: whose it is, as the subject of their events.
+    pub(crate) member: Option<String>,
     /// The whole of it as JSON.
     pub(crate) text: String,
 }
@@ -64,11 +66,12 @@ impl Heard {
         let OutboxEvent { sequence, at, kind, subject, data, .. } = event;
         let made_by = data["made_by"].as_array().into_iter().flatten();
         let made_by = made_by.filter_map(|maker| maker.as_str().map(str::to_owned)).collect();
+        let member = data["member"].as_str().map(|id| format!("member/{id}"));
         let resource = subject.parse().unwrap_or(Resource::Organization);
         let event = Event { sequence, at, kind, subject, data };
         let text = serde_json::to_string(&event).expect("an event is text and JSON");
         let Event { kind, subject, .. } = event;
-        Self { sequence, known_kind: EventKind::parse(&kind), kind, subject, resource, made_by, text }
+        Self { sequence, known_kind: EventKind::parse(&kind), kind, subject, resource, made_by, member, text }
     }
 
     /// Whether it may change what somebody is allowed to.

@@ -43,6 +43,8 @@ pub(crate) struct Fleet {
     offered_to: watch::Sender<BTreeMap<ToolboxId, String>>,
     /// Why agents that listen have no connection from here. Bounded: one for each that listens.
     offer_failures: Mutex<HashMap<ToolboxId, OfferFailure>>,
+    /// Why the agent of the built-in toolbox waits for its engine before it starts, while it does.
+    engine_wait: OnceLock<(ToolboxId, watch::Receiver<Option<String>>)>,
     remote_client: OnceLock<toolyard_mcp::http::Client>,
     /// What instances use, by toolbox: a report replaces the one before.
     usage: Mutex<HashMap<ToolboxId, HashMap<InstanceId, Usage>>>,
@@ -62,6 +64,10 @@ pub(crate) struct Fleet {
     turns: Semaphore,
     /// Since when, and until when, this control plane could hear agents without a gap.
     awake: Mutex<Option<(Timestamp, Timestamp)>>,
+    /// When this process began.
+    started_at: Timestamp,
+    /// When loops last failed as a whole, by name: the database was away then, or held up.
+    failed_at: Mutex<HashMap<&'static str, Timestamp>>,
     /// Wakes every loop, beside the store's own wakes.
     pub(crate) nudge: Notify,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
@@ -123,6 +129,7 @@ impl Fleet {
     /// `ca` is the fingerprint of the CA that replicas know each other by. What agents ask takes half of the connections
     /// to the store that can read at once.
     pub(crate) fn new(clock: Clock, ca: String, readers: u32) -> Self {
+        let started_at = clock.now();
         let (channels, replicas) = (Links::new(clock), Replicas::new(ca));
         channels.forward_through(replicas.clone());
         Self {
@@ -133,6 +140,7 @@ impl Fleet {
             agent_addresses: RwLock::default(),
             offered_to: watch::Sender::default(),
             offer_failures: Mutex::default(),
+            engine_wait: OnceLock::new(),
             remote_client: OnceLock::new(),
             usage: Mutex::default(),
             samples: Mutex::default(),
@@ -144,6 +152,8 @@ impl Fleet {
             lookups: Mutex::default(),
             turns: Semaphore::new(usize::try_from(readers / 2).map_or(1, |half| half.max(1))),
             awake: Mutex::default(),
+            started_at,
+            failed_at: Mutex::default(),
             nudge: Notify::new(),
             snapshots: watch::Sender::new(Arc::default()),
             renewals: Renewals::default(),
@@ -255,6 +265,12 @@ impl Fleet {
         locked(&self.offer_failures).get(&toolbox).cloned()
     }
 
+    /// Why the agent of a toolbox, which is to start in this process, waits for its engine.
+    pub(crate) fn engine_wait(&self, toolbox: ToolboxId) -> Option<String> {
+        let (_, why) = self.engine_wait.get().filter(|(built_in, _)| *built_in == toolbox)?;
+        why.borrow().clone()
+    }
+
     /// Whether it is time to write that an agent was heard.
     pub(crate) fn write_due(&self, toolbox: ToolboxId, now: Timestamp, every: std::time::Duration) -> bool {
         locked(&self.agents).get(&toolbox).and_then(|side| side.written_at).is_none_or(|at| now.since(at) >= every)
@@ -275,15 +291,38 @@ impl Fleet {
         locked(&self.agents).entry(toolbox).or_insert_with(|| AgentSide::new(0)).leased_at = Some(now);
     }
 
-    /// Notes that this control plane can hear agents at `now`, and tells since when it has without a gap of `longest`.
-    pub(crate) fn awake_since(&self, now: Timestamp, longest: Duration) -> Timestamp {
+    /// Notes that this control plane can hear agents at `now`: the database takes what they tell. After a gap of more than
+    /// `longest` it begins anew.
+    pub(crate) fn note_awake(&self, now: Timestamp, longest: Duration) {
         let mut awake = locked(&self.awake);
         let since = match *awake {
             Some((since, until)) if now.since(until) <= longest => since,
             _ => now,
         };
         *awake = Some((since, now));
-        since
+    }
+
+    /// For how long this control plane could hear agents without a gap of more than `longest`.
+    pub(crate) fn awake_for(&self, now: Timestamp, longest: Duration) -> Duration {
+        match *locked(&self.awake) {
+            Some((since, until)) if now.since(until) <= longest => now.since(since),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// When this process began.
+    pub(crate) fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    /// Notes that a run of a loop failed as a whole.
+    pub(crate) fn note_failed(&self, name: &'static str, now: Timestamp) {
+        locked(&self.failed_at).insert(name, now);
+    }
+
+    /// When a run of a loop last failed as a whole.
+    pub(crate) fn failed_at(&self, name: &'static str) -> Option<Timestamp> {
+        locked(&self.failed_at).get(name).copied()
     }
 
     pub(crate) fn set_usage(&self, toolbox: ToolboxId, usage: HashMap<InstanceId, Usage>) {
@@ -425,6 +464,12 @@ impl Control {
             }
             differs
         });
+    }
+
+    /// Sets what tells why the agent of the built-in toolbox, which is to start in this process, waits for its engine. Only
+    /// the first call counts.
+    pub fn set_engine_wait(&self, toolbox: ToolboxId, why: watch::Receiver<Option<String>>) {
+        let _ = self.fleet().engine_wait.set((toolbox, why));
     }
 
     /// Sets where agents reach this control plane, as tokens of new toolboxes tell them (`host:port`).

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, OutboxEvent, RevisionRow, RolloutRow, ServerRow};
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, OutboxEvent, RevisionRow, RolloutRow, ServerRow, ToolboxRow};
 use toolyard_types::snapshot::{
     CanaryRoute, InstanceRoute, KeyGrant, OrganizationSnapshot, RemoteLease, ServerRoute, Snapshot, Target,
     ToolsetRoute,
@@ -22,6 +22,7 @@ use toolyard_types::{Name, OrganizationId, RevisionId, RolloutId, Secret, Server
 
 use crate::app::server_view::must_run_on;
 use crate::reconcile::phase::{Facts, roll_up, shown_status};
+use crate::reconcile::place;
 use crate::{Control, ControlError, Result};
 
 /// How often `made_at` is renewed, and changes of other replicas are looked for.
@@ -441,9 +442,14 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
     let rollouts: Vec<_> = rows.iter().filter_map(|row| row.rollout).collect();
     let rollouts: HashMap<_, _> =
         tx.rollouts_by_id(&rollouts).await?.into_iter().map(|rollout| (rollout.id, rollout)).collect();
+    // Every toolbox is read only where nothing runs that may take the calls.
+    let nowhere: Vec<&ServerRow> =
+        rows.iter().filter(|row| row.enabled && row.kind != "remote" && !live.contains_key(&row.id)).collect();
+    let toolboxes = if nowhere.is_empty() { Vec::new() } else { tx.toolboxes().await? };
     let revisions: Vec<_> = rows
         .iter()
         .filter_map(|row| row.serving_rollout.and(row.serving_revision))
+        .chain(nowhere.iter().filter_map(|row| Some(rollouts.get(&row.rollout?)?.to_revision)))
         .chain(rollouts.values().filter(|it| is_tried(it)).map(|it| it.to_revision))
         .chain(rollouts.values().filter(|it| is_observed(it)).filter_map(|it| it.from_revision))
         .collect();
@@ -466,7 +472,9 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
             let (serving, revision) = serving(&row, rollout, &live, &silent);
             let revision = revision.and_then(|id| revisions.get(&id));
             let runs = row.enabled && !row.deleted;
-            let is_coming = runs && removed.is_none() && is_coming(&row, rollout, &live, &silent);
+            let has_place = || row.kind == "remote" || has_place(&row, rollout, &revisions, &toolboxes);
+            let may_begin = runs && removed.is_none() && (!live.is_empty() || has_place());
+            let is_coming = may_begin && is_coming(&row, rollout, &live, &silent);
             let target = match revision.map(|revision| &revision.spec.runtime).filter(|_| runs) {
                 Some(Runtime::Remote(remote)) => Target::Remote { transport: remote.transport },
                 Some(_) => serving.map_or(Target::None, |serving| instances(serving, &live, &silent)),
@@ -488,6 +496,11 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
             (row.name, Arc::new(route))
         })
         .collect())
+}
+
+/// Whether a rollout goes on by itself: one that waits for its window does nothing until that opens.
+fn is_under_way(rollout: &RolloutRow) -> bool {
+    rollout.state == RolloutState::Progressing && rollout.reason != Reason::OutsideWindow
 }
 
 /// Whether a rollout's revision takes a part of the calls.
@@ -541,9 +554,21 @@ fn is_coming(row: &ServerRow, rollout: Option<&RolloutRow>, live: &[InstanceRow]
         InstanceWish::Prepare => can_start(it) && live.iter().all(is_heard),
         InstanceWish::Retire | InstanceWish::Stop => live.iter().all(is_heard),
     };
-    let under_way =
-        rollout.is_some_and(|it| it.state == RolloutState::Progressing && it.reason != Reason::OutsideWindow);
-    (under_way || row.serving_rollout.is_some()) && (live.is_empty() || live.iter().any(comes))
+    (rollout.is_some_and(is_under_way) || row.serving_rollout.is_some()) && (live.is_empty() || live.iter().any(comes))
+}
+
+/// Whether a toolbox that is online can run what may begin of a server that runs nowhere: the revision of the rollout
+/// under way, or else what served. When one comes, the snapshot is made anew.
+fn has_place(
+    row: &ServerRow,
+    rollout: Option<&RolloutRow>,
+    revisions: &HashMap<RevisionId, RevisionRow>,
+    toolboxes: &[ToolboxRow],
+) -> bool {
+    let next = rollout.filter(|it| is_under_way(it)).map(|it| it.to_revision);
+    let served = row.serving_rollout.and(row.serving_revision);
+    let mut revisions = next.into_iter().chain(served).filter_map(|id| revisions.get(&id));
+    revisions.any(|revision| place::has_place(row, revision, toolboxes))
 }
 
 /// The instances of a rollout that may take calls and are in a phase.

@@ -38,6 +38,7 @@ use toolyard_types::access::Action;
 use toolyard_types::snapshot::{
     self, CanaryRoute, KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute,
 };
+use toolyard_types::spec::InstancingMode;
 use toolyard_types::{ApiKeyId, Clock, Code, Name, Timestamp};
 
 const SESSION_ID: &str = "mcp-session-id";
@@ -356,16 +357,17 @@ async fn serve(core: Arc<Core>, is_toolset: bool, path: (String, String), reques
     if admitted.as_ref().is_err_and(|refusal| refusal.may_be_news) && core.has_news(arrived).await {
         admitted = admit(core.clone(), is_toolset, &path, &request, whose());
     }
-    let until = tokio::time::Instant::now() + core.hold;
     // What was ready may be on its way again by the time the request is let in.
     while let Ok(visit) = &admitted
         && let Some(name) = visit.awaited()
-        && tokio::time::Instant::now() < until
     {
-        visit.ready(name).await;
+        let settled = visit.ready(name).await.is_none_or(|route| !visit.has_to_wait(&route));
         // Its places are given back first: they may be the last ones.
         drop(admitted);
         admitted = admit(core.clone(), is_toolset, &path, &request, whose());
+        if !settled {
+            break;
+        }
     }
     let response = match admitted {
         Err(refusal) => {
@@ -496,7 +498,37 @@ fn delete(visit: &Visit, headers: &HeaderMap) -> Result<Response, Refusal> {
             call.value().cancel();
         }
     }
+    end_copies(visit, id);
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Tells the instances that may have a copy for a session which has ended that nobody needs it any more, beside the answer.
+/// Where that is not heard a copy ends when nobody has called it for a while.
+fn end_copies(visit: &Visit, session: SessionId) {
+    let routes = match &visit.target {
+        Target::Server { route, .. } => vec![route],
+        Target::Toolset { route, .. } => toolset::members(visit.place(route)).map(|(_, route)| route).collect(),
+    };
+    let peers: Vec<_> = routes.into_iter().flat_map(|route| visit.core.peers.with_sessions(route)).collect();
+    let Some(key) = visit.caller(Some(session)).copy(InstancingMode::PerSession) else { return };
+    if peers.is_empty() {
+        return;
+    }
+    let telling = peers.into_iter().map(|peer| {
+        let key = key.clone();
+        async move {
+            if let Err(failure) = peer.end_copy(&key).await {
+                tracing::debug!(why = failure.detail, "an agent was not told that a session has ended");
+            }
+        }
+    });
+    let all = futures_util::future::join_all(telling);
+    // Its place is kept meanwhile: so many sessions may be ended at once.
+    let place = visit.place.clone();
+    visit.core.left.spawn(trace::scope(visit.trace.clone(), async move {
+        all.await;
+        drop(place);
+    }));
 }
 
 async fn post(visit: Visit, request: Request<Body>) -> Result<Response, Refusal> {

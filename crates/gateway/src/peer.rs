@@ -6,7 +6,7 @@
 
 use crate::breaker::{self, Breaker};
 use crate::catalog::{List, ListKind, Slots};
-use crate::route::{Caller, Count, FORGOTTEN_AFTER, Lost, Sender, Undelivered};
+use crate::route::{Caller, CopyKey, Count, FORGOTTEN_AFTER, Lost, Sender, Undelivered};
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::future::BoxFuture;
@@ -120,7 +120,15 @@ pub(crate) struct Peer {
 }
 
 enum Link {
-    Instance { toolbox: ToolboxId, era: Era, messages: Uri, events: Uri, handshake: Uri, toolboxes: Toolboxes },
+    Instance {
+        toolbox: ToolboxId,
+        era: Era,
+        messages: Uri,
+        copy: Uri,
+        events: Uri,
+        handshake: Uri,
+        toolboxes: Toolboxes,
+    },
     Remote(RemoteLink),
 }
 
@@ -251,6 +259,17 @@ impl Peer {
                 Ok(Replies::Remote(Box::new(remote.send(message, sender.share(), own_until).await?)))
             }
         }
+    }
+
+    /// Says that nobody needs a copy any more. An agent of an earlier version refuses that, and ends it when nobody has
+    /// called it for a while.
+    pub(crate) async fn end_copy(&self, key: &CopyKey) -> Result<(), Failure> {
+        let Link::Instance { toolbox, copy, toolboxes, .. } = &self.link else { return Ok(()) };
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = http::Method::DELETE;
+        *request.uri_mut() = copy.clone();
+        request.headers_mut().insert(stack::INSTANCE_KEY, key.header());
+        within(OWN_TIMEOUT, self.exchange(*toolbox, toolboxes, request)).await.map(drop)
     }
 
     /// A question of the gateway's own; gives the raw result.
@@ -810,6 +829,7 @@ impl Peers {
                 toolbox: route.toolbox,
                 era: route.era,
                 messages: uri("messages"),
+                copy: uri("copy"),
                 events: uri("events"),
                 handshake: uri("handshake"),
                 toolboxes: self.toolboxes.clone(),

@@ -26,14 +26,14 @@ pub struct OrganizationCalls {
 /// The same, being counted.
 #[derive(Default)]
 pub(crate) struct Tally {
-    outcomes: [AtomicU64; OUTCOMES.len()],
+    outcomes: [AtomicU64; CallOutcome::ALL.len()],
     buckets: [AtomicU64; BUCKETS_MS.len()],
     took_us: AtomicU64,
 }
 
 impl Tally {
     fn count(&self, outcome: CallOutcome, took_us: u64) {
-        if let Some(at) = OUTCOMES.iter().position(|counted| *counted == outcome) {
+        if let Some(at) = CallOutcome::ALL.iter().position(|counted| *counted == outcome) {
             self.outcomes[at].fetch_add(1, Ordering::Relaxed);
         }
         if let Some(at) = BUCKETS_MS.iter().position(|bound_ms| took_us <= bound_ms * 1000) {
@@ -51,7 +51,7 @@ impl Tally {
         });
         OrganizationCalls {
             at_most_ms: at_most_ms.collect(),
-            outcomes: OUTCOMES
+            outcomes: CallOutcome::ALL
                 .iter()
                 .zip(&self.outcomes)
                 .map(|(outcome, counter)| (*outcome, count(counter)))
@@ -60,17 +60,6 @@ impl Tally {
         }
     }
 }
-
-const OUTCOMES: [CallOutcome; 8] = [
-    CallOutcome::Ok,
-    CallOutcome::ToolError,
-    CallOutcome::ServerError,
-    CallOutcome::Refused,
-    CallOutcome::ServerNotReady,
-    CallOutcome::UpstreamFailed,
-    CallOutcome::Timeout,
-    CallOutcome::Cancelled,
-];
 
 /// The metrics' handles, looked up once: a lookup per call would cost more than the counting.
 pub(crate) struct Meters {
@@ -119,7 +108,7 @@ impl Meters {
         );
         let counter = |outcome: CallOutcome| metrics::counter!("toolyard_calls_total", "outcome" => outcome.as_str());
         Arc::new(Self {
-            outcomes: OUTCOMES.map(|outcome| (outcome, counter(outcome))).into(),
+            outcomes: CallOutcome::ALL.map(|outcome| (outcome, counter(outcome))).into(),
             duration: metrics::histogram!("toolyard_call_duration_seconds"),
             in_flight: metrics::gauge!("toolyard_calls_in_flight"),
             dropped: metrics::counter!("toolyard_call_records_dropped_total"),

@@ -252,6 +252,17 @@ impl Peers {
         Some(self.chosen(instance, copy, caller, timeout, route.revision, false))
     }
 
+    /// Every instance of the server that may have a copy for a session.
+    pub(crate) fn with_sessions(&self, route: &ServerRoute) -> Vec<Arc<Peer>> {
+        let stable = match &route.target {
+            Target::Instances(instances) => Some((route.instancing, instances)),
+            Target::None | Target::Remote { .. } => None,
+        };
+        let canary = route.canary.as_ref().map(|canary| (canary.instancing, &canary.instances));
+        let having = [stable, canary].into_iter().flatten().filter(|(mode, _)| *mode == InstancingMode::PerSession);
+        having.flat_map(|(_, instances)| instances).map(|it| self.instance(route.organization, it)).collect()
+    }
+
     /// Who takes a call to the server.
     pub(crate) fn choose(&self, route: &ServerRoute, caller: &Caller) -> Result<Chosen, Failure> {
         if let Some(canary) = &route.canary

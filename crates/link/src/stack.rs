@@ -32,7 +32,8 @@ pub const DEADLINE: HeaderName = HeaderName::from_static("toolyard-deadline-ms")
 pub const INSTANCE_KEY: HeaderName = HeaderName::from_static("toolyard-instance-key");
 
 /// Of whom a message is: `gateway` for what a gateway asks itself, else 32 hex digits that are the same for one caller and
-/// others for every other. They say nothing more, and let an agent tell whether a server has been used by one alone.
+/// others for every other. They say nothing more, and let an agent tell whether a server has been used by one alone, and
+/// which copies of an instance are one caller's.
 pub const PRINCIPAL: HeaderName = HeaderName::from_static("toolyard-principal");
 
 /// Whose share of an agent's memory a message uses up, as [`PRINCIPAL`], where that is another one's: a key's is that of who

@@ -27,7 +27,7 @@ const CONNECTIONS: u32 = 4;
 /// How long Postgres may take to sum up many calls.
 const SUMMING_UP: Duration = Duration::from_secs(10);
 const DAY_MS: i64 = 24 * 3600 * 1000;
-/// Rows of one insert; 13 values each stay below both engines' limits of bound values.
+/// Rows of one insert; 14 values each stay below both engines' limits of bound values.
 const ROWS_AT_ONCE: usize = 512;
 /// Rows of one deletion: the one that writes waits for no more.
 const DELETED_AT_ONCE: u64 = 10_000;
@@ -41,10 +41,13 @@ const OPEN_DAYS: usize = 3;
 const TABLE: &str = "(id {serial}, at BIGINT NOT NULL, organization_id TEXT NOT NULL, actor TEXT NOT NULL, \
                      server_id TEXT, toolset_id TEXT, method TEXT NOT NULL, target TEXT NOT NULL, \
                      outcome TEXT NOT NULL, duration_us BIGINT NOT NULL, request_bytes BIGINT NOT NULL, \
-                     response_bytes BIGINT NOT NULL, request_id TEXT NOT NULL, revision_id TEXT)";
+                     response_bytes BIGINT NOT NULL, request_id TEXT NOT NULL, revision_id TEXT, \
+                     finer_outcome TEXT)";
+/// Columns that tables of earlier versions do not have; each of them may be NULL.
+const ADDED: [&str; 2] = ["revision_id", "finer_outcome"];
 const COLUMNS: &str = "at, organization_id, actor, server_id, toolset_id, method, target, outcome, duration_us, \
-                       request_bytes, response_bytes, request_id, revision_id";
-const COLUMN_COUNT: usize = 13;
+                       request_bytes, response_bytes, request_id, revision_id, finer_outcome";
+const COLUMN_COUNT: usize = 14;
 
 /// Where the next page of a list starts: after this record, towards the past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,15 +278,16 @@ impl CallStore {
         let mut wheres = Wheres::new(organization, filter);
         wheres.add("at >= ", since.as_ms().into());
         let sql = format!(
-            "SELECT at / {bucket_ms} AS bucket, outcome, COUNT(*) AS number FROM calls WHERE {} \
-             GROUP BY at / {bucket_ms}, outcome ORDER BY 1, 2",
+            "SELECT at / {bucket_ms} AS bucket, {} AS ended, COUNT(*) AS number FROM calls WHERE {} \
+             GROUP BY 1, 2 ORDER BY 1, 2",
+            ended(),
             wheres.text
         );
         let rows: Vec<CountRow> = self.rows_since(since, &sql, &wheres.values).await?;
         let counts = rows.into_iter().map(|row| {
             Ok(CallCount {
                 at: Timestamp::from_ms(row.bucket.saturating_mul(bucket_ms)),
-                outcome: outcome(&row.outcome)?,
+                outcome: CallOutcome::of_any_version(&row.ended),
                 count: count("calls", row.number)?,
             })
         });
@@ -620,13 +624,11 @@ async fn open_day(dir: &Path, day: i64) -> Result<Day> {
 async fn bring_up_to_date(db: &Pool) -> Result<()> {
     let table = TABLE.replace("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT");
     db.execute_unprepared(&format!("CREATE TABLE IF NOT EXISTS calls {table}")).await?;
-    let columns = Statement::from_string(
-        db.get_database_backend(),
-        "SELECT name AS text FROM pragma_table_info('calls') WHERE name = 'revision_id'",
-    );
-    if db.query_one_raw(columns).await?.is_none() {
-        // Made by an earlier version.
-        db.execute_unprepared("ALTER TABLE calls ADD COLUMN revision_id TEXT").await?;
+    for column in ADDED {
+        let sql = format!("SELECT name AS text FROM pragma_table_info('calls') WHERE name = '{column}'");
+        if db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?.is_none() {
+            db.execute_unprepared(&format!("ALTER TABLE calls ADD COLUMN {column} TEXT")).await?;
+        }
     }
     db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id)").await?;
     db.execute_unprepared("CREATE INDEX IF NOT EXISTS calls_server ON calls (organization_id, server_id, at)").await?;
@@ -636,11 +638,17 @@ async fn bring_up_to_date(db: &Pool) -> Result<()> {
 async fn make_partitioned(db: &Pool) -> Result<()> {
     // The name of the lock is that of the table; `CREATE ... IF NOT EXISTS` alone may still collide.
     let table = TABLE.replace("{serial}", "BIGSERIAL");
+    // Only what is missing is added: even `ADD COLUMN IF NOT EXISTS` waits for all who read.
+    let added = ADDED.map(|column| {
+        format!(
+            "IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = current_schema() \
+             AND table_name = 'calls' AND column_name = '{column}') THEN ALTER TABLE calls ADD COLUMN {column} TEXT; END IF; "
+        )
+    });
+    let added = added.concat();
     let statements = format!(
         "DO $$ BEGIN PERFORM pg_advisory_xact_lock(hashtextextended('calls', 0)); \
-         CREATE TABLE IF NOT EXISTS calls {table} PARTITION BY RANGE (at); \
-         IF NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = current_schema() \
-         AND table_name = 'calls' AND column_name = 'revision_id') THEN ALTER TABLE calls ADD COLUMN revision_id TEXT; END IF; \
+         CREATE TABLE IF NOT EXISTS calls {table} PARTITION BY RANGE (at); {added}\
          CREATE INDEX IF NOT EXISTS calls_at ON calls (organization_id, at, id); \
          CREATE INDEX IF NOT EXISTS calls_server ON calls (organization_id, server_id, at); END $$"
     );
@@ -693,6 +701,7 @@ fn insert(backend: DbBackend, records: &[CallRecord]) -> Statement {
     let rows: Vec<String> = (0..records.len()).map(row).collect();
     let sql = format!("INSERT INTO calls ({COLUMNS}) VALUES {}", rows.join(", "));
     let values = records.iter().flat_map(|record| -> [sea_orm::Value; COLUMN_COUNT] {
+        let (outcome, finer) = words(record.outcome);
         [
             record.at.as_ms().into(),
             record.organization.to_string().into(),
@@ -701,12 +710,13 @@ fn insert(backend: DbBackend, records: &[CallRecord]) -> Statement {
             record.toolset.map(|id| id.to_string()).into(),
             storable(&record.method).into(),
             storable(&record.target).into(),
-            record.outcome.as_str().into(),
+            outcome.as_str().into(),
             to_i64(record.duration_us).into(),
             to_i64(record.request_bytes).into(),
             to_i64(record.response_bytes).into(),
             record.request_id.clone().into(),
             record.revision.map(|id| id.to_string()).into(),
+            finer.map(|finer| finer.as_str().to_owned()).into(),
         ]
     });
     Statement::from_sql_and_values(backend, sql, values)
@@ -722,7 +732,7 @@ struct Row {
     toolset_id: Option<String>,
     method: String,
     target: String,
-    outcome: String,
+    ended: String,
     duration_us: i64,
     request_bytes: i64,
     response_bytes: i64,
@@ -756,7 +766,7 @@ impl BucketRow {
 #[derive(FromQueryResult)]
 struct CountRow {
     bucket: i64,
-    outcome: String,
+    ended: String,
     number: i64,
 }
 
@@ -780,7 +790,7 @@ impl Wheres {
             wheres.add("actor = ", actor.as_str().into());
         }
         if let Some(outcome) = filter.outcome {
-            wheres.add("outcome = ", outcome.as_str().into());
+            wheres.add(&format!("{} = ", ended()), outcome.as_str().into());
         }
         if let Some(request_id) = &filter.request_id {
             wheres.add("request_id = ", request_id.as_str().into());
@@ -826,7 +836,9 @@ async fn list(
     let place = wheres.values.len();
     wheres.values.extend([id.into(), i64::from(limit).into()]);
     let sql = format!(
-        "SELECT id, {COLUMNS} FROM calls WHERE {} AND (at < ${place} OR id < ${}) ORDER BY at DESC, id DESC LIMIT ${}",
+        "SELECT id, {COLUMNS}, {} AS ended FROM calls WHERE {} AND (at < ${place} OR id < ${}) \
+         ORDER BY at DESC, id DESC LIMIT ${}",
+        ended(),
         wheres.text,
         place + 1,
         place + 2
@@ -847,7 +859,7 @@ impl TryFrom<Row> for StoredCall {
             toolset: parse_option("calls.toolset_id", row.toolset_id.as_deref())?,
             method: row.method,
             target: row.target,
-            outcome: outcome(&row.outcome)?,
+            outcome: CallOutcome::of_any_version(&row.ended),
             duration_us: count("calls.duration_us", row.duration_us)?,
             request_bytes: count("calls.request_bytes", row.request_bytes)?,
             response_bytes: count("calls.response_bytes", row.response_bytes)?,
@@ -858,9 +870,29 @@ impl TryFrom<Row> for StoredCall {
     }
 }
 
-fn outcome(text: &str) -> Result<CallOutcome> {
-    serde_json::from_value(serde_json::Value::from(text))
-        .map_err(|source| StoreError::Corrupt { what: "calls.outcome".to_owned(), source: Box::new(source) })
+/// How an outcome is written: as one that every version reads, and as a finer one that earlier ones do not know. Replicas
+/// of two versions read the same records, and earlier ones fail on a word that they do not know.
+fn words(outcome: CallOutcome) -> (CallOutcome, Option<CallOutcome>) {
+    match outcome {
+        CallOutcome::ServerNotReady => (CallOutcome::UpstreamFailed, Some(outcome)),
+        CallOutcome::Ok
+        | CallOutcome::ToolError
+        | CallOutcome::ServerError
+        | CallOutcome::Refused
+        | CallOutcome::UpstreamFailed
+        | CallOutcome::Timeout
+        | CallOutcome::Cancelled => (outcome, None),
+    }
+}
+
+/// How a call ended, in SQL and in a word of this version: what a later one wrote must not hide all other records.
+fn ended() -> String {
+    let known = CallOutcome::ALL.map(|outcome| format!("'{}'", outcome.as_str())).join(", ");
+    let unknown = CallOutcome::UpstreamFailed.as_str();
+    format!(
+        "CASE WHEN finer_outcome IN ({known}) THEN finer_outcome WHEN outcome IN ({known}) THEN outcome \
+         ELSE '{unknown}' END"
+    )
 }
 
 #[cfg(test)]

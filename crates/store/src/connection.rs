@@ -109,6 +109,7 @@ impl Pool {
         statement: Duration,
         options: &StoreOptions,
     ) -> Result<Self> {
+        let connect = postgres_options(url, Some(statement), options)?;
         let pool = PoolOptions::<Postgres>::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE)
@@ -118,9 +119,9 @@ impl Pool {
             .before_acquire(|connection, _| {
                 Box::pin(async move { within(PING, connection.ping()).await.map(|()| true) })
             })
-            .connect_with(postgres_options(url, Some(statement), options)?)
-            .await
-            .map_err(not_connected)?;
+            .connect_with(connect.clone())
+            .await;
+        let pool = made(pool, &connect).await?;
         Ok(Self { connections: Connections::Postgres(pool), statement, why: Why::default() })
     }
 
@@ -244,8 +245,8 @@ pub(crate) fn postgres_options(
 /// A connection to Postgres for migrations, on which a statement may take any time.
 pub(crate) async fn postgres_for_migrations(url: &str, options: &StoreOptions) -> Result<Pool> {
     let connect = postgres_options(url, None, options)?;
-    let pool = PoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE).connect_with(connect).await;
-    let connections = Connections::Postgres(pool.map_err(not_connected)?);
+    let pool = PoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE).connect_with(connect.clone()).await;
+    let connections = Connections::Postgres(made(pool, &connect).await?);
     Ok(Pool { connections, statement: LONGEST_TRANSACTION, why: Why::default() })
 }
 
@@ -473,19 +474,39 @@ async fn why_none(pool: &PgPool, known: &Why) -> String {
     {
         return why.clone();
     }
-    let options = pool.connect_options();
-    let place = match options.get_socket() {
-        Some(socket) => socket.display().to_string(),
-        None => format!("{}:{}", options.get_host(), options.get_port()),
-    };
-    let why = match timeout(PING, PgConnection::connect_with(&options)).await {
-        Ok(Err(error)) => error.to_string(),
-        Ok(Ok(_)) => format!("all {} connections were in use", pool.size()),
-        Err(_) => "it did not answer".to_owned(),
-    };
-    let why = format!("Postgres at {place}: {why}");
+    let why = why_not(&pool.connect_options()).await;
+    let why = why.unwrap_or_else(|| format!("all {} connections were in use", pool.size()));
+    let why = format!("Postgres at {}: {why}", place(&pool.connect_options()));
     *known = Some((Instant::now(), why.clone()));
     why
+}
+
+/// Why a new connection cannot be made; `None` when one can.
+async fn why_not(options: &PgConnectOptions) -> Option<String> {
+    match timeout(PING, PgConnection::connect_with(options)).await {
+        Ok(Err(error)) => Some(error.to_string()),
+        Ok(Ok(_)) => None,
+        Err(_) => Some("it did not answer".to_owned()),
+    }
+}
+
+/// Where a Postgres is.
+fn place(options: &PgConnectOptions) -> String {
+    match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => format!("{}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+/// A pool that was made; a first connection that never came is told with its address and the cause.
+async fn made(pool: sqlx::Result<PgPool>, options: &PgConnectOptions) -> Result<PgPool> {
+    match pool {
+        Err(sqlx::Error::PoolTimedOut) => {
+            let why = why_not(options).await.unwrap_or_else(|| format!("no connection within {} s", ACQUIRE.as_secs()));
+            Err(DbErr::Conn(RuntimeErr::Internal(format!("Postgres at {}: {why}", place(options)))))
+        }
+        pool => pool.map_err(not_connected),
+    }
 }
 
 fn not_connected(error: sqlx::Error) -> DbErr {

@@ -11,7 +11,7 @@ use toolyard_types::spec::RevisionSpec;
 use toolyard_types::{CredentialId, Name, RevisionId, ServerId, Timestamp};
 
 use crate::instances::read_versions;
-use crate::query::{TextRow, count, parse, placeholders, to_i32};
+use crate::query::{PairRow, TextRow, count, parse, placeholders, to_i32};
 use crate::{EventKind, OrgTx, Result, StoreError};
 
 /// A sealed secret with the version it was sealed for.
@@ -44,8 +44,8 @@ impl TryFrom<Row> for Credential {
             description: row.description,
             version: count("credentials.version", i64::from(row.version))?,
             used_by: Vec::new(),
-            outdated_in: Vec::new(),
-            unknown_in: Vec::new(),
+            outdated_in: None,
+            unknown_in: None,
             created_at: Timestamp::from_ms(row.created_at),
             updated_at: Timestamp::from_ms(row.updated_at),
         })
@@ -124,9 +124,11 @@ impl OrgTx {
         }
         let sql = format!(
             "SELECT DISTINCT u.credential_id, s.name AS server FROM revision_credentials u \
-             JOIN servers s ON s.organization_id = u.organization_id AND NOT s.deleted \
-             AND (s.target_revision_id = u.revision_id OR s.serving_revision_id = u.revision_id) \
-             WHERE u.organization_id = $1 AND u.credential_id IN ({}) ORDER BY server",
+             JOIN revisions r ON r.id = u.revision_id \
+             JOIN servers s ON s.id = r.server_id AND NOT s.deleted \
+             LEFT JOIN rollouts o ON o.id = s.rollout_id AND o.state = 'progressing' \
+             WHERE u.organization_id = $1 AND u.credential_id IN ({}) \
+             AND (s.target_revision_id = r.id OR s.serving_revision_id = r.id OR o.from_revision_id = r.id) ORDER BY server",
             placeholders(2, credentials.len())
         );
         let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];
@@ -188,7 +190,8 @@ impl OrgTx {
             .collect();
         for credential in credentials {
             let of = |set: &BTreeSet<(CredentialId, Name)>| {
-                set.iter().filter(|(id, _)| *id == credential.id).map(|(_, server)| server.clone()).collect::<Vec<_>>()
+                let of_it = set.iter().filter(|(id, _)| *id == credential.id);
+                Some(of_it.map(|(_, server)| server.clone()).collect::<Vec<_>>())
             };
             (credential.outdated_in, credential.unknown_in) = (of(&outdated), of(&unknown));
         }
@@ -321,18 +324,25 @@ impl OrgTx {
     }
 
     /// Forgets the credentials that were made from a server's inputs and that no other server's revisions
-    /// refer to; part of removing the server.
+    /// refer to; part of removing the server. Who gives one to another server holds it ([`Self::hold_credentials`]): each is
+    /// locked first, and who refers to it is looked at again after that.
     pub(crate) async fn delete_input_credentials(&mut self, server: ServerId) -> Result<()> {
-        let sql = "SELECT c.name AS text FROM credentials c WHERE c.organization_id = $1 AND c.from_input \
-                   AND EXISTS (SELECT 1 FROM revision_credentials u JOIN revisions r ON r.id = u.revision_id \
-                   WHERE u.credential_id = c.id AND r.server_id = $2) \
-                   AND NOT EXISTS (SELECT 1 FROM revision_credentials u JOIN revisions r ON r.id = u.revision_id \
-                   WHERE u.credential_id = c.id AND r.server_id <> $2)";
-        let values = [self.organization().to_string().into(), server.to_string().into()];
-        for row in self.rows::<TextRow>(sql, values).await? {
-            let values = [self.organization().to_string().into(), row.text.clone().into()];
-            self.execute("DELETE FROM credentials WHERE organization_id = $1 AND name = $2", values).await?;
-            self.event(EventKind::CredentialDeleted, format!("credential/{}", row.text), serde_json::json!({}));
+        const ELSEWHERE: &str = "EXISTS (SELECT 1 FROM revision_credentials u JOIN revisions r ON r.id = u.revision_id \
+                                 WHERE u.credential_id = credentials.id AND r.server_id <> $2)";
+        let sql = format!(
+            "SELECT id, name AS text FROM credentials WHERE organization_id = $1 AND from_input \
+             AND EXISTS (SELECT 1 FROM revision_credentials u JOIN revisions r ON r.id = u.revision_id \
+             WHERE u.credential_id = credentials.id AND r.server_id = $2) AND NOT {ELSEWHERE} ORDER BY id{}",
+            self.for_update()
+        );
+        let (organization, server) = (self.organization().to_string(), server.to_string());
+        let candidates = self.rows::<PairRow>(sql, [organization.clone().into(), server.clone().into()]).await?;
+        let sql = format!("DELETE FROM credentials WHERE organization_id = $1 AND id = $3 AND NOT {ELSEWHERE}");
+        for PairRow { id, text: name } in candidates {
+            let values = [organization.clone().into(), server.clone().into(), id.into()];
+            if self.execute(&sql, values).await? > 0 {
+                self.event(EventKind::CredentialDeleted, format!("credential/{name}"), serde_json::json!({}));
+            }
         }
         Ok(())
     }

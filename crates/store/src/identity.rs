@@ -847,13 +847,23 @@ impl OrgTx {
     /// # Errors
     /// When the database fails.
     pub async fn delete_session(&mut self, session: SessionId) -> Result<()> {
-        let values = || [self.organization().to_string().into(), session.to_string().into()];
+        let (organization, id) = (self.organization().to_string(), session.to_string());
+        let values = || [organization.clone().into(), id.clone().into()];
         let keys = "DELETE FROM session_keys WHERE organization_id = $1 AND session_id = $2";
-        let had_keys = self.execute(keys, values()).await? > 0;
-        self.execute("DELETE FROM sessions WHERE organization_id = $1 AND id = $2", values()).await?;
-        if had_keys {
-            self.event(EventKind::SessionChanged, format!("session/{session}"), serde_json::json!({}));
+        if self.execute(keys, values()).await? > 0 {
+            self.session_event(session).await?;
         }
+        self.execute("DELETE FROM sessions WHERE organization_id = $1 AND id = $2", values()).await?;
+        Ok(())
+    }
+
+    /// Notes that something happened to a session that is still there, with whose it is: they hear of it in each of theirs.
+    async fn session_event(&mut self, session: SessionId) -> Result<()> {
+        let sql = "SELECT user_id AS text FROM sessions WHERE organization_id = $1 AND id = $2";
+        let values = [self.organization().to_string().into(), session.to_string().into()];
+        let member = self.row::<TextRow>(sql, values).await?.map(|row| row.text);
+        let data = serde_json::json!({ "member": member });
+        self.event(EventKind::SessionChanged, format!("session/{session}"), data);
         Ok(())
     }
 
@@ -880,8 +890,7 @@ impl OrgTx {
             let sql = "DELETE FROM session_keys WHERE organization_id = $1 AND id = $2";
             self.execute(sql, [organization.clone().into(), surplus.text.into()]).await?;
         }
-        self.event(EventKind::SessionChanged, format!("session/{}", key.session), serde_json::json!({}));
-        Ok(())
+        self.session_event(key.session).await
     }
 
     /// The API keys after `after` (an id), newest last, at most `limit`; only those `made_by` somebody, and those made with

@@ -165,13 +165,17 @@ impl From<DbErr> for StoreError {
     }
 }
 
-/// Whether Postgres refuses what it was given as data (SQLSTATE class 22), such as a text with a NUL in it.
+/// What Postgres says of a value that it does not take, whoever asks: a text with a NUL in it or in no encoding, one with an
+/// escape that it cannot hold, one that is too long. The rest of class 22, such as a division by zero, is a fault of ours.
+const REFUSED_DATA: [&str; 3] = ["22021", "22P05", "22001"];
+
+/// Whether Postgres refuses what it was given as data.
 fn refuses_data(error: &DbErr) -> bool {
     let (DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error))) = error else {
         return false;
     };
     let refused = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-    refused.is_some_and(|refused| refused.code().starts_with("22"))
+    refused.is_some_and(|refused| REFUSED_DATA.contains(&refused.code()))
 }
 
 /// A result of the store.

@@ -42,7 +42,7 @@ event_kinds! {
     OrganizationCreated "organization.created" "The organization was made.";
     ServerChanged "server.changed" "A server, or what runs of it, changed.";
     ServerDeleted "server.deleted" "A server is gone.";
-    SessionChanged "session.changed" "A session, or all of a member's, ended or has another key for MCP.";
+    SessionChanged "session.changed" "A session, or all of a member's, ended or has another key for MCP; of one session the data has its `member`.";
     ToolboxChanged "toolbox.changed" "A toolbox was made or changed.";
     ToolboxRemoved "toolbox.removed" "A toolbox was removed.";
     ToolboxReturned "toolbox.returned" "A toolbox that was lost was heard of again.";

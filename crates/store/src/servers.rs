@@ -306,6 +306,24 @@ impl OrgTx {
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 
+    /// The servers with these names, also those that are being deleted.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_named(&self, names: &[Name]) -> Result<Vec<ServerRow>> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM servers WHERE organization_id = $1 AND name IN ({}) ORDER BY name",
+            placeholders(2, names.len())
+        );
+        let values = std::iter::once(self.organization().to_string().into())
+            .chain(names.iter().map(|name| name.as_str().into()))
+            .collect::<Vec<_>>();
+        self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
+    }
+
     /// The servers that have volumes on a toolbox, also those that are being deleted.
     ///
     /// # Errors
@@ -530,8 +548,9 @@ impl SystemTx {
         self.refs(sql, limit).await
     }
 
-    /// Servers that serve from toolboxes with more or fewer instances than they should have, or from a toolbox that is
-    /// drained or lost although they may run elsewhere; those that are to be looked at now.
+    /// Servers that serve from toolboxes with more or fewer instances than they should have, or that have one which serves,
+    /// or which their rollout made, on a toolbox that is drained or lost although it may run elsewhere; those that are to
+    /// be looked at now.
     ///
     /// # Errors
     /// When the database fails or a row cannot be read.
@@ -541,8 +560,11 @@ impl SystemTx {
                    WHERE instances.rollout_id = servers.serving_rollout_id AND ended_at IS NULL AND desired IN ('run', 'prepare')) \
                    UNION SELECT servers.organization_id AS organization_id, servers.id AS id, 0 AS urgency FROM toolboxes \
                    JOIN instances ON instances.toolbox_id = toolboxes.id AND instances.ended_at IS NULL \
-                   AND instances.desired = 'run' JOIN servers ON servers.serving_rollout_id = instances.rollout_id \
-                   AND servers.toolbox_id IS NULL AND servers.enabled AND NOT servers.deleted \
+                   AND instances.desired = 'run' JOIN servers ON servers.id = instances.server_id \
+                   AND instances.rollout_id IN (servers.serving_rollout_id, servers.rollout_id) \
+                   AND servers.enabled AND NOT servers.deleted AND (servers.toolbox_id IS NULL OR EXISTS \
+                   (SELECT 1 FROM rollouts WHERE rollouts.id = servers.rollout_id AND rollouts.state = 'progressing' \
+                   AND rollouts.from_place IS NOT NULL)) \
                    WHERE (toolboxes.draining_since IS NOT NULL \
                    OR (toolboxes.lost_at IS NOT NULL AND toolboxes.state = 'unreachable')) AND toolboxes.state <> 'removed'";
         self.due(Loop::Scale, off, now, limit).await

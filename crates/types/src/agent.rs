@@ -221,6 +221,18 @@ pub struct ToolboxReport {
     /// What the host has and has left, when measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
+    /// Why its container engine does not work now; absent while it does, and when the agent does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_failure: Option<EngineFailure>,
+}
+
+/// A container engine that does not work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EngineFailure {
+    /// Why, for a person.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// What a toolbox's host has and has left.
@@ -262,6 +274,8 @@ impl ToolboxReport {
         }
         self.engine = head(self.engine);
         self.platform = head(self.platform);
+        self.engine_failure =
+            self.engine_failure.map(|failure| EngineFailure { message: head(failure.message), ..failure });
         self.runtimes.retain(|name, _| name.len() <= Self::LONGEST_NAME);
         self.enforcement.retain(|name, _| name.len() <= Self::LONGEST_NAME);
         let version = |(name, version): (String, String)| (name, head(version));
@@ -567,12 +581,15 @@ mod tests {
         told.runtimes.insert(long.clone(), "1".into());
         told.enforcement.insert("volumes".into(), enforcement(&long));
         told.enforcement.insert(long.clone(), enforcement(""));
+        let failure = |message: &str| Some(EngineFailure { message: message.to_owned(), since: Timestamp::default() });
+        told.engine_failure = failure(&long);
         let head = "ü".repeat(ToolboxReport::LONGEST_TEXT);
         let kept = ToolboxReport {
             engine: head.clone(),
             platform: head.clone(),
             runtimes: [("node".to_owned(), head.clone())].into(),
             enforcement: [("volumes".to_owned(), enforcement(&head))].into(),
+            engine_failure: failure(&head),
             ..ToolboxReport::default()
         };
         assert_eq!(told.clone().bounded(), kept);

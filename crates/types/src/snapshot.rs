@@ -229,6 +229,7 @@ pub struct CallRecord {
     /// The tool, prompt or resource, as the server names it.
     pub target: String,
     /// How it ended.
+    #[serde(deserialize_with = "CallOutcome::read")]
     pub outcome: CallOutcome,
     /// How long it took, in microseconds.
     pub duration_us: u64,
@@ -266,7 +267,31 @@ pub enum CallOutcome {
 }
 
 impl CallOutcome {
-    /// As stored.
+    /// Every way that a call ends.
+    pub const ALL: [CallOutcome; 8] = [
+        CallOutcome::Ok,
+        CallOutcome::ToolError,
+        CallOutcome::ServerError,
+        CallOutcome::Refused,
+        CallOutcome::ServerNotReady,
+        CallOutcome::UpstreamFailed,
+        CallOutcome::Timeout,
+        CallOutcome::Cancelled,
+    ];
+
+    /// What a word says. One of a later version reads as [`CallOutcome::UpstreamFailed`]: a record is not lost, and does not
+    /// hide all others, because of it.
+    #[must_use]
+    pub fn of_any_version(word: &str) -> Self {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == word).unwrap_or(Self::UpstreamFailed)
+    }
+
+    /// Reads [a word of any version](Self::of_any_version).
+    pub(crate) fn read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from).map(|word| Self::of_any_version(&word))
+    }
+
+    /// Its word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

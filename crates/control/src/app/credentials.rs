@@ -12,7 +12,8 @@ use toolyard_store::{OrgTx, SealedCredential, StoreError};
 use toolyard_types::access::Action;
 use toolyard_types::api::identity::{Credential, PutCredential};
 use toolyard_types::api::{Page, PageQuery};
-use toolyard_types::{Code, CredentialId, Name, OrganizationId, Secret};
+use toolyard_types::name::printable;
+use toolyard_types::{Code, CredentialId, FieldError, Name, OrganizationId, Secret};
 
 use super::expand::{NUL, Wish, unfit};
 use super::servers::server_changed;
@@ -69,7 +70,8 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
 pub(crate) async fn put(control: &Control, caller: &Caller, name: &Name, put: &PutCredential) -> Result<Credential> {
     check(put)?;
     let mut tx = control.store().org(caller.organization).await?;
-    // A server that gets it at this moment is looked at here, or looks at the new secret itself.
+    // A server that is given it at this moment is looked at here, or its change looks at the new secret. A rollback looks at
+    // none: a secret that has come not to fit keeps nobody from going back.
     tx.lock_credential(name).await?;
     let before = tx.credential_named(name).await?;
     if let Some(credential) = &before {
@@ -82,10 +84,8 @@ pub(crate) async fn put(control: &Control, caller: &Caller, name: &Name, put: &P
     // An agent holds secrets for a day: it gets the new one now, for the next start.
     tx.bump_generations_using(after.id).await?;
     // They show that they run with an older one now.
-    for name in &after.outdated_in {
-        if let Some(server) = tx.server(name).await? {
-            server_changed(&mut tx, &server);
-        }
+    for server in tx.servers_named(after.outdated_in.as_deref().unwrap_or_default()).await? {
+        server_changed(&mut tx, &server);
     }
     tx.commit().await?;
     Ok(after)
@@ -156,22 +156,43 @@ pub(crate) async fn open_versions(
     Ok(opened.filter_map(|(id, secret)| Some((id, (secret, *versions.get(&id)?)))).collect())
 }
 
-/// [`open_many`] in a transaction that gives them to a server; they stay as they are until it ends.
+/// [`open_many`] in a transaction that gives them to a server, each by what it is bound to; they stay as they are until it ends.
 ///
 /// # Errors
-/// `credential_missing` when one was deleted; or when the store fails.
+/// `validation_failed`, naming what they are bound to, when some were deleted; or when the store fails.
 pub(super) async fn open_held(
     control: &Control,
     tx: &OrgTx,
-    ids: &BTreeSet<CredentialId>,
+    bound: &[(&str, CredentialId)],
 ) -> Result<BTreeMap<CredentialId, Secret>> {
-    tx.hold_credentials(ids).await?;
-    let sealed = tx.sealed_credentials(ids).await?;
-    if sealed.len() < ids.len() {
-        let detail = "a credential that the server is to get was deleted; bind another";
-        return Err(ControlError::problem(Code::CredentialMissing, detail));
+    let ids: BTreeSet<CredentialId> = bound.iter().map(|(_, id)| *id).collect();
+    tx.hold_credentials(&ids).await?;
+    let sealed = tx.sealed_credentials(&ids).await?;
+    let known: BTreeSet<CredentialId> = sealed.iter().map(|sealed| sealed.id).collect();
+    let deleted = bound.iter().filter(|(_, id)| !known.contains(id)).map(|(key, _)| FieldError {
+        field: format!("credentials.{}", printable(key)),
+        message: "the credential was deleted; bind another".to_owned(),
+    });
+    let deleted: Vec<_> = deleted.collect();
+    if !deleted.is_empty() {
+        return Err(ControlError::Invalid(deleted));
     }
     Ok(unseal(control, tx.organization(), sealed))
+}
+
+/// Keeps the credentials that a revision of a server refers to until the transaction ends that has the server run it.
+///
+/// # Errors
+/// `credential_missing`, naming what it was bound to, when one was deleted; or when the store fails.
+pub(super) async fn hold_bound(tx: &OrgTx, wish: &Wish) -> Result<()> {
+    let bound = wish.bound();
+    let ids: BTreeSet<CredentialId> = bound.iter().map(|(_, id)| *id).collect();
+    tx.hold_credentials(&ids).await?;
+    let known = tx.credential_versions(&ids).await?;
+    let Some((key, _)) = bound.into_iter().find(|(_, id)| !known.contains_key(id)) else { return Ok(()) };
+    let detail =
+        format!("the credential that was bound to `{}` was deleted; update the server with another", printable(key));
+    Err(ControlError::problem(Code::CredentialMissing, detail))
 }
 
 fn unseal(
@@ -252,14 +273,13 @@ async fn check_uses(tx: &OrgTx, credential: &Credential, secret: &Secret) -> Res
     if secret.expose().bytes().all(fits_anywhere) {
         return Ok(());
     }
-    for name in &credential.used_by {
-        let Some(server) = tx.server(name).await? else { continue };
-        let revisions: Vec<_> = [Some(server.target_revision), server.serving_revision].into_iter().flatten().collect();
-        let revisions = tx.revisions_by_id(&revisions).await?;
-        let found = revisions.iter().find_map(|it| unfit(&it.spec.runtime, credential.id, secret.expose()));
-        if let Some(why) = found {
-            return Err(ControlError::field("secret", format!("{why}; server `{name}` gets it there")));
-        }
+    let servers = tx.servers_named(&credential.used_by).await?;
+    let revisions: Vec<_> =
+        servers.iter().flat_map(|server| [Some(server.target_revision), server.serving_revision]).flatten().collect();
+    for revision in tx.revisions_by_id(&revisions).await? {
+        let Some(why) = unfit(&revision.spec.runtime, credential.id, secret.expose()) else { continue };
+        let name = servers.iter().find(|server| server.id == revision.server).map_or("", |server| server.name.as_str());
+        return Err(ControlError::field("secret", format!("{why}; server `{name}` gets it there")));
     }
     Ok(())
 }

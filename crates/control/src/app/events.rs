@@ -27,7 +27,7 @@ enum Readers {
     OfKeys,
     /// Those who see members, the member, and readers of the audit log.
     OfMembers,
-    /// The session, its member, and readers of the audit log.
+    /// The session, its member in each of theirs, and readers of the audit log.
     OfSessions,
 }
 
@@ -95,7 +95,10 @@ impl Listener {
                     || self.may(control, Action::MemberRead, &Resource::Organization)
                     || self.audits(control)
             }
-            Readers::OfSessions => self.is_own(event) || self.audits(control),
+            Readers::OfSessions => {
+                let own = event.member.as_ref().is_some_and(|member| self.own.contains(member));
+                own || self.is_own(event) || self.audits(control)
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Members and their roles. There is always an owner.
 //!
 //! Whoever knows a member's password acts with all of the member's role. So only who holds all of a role themselves makes a
-//! member with it, takes or gives it, or sets the password of a member who has it.
+//! member with it, takes or gives it, sets the password of a member who has it, or removes them.
 
 use serde_json::json;
 use toolyard_policy::Resource;
@@ -106,6 +106,7 @@ pub(crate) async fn delete(control: &Control, caller: &Caller, id: UserId) -> Re
     let member = tx.member(id).await?.ok_or_else(|| unknown(id))?;
     let owner = member.role == Role::Owner;
     allow(control, caller, Action::MemberManage, &Resource::Member { owner })?;
+    allow_role(control, caller, member.role)?;
     keep_an_owner(owners, &member, None)?;
     remove(&mut tx, id).await?;
     audit(&mut tx, caller, "member.delete", format!("member/{id}"), json!({ "email": member.email })).await?;
@@ -119,7 +120,7 @@ async fn remove(tx: &mut OrgTx, id: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what would let the caller act with a role of which they do not hold every action.
+/// Refuses what gives or takes a role of which the caller does not hold every action.
 fn allow_role(control: &Control, caller: &Caller, role: Role) -> Result<()> {
     let beyond = control.decider().beyond(caller, role);
     if beyond.is_empty() {
@@ -131,7 +132,7 @@ fn allow_role(control: &Control, caller: &Caller, role: Role) -> Result<()> {
         more => format!(" and {more} more"),
     };
     let detail = format!(
-        "a member signs in with all of their role, and of role `{role}` this is more than you may do: {}{more}; use a key \
+        "a member acts with all of their role, and of role `{role}` this is more than you may do: {}{more}; use a key \
          that is not narrowed, or sign in",
         named.join(", ")
     );

@@ -13,7 +13,7 @@ use super::server_view::Views;
 use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
 use super::{audit, ceilings, credentials, places, privileges};
 use crate::reconcile::steps::{
-    aim, back_to_previous, changed, dismiss, end_rollout, promote, settle, wish as ask_instances,
+    aim, back_to_previous, changed, dismiss, end_rollout, promote, put_on_trial, settle, wish as ask_instances,
 };
 use crate::{Caller, Control, ControlError, Result};
 
@@ -61,6 +61,41 @@ pub(super) fn canary(asked: StartCanary, server: &ServerRow, spec: &RevisionSpec
         return wrong("canary", "nothing serves now that the new revision could be tried beside");
     }
     Ok(Canary { weight, clients, promote_after_seconds, started_at: None, promoted_at: None })
+}
+
+/// The rollout under way to the revision that is meant, when nobody decided about its canary yet and that is not as asked.
+pub(super) async fn with_other_canary(
+    tx: &OrgTx,
+    server: &ServerRow,
+    asked: &StartCanary,
+) -> Result<Option<RolloutRow>> {
+    let differs = |canary: &Canary| {
+        let StartCanary { weight, clients, promote_after_seconds } = asked;
+        (canary.weight, &canary.clients, canary.promote_after_seconds) != (*weight, clients, *promote_after_seconds)
+    };
+    Ok(tx.rollout_under_way(server).await?.filter(|rollout| {
+        let open = rollout.canary.as_ref().filter(|canary| canary.promoted_at.is_none());
+        rollout.to_revision == server.target_revision && open.is_some_and(differs)
+    }))
+}
+
+/// Gives the canary under way another part of the calls, counted from now; tells what it is then, or nothing where none is
+/// to be changed.
+pub(super) async fn change_canary(
+    tx: &mut OrgTx,
+    server: &ServerRow,
+    revision: &RevisionRow,
+    asked: StartCanary,
+) -> Result<Option<Canary>> {
+    let Some(mut tried) = with_other_canary(tx, server, &asked).await? else { return Ok(None) };
+    let takes_calls = tried.canary.as_ref().is_some_and(Canary::is_on_trial);
+    tried.canary = Some(canary(asked, server, &revision.spec)?);
+    if takes_calls {
+        put_on_trial(&mut tried, revision.number, tx.now());
+    }
+    tx.update_rollout(&tried).await?;
+    changed(tx, server, &tried);
+    Ok(tried.canary)
 }
 
 /// Begins a rollout; one that is under way is superseded.
@@ -226,6 +261,7 @@ pub(crate) async fn rollback(
         let (wish, before) = (servers::wish_of(&target)?, servers::wish_of(&meant)?);
         let bound_before = (!servers::is_elsewhere(&target.spec, &meant.spec)).then_some(&before);
         credentials::allow_bindings(control, caller, &tx, &wish, bound_before).await?;
+        credentials::hold_bound(&tx, &wish).await?;
         // Whoever asks for an earlier revision knows that it may list less.
         let manner = Manner { accept_lost_tools: true, ..Manner::default() };
         let granted = may_grant(control, caller, name, &target.spec, &meant.spec.paths)?;

@@ -403,7 +403,7 @@ async fn check_secrets(
     let kept = before.filter(|before| before.entry == wish.entry).map(Wish::bound).unwrap_or_default();
     let added: Vec<_> = wish.bound().into_iter().filter(|binding| !kept.contains(binding)).collect();
     let passed: BTreeMap<_, _> = secrets.iter().map(|new| (new.placeholder, &new.secret)).collect();
-    let bound: BTreeSet<_> = added.iter().map(|(_, id)| *id).filter(|id| !passed.contains_key(id)).collect();
+    let bound: Vec<_> = added.iter().copied().filter(|(_, id)| !passed.contains_key(id)).collect();
     let bound = credentials::open_held(control, tx, &bound).await?;
     let errors = added.into_iter().filter_map(|(key, id)| {
         let (noun, secret) = match passed.get(&id) {
@@ -542,7 +542,8 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
     Ok(views.server(&row))
 }
 
-/// Changes a server: a new revision and a rollout to it; nothing when nothing changes.
+/// Changes a server: a new revision and a rollout to it; only the part of the calls that a canary under way takes when
+/// nothing else changes; nothing when nothing does.
 pub(crate) async fn update(
     control: &Control,
     caller: &Caller,
@@ -557,6 +558,10 @@ pub(crate) async fn update(
     let bindings = bindings(&tx, &request.settings).await?;
     let place_asked = places::asked(&tx, &request).await?;
     let removed = places::is_removed(&tx, &row).await?;
+    let tries_otherwise = match &request.canary {
+        Some(asked) => rollouts::with_other_canary(&tx, &row, asked).await?.is_some(),
+        None => false,
+    };
     drop(tx);
     let before = wish_of(&base)?;
     let mut wish = before.clone();
@@ -580,7 +585,8 @@ pub(crate) async fn update(
     let had = (&base.spec, row.replicas);
     ceilings::check(&control.options().limits.server, (&spec, terms.replicas), Some(had))?;
     let granted = may_grant(control, caller, name, &spec, &base.spec.paths)?;
-    if secrets.is_empty() && spec == base.spec && terms == Terms::of(&row) && place.is_none() {
+    let changes_nothing = secrets.is_empty() && spec == base.spec && terms == Terms::of(&row) && place.is_none();
+    if changes_nothing && !tries_otherwise {
         return get(control, caller, name).await;
     }
 
@@ -619,6 +625,12 @@ pub(crate) async fn update(
         let manner = rollouts::Manner { within_window, from_place, ..rollouts::Manner::default() };
         rollouts::begin(&mut tx, &mut server, base.id, manner).await?;
     } else if spec == base.spec {
+        // Nothing else of the revision that is tried changes: it goes on to be tried, on another part of the calls.
+        if let Some(asked) = request.canary
+            && let Some(canary) = rollouts::change_canary(&mut tx, &server, &base, asked).await?
+        {
+            detail["canary"] = json!(canary);
+        }
         tx.update_server(&mut server).await?;
         server_changed(&mut tx, &server);
     } else {
@@ -709,6 +721,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     }
     let wish = wish_of(&base)?;
     credentials::allow_bindings(control, caller, &tx, &wish, None).await?;
+    credentials::hold_bound(&tx, &wish).await?;
     let granted = may_grant(control, caller, &request.name, &base.spec, &[])?;
     privileges::check(control, caller, &request.name, &BTreeSet::new(), &base.spec.privileges)?;
     ceilings::check(&control.options().limits.server, (&base.spec, Terms::of(&origin).replicas), None)?;

@@ -237,9 +237,19 @@ fn strays(known: &[InstanceRow], observed: &Observed) -> usize {
 
 /// Whether a toolbox is and enforces the same; what its host has left changes all the time.
 fn same_report(one: &ToolboxReport, other: &ToolboxReport) -> bool {
-    let ToolboxReport { engine, platform, runtimes, enforcement, grantable_paths, granted_before, capacity: _ } = one;
+    let ToolboxReport {
+        engine,
+        platform,
+        runtimes,
+        enforcement,
+        grantable_paths,
+        granted_before,
+        engine_failure,
+        capacity: _,
+    } = one;
     (engine, platform, runtimes, enforcement) == (&other.engine, &other.platform, &other.runtimes, &other.enforcement)
         && (grantable_paths, granted_before) == (&other.grantable_paths, &other.granted_before)
+        && *engine_failure == other.engine_failure
 }
 
 /// The toolbox as it is after a sync.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
-use toolyard_store::{EventKind, InstanceRow, InstanceWish, OrgTx, RevisionRow, ServerRow, Store, ToolboxRow};
+use toolyard_store::{EventKind, InstanceRow, InstanceWish, OrgTx, ServerRow, Store, ToolboxRow};
 use toolyard_types::agent::{JoinToken, ToolboxReport};
 use toolyard_types::api::Page;
 use toolyard_types::api::servers::{Drain, EnrollToolbox, EnrolledToolbox, RejoinToolbox, Toolbox, UpdateToolbox};
@@ -17,6 +17,7 @@ use toolyard_types::{Labels, Name, OrganizationId, Timestamp, ToolboxId};
 use super::{audit, health};
 use crate::auth::{self, token};
 use crate::fleet::LOCAL_TOOLBOX;
+use crate::reconcile::case::as_they_serve;
 use crate::reconcile::place;
 use crate::{Caller, Control, ControlError, Result};
 
@@ -30,15 +31,26 @@ fn unknown(name: &Name) -> ControlError {
     ControlError::NotFound(format!("toolbox `{name}`"))
 }
 
+/// Why the engine of a toolbox does not work, as far as that is known: its agent tells, or does not start without it here.
+fn engine_failure(control: &Control, row: &ToolboxRow) -> Option<String> {
+    let told = row.report.engine_failure.as_ref().filter(|_| row.status.phase == ToolboxState::Online);
+    let told = told.map(|failure| format!("{}; since {}", failure.message, failure.since));
+    control.fleet().engine_wait(row.id).or(told)
+}
+
 /// A toolbox as people see it. Whether its agent is heard and whether it is to take nothing new are two facts; the
 /// state shows the second while the first is good.
 fn view(control: &Control, row: ToolboxRow, address: Option<String>, instances: u32) -> Toolbox {
-    let status = match row.draining_since {
+    let engine_failure = engine_failure(control, &row);
+    let mut status = match row.draining_since {
         Some(since) if row.status.phase == ToolboxState::Online => {
             Status::new(ToolboxState::Draining, Reason::Requested, "takes nothing new", since)
         }
         _ => row.status,
     };
+    if let Some(message) = engine_failure {
+        (status.reason, status.message) = (Reason::EngineUnavailable, message);
+    }
     Toolbox {
         link: control.links().health(row.id),
         offer_failure: control.fleet().offer_failure(row.id),
@@ -92,7 +104,8 @@ pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Resu
     };
     let address = tx.toolbox_addresses().await?.remove(&row.id);
     let mut toolbox = view(control, row, address, u32::try_from(instances.len()).unwrap_or(u32::MAX));
-    if let Some(drain) = drain.as_ref().filter(|_| toolbox.state == ToolboxState::Draining) {
+    let is_draining = toolbox.state == ToolboxState::Draining && toolbox.reason != Reason::EngineUnavailable;
+    if let Some(drain) = drain.as_ref().filter(|_| is_draining) {
         toolbox.message = told(drain);
     }
     (toolbox.health, toolbox.drain) = (Some(health), drain);
@@ -105,15 +118,23 @@ async fn draining(tx: &OrgTx, id: ToolboxId, instances: &[InstanceRow]) -> Resul
     let servers = tx.servers_by_id(&servers.into_iter().collect::<Vec<_>>()).await?;
     let others: Vec<ToolboxRow> =
         tx.toolboxes().await?.into_iter().filter(|other| other.id != id && other.takes_new()).collect();
-    let revisions: Vec<_> = servers.iter().map(|row| row.serving_revision.unwrap_or(row.target_revision)).collect();
-    let revisions = tx.revisions_by_id(&revisions).await?;
-    let revisions: HashMap<_, _> = revisions.iter().map(|revision| (revision.server, revision)).collect();
-    let has_place = |server: &&ServerRow| {
-        let can = |revision: &&RevisionRow| place::has_place(server, revision, &others);
-        server.toolbox.is_none() && revisions.get(&server.id).is_some_and(can)
+    let as_served: HashMap<_, _> =
+        as_they_serve(tx, servers.clone()).await?.into_iter().map(|row| (row.id, row)).collect();
+    let as_meant: HashMap<_, _> = servers.iter().map(|row| (row.id, row)).collect();
+    let revisions: BTreeSet<_> = instances.iter().map(|instance| instance.revision).collect();
+    let revisions = tx.revisions_by_id(&revisions.into_iter().collect::<Vec<_>>()).await?;
+    let revisions: HashMap<_, _> = revisions.iter().map(|revision| (revision.id, revision)).collect();
+    // What serves may have another place than the server is meant to have once its rollout goes on.
+    let moves = |instance: &InstanceRow| {
+        let served = as_served.get(&instance.server).filter(|row| row.serving_rollout == Some(instance.rollout));
+        let server = served.or_else(|| as_meant.get(&instance.server).copied());
+        server
+            .zip(revisions.get(&instance.revision))
+            .is_some_and(|(server, revision)| server.toolbox.is_none() && place::has_place(server, revision, &others))
     };
-    let placed: BTreeSet<_> = servers.iter().filter(has_place).map(|server| server.id).collect();
-    let stays_here = |row: &&ServerRow| row.enabled && !row.deleted && !placed.contains(&row.id);
+    let wanted = |it: &&InstanceRow| matches!(it.desired, InstanceWish::Run | InstanceWish::Prepare);
+    let bound: BTreeSet<_> = instances.iter().filter(wanted).filter(|it| !moves(it)).map(|it| it.server).collect();
+    let stays_here = |row: &&ServerRow| row.enabled && !row.deleted && bound.contains(&row.id);
     let staying: Vec<_> = servers.iter().filter(stays_here).collect();
     let names = |rows: &mut dyn Iterator<Item = &&ServerRow>| {
         let mut names: Vec<Name> = rows.map(|row| row.name.clone()).collect();
@@ -123,10 +144,9 @@ async fn draining(tx: &OrgTx, id: ToolboxId, instances: &[InstanceRow]) -> Resul
     };
     let stays = names(&mut staying.iter());
     let volumes = names(&mut staying.iter().filter(|row| row.has_volumes));
-    let moves = |row: &&InstanceRow| placed.contains(&row.server);
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let (serving, ending): (Vec<_>, Vec<_>) = instances.iter().partition(|row| row.should_serve());
-    let moving = count(serving.into_iter().filter(moves).count());
+    let moving = count(serving.into_iter().filter(|row| moves(row)).count());
     Ok(Drain { moving, ending: count(ending.len()), stays, volumes })
 }
 

@@ -15,11 +15,11 @@ use toolyard_store::{
 use toolyard_types::agent::McpInfo;
 use toolyard_types::api::servers::Canary;
 use toolyard_types::spec::Runtime;
-use toolyard_types::state::{Reason, ToolboxState};
+use toolyard_types::state::{Reason, RolloutState, ToolboxState};
 use toolyard_types::{OrganizationId, ServerId, Timestamp, ToolboxId};
 
 use super::steps::{Step, apply};
-use super::{AFTER_FAILURE, LONGEST_WAIT, Pass, SERVERS_PER_PUT_OFF, put_off};
+use super::{AFTER_FAILURE, LONGEST_WAIT, Pass, SERVERS_PER_PUT_OFF, TO_BE_HEARD, put_off};
 use crate::fleet::locked;
 use crate::{Control, Result};
 
@@ -142,7 +142,7 @@ impl Case {
 
     /// Whether it waits for the server's update window; only *rollout* lets it go on.
     pub(crate) fn is_held(&self) -> bool {
-        self.rollout.reason == Reason::OutsideWindow
+        is_held(&self.rollout)
     }
 
     /// Whether the new revision takes its part of the calls, and nobody decided yet.
@@ -231,10 +231,65 @@ pub(crate) async fn near(tx: &OrgTx, instances: &[InstanceRow], job: Option<&Job
     Ok(tx.toolboxes_by_id(ids).await?)
 }
 
-/// Reads a server's rollout under way; `None` when there is none any more.
-async fn gather(tx: &OrgTx, server: ServerId, places: &mut PlacesOf, look: Look) -> Result<Option<Case>> {
+/// Whether a rollout stands still until somebody decides, or a time comes: it waits for its window, or is tried as a canary.
+/// What serves meanwhile, and the canary, are kept as what no rollout changes.
+pub(crate) fn stands_still(rollout: &RolloutRow) -> bool {
+    rollout.switched_at.is_none() && (is_held(rollout) || rollout.canary.as_ref().is_some_and(Canary::is_on_trial))
+}
+
+fn is_held(rollout: &RolloutRow) -> bool {
+    rollout.reason == Reason::OutsideWindow
+}
+
+/// A server as what serves is placed: while the rollout that moves it stands still, that belongs where it was.
+pub(crate) async fn as_it_serves(
+    tx: &OrgTx,
+    mut server: ServerRow,
+    under_way: Option<&RolloutRow>,
+) -> Result<ServerRow> {
+    let before = under_way.filter(|rollout| stands_still(rollout)).and_then(|rollout| rollout.from_place.clone());
+    // On a toolbox that was removed nothing serves.
+    if let Some(place) = before.filter(|_| !server.has_volumes)
+        && tx.removed_toolboxes(place.toolbox).await?.is_empty()
+    {
+        (server.toolbox, server.toolbox_labels) = (place.toolbox, place.labels);
+    }
+    Ok(server)
+}
+
+/// The same of many servers.
+pub(crate) async fn as_they_serve(tx: &OrgTx, servers: Vec<ServerRow>) -> Result<Vec<ServerRow>> {
+    let rollouts: Vec<_> = servers.iter().filter_map(|server| server.rollout).collect();
+    let rollouts: HashMap<_, _> = tx.rollouts_by_id(&rollouts).await?.into_iter().map(|it| (it.id, it)).collect();
+    let mut all = Vec::with_capacity(servers.len());
+    for server in servers {
+        let last = server.rollout.and_then(|id| rollouts.get(&id));
+        let under_way = last.filter(|rollout| rollout.state == RolloutState::Progressing);
+        all.push(as_it_serves(tx, server, under_way).await?);
+    }
+    Ok(all)
+}
+
+/// Since when this replica's loop hears what agents tell: no longer than since it began, or the database was last away.
+fn listens_since(control: &Control) -> Timestamp {
+    let fleet = control.fleet();
+    fleet.failed_at("rollout").unwrap_or_default().max(fleet.started_at())
+}
+
+/// Reads a server's rollout under way; `None` when there is none any more. What was under way while no agent could be
+/// heard, until `deaf_until`, has time to be told of before its deadline.
+async fn gather(
+    tx: &OrgTx,
+    server: ServerId,
+    places: &mut PlacesOf,
+    look: Look,
+    deaf_until: Timestamp,
+) -> Result<Option<Case>> {
     let Some(server) = look.server(tx, server).await? else { return Ok(None) };
-    let Some(rollout) = tx.rollout_under_way(&server).await? else { return Ok(None) };
+    let Some(mut rollout) = tx.rollout_under_way(&server).await? else { return Ok(None) };
+    if rollout.started_at < deaf_until {
+        rollout.deadline = rollout.deadline.max(deaf_until.plus(TO_BE_HEARD));
+    }
     let Some(revision) = tx.revision(rollout.to_revision).await? else { return Ok(None) };
     let live = tx.live_instances(&[server.id]).await?;
     let probes = tx.probes_of(&[server.id]).await?;
@@ -350,14 +405,17 @@ pub(crate) async fn for_each(control: &Control, decide: Decide) -> Result<Pass> 
 async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf, decide: Decide) -> Result<Option<Duration>> {
     let now = control.clock().now();
     let tx = control.store().org_read(at.organization).await?;
-    let case = gather(&tx, at.server, places, Look::Ahead).await?;
+    let deaf_until = listens_since(control);
+    let case = gather(&tx, at.server, places, Look::Ahead, deaf_until).await?;
     drop(tx);
     let Some(case) = case else { return Ok(Some(LONGEST_WAIT)) };
     if decide(&case, now).is_none() {
         return Ok(Some(case.wait(now)));
     }
     let mut tx = control.store().org(at.organization).await?;
-    let Some(case) = gather(&tx, at.server, places, Look::Locked).await? else { return Ok(Some(LONGEST_WAIT)) };
+    let Some(case) = gather(&tx, at.server, places, Look::Locked, deaf_until).await? else {
+        return Ok(Some(LONGEST_WAIT));
+    };
     let Some(step) = decide(&case, now) else { return Ok(Some(case.wait(now))) };
     if !places.still_take(&tx, step.places()).await? {
         return Ok(Some(Duration::ZERO));
@@ -371,7 +429,7 @@ async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf, decide: De
 pub(crate) mod tests {
     use toolyard_types::agent::{Era, ToolboxReport};
     use toolyard_types::spec::{Egress, Instancing, Limits, Package, RevisionSpec, Strategy};
-    use toolyard_types::state::{Phase, RolloutState, Status};
+    use toolyard_types::state::{Phase, Status};
     use toolyard_types::{Labels, Name, RevisionId};
 
     use super::*;

@@ -15,7 +15,7 @@ use toolyard_types::state::{Reason, Status, ToolboxState};
 use toolyard_types::{OrganizationId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use super::steps::{dismiss, wish};
-use super::{Pass, lost};
+use super::{Pass, TO_BE_HEARD, lost};
 use crate::{Control, Result};
 
 /// How long a replaced instance may finish its calls once traffic goes to the new one.
@@ -31,7 +31,12 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let on_lost = tx.servers_ending_on_lost(MOST_ON_LOST).await?;
     let deleted = tx.deleted_servers(AT_ONCE).await?;
     let now = control.clock().now();
-    let silent = tx.silent_toolboxes(now.minus(control.options().toolbox_silence), AT_ONCE).await?;
+    // Whom nobody could hear while the database was away is not silent for that.
+    let deaf = control.fleet().failed_at("follow_up").is_some_and(|at| now.since(at) < TO_BE_HEARD);
+    let mut silent = tx.silent_toolboxes(now.minus(control.options().toolbox_silence), AT_ONCE).await?;
+    if deaf {
+        silent.clear();
+    }
     drop(tx);
     let mut pass = Pass::default();
     for at in superseded {

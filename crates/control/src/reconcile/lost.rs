@@ -1,7 +1,7 @@
 //! *Lost*: a toolbox that has been unreachable for long is given up, so that *scale* places what ran there elsewhere.
 //!
 //! The silence counts from when this control plane could have heard: from its start, and anew after it was held up
-//! itself. When more than half of an organization's toolboxes fell silent together, the fault is more likely on this side of the
+//! itself, or the database was away: then no agent's word can be taken. When more than half of an organization's toolboxes fell silent together, the fault is more likely on this side of the
 //! network: none of them is given up, and each says why.
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,12 +13,16 @@ use toolyard_types::spec::Strategy;
 use toolyard_types::state::{Phase, Reason, Status};
 use toolyard_types::{Name, Timestamp};
 
+use super::case::as_they_serve;
 use super::{Pass, place};
 use crate::app::system_line;
 use crate::{Control, Result};
 
-/// Two runs further apart than this mean that the control plane was held up: it slept, or had no database.
-const LONGEST_GAP: Duration = Duration::from_secs(90);
+/// Two runs that found a database which takes writes and are further apart than this mean that nobody could be heard in
+/// between: the control plane slept, or the database was away.
+const LONGEST_GAP: Duration = Duration::from_secs(30);
+/// Twice as long as from one run to the next, however soon toolboxes are given up.
+const SHORTEST_GAP: Duration = Duration::from_secs(10);
 /// How far apart toolboxes may fall silent and still do it for one reason.
 const TOGETHER: Duration = Duration::from_secs(60);
 /// The most servers that the audit log names.
@@ -34,17 +38,32 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     }
     let all = control.store().system_read("looking for toolboxes that are gone").await?.toolbox_silences().await?;
     let now = control.clock().now();
-    let awake = now.since(control.fleet().awake_since(now, LONGEST_GAP));
+    if control.writes_work() {
+        control.fleet().note_awake(now, longest_gap(after));
+    }
+    let awake = control.fleet().awake_for(now, longest_gap(after));
     metrics::gauge!("toolyard_toolboxes_lost").set(number(all.iter().filter(|it| it.is_lost).count()));
     let due = due(&all, now, awake, after);
     for silence in due {
         let verdict = if together(&all, silence) { Verdict::HoldBack } else { Verdict::GiveUp };
         match judge(control, silence, verdict, now, after).await {
-            Ok(changed) => pass.changed += usize::from(changed),
+            Ok(changed) => {
+                pass.changed += usize::from(changed);
+                // Much to tell takes long, and the database takes it all the while.
+                if changed {
+                    control.fleet().note_awake(control.clock().now(), longest_gap(after));
+                }
+            }
             Err(error) => pass.failed(&error),
         }
     }
     Ok(pass)
+}
+
+/// The longest time without a word from the database that still counts as silence of the toolboxes: a part of what they
+/// are given, or an outage alone would use that up.
+fn longest_gap(after: Duration) -> Duration {
+    (after / 2).clamp(SHORTEST_GAP, LONGEST_GAP)
 }
 
 /// Counts an instance as ended with its toolbox, whose agent ends what is left of it when it is heard again. `then` says
@@ -148,6 +167,7 @@ async fn movable(tx: &OrgTx, toolbox: &ToolboxRow, verdict: Verdict) -> Result<V
     let revisions: HashMap<_, _> = revisions.into_iter().map(|revision| (revision.id, revision)).collect();
     let servers: BTreeSet<_> = instances.iter().map(|instance| instance.server).collect();
     let servers = tx.servers_by_id(&servers.into_iter().collect::<Vec<_>>()).await?;
+    let servers = as_they_serve(tx, servers).await?;
     let toolboxes = tx.toolboxes().await?;
     let mut names: Vec<Name> = servers
         .into_iter()

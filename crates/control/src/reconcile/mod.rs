@@ -104,6 +104,8 @@ pub(crate) fn spawn(control: &Control) {
     control.spawn("snapshot", crate::snapshot::keep(control.clone()));
 }
 
+/// How long agents have to be heard again once the database is back, before anything is held against what they run.
+pub(crate) const TO_BE_HEARD: Duration = Duration::from_secs(30);
 /// How long what failed is put off.
 pub(crate) const AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// The longest that what waits for a time is put off: clocks are set.
@@ -177,6 +179,9 @@ fn report(
         metrics::counter!("toolyard_loop_errors_total", "loop" => name).increment(1);
     }
     let wait = pass.wait.map_or(period, |wait| wait.min(period));
+    if as_a_whole && pass.error.is_some() {
+        control.fleet().note_failed(name, control.clock().now());
+    }
     let mut loops = locked(&control.fleet().loops);
     let before = loops.get(name).map_or(0, |status| status.failed_runs);
     let failed_runs = if as_a_whole && pass.error.is_some() { before.saturating_add(1) } else { 0 };

@@ -78,6 +78,8 @@ fn watch(case: &Case, now: Timestamp) -> Option<Step> {
         return None;
     }
     match case.mine.iter().find(|instance| !has_arrived(instance)) {
+        // One that takes over the canary from a toolbox that it leaves (`scale`); the canary is tried on.
+        Some(_) if case.is_on_trial() => None,
         Some(instance) => waiting(case, instance),
         None => match case.mine.iter().find(|instance| instance.desired == InstanceWish::Prepare) {
             Some(instance) => prepared(case, instance),

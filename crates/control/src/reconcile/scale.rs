@@ -5,17 +5,20 @@
 //! calls once it answered), then the old one ends. With `recreate` two must not run at once, so the old one goes first.
 //! What ran on a toolbox that is lost counts as ended once others answer in its place (with `recreate`, once there is
 //! another place): nobody can observe its end.
-//! While a rollout of another revision is under way only a server that has nothing left to serve with is helped.
+//! While a rollout of another revision is under way only a server that has nothing left to serve with is helped; unless the
+//! rollout stands still, for its window or as a canary: that may last, so what serves is kept as ever, and so is the canary.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
-use toolyard_store::{InstanceRow, InstanceWish, Loop, OrgTx, RolloutRow, ServerRef, ServerRow};
+use toolyard_store::{InstanceRow, InstanceWish, Loop, OrgTx, RevisionRow, RolloutRow, ServerRef, ServerRow};
+use toolyard_types::api::servers::Canary;
 use toolyard_types::spec::Strategy;
 use toolyard_types::state::Phase;
 use toolyard_types::{InstanceId, Timestamp, ToolboxId};
 
-use super::case::{Case, Look, PlacesOf, homes, near};
+use super::case::{Case, Look, Places, PlacesOf, as_it_serves, homes, near, stands_still};
 use super::place;
 use super::steps::{changed, dismiss, insert_instance};
 use super::{AFTER_FAILURE, Pass, SERVERS_PER_PUT_OFF, lost, put_off};
@@ -54,9 +57,12 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
 
 /// A server that serves, as far as its number of instances goes.
 struct Situation {
-    case: Case,
-    /// The rollout under way, with its strategy.
+    /// What serves.
+    serving: Case,
+    /// The rollout under way, with its strategy, unless it stands still.
     under_way: Option<(RolloutRow, Strategy)>,
+    /// The canary that is tried beside what serves.
+    canary: Option<Case>,
 }
 
 async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf) -> Result<bool> {
@@ -69,14 +75,14 @@ async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf) -> Result<
     }
     let mut tx = control.store().org(at.organization).await?;
     let Some(situation) = gather(&tx, at, places, Look::Locked).await? else { return Ok(false) };
-    let Some(change) = decide(&situation) else { return Ok(false) };
+    let Some((case, change)) = decide(&situation) else { return Ok(false) };
     if let Change::Place(toolbox) = &change
         && !places.still_take(&tx, &[*toolbox]).await?
     {
         return Ok(false);
     }
-    apply(&mut tx, &situation.case, change, now).await?;
-    changed(&mut tx, &situation.case.server, &situation.case.rollout);
+    apply(&mut tx, case, change, now).await?;
+    changed(&mut tx, &case.server, &case.rollout);
     tx.commit().await?;
     Ok(true)
 }
@@ -87,30 +93,47 @@ async fn gather(tx: &OrgTx, at: ServerRef, places: &mut PlacesOf, look: Look) ->
     let (Some(rollout), Some(revision)) = (tx.rollout(serving).await?, tx.revision(revision).await?) else {
         return Ok(None);
     };
-    let under_way = under_way(tx, &server).await?;
     let live = tx.live_instances(&[server.id]).await?;
-    let homes = homes(tx, &server, &revision, &live).await?;
-    let case = Case {
+    let places = places.read(tx).await?;
+    let (mut under_way, mut canary) = (None, None);
+    let as_served = match tx.rollout_under_way(&server).await? {
+        None => server,
+        Some(next) => {
+            let Some(to) = tx.revision(next.to_revision).await? else { return Ok(None) };
+            let as_served = as_it_serves(tx, server.clone(), Some(&next)).await?;
+            if !stands_still(&next) {
+                under_way = Some((next, to.spec.strategy));
+            } else if next.canary.as_ref().is_some_and(Canary::is_on_trial) {
+                canary = Some(case_of(tx, (server, next, to), &live, places.clone()).await?);
+            }
+            as_served
+        }
+    };
+    let serving = case_of(tx, (as_served, rollout, revision), &live, places).await?;
+    Ok(Some(Situation { serving, under_way, canary }))
+}
+
+/// What a rollout made, to be kept as it should be.
+async fn case_of(
+    tx: &OrgTx,
+    (server, rollout, revision): (ServerRow, RolloutRow, RevisionRow),
+    live: &[InstanceRow],
+    places: Arc<Places>,
+) -> Result<Case> {
+    Ok(Case {
         jobs: Vec::new(),
-        near: near(tx, &live, None).await?,
-        mine: live.iter().filter(|instance| instance.rollout == serving).cloned().collect(),
-        live,
-        places: places.read(tx).await?,
+        near: near(tx, live, None).await?,
+        mine: live.iter().filter(|instance| instance.rollout == rollout.id).cloned().collect(),
+        homes: homes(tx, &server, &revision, live).await?,
+        live: live.to_vec(),
+        places,
         removed: None,
-        homes,
         probe: None,
         served_tools: BTreeSet::new(),
         server,
         rollout,
         revision,
-    };
-    Ok(Some(Situation { case, under_way }))
-}
-
-async fn under_way(tx: &OrgTx, server: &ServerRow) -> Result<Option<(RolloutRow, Strategy)>> {
-    let Some(rollout) = tx.rollout_under_way(server).await? else { return Ok(None) };
-    let strategy = tx.revision(rollout.to_revision).await?.map_or(Strategy::default(), |it| it.spec.strategy);
-    Ok(Some((rollout, strategy)))
+    })
 }
 
 /// What is done next.
@@ -124,25 +147,34 @@ enum Change {
     GiveUp(Vec<InstanceId>),
 }
 
-fn decide(situation: &Situation) -> Option<Change> {
-    let Situation { case, under_way } = situation;
-    let lost = lost(case);
-    let running = case.mine.iter().filter(|it| it.should_serve() && !lost.contains(&it.toolbox)).count();
+fn decide(situation: &Situation) -> Option<(&Case, Change)> {
+    let Situation { serving, under_way, canary } = situation;
     if let Some((rollout, strategy)) = under_way {
         // One that is observed goes back by itself; while a `recreate` is under way the old one is down on purpose. A
         // rollout of the same revision, as when a server is moved, brings what would be placed here.
-        let is_down = running == 0
+        let lost = lost(serving);
+        let is_down = !serving.mine.iter().any(|it| it.should_serve() && !lost.contains(&it.toolbox))
             && *strategy == Strategy::Surge
             && rollout.switched_at.is_none()
-            && rollout.to_revision != case.revision.id;
-        return if is_down { place::choose(case).ok().map(Change::Place) } else { None };
+            && rollout.to_revision != serving.revision.id;
+        return if is_down {
+            place::choose(serving).ok().map(|toolbox| (serving, Change::Place(toolbox)))
+        } else {
+            None
+        };
     }
+    let change = towards(serving, serving.replicas()).map(|change| (serving, change));
+    change.or_else(|| canary.as_ref().and_then(|canary| Some((canary, towards(canary, 1)?))))
+}
+
+/// The next step towards so many instances where they may be.
+fn towards(case: &Case, replicas: usize) -> Option<Change> {
     let drained: BTreeSet<ToolboxId> =
         case.near.iter().filter(|toolbox| toolbox.draining_since.is_some()).map(|toolbox| toolbox.id).collect();
     let shape = Shape {
-        replicas: case.replicas(),
+        replicas,
         one_at_a_time: case.revision.spec.strategy == Strategy::Recreate,
-        lost,
+        lost: lost(case),
         drained: if case.server.toolbox.is_some() { BTreeSet::new() } else { drained },
         place: place::choose(case).ok(),
     };

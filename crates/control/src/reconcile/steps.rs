@@ -189,8 +189,13 @@ async fn done(tx: &mut OrgTx, case: &mut Case, now: Timestamp) -> Result<()> {
 }
 
 async fn start_canary(tx: &mut OrgTx, case: &mut Case, now: Timestamp) -> Result<()> {
-    let number = case.revision.number;
-    let Some(canary) = &mut case.rollout.canary else { return Ok(()) };
+    put_on_trial(&mut case.rollout, case.revision.number, now);
+    Ok(tx.update_rollout(&case.rollout).await?)
+}
+
+/// From now on the canary takes its part of the calls: for the first time, or another part than until now.
+pub(crate) fn put_on_trial(rollout: &mut RolloutRow, number: u32, now: Timestamp) {
+    let Some(canary) = &mut rollout.canary else { return };
     canary.started_at = Some(now);
     let clients = match canary.clients.len() {
         0 => String::new(),
@@ -199,9 +204,8 @@ async fn start_canary(tx: &mut OrgTx, case: &mut Case, now: Timestamp) -> Result
     };
     let message = format!("revision {number} takes {} % of the calls{clients}", canary.weight);
     let next = canary.promote_after_seconds.map(|seconds| now.plus(Duration::from_secs(seconds.into())));
-    case.rollout.next_attempt_at = next;
-    note(&mut case.rollout, now, Reason::Canary, message);
-    Ok(tx.update_rollout(&case.rollout).await?)
+    rollout.next_attempt_at = next;
+    note(rollout, now, Reason::Canary, message);
 }
 
 /// Lets a canary serve; it has the rollout's time again to get all of its instances ready.

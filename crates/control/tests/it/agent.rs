@@ -276,6 +276,7 @@ fn request(state: &State) -> String {
         grantable_paths: state.grantable.clone(),
         granted_before: state.granted_before.clone(),
         capacity: None,
+        engine_failure: None,
     };
     let request = SyncRequest {
         protocol_min: 1,

@@ -140,6 +140,58 @@ both_engines! {
             let (deployed, deleted) = tokio::join!(test.post("/api/v1/servers", body), test.delete(&path));
             let done = [deployed.status == 201, deleted.status == 204];
             assert_eq!(done.iter().filter(|done| **done).count(), 1, "{} {}", deployed.text, deleted.text);
+            // Found before the deployment or during it: either way it is said which one.
+            let named = deployed.text.contains(&format!("`{credential}`")) || deployed.text.contains("credentials.TOKEN");
+            assert!(deployed.status == 201 || named, "{}", deployed.text);
+        }
+    }
+
+    async fn a_rollback_to_a_revision_whose_credential_was_deleted_is_refused_and_names_what_it_was_bound_to(engine) {
+        let test = TestControl::start(engine).await;
+        secret(&test, "gone").await;
+        test.post("/api/v1/servers", server("a", json!({ "TOKEN": "gone" }))).await.expect(201);
+        test.patch("/api/v1/servers/a", json!({ "unset_environment": ["TOKEN"] })).await.expect(202);
+        test.delete("/api/v1/credentials/gone").await.expect(204);
+        // One of the same name is another one.
+        secret(&test, "gone").await;
+        let refused = test.post("/api/v1/servers/a/rollback", json!({ "revision": 1 })).await.expect(422);
+        assert_eq!(refused.code(), "credential_missing");
+        assert!(refused.body["detail"].as_str().unwrap().contains("bound to `TOKEN`"), "{}", refused.text);
+        assert_eq!(test.get("/api/v1/servers/a").await.expect(200).body["revision"], 2);
+    }
+
+    async fn a_rollback_and_the_deletion_of_its_credential_at_once_leave_no_server_without_it(engine) {
+        let test = TestControl::start(engine).await;
+        for round in 0..20 {
+            let (name, credential) = (format!("a{round}"), format!("c{round}"));
+            secret(&test, &credential).await;
+            test.post("/api/v1/servers", server(&name, json!({ "TOKEN": credential }))).await.expect(201);
+            let without = json!({ "unset_environment": ["TOKEN"] });
+            test.patch(&format!("/api/v1/servers/{name}"), without).await.expect(202);
+            let (back, path) = (format!("/api/v1/servers/{name}/rollback"), format!("/api/v1/credentials/{credential}"));
+            let (back, deleted) =
+                tokio::join!(test.post(&back, json!({ "revision": 1 })), test.delete(&path));
+            let done = [back.status == 202, deleted.status == 204];
+            assert_eq!(done.iter().filter(|done| **done).count(), 1, "{} {}", back.text, deleted.text);
+        }
+    }
+
+    async fn a_server_that_is_bound_to_anothers_input_while_that_is_removed_keeps_its_credential(engine) {
+        let test = TestControl::start(engine).await;
+        for round in 0..20 {
+            let (origin, other) = (format!("a{round}"), format!("b{round}"));
+            let url = "https://mcp.example.test/mcp";
+            let inputs = json!({ "Authorization": "passed" });
+            let body = json!({ "name": origin, "url": url, "inputs": inputs, "start": false });
+            test.post("/api/v1/servers", body).await.expect(201);
+            let bound = json!({ "Authorization": format!("{origin}-authorization") });
+            let body = json!({ "name": other, "url": url, "credentials": bound, "start": false });
+            let path = format!("/api/v1/servers/{origin}");
+            let (deployed, deleted) = tokio::join!(test.post("/api/v1/servers", body), test.delete(&path));
+            deleted.expect(202);
+            test.wait(&path, |status, _| status == 404).await;
+            let left = test.get(&format!("/api/v1/credentials/{origin}-authorization")).await;
+            assert_eq!(deployed.status == 201, left.status == 200, "{} {}", deployed.text, left.text);
         }
     }
 

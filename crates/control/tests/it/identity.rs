@@ -299,8 +299,12 @@ both_engines! {
         refused(&invites, Method::PATCH, &path(&viewer), json!({ "role": "developer" }), more).await;
         refused(&invites, Method::PATCH, &path(&developer), json!({ "role": "viewer" }), more).await;
         refused(&invites, Method::PATCH, &path(&developer), password, more).await;
-        // To remove somebody gives nobody anything.
-        test.ask_as(&manages, Method::DELETE, &path(&developer), None).await.expect(204);
+        // Nor does it take a role away that it does not hold, with the keys that were made with it.
+        for (key, member) in [(&manages, &viewer), (&invites, &developer)] {
+            let kept = test.ask_as(key, Method::DELETE, &path(member), None).await.expect(403);
+            assert!(kept.text.contains("is more than you may do: "), "{}", kept.text);
+        }
+        test.ask_as(&invites, Method::DELETE, &path(&viewer), None).await.expect(204);
 
         let servers = narrowed("servers", json!({ "resources": ["a"] })).await;
         let rule = "key-scope-manages-nothing-else";
@@ -340,6 +344,32 @@ both_engines! {
         assert_eq!(sessions.len(), 1, "{heard:?}");
         let of_members: Vec<_> = heard.iter().filter(|event| event.starts_with("member.")).collect();
         assert_eq!(of_members, [&format!("member.changed member/{id}")]);
+    }
+
+    async fn a_member_hears_in_each_session_of_the_others_of_theirs_and_no_other_member_does(engine) {
+        let test = TestControl::start(engine).await;
+        let (mut sessions, password) = (Vec::new(), "a-first-password");
+        for email in ["v@example.test", "w@example.test"] {
+            let member = json!({ "email": email, "role": "developer", "password": password });
+            test.post("/api/v1/members", member).await.expect(201);
+            sessions.push(cookie_of(&sign_in(&test, email, password).await.expect(201)));
+        }
+        let other = cookie_of(&sign_in(&test, "v@example.test", password).await.expect(201));
+        let mut heard = Vec::new();
+        for session in &sessions {
+            heard.push(Events::open_with(&test, ("cookie", session), None).await);
+        }
+        with_cookie(&test, Method::POST, "/api/v1/session/mcp-key", &other, Some("same-origin")).await.expect(201);
+        with_cookie(&test, Method::DELETE, "/api/v1/session", &other, Some("same-origin")).await.expect(204);
+        test.put("/api/v1/flags/server_clone", json!({ "everyone": false })).await.expect(200);
+        for (mut events, expected) in heard.into_iter().zip([2, 0]) {
+            let mut kinds = Vec::new();
+            while kinds.last() != Some(&json!("flag.changed")) {
+                kinds.push(events.next().await.expect("the stream goes on")["kind"].clone());
+            }
+            let of_sessions = kinds.iter().filter(|kind| **kind == json!("session.changed")).count();
+            assert_eq!(of_sessions, expected, "{kinds:?}");
+        }
     }
 
     async fn a_secret_that_was_replaced_makes_no_join_tokens(engine) {

@@ -9,7 +9,7 @@ use crate::harness::{Engine, TestControl, both_engines};
 use crate::servers::EVERYTHING;
 
 /// Much less than a gap in which a control plane heard nobody: a run may span a step.
-const STEP_MS: i64 = 20_000;
+const STEP_MS: i64 = 15_000;
 
 /// Time passes, in which only these agents are heard.
 async fn pass(t: &TestControl, ms: i64, heard: &[(&str, &FakeAgent)]) {
@@ -56,7 +56,7 @@ both_engines! {
         let waits = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
         assert_eq!((&waits["state"], &waits["lost_at"]), (&json!("unreachable"), &Value::Null), "{waits}");
         assert_eq!(t.get("/api/v1/servers/free").await.body["reason"], "toolbox_unreachable");
-        pass(&t, 40_000, &[("local", &local)]).await;
+        pass(&t, 45_000, &[("local", &local)]).await;
         let moved = t.wait("/api/v1/servers/free", |_, body| {
             let instances = body["instances"].as_array().unwrap();
             body["phase"] == "ready" && instances.len() == 1 && instances[0]["toolbox"] == "local"
@@ -278,6 +278,46 @@ both_engines! {
         t.wait("/api/v1/toolboxes/edge", |_, body| body["lost_at"].is_string()).await;
     }
 
+    async fn a_time_in_which_the_database_was_away_is_not_counted_as_silence(engine) {
+        let (t, _edge, local) = vanished(engine).await;
+        pass(&t, 240_000, &[("local", &local)]).await;
+        t.database().hide_toolboxes(true).await;
+        for _ in 0..2 {
+            t.clock.step_ms(40_000);
+            t.wait_loop("lost").await;
+        }
+        t.database().hide_toolboxes(false).await;
+        // Longer than what is given altogether, and less since it is back.
+        pass(&t, 240_000, &[("local", &local)]).await;
+        assert_eq!(t.get("/api/v1/toolboxes/edge").await.expect(200).body["lost_at"], Value::Null);
+        pass(&t, 80_000, &[("local", &local)]).await;
+        t.wait("/api/v1/toolboxes/edge", |_, body| body["lost_at"].is_string()).await;
+    }
+
+    async fn a_change_that_waits_and_a_canary_keep_nothing_on_a_toolbox_that_vanished(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = t.join("edge").await;
+        for (name, change) in [
+            ("waits", json!({ "environment": { "A": "1" }, "update_window": "13:00-14:00" })),
+            ("tried", json!({ "environment": { "A": "1" }, "canary": { "weight": 10 } })),
+        ] {
+            t.deploy(name).await;
+            t.patch(&format!("/api/v1/servers/{name}"), change).await.expect(202);
+        }
+        t.wait("/api/v1/servers/tried", |_, body| body["rollout"]["reason"] == "canary").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        edge.vanish();
+        pass(&t, 320_000, &[("local", &local)]).await;
+        for (name, count, reason) in [("waits", 1, "outside_window"), ("tried", 2, "canary")] {
+            let moved = t.wait(&format!("/api/v1/servers/{name}"), |_, body| {
+                let instances = body["instances"].as_array().unwrap();
+                instances.len() == count && instances.iter().all(|it| it["toolbox"] == "local" && it["phase"] == "ready")
+            }).await;
+            assert_eq!((&moved["revision"], &moved["rollout"]["reason"]), (&json!(1), &json!(reason)), "{moved}");
+        }
+    }
+
     async fn when_most_toolboxes_vanish_at_once_none_is_given_up(engine) {
         let (t, edge, local) = vanished(engine).await;
         let other = t.join("other").await;
@@ -291,7 +331,7 @@ both_engines! {
         assert_eq!((&lines[0]["outcome"], &lines[0]["detail"]["servers"]), (&json!("refused"), &json!(["free"])));
         assert_eq!(t.get("/api/v1/servers/free").await.body["instances"][0]["toolbox"], "edge");
         let other = other.continue_with(&t.control, toolbox_id(&t, "other").await);
-        pass(&t, 40_000, &[("local", &local), ("other", &other)]).await;
+        pass(&t, 45_000, &[("local", &local), ("other", &other)]).await;
         t.wait("/api/v1/toolboxes/edge", |_, body| body["lost_at"].is_string()).await;
         t.wait("/api/v1/servers/free", |_, body| {
             body["instances"].as_array().is_some_and(|all| all.len() == 1 && all[0]["toolbox"] != "edge")

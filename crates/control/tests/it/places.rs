@@ -162,6 +162,20 @@ both_engines! {
         t.wait_rollout("still", "done").await;
     }
 
+    async fn calls_are_not_held_for_a_server_that_no_toolbox_can_take(engine) {
+        let t = TestControl::start(engine).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING })).await.expect(201);
+        t.wait_route_with("s", |route| route.target == Target::None && !route.is_coming).await;
+        let _edge = t.join("edge").await;
+        t.wait_rollout("s", "done").await;
+        // Nothing is left of what served, and there is no place for another.
+        t.delete("/api/v1/toolboxes/edge").await.expect(204);
+        t.wait_route_with("s", |route| route.target == Target::None && !route.is_coming).await;
+        let _local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/servers/s", |_, body| body["phase"] == "ready").await;
+        t.wait_route("s", |target| matches!(target, Some(Target::Instances(_)))).await;
+    }
+
     async fn what_could_only_wait_for_a_removed_toolbox_is_refused_and_says_what_helps(engine) {
         let t = TestControl::start(engine).await;
         let _edge = t.join("edge").await;

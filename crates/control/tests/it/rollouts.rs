@@ -107,6 +107,28 @@ both_engines! {
         t.wait("/api/v1/servers/s", |_, body| body["phase"] == "ready").await;
     }
 
+    async fn a_deadline_that_passed_while_no_agent_could_be_heard_fails_nothing_that_got_ready_meanwhile(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        for name in ["comes", "hangs"] {
+            agent.behave(name, Behaviour::Hangs);
+            let body = json!({ "name": name, "entry": EVERYTHING, "rollout_timeout_ms": 5000 });
+            t.post("/api/v1/servers", body).await.expect(201);
+            t.wait(&format!("/api/v1/servers/{name}"), |_, body| body["phase"] == "starting").await;
+        }
+        let (clock, toolbox) = (t.clock.clone(), t.control.local_toolbox().await.unwrap().unwrap());
+        let database = t.stop().await;
+        clock.step_ms(6_000);
+        let t = TestControl::on(database, clock).await;
+        t.wait_loop("rollout").await;
+        agent.behave("comes", Behaviour::Ready);
+        let _agent = agent.continue_with(&t.control, toolbox);
+        t.wait_rollout("comes", "done").await;
+        t.clock.step_ms(31_000);
+        let failed = t.wait_rollout("hangs", "failed").await;
+        assert_eq!(failed["reason"], "deadline_exceeded", "{failed}");
+    }
+
     async fn a_cancelled_rollout_leaves_what_served(engine) {
         let t = TestControl::start(engine).await;
         let agent = FakeAgent::local(&t.control).await;
@@ -495,6 +517,43 @@ both_engines! {
         t.wait("/api/v1/servers/s", |_, body| body["revision"] == 3 && body["rollout"]["state"] == "done").await;
     }
 
+    async fn a_canary_under_way_is_given_another_part_of_the_calls(engine) {
+        let t = TestControl::start(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 0 })).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let tries = async |canary: serde_json::Value| {
+            t.patch("/api/v1/servers/s", json!({ "environment": { "A": "1" }, "canary": canary })).await.expect(202)
+        };
+        tries(json!({ "weight": 10 })).await;
+        let tried = t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "canary").await;
+        let only = json!({ "canary": { "weight": 50, "clients": ["ci"] } });
+        let changed = t.patch("/api/v1/servers/s", only).await.expect(202).body;
+        assert_eq!(changed["rollout"]["id"], tried["rollout"]["id"], "it is the same rollout");
+        let message = "revision 2 takes 50 % of the calls and every call of 1 client";
+        assert_eq!(changed["rollout"]["message"], message);
+        t.wait_route_with("s", |route| {
+            let canary = route.canary.as_ref();
+            canary.is_some_and(|canary| canary.weight == 50 && canary.clients == ["ci"] && canary.instances.len() == 1)
+        }).await;
+        // What is so already, and what was decided already, is no change.
+        let again = tries(json!({ "weight": 50, "clients": ["ci"] })).await.body;
+        assert_eq!(again["rollout"]["log"], changed["rollout"]["log"]);
+        t.patch("/api/v1/servers/s", json!({ "canary": { "weight": 0 } })).await.expect(422);
+        // The time that it is tried for begins with the part.
+        t.clock.step_ms(10_000);
+        tries(json!({ "weight": 100, "promote_after_seconds": 20 })).await;
+        t.clock.step_ms(10_000);
+        t.wait_loop("rollout").await;
+        assert_eq!(t.get("/api/v1/servers/s/rollout").await.body["reason"], "canary");
+        t.clock.step_ms(10_000);
+        let done = t.wait("/api/v1/servers/s", |_, body| body["rollout"]["state"] == "done").await;
+        assert_eq!(done["revision"], 2);
+        let after = tries(json!({ "weight": 5 })).await.body;
+        assert_eq!((&after["revision"], &after["rollout"]["state"]), (&json!(2), &json!("done")));
+        assert_eq!(t.get("/api/v1/servers/s/revisions").await.expect(200).body["items"].as_array().unwrap().len(), 2);
+    }
+
     async fn a_canary_that_fails_or_is_cancelled_leaves_what_served(engine) {
         let t = TestControl::start(engine).await;
         let agent = FakeAgent::local(&t.control).await;
@@ -556,6 +615,56 @@ both_engines! {
         assert_eq!((&left["phase"], &left["reason"]), (&json!("failed"), &json!("toolbox_removed")), "{left}");
         t.delete("/api/v1/servers/tied").await.expect(202);
         t.wait("/api/v1/servers/tied", |status, _| status == 404).await;
+    }
+
+    async fn what_serves_leaves_a_drained_toolbox_and_is_scaled_while_its_change_waits_for_the_window(engine) {
+        let t = patient(engine).await;
+        let _edge = t.join("edge").await;
+        t.deploy("s").await;
+        t.patch("/api/v1/servers/s", json!({ "update_window": "13:00-14:00" })).await.expect(202);
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        assert_eq!(change(&t, "s", "1").await["rollout"]["reason"], "outside_window");
+        t.post("/api/v1/toolboxes/edge/drain", json!({})).await.expect(200);
+        let moved = t.wait("/api/v1/servers/s", |_, body| {
+            t.clock.step_ms(100);
+            let instances = body["instances"].as_array().unwrap();
+            instances.len() == 1 && instances[0]["toolbox"] == "local"
+        }).await;
+        assert_eq!((&moved["revision"], &moved["rollout"]["reason"]), (&json!(1), &json!("outside_window")), "{moved}");
+        let nothing = json!({ "moving": 0, "ending": 0, "stays": [] });
+        assert_eq!(t.get("/api/v1/toolboxes/edge").await.body["drain"], nothing);
+        t.patch("/api/v1/servers/s", json!({ "replicas": 2 })).await.expect(202);
+        t.wait("/api/v1/servers/s", |_, body| ready(body).len() == 2).await;
+        assert_eq!(local.deeds(), ["run s@1", "run s@1"]);
+    }
+
+    async fn a_canary_and_what_serves_beside_it_leave_a_drained_toolbox(engine) {
+        let t = TestControl::start(engine).await;
+        let _edge = t.join("edge").await;
+        t.deploy("s").await;
+        let body = json!({ "environment": { "A": "1" }, "canary": { "weight": 10 } });
+        t.patch("/api/v1/servers/s", body).await.expect(202);
+        let tried = t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "canary").await;
+        let local = FakeAgent::local(&t.control).await;
+        t.wait("/api/v1/toolboxes/local", |_, body| body["state"] == "online").await;
+        local.behave("s@2", Behaviour::Hangs);
+        t.post("/api/v1/toolboxes/edge/drain", json!({})).await.expect(200);
+        t.wait("/api/v1/version", |_, _| local.deeds().contains(&"run s@2".to_owned())).await;
+        t.wait_loop("rollout").await;
+        let during = t.get("/api/v1/servers/s").await.expect(200).body;
+        assert_eq!(during["rollout"]["message"], tried["rollout"]["message"], "it is tried on where it was");
+        t.wait_route_with("s", |route| route.canary.as_ref().is_some_and(|it| it.instances.len() == 1)).await;
+        local.behave("s@2", Behaviour::Ready);
+        t.wait("/api/v1/servers/s", |_, body| {
+            t.clock.step_ms(100);
+            let instances = body["instances"].as_array().unwrap();
+            instances.len() == 2 && instances.iter().all(|it| it["toolbox"] == "local")
+        }).await;
+        let nothing = json!({ "moving": 0, "ending": 0, "stays": [] });
+        assert_eq!(t.get("/api/v1/toolboxes/edge").await.body["drain"], nothing);
+        t.post("/api/v1/servers/s/rollout/promote", json!({})).await.expect(200);
+        t.wait_revision("s", 2).await;
     }
 
     async fn what_no_other_toolbox_can_run_stays_on_one_that_is_drained(engine) {

@@ -38,6 +38,18 @@ async fn delivered(t: &TestControl, agent: &FakeAgent, version: u32) {
 }
 
 both_engines! {
+    async fn a_credential_is_in_use_while_a_rollout_may_go_back_to_a_revision_that_has_it(engine) {
+        let t = TestControl::start(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        deploy(&t, 1).await;
+        t.patch(SERVER, json!({ "unset_environment": ["TOKEN"] })).await.expect(202);
+        t.wait(SERVER, |_, body| body["rollout"]["reason"] == "observing").await;
+        assert_eq!(t.get(CREDENTIAL).await.expect(200).body["used_by"], json!(["s"]));
+        t.delete(CREDENTIAL).await.expect(409);
+        t.wait_rollout("s", "done").await;
+        t.delete(CREDENTIAL).await.expect(204);
+    }
+
     async fn a_server_says_that_it_runs_with_an_older_secret_until_it_was_restarted(engine) {
         let t = TestControl::start(engine).await;
         let agent = FakeAgent::local(&t.control).await;

@@ -219,6 +219,32 @@ both_engines! {
         assert!(failed["rollout"]["message"].as_str().unwrap().contains("it said \u{fffd} and ended"), "{failed}");
     }
 
+    async fn a_toolbox_whose_engine_does_not_answer_says_so_until_it_does(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        let mut told = report(0);
+        let failure = json!({ "message": "the container engine does not answer", "since": "2026-10-24T12:00:00.000Z" });
+        told["observed"]["toolbox"]["engine_failure"] = failure.clone();
+        assert_eq!(sync(&t, edge, &told).await.0, 200);
+        let seen = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
+        assert_eq!((&seen["state"], &seen["reason"]), (&json!("online"), &json!("engine_unavailable")), "{seen}");
+        assert_eq!(seen["message"], "the container engine does not answer; since 2026-10-24T12:00:00.000Z");
+        assert_eq!(seen["report"]["engine_failure"], failure);
+        assert_eq!(sync(&t, edge, &report(0)).await.0, 200);
+        let seen = t.get("/api/v1/toolboxes/edge").await.expect(200).body;
+        assert_eq!((&seen["state"], &seen["reason"], &seen["message"]), (&json!("online"), &json!("answered"), &json!("")));
+
+        // An agent that waits for its engine before it starts is not heard; that of this process tells why all the same.
+        let local = t.control.local_toolbox().await.unwrap().unwrap();
+        let (wait, why) = tokio::sync::watch::channel(Some("it is silent".to_owned()));
+        t.control.set_engine_wait(local, why);
+        let seen = t.get("/api/v1/toolboxes/local").await.expect(200).body;
+        assert_eq!((&seen["state"], &seen["reason"]), (&json!("enrolling"), &json!("engine_unavailable")), "{seen}");
+        assert_eq!(seen["message"], "it is silent");
+        wait.send_replace(None);
+        assert_eq!(t.get("/api/v1/toolboxes/local").await.expect(200).body["reason"], "requested");
+    }
+
     async fn an_agent_is_known_by_its_certificate_until_its_toolbox_is_removed(engine) {
         let t = TestControl::start(engine).await;
         let edge = joined(&t, "edge").await;

@@ -1,5 +1,6 @@
 use crate::world::*;
 use http::StatusCode;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use toolyard_types::RevisionId;
@@ -149,6 +150,29 @@ async fn calls_are_held_while_an_instance_makes_room_whatever_the_phase_says_and
     let record = world.record().await;
     assert_eq!(record.outcome, CallOutcome::ServerNotReady, "as the client was told");
     assert!(record.duration_us >= 1_900_000, "held for two seconds here: {} us", record.duration_us);
+}
+
+#[tokio::test]
+async fn a_request_that_waited_for_news_of_its_server_is_not_let_in_again_and_again_at_the_end_of_its_hold() {
+    let world = world().replicated("two", &["a"]).start().await;
+    world.reroute("two", makes_room);
+    let with_it = world.snapshots.borrow().clone();
+    world.snapshots.send_modify(|snapshot| {
+        let snapshot = Arc::make_mut(snapshot);
+        Arc::make_mut(snapshot.organizations.get_mut("default").unwrap()).servers.remove("two");
+    });
+    let news = async {
+        // A part of the time for which a request is held has gone by.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        world.clock.step_ms(1);
+        let mut next = (*with_it).clone();
+        (next.version, next.made_at) = (next.version + 1, world.clock.now());
+        world.snapshots.send_replace(Arc::new(next));
+    };
+    let ((_, answer), ()) = tokio::join!(world.call(TWO, "echo"), news);
+    assert_eq!(answer["error"]["data"]["code"], "server_not_ready", "{answer}");
+    let let_in = world.let_in.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(let_in <= 2, "once with the news, and once when nobody came: {let_in}");
 }
 
 #[tokio::test]
@@ -354,6 +378,50 @@ async fn calls_of_a_server_with_copies_name_their_users_or_sessions_and_lists_do
     assert!(sessions[0] != sessions[1] && !sessions.contains(&user));
     assert!(is_ok(&world.call(TWO, "echo").await));
     assert_eq!(world.take_keys(), [Some(user)], "a client without sessions has the copy of its user");
+}
+
+#[tokio::test]
+async fn a_session_that_is_ended_ends_its_copies_and_nobody_elses() {
+    let world = world().replicated("two", &["a", "b"]).toolset("all", &["two"]).start().await;
+    world.reroute("two", |route| route.instancing = InstancingMode::PerUser);
+    let of_a_user = world.initialize(TWO, "2025-06-18").await;
+    assert_eq!(world.end_session(TWO, &of_a_user).await, StatusCode::NO_CONTENT);
+
+    world.reroute("two", |route| route.instancing = InstancingMode::PerSession);
+    let session = world.initialize(TWO, "2025-06-18").await;
+    world.take_keys();
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+    assert_eq!(world.legacy(TWO, &session, body).await.status(), StatusCode::OK);
+    let key = world.take_keys()[0].clone().expect("a key");
+    assert_eq!(world.end_session(TWO, &session).await, StatusCode::NO_CONTENT);
+    let at = |names: &[&str]| names.iter().map(|name| world.instance(name).id).collect::<HashSet<_>>();
+    // Either may have been asked while the other could not be reached.
+    let ended = world.ended_copies(2).await;
+    assert_eq!(ended.iter().map(|(instance, _)| *instance).collect::<HashSet<_>>(), at(&["a", "b"]));
+    assert!(ended.iter().all(|(_, ended)| *ended == key), "{ended:?} {key}");
+    assert_eq!(world.end_session(TWO, &session).await, StatusCode::NOT_FOUND);
+
+    let all = "/mcp/default/toolsets/all";
+    let session = world.initialize(all, "2025-06-18").await;
+    assert_eq!(world.end_session(all, &session).await, StatusCode::NO_CONTENT);
+    let ended = world.ended_copies(4).await;
+    assert!(ended.len() == 4 && ended[2..].iter().all(|(_, ended)| *ended != key), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_toolbox_that_cannot_be_told_of_an_ended_session_keeps_its_client_waiting_for_nothing() {
+    let world = world().replicated("two", &["a", "b"]).start().await;
+    let (a, trial) = (world.instance("a"), canary(&world, "b", 0, &[]));
+    world.reroute("two", |route| {
+        route.instancing = InstancingMode::PerSession;
+        route.target = Target::Instances(vec![a]);
+        route.canary = Some(CanaryRoute { instancing: InstancingMode::PerSession, ..trial });
+    });
+    let session = world.initialize(TWO, "2025-06-18").await;
+    world.cut("a");
+    assert_eq!(world.end_session(TWO, &session).await, StatusCode::NO_CONTENT);
+    let ended = world.ended_copies(1).await;
+    assert_eq!(ended[0].0, world.instance("b").id, "a canary has copies of its own");
 }
 
 /// What a client asks for before it calls, of which all has to be answered.

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Request, StatusCode, header};
@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -185,7 +186,7 @@ async fn connect(era: Era) -> (Connection, Fixture) {
     let connection = Connection::open(
         stdout,
         stdin,
-        Options { first_id: 1, noise, max_message_bytes: MAX_MESSAGE_BYTES, room: Room::default() },
+        Options { first_id: 1, resumed: false, noise, max_message_bytes: MAX_MESSAGE_BYTES, room: Room::default() },
     );
     assert_eq!(connection.handshake(None, LONG).await.unwrap().era, era);
     (connection, fixture)
@@ -199,6 +200,8 @@ pub(crate) struct Toolbox {
     stopping: HashSet<InstanceId>,
     /// Which copy each message was for.
     pub(crate) keys: Vec<Option<String>>,
+    /// Copies that nobody needs any more, as it was told.
+    ended: watch::Sender<Vec<(InstanceId, String)>>,
 }
 
 type Connections = Arc<Mutex<Toolbox>>;
@@ -255,8 +258,15 @@ fn toolbox(connections: Connections) -> axum::Router {
         };
         axum::Json(connection.handshake_result().unwrap()).into_response()
     }
+    async fn end_copy(State(all): State<Connections>, Path(id): Path<String>, headers: http::HeaderMap) -> StatusCode {
+        let key = headers["toolyard-instance-key"].to_str().unwrap().to_owned();
+        let ended = (InstanceId::from_str(&id).unwrap(), key);
+        all.lock().unwrap().ended.send_modify(|all| all.push(ended));
+        StatusCode::NO_CONTENT
+    }
     axum::Router::new()
         .route("/v1/instances/{id}/messages", post(messages))
+        .route("/v1/instances/{id}/copy", delete(end_copy))
         .route("/v1/instances/{id}/events", get(events))
         .route("/v1/instances/{id}/handshake", get(handshake))
         .with_state(connections)
@@ -423,6 +433,7 @@ impl Builder {
         let leases: Arc<Mutex<HashMap<ServerId, String>>> = Arc::new(Mutex::new(leased));
         let given = leases.clone();
         let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+        let let_in = Arc::new(AtomicUsize::new(0));
         let options = || GatewayOptions {
             snapshot: snapshot.clone(),
             max_snapshot_age: Duration::from_secs(60),
@@ -449,7 +460,12 @@ impl Builder {
             http: toolyard_mcp::http::pooled(client.clone()),
             room: Room::default(),
             decide: Arc::new(|principal, action, _| action == Action::ToolCall && principal.role != Role::Viewer),
-            note_key: Arc::new(|_| {}),
+            note_key: {
+                let let_in = let_in.clone();
+                Arc::new(move |_| {
+                    let_in.fetch_add(1, Ordering::Relaxed);
+                })
+            },
             records: records.clone(),
             clock: clock.clone(),
             max_body_bytes: 1 << 20,
@@ -470,6 +486,7 @@ impl Builder {
             records: record_receiver,
             snapshots,
             clock,
+            let_in,
         }
     }
 }
@@ -518,6 +535,8 @@ pub(crate) struct World {
     pub(crate) records: mpsc::Receiver<CallRecord>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
     pub(crate) clock: Clock,
+    /// How often a request was let in.
+    pub(crate) let_in: Arc<AtomicUsize>,
 }
 
 impl World {
@@ -566,6 +585,20 @@ impl World {
     /// Which copies the messages since the last time were for.
     pub(crate) fn take_keys(&self) -> Vec<Option<String>> {
         std::mem::take(&mut self.connections.lock().unwrap().keys)
+    }
+
+    /// Waits until so many copies were ended, and gives all that were.
+    pub(crate) async fn ended_copies(&self, count: usize) -> Vec<(InstanceId, String)> {
+        let mut ended = self.connections.lock().unwrap().ended.subscribe();
+        let all = tokio::time::timeout(LONG, ended.wait_for(|ended| ended.len() >= count)).await;
+        all.expect("in time").expect("the toolbox lives").clone()
+    }
+
+    /// Ends a legacy session.
+    pub(crate) async fn end_session(&self, path: &str, session: &str) -> StatusCode {
+        let mut request = post_request(path, &[("mcp-session-id", session)], Body::empty());
+        *request.method_mut() = http::Method::DELETE;
+        self.send(request).await.status()
     }
 
     /// Where a remote server is from now on.

@@ -32,6 +32,14 @@ fn record(organization: OrganizationId, hours: i64) -> CallRecord {
     }
 }
 
+/// The database that holds the records of the first day.
+fn first_day(database: &TestDatabase) -> Location {
+    match database.location() {
+        Location::Sqlite(path) => Location::Sqlite(path.with_file_name("calls").join("2026-11-20.db")),
+        location => location.clone(),
+    }
+}
+
 both_engines! {
     async fn records_of_several_days_come_newest_first_in_pages(engine) {
         let database = TestDatabase::create(engine).await;
@@ -100,6 +108,80 @@ both_engines! {
         assert!(found(within(&[], &[])).await.is_empty());
         let both = CallFilter { outcome: Some(CallOutcome::Ok), ..within(&[b], &[]) };
         assert_eq!(found(both).await, [at(26)]);
+        calls.close().await;
+    }
+
+    async fn an_outcome_that_a_version_before_does_not_know_is_written_in_a_word_that_it_knows(engine) {
+        let database = TestDatabase::create(engine).await;
+        let acme = OrganizationId::generate();
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let outcomes = [CallOutcome::ServerNotReady, CallOutcome::UpstreamFailed, CallOutcome::Ok];
+        let records = (1..).zip(outcomes).map(|(hour, outcome)| CallRecord { outcome, ..record(acme, hour) });
+        calls.insert(&mut records.collect::<Vec<_>>()).await.unwrap();
+        let that_ended = async |outcome: CallOutcome| {
+            let filter = CallFilter { outcome: Some(outcome), ..CallFilter::default() };
+            let found = calls.list(acme, &filter, at(0), None, 10).await.unwrap();
+            assert!(found.iter().all(|call| call.record.outcome == outcome), "{found:?}");
+            found.iter().map(|call| call.record.at).collect::<Vec<_>>()
+        };
+        for (hour, outcome) in (1..).zip(outcomes) {
+            assert_eq!(that_ended(outcome).await, [at(hour)]);
+        }
+        let counts = calls.counts(acme, &CallFilter::default(), at(0), 24 * HOUR_MS).await.unwrap();
+        let counts: Vec<_> = counts.iter().map(|count| (count.outcome, count.count)).collect();
+        assert_eq!(counts, [(CallOutcome::Ok, 1), (CallOutcome::ServerNotReady, 1), (CallOutcome::UpstreamFailed, 1)]);
+        calls.close().await;
+
+        execute(&first_day(&database), "UPDATE calls SET target = outcome").await;
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let found = calls.list(acme, &CallFilter::default(), at(0), None, 10).await.unwrap();
+        let written: Vec<_> = found.iter().map(|call| call.record.target.as_str()).collect();
+        assert_eq!(written, ["ok", "upstream_failed", "upstream_failed"]);
+        calls.close().await;
+    }
+
+    async fn an_outcome_of_a_later_version_hides_no_record_and_counts_as_a_failure_of_the_server(engine) {
+        let database = TestDatabase::create(engine).await;
+        let acme = OrganizationId::generate();
+        let calls = CallStore::open(database.location()).await.unwrap();
+        calls.insert(&mut (1..=3).map(|hour| record(acme, hour)).collect::<Vec<_>>()).await.unwrap();
+        calls.close().await;
+        let day = first_day(&database);
+        let write = async |hour, words: &str| {
+            execute(&day, &format!("UPDATE calls SET {words} WHERE at = {}", at(hour).as_ms())).await;
+        };
+        write(1, "outcome = 'of_later'").await;
+        write(2, "outcome = 'timeout', finer_outcome = 'of_later'").await;
+
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let found = async |outcome: Option<CallOutcome>| {
+            let filter = CallFilter { outcome, ..CallFilter::default() };
+            let found = calls.list(acme, &filter, at(0), None, 10).await.unwrap();
+            found.iter().map(|call| (call.record.at, call.record.outcome)).collect::<Vec<_>>()
+        };
+        let (failed, late) = ((at(1), CallOutcome::UpstreamFailed), (at(2), CallOutcome::Timeout));
+        assert_eq!(found(None).await, [(at(3), CallOutcome::ToolError), late, failed]);
+        assert_eq!(found(Some(CallOutcome::UpstreamFailed)).await, [failed]);
+        assert_eq!(found(Some(CallOutcome::Timeout)).await, [late]);
+        let counts = calls.counts(acme, &CallFilter::default(), at(0), 24 * HOUR_MS).await.unwrap();
+        assert_eq!(counts.len(), 3, "{counts:?}");
+        calls.close().await;
+    }
+
+    async fn records_of_a_version_before_are_read_and_its_days_go_on(engine) {
+        let database = TestDatabase::create(engine).await;
+        let acme = OrganizationId::generate();
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let before = record(acme, 1);
+        calls.insert(&mut vec![before.clone()]).await.unwrap();
+        calls.close().await;
+        execute(&first_day(&database), "ALTER TABLE calls DROP COLUMN finer_outcome").await;
+
+        let calls = CallStore::open(database.location()).await.unwrap();
+        let after = CallRecord { outcome: CallOutcome::ServerNotReady, ..record(acme, 2) };
+        calls.insert(&mut vec![after.clone()]).await.unwrap();
+        let found = calls.list(acme, &CallFilter::default(), at(0), None, 10).await.unwrap();
+        assert_eq!(found.into_iter().map(|call| call.record).collect::<Vec<_>>(), [after, before]);
         calls.close().await;
     }
 

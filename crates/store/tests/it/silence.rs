@@ -176,3 +176,14 @@ async fn call_records_are_read_again_after_their_connections_fell_silent() {
         tokio::time::timeout(Duration::from_secs(5), list()).await.unwrap().unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_postgres_that_is_not_there_at_the_start_is_told_with_its_address_and_the_cause() {
+    // Nobody listens where nobody may.
+    let location = Location::Postgres(Secret::new("postgres://toolyard:secret@127.0.0.1:1/toolyard"));
+    let error = Store::open(&location, Clock::system()).await.unwrap_err();
+    let chain = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    let told = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    assert!(told.contains("Postgres at 127.0.0.1:1: ") && told.contains("refused"), "{told}");
+    assert!(!told.contains("secret"), "{told}");
+}

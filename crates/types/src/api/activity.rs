@@ -133,6 +133,7 @@ pub struct CallsOverview {
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OutcomeCount {
     /// How they ended.
+    #[serde(deserialize_with = "CallOutcome::read")]
     pub outcome: CallOutcome,
     /// How many.
     pub count: u64,

@@ -232,12 +232,14 @@ pub struct Credential {
     pub version: u32,
     /// The servers whose current revision refers to it.
     pub used_by: Vec<Name>,
-    /// The servers of which something still runs with an older secret; a restart of the server brings the current one.
-    #[serde(default)]
-    pub outdated_in: Vec<Name>,
-    /// The servers of which something runs whose agent, of an earlier version, does not tell with which secret it was started; a restart of the server brings the current one.
-    #[serde(default)]
-    pub unknown_in: Vec<Name>,
+    /// The servers of which something still runs with an older secret; a restart of the server brings the current one. Absent
+    /// where the control plane is of an earlier version, which does not tell: then it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outdated_in: Option<Vec<Name>>,
+    /// The servers of which something runs whose agent, of an earlier version, does not tell with which secret it was started; a
+    /// restart of the server brings the current one. Absent like `outdated_in`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_in: Option<Vec<Name>>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When its secret was last set.

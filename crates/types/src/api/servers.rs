@@ -200,7 +200,7 @@ pub struct Canary {
     /// After how many seconds without a failure it serves by itself.
     #[serde(default)]
     pub promote_after_seconds: Option<u32>,
-    /// Since when it takes calls.
+    /// Since when it takes this part of the calls.
     #[serde(default)]
     pub started_at: Option<Timestamp>,
     /// When it was decided that it shall serve.
