@@ -21,18 +21,18 @@ use tokio_util::task::AbortOnDropHandle;
 use toolyard_link::Channel;
 use toolyard_mcp::Room;
 use toolyard_types::agent::{
-    Desired, DesiredInstance, Enforcement, Era, Failure, JobOf, JobProgress, JobResult, Observed, ObservedInstance,
+    Desired, DesiredInstance, Enforcement, EngineFailure, Era, Failure, JobOf, JobProgress, JobResult, Observed,
     ResolveJob, ToolboxReport,
 };
 use toolyard_types::spec::{Instancing, Lock};
 use toolyard_types::state::{Phase, Reason};
-use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ServerId, ToolboxId};
+use toolyard_types::{Clock, CredentialId, InstanceId, JobId, Secret, ServerId, Timestamp, ToolboxId};
 
 use crate::capacity::Meter;
 use crate::copies::{Copy, CopyOf, Key, LogPlace};
 use crate::desired::{DesiredFile, read_state, write_whole};
 use crate::docker::{ConnectError, Docker};
-use crate::engine::{Engine, EngineOptions, Running};
+use crate::engine::{Engine, EngineOptions, EngineWait, Running};
 use crate::grants::{GrantablePaths, Grants};
 use crate::instance::{Instance, Journal};
 use crate::kept::{KeptLogs, Of};
@@ -71,6 +71,8 @@ pub struct AgentOptions {
     pub control: Channel,
     /// What runs servers.
     pub engine: EngineOptions,
+    /// How it is told, and ended, that the agent waits for that to answer before it starts.
+    pub engine_wait: EngineWait,
     /// A program whose `supervise` argument runs [`crate::supervise::main`].
     pub supervisor_exe: PathBuf,
     /// The programs that install and run packages.
@@ -116,9 +118,12 @@ pub enum StartError {
     /// Another agent works in the same data directory.
     #[error("another agent uses `{0}`")]
     Locked(PathBuf),
-    /// The container engine does not answer.
+    /// The container engine cannot be used, however long it is waited for.
     #[error("use the container engine")]
     Engine(#[source] ConnectError),
+    /// The container engine did not answer, and the wait for it was given up.
+    #[error("the wait for the container engine was given up")]
+    GivenUp,
     /// The supervisor program does not work.
     #[error("run the supervisor program")]
     Supervisor(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -139,6 +144,7 @@ pub struct Agent {
     keep: AbortOnDropHandle<()>,
     collect: AbortOnDropHandle<()>,
     converse: AbortOnDropHandle<()>,
+    _watch_engine: AbortOnDropHandle<()>,
     _lock: Flock<std::fs::File>,
 }
 
@@ -185,6 +191,7 @@ pub(crate) struct Inner {
     /// The same for copies, of which the control plane knows only the number.
     pub(crate) copies_changed: watch::Sender<u64>,
     report: ToolboxReport,
+    engine_failure: watch::Sender<Option<EngineFailure>>,
     meter: Arc<Meter>,
     file: DesiredFile,
     /// Whether the control plane said that this toolbox was removed.
@@ -218,10 +225,11 @@ struct Job {
 
 impl Agent {
     /// Starts an agent: finds out what the host enforces, takes over servers that run already, and begins
-    /// to speak to the control plane.
+    /// to speak to the control plane. While its container engine does not answer it waits ([`EngineWait`]).
     ///
     /// # Errors
-    /// When the data directory cannot be used, another agent uses it, or the supervisor program does not work.
+    /// When the data directory cannot be used, another agent uses it, the supervisor program does not work, the engine
+    /// can never be used, or the wait for it was given up.
     pub async fn start(mut options: AgentOptions) -> Result<Agent, StartError> {
         let given = options.data_dir.clone();
         let unusable = |source| StartError::DataDir { path: given.clone(), source };
@@ -251,6 +259,7 @@ impl Agent {
             changed: watch::Sender::new(0),
             copies_changed: watch::Sender::new(0),
             report,
+            engine_failure: watch::Sender::new(None),
             meter,
             file,
             is_removed: AtomicBool::new(false),
@@ -260,10 +269,12 @@ impl Agent {
         });
         inner.take_over(found).await;
         let (keeping, collecting, conversing) = (Arc::clone(&inner), Arc::clone(&inner), Arc::clone(&inner));
+        let watching = Arc::clone(&inner);
         let keep = again("servers", move || keep(Arc::clone(&keeping)));
         let collect = again("garbage", move || collect(Arc::clone(&collecting)));
         let converse = again("sync", move || crate::sync::converse(Arc::clone(&conversing)));
-        Ok(Agent { inner, keep, collect, converse, _lock: lock })
+        let watch_engine = again("engine", move || watch_engine(Arc::clone(&watching)));
+        Ok(Agent { inner, keep, collect, converse, _watch_engine: watch_engine, _lock: lock })
     }
 
     /// The DTMA API, version 1.
@@ -380,7 +391,10 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
     let Found { engine, clients, runtimes, mut enforcement } = match &options.engine {
         EngineOptions::Process => find_processes(options, clients_uid).await?,
         EngineOptions::Docker(docker) => {
-            let docker = Docker::connect(docker, options).await.map_err(StartError::Engine)?;
+            let docker = Docker::connect(docker, options).await.map_err(|error| match error {
+                ConnectError::GivenUp => StartError::GivenUp,
+                error => StartError::Engine(error),
+            })?;
             let clients = docker.package_clients(&options.clients, data_dir, clients_uid).await;
             let runtimes = clients.runtimes();
             let enforcement = docker.enforcement();
@@ -409,6 +423,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         grantable_paths: grants.listed(),
         granted_before: grants.before().clone(),
         capacity: None,
+        engine_failure: None,
     }
     .bounded();
     let removals = Removals::new();
@@ -442,18 +457,19 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
     Ok((context, report, file))
 }
 
-/// Of each secret the oldest that an instance or this copy of it was started with; none where one of them does not know.
-fn tell_oldest(base: &mut ObservedInstance, copy: &ObservedInstance) {
-    if copy.pid.is_none() {
-        return;
-    }
-    base.secret_versions.retain(|id, version| match copy.secret_versions.get(id) {
-        Some(other) => {
-            *version = (*version).min(*other);
-            true
-        }
-        None => false,
-    });
+/// Of each secret the oldest that one of these was started with; none where one of them does not know.
+fn oldest(started: Vec<BTreeMap<CredentialId, u32>>) -> BTreeMap<CredentialId, u32> {
+    let both = |mut oldest: BTreeMap<CredentialId, u32>, other: BTreeMap<CredentialId, u32>| {
+        oldest.retain(|id, version| match other.get(id) {
+            Some(other) => {
+                *version = (*version).min(*other);
+                true
+            }
+            None => false,
+        });
+        oldest
+    };
+    started.into_iter().reduce(both).unwrap_or_default()
 }
 
 /// The copies that an earlier agent had.
@@ -722,17 +738,24 @@ impl Inner {
     /// Everything observed, as it is sent.
     pub(crate) fn observed(&self) -> Observed {
         let instances = self.instances();
-        let own = instances.iter().filter(|(_, entry)| entry.copy.is_none());
-        let mut observed: BTreeMap<_, _> = own.map(|(id, entry)| (*id, entry.slot.observed())).collect();
-        for entry in instances.values() {
-            if let Some(copy) = &entry.copy
-                && let Some(base) = observed.get_mut(&copy.base)
-            {
-                tell_oldest(base, &entry.slot.observed());
+        let (mut observed, mut started) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
+        for (id, entry) in instances.iter() {
+            let seen = entry.slot.observed();
+            if seen.pid.is_some() {
+                let base = entry.copy.as_ref().map_or(*id, |copy| copy.base);
+                started.entry(base).or_default().push(seen.secret_versions.clone());
+            }
+            if entry.copy.is_none() {
+                observed.push(seen);
             }
         }
         drop(instances);
-        let observed = observed.into_values().collect();
+        // Also where the instance itself does not run: its copies do.
+        for seen in &mut observed {
+            if let Some(started) = started.remove(&seen.id) {
+                seen.secret_versions = oldest(started);
+            }
+        }
         let outcome = |job: &Job| job.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let told = |job: &Job| job.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut jobs, mut job_progress) = (Vec::new(), Vec::new());
@@ -742,8 +765,30 @@ impl Inner {
                 None => job_progress.extend(told(job).map(|message| JobProgress { id: *id, message })),
             }
         }
-        let toolbox = ToolboxReport { capacity: self.meter.last(), ..self.report.clone() };
+        let engine_failure = self.engine_failure.borrow().clone();
+        let toolbox = ToolboxReport { capacity: self.meter.last(), engine_failure, ..self.report.clone() };
         Observed { toolbox, instances: observed, jobs, job_progress }
+    }
+
+    /// Notes how the engine answered, and tells when that changed.
+    fn engine_answered(&self, asked_at: Timestamp, answer: Result<(), String>) {
+        let changed = self.engine_failure.send_if_modified(|known| {
+            let since = known.as_ref().map_or(asked_at, |failure| failure.since);
+            let now = answer
+                .err()
+                .map(|why| EngineFailure { message: format!("the container engine does not answer: {why}"), since });
+            match (known.as_ref(), now.as_ref()) {
+                (None, Some(failure)) => tracing::warn!("{}", failure.message),
+                (Some(_), None) => tracing::info!("the container engine answers again"),
+                _ => {}
+            }
+            let differs = *known != now;
+            *known = now;
+            differs
+        });
+        if changed {
+            self.changed.send_modify(|count| *count += 1);
+        }
     }
 
     /// Notes which ends the control plane has been told of.
@@ -1060,6 +1105,11 @@ async fn collect(inner: Arc<Inner>) {
     }
 }
 
+/// Tells when the engine does not answer, and when it does again.
+async fn watch_engine(inner: Arc<Inner>) {
+    inner.context.watch_engine(|asked_at, answer| inner.engine_answered(asked_at, answer)).await;
+}
+
 /// Plans and applies whenever something changed.
 async fn keep(inner: Arc<Inner>) {
     let mut changed = inner.changed.subscribe();
@@ -1099,20 +1149,15 @@ async fn keep(inner: Arc<Inner>) {
 mod tests {
     use super::*;
 
-    fn observed(pid: Option<u32>, versions: &[(CredentialId, u32)]) -> ObservedInstance {
-        let slot = Slot::new(InstanceId::generate(), toolyard_types::Timestamp::default(), watch::Sender::new(0));
-        ObservedInstance { pid, secret_versions: versions.iter().copied().collect(), ..slot.observed() }
-    }
-
     #[test]
     fn an_instance_tells_the_oldest_secret_that_it_or_a_running_copy_was_started_with() {
         let [a, b] = [(); 2].map(|()| CredentialId::generate());
-        let mut base = observed(Some(1), &[(a, 3), (b, 1)]);
-        tell_oldest(&mut base, &observed(Some(2), &[(a, 2), (b, 4)]));
-        tell_oldest(&mut base, &observed(None, &[]));
-        assert_eq!(base.secret_versions, BTreeMap::from([(a, 2), (b, 1)]));
+        let of = |versions: &[(CredentialId, u32)]| versions.iter().copied().collect::<BTreeMap<_, _>>();
+        let (base, copy) = (of(&[(a, 3), (b, 1)]), of(&[(a, 2), (b, 4)]));
+        assert_eq!(oldest(vec![base.clone(), copy.clone()]), of(&[(a, 2), (b, 1)]));
         // One that an agent of an earlier version started.
-        tell_oldest(&mut base, &observed(Some(3), &[(b, 1)]));
-        assert_eq!(base.secret_versions, BTreeMap::from([(b, 1)]));
+        assert_eq!(oldest(vec![base, copy.clone(), of(&[(b, 1)])]), of(&[(b, 1)]));
+        assert_eq!(oldest(vec![copy.clone()]), copy);
+        assert_eq!(oldest(Vec::new()), of(&[]));
     }
 }

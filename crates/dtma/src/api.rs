@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -41,6 +41,7 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 pub(crate) fn router(inner: Arc<Inner>) -> axum::Router {
     axum::Router::new()
         .route("/v1/instances/{id}/messages", post(messages))
+        .route("/v1/instances/{id}/copy", delete(end_copy))
         .route("/v1/instances/{id}/events", get(events))
         .route("/v1/instances/{id}/handshake", get(handshake))
         .route("/v1/instances/{id}/logs", get(logs))
@@ -130,13 +131,33 @@ fn whose(headers: &HeaderMap) -> Whose {
 
 /// Where a message goes: to the instance, or to the copy of whose key comes with it.
 fn destination(inner: &Arc<Inner>, id: &str, headers: &HeaderMap) -> Result<Destination, Refusal> {
-    let bad = || Refusal::new(Code::BadRequest, "the key of a copy has 1 to 64 of a-z, A-Z, 0-9, `-` and `_`");
-    let key = headers.get(stack::INSTANCE_KEY).map(|value| value.to_str().ok().and_then(Key::parse).ok_or_else(bad));
-    let destination = inner.destination(instance_id(id)?, key.transpose()?).map_err(|failure| {
+    let owner = match whose(headers).caller {
+        Caller::Principal(owner) => Some(owner),
+        Caller::Gateway | Caller::Unknown => None,
+    };
+    let destination = inner.destination(instance_id(id)?, key_in(headers)?, owner).map_err(|failure| {
         let code = if failure.reason == Reason::NoCapacity { Code::NoCapacity } else { Code::ServerNotReady };
         Refusal::new(code, failure.message).undelivered(NOT_READY)
     })?;
     destination.ok_or_else(unknown)
+}
+
+/// The key of the copy that a request is about.
+fn key_in(headers: &HeaderMap) -> Result<Option<Key>, Refusal> {
+    let bad = || Refusal::new(Code::BadRequest, "the key of a copy has 1 to 64 of a-z, A-Z, 0-9, `-` and `_`");
+    headers.get(stack::INSTANCE_KEY).map(|value| value.to_str().ok().and_then(Key::parse).ok_or_else(bad)).transpose()
+}
+
+/// Ends the copy of a key, once it has no call any more; one that is not there needs no end.
+async fn end_copy(
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refusal> {
+    let missing = || Refusal::new(Code::BadRequest, "the key of the copy is missing");
+    let (id, key) = (instance_id(&id)?, key_in(&headers)?.ok_or_else(missing)?);
+    inner.copy_is_over(id, &key);
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Sends a message and gives all that comes back; the copy it is for is in use until then.

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_mcp::stdio::{Connection, Options};
 use toolyard_types::agent::{DesiredInstance, Failure};
 use toolyard_types::spec::{Egress, Lock, Privilege, Runtime, Value};
 use toolyard_types::state::Reason;
-use toolyard_types::{CredentialId, InstanceId, Secret, ServerId};
+use toolyard_types::{CredentialId, InstanceId, Secret, ServerId, Timestamp};
 
 use crate::agent::Context;
 use crate::docker::{Docker, DockerOptions};
@@ -31,6 +32,8 @@ use crate::process::{end_leftovers, launch, order};
 /// million of the host's, which take memory of the kernel.
 pub(crate) const MAX_OPEN_FILES: u16 = 4096;
 const DISMISS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause between two looks at whether a container engine answers.
+const LOOK_AT_ENGINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Which engine an agent uses.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +43,42 @@ pub enum EngineOptions {
     Process,
     /// Containers, by the Docker Engine API.
     Docker(DockerOptions),
+}
+
+/// The wait of an agent that starts for an engine that does not answer: why it waits, and how that is ended.
+#[derive(Clone, Debug, Default)]
+pub struct EngineWait {
+    why: watch::Sender<Option<String>>,
+    given_up: CancellationToken,
+}
+
+impl EngineWait {
+    /// Why the agent waits; `None` while it does not.
+    #[must_use]
+    pub fn why(&self) -> watch::Receiver<Option<String>> {
+        self.why.subscribe()
+    }
+
+    /// Ends the wait: an agent that waits does not start. One whose engine answers does.
+    pub fn give_up(&self) {
+        self.given_up.cancel();
+    }
+
+    /// Notes why the agent waits, or that it does no more; whether that is news.
+    pub(crate) fn note(&self, why: Option<String>) -> bool {
+        self.why.send_if_modified(|known| {
+            let differs = *known != why;
+            *known = why;
+            differs
+        })
+    }
+
+    /// Waits until the agent waits and nobody wants that any more.
+    pub(crate) async fn given_up(&self) {
+        let mut why = self.why.subscribe();
+        let _ = why.wait_for(Option::is_some).await;
+        self.given_up.cancelled().await;
+    }
 }
 
 /// An engine that works.
@@ -69,20 +108,33 @@ pub(crate) enum Streams {
 }
 
 impl Streams {
-    /// Speaks MCP over them with the server of the instance in `dir`; whether an earlier agent did.
+    /// Speaks MCP over them with the server of the instance in `dir`.
     ///
     /// # Errors
     /// When a pipe cannot be watched.
-    pub(crate) fn open(self, dir: &Path, taken_over: bool, options: Options) -> std::io::Result<Connection> {
+    pub(crate) fn open(self, dir: &Path, options: Options) -> std::io::Result<Connection> {
+        let resumed = options.resumed;
         Ok(match self {
             Streams::Pipes { stdin, stdout } => {
                 let stdin = pipe::Sender::from_owned_fd(stdin)?;
                 let stdout = pipe::Receiver::from_owned_fd(stdout)?;
-                Connection::open(stdout, Input::new(stdin, dir, taken_over), options)
+                Connection::open(stdout, Input::new(stdin, dir, resumed), options)
             }
-            Streams::Attached { stdin, stdout } => {
-                Connection::open(stdout, Input::new(stdin, dir, taken_over), options)
+            Streams::Attached { stdin, stdout } => Connection::open(stdout, Input::new(stdin, dir, resumed), options),
+        })
+    }
+
+    /// Reads what a server that has ended left unread.
+    ///
+    /// # Errors
+    /// When a pipe cannot be watched.
+    pub(crate) fn read_rest(self, options: Options) -> std::io::Result<Connection> {
+        Ok(match self {
+            // There is no input any more to be written to.
+            Streams::Pipes { stdout, .. } => {
+                Connection::open(pipe::Receiver::from_owned_fd(stdout)?, tokio::io::sink(), options)
             }
+            Streams::Attached { stdout, .. } => Connection::open(stdout, tokio::io::sink(), options),
         })
     }
 }
@@ -236,6 +288,16 @@ impl Context {
         }
     }
 
+    /// What a person should know of the paths of a server that runs: those that it, or another revision, would not get again.
+    pub(crate) async fn remark(&self, desired: &DesiredInstance) -> String {
+        let mut remarks = vec![self.grants.remark(desired).await];
+        if let Engine::Docker(docker) = &self.engine {
+            remarks.push(docker.remark(desired).await);
+        }
+        remarks.retain(|remark| !remark.is_empty());
+        remarks.join("; ")
+    }
+
     /// Ends what a server without its keeper left behind; returns when nothing of it runs.
     pub(crate) async fn end_leftovers(&self, id: InstanceId, dir: &Path) {
         match &self.engine {
@@ -272,6 +334,16 @@ impl Context {
         if let Engine::Docker(docker) = &self.engine {
             docker.collect_garbage(known, is_needed).await;
             docker.collect_volumes(&|server| self.keeps_volumes_of(server)).await;
+        }
+    }
+
+    /// Looks whether the engine answers, now and then, and tells each time; ends where there is none that could not.
+    pub(crate) async fn watch_engine(&self, tell: impl Fn(Timestamp, Result<(), String>)) {
+        let Engine::Docker(docker) = &self.engine else { return };
+        loop {
+            tokio::time::sleep(LOOK_AT_ENGINE_EVERY).await;
+            let asked_at = self.clock.now();
+            tell(asked_at, docker.answers().await);
         }
     }
 

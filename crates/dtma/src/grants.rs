@@ -5,7 +5,7 @@
 //!   tells nothing about the host; and as what it leads to, without links. The second is done by a process of its own
 //!   ([`Looks`]): its file system may hang.
 //! - What is Toolyard's own and what is the system's is never granted, whatever the list says. What every server is
-//!   shown, such as a certificate bundle, is granted to none for writing.
+//!   shown, such as a certificate bundle, is granted to none for writing, nor is what lies above or in it.
 //! - Only directories and regular files: a socket or a device is a way to something else. So is a directory with a
 //!   socket in it that the server could connect to, which neither mounts nor Landlock keep it from. It is looked for
 //!   when a server starts; one that comes later is not seen.
@@ -148,10 +148,17 @@ pub(crate) enum Answer {
     NotHere,
     /// It may not be granted.
     Refused(String),
-    /// What is mounted is what was looked at, or that does not show.
+    /// What is mounted is what was looked at, or that does not show here.
     Mounted,
     /// Something else is mounted at this path.
     Otherwise(PathBuf),
+    /// What is mounted at this path could not be found.
+    Unseen {
+        /// Which.
+        path: PathBuf,
+        /// What was in the way.
+        why: String,
+    },
 }
 
 /// A path that a server wishes to see.
@@ -376,6 +383,7 @@ pub(crate) fn unanswered(why: &NoAnswer) -> String {
     match why {
         NoAnswer::Hangs => "does not answer; its file system hangs".to_owned(),
         NoAnswer::TooMany => "is not looked at while so many others do not answer; their file systems hang".to_owned(),
+        NoAnswer::Late => "was not looked at in time: too many are looked at".to_owned(),
         NoAnswer::Broke(error) => format!("could not be looked at: {error}"),
     }
 }
@@ -446,8 +454,9 @@ impl Rules {
         if !here.any(|(root, _)| root.at(canonical(root.path())).holds(source)) {
             return Err(self.not_listed.clone());
         }
-        if let Some(shown) = self.shown.iter().find(|shown| writable && Path::new(shown).starts_with(source)) {
-            let shown = Path::new(shown).display();
+        let mut shown = self.shown.iter().map(Path::new);
+        if let Some(shown) = shown.find(|it| writable && (it.starts_with(source) || source.starts_with(it))) {
+            let shown = shown.display();
             return Err(format!("every server is shown `{shown}`, so it is granted for reading only"));
         }
         let kind = std::fs::symlink_metadata(source).map_err(|_| "it is gone".to_owned())?.file_type();
@@ -528,7 +537,7 @@ mod tests {
     fn grants(dir: &Path, roots: &[&str]) -> Grants {
         let roots = roots.iter().map(|root| format!("{}/{root}", dir.display())).collect();
         let paths = GrantablePaths { roots, own: vec![dir.join("home/project/toolyard.toml")] };
-        open(&paths, &dir.join("data"), vec![dir.join("home/certificates/ca.pem")])
+        open(&paths, &dir.join("data"), vec![dir.join("home/certificates/ca.pem"), dir.join("home/authorities")])
     }
 
     fn open(paths: &GrantablePaths, data_dir: &Path, shown: Vec<PathBuf>) -> Grants {
@@ -603,11 +612,21 @@ mod tests {
     fn what_every_server_is_shown_is_granted_to_none_for_writing() {
         let dir = host();
         let root = std::fs::canonicalize(dir.path()).expect("canonical");
-        std::fs::create_dir(root.join("home/certificates")).expect("made");
-        std::fs::write(root.join("home/certificates/ca.pem"), "").expect("written");
+        for directory in ["home/certificates", "home/authorities/in"] {
+            std::fs::create_dir_all(root.join(directory)).expect("made");
+        }
+        for file in ["home/certificates/ca.pem", "home/authorities/a.pem"] {
+            std::fs::write(root.join(file), "").expect("written");
+        }
         let grants = grants(&root, &["home/*"]);
         let granted = |path: &str, writable| look(&grants, &format!("{}/{path}", root.display()), writable).is_ok();
-        for path in ["home/certificates", "home/certificates/ca.pem"] {
+        for path in [
+            "home/certificates",
+            "home/certificates/ca.pem",
+            "home/authorities",
+            "home/authorities/in",
+            "home/authorities/a.pem",
+        ] {
             assert!(granted(path, false) && !granted(path, true), "{path}");
         }
         assert!(granted("home/notes", true));

@@ -5,7 +5,7 @@
 //! [`Slot`]; nothing is told that was not observed.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use crate::slot::Slot;
 
 /// How often the line to one supervisor may break before its server counts as lost.
 const MAX_RECONNECTS: usize = 5;
-const ANSWERED_FILE: &str = "answered.json";
+pub(crate) const ANSWERED_FILE: &str = "answered.json";
 const RESTARTS_FILE: &str = "restarts.json";
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
@@ -44,8 +44,12 @@ const CRASH_LOOP: u32 = 3;
 const LONGEST_DRAIN: Duration = Duration::from_secs(30);
 /// How long a server may live on after it closed its output, before it is stopped.
 const CLOSED_GRACE: Duration = Duration::from_secs(2);
+/// Longest wait for the last output of a server that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// A wait that lasts so long is told.
 const LATE: Duration = Duration::from_secs(1);
+/// Lines beside the protocol that wait to be logged. Full makes who reads them wait a moment.
+const NOISE_BACKLOG: usize = 64;
 /// What a server may take to write one message.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
@@ -102,6 +106,8 @@ pub(crate) struct Instance {
     has_dir: bool,
     known_era: Option<Era>,
     was_ready: bool,
+    /// What a person should know of its paths.
+    remark: String,
     failures: u32,
 }
 
@@ -114,8 +120,18 @@ impl Instance {
         known_era: Option<Era>,
     ) -> Self {
         let dir = context.instance_dir(desired.id);
-        let instance =
-            Self { context, desired, slot, goal, dir, has_dir: false, known_era, was_ready: false, failures: 0 };
+        let instance = Self {
+            context,
+            desired,
+            slot,
+            goal,
+            dir,
+            has_dir: false,
+            known_era,
+            was_ready: false,
+            remark: String::new(),
+            failures: 0,
+        };
         // Before anything is told of it: the control plane takes a lower number for one that is counted anew.
         let restarts = instance.load_restarts();
         instance.slot.state().observed.restarts = restarts;
@@ -368,6 +384,7 @@ impl Instance {
     async fn serve(&mut self, running: Running, answered: Option<Answered>) -> End {
         let Running { hello, streams, mut line, container } = running;
         if let Some(ended) = hello.ended {
+            self.log_unread(streams, hello.handed_over, &line).await;
             line.dismiss().await;
             return End::Exited(ended);
         }
@@ -378,9 +395,9 @@ impl Instance {
             drop(streams);
             return self.end_outdated(&mut line, &open_ports).await;
         }
-        let (noise, mut noises) = mpsc::channel(64);
+        let (noise, mut noises) = mpsc::channel(NOISE_BACKLOG);
         let room = self.context.room.of(self.desired.organization.as_u128());
-        let connection = match connect(streams, &self.dir, noise, hello.handed_over, room) {
+        let connection = match streams.open(&self.dir, options(hello.handed_over, noise, room)) {
             Ok(connection) => connection,
             Err(error) => {
                 let _ = line.commands.send(ToSupervisor::Stop).await;
@@ -408,8 +425,11 @@ impl Instance {
         if let Some(answered) = answered {
             let own = self.context.copy_of(self.desired.id).is_some();
             connection.resume(answered.handshake.clone(), own);
-            self.ready(&connection, answered).await;
+            self.ready(&connection, answered);
         }
+        // Its paths may be slow to answer, and it serves meanwhile.
+        let mut remark = Box::pin(self.ask_remark());
+        let mut remarking = !probing;
         let mut probe = Box::pin(probe::probe(connection.clone(), self.desired.spec.clone(), self.known_era));
         let longest_call = Duration::from_millis(self.desired.spec.call_timeout_ms);
         let check_after = |pause, open| probe::check(connection.clone(), Check { pause, open, longest_call });
@@ -424,6 +444,10 @@ impl Instance {
                 event = line.events.recv() => match event {
                     Some(ToAgent::Usage(usage)) => self.slot.state().observed.usage = Some(usage),
                     Some(ToAgent::Exited(ended)) => {
+                        // What speaks HTTP says nothing there but messages.
+                        if !self.speaks_http() {
+                            log_rest(&connection, &mut noises, &line.commands).await;
+                        }
                         line.dismiss().await;
                         if started.elapsed() >= RECOVERED_AFTER {
                             self.failures = 0;
@@ -453,7 +477,8 @@ impl Instance {
                             let text = format!("ready after {} ms", started.elapsed().as_millis());
                             let _ = line.commands.try_send(ToSupervisor::Log { stream: LogStream::Toolyard, text });
                             self.save_answered(&answered);
-                            self.ready(&connection, answered).await;
+                            self.ready(&connection, answered);
+                            (remark, remarking) = (Box::pin(self.ask_remark()), true);
                             health = Health::new();
                             check.set(check_after(health.pause(0), None));
                         }
@@ -477,8 +502,14 @@ impl Instance {
                     }
                 }
                 (sign, open) = &mut check, if !probing && stopping == Stopping::No && not_ready.is_none() => {
-                    self.judge(&mut health, sign).await;
+                    if self.judge(&mut health, sign) {
+                        (remark, remarking) = (Box::pin(self.ask_remark()), true);
+                    }
                     check.set(check_after(health.pause(connection.activity().begun), open));
+                }
+                text = &mut remark, if remarking => {
+                    remarking = false;
+                    self.note_remark(text);
                 }
                 () = &mut closed, if !closed_seen => {
                     closed_seen = true;
@@ -539,15 +570,42 @@ impl Instance {
         End::Lost
     }
 
-    async fn ready(&mut self, connection: &Connection, answered: Answered) {
-        let Answered { handshake, tools, tool_names, ready_since, restarts, .. } = answered;
-        self.known_era = Some(handshake.era);
-        self.was_ready = true;
-        let remark = self.context.grants.remark(&self.desired).await;
-        let now = self.context.clock.now();
+    fn speaks_http(&self) -> bool {
+        self.desired.spec.runtime.package().is_some_and(|package| package.http.is_some())
+    }
+
+    /// Has what a server that ended while no agent was there left unread written to the log.
+    async fn log_unread(&self, streams: Streams, handed_over: u32, line: &Line) {
+        let (noise, mut noises) = mpsc::channel(NOISE_BACKLOG);
+        let room = self.context.room.of(self.desired.organization.as_u128());
+        match streams.read_rest(options(handed_over, noise, room)) {
+            Ok(connection) => log_rest(&connection, &mut noises, &line.commands).await,
+            Err(error) => tracing::warn!(instance.id = %self.desired.id, %error, "read what a server wrote last"),
+        }
+    }
+
+    fn ask_remark(&self) -> impl Future<Output = String> + use<> {
+        let (context, desired) = (Arc::clone(&self.context), self.desired.clone());
+        async move { context.remark(&desired).await }
+    }
+
+    fn note_remark(&mut self, remark: String) {
         if !remark.is_empty() {
             tracing::warn!(instance.id = %self.desired.id, server.name = %self.desired.server_name, "{remark}");
         }
+        self.remark = remark;
+        let status = self.slot.status();
+        if status.phase == Phase::Ready && status.message != BUSY {
+            self.set(Phase::Ready, Reason::Answered, &self.remark);
+        }
+    }
+
+    fn ready(&mut self, connection: &Connection, answered: Answered) {
+        let Answered { handshake, tools, tool_names, ready_since, restarts, .. } = answered;
+        self.known_era = Some(handshake.era);
+        self.was_ready = true;
+        self.remark.clear();
+        let now = self.context.clock.now();
         let mcp = McpInfo {
             era: handshake.era,
             protocol_version: handshake.protocol_version,
@@ -566,17 +624,19 @@ impl Instance {
             state.observed.failures = 0;
             // One that was taken over has been ready since it first answered.
             let since = if state.observed.status.phase == Phase::Pending { ready_since } else { now };
-            state.enter(Status::new(Phase::Ready, Reason::Answered, remark, since));
+            state.enter(Status::new(Phase::Ready, Reason::Answered, "", since));
         });
     }
 
-    async fn judge(&self, health: &mut Health, sign: Sign) {
+    /// Takes a sign of how it is; whether it answers again after it had stopped.
+    fn judge(&self, health: &mut Health, sign: Sign) -> bool {
         let healthy = match sign {
             // No verdict: only that it answers, or that it is silent without calls, says how it is.
             Sign::Busy if self.slot.status().phase == Phase::Ready => {
-                return self.set(Phase::Ready, Reason::Answered, BUSY);
+                self.set(Phase::Ready, Reason::Answered, BUSY);
+                return false;
             }
-            Sign::Busy => return,
+            Sign::Busy => return false,
             Sign::Answered => true,
             Sign::Silent => false,
         };
@@ -584,7 +644,7 @@ impl Instance {
         if healthy {
             self.slot.note_answer(self.context.clock.now());
             if self.slot.status().message == BUSY {
-                self.set(Phase::Ready, Reason::Answered, "");
+                self.set(Phase::Ready, Reason::Answered, &self.remark);
             }
         } else {
             let failures = health.failures();
@@ -592,12 +652,10 @@ impl Instance {
         }
         match verdict {
             Some(false) => self.set(Phase::Degraded, Reason::ProbeFailed, "it stopped answering"),
-            Some(true) => {
-                let remark = self.context.grants.remark(&self.desired).await;
-                self.set(Phase::Ready, Reason::Answered, &remark);
-            }
+            Some(true) => self.set(Phase::Ready, Reason::Answered, &self.remark),
             None => {}
         }
+        verdict == Some(true)
     }
 
     /// A server that was ready and comes back is degraded, not new.
@@ -674,19 +732,13 @@ impl Journal {
     }
 }
 
-/// Connects to the server of the instance in `dir`, whose pipes `handed_over` agents had before.
+/// How to read and write the streams of a server, which `handed_over` agents had before.
 ///
 /// Each gets ids of its own, however the clock was set meanwhile: a late answer to an earlier agent's call must
 /// not look like one to ours. A million take-overs stay below what every JSON number keeps exactly.
-fn connect(
-    streams: Streams,
-    dir: &Path,
-    noise: mpsc::Sender<Noise>,
-    handed_over: u32,
-    room: Room,
-) -> std::io::Result<Connection> {
-    let first_id = u64::from(handed_over) << 32;
-    streams.open(dir, handed_over > 0, Options { first_id, noise, max_message_bytes: MAX_MESSAGE_BYTES, room })
+fn options(handed_over: u32, noise: mpsc::Sender<Noise>, room: Room) -> Options {
+    let (first_id, resumed) = (u64::from(handed_over) << 32, handed_over > 0);
+    Options { first_id, resumed, noise, max_message_bytes: MAX_MESSAGE_BYTES, room }
 }
 
 /// Has what is no protocol written to the log, as fast as that takes it. May be dropped while it waits.
@@ -701,6 +753,22 @@ async fn log_noise(noises: &mut mpsc::Receiver<Noise>, commands: &mpsc::Sender<T
     };
     room.send(ToSupervisor::Log { stream, text });
     Some(())
+}
+
+/// Has what a server that has ended left unread written to the log, as far as it comes soon.
+async fn log_rest(connection: &Connection, noises: &mut mpsc::Receiver<Noise>, commands: &mpsc::Sender<ToSupervisor>) {
+    let rest = async {
+        loop {
+            tokio::select! {
+                biased;
+                logged = log_noise(noises, commands) => if logged.is_none() { return },
+                () = connection.closed() => break,
+            }
+        }
+        while !noises.is_empty() && log_noise(noises, commands).await.is_some() {}
+    };
+    // Something else may hold its output open.
+    let _ = tokio::time::timeout(LAST_WORDS, rest).await;
 }
 
 /// `: ` and what the server wrote last, as far as it says why it ended.

@@ -33,7 +33,7 @@ mod uids;
 
 pub use agent::{Agent, AgentOptions, Shutdown, StartError};
 pub use docker::DockerOptions;
-pub use engine::EngineOptions;
+pub use engine::{EngineOptions, EngineWait};
 pub use grants::GrantablePaths;
 pub use identity::{Identity, IdentityError, IdentityOptions};
 pub use packages::PackageClients;

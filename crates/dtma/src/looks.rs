@@ -4,7 +4,7 @@
 //! the kernel, perhaps beyond any signal, and a thread that does keeps its whole process, with what that listens on and
 //! has locked. So whatever a deployment names is looked at by a supervisor process that has nothing of ours, and that is
 //! left alone when it does not answer. Of those that hang there is one for each path, and there are few for each
-//! organization: nobody's retries pile up, and what hangs costs others nothing.
+//! organization and, once many hang, at most one: nobody's retries pile up, and what hangs costs others nothing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,9 +27,10 @@ use crate::process::wire::{Incoming, Order, ToAgent};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long is waited for a place among those that look.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-/// Looks of one organization, and of all, at once. Those that hang count.
+/// Looks of one organization, and of all, at once. Those that hang count. Half of the places are for organizations that
+/// have none: eight whose paths all hang take none from others.
 const MOST_OF_ONE: usize = 4;
-const MOST: usize = 32;
+const MOST: usize = 64;
 
 /// Why nothing is known of a path.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) enum NoAnswer {
     Hangs,
     /// So many others do not that it is not looked at.
     TooMany,
+    /// So many others were looked at that there was no place in time.
+    Late,
     /// Nobody could look.
     Broke(io::Error),
 }
@@ -80,7 +83,7 @@ impl Looks {
         question: Question,
     ) -> Result<Answer, NoAnswer> {
         let place = tokio::time::timeout(LONGEST_WAIT, Table::begin(&self.table, path, of)).await;
-        let mark = place.unwrap_or(Err(NoAnswer::TooMany))?;
+        let mark = place.unwrap_or(Err(NoAnswer::Late))?;
         let (program, patience) = (self.program.clone(), self.patience);
         // A task of its own: whoever asked may wait no longer, and what hangs is to be known all the same.
         let asked = tokio::spawn(async move { ask(&program, patience, question, mark).await });
@@ -174,7 +177,9 @@ impl Table {
         }
         let is_full = |hanging: bool| {
             let counted = || looks.values().filter(|look| look.hangs || !hanging);
-            counted().count() >= MOST || counted().filter(|look| look.of == of).count() >= MOST_OF_ONE
+            let all = counted().count();
+            let most_of_one = if all < MOST / 2 { MOST_OF_ONE } else { 1 };
+            all >= MOST || counted().filter(|look| look.of == of).count() >= most_of_one
         };
         if is_full(true) {
             return Err(NoAnswer::TooMany);
@@ -268,6 +273,35 @@ mod tests {
         }
         hanging.iter().for_each(Mark::hangs);
         assert!(matches!(begin(&table, "/srv/more", OrganizationId::generate()).await, Err(NoAnswer::TooMany)));
+    }
+
+    #[tokio::test]
+    async fn organizations_whose_paths_all_hang_leave_a_place_to_each_that_has_none_that_hangs() {
+        let table = table();
+        let mut hanging = Vec::new();
+        for organization in 0..MOST / 2 / MOST_OF_ONE {
+            let of = OrganizationId::generate();
+            for number in 0..MOST_OF_ONE {
+                let mark = begin(&table, &format!("/srv/hang/{organization}/{number}"), of).await.expect("a place");
+                mark.hangs();
+                hanging.push(mark);
+            }
+        }
+        let other = OrganizationId::generate();
+        let first = begin(&table, "/srv/more", other).await.expect("it has none that hangs");
+        assert!(!Table::enter(&table, Path::new("/srv/next"), Some(other)).expect("it waits for its place"));
+        drop(first);
+        let hangs = begin(&table, "/srv/next", other).await.expect("one after the other");
+        hangs.hangs();
+        assert!(matches!(begin(&table, "/srv/more", other).await, Err(NoAnswer::TooMany)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_for_a_place_is_not_told_that_file_systems_hang() {
+        let looks = Looks::new("/no/such/program".into(), PATIENCE);
+        let path = Path::new("/srv");
+        let _looked_at = begin(&looks.table, "/srv", OrganizationId::generate()).await.expect("a place");
+        assert!(matches!(looks.ask(path, None, Question::LeadsTo(path.into())).await, Err(NoAnswer::Late)));
     }
 
     #[tokio::test]

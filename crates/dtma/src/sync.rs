@@ -52,6 +52,7 @@ impl SyncError {
 /// Speaks to the control plane until the agent ends.
 pub(crate) async fn converse(inner: Arc<Inner>) {
     metrics::describe_counter!("toolyard_dtma_sync_failures_total", "Syncs with the control plane that failed.");
+    crate::copies::describe_metrics();
     let mut changed = inner.changed.subscribe();
     let (mut failures, mut taken_back) = (0_u32, 0_u32);
     loop {

@@ -70,7 +70,7 @@ impl ImageClients {
         let (proxy, no_proxy) = (docker.options.proxy.as_deref(), docker.options.no_proxy.as_deref());
         let mut images = Self {
             api: docker.api.clone(),
-            labels: docker.labels(),
+            labels: docker.container_labels(),
             user,
             uid,
             way: docker.no_proxy.is_none().then(|| egress::Way::through(proxy, no_proxy)),
@@ -297,7 +297,8 @@ impl ImageClients {
             None => return Err(ApiError::RequestTimeoutError),
         };
         removal.now().await;
-        Ok(Output { success: code == 0, stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() })
+        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        Ok(Output { success: code == 0, stdout, stderr, refused: vec![] })
     }
 
     /// Opens the proxy to the registries in a container's network.

@@ -13,7 +13,7 @@ use toolyard_types::{CredentialId, Secret};
 
 use super::{
     Docker, Handed, LABEL_INSTANCE, LABEL_LOCK, LABEL_ORGANIZATION, LABEL_REVISION, LABEL_SERVER, egress, entry,
-    existing, mount, paths, users, volumes,
+    existing, mount, users, volumes,
 };
 use crate::agent::Context;
 use crate::engine::{MAX_OPEN_FILES, render};
@@ -84,7 +84,7 @@ pub(super) async fn plan(
         // It stays open when an agent goes; the next one attaches again.
         stdin_once: Some(false),
         tty: Some(false),
-        labels: Some(labels(docker, desired, &granted)),
+        labels: Some(labels(docker, desired)),
         host_config: Some(host_config(docker, context, desired, prepared, (&granted, (uid, gid)))?),
         ..Default::default()
     };
@@ -145,8 +145,8 @@ fn listed(hosts: &[String]) -> Result<Vec<EgressHost>, Failure> {
     hosts.iter().map(parse).collect()
 }
 
-fn labels(docker: &Docker, desired: &DesiredInstance, granted: &[Granted]) -> HashMap<String, String> {
-    let mut labels = docker.labels();
+fn labels(docker: &Docker, desired: &DesiredInstance) -> HashMap<String, String> {
+    let mut labels = docker.container_labels();
     let lock = desired.lock.as_ref().map(|lock| lock.digest.clone());
     labels.extend([
         (LABEL_INSTANCE.to_owned(), desired.id.to_string()),
@@ -155,7 +155,6 @@ fn labels(docker: &Docker, desired: &DesiredInstance, granted: &[Granted]) -> Ha
         (LABEL_REVISION.to_owned(), desired.revision.to_string()),
     ]);
     labels.extend(lock.map(|lock| (LABEL_LOCK.to_owned(), lock)));
-    labels.extend(paths::label(granted));
     labels
 }
 

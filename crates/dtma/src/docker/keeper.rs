@@ -32,13 +32,14 @@ use toolyard_types::spec::{Egress, EgressHost, HttpEndpoint};
 use toolyard_types::state::Reason;
 use toolyard_types::{Clock, Secret, Timestamp};
 
-use super::container::Plan;
+use super::container::{self, Plan};
 use super::http::{self, Bridge};
 use super::{Docker, container_name, egress, engine_failure, entry, is_missing, paths, short, volumes};
 use crate::agent::Context;
 use crate::copies::LogPlace;
 use crate::desired::write_whole;
 use crate::engine::{Line, Running, Streams};
+use crate::instance::ANSWERED_FILE;
 use crate::packages::failure;
 use crate::process::log::{LineSplitter, LogWriter};
 use crate::process::wire::{Ended, Hello, Killed, ToAgent, ToSupervisor};
@@ -129,6 +130,15 @@ pub(super) async fn take_over(
         docker.remove(&id).await?;
         return Ok(None);
     }
+    // No call has reached it, and the agent before may have ended before it compared.
+    if state.running == Some(true)
+        && !dir.join(ANSWERED_FILE).exists()
+        && let Err(failure) = compare_again(docker, context, desired, (id.as_str(), &state)).await
+    {
+        tracing::warn!(instance.id = %desired.id, "a container is made anew: {}", failure.message);
+        docker.remove(&id).await?;
+        return Ok(None);
+    }
     let handed_over = handed_over(dir).saturating_add(1);
     remember_handed_over(dir, handed_over).map_err(|err| ApiError::IOError { err })?;
     let attached = match state.running {
@@ -160,6 +170,20 @@ pub(super) async fn take_over(
     let log = context.log_place(desired.id, dir);
     let kept = Kept { id, log, redact, proxy, http: endpoint(desired).is_some(), bridge };
     Ok(Some(keep(docker, context, kept, attached.stdin, attached.output, &state, handed_over)))
+}
+
+/// Looks at the paths of a container that runs already, and compares what it has mounted with them.
+async fn compare_again(
+    docker: &Docker,
+    context: &Context,
+    desired: &DesiredInstance,
+    (container, state): (&str, &ContainerState),
+) -> Result<(), Failure> {
+    if desired.spec.paths.is_empty() {
+        return Ok(());
+    }
+    let (_, granted) = container::granted(docker, context, desired).await?;
+    paths::compare(docker, context, desired, (container, state), &granted).await
 }
 
 /// How many agents had this container before.

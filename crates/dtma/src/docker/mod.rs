@@ -6,7 +6,8 @@
 //!   ([`entry`]): whatever may hold a secret is never in the container's configuration.
 //! - npm and PyPI packages are installed inside the image that runs them ([`clients`]) and mounted read-only.
 //! - No log driver: what a server writes to standard output is MCP, with people's data in it, and belongs in no
-//!   file. Standard error goes to the instance's own log; what it says while no agent is there is lost.
+//!   file. Standard error and lines that are no MCP go to the instance's own log; what it says while no agent is there is
+//!   lost.
 //!
 //! Paths are mounted as they are here, so the engine must be on this host.
 
@@ -25,6 +26,7 @@ mod volumes;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +47,7 @@ pub(crate) use images::ImageRun;
 
 use crate::agent::{AgentOptions, Context};
 use crate::desired::write_whole;
-use crate::engine::{Known, NeedsLock, Running};
+use crate::engine::{EngineWait, Known, NeedsLock, Running};
 use crate::packages::{PackageClients, Prepared, failure};
 
 /// Where the engine listens when nothing else is said.
@@ -59,6 +61,12 @@ const SHORT_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_AT_ONCE: usize = 16;
 /// How many of the containers whose removal hung are tried again in one round.
 const MAX_HUNG_AT_ONCE: usize = 4;
+/// Longest time to find out what an engine can do, at start: a host that boots has much to do.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// An engine that has not answered by then is told as one that does not.
+const TELL_AFTER: Duration = Duration::from_secs(2);
+/// Longest pause before an engine that does not answer is tried again at start.
+const LONGEST_CONNECT_PAUSE: Duration = Duration::from_secs(5);
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// Longest pause before the removal of a container is tried again: an engine that hangs keeps each request.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -118,6 +126,9 @@ pub enum ConnectError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Somebody gave up the wait for an engine that does not answer.
+    #[error("the wait for the container engine was given up")]
+    GivenUp,
     /// It has no such runtime.
     #[error("the container engine has no runtime `{0}`")]
     Runtime(String),
@@ -147,18 +158,12 @@ pub(crate) struct Docker {
 }
 
 impl Docker {
-    /// Speaks to the engine and finds out what it can do.
+    /// Speaks to the engine, as soon as it answers, and finds out what it can do.
+    ///
+    /// # Errors
+    /// What no wait changes, or that the wait was given up.
     pub(crate) async fn connect(options: &DockerOptions, agent: &AgentOptions) -> Result<Self, ConnectError> {
-        let host = options.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
-        if !host.starts_with("unix://") {
-            return Err(ConnectError::Address(host));
-        }
-        let no_answer = |error: ApiError| ConnectError::NoAnswer { host: host.clone(), source: Box::new(error) };
-        let api = bollard::Docker::connect_with_unix(&host, REQUEST_TIMEOUT_SECONDS, bollard::API_DEFAULT_VERSION)
-            .map_err(no_answer)?;
-        // An engine that is just starting answers soon; one that is not there is said so.
-        let api = api.negotiate_version().await.map_err(no_answer)?;
-        let info = api.info().await.map_err(no_answer)?;
+        let (api, info) = reach(options.host.as_deref().unwrap_or(DEFAULT_HOST), &agent.engine_wait).await?;
         if let Some(runtime) = &options.runtime
             && !info.runtimes.as_ref().is_some_and(|runtimes| runtimes.contains_key(runtime))
         {
@@ -184,6 +189,18 @@ impl Docker {
     /// The package clients of the base images.
     pub(crate) async fn package_clients(&self, clients: &PackageClients, data_dir: &Path, uid: u32) -> ImageClients {
         ImageClients::open(self, clients, data_dir, uid).await
+    }
+
+    /// Looks whether the engine answers.
+    ///
+    /// # Errors
+    /// Why it does not, for a person.
+    pub(crate) async fn answers(&self) -> Result<(), String> {
+        match tokio::time::timeout(SHORT_REQUEST_TIMEOUT, self.api.ping()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(crate::instance::chain(&error)),
+            Err(_) => Err(format!("it was silent for {} s", SHORT_REQUEST_TIMEOUT.as_secs())),
+        }
     }
 
     /// Each protection, and whether this engine gives it.
@@ -252,6 +269,11 @@ impl Docker {
         let secrets = context.secrets(desired)?;
         let plan = container::plan(self, context, desired, prepared, &secrets).await?;
         paths::check(self, desired, &plan.granted).await
+    }
+
+    /// What a person should know of the paths of a server that runs.
+    pub(crate) async fn remark(&self, desired: &DesiredInstance) -> String {
+        paths::remark(self, desired).await
     }
 
     /// Starts the container of an instance.
@@ -417,6 +439,14 @@ impl Docker {
         HashMap::from([(LABEL_AGENT.to_owned(), self.agent.clone())])
     }
 
+    /// The same for a container of no server. Labels of its image are its own unless they are said, so each of ours is.
+    fn container_labels(&self) -> HashMap<String, String> {
+        let unsaid = [LABEL_ORGANIZATION, LABEL_SERVER, LABEL_REVISION, LABEL_LOCK, LABEL_INSTANCE];
+        let mut labels = self.labels();
+        labels.extend(unsaid.map(|name| (name.to_owned(), String::new())));
+        labels
+    }
+
     async fn containers(&self) -> Result<Vec<Container>, ApiError> {
         let filters = HashMap::from([("label", vec![format!("{LABEL_AGENT}={}", self.agent)])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -485,6 +515,63 @@ impl Docker {
             other => other.map(|_| ()),
         }
     }
+}
+
+/// Finds the engine at an address, however long it does not answer: it may be started after us, or hang. Waits until then
+/// and tells why.
+async fn reach(host: &str, wait: &EngineWait) -> Result<(bollard::Docker, SystemInfo), ConnectError> {
+    if !host.starts_with("unix://") {
+        return Err(ConnectError::Address(host.to_owned()));
+    }
+    let waits = |why: Box<dyn std::error::Error + Send + Sync>| {
+        let why = crate::instance::chain(&ConnectError::NoAnswer { host: host.to_owned(), source: why });
+        if wait.note(Some(why.clone())) {
+            tracing::warn!("waiting until the container engine answers; the toolbox does not start without it: {why}");
+        }
+    };
+    let mut pause = RETRY_EVERY;
+    loop {
+        let asked = async {
+            let mut asking = pin!(ask(host));
+            tokio::select! {
+                answer = &mut asking => return answer,
+                () = tokio::time::sleep(TELL_AFTER) => {}
+            }
+            waits("it is silent".into());
+            asking.await
+        };
+        let answer = tokio::select! {
+            answer = asked => answer,
+            () = wait.given_up() => return Err(ConnectError::GivenUp),
+        };
+        match answer {
+            Ok(found) => {
+                if wait.note(None) {
+                    tracing::info!("the container engine answers");
+                }
+                return Ok(found);
+            }
+            // That was told when it began.
+            Err(ApiError::RequestTimeoutError) => {}
+            Err(error) => waits(Box::new(error)),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = wait.given_up() => return Err(ConnectError::GivenUp),
+        }
+        pause = (pause * 2).min(LONGEST_CONNECT_PAUSE);
+    }
+}
+
+/// Asks the engine at an address what it can do.
+async fn ask(host: &str) -> Result<(bollard::Docker, SystemInfo), ApiError> {
+    let api = bollard::Docker::connect_with_unix(host, REQUEST_TIMEOUT_SECONDS, bollard::API_DEFAULT_VERSION)?;
+    let asking = async {
+        let api = api.negotiate_version().await?;
+        let info = api.info().await?;
+        Ok::<_, ApiError>((api, info))
+    };
+    tokio::time::timeout(CONNECT_TIMEOUT, asking).await.unwrap_or(Err(ApiError::RequestTimeoutError))
 }
 
 struct Container {

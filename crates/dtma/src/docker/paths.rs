@@ -3,8 +3,9 @@
 //! path below one that any server here may write, nor a writable one above another's; two may share a path, or read above
 //! each other. Whose path it is makes no difference, nor does the name: a directory that is mounted twice is the same.
 //!
-//! What there is by now is read off the containers, which have it as a label, and of those that are being started off a
-//! table that each enters before it looks at the containers: of two at once the second sees the first.
+//! What there is by now is read off the mounts of the containers, as the engine tells them (a label could be the image's), and
+//! of those that are being started off a table that each enters before it looks at the containers: of two at once the second
+//! sees the first. What is in the way may end, so who is refused for that is tried again.
 //!
 //! Other users of the host are not known here. So what was mounted is compared with what was looked at, where that
 //! shows, before anything reaches the server.
@@ -14,39 +15,48 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bollard::errors::Error as ApiError;
-use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum};
+use bollard::models::{ContainerState, ContainerSummary, ContainerSummaryStateEnum, MountPoint};
 use bollard::query_parameters::ListContainersOptionsBuilder;
-use serde::{Deserialize, Serialize};
 use toolyard_types::agent::{DesiredInstance, Failure};
 use toolyard_types::name::printable;
 use toolyard_types::state::Reason;
 use toolyard_types::{InstanceId, ServerId};
 
-use super::{Docker, LABEL_AGENT, LABEL_INSTANCE, LABEL_SERVER, engine_failure, short};
+use super::{Docker, LABEL_AGENT, LABEL_INSTANCE, LABEL_SERVER, engine_failure, is_missing, short};
 use crate::agent::Context;
 use crate::grants::{Answer, Granted, Question, unanswered};
 use crate::packages::failure;
 
-/// The paths that a container was granted.
-pub(super) const LABEL: &str = "dev.toolyard.paths";
 /// Runtimes whose containers are processes of this kernel with mounts that show.
 const PLAIN_RUNTIMES: [&str; 3] = ["runc", "crun", "io.containerd.runc.v2"];
 
 /// A path that a container has, or is about to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Held {
+    /// Where its server sees it.
+    path: PathBuf,
     /// Without links.
     source: PathBuf,
     writable: bool,
 }
 
+/// Whose a path is that is in the way of a server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// That of another instance of it, such as the revision that it is to replace.
+    ItsOwn,
+    AnotherServers,
+}
+
+type StartingServer = (ServerId, Vec<Held>);
+
 /// Those of servers that are being started.
 #[derive(Debug, Default)]
-pub(super) struct Starting(Mutex<BTreeMap<InstanceId, Vec<Held>>>);
+pub(super) struct Starting(Mutex<BTreeMap<InstanceId, StartingServer>>);
 
 impl Starting {
     /// A poisoned lock means a panic between two whole changes.
-    fn table(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Vec<Held>>> {
+    fn table(&self) -> MutexGuard<'_, BTreeMap<InstanceId, StartingServer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,16 +74,13 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// What a container's label says of the paths it was granted.
-pub(super) fn label(granted: &[Granted]) -> Option<(String, String)> {
-    let held = held(granted);
-    // Paths that were looked at are UTF-8.
-    let text = serde_json::to_string(&held).ok().filter(|_| !held.is_empty());
-    text.map(|text| (LABEL.to_owned(), text))
+fn held(granted: &[Granted]) -> Vec<Held> {
+    let held = |it: &Granted| Held { path: it.path.clone(), source: it.source.clone(), writable: it.writable };
+    granted.iter().map(held).collect()
 }
 
-fn held(granted: &[Granted]) -> Vec<Held> {
-    granted.iter().map(|it| Held { source: it.source.clone(), writable: it.writable }).collect()
+fn whose(desired: &DesiredInstance, server: Option<ServerId>) -> Whose {
+    if server == Some(desired.server) { Whose::ItsOwn } else { Whose::AnotherServers }
 }
 
 /// Looks whether a server could be started beside those of other servers that run. Those of its own may end before.
@@ -86,8 +93,39 @@ pub(super) async fn check(docker: &Docker, desired: &DesiredInstance, granted: &
     }
     let wanted = held(granted);
     let containers = containers(docker).await.map_err(|error| engine_failure(&error))?;
-    let others = containers.iter().filter(|it| it.server != Some(desired.server)).flat_map(|it| &it.held);
-    judge(&Mounts::here(), &wanted, others)
+    judge(&Mounts::here(), &wanted, of_other_servers(&containers, desired)).map_err(Conflict::into_failure)
+}
+
+/// What a person should know of the paths of a server that runs: why it would not be started again beside others that run,
+/// as it was by an earlier version.
+pub(super) async fn remark(docker: &Docker, desired: &DesiredInstance) -> String {
+    let granted = &desired.spec.paths;
+    if granted.is_empty() {
+        return String::new();
+    }
+    let containers = match containers(docker).await {
+        Ok(containers) => containers,
+        Err(error) => {
+            tracing::debug!(instance.id = %desired.id, %error, "ask what paths containers have");
+            return String::new();
+        }
+    };
+    let own = containers.iter().filter(|it| it.instance == desired.id).flat_map(|it| &it.held);
+    let is_granted = |it: &&Held| granted.iter().any(|grant| Path::new(&grant.path) == it.path);
+    let own: Vec<Held> = own.filter(is_granted).cloned().collect();
+    match judge(&Mounts::here(), &own, of_other_servers(&containers, desired)) {
+        Ok(()) => String::new(),
+        Err(conflict) => conflict.into_remark(),
+    }
+}
+
+fn of_other_servers<'a>(
+    containers: &'a [Container],
+    desired: &DesiredInstance,
+) -> impl Iterator<Item = (Whose, &'a Held)> {
+    let server = desired.server;
+    let others = containers.iter().filter(move |it| it.server != Some(server)).flat_map(|it| &it.held);
+    others.map(|held| (Whose::AnotherServers, held))
 }
 
 /// Enters a server that is about to be started, if nobody could lead its paths elsewhere nor it another's.
@@ -105,15 +143,18 @@ pub(super) async fn enter<'a>(
     let wanted = held(granted);
     let entered = {
         let mut table = docker.starting.table();
-        let others = table.iter().filter(|(id, _)| **id != desired.id).flat_map(|(_, held)| held);
-        judge(&Mounts::here(), &wanted, others)?;
-        table.insert(desired.id, wanted.clone());
+        let others = table.iter().filter(|(id, _)| **id != desired.id);
+        let others =
+            others.flat_map(|(_, (server, held))| held.iter().map(move |it| (whose(desired, Some(*server)), it)));
+        judge(&Mounts::here(), &wanted, others).map_err(Conflict::into_failure)?;
+        table.insert(desired.id, (desired.server, wanted.clone()));
         Entered { starting: &docker.starting, id: desired.id }
     };
     // Only now: whoever left the table meanwhile has a container.
     let containers = containers(docker).await.map_err(|error| engine_failure(&error))?;
-    let others = containers.iter().filter(|it| it.instance != Some(desired.id)).flat_map(|it| &it.held);
-    judge(&Mounts::here(), &wanted, others)?;
+    let others = containers.iter().filter(|it| it.instance != desired.id);
+    let others = others.flat_map(|other| other.held.iter().map(move |it| (whose(desired, other.server), it)));
+    judge(&Mounts::here(), &wanted, others).map_err(Conflict::into_failure)?;
     Ok(Some(entered))
 }
 
@@ -143,6 +184,13 @@ pub(super) async fn compare(
             tracing::error!(instance.id = %desired.id, server.name = %desired.server_name, "{message}");
             (Reason::EngineUnavailable, message)
         }
+        Ok(Answer::Unseen { path, why }) => {
+            let path = printable(&path.to_string_lossy());
+            (
+                Reason::EngineUnavailable,
+                format!("what the container engine mounted at path `{path}` was not found: {why}"),
+            )
+        }
         Ok(other) => (Reason::Internal, format!("what is mounted was not told: {other:?}")),
         Err(why) => (Reason::EngineUnavailable, format!("one of its paths {}", unanswered(&why))),
     };
@@ -155,7 +203,7 @@ fn has_plain_runtime(docker: &Docker) -> bool {
 }
 
 struct Container {
-    instance: Option<InstanceId>,
+    instance: InstanceId,
     server: Option<ServerId>,
     held: Vec<Held>,
 }
@@ -164,62 +212,114 @@ struct Container {
 async fn containers(docker: &Docker) -> Result<Vec<Container>, ApiError> {
     let filters = HashMap::from([("label", vec![format!("{LABEL_AGENT}={}", docker.agent)])]);
     let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-    let found = short(&docker.api).list_containers(Some(options)).await?;
+    let api = short(&docker.api);
+    let found = api.list_containers(Some(options)).await?;
     let ended = [Some(ContainerSummaryStateEnum::EXITED), Some(ContainerSummaryStateEnum::DEAD)];
-    let running = found.into_iter().filter(|summary| !ended.contains(&summary.state));
-    Ok(running.filter_map(container).collect())
+    let mut containers = Vec::new();
+    for mut summary in found.into_iter().filter(|summary| !ended.contains(&summary.state)) {
+        if summary.mounts.is_none() {
+            // Some versions of Podman tell them only of one that is asked for.
+            summary.mounts = mounts_of(&api, summary.id.as_deref().unwrap_or_default()).await?;
+        }
+        containers.extend(container(summary));
+    }
+    Ok(containers)
 }
 
-/// A server's; none when it is a package client's, which has no path of the host but ours.
+async fn mounts_of(api: &bollard::Docker, id: &str) -> Result<Option<Vec<MountPoint>>, ApiError> {
+    match api.inspect_container(id, None).await {
+        Err(error) if is_missing(&error) => Ok(None),
+        other => Ok(other?.mounts),
+    }
+}
+
+/// A server's, with all that it has of the host; none when it is a package client's or one that never runs.
 fn container(summary: ContainerSummary) -> Option<Container> {
     let labels = summary.labels.unwrap_or_default();
-    let instance = labels.get(LABEL_INSTANCE)?.parse().ok();
+    let instance = labels.get(LABEL_INSTANCE)?.parse().ok()?;
     let server = labels.get(LABEL_SERVER).and_then(|id| id.parse().ok());
-    let labelled = labels.get(LABEL).and_then(|text| serde_json::from_str(text).ok());
-    let held = labelled.unwrap_or_else(|| {
-        // It has no path of the host, or was started by an earlier version.
-        let mounts = summary.mounts.unwrap_or_default().into_iter();
-        let bound = mounts.filter(|mount| mount.typ.as_deref() == Some("bind"));
-        let held = bound.filter_map(|mount| Some((mount.source?, mount.rw != Some(false))));
-        held.map(|(source, writable)| Held { source: source.into(), writable }).collect()
+    let mounts = summary.mounts.unwrap_or_default().into_iter();
+    let bound = mounts.filter(|mount| mount.typ.as_deref() == Some("bind"));
+    let held = bound.filter_map(|mount| {
+        let path = mount.destination.unwrap_or_default().into();
+        Some(Held { path, source: mount.source?.into(), writable: mount.rw != Some(false) })
     });
-    Some(Container { instance, server, held })
+    Some(Container { instance, server, held: held.collect() })
+}
+
+/// What is in the way of a path, for a person: nothing of whose it is.
+#[derive(Debug)]
+struct Conflict {
+    path: PathBuf,
+    /// What the path is.
+    is: &'static str,
+    /// What to do.
+    remedy: &'static str,
+    /// Whether it passes when another container ends.
+    passes: bool,
+}
+
+impl Conflict {
+    fn into_failure(self) -> Failure {
+        let Self { path, is, remedy, passes } = self;
+        let path = printable(&path.to_string_lossy());
+        let reason = if passes { Reason::EngineUnavailable } else { Reason::ConfigInvalid };
+        failure(reason, format!("path `{path}` may not be granted here: it {is}; {remedy}"))
+    }
+
+    fn into_remark(self) -> String {
+        let Self { path, is, remedy, .. } = self;
+        let path = printable(&path.to_string_lossy());
+        format!("it will not be started again while its path `{path}` {is}; {remedy}")
+    }
 }
 
 /// Whether a server may have what it wants beside what others have.
 ///
 /// # Errors
-/// What is in the way, for a person: nothing of whose it is.
-fn judge<'a>(mounts: &Mounts, wanted: &[Held], others: impl Iterator<Item = &'a Held>) -> Result<(), Failure> {
-    let refused = |path: &Path, why: &str| {
-        let path = printable(&path.to_string_lossy());
-        Err(failure(Reason::ConfigInvalid, format!("path `{path}` may not be granted here: {why}")))
-    };
+/// What is in the way.
+fn judge<'a>(
+    mounts: &Mounts,
+    wanted: &[Held],
+    others: impl Iterator<Item = (Whose, &'a Held)>,
+) -> Result<(), Conflict> {
     for want in wanted {
         // Between two of its own only one can be below.
         if wanted.iter().any(|own| own.writable && mounts.leads(&own.source, &want.source)) {
-            return refused(
-                &want.source,
-                "it is below a path that this server may write, and could lead elsewhere; grant it only one of both",
-            );
+            return Err(Conflict {
+                path: want.source.clone(),
+                is: "is below a path that this server may write, and could lead elsewhere",
+                remedy: "grant it only one of both",
+                passes: false,
+            });
         }
     }
-    for other in others {
+    for (whose, other) in others {
         for want in wanted {
-            if other.writable && mounts.leads(&other.source, &want.source) {
-                return refused(
-                    &want.source,
-                    "it is below a path that a server on this toolbox may write, and could lead elsewhere; grant that \
-                     server its path for reading only, or both the same path, or end that server first",
-                );
+            let is_below = other.writable && mounts.leads(&other.source, &want.source);
+            let is_above = want.writable && mounts.leads(&want.source, &other.source);
+            if !is_below && !is_above {
+                continue;
             }
-            if want.writable && mounts.leads(&want.source, &other.source) {
-                return refused(
-                    &want.source,
-                    "it is above a path that a server on this toolbox has, and who writes it could lead that elsewhere; \
-                     grant it for reading only, or both the same path, or end that server first",
-                );
-            }
+            let (is, remedy) = match (is_below, whose) {
+                (true, Whose::AnotherServers) => (
+                    "is below a path that a server on this toolbox may write, and could lead elsewhere",
+                    "grant that server its path for reading only, or both the same path, or end that server first",
+                ),
+                (false, Whose::AnotherServers) => (
+                    "is above a path that a server on this toolbox has, and who writes it could lead that elsewhere",
+                    "grant it for reading only, or both the same path, or end that server first",
+                ),
+                (true, Whose::ItsOwn) => (
+                    "is below a path that a running instance of this server may write, and could lead elsewhere",
+                    "`--strategy recreate` ends that one first",
+                ),
+                (false, Whose::ItsOwn) => (
+                    "is above a path that a running instance of this server has, and could lead that elsewhere",
+                    "`--strategy recreate` ends that one first",
+                ),
+            };
+            return Err(Conflict { path: want.source.clone(), is, remedy, passes: true });
         }
     }
     Ok(())
@@ -316,15 +416,19 @@ mod tests {
 ";
 
     fn held(source: &str, writable: bool) -> Held {
-        Held { source: source.into(), writable }
+        Held { path: source.into(), source: source.into(), writable }
     }
 
     fn refused(wanted: &[(&str, bool)], others: &[(&str, bool)]) -> Option<String> {
         let all = |paths: &[(&str, bool)]| paths.iter().map(|(path, writable)| held(path, *writable)).collect();
         let (wanted, others): (Vec<Held>, Vec<Held>) = (all(wanted), all(others));
-        let judged = judge(&Mounts::parse(TABLE), &wanted, others.iter());
-        judged.err().map(|failure| {
-            assert_eq!(failure.reason, Reason::ConfigInvalid);
+        let others = others.iter().map(|held| (Whose::AnotherServers, held));
+        let judged = judge(&Mounts::parse(TABLE), &wanted, others);
+        judged.err().map(|conflict| {
+            let is_its_own = conflict.is.contains("this server");
+            let failure = conflict.into_failure();
+            let reason = if is_its_own { Reason::ConfigInvalid } else { Reason::EngineUnavailable };
+            assert_eq!(failure.reason, reason, "who may end is not in the way for good: {}", failure.message);
             failure.message
         })
     }
@@ -372,24 +476,41 @@ mod tests {
     }
 
     #[test]
-    fn what_a_container_has_is_its_label_and_without_one_its_mounts() {
+    fn what_its_own_other_instance_has_is_told_with_what_ends_that_one_first() {
+        let (new, old) = ([held("/srv/share/x", true)], held("/srv/share", true));
+        for (wanted, other) in [(&new[..], &old), (std::slice::from_ref(&old), &new[0])] {
+            let conflict = judge(&Mounts::parse(TABLE), wanted, [(Whose::ItsOwn, other)].into_iter());
+            let failure = conflict.expect_err("refused").into_failure();
+            assert_eq!(failure.reason, Reason::EngineUnavailable);
+            assert!(failure.message.contains("a running instance of this server"), "{}", failure.message);
+            assert!(failure.message.contains("`--strategy recreate`"), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn what_a_container_has_is_what_it_has_mounted_whatever_its_labels_say() {
         let id = InstanceId::generate();
-        let labels = |paths: Option<&str>| {
-            let paths = paths.map(|paths| (LABEL.to_owned(), paths.to_owned()));
-            let labels = [(LABEL_INSTANCE.to_owned(), id.to_string())].into_iter().chain(paths);
-            Some(labels.collect::<HashMap<_, _>>())
-        };
-        let mount = bollard::models::MountPoint {
-            typ: Some("bind".into()),
-            source: Some("/srv/old".into()),
-            rw: Some(true),
+        let mount = |typ: &str, source: &str, rw| MountPoint {
+            typ: Some(typ.into()),
+            source: Some(source.into()),
+            destination: Some(source.into()),
+            rw,
             ..Default::default()
         };
-        let summary =
-            |paths| ContainerSummary { labels: labels(paths), mounts: Some(vec![mount.clone()]), ..Default::default() };
-        let label = serde_json::to_string(&[held("/srv/new", false)]).expect("JSON");
-        assert_eq!(container(summary(Some(label.as_str()))).expect("a server's").held, [held("/srv/new", false)]);
-        assert_eq!(container(summary(None)).expect("a server's").held, [held("/srv/old", true)]);
+        let mounts = vec![
+            mount("bind", "/srv/a", Some(true)),
+            mount("bind", "/srv/b", Some(false)),
+            mount("bind", "/srv/c", None),
+            mount("volume", "/var/lib/docker/volumes/x/_data", Some(true)),
+        ];
+        let summary = |instance: String| {
+            let labels = [(LABEL_INSTANCE.to_owned(), instance), ("dev.toolyard.paths".to_owned(), "[]".to_owned())];
+            ContainerSummary { labels: Some(labels.into()), mounts: Some(mounts.clone()), ..Default::default() }
+        };
+        let found = container(summary(id.to_string())).expect("a server's");
+        assert_eq!(found.instance, id);
+        assert_eq!(found.held, [held("/srv/a", true), held("/srv/b", false), held("/srv/c", true)]);
+        assert!(container(summary(String::new())).is_none());
         assert!(container(ContainerSummary::default()).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! An engine that hangs on one thing, and what that costs others.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,10 +14,15 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{RwLock, watch};
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_types::InstanceId;
-use toolyard_types::spec::Package;
+use toolyard_types::agent::DesiredInstance;
+use toolyard_types::spec::{Package, PathGrant};
 use toolyard_types::state::Reason;
 
-use super::{Docker, DockerOptions, LABEL_INSTANCE, MAX_AT_ONCE, images, keeper, paths, users};
+use super::{
+    ConnectError, Docker, DockerOptions, LABEL_INSTANCE, LABEL_LOCK, LABEL_ORGANIZATION, LABEL_REVISION, LABEL_SERVER,
+    MAX_AT_ONCE, images, keeper, paths, users,
+};
+use crate::engine::EngineWait;
 use crate::grants::Granted;
 use crate::packages::lock;
 use crate::plan::tests::instance;
@@ -106,6 +112,76 @@ fn is_what(mode: u32, link_target: &str) -> Response<Body> {
     response.body(Body::empty()).expect("a response")
 }
 
+/// An archive of one file.
+fn archive(content: &str) -> Response<Body> {
+    let mut archive = vec![0; 512];
+    archive[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
+    archive[156] = b'0';
+    archive.extend_from_slice(content.as_bytes());
+    archive.resize(archive.len().next_multiple_of(512), 0);
+    Response::builder().header("content-type", "application/x-tar").body(Body::from(archive)).expect("a response")
+}
+
+/// Makes an engine that takes what it is asked and answers only once it is thawed.
+fn frozen(socket: &Path) -> (watch::Sender<bool>, AbortOnDropHandle<()>) {
+    let listener = tokio::net::UnixListener::bind(socket).expect("a socket");
+    let (thaw, thawed) = watch::channel(false);
+    let router = axum::Router::new().fallback(move |request: Request| {
+        let (line, mut thawed) = (line_of(&request), thawed.clone());
+        async move {
+            let _ = thawed.wait_for(|thawed| *thawed).await;
+            match line.as_str() {
+                "GET version" => said(200, &json!({ "ApiVersion": "1.44" })),
+                "GET info" => said(200, &json!({ "NCPU": 7 })),
+                _ => said(404, &json!({ "message": "no such thing" })),
+            }
+        }
+    });
+    let serves = AbortOnDropHandle::new(tokio::spawn(async move {
+        let _ = axum::serve(listener, router).await;
+    }));
+    (thaw, serves)
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_or_hangs_is_waited_for_and_used_when_it_answers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("engine.sock");
+    let host = format!("unix://{}", socket.display());
+    let wait = EngineWait::default();
+    let mut why = wait.why();
+    let engine = async {
+        let refused = format!("the container engine at `{host}` does not answer: ");
+        drop(why.wait_for(|why| why.as_ref().is_some_and(|why| why.starts_with(&refused))).await.expect("it waits"));
+        let (thaw, serves) = frozen(&socket);
+        let silent = format!("{refused}it is silent");
+        drop(why.wait_for(|why| why.as_ref() == Some(&silent)).await.expect("it waits"));
+        thaw.send_replace(true);
+        serves
+    };
+    let both = async { tokio::join!(super::reach(&host, &wait), engine) };
+    let (reached, _serves) = tokio::time::timeout(SOON, both).await.expect("it goes on");
+    let Ok((_, info)) = reached else { panic!("the engine answers") };
+    assert_eq!(info.ncpu, Some(7));
+    assert_eq!(*wait.why().borrow(), None);
+}
+
+#[tokio::test]
+async fn a_wait_for_an_engine_ends_when_it_is_given_up_and_none_begins_for_an_address_that_is_none() {
+    let wait = EngineWait::default();
+    let mut why = wait.why();
+    let gives_up = async {
+        drop(why.wait_for(Option::is_some).await.expect("it waits"));
+        wait.give_up();
+    };
+    let both = async { tokio::join!(super::reach("unix:///nowhere/engine.sock", &wait), gives_up) };
+    let (reached, ()) = tokio::time::timeout(SOON, both).await.expect("it ends");
+    assert!(matches!(reached, Err(ConnectError::GivenUp)));
+    let wait = EngineWait::default();
+    let reached = super::reach("tcp://127.0.0.1:2375", &wait).await;
+    assert!(matches!(reached, Err(ConnectError::Address(_))));
+}
+
 #[tokio::test]
 async fn a_container_on_which_the_engine_hangs_holds_up_no_others_removal() {
     let names: Vec<String> = (0..3 * MAX_AT_ONCE).map(|number| format!("other-{number}")).collect();
@@ -183,14 +259,18 @@ async fn an_image_whose_list_of_users_no_engine_could_read_is_refused_and_its_co
     const LINK: u32 = 0o777 | (1 << 27);
     const DIRECTORY: u32 = 0o755 | (1 << 31);
     const DEVICE: u32 = 0o644 | (1 << 26) | (1 << 21);
-    for (users, groups, end, is_refused) in [
-        (0o644, 0o644, 0o644, false),
-        (LINK, 0o644, 0o644, false),
-        (PIPE, 0o644, 0o644, true),
-        (0o644, PIPE, 0o644, true),
-        (LINK, 0o644, PIPE, true),
-        (DIRECTORY, 0o644, 0o644, true),
-        (0o644, DEVICE, 0o644, true),
+    const PLAIN: &str = "root:x:0:\nwheel:x:0:\n";
+    for (users, groups, end, named, is_refused) in [
+        (0o644, 0o644, 0o644, PLAIN, false),
+        (LINK, 0o644, 0o644, PLAIN, false),
+        (0o644, LINK, 0o644, PLAIN, false),
+        (PIPE, 0o644, 0o644, PLAIN, true),
+        (0o644, PIPE, 0o644, PLAIN, true),
+        (LINK, 0o644, PIPE, PLAIN, true),
+        (DIRECTORY, 0o644, 0o644, PLAIN, true),
+        (0o644, DEVICE, 0o644, PLAIN, true),
+        (0o644, 0o644, 0o644, "77:x:0:\n", true),
+        (0o644, LINK, 0o644, "77:x:0:\n", true),
     ] {
         let fake = Fake::start(&[], move |line| {
             let target = |mode: u32| if mode == LINK { "/elsewhere" } else { "" };
@@ -201,6 +281,10 @@ async fn an_image_whose_list_of_users_no_engine_could_read_is_refused_and_its_co
                 line if line.starts_with("HEAD ") && line.ends_with("passwd") => Some(is_what(users, target(users))),
                 line if line.starts_with("HEAD ") && line.ends_with("group") => Some(is_what(groups, target(groups))),
                 line if line.starts_with("HEAD ") => Some(is_what(end, "")),
+                line if line.starts_with("GET containers/made/archive?") => {
+                    let at = if groups == LINK { "elsewhere" } else { "group" };
+                    line.ends_with(at).then(|| archive(named))
+                }
                 line if line.starts_with("DELETE containers/made?") => Some(gone()),
                 _ => None,
             }
@@ -208,9 +292,11 @@ async fn an_image_whose_list_of_users_no_engine_could_read_is_refused_and_its_co
         let checked = tokio::time::timeout(SOON, users::check(&fake.docker, "image")).await.expect("an answer");
         let refused = checked.map_err(|failure| failure.reason);
         let expected = if is_refused { Err(Reason::ConfigInvalid) } else { Ok(()) };
-        assert_eq!(refused, expected, "{users:o} {groups:o} {end:o}");
+        assert_eq!(refused, expected, "{users:o} {groups:o} {end:o} {named}");
         assert!(fake.was_asked("DELETE containers/made?"));
-        assert!(!fake.was_asked("GET ") && !fake.was_asked("POST containers/made"), "nothing is opened or started");
+        let is_opened = fake.was_asked("GET containers/made/archive?");
+        assert_eq!(is_opened, !is_refused || named != PLAIN, "only what is a file is opened");
+        assert!(!fake.was_asked("POST containers/made"), "nothing is started");
     }
 }
 
@@ -220,8 +306,13 @@ async fn of_two_servers_that_start_at_once_only_one_gets_a_path_that_the_other_c
         |path: &str, writable| vec![Granted { path: path.into(), source: path.into(), writable, device: 1, inode: 1 }];
     let (above, below) = (granted("/srv/share", true), granted("/srv/share/x", false));
     let (first, second) = (instance(InstanceId::generate(), true), instance(InstanceId::generate(), true));
-    let (name, text) = paths::label(&above).expect("it has a path");
-    let container = json!({ "Id": "made", "State": "running", "Labels": { LABEL_INSTANCE: first.id, name: text } });
+    let container = json!({
+        "Id": "made",
+        "State": "running",
+        // Another label that is its image's.
+        "Labels": { LABEL_INSTANCE: first.id, "dev.toolyard.paths": "[]" },
+        "Mounts": [{ "Type": "bind", "Source": "/srv/share", "Destination": "/srv/share", "RW": true }],
+    });
     let is_made = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let made = std::sync::Arc::clone(&is_made);
     let fake = Fake::start(&[], move |line| match made.load(std::sync::atomic::Ordering::Acquire) {
@@ -231,7 +322,7 @@ async fn of_two_servers_that_start_at_once_only_one_gets_a_path_that_the_other_c
     });
     let entered = paths::enter(&fake.docker, &first, &above).await.expect("it is alone");
     let refused = paths::enter(&fake.docker, &second, &below).await.expect_err("the first could lead it elsewhere");
-    assert_eq!(refused.reason, Reason::ConfigInvalid);
+    assert_eq!(refused.reason, Reason::EngineUnavailable, "the first may end");
     is_made.store(true, std::sync::atomic::Ordering::Release);
     drop(entered);
     assert!(paths::enter(&fake.docker, &second, &below).await.is_err(), "by now it has a container");
@@ -239,6 +330,43 @@ async fn of_two_servers_that_start_at_once_only_one_gets_a_path_that_the_other_c
     assert!(paths::enter(&fake.docker, &first, &above).await.is_ok(), "it is in nobody's way when it starts again");
     is_made.store(false, std::sync::atomic::Ordering::Release);
     assert!(paths::enter(&fake.docker, &second, &below).await.is_ok(), "nobody writes there any more");
+}
+
+#[tokio::test]
+async fn two_that_run_and_would_not_be_started_beside_each_other_say_so() {
+    let [mut reads, mut writes] = [(); 2].map(|()| instance(InstanceId::generate(), true));
+    reads.spec.paths = vec![PathGrant { path: "/srv/share/x/".into(), writable: false }];
+    writes.spec.paths = vec![PathGrant { path: "/srv/share".into(), writable: true }];
+    let container = |it: &DesiredInstance, path: &str, writable: bool, mounts: bool| {
+        let mounted = json!([{ "Type": "bind", "Source": path, "Destination": path, "RW": writable }]);
+        let labels = json!({ LABEL_INSTANCE: it.id, LABEL_SERVER: it.server });
+        let (id, mounts) = (it.id.to_string(), mounts.then_some(mounted));
+        json!({ "Id": id, "State": "running", "Labels": labels, "Mounts": mounts })
+    };
+    let asked = json!({ "Mounts": container(&writes, "/srv/share", true, true)["Mounts"] });
+    // Of one the engine tells the mounts only when it is asked for it.
+    let all = json!([container(&reads, "/srv/share/x", false, true), container(&writes, "/srv/share", true, false)]);
+    let fake = Fake::start(&[], move |line| match line {
+        line if line.starts_with("GET containers/json") => Some(said(200, &all)),
+        line if line.starts_with("GET containers/") => Some(said(200, &asked)),
+        _ => None,
+    });
+    for (it, place) in [(&reads, "`/srv/share/x` is below"), (&writes, "`/srv/share` is above")] {
+        let remark = tokio::time::timeout(SOON, paths::remark(&fake.docker, it)).await.expect("an answer");
+        assert!(remark.starts_with(&format!("it will not be started again while its path {place}")), "{remark}");
+    }
+    let alone = DesiredInstance { server: writes.server, ..reads.clone() };
+    let remark = paths::remark(&fake.docker, &alone).await;
+    assert_eq!(remark, "", "another revision of the server ends before, or says what would end it");
+}
+
+#[tokio::test]
+async fn no_container_of_ours_has_a_label_of_ours_that_is_its_images() {
+    let fake = Fake::start(&[], |_| None);
+    let labels = fake.docker.container_labels();
+    for name in [LABEL_INSTANCE, LABEL_SERVER, LABEL_ORGANIZATION, LABEL_REVISION, LABEL_LOCK] {
+        assert_eq!(labels.get(name).map(String::as_str), Some(""), "{name}");
+    }
 }
 
 #[test]

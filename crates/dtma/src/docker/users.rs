@@ -181,7 +181,7 @@ async fn look(docker: &Docker, image: &str, read: bool) -> Result<Lists, Failure
     let body = ContainerCreateBody {
         image: Some(image.to_owned()),
         entrypoint: Some(vec!["/never-started".to_owned()]),
-        labels: Some(docker.labels()),
+        labels: Some(docker.container_labels()),
         host_config: Some(HostConfig {
             cap_drop: Some(vec!["ALL".into()]),
             network_mode: Some("none".into()),

@@ -103,7 +103,7 @@ pub(super) async fn hand_over(
     let body = ContainerCreateBody {
         image,
         entrypoint: Some(vec!["/never-started".to_owned()]),
-        labels: Some(docker.labels()),
+        labels: Some(docker.container_labels()),
         host_config: Some(HostConfig {
             cap_drop: Some(vec!["ALL".into()]),
             network_mode: Some("none".into()),

@@ -323,7 +323,7 @@ async fn to_end(mut child: tokio::process::Child, name: &str, timeout: Duration)
     };
     group.0 = None;
     let stderr = String::from_utf8_lossy(&err).into_owned();
-    Ok(Output { success: status.success(), stdout: out, stderr })
+    Ok(Output { success: status.success(), stdout: out, stderr, refused: vec![] })
 }
 
 /// The interpreters found.
@@ -383,17 +383,32 @@ pub(crate) struct Output {
     pub(crate) success: bool,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: String,
+    /// The hosts that it asked for and that are no registry, as `host:port`.
+    pub(crate) refused: Vec<String>,
 }
 
 impl Output {
     /// Adds the hosts that it asked for and that are no registry.
     pub(crate) fn tell_refused(&mut self, refused: &[String]) {
+        self.refused = refused.to_vec();
         if !self.success && !refused.is_empty() {
             let hosts = refused.join("`, `");
             self.stderr.push_str(&format!(
                 "\npackages come from the configured registries only; refused: `{hosts}` (`package_hosts` lets more)\n"
             ));
         }
+    }
+
+    /// Whether it complains of an address at a host that is no registry: trying again changes nothing. Beside one it may
+    /// have failed for another reason.
+    pub(super) fn is_refused(&self) -> bool {
+        let complaint = self.complaint().to_ascii_lowercase();
+        let mut hosts = self.refused.iter().filter_map(|refused| Some(refused.rsplit_once(':')?.0));
+        hosts.any(|host| {
+            let address = format!("://{}", host.to_ascii_lowercase());
+            let mut after = complaint.split(address.as_str()).skip(1);
+            after.any(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')))
+        })
     }
 
     /// What it complained about, for a person: bounded, without addresses' passwords and tokens.
@@ -595,7 +610,7 @@ mod tests {
                     npm error     When set file: protocol dependencies will be packed\nnpm error\n\
                     npm error aliases: ic\nnpm error\nnpm error Run \"npm help ci\" for more info\n\
                     npm error A complete log of this run can be found in: /x\n";
-        let of = |stderr: String| Output { success: false, stdout: vec![], stderr }.complaint();
+        let of = |stderr: String| Output { success: false, stdout: vec![], stderr, refused: vec![] }.complaint();
         let said = "npm warn deprecated x\nnpm error code EUSAGE\nnpm error\nnpm error Missing: a@1 from lock file\n";
         assert_eq!(of(format!("{said}{help}")), "npm error code EUSAGE\nnpm error Missing: a@1 from lock file");
         let old = format!("{said}{help}").replace("npm error", "npm ERR!");
@@ -618,7 +633,24 @@ mod tests {
     #[test]
     fn a_complaint_holds_no_credentials() {
         let stderr = "npm error 401 GET https://me:s3cret@packages.example/x?key=abc\nnpm error _authToken=zzz";
-        let output = Output { success: false, stdout: vec![], stderr: stderr.into() };
+        let output = Output { success: false, stdout: vec![], stderr: stderr.into(), refused: vec![] };
         assert_eq!(output.complaint(), "npm error 401 GET https://packages.example/x");
+    }
+
+    #[test]
+    fn only_an_address_that_a_client_complains_of_is_why_it_was_refused() {
+        let refused = |stderr: &str| {
+            let mut output = Output { success: false, stdout: vec![], stderr: stderr.into(), refused: vec![] };
+            output.tell_refused(&["files.example:443".to_owned()]);
+            output.is_refused()
+        };
+        for there in ["https://files.example/a.tgz", "http://Files.example:443/a.tgz", "https://files.example"] {
+            assert!(refused(&format!("npm error code E403\nnpm error 403 403 Forbidden - GET {there}\n")), "{there}");
+            assert!(refused(&format!("error: Failed to fetch: `{there}`\n  Caused by: tunnel error\n")), "{there}");
+        }
+        let elsewhere = "npm error code ETIMEDOUT\nnpm error request to https://registry.example/a failed\n";
+        assert!(!refused(elsewhere), "it asked for both, and failed for the registry");
+        assert!(!refused(&format!("npm warn GET https://files.example/a\n{elsewhere}")));
+        assert!(!refused("npm error GET https://files.example.test/a\nnpm error GET https://files.example-2/a\n"));
     }
 }

@@ -34,6 +34,10 @@ const NO_ADDRESSES: &str = "--omit-lockfile-registry-resolved";
 /// with the two after it a `npm-shrinkwrap.json` inside a package may name any address.
 const STRICT: (u32, u32) = (11, 17);
 
+/// How npm says that a package cannot be had as it is, beside `EALLOW...` for a place outside the registries, however often
+/// it is asked for: a tarball at an address that is none or below what is no directory, and a name that no file can have.
+const NEVER: &[&str] = &["EUNSUPPORTEDPROTOCOL", "EINVALIDTAGNAME", "ENOTDIR", "ENAMETOOLONG"];
+
 /// A `package-lock.json` as far as we look into it.
 #[derive(Deserialize)]
 struct LockFile {
@@ -257,15 +261,19 @@ fn check(output: &Output) -> Result<(), Failure> {
     let code = |word: &str| output.stderr.contains(&format!("code {word}"));
     let reason = if code("E404") || code("ETARGET") || code("ENOVERSIONS") {
         Reason::PackageNotFound
+    } else if code("EALLOW") || output.is_refused() || NEVER.iter().any(|word| code(word)) || is_of_a_file(output) {
+        Reason::ConfigInvalid
     } else if code("EINTEGRITY") {
         Reason::ChecksumMismatch
-    } else if code("EALLOW") {
-        // A place outside the registries stays one, however often it is asked for.
-        Reason::ConfigInvalid
     } else {
         Reason::InstallFailed
     };
     Err(failure(reason, output.complaint()))
+}
+
+/// Whether a package's tarball is said to be a file of this host, where npm does not know that it may not be.
+fn is_of_a_file(output: &Output) -> bool {
+    output.stderr.lines().any(|line| line.contains("tarball data for ") && line.contains("@file:"))
 }
 
 /// Only names from the registry: no paths, addresses or aliases.
@@ -351,6 +359,37 @@ mod tests {
         for bad in ["", "npm", "11.14.1", "11.16.0", "10.99.0", "11"] {
             assert!(!is_strict(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_package_that_can_never_be_installed_is_told_from_one_that_can_later() {
+        let of = |stderr: &str| {
+            let mut output = Output { success: false, stdout: vec![], stderr: stderr.into(), refused: vec![] };
+            output.tell_refused(&["files.example:80".to_owned()]);
+            check(&output).map_err(|failure| failure.reason)
+        };
+        for never in [
+            "npm error code EALLOWREMOTE\nnpm error Fetching packages of type \"remote\" have been disabled",
+            "npm error code E403\nnpm error 403 403 Forbidden - GET http://files.example/f.tgz",
+            "npm warn tarball tarball data for a@file:/x.tgz (sha512-x) seems to be corrupted. Trying again.\n\
+             npm error code ENOENT\nnpm error syscall open\nnpm error path /x.tgz",
+            "npm warn tarball tarball data for a@file:/x.tgz (sha512-x) seems to be corrupted. Trying again.\n\
+             npm error code EINTEGRITY",
+            "npm ERR! code ENOTDIR\nnpm ERR! syscall open\nnpm ERR! path /etc/passwd/package.json",
+            "npm error code ENAMETOOLONG\nnpm error syscall open",
+            "npm error code EUNSUPPORTEDPROTOCOL\nnpm error Unsupported URL Type \"ftp:\": ftp://files.example/f.tgz",
+        ] {
+            assert_eq!(of(never), Err(Reason::ConfigInvalid), "{never}");
+        }
+        for later in [
+            "npm error code E403\nnpm error 403 403 Forbidden - GET https://registry.example/f.tgz",
+            "npm error code ENOENT\nnpm error syscall open\nnpm error path /cache/x",
+            "npm error code ENOSPC",
+            "npm error code ETIMEDOUT",
+        ] {
+            assert_eq!(of(later), Err(Reason::InstallFailed), "{later}");
+        }
+        assert_eq!(of("npm error code EINTEGRITY"), Err(Reason::ChecksumMismatch));
     }
 
     #[test]

@@ -222,6 +222,8 @@ fn check(output: &Output) -> Result<(), Failure> {
         Reason::ChecksumMismatch
     } else if any(&["not found in the package registry", "there is no version of", "no matching distribution"]) {
         Reason::PackageNotFound
+    } else if output.is_refused() || any(&["file name too long"]) {
+        Reason::ConfigInvalid
     } else {
         Reason::InstallFailed
     };

@@ -617,7 +617,10 @@ fn open_mode(path: &Path, metadata: &std::fs::Metadata, add: u32) -> std::io::Re
 }
 
 fn io_failure(error: std::io::Error) -> Failure {
-    failure(Reason::InstallFailed, format!("write the package store: {error}"))
+    // A name in a package that is too long here stays so.
+    let is_final = error.kind() == std::io::ErrorKind::InvalidFilename;
+    let reason = if is_final { Reason::ConfigInvalid } else { Reason::InstallFailed };
+    failure(reason, format!("write the package store: {error}"))
 }
 
 fn unsupported() -> Failure {

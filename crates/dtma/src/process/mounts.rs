@@ -40,18 +40,45 @@ pub(crate) fn seen_by(pid: u32, container: &str, granted: &[Granted]) -> Answer 
     let is_it = || std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(container));
     let root = nix::fcntl::open(format!("/proc/{pid}/root").as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
     let Some(root) = root.ok().filter(|_| is_it()) else { return Answer::Mounted };
-    let same = |it: &Granted| {
+    for it in granted {
         let path = it.path.strip_prefix("/").unwrap_or(&it.path);
         // As the engine found the place: links of an image lead within it.
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let stat = open(root.as_fd(), path, resolve).ok().and_then(|fd| fstat(&fd).ok());
-        stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == (it.device, it.inode))
-    };
-    match granted.iter().find(|it| !same(it)) {
+        let opened = match open(root.as_fd(), path, resolve) {
+            // Linux before 5.6, or a filter of system calls that does not know this one.
+            Err(error) if shows_nothing(&error) => open_by_names(root.as_fd(), path),
+            other => other,
+        };
+        let found = match opened.and_then(|fd| Ok(fstat(&fd)?)) {
+            Ok(stat) if (stat.st_dev, stat.st_ino) == (it.device, it.inode) => continue,
+            Ok(_) => Answer::Otherwise(it.path.clone()),
+            Err(error) if shows_nothing(&error) => continue,
+            Err(error) => Answer::Unseen { path: it.path.clone(), why: error.to_string() },
+        };
         // Of one that has ended nothing is mounted any more.
-        Some(other) if is_it() => Answer::Otherwise(other.path.clone()),
-        _ => Answer::Mounted,
+        return if is_it() { found } else { Answer::Mounted };
     }
+    Answer::Mounted
+}
+
+/// Whether an error says that we may not look, or cannot, and nothing of what is there.
+fn shows_nothing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES))
+}
+
+/// Opens a path below `root` name by name, where the kernel does not do it at once. Where a link on the way leads does not
+/// show so.
+fn open_by_names(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = root.try_clone_to_owned()?;
+    for name in path {
+        at = nix::fcntl::openat(&at, name, flags, Mode::empty())?;
+        let kind = SFlag::from_bits_truncate(fstat(&at)?.st_mode) & SFlag::S_IFMT;
+        if kind == SFlag::S_IFLNK {
+            return Err(Errno::ENOSYS.into());
+        }
+    }
+    Ok(at)
 }
 
 /// Where something is mounted in the new root.
@@ -288,6 +315,30 @@ mod tests {
         assert_eq!(seen("/", &same), Answer::Mounted);
         assert_eq!(seen("/", &other), Answer::Otherwise(real.clone()));
         assert_eq!(seen("not this process", &other), Answer::Mounted);
+        // What is not there is not something else.
+        let gone = Granted { path: real.join("gone"), ..same };
+        let Answer::Unseen { path, why } = seen("/", &gone) else { panic!("it is not there") };
+        assert!(path == gone.path && why.contains("No such file"), "{why}");
+        assert_eq!(seen("not this process", &gone), Answer::Mounted);
+    }
+
+    #[test]
+    fn where_a_kernel_opens_names_only_what_is_there_is_found_and_where_a_link_leads_does_not_show() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let real = std::fs::canonicalize(dir.path()).expect("canonical");
+        std::fs::create_dir(real.join("there")).expect("made");
+        symlink(real.join("there"), real.join("link")).expect("linked");
+        let root = std::fs::File::open("/").expect("opened");
+        let open = |name: &str| {
+            let path = real.join(name);
+            open_by_names(root.as_fd(), path.strip_prefix("/").expect("absolute"))
+        };
+        let stat = fstat(open("there").expect("it is there")).expect("looked at");
+        assert_eq!(stat.st_ino, std::fs::metadata(real.join("there")).expect("looked at").ino());
+        assert!(
+            shows_nothing(&open("link").expect_err("a link")) && shows_nothing(&open("link/x").expect_err("a link"))
+        );
+        assert!(!shows_nothing(&open("gone").expect_err("it is not there")));
     }
 
     #[tokio::test]

@@ -186,7 +186,7 @@ fn wait_for_client(client: Spawned, watch: &mut Watch) -> i32 {
         let _ = poll(&mut wake, PollTimeout::try_from(next).unwrap_or(PollTimeout::ZERO));
         platform::clear_child_signal();
     };
-    kill_descendants(&watch.cgroup);
+    kill_descendants(&watch.cgroup, client.child);
     if let Some(excess) = watch.killed_by_kernel().filter(|_| !said) {
         say_of_client(&excess);
     }
@@ -463,7 +463,7 @@ impl Supervisor {
     }
 
     fn ended(&mut self, status: WaitStatus) {
-        kill_descendants(&self.watch.cgroup);
+        kill_descendants(&self.watch.cgroup, self.server.child);
         self.read_last_words();
         let (code, signal) = self.exit_of(status);
         if self.watch.cgroup.memory_kills() > 0 {
@@ -595,7 +595,7 @@ impl Supervisor {
     }
 
     fn end(&mut self) {
-        kill_descendants(&self.watch.cgroup);
+        kill_descendants(&self.watch.cgroup, self.server.child);
         self.watch.cgroup.remove();
         // The next supervisor of the instance may listen here by now.
         if inode(SOCKET_NAME) == self.socket_inode {
@@ -626,15 +626,19 @@ fn kill_whole(spawned: &Spawned) {
     }
 }
 
-/// Kills until nothing is left but what hangs; each pass may find what was forked during the last one.
-fn kill_descendants(cgroup: &Cgroup) {
+/// Kills until nothing is left but what hangs, and `child`, which waits for it when it is a namespace's first process; each
+/// pass may find what was forked during the last one.
+fn kill_descendants(cgroup: &Cgroup, child: Pid) {
     let (own, began) = (nix::unistd::getpid().as_raw(), Instant::now());
     for _ in 0..1000 {
         let mut left = tree::descendants(own);
         left.extend(cgroup.processes().unwrap_or_default());
         left.retain(|pid| *pid != own);
+        left.sort_unstable();
+        left.dedup();
         let hangs = |pid: &i32| tree::hang(std::slice::from_ref(pid));
-        if left.is_empty() || (began.elapsed() >= HANGS_AFTER && left.iter().all(hangs)) {
+        let waits = |pid: &i32| *pid == child.as_raw() && left.len() > 1;
+        if left.is_empty() || (began.elapsed() >= HANGS_AFTER && left.iter().all(|pid| waits(pid) || hangs(pid))) {
             return;
         }
         for pid in left {

@@ -33,6 +33,18 @@ async fn who(world: &World, id: InstanceId, key: Option<&str>) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
+/// Who answers a call of a caller with this key; the problem's code when nobody does.
+async fn who_for(world: &World, id: InstanceId, caller: &str, key: &str) -> Result<Value, String> {
+    let answers = world.send_of(Some(caller), Some(key), id, tool("whoami", json!({})), 30_000).await;
+    let answers = answers.map_err(|(_, problem)| problem["code"].as_str().unwrap_or_default().to_owned())?;
+    let text = answers[0]["result"]["content"][0]["text"].as_str().expect("text").to_owned();
+    Ok(serde_json::from_str(&text).expect("JSON"))
+}
+
+const ANN: &str = "000000000000000000000000000000a1";
+const BEN: &str = "000000000000000000000000000000b2";
+const CLEO: &str = "000000000000000000000000000000c3";
+
 /// The processes of copies, in the host's numbering, by their directories.
 fn copies(world: &World, id: InstanceId) -> Vec<InstanceId> {
     let dirs = std::fs::read_dir(world.data_dir().join("instances")).expect("a directory").flatten();
@@ -93,6 +105,103 @@ async fn no_more_copies_run_than_may() {
     let (status, problem) = world.send_as(Some("bob"), id, tool("whoami", json!({})), 5000).await.expect_err("full");
     assert_eq!((status.as_u16(), problem["code"].as_str()), (503, Some("no_capacity")));
     assert_eq!(who(&world, id, Some("alice")).await, alice);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_whose_session_has_ended_ends_at_once_or_after_the_call_that_it_has() {
+    let world = World::new().await;
+    let id = deploy(&world, |_| {}).await;
+    let (first, other) = (who(&world, id, Some("first-session")).await, who(&world, id, Some("other")).await);
+    world.observed("two copies", id, |instance| instance.copies == 2).await;
+    assert_eq!(world.end_copy(Some("first-session"), &id.to_string()).await.as_u16(), 204);
+    world.observed("one has ended", id, |instance| instance.copies == 1).await;
+    until("its directory is gone", || copies(&world, id).len() == 1).await;
+    world.logged(id, "[first-se] this copy ends: its session has ended").await;
+    assert_eq!(who(&world, id, Some("other")).await, other);
+    assert_ne!(who(&world, id, Some("first-session")).await["cwd"], first["cwd"]);
+
+    let slow = world.send_as(Some("other"), id, tool("sleep", json!({ "ms": 2000 })), 30_000);
+    let ending = async {
+        // It has begun before this does.
+        tokio::task::yield_now().await;
+        world.end_copy(Some("other"), &id.to_string()).await
+    };
+    let (slow, ended) = tokio::join!(biased; slow, ending);
+    assert_eq!(slow.expect("it goes on to its end")[0]["result"]["content"][0]["text"], "slept");
+    assert_eq!(ended.as_u16(), 204);
+    world.logged(id, "[other] this copy ends: its session has ended").await;
+    until("it has ended", || copies(&world, id).len() == 1).await;
+
+    for (key, instance, status) in [
+        (Some("nobody's"), id.to_string(), 400),
+        (None, id.to_string(), 400),
+        (Some("nobodys"), id.to_string(), 204),
+        (Some("other"), InstanceId::generate().to_string(), 204),
+        (Some("other"), "none".to_owned(), 404),
+    ] {
+        assert_eq!(world.end_copy(key, &instance).await.as_u16(), status, "{key:?} {instance}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_one_after_the_other_need_one_place_when_each_is_ended() {
+    let world = World::new().await;
+    let id = deploy(&world, |instancing| instancing.max_copies = 1).await;
+    for session in ["one", "two", "three", "four"] {
+        who_for(&world, id, ANN, session).await.expect("there is room for it");
+        assert_eq!(world.end_copy(Some(session), &id.to_string()).await.as_u16(), 204);
+    }
+    until("none is left", || copies(&world, id).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_with_more_sessions_than_may_loses_the_copy_they_used_longest_ago() {
+    let world = World::new().await;
+    let id = deploy(&world, |instancing| instancing.max_copies = 2).await;
+    let one = who_for(&world, id, ANN, "one").await.expect("a copy");
+    let two = who_for(&world, id, ANN, "two").await.expect("a copy");
+    who_for(&world, id, ANN, "three").await.expect("a copy");
+    assert_eq!(who_for(&world, id, ANN, "two").await.expect("it is there"), two);
+    world.logged(id, "[one] this copy gives way to another one").await;
+    world.observed("no more than may", id, |instance| instance.copies == 2).await;
+    assert_ne!(who_for(&world, id, ANN, "one").await.expect("a new one")["cwd"], one["cwd"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_most_copies_gives_one_up_to_who_has_none_and_none_with_a_call() {
+    let world = World::new().await;
+    let id = deploy(&world, |instancing| instancing.max_copies = 2).await;
+    let busy = who_for(&world, id, ANN, "busy").await.expect("a copy");
+    let idle = who_for(&world, id, ANN, "idle").await.expect("a copy");
+    let slow = world.send_of(Some(ANN), Some("busy"), id, tool("sleep", json!({ "ms": 2000 })), 30_000);
+    let newcomer = async {
+        tokio::task::yield_now().await;
+        who_for(&world, id, BEN, "bens").await
+    };
+    let (slow, bens) = tokio::join!(biased; slow, newcomer);
+    assert_eq!(slow.expect("it goes on")[0]["result"]["content"][0]["text"], "slept");
+    let bens = bens.expect("a copy");
+    assert_eq!(who_for(&world, id, ANN, "busy").await.expect("it is there"), busy);
+    world.logged(id, "[idle] this copy gives way to another one").await;
+    // Now they have one each, and were just called.
+    assert_eq!(who_for(&world, id, CLEO, "cleos").await, Err("no_capacity".to_owned()));
+    assert_eq!(who_for(&world, id, BEN, "bens").await.expect("it is there"), bens);
+    assert_ne!(who_for(&world, id, ANN, "idle").await.expect("for their other one")["cwd"], idle["cwd"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_gives_way_and_ends_with_its_session_like_a_process() {
+    let world = World::docker().await;
+    let id = deploy(&world, |instancing| instancing.max_copies = 1).await;
+    let read = || tool("read_file", json!({ "path": "/etc/hostname" }));
+    for session in ["one", "two"] {
+        world.send_of(Some(ANN), Some(session), id, read(), 30_000).await.expect("an answer");
+    }
+    world.logged(id, "[one] this copy gives way to another one").await;
+    assert_eq!(world.end_copy(Some("two"), &id.to_string()).await.as_u16(), 204);
+    world.observed("it has ended", id, |instance| instance.copies == 0).await;
+    world.undesire(id);
+    world.gone(id).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

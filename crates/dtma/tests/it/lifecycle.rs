@@ -151,6 +151,33 @@ async fn what_a_server_says_on_standard_output_while_its_agent_is_away_is_in_its
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_says_last_on_standard_output_is_in_its_log_whether_or_not_an_agent_sees_it_end() {
+    let mut world = World::new().await;
+    let (seen, unseen) = (world.deploy(&["ok"]).await, world.deploy(&["ok"]).await);
+    let mut babbled = Vec::new();
+    for id in [seen, unseen] {
+        world.phase(id, Phase::Ready).await;
+        assert_eq!(world.call(id, "babble_at", json!({ "path": "now", "lines": 500 })).await, "waits");
+        babbled.push(world.instance_dir(id).join("work/now"));
+    }
+    std::fs::write(&babbled[0], "").expect("written");
+    until("it has said all", || !babbled[0].exists()).await;
+    let crash =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "crash", "arguments": {} } });
+    assert!(world.send(seen, crash).await.is_err());
+    world.logged(seen, "Stdout babble 499").await;
+
+    let pid = world.phase(unseen, Phase::Ready).await.pid.expect("it runs");
+    world.drop_agent();
+    std::fs::write(&babbled[1], "").expect("written");
+    until("it has said all", || !babbled[1].exists()).await;
+    kill(Pid::from_raw(i32::try_from(pid).expect("a pid")), Signal::SIGKILL).expect("killed");
+    dies(pid).await;
+    world.start_agent().await;
+    world.logged(unseen, "Stdout babble 499").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_an_earlier_agent_knew_is_not_asked_for_its_era_again() {
     let mut world = World::new().await;
     let id = world.deploy(&["ok"]).await;

@@ -178,6 +178,7 @@ impl World {
             data_dir: self.data_dir(),
             control: toolyard_link::in_process(control),
             engine: self.engine.clone(),
+            engine_wait: toolyard_dtma::EngineWait::default(),
             supervisor_exe: supervisor(),
             clients,
             orphan_grace: self.grace,
@@ -359,12 +360,27 @@ impl World {
         message: Json_,
         deadline_ms: u64,
     ) -> Result<Vec<Json_>, (StatusCode, Json_)> {
+        self.send_of(None, key, id, message, deadline_ms).await
+    }
+
+    /// Sends one message of a caller, as 32 hex digits, for the copy of a key.
+    pub(crate) async fn send_of(
+        &self,
+        caller: Option<&str>,
+        key: Option<&str>,
+        id: InstanceId,
+        message: Json_,
+        deadline_ms: u64,
+    ) -> Result<Vec<Json_>, (StatusCode, Json_)> {
         let mut request = Request::post(format!("/v1/instances/{id}/messages"))
             .header("toolyard-deadline-ms", deadline_ms)
             .body(Body::from(message.to_string()))
             .expect("a request");
         if let Some(key) = key {
             request.headers_mut().insert("toolyard-instance-key", key.parse().expect("a header"));
+        }
+        if let Some(caller) = caller {
+            request.headers_mut().insert("toolyard-principal", caller.parse().expect("a header"));
         }
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let status = response.status();
@@ -379,6 +395,15 @@ impl World {
             messages.push(serde_json::from_slice(&frame).expect("JSON"));
         }
         Ok(messages)
+    }
+
+    /// Says that nobody needs the copy of a key any more, as a gateway does when a session has ended.
+    pub(crate) async fn end_copy(&self, key: Option<&str>, id: &str) -> StatusCode {
+        let mut request = Request::delete(format!("/v1/instances/{id}/copy")).body(Body::empty()).expect("a request");
+        if let Some(key) = key {
+            request.headers_mut().insert("toolyard-instance-key", key.parse().expect("a header"));
+        }
+        self.router.clone().oneshot(request).await.expect("infallible").status()
     }
 
     /// Calls a tool and returns the text of its result.

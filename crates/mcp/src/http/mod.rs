@@ -705,6 +705,8 @@ impl Stream {
         self.end();
         let (message, restore) = (message?, restore.ok_or(CallError::Closed)?);
         match message.kind() {
+            Kind::Result if !is_answer_to(&message, &restore) => Err(CallError::Unexpected("it answers another call")),
+            // Errors of servers that do not get as far as the call have ids of their own.
             Kind::Result | Kind::Error => Ok(with_caller_id(&message, &restore.id)),
             Kind::Request | Kind::Notification => Err(CallError::Unexpected("it is no response")),
         }

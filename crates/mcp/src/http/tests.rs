@@ -396,6 +396,19 @@ async fn a_server_that_refuses_every_session_is_not_asked_for_one_with_each_call
 }
 
 #[tokio::test]
+async fn a_result_with_the_id_of_another_call_is_no_answer_and_an_error_with_any_is() {
+    for (body, is_taken) in [
+        (r#"{"jsonrpc":"2.0","id":424242,"result":{}}"#, false),
+        (r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32000,"message":"no"}}"#, true),
+    ] {
+        let (upstream, _) = upstream(move |_, message| legacy(message).unwrap_or_else(|| json(body))).await;
+        let mut stream = call(&upstream).await.unwrap();
+        let got = tokio::time::timeout(LONG, stream.next()).await.unwrap().unwrap();
+        assert_eq!(got.is_ok(), is_taken, "{got:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_error_that_answers_the_request_is_its_answer_whatever_the_status() {
     let (upstream, seen) = upstream(|_, message| match message {
         Some(message) if message.method() == "tools/call" => {

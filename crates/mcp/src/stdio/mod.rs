@@ -61,6 +61,9 @@ const MAX_ITEMS: usize = 10_000;
 pub struct Options {
     /// The first id used. After taking over a running server, choose one that was never used before.
     pub first_id: u64,
+    /// Whether it begins in the middle of the server's output, after somebody else who read it: the first line may be the end
+    /// of a message.
+    pub resumed: bool,
     /// Takes lines that are not protocol. One that stays full is waited for a moment, then lines are dropped and counted.
     pub noise: mpsc::Sender<Noise>,
     /// The longest message read; see [`MAX_MESSAGE_BYTES`].
@@ -136,7 +139,7 @@ struct Shared {
     /// When the connection was opened, and how many milliseconds later the server was last heard.
     opened: Instant,
     heard_ms: AtomicU64,
-    /// The connection began in the middle of the server's output.
+    /// The next line is the first, and the connection began in the middle of the server's output.
     resumed: AtomicBool,
     /// The first line of noise, for the error when nothing but noise comes.
     first_noise: Mutex<Option<String>>,
@@ -251,7 +254,7 @@ impl Connection {
             spoke: AtomicBool::new(false),
             opened: Instant::now(),
             heard_ms: AtomicU64::new(0),
-            resumed: AtomicBool::new(false),
+            resumed: AtomicBool::new(options.resumed),
             first_noise: Mutex::default(),
             end: end.clone(),
             max_message_bytes: options.max_message_bytes,
@@ -279,7 +282,6 @@ impl Connection {
         if !own {
             self.shared().calls().note_user(Caller::Unknown);
         }
-        self.shared().resumed.store(true, Ordering::Release);
         handshake::settle(self, handshake);
     }
 

@@ -47,7 +47,7 @@ async fn read_all(shared: &Shared, mut stdout: impl AsyncRead + Send + Unpin) ->
             if let Some(text) = lines.rest().and_then(|rest| take_line(shared, rest)) {
                 noise.hand_on(text).await;
             }
-            noise.tell_lost();
+            noise.end().await;
             return Ok(());
         }
         while let Some(line) = lines.next_line() {
@@ -57,7 +57,10 @@ async fn read_all(shared: &Shared, mut stdout: impl AsyncRead + Send + Unpin) ->
                         noise.hand_on(text).await;
                     }
                 }
-                Line::TooLong { head, tail } => fail_too_long(shared, &head, &tail),
+                Line::TooLong { head, tail } => {
+                    shared.resumed.store(false, Ordering::Relaxed);
+                    fail_too_long(shared, &head, &tail);
+                }
             }
         }
     }
@@ -163,6 +166,14 @@ impl NoiseOut<'_> {
         self.lost += 1;
     }
 
+    /// Says what was lost last, for which it waits a moment.
+    async fn end(self) {
+        if self.lost > 0 {
+            // Whoever takes nothing even now does not hear of it.
+            let _ = self.to.send_timeout(Noise::Lost(self.lost), NOISE_PATIENCE).await;
+        }
+    }
+
     fn tell_lost(&mut self) {
         if self.lost > 0 && self.to.try_send(Noise::Lost(self.lost)).is_ok() {
             self.lost = 0;
@@ -172,6 +183,7 @@ impl NoiseOut<'_> {
 
 /// Takes a line; gives it back as text when it is noise.
 fn take_line(shared: &Shared, line: Bytes) -> Option<String> {
+    let is_first = shared.resumed.swap(false, Ordering::Relaxed);
     let start = line.iter().position(|byte| !byte.is_ascii_whitespace())?;
     let line = line.slice(start..);
     if line[0] == b'[' && take_batch(shared, &line) {
@@ -182,7 +194,7 @@ fn take_line(shared: &Shared, line: Bytes) -> Option<String> {
             take_message(shared, &message);
             None
         }
-        Err(_) => take_noise(shared, &line),
+        Err(_) => take_noise(shared, &line, is_first),
     }
 }
 
@@ -196,10 +208,10 @@ fn take_batch(shared: &Shared, line: &Bytes) -> bool {
     !messages.is_empty()
 }
 
-fn take_noise(shared: &Shared, line: &[u8]) -> Option<String> {
+fn take_noise(shared: &Shared, line: &[u8], is_first: bool) -> Option<String> {
     // After a take-over the first line may be the end of a message whose beginning somebody else read: what calls and
     // their results say is written down nowhere.
-    if shared.resumed.swap(false, Ordering::AcqRel) && may_end_message(line) {
+    if is_first && may_end_message(line) {
         return None;
     }
     let text = String::from_utf8_lossy(&line[..line.len().min(NOISE_BYTES)]).trim_end().to_owned();
@@ -220,7 +232,6 @@ fn may_end_message(line: &[u8]) -> bool {
 fn take_message(shared: &Shared, message: &Message) {
     shared.spoke.store(true, Ordering::Relaxed);
     shared.note_heard();
-    shared.resumed.store(false, Ordering::Relaxed);
     match message.kind() {
         Kind::Result | Kind::Error => take_answer(shared, message),
         Kind::Request => take_question(shared, message),

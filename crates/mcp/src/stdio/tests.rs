@@ -35,11 +35,23 @@ fn open(max_message_bytes: usize) -> (Connection, Server, mpsc::Receiver<Noise>)
 }
 
 fn open_with(max_message_bytes: usize, room: Room) -> (Connection, Server, mpsc::Receiver<Noise>) {
+    open_after(false, max_message_bytes, room)
+}
+
+/// A connection to a server that somebody else used before.
+fn take_over(own: bool) -> (Connection, Server, mpsc::Receiver<Noise>) {
+    let (connection, server, noises) = open_after(true, MAX_MESSAGE_BYTES, Room::default());
+    connection.resume(Handshake::from_initialize(bytes(LEGACY_RESULT)).unwrap(), own);
+    (connection, server, noises)
+}
+
+fn open_after(resumed: bool, max_message_bytes: usize, room: Room) -> (Connection, Server, mpsc::Receiver<Noise>) {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let (stdout, stdin) = tokio::io::split(ours);
     let (input, out) = tokio::io::split(theirs);
     let (noise, noises) = mpsc::channel(16);
-    let connection = Connection::open(stdout, stdin, Options { first_id: 100, noise, max_message_bytes, room });
+    let options = Options { first_id: 100, resumed, noise, max_message_bytes, room };
+    let connection = Connection::open(stdout, stdin, options);
     (connection, Server { lines: BufReader::new(input).lines(), out }, noises)
 }
 
@@ -430,8 +442,7 @@ async fn a_server_that_never_answers_times_out_and_one_that_ends_is_noticed() {
 
 #[tokio::test]
 async fn a_taken_over_server_is_called_without_a_handshake_and_gets_nothing_but_messages() {
-    let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
-    connection.resume(Handshake::from_initialize(bytes(LEGACY_RESULT)).unwrap(), false);
+    let (connection, mut server, mut noise) = take_over(false);
     server.write(r#"lf of an old answer"}}"#).await;
     server.write(r#"{"jsonrpc":"2.0","id":3,"result":{}}"#).await;
     server.write("noise").await;
@@ -453,12 +464,41 @@ async fn what_a_taken_over_server_says_first_is_noise_unless_it_may_be_the_end_o
     let whole = ["a line", r#"{"level":"info","at":[1]}"#, "[info] ready", "[1]"];
     let ends = [r#"lf of an old answer"}}"#, "}", "]  ", r#"{"a":1}}"#, r#""text":"[a]"}}]"#];
     for (first, is_noise) in whole.map(|it| (it, true)).into_iter().chain(ends.map(|it| (it, false))) {
-        let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
-        connection.resume(Handshake::from_initialize(bytes(LEGACY_RESULT)).unwrap(), false);
+        let (_connection, mut server, mut noise) = take_over(false);
         server.write(first).await;
         server.write("then {").await;
         assert_eq!(noise.recv().await.unwrap(), line(if is_noise { first } else { "then {" }));
     }
+}
+
+#[tokio::test]
+async fn only_the_first_line_of_a_taken_over_server_may_be_the_end_of_a_message() {
+    let message = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
+    for first in ["", "  ", "noise", message] {
+        let (_connection, mut server, mut noise) = take_over(false);
+        server.write(first).await;
+        server.write("shut }").await;
+        if first == "noise" {
+            assert_eq!(noise.recv().await.unwrap(), line("noise"));
+        }
+        assert_eq!(noise.recv().await.unwrap(), line("shut }"), "after {first:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_that_were_lost_are_counted_also_when_the_server_ends_while_nobody_takes_them() {
+    let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
+    let burst: String = (0..100).map(|number| format!("line {number}\n")).collect();
+    server.out.write_all(burst.as_bytes()).await.unwrap();
+    drop(server);
+    // While it waits for whoever takes noise, and before it gives up.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(!connection.is_closed());
+    for number in 0..16 {
+        assert_eq!(noise.recv().await.unwrap(), line(&format!("line {number}")));
+    }
+    assert_eq!(noise.recv().await.unwrap(), Noise::Lost(84));
+    connection.closed().await;
 }
 
 #[tokio::test]
@@ -536,8 +576,7 @@ async fn once_two_have_used_a_server_nobody_gets_its_questions_and_log_messages(
 #[tokio::test]
 async fn a_server_that_was_taken_over_asks_nobody_unless_it_is_one_principals_own() {
     for own in [true, false] {
-        let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
-        connection.resume(Handshake::from_initialize(bytes(LEGACY_RESULT)).unwrap(), own);
+        let (connection, mut server, _noise) = take_over(own);
         let mut stream = connection.send_for(A, bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
         let request = server.read().await;
         server.write(LOG).await;
