@@ -61,8 +61,8 @@ impl ApiError {
     }
 }
 
-/// How long a Toolyard on this machine gets to begin listening.
-const START_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a Toolyard on this machine gets to begin listening, which it does when it can answer.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// The most things that the API gives on one page.
 const PAGE: usize = 500;

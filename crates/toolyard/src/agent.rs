@@ -12,14 +12,14 @@ use rand::Rng;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use toolyard_dtma::{Agent, Identity, IdentityOptions, Shutdown};
+use toolyard_dtma::{Agent, Identity, IdentityOptions, Shutdown, StartError};
 use toolyard_link::{DialError, Dialler, LinkKind, Offers};
 use toolyard_types::Clock;
 use toolyard_types::agent::JoinToken;
 
 use crate::cli::{DtmaArgs, EXIT_CONFIG};
 use crate::config::{self, Settings};
-use crate::serve::{Stop, hurry_at_another_signal, not_kept_apart, stop_signal};
+use crate::serve::{Stop, not_kept_apart, stop_signal};
 use crate::{local, memory, telemetry};
 
 /// Longest pause before a broken link is dialled again.
@@ -37,6 +37,11 @@ pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    let refused = local::check(&loaded.settings, &environment);
+    if !refused.is_empty() {
+        refused.iter().for_each(|problem| eprintln!("toolyard: {problem}"));
+        return ExitCode::from(EXIT_CONFIG);
+    }
     // An environment file that is emptied after the join may leave an empty variable.
     match run(&loaded.settings, args.token.as_deref().filter(|token| !token.is_empty())).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,7 +70,8 @@ impl From<String> for Failed {
 }
 
 async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
-    let mut stopped = std::pin::pin!(stop_signal());
+    let (stopped, _hurrying) = stop_signal(CancellationToken::new());
+    let mut stopped = std::pin::pin!(stopped);
     telemetry::start_logs(settings)?;
     let (offers, _listening) = match settings.dtma_listen {
         Some(address) => listen(address).await.map(|(offers, listening)| (Some(offers), Some(listening)))?,
@@ -85,7 +91,23 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
     let room = memory::room(settings);
     let toolbox = identity.toolbox().0;
     let options = local::agent_options(settings, &environment, toolbox, dir, identity.channel(), ports, room)?;
-    let agent = Agent::start(options).await.map_err(|error| chain(&error))?;
+    let wait = options.engine_wait.clone();
+    let mut starting = std::pin::pin!(Agent::start(options));
+    let (started, told) = tokio::select! {
+        started = &mut starting => (started, None),
+        stop = &mut stopped => {
+            wait.give_up();
+            (starting.await, Some(stop))
+        }
+    };
+    let agent = match started {
+        // What an earlier agent started runs on: only the engine could end it.
+        Err(StartError::GivenUp) => {
+            tracing::info!("stopped while the container engine did not answer; its containers are left as they are");
+            return Ok(());
+        }
+        started => started.map_err(|error| chain(&error))?,
+    };
     for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
         tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);
     }
@@ -105,14 +127,16 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
         Some(offers) => tokio::spawn(take_links(offers, dialler, agent.router(), stop.clone())),
         None => tokio::spawn(keep_links(agent.links(), dialler, agent.router(), stop.clone())),
     };
-    let mode = tokio::select! {
-        mode = &mut stopped => mode,
-        () = removed.cancelled() => {
-            agent.toolbox_removed();
-            stopped.await
-        }
+    let mode = match told {
+        Some(stop) => stop,
+        None => tokio::select! {
+            mode = &mut stopped => mode,
+            () = removed.cancelled() => {
+                agent.toolbox_removed();
+                stopped.await
+            }
+        },
     };
-    let _hurrying = hurry_at_another_signal(CancellationToken::new());
     stop.cancel();
     let _ = tokio::join!(links, renewing);
     let mode = if mode == Stop::Everything { Shutdown::StopAll } else { Shutdown::Leave };

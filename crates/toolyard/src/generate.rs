@@ -1,6 +1,7 @@
 //! The contents of the generated files, for `cargo xtask generate`.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use toolyard_types::Code;
@@ -22,8 +23,13 @@ pub(crate) fn print(what: &str) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    print!("{text}");
-    ExitCode::SUCCESS
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("toolyard: cannot print the file: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn json(value: &impl serde::Serialize) -> String {

@@ -1,5 +1,8 @@
 //! The `toolyard` program: configuration, command line, and the one place where the parts are put together.
 
+#[macro_use]
+mod print;
+
 mod agent;
 mod cli;
 mod config;
@@ -15,6 +18,7 @@ mod memory;
 mod net;
 mod offers;
 mod operations;
+mod preflight;
 mod reset_password;
 mod serve;
 mod telemetry;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use toolyard_dtma::{AgentOptions, DockerOptions, EngineOptions, GrantablePaths, PackageClients};
+use toolyard_dtma::{AgentOptions, DockerOptions, EngineOptions, EngineWait, GrantablePaths, PackageClients};
 use toolyard_link::Channel;
 use toolyard_mcp::Room;
 use toolyard_types::spec::EgressHost;
@@ -36,6 +36,7 @@ pub(crate) fn agent_options(
         data_dir,
         control,
         engine: engine_options(settings, environment),
+        engine_wait: EngineWait::default(),
         supervisor_exe,
         clients: package_clients(settings, environment)?,
         orphan_grace: Duration::from_secs(settings.orphan_grace_seconds.into()),
@@ -47,6 +48,12 @@ pub(crate) fn agent_options(
         version: env!("CARGO_PKG_VERSION").into(),
         clock: Clock::system(),
     })
+}
+
+/// What is wrong with the settings of an agent on this machine, before anything is made of them; each names its setting.
+pub(crate) fn check(settings: &Settings, environment: &BTreeMap<String, String>) -> Vec<String> {
+    let (paths, clients) = (grantable_paths(settings, environment).err(), package_clients(settings, environment).err());
+    paths.into_iter().chain(clients).collect()
 }
 
 /// What servers may be shown of this host. The directory Toolyard was started in may hold its configuration.

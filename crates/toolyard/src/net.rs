@@ -23,12 +23,19 @@ use crate::config::Settings;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What is wrong with the settings of outgoing connections; it names the setting.
+pub(crate) fn check(settings: &Settings) -> Option<String> {
+    http_client(settings).map(drop).and_then(|()| upstream_client(settings).map(drop)).err()
+}
+
 /// The client every outgoing request of the control plane is made with.
 ///
 /// # Errors
 /// When the CA bundle cannot be read or the proxy is no URL; the text names the setting.
 pub(crate) fn http_client(settings: &Settings) -> Result<reqwest::Client, String> {
-    http_client_builder(settings)?.build().map_err(|error| format!("cannot set up outgoing connections: {error}"))
+    http_client_builder(settings)?
+        .build()
+        .map_err(|error| format!("cannot set up outgoing connections: {}", crate::agent::chain(&error)))
 }
 
 /// A client with the CA bundle, the proxy and the time limits, to be narrowed further.
@@ -41,9 +48,12 @@ pub(crate) fn http_client_builder(settings: &Settings) -> Result<reqwest::Client
         .timeout(Duration::from_secs(60))
         .user_agent(concat!("toolyard/", env!("CARGO_PKG_VERSION")));
     if let Some(path) = &settings.ca_bundle {
-        let pem = std::fs::read(path).map_err(|error| format!("setting `ca_bundle`: {error}"))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|_| "setting `ca_bundle`: not a PEM file".to_owned())?;
+        let pem = std::fs::read(path)
+            .map_err(|error| format!("setting `ca_bundle`: cannot read `{}`: {error}", path.display()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+        if certificates.is_empty() {
+            return Err(format!("setting `ca_bundle`: `{}` holds no PEM certificates", path.display()));
+        }
         builder = builder.tls_certs_merge(certificates);
     }
     if let Some(url) = &settings.proxy {

@@ -15,13 +15,13 @@ use axum::{Extension, Router};
 use futures_util::StreamExt;
 use http::{HeaderValue, StatusCode, header};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use toolyard_control::{
     AgentIdentity, Bootstrap, Control, ControlOptions, Limits, ServerCeilings, SourceClient, VaultError, VaultKeys,
 };
-use toolyard_dtma::{Agent, Shutdown};
+use toolyard_dtma::{Agent, EngineWait, Shutdown, StartError};
 use toolyard_gateway::{DEADLINE_HEADER, Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
 use toolyard_link::tls::{Acceptor, ReplicaCertificate};
@@ -41,7 +41,7 @@ use crate::first_sign_in::First;
 use crate::installation::Installation;
 use crate::listen::{Places, Server};
 use crate::operations::{self, Operations};
-use crate::{listen, local, memory, net, offers, telemetry};
+use crate::{listen, local, memory, net, offers, preflight, telemetry};
 
 /// How long a call waits for this machine's toolbox to start.
 const TOOLBOX_PATIENCE: Duration = Duration::from_secs(10);
@@ -61,8 +61,10 @@ const FEW_DESCRIPTORS: u64 = 4096;
 const CUT_GRACE: Duration = Duration::from_secs(3);
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// How long stopping may take once another signal came: servers that are stopped too have some seconds.
-const HURRIED: Duration = Duration::from_secs(15);
+/// How long stopping may take once another signal came. Longer than an orderly end takes at most: calls that are cut off
+/// ([`CUT_GRACE`]), sessions of remote servers ([`CLOSE_PATIENCE`]), servers that are stopped too (30 s in the agent) and
+/// background tasks ([`TASKS_GRACE`]).
+const HURRIED: Duration = Duration::from_secs(60);
 /// How long background tasks have to end.
 const TASKS_GRACE: Duration = Duration::from_secs(10);
 
@@ -78,26 +80,28 @@ pub(crate) enum Stop {
     Everything,
 }
 
-/// Listens for `SIGTERM` and `SIGINT` from now on, and ends with the first: a signal that comes while the
-/// program still starts is not lost.
-pub(crate) fn stop_signal() -> impl Future<Output = Stop> {
+/// Listens for `SIGTERM` and `SIGINT` from now on, while the handle is held. What is returned ends with the first: one that
+/// comes while the program still starts is not lost. With another one `hurry` tells who waits for requests and servers,
+/// and whatever still waits [`HURRIED`] later ends with the process; a start that nobody can end otherwise ends at once.
+pub(crate) fn stop_signal(hurry: CancellationToken) -> (impl Future<Output = Stop>, AbortOnDropHandle<()>) {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-    async move {
-        let (Ok(mut term), Ok(mut int)) = signals else { return std::future::pending().await };
-        tokio::select! {
-            _ = term.recv() => Stop::Ourselves,
-            _ = int.recv() => Stop::Everything,
+    let (tell, mut told) = mpsc::channel(1);
+    let watching = AbortOnDropHandle::new(tokio::spawn(async move {
+        let (Ok(mut term), Ok(mut int)) = signals else { return };
+        for is_first in [true, false] {
+            let stop = tokio::select! {
+                _ = term.recv() => Stop::Ourselves,
+                _ = int.recv() => Stop::Everything,
+            };
+            if is_first {
+                let _ = tell.try_send(stop);
+            }
         }
-    }
-}
-
-/// Another signal while the program stops: who waits for requests and servers is told so, and whatever still waits some
-/// seconds later ends with the process.
-pub(crate) fn hurry_at_another_signal(hurry: CancellationToken) -> AbortOnDropHandle<()> {
-    let stopped = stop_signal();
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        stopped.await;
+        if tell.capacity() == 0 {
+            eprintln!("toolyard: ended before it had started");
+            std::process::exit(1);
+        }
         hurry.cancel();
         // A thread, for it depends on nothing that may hang.
         std::thread::spawn(|| {
@@ -105,7 +109,14 @@ pub(crate) fn hurry_at_another_signal(hurry: CancellationToken) -> AbortOnDropHa
             eprintln!("toolyard: it did not stop in time; ended");
             std::process::exit(1);
         });
-    }))
+    }));
+    let stopped = async move {
+        match told.recv().await {
+            Some(stop) => stop,
+            None => std::future::pending().await,
+        }
+    };
+    (stopped, watching)
 }
 
 /// Checks the configuration, runs, and gives the exit code.
@@ -116,7 +127,7 @@ pub(crate) async fn main(overrides: &Overrides) -> ExitCode {
         Err(error) => return refuse(error.0.iter()),
     };
     let settings = loaded.settings;
-    let refused = settings.refused();
+    let refused = preflight::refused(&settings, &environment);
     if !refused.is_empty() {
         return refuse(refused.iter());
     }
@@ -129,7 +140,7 @@ pub(crate) async fn main(overrides: &Overrides) -> ExitCode {
             .iter()
             .for_each(|insecure| tracing::warn!("production refuses {insecure}"));
     }
-    match run(&settings).await {
+    match run(&settings, &loaded.first_start).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { problem, code }) => {
             eprintln!("toolyard: {}", with_way_out(&location(&settings), problem));
@@ -182,12 +193,15 @@ impl From<String> for Failed {
     }
 }
 
-async fn run(settings: &Settings) -> Result<(), Failed> {
-    let stopped = stop_signal();
+async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Failed> {
+    let hurry = CancellationToken::new();
+    let (stopped, _hurrying) = stop_signal(hurry.clone());
+    let mut stopped = pin!(stopped);
     let clock = Clock::system();
     let metrics = telemetry::start_metrics()?;
     make_private(&settings.data_dir)?;
-    // Bound before anything is announced or started, so that a taken port changes nothing; listened on when we can answer.
+    // Bound before anything is announced or started, so that a port where somebody listens changes nothing; listened on when
+    // we can answer. Of two programs that start at once for one port, the later one is told only then.
     let descriptors = listen::raise_descriptors();
     if descriptors < FEW_DESCRIPTORS {
         tracing::warn!(
@@ -208,7 +222,9 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let store =
         Store::open_with(&location, clock.clone(), store_options).await.map_err(|error| Failed::from(&error))?;
     installation.agree(&store).await?;
-    let first_key = first_key(settings, &store).await?;
+    let is_first = is_first_start(&store).await?;
+    check_first_start(is_first, wrong_at_first)?;
+    let first_key = first_key(settings, is_first);
     let stopping = CancellationToken::new();
     let options = control_options(settings, store, &clock, first_key.clone(), &stopping)?;
     let control = Control::start(options).await.map_err(|error| Failed::from(&error))?;
@@ -252,6 +268,11 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
     let per_peer = settings.connections_per_peer;
     let listener = listen_on("listen", settings.listen, listener)?;
     let agent_listener = listen_on("agent_listen", settings.agent_listen, agent_listener)?;
+    // All of them before the first is served: one that is taken after all ends the start without having answered anybody.
+    let operations_listener = match operations_listener.zip(settings.operations_listen) {
+        Some((socket, address)) => Some((listen_on("operations_listen", address, socket)?, address)),
+        None => None,
+    };
     let mut servers = vec![
         tokio::spawn(listen::serve(listener, public, places("public", 3, per_peer), server())),
         tokio::spawn(offers::keep(
@@ -269,21 +290,35 @@ async fn run(settings: &Settings) -> Result<(), Failed> {
             server(),
         )),
     ];
-    if let Some((socket, address)) = operations_listener.zip(settings.operations_listen) {
-        let listener = listen_on("operations_listen", address, socket)?;
+    if let Some((listener, address)) = operations_listener {
         let doors = doors(settings, address);
         let router = operations::all(operations).layer(from_fn_with_state(doors, check_doors));
         let places = Places::new("operations", OPERATIONS_CONNECTIONS, 0, Vec::new());
         servers.push(tokio::spawn(listen::serve(listener, router, places, server())));
     }
-    let agent = local.start(settings, &control, own_ports, room).await?;
-    announce(settings, console);
     let _trimming = AbortOnDropHandle::new(tokio::spawn(memory::keep_trimmed()));
     let _sorting = AbortOnDropHandle::new(tokio::spawn(telemetry::keep_sorted(metrics)));
-
-    let stop = stopped.await;
-    let hurry = CancellationToken::new();
-    let _hurrying = hurry_at_another_signal(hurry.clone());
+    let (agent, stop) = {
+        let wait = EngineWait::default();
+        let mut waits = wait.why();
+        let mut starting = pin!(local.start(settings, &control, own_ports, room, wait.clone()));
+        let started = tokio::select! {
+            started = &mut starting => Some(started?),
+            // Everything but this machine's toolbox goes without its engine.
+            _ = waits.wait_for(Option::is_some) => None,
+        };
+        announce(settings, console);
+        match started {
+            Some(agent) => (agent, stopped.await),
+            None => tokio::select! {
+                started = &mut starting => (started?, stopped.await),
+                stop = &mut stopped => {
+                    wait.give_up();
+                    (starting.await?, stop)
+                }
+            },
+        }
+    };
     tracing::info!(servers_too = stop == Stop::Everything, "stopping; another signal ends the waiting");
     // From now on load balancers send nothing new here, once they have looked.
     leaving.cancel();
@@ -387,15 +422,27 @@ pub(crate) fn store_options(settings: &Settings, must_exist: bool) -> StoreOptio
     }
 }
 
+/// Whether the first member is still to be made.
+async fn is_first_start(store: &Store) -> Result<bool, Failed> {
+    let tx = store.system_read("look for an administrator").await.map_err(|error| Failed::from(&error))?;
+    Ok(!tx.any_owner().await.map_err(|error| Failed::from(&error))?)
+}
+
+/// Refuses a first start with settings of the first member that are wrong. Nobody reads them later: an installation that
+/// is used starts.
+fn check_first_start(is_first: bool, wrong: &[String]) -> Result<(), Failed> {
+    if is_first && !wrong.is_empty() {
+        return Err(Failed::configuration(wrong.join("\n")));
+    }
+    wrong.iter().for_each(|wrong| tracing::warn!("{wrong}"));
+    Ok(())
+}
+
 /// The bootstrap key as configured; else, at a first start in development, one that is made and shown, so
 /// that the command line works at once.
-async fn first_key(settings: &Settings, store: &Store) -> Result<Option<Secret>, Failed> {
-    if settings.bootstrap_api_key.is_some() || settings.env != Environment::Development {
-        return Ok(None);
-    }
-    let tx = store.system_read("look for an administrator").await.map_err(|error| Failed::from(&error))?;
-    let first = !tx.any_owner().await.map_err(|error| Failed::from(&error))?;
-    Ok(first.then(toolyard_control::new_api_key))
+fn first_key(settings: &Settings, is_first: bool) -> Option<Secret> {
+    let is_made = is_first && settings.bootstrap_api_key.is_none() && settings.env == Environment::Development;
+    is_made.then(toolyard_control::new_api_key)
 }
 
 fn control_options(
@@ -478,20 +525,31 @@ impl LocalToolbox {
         Ok(Self(Some((toolbox, attach))))
     }
 
+    /// Starts it, as soon as its engine answers; none when there is none, or when the wait for that was given up.
     async fn start(
         self,
         settings: &Settings,
         control: &Control,
         own_ports: Vec<u16>,
         room: Room,
+        wait: EngineWait,
     ) -> Result<Option<Agent>, Failed> {
         let Some((toolbox, attach)) = self.0 else { return Ok(None) };
         let channel = in_process(control.agent_router().layer(Extension(AgentIdentity(toolbox))));
         let channel = stack::through(channel, Peer::without_breaker("the control plane"));
         let environment = config::process_environment();
         let dir = settings.data_dir.join("toolbox");
-        let options = local::agent_options(settings, &environment, toolbox, dir, channel, own_ports, room)?;
-        let agent = Agent::start(options).await.map_err(|error| Failed::from(&error))?;
+        let mut options = local::agent_options(settings, &environment, toolbox, dir, channel, own_ports, room)?;
+        control.set_engine_wait(toolbox, wait.why());
+        options.engine_wait = wait;
+        let agent = match Agent::start(options).await {
+            // What an earlier agent started runs on: only the engine could end it.
+            Err(StartError::GivenUp) => {
+                tracing::info!("the container engine did not answer until now; its containers are left as they are");
+                return Ok(None);
+            }
+            started => started.map_err(|error| Failed::from(&error))?,
+        };
         for (name, enforcement) in agent.report().enforcement.iter().filter(|(_, enforcement)| !enforcement.enforced) {
             tracing::warn!("this host does not enforce {name}: {}", enforcement.detail);
         }
@@ -698,6 +756,14 @@ mod tests {
         let told = format!("setting `agent_listen`: cannot listen on {address}: ");
         assert!(taken.problem.starts_with(&told), "{}", taken.problem);
         drop(listener);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_first_member_is_refused_only_when_that_is_to_be_made() {
+        let wrong = ["setting `bootstrap_admin_email`: must be an e-mail address".to_owned()];
+        let Err(refused) = check_first_start(true, &wrong) else { panic!("it would be made") };
+        assert_eq!((refused.code, refused.problem.as_str()), (EXIT_CONFIG, wrong[0].as_str()));
+        assert!(check_first_start(false, &wrong).is_ok() && check_first_start(true, &[]).is_ok());
     }
 
     #[test]

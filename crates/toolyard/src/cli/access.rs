@@ -33,13 +33,15 @@ pub(crate) struct LoginArgs {
 
 /// `toolyard login`: checks the key, then remembers it in a file only its owner can read.
 pub(crate) async fn login(global: &Global, args: LoginArgs) -> Result<(), Failure> {
+    // One that is remembered already is trusted as it was.
+    let ca_file = Profile::read().ca_file(&args.address, global.ca_file.as_ref());
     // A mistyped address is told before anybody types a key.
-    let client = connect(&args.address, None, global.ca_file.as_deref())?;
+    let client = connect(&args.address, None, ca_file.as_deref())?;
     let key = read_value(&args.key, "API key")?;
     let client = client.elsewhere(&args.address, Some(key.clone()));
     let session: Session = client.get("/session").await?;
     let path = profile_path().ok_or_else(|| Failure::new("there is no home directory to remember the key in"))?;
-    let ca_file = global.ca_file.as_ref().map(|file| std::path::absolute(file).unwrap_or_else(|_| file.clone()));
+    let ca_file = ca_file.map(|file| std::path::absolute(&file).unwrap_or(file));
     let profile = Profile { url: args.address.clone(), api_key: key, ca_file };
     let text = serde_json::to_string_pretty(&profile).map_err(|error| Failure::new(error.to_string()))?;
     write_private(&path, &text).map_err(|error| Failure::new(format!("cannot write `{}`: {error}", path.display())))?;
@@ -89,13 +91,11 @@ pub(crate) async fn credentials(context: &Context, command: CredentialsCommand) 
             let credentials: Vec<Credential> = client.list("/credentials", &json!({})).await?;
             let heads = ["NAME", "VERSION", "USED BY", "OLDER SECRET IN", "UPDATED"];
             output::print_list(context.format, &credentials, &heads, |credential| {
-                let outdated = credential.outdated_in.iter().map(Name::to_string);
-                let unknown = credential.unknown_in.iter().map(|server| format!("{server} (not known)"));
                 vec![
                     credential.name.to_string(),
                     credential.version.to_string(),
                     joined(&credential.used_by, ","),
-                    outdated.chain(unknown).collect::<Vec<_>>().join(","),
+                    older_secret_in(credential),
                     credential.updated_at.to_string(),
                 ]
             });
@@ -105,7 +105,8 @@ pub(crate) async fn credentials(context: &Context, command: CredentialsCommand) 
             let path = format!("/credentials/{}", segment(name.as_str()));
             let credential: Credential = client.send(reqwest::Method::PUT, &path, Some(&body)).await?;
             let mut fields = vec![("name", credential.name.to_string()), ("version", credential.version.to_string())];
-            fields.extend(who_has_an_older_one(context, &credential));
+            let restart = |server: &Name| context.command(&["servers", "restart", server.as_str()]);
+            fields.extend(who_has_an_older_one(&credential, restart));
             output::print_fields(context.format, &credential, &fields);
         }
         CredentialsCommand::Delete { name } => remove(context, "/credentials", name.as_str()).await?,
@@ -175,15 +176,30 @@ pub(crate) enum KeysCommand {
     },
 }
 
-/// Which servers go on with an older secret, and how they get the new one. Of a first secret there is no older one.
-fn who_has_an_older_one(context: &Context, credential: &Credential) -> Vec<(&'static str, String)> {
-    let Credential { version, outdated_in, unknown_in, .. } = credential;
-    if *version == 1 {
+/// What a control plane of an earlier version does not tell.
+const NOT_KNOWN: &str = "not known";
+
+/// Which servers go on with an older secret, on one line.
+fn older_secret_in(credential: &Credential) -> String {
+    // Of a first secret there is no older one.
+    let (Some(outdated), Some(unknown)) = (&credential.outdated_in, &credential.unknown_in) else {
+        return if credential.version == 1 { String::new() } else { NOT_KNOWN.to_owned() };
+    };
+    let unknown = unknown.iter().map(|server| format!("{server} ({NOT_KNOWN})"));
+    outdated.iter().map(Name::to_string).chain(unknown).collect::<Vec<_>>().join(",")
+}
+
+/// Which servers go on with an older secret, and the commands that restart them. Of a first secret there is no older one.
+fn who_has_an_older_one(credential: &Credential, restart: impl Fn(&Name) -> String) -> Vec<(&'static str, String)> {
+    if credential.version == 1 {
         return Vec::new();
     }
+    let (Some(outdated_in), Some(unknown_in)) = (&credential.outdated_in, &credential.unknown_in) else {
+        let why = "this Toolyard does not tell which servers run with it; restart those that use the credential";
+        return vec![("older secret in", format!("{NOT_KNOWN}: {why}"))];
+    };
     let restarts = |what: &str, servers: &[Name]| {
-        let restart = |server: &Name| context.command(&["servers", "restart", server.as_str()]);
-        let commands: Vec<String> = servers.iter().map(restart).collect();
+        let commands: Vec<String> = servers.iter().map(&restart).collect();
         format!("{}, {what}:\n{}", joined(servers, ", "), commands.join("\n"))
     };
     let mut fields = Vec::new();
@@ -628,6 +644,32 @@ async fn remove(context: &Context, collection: &str, name: &str) -> Result<(), F
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_control_plane_of_an_earlier_version_does_not_tell_is_not_known() {
+        let credential = |version: u32, told: Value| -> Credential {
+            let mut credential = json!({
+                "id": toolyard_types::CredentialId::generate(), "name": "token", "version": version, "used_by": ["a", "b"],
+                "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+            });
+            let fields = credential.as_object_mut().expect("an object");
+            fields.extend(told.as_object().expect("an object").clone());
+            serde_json::from_value(credential).expect("a credential")
+        };
+        let told = |credential: &Credential| -> (String, String) {
+            let fields = who_has_an_older_one(credential, |server| format!("restart {server}"));
+            let lines: Vec<_> = fields.into_iter().map(|(name, text)| format!("{name}: {text}")).collect();
+            (older_secret_in(credential), lines.join("\n"))
+        };
+        let (listed, shown) = told(&credential(2, json!({})));
+        assert!(listed == "not known" && shown.starts_with("older secret in: not known"), "{listed}: {shown}");
+        assert_eq!(told(&credential(1, json!({}))), (String::new(), String::new()));
+        let (listed, shown) = told(&credential(2, json!({ "outdated_in": [], "unknown_in": [] })));
+        assert_eq!((listed.as_str(), shown.as_str()), ("", "older secret in: nothing that runs"));
+        let (listed, shown) = told(&credential(2, json!({ "outdated_in": ["a"], "unknown_in": ["b"] })));
+        assert_eq!(listed, "a,b (not known)");
+        assert!(shown.contains("restart a") && shown.contains("restart b"), "{shown}");
+    }
 
     fn key(name: &str) -> ApiKey {
         let key = json!({

@@ -1,5 +1,6 @@
 //! `toolyard config`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,14 +9,15 @@ use serde_json::{Value, json};
 
 use super::output::{self, Format, cell};
 use super::{EXIT_CONFIG, SettingsArgs};
-use crate::config::{Loaded, docs, insecure_settings, load, process_environment};
+use crate::config::{Survey, docs, insecure_settings, process_environment, survey};
+use crate::preflight;
 
 /// `toolyard config ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Tell what is wrong with the configuration; exit code 78 when `serve` would refuse it.
     Check(SettingsArgs),
-    /// Print every setting with where it came from; secrets are redacted.
+    /// Print every setting with where it came from; secrets are redacted. Exit code 78 when one is wrong.
     Show(SettingsArgs),
 }
 
@@ -25,11 +27,12 @@ pub(crate) fn run(command: Command, format: Format) -> ExitCode {
         Command::Check(args) => (args, false),
         Command::Show(args) => (args, true),
     };
-    let loaded = match load(&process_environment(), Path::new("."), &args.overrides()) {
-        Ok(loaded) => loaded,
+    let environment = process_environment();
+    let survey = match survey(&environment, Path::new("."), &args.overrides()) {
+        Ok(survey) => survey,
         Err(error) => return refuse(&error.0, &[], format),
     };
-    if show { print_settings(&loaded, format) } else { check(&loaded, format) }
+    if show { print_settings(&survey, format) } else { check(&survey, &environment, format) }
 }
 
 /// Says what is wrong with the configuration, and gives the exit code.
@@ -43,26 +46,32 @@ pub(crate) fn refuse(problems: &[String], warnings: &[String], format: Format) -
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn check(loaded: &Loaded, format: Format) -> ExitCode {
-    for warning in &loaded.warnings {
+fn check(survey: &Survey, environment: &BTreeMap<String, String>, format: Format) -> ExitCode {
+    // Whether there is a member already is in the database, which is not asked.
+    let first_start = survey.first_start.iter().map(|why| format!("a first start is refused: {why}"));
+    let warnings: Vec<String> = survey.warnings.iter().cloned().chain(first_start).collect();
+    for warning in &warnings {
         eprintln!("toolyard: warning: {warning}");
     }
-    let refused = texts(&loaded.settings.refused());
-    if !refused.is_empty() {
-        return refuse(&refused, &loaded.warnings, format);
+    let mut refused: Vec<String> = survey.problems.iter().map(|wrong| wrong.told.clone()).collect();
+    if refused.is_empty() {
+        refused = preflight::refused(&survey.settings, environment);
     }
-    let insecure = texts(&insecure_settings(&loaded.settings));
+    if !refused.is_empty() {
+        return refuse(&refused, &warnings, format);
+    }
+    let insecure = texts(&insecure_settings(&survey.settings));
     if format == Format::Json {
         output::print_json(&json!({
             "ok": true,
-            "environment": loaded.settings.env.to_string(),
+            "environment": survey.settings.env.to_string(),
             "problems": [],
-            "warnings": loaded.warnings,
+            "warnings": warnings,
             "production_refuses": insecure,
         }));
         return ExitCode::SUCCESS;
     }
-    output::print_line(&format!("the configuration for {} is valid", loaded.settings.env));
+    output::print_line(&format!("the configuration for {} is valid", survey.settings.env));
     for insecure in insecure {
         output::print_line(&format!("production would refuse {insecure}"));
     }
@@ -81,25 +90,38 @@ fn without_password(url: &str) -> String {
     }
 }
 
-fn print_settings(loaded: &Loaded, format: Format) -> ExitCode {
-    let values = serde_json::to_value(&loaded.settings).unwrap_or_default();
+fn print_settings(survey: &Survey, format: Format) -> ExitCode {
+    let values = serde_json::to_value(&survey.settings).unwrap_or_default();
     let items: Vec<Value> = docs::fields()
         .into_iter()
         .map(|field| {
+            let problem = survey.problems.iter().find(|wrong| wrong.setting.as_ref() == Some(&field.name));
             let value = match &values[&field.name] {
+                _ if problem.is_some() => Value::Null,
                 Value::Null => Value::Null,
                 _ if field.secret => Value::from("[redacted]"),
                 Value::String(text) => Value::from(without_password(text)),
                 value => value.clone(),
             };
-            let origin = loaded.origins.get(&field.name).map_or("default".into(), ToString::to_string);
-            json!({ "name": field.name, "value": value, "origin": origin })
+            let origin = survey.origins.get(&field.name).map_or("default".into(), ToString::to_string);
+            let mut item = json!({ "name": field.name, "value": value, "origin": origin });
+            if let Some(wrong) = problem {
+                item["problem"] = json!(wrong.told);
+            }
+            item
         })
         .collect();
     output::print_list(format, &items, &["SETTING", "VALUE", "FROM"], |item| {
-        vec![cell(&item["name"]), cell(&item["value"]), cell(&item["origin"])]
+        let value = if item["problem"].is_null() { cell(&item["value"]) } else { "(wrong)".to_owned() };
+        vec![cell(&item["name"]), value, cell(&item["origin"])]
     });
-    ExitCode::SUCCESS
+    if survey.problems.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    for wrong in &survey.problems {
+        output::fail(&wrong.told, EXIT_CONFIG);
+    }
+    ExitCode::from(EXIT_CONFIG)
 }
 
 #[cfg(test)]

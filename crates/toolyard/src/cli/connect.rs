@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use toolyard_client::ApiError;
 use toolyard_control::connect::McpClient;
 use toolyard_types::access::{Action, KeyScope, Role};
-use toolyard_types::api::identity::{ApiKey, CreatedApiKey, RotateApiKey};
+use toolyard_types::api::identity::{ApiKey, CreatedApiKey, RotateApiKey, Session};
 use toolyard_types::{Code, Name};
 
 use super::access::{active_keys, create_key};
@@ -59,8 +59,8 @@ pub(crate) struct ConnectArgs {
     /// How the entry is called in the file; toolyard-NAME when absent.
     #[arg(long = "as", value_name = "ENTRY")]
     entry: Option<Name>,
-    /// Replace an entry of that name although it is of another Toolyard, or this one had another URL then. Its API key is not
-    /// revoked.
+    /// Replace an entry of that name although it is for something else: of another Toolyard, another server or toolset of this
+    /// one, or this one at another URL. Its API key is not revoked.
     #[arg(long, conflicts_with_all = ["undo", "print"])]
     replace: bool,
     /// The configuration file, when it is not in its usual place.
@@ -175,7 +175,7 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
 /// What the names of our entries begin with, unless somebody says another one.
 const OURS: &str = "toolyard-";
 
-/// Refuses to replace an entry of another Toolyard, or of nobody we know: whoever wrote it would lose its key.
+/// Refuses to replace an entry for something else, or of nobody we know: whoever wrote it would lose its key.
 async fn check_own(
     context: &Context,
     args: &ConnectArgs,
@@ -183,8 +183,10 @@ async fn check_own(
     place: &EntryPlace,
     file: &Path,
 ) -> Result<(), Failure> {
-    if is_own(context, args, entry).await {
-        return Ok(());
+    match is_own(context, args, entry).await {
+        Ok(true) => return Ok(()),
+        Err(failure) if !args.replace => return Err(undecided(place, failure)),
+        Ok(false) | Err(_) => {}
     }
     if args.replace {
         let of = url_in(entry).unwrap_or("no address");
@@ -198,27 +200,61 @@ async fn check_own(
     Err(Failure {
         details: vec![
             "give this one another name with `--as`, such as `--as toolyard-dev-time`".to_owned(),
-            "or replace it with `--replace`; undo it before, at the Toolyard that it is for, to revoke its API key"
-                .to_owned(),
+            "or replace it with `--replace`; undo it before, with the name and at the Toolyard that it is for, to revoke its API \
+             key"
+            .to_owned(),
         ],
-        ..Failure::new(format!("{}; nothing was changed", foreign(context, entry, place, file)))
+        ..Failure::new(format!("{}; nothing was changed", foreign(context, args, entry, place, file)))
     })
 }
 
+/// Whose entry it is could not be asked.
+fn undecided(place: &EntryPlace, failure: Failure) -> Failure {
+    let message = format!(
+        "whether the entry `{}` was made here cannot be told: {}; nothing was changed",
+        place.name, failure.message
+    );
+    Failure { message, ..failure }
+}
+
 /// Says whose entry it is that is not ours.
-fn foreign(context: &Context, entry: &Value, place: &EntryPlace, file: &Path) -> String {
+fn foreign(context: &Context, args: &ConnectArgs, entry: &Value, place: &EntryPlace, file: &Path) -> String {
     let whose = match url_in(entry) {
+        Some(url) if is_below(url, &format!("{}/mcp/", context.client.base())) => {
+            format!("for {} of this Toolyard, which is not `{}`", output::safe(url), args.name)
+        }
         Some(url) => format!("for {}, which is not this Toolyard ({})", output::safe(url), context.client.base()),
         None => format!("without the address of this Toolyard ({})", context.client.base()),
     };
     format!("`{}` holds an entry `{}` {whose}", file.display(), place.name)
 }
 
-/// Whether an entry is one of this Toolyard: by its URL or, as one Toolyard may be reached at several, by its key.
-async fn is_own(context: &Context, args: &ConnectArgs, entry: &Value) -> bool {
-    let here = format!("{}/mcp/", context.client.base());
-    url_in(entry).is_some_and(|url| is_below(url, &here))
-        || matches!(own_key(context, args, Some(entry)).await, Ok(Some(_)))
+/// Whether an entry is for this very server or toolset: by its URL or, as one Toolyard may be reached at several, by its key.
+async fn is_own(context: &Context, args: &ConnectArgs, entry: &Value) -> Result<bool, Failure> {
+    let organization = url_in(entry).and_then(|url| organization_in(url, context.client.base(), &args.name));
+    if let Some(organization) = organization {
+        match context.client.get::<Session>("/session").await {
+            Ok(session) if session.organization.as_str() == organization => return Ok(true),
+            Ok(_) => {}
+            // An entry of an installation that is gone is taken out too; it is of this address and this name.
+            Err(ApiError::Unreachable { .. }) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(own_key(context, args, Some(entry)).await?.is_some())
+}
+
+/// The organization in a URL at which the Toolyard at `base` serves `name`, however the two are written. Servers and toolsets
+/// share one name space.
+fn organization_in(url: &str, base: &str, name: &Name) -> Option<String> {
+    let (url, base) = (reqwest::Url::parse(url).ok()?, reqwest::Url::parse(base).ok()?);
+    let rest = url.path().strip_prefix(base.path().trim_end_matches('/'))?.strip_prefix("/mcp/")?;
+    let (organization, rest) = rest.split_once('/')?;
+    let (kind, served) = rest.split_once('/')?;
+    let is_it = url.origin() == base.origin()
+        && matches!(kind, "servers" | "toolsets")
+        && served.trim_end_matches('/') == name.as_str();
+    is_it.then(|| organization.to_owned())
 }
 
 /// Whether a URL begins with `base`, however the two are written.
@@ -285,7 +321,7 @@ async fn undo(context: &Context, args: &ConnectArgs, file: ClientFile, place: &E
             file.path.display()
         )));
     };
-    if !is_own(context, args, &entry).await {
+    if !is_own(context, args, &entry).await.map_err(|failure| undecided(place, failure))? {
         return Err(not_undone(context, args, &entry, place, &file.path).await);
     }
     // Asked first: without the entry nobody could say which key it was.
@@ -323,17 +359,24 @@ async fn undo(context: &Context, args: &ConnectArgs, file: ClientFile, place: &E
     Ok(())
 }
 
-/// The entry is another Toolyard's, so it stays. The key that was made here for one in its place may work on: whoever undoes
-/// this wants to know.
+/// The entry is for something else, so it stays. The key that was made here for one in its place may work on: whoever undoes
+/// this wants to know. It may as well be the one of another machine.
 async fn not_undone(context: &Context, args: &ConnectArgs, entry: &Value, place: &EntryPlace, file: &Path) -> Failure {
     let made = made_keys(context, args).await.unwrap_or_default();
     let keys = made.iter().map(|key| {
         let revoke = context.command(&["keys", "revoke", &key.id.to_string()]);
-        format!("API key `{}` was made here for this client and was not revoked; `{revoke}` does that", key.name)
+        format!(
+            "API key `{}` was made for `{}` in this client and was not revoked; where no other machine uses it, `{revoke}` does \
+             that",
+            key.name, args.name
+        )
     });
     Failure {
         details: keys.collect(),
-        ..Failure::new(format!("{}; nothing was changed, and no key was revoked", foreign(context, entry, place, file)))
+        ..Failure::new(format!(
+            "{}; nothing was changed, and no key was revoked",
+            foreign(context, args, entry, place, file)
+        ))
     }
 }
 
@@ -408,6 +451,12 @@ fn key_in(entry: &Value) -> Option<&str> {
     }
 }
 
+/// Whether an entry, as it is written, sends the key of a Toolyard.
+fn holds_key(entry: &str) -> bool {
+    let entry = serde_json::from_str::<Value>(entry).unwrap_or_default();
+    key_in(&entry).is_some_and(|key| key.starts_with("ty_"))
+}
+
 async fn rotate(context: &Context, key: &ApiKey) -> Result<CreatedApiKey, Failure> {
     let body = RotateApiKey { overlap_seconds: Some(OVERLAP_SECONDS), expires_in_days: Some(KEY_DAYS) };
     Ok(context.client.post(&format!("/keys/{}/rotate", key.id), &body).await?)
@@ -465,11 +514,11 @@ impl ClientFile {
         if self.text.as_deref().is_some_and(|text| text.starts_with(BYTE_ORDER_MARK)) { BYTE_ORDER_MARK } else { "" }
     }
 
-    /// Whether there is an entry of a Toolyard: ours, or one with a name that we give.
+    /// Whether there is an entry of a Toolyard: ours, one with a name that we give, or one with a key of a Toolyard.
     fn holds_entries(&self, place: &EntryPlace) -> bool {
         let section = self.section(place).ok().flatten();
-        let mut names = section.iter().flat_map(|section| &section.members).map(|(name, _)| name);
-        names.any(|name| *name == place.name || name.starts_with(OURS))
+        let mut entries = section.iter().flat_map(|section| &section.members);
+        entries.any(|(name, entry)| *name == place.name || name.starts_with(OURS) || holds_key(entry))
     }
 
     fn root(&self) -> Result<Object<'_>, Failure> {
@@ -774,6 +823,12 @@ mod tests {
         connect(&path, "toolyard-all");
         connect(&path, "toolyard-time");
         assert_eq!(text(&backup_path(&path)), r#"{"theme":"light"}"#, "the last without an entry of ours");
+        // Nor of one that holds a key by another name.
+        connect(&path, "mine");
+        undo(&path, "toolyard-all");
+        undo(&path, "toolyard-time");
+        connect(&path, "toolyard-all");
+        assert_eq!(text(&backup_path(&path)), r#"{"theme":"light"}"#);
         let (_dir, path) = file(r#"{"mcpServers":{"toolyard-old":{}}}"#);
         connect(&path, "toolyard-all");
         assert!(backup_path(&path).exists(), "one is better than none");
@@ -808,6 +863,21 @@ mod tests {
             ("https://t.example.com.evil.example/yard", false),
         ] {
             assert_eq!(is_below(url, &format!("{base}/mcp/")), own, "{base}");
+            let organization = organization_in(url, base, &Name::new("time").expect("a name"));
+            assert_eq!(organization.is_some(), own, "{base}");
+        }
+        let base = "https://t.example.com/yard/";
+        for (path, organization) in [
+            ("mcp/default/servers/time", Some("default")),
+            ("mcp/default/toolsets/time", Some("default")),
+            ("mcp/other/servers/time/", Some("other")),
+            ("mcp/default/servers/other", None),
+            ("mcp/default/servers/time-2", None),
+            ("mcp/default/others/time", None),
+            ("mcp/time", None),
+        ] {
+            let found = organization_in(&format!("{base}{path}"), base, &Name::new("time").expect("a name"));
+            assert_eq!(found.as_deref(), organization, "{path}");
         }
     }
 

@@ -58,7 +58,7 @@ impl Failure {
     /// Prints it and gives the exit code.
     pub(crate) fn report(&self, format: Format) -> ExitCode {
         if format == Format::Json && !self.is_told {
-            output::print_json(
+            output::print_failure(
                 &json!({ "error": { "code": self.code, "message": self.message, "details": self.details } }),
             );
         }
@@ -144,6 +144,27 @@ pub(crate) struct Profile {
     pub ca_file: Option<PathBuf>,
 }
 
+impl Profile {
+    /// What was remembered, or nothing.
+    pub(crate) fn read() -> Self {
+        match profile_path().map(std::fs::read_to_string) {
+            Some(Ok(text)) => serde_json::from_str(&text).unwrap_or_default(),
+            _ => Self::default(),
+        }
+    }
+
+    /// Whether it is that of the Toolyard at `url`. A remembered key is shown to nobody else, and the CA of one is not
+    /// trusted for another.
+    fn is_of(&self, url: &str) -> bool {
+        origin(url) == origin(&self.url)
+    }
+
+    /// The CA certificates to trust at `url`: those that were given, else those that were remembered for it.
+    pub(crate) fn ca_file(&self, url: &str, given: Option<&PathBuf>) -> Option<PathBuf> {
+        given.or(self.ca_file.as_ref().filter(|_| self.is_of(url))).cloned()
+    }
+}
+
 /// A connection to a Toolyard and how to print.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
@@ -151,6 +172,8 @@ pub(crate) struct Context {
     pub client: Client,
     /// How to print.
     pub format: Format,
+    /// The CA certificates that were given.
+    ca_file: Option<PathBuf>,
     /// The options that a command in the same shell needs to ask the same Toolyard.
     options: Vec<(&'static str, String)>,
 }
@@ -158,25 +181,21 @@ pub(crate) struct Context {
 impl Context {
     /// Makes a connection from flags, environment, or what `login` remembered.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let profile = match profile_path().map(std::fs::read_to_string) {
-            Some(Ok(text)) => serde_json::from_str::<Profile>(&text).unwrap_or_default(),
-            _ => Profile::default(),
-        };
+        let profile = Profile::read();
         let remembered = if profile.url.is_empty() { DEFAULT_URL } else { &profile.url };
         let url = global.url.clone().filter(|url| !url.is_empty()).unwrap_or_else(|| remembered.to_owned());
-        // A remembered key is that of the remembered Toolyard: whoever else is asked never sees it. Nor is the CA of one
-        // trusted for another.
-        let is_remembered = origin(&url) == origin(&profile.url);
-        let remembered_key = is_remembered.then_some(profile.api_key);
-        let ca_file = global.ca_file.clone().or(profile.ca_file.filter(|_| is_remembered));
-        let key = global.api_key.clone().map(Secret::new).or(remembered_key).filter(|key| !key.expose().is_empty());
+        let ca_file = profile.ca_file(&url, global.ca_file.as_ref());
         let options = options_of(global, &process_environment(), remembered);
-        Ok(Self { client: connect(&url, key, ca_file.as_deref())?, format: global.output, options })
+        let remembered_key = profile.is_of(&url).then_some(profile.api_key);
+        let key = global.api_key.clone().map(Secret::new).or(remembered_key).filter(|key| !key.expose().is_empty());
+        let client = connect(&url, key, ca_file.as_deref())?;
+        Ok(Self { client, format: global.output, ca_file: global.ca_file.clone(), options })
     }
 
-    /// The same of the Toolyard at `url`, with an API key of its own.
+    /// The same of the Toolyard at `url`, with an API key of its own, and over connections of its own.
     pub(crate) fn elsewhere(&self, url: &str, key: Secret) -> Result<Self, Failure> {
-        check_url(url)?;
+        let ca_file = Profile::read().ca_file(url, self.ca_file.as_ref());
+        let client = connect(url, Some(key), ca_file.as_deref())?;
         let mut options = self.options.clone();
         if url != self.client.base() {
             options.retain(|(option, _)| *option != "--url");
@@ -184,7 +203,7 @@ impl Context {
         }
         options.retain(|(option, _)| *option != "--api-key");
         options.push(("--api-key", KEY.to_owned()));
-        Ok(Self { client: self.client.elsewhere(url, Some(key)), format: self.format, options })
+        Ok(Self { client, format: self.format, ca_file: self.ca_file.clone(), options })
     }
 
     /// The first things of a list that is too long to be read whole, at most `limit`.
@@ -379,6 +398,20 @@ mod tests {
         assert!(own.contains("make a CA") && own.contains("--ca-file"), "{own}");
         assert!(told("invalid peer certificate: UnknownIssuer").expect("help").contains("--ca-file"));
         assert_eq!(told("Connection refused (os error 111)"), None);
+    }
+
+    #[test]
+    fn the_ca_that_was_remembered_is_trusted_for_no_other_toolyard() {
+        let profile =
+            Profile { url: "https://t.example/yard".into(), ca_file: Some("/ca.pem".into()), ..Profile::default() };
+        let remembered = |url: &str| profile.ca_file(url, None);
+        assert_eq!(remembered("https://t.example:443/yard"), Some("/ca.pem".into()));
+        assert_eq!(remembered("https://other.example"), None);
+        assert_eq!(remembered("https://t.example:8443"), None);
+        let given = PathBuf::from("/given.pem");
+        for url in ["https://t.example", "https://other.example"] {
+            assert_eq!(profile.ca_file(url, Some(&given)), Some(given.clone()), "{url}");
+        }
     }
 
     #[test]

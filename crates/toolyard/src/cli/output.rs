@@ -38,11 +38,21 @@ pub(crate) fn print_json(value: &impl Serialize) {
     print_line(&text);
 }
 
-/// Prints a line; a reader that went away ends the program quietly.
+/// Prints a line; a reader that went away ends the program quietly, a disk that is full does not.
 pub(crate) fn print_line(text: &str) {
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(0);
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("toolyard: cannot write to standard output: {error}");
+            std::process::exit(1);
+        }
     }
+}
+
+/// Prints what went wrong as JSON; whether or not anybody reads it, the exit code tells.
+pub(crate) fn print_failure(value: &Value) {
+    println!("{value:#}");
 }
 
 /// Prints a list: a table with `heads`, or `{"items": [...]}`.

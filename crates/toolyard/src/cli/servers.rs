@@ -234,11 +234,9 @@ fn unknown_clients<'a>(
     clients.iter().map(String::as_str).filter(move |client| match client.split_once(':') {
         Some(("user", id)) => members.is_some_and(|members| !members.iter().any(|it| it.id.to_string() == id)),
         Some(("api_key", id)) => keys.is_some_and(|keys| !keys.iter().any(|it| it.id.to_string() == id)),
-        _ => {
-            let is_key = |keys: &[ApiKey]| keys.iter().any(|it| it.name.as_str() == *client);
-            let is_member = |members: &[Member]| members.iter().any(|it| it.email == *client);
-            keys.is_some_and(|keys| !is_key(keys)) && !members.is_some_and(is_member)
-        }
+        // An e-mail address is no name of a key, and the other way round.
+        _ if client.contains('@') => members.is_some_and(|members| !members.iter().any(|it| it.email == *client)),
+        _ => keys.is_some_and(|keys| !keys.iter().any(|it| it.name.as_str() == *client)),
     })
 }
 
@@ -643,6 +641,11 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             let id = |server: &Server| server.rollout.as_ref().map(|rollout| rollout.id);
             // What makes no rollout, such as another number of replicas, is not judged by the last one.
             let wanted = if id(&before) == id(&server) { Wanted::Replicas } else { Wanted::Rollout };
+            if body.canary.is_some() && wanted == Wanted::Replicas && !is_tried(&server) {
+                eprintln!(
+                    "note: no revision is tried: a canary begins with a change, and there was none to the revision"
+                );
+            }
             finish(context, server, &wait, wanted).await
         }
         Command::Start(target) => act(context, target, "/start", Wanted::Rollout).await,
@@ -817,17 +820,27 @@ fn is_over(server: &Server, wanted: Wanted) -> bool {
         Wanted::Nothing => true,
         Wanted::Stopped => server.phase == Phase::Stopped && server.instances.is_empty(),
         Wanted::Replicas => {
-            server.rollout.as_ref().is_none_or(|it| it.state == RolloutState::Progressing) || has_replicas(server)
+            let goes_on = |it: &Rollout| it.state == RolloutState::Progressing && !stands_still(it);
+            server.rollout.as_ref().is_none_or(goes_on) || has_replicas(server)
         }
         Wanted::Rollout => match &server.rollout {
             None => true,
-            // A canary waits for somebody, and what is outside its window for its time: that is how far it has got.
-            Some(rollout) if rollout.state == RolloutState::Progressing => {
-                matches!(rollout.reason, Reason::Canary | Reason::OutsideWindow)
-            }
+            Some(rollout) if rollout.state == RolloutState::Progressing => stands_still(rollout),
             Some(rollout) => rollout.state != RolloutState::Done || has_replicas(server),
         },
     }
+}
+
+/// Whether a rollout has got as far as it does by itself: a canary waits for somebody, and what is outside its window for
+/// its time. What serves is scaled meanwhile.
+fn stands_still(rollout: &Rollout) -> bool {
+    matches!(rollout.reason, Reason::Canary | Reason::OutsideWindow)
+}
+
+/// Whether a revision is to be tried, or is, and nobody decided about it.
+fn is_tried(server: &Server) -> bool {
+    let under_way = server.rollout.as_ref().filter(|rollout| rollout.state == RolloutState::Progressing);
+    under_way.and_then(|rollout| rollout.canary.as_ref()).is_some_and(|canary| canary.promoted_at.is_none())
 }
 
 /// Whether as many instances answer as should.
@@ -1006,13 +1019,15 @@ mod tests {
             "created_at": "2026-01-01T00:00:00Z",
         });
         let keys: [ApiKey; 1] = [serde_json::from_value(key).expect("a key")];
-        let clients = ["ci", "cii", "user:x"].map(str::to_owned).into_iter().chain([format!("api_key:{id}")]);
+        let clients = ["ci", "cii", "user:x", "ada@example.org"].map(str::to_owned);
+        let clients = clients.into_iter().chain([format!("api_key:{id}")]);
         let clients: Vec<String> = clients.collect();
         let unknown = |keys: Option<&[ApiKey]>, members: Option<&[Member]>| -> Vec<String> {
             unknown_clients(&clients, keys, members).map(str::to_owned).collect()
         };
-        assert_eq!(unknown(Some(&keys), Some(&[])), ["cii", "user:x"]);
+        assert_eq!(unknown(Some(&keys), Some(&[])), ["cii", "user:x", "ada@example.org"]);
         assert_eq!(unknown(Some(&keys), None), ["cii"], "nobody knows the members");
+        assert_eq!(unknown(None, Some(&[])), ["user:x", "ada@example.org"], "nobody knows the keys");
         assert!(unknown(None, None).is_empty());
     }
 

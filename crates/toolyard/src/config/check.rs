@@ -1,10 +1,12 @@
 //! What production refuses.
 
+use std::net::SocketAddr;
+
 use toolyard_types::Secret;
 
 use super::{Environment, Settings};
 
-/// A setting that is not safe in production: its name and why. Never its value.
+/// A setting that a start is refused for, or would be in production: its name and why. Never its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Insecure {
     /// The setting.
@@ -63,10 +65,31 @@ pub(crate) fn insecure_settings(settings: &Settings) -> Vec<Insecure> {
 
 /// Whether a start must be refused.
 impl Settings {
-    /// The insecure settings that must stop the start: all of them in production, none elsewhere.
+    /// The settings that must stop the start: those that stand in each other's way, and in production the insecure ones.
     pub(crate) fn refused(&self) -> Vec<Insecure> {
-        if self.env == Environment::Production { insecure_settings(self) } else { Vec::new() }
+        let insecure = if self.env == Environment::Production { insecure_settings(self) } else { Vec::new() };
+        self.clashes().into_iter().chain(insecure).collect()
     }
+
+    /// Listeners that would take each other's address. The system tells only when both begin to listen, which is after
+    /// the database was changed and servers were started.
+    fn clashes(&self) -> Vec<Insecure> {
+        let (public, agents, operations) = (self.listen, self.agent_listen, self.operations_listen);
+        let pairs = [
+            ("agent_listen", Some(agents), public, "must be another address than `listen`"),
+            ("operations_listen", operations, public, "must be another address than `listen`"),
+            ("operations_listen", operations, agents, "must be another address than `agent_listen`"),
+        ];
+        let clashing = pairs.into_iter().filter(|(_, one, other, _)| one.is_some_and(|one| overlap(one, *other)));
+        clashing.map(|(setting, _, _, why)| Insecure { setting, why }).collect()
+    }
+}
+
+/// Whether two listeners cannot be at these addresses at once. Port 0 is any free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_kind = one.is_ipv4() == other.is_ipv4();
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || (same_kind && any))
 }
 
 /// A key with enough different characters after its prefix that it was likely made by a machine.
@@ -111,6 +134,26 @@ mod tests {
         );
         let text = settings.refused().iter().map(ToString::to_string).collect::<String>();
         assert!(!text.contains("0123456789abcdef") && !text.contains("short"), "values are never shown: {text}");
+    }
+
+    #[test]
+    fn two_listeners_at_one_address_are_refused_everywhere() {
+        let mut settings = Settings::defaults(Environment::Development);
+        let at = |address: &str| address.parse::<SocketAddr>().expect("an address");
+        for (public, agents, operations, clashing) in [
+            ("127.0.0.1:8080", "127.0.0.1:8081", None, &[][..]),
+            ("127.0.0.1:8080", "127.0.0.1:8080", None, &["agent_listen"][..]),
+            ("127.0.0.1:8080", "0.0.0.0:8080", None, &["agent_listen"][..]),
+            ("127.0.0.1:8080", "127.0.0.2:8080", None, &[][..]),
+            ("0.0.0.0:8080", "[::1]:8080", None, &[][..]),
+            ("127.0.0.1:0", "127.0.0.1:0", Some("127.0.0.1:0"), &[][..]),
+            ("127.0.0.1:1", "127.0.0.1:2", Some("127.0.0.1:2"), &["operations_listen"][..]),
+            ("[::]:1", "127.0.0.1:2", Some("[::1]:1"), &["operations_listen"][..]),
+        ] {
+            (settings.listen, settings.agent_listen) = (at(public), at(agents));
+            settings.operations_listen = operations.map(at);
+            assert_eq!(names(&settings), clashing, "{public} {agents} {operations:?}");
+        }
     }
 
     #[test]

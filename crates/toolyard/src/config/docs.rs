@@ -65,16 +65,19 @@ fn field(name: &str, property: &Value, schema: &Value) -> Field {
     }
 }
 
-/// One line for every number outside its range.
-pub(crate) fn out_of_range(values: &Map<String, Value>) -> Vec<String> {
+/// One line for every number outside its range, by setting.
+pub(crate) fn out_of_range(values: &Map<String, Value>) -> Vec<(String, String)> {
     let mut problems = Vec::new();
     for field in fields() {
         let Some(number) = values.get(&field.name).and_then(Value::as_i64) else { continue };
         let (min, max) = field.range;
         if min.is_some_and(|min| number < min) || max.is_some_and(|max| number > max) {
-            let min = min.map_or("any".into(), |min| min.to_string());
-            let max = max.map_or("any".into(), |max| max.to_string());
-            problems.push(format!("setting `{}` must be between {min} and {max}", field.name));
+            let wanted = match (min, max) {
+                (Some(min), Some(max)) => format!("between {min} and {max}"),
+                (Some(min), None) => format!("at least {min}"),
+                (None, max) => format!("at most {}", max.unwrap_or(i64::MAX)),
+            };
+            problems.push((field.name.clone(), format!("setting `{}` must be {wanted}", field.name)));
         }
     }
     problems

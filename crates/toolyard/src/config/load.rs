@@ -1,6 +1,6 @@
 //! Filling the settings, layer by layer, with the origin of every value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -46,15 +46,45 @@ pub(crate) struct Overrides {
     pub set: Vec<(String, String)>,
 }
 
-/// The settings and where each came from.
+/// The settings of a configuration in which nothing is wrong.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// The origin of each field.
-    pub origins: BTreeMap<String, Origin>,
     /// Things worth a warning, such as an unknown `TOOLYARD_` variable.
     pub warnings: Vec<String>,
+    /// What is wrong with settings that are read at the first start only: refused there, and a warning at every other.
+    pub first_start: Vec<String>,
+}
+
+/// The settings as far as they can be read, for whoever looks for what is wrong with them.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// The settings; in the place of those that are wrong, their defaults.
+    pub settings: Settings,
+    /// The origin of each field.
+    pub origins: BTreeMap<String, Origin>,
+    /// Everything that is wrong.
+    pub problems: Vec<Wrong>,
+    /// As in [`Loaded`].
+    pub warnings: Vec<String>,
+    /// As in [`Loaded`].
+    pub first_start: Vec<String>,
+}
+
+/// Something that is wrong with the configuration. Names, never values.
+#[derive(Clone, Debug)]
+pub(crate) struct Wrong {
+    /// The setting, where it is one.
+    pub setting: Option<String>,
+    /// What is wrong.
+    pub told: String,
+}
+
+impl Wrong {
+    fn of(setting: &str, told: String) -> Self {
+        Self { setting: Some(setting.to_owned()), told }
+    }
 }
 
 /// Everything that is wrong with the configuration, one line each. Names, never values of secrets.
@@ -77,6 +107,22 @@ pub(crate) fn load(
     dir: &Path,
     overrides: &Overrides,
 ) -> Result<Loaded, ConfigError> {
+    let Survey { settings, problems, warnings, first_start, .. } = survey(environment, dir, overrides)?;
+    if !problems.is_empty() {
+        return Err(ConfigError(problems.into_iter().map(|wrong| wrong.told).collect()));
+    }
+    Ok(Loaded { settings, warnings, first_start })
+}
+
+/// As [`load`], with what is wrong beside what is not.
+///
+/// # Errors
+/// When nothing can be said of any setting: a file that cannot be read, an unknown environment.
+pub(crate) fn survey(
+    environment: &BTreeMap<String, String>,
+    dir: &Path,
+    overrides: &Overrides,
+) -> Result<Survey, ConfigError> {
     let file = read_file(dir, overrides)?;
     let named = overrides
         .set
@@ -101,7 +147,7 @@ pub(crate) fn load(
     for (name, text) in &overrides.set {
         layers.set_text(name, text, Origin::Flag, &format!("`--set {name}`"));
     }
-    layers.finish()
+    Ok(layers.finish())
 }
 
 /// A file's path and what it sets.
@@ -136,12 +182,27 @@ fn read_dot_env(dir: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
 }
 
 struct Layers {
+    env: Environment,
     values: Map<String, Value>,
     origins: BTreeMap<String, Origin>,
     shapes: BTreeMap<String, Shape>,
-    problems: Vec<String>,
+    /// The names of those that may be absent, which an empty text says.
+    optional: BTreeSet<String>,
+    /// The names of those that are secrets.
+    secrets: BTreeSet<String>,
+    /// What was found in the value that counts, by setting.
+    found: BTreeMap<String, (Weight, String)>,
+    problems: Vec<Wrong>,
     warnings: Vec<String>,
+    first_start: Vec<String>,
 }
+
+/// Settings that are read at the first start only: what is wrong with them is nothing to an installation that is used.
+const FIRST_START: [&str; 2] = ["bootstrap_admin_email", "bootstrap_admin_password"];
+
+/// Settings that are addresses, or hold some. What a shell did not fill in leads nowhere.
+const ADDRESSES: [&str; 7] =
+    ["public_url", "registry_url", "proxy", "no_proxy", "docker_host", "agent_addresses", "allowed_hosts"];
 
 /// Settings of earlier versions, and what there is instead. They are warned about, so that an upgrade starts.
 const RETIRED: [(&str, &str); 1] = [(
@@ -157,7 +218,6 @@ fn retired(name: &str, shown: &str) -> Option<String> {
 #[derive(Clone, Copy)]
 enum Shape {
     Text,
-    OptionalText,
     Number,
     Bool,
     List,
@@ -170,33 +230,38 @@ impl Layers {
             _ => unreachable!("settings serialise to an object"),
         };
         let origins = values.keys().map(|name| (name.clone(), Origin::Default)).collect();
-        let shapes = super::docs::fields()
+        let fields = super::docs::fields();
+        let optional = fields.iter().filter(|field| field.optional).map(|field| field.name.clone()).collect();
+        let secrets = fields.iter().filter(|field| field.secret).map(|field| field.name.clone()).collect();
+        let shapes = fields
             .into_iter()
             .map(|field| {
                 let shape = match field.kind.as_str() {
                     "integer" => Shape::Number,
                     "boolean" => Shape::Bool,
                     "array" => Shape::List,
-                    _ if field.optional => Shape::OptionalText,
                     _ => Shape::Text,
                 };
                 (field.name, shape)
             })
             .collect();
-        Self { values, origins, shapes, problems: Vec::new(), warnings: Vec::new() }
+        let (problems, warnings, first_start) = (Vec::new(), Vec::new(), Vec::new());
+        let found = BTreeMap::new();
+        Self { env, values, origins, shapes, optional, secrets, found, problems, warnings, first_start }
     }
 
     fn add_table(&mut self, table: Map<String, Value>, path: &Path) {
         for (name, value) in table {
             if self.shapes.contains_key(&name) {
-                let absent = matches!(self.shapes[&name], Shape::OptionalText) && value.as_str() == Some("");
+                let absent = self.optional.contains(&name) && value.as_str() == Some("");
                 self.origins.insert(name.clone(), Origin::File(path.to_owned()));
                 self.values.insert(name, if absent { Value::Null } else { value });
             } else if let Some(warning) = retired(&name, &format!("`{}`: setting `{name}`", path.display())) {
                 self.warnings.push(warning);
             } else {
                 let hint = self.suggestion(&name);
-                self.problems.push(format!("`{}`: there is no setting `{}`{hint}", path.display(), printable(&name)));
+                let told = format!("`{}`: there is no setting `{}`{hint}", path.display(), printable(&name));
+                self.problems.push(Wrong { setting: None, told });
             }
         }
     }
@@ -217,27 +282,28 @@ impl Layers {
     }
 
     fn set_text(&mut self, name: &str, text: &str, origin: Origin, shown: &str) {
-        let Some(shape) = self.shapes.get(name) else {
+        let Some(&shape) = self.shapes.get(name) else {
             if let Some(warning) = retired(name, shown) {
                 self.warnings.push(warning);
                 return;
             }
             let hint = self.suggestion(name);
-            self.problems.push(format!("{shown}: there is no setting `{}`{hint}", printable(name)));
+            let told = format!("{shown}: there is no setting `{}`{hint}", printable(name));
+            self.problems.push(Wrong { setting: None, told });
             return;
         };
-        if let Origin::Variable(_) = origin
-            && has_comment(text)
-        {
-            self.problems.push(format!(
-                "{shown} has a `#` after a blank: where variables come from a file, a comment behind a value is part of it; \
-                 put it on a line of its own"
-            ));
-            return;
+        // Of a value in the place of another only this one counts.
+        self.found.remove(name);
+        if let Some((weight, why)) = self.left_over(name, text, &origin) {
+            self.found.insert(name.to_owned(), (weight, format!("{shown} {why}")));
+            if weight == Weight::Refused {
+                self.origins.insert(name.to_owned(), origin);
+                return;
+            }
         }
         let value = match shape {
-            Shape::OptionalText if text.is_empty() => Some(Value::Null),
-            Shape::Text | Shape::OptionalText => Some(Value::String(text.to_owned())),
+            _ if text.is_empty() && self.optional.contains(name) => Some(Value::Null),
+            Shape::Text => Some(Value::String(text.to_owned())),
             Shape::Number => text.trim().parse::<i64>().ok().map(Value::from),
             Shape::Bool => match text.trim() {
                 "true" | "1" | "yes" | "on" => Some(Value::Bool(true)),
@@ -246,16 +312,37 @@ impl Layers {
             },
             Shape::List => Some(text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect()),
         };
+        self.origins.insert(name.to_owned(), origin);
         match value {
-            Some(value) => {
-                self.origins.insert(name.to_owned(), origin);
-                self.values.insert(name.to_owned(), value);
-            }
+            Some(value) => drop(self.values.insert(name.to_owned(), value)),
             None => {
                 let wanted = if matches!(shape, Shape::Bool) { "true or false" } else { "a whole number" };
-                self.problems.push(format!("{shown} must be {wanted}"));
+                self.problems.push(Wrong::of(name, format!("{shown} must be {wanted}")));
             }
         }
+    }
+
+    /// What a shell would have taken out of a value or filled in, and nobody did, as variables may come from a file that no
+    /// shell reads. Only what an address or a key cannot be meant to hold is refused: a password may hold anything. Quotes
+    /// around all of it are meant for the shell whatever it is: no path, name or number is written with them.
+    fn left_over(&self, name: &str, text: &str, origin: &Origin) -> Option<(Weight, &'static str)> {
+        let is_secret = self.secrets.contains(name);
+        let (refused, why) = match origin {
+            // `.env` has quotes around values and comments behind them, and takes both away.
+            Origin::Variable(_) if is_quoted(text) => (true, QUOTED),
+            Origin::Variable(_) if has_comment(text) => (!is_secret || name == "bootstrap_api_key", COMMENT),
+            Origin::Variable(_) | Origin::DotEnv if text.contains("$(") || text.contains("${") => {
+                (is_secret || ADDRESSES.contains(&name), UNFILLED)
+            }
+            Origin::Variable(_) if name == "bootstrap_api_key" && text.contains('$') => (false, DOLLAR),
+            _ => return None,
+        };
+        let weight = match refused {
+            _ if FIRST_START.contains(&name) => Weight::FirstStart,
+            true => Weight::Refused,
+            false => Weight::Warned,
+        };
+        Some((weight, why))
     }
 
     fn suggestion(&self, name: &str) -> String {
@@ -263,43 +350,84 @@ impl Layers {
         self.shapes.keys().find(close).map_or(String::new(), |known| format!("; did you mean `{known}`?"))
     }
 
-    fn finish(mut self) -> Result<Loaded, ConfigError> {
+    fn finish(mut self) -> Survey {
+        for (name, (weight, told)) in std::mem::take(&mut self.found) {
+            match weight {
+                Weight::Refused => self.problems.push(Wrong::of(&name, told)),
+                Weight::FirstStart => self.first_start.push(told),
+                Weight::Warned => self.warnings.push(told),
+            }
+        }
         // Field by field first, so that every mistake is named at once and by its setting.
-        let defaults = serde_json::to_value(Settings::defaults(Environment::Development)).unwrap_or_default();
+        let probe = serde_json::to_value(Settings::defaults(Environment::Development)).unwrap_or_default();
         let fields = super::docs::fields();
         for (name, value) in &self.values {
-            let mut probe = defaults.clone();
+            let mut probe = probe.clone();
             probe[name] = value.clone();
             if serde_json::from_value::<Settings>(probe).is_err() {
                 let origin = self.origins.get(name).cloned().unwrap_or(Origin::Default);
                 let field = fields.iter().find(|field| field.name == *name);
                 let wanted = field.map_or("another value".to_owned(), super::docs::wanted);
-                self.problems.push(format!("setting `{name}` ({origin}) must be {wanted}"));
+                self.problems.push(Wrong::of(name, format!("setting `{name}` ({origin}) must be {wanted}")));
             }
         }
-        self.problems.extend(super::docs::out_of_range(&self.values));
-        if !self.problems.is_empty() {
-            return Err(ConfigError(self.problems));
+        let out_of_range = super::docs::out_of_range(&self.values);
+        self.problems.extend(out_of_range.into_iter().map(|(name, told)| Wrong::of(&name, told)));
+        let settings = self.readable();
+        for (name, why) in forms(&settings) {
+            let origin = self.origins.get(name).cloned().unwrap_or(Origin::Default);
+            let told = format!("setting `{name}` ({origin}): {why}");
+            if FIRST_START.contains(&name) {
+                self.first_start.push(told);
+            } else {
+                self.problems.push(Wrong::of(name, told));
+            }
         }
-        let settings: Settings = serde_json::from_value(Value::Object(self.values))
-            .map_err(|_| ConfigError(vec!["the settings do not fit together".into()]))?;
-        let wrong: Vec<_> = forms(&settings)
-            .into_iter()
-            .map(|(name, why)| {
-                let origin = self.origins.get(name).cloned().unwrap_or(Origin::Default);
-                format!("setting `{name}` ({origin}): {why}")
-            })
-            .collect();
-        if !wrong.is_empty() {
-            return Err(ConfigError(wrong));
+        let settings = self.readable();
+        let Self { origins, problems, warnings, first_start, .. } = self;
+        Survey { settings, origins, problems, warnings, first_start }
+    }
+
+    /// The settings with the defaults in the place of those that are known to be wrong.
+    fn readable(&self) -> Settings {
+        let mut values = self.values.clone();
+        let defaults = serde_json::to_value(Settings::defaults(self.env)).unwrap_or_default();
+        for name in self.problems.iter().filter_map(|wrong| wrong.setting.as_ref()) {
+            // One that is absent by default is not in the defaults.
+            values.insert(name.clone(), defaults[name].clone());
         }
-        Ok(Loaded { settings, origins: self.origins, warnings: self.warnings })
+        serde_json::from_value(Value::Object(values)).unwrap_or_else(|_| Settings::defaults(self.env))
     }
 }
 
-/// Whether a value ends in what was meant as a comment.
+/// What something that is wrong with a value leads to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    Refused,
+    /// Refused when the first member is to be made, a warning afterwards.
+    FirstStart,
+    Warned,
+}
+
+const COMMENT: &str = "has a `#` after or before a blank: where variables come from a file, a comment behind a value is part \
+                       of it; put it on a line of its own";
+const QUOTED: &str = "has quotes around it: where variables come from a file, such as that of `docker run --env-file`, they are \
+                      part of the value; write it without them";
+const UNFILLED: &str = "has `$(` or `${` in it: where variables come from a file, no shell fills that in; write the value \
+                        itself there (in a URL, a `$` that is meant is `%24`)";
+const DOLLAR: &str = "has a `$` in it: where variables come from a file, no shell fills in what it names; make a key with \
+                      `openssl rand -hex 32` and write it there";
+
+/// Whether a value holds what was meant as a comment: behind it, or instead of it.
 fn has_comment(text: &str) -> bool {
-    text.split_once('#').is_some_and(|(before, _)| before.ends_with(char::is_whitespace))
+    let behind = text.match_indices('#').any(|(at, _)| text[..at].ends_with(char::is_whitespace));
+    behind || text.strip_prefix('#').is_some_and(|rest| rest.starts_with(char::is_whitespace))
+}
+
+/// Whether a value has the quotes around it that a shell takes away.
+fn is_quoted(text: &str) -> bool {
+    let text = text.trim();
+    text.len() > 1 && ['"', '\''].iter().any(|quote| text.starts_with(*quote) && text.ends_with(*quote))
 }
 
 /// Texts that are not of their form, by setting; never their value.
@@ -314,13 +442,43 @@ fn forms(settings: &Settings) -> Vec<(&'static str, String)> {
     if settings.bootstrap_admin_email.as_deref().is_some_and(|email| !toolyard_control::is_email(email)) {
         wrong.push(("bootstrap_admin_email", "must be an e-mail address such as `name@example.org`".to_owned()));
     }
-    let unset = |key: &Secret| key.expose().contains(|c: char| c.is_whitespace() || matches!(c, '#' | '$' | '(' | '`'));
-    if settings.bootstrap_api_key.as_ref().is_some_and(unset) {
-        let why = "must have no blanks and none of the characters #, $, ( and `: where variables come from a file no shell \
-                   fills them in; make a key with `openssl rand -hex 32` and write it there";
+    let has_blanks = |key: &Secret| key.expose().contains(char::is_whitespace);
+    if settings.bootstrap_api_key.as_ref().is_some_and(has_blanks) {
+        let why = "must have no blanks; make a key with `openssl rand -hex 32` and write it there";
         wrong.push(("bootstrap_api_key", why.to_owned()));
     }
+    let is_database = |url: &Secret| has_scheme(url.expose(), &["postgres", "postgresql"]);
+    if settings.database_url.as_ref().is_some_and(|url| !is_database(url)) {
+        wrong.push(("database_url", "must be a URL such as `postgres://user:password@host/database`".to_owned()));
+    }
+    if settings.proxy.as_deref().is_some_and(|url| !has_scheme(url, &PROXIES) || !has_host(url)) {
+        wrong.push(("proxy", "must be a URL such as `http://proxy.example:3128`".to_owned()));
+    }
+    // Without one nothing is synced, which is as it should be until somebody wants that.
+    let is_registry = has_scheme(&settings.registry_url, &["http", "https"]) && has_host(&settings.registry_url);
+    if !is_registry && (settings.registry_sync || !settings.registry_url.is_empty()) {
+        let why = "must be a URL such as `https://registry.modelcontextprotocol.io`".to_owned();
+        wrong.push(("registry_url", why));
+    }
+    if crate::telemetry::filter(&settings.log).is_err() {
+        wrong.push(("log", "must be a filter such as `info` or `info,toolyard_gateway=debug`".to_owned()));
+    }
     wrong
+}
+
+/// Kinds of proxies that one of those who use it knows: Toolyard, package clients, servers.
+const PROXIES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
+
+fn has_scheme(url: &str, schemes: &[&str]) -> bool {
+    let begins = url
+        .trim()
+        .split_once("://")
+        .is_some_and(|(scheme, _)| schemes.iter().any(|it| it.eq_ignore_ascii_case(scheme)));
+    begins && reqwest::Url::parse(url).is_ok()
+}
+
+fn has_host(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| url.has_host())
 }
 
 /// Whether it is an origin that browsers and clients can be told (RFC 9110, section 4.2), without user or query.
@@ -347,8 +505,8 @@ mod tests {
     fn a_flag_beats_the_environment_which_beats_dot_env_which_beats_the_file_which_beats_the_default() {
         let dir = tempfile::tempdir().expect("a directory");
         let load_with = |env: &[(&str, &str)], overrides: &Overrides| {
-            let loaded = load(&environment(env), dir.path(), overrides).expect("valid");
-            (loaded.settings.session_hours, loaded.origins["session_hours"].clone())
+            let survey = survey(&environment(env), dir.path(), overrides).expect("valid");
+            (survey.settings.session_hours, survey.origins["session_hours"].clone())
         };
         assert_eq!(load_with(&[], &Overrides::default()), (12, Origin::Default));
         let file = dir.path().join("toolyard.toml");
@@ -443,17 +601,157 @@ mod tests {
             |name: &str, value: &str| load(&environment(&[(name, value)]), dir.path(), &Overrides::default());
         for (name, bad) in [
             ("TOOLYARD_PUBLIC_URL", "https://toolyard.example    # the proxy in front"),
+            ("TOOLYARD_PUBLIC_URL", "# https://toolyard.example"),
             ("TOOLYARD_GRANTABLE_PATHS", "/srv/files,/home/*\t# for example"),
+            ("TOOLYARD_GRANTABLE_PATHS", "/srv/a#b # for example"),
             ("TOOLYARD_SESSION_HOURS", "2 # hours"),
-            ("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "a long password #1"),
+            ("TOOLYARD_BOOTSTRAP_API_KEY", "ty_key-of-mine # of CI"),
         ] {
             let error = load_with(name, bad).expect_err(bad).to_string();
-            assert!(error.contains(name) && error.contains("comment") && !error.contains("long password"), "{error}");
+            assert!(error.contains(name) && error.contains("comment") && !error.contains("mine"), "{error}");
         }
         for good in ["https://toolyard.example", "http://127.0.0.1:8080", "https://toolyard.example/"] {
             assert!(load_with("TOOLYARD_PUBLIC_URL", good).is_ok(), "{good}");
         }
-        assert!(load_with("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "a#long-password").is_ok());
+        // A password may hold anything, and one that works goes on to.
+        for bad in ["a long password #1", "# a long password"] {
+            let loaded = load_with("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", bad).expect(bad);
+            let told = loaded.first_start.concat();
+            assert!(told.contains("comment") && !told.contains("long"), "{told}");
+            assert_eq!(loaded.settings.bootstrap_admin_password.expect("a password").expose(), bad);
+        }
+        let loaded = load_with("TOOLYARD_DATABASE_URL", "postgres://db/toolyard?x= # mine").expect("a URL");
+        assert!(loaded.first_start.is_empty() && loaded.warnings.concat().contains("comment"), "{:?}", loaded.warnings);
+        assert!(
+            load_with("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "a#long-password").is_ok_and(|it| it.first_start.is_empty())
+        );
+    }
+
+    #[test]
+    fn what_no_shell_filled_in_is_no_secret_and_no_address() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let load_with =
+            |name: &str, value: &str| load(&environment(&[(name, value)]), dir.path(), &Overrides::default());
+        for (name, bad) in [
+            ("TOOLYARD_BOOTSTRAP_API_KEY", "$(openssl-rand)"),
+            ("TOOLYARD_BOOTSTRAP_API_KEY", "ty_bootstrap_${KEY}"),
+            ("TOOLYARD_VAULT_KEY", "$(cat /etc/key)"),
+            ("TOOLYARD_DATABASE_URL", "postgres://toolyard:${PASSWORD}@db/toolyard"),
+            ("TOOLYARD_PUBLIC_URL", "https://$(hostname)"),
+            ("TOOLYARD_PROXY", "http://${PROXY}:3128"),
+            ("TOOLYARD_ALLOWED_HOSTS", "toolyard.example,${HOST}"),
+            ("TOOLYARD_AGENT_ADDRESSES", "$(hostname):8081"),
+        ] {
+            let error = load_with(name, bad).expect_err(bad).to_string();
+            assert!(error.contains(name) && error.contains("no shell") && !error.contains(bad), "{error}");
+        }
+        for (name, bad) in [
+            ("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "$(openssl rand -hex 16)"),
+            ("TOOLYARD_BOOTSTRAP_ADMIN_EMAIL", "admin@${DOMAIN}"),
+        ] {
+            let loaded = load_with(name, bad).expect("an installation that is used starts");
+            let told = loaded.first_start.concat();
+            assert!(told.contains(name) && told.contains("no shell") && !told.contains(bad), "{told}");
+        }
+        let path = load_with("TOOLYARD_DATA_DIR", "${HOME}/toolyard").expect("a directory may be called so");
+        assert!(path.warnings.concat().contains("TOOLYARD_DATA_DIR"), "{:?}", path.warnings);
+        let key = load_with("TOOLYARD_BOOTSTRAP_API_KEY", "ty_$KEY").expect("a key may be like this");
+        assert!(key.warnings.concat().contains("no shell"), "{:?}", key.warnings);
+        assert!(load_with("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "pa$$word").is_ok_and(|it| it.first_start.is_empty()));
+        std::fs::write(dir.path().join(".env"), "TOOLYARD_PUBLIC_URL='https://${HOST}'\n").expect("a file");
+        let error = load(&environment(&[]), dir.path(), &Overrides::default()).expect_err("nothing fills it in");
+        assert!(error.to_string().contains("TOOLYARD_PUBLIC_URL"), "{error}");
+        let instead = load_with("TOOLYARD_PUBLIC_URL", "https://toolyard.example").expect("another one counts");
+        assert_eq!(instead.settings.public_url.as_deref(), Some("https://toolyard.example"));
+    }
+
+    #[test]
+    fn quotes_that_a_file_of_variables_keeps_are_no_part_of_a_value() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let load_with =
+            |name: &str, value: &str| load(&environment(&[(name, value)]), dir.path(), &Overrides::default());
+        for (name, bad) in [
+            ("TOOLYARD_DATABASE_URL", "\"postgres://me:hunter2@db/toolyard\""),
+            ("TOOLYARD_BOOTSTRAP_API_KEY", "'ty_hunter2'"),
+            ("TOOLYARD_PUBLIC_URL", "\"https://hunter2.example\""),
+            ("TOOLYARD_DATA_DIR", "\"/srv/hunter2\""),
+            ("TOOLYARD_GRANTABLE_PATHS", "\"/srv/a\",\"/srv/hunter2\""),
+            ("TOOLYARD_SESSION_HOURS", "'2'"),
+            ("TOOLYARD_COOKIE_SECURE", "\"true\""),
+            ("TOOLYARD_LOG", "\"info\""),
+        ] {
+            let error = load_with(name, bad).expect_err(bad).to_string();
+            assert!(error.contains(name) && error.contains("quotes") && !error.contains("hunter2"), "{error}");
+        }
+        for (name, bad) in [
+            ("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "\"correct-horse-battery\""),
+            ("TOOLYARD_BOOTSTRAP_ADMIN_EMAIL", "'you@example.com'"),
+        ] {
+            let loaded = load_with(name, bad).expect("an installation that is used starts");
+            let told = loaded.first_start.concat();
+            assert!(told.contains(name) && told.contains("quotes") && !told.contains(bad), "{told}");
+        }
+        for good in ["\"correct horse", "it's a \"password\" of 1", "\""] {
+            assert!(load_with("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", good).is_ok_and(|it| it.first_start.is_empty()));
+        }
+        std::fs::write(dir.path().join(".env"), "TOOLYARD_PUBLIC_URL=\"https://t.example\"\n").expect("a file");
+        let loaded = load(&environment(&[]), dir.path(), &Overrides::default()).expect("`.env` has quotes of its own");
+        assert_eq!(loaded.settings.public_url.as_deref(), Some("https://t.example"));
+    }
+
+    #[test]
+    fn the_example_of_a_file_of_variables_works_as_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let lines = super::super::docs::env_example().replace("\n#TOOLYARD_", "\nTOOLYARD_");
+        std::fs::write(dir.path().join(".env"), &lines).expect("a file");
+        let loaded = load(&environment(&[]), dir.path(), &Overrides::default()).expect("valid");
+        assert_eq!(loaded.warnings, Vec::<String>::new());
+        let shown = |settings: &Settings| serde_json::to_value(settings).expect("settings serialise");
+        assert_eq!(shown(&loaded.settings), shown(&Settings::defaults(Environment::Development)));
+        let error = load(&environment(&[("TOOLYARD_SESSION_HOURS", "")]), dir.path(), &Overrides::default());
+        assert!(error.expect_err("it may not be absent").to_string().contains("a whole number"));
+    }
+
+    #[test]
+    fn what_is_wrong_stands_beside_the_settings_that_are_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let variables = [
+            ("TOOLYARD_SESSION_HOURS", "many"),
+            ("TOOLYARD_DRAIN_SECONDS", "9999"),
+            ("TOOLYARD_PROXY", "proxy:3128"),
+            ("TOOLYARD_NPM", "/opt/npm"),
+        ];
+        let survey = survey(&environment(&variables), dir.path(), &Overrides::default()).expect("it can be read");
+        let mut wrong: Vec<_> = survey.problems.iter().filter_map(|wrong| wrong.setting.as_deref()).collect();
+        wrong.sort_unstable();
+        assert_eq!(wrong, ["drain_seconds", "proxy", "session_hours"]);
+        assert_eq!((survey.settings.npm.as_str(), survey.settings.drain_seconds), ("/opt/npm", 30));
+        assert_eq!(survey.origins["session_hours"], Origin::Variable("TOOLYARD_SESSION_HOURS".into()));
+    }
+
+    #[test]
+    fn a_range_is_told_by_the_ends_that_it_has() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (name, bad, told) in [
+            ("TOOLYARD_AUDIT_MAX_RECORDS", "5", "must be at least 1000"),
+            ("TOOLYARD_SESSION_HOURS", "0", "must be between 1 and 720"),
+        ] {
+            let error = load(&environment(&[(name, bad)]), dir.path(), &Overrides::default()).expect_err(bad);
+            assert!(error.to_string().contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_and_a_flag_are_taken_as_they_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = "ty_a$(b)#c${d}";
+        let loaded = load(&environment(&[]), dir.path(), &flag("bootstrap_api_key", key)).expect("valid");
+        assert_eq!((loaded.warnings, loaded.first_start), (Vec::new(), Vec::new()));
+        std::fs::write(dir.path().join("toolyard.toml"), format!("bootstrap_api_key = '{key}'")).expect("a file");
+        assert!(load(&environment(&[]), dir.path(), &Overrides::default()).is_ok());
+        let error = load(&environment(&[]), dir.path(), &flag("bootstrap_api_key", "ty_a b")).expect_err("a blank");
+        let told = error.to_string();
+        assert!(told.contains("blanks") && !told.contains("variables") && !told.contains("ty_a b"), "{told}");
     }
 
     #[test]
@@ -468,14 +766,43 @@ mod tests {
             ("PUBLIC_URL", "https://toolyard.example in front"),
             ("PUBLIC_URL", "https://user:hunter2@toolyard.example"),
             ("PUBLIC_URL", "https://toolyard.example#x"),
-            ("BOOTSTRAP_ADMIN_EMAIL", "you"),
-            ("BOOTSTRAP_ADMIN_EMAIL", "you@example.com or another"),
-            ("BOOTSTRAP_API_KEY", "ty_bootstrap_$(openssl rand -hex 32)"),
-            ("BOOTSTRAP_API_KEY", "ty_bootstrap_${KEY}"),
+            ("BOOTSTRAP_API_KEY", "ty_bootstrap_ of mine"),
+            ("DATABASE_URL", "mysql://me:hunter2@db/toolyard"),
+            ("DATABASE_URL", "db.example/toolyard"),
+            ("PROXY", "proxy:3128"),
+            ("PROXY", "http://:3128"),
+            ("REGISTRY_URL", "foo"),
+            ("REGISTRY_URL", "registry.example/v0"),
+            ("LOG", "nonsense["),
         ] {
             let error = load_with(&format!("TOOLYARD_{name}"), bad).expect_err(bad).to_string();
             assert!(error.contains(&format!("setting `{}`", name.to_lowercase())), "{error}");
             assert!(!error.contains(bad), "{error}");
+        }
+        for (name, good) in [
+            ("DATABASE_URL", "postgresql:///toolyard?host=/run/postgresql"),
+            ("DATABASE_URL", "postgres://me:hunter2@[::1]:5432/toolyard?sslmode=verify-full"),
+            ("PROXY", "http://me:hunter2@proxy:3128"),
+            ("PROXY", "socks5h://127.0.0.1:1080"),
+            ("PROXY", ""),
+            ("REGISTRY_URL", ""),
+            ("REGISTRY_URL", "http://me:hunter2@127.0.0.1:5000/mcp"),
+            ("LOG", "info,toolyard_gateway=debug"),
+        ] {
+            assert!(load_with(&format!("TOOLYARD_{name}"), good).is_ok(), "{name} {good}");
+        }
+        for bad in ["you", "you@example.com or another"] {
+            let loaded = load_with("TOOLYARD_BOOTSTRAP_ADMIN_EMAIL", bad).expect("an installation that is used starts");
+            let told = loaded.first_start.concat();
+            assert!(told.contains("setting `bootstrap_admin_email`") && !told.contains("another"), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_addresses_and_of_the_first_start_is_said_of_settings() {
+        let fields = super::super::docs::fields();
+        for name in FIRST_START.iter().chain(&ADDRESSES) {
+            assert!(fields.iter().any(|field| field.name == *name), "{name}");
         }
     }
 

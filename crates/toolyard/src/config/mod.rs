@@ -12,7 +12,7 @@ mod settings;
 mod target;
 
 pub(crate) use check::insecure_settings;
-pub(crate) use load::{Loaded, Overrides, load, process_environment};
+pub(crate) use load::{Overrides, Survey, load, process_environment, survey};
 pub(crate) use settings::{EngineKind, Environment, LogFormat, Settings};
 pub(crate) use target::DeploymentTarget;
 

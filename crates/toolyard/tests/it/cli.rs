@@ -261,6 +261,34 @@ fn an_entry_of_another_toolyard_is_neither_replaced_nor_undone_unless_somebody_s
 }
 
 #[test]
+fn an_entry_of_another_server_is_neither_replaced_nor_undone() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    for name in ["time", "clock"] {
+        toolyard.json(&["deploy", TIME, "--name", name, "--stopped"]);
+    }
+    let file = toolyard.dir.path().join("mcp_config.json");
+    let path = file.to_str().expect("text");
+    let connect = |name: &'static str, more: &[&str]| {
+        let args = ["connect", name, "--client", "windsurf", "--file", path, "--as", "mine"];
+        toolyard.run(&[&args[..], more].concat())
+    };
+    let text = || std::fs::read_to_string(&file).expect("a file");
+    let first = connect("time", &[]);
+    assert!(first.status.success(), "{}", errors(&first));
+    let written = text();
+    for (more, wanted) in [(&[][..], "--as"), (&["--undo"][..], "no key was revoked")] {
+        let refused = connect("clock", more);
+        let told = errors(&refused);
+        assert!(!refused.status.success() && told.contains("which is not `clock`") && told.contains(wanted), "{told}");
+    }
+    assert_eq!(text(), written);
+    let again = connect("time", &[]);
+    assert!(again.status.success() && text() != written, "its own has another secret: {}", errors(&again));
+    let undone = connect("time", &["--undo"]);
+    assert!(undone.status.success() && !text().contains("mine"), "{}", errors(&undone));
+}
+
+#[test]
 fn a_client_whose_file_is_not_changed_leaves_no_key_and_says_what_to_do() {
     let toolyard = Toolyard::start(Engine::Sqlite);
     toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
@@ -362,6 +390,17 @@ fn completions_end_quietly_when_nobody_reads_them() {
     drop(child.stdout.take());
     let ended = child.wait_with_output().expect("the CLI ends");
     assert!(ended.status.success() && ended.stderr.is_empty(), "{}", errors(&ended));
+}
+
+#[test]
+fn a_failure_that_cannot_be_printed_is_still_told_by_the_exit_code() {
+    for format in ["table", "json"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toolyard"));
+        command.args(["--url", "http://127.0.0.1:1", "--output", format, "call", "nosuch", "echo", "{}"]);
+        let full = || File::options().write(true).open("/dev/full").expect("it is there on Linux");
+        let ended = command.stdout(full()).stderr(full()).status().expect("the CLI starts");
+        assert_eq!(ended.code(), Some(1), "{format}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod cli;
 mod clients;
 mod console;
 mod docker;
+mod engine;
 mod fleet;
 mod harness;
 mod listening;

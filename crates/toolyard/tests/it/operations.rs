@@ -1,10 +1,11 @@
 //! Configuration, health, metrics, the API's description: what operators rely on.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Engine, Toolyard, ureq};
+use crate::harness::{Engine, Toolyard, signal, ureq, wait_until};
 
 fn toolyard_in(dir: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_toolyard"));
@@ -41,6 +42,82 @@ fn an_unknown_environment_and_an_unknown_setting_are_refused() {
     let output = toolyard_in(dir.path()).args(["serve", "--set", "colour=red"]).output().expect("toolyard runs");
     assert_eq!(output.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&output.stderr).contains("colour"));
+}
+
+/// What a file of variables holds that somebody wrote for a shell.
+const UNFILLED: [(&str, &str); 2] =
+    [("TOOLYARD_BOOTSTRAP_ADMIN_PASSWORD", "$(openssl rand -hex 16)"), ("TOOLYARD_BOOTSTRAP_ADMIN_EMAIL", "you")];
+
+#[test]
+fn what_is_wrong_with_the_first_member_stops_the_first_start_and_no_later_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let refused = toolyard_in(dir.path())
+        .args(["serve", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"])
+        .envs(UNFILLED)
+        .output()
+        .expect("toolyard runs");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{told}");
+    assert!(told.contains("BOOTSTRAP_ADMIN_PASSWORD") && told.contains("`bootstrap_admin_email`"), "{told}");
+    assert!(!told.contains("openssl rand -hex 16"), "{told}");
+
+    let mut toolyard = Toolyard::start(Engine::Sqlite);
+    toolyard.terminate();
+    let data = toolyard.dir.path().join("data");
+    let (port, agent_port) = (toolyard.port.to_string(), toolyard.agent_port.to_string());
+    let mut later = toolyard.command();
+    later.args([
+        "serve",
+        "--listen",
+        &format!("127.0.0.1:{port}"),
+        "--agent-listen",
+        &format!("127.0.0.1:{agent_port}"),
+    ]);
+    later.arg("--data-dir").arg(data).envs(UNFILLED).stdout(Stdio::null()).stderr(Stdio::piped());
+    let later = later.spawn().expect("toolyard starts");
+    wait_until(Duration::from_secs(60), "it serves", || {
+        ureq(toolyard.port, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    });
+    signal(later.id(), "TERM");
+    let later = later.wait_with_output().expect("it ends");
+    let told = String::from_utf8_lossy(&later.stderr);
+    assert!(later.status.success() && told.contains("bootstrap_admin_email"), "it is warned about: {told}");
+}
+
+#[test]
+fn listeners_at_one_address_are_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let refused = toolyard_in(dir.path())
+        .args(["serve", "--listen", "127.0.0.1:4", "--agent-listen", "127.0.0.1:4", "--data-dir", "data"])
+        .output()
+        .expect("toolyard runs");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(78), "{told}");
+    assert!(told.contains("setting `agent_listen`: must be another address than `listen`"), "{told}");
+    assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn a_start_that_hangs_ends_at_a_second_signal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let database = format!("postgres://nobody@{}/nothing", silent.local_addr().expect("an address"));
+    let starting = toolyard_in(dir.path())
+        .args(["serve", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"])
+        .env("TOOLYARD_DATABASE_URL", database)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut starting = starting.expect("toolyard starts");
+    // It waits for an answer of this one.
+    let _waiting = silent.accept().expect("a connection");
+    wait_until(Duration::from_secs(60), "it ends", || {
+        signal(starting.id(), "TERM");
+        starting.try_wait().expect("the program can be waited for").is_some()
+    });
+    let output = starting.wait_with_output().expect("it ended");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && told.contains("ended before it had started"), "{told}");
 }
 
 #[test]
