@@ -26,14 +26,15 @@ setOnSignedOut((changes) => {
 })
 
 // A page that stayed open over an upgrade asks for files that are gone; the page of the new version has its own.
-// Without a server that answers there is nothing to gain, and what is shown would be lost.
+// Without a server that answers there is nothing to gain, and what is shown would be lost; so would what was typed, or is
+// shown once.
 window.addEventListener('vite:preloadError', ({ payload }) => {
   // The router would load the page anew at once, also when nothing answers.
   sessionStorage.setItem(`tanstack_router_reload:${payload.message}`, '1')
   const last = Number(sessionStorage.getItem('toolyard.reloaded') ?? 0)
   if (Date.now() - last < 30_000) return
   void isThere().then((there) => {
-    if (!there) return
+    if (!there || hasUnsaved()) return
     sessionStorage.setItem('toolyard.reloaded', String(Date.now()))
     location.reload()
   })

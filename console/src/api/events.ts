@@ -29,7 +29,8 @@ const MOST_SINGLE_READS = 12
 
 /** What a noun's events make stale, by the beginning of their kind: operations by id. */
 const STALE: Readonly<Record<string, readonly string[]>> = {
-  server: ['get_overview'],
+  // A credential says who uses it, and who goes on with an older secret.
+  server: ['get_overview', 'list_credentials', 'get_credential'],
   rollout: ['get_overview'],
   toolbox: ['list_toolboxes', 'get_toolbox', 'get_overview'],
   toolset: ['list_toolsets', 'get_toolset', 'list_toolset_tools', 'get_overview'],

@@ -1,3 +1,4 @@
+import { useLayoutEffect, useRef, useState } from 'react'
 import { t } from '@/lib/t'
 import { Card } from '@/ui/card'
 import { EmptyState } from '@/ui/empty-state'
@@ -6,15 +7,21 @@ import { ButtonLink } from '@/ui/link'
 import { PageHeader } from '@/ui/page-header'
 import { withheldFrom } from './guard'
 
-/** A page that could not be shown; the shell around it lives. */
+/** A page that could not be shown; the shell around it lives, and where it is a part of a page, that page's head. */
 export function ErrorPage({ error, onRetry }: { error: unknown; onRetry?: () => void }) {
+  const own = useRef<HTMLDivElement>(null)
+  const [isPart, setIsPart] = useState(false)
+  useLayoutEffect(() => {
+    const headings = [...document.querySelectorAll('main h1')]
+    setIsPart(headings.some((heading) => own.current?.contains(heading) === false))
+  }, [])
   return (
-    <>
-      <PageHeader title={t('This page could not be shown')} />
+    <div ref={own} className="contents">
+      {!isPart && <PageHeader title={t('This page could not be shown')} />}
       <Card flush>
         <ErrorState error={error} onRetry={onRetry} />
       </Card>
-    </>
+    </div>
   )
 }
 

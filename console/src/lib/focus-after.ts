@@ -18,6 +18,11 @@ const GONE_WITHIN_MS = 400
  */
 export function focusInstead(change: () => void): void {
   flushSync(change)
+  focusHeading()
+}
+
+/** Gives the focus to the page's heading once nothing has had it for a moment, as after what had it is gone. */
+export function focusHeading(): void {
   const began = performance.now()
   let nowhere = 0
   const look = () => {

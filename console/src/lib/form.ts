@@ -43,9 +43,19 @@ export interface Form<Values extends object> {
 
 const unsaved = new Set<string>()
 
-/** Whether something was typed into a form of this page that is not saved. */
+/** Whether something of this page would be lost with it: typed and not saved, or shown once and not copied. */
 export function hasUnsaved(): boolean {
   return unsaved.size > 0
+}
+
+/** While `is`, something would be lost with the page. */
+export function useUnsaved(is: boolean): void {
+  const id = useId()
+  useEffect(() => {
+    if (!is) return
+    unsaved.add(id)
+    return () => void unsaved.delete(id)
+  }, [is, id])
 }
 
 /** Makes a form. `submit` gets the schema's output; what it throws is shown. */
@@ -64,11 +74,7 @@ export function useForm<Values extends object, Output>(options: {
   const [submitting, setSubmitting] = useState(false)
   const busy = useRef(false)
   const dirty = !same(values, initial)
-  useEffect(() => {
-    if (!dirty) return
-    unsaved.add(prefix)
-    return () => void unsaved.delete(prefix)
-  }, [dirty, prefix])
+  useUnsaved(dirty)
 
   const forget = (names: readonly string[]) =>
     setErrors((before) =>
@@ -88,7 +94,7 @@ export function useForm<Values extends object, Output>(options: {
       setSubmitError(whole)
     })
     const nowhere = whole === undefined && form !== undefined && form.querySelector(INVALID) === null
-    // An error at a field that is not on the page now would be seen by nobody.
+    // An error at a field that is not on the page now would be seen by nobody. Where another is seen, that one comes first.
     if (nowhere && Object.keys(found).length > 0)
       flushSync(() =>
         setSubmitError({

@@ -8,6 +8,7 @@ export function CodeBlock({
   label,
   wrap = false,
   copy = code,
+  onCopied,
   className,
 }: {
   code: string
@@ -16,6 +17,8 @@ export function CodeBlock({
   wrap?: boolean
   /** What is copied, where it differs from what is shown. */
   copy?: string | (() => string)
+  /** It is in the clipboard. */
+  onCopied?: () => void
   className?: string
 }) {
   return (
@@ -32,7 +35,7 @@ export function CodeBlock({
         </pre>
       </section>
       <div className="absolute top-1 right-1">
-        <CopyButton text={copy} label={`${label}: copy`} />
+        <CopyButton text={copy} label={`${label}: copy`} onCopied={onCopied} />
       </div>
     </div>
   )

@@ -1,7 +1,8 @@
 // @vitest-environment happy-dom
 import { act } from 'react'
 import { createRoot, type Root } from 'react-dom/client'
-import { afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
+import { hasUnsaved } from '@/lib/form'
 import { OnceCode, useShownOnce } from './shown-once'
 
 let root: Root | undefined
@@ -18,6 +19,8 @@ beforeEach(() => {
 afterEach(() => {
   act(() => root?.unmount())
   document.body.replaceChildren()
+  vi.restoreAllMocks()
+  vi.unstubAllGlobals()
 })
 
 function Window({ shown }: { shown: boolean }) {
@@ -58,11 +61,26 @@ test('a window with a secret that is shown once says what is lost before it clos
   expect(closed).toBe(1)
 })
 
-test('it closes at once when the secret was copied by hand, or is not there yet', () => {
-  show(true)
+function copyByHand(text: string): void {
+  vi.spyOn(document, 'getSelection').mockReturnValue({ toString: () => text } as Selection) // as: all that is asked of it
   act(() => {
     document.querySelector('code')?.dispatchEvent(new Event('copy', { bubbles: true }))
   })
+}
+
+test('what was not copied, or in part, is not lost by one Escape', async () => {
+  show(true)
+  copyByHand('sec')
+  vi.stubGlobal('navigator', { clipboard: { writeText: () => Promise.reject(new Error('refused')) } })
+  await act(async () => document.querySelector<HTMLButtonElement>('button[aria-label*="copy"]')?.click())
+  close()
+  expect(closed).toBe(0)
+  expect(hasUnsaved()).toBe(true)
+})
+
+test('it closes at once when the secret was copied by hand, or is not there yet', () => {
+  show(true)
+  copyByHand('secret\n')
   close()
   expect(closed).toBe(1)
   act(() => root?.unmount())

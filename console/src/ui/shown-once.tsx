@@ -1,4 +1,5 @@
 import { type ReactNode, useCallback, useState } from 'react'
+import { useUnsaved } from '@/lib/form'
 import { CodeBlock } from './code-block'
 
 /** What {@link useShownOnce} gives. */
@@ -26,6 +27,7 @@ export function useShownOnce({
   const [settled, setSettled] = useState(false)
   const [leaving, setLeaving] = useState(false)
   const settle = useCallback(() => setSettled(true), [])
+  useUnsaved(shown && !settled)
   return {
     close: () => {
       if (shown && !settled && !leaving) setLeaving(true)
@@ -43,16 +45,13 @@ export function useShownOnce({
 /** A secret that is shown once, to copy with its button or by hand. */
 export function OnceCode({ code, label, onCopied }: { code: string; label: string; onCopied: () => void }) {
   return (
-    <div onCopy={onCopied}>
-      <CodeBlock
-        code={code}
-        label={label}
-        copy={() => {
-          onCopied()
-          return code
-        }}
-        wrap
-      />
+    <div
+      onCopy={() => {
+        // A part of it is not it.
+        if (document.getSelection()?.toString().includes(code)) onCopied()
+      }}
+    >
+      <CodeBlock code={code} label={label} onCopied={onCopied} wrap />
     </div>
   )
 }

@@ -13,10 +13,16 @@ export interface Credential {
   id: CredentialId
   /** Its name. */
   name: Name
-  /** The servers of which something still runs with an older secret; a restart of the server brings the current one. */
-  outdated_in?: Name[]
-  /** The servers of which something runs whose agent, of an earlier version, does not tell with which secret it was started; a restart of the server brings the current one. */
-  unknown_in?: Name[]
+  /**
+   * The servers of which something still runs with an older secret; a restart of the server brings the current one. Absent
+   * where the control plane is of an earlier version, which does not tell: then it is not known.
+   */
+  outdated_in?: Name[] | null
+  /**
+   * The servers of which something runs whose agent, of an earlier version, does not tell with which secret it was started; a
+   * restart of the server brings the current one. Absent like `outdated_in`.
+   */
+  unknown_in?: Name[] | null
   /** When its secret was last set. */
   updated_at: Timestamp
   /** The servers whose current revision refers to it. */
@@ -29,8 +35,8 @@ export const CredentialSchema: v.GenericSchema<unknown, Credential> = v.object({
   description: v.optional(v.string()),
   id: CredentialIdSchema,
   name: NameSchema,
-  outdated_in: v.optional(v.array(NameSchema)),
-  unknown_in: v.optional(v.array(NameSchema)),
+  outdated_in: v.nullish(v.array(NameSchema)),
+  unknown_in: v.nullish(v.array(NameSchema)),
   updated_at: TimestampSchema,
   used_by: v.array(NameSchema),
   version: v.number(),

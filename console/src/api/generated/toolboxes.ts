@@ -55,6 +55,18 @@ export const EnforcementSchema: v.GenericSchema<unknown, Enforcement> = v.object
   enforced: v.boolean(),
 })
 
+/** A container engine that does not work. */
+export interface EngineFailure {
+  /** Why, for a person. */
+  message: string
+  /** Since when. */
+  since: Timestamp
+}
+export const EngineFailureSchema: v.GenericSchema<unknown, EngineFailure> = v.object({
+  message: v.string(),
+  since: TimestampSchema,
+})
+
 /** Make a toolbox and a token for its agent. */
 export interface EnrollToolbox {
   /** Where its agent listens, as `host:port`, when the host must not dial out. Absent, the agent dials. */
@@ -113,6 +125,7 @@ export interface ToolboxReport {
   enforcement: Record<string, Enforcement>
   /** The engine: `process` or `docker`. */
   engine: string
+  engine_failure?: EngineFailure | null
   /** Where on its host paths may be granted to servers, as listed and as what that leads to when the agent starts: each path with everything in it; one that ends with `/*` means what lies in it, but no dot files, and not the path itself. Absent when the agent does not tell: then it alone knows. */
   grantable_paths?: string[] | null
   /** Revisions that ran there before the host had such a list: it lets them see other paths too. */
@@ -126,6 +139,7 @@ export const ToolboxReportSchema: v.GenericSchema<unknown, ToolboxReport> = v.ob
   capacity: v.nullish(CapacitySchema),
   enforcement: v.record(v.string(), EnforcementSchema),
   engine: v.string(),
+  engine_failure: v.nullish(EngineFailureSchema),
   grantable_paths: v.nullish(v.array(v.string())),
   granted_before: v.optional(v.array(RevisionIdSchema)),
   platform: v.string(),

@@ -184,6 +184,7 @@ export type {
   Capacity,
   Drain,
   Enforcement,
+  EngineFailure,
   EnrollToolbox,
   EnrolledToolbox,
   OfferFailure,

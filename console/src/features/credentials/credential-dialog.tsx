@@ -54,7 +54,7 @@ export function CredentialDialog({
     schema: SCHEMA,
     submit: async ({ name, description, secret }) => {
       // Putting would replace what is there; what is there after an answer was lost was put here.
-      if (credential === undefined && unanswered.current !== name && (await exists(name))) {
+      if (credential === undefined && (await taken(name, unanswered.current === name, description))) {
         throw { errors: [{ field: 'name', message: t('There is a credential of this name') }] }
       }
       unanswered.current = name
@@ -148,8 +148,14 @@ export function CredentialDialog({
 }
 
 /** Says who goes on with an older secret; the page of credentials lists them until none does. */
-function tellOutdated({ name, outdated_in = [], unknown_in = [] }: Credential) {
+function tellOutdated({ name, outdated_in, unknown_in }: Credential) {
   const title = t('{name} has another secret', { name })
+  // A control plane of an earlier version does not tell.
+  if (outdated_in == null || unknown_in == null)
+    return toast.note({
+      title,
+      description: t('Restart the servers that use it: which of them go on with the older one is not known.'),
+    })
   const restart = [...outdated_in, ...unknown_in]
   const servers = oneLine(restart.join(', '), 200)
   if (restart.length === 0)
@@ -171,10 +177,11 @@ function tellOutdated({ name, outdated_in = [], unknown_in = [] }: Credential) {
     })
 }
 
-async function exists(name: string): Promise<boolean> {
+/** Whether there is one that was not made here; `unanswered` says that the answer to making it here was lost. */
+async function taken(name: string, unanswered: boolean, description: string): Promise<boolean> {
   try {
-    await call(getCredential, { path: { name } })
-    return true
+    const there = await call(getCredential, { path: { name } })
+    return !(unanswered && there.version === 1 && (there.description ?? '') === description)
   } catch (error) {
     if (isProblem(error, 404)) return false
     throw error

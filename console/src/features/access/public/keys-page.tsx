@@ -155,11 +155,12 @@ export function KeysPage({
   search: KeysSearch
   onSearchChange: (changes: KeysSearch) => void
 }) {
-  const { data, hasNextPage, isFetchingNextPage, fetchNextPage } = useSuspenseInfiniteQuery(keysQuery)
+  const { data, hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } =
+    useSuspenseInfiniteQuery(keysQuery)
   // The rest of the list is read at once: search and order are over all of it.
   useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, fetchNextPage])
+    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
+  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
   const denied = useDenied('key:manage')
   const makerOf = useMakers()
   const [creating, setCreating] = useState(false)

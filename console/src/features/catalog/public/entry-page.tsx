@@ -459,11 +459,11 @@ function Deployed({ entry }: { entry: Entry }) {
     ...qPages(listServers, { query: { search: entry.name, limit: 500, brief: true } }),
     enabled: may(session, 'server:read'),
   })
-  const { hasNextPage, isFetchingNextPage, fetchNextPage } = query
+  const { hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } = query
   // The rest is read at once: what needs a look may be on any page.
   useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, fetchNextPage])
+    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
+  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
   if (!may(session, 'server:read')) return null
   const found = (data: NonNullable<typeof query.data>) =>
     deployedOf(

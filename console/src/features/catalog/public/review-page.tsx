@@ -132,7 +132,11 @@ function Approve({ entry, onClose }: { entry: EntrySummary; onClose: () => void 
       )}
     >
       {error !== null && meanwhile === undefined && <ErrorNote error={error} />}
-      {latest !== undefined && <Seen latest={latest} meanwhile={meanwhile} onClose={onClose} />}
+      {latest === undefined ? (
+        <Meanwhile text={meanwhile} />
+      ) : (
+        <Seen latest={latest} meanwhile={meanwhile} onClose={onClose} />
+      )}
     </Dialog>
   )
 }
@@ -173,7 +177,8 @@ function Seen({
   const [busy, setBusy] = useState(false)
   const [decided, setDecided] = useState(false)
   const [error, setError] = useState<unknown>()
-  const other = decided ? undefined : meanwhile
+  // What is heard before one's own answer may be one's own decision.
+  const other = decided || busy ? undefined : meanwhile
   const name = entryTitle(seen)
   const approve = async () => {
     setBusy(true)
@@ -239,7 +244,6 @@ function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }
   const queryClient = useQueryClient()
   const { meanwhile } = useDecision(entry)
   const [decided, setDecided] = useState(false)
-  const other = decided ? undefined : meanwhile
   const name = entryTitle(entry)
   const form = useForm({
     initial: { reason: '' },
@@ -255,6 +259,8 @@ function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }
       onClose()
     },
   })
+  // What is heard before one's own answer may be one's own decision.
+  const other = decided || form.submitting ? undefined : meanwhile
   return (
     <Dialog
       open

@@ -102,11 +102,12 @@ export function CredentialsPage({
   search: CredentialsSearch
   onSearchChange: (changes: CredentialsSearch) => void
 }) {
-  const { data, hasNextPage, isFetchingNextPage, fetchNextPage } = useSuspenseInfiniteQuery(credentialsQuery)
+  const { data, hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } =
+    useSuspenseInfiniteQuery(credentialsQuery)
   // The rest of the list is read at once: search and order are over all of it.
   useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, fetchNextPage])
+    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
+  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
   const denied = useDenied('credential:manage')
   const [creating, setCreating] = useState(false)
   const credentials = data.pages.flatMap((page) => page.items)
@@ -188,8 +189,8 @@ export function CredentialsPage({
 
 /** Which servers go on with an older secret of which credentials, or may; nothing when none does. */
 function Outdated({ credentials }: { credentials: readonly Credential[] }) {
-  const known = credentials.filter(({ outdated_in = [] }) => outdated_in.length > 0)
-  const unknown = credentials.filter(({ unknown_in = [] }) => unknown_in.length > 0)
+  const known = credentials.filter(({ outdated_in }) => (outdated_in ?? []).length > 0)
+  const unknown = credentials.filter(({ unknown_in }) => (unknown_in ?? []).length > 0)
   if (known.length === 0 && unknown.length === 0) return null
   return (
     <div className="mb-4">
@@ -202,15 +203,15 @@ function Outdated({ credentials }: { credentials: readonly Credential[] }) {
         }
       >
         <ul>
-          {known.map(({ id, name, outdated_in = [] }) => (
+          {known.map(({ id, name, outdated_in }) => (
             <li key={id}>
-              <span className="id">{name}</span>: <ServerLinks names={outdated_in} />
+              <span className="id">{name}</span>: <ServerLinks names={outdated_in ?? []} />
             </li>
           ))}
-          {unknown.map(({ id, name, unknown_in = [] }) => (
+          {unknown.map(({ id, name, unknown_in }) => (
             <li key={id}>
               <span className="id">{name}</span>, {t('not known, as their agent is of an earlier version')}:{' '}
-              <ServerLinks names={unknown_in} />
+              <ServerLinks names={unknown_in ?? []} />
             </li>
           ))}
         </ul>

@@ -1,5 +1,6 @@
 import { useMutation, useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { FlaskConical, Plug, RotateCw, Server as ServerIcon, Settings2 } from 'lucide-react'
+import { useEffect } from 'react'
 import { call } from '@/api/client'
 import { getRollout, restartServer } from '@/api/generated/servers'
 import type { Server } from '@/api/generated/types'
@@ -10,6 +11,7 @@ import { logOfRollout } from '@/features/servers/public/logged'
 import { PhaseStatus } from '@/features/servers/public/phase'
 import { serverQuery } from '@/features/servers/public/queries'
 import { RolloutActions, RolloutTimeline } from '@/features/servers/public/rollout-timeline'
+import { focusHeading } from '@/lib/focus-after'
 import { plural, t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
@@ -37,6 +39,8 @@ export function DeployProgress({ name }: { name: string }) {
   })
   const state = rollout.data?.state
   const log = logOfRollout(server)
+  // The form that was sent is gone, with what had the focus.
+  useEffect(focusHeading, [])
   return (
     <>
       <PageHeader

@@ -176,15 +176,16 @@ export function ServersPage({
   search: ServersSearch
   onSearchChange: (changes: ServersSearch) => void
 }) {
-  const { data, hasNextPage, isFetchingNextPage, fetchNextPage } = useSuspenseInfiniteQuery({
-    ...serversQuery,
-    // Memory and restarts change without an event; long lists are not small.
-    refetchInterval: ({ state }) => ((state.data?.pages.length ?? 1) > 1 ? 5 * 60_000 : 30_000),
-  })
+  const { data, hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } =
+    useSuspenseInfiniteQuery({
+      ...serversQuery,
+      // Memory and restarts change without an event; long lists are not small.
+      refetchInterval: ({ state }) => ((state.data?.pages.length ?? 1) > 1 ? 5 * 60_000 : 30_000),
+    })
   // The rest of the list is read at once: search and order are over all of it.
   useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, fetchNextPage])
+    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
+  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
   const servers = useMemo(() => data.pages.flatMap((page) => page.items), [data])
   const session = useSession()
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set())

@@ -303,11 +303,12 @@ function Chooser({
   disabledReason?: string | undefined
   aside?: React.ReactNode
 }) {
-  const { data, hasNextPage, isFetchingNextPage, fetchNextPage } = useSuspenseInfiniteQuery(serversQuery)
+  const { data, hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } =
+    useSuspenseInfiniteQuery(serversQuery)
   // The rest of the list is read at once: search and order are over all of it.
   useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, fetchNextPage])
+    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
+  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
   const servers = data.pages.flatMap((page) => page.items)
   const queryClient = useQueryClient()
   // Listing tools is a use of them, which is refused to some and noted then: they are not asked for.
