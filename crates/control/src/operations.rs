@@ -76,6 +76,8 @@ pub(crate) fn describe_metrics() {
         "toolyard_toolboxes_held_back_total",
         "Unreachable toolboxes that were not evicted, because more than half of all were unreachable."
     );
+    // There from the start: what is watched for a change is to be seen before the first.
+    metrics::counter!("toolyard_toolboxes_held_back_total").increment(0);
     metrics::describe_counter!(
         "toolyard_instances_lost_total",
         "Instances that were evicted with their toolbox and replaced."
@@ -96,5 +98,6 @@ pub(crate) fn describe_metrics() {
         "toolyard_call_records_waiting",
         "Call records that wait on disk until the database takes them."
     );
+    metrics::gauge!("toolyard_call_records_waiting").increment(0.0);
     metrics::describe_counter!("toolyard_audit_forgotten_total", "Audit records that were too old or too many.");
 }

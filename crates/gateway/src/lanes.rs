@@ -85,6 +85,8 @@ struct Lane<K> {
 
 impl<K: Eq + Hash> Lane<K> {
     fn new(bound: &'static str, limit: usize) -> Self {
+        // There from the start: what is watched for a change is to be seen before the first.
+        metrics::counter!("toolyard_calls_refused_total", "bound" => bound).increment(0);
         Self { bound, limit, under_way: DashMap::new() }
     }
 

@@ -152,7 +152,7 @@ impl OrgTx {
              JOIN revisions r ON r.id = u.revision_id \
              JOIN servers s ON s.id = r.server_id AND NOT s.deleted \
              JOIN instances i ON i.server_id = r.server_id AND i.revision_id = r.id AND i.ended_at IS NULL \
-             AND (i.pid IS NOT NULL OR i.copies > 0) \
+             AND i.desired = 'run' AND (i.pid IS NOT NULL OR i.copies > 0) \
              WHERE u.organization_id = $1 AND u.credential_id IN ({})",
             placeholders(2, credentials.len())
         );

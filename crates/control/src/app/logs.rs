@@ -14,7 +14,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use toolyard_store::{InstanceRow, OrgTx, ServerRow};
+use toolyard_store::{InstanceRow, InstanceWish, OrgTx, ServerRow};
 use toolyard_types::agent::{LogLine, LogStream};
 use toolyard_types::state::RolloutState;
 use toolyard_types::{
@@ -159,7 +159,10 @@ fn choose<'a>(
     if !wanted.previous || wanted.instance.is_some() {
         return Some(now);
     }
-    let before = asked.into_iter().filter(|it| !lives(it) && it.id != now.id).max_by_key(|it| (it.ended_at, it.id));
+    // What is being stopped ends after all that ended already.
+    let ends = |it: &InstanceRow| !lives(it) || matches!(it.desired, InstanceWish::Retire | InstanceWish::Stop);
+    let before = asked.into_iter().filter(|it| ends(it) && it.id != now.id);
+    let before = before.max_by_key(|it| (lives(it), it.ended_at, it.id));
     // The only one that there was, as of a first deployment that failed, is what ended last.
     before.or(Some(now).filter(|it| !lives(it)))
 }
@@ -416,6 +419,23 @@ mod tests {
         assert_eq!(chosen(Wanted { revision: Some(7), ..Wanted::default() }, &[]), None);
         assert_eq!(chosen(Wanted { instance: Some(before.id), ..Wanted::default() }, &[]), Some(before.id));
         assert_eq!(chosen(Wanted::default(), &[serves.id]), Some(failed.id.max(before.id)));
+    }
+
+    #[test]
+    fn what_is_being_stopped_is_the_previous_one_of_what_serves() {
+        let server = server();
+        let (old, new) = (rollout(&server, RolloutState::Done), rollout(&server, RolloutState::Done));
+        let mut ended = instance(&old, Phase::Stopped);
+        ended.ended_at = Some(Timestamp::from_ms(9));
+        let mut drains = instance(&old, Phase::Ready);
+        drains.desired = InstanceWish::Retire;
+        let serves = instance(&new, Phase::Ready);
+        let all = [ended, drains.clone(), serves.clone()];
+        let chosen = |previous: bool| {
+            let wanted = Wanted { previous, ..Wanted::default() };
+            choose(&all, Some(new.id), wanted, &BTreeMap::new(), &BTreeSet::new()).map(|it| it.id)
+        };
+        assert_eq!((chosen(false), chosen(true)), (Some(serves.id), Some(drains.id)));
     }
 
     #[test]

@@ -257,8 +257,12 @@ impl<'a> Views<'a> {
         }
     }
 
-    /// The credentials of which an instance was started with an older secret than the current one, by name.
+    /// The credentials of which an instance was started with an older secret than the current one, by name. What is being
+    /// stopped is nothing to restart.
     fn outdated(&self, row: &InstanceRow) -> Vec<Name> {
+        if !row.should_serve() {
+            return Vec::new();
+        }
         let outdated = |(id, version): (&CredentialId, &u32)| {
             let (name, current) = self.credentials.get(id)?;
             (version < current).then(|| name.clone())

@@ -11,7 +11,7 @@ use toolyard_types::api::identity::{
     RotateApiKey, Session, UpdateMember, Why,
 };
 use toolyard_types::api::system::{Flag, FlagRule, Readiness, ReadinessPart, Version};
-use toolyard_types::{ApiKeyId, Code, Name, Secret, UserId};
+use toolyard_types::{ApiKeyId, Code, Name, Secret, Timestamp, UserId};
 
 use super::Global;
 use super::context::{Context, Failure, Profile, connect, profile_path};
@@ -238,6 +238,13 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
             for name in &scope.resources {
                 tell_missing(context, name).await;
             }
+            for name in &scope.credentials {
+                if is_missing(context, "credentials", name).await {
+                    eprintln!(
+                        "warning: there is no credential `{name}` now; the key may bind one that is made with this name"
+                    );
+                }
+            }
             let created = create_key(context, name, role, scope, days).await?;
             let fields = [("name", created.api_key.name.to_string()), ("key", created.key.clone())];
             output::print_fields(context.format, &created, &fields);
@@ -269,16 +276,18 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
 
 /// Says, on standard error, that a key names nothing that is there: it may come later, or be mistyped.
 async fn tell_missing(context: &Context, name: &Name) {
-    let is_missing = |answer: Result<Value, ApiError>| {
-        answer.is_err_and(|error| error.problem().is_some_and(|problem| problem.code == Code::NotFound))
-    };
-    let name_there = segment(name.as_str());
     for kind in ["servers", "toolsets"] {
-        if !is_missing(context.client.get(&format!("/{kind}/{name_there}")).await) {
+        if !is_missing(context, kind, name).await {
             return;
         }
     }
     eprintln!("warning: there is no server or toolset `{name}` now; the key reaches one that is made with this name");
+}
+
+/// Whether there is none of that name, as far as the caller may know.
+async fn is_missing(context: &Context, kind: &str, name: &Name) -> bool {
+    let answer = context.client.get::<Value>(&format!("/{kind}/{}", segment(name.as_str()))).await;
+    answer.is_err_and(|error| error.problem().is_some_and(|problem| problem.code == Code::NotFound))
 }
 
 fn print_keys(format: Format, keys: &[ApiKey]) {
@@ -535,11 +544,11 @@ pub(crate) struct AuditArgs {
     #[arg(long, value_parser = ["done", "refused"])]
     outcome: Option<String>,
     /// Only from then on, such as 2026-11-22T12:00:00Z.
-    #[arg(long)]
-    since: Option<String>,
+    #[arg(long, value_parser = super::time)]
+    since: Option<Timestamp>,
     /// Only before then.
-    #[arg(long)]
-    until: Option<String>,
+    #[arg(long, value_parser = super::time)]
+    until: Option<Timestamp>,
 }
 
 /// `toolyard audit`.

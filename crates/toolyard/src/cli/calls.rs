@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 use toolyard_types::api::activity::Call;
-use toolyard_types::{ApiKeyId, Name};
+use toolyard_types::{ApiKeyId, Name, Timestamp};
 
 use super::context::{Context, Failure};
 use super::output;
@@ -34,8 +34,8 @@ pub(crate) struct CallsArgs {
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
     /// Only from then on, such as 2026-11-22T12:00:00Z.
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = super::time)]
+    since: Option<Timestamp>,
     /// How many at most, newest first.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,

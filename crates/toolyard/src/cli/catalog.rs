@@ -279,6 +279,7 @@ fn print_entry(format: Format, entry: &Entry) {
         ("version", entry.server.version.clone()),
         ("digest", entry.digest.clone()),
         ("review", entry.review.clone()),
+        ("reason", entry.review_reason.clone().unwrap_or_default()),
         ("source", summary.source.clone()),
         ("verified by", summary.verified_by.clone().unwrap_or_default()),
         ("runs as", summary.kinds.join(", ")),

@@ -19,7 +19,7 @@ use toolyard_client::ApiError;
 use toolyard_control::connect::McpClient;
 use toolyard_types::access::{Action, KeyScope, Role};
 use toolyard_types::api::identity::{ApiKey, CreatedApiKey, RotateApiKey, Session};
-use toolyard_types::{Code, Name};
+use toolyard_types::{Code, Name, Secret};
 
 use super::access::{active_keys, create_key};
 use super::context::{Context, Failure, config_dir, home};
@@ -40,7 +40,7 @@ is. For these --print prints the entry with a new key, to add by hand; `toolyard
 that key.
 
 Connecting again gives the key of the entry another secret; the one until now works for another hour. The file as it was
-without entries of Toolyard is kept beside it, as FILE.toolyard-backup.
+without entries of Toolyard is kept beside it, as FILE.toolyard-backup, where anything else was in it.
 
 A server of the same name of two Toolyards, such as production's and development's, needs two entries:
   toolyard connect time --client cursor --url https://dev.example.com --as toolyard-dev-time")]
@@ -118,6 +118,9 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
             output::safe(&url)
         );
     }
+    if let Some(key) = &args.key {
+        check_key(context, key).await?;
+    }
     if args.print {
         let key = match &args.key {
             Some(key) => key.clone(),
@@ -160,16 +163,28 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
         }
         return Err(failure);
     }
-    let backup = file.text.is_some().then(|| backup_path(&file.path));
+    let backup = file.backup();
     let answer = json!({ "file": file.path, "backup": backup, "server": place.name, "url": url });
     let fields = [
         ("wrote", file.path.display().to_string()),
-        ("backup", backup.map_or("none, the file is new".into(), |path| path.display().to_string())),
+        ("backup", backup.map_or("none: nothing else was in the file".into(), |path| path.display().to_string())),
         ("server", place.name),
         ("undo", undo_command(context, &args)),
     ];
     output::print_fields(context.format, &answer, &fields);
     Ok(())
+}
+
+/// Refuses a key that is none at this Toolyard, before a client is left with it.
+async fn check_key(context: &Context, key: &str) -> Result<(), Failure> {
+    let client = context.client.elsewhere(context.client.base(), Some(Secret::new(key.to_owned())));
+    match client.get::<Session>("/session").await {
+        Ok(_) => Ok(()),
+        Err(ApiError::Problem(problem)) if problem.code == Code::Unauthenticated => {
+            Err(Failure::new(format!("the key given with --key is none of {}; nothing was changed", client.base())))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What the names of our entries begin with, unless somebody says another one.
@@ -344,7 +359,7 @@ async fn undo(context: &Context, args: &ConnectArgs, file: ClientFile, place: &E
         context.format,
         &json!({
             "file": file.path, "removed": place.name, "revoked": revoked, "not_revoked": kept,
-            "backup": backup_path(&file.path),
+            "backup": file.backup(),
         }),
         &[
             ("removed", place.name.clone()),
@@ -521,6 +536,32 @@ impl ClientFile {
         entries.any(|(name, entry)| *name == place.name || name.starts_with(OURS) || holds_key(entry))
     }
 
+    /// The text without the entries that hold a key of a Toolyard, or are ours by their name; nothing when nothing else is
+    /// in it.
+    fn without_entries(&self, place: &EntryPlace) -> Result<Option<String>, Failure> {
+        let mut left = Self { path: self.path.clone(), text: self.text.clone() };
+        while let Some(name) = left.first_of_ours(place)? {
+            let text = left.without(&EntryPlace { section: place.section, name })?;
+            left.text = Some(text);
+        }
+        let is_empty = |value: &Value| value.as_object().is_some_and(serde_json::Map::is_empty);
+        let value: Value = serde_json::from_str(left.document()).unwrap_or_default();
+        let has_more = !value.as_object().is_some_and(|members| members.values().all(is_empty));
+        Ok(left.text.filter(|_| has_more))
+    }
+
+    fn first_of_ours(&self, place: &EntryPlace) -> Result<Option<String>, Failure> {
+        let section = self.section(place)?;
+        let mut entries = section.iter().flat_map(|section| &section.members);
+        let ours = entries.find(|(name, entry)| name.starts_with(OURS) || holds_key(entry));
+        Ok(ours.map(|(name, _)| name.clone()))
+    }
+
+    /// Where the file before is, if it was kept.
+    fn backup(&self) -> Option<PathBuf> {
+        Some(backup_path(&self.path)).filter(|path| self.text.is_some() && path.exists())
+    }
+
     fn root(&self) -> Result<Object<'_>, Failure> {
         Object::of(self.document(), self.document()).map_err(|error| {
             Failure::new(format!(
@@ -571,14 +612,16 @@ impl ClientFile {
         tried.map_err(|error| self.not_written(&error))
     }
 
-    /// Writes the text, and keeps the one before beside it, unless that has entries of a Toolyard in it and there is one
-    /// from before these.
+    /// Writes the text, and keeps the one before beside it. One with entries of a Toolyard in it is kept only where there is
+    /// none from before these, and without them: their keys work.
     fn write(&self, text: &str, place: &EntryPlace) -> Result<(), Failure> {
         let backup = backup_path(&self.path);
-        let kept = match &self.text {
-            Some(before) if !self.holds_entries(place) || !backup.exists() => write_private(&backup, before),
-            _ => Ok(()),
+        let before = match &self.text {
+            Some(before) if !self.holds_entries(place) => Some(before.clone()),
+            Some(_) if !backup.exists() => self.without_entries(place)?,
+            _ => None,
         };
+        let kept = before.map_or(Ok(()), |before| write_private(&backup, &before));
         kept.and_then(|()| write_private(&self.path, text)).map_err(|error| self.not_written(&error))
     }
 
@@ -831,7 +874,28 @@ mod tests {
         assert_eq!(text(&backup_path(&path)), r#"{"theme":"light"}"#);
         let (_dir, path) = file(r#"{"mcpServers":{"toolyard-old":{}}}"#);
         connect(&path, "toolyard-all");
-        assert!(backup_path(&path).exists(), "one is better than none");
+        assert!(!backup_path(&path).exists(), "there was nothing else");
+    }
+
+    #[test]
+    fn no_backup_has_a_key_of_a_toolyard() {
+        let key = r#"{"headers":{"Authorization":"Bearer ty_old"}}"#;
+        let text_with = |entries: &str| format!(r#"{{"theme":"dark","mcpServers":{{{entries}}}}}"#);
+        for (before, kept) in [
+            (format!(r#""mine":{key},"toolyard-old":{key}"#), ""),
+            (format!(r#""mine":{key},"other":{{}}"#), r#""other":{}"#),
+            (format!(r#""other":{{}},"toolyard-all":{key}"#), r#""other":{}"#),
+        ] {
+            let (_dir, path) = file(&text_with(&before));
+            connect(&path, "toolyard-all");
+            assert_eq!(text(&backup_path(&path)), text_with(kept), "{before}");
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("mcp.json");
+        for change in [connect, connect, undo] {
+            change(&path, "toolyard-all");
+            assert!(!backup_path(&path).exists(), "the file was made here");
+        }
     }
 
     #[test]

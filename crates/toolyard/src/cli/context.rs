@@ -20,6 +20,12 @@ use crate::config::process_environment;
 const INTERRUPTED: &str = "interrupted";
 /// Its exit code: as shells give it, 128 and the number of SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
+/// The code of a command that was given what it cannot mean, found before anything is asked.
+const WRONG_USAGE: &str = "wrong_usage";
+/// Its exit code, as that of arguments that cannot be read.
+const EXIT_USAGE: u8 = 2;
+/// Fields that are named in one failure.
+const MOST_FIELDS: usize = 20;
 /// The Toolyard that is asked when nobody says which.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// Stands for an API key, which is not shown; that it is needed is.
@@ -50,6 +56,11 @@ impl Failure {
         Self { is_told: true, ..Self::new(message) }
     }
 
+    /// What was given cannot be meant.
+    fn usage(message: impl Into<String>) -> Self {
+        Self { code: WRONG_USAGE.into(), ..Self::new(message) }
+    }
+
     /// Ctrl-C was pressed.
     pub(crate) fn interrupted(message: impl Into<String>) -> Self {
         Self { code: INTERRUPTED.into(), ..Self::new(message) }
@@ -62,7 +73,12 @@ impl Failure {
                 &json!({ "error": { "code": self.code, "message": self.message, "details": self.details } }),
             );
         }
-        let code = output::fail(&self.message, if self.code == INTERRUPTED { EXIT_INTERRUPTED } else { 1 });
+        let exit = match self.code.as_str() {
+            INTERRUPTED => EXIT_INTERRUPTED,
+            WRONG_USAGE => EXIT_USAGE,
+            _ => 1,
+        };
+        let code = output::fail(&self.message, exit);
         for detail in &self.details {
             eprintln!("  {}", output::safe(detail));
         }
@@ -75,7 +91,9 @@ impl From<ApiError> for Failure {
         let mut details = Vec::new();
         let code = match error.problem() {
             Some(problem) => {
-                details.extend(problem.errors.iter().map(options::error));
+                details.extend(problem.errors.iter().take(MOST_FIELDS).map(options::error));
+                let more = problem.errors.len().saturating_sub(MOST_FIELDS);
+                details.extend((more > 0).then(|| format!("and {more} more")));
                 details.extend(match problem.code {
                     Code::ValidationFailed if !problem.errors.is_empty() => None,
                     code => Some(options::help(code)),
@@ -282,14 +300,14 @@ fn without_user(url: &str) -> String {
 
 fn check_url(url: &str) -> Result<(), Failure> {
     if !url.starts_with("http://") && !url.starts_with("https://") {
-        return Err(Failure::new(format!("URL `{}` must begin with http:// or https://", without_user(url))));
+        return Err(Failure::usage(format!("URL `{}` must begin with http:// or https://", without_user(url))));
     }
     // A proxy may serve Toolyard below a path of its own, but not below these, which are Toolyard's.
     if let Some(parsed) = reqwest::Url::parse(url).ok()
         && parsed.path_segments().into_iter().flatten().any(|part| matches!(part, "mcp" | "api"))
     {
         let shown = without_user(url);
-        return Err(Failure::new(format!("URL `{shown}` is that of a part of a Toolyard; {WHICH_URL}")));
+        return Err(Failure::usage(format!("URL `{shown}` is that of a part of a Toolyard; {WHICH_URL}")));
     }
     Ok(())
 }

@@ -31,8 +31,17 @@ pub(crate) struct CallArgs {
     /// The tool; in a toolset `{server}__{tool}`.
     tool: String,
     /// Its arguments, a JSON object.
-    #[arg(default_value = "{}")]
-    arguments: String,
+    #[arg(default_value = "{}", value_parser = object)]
+    arguments: Value,
+}
+
+/// A JSON object, as an argument.
+fn object(text: &str) -> Result<Value, String> {
+    match serde_json::from_str::<Value>(text) {
+        Ok(object @ Value::Object(_)) => Ok(object),
+        Ok(_) => Err("must be a JSON object, such as '{\"message\":\"hi\"}'".to_owned()),
+        Err(error) => Err(format!("is not JSON: {error}")),
+    }
 }
 
 /// `toolyard tools`.
@@ -49,13 +58,8 @@ pub(crate) async fn tools(context: &Context, args: ToolsArgs) -> Result<(), Fail
 
 /// `toolyard call`.
 pub(crate) async fn call(context: &Context, args: CallArgs) -> Result<(), Failure> {
-    let arguments: Value = serde_json::from_str(&args.arguments)
-        .map_err(|error| Failure::new(format!("the arguments are not JSON: {error}")))?;
-    if !arguments.is_object() {
-        return Err(Failure::new("the arguments must be a JSON object, such as '{\"message\":\"hi\"}'"));
-    }
     let paths = mcp_paths(context, &args.name).await?;
-    let call = ToolCall { name: args.tool, arguments };
+    let call = ToolCall { name: args.tool, arguments: args.arguments };
     let format = context.format;
     let show = |message: &Value| {
         if message["method"] == "notifications/progress" {

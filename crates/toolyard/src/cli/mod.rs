@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use toolyard_types::Timestamp;
 
 use crate::config::Overrides;
 
@@ -306,6 +307,11 @@ fn in_largest_unit(seconds: u32) -> String {
         seconds if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
         seconds => format!("{seconds}s"),
     }
+}
+
+/// A moment, as an argument.
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text).map_err(|_| "must be a time in UTC such as 2026-11-22T12:00:00Z".to_owned())
 }
 
 /// Runs the program as its arguments say.

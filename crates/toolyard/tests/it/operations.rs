@@ -85,6 +85,44 @@ fn what_is_wrong_with_the_first_member_stops_the_first_start_and_no_later_one() 
 }
 
 #[test]
+fn what_serve_would_refuse_is_told_by_config_check_and_nothing_is_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (variable, bad) in [
+        ("TOOLYARD_CA_BUNDLE", "/nonexist.pem"),
+        ("TOOLYARD_GRANTABLE_PATHS", "srv"),
+        ("TOOLYARD_LOG", "nonsense["),
+        ("TOOLYARD_DATABASE_URL", "mysql://hunter2"),
+        ("TOOLYARD_PROXY", "proxy:3128"),
+        ("TOOLYARD_REGISTRY_URL", "foo"),
+        ("TOOLYARD_DATA_DIR", "'data'"),
+    ] {
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"];
+        for args in [&["config", "check"][..], &serve[..]] {
+            let refused = toolyard_in(dir.path()).args(args).env(variable, bad).output().expect("toolyard runs");
+            let told = String::from_utf8_lossy(&refused.stderr).to_lowercase();
+            assert_eq!(refused.status.code(), Some(78), "{args:?} {variable}: {told}");
+            let setting = variable.trim_start_matches("TOOLYARD_").to_lowercase();
+            assert!(told.contains(&setting) && !told.contains("hunter2"), "{args:?}: {told}");
+        }
+    }
+    assert!(!dir.path().join(".toolyard").exists());
+}
+
+#[test]
+fn config_show_marks_what_is_wrong_and_shows_the_rest() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shown = toolyard_in(dir.path())
+        .args(["config", "show"])
+        .env("TOOLYARD_SESSION_HOURS", "many")
+        .env("TOOLYARD_NPM", "/opt/npm")
+        .output()
+        .expect("toolyard runs");
+    let (out, told) = (String::from_utf8_lossy(&shown.stdout), String::from_utf8_lossy(&shown.stderr));
+    assert_eq!(shown.status.code(), Some(78), "{told}");
+    assert!(out.contains("(wrong)") && out.contains("/opt/npm") && told.contains("SESSION_HOURS"), "{out}\n{told}");
+}
+
+#[test]
 fn listeners_at_one_address_are_refused_before_anything_is_made() {
     let dir = tempfile::tempdir().expect("a directory");
     let refused = toolyard_in(dir.path())
