@@ -65,7 +65,7 @@ impl First<'_> {
 /// know: what `serve` was told on its command line is written nowhere.
 ///
 /// # Errors
-/// When the file cannot be written; the text says what to do.
+/// When the file cannot be written, or standard output; the text says what to do, and where the file is.
 pub(crate) fn show_reset(
     reset: &FirstSignIn,
     console: Option<&str>,
@@ -79,16 +79,27 @@ pub(crate) fn show_reset(
         let text = "# A new password, made by `toolyard reset-password`. Remove this file when it was used.\n";
         Some(write_file(data_dir, &format!("{text}{}", sign_in_text(reset, console)))?)
     };
-    if json {
-        println!("{:#}", reset_json(reset, console, file.as_deref()));
-        return Ok(());
-    }
-    println!("a new password was set; the member's sessions have ended");
-    match file {
-        None => println!("sign-in, shown once: {} / {}", reset.email, reset.password.expose()),
-        Some(file) => println!("sign-in, in a file that only its owner can read: {}", file.display()),
-    }
-    Ok(())
+    let text = if json {
+        format!("{:#}", reset_json(reset, console, file.as_deref()))
+    } else {
+        let shown = match &file {
+            None => format!("sign-in, shown once: {} / {}", reset.email, reset.password.expose()),
+            Some(file) => format!("sign-in, in a file that only its owner can read: {}", file.display()),
+        };
+        format!("a new password was set; the member's sessions have ended\n{shown}")
+    };
+    print_reset(io::stdout(), &text, file.as_deref())
+}
+
+/// A password that was set and not shown locks out, and what was not told is not done, even to a reader that went away.
+fn print_reset(mut to: impl Write, text: &str, file: Option<&Path>) -> Result<(), String> {
+    writeln!(to, "{text}").and_then(|()| to.flush()).map_err(|error| {
+        let way_out = match file {
+            None => "`toolyard reset-password` makes another one".to_owned(),
+            Some(file) => format!("it is in a file that only its owner can read: {}", file.display()),
+        };
+        format!("a new password was set, but cannot be told on standard output: {error}; {way_out}")
+    })
 }
 
 /// The password itself only where it is nowhere else.
@@ -138,6 +149,19 @@ mod tests {
         assert_eq!(sign_in_text(&sign_in(), None), "# e-mail address: ada@example.org\n# password: made-up\n");
         let known = sign_in_text(&sign_in(), Some("https://toolyard.example.com"));
         assert!(known.starts_with("# console: https://toolyard.example.com/\n"), "{known}");
+    }
+
+    #[test]
+    fn a_reset_that_cannot_be_told_fails_and_says_where_the_password_is() {
+        let file = Path::new("/data/first-sign-in.txt");
+        let mut full = [0; 4];
+        let told = print_reset(&mut full[..], "made-up", Some(file)).expect_err("no room");
+        assert!(told.contains("/data/first-sign-in.txt") && !told.contains("made-up"), "{told}");
+        let told = print_reset(&mut full[..], "made-up", None).expect_err("no room");
+        assert!(told.contains("makes another one") && !told.contains("made-up"), "{told}");
+        let mut room = Vec::new();
+        assert_eq!(print_reset(&mut room, "made-up", None), Ok(()));
+        assert_eq!(room, b"made-up\n");
     }
 
     #[test]

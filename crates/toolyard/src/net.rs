@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +24,21 @@ use crate::config::Settings;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What is wrong with the settings of outgoing connections; it names the setting.
+/// What is wrong with the settings of outgoing connections, as far as it is not [`unreadable`]; it names the setting.
 pub(crate) fn check(settings: &Settings) -> Option<String> {
+    if unreadable(settings).is_some() {
+        return None;
+    }
     http_client(settings).map(drop).and_then(|()| upstream_client(settings).map(drop)).err()
+}
+
+/// Why the CA bundle cannot be read at the moment. A mount may come later, so it says nothing of the settings.
+pub(crate) fn unreadable(settings: &Settings) -> Option<String> {
+    settings.ca_bundle.as_deref().and_then(|path| read_bundle(path).err())
+}
+
+fn read_bundle(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("setting `ca_bundle`: cannot read `{}`: {error}", path.display()))
 }
 
 /// The client every outgoing request of the control plane is made with.
@@ -48,8 +61,7 @@ pub(crate) fn http_client_builder(settings: &Settings) -> Result<reqwest::Client
         .timeout(Duration::from_secs(60))
         .user_agent(concat!("toolyard/", env!("CARGO_PKG_VERSION")));
     if let Some(path) = &settings.ca_bundle {
-        let pem = std::fs::read(path)
-            .map_err(|error| format!("setting `ca_bundle`: cannot read `{}`: {error}", path.display()))?;
+        let pem = read_bundle(path)?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
         if certificates.is_empty() {
             return Err(format!("setting `ca_bundle`: `{}` holds no PEM certificates", path.display()));

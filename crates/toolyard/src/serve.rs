@@ -131,6 +131,10 @@ pub(crate) async fn main(overrides: &Overrides) -> ExitCode {
     if !refused.is_empty() {
         return refuse(refused.iter());
     }
+    if let Some(problem) = preflight::unreadable(&settings) {
+        eprintln!("toolyard: {problem}");
+        return ExitCode::FAILURE;
+    }
     if let Err(problem) = telemetry::start_logs(&settings) {
         return refuse([problem].iter());
     }

@@ -90,7 +90,9 @@ fn the_first_password_and_key_are_in_no_log() {
         .spawn()
         .expect("toolyard starts");
     let text = || std::fs::read_to_string(&log).unwrap_or_default();
-    wait_until(Duration::from_secs(60), "it says where the first sign-in is", || text().contains("first-sign-in.txt"));
+    wait_until(Duration::from_secs(60), "it says where the first sign-in is, and takes requests", || {
+        text().contains("first-sign-in.txt") && text().contains("is ready at")
+    });
     let file = toolyard.data_dir().join("first-sign-in.txt");
     let first = std::fs::read_to_string(&file).expect("the first sign-in");
     let after = |mark: &str| {

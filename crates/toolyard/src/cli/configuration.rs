@@ -56,6 +56,7 @@ fn check(survey: &Survey, environment: &BTreeMap<String, String>, format: Format
     let mut refused: Vec<String> = survey.problems.iter().map(|wrong| wrong.told.clone()).collect();
     if refused.is_empty() {
         refused = preflight::refused(&survey.settings, environment);
+        refused.extend(preflight::unreadable(&survey.settings));
     }
     if !refused.is_empty() {
         return refuse(&refused, &warnings, format);

@@ -1,6 +1,6 @@
 //! What production refuses.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use toolyard_types::Secret;
 
@@ -85,11 +85,12 @@ impl Settings {
     }
 }
 
-/// Whether two listeners cannot be at these addresses at once. Port 0 is any free one.
+/// Whether two listeners cannot be at these addresses at once. Port 0 is any free one, and `::` is every address of IPv4 too.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let same_kind = one.is_ipv4() == other.is_ipv4();
-    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() == other.port() && one.port() != 0 && (one.ip() == other.ip() || (same_kind && any))
+    let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let covers = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    let same_place = ip == other_ip || covers(ip, other_ip) || covers(other_ip, ip);
+    one.port() == other.port() && one.port() != 0 && same_place
 }
 
 /// A key with enough different characters after its prefix that it was likely made by a machine.
@@ -146,6 +147,11 @@ mod tests {
             ("127.0.0.1:8080", "0.0.0.0:8080", None, &["agent_listen"][..]),
             ("127.0.0.1:8080", "127.0.0.2:8080", None, &[][..]),
             ("0.0.0.0:8080", "[::1]:8080", None, &[][..]),
+            ("0.0.0.0:8080", "[::]:8080", None, &["agent_listen"][..]),
+            ("127.0.0.1:1", "[::]:1", None, &["agent_listen"][..]),
+            ("[::]:1", "127.0.0.1:2", Some("127.0.0.1:1"), &["operations_listen"][..]),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", None, &["agent_listen"][..]),
+            ("[::]:1", "0.0.0.0:2", None, &[][..]),
             ("127.0.0.1:0", "127.0.0.1:0", Some("127.0.0.1:0"), &[][..]),
             ("127.0.0.1:1", "127.0.0.1:2", Some("127.0.0.1:2"), &["operations_listen"][..]),
             ("[::]:1", "127.0.0.1:2", Some("[::1]:1"), &["operations_listen"][..]),

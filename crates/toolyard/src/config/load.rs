@@ -373,8 +373,8 @@ impl Layers {
         }
         let out_of_range = super::docs::out_of_range(&self.values);
         self.problems.extend(out_of_range.into_iter().map(|(name, told)| Wrong::of(&name, told)));
-        let settings = self.readable();
-        for (name, why) in forms(&settings) {
+        self.complete_proxy();
+        for (name, why) in self.readable().map(|settings| forms(&settings)).unwrap_or_default() {
             let origin = self.origins.get(name).cloned().unwrap_or(Origin::Default);
             let told = format!("setting `{name}` ({origin}): {why}");
             if FIRST_START.contains(&name) {
@@ -383,20 +383,38 @@ impl Layers {
                 self.problems.push(Wrong::of(name, told));
             }
         }
-        let settings = self.readable();
+        let settings = self.readable().unwrap_or_else(|| {
+            let told = "the settings do not fit together".to_owned();
+            self.problems.push(Wrong { setting: None, told });
+            Settings::defaults(self.env)
+        });
         let Self { origins, problems, warnings, first_start, .. } = self;
         Survey { settings, origins, problems, warnings, first_start }
     }
 
-    /// The settings with the defaults in the place of those that are known to be wrong.
-    fn readable(&self) -> Settings {
+    /// Gives a proxy without a scheme that of HTTP, which is what it was taken for before one was asked for, and is by most
+    /// of those who get it.
+    fn complete_proxy(&mut self) {
+        let Some(Value::String(proxy)) = self.values.get("proxy") else { return };
+        let completed = format!("http://{}", proxy.trim());
+        if proxy.contains("://") || !has_host(&completed) {
+            return;
+        }
+        let origin = self.origins.get("proxy").cloned().unwrap_or(Origin::Default);
+        let why = "has no scheme, and is taken for one of HTTP; write it as a URL such as `http://proxy.example:3128`";
+        self.warnings.push(format!("setting `proxy` ({origin}): {why}"));
+        self.values.insert("proxy".to_owned(), Value::String(completed));
+    }
+
+    /// The settings with the defaults in the place of those that are known to be wrong; nothing where they are none together.
+    fn readable(&self) -> Option<Settings> {
         let mut values = self.values.clone();
         let defaults = serde_json::to_value(Settings::defaults(self.env)).unwrap_or_default();
         for name in self.problems.iter().filter_map(|wrong| wrong.setting.as_ref()) {
             // One that is absent by default is not in the defaults.
             values.insert(name.clone(), defaults[name].clone());
         }
-        serde_json::from_value(Value::Object(values)).unwrap_or_else(|_| Settings::defaults(self.env))
+        serde_json::from_value(Value::Object(values)).ok()
     }
 }
 
@@ -454,9 +472,9 @@ fn forms(settings: &Settings) -> Vec<(&'static str, String)> {
     if settings.proxy.as_deref().is_some_and(|url| !has_scheme(url, &PROXIES) || !has_host(url)) {
         wrong.push(("proxy", "must be a URL such as `http://proxy.example:3128`".to_owned()));
     }
-    // Without one nothing is synced, which is as it should be until somebody wants that.
+    // Until something is synced nobody asks there.
     let is_registry = has_scheme(&settings.registry_url, &["http", "https"]) && has_host(&settings.registry_url);
-    if !is_registry && (settings.registry_sync || !settings.registry_url.is_empty()) {
+    if settings.registry_sync && !is_registry {
         let why = "must be a URL such as `https://registry.modelcontextprotocol.io`".to_owned();
         wrong.push(("registry_url", why));
     }
@@ -718,7 +736,7 @@ mod tests {
         let variables = [
             ("TOOLYARD_SESSION_HOURS", "many"),
             ("TOOLYARD_DRAIN_SECONDS", "9999"),
-            ("TOOLYARD_PROXY", "proxy:3128"),
+            ("TOOLYARD_PROXY", "http://:3128"),
             ("TOOLYARD_NPM", "/opt/npm"),
         ];
         let survey = survey(&environment(&variables), dir.path(), &Overrides::default()).expect("it can be read");
@@ -760,7 +778,7 @@ mod tests {
         let load_with =
             |name: &str, value: &str| load(&environment(&[(name, value)]), dir.path(), &Overrides::default());
         for (name, bad) in [
-            ("PUBLIC_URL", "toolyard.example"),
+            ("PUBLIC_URL", "toolyard.test"),
             ("PUBLIC_URL", "https://:80"),
             ("PUBLIC_URL", "ftp://toolyard.example"),
             ("PUBLIC_URL", "https://toolyard.example in front"),
@@ -769,10 +787,10 @@ mod tests {
             ("BOOTSTRAP_API_KEY", "ty_bootstrap_ of mine"),
             ("DATABASE_URL", "mysql://me:hunter2@db/toolyard"),
             ("DATABASE_URL", "db.example/toolyard"),
-            ("PROXY", "proxy:3128"),
             ("PROXY", "http://:3128"),
-            ("REGISTRY_URL", "foo"),
-            ("REGISTRY_URL", "registry.example/v0"),
+            ("PROXY", "ftp://proxy:3128"),
+            ("PROXY", "http:proxy:3128"),
+            ("PROXY", ":8888"),
             ("LOG", "nonsense["),
         ] {
             let error = load_with(&format!("TOOLYARD_{name}"), bad).expect_err(bad).to_string();
@@ -784,6 +802,7 @@ mod tests {
             ("DATABASE_URL", "postgres://me:hunter2@[::1]:5432/toolyard?sslmode=verify-full"),
             ("PROXY", "http://me:hunter2@proxy:3128"),
             ("PROXY", "socks5h://127.0.0.1:1080"),
+            ("PROXY", "proxy:3128"),
             ("PROXY", ""),
             ("REGISTRY_URL", ""),
             ("REGISTRY_URL", "http://me:hunter2@127.0.0.1:5000/mcp"),
@@ -795,6 +814,36 @@ mod tests {
             let loaded = load_with("TOOLYARD_BOOTSTRAP_ADMIN_EMAIL", bad).expect("an installation that is used starts");
             let told = loaded.first_start.concat();
             assert!(told.contains("setting `bootstrap_admin_email`") && !told.contains("another"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_without_a_scheme_is_one_of_http_and_warned_about() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let load_with =
+            |proxy: &str| load(&environment(&[("TOOLYARD_PROXY", proxy)]), dir.path(), &Overrides::default());
+        for bare in ["10.0.0.1:3128", "proxy:3128", "proxy", "localhost:3128", "[::1]:3128", "me:hunter2@proxy:3128"] {
+            let loaded = load_with(bare).expect(bare);
+            assert_eq!(loaded.settings.proxy, Some(format!("http://{bare}")));
+            let told = loaded.warnings.concat();
+            assert!(told.contains("setting `proxy` (environment TOOLYARD_PROXY)"), "{told}");
+            assert!(told.contains("`http://proxy.example:3128`") && !told.contains("hunter2"), "{told}");
+        }
+        let whole = load_with("http://proxy:3128").expect("a URL");
+        assert_eq!((whole.settings.proxy.as_deref(), whole.warnings), (Some("http://proxy:3128"), Vec::new()));
+    }
+
+    #[test]
+    fn the_address_of_a_registry_counts_when_something_is_synced() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for bad in ["", "foo", "registry.example/v0", "ftp://registry.example"] {
+            let load_with = |sync: &str| {
+                let variables = environment(&[("TOOLYARD_REGISTRY_URL", bad), ("TOOLYARD_REGISTRY_SYNC", sync)]);
+                load(&variables, dir.path(), &Overrides::default())
+            };
+            assert!(load_with("false").is_ok(), "{bad}");
+            let error = load_with("true").expect_err("nothing can be synced").to_string();
+            assert!(error.contains("setting `registry_url`"), "{error}");
         }
     }
 

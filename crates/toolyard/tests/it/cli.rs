@@ -550,4 +550,14 @@ fn a_password_is_reset_where_toolyard_keeps_its_data_and_nowhere_else() {
     let file = std::fs::read_to_string(answer["file"].as_str().expect("a file")).expect("the file");
     let password = file.lines().find_map(|line| line.strip_prefix("# password: ")).expect("a password");
     assert!(!answer.to_string().contains(password) && !file.contains("http"), "{file}");
+
+    for format in ["table", "json"] {
+        let full = File::options().write(true).open("/dev/full").expect("it is there on Linux");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_toolyard"));
+        command.args(["reset-password", "--data-dir", data_dir, "--output", format]);
+        command.current_dir(empty.path()).env_remove("TOOLYARD_ENV").stdout(full);
+        let untold = command.output().expect("toolyard runs");
+        assert_eq!(untold.status.code(), Some(1), "{format}: {}", errors(&untold));
+        assert!(errors(&untold).contains("first-sign-in.txt"), "{format}: {}", errors(&untold));
+    }
 }

@@ -88,22 +88,38 @@ fn what_is_wrong_with_the_first_member_stops_the_first_start_and_no_later_one() 
 fn what_serve_would_refuse_is_told_by_config_check_and_nothing_is_made() {
     let dir = tempfile::tempdir().expect("a directory");
     for (variable, bad) in [
-        ("TOOLYARD_CA_BUNDLE", "/nonexist.pem"),
+        ("TOOLYARD_CA_BUNDLE", "/dev/null"),
         ("TOOLYARD_GRANTABLE_PATHS", "srv"),
         ("TOOLYARD_LOG", "nonsense["),
         ("TOOLYARD_DATABASE_URL", "mysql://hunter2"),
-        ("TOOLYARD_PROXY", "proxy:3128"),
+        ("TOOLYARD_PROXY", "http://:3128"),
         ("TOOLYARD_REGISTRY_URL", "foo"),
         ("TOOLYARD_DATA_DIR", "'data'"),
     ] {
         let serve = ["serve", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"];
         for args in [&["config", "check"][..], &serve[..]] {
-            let refused = toolyard_in(dir.path()).args(args).env(variable, bad).output().expect("toolyard runs");
+            let mut command = toolyard_in(dir.path());
+            command.args(args).env("TOOLYARD_REGISTRY_SYNC", "true").env(variable, bad);
+            let refused = command.output().expect("toolyard runs");
             let told = String::from_utf8_lossy(&refused.stderr).to_lowercase();
             assert_eq!(refused.status.code(), Some(78), "{args:?} {variable}: {told}");
             let setting = variable.trim_start_matches("TOOLYARD_").to_lowercase();
             assert!(told.contains(&setting) && !told.contains("hunter2"), "{args:?}: {told}");
         }
+    }
+    assert!(!dir.path().join(".toolyard").exists());
+}
+
+#[test]
+fn a_ca_bundle_that_cannot_be_read_fails_a_start_that_may_be_tried_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"];
+    for (args, code) in [(&["config", "check"][..], 78), (&serve[..], 1)] {
+        let mut command = toolyard_in(dir.path());
+        let failed = command.args(args).env("TOOLYARD_CA_BUNDLE", "/nonexist.pem").output().expect("toolyard runs");
+        let told = String::from_utf8_lossy(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(code), "{args:?}: {told}");
+        assert!(told.contains("setting `ca_bundle`: cannot read"), "{args:?}: {told}");
     }
     assert!(!dir.path().join(".toolyard").exists());
 }

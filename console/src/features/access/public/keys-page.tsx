@@ -1,6 +1,6 @@
 import { useQuery, useQueryClient, useSuspenseInfiniteQuery } from '@tanstack/react-query'
 import { KeyRound, Plus } from 'lucide-react'
-import { useDeferredValue, useEffect, useMemo, useState } from 'react'
+import { useDeferredValue, useMemo, useState } from 'react'
 import { call } from '@/api/client'
 import { deleteKey, listKeys } from '@/api/generated/keys'
 import type { ApiKey } from '@/api/generated/types'
@@ -21,6 +21,7 @@ import { Status, type StatusKind } from '@/ui/status'
 import { type Column, Table, UNTIL } from '@/ui/table'
 import { toast } from '@/ui/toast'
 import { useNow } from '@/ui/use-now'
+import { useWholeList } from '@/ui/use-whole-list'
 import { CreateKeyDialog } from '../create-key'
 import { type KeyState, keyState, keyStateText, scopeText } from '../key-state'
 import { compareRoles, roleText } from '../roles'
@@ -155,12 +156,9 @@ export function KeysPage({
   search: KeysSearch
   onSearchChange: (changes: KeysSearch) => void
 }) {
-  const { data, hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } =
-    useSuspenseInfiniteQuery(keysQuery)
-  // The rest of the list is read at once: search and order are over all of it.
-  useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
+  const query = useSuspenseInfiniteQuery(keysQuery)
+  const unread = useWholeList(query)
+  const { data } = query
   const denied = useDenied('key:manage')
   const makerOf = useMakers()
   const [creating, setCreating] = useState(false)
@@ -203,6 +201,7 @@ export function KeysPage({
         </Card>
       ) : (
         <>
+          {unread}
           <div className="mb-3 flex flex-wrap items-center gap-2">
             <SearchInput
               label={t('Search keys')}

@@ -7,7 +7,7 @@ import {
 } from '@tanstack/react-query'
 import { useNavigate } from '@tanstack/react-router'
 import { BadgeCheck, FilePen, Globe, GlobeLock, MoreHorizontal, Rocket, Trash2 } from 'lucide-react'
-import { type ReactNode, useEffect, useState } from 'react'
+import { type ReactNode, useState } from 'react'
 import { call } from '@/api/client'
 import { deleteEntry, getEntry, listEntries, updateEntry } from '@/api/generated/catalog'
 import { listServers } from '@/api/generated/servers'
@@ -36,6 +36,7 @@ import { Panel } from '@/ui/panel'
 import { RelativeTime } from '@/ui/relative-time'
 import { Select } from '@/ui/select'
 import { toast } from '@/ui/toast'
+import { useWholeList } from '@/ui/use-whole-list'
 import { deployedOf } from '../deployed'
 import {
   entryParams,
@@ -459,11 +460,8 @@ function Deployed({ entry }: { entry: Entry }) {
     ...qPages(listServers, { query: { search: entry.name, limit: 500, brief: true } }),
     enabled: may(session, 'server:read'),
   })
-  const { hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } = query
-  // The rest is read at once: what needs a look may be on any page.
-  useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
+  // What needs a look may be on any page.
+  const unread = useWholeList(query)
   if (!may(session, 'server:read')) return null
   const found = (data: NonNullable<typeof query.data>) =>
     deployedOf(
@@ -482,6 +480,7 @@ function Deployed({ entry }: { entry: Entry }) {
         const all = found(data)
         return (
           <>
+            {unread}
             <ul>
               {all.slice(0, MOST_DEPLOYED).map((server) => (
                 <li

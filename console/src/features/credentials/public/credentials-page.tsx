@@ -1,6 +1,6 @@
 import { useQueryClient, useSuspenseInfiniteQuery } from '@tanstack/react-query'
 import { Ellipsis, LockKeyhole, Plus, RefreshCw, Trash2 } from 'lucide-react'
-import { useDeferredValue, useEffect, useState } from 'react'
+import { useDeferredValue, useState } from 'react'
 import { call } from '@/api/client'
 import { deleteCredential, listCredentials } from '@/api/generated/credentials'
 import type { Credential } from '@/api/generated/types'
@@ -22,6 +22,7 @@ import { RelativeTime } from '@/ui/relative-time'
 import { SearchInput } from '@/ui/search-input'
 import { type Column, Table, UNTIL } from '@/ui/table'
 import { toast } from '@/ui/toast'
+import { useWholeList } from '@/ui/use-whole-list'
 import { CredentialDialog } from '../credential-dialog'
 import { credentialsQuery } from './queries'
 
@@ -102,12 +103,9 @@ export function CredentialsPage({
   search: CredentialsSearch
   onSearchChange: (changes: CredentialsSearch) => void
 }) {
-  const { data, hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } =
-    useSuspenseInfiniteQuery(credentialsQuery)
-  // The rest of the list is read at once: search and order are over all of it.
-  useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
+  const query = useSuspenseInfiniteQuery(credentialsQuery)
+  const unread = useWholeList(query)
+  const { data } = query
   const denied = useDenied('credential:manage')
   const [creating, setCreating] = useState(false)
   const credentials = data.pages.flatMap((page) => page.items)
@@ -141,6 +139,7 @@ export function CredentialsPage({
         </Card>
       ) : (
         <>
+          {unread}
           <Outdated credentials={credentials} />
           <div className="mb-3 flex flex-wrap items-center gap-2">
             <SearchInput

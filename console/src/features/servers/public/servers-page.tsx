@@ -1,6 +1,6 @@
 import { useSuspenseInfiniteQuery } from '@tanstack/react-query'
 import { Ellipsis, Server as ServerIcon } from 'lucide-react'
-import { useDeferredValue, useEffect, useMemo, useState } from 'react'
+import { useDeferredValue, useMemo, useState } from 'react'
 import { PHASE } from '@/api/generated/enums'
 import type { Phase, Server } from '@/api/generated/types'
 import { useSession } from '@/api/session'
@@ -20,6 +20,7 @@ import { SearchInput } from '@/ui/search-input'
 import { Select } from '@/ui/select'
 import { type Column, Table, UNTIL } from '@/ui/table'
 import { TickedText } from '@/ui/ticked-text'
+import { useWholeList } from '@/ui/use-whole-list'
 import { ActingProvider } from '../acting'
 import { BulkBar } from '../bulk'
 import { memoryOf, restartsOf, toolboxesOf, toolsOf } from '../row'
@@ -176,16 +177,13 @@ export function ServersPage({
   search: ServersSearch
   onSearchChange: (changes: ServersSearch) => void
 }) {
-  const { data, hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } =
-    useSuspenseInfiniteQuery({
-      ...serversQuery,
-      // Memory and restarts change without an event; long lists are not small.
-      refetchInterval: ({ state }) => ((state.data?.pages.length ?? 1) > 1 ? 5 * 60_000 : 30_000),
-    })
-  // The rest of the list is read at once: search and order are over all of it.
-  useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
+  const query = useSuspenseInfiniteQuery({
+    ...serversQuery,
+    // Memory and restarts change without an event; long lists are not small.
+    refetchInterval: ({ state }) => ((state.data?.pages.length ?? 1) > 1 ? 5 * 60_000 : 30_000),
+  })
+  const unread = useWholeList(query)
+  const { data } = query
   const servers = useMemo(() => data.pages.flatMap((page) => page.items), [data])
   const session = useSession()
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set())
@@ -225,6 +223,7 @@ export function ServersPage({
         </Card>
       ) : (
         <>
+          {unread}
           <div className="mb-3 flex flex-wrap items-center gap-2">
             <SearchInput
               label={t('Search servers')}

@@ -1,7 +1,7 @@
 import { useQueries, useQueryClient, useSuspenseInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { useNavigate } from '@tanstack/react-router'
 import { Trash2 } from 'lucide-react'
-import { useDeferredValue, useEffect, useState } from 'react'
+import { useDeferredValue, useState } from 'react'
 import * as v from 'valibot'
 import { call } from '@/api/client'
 import { createToolset, getToolset, replaceToolset } from '@/api/generated/toolsets'
@@ -32,6 +32,7 @@ import { Progress } from '@/ui/progress'
 import { SearchInput } from '@/ui/search-input'
 import { toast } from '@/ui/toast'
 import { UnsavedChangesBar, UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
+import { useWholeList } from '@/ui/use-whole-list'
 import { DeleteToolset } from '../delete-toolset'
 import {
   bytesOfTools,
@@ -303,12 +304,9 @@ function Chooser({
   disabledReason?: string | undefined
   aside?: React.ReactNode
 }) {
-  const { data, hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage } =
-    useSuspenseInfiniteQuery(serversQuery)
-  // The rest of the list is read at once: search and order are over all of it.
-  useEffect(() => {
-    if (hasNextPage && !isFetchingNextPage && !isFetchNextPageError) void fetchNextPage()
-  }, [hasNextPage, isFetchingNextPage, isFetchNextPageError, fetchNextPage])
+  const query = useSuspenseInfiniteQuery(serversQuery)
+  const unread = useWholeList(query)
+  const { data } = query
   const servers = data.pages.flatMap((page) => page.items)
   const queryClient = useQueryClient()
   // Listing tools is a use of them, which is refused to some and noted then: they are not asked for.
@@ -382,6 +380,7 @@ function Chooser({
         flush
         className="min-w-0"
       >
+        {unread !== null && <div className="px-pad pt-3">{unread}</div>}
         {error !== undefined && (
           <p role="alert" className="px-pad pt-3 text-sm text-bad">
             {error}
