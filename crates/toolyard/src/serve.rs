@@ -94,8 +94,9 @@ pub(crate) fn stop_signal(hurry: CancellationToken) -> (impl Future<Output = Sto
                 _ = term.recv() => Stop::Ourselves,
                 _ = int.recv() => Stop::Everything,
             };
-            if is_first {
-                let _ = tell.try_send(stop);
+            // Whoever does not listen any more stops already.
+            if is_first && tell.try_send(stop).is_err() {
+                break;
             }
         }
         if tell.capacity() == 0 {
@@ -200,7 +201,7 @@ impl From<String> for Failed {
 async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Failed> {
     let hurry = CancellationToken::new();
     let (stopped, _hurrying) = stop_signal(hurry.clone());
-    let mut stopped = pin!(stopped);
+    let mut stopped = Box::pin(stopped);
     let clock = Clock::system();
     let metrics = telemetry::start_metrics()?;
     make_private(&settings.data_dir)?;
@@ -313,14 +314,28 @@ async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Faile
         };
         announce(settings, console);
         match started {
-            Some(agent) => (agent, stopped.await),
+            Some(agent) => (Ok(agent), stopped.await),
             None => tokio::select! {
-                started = &mut starting => (started?, stopped.await),
+                started = &mut starting => match started {
+                    Ok(agent) => (Ok(agent), stopped.await),
+                    // Others are served already: we end for them as after a signal.
+                    Err(failed) => {
+                        drop(stopped);
+                        (Err(failed), Stop::Ourselves)
+                    }
+                },
                 stop = &mut stopped => {
                     wait.give_up();
-                    (starting.await?, stop)
+                    (starting.await, stop)
                 }
             },
+        }
+    };
+    let (agent, failed) = match agent {
+        Ok(agent) => (agent, None),
+        Err(failed) => {
+            tracing::error!("the toolbox of this machine does not start: {}", failed.problem);
+            (None, Some(failed))
         }
     };
     tracing::info!(servers_too = stop == Stop::Everything, "stopping; another signal ends the waiting");
@@ -342,7 +357,7 @@ async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Faile
     }
     control.shutdown(TASKS_GRACE).await;
     tracing::info!("stopped");
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Waits for requests under way until the drain's deadline, or until somebody is in a hurry; then cuts them off.

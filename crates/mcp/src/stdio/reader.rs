@@ -43,8 +43,7 @@ async fn read_all(shared: &Shared, mut stdout: impl AsyncRead + Send + Unpin) ->
         lines.buffer.reserve(READ_BYTES);
         let read = stdout.read_buf(&mut lines.buffer).await?;
         if read == 0 {
-            // A last line without its line break still counts.
-            if let Some(text) = lines.rest().and_then(|rest| take_line(shared, rest)) {
+            if let Some(text) = lines.rest().and_then(|rest| take_rest(shared, rest)) {
                 noise.hand_on(text).await;
             }
             noise.end().await;
@@ -184,6 +183,26 @@ impl NoiseOut<'_> {
 /// Takes a line; gives it back as text when it is noise.
 fn take_line(shared: &Shared, line: Bytes) -> Option<String> {
     let is_first = shared.resumed.swap(false, Ordering::Relaxed);
+    let line = take_if_message(shared, line)?;
+    take_noise(shared, &line, is_first)
+}
+
+/// Takes a last line without its line break, which still counts; gives it back as text when it is noise. The server may
+/// have ended in the middle of a message: what may be a part of one is written down nowhere.
+fn take_rest(shared: &Shared, rest: Bytes) -> Option<String> {
+    // After a take-over its beginning too may have been read by somebody else.
+    if shared.resumed.swap(false, Ordering::Relaxed) {
+        return None;
+    }
+    let rest = take_if_message(shared, rest)?;
+    if matches!(rest.first(), Some(b'{' | b'[')) {
+        return None;
+    }
+    take_noise(shared, &rest, false)
+}
+
+/// Takes a line that is a message or a batch; gives any other back without the blanks it begins with, unless it is blank.
+fn take_if_message(shared: &Shared, line: Bytes) -> Option<Bytes> {
     let start = line.iter().position(|byte| !byte.is_ascii_whitespace())?;
     let line = line.slice(start..);
     if line[0] == b'[' && take_batch(shared, &line) {
@@ -194,7 +213,7 @@ fn take_line(shared: &Shared, line: Bytes) -> Option<String> {
             take_message(shared, &message);
             None
         }
-        Err(_) => take_noise(shared, &line, is_first),
+        Err(_) => Some(line),
     }
 }
 

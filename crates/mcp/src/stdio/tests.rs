@@ -485,6 +485,49 @@ async fn only_the_first_line_of_a_taken_over_server_may_be_the_end_of_a_message(
     }
 }
 
+/// All noise until the server, which ends at once, has ended.
+async fn noise_until_the_end(connection: &Connection, server: Server, mut noise: mpsc::Receiver<Noise>) -> Vec<Noise> {
+    drop(server);
+    tokio::time::timeout(LONG, connection.closed()).await.expect("it ends");
+    std::iter::from_fn(|| noise.try_recv().ok()).collect()
+}
+
+#[tokio::test]
+async fn a_message_that_the_end_of_the_server_tore_is_no_noise() {
+    for torn in [r#"{"jsonrpc":"2.0","id":100,"result":{"secret"#, "  {\"jso", r#"[{"jsonrpc":"2.0","id":1"#, "{"] {
+        let (connection, mut server, noise) = open(MAX_MESSAGE_BYTES);
+        server.write("before").await;
+        server.out.write_all(torn.as_bytes()).await.unwrap();
+        assert_eq!(noise_until_the_end(&connection, server, noise).await, [line("before")], "{torn}");
+    }
+}
+
+#[tokio::test]
+async fn a_last_line_without_its_line_break_counts() {
+    let (connection, mut server, noise) = open(MAX_MESSAGE_BYTES);
+    let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
+    let request = server.read().await;
+    server.out.write_all(&envelope::result(request.raw_id().unwrap(), "{}")).await.unwrap();
+    assert!(noise_until_the_end(&connection, server, noise).await.is_empty());
+    assert_eq!(text(next(&mut stream).await), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+    let (connection, mut server, noise) = open(MAX_MESSAGE_BYTES);
+    server.out.write_all(b"last words").await.unwrap();
+    assert_eq!(noise_until_the_end(&connection, server, noise).await, [line("last words")]);
+}
+
+#[tokio::test]
+async fn an_only_line_without_its_line_break_of_a_taken_over_server_is_no_noise() {
+    for rest in ["the middle of an answer", r#"{"jsonrpc":"2.0","#, r#"an end"}}"#] {
+        let (connection, mut server, noise) = take_over(false);
+        server.out.write_all(rest.as_bytes()).await.unwrap();
+        assert!(noise_until_the_end(&connection, server, noise).await.is_empty(), "{rest}");
+    }
+    let (connection, mut server, noise) = take_over(false);
+    server.write("whole").await;
+    server.out.write_all(b"last words").await.unwrap();
+    assert_eq!(noise_until_the_end(&connection, server, noise).await, [line("whole"), line("last words")]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn lines_that_were_lost_are_counted_also_when_the_server_ends_while_nobody_takes_them() {
     let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);

@@ -108,6 +108,21 @@ fn an_engine_that_hangs_holds_up_the_toolbox_of_this_machine_and_nothing_else() 
 }
 
 #[test]
+fn a_late_engine_that_cannot_be_used_ends_the_program_as_a_signal_does_and_with_its_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = FakeEngine::frozen(dir.path());
+    let address = engine.setting();
+    let settings = ["engine=docker", &address, "container_runtime=nowhere"];
+    let mut toolyard = Toolyard::start_with(Engine::Sqlite, "127.0.0.1", &settings);
+    wait_until(SOON, "it serves", || toolyard.log_text().contains("is ready at"));
+    engine.freeze(false);
+    let told = "toolyard: use the container engine: the container engine has no runtime `nowhere`";
+    wait_until(NOTICED, "it ends", || toolyard.log_text().contains(told));
+    assert!(toolyard.log_text().contains("another signal ends the waiting"), "{}", toolyard.log_text());
+    assert_eq!(toolyard.stop_by("TERM"), Some(1), "{}", toolyard.log_text());
+}
+
+#[test]
 fn an_agent_whose_engine_is_not_there_says_so_and_ends_when_it_is_told_to_and_starts_when_the_engine_does() {
     let toolyard = Toolyard::start_with(Engine::Sqlite, "127.0.0.1", &["local_toolbox=false"]);
     let token = toolyard.json(&["toolboxes", "enroll", "docks"])["token"].as_str().expect("a token").to_owned();
