@@ -18,6 +18,8 @@ use crate::{Control, Result};
 
 /// The name of the built-in toolbox.
 pub(crate) const LOCAL_TOOLBOX: &str = "local";
+/// What [`Fleet::note_failed`] calls the look at whether writes work, beside the names of loops.
+pub(crate) const WRITES: &str = "writes";
 
 /// Samples of what an instance uses are at least this far apart, by its agent's clock.
 const SAMPLE_EVERY: Duration = Duration::from_secs(15);
@@ -66,7 +68,7 @@ pub(crate) struct Fleet {
     awake: Mutex<Option<(Timestamp, Timestamp)>>,
     /// When this process began.
     started_at: Timestamp,
-    /// When loops last failed as a whole, by name: the database was away then, or held up.
+    /// When loops, and [`WRITES`], last failed as a whole, by name: the database was away then, or held up.
     failed_at: Mutex<HashMap<&'static str, Timestamp>>,
     /// Wakes every loop, beside the store's own wakes.
     pub(crate) nudge: Notify,
@@ -315,14 +317,15 @@ impl Fleet {
         self.started_at
     }
 
-    /// Notes that a run of a loop failed as a whole.
+    /// Notes that a run of a loop failed as a whole, or a look at [`WRITES`].
     pub(crate) fn note_failed(&self, name: &'static str, now: Timestamp) {
         locked(&self.failed_at).insert(name, now);
     }
 
-    /// When a run of a loop last failed as a whole.
+    /// When the database was last away as far as a loop knows: a run of it failed as a whole, or writes did not work.
     pub(crate) fn failed_at(&self, name: &'static str) -> Option<Timestamp> {
-        locked(&self.failed_at).get(name).copied()
+        let failed = locked(&self.failed_at);
+        failed.get(name).max(failed.get(WRITES)).copied()
     }
 
     pub(crate) fn set_usage(&self, toolbox: ToolboxId, usage: HashMap<InstanceId, Usage>) {

@@ -10,6 +10,7 @@ use toolyard_types::Timestamp;
 use toolyard_types::api::system::{LoopState, Readiness, ReadinessPart};
 
 use crate::Control;
+use crate::fleet::WRITES;
 
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long a check may take.
@@ -185,6 +186,10 @@ async fn look_for_damage(control: Control) {
 
 fn note(control: &Control, wrong: Option<String>) {
     let now = control.clock().now();
+    // With the first that works nothing was written until now.
+    if wrong.is_some() || !control.writes_work() {
+        control.fleet().note_failed(WRITES, now);
+    }
     let before = {
         let mut found = control.0.readiness.0.lock().unwrap_or_else(PoisonError::into_inner);
         found.writes.replace((now, wrong.clone()))

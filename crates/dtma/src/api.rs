@@ -118,7 +118,7 @@ async fn messages(
 #[derive(Clone, Copy)]
 pub(crate) struct Whose {
     caller: Caller,
-    /// Whose share of the memory it uses up.
+    /// Whose share of the memory and of copies it uses up.
     share: Caller,
 }
 
@@ -131,7 +131,8 @@ fn whose(headers: &HeaderMap) -> Whose {
 
 /// Where a message goes: to the instance, or to the copy of whose key comes with it.
 fn destination(inner: &Arc<Inner>, id: &str, headers: &HeaderMap) -> Result<Destination, Refusal> {
-    let owner = match whose(headers).caller {
+    // As with memory, what somebody's keys take is theirs: more keys are no more callers.
+    let owner = match whose(headers).share {
         Caller::Principal(owner) => Some(owner),
         Caller::Gateway | Caller::Unknown => None,
     };

@@ -86,11 +86,21 @@ impl TestDatabase {
 
     /// Hides the table of toolboxes, so that whatever asks for one fails as when the database is away, or shows it again.
     pub async fn hide_toolboxes(&self, hide: bool) {
+        self.hide("toolboxes", hide).await;
+    }
+
+    /// Has the look at writes fail, as where the database only reads, or work again.
+    pub async fn refuse_write_checks(&self, refuse: bool) {
+        self.hide("write_checks", refuse).await;
+    }
+
+    async fn hide(&self, table: &str, hide: bool) {
         let url = match &self.location {
             Location::Sqlite(path) => format!("sqlite://{}", path.display()),
             Location::Postgres(url) => url.expose().to_owned(),
         };
-        let (from, to) = if hide { ("toolboxes", "hidden_toolboxes") } else { ("hidden_toolboxes", "toolboxes") };
+        let hidden = format!("hidden_{table}");
+        let (from, to) = if hide { (table, hidden.as_str()) } else { (hidden.as_str(), table) };
         let db = connect(&url).await;
         run(&db, &format!("ALTER TABLE {from} RENAME TO {to}")).await;
         db.close().await.expect("the connection closes");

@@ -626,10 +626,13 @@ pub(crate) async fn update(
         rollouts::begin(&mut tx, &mut server, base.id, manner).await?;
     } else if spec == base.spec {
         // Nothing else of the revision that is tried changes: it goes on to be tried, on another part of the calls.
-        if let Some(asked) = request.canary
-            && let Some(canary) = rollouts::change_canary(&mut tx, &server, &base, asked).await?
-        {
-            detail["canary"] = json!(canary);
+        if let Some(asked) = request.canary {
+            match rollouts::change_canary(&mut tx, &server, &base, asked).await? {
+                Some(canary) => detail["canary"] = json!(canary),
+                // Somebody decided about it a moment ago.
+                None if changes_nothing => return Err(ControlError::Store(toolyard_store::StoreError::Stale)),
+                None => {}
+            }
         }
         tx.update_server(&mut server).await?;
         server_changed(&mut tx, &server);

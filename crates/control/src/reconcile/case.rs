@@ -27,6 +27,8 @@ use crate::{Control, Result};
 pub(crate) struct Case {
     pub(crate) server: ServerRow,
     pub(crate) rollout: RolloutRow,
+    /// When the rollout fails if it is not done: its deadline, or later where no agent could be heard for a while.
+    pub(crate) deadline: Timestamp,
     pub(crate) revision: RevisionRow,
     /// The revision's resolve jobs, newest first.
     pub(crate) jobs: Vec<JobRow>,
@@ -193,7 +195,7 @@ impl Case {
             return opens.since(now).clamp(OFTEN, LONGEST_WAIT);
         }
         let observed = self.rollout.switched_at.map(|at| at.plus(Duration::from_millis(self.server.observe_ms)));
-        let ends = observed.into_iter().chain([self.rollout.deadline]).filter(|end| *end > now);
+        let ends = observed.into_iter().chain([self.deadline]).filter(|end| *end > now);
         let usual = (now.since(self.rollout.started_at) / 20).clamp(OFTEN, SELDOM);
         ends.map(|end| end.since(now)).fold(usual, Duration::min)
     }
@@ -286,10 +288,11 @@ async fn gather(
     deaf_until: Timestamp,
 ) -> Result<Option<Case>> {
     let Some(server) = look.server(tx, server).await? else { return Ok(None) };
-    let Some(mut rollout) = tx.rollout_under_way(&server).await? else { return Ok(None) };
-    if rollout.started_at < deaf_until {
-        rollout.deadline = rollout.deadline.max(deaf_until.plus(TO_BE_HEARD));
-    }
+    let Some(rollout) = tx.rollout_under_way(&server).await? else { return Ok(None) };
+    let deadline = match rollout.started_at < deaf_until {
+        true => rollout.deadline.max(deaf_until.plus(TO_BE_HEARD)),
+        false => rollout.deadline,
+    };
     let Some(revision) = tx.revision(rollout.to_revision).await? else { return Ok(None) };
     let live = tx.live_instances(&[server.id]).await?;
     let probes = tx.probes_of(&[server.id]).await?;
@@ -309,6 +312,7 @@ async fn gather(
         served_tools,
         server,
         rollout,
+        deadline,
         revision,
     };
     if case.needs_place() {
@@ -514,6 +518,7 @@ pub(crate) mod tests {
         old.toolbox = toolbox.id;
         Case {
             server,
+            deadline: rollout.deadline,
             rollout,
             revision,
             jobs: Vec::new(),

@@ -32,7 +32,8 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let deleted = tx.deleted_servers(AT_ONCE).await?;
     let now = control.clock().now();
     // Whom nobody could hear while the database was away is not silent for that.
-    let deaf = control.fleet().failed_at("follow_up").is_some_and(|at| now.since(at) < TO_BE_HEARD);
+    let away = control.fleet().failed_at("follow_up").is_some_and(|at| now.since(at) < TO_BE_HEARD);
+    let deaf = away || !control.writes_work();
     let mut silent = tx.silent_toolboxes(now.minus(control.options().toolbox_silence), AT_ONCE).await?;
     if deaf {
         silent.clear();

@@ -21,7 +21,7 @@ const NAMED: usize = 3;
 pub(super) fn decide(case: &Case, now: Timestamp) -> Option<Step> {
     let complete = case.mine.len() >= case.wanted() || case.rollout.switched_at.is_some();
     let failed = case.mine.iter().any(|instance| instance.ended_at.is_some());
-    if case.is_held() || case.is_remote() || case.needs_lock() || complete || failed || now >= case.rollout.deadline {
+    if case.is_held() || case.is_remote() || case.needs_lock() || complete || failed || now >= case.deadline {
         return None;
     }
     let waits = case.revision.spec.strategy == Strategy::Recreate && case.earlier().next().is_some();

@@ -24,7 +24,7 @@ pub(super) fn is_final(reason: Reason) -> bool {
 }
 
 pub(super) fn decide(case: &Case, now: Timestamp) -> Option<Step> {
-    if case.is_held() || !case.needs_lock() || now >= case.rollout.deadline {
+    if case.is_held() || !case.needs_lock() || now >= case.deadline {
         return None;
     }
     // Attempts of an earlier rollout of the same revision do not count against this one.

@@ -59,7 +59,7 @@ fn watch(case: &Case, now: Timestamp) -> Option<Step> {
         let opens = case.rollout.next_attempt_at.unwrap_or(now);
         return (now >= opens).then_some(Step::Begin);
     }
-    if now >= case.rollout.deadline && !case.is_on_trial() {
+    if now >= case.deadline && !case.is_on_trial() {
         return Some(Step::Fail(Reason::DeadlineExceeded, overdue(case)));
     }
     if case.is_remote() {

@@ -131,6 +131,7 @@ async fn case_of(
         probe: None,
         served_tools: BTreeSet::new(),
         server,
+        deadline: rollout.deadline,
         rollout,
         revision,
     })

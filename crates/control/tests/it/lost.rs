@@ -294,6 +294,26 @@ both_engines! {
         t.wait("/api/v1/toolboxes/edge", |_, body| body["lost_at"].is_string()).await;
     }
 
+    async fn nobody_is_unreachable_for_a_time_in_which_the_database_took_no_writes(engine) {
+        let (t, _edge, _local) = vanished(engine).await;
+        let state = async || t.get("/api/v1/toolboxes/edge").await.expect(200).body["state"].clone();
+        let writes = async |work: bool| {
+            t.wait("/api/v1/version", |_, _| t.control.readiness().writes.ready == work).await;
+        };
+        t.database().refuse_write_checks(true).await;
+        writes(false).await;
+        t.clock.step_ms(100_000);
+        t.wait_loop("follow_up").await;
+        assert_eq!(state().await, "online");
+        t.database().refuse_write_checks(false).await;
+        writes(true).await;
+        t.clock.step_ms(29_000);
+        t.wait_loop("follow_up").await;
+        assert_eq!(state().await, "online", "its agent has time to be heard");
+        t.clock.step_ms(2_000);
+        t.wait("/api/v1/toolboxes/edge", |_, body| body["state"] == "unreachable").await;
+    }
+
     async fn a_change_that_waits_and_a_canary_keep_nothing_on_a_toolbox_that_vanished(engine) {
         let t = TestControl::start(engine).await;
         let edge = t.join("edge").await;
