@@ -157,7 +157,8 @@ async fn an_engine_that_is_not_there_or_hangs_is_waited_for_and_used_when_it_ans
         let silent = format!("{refused}it is silent");
         drop(why.wait_for(|why| why.as_ref() == Some(&silent)).await.expect("it waits"));
         thaw.send_replace(true);
-        serves
+        // Kept until the end, and not waited for.
+        [serves]
     };
     let both = async { tokio::join!(super::reach(&host, &wait), engine) };
     let (reached, _serves) = tokio::time::timeout(SOON, both).await.expect("it goes on");
