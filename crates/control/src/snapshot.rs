@@ -21,6 +21,7 @@ use toolyard_types::state::{Phase, Reason, RolloutState};
 use toolyard_types::{Name, OrganizationId, RevisionId, RolloutId, Secret, ServerId, Timestamp, ToolboxId};
 
 use crate::app::server_view::must_run_on;
+use crate::reconcile::case::place_before;
 use crate::reconcile::phase::{Facts, roll_up, shown_status};
 use crate::reconcile::place;
 use crate::{Control, ControlError, Result};
@@ -567,8 +568,18 @@ fn has_place(
 ) -> bool {
     let next = rollout.filter(|it| is_under_way(it)).map(|it| it.to_revision);
     let served = row.serving_rollout.and(row.serving_revision);
-    let mut revisions = next.into_iter().chain(served).filter_map(|id| revisions.get(&id));
-    revisions.any(|revision| place::has_place(row, revision, toolboxes))
+    let can_run = |row: &ServerRow, id: Option<RevisionId>| {
+        id.and_then(|id| revisions.get(&id)).is_some_and(|revision| place::has_place(row, revision, toolboxes))
+    };
+    if can_run(row, next) {
+        return true;
+    }
+    let under_way = rollout.filter(|it| it.state == RolloutState::Progressing);
+    let mut row = row.clone();
+    if let Some(before) = under_way.and_then(|rollout| place_before(&row, rollout)) {
+        (row.toolbox, row.toolbox_labels) = (before.toolbox, before.labels.clone());
+    }
+    can_run(&row, served)
 }
 
 /// The instances of a rollout that may take calls and are in a phase.

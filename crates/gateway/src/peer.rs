@@ -44,6 +44,8 @@ pub const DEADLINE_HEADER: HeaderName = toolyard_link::stack::DEADLINE;
 
 /// How long a question of the gateway's own to a server may take.
 const OWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an agent has to hear that a copy is not needed any more; it would end it by itself later.
+const END_COPY_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const RESOURCE_UPDATED: &str = "notifications/resources/updated";
 /// The part of its time after which a question that is given up counts as unanswered.
 const NEARLY: f64 = 0.9;
@@ -269,7 +271,7 @@ impl Peer {
         *request.method_mut() = http::Method::DELETE;
         *request.uri_mut() = copy.clone();
         request.headers_mut().insert(stack::INSTANCE_KEY, key.header());
-        within(OWN_TIMEOUT, self.exchange(*toolbox, toolboxes, request)).await.map(drop)
+        within(END_COPY_TIMEOUT, self.exchange(*toolbox, toolboxes, request)).await.map(drop)
     }
 
     /// A question of the gateway's own; gives the raw result.

@@ -89,16 +89,18 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
     let ports = ports.chain(offers.iter().map(|offers| offers.address().port())).collect();
     let dir = settings.data_dir.clone();
     let room = memory::room(settings);
-    let toolbox = identity.toolbox().0;
+    let (toolbox, name) = identity.toolbox();
+    let name = name.clone();
     let options = local::agent_options(settings, &environment, toolbox, dir, identity.channel(), ports, room)?;
     let wait = options.engine_wait.clone();
+    let stop = CancellationToken::new();
+    let removed = identity.removed();
+    // Also while the engine is waited for, which may take longer than the certificate is good for.
+    let renewing = AbortOnDropHandle::new(tokio::spawn(identity.keep(stop.clone())));
     let mut starting = std::pin::pin!(Agent::start(options));
     let (started, told) = tokio::select! {
         started = &mut starting => (started, None),
-        stop = &mut stopped => {
-            wait.give_up();
-            (starting.await, Some(stop))
-        }
+        stop = &mut stopped => (local::ended(&wait, starting).await.unwrap_or(Err(StartError::GivenUp)), Some(stop)),
     };
     let agent = match started {
         // What an earlier agent started runs on: only the engine could end it.
@@ -118,11 +120,8 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
         Some(offers) => format!("connects to {}", offers.address()),
         None => dialler.addresses().join(", "),
     };
-    tracing::info!(toolbox.name = %identity.toolbox().1, control, "agent started");
+    tracing::info!(toolbox.name = %name, control, "agent started");
 
-    let stop = CancellationToken::new();
-    let removed = identity.removed();
-    let renewing = tokio::spawn(identity.keep(stop.clone()));
     let links = match offers {
         Some(offers) => tokio::spawn(take_links(offers, dialler, agent.router(), stop.clone())),
         None => tokio::spawn(keep_links(agent.links(), dialler, agent.router(), stop.clone())),

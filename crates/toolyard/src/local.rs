@@ -16,6 +16,20 @@ use crate::net;
 /// How many user ids servers may have.
 const SERVER_UIDS: u32 = 65_536;
 
+/// How long an agent that is starting has to end when it is told to.
+const START_GRACE: Duration = Duration::from_secs(10);
+
+/// What comes of a start that nobody wants any more: its wait for the engine is given up, and it has some time to end by
+/// itself; `None` when it did not.
+pub(crate) async fn ended<T>(wait: &EngineWait, starting: impl Future<Output = T>) -> Option<T> {
+    wait.give_up();
+    let ended = tokio::time::timeout(START_GRACE, starting).await.ok();
+    if ended.is_none() {
+        tracing::warn!("stopped while the toolbox still started; what ran on it is left as it is");
+    }
+    ended
+}
+
 /// The options of an agent on this machine.
 ///
 /// # Errors

@@ -45,6 +45,8 @@ use crate::{listen, local, memory, net, offers, preflight, telemetry};
 
 /// How long a call waits for this machine's toolbox to start.
 const TOOLBOX_PATIENCE: Duration = Duration::from_secs(10);
+/// After this everything else is served while this machine's toolbox still starts: its engine may hang after it answered.
+const LONGEST_TOOLBOX_START: Duration = Duration::from_secs(10);
 /// The longest MCP request body.
 const MAX_BODY_BYTES: usize = 8 << 20;
 /// How long a request waits for what another replica may have just made: each looks for changes twice a second.
@@ -311,6 +313,7 @@ async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Faile
             started = &mut starting => Some(started?),
             // Everything but this machine's toolbox goes without its engine.
             _ = waits.wait_for(Option::is_some) => None,
+            () = tokio::time::sleep(LONGEST_TOOLBOX_START) => None,
         };
         announce(settings, console);
         match started {
@@ -324,10 +327,7 @@ async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Faile
                         (Err(failed), Stop::Ourselves)
                     }
                 },
-                stop = &mut stopped => {
-                    wait.give_up();
-                    (starting.await, stop)
-                }
+                stop = &mut stopped => (local::ended(&wait, starting).await.unwrap_or(Ok(None)), stop),
             },
         }
     };

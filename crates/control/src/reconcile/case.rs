@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use toolyard_store::{
-    InstanceRow, InstanceWish, JobRow, Loop, OrgTx, ProbeRow, RemovedToolbox, RevisionRow, RolloutRow, ServerRef,
-    ServerRow, ToolboxRow,
+    InstanceRow, InstanceWish, JobRow, Loop, OrgTx, Place, ProbeRow, RemovedToolbox, RevisionRow, RolloutRow,
+    ServerRef, ServerRow, ToolboxRow,
 };
 use toolyard_types::agent::McpInfo;
 use toolyard_types::api::servers::Canary;
@@ -243,15 +243,19 @@ fn is_held(rollout: &RolloutRow) -> bool {
     rollout.reason == Reason::OutsideWindow
 }
 
+/// Where what serves of a server belongs while the rollout that moves it stands still.
+pub(crate) fn place_before<'a>(server: &ServerRow, rollout: &'a RolloutRow) -> Option<&'a Place> {
+    rollout.from_place.as_ref().filter(|_| stands_still(rollout) && !server.has_volumes)
+}
+
 /// A server as what serves is placed: while the rollout that moves it stands still, that belongs where it was.
 pub(crate) async fn as_it_serves(
     tx: &OrgTx,
     mut server: ServerRow,
     under_way: Option<&RolloutRow>,
 ) -> Result<ServerRow> {
-    let before = under_way.filter(|rollout| stands_still(rollout)).and_then(|rollout| rollout.from_place.clone());
     // On a toolbox that was removed nothing serves.
-    if let Some(place) = before.filter(|_| !server.has_volumes)
+    if let Some(place) = under_way.and_then(|rollout| place_before(&server, rollout)).cloned()
         && tx.removed_toolboxes(place.toolbox).await?.is_empty()
     {
         (server.toolbox, server.toolbox_labels) = (place.toolbox, place.labels);

@@ -78,7 +78,9 @@ fn watch(case: &Case, now: Timestamp) -> Option<Step> {
         return None;
     }
     match case.mine.iter().find(|instance| !has_arrived(instance)) {
-        // One that takes over the canary from a toolbox that it leaves (`scale`); the canary is tried on.
+        // One that takes over the canary from a toolbox that it leaves (`scale`). Meanwhile the canary is tried on, and its
+        // time does not wait for one that may never come.
+        Some(_) if case.is_on_trial() && case.mine.iter().any(has_arrived) => ready(case, now),
         Some(_) if case.is_on_trial() => None,
         Some(instance) => waiting(case, instance),
         None => match case.mine.iter().find(|instance| instance.desired == InstanceWish::Prepare) {
@@ -392,6 +394,21 @@ mod tests {
         assert_eq!(decide(&case, at(60_000)), Some(Step::Done));
         case.mine[0].failures = 1;
         assert!(matches!(decide(&case, at(1000)), Some(Step::GoBack(Reason::ProbeFailed, _))));
+    }
+
+    #[test]
+    fn a_canary_is_promoted_when_its_time_is_over_also_beside_one_that_takes_it_over_and_never_answers() {
+        let mut case = with(with(change(), Phase::Ready, Reason::Answered), Phase::Starting, Reason::Requested);
+        case.rollout.canary = Some(Canary {
+            weight: 10,
+            clients: Vec::new(),
+            promote_after_seconds: Some(5),
+            started_at: Some(at(1)),
+            promoted_at: None,
+        });
+        assert_eq!((decide(&case, at(4000)), decide(&case, at(5001))), (None, Some(Step::Promote)));
+        case.mine.remove(0);
+        assert_eq!(decide(&case, at(5001)), None, "none answers");
     }
 
     #[test]
