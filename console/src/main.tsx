@@ -3,7 +3,7 @@ import { QueryClientProvider } from '@tanstack/react-query'
 import { RouterProvider } from '@tanstack/react-router'
 import { StrictMode } from 'react'
 import { createRoot } from 'react-dom/client'
-import { setOnSignedOut } from '@/api/client'
+import { setAccount, setOnSignedOut } from '@/api/client'
 import { sessionQuery } from '@/api/session'
 import { queryClient } from '@/app/query-client'
 import { router } from '@/app/router'
@@ -13,7 +13,9 @@ import { isThere } from '@/lib/not-loaded'
 import { Boundary } from '@/ui/boundary'
 import { ToastProvider } from '@/ui/toast'
 
-setOnSignedOut((changes) => {
+setAccount(() => queryClient.getQueryData(sessionQuery.queryKey)?.account)
+
+setOnSignedOut((changes, why) => {
   // Nobody was signed in: no session ended, and the page's own guard leads to sign-in.
   if (
     router.state.location.pathname === '/sign-in' ||
@@ -21,7 +23,9 @@ setOnSignedOut((changes) => {
   )
     return Promise.resolve(false)
   void import('@/app/last-known').then(({ forgetLastKnown }) => forgetLastKnown())
-  if (changes || hasUnsaved()) return askToSignIn(changes)
+  // The question stands in the frame around pages, which this one has not.
+  if (router.state.location.pathname === '/setup') return leaveForSignIn(router)
+  if (changes || why === 'account_changed' || hasUnsaved()) return askToSignIn(changes)
   return leaveForSignIn(router)
 })
 

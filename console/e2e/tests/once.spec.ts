@@ -42,16 +42,24 @@ test('a key whose answer was lost is made once, and shown when it is asked for a
     await create.click()
     await dialog.byText('The key is shown only now').first().waitFor()
     expect((await active()).length).toBe(1)
+    // It is given up by an answer, however often it is asked for.
+    const question = page.byRole('dialog', 'Leave without copying?')
+    for (let time = 0; time < 2; time += 1) {
+      await page.press('Escape')
+      await question.byText('cannot be shown again').first().waitFor()
+      await question.byRole('button', /^Stay$/).click()
+      await question.waitFor('hidden')
+      await dialog.byText('The key is shown only now').first().waitFor()
+    }
     await page.press('Escape')
-    await dialog.byText('cannot be shown again').first().waitFor()
-    await page.press('Escape')
-    await dialog.waitFor('hidden')
+    await question.byRole('button', /^Leave$/).click()
+    await page.byRole('dialog').waitFor('hidden')
   } finally {
     for (const { id } of await active()) await toolyard.api.send('DELETE', `/keys/${id}`)
   }
 })
 
-test('the password of a new member stays on the screen until it was copied, or twice closed', async ({
+test('the password of a new member stays on the screen until it was copied, or given up', async ({
   open,
   toolyard,
 }) => {
@@ -69,14 +77,49 @@ test('the password of a new member stays on the screen until it was copied, or t
   await dialog.byRole('button', /^Add the member$/).click()
   try {
     await dialog.byText('The password is shown only now').first().waitFor()
-    await page.press('Escape')
-    await dialog.byText('cannot be shown again').first().waitFor()
+    await dialog.byRole('button', /^Done$/).click()
+    const question = page.byRole('dialog', 'Leave without copying?')
+    await question.byText('cannot be shown again').first().waitFor()
     await check(page, 'Members', 'password not copied')
-    await page.press('Escape')
-    await dialog.waitFor('hidden')
+    await question.byRole('button', /^Leave$/).click()
+    await page.byRole('dialog').waitFor('hidden')
   } finally {
     const { items } = await toolyard.api.send<{ items: { id: string; email: string }[] }>('GET', '/members')
     for (const { id } of items.filter((member) => member.email === email))
       await toolyard.api.send('DELETE', `/members/${id}`)
   }
+})
+
+test('what was typed in a dialog is given up only after a question, by Escape and by going back', async ({
+  app: page,
+}) => {
+  await page.goto('/servers')
+  await page
+    .byRole('navigation')
+    .byRole('link', /^Credentials$/)
+    .click()
+  await page
+    .byRole('main')
+    .byRole('button', /^Create a credential$/)
+    .first()
+    .click()
+  const dialog = page.byRole('dialog', 'Create a credential')
+  const field = dialog.byLabel(/^Name/)
+  const question = page.byRole('dialog', 'Leave without saving?')
+  await field.fill('typed-and-kept')
+  await page.press('Escape')
+  await question.waitFor()
+  await check(page, 'Credentials', 'a dialog left without saving')
+  await question.byRole('button', /^Stay$/).click()
+  await question.waitFor('hidden')
+  expect(await field.value()).toBe('typed-and-kept')
+  await page.evaluate(() => history.back())
+  await question.waitFor()
+  await question.byRole('button', /^Stay$/).click()
+  await question.waitFor('hidden')
+  expect(await field.value()).toBe('typed-and-kept')
+  expect(await page.path()).toMatch(/^\/credentials/)
+  await page.press('Escape')
+  await question.byRole('button', /^Leave$/).click()
+  await page.byRole('dialog').waitFor('hidden')
 })

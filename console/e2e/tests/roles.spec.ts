@@ -77,3 +77,23 @@ test('what a viewer looks at asks for nothing that is refused and noted', async 
   expect(await main.text()).not.toMatch(/\b0 tokens/)
   expect(await refused()).toBe(before)
 })
+
+test('a page that is open gives way when the right to see it is taken away', async ({ open, toolyard }) => {
+  const member = { email: 'less@example.test', password: 'correct-horse-battery', role: 'admin' }
+  const { id } = await toolyard.api.send<{ id: string }>('POST', '/members', member)
+  try {
+    const page = await open({ person: member })
+    await page.goto('/access/members')
+    await page
+      .byRole('main')
+      .byRole('button', /^Add a member$/)
+      .first()
+      .click()
+    await page.byRole('dialog', 'Add a member').waitFor()
+    await toolyard.api.send('PATCH', `/members/${id}`, { role: 'viewer' })
+    await new Shell(page).heading('Not for your role').waitFor()
+    await page.byRole('dialog').waitFor('hidden')
+  } finally {
+    await toolyard.api.send('DELETE', `/members/${id}`)
+  }
+})

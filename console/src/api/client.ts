@@ -66,10 +66,34 @@ export function setUseReporter(reporter: (operation: string) => void): void {
   onUsed = reporter
 }
 
-let onSignedOut: (changes: boolean) => Promise<boolean> = () => Promise.resolve(false)
+let accountOf: () => string | undefined = () => undefined
 
-/** Sets who is told that nobody is signed in any more; whether somebody is now, so that a change can be made after all. */
-export function setOnSignedOut(signInAgain: (changes: boolean) => Promise<boolean>): void {
+/** Sets who knows which account this page is of: requests say so, and the server refuses them from another one. */
+export function setAccount(account: () => string | undefined): void {
+  accountOf = account
+}
+
+/** The account that this page is of; `undefined` while nobody is signed in. */
+export function currentAccount(): string | undefined {
+  return accountOf()
+}
+
+/** The headers of a request in the session of this page. */
+export function sessionHeaders(headers: Record<string, string>): Headers {
+  const account = accountOf()
+  return new Headers({ ...headers, ...(account !== undefined && { 'x-toolyard-account': account }) })
+}
+
+/** Why the session is not this page's any more: it ended, or somebody else signed in. */
+export type SessionLost = 'unauthenticated' | 'account_changed'
+
+let onSignedOut: (changes: boolean, why: SessionLost) => Promise<boolean> = () => Promise.resolve(false)
+
+/**
+ * Sets who is told that this page's person is not signed in any more; whether they are again, so that a change can be
+ * made after all.
+ */
+export function setOnSignedOut(signInAgain: typeof onSignedOut): void {
   onSignedOut = signInAgain
 }
 
@@ -80,7 +104,7 @@ export async function call<Input, Answer>(
   options: CallOptions = {},
 ): Promise<Answer> {
   const { path, query, body } = input as { path?: unknown; query?: unknown; body?: unknown } // as: the generic type is only known to the caller
-  const headers = new Headers({ accept: 'application/json, application/problem+json' })
+  const headers = sessionHeaders({ accept: 'application/json, application/problem+json' })
   if (body !== undefined) headers.set('content-type', 'application/json')
   if (options.ifMatch !== undefined) headers.set('if-match', options.ifMatch)
   if (options.idempotencyKey !== undefined) headers.set('idempotency-key', options.idempotencyKey)
@@ -93,16 +117,19 @@ export async function call<Input, Answer>(
       priority: operation.answer === 'stream' ? 'low' : 'auto',
     })
   let response = await ask()
-  if (response.status === 401) {
+  if (!response.ok) {
     const problem = await problemOf(response)
-    // A wrong password is another problem, and where signing out meets it there is nothing to do.
-    if (problem.code !== 'unauthenticated' || operation.id === 'delete_session') throw problem
+    const { code } = problem
+    // A wrong password is another problem.
+    if (code !== 'unauthenticated' && code !== 'account_changed') throw problem
+    // Where signing out meets that nobody is signed in there is nothing to do.
+    if (code === 'unauthenticated' && operation.id === 'delete_session') throw problem
     const changes = operation.method !== 'GET'
-    const signedIn = onSignedOut(changes)
+    const signedIn = onSignedOut(changes, code)
     if (!changes || !(await signedIn)) throw problem
     response = await ask()
+    if (!response.ok) throw await problemOf(response)
   }
-  if (!response.ok) throw await problemOf(response)
   if (operation.method !== 'GET') onUsed(operation.id)
   // as: the operation says which of the three it answers, and its `Answer` was generated from that.
   if (operation.answer === 'stream') return response as Answer

@@ -8,7 +8,7 @@
  */
 import type { InfiniteData, QueryClient } from '@tanstack/react-query'
 import * as v from 'valibot'
-import { call, isProblem, problemOf, send } from './client'
+import { call, isProblem, problemOf, send, sessionHeaders } from './client'
 import { restored, streamLost } from './connection'
 import { EventParser } from './event-stream'
 import { type Event, EventSchema } from './generated/events'
@@ -106,7 +106,7 @@ export class LiveEvents {
         })
       } catch (error) {
         if (signal.aborted) return
-        if (isProblem(error, 401)) {
+        if (isProblem(error, 401) || isProblem(error, 409)) {
           // The next read of anything leads to sign-in; the session's own query is asked at once.
           await this.#queryClient.invalidateQueries({ queryKey: ['get_session'] })
         }
@@ -128,7 +128,7 @@ export class LiveEvents {
     try {
       const after = this.#last === undefined ? '' : `?after=${this.#last}`
       const response = await send(`/api/v1/events${after}`, {
-        headers: { accept: 'text/event-stream' },
+        headers: sessionHeaders({ accept: 'text/event-stream' }),
         signal: either,
         // What the page itself needs comes first; and a stream that never ends is nothing that a page waits for.
         priority: 'low',

@@ -1,12 +1,11 @@
 /**
  * MCP from the browser as the person who is signed in: a key of the session, asked for when it is needed and again
- * shortly before it ends. It is kept in memory only, and ends with the session: whoever signs in next is refused with it
- * and gets another one.
+ * shortly before it ends. It is kept in memory only, and ends with the session; whoever signs in next gets another one.
  */
 import { queryOptions } from '@tanstack/react-query'
 import { McpClient, McpError } from '@/lib/mcp/client'
 import { promptsOf, resourcesOf, toolsOf } from '@/lib/mcp/things'
-import { call } from './client'
+import { call, currentAccount } from './client'
 import { createMcpKey } from './generated/identity'
 import type { SessionMcpKey } from './generated/types'
 
@@ -15,17 +14,26 @@ const SPARE_MS = 60_000
 
 let current: Promise<SessionMcpKey> | undefined
 let asking: Promise<SessionMcpKey> | undefined
+/** Whose these are: the session of somebody who did not sign out goes on, and so does its key. */
+let account: string | undefined
 
 async function sessionKey(refused: string | undefined): Promise<string> {
+  if (account !== currentAccount()) {
+    account = currentAccount()
+    current = undefined
+    asking = undefined
+  }
   const known = await current?.catch(() => undefined)
   const usable =
     known !== undefined && known.key !== refused && Date.parse(known.expires_at) - SPARE_MS > Date.now()
   if (!usable) {
     // Requests that begin together wait for one key.
-    asking ??= call(createMcpKey, {}).finally(() => {
-      asking = undefined
-    })
+    asking ??= call(createMcpKey, {})
     const asked = asking
+    const settled = () => {
+      if (asking === asked) asking = undefined
+    }
+    asked.then(settled, settled)
     current = asked
     asked.catch(() => {
       if (current === asked) current = undefined

@@ -15,6 +15,7 @@ import { call, isProblem } from '@/api/client'
 import { useOutdatedSince } from '@/api/connection'
 import { deleteSession } from '@/api/generated/identity'
 import { may, useSession } from '@/api/session'
+import { tellOthers } from '@/features/sign-in/public/signed-in-elsewhere'
 import { cx } from '@/lib/cx'
 import { isTyping, modifierName } from '@/lib/hotkey'
 import { storage } from '@/lib/storage'
@@ -36,7 +37,7 @@ import { startLive, stopLive } from './live'
 import { navigation } from './navigation'
 import { Navigation } from './navigation-list'
 import { queryClient } from './query-client'
-import { answerSignIn, leaveForSignIn, useAskedToSignIn } from './signed-out'
+import { answerSignIn, leaveForSignIn, useAskedToSignIn, useOtherTabs, useSessionLost } from './signed-out'
 
 const close = ({ onOpenChange }: { onOpenChange: (open: boolean) => void }) => onOpenChange(false)
 const CommandPalette = later(() => import('./command-palette').then((module) => module.CommandPalette), close)
@@ -55,8 +56,10 @@ export function Shell() {
   const [open, setOpen] = useState<'palette' | 'shortcuts' | 'navigation'>()
   const [narrow, setNarrow] = useState(storage.get('sidebar') === 'narrow')
   const router = useRouter()
-  const ended = useAskedToSignIn()
-  useLive(!ended)
+  const asked = useAskedToSignIn()
+  useOtherTabs()
+  useLive(!useSessionLost())
+  useRights()
   useLoadedAhead()
   useShortcuts((which) => setOpen(which))
   const toggle = () => {
@@ -121,10 +124,10 @@ export function Shell() {
         <CommandPalette onOpenChange={close} onShortcuts={() => setOpen('shortcuts')} held={held} />
       )}
       {open === 'shortcuts' && <Shortcuts onOpenChange={close} />}
-      {ended && (
+      {asked && (
         <SignInAgain
           onAnswer={answerSignIn}
-          onSomebodyElse={() => {
+          onLeave={() => {
             answerSignIn(false)
             void leaveForSignIn(router)
           }}
@@ -190,6 +193,7 @@ function Person({ narrow, onShortcuts }: { narrow: boolean; onShortcuts: () => v
         return
       }
     }
+    tellOthers('signed out')
     stopLive()
     const { forgetLastKnown } = await import('./last-known')
     forgetLastKnown()
@@ -307,6 +311,19 @@ function useLive(on: boolean) {
       stop?.()
     }
   }, [on])
+}
+
+/** Pages are withheld by rights, which somebody may change while one is open. */
+function useRights() {
+  const router = useRouter()
+  const rights = useSession().actions.join()
+  const before = useRef(rights)
+  useEffect(() => {
+    if (before.current === rights) return
+    before.current = rights
+    // What stays on the page may show less, or more.
+    void router.invalidate().then(() => queryClient.invalidateQueries())
+  }, [router, rights])
 }
 
 const REST_MS = 2000

@@ -41,21 +41,34 @@ export interface Form<Values extends object> {
   onSubmit: (event?: FormEvent<HTMLFormElement>) => void
 }
 
-const unsaved = new Set<string>()
+/** Something that would be lost. */
+export interface Unsaved {
+  /** What is said to who leaves it, where it was not merely typed. */
+  lost?: string | undefined
+  /** It is being saved: the page may go on by itself. */
+  saving?: boolean
+}
+
+const unsaved = new Map<string, Unsaved>()
 
 /** Whether something of this page would be lost with it: typed and not saved, or shown once and not copied. */
 export function hasUnsaved(): boolean {
   return unsaved.size > 0
 }
 
+/** What would be lost with the page, by a key for each. */
+export function allUnsaved(): ReadonlyMap<string, Unsaved> {
+  return unsaved
+}
+
 /** While `is`, something would be lost with the page. */
-export function useUnsaved(is: boolean): void {
+export function useUnsaved(is: boolean, { lost, saving = false }: Unsaved = {}): void {
   const id = useId()
   useEffect(() => {
     if (!is) return
-    unsaved.add(id)
+    unsaved.set(id, { lost, saving })
     return () => void unsaved.delete(id)
-  }, [is, id])
+  }, [is, id, lost, saving])
 }
 
 /** Makes a form. `submit` gets the schema's output; what it throws is shown. */
@@ -74,7 +87,7 @@ export function useForm<Values extends object, Output>(options: {
   const [submitting, setSubmitting] = useState(false)
   const busy = useRef(false)
   const dirty = !same(values, initial)
-  useUnsaved(dirty)
+  useUnsaved(dirty, { saving: submitting })
 
   const forget = (names: readonly string[]) =>
     setErrors((before) =>

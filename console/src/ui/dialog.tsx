@@ -14,10 +14,12 @@ export interface DialogProps {
   /** The buttons, the most important one last. */
   footer?: ReactNode
   size?: 'small' | 'medium' | 'large'
+  /** What is typed there, such as a password, is given up without a question. */
+  disposable?: boolean
 }
 
 /** As a dialog, at a side. */
-export interface DrawerProps extends Omit<DialogProps, 'size'> {
+export interface DrawerProps extends Omit<DialogProps, 'size' | 'disposable'> {
   side?: 'left' | 'right'
 }
 

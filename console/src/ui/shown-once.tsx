@@ -1,45 +1,41 @@
-import { type ReactNode, useCallback, useState } from 'react'
+import { type ReactNode, useCallback, useContext, useState } from 'react'
 import { useUnsaved } from '@/lib/form'
+import { Button } from './button'
+import { CloseWindow } from './close-window'
 import { CodeBlock } from './code-block'
 
-/** What {@link useShownOnce} gives. */
-export interface ShownOnce {
-  /** Closes the window; the first time, it says what would be lost. */
-  close: () => void
-  /** It was copied, or is not needed any more: nothing is lost by closing. */
-  settle: () => void
-  /** Put it where the window's buttons are. */
-  warning: ReactNode
-}
-
-/** Keeps a window open that shows a secret once, until the secret was copied or the window is closed a second time. */
+/**
+ * Keeps a window that shows a secret once from closing without a question, until the secret was copied. Gives what to call
+ * when it was, or is not needed any more.
+ */
 export function useShownOnce({
   shown,
   lost,
-  onClose,
 }: {
   /** Whether the secret is on the screen. */
   shown: boolean
   /** What is said to who closes it. */
   lost: string
-  onClose: () => void
-}): ShownOnce {
+}): () => void {
   const [settled, setSettled] = useState(false)
-  const [leaving, setLeaving] = useState(false)
-  const settle = useCallback(() => setSettled(true), [])
-  useUnsaved(shown && !settled)
-  return {
-    close: () => {
-      if (shown && !settled && !leaving) setLeaving(true)
-      else onClose()
-    },
-    settle,
-    warning: shown && leaving && !settled && (
-      <p role="alert" className="text-warn">
-        {lost}
-      </p>
-    ),
-  }
+  useUnsaved(shown && !settled, { lost })
+  return useCallback(() => setSettled(true), [])
+}
+
+/** The button that ends a window. It asks as Escape does, where something would be lost. */
+export function CloseButton({
+  variant = 'primary',
+  children,
+}: {
+  variant?: 'primary' | 'secondary'
+  children: ReactNode
+}) {
+  const close = useContext(CloseWindow)
+  return (
+    <Button variant={variant} onClick={close}>
+      {children}
+    </Button>
+  )
 }
 
 /** A secret that is shown once, to copy with its button or by hand. */

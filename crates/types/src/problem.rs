@@ -60,6 +60,7 @@ codes! {
     NotAcceptable "not_acceptable" 406 "no acceptable answer" "Accept `application/json` and `text/event-stream`.";
     AlreadyExists "already_exists" 409 "the name is taken" "Choose another name, or delete the other first.";
     Conflict "conflict" 409 "the state does not allow this now" "The detail says what stands in the way; repeat the request once it no longer does.";
+    AccountChanged "account_changed" 409 "somebody else is signed in" "Ask `GET /api/v1/session` who; repeat the request as that account only if they mean it.";
     IdempotencyMismatch "idempotency_mismatch" 422 "the idempotency key was used for another request" "Use a new key for a new request.";
     PreconditionFailed "precondition_failed" 412 "it changed since you read it" "Read it again, then repeat the change.";
     RequestTimeout "request_timeout" 408 "the request did not arrive in time" "Send the request again, faster; the detail names the limit.";

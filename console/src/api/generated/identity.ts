@@ -24,6 +24,12 @@ export interface Reauthenticate {
 
 /** Who is signed in, or which key is used. */
 export interface Session {
+  /**
+   * Which account this is: the person in this organization, or the key. A request that carries it as
+   * `X-Toolyard-Account` is refused with `account_changed` when it comes from another one, as after somebody else signed
+   * in in the same browser.
+   */
+  account?: string
   /** What may be done, so that an interface can show only that. */
   actions: Action[]
   authenticated_at?: Timestamp | null
@@ -40,6 +46,7 @@ export interface Session {
   role: Role
 }
 export const SessionSchema: v.GenericSchema<unknown, Session> = v.object({
+  account: v.optional(v.string()),
   actions: v.array(ActionSchema),
   authenticated_at: v.nullish(TimestampSchema),
   display: v.string(),

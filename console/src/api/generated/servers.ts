@@ -397,12 +397,25 @@ export const CurrentSettingsSchema: v.GenericSchema<unknown, CurrentSettings> = 
   volumes: v.optional(v.array(VolumeSchema)),
 })
 
+/** A failure with its code and a text for a person. */
+export interface Failure {
+  /** For a person; bounded, without secrets. */
+  message: string
+  /** The code. */
+  reason: Reason
+}
+export const FailureSchema: v.GenericSchema<unknown, Failure> = v.object({
+  message: v.string(),
+  reason: ReasonSchema,
+})
+
 /** How a process ended. */
 export interface Exit {
   /** When. */
   at: Timestamp
   /** The exit code, unless a signal ended it. */
   code?: number | null
+  failure?: Failure | null
   /** The signal that ended it. */
   signal?: number | null
   /** The last lines it wrote to standard error, bounded. */
@@ -411,6 +424,7 @@ export interface Exit {
 export const ExitSchema: v.GenericSchema<unknown, Exit> = v.object({
   at: TimestampSchema,
   code: v.nullish(v.number()),
+  failure: v.nullish(FailureSchema),
   signal: v.nullish(v.number()),
   stderr_tail: v.optional(v.string()),
 })

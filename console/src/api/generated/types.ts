@@ -119,6 +119,7 @@ export type {
   Egress,
   EntryVersion,
   Exit,
+  Failure,
   HttpEndpoint,
   Instance,
   InstanceResources,

@@ -21,7 +21,7 @@ import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput, TextInput } from '@/ui/inputs'
 import { Notice } from '@/ui/notice'
-import { OnceCode, type ShownOnce, useShownOnce } from '@/ui/shown-once'
+import { CloseButton, OnceCode, useShownOnce } from '@/ui/shown-once'
 import { toast } from '@/ui/toast'
 import { RadioGroup } from '@/ui/toggles'
 import { madePassword } from './password'
@@ -42,16 +42,14 @@ interface SignIn {
 }
 
 const passwordLost = () =>
-  t(
-    'The password was not copied, and cannot be shown again. Close once more to go on without it: another one can be set.',
-  )
+  t('The password was not copied, and cannot be shown again. Another one can be set.')
 
 /** Adds a member. What they need to sign in is shown afterwards, this once: closing before it was copied asks first. */
 export function AddMemberDialog({ onClose }: { onClose: () => void }) {
   const [added, setAdded] = useState<SignIn>()
-  const once = useShownOnce({ shown: added !== undefined, lost: passwordLost(), onClose })
+  const settle = useShownOnce({ shown: added !== undefined, lost: passwordLost() })
   return (
-    <Dialog open onOpenChange={(open) => !open && once.close()} title={t('Add a member')}>
+    <Dialog open onOpenChange={(open) => !open && onClose()} title={t('Add a member')}>
       {added === undefined ? (
         <AddMember onAdded={setAdded} onCancel={onClose} />
       ) : (
@@ -59,7 +57,7 @@ export function AddMemberDialog({ onClose }: { onClose: () => void }) {
           <p role="status" className="font-medium">
             {t('{name} is a member', { name: oneLine(added.email) })}
           </p>
-          <SignInNote {...added} once={once} />
+          <SignInNote {...added} onCopied={settle} />
         </div>
       )}
     </Dialog>
@@ -167,11 +165,7 @@ export function PasswordDialog({
 }) {
   const name = oneLine(member.email)
   const [given, setGiven] = useState<string>()
-  const once = useShownOnce({
-    shown: given !== undefined,
-    lost: passwordLost(),
-    onClose: () => onOpenChange(false),
-  })
+  const settle = useShownOnce({ shown: given !== undefined, lost: passwordLost() })
   const again = usePasswordAgain()
   const client = useQueryClient()
   const form = useForm({
@@ -180,15 +174,12 @@ export function PasswordDialog({
     submit: async (body) => {
       await again.run(() => call(updateMember, { path: { id: member.id }, body }))
       setGiven(body.password)
+      form.reset()
       if (body.revoke_keys) await invalidate(client, listKeys)
     },
   })
   return (
-    <Dialog
-      open
-      onOpenChange={(open) => !open && once.close()}
-      title={t('New password for {name}', { name })}
-    >
+    <Dialog open onOpenChange={onOpenChange} title={t('New password for {name}', { name })}>
       {given === undefined ? (
         <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
           <NewPassword field={form.field('password')} />
@@ -209,7 +200,7 @@ export function PasswordDialog({
           <p role="status" className="font-medium">
             {t('The password is set')}
           </p>
-          <SignInNote email={member.email} password={given} once={once} />
+          <SignInNote email={member.email} password={given} onCopied={settle} />
         </div>
       )}
       {again.question}
@@ -218,7 +209,7 @@ export function PasswordDialog({
 }
 
 /** What somebody needs to sign in, to hand over. */
-function SignInNote({ email, password, once }: SignIn & { once: ShownOnce }) {
+function SignInNote({ email, password, onCopied }: SignIn & { onCopied: () => void }) {
   const lines = [
     t('Address: {address}', { address: `${window.location.origin}/sign-in` }),
     t('Email: {email}', { email }),
@@ -226,15 +217,12 @@ function SignInNote({ email, password, once }: SignIn & { once: ShownOnce }) {
   ].join('\n')
   return (
     <>
-      <OnceCode code={lines} label={t('What they need to sign in')} onCopied={once.settle} />
+      <OnceCode code={lines} label={t('What they need to sign in')} onCopied={onCopied} />
       <Notice tone="warn" title={t('The password is shown only now')}>
         {t('Hand it over on a way that you trust. They can choose another one after they signed in.')}
       </Notice>
-      {once.warning}
       <Footer>
-        <Button variant="primary" onClick={once.close}>
-          {t('Done')}
-        </Button>
+        <CloseButton>{t('Done')}</CloseButton>
       </Footer>
     </>
   )

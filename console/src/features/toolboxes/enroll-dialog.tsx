@@ -19,7 +19,7 @@ import { ButtonLink } from '@/ui/link'
 import { LiveRegion } from '@/ui/live-region'
 import { Notice } from '@/ui/notice'
 import { Select } from '@/ui/select'
-import { OnceCode, type ShownOnce, useShownOnce } from '@/ui/shown-once'
+import { CloseButton, OnceCode, useShownOnce } from '@/ui/shown-once'
 import { Status } from '@/ui/status'
 import { readLabels } from './labels'
 import { toolboxQuery } from './public/queries'
@@ -42,19 +42,16 @@ const ADDRESS = v.pipe(
   v.regex(/^(?:$|.+:[0-9]{1,5}$)/, t('A host and a port, such as edge-1.example.com:8082')),
 )
 
-const tokenLost = () =>
-  t(
-    'The command was not copied, and cannot be shown again. Close once more to go on without it: another token can be made.',
-  )
+const tokenLost = () => t('The command was not copied, and cannot be shown again. Another token can be made.')
 
 /** Makes a toolbox, shows the command for its host this once, and waits for its agent. */
 export function EnrollDialog({ onClose }: { onClose: () => void }) {
   const [made, setMade] = useState<EnrolledToolbox>()
-  const once = useShownOnce({ shown: made !== undefined, lost: tokenLost(), onClose })
+  const settle = useShownOnce({ shown: made !== undefined, lost: tokenLost() })
   return (
     <Dialog
       open
-      onOpenChange={(open) => !open && once.close()}
+      onOpenChange={(open) => !open && onClose()}
       title={made === undefined ? t('Add a toolbox') : t('Join {name}', { name: made.toolbox.name })}
       {...(made === undefined
         ? {
@@ -64,7 +61,11 @@ export function EnrollDialog({ onClose }: { onClose: () => void }) {
           }
         : {})}
     >
-      {made === undefined ? <Enroll onMade={setMade} onCancel={onClose} /> : <Join made={made} once={once} />}
+      {made === undefined ? (
+        <Enroll onMade={setMade} onCancel={onClose} />
+      ) : (
+        <Join made={made} settle={settle} />
+      )}
     </Dialog>
   )
 }
@@ -72,7 +73,7 @@ export function EnrollDialog({ onClose }: { onClose: () => void }) {
 /** Makes another token for a toolbox, and waits until its agent joined with it. */
 export function RejoinDialog({ name, onClose }: { name: string; onClose: () => void }) {
   const [made, setMade] = useState<EnrolledToolbox>()
-  const token = useShownOnce({ shown: made !== undefined, lost: tokenLost(), onClose })
+  const settle = useShownOnce({ shown: made !== undefined, lost: tokenLost() })
   const once = useOnce()
   const form = useForm({
     initial: { lifetime: '3600' },
@@ -82,13 +83,14 @@ export function RejoinDialog({ name, onClose }: { name: string; onClose: () => v
       const rejoin = (idempotencyKey: string) =>
         call(rejoinToolbox, { path: { name }, body }, { idempotencyKey })
       setMade(await once(body, rejoin))
+      form.reset()
     },
     fieldOf: () => 'lifetime',
   })
   return (
     <Dialog
       open
-      onOpenChange={(open) => !open && token.close()}
+      onOpenChange={(open) => !open && onClose()}
       title={made === undefined ? t('Let {name} join again', { name }) : t('Join {name}', { name })}
       {...(made === undefined
         ? {
@@ -110,7 +112,7 @@ export function RejoinDialog({ name, onClose }: { name: string; onClose: () => v
           </div>
         </form>
       ) : (
-        <Join made={made} once={token} />
+        <Join made={made} settle={settle} />
       )}
     </Dialog>
   )
@@ -277,7 +279,7 @@ function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void;
   )
 }
 
-function Join({ made, once }: { made: EnrolledToolbox; once: ShownOnce }) {
+function Join({ made, settle }: { made: EnrolledToolbox; settle: () => void }) {
   const { name } = made.toolbox
   const { data = made.toolbox } = useQuery({ ...toolboxQuery(name), refetchInterval: 5_000 })
   // A toolbox that joins again may be online all the time: a new certificate tells that the token was used.
@@ -285,7 +287,6 @@ function Join({ made, once }: { made: EnrolledToolbox; once: ShownOnce }) {
     data.certificate_expires_at != null &&
     data.certificate_expires_at !== made.toolbox.certificate_expires_at &&
     (data.state === 'online' || data.state === 'draining')
-  const { close, settle, warning } = once
   useEffect(() => {
     // The token was used: nothing is lost any more.
     if (joined) settle()
@@ -328,11 +329,8 @@ function Join({ made, once }: { made: EnrolledToolbox; once: ShownOnce }) {
           </ButtonLink>
         )}
       </div>
-      {warning}
       <div className="flex flex-wrap justify-end gap-2">
-        <Button variant={joined ? 'primary' : 'secondary'} onClick={close}>
-          {t('Done')}
-        </Button>
+        <CloseButton variant={joined ? 'primary' : 'secondary'}>{t('Done')}</CloseButton>
       </div>
     </div>
   )

@@ -285,8 +285,14 @@ pub(crate) fn session(control: &Control, caller: &Caller) -> Session {
     Session { first_run, authenticated_at, ..describe(control, caller, caller.expires_at) }
 }
 
+/// One person in one organization, or one key, in a word.
+pub(crate) fn account(principal: &Principal) -> String {
+    format!("{}/{}", principal.organization, principal.actor)
+}
+
 fn describe(control: &Control, principal: &Principal, expires_at: Option<Timestamp>) -> Session {
     Session {
+        account: account(principal),
         kind: if matches!(principal.actor, Actor::ApiKey(_)) { "api_key" } else { "user" }.to_owned(),
         display: principal.display.clone(),
         organization: principal.organization_name.clone(),

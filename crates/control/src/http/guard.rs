@@ -26,6 +26,9 @@ use crate::{Caller, Control, ControlError, Result, app, auth};
 /// The name of the extension that carries an operation's access in the API document.
 pub(crate) const ACCESS_EXTENSION: &str = "x-toolyard-action";
 
+/// Who a request is meant to come from: the `account` of `GET /api/v1/session`.
+const ACCOUNT_HEADER: &str = "x-toolyard-account";
+
 /// Who may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -125,7 +128,7 @@ async fn check(access: Access, request: Request, next: Next) -> Response {
     }
     // What was made, changed or taken away is so at the gateway too, for whoever acts on the answer at once.
     if changes && response.status().is_success() {
-        crate::snapshot::caught_up(&control).await;
+        crate::snapshot::caught_up(&control, caller.organization).await;
     }
     response
 }
@@ -158,6 +161,7 @@ async fn admit(control: &Control, access: Access, request: Request) -> Result<(C
         charge.known(caller.organization, &caller.share_of)?;
     }
     control.request_rates().count(&caller)?;
+    same_account(&parts.headers, &caller)?;
     if caller.session.is_some() && !parts.method.is_safe() {
         same_origin(&parts.headers, control.options().public_url.as_deref())?;
     }
@@ -189,6 +193,20 @@ async fn resource(parts: &mut http::request::Parts) -> Resource {
     };
     let name = extract::path_params(parts).await.remove("name").and_then(|name| Name::new(name).ok());
     name.map_or(Resource::Organization, noun)
+}
+
+/// Refuses a request that was meant for another account: pages of one browser share its cookie, and what one person
+/// filled in must not be sent as another who signed in in the next tab.
+///
+/// # Errors
+/// `account_changed`.
+fn same_account(headers: &HeaderMap, caller: &Caller) -> Result<()> {
+    let meant = headers.get(ACCOUNT_HEADER);
+    if meant.is_none_or(|meant| meant.as_bytes() == app::identity::account(caller).as_bytes()) {
+        return Ok(());
+    }
+    let detail = format!("the request was made for another account than {}, who is signed in now", caller.display);
+    Err(ControlError::problem(Code::AccountChanged, detail))
 }
 
 /// Refuses a change that another site made a browser send along with the session cookie.

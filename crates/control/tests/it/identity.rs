@@ -63,6 +63,13 @@ async fn in_session(test: &TestControl, cookie: &str, method: Method, path: &str
     test.send(request.body(body).unwrap()).await
 }
 
+/// Asks in a session, as a page of the console that believes itself to be of this account.
+async fn as_account(test: &TestControl, cookie: &str, account: &str, method: Method, path: &str) -> Answer {
+    let request = Request::builder().method(method).uri(path).header("cookie", cookie);
+    let request = request.header("sec-fetch-site", "same-origin").header("x-toolyard-account", account);
+    test.send(request.body(Body::empty()).unwrap()).await
+}
+
 async fn make_key(test: &TestControl, by: &str, body: Value) -> Answer {
     test.ask_as(by, Method::POST, "/api/v1/keys", Some(body)).await
 }
@@ -449,6 +456,27 @@ both_engines! {
         test.post("/api/v1/members", viewer).await.expect(201);
         let cookie = cookie_of(&sign_in(&test, "v@example.test", "the-first-password").await.expect(201));
         with_cookie(&test, Method::POST, path, &cookie, Some("same-origin")).await.expect(403);
+    }
+
+    async fn a_request_that_was_meant_for_another_account_is_refused_and_does_nothing(engine) {
+        let test = TestControl::start(engine).await;
+        let member = json!({ "email": "o@example.test", "role": "operator", "password": "the-first-password" });
+        test.post("/api/v1/members", member).await.expect(201);
+        let account_of = |answer: &Answer| answer.body["account"].as_str().unwrap().to_owned();
+        let before = account_of(&sign_in(&test, "o@example.test", "the-first-password").await.expect(201));
+        let signed_in = sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201);
+        let (own, cookie) = (account_of(&signed_in), cookie_of(&signed_in));
+        assert_ne!(own, before);
+        let path = "/api/v1/session";
+        for method in [Method::GET, Method::DELETE] {
+            for meant in [before.as_str(), ""] {
+                let refused = as_account(&test, &cookie, meant, method.clone(), path).await.expect(409);
+                assert_eq!(refused.code(), "account_changed");
+            }
+        }
+        let session = as_account(&test, &cookie, &own, Method::GET, path).await.expect(200);
+        assert_eq!(account_of(&session), own);
+        as_account(&test, &cookie, &own, Method::DELETE, path).await.expect(204);
     }
 
     async fn a_session_keeps_its_newest_keys_for_mcp_and_none_beyond_its_end(engine) {

@@ -44,6 +44,11 @@ pub struct Reauthenticate {
 /// Who is signed in, or which key is used.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Session {
+    /// Which account this is: the person in this organization, or the key. A request that carries it as
+    /// `X-Toolyard-Account` is refused with `account_changed` when it comes from another one, as after somebody else signed
+    /// in in the same browser.
+    #[serde(default)]
+    pub account: String,
     /// `user` or `api_key`.
     pub kind: String,
     /// E-mail address, or the key's name.

@@ -161,6 +161,8 @@ export function KeysPage({
   const { data } = query
   const denied = useDenied('key:manage')
   const makerOf = useMakers()
+  // Those who see the members see the keys of all of them; others see their own.
+  const seesAll = may(useSession(), 'member:read')
   const [creating, setCreating] = useState(false)
   const [shownId, setShownId] = useState<string>()
   const minute = useNow((now) => Math.floor(now / 60_000))
@@ -193,7 +195,11 @@ export function KeysPage({
     <>
       {rows.length === 0 ? (
         <Card>
-          <EmptyState icon={KeyRound} title={t('No API keys yet')} action={add}>
+          <EmptyState
+            icon={KeyRound}
+            title={seesAll ? t('No API keys yet') : t('You have no API keys yet')}
+            action={add}
+          >
             {t(
               'Programs and MCP clients use a key instead of a password. It can be narrowed to a few servers.',
             )}

@@ -52,6 +52,7 @@ export function usePasswordAgain(): PasswordAgain {
         title={t('Your password again')}
         description={t('You signed in a while ago. What gives somebody access needs the password once more.')}
         size="small"
+        disposable
       >
         <Question onGiven={() => close(true)} onCancel={() => close(false)} />
       </Dialog>

@@ -179,6 +179,8 @@ function DeployForm({
       try {
         const server = await once(body, (idempotencyKey) => call(createServer, { body }, { idempotencyKey }))
         queryClient.setQueryData(serverQuery(server.name).queryKey, server)
+        // An answer that was lost comes again as it was then: what became of it meanwhile is read.
+        void queryClient.invalidateQueries({ queryKey: serverQuery(server.name).queryKey })
         onDeployed(server.name, values.start)
       } catch (error) {
         const gone = credentialRefusal(values, error)

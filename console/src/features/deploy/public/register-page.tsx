@@ -70,6 +70,8 @@ export function RegisterPage({ onDeployed }: { onDeployed: (server: string) => v
       Object.assign(body, { inputs, credentials })
       const server = await once(body, (idempotencyKey) => call(createServer, { body }, { idempotencyKey }))
       queryClient.setQueryData(serverQuery(server.name).queryKey, server)
+      // An answer that was lost comes again as it was then: what became of it meanwhile is read.
+      void queryClient.invalidateQueries({ queryKey: serverQuery(server.name).queryKey })
       onDeployed(server.name)
     },
   })

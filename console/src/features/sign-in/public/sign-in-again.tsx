@@ -1,8 +1,8 @@
 import { useQueryClient } from '@tanstack/react-query'
+import { useState } from 'react'
 import * as v from 'valibot'
 import { call, isProblem } from '@/api/client'
 import { createSession } from '@/api/generated/identity'
-import type { Session } from '@/api/generated/types'
 import { sessionQuery, useSession } from '@/api/session'
 import { useForm } from '@/lib/form'
 import { t } from '@/lib/t'
@@ -11,43 +11,52 @@ import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput } from '@/ui/inputs'
 import { LiveRegion } from '@/ui/live-region'
-import { tellSignedIn, useSignedInElsewhere } from './signed-in-elsewhere'
+import { tellOthers, useSignedInElsewhere } from './signed-in-elsewhere'
 
 /** The same person signs in again over the page that they were on; nothing typed there is lost. */
 export function SignInAgain({
   onAnswer,
-  onSomebodyElse,
+  onLeave,
 }: {
   onAnswer: (signedIn: boolean) => void
-  /** Leaves the page, for the page of sign-in. */
-  onSomebodyElse: () => void
+  /** Leaves the page, for the page of sign-in: whoever is signed in by now goes on from there. */
+  onLeave: () => void
 }) {
+  const { account } = useSession()
+  const [other, setOther] = useState<string>()
+  useSignedInElsewhere((session) => setOther(session.account === account ? undefined : session.display))
   return (
     <Dialog
       open
       onOpenChange={(open) => !open && onAnswer(false)}
-      title={t('Your session ended')}
-      description={t('Sign in to go on where you are. What you typed is still there.')}
+      title={other === undefined ? t('Your session ended') : t('Somebody else signed in')}
+      description={
+        other === undefined
+          ? t('Sign in to go on where you are. What you typed is still there.')
+          : t('{other} signed in in another tab of this browser. What you typed is not sent as {other}.', {
+              other,
+            })
+      }
       size="small"
+      disposable
     >
-      <Question onSignedIn={() => onAnswer(true)} onSomebodyElse={onSomebodyElse} />
+      <Question other={other} onSignedIn={() => onAnswer(true)} onLeave={onLeave} />
     </Dialog>
   )
 }
 
-function Question({ onSignedIn, onSomebodyElse }: { onSignedIn: () => void; onSomebodyElse: () => void }) {
+function Question({
+  other,
+  onSignedIn,
+  onLeave,
+}: {
+  /** Who is signed in instead. */
+  other: string | undefined
+  onSignedIn: () => void
+  onLeave: () => void
+}) {
   const client = useQueryClient()
   const { display, organization } = useSession()
-  const goOn = (session: Session) => {
-    client.setQueryData(sessionQuery.queryKey, session)
-    onSignedIn()
-    // What was asked for meanwhile was refused.
-    void client.invalidateQueries()
-  }
-  useSignedInElsewhere((session) => {
-    // What waits here was meant by this person, in this organization.
-    if (session.display === display && session.organization === organization) goOn(session)
-  })
   const form = useForm({
     initial: { password: '' },
     schema: v.object({ password: v.pipe(v.string(), v.minLength(1, t('Enter your password'))) }),
@@ -60,8 +69,9 @@ function Question({ onSignedIn, onSomebodyElse }: { onSignedIn: () => void; onSo
           throw { errors: [{ field: 'password', message: t('The password is wrong') }] }
         throw error
       })
-      goOn(session)
-      tellSignedIn()
+      client.setQueryData(sessionQuery.queryKey, session)
+      onSignedIn()
+      tellOthers('signed in')
     },
   })
   return (
@@ -77,9 +87,11 @@ function Question({ onSignedIn, onSomebodyElse }: { onSignedIn: () => void; onSo
       <LiveRegion urgent>{form.errorAt('password') ?? ''}</LiveRegion>
       <ErrorNote error={form.submitError} />
       <div className="flex flex-wrap justify-end gap-2">
-        <Button onClick={onSomebodyElse}>{t('Leave, and sign in as somebody else')}</Button>
+        <Button onClick={onLeave}>
+          {other === undefined ? t('Leave, and sign in as somebody else') : t('Go on as {other}', { other })}
+        </Button>
         <Button type="submit" variant="primary" busy={form.submitting}>
-          {t('Sign in')}
+          {other === undefined ? t('Sign in') : t('Sign in as {display}', { display })}
         </Button>
       </div>
     </form>

@@ -11,7 +11,7 @@ import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput, TextInput } from '@/ui/inputs'
-import { tellSignedIn, useSignedInElsewhere } from './signed-in-elsewhere'
+import { tellOthers, useSignedInElsewhere } from './signed-in-elsewhere'
 
 /** Sign-in with e-mail address and password. */
 export function SignInPage({ returnPath, ended }: { returnPath: string | undefined; ended: boolean }) {
@@ -33,7 +33,7 @@ export function SignInPage({ returnPath, ended }: { returnPath: string | undefin
     submit: async (body) => {
       const session = await call(createSession, { body })
       goOn(session)
-      tellSignedIn()
+      tellOthers('signed in')
     },
   })
   return (

@@ -1,6 +1,6 @@
 /**
- * Signing in in one tab of a browser is signing in in all of them: they share the session's cookie. A tab that waits at
- * sign-in hears of it from the other, or looks when somebody comes back to it.
+ * Signing in or out in one tab of a browser is doing so in all of them: they share the session's cookie. The tab that did
+ * tells the others, and a tab that waits at sign-in looks when somebody comes back to it, too.
  */
 import { useEffect, useRef } from 'react'
 import * as v from 'valibot'
@@ -16,14 +16,21 @@ function channel(): BroadcastChannel {
   return opened
 }
 
-/** Tells the other tabs of this browser. */
-export function tellSignedIn(): void {
-  channel().postMessage('signed in')
+/** Tells the other tabs of this browser that somebody signed in or out. */
+export function tellOthers(what: 'signed in' | 'signed out'): void {
+  channel().postMessage(what)
+}
+
+/** Calls `heard` when another tab tells. Gives the function that ends it. */
+export function hearOthers(heard: () => void): () => void {
+  const abort = new AbortController()
+  channel().addEventListener('message', heard, { signal: abort.signal })
+  return () => abort.abort()
 }
 
 /**
- * Calls `onSignedIn` with the session when another tab signed in. `looks`: also when this one is seen again, where
- * nobody may be at sign-in on purpose.
+ * Calls `onSignedIn` with the session when somebody is signed in: by now, or later by another tab. `looks`: not only when
+ * another tab tells, but at once and when this one is seen again; not where nobody may be at sign-in on purpose.
  */
 export function useSignedInElsewhere(onSignedIn: (session: Session) => void, looks = true): void {
   const latest = useRef(onSignedIn)
@@ -38,14 +45,20 @@ export function useSignedInElsewhere(onSignedIn: (session: Session) => void, loo
       const session = await currentSession(signal).catch(() => undefined)
       if (session !== undefined && !signal.aborted) latest.current(session)
     }
-    channel().addEventListener('message', () => void look(), { signal })
     const seen = () => document.visibilityState === 'visible' && void look()
-    if (looks) document.addEventListener('visibilitychange', seen, { signal })
-    return () => abort.abort()
+    const unheard = hearOthers(() => void look())
+    if (looks) {
+      document.addEventListener('visibilitychange', seen, { signal })
+      void look()
+    }
+    return () => {
+      abort.abort()
+      unheard()
+    }
   }, [looks])
 }
 
-/** Not `call`: that nobody is signed in is no news here, and must not lead to sign-in. */
+/** Whoever it is. Not `call`: that nobody is signed in is no news here, and must not lead to sign-in. */
 async function currentSession(signal: AbortSignal): Promise<Session | undefined> {
   const response = await send(getSession.path, { signal, headers: { accept: 'application/json' } })
   if (!response.ok) return undefined

@@ -83,6 +83,8 @@ export function NewToolsetPage({ servers: first }: { servers: string[] }) {
       const body = { name, description, members: membersOf(values.members, values.overrides) }
       const toolset = await once(body, (idempotencyKey) => call(createToolset, { body }, { idempotencyKey }))
       queryClient.setQueryData(queryKey(getToolset, { path: { name } }), toolset)
+      // An answer that was lost comes again as it was then.
+      void invalidate(queryClient, getToolset, { path: { name } })
       void queryClient.invalidateQueries(toolsetsQuery)
       setMade(true)
       toast.done({ title: t('{name} is ready', { name }) })
