@@ -317,7 +317,8 @@ impl Instance {
             return;
         };
         let Ended { code, signal, at, stderr_tail, .. } = ended.clone();
-        self.slot.update(|state| state.observed.exit = Some(Exit { code, signal, at, stderr_tail }));
+        let failure = if let End::NotReady(failure, _) = end { Some(failure.clone()) } else { None };
+        self.slot.update(|state| state.observed.exit = Some(Exit { code, signal, at, stderr_tail, failure }));
     }
 
     fn failure_of(&self, end: &End) -> Failure {

@@ -88,7 +88,7 @@ pub(crate) async fn probe(
     let tools = match connection.list_tools(left()).await {
         Ok(tools) => tools,
         Err(CallError::Server { code: METHOD_NOT_FOUND, .. }) => Vec::new(),
-        Err(CallError::Closed) => return Err(NotReady::Closed),
+        Err(CallError::Closed | CallError::Ended) => return Err(NotReady::Closed),
         Err(CallError::Timeout(_)) => return Err(NotReady::Failed(too_late("tools/list"))),
         Err(error) => return Err(NotReady::because(Reason::HandshakeFailed, format!("tools/list: {error}"))),
     };
@@ -110,7 +110,7 @@ async fn probe_call(
     match connection.request("tools/call", Some(Bytes::from(params)), left).await {
         Ok(result) if is_error(&result) => Err(failed("failed".to_owned())),
         Ok(_) => Ok(()),
-        Err(CallError::Closed) => Err(NotReady::Closed),
+        Err(CallError::Closed | CallError::Ended) => Err(NotReady::Closed),
         Err(CallError::Timeout(_)) => {
             Err(failed(format!("was not answered within the {} ms the server has to get ready", limit.as_millis())))
         }

@@ -8,9 +8,12 @@ use std::time::Duration;
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The connection ended.
+    /// The connection had ended: nothing was sent.
     #[error("the connection to the server ended")]
     Closed,
+    /// The connection ended after the call was sent.
+    #[error("the server ended before it answered; what it was asked for may have been done")]
+    Ended,
     /// Too much waits for the server already.
     #[error("the server does not keep up with its calls")]
     Busy,
@@ -106,7 +109,7 @@ impl From<CallError> for HandshakeError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Server { code, message } => Self::Refused { code, message },
-            CallError::Closed | CallError::Busy | CallError::Cancelled => Self::Closed,
+            CallError::Closed | CallError::Ended | CallError::Busy | CallError::Cancelled => Self::Closed,
             CallError::Timeout(timeout) => Self::Timeout(timeout),
             CallError::Unreachable(cause) => Self::Unreachable(cause),
             CallError::Dropped => Self::Unreachable("it ended the connection without an answer".to_owned()),

@@ -411,6 +411,9 @@ pub struct Exit {
     /// The last lines it wrote to standard error, bounded.
     #[serde(default)]
     pub stderr_tail: String,
+    /// Why its agent ended it, such as that it did not get ready in time; none when it ended by itself or was to stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
 }
 
 /// What a server said of itself when probed.
@@ -492,7 +495,7 @@ pub struct JobResult {
 }
 
 /// A failure with its code and a text for a person.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Failure {
     /// The code.
     pub reason: Reason,

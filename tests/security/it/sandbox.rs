@@ -116,6 +116,32 @@ except PermissionError: print(True)
 with socket.create_connection(("127.0.0.1", PORT), 5) as s: print(s.recv(1) == b"x")
 "#;
 
+/// Holds as many descriptors on their way between sockets as its user may, until it is stopped.
+const ON_THEIR_WAY: &str = r#"
+import array, os, socket, time
+read, write = os.pipe()
+if os.fork() == 0:
+    for fd in (0, 1, 2): os.close(fd)
+    os.setsid(); null, held, ended = os.open("/dev/null", 0), [], b"?"
+    while ended == b"?":
+        pair = socket.socketpair(); held.append(pair); pair[0].setblocking(False)
+        try:
+            while True: pair[0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * 253))])
+        except BlockingIOError: pass
+        except OSError as error: ended = str(error.errno).encode()
+    os.write(write, ended); time.sleep(300)
+print(os.read(read, 9).decode())
+"#;
+
+/// Limits of its supervisor, which is process 1 where it has processes of its own.
+const LIMITS_OF_OTHERS: &str = r#"
+import os, resource
+for name in ("NOFILE", "NPROC", "FSIZE"):
+    try: resource.prlimit(1, getattr(resource, "RLIMIT_" + name), (1, 1)); print("set")
+    except OSError as error: print(error.strerror)
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200)); print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"#;
+
 fn run(toolyard: &Toolyard, server: &str, script: &str) -> String {
     toolyard.call(server, "run", json!({ "script": script })).unwrap_or_else(|error| panic!("{error:?}"))
 }
@@ -202,6 +228,26 @@ fn a_hostile_server_gets_round_no_list_of_ports_by_another_protocol_or_by_no_por
         let ran = run(&toolyard, "hostile", &SOCKETS.replace("PORT", &port.to_string()));
         assert_eq!(ran, "True True\nTrue\nTrue\nTrue\n");
         greeter.join().expect("it was reached");
+    });
+}
+
+#[test]
+fn a_server_that_uses_up_what_a_user_shares_stops_no_other_from_starting() {
+    each_user(|user, name| {
+        let toolyard = Toolyard::on(Engine::Sqlite).user(user).script("hostile", HOSTILE).start();
+        toolyard.deploy("hostile", &[]);
+        // `ETOOMANYREFS`: nobody of this user with the same limit sends another.
+        assert_eq!(run(&toolyard, "hostile", ON_THEIR_WAY), "109\n");
+        let other = toolyard.json(&["deploy", "com.example/hostile", "--name", "other", "--wait", "--timeout", "60"]);
+        row(name, "as many descriptors on their way as the user may have; another server is deployed")
+            .expected("ready")
+            .got(&other["phase"]);
+        assert_eq!(other["phase"], "ready", "{other}");
+
+        let ran = run(&toolyard, "other", LIMITS_OF_OTHERS);
+        let refused = ran.matches("Operation not permitted").count();
+        row(name, "setting three limits of its supervisor").expected("3 refused").got(format!("{refused} refused"));
+        assert_eq!((refused, ran.lines().last()), (3, Some("(100, 200)")), "{ran}");
     });
 }
 

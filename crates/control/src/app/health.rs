@@ -53,13 +53,14 @@ fn error(
     let (reason, message, at) = match &row.exit {
         _ if fails => (status.reason, status.message.clone(), status.since),
         Some(exit) => {
-            let how = match (exit.code, exit.signal) {
-                (Some(code), _) => format!("it ended by itself with exit code {code}"),
-                (None, Some(signal)) => format!("it was ended by signal {signal}"),
-                (None, None) => "it ended".to_owned(),
+            let (reason, how) = match (&exit.failure, exit.code, exit.signal) {
+                (Some(failure), ..) => (failure.reason, failure.message.clone()),
+                (None, Some(code), _) => (Reason::Exited, format!("it ended by itself with exit code {code}")),
+                (None, None, Some(signal)) => (Reason::Exited, format!("it was ended by signal {signal}")),
+                (None, None, None) => (Reason::Exited, "it ended".to_owned()),
             };
             let then = if was_started_again(row, exit.at) { ", and was started again" } else { "" };
-            (Reason::Exited, format!("{how}{then}"), exit.at)
+            (reason, format!("{how}{then}"), exit.at)
         }
         None => return None,
     };
@@ -83,7 +84,7 @@ fn was_started_again(row: &InstanceRow, exit: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use toolyard_types::agent::Exit;
+    use toolyard_types::agent::{Exit, Failure};
     use toolyard_types::state::RolloutState;
 
     use super::*;
@@ -96,10 +97,21 @@ mod tests {
         let told = |phase: Phase| {
             let mut row = instance(&of, phase);
             row.restarts = 1;
-            row.exit = Some(Exit { code: Some(2), signal: None, at, stderr_tail: String::new() });
+            row.exit = Some(Exit { code: Some(2), signal: None, at, stderr_tail: String::new(), failure: None });
             error(&row, &HashMap::new(), &HashMap::new()).map(|error| error.message)
         };
         assert_eq!(told(Phase::Ready).as_deref(), Some("it ended by itself with exit code 2, and was started again"));
         assert_eq!(told(Phase::Stopped).as_deref(), Some("it ended by itself with exit code 2"));
+    }
+
+    #[test]
+    fn an_instance_that_its_agent_ended_is_not_said_to_have_ended_by_itself() {
+        let mut row = instance(&rollout(&server(), RolloutState::RolledBack), Phase::Stopped);
+        let failure = Failure { reason: Reason::StartTimeout, message: "it did not answer the handshake".into() };
+        let at = Timestamp::from_ms(5);
+        row.exit =
+            Some(Exit { code: Some(0), signal: None, at, stderr_tail: String::new(), failure: Some(failure.clone()) });
+        let told = error(&row, &HashMap::new(), &HashMap::new()).expect("it failed");
+        assert_eq!((told.reason, told.message), (failure.reason, failure.message));
     }
 }

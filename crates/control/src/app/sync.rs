@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use toolyard_store::{EventKind, InstanceRow, InstanceWish, JobRow, JobState, OrgTx, RevisionRow, ToolboxRow};
 use toolyard_types::agent::{
-    AGENT_PROTOCOL, Desired, DesiredInstance, Exit, JobOf, JobResult, McpInfo, Observed, ObservedInstance, ResolveJob,
-    SyncRequest, SyncResponse, ToolboxReport,
+    AGENT_PROTOCOL, Desired, DesiredInstance, Exit, Failure, JobOf, JobResult, McpInfo, Observed, ObservedInstance,
+    ResolveJob, SyncRequest, SyncResponse, ToolboxReport,
 };
 use toolyard_types::spec::{Lock, Value};
 use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
@@ -325,7 +325,11 @@ fn changed_instances(
 fn after(before: &InstanceRow, told: &ObservedInstance, restarts: u32, now: Timestamp) -> InstanceRow {
     let status = Status { message: bounded(&told.status.message, LONGEST_MESSAGE), ..told.status.clone() };
     let ended = before.desired == InstanceWish::Stop && matches!(status.phase, Phase::Stopped | Phase::Failed);
-    let exit = told.exit.as_ref().map(|exit| Exit { stderr_tail: tail(&exit.stderr_tail), ..exit.clone() });
+    let exit = told.exit.as_ref().map(|exit| {
+        let failure = exit.failure.clone();
+        let failure = failure.map(|it| Failure { message: bounded(&it.message, LONGEST_MESSAGE), ..it });
+        Exit { stderr_tail: tail(&exit.stderr_tail), failure, ..exit.clone() }
+    });
     // An agent that was started again may not know how often a server ended before, and how. And that it ends when it is
     // asked to says nothing of how it ended by itself, which is what people ask for.
     let asked = before.desired == InstanceWish::Stop || matches!(status.phase, Phase::Stopping | Phase::Stopped);

@@ -348,18 +348,21 @@ fn progress(state: &mut State, wanted: &DesiredInstance) {
             (Status::new(Phase::Ready, Reason::Answered, "", at()), None)
         }
         Behaviour::Restarted => {
-            let exit = Exit { code: Some(3), signal: None, at: at(), stderr_tail: String::new() };
+            let exit = Exit { code: Some(3), signal: None, at: at(), stderr_tail: String::new(), failure: None };
             (Status::new(Phase::Ready, Reason::Answered, "", at()), Some(exit))
         }
         Behaviour::Degrades(reason, message) => (Status::new(Phase::Degraded, reason, message, at()), None),
         Behaviour::CrashesAtStart(stderr) => {
             let mut status = Status::new(Phase::Starting, Reason::Exited, "it ended by itself with exit code 1", at());
             status.next_attempt_at = Some(at());
-            (status, Some(Exit { code: Some(1), signal: None, at: at(), stderr_tail: stderr.to_owned() }))
+            (
+                status,
+                Some(Exit { code: Some(1), signal: None, at: at(), stderr_tail: stderr.to_owned(), failure: None }),
+            )
         }
         Behaviour::Hangs => (Status::new(Phase::Starting, Reason::AwaitingProbe, "waiting for the answer", at()), None),
         Behaviour::Fails(reason, message, stderr) => {
-            let exit = Exit { code: Some(1), signal: None, at: at(), stderr_tail: stderr.to_owned() };
+            let exit = Exit { code: Some(1), signal: None, at: at(), stderr_tail: stderr.to_owned(), failure: None };
             (Status::new(Phase::Failed, reason, message, at()), Some(exit))
         }
     };

@@ -568,7 +568,6 @@ fn become_server(order: &StartOrder, last: &Last<'_>, pipes: &ChildPipes) -> Ste
     step("standard output", nix::unistd::dup2_stdout(&pipes.stdout))?;
     step("standard error", nix::unistd::dup2_stderr(&pipes.stderr))?;
     step("limit core files", setrlimit(Resource::RLIMIT_CORE, 0, 0))?;
-    step("limit open files", limit_open_files())?;
     drop_capability_bounds();
     if let Some(uid) = order.isolation.uid {
         step("drop groups", setgroups(&[]))?;
@@ -598,6 +597,9 @@ fn become_server(order: &StartOrder, last: &Last<'_>, pipes: &ChildPipes) -> Ste
     if let Some((taken, stream)) = last.calls {
         sockets::hand_calls(stream, &seccomp::take_out(taken)?)?;
     }
+    // What a user has under way between processes is held against this limit of who sends: others of the same user, who
+    // may have as much under way as theirs allows, must not keep this one from handing over.
+    step("limit open files", limit_open_files())?;
     last.filters.map_or(Ok(()), Filters::install)?;
     let error = nix::unistd::execve(program, &argv, &environment).unwrap_err();
     Ok(format!("start `{}`: {error}", program.to_string_lossy()))

@@ -126,6 +126,8 @@ pub(super) fn filters(new_namespaces: bool) -> Step<Filters> {
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> = always(REFUSED.iter().chain(REFUSED_HERE));
     refused.insert(libc::SYS_socket, vec![rule(SOCKETS.iter().map(|kind| (0, SeccompCmpOp::Ne, *kind)))?]);
     refused.insert(libc::SYS_socketpair, vec![rule([(0, SeccompCmpOp::Ne, libc::AF_UNIX)])?]);
+    // Limits of another process, such as of its supervisor; its own are set without a number.
+    refused.insert(libc::SYS_prlimit64, vec![limits_of_another()?]);
     if !new_namespaces {
         let any = |flags: &[libc::c_int]| flags.iter().map(|flag| rule([has(0, *flag)])).collect::<Step<Vec<_>>>();
         refused.insert(libc::SYS_clone, any(NEW_NAMESPACES)?);
@@ -143,6 +145,14 @@ pub(super) fn filters(new_namespaces: bool) -> Step<Filters> {
 
 fn always<'a>(calls: impl IntoIterator<Item = &'a libc::c_long>) -> BTreeMap<i64, Vec<SeccompRule>> {
     calls.into_iter().map(|call| (*call, Vec::new())).collect()
+}
+
+/// Sets limits of a process that is named by its number. Reading them is another matter.
+fn limits_of_another() -> Step<SeccompRule> {
+    let is = |argument, operator| SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, 0);
+    let named = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0);
+    let conditions = [named, is(2, SeccompCmpOp::Ne)].into_iter().collect::<Result<Vec<_>, _>>();
+    conditions.and_then(SeccompRule::new).map_err(|error| format!("seccomp: {error}"))
 }
 
 /// What is asked of one argument, by its place.

@@ -329,7 +329,7 @@ impl Calls {
         self.held.clear();
         for (_, call) in std::mem::take(&mut self.in_flight) {
             self.settle(&call);
-            call.finish(Err(CallError::Closed));
+            call.finish(Err(CallError::Ended));
         }
     }
 }

@@ -576,7 +576,7 @@ impl Stream {
                 Kind::Request | Kind::Notification => {}
             }
         }
-        Err(CallError::Closed)
+        Err(CallError::Ended)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, CallError>>> {
@@ -591,7 +591,7 @@ impl Stream {
             }
             None => {
                 self.events = None;
-                self.call.take().map(|_| Err(CallError::Closed))
+                self.call.take().map(|_| Err(CallError::Ended))
             }
         })
     }

@@ -679,13 +679,13 @@ async fn calls_fail_when_the_server_goes_and_after_the_last_clone_is_dropped() {
     let (connection, server, _noise) = open(MAX_MESSAGE_BYTES);
     let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
     drop(server);
-    assert_eq!(next(&mut stream).await, Some(Err(CallError::Closed)));
+    assert_eq!(next(&mut stream).await, Some(Err(CallError::Ended)));
     assert!(connection.is_closed());
 
     let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
     let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();
     drop(connection);
-    assert_eq!(next(&mut stream).await, Some(Err(CallError::Closed)));
+    assert_eq!(next(&mut stream).await, Some(Err(CallError::Ended)));
     while server.lines.next_line().await.unwrap().is_some() {}
 }
 
