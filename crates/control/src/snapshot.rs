@@ -5,13 +5,18 @@
 //! gateway in another process can tell a quiet control plane from one that lost its database. Nothing in it is
 //! secret; what a remote server's URL and headers hold is leased ([`Control::lease_remote`]).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use toolyard_store::{InstanceRow, InstanceWish, OrgTx, OutboxEvent, RevisionRow, RolloutRow, ServerRow, ToolboxRow};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use toolyard_store::{
+    InstanceRow, InstanceWish, OrgTx, OutboxEvent, RevisionRow, RolloutRow, ServerRow, ToolboxRow, ToolsetRow,
+};
 use toolyard_types::snapshot::{
     CanaryRoute, InstanceRoute, KeyGrant, OrganizationSnapshot, RemoteLease, ServerRoute, Snapshot, Target,
     ToolsetRoute,
@@ -34,8 +39,12 @@ const COALESCE: Duration = Duration::from_millis(5);
 const CATCH_UP: Duration = Duration::from_secs(1);
 /// More events than this, and everything is read again instead.
 const MOST_EVENTS: u32 = 1000;
-/// How many servers are read at once.
-const PAGE: u32 = 500;
+/// How many servers, or toolsets, are read at once: they may be large.
+const PAGE: u32 = 100;
+/// How many organizations are read at once. Each takes a connection of those that read.
+const READS: usize = 2;
+/// How long a renewal waits for what it reads. What takes longer comes with a later one.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// How long what a remote server was reached with is remembered.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// How long a lease of a remote server's address is good.
@@ -166,24 +175,33 @@ pub(crate) struct Renewals {
     asked: AtomicU64,
     /// Told when somebody has.
     wanted: Notify,
-    /// How many of them had asked before the newest snapshot was begun.
-    served: watch::Sender<u64>,
+    served: watch::Sender<Served>,
+}
+
+/// What the newest snapshot knows.
+#[derive(Debug, Default)]
+struct Served {
+    /// How many had asked before it was begun.
+    number: u64,
+    /// Organizations of which something is being read still.
+    behind: BTreeSet<OrganizationId>,
 }
 
 impl Renewals {
-    async fn caught_up(&self) {
+    async fn caught_up(&self, organization: OrganizationId) {
         let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         let mut served = self.served.subscribe();
         self.wanted.notify_one();
-        let _ = served.wait_for(|served| *served >= number).await;
+        let knows = |served: &Served| served.number >= number && !served.behind.contains(&organization);
+        let _ = served.wait_for(knows).await;
     }
 }
 
-/// Waits until this process's gateway serves from a snapshot begun after this was called, a second at most: a store that
-/// does not answer is no reason to hold back the answer to what was committed.
-pub(crate) async fn caught_up(control: &Control) {
+/// Waits until this process's gateway serves an organization from a snapshot begun after this was called, a second at
+/// most: a store that does not answer is no reason to hold back the answer to what was committed.
+pub(crate) async fn caught_up(control: &Control, organization: OrganizationId) {
     tokio::select! {
-        () = control.fleet().renewals.caught_up() => {}
+        () = control.fleet().renewals.caught_up(organization) => {}
         () = control.stopping().cancelled() => {}
         () = tokio::time::sleep(CATCH_UP) => tracing::warn!("the gateway hears of a change later than its answer was given"),
     }
@@ -200,8 +218,8 @@ pub(crate) async fn keep(control: Control) {
         wakes.mark_unchanged();
         count_connections(&control);
         let asked = renewals.asked.load(Ordering::Acquire);
-        match control.in_time(keeper.renew(&control)).await {
-            Ok(()) => drop(renewals.served.send_replace(asked)),
+        match keeper.renew(&control).await {
+            Ok(()) => drop(renewals.served.send_replace(Served { number: asked, behind: keeper.behind() })),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the snapshot could not be renewed");
                 // Who asked waits for the next one, which need not come at once.
@@ -218,6 +236,7 @@ pub(crate) async fn keep(control: Control) {
         tokio::select! {
             () = control.stopping().cancelled() => return,
             () = renewals.wanted.notified() => {}
+            () = keeper.read_more(&control) => {}
             () = tokio::time::sleep(PERIOD) => {}
             () = coalesce => {}
         }
@@ -235,33 +254,71 @@ fn count_connections(control: &Control) {
 
 /// Makes the first snapshot, before anything is served.
 pub(crate) async fn make_first(control: &Control) -> Result<()> {
-    Keeper::default().renew(control).await
+    let mut keeper = Keeper::default();
+    let began = control.clock().now();
+    control.in_time(keeper.look(control)).await?;
+    while keeper.begin_reads(control) {
+        if let Some(error) = keeper.end_read().await {
+            return Err(error);
+        }
+    }
+    keeper.publish(control, began);
+    Ok(())
 }
 
+/// Makes snapshots. Each organization is read apart from the others, in a task of its own: one whose things take long to
+/// read, or cannot be read, keeps nobody else's changes from the gateway, and no key of its own from being revoked.
 #[derive(Default)]
 struct Keeper {
-    /// The newest event that the snapshot knows; none before the first.
+    /// The newest event that is in the snapshot, or in what must be read; none before the first.
     seen: Option<i64>,
     names: HashMap<OrganizationId, Name>,
     snapshot: Snapshot,
+    /// Whether it differs from the one that was published.
+    changed: bool,
+    /// What must be read and is not being read.
+    stale: HashMap<OrganizationId, Stale>,
+    /// What could not be read, and is tried again by the next renewal.
+    failed: HashMap<OrganizationId, Stale>,
+    /// What is being read, each organization once at a time.
+    reading: HashMap<tokio::task::Id, (OrganizationId, Stale)>,
+    reads: JoinSet<Result<OrganizationSnapshot>>,
 }
 
 /// What of an organization must be read again.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Stale {
     Everything,
-    Parts { servers: BTreeSet<Name>, toolsets: bool, credentials: bool },
+    Parts { servers: BTreeSet<Name>, toolsets: BTreeSet<Name>, credentials: bool },
 }
 
 impl Keeper {
     async fn renew(&mut self, control: &Control) -> Result<()> {
         // What was committed before this is in the snapshot.
         let began = control.clock().now();
+        for (organization, stale) in std::mem::take(&mut self.failed) {
+            self.note(organization, stale);
+        }
+        control.in_time(self.look(control)).await?;
+        let until = Instant::now() + PATIENCE;
+        while self.begin_reads(control) {
+            let Ok(failed) = tokio::time::timeout_at(until, self.end_read()).await else { break };
+            if let Some(error) = failed {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "an organization's part of the snapshot could not be renewed"
+                );
+            }
+        }
+        self.publish(control, began);
+        Ok(())
+    }
+
+    /// Looks what changed since the last time, and what of that must be read.
+    async fn look(&mut self, control: &Control) -> Result<()> {
         let tx = control.store().system_read("renewing the snapshot").await?;
         let newest = tx.last_event().await?;
         if self.seen == Some(newest) {
-            drop(tx);
-            self.publish(control, began, false);
             return Ok(());
         }
         let events = match self.seen {
@@ -275,18 +332,88 @@ impl Keeper {
         drop(tx);
         self.names = organizations.into_iter().map(|organization| (organization.id, organization.name)).collect();
         for (organization, stale) in stale_of(complete, self.names.keys().copied()) {
-            self.read_again(control, organization, stale).await?;
+            self.note(organization, stale);
         }
         let names: BTreeSet<_> = self.names.values().cloned().collect();
         self.snapshot.organizations.retain(|name, _| names.contains(name));
         self.snapshot.keys = merged(&self.snapshot.keys, keys);
         self.seen = Some(newest);
-        self.measure();
-        self.publish(control, began, true);
+        self.changed = true;
         Ok(())
     }
 
-    /// How many servers are in each phase.
+    fn note(&mut self, organization: OrganizationId, stale: Stale) {
+        match self.stale.entry(organization) {
+            Entry::Occupied(mut known) => known.get_mut().add(stale),
+            Entry::Vacant(new) => drop(new.insert(stale)),
+        }
+    }
+
+    /// Begins to read what is not being read, as far as there is room; whether anything is being read.
+    fn begin_reads(&mut self, control: &Control) -> bool {
+        while self.reads.len() < READS {
+            let busy: BTreeSet<_> = self.reading.values().map(|(organization, _)| *organization).collect();
+            let Some(organization) = self.stale.keys().find(|it| !busy.contains(*it)).copied() else { break };
+            let Some(stale) = self.stale.remove(&organization) else { break };
+            let Some(name) = self.names.get(&organization).cloned() else { continue };
+            let before = self.snapshot.organizations.get(&name).cloned();
+            let (control, again) = (control.clone(), stale.clone());
+            let read = self.reads.spawn(async move {
+                control.in_time(read_organization(&control, organization, name, before, stale)).await
+            });
+            self.reading.insert(read.id(), (organization, again));
+        }
+        !self.reads.is_empty()
+    }
+
+    /// Waits for something that is being read, and takes it; why it could not be read. May be given up and begun again.
+    async fn end_read(&mut self) -> Option<ControlError> {
+        let ended = self.reads.join_next_with_id().await?;
+        let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
+        let (organization, stale) = self.reading.remove(&id)?;
+        let read = match ended {
+            Ok((_, read)) => read,
+            Err(error) => Err(ControlError::internal("reading an organization")(error.to_string())),
+        };
+        match read {
+            Ok(next) => {
+                // It may have another name by now, or be gone; then that is read as well.
+                if self.names.get(&organization) == Some(&next.name) {
+                    self.snapshot.organizations.insert(next.name.clone(), Arc::new(next));
+                    self.changed = true;
+                }
+                None
+            }
+            Err(error) => {
+                match self.failed.entry(organization) {
+                    Entry::Occupied(mut known) => known.get_mut().add(stale),
+                    Entry::Vacant(new) => drop(new.insert(stale)),
+                }
+                Some(error)
+            }
+        }
+    }
+
+    /// Waits until something that took longer than a renewal waits was read; for ever when there is nothing.
+    async fn read_more(&mut self, control: &Control) {
+        if !self.begin_reads(control) {
+            return std::future::pending().await;
+        }
+        if let Some(error) = self.end_read().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "an organization's part of the snapshot could not be renewed"
+            );
+        }
+    }
+
+    /// The organizations of which something that changed is not in the snapshot.
+    fn behind(&self) -> BTreeSet<OrganizationId> {
+        let reading = self.reading.values().map(|(organization, _)| organization);
+        self.stale.keys().chain(self.failed.keys()).chain(reading).copied().collect()
+    }
+
+    /// How many servers are in each phase, and how many organizations are behind.
     fn measure(&self) {
         let mut counts: HashMap<Phase, u32> = Phase::ALL.iter().map(|phase| (*phase, 0)).collect();
         for route in self.snapshot.organizations.values().flat_map(|organization| organization.servers.values()) {
@@ -297,40 +424,47 @@ impl Keeper {
         }
     }
 
-    fn publish(&mut self, control: &Control, began: Timestamp, changed: bool) {
-        if !changed && self.snapshot.made_at == began {
+    fn publish(&mut self, control: &Control, began: Timestamp) {
+        let behind = u32::try_from(self.behind().len()).unwrap_or(u32::MAX);
+        metrics::gauge!("toolyard_snapshot_organizations_behind").set(f64::from(behind));
+        let changed = std::mem::take(&mut self.changed);
+        if changed {
+            self.measure();
+        } else if self.snapshot.made_at == began {
             return;
         }
         self.snapshot.version += u64::from(changed);
         self.snapshot.made_at = began;
         control.fleet().snapshots.send_replace(Arc::new(self.snapshot.clone()));
     }
+}
 
-    async fn read_again(&mut self, control: &Control, organization: OrganizationId, stale: Stale) -> Result<()> {
-        let Some(name) = self.names.get(&organization).cloned() else { return Ok(()) };
-        let tx = control.store().org_read(organization).await?;
-        let before = self.snapshot.organizations.get(&name).cloned();
-        let next = match (stale, before) {
-            (Stale::Parts { servers, toolsets, credentials }, Some(before)) => {
-                let mut next = (*before).clone();
-                refresh_servers(&tx, &mut next, servers).await?;
-                if toolsets {
-                    next.toolsets = all_toolsets(&tx).await?;
-                }
-                next.credentials += u64::from(credentials);
-                next
-            }
-            (_, before) => OrganizationSnapshot {
-                id: organization,
-                name: name.clone(),
-                credentials: before.map_or(0, |before| before.credentials + 1),
-                servers: all_servers(&tx).await?,
-                toolsets: all_toolsets(&tx).await?,
-            },
-        };
-        self.snapshot.organizations.insert(name, Arc::new(next));
-        Ok(())
-    }
+/// Reads an organization, or what of it changed since `before`.
+async fn read_organization(
+    control: &Control,
+    organization: OrganizationId,
+    name: Name,
+    before: Option<Arc<OrganizationSnapshot>>,
+    stale: Stale,
+) -> Result<OrganizationSnapshot> {
+    let tx = control.store().org_read(organization).await?;
+    let next = match (stale, before) {
+        (Stale::Parts { servers, toolsets, credentials }, Some(before)) => {
+            let mut next = (*before).clone();
+            refresh_servers(&tx, &mut next, servers).await?;
+            refresh_toolsets(&tx, &mut next, toolsets).await?;
+            next.credentials += u64::from(credentials);
+            next
+        }
+        (_, before) => OrganizationSnapshot {
+            id: organization,
+            name,
+            credentials: before.map_or(0, |before| before.credentials + 1),
+            servers: all_servers(&tx).await?,
+            toolsets: all_toolsets(&tx).await?,
+        },
+    };
+    Ok(next)
 }
 
 /// Keeps the grants that did not change as they are, so that gateways can tell by the pointer.
@@ -357,35 +491,41 @@ fn stale_of(
         let Some(organization) = event.organization else { continue };
         let noun = event.kind.split('.').next().unwrap_or_default();
         let named = event.subject.split_once('/').and_then(|(_, name)| Name::new(name).ok());
-        match (noun, named) {
-            ("server", Some(name)) => {
-                let parts = all.entry(organization).or_insert_with(Stale::nothing);
-                if let Stale::Parts { servers, .. } = parts {
-                    servers.insert(name);
-                }
-            }
-            ("toolset", _) => {
-                if let Stale::Parts { toolsets, .. } = all.entry(organization).or_insert_with(Stale::nothing) {
-                    *toolsets = true;
-                }
-            }
-            ("credential", _) => {
-                if let Stale::Parts { credentials, .. } = all.entry(organization).or_insert_with(Stale::nothing) {
-                    *credentials = true;
-                }
-            }
-            ("toolbox" | "server" | "organization", _) => {
-                all.insert(organization, Stale::Everything);
-            }
-            _ => {}
-        }
+        let stale = match (noun, named) {
+            ("server", Some(name)) => Stale::parts([name], [], false),
+            ("toolset", Some(name)) => Stale::parts([], [name], false),
+            ("credential", _) => Stale::parts([], [], true),
+            ("toolbox" | "server" | "toolset" | "organization", _) => Stale::Everything,
+            _ => continue,
+        };
+        all.entry(organization).or_insert_with(|| Stale::parts([], [], false)).add(stale);
     }
     all
 }
 
 impl Stale {
-    fn nothing() -> Self {
-        Self::Parts { servers: BTreeSet::new(), toolsets: false, credentials: false }
+    fn parts(
+        servers: impl IntoIterator<Item = Name>,
+        toolsets: impl IntoIterator<Item = Name>,
+        credentials: bool,
+    ) -> Self {
+        let (servers, toolsets) = (servers.into_iter().collect(), toolsets.into_iter().collect());
+        Self::Parts { servers, toolsets, credentials }
+    }
+
+    fn add(&mut self, more: Self) {
+        match (self, more) {
+            (Self::Everything, _) => {}
+            (known, Self::Everything) => *known = Self::Everything,
+            (
+                Self::Parts { servers, toolsets, credentials },
+                Self::Parts { servers: s, toolsets: t, credentials: c },
+            ) => {
+                servers.extend(s);
+                toolsets.extend(t);
+                *credentials |= c;
+            }
+        }
     }
 }
 
@@ -401,6 +541,20 @@ async fn refresh_servers(tx: &OrgTx, next: &mut OrganizationSnapshot, names: BTr
         next.servers.insert(name, route);
     }
     Ok(())
+}
+
+async fn refresh_toolsets(tx: &OrgTx, next: &mut OrganizationSnapshot, names: BTreeSet<Name>) -> Result<()> {
+    for name in names {
+        match tx.toolset(&name).await? {
+            Some(row) => drop(next.toolsets.insert(name, toolset_route(row))),
+            None => drop(next.toolsets.remove(&name)),
+        }
+    }
+    Ok(())
+}
+
+fn toolset_route(row: ToolsetRow) -> Arc<ToolsetRoute> {
+    Arc::new(ToolsetRoute { id: row.id, description: row.description, members: row.members })
 }
 
 async fn all_servers(tx: &OrgTx) -> Result<BTreeMap<Name, Arc<ServerRoute>>> {
@@ -424,9 +578,7 @@ async fn all_toolsets(tx: &OrgTx) -> Result<BTreeMap<Name, Arc<ToolsetRoute>>> {
         let page = tx.toolsets_page(after.as_ref(), PAGE).await?;
         let full = page.len() == usize::try_from(PAGE).unwrap_or(usize::MAX);
         after = page.last().map(|row| row.name.clone());
-        all.extend(page.into_iter().map(|row| {
-            (row.name, Arc::new(ToolsetRoute { id: row.id, description: row.description, members: row.members }))
-        }));
+        all.extend(page.into_iter().map(|row| (row.name.clone(), toolset_route(row))));
         if !full {
             return Ok(all);
         }

@@ -8,6 +8,15 @@ use crate::{Result, Store, Tx};
 /// How long what others wrote here is kept.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
+/// How much a database must have room for again.
+const LARGE_BYTES: usize = 512 << 10;
+
+/// Text that a database cannot make smaller.
+fn incompressible() -> String {
+    use rand::distr::{Alphanumeric, SampleString};
+    Alphanumeric.sample_string(&mut rand::rng(), LARGE_BYTES)
+}
+
 impl Store {
     /// Whether what is written here can be read by others: writes `token` as the word of `name` (one row for each) and
     /// reads it back through another connection. Not for the path of a request.
@@ -23,7 +32,19 @@ impl Store {
                    ON CONFLICT (name) DO UPDATE SET token = $2, at = $3";
         tx.execute(sql, [name.into(), token.into(), tx.now().as_ms().into()]).await?;
         tx.execute("DELETE FROM write_checks WHERE at < $1", [tx.now().minus(KEPT).as_ms().into()]).await?;
+        // Where writes were refused for want of room, a row that fits into what is there tells nothing of those that do not.
+        let refusals = self.writer.refusals();
+        let open = refusals.open();
+        if open.is_some() {
+            let large = format!("{name} with room");
+            let sql = "INSERT INTO write_checks (name, token, at) VALUES ($1, $2, $3)";
+            tx.execute(sql, [large.as_str().into(), incompressible().into(), tx.now().as_ms().into()]).await?;
+            tx.execute("DELETE FROM write_checks WHERE name = $1", [large.into()]).await?;
+        }
         tx.commit().await?;
+        if let Some(open) = open {
+            refusals.end(open);
+        }
         let sql = "SELECT token AS text FROM write_checks WHERE name = $1";
         let statement = Statement::from_sql_and_values(reading.get_database_backend(), sql, [name.into()]);
         let row = TextRow::find_by_statement(statement).one(&reading).await?;

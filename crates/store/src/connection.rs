@@ -16,6 +16,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
@@ -56,6 +57,36 @@ pub(crate) struct Pool {
     connections: Connections,
     statement: Duration,
     why: Why,
+    refusals: Arc<Refusals>,
+}
+
+/// Writes that a database refused for want of room. Where a table must grow it may refuse while a row that fits in what is
+/// there is taken.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// How many there were.
+    seen: AtomicU64,
+    /// How many of them were before something large was taken.
+    over: AtomicU64,
+}
+
+impl Refusals {
+    /// How many there were, when no large write has worked since the last one.
+    pub(crate) fn open(&self) -> Option<u64> {
+        let seen = self.seen.load(Ordering::Acquire);
+        (seen > self.over.load(Ordering::Acquire)).then_some(seen)
+    }
+
+    /// Notes that a large write worked which was begun after so many.
+    pub(crate) fn end(&self, seen: u64) {
+        self.over.fetch_max(seen, Ordering::AcqRel);
+    }
+}
+
+/// Whether a database refuses for want of room: Postgres with `disk_full`, SQLite with `SQLITE_FULL`.
+fn has_no_room(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    matches!(code.as_deref(), Some("53100" | "13"))
 }
 
 /// Why there was no connection to Postgres, and when it was asked: one asks for all who wait.
@@ -96,7 +127,12 @@ impl Pool {
                 }
                 made => {
                     let connections = Connections::Sqlite(made.map_err(not_connected)?);
-                    return Ok(Self { connections, statement: SQLITE_STATEMENT, why: Why::default() });
+                    return Ok(Self {
+                        connections,
+                        statement: SQLITE_STATEMENT,
+                        why: Why::default(),
+                        refusals: Arc::default(),
+                    });
                 }
             }
         }
@@ -122,7 +158,7 @@ impl Pool {
             .connect_with(connect.clone())
             .await;
         let pool = made(pool, &connect).await?;
-        Ok(Self { connections: Connections::Postgres(pool), statement, why: Why::default() })
+        Ok(Self { connections: Connections::Postgres(pool), statement, why: Why::default(), refusals: Arc::default() })
     }
 
     pub(crate) fn backend(&self) -> DbBackend {
@@ -166,6 +202,7 @@ impl Pool {
             begun: false,
             failed: false,
             unusable: false,
+            refusals: Arc::clone(&self.refusals),
         };
         Ok(Connection { state: Mutex::new(state), backend: self.backend() })
     }
@@ -182,6 +219,11 @@ impl Pool {
         };
         connection.state.get_mut().begin(statement).await?;
         Ok(connection)
+    }
+
+    /// Writes that were refused for want of room.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Why there is no connection, as far as a server says so.
@@ -247,7 +289,7 @@ pub(crate) async fn postgres_for_migrations(url: &str, options: &StoreOptions) -
     let connect = postgres_options(url, None, options)?;
     let pool = PoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE).connect_with(connect.clone()).await;
     let connections = Connections::Postgres(made(pool, &connect).await?);
-    Ok(Pool { connections, statement: LONGEST_TRANSACTION, why: Why::default() })
+    Ok(Pool { connections, statement: LONGEST_TRANSACTION, why: Why::default(), refusals: Arc::default() })
 }
 
 #[async_trait::async_trait]
@@ -292,6 +334,7 @@ struct State {
     failed: bool,
     /// Whether nobody may use it any more.
     unusable: bool,
+    refusals: Arc<Refusals>,
 }
 
 enum Live {
@@ -323,6 +366,9 @@ impl State {
     /// Notes a failed statement.
     fn note(&mut self, error: sqlx::Error) -> DbErr {
         self.failed = true;
+        if has_no_room(&error) {
+            self.refusals.seen.fetch_add(1, Ordering::AcqRel);
+        }
         // What is left on the wire, or in SQLite's thread, belongs to nobody.
         self.unusable |= matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed);
         failed(error)

@@ -989,6 +989,24 @@ impl OrgTx {
         self.rows::<KeyRow>(&sql, values).await?.into_iter().map(TryInto::try_into).collect()
     }
 
+    /// How many keys there are that are not revoked and have not ended, and how many bytes what they are narrowed to takes.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn active_api_keys_size(&self) -> Result<(u64, u64)> {
+        #[derive(FromQueryResult)]
+        struct Size {
+            keys: i64,
+            bytes: i64,
+        }
+        let sql = "SELECT COUNT(*) AS keys, CAST(COALESCE(SUM(octet_length(scope)), 0) AS BIGINT) AS bytes FROM api_keys \
+                   WHERE organization_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $2)";
+        let values = [self.organization().to_string().into(), self.now().as_ms().into()];
+        let size = self.row::<Size>(sql, values).await?;
+        let count = |number: i64| u64::try_from(number).unwrap_or(0);
+        Ok(size.map_or((0, 0), |size| (count(size.keys), count(size.bytes))))
+    }
+
     /// Writes an API key.
     ///
     /// # Errors

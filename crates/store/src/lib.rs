@@ -136,6 +136,15 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Postgres gives no first connection.
+    #[error("the database that `database_url` names cannot be used; {help}")]
+    NotOpened {
+        /// What to do.
+        help: &'static str,
+        /// The cause.
+        #[source]
+        source: DriverError,
+    },
     /// The database does not take a value as data.
     #[error("the database does not take a value that it was given")]
     Unfit(#[source] DriverError),
@@ -146,8 +155,17 @@ pub enum StoreError {
 
 /// What the database's driver says. Its text holds those of its causes, so that it names none.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[error("{}", told(.0))]
 pub struct DriverError(DbErr);
+
+/// Postgres names the line of its own source that complained, which tells nobody what is wrong.
+fn told(error: &DbErr) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((before, line)) if !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit()) => before.to_owned(),
+        _ => text,
+    }
+}
 
 impl From<DbErr> for DriverError {
     fn from(error: DbErr) -> Self {
@@ -176,6 +194,23 @@ fn refuses_data(error: &DbErr) -> bool {
     };
     let refused = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
     refused.is_some_and(|refused| REFUSED_DATA.contains(&refused.code()))
+}
+
+/// A first connection that failed, with the setting that names the database and what to do.
+fn not_opened(error: DbErr) -> StoreError {
+    StoreError::NotOpened { help: help(&error), source: error.into() }
+}
+
+fn help(error: &DbErr) -> &'static str {
+    let code = match error {
+        DbErr::Conn(RuntimeErr::SqlxError(error)) => error.as_database_error().and_then(|error| error.code()),
+        _ => None,
+    };
+    match code.as_deref() {
+        Some("3D000") => "make that database, or name another one",
+        Some("28P01" | "28000") => "correct its user or password, or let them in there (`pg_hba.conf`)",
+        _ => "see that Postgres runs there and lets this host in",
+    }
 }
 
 /// A result of the store.
@@ -439,7 +474,7 @@ fn file_of(location: &Location) -> Option<(u64, u64)> {
 
 /// Brings the schema of a Postgres up to date, on a connection of its own where a statement may take any time.
 async fn migrate(url: &str, options: &StoreOptions) -> Result<()> {
-    let pool = connection::postgres_for_migrations(url, options).await?;
+    let pool = connection::postgres_for_migrations(url, options).await.map_err(not_opened)?;
     let db = pool.for_migrations();
     let migrated = if options.must_exist && !migrations::was_used(&db).await? {
         Err(StoreError::Gone("of `database_url`".to_owned()))

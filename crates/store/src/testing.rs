@@ -84,6 +84,11 @@ impl TestDatabase {
         db.close().await.expect("the connection closes");
     }
 
+    /// Spoils the row of a toolset, so that what reads it fails.
+    pub async fn break_toolset(&self, name: &str) {
+        self.run_here(&format!("UPDATE toolsets SET members = '{{' WHERE name = '{name}'")).await;
+    }
+
     /// Hides the table of toolboxes, so that whatever asks for one fails as when the database is away, or shows it again.
     pub async fn hide_toolboxes(&self, hide: bool) {
         self.hide("toolboxes", hide).await;
@@ -95,14 +100,18 @@ impl TestDatabase {
     }
 
     async fn hide(&self, table: &str, hide: bool) {
+        let hidden = format!("hidden_{table}");
+        let (from, to) = if hide { (table, hidden.as_str()) } else { (hidden.as_str(), table) };
+        self.run_here(&format!("ALTER TABLE {from} RENAME TO {to}")).await;
+    }
+
+    async fn run_here(&self, statement: &str) {
         let url = match &self.location {
             Location::Sqlite(path) => format!("sqlite://{}", path.display()),
             Location::Postgres(url) => url.expose().to_owned(),
         };
-        let hidden = format!("hidden_{table}");
-        let (from, to) = if hide { (table, hidden.as_str()) } else { (hidden.as_str(), table) };
         let db = connect(&url).await;
-        run(&db, &format!("ALTER TABLE {from} RENAME TO {to}")).await;
+        run(&db, statement).await;
         db.close().await.expect("the connection closes");
     }
 

@@ -109,6 +109,22 @@ impl OrgTx {
         self.count_rows("toolsets", "").await
     }
 
+    /// How many bytes the descriptions and members of all toolsets take, each counted `own` more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn toolsets_bytes(&self, own: u64) -> Result<u64> {
+        #[derive(FromQueryResult)]
+        struct Sum {
+            bytes: i64,
+        }
+        let sql = "SELECT CAST(COALESCE(SUM(octet_length(description) + octet_length(members)), 0) AS BIGINT) AS bytes \
+                   FROM toolsets WHERE organization_id = $1";
+        let sum = self.row::<Sum>(sql, [self.organization().to_string().into()]).await?;
+        let bytes = u64::try_from(sum.map_or(0, |sum| sum.bytes)).unwrap_or(0);
+        Ok(bytes + self.count_toolsets().await? * own)
+    }
+
     /// The ids of the toolsets with these names.
     ///
     /// # Errors

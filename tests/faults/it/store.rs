@@ -104,6 +104,59 @@ fn every_write_that_was_acknowledged_around_a_full_disk_is_there_afterwards() {
     assert_eq!((lost_now, lost_later), (0, 0));
 }
 
+/// Has Postgres do something.
+fn order(sql: &str) {
+    let admin = test_variable("TOOLYARD_TEST_POSTGRES_URL");
+    let done = Command::new("psql").args(["-q", "-d", &admin, "-c", sql]).status();
+    assert!(done.expect("psql runs").success(), "{sql}");
+}
+
+#[test]
+fn a_postgres_that_refuses_to_grow_takes_no_writes_until_it_does_again() {
+    const NOTICED: Duration = Duration::from_secs(30);
+    let disk = SmallDisk::mount();
+    let owned = Command::new("chown").arg("postgres").arg(disk.path()).status();
+    assert!(owned.expect("chown runs").success(), "Postgres runs as `postgres` on this host");
+    // It never starts: its database is dropped at the end.
+    let owner = Toolyard::on(Engine::Postgres).prepare();
+    let url = owner.database().expect("a Postgres").to_owned();
+    let name = url.rsplit('/').next().expect("a name");
+    order(&format!("CREATE TABLESPACE small_{name} LOCATION '{}'", disk.path().display()));
+    order(&format!("ALTER DATABASE {name} SET TABLESPACE small_{name}"));
+    let toolyard = Toolyard::on(Engine::Postgres).database(&url).without_toolbox().start();
+    let ready = || toolyard.request("GET", "/readyz/writes").send().status;
+    assert_eq!(ready(), 200);
+
+    disk.fill();
+    let mut number = 0;
+    let mut make_key = || {
+        number += 1;
+        let body = json!({ "name": format!("key-{number}"), "role": "viewer" });
+        toolyard.api("POST", "/keys").json(body).send().status
+    };
+    // Rows go into what is there until a table must grow.
+    wait_until(NOTICED, "a write is refused", || make_key() == 503);
+    let noticed = wait_until(NOTICED, "writes are not ready", || ready() == 503);
+    let told = toolyard.json(&["status"]);
+    assert_eq!(told["writes"]["ready"], false, "{told:#}");
+    // It stays so while nobody else is refused.
+    let checks = Instant::now();
+    while checks.elapsed() < Duration::from_secs(long(6, 60)) {
+        assert_eq!(ready(), 503, "{}", toolyard.log_text());
+        pause();
+    }
+
+    disk.free();
+    let back = wait_until(NOTICED, "writes are ready", || ready() == 200);
+    assert_eq!(make_key(), 201);
+    Row::of("storage", "the disk of Postgres is full while rows that fit are taken")
+        .expected("`writes` is 503 until there is room, and 200 after that")
+        .got(format!("503 after {noticed:.1?}, 200 again after {back:.1?}"));
+    drop(toolyard);
+    drop(owner);
+    order(&format!("DROP TABLESPACE small_{name}"));
+}
+
 /// A proxy whose connections can be frozen: from then on they carry nothing and never end, and new ones work.
 struct FreezingProxy {
     address: SocketAddr,

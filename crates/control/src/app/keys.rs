@@ -25,6 +25,10 @@ const MOST_DAYS: u32 = 3650;
 const LONGEST_OVERLAP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The most actions, resources or credentials a scope names.
 const LARGEST_SCOPE: usize = 200;
+/// The most keys of an organization that work, and the most bytes that what they are narrowed to takes together: each
+/// gateway has them in memory, and all are read with every change.
+const MOST_KEYS: u64 = 10_000;
+const MOST_SCOPE_BYTES: u64 = 4 << 20;
 /// The most keys that one line of the audit log names.
 const NAMED: usize = 100;
 
@@ -103,6 +107,18 @@ pub(crate) async fn create(control: &Control, caller: &Caller, create: &CreateAp
     auth::hold(&tx, caller).await?;
     if !tx.active_api_keys_named(&create.name).await?.is_empty() {
         return Err(ControlError::AlreadyExists(format!("API key `{}`", create.name)));
+    }
+    let (keys, bytes) = tx.active_api_keys_size().await?;
+    if keys >= MOST_KEYS || bytes >= MOST_SCOPE_BYTES {
+        let detail = match keys >= MOST_KEYS {
+            true => format!("the organization has {keys} API keys that work, and may have {MOST_KEYS}; revoke some"),
+            false => {
+                "what the API keys of the organization are narrowed to takes more than 4 MiB; revoke some that name \
+                      many servers, toolsets or credentials"
+                    .to_owned()
+            }
+        };
+        return Err(ControlError::Conflict(detail));
     }
     let api_key = tx.create_api_key(&new).await?;
     let detail = json!({ "name": create.name, "role": create.role, "scope": create.scope });

@@ -21,6 +21,12 @@ const MOST_MEMBERS: usize = 100;
 const MOST_TOOLS: usize = 1000;
 /// The most tools of one toolset that are named or described anew.
 const MOST_OVERRIDES: usize = 1000;
+/// The most that the names and descriptions in one toolset may take, in bytes, as they are stored.
+const MOST_BYTES: u64 = 256 << 10;
+/// The most that all toolsets of an organization may take, in bytes: each gateway has them in memory.
+const MOST_BYTES_OF_ORGANIZATION: u64 = 16 << 20;
+/// What a toolset takes beside that, in bytes.
+const OWN_BYTES: u64 = 1 << 10;
 /// The longest name that clients accept.
 const LONGEST_TOOL_NAME: usize = 64;
 /// The longest description, in characters.
@@ -75,6 +81,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: PutTools
         return Err(ControlError::AlreadyExists(format!("{kind} `{}`", request.name)));
     }
     tx.take_name(&request.name, "toolset").await?;
+    check_room(&tx, &request, None).await?;
     let now = tx.now();
     let row = ToolsetRow {
         id: ToolsetId::generate(),
@@ -113,6 +120,7 @@ pub(crate) async fn replace(
     if (&row.description, &row.members) == (&request.description, &request.members) {
         return Ok(view(caller, row));
     }
+    check_room(&tx, &request, Some(&row)).await?;
     (row.description, row.members) = (request.description, request.members);
     tx.update_toolset(&mut row).await?;
     changed(&mut tx, caller, &row, "toolset.update").await?;
@@ -175,6 +183,37 @@ async fn check(tx: &OrgTx, request: &PutToolset) -> Result<()> {
     }
     check_overrides(&request.members, &mut error);
     if errors.is_empty() { Ok(()) } else { Err(ControlError::Invalid(errors)) }
+}
+
+/// What an organization has in the memory of every gateway is bounded. What became no larger is taken also where there is
+/// too much already.
+async fn check_room(tx: &OrgTx, request: &PutToolset, before: Option<&ToolsetRow>) -> Result<()> {
+    let size = stored_bytes(&request.description, &request.members);
+    let was = before.map_or(0, |row| stored_bytes(&row.description, &row.members));
+    if size <= was {
+        return Ok(());
+    }
+    let kib = |bytes: u64| bytes.div_ceil(1 << 10);
+    if size > MOST_BYTES {
+        let (most, has) = (kib(MOST_BYTES), kib(size));
+        let message = format!("the names and descriptions in a toolset may take {most} KiB; these take {has} KiB");
+        return Err(ControlError::field("members", message));
+    }
+    let all = tx.toolsets_bytes(OWN_BYTES).await? + size + OWN_BYTES;
+    if all.saturating_sub(was) > MOST_BYTES_OF_ORGANIZATION {
+        let most = MOST_BYTES_OF_ORGANIZATION >> 20;
+        let message = format!(
+            "all toolsets of an organization may take {most} MiB together, and with this they would take more; delete some, \
+             or take descriptions out of them"
+        );
+        return Err(ControlError::field("members", message));
+    }
+    Ok(())
+}
+
+fn stored_bytes(description: &str, members: &[ToolsetMember]) -> u64 {
+    let members = serde_json::to_string(members).map_or(0, |text| text.len());
+    u64::try_from(members + description.len()).unwrap_or(u64::MAX)
 }
 
 /// New names may not be mistaken for `{server}__{tool}`, so that a server or a tool that is added later never

@@ -1,13 +1,15 @@
 //! Servers through the API, with an agent that speaks the wire.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request};
 use serde_json::{Value, json};
-use toolyard_store::ToolsetRow;
+use toolyard_store::{EventKind, NewApiKey, ToolsetRow};
+use toolyard_types::access::Role;
 use toolyard_types::snapshot::{ServerRoute, Snapshot, Target};
 use toolyard_types::state::Reason;
-use toolyard_types::{Name, RevisionId, ToolsetId};
+use toolyard_types::{ApiKeyId, Name, RevisionId, ToolsetId};
 
 use crate::agent::{Behaviour, FakeAgent};
 use crate::harness::{OWNER_KEY, TestControl, both_engines};
@@ -355,6 +357,21 @@ both_engines! {
         }
     }
 
+    async fn a_server_of_which_nothing_ran_has_no_log_and_whoever_asks_is_told_so(engine) {
+        let t = TestControl::start(engine).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "start": false })).await.expect(201);
+        for (query, why) in [
+            ("", "nothing of server `s` has run yet"),
+            ("?previous=true", "no instance of server `s` has ended lately"),
+            ("?revision=1", "no instance of revision 1 of server `s` is known"),
+            ("?revision=99", "revision 99 of server `s` does not exist"),
+        ] {
+            let refused = t.get(&format!("/api/v1/servers/s/logs{query}")).await.expect(404);
+            let detail = refused.body["detail"].as_str().unwrap();
+            assert!(detail.contains(why), "{query}: {detail}");
+        }
+    }
+
     async fn lists_page_search_and_filter_by_phase(engine) {
         let t = TestControl::start(engine).await;
         for number in 0..5 {
@@ -522,6 +539,97 @@ both_engines! {
             let refused = t.put("/api/v1/toolsets/all", toolset(wrong)).await.expect(422);
             assert_eq!(refused.body["errors"][0]["field"], field);
         }
+    }
+
+    async fn what_an_organization_has_in_the_memory_of_gateways_is_bounded(engine) {
+        let t = TestControl::start(engine).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "start": false })).await.expect(201);
+        let overrides = |tools: usize| -> Value {
+            let tools = (0..tools).map(|number| (format!("t{number}"), json!({ "description": "d".repeat(1000) })));
+            Value::Object(tools.collect())
+        };
+        let toolset = |name: &str, tools: usize| {
+            json!({ "name": name, "members": [{ "server": "s", "overrides": overrides(tools) }] })
+        };
+        let refused = t.post("/api/v1/toolsets", toolset("large", 300)).await.expect(422);
+        let why = &refused.body["errors"][0];
+        assert_eq!(why["field"], "members");
+        assert!(why["message"].as_str().unwrap().contains("may take 256 KiB; these take 30"), "{why}");
+        let mut made = 0;
+        let refused = loop {
+            let answer = t.post("/api/v1/toolsets", toolset(&format!("t{made}"), 240)).await;
+            if answer.status != 201 {
+                break answer.expect(422);
+            }
+            made += 1;
+        };
+        assert!((60..70).contains(&made), "{made}");
+        let why = refused.body["errors"][0]["message"].as_str().unwrap().to_owned();
+        assert!(why.contains("16 MiB together"), "{why}");
+        // What becomes no larger is taken.
+        t.put("/api/v1/toolsets/t0", toolset("t0", 200)).await.expect(200);
+
+        let resources: Vec<_> = (0..200).map(|number| format!("{number:0>40}")).collect();
+        let scope = json!({ "resources": resources, "credentials": resources });
+        let store = t.database().open(t.clock.clone()).await;
+        let default = t.control.snapshots().borrow().organizations[&Name::new("default").unwrap()].id;
+        let mut tx = store.org(default).await.unwrap();
+        for number in 0..280 {
+            let key = NewApiKey {
+                id: ApiKeyId::generate(),
+                name: Name::new(format!("k{number}")).unwrap(),
+                prefix: "ty_x".into(),
+                hash: format!("{number:0>64}"),
+                role: Role::Viewer,
+                scope: Some(serde_json::from_value(scope.clone()).unwrap()),
+                created_by: "test".into(),
+                expires_at: None,
+            };
+            tx.create_api_key(&key).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        store.close().await;
+        let key = json!({ "name": "more", "role": "viewer", "scope": scope });
+        let refused = t.post("/api/v1/keys", key).await.expect(409);
+        assert!(refused.body["detail"].as_str().unwrap().contains("4 MiB"), "{}", refused.text);
+    }
+
+    async fn an_organization_that_cannot_be_read_keeps_no_change_of_another_from_the_gateway(engine) {
+        let t = TestControl::start(engine).await;
+        t.post("/api/v1/servers", json!({ "name": "s", "entry": EVERYTHING, "start": false })).await.expect(201);
+        let other = Name::new("other").unwrap();
+        let store = t.database().open(t.clock.clone()).await;
+        let mut tx = store.system("making a second tenant").await.unwrap();
+        let organization = tx.create_organization(&other).await.unwrap();
+        let mut tx = tx.into_org(organization.id);
+        let name = Name::new("theirs").unwrap();
+        tx.take_name(&name, "toolset").await.unwrap();
+        let (members, now) = (Vec::new(), t.clock.now());
+        let id = ToolsetId::generate();
+        let description = String::new();
+        let row = ToolsetRow { id, name, description, members, version: 1, created_at: now, updated_at: now };
+        tx.insert_toolset(&row).await.unwrap();
+        tx.event(EventKind::ToolsetChanged, "toolset/theirs".to_owned(), json!({ "id": id }));
+        tx.commit().await.unwrap();
+        let mut snapshots = t.control.snapshots();
+        let knows = |snapshot: &Arc<Snapshot>| {
+            snapshot.organizations.get(&other).is_some_and(|it| it.toolsets.contains_key("theirs"))
+        };
+        snapshots.wait_for(knows).await.unwrap();
+
+        t.database().break_toolset("theirs").await;
+        let mut tx = store.org(organization.id).await.unwrap();
+        tx.event(EventKind::ToolsetChanged, "toolset/theirs".to_owned(), json!({ "id": id }));
+        tx.commit().await.unwrap();
+        for round in 0..3 {
+            let name = format!("t{round}");
+            let body = json!({ "name": name, "members": [{ "server": "s" }] });
+            t.post("/api/v1/toolsets", body).await.expect(201);
+            let snapshot = snapshots.borrow_and_update().clone();
+            assert!(snapshot.organizations["default"].toolsets.contains_key(name.as_str()));
+            assert!(knows(&snapshot), "what was known of it stays");
+        }
+        store.close().await;
     }
 
     async fn what_was_made_changed_or_deleted_is_so_at_the_gateway_when_the_answer_is_given(engine) {
