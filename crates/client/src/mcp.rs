@@ -3,6 +3,8 @@
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use toolyard_types::Code;
+
 use crate::Client;
 
 /// The protocol version the client speaks.
@@ -14,10 +16,12 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum McpError {
     /// The gateway or the server refused.
-    #[error("{message} ({code})")]
+    #[error("{message} ({})", .problem.clone().unwrap_or_else(|| code.to_string()))]
     Refused {
         /// The JSON-RPC error code or the HTTP status.
         code: i64,
+        /// The problem code, when it was Toolyard that refused.
+        problem: Option<String>,
         /// What it said.
         message: String,
         /// Under which id it is in Toolyard's log and call records.
@@ -131,7 +135,8 @@ impl Client {
         match serde_json::from_slice::<Value>(&buffer) {
             Ok(message) if !events => outcome(message, &url),
             _ if !status.is_success() => {
-                Err(McpError::Refused { code: status.as_u16().into(), message: status.to_string(), request_id: None })
+                let (code, message) = (status.as_u16().into(), status.to_string());
+                Err(McpError::Refused { code, problem: None, message, request_id: None })
             }
             _ => Err(McpError::NotMcp(url)),
         }
@@ -173,11 +178,17 @@ fn outcome(mut message: Value, url: &str) -> Result<Value, McpError> {
     match text {
         Some(text) => Err(McpError::Refused {
             code: error["code"].as_i64().or(error["status"].as_i64()).unwrap_or(0),
+            problem: error["data"]["code"].as_str().or(error["code"].as_str()).filter(is_problem).map(str::to_owned),
             message: text.to_owned(),
             request_id: request_id.map(str::to_owned),
         }),
         None => Err(McpError::NotMcp(url.to_owned())),
     }
+}
+
+/// A server may put anything in that place.
+fn is_problem(code: &&str) -> bool {
+    Code::ALL.iter().any(|known| known.as_str() == *code)
 }
 
 #[cfg(test)]
@@ -198,6 +209,11 @@ mod tests {
         let rpc = outcome(json!({"error":{"code":-32602,"message":"no tool"}}), "u").expect_err("refused");
         let problem =
             outcome(json!({"status":401,"code":"unauthenticated","detail":"no key"}), "u").expect_err("refused");
-        assert_eq!((rpc.to_string(), problem.to_string()), ("no tool (-32602)".into(), "no key (401)".into()));
+        assert_eq!(
+            (rpc.to_string(), problem.to_string()),
+            ("no tool (-32602)".into(), "no key (unauthenticated)".into())
+        );
+        let ours = json!({"error":{"code":-32603,"message":"it ended","data":{"code":"upstream_failed"}}});
+        assert_eq!(outcome(ours, "u").expect_err("refused").to_string(), "it ended (upstream_failed)");
     }
 }

@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use crate::agent::{self, chain};
 use crate::cli::{DtmaArgs, EXIT_CONFIG, Format, print_json, print_line};
 use crate::config::{self, Settings};
-use crate::local;
+use crate::{local, preflight};
 
 /// How far the clocks may be apart before certificates and leases suffer.
 const LARGEST_SKEW: Duration = Duration::from_secs(30);
@@ -117,22 +117,20 @@ fn print(report: &Report, format: Format) {
 
 fn data_dir(settings: &Settings, report: &mut Report) {
     let dir = &settings.data_dir;
-    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
-    let written = if there == dir.as_path() {
-        let probe = dir.join(".doctor");
-        std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe))
-    } else {
-        nix::unistd::access(there, nix::unistd::AccessFlags::W_OK).map_err(io::Error::from)
+    let there = preflight::nearest(dir);
+    let written = match preflight::unusable(dir) {
+        Some(why) => Err(why),
+        None if there == dir.as_path() => {
+            let probe = dir.join(".doctor");
+            let probed = std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe));
+            probed.map_err(|error| format!("`{}` cannot be written ({error})", dir.display()))
+        }
+        None => Ok(()),
     };
     let shown = dir.display();
     match written {
         Ok(()) => report.ok("data directory", format!("`{shown}` can be written")),
-        Err(error) => {
-            report.fail(
-                "data directory",
-                format!("`{shown}` cannot be written ({error}); choose another with --data-dir"),
-            );
-        }
+        Err(why) => report.fail("data directory", format!("{why}; choose another with --data-dir")),
     }
     match statvfs(there) {
         Ok(stat) => {
@@ -168,7 +166,14 @@ fn place(settings: &Settings, token: Option<&str>, offers: Option<Offers>, repor
     match Identity::existing(&options) {
         Ok(identity) => {
             let (now, until) = (Clock::system().now(), identity.expires_at());
-            let name = identity.toolbox().1.clone();
+            let (toolbox, name) = identity.toolbox();
+            let name = name.clone();
+            // What the agent says of it, whatever the control plane says of the certificate.
+            if options.token.as_ref().is_some_and(|token| token.toolbox != toolbox) {
+                let foreign = IdentityError::Foreign { dir: settings.data_dir.clone(), name };
+                report.fail("token", chain(&foreign));
+                return None;
+            }
             if now >= until {
                 let detail = format!(
                     "the certificate of toolbox `{name}` ended at {until}; `toolyard toolboxes rejoin {name}` makes a token"

@@ -22,6 +22,11 @@ const FILE: &str = "installation";
 /// Where the first version of the program left call records, beside SQLite only.
 const CALLS: &str = "calls";
 
+/// Whether a control plane uses a data directory, or has.
+pub(crate) fn is_in(data_dir: &Path) -> bool {
+    [LOCK, FILE, "toolyard.db"].iter().any(|mark| data_dir.join(mark).exists())
+}
+
 /// A data directory that is this process's own until it ends.
 #[derive(Debug)]
 pub(crate) struct Installation {
@@ -108,7 +113,9 @@ mod tests {
     #[test]
     fn a_data_directory_has_one_control_plane_at_a_time_and_the_second_is_told_which() {
         let dir = tempfile::tempdir().unwrap();
+        assert!(!is_in(dir.path()));
         let first = Installation::claim(dir.path()).unwrap();
+        assert!(is_in(dir.path()));
         let refused = Installation::claim(dir.path()).unwrap_err();
         assert!(refused.contains(&format!("(process {})", std::process::id())), "{refused}");
         drop(first);

@@ -1,6 +1,12 @@
 //! What `toolyard serve` would refuse of its settings, found before it touches anything.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 
 use crate::config::Settings;
 use crate::{local, net};
@@ -19,7 +25,39 @@ pub(crate) fn refused(settings: &Settings, environment: &BTreeMap<String, String
 
 /// What a start fails for and a later one may not, as a file on a mount that comes later; it names the setting.
 pub(crate) fn unreadable(settings: &Settings) -> Option<String> {
-    net::unreadable(settings)
+    net::unreadable(settings).or_else(|| {
+        let why = unusable(&settings.data_dir)?;
+        Some(format!(
+            "setting `data_dir`: {why}; give it to the user that Toolyard runs as, or name another directory with \
+             `--data-dir` or `TOOLYARD_DATA_DIR`"
+        ))
+    })
+}
+
+/// Why this user can neither use a directory nor make it. Nothing is made to find out, so what else may fail is found out
+/// when it is made.
+pub(crate) fn unusable(dir: &Path) -> Option<String> {
+    let (there, shown) = (nearest(dir), dir.display());
+    let (what, wanted) = if there == dir {
+        ("use", AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK)
+    } else {
+        ("make", AccessFlags::W_OK | AccessFlags::X_OK)
+    };
+    if !there.is_dir() {
+        return Some(format!("cannot {what} the data directory `{shown}`: `{}` is no directory", there.display()));
+    }
+    match faccessat(AT_FDCWD, there, wanted, AtFlags::AT_EACCESS) {
+        Err(error @ (Errno::EACCES | Errno::EROFS)) => {
+            Some(format!("cannot {what} the data directory `{shown}`: {}", io::Error::from(error)))
+        }
+        _ => None,
+    }
+}
+
+/// The directory itself where it is there, else the nearest above it that is: the current one for a relative path.
+pub(crate) fn nearest(dir: &Path) -> &Path {
+    let mut above = dir.ancestors().filter(|above| !above.as_os_str().is_empty());
+    above.find(|above| above.exists()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -61,5 +99,33 @@ mod tests {
         assert_eq!(refused(&settings, &BTreeMap::new()), Vec::<String>::new());
         let told = unreadable(&settings).expect("it is not there");
         assert!(told.starts_with("setting `ca_bundle`: cannot read"), "{told}");
+    }
+
+    #[test]
+    fn a_data_directory_that_cannot_be_made_is_told_by_its_setting_and_nothing_is_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut settings = Settings::defaults(Environment::Production);
+        settings.data_dir = dir.path().join("not/there/yet");
+        assert_eq!(unreadable(&settings), None);
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").expect("a file");
+        for (data_dir, why) in
+            [(file.join("data"), "cannot make the data directory `"), (file, "cannot use the data directory `")]
+        {
+            settings.data_dir = data_dir;
+            let told = unreadable(&settings).unwrap_or_default();
+            assert!(told.starts_with(&format!("setting `data_dir`: {why}")), "{told}");
+            assert!(told.contains("--data-dir") && told.contains("TOOLYARD_DATA_DIR"), "{told}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1);
+    }
+
+    #[test]
+    fn a_relative_directory_is_made_in_the_current_one() {
+        for (dir, above) in
+            [("toolyard-none", "."), ("toolyard-none/x", "."), ("/toolyard-none/x", "/"), ("src", "src")]
+        {
+            assert_eq!(nearest(Path::new(dir)), Path::new(above), "{dir}");
+        }
     }
 }

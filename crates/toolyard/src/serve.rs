@@ -1,5 +1,6 @@
 //! `toolyard serve`: control plane, gateway and the built-in toolbox, put together and kept until told to stop.
 
+use std::io::Write;
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use axum::routing::{any, post};
 use axum::{Extension, Router};
 use futures_util::StreamExt;
 use http::{HeaderValue, StatusCode, header};
+use nix::libc;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -76,24 +78,36 @@ const ONE_YEAR: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// How a process was told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// `SIGTERM`: somebody restarts or upgrades us; servers stay for the next one, within the orphan grace.
+    /// `SIGTERM`: somebody restarts or upgrades us; servers stay for the next one, within the orphan grace. `SIGHUP`, that the
+    /// terminal was closed, is the same.
     Ourselves,
     /// `SIGINT` (Ctrl-C): a person ends it; servers are stopped too.
     Everything,
 }
 
-/// Listens for `SIGTERM` and `SIGINT` from now on, while the handle is held. What is returned ends with the first: one that
-/// comes while the program still starts is not lost. With another one `hurry` tells who waits for requests and servers,
-/// and whatever still waits [`HURRIED`] later ends with the process; a start that nobody can end otherwise ends at once.
+/// Listens for `SIGTERM`, `SIGHUP` and `SIGINT` from now on, while the handle is held. What is returned ends with the first:
+/// one that comes while the program still starts is not lost. With another one `hurry` tells who waits for requests and
+/// servers, and whatever still waits [`HURRIED`] later ends with the process; a start that nobody can end otherwise ends at
+/// once.
 pub(crate) fn stop_signal(hurry: CancellationToken) -> (impl Future<Output = Stop>, AbortOnDropHandle<()>) {
     use tokio::signal::unix::{SignalKind, signal};
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    // Whoever ignores it, as `nohup` does, wants us to outlive the terminal.
+    let mut hangup = if is_hangup_ignored() { None } else { signal(SignalKind::hangup()).ok() };
     let (tell, mut told) = mpsc::channel(1);
     let watching = AbortOnDropHandle::new(tokio::spawn(async move {
         let (Ok(mut term), Ok(mut int)) = signals else { return };
         for is_first in [true, false] {
+            let hung_up = async {
+                match hangup.as_mut() {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             let stop = tokio::select! {
                 _ = term.recv() => Stop::Ourselves,
+                // Of one terminal the shell and the kernel both tell: the second one is nobody's hurry.
+                _ = hung_up, if is_first => Stop::Ourselves,
                 _ = int.recv() => Stop::Everything,
             };
             // Whoever does not listen any more stops already.
@@ -102,14 +116,14 @@ pub(crate) fn stop_signal(hurry: CancellationToken) -> (impl Future<Output = Sto
             }
         }
         if tell.capacity() == 0 {
-            eprintln!("toolyard: ended before it had started");
+            last_words("toolyard: ended before it had started");
             std::process::exit(1);
         }
         hurry.cancel();
         // A thread, for it depends on nothing that may hang.
         std::thread::spawn(|| {
             std::thread::sleep(HURRIED);
-            eprintln!("toolyard: it did not stop in time; ended");
+            last_words("toolyard: it did not stop in time; ended");
             std::process::exit(1);
         });
     }));
@@ -120,6 +134,19 @@ pub(crate) fn stop_signal(hurry: CancellationToken) -> (impl Future<Output = Sto
         }
     };
     (stopped, watching)
+}
+
+/// Says something on standard error, which may be a terminal that is gone.
+fn last_words(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+fn is_hangup_ignored() -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: no action is given, and the pointer is to room for the one that is there.
+    let told = unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: the call succeeded, so it was written.
+    told == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
 /// Checks the configuration, runs, and gives the exit code.

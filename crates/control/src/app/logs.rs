@@ -97,22 +97,34 @@ pub(crate) async fn find(
 ) -> Result<Logged> {
     let tx = control.store().org_read(organization).await?;
     let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
-    let logged = look(&tx, &server, wanted).await?;
-    logged.ok_or_else(|| {
-        if server.kind == REMOTE {
-            let detail = format!(
-                "server `{name}` is remote: it runs somewhere else, and its log is there; Toolyard has none of it"
-            );
-            return ControlError::Conflict(detail);
+    match look(&tx, &server, wanted).await? {
+        Some(logged) => Ok(logged),
+        None => Err(missing(&tx, &server, wanted).await?),
+    }
+}
+
+/// Why a server has no log that is asked for.
+async fn missing(tx: &OrgTx, server: &ServerRow, wanted: Wanted) -> Result<ControlError> {
+    let name = &server.name;
+    if server.kind == REMOTE {
+        let detail =
+            format!("server `{name}` is remote: it runs somewhere else, and its log is there; Toolyard has none of it");
+        return Ok(ControlError::Conflict(detail));
+    }
+    let detail = match wanted {
+        Wanted { instance: Some(id), .. } => {
+            return Ok(ControlError::NotFound(format!("an instance `{id}` of server `{name}`")));
         }
-        let what = match wanted {
-            Wanted { instance: Some(id), .. } => format!("an instance `{id}` of server `{name}`"),
-            Wanted { revision: Some(number), .. } => format!("an instance of revision {number} of server `{name}`"),
-            Wanted { previous: true, .. } => format!("an instance of server `{name}` that has ended"),
-            _ => format!("an instance of server `{name}` with a log"),
-        };
-        ControlError::NotFound(what)
-    })
+        Wanted { revision: Some(number), .. } => match tx.revision_numbered(server.id, number).await? {
+            Some(_) => format!("no instance of revision {number} of server `{name}` is known, so it has no log"),
+            None => return Ok(ControlError::NotFound(format!("revision {number} of server `{name}`"))),
+        },
+        Wanted { previous: true, .. } => {
+            format!("no instance of server `{name}` has ended lately, so there is no log of one before")
+        }
+        _ => format!("nothing of server `{name}` has run yet, so it has no log"),
+    };
+    Ok(ControlError::problem(Code::NotFound, detail))
 }
 
 async fn look(tx: &OrgTx, server: &ServerRow, wanted: Wanted) -> Result<Option<Logged>> {

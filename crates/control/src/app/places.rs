@@ -2,11 +2,14 @@
 
 use toolyard_store::{OrgTx, Place, RevisionRow, ServerRow, ToolboxRow};
 use toolyard_types::api::servers::UpdateServer;
-use toolyard_types::spec::{RevisionSpec, Runtime};
+use toolyard_types::name::printable;
+use toolyard_types::spec::{PathGrant, RevisionSpec, Runtime};
 use toolyard_types::state::{Reason, ToolboxState};
 use toolyard_types::{Code, Labels, Name, ToolboxId};
 
+use super::expand::Given;
 use super::server_view::must_run_on;
+use super::servers::wish_of;
 use crate::reconcile::phase::removed_message;
 use crate::reconcile::place;
 use crate::{ControlError, Result};
@@ -114,10 +117,39 @@ pub(super) async fn check(tx: &OrgTx, server: &ServerRow, revision: &RevisionRow
         None => Ok(()),
         Some(lack) => match lack.reason {
             Reason::NoCapacity => Ok(()),
-            Reason::ConfigInvalid => Err(ControlError::field("paths", lack.told(&toolbox))),
+            Reason::ConfigInvalid => {
+                let told = lack.told(&toolbox);
+                let from = wanted_by_inputs(revision, &told)?;
+                Err(ControlError::field("paths", format!("{told}{from}")))
+            }
             _ => Err(ControlError::problem(Code::UnsupportedByEngine, lack.told(&toolbox))),
         },
     }
+}
+
+/// Names the inputs that hold a path which something was told about: whoever gave one did not ask for a path of the host by
+/// that, as for a file in a volume that is taken away now.
+fn wanted_by_inputs(revision: &RevisionRow, told: &str) -> Result<String> {
+    let wish = wish_of(revision)?;
+    let is_meant = |path: &str| {
+        let is_it = |grant: &PathGrant| grant.path == path;
+        revision.spec.paths.iter().any(is_it)
+            && !wish.paths.iter().any(is_it)
+            && told.contains(&format!("`{}`", printable(path)))
+    };
+    let mut names = Vec::new();
+    for (name, given) in wish.inputs.iter().chain(&wish.environment) {
+        // An input that may be repeated has one value a line.
+        if let Given::Text(text) = given
+            && text.lines().any(is_meant)
+        {
+            names.push(format!("`{}`", printable(name)));
+        }
+    }
+    if names.is_empty() {
+        return Ok(String::new());
+    }
+    Ok(format!("; it is the value of the input {}, which can be given another one with this", names.join(", ")))
 }
 
 /// Whether everything that serves is where the server is to run.

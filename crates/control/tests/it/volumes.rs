@@ -189,4 +189,22 @@ both_engines! {
         let granted = |it: &toolyard_types::agent::DesiredInstance| it.spec.paths.iter().any(|it| it.path == "/data");
         assert!(agent.state().desired.instances.iter().any(granted));
     }
+
+    async fn the_input_that_holds_a_path_is_named_when_its_volume_is_taken_away_and_nobody_grants_it(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = joined(&t, "edge").await;
+        let files = json!({
+            "name": "s", "entry": "io.github.modelcontextprotocol/server-filesystem",
+            "inputs": { "directory": "/data" }, "volumes": [{ "name": "data", "path": "/data" }],
+        });
+        t.post("/api/v1/servers", files).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        crate::places::grants(&t, "edge", &agent, &["/srv"]).await;
+        let refused = t.patch("/api/v1/servers/s", json!({ "volumes": [] })).await.expect(422).body;
+        let (field, told) = (&refused["errors"][0]["field"], refused["errors"][0]["message"].as_str().unwrap());
+        assert_eq!(field, "paths");
+        assert!(told.contains("the path `/data`") && told.contains("the input `directory`"), "{told}");
+        let other = json!({ "volumes": [], "inputs": { "directory": "/srv" } });
+        t.patch("/api/v1/servers/s", other).await.expect(202);
+    }
 }

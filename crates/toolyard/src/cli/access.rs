@@ -14,7 +14,7 @@ use toolyard_types::api::system::{Flag, FlagRule, Readiness, ReadinessPart, Vers
 use toolyard_types::{ApiKeyId, Code, Name, Secret, Timestamp, UserId};
 
 use super::Global;
-use super::context::{Context, Failure, Profile, connect, profile_path};
+use super::context::{Context, Failure, Profile, api_key, connect, profile_path};
 use super::output::{self, Format};
 use super::secret::{read_new_password, read_value};
 
@@ -37,7 +37,7 @@ pub(crate) async fn login(global: &Global, args: LoginArgs) -> Result<(), Failur
     let ca_file = Profile::read().ca_file(&args.address, global.ca_file.as_ref());
     // A mistyped address is told before anybody types a key.
     let client = connect(&args.address, None, ca_file.as_deref())?;
-    let key = read_value(&args.key, "API key")?;
+    let key = api_key(read_value(&args.key, "API key")?.expose())?;
     let client = client.elsewhere(&args.address, Some(key.clone()));
     let session: Session = client.get("/session").await?;
     let path = profile_path().ok_or_else(|| Failure::new("there is no home directory to remember the key in"))?;
@@ -626,16 +626,21 @@ pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
 
 /// `toolyard version`.
 pub(crate) async fn version(context: &Context) -> Result<(), Failure> {
-    let server: Option<Version> = context.client.get("/version").await.ok();
     let program = env!("CARGO_PKG_VERSION");
-    let answer = json!({ "program": program, "server": server });
-    let mut fields = vec![("program", program.to_owned())];
-    if let Some(server) = &server {
-        let about =
-            format!("{} ({}, {}, {})", server.version, server.environment, server.deployment_target, server.database);
-        fields.push(("server", about));
-    }
-    output::print_fields(context.format, &answer, &fields);
+    let mut answer = json!({ "program": program, "server": null });
+    let about = match context.client.get::<Version>("/version").await {
+        Ok(server) => {
+            answer["server"] = json!(server);
+            format!("{} ({}, {}, {})", server.version, server.environment, server.deployment_target, server.database)
+        }
+        // The program's own is known all the same.
+        Err(error) => {
+            let why = error.to_string();
+            answer["problem"] = json!(why);
+            format!("not known: {why}")
+        }
+    };
+    output::print_fields(context.format, &answer, &[("program", program.to_owned()), ("server", about)]);
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! `toolyard calls`: the records of calls through the gateway.
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde_json::json;
 use toolyard_types::api::activity::Call;
+use toolyard_types::snapshot::CallOutcome;
 use toolyard_types::{ApiKeyId, Name, Timestamp};
 
 use super::context::{Context, Failure};
@@ -28,7 +30,11 @@ pub(crate) struct CallsArgs {
     #[arg(long, value_name = "ID")]
     key: Option<ApiKeyId>,
     /// Only those that ended so.
-    #[arg(long)]
+    #[arg(
+        long,
+        value_parser = PossibleValuesParser::new(CallOutcome::ALL.map(CallOutcome::as_str)),
+        hide_possible_values = true
+    )]
     outcome: Option<String>,
     /// Only of this request.
     #[arg(long, value_name = "ID")]

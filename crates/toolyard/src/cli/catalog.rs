@@ -168,6 +168,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
                 std::fs::read(&file).map_err(|e| Failure::new(format!("cannot read `{}`: {e}", file.display())))?;
             let server = serde_json::from_slice(&text)
                 .map_err(|e| Failure::new(format!("`{}` is not JSON: {e}", file.display())))?;
+            if let Some(why) = no_entry(&server) {
+                return Err(Failure::new(format!("`{}` is {why}", file.display())));
+            }
             let readme = readme
                 .map(|file| {
                     std::fs::read_to_string(&file)
@@ -205,6 +208,28 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
 
 fn path(name: &EntryName, rest: &str) -> String {
     format!("/catalog/entries/{}{rest}", segment(name.as_str()))
+}
+
+/// What a document is that people take for a server.json, and what to do with it.
+fn no_entry(document: &Value) -> Option<&'static str> {
+    if document.get("name").is_some() {
+        return None;
+    }
+    let is_object = |member: &str| document.get(member).is_some_and(Value::is_object);
+    if ["mcpServers", "mcp_servers", "context_servers", "servers"].iter().any(|member| is_object(member)) {
+        return Some(
+            "the configuration of an MCP client, which says how one client starts servers, and no server.json; find each of its \
+             servers with `toolyard catalog search`, register one that is a URL with `toolyard deploy --remote URL --name NAME`, and \
+             write a server.json (name, description, version, packages) for one that is neither",
+        );
+    }
+    if document.is_array() || document.get("servers").is_some_and(Value::is_array) {
+        return Some(
+            "a list, and a server.json is one entry; publish each by itself, or serve the file and add it with \
+             `toolyard catalog sources add NAME URL --kind file`",
+        );
+    }
+    None
 }
 
 async fn search(context: &Context, args: SearchArgs) -> Result<(), Failure> {
@@ -344,6 +369,23 @@ fn print_published(format: Format, published: &Published) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clients_configuration_and_a_list_are_told_from_an_entry() {
+        for client in ["mcpServers", "servers", "context_servers"] {
+            let told = no_entry(&json!({ client: { "time": { "command": "uvx" } } })).unwrap_or_default();
+            assert!(
+                told.contains("configuration of an MCP client") && told.contains("catalog search"),
+                "{client}: {told}"
+            );
+        }
+        for list in [json!({ "servers": [] }), json!([{ "name": "a/b" }])] {
+            assert!(no_entry(&list).is_some_and(|told| told.contains("catalog sources add")), "{list}");
+        }
+        for entry in [json!({ "name": "a/b", "servers": {} }), json!({ "packages": [] }), json!("text")] {
+            assert_eq!(no_entry(&entry), None, "{entry}");
+        }
+    }
 
     #[test]
     fn each_way_to_run_an_entry_is_shown_with_its_own_inputs() {

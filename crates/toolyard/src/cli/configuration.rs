@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::output::{self, Format, cell};
 use super::{EXIT_CONFIG, SettingsArgs};
-use crate::config::{Survey, docs, insecure_settings, process_environment, survey};
+use crate::config::{Insecure, Survey, docs, insecure_in_production, process_environment, survey};
 use crate::preflight;
 
 /// `toolyard config ...`
@@ -28,11 +28,15 @@ pub(crate) fn run(command: Command, format: Format) -> ExitCode {
         Command::Show(args) => (args, true),
     };
     let environment = process_environment();
-    let survey = match survey(&environment, Path::new("."), &args.overrides()) {
+    let (dir, overrides) = (Path::new("."), args.overrides());
+    let survey = match survey(&environment, dir, &overrides) {
         Ok(survey) => survey,
         Err(error) => return refuse(&error.0, &[], format),
     };
-    if show { print_settings(&survey, format) } else { check(&survey, &environment, format) }
+    if show {
+        return print_settings(&survey, format);
+    }
+    check(&survey, &insecure_in_production(&environment, dir, &overrides), &environment, format)
 }
 
 /// Says what is wrong with the configuration, and gives the exit code.
@@ -46,7 +50,7 @@ pub(crate) fn refuse(problems: &[String], warnings: &[String], format: Format) -
     ExitCode::from(EXIT_CONFIG)
 }
 
-fn check(survey: &Survey, environment: &BTreeMap<String, String>, format: Format) -> ExitCode {
+fn check(survey: &Survey, insecure: &[Insecure], environment: &BTreeMap<String, String>, format: Format) -> ExitCode {
     // Whether there is a member already is in the database, which is not asked.
     let first_start = survey.first_start.iter().map(|why| format!("a first start is refused: {why}"));
     let warnings: Vec<String> = survey.warnings.iter().cloned().chain(first_start).collect();
@@ -61,7 +65,7 @@ fn check(survey: &Survey, environment: &BTreeMap<String, String>, format: Format
     if !refused.is_empty() {
         return refuse(&refused, &warnings, format);
     }
-    let insecure = texts(&insecure_settings(&survey.settings));
+    let insecure: Vec<String> = insecure.iter().map(ToString::to_string).collect();
     if format == Format::Json {
         output::print_json(&json!({
             "ok": true,
@@ -77,10 +81,6 @@ fn check(survey: &Survey, environment: &BTreeMap<String, String>, format: Format
         output::print_line(&format!("production would refuse {insecure}"));
     }
     ExitCode::SUCCESS
-}
-
-fn texts(found: &[impl ToString]) -> Vec<String> {
-    found.iter().map(ToString::to_string).collect()
 }
 
 /// A URL, such as a proxy's or a registry's, may hold a user and password.

@@ -22,9 +22,9 @@ use toolyard_types::api::identity::{ApiKey, CreatedApiKey, RotateApiKey, Session
 use toolyard_types::{Code, Name, Secret};
 
 use super::access::{active_keys, create_key};
-use super::context::{Context, Failure, config_dir, home};
+use super::context::{Context, Failure, api_key, config_dir, home};
 use super::mcp::mcp_path;
-use super::output;
+use super::output::{self, Format};
 use crate::config::process_environment;
 
 /// `toolyard connect`.
@@ -92,7 +92,10 @@ fn usual_file(client: McpClient, environment: &BTreeMap<String, String>) -> Opti
 }
 
 /// `toolyard connect`.
-pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Failure> {
+pub(crate) async fn run(context: &Context, mut args: ConnectArgs) -> Result<(), Failure> {
+    if let Some(key) = &args.key {
+        args.key = Some(api_key(key)?.expose().to_owned());
+    }
     let file = match &args.file {
         Some(file) => file.clone(),
         None => usual_file(args.client, &process_environment())
@@ -126,10 +129,14 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
             Some(key) => key.clone(),
             None => make_key(context, &args).await?.key,
         };
-        if args.client == McpClient::Codex {
-            output::print_line(args.client.snippet(&place.name, &url, &key).trim_end());
-        } else {
+        if args.client != McpClient::Codex {
             output::print_json(&json!({ place.section: { place.name: args.client.entry(&url, &key) } }));
+            return Ok(());
+        }
+        let toml = args.client.snippet(&place.name, &url, &key);
+        match context.format {
+            Format::Table => output::print_line(toml.trim_end()),
+            Format::Json => output::print_json(&in_json(&file, &toml)),
         }
         return Ok(());
     }
@@ -173,6 +180,11 @@ pub(crate) async fn run(context: &Context, args: ConnectArgs) -> Result<(), Fail
     ];
     output::print_fields(context.format, &answer, &fields);
     Ok(())
+}
+
+/// An entry in another language than JSON for whoever reads JSON: what it is, and the file that it belongs into.
+fn in_json(file: &Path, toml: &str) -> Value {
+    json!({ "path": file.to_string_lossy(), "language": "toml", "content": toml })
 }
 
 /// Refuses a key that is none at this Toolyard, before a client is left with it.

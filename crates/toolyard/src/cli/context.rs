@@ -103,7 +103,7 @@ impl From<ApiError> for Failure {
             }
             None => {
                 let causes = causes(&error);
-                let help = distrust(&causes);
+                let help = misunderstood(&causes);
                 details.extend(causes.into_iter().chain(help));
                 if matches!(error, ApiError::NotToolyard { .. }) {
                     details.push(WHICH_URL.to_owned());
@@ -123,7 +123,7 @@ impl From<ApiError> for Failure {
 impl From<McpError> for Failure {
     fn from(error: McpError) -> Self {
         let mut details = causes(&error);
-        let help = distrust(&details);
+        let help = misunderstood(&details);
         details.extend(help);
         if let McpError::Refused { request_id: Some(id), .. } = &error {
             details.push(format!("request id {id}"));
@@ -136,10 +136,14 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect()
 }
 
-/// What to do about a certificate that is not trusted, by what rustls says of it.
-fn distrust(causes: &[String]) -> Option<String> {
+/// What to do about an answer in another protocol, or with a certificate that is not trusted, by what the libraries say of it.
+fn misunderstood(causes: &[String]) -> Option<String> {
     let said = |word: &str| causes.iter().any(|cause| cause.contains(word));
-    let help = if said("CaUsedAsEndEntity") {
+    let help = if said("InvalidContentType") {
+        "what answers there speaks plain HTTP, without TLS; give its address as http://..."
+    } else if said("invalid HTTP version parsed") {
+        "what answers there does not speak plain HTTP; when it is TLS, give its address as https://..."
+    } else if said("CaUsedAsEndEntity") {
         "the certificate there is one of a CA itself, as self-signed ones are, which no server may show; make a CA, and with \
          it another certificate for that server, and give the CA's with --ca-file"
     } else if said("UnknownIssuer") {
@@ -201,11 +205,12 @@ impl Context {
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
         let profile = Profile::read();
         let remembered = if profile.url.is_empty() { DEFAULT_URL } else { &profile.url };
-        let url = global.url.clone().filter(|url| !url.is_empty()).unwrap_or_else(|| remembered.to_owned());
+        let url = global.url.as_deref().map(str::trim).filter(|url| !url.is_empty()).unwrap_or(remembered).to_owned();
         let ca_file = profile.ca_file(&url, global.ca_file.as_ref());
         let options = options_of(global, &process_environment(), remembered);
         let remembered_key = profile.is_of(&url).then_some(profile.api_key);
-        let key = global.api_key.clone().map(Secret::new).or(remembered_key).filter(|key| !key.expose().is_empty());
+        let key = global.api_key.clone().map(Secret::new).or(remembered_key);
+        let key = key.map(|key| api_key(key.expose())).transpose()?.filter(|key| !key.expose().is_empty());
         let client = connect(&url, key, ca_file.as_deref())?;
         Ok(Self { client, format: global.output, ca_file: global.ca_file.clone(), options })
     }
@@ -213,7 +218,7 @@ impl Context {
     /// The same of the Toolyard at `url`, with an API key of its own, and over connections of its own.
     pub(crate) fn elsewhere(&self, url: &str, key: Secret) -> Result<Self, Failure> {
         let ca_file = Profile::read().ca_file(url, self.ca_file.as_ref());
-        let client = connect(url, Some(key), ca_file.as_deref())?;
+        let client = connect(url, Some(api_key(key.expose())?), ca_file.as_deref())?;
         let mut options = self.options.clone();
         if url != self.client.base() {
             options.retain(|(option, _)| *option != "--url");
@@ -310,6 +315,18 @@ fn check_url(url: &str) -> Result<(), Failure> {
         return Err(Failure::usage(format!("URL `{shown}` is that of a part of a Toolyard; {WHICH_URL}")));
     }
     Ok(())
+}
+
+/// An API key as it was given. The end of the line that it was read from is no part of it; what no key has tells that
+/// something else was taken for one, and could not be sent.
+pub(crate) fn api_key(given: &str) -> Result<Secret, Failure> {
+    let key = given.trim_end_matches(['\r', '\n']);
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Failure::usage(
+            "the API key has blanks, line ends or other characters that no key has; take it again, without what is around it",
+        ));
+    }
+    Ok(Secret::new(key))
 }
 
 /// A client of the Toolyard at `url`.
@@ -411,11 +428,30 @@ mod tests {
 
     #[test]
     fn a_certificate_that_is_not_trusted_is_told_with_what_to_do() {
-        let told = |cause: &str| distrust(&["client error (Connect)".to_owned(), cause.to_owned()]);
+        let told = |cause: &str| misunderstood(&["client error (Connect)".to_owned(), cause.to_owned()]);
         let own = told("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))").expect("help");
         assert!(own.contains("make a CA") && own.contains("--ca-file"), "{own}");
         assert!(told("invalid peer certificate: UnknownIssuer").expect("help").contains("--ca-file"));
         assert_eq!(told("Connection refused (os error 111)"), None);
+    }
+
+    #[test]
+    fn an_address_with_the_scheme_of_the_other_protocol_is_told_with_the_right_one() {
+        let told = |cause: &str| misunderstood(&[cause.to_owned()]).unwrap_or_default();
+        assert!(told("received corrupt message of type InvalidContentType").contains("http://"));
+        assert!(told("invalid HTTP version parsed").contains("https://"));
+    }
+
+    #[test]
+    fn an_api_key_is_taken_without_its_line_end_and_refused_with_what_no_key_has() {
+        for given in ["ty_k", "ty_k\n", "ty_k\r\n", "ty_k\r"] {
+            assert_eq!(api_key(given).expect(given).expose(), "ty_k");
+        }
+        for bad in ["ty k", " ty_k", "ty_\rk", "ty_k\u{e9}", "ty_k\u{200b}", "ty_\0"] {
+            let refused = api_key(bad).expect_err(bad);
+            assert!(refused.message.contains("no key has") && !refused.message.contains(bad), "{}", refused.message);
+            assert_eq!(refused.code, WRONG_USAGE);
+        }
     }
 
     #[test]

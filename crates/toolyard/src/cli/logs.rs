@@ -12,9 +12,10 @@ use serde_json::json;
 use toolyard_client::ApiError;
 use toolyard_types::agent::{LogLine, LogStream};
 use toolyard_types::api::servers::Server;
-use toolyard_types::{Code, InstanceId, Timestamp};
+use toolyard_types::{Code, InstanceId, Name, Timestamp};
 
 use super::context::{Context, Failure};
+use super::options;
 use super::output::{self, Format, safe};
 use super::wait::Pauses;
 
@@ -32,7 +33,9 @@ const LOG_INSTANCE: &str = "toolyard-instance";
 /// Which log, and how much of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
-    /// The path of the server.
+    /// The server.
+    pub name: Name,
+    /// Its path.
     pub server: String,
     /// How many lines from the end.
     pub tail: u32,
@@ -63,6 +66,19 @@ impl Asked {
         context.client.stream(&format!("{}/logs", self.server), &query).await
     }
 
+    /// Of a log that is not there although its server is, the name is right: where else to look is told instead.
+    async fn failure(&self, context: &Context, error: ApiError) -> Failure {
+        let is_missing = error.problem().is_some_and(|problem| problem.code == Code::NotFound);
+        let mut failure = Failure::from(error);
+        if is_missing && !self.is_gone(context).await {
+            let help = options::help(Code::NotFound);
+            let show = context.command(&["servers", "show", self.name.as_str()]);
+            failure.details.retain(|detail| *detail != help);
+            failure.details.insert(0, format!("`{show}` tells what runs of it, and why nothing else does"));
+        }
+        failure
+    }
+
     async fn is_gone(&self, context: &Context) -> bool {
         let asked = context.client.get::<Server>(&self.server).await;
         asked.is_err_and(|error| error.problem().is_some_and(|problem| problem.code == Code::NotFound))
@@ -71,7 +87,10 @@ impl Asked {
 
 /// Prints a log, and goes on for as long as it is followed.
 pub(crate) async fn run(context: &Context, asked: &Asked) -> Result<(), Failure> {
-    let mut answer = asked.open(context, asked.tail).await?;
+    let mut answer = match asked.open(context, asked.tail).await {
+        Ok(answer) => answer,
+        Err(error) => return Err(asked.failure(context, error).await),
+    };
     let mut printed = Printed::default();
     let mut lost: Option<Lost> = None;
     loop {

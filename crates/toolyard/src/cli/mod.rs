@@ -183,7 +183,7 @@ impl SettingsArgs {
     fn overrides(&self) -> Overrides {
         let mut set = self.set.clone();
         set.extend(self.data_dir.iter().map(|dir| ("data_dir".to_owned(), dir.clone())));
-        Overrides { file: self.config.clone(), set }
+        Overrides { file: self.config.clone(), set, ..Overrides::default() }
     }
 }
 
@@ -253,7 +253,7 @@ pub(crate) enum DtmaCommand {
 
 impl DtmaArgs {
     pub(crate) fn overrides(&self) -> Overrides {
-        let mut overrides = self.settings.overrides();
+        let mut overrides = Overrides { for_agent: true, ..self.settings.overrides() };
         overrides.set.extend(self.engine.iter().map(|engine| ("engine".to_owned(), engine.clone())));
         overrides.set.extend(self.listen.iter().map(|address| ("dtma_listen".to_owned(), address.clone())));
         overrides

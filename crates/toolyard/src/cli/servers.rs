@@ -12,7 +12,7 @@ use toolyard_types::access::Action;
 use toolyard_types::api::identity::{ApiKey, Member, Why};
 use toolyard_types::api::servers::{
     CloneServer, CreateServer, Instance, Revision, RollbackServer, Rollout, Server, ServerSettings, StartCanary,
-    UpdateServer,
+    Toolset, UpdateServer,
 };
 use toolyard_types::api::settings::CurrentSettings;
 use toolyard_types::server_json::Input;
@@ -663,7 +663,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
         Command::Delete(args) => delete(context, args).await,
         Command::Revisions { name } => revisions(context, &name).await,
         Command::Logs { name, tail, follow, previous, revision, instance } => {
-            let asked = logs::Asked { server: path(&name, ""), tail, follow, previous, revision, instance };
+            let server = path(&name, "");
+            let asked = logs::Asked { name, server, tail, follow, previous, revision, instance };
             logs::run(context, &asked).await
         }
     }
@@ -851,10 +852,18 @@ fn has_replicas(server: &Server) -> bool {
 
 async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> {
     let server_path = path(&args.name, "");
+    let toolsets = toolsets_with(context, &args.name).await;
+    let left = match toolsets.as_slice() {
+        [] => String::new(),
+        names => format!("{}; calls to its tools there say that it does not exist", names.join(", ")),
+    };
     if !args.yes && std::io::stdin().is_terminal() {
         // Nobody is asked about a name that was mistyped.
         let server: Server = context.client.get(&server_path).await?;
         eprintln!("server `{}` is stopped and removed, and so are its logs and what its volumes keep", server.name);
+        if !left.is_empty() {
+            eprintln!("it stays in the toolsets {}", output::safe(&left));
+        }
         confirm()?;
     }
     let _: Value = context.client.send(reqwest::Method::DELETE, &server_path, None::<&()>).await?;
@@ -866,10 +875,17 @@ async fn delete(context: &Context, args: DeleteArgs) -> Result<(), Failure> {
     let done = if args.wait.wait { "deleted" } else { "deleting" };
     output::print_fields(
         context.format,
-        &json!({ "name": args.name, "state": done }),
-        &[(done, args.name.to_string())],
+        &json!({ "name": args.name, "state": done, "toolsets": toolsets }),
+        &[(done, args.name.to_string()), ("still in toolsets", left)],
     );
     Ok(())
+}
+
+/// The toolsets that a server is in, as far as this key may know them.
+async fn toolsets_with(context: &Context, name: &Name) -> Vec<String> {
+    let toolsets: Vec<Toolset> = context.client.list("/toolsets", &json!({})).await.unwrap_or_default();
+    let has_it = |toolset: &Toolset| toolset.members.iter().any(|member| member.server == *name);
+    toolsets.into_iter().filter(has_it).map(|toolset| toolset.name.to_string()).collect()
 }
 
 async fn wait_until_gone(context: &Context, server_path: &str, limit: Duration) -> Result<(), Failure> {

@@ -216,6 +216,7 @@ fn print_token(context: &Context, enrolled: &EnrolledToolbox) {
             None => ("reaches", enrolled.addresses.join(", ")),
         },
         ("command", enrolled.command.clone()),
+        ("keeps its data", "where `--data-dir DIR` says; never in the data directory of `toolyard serve`".to_owned()),
     ];
     output::print_fields(context.format, enrolled, &fields);
 }

@@ -1,6 +1,7 @@
 //! `toolyard toolsets`.
 
 use std::collections::BTreeSet;
+use std::io::IsTerminal;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use toolyard_types::api::servers::{PutToolset, Server, Toolset};
 use toolyard_types::snapshot::{ToolOverride, ToolsetMember};
 use toolyard_types::state::Phase;
 
+use super::access::confirm;
 use super::context::{Context, Failure};
 use super::output;
 
@@ -35,6 +37,9 @@ pub(crate) enum Command {
     Delete {
         /// The toolset.
         name: Name,
+        /// Do not ask; without a terminal nobody is asked.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -111,7 +116,16 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             tell_missing_tools(context, &toolset).await;
             print(context, &toolset);
         }
-        Command::Delete { name } => {
+        Command::Delete { name, yes } => {
+            if !yes && std::io::stdin().is_terminal() {
+                // Nobody is asked about a name that was mistyped.
+                let toolset: Toolset = client.get(&path(&name)).await?;
+                eprintln!(
+                    "toolset `{}` is removed, and clients that are connected to it get nothing more",
+                    toolset.name
+                );
+                confirm()?;
+            }
             let _: Value = client.send(reqwest::Method::DELETE, &path(&name), None::<&()>).await?;
             output::print_fields(
                 context.format,

@@ -1,10 +1,12 @@
 //! What production refuses.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use toolyard_types::Secret;
 
-use super::{Environment, Settings};
+use super::{Environment, Overrides, Settings, survey};
 
 /// A setting that a start is refused for, or would be in production: its name and why. Never its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,18 @@ pub(crate) fn insecure_settings(settings: &Settings) -> Vec<Insecure> {
         "must use TLS (`sslmode=verify-full`) to a database on another host",
     );
     found
+}
+
+/// The insecure settings that the same configuration would have in production: with its defaults for what is not set, and
+/// without `.env`, which is not read there.
+pub(crate) fn insecure_in_production(
+    environment: &BTreeMap<String, String>,
+    dir: &Path,
+    overrides: &Overrides,
+) -> Vec<Insecure> {
+    let mut overrides = overrides.clone();
+    overrides.set.push(("env".to_owned(), Environment::Production.as_str().to_owned()));
+    survey(environment, dir, &overrides).map(|survey| insecure_settings(&survey.settings)).unwrap_or_default()
 }
 
 /// Whether a start must be refused.
@@ -135,6 +149,24 @@ mod tests {
         );
         let text = settings.refused().iter().map(ToString::to_string).collect::<String>();
         assert!(!text.contains("0123456789abcdef") && !text.contains("short"), "values are never shown: {text}");
+    }
+
+    #[test]
+    fn production_is_judged_by_its_own_defaults_where_nothing_is_set() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let insecure = |variables: &[(&str, &str)]| -> Vec<_> {
+            let environment = variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let found = insecure_in_production(&environment, dir.path(), &Overrides::default());
+            found.into_iter().map(|insecure| insecure.setting).collect()
+        };
+        let https = ("TOOLYARD_PUBLIC_URL", "https://toolyard.example.com");
+        assert_eq!(insecure(&[]), ["public_url"]);
+        assert_eq!(insecure(&[https, ("TOOLYARD_ENV", "development")]), Vec::<&str>::new());
+        let set = [https, ("TOOLYARD_COOKIE_SECURE", "false"), ("TOOLYARD_REQUIRE_ISOLATION", "false")];
+        assert_eq!(insecure(&set), ["cookie_secure", "require_isolation"]);
+        std::fs::write(dir.path().join(".env"), "TOOLYARD_PUBLIC_URL=https://t.example\nTOOLYARD_LOG=debug\n")
+            .expect("a file");
+        assert_eq!(insecure(&[]), ["public_url"], "`.env` is not read there");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Overrides {
     pub file: Option<PathBuf>,
     /// Settings by name, as text.
     pub set: Vec<(String, String)>,
+    /// Whether they are for an agent alone, which takes no data directory of a control plane.
+    pub for_agent: bool,
 }
 
 /// The settings of a configuration in which nothing is wrong.
@@ -147,7 +149,23 @@ pub(crate) fn survey(
     for (name, text) in &overrides.set {
         layers.set_text(name, text, Origin::Flag, &format!("`--set {name}`"));
     }
-    Ok(layers.finish())
+    let mut survey = layers.finish();
+    let data_dir = &survey.settings.data_dir;
+    if overrides.for_agent && is_control_planes(&dir.join(data_dir)) {
+        let told = format!(
+            "setting `data_dir` ({}): `{}` is the data directory of a control plane (`toolyard serve`); give the agent one of \
+             its own with `--data-dir` or `TOOLYARD_DATA_DIR`",
+            survey.origins.get("data_dir").unwrap_or(&Origin::Default),
+            data_dir.display()
+        );
+        survey.problems.push(Wrong::of("data_dir", told));
+    }
+    Ok(survey)
+}
+
+/// Whether a control plane uses a directory, and no agent does yet: one that joined there before this was refused goes on.
+fn is_control_planes(data_dir: &Path) -> bool {
+    crate::installation::is_in(data_dir) && !data_dir.join("identity").join("identity.json").exists()
 }
 
 /// A file's path and what it sets.
@@ -516,7 +534,26 @@ mod tests {
     }
 
     fn flag(name: &str, value: &str) -> Overrides {
-        Overrides { file: None, set: vec![(name.into(), value.into())] }
+        Overrides { set: vec![(name.into(), value.into())], ..Overrides::default() }
+    }
+
+    #[test]
+    fn an_agent_takes_no_data_directory_of_a_control_plane() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join(".toolyard");
+        let agent = Overrides { for_agent: true, ..Overrides::default() };
+        let refused =
+            |overrides: &Overrides| load(&environment(&[]), dir.path(), overrides).err().map(|it| it.0.concat());
+        assert_eq!(refused(&agent), None, "nobody uses it");
+        std::fs::create_dir(&data).expect("a directory");
+        std::fs::write(data.join("serve.lock"), "").expect("a file");
+        let told = refused(&agent).expect("serve uses it");
+        assert!(told.starts_with("setting `data_dir` (default): `.toolyard`") && told.contains("--data-dir"), "{told}");
+        assert_eq!(refused(&Overrides::default()), None, "it is that of serve");
+        assert_eq!(refused(&Overrides { set: vec![("data_dir".into(), "other".into())], ..agent.clone() }), None);
+        std::fs::create_dir(data.join("identity")).expect("a directory");
+        std::fs::write(data.join("identity/identity.json"), "{}").expect("a file");
+        assert_eq!(refused(&agent), None, "an agent has joined there already");
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod load;
 mod settings;
 mod target;
 
-pub(crate) use check::insecure_settings;
+pub(crate) use check::{Insecure, insecure_in_production, insecure_settings};
 pub(crate) use load::{Overrides, Survey, load, process_environment, survey};
 pub(crate) use settings::{EngineKind, Environment, LogFormat, Settings};
 pub(crate) use target::DeploymentTarget;

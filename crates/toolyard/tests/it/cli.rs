@@ -124,7 +124,7 @@ fn a_secret_is_asked_for_at_a_terminal_and_never_shown() {
 }
 
 #[test]
-fn a_server_is_deleted_from_a_terminal_only_when_its_person_says_so() {
+fn a_server_or_a_toolset_is_deleted_from_a_terminal_only_when_its_person_says_so() {
     let toolyard = Toolyard::start(Engine::Sqlite);
     toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
     let delete = ["servers", "delete", "time", "--wait"];
@@ -138,6 +138,21 @@ fn a_server_is_deleted_from_a_terminal_only_when_its_person_says_so() {
     assert!(!toolyard.run(&["servers", "show", "time"]).status.success());
 
     toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
+    let mut terminal = at_terminal(&toolyard, &[&delete[..], &["--yes"]].concat());
+    assert_eq!(terminal.end(), Some(0), "nobody is asked: {}", terminal.shown());
+
+    toolyard.json(&["deploy", TIME, "--name", "clock", "--stopped"]);
+    toolyard.json(&["toolsets", "create", "all", "--servers", "clock"]);
+    let mut terminal = at_terminal(&toolyard, &["servers", "delete", "clock"]);
+    terminal.decide("n\r");
+    assert_eq!(terminal.end(), Some(1), "{}", terminal.shown());
+    assert!(terminal.shown().contains("it stays in the toolsets all"), "{}", terminal.shown());
+    assert_eq!(toolyard.json(&["servers", "delete", "clock", "--wait"])["toolsets"], json!(["all"]));
+    let delete = ["toolsets", "delete", "all"];
+    let mut terminal = at_terminal(&toolyard, &delete);
+    terminal.decide("n\r");
+    assert_eq!(terminal.end(), Some(1), "{}", terminal.shown());
+    assert_eq!(toolyard.json(&["toolsets", "show", "all"])["name"], "all");
     let mut terminal = at_terminal(&toolyard, &[&delete[..], &["--yes"]].concat());
     assert_eq!(terminal.end(), Some(0), "nobody is asked: {}", terminal.shown());
     toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
@@ -301,6 +316,10 @@ fn a_client_whose_file_is_not_changed_leaves_no_key_and_says_what_to_do() {
         assert!(!refused.status.success() && errors(&refused).contains("--print"), "{}", errors(&refused));
     }
     assert_eq!(keys(), before);
+    let codex = ["connect", "time", "--client", "codex", "--key", crate::harness::KEY, "--print"];
+    let (shown, told) = (toolyard.ok(&codex), toolyard.json(&codex));
+    assert!(told["path"].as_str().is_some_and(|path| path.ends_with(".codex/config.toml")), "{told:#}");
+    assert_eq!(told["content"].as_str().map(str::trim_end), Some(shown.trim_end()), "{told:#}");
     let mut homeless = toolyard.command();
     homeless.args(["connect", "time", "--client", "cursor"]).env("HOME", "").env("XDG_CONFIG_HOME", "");
     let refused = homeless.output().expect("the CLI runs");
@@ -509,6 +528,45 @@ fn a_login_remembers_where_the_ca_is_wherever_the_next_command_runs() {
     assert!(told.contains("cannot read") && told.contains("ca.pem"), "it is read each time: {told}");
 }
 
+#[test]
+fn a_log_of_a_server_that_never_ran_is_told_with_where_to_look_and_not_to_check_the_name() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
+    for (more, why) in
+        [(&[][..], "has run yet"), (&["--previous"][..], "has ended"), (&["--revision", "99"], "revision 99")]
+    {
+        let told = errors(&toolyard.run(&[&["servers", "logs", "time"], more].concat()));
+        assert!(told.contains(why) && told.contains("toolyard servers show time"), "{told}");
+        assert!(!told.contains("heck the name"), "{told}");
+    }
+    let unknown = errors(&toolyard.run(&["servers", "logs", "none"]));
+    assert!(unknown.contains("server `none`") && !unknown.contains("servers show"), "{unknown}");
+}
+
+#[test]
+fn a_key_is_taken_without_its_line_end_and_a_version_that_cannot_be_asked_is_told() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let with_key =
+        |key: &str| toolyard.command().env("TOOLYARD_API_KEY", key).arg("status").output().expect("the CLI runs");
+    let ended = with_key(&format!("{}\r\n", crate::harness::KEY));
+    assert!(ended.status.success(), "{}", errors(&ended));
+    let none = with_key("ty_\rk");
+    assert!(none.status.code() == Some(2) && errors(&none).contains("no key has"), "{}", errors(&none));
+    let nobody = ["version", "--url", "https://127.0.0.1:1", "--output", "json"];
+    let version = toolyard.run(&nobody);
+    let answer: Value = serde_json::from_slice(&version.stdout).expect("JSON");
+    assert!(version.status.success() && answer["server"].is_null(), "{answer:#}");
+    assert!(answer["problem"].as_str().is_some_and(|why| why.contains("cannot reach")), "{answer:#}");
+    let tls = toolyard.run(&["keys", "list", "--url", &toolyard.url().replace("http://", "https://")]);
+    assert!(!tls.status.success() && errors(&tls).contains("plain HTTP"), "{}", errors(&tls));
+    let outcome = toolyard.run(&["calls", "--outcome", "nosuch"]);
+    assert!(
+        errors(&outcome).contains("--outcome") && errors(&outcome).contains("upstream_failed"),
+        "{}",
+        errors(&outcome)
+    );
+}
+
 fn plain(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_toolyard"));
     command.current_dir(dir).env_remove("TOOLYARD_ENV").args(args).output().expect("toolyard runs")
@@ -524,6 +582,8 @@ fn the_configuration_is_checked_in_json_too() {
     };
     let (code, valid) = check(&[]);
     assert_eq!((code, &valid["ok"], &valid["problems"]), (Some(0), &json!(true), &json!([])), "{valid:#}");
+    let told = valid["production_refuses"][0].as_str().unwrap_or_default();
+    assert!(told.contains("public_url") && valid["production_refuses"][1].is_null(), "by its own defaults: {valid:#}");
     let (code, wrong) = check(&["--set", "colour=red"]);
     assert_eq!((code, &wrong["ok"]), (Some(78), &json!(false)), "{wrong:#}");
     assert!(wrong["problems"][0].as_str().expect("text").contains("colour"), "{wrong:#}");

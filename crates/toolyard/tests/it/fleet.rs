@@ -196,6 +196,15 @@ fn tokens_that_were_used_have_expired_or_are_for_another_toolbox_are_refused_and
 }
 
 #[test]
+fn an_agent_joins_nothing_in_the_data_directory_of_a_control_plane() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let token = enroll(&toolyard, "edge1", &[]);
+    let told = refused(&toolyard, &toolyard.dir, &token);
+    assert!(told.contains("setting `data_dir`") && told.contains("--data-dir"), "{told}");
+    assert!(!toolyard.dir.path().join("data").join("identity").exists());
+}
+
+#[test]
 fn a_revoked_toolbox_is_cut_off_within_a_second_and_comes_back_with_a_new_token() {
     let toolyard = Toolyard::start(Engine::Sqlite);
     let agent = Agent::enrolled(&toolyard, "edge1", "");
@@ -475,6 +484,10 @@ fn the_doctor_says_what_works_and_what_to_do_about_the_rest() {
     let agent = Agent::start(&toolyard, dir, Some(&token));
     agent.wait_online(&toolyard, "edge1");
     assert_eq!(verdict(&doctor(&[]).1, "certificate")["verdict"], "ok");
+    let foreign = enroll(&toolyard, "edge2", &[]);
+    let (good, report) = doctor(&["--token", &foreign]);
+    let told = verdict(&report, "token")["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(!good && told.contains("token_foreign") && told.contains("`edge1`"), "{report:#}");
     toolyard.json(&["toolboxes", "revoke", "edge1"]);
     let (good, report) = doctor(&[]);
     assert!(!good && verdict(&report, "certificate")["verdict"] == "fail", "{report:#}");

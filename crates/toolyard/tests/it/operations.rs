@@ -125,6 +125,20 @@ fn a_ca_bundle_that_cannot_be_read_fails_a_start_that_may_be_tried_again() {
 }
 
 #[test]
+fn a_data_directory_that_cannot_be_made_is_told_by_its_setting_before_a_start_and_at_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("file"), "").expect("a file");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--agent-listen", "127.0.0.1:0"];
+    for (args, code) in [(&["config", "check"][..], 78), (&serve[..], 1)] {
+        let mut command = toolyard_in(dir.path());
+        let failed = command.args(args).args(["--data-dir", "file/data"]).output().expect("toolyard runs");
+        let told = String::from_utf8_lossy(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(code), "{args:?}: {told}");
+        assert!(told.contains("setting `data_dir`: cannot make") && told.contains("--data-dir"), "{args:?}: {told}");
+    }
+}
+
+#[test]
 fn config_show_marks_what_is_wrong_and_shows_the_rest() {
     let dir = tempfile::tempdir().expect("a directory");
     let shown = toolyard_in(dir.path())
@@ -199,6 +213,32 @@ fn an_interrupt_right_after_readiness_ends_it_in_order() {
         assert_eq!(toolyard.stop_by(name), Some(0), "{}", toolyard.log_text());
         toolyard.serve();
     }
+}
+
+#[test]
+fn a_closed_terminal_ends_it_in_order_and_under_nohup_does_not() {
+    let mut toolyard = Toolyard::start(Engine::Sqlite);
+    toolyard.terminate();
+    let ready = || ureq(toolyard.port, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"));
+    let start = |around: &[&str]| {
+        let mut command = Command::new(around[0]);
+        command.args(&around[1..]).arg(toolyard.command().get_program()).arg("serve");
+        command.args(["--listen", &format!("127.0.0.1:{}", toolyard.port)]);
+        command.args(["--agent-listen", &format!("127.0.0.1:{}", toolyard.agent_port), "--data-dir"]);
+        command.arg(toolyard.dir.path().join("data")).current_dir(toolyard.dir.path()).env_remove("TOOLYARD_ENV");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("toolyard starts");
+        wait_until(Duration::from_secs(60), "it serves", ready);
+        child
+    };
+    let mut closed = start(&["env", "--default-signal=HUP"]);
+    signal(closed.id(), "HUP");
+    assert_eq!(closed.wait().expect("it ends").code(), Some(0));
+    let mut kept = start(&["nohup"]);
+    signal(kept.id(), "HUP");
+    assert!(ready(), "it serves on");
+    signal(kept.id(), "TERM");
+    assert_eq!(kept.wait().expect("it ends").code(), Some(0));
 }
 
 #[test]
