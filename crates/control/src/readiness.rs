@@ -88,10 +88,22 @@ impl Control {
     }
 
     fn gateway_part(&self, now: Timestamp) -> (bool, String) {
-        let (age, most) = (now.since(self.snapshots().borrow().made_at), self.options().snapshot_max_age);
+        let most = self.options().snapshot_max_age;
+        let (age, behind) = {
+            let snapshots = self.snapshots();
+            let snapshot = snapshots.borrow();
+            // Where one of many cannot be read the others are served: who asks here sends calls of all of them elsewhere.
+            let newest = snapshot.organizations.values().map(|it| snapshot.made_at_of(it.id)).max();
+            (now.since(newest.unwrap_or(snapshot.made_at)), snapshot.behind.len())
+        };
         let ready = age <= most;
         let verdict = if ready { "is fresh enough" } else { "is too old to serve calls from" };
-        (ready, format!("the snapshot is {} s old, which {verdict} (at most {} s)", age.as_secs(), most.as_secs()))
+        let (age, most) = (age.as_secs(), most.as_secs());
+        let mut message = format!("the snapshot is {age} s old, which {verdict} (at most {most} s)");
+        if behind > 0 {
+            message.push_str(&format!("; what changed in {behind} organizations is not in it yet"));
+        }
+        (ready, message)
     }
 
     fn writes_part(&self, now: Timestamp) -> (bool, String) {

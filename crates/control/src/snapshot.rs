@@ -44,7 +44,7 @@ const PAGE: u32 = 100;
 /// How many organizations are read at once. Each takes a connection of those that read.
 const READS: usize = 2;
 /// How long a renewal waits for what it reads. What takes longer comes with a later one.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(50);
 /// How long what a remote server was reached with is remembered.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 /// How long a lease of a remote server's address is good.
@@ -178,13 +178,12 @@ pub(crate) struct Renewals {
     served: watch::Sender<Served>,
 }
 
-/// What the newest snapshot knows.
+/// How many had asked before the newest snapshot was begun.
 #[derive(Debug, Default)]
 struct Served {
-    /// How many had asked before it was begun.
     number: u64,
-    /// Organizations of which something is being read still.
-    behind: BTreeSet<OrganizationId>,
+    /// The same for organizations of which something is being read still: before what is there of them was read.
+    behind: HashMap<OrganizationId, u64>,
 }
 
 impl Renewals {
@@ -192,7 +191,7 @@ impl Renewals {
         let number = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         let mut served = self.served.subscribe();
         self.wanted.notify_one();
-        let knows = |served: &Served| served.number >= number && !served.behind.contains(&organization);
+        let knows = |served: &Served| *served.behind.get(&organization).unwrap_or(&served.number) >= number;
         let _ = served.wait_for(knows).await;
     }
 }
@@ -218,8 +217,8 @@ pub(crate) async fn keep(control: Control) {
         wakes.mark_unchanged();
         count_connections(&control);
         let asked = renewals.asked.load(Ordering::Acquire);
-        match keeper.renew(&control).await {
-            Ok(()) => drop(renewals.served.send_replace(Served { number: asked, behind: keeper.behind() })),
+        match keeper.renew(&control, asked).await {
+            Ok(()) => drop(renewals.served.send_replace(Served { number: asked, behind: keeper.known_of_behind() })),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the snapshot could not be renewed");
                 // Who asked waits for the next one, which need not come at once.
@@ -258,12 +257,21 @@ pub(crate) async fn make_first(control: &Control) -> Result<()> {
     let began = control.clock().now();
     control.in_time(keeper.look(control)).await?;
     while keeper.begin_reads(control) {
-        if let Some(error) = keeper.end_read().await {
-            return Err(error);
+        if let Err(error) = keeper.end_read().await {
+            // Of one among many it is told, and tried again.
+            if keeper.names.len() == 1 {
+                return Err(error);
+            }
+            note_unread(&error);
         }
     }
     keeper.publish(control, began);
     Ok(())
+}
+
+fn note_unread(error: &ControlError) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(error, "an organization's part of the snapshot could not be renewed");
 }
 
 /// Makes snapshots. Each organization is read apart from the others, in a task of its own: one whose things take long to
@@ -276,13 +284,26 @@ struct Keeper {
     snapshot: Snapshot,
     /// Whether it differs from the one that was published.
     changed: bool,
-    /// What must be read and is not being read.
-    stale: HashMap<OrganizationId, Stale>,
+    /// What must be read and is not being read, with its turn.
+    stale: HashMap<OrganizationId, (u64, Stale)>,
+    turns: u64,
     /// What could not be read, and is tried again by the next renewal.
-    failed: HashMap<OrganizationId, Stale>,
+    failed: Vec<(OrganizationId, Stale)>,
     /// What is being read, each organization once at a time.
-    reading: HashMap<tokio::task::Id, (OrganizationId, Stale)>,
+    reading: HashMap<tokio::task::Id, Reading>,
     reads: JoinSet<Result<OrganizationSnapshot>>,
+    /// How many had asked for a snapshot before this renewal began.
+    asked: u64,
+    /// The same before what is known of an organization was read.
+    known: HashMap<OrganizationId, u64>,
+}
+
+/// What is being read.
+struct Reading {
+    organization: OrganizationId,
+    stale: Stale,
+    /// How many had asked before it was begun.
+    asked: u64,
 }
 
 /// What of an organization must be read again.
@@ -293,21 +314,20 @@ enum Stale {
 }
 
 impl Keeper {
-    async fn renew(&mut self, control: &Control) -> Result<()> {
-        // What was committed before this is in the snapshot.
+    async fn renew(&mut self, control: &Control, asked: u64) -> Result<()> {
+        // What was committed before this is in the snapshot, or its organization is behind.
         let began = control.clock().now();
+        control.in_time(self.look(control)).await?;
+        self.asked = asked;
         for (organization, stale) in std::mem::take(&mut self.failed) {
             self.note(organization, stale);
         }
-        control.in_time(self.look(control)).await?;
         let until = Instant::now() + PATIENCE;
         while self.begin_reads(control) {
-            let Ok(failed) = tokio::time::timeout_at(until, self.end_read()).await else { break };
-            if let Some(error) = failed {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "an organization's part of the snapshot could not be renewed"
-                );
+            match tokio::time::timeout_at(until, self.end_read()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => note_unread(&error),
+                Err(_) => break,
             }
         }
         self.publish(control, began);
@@ -331,6 +351,7 @@ impl Keeper {
         let organizations = tx.organizations().await?;
         drop(tx);
         self.names = organizations.into_iter().map(|organization| (organization.id, organization.name)).collect();
+        self.known.retain(|organization, _| self.names.contains_key(organization));
         for (organization, stale) in stale_of(complete, self.names.keys().copied()) {
             self.note(organization, stale);
         }
@@ -344,54 +365,61 @@ impl Keeper {
 
     fn note(&mut self, organization: OrganizationId, stale: Stale) {
         match self.stale.entry(organization) {
-            Entry::Occupied(mut known) => known.get_mut().add(stale),
-            Entry::Vacant(new) => drop(new.insert(stale)),
+            Entry::Occupied(mut known) => known.get_mut().1.add(stale),
+            Entry::Vacant(new) => {
+                self.turns += 1;
+                new.insert((self.turns, stale));
+            }
         }
     }
 
     /// Begins to read what is not being read, as far as there is room; whether anything is being read.
     fn begin_reads(&mut self, control: &Control) -> bool {
         while self.reads.len() < READS {
-            let busy: BTreeSet<_> = self.reading.values().map(|(organization, _)| *organization).collect();
-            let Some(organization) = self.stale.keys().find(|it| !busy.contains(*it)).copied() else { break };
-            let Some(stale) = self.stale.remove(&organization) else { break };
+            let busy: BTreeSet<_> = self.reading.values().map(|it| it.organization).collect();
+            let waiting = self.stale.iter().filter(|(organization, _)| !busy.contains(*organization));
+            let Some(organization) = waiting.min_by_key(|(_, (turn, _))| *turn).map(|(organization, _)| *organization)
+            else {
+                break;
+            };
+            let Some((_, stale)) = self.stale.remove(&organization) else { break };
             let Some(name) = self.names.get(&organization).cloned() else { continue };
             let before = self.snapshot.organizations.get(&name).cloned();
             let (control, again) = (control.clone(), stale.clone());
             let read = self.reads.spawn(async move {
                 control.in_time(read_organization(&control, organization, name, before, stale)).await
             });
-            self.reading.insert(read.id(), (organization, again));
+            self.reading.insert(read.id(), Reading { organization, stale: again, asked: self.asked });
         }
         !self.reads.is_empty()
     }
 
-    /// Waits for something that is being read, and takes it; why it could not be read. May be given up and begun again.
-    async fn end_read(&mut self) -> Option<ControlError> {
-        let ended = self.reads.join_next_with_id().await?;
+    /// Waits for something that is being read, and takes it. May be given up and begun again.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    async fn end_read(&mut self) -> Result<()> {
+        let Some(ended) = self.reads.join_next_with_id().await else { return Ok(()) };
         let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
-        let (organization, stale) = self.reading.remove(&id)?;
+        let Some(Reading { organization, stale, asked }) = self.reading.remove(&id) else { return Ok(()) };
         let read = match ended {
             Ok((_, read)) => read,
             Err(error) => Err(ControlError::internal("reading an organization")(error.to_string())),
         };
-        match read {
-            Ok(next) => {
-                // It may have another name by now, or be gone; then that is read as well.
-                if self.names.get(&organization) == Some(&next.name) {
-                    self.snapshot.organizations.insert(next.name.clone(), Arc::new(next));
-                    self.changed = true;
-                }
-                None
-            }
+        let next = match read {
+            Ok(next) => next,
             Err(error) => {
-                match self.failed.entry(organization) {
-                    Entry::Occupied(mut known) => known.get_mut().add(stale),
-                    Entry::Vacant(new) => drop(new.insert(stale)),
-                }
-                Some(error)
+                self.failed.push((organization, stale));
+                return Err(error);
             }
+        };
+        // It may have another name by now, or be gone; then that is read as well.
+        if self.names.get(&organization) == Some(&next.name) {
+            self.snapshot.organizations.insert(next.name.clone(), Arc::new(next));
+            self.known.insert(organization, asked);
+            self.changed = true;
         }
+        Ok(())
     }
 
     /// Waits until something that took longer than a renewal waits was read; for ever when there is nothing.
@@ -399,18 +427,20 @@ impl Keeper {
         if !self.begin_reads(control) {
             return std::future::pending().await;
         }
-        if let Some(error) = self.end_read().await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "an organization's part of the snapshot could not be renewed"
-            );
+        if let Err(error) = self.end_read().await {
+            note_unread(&error);
         }
     }
 
     /// The organizations of which something that changed is not in the snapshot.
-    fn behind(&self) -> BTreeSet<OrganizationId> {
-        let reading = self.reading.values().map(|(organization, _)| organization);
-        self.stale.keys().chain(self.failed.keys()).chain(reading).copied().collect()
+    fn behind(&self) -> impl Iterator<Item = OrganizationId> {
+        let reading = self.reading.values().map(|it| it.organization);
+        self.stale.keys().copied().chain(self.failed.iter().map(|(organization, _)| *organization)).chain(reading)
+    }
+
+    /// How many had asked before what is known of those was read.
+    fn known_of_behind(&self) -> HashMap<OrganizationId, u64> {
+        self.behind().map(|organization| (organization, *self.known.get(&organization).unwrap_or(&0))).collect()
     }
 
     /// How many servers are in each phase, and how many organizations are behind.
@@ -425,7 +455,10 @@ impl Keeper {
     }
 
     fn publish(&mut self, control: &Control, began: Timestamp) {
-        let behind = u32::try_from(self.behind().len()).unwrap_or(u32::MAX);
+        let before = self.snapshot.made_at;
+        let since = |organization| *self.snapshot.behind.get(&organization).unwrap_or(&before);
+        self.snapshot.behind = self.behind().map(|organization| (organization, since(organization))).collect();
+        let behind = u32::try_from(self.snapshot.behind.len()).unwrap_or(u32::MAX);
         metrics::gauge!("toolyard_snapshot_organizations_behind").set(f64::from(behind));
         let changed = std::mem::take(&mut self.changed);
         if changed {

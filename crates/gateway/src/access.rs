@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use toolyard_types::access::{Action, Principal};
 use toolyard_types::snapshot::{KeyGrant, Snapshot};
-use toolyard_types::{ApiKeyId, Clock, Code, Name, ServerId, ToolsetId};
+use toolyard_types::{ApiKeyId, Clock, Code, Name, ServerId, Timestamp, ToolsetId};
 
 /// How many decisions are remembered before they are all forgotten.
 const MAX_DECISIONS: usize = 100_000;
@@ -62,9 +62,9 @@ fn principal(grant: &KeyGrant) -> Principal {
     }
 }
 
-/// Refuses a snapshot that the control plane has not vouched for in too long.
-pub(crate) fn check_fresh(snapshot: &Snapshot, max_age: Duration, clock: &Clock) -> Result<(), Refusal> {
-    if clock.now().since(snapshot.made_at) > max_age {
+/// Refuses what the control plane has not vouched for in too long.
+pub(crate) fn check_fresh(made_at: Timestamp, max_age: Duration, clock: &Clock) -> Result<(), Refusal> {
+    if clock.now().since(made_at) > max_age {
         let detail = "the gateway has not heard from the control plane for too long to decide safely";
         return Err(Refusal::new(Code::SnapshotStale, detail));
     }

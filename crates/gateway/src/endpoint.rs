@@ -94,7 +94,7 @@ impl Core {
         }
         let Ok(_place) = self.unsettled.try_acquire() else { return false };
         let mut snapshots = self.snapshot.clone();
-        let newer = snapshots.wait_for(|snapshot| snapshot.made_at > arrived);
+        let newer = snapshots.wait_for(|snapshot| snapshot.complete_at() > arrived);
         matches!(tokio::time::timeout(self.news_patience, newer).await, Ok(Ok(_)))
     }
 
@@ -414,12 +414,13 @@ fn admit(
     let headers = request.headers();
     core.doors.check(headers, request.uri().authority())?;
     let snapshot = core.snapshot.borrow().clone();
-    access::check_fresh(&snapshot, core.max_snapshot_age, &core.clock)?;
+    access::check_fresh(snapshot.made_at, core.max_snapshot_age, &core.clock)?;
     let (grant, key) = access::authenticate(headers, &snapshot, &core.clock)?;
     if core.peers.follow(&snapshot) {
         core.lanes.sweep();
     }
     let (organization, target) = find(&core, &snapshot, &grant, is_toolset, organization, name)?;
+    access::check_fresh(snapshot.made_at_of(grant.organization), core.max_snapshot_age, &core.clock)?;
     (core.note_key)(grant.id);
     let (url, version) = (request.uri().path().to_owned(), snapshot.version);
     let is_stream = request.method() == Method::GET;

@@ -62,12 +62,18 @@ pub(crate) struct Pool {
 
 /// Writes that a database refused for want of room. Where a table must grow it may refuse while a row that fits in what is
 /// there is taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Refusals {
-    /// How many there were.
+    /// How many there were. One before the first: what was refused to others is not known.
     seen: AtomicU64,
     /// How many of them were before something large was taken.
     over: AtomicU64,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self { seen: AtomicU64::new(1), over: AtomicU64::new(0) }
+    }
 }
 
 impl Refusals {
@@ -83,10 +89,11 @@ impl Refusals {
     }
 }
 
-/// Whether a database refuses for want of room: Postgres with `disk_full`, SQLite with `SQLITE_FULL`.
+/// Whether a database refuses for want of room: Postgres with `disk_full`, SQLite with `SQLITE_FULL` or, where a quota is
+/// used up, `SQLITE_IOERR_WRITE`.
 fn has_no_room(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    matches!(code.as_deref(), Some("53100" | "13"))
+    matches!(code.as_deref(), Some("53100" | "13" | "778"))
 }
 
 /// Why there was no connection to Postgres, and when it was asked: one asks for all who wait.

@@ -89,6 +89,11 @@ impl TestDatabase {
         self.run_here(&format!("UPDATE toolsets SET members = '{{' WHERE name = '{name}'")).await;
     }
 
+    /// Mends it: it has no members.
+    pub async fn mend_toolset(&self, name: &str) {
+        self.run_here(&format!("UPDATE toolsets SET members = '[]' WHERE name = '{name}'")).await;
+    }
+
     /// Hides the table of toolboxes, so that whatever asks for one fails as when the database is away, or shows it again.
     pub async fn hide_toolboxes(&self, hide: bool) {
         self.hide("toolboxes", hide).await;

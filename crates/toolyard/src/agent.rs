@@ -20,7 +20,7 @@ use toolyard_types::agent::JoinToken;
 use crate::cli::{DtmaArgs, EXIT_CONFIG};
 use crate::config::{self, Settings};
 use crate::serve::{Stop, not_kept_apart, stop_signal};
-use crate::{local, memory, telemetry};
+use crate::{listen, local, memory, telemetry};
 
 /// Longest pause before a broken link is dialled again.
 const REDIAL: Duration = Duration::from_secs(5);
@@ -73,6 +73,7 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
     let (stopped, _hurrying) = stop_signal(CancellationToken::new());
     let mut stopped = std::pin::pin!(stopped);
     telemetry::start_logs(settings)?;
+    listen::raise_descriptors();
     let (offers, _listening) = match settings.dtma_listen {
         Some(address) => listen(address).await.map(|(offers, listening)| (Some(offers), Some(listening)))?,
         None => (None, None),

@@ -17,7 +17,7 @@ use crate::net;
 const SERVER_UIDS: u32 = 65_536;
 
 /// How long an agent that is starting has to end when it is told to.
-const START_GRACE: Duration = Duration::from_secs(10);
+const START_GRACE: Duration = Duration::from_secs(2);
 
 /// What comes of a start that nobody wants any more: its wait for the engine is given up, and it has some time to end by
 /// itself; `None` when it did not.

@@ -23,6 +23,24 @@ pub struct Snapshot {
     pub organizations: HashMap<Name, Arc<OrganizationSnapshot>>,
     /// API keys by the SHA-256 of the key, in hex.
     pub keys: HashMap<String, Arc<KeyGrant>>,
+    /// Organizations of which something that changed could not be read yet, with when the control plane last vouched for
+    /// all that is here of them.
+    #[serde(default)]
+    pub behind: HashMap<OrganizationId, Timestamp>,
+}
+
+impl Snapshot {
+    /// When the control plane last vouched for what is here of an organization.
+    #[must_use]
+    pub fn made_at_of(&self, organization: OrganizationId) -> Timestamp {
+        self.behind.get(&organization).map_or(self.made_at, |at| self.made_at.min(*at))
+    }
+
+    /// When it last vouched for everything.
+    #[must_use]
+    pub fn complete_at(&self) -> Timestamp {
+        self.behind.values().copied().fold(self.made_at, Timestamp::min)
+    }
 }
 
 /// One organization.

@@ -118,7 +118,8 @@ with socket.create_connection(("127.0.0.1", PORT), 5) as s: print(s.recv(1) == b
 
 /// Holds as many descriptors on their way between sockets as its user may, until it is stopped.
 const ON_THEIR_WAY: &str = r#"
-import array, os, socket, time
+import array, os, resource, socket, time
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 read, write = os.pipe()
 if os.fork() == 0:
     for fd in (0, 1, 2): os.close(fd)

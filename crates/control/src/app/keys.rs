@@ -108,6 +108,16 @@ pub(crate) async fn create(control: &Control, caller: &Caller, create: &CreateAp
     if !tx.active_api_keys_named(&create.name).await?.is_empty() {
         return Err(ControlError::AlreadyExists(format!("API key `{}`", create.name)));
     }
+    check_room(&tx).await?;
+    let api_key = tx.create_api_key(&new).await?;
+    let detail = json!({ "name": create.name, "role": create.role, "scope": create.scope });
+    audit(&mut tx, caller, "api_key.create", format!("api_key/{}", new.id), detail).await?;
+    tx.commit().await?;
+    Ok(CreatedApiKey { api_key, key: key.expose().to_owned() })
+}
+
+/// What an organization's keys take in the memory of every gateway is bounded.
+async fn check_room(tx: &OrgTx) -> Result<()> {
     let (keys, bytes) = tx.active_api_keys_size().await?;
     if keys >= MOST_KEYS || bytes >= MOST_SCOPE_BYTES {
         let detail = match keys >= MOST_KEYS {
@@ -120,11 +130,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, create: &CreateAp
         };
         return Err(ControlError::Conflict(detail));
     }
-    let api_key = tx.create_api_key(&new).await?;
-    let detail = json!({ "name": create.name, "role": create.role, "scope": create.scope });
-    audit(&mut tx, caller, "api_key.create", format!("api_key/{}", new.id), detail).await?;
-    tx.commit().await?;
-    Ok(CreatedApiKey { api_key, key: key.expose().to_owned() })
+    Ok(())
 }
 
 /// Gives a key another secret and shows it, this once.
@@ -154,6 +160,9 @@ pub(crate) async fn rotate(
     }
     let secret = token::api_key();
     let now = tx.now();
+    if key.expires_at.is_some_and(|end| end <= now) {
+        check_room(&tx).await?;
+    }
     let expires_at = new_end(&tx, caller, &key, now, rotate.expires_in_days).await?;
     let rotation = KeyRotation {
         prefix: token::shown_prefix(secret.expose()),

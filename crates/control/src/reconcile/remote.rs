@@ -611,7 +611,7 @@ async fn tool_page(upstream: &Upstream, handshake: &Handshake, cursor: Option<&s
             return answer.result.ok_or(CallError::Unexpected("`tools/list` was refused"));
         }
     }
-    Err(CallError::Closed)
+    Err(CallError::Ended)
 }
 
 #[cfg(test)]

@@ -622,13 +622,18 @@ both_engines! {
         tx.event(EventKind::ToolsetChanged, "toolset/theirs".to_owned(), json!({ "id": id }));
         tx.commit().await.unwrap();
         for round in 0..3 {
+            t.clock.step_ms(1000);
             let name = format!("t{round}");
             let body = json!({ "name": name, "members": [{ "server": "s" }] });
             t.post("/api/v1/toolsets", body).await.expect(201);
             let snapshot = snapshots.borrow_and_update().clone();
             assert!(snapshot.organizations["default"].toolsets.contains_key(name.as_str()));
             assert!(knows(&snapshot), "what was known of it stays");
+            // Gateways serve it for as long as such a picture may be old.
+            assert!(snapshot.made_at_of(organization.id) < snapshot.made_at, "{:?}", snapshot.behind);
         }
+        t.database().mend_toolset("theirs").await;
+        snapshots.wait_for(|snapshot| snapshot.behind.is_empty()).await.unwrap();
         store.close().await;
     }
 

@@ -278,7 +278,7 @@ impl Carrier {
             },
             Err(error) => error,
         };
-        if matches!(error, CallError::Unreachable(_) | CallError::Dropped | CallError::Closed) {
+        if matches!(error, CallError::Unreachable(_) | CallError::Dropped | CallError::Ended | CallError::Closed) {
             // One that crashes closes its connections one by one.
             tokio::time::sleep(LAST_BREATH).await;
             if self.place.connect().await.is_err() {

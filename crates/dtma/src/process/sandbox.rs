@@ -595,6 +595,8 @@ fn become_server(order: &StartOrder, last: &Last<'_>, pipes: &ChildPipes) -> Ste
     let program = argv.first().ok_or("there is no program to start")?;
     // Last: what is done above needs calls that are refused from here on.
     if let Some((taken, stream)) = last.calls {
+        let (_, hard) = step("limit of open files", getrlimit(Resource::RLIMIT_NOFILE))?;
+        step("limit of open files", setrlimit(Resource::RLIMIT_NOFILE, hard, hard))?;
         sockets::hand_calls(stream, &seccomp::take_out(taken)?)?;
     }
     // What a user has under way between processes is held against this limit of who sends: others of the same user, who
@@ -612,7 +614,9 @@ fn strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, std::ffi
 /// Toolyard needs many for itself; what the servers hold is looked at one by one, and takes memory of the kernel.
 fn limit_open_files() -> nix::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, soft.min(MAX_OPEN_FILES.into()), hard.min(MAX_OPEN_FILES.into()))
+    // Always some fewer than we may have ourselves: what one server has under way leaves room to start others.
+    let most = u64::from(MAX_OPEN_FILES).min(hard - hard / 8);
+    setrlimit(Resource::RLIMIT_NOFILE, soft.min(most), most)
 }
 
 fn drop_capability_bounds() {

@@ -89,6 +89,27 @@ async fn a_stale_snapshot_is_served_up_to_an_age_then_refused() {
 }
 
 #[tokio::test]
+async fn an_organization_whose_changes_cannot_be_read_is_refused_alone_when_its_picture_is_too_old() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    let since = world.clock.now();
+    let renew = |behind: bool| {
+        world.clock.step_ms(60_001);
+        world.snapshots.send_modify(|snapshot| {
+            let mut next = (**snapshot).clone();
+            (next.version, next.made_at) = (next.version + 1, world.clock.now());
+            let ids = next.organizations.values().map(|it| it.id).filter(|_| behind);
+            next.behind = ids.map(|id| (id, since)).collect();
+            *snapshot = Arc::new(next);
+        });
+    };
+    renew(true);
+    assert_eq!(problem(world.legacy(OLD, &session, PING).await).await, (503, "snapshot_stale".into()));
+    renew(false);
+    assert_eq!(world.legacy(OLD, &session, PING).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_rebound_host_and_a_foreign_origin_are_turned_away_first() {
     let world = world().server("old", Era::Legacy).start().await;
     for (name, value) in [("host", "evil.example"), ("origin", "http://evil.example"), ("origin", "null")] {

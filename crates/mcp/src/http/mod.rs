@@ -607,7 +607,7 @@ async fn read_answer(response: Response<Incoming>) -> Result<Message, CallError>
                 return Ok(message);
             }
         }
-        return Err(CallError::Closed);
+        return Err(CallError::Ended);
     }
     let status = response.status();
     let body = read_body(response, MAX_OWN_BYTES, own_room()).await?;
@@ -628,7 +628,7 @@ async fn read_body(response: Response<Incoming>, max_bytes: usize, mut room: Gro
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             tracing::debug!(error = &error as &dyn std::error::Error, "a remote server's answer broke off");
-            CallError::Closed
+            CallError::Ended
         })?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > max_bytes {
@@ -703,7 +703,7 @@ impl Stream {
         let message = Message::parse(body).map_err(|_| CallError::Unexpected("it is no JSON-RPC message"));
         let restore = self.restore.take();
         self.end();
-        let (message, restore) = (message?, restore.ok_or(CallError::Closed)?);
+        let (message, restore) = (message?, restore.ok_or(CallError::Ended)?);
         match message.kind() {
             Kind::Result if !is_answer_to(&message, &restore) => Err(CallError::Unexpected("it answers another call")),
             // Errors of servers that do not get as far as the call have ids of their own.
@@ -717,14 +717,14 @@ impl Stream {
         let Source::Events(events) = &mut self.source else { return Ok(None) };
         let event = match events.next().await {
             Ok(Some(event)) => event,
-            Ok(None) | Err(CallError::Closed) => {
+            Ok(None) | Err(CallError::Ended) => {
                 self.resume().await?;
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
         let Ok(message) = Message::parse(event.data) else { return Ok(None) };
-        let Some(restore) = &self.restore else { return Err(CallError::Closed) };
+        let Some(restore) = &self.restore else { return Err(CallError::Ended) };
         match message.kind() {
             Kind::Notification => Ok(restore_notification(&message, restore)),
             // Behind what is asked for ourselves there is nobody to ask, and a ping is for whoever hears it.
@@ -748,17 +748,17 @@ impl Stream {
     /// A legacy server may close a stream and have it resumed, by event id.
     async fn resume(&mut self) -> Result<(), CallError> {
         let (Source::Events(events), Some(established)) = (&mut self.source, &self.established) else {
-            return Err(CallError::Closed);
+            return Err(CallError::Ended);
         };
-        let Some(last) = events.last_id().map(str::to_owned) else { return Err(CallError::Closed) };
+        let Some(last) = events.last_id().map(str::to_owned) else { return Err(CallError::Ended) };
         if established.handshake.era == Era::Modern || self.resumptions >= MAX_RESUMPTIONS {
-            return Err(CallError::Closed);
+            return Err(CallError::Ended);
         }
         self.resumptions += 1;
         tokio::time::sleep(events.retry().min(MAX_RETRY)).await;
         let response = self.shared.get(established, Some(&last)).await?;
         if !is_event_stream(&response) {
-            return Err(CallError::Closed);
+            return Err(CallError::Ended);
         }
         events.resume(response.into_body());
         Ok(())

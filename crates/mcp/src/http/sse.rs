@@ -53,7 +53,7 @@ impl Sse {
                         self.lines.buffer.extend_from_slice(&data);
                     }
                 }
-                Some(Err(_)) => return Err(CallError::Closed),
+                Some(Err(_)) => return Err(CallError::Ended),
             }
         }
     }
