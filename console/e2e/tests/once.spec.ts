@@ -59,6 +59,62 @@ test('a key whose answer was lost is made once, and shown when it is asked for a
   }
 })
 
+test('a dialog waits for the answer that shows a secret, however it is closed', async ({ open, toolyard }) => {
+  const name = 'answer-delayed'
+  const page = await open({ person: ADMIN })
+  const dialog = page.byRole('dialog').first()
+  const active = async () => {
+    const { items } = await toolyard.api.send<Keys>('GET', '/keys?limit=500')
+    return items.filter((key) => key.name === name && key.revoked_at == null)
+  }
+  await page.goto('/access/members')
+  await page
+    .byRole('main')
+    .byRole('link', /^API keys/)
+    .click()
+  await page
+    .byRole('main')
+    .byRole('button', /^Create a key$/)
+    .first()
+    .click()
+  await dialog.byLabel(/^Name/).fill(name)
+  // The next request that changes something gets there, and its answer comes when the page says so.
+  await page.evaluate(() => {
+    const real = window.fetch
+    window.fetch = async (...request) => {
+      const answer = await real(...request)
+      if (request[1]?.method !== 'POST') return answer
+      window.fetch = real
+      await new Promise((go) => window.addEventListener('test-answer', go, { once: true }))
+      return answer
+    }
+  })
+  try {
+    await dialog.byRole('button', /^Create the key$/).click()
+    await expect.poll(async () => (await active()).length).toBe(1)
+    const said = () =>
+      [...document.querySelectorAll('[role="dialog"] [role="status"]')].map((one) => one.textContent)
+    await expect.poll(() => page.evaluate(said)).toContain('It is being sent')
+    await page.press('Escape')
+    await page.evaluate(() => {
+      // As somebody who presses what looks disabled.
+      for (const button of document.querySelectorAll<HTMLButtonElement>('[role="dialog"] button'))
+        if (['Cancel', 'Close'].includes(button.getAttribute('aria-label') ?? button.textContent ?? '')) button.click()
+    })
+    await dialog.byLabel(/^Name/).waitFor()
+    const question = page.byRole('dialog', 'Leave without the answer?')
+    await page.evaluate(() => history.back())
+    await question.waitFor()
+    await question.byRole('button', /^Stay$/).click()
+    await question.waitFor('hidden')
+    await page.evaluate(() => window.dispatchEvent(new Event('test-answer')))
+    await dialog.byText('The key is shown only now').first().waitFor()
+    expect((await active()).length).toBe(1)
+  } finally {
+    for (const { id } of await active()) await toolyard.api.send('DELETE', `/keys/${id}`)
+  }
+})
+
 test('the password of a new member stays on the screen until it was copied, or given up', async ({
   open,
   toolyard,

@@ -97,3 +97,40 @@ test('a page that is open gives way when the right to see it is taken away', asy
     await toolyard.api.send('DELETE', `/members/${id}`)
   }
 })
+
+test('what is typed stays when the right to the page is taken away, and the page comes back with it', async ({
+  open,
+  toolyard,
+}) => {
+  const member = { email: 'changing@example.test', password: 'correct-horse-battery', role: 'developer' }
+  const { id } = await toolyard.api.send<{ id: string }>('POST', '/members', member)
+  try {
+    const page = await open({ person: member })
+    const shell = new Shell(page)
+    await page.goto('/credentials')
+    await page
+      .byRole('main')
+      .byRole('button', /^Create a credential$/)
+      .first()
+      .click()
+    const dialog = page.byRole('dialog', 'Create a credential')
+    await dialog.byLabel(/^Name/).fill('typed-as-developer')
+    await toolyard.api.send('PATCH', `/members/${id}`, { role: 'viewer' })
+    // The page has heard of it.
+    const account = () => [...document.querySelectorAll('header')].map((one) => one.textContent).join(' ')
+    await expect.poll(() => page.evaluate(account)).toContain('viewer')
+    expect(await dialog.byLabel(/^Name/).value()).toBe('typed-as-developer')
+    await page.press('Escape')
+    await page
+      .byRole('dialog', 'Leave without saving?')
+      .byRole('button', /^Leave$/)
+      .click()
+    await shell.heading('Not for your role').waitFor()
+    expect(await page.byCss('header a[href="/servers"]').count()).toBeGreaterThan(0)
+    await check(page, 'Credentials', 'withheld from a role')
+    await toolyard.api.send('PATCH', `/members/${id}`, { role: 'developer' })
+    await shell.heading('Credentials').waitFor()
+  } finally {
+    await toolyard.api.send('DELETE', `/members/${id}`)
+  }
+})

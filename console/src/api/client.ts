@@ -122,8 +122,9 @@ export async function call<Input, Answer>(
     const { code } = problem
     // A wrong password is another problem.
     if (code !== 'unauthenticated' && code !== 'account_changed') throw problem
-    // Where signing out meets that nobody is signed in there is nothing to do.
-    if (code === 'unauthenticated' && operation.id === 'delete_session') throw problem
+    // Signing out is done then; a change of the password may be what ended the session, and is not made again.
+    if (code === 'unauthenticated' && ['delete_session', 'change_password'].includes(operation.id))
+      throw problem
     const changes = operation.method !== 'GET'
     const signedIn = onSignedOut(changes, code)
     if (!changes || !(await signedIn)) throw problem

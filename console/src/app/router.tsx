@@ -1,4 +1,5 @@
 import { createRouter, type ErrorComponentProps, useMatches } from '@tanstack/react-router'
+import type { ReactNode } from 'react'
 import { isProblem } from '@/api/client'
 import { t } from '@/lib/t'
 import { routeTree } from '@/routeTree.gen'
@@ -19,29 +20,40 @@ export const router = createRouter({
   defaultPendingMinMs: 250,
   defaultPendingComponent: PendingPage,
   defaultErrorComponent: RouteError,
-  defaultNotFoundComponent: ({ data }) => <NotFoundPage data={data} />,
+  // Of no route, or a page that is withheld would take the frame around it away.
+  defaultNotFoundComponent: ({ data }) => <Framed page={<NotFoundPage data={data} />} />,
   scrollRestoration: true,
 })
 
 function RouteError({ error, reset }: ErrorComponentProps) {
-  const framed = useMatches({
-    select: (matches) => matches.some((match) => match.routeId === '/_shell' && match.status === 'success'),
-  })
   const retry = () => {
     reset()
     void router.invalidate()
   }
   useRecovery(error, retry)
   if (isProblem(error, 404)) return <NotFoundPage detail={error.detail} />
-  const page = <ErrorPage error={error} onRetry={() => void tryAgain(error, retry)} />
-  // Without the frame around every page there is neither a margin nor a way elsewhere.
+  return (
+    <Framed
+      page={<ErrorPage error={error} onRetry={() => void tryAgain(error, retry)} />}
+      way={
+        <p className="mt-4">
+          <Link to="/">{t('Go to the overview')}</Link>
+        </p>
+      }
+    />
+  )
+}
+
+/** Without the frame around every page there is neither a margin nor, where the page has none itself, a way elsewhere. */
+function Framed({ page, way }: { page: ReactNode; way?: ReactNode }) {
+  const framed = useMatches({
+    select: (matches) => matches.some((match) => match.routeId === '/_shell' && match.status === 'success'),
+  })
   if (framed) return page
   return (
     <main className="mx-auto max-w-3xl p-8">
       {page}
-      <p className="mt-4">
-        <Link to="/">{t('Go to the overview')}</Link>
-      </p>
+      {way}
     </main>
   )
 }

@@ -10,13 +10,14 @@ import {
   Sun,
   WifiOff,
 } from 'lucide-react'
-import { type ReactNode, useEffect, useLayoutEffect, useRef, useState } from 'react'
+import { type ReactNode, useEffect, useLayoutEffect, useRef, useState, useSyncExternalStore } from 'react'
 import { call, isProblem } from '@/api/client'
 import { useOutdatedSince } from '@/api/connection'
 import { deleteSession } from '@/api/generated/identity'
 import { may, useSession } from '@/api/session'
 import { tellOthers } from '@/features/sign-in/public/signed-in-elsewhere'
 import { cx } from '@/lib/cx'
+import { hasUnsaved, watchUnsaved } from '@/lib/form'
 import { isTyping, modifierName } from '@/lib/hotkey'
 import { storage } from '@/lib/storage'
 import { t } from '@/lib/t'
@@ -313,17 +314,21 @@ function useLive(on: boolean) {
   }, [on])
 }
 
-/** Pages are withheld by rights, which somebody may change while one is open. */
+/**
+ * Pages are withheld by rights, which somebody may change while one is open. With something on it that would be lost the
+ * page stays until that was settled; the server refuses what is not allowed any more.
+ */
 function useRights() {
   const router = useRouter()
   const rights = useSession().actions.join()
   const before = useRef(rights)
+  const held = useSyncExternalStore(watchUnsaved, hasUnsaved)
   useEffect(() => {
-    if (before.current === rights) return
+    if (held || before.current === rights) return
     before.current = rights
     // What stays on the page may show less, or more.
     void router.invalidate().then(() => queryClient.invalidateQueries())
-  }, [router, rights])
+  }, [router, rights, held])
 }
 
 const REST_MS = 2000

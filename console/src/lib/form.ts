@@ -45,11 +45,24 @@ export interface Form<Values extends object> {
 export interface Unsaved {
   /** What is said to who leaves it, where it was not merely typed. */
   lost?: string | undefined
-  /** It is being saved: the page may go on by itself. */
+  /** It is being saved: the page may go on by itself, and a window waits for what it is answered. */
   saving?: boolean
 }
 
 const unsaved = new Map<string, Unsaved>()
+const watchers = new Set<() => void>()
+
+function keep(id: string, one: Unsaved | undefined): void {
+  if (one === undefined) unsaved.delete(id)
+  else unsaved.set(id, one)
+  for (const watcher of watchers) watcher()
+}
+
+/** Calls `watcher` when something begins or ceases to be unsaved. Gives the function that ends it. */
+export function watchUnsaved(watcher: () => void): () => void {
+  watchers.add(watcher)
+  return () => void watchers.delete(watcher)
+}
 
 /** Whether something of this page would be lost with it: typed and not saved, or shown once and not copied. */
 export function hasUnsaved(): boolean {
@@ -66,8 +79,8 @@ export function useUnsaved(is: boolean, { lost, saving = false }: Unsaved = {}):
   const id = useId()
   useEffect(() => {
     if (!is) return
-    unsaved.set(id, { lost, saving })
-    return () => void unsaved.delete(id)
+    keep(id, { lost, saving })
+    return () => keep(id, undefined)
   }, [is, id, lost, saving])
 }
 
@@ -87,7 +100,7 @@ export function useForm<Values extends object, Output>(options: {
   const [submitting, setSubmitting] = useState(false)
   const busy = useRef(false)
   const dirty = !same(values, initial)
-  useUnsaved(dirty, { saving: submitting })
+  useUnsaved(dirty || submitting, { saving: submitting })
 
   const forget = (names: readonly string[]) =>
     setErrors((before) =>

@@ -3,6 +3,7 @@ import { act } from 'react'
 import { createRoot, type Root } from 'react-dom/client'
 import { afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { hasUnsaved, useUnsaved } from '@/lib/form'
+import { CancelButton } from './dialog'
 import { DialogWindow } from './dialog-window'
 import { CloseButton, OnceCode, useShownOnce } from './shown-once'
 
@@ -21,6 +22,8 @@ let closed = 0
 
 beforeAll(() => {
   Object.assign(globalThis, { IS_REACT_ACT_ENVIRONMENT: true })
+  // Tooltips are popovers, which this document has not.
+  Object.assign(HTMLElement.prototype, { showPopover: () => undefined, hidePopover: () => undefined })
 })
 
 beforeEach(() => {
@@ -40,7 +43,7 @@ const onClose = (open: boolean) => {
 }
 
 function Typed({ typed, saving }: { typed: boolean; saving: boolean }) {
-  useUnsaved(typed, { saving })
+  useUnsaved(typed || saving, { saving })
   return null
 }
 
@@ -61,6 +64,8 @@ function Page({
   return (
     <DialogWindow open onOpenChange={onClose} title="Create a key" disposable={disposable}>
       <Typed typed={typed} saving={saving} />
+      <CancelButton />
+      <CloseButton>Done</CloseButton>
     </DialogWindow>
   )
 }
@@ -135,18 +140,99 @@ test('a page is left with a window in which something was typed only after a que
   expect(closed).toBe(0)
 })
 
-test('what is being saved, or is only a password, is no question', async () => {
-  await show(<Page open={false} />)
-  await again(<Page />)
-  await again(<Page typed saving />)
-  await press('Close')
-  expect(closed).toBe(1)
-  await act(async () => root?.unmount())
+test('what is only a password is no question', async () => {
   await show(<Page open={false} />)
   await again(<Page disposable />)
   await again(<Page typed disposable />)
   await press('Close')
-  expect(closed).toBe(2)
+  expect(closed).toBe(1)
+})
+
+const pressEscape = () =>
+  act(async () => {
+    const { activeElement } = document
+    activeElement?.dispatchEvent(
+      new KeyboardEvent('keydown', { key: 'Escape', bubbles: true, cancelable: true }),
+    )
+  })
+
+test('while something is being sent a window closes by no way, and closes again when the answer was lost', async () => {
+  for (const disposable of [false, true]) {
+    closed = 0
+    await show(<Page open={false} />)
+    await again(<Page disposable={disposable} />)
+    await again(<Page typed saving disposable={disposable} />)
+    expect(text()).toContain('It is being sent')
+    for (const way of ['Close', 'Cancel', 'Done']) await press(way)
+    await pressEscape()
+    expect(closed).toBe(0)
+    expect(text()).not.toContain('Leave')
+    await again(<Page typed disposable={disposable} />)
+    expect(document.querySelector('[role="status"]')?.textContent).toBe('')
+    await press('Cancel')
+    expect(closed).toBe(1)
+    await act(async () => root?.unmount())
+  }
+})
+
+test('a page is left while something is being sent only after a question', async () => {
+  await show(<Page open={false} />)
+  await again(<Page />)
+  await again(<Page typed saving />)
+  await act(async () => {
+    expect(leaving.block?.({ current: { pathname: '/access/keys' }, next: { pathname: '/servers' } })).toBe(
+      true,
+    )
+  })
+  expect(leaving.unload?.()).toBe(true)
+  expect(text()).toContain('Leave without the answer?')
+  await press('Stay')
+  expect(closed).toBe(0)
+})
+
+test('a window whose answer does not come can be left after a while, after a question', async () => {
+  vi.useFakeTimers()
+  await show(<Page open={false} />)
+  await again(<Page />)
+  await again(<Page typed saving />)
+  await act(async () => vi.advanceTimersByTime(29_000))
+  await press('Close')
+  expect(text()).not.toContain('Leave')
+  await act(async () => vi.advanceTimersByTime(2_000))
+  await press('Cancel')
+  expect(closed).toBe(0)
+  expect(text()).toContain('Leave without the answer?')
+  await press('Leave')
+  expect(closed).toBe(1)
+  vi.useRealTimers()
+})
+
+function Sent({ shown }: { shown: boolean }) {
+  useUnsaved(!shown, { saving: !shown })
+  useShownOnce({ shown, lost: 'The secret is lost' })
+  return null
+}
+
+function Sending({ shown }: { shown?: boolean }) {
+  return (
+    <DialogWindow open onOpenChange={onClose} title="Create a key">
+      {shown !== undefined && <Sent shown={shown} />}
+    </DialogWindow>
+  )
+}
+
+test('a secret that came while a question stood is not given up by its answer', async () => {
+  await show(<Sending />)
+  await again(<Sending shown={false} />)
+  await act(async () => {
+    leaving.block?.({ current: { pathname: '/access/keys' }, next: { pathname: '/servers' } })
+  })
+  await again(<Sending shown />)
+  await press('Leave')
+  expect(closed).toBe(0)
+  expect(text()).toContain('The secret is lost')
+  await press('Leave')
+  expect(closed).toBe(1)
 })
 
 test('a secret that is shown once is given up only by an answer, each time, also by its own button', async () => {

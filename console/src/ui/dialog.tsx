@@ -1,6 +1,8 @@
-import { type FormEvent, type ReactNode, useState } from 'react'
+import { type FormEvent, type ReactNode, useContext, useState } from 'react'
+import { useUnsaved } from '@/lib/form'
 import { t } from '@/lib/t'
 import { Button } from './button'
+import { CloseWindow, sendingText } from './close-window'
 import { ErrorNote } from './error-state'
 import { TextInput } from './inputs'
 import { later } from './later'
@@ -14,7 +16,7 @@ export interface DialogProps {
   /** The buttons, the most important one last. */
   footer?: ReactNode
   size?: 'small' | 'medium' | 'large'
-  /** What is typed there, such as a password, is given up without a question. */
+  /** What is typed there, such as a password, is given up without a question; it waits all the same for what is sent. */
   disposable?: boolean
 }
 
@@ -56,6 +58,16 @@ export function Drawer(props: DrawerProps) {
   return <DrawerWindow {...props} />
 }
 
+/** Gives a window up, with what was typed there; not while that is being sent. */
+export function CancelButton({ children = t('Cancel') }: { children?: ReactNode }) {
+  const { close, sending } = useContext(CloseWindow)
+  return (
+    <Button disabledReason={sending ? sendingText() : undefined} onClick={() => close(true)}>
+      {children}
+    </Button>
+  )
+}
+
 /**
  * Asks before something happens. Name the thing in the title (`Stop everything?`) and say in the text what follows.
  * `typeToConfirm` wants the thing's name typed: for what cannot be undone. What `onConfirm` throws is shown inside.
@@ -89,8 +101,8 @@ export function ConfirmDialog({
   const untyped =
     typeToConfirm === undefined || typed.trim() === typeToConfirm ? undefined : t('The name is not typed yet')
   const notReady = disabledReason ?? untyped
+  useUnsaved(busy, { saving: busy })
   const change = (next: boolean) => {
-    if (busy) return
     setTyped('')
     setError(undefined)
     onOpenChange(next)
@@ -123,7 +135,7 @@ export function ConfirmDialog({
         )}
         {error !== undefined && <ErrorNote error={error} />}
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={() => change(false)}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button type="submit" variant={danger ? 'danger' : 'primary'} busy={busy} disabledReason={notReady}>
             {confirm}
           </Button>

@@ -30,9 +30,9 @@ export function CloseButton({
   variant?: 'primary' | 'secondary'
   children: ReactNode
 }) {
-  const close = useContext(CloseWindow)
+  const { close } = useContext(CloseWindow)
   return (
-    <Button variant={variant} onClick={close}>
+    <Button variant={variant} onClick={() => close()}>
       {children}
     </Button>
   )

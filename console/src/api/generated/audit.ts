@@ -3,7 +3,10 @@ import * as v from 'valibot'
 import { type Operation, operation } from '../operation'
 import { AuditRecordSchema, type AuditRecord, type Timestamp } from './shared'
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageAuditRecord {
   /** The things on this page. */
   items: AuditRecord[]

@@ -102,7 +102,10 @@ export const CallSchema: v.GenericSchema<unknown, Call> = v.object({
   toolset_name: v.nullish(NameSchema),
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageCall {
   /** The things on this page. */
   items: Call[]

@@ -221,7 +221,10 @@ export const EntryVersionSummarySchema: v.GenericSchema<unknown, EntryVersionSum
   version: v.string(),
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageCategory {
   /** The things on this page. */
   items: Category[]
@@ -233,7 +236,10 @@ export const PageCategorySchema: v.GenericSchema<unknown, PageCategory> = v.obje
   next_cursor: v.nullish(v.string()),
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageEntrySummary {
   /** The things on this page. */
   items: EntrySummary[]
@@ -245,7 +251,10 @@ export const PageEntrySummarySchema: v.GenericSchema<unknown, PageEntrySummary> 
   next_cursor: v.nullish(v.string()),
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageEntryVersionSummary {
   /** The things on this page. */
   items: EntryVersionSummary[]
@@ -295,7 +304,10 @@ export const SourceSchema: v.GenericSchema<unknown, Source> = v.object({
   url: v.nullish(v.string()),
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageSource {
   /** The things on this page. */
   items: Source[]

@@ -76,7 +76,10 @@ export interface NewConsoleReport {
   value?: number | null
 }
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageConsoleReport {
   /** The things on this page. */
   items: ConsoleReport[]

@@ -23,6 +23,11 @@ export interface Credential {
    * restart of the server brings the current one. Absent like `outdated_in`.
    */
   unknown_in?: Name[] | null
+  /**
+   * Whether no server gets its secret, because it was sealed with another master key than the one that is here: it must be set
+   * again.
+   */
+  unreadable?: boolean
   /** When its secret was last set. */
   updated_at: Timestamp
   /** The servers whose current revision refers to it. */
@@ -37,12 +42,16 @@ export const CredentialSchema: v.GenericSchema<unknown, Credential> = v.object({
   name: NameSchema,
   outdated_in: v.nullish(v.array(NameSchema)),
   unknown_in: v.nullish(v.array(NameSchema)),
+  unreadable: v.optional(v.boolean()),
   updated_at: TimestampSchema,
   used_by: v.array(NameSchema),
   version: v.number(),
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageCredential {
   /** The things on this page. */
   items: Credential[]

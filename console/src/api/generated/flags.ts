@@ -37,7 +37,10 @@ export const FlagSchema: v.GenericSchema<unknown, Flag> = v.object({
   rule: v.nullish(FlagRuleSchema),
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageFlag {
   /** The things on this page. */
   items: Flag[]

@@ -112,7 +112,10 @@ export const CreatedApiKeySchema: v.GenericSchema<unknown, CreatedApiKey> = v.ob
   key: v.string(),
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageApiKey {
   /** The things on this page. */
   items: ApiKey[]

@@ -34,7 +34,10 @@ export const MemberSchema: v.GenericSchema<unknown, Member> = v.object({
   role: RoleSchema,
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageMember {
   /** The things on this page. */
   items: Member[]

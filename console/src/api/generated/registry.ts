@@ -31,7 +31,10 @@ export const listRegistryServers: Operation<{ path: undefined; query: {
 export const listServerVersions: Operation<{ path: {
   /** `namespace%2Fname` */
   name: EntryName
-}; query: undefined; body: undefined }, unknown> = /* @__PURE__ */ operation(
+}; query: {
+  /** `nextCursor` of the page before; the official registry has none here, and gives all at once. */
+  cursor?: string
+}; body: undefined }, unknown> = /* @__PURE__ */ operation(
   'list_server_versions', 'GET', '/v0.1/servers/{name}/versions', 'json', v.unknown(),
 )
 

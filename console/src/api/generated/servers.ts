@@ -826,7 +826,10 @@ export const RevisionSchema: v.GenericSchema<unknown, Revision> = v.object({
   spec: RevisionSpecSchema,
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageRevision {
   /** The things on this page. */
   items: Revision[]
@@ -973,7 +976,10 @@ export const ServerSchema: v.GenericSchema<unknown, Server> = v.object({
   updated_at: TimestampSchema,
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageServer {
   /** The things on this page. */
   items: Server[]

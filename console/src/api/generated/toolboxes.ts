@@ -126,6 +126,8 @@ export interface ToolboxReport {
   /** The engine: `process` or `docker`. */
   engine: string
   engine_failure?: EngineFailure | null
+  /** The agent's environment, which chose the defaults of its settings: `development`, `staging` or `production`. Absent when the agent does not tell. */
+  environment?: string | null
   /** Where on its host paths may be granted to servers, as listed and as what that leads to when the agent starts: each path with everything in it; one that ends with `/*` means what lies in it, but no dot files, and not the path itself. Absent when the agent does not tell: then it alone knows. */
   grantable_paths?: string[] | null
   /** Revisions that ran there before the host had such a list: it lets them see other paths too. */
@@ -140,6 +142,7 @@ export const ToolboxReportSchema: v.GenericSchema<unknown, ToolboxReport> = v.ob
   enforcement: v.record(v.string(), EnforcementSchema),
   engine: v.string(),
   engine_failure: v.nullish(EngineFailureSchema),
+  environment: v.nullish(v.string()),
   grantable_paths: v.nullish(v.array(v.string())),
   granted_before: v.optional(v.array(RevisionIdSchema)),
   platform: v.string(),
@@ -227,7 +230,10 @@ export const EnrolledToolboxSchema: v.GenericSchema<unknown, EnrolledToolbox> = 
   toolbox: ToolboxSchema,
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageToolbox {
   /** The things on this page. */
   items: Toolbox[]

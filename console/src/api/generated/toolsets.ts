@@ -60,7 +60,10 @@ export const ToolsetSchema: v.GenericSchema<unknown, Toolset> = v.object({
   updated_at: TimestampSchema,
 })
 
-/** A page of a list. `next_cursor` is passed back as `cursor` to get the next page. */
+/**
+ * A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+ * than `limit` though more follow.
+ */
 export interface PageToolset {
   /** The things on this page. */
   items: Toolset[]

@@ -16,6 +16,7 @@ import { nameSchema } from '@/lib/name'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { CheckList } from '@/ui/check-list'
+import { CancelButton } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
 import { Select } from '@/ui/select'
@@ -82,12 +83,12 @@ export function CreateKeyDialog({ onClose }: { onClose: () => void }) {
       }
       onClose={onClose}
     >
-      {(onMade) => <CreateKey onMade={onMade} onCancel={onClose} />}
+      {(onMade) => <CreateKey onMade={onMade} />}
     </KeyDialog>
   )
 }
 
-function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void; onCancel: () => void }) {
+function CreateKey({ onMade }: { onMade: (key: CreatedApiKey) => void }) {
   const client = useQueryClient()
   const session = useSession()
   const again = usePasswordAgain()
@@ -186,7 +187,7 @@ function CreateKey({ onMade, onCancel }: { onMade: (key: CreatedApiKey) => void;
         {choosesCredentials(values) && <Credentials {...form.field('credentials')} />}
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={onCancel}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button type="submit" variant="primary" busy={form.submitting}>
             {t('Create the key')}
           </Button>

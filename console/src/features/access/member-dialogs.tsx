@@ -17,7 +17,7 @@ import { passwordSchema } from '@/lib/password'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
-import { Dialog } from '@/ui/dialog'
+import { CancelButton, Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput, TextInput } from '@/ui/inputs'
 import { Notice } from '@/ui/notice'
@@ -51,7 +51,7 @@ export function AddMemberDialog({ onClose }: { onClose: () => void }) {
   return (
     <Dialog open onOpenChange={(open) => !open && onClose()} title={t('Add a member')}>
       {added === undefined ? (
-        <AddMember onAdded={setAdded} onCancel={onClose} />
+        <AddMember onAdded={setAdded} />
       ) : (
         <div className="flex flex-col gap-4">
           <p role="status" className="font-medium">
@@ -64,7 +64,7 @@ export function AddMemberDialog({ onClose }: { onClose: () => void }) {
   )
 }
 
-function AddMember({ onAdded, onCancel }: { onAdded: (added: SignIn) => void; onCancel: () => void }) {
+function AddMember({ onAdded }: { onAdded: (added: SignIn) => void }) {
   const client = useQueryClient()
   const again = usePasswordAgain()
   const once = useOnce()
@@ -94,7 +94,7 @@ function AddMember({ onAdded, onCancel }: { onAdded: (added: SignIn) => void; on
         <NewPassword field={form.field('password')} />
         <ErrorNote error={form.submitError} />
         <Footer>
-          <Button onClick={onCancel}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button type="submit" variant="primary" busy={form.submitting}>
             {t('Add the member')}
           </Button>
@@ -137,7 +137,7 @@ export function RoleDialog({
         </p>
         <ErrorNote error={form.submitError} />
         <Footer>
-          <Button onClick={() => onOpenChange(false)}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button
             type="submit"
             variant="primary"
@@ -175,7 +175,7 @@ export function PasswordDialog({
       await again.run(() => call(updateMember, { path: { id: member.id }, body }))
       setGiven(body.password)
       form.reset()
-      if (body.revoke_keys) await invalidate(client, listKeys)
+      if (body.revoke_keys) void invalidate(client, listKeys)
     },
   })
   return (
@@ -189,7 +189,7 @@ export function PasswordDialog({
           <EndKeys maker={`user:${member.id}`} field={form.field('revoke_keys')} />
           <ErrorNote error={form.submitError} />
           <Footer>
-            <Button onClick={() => onOpenChange(false)}>{t('Cancel')}</Button>
+            <CancelButton />
             <Button type="submit" variant="primary" busy={form.submitting}>
               {t('Set the password')}
             </Button>

@@ -9,6 +9,7 @@ import { usePasswordAgain } from '@/features/account/public/password-again'
 import { useForm } from '@/lib/form'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
+import { CancelButton } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { Select } from '@/ui/select'
 import { KeyDialog } from './key-dialog'
@@ -35,7 +36,7 @@ export function RotateKeyDialog({
       }
       onClose={onClose}
     >
-      {(onMade) => <RotateKey apiKey={apiKey} state={state} onMade={onMade} onCancel={onClose} />}
+      {(onMade) => <RotateKey apiKey={apiKey} state={state} onMade={onMade} />}
     </KeyDialog>
   )
 }
@@ -44,12 +45,10 @@ function RotateKey({
   apiKey,
   state,
   onMade,
-  onCancel,
 }: {
   apiKey: ApiKey
   state: KeyState
   onMade: (key: CreatedApiKey) => void
-  onCancel: () => void
 }) {
   const client = useQueryClient()
   const again = usePasswordAgain()
@@ -98,7 +97,7 @@ function RotateKey({
         </div>
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={onCancel}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button type="submit" variant="primary" busy={form.submitting}>
             {t('Make another secret')}
           </Button>

@@ -10,7 +10,7 @@ import { nameSchema } from '@/lib/name'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
-import { Dialog } from '@/ui/dialog'
+import { CancelButton, Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput, Textarea, TextInput } from '@/ui/inputs'
 import { toast } from '@/ui/toast'
@@ -137,7 +137,7 @@ export function CredentialDialog({
         />
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={onClose}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button type="submit" variant="primary" busy={form.submitting}>
             {credential === undefined ? t('Create the credential') : t('Replace the secret')}
           </Button>

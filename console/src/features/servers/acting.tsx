@@ -110,7 +110,7 @@ export function ActingProvider({ children, onDeleted }: { children: ReactNode; o
           onCloned={(copy) => {
             setCloned(undefined)
             toast.done({ title: t('{name} is a copy of {original}', { name: copy, original: cloned }) })
-            void navigate({ to: '/servers/$name', params: { name: copy } })
+            void navigate({ to: '/servers/$name', params: { name: copy }, ignoreBlocker: true })
           }}
         />
       )}

@@ -1,10 +1,11 @@
 import { useRef, useState } from 'react'
 import type { Server } from '@/api/generated/types'
 import { useSession } from '@/api/session'
+import { useUnsaved } from '@/lib/form'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
-import { Dialog } from '@/ui/dialog'
+import { CancelButton, Dialog } from '@/ui/dialog'
 import { errorFacts } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
 import { LiveRegion } from '@/ui/live-region'
@@ -102,6 +103,7 @@ function BulkDialog({
   const fitting = servers.filter((server) => misfit(id, server) === undefined).length
   const running = results !== undefined && [...results.values()].some(isOpen)
   const failed = servers.filter((server) => results?.get(server.name)?.state === 'failed')
+  useUnsaved(running, { saving: running })
   const ready = id !== 'delete' || typed.trim() === String(servers.length)
 
   const start = async (chosen: readonly Server[]) => {
@@ -154,7 +156,7 @@ function BulkDialog({
   return (
     <Dialog
       open
-      onOpenChange={(open) => !open && !running && close()}
+      onOpenChange={(open) => !open && close()}
       title={
         results === undefined
           ? action.question(words)
@@ -163,7 +165,7 @@ function BulkDialog({
       footer={
         results === undefined ? (
           <>
-            <Button onClick={close}>{t('Cancel')}</Button>
+            <CancelButton />
             <Button
               variant={action.danger ? 'danger' : 'primary'}
               disabledReason={ready ? undefined : t('The number is not typed yet')}

@@ -8,7 +8,7 @@ import { useForm } from '@/lib/form'
 import { LONGEST_NAME, nameSchema } from '@/lib/name'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
-import { Dialog } from '@/ui/dialog'
+import { CancelButton, Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
 import { revisionsQuery, serverQuery } from './public/queries'
@@ -43,7 +43,7 @@ export function CloneDialog({
   return (
     <Dialog
       open
-      onOpenChange={(open) => (form.submitting ? undefined : onOpenChange(open))}
+      onOpenChange={onOpenChange}
       size="small"
       title={t('Clone {name}', { name })}
       description={t('The copy runs the same revision with the same settings and shares the credentials.')}
@@ -58,7 +58,7 @@ export function CloneDialog({
         />
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={() => onOpenChange(false)}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button
             type="submit"
             variant="primary"

@@ -12,7 +12,7 @@ import { nameSchema } from '@/lib/name'
 import { t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
-import { Dialog } from '@/ui/dialog'
+import { CancelButton, Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
 import { ButtonLink } from '@/ui/link'
@@ -61,11 +61,7 @@ export function EnrollDialog({ onClose }: { onClose: () => void }) {
           }
         : {})}
     >
-      {made === undefined ? (
-        <Enroll onMade={setMade} onCancel={onClose} />
-      ) : (
-        <Join made={made} settle={settle} />
-      )}
+      {made === undefined ? <Enroll onMade={setMade} /> : <Join made={made} settle={settle} />}
     </Dialog>
   )
 }
@@ -105,7 +101,7 @@ export function RejoinDialog({ name, onClose }: { name: string; onClose: () => v
           <Lifetime field={form.field('lifetime')} />
           <ErrorNote error={form.submitError} />
           <div className="flex flex-wrap justify-end gap-2">
-            <Button onClick={onClose}>{t('Cancel')}</Button>
+            <CancelButton />
             <Button type="submit" variant="primary" busy={form.submitting}>
               {t('Make a token')}
             </Button>
@@ -151,7 +147,7 @@ export function LabelsDialog({ toolbox, onClose }: { toolbox: Toolbox; onClose: 
         />
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={onClose}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button type="submit" variant="primary" busy={form.submitting}>
             {t('Save the labels')}
           </Button>
@@ -187,7 +183,7 @@ export function AddressDialog({ toolbox, onClose }: { toolbox: Toolbox; onClose:
         <Address field={form.field('address')} />
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={onClose}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button type="submit" variant="primary" busy={form.submitting}>
             {t('Save the address')}
           </Button>
@@ -226,7 +222,7 @@ function Lifetime({ field }: { field: FieldProps<string> }) {
   )
 }
 
-function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void; onCancel: () => void }) {
+function Enroll({ onMade }: { onMade: (made: EnrolledToolbox) => void }) {
   const client = useQueryClient()
   const once = useOnce()
   const form = useForm({
@@ -270,7 +266,7 @@ function Enroll({ onMade, onCancel }: { onMade: (made: EnrolledToolbox) => void;
       <Lifetime field={form.field('lifetime')} />
       <ErrorNote error={form.submitError} />
       <div className="flex flex-wrap justify-end gap-2">
-        <Button onClick={onCancel}>{t('Cancel')}</Button>
+        <CancelButton />
         <Button type="submit" variant="primary" busy={form.submitting}>
           {t('Make a token')}
         </Button>

@@ -1,18 +1,37 @@
 import { useQueryClient } from '@tanstack/react-query'
 import type { ReactNode } from 'react'
 import * as v from 'valibot'
-import { call } from '@/api/client'
+import { call, isProblem } from '@/api/client'
 import { changePassword, createSession } from '@/api/generated/identity'
 import { sessionQuery, useSession } from '@/api/session'
 import { startLive, stopLive } from '@/app/live'
 import { type FieldProps, useForm } from '@/lib/form'
-import { passwordSchema } from '@/lib/password'
+import { passwordSchema, setPasswordUnsure, unsureText } from '@/lib/password'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput, TextInput } from '@/ui/inputs'
 
 const EMPTY = { current_password: '', new_password: '', again: '', revoke_keys: false }
+
+/**
+ * Whether a change may have happened although it failed: there was no answer, or the session was over when the browser
+ * sent it again by itself, as browsers do where a connection was cut.
+ */
+function mayBeDone(error: unknown): boolean {
+  return isProblem(error) && (error.status === 0 || error.status >= 500 || error.code === 'unauthenticated')
+}
+
+/** Nobody knows whether the password was changed. */
+class AnswerLost extends Error {
+  override name = ''
+  readonly title = t('It is not known whether your password was changed')
+  readonly detail = unsureText()
+
+  constructor(options: ErrorOptions) {
+    super('', options)
+  }
+}
 
 /** Changes one's own password, and the e-mail address where the caller asks for it. */
 export function ChangePassword({
@@ -56,15 +75,28 @@ export function ChangePassword({
       const changed = askEmail && email !== session.display ? { email } : {}
       // Every session ends with the old password, this one too; the live stream would notice and lead to sign-in.
       stopLive()
-      try {
-        await call(changePassword, { body: { current_password, new_password, revoke_keys, ...changed } })
+      const signIn = async () => {
         const body = {
           email: askEmail ? email : session.display,
           password: new_password,
           organization: session.organization,
         }
-        const signedIn = await call(createSession, { body })
-        client.setQueryData(sessionQuery.queryKey, signedIn)
+        client.setQueryData(sessionQuery.queryKey, await call(createSession, { body }))
+        setPasswordUnsure(false)
+      }
+      try {
+        let lost: unknown
+        await call(changePassword, {
+          body: { current_password, new_password, revoke_keys, ...changed },
+        }).catch((error: unknown) => {
+          if (!mayBeDone(error)) throw error
+          lost = error
+          setPasswordUnsure(true)
+        })
+        // Where the answer was lost, that one can sign in with the new one is the answer.
+        await signIn().catch((error: unknown) => {
+          throw lost === undefined ? error : new AnswerLost({ cause: lost })
+        })
       } finally {
         startLive()
       }

@@ -7,7 +7,7 @@ import { sessionQuery, useSession } from '@/api/session'
 import { useForm } from '@/lib/form'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
-import { Dialog } from '@/ui/dialog'
+import { CancelButton, Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput } from '@/ui/inputs'
 import { LiveRegion } from '@/ui/live-region'
@@ -54,13 +54,13 @@ export function usePasswordAgain(): PasswordAgain {
         size="small"
         disposable
       >
-        <Question onGiven={() => close(true)} onCancel={() => close(false)} />
+        <Question onGiven={() => close(true)} />
       </Dialog>
     ),
   }
 }
 
-function Question({ onGiven, onCancel }: { onGiven: () => void; onCancel: () => void }) {
+function Question({ onGiven }: { onGiven: () => void }) {
   const client = useQueryClient()
   const session = useSession()
   const form = useForm({
@@ -84,7 +84,7 @@ function Question({ onGiven, onCancel }: { onGiven: () => void; onCancel: () => 
       <LiveRegion urgent>{form.errorAt('password') ?? ''}</LiveRegion>
       <ErrorNote error={form.submitError} />
       <div className="flex flex-wrap justify-end gap-2">
-        <Button onClick={onCancel}>{t('Cancel')}</Button>
+        <CancelButton />
         <Button type="submit" variant="primary" busy={form.submitting}>
           {t('Go on')}
         </Button>

@@ -10,7 +10,7 @@ import { useForm } from '@/lib/form'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
-import { Dialog } from '@/ui/dialog'
+import { CancelButton, Dialog } from '@/ui/dialog'
 import { EmptyState } from '@/ui/empty-state'
 import { ErrorNote } from '@/ui/error-state'
 import { NumberInput } from '@/ui/inputs'
@@ -161,7 +161,7 @@ function EditFlag({ flag, onClose }: { flag: Flag; onClose: () => void }) {
         />
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={onClose}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button type="submit" variant="primary" busy={form.submitting}>
             {t('Save')}
           </Button>

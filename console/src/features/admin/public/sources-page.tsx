@@ -13,7 +13,7 @@ import { oneLine } from '@/lib/text'
 import { Badge } from '@/ui/badge'
 import { Button, IconButton } from '@/ui/button'
 import { Card } from '@/ui/card'
-import { ConfirmDialog, Dialog } from '@/ui/dialog'
+import { CancelButton, ConfirmDialog, Dialog } from '@/ui/dialog'
 import { EmptyState } from '@/ui/empty-state'
 import { ErrorNote } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
@@ -258,7 +258,7 @@ function AddSource({ onOpenChange }: { onOpenChange: (open: boolean) => void }) 
         />
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={() => onOpenChange(false)}>{t('Cancel')}</Button>
+          <CancelButton />
           <Button type="submit" variant="primary" busy={form.submitting}>
             {t('Add the source')}
           </Button>

@@ -255,7 +255,7 @@ function EntryMenu({ entry }: { entry: Entry }) {
         danger
         onConfirm={async () => {
           await call(deleteEntry, { path: { name: entry.name } })
-          await navigate({ to: '/marketplace' })
+          await navigate({ to: '/marketplace', ignoreBlocker: true })
           toast.done({ title: t('{name} was withdrawn', { name: entryTitle(entry) }) })
         }}
       >

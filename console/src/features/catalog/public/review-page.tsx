@@ -8,12 +8,12 @@ import type { Entry, EntrySummary } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
 import { useDenied } from '@/api/session'
 import { focusInstead } from '@/lib/focus-after'
-import { useForm } from '@/lib/form'
+import { useForm, useUnsaved } from '@/lib/form'
 import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
-import { Dialog } from '@/ui/dialog'
+import { CancelButton, Dialog } from '@/ui/dialog'
 import { EmptyState } from '@/ui/empty-state'
 import { ErrorNote } from '@/ui/error-state'
 import { Textarea } from '@/ui/inputs'
@@ -176,6 +176,7 @@ function Seen({
   const [seen, setSeen] = useState(latest)
   const [busy, setBusy] = useState(false)
   const [decided, setDecided] = useState(false)
+  useUnsaved(busy, { saving: busy })
   const [error, setError] = useState<unknown>()
   // What is heard before one's own answer may be one's own decision.
   const other = decided || busy ? undefined : meanwhile
@@ -225,7 +226,7 @@ function Seen({
       <Meanwhile text={other} />
       {error !== undefined && other === undefined && <ErrorNote error={error} />}
       <div className="flex flex-wrap justify-end gap-2">
-        <Button onClick={onClose}>{other === undefined ? t('Cancel') : t('Close')}</Button>
+        <CancelButton>{other === undefined ? t('Cancel') : t('Close')}</CancelButton>
         <Button
           variant="primary"
           icon={Check}
@@ -264,7 +265,7 @@ function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }
   return (
     <Dialog
       open
-      onOpenChange={(open) => (open || form.submitting ? undefined : onClose())}
+      onOpenChange={(open) => !open && onClose()}
       size="small"
       title={t('Reject {name}?', { name })}
     >
@@ -279,7 +280,7 @@ function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }
         <Meanwhile text={other} />
         <ErrorNote error={form.submitError} />
         <div className="flex flex-wrap justify-end gap-2">
-          <Button onClick={onClose}>{other === undefined ? t('Cancel') : t('Close')}</Button>
+          <CancelButton>{other === undefined ? t('Cancel') : t('Close')}</CancelButton>
           <Button
             type="submit"
             variant="danger"

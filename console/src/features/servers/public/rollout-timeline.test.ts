@@ -18,8 +18,35 @@ test('an attempt that failed is shown as failed, although the rollout goes on an
     'ended by signal 9 (KILL)',
     'connect to `https://mcp.example.test/`: connection refused',
     'it answered with status 502',
+    'the server wrote to standard output, but no MCP message; its first line was `Available transports:`',
+    'the server closed its output before it answered',
+    'the server answered `initialize`, but its version is none that is spoken here',
   ])
     expect(kinds('done', 'begun', failed, 'revision 2 serves')).toEqual(['done', 'bad', 'done'])
+})
+
+test('what was followed by another attempt is shown as failed, whatever its words are', () => {
+  expect(
+    kinds(
+      'done',
+      'begun',
+      'placed on toolbox `a`',
+      'awaiting probe',
+      'words of a server',
+      'awaiting probe',
+      'revision 2 serves',
+    ),
+  ).toEqual(['done', 'done', 'done', 'bad', 'done', 'done'])
+  expect(
+    kinds(
+      'done',
+      'begun',
+      'placed on toolbox `a`',
+      'placed on toolbox `b`',
+      'placed on toolbox `a`',
+      'revision 2 serves',
+    ),
+  ).toEqual(['done', 'done', 'done', 'done', 'done'])
 })
 
 test('what went well is not shown as failed because of the names in it', () => {

@@ -253,7 +253,7 @@ export function rolloutSteps(rollout: Rollout): TimelineStep[] {
       title: <TickedText text={capital(readableTimes(firstLine(step.message)))} limit={200} />,
       at: step.at,
       kind:
-        isSetback(step.message) && !(last && hasEnded(rollout))
+        (isSetback(step.message) || wentBack(log, index)) && !(last && hasEnded(rollout))
           ? 'bad'
           : last
             ? lastKind(rollout.state)
@@ -267,7 +267,7 @@ export function rolloutSteps(rollout: Rollout): TimelineStep[] {
  * whoever met it: an agent, a package client, or a reason's name where there were no words.
  */
 const SETBACK = [
-  /^(it|the process|the server|the image|the registry) (ended|was killed|was ended|was not|did not|stopped|fell silent|used more|kept more)/,
+  /^(it|the process|the (remote )?server|the image|the registry) (ended|was killed|was ended|was not|did not|does not|stopped|fell silent|used more|kept more|closed|wrote|answered)/,
   /\b(could not|cannot|can't|failed|failure|error|refused|timed out|timeout|unreachable|not found|no such|denied|crashed|status [45]\d\d)\b/,
   /\bended (by itself|by signal|with)\b|\bexit(ed)?( with)? (code|status)\b/,
   /^(image not found|package not found|checksum mismatch|config invalid|credential missing|credential expired|start timeout|crash loop|exited|out of memory|out of disk|engine unavailable|unsupported by engine|no capacity|remote unreachable|internal)$/,
@@ -279,6 +279,17 @@ function isSetback(message: string): boolean {
     .replaceAll(/`[^`]*`/g, '…')
     .toLowerCase()
   return SETBACK.some((one) => one.test(words))
+}
+
+/** What a rollout does by itself, one thing after the other. */
+const ADVANCE =
+  /^(begun|placed|prepared|promoted|revision|toolbox|requested|resolving|installing|awaiting|probing|observing|canary)\b/
+
+/** Whether a step, whatever its words, was followed by what the rollout did before it: it tried again. */
+function wentBack(log: readonly { message: string }[], index: number): boolean {
+  const [before, step, after] = [log[index - 1], log[index], log[index + 1]]
+  if (before === undefined || step === undefined || after === undefined) return false
+  return before.message === after.message && !ADVANCE.test(step.message)
 }
 
 function hasEnded({ state }: Rollout): boolean {

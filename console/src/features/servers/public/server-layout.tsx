@@ -46,7 +46,7 @@ export function ServerLayout({ name, children }: { name: string; children: React
       ?.scrollIntoView({ block: 'nearest', inline: 'nearest' })
   }, [path])
   return (
-    <ActingProvider onDeleted={() => void navigate({ to: '/servers' })}>
+    <ActingProvider onDeleted={() => void navigate({ to: '/servers', ignoreBlocker: true })}>
       <PageHeader
         breadcrumbs={
           <Breadcrumbs>

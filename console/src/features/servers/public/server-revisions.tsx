@@ -58,8 +58,10 @@ export function ServerRevisions({
     <div className="grid items-start gap-4 xl:grid-cols-[minmax(0,1fr)_minmax(0,1fr)]">
       <Card title={t('Revisions')} flush>
         <ol reversed aria-label={t('Revisions, newest first')}>
-          {revisions.map((revision) => {
+          {revisions.map((revision, at) => {
             const trouble = revisionTrouble(revision, server)
+            // The oldest that is kept need not be the first one, and those between two may be gone.
+            const before = revisions[at + 1]?.number ?? (query.hasNextPage ? revision.number - 1 : undefined)
             return (
               <li
                 key={revision.id}
@@ -86,8 +88,8 @@ export function ServerRevisions({
                   <Button
                     size="small"
                     variant="ghost"
-                    disabledReason={revision.number === 1 ? t('It is the first one') : undefined}
-                    onClick={() => onComparedChange({ from: revision.number - 1, to: revision.number })}
+                    disabledReason={before === undefined ? t('It is the first one') : undefined}
+                    onClick={() => onComparedChange({ from: before, to: revision.number })}
                   >
                     {t('What changed')}
                   </Button>

@@ -5,8 +5,10 @@ import { call, isProblem } from '@/api/client'
 import { createSession } from '@/api/generated/identity'
 import { sessionQuery, useSession } from '@/api/session'
 import { useForm } from '@/lib/form'
+import { setPasswordUnsure, unsureText } from '@/lib/password'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
+import { sendingText } from '@/ui/close-window'
 import { Dialog } from '@/ui/dialog'
 import { ErrorNote } from '@/ui/error-state'
 import { PasswordInput } from '@/ui/inputs'
@@ -24,7 +26,7 @@ export function SignInAgain({
 }) {
   const { account } = useSession()
   const [other, setOther] = useState<string>()
-  useSignedInElsewhere((session) => setOther(session.account === account ? undefined : session.display))
+  useSignedInElsewhere((session) => setOther(session?.account === account ? undefined : session?.display))
   return (
     <Dialog
       open
@@ -32,7 +34,7 @@ export function SignInAgain({
       title={other === undefined ? t('Your session ended') : t('Somebody else signed in')}
       description={
         other === undefined
-          ? t('Sign in to go on where you are. What you typed is still there.')
+          ? `${t('Sign in to go on where you are. What you typed is still there.')} ${unsureText()}`
           : t('{other} signed in in another tab of this browser. What you typed is not sent as {other}.', {
               other,
             })
@@ -69,6 +71,7 @@ function Question({
           throw { errors: [{ field: 'password', message: t('The password is wrong') }] }
         throw error
       })
+      setPasswordUnsure(false)
       client.setQueryData(sessionQuery.queryKey, session)
       onSignedIn()
       tellOthers('signed in')
@@ -87,7 +90,7 @@ function Question({
       <LiveRegion urgent>{form.errorAt('password') ?? ''}</LiveRegion>
       <ErrorNote error={form.submitError} />
       <div className="flex flex-wrap justify-end gap-2">
-        <Button onClick={onLeave}>
+        <Button disabledReason={form.submitting ? sendingText() : undefined} onClick={onLeave}>
           {other === undefined ? t('Leave, and sign in as somebody else') : t('Go on as {other}', { other })}
         </Button>
         <Button type="submit" variant="primary" busy={form.submitting}>

@@ -6,6 +6,7 @@ import { createSession } from '@/api/generated/identity'
 import type { Session } from '@/api/generated/types'
 import { sessionQuery } from '@/api/session'
 import { useForm } from '@/lib/form'
+import { setPasswordUnsure, unsureText } from '@/lib/password'
 import { safeReturnPath } from '@/lib/safe-url'
 import { t } from '@/lib/t'
 import { Button } from '@/ui/button'
@@ -18,12 +19,13 @@ export function SignInPage({ returnPath, ended }: { returnPath: string | undefin
   const router = useRouter()
   const queryClient = useQueryClient()
   const goOn = (session: Session) => {
+    setPasswordUnsure(false)
     queryClient.clear()
     queryClient.setQueryData(sessionQuery.queryKey, session)
     router.history.push(safeReturnPath(returnPath))
   }
   // Whoever came here without a session that ended may want to be somebody else.
-  useSignedInElsewhere(goOn, ended)
+  useSignedInElsewhere((session) => session !== undefined && goOn(session), ended)
   const form = useForm({
     initial: { email: '', password: '' },
     schema: v.object({
@@ -55,7 +57,7 @@ export function SignInPage({ returnPath, ended }: { returnPath: string | undefin
         </h1>
         <p className="mt-1 mb-6 text-muted">
           {ended
-            ? t('Your session ended. Sign in to go on where you were.')
+            ? `${t('Your session ended. Sign in to go on where you were.')} ${unsureText()}`
             : t(
                 'The first start shows the administrator’s password in its terminal, or names the file it is in.',
               )}

@@ -29,21 +29,26 @@ export function hearOthers(heard: () => void): () => void {
 }
 
 /**
- * Calls `onSignedIn` with the session when somebody is signed in: by now, or later by another tab. `looks`: not only when
- * another tab tells, but at once and when this one is seen again; not where nobody may be at sign-in on purpose.
+ * Calls `onFound` with the session of whoever is signed in, or `undefined` where nobody is: by now, or later by another
+ * tab. `looks`: not only when another tab tells, but at once and when this one is seen again; not where nobody may be at
+ * sign-in on purpose.
  */
-export function useSignedInElsewhere(onSignedIn: (session: Session) => void, looks = true): void {
-  const latest = useRef(onSignedIn)
+export function useSignedInElsewhere(onFound: (session: Session | undefined) => void, looks = true): void {
+  const latest = useRef(onFound)
   useEffect(() => {
-    latest.current = onSignedIn
+    latest.current = onFound
   })
   useEffect(() => {
     const abort = new AbortController()
     const { signal } = abort
+    let looked = 0
     const look = async () => {
-      // Nobody is signed in yet, or nothing answers: whoever waits here goes on waiting.
-      const session = await currentSession(signal).catch(() => undefined)
-      if (session !== undefined && !signal.aborted) latest.current(session)
+      looked += 1
+      const mine = looked
+      // Without an answer nothing is known.
+      const session = await currentSession(signal).catch(() => null)
+      // A later look knows better.
+      if (session !== null && mine === looked && !signal.aborted) latest.current(session)
     }
     const seen = () => document.visibilityState === 'visible' && void look()
     const unheard = hearOthers(() => void look())
@@ -58,10 +63,11 @@ export function useSignedInElsewhere(onSignedIn: (session: Session) => void, loo
   }, [looks])
 }
 
-/** Whoever it is. Not `call`: that nobody is signed in is no news here, and must not lead to sign-in. */
+/**
+ * Whoever it is, or `undefined` where nobody is signed in. Not `call`: that nobody is signed in is no news here, and must
+ * not lead to sign-in.
+ */
 async function currentSession(signal: AbortSignal): Promise<Session | undefined> {
   const response = await send(getSession.path, { signal, headers: { accept: 'application/json' } })
-  if (!response.ok) return undefined
-  const parsed = v.safeParse(SessionSchema, await response.json())
-  return parsed.success ? parsed.output : undefined
+  return response.status === 401 ? undefined : v.parse(SessionSchema, await response.json())
 }

@@ -262,7 +262,7 @@ function ToolsetEditor({ toolset }: { toolset: Toolset }) {
           setTimeout(() => {
             queryClient.removeQueries({ queryKey: queryKey(getToolset, { path: { name } }) })
             void queryClient.invalidateQueries(toolsetsQuery)
-            void navigate({ to: '/toolsets' })
+            void navigate({ to: '/toolsets', ignoreBlocker: true })
           })
         }}
       />

@@ -14,5 +14,7 @@ export const Route = createFileRoute('/_shell/toolboxes/$name')({
 function Page() {
   const { name } = Route.useParams()
   const navigate = Route.useNavigate()
-  return <ToolboxPage name={name} onRemoved={() => void navigate({ to: '/toolboxes' })} />
+  return (
+    <ToolboxPage name={name} onRemoved={() => void navigate({ to: '/toolboxes', ignoreBlocker: true })} />
+  )
 }
