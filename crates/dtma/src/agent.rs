@@ -47,6 +47,10 @@ use crate::uids::{self, Uids};
 
 /// Where the gateways' link listeners were last; removed by a join, which may be to another control plane.
 pub(crate) const LINKS_FILE: &str = "links.json";
+/// What a start writes at most until it serves, in bytes.
+const NEEDED_BYTES: usize = 256 << 10;
+/// How often a toolbox without room looks for it.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(2);
 /// How often leases are looked at and garbage is collected when nothing changes.
 const TICK: Duration = Duration::from_secs(5);
 const COLLECT_EVERY: Duration = Duration::from_secs(60);
@@ -81,6 +85,9 @@ pub struct AgentOptions {
     pub orphan_grace: Duration,
     /// How long a server may take to end after its input was closed, and again after SIGTERM.
     pub stop_wait: Duration,
+    /// How long a server that has no calls may answer nothing before it is ended and started again; one that has calls,
+    /// for as long as a call may take if that is longer.
+    pub hang_wait: Duration,
     /// Which paths of this host servers may be shown.
     pub grantable_paths: GrantablePaths,
     /// User ids for servers, one each, when running as root; a range that no other installation on this host has when
@@ -92,6 +99,8 @@ pub struct AgentOptions {
     pub room: Room,
     /// The version reported to the control plane.
     pub version: String,
+    /// `development`, `staging` or `production`, reported too.
+    pub environment: String,
     /// The clock.
     pub clock: Clock,
 }
@@ -101,6 +110,9 @@ impl AgentOptions {
     pub const DEFAULT_ORPHAN_GRACE: Duration = Duration::from_secs(10);
     /// How long each step of stopping a server may take.
     pub const DEFAULT_STOP_WAIT: Duration = Duration::from_secs(3);
+    /// How long a server that has no calls may answer nothing. Some are at work of their own for half a minute and
+    /// answer nothing meanwhile; twice that is no work any more.
+    pub const DEFAULT_HANG_WAIT: Duration = Duration::from_secs(60);
 }
 
 /// Why an agent does not start.
@@ -158,6 +170,9 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     pub(crate) orphan_grace: Duration,
     pub(crate) stop_wait: Duration,
+    pub(crate) hang_wait: Duration,
+    /// Whether the container engine does not answer: then silence says nothing about servers.
+    pub(crate) engine_fails: AtomicBool,
     pub(crate) own_ports: Vec<u16>,
     pub(crate) room: Room,
     /// Paths named by the environment that is passed on, such as a certificate bundle.
@@ -196,6 +211,8 @@ pub(crate) struct Inner {
     file: DesiredFile,
     /// Whether the control plane said that this toolbox was removed.
     is_removed: AtomicBool,
+    /// Whether the control plane said that its environment is a stricter one.
+    is_laxer: AtomicBool,
     /// Something was forgotten whose remains are to go soon.
     forgotten: Notify,
     instances: Mutex<BTreeMap<InstanceId, Entry>>,
@@ -234,7 +251,24 @@ impl Agent {
         let given = options.data_dir.clone();
         let unusable = |source| StartError::DataDir { path: given.clone(), source };
         // Servers see their directories at the same absolute paths as we do, so links are followed here.
-        let data_dir = prepare_dirs(&given).and_then(|()| std::fs::canonicalize(&given)).map_err(unusable)?;
+        let data_dir = loop {
+            let usable = prepare_dirs(&given).and_then(|()| std::fs::canonicalize(&given));
+            match usable.and_then(|dir| has_room(&dir).map(|()| dir)) {
+                // Servers fill it, and others go without this toolbox meanwhile.
+                Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    let why = format!("there is no room in `{}`: {error}", given.display());
+                    if options.engine_wait.note(Some(why.clone())) {
+                        tracing::warn!("waiting until the toolbox has room; it does not start without: {why}");
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(LOOK_FOR_ROOM) => {}
+                        () = options.engine_wait.given_up() => return Err(StartError::GivenUp),
+                    }
+                }
+                usable => break usable.map_err(unusable)?,
+            }
+        };
+        options.engine_wait.note(None);
         options.data_dir.clone_from(&data_dir);
         let lock = lock_dir(&data_dir).await?;
         // First of all: their supervisors count the seconds. Containers do not.
@@ -263,6 +297,7 @@ impl Agent {
             meter,
             file,
             is_removed: AtomicBool::new(false),
+            is_laxer: AtomicBool::new(false),
             forgotten: Notify::new(),
             instances: Mutex::default(),
             jobs: Mutex::default(),
@@ -352,6 +387,14 @@ fn prepare_dirs(data_dir: &Path) -> io::Result<()> {
     made.iter().try_for_each(passable)
 }
 
+/// Looks whether a start has room for what it writes.
+fn has_room(data_dir: &Path) -> io::Result<()> {
+    let file = data_dir.join("room.tmp");
+    let written = std::fs::write(&file, vec![0_u8; NEEDED_BYTES]);
+    let removed = std::fs::remove_file(&file);
+    written.and(removed)
+}
+
 async fn lock_dir(data_dir: &Path) -> Result<Flock<std::fs::File>, StartError> {
     let path = data_dir.join("agent.lock");
     let unusable = |source| StartError::DataDir { path: data_dir.to_owned(), source };
@@ -424,6 +467,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         granted_before: grants.before().clone(),
         capacity: None,
         engine_failure: None,
+        environment: Some(options.environment.clone()),
     }
     .bounded();
     let removals = Removals::new();
@@ -440,6 +484,8 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         clock: options.clock.clone(),
         orphan_grace: options.orphan_grace,
         stop_wait: options.stop_wait,
+        hang_wait: options.hang_wait,
+        engine_fails: AtomicBool::new(false),
         own_ports: options.own_ports.clone(),
         room: options.room.clone(),
         shown_to_servers,
@@ -639,8 +685,9 @@ impl Context {
             let message = "the lease on its credentials ended while the control plane was away".to_owned();
             return Err(Failure { reason: Reason::CredentialExpired, message });
         }
-        if needed.any(|id| !instance.secrets.contains_key(&id)) {
-            let message = "a required secret is not bound".to_owned();
+        if let Some(id) = needed.find(|id| !instance.secrets.contains_key(id)) {
+            let why = instance.missing.get(&id).cloned();
+            let message = why.unwrap_or_else(|| "a required secret is not bound".to_owned());
             return Err(Failure { reason: Reason::CredentialMissing, message });
         }
         Ok(instance.secrets.clone())
@@ -735,6 +782,17 @@ impl Inner {
         self.links.send_replace(links);
     }
 
+    /// Takes the control plane's environment, and says once that it is a stricter one.
+    pub(crate) fn hear_environment(&self, theirs: &str) {
+        let Some(ours) = self.report.environment.as_deref() else { return };
+        if toolyard_types::agent::is_laxer(ours, theirs) && !self.is_laxer.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "this agent runs in {ours}, its control plane in {theirs}: its defaults are laxer, such as which paths of \
+                 this host servers may be given; start it with TOOLYARD_ENV={theirs}"
+            );
+        }
+    }
+
     /// Everything observed, as it is sent.
     pub(crate) fn observed(&self) -> Observed {
         let instances = self.instances();
@@ -772,6 +830,7 @@ impl Inner {
 
     /// Notes how the engine answered, and tells when that changed.
     fn engine_answered(&self, asked_at: Timestamp, answer: Result<(), String>) {
+        self.context.engine_fails.store(answer.is_err(), Ordering::Relaxed);
         let changed = self.engine_failure.send_if_modified(|known| {
             let since = known.as_ref().map_or(asked_at, |failure| failure.since);
             let now = answer

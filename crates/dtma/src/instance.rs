@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ const LATE: Duration = Duration::from_secs(1);
 const NOISE_BACKLOG: usize = 64;
 /// What a server may take to write one message.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
+const STOPPED_ANSWERING: &str = "it stopped answering";
 
 /// What is kept about a server that answered, so that a restarted agent can go on with it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -74,7 +76,7 @@ enum End {
     Exited(Ended),
     /// It ended because its goal is another one.
     Asked(Ended),
-    /// It was stopped because it did not get ready.
+    /// It was stopped because it did not get ready, or did not answer any more.
     NotReady(Failure, Option<Ended>),
     /// It ended, or was ended, before it had said anything of itself. It had been asked `server/discover`, and asked
     /// nothing but `initialize` it may go on.
@@ -340,7 +342,10 @@ impl Instance {
                 };
                 (Reason::OutOfDisk, message)
             }
-            (Some(Killed::Processes), ..) => (Reason::Exited, "it had more processes than its limit".to_owned()),
+            (Some(Killed::Processes), ..) => {
+                let message = ended.excess.as_ref().map(|excess| format!("it was stopped: it {excess}"));
+                (Reason::Exited, message.unwrap_or_else(|| "it had more processes than its limit".to_owned()))
+            }
             (_, Some(code), _) => (Reason::Exited, format!("it ended by itself with exit code {code}{}", why(ended))),
             (_, _, Some(signal)) => (Reason::Exited, format!("it was ended by signal {signal}{}", why(ended))),
             _ => (Reason::Exited, "it ended".to_owned()),
@@ -421,7 +426,9 @@ impl Instance {
         let started = Instant::now();
         // Until the probe says that it would not help.
         let mut may_ask_otherwise = answered.is_none() && self.known_era.is_none();
-        let mut health = Health::new();
+        let mut health = Health::new(self.context.hang_wait);
+        // How long of that it hung.
+        let mut silence = Duration::ZERO;
         let mut probing = answered.is_none();
         if let Some(answered) = answered {
             let own = self.context.copy_of(self.desired.id).is_some();
@@ -450,7 +457,7 @@ impl Instance {
                             log_rest(&connection, &mut noises, &line.commands).await;
                         }
                         line.dismiss().await;
-                        if started.elapsed() >= RECOVERED_AFTER {
+                        if started.elapsed().saturating_sub(silence) >= RECOVERED_AFTER {
                             self.failures = 0;
                         }
                         let unspoken = may_ask_otherwise
@@ -480,7 +487,7 @@ impl Instance {
                             self.save_answered(&answered);
                             self.ready(&connection, answered);
                             (remark, remarking) = (Box::pin(self.ask_remark()), true);
-                            health = Health::new();
+                            health = Health::new(self.context.hang_wait);
                             check.set(check_after(health.pause(0), None));
                         }
                         // It closed its output; why, its exit says in a moment, or `closed` gives up on it.
@@ -503,8 +510,28 @@ impl Instance {
                     }
                 }
                 (sign, open) = &mut check, if !probing && stopping == Stopping::No && not_ready.is_none() => {
-                    if self.judge(&mut health, sign) {
+                    let verdict = self.judge(&mut health, sign);
+                    if let Some(answers) = verdict {
+                        let text = if answers { "it answers again" } else { STOPPED_ANSWERING }.to_owned();
+                        let _ = line.commands.try_send(ToSupervisor::Log { stream: LogStream::Toolyard, text });
+                    }
+                    if verdict == Some(true) {
                         (remark, remarking) = (Box::pin(self.ask_remark()), true);
+                    }
+                    if self.context.engine_fails.load(Ordering::Relaxed) {
+                        health.excuse();
+                    }
+                    let busy = connection.activity().busy_for.is_some();
+                    if let Some(hung) = health.hung_for(connection.unheard_for(), busy, longest_call) {
+                        silence = hung;
+                        let message = format!("it did not answer for {} s and was ended", hung.as_secs());
+                        not_ready = Some(Failure { reason: Reason::ProbeFailed, message });
+                        // Calls wait for the next one, as after an exit.
+                        self.slot.update(|state| state.connection = None);
+                        let _ = line.commands.send(ToSupervisor::Stop).await;
+                        closed_seen = true;
+                        connection.close();
+                        continue;
                     }
                     check.set(check_after(health.pause(connection.activity().begun), open));
                 }
@@ -629,34 +656,29 @@ impl Instance {
         });
     }
 
-    /// Takes a sign of how it is; whether it answers again after it had stopped.
-    fn judge(&self, health: &mut Health, sign: Sign) -> bool {
-        let healthy = match sign {
-            // No verdict: only that it answers, or that it is silent without calls, says how it is.
-            Sign::Busy if self.slot.status().phase == Phase::Ready => {
-                self.set(Phase::Ready, Reason::Answered, BUSY);
-                return false;
+    /// Takes a sign of how it is; says so when it stopped answering, or answers again.
+    fn judge(&self, health: &mut Health, sign: Sign) -> Option<bool> {
+        let verdict = health.note(sign);
+        match sign {
+            Sign::Busy if self.slot.status().phase == Phase::Ready => self.set(Phase::Ready, Reason::Answered, BUSY),
+            Sign::Busy => {}
+            Sign::Answered => {
+                self.slot.note_answer(self.context.clock.now());
+                if self.slot.status().message == BUSY {
+                    self.set(Phase::Ready, Reason::Answered, &self.remark);
+                }
             }
-            Sign::Busy => return false,
-            Sign::Answered => true,
-            Sign::Silent => false,
-        };
-        let verdict = health.note(healthy);
-        if healthy {
-            self.slot.note_answer(self.context.clock.now());
-            if self.slot.status().message == BUSY {
-                self.set(Phase::Ready, Reason::Answered, &self.remark);
+            Sign::Silent => {
+                let failures = health.failures();
+                self.slot.update(|state| state.observed.failures = failures);
             }
-        } else {
-            let failures = health.failures();
-            self.slot.update(|state| state.observed.failures = failures);
         }
         match verdict {
-            Some(false) => self.set(Phase::Degraded, Reason::ProbeFailed, "it stopped answering"),
+            Some(false) => self.set(Phase::Degraded, Reason::ProbeFailed, STOPPED_ANSWERING),
             Some(true) => self.set(Phase::Ready, Reason::Answered, &self.remark),
             None => {}
         }
-        verdict == Some(true)
+        verdict
     }
 
     /// A server that was ready and comes back is degraded, not new.

@@ -113,6 +113,7 @@ pub(crate) mod tests {
             lock: None,
             secrets: BTreeMap::new(),
             secret_versions: BTreeMap::new(),
+            missing: BTreeMap::new(),
             run,
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! One question is open at a time: what was not answered is waited for again, and never cancelled. A server that is
 //! silent while it has calls is [`Sign::Busy`], for as long as a call may take; one that is silent without is hanging.
+//! One that hangs for long enough is told apart by [`Health::hung_for`]: it is ended and started again.
 
 use std::time::Duration;
 
@@ -231,16 +232,39 @@ pub(crate) struct Health {
     quiet: Duration,
     /// How many calls had been made at the last check.
     calls: u64,
+    /// Since when no check was answered, those that calls may have held up among them.
+    unanswered_since: Option<Instant>,
+    /// How long it may hang while it has no calls.
+    hang_wait: Duration,
 }
 
 impl Health {
-    /// Of a server that has just answered.
-    pub(crate) fn new() -> Self {
-        Self { ready_at: Instant::now(), in_a_row: 0, last: true, degraded: false, quiet: QUICK, calls: 0 }
+    /// Of a server that has just answered, which may hang for `hang_wait` while it has no calls.
+    pub(crate) fn new(hang_wait: Duration) -> Self {
+        Self {
+            ready_at: Instant::now(),
+            in_a_row: 0,
+            last: true,
+            degraded: false,
+            quiet: QUICK,
+            calls: 0,
+            unanswered_since: None,
+            hang_wait,
+        }
     }
 
-    /// Notes one answer; says so when the verdict changes.
-    pub(crate) fn note(&mut self, healthy: bool) -> Option<bool> {
+    /// Notes what a check found; says so when the verdict changes.
+    pub(crate) fn note(&mut self, sign: Sign) -> Option<bool> {
+        let healthy = sign == Sign::Answered;
+        if healthy {
+            self.unanswered_since = None;
+        } else {
+            self.unanswered_since.get_or_insert_with(Instant::now);
+        }
+        // No verdict: only that it answers, or that it is silent without calls, says how it is.
+        if sign == Sign::Busy {
+            return None;
+        }
         self.in_a_row = if healthy == self.last { self.in_a_row.saturating_add(1) } else { 1 };
         self.last = healthy;
         let turned = match self.degraded {
@@ -249,6 +273,22 @@ impl Health {
         };
         self.degraded ^= turned;
         turned.then_some(healthy)
+    }
+
+    /// For how long it has hung, once that is so long that it will not come back by itself.
+    ///
+    /// `unheard` is for how long it has sent nothing at all: what still sends messages is at work. While `busy`, calls may
+    /// be what it is at, for as long as a call may take. That is never less than without: who calls a server must not
+    /// have it ended sooner.
+    pub(crate) fn hung_for(&self, unheard: Duration, busy: bool, longest_call: Duration) -> Option<Duration> {
+        let silence = self.unanswered_since?.elapsed().min(unheard);
+        let enough = if busy { self.hang_wait.max(longest_call) } else { self.hang_wait };
+        (self.degraded && silence >= enough).then_some(silence)
+    }
+
+    /// Counts silence anew: it was not the server's own.
+    pub(crate) fn excuse(&mut self) {
+        self.unanswered_since = None;
     }
 
     /// How many checks in a row failed.
@@ -274,25 +314,66 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use super::Sign::{Answered, Busy, Silent};
     use super::*;
+
+    const HANG_WAIT: Duration = Duration::from_secs(60);
 
     #[test]
     fn three_silences_degrade_and_two_answers_repair() {
-        let mut health = Health::new();
-        assert_eq!([false, false, false].map(|healthy| health.note(healthy)), [None, None, Some(false)]);
-        assert_eq!([true, false, true, true].map(|healthy| health.note(healthy)), [None, None, None, Some(true)]);
+        let mut health = Health::new(HANG_WAIT);
+        assert_eq!([Silent, Silent, Busy, Silent].map(|sign| health.note(sign)), [None, None, None, Some(false)]);
+        assert_eq!(
+            [Answered, Silent, Answered, Answered].map(|sign| health.note(sign)),
+            [None, None, None, Some(true)]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_has_hung_once_it_was_silent_for_long_enough_and_checked_three_times() {
+        let (call, forever) = (HANG_WAIT * 5, Duration::from_secs(1 << 20));
+        let mut health = Health::new(HANG_WAIT);
+        health.note(Silent);
+        tokio::time::advance(HANG_WAIT).await;
+        health.note(Silent);
+        assert_eq!(health.hung_for(forever, false, call), None, "two checks are too few");
+        health.note(Silent);
+        assert_eq!(health.hung_for(forever, false, call), Some(HANG_WAIT));
+        assert_eq!(health.hung_for(TIMEOUT, false, call), None, "it still sends messages");
+        assert_eq!(health.hung_for(forever, true, call), None, "calls may hold it up");
+        tokio::time::advance(call - HANG_WAIT).await;
+        assert_eq!(health.hung_for(forever, true, call), Some(call), "no call takes so long");
+        health.note(Answered);
+        health.note(Silent);
+        assert_eq!(health.hung_for(forever, false, call), None, "it answered in between");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_may_take_little_do_not_have_a_server_ended_sooner_and_a_silent_engine_does_not_count() {
+        let mut health = Health::new(HANG_WAIT);
+        for _ in 0..3 {
+            health.note(Silent);
+        }
+        tokio::time::advance(HANG_WAIT / 2).await;
+        assert_eq!(health.hung_for(HANG_WAIT, true, TIMEOUT), None);
+        health.excuse();
+        tokio::time::advance(HANG_WAIT / 2).await;
+        health.note(Silent);
+        assert_eq!(health.hung_for(HANG_WAIT, true, TIMEOUT), None);
+        tokio::time::advance(HANG_WAIT).await;
+        assert_eq!(health.hung_for(HANG_WAIT * 2, true, TIMEOUT), Some(HANG_WAIT));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_server_is_asked_often_while_it_is_new_called_or_failing_and_seldom_while_it_is_quiet() {
-        let mut health = Health::new();
-        health.note(true);
+        let mut health = Health::new(HANG_WAIT);
+        health.note(Answered);
         assert_eq!(health.pause(0), QUICK);
         tokio::time::advance(NEW_FOR).await;
         let quiet: Vec<_> = (0..8).map(|_| health.pause(0)).collect();
         assert!(quiet.is_sorted() && quiet.last() == Some(&QUIET), "{quiet:?}");
         assert_eq!(health.pause(1), CALLED);
-        health.note(false);
+        health.note(Silent);
         assert_eq!(health.pause(2), Duration::ZERO);
         // While nobody calls it, it is known to hang after the pause and three silences.
         assert!(CALLED.mul_f64(1.2) + TIMEOUT * UNHEALTHY_AFTER < Duration::from_secs(13));

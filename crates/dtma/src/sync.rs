@@ -115,6 +115,9 @@ async fn changes(changed: &mut tokio::sync::watch::Receiver<u64>, settle: Durati
 fn take(inner: &Inner, answer: SyncResponse) {
     inner.toolbox.send_if_modified(|known| known.replace(answer.toolbox) != Some(answer.toolbox));
     inner.link_to(answer.links);
+    if let Some(environment) = &answer.environment {
+        inner.hear_environment(environment);
+    }
     if let Some(desired) = answer.desired {
         inner.accept(desired);
     }

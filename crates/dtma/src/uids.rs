@@ -20,7 +20,7 @@ use crate::copies::CopyOf;
 use crate::desired::{read_state, write_whole};
 
 /// User ids that no distribution gives to people, services, containers or subordinate ranges.
-const SPACE: RangeInclusive<u32> = 2_100_000_000..=2_147_483_647;
+pub(crate) const SPACE: RangeInclusive<u32> = 2_100_000_000..=2_147_483_647;
 /// How many user ids an installation has.
 const EACH: u32 = 65_536;
 /// Where the installations of a host write down which range is whose.

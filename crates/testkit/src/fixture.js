@@ -31,6 +31,11 @@ const tools = {
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
     return text("blocked");
   },
+  // Answers, and holds the process up for ever from then on.
+  hang: async () => {
+    setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0), 50);
+    return text("hangs");
+  },
   first_method: async () => text(firstMethod),
   // How many lines were no JSON.
   broken_lines: async () => text(broken),

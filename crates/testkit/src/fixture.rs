@@ -2,7 +2,7 @@
 //!
 //! | argument | behaviour |
 //! | --- | --- |
-//! | none, `ok` | legacy era; tools `echo`, `sleep`, `block`, `first_method`, `env`, `crash`, `big`, `fork`, `eat_memory`, `many_processes`, `stderr_flood`, `babble_at`, `read_file`, `write_file` |
+//! | none, `ok` | legacy era; tools `echo`, `sleep`, `block`, `hang`, `first_method`, `env`, `crash`, `big`, `fork`, `eat_memory`, `many_processes`, `stderr_flood`, `babble_at`, `read_file`, `write_file` |
 //! | `modern` | the same in the modern era |
 //! | `noisy` | as `ok`, with lines on standard output that are not protocol |
 //! | `garbage` | writes only what is not protocol |

@@ -253,6 +253,22 @@ fn a_server_that_uses_up_what_a_user_shares_stops_no_other_from_starting() {
 }
 
 #[test]
+fn a_server_that_could_watch_all_that_its_user_may_is_stopped() {
+    each_user(|user, name| {
+        let toolyard = Toolyard::on(Engine::Sqlite).user(user).script("hostile", HOSTILE).start();
+        toolyard.deploy("hostile", &[]);
+        let script = "import select, time\nheld = [select.epoll() for _ in range(2000)]\ntime.sleep(60)\n";
+        let ended = toolyard.call("hostile", "run", json!({ "script": script }));
+        let log = String::from_utf8_lossy(&toolyard.run(&["servers", "logs", "hostile"]).stdout).into_owned();
+        let told = log.lines().any(|line| line.contains("instances of epoll"));
+        row(name, "2,000 instances of epoll")
+            .expected("stopped, and its log says so")
+            .got(format!("{ended:?}, {told}"));
+        assert!(ended.is_err() && told, "{ended:?}: {log}");
+    });
+}
+
+#[test]
 fn who_has_a_network_of_its_own_listens_there_and_nowhere_else() {
     let script = r#"
 import ctypes, errno, os, socket

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use http::HeaderMap;
 use toolyard_types::agent::{DesiredInstance, Failure};
@@ -84,6 +85,8 @@ pub(super) async fn plan(
         // It stays open when an agent goes; the next one attaches again.
         stdin_once: Some(false),
         tty: Some(false),
+        // What an image wants to run again and again is not asked for; servers are probed.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
         labels: Some(labels(docker, desired)),
         host_config: Some(host_config(docker, context, desired, prepared, (&granted, (uid, gid)))?),
         ..Default::default()

@@ -271,12 +271,18 @@ impl Carrier {
 
     async fn call(self, message: Message) -> Done {
         let id = message.raw_id().unwrap_or("null").to_owned();
-        let error = match self.upstream.send(message.into_bytes()).await {
-            Ok(stream) => match self.follow(stream).await {
-                Ok(done) => return done,
-                Err(error) => error,
-            },
-            Err(error) => error,
+        let message = message.into_bytes();
+        let error = loop {
+            match self.upstream.send(message.clone()).await {
+                Ok(stream) => match self.follow(stream).await {
+                    Ok(done) => return done,
+                    Err(error) => break error,
+                },
+                // It opened no session in time, so it has not seen this yet. An error would be taken for its own, and
+                // one that hangs for one that answers; who waits gives up by taking the call back.
+                Err(CallError::Timeout(_)) => {}
+                Err(error) => break error,
+            }
         };
         if matches!(error, CallError::Unreachable(_) | CallError::Dropped | CallError::Ended | CallError::Closed) {
             // One that crashes closes its connections one by one.

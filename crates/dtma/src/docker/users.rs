@@ -107,9 +107,11 @@ fn locked(known: &Known) -> std::sync::MutexGuard<'_, Found> {
     known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Neither root nor in its group: who is in that has a group of its own instead, and its files stay its own.
+/// Neither root nor in its group: who is in that has a group of its own instead, and its files stay its own. Nor one of
+/// those that servers are given here.
 fn harmless((uid, gid): Ids) -> Option<Ids> {
-    (uid != 0).then_some((uid, if gid == 0 { uid } else { gid }))
+    (uid != 0 && !crate::uids::SPACE.contains(&uid) && !crate::uids::SPACE.contains(&gid))
+        .then_some((uid, if gid == 0 { uid } else { gid }))
 }
 
 /// A user and a group that are both numbers.

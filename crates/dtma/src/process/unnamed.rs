@@ -68,6 +68,8 @@ pub(super) struct Unnamed {
     maps: Option<Maps>,
     /// Whether descriptors waited in sockets.
     pub(super) in_flight: bool,
+    /// How many instances of `epoll` there are.
+    pub(super) epolls: usize,
 }
 
 impl Unnamed {
@@ -92,6 +94,7 @@ impl Unnamed {
             files: None,
             maps: None,
             in_flight: false,
+            epolls: 0,
         }
     }
 
@@ -129,6 +132,10 @@ impl Unnamed {
         let is_deleted = match std::fs::read_link(file) {
             Ok(target) if target.as_os_str().as_encoded_bytes().starts_with(b"socket:") => {
                 self.in_flight = self.in_flight || has_in_flight(file);
+                false
+            }
+            Ok(target) if target.as_os_str() == "anon_inode:[eventpoll]" => {
+                self.epolls += 1;
                 false
             }
             Ok(target) => self.wanted.may_be(target.as_os_str().as_encoded_bytes()),

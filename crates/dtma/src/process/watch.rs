@@ -75,6 +75,8 @@ impl Watch {
         } else if over_processes {
             let text = format!("had more than {processes} processes and threads");
             Some(Excess { killed: Killed::Processes, text })
+        } else if let Some(text) = self.shared.too_many_epolls() {
+            Some(Excess { killed: Killed::Processes, text })
         } else {
             self.killed_by_kernel()
         };

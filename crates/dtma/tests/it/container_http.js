@@ -72,6 +72,9 @@ function take({ id, method, params }, request, response) {
     case "forget":
       answer(response, id, text("forgotten"));
       return sessions.clear();
+    case "hang":
+      answer(response, id, text("hangs"));
+      return setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0), 50);
     case "close":
       answer(response, id, text("closing"), { connection: "close" });
       setTimeout(() => { server.close(); server.closeAllConnections(); }, 50);

@@ -93,6 +93,21 @@ async fn a_volume_that_an_image_asks_for_is_in_memory_and_not_on_the_hosts_disk(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_over_http_that_hangs_for_good_is_started_again_also_by_an_agent_that_has_no_session_with_it() {
+    let image = Image::make();
+    let mut world = World::docker().await;
+    let desired = image.desired(&world, "legacy", "/mcp").await;
+    let id = desire(&world, desired);
+    world.phase(id, Phase::Ready).await;
+    assert_eq!(world.call(id, "hang", json!({})).await, "hangs");
+    // Longer than the opening of a session may take.
+    world.restart_agent_that_waits(std::time::Duration::from_secs(20)).await;
+    let again = world.observed("ready again", id, |i| i.status.phase == Phase::Ready && i.restarts == 1).await;
+    let failure = again.exit.and_then(|exit| exit.failure).expect("why it was ended");
+    assert_eq!(failure.reason, Reason::ProbeFailed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_over_http_is_one_like_any_other_and_reached_by_its_agent_only() {
     let image = Image::make();
     let mut world = World::docker().await;

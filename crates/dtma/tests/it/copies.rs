@@ -9,7 +9,7 @@ use toolyard_types::agent::DesiredInstance;
 use toolyard_types::spec::{Instancing, InstancingMode};
 use toolyard_types::state::Phase;
 
-use crate::world::{World, alive, dies, until};
+use crate::world::{PATIENCE, World, alive, dies, until};
 
 fn per_user(instance: &mut DesiredInstance, change: impl FnOnce(&mut Instancing)) {
     instance.spec.instancing.mode = InstancingMode::PerUser;
@@ -95,6 +95,25 @@ async fn a_copy_that_nobody_calls_is_stopped_and_started_again_when_somebody_doe
     until("its directory is gone", || copies(&world, id).is_empty()).await;
     assert_ne!(who(&world, id, Some("alice")).await["cwd"], first["cwd"]);
     assert_eq!(who(&world, id, None).await, who(&world, id, None).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_hangs_for_good_is_started_again_and_no_other_is() {
+    let mut world = World::new().await;
+    world.restart_agent_that_waits(std::time::Duration::from_secs(2)).await;
+    let id = deploy(&world, |_| {}).await;
+    let bob = who(&world, id, Some("bob")).await;
+    world.send_as(Some("alice"), id, tool("hang", json!({})), 30_000).await.expect("it answers once more");
+    let again = async {
+        while world.log_text(id).await.matches("Toolyard [alice] ready after").count() < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("it is started again");
+    world.logged(id, "Toolyard [alice] it stopped answering").await;
+    who(&world, id, Some("alice")).await;
+    assert_eq!(who(&world, id, Some("bob")).await, bob);
+    assert_eq!(world.phase(id, Phase::Ready).await.restarts, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

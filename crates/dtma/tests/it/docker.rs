@@ -247,6 +247,19 @@ async fn a_container_is_kept_from_everything_and_its_configuration_knows_no_secr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_hangs_for_good_is_ended_and_started_again() {
+    let mut world = World::docker().await;
+    world.restart_agent_that_waits(Duration::from_secs(2)).await;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    assert_eq!(world.call(id, "hang", json!({})).await, "hangs");
+    let again = world.observed("ready again", id, |i| i.status.phase == Phase::Ready && i.restarts == 1).await;
+    let failure = again.exit.and_then(|exit| exit.failure).expect("why it was ended");
+    assert_eq!(failure.reason, Reason::ProbeFailed);
+    world.logged(id, "Toolyard it stopped answering").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_eats_memory_is_killed_and_said_to_have() {
     let world = World::docker().await;
     let id = world.deploy_with(&["ok"], |instance| instance.spec.limits.memory_bytes = 200 << 20).await;

@@ -456,6 +456,59 @@ async fn a_server_with_calls_is_busy_only_for_as_long_as_a_call_may_take() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_for_good_is_ended_and_started_again_in_either_era() {
+    let mut world = World::new().await;
+    world.restart_agent_that_waits(std::time::Duration::from_secs(2)).await;
+    let ids = [world.deploy(&["ok"]).await, world.deploy(&["modern"]).await];
+    for id in ids {
+        world.phase(id, Phase::Ready).await;
+        assert_eq!(world.call(id, "hang", json!({})).await, "hangs");
+    }
+    for id in ids {
+        let again = world.observed("ready again", id, |i| i.status.phase == Phase::Ready && i.restarts == 1).await;
+        let failure = again.exit.and_then(|exit| exit.failure).expect("why it was ended");
+        assert_eq!(failure.reason, Reason::ProbeFailed);
+        assert!(failure.message.starts_with("it did not answer for "), "{}", failure.message);
+        world.logged(id, "Toolyard it stopped answering").await;
+        world.logged(id, "Toolyard does not run: it did not answer for ").await;
+        assert_eq!(world.call(id, "echo", json!({ "message": "well" })).await, "well");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_answers_again_soon_enough_is_kept_and_its_log_says_both() {
+    let world = World::new().await;
+    let id = world.deploy(&["ok"]).await;
+    let pid = world.phase(id, Phase::Ready).await.pid.expect("it runs");
+    let server = Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    kill(server, Signal::SIGSTOP).expect("it stands still");
+    world.phase(id, Phase::Degraded).await;
+    world.logged(id, "Toolyard it stopped answering").await;
+    kill(server, Signal::SIGCONT).expect("it goes on");
+    let after = world.phase(id, Phase::Ready).await;
+    assert_eq!((after.pid, after.restarts), (Some(pid), 0));
+    world.logged(id, "Toolyard it answers again").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_a_call_holds_up_is_ended_only_when_no_call_may_take_so_long() {
+    let mut world = World::new().await;
+    world.restart_agent_that_waits(std::time::Duration::from_secs(2)).await;
+    let held_up = world.deploy_with(&["ok"], |instance| instance.spec.call_timeout_ms = 60_000).await;
+    let stuck = world.deploy_with(&["ok"], |instance| instance.spec.call_timeout_ms = 5000).await;
+    let pid = world.phase(held_up, Phase::Ready).await.pid;
+    world.phase(stuck, Phase::Ready).await;
+    let block = |ms: u64| json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "block", "arguments": { "ms": ms } } });
+    let (answered, failed) =
+        tokio::join!(world.send(held_up, block(15_000)), world.send_within(stuck, block(600_000), 40_000));
+    assert_eq!(answered.expect("it was only slow")[0]["result"]["content"][0]["text"], "blocked");
+    let after = world.observed("not busy", held_up, |instance| instance.status.message.is_empty()).await;
+    assert_eq!((after.status.phase, after.pid, after.restarts), (Phase::Ready, pid, 0));
+    assert!(failed.is_err());
+    world.observed("ready again", stuck, |i| i.status.phase == Phase::Ready && i.restarts == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_discover_ends_or_wedges_is_asked_initialize_from_then_on() {
     let mut world = World::new().await;
     let ends = world.deploy(&["initialize-only"]).await;

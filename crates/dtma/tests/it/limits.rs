@@ -762,6 +762,21 @@ async fn once_the_lease_has_ended_a_server_with_secrets_is_not_started_and_one_w
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_secret_the_control_plane_does_not_have_fails_with_what_that_says_of_it() {
+    let world = World::new().await;
+    let why = "credential `own` was sealed with another master key; set it again";
+    let id = world
+        .deploy_with(&["ok"], |instance| {
+            with_secret(instance, "API_KEY", "canary-missing");
+            let ids = std::mem::take(&mut instance.secrets).into_keys();
+            instance.missing = ids.map(|id| (id, why.to_owned())).collect();
+        })
+        .await;
+    let failed = world.phase(id, Phase::Failed).await;
+    assert_eq!((failed.status.reason, failed.status.message.as_str()), (Reason::CredentialMissing, why));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_reboot_the_same_servers_come_back_without_the_control_plane() {
     let mut world = World::new().await;
     let id = world.deploy_with(&["ok"], |instance| with_secret(instance, "API_KEY", "canary-reboot")).await;

@@ -73,7 +73,7 @@ async fn answer(control: &Control, request: &SyncRequest) -> Json<SyncResponse> 
         .ok()
         .map(|desired| desired.expect("the control plane lives as long as its agents").clone());
     let links = control.links.lock().expect("no test panics while it holds it").clone();
-    Json(SyncResponse { protocol: 1, toolbox: control.toolbox, desired, links })
+    Json(SyncResponse { protocol: 1, toolbox: control.toolbox, desired, links, environment: Some("production".into()) })
 }
 
 /// A host.
@@ -183,11 +183,13 @@ impl World {
             clients,
             orphan_grace: self.grace,
             stop_wait: Duration::from_millis(500),
+            hang_wait: AgentOptions::DEFAULT_HANG_WAIT,
             grantable_paths: GrantablePaths { roots: vec![path_text(&self.shared_dir())], own: vec![] },
             server_uids: Some(2_100_000_000..=2_100_065_535),
             own_ports: self.own_ports.clone(),
             room: toolyard_mcp::Room::default(),
             version: "0.0.0-test".into(),
+            environment: "development".into(),
             clock: self.clock.clone(),
         }
     }
@@ -201,6 +203,12 @@ impl World {
         let agent = Agent::start(options).await.expect("an agent");
         self.router = agent.router();
         self.agent = Some(agent);
+    }
+
+    /// Another agent, which lets servers that have no calls hang for no longer than this.
+    pub(crate) async fn restart_agent_that_waits(&mut self, hang_wait: Duration) {
+        self.drop_agent();
+        self.start_agent_with(AgentOptions { hang_wait, ..self.options() }).await;
     }
 
     /// What a crash of the agent looks like to its supervisors.
@@ -528,6 +536,7 @@ pub(crate) fn instance(runtime: Runtime, lock: Lock) -> DesiredInstance {
         lock: Some(lock),
         secrets: BTreeMap::new(),
         secret_versions: BTreeMap::new(),
+        missing: BTreeMap::new(),
         run: true,
     }
 }
