@@ -235,14 +235,15 @@ impl Running {
         // A toolbox ends the call at the same deadline.
         let is_late = Instant::now() + DEADLINE_SLACK >= deadline;
         match reply {
-            Err(_) => Heard::Failed(Failure::timeout(timeout)),
-            Ok(None) if is_late => Heard::Failed(Failure::timeout(timeout)),
+            Err(_) => Heard::Failed(Failure::overdue(timeout)),
+            Ok(None) if is_late => Heard::Failed(Failure::overdue(timeout)),
             Ok(Some(Err(failure))) if is_late && failure.code == Code::UpstreamFailed => {
-                Heard::Failed(Failure::timeout(timeout))
+                Heard::Failed(match failure.undelivered {
+                    Some(_) => Failure::timeout(timeout),
+                    None => Failure::overdue(timeout),
+                })
             }
-            Ok(None) => {
-                Heard::Failed(Failure::new(Code::UpstreamFailed, "the server ended the call without an answer"))
-            }
+            Ok(None) => Heard::Failed(Failure::unanswered()),
             Ok(Some(Err(failure))) => Heard::Failed(failure),
             Ok(Some(Ok(bytes))) => match Message::parse(bytes) {
                 Ok(message) => Heard::Message(message),

@@ -26,7 +26,9 @@ use toolyard_mcp::{CallError, Growing, HandshakeError, Held, Kind, Message, Room
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
 use toolyard_types::spec::RemoteTransport;
 use toolyard_types::state::Phase;
-use toolyard_types::{Clock, Code, InstanceId, OrganizationId, Problem, RevisionId, ServerId, Timestamp, ToolboxId};
+use toolyard_types::{
+    Clock, Code, InstanceId, OrganizationId, Problem, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId,
+};
 use tower::ServiceExt;
 
 /// How the gateway reaches a toolbox now; `None` while there is no link.
@@ -47,6 +49,8 @@ const OWN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent has to hear that a copy is not needed any more; it would end it by itself later.
 const END_COPY_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const RESOURCE_UPDATED: &str = "notifications/resources/updated";
+/// What is open when a call reached its server and its answer did not come back.
+const MAY_BE_DONE: &str = "what it was asked for may have been done";
 /// The part of its time after which a question that is given up counts as unanswered.
 const NEARLY: f64 = 0.9;
 /// The longest problem read from a toolbox.
@@ -79,6 +83,18 @@ impl Failure {
         Self::new(Code::UpstreamTimeout, format!("the server did not answer within {} ms", after.as_millis()))
     }
 
+    /// A call was not answered in its time.
+    pub(crate) fn overdue(after: Duration) -> Self {
+        let timeout = Self::timeout(after);
+        Self { detail: format!("{}; {MAY_BE_DONE}", timeout.detail), ..timeout }
+    }
+
+    /// A call came to an end without its answer.
+    pub(crate) fn unanswered() -> Self {
+        let broke_off = Self::broke_off();
+        Self { detail: format!("{}; {MAY_BE_DONE}", broke_off.detail), ..broke_off }
+    }
+
     fn broke_off() -> Self {
         Self::new(Code::UpstreamFailed, "the server ended the call without an answer")
     }
@@ -99,8 +115,9 @@ impl From<CallError> for Failure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PeerKey {
     Instance(InstanceId),
-    /// One revision of a remote: another may be another address, and so another server.
-    Remote(ServerId, Option<RevisionId>),
+    /// One revision of a remote: another may be another address, and so another server. And one rollout of it: who restarts
+    /// a remote wants it spoken to anew.
+    Remote(ServerId, Option<RevisionId>, Option<RolloutId>),
 }
 
 /// One server behind the gateway.
@@ -143,6 +160,8 @@ struct RemoteLink {
     current: RwLock<Option<Leased>>,
     renewing: tokio::sync::Mutex<()>,
     breaker: Breaker,
+    /// Its probe fails, so it may be another process, without our session, when it answers again.
+    is_away: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -218,6 +237,22 @@ impl Peer {
         let handshake = serde_json::from_slice(&body)
             .map_err(|_| Failure::new(Code::UpstreamFailed, "the toolbox's answer cannot be read"))?;
         Ok(Arc::new(handshake))
+    }
+
+    /// A remote whose probe failed and is answered again may have been restarted, and then does not know our session.
+    fn note_phase(&self, phase: Phase) {
+        let Link::Remote(remote) = &self.link else { return };
+        match phase {
+            Phase::Failed => remote.is_away.store(true, Ordering::Release),
+            Phase::Ready if remote.is_away.swap(false, Ordering::AcqRel) => {
+                if let Some(leased) = &*remote.current.read().unwrap_or_else(PoisonError::into_inner) {
+                    leased.upstream.renew();
+                }
+                self.slots.invalidate_all();
+                self.bump_epoch();
+            }
+            _ => {}
+        }
     }
 
     /// Ends the session that a remote server has for us.
@@ -594,7 +629,7 @@ impl Replies {
                             decoder.push(chunk);
                         }
                     }
-                    Err(_) => return Some(Err(Failure::broke_off())),
+                    Err(_) => return Some(Err(Failure::unanswered())),
                 }
             },
             Replies::Remote(stream) => Some(stream.next().await?.map_err(Failure::from)),
@@ -842,7 +877,7 @@ impl Peers {
     }
 
     fn remote(&self, route: &ServerRoute) -> Arc<Peer> {
-        let key = PeerKey::Remote(route.id, route.revision);
+        let key = remote_key(route);
         if let Some(peer) = self.peers.get(&key) {
             return peer.clone();
         }
@@ -857,6 +892,7 @@ impl Peers {
                 current: RwLock::default(),
                 renewing: tokio::sync::Mutex::default(),
                 breaker: Breaker::new(),
+                is_away: AtomicBool::new(false),
             });
             Peer::new(link, room, self.epoch.clone())
         };
@@ -905,20 +941,25 @@ impl Peers {
         let (peers, memories, snapshot) = (self.peers.clone(), self.memories.clone(), snapshot.clone());
         tokio::task::spawn_blocking(move || {
             let routes = || snapshot.organizations.values().flat_map(|organization| organization.servers.values());
-            let named: std::collections::HashSet<PeerKey> = routes().flat_map(|route| keys(route)).collect();
+            let named: std::collections::HashMap<PeerKey, Phase> =
+                routes().flat_map(|route| keys(route).into_iter().map(move |key| (key, route.phase))).collect();
             let servers: std::collections::HashSet<ServerId> = routes().map(|route| route.id).collect();
-            peers.retain(|key, _| named.contains(key));
+            peers.retain(|key, peer| named.get(key).inspect(|phase| peer.note_phase(**phase)).is_some());
             memories.retain(|server, _| servers.contains(server));
         });
         true
     }
 }
 
+fn remote_key(route: &ServerRoute) -> PeerKey {
+    PeerKey::Remote(route.id, route.revision, route.rollout)
+}
+
 fn keys(route: &ServerRoute) -> Vec<PeerKey> {
     let canary = route.canary.iter().flat_map(|canary| &canary.instances);
     match &route.target {
         Target::None => canary.map(|instance| PeerKey::Instance(instance.id)).collect(),
-        Target::Remote { .. } => vec![PeerKey::Remote(route.id, route.revision)],
+        Target::Remote { .. } => vec![remote_key(route)],
         Target::Instances(instances) => {
             instances.iter().chain(canary).map(|instance| PeerKey::Instance(instance.id)).collect()
         }

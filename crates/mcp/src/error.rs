@@ -53,11 +53,20 @@ pub enum CallError {
     #[error("the remote server cannot be reached: {0}")]
     Unreachable(String),
     /// A remote server was reached, and the connection ended before it answered; the log has the cause.
-    #[error("the remote server ended the connection without an answer")]
+    #[error("the remote server ended the connection without an answer; what it was asked for may have been done")]
     Dropped,
     /// A remote server answered with an HTTP status instead of a message.
-    #[error("the remote server answered HTTP status {0}")]
+    #[error("the remote server answered HTTP status {0}{doubt}", doubt = doubt(.0))]
     Status(u16),
+    /// A remote server failed with an HTTP status in the handshake before the call: nothing else was sent.
+    #[error("the remote server answered HTTP status {0} to the handshake; nothing was asked of it")]
+    NotAsked(u16),
+}
+
+/// What a status leaves open: a server, or what is before it, that fails may do so after it did the work. One that is not
+/// there has not.
+fn doubt(status: &u16) -> &'static str {
+    if *status >= 500 && *status != 503 { "; what it was asked for may have been done" } else { "" }
 }
 
 impl CallError {
@@ -113,7 +122,7 @@ impl From<CallError> for HandshakeError {
             CallError::Timeout(timeout) => Self::Timeout(timeout),
             CallError::Unreachable(cause) => Self::Unreachable(cause),
             CallError::Dropped => Self::Unreachable("it ended the connection without an answer".to_owned()),
-            CallError::Status(status) => Self::Status(status),
+            CallError::Status(status) | CallError::NotAsked(status) => Self::Status(status),
             CallError::NoRoom => Self::NoRoom,
             other => Self::Unusable(other.to_string()),
         }

@@ -6,7 +6,8 @@ use crate::agent::Era;
 use crate::spec::{InstancingMode, RemoteTransport};
 use crate::state::{Phase, Reason};
 use crate::{
-    ApiKeyId, InstanceId, Name, OrganizationId, RevisionId, ServerId, Timestamp, ToolboxId, ToolsetId, UserId,
+    ApiKeyId, InstanceId, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId, ToolsetId,
+    UserId,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -108,6 +109,9 @@ pub struct ServerRoute {
     pub id: ServerId,
     /// The revision that serves.
     pub revision: Option<RevisionId>,
+    /// The rollout by which it serves: another one after a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutId>,
     /// Where.
     pub target: Target,
     /// Whether somebody is about to take its calls, as the control plane intends: where nothing serves they are held

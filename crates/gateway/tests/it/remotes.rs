@@ -196,7 +196,8 @@ async fn a_tool_that_drops_its_connections_shuts_a_remote_for_nobody_else() {
     for _ in 0..10 {
         let dropped = json(world.modern(FAR, "tools/call", Some("drop"), r#""name":"drop""#).await).await;
         let said = dropped["error"]["message"].as_str().unwrap().to_owned();
-        assert_eq!(said, "the remote server ended the connection without an answer");
+        let unanswered = "the remote server ended the connection without an answer";
+        assert_eq!(said, format!("{unanswered}; what it was asked for may have been done"));
     }
     let other = text(world.modern(FAR, "tools/call", Some("t"), r#""name":"t""#).await).await;
     assert!(other.contains(r#""z":1.0"#), "{other}");
@@ -217,6 +218,50 @@ async fn another_revision_of_a_remote_is_spoken_to_anew() {
     assert!(call().await.contains(r#""z":1.0"#));
     assert_eq!((old.count("tools/call"), new.count("tools/call")), (1, 1));
     assert_eq!((old.count("initialize"), new.count("initialize")), (1, 0), "each in its own era");
+}
+
+#[tokio::test]
+async fn a_remote_that_is_restarted_or_answers_its_probe_again_is_spoken_to_anew() {
+    let (remote, url) = Remote::start(Era::Legacy).await;
+    let world = world().remote("far", url).start().await;
+    let call = || async { text(world.modern(FAR, "tools/call", Some("t"), r#""name":"t""#).await).await };
+    assert!(call().await.contains(r#""z":1.0"#));
+    world.reroute("far", |route| route.rollout = Some(toolyard_types::RolloutId::generate()));
+    assert!(call().await.contains(r#""z":1.0"#));
+    assert_eq!(remote.count("initialize"), 2, "a restart is another rollout of the same revision");
+    let phase_is = |phase| world.reroute("far", |route| route.phase = phase);
+    let spoken_to = async {
+        // A snapshot is followed beside the call that notices it.
+        while remote.count("initialize") < 3 {
+            phase_is(toolyard_types::state::Phase::Failed);
+            assert!(call().await.contains(r#""z":1.0"#));
+            phase_is(toolyard_types::state::Phase::Ready);
+            assert!(call().await.contains(r#""z":1.0"#));
+        }
+    };
+    tokio::time::timeout(LONG, spoken_to).await.expect("it may have been another process since");
+}
+
+#[tokio::test]
+async fn a_call_of_a_remote_that_fails_says_that_it_may_have_been_done_only_where_that_is_open() {
+    for (status, is_open) in [(500, true), (502, true), (504, true), (503, false), (429, false)] {
+        let (remote, _) = Remote::start(Era::Modern).await;
+        let failing = move |State(remote): State<Arc<Remote>>, headers: HeaderMap, body: Bytes| async move {
+            match Message::parse(body.clone()).unwrap().method() {
+                "tools/call" => StatusCode::from_u16(status).unwrap().into_response(),
+                _ => serve(State(remote), headers, body).await,
+            }
+        };
+        let router = axum::Router::new().route("/mcp", post(failing)).with_state(remote);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let world = world().remote("far", url).start().await;
+        let error = json(world.modern(FAR, "tools/call", Some("t"), r#""name":"t""#).await).await;
+        let message = error["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("the remote server answered HTTP status {status}")), "{message}");
+        assert_eq!(message.ends_with("what it was asked for may have been done"), is_open, "{message}");
+    }
 }
 
 #[tokio::test]

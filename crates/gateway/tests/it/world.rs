@@ -355,6 +355,7 @@ impl Builder {
             organization,
             id: ServerId::generate(),
             revision: Some(RevisionId::generate()),
+            rollout: None,
             target,
             is_coming: false,
             phase: Phase::Ready,

@@ -3,9 +3,10 @@
 //! - The era is found out once by a modern request (`server/discover`); anything that is no modern answer leads
 //!   to `initialize`.
 //! - Servers forget their sessions when they restart, and say so with 404, 400, 401 or what else occurs to them, with
-//!   and without an error that answers the request. Tools refuse in the same words. So whatever was refused, the
-//!   conversation is tried with a question that does nothing: when that is refused too it is lost, the request was not
-//!   carried out, and it is sent once more after one new handshake. Else the refusal is the answer.
+//!   and without an error that answers the request; some with an error in a response that is else a success, or in an
+//!   event. Tools refuse in the same words. So whatever was refused, the conversation is tried with a question that does
+//!   nothing: when that is refused too it is lost, the request was not carried out, and it is sent once more after one
+//!   new handshake. Else the refusal is the answer.
 //! - A session that is not used any more is ended with DELETE: when another has taken its place, when the upstream is
 //!   dropped or closed, and then with the last call on it.
 //! - Many callers share the session, so ids and progress tokens are the client's own and restored on the way back.
@@ -64,6 +65,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a new handshake did not help, how long until a refused request leads to another one. A 404 for a session always
 /// does.
 const FUTILE_FOR: Duration = Duration::from_secs(10);
+/// The longest message in which a server says that it does not know a session.
+const MAX_REFUSAL_BYTES: usize = 4 << 10;
 /// The longest answer to what is asked for ourselves, such as a handshake.
 const MAX_OWN_BYTES: usize = 1 << 20;
 /// The pauses between attempts to listen for changes.
@@ -231,6 +234,11 @@ impl Upstream {
         }
     }
 
+    /// Has later calls open another session. This one ends with the last call on it.
+    pub fn renew(&self) {
+        drop(self.shared.take_established());
+    }
+
     /// [`Self::send_for`] a caller that nobody names.
     ///
     /// # Errors
@@ -281,6 +289,7 @@ impl Upstream {
 
 fn not_established(error: HandshakeError) -> CallError {
     match error {
+        HandshakeError::Status(status) if status >= 500 => CallError::NotAsked(status),
         HandshakeError::Status(status) => CallError::Status(status),
         HandshakeError::Timeout(timeout) => CallError::Timeout(timeout),
         HandshakeError::Refused { code, message } => CallError::Server { code, message },
@@ -413,14 +422,17 @@ impl Shared {
             token: token.map(|span| message.text(span).to_owned()),
             upstream_id: id,
             caller,
+            own,
         };
+        let is_legacy = established.handshake.era == Era::Legacy;
         let mut given_up = GivenUp { call: Some((self.clone(), established.clone())), id: &restore.upstream_id, own };
         let taken = self.take(&request, Some(&restore), established).await;
         given_up.call = None;
         drop(given_up);
-        let (source, established) = taken?;
+        let Taken { source, established, is_final } = taken?;
         let (established, restore) = (Some(established), Some(restore));
-        Ok(Stream { shared: self, established, restore, source, resumptions: 0, own })
+        let request = (is_legacy && !is_final && matches!(source, Source::Events(_))).then_some(request);
+        Ok(Stream { shared: self, established, restore, request, source, resumptions: 0, own })
     }
 
     /// Sends a message in a conversation, and once more in a new one when the server has lost the first.
@@ -429,55 +441,91 @@ impl Shared {
         message: &Message,
         restore: Option<&Restore>,
         established: Arc<Established>,
-    ) -> Result<(Source, Arc<Established>), CallError> {
-        let refused = match self.offer(message, restore, &established).await? {
-            Offered::Taken(source) => return Ok((source, established)),
-            Offered::Refused(refused) => refused,
-        };
-        let is_gone = match self.is_lost(&established).await {
-            None => return Ok((refused.into_source()?, established)),
+    ) -> Result<Taken, CallError> {
+        match self.offer(message, restore, &established).await? {
+            Offered::Taken(source) => Ok(Taken { source, established, is_final: false }),
+            Offered::Refused(refused) => self.take_refused(message, restore, established, refused).await,
+        }
+    }
+
+    /// Sends a message that was refused once more in a new conversation, when the server has lost the one it was sent in.
+    async fn take_refused(
+        self: &Arc<Self>,
+        message: &Message,
+        restore: Option<&Restore>,
+        established: Arc<Established>,
+        refused: Refused,
+    ) -> Result<Taken, CallError> {
+        let names_session = refused.names_session;
+        let is_gone = match self.is_lost(&established, names_session).await {
+            None => return refused.into_taken(established),
             Some(status) => status == StatusCode::NOT_FOUND && established.session.is_some(),
         };
         if is_gone {
             established.is_open.store(false, Ordering::Release);
         } else if self.is_futile() {
-            return Ok((refused.into_source()?, established));
+            return refused.into_taken(established);
         }
         self.forget(&established);
         drop(established);
         let renewed = self.established(HANDSHAKE_TIMEOUT).await.map_err(not_established)?;
-        match self.offer(message, restore, &renewed).await? {
+        // What it says on a stream is not heard here, so it is asked before.
+        if names_session && self.is_lost(&renewed, true).await.is_some() {
+            self.note_futile();
+            return refused.into_taken(renewed);
+        }
+        let mut given_up = restore.map(|restore| GivenUp {
+            call: Some((self.clone(), renewed.clone())),
+            id: &restore.upstream_id,
+            own: restore.own,
+        });
+        let offered = self.offer(message, restore, &renewed).await;
+        if let Some(given_up) = &mut given_up {
+            given_up.call = None;
+        }
+        match offered? {
             Offered::Taken(source) => {
                 tracing::debug!(http.status = refused.status.as_u16(), "a remote server had lost its session");
-                Ok((source, renewed))
+                Ok(Taken { source, established: renewed, is_final: true })
             }
             Offered::Refused(again) => {
                 // Where it is known now, the message itself is what is refused.
-                if self.is_lost(&renewed).await.is_some() {
-                    *self.futile.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                if self.is_lost(&renewed, again.names_session).await.is_some() {
+                    self.note_futile();
                 }
-                Ok((again.into_source()?, renewed))
+                again.into_taken(renewed)
             }
         }
     }
 
     /// With which status a question that does nothing is refused in a conversation; `None` when it is not, or when that
-    /// does not come out.
-    async fn is_lost(&self, established: &Established) -> Option<StatusCode> {
-        let question = match established.handshake.era {
+    /// does not come out. `names_session` tells whether a request was refused by an error that names the session.
+    async fn is_lost(&self, established: &Established, names_session: bool) -> Option<StatusCode> {
+        let era = established.handshake.era;
+        let question = match era {
+            // A ping is answered before `initialize` too.
+            Era::Legacy if names_session => self.own_request("tools/list", "{}"),
             Era::Legacy => self.own_request("ping", "{}"),
             Era::Modern => self.own_request("server/discover", &probe::params()),
         };
         let trial = async {
             let response = self.post(&question, established).await.ok()?;
             let status = response.status();
-            if !may_be_session(status) || status == StatusCode::METHOD_NOT_ALLOWED {
+            if may_be_session(status) && status != StatusCode::METHOD_NOT_ALLOWED {
+                let body = read_body(response, MAX_OWN_BYTES, own_room()).await.ok()?;
+                return (!is_of_the_method(&body)).then_some(status);
+            }
+            if era == Era::Modern {
                 return None;
             }
-            let body = read_body(response, MAX_OWN_BYTES, own_room()).await.ok()?;
-            (!is_of_the_method(&body)).then_some(status)
+            let answer = read_answer(response).await.ok()?;
+            names_lost_session(&answer).then_some(status)
         };
         tokio::time::timeout(TRIAL_TIMEOUT, trial).await.ok().flatten()
+    }
+
+    fn note_futile(&self) {
+        *self.futile.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     fn is_futile(&self) -> bool {
@@ -501,15 +549,21 @@ impl Shared {
         let Some(restore) = restore else {
             // What a server says of a notification beside its status is nothing to us.
             return Ok(match may_be_session(status) {
-                true => Offered::Refused(Refused { status, body: Bytes::new() }),
+                true => Offered::Refused(Refused { status, body: Bytes::new(), names_session: false }),
                 false => Offered::Taken(Source::Done),
             });
         };
         let body = read_body(response, MAX_MESSAGE_BYTES, room).await?;
-        if status.is_success() {
-            return Ok(Offered::Taken(Source::One(body)));
+        let names_session = established.handshake.era == Era::Legacy
+            && body.len() <= MAX_REFUSAL_BYTES
+            && Message::parse(body.clone()).is_ok_and(|answer| names_lost_session(&answer));
+        let refused = Refused { status, body, names_session };
+        if names_session && !status.is_client_error() {
+            return Ok(Offered::Refused(refused));
         }
-        let refused = Refused { status, body };
+        if status.is_success() {
+            return Ok(Offered::Taken(Source::One(refused.body)));
+        }
         let is_answer = Message::parse(refused.body.clone())
             .is_ok_and(|answer| answer.raw_id().is_some() && is_answer_to(&answer, restore));
         if may_be_session(status) && !(is_answer && is_of_the_method(&refused.body)) {
@@ -557,6 +611,15 @@ impl Transport {
     }
 }
 
+/// A message that a server took, or the refusal of it that stands.
+struct Taken {
+    source: Source,
+    /// The conversation it was sent in at last.
+    established: Arc<Established>,
+    /// It is not sent once more: it was, or that would not help.
+    is_final: bool,
+}
+
 /// What a server made of a message.
 enum Offered {
     Taken(Source),
@@ -567,9 +630,16 @@ enum Offered {
 struct Refused {
     status: StatusCode,
     body: Bytes,
+    /// It is an error that names the session.
+    names_session: bool,
 }
 
 impl Refused {
+    /// The refusal as what came of the message.
+    fn into_taken(self, established: Arc<Established>) -> Result<Taken, CallError> {
+        Ok(Taken { source: self.into_source()?, established, is_final: true })
+    }
+
     /// What the caller gets to see of it: the server's JSON-RPC message if it sent one.
     fn into_source(self) -> Result<Source, CallError> {
         match Message::parse(self.body.clone()) {
@@ -595,6 +665,26 @@ fn is_of_the_method(body: &Bytes) -> bool {
     let Ok(message) = Message::parse(body.clone()) else { return false };
     let of_the_method = |code| code == era::code::METHOD_NOT_FOUND || era::code::is_modern(code);
     matches!(server_error(&message), CallError::Server { code, .. } if of_the_method(code))
+}
+
+/// Whether an error says that the session or its initialization is missing. Tools that have sessions of their own say the
+/// same, so it is only a reason to try whether the conversation is still known.
+fn names_lost_session(answer: &Message) -> bool {
+    /// What servers answer so with: "session not found", what is wrong with the request, and errors without a name.
+    const CODES: [i64; 6] = [
+        -32001,
+        era::code::INVALID_PARAMS,
+        era::code::INVALID_REQUEST,
+        era::code::INTERNAL_ERROR,
+        -32000,
+        era::code::RESOURCE_NOT_FOUND,
+    ];
+    if answer.kind() != Kind::Error {
+        return false;
+    }
+    let CallError::Server { code, message } = server_error(answer) else { return false };
+    let said = message.to_ascii_lowercase();
+    CODES.contains(&code) && (said.contains("session") || said.contains("initiali"))
 }
 
 /// The one message in a response, whichever way it is sent.
@@ -649,11 +739,14 @@ fn is_event_stream<B>(response: &Response<B>) -> bool {
 }
 
 /// What a call's messages carry on the caller's side.
+#[derive(Clone)]
 struct Restore {
     id: String,
     token: Option<String>,
     upstream_id: String,
     caller: Caller,
+    /// Asked for ourselves.
+    own: bool,
 }
 
 /// What comes back for one message: notifications of the call, its response, then the end.
@@ -661,6 +754,8 @@ pub struct Stream {
     shared: Arc<Shared>,
     established: Option<Arc<Established>>,
     restore: Option<Restore>,
+    /// What was asked, while nothing has come of it and it may be sent once more.
+    request: Option<Message>,
     source: Source,
     resumptions: u32,
     /// Asked for ourselves.
@@ -671,11 +766,14 @@ enum Source {
     Done,
     One(Bytes),
     Events(Box<Sse>),
+    /// The request was refused on its stream.
+    Refused(BoxFuture<'static, Result<Taken, CallError>>),
 }
 
 impl Stream {
     fn empty(shared: Arc<Shared>) -> Self {
-        Self { shared, established: None, restore: None, source: Source::Done, resumptions: 0, own: false }
+        let (established, restore, request) = (None, None, None);
+        Self { shared, established, restore, request, source: Source::Done, resumptions: 0, own: false }
     }
 
     /// The next message; `None` after the response. An error ends the stream.
@@ -684,6 +782,13 @@ impl Stream {
             match std::mem::replace(&mut self.source, Source::Done) {
                 Source::Done => return None,
                 Source::One(body) => return Some(self.finish(body)),
+                Source::Refused(taking) => {
+                    self.source = Source::Refused(taking);
+                    if let Err(error) = self.take_refused().await {
+                        self.end();
+                        return Some(Err(error));
+                    }
+                }
                 Source::Events(events) => {
                     self.source = Source::Events(events);
                     match self.next_event().await {
@@ -712,6 +817,13 @@ impl Stream {
         }
     }
 
+    async fn take_refused(&mut self) -> Result<(), CallError> {
+        let Source::Refused(taking) = &mut self.source else { return Ok(()) };
+        let Taken { source, established, .. } = taking.await?;
+        (self.source, self.established) = (source, Some(established));
+        Ok(())
+    }
+
     /// One message of the event stream; `None` to look again.
     async fn next_event(&mut self) -> Result<Option<Bytes>, CallError> {
         let Source::Events(events) = &mut self.source else { return Ok(None) };
@@ -725,6 +837,18 @@ impl Stream {
         };
         let Ok(message) = Message::parse(event.data) else { return Ok(None) };
         let Some(restore) = &self.restore else { return Err(CallError::Ended) };
+        if let (Some(request), Some(established)) = (self.request.take(), &self.established)
+            && message.bytes().len() <= MAX_REFUSAL_BYTES
+            && is_answer_to(&message, restore)
+            && names_lost_session(&message)
+        {
+            let refused = Refused { status: StatusCode::OK, body: message.into_bytes(), names_session: true };
+            let (shared, established, restore) = (self.shared.clone(), established.clone(), restore.clone());
+            self.source = Source::Refused(Box::pin(async move {
+                shared.take_refused(&request, Some(&restore), established, refused).await
+            }));
+            return Ok(None);
+        }
         match message.kind() {
             Kind::Notification => Ok(restore_notification(&message, restore)),
             // Behind what is asked for ourselves there is nobody to ask, and a ping is for whoever hears it.

@@ -483,3 +483,116 @@ async fn a_question_outside_of_every_call_is_answered_with_an_error() {
     };
     tokio::time::timeout(LONG, answered).await.unwrap();
 }
+
+/// An error as the whole of a response, or as the one event of its stream.
+fn error_as(kind: &str, status: u16, message: &Message, code: i64, said: &str) -> Answer {
+    let error = envelope::error(message.raw_id(), code, said, None);
+    let error = String::from_utf8_lossy(&error);
+    let body = if kind == "text/event-stream" { format!("data: {error}\n\n") } else { error.into_owned() };
+    answer(status, kind, body)
+}
+
+/// A legacy server with sessions that answers a ping in any: `lost` makes the answer to other requests of a session that
+/// it does not know, and `called` that to a call of one that it knows.
+async fn forgetful_in_words(
+    lost: impl Fn(&Message) -> Answer + Send + Sync + 'static,
+    called: impl Fn(&Message) -> Answer + Send + Sync + 'static,
+) -> (Upstream, Seen, Arc<AtomicU64>) {
+    let session = Arc::new(AtomicU64::new(1));
+    let known = session.clone();
+    let (upstream, seen) = upstream(move |request, message| {
+        let current = format!("s-{}", known.load(Ordering::SeqCst));
+        let is_known = request.headers().get(SESSION_ID).is_some_and(|id| *id == *current);
+        let Some(message) = message else { return answer(405, "text/plain", "") };
+        if let Some(mut answered) = legacy(Some(message)) {
+            if message.method() == "initialize" {
+                answered.headers_mut().insert(SESSION_ID, current.parse().unwrap());
+            }
+            return answered;
+        }
+        match message.method() {
+            "ping" => json(envelope::result(message.raw_id().unwrap(), "{}")),
+            _ if !is_known => lost(message),
+            "tools/call" => called(message),
+            _ => json(envelope::result(message.raw_id().unwrap(), r#"{"tools":[]}"#)),
+        }
+    })
+    .await;
+    (upstream, seen, session)
+}
+
+#[tokio::test]
+async fn a_session_that_an_error_says_is_missing_is_opened_once_more_whatever_carries_the_error() {
+    let said = [
+        (-32001, "Session not found"),
+        (-32602, "Received request before initialization was complete"),
+        (-32000, "Bad Request: Server not initialized"),
+        (-32600, "Invalid session ID"),
+    ];
+    for (kind, status) in [("application/json", 200), ("text/event-stream", 200), ("application/json", 500)] {
+        for (code, said) in said {
+            let lost = move |message: &Message| error_as(kind, status, message, code, said);
+            let called = |message: &Message| json(envelope::result(message.raw_id().unwrap(), r#"{"z":1.0}"#));
+            let (upstream, seen, session) = forgetful_in_words(lost, called).await;
+            for _ in 0..3 {
+                let calls = (0..5).map(|_| async { call(&upstream).await.unwrap().next().await.unwrap().unwrap() });
+                for answered in futures_util::future::join_all(calls).await {
+                    assert_eq!(answered, r#"{"jsonrpc":"2.0","id":"a","result":{"z":1.0}}"#, "{kind} {status} {said}");
+                }
+                session.fetch_add(1, Ordering::SeqCst);
+            }
+            assert_eq!(count(&seen, |_, _, name| name == "initialize"), 3, "one for each session, whoever asks");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tool_with_sessions_of_its_own_is_called_once_and_keeps_the_session() {
+    for (kind, status) in [("application/json", 200), ("text/event-stream", 200), ("application/json", 500)] {
+        let lost = |_: &Message| answer(404, "text/plain", "");
+        let called = move |message: &Message| error_as(kind, status, message, -32602, "session not found: abc");
+        let (upstream, seen, _) = forgetful_in_words(lost, called).await;
+        for _ in 0..5 {
+            let answered = call(&upstream).await.unwrap().next().await.unwrap().unwrap();
+            let expected = r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32602,"message":"session not found: abc"}}"#;
+            assert_eq!(answered, expected, "{kind} {status}");
+        }
+        assert_eq!(count(&seen, |_, _, name| name == "initialize"), 1);
+        assert_eq!(count(&seen, |_, _, name| name == "tools/call"), 5, "once each");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_misses_a_session_whatever_it_was_given_is_not_asked_for_one_with_each_call() {
+    for kind in ["application/json", "text/event-stream"] {
+        let (upstream, seen) = upstream(move |_, message| {
+            let Some(message) = message else { return answer(405, "text/plain", "") };
+            legacy(Some(message)).unwrap_or_else(|| error_as(kind, 200, message, -32001, "Session not found"))
+        })
+        .await;
+        for _ in 0..5 {
+            let answered = call(&upstream).await.unwrap().next().await.unwrap().unwrap();
+            assert_eq!(answered, r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32001,"message":"Session not found"}}"#);
+        }
+        assert_eq!(count(&seen, |_, _, name| name == "initialize"), 2);
+        assert_eq!(count(&seen, |_, _, name| name == "tools/call"), 5, "a call that would fail again is not repeated");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_is_renewed_ends_with_its_last_call_and_the_next_call_opens_another() {
+    let (upstream, seen, _) = forgetful(|| answer(400, "text/plain", "no session")).await;
+    let ended = |seen: &Seen| count(seen, |method, _, _| *method == Method::DELETE);
+    let under_way = call(&upstream).await.unwrap();
+    upstream.renew();
+    assert!(call(&upstream).await.is_ok());
+    assert_eq!(count(&seen, |_, _, name| name == "initialize"), 2);
+    assert_eq!(ended(&seen), 0);
+    drop(under_way);
+    let told = async {
+        while ended(&seen) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, told).await.unwrap();
+}
