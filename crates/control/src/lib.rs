@@ -114,6 +114,8 @@ pub struct ControlOptions {
     pub audit_retention_days: u32,
     /// How many audit records of an organization are kept at most; of what was refused a quarter of that.
     pub audit_max_records: u64,
+    /// How many revisions of a server are kept, beside those that are in use.
+    pub revisions_kept: u32,
     /// How long an agent's certificate is good for; it renews it when two thirds of that have gone.
     pub agent_certificate: Duration,
     /// After how long without a sync a toolbox counts as unreachable.

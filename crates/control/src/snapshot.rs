@@ -640,7 +640,7 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
         .chain(rollouts.values().filter(|it| is_observed(it)).filter_map(|it| it.from_revision))
         .collect();
     let revisions: HashMap<_, _> =
-        tx.revisions_by_id(&revisions).await?.into_iter().map(|revision| (revision.id, revision)).collect();
+        tx.revision_outlines(&revisions).await?.into_iter().map(|revision| (revision.id, revision)).collect();
     let probes = tx.probes_of(&ids).await?;
     let silent = tx.unreachable_toolboxes().await?;
     let pinned: Vec<_> = rows.iter().filter_map(must_run_on).collect();
@@ -670,6 +670,7 @@ async fn routes(tx: &OrgTx, rows: Vec<ServerRow>) -> Result<Vec<(Name, Arc<Serve
                 organization: tx.organization(),
                 id: row.id,
                 revision: revision.map(|revision| revision.id),
+                rollout: serving,
                 target,
                 is_coming,
                 phase: status.phase,

@@ -7,6 +7,7 @@
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement, Value};
 use toolyard_types::{EntryId, Name, OrganizationId, SourceId, Timestamp};
 
+use crate::query::{BoundedPage, NumberRow, PAGE_BYTES, fitting};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// How many rows one statement writes: SQLite takes at most 32,766 values.
@@ -680,20 +681,47 @@ impl OrgTx {
         Ok(rows.first().and_then(|row| u8::try_from(row.rating).ok()))
     }
 
-    /// Versions of approved, public entries, by name and version.
+    /// A page of versions of approved, public entries, by name and version: at most as many as the query says, and no more
+    /// than may be in memory for one who asks.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn public_catalog_versions_page(
+        &self,
+        query: &PublicVersionsQuery,
+    ) -> Result<BoundedPage<PublicVersion>> {
+        let size = "CAST(octet_length(v.document) AS BIGINT) AS number";
+        let sizes: Vec<NumberRow> = self.find_public(size, query, query.limit.saturating_add(1)).await?;
+        let (fit, more) = fitting(sizes.iter().map(|row| row.number), query.limit, PAGE_BYTES);
+        let asked = PublicVersionsQuery { limit: u32::try_from(fit).unwrap_or(query.limit), ..query.clone() };
+        Ok(BoundedPage { rows: self.public_catalog_versions(&asked).await?, more })
+    }
+
+    /// Versions of approved, public entries, by name and version, all in memory at once.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn public_catalog_versions(&self, query: &PublicVersionsQuery) -> Result<Vec<PublicVersion>> {
+        let columns = "e.name, e.categories, e.created_at, v.entry_id, v.version, v.document, v.status, \
+                       v.status_message, v.latest, v.published_at, v.updated_at";
+        let rows: Vec<PublicRow> = self.find_public(columns, query, query.limit).await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    async fn find_public<R: FromQueryResult>(
+        &self,
+        columns: &str,
+        query: &PublicVersionsQuery,
+        limit: u32,
+    ) -> Result<Vec<R>> {
         let mut values = vec![self.tenant()];
         let mut place = |value: Value| {
             values.push(value);
             format!("${}", values.len())
         };
-        let mut sql = String::from(
-            "SELECT e.name, e.categories, e.created_at, v.entry_id, v.version, v.document, v.status, v.status_message, \
-             v.latest, v.published_at, v.updated_at FROM catalog_entries e JOIN catalog_versions v ON v.entry_id = e.id \
-             WHERE e.organization_id = $1 AND e.public AND e.review = 'approved'",
+        let mut sql = format!(
+            "SELECT {columns} FROM catalog_entries e JOIN catalog_versions v ON v.entry_id = e.id \
+             WHERE e.organization_id = $1 AND e.public AND e.review = 'approved'"
         );
         if let Some((name, version, entry)) = &query.after {
             let (name, version, entry) =
@@ -719,9 +747,8 @@ impl OrgTx {
         if !query.include_deleted {
             sql += " AND v.status <> 'deleted'";
         }
-        sql += &format!(" ORDER BY e.name, v.version, v.entry_id LIMIT {}", query.limit);
-        let rows: Vec<PublicRow> = self.rows(&sql, values).await?;
-        rows.into_iter().map(TryInto::try_into).collect()
+        sql += &format!(" ORDER BY e.name, v.version, v.entry_id LIMIT {limit}");
+        self.rows(&sql, values).await
     }
 
     fn tenant(&self) -> Value {

@@ -27,7 +27,7 @@ use sqlx::query::Query;
 use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, Connection as _, Database, Executor, IntoArguments, Postgres, SqlSafeStr, Sqlite};
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::StoreOptions;
@@ -92,8 +92,11 @@ impl Refusals {
 /// Whether a database refuses for want of room: Postgres with `disk_full`, SQLite with `SQLITE_FULL` or, where a quota is
 /// used up, `SQLITE_IOERR_WRITE`.
 fn has_no_room(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    matches!(code.as_deref(), Some("53100" | "13" | "778"))
+    matches!(code(error).as_deref(), Some("53100" | "13" | "778"))
+}
+
+fn code(error: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code)
 }
 
 /// Why there was no connection to Postgres, and when it was asked: one asks for all who wait.
@@ -102,7 +105,21 @@ type Why = Arc<Mutex<Option<(Instant, String)>>>;
 #[derive(Clone)]
 enum Connections {
     Sqlite(SqlitePool),
-    Postgres(PgPool),
+    Postgres(PgPool, Arc<Semaphore>),
+}
+
+/// Takes a connection to Postgres. Whoever waits may go away at any moment, as requests do whose clients hang up: they only
+/// wait for a place, and leave nothing. A connection that was given up while it is looked at or made would be thrown
+/// away, so that is done to its end, and the connection goes back.
+async fn take(
+    pool: &PgPool,
+    places: &Arc<Semaphore>,
+) -> sqlx::Result<(PoolConnection<Postgres>, OwnedSemaphorePermit)> {
+    let place = timeout(ACQUIRE, Arc::clone(places).acquire_owned()).await;
+    let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+    let pool = pool.clone();
+    let taken = tokio::spawn(async move { pool.acquire().await.map(|connection| (connection, place)) });
+    taken.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 impl fmt::Debug for Pool {
@@ -165,13 +182,19 @@ impl Pool {
             .connect_with(connect.clone())
             .await;
         let pool = made(pool, &connect).await?;
-        Ok(Self { connections: Connections::Postgres(pool), statement, why: Why::default(), refusals: Arc::default() })
+        let places = Arc::new(Semaphore::new(usize::try_from(connections).unwrap_or(usize::MAX)));
+        Ok(Self {
+            connections: Connections::Postgres(pool, places),
+            statement,
+            why: Why::default(),
+            refusals: Arc::default(),
+        })
     }
 
     pub(crate) fn backend(&self) -> DbBackend {
         match self.connections {
             Connections::Sqlite(_) => DbBackend::Sqlite,
-            Connections::Postgres(_) => DbBackend::Postgres,
+            Connections::Postgres(..) => DbBackend::Postgres,
         }
     }
 
@@ -179,7 +202,7 @@ impl Pool {
     pub(crate) fn counts(&self) -> (u32, usize) {
         match &self.connections {
             Connections::Sqlite(pool) => (pool.size(), pool.num_idle()),
-            Connections::Postgres(pool) => (pool.size(), pool.num_idle()),
+            Connections::Postgres(pool, _) => (pool.size(), pool.num_idle()),
         }
     }
 
@@ -187,7 +210,7 @@ impl Pool {
     pub(crate) fn for_migrations(&self) -> DatabaseConnection {
         match &self.connections {
             Connections::Sqlite(pool) => pool.clone().into(),
-            Connections::Postgres(pool) => pool.clone().into(),
+            Connections::Postgres(pool, _) => pool.clone().into(),
         }
     }
 
@@ -195,11 +218,11 @@ impl Pool {
     pub(crate) async fn acquire(&self) -> Result<Connection> {
         let live = match &self.connections {
             Connections::Sqlite(pool) => pool.acquire().await.map(Live::Sqlite),
-            Connections::Postgres(pool) => match pool.acquire().await {
+            Connections::Postgres(pool, places) => match take(pool, places).await {
                 Err(sqlx::Error::PoolTimedOut) => {
                     return Err(DbErr::Conn(RuntimeErr::Internal(why_none(pool, &self.why).await)));
                 }
-                live => live.map(Live::Postgres),
+                live => live.map(|(connection, place)| Live::Postgres(connection, place)),
             },
         };
         let state = State {
@@ -237,7 +260,7 @@ impl Pool {
     pub(crate) async fn why_none(&self) -> Option<String> {
         match &self.connections {
             Connections::Sqlite(_) => None,
-            Connections::Postgres(pool) => Some(why_none(pool, &self.why).await),
+            Connections::Postgres(pool, _) => Some(why_none(pool, &self.why).await),
         }
     }
 
@@ -245,7 +268,7 @@ impl Pool {
     pub(crate) async fn close(&self) {
         let closed = match &self.connections {
             Connections::Sqlite(pool) => timeout(CLOSE, pool.close()).await,
-            Connections::Postgres(pool) => timeout(CLOSE, pool.close()).await,
+            Connections::Postgres(pool, _) => timeout(CLOSE, pool.close()).await,
         };
         if closed.is_err() {
             tracing::warn!("connections to the database were left open: they did not end in time");
@@ -295,7 +318,7 @@ pub(crate) fn postgres_options(
 pub(crate) async fn postgres_for_migrations(url: &str, options: &StoreOptions) -> Result<Pool> {
     let connect = postgres_options(url, None, options)?;
     let pool = PoolOptions::new().max_connections(1).acquire_timeout(ACQUIRE).connect_with(connect.clone()).await;
-    let connections = Connections::Postgres(made(pool, &connect).await?);
+    let connections = Connections::Postgres(made(pool, &connect).await?, Arc::new(Semaphore::new(1)));
     Ok(Pool { connections, statement: LONGEST_TRANSACTION, why: Why::default(), refusals: Arc::default() })
 }
 
@@ -346,7 +369,7 @@ struct State {
 
 enum Live {
     Sqlite(PoolConnection<Sqlite>),
-    Postgres(PoolConnection<Postgres>),
+    Postgres(PoolConnection<Postgres>, OwnedSemaphorePermit),
 }
 
 const TAKEN: &str = "a connection is taken only when it is dropped";
@@ -358,7 +381,7 @@ macro_rules! run {
         let limit = state.limit();
         let done = match state.live.as_mut().expect(TAKEN) {
             Live::Sqlite($connection) => within(limit, $work).await.map(Into::into),
-            Live::Postgres($connection) => within(limit, $work).await.map(Into::into),
+            Live::Postgres($connection, _) => within(limit, $work).await.map(Into::into),
         };
         done.map_err(|error| state.note(error))
     }};
@@ -378,6 +401,8 @@ impl State {
         }
         // What is left on the wire, or in SQLite's thread, belongs to nobody.
         self.unusable |= matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed);
+        // A connection keeps the default that it began with: where only reading was allowed then, it is not later.
+        self.unusable |= code(&error).as_deref() == Some("25006");
         failed(error)
     }
 
@@ -467,16 +492,22 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let state = self.state.get_mut();
         match state.live.take() {
-            Some(Live::Sqlite(connection)) => give_back::<Sqlite>(connection, state.begun, state.unusable),
-            Some(Live::Postgres(connection)) => give_back::<Postgres>(connection, state.begun, state.unusable),
+            Some(Live::Sqlite(connection)) => give_back::<Sqlite>(connection, None, state.begun, state.unusable),
+            Some(Live::Postgres(connection, place)) => {
+                give_back::<Postgres>(connection, Some(place), state.begun, state.unusable);
+            }
             None => {}
         }
     }
 }
 
-/// Gives a connection back to its pool, or throws it away.
-fn give_back<DB: Database>(mut connection: PoolConnection<DB>, begun: bool, unusable: bool)
-where
+/// Gives a connection back to its pool, or throws it away; then its place is free.
+fn give_back<DB: Database>(
+    mut connection: PoolConnection<DB>,
+    place: Option<OwnedSemaphorePermit>,
+    begun: bool,
+    unusable: bool,
+) where
     for<'c> &'c mut DB::Connection: Executor<'c>,
 {
     let Ok(runtime) = Handle::try_current() else {
@@ -484,6 +515,7 @@ where
         return;
     };
     runtime.spawn(async move {
+        let _place = place;
         if !unusable && (!begun || within(PING, connection.execute("ROLLBACK")).await.is_ok()) {
             if timeout(PING, connection.return_to_pool()).await.is_err() {
                 // What waited for its answer owned it, and its place.

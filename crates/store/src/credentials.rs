@@ -12,7 +12,7 @@ use toolyard_types::{CredentialId, Name, RevisionId, ServerId, Timestamp};
 
 use crate::instances::read_versions;
 use crate::query::{PairRow, TextRow, count, parse, placeholders, to_i32};
-use crate::{EventKind, OrgTx, Result, StoreError};
+use crate::{EventKind, OrgTx, Result, RevisionRow, StoreError};
 
 /// A sealed secret with the version it was sealed for.
 #[derive(Clone, Debug)]
@@ -46,6 +46,7 @@ impl TryFrom<Row> for Credential {
             used_by: Vec::new(),
             outdated_in: None,
             unknown_in: None,
+            unreadable: false,
             created_at: Timestamp::from_ms(row.created_at),
             updated_at: Timestamp::from_ms(row.updated_at),
         })
@@ -177,11 +178,12 @@ impl OrgTx {
         }
         // A registry's secret is not told either, and no process goes on with it.
         let revisions: BTreeSet<RevisionId> = untold.iter().map(|(.., revision)| *revision).collect();
-        let mut started_with = BTreeSet::new();
-        for revision in self.revisions_by_id(&revisions.into_iter().collect::<Vec<_>>()).await? {
+        let revisions: Vec<_> = revisions.into_iter().collect();
+        let of_one = |revision: RevisionRow| -> Vec<_> {
             let ids = revision.spec.runtime.started_with().flat_map(|value| value.credentials());
-            started_with.extend(ids.map(|id| (id, revision.id)));
-        }
+            ids.map(|id| (id, revision.id)).collect()
+        };
+        let started_with: BTreeSet<_> = self.map_revisions(&revisions, of_one).await?.into_iter().flatten().collect();
         let unknown: BTreeSet<_> = untold
             .into_iter()
             .filter(|(id, _, revision)| started_with.contains(&(*id, *revision)))
@@ -347,6 +349,42 @@ impl OrgTx {
         Ok(())
     }
 
+    /// The credentials that were made from inputs and that of all revisions only these refer to, locked.
+    pub(crate) async fn input_credentials_of(&self, revisions: &[String]) -> Result<Vec<PairRow>> {
+        let these = placeholders(2, revisions.len());
+        let sql = format!(
+            "SELECT id, name AS text FROM credentials WHERE organization_id = $1 AND from_input \
+             AND EXISTS (SELECT 1 FROM revision_credentials u \
+             WHERE u.credential_id = credentials.id AND u.revision_id IN ({these})) \
+             AND NOT EXISTS (SELECT 1 FROM revision_credentials u \
+             WHERE u.credential_id = credentials.id AND u.revision_id NOT IN ({these})) ORDER BY id{}",
+            self.for_update()
+        );
+        let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];
+        values.extend(revisions.iter().map(|id| id.as_str().into()));
+        self.rows(sql, values).await
+    }
+
+    /// Forgets those of these credentials that no revision refers to any more, nor what was asked for when one of the
+    /// server's was made: an input that a revision does not use may be used by the next one.
+    pub(crate) async fn delete_unused_input_credentials(
+        &mut self,
+        server: ServerId,
+        credentials: Vec<PairRow>,
+    ) -> Result<()> {
+        let sql = "DELETE FROM credentials WHERE organization_id = $1 AND id = $3 \
+                   AND NOT EXISTS (SELECT 1 FROM revision_credentials u WHERE u.credential_id = credentials.id) \
+                   AND NOT EXISTS (SELECT 1 FROM revisions r WHERE r.server_id = $2 AND r.inputs LIKE $4)";
+        for PairRow { id, text: name } in credentials {
+            let named = format!("%{id}%");
+            let values = [self.organization().to_string().into(), server.to_string().into(), id.into(), named.into()];
+            if self.execute(sql, values).await? > 0 {
+                self.event(EventKind::CredentialDeleted, format!("credential/{name}"), serde_json::json!({}));
+            }
+        }
+        Ok(())
+    }
+
     fn credential_changed(&mut self, name: &Name, version: u32) {
         self.event(
             EventKind::CredentialChanged,
@@ -375,6 +413,32 @@ impl OrgTx {
                     version: count("credentials.version", i64::from(row.version))?,
                     envelope: row.sealed,
                 });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The first bytes of the envelopes of these credentials; unknown ones are left out.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn envelope_heads(
+        &self,
+        ids: &BTreeSet<CredentialId>,
+        length: u32,
+    ) -> Result<BTreeMap<CredentialId, Vec<u8>>> {
+        let mut found = BTreeMap::new();
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        for chunk in ids.chunks(500) {
+            let sql = format!(
+                "SELECT id, version, substr(sealed, 1, {length}) AS sealed FROM credentials \
+                 WHERE organization_id = $1 AND id IN ({})",
+                placeholders(2, chunk.len())
+            );
+            let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];
+            values.extend(chunk.iter().map(|id| id.as_str().into()));
+            for row in self.rows::<SealedRow>(sql, values).await? {
+                found.insert(parse("credentials.id", &row.id)?, row.sealed);
             }
         }
         Ok(found)

@@ -55,6 +55,7 @@ pub use instances::{InstanceRow, InstanceTally, InstanceWish};
 pub use jobs::{JobRow, JobState};
 pub use outbox::{EventKind, NewEvent, OutboxEvent};
 pub use probes::{DueProbe, ProbePauses, ProbeRow};
+pub use query::BoundedPage;
 pub use replicas::ReplicaRow;
 pub use revisions::RevisionRow;
 pub use rollouts::{PastRollout, Place, RolloutRow};
@@ -64,9 +65,11 @@ pub use toolsets::ToolsetRow;
 pub use tx::{OrgTx, SystemTx, Tx};
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sea_orm::{DbBackend, DbErr, FromQueryResult, RuntimeErr, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, RuntimeErr, Statement};
 use sqlx::postgres::PgDatabaseError;
 use tokio::sync::watch;
 use toolyard_types::{Clock, OrganizationId};
@@ -262,6 +265,8 @@ pub struct Store {
     location: Location,
     /// Device and number of the file that was opened.
     file: Option<(u64, u64)>,
+    /// Whether its write-ahead log was removed while it was in use.
+    log_removed: Arc<AtomicBool>,
     options: StoreOptions,
     clock: Clock,
     wake: watch::Sender<u64>,
@@ -296,7 +301,8 @@ impl Store {
         };
         let (location, wake) = (location.clone(), watch::Sender::new(0));
         let file = file_of(&location);
-        Ok(Self { writer, reader, location, file, options, clock, wake })
+        let log_removed = Arc::default();
+        Ok(Self { writer, reader, location, file, log_removed, options, clock, wake })
     }
 
     async fn open_file(path: &Path, options: &StoreOptions) -> Result<(Pool, Pool)> {
@@ -349,8 +355,31 @@ impl Store {
             (Location::Sqlite(path), Some(file)) if file_of(&self.location) != Some(file) => {
                 Err(StoreError::Removed(path.display().to_string()))
             }
+            (Location::Sqlite(path), _) if self.log_removed.load(Ordering::Acquire) => {
+                Err(StoreError::Removed(log_of(path).display().to_string()))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Looks whether the write-ahead log that is open here was removed: SQLite goes on in it, and all that is written is lost
+    /// when the process ends. What is in it is brought into the database, as far as that goes, and nothing more is
+    /// written.
+    ///
+    /// # Errors
+    /// [`StoreError::Removed`] when it was.
+    pub(crate) async fn look_for_the_log(&self) -> Result<()> {
+        let Location::Sqlite(path) = &self.location else { return Ok(()) };
+        let log = log_of(path);
+        let gone = tokio::task::spawn_blocking(move || is_open_and_removed(&log)).await.unwrap_or(false);
+        if gone
+            && !self.log_removed.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.writer.execute_unprepared("PRAGMA wal_checkpoint(FULL)").await
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "what was written since the write-ahead log was removed could not be saved");
+        }
+        self.is_where_it_was()
     }
 
     /// How it was opened.
@@ -469,7 +498,25 @@ pub fn tells_of_damage(error: &impl std::fmt::Display) -> bool {
 fn file_of(location: &Location) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
     let Location::Sqlite(path) = location else { return None };
-    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+    // One that was emptied in place is as good as removed.
+    std::fs::metadata(path).ok().filter(|file| file.len() > 0).map(|file| (file.dev(), file.ino()))
+}
+
+/// SQLite's write-ahead log of a database.
+fn log_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// Whether this process has a file open that was removed from this path.
+fn is_open_and_removed(path: &Path) -> bool {
+    let dir = path.parent().and_then(|dir| std::fs::canonicalize(dir).ok());
+    let (Some(dir), Some(name)) = (dir, path.file_name()) else { return false };
+    let mut removed = dir.join(name).into_os_string();
+    removed.push(" (deleted)");
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return false };
+    open.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|path| path == Path::new(&removed)))
 }
 
 /// Brings the schema of a Postgres up to date, on a connection of its own where a statement may take any time.

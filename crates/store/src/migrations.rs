@@ -43,6 +43,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0020_member_email", include_str!("migrations/m0020_member_email.sql")),
     ("m0021_slow_probes", include_str!("migrations/m0021_slow_probes.sql")),
     ("m0022_secret_versions", include_str!("migrations/m0022_secret_versions.sql")),
+    ("m0023_revision_bound", include_str!("migrations/m0023_revision_bound.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

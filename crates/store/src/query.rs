@@ -62,6 +62,33 @@ impl OrgTx {
     }
 }
 
+/// The most that the rows of one page or of one step through many are to take, in bytes. One row alone may take more.
+pub(crate) const PAGE_BYTES: u64 = 1 << 20;
+
+/// A page of rows, bounded by their number and by what they take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundedPage<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Whether there are more after them.
+    pub more: bool,
+}
+
+/// How many rows a page has, of rows that take so many bytes: at most `limit`, together at most `most` bytes, and at least
+/// one. The sizes are of one row more than `limit`; tells too whether that or another stays for the next page.
+pub(crate) fn fitting(sizes: impl IntoIterator<Item = i64>, limit: u32, most: u64) -> (usize, bool) {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let (mut fit, mut taken) = (0, 0_u64);
+    for size in sizes {
+        taken = taken.saturating_add(u64::try_from(size).unwrap_or(0));
+        if fit == limit || (fit > 0 && taken > most) {
+            return (fit, true);
+        }
+        fit += 1;
+    }
+    (fit, false)
+}
+
 /// A row of one text column.
 #[derive(FromQueryResult)]
 pub(crate) struct TextRow {
@@ -133,4 +160,19 @@ pub(crate) fn placeholders(from: usize, many: usize) -> String {
 
 fn corrupt(what: &'static str, source: impl Error + Send + Sync + 'static) -> StoreError {
     StoreError::Corrupt { what: what.to_owned(), source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_before_it_takes_too_much_and_has_at_least_one_row() {
+        assert_eq!(fitting([4, 4, 4], 2, 100), (2, true));
+        assert_eq!(fitting([4, 4], 2, 100), (2, false));
+        assert_eq!(fitting([4, 4, 4], 10, 9), (2, true));
+        assert_eq!(fitting([40, 4], 10, 9), (1, true));
+        assert_eq!(fitting([40], 10, 9), (1, false));
+        assert_eq!(fitting([], 10, 9), (0, false));
+    }
 }

@@ -7,7 +7,7 @@ use toolyard_types::state::{Reason, RolloutState};
 use toolyard_types::{Labels, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use crate::attempts::Loop;
-use crate::query::{TextRow, json, parse, parse_option, placeholders, reason, to_json};
+use crate::query::{json, parse, parse_option, placeholders, reason, to_json};
 use crate::servers::{ServerRef, ServerRow, text};
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
@@ -246,18 +246,6 @@ impl OrgTx {
             .chain(ids.iter().map(|id| id.to_string().into()))
             .collect::<Vec<_>>();
         self.rows::<Row>(sql, values).await?.into_iter().map(TryInto::try_into).collect()
-    }
-
-    /// The revisions of a server that a rollout which is still known brought to serve.
-    ///
-    /// # Errors
-    /// When the database fails or a row cannot be read.
-    pub async fn revisions_that_served(&self, server: ServerId) -> Result<Vec<RevisionId>> {
-        let sql = "SELECT DISTINCT to_revision_id AS text FROM rollouts \
-                   WHERE organization_id = $1 AND server_id = $2 AND state = 'done'";
-        let values = [self.organization().to_string().into(), server.to_string().into()];
-        let rows = self.rows::<TextRow>(sql, values).await?;
-        rows.iter().map(|row| parse("rollouts.to_revision_id", &row.text)).collect()
     }
 
     /// The rollouts of a server that are still known, the newest first, at most `limit`.

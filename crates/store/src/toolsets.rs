@@ -6,7 +6,7 @@ use sea_orm::FromQueryResult;
 use toolyard_types::snapshot::ToolsetMember;
 use toolyard_types::{Name, Timestamp, ToolsetId};
 
-use crate::query::{TextRow, json, parse, placeholders, to_json};
+use crate::query::{BoundedPage, NumberRow, PAGE_BYTES, TextRow, fitting, json, parse, placeholders, to_json};
 use crate::{OrgTx, Result, StoreError};
 
 /// A toolset.
@@ -160,6 +160,24 @@ impl OrgTx {
         let sql = format!("SELECT {COLUMNS} FROM toolsets WHERE organization_id = $1 AND name = $2");
         let values = [self.organization().to_string().into(), name.to_string().into()];
         self.row::<Row>(sql, values).await?.map(TryInto::try_into).transpose()
+    }
+
+    /// A page of toolsets by name after `after`: at most `limit`, and no more than may be in memory for one who asks.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn toolsets_bounded_page(&self, after: Option<&Name>, limit: u32) -> Result<BoundedPage<ToolsetRow>> {
+        let sql = "SELECT CAST(octet_length(description) + octet_length(members) AS BIGINT) AS number FROM toolsets \
+                   WHERE organization_id = $1 AND name > $2 ORDER BY name LIMIT $3";
+        let values = [
+            self.organization().to_string().into(),
+            after.map_or(String::new(), ToString::to_string).into(),
+            i64::from(limit.saturating_add(1)).into(),
+        ];
+        let sizes = self.rows::<NumberRow>(sql, values).await?;
+        let (fit, more) = fitting(sizes.iter().map(|row| row.number), limit, PAGE_BYTES);
+        let rows = self.toolsets_page(after, u32::try_from(fit).unwrap_or(limit)).await?;
+        Ok(BoundedPage { rows, more })
     }
 
     /// Toolsets by name after `after`, at most `limit`.

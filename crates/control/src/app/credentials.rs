@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use toolyard_policy::Resource;
-use toolyard_store::{OrgTx, SealedCredential, StoreError};
+use toolyard_store::{OrgTx, RevisionRow, SealedCredential, StoreError};
 use toolyard_types::access::Action;
 use toolyard_types::api::identity::{Credential, PutCredential};
 use toolyard_types::api::{Page, PageQuery};
@@ -18,7 +18,7 @@ use toolyard_types::{Code, CredentialId, FieldError, Name, OrganizationId, Secre
 use super::expand::{NUL, Wish, unfit};
 use super::servers::server_changed;
 use super::{allow, audit, next_cursor, page_limit};
-use crate::vault::Place;
+use crate::vault::{Place, Vault};
 use crate::{Caller, Control, ControlError, Result};
 
 const LARGEST_SECRET: usize = 64 * 1024;
@@ -33,6 +33,7 @@ pub(crate) async fn list(control: &Control, caller: &Caller, query: &PageQuery) 
     page.items.retain(|credential| {
         control.decider().allows(caller, Action::CredentialRead, &Resource::Credential(credential.name.clone()))
     });
+    mark_unreadable(control, &tx, &mut page.items).await?;
     Ok(page)
 }
 
@@ -63,7 +64,52 @@ pub(crate) async fn allow_bindings(
 /// One credential, without its secret.
 pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Result<Credential> {
     let tx = control.store().org_read(caller.organization).await?;
-    tx.credential_named(name).await?.ok_or_else(|| unknown(name))
+    let mut credential = tx.credential_named(name).await?.ok_or_else(|| unknown(name))?;
+    mark_unreadable(control, &tx, std::slice::from_mut(&mut credential)).await?;
+    Ok(credential)
+}
+
+/// Marks those whose secret was sealed with a master key that is not here.
+async fn mark_unreadable(control: &Control, tx: &OrgTx, credentials: &mut [Credential]) -> Result<()> {
+    let ids = credentials.iter().map(|credential| credential.id).collect();
+    let unreadable = unreadable(control, tx, &ids).await?;
+    for credential in credentials {
+        credential.unreadable = unreadable.contains(&credential.id);
+    }
+    Ok(())
+}
+
+async fn unreadable(control: &Control, tx: &OrgTx, ids: &BTreeSet<CredentialId>) -> Result<BTreeSet<CredentialId>> {
+    let heads = tx.envelope_heads(ids, u32::try_from(Vault::HEAD_LEN).unwrap_or(u32::MAX)).await?;
+    Ok(heads.into_iter().filter(|(_, head)| !control.vault().has_key_of(head)).map(|(id, _)| id).collect())
+}
+
+/// Why the secrets of these credentials were not opened, for a person.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) async fn why_not_opened(
+    control: &Control,
+    organization: OrganizationId,
+    ids: &BTreeSet<CredentialId>,
+) -> Result<BTreeMap<CredentialId, String>> {
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let tx = control.store().org_read(organization).await?;
+    let names = tx.credential_versions(ids).await?;
+    let unreadable = unreadable(control, &tx, ids).await?;
+    let why = |id: &CredentialId| match names.get(id) {
+        None => "a credential that it gets was deleted; bind another".to_owned(),
+        Some((name, _)) => {
+            let what = match unreadable.contains(id) {
+                true => "was sealed with another master key",
+                false => "cannot be opened",
+            };
+            format!("credential `{name}` {what}; set it again: toolyard credentials set {name}")
+        }
+    };
+    Ok(ids.iter().map(|id| (*id, why(id))).collect())
 }
 
 /// Makes a credential, or gives one a new secret.
@@ -276,12 +322,17 @@ async fn check_uses(tx: &OrgTx, credential: &Credential, secret: &Secret) -> Res
     let servers = tx.servers_named(&credential.used_by).await?;
     let revisions: Vec<_> =
         servers.iter().flat_map(|server| [Some(server.target_revision), server.serving_revision]).flatten().collect();
-    for revision in tx.revisions_by_id(&revisions).await? {
-        let Some(why) = unfit(&revision.spec.runtime, credential.id, secret.expose()) else { continue };
-        let name = servers.iter().find(|server| server.id == revision.server).map_or("", |server| server.name.as_str());
-        return Err(ControlError::field("secret", format!("{why}; server `{name}` gets it there")));
+    let misfits = |revision: RevisionRow| {
+        let why = unfit(&revision.spec.runtime, credential.id, secret.expose())?;
+        Some((revision.server, why))
+    };
+    match tx.map_revisions(&revisions, misfits).await?.into_iter().flatten().next() {
+        None => Ok(()),
+        Some((id, why)) => {
+            let name = servers.iter().find(|server| server.id == id).map_or("", |server| server.name.as_str());
+            Err(ControlError::field("secret", format!("{why}; server `{name}` gets it there")))
+        }
     }
-    Ok(())
 }
 
 fn check_secret(field: &str, secret: &Secret) -> Result<()> {

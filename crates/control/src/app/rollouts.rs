@@ -17,8 +17,6 @@ use crate::reconcile::steps::{
 };
 use crate::{Caller, Control, ControlError, Result};
 
-/// How many revisions are looked through for one that served.
-const LOOKED_THROUGH: u32 = 50;
 /// The most clients that a canary takes all calls of.
 const MOST_CANARY_CLIENTS: usize = 100;
 
@@ -279,10 +277,14 @@ pub(crate) async fn rollback(
 
 /// The newest revision below a number that is known to have served; else the newest.
 async fn served_before(tx: &OrgTx, server: &ServerRow, number: u32) -> Result<Option<RevisionRow>> {
-    let served = tx.revisions_that_served(server.id).await?;
-    let mut earlier = tx.revisions_before(server.id, number, LOOKED_THROUGH).await?;
-    let at = earlier.iter().position(|revision| served.contains(&revision.id)).unwrap_or(0);
-    Ok((!earlier.is_empty()).then(|| earlier.swap_remove(at)))
+    let id = match tx.last_served_before(server.id, number).await? {
+        Some(id) => Some(id),
+        None => tx.last_revision_before(server.id, number).await?,
+    };
+    match id {
+        Some(id) => Ok(tx.revision(id).await?),
+        None => Ok(None),
+    }
 }
 
 /// The rollout whose revision serves and is observed, if there is one.

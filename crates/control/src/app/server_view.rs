@@ -281,7 +281,7 @@ async fn places(tx: &OrgTx, rows: &[&ServerRow]) -> Result<HashMap<ServerId, Gon
     let ends: HashMap<_, _> = tx.last_ends(&ids).await?.into_iter().collect();
     let revisions: Vec<_> = rows.iter().filter_map(|row| row.serving_revision).collect();
     let revisions: HashMap<_, _> =
-        tx.revisions_by_id(&revisions).await?.into_iter().map(|revision| (revision.id, revision)).collect();
+        tx.revision_outlines(&revisions).await?.into_iter().map(|revision| (revision.id, revision)).collect();
     let toolboxes = tx.toolboxes().await?;
     let looked_at = rows.iter().map(|row| {
         let revision = row.serving_revision.and_then(|id| revisions.get(&id));

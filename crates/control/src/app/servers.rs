@@ -28,6 +28,11 @@ const ROLLOUT_TIMEOUT_MS: u64 = 600_000;
 const OBSERVE_MS: u64 = 5_000;
 /// The most instances of a server.
 const MOST_REPLICAS: u32 = 20;
+/// The most that what a revision runs may take as it is stored, in bytes, and as much what was asked for.
+const MOST_SPEC_BYTES: usize = 512 << 10;
+/// The most that all revisions of a server may take, in bytes: whoever changes it fast must not fill the database before
+/// *trim* comes.
+const MOST_REVISIONS_BYTES: u64 = 32 << 20;
 
 pub(crate) fn unknown(name: &Name) -> ControlError {
     ControlError::NotFound(format!("server `{name}`"))
@@ -52,6 +57,7 @@ pub(crate) async fn create(control: &Control, caller: &Caller, request: CreateSe
     let spec = expand(&wish)?;
     drop(tx);
     terms.check(&spec)?;
+    check_size(&spec, &wish, None)?;
     ceilings::check(&control.options().limits.server, (&spec, terms.replicas), None)?;
     let granted = may_grant(control, caller, &name, &spec, &[])?;
 
@@ -515,6 +521,41 @@ fn new_revision(
     }
 }
 
+/// Refuses a revision that is too large to be kept many times; what a server has from before stays.
+fn check_size(spec: &RevisionSpec, wish: &Wish, before: Option<(&RevisionSpec, &Wish)>) -> Result<()> {
+    let sizes = (bytes_of(spec), bytes_of(wish));
+    let had = before.map_or((0, 0), |(spec, wish)| (bytes_of(spec), bytes_of(wish)));
+    let fits = |bytes: usize, had: usize| bytes <= MOST_SPEC_BYTES.max(had);
+    if fits(sizes.0, had.0) && fits(sizes.1, had.1) {
+        return Ok(());
+    }
+    let parts = [
+        ("environment", bytes_of(&wish.environment)),
+        ("inputs", bytes_of(&wish.inputs)),
+        ("arguments", bytes_of(&wish.arguments)),
+        ("paths", bytes_of(&wish.paths)),
+        ("probe_call", bytes_of(&wish.probe_call)),
+        ("entry", bytes_of(&wish.chosen)),
+    ];
+    let (field, taken) = parts.into_iter().max_by_key(|(_, bytes)| *bytes).unwrap_or_default();
+    let (taken, most, all) = (taken >> 10, MOST_SPEC_BYTES >> 10, sizes.0.max(sizes.1) >> 10);
+    let message = format!("takes {taken} KiB; all that is set on a server may take {most} KiB and takes {all}");
+    Err(ControlError::field(field, message))
+}
+
+fn bytes_of(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
+}
+
+fn too_many_bytes(server: &ServerRow) -> ControlError {
+    ControlError::Conflict(format!(
+        "the revisions of server `{}` that are in use take more than {} MiB together; try again when its rollout and the \
+         instances of earlier revisions have ended, or set less on it",
+        server.name,
+        MOST_REVISIONS_BYTES >> 20
+    ))
+}
+
 /// What was asked for when a revision was made.
 pub(super) fn wish_of(revision: &RevisionRow) -> Result<Wish> {
     serde_json::from_str(&revision.inputs).map_err(ControlError::internal("reading a revision"))
@@ -582,6 +623,7 @@ pub(crate) async fn update(
     drop(tx);
     privileges::check(control, caller, name, &base.spec.privileges, &wish.privileges)?;
     terms.check(&spec)?;
+    check_size(&spec, &wish, Some((&base.spec, &before)))?;
     let had = (&base.spec, row.replicas);
     ceilings::check(&control.options().limits.server, (&spec, terms.replicas), Some(had))?;
     let granted = may_grant(control, caller, name, &spec, &base.spec.paths)?;
@@ -642,6 +684,9 @@ pub(crate) async fn update(
         let canary = request.canary.map(|asked| rollouts::canary(asked, &server, &revision.spec)).transpose()?;
         places::check(&tx, &server, &revision).await?;
         tx.insert_revision(&revision).await?;
+        if !tx.keep_revisions_within(&server, number, MOST_REVISIONS_BYTES).await? {
+            return Err(too_many_bytes(&server));
+        }
         let manner =
             rollouts::Manner { accept_lost_tools: request.accept_lost_tools, canary, within_window, from_place };
         detail["revision"] = json!(number);
@@ -727,6 +772,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     credentials::hold_bound(&tx, &wish).await?;
     let granted = may_grant(control, caller, &request.name, &base.spec, &[])?;
     privileges::check(control, caller, &request.name, &BTreeSet::new(), &base.spec.privileges)?;
+    check_size(&base.spec, &wish, None)?;
     ceilings::check(&control.options().limits.server, (&base.spec, Terms::of(&origin).replicas), None)?;
     take_name(&tx, &request.name).await?;
     let mut server = new_server(&tx, request.name, &base.spec, origin.toolbox, Terms::of(&origin));
@@ -775,12 +821,11 @@ pub(crate) async fn revisions(
     };
     let tx = control.store().org_read(caller.organization).await?;
     let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
-    let mut rows = tx.revisions_before(server.id, before, limit + 1).await?;
-    let more = rows.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next_cursor = rows.last().filter(|_| more).map(|row| row.number.to_string());
+    let page = tx.revisions_page(server.id, before, limit).await?;
+    let next_cursor = page.rows.last().filter(|_| page.more).map(|row| row.number.to_string());
     let past = Past::read(&tx, &server).await?;
-    let items = rows
+    let items = page
+        .rows
         .into_iter()
         .map(|row| Revision {
             served: past.served(&row),

@@ -66,7 +66,9 @@ pub(crate) async fn sync(control: &Control, agent: Agent, request: SyncRequest) 
     observe(control, organization, toolbox, &request).await?;
     metrics::histogram!("toolyard_sync_seconds").record(began.elapsed().as_secs_f64());
     let desired = next_desired(control, agent, request.generation).await?;
-    Ok(SyncResponse { protocol, toolbox, desired, links: control.fleet().tell_links(toolbox) })
+    let links = control.fleet().tell_links(toolbox);
+    let environment = Some(control.options().environment.clone());
+    Ok(SyncResponse { protocol, toolbox, desired, links, environment })
 }
 
 fn negotiate(request: &SyncRequest) -> Result<u32> {
@@ -245,11 +247,12 @@ fn same_report(one: &ToolboxReport, other: &ToolboxReport) -> bool {
         grantable_paths,
         granted_before,
         engine_failure,
+        environment,
         capacity: _,
     } = one;
     (engine, platform, runtimes, enforcement) == (&other.engine, &other.platform, &other.runtimes, &other.enforcement)
         && (grantable_paths, granted_before) == (&other.grantable_paths, &other.granted_before)
-        && *engine_failure == other.engine_failure
+        && (engine_failure, environment) == (&other.engine_failure, &other.environment)
 }
 
 /// The toolbox as it is after a sync.
@@ -488,6 +491,8 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
     drop(tx);
     let ids: BTreeSet<_> = revisions.values().flat_map(credentials).collect();
     let secrets = app::credentials::open_versions(control, organization, &ids).await?;
+    let missing = ids.into_iter().filter(|id| !secrets.contains_key(id)).collect();
+    let missing = app::credentials::why_not_opened(control, organization, &missing).await?;
     let now = control.clock().now();
     let instances = instances
         .into_iter()
@@ -503,6 +508,7 @@ async fn desired(control: &Control, tx: OrgTx, toolbox: &ToolboxRow) -> Result<D
                 lock: revision.lock_digest.as_ref().and_then(|digest| locks.get(digest)).cloned(),
                 secrets: own_secrets(revision, &secrets),
                 secret_versions: own_versions(revision, &secrets),
+                missing: credentials(revision).filter_map(|id| Some((id, missing.get(&id)?.clone()))).collect(),
                 spec: revision.spec.clone(),
                 run: matches!(instance.desired, InstanceWish::Run | InstanceWish::Retire),
             })

@@ -122,7 +122,7 @@ async fn draining(tx: &OrgTx, id: ToolboxId, instances: &[InstanceRow]) -> Resul
         as_they_serve(tx, servers.clone()).await?.into_iter().map(|row| (row.id, row)).collect();
     let as_meant: HashMap<_, _> = servers.iter().map(|row| (row.id, row)).collect();
     let revisions: BTreeSet<_> = instances.iter().map(|instance| instance.revision).collect();
-    let revisions = tx.revisions_by_id(&revisions.into_iter().collect::<Vec<_>>()).await?;
+    let revisions = tx.revision_outlines(&revisions.into_iter().collect::<Vec<_>>()).await?;
     let revisions: HashMap<_, _> = revisions.iter().map(|revision| (revision.id, revision)).collect();
     // What serves may have another place than the server is meant to have once its rollout goes on.
     let moves = |instance: &InstanceRow| {
@@ -241,7 +241,10 @@ async fn issue(
     // In the environment and not among the arguments, which every user of the host can read.
     let port = address.as_deref().and_then(|address| address.rsplit_once(':')).map(|(_, port)| port);
     let listen = port.map(|port| format!(" --listen 0.0.0.0:{port}")).unwrap_or_default();
-    let command = format!("TOOLYARD_TOKEN={token} toolyard dtma{listen}");
+    // An agent in another environment has other defaults, in development laxer ones.
+    let environment = Some(control.options().environment.as_str()).filter(|environment| *environment != "development");
+    let environment = environment.map(|environment| format!("TOOLYARD_ENV={environment} ")).unwrap_or_default();
+    let command = format!("{environment}TOOLYARD_TOKEN={token} toolyard dtma{listen}");
     Ok(EnrolledToolbox { toolbox: view(control, row, address, instances), token, expires_at, addresses, command })
 }
 

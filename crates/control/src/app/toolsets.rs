@@ -12,7 +12,7 @@ use toolyard_types::name::{is_hidden, printable};
 use toolyard_types::snapshot::ToolsetMember;
 use toolyard_types::{FieldError, Name, ToolsetId};
 
-use super::{allow, audit, next_cursor, page_limit};
+use super::{allow, audit, page_limit};
 use crate::{Caller, Control, ControlError, Result};
 
 /// The most servers in a toolset.
@@ -55,14 +55,14 @@ pub(crate) async fn list(control: &Control, caller: &Caller, query: &PageQuery) 
     let wrong = |_| ControlError::field("cursor", "is not one of this list's");
     let after = query.cursor.as_deref().map(Name::new).transpose().map_err(wrong)?;
     let tx = control.store().org_read(caller.organization).await?;
-    let rows = tx.toolsets_page(after.as_ref(), limit + 1).await?;
-    let items = rows.into_iter().map(|row| view(caller, row)).collect();
-    let mut page = next_cursor(items, limit, |toolset: &Toolset| toolset.name.to_string());
-    page.items.retain(|toolset| {
+    let page = tx.toolsets_bounded_page(after.as_ref(), limit).await?;
+    let next_cursor = page.rows.last().filter(|_| page.more).map(|row| row.name.to_string());
+    let mut items: Vec<_> = page.rows.into_iter().map(|row| view(caller, row)).collect();
+    items.retain(|toolset| {
         let resource = Resource::Toolset(toolset.name.clone());
         control.decider().decide(caller, Action::ToolsetRead, &resource).allowed
     });
-    Ok(page)
+    Ok(Page { items, next_cursor })
 }
 
 /// One toolset.

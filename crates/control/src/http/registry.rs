@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use toolyard_store::{PublicVersion, PublicVersionsQuery};
+use toolyard_store::{BoundedPage, PublicVersion, PublicVersionsQuery};
 use toolyard_types::{Code, EntryName, Timestamp};
 use utoipa_axum::routes;
 
@@ -87,37 +87,48 @@ async fn list_servers(
         version: query.version.filter(|version| !version.is_empty()),
         name: None,
         include_deleted: query.include_deleted.unwrap_or(false) || updated_since.is_some(),
-        limit: limit + 1,
+        limit,
     };
-    let mut rows = find(&control, &asked).await?;
-    let more = rows.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    if more {
-        rows.pop();
-    }
-    let next = rows.last().filter(|_| more).map(write_cursor);
-    let servers = rows.iter().map(shown).collect::<Result<Vec<_>>>()?;
+    Ok(conditional(&headers, &page(&find(&control, &asked).await?)?))
+}
+
+/// A page, with where the next one begins.
+fn page(found: &BoundedPage<PublicVersion>) -> Result<Value> {
+    let servers = found.rows.iter().map(shown).collect::<Result<Vec<_>>>()?;
     let mut metadata = json!({ "count": servers.len() });
-    if let Some(next) = next {
-        metadata["nextCursor"] = next.into();
+    if let Some(last) = found.rows.last().filter(|_| found.more) {
+        metadata["nextCursor"] = write_cursor(last).into();
     }
-    Ok(conditional(&headers, &json!({ "servers": servers, "metadata": metadata })))
+    Ok(json!({ "servers": servers, "metadata": metadata }))
+}
+
+/// Where the list of a server's versions goes on.
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct VersionsQuery {
+    /// `nextCursor` of the page before; the official registry has none here, and gives all at once.
+    #[serde(default)]
+    cursor: Option<String>,
 }
 
 /// List a public server's versions, as the official registry does.
 #[utoipa::path(get, path = "/v0.1/servers/{name}/versions", tag = TAG,
-    params(("name" = EntryName, Path, description = "`namespace%2Fname`")), responses((status = 200, body = Value)))]
+    params(("name" = EntryName, Path, description = "`namespace%2Fname`"), VersionsQuery),
+    responses((status = 200, body = Value)))]
 async fn list_server_versions(
     State(control): State<Control>,
     headers: HeaderMap,
     Path(name): Path<EntryName>,
+    Query(query): Query<VersionsQuery>,
 ) -> Result<Response> {
-    let asked = PublicVersionsQuery { name: Some(name.to_string()), limit: MAX_VERSIONS, ..Default::default() };
-    let rows = find(&control, &asked).await?;
-    if rows.is_empty() {
+    let after = query.cursor.as_deref().filter(|cursor| !cursor.is_empty()).map(read_cursor).transpose()?;
+    let is_first = after.is_none();
+    let asked = PublicVersionsQuery { after, name: Some(name.to_string()), limit: MAX_VERSIONS, ..Default::default() };
+    let found = find(&control, &asked).await?;
+    if found.rows.is_empty() && is_first {
         return Err(no_entry(&name));
     }
-    let servers = rows.iter().map(shown).collect::<Result<Vec<_>>>()?;
-    Ok(conditional(&headers, &json!({ "servers": servers, "metadata": { "count": servers.len() } })))
+    Ok(conditional(&headers, &page(&found)?))
 }
 
 /// Get one version of a public server, or `latest`, as the official registry does.
@@ -136,12 +147,12 @@ async fn get_server_version(
         limit: 1,
         ..Default::default()
     };
-    let rows = find(&control, &asked).await?;
-    let row = rows.first().ok_or_else(|| no_version(&name, &version))?;
+    let found = find(&control, &asked).await?;
+    let row = found.rows.first().ok_or_else(|| no_version(&name, &version))?;
     Ok(conditional(&headers, &shown(row)?))
 }
 
-async fn find(control: &Control, asked: &PublicVersionsQuery) -> Result<Vec<PublicVersion>> {
+async fn find(control: &Control, asked: &PublicVersionsQuery) -> Result<BoundedPage<PublicVersion>> {
     if !control.options().serve_registry {
         return Err(ControlError::problem(Code::FeatureDisabled, "this Toolyard does not show its catalog to others"));
     }
@@ -152,8 +163,8 @@ async fn find(control: &Control, asked: &PublicVersionsQuery) -> Result<Vec<Publ
     let tx = control.store().system_read("find the organization whose catalog is shown to others").await?;
     let organization = tx.catalog_organizations().await?.into_iter().next();
     drop(tx);
-    let Some(organization) = organization else { return Ok(Vec::new()) };
-    Ok(control.store().org_read(organization).await?.public_catalog_versions(asked).await?)
+    let Some(organization) = organization else { return Ok(BoundedPage { rows: Vec::new(), more: false }) };
+    Ok(control.store().org_read(organization).await?.public_catalog_versions_page(asked).await?)
 }
 
 /// A version as the official registry shows it, with what we know beside.

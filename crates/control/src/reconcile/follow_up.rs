@@ -107,7 +107,7 @@ async fn may_be_given_up(control: &Control, all: Vec<ServerRef>) -> Result<Vec<S
         let servers = tx.servers_by_id(&servers).await?;
         let targets: Vec<_> = servers.iter().map(|server| server.target_revision).collect();
         let strategies: HashMap<_, _> =
-            tx.revisions_by_id(&targets).await?.into_iter().map(|it| (it.id, it.spec.strategy)).collect();
+            tx.map_revisions(&targets, |it| (it.id, it.spec.strategy)).await?.into_iter().collect();
         let free = |server: &&ServerRow| {
             server.toolbox.is_some() || !waits(server, strategies.get(&server.target_revision).copied())
         };

@@ -163,7 +163,7 @@ async fn movable(tx: &OrgTx, toolbox: &ToolboxRow, verdict: Verdict) -> Result<V
     let mut instances = tx.instances_on(toolbox.id).await?;
     instances.retain(InstanceRow::should_serve);
     let revisions: BTreeSet<_> = instances.iter().map(|instance| instance.revision).collect();
-    let revisions = tx.revisions_by_id(&revisions.into_iter().collect::<Vec<_>>()).await?;
+    let revisions = tx.revision_outlines(&revisions.into_iter().collect::<Vec<_>>()).await?;
     let revisions: HashMap<_, _> = revisions.into_iter().map(|revision| (revision.id, revision)).collect();
     let servers: BTreeSet<_> = instances.iter().map(|instance| instance.server).collect();
     let servers = tx.servers_by_id(&servers.into_iter().collect::<Vec<_>>()).await?;

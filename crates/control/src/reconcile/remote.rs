@@ -426,7 +426,7 @@ async fn probe(control: &Control, due: &Probed) -> Result<()> {
     let _turn = control.fleet().turn().await;
     let mut tx = control.store().org(due.organization).await?;
     // It may have been removed while it was probed.
-    if tx.lock_server(server).await?.is_none() {
+    if tx.lock_server(server).await?.is_none() || tx.revision_numbers(&[revision]).await?.is_empty() {
         return Ok(());
     }
     tx.put_probe(&row).await?;
@@ -520,6 +520,10 @@ async fn introduce(upstream: &Upstream) -> Introduced {
     let Tools { count, names } = match tokio::time::timeout(ANSWER_TIMEOUT, list_tools(upstream, &handshake)).await {
         Ok(Ok(tools)) => tools,
         Ok(Err(CallError::NoRoom)) => return Err((Reason::AwaitingProbe, NO_ROOM.to_owned())),
+        // A list that was read changed nothing, so there is no doubt to tell of.
+        Ok(Err(error @ (CallError::Status(_) | CallError::Dropped))) => {
+            return failed(format!("listing its tools: {}", HandshakeError::from(error)));
+        }
         Ok(Err(error)) => return failed(format!("listing its tools: {error}")),
         Err(_) => return failed(format!("it did not list its tools within {ANSWER_TIMEOUT:?}")),
     };

@@ -72,7 +72,8 @@ fn watch(case: &Case, now: Timestamp) -> Option<Step> {
         return Some(Step::Fail(gone.status.reason, told(gone)));
     }
     if let Some(hopeless) = case.mine.iter().find(|instance| is_hopeless(case, instance)) {
-        return Some(Step::Fail(hopeless.status.reason, told(hopeless)));
+        let (reason, message) = why(hopeless);
+        return Some(Step::Fail(reason, message));
     }
     if case.mine.len() < case.wanted() {
         return None;
@@ -197,13 +198,36 @@ fn observe(case: &Case, switched_at: Timestamp, now: Timestamp) -> Option<Step> 
 fn failure(instance: &InstanceRow) -> Option<(Reason, String)> {
     let status = &instance.status;
     if instance.ended_at.is_some() || status.phase != Phase::Ready {
-        let message = told(instance);
-        return Some((status.reason, if message.is_empty() { status.reason.to_string() } else { message }));
+        let (reason, message) = why(instance);
+        return Some((reason, if message.is_empty() { reason.to_string() } else { message }));
     }
     if instance.restarts > 0 {
-        return Some((Reason::Exited, format!("it ended by itself and was started again{}", stderr(instance))));
+        return Some(ended_by_agent(instance).unwrap_or_else(|| {
+            (Reason::Exited, format!("it ended by itself and was started again{}", stderr(instance)))
+        }));
     }
     (instance.failures > 0).then(|| (Reason::ProbeFailed, "it did not answer a probe".into()))
+}
+
+/// Why an instance that once ran does not do what it should. One that is being started again, or was, says by its status only
+/// how far it is by now.
+fn why(instance: &InstanceRow) -> (Reason, String) {
+    let status = &instance.status;
+    let failed = matches!(status.phase, Phase::Failed | Phase::Degraded | Phase::Stopped | Phase::Stopping);
+    let ended = matches!(status.reason, Reason::Exited | Reason::CrashLoop | Reason::OutOfMemory | Reason::OutOfDisk);
+    if failed || ended || instance.ended_at.is_some() {
+        return (status.reason, told(instance));
+    }
+    ended_by_agent(instance).unwrap_or_else(|| {
+        let message = "it ended, by itself or with its host, and was started again";
+        (Reason::Exited, format!("{message}{}", stderr(instance)))
+    })
+}
+
+/// Why its agent ended an instance, if it did.
+fn ended_by_agent(instance: &InstanceRow) -> Option<(Reason, String)> {
+    let failure = instance.exit.as_ref()?.failure.as_ref()?;
+    Some((failure.reason, format!("{}{}", failure.message, stderr(instance))))
 }
 
 fn is_hopeless(case: &Case, instance: &InstanceRow) -> bool {
@@ -409,6 +433,18 @@ mod tests {
         assert_eq!((decide(&case, at(4000)), decide(&case, at(5001))), (None, Some(Step::Promote)));
         case.mine.remove(0);
         assert_eq!(decide(&case, at(5001)), None, "none answers");
+    }
+
+    #[test]
+    fn a_rollout_that_goes_back_because_of_a_restart_says_so_and_not_how_far_the_next_start_is() {
+        let ended = "it ended, by itself or with its host, and was started again";
+        let mut case = with(change(), Phase::Ready, Reason::Answered);
+        case.mine[0].restarts = 1;
+        assert_eq!(decide(&case, at(2)), Some(Step::Fail(Reason::Exited, ended.into())));
+        case = with(change(), Phase::Preparing, Reason::Installing);
+        case.rollout.switched_at = Some(at(1));
+        let Some(Step::GoBack(Reason::Exited, message)) = decide(&case, at(1001)) else { panic!() };
+        assert_eq!(message, format!("revision 2 served for 1.0 seconds: {ended}"));
     }
 
     #[test]

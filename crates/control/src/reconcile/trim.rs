@@ -14,6 +14,8 @@ const KEEP_TOKENS: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(crate) const KEEP_ROLLOUTS: u32 = 20;
 /// How many things of a kind one run forgets.
 const AT_ONCE: u32 = 1000;
+/// How many servers are asked for at once.
+const SERVERS_AT_ONCE: u32 = 100;
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let old = control.clock().now().minus(KEEP_ENDED);
@@ -33,5 +35,28 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
         gone += tx.trim_rollouts(at.server, KEEP_ROLLOUTS).await?;
         tx.commit().await?;
     }
+    gone += trim_revisions(control).await?;
     Ok(Pass { changed: usize::try_from(gone).unwrap_or(usize::MAX), ..Pass::default() })
+}
+
+/// Forgets old revisions that nothing needs, of one server after another: those that need all of theirs hold no other up.
+async fn trim_revisions(control: &Control) -> Result<u64> {
+    let keep = control.options().revisions_kept;
+    let (mut gone, mut after) = (0, None);
+    loop {
+        let tx = control.store().system_read("find servers with many revisions").await?;
+        let many = tx.servers_with_many_revisions(keep, after, SERVERS_AT_ONCE).await?;
+        drop(tx);
+        let Some(last) = many.last() else { return Ok(gone) };
+        after = Some(last.server);
+        for at in many {
+            if gone >= u64::from(AT_ONCE) {
+                return Ok(gone);
+            }
+            let mut tx = control.store().org(at.organization).await?;
+            let Some(server) = tx.lock_server(at.server).await? else { continue };
+            gone += tx.trim_revisions(&server, keep).await?;
+            tx.commit().await?;
+        }
+    }
 }

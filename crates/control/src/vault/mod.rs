@@ -155,6 +155,15 @@ impl Vault {
         envelope
     }
 
+    /// How much of an envelope says with which master key it was sealed.
+    pub const HEAD_LEN: usize = 1 + KEY_ID_LEN;
+
+    /// Whether the master key is here that an envelope was sealed with, by the head of the envelope.
+    #[must_use]
+    pub fn has_key_of(&self, head: &[u8]) -> bool {
+        head.get(1..Self::HEAD_LEN).is_some_and(|key_id| self.keys.find(key_id).is_some())
+    }
+
     /// Opens a sealed secret.
     ///
     /// # Errors
@@ -260,8 +269,10 @@ mod tests {
         };
         let opened = rotated(vec![Secret::new("07".repeat(32))]).unseal(&place(organization, 1), &sealed);
         assert_eq!(opened.unwrap(), Secret::new("hunter2"));
-        let error = rotated(Vec::new()).unseal(&place(organization, 1), &sealed).unwrap_err();
-        assert!(matches!(error, VaultError::UnknownKey(_)));
+        let without = rotated(Vec::new());
+        assert!(matches!(without.unseal(&place(organization, 1), &sealed), Err(VaultError::UnknownKey(_))));
+        let head = &sealed[..Vault::HEAD_LEN];
+        assert!(vault().has_key_of(head) && !without.has_key_of(head) && !vault().has_key_of(&head[1..]));
     }
 
     proptest! {

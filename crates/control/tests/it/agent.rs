@@ -277,6 +277,7 @@ fn request(state: &State) -> String {
         granted_before: state.granted_before.clone(),
         capacity: None,
         engine_failure: None,
+        environment: None,
     };
     let request = SyncRequest {
         protocol_min: 1,

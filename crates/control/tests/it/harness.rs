@@ -209,6 +209,7 @@ async fn options(database: &TestDatabase, clock: Clock) -> ControlOptions {
         call_max_records: 1_000_000,
         audit_retention_days: 365,
         audit_max_records: 1_000_000,
+        revisions_kept: 100,
         agent_certificate: Duration::from_secs(24 * 3600),
         toolbox_silence: Duration::from_secs(45),
         toolbox_replace_after: Duration::from_secs(300),

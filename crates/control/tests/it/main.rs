@@ -13,6 +13,7 @@ mod identity;
 mod lost;
 mod places;
 mod remotes;
+mod revisions;
 mod rollouts;
 mod rotation;
 mod server_settings;

@@ -313,6 +313,31 @@ both_engines! {
         let (opened, closed) = (remote.opened.load(Ordering::SeqCst), remote.closed.load(Ordering::SeqCst));
         assert_eq!(opened, closed, "every session of a probe is ended");
     }
+    async fn a_remote_that_is_restarted_is_served_by_another_rollout_of_its_revision(engine) {
+        let t = TestControl::start(engine).await;
+        t.control.set_remote_client(toolyard_mcp::http::pooled(
+            Client::builder(TokioExecutor::new()).build(HttpConnector::new()),
+        ));
+        let remote = Remote::start().await;
+        let inputs = json!({ "Authorization": "Bearer key" });
+        t.post("/api/v1/servers", json!({ "name": "r", "url": remote.url, "inputs": inputs })).await.expect(201);
+        let route = std::cell::Cell::new((None, None));
+        let served = |it: &toolyard_types::snapshot::ServerRoute| {
+            let is_served = it.rollout.is_some() && it.rollout != route.get().1;
+            if is_served {
+                route.set((it.revision, it.rollout));
+            }
+            is_served
+        };
+        t.wait_route_with("r", &served).await;
+        let before = route.get();
+        t.clock.step_ms(5_000);
+        t.post("/api/v1/servers/r/restart", json!({})).await.expect(202);
+        t.wait_route_with("r", &served).await;
+        let after = route.get();
+        assert_eq!(before.0, after.0, "the same revision");
+        assert_ne!(before.1, after.1, "who routes calls sees that it was restarted");
+    }
     async fn a_remotes_revision_that_loses_a_tool_does_not_serve_unless_that_is_accepted(engine) {
         let t = TestControl::start(engine).await;
         t.control.set_remote_client(toolyard_mcp::http::pooled(

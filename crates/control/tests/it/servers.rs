@@ -490,6 +490,45 @@ both_engines! {
         t.post("/api/v1/toolboxes", json!({ "name": "edge" })).await.expect(201);
     }
 
+    async fn a_credential_sealed_with_another_master_key_is_marked_and_its_server_names_it_until_it_is_set_again(engine) {
+        let t = TestControl::start(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.put("/api/v1/credentials/own", json!({ "secret": "old" })).await.expect(200);
+        assert!(t.get("/api/v1/credentials/own").await.expect(200).body["unreadable"].is_null());
+        let body = json!({ "name": "s", "entry": EVERYTHING, "credentials": { "TOKEN": "own" } });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let (clock, toolbox) = (t.clock.clone(), t.control.local_toolbox().await.unwrap().unwrap());
+        let t = TestControl::with(t.stop().await, clock, |options| {
+            let current = toolyard_types::Secret::new("07".repeat(32));
+            options.vault_keys = toolyard_control::VaultKeys::Given { current, previous: Vec::new() };
+            options.vault_key_lost = true;
+        }).await;
+        let agent = agent.continue_with(&t.control, toolbox);
+        t.put("/api/v1/credentials/fresh", json!({ "secret": "new" })).await.expect(200);
+        let listed = t.get("/api/v1/credentials").await.expect(200).body;
+        let marked = |name: &str| {
+            let found = listed["items"].as_array().unwrap().iter().find(|item| item["name"] == name);
+            found.is_some_and(|item| item["unreadable"] == true)
+        };
+        assert!(marked("own") && !marked("fresh"), "{listed}");
+        assert_eq!(t.get("/api/v1/credentials/own").await.expect(200).body["unreadable"], true);
+
+        t.post("/api/v1/servers/s/restart", json!({})).await.expect(202);
+        let why = "credential `own` was sealed with another master key; set it again: toolyard credentials set own";
+        let told = || agent.state().desired.instances.iter().any(|it| it.missing.values().any(|told| told == why));
+        t.wait("/api/v1/servers/s", |_, _| told()).await;
+
+        t.put("/api/v1/credentials/own", json!({ "secret": "new" })).await.expect(200);
+        assert!(t.get("/api/v1/credentials/own").await.expect(200).body["unreadable"].is_null());
+        let has_it = || {
+            let state = agent.state();
+            state.desired.instances.iter().all(|it| it.missing.is_empty())
+                && state.desired.instances.iter().any(|it| it.secrets.values().any(|secret| secret.expose() == "new"))
+        };
+        t.wait("/api/v1/servers/s", |_, _| has_it()).await;
+    }
+
     async fn a_key_narrowed_to_a_toolset_cannot_add_servers_to_it(engine) {
         let t = TestControl::start(engine).await;
         let _agent = FakeAgent::local(&t.control).await;

@@ -24,7 +24,7 @@ use toolyard_types::{Clock, Secret, ToolboxId};
 use tower::ServiceExt;
 
 use crate::agent::{Behaviour, FakeAgent};
-use crate::harness::{TestControl, TestDatabase, both_engines};
+use crate::harness::{TestControl, TestDatabase, both_engines, started_at};
 use crate::servers::EVERYTHING;
 
 fn report(generation: u64) -> Value {
@@ -669,6 +669,35 @@ both_engines! {
         let again = FakeAgent::local(&t.control).await;
         again.behave("s", Behaviour::Ready);
         t.wait("/api/v1/servers/s", |_, body| body["phase"] == "ready").await;
+    }
+
+    async fn the_command_for_a_host_names_the_environment_of_its_control_plane_unless_that_is_development(engine) {
+        let commands =
+            [("production", "TOOLYARD_ENV=production TOOLYARD_TOKEN="), ("development", "TOOLYARD_TOKEN=")];
+        for (environment, wanted) in commands {
+            let database = TestDatabase::create(engine).await;
+            let t = TestControl::with(database, Clock::stopped_at(started_at()), |options| {
+                environment.clone_into(&mut options.environment);
+            }).await;
+            let made = t.post("/api/v1/toolboxes", json!({ "name": "edge" })).await.expect(201).body;
+            let again = t.post("/api/v1/toolboxes/edge/rejoin", json!({})).await.expect(200).body;
+            for command in [&made["command"], &again["command"]] {
+                assert!(command.as_str().unwrap().starts_with(wanted), "{command}");
+            }
+            t.stop().await;
+        }
+    }
+
+    async fn an_agent_is_told_the_environment_of_its_control_plane_and_tells_its_own(engine) {
+        let t = TestControl::start(engine).await;
+        let edge = joined(&t, "edge").await;
+        let mut told = report(0);
+        let (status, answer) = sync(&t, edge, &told).await;
+        assert_eq!((status, &answer["environment"]), (200, &json!("development")), "{answer}");
+        assert!(t.get("/api/v1/toolboxes/edge").await.expect(200).body["report"]["environment"].is_null());
+        told["observed"]["toolbox"]["environment"] = json!("staging");
+        assert_eq!(sync(&t, edge, &told).await.0, 200);
+        assert_eq!(t.get("/api/v1/toolboxes/edge").await.expect(200).body["report"]["environment"], "staging");
     }
 
     async fn a_generation_that_no_honest_agent_saw_is_refused(engine) {

@@ -153,3 +153,26 @@ both_engines! {
         Store::open(world.database.location(), Clock::system()).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_write_ahead_log_that_is_removed_while_in_use_is_saved_and_nothing_more_is_written() {
+    let database = TestDatabase::create(crate::world::Engine::Sqlite).await;
+    let store = database.open(Clock::system()).await;
+    store.check_writes("one", "1").await.unwrap();
+    let Location::Sqlite(path) = database.location() else { panic!("a file") };
+    std::fs::remove_file(path.with_extension("db-wal")).unwrap();
+    let make = async |name: &str| {
+        let mut tx = store.system("test").await?;
+        tx.create_organization(&crate::world::name(name)).await?;
+        tx.commit().await
+    };
+    make("acknowledged").await.unwrap();
+    assert!(matches!(store.check_writes("one", "2").await, Err(StoreError::Removed(_))));
+    assert!(matches!(make("refused").await, Err(StoreError::Removed(_))));
+    // As after a crash: what is in the file is what there is.
+    let copy = database.dir().join("copy.db");
+    std::fs::copy(path, &copy).unwrap();
+    let again = Store::open(&Location::Sqlite(copy), Clock::system()).await.unwrap();
+    let names: Vec<_> = again.system_read("test").await.unwrap().organizations().await.unwrap();
+    assert_eq!(names.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["acknowledged"]);
+}

@@ -13,12 +13,15 @@ use toolyard_store::testing::TestDatabase;
 use toolyard_store::{CallFilter, CallStore, EventKind, Location, Store};
 use toolyard_types::{Clock, Secret, Timestamp};
 
+use crate::migrations::execute;
 use crate::world::{Engine, name};
 
 /// A proxy in front of a Postgres whose connections can be frozen: from then on they carry nothing and never end.
 struct Proxy {
     address: SocketAddr,
     freezes: watch::Sender<u64>,
+    /// How many connections were made.
+    made: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -27,8 +30,11 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let freezes = watch::Sender::new(0);
         let freezing = freezes.clone();
+        let made = Arc::new(AtomicUsize::new(0));
+        let making = made.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                making.fetch_add(1, Ordering::Relaxed);
                 let server = TcpStream::connect(&to).await.unwrap();
                 let frozen = freezing.subscribe();
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
@@ -36,7 +42,7 @@ impl Proxy {
                 tokio::spawn(pump(from_server, to_client, frozen));
             }
         });
-        Self { address, freezes }
+        Self { address, freezes, made }
     }
 
     fn freeze(&self) {
@@ -138,6 +144,52 @@ async fn settled(store: &Store) {
         assert!(began.elapsed() < Duration::from_secs(10), "{open} connections are open, {idle} of them idle");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_goes_away_in_the_midst_of_a_query_costs_no_connection() {
+    let database = TestDatabase::create(Engine::Postgres).await;
+    let proxy = Proxy::start(address_of(database.location())).await;
+    let store = Store::open(&through(database.location(), &proxy), Clock::system()).await.unwrap();
+    let all = futures_util::future::join_all((0..store.readers()).map(|_| store.system_read("test"))).await;
+    drop(all);
+    settled(&store).await;
+    let before = proxy.made.load(Ordering::Relaxed);
+    for number in 0..600_u64 {
+        let store = store.clone();
+        let given_up = Duration::from_micros(number * 7 % 3000);
+        let one = async move { if number % 2 == 0 { read(&store).await } else { write(&store).await } };
+        tokio::spawn(async move { tokio::time::timeout(given_up, one).await.map(drop) });
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout(Duration::from_secs(5), write(&store)).await.unwrap().unwrap();
+    settled(&store).await;
+    assert_eq!(proxy.made.load(Ordering::Relaxed), before, "none was thrown away");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_that_only_read_for_a_while_is_written_to_when_it_takes_writes_again() {
+    let database = TestDatabase::create(Engine::Postgres).await;
+    let Location::Postgres(url) = database.location() else { panic!("a Postgres") };
+    let (host, own) = url.expose().rsplit_once('/').unwrap();
+    let admin = Location::Postgres(Secret::new(format!("{host}/postgres")));
+    let only_reads = |yes: bool| format!("ALTER DATABASE {own} SET default_transaction_read_only = {yes}");
+    let url = Location::Postgres(url.clone());
+    let store = Store::open(&url, Clock::system()).await.unwrap();
+    write(&store).await.unwrap();
+    settled(&store).await;
+    execute(database.location(), &only_reads(true)).await;
+    // What is made from now on only reads.
+    let held = futures_util::future::join_all((0..store.readers()).map(|_| store.system_read("test"))).await;
+    drop(held);
+    settled(&store).await;
+    execute(&admin, &only_reads(false)).await;
+    for _ in 0..store.readers() {
+        let _ = write(&store).await;
+    }
+    settled(&store).await;
+    let held = futures_util::future::join_all((0..8).map(|_| write(&store))).await;
+    assert!(held.iter().all(Result::is_ok), "{held:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

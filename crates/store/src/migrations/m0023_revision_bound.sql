@@ -1,0 +1,1 @@
+CREATE INDEX instances_revision ON instances (revision_id)
