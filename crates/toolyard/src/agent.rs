@@ -106,7 +106,7 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
     let agent = match started {
         // What an earlier agent started runs on: only the engine could end it.
         Err(StartError::GivenUp) => {
-            tracing::info!("stopped while the container engine did not answer; its containers are left as they are");
+            tracing::info!("stopped before the toolbox could start; what an earlier one started is left as it is");
             return Ok(());
         }
         started => started.map_err(|error| chain(&error))?,

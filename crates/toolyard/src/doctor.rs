@@ -247,11 +247,11 @@ async fn network(settings: &Settings, place: &Place, report: &mut Report) {
                 reached = true;
                 report.ok(format!("reach {address}"), "TLS, and the CA is the one that was pinned");
             }
-            Err(error) => report.add(
-                format!("reach {address}"),
-                if place.dialler.addresses().len() > 1 { Verdict::Warn } else { Verdict::Fail },
-                format!("{}; let TCP connections to it out, or set `proxy`", chain(&error)),
-            ),
+            Err(error) => {
+                let problem = chain(&error);
+                let verdict = if place.dialler.addresses().len() > 1 { Verdict::Warn } else { Verdict::Fail };
+                report.add(format!("reach {address}"), verdict, format!("{problem}; {}", what_to_do(&problem)));
+            }
         }
     }
     if !reached {
@@ -260,6 +260,16 @@ async fn network(settings: &Settings, place: &Place, report: &mut Report) {
     match ask(place).await {
         Ok(answer) => clock_and_certificate(place, &answer, report),
         Err(problem) => report.fail("control plane", problem),
+    }
+}
+
+/// What is to be done about an address that cannot be reached.
+fn what_to_do(problem: &str) -> &'static str {
+    if problem.contains("UnknownIssuer") {
+        "what answers there has not the CA that was pinned: it is another Toolyard, or a proxy that ends TLS (check \
+         `agent_addresses`), or the control plane has a new CA, and `toolyard toolboxes rejoin` makes a token"
+    } else {
+        "let TCP connections to it out, or set `proxy`"
     }
 }
 
@@ -394,6 +404,13 @@ async fn docker(host: &str, report: &mut Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_where_another_ca_answers_is_no_matter_of_the_firewall() {
+        let other_ca = what_to_do("cannot connect to a:8081: invalid peer certificate: UnknownIssuer");
+        assert!(other_ca.contains("toolboxes rejoin") && !other_ca.contains("TCP"), "{other_ca}");
+        assert!(what_to_do("cannot connect to a:8081: connection refused").contains("TCP"));
+    }
 
     #[test]
     fn the_date_of_an_answer_is_read() {

@@ -55,11 +55,13 @@ pub(crate) fn agent_options(
         clients: package_clients(settings, environment)?,
         orphan_grace: Duration::from_secs(settings.orphan_grace_seconds.into()),
         stop_wait: AgentOptions::DEFAULT_STOP_WAIT,
+        hang_wait: AgentOptions::DEFAULT_HANG_WAIT,
         grantable_paths: grantable_paths(settings, environment)?,
         server_uids: settings.server_uid_base.map(|base| base..=base.saturating_add(SERVER_UIDS - 1)),
         own_ports,
         room,
         version: env!("CARGO_PKG_VERSION").into(),
+        environment: settings.env.as_str().into(),
         clock: Clock::system(),
     })
 }

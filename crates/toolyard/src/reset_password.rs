@@ -10,6 +10,7 @@ use crate::agent::chain;
 use crate::cli::{Failure, Format, refuse_configuration};
 use crate::config::{self, Overrides, Settings};
 use crate::first_sign_in;
+use crate::installation::{OtherKind, other_kind};
 use crate::serve;
 
 /// Gives the member of `email`, or the first owner, a new password, and shows it like that of a first start.
@@ -28,7 +29,11 @@ async fn reset(settings: &Settings, email: Option<&str>, format: Format) -> Resu
     let location = serve::location(settings);
     check_used(&location, &settings.data_dir)?;
     let options = serve::store_options(settings, true);
-    let store = Store::open_with(&location, Clock::system(), options).await.map_err(|error| chain(&error))?;
+    let opened = Store::open_with(&location, Clock::system(), options).await;
+    let store = opened.map_err(|error| match other_kind(&settings.data_dir, &location, &error) {
+        Some(OtherKind::Known(problem) | OtherKind::Possible(problem)) => problem,
+        None => chain(&error),
+    })?;
     let reset = toolyard_control::reset_password(&store, email).await;
     let reset = reset.map_err(|error| serve::with_way_out(&location, chain(&error)));
     store.close().await;

@@ -40,7 +40,7 @@ use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
 use crate::console::Console;
 use crate::first_sign_in::First;
-use crate::installation::Installation;
+use crate::installation::{Installation, OtherKind, other_kind};
 use crate::listen::{Places, Server};
 use crate::operations::{self, Operations};
 use crate::{listen, local, memory, net, offers, preflight, telemetry};
@@ -253,9 +253,13 @@ async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Faile
     let installation = Installation::claim(&settings.data_dir)?;
     let location = location(settings);
     let store_options = store_options(settings, installation.expects(&location));
-    let store =
-        Store::open_with(&location, clock.clone(), store_options).await.map_err(|error| Failed::from(&error))?;
-    installation.agree(&store).await?;
+    let opened = Store::open_with(&location, clock.clone(), store_options).await;
+    let store = opened.map_err(|error| match other_kind(&settings.data_dir, &location, &error) {
+        Some(OtherKind::Known(problem)) => Failed::configuration(problem),
+        Some(OtherKind::Possible(problem)) => problem.into(),
+        None => Failed::from(&error),
+    })?;
+    installation.agree(&store, &location).await?;
     let is_first = is_first_start(&store).await?;
     check_first_start(is_first, wrong_at_first)?;
     let first_key = first_key(settings, is_first);
@@ -535,6 +539,7 @@ fn control_options(
         call_max_records: settings.call_max_records,
         audit_retention_days: settings.audit_retention_days,
         audit_max_records: settings.audit_max_records,
+        revisions_kept: settings.revisions_kept,
         agent_certificate: Duration::from_secs(settings.agent_certificate_seconds.into()),
         toolbox_silence: Duration::from_secs(settings.toolbox_silence_seconds.into()),
         toolbox_replace_after: Duration::from_secs(settings.toolbox_replace_after_seconds.into()),
@@ -591,7 +596,7 @@ impl LocalToolbox {
         let agent = match Agent::start(options).await {
             // What an earlier agent started runs on: only the engine could end it.
             Err(StartError::GivenUp) => {
-                tracing::info!("the container engine did not answer until now; its containers are left as they are");
+                tracing::info!("the toolbox did not start until now; what an earlier one started is left as it is");
                 return Ok(None);
             }
             started => started.map_err(|error| Failed::from(&error))?,

@@ -106,6 +106,9 @@ pub struct SyncResponse {
     /// is where this answer came from.
     #[serde(default)]
     pub links: Vec<String>,
+    /// The control plane's environment: `development`, `staging` or `production`; one of before does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
 }
 
 /// All that should run on a toolbox. Instances that are not named here are to be stopped.
@@ -159,6 +162,9 @@ pub struct DesiredInstance {
     /// The versions of those that its process is started with; a control plane of before does not say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secret_versions: BTreeMap<CredentialId, u32>,
+    /// Why secrets that the spec refers to are not among those, for a person; a control plane of before does not say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub missing: BTreeMap<CredentialId, String>,
     /// `false`: prepare everything, but do not start yet (`recreate` waits for the old one to end).
     pub run: bool,
 }
@@ -224,6 +230,17 @@ pub struct ToolboxReport {
     /// Why its container engine does not work now; absent while it does, and when the agent does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_failure: Option<EngineFailure>,
+    /// The agent's environment, which chose the defaults of its settings: `development`, `staging` or `production`. Absent when the agent does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+}
+
+/// Whether an agent runs in an environment with laxer defaults than its control plane's: in development it grants paths of
+/// the home directory, and does not insist on keeping servers apart. Of an environment that is not known nothing is said.
+#[must_use]
+pub fn is_laxer(agent: &str, control_plane: &str) -> bool {
+    let rank = |environment: &str| ["development", "staging", "production"].iter().position(|it| *it == environment);
+    matches!((rank(agent), rank(control_plane)), (Some(agent), Some(control_plane)) if agent < control_plane)
 }
 
 /// A container engine that does not work.
@@ -274,6 +291,7 @@ impl ToolboxReport {
         }
         self.engine = head(self.engine);
         self.platform = head(self.platform);
+        self.environment = self.environment.map(head);
         self.engine_failure =
             self.engine_failure.map(|failure| EngineFailure { message: head(failure.message), ..failure });
         self.runtimes.retain(|name, _| name.len() <= Self::LONGEST_NAME);
@@ -573,6 +591,15 @@ mod tests {
         assert_eq!(report(&[longest.as_str()]).bounded(), report(&[longest.as_str()]));
         let longer = format!("{longest}a");
         assert_eq!(report(&["/srv/a", longer.as_str()]).bounded(), ToolboxReport::default());
+    }
+
+    #[test]
+    fn an_agent_is_laxer_than_its_control_plane_only_where_both_environments_are_known() {
+        let laxer = [("development", "staging"), ("development", "production"), ("staging", "production")];
+        assert!(laxer.iter().all(|(agent, control_plane)| is_laxer(agent, control_plane)));
+        let not =
+            [("production", "production"), ("production", "development"), ("", "production"), ("development", "x")];
+        assert!(not.iter().all(|(agent, control_plane)| !is_laxer(agent, control_plane)));
     }
 
     #[test]

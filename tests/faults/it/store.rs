@@ -352,6 +352,11 @@ fn a_data_directory_that_meets_another_database_is_refused() {
     };
     let gone = refusal(&mut on(None));
     assert!(gone.contains("`database_url` is gone or empty"), "{gone}");
+    let mut without_url = Toolyard::on(Engine::Sqlite).without_toolbox().data_dir(toolyard.data_dir()).prepare();
+    let (no_url, code) = refusal_with_code(&mut without_url);
+    let names_it = no_url.contains("uses Postgres, and `database_url` is not set") && !no_url.contains("backup");
+    assert!(names_it && code == WRONG_CONFIGURATION, "{code:?}: {no_url}");
+    assert!(!toolyard.data_dir().join("toolyard.db").exists(), "nothing is made in its place");
     let mut other = Toolyard::on(Engine::Postgres).without_toolbox().start();
     other.stop_by("TERM");
     let (another, code) = refusal_with_code(&mut on(other.database()));

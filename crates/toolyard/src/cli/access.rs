@@ -114,6 +114,17 @@ pub(crate) async fn credentials(context: &Context, command: CredentialsCommand) 
     Ok(())
 }
 
+/// An action; of one that there is not, it says which there are: those about the same thing, if that is known.
+fn action(text: &str) -> Result<Action, String> {
+    text.parse().map_err(|unknown: String| {
+        let about = text.split(':').next().unwrap_or_default();
+        let is_near = |action: &str| action.split(':').next() == Some(about);
+        let all: Vec<&str> = Action::ALL.iter().map(|action| action.as_str()).collect();
+        let near: Vec<&str> = all.iter().copied().filter(|action| is_near(action)).collect();
+        format!("{unknown}; there are {}", if near.is_empty() { all } else { near }.join(", "))
+    })
+}
+
 /// `toolyard keys ...`
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
@@ -130,6 +141,7 @@ pub(crate) enum KeysCommand {
     #[command(after_help = "Example:
   toolyard keys create cursor --action tool:call --resource all
   toolyard keys create ci --resource github --credential github-token")]
+    #[command(alias = "add")]
     Create {
         /// The key's name.
         name: Name,
@@ -137,7 +149,7 @@ pub(crate) enum KeysCommand {
         #[arg(long, default_value = "developer")]
         role: Role,
         /// Only this action; repeat for several.
-        #[arg(long = "action")]
+        #[arg(long = "action", value_parser = action)]
         actions: Vec<Action>,
         /// Only this server or toolset; repeat for several.
         #[arg(long = "resource")]
@@ -181,6 +193,9 @@ const NOT_KNOWN: &str = "not known";
 
 /// Which servers go on with an older secret, on one line.
 fn older_secret_in(credential: &Credential) -> String {
+    if credential.unreadable {
+        return "not readable: set it again".to_owned();
+    }
     // Of a first secret there is no older one.
     let (Some(outdated), Some(unknown)) = (&credential.outdated_in, &credential.unknown_in) else {
         return if credential.version == 1 { String::new() } else { NOT_KNOWN.to_owned() };
@@ -375,6 +390,7 @@ pub(crate) enum MembersCommand {
     /// List members.
     List,
     /// Add a member with a first password.
+    #[command(alias = "invite")]
     Add {
         /// The e-mail address.
         email: String,
@@ -577,6 +593,7 @@ pub(crate) async fn audit(context: &Context, args: AuditArgs) -> Result<(), Fail
   toolyard why credential:use --resource credential/github-token --key ci")]
 pub(crate) struct WhyArgs {
     /// What would be done, such as `tool:call`.
+    #[arg(value_parser = action)]
     action: Action,
     /// What it is about: the name of a server or toolset, or credential/NAME, api_key/own, member/owner and the like.
     #[arg(long)]
@@ -683,6 +700,25 @@ mod tests {
         let (listed, shown) = told(&credential(2, json!({ "outdated_in": ["a"], "unknown_in": ["b"] })));
         assert_eq!(listed, "a,b (not known)");
         assert!(shown.contains("restart a") && shown.contains("restart b"), "{shown}");
+    }
+
+    #[test]
+    fn a_credential_that_cannot_be_read_is_listed_as_such() {
+        let credential = json!({
+            "id": toolyard_types::CredentialId::generate(), "name": "token", "version": 1, "used_by": [], "unreadable": true,
+            "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+        });
+        let credential: Credential = serde_json::from_value(credential).expect("a credential");
+        assert_eq!(older_secret_in(&credential), "not readable: set it again");
+    }
+
+    #[test]
+    fn an_action_that_there_is_not_is_answered_with_those_there_are() {
+        assert_eq!(action("tool:call"), Ok(Action::ToolCall));
+        let near = action("server:nonsense").expect_err("none");
+        assert!(near.contains("server:deploy") && !near.contains("tool:call"), "{near}");
+        let all = action("nonsense").expect_err("none");
+        assert!(all.contains("server:deploy") && all.contains("tool:call"), "{all}");
     }
 
     fn key(name: &str) -> ApiKey {

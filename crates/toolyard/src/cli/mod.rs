@@ -154,9 +154,6 @@ enum Command {
     Status,
     /// The version of this program, and of the Toolyard it asks.
     Version,
-    /// Hold one server process. Started by the agent, never by hand.
-    #[command(hide = true)]
-    Supervise,
     /// Print the generated files' contents.
     #[command(hide = true)]
     Generate {
@@ -316,15 +313,18 @@ fn time(text: &str) -> Result<Timestamp, String> {
 
 /// Runs the program as its arguments say.
 pub(crate) fn main() -> ExitCode {
+    // rustls wants to be told which provider is used. A second call changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // The agent's own, to hold one server process; no command of a person's, to whom it would be suggested. No runtime yet:
+    // the supervisor forks, and must be alone in its process.
+    if std::env::args_os().skip(1).eq(["supervise"]) {
+        return toolyard_dtma::supervise::main();
+    }
     let cli = Cli::try_parse().unwrap_or_else(|error| {
         let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
         with_plain_usage(error, words).exit()
     });
-    // rustls wants to be told which provider is used. A second call changes nothing.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match cli.command {
-        // No runtime yet: the supervisor forks, and must be alone in its process.
-        Command::Supervise => toolyard_dtma::supervise::main(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "toolyard", &mut script);
@@ -357,6 +357,14 @@ fn with_plain_usage(mut error: clap::Error, words: impl Iterator<Item = String>)
         }
     }
     error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
+    // What one does with servers is looked for without that word, such as `logs`.
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+        && command.get_name() == Cli::command().get_name()
+        && let Some(found) = command.find_subcommand("servers").and_then(|servers| servers.find_subcommand(word))
+    {
+        let meant = format!("servers {}", found.get_name());
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![meant]));
+    }
     error
 }
 
@@ -431,8 +439,7 @@ async fn ask(context: &Context, command: Command) -> Result<(), Failure> {
         | Command::Login(_)
         | Command::Config(_)
         | Command::Completions { .. }
-        | Command::Generate { .. }
-        | Command::Supervise => unreachable!("handled before a context is made"),
+        | Command::Generate { .. } => unreachable!("handled before a context is made"),
     }
 }
 
@@ -536,6 +543,36 @@ mod tests {
             let text = with_plain_usage(error, words).to_string();
             assert!(text.contains(usage) && !text.contains("--url <URL>"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_others_call_a_command_is_taken_for_it() {
+        for line in [
+            "toolyard servers get time",
+            "toolyard servers describe time",
+            "toolyard servers rm time",
+            "toolyard rollout undo time --to-revision 2 --wait",
+            "toolyard rollout history time",
+            "toolyard keys add ci",
+            "toolyard members invite ada@example.org",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_command_of_servers_without_that_word_is_suggested_with_it_and_the_agents_own_never() {
+        let told = |line: &str| {
+            let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+            with_plain_usage(error, line.split(' ').skip(1).map(str::to_owned)).to_string()
+        };
+        for (line, meant) in [("toolyard logs -f time", "'servers logs'"), ("toolyard get time", "'servers show'")] {
+            assert!(told(line).contains(meant), "{}", told(line));
+        }
+        let elsewhere = told("toolyard toolboxes logs edge1");
+        assert!(!elsewhere.contains("servers logs"), "{elsewhere}");
+        let own = told("toolyard supervisor");
+        assert!(!own.contains("'supervise'"), "{own}");
     }
 
     #[test]

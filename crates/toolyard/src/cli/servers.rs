@@ -416,6 +416,7 @@ pub(crate) enum Command {
         sort: Option<String>,
     },
     /// Show a server.
+    #[command(aliases = ["get", "describe"])]
     Show {
         /// The server.
         name: Name,
@@ -467,6 +468,7 @@ pub(crate) enum Command {
     /// Bring what a server runs to another organization or another Toolyard; credentials are bound anew.
     Promote(Box<super::promote::PromoteArgs>),
     /// Stop a server and remove it, with its logs and volumes.
+    #[command(aliases = ["rm", "remove"])]
     Delete(DeleteArgs),
     /// List a server's revisions.
     Revisions {
@@ -548,6 +550,23 @@ pub(crate) enum RolloutCommand {
     },
     /// Stop the rollout; the old revision serves on, or again.
     Cancel {
+        /// The server.
+        name: Name,
+    },
+    /// What others call `servers rollback`.
+    #[command(hide = true)]
+    Undo {
+        /// The server.
+        name: Name,
+        /// The revision's number; the one before when absent.
+        #[arg(long, alias = "to-revision")]
+        revision: Option<u32>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// What others call `servers revisions`.
+    #[command(hide = true)]
+    History {
         /// The server.
         name: Name,
     },
@@ -683,6 +702,10 @@ pub(crate) async fn rollout(context: &Context, command: RolloutCommand) -> Resul
         }
         RolloutCommand::Status { name } => context.client.get(&path(&name, "/rollout")).await?,
         RolloutCommand::Cancel { name } => context.client.post(&path(&name, "/rollout/cancel"), &json!({})).await?,
+        RolloutCommand::Undo { name, revision, wait } => {
+            return run(context, Command::Rollback { name, revision, wait }).await;
+        }
+        RolloutCommand::History { name } => return revisions(context, &name).await,
     };
     print_rollout(context.format, &rollout);
     Ok(())

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use toolyard_client::segment;
+use toolyard_types::agent::is_laxer;
 use toolyard_types::api::servers::{
     BreakerState, EnrollToolbox, EnrolledToolbox, Health, RejoinToolbox, Toolbox, ToolboxLink, UpdateToolbox,
 };
+use toolyard_types::api::system::Version;
 use toolyard_types::state::ToolboxState;
 use toolyard_types::{Labels, Name};
 
@@ -131,7 +133,12 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
                 },
             );
         }
-        Command::Show { name } => print(context, &client.get(&path(&name)).await?),
+        Command::Show { name } => {
+            let toolbox: Toolbox = client.get(&path(&name)).await?;
+            // A control plane that does not answer this has answered all that was asked for.
+            let control_plane: Option<Version> = client.get("/version").await.ok();
+            print_with(context, &toolbox, control_plane.map(|version| version.environment).as_deref());
+        }
         Command::Enroll { name, labels, address, expires } => {
             let body = EnrollToolbox { name, labels, address, expires_seconds: Some(expires) };
             print_token(context, &client.post("/toolboxes", &body).await?);
@@ -226,6 +233,11 @@ fn path(name: &Name) -> String {
 }
 
 fn print(context: &Context, toolbox: &Toolbox) {
+    print_with(context, toolbox, None);
+}
+
+/// Prints a toolbox; with the environment of its control plane also whether its agent's is a laxer one.
+fn print_with(context: &Context, toolbox: &Toolbox, control_plane: Option<&str>) {
     let mut fields = vec![
         ("name", toolbox.name.to_string()),
         ("state", toolbox.state.to_string()),
@@ -240,6 +252,16 @@ fn print(context: &Context, toolbox: &Toolbox) {
         ("platform", toolbox.report.platform.clone()),
         ("instances", toolbox.instances.to_string()),
     ];
+    if let Some(ours) = &toolbox.report.environment {
+        let stricter = control_plane.filter(|theirs| is_laxer(ours, theirs));
+        let text = match stricter {
+            Some(theirs) => format!(
+                "{ours}, and its control plane's is {theirs}: its defaults are laxer; start its agent with TOOLYARD_ENV={theirs}"
+            ),
+            None => ours.clone(),
+        };
+        fields.push(("environment", output::safe(&text)));
+    }
     if let Some(failure) = &toolbox.offer_failure {
         let text = format!("{} ({} attempts failed, the last at {})", failure.message, failure.failures, failure.at);
         fields.push(("not reached", output::safe(&text)));

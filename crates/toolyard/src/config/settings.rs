@@ -203,7 +203,9 @@ pub(crate) struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
 
-    /// `postgres://...`; a SQLite file in the data directory when absent.
+    /// `postgres://...`; a SQLite file in the data directory when absent. To a database on another host production needs
+    /// `?sslmode=verify-full` (or `verify-ca`) in it. Trusted are the public CAs that are built in, not those of the system or
+    /// of `ca_bundle`; with `&sslrootcert=/path/ca.pem` those of that file instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("x-secret" = true))]
     pub database_url: Option<Secret>,
@@ -423,6 +425,11 @@ pub(crate) struct Settings {
     /// something refused a quarter is kept, so that refusals cannot push out what was done.
     #[schemars(range(min = 1000))]
     pub audit_max_records: u64,
+
+    /// How many revisions of a server are kept, the newest ones; beside them those that serve, that a rollout goes from or
+    /// to, that an instance runs, or that a rollback goes to.
+    #[schemars(range(min = 10, max = 10_000))]
+    pub revisions_kept: u32,
 }
 
 impl Settings {
@@ -524,6 +531,7 @@ impl Settings {
             call_max_records: 50_000_000,
             audit_retention_days: 365,
             audit_max_records: 1_000_000,
+            revisions_kept: 100,
         }
     }
 }

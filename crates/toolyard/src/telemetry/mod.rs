@@ -25,7 +25,7 @@ const SECONDS: &[f64] =
 /// When it is no filter.
 pub(crate) fn filter(log: &str) -> Result<EnvFilter, ParseError> {
     // Migrations are only of interest when one fails; a filter that names them says otherwise.
-    EnvFilter::try_new(format!("sea_orm_migration=warn,{log}"))
+    EnvFilter::try_new(format!("sea_orm_migration=warn,sqlx::postgres::notice=warn,{log}"))
 }
 
 /// Starts logging to standard error. Standard output is for what a command answers.

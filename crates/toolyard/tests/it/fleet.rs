@@ -146,6 +146,22 @@ fn a_server_on_a_second_agent_is_deployed_and_called_over_the_link_and_survives_
 }
 
 #[test]
+fn an_agent_in_development_at_a_control_plane_that_is_not_says_so_in_its_log_and_in_its_toolbox() {
+    let settings = ["env=staging", "require_isolation=false", "operations_listen=127.0.0.1:0"];
+    let toolyard = Toolyard::start_with(Engine::Sqlite, "127.0.0.1", &settings);
+    let enrolled = toolyard.json(&["toolboxes", "enroll", "edge1"]);
+    let command = enrolled["command"].as_str().expect("a command");
+    assert!(command.starts_with("TOOLYARD_ENV=staging TOOLYARD_TOKEN="), "{command}");
+    let agent = Agent::start(&toolyard, directory(), enrolled["token"].as_str());
+    agent.wait_online(&toolyard, "edge1");
+    let warns = || agent.log().contains("start it with TOOLYARD_ENV=staging");
+    wait_until(Duration::from_secs(30), "the agent warns", warns);
+    let shown = toolyard.ok(&["toolboxes", "show", "edge1"]);
+    assert!(shown.contains("development, and its control plane's is staging"), "{shown}");
+    agent.interrupt();
+}
+
+#[test]
 fn three_toolboxes_join_and_a_server_goes_where_its_labels_say() {
     let toolyard = Toolyard::start(Engine::Postgres);
     let agents = [("edge1", "zone=a"), ("edge2", "zone=b,disk=ssd"), ("edge3", "zone=c")]

@@ -245,6 +245,10 @@ pub struct Credential {
     /// restart of the server brings the current one. Absent like `outdated_in`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_in: Option<Vec<Name>>,
+    /// Whether no server gets its secret, because it was sealed with another master key than the one that is here: it must be set
+    /// again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreadable: bool,
     /// When it was created.
     pub created_at: Timestamp,
     /// When its secret was last set.

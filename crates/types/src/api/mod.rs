@@ -10,7 +10,8 @@ pub mod system;
 
 use serde::{Deserialize, Serialize};
 
-/// A page of a list. `next_cursor` is passed back as `cursor` to get the next page.
+/// A page of a list. `next_cursor` is passed back as `cursor` to get the next page. A page of large things may hold fewer
+/// than `limit` though more follow.
 #[derive(Clone, Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Page<T> {
     /// The things on this page.
