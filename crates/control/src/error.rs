@@ -116,7 +116,9 @@ impl ControlError {
             Self::RateLimited { .. } | Self::Limited { .. } => Code::RateLimited,
             Self::Problem { code, .. } => *code,
             Self::Store(StoreError::Stale) => Code::PreconditionFailed,
-            Self::Store(StoreError::Database(_) | StoreError::Removed(_)) => Code::StoreUnavailable,
+            Self::Store(StoreError::Database(_) | StoreError::Removed(_) | StoreError::LogRemoved(_)) => {
+                Code::StoreUnavailable
+            }
             Self::Store(_) | Self::Internal { .. } => Code::Internal,
         }
     }
@@ -130,7 +132,7 @@ impl ControlError {
             Self::Store(StoreError::Unfit(_)) => {
                 "a value cannot be stored, such as a text with a NUL character in it".to_owned()
             }
-            Self::Store(StoreError::Database(_) | StoreError::Removed(_)) => {
+            Self::Store(StoreError::Database(_) | StoreError::Removed(_) | StoreError::LogRemoved(_)) => {
                 "the database did not answer as it should".to_owned()
             }
             Self::Store(_) | Self::Internal { .. } => "something broke in Toolyard; the log has the cause".to_owned(),

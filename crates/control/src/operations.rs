@@ -68,6 +68,10 @@ pub(crate) fn describe_metrics() {
     metrics::describe_gauge!("toolyard_servers", "Servers by the phase they are in.");
     metrics::describe_counter!("toolyard_rollouts_total", "Rollouts that ended, by how.");
     metrics::describe_gauge!(
+        "toolyard_snapshot_organizations_behind",
+        "Organizations of which something that changed could not be read for the gateway yet."
+    );
+    metrics::describe_gauge!(
         "toolyard_toolboxes_lost",
         "Toolboxes that were silent for so long that their servers are placed elsewhere."
     );

@@ -48,7 +48,7 @@ use crate::uids::{self, Uids};
 /// Where the gateways' link listeners were last; removed by a join, which may be to another control plane.
 pub(crate) const LINKS_FILE: &str = "links.json";
 /// What a start writes at most until it serves, in bytes.
-const NEEDED_BYTES: usize = 256 << 10;
+const NEEDED_BYTES: usize = 64 << 10;
 /// How often a toolbox without room looks for it.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(2);
 /// How often leases are looked at and garbage is collected when nothing changes.
@@ -110,9 +110,9 @@ impl AgentOptions {
     pub const DEFAULT_ORPHAN_GRACE: Duration = Duration::from_secs(10);
     /// How long each step of stopping a server may take.
     pub const DEFAULT_STOP_WAIT: Duration = Duration::from_secs(3);
-    /// How long a server that has no calls may answer nothing. Some are at work of their own for half a minute and
-    /// answer nothing meanwhile; twice that is no work any more.
-    pub const DEFAULT_HANG_WAIT: Duration = Duration::from_secs(60);
+    /// How long a server that has no calls may answer nothing. Some are at work of their own for minutes, such as with a
+    /// model that they load, and answer nothing meanwhile: as long as a call may take unless that is set.
+    pub const DEFAULT_HANG_WAIT: Duration = Duration::from_secs(300);
 }
 
 /// Why an agent does not start.
@@ -249,26 +249,9 @@ impl Agent {
     /// can never be used, or the wait for it was given up.
     pub async fn start(mut options: AgentOptions) -> Result<Agent, StartError> {
         let given = options.data_dir.clone();
-        let unusable = |source| StartError::DataDir { path: given.clone(), source };
         // Servers see their directories at the same absolute paths as we do, so links are followed here.
-        let data_dir = loop {
-            let usable = prepare_dirs(&given).and_then(|()| std::fs::canonicalize(&given));
-            match usable.and_then(|dir| has_room(&dir).map(|()| dir)) {
-                // Servers fill it, and others go without this toolbox meanwhile.
-                Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                    let why = format!("there is no room in `{}`: {error}", given.display());
-                    if options.engine_wait.note(Some(why.clone())) {
-                        tracing::warn!("waiting until the toolbox has room; it does not start without: {why}");
-                    }
-                    tokio::select! {
-                        () = tokio::time::sleep(LOOK_FOR_ROOM) => {}
-                        () = options.engine_wait.given_up() => return Err(StartError::GivenUp),
-                    }
-                }
-                usable => break usable.map_err(unusable)?,
-            }
-        };
-        options.engine_wait.note(None);
+        let find = || prepare_dirs(&given).and_then(|()| std::fs::canonicalize(&given));
+        let data_dir = when_there_is_room(&options.engine_wait, &given, find).await?;
         options.data_dir.clone_from(&data_dir);
         let lock = lock_dir(&data_dir).await?;
         // First of all: their supervisors count the seconds. Containers do not.
@@ -276,6 +259,8 @@ impl Agent {
             EngineOptions::Process => find_running(&data_dir).await,
             EngineOptions::Docker(_) => Vec::new(),
         };
+        when_there_is_room(&options.engine_wait, &given, || has_room(&data_dir)).await?;
+        options.engine_wait.note(None);
         let (context, report, file) = prepare(&options).await?;
         if let Engine::Docker(docker) = &context.engine {
             found = docker.find_running(&context).await;
@@ -385,6 +370,30 @@ fn prepare_dirs(data_dir: &Path) -> io::Result<()> {
     // Servers pass through here to what is theirs, but see no names. Said, because who made them by our umask may not.
     let passable = |dir: &PathBuf| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o711));
     made.iter().try_for_each(passable)
+}
+
+/// Does what needs room in the data directory as soon as there is some: servers fill it, and others go without this toolbox
+/// meanwhile.
+async fn when_there_is_room<T>(
+    wait: &EngineWait,
+    data_dir: &Path,
+    work: impl Fn() -> io::Result<T>,
+) -> Result<T, StartError> {
+    loop {
+        match work() {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                let why = format!("there is no room in `{}`: {error}", data_dir.display());
+                if wait.note(Some(why.clone())) {
+                    tracing::warn!("waiting until the toolbox has room; it does not start without: {why}");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_FOR_ROOM) => {}
+                    () = wait.given_up() => return Err(StartError::GivenUp),
+                }
+            }
+            done => return done.map_err(|source| StartError::DataDir { path: data_dir.to_owned(), source }),
+        }
+    }
 }
 
 /// Looks whether a start has room for what it writes.

@@ -521,7 +521,8 @@ impl Instance {
                     if self.context.engine_fails.load(Ordering::Relaxed) {
                         health.excuse();
                     }
-                    let busy = connection.activity().busy_for.is_some();
+                    // What was asked of it before it was taken over is not known.
+                    let busy = connection.activity().busy_for.is_some() || connection.unheard_for() >= started.elapsed();
                     if let Some(hung) = health.hung_for(connection.unheard_for(), busy, longest_call) {
                         silence = hung;
                         let message = format!("it did not answer for {} s and was ended", hung.as_secs());

@@ -160,8 +160,6 @@ struct RemoteLink {
     current: RwLock<Option<Leased>>,
     renewing: tokio::sync::Mutex<()>,
     breaker: Breaker,
-    /// Its probe fails, so it may be another process, without our session, when it answers again.
-    is_away: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -237,22 +235,6 @@ impl Peer {
         let handshake = serde_json::from_slice(&body)
             .map_err(|_| Failure::new(Code::UpstreamFailed, "the toolbox's answer cannot be read"))?;
         Ok(Arc::new(handshake))
-    }
-
-    /// A remote whose probe failed and is answered again may have been restarted, and then does not know our session.
-    fn note_phase(&self, phase: Phase) {
-        let Link::Remote(remote) = &self.link else { return };
-        match phase {
-            Phase::Failed => remote.is_away.store(true, Ordering::Release),
-            Phase::Ready if remote.is_away.swap(false, Ordering::AcqRel) => {
-                if let Some(leased) = &*remote.current.read().unwrap_or_else(PoisonError::into_inner) {
-                    leased.upstream.renew();
-                }
-                self.slots.invalidate_all();
-                self.bump_epoch();
-            }
-            _ => {}
-        }
     }
 
     /// Ends the session that a remote server has for us.
@@ -892,7 +874,6 @@ impl Peers {
                 current: RwLock::default(),
                 renewing: tokio::sync::Mutex::default(),
                 breaker: Breaker::new(),
-                is_away: AtomicBool::new(false),
             });
             Peer::new(link, room, self.epoch.clone())
         };
@@ -941,10 +922,9 @@ impl Peers {
         let (peers, memories, snapshot) = (self.peers.clone(), self.memories.clone(), snapshot.clone());
         tokio::task::spawn_blocking(move || {
             let routes = || snapshot.organizations.values().flat_map(|organization| organization.servers.values());
-            let named: std::collections::HashMap<PeerKey, Phase> =
-                routes().flat_map(|route| keys(route).into_iter().map(move |key| (key, route.phase))).collect();
+            let named: std::collections::HashSet<PeerKey> = routes().flat_map(|route| keys(route)).collect();
             let servers: std::collections::HashSet<ServerId> = routes().map(|route| route.id).collect();
-            peers.retain(|key, peer| named.get(key).inspect(|phase| peer.note_phase(**phase)).is_some());
+            peers.retain(|key, _| named.contains(key));
             memories.retain(|server, _| servers.contains(server));
         });
         true

@@ -692,7 +692,9 @@ impl OrgTx {
     ) -> Result<BoundedPage<PublicVersion>> {
         let size = "CAST(octet_length(v.document) AS BIGINT) AS number";
         let sizes: Vec<NumberRow> = self.find_public(size, query, query.limit.saturating_add(1)).await?;
-        let (fit, more) = fitting(sizes.iter().map(|row| row.number), query.limit, PAGE_BYTES);
+        // Who asks for the versions of one entry expects all of them.
+        let most = if query.name.is_some() { 8 * PAGE_BYTES } else { PAGE_BYTES };
+        let (fit, more) = fitting(sizes.iter().map(|row| row.number), query.limit, most);
         let asked = PublicVersionsQuery { limit: u32::try_from(fit).unwrap_or(query.limit), ..query.clone() };
         Ok(BoundedPage { rows: self.public_catalog_versions(&asked).await?, more })
     }

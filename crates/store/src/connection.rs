@@ -111,15 +111,26 @@ enum Connections {
 /// Takes a connection to Postgres. Whoever waits may go away at any moment, as requests do whose clients hang up: they only
 /// wait for a place, and leave nothing. A connection that was given up while it is looked at or made would be thrown
 /// away, so that is done to its end, and the connection goes back.
-async fn take(
-    pool: &PgPool,
-    places: &Arc<Semaphore>,
-) -> sqlx::Result<(PoolConnection<Postgres>, OwnedSemaphorePermit)> {
-    let place = timeout(ACQUIRE, Arc::clone(places).acquire_owned()).await;
-    let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
-    let pool = pool.clone();
-    let taken = tokio::spawn(async move { pool.acquire().await.map(|connection| (connection, place)) });
-    taken.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+async fn take(pool: &PgPool, places: &Arc<Semaphore>) -> sqlx::Result<Taken> {
+    let taken = async {
+        let place = Arc::clone(places).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let pool = pool.clone();
+        let taken =
+            tokio::spawn(async move { pool.acquire().await.map(|connection| Taken(Some((connection, place)))) });
+        taken.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+    };
+    timeout(ACQUIRE, taken).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+/// A connection that was taken, and its place. When nobody waits for it any more it goes back in time, or not at all.
+struct Taken(Option<(PoolConnection<Postgres>, OwnedSemaphorePermit)>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some((connection, place)) = self.0.take() {
+            give_back::<Postgres>(connection, Some(place), false, false);
+        }
+    }
 }
 
 impl fmt::Debug for Pool {
@@ -222,7 +233,12 @@ impl Pool {
                 Err(sqlx::Error::PoolTimedOut) => {
                     return Err(DbErr::Conn(RuntimeErr::Internal(why_none(pool, &self.why).await)));
                 }
-                live => live.map(|(connection, place)| Live::Postgres(connection, place)),
+                Err(error) => Err(error),
+                Ok(mut taken) => {
+                    let (connection, place) =
+                        taken.0.take().ok_or_else(|| not_connected(sqlx::Error::WorkerCrashed))?;
+                    Ok(Live::Postgres(connection, place))
+                }
             },
         };
         let state = State {

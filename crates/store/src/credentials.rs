@@ -85,6 +85,12 @@ struct VersionRow {
 
 const COLUMNS: &str = "id, name, description, version, created_at, updated_at";
 
+#[derive(FromQueryResult)]
+struct InputsRow {
+    number: i32,
+    text: String,
+}
+
 impl OrgTx {
     /// How many credentials there are.
     ///
@@ -355,9 +361,10 @@ impl OrgTx {
         let sql = format!(
             "SELECT id, name AS text FROM credentials WHERE organization_id = $1 AND from_input \
              AND EXISTS (SELECT 1 FROM revision_credentials u \
-             WHERE u.credential_id = credentials.id AND u.revision_id IN ({these})) \
+             WHERE u.organization_id = $1 AND u.credential_id = credentials.id AND u.revision_id IN ({these})) \
              AND NOT EXISTS (SELECT 1 FROM revision_credentials u \
-             WHERE u.credential_id = credentials.id AND u.revision_id NOT IN ({these})) ORDER BY id{}",
+             WHERE u.organization_id = $1 AND u.credential_id = credentials.id AND u.revision_id NOT IN ({these})) \
+             ORDER BY id{}",
             self.for_update()
         );
         let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];
@@ -372,12 +379,24 @@ impl OrgTx {
         server: ServerId,
         credentials: Vec<PairRow>,
     ) -> Result<()> {
-        let sql = "DELETE FROM credentials WHERE organization_id = $1 AND id = $3 \
-                   AND NOT EXISTS (SELECT 1 FROM revision_credentials u WHERE u.credential_id = credentials.id) \
-                   AND NOT EXISTS (SELECT 1 FROM revisions r WHERE r.server_id = $2 AND r.inputs LIKE $4)";
-        for PairRow { id, text: name } in credentials {
-            let named = format!("%{id}%");
-            let values = [self.organization().to_string().into(), server.to_string().into(), id.into(), named.into()];
+        if credentials.is_empty() {
+            return Ok(());
+        }
+        // Their texts are read once, in parts: there may be as many of them as there are credentials.
+        let mut unnamed: Vec<PairRow> = credentials;
+        let mut after = 0_i64;
+        loop {
+            let sql = "SELECT number, inputs AS text FROM revisions WHERE organization_id = $1 AND server_id = $2 AND number > $3 \
+                       ORDER BY number LIMIT 1";
+            let values = [self.organization().to_string().into(), server.to_string().into(), after.into()];
+            let Some(revision) = self.row::<InputsRow>(sql, values).await? else { break };
+            after = i64::from(revision.number);
+            unnamed.retain(|credential| !revision.text.contains(&credential.id));
+        }
+        let sql = "DELETE FROM credentials WHERE organization_id = $1 AND id = $2 AND NOT EXISTS \
+                   (SELECT 1 FROM revision_credentials u WHERE u.organization_id = $1 AND u.credential_id = credentials.id)";
+        for PairRow { id, text: name } in unnamed {
+            let values = [self.organization().to_string().into(), id.into()];
             if self.execute(sql, values).await? > 0 {
                 self.event(EventKind::CredentialDeleted, format!("credential/{name}"), serde_json::json!({}));
             }

@@ -127,6 +127,13 @@ pub enum StoreError {
          Toolyard, put the file back or restore a backup, and start it again"
     )]
     Removed(String),
+    /// SQLite's write-ahead log was removed while it was in use.
+    #[error(
+        "SQLite's write-ahead log `{0}` was removed while it was in use, so nothing is written any more. What was in it is \
+         in the database: stop this Toolyard and start it again, and put no such file back, since an older one undoes \
+         what came after it"
+    )]
+    LogRemoved(String),
     /// The database could not be copied before its schema changes.
     #[error(
         "{what}, the backup before the schema of the database changes, cannot be made; make room or rights for it, or make \
@@ -356,7 +363,7 @@ impl Store {
                 Err(StoreError::Removed(path.display().to_string()))
             }
             (Location::Sqlite(path), _) if self.log_removed.load(Ordering::Acquire) => {
-                Err(StoreError::Removed(log_of(path).display().to_string()))
+                Err(StoreError::LogRemoved(log_of(path).display().to_string()))
             }
             _ => Ok(()),
         }
@@ -367,17 +374,22 @@ impl Store {
     /// written.
     ///
     /// # Errors
-    /// [`StoreError::Removed`] when it was.
+    /// [`StoreError::LogRemoved`] when it was.
     pub(crate) async fn look_for_the_log(&self) -> Result<()> {
         let Location::Sqlite(path) = &self.location else { return Ok(()) };
         let log = log_of(path);
         let gone = tokio::task::spawn_blocking(move || is_open_and_removed(&log)).await.unwrap_or(false);
-        if gone
-            && !self.log_removed.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.writer.execute_unprepared("PRAGMA wal_checkpoint(FULL)").await
-        {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "what was written since the write-ahead log was removed could not be saved");
+        if gone {
+            self.log_removed.store(true, Ordering::Release);
+            // Nobody who waits for the check is to end it half-way; and each check tries again, since a reader may stand in
+            // its way.
+            let writer = self.writer.clone();
+            let saved =
+                tokio::spawn(async move { writer.execute_unprepared("PRAGMA wal_checkpoint(FULL)").await.map(drop) });
+            if let Ok(Err(error)) = saved.await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "what was written since the write-ahead log was removed could not be saved");
+            }
         }
         self.is_where_it_was()
     }
@@ -504,16 +516,16 @@ fn file_of(location: &Location) -> Option<(u64, u64)> {
 
 /// SQLite's write-ahead log of a database.
 fn log_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+    // SQLite follows links first.
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut name = path.into_os_string();
     name.push("-wal");
     name.into()
 }
 
 /// Whether this process has a file open that was removed from this path.
 fn is_open_and_removed(path: &Path) -> bool {
-    let dir = path.parent().and_then(|dir| std::fs::canonicalize(dir).ok());
-    let (Some(dir), Some(name)) = (dir, path.file_name()) else { return false };
-    let mut removed = dir.join(name).into_os_string();
+    let mut removed = path.as_os_str().to_owned();
     removed.push(" (deleted)");
     let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return false };
     open.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|path| path == Path::new(&removed)))

@@ -102,7 +102,12 @@ impl Installation {
     pub(crate) async fn agree(&self, store: &Store, location: &Location) -> Result<(), Failed> {
         let theirs = store.installation(self.known).await.map_err(|error| Failed::from(&error))?;
         match self.known {
-            Some(ours) if ours == theirs => self.note_kind(location)?,
+            // It only helps a later message.
+            Some(ours) if ours == theirs => {
+                if let Err(error) = self.note_kind(location) {
+                    tracing::warn!("{error}");
+                }
+            }
             Some(ours) => {
                 return Err(Failed::configuration(format!(
                     "the data directory `{dir}` belongs to installation {ours}, the database to {theirs}; one of `data_dir` \

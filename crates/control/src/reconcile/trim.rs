@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use toolyard_store::ServerRef;
+
 use super::Pass;
 use crate::events::UPKEEP;
 use crate::{Control, Result};
@@ -53,10 +55,23 @@ async fn trim_revisions(control: &Control) -> Result<u64> {
             if gone >= u64::from(AT_ONCE) {
                 return Ok(gone);
             }
-            let mut tx = control.store().org(at.organization).await?;
-            let Some(server) = tx.lock_server(at.server).await? else { continue };
-            gone += tx.trim_revisions(&server, keep).await?;
-            tx.commit().await?;
+            match trim_revisions_of(control, at, keep).await {
+                Ok(some) => gone += some,
+                Err(error) => tracing::warn!(
+                    server.id = %at.server,
+                    error = &error as &dyn std::error::Error,
+                    "the old revisions of a server could not be forgotten"
+                ),
+            }
         }
     }
+}
+
+async fn trim_revisions_of(control: &Control, at: ServerRef, keep: u32) -> Result<u64> {
+    let mut tx = control.store().org(at.organization).await?;
+    tx.allow(UPKEEP).await?;
+    let Some(server) = tx.lock_server(at.server).await? else { return Ok(0) };
+    let gone = tx.trim_revisions(&server, keep).await?;
+    tx.commit().await?;
+    Ok(gone)
 }

@@ -140,7 +140,7 @@ impl SharedMemory {
         0
     }
 
-    pub(super) fn too_many_epolls(&self) -> Option<String> {
+    pub(super) fn too_many_watches(&self) -> Option<String> {
         None
     }
 }

@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::unnamed::{Held, InFlight, Step, Unnamed};
-use crate::engine::MAX_OPEN_FILES;
 
 /// One piece of going through what processes hold.
 const PIECE: Duration = Duration::from_millis(20);
@@ -25,8 +24,8 @@ pub(super) struct SharedMemory {
     count: Option<Count>,
     bytes: u64,
     in_flight: InFlight,
-    /// How many instances of `epoll` it has.
-    epolls: usize,
+    /// How many descriptors it watches by `epoll`.
+    watches: usize,
 }
 
 #[derive(Debug)]
@@ -56,7 +55,7 @@ impl SharedMemory {
                 Step::Held(held) => count.add(held),
                 Step::Nothing => {}
                 Step::End => {
-                    (self.bytes, self.epolls) = (count.bytes(), count.unnamed.epolls);
+                    (self.bytes, self.watches) = (count.bytes(), count.unnamed.watches);
                     // Whose file is in flight has it in no table; then what the host lost meanwhile is taken for that.
                     let left = u64::MAX - of_the_host();
                     if self.in_flight.note(count.unnamed.in_flight, left, limit_bytes) {
@@ -67,7 +66,7 @@ impl SharedMemory {
             }
             if Instant::now() >= until {
                 let bytes = self.bytes.max(count.bytes());
-                self.epolls = self.epolls.max(count.unnamed.epolls);
+                self.watches = self.watches.max(count.unnamed.watches);
                 self.count = Some(count);
                 return bytes;
             }
@@ -75,22 +74,18 @@ impl SharedMemory {
     }
 }
 
-/// The fewest instances of `epoll` that are too many: browsers have some dozens.
-const FEWEST_EPOLLS: usize = 128;
-
 impl SharedMemory {
-    /// Says that there are so many instances of `epoll` that they could watch a quarter of what the kernel lets the user watch
-    /// with all of them: when that is used up, nothing of this user accepts a connection any more (epoll(7)).
-    pub(super) fn too_many_epolls(&self) -> Option<String> {
-        let most = most_epolls();
-        (self.epolls > most).then(|| format!("had more than {most} instances of epoll"))
+    /// Says that a quarter of what the kernel lets the user watch by `epoll` is watched: when that is used up, nothing of this
+    /// user accepts a connection any more (epoll(7)).
+    pub(super) fn too_many_watches(&self) -> Option<String> {
+        let most = most_watches();
+        (self.watches > most).then(|| format!("watched more than {most} descriptors by epoll"))
     }
 }
 
-fn most_epolls() -> usize {
-    let watches = std::fs::read_to_string("/proc/sys/fs/epoll/max_user_watches").unwrap_or_default();
-    let watches = watches.trim().parse::<usize>().unwrap_or(usize::MAX);
-    (watches / 4 / usize::from(MAX_OPEN_FILES)).max(FEWEST_EPOLLS)
+fn most_watches() -> usize {
+    let all = std::fs::read_to_string("/proc/sys/fs/epoll/max_user_watches").unwrap_or_default();
+    all.trim().parse::<usize>().map_or(usize::MAX, |all| all / 4)
 }
 
 impl Count {

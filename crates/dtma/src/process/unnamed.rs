@@ -68,8 +68,8 @@ pub(super) struct Unnamed {
     maps: Option<Maps>,
     /// Whether descriptors waited in sockets.
     pub(super) in_flight: bool,
-    /// How many instances of `epoll` there are.
-    pub(super) epolls: usize,
+    /// How many descriptors are watched by `epoll`, in all of its instances.
+    pub(super) watches: usize,
 }
 
 impl Unnamed {
@@ -94,7 +94,7 @@ impl Unnamed {
             files: None,
             maps: None,
             in_flight: false,
-            epolls: 0,
+            watches: 0,
         }
     }
 
@@ -135,7 +135,7 @@ impl Unnamed {
                 false
             }
             Ok(target) if target.as_os_str() == "anon_inode:[eventpoll]" => {
-                self.epolls += 1;
+                self.watches += watches_of(file);
                 false
             }
             Ok(target) => self.wanted.may_be(target.as_os_str().as_encoded_bytes()),
@@ -334,12 +334,22 @@ impl Mapping {
     }
 }
 
+/// How many descriptors an instance of `epoll` watches, by its entry `.../fd/N` (proc_pid_fdinfo(5)).
+fn watches_of(epoll: &Path) -> usize {
+    info_of(epoll).lines().filter(|line| line.starts_with("tfd:")).count()
+}
+
 /// Whether descriptors wait in a socket, by its entry `.../fd/N`.
 fn has_in_flight(socket: &Path) -> bool {
-    let Some((threads, number)) = socket.parent().and_then(Path::parent).zip(socket.file_name()) else { return false };
-    let info = std::fs::read_to_string(threads.join("fdinfo").join(number)).unwrap_or_default();
+    let info = info_of(socket);
     let waiting = info.lines().find_map(|line| line.strip_prefix("scm_fds:")?.trim().parse::<u32>().ok());
     waiting.is_some_and(|waiting| waiting > 0)
+}
+
+fn info_of(file: &Path) -> String {
+    let of_thread = file.parent().and_then(Path::parent).zip(file.file_name());
+    let info = of_thread.and_then(|(thread, number)| std::fs::read_to_string(thread.join("fdinfo").join(number)).ok());
+    info.unwrap_or_default()
 }
 
 /// What was seen in flight, look after look.

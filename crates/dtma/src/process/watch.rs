@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Uid;
 use toolyard_types::spec::Limits;
 
 use super::cgroup::Cgroup;
@@ -59,9 +60,13 @@ impl Watch {
         }
         let pids = pids(&self.cgroup);
         let mut measured = tree::measure(&pids);
-        if !self.cgroup.limits_memory() {
+        // With root each server has a user of its own, and uses up nothing but that.
+        let shares_user = !Uid::effective().is_root();
+        if shares_user || !self.cgroup.limits_memory() {
             let held = self.shared.measure(self.limits.memory_bytes, &pids);
-            measured.memory_bytes += held.saturating_sub(measured.shared_bytes);
+            if !self.cgroup.limits_memory() {
+                measured.memory_bytes += held.saturating_sub(measured.shared_bytes);
+            }
         }
         self.measured_at = Instant::now();
         // Processes that ended took their time with them; what was used stays used.
@@ -75,7 +80,7 @@ impl Watch {
         } else if over_processes {
             let text = format!("had more than {processes} processes and threads");
             Some(Excess { killed: Killed::Processes, text })
-        } else if let Some(text) = self.shared.too_many_epolls() {
+        } else if let Some(text) = self.shared.too_many_watches().filter(|_| shares_user) {
             Some(Excess { killed: Killed::Processes, text })
         } else {
             self.killed_by_kernel()

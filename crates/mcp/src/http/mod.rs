@@ -501,6 +501,15 @@ impl Shared {
     /// With which status a question that does nothing is refused in a conversation; `None` when it is not, or when that
     /// does not come out. `names_session` tells whether a request was refused by an error that names the session.
     async fn is_lost(&self, established: &Established, names_session: bool) -> Option<StatusCode> {
+        let lost = self.is_refused(established, names_session).await;
+        match names_session && lost.is_none() && established.handshake.era == Era::Legacy {
+            // Some list their tools to anybody.
+            true => self.is_refused(established, false).await,
+            false => lost,
+        }
+    }
+
+    async fn is_refused(&self, established: &Established, names_session: bool) -> Option<StatusCode> {
         let era = established.handshake.era;
         let question = match era {
             // A ping is answered before `initialize` too.
@@ -684,7 +693,14 @@ fn names_lost_session(answer: &Message) -> bool {
     }
     let CallError::Server { code, message } = server_error(answer) else { return false };
     let said = message.to_ascii_lowercase();
-    CODES.contains(&code) && (said.contains("session") || said.contains("initiali"))
+    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    // That it is absent, not that it ended: what ended may have carried out what it was asked for.
+    let is_absent =
+        says(&["not found", "unknown", "invalid", "missing", "no valid", "no session", "not exist", "no such"])
+            || says(&["required", "expired", "bad session"]);
+    let is_before = says(&["not initialized", "not initialised", "uninitialized", "before initialization"])
+        || says(&["initialize first", "before initialisation", "not been initialized"]);
+    CODES.contains(&code) && (said.contains("session") && is_absent || is_before)
 }
 
 /// The one message in a response, whichever way it is sent.
@@ -879,6 +895,8 @@ impl Stream {
             return Err(CallError::Ended);
         }
         self.resumptions += 1;
+        // It was taken, by a process that may be another than the one that goes on with the stream.
+        self.request = None;
         tokio::time::sleep(events.retry().min(MAX_RETRY)).await;
         let response = self.shared.get(established, Some(&last)).await?;
         if !is_event_stream(&response) {

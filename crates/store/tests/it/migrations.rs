@@ -167,8 +167,8 @@ async fn a_write_ahead_log_that_is_removed_while_in_use_is_saved_and_nothing_mor
         tx.commit().await
     };
     make("acknowledged").await.unwrap();
-    assert!(matches!(store.check_writes("one", "2").await, Err(StoreError::Removed(_))));
-    assert!(matches!(make("refused").await, Err(StoreError::Removed(_))));
+    assert!(matches!(store.check_writes("one", "2").await, Err(StoreError::LogRemoved(_))));
+    assert!(matches!(make("refused").await, Err(StoreError::LogRemoved(_))));
     // As after a crash: what is in the file is what there is.
     let copy = database.dir().join("copy.db");
     std::fs::copy(path, &copy).unwrap();

@@ -156,6 +156,7 @@ fn a_server_or_a_toolset_is_deleted_from_a_terminal_only_when_its_person_says_so
     let mut terminal = at_terminal(&toolyard, &[&delete[..], &["--yes"]].concat());
     assert_eq!(terminal.end(), Some(0), "nobody is asked: {}", terminal.shown());
     toolyard.json(&["deploy", TIME, "--name", "time", "--stopped"]);
+    toolyard.json(&["toolsets", "create", "all", "--servers", "time"]);
     toolyard.ok(&delete);
 }
 
