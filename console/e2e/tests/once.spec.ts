@@ -59,7 +59,10 @@ test('a key whose answer was lost is made once, and shown when it is asked for a
   }
 })
 
-test('a dialog waits for the answer that shows a secret, however it is closed', async ({ open, toolyard }) => {
+test('a dialog waits for the answer that shows a secret, however it is closed', async ({
+  open,
+  toolyard,
+}) => {
   const name = 'answer-delayed'
   const page = await open({ person: ADMIN })
   const dialog = page.byRole('dialog').first()
@@ -99,7 +102,8 @@ test('a dialog waits for the answer that shows a secret, however it is closed', 
     await page.evaluate(() => {
       // As somebody who presses what looks disabled.
       for (const button of document.querySelectorAll<HTMLButtonElement>('[role="dialog"] button'))
-        if (['Cancel', 'Close'].includes(button.getAttribute('aria-label') ?? button.textContent ?? '')) button.click()
+        if (['Cancel', 'Close'].includes(button.getAttribute('aria-label') ?? button.textContent ?? ''))
+          button.click()
     })
     await dialog.byLabel(/^Name/).waitFor()
     const question = page.byRole('dialog', 'Leave without the answer?')
