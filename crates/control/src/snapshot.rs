@@ -457,13 +457,15 @@ impl Keeper {
     fn publish(&mut self, control: &Control, began: Timestamp) {
         let before = self.snapshot.made_at;
         let since = |organization| *self.snapshot.behind.get(&organization).unwrap_or(&before);
-        self.snapshot.behind = self.behind().map(|organization| (organization, since(organization))).collect();
+        let behind: HashMap<_, _> = self.behind().map(|organization| (organization, since(organization))).collect();
+        let is_as_before = behind == self.snapshot.behind;
+        self.snapshot.behind = behind;
         let behind = u32::try_from(self.snapshot.behind.len()).unwrap_or(u32::MAX);
         metrics::gauge!("toolyard_snapshot_organizations_behind").set(f64::from(behind));
         let changed = std::mem::take(&mut self.changed);
         if changed {
             self.measure();
-        } else if self.snapshot.made_at == began {
+        } else if self.snapshot.made_at == began && is_as_before {
             return;
         }
         self.snapshot.version += u64::from(changed);

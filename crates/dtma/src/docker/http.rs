@@ -281,7 +281,7 @@ impl Carrier {
                     Err(error) => break error,
                 },
                 // It opened no session in time, so it has not seen this yet. An error would be taken for its own, and
-                // one that hangs for one that answers; who waits gives up by taking the call back.
+                // one that hangs for one that answers.
                 Err(CallError::Timeout(_)) => {}
                 Err(error) => break error,
             }

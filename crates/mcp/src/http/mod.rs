@@ -5,8 +5,9 @@
 //! - Servers forget their sessions when they restart, and say so with 404, 400, 401 or what else occurs to them, with
 //!   and without an error that answers the request; some with an error in a response that is else a success, or in an
 //!   event. Tools refuse in the same words. So whatever was refused, the conversation is tried with a question that does
-//!   nothing: when that is refused too it is lost, the request was not carried out, and it is sent once more after one
-//!   new handshake. Else the refusal is the answer.
+//!   nothing: when that is refused too it is lost, and the request is sent once more after one new handshake. Only a refusal
+//!   that says that the session is absent counts, not that it ended: then the request was not carried out. Else the refusal
+//!   is the answer.
 //! - A session that is not used any more is ended with DELETE: when another has taken its place, when the upstream is
 //!   dropped or closed, and then with the last call on it.
 //! - Many callers share the session, so ids and progress tokens are the client's own and restored on the way back.
@@ -232,11 +233,6 @@ impl Upstream {
         if let Some(ending) = established.and_then(|established| established.ending()) {
             ending.await;
         }
-    }
-
-    /// Has later calls open another session. This one ends with the last call on it.
-    pub fn renew(&self) {
-        drop(self.shared.take_established());
     }
 
     /// [`Self::send_for`] a caller that nobody names.

@@ -578,21 +578,3 @@ async fn a_server_that_misses_a_session_whatever_it_was_given_is_not_asked_for_o
         assert_eq!(count(&seen, |_, _, name| name == "tools/call"), 5, "a call that would fail again is not repeated");
     }
 }
-
-#[tokio::test]
-async fn a_session_that_is_renewed_ends_with_its_last_call_and_the_next_call_opens_another() {
-    let (upstream, seen, _) = forgetful(|| answer(400, "text/plain", "no session")).await;
-    let ended = |seen: &Seen| count(seen, |method, _, _| *method == Method::DELETE);
-    let under_way = call(&upstream).await.unwrap();
-    upstream.renew();
-    assert!(call(&upstream).await.is_ok());
-    assert_eq!(count(&seen, |_, _, name| name == "initialize"), 2);
-    assert_eq!(ended(&seen), 0);
-    drop(under_way);
-    let told = async {
-        while ended(&seen) == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(LONG, told).await.unwrap();
-}
