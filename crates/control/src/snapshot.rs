@@ -151,19 +151,15 @@ pub(crate) async fn render(
     let ids: BTreeSet<_> = values().flat_map(Value::credentials).collect();
     let secrets = crate::app::credentials::open_many(control, organization, &ids).await?;
     let fill = |value: &Value| value.render(|id| secrets.get(&id).map(Secret::expose)).map(Secret::new);
-    let Some(url) = fill(&remote.url) else {
-        return Ok(Err((Reason::CredentialMissing, "a credential in its URL is gone or cannot be opened".to_owned())));
+    let url = fill(&remote.url);
+    let headers: Option<Vec<_>> =
+        remote.headers.iter().map(|(name, value)| Some((name.clone(), fill(value)?))).collect();
+    let (Some(url), Some(headers)) = (url, headers) else {
+        let closed = ids.into_iter().filter(|id| !secrets.contains_key(id)).collect();
+        let why = crate::app::credentials::why_not_opened(control, organization, &closed).await?;
+        let why = why.into_values().collect::<Vec<_>>().join("; ");
+        return Ok(Err((Reason::CredentialMissing, why)));
     };
-    let mut headers = Vec::new();
-    for (name, value) in &remote.headers {
-        let Some(value) = fill(value) else {
-            return Ok(Err((
-                Reason::CredentialMissing,
-                format!("the credential of header `{name}` is gone or cannot be opened"),
-            )));
-        };
-        headers.push((name.clone(), value));
-    }
     let secrets = secrets.into_values().collect();
     Ok(Ok(Rendered { url, headers, secrets }))
 }

@@ -135,7 +135,8 @@ impl OrgTx {
              JOIN servers s ON s.id = r.server_id AND NOT s.deleted \
              LEFT JOIN rollouts o ON o.id = s.rollout_id AND o.state = 'progressing' \
              WHERE u.organization_id = $1 AND u.credential_id IN ({}) \
-             AND (s.target_revision_id = r.id OR s.serving_revision_id = r.id OR o.from_revision_id = r.id) ORDER BY server",
+             AND (s.target_revision_id = r.id OR s.serving_revision_id = r.id OR o.from_revision_id = r.id \
+             OR s.postponed LIKE '%' || r.id || '%') ORDER BY server",
             placeholders(2, credentials.len())
         );
         let mut values: Vec<sea_orm::Value> = vec![self.organization().to_string().into()];

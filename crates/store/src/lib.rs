@@ -59,7 +59,7 @@ pub use query::BoundedPage;
 pub use replicas::ReplicaRow;
 pub use revisions::RevisionRow;
 pub use rollouts::{PastRollout, Place, RolloutRow};
-pub use servers::{ServerPosition, ServerRef, ServerRow, ServerSort, ServersPage};
+pub use servers::{Postponed, ServerPosition, ServerRef, ServerRow, ServerSort, ServersPage};
 pub use toolboxes::{JoinTokenRow, RemovedToolbox, SealedAuthority, ToolboxMark, ToolboxRow, ToolboxSilence};
 pub use toolsets::ToolsetRow;
 pub use tx::{OrgTx, SystemTx, Tx};

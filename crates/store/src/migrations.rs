@@ -44,6 +44,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("m0021_slow_probes", include_str!("migrations/m0021_slow_probes.sql")),
     ("m0022_secret_versions", include_str!("migrations/m0022_secret_versions.sql")),
     ("m0023_revision_bound", include_str!("migrations/m0023_revision_bound.sql")),
+    ("m0024_postponed", include_str!("migrations/m0024_postponed.sql")),
 ];
 
 /// Changes with the schema; names the template of test databases.

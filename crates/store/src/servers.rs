@@ -6,11 +6,14 @@
 use std::collections::HashMap;
 
 use sea_orm::FromQueryResult;
+use serde::{Deserialize, Serialize};
+use toolyard_types::api::servers::Canary;
 use toolyard_types::schedule::{TimeOfDay, UpdateWindow};
 use toolyard_types::{EntryName, Labels, Name, OrganizationId, RevisionId, RolloutId, ServerId, Timestamp, ToolboxId};
 
 use crate::attempts::Loop;
 use crate::query::{TextRow, count, json, parse, parse_option, placeholders, to_i32, to_i64, to_json};
+use crate::rollouts::Place;
 use crate::{OrgTx, Result, StoreError, SystemTx};
 
 /// A server.
@@ -42,6 +45,8 @@ pub struct ServerRow {
     pub serving_rollout: Option<RolloutId>,
     /// The revision it should have.
     pub target_revision: RevisionId,
+    /// The change that is begun again once what serves was restarted.
+    pub postponed: Option<Postponed>,
     /// The last rollout that was begun.
     pub rollout: Option<RolloutId>,
     /// How long a rollout may take.
@@ -62,6 +67,22 @@ pub struct ServerRow {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// A change that stood still, taken back for a restart of what serves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Postponed {
+    /// To this revision.
+    pub revision: RevisionId,
+    /// To there, when it moves the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// Whether the revision may list fewer tools.
+    #[serde(default)]
+    pub accept_lost_tools: bool,
+    /// What takes a part of the calls first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
 }
 
 /// A server and whose it is, for loops.
@@ -113,7 +134,7 @@ pub struct ServersPage<'a> {
 
 const COLUMNS: &str = "id, name, kind, entry_name, entry_version, enabled, deleted, toolbox_id, toolbox_labels, serving_revision_id, \
                        serving_rollout_id, target_revision_id, rollout_id, rollout_timeout_ms, version, created_at, updated_at, \
-                       replicas, observe_ms, restart_at, next_restart_at, update_window, has_volumes";
+                       replicas, observe_ms, restart_at, next_restart_at, update_window, has_volumes, postponed";
 
 #[derive(FromQueryResult)]
 struct Row {
@@ -140,6 +161,7 @@ struct Row {
     next_restart_at: Option<i64>,
     update_window: Option<String>,
     has_volumes: bool,
+    postponed: Option<String>,
 }
 
 impl TryFrom<Row> for ServerRow {
@@ -159,6 +181,7 @@ impl TryFrom<Row> for ServerRow {
             serving_revision: parse_option("servers.serving_revision_id", row.serving_revision_id.as_deref())?,
             serving_rollout: parse_option("servers.serving_rollout_id", row.serving_rollout_id.as_deref())?,
             target_revision: parse("servers.target_revision_id", &row.target_revision_id)?,
+            postponed: row.postponed.map(|text| json("servers.postponed", &text)).transpose()?,
             rollout: parse_option("servers.rollout_id", row.rollout_id.as_deref())?,
             rollout_timeout_ms: count("servers.rollout_timeout_ms", row.rollout_timeout_ms)?,
             replicas: count("servers.replicas", i64::from(row.replicas))?,
@@ -183,6 +206,14 @@ pub(crate) fn text<T: ToString>(value: Option<&T>) -> sea_orm::Value {
     value.map(ToString::to_string).into()
 }
 
+impl ServerRow {
+    /// The revision that it is meant to have once all is done that was asked for.
+    #[must_use]
+    pub fn meant_revision(&self) -> RevisionId {
+        self.postponed.as_ref().map_or(self.target_revision, |postponed| postponed.revision)
+    }
+}
+
 impl OrgTx {
     /// Writes a new server.
     ///
@@ -191,7 +222,7 @@ impl OrgTx {
     pub async fn insert_server(&self, server: &ServerRow) -> Result<()> {
         let sql = format!(
             "INSERT INTO servers (organization_id, {COLUMNS}) VALUES \
-             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24)"
+             ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)"
         );
         let values = [
             self.organization().to_string().into(),
@@ -218,6 +249,7 @@ impl OrgTx {
             server.next_restart_at.map(Timestamp::as_ms).into(),
             text(server.update_window.as_ref()),
             server.has_volumes.into(),
+            server.postponed.as_ref().map(to_json).into(),
         ];
         self.execute(&sql, values).await?;
         Ok(())
@@ -233,7 +265,7 @@ impl OrgTx {
                    toolbox_id = $8, serving_revision_id = $9, serving_rollout_id = $10, target_revision_id = $11, \
                    rollout_id = $12, rollout_timeout_ms = $13, version = version + 1, updated_at = $14, \
                    replicas = $16, observe_ms = $17, restart_at = $18, next_restart_at = $19, update_window = $20, \
-                   has_volumes = $21, toolbox_labels = $22 \
+                   has_volumes = $21, toolbox_labels = $22, postponed = $23 \
                    WHERE organization_id = $1 AND id = $2 AND version = $15";
         let values = [
             self.organization().to_string().into(),
@@ -258,6 +290,7 @@ impl OrgTx {
             text(server.update_window.as_ref()),
             server.has_volumes.into(),
             to_json(&server.toolbox_labels).into(),
+            server.postponed.as_ref().map(to_json).into(),
         ];
         if self.execute(sql, values).await? == 0 {
             return Err(StoreError::Stale);
@@ -606,6 +639,17 @@ impl SystemTx {
         let sql = "SELECT organization_id, id FROM servers WHERE next_restart_at <= $1 AND NOT deleted \
                    ORDER BY next_restart_at LIMIT $2";
         read_refs(self.rows::<RefRow>(sql, [now.as_ms().into(), i64::from(limit).into()]).await?)
+    }
+
+    /// Servers of which a change was postponed, and that no rollout changes now.
+    ///
+    /// # Errors
+    /// When the database fails or a row cannot be read.
+    pub async fn servers_with_postponed(&self, limit: u32) -> Result<Vec<ServerRef>> {
+        let sql = "SELECT s.organization_id, s.id FROM servers s WHERE s.postponed IS NOT NULL AND s.enabled AND NOT s.deleted \
+                   AND NOT EXISTS (SELECT 1 FROM rollouts o WHERE o.id = s.rollout_id AND o.state = 'progressing') \
+                   ORDER BY s.id LIMIT $1";
+        self.refs(sql, limit).await
     }
 
     async fn refs(&self, sql: &str, limit: u32) -> Result<Vec<ServerRef>> {

@@ -321,7 +321,7 @@ async fn check_uses(tx: &OrgTx, credential: &Credential, secret: &Secret) -> Res
     }
     let servers = tx.servers_named(&credential.used_by).await?;
     let revisions: Vec<_> =
-        servers.iter().flat_map(|server| [Some(server.target_revision), server.serving_revision]).flatten().collect();
+        servers.iter().flat_map(|server| [Some(server.target_revision), server.serving_revision, Some(server.meant_revision())]).flatten().collect();
     let misfits = |revision: RevisionRow| {
         let why = unfit(&revision.spec.runtime, credential.id, secret.expose())?;
         Some((revision.server, why))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use toolyard_store::{InstanceWish, OrgTx, Place, RevisionRow, RolloutRow, ServerRow};
+use toolyard_store::{InstanceWish, OrgTx, Place, Postponed, RevisionRow, RolloutRow, ServerRow};
 use toolyard_types::api::servers::{Canary, RollbackServer, Rollout, Server, StartCanary};
 use toolyard_types::spec::{RevisionSpec, Runtime, Strategy};
 use toolyard_types::state::{Reason, RolloutState};
@@ -12,6 +12,7 @@ use toolyard_types::{Name, RevisionId, RolloutId};
 use super::server_view::Views;
 use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
 use super::{audit, ceilings, credentials, places, privileges};
+use crate::reconcile::case::stands_still;
 use crate::reconcile::steps::{
     aim, back_to_previous, changed, dismiss, end_rollout, promote, put_on_trial, settle, wish as ask_instances,
 };
@@ -177,7 +178,16 @@ async fn supersede(tx: &mut OrgTx, server: &mut ServerRow, reason: Reason, why: 
 }
 
 pub(super) async fn halt(tx: &mut OrgTx, server: &mut ServerRow, why: &str) -> Result<()> {
+    let postponed = take_waiting(tx, server, why).await?;
     supersede(tx, server, Reason::Requested, why).await?;
+    // What waited is what its next start begins with, as any change of a server that is stopped. What was to be tried beside
+    // what serves cannot be.
+    if let Some(Postponed { revision, place, .. }) = postponed.filter(|it| it.canary.is_none()) {
+        aim(tx, server, revision).await?;
+        if let Some(Place { toolbox, labels }) = place {
+            (server.toolbox, server.toolbox_labels) = (toolbox, labels);
+        }
+    }
     server.enabled = false;
     server.serving_rollout = None;
     tx.update_server(server).await?;
@@ -185,6 +195,34 @@ pub(super) async fn halt(tx: &mut OrgTx, server: &mut ServerRow, why: &str) -> R
     ask_instances(tx, live.iter(), InstanceWish::Stop).await?;
     server_changed(tx, server);
     Ok(())
+}
+
+/// Takes back a change that stands still until its window opens or its canary is decided about, and one that was taken
+/// back before; tells which, so that it can be begun again.
+async fn take_waiting(tx: &mut OrgTx, server: &mut ServerRow, why: &str) -> Result<Option<Postponed>> {
+    let earlier = server.postponed.take();
+    let Some(waiting) = tx.rollout_under_way(server).await?.filter(stands_still) else { return Ok(earlier) };
+    let place =
+        waiting.from_place.as_ref().map(|_| Place { toolbox: server.toolbox, labels: server.toolbox_labels.clone() });
+    let canary = waiting.canary.map(|canary| Canary { started_at: None, promoted_at: None, ..canary });
+    let (revision, accept_lost_tools) = (waiting.to_revision, waiting.accept_lost_tools);
+    supersede(tx, server, Reason::Superseded, why).await?;
+    Ok(Some(Postponed { revision, place, accept_lost_tools, canary }))
+}
+
+/// Begins again what was taken back for a restart.
+pub(crate) async fn begin_postponed(tx: &mut OrgTx, server: &mut ServerRow) -> Result<()> {
+    let Some(Postponed { revision, place, accept_lost_tools, canary }) = server.postponed.take() else { return Ok(()) };
+    let mut manner = Manner { accept_lost_tools, canary, within_window: true, from_place: None };
+    // Somewhere it was made meanwhile, and stays.
+    if let Some(Place { toolbox, labels }) = place.filter(|_| !server.has_volumes)
+        && tx.removed_toolboxes(toolbox).await?.is_empty()
+    {
+        let before = std::mem::replace(&mut server.toolbox, toolbox);
+        let labels = std::mem::replace(&mut server.toolbox_labels, labels);
+        manner.from_place = Some(Place { toolbox: before, labels });
+    }
+    begin(tx, server, revision, manner).await
 }
 
 /// Starts a server that is stopped or whose last rollout failed; nothing when it runs.
@@ -214,13 +252,34 @@ pub(crate) async fn stop(control: &Control, caller: &Caller, name: &Name) -> Res
     servers::get(control, caller, name).await
 }
 
+/// Begins to replace what serves by new instances. A change that stands still goes on to, after that; one that is being made
+/// is made anew.
+pub(crate) async fn begin_restart(tx: &mut OrgTx, server: &mut ServerRow) -> Result<()> {
+    let postponed = take_waiting(tx, server, "a restart comes first; it begins again after that").await?;
+    let changing = tx.rollout_under_way(server).await?.filter(|rollout| rollout.switched_at.is_none());
+    let (to, manner) = match changing {
+        Some(RolloutRow { to_revision, accept_lost_tools, .. }) => {
+            (to_revision, Manner { accept_lost_tools, ..Manner::default() })
+        }
+        None => {
+            let serving = server.serving_rollout.and(server.serving_revision);
+            (serving.unwrap_or(server.target_revision), Manner::default())
+        }
+    };
+    begin(tx, server, to, manner).await?;
+    if postponed.is_some() {
+        server.postponed = postponed;
+        tx.update_server(server).await?;
+    }
+    Ok(())
+}
+
 /// Replaces what serves by a new instance of the same revision.
 pub(crate) async fn restart(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
     let mut tx = control.store().org(caller.organization).await?;
     let mut server = locked(&tx, name).await?;
     places::refuse_removed(&tx, &server).await?;
-    let to = server.serving_rollout.and(server.serving_revision).unwrap_or(server.target_revision);
-    begin(&mut tx, &mut server, to, Manner::default()).await?;
+    begin_restart(&mut tx, &mut server).await?;
     audit(&mut tx, caller, "server.restart", format!("server/{name}"), json!({})).await?;
     tx.commit().await?;
     servers::get(control, caller, name).await
@@ -251,11 +310,11 @@ pub(crate) async fn rollback(
     };
     let target = target.ok_or_else(missing)?;
     // What was taken away is gone at once, also while what serves still has it.
-    let meant = tx.revision(server.target_revision).await?.ok_or_else(|| unknown(name))?;
+    let meant = tx.revision(server.meant_revision()).await?.ok_or_else(|| unknown(name))?;
     privileges::check(control, caller, name, &meant.spec.privileges, &target.spec.privileges)?;
     let (then, now) = ((&target.spec, server.replicas), (&meant.spec, server.replicas));
     ceilings::check(&control.options().limits.server, then, Some(now))?;
-    if target.id != current.id || server.target_revision != current.id {
+    if target.id != current.id || server.meant_revision() != current.id {
         let (wish, before) = (servers::wish_of(&target)?, servers::wish_of(&meant)?);
         let bound_before = (!servers::is_elsewhere(&target.spec, &meant.spec)).then_some(&before);
         credentials::allow_bindings(control, caller, &tx, &wish, bound_before).await?;
@@ -263,6 +322,7 @@ pub(crate) async fn rollback(
         // Whoever asks for an earlier revision knows that it may list less.
         let manner = Manner { accept_lost_tools: true, ..Manner::default() };
         let granted = may_grant(control, caller, name, &target.spec, &meant.spec.paths)?;
+        server.postponed = None;
         if !undo(&mut tx, &mut server, &target, caller).await? {
             places::check(&tx, &server, &target).await?;
             point_to(&mut tx, &mut server, &target, manner).await?;

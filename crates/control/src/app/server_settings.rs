@@ -20,7 +20,7 @@ use crate::{Caller, Control, Result};
 pub(crate) async fn get(control: &Control, caller: &Caller, name: &Name) -> Result<CurrentSettings> {
     let tx = control.store().org_read(caller.organization).await?;
     let server = tx.server(name).await?.ok_or_else(|| unknown(name))?;
-    let revision = tx.revision(server.target_revision).await?.ok_or_else(|| unknown(name))?;
+    let revision = tx.revision(server.meant_revision()).await?.ok_or_else(|| unknown(name))?;
     let wish = wish_of(&revision)?;
     let names: BTreeMap<CredentialId, Name> =
         match control.decider().allows(caller, Action::CredentialRead, &Resource::Organization) {

@@ -473,6 +473,7 @@ fn new_server(tx: &OrgTx, name: Name, spec: &RevisionSpec, toolbox: Option<Toolb
         deleted: false,
         toolbox,
         has_volumes: false,
+        postponed: None,
         toolbox_labels: Labels::default(),
         serving_revision: None,
         serving_rollout: None,
@@ -595,7 +596,7 @@ pub(crate) async fn update(
     let tx = control.store().org_read(caller.organization).await?;
     let row = tx.server(name).await?.ok_or_else(|| unknown(name))?;
     check_match(&row, if_match)?;
-    let base = tx.revision(row.target_revision).await?.ok_or_else(|| unknown(name))?;
+    let base = tx.revision(row.meant_revision()).await?.ok_or_else(|| unknown(name))?;
     let bindings = bindings(&tx, &request.settings).await?;
     let place_asked = places::asked(&tx, &request).await?;
     let removed = places::is_removed(&tx, &row).await?;
@@ -635,8 +636,14 @@ pub(crate) async fn update(
     let mut tx = control.store().org(caller.organization).await?;
     let mut server = locked(&tx, name).await?;
     check_match(&server, if_match)?;
-    if server.target_revision != base.id {
+    if server.meant_revision() != base.id {
         return Err(ControlError::Store(toolyard_store::StoreError::Stale));
+    }
+    if server.postponed.is_some() {
+        let detail = format!(
+            "server `{name}` is being restarted, and the change that waited begins again after that; try again then"
+        );
+        return Err(ControlError::Conflict(detail));
     }
     check_secrets(control, &tx, (&wish, Some(&before)), &spec, &secrets).await?;
     let scaled = (server.replicas != terms.replicas).then_some(terms.replicas);
@@ -762,7 +769,7 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     allow(control, caller, Action::ServerDeploy, &Resource::Server(request.name.clone()))?;
     let mut tx = control.store().org(caller.organization).await?;
     let origin = locked(&tx, name).await?;
-    let base = tx.revision(origin.target_revision).await?.ok_or_else(|| unknown(name))?;
+    let base = tx.revision(origin.meant_revision()).await?.ok_or_else(|| unknown(name))?;
     if places::is_removed(&tx, &origin).await? {
         let detail = format!("the toolbox where server `{name}` must run was removed; move it to another first");
         return Err(ControlError::Conflict(detail));

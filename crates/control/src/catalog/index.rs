@@ -22,6 +22,8 @@ const MAX_WORD_CHARS: usize = 40;
 const SHORTEST_PART: usize = 3;
 /// What having both parts of a compound is worth.
 const COMPOUND: u32 = 15;
+/// What registries put before an account at a host of code. Most names begin so, and it says nothing of an entry.
+const HOSTS: [&str; 2] = ["io.github.", "com.github."];
 
 /// What to find, checked.
 #[derive(Clone, Debug, Default)]
@@ -232,7 +234,8 @@ impl Index {
     fn scores(&self, search: &str) -> Vec<u32> {
         let whole = search.trim().to_lowercase();
         let mut totals = vec![0u32; self.items.len()];
-        for (number, word) in words(&whole).take(MAX_WORDS).enumerate() {
+        let asked = whole.split_whitespace().flat_map(|part| words(without_host(part)));
+        for (number, word) in asked.take(MAX_WORDS).enumerate() {
             let mut best = vec![0u32; self.items.len()];
             let asked = Asked::new(&word);
             for term in &self.terms {
@@ -390,6 +393,10 @@ fn distances(a: &[char], b: &str) -> (usize, usize) {
     (last[width - 1] + whole_chars.saturating_sub(b.len()), beginning)
 }
 
+fn without_host(name: &str) -> &str {
+    HOSTS.iter().find_map(|host| name.strip_prefix(host)).unwrap_or(name)
+}
+
 fn words(text: &str) -> impl Iterator<Item = String> {
     text.split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty())
@@ -399,6 +406,7 @@ fn words(text: &str) -> impl Iterator<Item = String> {
 /// The words of an entry with their weights: what it is called counts more than what is said about it.
 fn words_of(entry: &CatalogEntry) -> Vec<(String, u8)> {
     let (namespace, short) = entry.name.split_once('/').unwrap_or(("", &entry.name));
+    let namespace = without_host(namespace);
     let fields =
         [(short, 5), (entry.title.as_deref().unwrap_or_default(), 5), (namespace, 2), (entry.description.as_str(), 1)];
     let texts = fields.into_iter().chain(entry.categories.iter().map(|category| (category.as_str(), 3)));
@@ -498,6 +506,22 @@ mod tests {
         assert_eq!(names(&index, "plawright"), ["io.github.example/playwright"]);
         assert!(names(&index, "nothing-like-it").is_empty());
         assert!(names(&index, "playwright latin").is_empty(), "every word must match");
+    }
+
+    #[test]
+    fn the_host_that_most_names_begin_with_is_no_word_of_theirs() {
+        let built_in = source("built-in", "built_in");
+        let entries = vec![
+            entry(&built_in, "io.github.example/time", "Says the time."),
+            entry(&built_in, "io.github.github/github-mcp-server", "Issues and pull requests."),
+            entry(&built_in, "io.github.other/reviews", "Reviews what is on GitHub."),
+        ];
+        let index = Index::build(&[built_in], entries);
+        assert_eq!(names(&index, "github"), ["io.github.github/github-mcp-server", "io.github.other/reviews"]);
+        assert_eq!(names(&index, "com.github.example"), ["io.github.example/time"]);
+        for typed in ["io.github.example/time", "IO.GitHub.example", "time io.github.example"] {
+            assert_eq!(names(&index, typed), ["io.github.example/time"], "{typed}");
+        }
     }
 
     #[test]

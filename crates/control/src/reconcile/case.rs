@@ -239,7 +239,8 @@ pub(crate) fn stands_still(rollout: &RolloutRow) -> bool {
     rollout.switched_at.is_none() && (is_held(rollout) || rollout.canary.as_ref().is_some_and(Canary::is_on_trial))
 }
 
-fn is_held(rollout: &RolloutRow) -> bool {
+/// Whether a rollout waits for its server's update window.
+pub(crate) fn is_held(rollout: &RolloutRow) -> bool {
     rollout.reason == Reason::OutsideWindow
 }
 
@@ -392,12 +393,14 @@ pub(crate) async fn for_each(control: &Control, decide: Decide) -> Result<Pass> 
     for some in due.chunks(SERVERS_PER_PUT_OFF) {
         let mut waits = Vec::new();
         for at in some {
-            match act(control, *at, &mut places, decide).await {
+            // How long to wait counts from the moment for which it was decided.
+            let now = control.clock().now();
+            match act(control, *at, &mut places, decide, now).await {
                 Ok(None) => pass.changed += 1,
-                Ok(Some(wait)) => waits.push((*at, wait)),
+                Ok(Some(wait)) => waits.push((*at, now.plus(wait))),
                 Err(error) => {
                     pass.failed(&error);
-                    waits.push((*at, AFTER_FAILURE));
+                    waits.push((*at, now.plus(AFTER_FAILURE)));
                 }
             }
         }
@@ -410,8 +413,13 @@ pub(crate) async fn for_each(control: &Control, decide: Decide) -> Result<Pass> 
 }
 
 /// Decides and acts for one rollout; tells how long to wait when there is nothing to do.
-async fn act(control: &Control, at: ServerRef, places: &mut PlacesOf, decide: Decide) -> Result<Option<Duration>> {
-    let now = control.clock().now();
+async fn act(
+    control: &Control,
+    at: ServerRef,
+    places: &mut PlacesOf,
+    decide: Decide,
+    now: Timestamp,
+) -> Result<Option<Duration>> {
     let tx = control.store().org_read(at.organization).await?;
     let deaf_until = listens_since(control);
     let case = gather(&tx, at.server, places, Look::Ahead, deaf_until).await?;

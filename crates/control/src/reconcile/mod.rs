@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use toolyard_store::{Loop, ServerRef};
+use toolyard_types::Timestamp;
 use tracing::Instrument;
 
 use crate::fleet::{LoopStatus, locked};
@@ -59,19 +60,17 @@ impl Pass {
     }
 }
 
-/// Puts off servers that a loop looked at and could do nothing about, each for so long unless something happens to it.
+/// Puts off servers that a loop looked at and could do nothing about, each until then unless something happens to it.
 /// `seen` is the newest event before it looked.
 pub(crate) async fn put_off(
     control: &Control,
     which: Loop,
     seen: i64,
-    waits: Vec<(ServerRef, Duration)>,
+    waits: Vec<(ServerRef, Timestamp)>,
 ) -> Result<()> {
     if waits.is_empty() {
         return Ok(());
     }
-    let now = control.clock().now();
-    let waits: Vec<_> = waits.into_iter().map(|(at, wait)| (at, now.plus(wait))).collect();
     let tx = control.store().system("putting off servers that wait").await?;
     tx.put_off(which, seen, &waits).await?;
     Ok(tx.commit().await?)

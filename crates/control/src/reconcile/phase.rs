@@ -223,6 +223,7 @@ pub(crate) mod tests {
             deleted: false,
             toolbox: None,
             has_volumes: false,
+            postponed: None,
             toolbox_labels: toolyard_types::Labels::default(),
             serving_revision: None,
             serving_rollout: None,

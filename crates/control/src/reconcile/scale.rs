@@ -38,12 +38,13 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     for some in off.chunks(SERVERS_PER_PUT_OFF) {
         let mut waits = Vec::new();
         for at in some {
+            let now = control.clock().now();
             match act(control, *at, &mut places).await {
                 Ok(true) => pass.changed += 1,
-                Ok(false) => waits.push((*at, WAIT)),
+                Ok(false) => waits.push((*at, now.plus(WAIT))),
                 Err(error) => {
                     pass.failed(&error);
-                    waits.push((*at, AFTER_FAILURE));
+                    waits.push((*at, now.plus(AFTER_FAILURE)));
                 }
             }
         }

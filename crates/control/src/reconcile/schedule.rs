@@ -1,5 +1,6 @@
 //! *Schedule*: restarts servers at their time of day. One that is changed at that moment, whose time passed while no
-//! control plane ran, or whose toolbox was removed, is left until the next day.
+//! control plane ran, or whose toolbox was removed, is left until the next day. And it begins again what a restart had to
+//! take back.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use serde_json::json;
 use toolyard_store::ServerRef;
 
 use super::Pass;
-use crate::app::rollouts::{self, Manner};
+use super::case::is_held;
+use crate::app::rollouts;
 use crate::app::{places, system_line};
 use crate::{Control, Result};
 
@@ -18,7 +20,10 @@ const AT_ONCE: u32 = 200;
 
 pub(crate) async fn run(control: &Control) -> Result<Pass> {
     let now = control.clock().now();
-    let due = control.store().system_read("listing servers to restart").await?.servers_to_restart(now, AT_ONCE).await?;
+    let tx = control.store().system_read("listing servers to restart").await?;
+    let due = tx.servers_to_restart(now, AT_ONCE).await?;
+    let postponed = tx.servers_with_postponed(AT_ONCE).await?;
+    drop(tx);
     let mut pass = Pass::default();
     for at in due {
         match restart(control, at).await {
@@ -26,7 +31,26 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
             Err(error) => pass.failed(&error),
         }
     }
+    for at in postponed {
+        match begin_postponed(control, at).await {
+            Ok(begun) => pass.changed += usize::from(begun),
+            Err(error) => pass.failed(&error),
+        }
+    }
     Ok(pass)
+}
+
+async fn begin_postponed(control: &Control, at: ServerRef) -> Result<bool> {
+    let mut tx = control.store().org(at.organization).await?;
+    let Some(mut server) = tx.lock_server(at.server).await?.filter(|it| it.enabled && !it.deleted) else {
+        return Ok(false);
+    };
+    if server.postponed.is_none() || tx.rollout_under_way(&server).await?.is_some() {
+        return Ok(false);
+    }
+    rollouts::begin_postponed(&mut tx, &mut server).await?;
+    tx.commit().await?;
+    Ok(true)
 }
 
 async fn restart(control: &Control, at: ServerRef) -> Result<bool> {
@@ -35,15 +59,15 @@ async fn restart(control: &Control, at: ServerRef) -> Result<bool> {
     let Some(mut server) = tx.lock_server(at.server).await?.filter(|server| !server.deleted) else { return Ok(false) };
     let Some(due) = server.next_restart_at.filter(|due| *due <= now) else { return Ok(false) };
     server.next_restart_at = server.restart_at.map(|time| time.next_after(now));
-    let under_way = tx.rollout_under_way(&server).await?.is_some();
+    let changes = tx.rollout_under_way(&server).await?.is_some_and(|rollout| !is_held(&rollout));
     let serving = server.serving_rollout.and(server.serving_revision).filter(|_| server.enabled);
     let is_removed = places::is_removed(&tx, &server).await?;
-    let Some(revision) = serving.filter(|_| !under_way && !is_removed && now.since(due) <= LATE) else {
+    let Some(_) = serving.filter(|_| !changes && !is_removed && now.since(due) <= LATE) else {
         tx.update_server(&mut server).await?;
         tx.commit().await?;
         return Ok(false);
     };
-    rollouts::begin(&mut tx, &mut server, revision, Manner::default()).await?;
+    rollouts::begin_restart(&mut tx, &mut server).await?;
     let target = format!("server/{}", server.name);
     let line = system_line("schedule", "server.restart", target, true, json!({ "due": due }));
     tx.audit(&line).await?;

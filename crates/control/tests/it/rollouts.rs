@@ -765,6 +765,104 @@ both_engines! {
         assert_eq!(agent.deeds().iter().filter(|deed| deed.starts_with("run s@3")).count(), 0);
     }
 
+    async fn a_restart_does_not_take_back_a_change_that_waits_for_its_window(engine) {
+        let t = patient(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 0, "update_window": "12:05-13:00" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        let waiting = change(&t, "s", "1").await;
+        assert_eq!(waiting["rollout"]["reason"], "outside_window");
+        let restarted = |before: Value| t.wait("/api/v1/servers/s", move |_, body| {
+            body["instance_id"] != before["instance_id"] && body["rollout"]["reason"] == "outside_window"
+        });
+        t.post("/api/v1/servers/s/restart", json!({})).await.expect(202);
+        let again = restarted(waiting.clone()).await;
+        assert_eq!((&again["revision"], &again["rollout"]["to_revision"]), (&json!(1), &json!(2)), "{again}");
+        assert_ne!(again["rollout"]["id"], waiting["rollout"]["id"]);
+        let settings = t.get("/api/v1/servers/s/settings").await.expect(200).body;
+        assert_eq!(settings["change"]["environment"]["DEMO"], "1", "{settings}");
+        // Neither does one at its time of day.
+        t.patch("/api/v1/servers/s", json!({ "restart_at": "12:01" })).await.expect(202);
+        t.clock.step_ms(60_000);
+        let daily = restarted(again).await;
+        assert_eq!(daily["revision"], 1);
+        // What is changed now is changed together with what waited.
+        let now = json!({ "environment": { "MORE": "2" }, "now": true });
+        t.patch("/api/v1/servers/s", now).await.expect(202);
+        t.wait_revision("s", 3).await;
+        let settings = t.get("/api/v1/servers/s/settings").await.expect(200).body;
+        assert_eq!(settings["change"]["environment"], json!({ "DEMO": "1", "MORE": "2" }));
+        assert_eq!(agent.deeds().iter().filter(|deed| deed.starts_with("run s@2")).count(), 0);
+    }
+
+    async fn a_restart_leaves_a_move_that_waits_and_a_canary_to_be_begun_again(engine) {
+        let t = patient(engine).await;
+        let _local = FakeAgent::local(&t.control).await;
+        let _edge = t.join("edge").await;
+        for name in ["moves", "tried"] {
+            let body = json!({ "name": name, "entry": EVERYTHING, "toolbox": "local", "observe_seconds": 0 });
+            t.post("/api/v1/servers", body).await.expect(201);
+            t.wait_rollout(name, "done").await;
+        }
+        let move_later = json!({ "toolbox": "edge", "update_window": "12:01-13:00" });
+        t.patch("/api/v1/servers/moves", move_later).await.expect(202);
+        t.patch("/api/v1/servers/tried", json!({ "environment": { "A": "1" }, "canary": { "weight": 10 } })).await.expect(202);
+        t.wait("/api/v1/servers/tried", |_, body| body["rollout"]["reason"] == "canary").await;
+        for (name, reason) in [("moves", "outside_window"), ("tried", "canary")] {
+            let path = format!("/api/v1/servers/{name}");
+            let before = t.get(&path).await.body;
+            t.post(&format!("{path}/restart"), json!({})).await.expect(202);
+            let after = t.wait(&path, |_, body| {
+                body["rollout"]["id"] != before["rollout"]["id"] && body["rollout"]["reason"] == reason
+            }).await;
+            assert_eq!(after["revision"], 1, "{after}");
+            let on = |body: &Value| ready(body).iter().find(|it| it["revision"] == 1).map(|it| it["toolbox"].clone());
+            assert_eq!(on(&after), Some(json!("local")), "{after}");
+        }
+        t.post("/api/v1/servers/tried/rollout/promote", json!({})).await.expect(200);
+        t.wait_revision("tried", 2).await;
+        t.clock.step_ms(60_000);
+        t.wait("/api/v1/servers/moves", |_, body| {
+            t.clock.step_ms(100);
+            body["rollout"]["state"] == "done" && ready(body).iter().all(|it| it["toolbox"] == "edge")
+        }).await;
+    }
+
+    async fn a_restart_of_a_server_that_is_being_changed_goes_on_with_the_change(engine) {
+        let t = patient(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        t.deploy("s").await;
+        agent.behave("s@2", Behaviour::Hangs);
+        change(&t, "s", "1").await;
+        t.wait("/api/v1/servers/s", |_, body| body["instances"].as_array().unwrap().len() == 2).await;
+        let restarted = t.post("/api/v1/servers/s/restart", json!({})).await.expect(202).body;
+        assert_eq!(restarted["rollout"]["to_revision"], 2, "{restarted}");
+    }
+
+    async fn a_server_that_is_stopped_while_its_change_waits_starts_with_the_change(engine) {
+        let t = patient(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 0, "update_window": "13:00-14:00" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        assert_eq!(change(&t, "s", "1").await["rollout"]["reason"], "outside_window");
+        t.post("/api/v1/servers/s/stop", json!({})).await.expect(202);
+        t.wait("/api/v1/servers/s", |_, body| body["phase"] == "stopped").await;
+        t.post("/api/v1/servers/s/start", json!({})).await.expect(202);
+        t.wait_revision("s", 2).await;
+        // A rollback takes back what waits, and so does cancelling it.
+        for (path, body, code) in [("rollback", json!({ "revision": 1 }), 202), ("rollout/cancel", json!({}), 200)] {
+            change(&t, "s", path).await;
+            t.post("/api/v1/servers/s/restart", json!({})).await.expect(202);
+            t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "outside_window").await;
+            t.post(&format!("/api/v1/servers/s/{path}"), body).await.expect(code);
+            t.wait("/api/v1/servers/s", |_, body| body["rollout"]["state"] != "progressing").await;
+            t.wait_loop("schedule").await;
+            assert_ne!(t.get("/api/v1/servers/s/rollout").await.body["reason"], "outside_window");
+        }
+    }
+
     async fn a_server_is_restarted_at_its_time_of_day(engine) {
         let t = patient(engine).await;
         let _agent = FakeAgent::local(&t.control).await;

@@ -29,6 +29,7 @@ async fn rolled_out(world: &World, organization: OrganizationId, began: Timestam
         deleted: false,
         toolbox: None,
         has_volumes: false,
+        postponed: None,
         toolbox_labels: Labels::default(),
         serving_revision: None,
         serving_rollout: None,
