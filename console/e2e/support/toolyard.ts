@@ -309,7 +309,7 @@ export async function signIn(
 export async function makeTemplate(): Promise<string> {
   const template = join(cacheDir(), 'template')
   if (existsSync(template) && (await serves(template))) return template
-  rmSync(template, { recursive: true, force: true })
+  rmSync(template, { recursive: true, force: true, maxRetries: 5 })
   const toolyard = await Toolyard.start()
   try {
     await Promise.all([toolyard.api.deploy(EVERYTHING, 'everything'), toolyard.api.deploy(TIME, 'time')])

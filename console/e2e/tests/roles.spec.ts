@@ -4,6 +4,7 @@ import { arrange } from '../support/arrange.ts'
 import { check, expectSettled } from '../support/check.ts'
 import type { ConsolePage } from '../support/page.ts'
 import { expect, test } from '../support/test.ts'
+import { TIME } from '../support/toolyard.ts'
 
 const VIEWER = { email: 'viewer@example.test', password: 'correct-horse-battery', role: 'viewer' }
 
@@ -76,6 +77,24 @@ test('what a viewer looks at asks for nothing that is refused and noted', async 
   await check(viewer, 'Toolset', 'seen by a viewer')
   expect(await main.text()).not.toMatch(/\b0 tokens/)
   expect(await refused()).toBe(before)
+})
+
+test('forms that a viewer may not send say so at their top, and take nothing', async ({ open, toolyard }) => {
+  await toolyard.api.send('POST', '/members', VIEWER).catch(() => undefined)
+  const viewer = await open({ person: VIEWER })
+  const main = viewer.byRole('main')
+  for (const [name, path, button] of [
+    ['Deploy', `/deploy/${TIME}`, /^Review$/],
+    ['Register', '/deploy', /^Register$/],
+    ['Publish', '/marketplace/publish', /^Submit for review$/],
+  ] as const) {
+    await viewer.goto(path)
+    await main.byRole('button', button).waitFor()
+    await main.byText('Your role (viewer) does not allow this').first().waitFor()
+    const taken = () => document.querySelectorAll('main form :is(input, textarea, select):enabled').length
+    expect(await viewer.evaluate(taken), path).toBe(0)
+    await check(viewer, name, 'seen by a viewer')
+  }
 })
 
 test('a page that is open gives way when the right to see it is taken away', async ({ open, toolyard }) => {

@@ -2,7 +2,7 @@ import { ServerPage } from '../pages/server.ts'
 import { Servers } from '../pages/servers.ts'
 import { check } from '../support/check.ts'
 import { expect, test } from '../support/test.ts'
-import type { Toolyard } from '../support/toolyard.ts'
+import { TIME, type Toolyard } from '../support/toolyard.ts'
 import { waitFor } from '../support/wait.ts'
 
 /** A running copy of `time`, under a name of its own. */
@@ -223,6 +223,66 @@ test('a remote that was registered without a header is given one with the keyboa
     await expect.poll(credentials).toEqual(['X-Api-Token'])
     await app.byRole('button', 'Save and roll out').waitFor('hidden')
     await expect.poll(() => field.value()).toBe('X-Api-Token')
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})
+
+test('a restart whose answer was lost is not said to have failed', async ({ app, toolyard }) => {
+  const name = 'answer-of-restart-lost'
+  await copyOfTime(toolyard, name)
+  try {
+    const server = new ServerPage(app, name)
+    await server.goto()
+    await server.waitForState('Ready')
+    const before = (await toolyard.api.server(name)).rollout?.id
+    // The next request that changes something gets there, and its answer does not come back.
+    await app.evaluate(() => {
+      const real = window.fetch
+      window.fetch = async (...request) => {
+        const answer = await real(...request)
+        if (request[1]?.method !== 'POST') return answer
+        window.fetch = real
+        throw new TypeError('the connection was cut')
+      }
+    })
+    await server.press('Restart')
+    const said = app.byRole('region', 'Notifications')
+    await said.byText(`It is not known whether ${name} restarts`).first().waitFor()
+    await said.byText('this page shows what became of it').first().waitFor()
+    expect(await said.text()).not.toContain('Could not')
+    await check(app, 'Server', 'answer of a restart lost')
+    expect((await toolyard.api.server(name)).rollout?.id).not.toBe(before)
+  } finally {
+    await toolyard.api.remove(name)
+  }
+})
+
+test("what is typed into a server's settings stays when somebody else deletes it, until it is given up", async ({
+  app,
+  toolyard,
+}) => {
+  const name = 'deleted-while-typed'
+  await toolyard.api.remove(name)
+  await toolyard.api.send('POST', '/servers', { entry: TIME, name, start: false })
+  try {
+    const server = new ServerPage(app, name)
+    await server.goto('/settings')
+    const main = app.byRole('main')
+    const field = main.byLabel('Memory').first()
+    await field.fill('384')
+    await toolyard.api.remove(name)
+    await main.byText('It was deleted elsewhere').first().waitFor('visible', 20)
+    expect(await field.value()).toBe('384')
+    expect(await main.byRole('button', /^Save and roll out$/).attribute('aria-disabled')).toBe('true')
+    expect(await main.byRole('button', /^(Start|Delete)/).count()).toBe(0)
+    await check(app, 'Server, settings', 'deleted elsewhere while something is typed')
+    await main.byRole('link', /^Go to the servers$/).click()
+    await app
+      .byRole('dialog', 'Leave without saving?')
+      .byRole('button', /^Leave$/)
+      .click()
+    await expect.poll(() => app.path()).toMatch(/^\/servers(\?|$)/)
   } finally {
     await toolyard.api.remove(name)
   }

@@ -14,6 +14,7 @@ test('a person signs in with e-mail address and password and sees the overview',
   await signIn.waitFor()
   // Nobody's session ended; whoever comes first is told where the password is.
   await visitor.byText('in its terminal, or names the file').waitFor()
+  await visitor.byText('admin@localhost').waitFor()
   await check(visitor, 'Sign in', 'empty')
   await signIn.as(ADMIN.email, ADMIN.password)
   await expect.poll(() => visitor.path()).toBe('/')

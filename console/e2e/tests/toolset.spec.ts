@@ -77,3 +77,56 @@ test("a toolset's page begins with its members", async ({ app, toolyard }) => {
     await toolyard.api.send('DELETE', `/toolsets/${name}`)
   }
 })
+
+test('what is typed into a toolset stays when somebody else deletes it, until it is given up', async ({
+  app,
+  toolyard,
+}) => {
+  const name = 'deleted-while-typed'
+  await toolyard.api.send('POST', '/toolsets', { name, members: [{ server: 'time' }] })
+  try {
+    await app.goto(`/toolsets/${name}`)
+    await new Shell(app).heading(name).waitFor()
+    const main = app.byRole('main')
+    const field = main.byLabel('Description').first()
+    await field.fill('typed meanwhile')
+    await toolyard.api.send('DELETE', `/toolsets/${name}`)
+    await main.byText('It was deleted elsewhere').first().waitFor('visible', 20)
+    expect(await field.value()).toBe('typed meanwhile')
+    expect(await main.byRole('button', /^Save changes$/).attribute('aria-disabled')).toBe('true')
+    await check(app, 'Toolset', 'deleted elsewhere while something is typed')
+    await main.byRole('link', /^Go to the toolsets$/).click()
+    const question = app.byRole('dialog', 'Leave without saving?')
+    await question.byRole('button', /^Stay$/).click()
+    await question.waitFor('hidden')
+    expect(await field.value()).toBe('typed meanwhile')
+    await main.byRole('button', /^Discard$/).click()
+    await new Shell(app).heading('Not found').waitFor('visible', 20)
+  } finally {
+    await toolyard.api.send('DELETE', `/toolsets/${name}`).catch(() => undefined)
+  }
+})
+
+test('a toolset that was changed elsewhere cannot be saved over, and says so once', async ({
+  app,
+  toolyard,
+}) => {
+  const name = 'changed-while-typed'
+  const members = [{ server: 'time' }]
+  await toolyard.api.send('POST', '/toolsets', { name, members })
+  try {
+    await app.goto(`/toolsets/${name}`)
+    await new Shell(app).heading(name).waitFor()
+    const main = app.byRole('main')
+    const field = main.byLabel('Description').first()
+    await field.fill('typed meanwhile')
+    await toolyard.api.send('PUT', `/toolsets/${name}`, { name, description: 'from elsewhere', members })
+    await main.byText('It was changed elsewhere').first().waitFor('visible', 20)
+    expect(await main.byRole('button', /^Save changes$/).attribute('aria-disabled')).toBe('true')
+    await check(app, 'Toolset', 'changed elsewhere while something is typed')
+    await main.byRole('button', /^Show the new state$/).click()
+    await expect.poll(() => field.value()).toBe('from elsewhere')
+  } finally {
+    await toolyard.api.send('DELETE', `/toolsets/${name}`)
+  }
+})

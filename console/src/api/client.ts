@@ -153,7 +153,7 @@ export async function send(url: string, init: RequestInit): Promise<Response> {
       code: 'unreachable',
       title: t('Toolyard does not answer'),
       detail: navigator.onLine
-        ? t('the server may be restarting, or the network between may be down')
+        ? t('Toolyard may be restarting, or the network between may be down')
         : t('this device is offline'),
       status: 0,
       cause,
@@ -168,7 +168,7 @@ export async function problemOf(response: Response): Promise<ApiProblem> {
     return new ApiProblem({
       code: 'unexpected_answer',
       title: t('Unexpected answer'),
-      detail: t('the server answered {status} without saying why', { status: response.status }),
+      detail: t('Toolyard answered {status} without saying why', { status: response.status }),
       status: response.status,
       requestId: response.headers.get('x-request-id') ?? undefined,
     })
@@ -197,7 +197,7 @@ function unexpected(response: Response, cause: string): ApiProblem {
     code: 'unexpected_answer',
     title: t('Unexpected answer'),
     detail: t(
-      'this console and the server do not agree about an answer; reload the page to get the console that fits',
+      'this console and Toolyard do not agree about an answer; reload the page to get the console that fits',
     ),
     status: response.status,
     requestId: response.headers.get('x-request-id') ?? undefined,

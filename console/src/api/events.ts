@@ -13,6 +13,7 @@ import { restored, streamLost } from './connection'
 import { EventParser } from './event-stream'
 import { type Event, EventSchema } from './generated/events'
 import { getServer, listServers, type Server } from './generated/servers'
+import { readGoneAgain } from './gone-again'
 import { type Page, queryKey } from './queries'
 
 /** Whether changes arrive: `connecting` before the first time, `live`, or `lost` since when. */
@@ -56,6 +57,7 @@ export class LiveEvents {
   readonly #queryClient: QueryClient
   #state: LiveState = { kind: 'connecting' }
   #stop: AbortController | undefined
+  #endGone: (() => void) | undefined
   #channel: BroadcastChannel | undefined
   #last: number | undefined
   #servers = new Set<string>()
@@ -71,6 +73,7 @@ export class LiveEvents {
     if (this.#stop !== undefined) return
     const stop = new AbortController()
     this.#stop = stop
+    this.#endGone = readGoneAgain(this.#queryClient)
     this.#channel = new BroadcastChannel('toolyard.events')
     this.#channel.onmessage = (message) => this.#fromLeader(message.data)
     this.#channel.postMessage({ kind: 'who' })
@@ -87,6 +90,8 @@ export class LiveEvents {
   stop(): void {
     this.#stop?.abort()
     this.#stop = undefined
+    this.#endGone?.()
+    this.#endGone = undefined
     this.#channel?.close()
     this.#channel = undefined
     clearTimeout(this.#gathering)

@@ -1,7 +1,22 @@
 import { QueryCache, QueryClient, QueryObserver } from '@tanstack/react-query'
-import { expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import { ApiProblem } from './client'
-import { forgetGone } from './gone'
+import { forgetGone, isGone } from './gone'
+import { readGoneAgain } from './gone-again'
+
+const form = vi.hoisted(() => ({ isUnsaved: false, tell: (): void => undefined }))
+
+vi.mock('@/lib/form', () => ({
+  hasUnsaved: () => form.isUnsaved,
+  watchUnsaved: (watcher: () => void) => {
+    form.tell = watcher
+    return () => undefined
+  },
+}))
+
+afterEach(() => {
+  form.isUnsaved = false
+})
 
 function problem(status: number, code: string): ApiProblem {
   return new ApiProblem({ code, title: 'no such thing', detail: 'server `a` does not exist', status })
@@ -36,4 +51,36 @@ test('what is shown stays while Toolyard cannot be reached or something else ans
     [404, 'unexpected_answer'],
   ] as const)
     expect(await afterReadingAgain(problem(status, code))).toEqual({ data: 'ready', status: 'error' })
+})
+
+test('what is gone stays while something typed is not saved, and goes once that was given up', async () => {
+  form.isUnsaved = true
+  let asked = 0
+  const client = new QueryClient({
+    queryCache: new QueryCache({ onError: forgetGone }),
+    defaultOptions: { queries: { retry: false } },
+  })
+  const observer = new QueryObserver(client, {
+    queryKey: ['get_server'],
+    queryFn: () => {
+      asked += 1
+      return asked === 1 ? Promise.resolve('ready') : Promise.reject(problem(404, 'not_found'))
+    },
+  })
+  const end = observer.subscribe(() => undefined)
+  const endGone = readGoneAgain(client)
+  await observer.refetch()
+  await observer.refetch()
+  const kept = observer.getCurrentResult()
+  expect(kept.data).toBe('ready')
+  expect(isGone(kept.error)).toBe(true)
+  form.tell()
+  expect(observer.getCurrentResult().data).toBe('ready')
+  form.isUnsaved = false
+  form.tell()
+  await vi.waitFor(() => expect(observer.getCurrentResult().data).toBeUndefined())
+  expect(isGone(observer.getCurrentResult().error)).toBe(true)
+  endGone()
+  end()
+  client.clear()
 })

@@ -190,7 +190,7 @@ function Person({ narrow, onShortcuts }: { narrow: boolean; onShortcuts: () => v
       await call(deleteSession, {})
     } catch (error) {
       if (!isProblem(error, 401)) {
-        toast.problem(t('You are still signed in'), error)
+        toast.problem(t('You may still be signed in'), error)
         return
       }
     }

@@ -11,3 +11,13 @@ test('a page that could not be loaded says that Toolyard does not answer, and no
   expect(facts.code).toBeUndefined()
   expect(errorFacts(new TypeError('x is undefined')).title).toBe('Something went wrong here')
 })
+
+test('what has nothing to add to its title is said once', () => {
+  const code = 'precondition_failed'
+  const facts = errorFacts({
+    code,
+    title: 'it changed since you read it',
+    detail: 'it changed since you read it',
+  })
+  expect(facts).toMatchObject({ title: 'It changed since you read it', detail: '', code })
+})

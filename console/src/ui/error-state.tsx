@@ -31,9 +31,12 @@ export function errorFacts(error: unknown): ErrorFacts {
   const said = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>
   const text = (field: string) =>
     typeof said[field] === 'string' && said[field] !== '' ? plainText(said[field], 2000) : undefined
+  const title = capital(text('title') ?? t('Something went wrong here'))
+  const detail = text('detail') ?? text('message') ?? ''
   return {
-    title: capital(text('title') ?? t('Something went wrong here')),
-    detail: text('detail') ?? text('message') ?? '',
+    title,
+    // The server has one sentence for both where there is nothing more to say.
+    detail: capital(detail) === title ? '' : detail,
     code: text('code') ?? (error instanceof Error ? error.name || undefined : undefined),
     requestId: text('requestId'),
   }

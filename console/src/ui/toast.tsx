@@ -82,11 +82,12 @@ export const toast = {
   note: (text: ToastText) => add('note', text),
   /** Stays until it is closed. */
   failed: (text: ToastText) => add('failed', text),
-  /** An action's error, with what the server said. */
+  /** An action's error, with what the server said. One after which nobody knows whether it was done says so itself. */
   problem: (title: string, error: unknown) => {
     const description =
       error instanceof Error ? ('detail' in error ? String(error.detail) : error.message) : ''
-    add('failed', { title, description })
+    const unsure = error instanceof Error && 'unsure' in error
+    add('failed', { title: unsure ? error.message : title, description })
   },
 }
 

@@ -1,6 +1,6 @@
 /** What can be done to a server, for one and for many: the call, and whether it fits the server's state. */
 import { type LucideIcon, Play, RotateCw, Square, Trash2 } from 'lucide-react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { deleteServer, restartServer, startServer, stopServer } from '@/api/generated/servers'
 import type { Action, Server } from '@/api/generated/types'
 import { t } from '@/lib/t'
@@ -39,7 +39,8 @@ export function serverActions(): readonly ServerAction[] {
       failed: (name) => t('Could not start {name}', { name }),
       needs: 'server:operate',
       danger: false,
-      run: (name) => call(startServer, { path: { name } }),
+      run: (name) =>
+        callToChange(startServer, { path: { name } }, t('It is not known whether {name} starts', { name })),
     },
     {
       id: 'stop',
@@ -51,7 +52,8 @@ export function serverActions(): readonly ServerAction[] {
       failed: (name) => t('Could not stop {name}', { name }),
       needs: 'server:operate',
       danger: true,
-      run: (name) => call(stopServer, { path: { name } }),
+      run: (name) =>
+        callToChange(stopServer, { path: { name } }, t('It is not known whether {name} stops', { name })),
     },
     {
       id: 'restart',
@@ -63,7 +65,12 @@ export function serverActions(): readonly ServerAction[] {
       failed: (name) => t('Could not restart {name}', { name }),
       needs: 'server:operate',
       danger: false,
-      run: (name) => call(restartServer, { path: { name } }),
+      run: (name) =>
+        callToChange(
+          restartServer,
+          { path: { name } },
+          t('It is not known whether {name} restarts', { name }),
+        ),
     },
     {
       id: 'delete',
@@ -77,7 +84,12 @@ export function serverActions(): readonly ServerAction[] {
       failed: (name) => t('Could not delete {name}', { name }),
       needs: 'server:delete',
       danger: true,
-      run: (name) => call(deleteServer, { path: { name } }),
+      run: (name) =>
+        callToChange(
+          deleteServer,
+          { path: { name } },
+          t('It is not known whether {name} is being deleted', { name }),
+        ),
     },
   ]
 }

@@ -1,4 +1,6 @@
 import { useRef, useState } from 'react'
+import { AnswerLost } from '@/api/answer-lost'
+import { isProblem } from '@/api/client'
 import type { Server } from '@/api/generated/types'
 import { useSession } from '@/api/session'
 import { useUnsaved } from '@/lib/form'
@@ -84,6 +86,8 @@ type Result =
   | { state: 'working' }
   | { state: 'done' }
   | { state: 'skipped'; why: string }
+  /** Its answer was lost. */
+  | { state: 'unsure'; why: string }
   | { state: 'failed'; why: string; code: string | undefined }
 
 function BulkDialog({
@@ -102,7 +106,9 @@ function BulkDialog({
   const words = plural(servers.length, '{count} server', '{count} servers')
   const fitting = servers.filter((server) => misfit(id, server) === undefined).length
   const running = results !== undefined && [...results.values()].some(isOpen)
-  const failed = servers.filter((server) => results?.get(server.name)?.state === 'failed')
+  const undone = servers.filter((server) =>
+    ['failed', 'unsure'].includes(results?.get(server.name)?.state ?? ''),
+  )
   useUnsaved(running, { saving: running })
   const ready = id !== 'delete' || typed.trim() === String(servers.length)
 
@@ -130,8 +136,7 @@ function BulkDialog({
           await action.run(name)
           say(name, { state: 'done' })
         } catch (error) {
-          const { detail, title, code } = errorFacts(error)
-          say(name, { state: 'failed', why: detail === '' ? title : detail, code })
+          say(name, resultOf(id, error))
         }
       }
     }
@@ -140,18 +145,22 @@ function BulkDialog({
 
   const count = (state: Result['state']) =>
     [...(results?.values() ?? [])].filter((result) => result.state === state).length
+  const counts = {
+    done: count('done'),
+    all: servers.length,
+    failed: count('failed'),
+    skipped: count('skipped'),
+    unsure: count('unsure'),
+  }
   const summary =
     results === undefined
       ? ''
-      : t('{done} of {all} done, {failed} failed, {skipped} skipped', {
-          done: count('done'),
-          all: servers.length,
-          failed: count('failed'),
-          skipped: count('skipped'),
-        })
+      : counts.unsure === 0
+        ? t('{done} of {all} done, {failed} failed, {skipped} skipped', counts)
+        : t('{done} of {all} done, {failed} failed, {skipped} skipped, {unsure} not known', counts)
   const close = () => {
     stopped.current = true
-    onClose(results !== undefined && failed.length === 0)
+    onClose(results !== undefined && undone.length === 0)
   }
   return (
     <Dialog
@@ -184,9 +193,9 @@ function BulkDialog({
           </Button>
         ) : (
           <>
-            {failed.length > 0 && (
-              <Button onClick={() => void start(failed)}>
-                {plural(failed.length, 'Try {count} again', 'Try {count} again')}
+            {undone.length > 0 && (
+              <Button onClick={() => void start(undone)}>
+                {plural(undone.length, 'Try {count} again', 'Try {count} again')}
               </Button>
             )}
             <Button variant="primary" onClick={close}>
@@ -252,6 +261,15 @@ function BulkDialog({
   )
 }
 
+/** What an error says of one of them. */
+function resultOf(id: ServerActionId, error: unknown): Result {
+  // Somebody else was faster, or it was done the time before and its answer was lost.
+  if (id === 'delete' && isProblem(error, 404)) return { state: 'done' }
+  const { detail, title, code } = errorFacts(error)
+  const why = detail === '' ? title : detail
+  return error instanceof AnswerLost ? { state: 'unsure', why } : { state: 'failed', why, code }
+}
+
 function isOpen(result: Result): boolean {
   return result.state === 'waiting' || result.state === 'working'
 }
@@ -261,6 +279,7 @@ const KIND: Record<Result['state'], StatusKind> = {
   working: 'working',
   done: 'good',
   skipped: 'off',
+  unsure: 'warn',
   failed: 'bad',
 }
 
@@ -270,6 +289,7 @@ function ResultStatus({ result }: { result: Result }) {
     working: t('Under way'),
     done: t('Accepted'),
     skipped: t('Left out'),
+    unsure: t('Not known'),
     failed: t('Refused'),
   }
   const why = 'why' in result ? oneLine(result.why) : ''

@@ -1,5 +1,5 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { listServers } from '@/api/generated/servers'
 import { listToolboxes, removeToolbox } from '@/api/generated/toolboxes'
 import type { Toolbox } from '@/api/generated/types'
@@ -58,7 +58,7 @@ export function RemoveToolbox({
             : undefined
       }
       onConfirm={async () => {
-        await call(removeToolbox, { path: { name } })
+        await callToChange(removeToolbox, { path: { name } })
         await invalidate(client, listToolboxes)
         toast.done({ title: t('{name} is removed', { name }) })
         onRemoved?.()

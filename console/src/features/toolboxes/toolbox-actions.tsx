@@ -10,7 +10,7 @@ import {
   Trash2,
 } from 'lucide-react'
 import { type ReactNode, useState } from 'react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { drainToolbox, listToolboxes, resumeToolbox, revokeToolbox } from '@/api/generated/toolboxes'
 import type { Toolbox } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
@@ -64,7 +64,7 @@ export function useToolboxActions(
   }
   const resume = async () => {
     try {
-      await changed(await call(resumeToolbox, { path: { name } }))
+      await changed(await callToChange(resumeToolbox, { path: { name } }))
       toast.done({ title: t('{name} takes servers again', { name }) })
     } catch (error) {
       toast.problem(t('{name} could not be resumed', { name }), error)
@@ -144,7 +144,7 @@ export function useToolboxActions(
           title={t('Drain {name}?', { name })}
           confirm={t('Drain')}
           onConfirm={async () => {
-            await changed(await call(drainToolbox, { path: { name } }))
+            await changed(await callToChange(drainToolbox, { path: { name } }))
             toast.done({ title: t('{name} takes nothing new', { name }) })
           }}
         >
@@ -165,7 +165,7 @@ export function useToolboxActions(
           confirm={t('Revoke')}
           danger
           onConfirm={async () => {
-            await changed(await call(revokeToolbox, { path: { name } }))
+            await changed(await callToChange(revokeToolbox, { path: { name } }))
             toast.done({ title: t('{name} is shut out', { name }) })
           }}
         >

@@ -1,4 +1,4 @@
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { deleteToolset } from '@/api/generated/toolsets'
 import { t } from '@/lib/t'
 import { ConfirmDialog } from '@/ui/dialog'
@@ -25,7 +25,7 @@ export function DeleteToolset({
       danger
       typeToConfirm={name}
       onConfirm={async () => {
-        await call(deleteToolset, { path: { name } })
+        await callToChange(deleteToolset, { path: { name } })
         toast.done({ title: t('{name} is deleted', { name }) })
         onDeleted()
       }}

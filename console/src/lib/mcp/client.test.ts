@@ -93,4 +93,27 @@ describe('the MCP client', () => {
     ])
     expect(String(errors[1])).toContain('the server is stopped')
   })
+
+  test('tells an error of the gateway, by its problem code, from one of the server', async () => {
+    const error = (data: unknown) =>
+      new Response(JSON.stringify({ jsonrpc: '2.0', id: 1, error: { code: -32603, message: 'x', data } }), {
+        headers: { 'content-type': 'application/json', 'x-request-id': 'r1' },
+      })
+    const titleOf = async (data: unknown) => {
+      gateway(error(data))
+      return await client()
+        .callTool('x', {})
+        .catch((thrown: unknown) => (thrown instanceof McpError ? thrown.title : thrown))
+    }
+    const ours = (code: string) => titleOf({ code, request_id: 'r1' })
+    expect(await ours('upstream_failed')).toBe('No usable answer came from the server')
+    expect(await ours('upstream_timeout')).toBe('The server did not answer in time')
+    expect(await ours('server_not_ready')).toBe('The server is not ready')
+    expect(await ours('rate_limited')).toBe('The gateway could not pass it on')
+    expect(await titleOf({ request_id: 'r1' })).toBe('The gateway could not pass it on')
+    expect(await titleOf({ code: 'upstream_failed', request_id: 'of the server' })).toBe(
+      'The server answered with an error',
+    )
+    expect(await titleOf(undefined)).toBe('The server answered with an error')
+  })
 })

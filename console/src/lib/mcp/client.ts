@@ -57,16 +57,35 @@ export class McpError extends Error {
     this.status = about.status ?? 0
     this.data = about.data
     this.requestId = about.requestId
+    const data = isObject(about.data) ? about.data : {}
     // What is shown as the error's code: the gateway's own where it has one.
-    const own =
-      isObject(about.data) && typeof about.data['code'] === 'string' ? about.data['code'] : undefined
+    const own = typeof data['code'] === 'string' ? data['code'] : undefined
     this.name = own ?? (this.code !== 0 ? `MCP ${this.code}` : `HTTP ${this.status}`)
+    // The gateway's errors name the request, a server's are passed on as they are.
+    const isGateways =
+      this.code === 0 || (this.requestId !== undefined && data['request_id'] === this.requestId)
     this.title =
       this.status === 0
         ? t('No answer')
-        : this.code !== 0
-          ? t('The server answered with an error')
-          : t('The gateway could not pass it on')
+        : isGateways
+          ? gatewayTitle(own)
+          : t('The server answered with an error')
+  }
+}
+
+/** What an error of the gateway's own is about, by its problem code. */
+function gatewayTitle(code: string | undefined): string {
+  switch (code) {
+    case 'server_not_ready':
+      return t('The server is not ready')
+    case 'upstream_failed':
+      return t('No usable answer came from the server')
+    case 'upstream_timeout':
+      return t('The server did not answer in time')
+    case 'answer_dropped':
+      return t('The answer of the server was dropped')
+    default:
+      return t('The gateway could not pass it on')
   }
 }
 

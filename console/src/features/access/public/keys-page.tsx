@@ -1,7 +1,7 @@
 import { useQuery, useQueryClient, useSuspenseInfiniteQuery } from '@tanstack/react-query'
 import { KeyRound, Plus } from 'lucide-react'
 import { useDeferredValue, useMemo, useState } from 'react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { deleteKey, listKeys } from '@/api/generated/keys'
 import type { ApiKey } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
@@ -384,7 +384,7 @@ function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {
           confirm={t('Revoke')}
           danger
           onConfirm={async () => {
-            await call(deleteKey, { path: { id: key.id } })
+            await callToChange(deleteKey, { path: { id: key.id } })
             await invalidate(client, listKeys)
             toast.done({ title: t('{name} no longer works', { name: key.name }) })
           }}

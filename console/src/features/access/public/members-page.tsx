@@ -1,7 +1,7 @@
 import { useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { Ellipsis, KeyRound, Shield, Trash2, UserPlus } from 'lucide-react'
 import { useDeferredValue, useState } from 'react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { deleteMember, listMembers } from '@/api/generated/members'
 import type { Member } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
@@ -215,7 +215,7 @@ function MemberMenu({ member }: { member: Member }) {
           confirm={t('Remove')}
           danger
           onConfirm={async () => {
-            await call(deleteMember, { path: { id: member.id } })
+            await callToChange(deleteMember, { path: { id: member.id } })
             await invalidate(client, listMembers)
             toast.done({ title: t('{name} is no longer a member', { name }) })
           }}

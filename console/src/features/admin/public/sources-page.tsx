@@ -2,6 +2,7 @@ import { useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { Library, Plus, RefreshCw, Trash2 } from 'lucide-react'
 import { useState } from 'react'
 import * as v from 'valibot'
+import { callToChange } from '@/api/answer-lost'
 import { call } from '@/api/client'
 import { createSource, deleteSource, listSources, syncSource } from '@/api/generated/catalog'
 import type { Source } from '@/api/generated/types'
@@ -74,7 +75,7 @@ function SourceCard({ source }: { source: Source }) {
   const sync = async () => {
     setBusy(true)
     try {
-      await call(syncSource, { path: { name: source.name } })
+      await callToChange(syncSource, { path: { name: source.name } })
       await invalidate(client, listSources)
     } catch (error) {
       toast.problem(t('{name} is not synced', { name: source.name }), error)
@@ -129,7 +130,7 @@ function SourceCard({ source }: { source: Source }) {
         confirm={t('Delete')}
         danger
         onConfirm={async () => {
-          await call(deleteSource, { path: { name: source.name } })
+          await callToChange(deleteSource, { path: { name: source.name } })
           await invalidate(client, listSources)
           toast.done({ title: t('{name} is deleted', { name: source.name }) })
         }}

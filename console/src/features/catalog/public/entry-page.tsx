@@ -8,7 +8,7 @@ import {
 import { useNavigate } from '@tanstack/react-router'
 import { BadgeCheck, FilePen, Globe, GlobeLock, MoreHorizontal, Rocket, Trash2 } from 'lucide-react'
 import { type ReactNode, useState } from 'react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { deleteEntry, getEntry, listEntries, updateEntry } from '@/api/generated/catalog'
 import { listServers } from '@/api/generated/servers'
 import type { Entry, Package, Transport, UpdateEntry } from '@/api/generated/types'
@@ -202,7 +202,7 @@ function EntryMenu({ entry }: { entry: Entry }) {
   const navigate = useNavigate()
   const [removing, setRemoving] = useState(false)
   const update = useMutation({
-    mutationFn: (body: UpdateEntry) => call(updateEntry, { path: { name: entry.name }, body }),
+    mutationFn: (body: UpdateEntry) => callToChange(updateEntry, { path: { name: entry.name }, body }),
     onSuccess: async () => {
       await Promise.all([invalidate(queryClient, getEntry), invalidate(queryClient, listEntries)])
       toast.done({ title: t('{name} was changed', { name: entryTitle(entry) }) })
@@ -254,7 +254,7 @@ function EntryMenu({ entry }: { entry: Entry }) {
         confirm={t('Withdraw')}
         danger
         onConfirm={async () => {
-          await call(deleteEntry, { path: { name: entry.name } })
+          await callToChange(deleteEntry, { path: { name: entry.name } })
           await navigate({ to: '/marketplace', ignoreBlocker: true })
           toast.done({ title: t('{name} was withdrawn', { name: entryTitle(entry) }) })
         }}

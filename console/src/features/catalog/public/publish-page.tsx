@@ -7,7 +7,7 @@ import { listCategories, listEntries, publishEntry } from '@/api/generated/catal
 import type { Entry, FieldError, Validation } from '@/api/generated/types'
 import { useOnce } from '@/api/once'
 import { invalidate, q } from '@/api/queries'
-import { may, useDenied, useSession } from '@/api/session'
+import { may, useDenied, useForbidden, useSession } from '@/api/session'
 import { formatBytes } from '@/lib/format'
 import { plural, t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
@@ -18,6 +18,7 @@ import { FilterChips } from '@/ui/filter-chips'
 import { Textarea } from '@/ui/inputs'
 import { Link } from '@/ui/link'
 import { Markdown } from '@/ui/markdown'
+import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { Spinner } from '@/ui/spinner'
 import { Status } from '@/ui/status'
@@ -77,6 +78,7 @@ export function PublishPage({
 }) {
   const session = useSession()
   const queryClient = useQueryClient()
+  const forbidden = useForbidden('catalog:submit')
   const denied = useDenied('catalog:submit')
   const reviews = may(session, 'catalog:review')
   const [start] = useState(() => (from === undefined ? START : `${JSON.stringify(from.server, null, 2)}\n`))
@@ -163,7 +165,8 @@ export function PublishPage({
         }}
         className="grid items-start gap-4 lg:grid-cols-[minmax(0,3fr)_minmax(18rem,2fr)]"
       >
-        <div className="flex min-w-0 flex-col gap-4">
+        <fieldset disabled={forbidden !== undefined} className="flex min-w-0 flex-col gap-4">
+          {forbidden !== undefined && <Notice>{forbidden}</Notice>}
           <Card title={t('Document')}>
             <Textarea
               id="publish-document"
@@ -227,7 +230,7 @@ export function PublishPage({
               />
             </div>
           </Card>
-        </div>
+        </fieldset>
         <div className="flex min-w-0 flex-col gap-4 lg:sticky lg:top-4">
           <Card title={t('Check')} actions={!fresh || checking.isFetching ? <Spinner /> : undefined}>
             <div aria-live="polite">

@@ -1,7 +1,7 @@
 import { useMutation, useQueryClient } from '@tanstack/react-query'
 import { Star } from 'lucide-react'
 import { useState } from 'react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { getEntry, listEntries, rateEntry } from '@/api/generated/catalog'
 import type { Entry } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
@@ -20,7 +20,7 @@ export function RateEntry({ entry }: { entry: Entry }) {
   const given = entry.own_rating ?? 0
   const [over, setOver] = useState(0)
   const rate = useMutation({
-    mutationFn: (rating: number) => call(rateEntry, { path: { name: entry.name }, body: { rating } }),
+    mutationFn: (rating: number) => callToChange(rateEntry, { path: { name: entry.name }, body: { rating } }),
     onSuccess: async (_, rating) => {
       toast.done({ title: plural(rating, 'You rated it {count} star', 'You rated it {count} stars') })
       await Promise.all([invalidate(queryClient, getEntry), invalidate(queryClient, listEntries)])

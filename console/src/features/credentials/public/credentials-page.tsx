@@ -140,6 +140,7 @@ export function CredentialsPage({
       ) : (
         <>
           {unread}
+          <Unreadable credentials={credentials} />
           <Outdated credentials={credentials} />
           <div className="mb-3 flex flex-wrap items-center gap-2">
             <SearchInput
@@ -183,6 +184,28 @@ export function CredentialsPage({
       )}
       {creating && <CredentialDialog onClose={() => setCreating(false)} />}
     </>
+  )
+}
+
+/** Which secrets were sealed with a master key that is not here; nothing when there are none. */
+function Unreadable({ credentials }: { credentials: readonly Credential[] }) {
+  const unreadable = credentials.filter((credential) => credential.unreadable)
+  if (unreadable.length === 0) return null
+  return (
+    <div className="mb-4">
+      <Notice tone="bad" title={t('Secrets were sealed with another master key')}>
+        <ul>
+          {unreadable.map((credential) => (
+            <li key={credential.id}>
+              <span className="id">{credential.name}</span>
+              {credential.used_by.length > 0 && ': '}
+              <ServerLinks names={credential.used_by} />
+            </li>
+          ))}
+        </ul>
+        <p>{t('Servers cannot start with them. Replace each secret, or start Toolyard with the earlier key.')}</p>
+      </Notice>
+    </div>
   )
 }
 

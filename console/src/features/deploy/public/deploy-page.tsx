@@ -6,9 +6,10 @@ import { call, isProblem } from '@/api/client'
 import { listCredentials } from '@/api/generated/credentials'
 import { createServer } from '@/api/generated/servers'
 import type { CreateServer, Entry } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { useOnce } from '@/api/once'
 import { invalidate } from '@/api/queries'
-import { useDenied } from '@/api/session'
+import { useDenied, useForbidden } from '@/api/session'
 import {
   entryParams,
   entryTitle,
@@ -48,11 +49,13 @@ import { plural, t } from '@/lib/t'
 import { oneLine } from '@/lib/text'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
+import { DeletedNotice } from '@/ui/deleted-notice'
 import { EmptyState } from '@/ui/empty-state'
 import { ErrorNote } from '@/ui/error-state'
 import { KeyValueList } from '@/ui/key-value-list'
 import { LetterTile } from '@/ui/letter-tile'
 import { ButtonLink, Link } from '@/ui/link'
+import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { Checkbox, RadioGroup } from '@/ui/toggles'
 import { UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
@@ -74,7 +77,7 @@ export function DeployPage({
   version: string | undefined
   onDeployed: OnDeployed
 }) {
-  const { data: entry } = useSuspenseQuery(entryQuery(name, version))
+  const { data: entry, error } = useSuspenseQuery(entryQuery(name, version))
   const all = offers(entry.server).filter((offer) => offer.runs)
   const reason = undeployable(entry)
   return (
@@ -106,7 +109,13 @@ export function DeployPage({
           </EmptyState>
         </Card>
       ) : (
-        <DeployForm entry={entry} offers={all} first={all[0]} onDeployed={onDeployed} />
+        <DeployForm
+          entry={entry}
+          isDeleted={isGone(error)}
+          offers={all}
+          first={all[0]}
+          onDeployed={onDeployed}
+        />
       )}
     </>
   )
@@ -114,17 +123,21 @@ export function DeployPage({
 
 function DeployForm({
   entry,
+  isDeleted,
   offers: all,
   first,
   onDeployed,
 }: {
   entry: Entry
+  /** Elsewhere, while something was typed here. */
+  isDeleted: boolean
   offers: Offer[]
   first: Offer
   onDeployed: OnDeployed
 }) {
   const queryClient = useQueryClient()
-  const denied = useDenied('server:deploy')
+  const forbidden = useForbidden('server:deploy')
+  const denied = useDenied('server:deploy') ?? (isDeleted ? t('It was deleted elsewhere') : undefined)
   const once = useOnce()
   const [step, setStep] = useState<'configure' | 'review'>('configure')
   const top = useRef<HTMLDivElement>(null)
@@ -202,10 +215,26 @@ function DeployForm({
   return (
     <form onSubmit={form.onSubmit} noValidate>
       <UnsavedChangesGuard dirty={form.dirty && !form.submitting} />
+      {(forbidden !== undefined || isDeleted) && (
+        <div className="mb-4 flex flex-col gap-4">
+          {forbidden !== undefined && <Notice>{forbidden}</Notice>}
+          {isDeleted && (
+            <DeletedNotice
+              leave={
+                <ButtonLink to="/marketplace" size="small">
+                  {t('Go to the marketplace')}
+                </ButtonLink>
+              }
+            />
+          )}
+        </div>
+      )}
       <div className="grid items-start gap-4 lg:grid-cols-[minmax(0,1fr)_20rem]">
         <div ref={top} tabIndex={-1} className="min-w-0 outline-none">
           {step === 'configure' ? (
-            <Configure form={form} entry={entry} all={all} context={context} />
+            <fieldset disabled={forbidden !== undefined} className="min-w-0">
+              <Configure form={form} entry={entry} all={all} context={context} />
+            </fieldset>
           ) : (
             <Review values={values} entry={entry} offer={offer} context={context} />
           )}

@@ -1,7 +1,7 @@
 import { useMutation, useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { FlaskConical, Plug, RotateCw, Server as ServerIcon, Settings2 } from 'lucide-react'
 import { useEffect } from 'react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { getRollout, restartServer } from '@/api/generated/servers'
 import type { Server } from '@/api/generated/types'
 import { invalidate, q } from '@/api/queries'
@@ -108,7 +108,7 @@ function TryAgain({ name }: { name: string }) {
   const queryClient = useQueryClient()
   const denied = useDenied('server:operate')
   const again = useMutation({
-    mutationFn: () => call(restartServer, { path: { name } }),
+    mutationFn: () => callToChange(restartServer, { path: { name } }),
     onSuccess: async (server) => {
       queryClient.setQueryData(serverQuery(name).queryKey, server)
       await invalidate(queryClient, getRollout, { path: { name } })

@@ -4,7 +4,7 @@ import { call } from '@/api/client'
 import { createServer } from '@/api/generated/servers'
 import type { CreateServer, RemoteTransport } from '@/api/generated/types'
 import { useOnce } from '@/api/once'
-import { useDenied } from '@/api/session'
+import { useDenied, useForbidden } from '@/api/session'
 import { HeaderFields } from '@/features/servers/public/header-fields'
 import { type HeaderRow, headerFieldOf, headerIssues, headersBody } from '@/features/servers/public/headers'
 import { nameFrom } from '@/features/servers/public/inputs'
@@ -27,6 +27,7 @@ import { Card } from '@/ui/card'
 import { ErrorNote } from '@/ui/error-state'
 import { TextInput } from '@/ui/inputs'
 import { Link } from '@/ui/link'
+import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
 import { RadioGroup } from '@/ui/toggles'
 import { UnsavedChangesGuard } from '@/ui/unsaved-changes-bar'
@@ -44,6 +45,7 @@ const CONTEXT = { fields: [], kind: 'remote' }
 /** Registers an MCP server that runs elsewhere, by its address. */
 export function RegisterPage({ onDeployed }: { onDeployed: (server: string) => void }) {
   const queryClient = useQueryClient()
+  const forbidden = useForbidden('server:deploy')
   const denied = useDenied('server:deploy')
   const once = useOnce()
   const form = useForm<RegisterValues, RegisterValues>({
@@ -95,46 +97,49 @@ export function RegisterPage({ onDeployed }: { onDeployed: (server: string) => v
       </PageHeader>
       <form onSubmit={form.onSubmit} noValidate className="flex max-w-3xl flex-col gap-4">
         <UnsavedChangesGuard dirty={form.dirty && !form.submitting} />
-        <Card title={t('Server')}>
-          <div className="flex flex-col gap-4">
-            <TextInput
-              {...form.field('url')}
-              onValueChange={changeUrl}
-              label={t('Address')}
-              hint={t('The MCP address of the server.')}
-              type="url"
-              inputMode="url"
-              placeholder="https://mcp.example.com/mcp"
-              autoComplete="off"
-              required
-              mono
-            />
-            <NameField field={form.field('name')} />
-            <RadioGroup
-              label={t('Protocol')}
-              name="transport"
-              value={values.transport}
-              onValueChange={(transport) => form.set({ transport })}
-              options={[
-                {
-                  value: 'streamable-http',
-                  label: t('Streamable HTTP'),
-                  hint: t('Nearly all servers of today.'),
-                },
-                { value: 'sse', label: t('HTTP with SSE'), hint: t('Servers from before March 2025.') },
-              ]}
-            />
-          </div>
-        </Card>
-        <Card
-          title={t('Headers')}
-          description={t('Sent with every request. Their values are kept in the vault.')}
-        >
-          <HeaderFields form={form} />
-        </Card>
-        <Card title={t('Advanced')}>
-          <AdvancedFields form={form} kind="remote" />
-        </Card>
+        {forbidden !== undefined && <Notice>{forbidden}</Notice>}
+        <fieldset disabled={forbidden !== undefined} className="flex min-w-0 flex-col gap-4">
+          <Card title={t('Server')}>
+            <div className="flex flex-col gap-4">
+              <TextInput
+                {...form.field('url')}
+                onValueChange={changeUrl}
+                label={t('Address')}
+                hint={t('The MCP address of the server.')}
+                type="url"
+                inputMode="url"
+                placeholder="https://mcp.example.com/mcp"
+                autoComplete="off"
+                required
+                mono
+              />
+              <NameField field={form.field('name')} />
+              <RadioGroup
+                label={t('Protocol')}
+                name="transport"
+                value={values.transport}
+                onValueChange={(transport) => form.set({ transport })}
+                options={[
+                  {
+                    value: 'streamable-http',
+                    label: t('Streamable HTTP'),
+                    hint: t('Nearly all servers of today.'),
+                  },
+                  { value: 'sse', label: t('HTTP with SSE'), hint: t('Servers from before March 2025.') },
+                ]}
+              />
+            </div>
+          </Card>
+          <Card
+            title={t('Headers')}
+            description={t('Sent with every request. Their values are kept in the vault.')}
+          >
+            <HeaderFields form={form} />
+          </Card>
+          <Card title={t('Advanced')}>
+            <AdvancedFields form={form} kind="remote" />
+          </Card>
+        </fieldset>
         <ErrorNote error={form.submitError} />
         <div className="flex justify-end">
           <Button type="submit" variant="primary" icon={Link2} busy={form.submitting} disabledReason={denied}>

@@ -1,5 +1,5 @@
 import { useState } from 'react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { cancelRollout, promoteRollout, rollbackServer } from '@/api/generated/servers'
 import type { Rollout, RolloutState } from '@/api/generated/types'
 import { useDenied } from '@/api/session'
@@ -193,7 +193,7 @@ export function RolloutActions({ rollout }: { rollout: Rollout }) {
           disabledReason={deniedPromotion}
           onClick={() =>
             promote(
-              () => call(promoteRollout, { path: { name } }),
+              () => callToChange(promoteRollout, { path: { name } }),
               t('Revision {number} of {name} takes all calls', { number: rollout.to_revision, name }),
               t('Could not promote it'),
             )
@@ -208,7 +208,7 @@ export function RolloutActions({ rollout }: { rollout: Rollout }) {
         disabledReason={denied}
         onClick={() =>
           cancel(
-            () => call(cancelRollout, { path: { name } }),
+            () => callToChange(cancelRollout, { path: { name } }),
             t('The rollout of {name} is cancelled', { name }),
             t('Could not cancel the rollout'),
           )
@@ -232,7 +232,7 @@ function AcceptLostTools({ rollout }: { rollout: Rollout }) {
       disabledReason={denied}
       onClick={() =>
         ask(
-          () => call(rollbackServer, { path: { name }, body: { revision } }),
+          () => callToChange(rollbackServer, { path: { name }, body: { revision } }),
           t('Revision {number} of {name} is being rolled out', { number: revision, name }),
           t('Could not roll it out'),
         )

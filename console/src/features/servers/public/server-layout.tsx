@@ -3,11 +3,13 @@ import { useLocation, useMatchRoute, useNavigate } from '@tanstack/react-router'
 import { Ellipsis, SquareTerminal } from 'lucide-react'
 import { type ReactNode, useEffect, useRef, useState } from 'react'
 import type { Server } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { useDenied, useForbidden } from '@/api/session'
 import { readableTimes } from '@/lib/format'
 import { t } from '@/lib/t'
 import { oneLine, plainText } from '@/lib/text'
 import { Button, IconButton } from '@/ui/button'
+import { DeletedNotice } from '@/ui/deleted-notice'
 import { ButtonLink, Link, PlainLink } from '@/ui/link'
 import { Notice } from '@/ui/notice'
 import { Breadcrumbs, PageHeader } from '@/ui/page-header'
@@ -34,7 +36,8 @@ import { RolloutActions } from './rollout-timeline'
 
 /** The head of a server's pages: what it is, how it is, what can be done, and its tabs. */
 export function ServerLayout({ name, children }: { name: string; children: ReactNode }) {
-  const { data: server } = useSuspenseQuery({ ...serverQuery(name), refetchInterval: 15_000 })
+  const { data: server, error } = useSuspenseQuery({ ...serverQuery(name), refetchInterval: 15_000 })
+  const isDeleted = isGone(error)
   const navigate = useNavigate()
   const nav = useRef<HTMLElement>(null)
   const path = useLocation({ select: (location) => location.pathname })
@@ -54,14 +57,28 @@ export function ServerLayout({ name, children }: { name: string; children: React
           </Breadcrumbs>
         }
         title={<span className="id text-[1.1em]">{server.name}</span>}
-        meta={<ServerStatus server={server} />}
-        actions={<Actions server={server} />}
+        meta={!isDeleted && <ServerStatus server={server} />}
+        actions={isDeleted ? undefined : <Actions server={server} />}
       >
-        <Why server={server} />
+        {isDeleted ? undefined : <Why server={server} />}
       </PageHeader>
-      <Trouble server={server} />
-      <RolloutNote server={server} />
-      <OutdatedSecrets server={server} />
+      {isDeleted ? (
+        <div className="mb-4">
+          <DeletedNotice
+            leave={
+              <ButtonLink to="/servers" size="small">
+                {t('Go to the servers')}
+              </ButtonLink>
+            }
+          />
+        </div>
+      ) : (
+        <>
+          <Trouble server={server} />
+          <RolloutNote server={server} />
+          <OutdatedSecrets server={server} />
+        </>
+      )}
       <nav ref={nav} aria-label={t('Parts of the server')} className={`mb-4 ${tabListClass}`}>
         <Tab to="/servers/$name" name={name} exact>
           {t('Overview')}

@@ -1,7 +1,7 @@
 import { useQuery, useQueryClient, useSuspenseInfiniteQuery, useSuspenseQuery } from '@tanstack/react-query'
 import { Undo2 } from 'lucide-react'
 import { useState } from 'react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { listCredentials } from '@/api/generated/credentials'
 import { rollbackServer } from '@/api/generated/servers'
 import type { Revision } from '@/api/generated/types'
@@ -142,7 +142,10 @@ export function ServerRevisions({
           title={t('Roll {name} back to revision {number}?', { name, number: asked.number })}
           confirm={t('Roll back')}
           onConfirm={async () => {
-            const answer = await call(rollbackServer, { path: { name }, body: { revision: asked.number } })
+            const answer = await callToChange(rollbackServer, {
+              path: { name },
+              body: { revision: asked.number },
+            })
             client.setQueryData(serverQuery(name).queryKey, answer)
             toast.done({
               title: t('{name} goes back to revision {number}', { name, number: asked.number }),

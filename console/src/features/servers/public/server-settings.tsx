@@ -1,8 +1,9 @@
 import { useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { type ReactNode, useState } from 'react'
-import { call } from '@/api/client'
+import { call, isProblem } from '@/api/client'
 import { updateServer } from '@/api/generated/servers'
 import type { CurrentSettings, Server, UpdateServer } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { may, useDenied, useSession } from '@/api/session'
 import { versionsQuery } from '@/features/catalog/public/queries'
 import { focusInstead } from '@/lib/focus-after'
@@ -50,9 +51,10 @@ interface Values extends SettingsValues, ManagedChange {
 
 /** What can be changed of a server, the rollout that a change begins, and what cannot be undone. */
 export function ServerSettings({ name }: { name: string }) {
-  const { data: server } = useSuspenseQuery(serverQuery(name))
-  const { data: settings } = useSuspenseQuery(settingsQuery(name))
+  const { data: server, error } = useSuspenseQuery(serverQuery(name))
+  const { data: settings, error: settingsError } = useSuspenseQuery(settingsQuery(name))
   const { rollout } = server
+  const isDeleted = isGone(error) || isGone(settingsError)
   return (
     <div className="flex max-w-4xl flex-col gap-4">
       {rollout != null && rollout.state !== 'done' && rollout.state !== 'cancelled' && (
@@ -60,7 +62,7 @@ export function ServerSettings({ name }: { name: string }) {
           <RolloutTimeline rollout={rollout} remote={server.kind === 'remote'} />
         </Card>
       )}
-      <SettingsForm server={server} settings={settings} />
+      <SettingsForm server={server} settings={settings} isDeleted={isDeleted} />
       {server.kind !== 'remote' && (
         <PlaceCard
           server={server}
@@ -68,12 +70,21 @@ export function ServerSettings({ name }: { name: string }) {
           recreate={settings.strategy === 'recreate'}
         />
       )}
-      <DangerZone server={server} />
+      {!isDeleted && <DangerZone server={server} />}
     </div>
   )
 }
 
-function SettingsForm({ server, settings }: { server: Server; settings: CurrentSettings }) {
+function SettingsForm({
+  server,
+  settings,
+  isDeleted,
+}: {
+  server: Server
+  settings: CurrentSettings
+  /** Elsewhere, while something was typed here. */
+  isDeleted: boolean
+}) {
   const client = useQueryClient()
   const denied = useDenied('server:deploy')
   const ownHeaders = takesHeaders(settings)
@@ -116,6 +127,10 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
         { path: { name }, body },
         { ifMatch: base.settings.etag },
       ).catch((error: unknown) => {
+        // What it is now is read at once, not only when the page hears of it.
+        if (isProblem(error, 412) || isGone(error))
+          for (const { queryKey } of [serverQuery(name), settingsQuery(name)])
+            void client.invalidateQueries({ queryKey })
         throw credentialRefusal(values, error) ?? error
       })
       client.setQueryData(serverQuery(name).queryKey, answer)
@@ -148,7 +163,7 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
       )
     },
   })
-  const other = settings.etag !== base.settings.etag
+  const other = !isDeleted && settings.etag !== base.settings.etag
   const showCurrent = () => {
     const values = valuesNow()
     setBase({ settings, values })
@@ -156,6 +171,8 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
   }
   // It was changed elsewhere, or saved here, and nothing is typed: the form shows what is true now.
   if (other && !form.dirty && !form.submitting) showCurrent()
+  // What saving was refused for is said by the notice.
+  const isSaidAbove = (other && isProblem(form.submitError, 412)) || (isDeleted && isGone(form.submitError))
   return (
     <form noValidate onSubmit={form.onSubmit} className="flex flex-col gap-4">
       {other && form.dirty && (
@@ -230,13 +247,19 @@ function SettingsForm({ server, settings }: { server: Server; settings: CurrentS
       {form.dirty && server.enabled && context.kind !== 'remote' && (
         <ChangeFields form={form} strategy={form.values.strategy} window={settings.update_window ?? ''} />
       )}
-      <ErrorNote error={form.submitError} />
+      <ErrorNote error={isSaidAbove ? undefined : form.submitError} />
       <UnsavedChangesBar
         dirty={form.dirty}
         saving={form.submitting}
         onDiscard={() => form.reset()}
         save={t('Save and roll out')}
-        saveDenied={other ? t('It was changed elsewhere: show what is true now first') : undefined}
+        saveDenied={
+          isDeleted
+            ? t('It was deleted elsewhere')
+            : other
+              ? t('It was changed elsewhere: show what is true now first')
+              : undefined
+        }
       />
     </form>
   )

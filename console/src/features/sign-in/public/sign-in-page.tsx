@@ -59,7 +59,7 @@ export function SignInPage({ returnPath, ended }: { returnPath: string | undefin
           {ended
             ? `${t('Your session ended. Sign in to go on where you were.')} ${unsureText()}`
             : t(
-                'The first start shows the administrator’s password in its terminal, or names the file it is in.',
+                'The first account is admin@localhost; the first start shows its password in its terminal, or names the file it is in. Either may have been configured instead.',
               )}
         </p>
         <form onSubmit={form.onSubmit} noValidate className="flex flex-col gap-4">

@@ -3,9 +3,10 @@ import { useNavigate } from '@tanstack/react-router'
 import { Trash2 } from 'lucide-react'
 import { useDeferredValue, useState } from 'react'
 import * as v from 'valibot'
-import { call } from '@/api/client'
+import { call, isProblem } from '@/api/client'
 import { createToolset, getToolset, replaceToolset } from '@/api/generated/toolsets'
 import type { Server, Toolset } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { mcpToolsQuery } from '@/api/mcp'
 import { useOnce } from '@/api/once'
 import { invalidate, q, queryKey } from '@/api/queries'
@@ -22,6 +23,7 @@ import { plural, t } from '@/lib/t'
 import { Button } from '@/ui/button'
 import { Card } from '@/ui/card'
 import { CodeBlock } from '@/ui/code-block'
+import { DeletedNotice } from '@/ui/deleted-notice'
 import { EmptyState } from '@/ui/empty-state'
 import { ErrorNote } from '@/ui/error-state'
 import { Textarea, TextInput } from '@/ui/inputs'
@@ -141,8 +143,8 @@ export function NewToolsetPage({ servers: first }: { servers: string[] }) {
 
 /** Shows and changes a toolset. */
 export function ToolsetPage({ name }: { name: string }) {
-  const { data: toolset } = useSuspenseQuery(toolsetQuery(name))
-  return <ToolsetEditor key={toolset.id} toolset={toolset} />
+  const { data: toolset, error } = useSuspenseQuery(toolsetQuery(name))
+  return <ToolsetEditor toolset={toolset} isDeleted={isGone(error)} />
 }
 
 function valuesOf(toolset: Toolset) {
@@ -153,7 +155,7 @@ function valuesOf(toolset: Toolset) {
   }
 }
 
-function ToolsetEditor({ toolset }: { toolset: Toolset }) {
+function ToolsetEditor({ toolset, isDeleted }: { toolset: Toolset; isDeleted: boolean }) {
   const { name } = toolset
   const navigate = useNavigate()
   const queryClient = useQueryClient()
@@ -174,7 +176,11 @@ function ToolsetEditor({ toolset }: { toolset: Toolset }) {
           body: { name, description, members: membersOf(values.members, values.overrides) },
         },
         { ifMatch: base.etag },
-      )
+      ).catch((error: unknown) => {
+        // What it is now is read at once, not only when the page hears of it.
+        void invalidate(queryClient, getToolset, { path: { name } })
+        throw error
+      })
       queryClient.setQueryData(queryKey(getToolset, { path: { name } }), saved)
       void queryClient.invalidateQueries(toolsetsQuery)
       setBase(saved)
@@ -187,25 +193,42 @@ function ToolsetEditor({ toolset }: { toolset: Toolset }) {
     setBase(toolset)
     form.reset(valuesOf(toolset))
   }
-  const changed = toolset.etag !== base.etag && !form.submitting
+  const deletedElsewhere = isDeleted && !gone
+  // Of another toolset, that has its name now, the ETag may be the same.
+  const changed = !isDeleted && (toolset.id !== base.id || toolset.etag !== base.etag) && !form.submitting
+  // What saving was refused for is said by the notice.
+  const isSaidAbove = (changed && isProblem(form.submitError, 412)) || (isDeleted && isGone(form.submitError))
   return (
     <form noValidate onSubmit={form.onSubmit}>
       <PageHeader
         breadcrumbs={crumbs}
         title={<span className="id text-[1.1em]">{name}</span>}
         actions={
-          <>
-            {mayCall && (
-              <ButtonLink to="/playground/$name" params={{ name }}>
-                {t('Try in the playground')}
+          isDeleted ? undefined : (
+            <>
+              {mayCall && (
+                <ButtonLink to="/playground/$name" params={{ name }}>
+                  {t('Try in the playground')}
+                </ButtonLink>
+              )}
+              <ButtonLink to="/connect/$name" params={{ name }} variant="primary">
+                {t('Connect a client')}
               </ButtonLink>
-            )}
-            <ButtonLink to="/connect/$name" params={{ name }} variant="primary">
-              {t('Connect a client')}
-            </ButtonLink>
-          </>
+            </>
+          )
         }
       />
+      {deletedElsewhere && (
+        <div className="mb-4">
+          <DeletedNotice
+            leave={
+              <ButtonLink to="/toolsets" size="small">
+                {t('Go to the toolsets')}
+              </ButtonLink>
+            }
+          />
+        </div>
+      )}
       {changed && (
         <div className="mb-4">
           <Notice
@@ -241,16 +264,34 @@ function ToolsetEditor({ toolset }: { toolset: Toolset }) {
           error={form.errorAt('members')}
           disabledReason={denied}
         />
-        <ErrorNote error={form.submitError} />
-        <UnsavedChangesBar dirty={form.dirty && !gone} saving={form.submitting} onDiscard={take} />
-        <Card title={t('Delete')}>
-          <div className="flex flex-wrap items-center justify-between gap-3">
-            <p className="text-muted">{t('Clients lose its address at once. Its servers stay.')}</p>
-            <Button variant="danger" icon={Trash2} disabledReason={denied} onClick={() => setDeleting(true)}>
-              {t('Delete the toolset')}
-            </Button>
-          </div>
-        </Card>
+        <ErrorNote error={isSaidAbove ? undefined : form.submitError} />
+        <UnsavedChangesBar
+          dirty={form.dirty && !gone}
+          saving={form.submitting}
+          onDiscard={take}
+          saveDenied={
+            deletedElsewhere
+              ? t('It was deleted elsewhere')
+              : changed
+                ? t('It was changed elsewhere: show the new state first')
+                : undefined
+          }
+        />
+        {!isDeleted && (
+          <Card title={t('Delete')}>
+            <div className="flex flex-wrap items-center justify-between gap-3">
+              <p className="text-muted">{t('Clients lose its address at once. Its servers stay.')}</p>
+              <Button
+                variant="danger"
+                icon={Trash2}
+                disabledReason={denied}
+                onClick={() => setDeleting(true)}
+              >
+                {t('Delete the toolset')}
+              </Button>
+            </div>
+          </Card>
+        )}
       </div>
       <DeleteToolset
         name={name}
