@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the base images that a Docker toolbox runs npm and PyPI packages in, without needing an image registry:
-# Debian's packages (mmdebstrap), Node.js and npm from npm, uv from PyPI.
+# Debian's packages (mmdebstrap) with git, which servers of repositories call, Node.js and npm from npm, uv from PyPI.
 #
 #   deploy/images/build.sh node      # toolyard/base-node:1
 #   deploy/images/build.sh python    # toolyard/base-python:1
@@ -24,13 +24,14 @@ trap 'rm -rf --one-file-system "$work"' EXIT
 # A small Debian with the packages named.
 rootfs() {
   local packages
-  packages=$(IFS=,; echo "ca-certificates${1:+,$1}")
+  packages=$(IFS=,; echo "ca-certificates,git${1:+,$1}")
   mkdir "$work/root"
   mmdebstrap --quiet --variant=minbase --include="$packages" \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' "$suite" "$work/root"
   rm -rf "$work/root"/var/lib/apt/lists/* "$work/root"/var/cache/apt/*
   if [ -n "${CA_BUNDLE:-}" ]; then cp -L "$CA_BUNDLE" "$work/root/etc/ssl/certs/ca-certificates.crt"; fi
+  chroot "$work/root" git --version
   chroot "$work/root" useradd --uid "$uid" --create-home toolyard
 }
 
