@@ -13,6 +13,9 @@ use base64::Engine;
 use serde_json::json;
 use sha2::{Digest, Sha512};
 
+/// A file of this name has the set-user-id and set-group-id bits in the archive of its package.
+pub const SET_ID_FILE: &str = "set-id";
+
 /// A package of one version.
 #[derive(Clone, Debug)]
 pub struct NpmPackage {
@@ -131,7 +134,7 @@ fn header(path: &str, size: usize) -> [u8; 512] {
     let mut block = [0_u8; 512];
     let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, path);
-    put(100, "0000755\0");
+    put(100, if path == format!("package/{SET_ID_FILE}") { "0006755\0" } else { "0000755\0" });
     put(108, "0000000\0");
     put(116, "0000000\0");
     put(124, &format!("{size:011o}\0"));

@@ -159,6 +159,51 @@ for name in ("NOFILE", "NPROC", "FSIZE"):
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200)); print(resource.getrlimit(resource.RLIMIT_NOFILE))
 "#;
 
+/// Every way to make a program that gives who runs it the rights of its owner or group; then what servers do all day.
+const SET_ID: &str = r#"
+import ctypes, errno, os, platform, stat, struct
+libc = ctypes.CDLL(None, use_errno=True)
+at = {"x86_64": 0, "aarch64": 1}[platform.machine()]
+HERE, MAKE, UNNAMED = -100, os.O_CREAT | os.O_RDWR, os.O_TMPFILE | os.O_RDWR
+os.chdir("SHARED")
+open("own", "w").close()
+own = os.open("own", os.O_RDONLY)
+
+def tried(name, numbers, *arguments):
+    if numbers[at] is None: return
+    ctypes.set_errno(0)
+    arguments = [ctypes.c_long(it) if isinstance(it, int) else it for it in arguments]
+    result = libc.syscall(ctypes.c_long(numbers[at]), *arguments)
+    print("tried", name, "done" if result >= 0 else errno.errorcode[ctypes.get_errno()])
+
+for mode in (0o4755, 0o2755, 0o6755):
+    new = lambda name: f"{name}-{mode:o}".encode()
+    tried("chmod", (90, None), b"own", mode)
+    tried("fchmod", (91, 52), own, mode)
+    tried("fchmod with more in the register", (91, 52), own, mode | 1 << 40)
+    tried("fchmodat", (268, 53), HERE, b"own", mode)
+    tried("fchmodat2", (452, 452), HERE, b"own", mode, 0)
+    tried("mkdir", (83, None), new("mkdir"), mode)
+    tried("mkdirat", (258, 34), HERE, new("mkdirat"), mode)
+    tried("mknod", (133, None), new("mknod"), stat.S_IFREG | mode, 0)
+    tried("mknodat", (259, 33), HERE, new("mknodat"), stat.S_IFREG | mode, 0)
+    tried("creat", (85, None), new("creat"), mode)
+    tried("open", (2, None), new("open"), MAKE, mode)
+    tried("open without a name", (2, None), b".", UNNAMED, mode)
+    tried("openat", (257, 56), HERE, new("openat"), MAKE, mode)
+    tried("openat without a name", (257, 56), HERE, b".", UNNAMED, mode)
+    tried("openat2", (437, 437), HERE, new("openat2"), struct.pack("3Q", MAKE, mode, 0), 24)
+try: os.setxattr("own", "security.capability", struct.pack("<5I", 0x02000001, 1 << 7, 0, 0, 0)); print("tried capabilities done")
+except OSError as error: print("tried capabilities", errno.errorcode[error.errno])
+
+os.chmod("own", 0o755)
+os.close(os.open("made", MAKE, 0o644))
+os.mkdir("directory", 0o755)
+# What only opens a file has anything there.
+opened = libc.syscall(*map(ctypes.c_long, ((257, 56)[at], HERE)), b"own", ctypes.c_long(os.O_RDONLY), ctypes.c_long(0o6755))
+print(oct(os.stat("own").st_mode), oct(os.stat("made").st_mode), oct(os.stat("directory").st_mode), opened > 0)
+"#;
+
 fn run(toolyard: &Toolyard, server: &str, script: &str) -> String {
     toolyard.call(server, "run", json!({ "script": script })).unwrap_or_else(|error| panic!("{error:?}"))
 }
@@ -245,6 +290,32 @@ fn a_hostile_server_gets_round_no_list_of_ports_by_another_protocol_or_by_no_por
         let ran = run(&toolyard, "hostile", &SOCKETS.replace("PORT", &port.to_string()));
         assert_eq!(ran, "True True\nTrue\nTrue\nTrue\n");
         greeter.join().expect("it was reached");
+    });
+}
+
+#[test]
+fn a_server_leaves_no_program_on_the_host_that_gives_others_the_rights_of_its_user() {
+    use std::os::unix::fs::PermissionsExt;
+    each_user(|user, name| {
+        let toolyard = Toolyard::on(Engine::Sqlite).user(user).script("hostile", HOSTILE).start();
+        let shared = toolyard.dir().join("shared");
+        std::fs::create_dir(&shared).expect("made");
+        std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).expect("opened");
+        let shared = shared.display().to_string();
+        toolyard.deploy("hostile", &["--path", &format!("{shared}:rw")]);
+        let ran = run(&toolyard, "hostile", &SET_ID.replace("SHARED", &shared));
+        let tried = ran.lines().filter(|line| line.starts_with("tried ")).count();
+        let refused = ran.lines().filter(|line| line.ends_with(" EPERM") || line.ends_with(" ENOSYS")).count();
+        let mode = |path: &std::path::Path| std::fs::metadata(path).expect("it stays").permissions().mode();
+        let entries = std::fs::read_dir(&shared).expect("there").flatten();
+        let left = entries.filter(|entry| mode(&entry.path()) & 0o6000 != 0).count();
+        row(name, "set-user-id and set-group-id files in a granted path: chmod, mkdir, mknod, open and their like")
+            .expected(format!("{tried} of {tried} refused, 0 files"))
+            .got(format!("{refused} of {tried} refused, {left} files"));
+        assert!(tried >= 28 && refused == tried && left == 0, "{ran}");
+        // What is nobody else's business goes on.
+        assert_eq!(ran.lines().last(), Some("0o100755 0o100644 0o40755 True"), "{ran}");
+        assert_eq!(mode(&toolyard.dir().join("shared/own")) & 0o7777, 0o755);
     });
 }
 

@@ -27,6 +27,9 @@ const SETTINGS: &[&str] = &[
     "--no-global",
     "--install-strategy=hoisted",
     "--no-dry-run",
+    // No file of an archive keeps its set-user-id and set-group-id bits: where clients may not set them (`seccomp`) npm
+    // would leave that file out and go on.
+    "--umask=06022",
 ];
 /// A lock says no address of a registry: whoever installs from it has registries of their own.
 const NO_ADDRESSES: &str = "--omit-lockfile-registry-resolved";
@@ -37,6 +40,9 @@ const STRICT: (u32, u32) = (11, 17);
 /// How npm says that a package cannot be had as it is, beside `EALLOW...` for a place outside the registries, however often
 /// it is asked for: a tarball at an address that is none or below what is no directory, and a name that no file can have.
 const NEVER: &[&str] = &["EUNSUPPORTEDPROTOCOL", "EINVALIDTAGNAME", "ENOTDIR", "ENAMETOOLONG"];
+
+/// Why npm leaves a file of a package out. It only warns of that, and may say of the package that it is installed.
+const UNWRITTEN: &[&str] = &["EPERM", "EACCES", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "EMFILE"];
 
 /// A `package-lock.json` as far as we look into it.
 #[derive(Deserialize)]
@@ -255,7 +261,7 @@ fn write_project(dir: &Path, dependencies: &Value) -> Result<(), Failure> {
 }
 
 fn check(output: &Output) -> Result<(), Failure> {
-    if output.success {
+    if output.success && !leaves_out(output) {
         return Ok(());
     }
     let code = |word: &str| output.stderr.contains(&format!("code {word}"));
@@ -269,6 +275,12 @@ fn check(output: &Output) -> Result<(), Failure> {
         Reason::InstallFailed
     };
     Err(failure(reason, output.complaint()))
+}
+
+/// Whether a file of a package could not be written.
+fn leaves_out(output: &Output) -> bool {
+    let mut told = output.stderr.lines().filter_map(|line| Some(line.split_once("TAR_ENTRY_ERROR ")?.1));
+    told.any(|why| UNWRITTEN.iter().any(|code| why.starts_with(code)))
 }
 
 /// Whether a package's tarball is said to be a file of this host, where npm does not know that it may not be.
@@ -390,6 +402,23 @@ mod tests {
             assert_eq!(of(later), Err(Reason::InstallFailed), "{later}");
         }
         assert_eq!(of("npm error code EINTEGRITY"), Err(Reason::ChecksumMismatch));
+    }
+
+    #[test]
+    fn a_package_of_which_a_file_could_not_be_written_is_not_installed() {
+        let of = |line: &str| {
+            let output = Output { success: true, stdout: vec![], stderr: format!("{line}\n"), refused: vec![] };
+            check(&output).map_err(|failure| (failure.reason, failure.message))
+        };
+        for left_out in [
+            "npm warn tar TAR_ENTRY_ERROR ENOSPC: no space left on device, write",
+            "npm WARN tar TAR_ENTRY_ERROR EPERM: operation not permitted, open '/x'",
+        ] {
+            assert_eq!(of(left_out), Err((Reason::InstallFailed, left_out.to_owned())));
+        }
+        for whole in ["", "npm warn deprecated a@1.0.0: EPERM", "npm warn tar TAR_ENTRY_INFO stripping / from path"] {
+            assert_eq!(of(whole), Ok(()), "{whole}");
+        }
     }
 
     #[test]

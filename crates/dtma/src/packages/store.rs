@@ -588,7 +588,8 @@ fn put_aside(dir: &Path) -> std::io::Result<()> {
     std::fs::rename(dir, aside)
 }
 
-/// Servers run as users of their own and read what the agent's clients wrote.
+/// Servers run as users of their own and read what the agent's clients wrote. Every other user of the host does too: an
+/// archive must not make a program of it that has our rights, or those of our group.
 fn readable_by_all(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let mut dirs = vec![dir.to_owned()];
@@ -609,11 +610,12 @@ fn readable_by_all(dir: &Path) -> std::io::Result<()> {
 
 fn open_mode(path: &Path, metadata: &std::fs::Metadata, add: u32) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = metadata.permissions().mode();
-    if mode & add == add {
+    let mode = metadata.permissions().mode() & 0o7777;
+    let wanted = (mode & 0o777) | add;
+    if mode == wanted {
         return Ok(());
     }
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode | add))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(wanted))
 }
 
 fn io_failure(error: std::io::Error) -> Failure {
@@ -645,6 +647,32 @@ mod tests {
 
     fn package() -> Runtime {
         Runtime::Npm(serde_json::from_value(serde_json::json!({ "identifier": "@a/b" })).expect("a package"))
+    }
+
+    #[test]
+    fn what_is_installed_is_readable_by_all_and_gives_nobody_rights_of_ours() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let modes = [
+            ("directory", 0o2700, 0o755),
+            ("program", 0o6755, 0o755),
+            ("locked", 0o2744, 0o755),
+            ("text", 0o4600, 0o644),
+        ];
+        for (name, mode, _) in modes {
+            let path = dir.path().join(name);
+            if name == "directory" {
+                std::fs::create_dir(&path).expect("made");
+            } else {
+                std::fs::write(&path, "").expect("written");
+            }
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("its owner may");
+        }
+        readable_by_all(dir.path()).expect("its owner may");
+        for (name, _, mode) in modes {
+            let found = std::fs::metadata(dir.path().join(name)).expect("there").permissions().mode();
+            assert_eq!(found & 0o7777, mode, "{name}");
+        }
     }
 
     #[tokio::test]

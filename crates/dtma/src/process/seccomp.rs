@@ -2,8 +2,8 @@
 //!
 //! What is named here is refused, everything else is allowed: a list of what a server may do would break with the
 //! next version of its runtime. `EPERM` is what a program expects that lacks a privilege; `ENOSYS` makes it fall back
-//! to an older call, and is for what hides its flags from a filter (`clone3`) or goes past it (`io_uring`). Nothing is
-//! killed: libraries ask for such calls only to see whether they are there.
+//! to an older call, and is for what hides its flags from a filter (`clone3`, `openat2`) or goes past it (`io_uring`).
+//! Nothing is killed: libraries ask for such calls only to see whether they are there.
 //!
 //! A filter has one action, so there is one for each; the kernel takes the strictest answer of all.
 
@@ -79,8 +79,14 @@ const REFUSED_HERE: &[libc::c_long] = &[libc::SYS_iopl, libc::SYS_ioperm, libc::
 const REFUSED_HERE: &[libc::c_long] = &[];
 
 /// Refused with `ENOSYS`.
-const ABSENT: &[libc::c_long] =
-    &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, MEMFD_SECRET];
+const ABSENT: &[libc::c_long] = &[
+    libc::SYS_clone3,
+    libc::SYS_openat2,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    MEMFD_SECRET,
+];
 
 /// `memfd_secret`, the same number everywhere: memory that shows in no account of its process once it is unmapped.
 const MEMFD_SECRET: libc::c_long = 447;
@@ -89,6 +95,27 @@ const MEMFD_SECRET: libc::c_long = 447;
 const SYS_QUOTACTL_FD: libc::c_long = 443;
 /// `open_tree_attr`, the same number everywhere.
 const OPEN_TREE_ATTR: libc::c_long = 467;
+/// `fchmodat2`, the same number everywhere.
+const FCHMODAT2: libc::c_long = 452;
+/// Calls that give a file its mode, and which argument that is.
+const GIVES_MODE: &[(libc::c_long, u8)] =
+    &[(libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (FCHMODAT2, 2), (libc::SYS_mkdirat, 2), (libc::SYS_mknodat, 2)];
+/// Calls that open a file, and which argument their flags are; the next one is the mode of a file that they make.
+const OPENS: &[(libc::c_long, u8)] = &[(libc::SYS_openat, 2)];
+/// The older ones of both kinds.
+#[cfg(target_arch = "x86_64")]
+const GIVES_MODE_HERE: &[(libc::c_long, u8)] =
+    &[(libc::SYS_chmod, 1), (libc::SYS_creat, 1), (libc::SYS_mkdir, 1), (libc::SYS_mknod, 1)];
+#[cfg(target_arch = "x86_64")]
+const OPENS_HERE: &[(libc::c_long, u8)] = &[(libc::SYS_open, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const GIVES_MODE_HERE: &[(libc::c_long, u8)] = &[];
+#[cfg(not(target_arch = "x86_64"))]
+const OPENS_HERE: &[(libc::c_long, u8)] = &[];
+/// Who runs a file with one of these has the rights of its owner or its group.
+const SET_ID: [libc::c_int; 2] = [libc::S_ISUID.cast_signed(), libc::S_ISGID.cast_signed()];
+/// What makes a file, in the flags of an open: without one of these the mode is whatever stands in its register.
+const MAKES_FILE: [libc::c_int; 2] = [libc::O_CREAT, libc::O_TMPFILE];
 /// What makes a new namespace, in `clone` and `unshare`.
 const NEW_NAMESPACES: &[libc::c_int] = &[
     libc::CLONE_NEWNS,
@@ -128,6 +155,7 @@ pub(super) fn filters(new_namespaces: bool) -> Step<Filters> {
     refused.insert(libc::SYS_socketpair, vec![rule([(0, SeccompCmpOp::Ne, libc::AF_UNIX)])?]);
     // Limits of another process, such as of its supervisor; its own are set without a number.
     refused.insert(libc::SYS_prlimit64, vec![limits_of_another()?]);
+    refused.extend(set_id_files()?);
     if !new_namespaces {
         let any = |flags: &[libc::c_int]| flags.iter().map(|flag| rule([has(0, *flag)])).collect::<Step<Vec<_>>>();
         refused.insert(libc::SYS_clone, any(NEW_NAMESPACES)?);
@@ -153,6 +181,23 @@ fn limits_of_another() -> Step<SeccompRule> {
     let named = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0);
     let conditions = [named, is(2, SeccompCmpOp::Ne)].into_iter().collect::<Result<Vec<_>, _>>();
     conditions.and_then(SeccompRule::new).map_err(|error| format!("seccomp: {error}"))
+}
+
+/// Files that give who runs them the rights of the server's user. On the host nothing keeps other local users from such
+/// a file in a path that a server may write, and where servers have no user of their own it would be Toolyard's.
+fn set_id_files() -> Step<BTreeMap<i64, Vec<SeccompRule>>> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for bit in SET_ID {
+        for (call, mode) in GIVES_MODE.iter().chain(GIVES_MODE_HERE) {
+            rules.entry(*call).or_default().push(rule([has(*mode, bit)])?);
+        }
+        for (call, flags) in OPENS.iter().chain(OPENS_HERE) {
+            for makes in MAKES_FILE {
+                rules.entry(*call).or_default().push(rule([has(*flags, makes), has(flags + 1, bit)])?);
+            }
+        }
+    }
+    Ok(rules)
 }
 
 /// What is asked of one argument, by its place.

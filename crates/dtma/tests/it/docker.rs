@@ -208,6 +208,12 @@ async fn an_npm_server_is_installed_in_the_image_that_runs_it_called_and_gone_wi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_package_is_installed_in_an_image_whole_and_without_the_rights_that_its_archive_asks_for() {
+    let world = World::docker_with(vec![crate::packages::set_id()]).await;
+    crate::packages::is_installed_whole_and_without_rights(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_pypi_server_is_installed_in_the_image_that_runs_it() {
     let world = World::docker().await;
     let runtime = Runtime::Pypi(package("mcp-server-time"));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use toolyard_testkit::fixture;
-use toolyard_testkit::npm_registry::{NpmPackage, NpmRegistry};
+use toolyard_testkit::npm_registry::{NpmPackage, NpmRegistry, SET_ID_FILE};
 use toolyard_types::JobId;
 use toolyard_types::agent::ResolveJob;
 use toolyard_types::spec::Runtime;
@@ -254,6 +254,31 @@ async fn a_package_that_is_installed_is_resolved_again_without_its_registry() {
     let mut other = package(fixture::NAME);
     other.version = "9.9.9".into();
     assert!(world.resolve(Runtime::Npm(other)).await.is_err(), "the registry is gone");
+}
+
+/// The fixture with a file that its archive gives the rights of its owner and group.
+pub(crate) fn set_id() -> NpmPackage {
+    let mut server = fixture::package();
+    server.files.push((SET_ID_FILE.into(), b"#!/bin/sh\n".to_vec()));
+    server
+}
+
+/// Deploys [`set_id`], and looks at what every user of the host may run now.
+pub(crate) async fn is_installed_whole_and_without_rights(world: &World) {
+    use std::os::unix::fs::PermissionsExt;
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    let entries = std::fs::read_dir(world.data_dir().join("packages")).expect("the store").flatten();
+    let file = format!("files/node_modules/{}/{SET_ID_FILE}", fixture::NAME);
+    let found = entries.map(|entry| entry.path().join(&file)).find(|path| path.is_file()).expect("it is not left out");
+    let mode = std::fs::metadata(found).expect("there").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_package_is_installed_whole_and_without_the_rights_that_its_archive_asks_for() {
+    let world = World::with_packages(vec![set_id()]).await;
+    is_installed_whole_and_without_rights(&world).await;
 }
 
 /// A package of the registry here that brings `inner` with it.
