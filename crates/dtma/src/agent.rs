@@ -405,6 +405,7 @@ fn has_room(data_dir: &Path) -> io::Result<()> {
 }
 
 async fn lock_dir(data_dir: &Path) -> Result<Flock<std::fs::File>, StartError> {
+    // Other agents of the host know by its name that this is a data directory: `is_data_dir` in grants.rs.
     let path = data_dir.join("agent.lock");
     let unusable = |source| StartError::DataDir { path: data_dir.to_owned(), source };
     // Who may open it may hold the lock.

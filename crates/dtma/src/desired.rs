@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 type Secrets = BTreeMap<InstanceId, BTreeMap<CredentialId, Secret>>;
 
 const FILE: &str = "desired.json";
+/// Other agents of the host know a data directory by this name too: `is_data_dir` in grants.rs.
 const KEY_FILE: &str = "host.key";
 
 /// As written: everything but the secrets in the clear.

@@ -5,19 +5,21 @@
 //!   tells nothing about the host; and as what it leads to, without links. The second is done by a process of its own
 //!   ([`Looks`]): its file system may hang.
 //! - What is Toolyard's own and what is the system's is never granted, whatever the list says. What every server is
-//!   shown, such as a certificate bundle, is granted to none for writing, nor is what lies above or in it.
+//!   shown, such as a certificate bundle, is granted to none for writing, nor is what lies above or in it. Both hold for
+//!   another name of these too ([`Guarded`]); of the system's only names are compared.
+//! - Nor is another Toolyard's data directory, or what lies above or in it, where it can be told by what is in it.
 //! - Only directories and regular files: a socket or a device is a way to something else. So is a directory with a
 //!   socket in it that the server could connect to, which neither mounts nor Landlock keep it from. It is looked for
 //!   when a server starts; one that comes later is not seen.
 //! - What ran before this host had a list runs on as it was, and says so, until it has another revision. Which those
 //!   are is written down once, here: nobody else can add to them.
 //!
-//! The process engine mounts the very file that was looked at ([`Granted::device`], [`Granted::inode`]). A container
-//! engine is told a path and looks at it again: that no server leads it elsewhere meanwhile is the care of
-//! `docker::paths`; of other users of the host it cannot know.
+//! The process engine mounts the very file that was looked at ([`Granted::device`], [`Granted::inode`]), when what it opened
+//! has nothing of ours mounted in it ([`Granted::forbidden_at`]). A container engine is told a path and looks at it again: that no
+//! server leads it elsewhere meanwhile is the care of `docker::paths`; of other users of the host it cannot know.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,10 +34,12 @@ use toolyard_types::spec::PathGrant;
 use toolyard_types::state::Reason;
 
 use crate::desired::write_whole;
+use crate::guarded::{Guarded, file_id};
 use crate::looks::{Looks, NoAnswer};
+use crate::mountinfo::{Mounts, Place};
 use crate::packages::failure;
 
-/// How many names are looked at when a directory is searched for sockets, and how long.
+/// How many names are looked at when a directory is searched, and how long.
 const MOST_NAMES: usize = 20_000;
 const LONGEST_SEARCH: Duration = Duration::from_secs(3);
 /// The revisions that ran before there was a list.
@@ -90,6 +94,9 @@ pub(crate) struct Granted {
     pub(crate) device: u64,
     /// And its number there.
     pub(crate) inode: u64,
+    /// Where nothing may be of what is had with it.
+    #[serde(default)]
+    pub(crate) forbidden: Vec<Place>,
 }
 
 impl Granted {
@@ -98,11 +105,30 @@ impl Granted {
     /// # Errors
     /// When it is not there.
     pub(crate) fn own(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let metadata = std::fs::symlink_metadata(path)?;
-        let (device, inode) = (metadata.dev(), metadata.ino());
-        Ok(Self { path: path.to_owned(), source: path.to_owned(), writable: true, device, inode })
+        let (device, inode) = file_id(&std::fs::symlink_metadata(path)?);
+        let (path, source) = (path.to_owned(), path.to_owned());
+        Ok(Self { path, source, writable: true, device, inode, forbidden: Vec::new() })
     }
+
+    /// What is forbidden of what somebody has who has it at `path`, mounted there since it was looked at.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub(crate) fn forbidden_at(&self, path: &Path, mounts: &Mounts) -> io::Result<Option<String>> {
+        let name = mounts.name_of_any(&self.forbidden, path)?;
+        Ok(name.map(|name| format!("what may not be granted is mounted there by now, as `{}`", name.display())))
+    }
+}
+
+/// What is said of Toolyard's own.
+const OWN: &str = "Toolyard's own files are there";
+
+fn by_another_name(what: &str, name: &Path) -> String {
+    format!("{what} by another name, `{}`", name.display())
+}
+
+fn not_told(error: &io::Error) -> String {
+    format!("whether Toolyard's own files are there by another name cannot be told: {error}")
 }
 
 /// The paths of this host that may be granted, as an agent knows them.
@@ -152,6 +178,13 @@ pub(crate) enum Answer {
     Mounted,
     /// Something else is mounted at this path.
     Otherwise(PathBuf),
+    /// What is mounted at this path has something in it that may not be granted.
+    Forbidden {
+        /// Which.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+    },
     /// What is mounted at this path could not be found.
     Unseen {
         /// Which.
@@ -181,7 +214,7 @@ struct Rules {
     sockets: Sockets,
 }
 
-/// Whether sockets are looked for.
+/// Whether sockets are looked for, in a directory and in those below it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Sockets {
@@ -245,8 +278,11 @@ impl Grants {
             }
             Err(error) => Before::lost(&file, &error),
         };
-        let mut own: Vec<PathBuf> = std::iter::once(data_dir.to_owned()).chain(paths.own.iter().cloned()).collect();
-        own.extend(paths.own.iter().filter_map(|path| std::fs::canonicalize(path).ok()));
+        // Who looks may be in another directory.
+        let data_dir = std::path::absolute(data_dir)?;
+        let mut own: Vec<PathBuf> = std::iter::once(data_dir).chain(paths.own.iter().cloned()).collect();
+        let led: Vec<PathBuf> = own.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect();
+        own.extend(led);
         let led: Vec<PathBuf> = shown.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect();
         shown.extend(led);
         Ok(Self { roots, own, shown, before: before.revisions, looks })
@@ -424,14 +460,11 @@ impl Wish {
         if source.to_str().is_none() {
             return Answer::Refused("what it leads to is not UTF-8".into());
         }
-        if let Some(rules) = &self.rules
-            && let Err(why) = rules.allow(Path::new(&self.path), &source, self.writable)
-        {
-            return Answer::Refused(why);
-        }
-        match Granted::own(&source) {
-            Ok(own) => Answer::Granted(Granted { path: PathBuf::from(&self.path), writable: self.writable, ..own }),
-            Err(_) => Answer::NotHere,
+        let Ok(own) = Granted::own(&source) else { return Answer::NotHere };
+        let granted = Granted { path: PathBuf::from(&self.path), writable: self.writable, ..own };
+        match self.rules.as_ref().map_or(Ok(Vec::new()), |rules| rules.allow(&granted)) {
+            Ok(forbidden) => Answer::Granted(Granted { forbidden, ..granted }),
+            Err(why) => Answer::Refused(why),
         }
     }
 }
@@ -446,8 +479,9 @@ impl Rules {
         }
     }
 
-    /// Whether what a path leads to may be granted.
-    fn allow(&self, path: &Path, source: &Path, writable: bool) -> Result<(), String> {
+    /// Whether what a path leads to may be granted; where nothing may be of what is had with it.
+    fn allow(&self, granted: &Granted) -> Result<Vec<Place>, String> {
+        let Granted { path, source, writable, device, inode, .. } = granted;
         self.allow_whose(source)?;
         // Of the roots only those are looked at that by a name of theirs are where we are: another's may hang.
         let mut here = self.roots().filter(|(root, led)| root.holds(path) || led.holds(source));
@@ -455,7 +489,7 @@ impl Rules {
             return Err(self.not_listed.clone());
         }
         let mut shown = self.shown.iter().map(Path::new);
-        if let Some(shown) = shown.find(|it| writable && (it.starts_with(source) || source.starts_with(it))) {
+        if let Some(shown) = shown.find(|it| *writable && (it.starts_with(source) || source.starts_with(it))) {
             let shown = shown.display();
             return Err(format!("every server is shown `{shown}`, so it is granted for reading only"));
         }
@@ -463,14 +497,31 @@ impl Rules {
         if !kind.is_dir() && !kind.is_file() {
             return Err("it is neither a directory nor a regular file".into());
         }
-        let found = match self.sockets {
-            Sockets::For(uid) => socket_in(source, uid),
-            Sockets::NotLookedFor => None,
-        };
-        match found {
-            Some(socket) => Err(format!("a server could connect to the socket `{}`", socket.display())),
-            None => Ok(()),
+        let mounts = Mounts::here().map_err(|error| not_told(&error))?;
+        let guarded = self.guarded(*writable, &mounts).map_err(|error| not_told(&error))?;
+        for (guarded, what) in &guarded {
+            let name = guarded.name_in(source, (*device, *inode), &mounts).map_err(|error| not_told(&error))?;
+            if let Some(name) = name {
+                return Err(by_another_name(what, &name));
+            }
         }
+        if let Some(dir) = source.ancestors().skip(1).find(|dir| is_data_dir(dir)) {
+            return Err(is_anothers(dir));
+        }
+        match search(source, self.sockets, &guarded) {
+            Some(why) => Err(why),
+            None => Ok(guarded.iter().flat_map(|(guarded, _)| guarded.places()).cloned().collect()),
+        }
+    }
+
+    /// What is not to be had by another name, and what is said of it.
+    fn guarded(&self, writable: bool, mounts: &Mounts) -> io::Result<Vec<(Guarded, &'static str)>> {
+        let mut guarded = vec![(Guarded::whole(self.own.iter().map(Path::new), mounts)?, OWN)];
+        if writable {
+            let shown = Guarded::named(self.shown.iter().map(Path::new), mounts)?;
+            guarded.push((shown, "it is granted for reading only, since what every server is shown is there"));
+        }
+        Ok(guarded)
     }
 
     fn allow_whose(&self, path: &Path) -> Result<(), String> {
@@ -497,10 +548,16 @@ fn canonical(root: &Path) -> PathBuf {
     std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned())
 }
 
-/// A socket in a directory that a process of the user `uid`, or one of ours, could connect to. What that user made is
-/// its own affair.
-fn socket_in(dir: &Path, uid: Option<u32>) -> Option<PathBuf> {
+/// Why a directory may not be granted for what is in it: a file that is guarded, by another name; what makes it a data
+/// directory; or a socket that a process of the server's user, or one of ours, could connect to. What that user made is its
+/// own affair. What is below is looked at where there may be such a file, or sockets are looked for.
+fn search(dir: &Path, sockets: Sockets, guarded: &[(Guarded, &'static str)]) -> Option<String> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let links = guarded.iter().any(|(guarded, _)| guarded.is_linked());
+    let (sockets_too, uid) = match sockets {
+        Sockets::For(uid) => (true, uid),
+        Sockets::NotLookedFor => (false, None),
+    };
     let connectable = |path: &Path| match uid {
         Some(uid) => {
             std::fs::symlink_metadata(path).is_ok_and(|socket| socket.uid() != uid && socket.mode() & 0o002 != 0)
@@ -511,14 +568,31 @@ fn socket_in(dir: &Path, uid: Option<u32>) -> Option<PathBuf> {
         let open = |dir: std::fs::Metadata| uid.is_none_or(|uid| dir.uid() == uid || dir.mode() & 0o001 != 0);
         std::fs::symlink_metadata(path).is_ok_and(open)
     };
-    let mut dirs = vec![dir.to_owned()];
+    let linked = |path: &Path| {
+        let metadata = std::fs::symlink_metadata(path).ok()?;
+        guarded.iter().find(|(guarded, _)| guarded.has_link(&metadata)).map(|(_, what)| by_another_name(what, path))
+    };
+    // What is near is looked at first: there may be more than is looked at.
+    let mut dirs = VecDeque::from([dir.to_owned()]);
     let (mut names, began) = (0, Instant::now());
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+    while let Some(dir) = dirs.pop_front() {
+        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             names += 1;
+            let path = entry.path();
             match entry.file_type() {
-                Ok(kind) if kind.is_dir() && passable(&entry.path()) => dirs.push(entry.path()),
-                Ok(kind) if kind.is_socket() && connectable(&entry.path()) => return Some(entry.path()),
+                Ok(kind) if kind.is_dir() && (sockets_too || links) && passable(&path) => dirs.push_back(path),
+                Ok(kind) if kind.is_socket() && sockets_too && connectable(&path) => {
+                    return Some(format!("a server could connect to the socket `{}`", path.display()));
+                }
+                // Names are only asked for where one was listed: what hangs may do so at that.
+                Ok(kind) if kind.is_file() && is_mark(&entry.file_name()) && is_data_dir(&dir) => {
+                    return Some(is_anothers(&dir));
+                }
+                Ok(kind) if kind.is_file() && links => {
+                    if let Some(why) = linked(&path) {
+                        return Some(why);
+                    }
+                }
                 _ => {}
             }
             if names >= MOST_NAMES || began.elapsed() >= LONGEST_SEARCH {
@@ -527,6 +601,25 @@ fn socket_in(dir: &Path, uid: Option<u32>) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// Whether a directory is the data directory of a control plane or an agent. Nobody but its user can write there; where
+/// others can, anybody could make one. Change it together with `Installation` in crates/toolyard/src/installation.rs.
+fn is_data_dir(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let has = |name: &str| std::fs::symlink_metadata(dir.join(name)).is_ok_and(|file| file.is_file());
+    let marked =
+        has("toolyard.db") || (has("serve.lock") && has("installation")) || (has("agent.lock") && has("host.key"));
+    marked && std::fs::symlink_metadata(dir).is_ok_and(|dir| dir.mode() & 0o022 == 0)
+}
+
+/// Whether a file of this name may be what tells that.
+fn is_mark(name: &OsStr) -> bool {
+    ["toolyard.db", "installation", "host.key"].iter().any(|mark| name == *mark)
+}
+
+fn is_anothers(dir: &Path) -> String {
+    format!("`{}` is the data directory of another Toolyard", dir.display())
 }
 
 #[cfg(test)]
@@ -630,6 +723,10 @@ mod tests {
             assert!(granted(path, false) && !granted(path, true), "{path}");
         }
         assert!(granted("home/notes", true));
+        std::fs::hard_link(root.join("home/certificates/ca.pem"), root.join("home/notes/ca")).expect("linked");
+        for path in ["home/notes", "home/notes/ca"] {
+            assert!(granted(path, false) && !granted(path, true), "{path}");
+        }
     }
 
     #[test]
@@ -655,15 +752,126 @@ mod tests {
             std::fs::set_permissions(&socket, mode).expect("set");
         };
         let own = nix::unistd::Uid::effective().as_raw();
+        let found = |uid| search(&files, Sockets::For(uid), &[]);
+        let told = Some(format!("a server could connect to the socket `{}`", socket.display()));
         mode(0o755);
-        assert_eq!(socket_in(&files, None), Some(socket.clone()));
-        assert_eq!(socket_in(&files, Some(own + 1)), None);
+        assert_eq!(found(None), told);
+        assert_eq!(found(Some(own + 1)), None);
         mode(0o777);
-        assert_eq!(socket_in(&files, Some(own + 1)), Some(socket.clone()));
-        assert_eq!(socket_in(&files, Some(own)), None);
+        assert_eq!(found(Some(own + 1)), told);
+        assert_eq!(found(Some(own)), None);
+        assert_eq!(search(&files, Sockets::NotLookedFor, &[]), None);
         let deep: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(files.join("deep"), deep).expect("shut");
-        assert_eq!(socket_in(&files, Some(own + 1)), None);
+        assert_eq!(found(Some(own + 1)), None);
+    }
+
+    /// Why a path is not granted; nothing when it is.
+    fn refusal(grants: &Grants, path: &Path, writable: bool) -> String {
+        match look(grants, path.to_str().expect("UTF-8"), writable) {
+            Ok(_) => String::new(),
+            Err(Refused::Why(why) | Refused::Unknown(why)) => why,
+            Err(Refused::NotHere) => "it is not there".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_hard_link_of_toolyards_own_is_granted_to_none_nor_is_what_holds_one() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        std::fs::create_dir_all(root.join("data/toolbox/identity")).expect("made");
+        let (files, deep) = (root.join("srv/files"), root.join("srv/files/deep"));
+        let link = deep.join("link");
+        let grants = grants(&root, &["srv/files"]);
+        for own in [
+            "data/vault.key",
+            "data/toolyard.db",
+            "data/toolyard.db-wal",
+            "data/toolbox/host.key",
+            "data/toolbox/identity/key.pem",
+            "home/project/toolyard.toml",
+        ] {
+            std::fs::write(root.join(own), "secret").expect("written");
+            assert_eq!(refusal(&grants, &files, false), "", "{own}");
+            std::fs::hard_link(root.join(own), &link).expect("linked");
+            for path in [&link, &deep, &files] {
+                let told = format!("Toolyard's own files are there by another name, `{}`", link.display());
+                assert_eq!(refusal(&grants, path, false), told, "{own}");
+            }
+            std::fs::remove_file(&link).expect("removed");
+        }
+    }
+
+    #[test]
+    fn where_a_link_in_the_data_directory_leads_is_toolyards_own_too() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        for directory in ["srv/files/db", "srv/files/box/identity", "srv/files/kept"] {
+            std::fs::create_dir_all(root.join(directory)).expect("made");
+        }
+        std::fs::write(root.join("srv/files/db/store"), "secret").expect("written");
+        symlink(root.join("srv/files/db/store"), root.join("data/toolyard.db")).expect("linked");
+        symlink("../srv/files/box", root.join("data/toolbox")).expect("linked");
+        symlink(&root, root.join("data/up")).expect("linked");
+        symlink(root.join("srv/files/kept"), root.join("data-link")).expect("linked");
+        let paths = GrantablePaths { roots: vec![root.join("srv/files").display().to_string()], own: vec![] };
+        let refused = |data_dir: &str, path: &str| {
+            let grants = open(&paths, &root.join(data_dir), vec![]);
+            refusal(&grants, &root.join("srv/files").join(path), false)
+        };
+        for path in ["", "db", "db/store", "box", "box/identity"] {
+            assert!(refused("data", path).starts_with("Toolyard's own files are there by another name, `"), "{path}");
+        }
+        assert_eq!((refused("data", "deep"), refused("data", "kept")), (String::new(), String::new()));
+        assert_eq!(refused("data-link", "kept"), "Toolyard's own files are there");
+        assert_eq!(refused("data-link", "deep"), "");
+    }
+
+    #[test]
+    fn what_is_a_servers_in_the_data_directory_guards_nothing() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let grants = grants(&root, &["srv/files"]);
+        for theirs in ["data/instances/one/work", "data/instances/.scratch-gone-1", "data/packages/one"] {
+            let theirs = root.join(theirs);
+            std::fs::create_dir_all(&theirs).expect("made");
+            symlink(root.join("srv/files"), theirs.join("link")).expect("linked");
+            std::fs::write(theirs.join("file"), "theirs").expect("written");
+            let name = theirs.parent().and_then(Path::file_name).expect("it has a name");
+            std::fs::hard_link(theirs.join("file"), root.join("srv/files").join(name)).expect("linked");
+        }
+        assert_eq!(refusal(&grants, &root.join("srv/files"), false), "");
+    }
+
+    #[test]
+    fn another_toolyards_data_directory_is_known_by_what_is_in_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let (notes, other) = (root.join("home/notes"), root.join("home/notes/other"));
+        std::fs::create_dir_all(other.join("backups")).expect("made");
+        let mode = |mode| std::fs::set_permissions(&other, std::fs::Permissions::from_mode(mode)).expect("set");
+        mode(0o700);
+        let grants = grants(&root, &["home/*"]);
+        let told = format!("`{}` is the data directory of another Toolyard", other.display());
+        for files in [&["toolyard.db"][..], &["serve.lock", "installation"], &["agent.lock", "host.key"]] {
+            for file in files {
+                assert_eq!(refusal(&grants, &other, false), "", "{file}");
+                std::fs::write(other.join(file), "").expect("written");
+            }
+            for path in [&other, &other.join("backups"), &other.join(files[0])] {
+                assert_eq!(refusal(&grants, path, false), told, "in it, equal");
+            }
+            assert_eq!(search(&notes, Sockets::For(None), &[]), Some(told.clone()), "above");
+            // Anybody could have made this one, to be in somebody's way.
+            mode(0o777);
+            assert_eq!(refusal(&grants, &other, false), "");
+            mode(0o700);
+            for file in files {
+                std::fs::remove_file(other.join(file)).expect("removed");
+            }
+        }
+        assert_eq!(search(&notes, Sockets::For(None), &[]), None);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use toolyard_types::InstallationId;
 
 use crate::serve::Failed;
 
+// An agent knows the data directory of a control plane by the names of these: `is_data_dir` in crates/dtma/src/grants.rs.
+
 /// Held by the control plane that uses a data directory; names its process.
 const LOCK: &str = "serve.lock";
 /// Holds the installation's id.

@@ -93,6 +93,7 @@ fn grantable_paths(settings: &Settings, environment: &BTreeMap<String, String>) 
         }
     }
     let mut own = vec![settings.data_dir.clone()];
+    own.extend(settings.file.clone());
     own.extend(["toolyard.toml", ".env"].map(PathBuf::from));
     let here = std::env::current_dir().map_err(|error| format!("cannot find the current directory: {error}"))?;
     let own = own.into_iter().map(|path| here.join(path)).filter(|path| path.exists()).collect();
@@ -136,7 +137,18 @@ fn package_clients(settings: &Settings, environment: &BTreeMap<String, String>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Environment;
+    use crate::config::{Environment, Overrides, load};
+
+    #[test]
+    fn the_file_of_settings_is_toolyards_own_wherever_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("production.toml");
+        std::fs::write(&file, "session_hours = 3").expect("written");
+        let overrides = Overrides { file: Some(file.clone()), ..Overrides::default() };
+        let loaded = load(&BTreeMap::new(), dir.path(), &overrides).expect("valid");
+        let paths = grantable_paths(&loaded.settings, &BTreeMap::new()).expect("they can be granted");
+        assert!(paths.own.contains(&file), "{:?}", paths.own);
+    }
 
     #[test]
     fn the_home_directory_is_grantable_in_development_and_nothing_in_production() {

@@ -1,8 +1,10 @@
 //! Paths of the host: what a deployer asks for, what an entry grants itself, and what a container is given.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use toolyard_test_support::{Engine, Row, Toolyard, User, each_engine, wait_until};
 
@@ -30,8 +32,32 @@ require('readline').createInterface({ input: process.stdin }).on('line', (line) 
 })
 "#;
 
-fn path(path: impl AsRef<std::path::Path>) -> String {
+fn path(path: impl AsRef<Path>) -> String {
     path.as_ref().display().to_string()
+}
+
+/// A directory that is mounted a second time, until this is dropped.
+struct MountedAgain(PathBuf);
+
+impl MountedAgain {
+    /// None, and says so, where only root may and we are not.
+    fn at(directory: &Path, at: PathBuf) -> Option<Self> {
+        std::fs::create_dir_all(&at).expect("made");
+        match mount(Some(directory), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>) {
+            Ok(()) => Some(Self(at)),
+            Err(error) => {
+                assert!(!nix::unistd::Uid::effective().is_root(), "root mounts a directory again: {error}");
+                eprintln!("not tested: `{}` cannot be mounted again: {error}", directory.display());
+                None
+            }
+        }
+    }
+}
+
+impl Drop for MountedAgain {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
 }
 
 /// Deploys with these paths; what the server's rollout came to.
@@ -50,6 +76,18 @@ fn attacks(engine: Engine, user: User) {
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777)).expect("opened");
     }
     symlink(toolyard.data_dir(), shared.join("way")).expect("linked");
+    wait_until(Duration::from_secs(60), "the toolbox has started", || {
+        toolyard.data_dir().join("toolbox/host.key").exists()
+    });
+    // Names that only the host's owner can make.
+    let names = toolyard.dir().join("names");
+    std::fs::create_dir_all(names.join("linked")).expect("made");
+    std::fs::hard_link(toolyard.data_dir().join("vault.key"), names.join("linked/key")).expect("linked");
+    let again = [
+        MountedAgain::at(toolyard.data_dir(), names.join("mounted/data")),
+        MountedAgain::at(&toolyard.data_dir().join("toolbox"), names.join("mounted/toolbox")),
+        MountedAgain::at(toolyard.dir(), names.join("above")),
+    ];
     let _socket = std::os::unix::net::UnixListener::bind(shared.join("socket")).expect("bound");
     let open = toolyard.dir().join("sockets/open");
     std::fs::create_dir_all(&open).expect("made");
@@ -69,6 +107,33 @@ fn attacks(engine: Engine, user: User) {
         ("a dot file of the home directory", path(toolyard.dir().join(".hidden"))),
         ("what is not listed", "/usr/share".to_owned()),
     ];
+    let by_other_names = [
+        ("a hard link of the vault key", "linked/key"),
+        ("a directory with a hard link of the vault key", "linked"),
+        ("a second mount of the data directory", "mounted/data"),
+        ("the vault key in a second mount of the data directory", "mounted/data/vault.key"),
+        ("the store in a second mount of the data directory", "mounted/data/toolyard.db"),
+        ("the toolbox in a second mount of the data directory", "mounted/data/toolbox"),
+        ("a second mount of the toolbox", "mounted/toolbox"),
+        ("a directory with a second mount of the data directory below it", "mounted"),
+        ("a second mount of what holds the data directory", "above"),
+        ("the vault key in a second mount of what holds the data directory", "above/data/vault.key"),
+    ];
+    for (number, (what, name)) in by_other_names.into_iter().enumerate() {
+        // Some are not there: the store is in Postgres, or nothing can be mounted.
+        let target = names.join(name);
+        if !target.exists() || (!name.starts_with("linked") && again.iter().any(Option::is_none)) {
+            continue;
+        }
+        let ended = deploy(&toolyard, &format!("name-{number}"), json!([{ "path": path(&target), "writable": false }]));
+        let got = format!("{}: {}", ended["rollout"]["state"], ended["rollout"]["reason"]).replace('"', "");
+        Row::of("paths of the host", format!("a grant of {what} ({engine:?}, {user:?} user)"))
+            .expected("failed: config_invalid")
+            .got(&got);
+        assert_eq!(got, "failed: config_invalid", "{what}: {ended:#}");
+        let told = ended["rollout"]["message"].as_str().unwrap_or_default();
+        assert!(told.contains("by another name"), "{what}: {ended:#}");
+    }
     for (number, (what, target)) in attacks.iter().enumerate() {
         let name = format!("attack-{number}");
         let ended = deploy(&toolyard, &name, json!([{ "path": target, "writable": true }]));

@@ -25,6 +25,7 @@ use toolyard_types::{InstanceId, ServerId};
 use super::{Docker, LABEL_AGENT, LABEL_INSTANCE, LABEL_SERVER, engine_failure, is_missing, short};
 use crate::agent::Context;
 use crate::grants::{Answer, Granted, Question, unanswered};
+use crate::mountinfo::Mounts;
 use crate::packages::failure;
 
 /// Runtimes whose containers are processes of this kernel with mounts that show.
@@ -93,7 +94,7 @@ pub(super) async fn check(docker: &Docker, desired: &DesiredInstance, granted: &
     }
     let wanted = held(granted);
     let containers = containers(docker).await.map_err(|error| engine_failure(&error))?;
-    judge(&Mounts::here(), &wanted, of_other_servers(&containers, desired)).map_err(Conflict::into_failure)
+    judge(&mounts(), &wanted, of_other_servers(&containers, desired)).map_err(Conflict::into_failure)
 }
 
 /// What a person should know of the paths of a server that runs: why it would not be started again beside others that run,
@@ -113,7 +114,7 @@ pub(super) async fn remark(docker: &Docker, desired: &DesiredInstance) -> String
     let own = containers.iter().filter(|it| it.instance == desired.id).flat_map(|it| &it.held);
     let is_granted = |it: &&Held| granted.iter().any(|grant| Path::new(&grant.path) == it.path);
     let own: Vec<Held> = own.filter(is_granted).cloned().collect();
-    match judge(&Mounts::here(), &own, of_other_servers(&containers, desired)) {
+    match judge(&mounts(), &own, of_other_servers(&containers, desired)) {
         Ok(()) => String::new(),
         Err(conflict) => conflict.into_remark(),
     }
@@ -146,7 +147,7 @@ pub(super) async fn enter<'a>(
         let others = table.iter().filter(|(id, _)| **id != desired.id);
         let others =
             others.flat_map(|(_, (server, held))| held.iter().map(move |it| (whose(desired, Some(*server)), it)));
-        judge(&Mounts::here(), &wanted, others).map_err(Conflict::into_failure)?;
+        judge(&mounts(), &wanted, others).map_err(Conflict::into_failure)?;
         table.insert(desired.id, (desired.server, wanted.clone()));
         Entered { starting: &docker.starting, id: desired.id }
     };
@@ -154,7 +155,7 @@ pub(super) async fn enter<'a>(
     let containers = containers(docker).await.map_err(|error| engine_failure(&error))?;
     let others = containers.iter().filter(|it| it.instance != desired.id);
     let others = others.flat_map(|other| other.held.iter().map(move |it| (whose(desired, other.server), it)));
-    judge(&Mounts::here(), &wanted, others).map_err(Conflict::into_failure)?;
+    judge(&mounts(), &wanted, others).map_err(Conflict::into_failure)?;
     Ok(Some(entered))
 }
 
@@ -183,6 +184,10 @@ pub(super) async fn compare(
             );
             tracing::error!(instance.id = %desired.id, server.name = %desired.server_name, "{message}");
             (Reason::EngineUnavailable, message)
+        }
+        Ok(Answer::Forbidden { path, why }) => {
+            let path = printable(&path.to_string_lossy());
+            (Reason::ConfigInvalid, format!("path `{path}` may not be granted here: {why}"))
         }
         Ok(Answer::Unseen { path, why }) => {
             let path = printable(&path.to_string_lossy());
@@ -285,7 +290,7 @@ fn judge<'a>(
 ) -> Result<(), Conflict> {
     for want in wanted {
         // Between two of its own only one can be below.
-        if wanted.iter().any(|own| own.writable && mounts.leads(&own.source, &want.source)) {
+        if wanted.iter().any(|own| own.writable && leads(mounts, &own.source, &want.source)) {
             return Err(Conflict {
                 path: want.source.clone(),
                 is: "is below a path that this server may write, and could lead elsewhere",
@@ -296,8 +301,8 @@ fn judge<'a>(
     }
     for (whose, other) in others {
         for want in wanted {
-            let is_below = other.writable && mounts.leads(&other.source, &want.source);
-            let is_above = want.writable && mounts.leads(&want.source, &other.source);
+            let is_below = other.writable && leads(mounts, &other.source, &want.source);
+            let is_above = want.writable && leads(mounts, &want.source, &other.source);
             if !is_below && !is_above {
                 continue;
             }
@@ -325,81 +330,19 @@ fn judge<'a>(
     Ok(())
 }
 
-/// What is mounted where on this host.
-#[derive(Debug, Default)]
-struct Mounts(Vec<Mount>);
-
-#[derive(Debug)]
-struct Mount {
-    device: String,
-    /// What of the file system is mounted.
-    root: PathBuf,
-    at: PathBuf,
+/// What is mounted where on this host. Where that cannot be told, paths are compared by their names.
+fn mounts() -> Mounts {
+    Mounts::here().unwrap_or_else(|_| Mounts::by_name())
 }
 
-/// Where something lies, however it is reached: a file system, and a path in it.
-#[derive(Debug, PartialEq, Eq)]
-struct Place(String, PathBuf);
-
-impl Place {
-    fn is_in(&self, other: &Place) -> bool {
-        self.0 == other.0 && self.1.starts_with(&other.1)
+/// Whether who may write below `above` could lead `path` elsewhere: a directory that it goes through lies there.
+fn leads(mounts: &Mounts, above: &Path, path: &Path) -> bool {
+    if path != above && path.starts_with(above) {
+        return true;
     }
-}
-
-impl Mounts {
-    /// As we see them. Nothing is known where there is no such table, and paths are compared by their names.
-    fn here() -> Self {
-        Self::parse(&String::from_utf8_lossy(&std::fs::read("/proc/self/mountinfo").unwrap_or_default()))
-    }
-
-    fn parse(table: &str) -> Self {
-        let mount = |line: &str| {
-            let mut words = line.split(' ').skip(2);
-            let device = words.next()?.to_owned();
-            let (root, at) = (unescaped(words.next()?), unescaped(words.next()?));
-            Some(Mount { device, root: root.into(), at: at.into() })
-        };
-        Self(table.lines().filter_map(mount).collect())
-    }
-
-    /// Whether who may write below `above` could lead `path` elsewhere: a directory that it goes through lies there.
-    fn leads(&self, above: &Path, path: &Path) -> bool {
-        if path != above && path.starts_with(above) {
-            return true;
-        }
-        let writable = self.all_of(above);
-        path.ancestors().skip(1).any(|directory| {
-            let place = self.place(directory);
-            writable.iter().any(|above| place.is_in(above))
-        })
-    }
-
-    fn place(&self, path: &Path) -> Place {
-        let length = |mount: &&Mount| mount.at.components().count();
-        // Of two at the same place the last one counts.
-        let mount = self.0.iter().filter(|mount| path.starts_with(&mount.at)).max_by_key(length);
-        let inside = mount.and_then(|mount| Some((mount, path.strip_prefix(&mount.at).ok()?)));
-        match inside {
-            Some((mount, rest)) if rest.as_os_str().is_empty() => Place(mount.device.clone(), mount.root.clone()),
-            Some((mount, rest)) => Place(mount.device.clone(), mount.root.join(rest)),
-            None => Place(String::new(), path.to_owned()),
-        }
-    }
-
-    /// A path, and what is mounted below it.
-    fn all_of(&self, path: &Path) -> Vec<Place> {
-        let below = self.0.iter().filter(|mount| mount.at != path && mount.at.starts_with(path));
-        let below = below.map(|mount| Place(mount.device.clone(), mount.root.clone()));
-        std::iter::once(self.place(path)).chain(below).collect()
-    }
-}
-
-/// Octal numbers stand for what would end a word.
-fn unescaped(word: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(word.to_owned(), |word, (escape, text)| word.replace(escape, text))
+    let writable = mounts.all_of(above).unwrap_or_default();
+    let mut through = path.ancestors().skip(1).filter_map(|directory| mounts.place(directory));
+    through.any(|place| writable.iter().any(|(_, above)| place.is_in(above)))
 }
 
 #[cfg(test)]
@@ -415,6 +358,10 @@ mod tests {
 34 22 8:2 / /mnt/with\\040space rw - xfs /dev/sdb1 rw
 ";
 
+    fn table() -> Mounts {
+        Mounts::parse(TABLE.as_bytes()).expect("a table")
+    }
+
     fn held(source: &str, writable: bool) -> Held {
         Held { path: source.into(), source: source.into(), writable }
     }
@@ -423,7 +370,7 @@ mod tests {
         let all = |paths: &[(&str, bool)]| paths.iter().map(|(path, writable)| held(path, *writable)).collect();
         let (wanted, others): (Vec<Held>, Vec<Held>) = (all(wanted), all(others));
         let others = others.iter().map(|held| (Whose::AnotherServers, held));
-        let judged = judge(&Mounts::parse(TABLE), &wanted, others);
+        let judged = judge(&table(), &wanted, others);
         judged.err().map(|conflict| {
             let is_its_own = conflict.is.contains("this server");
             let failure = conflict.into_failure();
@@ -469,17 +416,17 @@ mod tests {
 
     #[test]
     fn without_a_table_of_mounts_names_are_compared() {
-        let mounts = Mounts::default();
-        assert!(mounts.leads(Path::new("/srv"), Path::new("/srv/x")));
-        assert!(!mounts.leads(Path::new("/srv"), Path::new("/srv")));
-        assert!(!mounts.leads(Path::new("/srv"), Path::new("/srvx")));
+        let leads = |above: &str, path: &str| super::leads(&Mounts::by_name(), Path::new(above), Path::new(path));
+        assert!(leads("/srv", "/srv/x"));
+        assert!(!leads("/srv", "/srv"));
+        assert!(!leads("/srv", "/srvx"));
     }
 
     #[test]
     fn what_its_own_other_instance_has_is_told_with_what_ends_that_one_first() {
         let (new, old) = ([held("/srv/share/x", true)], held("/srv/share", true));
         for (wanted, other) in [(&new[..], &old), (std::slice::from_ref(&old), &new[0])] {
-            let conflict = judge(&Mounts::parse(TABLE), wanted, [(Whose::ItsOwn, other)].into_iter());
+            let conflict = judge(&table(), wanted, [(Whose::ItsOwn, other)].into_iter());
             let failure = conflict.expect_err("refused").into_failure();
             assert_eq!(failure.reason, Reason::EngineUnavailable);
             assert!(failure.message.contains("a running instance of this server"), "{}", failure.message);

@@ -303,8 +303,10 @@ async fn an_image_whose_list_of_users_no_engine_could_read_is_refused_and_its_co
 
 #[tokio::test]
 async fn of_two_servers_that_start_at_once_only_one_gets_a_path_that_the_other_could_lead_elsewhere() {
-    let granted =
-        |path: &str, writable| vec![Granted { path: path.into(), source: path.into(), writable, device: 1, inode: 1 }];
+    let granted = |path: &str, writable| {
+        let (path, source) = (path.into(), path.into());
+        vec![Granted { path, source, writable, device: 1, inode: 1, forbidden: vec![] }]
+    };
     let (above, below) = (granted("/srv/share", true), granted("/srv/share/x", false));
     let (first, second) = (instance(InstanceId::generate(), true), instance(InstanceId::generate(), true));
     let container = json!({

@@ -12,6 +12,7 @@ use nix::libc;
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 use crate::grants::{Answer, Granted};
+use crate::mountinfo::Mounts;
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
@@ -22,24 +23,31 @@ const EMPTY_PATH: libc::c_uint = 0x1000;
 /// Opens a granted path, to be mounted and nothing else.
 ///
 /// # Errors
-/// When it is no longer the file that was looked at.
+/// When it is no longer the file that was looked at, or something is mounted in it by now that may not be granted.
 pub(super) fn open_granted(granted: &Granted) -> io::Result<OwnedFd> {
     let fd = open(AT_FDCWD, &granted.source, ResolveFlag::RESOLVE_NO_SYMLINKS)?;
     let stat = fstat(&fd)?;
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     let same = (stat.st_dev, stat.st_ino) == (granted.device, granted.inode);
-    match same && (kind == SFlag::S_IFDIR || kind == SFlag::S_IFREG) {
-        true => Ok(fd),
-        false => Err(io::Error::other("it is not what it was a moment ago")),
+    if !same || (kind != SFlag::S_IFDIR && kind != SFlag::S_IFREG) {
+        return Err(io::Error::other("it is not what it was a moment ago"));
     }
+    // What ran before there was a list has nothing that is forbidden, and needs no table.
+    let forbidden = match granted.forbidden.is_empty() {
+        true => None,
+        false => granted.forbidden_at(&granted.source, &Mounts::here()?)?,
+    };
+    forbidden.map_or(Ok(fd), |why| Err(io::Error::other(why)))
 }
 
-/// Whether a container's process sees what was looked at, at the paths it was granted. What it sees may not show here: we
-/// may be another user than its engine, or count processes otherwise.
+/// Whether a container's process sees what was looked at, at the paths it was granted, and nothing mounted there that may
+/// not be granted. What it sees may not show here: we may be another user than its engine, or count processes otherwise.
 pub(crate) fn seen_by(pid: u32, container: &str, granted: &[Granted]) -> Answer {
     let is_it = || std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(container));
     let root = nix::fcntl::open(format!("/proc/{pid}/root").as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
     let Some(root) = root.ok().filter(|_| is_it()) else { return Answer::Mounted };
+    let mounts = Mounts::read(Path::new(&format!("/proc/{pid}/mountinfo"))).ok();
+    let forbidden = |it: &Granted| mounts.as_ref().and_then(|mounts| it.forbidden_at(&it.path, mounts).ok()?);
     for it in granted {
         let path = it.path.strip_prefix("/").unwrap_or(&it.path);
         // As the engine found the place: links of an image lead within it.
@@ -50,7 +58,10 @@ pub(crate) fn seen_by(pid: u32, container: &str, granted: &[Granted]) -> Answer 
             other => other,
         };
         let found = match opened.and_then(|fd| Ok(fstat(&fd)?)) {
-            Ok(stat) if (stat.st_dev, stat.st_ino) == (it.device, it.inode) => continue,
+            Ok(stat) if (stat.st_dev, stat.st_ino) == (it.device, it.inode) => match forbidden(it) {
+                None => continue,
+                Some(why) => Answer::Forbidden { path: it.path.clone(), why },
+            },
             Ok(_) => Answer::Otherwise(it.path.clone()),
             Err(error) if shows_nothing(&error) => continue,
             Err(error) => Answer::Unseen { path: it.path.clone(), why: error.to_string() },
@@ -249,7 +260,13 @@ mod tests {
     fn granted(path: &str, source: &Path, writable: bool) -> Granted {
         let metadata = std::fs::symlink_metadata(source).expect("it is there");
         let (device, inode) = (metadata.dev(), metadata.ino());
-        Granted { path: path.into(), source: source.to_owned(), writable, device, inode }
+        Granted { path: path.into(), source: source.to_owned(), writable, device, inode, forbidden: vec![] }
+    }
+
+    /// The same, with a directory that nothing of it may be.
+    fn apart_from(forbidden: &Path, granted: Granted) -> Granted {
+        let place = Mounts::here().expect("mounts").place(forbidden).expect("it is mounted");
+        Granted { forbidden: vec![place], ..granted }
     }
 
     /// Starts `cat` in a sandbox with these paths of the host; what went wrong, if it did not start.
@@ -304,6 +321,33 @@ mod tests {
         assert!(error.ends_with("it is not what it was a moment ago"), "{error}");
     }
 
+    #[tokio::test]
+    async fn what_may_not_be_granted_is_not_mounted_though_it_got_there_after_the_look() {
+        let (dir, host) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        let host = std::fs::canonicalize(host.path()).expect("canonical");
+        for name in ["good/in", "secret/in"] {
+            std::fs::create_dir_all(host.join(name)).expect("made");
+        }
+        let good = apart_from(&host.join("secret"), granted("/srv/good", &host.join("good"), false));
+        start(dir.path(), vec![good.clone()]).await.expect("it runs");
+        // The very directory, by a name that it had all the time.
+        let secret = apart_from(&host.join("secret"), granted("/srv/good", &host.join("secret/in"), false));
+        let error = start(dir.path(), vec![secret]).await.expect_err("it is in what is forbidden");
+        assert!(error.contains("what may not be granted"), "{error}");
+
+        let (secret, at, none) = (host.join("secret"), host.join("good/in"), None::<&str>);
+        if let Err(error) = nix::mount::mount(Some(&secret), &at, none, nix::mount::MsFlags::MS_BIND, none) {
+            assert!(!nix::unistd::Uid::effective().is_root(), "root mounts it: {error}");
+            eprintln!("not tested: nothing can be mounted here: {error}");
+            return;
+        }
+        let started = start(dir.path(), vec![good.clone()]).await;
+        nix::mount::umount2(&at, nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
+        let error = started.expect_err("it has what is forbidden in it");
+        assert!(error.contains("what may not be granted") && error.contains(&at.display().to_string()), "{error}");
+        start(dir.path(), vec![good]).await.expect("it runs again");
+    }
+
     #[test]
     fn what_a_container_has_mounted_is_compared_with_what_was_looked_at() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -315,6 +359,9 @@ mod tests {
         assert_eq!(seen("/", &same), Answer::Mounted);
         assert_eq!(seen("/", &other), Answer::Otherwise(real.clone()));
         assert_eq!(seen("not this process", &other), Answer::Mounted);
+        let forbidden = seen("/", &apart_from(&real, same.clone()));
+        assert!(matches!(&forbidden, Answer::Forbidden { path, .. } if *path == real), "{forbidden:?}");
+        assert_eq!(seen("/", &apart_from(&real.with_file_name("beside"), same.clone())), Answer::Mounted);
         // What is not there is not something else.
         let gone = Granted { path: real.join("gone"), ..same };
         let Answer::Unseen { path, why } = seen("/", &gone) else { panic!("it is not there") };

@@ -1,5 +1,7 @@
 //! Paths of the host: what is granted, what is refused, and what ran before there was a list.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 use toolyard_dtma::{GrantablePaths, Shutdown};
 use toolyard_types::RevisionId;
@@ -29,6 +31,121 @@ async fn prepared(world: &World, path: &str) -> Status<Phase> {
         .await;
     let over = |it: &ObservedInstance| it.status.phase == Phase::Failed || it.status.message == "prepared";
     world.observed("it is prepared, or says why not", id, over).await.status
+}
+
+/// Another name of a directory, which it has until this is dropped.
+struct OtherName(PathBuf);
+
+impl OtherName {
+    /// Mounts a directory a second time; none, and says so, where only root may and we are not.
+    fn of(directory: &Path, name: &Path) -> Option<Self> {
+        std::fs::create_dir(name).expect("made");
+        #[cfg(target_os = "linux")]
+        {
+            use nix::mount::{MsFlags, mount};
+            let none = None::<&str>;
+            let Err(error) = mount(Some(directory), name, none, MsFlags::MS_BIND, none) else {
+                return Some(Self(name.to_owned()));
+            };
+            assert!(!nix::unistd::Uid::effective().is_root(), "root mounts a directory again: {error}");
+        }
+        eprintln!("not tested: `{}` cannot be mounted again here", directory.display());
+        None
+    }
+}
+
+impl Drop for OtherName {
+    fn drop(&mut self) {
+        #[cfg(target_os = "linux")]
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// Nobody gets any of these, since Toolyard's own files are there.
+async fn refused_by_another_name(world: &World, paths: &[PathBuf]) {
+    for path in paths {
+        let path = path_text(path);
+        let status = prepared(world, &path).await;
+        assert_eq!((status.reason, status.next_attempt_at), (Reason::ConfigInvalid, None), "{}", status.message);
+        let told = format!("path `{path}` may not be granted here: Toolyard's own files are there by another name, `");
+        assert!(status.message.starts_with(&told), "{}", status.message);
+    }
+}
+
+/// Tries names of Toolyard's own files that lie where paths may be granted.
+async fn own_files_are_refused_by_any_name(world: &World) {
+    let (shared, data_dir) = (world.shared_dir(), world.data_dir());
+    let links = shared.join("links");
+    std::fs::create_dir(&links).expect("made");
+    std::fs::hard_link(data_dir.join("host.key"), links.join("key")).expect("linked");
+    refused_by_another_name(world, &[links.join("key"), links.clone(), shared.clone()]).await;
+    std::fs::remove_file(links.join("key")).expect("removed");
+
+    let bound = shared.join("bound");
+    std::fs::create_dir(&bound).expect("made");
+    let names = [
+        OtherName::of(&data_dir, &bound.join("data")),
+        OtherName::of(&data_dir.join("instances"), &bound.join("instances")),
+        OtherName::of(world.dir.path(), &shared.join("above")),
+    ];
+    if names.iter().all(Option::is_some) {
+        let in_them = ["data", "data/host.key", "data/instances", "instances"].map(|name| bound.join(name));
+        refused_by_another_name(world, &in_them).await;
+        let above = shared.join("above");
+        refused_by_another_name(world, &[above.join("dtma/host.key"), above.join("dtma"), above]).await;
+        refused_by_another_name(world, &[bound, shared.clone()]).await;
+    }
+    drop(names);
+    let status = prepared(world, &path_text(&shared)).await;
+    assert_eq!((status.phase, status.message.as_str()), (Phase::Pending, "prepared"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn toolyards_own_files_are_refused_by_any_other_name() {
+    own_files_are_refused_by_any_name(&World::new().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_container_gets_toolyards_own_files_by_any_other_name() {
+    own_files_are_refused_by_any_name(&World::docker().await).await;
+}
+
+/// What becomes of a server when Toolyard's own files get another name in its path while its agent is away.
+async fn runs_on_and_says_so(get_another_name: impl FnOnce(&Path, &Path) -> Option<OtherName>) {
+    let mut world = World::new().await;
+    let shared = world.shared_dir();
+    let path = path_text(&shared);
+    let id = world.deploy_with(&["ok"], |instance| instance.spec.paths = grant(&path, false)).await;
+    let before = world.phase(id, Phase::Ready).await;
+    world.drop_agent();
+    let name = get_another_name(&world.data_dir(), &shared);
+    if name.is_none() && !shared.join("key").exists() {
+        return;
+    }
+    world.start_agent().await;
+    let said = format!("it sees {path}, which this toolbox does not grant; it will not be started again with that");
+    let ready = remarked(&world, id, &said).await;
+    assert_eq!(ready.pid, before.pid);
+    let crash =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "crash", "arguments": {} } });
+    assert!(world.send(id, crash).await.is_err());
+    let refused = |it: &ObservedInstance| it.status.message.contains("Toolyard's own files are there by another name");
+    let refused = world.observed("it is refused", id, refused).await;
+    assert_eq!(refused.status.reason, Reason::ConfigInvalid);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_when_a_hard_link_of_toolyards_own_gets_into_its_path_runs_on_and_says_so() {
+    runs_on_and_says_so(|data_dir, shared| {
+        std::fs::hard_link(data_dir.join("host.key"), shared.join("key")).expect("linked");
+        None
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_runs_when_the_data_directory_is_mounted_in_its_path_runs_on_and_says_so() {
+    runs_on_and_says_so(|data_dir, shared| OtherName::of(data_dir, &shared.join("bound"))).await;
 }
 
 /// Waits until a server that is ready has this remark, which comes a moment after it answers.

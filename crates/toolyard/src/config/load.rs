@@ -139,6 +139,7 @@ pub(crate) fn survey(
     };
 
     let mut layers = Layers::new(env);
+    let read_from = file.as_ref().map(|(path, _)| path.clone());
     if let Some((path, table)) = file {
         layers.add_table(table, &path);
     }
@@ -150,6 +151,7 @@ pub(crate) fn survey(
         layers.set_text(name, text, Origin::Flag, &format!("`--set {name}`"));
     }
     let mut survey = layers.finish();
+    survey.settings.file = read_from;
     let data_dir = &survey.settings.data_dir;
     if overrides.for_agent && is_control_planes(&dir.join(data_dir)) {
         let told = format!(

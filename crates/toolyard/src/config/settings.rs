@@ -430,6 +430,10 @@ pub(crate) struct Settings {
     /// to, that an instance runs, or that a rollback goes to.
     #[schemars(range(min = 10, max = 10_000))]
     pub revisions_kept: u32,
+
+    /// The file that some of them were read from; no setting itself.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -532,6 +536,7 @@ impl Settings {
             audit_retention_days: 365,
             audit_max_records: 1_000_000,
             revisions_kept: 100,
+            file: None,
         }
     }
 }
