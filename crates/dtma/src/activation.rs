@@ -15,13 +15,13 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::Instant;
 use toolyard_link::frames;
 use toolyard_mcp::era::code;
-use toolyard_mcp::stdio::Connection;
+use toolyard_mcp::stdio::{Connection, MessageContext};
 use toolyard_mcp::{Message, envelope};
 use toolyard_types::Code;
 use toolyard_types::state::Phase;
 
 use crate::agent::Inner;
-use crate::api::{self, NOT_READY, Refusal, Whose};
+use crate::api::{self, NOT_READY, Refusal};
 use crate::copies::InUse;
 use crate::slot::Slot;
 
@@ -36,7 +36,7 @@ pub(crate) async fn deliver(
     inner: Arc<Inner>,
     slot: Arc<Slot>,
     in_use: InUse,
-    whose: Whose,
+    whose: MessageContext,
     message: Bytes,
     deadline: Instant,
 ) -> Result<Response, Refusal> {
@@ -109,7 +109,7 @@ struct Waiting {
     asker: Asker,
     message: Bytes,
     in_use: InUse,
-    whose: Whose,
+    whose: MessageContext,
     deadline: Instant,
     told: u32,
 }

@@ -17,7 +17,8 @@ use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use toolyard_link::{frames, stack};
-use toolyard_mcp::stdio::{self, CallError, Caller, Connection};
+use toolyard_mcp::CancelReason;
+use toolyard_mcp::stdio::{self, CallError, Caller, Connection, MessageContext};
 use toolyard_types::agent::LogLine;
 use toolyard_types::state::{Phase, Reason};
 use toolyard_types::{Code, InstanceId, JobId, Problem};
@@ -114,19 +115,12 @@ async fn messages(
     }
 }
 
-/// Who a message is of.
-#[derive(Clone, Copy)]
-pub(crate) struct Whose {
-    caller: Caller,
-    /// Whose share of the memory and of copies it uses up.
-    share: Caller,
-}
-
-/// A gateway of before says nothing: then it may be anybody's.
-fn whose(headers: &HeaderMap) -> Whose {
-    let read = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(Caller::parse);
-    let caller = read(stack::PRINCIPAL).unwrap_or(Caller::Unknown);
-    Whose { caller, share: read(stack::SHARE).unwrap_or(caller) }
+/// Of whom a message is. A gateway of before says nothing: then it may be anybody's.
+fn whose(headers: &HeaderMap) -> MessageContext {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let caller = text(stack::PRINCIPAL).map_or(Caller::Unknown, Caller::parse);
+    let share = text(stack::SHARE).map_or(caller, Caller::parse);
+    MessageContext { caller, share, call: text(stack::CALL).and_then(|name| u128::from_str_radix(name, 16).ok()) }
 }
 
 /// Where a message goes: to the instance, or to the copy of whose key comes with it.
@@ -165,18 +159,21 @@ async fn end_copy(
 pub(crate) async fn deliver(
     connection: &Connection,
     in_use: Option<InUse>,
-    whose: Whose,
+    whose: MessageContext,
     message: Bytes,
     deadline: Instant,
 ) -> Result<Response, Refusal> {
     // Refused here it was not sent; later nobody can tell.
-    let sent = connection.send_with_share(whose.caller, whose.share, message);
+    let sent = connection.send_from(whose, message);
     let mut stream = sent.map_err(|error| Refusal::from(error).undelivered(NOT_READY))?;
-    let late = || Refusal::new(Code::UpstreamTimeout, "the server did not answer in time");
     // The first message decides the status; after it a failure can only break off the body.
-    let first = match tokio::time::timeout_at(deadline, stream.next()).await.map_err(|_| late())? {
-        Some(first) => first?,
-        None => return Ok(framed(Body::empty())),
+    let first = match tokio::time::timeout_at(deadline, stream.next()).await {
+        Ok(Some(first)) => first?,
+        Ok(None) => return Ok(framed(Body::empty())),
+        Err(_) => {
+            stream.give_up(CancelReason::DEADLINE_PASSED);
+            return Err(Refusal::new(Code::UpstreamTimeout, "the server did not answer in time"));
+        }
     };
     match stream.next().now_or_never() {
         Some(None) => Ok(framed(whole(first))),
@@ -215,7 +212,10 @@ fn rest(
         let (mut stream, in_use) = state?;
         match tokio::time::timeout_at(deadline, stream.next()).await {
             Ok(message) => Some((message?, Some((stream, in_use)))),
-            Err(_) => Some((Err(CallError::Timeout(Duration::ZERO)), None)),
+            Err(_) => {
+                stream.give_up(CancelReason::DEADLINE_PASSED);
+                Some((Err(CallError::Timeout(Duration::ZERO)), None))
+            }
         }
     })
 }

@@ -26,6 +26,7 @@ use crate::agent::LINKS_FILE;
 use crate::sync::REMOVED_DELAY;
 
 const DIR: &str = "identity";
+const IDENTITY_FILE: &str = "identity.json";
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
@@ -170,6 +171,12 @@ impl Identity {
                 }
             }
         }
+    }
+
+    /// Whether the data directory holds an identity, usable or not.
+    #[must_use]
+    pub fn is_kept(data_dir: &Path) -> bool {
+        data_dir.join(DIR).join(IDENTITY_FILE).exists()
     }
 
     /// What the data directory holds, without asking anybody.
@@ -385,14 +392,14 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
 }
 
 fn load(dir: &Path) -> Result<Option<Saved>, IdentityError> {
-    let path = dir.join("identity.json");
+    let path = dir.join(IDENTITY_FILE);
     let Some(bytes) = read(&path)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| IdentityError::Broken(path, Box::new(error)))
 }
 
 fn save(dir: &Path, saved: &Saved) -> Result<(), IdentityError> {
     let bytes = serde_json::to_vec_pretty(saved).expect("our own types have string keys and serialise");
-    write_private(&dir.join("identity.json"), &bytes)
+    write_private(&dir.join(IDENTITY_FILE), &bytes)
 }
 
 fn read_key(dir: &Path) -> Result<Option<AgentKey>, IdentityError> {

@@ -235,7 +235,9 @@ impl Call {
     fn cancel(&self, session: SessionId) {
         let requested = self.message.payload_object().and_then(|params| params.get("requestId").ok().flatten());
         let Some(span) = requested else { return };
-        if let Some(token) = self.visit.core.cancellable.get(&(session, self.message.bytes().slice(span))) {
+        if let Some(call) = self.visit.core.cancellable.get(&(session, self.message.bytes().slice(span))) {
+            let (token, reason) = call.value();
+            reason.say(&self.message.payload_string("reason").ok().flatten().unwrap_or_default());
             token.cancel();
         }
     }
@@ -267,7 +269,7 @@ impl Call {
             }
             return;
         }
-        let sender = Sender { copy: None, principal: Some(self.caller().principal()) };
+        let sender = Sender { principal: Some(self.caller().principal()), ..Sender::default() };
         for peer in self.visit.core.peers.all(route) {
             if peer.era().await != Ok(Era::Legacy) {
                 continue;

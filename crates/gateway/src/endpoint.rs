@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use toolyard_link::trace::{self, Trace};
 use toolyard_link::{Charge, Doors, NoRoom, TooSlow};
 use toolyard_mcp::era::{self, code, meta};
-use toolyard_mcp::{Id, Kind, Message, ParseError};
+use toolyard_mcp::{CancelReason, Id, Kind, Message, ParseError};
 use toolyard_types::access::Action;
 use toolyard_types::snapshot::{
     self, CanaryRoute, KeyGrant, OrganizationSnapshot, ServerRoute, Snapshot, ToolsetRoute,
@@ -71,8 +71,9 @@ pub(crate) struct Core {
     pub(crate) cutting: CancellationToken,
     /// Calls that run on after their clients left.
     pub(crate) left: TaskTracker,
-    /// Calls of legacy clients that may be cancelled by a later message: session, and the raw request id.
-    pub(crate) cancellable: DashMap<(SessionId, Bytes), CancellationToken>,
+    /// Calls of legacy clients that may be cancelled by a later message: session, and the raw request id. Who cancels one
+    /// says why before.
+    pub(crate) cancellable: DashMap<(SessionId, Bytes), (CancellationToken, CancelReason)>,
     pub(crate) questions: Questions,
     /// Resources that a session does not want to hear of any more, by the SHA-256 of their URI.
     pub(crate) unsubscribed: moka::sync::Cache<(SessionId, [u8; 32]), ()>,
@@ -496,7 +497,9 @@ fn delete(visit: &Visit, headers: &HeaderMap) -> Result<Response, Refusal> {
     // Nobody is there any more for their answers, nor for what their servers ask.
     for call in &visit.core.cancellable {
         if call.key().0 == id {
-            call.value().cancel();
+            let (token, reason) = call.value();
+            reason.say("the client ended its session");
+            token.cancel();
         }
     }
     end_copies(visit, id);
@@ -663,13 +666,15 @@ fn check_media_types(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Who names nothing, with an empty header or without one, takes anything.
 fn accepts(headers: &HeaderMap, kind: &str) -> bool {
-    let Some(accept) = header_text(headers, header::ACCEPT.as_str()) else { return true };
     let family = kind.split('/').next().unwrap_or("");
-    accept.split(',').any(|range| {
-        let range = range.split(';').next().unwrap_or("").trim();
-        range == "*/*" || range.eq_ignore_ascii_case(kind) || range.strip_suffix("/*") == Some(family)
-    })
+    let lists = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges = lists.flat_map(|list| list.split(',')).map(|range| range.split(';').next().unwrap_or("").trim());
+    let mut named = ranges.filter(|range| !range.is_empty()).peekable();
+    named.peek().is_none()
+        || named
+            .any(|range| range == "*/*" || range.eq_ignore_ascii_case(kind) || range.strip_suffix("/*") == Some(family))
 }
 
 async fn read_body(body: Body, headers: &HeaderMap, max: usize) -> Result<Bytes, Refusal> {

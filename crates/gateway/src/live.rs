@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use toolyard_mcp::era::{Era, code};
 use toolyard_mcp::json::Edits;
-use toolyard_mcp::{Kind, Message, envelope};
+use toolyard_mcp::{CancelReason, Kind, Message, envelope};
 use toolyard_types::Code;
 use toolyard_types::snapshot::CallOutcome;
 
@@ -142,12 +142,15 @@ impl Live {
             let core = call.visit.core.clone();
             let key = (*id, Bytes::copy_from_slice(call.raw_id().as_bytes()));
             let token = CancellationToken::new();
-            core.cancellable.insert(key.clone(), token.clone());
+            core.cancellable.insert(key.clone(), (token.clone(), way.chosen.call.reason.clone()));
             stopped_by = Some(Box::pin(token.cancelled_owned()) as BoxFuture<'static, ()>);
             cancellable = Some(Cancellable { key, questions: Vec::new(), core });
         } else if call.message.method() == "subscriptions/listen" {
-            let visit = call.visit.clone();
-            stopped_by = Some(Box::pin(async move { visit.ended().await }));
+            let (visit, reason) = (call.visit.clone(), way.chosen.call.reason.clone());
+            stopped_by = Some(Box::pin(async move {
+                visit.ended().await;
+                reason.say("the subscription was ended");
+            }));
         }
         Self(Some(Running { call, source, way, server, deadline, recording, stopped_by, cancellable, is_left: false }))
     }
@@ -177,8 +180,16 @@ impl Live {
         }
     }
 
+    /// When somebody said why the call is given up, a toolbox is told so before its stream ends.
     fn end(&mut self) {
-        self.0 = None;
+        let Some(Running { source, way, .. }) = self.0.take() else { return };
+        let Way { chosen, .. } = *way;
+        if chosen.instance().is_some() && chosen.call.reason.said().is_some() {
+            tokio::spawn(async move {
+                chosen.tell_reason().await;
+                drop(source);
+            });
+        }
     }
 }
 
@@ -224,6 +235,7 @@ impl Running {
             () = stopped => return Heard::Cancelled,
             reply = next => reply,
             () = cutting => {
+                self.way.chosen.call.reason.say("Toolyard is shutting down");
                 let detail = "Toolyard is shutting down, and the call had not ended in time; call again";
                 return Heard::Failed(Failure::new(Code::ShuttingDown, detail));
             }
@@ -235,7 +247,10 @@ impl Running {
         // A toolbox ends the call at the same deadline.
         let is_late = Instant::now() + DEADLINE_SLACK >= deadline;
         match reply {
-            Err(_) => Heard::Failed(Failure::overdue(timeout)),
+            Err(_) => {
+                self.way.chosen.call.reason.say(CancelReason::DEADLINE_PASSED);
+                Heard::Failed(Failure::overdue(timeout))
+            }
             Ok(None) if is_late => Heard::Failed(Failure::overdue(timeout)),
             Ok(Some(Err(failure))) if is_late && failure.code == Code::UpstreamFailed => {
                 Heard::Failed(match failure.undelivered {

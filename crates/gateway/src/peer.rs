@@ -22,7 +22,7 @@ use toolyard_link::trace::Trace;
 use toolyard_link::{Body, Channel, LinkError, frames, stack};
 use toolyard_mcp::era::{self, Era, Handshake};
 use toolyard_mcp::json;
-use toolyard_mcp::{CallError, Growing, HandshakeError, Held, Kind, Message, Room, envelope, stdio};
+use toolyard_mcp::{CallError, CancelReason, Growing, HandshakeError, Held, Kind, Message, Room, envelope, stdio};
 use toolyard_types::snapshot::{InstanceRoute, RemoteLease, ServerRoute, Snapshot, Target};
 use toolyard_types::spec::RemoteTransport;
 use toolyard_types::state::Phase;
@@ -270,12 +270,16 @@ impl Peer {
                 if let Some(share) = sender.share_header() {
                     headers.insert(stack::SHARE, share);
                 }
+                if let Some(call) = sender.call {
+                    headers.insert(stack::CALL, call.header());
+                }
                 let response = self.exchange(*toolbox, toolboxes, request).await?;
                 Ok(self.frames(response, sender.share()))
             }
             Link::Remote(remote) => {
                 let own_until = sender.principal.is_none().then(|| Instant::now() + deadline.mul_f64(NEARLY));
-                Ok(Replies::Remote(Box::new(remote.send(message, sender.share(), own_until).await?)))
+                let reason = sender.call.map(|call| call.reason.clone()).unwrap_or_default();
+                Ok(Replies::Remote(Box::new(remote.send(message, (sender.share(), reason), own_until).await?)))
             }
         }
     }
@@ -511,12 +515,12 @@ impl RemoteLink {
     async fn send(
         &self,
         message: Bytes,
-        caller: stdio::Caller,
+        (caller, reason): (stdio::Caller, CancelReason),
         own_until: Option<Instant>,
     ) -> Result<toolyard_mcp::http::Stream, Failure> {
         let upstream = self.upstream().await?;
         let attempt = self.attempt(own_until)?;
-        let outcome = upstream.send_for(caller, message).await;
+        let outcome = upstream.send_cancellable(caller, message, reason).await;
         // A call times out here only in the handshake before it.
         let is_silent = |error: &CallError| matches!(error, CallError::Unreachable(_) | CallError::Timeout(_));
         attempt.settle(!outcome.as_ref().is_err_and(is_silent));

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use toolyard_link::stack::THRESHOLD;
 use toolyard_mcp::era::Era;
-use toolyard_mcp::stdio;
+use toolyard_mcp::{CancelReason, envelope, json, stdio};
 use toolyard_types::access::Actor;
 use toolyard_types::snapshot::{CanaryRoute, InstanceRoute, KeyGrant, ServerRoute, Target};
 use toolyard_types::spec::InstancingMode;
@@ -37,6 +37,8 @@ const AVOID_FOR: Duration = Duration::from_millis(250);
 /// away costs nobody more than that.
 const RECONNECT: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How long a toolbox has to hear why a call is given up.
+const REASON_TIMEOUT: Duration = Duration::from_secs(2);
 /// When nobody has missed a link for so long, its next loss is another one.
 pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
@@ -129,14 +131,18 @@ pub(crate) struct PrincipalTag([u8; 16]);
 
 impl PrincipalTag {
     pub(crate) fn header(self) -> HeaderValue {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0; 32];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = DIGITS[usize::from(byte >> 4)];
-            pair[1] = DIGITS[usize::from(byte & 15)];
-        }
-        HeaderValue::from_bytes(&text).expect("hex digits are a header's value")
+        hex(self.0)
     }
+}
+
+fn hex(bytes: [u8; 16]) -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    HeaderValue::from_bytes(&text).expect("hex digits are a header's value")
 }
 
 /// Who calls, and whose share of what there is they use up when that is another one's.
@@ -152,6 +158,25 @@ pub(crate) struct Sender<'a> {
     /// The copy that it is for.
     pub(crate) copy: Option<&'a CopyKey>,
     pub(crate) principal: Option<Principals>,
+    /// The call that it is, or that it is about.
+    pub(crate) call: Option<&'a CallHandle>,
+}
+
+/// A call's name on the link, and why it is given up should it be.
+#[derive(Clone)]
+pub(crate) struct CallHandle {
+    name: u128,
+    pub(crate) reason: CancelReason,
+}
+
+impl CallHandle {
+    fn new() -> Self {
+        Self { name: rand::random(), reason: CancelReason::default() }
+    }
+
+    pub(crate) fn header(&self) -> HeaderValue {
+        hex(self.name.to_be_bytes())
+    }
 }
 
 impl Sender<'_> {
@@ -187,12 +212,22 @@ pub(crate) struct Chosen {
     is_canary: bool,
     at: Option<(InstanceId, ToolboxId)>,
     carried: Option<Arc<Carried>>,
+    pub(crate) call: CallHandle,
 }
 
 impl Chosen {
     /// Of whom a message to it is.
     pub(crate) fn sender(&self) -> Sender<'_> {
-        Sender { copy: self.copy.as_ref(), principal: Some(self.principal) }
+        Sender { copy: self.copy.as_ref(), principal: Some(self.principal), call: Some(&self.call) }
+    }
+
+    /// Tells the toolbox why the call is given up, when somebody said it.
+    pub(crate) async fn tell_reason(&self) {
+        let Some(reason) = self.call.reason.said() else { return };
+        // Never the client's id: an agent that does not know the name must not take it for another one's call.
+        let cancelled = envelope::cancelled(json::quote(&format!("{:032x}", self.call.name)), reason);
+        let told = self.peer.send(cancelled, REASON_TIMEOUT, self.sender());
+        let _ = tokio::time::timeout(REASON_TIMEOUT, told).await;
     }
 
     /// The instance, when it is none of a remote server.
@@ -293,6 +328,7 @@ impl Peers {
             is_canary: false,
             at: None,
             carried,
+            call: CallHandle::new(),
         })
     }
 
@@ -390,7 +426,8 @@ impl Peers {
         let other = loop {
             let snapshot = snapshots.borrow_and_update().clone();
             let route = snapshot.organizations.get(organization).and_then(|it| it.servers.get(server).cloned());
-            if let Some(other) = route.as_ref().and_then(|route| self.other(route, chosen, instance, caller, era)) {
+            if let Some(mut other) = route.as_ref().and_then(|route| self.other(route, chosen, instance, caller, era)) {
+                other.call = chosen.call.clone();
                 break other;
             }
             // There will be no other: it was stopped, or does not start.
@@ -485,7 +522,7 @@ impl Peers {
         let peer = self.instance(caller.grant.organization, instance);
         let carried = Carried::by(&peer);
         let (principal, at) = (caller.principal(), Some((instance.id, instance.toolbox)));
-        Chosen { peer, copy, principal, timeout, revision, is_canary, at, carried }
+        Chosen { peer, copy, principal, timeout, revision, is_canary, at, carried, call: CallHandle::new() }
     }
 
     fn is_canarys(&self, route: &ServerRoute, canary: &CanaryRoute, caller: &Caller) -> bool {

@@ -40,6 +40,10 @@ pub const PRINCIPAL: HeaderName = HeaderName::from_static("toolyard-principal");
 /// made it.
 pub const SHARE: HeaderName = HeaderName::from_static("toolyard-share");
 
+/// A call's name, 32 hex digits that no other call has. A `notifications/cancelled` that comes with one is for that call, and
+/// tells its server why it is given up; that the call's stream ends tells no reason. An agent of before takes no notice.
+pub const CALL: HeaderName = HeaderName::from_static("toolyard-call");
+
 /// On a refusal of the DTMA API: the message certainly did not reach its server. [`STOPPING`] when the instance takes
 /// no more calls, anything else when it may take some again.
 pub const UNDELIVERED: HeaderName = HeaderName::from_static("toolyard-undelivered");

@@ -320,6 +320,13 @@ pub fn notification(method: &str, params: Option<&str>) -> Bytes {
     })
 }
 
+/// Tells a server that the request `id`, raw JSON, is given up, and why.
+#[must_use]
+pub fn cancelled(id: impl std::fmt::Display, reason: &str) -> Bytes {
+    let params = format!(r#"{{"requestId":{id},"reason":{}}}"#, json::quote(reason));
+    notification("notifications/cancelled", Some(&params))
+}
+
 /// A JSON-RPC response with raw `result`.
 #[must_use]
 pub fn result(id: &str, result: &str) -> Bytes {

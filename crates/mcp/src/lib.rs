@@ -9,6 +9,7 @@
 //!   Both take a raw message and give back a stream of raw messages that ends with the response.
 //! - This crate knows no organization, no policy and no database.
 
+mod cancel;
 pub mod envelope;
 pub mod era;
 mod error;
@@ -18,6 +19,7 @@ mod probe;
 mod room;
 pub mod stdio;
 
+pub use cancel::CancelReason;
 pub use envelope::{Id, Kind, Message, ParseError};
 pub use era::{Era, Handshake};
 pub use error::{CallError, HandshakeError};

@@ -149,6 +149,9 @@ async function answer({ id, method, params }) {
       return send({ id, result: { protocolVersion: params.protocolVersion, capabilities: { tools: {} }, serverInfo: info } });
     case "ping":
       return send({ id, result: {} });
+    case "notifications/cancelled":
+      process.stderr.write(`given up: ${params.reason}\n`);
+      return;
     case "tools/list":
       return send({ id, result: modern ? { resultType: "complete", tools: listed, ttlMs: 0, cacheScope: "private" } : { tools: listed } });
     case "tools/call": {

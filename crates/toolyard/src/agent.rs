@@ -42,8 +42,7 @@ pub(crate) async fn main(args: &DtmaArgs) -> ExitCode {
         refused.iter().for_each(|problem| eprintln!("toolyard: {problem}"));
         return ExitCode::from(EXIT_CONFIG);
     }
-    // An environment file that is emptied after the join may leave an empty variable.
-    match run(&loaded.settings, args.token.as_deref().filter(|token| !token.is_empty())).await {
+    match run(&loaded.settings, args.token.as_deref()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Refused(problem)) => {
             eprintln!("toolyard: {problem}");
@@ -78,7 +77,10 @@ async fn run(settings: &Settings, token: Option<&str>) -> Result<(), Failed> {
         Some(address) => listen(address).await.map(|(offers, listening)| (Some(offers), Some(listening)))?,
         None => (None, None),
     };
-    let options = identity_options(settings, token, offers.clone())?;
+    let (options, unread) = identity_options(settings, token, offers.clone())?;
+    if let Some(problem) = unread {
+        tracing::warn!("{problem}; going on without it: this agent has joined, and needs none");
+    }
     let identity = tokio::select! {
         opened = Identity::open(options) => opened.map_err(|error| chain(&error))?,
         _ = &mut stopped => return Ok(()),
@@ -166,23 +168,30 @@ pub(crate) async fn listen(address: std::net::SocketAddr) -> Result<(Offers, Abo
     Ok((offers, listening))
 }
 
-/// What the settings and the token say of who this agent is.
+/// What the settings and the token say of who this agent is; and what is wrong with a token that is needed no more.
 ///
 /// # Errors
-/// When the token is none.
+/// When the token is none, and the agent has not joined.
 pub(crate) fn identity_options(
     settings: &Settings,
     token: Option<&str>,
     offers: Option<Offers>,
-) -> Result<IdentityOptions, String> {
-    Ok(IdentityOptions {
+) -> Result<(IdentityOptions, Option<String>), String> {
+    // An environment file that is emptied after the join may leave an empty variable.
+    let (token, unread) = match token.filter(|token| !token.trim().is_empty()).map(join_token).transpose() {
+        Ok(token) => (token, None),
+        Err(problem) if Identity::is_kept(&settings.data_dir) => (None, Some(problem)),
+        Err(problem) => return Err(problem),
+    };
+    let options = IdentityOptions {
         data_dir: settings.data_dir.clone(),
-        token: token.map(join_token).transpose()?,
+        token,
         proxy: settings.proxy.clone(),
         no_proxy: settings.no_proxy.clone(),
         offers,
         clock: Clock::system(),
-    })
+    };
+    Ok((options, unread))
 }
 
 fn join_token(text: &str) -> Result<JoinToken, String> {

@@ -157,7 +157,12 @@ struct Place {
 
 fn place(settings: &Settings, token: Option<&str>, offers: Option<Offers>, report: &mut Report) -> Option<Place> {
     let options = match agent::identity_options(settings, token, offers.clone()) {
-        Ok(options) => options,
+        Ok((options, unread)) => {
+            if let Some(problem) = unread {
+                report.add("token", Verdict::Warn, format!("{problem}; the agent has joined, and needs none"));
+            }
+            options
+        }
         Err(problem) => {
             report.fail("token", problem);
             return None;

@@ -312,7 +312,7 @@ async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Faile
         None => None,
     };
     let mut servers = vec![
-        tokio::spawn(listen::serve(listener, public, places("public", 3, per_peer), server())),
+        tokio::spawn(listen::serve(listener, public, places("public", 3, per_peer), server().leaving(leaving.clone()))),
         tokio::spawn(offers::keep(
             control.clone(),
             agents.clone(),
@@ -370,7 +370,7 @@ async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Faile
         }
     };
     tracing::info!(servers_too = stop == Stop::Everything, "stopping; another signal ends the waiting");
-    // From now on load balancers send nothing new here, once they have looked.
+    // From now on load balancers send nothing new here, once they have looked, and clients give up what they keep.
     leaving.cancel();
     control.links().leave();
     if stop == Stop::Ourselves {

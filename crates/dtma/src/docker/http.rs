@@ -27,11 +27,11 @@ use tokio::net::TcpStream;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
-use toolyard_mcp::Room;
 use toolyard_mcp::envelope::{self, Kind, Message};
 use toolyard_mcp::era::{Era, Handshake, code};
 use toolyard_mcp::http::{Client as Sender, Stream, Upstream, pooled};
-use toolyard_mcp::stdio::{CallError, HandshakeError};
+use toolyard_mcp::stdio::{CallError, Caller, HandshakeError};
+use toolyard_mcp::{CancelReason, Room};
 use toolyard_types::agent::Failure;
 use toolyard_types::name::printable;
 use toolyard_types::spec::HttpEndpoint;
@@ -140,6 +140,9 @@ enum Done {
     Gone,
 }
 
+/// The calls under way by the ids that they came with, and what their servers are told should they be given up.
+type ById = HashMap<String, (AbortHandle, CancelReason)>;
+
 /// What the tasks of one bridge share.
 #[derive(Clone)]
 struct Carrier {
@@ -157,7 +160,7 @@ async fn carry(upstream: Upstream, place: Arc<Place>, down: DuplexStream, up: Du
     let mut lines = BufReader::new(down);
     let mut line = Vec::new();
     let mut calls: JoinSet<Done> = JoinSet::new();
-    let mut by_id: HashMap<String, AbortHandle> = HashMap::new();
+    let mut by_id = ById::new();
     loop {
         tokio::select! {
             () = &mut writing => return,
@@ -170,7 +173,7 @@ async fn carry(upstream: Upstream, place: Arc<Place>, down: DuplexStream, up: Du
                 carrier.take(Bytes::from(std::mem::take(&mut line)), &mut calls, &mut by_id);
             }
             done = calls.join_next(), if !calls.is_empty() => {
-                by_id.retain(|_, call| !call.is_finished());
+                by_id.retain(|_, (call, _)| !call.is_finished());
                 if matches!(done, Some(Ok(Done::Gone))) {
                     return;
                 }
@@ -200,7 +203,7 @@ async fn write(mut messages: mpsc::Receiver<Bytes>, mut up: impl AsyncWrite + Un
 
 impl Carrier {
     /// Begins what a message that comes down asks for.
-    fn take(&self, line: Bytes, calls: &mut JoinSet<Done>, by_id: &mut HashMap<String, AbortHandle>) {
+    fn take(&self, line: Bytes, calls: &mut JoinSet<Done>, by_id: &mut ById) {
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }
@@ -210,7 +213,8 @@ impl Carrier {
             (Kind::Notification, "notifications/initialized") => {}
             (Kind::Notification, "notifications/cancelled") => {
                 // Dropping the call tells the server, in the way of its era.
-                if let Some(call) = cancelled(&message).and_then(|id| by_id.remove(&id)) {
+                if let Some((call, reason)) = cancelled(&message).and_then(|id| by_id.remove(&id)) {
+                    reason.say(&message.payload_string("reason").ok().flatten().unwrap_or_default());
                     call.abort();
                 }
             }
@@ -224,11 +228,12 @@ impl Carrier {
                     tokio::spawn(async move { carrier.say(refused).await });
                     return;
                 }
+                let reason = CancelReason::default();
                 let call = match method {
                     "server/discover" | "initialize" => calls.spawn(carrier.open(message)),
-                    _ => calls.spawn(carrier.call(message)),
+                    _ => calls.spawn(carrier.call(message, reason.clone())),
                 };
-                by_id.insert(id, call);
+                by_id.insert(id, (call, reason));
             }
             (Kind::Notification | Kind::Result | Kind::Error, _) if calls.len() < MAX_CALLS => {
                 calls.spawn(async move {
@@ -271,11 +276,11 @@ impl Carrier {
         }
     }
 
-    async fn call(self, message: Message) -> Done {
+    async fn call(self, message: Message, reason: CancelReason) -> Done {
         let id = message.raw_id().unwrap_or("null").to_owned();
         let message = message.into_bytes();
         let error = loop {
-            match self.upstream.send(message.clone()).await {
+            match self.upstream.send_cancellable(Caller::Unknown, message.clone(), reason.clone()).await {
                 Ok(stream) => match self.follow(stream).await {
                     Ok(done) => return done,
                     Err(error) => break error,

@@ -88,7 +88,7 @@ async fn the_api_refuses_with_problems() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deadline_ends_a_call_and_the_next_one_is_answered() {
+async fn a_deadline_ends_a_call_its_server_is_told_so_and_the_next_one_is_answered() {
     let world = World::new().await;
     let id = world.deploy(&["ok"]).await;
     world.phase(id, Phase::Ready).await;
@@ -96,6 +96,7 @@ async fn a_deadline_ends_a_call_and_the_next_one_is_answered() {
     let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
     let (status, problem) = world.send_within(id, message, 300).await.expect_err("late");
     assert_eq!((status.as_u16(), problem["code"].as_str()), (504, Some("upstream_timeout")));
+    world.logged(id, "given up: the call's deadline passed").await;
     assert_eq!(world.call(id, "echo", json!({ "message": "next" })).await, "next");
 }
 

@@ -166,6 +166,21 @@ async fn hostile_bodies_get_a_clear_error_and_reach_no_server() {
 }
 
 #[tokio::test]
+async fn an_empty_accept_header_is_as_good_as_none_and_several_are_one_list() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    let accepts: [&[&str]; 4] = [&[], &[""], &[" , "], &["image/png", "application/json"]];
+    for accept in accepts {
+        let mut request = post_request(OLD, &[("mcp-session-id", &session)], PING);
+        request.headers_mut().remove("accept");
+        for value in accept {
+            request.headers_mut().append("accept", value.parse().unwrap());
+        }
+        assert_eq!(world.send(request).await.status(), StatusCode::OK, "{accept:?}");
+    }
+}
+
+#[tokio::test]
 async fn hostile_headers_get_a_clear_error() {
     let world = world().server("old", Era::Legacy).start().await;
     let with = |name: &'static str, value: &[u8]| {

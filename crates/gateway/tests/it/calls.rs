@@ -57,14 +57,23 @@ async fn a_legacy_clients_cancellation_reaches_the_server_and_ends_the_call() {
     world.record().await;
     let cancel = async {
         world.fixture("old").line(|line| line.contains("slow")).await;
-        let body = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"c"}}"#;
+        let reason = format!("wrong {}", "\u{e9}".repeat(600));
+        let params = format!(r#"{{"requestId":"c","reason":"{reason}"}}"#);
+        let body = format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#);
         let response = world.legacy(OLD, &session, body).await;
         assert_eq!(response.status(), StatusCode::ACCEPTED);
     };
     let (response, ()) = tokio::join!(world.legacy(OLD, &session, call("\"c\"", "slow", "")), cancel);
     assert_eq!(events(response).await, [""; 0]);
-    world.fixture("old").line(|line| line.contains("notifications/cancelled")).await;
+    assert_eq!(told_reason(&world).await, format!("wrong {}", "\u{e9}".repeat(494)), "in its words, cut");
     assert_eq!(world.record().await.outcome, CallOutcome::Cancelled);
+}
+
+/// Why the server was told that a call is given up.
+async fn told_reason(world: &World) -> String {
+    let line = world.fixture("old").line(|line| line.contains("notifications/cancelled")).await;
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
+    told["params"]["reason"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -80,6 +89,7 @@ async fn another_sessions_cancellation_touches_nothing() {
     let error = json(response).await;
     assert_eq!(error["error"]["data"]["code"], "upstream_timeout", "{error}");
     assert_eq!(error["id"], 1);
+    assert_eq!(told_reason(&world).await, "the call's deadline passed");
 }
 
 #[tokio::test]
@@ -91,7 +101,7 @@ async fn a_modern_client_that_goes_away_cancels_its_call() {
         _ = call => panic!("the server never answers"),
         _ = world.fixture("old").line(|line| line.contains("slow")) => {}
     }
-    world.fixture("old").line(|line| line.contains("notifications/cancelled")).await;
+    assert_eq!(told_reason(&world).await, "the caller went away");
     assert_eq!(world.record().await.outcome, CallOutcome::Cancelled);
 }
 
@@ -442,7 +452,7 @@ async fn the_calls_of_a_session_end_when_it_is_deleted() {
         }
     }
     http_body_util::BodyExt::collect(stream).await.expect("the stream ends");
-    world.fixture("old").line(|line| line.contains("notifications/cancelled")).await;
+    assert_eq!(told_reason(&world).await, "the client ended its session");
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use toolyard_gateway::{Gateway, GatewayOptions, LeaseError, Limits};
 use toolyard_link::frames;
 use toolyard_mcp::era::{Era, code};
-use toolyard_mcp::stdio::{Caller, Connection, MAX_MESSAGE_BYTES, Options};
+use toolyard_mcp::stdio::{Caller, Connection, MAX_MESSAGE_BYTES, MessageContext, Options};
 use toolyard_mcp::{Kind, Message, Room, envelope};
 use toolyard_types::access::{Action, Role};
 use toolyard_types::snapshot::*;
@@ -235,7 +235,8 @@ fn toolbox(connections: Connections) -> axum::Router {
         let key = headers.get("toolyard-instance-key").map(|key| key.to_str().unwrap().to_owned());
         all.lock().unwrap().keys.push(key);
         let caller = Caller::parse(headers["toolyard-principal"].to_str().unwrap());
-        let mut stream = connection.send_for(caller, body).unwrap();
+        let call = headers.get("toolyard-call").map(|name| u128::from_str_radix(name.to_str().unwrap(), 16).unwrap());
+        let mut stream = connection.send_from(MessageContext { caller, share: caller, call }, body).unwrap();
         // As an agent does: the status waits for the first message.
         let Some(first) = stream.next().await else { return StatusCode::OK.into_response() };
         let deadline_ms = headers["toolyard-deadline-ms"].to_str().unwrap().parse().unwrap();

@@ -20,6 +20,7 @@
 mod headers;
 mod sse;
 
+use crate::cancel::CancelReason;
 use crate::envelope::{self, Kind, Message, ParseError};
 use crate::era::{self, Era, Handshake};
 use crate::error::{CallError, HandshakeError, server_error};
@@ -248,14 +249,27 @@ impl Upstream {
     /// # Errors
     /// When the message is none, the server does not take it, or there is no room for what it answers.
     pub async fn send_for(&self, caller: Caller, message: Bytes) -> Result<Stream, CallError> {
-        self.send_as(caller, message, false).await
+        self.send_cancellable(caller, message, CancelReason::default()).await
     }
 
-    async fn send_as(&self, caller: Caller, message: Bytes, own: bool) -> Result<Stream, CallError> {
+    /// As [`Self::send_for`]; the reason is what a legacy server is told should the call be given up.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_cancellable(
+        &self,
+        caller: Caller,
+        message: Bytes,
+        reason: CancelReason,
+    ) -> Result<Stream, CallError> {
+        self.send_as((caller, false, reason), message).await
+    }
+
+    async fn send_as(&self, whose: (Caller, bool, CancelReason), message: Bytes) -> Result<Stream, CallError> {
         let message = Message::parse(message)?;
         let established = self.shared.established(HANDSHAKE_TIMEOUT).await.map_err(not_established)?;
         match message.kind() {
-            Kind::Request => self.shared.clone().call((caller, own), &message, established).await,
+            Kind::Request => self.shared.clone().call(whose, &message, established).await,
             Kind::Notification => {
                 self.shared.take(&message, None, established).await?;
                 Ok(Stream::empty(self.shared.clone()))
@@ -273,7 +287,7 @@ impl Upstream {
     /// # Errors
     /// As there.
     pub async fn ask(&self, message: Bytes) -> Result<Stream, CallError> {
-        self.send_as(Caller::Unknown, message, true).await
+        self.send_as((Caller::Unknown, true, CancelReason::default()), message).await
     }
 
     /// Messages that belong to no call.
@@ -401,7 +415,7 @@ impl Shared {
 
     async fn call(
         self: Arc<Self>,
-        (caller, own): (Caller, bool),
+        (caller, own, reason): (Caller, bool, CancelReason),
         message: &Message,
         established: Arc<Established>,
     ) -> Result<Stream, CallError> {
@@ -419,9 +433,10 @@ impl Shared {
             upstream_id: id,
             caller,
             own,
+            reason,
         };
         let is_legacy = established.handshake.era == Era::Legacy;
-        let mut given_up = GivenUp { call: Some((self.clone(), established.clone())), id: &restore.upstream_id, own };
+        let mut given_up = GivenUp { call: Some((self.clone(), established.clone())), restore: &restore };
         let taken = self.take(&request, Some(&restore), established).await;
         given_up.call = None;
         drop(given_up);
@@ -470,11 +485,7 @@ impl Shared {
             self.note_futile();
             return refused.into_taken(renewed);
         }
-        let mut given_up = restore.map(|restore| GivenUp {
-            call: Some((self.clone(), renewed.clone())),
-            id: &restore.upstream_id,
-            own: restore.own,
-        });
+        let mut given_up = restore.map(|restore| GivenUp { call: Some((self.clone(), renewed.clone())), restore });
         let offered = self.offer(message, restore, &renewed).await;
         if let Some(given_up) = &mut given_up {
             given_up.call = None;
@@ -759,6 +770,7 @@ struct Restore {
     caller: Caller,
     /// Asked for ourselves.
     own: bool,
+    reason: CancelReason,
 }
 
 /// What comes back for one message: notifications of the call, its response, then the end.
@@ -912,7 +924,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         // After `end` there is nothing to cancel.
         let (Some(restore), Some(established)) = (self.restore.take(), self.established.take()) else { return };
-        drop(GivenUp { call: Some((self.shared.clone(), established)), id: &restore.upstream_id, own: self.own });
+        drop(GivenUp { call: Some((self.shared.clone(), established)), restore: &restore });
     }
 }
 
@@ -920,20 +932,19 @@ impl Drop for Stream {
 /// a connection that ends before.
 struct GivenUp<'a> {
     call: Option<(Arc<Shared>, Arc<Established>)>,
-    id: &'a str,
-    own: bool,
+    restore: &'a Restore,
 }
 
 impl Drop for GivenUp<'_> {
     fn drop(&mut self) {
         let Some((shared, established)) = self.call.take() else { return };
         // A modern server is told by the end of the connection or the stream.
-        if self.own || established.handshake.era == Era::Modern {
+        if self.restore.own || established.handshake.era == Era::Modern {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let params = format!(r#"{{"requestId":{},"reason":"the caller went away"}}"#, self.id);
-        let cancelled = envelope::notification("notifications/cancelled", Some(&params));
+        let Restore { upstream_id, reason, .. } = self.restore;
+        let cancelled = envelope::cancelled(upstream_id, reason.said().unwrap_or(CancelReason::CALLER_LEFT));
         runtime.spawn(async move {
             let Ok(message) = Message::parse(cancelled) else { return };
             let _ = tokio::time::timeout(CANCEL_TIMEOUT, shared.post(&message, &established)).await;

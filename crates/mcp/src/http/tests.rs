@@ -201,6 +201,27 @@ async fn giving_up_a_legacy_call_tells_the_server() {
 }
 
 #[tokio::test]
+async fn a_legacy_server_is_told_the_reason_that_was_said_before_a_call_is_given_up() {
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let (upstream, _) = upstream(move |_, message| {
+        if let Some(message) = message.filter(|message| message.method() == "notifications/cancelled") {
+            let _ = told.send(message.payload_string("reason").unwrap().unwrap().into_owned());
+        }
+        legacy(message)
+            .unwrap_or_else(|| answer(200, "text/event-stream", ": nothing yet\n\nid: 1\ndata:\n\nretry: 60000\n\n"))
+    })
+    .await;
+    for (said, want) in [("wrong city", "wrong city"), ("", "the caller went away")] {
+        let reason = CancelReason::default();
+        let request = Bytes::from_static(br#"{"jsonrpc":"2.0","id":"a","method":"tools/call"}"#);
+        let stream = upstream.send_cancellable(Caller::Unknown, request, reason.clone()).await.unwrap();
+        reason.say(said);
+        drop(stream);
+        assert_eq!(tokio::time::timeout(LONG, heard.recv()).await.unwrap().as_deref(), Some(want));
+    }
+}
+
+#[tokio::test]
 async fn a_question_on_a_stream_of_our_own_and_every_ping_are_answered_at_once() {
     let question = |method: &str| format!("data: {{\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":\"{method}\"}}\n\n");
     for (own, method, passed_on) in

@@ -54,6 +54,8 @@ pub(super) struct Call {
     own: bool,
     /// A subscription, which is not meant to be answered.
     lasting: bool,
+    /// See [`super::MessageContext::call`].
+    pub(super) name: Option<u128>,
     /// How many requests had been sent with it.
     sent: u64,
     /// The server has said something about it.
@@ -86,7 +88,18 @@ impl Call {
         (own, lasting): (bool, bool),
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Self { whose, caller_id, token, own, lasting, sent: 0, taken_up: false, began: Instant::now(), events }
+        Self {
+            whose,
+            caller_id,
+            token,
+            own,
+            lasting,
+            name: None,
+            sent: 0,
+            taken_up: false,
+            began: Instant::now(),
+            events,
+        }
     }
 
     /// Whether a caller waits for its answer.
@@ -292,6 +305,11 @@ impl Calls {
         let mut found = self.in_flight.iter().filter(|(_, call)| !call.own && call.caller_id.raw() == raw);
         let id = *found.next()?.0;
         found.next().is_none().then_some(id)
+    }
+
+    /// The call that came under a name of its own.
+    pub(super) fn by_name(&self, name: u128) -> Option<u64> {
+        self.in_flight.iter().find(|(_, call)| call.name == Some(name)).map(|(id, _)| *id)
     }
 
     /// The one call that waits, callers' or own.

@@ -24,6 +24,7 @@ mod handshake;
 mod reader;
 mod writer;
 
+use crate::cancel::CancelReason;
 use crate::envelope::{self, Kind, Message, ParseError};
 use crate::era::{self, Era, Handshake};
 pub use crate::error::{CallError, HandshakeError};
@@ -110,6 +111,18 @@ impl Caller {
             _ => principal().map_or(Self::Unknown, |number| Self::Principal(Principal(number))),
         }
     }
+}
+
+/// What is known of a message beside its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct MessageContext {
+    /// Of whom it is.
+    pub caller: Caller,
+    /// Whose share of the room it uses up.
+    pub share: Caller,
+    /// A name that no other call has, where it was given one: callers choose the same ids. A `notifications/cancelled` with
+    /// the name of a request is for that one, whatever id it says.
+    pub call: Option<u128>,
 }
 
 /// A connection to one server. Cheap to clone; closed when the last clone is dropped.
@@ -353,19 +366,19 @@ impl Connection {
     /// # Errors
     /// When the message is none, or cannot be taken now.
     pub fn send_for(&self, caller: Caller, message: Bytes) -> Result<Stream, CallError> {
-        self.send_with_share(caller, caller, message)
+        self.send_from(MessageContext { caller, share: caller, call: None }, message)
     }
 
-    /// As [`Self::send_for`]; the room that it takes is another one's.
+    /// As [`Self::send_for`], with all that may be known of it.
     ///
     /// # Errors
     /// When the message is none, or cannot be taken now.
-    pub fn send_with_share(&self, caller: Caller, share: Caller, message: Bytes) -> Result<Stream, CallError> {
+    pub fn send_from(&self, context: MessageContext, message: Bytes) -> Result<Stream, CallError> {
         let message = Message::parse(message)?;
-        self.shared().calls().note_user(caller);
+        self.shared().calls().note_user(context.caller);
         match message.kind() {
-            Kind::Request => self.send_request(share, &message),
-            Kind::Notification => self.send_notification(message),
+            Kind::Request => self.send_request(context, &message),
+            Kind::Notification => self.send_notification(context.call, message),
             Kind::Result | Kind::Error => self.send_answer(message),
         }
     }
@@ -473,7 +486,7 @@ impl Connection {
         self.start(id, call, events, request, false)
     }
 
-    fn send_request(&self, share: Caller, message: &Message) -> Result<Stream, CallError> {
+    fn send_request(&self, context: MessageContext, message: &Message) -> Result<Stream, CallError> {
         if message.method() == "initialize" {
             return Err(ParseError::Envelope("the server's connection is initialized already").into());
         }
@@ -487,8 +500,10 @@ impl Connection {
         message.edit_id(&mut edits, &upstream_id);
         let caller_id = message.id().expect("a request has an id");
         let lasting = message.method() == "subscriptions/listen";
-        let whose = Whose { share, room: self.shared().room.clone() };
-        let (call, events) = Call::of_caller(whose, caller_id, token.map(|span| message.bytes().slice(span)), lasting);
+        let whose = Whose { share: context.share, room: self.shared().room.clone() };
+        let (mut call, events) =
+            Call::of_caller(whose, caller_id, token.map(|span| message.bytes().slice(span)), lasting);
+        call.name = context.call;
         self.start(id, call, events, edits.apply(message.bytes()), true)
     }
 
@@ -512,21 +527,25 @@ impl Connection {
         Ok(Stream { events: Some(events), call: Some((shared, id)), cancel })
     }
 
-    fn send_notification(&self, message: Message) -> Result<Stream, CallError> {
+    fn send_notification(&self, call: Option<u128>, message: Message) -> Result<Stream, CallError> {
         match message.method() {
             // The handshake is the connection's own.
             "notifications/initialized" => {}
-            "notifications/cancelled" => self.cancel_for_caller(&message)?,
+            "notifications/cancelled" => self.cancel_for_caller(call, &message)?,
             _ => self.shared().queue.push(message.into_bytes())?,
         }
         Ok(Stream::empty())
     }
 
-    fn cancel_for_caller(&self, message: &Message) -> Result<(), CallError> {
+    fn cancel_for_caller(&self, call: Option<u128>, message: &Message) -> Result<(), CallError> {
         let Some(params) = message.payload_object() else { return Ok(()) };
         let Some(span) = params.get("requestId").map_err(ParseError::from)? else { return Ok(()) };
         let shared = self.shared();
-        let Some(id) = shared.calls().by_caller_id(message.text(span.clone())) else { return Ok(()) };
+        let found = match call {
+            Some(name) => shared.calls().by_name(name),
+            None => shared.calls().by_caller_id(message.text(span.clone())),
+        };
+        let Some(id) = found else { return Ok(()) };
         let mut edits = Edits::new();
         edits.replace(span, id.to_string());
         let given_up = shared.calls().give_up(id, edits.apply(message.bytes()), shared.heard());
@@ -564,6 +583,23 @@ impl Stream {
     /// The next message; `None` after the response. An error ends the stream.
     pub async fn next(&mut self) -> Option<Result<Bytes, CallError>> {
         std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Ends the call before its response; the server is told why.
+    pub fn give_up(mut self, reason: &str) {
+        self.end_call(reason);
+    }
+
+    fn end_call(&mut self, reason: &str) {
+        let Some((shared, id)) = self.call.take() else { return };
+        if !self.cancel {
+            shared.calls().end(id);
+            return;
+        }
+        let given_up = shared.calls().give_up(id, envelope::cancelled(id, reason), shared.heard());
+        if let Some((_, due)) = given_up {
+            shared.tell(due);
+        }
     }
 
     /// Waits for the response of a call of our own and takes its result out. Waiting may be given up and begun again.
@@ -607,17 +643,7 @@ impl futures_util::Stream for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let Some((shared, id)) = self.call.take() else { return };
-        if !self.cancel {
-            shared.calls().end(id);
-            return;
-        }
-        let params = format!(r#"{{"requestId":{id},"reason":"the caller went away"}}"#);
-        let cancelled = envelope::notification("notifications/cancelled", Some(&params));
-        let given_up = shared.calls().give_up(id, cancelled, shared.heard());
-        if let Some((_, due)) = given_up {
-            shared.tell(due);
-        }
+        self.end_call(CancelReason::CALLER_LEFT);
     }
 }
 

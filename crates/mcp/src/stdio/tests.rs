@@ -233,6 +233,41 @@ async fn a_callers_own_cancellation_reaches_the_server_under_its_id_and_ends_the
 }
 
 #[tokio::test]
+async fn a_cancellation_under_a_calls_name_ends_that_one_of_several_with_one_id_and_carries_its_reason() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    let from = |call| MessageContext { caller: A, share: A, call: Some(call) };
+    let (mut stays, mut ends) =
+        (connection.send_from(from(1), call("same")).unwrap(), connection.send_from(from(2), call("same")).unwrap());
+    let (first, second) = (server.read().await, server.read().await);
+    connection.request_is_taken(&mut server).await;
+    for name in [3, 2] {
+        connection.send_from(from(name), envelope::cancelled("\"same\"", "enough \"now\"")).unwrap();
+    }
+    let told = server.read().await;
+    assert_eq!(cancelled(&told), second.raw_id().unwrap());
+    assert_eq!(told.payload_string("reason").unwrap().unwrap(), "enough \"now\"");
+    assert_eq!(next(&mut ends).await, Some(Err(CallError::Cancelled)));
+    server.answer(&first, "{}").await;
+    text(next(&mut stays).await);
+}
+
+#[tokio::test]
+async fn a_server_is_told_why_a_call_is_given_up_when_who_gives_it_up_says_so() {
+    let (connection, mut server, _noise) = open(MAX_MESSAGE_BYTES);
+    for why in [Some(CancelReason::DEADLINE_PASSED), None] {
+        let stream = connection.send(call("mine")).unwrap();
+        server.read().await;
+        connection.request_is_taken(&mut server).await;
+        match why {
+            Some(why) => stream.give_up(why),
+            None => drop(stream),
+        }
+        let told = server.read().await;
+        assert_eq!(told.payload_string("reason").unwrap().unwrap(), why.unwrap_or("the caller went away"));
+    }
+}
+
+#[tokio::test]
 async fn noise_is_kept_apart_and_never_answered() {
     let (connection, mut server, mut noise) = open(MAX_MESSAGE_BYTES);
     let mut stream = connection.send(bytes(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#)).unwrap();

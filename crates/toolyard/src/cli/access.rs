@@ -283,7 +283,8 @@ pub(crate) async fn keys(context: &Context, command: KeysCommand) -> Result<(), 
                 let what = format!("these {} keys were made with it and end too", children.len());
                 ask(&children, &what, "--yes")?;
             }
-            remove(context, "/keys", &id.to_string()).await?;
+            let key: ApiKey = client.get(&format!("/keys/{id}")).await?;
+            remove_by_id(context, "/keys", &id.to_string(), Some(key.name.as_str())).await?;
         }
     }
     Ok(())
@@ -469,7 +470,9 @@ pub(crate) async fn members(context: &Context, command: MembersCommand) -> Resul
         }
         MembersCommand::Remove { id } => {
             let id = member_id(context, id).await?;
-            return remove(context, "/members", &id).await;
+            // Who may not read members still removes one.
+            let member = client.get::<Member>(&format!("/members/{}", segment(&id))).await.ok();
+            return remove_by_id(context, "/members", &id, member.as_ref().map(|member| member.email.as_str())).await;
         }
     };
     let fields = [("id", member.id.to_string()), ("email", member.email.clone()), ("role", member.role.to_string())];
@@ -662,14 +665,29 @@ pub(crate) async fn version(context: &Context) -> Result<(), Failure> {
 }
 
 async fn remove(context: &Context, collection: &str, name: &str) -> Result<(), Failure> {
-    let path = format!("{collection}/{}", segment(name));
-    let _: Value = context.client.send(reqwest::Method::DELETE, &path, None::<&()>).await?;
-    if context.format == Format::Json {
-        output::print_json(&json!({ "name": name, "state": "removed" }));
-    } else {
-        output::print_line(&format!("removed {name}"));
-    }
+    delete(context, collection, name).await?;
+    print_removed(context, name, &json!({ "name": name, "state": "removed" }));
     Ok(())
+}
+
+/// Removes what has an id beside the name that people know it by.
+async fn remove_by_id(context: &Context, collection: &str, id: &str, name: Option<&str>) -> Result<(), Failure> {
+    delete(context, collection, id).await?;
+    print_removed(context, name.unwrap_or(id), &json!({ "id": id, "name": name, "state": "removed" }));
+    Ok(())
+}
+
+async fn delete(context: &Context, collection: &str, key: &str) -> Result<(), Failure> {
+    let path = format!("{collection}/{}", segment(key));
+    let _: Value = context.client.send(reqwest::Method::DELETE, &path, None::<&()>).await?;
+    Ok(())
+}
+
+fn print_removed(context: &Context, shown: &str, answer: &Value) {
+    match context.format {
+        Format::Json => output::print_json(answer),
+        Format::Table => output::print_line(&format!("removed {}", output::safe(shown))),
+    }
 }
 
 #[cfg(test)]

@@ -147,13 +147,13 @@ pub(crate) async fn run(context: &Context, mut args: ConnectArgs) -> Result<(), 
     if let Some(entry) = &before {
         check_own(context, &args, entry, &place, &file.path).await?;
     }
-    let (key, made) = match &args.key {
-        Some(key) => (key.clone(), None),
+    let (key, key_name, made) = match &args.key {
+        Some(key) => (key.clone(), None, None),
         None => match own_key(context, &args, before.as_ref()).await? {
-            Some(own) => (rotate(context, &own).await?.key, None),
+            Some(own) => (rotate(context, &own).await?.key, Some(own.name), None),
             None => {
                 let made = make_key(context, &args).await?;
-                (made.key, Some(made.api_key))
+                (made.key, Some(made.api_key.name.clone()), Some(made.api_key))
             }
         },
     };
@@ -171,12 +171,16 @@ pub(crate) async fn run(context: &Context, mut args: ConnectArgs) -> Result<(), 
         return Err(failure);
     }
     let backup = file.backup();
-    let answer = json!({ "file": file.path, "backup": backup, "server": place.name, "url": url });
+    let undo = undo_command(context, &args);
+    let answer = json!({
+        "file": file.path, "backup": backup, "server": place.name, "url": url, "key_name": key_name, "undo": undo,
+    });
     let fields = [
         ("wrote", file.path.display().to_string()),
         ("backup", backup.map_or("none: nothing else was in the file".into(), |path| path.display().to_string())),
         ("server", place.name),
-        ("undo", undo_command(context, &args)),
+        ("key name", key_name.map_or_else(String::new, |name| name.to_string())),
+        ("undo", undo),
     ];
     output::print_fields(context.format, &answer, &fields);
     Ok(())

@@ -381,8 +381,9 @@ fn size(text: &str) -> Result<u64, String> {
 /// Whether to wait for the change to end.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Wait {
-    /// Wait until the change ended, with its steps on standard error; exit code 1 when it failed. Ctrl-C ends the waiting,
-    /// not the change.
+    /// Wait until the change ended, with its steps on standard error; exit code 1 when it failed. One that waits for its
+    /// update window, or for a decision about its canary, counts as arrived: exit code 0, and `waiting` in the table and
+    /// the reason of `rollout` in JSON say so. Ctrl-C ends the waiting, not the change.
     #[arg(long)]
     wait: bool,
     /// Seconds to wait at most, such as 900 or 15m.
@@ -747,6 +748,16 @@ fn outdated_note(server: &Server) -> Option<String> {
     (!names.is_empty()).then(|| format!("runs with an older secret of {names}; restart it to use the new one"))
 }
 
+/// That a change of a server is not made yet, and does not go on by itself now.
+fn waiting_note(server: &Server) -> Option<String> {
+    let rollout = server.rollout.as_ref().filter(|it| it.state == RolloutState::Progressing)?;
+    match rollout.reason {
+        Reason::OutsideWindow => Some(format!("revision {} {}", rollout.to_revision, rollout.message)),
+        Reason::Canary => Some(format!("{}, until it is decided about", rollout.message)),
+        _ => None,
+    }
+}
+
 async fn act(context: &Context, target: Target, rest: &str, wanted: Wanted) -> Result<(), Failure> {
     let server = context.client.post(&path(&target.name, rest), &json!({})).await?;
     finish(context, server, &target.wait, wanted).await
@@ -987,6 +998,7 @@ fn fields_of(server: &Server) -> Vec<(&'static str, String)> {
         ("name", server.name.to_string()),
         ("phase", server.phase.to_string()),
         ("reason", reason),
+        ("waiting", waiting_note(server).unwrap_or_default()),
         ("next attempt", server.next_attempt_at.map_or(String::new(), |at| at.to_string())),
         ("revision", server.revision.to_string()),
         ("entry", server.entry.as_ref().map_or(String::new(), |entry| format!("{} {}", entry.name, entry.version))),

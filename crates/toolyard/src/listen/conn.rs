@@ -17,7 +17,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -47,6 +47,8 @@ pub(super) struct Activity {
     moved_ms: AtomicU64,
     /// Whether it carries one request after the other, as HTTP/1 does.
     one_by_one: AtomicBool,
+    /// Whether its peer is to give it up.
+    leaving: AtomicBool,
     /// When the head of the next request began to come, in the same unit; 0 while none has.
     head_ms: AtomicU64,
 }
@@ -60,8 +62,19 @@ impl Activity {
             stalled: AtomicUsize::new(0),
             moved_ms: AtomicU64::new(0),
             one_by_one: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             head_ms: AtomicU64::new(0),
         })
+    }
+
+    /// Has the peer of an HTTP/1 connection give it up with the next answer.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether requests are known to come beside each other, as in HTTP/2.
+    pub(super) fn is_shared(&self) -> bool {
+        self.begun.load(Ordering::Acquire) > 0 && !self.one_by_one.load(Ordering::Relaxed)
     }
 
     fn now_ms(&self) -> u64 {
@@ -218,7 +231,7 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
         let under_way = UnderWay::begin(&self.activity);
         let charge = match self.budget.begin(request.headers(), self.payer_of(request.headers())) {
             Ok(charge) => charge,
-            Err(no_room) => return Box::pin(async move { Ok(refuse(no_room, under_way)) }),
+            Err(no_room) => return Box::pin(async move { Ok(last_when_leaving(refuse(no_room, under_way))) }),
         };
         let paced = |body| Metered::new(Paced::new(body, self.pace), charge.clone());
         let mut request = request.map(paced);
@@ -230,7 +243,7 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
         let answering = self.router.clone().oneshot(request);
         Box::pin(async move {
             let answer = answering.await?;
-            Ok(match hold(&charge, answer.body()) {
+            let answer = match hold(&charge, answer.body()) {
                 Ok(held) => answer.map(|body| Answer::new(body, under_way, Some((charge, held)))),
                 Err(no_room) if is_safe || !answer.status().is_success() => refuse(no_room, under_way),
                 // What was asked for is done by now, and must not be sent again unseen.
@@ -238,9 +251,20 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
                     let problem = Problem::new(Code::AnswerDropped, NoRoom::FOR_ITS_ANSWER);
                     problem_response(&problem).map(|body| Answer::new(body, under_way, None))
                 }
-            })
+            };
+            Ok(last_when_leaving(answer))
         })
     }
+}
+
+/// Makes an answer the last one of an HTTP/1 connection that its peer is to give up. hyper closes it after that.
+fn last_when_leaving(mut answer: Response<Answer>) -> Response<Answer> {
+    let activity = &answer.body().under_way.0;
+    let is_last = activity.leaving.load(Ordering::Relaxed) && activity.one_by_one.load(Ordering::Relaxed);
+    if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 /// Takes room for an answer that is there as a whole.

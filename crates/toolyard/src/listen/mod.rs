@@ -98,6 +98,8 @@ pub(crate) struct Server {
     budget: Budget,
     /// Whom we believe where a request comes from.
     proxies: Arc<[Network]>,
+    /// See [`Server::leaving`].
+    leaving: CancellationToken,
     /// Cancelled when connections are to end with the requests on them.
     draining: CancellationToken,
     tracker: TaskTracker,
@@ -127,7 +129,25 @@ impl Server {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(STREAMS)
             .max_header_list_size(LARGEST_HEAD);
-        Self { builder, patience, budget, proxies, draining, tracker: TaskTracker::new() }
+        let leaving = CancellationToken::new();
+        Self { builder, patience, budget, proxies, leaving, draining, tracker: TaskTracker::new() }
+    }
+
+    /// The same; once `leaving` is cancelled it still answers everything, and has clients leave the connections that they
+    /// keep before these end with the process: one that ends while a request is on its way to it fails that. HTTP/1 is told
+    /// with its next answer (`Connection: close`), HTTP/2 at once (GOAWAY).
+    pub(crate) fn leaving(self, leaving: CancellationToken) -> Self {
+        Self { leaving, ..self }
+    }
+
+    /// Ready when an HTTP/2 connection is to be given up.
+    async fn left(&self, activity: &Activity) {
+        self.leaving.cancelled().await;
+        activity.leave();
+        // One of HTTP/1 would be closed in the face of a request that is on its way.
+        if !activity.is_shared() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Ready when connections are to end.
@@ -155,6 +175,11 @@ impl Server {
         let stream = Watched { stream, activity: Arc::clone(&activity) };
         let (pace, budget, proxies) = (self.patience.body, self.budget.clone(), Arc::clone(&self.proxies));
         let service = Counted { router, activity: Arc::clone(&activity), pace, peer, budget, payer, proxies };
+        // The client of one that is opened while we leave may have nowhere else to go yet.
+        let is_late = self.leaving.is_cancelled();
+        if is_late {
+            activity.leave();
+        }
         let serving = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let held = async {
             let mut serving = pin!(serving);
@@ -162,6 +187,7 @@ impl Server {
                 biased;
                 ended = serving.as_mut() => return ended,
                 () = self.draining.cancelled() => None,
+                () = self.left(&activity), if !is_late => None,
                 why = unused(&activity, &self.patience) => Some(why),
             };
             serving.as_mut().graceful_shutdown();
@@ -374,6 +400,45 @@ mod tests {
         assert!(answer.ends_with("done"), "{answer}");
         server.await.expect("the server ends");
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn while_we_leave_everything_is_answered_and_clients_give_up_the_connections_that_they_keep() {
+        const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let leaving = CancellationToken::new();
+        let patience = Patience { head: Duration::from_secs(60), idle: Duration::from_secs(60), ..PATIENCE };
+        let server = Server::new(patience, Budget::new(64 << 20), Arc::from([]), CancellationToken::new());
+        let places = Places::new("test", 100, 0, vec![]);
+        let _serving = tokio::spawn(serve(listener, echo(), places, server.leaving(leaving.clone())));
+        let mut kept = TcpStream::connect(address).await.expect("a connection");
+        kept.write_all(ASK).await.expect("sent");
+        let mut chunk = [0; 1024];
+        let read = kept.read(&mut chunk).await.expect("an answer");
+        assert!(!String::from_utf8_lossy(&chunk[..read]).contains("connection: close"));
+        let second_version = async || {
+            let stream = TokioIo::new(TcpStream::connect(address).await.expect("a connection"));
+            let handshake =
+                hyper::client::conn::http2::handshake::<_, _, axum::body::Body>(TokioExecutor::new(), stream);
+            let (mut sender, connection) = handshake.await.expect("a handshake");
+            let connection = tokio::spawn(connection);
+            let request = http::Request::get("http://x/").body(axum::body::Body::empty()).expect("a request");
+            assert!(sender.send_request(request).await.expect("an answer").status().is_success());
+            (sender, connection)
+        };
+        let (_sender, connection) = second_version().await;
+
+        leaving.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(20), connection).await;
+        assert!(matches!(ended, Ok(Ok(Ok(())))), "it is told to go away: {ended:?}");
+        kept.write_all(ASK).await.expect("sent");
+        let mut rest = String::new();
+        kept.read_to_string(&mut rest).await.expect("an answer, then the end");
+        assert!(rest.starts_with("HTTP/1.1 200") && rest.contains("connection: close"), "{rest}");
+        let anew = heard(address, ASK).await;
+        assert!(anew.starts_with("HTTP/1.1 200") && anew.contains("connection: close"), "{anew}");
+        second_version().await;
     }
 
     #[tokio::test]

@@ -229,6 +229,15 @@ fn the_undo_that_is_printed_undoes_exactly_this() {
     let keys = toolyard.json(&["keys", "list", "--active"]);
     let named = |key: &Value| key["name"] == "desk";
     assert!(!keys["items"].as_array().expect("keys").iter().any(named), "its key was revoked: {keys:#}");
+
+    let connect = ["connect", "time", "--client", "windsurf", "--file", "another.json"];
+    for _made_then_rotated in 0..2 {
+        let answer = toolyard.json(&connect);
+        assert_eq!(answer["key_name"], "windsurf-time", "the key that is in the entry: {answer:#}");
+        assert!(answer["undo"].as_str().is_some_and(|undo| undo.contains("another.json --undo")), "{answer:#}");
+    }
+    let given = toolyard.json(&[&connect[..], &["--key", crate::harness::KEY]].concat());
+    assert_eq!(given["key_name"], Value::Null, "nobody knows the name of a key that is given: {given:#}");
 }
 
 #[test]
@@ -351,6 +360,30 @@ fn waiting_shows_the_steps_also_without_a_terminal_and_can_be_left() {
     assert_eq!(toolyard.json(&["rollout", "status", "everything"])["state"], "progressing");
 
     tools_that_are_not_there_are_told(&toolyard);
+}
+
+#[test]
+fn waiting_for_a_change_ends_where_it_waits_for_its_update_window_and_says_so() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    toolyard.json(&["deploy", EVERYTHING, "--name", "everything", "--wait"]);
+    let today = toolyard_types::clock::Clock::system().now().as_ms() / 86_400_000;
+    // Days are counted from a Thursday. It is neither today nor, should midnight come, tomorrow.
+    let days = ["thu", "fri", "sat", "sun", "mon", "tue", "wed"];
+    let day = days[usize::try_from((today + 3) % 7).expect("a weekday")];
+    toolyard.ok(&["servers", "update", "everything", "--update-window", &format!("{day} 10:00-11:00")]);
+    let said = toolyard.ok(&["servers", "update", "everything", "--set-env", "DEMO=1", "--wait"]);
+    let value = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    assert_eq!(value("revision:"), Some("1"), "{said}");
+    let waiting = value("waiting:").expect("it says what waits");
+    assert!(waiting.starts_with("revision 2 waits for the update window") && waiting.contains("opens at"), "{said}");
+    let shown = toolyard.json(&["servers", "show", "everything"]);
+    assert_eq!(
+        (&shown["phase"], &shown["rollout"]["reason"]),
+        (&json!("ready"), &json!("outside_window")),
+        "{shown:#}"
+    );
+    toolyard.ok(&["rollout", "cancel", "everything"]);
+    assert!(!toolyard.ok(&["servers", "show", "everything"]).contains("waiting:"));
 }
 
 fn tools_that_are_not_there_are_told(toolyard: &Toolyard) {
@@ -495,6 +528,18 @@ fn a_list_of_several_pages_is_shown_whole_and_one_without_an_end_says_that_there
     }
     let nobody = errors(&toolyard.run(&["members", "remove", "nosuch"]));
     assert!(nobody.contains("there is no member `nosuch`") && nobody.contains("e-mail address"), "{nobody}");
+}
+
+#[test]
+fn what_is_removed_by_its_id_is_answered_with_its_name() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let key = toolyard.json(&["keys", "create", "ci"]);
+    let revoked = toolyard.json(&["keys", "revoke", key["id"].as_str().expect("an id")]);
+    assert_eq!(revoked, json!({ "id": key["id"], "name": "ci", "state": "removed" }));
+    let email = "ada@example.test";
+    let member = toolyard.json(&["members", "add", email, "--password", "correct-horse-battery-9"]);
+    let removed = toolyard.json(&["members", "remove", email]);
+    assert_eq!(removed, json!({ "id": member["id"], "name": email, "state": "removed" }));
 }
 
 /// A CA's certificate, of which nothing is signed.

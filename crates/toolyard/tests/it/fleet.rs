@@ -136,9 +136,10 @@ fn a_server_on_a_second_agent_is_deployed_and_called_over_the_link_and_survives_
     assert!(toolyard.ok(&["servers", "logs", "far"]).contains("started process"), "logs come over the link too");
 
     let before = pid_of(&server);
-    let agent = Agent::start(&toolyard, agent.kill(), None);
+    let agent = Agent::start(&toolyard, agent.kill(), Some("not-a-token"));
     assert!(alive(before), "the server outlives its agent");
     wait_until(Duration::from_secs(60), "calls work again, without a token", || echoes(&toolyard, "far"));
+    assert!(agent.log().contains("going on without it"), "{}", agent.log());
     assert_eq!(pid_of(&toolyard.json(&["servers", "show", "far"])), before, "the same process serves on");
 
     agent.interrupt();
