@@ -335,8 +335,8 @@ impl OrgTx {
         Ok(surplus <= 0 || goes_on)
     }
 
-    /// The oldest revisions of a server with a number below `before` that nothing may need: not what serves or is meant
-    /// to, not what a rollout under way, the last one or the one that serves goes from or to, nothing that an instance or
+    /// The oldest revisions of a server with a number below `before` that nothing may need: not what serves, is meant to or
+    /// begins after a restart, not what a rollout under way, the last one or the one that serves goes from or to, nothing that an instance or
     /// a job runs, and not what a rollback goes to.
     async fn unused_revisions(&self, server: &ServerRow, before: u32) -> Result<Vec<SizeRow>> {
         let now: Vec<RevisionId> = std::iter::once(server.target_revision).chain(server.serving_revision).collect();
@@ -353,6 +353,7 @@ impl OrgTx {
              FROM revisions r JOIN servers s ON s.id = r.server_id \
              WHERE r.organization_id = $1 AND r.server_id = $2 AND r.number < $3 {not_back} \
              AND r.id <> s.target_revision_id AND r.id <> COALESCE(s.serving_revision_id, '') \
+             AND COALESCE(s.postponed, '') NOT LIKE '%' || r.id || '%' \
              AND NOT EXISTS (SELECT 1 FROM rollouts o WHERE o.server_id = r.server_id \
              AND (o.from_revision_id = r.id OR o.to_revision_id = r.id) \
              AND (o.state = 'progressing' OR o.id = s.rollout_id OR o.id = s.serving_rollout_id \

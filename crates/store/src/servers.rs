@@ -45,7 +45,7 @@ pub struct ServerRow {
     pub serving_rollout: Option<RolloutId>,
     /// The revision it should have.
     pub target_revision: RevisionId,
-    /// The change that is begun again once what serves was restarted.
+    /// The change that begins once what serves was restarted; look at [`ServerRow::waiting`].
     pub postponed: Option<Postponed>,
     /// The last rollout that was begun.
     pub rollout: Option<RolloutId>,
@@ -69,9 +69,12 @@ pub struct ServerRow {
     pub updated_at: Timestamp,
 }
 
-/// A change that stood still, taken back for a restart of what serves.
+/// A change that was taken back for a restart of what serves, or when its server was stopped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Postponed {
+    /// It begins when this rollout has ended; absent for a server that is stopped, of which none has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<RolloutId>,
     /// To this revision.
     pub revision: RevisionId,
     /// To there, when it moves the server.
@@ -83,6 +86,9 @@ pub struct Postponed {
     /// What takes a part of the calls first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
+    /// Whether it waits for its server's update window.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// A server and whose it is, for loops.
@@ -207,10 +213,29 @@ pub(crate) fn text<T: ToString>(value: Option<&T>) -> sea_orm::Value {
 }
 
 impl ServerRow {
+    /// The change that begins after what is being done now. One that was postponed before something else was done, such as
+    /// by a program that does not know of it, counts for nothing.
+    #[must_use]
+    pub fn waiting(&self) -> Option<&Postponed> {
+        self.postponed.as_ref().filter(|postponed| match postponed.after {
+            Some(rollout) => self.enabled && self.rollout == Some(rollout),
+            None => !self.enabled,
+        })
+    }
+
+    /// Gives it the place that it is meant to have once all is done that was asked for; tells the one before.
+    pub fn take_meant_place(&mut self) -> Option<Place> {
+        let Place { toolbox, labels } = self.waiting()?.place.clone().filter(|_| !self.has_volumes)?;
+        Some(Place {
+            toolbox: std::mem::replace(&mut self.toolbox, toolbox),
+            labels: std::mem::replace(&mut self.toolbox_labels, labels),
+        })
+    }
+
     /// The revision that it is meant to have once all is done that was asked for.
     #[must_use]
     pub fn meant_revision(&self) -> RevisionId {
-        self.postponed.as_ref().map_or(self.target_revision, |postponed| postponed.revision)
+        self.waiting().map_or(self.target_revision, |postponed| postponed.revision)
     }
 }
 

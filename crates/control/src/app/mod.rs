@@ -21,6 +21,7 @@ pub(crate) mod members;
 pub(crate) mod metrics;
 pub(crate) mod overview;
 pub(crate) mod places;
+pub(crate) mod postponed;
 mod privileges;
 pub(crate) mod refusals;
 pub(crate) mod reports;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use toolyard_store::{InstanceWish, OrgTx, Place, Postponed, RevisionRow, RolloutRow, ServerRow};
+use toolyard_store::{InstanceWish, OrgTx, Place, RevisionRow, RolloutRow, ServerRow};
 use toolyard_types::api::servers::{Canary, RollbackServer, Rollout, Server, StartCanary};
 use toolyard_types::spec::{RevisionSpec, Runtime, Strategy};
 use toolyard_types::state::{Reason, RolloutState};
@@ -11,8 +11,7 @@ use toolyard_types::{Name, RevisionId, RolloutId};
 
 use super::server_view::Views;
 use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
-use super::{audit, ceilings, credentials, places, privileges};
-use crate::reconcile::case::stands_still;
+use super::{audit, ceilings, credentials, places, postponed, privileges};
 use crate::reconcile::steps::{
     aim, back_to_previous, changed, dismiss, end_rollout, promote, put_on_trial, settle, wish as ask_instances,
 };
@@ -97,9 +96,16 @@ pub(super) async fn change_canary(
     Ok(tried.canary)
 }
 
-/// Begins a rollout; one that is under way is superseded.
+/// Begins a rollout; one that is under way is superseded. A change that has to wait leaves a restart under way, and begins
+/// after it.
 pub(crate) async fn begin(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId, manner: Manner) -> Result<()> {
     let now = tx.now();
+    let window = server.update_window.filter(|window| manner.within_window && !window.is_open(now));
+    let window = window.filter(|_| server.serving_rollout.is_some());
+    if window.is_some() && postponed::is_restarted(tx, server).await? {
+        return postponed::put_after_restart(tx, server, to, manner).await;
+    }
+    server.postponed = None;
     // What is superseded gives back the place it came from: this rollout has the place that is meant now, and goes back
     // to the one before both.
     let place = (server.toolbox, server.toolbox_labels.clone());
@@ -107,8 +113,7 @@ pub(crate) async fn begin(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId
         tx.rollout_under_way(server).await?.filter(|old| old.switched_at.is_none()).and_then(|it| it.from_place);
     supersede(tx, server, Reason::Superseded, "another change took over").await?;
     (server.toolbox, server.toolbox_labels) = place;
-    let window = server.update_window.filter(|window| manner.within_window && !window.is_open(now));
-    let waits = window.filter(|_| server.serving_rollout.is_some()).map(|window| (window, window.next_open(now)));
+    let waits = window.map(|window| (window, window.next_open(now)));
     let mut rollout = RolloutRow {
         id: RolloutId::generate(),
         server: server.id,
@@ -155,6 +160,7 @@ pub(super) async fn point_to(
         places::refuse_removed(tx, server).await?;
         return begin(tx, server, revision.id, manner).await;
     }
+    server.postponed = None;
     aim(tx, server, revision.id).await?;
     tx.update_server(server).await?;
     server_changed(tx, server);
@@ -163,7 +169,7 @@ pub(super) async fn point_to(
 
 /// Ends the rollout under way, if there is one, and stops what it made; tells whether there was one. A revision that
 /// serves already and is only observed goes on to serve.
-async fn supersede(tx: &mut OrgTx, server: &mut ServerRow, reason: Reason, why: &str) -> Result<bool> {
+pub(super) async fn supersede(tx: &mut OrgTx, server: &mut ServerRow, reason: Reason, why: &str) -> Result<bool> {
     let now = tx.now();
     let Some(mut old) = tx.rollout_under_way(server).await? else { return Ok(false) };
     if old.switched_at.is_some() {
@@ -178,16 +184,12 @@ async fn supersede(tx: &mut OrgTx, server: &mut ServerRow, reason: Reason, why: 
 }
 
 pub(super) async fn halt(tx: &mut OrgTx, server: &mut ServerRow, why: &str) -> Result<()> {
-    let postponed = take_waiting(tx, server, why).await?;
+    let mut postponed = postponed::take(tx, server, why).await?;
     supersede(tx, server, Reason::Requested, why).await?;
-    // What waited is what its next start begins with, as any change of a server that is stopped. What was to be tried beside
-    // what serves cannot be.
-    if let Some(Postponed { revision, place, .. }) = postponed.filter(|it| it.canary.is_none()) {
-        aim(tx, server, revision).await?;
-        if let Some(Place { toolbox, labels }) = place {
-            (server.toolbox, server.toolbox_labels) = (toolbox, labels);
-        }
+    if let Some(postponed) = &mut postponed {
+        postponed.after = None;
     }
+    server.postponed = postponed;
     server.enabled = false;
     server.serving_rollout = None;
     tx.update_server(server).await?;
@@ -197,34 +199,6 @@ pub(super) async fn halt(tx: &mut OrgTx, server: &mut ServerRow, why: &str) -> R
     Ok(())
 }
 
-/// Takes back a change that stands still until its window opens or its canary is decided about, and one that was taken
-/// back before; tells which, so that it can be begun again.
-async fn take_waiting(tx: &mut OrgTx, server: &mut ServerRow, why: &str) -> Result<Option<Postponed>> {
-    let earlier = server.postponed.take();
-    let Some(waiting) = tx.rollout_under_way(server).await?.filter(stands_still) else { return Ok(earlier) };
-    let place =
-        waiting.from_place.as_ref().map(|_| Place { toolbox: server.toolbox, labels: server.toolbox_labels.clone() });
-    let canary = waiting.canary.map(|canary| Canary { started_at: None, promoted_at: None, ..canary });
-    let (revision, accept_lost_tools) = (waiting.to_revision, waiting.accept_lost_tools);
-    supersede(tx, server, Reason::Superseded, why).await?;
-    Ok(Some(Postponed { revision, place, accept_lost_tools, canary }))
-}
-
-/// Begins again what was taken back for a restart.
-pub(crate) async fn begin_postponed(tx: &mut OrgTx, server: &mut ServerRow) -> Result<()> {
-    let Some(Postponed { revision, place, accept_lost_tools, canary }) = server.postponed.take() else { return Ok(()) };
-    let mut manner = Manner { accept_lost_tools, canary, within_window: true, from_place: None };
-    // Somewhere it was made meanwhile, and stays.
-    if let Some(Place { toolbox, labels }) = place.filter(|_| !server.has_volumes)
-        && tx.removed_toolboxes(toolbox).await?.is_empty()
-    {
-        let before = std::mem::replace(&mut server.toolbox, toolbox);
-        let labels = std::mem::replace(&mut server.toolbox_labels, labels);
-        manner.from_place = Some(Place { toolbox: before, labels });
-    }
-    begin(tx, server, revision, manner).await
-}
-
 /// Starts a server that is stopped or whose last rollout failed; nothing when it runs.
 pub(crate) async fn start(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
     let mut tx = control.store().org(caller.organization).await?;
@@ -232,8 +206,7 @@ pub(crate) async fn start(control: &Control, caller: &Caller, name: &Name) -> Re
     places::refuse_removed(&tx, &server).await?;
     let under_way = tx.rollout_under_way(&server).await?.is_some();
     if !server.enabled || (server.serving_rollout.is_none() && !under_way) {
-        let target = server.target_revision;
-        begin(&mut tx, &mut server, target, Manner::default()).await?;
+        postponed::start(&mut tx, &mut server).await?;
         audit(&mut tx, caller, "server.start", format!("server/{name}"), json!({})).await?;
         tx.commit().await?;
     }
@@ -252,34 +225,12 @@ pub(crate) async fn stop(control: &Control, caller: &Caller, name: &Name) -> Res
     servers::get(control, caller, name).await
 }
 
-/// Begins to replace what serves by new instances. A change that stands still goes on to, after that; one that is being made
-/// is made anew.
-pub(crate) async fn begin_restart(tx: &mut OrgTx, server: &mut ServerRow) -> Result<()> {
-    let postponed = take_waiting(tx, server, "a restart comes first; it begins again after that").await?;
-    let changing = tx.rollout_under_way(server).await?.filter(|rollout| rollout.switched_at.is_none());
-    let (to, manner) = match changing {
-        Some(RolloutRow { to_revision, accept_lost_tools, .. }) => {
-            (to_revision, Manner { accept_lost_tools, ..Manner::default() })
-        }
-        None => {
-            let serving = server.serving_rollout.and(server.serving_revision);
-            (serving.unwrap_or(server.target_revision), Manner::default())
-        }
-    };
-    begin(tx, server, to, manner).await?;
-    if postponed.is_some() {
-        server.postponed = postponed;
-        tx.update_server(server).await?;
-    }
-    Ok(())
-}
-
 /// Replaces what serves by a new instance of the same revision.
 pub(crate) async fn restart(control: &Control, caller: &Caller, name: &Name) -> Result<Server> {
     let mut tx = control.store().org(caller.organization).await?;
     let mut server = locked(&tx, name).await?;
     places::refuse_removed(&tx, &server).await?;
-    begin_restart(&mut tx, &mut server).await?;
+    postponed::restart(&mut tx, &mut server).await?;
     audit(&mut tx, caller, "server.restart", format!("server/{name}"), json!({})).await?;
     tx.commit().await?;
     servers::get(control, caller, name).await
@@ -390,9 +341,15 @@ pub(crate) async fn cancel(control: &Control, caller: &Caller, name: &Name) -> R
     let mut tx = control.store().org(caller.organization).await?;
     let mut server = locked(&tx, name).await?;
     let why = format!("cancelled by {}", caller.display);
+    // What was to begin after it does not.
+    let postponed = server.waiting().is_some();
+    server.postponed = None;
     if let Some(mut observed) = observed(&tx, &server).await? {
         leave(&mut tx, &mut server, &mut observed, RolloutState::Cancelled, why).await?;
-    } else if !supersede(&mut tx, &mut server, Reason::Requested, &why).await? {
+    } else if supersede(&mut tx, &mut server, Reason::Requested, &why).await? {
+    } else if postponed {
+        tx.update_server(&mut server).await?;
+    } else {
         return Err(ControlError::Conflict(format!("server `{name}` has no rollout under way")));
     }
     server_changed(&mut tx, &server);

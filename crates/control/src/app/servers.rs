@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde_json::json;
 use toolyard_policy::Resource;
-use toolyard_store::{EventKind, OrgTx, RevisionRow, ServerRow};
+use toolyard_store::{EventKind, OrgTx, Place, Postponed, RevisionRow, ServerRow};
 use toolyard_types::access::Action;
 use toolyard_types::api::servers::{CloneServer, CreateServer, Revision, Server, ServerSettings, UpdateServer};
 use toolyard_types::api::{Page, PageQuery};
@@ -594,11 +594,12 @@ pub(crate) async fn update(
     if_match: Option<&str>,
 ) -> Result<Server> {
     let tx = control.store().org_read(caller.organization).await?;
-    let row = tx.server(name).await?.ok_or_else(|| unknown(name))?;
+    let mut row = tx.server(name).await?.ok_or_else(|| unknown(name))?;
     check_match(&row, if_match)?;
     let base = tx.revision(row.meant_revision()).await?.ok_or_else(|| unknown(name))?;
     let bindings = bindings(&tx, &request.settings).await?;
     let place_asked = places::asked(&tx, &request).await?;
+    row.take_meant_place();
     let removed = places::is_removed(&tx, &row).await?;
     let tries_otherwise = match &request.canary {
         Some(asked) => rollouts::with_other_canary(&tx, &row, asked).await?.is_some(),
@@ -629,7 +630,8 @@ pub(crate) async fn update(
     ceilings::check(&control.options().limits.server, (&spec, terms.replicas), Some(had))?;
     let granted = may_grant(control, caller, name, &spec, &base.spec.paths)?;
     let changes_nothing = secrets.is_empty() && spec == base.spec && terms == Terms::of(&row) && place.is_none();
-    if changes_nothing && !tries_otherwise {
+    let other_canary = row.waiting().is_some_and(|it| it.canary.is_some()) && request.canary.is_some();
+    if changes_nothing && !tries_otherwise && !other_canary {
         return get(control, caller, name).await;
     }
 
@@ -638,12 +640,6 @@ pub(crate) async fn update(
     check_match(&server, if_match)?;
     if server.meant_revision() != base.id {
         return Err(ControlError::Store(toolyard_store::StoreError::Stale));
-    }
-    if server.postponed.is_some() {
-        let detail = format!(
-            "server `{name}` is being restarted, and the change that waited begins again after that; try again then"
-        );
-        return Err(ControlError::Conflict(detail));
     }
     check_secrets(control, &tx, (&wish, Some(&before)), &spec, &secrets).await?;
     let scaled = (server.replicas != terms.replicas).then_some(terms.replicas);
@@ -654,6 +650,7 @@ pub(crate) async fn update(
     let removed = places::is_removed(&tx, &server).await?;
     // What runs nowhere keeps nobody from anything: it need not wait.
     let within_window = !request.now && !removed;
+    let serves_at = server.take_meant_place();
     let from_place = places::change(&place_asked, &mut server, &base.spec, removed)?;
     if from_place.is_some() {
         detail["toolbox"] = json!(request.toolbox);
@@ -671,21 +668,35 @@ pub(crate) async fn update(
         if request.canary.is_some() {
             return Err(ControlError::field("canary", "a server that only moves has no other revision to try"));
         }
+        let from_place = serves_at.or(from_place);
         let manner = rollouts::Manner { within_window, from_place, ..rollouts::Manner::default() };
         rollouts::begin(&mut tx, &mut server, base.id, manner).await?;
     } else if spec == base.spec {
         // Nothing else of the revision that is tried changes: it goes on to be tried, on another part of the calls.
         if let Some(asked) = request.canary {
-            match rollouts::change_canary(&mut tx, &server, &base, asked).await? {
+            let postponed = server.waiting().filter(|_| other_canary).cloned();
+            match rollouts::change_canary(&mut tx, &server, &base, asked.clone()).await? {
                 Some(canary) => detail["canary"] = json!(canary),
+                None if postponed.is_some() => {
+                    let canary = Some(rollouts::canary(asked, &server, &base.spec)?);
+                    detail["canary"] = json!(canary);
+                    server.postponed = postponed.map(|postponed| Postponed { canary, ..postponed });
+                }
                 // Somebody decided about it a moment ago.
                 None if changes_nothing => return Err(ControlError::Store(toolyard_store::StoreError::Stale)),
                 None => {}
             }
         }
+        // Unless it is to be elsewhere now, it goes on where it is.
+        if from_place.is_some() {
+            server.postponed = server.postponed.take().map(|postponed| Postponed { place: None, ..postponed });
+        } else if let Some(Place { toolbox, labels }) = serves_at {
+            (server.toolbox, server.toolbox_labels) = (toolbox, labels);
+        }
         tx.update_server(&mut server).await?;
         server_changed(&mut tx, &server);
     } else {
+        let from_place = serves_at.or(from_place);
         let number = tx.last_revision_number(server.id).await? + 1;
         let revision = new_revision(&tx, &server, number, spec, &wish, Some(&base), (caller, "update"));
         let canary = request.canary.map(|asked| rollouts::canary(asked, &server, &revision.spec)).transpose()?;
@@ -768,7 +779,8 @@ pub(crate) async fn clone(control: &Control, caller: &Caller, name: &Name, reque
     flags::require(control, caller, "server_clone")?;
     allow(control, caller, Action::ServerDeploy, &Resource::Server(request.name.clone()))?;
     let mut tx = control.store().org(caller.organization).await?;
-    let origin = locked(&tx, name).await?;
+    let mut origin = locked(&tx, name).await?;
+    origin.take_meant_place();
     let base = tx.revision(origin.meant_revision()).await?.ok_or_else(|| unknown(name))?;
     if places::is_removed(&tx, &origin).await? {
         let detail = format!("the toolbox where server `{name}` must run was removed; move it to another first");

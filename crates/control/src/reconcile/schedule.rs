@@ -9,7 +9,7 @@ use toolyard_store::ServerRef;
 
 use super::Pass;
 use super::case::is_held;
-use crate::app::rollouts;
+use crate::app::postponed::{self, Due};
 use crate::app::{places, system_line};
 use crate::{Control, Result};
 
@@ -33,24 +33,28 @@ pub(crate) async fn run(control: &Control) -> Result<Pass> {
     }
     for at in postponed {
         match begin_postponed(control, at).await {
-            Ok(begun) => pass.changed += usize::from(begun),
+            Ok(None) => pass.changed += 1,
+            Ok(Some(wait)) => pass.again_in(wait),
             Err(error) => pass.failed(&error),
         }
     }
     Ok(pass)
 }
 
-async fn begin_postponed(control: &Control, at: ServerRef) -> Result<bool> {
+/// Begins what a restart came before; tells how long to wait when it may not begin yet.
+async fn begin_postponed(control: &Control, at: ServerRef) -> Result<Option<Duration>> {
     let mut tx = control.store().org(at.organization).await?;
-    let Some(mut server) = tx.lock_server(at.server).await?.filter(|it| it.enabled && !it.deleted) else {
-        return Ok(false);
-    };
-    if server.postponed.is_none() || tx.rollout_under_way(&server).await?.is_some() {
-        return Ok(false);
+    let server = tx.lock_server(at.server).await?.filter(|it| it.enabled && !it.deleted && it.postponed.is_some());
+    let Some(mut server) = server else { return Ok(None) };
+    if tx.rollout_under_way(&server).await?.is_some() {
+        return Ok(None);
     }
-    rollouts::begin_postponed(&mut tx, &mut server).await?;
+    if let Due::In(wait) = postponed::due(&tx, &server).await? {
+        return Ok(Some(wait));
+    }
+    postponed::begin_again(&mut tx, &mut server).await?;
     tx.commit().await?;
-    Ok(true)
+    Ok(None)
 }
 
 async fn restart(control: &Control, at: ServerRef) -> Result<bool> {
@@ -67,7 +71,7 @@ async fn restart(control: &Control, at: ServerRef) -> Result<bool> {
         tx.commit().await?;
         return Ok(false);
     };
-    rollouts::begin_restart(&mut tx, &mut server).await?;
+    postponed::restart(&mut tx, &mut server).await?;
     let target = format!("server/{}", server.name);
     let line = system_line("schedule", "server.restart", target, true, json!({ "due": due }));
     tx.audit(&line).await?;

@@ -27,6 +27,12 @@ async fn change(t: &TestControl, name: &str, value: &str) -> Value {
     t.patch(&format!("/api/v1/servers/{name}"), body).await.expect(202).body
 }
 
+async fn stop(t: &TestControl, name: &str) {
+    let path = format!("/api/v1/servers/{name}");
+    t.post(&format!("{path}/stop"), json!({})).await.expect(202);
+    t.wait(&path, |_, body| body["phase"] == "stopped").await;
+}
+
 fn serves_one(target: Option<&Target>) -> bool {
     matches!(target, Some(Target::Instances(instances)) if instances.len() == 1)
 }
@@ -829,35 +835,121 @@ both_engines! {
         }).await;
     }
 
-    async fn a_restart_of_a_server_that_is_being_changed_goes_on_with_the_change(engine) {
+    async fn a_restart_comes_before_a_change_that_is_being_made_or_is_to_be_tried(engine) {
         let t = patient(engine).await;
         let agent = FakeAgent::local(&t.control).await;
-        t.deploy("s").await;
-        agent.behave("s@2", Behaviour::Hangs);
-        change(&t, "s", "1").await;
-        t.wait("/api/v1/servers/s", |_, body| body["instances"].as_array().unwrap().len() == 2).await;
-        let restarted = t.post("/api/v1/servers/s/restart", json!({})).await.expect(202).body;
-        assert_eq!(restarted["rollout"]["to_revision"], 2, "{restarted}");
+        for (name, canary) in [("made", Value::Null), ("tried", json!({ "weight": 10 }))] {
+            t.deploy(name).await;
+            let path = format!("/api/v1/servers/{name}");
+            let new: &'static str = if name == "made" { "made@2" } else { "tried@2" };
+            agent.behave(new, Behaviour::Hangs);
+            let mut change = json!({ "environment": { "A": "1" } });
+            if !canary.is_null() {
+                change["canary"] = canary.clone();
+            }
+            t.patch(&path, change).await.expect(202);
+            let before = t.wait(&path, |_, body| body["instances"].as_array().unwrap().len() == 2).await;
+            let restarted = t.post(&format!("{path}/restart"), json!({})).await.expect(202).body;
+            assert_eq!(restarted["rollout"]["to_revision"], 1, "{restarted}");
+            let steps = restarted["rollout"]["log"].to_string();
+            assert!(steps.contains("the change to revision 2 begins after it"), "{steps}");
+            let after = t.wait(&path, |_, body| {
+                t.clock.step_ms(10);
+                body["instance_id"] != before["instance_id"] && body["rollout"]["to_revision"] == 2
+            }).await;
+            assert_eq!((&after["revision"], after["rollout"]["canary"].is_null()), (&json!(1), canary.is_null()), "{after}");
+            assert_eq!(after["rollout"]["canary"]["promoted_at"], Value::Null);
+        }
     }
 
-    async fn a_server_that_is_stopped_while_its_change_waits_starts_with_the_change(engine) {
+    async fn a_server_that_is_stopped_while_its_change_waits_starts_as_it_was_and_the_change_waits_on(engine) {
         let t = patient(engine).await;
         let _agent = FakeAgent::local(&t.control).await;
         let body = json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 0, "update_window": "13:00-14:00" });
         t.post("/api/v1/servers", body).await.expect(201);
         t.wait_rollout("s", "done").await;
         assert_eq!(change(&t, "s", "1").await["rollout"]["reason"], "outside_window");
-        t.post("/api/v1/servers/s/stop", json!({})).await.expect(202);
-        t.wait("/api/v1/servers/s", |_, body| body["phase"] == "stopped").await;
+        stop(&t, "s").await;
+        let settings = t.get("/api/v1/servers/s/settings").await.expect(200).body;
+        assert_eq!(settings["change"]["environment"]["DEMO"], "1", "{settings}");
         t.post("/api/v1/servers/s/start", json!({})).await.expect(202);
-        t.wait_revision("s", 2).await;
-        // A rollback takes back what waits, and so does cancelling it.
+        let started = t.wait("/api/v1/servers/s", |_, body| {
+            body["phase"] == "ready" && body["rollout"]["reason"] == "outside_window"
+        }).await;
+        assert_eq!((&started["revision"], &started["rollout"]["to_revision"]), (&json!(1), &json!(2)), "{started}");
+        // What is changed while it is stopped is what it starts with, together with what waited.
+        stop(&t, "s").await;
+        t.patch("/api/v1/servers/s", json!({ "environment": { "MORE": "2" } })).await.expect(202);
+        t.post("/api/v1/servers/s/start", json!({})).await.expect(202);
+        t.wait_revision("s", 3).await;
+        let settings = t.get("/api/v1/servers/s/settings").await.expect(200).body;
+        assert_eq!(settings["change"]["environment"], json!({ "DEMO": "1", "MORE": "2" }), "{settings}");
+        t.wait_loop("schedule").await;
+        assert_eq!(t.get("/api/v1/servers/s/rollout").await.body["state"], "done");
+    }
+
+    async fn a_change_during_a_restart_waits_after_it_or_replaces_it(engine) {
+        let t = patient(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 0, "update_window": "13:00-14:00" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        agent.behave("s@1", Behaviour::Hangs);
+        let restart = t.post("/api/v1/servers/s/restart", json!({})).await.expect(202).body;
+        for value in ["1", "2"] {
+            let changed = change(&t, "s", value).await;
+            assert_eq!(changed["rollout"]["id"], restart["rollout"]["id"], "the restart goes on: {changed}");
+        }
+        agent.behave("s@1", Behaviour::Ready);
+        let waiting = t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "outside_window").await;
+        assert_eq!((&waiting["revision"], &waiting["rollout"]["to_revision"]), (&json!(1), &json!(3)), "{waiting}");
+        agent.behave("s@1", Behaviour::Hangs);
+        t.post("/api/v1/servers/s/restart", json!({})).await.expect(202);
+        let now = json!({ "environment": { "MORE": "3" }, "now": true });
+        t.patch("/api/v1/servers/s", now).await.expect(202);
+        t.wait_revision("s", 4).await;
+        t.wait_loop("schedule").await;
+        let settings = t.get("/api/v1/servers/s/settings").await.expect(200).body;
+        assert_eq!(settings["change"]["environment"], json!({ "DEMO": "2", "MORE": "3" }), "{settings}");
+    }
+
+    async fn a_restart_that_failed_is_shown_for_a_minute_before_what_waited_begins_again(engine) {
+        let t = patient(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 0, "update_window": "13:00-14:00" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        assert_eq!(change(&t, "s", "1").await["rollout"]["reason"], "outside_window");
+        agent.behave("s@1", Behaviour::Fails(Reason::InstallFailed, "no compiler", ""));
+        t.post("/api/v1/servers/s/restart", json!({})).await.expect(202);
+        t.wait_rollout("s", "rolled_back").await;
+        t.wait_loop("schedule").await;
+        assert_eq!(t.get("/api/v1/servers/s/rollout").await.body["state"], "rolled_back");
+        let again = t.wait("/api/v1/servers/s/rollout", |_, body| {
+            t.clock.step_ms(5000);
+            body["reason"] == "outside_window"
+        }).await;
+        assert_eq!(again["to_revision"], 2, "{again}");
+    }
+
+    async fn a_rollback_and_a_cancelled_rollout_take_back_what_would_begin_after_a_restart(engine) {
+        let t = patient(engine).await;
+        let agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 0, "update_window": "13:00-14:00" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
         for (path, body, code) in [("rollback", json!({ "revision": 1 }), 202), ("rollout/cancel", json!({}), 200)] {
-            change(&t, "s", path).await;
+            agent.behave("s@1", Behaviour::Ready);
+            assert_eq!(change(&t, "s", path).await["rollout"]["reason"], "outside_window");
+            agent.behave("s@1", Behaviour::Hangs);
             t.post("/api/v1/servers/s/restart", json!({})).await.expect(202);
-            t.wait("/api/v1/servers/s", |_, body| body["rollout"]["reason"] == "outside_window").await;
             t.post(&format!("/api/v1/servers/s/{path}"), body).await.expect(code);
-            t.wait("/api/v1/servers/s", |_, body| body["rollout"]["state"] != "progressing").await;
+            agent.behave("s@1", Behaviour::Ready);
+            t.wait("/api/v1/servers/s", |_, body| {
+                t.clock.step_ms(1000);
+                body["rollout"]["state"] != "progressing"
+            }).await;
+            t.clock.step_ms(100_000);
             t.wait_loop("schedule").await;
             assert_ne!(t.get("/api/v1/servers/s/rollout").await.body["reason"], "outside_window");
         }

@@ -20,7 +20,7 @@ use toolyard_types::spec::{
     Egress, EgressHost, Instancing, InstancingMode, Limits, PathGrant, Privilege, RemoteTransport, Strategy, Volume,
 };
 use toolyard_types::state::{Phase, Reason, RolloutState};
-use toolyard_types::{EntryName, Labels, Name, NameError, Problem};
+use toolyard_types::{EntryName, Labels, Name, NameError, Problem, RolloutId};
 
 use super::access::{active_keys, confirm};
 use super::context::{Context, Failure};
@@ -668,9 +668,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<(), Failu
             }
             finish(context, server, &wait, wanted).await
         }
-        Command::Start(target) => act(context, target, "/start", Wanted::Rollout).await,
+        Command::Start(target) => begin(context, target, "/start").await,
         Command::Stop(target) => act(context, target, "/stop", Wanted::Stopped).await,
-        Command::Restart(target) => act(context, target, "/restart", Wanted::Rollout).await,
+        Command::Restart(target) => begin(context, target, "/restart").await,
         Command::Rollback { name, revision, wait } => {
             let server = context.client.post(&path(&name, "/rollback"), &RollbackServer { revision }).await?;
             finish(context, server, &wait, Wanted::Rollout).await
@@ -763,13 +763,33 @@ async fn act(context: &Context, target: Target, rest: &str, wanted: Wanted) -> R
     finish(context, server, &target.wait, wanted).await
 }
 
+/// Begins what a change may come after that waits.
+async fn begin(context: &Context, target: Target, rest: &str) -> Result<(), Failure> {
+    let server: Server = context.client.post(&path(&target.name, rest), &json!({})).await?;
+    let wanted = server.rollout.as_ref().map_or(Wanted::Rollout, |begun| Wanted::RolloutOf(begun.id));
+    finish(context, server, &target.wait, wanted).await
+}
+
 /// What `--wait` waits for.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Wanted {
     Nothing,
+    /// The last rollout, whichever it is by then.
     Rollout,
+    /// This rollout.
+    RolloutOf(RolloutId),
     Replicas,
     Stopped,
+}
+
+impl Wanted {
+    fn is(self, rollout: &Rollout) -> bool {
+        match self {
+            Self::Rollout => true,
+            Self::RolloutOf(id) => rollout.id == id,
+            _ => false,
+        }
+    }
 }
 
 pub(crate) async fn finish(context: &Context, server: Server, wait: &Wait, wanted: Wanted) -> Result<(), Failure> {
@@ -780,7 +800,7 @@ pub(crate) async fn finish(context: &Context, server: Server, wait: &Wait, wante
     let name = server.name.clone();
     let more = || {
         let words: [&str; 3] = match wanted {
-            Wanted::Rollout => ["rollout", "status", name.as_str()],
+            Wanted::Rollout | Wanted::RolloutOf(_) => ["rollout", "status", name.as_str()],
             _ => ["servers", "show", name.as_str()],
         };
         format!("`{}` tells how far it is", context.command(&words))
@@ -790,7 +810,7 @@ pub(crate) async fn finish(context: &Context, server: Server, wait: &Wait, wante
         unless_interrupted(ended, || format!("interrupted; `{name}` goes on all the same: {}", more())).await?;
     match &server.rollout {
         Some(rollout)
-            if wanted == Wanted::Rollout
+            if wanted.is(rollout)
                 && !matches!(rollout.state, RolloutState::Done | RolloutState::Progressing) =>
         {
             // For people the steps stand there already.
@@ -817,7 +837,7 @@ async fn follow(
     let until = Instant::now() + Duration::from_secs(wait.timeout.into());
     let steps = |server: &Server| server.rollout.as_ref().map_or_else(Vec::new, |rollout| rollout.log.clone());
     // Elsewhere the rollout is the one before, which nobody waits for.
-    let mut said = if wanted == Wanted::Rollout { 0 } else { steps(&server).len() };
+    let mut said = if server.rollout.as_ref().is_some_and(|it| wanted.is(it)) { 0 } else { steps(&server).len() };
     let mut pauses = Pauses::new();
     loop {
         let steps = steps(&server);
@@ -858,8 +878,10 @@ fn is_over(server: &Server, wanted: Wanted) -> bool {
             let goes_on = |it: &Rollout| it.state == RolloutState::Progressing && !stands_still(it);
             server.rollout.as_ref().is_none_or(goes_on) || has_replicas(server)
         }
-        Wanted::Rollout => match &server.rollout {
+        Wanted::Rollout | Wanted::RolloutOf(_) => match &server.rollout {
             None => true,
+            // What begins after it does so once it has ended, and a minute later when it failed.
+            Some(rollout) if !wanted.is(rollout) => has_replicas(server),
             Some(rollout) if rollout.state == RolloutState::Progressing => stands_still(rollout),
             Some(rollout) => rollout.state != RolloutState::Done || has_replicas(server),
         },
