@@ -37,7 +37,7 @@ test('a key whose answer was lost is made once, and shown when it is asked for a
   const create = dialog.byRole('button', /^Create the key$/)
   try {
     await create.click()
-    await dialog.byText('Toolyard does not answer').first().waitFor()
+    await dialog.byText('It is not known whether that was done').first().waitFor()
     await expect.poll(async () => (await active()).length).toBe(1)
     await create.click()
     await dialog.byText('The key is shown only now').first().waitFor()

@@ -253,6 +253,8 @@ test('a restart whose answer was lost is not said to have failed', async ({ app,
     expect(await said.text()).not.toContain('Could not')
     await check(app, 'Server', 'answer of a restart lost')
     expect((await toolyard.api.server(name)).rollout?.id).not.toBe(before)
+    // By then the page shows what became of it.
+    await said.waitFor('hidden', 30)
   } finally {
     await toolyard.api.remove(name)
   }

@@ -1,7 +1,8 @@
 // @vitest-environment happy-dom
 import { afterEach, expect, test, vi } from 'vitest'
-import { AnswerLost, callToChange } from './answer-lost'
+import { AnswerLost, callToChange, callToSave } from './answer-lost'
 import { isProblem } from './client'
+import { streamLost } from './connection'
 import { operation } from './operation'
 
 const RESTART = operation<{ path: { name: string }; query: undefined; body: undefined }, void>(
@@ -12,7 +13,11 @@ const RESTART = operation<{ path: { name: string }; query: undefined; body: unde
   undefined,
 )
 
-afterEach(() => vi.unstubAllGlobals())
+afterEach(() => {
+  streamLost(undefined)
+  vi.useRealTimers()
+  vi.unstubAllGlobals()
+})
 
 function thrownWhen(answer: () => Promise<Response>): Promise<unknown> {
   vi.stubGlobal('fetch', answer)
@@ -47,4 +52,35 @@ test('a change that was refused is a refusal', async () => {
   }
   const error = await thrownWhen(() => Promise.resolve(new Response('<html>', { status: 413 })))
   expect(isProblem(error, 413)).toBe(true)
+})
+
+test('what became of it is known once there was a connection to Toolyard for a while', async () => {
+  const cut = () => Promise.reject(new TypeError('the connection was cut'))
+  const error = (await thrownWhen(cut)) as AnswerLost
+  vi.useFakeTimers()
+  let known = false
+  void error.known().then(() => {
+    known = true
+  })
+  await vi.advanceTimersByTimeAsync(9_000)
+  streamLost(Date.now())
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(known).toBe(false)
+  streamLost(undefined)
+  await vi.advanceTimersByTimeAsync(9_000)
+  expect(known).toBe(false)
+  await vi.advanceTimersByTimeAsync(1_000)
+  expect(known).toBe(true)
+})
+
+test('a form whose answer was lost is told to send it again, with the same result', async () => {
+  vi.stubGlobal('fetch', () => Promise.reject(new TypeError('the connection was cut')))
+  const error = await callToSave(
+    RESTART,
+    { path: { name: 'time' } },
+    'It is not known whether x is kept',
+  ).catch((thrown: unknown) => thrown)
+  expect(error).toBeInstanceOf(AnswerLost)
+  expect(error).toMatchObject({ title: 'It is not known whether x is kept' })
+  expect((error as AnswerLost).detail).toContain('send it again as it is')
 })

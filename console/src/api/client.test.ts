@@ -72,6 +72,17 @@ test('a change goes on after the same person signed in again', async () => {
   expect(sent.map((request) => request.method)).toEqual(['PATCH', 'PATCH'])
 })
 
+test('a read in the middle of what a person does goes on after they signed in again', async () => {
+  signedIn = undefined
+  again = () => {
+    signedIn = 'operator'
+    return Promise.resolve(true)
+  }
+  await call(READ, {}, { awaited: true })
+  expect(asked).toEqual([[true, 'unauthenticated']])
+  expect(sent.map((request) => request.method)).toEqual(['GET', 'GET'])
+})
+
 test('what merely reads tells who is signed in, and does not wait for an answer', async () => {
   signedIn = undefined
   again = () => new Promise(() => undefined)

@@ -57,6 +57,8 @@ export interface CallOptions {
   ifMatch?: string | undefined
   /** Makes a creation that is sent twice happen once. */
   idempotencyKey?: string | undefined
+  /** For a read in the middle of something that a person does: it waits for them to sign in again, as a change does. */
+  awaited?: boolean | undefined
 }
 
 let onUsed: (operation: string) => void = () => undefined
@@ -125,7 +127,7 @@ export async function call<Input, Answer>(
     // Signing out is done then; a change of the password may be what ended the session, and is not made again.
     if (code === 'unauthenticated' && ['delete_session', 'change_password'].includes(operation.id))
       throw problem
-    const changes = operation.method !== 'GET'
+    const changes = options.awaited || operation.method !== 'GET'
     const signedIn = onSignedOut(changes, code)
     if (!changes || !(await signedIn)) throw problem
     response = await ask()

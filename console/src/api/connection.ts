@@ -6,7 +6,7 @@ let lostSince: number | undefined
 let restoredFrom: number | undefined
 
 /** Since when, in milliseconds since 1970; `undefined` when everything is fresh. */
-function outdatedSince(): number | undefined {
+export function outdatedSince(): number | undefined {
   return restoredFrom ?? lostSince
 }
 
@@ -30,12 +30,13 @@ export function restored(from: number | undefined): void {
   })
 }
 
-function subscribe(listener: () => void): () => void {
+/** Calls `listener` when that changes. Gives the function that ends it. */
+export function watchOutdated(listener: () => void): () => void {
   listeners.add(listener)
   return () => listeners.delete(listener)
 }
 
 /** Since when what is shown may be old. */
 export function useOutdatedSince(): number | undefined {
-  return useSyncExternalStore(subscribe, outdatedSince)
+  return useSyncExternalStore(watchOutdated, outdatedSince)
 }

@@ -13,6 +13,7 @@ import { restored, streamLost } from './connection'
 import { EventParser } from './event-stream'
 import { type Event, EventSchema } from './generated/events'
 import { getServer, listServers, type Server } from './generated/servers'
+import { isGone } from './gone'
 import { readGoneAgain } from './gone-again'
 import { type Page, queryKey } from './queries'
 
@@ -256,7 +257,7 @@ export class LiveEvents {
       client.setQueryData(queryKey(getServer, { path: { name } }), server)
       this.#replaceInLists(name, server)
     } catch (error) {
-      if (isProblem(error, 404)) this.#replaceInLists(name, undefined)
+      if (isGone(error)) this.#replaceInLists(name, undefined)
       // This read is no query: what is shown is read again by those that are, which try again, and lead to sign-in
       // when the session ended.
       else void client.invalidateQueries({ queryKey: [listServers.id] })

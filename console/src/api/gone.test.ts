@@ -78,9 +78,55 @@ test('what is gone stays while something typed is not saved, and goes once that 
   expect(observer.getCurrentResult().data).toBe('ready')
   form.isUnsaved = false
   form.tell()
-  await vi.waitFor(() => expect(observer.getCurrentResult().data).toBeUndefined())
-  expect(isGone(observer.getCurrentResult().error)).toBe(true)
+  await vi.waitFor(() => {
+    expect(observer.getCurrentResult().data).toBeUndefined()
+    expect(isGone(observer.getCurrentResult().error)).toBe(true)
+  })
   endGone()
   end()
   client.clear()
+})
+
+/** What was gone while something was typed, and its page left when that was given up; `left` leaves it. */
+async function leftWhileGone(left: (leave: () => void, tell: () => void) => void) {
+  form.isUnsaved = true
+  let answer = (): Promise<string> => Promise.resolve('ready')
+  const client = new QueryClient({
+    queryCache: new QueryCache({ onError: forgetGone }),
+    defaultOptions: { queries: { retry: false } },
+  })
+  const queryKey = ['get_server']
+  const queryFn = ({ signal }: { signal: AbortSignal }) => (signal.aborted ? Promise.reject() : answer())
+  const observer = new QueryObserver(client, { queryKey, queryFn })
+  const leave = observer.subscribe(() => undefined)
+  const endGone = readGoneAgain(client)
+  await observer.refetch()
+  answer = () => Promise.reject(problem(404, 'not_found'))
+  await observer.refetch()
+  expect(client.getQueryData(queryKey)).toBe('ready')
+  // The next one is under way for as long as somebody looks.
+  answer = () => new Promise(() => undefined)
+  form.isUnsaved = false
+  left(leave, () => form.tell())
+  const { data, error } = client.getQueryState(queryKey) ?? {}
+  answer = () => Promise.resolve('made anew')
+  const later = await client.ensureQueryData({ queryKey, queryFn })
+  endGone()
+  client.clear()
+  return { data, error, later }
+}
+
+test('what was left while it was gone is not what the next visit shows', async () => {
+  const read = { data: undefined, error: null, later: 'made anew' }
+  const before = await leftWhileGone((leave, tell) => {
+    leave()
+    tell()
+  })
+  expect(before).toEqual(read)
+  // The page goes while what is gone is read again for it.
+  const after = await leftWhileGone((leave, tell) => {
+    tell()
+    leave()
+  })
+  expect(after).toEqual(read)
 })

@@ -14,7 +14,7 @@ const SPARE_MS = 60_000
 
 let current: Promise<SessionMcpKey> | undefined
 let asking: Promise<SessionMcpKey> | undefined
-/** Whose these are: the session of somebody who did not sign out goes on, and so does its key. */
+/** Whose these are: nobody calls with the key of who was signed in before. */
 let account: string | undefined
 
 async function sessionKey(refused: string | undefined): Promise<string> {

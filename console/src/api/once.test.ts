@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
-import { ApiProblem } from './client'
+import { AnswerLost } from './answer-lost'
+import { ApiProblem, isProblem } from './client'
 import { makeOnce } from './once'
 
 const lost = new ApiProblem({ code: 'unreachable', title: 'x', detail: 'x', status: 0 })
@@ -23,6 +24,19 @@ test('a creation whose answer was lost is sent again as the same one', async () 
   await send({ name: 'a' }, false)
   await send({ name: 'a' })
   expect(keys).toEqual(['key-1', 'key-1', 'key-1'])
+})
+
+test('of a creation whose answer was lost nobody says that it failed, and it may be sent again', async () => {
+  const thrownBy = (error: ApiProblem) =>
+    makeOnce(() => 'key')({ name: 'a' }, () => Promise.reject(error)).catch((thrown: unknown) => thrown)
+  const said = await thrownBy(lost)
+  expect(said).toBeInstanceOf(AnswerLost)
+  expect((said as AnswerLost).detail).toContain('send it again as it is')
+  const refused = new ApiProblem({ code: 'already_exists', title: 'x', detail: 'x', status: 409 })
+  expect(await thrownBy(refused)).toBe(refused)
+  // Sent again it would be answered as now: the console that understands the answer comes with another page.
+  const unread = new ApiProblem({ code: 'unexpected_answer', title: 'x', detail: 'x', status: 201 })
+  expect(isProblem(await thrownBy(unread), 201)).toBe(true)
 })
 
 test('one that says something else, or was answered, is another one', async () => {

@@ -1,11 +1,12 @@
 import { useState } from 'react'
+import { toSendAgain } from './answer-lost'
 
 type Once = <Answer>(request: unknown, send: (idempotencyKey: string) => Promise<Answer>) => Promise<Answer>
 
 /**
  * Makes a creation happen once, also when its answer was lost and somebody sends it again: the same request has the same
  * idempotency key until it was answered, and the server answers it as the first time, with a secret that it shows only
- * then. Another request, or the same one after an answer, is a new one.
+ * then. Another request, or the same one after an answer, is a new one. Throws `AnswerLost` where the answer was lost.
  */
 export function makeOnce(newKey: () => string = randomKey): Once {
   let last: { request: string; key: string } | undefined
@@ -13,7 +14,9 @@ export function makeOnce(newKey: () => string = randomKey): Once {
     const text = JSON.stringify(request)
     if (last?.request !== text) last = { request: text, key: newKey() }
     const sent = last
-    const answer = await send(sent.key)
+    const answer = await send(sent.key).catch((error: unknown) => {
+      throw toSendAgain(error)
+    })
     if (last === sent) last = undefined
     return answer
   }

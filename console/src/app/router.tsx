@@ -1,6 +1,7 @@
 import { createRouter, type ErrorComponentProps, useMatches } from '@tanstack/react-router'
 import type { ReactNode } from 'react'
 import { isProblem } from '@/api/client'
+import { isGone } from '@/api/gone'
 import { t } from '@/lib/t'
 import { routeTree } from '@/routeTree.gen'
 import { Link } from '@/ui/link'
@@ -31,7 +32,7 @@ function RouteError({ error, reset }: ErrorComponentProps) {
     void router.invalidate()
   }
   useRecovery(error, retry)
-  if (isProblem(error, 404)) return <NotFoundPage detail={error.detail} />
+  if (isProblem(error) && isGone(error)) return <NotFoundPage detail={error.detail} />
   return (
     <Framed
       page={<ErrorPage error={error} onRetry={() => void tryAgain(error, retry)} />}

@@ -6,6 +6,7 @@ import { CloseWindow, sendingText } from './close-window'
 import { ErrorNote } from './error-state'
 import { TextInput } from './inputs'
 import { later } from './later'
+import { toast } from './toast'
 
 export interface DialogProps {
   open: boolean
@@ -70,7 +71,8 @@ export function CancelButton({ children = t('Cancel') }: { children?: ReactNode 
 
 /**
  * Asks before something happens. Name the thing in the title (`Stop everything?`) and say in the text what follows.
- * `typeToConfirm` wants the thing's name typed: for what cannot be undone. What `onConfirm` throws is shown inside.
+ * `typeToConfirm` wants the thing's name typed: for what cannot be undone. What `onConfirm` throws is shown inside; that
+ * nobody knows whether it was done is a notice.
  */
 export function ConfirmDialog({
   open,
@@ -113,6 +115,10 @@ export function ConfirmDialog({
     setBusy(true)
     setError(undefined)
     onConfirm()
+      .catch((failed: unknown) => {
+        // It may be done: the window must not ask for it again, and what it said would go with the thing.
+        if (!toast.unsure(failed)) throw failed
+      })
       .then(() => {
         setTyped('')
         onOpenChange(false)

@@ -18,6 +18,13 @@ type Kind = 'done' | 'note' | 'failed'
 interface Item extends ToastText {
   id: number
   kind: Kind
+  /** Until somebody closes it. */
+  stays: boolean
+}
+
+/** An error after which nobody knows whether something was done, until `known` resolves. */
+interface Unsure extends Error {
+  known: () => Promise<unknown>
 }
 
 const SHOWN_MS = 5000
@@ -48,20 +55,36 @@ function close(id: number): void {
 }
 
 function closeLater(item: Item, after: number): void {
-  // A failure stays until it is closed.
-  if (item.kind !== 'failed' && item.action === undefined && !held)
+  if (!item.stays && !held)
     timers.set(
       item.id,
       setTimeout(() => close(item.id), after),
     )
 }
 
-function add(kind: Kind, text: ToastText): void {
+function add(kind: Kind, text: ToastText): Item {
   last += 1
-  const item = { ...text, kind, id: last }
+  const item = { ...text, kind, id: last, stays: kind === 'failed' || text.action !== undefined }
   for (const one of items.slice(0, Math.max(0, items.length + 1 - MOST))) close(one.id)
   become([...items, item])
   closeLater(item, SHOWN_MS)
+  return item
+}
+
+function addProblem(title: string, error: unknown): Item {
+  const description = error instanceof Error ? ('detail' in error ? String(error.detail) : error.message) : ''
+  return add('failed', { title, description })
+}
+
+function addUnsure(error: unknown): boolean {
+  if (!(error instanceof Error && 'known' in error)) return false
+  const item = addProblem(error.message, error)
+  // as: errors with a `known` are these.
+  void (error as Unsure).known().then(() => {
+    item.stays = false
+    closeLater(item, 0)
+  })
+  return true
 }
 
 /** While they are looked at, none goes away. */
@@ -78,17 +101,16 @@ function hold(on: boolean): void {
  * belongs into the page.
  */
 export const toast = {
-  done: (text: ToastText) => add('done', text),
-  note: (text: ToastText) => add('note', text),
+  done: (text: ToastText) => void add('done', text),
+  note: (text: ToastText) => void add('note', text),
   /** Stays until it is closed. */
-  failed: (text: ToastText) => add('failed', text),
+  failed: (text: ToastText) => void add('failed', text),
   /** An action's error, with what the server said. One after which nobody knows whether it was done says so itself. */
   problem: (title: string, error: unknown) => {
-    const description =
-      error instanceof Error ? ('detail' in error ? String(error.detail) : error.message) : ''
-    const unsure = error instanceof Error && 'unsure' in error
-    add('failed', { title: unsure ? error.message : title, description })
+    if (!addUnsure(error)) addProblem(title, error)
   },
+  /** Says that nobody knows whether something was done, until that is known; `false` where the error says something else. */
+  unsure: addUnsure,
 }
 
 const ICON = { done: CircleCheck, failed: CircleAlert, note: Info }

@@ -2,6 +2,7 @@ import { useQueryClient } from '@tanstack/react-query'
 import { Dices } from 'lucide-react'
 import { useState } from 'react'
 import * as v from 'valibot'
+import { callToSave } from '@/api/answer-lost'
 import { call } from '@/api/client'
 import { ROLE } from '@/api/generated/enums'
 import { listKeys } from '@/api/generated/keys'
@@ -120,7 +121,7 @@ export function RoleDialog({
     initial: { role: member.role },
     schema: v.object({ role: v.picklist(ROLE) }),
     submit: async ({ role }) => {
-      await again.run(() => call(updateMember, { path: { id: member.id }, body: { role } }))
+      await again.run(() => callToSave(updateMember, { path: { id: member.id }, body: { role } }))
       await invalidate(client, listMembers)
       toast.done({ title: t('{name} is {role} now', { name, role: roleText(role).toLowerCase() }) })
       onOpenChange(false)
@@ -172,7 +173,7 @@ export function PasswordDialog({
     initial: { password: '', revoke_keys: false },
     schema: v.object({ password: passwordSchema, revoke_keys: v.boolean() }),
     submit: async (body) => {
-      await again.run(() => call(updateMember, { path: { id: member.id }, body }))
+      await again.run(() => callToSave(updateMember, { path: { id: member.id }, body }))
       setGiven(body.password)
       form.reset()
       if (body.revoke_keys) void invalidate(client, listKeys)

@@ -76,7 +76,9 @@ function RotateKey({
           <Select
             {...form.field('overlap')}
             label={t('The secret until now ends')}
-            hint={t('At once when somebody else may have it.')}
+            hint={t(
+              'At once when somebody else may have it. Until it ends it calls tools and reads, and does nothing else.',
+            )}
             options={[
               { value: '0', label: t('At once') },
               { value: String(HOUR), label: t('In an hour') },

@@ -26,7 +26,7 @@ export async function readAll(
 type Query = NonNullable<NonNullable<(typeof listAudit)['input']>['query']>
 
 function listPage(query: Query, signal: AbortSignal) {
-  return call(listAudit, { query: { ...query, limit: PAGE } }, { signal })
+  return call(listAudit, { query: { ...query, limit: PAGE } }, { signal, awaited: true })
 }
 
 /** The lines as a file of one JSON object a line. */

@@ -1,9 +1,11 @@
 import { useQueryClient } from '@tanstack/react-query'
 import { useRef, useState } from 'react'
 import * as v from 'valibot'
+import { callToSave, toSendAgain } from '@/api/answer-lost'
 import { call, isProblem } from '@/api/client'
 import { getCredential, listCredentials, putCredential } from '@/api/generated/credentials'
 import type { Credential } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { invalidate } from '@/api/queries'
 import { useForm } from '@/lib/form'
 import { nameSchema } from '@/lib/name'
@@ -48,22 +50,32 @@ export function CredentialDialog({
 }) {
   const client = useQueryClient()
   const [lines, setLines] = useState(false)
-  const unanswered = useRef<string>(undefined)
+  const unanswered = useRef({ name: '', puts: 0 })
   const form = useForm({
     initial: { name: credential?.name ?? '', description: credential?.description ?? '', secret: '' },
     schema: SCHEMA,
     submit: async ({ name, description, secret }) => {
+      const unsure =
+        credential === undefined
+          ? t('It is not known whether {name} is kept', { name })
+          : t('It is not known whether {name} has another secret', { name })
       // Putting would replace what is there; what is there after an answer was lost was put here.
-      if (credential === undefined && (await taken(name, unanswered.current === name, description))) {
-        throw { errors: [{ field: 'name', message: t('There is a credential of this name') }] }
+      if (credential === undefined) {
+        if (unanswered.current.name !== name) unanswered.current = { name, puts: 0 }
+        const { puts } = unanswered.current
+        const isTaken = await taken(name, puts, description).catch((error: unknown) => {
+          // Before the first time nothing was put.
+          throw puts > 0 ? toSendAgain(error, unsure) : error
+        })
+        if (isTaken) throw { errors: [{ field: 'name', message: t('There is a credential of this name') }] }
       }
-      unanswered.current = name
+      unanswered.current.puts += 1
       let changed: Credential
       try {
-        changed = await call(putCredential, { path: { name }, body: { secret, description } })
+        changed = await callToSave(putCredential, { path: { name }, body: { secret, description } }, unsure)
       } catch (error) {
         // A refusal is an answer.
-        if (isProblem(error) && error.status >= 400 && error.status < 500) unanswered.current = undefined
+        if (isProblem(error) && error.status >= 400 && error.status < 500) unanswered.current.puts -= 1
         throw error
       }
       await invalidate(client, listCredentials)
@@ -177,13 +189,13 @@ function tellOutdated({ name, outdated_in, unknown_in }: Credential) {
     })
 }
 
-/** Whether there is one that was not made here; `unanswered` says that the answer to making it here was lost. */
-async function taken(name: string, unanswered: boolean, description: string): Promise<boolean> {
+/** Whether there is one that was not made here; `puts` says how often it was put here without an answer. */
+async function taken(name: string, puts: number, description: string): Promise<boolean> {
   try {
-    const there = await call(getCredential, { path: { name } })
-    return !(unanswered && there.version === 1 && (there.description ?? '') === description)
+    const there = await call(getCredential, { path: { name } }, { awaited: true })
+    return !(there.version <= puts && (there.description ?? '') === description)
   } catch (error) {
-    if (isProblem(error, 404)) return false
+    if (isGone(error)) return false
     throw error
   }
 }

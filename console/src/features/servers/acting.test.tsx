@@ -22,12 +22,22 @@ const SERVERS = ['everything', 'time'].map(
 )
 
 let root: Root
+const onDeleted = vi.fn()
 
 function Restart() {
   const act = useAct()
   return (
     <button type="button" onClick={() => void act('restart', 'everything')}>
       Restart everything
+    </button>
+  )
+}
+
+function Delete() {
+  const act = useAct()
+  return (
+    <button type="button" onClick={() => void act('delete', 'everything')}>
+      Delete everything
     </button>
   )
 }
@@ -41,11 +51,25 @@ afterEach(async () => {
   await act(async () => root.unmount())
   document.body.replaceChildren()
   vi.unstubAllGlobals()
+  onDeleted.mockReset()
 })
 
-async function show() {
-  // Every request arrives, and no answer comes back.
-  vi.stubGlobal('fetch', () => Promise.reject(new TypeError('the connection was cut')))
+/** Every request arrives, and no answer comes back. */
+const cut = () => Promise.reject(new TypeError('the connection was cut'))
+
+const notFound = () =>
+  Promise.resolve(
+    Response.json(
+      { type: '', title: 'no such thing', detail: 'it does not exist', status: 404, code: 'not_found' },
+      { status: 404 },
+    ),
+  )
+
+/** As what stands before Toolyard answers while that is restarted. */
+const notFoundOfAProxy = () => Promise.resolve(new Response('404 page not found', { status: 404 }))
+
+async function show(answer: () => Promise<Response> = cut) {
+  vi.stubGlobal('fetch', answer)
   const client = new QueryClient()
   client.setQueryData(sessionQuery.queryKey, {
     account: 'org/user:operator',
@@ -53,7 +77,7 @@ async function show() {
     display: 'operator@example.test',
     organization: 'default',
     role: 'operator',
-    actions: ['server:operate'],
+    actions: ['server:operate', 'server:delete'],
     first_run: false,
   })
   root = createRoot(document.body.appendChild(document.createElement('div')))
@@ -61,8 +85,9 @@ async function show() {
     root.render(
       <QueryClientProvider client={client}>
         <ToastProvider>
-          <ActingProvider>
+          <ActingProvider onDeleted={onDeleted}>
             <Restart />
+            <Delete />
             <BulkBar servers={SERVERS} onClear={() => undefined} />
           </ActingProvider>
         </ToastProvider>
@@ -95,10 +120,63 @@ test('a restart whose answer was lost is not said to have failed', async () => {
 test('of several servers each whose answer was lost is neither done nor refused', async () => {
   await show()
   await press('Restart', document.querySelector('section[aria-label="Chosen servers"]'))
-  const dialog = () => document.querySelector('[role="dialog"]')
   await vi.waitFor(() => expect(dialog()).not.toBeNull())
   await press('Restart', dialog())
   await says('0 of 2 done, 0 failed, 0 skipped, 2 not known')
   expect(dialog()?.textContent).toContain('Not known')
   expect(dialog()?.textContent).not.toContain('Refused')
+})
+
+const dialog = () => document.querySelector('[role="dialog"]')
+
+async function type(value: string) {
+  await vi.waitFor(() => expect(dialog()?.querySelector('input')).not.toBeNull())
+  const input = dialog()?.querySelector('input')
+  const write = Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value')?.set
+  await act(async () => {
+    write?.call(input, value)
+    input?.dispatchEvent(new Event('input', { bubbles: true }))
+  })
+}
+
+test('a server that somebody else deleted first counts as deleted', async () => {
+  await show(notFound)
+  await press('Delete everything')
+  await type('everything')
+  await press('Delete', dialog())
+  await vi.waitFor(() => expect(onDeleted).toHaveBeenCalledOnce())
+})
+
+test('a delete whose answer was lost is not asked for again, and a notice says so', async () => {
+  await show()
+  await press('Delete everything')
+  await type('everything')
+  await press('Delete', dialog())
+  await says('It is not known whether everything is being deleted')
+  expect(dialog()).toBeNull()
+  expect(onDeleted).not.toHaveBeenCalled()
+})
+
+test('a delete that only what stands before Toolyard answered is not done', async () => {
+  await show(notFoundOfAProxy)
+  await press('Delete everything')
+  await type('everything')
+  await press('Delete', dialog())
+  await says('Toolyard answered 404 without saying why')
+  expect(onDeleted).not.toHaveBeenCalled()
+})
+
+test('of several servers those that somebody else deleted first count as deleted, and no others', async () => {
+  for (const [answer, summary] of [
+    [notFound, '2 of 2 done, 0 failed, 0 skipped'],
+    [notFoundOfAProxy, '0 of 2 done, 2 failed, 0 skipped'],
+  ] as const) {
+    await show(answer)
+    await press('Delete', document.querySelector('section[aria-label="Chosen servers"]'))
+    await type('2')
+    await press('Delete', dialog())
+    await says(summary)
+    await act(async () => root.unmount())
+    document.body.replaceChildren()
+  }
 })

@@ -1,9 +1,9 @@
 import { useQueryClient } from '@tanstack/react-query'
 import { useNavigate } from '@tanstack/react-router'
 import { createContext, type ReactNode, useContext, useMemo, useState } from 'react'
-import { isProblem } from '@/api/client'
 import { getServer } from '@/api/generated/servers'
 import type { Action, Server } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { queryKey } from '@/api/queries'
 import { may, useSession } from '@/api/session'
 import { t } from '@/lib/t'
@@ -81,7 +81,7 @@ export function ActingProvider({ children, onDeleted }: { children: ReactNode; o
       server = await serverAction(id).run(name)
     } catch (error) {
       // Somebody else was faster.
-      if (!(id === 'delete' && isProblem(error, 404))) throw error
+      if (!(id === 'delete' && isGone(error))) throw error
     }
     if (server !== undefined) client.setQueryData(queryKey(getServer, { path: { name } }), server)
     toast.done({ title: serverAction(id).done(name) })

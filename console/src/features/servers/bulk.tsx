@@ -1,7 +1,7 @@
 import { useRef, useState } from 'react'
 import { AnswerLost } from '@/api/answer-lost'
-import { isProblem } from '@/api/client'
 import type { Server } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { useSession } from '@/api/session'
 import { useUnsaved } from '@/lib/form'
 import { plural, t } from '@/lib/t'
@@ -264,7 +264,7 @@ function BulkDialog({
 /** What an error says of one of them. */
 function resultOf(id: ServerActionId, error: unknown): Result {
   // Somebody else was faster, or it was done the time before and its answer was lost.
-  if (id === 'delete' && isProblem(error, 404)) return { state: 'done' }
+  if (id === 'delete' && isGone(error)) return { state: 'done' }
   const { detail, title, code } = errorFacts(error)
   const why = detail === '' ? title : detail
   return error instanceof AnswerLost ? { state: 'unsure', why } : { state: 'failed', why, code }

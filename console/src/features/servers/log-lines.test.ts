@@ -2,6 +2,7 @@ import { expect, test } from 'vitest'
 import { ApiProblem } from '@/api/client'
 import { asText, Continuation, isCutOff, isFinal, LogParser } from './log-lines'
 
+const problem = (status: number, code = 'x') => new ApiProblem({ code, title: 'x', detail: 'x', status })
 const bytes = (text: string) => new TextEncoder().encode(text)
 const line = (at: string, text: string) => ({ at, stream: 'stderr' as const, text })
 const written = (at: string, text: string) => `${JSON.stringify(line(at, text))}\n`
@@ -44,7 +45,6 @@ test('writes a file of lines', () => {
 })
 
 test('a log is cut off while Toolyard is away, and not because there is no more of it', () => {
-  const problem = (status: number, code = 'x') => new ApiProblem({ code, title: 'x', detail: 'x', status })
   // A stream that breaks is an error of the browser's; the next attempt has no answer, or a proxy's.
   for (const error of [new TypeError('network error'), problem(0), problem(502)])
     expect(isCutOff({ kind: 'again', error }, false)).toBe(true)
@@ -62,9 +62,13 @@ test('a log is cut off while Toolyard is away, and not because there is no more 
 
 test('a log that stayed on a removed toolbox is not asked for again, and one of an agent that is away is', () => {
   for (const chosen of [true, false]) {
-    expect(isFinal({ status: 409 }, chosen)).toBe(true)
-    expect(isFinal({ status: 503 }, chosen)).toBe(false)
+    expect(isFinal(problem(409), chosen)).toBe(true)
+    expect(isFinal(problem(503), chosen)).toBe(false)
   }
-  expect(isFinal({ status: 404 }, true)).toBe(true)
-  expect(isFinal({ status: 404 }, false)).toBe(false)
+  expect(isFinal(problem(404, 'not_found'), true)).toBe(true)
+  expect(isFinal(problem(404, 'not_found'), false)).toBe(false)
+})
+
+test('a chosen log is asked for again while only what stands before Toolyard has none', () => {
+  expect(isFinal(problem(404, 'unexpected_answer'), true)).toBe(false)
 })

@@ -5,6 +5,7 @@
 import * as v from 'valibot'
 import { type ApiProblem, call, isProblem } from '@/api/client'
 import { getLogs, type LogLine, LogLineSchema } from '@/api/generated/servers'
+import { isGone } from '@/api/gone'
 import { type LogSource, PREVIOUS } from './public/logged'
 
 /** As many lines as are kept; also as many as the API gives of the past. */
@@ -234,8 +235,8 @@ export function isCutOff(state: LogState, lost: boolean): boolean {
  * Whether asking again would bring the same: what is gone does not come back, nor what stayed on a toolbox that was
  * removed (409); a newer one may come.
  */
-export function isFinal({ status }: Pick<ApiProblem, 'status'>, chosen: boolean): boolean {
-  return status === 403 || status === 400 || status === 409 || (status === 404 && chosen)
+export function isFinal(error: ApiProblem, chosen: boolean): boolean {
+  return [400, 403, 409].includes(error.status) || (chosen && isGone(error))
 }
 
 function pauseOrAbort(pause: number, signal: AbortSignal): Promise<void> {

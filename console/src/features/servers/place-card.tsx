@@ -1,8 +1,9 @@
 import { useQueryClient } from '@tanstack/react-query'
 import { useState } from 'react'
-import { call } from '@/api/client'
+import { callToSave } from '@/api/answer-lost'
 import { updateServer } from '@/api/generated/servers'
 import type { Server } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { useDenied } from '@/api/session'
 import { moveBody, type PlaceValues, placeOf, placeProblem } from '@/features/toolboxes/public/place'
 import { PlaceFields } from '@/features/toolboxes/public/place-fields'
@@ -23,11 +24,14 @@ export function PlaceCard({
   server,
   hasVolumes,
   recreate,
+  isDeleted,
 }: {
   server: Server
   hasVolumes: boolean
   /** Whether the old instance is stopped before the new one starts. */
   recreate: boolean
+  /** Elsewhere, while something was typed here. */
+  isDeleted: boolean
 }) {
   const client = useQueryClient()
   const denied = useDenied('server:deploy')
@@ -41,7 +45,15 @@ export function PlaceCard({
     fieldOf: (field) => (field.startsWith('toolbox_labels') ? 'labels' : field),
     submit: async (values) => {
       const { name } = server
-      const answer = await call(updateServer, { path: { name }, body: moveBody(values) })
+      const answer = await callToSave(updateServer, { path: { name }, body: moveBody(values) }).catch(
+        (error: unknown) => {
+          // What it is now is read at once, not only when the page hears of it.
+          if (isGone(error))
+            for (const { queryKey } of [serverQuery(name), settingsQuery(name)])
+              void client.invalidateQueries({ queryKey })
+          throw error
+        },
+      )
       client.setQueryData(serverQuery(name).queryKey, answer)
       form.reset(placeOf(answer))
       await client.invalidateQueries({ queryKey: settingsQuery(name).queryKey })
@@ -59,7 +71,7 @@ export function PlaceCard({
     <form id={PLACE} noValidate onSubmit={form.onSubmit} className="scroll-mt-4">
       <Card title={t('Where it runs')}>
         <fieldset disabled={denied !== undefined} className="flex min-w-0 flex-col gap-4">
-          {removed && (
+          {removed && !isDeleted && (
             <Notice tone="warn" title={t('The toolbox where it must run was removed')}>
               {hasVolumes
                 ? t(
@@ -83,12 +95,19 @@ export function PlaceCard({
             byName={removed && hasVolumes}
             removed={removed ? placeText(server) : undefined}
           />
-          <ErrorNote error={form.submitError} />
+          <ErrorNote error={isDeleted && isGone(form.submitError) ? undefined : form.submitError} />
           <div>
             <Button
               type="submit"
               variant="secondary"
-              disabledReason={denied ?? (form.dirty ? undefined : t('Choose another place first'))}
+              disabledReason={
+                denied ??
+                (isDeleted
+                  ? t('It was deleted elsewhere')
+                  : form.dirty
+                    ? undefined
+                    : t('Choose another place first'))
+              }
               busy={form.submitting}
             >
               {t('Move it')}

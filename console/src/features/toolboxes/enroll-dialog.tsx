@@ -1,6 +1,7 @@
 import { useQuery, useQueryClient } from '@tanstack/react-query'
 import { useEffect, useState } from 'react'
 import * as v from 'valibot'
+import { callToSave } from '@/api/answer-lost'
 import { call } from '@/api/client'
 import { enrollToolbox, listToolboxes, rejoinToolbox, updateToolbox } from '@/api/generated/toolboxes'
 import type { EnrolledToolbox, Toolbox } from '@/api/generated/types'
@@ -122,7 +123,7 @@ export function LabelsDialog({ toolbox, onClose }: { toolbox: Toolbox; onClose: 
     initial: { labels: labelsText(toolbox.labels) },
     schema: v.object({ labels: LABELS }),
     submit: async ({ labels }) => {
-      const after = await call(updateToolbox, { path: { name }, body: { labels } })
+      const after = await callToSave(updateToolbox, { path: { name }, body: { labels } })
       client.setQueryData(toolboxQuery(name).queryKey, after)
       await invalidate(client, listToolboxes)
       onClose()
@@ -165,7 +166,7 @@ export function AddressDialog({ toolbox, onClose }: { toolbox: Toolbox; onClose:
     initial: { address: toolbox.address ?? '' },
     schema: v.object({ address: ADDRESS }),
     submit: async ({ address }) => {
-      const after = await call(updateToolbox, { path: { name }, body: { address } })
+      const after = await callToSave(updateToolbox, { path: { name }, body: { address } })
       client.setQueryData(toolboxQuery(name).queryKey, after)
       await invalidate(client, listToolboxes)
       onClose()

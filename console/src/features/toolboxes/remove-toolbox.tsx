@@ -58,7 +58,11 @@ export function RemoveToolbox({
             : undefined
       }
       onConfirm={async () => {
-        await callToChange(removeToolbox, { path: { name } })
+        await callToChange(
+          removeToolbox,
+          { path: { name } },
+          t('It is not known whether {name} is removed', { name }),
+        )
         await invalidate(client, listToolboxes)
         toast.done({ title: t('{name} is removed', { name }) })
         onRemoved?.()

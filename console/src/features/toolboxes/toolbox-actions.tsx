@@ -64,7 +64,8 @@ export function useToolboxActions(
   }
   const resume = async () => {
     try {
-      await changed(await callToChange(resumeToolbox, { path: { name } }))
+      const unsure = t('It is not known whether {name} takes servers again', { name })
+      await changed(await callToChange(resumeToolbox, { path: { name } }, unsure))
       toast.done({ title: t('{name} takes servers again', { name }) })
     } catch (error) {
       toast.problem(t('{name} could not be resumed', { name }), error)
@@ -144,7 +145,8 @@ export function useToolboxActions(
           title={t('Drain {name}?', { name })}
           confirm={t('Drain')}
           onConfirm={async () => {
-            await changed(await callToChange(drainToolbox, { path: { name } }))
+            const unsure = t('It is not known whether {name} takes nothing new', { name })
+            await changed(await callToChange(drainToolbox, { path: { name } }, unsure))
             toast.done({ title: t('{name} takes nothing new', { name }) })
           }}
         >
@@ -165,7 +167,8 @@ export function useToolboxActions(
           confirm={t('Revoke')}
           danger
           onConfirm={async () => {
-            await changed(await callToChange(revokeToolbox, { path: { name } }))
+            const unsure = t('It is not known whether {name} is shut out', { name })
+            await changed(await callToChange(revokeToolbox, { path: { name } }, unsure))
             toast.done({ title: t('{name} is shut out', { name }) })
           }}
         >

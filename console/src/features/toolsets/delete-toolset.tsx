@@ -25,7 +25,11 @@ export function DeleteToolset({
       danger
       typeToConfirm={name}
       onConfirm={async () => {
-        await callToChange(deleteToolset, { path: { name } })
+        await callToChange(
+          deleteToolset,
+          { path: { name } },
+          t('It is not known whether {name} is deleted', { name }),
+        )
         toast.done({ title: t('{name} is deleted', { name }) })
         onDeleted()
       }}

@@ -384,7 +384,11 @@ function KeyDrawer({ row, onClose }: { row: Row; onClose: () => void }) {
           confirm={t('Revoke')}
           danger
           onConfirm={async () => {
-            await callToChange(deleteKey, { path: { id: key.id } })
+            await callToChange(
+              deleteKey,
+              { path: { id: key.id } },
+              t('It is not known whether {name} was revoked', { name: key.name }),
+            )
             await invalidate(client, listKeys)
             toast.done({ title: t('{name} no longer works', { name: key.name }) })
           }}

@@ -215,7 +215,11 @@ function MemberMenu({ member }: { member: Member }) {
           confirm={t('Remove')}
           danger
           onConfirm={async () => {
-            await callToChange(deleteMember, { path: { id: member.id } })
+            await callToChange(
+              deleteMember,
+              { path: { id: member.id } },
+              t('It is not known whether {name} was removed', { name }),
+            )
             await invalidate(client, listMembers)
             toast.done({ title: t('{name} is no longer a member', { name }) })
           }}

@@ -1,7 +1,7 @@
 import { useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { useState } from 'react'
 import * as v from 'valibot'
-import { call } from '@/api/client'
+import { callToSave } from '@/api/answer-lost'
 import { listFlags, setFlag } from '@/api/generated/flags'
 import type { Flag, FlagRule } from '@/api/generated/types'
 import { invalidate, q } from '@/api/queries'
@@ -115,7 +115,7 @@ function EditFlag({ flag, onClose }: { flag: Flag; onClose: () => void }) {
       const body: FlagRule = { organizations }
       if (choice === 'on' || choice === 'off') body.everyone = choice === 'on'
       if (choice === 'share') body.percentage = percentage
-      const set = await call(setFlag, { path: { name: flag.name }, body })
+      const set = await callToSave(setFlag, { path: { name: flag.name }, body })
       await invalidate(client, listFlags)
       toast.done({
         title: set.enabled

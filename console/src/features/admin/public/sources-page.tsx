@@ -75,7 +75,11 @@ function SourceCard({ source }: { source: Source }) {
   const sync = async () => {
     setBusy(true)
     try {
-      await callToChange(syncSource, { path: { name: source.name } })
+      await callToChange(
+        syncSource,
+        { path: { name: source.name } },
+        t('It is not known whether {name} is being synced', { name: source.name }),
+      )
       await invalidate(client, listSources)
     } catch (error) {
       toast.problem(t('{name} is not synced', { name: source.name }), error)
@@ -130,7 +134,11 @@ function SourceCard({ source }: { source: Source }) {
         confirm={t('Delete')}
         danger
         onConfirm={async () => {
-          await callToChange(deleteSource, { path: { name: source.name } })
+          await callToChange(
+            deleteSource,
+            { path: { name: source.name } },
+            t('It is not known whether {name} is deleted', { name: source.name }),
+          )
           await invalidate(client, listSources)
           toast.done({ title: t('{name} is deleted', { name: source.name }) })
         }}

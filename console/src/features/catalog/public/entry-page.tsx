@@ -202,7 +202,12 @@ function EntryMenu({ entry }: { entry: Entry }) {
   const navigate = useNavigate()
   const [removing, setRemoving] = useState(false)
   const update = useMutation({
-    mutationFn: (body: UpdateEntry) => callToChange(updateEntry, { path: { name: entry.name }, body }),
+    mutationFn: (body: UpdateEntry) =>
+      callToChange(
+        updateEntry,
+        { path: { name: entry.name }, body },
+        t('It is not known whether {name} was changed', { name: entryTitle(entry) }),
+      ),
     onSuccess: async () => {
       await Promise.all([invalidate(queryClient, getEntry), invalidate(queryClient, listEntries)])
       toast.done({ title: t('{name} was changed', { name: entryTitle(entry) }) })
@@ -254,7 +259,11 @@ function EntryMenu({ entry }: { entry: Entry }) {
         confirm={t('Withdraw')}
         danger
         onConfirm={async () => {
-          await callToChange(deleteEntry, { path: { name: entry.name } })
+          await callToChange(
+            deleteEntry,
+            { path: { name: entry.name } },
+            t('It is not known whether {name} was withdrawn', { name: entryTitle(entry) }),
+          )
           await navigate({ to: '/marketplace', ignoreBlocker: true })
           toast.done({ title: t('{name} was withdrawn', { name: entryTitle(entry) }) })
         }}

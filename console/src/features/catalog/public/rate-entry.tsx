@@ -20,7 +20,12 @@ export function RateEntry({ entry }: { entry: Entry }) {
   const given = entry.own_rating ?? 0
   const [over, setOver] = useState(0)
   const rate = useMutation({
-    mutationFn: (rating: number) => callToChange(rateEntry, { path: { name: entry.name }, body: { rating } }),
+    mutationFn: (rating: number) =>
+      callToChange(
+        rateEntry,
+        { path: { name: entry.name }, body: { rating } },
+        t('It is not known whether your rating was taken'),
+      ),
     onSuccess: async (_, rating) => {
       toast.done({ title: plural(rating, 'You rated it {count} star', 'You rated it {count} stars') })
       await Promise.all([invalidate(queryClient, getEntry), invalidate(queryClient, listEntries)])

@@ -2,9 +2,10 @@ import { type QueryClient, useQuery, useQueryClient, useSuspenseQuery } from '@t
 import { Check, ClipboardCheck, X } from 'lucide-react'
 import { useState } from 'react'
 import * as v from 'valibot'
-import { call, isProblem } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { getEntry, listEntries, reviewEntry } from '@/api/generated/catalog'
 import type { Entry, EntrySummary } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { invalidate } from '@/api/queries'
 import { useDenied } from '@/api/session'
 import { focusInstead } from '@/lib/focus-after'
@@ -150,7 +151,7 @@ function useDecision(entry: EntrySummary) {
   return {
     latest: last,
     error,
-    meanwhile: isFetchedAfterMount ? decisionMeanwhile(data, isProblem(error, 404)) : undefined,
+    meanwhile: isFetchedAfterMount ? decisionMeanwhile(data, isGone(error)) : undefined,
   }
 }
 
@@ -185,9 +186,10 @@ function Seen({
     setBusy(true)
     setError(undefined)
     try {
-      await call(
+      await callToChange(
         reviewEntry,
         { path: { name: seen.name }, body: { approve: true } },
+        t('It is not known whether {name} is approved', { name }),
         { ifMatch: `"${seen.digest}"` },
       )
       toast.done({ title: t('{name} is approved', { name }) })
@@ -252,7 +254,11 @@ function Reject({ entry, onClose }: { entry: EntrySummary; onClose: () => void }
       reason: v.pipe(v.string(), v.trim(), v.minLength(1, t('Say why, so that it can be corrected'))),
     }),
     submit: async ({ reason }) => {
-      await call(reviewEntry, { path: { name: entry.name }, body: { approve: false, reason } })
+      await callToChange(
+        reviewEntry,
+        { path: { name: entry.name }, body: { approve: false, reason } },
+        t('It is not known whether {name} is rejected', { name }),
+      )
       toast.done({ title: t('{name} is rejected', { name }) })
       setDecided(true)
       // Before the dialog goes, so that nobody decides on the same entry again.

@@ -1,7 +1,7 @@
 import { useQueryClient, useSuspenseInfiniteQuery } from '@tanstack/react-query'
 import { Ellipsis, LockKeyhole, Plus, RefreshCw, Trash2 } from 'lucide-react'
 import { useDeferredValue, useState } from 'react'
-import { call } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
 import { deleteCredential, listCredentials } from '@/api/generated/credentials'
 import type { Credential } from '@/api/generated/types'
 import { invalidate } from '@/api/queries'
@@ -203,7 +203,9 @@ function Unreadable({ credentials }: { credentials: readonly Credential[] }) {
             </li>
           ))}
         </ul>
-        <p>{t('Servers cannot start with them. Replace each secret, or start Toolyard with the earlier key.')}</p>
+        <p>
+          {t('Servers cannot start with them. Replace each secret, or start Toolyard with the earlier key.')}
+        </p>
       </Notice>
     </div>
   )
@@ -329,7 +331,11 @@ function CredentialMenu({ credential }: { credential: Credential }) {
           confirm={t('Delete')}
           danger
           onConfirm={async () => {
-            await call(deleteCredential, { path: { name } })
+            await callToChange(
+              deleteCredential,
+              { path: { name } },
+              t('It is not known whether {name} is deleted', { name }),
+            )
             await invalidate(client, listCredentials)
             toast.done({ title: t('{name} is deleted', { name }) })
           }}

@@ -108,7 +108,12 @@ function TryAgain({ name }: { name: string }) {
   const queryClient = useQueryClient()
   const denied = useDenied('server:operate')
   const again = useMutation({
-    mutationFn: () => callToChange(restartServer, { path: { name } }),
+    mutationFn: () =>
+      callToChange(
+        restartServer,
+        { path: { name } },
+        t('It is not known whether {name} is tried again', { name }),
+      ),
     onSuccess: async (server) => {
       queryClient.setQueryData(serverQuery(name).queryKey, server)
       await invalidate(queryClient, getRollout, { path: { name } })

@@ -4,6 +4,7 @@ import { isProblem } from '@/api/client'
 import { useOutdatedSince } from '@/api/connection'
 import { LOG_STREAM } from '@/api/generated/enums'
 import type { Instance, LogStream, Server } from '@/api/generated/types'
+import { isGone } from '@/api/gone'
 import { cx } from '@/lib/cx'
 import { formatClock, formatNumber, formatTime } from '@/lib/format'
 import { storage } from '@/lib/storage'
@@ -321,7 +322,7 @@ function FollowState({
       )
     default:
       // That none is kept stands where the lines would be.
-      return isProblem(state.error, 404) ? null : (
+      return isGone(state.error) ? null : (
         <Status kind="bad" wraps>
           {problemText(state.error)}
         </Status>
@@ -330,7 +331,7 @@ function FollowState({
 }
 
 function problemText(error: unknown): string {
-  if (isProblem(error, 404)) return t('No such log is kept')
+  if (isGone(error)) return t('No such log is kept')
   const { title, detail } = errorFacts(error)
   const text = plainText(detail === '' ? title : detail)
   return isProblem(error) && error.code === 'server_not_ready'
@@ -343,7 +344,7 @@ function emptyText({ state }: LogSnapshot, { instance, revision }: LogSource, wr
   if (state.kind === 'live') return t('Nothing was written yet. Lines appear here as they are written.')
   if (state.kind === 'ended') return t('It wrote nothing.')
   if (state.kind === 'again' && state.error === undefined) return t('Nothing was written yet.')
-  if (state.kind !== 'loading' && isProblem(state.error, 404)) {
+  if (state.kind !== 'loading' && isGone(state.error)) {
     if (revision !== undefined) return t('No log of revision {number} is kept.', { number: revision })
     if (instance === PREVIOUS) return t('No log of an earlier instance is kept.')
     return t('No such log is kept.')

@@ -193,7 +193,15 @@ export function RolloutActions({ rollout }: { rollout: Rollout }) {
           disabledReason={deniedPromotion}
           onClick={() =>
             promote(
-              () => callToChange(promoteRollout, { path: { name } }),
+              () =>
+                callToChange(
+                  promoteRollout,
+                  { path: { name } },
+                  t('It is not known whether revision {number} of {name} takes all calls', {
+                    number: rollout.to_revision,
+                    name,
+                  }),
+                ),
               t('Revision {number} of {name} takes all calls', { number: rollout.to_revision, name }),
               t('Could not promote it'),
             )
@@ -208,7 +216,12 @@ export function RolloutActions({ rollout }: { rollout: Rollout }) {
         disabledReason={denied}
         onClick={() =>
           cancel(
-            () => callToChange(cancelRollout, { path: { name } }),
+            () =>
+              callToChange(
+                cancelRollout,
+                { path: { name } },
+                t('It is not known whether the rollout of {name} is cancelled', { name }),
+              ),
             t('The rollout of {name} is cancelled', { name }),
             t('Could not cancel the rollout'),
           )
@@ -232,7 +245,15 @@ function AcceptLostTools({ rollout }: { rollout: Rollout }) {
       disabledReason={denied}
       onClick={() =>
         ask(
-          () => callToChange(rollbackServer, { path: { name }, body: { revision } }),
+          () =>
+            callToChange(
+              rollbackServer,
+              { path: { name }, body: { revision } },
+              t('It is not known whether revision {number} of {name} is being rolled out', {
+                number: revision,
+                name,
+              }),
+            ),
           t('Revision {number} of {name} is being rolled out', { number: revision, name }),
           t('Could not roll it out'),
         )

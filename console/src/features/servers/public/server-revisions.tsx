@@ -142,10 +142,14 @@ export function ServerRevisions({
           title={t('Roll {name} back to revision {number}?', { name, number: asked.number })}
           confirm={t('Roll back')}
           onConfirm={async () => {
-            const answer = await callToChange(rollbackServer, {
-              path: { name },
-              body: { revision: asked.number },
-            })
+            const answer = await callToChange(
+              rollbackServer,
+              { path: { name }, body: { revision: asked.number } },
+              t('It is not known whether {name} goes back to revision {number}', {
+                name,
+                number: asked.number,
+              }),
+            )
             client.setQueryData(serverQuery(name).queryKey, answer)
             toast.done({
               title: t('{name} goes back to revision {number}', { name, number: asked.number }),

@@ -1,6 +1,7 @@
 import { useQuery, useQueryClient, useSuspenseQuery } from '@tanstack/react-query'
 import { type ReactNode, useState } from 'react'
-import { call, isProblem } from '@/api/client'
+import { callToChange } from '@/api/answer-lost'
+import { isProblem } from '@/api/client'
 import { updateServer } from '@/api/generated/servers'
 import type { CurrentSettings, Server, UpdateServer } from '@/api/generated/types'
 import { isGone } from '@/api/gone'
@@ -57,7 +58,7 @@ export function ServerSettings({ name }: { name: string }) {
   const isDeleted = isGone(error) || isGone(settingsError)
   return (
     <div className="flex max-w-4xl flex-col gap-4">
-      {rollout != null && rollout.state !== 'done' && rollout.state !== 'cancelled' && (
+      {!isDeleted && rollout != null && rollout.state !== 'done' && rollout.state !== 'cancelled' && (
         <Card title={t('Rollout')} actions={<RolloutActions rollout={rollout} />}>
           <RolloutTimeline rollout={rollout} remote={server.kind === 'remote'} />
         </Card>
@@ -68,6 +69,7 @@ export function ServerSettings({ name }: { name: string }) {
           server={server}
           hasVolumes={(settings.volumes ?? []).length > 0}
           recreate={settings.strategy === 'recreate'}
+          isDeleted={isDeleted}
         />
       )}
       {!isDeleted && <DangerZone server={server} />}
@@ -122,9 +124,10 @@ function SettingsForm({
       if (version !== base.values.version) body.version = version
       if (url !== base.values.url) body.url = url.trim()
       const { name } = server
-      const answer = await call(
+      const answer = await callToChange(
         updateServer,
         { path: { name }, body },
+        t('It is not known whether that was saved'),
         { ifMatch: base.settings.etag },
       ).catch((error: unknown) => {
         // What it is now is read at once, not only when the page hears of it.

@@ -3,6 +3,7 @@ import { useNavigate } from '@tanstack/react-router'
 import { Trash2 } from 'lucide-react'
 import { useDeferredValue, useState } from 'react'
 import * as v from 'valibot'
+import { callToChange } from '@/api/answer-lost'
 import { call, isProblem } from '@/api/client'
 import { createToolset, getToolset, replaceToolset } from '@/api/generated/toolsets'
 import type { Server, Toolset } from '@/api/generated/types'
@@ -169,12 +170,13 @@ function ToolsetEditor({ toolset, isDeleted }: { toolset: Toolset; isDeleted: bo
     initial: valuesOf(toolset),
     schema: v.object({ description: v.pipe(v.string(), v.trim()), members: v.any(), overrides: v.any() }),
     submit: async ({ description }, values) => {
-      const saved = await call(
+      const saved = await callToChange(
         replaceToolset,
         {
           path: { name },
           body: { name, description, members: membersOf(values.members, values.overrides) },
         },
+        t('It is not known whether {name} is saved', { name }),
         { ifMatch: base.etag },
       ).catch((error: unknown) => {
         // What it is now is read at once, not only when the page hears of it.
