@@ -303,6 +303,7 @@ mod tests {
             organization_name: Name::new("default").expect("a name"),
             role: Role::Viewer,
             scope: None,
+            replaced_secret: false,
         };
         Caller::signing_in(principal, None)
     }

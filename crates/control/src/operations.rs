@@ -6,7 +6,8 @@ use toolyard_types::OrganizationId;
 use toolyard_types::access::Action;
 use toolyard_types::state::Phase;
 
-use crate::{Control, Result, app, auth};
+use crate::auth::{self, Purpose};
+use crate::{Control, Result, app};
 
 impl Control {
     /// The key that seals gateways' sessions: the same on every replica and after a restart.
@@ -21,7 +22,7 @@ impl Control {
     /// # Errors
     /// `unauthenticated`, `forbidden`; when the store fails.
     pub async fn may(&self, headers: &HeaderMap, action: Action) -> Result<()> {
-        let caller = auth::authenticate(self, headers, None).await?;
+        let caller = auth::authenticate(self, headers, None, Purpose::Read).await?;
         app::allow(self, &caller, action, &Resource::Organization)
     }
 
@@ -30,7 +31,7 @@ impl Control {
     /// # Errors
     /// `unauthenticated`, `forbidden`, `rate_limited`; when the store fails.
     pub async fn organization_metrics(&self, headers: &HeaderMap) -> Result<OrganizationMetrics> {
-        let caller = auth::authenticate(self, headers, None).await?;
+        let caller = auth::authenticate(self, headers, None, Purpose::Read).await?;
         self.request_rates().count(&caller)?;
         app::allow(self, &caller, Action::ToolboxRead, &Resource::Organization)?;
         let snapshot = self.snapshots().borrow().clone();

@@ -59,6 +59,8 @@ fn principal(grant: &KeyGrant) -> Principal {
         organization_name: grant.organization_name.clone(),
         role: grant.role,
         scope: grant.scope.clone(),
+        // One that was replaced calls as the new one does, and decisions are remembered for both.
+        replaced_secret: false,
     }
 }
 

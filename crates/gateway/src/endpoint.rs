@@ -69,7 +69,7 @@ pub(crate) struct Core {
     pub(crate) draining: CancellationToken,
     /// Ends calls at the drain's deadline.
     pub(crate) cutting: CancellationToken,
-    /// Calls that run on after their clients left.
+    /// What goes on after its client left or was answered: calls, and words to toolboxes that a call or a session has ended.
     pub(crate) left: TaskTracker,
     /// Calls of legacy clients that may be cancelled by a later message: session, and the raw request id. Who cancels one
     /// says why before.

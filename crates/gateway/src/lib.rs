@@ -125,8 +125,8 @@ impl Gateway {
         self.core.draining.cancel();
     }
 
-    /// Waits until the calls have ended that run on after their clients left. Those that clients wait for are requests of
-    /// whoever serves [`Gateway::router`].
+    /// Waits until the calls have ended that run on after their clients left, and until toolboxes have heard of what was
+    /// given up. Calls that clients wait for are requests of whoever serves [`Gateway::router`].
     pub async fn drained(&self) {
         self.core.left.close();
         self.core.left.wait().await;

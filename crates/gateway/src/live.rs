@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use toolyard_link::trace;
 use toolyard_mcp::era::{Era, code};
 use toolyard_mcp::json::Edits;
 use toolyard_mcp::{CancelReason, Kind, Message, envelope};
@@ -180,16 +181,18 @@ impl Live {
         }
     }
 
-    /// When somebody said why the call is given up, a toolbox is told so before its stream ends.
+    /// When somebody said why the call is given up, a toolbox is told so before its stream ends. A shutdown waits for that,
+    /// and the call keeps its places meanwhile: who calls and gives up at once has no more under way than their limits allow.
     fn end(&mut self) {
-        let Some(Running { source, way, .. }) = self.0.take() else { return };
-        let Way { chosen, .. } = *way;
-        if chosen.instance().is_some() && chosen.call.reason.said().is_some() {
-            tokio::spawn(async move {
-                chosen.tell_reason().await;
-                drop(source);
-            });
+        let Some(Running { call: Call { visit, .. }, source, way, .. }) = self.0.take() else { return };
+        if way.chosen.instance().is_none() || way.chosen.call.reason.said().is_none() {
+            return;
         }
+        let (left, trace) = (visit.core.left.clone(), visit.trace.clone());
+        left.spawn(trace::scope(trace, async move {
+            way.chosen.tell_reason().await;
+            drop((source, way, visit));
+        }));
     }
 }
 

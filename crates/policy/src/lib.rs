@@ -4,11 +4,11 @@
 //! `@description`: what `toolyard why` shows is the text of the policy that decided. The API, the gateway,
 //! the console's list of allowed actions and `why` all ask here, so what can be listed can be called.
 //!
-//! A decision depends on nothing but the role, the action, the kind of resource and, for an API key that is
-//! narrowed, on its scope and the resource's name. Which organization a row belongs to is not decided here:
-//! the store never shows another tenant's rows. Decisions for principals without a scope are made for the
-//! whole table of roles and actions at start, because the gateway asks on every call and Cedar costs tens of
-//! microseconds; a scoped key's are made by Cedar each time.
+//! A decision depends on nothing but the role, the action, the kind of resource and, for an API key, on its scope, the
+//! resource's name and whether the secret that was shown has been replaced. Which organization a row belongs to is not
+//! decided here: the store never shows another tenant's rows. Decisions for principals that are not narrowed are made for
+//! the whole table of roles and actions at start, because the gateway asks on every call and Cedar costs tens of
+//! microseconds; a narrowed key's are made by Cedar each time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
@@ -197,9 +197,9 @@ impl Decider {
     pub fn decide(&self, principal: &Principal, action: Action, resource: &Resource) -> Decision {
         match narrowing(principal) {
             None => self.0.by_role(principal.role, action, resource.kind()).clone(),
-            Some(scope) => self
+            narrowed => self
                 .0
-                .ask(principal.role, Some(scope), action, resource.kind(), resource.name())
+                .ask(principal.role, narrowed, action, resource.kind(), resource.name())
                 .unwrap_or_else(|error| Decision { allowed: false, because: vec![error.to_string()] }),
         }
     }
@@ -225,7 +225,7 @@ impl Decider {
     #[must_use]
     pub fn beyond(&self, principal: &Principal, role: Role) -> Vec<Action> {
         let some = |scope: &KeyScope| !scope.resources.is_empty() || !scope.credentials.is_empty();
-        let only_some = narrowing(principal).is_some_and(some);
+        let only_some = principal.scope.as_ref().is_some_and(some);
         let gains = |action: &Action| {
             KINDS.iter().any(|kind| {
                 self.0.by_role(role, *action, *kind).allowed
@@ -238,9 +238,7 @@ impl Decider {
     fn allows_kind(&self, principal: &Principal, action: Action, kind: Kind) -> bool {
         match narrowing(principal) {
             None => self.0.by_role(principal.role, action, kind).allowed,
-            Some(scope) => {
-                self.0.ask(principal.role, Some(scope), action, kind, None).is_ok_and(|decision| decision.allowed)
-            }
+            narrowed => self.0.ask(principal.role, narrowed, action, kind, None).is_ok_and(|decision| decision.allowed),
         }
     }
 
@@ -252,8 +250,17 @@ impl Decider {
     }
 }
 
-fn narrowing(principal: &Principal) -> Option<&KeyScope> {
-    principal.scope.as_ref().filter(|scope| !scope.is_empty())
+/// What makes a principal's power less than its role's.
+#[derive(Clone, Copy)]
+struct Narrowing<'a> {
+    scope: Option<&'a KeyScope>,
+    replaced_secret: bool,
+}
+
+fn narrowing(principal: &Principal) -> Option<Narrowing<'_>> {
+    let scope = principal.scope.as_ref().filter(|scope| !scope.is_empty());
+    let replaced_secret = principal.replaced_secret;
+    (scope.is_some() || replaced_secret).then_some(Narrowing { scope, replaced_secret })
 }
 
 impl Inner {
@@ -267,7 +274,7 @@ impl Inner {
     fn ask(
         &self,
         role: Role,
-        scope: Option<&KeyScope>,
+        narrowed: Option<Narrowing<'_>>,
         action: Action,
         kind: Kind,
         name: Option<&Name>,
@@ -276,7 +283,7 @@ impl Inner {
             move |error: Box<dyn std::error::Error + Send + Sync>| PolicyError { doing, source: error }
         };
         let role_uid = uid(&self.names.role, role.as_str());
-        let principal = self.principal(&role_uid, scope).map_err(fault("describing the principal"))?;
+        let principal = self.principal(&role_uid, narrowed).map_err(fault("describing the principal"))?;
         let resource = self.resource(kind, name).map_err(fault("describing the resource"))?;
         let action_uid = uid(&self.names.action, action.as_str());
         let request = Request::new(principal.uid(), action_uid, resource.uid(), Context::empty(), None)
@@ -299,9 +306,13 @@ impl Inner {
     fn principal(
         &self,
         role: &EntityUid,
-        scope: Option<&KeyScope>,
+        narrowed: Option<Narrowing<'_>>,
     ) -> Result<Entity, Box<dyn std::error::Error + Send + Sync>> {
         let mut attributes = HashMap::new();
+        if narrowed.is_some_and(|narrowed| narrowed.replaced_secret) {
+            attributes.insert("replaced_secret".to_owned(), RestrictedExpression::new_bool(true));
+        }
+        let scope = narrowed.and_then(|narrowed| narrowed.scope);
         if let Some(scope) = scope.filter(|scope| !scope.actions.is_empty()) {
             let entity =
                 |action: &Action| RestrictedExpression::new_entity_uid(uid(&self.names.action, action.as_str()));

@@ -10,6 +10,7 @@ fn principal(role: Role, scope: Option<KeyScope>) -> Principal {
         organization_name: name("default"),
         role,
         scope,
+        replaced_secret: false,
     }
 }
 
@@ -109,6 +110,10 @@ fn a_key_narrowed_to_some_servers_cannot_make_itself_more_power() {
     for action in [Action::ToolboxManage, Action::CredentialManage, Action::CatalogReview, Action::FlagManage] {
         assert!(!decider.allows(&key, action, &Resource::Organization), "{action:?}");
     }
+    for action in [Action::CatalogSubmit, Action::CatalogRate] {
+        let refused = decider.decide(&key, action, &Resource::Organization);
+        assert!(!refused.allowed && refused.because[0].starts_with("key-scope-no-catalog: "), "{refused:?}");
+    }
     assert!(!decider.allows(&key, Action::KeyManage, &Resource::ApiKey { own: false }));
     assert!(decider.allows(&key, Action::KeyManage, &Resource::ApiKey { own: true }));
     assert!(decider.allows(&key, Action::ServerDeploy, &Resource::Server(name("a"))));
@@ -160,6 +165,43 @@ fn a_role_is_held_by_those_of_at_least_its_power_who_are_not_narrowed() {
         assert_eq!(decider.beyond(&narrowed(but_one), role), [*left_out]);
         let each = KeyScope { actions: all, ..KeyScope::default() };
         assert_eq!(decider.beyond(&narrowed(each), role), []);
+    }
+}
+
+#[test]
+fn a_secret_that_was_replaced_calls_tools_and_reads_and_does_nothing_else() {
+    let decider = Decider::new().unwrap();
+    let reads = |action: Action| {
+        let others = [Action::ToolCall, Action::ServerLogs, Action::PolicyExplain];
+        action.as_str().ends_with(":read") || others.contains(&action)
+    };
+    let scopes = [
+        None,
+        Some(KeyScope::default()),
+        Some(KeyScope { actions: vec![Action::ToolCall, Action::ServerDeploy], ..KeyScope::default() }),
+        Some(KeyScope { resources: vec![name("a")], ..KeyScope::default() }),
+    ];
+    let resources = [
+        Resource::Organization,
+        Resource::Server(name("a")),
+        Resource::ApiKey { own: true },
+        Resource::Member { owner: false },
+    ];
+    for scope in scopes {
+        for &role in Role::ALL {
+            let new = principal(role, scope.clone());
+            let old = Principal { replaced_secret: true, ..new.clone() };
+            for (&action, resource) in
+                Action::ALL.iter().flat_map(|action| resources.iter().map(move |it| (action, it)))
+            {
+                let decision = decider.decide(&old, action, resource);
+                let expected = reads(action) && decider.allows(&new, action, resource);
+                assert_eq!(decision.allowed, expected, "{role} {action:?} {resource} {scope:?}: {decision:?}");
+                assert_eq!(decider.allows(&old, action, resource), expected);
+                let says_why = decision.because.iter().any(|because| because.starts_with("key-replaced-secret: "));
+                assert_eq!(says_why, !reads(action), "{role} {action:?}: {decision:?}");
+            }
+        }
     }
 }
 

@@ -336,8 +336,8 @@ impl OrgTx {
     }
 
     /// The oldest revisions of a server with a number below `before` that nothing may need: not what serves, is meant to or
-    /// begins after a restart, not what a rollout under way, the last one or the one that serves goes from or to, nothing that an instance or
-    /// a job runs, and not what a rollback goes to.
+    /// begins after a restart, not what a rollout under way, the last one or the one that serves goes from or to, nothing
+    /// that an instance or a job runs, and not what a rollback goes to.
     async fn unused_revisions(&self, server: &ServerRow, before: u32) -> Result<Vec<SizeRow>> {
         let now: Vec<RevisionId> = std::iter::once(server.target_revision).chain(server.serving_revision).collect();
         let mut back = Vec::new();

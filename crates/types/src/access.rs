@@ -155,6 +155,10 @@ pub struct Principal {
     pub role: Role,
     /// What a key is narrowed to; `None` for no narrowing.
     pub scope: Option<KeyScope>,
+    /// Whether it was known by a secret that its key had before, and that works only for a while: somebody else may have
+    /// it.
+    #[serde(default)]
+    pub replaced_secret: bool,
 }
 
 /// What an API key is narrowed to. A request must pass both the role's policies and this.

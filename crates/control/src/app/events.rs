@@ -112,7 +112,7 @@ impl Listener {
     }
 
     fn may(&mut self, control: &Control, action: Action, resource: &Resource) -> bool {
-        if self.caller.scope.as_ref().is_none_or(KeyScope::is_empty) {
+        if self.caller.scope.as_ref().is_none_or(KeyScope::is_empty) && !self.caller.replaced_secret {
             return control.decider().allows(&self.caller, action, resource);
         }
         let question = (action, resource.clone());

@@ -12,7 +12,7 @@ use super::allow;
 use crate::auth::device::{self, Device};
 use crate::auth::limit::{Attempt, Who};
 use crate::auth::password::{self, Line};
-use crate::auth::token;
+use crate::auth::{self, token};
 use crate::{Caller, Control, ControlError, Result};
 use toolyard_policy::Resource;
 
@@ -39,6 +39,8 @@ pub(crate) struct Visitor {
     pub(crate) address: Option<IpAddr>,
     /// The browser, when it signed in before.
     pub(crate) device: Option<Device>,
+    /// The token of the session that the browser has until now.
+    pub(crate) session: Option<Secret>,
     /// The request, for the log and the audit.
     pub(crate) request_id: Option<String>,
 }
@@ -75,7 +77,7 @@ async fn try_sign_in(control: &Control, sign_in: &SignIn, visitor: Visitor) -> R
         }
     };
     let Some((user, membership)) = known else { return Err(wrong()) };
-    let caller = caller_of(&user, &membership, visitor.request_id);
+    let caller = caller_of(&user, &membership, visitor.request_id.clone());
     if !right {
         let address = visitor.address.map(|address| format!(" from {address}")).unwrap_or_default();
         super::audit_refusal(control, &caller, "session.create", "session", &format!("wrong password{address}")).await;
@@ -99,6 +101,9 @@ async fn try_sign_in(control: &Control, sign_in: &SignIn, visitor: Visitor) -> R
     tx.create_session(&new).await?;
     super::audit(&mut tx, &caller, "session.create", format!("session/{}", new.id), serde_json::json!({})).await?;
     tx.commit().await?;
+    if let Some(before) = &visitor.session {
+        end_before(control, before, visitor.request_id).await?;
+    }
     Ok(NewlySignedIn {
         token,
         device: device::issue(control, user.id, &user.password_hash),
@@ -108,6 +113,16 @@ async fn try_sign_in(control: &Control, sign_in: &SignIn, visitor: Visitor) -> R
             ..describe(control, &caller.principal, Some(expires_at))
         },
     })
+}
+
+/// Ends the session that a browser had until it signed in again, whoever's it was: the browser forgets it, so nobody would
+/// sign out of it any more.
+async fn end_before(control: &Control, token: &Secret, request_id: Option<String>) -> Result<()> {
+    match auth::by_session(control, token.expose(), request_id).await {
+        Ok(before) => sign_out(control, &before).await,
+        Err(ControlError::Unauthenticated(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// An attempt that may be made.
@@ -184,6 +199,7 @@ fn caller_of(user: &User, membership: &Membership, request_id: Option<String>) -
         organization_name: membership.organization_name.clone(),
         role: membership.role,
         scope: None,
+        replaced_secret: false,
     };
     Caller::signing_in(principal, request_id)
 }
@@ -349,6 +365,7 @@ async fn member_principal(control: &Control, caller: &Caller, text: &str) -> Res
         display: member.email,
         role: member.role,
         scope: None,
+        replaced_secret: false,
         ..caller.principal.clone()
     })
 }
@@ -367,6 +384,7 @@ async fn key_principal(control: &Control, caller: &Caller, text: &str) -> Result
         display: key.name.to_string(),
         role: key.role,
         scope: key.scope,
+        replaced_secret: false,
         ..caller.principal.clone()
     })
 }

@@ -5,13 +5,15 @@ use std::time::Duration;
 use serde_json::json;
 use toolyard_store::{InstanceWish, OrgTx, Place, RevisionRow, RolloutRow, ServerRow};
 use toolyard_types::api::servers::{Canary, RollbackServer, Rollout, Server, StartCanary};
+use toolyard_types::schedule::UpdateWindow;
 use toolyard_types::spec::{RevisionSpec, Runtime, Strategy};
 use toolyard_types::state::{Reason, RolloutState};
-use toolyard_types::{Name, RevisionId, RolloutId};
+use toolyard_types::{Name, RevisionId, RolloutId, Timestamp};
 
 use super::server_view::Views;
 use super::servers::{self, locked, may_grant, note_granted, server_changed, unknown};
 use super::{audit, ceilings, credentials, places, postponed, privileges};
+use crate::reconcile::case::is_held;
 use crate::reconcile::steps::{
     aim, back_to_previous, changed, dismiss, end_rollout, promote, put_on_trial, settle, wish as ask_instances,
 };
@@ -134,17 +136,54 @@ pub(crate) async fn begin(tx: &mut OrgTx, server: &mut ServerRow, to: RevisionId
         from_place: before.or(manner.from_place),
     };
     if let Some((window, opens)) = waits {
-        rollout.reason = Reason::OutsideWindow;
-        rollout.message = format!("waits for the update window `{window}`, which opens at {opens}");
-        rollout.next_attempt_at = Some(opens);
-        rollout.deadline = opens.plus(Duration::from_millis(server.rollout_timeout_ms));
-        rollout.step(now, rollout.message.clone());
+        hold(&mut rollout, server, window, opens, now);
     }
     tx.insert_rollout(&rollout).await?;
     server.rollout = Some(rollout.id);
     aim(tx, server, to).await?;
     server.enabled = true;
     tx.update_server(server).await?;
+    changed(tx, server, &rollout);
+    Ok(())
+}
+
+/// Lets a rollout wait for its server's update window.
+fn hold(rollout: &mut RolloutRow, server: &ServerRow, window: UpdateWindow, opens: Timestamp, now: Timestamp) {
+    rollout.reason = Reason::OutsideWindow;
+    rollout.message = format!("waits for the update window `{window}`, which opens at {opens}");
+    rollout.next_attempt_at = Some(opens);
+    rollout.deadline = opens.plus(Duration::from_millis(server.rollout_timeout_ms));
+    rollout.step(now, rollout.message.clone());
+}
+
+/// The rollout under way, when it waits for its server's update window.
+pub(super) async fn held(tx: &OrgTx, server: &ServerRow) -> Result<Option<RolloutRow>> {
+    Ok(tx.rollout_under_way(server).await?.filter(|rollout| rollout.switched_at.is_none() && is_held(rollout)))
+}
+
+/// Lets a change that waits do so for the window that its server has now, or begin when there is none, when that is open, or
+/// when it is asked for.
+pub(super) async fn wait_anew(tx: &mut OrgTx, server: &mut ServerRow, need_not: bool) -> Result<()> {
+    if let Some(postponed) = server.postponed.as_mut().filter(|_| need_not) {
+        postponed.held = false;
+    }
+    let Some(mut rollout) = held(tx, server).await? else { return Ok(()) };
+    let now = tx.now();
+    match server.update_window.filter(|window| !need_not && !window.is_open(now)) {
+        Some(window) => {
+            let opens = window.next_open(now);
+            if rollout.next_attempt_at != Some(opens) || !rollout.message.contains(&format!("`{window}`")) {
+                hold(&mut rollout, server, window, opens, now);
+            }
+        }
+        None => {
+            rollout.next_attempt_at = None;
+            rollout.deadline = now.plus(Duration::from_millis(server.rollout_timeout_ms));
+            (rollout.reason, rollout.message) = (Reason::Requested, "it waits no longer for a window".to_owned());
+            rollout.step(now, rollout.message.clone());
+        }
+    }
+    tx.update_rollout(&rollout).await?;
     changed(tx, server, &rollout);
     Ok(())
 }

@@ -605,6 +605,8 @@ pub(crate) async fn update(
         Some(asked) => rollouts::with_other_canary(&tx, &row, asked).await?.is_some(),
         None => false,
     };
+    let waits = row.waiting().is_some_and(|it| it.held) || rollouts::held(&tx, &row).await?.is_some();
+    let begins = request.now && waits;
     drop(tx);
     let before = wish_of(&base)?;
     let mut wish = before.clone();
@@ -631,7 +633,7 @@ pub(crate) async fn update(
     let granted = may_grant(control, caller, name, &spec, &base.spec.paths)?;
     let changes_nothing = secrets.is_empty() && spec == base.spec && terms == Terms::of(&row) && place.is_none();
     let other_canary = row.waiting().is_some_and(|it| it.canary.is_some()) && request.canary.is_some();
-    if changes_nothing && !tries_otherwise && !other_canary {
+    if changes_nothing && !tries_otherwise && !other_canary && !begins {
         return get(control, caller, name).await;
     }
 
@@ -686,6 +688,10 @@ pub(crate) async fn update(
                 None if changes_nothing => return Err(ControlError::Store(toolyard_store::StoreError::Stale)),
                 None => {}
             }
+        }
+        rollouts::wait_anew(&mut tx, &mut server, begins).await?;
+        if begins {
+            detail["now"] = json!(true);
         }
         // Unless it is to be elsewhere now, it goes on where it is.
         if from_place.is_some() {

@@ -15,7 +15,7 @@ use toolyard_types::state::{Phase, Reason, Status, ToolboxState};
 use toolyard_types::{Labels, Name, OrganizationId, Timestamp, ToolboxId};
 
 use super::{audit, health};
-use crate::auth::{self, token};
+use crate::auth::token;
 use crate::fleet::LOCAL_TOOLBOX;
 use crate::reconcile::case::as_they_serve;
 use crate::reconcile::place;
@@ -173,7 +173,6 @@ fn told(drain: &Drain) -> String {
 
 /// Makes a toolbox and a token for its agent, which is shown only now.
 pub(crate) async fn enroll(control: &Control, caller: &Caller, request: EnrollToolbox) -> Result<EnrolledToolbox> {
-    auth::refuse_replaced(control, caller)?;
     let lifetime = token_lifetime(request.expires_seconds)?;
     request.address.as_deref().map(check_address).transpose()?;
     let mut tx = control.store().org(caller.organization).await?;
@@ -200,7 +199,6 @@ pub(crate) async fn rejoin(
     name: &Name,
     request: &RejoinToolbox,
 ) -> Result<EnrolledToolbox> {
-    auth::refuse_replaced(control, caller)?;
     let lifetime = token_lifetime(request.expires_seconds)?;
     let mut tx = control.store().org(caller.organization).await?;
     let row = tx.toolbox(name).await?.ok_or_else(|| unknown(name))?;

@@ -51,8 +51,6 @@ pub struct Caller {
     pub(crate) first_run: bool,
     /// When the password was given last, in a session.
     pub(crate) authenticated_at: Option<Timestamp>,
-    /// Whether the key has another secret by now, and this one works only for a while.
-    superseded: bool,
     /// When the session's use was last written.
     last_seen_at: Option<Timestamp>,
 }
@@ -72,37 +70,17 @@ impl Caller {
             expires_at,
             first_run: false,
             authenticated_at: None,
-            superseded: false,
             last_seen_at: None,
         }
     }
 }
 
-/// Refuses what makes something that outlives a secret to the one that a key had before: it was replaced because somebody
-/// else may have it.
-///
-/// # Errors
-/// `forbidden`, or `store_unavailable`.
-pub(crate) fn refuse_replaced(control: &Control, caller: &Caller) -> Result<()> {
-    if caller.superseded && !control.writes_work() {
-        // It was not asked which secret of the key this is.
-        let detail = "the database takes no writes now; keys, members and join tokens are made when it does again";
-        return Err(ControlError::problem(Code::StoreUnavailable, detail));
-    }
-    if caller.superseded {
-        let detail = "this secret of the API key was replaced; use the new one to make keys, members and join tokens";
-        return Err(ControlError::forbidden(detail));
-    }
-    Ok(())
-}
-
 /// Refuses what makes new power to a session in which the password was not given lately, which may have been left open
-/// or stolen, and to a secret of a key that was replaced. An API key is otherwise what it is, whenever it was made.
+/// or stolen. An API key is what it is, whenever it was made.
 ///
 /// # Errors
-/// `reauthentication_required`; as [`refuse_replaced`].
+/// `reauthentication_required`.
 pub(crate) fn allow_new_power(control: &Control, caller: &Caller) -> Result<()> {
-    refuse_replaced(control, caller)?;
     let Some(at) = caller.authenticated_at else { return Ok(()) };
     if control.clock().now().since(at) <= RECENTLY {
         return Ok(());
@@ -171,13 +149,27 @@ pub(crate) fn cookie_name(secure: bool) -> &'static str {
     if secure { "__Host-toolyard_session" } else { "toolyard_session" }
 }
 
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It changes nothing. Whoever asks what is wrong with the database is told so without it.
+    Read,
+    /// It may change something. Only the database knows which secret of a key was replaced.
+    Change,
+}
+
 /// Finds out who is asking: an API key as bearer token, else the session cookie.
 ///
 /// # Errors
 /// `unauthenticated` when neither is there or good.
-pub(crate) async fn authenticate(control: &Control, headers: &HeaderMap, request_id: Option<String>) -> Result<Caller> {
-    let caller =
-        look_again(control, headers, request_id).await.inspect_err(|error| note_refused_key(headers, error))?;
+pub(crate) async fn authenticate(
+    control: &Control,
+    headers: &HeaderMap,
+    request_id: Option<String>,
+    purpose: Purpose,
+) -> Result<Caller> {
+    let found = find(control, headers, request_id, purpose).await;
+    let caller = found.inspect_err(|error| note_refused_key(headers, error))?;
     match (&caller.actor, caller.session) {
         (Actor::ApiKey(key), _) => control.note_key_use(*key),
         (_, Some(session)) => return Ok(Caller { expires_at: extend(control, session, &caller).await?, ..caller }),
@@ -194,21 +186,30 @@ fn note_refused_key(headers: &HeaderMap, error: &ControlError) {
     }
 }
 
-/// Finds out who is asking, without counting it as a use: an answer that goes on for hours must not keep the
-/// session of somebody who left alive.
+/// Finds out who reads, without counting it as a use: an answer that goes on for hours must not keep the session of
+/// somebody who left alive.
 ///
 /// # Errors
 /// As [`authenticate`].
 pub(crate) async fn look_again(control: &Control, headers: &HeaderMap, request_id: Option<String>) -> Result<Caller> {
+    find(control, headers, request_id, Purpose::Read).await
+}
+
+async fn find(control: &Control, headers: &HeaderMap, request_id: Option<String>, purpose: Purpose) -> Result<Caller> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let text = value.to_str().ok().filter(|text| text.len() <= LONGEST_TOKEN);
         let key = text.and_then(bearer).ok_or_else(|| refuse("send `Authorization: Bearer <API key>`"))?;
-        return by_key(control, key, request_id).await;
+        return by_key(control, key, request_id, purpose).await;
     }
-    match cookie(headers, cookie_name(control.options().cookie_secure)) {
+    match session_token(control, headers) {
         Some(token) => by_session(control, token, request_id).await,
         None => Err(refuse("sign in, or send `Authorization: Bearer <API key>`")),
     }
+}
+
+/// The token of the session that a browser shows.
+pub(crate) fn session_token<'a>(control: &Control, headers: &'a HeaderMap) -> Option<&'a str> {
+    cookie(headers, cookie_name(control.options().cookie_secure))
 }
 
 fn refuse(detail: &str) -> ControlError {
@@ -231,15 +232,15 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value)
 }
 
-async fn by_key(control: &Control, key: &str, request_id: Option<String>) -> Result<Caller> {
+async fn by_key(control: &Control, key: &str, request_id: Option<String>, purpose: Purpose) -> Result<Caller> {
     let hash = token::sha256_hex(key);
-    // Whoever asks what is wrong with the database is told so without it.
-    if !control.writes_work()
+    if purpose == Purpose::Read
+        && !control.writes_work()
         && let Some(grant) = known_to_gateway(control, &hash)
     {
         let (expires_at, share_of) = (grant.expires_at, grant.share_of());
         let caller = Caller::of(key_principal(grant), request_id, expires_at);
-        return Ok(Caller { superseded: true, share_of, ..caller });
+        return Ok(Caller { share_of, ..caller });
     }
     let tx = control.store().system_read("find whom an API key belongs to").await?;
     let found = tx.key_grant_by_hash(&hash).await?;
@@ -248,9 +249,10 @@ async fn by_key(control: &Control, key: &str, request_id: Option<String>) -> Res
     let expires_at = found.grant.expires_at;
     // One that was made this very moment is not there yet.
     let share_of = control.snapshots().borrow().keys.get(&hash).map(|grant| grant.share_of());
-    let caller = Caller::of(key_principal(found.grant), request_id, expires_at);
+    let principal = Principal { replaced_secret: found.superseded, ..key_principal(found.grant) };
+    let caller = Caller::of(principal, request_id, expires_at);
     let share_of = share_of.unwrap_or_else(|| caller.actor.clone());
-    Ok(Caller { superseded: found.superseded, share_of, ..caller })
+    Ok(Caller { share_of, ..caller })
 }
 
 /// The grant of a key by which the gateway decides, which knows them for a while without a database.
@@ -263,6 +265,7 @@ fn known_to_gateway(control: &Control, hash: &str) -> Option<KeyGrant> {
     grant.member.is_none().then(|| KeyGrant::clone(grant))
 }
 
+/// Who a key is, by the secret that it has now.
 pub(crate) fn key_principal(grant: KeyGrant) -> Principal {
     Principal {
         actor: grant.actor(),
@@ -271,10 +274,15 @@ pub(crate) fn key_principal(grant: KeyGrant) -> Principal {
         organization_name: grant.organization_name,
         role: grant.role,
         scope: grant.scope,
+        replaced_secret: false,
     }
 }
 
-async fn by_session(control: &Control, token: &str, request_id: Option<String>) -> Result<Caller> {
+/// Whose session a token is.
+///
+/// # Errors
+/// `unauthenticated` when it has ended.
+pub(crate) async fn by_session(control: &Control, token: &str, request_id: Option<String>) -> Result<Caller> {
     let tx = control.store().system_read("find whom a session belongs to").await?;
     let found = tx.session_by_token_hash(&token::sha256_hex(token)).await?;
     drop(tx);
@@ -287,6 +295,7 @@ async fn by_session(control: &Control, token: &str, request_id: Option<String>) 
         organization_name: signed_in.membership.organization_name,
         role: signed_in.membership.role,
         scope: None,
+        replaced_secret: false,
     };
     let (session, first_run) = (Some(signed_in.session), signed_in.password_generated);
     let authenticated_at = Some(signed_in.authenticated_at);

@@ -23,7 +23,7 @@ const SHORTEST_PART: usize = 3;
 /// What having both parts of a compound is worth.
 const COMPOUND: u32 = 15;
 /// What registries put before an account at a host of code. Most names begin so, and it says nothing of an entry.
-const HOSTS: [&str; 2] = ["io.github.", "com.github."];
+const HOSTS: [&str; 2] = ["io.github", "com.github"];
 
 /// What to find, checked.
 #[derive(Clone, Debug, Default)]
@@ -169,7 +169,7 @@ impl Index {
         after: Option<&Place>,
         count: usize,
     ) -> Vec<(Place, EntryId)> {
-        let scores = query.search.as_deref().map(|search| self.scores(search));
+        let scores = query.search.as_deref().and_then(|search| self.scores(search));
         let wanted = |label: &Option<String>| {
             label.as_ref().map(|label| self.labels.iter().position(|known| *known == label.to_lowercase()))
         };
@@ -230,14 +230,19 @@ impl Index {
         categories
     }
 
-    /// A score per entry: zero where a word of the search does not match.
-    fn scores(&self, search: &str) -> Vec<u32> {
+    /// A score per entry: zero where a word of the search does not match. None where it is a host and nothing else, as of
+    /// somebody who begins to type a name.
+    fn scores(&self, search: &str) -> Option<Vec<u32>> {
         let whole = search.trim().to_lowercase();
+        let parts = whole.split_whitespace();
+        let asked: Vec<String> = parts.flat_map(|part| words(without_host(part))).take(MAX_WORDS).collect();
+        if asked.is_empty() && words(&whole).next().is_some() {
+            return None;
+        }
         let mut totals = vec![0u32; self.items.len()];
-        let asked = whole.split_whitespace().flat_map(|part| words(without_host(part)));
-        for (number, word) in asked.take(MAX_WORDS).enumerate() {
+        for (number, word) in asked.iter().enumerate() {
             let mut best = vec![0u32; self.items.len()];
-            let asked = Asked::new(&word);
+            let asked = Asked::new(word);
             for term in &self.terms {
                 raise(&mut best, term, asked.quality(term));
             }
@@ -255,7 +260,7 @@ impl Index {
                 *total += 2_000;
             }
         }
-        totals
+        Some(totals)
     }
 
     /// Raises the entries that have both parts of a compound, which they write as two words.
@@ -394,7 +399,8 @@ fn distances(a: &[char], b: &str) -> (usize, usize) {
 }
 
 fn without_host(name: &str) -> &str {
-    HOSTS.iter().find_map(|host| name.strip_prefix(host)).unwrap_or(name)
+    let after = |host: &&str| name.strip_prefix(*host).filter(|rest| rest.is_empty() || rest.starts_with(['.', '/']));
+    HOSTS.iter().find_map(after).unwrap_or(name)
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
@@ -521,6 +527,23 @@ mod tests {
         assert_eq!(names(&index, "com.github.example"), ["io.github.example/time"]);
         for typed in ["io.github.example/time", "IO.GitHub.example", "time io.github.example"] {
             assert_eq!(names(&index, typed), ["io.github.example/time"], "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_search_for_nothing_but_a_host_is_no_search() {
+        let built_in = source("built-in", "built_in");
+        let all = ["com.acme/maps", "io.github.example/time", "io.github/stars"];
+        let entries = all.iter().map(|name| entry(&built_in, name, "What it does.")).collect();
+        let index = Index::build(&[built_in], entries);
+        for typed in ["io.github", "io.github.", "com.github", "IO.GitHub./", "io.github com.github."] {
+            assert_eq!(names(&index, typed), all, "{typed}");
+        }
+        assert_eq!(names(&index, "io.github.example"), ["io.github.example/time"]);
+        assert_eq!(names(&index, "io.github time"), ["io.github.example/time"]);
+        assert_eq!(names(&index, "io.github/stars"), ["io.github/stars"]);
+        for typed in ["%", "...", "io.github.nobody"] {
+            assert!(names(&index, typed).is_empty(), "{typed}");
         }
     }
 

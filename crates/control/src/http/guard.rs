@@ -21,7 +21,8 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use super::edge::RequestId;
 use super::problem::Answered;
 use super::{extract, idempotency};
-use crate::{Caller, Control, ControlError, Result, app, auth};
+use crate::auth::{self, Purpose};
+use crate::{Caller, Control, ControlError, Result, app};
 
 /// The name of the extension that carries an operation's access in the API document.
 pub(crate) const ACCESS_EXTENSION: &str = "x-toolyard-action";
@@ -156,7 +157,8 @@ async fn note_refused(
 async fn admit(control: &Control, access: Access, request: Request) -> Result<(Caller, Resource, Request)> {
     let (mut parts, body) = request.into_parts();
     let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.to_string());
-    let caller = auth::authenticate(control, &parts.headers, request_id).await?;
+    let purpose = if parts.method.is_safe() { Purpose::Read } else { Purpose::Change };
+    let caller = auth::authenticate(control, &parts.headers, request_id, purpose).await?;
     if let Some(charge) = parts.extensions.get::<Charge>() {
         charge.known(caller.organization, &caller.share_of)?;
     }

@@ -5,6 +5,7 @@ use axum::response::{AppendHeaders, IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use toolyard_policy::Resource;
+use toolyard_types::Secret;
 use toolyard_types::access::Action;
 use toolyard_types::api::identity::{ChangePassword, Reauthenticate, Session, SessionMcpKey, SignIn, Why};
 use utoipa_axum::routes;
@@ -14,7 +15,7 @@ use super::edge::RequestId;
 use super::extract::{Json, Query};
 use super::guard::{Access, Routes, same_origin};
 use crate::app::identity::{self, About, Visitor};
-use crate::auth::{cookie_name, device};
+use crate::auth::{cookie_name, device, session_token};
 use crate::{Caller, Control, ControlError, Result};
 
 const TAG: &str = "identity";
@@ -30,7 +31,7 @@ pub(super) fn routes() -> Routes {
         .guarded(Access::Action(Action::PolicyExplain), routes!(why))
 }
 
-/// Sign in with e-mail address and password; the session comes as a cookie.
+/// Sign in with e-mail address and password; the session comes as a cookie, and the one that the request came with ends.
 #[utoipa::path(post, path = "/api/v1/session", tag = TAG, request_body = SignIn,
     responses((status = 201, body = Session)))]
 async fn create_session(
@@ -44,8 +45,12 @@ async fn create_session(
     if headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site") {
         same_origin(&headers, control.options().public_url.as_deref())?;
     }
-    let visitor =
-        Visitor { address, device: device::of(&control, &headers), request_id: Some(request_id.0.to_string()) };
+    let visitor = Visitor {
+        address,
+        device: device::of(&control, &headers),
+        session: session_token(&control, &headers).map(Secret::new),
+        request_id: Some(request_id.0.to_string()),
+    };
     let signed_in = identity::sign_in(&control, &body, visitor).await?;
     let age = control.options().session_ttl.as_secs();
     let cookies = [

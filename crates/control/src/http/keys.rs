@@ -59,7 +59,8 @@ async fn get_key(State(control): State<Control>, caller: Caller, Path(id): Path<
 /// Give an API key another secret. The answer is the only time it is shown.
 ///
 /// Its id, name, role and scope stay, and the keys made with it go on to work. The secret until now ends at once, or after
-/// `overlap_seconds`. In a session the password must have been given in the last five minutes.
+/// `overlap_seconds`, in which it calls tools and reads, and is refused everything else. In a session the password must have
+/// been given in the last five minutes.
 #[utoipa::path(post, path = "/api/v1/keys/{id}/rotate", tag = TAG, params(("id" = ApiKeyId, Path)),
     request_body = RotateApiKey, responses((status = 200, body = CreatedApiKey)))]
 async fn rotate_key(

@@ -184,6 +184,26 @@ both_engines! {
         assert_eq!(again.expect(409).code(), "conflict");
     }
 
+    async fn a_key_narrowed_to_servers_neither_publishes_nor_rates_an_entry(engine) {
+        let test = TestControl::start(engine).await;
+        let narrow = json!({ "name": "narrow", "role": "admin", "scope": { "resources": ["mine"] } });
+        let made = test.post("/api/v1/keys", narrow).await.expect(201);
+        let key = made.body["key"].as_str().expect("a key");
+        let rating = format!("{}/rating", path(EVERYTHING));
+        let publish = |dry_run: bool| json!({ "server": document("io.example/tool", "1.0.0"), "dry_run": dry_run });
+        for (method, path, body) in [
+            (Method::POST, "/api/v1/catalog/entries", publish(false)),
+            (Method::POST, "/api/v1/catalog/entries", publish(true)),
+            (Method::PUT, rating.as_str(), json!({ "rating": 5 })),
+        ] {
+            let refused = test.ask_as(key, method, path, Some(body)).await.expect(403);
+            assert!(refused.code() == "forbidden" && refused.text.contains("key-scope-no-catalog: "), "{}", refused.text);
+        }
+        test.get(&path("io.example/tool")).await.expect(404);
+        let entry = test.ask_as(key, Method::GET, &path(EVERYTHING), None).await.expect(200);
+        assert_eq!(entry.body["ratings"], 0);
+    }
+
     async fn an_approval_is_of_exactly_the_document_that_was_seen(engine) {
         let test = TestControl::start(engine).await;
         let developer = key(&test, "developer").await;

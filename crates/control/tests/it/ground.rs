@@ -45,6 +45,68 @@ both_engines! {
         test.stop().await;
     }
 
+    async fn a_secret_that_was_replaced_is_refused_every_operation_that_does_not_read(engine) {
+        let test = TestControl::start(engine).await;
+        let made = test.post("/api/v1/keys", json!({ "name": "ci", "role": "owner" })).await.expect(201);
+        let id = made.body["id"].as_str().unwrap();
+        let rotate = format!("/api/v1/keys/{id}/rotate");
+        let rotated = test.post(&rotate, json!({ "overlap_seconds": 3600 })).await.expect(200);
+        let (old, new) = (made.body["key"].as_str().unwrap(), rotated.body["key"].as_str().unwrap());
+        let api = serde_json::to_value(toolyard_control::openapi()).unwrap();
+        let (mut read, mut refused) = (0, 0);
+        for (path, item) in api["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let access = operation["x-toolyard-action"].as_str().unwrap();
+                let concrete = path.replace("{id}", id).replace("{name}", "nothing-there");
+                let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+                let what = format!("{method} {path}");
+                if access == "public" {
+                    continue;
+                }
+                if method == Method::GET {
+                    // A stream of events never ends.
+                    let request = Request::get(&concrete).header("authorization", format!("Bearer {old}"));
+                    let status = test.stream(request.body(Body::empty()).unwrap()).await.status().as_u16();
+                    assert!(![401, 403].contains(&status) && status < 500, "{what}: {status}");
+                    read += 1;
+                    continue;
+                }
+                let answer = test.ask_as(old, method, &concrete, Some(json!({}))).await;
+                if access == "signed_in" {
+                    // These are about a session, and a key has none.
+                    assert!([204, 409, 422].contains(&answer.status.as_u16()), "{what}: {}", answer.text);
+                    continue;
+                }
+                assert_eq!((answer.status.as_u16(), answer.code()), (403, "forbidden"), "{what}: {}", answer.text);
+                let detail = answer.body["detail"].as_str().unwrap();
+                let why = "is refused: key-replaced-secret: this secret of the API key was replaced: ";
+                let told = detail.starts_with(&format!("`{access}` ")) && detail.contains(why);
+                assert!(told && detail.ends_with("use the new one"), "{what}: {detail}");
+                refused += 1;
+            }
+        }
+        assert!(read > 25 && refused > 25, "{read} read, {refused} refused");
+
+        let why = async |key: &str, more: &str| {
+            let path = format!("/api/v1/why?action=server:deploy&resource=server/x{more}");
+            test.ask_as(key, Method::GET, &path, None).await.expect(200).body
+        };
+        let about_itself = why(old, "").await;
+        assert_eq!(about_itself["allowed"], json!(false));
+        assert!(about_itself["because"][0].as_str().unwrap().starts_with("key-replaced-secret: "), "{about_itself}");
+        // The key itself is what it was, whoever asks.
+        for (key, more) in [(new, ""), (new, "&key=ci"), (old, "&key=ci")] {
+            assert_eq!(why(key, more).await["allowed"], json!(true), "{more}");
+        }
+        let session = test.ask_as(old, Method::GET, "/api/v1/session", None).await.expect(200);
+        let may = session.body["actions"].as_array().unwrap();
+        assert!(may.contains(&json!("tool:call")) && !may.contains(&json!("server:deploy")), "{may:?}");
+        let server = json!({ "name": "s", "url": "https://mcp.example.test/mcp", "start": false });
+        test.ask_as(old, Method::POST, "/api/v1/servers", Some(server.clone())).await.expect(403);
+        test.ask_as(new, Method::POST, "/api/v1/servers", Some(server)).await.expect(201);
+        test.ask_as(old, Method::GET, "/api/v1/servers/s", None).await.expect(200);
+    }
+
     async fn a_nul_in_a_path_or_a_query_is_bad_input_of_that_parameter(engine) {
         let test = TestControl::start(engine).await;
         let cursor = URL_SAFE_NO_PAD.encode(json!(["a\0", "1.0.0", "x"]).to_string());

@@ -396,6 +396,78 @@ both_engines! {
         assert_eq!(status_of(&test, &old, "/api/v1/toolboxes").await, 200);
     }
 
+    async fn a_secret_that_was_replaced_gets_no_answer_that_the_new_one_gets_again(engine) {
+        let test = TestControl::start(engine).await;
+        let made = make_key(&test, OWNER_KEY, json!({ "name": "ci", "role": "admin" })).await.expect(201);
+        let once = async |key: &str| {
+            let request = Request::post("/api/v1/keys").header("authorization", format!("Bearer {key}"));
+            let request = request.header("content-type", "application/json").header("idempotency-key", "one");
+            let body = json!({ "name": "child", "role": "viewer" }).to_string();
+            test.send(request.body(Body::from(body)).unwrap()).await
+        };
+        let old = key_of(&made);
+        let child = key_of(&once(&old).await.expect(201));
+        let path = format!("/api/v1/keys/{}/rotate", made.body["id"].as_str().unwrap());
+        let new = key_of(&test.post(&path, json!({ "overlap_seconds": 3600 })).await.expect(200));
+        let refused = once(&old).await.expect(403);
+        assert!(refused.code() == "forbidden" && !refused.text.contains(&child), "{}", refused.text);
+        let again = once(&new).await.expect(201);
+        assert_eq!(key_of(&again), child);
+        assert_eq!(again.headers["idempotent-replayed"], "true");
+    }
+
+    async fn signing_in_again_ends_the_session_that_the_browser_had_and_no_other(engine) {
+        let test = TestControl::start(engine).await;
+        let member = json!({ "email": "v@example.test", "role": "developer", "password": "a-first-password" });
+        test.post("/api/v1/members", member).await.expect(201);
+        let again = async |cookie: &str, email: &str, password: &str| {
+            let body = json!({ "email": email, "password": password });
+            in_session(&test, cookie, Method::POST, "/api/v1/session", body).await
+        };
+        let status = async |cookie: &str| {
+            with_cookie(&test, Method::GET, "/api/v1/session", cookie, None).await.status.as_u16()
+        };
+        let elsewhere = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201));
+        let first = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201));
+        let path = "/api/v1/session/mcp-key";
+        let key = key_of(&with_cookie(&test, Method::POST, path, &first, Some("same-origin")).await.expect(201));
+        again(&first, ADMIN_EMAIL, "a-wrong-password").await.expect(401);
+        assert_eq!(status(&first).await, 200);
+
+        let second = cookie_of(&again(&first, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201));
+        assert_eq!((status(&first).await, status(&second).await), (401, 200));
+        wait_until_unknown(&test, &key).await;
+        // Also when it is another's from now on; one that has ended is in nobody's way.
+        let third = cookie_of(&again(&second, "v@example.test", "a-first-password").await.expect(201));
+        assert_eq!((status(&second).await, status(&third).await), (401, 200));
+        let last = cookie_of(&again(&second, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201));
+        assert_eq!((status(&third).await, status(&last).await, status(&elsewhere).await), (200, 200, 200));
+        let ended = test.get("/api/v1/audit?action=session.delete").await.expect(200);
+        assert_eq!(ended.body["items"].as_array().unwrap().len(), 2);
+    }
+
+    async fn signing_in_to_another_organization_ends_the_session_that_the_browser_had(engine) {
+        let test = TestControl::start(engine).await;
+        let store = test.database().open(test.clock.clone()).await;
+        let tx = store.system_read("finding the administrator").await.unwrap();
+        let (administrator, _) = tx.member_by_email(ADMIN_EMAIL, None).await.unwrap().unwrap();
+        drop(tx);
+        let mut tx = store.system("making a second tenant").await.unwrap();
+        let other = tx.create_organization(&Name::new("other").unwrap()).await.unwrap();
+        let mut tx = tx.into_org(other.id);
+        tx.create_member(ADMIN_EMAIL, &administrator.password_hash, Role::Viewer).await.unwrap();
+        tx.commit().await.unwrap();
+        store.close().await;
+
+        let before = cookie_of(&sign_in(&test, ADMIN_EMAIL, ADMIN_PASSWORD).await.expect(201));
+        let body = json!({ "email": ADMIN_EMAIL, "password": ADMIN_PASSWORD, "organization": "other" });
+        let now = in_session(&test, &before, Method::POST, "/api/v1/session", body).await.expect(201);
+        assert_eq!(now.body["organization"], json!("other"));
+        for (cookie, expected) in [(before, 401), (cookie_of(&now), 200)] {
+            with_cookie(&test, Method::GET, "/api/v1/session", &cookie, None).await.expect(expected);
+        }
+    }
+
     async fn a_removed_member_loses_sessions_and_keys(engine) {
         let test = TestControl::start(engine).await;
         let member = json!({ "email": "dev@example.test", "role": "admin", "password": "another-long-password" });

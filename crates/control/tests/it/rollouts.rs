@@ -771,6 +771,37 @@ both_engines! {
         assert_eq!(agent.deeds().iter().filter(|deed| deed.starts_with("run s@3")).count(), 0);
     }
 
+    async fn a_change_that_waits_keeps_to_the_window_that_its_server_has_now(engine) {
+        let t = patient(engine).await;
+        let _agent = FakeAgent::local(&t.control).await;
+        let body = json!({ "name": "s", "entry": EVERYTHING, "observe_seconds": 0, "update_window": "12:01-13:00" });
+        t.post("/api/v1/servers", body).await.expect(201);
+        t.wait_rollout("s", "done").await;
+        assert_eq!(change(&t, "s", "1").await["rollout"]["next_attempt_at"], "2026-11-22T12:01:00.000Z");
+        let moved = t.patch("/api/v1/servers/s", json!({ "update_window": "12:05-13:00" })).await.expect(202).body;
+        assert_eq!(moved["rollout"]["next_attempt_at"], "2026-11-22T12:05:00.000Z", "{moved}");
+        t.clock.step_ms(120_000);
+        t.wait_loop("rollout").await;
+        let waiting = t.get("/api/v1/servers/s").await.body;
+        assert_eq!((&waiting["revision"], &waiting["rollout"]["reason"]), (&json!(1), &json!("outside_window")), "{waiting}");
+        // One that is open, or none, lets it begin; and so does who asks for it.
+        for (number, begins) in [
+            (2, json!({ "update_window": "12:01-13:00" })),
+            (3, json!({ "update_window": "" })),
+            (4, json!({ "now": true })),
+        ] {
+            t.patch("/api/v1/servers/s", begins).await.expect(202);
+            t.wait_revision("s", number).await;
+            t.patch("/api/v1/servers/s", json!({ "update_window": "14:00-15:00" })).await.expect(202);
+            if number < 4 {
+                let waiting = change(&t, "s", &number.to_string()).await;
+                assert_eq!(waiting["rollout"]["reason"], "outside_window", "{waiting}");
+            }
+        }
+        let again = t.patch("/api/v1/servers/s", json!({ "now": true })).await.expect(202).body;
+        assert_eq!((&again["revision"], &again["rollout"]["state"]), (&json!(4), &json!("done")), "nothing waits: {again}");
+    }
+
     async fn a_restart_does_not_take_back_a_change_that_waits_for_its_window(engine) {
         let t = patient(engine).await;
         let agent = FakeAgent::local(&t.control).await;

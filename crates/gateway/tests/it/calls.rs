@@ -69,6 +69,64 @@ async fn a_legacy_clients_cancellation_reaches_the_server_and_ends_the_call() {
     assert_eq!(world.record().await.outcome, CallOutcome::Cancelled);
 }
 
+/// Calls `slow` in a session and cancels it once it is at the server.
+async fn cancelled(world: &World, session: &str) {
+    let is_slow = |line: &str| line.contains("slow");
+    let known = world.fixture("old").count(is_slow);
+    let cancel = async {
+        while world.fixture("old").count(is_slow) == known {
+            tokio::task::yield_now().await;
+        }
+        let body = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"c","reason":"no"}}"#;
+        assert_eq!(world.legacy(OLD, session, body).await.status(), StatusCode::ACCEPTED);
+    };
+    let (response, ()) = tokio::join!(world.legacy(OLD, session, call("\"c\"", "slow", "")), cancel);
+    assert_eq!(events(response).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_until_the_toolbox_has_heard_why_a_call_was_given_up() {
+    let world = world().server("old", Era::Legacy).start().await;
+    let session = world.initialize(OLD, "2025-06-18").await;
+    world.be_deaf(true);
+    cancelled(&world, &session).await;
+    world.gateway.drain();
+    let waiting = futures_util::FutureExt::now_or_never(world.gateway.drained());
+    assert!(waiting.is_none(), "the toolbox has not heard it");
+    assert_eq!(world.fixture("old").count(|line| line.contains("notifications/cancelled")), 0);
+    world.be_deaf(false);
+    tokio::time::timeout(LONG, world.gateway.drained()).await.expect("it has heard it");
+    assert_eq!(told_reason(&world).await, "no");
+}
+
+#[tokio::test]
+async fn a_call_that_was_given_up_keeps_its_places_until_the_toolbox_has_heard_why() {
+    let limits = Limits { calls_per_server: 1, calls_per_key: 2, ..Limits::default() };
+    let world = world().server("old", Era::Legacy).bounds(limits).start().await;
+    let session = world.initialize(OLD, "2025-03-26").await;
+    // Each has a place of the key.
+    let two = r#"[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","id":2,"method":"ping"}]"#;
+    let refused_of_two = async || {
+        let answers = json(world.post(OLD, &[("mcp-session-id", &session)], two).await).await;
+        let is_refused = |answer: &&serde_json::Value| answer["error"]["data"]["code"] == "rate_limited";
+        answers.as_array().unwrap().iter().filter(is_refused).count()
+    };
+    assert_eq!(refused_of_two().await, 0);
+    world.be_deaf(true);
+    cancelled(&world, &session).await;
+    let refused = world.legacy(OLD, &session, call("1", "fail", "")).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "its place at the server");
+    assert_eq!(refused_of_two().await, 1, "its key's place");
+    world.be_deaf(false);
+    let answered = async {
+        while world.legacy(OLD, &session, call("1", "fail", "")).await.status() != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, answered).await.expect("there is room again");
+    assert_eq!(refused_of_two().await, 0);
+}
+
 /// Why the server was told that a call is given up.
 async fn told_reason(world: &World) -> String {
     let line = world.fixture("old").line(|line| line.contains("notifications/cancelled")).await;

@@ -202,6 +202,8 @@ pub(crate) struct Toolbox {
     pub(crate) keys: Vec<Option<String>>,
     /// Copies that nobody needs any more, as it was told.
     ended: watch::Sender<Vec<(InstanceId, String)>>,
+    /// Whether what says that a call is given up is held back before its server.
+    is_deaf: watch::Sender<bool>,
 }
 
 type Connections = Arc<Mutex<Toolbox>>;
@@ -233,7 +235,14 @@ fn toolbox(connections: Connections) -> axum::Router {
         };
         let began = std::time::Instant::now();
         let key = headers.get("toolyard-instance-key").map(|key| key.to_str().unwrap().to_owned());
-        all.lock().unwrap().keys.push(key);
+        let mut is_deaf = {
+            let mut all = all.lock().unwrap();
+            all.keys.push(key);
+            all.is_deaf.subscribe()
+        };
+        if Message::parse(body.clone()).is_ok_and(|message| message.method() == "notifications/cancelled") {
+            is_deaf.wait_for(|is_deaf| !is_deaf).await.unwrap();
+        }
         let caller = Caller::parse(headers["toolyard-principal"].to_str().unwrap());
         let call = headers.get("toolyard-call").map(|name| u128::from_str_radix(name.to_str().unwrap(), 16).unwrap());
         let mut stream = connection.send_from(MessageContext { caller, share: caller, call }, body).unwrap();
@@ -582,6 +591,11 @@ impl World {
     /// The instance takes no calls any more; those it has go on.
     pub(crate) fn stop(&self, name: &str) {
         self.connections.lock().unwrap().stopping.insert(self.instances[name].id);
+    }
+
+    /// Has the toolbox hold back what says that a call is given up, or not any more.
+    pub(crate) fn be_deaf(&self, is_deaf: bool) {
+        self.connections.lock().unwrap().is_deaf.send_replace(is_deaf);
     }
 
     /// Which copies the messages since the last time were for.

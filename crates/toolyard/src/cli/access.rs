@@ -168,7 +168,7 @@ pub(crate) enum KeysCommand {
     Rotate {
         /// The key's id, or the name of a key that is neither revoked nor has ended.
         key: String,
-        /// How long the secret until now works too, such as 15m, 1h or 7d; it ends at once when absent.
+        /// How long the secret until now still calls tools and reads, such as 15m, 1h or 7d; it ends at once when absent.
         #[arg(long, value_name = "TIME", value_parser = super::seconds_within::<0, 604_800>)]
         overlap: Option<u32>,
         /// Days until the key ends, from now; its end stays when absent.

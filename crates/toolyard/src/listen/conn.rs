@@ -20,6 +20,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use toolyard_link::{Budget, Charge, Held, Metered, NoRoom, Pace, Paced, Payer};
 use toolyard_types::{Code, Network, Problem};
@@ -47,6 +48,8 @@ pub(super) struct Activity {
     moved_ms: AtomicU64,
     /// Whether it carries one request after the other, as HTTP/1 does.
     one_by_one: AtomicBool,
+    /// Told of each request of HTTP/2.
+    shared: Notify,
     /// Whether its peer is to give it up.
     leaving: AtomicBool,
     /// When the head of the next request began to come, in the same unit; 0 while none has.
@@ -62,6 +65,7 @@ impl Activity {
             stalled: AtomicUsize::new(0),
             moved_ms: AtomicU64::new(0),
             one_by_one: AtomicBool::new(false),
+            shared: Notify::new(),
             leaving: AtomicBool::new(false),
             head_ms: AtomicU64::new(0),
         })
@@ -72,9 +76,9 @@ impl Activity {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Whether requests are known to come beside each other, as in HTTP/2.
-    pub(super) fn is_shared(&self) -> bool {
-        self.begun.load(Ordering::Acquire) > 0 && !self.one_by_one.load(Ordering::Relaxed)
+    /// Ready once a request has shown that they come beside each other, as in HTTP/2.
+    pub(super) async fn shared(&self) {
+        self.shared.notified().await;
     }
 
     fn now_ms(&self) -> u64 {
@@ -227,7 +231,11 @@ impl hyper::service::Service<Request<Incoming>> for Counted {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.activity.one_by_one.store(request.version() <= Version::HTTP_11, Ordering::Relaxed);
+        let one_by_one = request.version() <= Version::HTTP_11;
+        self.activity.one_by_one.store(one_by_one, Ordering::Relaxed);
+        if !one_by_one {
+            self.activity.shared.notify_one();
+        }
         let under_way = UnderWay::begin(&self.activity);
         let charge = match self.budget.begin(request.headers(), self.payer_of(request.headers())) {
             Ok(charge) => charge,

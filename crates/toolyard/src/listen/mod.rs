@@ -135,7 +135,7 @@ impl Server {
 
     /// The same; once `leaving` is cancelled it still answers everything, and has clients leave the connections that they
     /// keep before these end with the process: one that ends while a request is on its way to it fails that. HTTP/1 is told
-    /// with its next answer (`Connection: close`), HTTP/2 at once (GOAWAY).
+    /// with its next answer (`Connection: close`), HTTP/2 at once (GOAWAY), or with its first request.
     pub(crate) fn leaving(self, leaving: CancellationToken) -> Self {
         Self { leaving, ..self }
     }
@@ -144,10 +144,8 @@ impl Server {
     async fn left(&self, activity: &Activity) {
         self.leaving.cancelled().await;
         activity.leave();
-        // One of HTTP/1 would be closed in the face of a request that is on its way.
-        if !activity.is_shared() {
-            std::future::pending::<()>().await;
-        }
+        // One of HTTP/1, or of which nothing is known yet, would be closed in the face of a request that is on its way.
+        activity.shared().await;
     }
 
     /// Ready when connections are to end.
@@ -175,19 +173,15 @@ impl Server {
         let stream = Watched { stream, activity: Arc::clone(&activity) };
         let (pace, budget, proxies) = (self.patience.body, self.budget.clone(), Arc::clone(&self.proxies));
         let service = Counted { router, activity: Arc::clone(&activity), pace, peer, budget, payer, proxies };
-        // The client of one that is opened while we leave may have nowhere else to go yet.
-        let is_late = self.leaving.is_cancelled();
-        if is_late {
-            activity.leave();
-        }
         let serving = self.builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let held = async {
             let mut serving = pin!(serving);
             let why = tokio::select! {
                 biased;
+                // Before the first request of a connection that is opened while we leave: its answer says so, too.
+                () = self.left(&activity) => None,
                 ended = serving.as_mut() => return ended,
                 () = self.draining.cancelled() => None,
-                () = self.left(&activity), if !is_late => None,
                 why = unused(&activity, &self.patience) => Some(why),
             };
             serving.as_mut().graceful_shutdown();
@@ -405,6 +399,14 @@ mod tests {
     #[tokio::test]
     async fn while_we_leave_everything_is_answered_and_clients_give_up_the_connections_that_they_keep() {
         const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        async fn answered(sender: &mut hyper::client::conn::http2::SendRequest<axum::body::Body>) {
+            let request = http::Request::get("http://x/").body(axum::body::Body::empty()).expect("a request");
+            assert!(sender.send_request(request).await.expect("an answer").status().is_success());
+        }
+        async fn told(connection: tokio::task::JoinHandle<hyper::Result<()>>) {
+            let ended = tokio::time::timeout(Duration::from_secs(20), connection).await;
+            assert!(matches!(ended, Ok(Ok(Ok(())))), "it is told to go away: {ended:?}");
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let leaving = CancellationToken::new();
@@ -421,24 +423,26 @@ mod tests {
             let stream = TokioIo::new(TcpStream::connect(address).await.expect("a connection"));
             let handshake =
                 hyper::client::conn::http2::handshake::<_, _, axum::body::Body>(TokioExecutor::new(), stream);
-            let (mut sender, connection) = handshake.await.expect("a handshake");
-            let connection = tokio::spawn(connection);
-            let request = http::Request::get("http://x/").body(axum::body::Body::empty()).expect("a request");
-            assert!(sender.send_request(request).await.expect("an answer").status().is_success());
-            (sender, connection)
+            let (sender, connection) = handshake.await.expect("a handshake");
+            (sender, tokio::spawn(connection))
         };
-        let (_sender, connection) = second_version().await;
+        let (mut used, of_used) = second_version().await;
+        answered(&mut used).await;
+        let (mut idle, of_idle) = second_version().await;
 
         leaving.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(20), connection).await;
-        assert!(matches!(ended, Ok(Ok(Ok(())))), "it is told to go away: {ended:?}");
+        told(of_used).await;
+        answered(&mut idle).await;
+        told(of_idle).await;
         kept.write_all(ASK).await.expect("sent");
         let mut rest = String::new();
         kept.read_to_string(&mut rest).await.expect("an answer, then the end");
         assert!(rest.starts_with("HTTP/1.1 200") && rest.contains("connection: close"), "{rest}");
         let anew = heard(address, ASK).await;
         assert!(anew.starts_with("HTTP/1.1 200") && anew.contains("connection: close"), "{anew}");
-        second_version().await;
+        let (mut late, of_late) = second_version().await;
+        answered(&mut late).await;
+        told(of_late).await;
     }
 
     #[tokio::test]

@@ -323,6 +323,9 @@ fn the_command_line_rotates_keys_and_lists_what_was_made_with_a_key_before_it_en
     assert_eq!(rotated["id"], made["id"]);
     let (old, new) = (made["key"].as_str().expect("a key"), rotated["key"].as_str().expect("a key"));
     assert!(run_as(old, &["servers", "list"]).status.success() && run_as(new, &["servers", "list"]).status.success());
+    let refused = run_as(old, &["keys", "create", "child", "--credential", "token"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("was replaced") && said.contains("use the new one"), "{said}");
     let child = run_as(new, &["keys", "create", "child", "--credential", "token"]);
     assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
 

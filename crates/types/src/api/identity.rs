@@ -151,7 +151,7 @@ pub struct ApiKey {
     /// When it was last given another secret.
     #[serde(default)]
     pub rotated_at: Option<Timestamp>,
-    /// Until when the secret before that works too.
+    /// Until when the secret before that still calls tools and reads.
     #[serde(default)]
     pub previous_ends_at: Option<Timestamp>,
     /// When it was last used, to within half a minute.
@@ -183,7 +183,8 @@ pub struct CreateApiKey {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateApiKey {
-    /// Seconds for which the secret until now works too, at most 604800 (7 days); it ends at once when absent.
+    /// Seconds for which the secret until now still calls tools and reads, at most 604800 (7 days); it ends at once when
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(maximum = 604_800)]
     pub overlap_seconds: Option<u32>,
