@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use toolyard_link::{Channel, Links, Payer, Replicas, UnverifiedLink};
-use toolyard_types::agent::Usage;
+use toolyard_types::agent::{Listeners, Usage};
 use toolyard_types::api::servers::OfferFailure;
 use toolyard_types::snapshot::Snapshot;
 use toolyard_types::{Clock, InstanceId, Name, OrganizationId, ReplicaId, Timestamp, ToolboxId};
@@ -41,6 +41,7 @@ pub(crate) struct Fleet {
     replicas: Replicas,
     links: watch::Sender<Arc<[String]>>,
     agent_addresses: RwLock<Vec<String>>,
+    listeners: OnceLock<Listeners>,
     /// Where agents listen, by toolbox.
     offered_to: watch::Sender<BTreeMap<ToolboxId, String>>,
     /// Why agents that listen have no connection from here. Bounded: one for each that listens.
@@ -140,6 +141,7 @@ impl Fleet {
             replicas,
             links: watch::Sender::new(Arc::from([])),
             agent_addresses: RwLock::default(),
+            listeners: OnceLock::new(),
             offered_to: watch::Sender::default(),
             offer_failures: Mutex::default(),
             engine_wait: OnceLock::new(),
@@ -385,6 +387,11 @@ impl Fleet {
         self.agent_addresses.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Where this process listens, to tell agents.
+    pub(crate) fn listeners(&self) -> Option<Listeners> {
+        self.listeners.get().cloned()
+    }
+
     /// The other replicas.
     pub(crate) fn replicas(&self) -> &Replicas {
         &self.replicas
@@ -478,6 +485,12 @@ impl Control {
     /// Sets where agents reach this control plane, as tokens of new toolboxes tell them (`host:port`).
     pub fn set_agent_addresses(&self, addresses: Vec<String>) {
         *self.fleet().agent_addresses.write().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// Sets where this process listens, which agents are told: one on the same host keeps its servers from there. Only the
+    /// first call counts.
+    pub fn set_listeners(&self, listeners: Listeners) {
+        let _ = self.fleet().listeners.set(listeners);
     }
 
     /// Which of the replicas this process is.

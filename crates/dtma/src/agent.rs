@@ -37,9 +37,10 @@ use crate::grants::{GrantablePaths, Grants};
 use crate::instance::{Instance, Journal};
 use crate::kept::{KeptLogs, Of};
 use crate::looks::{self, Looks};
+use crate::own_ports::OwnPorts;
 use crate::packages::{Clients, HostClients, PackageClients, Runtimes, Store, Walls, platform};
 use crate::plan::{Action, Goal, Seen, View, plan};
-use crate::process::{client, launch};
+use crate::process::{client, launch, order};
 use crate::removals::Removals;
 use crate::revisions::Revisions;
 use crate::slot::Slot;
@@ -93,7 +94,8 @@ pub struct AgentOptions {
     /// User ids for servers, one each, when running as root; a range that no other installation on this host has when
     /// not said.
     pub server_uids: Option<RangeInclusive<u32>>,
-    /// TCP ports on which Toolyard itself listens on this host: no server reaches them.
+    /// TCP ports on which Toolyard itself listens on this host: no server reaches them. A control plane on this host tells
+    /// its own besides.
     pub own_ports: Vec<u16>,
     /// Room in memory for what servers answered and nobody has taken yet.
     pub room: Room,
@@ -173,7 +175,7 @@ pub(crate) struct Context {
     pub(crate) hang_wait: Duration,
     /// Whether the container engine does not answer: then silence says nothing about servers.
     pub(crate) engine_fails: AtomicBool,
-    pub(crate) own_ports: Vec<u16>,
+    pub(crate) own_ports: OwnPorts,
     pub(crate) room: Room,
     /// Paths named by the environment that is passed on, such as a certificate bundle.
     pub(crate) shown_to_servers: Vec<PathBuf>,
@@ -464,7 +466,11 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
     let shown_to_servers = paths_for_servers(&options.clients);
     let looks = Looks::new(options.supervisor_exe.clone(), looks::PATIENCE);
     let ours = (data_dir.as_path(), shown_to_servers.clone());
-    let grants = Grants::open(&options.grantable_paths, ours, desired.as_ref(), looks).await.map_err(unusable)?;
+    let own_uid = enforcement.get("own_uid").is_some_and(|entry| entry.enforced);
+    let owners_tell = own_uid && nix::unistd::Uid::effective().is_root();
+    let uids_of_servers = owners_tell.then(|| server_uids.clone());
+    let grants = Grants::open(&options.grantable_paths, ours, desired.as_ref(), looks, uids_of_servers);
+    let grants = grants.await.map_err(unusable)?;
     enforcement.insert("path_grants".into(), grants.enforcement());
     let detail = "a PyPI package is installed with the further requirements that its entry names".to_owned();
     enforcement.insert("package_requirements".into(), Enforcement { enforced: true, detail });
@@ -496,7 +502,7 @@ async fn prepare(options: &AgentOptions) -> Result<(Context, ToolboxReport, Desi
         stop_wait: options.stop_wait,
         hang_wait: options.hang_wait,
         engine_fails: AtomicBool::new(false),
-        own_ports: options.own_ports.clone(),
+        own_ports: OwnPorts::open(data_dir, options.own_ports.clone()),
         room: options.room.clone(),
         shown_to_servers,
         grants,
@@ -834,7 +840,13 @@ impl Inner {
             }
         }
         let engine_failure = self.engine_failure.borrow().clone();
-        let toolbox = ToolboxReport { capacity: self.meter.last(), engine_failure, ..self.report.clone() };
+        let mut toolbox = ToolboxReport { capacity: self.meter.last(), engine_failure, ..self.report.clone() };
+        if let Some(kept_away) = toolbox.enforcement.get_mut("toolyard_ports").filter(|it| it.enforced) {
+            let (shut, refused) = order::closed_ports(&self.context);
+            let ports: Vec<_> = shut.iter().chain(&refused).map(u16::to_string).collect();
+            let ports = if ports.is_empty() { "none is known".to_owned() } else { ports.join(", ") };
+            kept_away.detail = format!("{}; ports: {ports}", kept_away.detail);
+        }
         Observed { toolbox, instances: observed, jobs, job_progress }
     }
 

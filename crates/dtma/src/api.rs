@@ -17,8 +17,8 @@ use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use toolyard_link::{frames, stack};
-use toolyard_mcp::CancelReason;
 use toolyard_mcp::stdio::{self, CallError, Caller, Connection, MessageContext};
+use toolyard_mcp::{CancelReason, Kind, Message};
 use toolyard_types::agent::LogLine;
 use toolyard_types::state::{Phase, Reason};
 use toolyard_types::{Code, InstanceId, JobId, Problem};
@@ -102,9 +102,15 @@ async fn messages(
     message: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let deadline = Instant::now() + deadline_of(&headers);
-    let destination = destination(&inner, &id, &headers)?;
     let message = message.map_err(unread)?;
-    match destination {
+    if let Some(copies) = copies_with_its_call(&inner, &id, &headers, &message)? {
+        for connection in copies {
+            let sent = connection.send_from(whose(&headers), message.clone()).map(drop);
+            sent.map_err(|error| Refusal::from(error).undelivered(NOT_READY))?;
+        }
+        return Ok(StatusCode::ACCEPTED.into_response());
+    }
+    match destination(&inner, &id, &headers)? {
         Destination::Base(slot) => {
             let connection = slot.connection().ok_or_else(|| not_ready(&slot))?;
             deliver(&connection, None, whose(&headers), message, deadline).await
@@ -135,6 +141,29 @@ fn destination(inner: &Arc<Inner>, id: &str, headers: &HeaderMap) -> Result<Dest
         Refusal::new(code, failure.message).undelivered(NOT_READY)
     })?;
     destination.ok_or_else(unknown)
+}
+
+/// The copies that may have the call which a message is about, when it is about one and has a key. Nobody else has a use for
+/// it, so it starts no copy and takes none.
+fn copies_with_its_call(
+    inner: &Inner,
+    id: &str,
+    headers: &HeaderMap,
+    message: &Bytes,
+) -> Result<Option<Vec<Connection>>, Refusal> {
+    match key_in(headers)? {
+        Some(key) if is_about_a_call(message) => Ok(inner.answering_copies(instance_id(id)?, &key)),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a message gives a call up, or answers what a server asked in one. What cannot be read its destination refuses.
+fn is_about_a_call(message: &Bytes) -> bool {
+    Message::parse(message.clone()).is_ok_and(|message| match message.kind() {
+        Kind::Result | Kind::Error => true,
+        Kind::Notification => message.method() == "notifications/cancelled",
+        Kind::Request => false,
+    })
 }
 
 /// The key of the copy that a request is about.

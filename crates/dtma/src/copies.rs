@@ -22,7 +22,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use toolyard_mcp::stdio::Principal;
+use toolyard_mcp::stdio::{Connection, Principal};
 use toolyard_types::InstanceId;
 use toolyard_types::agent::Failure;
 use toolyard_types::spec::{Instancing, InstancingMode};
@@ -237,6 +237,15 @@ impl Inner {
         // One that was started ahead is replaced.
         self.copies_changed.send_modify(|count| *count += 1);
         Ok(Some(Destination::Copy(slot, in_use)))
+    }
+
+    /// The copies of a key that answer, also one that is being stopped; none when what has that key goes to the instance
+    /// itself, or there is no such instance.
+    pub(crate) fn answering_copies(&self, base: InstanceId, key: &Key) -> Option<Vec<Connection>> {
+        let table = self.instances();
+        table.get(&base).filter(|entry| entry.instancing.mode != InstancingMode::Shared)?;
+        let has_key = |entry: &&Entry| entry.copy.as_ref().is_some_and(|copy| copy.key.as_ref() == Some(key));
+        Some(copies_of(&table, base).filter(has_key).filter_map(|entry| entry.slot.connection()).collect())
     }
 
     /// Takes that nobody needs the copy of a key any more: it ends now, or after the calls that it has.

@@ -290,7 +290,8 @@ impl Context {
 
     /// What a person should know of the paths of a server that runs: those that it, or another revision, would not get again.
     pub(crate) async fn remark(&self, desired: &DesiredInstance) -> String {
-        let mut remarks = vec![self.grants.remark(desired).await];
+        let uid = self.enforces("own_uid").then(|| self.uid_of(desired).ok()).flatten();
+        let mut remarks = vec![self.grants.remark(desired, uid).await];
         if let Engine::Docker(docker) = &self.engine {
             remarks.push(docker.remark(desired).await);
         }

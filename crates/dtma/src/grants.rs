@@ -7,7 +7,8 @@
 //! - What is Toolyard's own and what is the system's is never granted, whatever the list says. What every server is
 //!   shown, such as a certificate bundle, is granted to none for writing, nor is what lies above or in it. Both hold for
 //!   another name of these too ([`Guarded`]); of the system's only names are compared.
-//! - Nor is another Toolyard's data directory, or what lies above or in it, where it can be told by what is in it.
+//! - Nor is another Toolyard's data directory, or what lies above or in it, where it can be told by what is in it: where no
+//!   server can have made that, because each has a user of its own here ([`Grants::open`]).
 //! - Only directories and regular files: a socket or a device is a way to something else. So is a directory with a
 //!   socket in it that the server could connect to, which neither mounts nor Landlock keep it from. It is looked for
 //!   when a server starts; one that comes later is not seen.
@@ -21,7 +22,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +56,8 @@ pub struct GrantablePaths {
     pub roots: Vec<String>,
     /// Toolyard's own files and directories, beside the agent's data directory.
     pub own: Vec<PathBuf>,
+    /// The same of those that need not be there: what is above them is granted until they are.
+    pub once_there: Vec<PathBuf>,
 }
 
 /// What a server with paths of the host has in its environment: git refuses a repository of another user, as each of them
@@ -137,10 +142,16 @@ pub(crate) struct Grants {
     /// Each as it is listed, and the same at what it led to when the agent started.
     roots: Vec<(Root, Root)>,
     own: Vec<PathBuf>,
+    once_there: Vec<PathBuf>,
     /// What every server is shown.
     shown: Vec<PathBuf>,
     before: BTreeSet<RevisionId>,
     looks: Looks,
+    /// The user ids of servers, where we are root and each has one of its own: who owns a file tells then whether a server
+    /// can have made it.
+    server_uids: Option<RangeInclusive<u32>>,
+    /// Said once that there is more of our own than is looked at.
+    told_cut_short: Once,
 }
 
 /// What is asked of a path by a process of its own.
@@ -168,8 +179,13 @@ pub(crate) enum Question {
 pub(crate) enum Answer {
     /// What it leads to, if it is there.
     LeadsTo(Option<OsString>),
-    /// It may be granted; this is what it is.
-    Granted(Granted),
+    /// It may be granted.
+    Granted {
+        /// What it is.
+        granted: Granted,
+        /// Whether there is more of Toolyard's own than was looked at.
+        cut_short: bool,
+    },
     /// It is not there.
     NotHere,
     /// It may not be granted.
@@ -208,19 +224,29 @@ struct Rules {
     /// Each root as it is listed, and what it led to when the agent started.
     roots: Vec<(String, OsString)>,
     own: Vec<OsString>,
+    once_there: Vec<OsString>,
     shown: Vec<OsString>,
     /// What is said of what lies in none of the roots.
     not_listed: String,
-    sockets: Sockets,
+    search: Search,
 }
 
-/// Whether sockets are looked for, in a directory and in those below it.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Sockets {
-    NotLookedFor,
-    /// Those that a process of this user, or one of ours, could connect to.
-    For(Option<u32>),
+/// How a directory is searched, with those below it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Search {
+    /// The user that the server runs as: where that may not pass there is nothing for it. None when it runs as we do.
+    uid: Option<u32>,
+    /// Whether sockets are looked for that it could connect to.
+    sockets: bool,
+    /// See [`Grants::server_uids`]; without them data directories of others are not looked for.
+    server_uids: Option<RangeInclusive<u32>>,
+}
+
+/// What may be granted, as far as it was looked at.
+struct Allowed {
+    /// Where nothing may be of what is had with it.
+    forbidden: Vec<Place>,
+    cut_short: bool,
 }
 
 /// What is written down of the time before.
@@ -243,7 +269,8 @@ impl Before {
 
 impl Grants {
     /// Reads what ran before there was a list; at the first start that is what `desired` says. Every server is shown
-    /// `shown`.
+    /// `shown`. `server_uids` are theirs where we are root and each has one of its own: elsewhere nothing tells what a server
+    /// made from what another Toolyard did, and no data directory but ours is looked for.
     ///
     /// # Errors
     /// When it cannot be written down.
@@ -252,11 +279,13 @@ impl Grants {
         (data_dir, shown): (&Path, Vec<PathBuf>),
         desired: Option<&Desired>,
         looks: Looks,
+        server_uids: Option<RangeInclusive<u32>>,
     ) -> io::Result<Self> {
         let good = paths.roots.iter().filter(|text| GrantablePaths::check_root(text).is_ok());
         let roots: Vec<Root> = good.map(|text| Root::new(text)).collect();
         let led = futures_util::future::join_all(roots.iter().map(|root| led_to(&looks, root))).await;
-        Self::with(roots.into_iter().zip(led).collect(), paths, (data_dir, shown), desired, looks)
+        let grants = Self::with(roots.into_iter().zip(led).collect(), paths, (data_dir, shown), desired, looks)?;
+        Ok(Self { server_uids, ..grants })
     }
 
     fn with(
@@ -285,7 +314,9 @@ impl Grants {
         own.extend(led);
         let led: Vec<PathBuf> = shown.iter().filter_map(|path| std::fs::canonicalize(path).ok()).collect();
         shown.extend(led);
-        Ok(Self { roots, own, shown, before: before.revisions, looks })
+        let (before, told_cut_short) = (before.revisions, Once::new());
+        let once_there = paths.once_there.clone();
+        Ok(Self { roots, own, once_there, shown, before, looks, server_uids: None, told_cut_short })
     }
 
     /// What a server may see of this host. It runs as `uid`, or as we do.
@@ -298,7 +329,7 @@ impl Grants {
         for grant in &desired.spec.paths {
             let looked = match known {
                 true => self.ask(desired, grant, None).await,
-                false => self.look(desired, grant, Sockets::For(uid)).await,
+                false => self.look(desired, grant, self.search(uid, true)).await,
             };
             let path = printable(&grant.path);
             granted.push(looked.map_err(|refused| match refused {
@@ -312,11 +343,12 @@ impl Grants {
         Ok(granted)
     }
 
-    /// What a person should know of a server's paths: those that it, or another revision, would not get again.
-    pub(crate) async fn remark(&self, desired: &DesiredInstance) -> String {
+    /// What a person should know of a server's paths: those that it, or another revision, would not get again. It runs as
+    /// `uid`, or as we do.
+    pub(crate) async fn remark(&self, desired: &DesiredInstance, uid: Option<u32>) -> String {
         let mut outside = Vec::new();
         for grant in &desired.spec.paths {
-            match self.look(desired, grant, Sockets::NotLookedFor).await {
+            match self.look(desired, grant, self.search(uid, false)).await {
                 Err(Refused::Why(_)) => outside.push(printable(&grant.path)),
                 // The others may lie there too, and each would be waited for.
                 Err(Refused::Unknown(why)) => return format!("its path {} {why}", printable(&grant.path)),
@@ -374,8 +406,8 @@ impl Grants {
     }
 
     /// What a path is, without links, if it may be granted.
-    async fn look(&self, desired: &DesiredInstance, grant: &PathGrant, sockets: Sockets) -> Result<Granted, Refused> {
-        let rules = self.rules(sockets);
+    async fn look(&self, desired: &DesiredInstance, grant: &PathGrant, search: Search) -> Result<Granted, Refused> {
+        let rules = self.rules(search);
         // Nothing of the host is touched for what is refused by its name.
         rules.allow_name(Path::new(&grant.path)).map_err(Refused::Why)?;
         self.ask(desired, grant, Some(rules)).await
@@ -390,7 +422,12 @@ impl Grants {
         let wish = Wish { path: grant.path.clone(), writable: grant.writable, rules };
         let question = Question::MayBeGranted(Box::new(wish));
         match self.looks.ask(Path::new(&grant.path), Some(desired.organization), question).await {
-            Ok(Answer::Granted(granted)) => Ok(granted),
+            Ok(Answer::Granted { granted, cut_short }) => {
+                if cut_short {
+                    self.tell_cut_short();
+                }
+                Ok(granted)
+            }
             Ok(Answer::NotHere) => Err(Refused::NotHere),
             Ok(Answer::Refused(why)) => Err(Refused::Why(why)),
             Ok(other) => Err(Refused::Unknown(format!("could not be looked at: the answer was {other:?}"))),
@@ -398,18 +435,34 @@ impl Grants {
         }
     }
 
-    fn rules(&self, sockets: Sockets) -> Rules {
+    fn tell_cut_short(&self) {
+        self.told_cut_short.call_once(|| {
+            let data_dir = self.own.first().map(|path| path.display().to_string()).unwrap_or_default();
+            tracing::warn!(
+                path = data_dir,
+                "the data directory has more names than are looked at: of those further in a hard link, or what a link \
+                 leads to, may be granted to a server"
+            );
+        });
+    }
+
+    fn search(&self, uid: Option<u32>, sockets: bool) -> Search {
+        Search { uid, sockets, server_uids: self.server_uids.clone() }
+    }
+
+    fn rules(&self, search: Search) -> Rules {
         let bytes = |paths: &[PathBuf]| paths.iter().map(|path| path.clone().into_os_string()).collect();
         let root = |(root, led): &(Root, Root)| (root.to_string(), led.path().as_os_str().to_owned());
         Rules {
             roots: self.roots.iter().map(root).collect(),
             own: bytes(&self.own),
+            once_there: bytes(&self.once_there),
             shown: bytes(&self.shown),
             not_listed: match self.roots.is_empty() {
                 true => "`grantable_paths` of the toolbox's agent is empty".into(),
                 false => format!("`grantable_paths` of the toolbox's agent lists only {}", self.listed_text()),
             },
-            sockets,
+            search,
         }
     }
 }
@@ -462,8 +515,11 @@ impl Wish {
         }
         let Ok(own) = Granted::own(&source) else { return Answer::NotHere };
         let granted = Granted { path: PathBuf::from(&self.path), writable: self.writable, ..own };
-        match self.rules.as_ref().map_or(Ok(Vec::new()), |rules| rules.allow(&granted)) {
-            Ok(forbidden) => Answer::Granted(Granted { forbidden, ..granted }),
+        let Some(rules) = &self.rules else { return Answer::Granted { granted, cut_short: false } };
+        match rules.allow(&granted) {
+            Ok(Allowed { forbidden, cut_short }) => {
+                Answer::Granted { granted: Granted { forbidden, ..granted }, cut_short }
+            }
             Err(why) => Answer::Refused(why),
         }
     }
@@ -479,10 +535,14 @@ impl Rules {
         }
     }
 
-    /// Whether what a path leads to may be granted; where nothing may be of what is had with it.
-    fn allow(&self, granted: &Granted) -> Result<Vec<Place>, String> {
+    /// Whether what a path leads to may be granted.
+    fn allow(&self, granted: &Granted) -> Result<Allowed, String> {
         let Granted { path, source, writable, device, inode, .. } = granted;
         self.allow_whose(source)?;
+        let mut there = self.once_there.iter().filter_map(|own| std::fs::canonicalize(own).ok());
+        if there.any(|own| is_above(&own, source) || is_above(source, &own)) {
+            return Err(OWN.to_owned());
+        }
         // Of the roots only those are looked at that by a name of theirs are where we are: another's may hang.
         let mut here = self.roots().filter(|(root, led)| root.holds(path) || led.holds(source));
         if !here.any(|(root, _)| root.at(canonical(root.path())).holds(source)) {
@@ -505,18 +565,24 @@ impl Rules {
                 return Err(by_another_name(what, &name));
             }
         }
-        if let Some(dir) = source.ancestors().skip(1).find(|dir| is_data_dir(dir)) {
+        if let Some(server_uids) = &self.search.server_uids
+            && let Some(dir) = source.ancestors().skip(1).find(|dir| is_data_dir(dir, server_uids))
+        {
             return Err(is_anothers(dir));
         }
-        match search(source, self.sockets, &guarded) {
+        match self.search.refuses(source, &guarded) {
             Some(why) => Err(why),
-            None => Ok(guarded.iter().flat_map(|(guarded, _)| guarded.places()).cloned().collect()),
+            None => Ok(Allowed {
+                forbidden: guarded.iter().flat_map(|(guarded, _)| guarded.places()).cloned().collect(),
+                cut_short: guarded.iter().any(|(guarded, _)| guarded.is_cut_short()),
+            }),
         }
     }
 
     /// What is not to be had by another name, and what is said of it.
     fn guarded(&self, writable: bool, mounts: &Mounts) -> io::Result<Vec<(Guarded, &'static str)>> {
-        let mut guarded = vec![(Guarded::whole(self.own.iter().map(Path::new), mounts)?, OWN)];
+        let own = self.own.iter().chain(&self.once_there).map(Path::new);
+        let mut guarded = vec![(Guarded::whole(own, mounts)?, OWN)];
         if writable {
             let shown = Guarded::named(self.shown.iter().map(Path::new), mounts)?;
             guarded.push((shown, "it is granted for reading only, since what every server is shown is there"));
@@ -528,8 +594,8 @@ impl Rules {
         if let Some(why) = why_never(path) {
             return Err(why.into());
         }
-        match self.own.iter().any(|own| path.starts_with(own) || Path::new(own).starts_with(path)) {
-            true => Err("Toolyard's own files are there".into()),
+        match self.own.iter().any(|own| is_above(Path::new(own), path) || is_above(path, Path::new(own))) {
+            true => Err(OWN.to_owned()),
             false => Ok(()),
         }
     }
@@ -543,79 +609,89 @@ impl Rules {
     }
 }
 
+/// Whether a path is another one or has it in it.
+fn is_above(path: &Path, other: &Path) -> bool {
+    other.starts_with(path)
+}
+
 /// A root that is not there holds nothing.
 fn canonical(root: &Path) -> PathBuf {
     std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned())
 }
 
-/// Why a directory may not be granted for what is in it: a file that is guarded, by another name; what makes it a data
-/// directory; or a socket that a process of the server's user, or one of ours, could connect to. What that user made is its
-/// own affair. What is below is looked at where there may be such a file, or sockets are looked for.
-fn search(dir: &Path, sockets: Sockets, guarded: &[(Guarded, &'static str)]) -> Option<String> {
-    use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let links = guarded.iter().any(|(guarded, _)| guarded.is_linked());
-    let (sockets_too, uid) = match sockets {
-        Sockets::For(uid) => (true, uid),
-        Sockets::NotLookedFor => (false, None),
-    };
-    let connectable = |path: &Path| match uid {
-        Some(uid) => {
-            std::fs::symlink_metadata(path).is_ok_and(|socket| socket.uid() != uid && socket.mode() & 0o002 != 0)
-        }
-        None => nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok(),
-    };
-    let passable = |path: &Path| {
-        let open = |dir: std::fs::Metadata| uid.is_none_or(|uid| dir.uid() == uid || dir.mode() & 0o001 != 0);
-        std::fs::symlink_metadata(path).is_ok_and(open)
-    };
-    let linked = |path: &Path| {
-        let metadata = std::fs::symlink_metadata(path).ok()?;
-        guarded.iter().find(|(guarded, _)| guarded.has_link(&metadata)).map(|(_, what)| by_another_name(what, path))
-    };
-    // What is near is looked at first: there may be more than is looked at.
-    let mut dirs = VecDeque::from([dir.to_owned()]);
-    let (mut names, began) = (0, Instant::now());
-    while let Some(dir) = dirs.pop_front() {
-        for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
-            names += 1;
-            let path = entry.path();
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() && (sockets_too || links) && passable(&path) => dirs.push_back(path),
-                Ok(kind) if kind.is_socket() && sockets_too && connectable(&path) => {
-                    return Some(format!("a server could connect to the socket `{}`", path.display()));
-                }
-                // Names are only asked for where one was listed: what hangs may do so at that.
-                Ok(kind) if kind.is_file() && is_mark(&entry.file_name()) && is_data_dir(&dir) => {
-                    return Some(is_anothers(&dir));
-                }
-                Ok(kind) if kind.is_file() && links => {
-                    if let Some(why) = linked(&path) {
-                        return Some(why);
+impl Search {
+    /// Why a directory may not be granted for what is in it or below it: a file that is guarded, by another name; another
+    /// Toolyard's data directory; or a socket that a process of the server's user, or one of ours, could connect to. What
+    /// that user made is its own affair.
+    fn refuses(&self, dir: &Path, guarded: &[(Guarded, &'static str)]) -> Option<String> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let links = guarded.iter().any(|(guarded, _)| guarded.is_linked());
+        let connectable = |path: &Path| match self.uid {
+            Some(uid) => {
+                std::fs::symlink_metadata(path).is_ok_and(|socket| socket.uid() != uid && socket.mode() & 0o002 != 0)
+            }
+            None => nix::unistd::access(path, nix::unistd::AccessFlags::W_OK).is_ok(),
+        };
+        let passable = |path: &Path| {
+            let open = |dir: std::fs::Metadata| self.uid.is_none_or(|uid| dir.uid() == uid || dir.mode() & 0o001 != 0);
+            std::fs::symlink_metadata(path).is_ok_and(open)
+        };
+        let linked = |path: &Path| {
+            let metadata = std::fs::symlink_metadata(path).ok()?;
+            guarded.iter().find(|(guarded, _)| guarded.has_link(&metadata)).map(|(_, what)| by_another_name(what, path))
+        };
+        let is_anothers_own = |dir: &Path| self.server_uids.as_ref().is_some_and(|uids| is_data_dir(dir, uids));
+        // What is near is looked at first: there may be more than is looked at.
+        let mut dirs = VecDeque::from([dir.to_owned()]);
+        let (mut names, began) = (0, Instant::now());
+        while let Some(dir) = dirs.pop_front() {
+            for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
+                names += 1;
+                let path = entry.path();
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() && passable(&path) => dirs.push_back(path),
+                    Ok(kind) if kind.is_socket() && self.sockets && connectable(&path) => {
+                        return Some(format!("a server could connect to the socket `{}`", path.display()));
                     }
+                    // Names are only asked for where one was listed: what hangs may do so at that.
+                    Ok(kind) if kind.is_file() && is_mark(&entry.file_name()) && is_anothers_own(&dir) => {
+                        return Some(is_anothers(&dir));
+                    }
+                    Ok(kind) if kind.is_file() && links => {
+                        if let Some(why) = linked(&path) {
+                            return Some(why);
+                        }
+                    }
+                    _ => {}
                 }
-                _ => {}
-            }
-            if names >= MOST_NAMES || began.elapsed() >= LONGEST_SEARCH {
-                return None;
+                if names >= MOST_NAMES || began.elapsed() >= LONGEST_SEARCH {
+                    return None;
+                }
             }
         }
+        None
     }
-    None
 }
 
-/// Whether a directory is the data directory of a control plane or an agent. Nobody but its user can write there; where
+/// Whether a directory is the data directory of a control plane or an agent, and no server's work. Only what both have from
+/// their first start on tells it: a file `toolyard.db` may be anybody's copy. Nobody but its user can write there; where
 /// others can, anybody could make one. Change it together with `Installation` in crates/toolyard/src/installation.rs.
-fn is_data_dir(dir: &Path) -> bool {
+fn is_data_dir(dir: &Path, server_uids: &RangeInclusive<u32>) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let has = |name: &str| std::fs::symlink_metadata(dir.join(name)).is_ok_and(|file| file.is_file());
-    let marked =
-        has("toolyard.db") || (has("serve.lock") && has("installation")) || (has("agent.lock") && has("host.key"));
-    marked && std::fs::symlink_metadata(dir).is_ok_and(|dir| dir.mode() & 0o022 == 0)
+    // Of another installation on this host the servers have others, and ours may have had others before.
+    let is_servers = |uid: u32| server_uids.contains(&uid) || crate::uids::SPACE.contains(&uid);
+    let has = |name: &str| {
+        let file = std::fs::symlink_metadata(dir.join(name));
+        file.is_ok_and(|file| file.is_file() && !is_servers(file.uid()))
+    };
+    let is_marked = || (has("serve.lock") && has("installation")) || (has("agent.lock") && has("host.key"));
+    let metadata = std::fs::symlink_metadata(dir);
+    metadata.is_ok_and(|dir| dir.mode() & 0o022 == 0 && !is_servers(dir.uid())) && is_marked()
 }
 
 /// Whether a file of this name may be what tells that.
 fn is_mark(name: &OsStr) -> bool {
-    ["toolyard.db", "installation", "host.key"].iter().any(|mark| name == *mark)
+    ["installation", "host.key"].iter().any(|mark| name == *mark)
 }
 
 fn is_anothers(dir: &Path) -> String {
@@ -629,7 +705,8 @@ mod tests {
 
     fn grants(dir: &Path, roots: &[&str]) -> Grants {
         let roots = roots.iter().map(|root| format!("{}/{root}", dir.display())).collect();
-        let paths = GrantablePaths { roots, own: vec![dir.join("home/project/toolyard.toml")] };
+        let own = vec![dir.join("home/project/toolyard.toml")];
+        let paths = GrantablePaths { roots, own, once_there: vec![] };
         open(&paths, &dir.join("data"), vec![dir.join("home/certificates/ca.pem"), dir.join("home/authorities")])
     }
 
@@ -646,11 +723,11 @@ mod tests {
 
     /// Looks at a path as a process of its own would.
     fn look(grants: &Grants, path: &str, writable: bool) -> Result<Granted, Refused> {
-        let rules = grants.rules(Sockets::NotLookedFor);
+        let rules = grants.rules(grants.search(None, false));
         rules.allow_name(Path::new(path)).map_err(Refused::Why)?;
         let wish = Wish { path: path.to_owned(), writable, rules: Some(rules) };
         match Question::MayBeGranted(Box::new(wish)).answer() {
-            Answer::Granted(granted) => Ok(granted),
+            Answer::Granted { granted, .. } => Ok(granted),
             Answer::NotHere => Err(Refused::NotHere),
             Answer::Refused(why) => Err(Refused::Why(why)),
             other => panic!("{other:?}"),
@@ -752,7 +829,7 @@ mod tests {
             std::fs::set_permissions(&socket, mode).expect("set");
         };
         let own = nix::unistd::Uid::effective().as_raw();
-        let found = |uid| search(&files, Sockets::For(uid), &[]);
+        let found = |uid| Search { uid, sockets: true, server_uids: None }.refuses(&files, &[]);
         let told = Some(format!("a server could connect to the socket `{}`", socket.display()));
         mode(0o755);
         assert_eq!(found(None), told);
@@ -760,7 +837,7 @@ mod tests {
         mode(0o777);
         assert_eq!(found(Some(own + 1)), told);
         assert_eq!(found(Some(own)), None);
-        assert_eq!(search(&files, Sockets::NotLookedFor, &[]), None);
+        assert_eq!(Search::default().refuses(&files, &[]), None);
         let deep: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(files.join("deep"), deep).expect("shut");
         assert_eq!(found(Some(own + 1)), None);
@@ -814,7 +891,8 @@ mod tests {
         symlink("../srv/files/box", root.join("data/toolbox")).expect("linked");
         symlink(&root, root.join("data/up")).expect("linked");
         symlink(root.join("srv/files/kept"), root.join("data-link")).expect("linked");
-        let paths = GrantablePaths { roots: vec![root.join("srv/files").display().to_string()], own: vec![] };
+        let roots = vec![root.join("srv/files").display().to_string()];
+        let paths = GrantablePaths { roots, ..GrantablePaths::default() };
         let refused = |data_dir: &str, path: &str| {
             let grants = open(&paths, &root.join(data_dir), vec![]);
             refusal(&grants, &root.join("srv/files").join(path), false)
@@ -825,6 +903,26 @@ mod tests {
         assert_eq!((refused("data", "deep"), refused("data", "kept")), (String::new(), String::new()));
         assert_eq!(refused("data-link", "kept"), "Toolyard's own files are there");
         assert_eq!(refused("data-link", "deep"), "");
+    }
+
+    #[test]
+    fn what_is_toolyards_own_once_it_is_there_is_granted_to_none_from_then_on() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let kept = root.join("home/.config/toolyard");
+        let roots = vec![root.join("home").display().to_string()];
+        let paths = GrantablePaths { roots, once_there: vec![kept.clone()], ..GrantablePaths::default() };
+        let grants = open(&paths, &root.join("data"), vec![]);
+        let refused = |path: &str| refusal(&grants, &root.join(path), false);
+        assert_eq!((refused("home"), refused("home/notes")), (String::new(), String::new()));
+        std::fs::create_dir_all(&kept).expect("made");
+        std::fs::write(kept.join("profile.json"), "secret").expect("written");
+        for path in ["home", "home/.config", "home/.config/toolyard", "home/.config/toolyard/profile.json"] {
+            assert_eq!(refused(path), OWN, "{path}");
+        }
+        assert_eq!(refused("home/notes"), "");
+        std::fs::hard_link(kept.join("profile.json"), root.join("home/notes/link")).expect("linked");
+        assert_eq!(refused("home/notes"), by_another_name(OWN, &root.join("home/notes/link")));
     }
 
     #[test]
@@ -843,26 +941,38 @@ mod tests {
         assert_eq!(refusal(&grants, &root.join("srv/files"), false), "");
     }
 
+    /// User ids of servers, as if these tests were none or one of them.
+    fn server_uids(are_we_one: bool) -> Option<RangeInclusive<u32>> {
+        let own = nix::unistd::Uid::effective().as_raw();
+        Some(if are_we_one { own..=own + 9 } else { own + 1..=own + 9 })
+    }
+
+    /// What says that a directory is a control plane's, and an agent's.
+    const MARKS: [[&str; 2]; 2] = [["serve.lock", "installation"], ["agent.lock", "host.key"]];
+
     #[test]
     fn another_toolyards_data_directory_is_known_by_what_is_in_it() {
         use std::os::unix::fs::PermissionsExt;
         let dir = host();
         let root = std::fs::canonicalize(dir.path()).expect("canonical");
-        let (notes, other) = (root.join("home/notes"), root.join("home/notes/other"));
+        let (notes, other) = (root.join("home/notes"), root.join("home/notes/deep/other"));
         std::fs::create_dir_all(other.join("backups")).expect("made");
         let mode = |mode| std::fs::set_permissions(&other, std::fs::Permissions::from_mode(mode)).expect("set");
         mode(0o700);
-        let grants = grants(&root, &["home/*"]);
+        let mut grants = grants(&root, &["home/*"]);
+        grants.server_uids = server_uids(false);
         let told = format!("`{}` is the data directory of another Toolyard", other.display());
-        for files in [&["toolyard.db"][..], &["serve.lock", "installation"], &["agent.lock", "host.key"]] {
+        for files in MARKS {
             for file in files {
                 assert_eq!(refusal(&grants, &other, false), "", "{file}");
                 std::fs::write(other.join(file), "").expect("written");
             }
-            for path in [&other, &other.join("backups"), &other.join(files[0])] {
-                assert_eq!(refusal(&grants, path, false), told, "in it, equal");
+            for path in [&other, &other.join("backups"), &other.join(files[0]), &notes] {
+                assert_eq!(refusal(&grants, path, false), told, "in it, equal, above");
             }
-            assert_eq!(search(&notes, Sockets::For(None), &[]), Some(told.clone()), "above");
+            // Also when sockets are looked for, unless the server's user may not pass.
+            let found = |uid| grants.search(uid, true).refuses(&notes, &[]);
+            assert_eq!((found(None), found(Some(1))), (Some(told.clone()), None));
             // Anybody could have made this one, to be in somebody's way.
             mode(0o777);
             assert_eq!(refusal(&grants, &other, false), "");
@@ -871,7 +981,62 @@ mod tests {
                 std::fs::remove_file(other.join(file)).expect("removed");
             }
         }
-        assert_eq!(search(&notes, Sockets::For(None), &[]), None);
+        assert_eq!(refusal(&grants, &notes, false), "");
+    }
+
+    #[test]
+    fn what_a_server_can_have_made_is_no_data_directory_and_is_in_nobodys_way() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let (notes, forged) = (root.join("home/notes"), root.join("home/notes/forged"));
+        std::fs::create_dir_all(forged.join("deep")).expect("made");
+        let mut grants = grants(&root, &["home/*"]);
+        let mut nobody_is_refused = |uids: Option<RangeInclusive<u32>>| {
+            grants.server_uids = uids;
+            for path in [&notes, &forged, &forged.join("deep")] {
+                assert_eq!(refusal(&grants, path, true), "", "{:?}", grants.server_uids);
+            }
+        };
+        // A copy of a database makes none, whoever keeps it.
+        std::fs::write(forged.join("toolyard.db"), "").expect("written");
+        std::fs::create_dir(forged.join("installation")).expect("made");
+        std::fs::write(forged.join("serve.lock"), "").expect("written");
+        nobody_is_refused(server_uids(false));
+        std::fs::remove_dir(forged.join("installation")).expect("removed");
+        for file in MARKS.concat() {
+            std::fs::write(forged.join(file), "").expect("written");
+        }
+        // Where servers have our own user, nothing tells what they made from what another Toolyard did.
+        nobody_is_refused(None);
+        nobody_is_refused(server_uids(true));
+        if let Err(error) = std::os::unix::fs::chown(forged.join("host.key"), Some(*crate::uids::SPACE.start()), None) {
+            assert!(!nix::unistd::Uid::effective().is_root(), "root gives files away: {error}");
+            eprintln!("not tested: files cannot be given away here: {error}");
+            return;
+        }
+        std::os::unix::fs::chown(forged.join("installation"), Some(*crate::uids::SPACE.end()), None).expect("given");
+        nobody_is_refused(server_uids(false));
+        for file in ["host.key", "installation"] {
+            std::os::unix::fs::chown(forged.join(file), Some(0), None).expect("given back");
+        }
+        std::os::unix::fs::chown(&forged, Some(*crate::uids::SPACE.start()), None).expect("given");
+        nobody_is_refused(server_uids(false));
+    }
+
+    #[test]
+    fn what_lies_deep_in_a_directory_is_found_too_when_no_sockets_are_looked_for() {
+        let dir = host();
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let deep = root.join("srv/files/deep/deeper");
+        std::fs::create_dir_all(&deep).expect("made");
+        let mut grants = grants(&root, &["srv/files"]);
+        grants.server_uids = server_uids(false);
+        assert_eq!(refusal(&grants, &root.join("srv/files"), false), "");
+        for file in MARKS.concat() {
+            std::fs::write(deep.join(file), "").expect("written");
+        }
+        let told = format!("`{}` is the data directory of another Toolyard", deep.display());
+        assert_eq!(refusal(&grants, &root.join("srv/files"), false), told);
     }
 
     #[test]
@@ -900,12 +1065,15 @@ mod tests {
     fn what_is_the_systems_is_never_granted_whatever_the_list_says() {
         let dir = host();
         let root = std::fs::canonicalize(dir.path()).expect("canonical");
-        let paths = GrantablePaths { roots: ["/", "/etc", "/*"].map(String::from).to_vec(), own: vec![] };
+        let roots = ["/", "/etc", "/*"].map(String::from).to_vec();
+        let paths = GrantablePaths { roots, ..GrantablePaths::default() };
         let all = open(&paths, &root.join("data"), vec![]);
         assert!(all.roots.is_empty());
         let roots = vec![(Root::new("/"), Root::new("/"))];
         let (own, shown) = (vec![root.join("data")], vec![]);
-        let all = Grants { roots, own, shown, before: BTreeSet::new(), looks: looks() };
+        let (before, looks, server_uids) = (BTreeSet::new(), looks(), None);
+        let once_there = Vec::new();
+        let all = Grants { roots, own, once_there, shown, before, looks, server_uids, told_cut_short: Once::new() };
         for bad in ["/", "/etc", "/etc/passwd", "/proc/self", "/sys", "/dev/null", "/run", "/var/run", "/boot", "//"] {
             assert!(look(&all, bad, false).is_err(), "{bad}");
         }

@@ -2,8 +2,8 @@
 //! directory leads. They are compared by where they are in their file system, and by device and number.
 //!
 //! A hard link has no place that tells whose it is, so our own files are gone through for those that have another name,
-//! nearest first and for a limited time. Left out is what may be much of and is nobody's secret, and what servers write:
-//! a link that one of them makes guards nothing.
+//! nearest first and for a limited time; where that was too short it says so ([`Guarded::is_cut_short`]). Left out is what
+//! may be much of and is nobody's secret, and what servers write: a link that one of them makes guards nothing.
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
@@ -36,6 +36,7 @@ pub(crate) struct Guarded {
     files: HashSet<FileId>,
     /// Of the files those that have another name somewhere.
     linked: HashSet<FileId>,
+    is_cut_short: bool,
 }
 
 impl Guarded {
@@ -56,6 +57,14 @@ impl Guarded {
     /// # Errors
     /// When it is not known where one of them is.
     pub(crate) fn whole<'a>(paths: impl Iterator<Item = &'a Path>, mounts: &Mounts) -> io::Result<Self> {
+        Self::whole_within(paths, mounts, (MOST_NAMES, LONGEST_LOOK))
+    }
+
+    fn whole_within<'a>(
+        paths: impl Iterator<Item = &'a Path>,
+        mounts: &Mounts,
+        (most_names, longest): (usize, Duration),
+    ) -> io::Result<Self> {
         let mut guarded = Self::default();
         let mut waiting = VecDeque::new();
         for path in paths.filter_map(|path| std::fs::canonicalize(path).ok()) {
@@ -65,30 +74,40 @@ impl Guarded {
         let mut gone_through = HashSet::new();
         let (mut names, began) = (0, Instant::now());
         while let Some(path) = waiting.pop_front() {
-            let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
-            if metadata.is_symlink() {
-                // One that leads to what is above it keeps nothing elsewhere.
-                if let Some(led) = std::fs::canonicalize(&path).ok().filter(|led| !path.starts_with(led)) {
-                    guarded.add(&led, mounts)?;
-                    waiting.push_back(led);
-                }
-                continue;
+            if began.elapsed() >= longest {
+                guarded.is_cut_short = true;
+                break;
             }
-            guarded.note(&metadata);
+            let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
             if !metadata.is_dir() || !gone_through.insert(file_id(&metadata)) {
                 continue;
             }
             for entry in std::fs::read_dir(&path).into_iter().flatten().flatten() {
                 names += 1;
-                if names > MOST_NAMES || began.elapsed() > LONGEST_LOOK {
+                if names > most_names || began.elapsed() >= longest {
+                    guarded.is_cut_short = true;
                     return Ok(guarded);
                 }
                 if !is_left_out(&entry.file_name()) {
-                    waiting.push_back(entry.path());
+                    waiting.extend(guarded.take(&entry.path(), mounts)?);
                 }
             }
         }
         Ok(guarded)
+    }
+
+    /// Adds a name that was found, and at once what it leads to when it is a link: when the look is cut short only
+    /// directories are left that nobody went through. Gives the directory to go through next.
+    fn take(&mut self, path: &Path, mounts: &Mounts) -> io::Result<Option<PathBuf>> {
+        let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(None) };
+        if !metadata.is_symlink() {
+            self.note(&metadata);
+            return Ok(metadata.is_dir().then(|| path.to_owned()));
+        }
+        // One that leads to what is above it keeps nothing elsewhere.
+        let Some(led) = std::fs::canonicalize(path).ok().filter(|led| !path.starts_with(led)) else { return Ok(None) };
+        self.add(&led, mounts)?;
+        Ok(Some(led))
     }
 
     /// Where they are.
@@ -103,6 +122,11 @@ impl Guarded {
     pub(crate) fn name_in(&self, path: &Path, file: FileId, mounts: &Mounts) -> io::Result<Option<PathBuf>> {
         let name = mounts.name_of_any(&self.places, path)?;
         Ok(name.or_else(|| self.files.contains(&file).then(|| path.to_owned())))
+    }
+
+    /// Whether there was more than is looked at: of what lies further in nothing is known but its directory's place.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.is_cut_short
     }
 
     /// Whether one of them has another name, which could be anywhere.
@@ -140,4 +164,48 @@ impl Guarded {
 /// What begins with a dot was moved away to be removed, with all that a server left.
 fn is_left_out(name: &OsStr) -> bool {
     LEFT_OUT.iter().any(|left_out| name == *left_out) || name.as_encoded_bytes().starts_with(b".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// What is guarded of `own` when so much is looked at, and whether that was all.
+    fn guarded(own: &Path, bounds: (usize, Duration)) -> (Guarded, Mounts) {
+        let mounts = Mounts::here().expect("a table");
+        (Guarded::whole_within(std::iter::once(own), &mounts, bounds).expect("it is mounted"), mounts)
+    }
+
+    fn is_guarded((guarded, mounts): &(Guarded, Mounts), path: &Path) -> bool {
+        let file = file_id(&std::fs::symlink_metadata(path).expect("it is there"));
+        guarded.name_in(path, file, mounts).expect("it is mounted").is_some()
+    }
+
+    #[test]
+    fn a_look_that_is_cut_short_knows_where_the_links_lead_that_it_has_seen_and_says_so() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = std::fs::canonicalize(dir.path()).expect("canonical");
+        let (own, elsewhere, further) = (root.join("own"), root.join("elsewhere"), root.join("further"));
+        for made in [&own.join("deep"), &elsewhere, &further] {
+            std::fs::create_dir_all(made).expect("made");
+        }
+        symlink(&elsewhere, own.join("way")).expect("linked");
+        symlink(&further, elsewhere.join("way")).expect("linked");
+        for number in 0..20 {
+            std::fs::write(own.join(format!("deep/{number}")), "").expect("written");
+        }
+        let long = Duration::from_secs(600);
+        let whole = guarded(&own, (100, long));
+        assert!(is_guarded(&whole, &elsewhere) && is_guarded(&whole, &further) && !whole.0.is_cut_short());
+        // Two names are in it, whichever comes first.
+        let few_names = guarded(&own, (2, long));
+        assert!(is_guarded(&few_names, &elsewhere) && few_names.0.is_cut_short());
+        assert!(!is_guarded(&few_names, &further));
+        let no_time = guarded(&own, (100, Duration::ZERO));
+        assert!(is_guarded(&no_time, &own.join("deep")) && no_time.0.is_cut_short());
+        assert!(!is_guarded(&no_time, &elsewhere));
+        let exactly = guarded(&own, (23, long));
+        assert!(is_guarded(&exactly, &further) && !exactly.0.is_cut_short(), "everything was looked at");
+    }
 }

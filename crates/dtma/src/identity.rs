@@ -23,6 +23,7 @@ use toolyard_types::{Clock, Code, Name, Problem, Secret, Timestamp, ToolboxId};
 use tower::ServiceExt;
 
 use crate::agent::LINKS_FILE;
+use crate::own_ports::LISTENERS_FILE;
 use crate::sync::REMOVED_DELAY;
 
 const DIR: &str = "identity";
@@ -232,7 +233,7 @@ impl Identity {
             token: fingerprint(token.secret.expose().as_bytes()),
             certificate,
         };
-        forget_links(&options.data_dir)?;
+        forget_places(&options.data_dir)?;
         save(&dir, &saved)?;
         tracing::info!(toolbox.name = %saved.name, "joined");
         Self::new(dir, key, saved, dialler, options.clock.clone())
@@ -437,13 +438,15 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
     write().map_err(at(path))
 }
 
-/// Forgets where gateways were: they may have been another control plane's.
-fn forget_links(data_dir: &Path) -> Result<(), IdentityError> {
-    let path = data_dir.join(LINKS_FILE);
-    match std::fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IdentityError::File { path, source }),
-        _ => Ok(()),
-    }
+/// Forgets where gateways were, and where a control plane listened here: they may have been another one's.
+fn forget_places(data_dir: &Path) -> Result<(), IdentityError> {
+    [LINKS_FILE, LISTENERS_FILE].iter().try_for_each(|name| {
+        let path = data_dir.join(name);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(IdentityError::File { path, source }),
+            _ => Ok(()),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -480,13 +483,13 @@ mod tests {
     }
 
     #[test]
-    fn a_join_forgets_where_the_gateways_of_another_control_plane_were() {
+    fn a_join_forgets_where_another_control_plane_and_its_gateways_were() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join(LINKS_FILE);
-        std::fs::write(&path, r#"["old.example:8081"]"#).expect("written");
-        forget_links(dir.path()).expect("removed");
-        assert!(!path.exists());
-        forget_links(dir.path()).expect("there are none the first time");
+        let paths = [LINKS_FILE, LISTENERS_FILE].map(|name| dir.path().join(name));
+        paths.iter().for_each(|path| std::fs::write(path, "[]").expect("written"));
+        forget_places(dir.path()).expect("removed");
+        assert!(paths.iter().all(|path| !path.exists()));
+        forget_places(dir.path()).expect("there are none the first time");
     }
 
     #[test]

@@ -586,7 +586,7 @@ impl Instance {
     async fn end_outdated(&self, line: &mut Line, open_ports: &[u16]) -> End {
         let ports: Vec<_> = open_ports.iter().map(u16::to_string).collect();
         let text =
-            format!("it reaches Toolyard's port {}, which is newer than it; it is started anew", ports.join(", "));
+            format!("it reaches port {}, which servers are kept from by now; it is started anew", ports.join(", "));
         tracing::warn!(instance.id = %self.desired.id, server.name = %self.desired.server_name, "{text}");
         let _ = line.commands.send(ToSupervisor::Log { stream: LogStream::Toolyard, text }).await;
         let _ = line.commands.send(ToSupervisor::Stop).await;

@@ -102,6 +102,16 @@ impl Mounts {
     /// Where a path is that has no links in it; `None` when its mount is not in the table, as in a root that is none
     /// itself.
     pub(crate) fn place(&self, path: &Path) -> Option<Place> {
+        let mount = self.mount_of(path)?;
+        Some(mount.place.below(path.strip_prefix(&mount.at).ok()?))
+    }
+
+    /// The number in the table of the mount that such a path is in.
+    pub(crate) fn id_of(&self, path: &Path) -> Option<u64> {
+        Some(self.mount_of(path)?.id)
+    }
+
+    fn mount_of(&self, path: &Path) -> Option<&Mount> {
         let mut mount = self.first_on_the_way(path, None)?;
         // No way has more steps than there are mounts.
         for _ in &self.0 {
@@ -110,7 +120,7 @@ impl Mounts {
                 None => break,
             }
         }
-        Some(mount.place.below(path.strip_prefix(&mount.at).ok()?))
+        Some(mount)
     }
 
     /// Of the mounts on another one the first that a path comes to; the others are hidden below that.
@@ -252,6 +262,13 @@ mod tests {
         assert_eq!(place("/srv/hidden/x"), at("8:2", "/hidden/x"));
         assert_eq!(place("/tmp/x"), at("8:1", "/tmp/x"));
         assert_eq!(place("/"), at("8:1", "/"));
+    }
+
+    #[test]
+    fn a_path_is_in_the_mount_that_is_seen_there() {
+        let id_of = |path: &str| table(TABLE).id_of(Path::new(path));
+        assert_eq!((id_of("/etc"), id_of("/srv/x"), id_of("/srv/bound/x")), (Some(22), Some(30), Some(32)));
+        assert_eq!((id_of("/srv/hidden/x"), table("").id_of(Path::new("/"))), (Some(30), None));
     }
 
     #[test]

@@ -115,6 +115,10 @@ async fn changes(changed: &mut tokio::sync::watch::Receiver<u64>, settle: Durati
 fn take(inner: &Inner, answer: SyncResponse) {
     inner.toolbox.send_if_modified(|known| known.replace(answer.toolbox) != Some(answer.toolbox));
     inner.link_to(answer.links);
+    // Before what is desired: what starts then is kept from there.
+    if let Some(listeners) = answer.listeners {
+        inner.context.own_ports.hear(listeners);
+    }
     if let Some(environment) = &answer.environment {
         inner.hear_environment(environment);
     }

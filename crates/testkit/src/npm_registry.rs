@@ -118,19 +118,32 @@ async fn download(State(shared): State<Arc<Shared>>, Path((name, _file)): Path<(
     }
 }
 
-/// A gzipped ustar archive with everything below `package/`, as npm wants it.
+/// The longest name that a header has room for.
+const LONGEST_NAME: usize = 100;
+
+/// A gzipped ustar archive with everything below `package/`, as npm wants it. A name that is too long for its header comes
+/// before it as a file of its own kind, as GNU tar does it.
 fn tarball(files: &[(String, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     for (path, bytes) in files {
-        out.write_all(&header(&format!("package/{path}"), bytes.len()))?;
-        out.write_all(bytes)?;
-        out.write_all(&vec![0; bytes.len().next_multiple_of(512) - bytes.len()])?;
+        let path = format!("package/{path}");
+        let short = path.get(..LONGEST_NAME).unwrap_or(&path);
+        if short != path {
+            write_entry(&mut out, ("././@LongLink", "L"), path.as_bytes())?;
+        }
+        write_entry(&mut out, (short, "0"), bytes)?;
     }
     out.write_all(&[0; 1024])?;
     out.finish()
 }
 
-fn header(path: &str, size: usize) -> [u8; 512] {
+fn write_entry(out: &mut impl Write, (path, kind): (&str, &str), bytes: &[u8]) -> io::Result<()> {
+    out.write_all(&header(path, kind, bytes.len()))?;
+    out.write_all(bytes)?;
+    out.write_all(&vec![0; bytes.len().next_multiple_of(512) - bytes.len()])
+}
+
+fn header(path: &str, kind: &str, size: usize) -> [u8; 512] {
     let mut block = [0_u8; 512];
     let mut put = |at: usize, text: &str| block[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, path);
@@ -140,7 +153,7 @@ fn header(path: &str, size: usize) -> [u8; 512] {
     put(124, &format!("{size:011o}\0"));
     put(136, "00000000000\0");
     put(148, "        ");
-    put(156, "0");
+    put(156, kind);
     put(257, "ustar\x0000");
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());

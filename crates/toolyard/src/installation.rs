@@ -26,9 +26,18 @@ const KIND: &str = "database-kind";
 /// Where the first version of the program left call records, beside SQLite only.
 const CALLS: &str = "calls";
 
+/// Of its agent, in its data directory.
+pub(crate) const TOOLBOX: &str = "toolbox";
+
 /// Whether a control plane uses a data directory, or has.
 pub(crate) fn is_in(data_dir: &Path) -> bool {
     [LOCK, FILE, "toolyard.db"].iter().any(|mark| data_dir.join(mark).exists())
+}
+
+/// Whether an agent uses a data directory, or has, and no control plane does: one that began there before this was refused
+/// goes on.
+pub(crate) fn is_agents(data_dir: &Path) -> bool {
+    ["agent.lock", "identity"].iter().any(|mark| data_dir.join(mark).exists()) && !is_in(data_dir)
 }
 
 /// Which kind of database a location is, as it is written beside the installation's id.

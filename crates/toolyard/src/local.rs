@@ -1,7 +1,7 @@
 //! What this machine gives an agent: programs, environment, user ids.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toolyard_dtma::{AgentOptions, DockerOptions, EngineOptions, EngineWait, GrantablePaths, PackageClients};
@@ -10,11 +10,15 @@ use toolyard_mcp::Room;
 use toolyard_types::spec::EgressHost;
 use toolyard_types::{Clock, ToolboxId};
 
+use crate::cli::profile_dirs;
 use crate::config::{EngineKind, Settings};
 use crate::net;
 
 /// How many user ids servers may have.
 const SERVER_UIDS: u32 = 65_536;
+
+/// The most ports that the host's owner may close to servers.
+const MOST_CLOSED_PORTS: usize = 256;
 
 /// How long an agent that is starting has to end when it is told to.
 const START_GRACE: Duration = Duration::from_secs(2);
@@ -40,9 +44,10 @@ pub(crate) fn agent_options(
     toolbox: ToolboxId,
     data_dir: PathBuf,
     control: Channel,
-    own_ports: Vec<u16>,
+    mut own_ports: Vec<u16>,
     room: Room,
 ) -> Result<AgentOptions, String> {
+    own_ports.extend(closed_ports(settings)?);
     let supervisor_exe =
         std::env::current_exe().map_err(|error| format!("cannot find this program's file: {error}"))?;
     Ok(AgentOptions {
@@ -52,7 +57,7 @@ pub(crate) fn agent_options(
         engine: engine_options(settings, environment),
         engine_wait: EngineWait::default(),
         supervisor_exe,
-        clients: package_clients(settings, environment)?,
+        clients: package_clients(settings, environment, net::bundle_for_clients(settings).as_deref())?,
         orphan_grace: Duration::from_secs(settings.orphan_grace_seconds.into()),
         stop_wait: AgentOptions::DEFAULT_STOP_WAIT,
         hang_wait: AgentOptions::DEFAULT_HANG_WAIT,
@@ -68,11 +73,28 @@ pub(crate) fn agent_options(
 
 /// What is wrong with the settings of an agent on this machine, before anything is made of them; each names its setting.
 pub(crate) fn check(settings: &Settings, environment: &BTreeMap<String, String>) -> Vec<String> {
-    let (paths, clients) = (grantable_paths(settings, environment).err(), package_clients(settings, environment).err());
-    paths.into_iter().chain(clients).collect()
+    let clients = package_clients(settings, environment, settings.ca_bundle.as_deref()).err();
+    let paths = grantable_paths(settings, environment).err();
+    paths.into_iter().chain(clients).chain(closed_ports(settings).err()).collect()
 }
 
-/// What servers may be shown of this host. The directory Toolyard was started in may hold its configuration.
+fn closed_ports(settings: &Settings) -> Result<Vec<u16>, String> {
+    // Each makes the filter of every socket longer, which is bounded.
+    if settings.closed_ports.len() > MOST_CLOSED_PORTS {
+        return Err(format!("setting `closed_ports`: more than {MOST_CLOSED_PORTS} ports"));
+    }
+    let parsed = settings.closed_ports.iter().map(|text| match text.trim().parse::<u16>() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => {
+            let shown = toolyard_types::name::printable(text);
+            Err(format!("setting `closed_ports`: `{shown}` is not a port from 1 to 65535"))
+        }
+    });
+    parsed.collect()
+}
+
+/// What servers may be shown of this host. The directory Toolyard was started in may hold its configuration, and its user's
+/// own a key of `toolyard login`, now or later.
 fn grantable_paths(settings: &Settings, environment: &BTreeMap<String, String>) -> Result<GrantablePaths, String> {
     let home = environment.get("HOME").filter(|home| home.starts_with('/')).map(|home| home.trim_end_matches('/'));
     let mut roots = Vec::new();
@@ -92,12 +114,11 @@ fn grantable_paths(settings: &Settings, environment: &BTreeMap<String, String>) 
             }
         }
     }
-    let mut own = vec![settings.data_dir.clone()];
-    own.extend(settings.file.clone());
-    own.extend(["toolyard.toml", ".env"].map(PathBuf::from));
     let here = std::env::current_dir().map_err(|error| format!("cannot find the current directory: {error}"))?;
-    let own = own.into_iter().map(|path| here.join(path)).filter(|path| path.exists()).collect();
-    Ok(GrantablePaths { roots, own })
+    let own = std::iter::once(&settings.data_dir).chain(&settings.file).map(|path| here.join(path));
+    let own = own.filter(|path| path.exists()).collect();
+    let once_there = ["toolyard.toml", ".env"].map(PathBuf::from).into_iter().chain(profile_dirs(environment));
+    Ok(GrantablePaths { roots, own, once_there: once_there.map(|path| here.join(path)).collect() })
 }
 
 pub(crate) fn engine_options(settings: &Settings, environment: &BTreeMap<String, String>) -> EngineOptions {
@@ -114,7 +135,11 @@ pub(crate) fn engine_options(settings: &Settings, environment: &BTreeMap<String,
     }
 }
 
-fn package_clients(settings: &Settings, environment: &BTreeMap<String, String>) -> Result<PackageClients, String> {
+fn package_clients(
+    settings: &Settings,
+    environment: &BTreeMap<String, String>,
+    bundle: Option<&Path>,
+) -> Result<PackageClients, String> {
     if let Some(bad) = settings.package_hosts.iter().find(|host| EgressHost::parse(host).is_none()) {
         let shown = toolyard_types::name::printable(bad);
         return Err(format!("setting `package_hosts`: `{shown}` is not `host`, `host:port` or `*.domain`"));
@@ -128,7 +153,7 @@ fn package_clients(settings: &Settings, environment: &BTreeMap<String, String>) 
         node: settings.node.clone().into(),
         python,
         uv: "uv".into(),
-        environment: net::client_environment(settings, environment),
+        environment: net::client_environment(settings, environment, bundle),
         package_hosts: settings.package_hosts.clone(),
         for_servers: settings.server_environment.clone(),
     })
@@ -148,6 +173,18 @@ mod tests {
         let loaded = load(&BTreeMap::new(), dir.path(), &overrides).expect("valid");
         let paths = grantable_paths(&loaded.settings, &BTreeMap::new()).expect("they can be granted");
         assert!(paths.own.contains(&file), "{:?}", paths.own);
+    }
+
+    #[test]
+    fn what_login_remembers_is_toolyards_own_once_it_is_there() {
+        let settings = Settings::defaults(Environment::Production);
+        let dirs = |pairs: &[(&str, &str)]| {
+            let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            grantable_paths(&settings, &environment).expect("they can be granted").once_there
+        };
+        assert!(dirs(&[("HOME", "/home/me")]).contains(&"/home/me/.config/toolyard".into()));
+        let elsewhere = dirs(&[("HOME", "/home/me"), ("XDG_CONFIG_HOME", "/srv/config")]);
+        assert!(elsewhere.contains(&"/srv/config/toolyard".into()), "{elsewhere:?}");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::Full;
@@ -21,6 +22,11 @@ use toolyard_control::is_public;
 use tower::Service;
 
 use crate::config::Settings;
+
+/// In the data directory: the certificates of the system and of the CA bundle.
+const WHOLE_BUNDLE: &str = "ca-bundle.pem";
+/// What has a client trust the system's CAs: uv, as that is called now and was before, and npm.
+const SYSTEM_STORE: [&[&str]; 2] = [&["UV_SYSTEM_CERTS", "UV_NATIVE_TLS"], &["NODE_USE_SYSTEM_CA"]];
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -173,9 +179,53 @@ fn tls_config(settings: &Settings) -> Result<rustls::ClientConfig, String> {
     Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
+/// The certificates that package clients and servers are to trust where there is a CA bundle: the system's too, for most of
+/// them take one file in the place of the system's store. Made at each start; the bundle itself where that fails.
+pub(crate) fn bundle_for_clients(settings: &Settings) -> Option<PathBuf> {
+    let bundle = settings.ca_bundle.as_deref()?;
+    match write_whole_bundle(bundle, &settings.data_dir) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            tracing::warn!("package clients and servers do not trust the system's certificates: {error}");
+            Some(std::path::absolute(bundle).unwrap_or_else(|_| bundle.to_owned()))
+        }
+    }
+}
+
+fn write_whole_bundle(bundle: &Path, data_dir: &Path) -> Result<PathBuf, String> {
+    use std::os::unix::fs::PermissionsExt;
+    let own = read_bundle(bundle)?;
+    let mut certificates = rustls_native_certs::load_native_certs().certs;
+    certificates.extend(CertificateDer::pem_slice_iter(&own).filter_map(Result::ok));
+    let text: String = certificates.iter().map(pem).collect();
+    let failed = |error: std::io::Error| format!("cannot write `{WHOLE_BUNDLE}` in the data directory: {error}");
+    let dir = std::fs::canonicalize(data_dir).map_err(failed)?;
+    let (path, new) = (dir.join(WHOLE_BUNDLE), dir.join(format!("{WHOLE_BUNDLE}.new")));
+    // Servers have users of their own.
+    std::fs::write(&new, text)
+        .and_then(|()| std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o644)))
+        .and_then(|()| std::fs::rename(&new, &path))
+        .map_err(failed)?;
+    Ok(path)
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in base64::engine::general_purpose::STANDARD.encode(certificate).as_bytes().chunks(64) {
+        text.extend(line.iter().copied().map(char::from));
+        text.push('\n');
+    }
+    text + "-----END CERTIFICATE-----\n"
+}
+
 /// The environment of package clients (npm, pip, uv): Toolyard's own, so that people's registry, proxy and
-/// cache settings hold, without Toolyard's settings, and with the CA bundle and proxy setting on top.
-pub(crate) fn client_environment(settings: &Settings, process: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// cache settings hold, without Toolyard's settings, and with the CA bundle and proxy setting on top; `bundle` is the file
+/// that they are given for it.
+pub(crate) fn client_environment(
+    settings: &Settings,
+    process: &BTreeMap<String, String>,
+    bundle: Option<&Path>,
+) -> BTreeMap<String, String> {
     let mut environment: BTreeMap<String, String> = process
         .iter()
         .filter(|(name, _)| !name.starts_with("TOOLYARD_"))
@@ -184,7 +234,7 @@ pub(crate) fn client_environment(settings: &Settings, process: &BTreeMap<String,
     let mut set = |names: &[&str], value: &str| {
         environment.extend(names.iter().map(|name| ((*name).to_owned(), value.to_owned())));
     };
-    if let Some(path) = &settings.ca_bundle {
+    if let Some(path) = bundle {
         let path = path.display().to_string();
         set(&["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NPM_CONFIG_CAFILE"], &path);
     }
@@ -193,6 +243,12 @@ pub(crate) fn client_environment(settings: &Settings, process: &BTreeMap<String,
     }
     if let Some(hosts) = &settings.no_proxy {
         set(&["NO_PROXY", "no_proxy"], hosts);
+    }
+    // By themselves they trust the CAs that are built into them; told to trust the system's, uv does not start without any.
+    let is_said = |name: &&str| process.keys().any(|said| said.eq_ignore_ascii_case(name));
+    let has_some = !rustls_native_certs::load_native_certs().certs.is_empty();
+    for names in SYSTEM_STORE.into_iter().filter(|names| has_some && !names.iter().any(is_said)) {
+        set(names, "1");
     }
     environment
 }
@@ -266,10 +322,54 @@ mod tests {
             ("TOOLYARD_VAULT_KEY".to_owned(), "secret".to_owned()),
             ("npm_config_registry".to_owned(), "https://npm.example".to_owned()),
         ]);
-        let clients = client_environment(&settings, &process);
+        let clients = client_environment(&settings, &process, Some(Path::new("/whole.pem")));
         assert_eq!(clients["npm_config_registry"], "https://npm.example");
         assert!(!clients.contains_key("TOOLYARD_VAULT_KEY"));
-        assert_eq!(clients["NODE_EXTRA_CA_CERTS"], "/etc/ca.pem");
+        for variable in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NPM_CONFIG_CAFILE"]
+        {
+            assert_eq!(clients[variable], "/whole.pem", "{variable}");
+        }
         assert_eq!(clients["HTTPS_PROXY"], "http://proxy:3128");
+    }
+
+    #[test]
+    fn package_clients_trust_the_systems_cas_where_there_are_any_and_nobody_said_otherwise() {
+        let settings = Settings::defaults(Environment::Development);
+        let has_some = !rustls_native_certs::load_native_certs().certs.is_empty();
+        let clients = client_environment(&settings, &BTreeMap::new(), None);
+        for variable in ["UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "NODE_USE_SYSTEM_CA"] {
+            assert_eq!(clients.get(variable).map(String::as_str), has_some.then_some("1"), "{variable}");
+        }
+        assert!(!clients.contains_key("SSL_CERT_FILE"), "servers get that too");
+        let said = [("UV_NATIVE_TLS", "false"), ("NODE_USE_SYSTEM_CA", "0")];
+        let said: BTreeMap<_, _> = said.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        assert_eq!(client_environment(&settings, &said, None), said);
+    }
+
+    #[test]
+    fn package_clients_and_servers_get_the_cas_of_the_bundle_besides_the_systems() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let bundle = dir.path().join("company.pem");
+        let own = CertificateDer::from(vec![7; 100]);
+        // With its key beside it, as some are kept; and without a line end.
+        let key = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n";
+        std::fs::write(&bundle, format!("# Company\n{key}{}", pem(&own).trim_end())).expect("written");
+        let mut settings = Settings::defaults(Environment::Development);
+        assert_eq!(bundle_for_clients(&settings), None);
+        settings.data_dir = dir.path().to_owned();
+        settings.ca_bundle = Some(bundle);
+        let whole = bundle_for_clients(&settings).expect("there is a bundle");
+        assert!(whole.is_absolute() && whole.ends_with(WHOLE_BUNDLE), "{}", whole.display());
+        let text = std::fs::read_to_string(&whole).expect("written");
+        assert!(!text.contains("PRIVATE KEY"));
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        let read = read.expect("PEM");
+        assert_eq!(read.last(), Some(&own));
+        assert_eq!(read.len(), rustls_native_certs::load_native_certs().certs.len() + 1);
+        assert_eq!(std::fs::metadata(&whole).expect("it is there").permissions().mode() & 0o777, 0o644);
+        // Where there is no room for it, the bundle alone.
+        settings.data_dir = dir.path().join("none");
+        assert_eq!(bundle_for_clients(&settings), settings.ca_bundle);
     }
 }

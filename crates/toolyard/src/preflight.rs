@@ -9,13 +9,20 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 
 use crate::config::Settings;
-use crate::{local, net};
+use crate::{installation, local, net};
 
 /// Every setting that a start is refused for, each with why: those that stand in each other's way, in production the
 /// insecure ones, and those that this host has nothing for. What can be told of a value alone was told when it was loaded.
 /// Only somebody who changes the settings or what they name changes any of it; what may pass by itself is [`unreadable`].
 pub(crate) fn refused(settings: &Settings, environment: &BTreeMap<String, String>) -> Vec<String> {
     let mut refused: Vec<String> = settings.refused().iter().map(ToString::to_string).collect();
+    if installation::is_agents(&settings.data_dir) {
+        refused.push(format!(
+            "setting `data_dir`: `{}` is the data directory of an agent (`toolyard dtma`); give the control plane one of its \
+             own with `--data-dir` or `TOOLYARD_DATA_DIR`",
+            settings.data_dir.display()
+        ));
+    }
     refused.extend(net::check(settings));
     if settings.local_toolbox {
         refused.extend(local::check(settings, environment));
@@ -74,9 +81,10 @@ mod tests {
         assert_eq!(refused(&settings), Vec::<String>::new());
         settings.grantable_paths = vec!["srv".into()];
         settings.package_hosts = vec!["https://files.example/x".into()];
+        settings.closed_ports = vec!["5432".into(), "65536".into()];
         let found = refused(&settings);
-        assert_eq!(found.len(), 2, "{found:?}");
-        for (name, found) in ["grantable_paths", "package_hosts"].iter().zip(found) {
+        assert_eq!(found.len(), 3, "{found:?}");
+        for (name, found) in ["grantable_paths", "package_hosts", "closed_ports"].iter().zip(found) {
             assert!(found.starts_with(&format!("setting `{name}`: ")), "{found}");
         }
         // No servers run on this machine then.
@@ -87,6 +95,28 @@ mod tests {
         settings.ca_bundle = Some(empty);
         assert!(refused(&settings).concat().contains("no PEM certificates"));
         assert_eq!(unreadable(&settings), None);
+    }
+
+    #[test]
+    fn a_control_plane_takes_no_data_directory_of_an_agent() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut settings = Settings::defaults(Environment::Development);
+        settings.data_dir = dir.path().to_owned();
+        let refused = |settings: &Settings| refused(settings, &BTreeMap::new()).concat();
+        // That of its own toolbox is below its own.
+        std::fs::create_dir(dir.path().join("toolbox")).expect("made");
+        std::fs::write(dir.path().join("toolbox/agent.lock"), "").expect("written");
+        assert_eq!(refused(&settings), "");
+        for mark in ["agent.lock", "identity"] {
+            std::fs::create_dir(dir.path().join(mark)).expect("made");
+            let told = refused(&settings);
+            assert!(told.starts_with("setting `data_dir`: `") && told.contains("--data-dir"), "{told}");
+            std::fs::remove_dir(dir.path().join(mark)).expect("removed");
+        }
+        std::fs::write(dir.path().join("agent.lock"), "").expect("written");
+        std::fs::write(dir.path().join("toolyard.db"), "").expect("written");
+        assert_eq!(refused(&settings), "", "a control plane uses it already");
     }
 
     #[test]

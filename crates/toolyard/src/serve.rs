@@ -26,12 +26,12 @@ use toolyard_control::{
 use toolyard_dtma::{Agent, EngineWait, Shutdown, StartError};
 use toolyard_gateway::{DEADLINE_HEADER, Gateway, GatewayOptions, LeaseError};
 use toolyard_link::stack::{self, Peer};
-use toolyard_link::tls::{Acceptor, ReplicaCertificate};
+use toolyard_link::tls::{Acceptor, ReplicaCertificate, fingerprint};
 use toolyard_link::{Budget, Channel, Doors, FORWARD_PATH, LINK_PATH, Outgoing, Shut, in_process, once_attached};
 use toolyard_mcp::Room;
 use toolyard_policy::Resource;
 use toolyard_store::{Location, Store, StoreOptions};
-use toolyard_types::agent::ToolboxReport;
+use toolyard_types::agent::{Listeners, ToolboxReport};
 use toolyard_types::{Clock, Code, Problem, Secret, ToolboxId};
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -40,7 +40,7 @@ use crate::cli::EXIT_CONFIG;
 use crate::config::{self, DeploymentTarget, Environment, Overrides, Settings};
 use crate::console::Console;
 use crate::first_sign_in::First;
-use crate::installation::{Installation, OtherKind, other_kind};
+use crate::installation::{self, Installation, OtherKind, other_kind};
 use crate::listen::{Places, Server};
 use crate::operations::{self, Operations};
 use crate::{listen, local, memory, net, offers, preflight, telemetry};
@@ -271,8 +271,14 @@ async fn run(settings: &Settings, wrong_at_first: &[String]) -> Result<(), Faile
         .show(&settings.data_dir)?;
     let agents_at = agent_listener.local_addr().map_err(|error| Failed::from(&error))?;
     let operations_at = operations_listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let own_ports =
+    let own_ports: Vec<u16> =
         listener.local_addr().into_iter().chain([agents_at]).chain(operations_at).map(|at| at.port()).collect();
+    // An agent of its own on this host keeps its servers from them too.
+    if let Some(host) = toolyard_dtma::loopback_id() {
+        let dir = std::fs::canonicalize(&settings.data_dir).unwrap_or_else(|_| settings.data_dir.clone());
+        let replica = fingerprint(dir.as_os_str().as_encoded_bytes());
+        control.set_listeners(Listeners { host, replica, ports: own_ports.clone() });
+    }
     let addresses = net::agent_addresses(settings, agents_at);
     tracing::info!(addresses = addresses.join(", "), "agents reach this Toolyard at");
     control.set_agent_addresses(addresses);
@@ -589,7 +595,7 @@ impl LocalToolbox {
         let channel = in_process(control.agent_router().layer(Extension(AgentIdentity(toolbox))));
         let channel = stack::through(channel, Peer::without_breaker("the control plane"));
         let environment = config::process_environment();
-        let dir = settings.data_dir.join("toolbox");
+        let dir = settings.data_dir.join(installation::TOOLBOX);
         let mut options = local::agent_options(settings, &environment, toolbox, dir, channel, own_ports, room)?;
         control.set_engine_wait(toolbox, wait.why());
         options.engine_wait = wait;

@@ -109,6 +109,20 @@ pub struct SyncResponse {
     /// The control plane's environment: `development`, `staging` or `production`; one of before does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
+    /// Where the replica that answers listens; one of before does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listeners: Option<Listeners>,
+}
+
+/// The ports of one replica of the control plane. An agent on the same host keeps its servers from them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listeners {
+    /// What tells the network of the replica's host from others. It is another one after a reboot.
+    pub host: String,
+    /// What tells the replica from others on the host. It stays the same when the replica starts again.
+    pub replica: String,
+    /// The TCP ports of all its listeners.
+    pub ports: Vec<u16>,
 }
 
 /// All that should run on a toolbox. Instances that are not named here are to be stopped.
@@ -216,7 +230,7 @@ pub struct ToolboxReport {
     pub platform: String,
     /// Runtimes found and their versions, such as `node -> 20.20.2`.
     pub runtimes: BTreeMap<String, String>,
-    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `seccomp`, `memory_limit`, `process_limit`, `cpu_limit`, `disk_limit`, `volume_limit`, `server_ports` (no server reaches another), `toolyard_ports` (no server reaches Toolyard's own listeners), `egress_none`, `egress_hosts`, `volumes`, `container_http`, `path_grants`, `package_egress`.
+    /// Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `seccomp`, `memory_limit`, `process_limit`, `cpu_limit`, `disk_limit`, `volume_limit`, `server_ports` (no server reaches another), `toolyard_ports` (no server reaches the listeners of its own Toolyard on its host; the detail names the ports), `egress_none`, `egress_hosts`, `volumes`, `container_http`, `path_grants`, `package_egress`.
     pub enforcement: BTreeMap<String, Enforcement>,
     /// Where on its host paths may be granted to servers, as listed and as what that leads to when the agent starts: each path with everything in it; one that ends with `/*` means what lies in it, but no dot files, and not the path itself. Absent when the agent does not tell: then it alone knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -112,7 +112,7 @@ export const getSession: Operation<{ path: undefined; query: undefined; body: un
 )
 
 /**
- * Sign in with e-mail address and password; the session comes as a cookie.
+ * Sign in with e-mail address and password; the session comes as a cookie, and the one that the request came with ends.
  * Needs: `public`.
  */
 export const createSession: Operation<{ path: undefined; query: undefined; body: SignIn }, Session> = /* @__PURE__ */ operation(

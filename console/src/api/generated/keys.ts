@@ -131,7 +131,10 @@ export const PageApiKeySchema: v.GenericSchema<unknown, PageApiKey> = v.object({
 export interface RotateApiKey {
   /** Days until the key ends, from now; when absent its end stays. A key made with a key ends no later than that. */
   expires_in_days?: number | null
-  /** Seconds for which the secret until now works too, at most 604800 (7 days); it ends at once when absent. */
+  /**
+   * Seconds for which the secret until now still calls tools and reads, at most 604800 (7 days); it ends at once when
+   * absent.
+   */
   overlap_seconds?: number | null
 }
 

@@ -121,7 +121,7 @@ export const ToolboxLinkSchema: v.GenericSchema<unknown, ToolboxLink> = v.object
 /** What a toolbox is and can enforce. */
 export interface ToolboxReport {
   capacity?: Capacity | null
-  /** Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `seccomp`, `memory_limit`, `process_limit`, `cpu_limit`, `disk_limit`, `volume_limit`, `server_ports` (no server reaches another), `toolyard_ports` (no server reaches Toolyard's own listeners), `egress_none`, `egress_hosts`, `volumes`, `container_http`, `path_grants`, `package_egress`. */
+  /** Each protection, and whether this host enforces it: `own_uid`, `namespaces`, `landlock`, `seccomp`, `memory_limit`, `process_limit`, `cpu_limit`, `disk_limit`, `volume_limit`, `server_ports` (no server reaches another), `toolyard_ports` (no server reaches the listeners of its own Toolyard on its host; the detail names the ports), `egress_none`, `egress_hosts`, `volumes`, `container_http`, `path_grants`, `package_egress`. */
   enforcement: Record<string, Enforcement>
   /** The engine: `process` or `docker`. */
   engine: string

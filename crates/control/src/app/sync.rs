@@ -68,7 +68,8 @@ pub(crate) async fn sync(control: &Control, agent: Agent, request: SyncRequest) 
     let desired = next_desired(control, agent, request.generation).await?;
     let links = control.fleet().tell_links(toolbox);
     let environment = Some(control.options().environment.clone());
-    Ok(SyncResponse { protocol, toolbox, desired, links, environment })
+    let listeners = control.fleet().listeners();
+    Ok(SyncResponse { protocol, toolbox, desired, links, environment, listeners })
 }
 
 fn negotiate(request: &SyncRequest) -> Result<u32> {

@@ -214,6 +214,7 @@ impl ImageClients {
         match result {
             Ok(Ok(mut output)) => {
                 output.tell_refused(&listed.refused());
+                output.tell_distrust();
                 Ok(output)
             }
             Ok(Err(error)) => Err(engine_failure(&error)),

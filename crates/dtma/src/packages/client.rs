@@ -33,6 +33,14 @@ const TOLD_BYTES: usize = 64 << 10;
 const TOLD_LINES: usize = 200;
 /// How much of it is told as the reason why it failed.
 const COMPLAINT_LINES: usize = 12;
+/// How uv, npm and pip say that they do not trust a certificate.
+const DISTRUST: &[&str] = &[
+    "unknownissuer",
+    "self_signed_cert",
+    "unable_to_get_issuer_cert",
+    "unable_to_verify_leaf_signature",
+    "certificate_verify_failed",
+];
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a client may use; large dependency trees take a lot.
 pub(crate) const LIMITS: Limits =
@@ -264,6 +272,7 @@ impl HostClients {
         let name = argv.last().and_then(|program| program.file_name()).unwrap_or_default().to_string_lossy();
         let mut output = to_end(run.child, &name, timeout).await?;
         output.tell_refused(&listed.refused());
+        output.tell_distrust();
         Ok(output)
     }
 
@@ -396,6 +405,17 @@ impl Output {
             self.stderr.push_str(&format!(
                 "\npackages come from the configured registries only; refused: `{hosts}` (`package_hosts` lets more)\n"
             ));
+        }
+    }
+
+    /// Adds what to do about a certificate that it does not trust.
+    pub(crate) fn tell_distrust(&mut self) {
+        let said = self.stderr.to_ascii_lowercase();
+        if !self.success && DISTRUST.iter().any(|word| said.contains(word)) {
+            self.stderr.push_str(
+                "\nthe certificate there is of a CA that is not trusted here; `ca_bundle` of the toolbox's agent names a \
+                 file with further CAs\n",
+            );
         }
     }
 
@@ -635,6 +655,26 @@ mod tests {
         let stderr = "npm error 401 GET https://me:s3cret@packages.example/x?key=abc\nnpm error _authToken=zzz";
         let output = Output { success: false, stdout: vec![], stderr: stderr.into(), refused: vec![] };
         assert_eq!(output.complaint(), "npm error 401 GET https://packages.example/x");
+    }
+
+    #[test]
+    fn a_complaint_of_a_certificate_names_the_setting_for_it() {
+        let of = |success, stderr: &str| {
+            let mut output = Output { success, stdout: vec![], stderr: stderr.into(), refused: vec![] };
+            output.tell_distrust();
+            output.complaint()
+        };
+        for distrust in [
+            "error: Failed to fetch: `https://py.example/simple/x/`\n  cause: invalid peer certificate: UnknownIssuer",
+            "npm error code SELF_SIGNED_CERT_IN_CHAIN\nnpm error request to https://npm.example/x failed\n\
+             npm error A complete log of this run can be found in: /x",
+            "npm error code UNABLE_TO_GET_ISSUER_CERT_LOCALLY",
+            "WARNING: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed\nERROR: No matching distribution found",
+        ] {
+            assert!(of(false, distrust).contains("`ca_bundle`"), "{distrust}");
+        }
+        assert!(!of(true, "warning: UnknownIssuer").contains("ca_bundle"));
+        assert!(!of(false, "npm error code ETIMEDOUT").contains("ca_bundle"));
     }
 
     #[test]

@@ -27,6 +27,9 @@ const SETTINGS: &[&str] = &[
     "--no-global",
     "--install-strategy=hoisted",
     "--no-dry-run",
+    // What went wrong is read off what it says: of a file that it leaves out it only warns, and colors split its words.
+    "--loglevel=warn",
+    "--no-color",
     // No file of an archive keeps its set-user-id and set-group-id bits: where clients may not set them (`seccomp`) npm
     // would leave that file out and go on.
     "--umask=06022",
@@ -42,7 +45,8 @@ const STRICT: (u32, u32) = (11, 17);
 const NEVER: &[&str] = &["EUNSUPPORTEDPROTOCOL", "EINVALIDTAGNAME", "ENOTDIR", "ENAMETOOLONG"];
 
 /// Why npm leaves a file of a package out. It only warns of that, and may say of the package that it is installed.
-const UNWRITTEN: &[&str] = &["EPERM", "EACCES", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "EMFILE"];
+const UNWRITTEN: &[&str] =
+    &["EPERM", "EACCES", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "EMFILE", "ENFILE", "EROFS", "EINVAL", "ENAMETOOLONG"];
 
 /// A `package-lock.json` as far as we look into it.
 #[derive(Deserialize)]
@@ -413,6 +417,10 @@ mod tests {
         for left_out in [
             "npm warn tar TAR_ENTRY_ERROR ENOSPC: no space left on device, write",
             "npm WARN tar TAR_ENTRY_ERROR EPERM: operation not permitted, open '/x'",
+            "npm warn tar TAR_ENTRY_ERROR ENAMETOOLONG: name too long, open '/x'",
+            "npm warn tar TAR_ENTRY_ERROR EROFS: read-only file system, mkdir '/x'",
+            "npm warn tar TAR_ENTRY_ERROR ENFILE: file table overflow, open '/x'",
+            "npm warn tar TAR_ENTRY_ERROR EINVAL: invalid argument, open '/x'",
         ] {
             assert_eq!(of(left_out), Err((Reason::InstallFailed, left_out.to_owned())));
         }

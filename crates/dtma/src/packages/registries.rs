@@ -14,7 +14,7 @@ use crate::desired::write_whole;
 
 /// What a client gets of this host's environment.
 const PASSED: &[&str] = &["npm_config_", "uv_", "pip_", "ssl_cert_"];
-const PASSED_WHOLE: &[&str] = &["node_extra_ca_certs", "requests_ca_bundle", "curl_ca_bundle"];
+const PASSED_WHOLE: &[&str] = &["node_extra_ca_certs", "node_use_system_ca", "requests_ca_bundle", "curl_ca_bundle"];
 const PROXIES: &[&str] = &["http_proxy", "https_proxy", "all_proxy", "no_proxy"];
 /// Places of this host that mean nothing to a client, or would let it run something.
 const NOT_PASSED: &[&str] = &[
@@ -331,6 +331,22 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         given.write_home(home.path()).expect("written");
         assert_eq!(std::fs::read_to_string(home.path().join(".npmrc")).expect("read"), npmrc);
+    }
+
+    #[test]
+    fn whom_clients_trust_is_said_to_them_and_the_files_that_are_named_for_it_are_shown() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let bundle = dir.path().join("ca-bundle.pem");
+        std::fs::write(&bundle, "").expect("written");
+        let path = bundle.to_str().expect("utf-8");
+        let files = ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NPM_CONFIG_CAFILE"];
+        let stores = ["UV_SYSTEM_CERTS", "UV_NATIVE_TLS", "NODE_USE_SYSTEM_CA"].map(|name| (name, "1"));
+        let pairs: Vec<_> = files.map(|name| (name, path)).into_iter().chain(stores).collect();
+        let given = Given::of(&environment(&pairs), &[]);
+        for (name, value) in pairs {
+            assert_eq!(given.environment.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert_eq!(given.shown, [bundle]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -46,8 +46,6 @@ pub(crate) fn seen_by(pid: u32, container: &str, granted: &[Granted]) -> Answer 
     let is_it = || std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(container));
     let root = nix::fcntl::open(format!("/proc/{pid}/root").as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
     let Some(root) = root.ok().filter(|_| is_it()) else { return Answer::Mounted };
-    let mounts = Mounts::read(Path::new(&format!("/proc/{pid}/mountinfo"))).ok();
-    let forbidden = |it: &Granted| mounts.as_ref().and_then(|mounts| it.forbidden_at(&it.path, mounts).ok()?);
     for it in granted {
         let path = it.path.strip_prefix("/").unwrap_or(&it.path);
         // As the engine found the place: links of an image lead within it.
@@ -57,19 +55,50 @@ pub(crate) fn seen_by(pid: u32, container: &str, granted: &[Granted]) -> Answer 
             Err(error) if shows_nothing(&error) => open_by_names(root.as_fd(), path),
             other => other,
         };
-        let found = match opened.and_then(|fd| Ok(fstat(&fd)?)) {
-            Ok(stat) if (stat.st_dev, stat.st_ino) == (it.device, it.inode) => match forbidden(it) {
-                None => continue,
-                Some(why) => Answer::Forbidden { path: it.path.clone(), why },
+        let unseen = |error: io::Error| Answer::Unseen { path: it.path.clone(), why: error.to_string() };
+        let found = match opened.and_then(|fd| Ok((fstat(&fd)?, fd))) {
+            Ok((stat, fd)) if (stat.st_dev, stat.st_ino) == (it.device, it.inode) => match forbidden_in(pid, it, &fd) {
+                Ok(None) => continue,
+                Ok(Some(why)) => Answer::Forbidden { path: it.path.clone(), why },
+                Err(error) => unseen(error),
             },
             Ok(_) => Answer::Otherwise(it.path.clone()),
             Err(error) if shows_nothing(&error) => continue,
-            Err(error) => Answer::Unseen { path: it.path.clone(), why: error.to_string() },
+            Err(error) => unseen(error),
         };
         // Of one that has ended nothing is mounted any more.
         return if is_it() { found } else { Answer::Mounted };
     }
     Answer::Mounted
+}
+
+/// What may not be granted of what a process has where a descriptor of ours leads in its mounts.
+///
+/// # Errors
+/// When that cannot be told.
+fn forbidden_in(pid: u32, granted: &Granted, fd: &OwnedFd) -> io::Result<Option<String>> {
+    // What ran before there was a list has nothing that is forbidden, and needs no table.
+    if granted.forbidden.is_empty() {
+        return Ok(None);
+    }
+    let mounts = Mounts::read(Path::new(&format!("/proc/{pid}/mountinfo")))?;
+    granted.forbidden_at(&led_to(fd, &mounts)?, &mounts)
+}
+
+/// The path in these mounts, which may be another process's, that a descriptor leads to: links on the way there have been
+/// followed.
+///
+/// # Errors
+/// When the kernel does not tell it, or tells another mount than is there by the table.
+fn led_to(fd: &OwnedFd, mounts: &Mounts) -> io::Result<PathBuf> {
+    let number = fd.as_raw_fd();
+    let path = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
+    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
+    let mount: Option<u64> = told.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    match mount.is_some() && mount == mounts.id_of(&path) {
+        true => Ok(path),
+        false => Err(io::Error::other("which of its mounts it is in does not show")),
+    }
 }
 
 /// Whether an error says that we may not look, or cannot, and nothing of what is there.
@@ -243,7 +272,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use std::os::unix::fs::{MetadataExt, symlink};
-    use std::path::PathBuf;
 
     use toolyard_types::spec::Limits;
     use toolyard_types::{InstanceId, Secret};
@@ -362,11 +390,33 @@ mod tests {
         let forbidden = seen("/", &apart_from(&real, same.clone()));
         assert!(matches!(&forbidden, Answer::Forbidden { path, .. } if *path == real), "{forbidden:?}");
         assert_eq!(seen("/", &apart_from(&real.with_file_name("beside"), same.clone())), Answer::Mounted);
+        // What the path leads to counts, not what it is called.
+        std::fs::create_dir_all(real.join("there/in")).expect("made");
+        symlink(real.join("there"), real.join("link")).expect("linked");
+        let by_link = |path: &str, source: &str| {
+            let path = real.join(path);
+            granted(path.to_str().expect("UTF-8"), &real.join(source), false)
+        };
+        for it in [by_link("link", "there"), by_link("link/in", "there/in")] {
+            let forbidden = seen("/", &apart_from(&real.join("there"), it.clone()));
+            assert!(matches!(&forbidden, Answer::Forbidden { path, .. } if *path == it.path), "{forbidden:?}");
+            assert_eq!(seen("/", &apart_from(&real.with_file_name("beside"), it)), Answer::Mounted);
+        }
         // What is not there is not something else.
         let gone = Granted { path: real.join("gone"), ..same };
         let Answer::Unseen { path, why } = seen("/", &gone) else { panic!("it is not there") };
         assert!(path == gone.path && why.contains("No such file"), "{why}");
         assert_eq!(seen("not this process", &gone), Answer::Mounted);
+    }
+
+    #[test]
+    fn where_a_descriptor_leads_in_mounts_that_it_is_not_in_cannot_be_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let real = std::fs::canonicalize(dir.path()).expect("canonical");
+        let fd: OwnedFd = std::fs::File::open(&real).expect("opened").into();
+        assert_eq!(led_to(&fd, &Mounts::here().expect("mounts")).expect("it is told"), real);
+        let others = Mounts::parse(b"999999999 0 8:1 / / rw - ext4 /dev/sda1 rw\n").expect("a table");
+        assert!(led_to(&fd, &others).is_err());
     }
 
     #[test]

@@ -88,8 +88,8 @@ async fn isolation(context: &Context, desired: &DesiredInstance, prepared: &Prep
 }
 
 /// The ports of this host that a server started now does not reach: by a filter on its sockets, and by Landlock.
-fn closed_ports(context: &Context) -> (Vec<u16>, Vec<u16>) {
-    let own_ports = context.own_ports.clone();
+pub(crate) fn closed_ports(context: &Context) -> (Vec<u16>, Vec<u16>) {
+    let own_ports = context.own_ports.all();
     match (context.enforces("socket_filter"), context.enforces("toolyard_ports")) {
         (true, _) => (own_ports, Vec::new()),
         // It knows no addresses: what everybody serves on such a port would be lost too.

@@ -35,7 +35,7 @@ use crate::grants::Granted;
 
 /// System paths every server sees, read-only, when they exist.
 const SYSTEM: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
-/// What a server needs of `/etc`, read-only, when it exists.
+/// What a server needs of `/etc` and of where links there lead, read-only, when it exists.
 const SYSTEM_CONFIGURATION: &[&str] = &[
     "/etc/alternatives",
     "/etc/ca-certificates",
@@ -55,6 +55,8 @@ const SYSTEM_CONFIGURATION: &[&str] = &[
     "/etc/services",
     "/etc/ssl",
     "/etc/timezone",
+    // Of openSUSE, where `/etc/ssl` leads.
+    "/var/lib/ca-certificates",
 ];
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
 

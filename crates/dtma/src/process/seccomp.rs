@@ -97,15 +97,15 @@ const SYS_QUOTACTL_FD: libc::c_long = 443;
 const OPEN_TREE_ATTR: libc::c_long = 467;
 /// `fchmodat2`, the same number everywhere.
 const FCHMODAT2: libc::c_long = 452;
-/// Calls that give a file its mode, and which argument that is.
+/// Calls that give a file its mode, and which argument that is. Of the mode of `mkdir` the kernel itself leaves these bits
+/// out, so it may name them: programs do that make a directory like another one.
 const GIVES_MODE: &[(libc::c_long, u8)] =
-    &[(libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (FCHMODAT2, 2), (libc::SYS_mkdirat, 2), (libc::SYS_mknodat, 2)];
+    &[(libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (FCHMODAT2, 2), (libc::SYS_mknodat, 2)];
 /// Calls that open a file, and which argument their flags are; the next one is the mode of a file that they make.
 const OPENS: &[(libc::c_long, u8)] = &[(libc::SYS_openat, 2)];
 /// The older ones of both kinds.
 #[cfg(target_arch = "x86_64")]
-const GIVES_MODE_HERE: &[(libc::c_long, u8)] =
-    &[(libc::SYS_chmod, 1), (libc::SYS_creat, 1), (libc::SYS_mkdir, 1), (libc::SYS_mknod, 1)];
+const GIVES_MODE_HERE: &[(libc::c_long, u8)] = &[(libc::SYS_chmod, 1), (libc::SYS_creat, 1), (libc::SYS_mknod, 1)];
 #[cfg(target_arch = "x86_64")]
 const OPENS_HERE: &[(libc::c_long, u8)] = &[(libc::SYS_open, 1)];
 #[cfg(not(target_arch = "x86_64"))]

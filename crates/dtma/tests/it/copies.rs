@@ -126,6 +126,59 @@ async fn no_more_copies_run_than_may() {
     assert_eq!(who(&world, id, Some("alice")).await, alice);
 }
 
+/// The name of a call.
+const CALL: &str = "0000000000000000000000000000ca11";
+
+/// Says with a key that a call is given up.
+async fn give_up(world: &World, id: InstanceId, key: &str) -> Result<Vec<Value>, (http::StatusCode, Value)> {
+    let params = json!({ "requestId": CALL, "reason": "enough" });
+    let cancelled = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params });
+    let headers = [("toolyard-instance-key", Some(key)), ("toolyard-call", Some(CALL))];
+    world.send_with(&headers, id, cancelled, 2000).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_gives_up_a_call_whose_copy_is_gone_starts_none_and_has_none_give_way() {
+    let world = World::new().await;
+    let id = deploy(&world, |instancing| instancing.max_copies = 1).await;
+    assert_eq!(give_up(&world, id, "alice").await, Ok(Vec::new()));
+    // The one place is free still.
+    let bob = who(&world, id, Some("bob")).await;
+    assert_eq!(give_up(&world, id, "alice").await, Ok(Vec::new()));
+    let answer = json!({ "jsonrpc": "2.0", "id": 1, "result": {} });
+    assert_eq!(
+        world.send_as(Some("alice"), id, answer, 2000).await,
+        Ok(Vec::new()),
+        "nor does an answer to its server"
+    );
+    assert_eq!(who(&world, id, Some("bob")).await, bob);
+    assert_eq!(copies(&world, id).len(), 1);
+
+    let headers = [("toolyard-instance-key", Some("bob")), ("toolyard-call", Some(CALL))];
+    let slow = world.send_with(&headers, id, tool("sleep", json!({ "ms": 10_000 })), 30_000);
+    let giving_up = async {
+        // It has begun before this does.
+        tokio::task::yield_now().await;
+        give_up(&world, id, "bob").await
+    };
+    let (slow, given_up) = tokio::join!(biased; slow, giving_up);
+    assert_eq!(given_up, Ok(Vec::new()));
+    let (_, problem) = slow.expect_err("it is given up");
+    assert_eq!(problem["code"], "upstream_failed", "{problem}");
+    assert_eq!(who(&world, id, Some("bob")).await, bob, "a copy that is there goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_gives_up_a_call_takes_no_copy_that_was_started_ahead() {
+    let world = World::new().await;
+    let id = deploy(&world, |instancing| instancing.warm = 1).await;
+    world.observed("one is ahead", id, |instance| instance.copies == 1).await;
+    let ahead = copies(&world, id);
+    assert_eq!(give_up(&world, id, "bob").await, Ok(Vec::new()));
+    let alice = who(&world, id, Some("alice")).await;
+    assert!(alice["cwd"].as_str().expect("a path").contains(&ahead[0].to_string()), "{alice} {ahead:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_whose_session_has_ended_ends_at_once_or_after_the_call_that_it_has() {
     let world = World::new().await;

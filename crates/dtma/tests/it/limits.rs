@@ -1,6 +1,7 @@
 //! What servers are kept from, and what they may use.
 
 use serde_json::json;
+use toolyard_types::agent::{Listeners, Observed};
 use toolyard_types::spec::{Egress, PathGrant, Privilege};
 use toolyard_types::state::{Phase, Reason};
 
@@ -712,8 +713,54 @@ async fn a_server_that_was_taken_over_does_not_reach_where_toolyard_listens_by_n
     for listener in [&before, &now] {
         assert_eq!(run(&world, id, &script(listener)).await.trim(), "shut");
     }
-    world.logged(id, &format!("it reaches Toolyard's port {}", port(&now))).await;
+    world.logged(id, &format!("it reaches port {}", port(&now))).await;
     assert_eq!(world.phase(without, Phase::Ready).await.pid, apart, "who has a network of its own reaches nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_does_not_reach_where_its_control_plane_listens_on_the_same_host_also_while_that_is_away() {
+    let listen = || std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = |listener: &std::net::TcpListener| listener.local_addr().expect("an address").port();
+    let (ours, theirs) = (listen(), listen());
+    let mut world = World::new().await;
+    if !enforced(&world, "toolyard_ports") {
+        return;
+    }
+    let tell = |host: String, port: u16| {
+        let listeners = Listeners { host, replica: "one".to_owned(), ports: vec![port] };
+        *world.control.listeners.lock().expect("not poisoned") = Some(listeners);
+    };
+    let reach = |port: u16| {
+        format!(
+            "import socket\ntry: socket.create_connection(('127.0.0.1', {port}), 1)\nexcept OSError: print('shut')\nelse: print('open')"
+        )
+    };
+    // A control plane of another host has the ports of another host.
+    tell("another".to_owned(), port(&theirs));
+    let first = world.deploy(&["ok"]).await;
+    world.phase(first, Phase::Ready).await;
+    assert_eq!(run(&world, first, &reach(port(&theirs))).await.trim(), "open");
+
+    tell(toolyard_dtma::loopback_id().expect("it is Linux"), port(&ours));
+    let id = world.deploy(&["ok"]).await;
+    world.phase(id, Phase::Ready).await;
+    assert_eq!(run(&world, id, &reach(port(&ours))).await.trim(), "shut");
+    assert_eq!(run(&world, id, &reach(port(&theirs))).await.trim(), "open");
+    let told = |observed: &Observed| {
+        let detail = &observed.toolbox.enforcement.get("toolyard_ports")?.detail;
+        detail.ends_with(&format!("; ports: {}", port(&ours))).then_some(())
+    };
+    world.observe("the report names the port", told).await;
+
+    // After a reboot servers start before it answers.
+    world.agent().shutdown(toolyard_dtma::Shutdown::StopAll).await;
+    let mut options = world.options();
+    options.control = toolyard_link::in_process(axum::Router::new());
+    world.start_agent_with(options).await;
+    for id in [first, id] {
+        until("it answers again", || world.slot_phase(id) == Some(Phase::Ready)).await;
+        assert_eq!(run(&world, id, &reach(port(&ours))).await.trim(), "shut");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -281,6 +281,23 @@ async fn a_package_is_installed_whole_and_without_the_rights_that_its_archive_as
     is_installed_whole_and_without_rights(&world).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_package_of_which_npm_cannot_write_a_file_is_not_installed_however_little_npm_is_to_say() {
+    let mut server = fixture::package();
+    server.files.push(("n".repeat(300), b"x".to_vec()));
+    let mut world = World::with_packages(vec![server]).await;
+    world.drop_agent();
+    let mut options = world.options();
+    for (name, value) in [("npm_config_loglevel", "error"), ("npm_config_color", "always")] {
+        options.clients.environment.insert(name.into(), value.into());
+    }
+    world.start_agent_with(options).await;
+    let id = world.deploy(&["ok"]).await;
+    let status = world.phase(id, Phase::Failed).await.status;
+    assert_eq!(status.reason, Reason::InstallFailed, "{}", status.message);
+    assert!(status.message.contains("TAR_ENTRY_ERROR ENAMETOOLONG"), "{}", status.message);
+}
+
 /// A package of the registry here that brings `inner` with it.
 fn bundler(name: &str, more: &Json, inner: &Json) -> NpmPackage {
     let mut manifest = json!({ "name": name, "version": "1.0.0", "bundleDependencies": ["inner"] });

@@ -17,8 +17,8 @@ use toolyard_link::{Body, frames};
 use toolyard_testkit::fixture;
 use toolyard_testkit::npm_registry::{NpmPackage, NpmRegistry};
 use toolyard_types::agent::{
-    Desired, DesiredInstance, Failure, JobResult, LogLine, Observed, ObservedInstance, ResolveJob, SyncRequest,
-    SyncResponse,
+    Desired, DesiredInstance, Failure, JobResult, Listeners, LogLine, Observed, ObservedInstance, ResolveJob,
+    SyncRequest, SyncResponse,
 };
 use toolyard_types::spec::{Egress, Limits, Lock, Package, RevisionSpec, Runtime, Strategy, Value};
 use toolyard_types::state::Phase;
@@ -37,6 +37,8 @@ pub(crate) struct Control {
     observed: watch::Sender<Observed>,
     /// Where gateways are, as agents are told with the next answer.
     pub(crate) links: Mutex<Vec<String>>,
+    /// Where the control plane listens, as agents are told with the next answer.
+    pub(crate) listeners: Mutex<Option<Listeners>>,
     /// Why agents are refused, if they are.
     refusal: watch::Sender<Option<Code>>,
     toolbox: ToolboxId,
@@ -73,7 +75,9 @@ async fn answer(control: &Control, request: &SyncRequest) -> Json<SyncResponse> 
         .ok()
         .map(|desired| desired.expect("the control plane lives as long as its agents").clone());
     let links = control.links.lock().expect("no test panics while it holds it").clone();
-    Json(SyncResponse { protocol: 1, toolbox: control.toolbox, desired, links, environment: Some("production".into()) })
+    let listeners = control.listeners.lock().expect("no test panics while it holds it").clone();
+    let environment = Some("production".into());
+    Json(SyncResponse { protocol: 1, toolbox: control.toolbox, desired, links, environment, listeners })
 }
 
 /// A host.
@@ -133,6 +137,7 @@ impl World {
             desired: watch::Sender::new(desired),
             observed: watch::Sender::new(Observed::default()),
             links: Mutex::default(),
+            listeners: Mutex::default(),
             refusal: watch::Sender::new(None),
             toolbox: ToolboxId::generate(),
         };
@@ -184,7 +189,7 @@ impl World {
             orphan_grace: self.grace,
             stop_wait: Duration::from_millis(500),
             hang_wait: AgentOptions::DEFAULT_HANG_WAIT,
-            grantable_paths: GrantablePaths { roots: vec![path_text(&self.shared_dir())], own: vec![] },
+            grantable_paths: GrantablePaths { roots: vec![path_text(&self.shared_dir())], ..GrantablePaths::default() },
             server_uids: Some(2_100_000_000..=2_100_065_535),
             own_ports: self.own_ports.clone(),
             room: toolyard_mcp::Room::default(),
@@ -247,6 +252,7 @@ impl World {
             desired: watch::Sender::new(Desired { generation: 1, lease_until: in_a_day(), ..Desired::default() }),
             observed: watch::Sender::new(Observed::default()),
             links: Mutex::default(),
+            listeners: Mutex::default(),
             refusal: watch::Sender::new(None),
             toolbox: ToolboxId::generate(),
         });
@@ -380,19 +386,34 @@ impl World {
         message: Json_,
         deadline_ms: u64,
     ) -> Result<Vec<Json_>, (StatusCode, Json_)> {
+        let headers = [("toolyard-instance-key", key), ("toolyard-principal", caller)];
+        self.send_with(&headers, id, message, deadline_ms).await
+    }
+
+    /// Sends one message with these headers, as far as they are given.
+    pub(crate) async fn send_with(
+        &self,
+        headers: &[(&'static str, Option<&str>)],
+        id: InstanceId,
+        message: Json_,
+        deadline_ms: u64,
+    ) -> Result<Vec<Json_>, (StatusCode, Json_)> {
         let mut request = Request::post(format!("/v1/instances/{id}/messages"))
             .header("toolyard-deadline-ms", deadline_ms)
             .body(Body::from(message.to_string()))
             .expect("a request");
-        if let Some(key) = key {
-            request.headers_mut().insert("toolyard-instance-key", key.parse().expect("a header"));
-        }
-        if let Some(caller) = caller {
-            request.headers_mut().insert("toolyard-principal", caller.parse().expect("a header"));
+        for (name, value) in headers {
+            if let Some(value) = value {
+                request.headers_mut().insert(*name, value.parse().expect("a header"));
+            }
         }
         let response = self.router.clone().oneshot(request).await.expect("infallible");
         let status = response.status();
         let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+        if status == StatusCode::ACCEPTED {
+            assert!(body.is_empty(), "nothing comes back");
+            return Ok(Vec::new());
+        }
         if status != StatusCode::OK {
             return Err((status, serde_json::from_slice(&body).expect("problem+json")));
         }

@@ -30,6 +30,8 @@ const MOST_FIELDS: usize = 20;
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// Stands for an API key, which is not shown; that it is needed is.
 const KEY: &str = "KEY";
+/// Below the directory where programs keep their configuration.
+const PROFILE_DIR: &str = "toolyard";
 const WHICH_URL: &str = "the URL wanted is that of Toolyard itself, such as https://toolyard.example.com";
 
 /// Why a command failed.
@@ -352,7 +354,15 @@ pub(crate) fn connect(url: &str, key: Option<Secret>, ca_file: Option<&Path>) ->
 
 /// Where `toolyard login` keeps its profile.
 pub(crate) fn profile_path() -> Option<PathBuf> {
-    Some(config_dir(&process_environment())?.join("toolyard").join("profile.json"))
+    Some(config_dir(&process_environment())?.join(PROFILE_DIR).join("profile.json"))
+}
+
+/// Every directory where `toolyard login` may keep the profile of the user that we run as: a service need not have the
+/// environment of that user's shells.
+pub(crate) fn profile_dirs(environment: &BTreeMap<String, String>) -> Vec<PathBuf> {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok().flatten();
+    let of_user = user.map(|user| user.dir.join(".config"));
+    config_dir(environment).into_iter().chain(of_user).map(|dir| dir.join(PROFILE_DIR)).collect()
 }
 
 /// The home directory. A variable that is empty counts as unset: what would be below it is the current directory.

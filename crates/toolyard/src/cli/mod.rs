@@ -28,7 +28,7 @@ use toolyard_types::Timestamp;
 use crate::config::Overrides;
 
 pub(crate) use configuration::refuse as refuse_configuration;
-pub(crate) use context::{Context, Failure};
+pub(crate) use context::{Context, Failure, profile_dirs};
 pub(crate) use output::{Format, print_json, print_line};
 
 /// Exit code of a configuration that must not be started with (sysexits' EX_CONFIG).

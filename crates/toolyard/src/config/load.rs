@@ -9,6 +9,7 @@ use toolyard_types::Secret;
 use toolyard_types::name::printable;
 
 use super::{CLIENT_VARIABLES, Environment, Settings};
+use crate::installation;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,9 +166,12 @@ pub(crate) fn survey(
     Ok(survey)
 }
 
-/// Whether a control plane uses a directory, and no agent does yet: one that joined there before this was refused goes on.
+/// Whether a control plane uses a directory, itself or for its own toolbox, and no agent has joined there: one that did before
+/// this was refused goes on.
 fn is_control_planes(data_dir: &Path) -> bool {
-    crate::installation::is_in(data_dir) && !data_dir.join("identity").join("identity.json").exists()
+    let is_toolbox = data_dir.ends_with(installation::TOOLBOX) && data_dir.parent().is_some_and(installation::is_in);
+    let is_used = installation::is_in(data_dir) || is_toolbox;
+    is_used && !data_dir.join("identity").join("identity.json").exists()
 }
 
 /// A file's path and what it sets.
@@ -552,7 +556,10 @@ mod tests {
         let told = refused(&agent).expect("serve uses it");
         assert!(told.starts_with("setting `data_dir` (default): `.toolyard`") && told.contains("--data-dir"), "{told}");
         assert_eq!(refused(&Overrides::default()), None, "it is that of serve");
-        assert_eq!(refused(&Overrides { set: vec![("data_dir".into(), "other".into())], ..agent.clone() }), None);
+        let at = |data_dir: &str| Overrides { set: vec![("data_dir".into(), data_dir.into())], ..agent.clone() };
+        assert_eq!(refused(&at("other")), None);
+        assert!(refused(&at(".toolyard/toolbox")).is_some(), "it is that of serve's own toolbox");
+        assert_eq!(refused(&at("other/toolbox")), None);
         std::fs::create_dir(data.join("identity")).expect("a directory");
         std::fs::write(data.join("identity/identity.json"), "{}").expect("a file");
         assert_eq!(refused(&agent), None, "an agent has joined there already");

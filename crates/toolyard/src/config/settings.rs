@@ -322,6 +322,10 @@ pub(crate) struct Settings {
     #[schemars(range(min = 1000))]
     pub server_uid_base: Option<u32>,
 
+    /// TCP ports of this host that servers running as processes do not reach, beside Toolyard's own: those of another
+    /// Toolyard, of this one as a container publishes them, or of whatever else listens here.
+    pub closed_ports: Vec<String>,
+
     /// Names of Toolyard's own environment variables that servers may see too.
     pub server_environment: Vec<String>,
 
@@ -496,6 +500,7 @@ impl Settings {
             server_max_replicas: 20,
             server_max_copies: 200,
             server_uid_base: None,
+            closed_ports: Vec::new(),
             server_environment: [
                 "HTTP_PROXY",
                 "HTTPS_PROXY",

@@ -222,6 +222,51 @@ fn an_agent_joins_nothing_in_the_data_directory_of_a_control_plane() {
 }
 
 #[test]
+fn a_control_plane_is_not_started_in_the_data_directory_of_an_agent_while_that_runs_or_after() {
+    let toolyard = Toolyard::start(Engine::Sqlite);
+    let agent = Agent::enrolled(&toolyard, "edge1", "");
+    let refused_in = |dir: &std::path::Path| {
+        let served = toolyard.command().args(["serve", "--data-dir"]).arg(dir).output().expect("it runs");
+        let told = String::from_utf8_lossy(&served.stderr).into_owned();
+        assert_eq!(served.status.code(), Some(78), "{told}");
+        assert!(told.contains("setting `data_dir`") && told.contains("toolyard dtma"), "{told}");
+        for made in ["serve.lock", "toolyard.db"] {
+            assert!(!dir.join(made).exists(), "{made}");
+        }
+    };
+    refused_in(&agent.dir.path().join("data"));
+    let dir = agent.kill();
+    refused_in(&dir.path().join("data"));
+    // Its own toolbox is one too.
+    refused_in(&toolyard.dir.path().join("data/toolbox"));
+    let agent = Agent::start(&toolyard, dir, None);
+    agent.wait_online(&toolyard, "edge1");
+    agent.interrupt();
+}
+
+#[test]
+fn an_agent_beside_its_control_plane_says_that_its_servers_reach_none_of_the_listeners() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        let [operations, closed] = [(); 2].map(|()| crate::harness::free_port());
+        let listen = format!("operations_listen=127.0.0.1:{operations}");
+        let toolyard = Toolyard::start_with(engine, "127.0.0.1", &[&listen]);
+        let token = enroll(&toolyard, "edge1", &[]);
+        let setting = format!("closed_ports={closed}");
+        let agent = Agent::spawn(toolyard.command(), directory(), Some(&token), &[&setting]);
+        agent.wait_online(&toolyard, "edge1");
+        let mut ports = [toolyard.port, toolyard.agent_port, operations, closed];
+        ports.sort_unstable();
+        let wanted = format!("; ports: {}", ports.map(|port| port.to_string()).join(", "));
+        wait_until(ONLINE, "the ports are told", || {
+            let told =
+                toolyard.json(&["toolboxes", "show", "edge1"])["report"]["enforcement"]["toolyard_ports"].clone();
+            told["enforced"] == false || told["detail"].as_str().is_some_and(|detail| detail.ends_with(&wanted))
+        });
+        agent.interrupt();
+    }
+}
+
+#[test]
 fn a_revoked_toolbox_is_cut_off_within_a_second_and_comes_back_with_a_new_token() {
     let toolyard = Toolyard::start(Engine::Sqlite);
     let agent = Agent::enrolled(&toolyard, "edge1", "");
