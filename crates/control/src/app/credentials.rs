@@ -320,8 +320,11 @@ async fn check_uses(tx: &OrgTx, credential: &Credential, secret: &Secret) -> Res
         return Ok(());
     }
     let servers = tx.servers_named(&credential.used_by).await?;
-    let revisions: Vec<_> =
-        servers.iter().flat_map(|server| [Some(server.target_revision), server.serving_revision, Some(server.meant_revision())]).flatten().collect();
+    let revisions: Vec<_> = servers
+        .iter()
+        .flat_map(|server| [Some(server.target_revision), server.serving_revision, Some(server.meant_revision())])
+        .flatten()
+        .collect();
     let misfits = |revision: RevisionRow| {
         let why = unfit(&revision.spec.runtime, credential.id, secret.expose())?;
         Some((revision.server, why))

@@ -810,8 +810,7 @@ pub(crate) async fn finish(context: &Context, server: Server, wait: &Wait, wante
         unless_interrupted(ended, || format!("interrupted; `{name}` goes on all the same: {}", more())).await?;
     match &server.rollout {
         Some(rollout)
-            if wanted.is(rollout)
-                && !matches!(rollout.state, RolloutState::Done | RolloutState::Progressing) =>
+            if wanted.is(rollout) && !matches!(rollout.state, RolloutState::Done | RolloutState::Progressing) =>
         {
             // For people the steps stand there already.
             let untold = if context.format == Format::Json { &rollout.log[..] } else { &[] };
