@@ -16,13 +16,6 @@ use crate::reconcile::steps::changed;
 /// For how long a restart that failed is what is told of a server, before what was postponed begins.
 const FAILURE_SHOWN: Duration = Duration::from_secs(60);
 
-impl Manner {
-    fn of(postponed: &Postponed) -> Self {
-        let Postponed { accept_lost_tools, ref canary, held, .. } = *postponed;
-        Self { accept_lost_tools, canary: canary.clone(), within_window: held, from_place: None }
-    }
-}
-
 /// Takes back a change beside which something serves, and one that was taken back before; tells which.
 pub(super) async fn take(tx: &mut OrgTx, server: &mut ServerRow, why: &str) -> Result<Option<Postponed>> {
     let earlier = server.waiting().cloned();
@@ -99,10 +92,10 @@ pub(super) async fn put_after_restart(
 }
 
 async fn put_after(tx: &mut OrgTx, server: &mut ServerRow, postponed: Postponed) -> Result<()> {
-    let revision = tx.revision(postponed.revision).await?;
-    if let Some(mut rollout) = tx.rollout_under_way(server).await? {
-        let number = revision.map_or(0, |revision| revision.number);
-        rollout.step(tx.now(), format!("the change to revision {number} begins after it"));
+    if let Some(revision) = tx.revision(postponed.revision).await?
+        && let Some(mut rollout) = tx.rollout_under_way(server).await?
+    {
+        rollout.step(tx.now(), format!("the change to revision {} begins after it", revision.number));
         tx.update_rollout(&rollout).await?;
         changed(tx, server, &rollout);
     }
@@ -110,16 +103,8 @@ async fn put_after(tx: &mut OrgTx, server: &mut ServerRow, postponed: Postponed)
     Ok(tx.update_server(server).await?)
 }
 
-/// What is to be done about a change that was postponed.
-pub(crate) enum Due {
-    /// It begins, or is forgotten: something else was done with the server.
-    Now,
-    /// Not for so long.
-    In(Duration),
-}
-
-/// Whether the restart before it has ended.
-pub(crate) async fn due(tx: &OrgTx, server: &ServerRow) -> Result<Due> {
+/// How long what was postponed has to wait yet, once the rollout before it has ended.
+pub(crate) async fn wait(tx: &OrgTx, server: &ServerRow) -> Result<Option<Duration>> {
     let last = match server.rollout {
         Some(id) => tx.rollout(id).await?,
         None => None,
@@ -127,25 +112,26 @@ pub(crate) async fn due(tx: &OrgTx, server: &ServerRow) -> Result<Due> {
     // Whoever follows the restart is to see that it failed.
     let failed = last.filter(|rollout| rollout.state != RolloutState::Done).and_then(|rollout| rollout.ended_at);
     let left = failed.map(|at| FAILURE_SHOWN.saturating_sub(tx.now().since(at)));
-    Ok(left.filter(|left| !left.is_zero()).map_or(Due::Now, Due::In))
+    Ok(left.filter(|left| !left.is_zero()))
 }
 
-/// Begins again what was postponed; forgets what is no longer to be.
+/// Begins again what was postponed; forgets what is no longer to be, as something else was done with the server.
 pub(crate) async fn begin_again(tx: &mut OrgTx, server: &mut ServerRow) -> Result<()> {
-    let postponed = server.waiting().cloned();
-    server.postponed = None;
-    let Some(postponed) = postponed else { return Ok(tx.update_server(server).await?) };
-    if tx.revision(postponed.revision).await?.is_none() {
+    let waiting = server.waiting().cloned();
+    let is_known = match &waiting {
+        Some(postponed) => tx.revision(postponed.revision).await?.is_some(),
+        None => false,
+    };
+    let Some(postponed) = waiting.filter(|_| is_known) else {
+        server.postponed = None;
         return Ok(tx.update_server(server).await?);
-    }
-    let mut manner = Manner::of(&postponed);
-    // Where volumes were made meanwhile, it stays, and on a toolbox that was removed nothing runs.
-    if let Some(Place { toolbox, labels }) = postponed.place.filter(|_| !server.has_volumes)
-        && tx.removed_toolboxes(toolbox).await?.is_empty()
-    {
-        let before = std::mem::replace(&mut server.toolbox, toolbox);
-        let labels = std::mem::replace(&mut server.toolbox_labels, labels);
-        manner.from_place = Some(Place { toolbox: before, labels });
-    }
-    begin(tx, server, postponed.revision, manner).await
+    };
+    // On a toolbox that was removed nothing runs.
+    let is_there = match &postponed.place {
+        Some(place) => tx.removed_toolboxes(place.toolbox).await?.is_empty(),
+        None => false,
+    };
+    let from_place = if is_there { server.take_meant_place() } else { None };
+    let Postponed { revision, accept_lost_tools, canary, held, .. } = postponed;
+    begin(tx, server, revision, Manner { accept_lost_tools, canary, within_window: held, from_place }).await
 }

@@ -385,11 +385,11 @@ pub(crate) async fn cancel(control: &Control, caller: &Caller, name: &Name) -> R
     server.postponed = None;
     if let Some(mut observed) = observed(&tx, &server).await? {
         leave(&mut tx, &mut server, &mut observed, RolloutState::Cancelled, why).await?;
-    } else if supersede(&mut tx, &mut server, Reason::Requested, &why).await? {
-    } else if postponed {
+    } else if !supersede(&mut tx, &mut server, Reason::Requested, &why).await? {
+        if !postponed {
+            return Err(ControlError::Conflict(format!("server `{name}` has no rollout under way")));
+        }
         tx.update_server(&mut server).await?;
-    } else {
-        return Err(ControlError::Conflict(format!("server `{name}` has no rollout under way")));
     }
     server_changed(&mut tx, &server);
     audit(&mut tx, caller, "rollout.cancel", format!("server/{name}"), json!({})).await?;

@@ -649,10 +649,10 @@ pub(crate) async fn update(
     terms.write(&mut server, now);
     let mut detail = json!({});
     note_granted(&mut detail, &granted);
+    let serves_at = server.take_meant_place();
     let removed = places::is_removed(&tx, &server).await?;
     // What runs nowhere keeps nobody from anything: it need not wait.
     let within_window = !request.now && !removed;
-    let serves_at = server.take_meant_place();
     let from_place = places::change(&place_asked, &mut server, &base.spec, removed)?;
     if from_place.is_some() {
         detail["toolbox"] = json!(request.toolbox);

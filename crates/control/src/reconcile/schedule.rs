@@ -9,8 +9,7 @@ use toolyard_store::ServerRef;
 
 use super::Pass;
 use super::case::is_held;
-use crate::app::postponed::{self, Due};
-use crate::app::{places, system_line};
+use crate::app::{places, postponed, system_line};
 use crate::{Control, Result};
 
 /// How much later than its time a restart may still be.
@@ -49,7 +48,7 @@ async fn begin_postponed(control: &Control, at: ServerRef) -> Result<Option<Dura
     if tx.rollout_under_way(&server).await?.is_some() {
         return Ok(None);
     }
-    if let Due::In(wait) = postponed::due(&tx, &server).await? {
+    if let Some(wait) = postponed::wait(&tx, &server).await? {
         return Ok(Some(wait));
     }
     postponed::begin_again(&mut tx, &mut server).await?;
